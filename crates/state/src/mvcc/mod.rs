@@ -1,0 +1,5 @@
+//! The multi-version keyspace.
+
+mod record;
+
+pub use record::{Record, Revision};
