@@ -7,3 +7,4 @@
 //! - [`snap`]: etcd's `.snap` files.
 
 pub mod backend;
+pub mod disk;
