@@ -1,5 +1,7 @@
 //! The multi-version keyspace.
 
+mod event;
 mod record;
 
-pub use record::{Record, Revision};
+pub use event::{Event, EventKind};
+pub use record::{DamagedRecord, Fields, Record, Revision};
