@@ -1,0 +1,3 @@
+//! The etcd server.
+
+pub mod metrics;
