@@ -55,7 +55,7 @@ where
                         self.push(data);
                     }
                 }
-                Some(Err(_)) => return Err(Status::new(Code::Canceled, "context canceled")),
+                Some(Err(_)) => return Err(Status::new(Code::Cancelled, "context canceled")),
                 None if self.buffered.is_empty() && self.partial.is_empty() => return Ok(None),
                 None => return Err(Status::new(Code::Internal, "unexpected EOF")),
             }
