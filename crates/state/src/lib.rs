@@ -4,3 +4,4 @@
 //! file, the environment or a source of randomness; time is an argument.
 
 pub mod mvcc;
+pub mod watch;
