@@ -5,9 +5,16 @@
 //!
 //! - [`machine`]: executes log entries and answers them; owns all of the below.
 //! - [`mvcc`]: the keyspace, its history, and how to read it.
+//! - [`watch`]: who is told of which change.
 //! - [`lease`], [`alarm`], [`membership`], [`version`], [`meta`]: the rest of the state.
 //! - [`request`], [`quota`]: what is checked before a request is proposed.
 
+pub mod alarm;
+pub mod lease;
+pub mod machine;
+pub mod membership;
+pub mod meta;
+pub mod mvcc;
 pub mod alarm;
 pub mod lease;
 pub mod machine;
@@ -19,5 +26,4 @@ pub mod request;
 mod time;
 mod v2;
 pub mod version;
-
-pub use time::Time;
+pub mod watch;
