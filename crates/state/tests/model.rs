@@ -955,7 +955,7 @@ impl Bench {
     }
 
     fn step(&mut self, rng: &mut Rng) {
-        if let Progress::Finished(revision) =
+        if let Progress::Finished { revision, .. } =
             self.machine.compaction_step(rng.usize(1..30)).unwrap()
         {
             assert_eq!(revision, self.model.compacted);
