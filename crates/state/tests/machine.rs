@@ -1,6 +1,9 @@
 //! What the machine makes of entries beyond the keyspace: alarms, members, versions, and entries
 //! that it must not pass over.
 
+// For clippy, which lets tests unwrap.
+#![cfg(test)]
+
 use prost::Message;
 use retcd_proto::etcdserverpb::{
     AlarmRequest, AlarmType, AuthEnableRequest, AuthUserAddRequest, AuthUserListRequest,

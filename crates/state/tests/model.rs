@@ -4,6 +4,9 @@
 //! range request at every readable revision, also after the machine was opened anew from its
 //! backend, in the middle of compactions, and on a second machine with the same entries.
 
+// For clippy, which lets tests unwrap.
+#![cfg(test)]
+
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -544,10 +547,13 @@ fn compare(rng: &mut Rng, revision: i64) -> Compare {
 
 /// A transaction that puts no key twice and nothing that it deletes.
 fn random_txn(rng: &mut Rng, revision: i64, depth: usize, free: &mut Vec<Vec<u8>>) -> TxnRequest {
-    let mut txn = TxnRequest::default();
-    txn.compare = (0..rng.usize(..3))
+    let compare = (0..rng.usize(..3))
         .map(|_| compare(rng, revision))
         .collect();
+    let mut txn = TxnRequest {
+        compare,
+        ..Default::default()
+    };
     for branch in [&mut txn.success, &mut txn.failure] {
         for _ in 0..rng.usize(..4) {
             let request = match rng.u8(..7) {
