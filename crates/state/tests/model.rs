@@ -561,8 +561,16 @@ fn random_txn(rng: &mut Rng, revision: i64, depth: usize, free: &mut Vec<Vec<u8>
                 2 if depth > 0 => Request::RequestTxn(random_txn(rng, revision, depth - 1, free)),
                 3 if !free.is_empty() => {
                     let key = free.swap_remove(rng.usize(..free.len()));
+                    // An open end may overlap with puts: a key can be written and then deleted in
+                    // one revision. (The other way round etcd loses the key in a compaction at just
+                    // this revision: nothing to be equal to.)
+                    let range_end = if rng.u8(..4) == 0 { "\0" } else { "" };
+                    if range_end == "\0" {
+                        free.retain(|other| *other < key);
+                    }
                     Request::RequestDeleteRange(DeleteRangeRequest {
                         key: key.into(),
+                        range_end: range_end.into(),
                         prev_kv: rng.bool(),
                         ..Default::default()
                     })
@@ -769,10 +777,12 @@ fn check_events(events: &[Event], model: &Model, revision: i64) {
             model.states[&(revision - 1)].get(key).cloned()
         );
         let after = model.states[&revision].get(key);
+        let is_last = events.iter().rfind(|other| other.record.key() == key) == Some(event);
         match event.kind {
-            EventKind::Put => assert_eq!(Some(&kv(&event.record)), after),
+            EventKind::Put if is_last => assert_eq!(Some(&kv(&event.record)), after),
+            EventKind::Put => {}
             EventKind::Delete => {
-                assert_eq!(after, None);
+                assert!(after.is_none() || !is_last);
                 assert_eq!(
                     (event.record.version(), event.record.value()),
                     (0, &b""[..])
