@@ -274,7 +274,10 @@ impl<'a> Snapshot<'a> {
         if at >= self.applied {
             let count = self.index.count_live(start, end);
             let mut kvs = Vec::with_capacity(count.min(limit));
-            let live = self.index.range(start, end).filter_map(|entry| entry.live().cloned());
+            let live = self
+                .index
+                .range(start, end)
+                .filter_map(|entry| entry.live().cloned());
             kvs.extend(live.take(limit));
             return Ok((kvs, count as i64));
         }
