@@ -15,15 +15,11 @@ pub mod machine;
 pub mod membership;
 pub mod meta;
 pub mod mvcc;
-pub mod alarm;
-pub mod lease;
-pub mod machine;
-pub mod membership;
-pub mod meta;
-pub mod mvcc;
 pub mod quota;
 pub mod request;
 mod time;
 mod v2;
 pub mod version;
 pub mod watch;
+
+pub use time::Time;
