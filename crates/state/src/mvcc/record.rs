@@ -20,15 +20,6 @@ use prost::Message;
 use retcd_proto::mvccpb::KeyValue;
 use retcd_storage::backend::Value;
 
-/// A point in the history of the keyspace: `main` counts write transactions, `sub` the changes in one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Revision {
-    /// The transaction's number; the first write of a store makes revision 2.
-    pub main: i64,
-    /// The change's number within its transaction, from 0.
-    pub sub: i64,
-}
-
 const KEY: u8 = 0x0a;
 const CREATE_REVISION: u8 = 0x10;
 const MOD_REVISION: u8 = 0x18;
