@@ -56,7 +56,8 @@ pub fn install() -> Result<(), Error> {
 }
 
 async fn first_signal() -> i32 {
-    let mut listen = |kind| signal(kind).expect("these signals may be handled, and the runtime has its driver");
+    let listen =
+        |kind| signal(kind).expect("these signals may be handled, and the runtime has its driver");
     let (mut interrupt, mut terminate, mut hangup) = (
         listen(SignalKind::interrupt()),
         listen(SignalKind::terminate()),
@@ -73,8 +74,8 @@ fn clear() -> MutexGuard<'static, Living> {
     let mut living = living();
     for pid in living.processes.drain(..) {
         // Both fail only if the process has ended already.
-        drop(kill_process(pid, Signal::KILL));
-        drop(waitpid(Some(pid), WaitOptions::empty()));
+        let _ = kill_process(pid, Signal::KILL);
+        let _ = waitpid(Some(pid), WaitOptions::empty());
     }
     for directory in living.directories.drain(..) {
         drop(fs::remove_dir_all(directory));
@@ -93,7 +94,9 @@ impl TempDir {
     pub fn new_in(parent: &Path) -> Result<Self, Error> {
         let what = format!("cannot make a directory in {}", parent.display());
         let mut living = living();
-        let made = tempfile::Builder::new().prefix("retcd-bench-").tempdir_in(parent);
+        let made = tempfile::Builder::new()
+            .prefix("retcd-bench-")
+            .tempdir_in(parent);
         let directory = made.map_err(Error::io(what))?;
         living.directories.push(directory.path().to_owned());
         Ok(Self(directory))

@@ -27,7 +27,7 @@ pub fn measure_syncs(directory: &Path) -> Result<Latencies, Error> {
     let failed = || Error::io(format!("cannot measure the disk with {}", path.display()));
     let mut file = File::create(&path).map_err(failed())?;
     // Without it (some network file systems) each write also grows the file.
-    drop(fallocate(&file, FallocateFlags::empty(), 0, ALLOCATED));
+    let _ = fallocate(&file, FallocateFlags::empty(), 0, ALLOCATED);
     let mut latencies = Latencies::default();
     let began = Instant::now();
     for _ in 0..SYNCS_MAX {
@@ -49,7 +49,10 @@ pub fn measure_syncs(directory: &Path) -> Result<Latencies, Error> {
 /// [`Error::Io`] if the file system reports a failed write.
 pub fn settle(directory: &Path) -> Result<(), Error> {
     let synced = File::open(directory).and_then(|directory| Ok(syncfs(directory)?));
-    synced.map_err(Error::io(format!("cannot sync the file system of {}", directory.display())))
+    synced.map_err(Error::io(format!(
+        "cannot sync the file system of {}",
+        directory.display()
+    )))
 }
 
 /// Whether `directory` lies in memory, where a sync costs nothing.
@@ -72,7 +75,10 @@ mod tests {
 
     #[test]
     fn a_directory_that_does_not_exist_is_an_error_with_its_name() {
-        let error = measure_syncs(Path::new("/nowhere/at/all")).err().unwrap().to_string();
+        let error = measure_syncs(Path::new("/nowhere/at/all"))
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("/nowhere/at/all"), "{error}");
     }
 }

@@ -17,9 +17,22 @@ pub enum CallError {
     /// The connection or the stream broke.
     #[error("connection broken: {0}")]
     Broken(#[from] h2::Error),
+    /// The condition of a transaction did not hold: somebody else wrote the key between get and put.
+    #[error("the key has changed between get and put")]
+    Conflict,
     /// The server answered with something that etcd would not say.
     #[error("unexpected reply: {0}")]
     Unexpected(String),
+}
+
+impl CallError {
+    /// Whether the server answered in order, only not as wished, so that the client may go on.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            CallError::Status { .. } | CallError::Conflict => true,
+            CallError::Broken(_) | CallError::Unexpected(_) => false,
+        }
+    }
 }
 
 /// Why a run ended without a result.
@@ -74,7 +87,10 @@ fn quoted(log: &str) -> String {
     if log.is_empty() {
         return String::new();
     }
-    format!("\nits last log lines:\n  {}", log.trim_end().replace('\n', "\n  "))
+    format!(
+        "\nits last log lines:\n  {}",
+        log.trim_end().replace('\n', "\n  ")
+    )
 }
 
 #[cfg(test)]

@@ -24,7 +24,12 @@ const TXNS_UNDER_WAY: usize = 32;
 ///
 /// # Errors
 /// [`Error::Io`] and [`Error::Call`] if the server cannot be reached or refuses a transaction.
-pub fn fill(endpoint: &str, keys: &KeySpace, value_size: usize, progress: &Progress) -> Result<Duration, Error> {
+pub fn fill(
+    endpoint: &str,
+    keys: &KeySpace,
+    value_size: usize,
+    progress: &Progress,
+) -> Result<Duration, Error> {
     let began = Instant::now();
     load::runtime()?.block_on(write_all(endpoint, keys, value_size, progress))?;
     Ok(began.elapsed())
@@ -34,7 +39,12 @@ pub fn fill(endpoint: &str, keys: &KeySpace, value_size: usize, progress: &Progr
 ///
 /// # Errors
 /// As [`fill`].
-pub fn fill_if_missing(endpoint: &str, keys: &KeySpace, value_size: usize, progress: &Progress) -> Result<(), Error> {
+pub fn fill_if_missing(
+    endpoint: &str,
+    keys: &KeySpace,
+    value_size: usize,
+    progress: &Progress,
+) -> Result<(), Error> {
     if load::runtime()?.block_on(count(endpoint, keys))? < keys.count {
         fill(endpoint, keys, value_size, progress)?;
     }
@@ -42,11 +52,12 @@ pub fn fill_if_missing(endpoint: &str, keys: &KeySpace, value_size: usize, progr
 }
 
 async fn count(endpoint: &str, keys: &KeySpace) -> Result<u64, Error> {
-    let mut range = Connection::open(endpoint).await?.method("/etcdserverpb.KV/Range")?;
-    let (key, range_end) = keys.whole();
+    let mut range = Connection::open(endpoint)
+        .await?
+        .method("/etcdserverpb.KV/Range")?;
     let request = pb::RangeRequest {
-        key,
-        range_end,
+        key: keys.key(0),
+        range_end: keys.key(keys.count),
         count_only: true,
         ..pb::RangeRequest::default()
     };
@@ -54,7 +65,12 @@ async fn count(endpoint: &str, keys: &KeySpace) -> Result<u64, Error> {
     Ok(u64::try_from(reply.map_err(Error::call("counting the keys"))?.count).unwrap_or(0))
 }
 
-async fn write_all(endpoint: &str, keys: &KeySpace, value_size: usize, progress: &Progress) -> Result<(), Error> {
+async fn write_all(
+    endpoint: &str,
+    keys: &KeySpace,
+    value_size: usize,
+    progress: &Progress,
+) -> Result<(), Error> {
     let value = keys::value(value_size, &mut Rng::with_seed(0));
     let next = Arc::new(AtomicU64::new(0));
     let mut connections = Vec::new();
@@ -64,7 +80,12 @@ async fn write_all(endpoint: &str, keys: &KeySpace, value_size: usize, progress:
     let mut tasks = JoinSet::new();
     for at in 0..TXNS_UNDER_WAY {
         let txn = connections[at % CONNECTIONS].method("/etcdserverpb.KV/Txn")?;
-        tasks.spawn(write_some(txn, keys.clone(), value.clone(), Arc::clone(&next)));
+        tasks.spawn(write_some(
+            txn,
+            keys.clone(),
+            value.clone(),
+            Arc::clone(&next),
+        ));
     }
     let mut timer = tokio::time::interval(Duration::from_millis(250));
     loop {
@@ -82,7 +103,12 @@ async fn write_all(endpoint: &str, keys: &KeySpace, value_size: usize, progress:
     }
 }
 
-async fn write_some(mut txn: Method, keys: KeySpace, value: Bytes, next: Arc<AtomicU64>) -> Result<(), CallError> {
+async fn write_some(
+    mut txn: Method,
+    keys: KeySpace,
+    value: Bytes,
+    next: Arc<AtomicU64>,
+) -> Result<(), CallError> {
     loop {
         let first = next.fetch_add(PUTS_PER_TXN, Ordering::Relaxed);
         if first >= keys.count {
@@ -95,7 +121,9 @@ async fn write_some(mut txn: Method, keys: KeySpace, value: Bytes, next: Arc<Ato
             }
         };
         let request = pb::TxnRequest {
-            success: (first..keys.count.min(first + PUTS_PER_TXN)).map(put).collect(),
+            success: (first..keys.count.min(first + PUTS_PER_TXN))
+                .map(put)
+                .collect(),
             ..pb::TxnRequest::default()
         };
         txn.call_for_len(&request).await?;

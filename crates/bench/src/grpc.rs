@@ -93,9 +93,13 @@ impl Method {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn call<R: Message + Default>(&mut self, request: &impl Message) -> Result<R, CallError> {
+    pub async fn call<R: Message + Default>(
+        &mut self,
+        request: &impl Message,
+    ) -> Result<R, CallError> {
         let mut body = BytesMut::new();
-        self.exchange(request, |chunk| append(&mut body, chunk)).await?;
+        self.exchange(request, |chunk| append(&mut body, chunk))
+            .await?;
         let mut body = body.freeze();
         let message = split_message(&mut body)
             .filter(|_| body.is_empty())
@@ -133,7 +137,11 @@ impl Method {
         Ok(self.requests.send_request(self.head.clone(), false)?)
     }
 
-    async fn exchange(&mut self, request: &impl Message, mut keep: impl FnMut(Bytes)) -> Result<(), CallError> {
+    async fn exchange(
+        &mut self,
+        request: &impl Message,
+        mut keep: impl FnMut(Bytes),
+    ) -> Result<(), CallError> {
         let (response, mut out) = self.send_head().await?;
         out.send_data(frame(request), true)?;
         let mut body = accept(response).await?;
@@ -219,7 +227,10 @@ async fn accept(
 ) -> Result<RecvStream, CallError> {
     let response = response.await?;
     if response.status() != StatusCode::OK {
-        return Err(CallError::Unexpected(format!("HTTP status {}", response.status())));
+        return Err(CallError::Unexpected(format!(
+            "HTTP status {}",
+            response.status()
+        )));
     }
     if response.headers().contains_key("grpc-status") {
         check_status(response.headers())?;
@@ -228,15 +239,42 @@ async fn accept(
 }
 
 fn check_status(headers: &HeaderMap) -> Result<(), CallError> {
-    let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let text = |name| {
+        headers
+            .get(name)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()))
+    };
     let code = text("grpc-status")
         .and_then(|code| code.parse().ok())
         .ok_or_else(|| CallError::Unexpected("no grpc-status".into()))?;
     if code == 0 {
         return Ok(());
     }
-    let message = text("grpc-message").unwrap_or_default().into_owned();
+    let message = percent_decoded(&text("grpc-message").unwrap_or_default());
     Err(CallError::Status { code, message })
+}
+
+/// Status texts travel percent-encoded; what is not an escape stands for itself.
+fn percent_decoded(text: &str) -> String {
+    let (mut decoded, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((&byte, behind)) = rest.split_first() {
+        let digit = |at: usize| {
+            behind
+                .get(at)
+                .and_then(|digit| char::from(*digit).to_digit(16))
+        };
+        match (byte, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push((high * 16 + low) as u8);
+                rest = &behind[2..];
+            }
+            _ => {
+                decoded.push(byte);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 fn frame(message: &impl Message) -> Bytes {
@@ -244,7 +282,9 @@ fn frame(message: &impl Message) -> Bytes {
     let mut bytes = BytesMut::with_capacity(FRAME_HEADER + len);
     bytes.put_u8(0);
     bytes.put_u32(u32::try_from(len).expect("requests are far smaller than 4 GiB"));
-    message.encode(&mut bytes).expect("the buffer has the room that encoded_len asked for");
+    message
+        .encode(&mut bytes)
+        .expect("the buffer has the room that encoded_len asked for");
     bytes.freeze()
 }
 
@@ -263,7 +303,9 @@ fn split_message(buffered: &mut Bytes) -> Option<Bytes> {
 fn append(body: &mut BytesMut, chunk: Bytes) {
     if body.is_empty() {
         // The usual reply is one DATA frame, which nothing else refers to: taken over without a copy.
-        *body = chunk.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        *body = chunk
+            .try_into_mut()
+            .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
     } else {
         body.extend_from_slice(&chunk);
     }
@@ -306,10 +348,26 @@ mod tests {
     }
 
     #[test]
+    fn status_texts_are_decoded() {
+        for (encoded, text) in [
+            ("", ""),
+            ("a%20b%3A", "a b:"),
+            ("100%", "100%"),
+            ("%zz%4", "%zz%4"),
+            ("%c3%a9", "é"),
+        ] {
+            assert_eq!(percent_decoded(encoded), text);
+        }
+    }
+
+    #[test]
     fn a_status_other_than_ok_is_an_error_with_its_text() {
         let mut headers = HeaderMap::new();
         headers.insert("grpc-status", "8".parse().unwrap());
-        headers.insert("grpc-message", "etcdserver: too many requests".parse().unwrap());
+        headers.insert(
+            "grpc-message",
+            "etcdserver: too many requests".parse().unwrap(),
+        );
         assert_eq!(
             check_status(&headers).unwrap_err().to_string(),
             "the server answered with gRPC code 8: etcdserver: too many requests"

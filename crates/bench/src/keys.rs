@@ -26,7 +26,9 @@ impl KeySpace {
     /// First key and range end of everything under the prefix.
     pub fn whole(&self) -> (Bytes, Bytes) {
         let mut end = self.prefix.clone().into_bytes();
-        let last = end.last_mut().expect("the command line refuses an empty prefix");
+        let last = end
+            .last_mut()
+            .expect("the command line refuses an empty prefix");
         // A prefix is text, whose bytes are never 0xff.
         *last += 1;
         (self.prefix.clone().into(), end.into())

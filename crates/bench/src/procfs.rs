@@ -24,7 +24,9 @@ pub struct Memory {
 pub fn cpu_time(pid: u32) -> Result<Duration, Error> {
     let stat = read(pid, "stat")?;
     let ticks = parse_cpu_ticks(&stat).ok_or_else(|| malformed(pid, "stat"))?;
-    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+    Ok(Duration::from_secs_f64(
+        ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
+    ))
 }
 
 /// Resident memory of process `pid`.
@@ -50,7 +52,10 @@ fn read(pid: u32, file: &str) -> Result<String, Error> {
 }
 
 fn malformed(pid: u32, file: &str) -> Error {
-    let source = std::io::Error::new(std::io::ErrorKind::InvalidData, "expected fields are missing");
+    let source = std::io::Error::new(
+        std::io::ErrorKind::InvalidData,
+        "expected fields are missing",
+    );
     Error::io(format!("/proc/{pid}/{file}"))(source)
 }
 
@@ -66,7 +71,12 @@ fn parse_cpu_ticks(stat: &str) -> Option<u64> {
 fn parse_memory(status: &str) -> Option<Memory> {
     let bytes = |name: &str| -> Option<u64> {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        let kib: u64 = line.strip_prefix(':')?.trim().strip_suffix(" kB")?.parse().ok()?;
+        let kib: u64 = line
+            .strip_prefix(':')?
+            .trim()
+            .strip_suffix(" kB")?
+            .parse()
+            .ok()?;
         Some(kib * 1024)
     };
     Some(Memory {
@@ -79,7 +89,8 @@ fn parse_memory(status: &str) -> Option<Memory> {
 mod tests {
     use super::*;
 
-    const STAT: &str = "4242 (a (b) c) S 1 4242 4242 0 -1 4194560 10 0 3 0 1234 567 8 9 20 0 12 0 99 1 2 3";
+    const STAT: &str =
+        "4242 (a (b) c) S 1 4242 4242 0 -1 4194560 10 0 3 0 1234 567 8 9 20 0 12 0 99 1 2 3";
 
     #[test]
     fn ticks_are_found_behind_an_odd_command_name() {
@@ -88,14 +99,20 @@ mod tests {
 
     #[test]
     fn damaged_stat_lines_are_refused() {
-        for stat in ["", "1 (x", "1 (x) S 1 2", "1 (x) S 1 1 1 0 -1 0 0 0 0 0 ten 2 3"] {
+        for stat in [
+            "",
+            "1 (x",
+            "1 (x) S 1 2",
+            "1 (x) S 1 1 1 0 -1 0 0 0 0 0 ten 2 3",
+        ] {
             assert_eq!(parse_cpu_ticks(stat), None, "{stat:?}");
         }
     }
 
     #[test]
     fn memory_is_in_bytes() {
-        let status = "Name:\tetcd\nVmPeak:\t   90 kB\nVmHWM:\t   2048 kB\nVmRSS:\t 1024 kB\nThreads:\t9\n";
+        let status =
+            "Name:\tetcd\nVmPeak:\t   90 kB\nVmHWM:\t   2048 kB\nVmRSS:\t 1024 kB\nThreads:\t9\n";
         let memory = parse_memory(status).unwrap();
         assert_eq!((memory.resident, memory.peak), (1 << 20, 2 << 20));
     }
@@ -109,7 +126,10 @@ mod tests {
     fn this_process_has_used_something() {
         let pid = std::process::id();
         let memory = memory(pid).unwrap();
-        assert!(memory.resident > 0 && memory.peak >= memory.resident, "{memory:?}");
+        assert!(
+            memory.resident > 0 && memory.peak >= memory.resident,
+            "{memory:?}"
+        );
         cpu_time(pid).unwrap();
     }
 }

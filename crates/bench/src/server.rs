@@ -97,7 +97,8 @@ impl Home {
         let free = || -> std::io::Result<_> {
             // Both are held until both are known, so that they differ.
             let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-            let [client, peer] = listeners.map(|listener| listener.and_then(|listener| listener.local_addr()));
+            let [client, peer] =
+                listeners.map(|listener| listener.and_then(|listener| listener.local_addr()));
             Ok((client?, peer?))
         };
         let (client, peer) = free().map_err(Error::io("no free port on the loopback address"))?;
@@ -114,14 +115,25 @@ impl Home {
     /// # Errors
     /// [`Error::Io`] if the binary cannot be executed.
     pub fn exec(&self) -> Result<Server<'_>, Error> {
-        let log = File::options().create(true).append(true).open(self.log_path());
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path());
         let log = log.map_err(Error::io(self.log_path().display().to_string()))?;
-        let log_too = log.try_clone().map_err(Error::io("cannot duplicate a descriptor"))?;
+        let log_too = log
+            .try_clone()
+            .map_err(Error::io("cannot duplicate a descriptor"))?;
         let mut command = self.binary.command();
-        command.args(self.args()).args(&self.binary.args).stdout(log).stderr(log_too);
+        command
+            .args(self.args())
+            .args(&self.binary.args)
+            .stdout(log)
+            .stderr(log_too);
         let started = Instant::now();
-        let process = Guarded::spawn(&mut command)
-            .map_err(Error::io(format!("cannot execute {}", self.binary.path.display())))?;
+        let process = Guarded::spawn(&mut command).map_err(Error::io(format!(
+            "cannot execute {}",
+            self.binary.path.display()
+        )))?;
         Ok(Server {
             home: self,
             process,
@@ -143,7 +155,10 @@ impl Home {
     }
 
     fn args(&self) -> Vec<String> {
-        let (client, peer) = (format!("http://{}", self.client), format!("http://{}", self.peer));
+        let (client, peer) = (
+            format!("http://{}", self.client),
+            format!("http://{}", self.peer),
+        );
         vec![
             "--name=bench".into(),
             format!("--data-dir={}", self.data_dir().display()),
@@ -211,18 +226,22 @@ impl Server<'_> {
     pub fn stop(mut self, signal: Signal) -> Result<(), Error> {
         match self.process.end(signal, STOP_PATIENCE) {
             Ok(Some(_)) => Ok(()),
-            Ok(None) => Err(self.home.failure(format!("still running {STOP_PATIENCE:?} after {signal:?}"))),
+            Ok(None) => Err(self
+                .home
+                .failure(format!("still running {STOP_PATIENCE:?} after {signal:?}"))),
             Err(error) => Err(self.home.failure(format!("cannot be ended: {error}"))),
         }
     }
 
     fn check_start(&mut self) -> Result<(), Error> {
         match self.process.ended() {
-            Ok(Some(status)) => Err(self.home.failure(format!("ended while starting, with {status}"))),
+            Ok(Some(status)) => Err(self
+                .home
+                .failure(format!("ended while starting, with {status}"))),
             Err(error) => Err(self.home.failure(format!("cannot be watched: {error}"))),
-            Ok(None) if self.started.elapsed() > START_PATIENCE => {
-                Err(self.home.failure(format!("does not serve {START_PATIENCE:?} after its start")))
-            }
+            Ok(None) if self.started.elapsed() > START_PATIENCE => Err(self
+                .home
+                .failure(format!("does not serve {START_PATIENCE:?} after its start"))),
             Ok(None) => Ok(()),
         }
     }
@@ -231,7 +250,11 @@ impl Server<'_> {
 /// Any failure means "not yet": the port is closed, or open and not served, or served without a leader.
 async fn answers(endpoint: &str, key: &[u8]) -> bool {
     let get = async {
-        let mut range = Connection::open(endpoint).await.ok()?.method("/etcdserverpb.KV/Range").ok()?;
+        let mut range = Connection::open(endpoint)
+            .await
+            .ok()?
+            .method("/etcdserverpb.KV/Range")
+            .ok()?;
         let request = pb::RangeRequest {
             key: key.to_vec().into(),
             ..pb::RangeRequest::default()
@@ -241,7 +264,11 @@ async fn answers(endpoint: &str, key: &[u8]) -> bool {
     };
     // A connection made while the server starts may be dropped without a word.
     let limit = Duration::from_secs(10);
-    tokio::time::timeout(limit, get).await.ok().flatten().unwrap_or(false)
+    tokio::time::timeout(limit, get)
+        .await
+        .ok()
+        .flatten()
+        .unwrap_or(false)
 }
 
 /// Asks `/health` over HTTP/1.1, as a probe does.
@@ -250,7 +277,10 @@ fn is_healthy(address: SocketAddr) -> bool {
     let ask = || -> std::io::Result<String> {
         let mut socket = TcpStream::connect_timeout(&address, limit)?;
         socket.set_read_timeout(Some(limit))?;
-        write!(socket, "GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+        write!(
+            socket,
+            "GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        )?;
         let mut reply = String::new();
         socket.take(64 << 10).read_to_string(&mut reply)?;
         Ok(reply)
@@ -286,7 +316,9 @@ mod tests {
     #[test]
     fn health_is_what_etcd_answers() {
         let reply = |status: &str, health: &str| {
-            format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\n\r\n{{\"health\":\"{health}\",\"reason\":\"\"}}")
+            format!(
+                "HTTP/1.1 {status}\r\nContent-Type: application/json\r\n\r\n{{\"health\":\"{health}\",\"reason\":\"\"}}"
+            )
         };
         assert!(says_healthy(&reply("200 OK", "true")));
         assert!(!says_healthy(&reply("200 OK", "false")));
@@ -318,6 +350,9 @@ mod tests {
         // A shell refuses `--name=bench` and says so.
         let home = Home::new(&binary, directory.path()).unwrap();
         let error = home.start().map(drop).unwrap_err().to_string();
-        assert!(error.contains("ended while starting") && error.contains("last log lines"), "{error}");
+        assert!(
+            error.contains("ended while starting") && error.contains("last log lines"),
+            "{error}"
+        );
     }
 }

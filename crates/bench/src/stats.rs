@@ -13,7 +13,10 @@ const NANOS_MIN: u64 = 1_000;
 
 impl Default for Latencies {
     fn default() -> Self {
-        Self(Histogram::new_with_bounds(NANOS_MIN, NANOS_MAX, 3).expect("the bounds are constants in order"))
+        Self(
+            Histogram::new_with_bounds(NANOS_MIN, NANOS_MAX, 3)
+                .expect("the bounds are constants in order"),
+        )
     }
 }
 
@@ -26,7 +29,9 @@ impl Latencies {
 
     /// Takes over all of `other`.
     pub fn add(&mut self, other: &Latencies) {
-        self.0.add(&other.0).expect("all histograms here have the same bounds");
+        self.0
+            .add(&other.0)
+            .expect("all histograms here have the same bounds");
     }
 
     /// How many were recorded.
@@ -103,7 +108,10 @@ mod tests {
         }
         let near = |percent, expected: f64| {
             let got = millis(latencies.percentile(percent));
-            assert!((got - expected).abs() <= expected * 0.002, "p{percent}: {got}, expected {expected}");
+            assert!(
+                (got - expected).abs() <= expected * 0.002,
+                "p{percent}: {got}, expected {expected}"
+            );
         };
         near(50.0, 500.0);
         near(99.0, 990.0);
@@ -114,10 +122,19 @@ mod tests {
 
     #[test]
     fn merging_equals_recording_together() {
-        let (mut left, mut right, mut both) = (Latencies::default(), Latencies::default(), Latencies::default());
+        let (mut left, mut right, mut both) = (
+            Latencies::default(),
+            Latencies::default(),
+            Latencies::default(),
+        );
         for micros in 1..500 {
             let latency = Duration::from_micros(micros * micros);
-            if micros % 3 == 0 { &mut left } else { &mut right }.record(latency);
+            if micros % 3 == 0 {
+                &mut left
+            } else {
+                &mut right
+            }
+            .record(latency);
             both.record(latency);
         }
         left.add(&right);
@@ -127,7 +144,10 @@ mod tests {
     #[test]
     fn what_is_out_of_bounds_counts_as_the_bound() {
         let mut latencies = Latencies::default();
-        assert_eq!((latencies.percentile(99.0), latencies.max()), (Duration::ZERO, Duration::ZERO));
+        assert_eq!(
+            (latencies.percentile(99.0), latencies.max()),
+            (Duration::ZERO, Duration::ZERO)
+        );
         latencies.record(Duration::ZERO);
         latencies.record(Duration::from_secs(86_400));
         assert_eq!(latencies.count(), 2);

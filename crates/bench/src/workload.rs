@@ -42,7 +42,8 @@ const LIST_DEFAULT: u32 = 1000;
 const WATCH_DEFAULT: u32 = 100;
 
 /// The names as help texts list them.
-pub const NAMES: &str = "put, get, get-serializable, list[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive";
+pub const NAMES: &str =
+    "put, get, get-serializable, list[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive";
 
 impl Kind {
     /// Whether the key space has to exist before.
@@ -117,7 +118,10 @@ impl FromStr for Workload {
 fn positive(digits: &str, whole: &str) -> Result<u32, String> {
     match digits.parse() {
         Ok(number) if number > 0 => Ok(number),
-        _ => Err(format!("{digits:?} in {whole:?} is not a number from 1 to {}", u32::MAX)),
+        _ => Err(format!(
+            "{digits:?} in {whole:?} is not a number from 1 to {}",
+            u32::MAX
+        )),
     }
 }
 
@@ -146,15 +150,32 @@ mod tests {
     #[test]
     fn sizes_have_defaults() {
         assert_eq!("list".parse::<Workload>().unwrap().kind, Kind::List(1000));
-        assert_eq!("watch@3".parse::<Workload>().unwrap().to_string(), "watch-100@3");
+        assert_eq!(
+            "watch@3".parse::<Workload>().unwrap().to_string(),
+            "watch-100@3"
+        );
     }
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", "puts", "put@", "put@0", "put@-1", "list-", "list-0", "list-x", "put-3", "watch-9999999999"] {
+        for text in [
+            "",
+            "puts",
+            "put@",
+            "put@0",
+            "put@-1",
+            "list-",
+            "list-0",
+            "list-x",
+            "put-3",
+            "watch-9999999999",
+        ] {
             assert!(text.parse::<Workload>().is_err(), "{text:?}");
         }
         let error = "delete".parse::<Workload>().unwrap_err();
-        assert!(error.contains("\"delete\"") && error.contains("lease-keepalive"), "{error}");
+        assert!(
+            error.contains("\"delete\"") && error.contains("lease-keepalive"),
+            "{error}"
+        );
     }
 }

@@ -25,11 +25,17 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 pub(super) type SharedTally = Arc<Mutex<Tally>>;
 
 /// Connects, prepares, calls `ready`, waits for the load to begin, and serves until the run stops or nothing is left to do.
-pub(super) async fn serve(shared: &Arc<Shared>, share: Share, ready: impl FnOnce()) -> Result<Tally, Error> {
+pub(super) async fn serve(
+    shared: &Arc<Shared>,
+    share: Share,
+    ready: impl FnOnce(),
+) -> Result<Tally, Error> {
     let tally = SharedTally::default();
     let load = async {
         let tasks = prepare(shared, share, &tally, ready).await?;
-        until_done(tasks).await.map_err(Error::call(shared.plan.workload.to_string()))
+        until_done(tasks)
+            .await
+            .map_err(Error::call(shared.plan.workload.to_string()))
     };
     tokio::select! {
         result = load => result?,
@@ -87,11 +93,29 @@ struct Client {
 
 /// What a client holds to make its requests.
 enum Work {
-    Put { put: Method, value: Bytes },
-    Range { range: Method, serializable: bool, keys: u32, reply_len_min: usize },
-    Txn { range: Method, txn: Method, value: Bytes, own: OwnKeys },
-    LeaseGrant { grant: Method },
-    LeaseKeepAlive { stream: Box<Stream>, lease: i64 },
+    Put {
+        put: Method,
+        value: Bytes,
+    },
+    Range {
+        range: Method,
+        serializable: bool,
+        keys: u32,
+        reply_len_min: usize,
+    },
+    Txn {
+        range: Method,
+        txn: Method,
+        value: Bytes,
+        own: OwnKeys,
+    },
+    LeaseGrant {
+        grant: Method,
+    },
+    LeaseKeepAlive {
+        stream: Box<Stream>,
+        lease: i64,
+    },
 }
 
 /// The part of the key space that only this client writes: every `step`th key from `first` on.
@@ -155,7 +179,7 @@ impl Client {
             match self.once().await {
                 Ok(()) if pace.measuring() => locked(tally).latencies.record(began.elapsed()),
                 Ok(()) => {}
-                Err(error @ CallError::Status { .. }) => {
+                Err(error) if error.is_refusal() => {
                     if pace.measuring() {
                         locked(tally).refuse(error);
                     }
@@ -171,19 +195,33 @@ impl Client {
         let (keys, rng) = (&self.keys, &mut self.rng);
         match &mut self.work {
             Work::Put { put, value } => {
-                put.call_for_len(&put_request(keys.random(rng), value.clone())).await?;
+                put.call_for_len(&put_request(keys.random(rng), value.clone()))
+                    .await?;
                 Ok(())
             }
-            Work::Range { range, serializable, keys: count, reply_len_min } => {
+            Work::Range {
+                range,
+                serializable,
+                keys: count,
+                reply_len_min,
+            } => {
                 let request = range_request(keys, *count, *serializable, rng);
                 let len = range.call_for_len(&request).await?;
                 check_reply_len(len, *reply_len_min)
             }
-            Work::Txn { range, txn, value, own } => {
-                update(range, txn, own.random(keys, rng), value.clone()).await
-            }
+            Work::Txn {
+                range,
+                txn,
+                value,
+                own,
+            } => update(range, txn, own.random(keys, rng), value.clone()).await,
             Work::LeaseGrant { grant } => {
-                grant.call_for_len(&pb::LeaseGrantRequest { ttl: LEASE_TTL, id: 0 }).await?;
+                grant
+                    .call_for_len(&pb::LeaseGrantRequest {
+                        ttl: LEASE_TTL,
+                        id: 0,
+                    })
+                    .await?;
                 Ok(())
             }
             Work::LeaseKeepAlive { stream, lease } => keep_alive(stream, *lease).await,
@@ -201,10 +239,19 @@ pub fn put_request(key: Bytes, value: Bytes) -> pb::PutRequest {
 }
 
 /// A get of a random key, or a read of `count` keys from a random one on.
-fn range_request(keys: &KeySpace, count: u32, serializable: bool, rng: &mut Rng) -> pb::RangeRequest {
+fn range_request(
+    keys: &KeySpace,
+    count: u32,
+    serializable: bool,
+    rng: &mut Rng,
+) -> pb::RangeRequest {
     let count = u64::from(count);
     let first = rng.u64(0..=keys.count - count);
-    let range_end = if count == 1 { Bytes::new() } else { keys.key(first + count) };
+    let range_end = if count == 1 {
+        Bytes::new()
+    } else {
+        keys.key(first + count)
+    };
     pb::RangeRequest {
         key: keys.key(first),
         range_end,
@@ -224,7 +271,12 @@ fn check_reply_len(len: usize, min: usize) -> Result<(), CallError> {
 }
 
 /// Reads the key, then writes it on the condition that it is as read; the other branch would read it again.
-async fn update(range: &mut Method, txn: &mut Method, key: Bytes, value: Bytes) -> Result<(), CallError> {
+async fn update(
+    range: &mut Method,
+    txn: &mut Method,
+    key: Bytes,
+    value: Bytes,
+) -> Result<(), CallError> {
     let read = pb::RangeRequest {
         key: key.clone(),
         ..pb::RangeRequest::default()
@@ -233,7 +285,9 @@ async fn update(range: &mut Method, txn: &mut Method, key: Bytes, value: Bytes) 
     let Some(record) = found.kvs.first() else {
         return Err(CallError::Unexpected("the key is not there".into()));
     };
-    let operation = |request| pb::RequestOp { request: Some(request) };
+    let operation = |request| pb::RequestOp {
+        request: Some(request),
+    };
     let request = pb::TxnRequest {
         compare: vec![pb::Compare {
             result: pb::compare::CompareResult::Equal.into(),
@@ -242,23 +296,31 @@ async fn update(range: &mut Method, txn: &mut Method, key: Bytes, value: Bytes) 
             target_union: Some(pb::compare::TargetUnion::ModRevision(record.mod_revision)),
             ..pb::Compare::default()
         }],
-        success: vec![operation(pb::request_op::Request::RequestPut(put_request(key, value)))],
+        success: vec![operation(pb::request_op::Request::RequestPut(put_request(
+            key, value,
+        )))],
         failure: vec![operation(pb::request_op::Request::RequestRange(read))],
     };
     let reply: pb::TxnResponse = txn.call(&request).await?;
     if reply.succeeded {
-        return Ok(());
+        Ok(())
+    } else {
+        Err(CallError::Conflict)
     }
-    let text = "the key has changed between get and put, although only one client writes it";
-    Err(CallError::Unexpected(text.into()))
 }
 
 async fn prepare_keep_alive(connection: &Connection) -> Result<Work, Error> {
     let mut grant = connection.method("/etcdserverpb.Lease/LeaseGrant")?;
-    let request = pb::LeaseGrantRequest { ttl: LEASE_TTL, id: 0 };
+    let request = pb::LeaseGrantRequest {
+        ttl: LEASE_TTL,
+        id: 0,
+    };
     let granted: Result<pb::LeaseGrantResponse, _> = grant.call(&request).await;
     let lease = granted.map_err(Error::call("lease-grant"))?.id;
-    let opened = connection.method("/etcdserverpb.Lease/LeaseKeepAlive")?.open().await;
+    let opened = connection
+        .method("/etcdserverpb.Lease/LeaseKeepAlive")?
+        .open()
+        .await;
     Ok(Work::LeaseKeepAlive {
         stream: Box::new(opened.map_err(Error::call("lease-keepalive"))?),
         lease,
@@ -271,7 +333,10 @@ async fn keep_alive(stream: &mut Stream, lease: i64) -> Result<(), CallError> {
     if reply.id == lease && reply.ttl > 0 {
         return Ok(());
     }
-    let text = format!("lease {lease:x} kept alive as {:x} with a TTL of {} s", reply.id, reply.ttl);
+    let text = format!(
+        "lease {lease:x} kept alive as {:x} with a TTL of {} s",
+        reply.id, reply.ttl
+    );
     Err(CallError::Unexpected(text))
 }
 
@@ -293,7 +358,10 @@ mod tests {
         let (keys, clients) = (keys(), 10);
         let mut owner = std::collections::BTreeMap::new();
         for client in 0..clients {
-            let own = OwnKeys { first: client, step: clients };
+            let own = OwnKeys {
+                first: client,
+                step: clients,
+            };
             let mut rng = Rng::with_seed(client);
             for _ in 0..2_000 {
                 let key = own.random(&keys, &mut rng);

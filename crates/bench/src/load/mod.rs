@@ -184,9 +184,10 @@ impl Plan {
     fn check(&self) -> Result<(), Error> {
         let usage = |text: String| Err(Error::Usage(text));
         match self.workload.kind {
-            Kind::List(keys) if u64::from(keys) > self.keys.count => {
-                usage(format!("{} needs a key space of {keys} keys, not {}", self.workload, self.keys.count))
-            }
+            Kind::List(keys) if u64::from(keys) > self.keys.count => usage(format!(
+                "{} needs a key space of {keys} keys, not {}",
+                self.workload, self.keys.count
+            )),
             Kind::Watch(_) if self.value_size < watchers::STAMP_LEN => usage(format!(
                 "{} needs values of at least {} bytes, which carry the time of sending",
                 self.workload,
@@ -230,14 +231,23 @@ pub fn run<S>(
         thread::spawn(move || work(&shared, share, &events))
     };
     let threads: Vec<_> = plan.shares().into_iter().map(start).collect();
-    let measured = conduct(plan, &shared.pace, threads.len(), &heard, progress, &mut sample);
+    let measured = conduct(
+        plan,
+        &shared.pace,
+        threads.len(),
+        &heard,
+        progress,
+        &mut sample,
+    );
     shared.pace.enter(Phase::Stop);
     let mut total = Tally::default();
     for thread in threads {
         // A thread's failure is the cause of what the conductor saw, so it goes first.
         total.add(thread.join().expect("a panic has ended the process")?);
     }
-    let measured = measured?.ok_or_else(|| Error::Usage(format!("{}: the load ended before its time", plan.workload)))?;
+    let measured = measured?.ok_or_else(|| {
+        Error::Usage(format!("{}: the load ended before its time", plan.workload))
+    })?;
     if total.latencies.count() == 0
         && let Some(source) = total.first_error
     {
@@ -293,7 +303,9 @@ fn conduct<S>(
         Extent::Time(time) => Some(time),
         Extent::Operations(_) => None,
     };
-    let waited = wait(heard, threads, limit, |passed| progress.show(&measuring(passed, plan.extent)));
+    let waited = wait(heard, threads, limit, |passed| {
+        progress.show(&measuring(passed, plan.extent))
+    });
     pace.enter(Phase::Stop);
     let elapsed = began.elapsed();
     let after = sample()?;
@@ -312,7 +324,12 @@ struct Waited {
 }
 
 /// Waits until `limit` has passed or all threads have ended.
-fn wait(heard: &Receiver<Event>, threads: usize, limit: Option<Duration>, tick: impl Fn(Duration)) -> Waited {
+fn wait(
+    heard: &Receiver<Event>,
+    threads: usize,
+    limit: Option<Duration>,
+    tick: impl Fn(Duration),
+) -> Waited {
     const TICK: Duration = Duration::from_millis(250);
     let began = Instant::now();
     let mut running = threads;
@@ -336,8 +353,15 @@ fn wait(heard: &Receiver<Event>, threads: usize, limit: Option<Duration>, tick: 
 
 fn measuring(passed: Duration, extent: Extent) -> String {
     match extent {
-        Extent::Time(limit) => format!("measuring, {:.0} of {:.0} s", passed.as_secs_f64(), limit.as_secs_f64()),
-        Extent::Operations(count) => format!("measuring {count} operations, {:.0} s", passed.as_secs_f64()),
+        Extent::Time(limit) => format!(
+            "measuring, {:.0} of {:.0} s",
+            passed.as_secs_f64(),
+            limit.as_secs_f64()
+        ),
+        Extent::Operations(count) => format!(
+            "measuring {count} operations, {:.0} s",
+            passed.as_secs_f64()
+        ),
     }
 }
 
@@ -345,7 +369,8 @@ fn measuring(passed: Duration, extent: Extent) -> String {
 fn work(shared: &Arc<Shared>, share: Share, events: &Sender<Event>) -> Result<Tally, Error> {
     // The conductor stops listening only when it has failed itself, and then says why.
     let tell = |event| drop(events.send(event));
-    let result = runtime().and_then(|runtime| runtime.block_on(clients::serve(shared, share, || tell(Event::Ready))));
+    let result = runtime()
+        .and_then(|runtime| runtime.block_on(clients::serve(shared, share, || tell(Event::Ready))));
     tell(Event::Ended);
     result
 }
@@ -387,21 +412,41 @@ mod tests {
 
     #[test]
     fn shares_add_up_and_follow_each_other() {
-        for workload in ["put", "put@1", "put@2", "put@17", "watch-1", "watch-100", "watch-7@1", "watch-3@50"] {
+        for workload in [
+            "put",
+            "put@1",
+            "put@2",
+            "put@17",
+            "watch-1",
+            "watch-100",
+            "watch-7@1",
+            "watch-3@50",
+        ] {
             let plan = plan(workload);
             let shares = plan.shares();
             let sum = |of: fn(&Share) -> u32| shares.iter().map(of).sum::<u32>();
             assert_eq!(sum(|share| share.clients), plan.callers(), "{workload}");
-            assert!(sum(|share| share.connections) <= plan.connections, "{workload}");
+            assert!(
+                sum(|share| share.connections) <= plan.connections,
+                "{workload}"
+            );
             let mut next = 0;
             for share in &shares {
                 assert_eq!(share.first_client, next, "{workload}");
-                assert!(share.connections > 0 && share.clients > 0, "{workload}: {share:?}");
+                assert!(
+                    share.connections > 0 && share.clients > 0,
+                    "{workload}: {share:?}"
+                );
                 next += share.clients;
             }
             if let Kind::Watch(watchers) = plan.workload.kind {
                 assert_eq!(sum(|share| share.watchers), watchers, "{workload}");
-                assert!(shares.iter().all(|share| share.streams > 0 && share.watchers >= share.streams), "{workload}");
+                assert!(
+                    shares
+                        .iter()
+                        .all(|share| share.streams > 0 && share.watchers >= share.streams),
+                    "{workload}"
+                );
             }
         }
     }

@@ -80,7 +80,9 @@ impl Pace {
             return count;
         };
         let before = left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(count)))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                Some(left.saturating_sub(count))
+            })
             .expect("the closure always returns a value");
         before.min(count)
     }

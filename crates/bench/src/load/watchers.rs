@@ -3,6 +3,8 @@
 //! Each value begins with the time of sending, so that a watcher knows how long its event was on the way: from before the
 //! put was sent until the event is taken off the stream.
 //!
+//! The keys lie below a part of the prefix that no other run shares, so that every event is one of this run's.
+//!
 //! Closed as the other loops are: a writer takes one permit per watcher before a put, and each delivered event gives one
 //! back. So the puts that some watcher still waits for are at most as many as writers, and no backlog grows.
 
@@ -20,7 +22,7 @@ use super::pace::Phase;
 use super::{Plan, Share, Shared, part};
 use crate::error::{CallError, Error};
 use crate::grpc::{Connection, Method, Stream};
-use crate::keys;
+use crate::keys::{self, KeySpace};
 use crate::workload::Kind;
 
 /// Bytes of a value that hold the time of sending: nanoseconds since the run's origin, in hexadecimal digits.
@@ -33,6 +35,7 @@ pub(super) struct FanOut {
     /// One permit for each event that may be under way.
     window: Semaphore,
     watchers: u32,
+    keys: KeySpace,
 }
 
 impl FanOut {
@@ -45,6 +48,10 @@ impl FanOut {
             origin: Instant::now(),
             window: Semaphore::new(watchers as usize * plan.callers() as usize),
             watchers,
+            keys: KeySpace {
+                prefix: format!("{}watch/{:016x}/", plan.keys.prefix, fastrand::u64(..)),
+                count: plan.keys.count,
+            },
         }
     }
 
@@ -72,19 +79,21 @@ pub(super) async fn prepare(
     tally: &SharedTally,
     ready: impl FnOnce(),
 ) -> Result<JoinSet<Result<(), CallError>>, Error> {
-    let plan = &shared.plan;
     let mut streams = Vec::new();
     for at in 0..share.streams {
         let connection = &connections[at as usize % connections.len()];
         let watchers = part(share.watchers, share.streams, at);
-        let opened = open(plan, connection, watchers).await;
+        let opened = open(&shared.fan_out.keys, connection, watchers).await;
         streams.push(opened.map_err(Error::call("watch"))?);
     }
     let mut writers = Vec::new();
     for at in 0..share.clients {
         // From the other end of the connections, so that few streams and few writers do not share one.
         let connection = &connections[connections.len() - 1 - at as usize % connections.len()];
-        writers.push((connection.method("/etcdserverpb.KV/Put")?, share.first_client + at));
+        writers.push((
+            connection.method("/etcdserverpb.KV/Put")?,
+            share.first_client + at,
+        ));
     }
     ready();
     shared.pace.started().await;
@@ -99,10 +108,17 @@ pub(super) async fn prepare(
 }
 
 /// One stream with `watchers` watches of the whole key space.
-async fn open(plan: &Plan, connection: &Connection, watchers: u32) -> Result<Stream, CallError> {
+async fn open(
+    keys: &KeySpace,
+    connection: &Connection,
+    watchers: u32,
+) -> Result<Stream, CallError> {
     let method = connection.method("/etcdserverpb.Watch/Watch");
-    let mut stream = method.map_err(|error| CallError::Unexpected(error.to_string()))?.open().await?;
-    let (key, range_end) = plan.keys.whole();
+    let mut stream = method
+        .map_err(|error| CallError::Unexpected(error.to_string()))?
+        .open()
+        .await?;
+    let (key, range_end) = keys.whole();
     let create = pb::WatchCreateRequest {
         key,
         range_end,
@@ -115,17 +131,27 @@ async fn open(plan: &Plan, connection: &Connection, watchers: u32) -> Result<Str
         stream.send(&request)?;
         let reply: pb::WatchResponse = stream.next().await?;
         if !reply.created || reply.canceled {
-            return Err(CallError::Unexpected(format!("watch not created: {}", reply.cancel_reason)));
+            return Err(CallError::Unexpected(format!(
+                "watch not created: {}",
+                reply.cancel_reason
+            )));
         }
     }
     Ok(stream)
 }
 
-async fn receive(shared: Arc<Shared>, mut stream: Stream, tally: SharedTally) -> Result<(), CallError> {
+async fn receive(
+    shared: Arc<Shared>,
+    mut stream: Stream,
+    tally: SharedTally,
+) -> Result<(), CallError> {
     loop {
         let reply: pb::WatchResponse = stream.next().await?;
         if reply.canceled {
-            return Err(CallError::Unexpected(format!("watch cancelled: {}", reply.cancel_reason)));
+            return Err(CallError::Unexpected(format!(
+                "watch cancelled: {}",
+                reply.cancel_reason
+            )));
         }
         let events = reply.events.len();
         let counted = shared.pace.take(events as u64) as usize;
@@ -148,7 +174,9 @@ fn age(fan_out: &FanOut, event: &mvccpb::Event) -> Result<Duration, CallError> {
         .kv
         .as_ref()
         .and_then(|record| fan_out.age(&record.value))
-        .ok_or_else(|| CallError::Unexpected("an event that no writer of this run has caused".into()))
+        .ok_or_else(|| {
+            CallError::Unexpected("an event that no writer of this run has caused".into())
+        })
 }
 
 async fn write(shared: Arc<Shared>, mut put: Method, number: u32) -> Result<(), CallError> {
@@ -159,8 +187,9 @@ async fn write(shared: Arc<Shared>, mut put: Method, number: u32) -> Result<(), 
         let window = &shared.fan_out.window;
         let permits = window.acquire_many(shared.fan_out.watchers).await;
         permits.expect("the window is never closed").forget();
-        let key = plan.keys.random(&mut rng);
-        put.call_for_len(&put_request(key, shared.fan_out.stamp(&tail))).await?;
+        let key = shared.fan_out.keys.random(&mut rng);
+        put.call_for_len(&put_request(key, shared.fan_out.stamp(&tail)))
+            .await?;
     }
 }
 
@@ -174,6 +203,10 @@ mod tests {
             origin: Instant::now() - Duration::from_secs(60),
             window: Semaphore::new(0),
             watchers: 0,
+            keys: KeySpace {
+                prefix: "/".into(),
+                count: 1,
+            },
         };
         let value = fan_out.stamp(&Bytes::from_static(b"tail"));
         assert_eq!(value.len(), STAMP_LEN + 4);
