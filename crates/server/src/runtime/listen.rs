@@ -101,7 +101,7 @@ impl Listener {
         };
         tokio::select! {
             result = accept => if let Err(error) = result {
-                crate::log::warn!("stopped accepting connections"; "error" => error);
+                crate::warn!("stopped accepting connections"; "error" => error);
             },
             _ = stopping.wait_for(|stopping| *stopping) => {}
         }
@@ -142,7 +142,7 @@ async fn pause_after(error: &io::Error) {
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     );
     if !transient {
-        crate::log::warn!("cannot accept a connection; trying again"; "error" => error);
+        crate::warn!("cannot accept a connection; trying again"; "error" => error);
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
 }
