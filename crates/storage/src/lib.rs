@@ -7,4 +7,5 @@
 //! - [`snap`]: etcd's `.snap` files.
 
 pub mod backend;
+pub mod bolt;
 pub mod disk;
