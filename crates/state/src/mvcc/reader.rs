@@ -151,11 +151,11 @@ impl View {
 
     fn change(
         &self,
-        row: Result<(Box<[u8]>, backend::Value), BackendError>,
+        row: Result<(backend::Key, backend::Value), BackendError>,
     ) -> Result<(i64, Event), StorageError> {
         let (key, value) = row?;
         let (revision, tombstone) =
-            Revision::from_key(&key).ok_or(StorageError::NoRevision(key))?;
+            Revision::from_key(&key).ok_or(StorageError::NoRevision(key[..].into()))?;
         let record = Record::from_value(value)?;
         let (kind, record) = match tombstone {
             true => (
