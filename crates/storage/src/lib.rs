@@ -8,3 +8,5 @@
 
 pub mod backend;
 pub mod disk;
+pub mod snap;
+pub mod wal;
