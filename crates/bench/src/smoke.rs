@@ -65,10 +65,16 @@ impl Keyspace {
         } else {
             range.range_end.clone()
         };
+        let limit = if range.limit == 0 {
+            usize::MAX
+        } else {
+            range.limit as usize
+        };
         let kvs: Vec<_> = self
             .records
             .range(range.key.clone()..end)
             .map(|(_, record)| record.clone())
+            .take(limit)
             .collect();
         pb::RangeResponse {
             count: kvs.len() as i64,
@@ -308,6 +314,7 @@ fn every_workload_counts_the_operations_that_were_asked_for() {
         "get",
         "get-serializable",
         "list-250",
+        "page-20",
         "txn",
         "lease-grant",
         "lease-keepalive",
