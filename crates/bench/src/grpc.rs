@@ -134,7 +134,9 @@ impl Method {
 
     async fn send_head(&mut self) -> Result<(ResponseFuture, SendStream<Bytes>), CallError> {
         poll_fn(|context| self.requests.poll_ready(context)).await?;
-        Ok(self.requests.send_request(Request::clone(&self.head), false)?)
+        Ok(self
+            .requests
+            .send_request(Request::clone(&self.head), false)?)
     }
 
     async fn exchange(

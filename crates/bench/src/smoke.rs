@@ -259,11 +259,16 @@ fn serve(model: &Model) -> SocketAddr {
     std::thread::spawn(move || {
         load::runtime().unwrap().block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            // tonic leaves accepted sockets as they are: with Nagle's algorithm each stream message waits 40 ms for an ACK.
+            let sockets = TcpListenerStream::new(listener).map(|socket| {
+                let socket = socket?;
+                socket.set_nodelay(true).map(|()| socket)
+            });
             tonic::transport::Server::builder()
                 .add_service(KvServer::new(model.clone()))
                 .add_service(WatchServer::new(model.clone()))
                 .add_service(LeaseServer::new(model))
-                .serve_with_incoming(TcpListenerStream::new(listener))
+                .serve_with_incoming(sockets)
                 .await
                 .unwrap();
         });
