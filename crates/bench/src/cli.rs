@@ -32,7 +32,7 @@ pub enum Command {
 }
 
 const LOAD_HELP: &str = "\
-Workloads: put, get, get-serializable, list[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive.
+Workloads: put, get, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive.
 Append @CLIENTS for another number of clients (for watch: of writers) than --clients.
 Keys that a workload reads are written first if they are missing. Keys and leases stay on the server.
 
@@ -108,7 +108,7 @@ pub struct CompareArgs {
         long,
         value_name = "LIST",
         value_delimiter = ',',
-        default_value = "put,put@1,get,get-serializable,list-1000,txn,watch-100,lease-grant,lease-keepalive,mixed,rss,restart"
+        default_value = "put,put@1,get,get-serializable,list-1000,page-1000,txn,watch-100,lease-grant,lease-keepalive,mixed,rss,restart"
     )]
     workloads: Vec<Scenario>,
     /// Measurements of each server

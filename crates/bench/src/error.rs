@@ -64,7 +64,7 @@ pub enum Error {
         binary: PathBuf,
         /// What it did or failed to do.
         reason: String,
-        /// The last lines that it logged, empty if there are none.
+        /// An excerpt of what it logged, empty if there is nothing.
         log: String,
     },
 }
@@ -87,10 +87,7 @@ fn quoted(log: &str) -> String {
     if log.is_empty() {
         return String::new();
     }
-    format!(
-        "\nits last log lines:\n  {}",
-        log.trim_end().replace('\n', "\n  ")
-    )
+    format!("\nits log:\n  {}", log.trim_end().replace('\n', "\n  "))
 }
 
 #[cfg(test)]
@@ -106,7 +103,7 @@ mod tests {
         };
         assert_eq!(
             error.to_string(),
-            "etcd: ended at start\nits last log lines:\n  one\n  two"
+            "etcd: ended at start\nits log:\n  one\n  two"
         );
     }
 }

@@ -77,7 +77,7 @@ impl Connection {
             .map_err(|error| Error::Usage(format!("endpoint {}: {error}", self.authority)))?;
         Ok(Method {
             requests: self.requests.clone(),
-            head,
+            head: Box::new(head),
         })
     }
 }
@@ -85,7 +85,7 @@ impl Connection {
 /// One method of one server, ready to be called again and again.
 pub struct Method {
     requests: SendRequest<Bytes>,
-    head: Request<()>,
+    head: Box<Request<()>>,
 }
 
 impl Method {
@@ -134,7 +134,9 @@ impl Method {
 
     async fn send_head(&mut self) -> Result<(ResponseFuture, SendStream<Bytes>), CallError> {
         poll_fn(|context| self.requests.poll_ready(context)).await?;
-        Ok(self.requests.send_request(self.head.clone(), false)?)
+        Ok(self
+            .requests
+            .send_request(Request::clone(&self.head), false)?)
     }
 
     async fn exchange(

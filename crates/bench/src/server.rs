@@ -21,7 +21,8 @@ use crate::load;
 /// A server that is not healthy by then never will be.
 const START_PATIENCE: Duration = Duration::from_secs(120);
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
-const LOG_LINES: usize = 10;
+/// Of a log, in an error: its first lines tell of a wrong flag, its last ones of everything else.
+const LOG_LINES: [usize; 2] = [3, 10];
 
 /// An executable, and how it is called in results.
 #[derive(Debug, Clone)]
@@ -144,7 +145,7 @@ impl Home {
     /// Starts the member and waits until `/health` says that it serves.
     ///
     /// # Errors
-    /// [`Error::Io`] if the binary cannot be executed, [`Error::Server`] with its last log lines if it does not come up.
+    /// [`Error::Io`] if the binary cannot be executed, [`Error::Server`] with an excerpt of its log if it does not come up.
     pub fn start(&self) -> Result<Server<'_>, Error> {
         let mut server = self.exec()?;
         while !is_healthy(self.client) {
@@ -189,7 +190,7 @@ impl Home {
         Error::Server {
             binary: self.binary.path.clone(),
             reason,
-            log: last_lines(&fs::read(self.log_path()).unwrap_or_default(), LOG_LINES),
+            log: excerpt(&fs::read(self.log_path()).unwrap_or_default(), LOG_LINES),
         }
     }
 }
@@ -292,10 +293,18 @@ fn says_healthy(reply: &str) -> bool {
     reply.starts_with("HTTP/1.1 200 ") && reply.contains(r#""health":"true""#)
 }
 
-fn last_lines(log: &[u8], count: usize) -> String {
+/// The first and last lines of `log`, without the blank ones.
+fn excerpt(log: &[u8], [first, last]: [usize; 2]) -> String {
     let text = String::from_utf8_lossy(log);
-    let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(count)..].join("\n")
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    if lines.len() <= first + last {
+        return lines.join("\n");
+    }
+    let (begin, end) = (&lines[..first], &lines[lines.len() - last..]);
+    format!("{}\n…\n{}", begin.join("\n"), end.join("\n"))
 }
 
 /// What cannot be read any more counts nothing: a server may remove files while they are counted.
@@ -327,10 +336,10 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_log() {
-        assert_eq!(last_lines(b"a\nb\nc\n", 2), "b\nc");
-        assert_eq!(last_lines(b"a", 2), "a");
-        assert_eq!(last_lines(b"", 2), "");
+    fn an_excerpt_has_both_ends_of_a_log() {
+        assert_eq!(excerpt(b"a\n\nb\nc\nd\ne\n", [1, 2]), "a\n…\nd\ne");
+        assert_eq!(excerpt(b"a\nb\nc", [1, 2]), "a\nb\nc");
+        assert_eq!(excerpt(b"", [1, 2]), "");
     }
 
     #[test]
@@ -351,7 +360,7 @@ mod tests {
         let home = Home::new(&binary, directory.path()).unwrap();
         let error = home.start().map(drop).unwrap_err().to_string();
         assert!(
-            error.contains("ended while starting") && error.contains("last log lines"),
+            error.contains("ended while starting") && error.contains("its log:"),
             "{error}"
         );
     }

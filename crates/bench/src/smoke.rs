@@ -65,10 +65,16 @@ impl Keyspace {
         } else {
             range.range_end.clone()
         };
+        let limit = if range.limit == 0 {
+            usize::MAX
+        } else {
+            range.limit as usize
+        };
         let kvs: Vec<_> = self
             .records
             .range(range.key.clone()..end)
             .map(|(_, record)| record.clone())
+            .take(limit)
             .collect();
         pb::RangeResponse {
             count: kvs.len() as i64,
@@ -253,11 +259,16 @@ fn serve(model: &Model) -> SocketAddr {
     std::thread::spawn(move || {
         load::runtime().unwrap().block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            // tonic leaves accepted sockets as they are: with Nagle's algorithm each stream message waits 40 ms for an ACK.
+            let sockets = TcpListenerStream::new(listener).map(|socket| {
+                let socket = socket?;
+                socket.set_nodelay(true).map(|()| socket)
+            });
             tonic::transport::Server::builder()
                 .add_service(KvServer::new(model.clone()))
                 .add_service(WatchServer::new(model.clone()))
                 .add_service(LeaseServer::new(model))
-                .serve_with_incoming(TcpListenerStream::new(listener))
+                .serve_with_incoming(sockets)
                 .await
                 .unwrap();
         });
@@ -308,6 +319,7 @@ fn every_workload_counts_the_operations_that_were_asked_for() {
         "get",
         "get-serializable",
         "list-250",
+        "page-20",
         "txn",
         "lease-grant",
         "lease-keepalive",

@@ -70,7 +70,7 @@ pub fn number(value: f64) -> String {
     }
     // The tests beside the powers of ten keep rounding from adding a digit (9.996 is 10.0, not 10.00).
     let decimals = match magnitude {
-        m if m == 0.0 => return "0".into(),
+        0.0 => return "0".into(),
         m if m >= 9.995 => 1,
         m if m >= 0.9995 => 2,
         m if m >= 0.09995 => 3,
@@ -83,7 +83,7 @@ fn thousands(value: i64) -> String {
     let digits = value.unsigned_abs().to_string();
     let mut text = String::from(if value < 0 { "-" } else { "" });
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

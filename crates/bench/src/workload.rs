@@ -18,6 +18,9 @@ pub enum Kind {
     GetSerializable,
     /// A linearizable read of this many neighbouring keys.
     List(u32),
+    /// A linearizable read from a random key to the end of the key space, limited to this many keys: a page of a list, as
+    /// Kubernetes asks for it. The server also counts what the limit leaves out.
+    Page(u32),
     /// A get, then a put on the condition that the key has not changed, as the Kubernetes API server updates an object.
     Txn,
     /// Puts of random keys under a prefix that this many watchers watch; an operation is one event at one watcher.
@@ -37,19 +40,18 @@ pub struct Workload {
     pub clients: Option<u32>,
 }
 
-/// Sizes that `list` and `watch` have if none is given.
+/// Sizes that `list`, `page` and `watch` have if none is given.
 const LIST_DEFAULT: u32 = 1000;
 const WATCH_DEFAULT: u32 = 100;
 
 /// The names as help texts list them.
-pub const NAMES: &str =
-    "put, get, get-serializable, list[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive";
+pub const NAMES: &str = "put, get, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive";
 
 impl Kind {
     /// Whether the key space has to exist before.
     pub fn needs_keys(self) -> bool {
         match self {
-            Kind::Get | Kind::GetSerializable | Kind::List(_) | Kind::Txn => true,
+            Kind::Get | Kind::GetSerializable | Kind::List(_) | Kind::Page(_) | Kind::Txn => true,
             Kind::Put | Kind::Watch(_) | Kind::LeaseGrant | Kind::LeaseKeepAlive => false,
         }
     }
@@ -70,6 +72,7 @@ impl fmt::Display for Kind {
             Kind::Get => f.write_str("get"),
             Kind::GetSerializable => f.write_str("get-serializable"),
             Kind::List(keys) => write!(f, "list-{keys}"),
+            Kind::Page(keys) => write!(f, "page-{keys}"),
             Kind::Txn => f.write_str("txn"),
             Kind::Watch(watchers) => write!(f, "watch-{watchers}"),
             Kind::LeaseGrant => f.write_str("lease-grant"),
@@ -104,9 +107,11 @@ impl FromStr for Workload {
             "lease-grant" => Kind::LeaseGrant,
             "lease-keepalive" => Kind::LeaseKeepAlive,
             "list" => Kind::List(LIST_DEFAULT),
+            "page" => Kind::Page(LIST_DEFAULT),
             "watch" => Kind::Watch(WATCH_DEFAULT),
             _ => match name.split_once('-') {
                 Some(("list", keys)) => Kind::List(positive(keys, text)?),
+                Some(("page", keys)) => Kind::Page(positive(keys, text)?),
                 Some(("watch", watchers)) => Kind::Watch(positive(watchers, text)?),
                 _ => return Err(format!("no workload {name:?}; there are {NAMES}")),
             },
@@ -138,6 +143,7 @@ mod tests {
             "get-serializable@32",
             "list-1000",
             "list-100000@16",
+            "page-500",
             "txn",
             "watch-100",
             "lease-grant",

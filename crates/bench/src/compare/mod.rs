@@ -122,7 +122,10 @@ fn describe(
     lines.push(format!("machine: {}", machine::describe()));
     progress.task("measuring the disk");
     disk::settle(root.path())?;
-    lines.push(describe_disk(&disk::measure_syncs(root.path())?));
+    lines.push(describe_disk(&disk::measure_syncs(
+        root.path(),
+        disk::SYNCS_MAX,
+    )?));
     if disk::is_in_memory(root.path()) {
         lines.push(
             "warning: the data directories are in memory, where a sync costs nothing; use --dir"
@@ -139,11 +142,12 @@ fn describe(
         plan.threads,
         if plan.threads == 1 { "" } else { "s" },
     ));
-    lines.push(format!(
-        "medians of {} round{}, A B A B, each on a fresh data directory; smallest and largest in parentheses",
-        comparison.rounds,
-        if comparison.rounds == 1 { "" } else { "s" },
-    ));
+    lines.push(match comparison.rounds {
+        1 => "one round, each measurement on a fresh data directory".into(),
+        rounds => format!(
+            "medians of {rounds} rounds, A B A B, each measurement on a fresh data directory; smallest and largest in parentheses"
+        ),
+    });
     Ok(lines)
 }
 

@@ -99,8 +99,7 @@ enum Work {
     },
     Range {
         range: Method,
-        serializable: bool,
-        keys: u32,
+        read: Read,
         reply_len_min: usize,
     },
     Txn {
@@ -116,6 +115,43 @@ enum Work {
         stream: Box<Stream>,
         lease: i64,
     },
+}
+
+/// What a range request asks for, from a random key on.
+#[derive(Debug, Clone, Copy)]
+struct Read {
+    /// How many keys the reply holds.
+    keys: u32,
+    serializable: bool,
+    /// Whether they are cut out of the rest of the key space by a limit, rather than by the range's end.
+    page: bool,
+}
+
+impl Read {
+    fn neighbours(keys: u32) -> Self {
+        Self {
+            keys,
+            serializable: false,
+            page: false,
+        }
+    }
+
+    fn request(self, keys: &KeySpace, rng: &mut Rng) -> pb::RangeRequest {
+        let count = u64::from(self.keys);
+        let first = rng.u64(0..=keys.count - count);
+        let range_end = match count {
+            _ if self.page => keys.key(keys.count),
+            1 => Bytes::new(),
+            _ => keys.key(first + count),
+        };
+        pb::RangeRequest {
+            key: keys.key(first),
+            range_end,
+            limit: if self.page { i64::from(self.keys) } else { 0 },
+            serializable: self.serializable,
+            ..pb::RangeRequest::default()
+        }
+    }
 }
 
 /// The part of the key space that only this client writes: every `step`th key from `first` on.
@@ -136,12 +172,11 @@ impl Client {
     async fn prepare(plan: &Plan, number: u32, connection: &Connection) -> Result<Self, Error> {
         let mut rng = Rng::with_seed(plan.seed.wrapping_add(u64::from(number)));
         let value = keys::value(plan.value_size, &mut rng);
-        let range = |serializable, keys: u32| -> Result<Work, Error> {
+        let range = |read: Read| -> Result<Work, Error> {
             Ok(Work::Range {
                 range: connection.method("/etcdserverpb.KV/Range")?,
-                serializable,
-                keys,
-                reply_len_min: keys as usize * plan.value_size,
+                read,
+                reply_len_min: read.keys as usize * plan.value_size,
             })
         };
         let work = match plan.workload.kind {
@@ -149,9 +184,16 @@ impl Client {
                 put: connection.method("/etcdserverpb.KV/Put")?,
                 value,
             },
-            Kind::Get => range(false, 1)?,
-            Kind::GetSerializable => range(true, 1)?,
-            Kind::List(keys) => range(false, keys)?,
+            Kind::Get => range(Read::neighbours(1))?,
+            Kind::GetSerializable => range(Read {
+                serializable: true,
+                ..Read::neighbours(1)
+            })?,
+            Kind::List(keys) => range(Read::neighbours(keys))?,
+            Kind::Page(keys) => range(Read {
+                page: true,
+                ..Read::neighbours(keys)
+            })?,
             Kind::Txn => Work::Txn {
                 range: connection.method("/etcdserverpb.KV/Range")?,
                 txn: connection.method("/etcdserverpb.KV/Txn")?,
@@ -201,11 +243,10 @@ impl Client {
             }
             Work::Range {
                 range,
-                serializable,
-                keys: count,
+                read,
                 reply_len_min,
             } => {
-                let request = range_request(keys, *count, *serializable, rng);
+                let request = read.request(keys, rng);
                 let len = range.call_for_len(&request).await?;
                 check_reply_len(len, *reply_len_min)
             }
@@ -235,28 +276,6 @@ pub fn put_request(key: Bytes, value: Bytes) -> pb::PutRequest {
         key,
         value,
         ..pb::PutRequest::default()
-    }
-}
-
-/// A get of a random key, or a read of `count` keys from a random one on.
-fn range_request(
-    keys: &KeySpace,
-    count: u32,
-    serializable: bool,
-    rng: &mut Rng,
-) -> pb::RangeRequest {
-    let count = u64::from(count);
-    let first = rng.u64(0..=keys.count - count);
-    let range_end = if count == 1 {
-        Bytes::new()
-    } else {
-        keys.key(first + count)
-    };
-    pb::RangeRequest {
-        key: keys.key(first),
-        range_end,
-        serializable,
-        ..pb::RangeRequest::default()
     }
 }
 
@@ -375,11 +394,33 @@ mod tests {
     fn ranges_stay_inside_of_the_key_space() {
         let (keys, mut rng) = (keys(), Rng::with_seed(1));
         for _ in 0..2_000 {
-            let request = range_request(&keys, 100, false, &mut rng);
+            let request = Read::neighbours(100).request(&keys, &mut rng);
             assert!(keys.key(0) <= request.key && request.range_end <= keys.key(KEYS));
         }
-        let whole = range_request(&keys, KEYS as u32, true, &mut rng);
-        assert_eq!((whole.key, whole.range_end), (keys.key(0), keys.key(KEYS)));
-        assert!(range_request(&keys, 1, true, &mut rng).range_end.is_empty());
+        let whole = Read::neighbours(KEYS as u32).request(&keys, &mut rng);
+        assert_eq!(
+            (whole.key, whole.range_end, whole.limit),
+            (keys.key(0), keys.key(KEYS), 0)
+        );
+        assert!(
+            Read::neighbours(1)
+                .request(&keys, &mut rng)
+                .range_end
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_page_reaches_to_the_end_and_is_cut_by_its_limit() {
+        let (keys, mut rng) = (keys(), Rng::with_seed(1));
+        let page = Read {
+            page: true,
+            ..Read::neighbours(100)
+        };
+        for _ in 0..100 {
+            let request = page.request(&keys, &mut rng);
+            assert_eq!((request.range_end, request.limit), (keys.key(KEYS), 100));
+            assert!(request.key <= keys.key(KEYS - 100));
+        }
     }
 }

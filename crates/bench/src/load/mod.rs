@@ -184,10 +184,12 @@ impl Plan {
     fn check(&self) -> Result<(), Error> {
         let usage = |text: String| Err(Error::Usage(text));
         match self.workload.kind {
-            Kind::List(keys) if u64::from(keys) > self.keys.count => usage(format!(
-                "{} needs a key space of {keys} keys, not {}",
-                self.workload, self.keys.count
-            )),
+            Kind::List(keys) | Kind::Page(keys) if u64::from(keys) > self.keys.count => {
+                usage(format!(
+                    "{} needs a key space of {keys} keys, not {}",
+                    self.workload, self.keys.count
+                ))
+            }
             Kind::Watch(_) if self.value_size < watchers::STAMP_LEN => usage(format!(
                 "{} needs values of at least {} bytes, which carry the time of sending",
                 self.workload,
@@ -455,6 +457,7 @@ mod tests {
     fn plans_that_contradict_themselves_are_refused() {
         assert!(plan("list-500").check().is_ok());
         assert!(plan("list-501").check().is_err());
+        assert!(plan("page-501").check().is_err());
         assert!(plan("txn@501").check().is_err());
         let mut short = plan("watch-1");
         short.value_size = 15;
