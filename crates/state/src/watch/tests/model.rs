@@ -484,8 +484,8 @@ impl Script {
 #[test]
 fn every_watcher_hears_what_the_definition_says() {
     let mut totals = [0; 5];
-    for seed in 0..1000 {
-        let seen = Script::new(seed).run(2000);
+    for seed in 0..40 {
+        let seen = Script::new(seed).run(1500);
         let counts = [
             seen.catchups,
             seen.fragments,
@@ -498,5 +498,5 @@ fn every_watcher_hears_what_the_definition_says() {
         }
         assert!(seen.events > 300, "seed {seed} tests little: {seen:?}");
     }
-    assert!(totals.iter().all(|&total| total > 1000), "{totals:?}");
+    assert!(totals.iter().all(|&total| total > 300), "{totals:?}");
 }
