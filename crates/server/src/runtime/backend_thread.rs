@@ -21,6 +21,8 @@ const POLL: Duration = Duration::from_millis(20);
 pub enum ToBackend {
     /// Commit everything written so far, then answer.
     Commit(oneshot::Sender<()>),
+    /// Commit what is left, and end.
+    Stop,
 }
 
 /// How often the database is committed.
@@ -60,7 +62,7 @@ pub fn run(backend: &Backend, inbox: &Receiver<ToBackend>, metrics: &Arc<Metrics
                     committed_at = Instant::now();
                 }
             }
-            Err(RecvTimeoutError::Disconnected) => {
+            Ok(ToBackend::Stop) | Err(RecvTimeoutError::Disconnected) => {
                 commit();
                 return;
             }
