@@ -13,7 +13,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use retcd_node::{Config as NodeConfig, Input, Node};
+use retcd_node::{Config as NodeConfig, Node};
 use retcd_storage::disk::OsDisk;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::LocalSet;
@@ -239,8 +239,8 @@ fn spawn(
         named("log").spawn(move || log_thread::run(wal, &log_inbox, &to_node, &metrics))?
     };
     let backend_thread = {
-        let (member, metrics) = (Arc::clone(&member), Arc::clone(&member.metrics));
-        named("backend").spawn(move || backend_thread::run(&backend, &backend_inbox, &member, &metrics, commit_pace))?
+        let metrics = Arc::clone(&member.metrics);
+        named("backend").spawn(move || backend_thread::run(&backend, &backend_inbox, &metrics, commit_pace))?
     };
     Ok(Server {
         member,
@@ -306,13 +306,15 @@ impl Server {
     async fn lead(&mut self, dealer: Dealer, parts: ConnectionThread, settings: Http2Settings) -> Result<StopSignal, StartError> {
         let local = Local::new(Arc::clone(&self.member), 0);
         let connections = tokio::task::spawn_local(serve_connections(Rc::clone(&local), parts, settings));
-        self.accept(std::mem::take(&mut self.listeners.early), &dealer);
+        let early = std::mem::take(&mut self.listeners.early);
+        self.accept(early, &dealer);
         let stop = stop_signal();
         tokio::pin!(stop);
         let signal = tokio::select! {
             signal = &mut stop => signal?,
             () = become_ready(&local) => {
-                self.accept(std::mem::take(&mut self.listeners.client), &dealer);
+                let clients = std::mem::take(&mut self.listeners.client);
+                self.accept(clients, &dealer);
                 self.announce();
                 tokio::task::spawn_local(tasks::run_leases(Rc::clone(&local)));
                 let mode = self.config.auto_compaction()?;

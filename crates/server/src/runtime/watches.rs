@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use retcd_state::watch::{Changes, Hub, Metrics, StreamId};
+use retcd_state::watch::{Hub, Metrics, RevisionEvents, StreamId};
 use tokio::sync::Notify;
 
 /// What the metrics show of one thread's watches.
@@ -75,7 +75,7 @@ impl Watches {
     }
 
     /// Tells the watchers of new revisions.
-    pub fn publish(&self, changes: &[Arc<Changes>]) {
+    pub fn publish(&self, changes: &[Arc<RevisionEvents>]) {
         let mut hub = self.hub();
         for changes in changes {
             hub.publish(Arc::clone(changes));
