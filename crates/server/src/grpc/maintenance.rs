@@ -1,5 +1,6 @@
 //! Service `Maintenance`.
 
+use std::io::Read;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -142,7 +143,7 @@ fn send_snapshot(
     let mut snapshot = backend.snapshot()?;
     let mut remaining = snapshot.len();
     let mut digest = Sha256::new();
-    let mut send = |blob: Bytes, remaining_bytes| {
+    let send = |blob: Bytes, remaining_bytes| {
         let version = version.to_owned();
         let message = SnapshotResponse { header: None, remaining_bytes, blob, version };
         messages.blocking_send(Ok(frame(&message))).is_ok()

@@ -59,7 +59,7 @@ enum Woken {
 
 impl Stream {
     fn open(local: &Rc<Local>, sender: mpsc::Sender<Result<Bytes, Status>>) -> Stream {
-        let (id, waker) = local.watches.open(local.member.clock.now(), local.progress_interval());
+        let (id, waker) = local.watches.open(local.member.clock.time(), local.progress_interval());
         Stream { local: Rc::clone(local), id, waker, sender }
     }
 

@@ -13,18 +13,14 @@ use retcd_node::Input;
 use retcd_proto::raftpb;
 use retcd_state::machine::{Applied, ApplyError, Machine, Reply};
 use retcd_state::mvcc::{Event, EventKind, Progress};
-use retcd_state::version::Version;
 use retcd_state::watch::RevisionEvents;
 
 use super::clock::unix_ms;
 use super::fatal::stop_process;
 use super::mailbox::{Mail, Outcome};
 use super::member::Member;
-use crate::log::{Hex, Text};
+use crate::log::Text;
 use crate::metrics::Operation;
-
-/// The schema of a database that names none.
-const OLDEST_SCHEMA: Version = Version::new(3, 5, 0);
 
 /// What the machine is asked to do.
 pub enum ToApply {
@@ -71,11 +67,7 @@ fn apply(machine: &mut Machine, entries: Vec<raftpb::Entry>, node: &SyncSender<I
         Ok(applied) => applied,
         Err(error) => stop_process("a committed entry cannot be applied; the member stops rather than lose it", &error),
     };
-    let Applied { applied, replies, events, conf_changes, cluster_version, .. } = applied;
-    if let Some(version) = cluster_version {
-        crate::info!("set initial cluster version"; "cluster-id" => Hex(member.cluster_id),
-            "local-member-id" => Hex(member.id), "cluster-version" => &version.major_minor());
-    }
+    let Applied { applied, replies, events, conf_changes, .. } = applied;
     observe(member, &replies, &events, started.elapsed());
     let events = events.into_iter().map(|(revision, events)| Arc::new(RevisionEvents::new(revision, events)));
     // Watchers before writers: who has seen its write acknowledged finds it published.
@@ -99,10 +91,10 @@ fn observe(member: &Member, replies: &[(u64, Outcome)], events: &[(i64, Arc<[Eve
             member.metrics.server.apply.observe(operation, success, each);
         }
     }
-    if took > Duration::from(member.config.warning_apply_duration) {
+    if took > member.config.warning_apply_duration.std() {
         member.metrics.server.slow_applies.inc();
         crate::warn!("apply request took too long"; "took" => took,
-            "expected-duration" => Duration::from(member.config.warning_apply_duration), "entries" => replies.len());
+            "expected-duration" => member.config.warning_apply_duration.std(), "entries" => replies.len());
     }
     let mvcc = &member.metrics.mvcc;
     for (_, events) in events {
@@ -134,35 +126,30 @@ fn operation_of(reply: &Reply) -> Option<Operation> {
     }
 }
 
-/// Takes the schema to the cluster's version, a minor version at a time as etcd does.
+/// Takes the schema to the cluster's version.
 fn update_storage_version(machine: &mut Machine, member: &Member) {
-    loop {
-        let version = match machine.storage_version() {
-            Ok(version) => version.unwrap_or(OLDEST_SCHEMA),
-            Err(error) => return crate::error!("storage version unknown"; "error" => Text(&error)),
-        };
-        *member.storage_version.write() = Some(version);
-        if version >= Version::STORAGE {
-            return;
+    match machine.update_storage_version() {
+        Ok(Some(version)) => {
+            crate::info!("updated storage version"; "new-storage-version" => &version.to_string());
         }
-        let next = Version::new(version.major, version.minor + 1, 0);
-        if let Err(error) = machine.set_storage_version(next) {
-            return crate::error!("failed to update storage version"; "error" => Text(&error));
-        }
-        crate::info!("updated storage version"; "new-storage-version" => &next.to_string());
+        Ok(None) => {}
+        Err(error) => crate::error!("failed to update storage version"; "error" => Text(&error)),
     }
+    *member.storage_version.write() = machine.storage_version().ok().flatten();
 }
 
 fn compaction_step(machine: &mut Machine, member: &Arc<Member>, batch: usize) -> bool {
     let started = Instant::now();
     match machine.compaction_step(batch) {
-        Ok(Progress::Finished(revision)) => {
+        Ok(Progress::Finished { revision, deleted }) => {
+            member.metrics.compaction.db_keys.inc_by(deleted as u64);
             crate::info!("finished scheduled compaction"; "compact-revision" => revision);
             member.compacted_at_seconds.store(unix_ms() / 1000, Relaxed);
             member.compacted.send_replace(revision);
             machine.is_compacting()
         }
-        Ok(Progress::More) => {
+        Ok(Progress::Stepped { deleted }) => {
+            member.metrics.compaction.db_keys.inc_by(deleted as u64);
             member.metrics.compaction.db_pause.observe(started.elapsed().as_secs_f64() * 1e3);
             true
         }

@@ -11,7 +11,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use retcd_node::{Config as NodeConfig, Node};
 use retcd_storage::disk::OsDisk;
@@ -215,10 +214,10 @@ fn spawn(
     };
     let compaction_pace = CompactionPace {
         batch: config.compaction_batch_limit.unsigned_abs().max(1),
-        pause: config.compaction_sleep_interval.into(),
+        pause: config.compaction_sleep_interval.std(),
     };
     let commit_pace = CommitPace {
-        interval: config.backend_batch_interval.into(),
+        interval: config.backend_batch_interval.std(),
         changes_max: config.backend_batch_limit.unsigned_abs().max(1),
     };
     let named = |name: &str| thread::Builder::new().name(name.to_owned());
@@ -271,8 +270,8 @@ impl Server {
     fn serve(mut self) -> Result<StopSignal, StartError> {
         let settings = Http2Settings {
             streams_max: self.config.max_concurrent_streams,
-            keepalive_interval: Some(Duration::from(self.config.grpc_keepalive_interval)).filter(|d| !d.is_zero()),
-            keepalive_timeout: self.config.grpc_keepalive_timeout.into(),
+            keepalive_interval: Some(self.config.grpc_keepalive_interval.std()).filter(|d| !d.is_zero()),
+            keepalive_timeout: self.config.grpc_keepalive_timeout.std(),
         };
         let mut senders = Vec::new();
         for connection_thread in &mut self.connection_threads {
