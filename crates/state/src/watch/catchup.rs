@@ -9,44 +9,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::events::{Changes, EventSet, Runs, View, record_bytes};
+use super::events::{EventSet, RevisionEvents, Runs, Wanted, record_bytes};
 use super::hub::{Hub, fragment, is_full};
 use super::index::Index;
 use super::range::KeyRange;
 use super::response::{Body, Response};
 use super::stream::{State, StreamId, WatcherKey};
-use crate::mvcc::{Event, Record};
+use crate::mvcc::{Event, StorageError, View};
 
 /// Checks of a watcher against an event that [`Hub::complete_catchup`] may do under the hub's lock:
 /// about a tenth of a millisecond.
 const GAP_CHECKS_MAX: usize = 4096;
-
-/// Where catch-ups read from: the store at a revision not before the hub's.
-pub trait History {
-    /// Why the store cannot be read.
-    type Error;
-
-    /// Calls `each` with the events of every revision from `from` to `to` (both included), in the order
-    /// of revisions and changes, until it returns false. Previous records may be left out.
-    fn changes(
-        &self,
-        from: i64,
-        to: i64,
-        each: &mut dyn FnMut(Event) -> bool,
-    ) -> Result<(), HistoryError<Self::Error>>;
-
-    /// The record of `key` at `revision`, if the key existed then and the revision is not compacted.
-    fn record_at(&self, key: &[u8], revision: i64) -> Result<Option<Record>, Self::Error>;
-}
-
-/// Why history cannot be read.
-#[derive(Debug, PartialEq, Eq)]
-pub enum HistoryError<E> {
-    /// The first revision asked for is below this one, from which on history is there.
-    Compacted(i64),
-    /// The store failed.
-    Failed(E),
-}
 
 /// One step of catching up for some watchers of a stream.
 #[derive(Debug)]
@@ -54,9 +27,9 @@ pub struct CatchupJob {
     stream: StreamId,
     from: i64,
     to: i64,
-    watchers: Vec<Reader>,
+    watchers: Vec<Laggard>,
     /// All of `from..=to`, if that is in memory.
-    recent: Option<Vec<Arc<Changes>>>,
+    recent: Option<Vec<Arc<RevisionEvents>>>,
     /// Ends the step once so many bytes of events are found, counted per watcher.
     found_bytes_max: usize,
     /// Ends the step once so many bytes of records are read.
@@ -65,11 +38,11 @@ pub struct CatchupJob {
 
 /// A watcher as a job knows it.
 #[derive(Debug)]
-struct Reader {
+struct Laggard {
     key: WatcherKey,
     next: i64,
     range: Arc<KeyRange>,
-    view: View,
+    wanted: Wanted,
 }
 
 /// What a [`CatchupJob`] found.
@@ -85,7 +58,7 @@ enum Outcome {
     Read {
         /// Everything up to this revision was read.
         through: i64,
-        watchers: Vec<(Reader, Option<Arc<EventSet>>)>,
+        watchers: Vec<(Laggard, Option<Arc<EventSet>>)>,
     },
 }
 
@@ -111,11 +84,11 @@ impl Hub {
             .take(limits.catchup_watchers)
             .map(|&(next, key)| {
                 let watcher = &self.watchers[key];
-                Reader {
+                Laggard {
                     key,
                     next,
                     range: Arc::clone(&self.groups[watcher.group].range),
-                    view: watcher.view,
+                    wanted: watcher.wanted,
                 }
             })
             .collect();
@@ -152,67 +125,71 @@ impl Hub {
         &mut self,
         id: StreamId,
         through: i64,
-        watchers: Vec<(Reader, Option<Arc<EventSet>>)>,
+        watchers: Vec<(Laggard, Option<Arc<EventSet>>)>,
     ) {
         let gap = self.recent.range(through + 1, self.revision);
-        let gap: Vec<Arc<Changes>> = gap.into_iter().flatten().cloned().collect();
+        let gap: Vec<Arc<RevisionEvents>> = gap.into_iter().flatten().cloned().collect();
         let gap_events: usize = gap.iter().map(|changes| changes.events().len()).sum();
         let closes_gap = gap.len() as i64 == self.revision - through
             && gap_events * watchers.len() <= GAP_CHECKS_MAX;
-        for (reader, events) in watchers {
+        for (laggard, events) in watchers {
             // It may have been cancelled, by its client or by a compaction, while the step was made.
-            let behind = self.watchers.get(reader.key).map(|w| (w.state, w.next));
+            let behind = self.watchers.get(laggard.key).map(|w| (w.state, w.next));
             match behind {
                 Some((State::Behind, next)) => {
-                    assert!(next == reader.next, "moved from {} to {next}", reader.next);
+                    assert!(
+                        next == laggard.next,
+                        "moved from {} to {next}",
+                        laggard.next
+                    );
                 }
                 _ => continue,
             }
             if let Some(events) = events {
-                self.push_events(reader.key, events);
+                self.push_events(laggard.key, events);
             }
-            let mut next = reader.next.max(through + 1);
+            let mut next = laggard.next.max(through + 1);
             if closes_gap {
-                next = self.close_gap(&reader, next, &gap);
+                next = self.close_gap(&laggard, next, &gap);
             }
-            self.advance(id, &reader, next);
+            self.advance(id, &laggard, next);
         }
     }
 
-    /// Queues what `reader` wants of `gap` from `next` on; the revision up to which that is done, which
+    /// Queues what `laggard` wants of `gap` from `next` on; the revision up to which that is done, which
     /// is short of the gap's end if the queue is full.
-    fn close_gap(&mut self, reader: &Reader, next: i64, gap: &[Arc<Changes>]) -> i64 {
+    fn close_gap(&mut self, laggard: &Laggard, next: i64, gap: &[Arc<RevisionEvents>]) -> i64 {
         for changes in gap.iter().filter(|changes| changes.revision() >= next) {
             let mut runs = Runs::default();
             for (number, event) in changes.events().iter().enumerate() {
-                if reader.range.contains(event.record.key()) {
+                if laggard.range.contains(event.record.key()) {
                     runs.push(number as u32);
                 }
             }
             let mut events = EventSet::default();
-            if runs.is_empty() || events.add(changes, &runs, reader.view) == 0 {
+            if runs.is_empty() || events.add(changes, &runs, laggard.wanted) == 0 {
                 continue;
             }
-            let watcher = &self.watchers[reader.key];
+            let watcher = &self.watchers[laggard.key];
             if is_full(&self.streams[watcher.stream.0], &self.limits) {
                 return changes.revision();
             }
-            self.push_events(reader.key, Arc::new(events));
+            self.push_events(laggard.key, Arc::new(events));
         }
         next.max(self.revision + 1)
     }
 
-    /// Records that everything that `reader` wants below `next` is queued.
-    fn advance(&mut self, id: StreamId, reader: &Reader, next: i64) {
+    /// Records that everything that `laggard` wants below `next` is queued.
+    fn advance(&mut self, id: StreamId, laggard: &Laggard, next: i64) {
         let behind = &mut self.streams[id.0].behind;
-        behind.remove(&(reader.next, reader.key));
-        let watcher = &mut self.watchers[reader.key];
+        behind.remove(&(laggard.next, laggard.key));
+        let watcher = &mut self.watchers[laggard.key];
         watcher.next = next;
         if next > self.revision {
             watcher.state = State::Synced;
             self.slow_watchers -= 1;
         } else {
-            behind.insert((next, reader.key));
+            behind.insert((next, laggard.key));
         }
     }
 
@@ -232,30 +209,30 @@ impl Hub {
 }
 
 impl CatchupJob {
-    /// Does the step. If the store fails nothing is lost, but the stream gets no further: close it.
-    pub fn run<H: History>(self, history: &H) -> Result<Caught, H::Error> {
+    /// Does the step, in a view not older than the job. If the store fails nothing is lost, but the
+    /// stream gets no further: close it.
+    pub fn run(self, view: &View) -> Result<Caught, StorageError> {
         let stream = self.stream;
-        let outcome = match self.read(history) {
-            Ok(outcome) => outcome,
-            Err(HistoryError::Failed(error)) => return Err(error),
-            Err(HistoryError::Compacted(revision)) => Outcome::Compacted(revision),
-        };
+        let outcome = self.read(view)?;
         Ok(Caught { stream, outcome })
     }
 
-    fn read<H: History>(mut self, history: &H) -> Result<Outcome, HistoryError<H::Error>> {
+    fn read(mut self, view: &View) -> Result<Outcome, StorageError> {
         let recent = self.recent.take();
         let mut step = Step::new(&self);
         match recent {
             Some(recent) => step.read_recent(&recent),
-            None => step.read_history(history)?,
+            None if view.compacted_revision() > self.from => {
+                return Ok(Outcome::Compacted(view.compacted_revision()));
+            }
+            None => step.read_history(view)?,
         }
         let (through, mut found) = (step.through, step.found());
         let watchers = self.watchers.into_iter().enumerate();
         Ok(Outcome::Read {
             through,
             watchers: watchers
-                .map(|(number, reader)| (reader, found.remove(&number)))
+                .map(|(number, laggard)| (laggard, found.remove(&number)))
                 .collect(),
         })
     }
@@ -265,7 +242,7 @@ impl CatchupJob {
 #[derive(Default)]
 struct Audience {
     /// What they want and from where; those who want the same share what is found.
-    cohorts: BTreeMap<(View, i64), Cohort>,
+    cohorts: BTreeMap<(Wanted, i64), Cohort>,
     matched: Runs,
 }
 
@@ -281,7 +258,6 @@ struct Step<'a> {
     job: &'a CatchupJob,
     index: Index<usize>,
     audiences: Vec<Audience>,
-    prev_kv: bool,
     through: i64,
     found_bytes: usize,
     read_bytes: usize,
@@ -291,28 +267,27 @@ impl<'a> Step<'a> {
     fn new(job: &'a CatchupJob) -> Step<'a> {
         let mut index = Index::default();
         let mut audiences: Vec<Audience> = Vec::new();
-        for (number, reader) in job.watchers.iter().enumerate() {
-            let audience = index.get(&reader.range).unwrap_or_else(|| {
-                index.insert(Arc::clone(&reader.range), audiences.len());
+        for (number, laggard) in job.watchers.iter().enumerate() {
+            let audience = index.get(&laggard.range).unwrap_or_else(|| {
+                index.insert(Arc::clone(&laggard.range), audiences.len());
                 audiences.push(Audience::default());
                 audiences.len() - 1
             });
             let cohorts = &mut audiences[audience].cohorts;
-            let cohort = cohorts.entry((reader.view, reader.next)).or_default();
+            let cohort = cohorts.entry((laggard.wanted, laggard.next)).or_default();
             cohort.members.push(number);
         }
         Step {
             job,
             index,
             audiences,
-            prev_kv: job.watchers.iter().any(|reader| reader.view.prev_kv),
             through: job.from - 1,
             found_bytes: 0,
             read_bytes: 0,
         }
     }
 
-    fn read_recent(&mut self, recent: &[Arc<Changes>]) {
+    fn read_recent(&mut self, recent: &[Arc<RevisionEvents>]) {
         for changes in recent {
             self.read_bytes += changes.record_bytes();
             self.collect(changes);
@@ -323,26 +298,25 @@ impl<'a> Step<'a> {
         self.through = self.job.to;
     }
 
-    fn read_history<H: History>(&mut self, history: &H) -> Result<(), HistoryError<H::Error>> {
+    fn read_history(&mut self, view: &View) -> Result<(), StorageError> {
         let (from, to) = (self.job.from, self.job.to);
+        assert!(
+            view.revision() >= to,
+            "a view of {} cannot tell of {to}",
+            view.revision()
+        );
         let mut revision = from - 1;
         let mut events = Vec::new();
-        let mut failure = None;
-        let mut stopped = false;
-        let read = history.changes(from, to, &mut |event| {
-            let new = event.record.mod_revision();
+        for change in view.changes(from, to) {
+            let (new, event) = change?;
             assert!(
-                (revision.max(from)..=to).contains(&new),
+                revision <= new && (from..=to).contains(&new),
                 "history of {from} to {to} went from {revision} to {new}"
             );
             if new != revision {
-                if let Err(error) = self.take_revision(history, revision, &mut events) {
-                    failure = Some(error);
-                    return false;
-                }
+                self.take_revision(revision, &mut events);
                 if self.is_enough() {
-                    stopped = true;
-                    return false;
+                    return Ok(());
                 }
                 revision = new;
             }
@@ -350,47 +324,19 @@ impl<'a> Step<'a> {
             if self.is_wanted(&event) {
                 events.push(event);
             }
-            true
-        });
-        // The walk ended because of this one, whatever the store says of it.
-        if let Some(error) = failure {
-            return Err(HistoryError::Failed(error));
         }
-        if let Err(HistoryError::Compacted(revision)) = read {
-            assert!(revision > from, "{from} is below the compaction {revision}");
-        }
-        read?;
-        if !stopped {
-            self.take_revision(history, revision, &mut events)
-                .map_err(HistoryError::Failed)?;
-            self.through = to;
-        }
+        self.take_revision(revision, &mut events);
+        self.through = to;
         Ok(())
     }
 
-    /// Collects the wanted events of one revision, with previous records if somebody wants those.
-    fn take_revision<H: History>(
-        &mut self,
-        history: &H,
-        revision: i64,
-        events: &mut Vec<Event>,
-    ) -> Result<(), H::Error> {
+    /// Collects the wanted events of one revision, which was read to its end.
+    fn take_revision(&mut self, revision: i64, events: &mut Vec<Event>) {
         self.through = revision;
-        if events.is_empty() {
-            return Ok(());
+        if !events.is_empty() {
+            let events = std::mem::take(events).into();
+            self.collect(&RevisionEvents::new(revision, events));
         }
-        if self.prev_kv {
-            for event in events.iter_mut() {
-                // A creation has none; what a deletion deleted is asked for.
-                let created = event.record.create_revision() == revision;
-                if event.prev.is_none() && !created {
-                    event.prev = history.record_at(event.record.key(), revision - 1)?;
-                }
-            }
-        }
-        let changes = Changes::new(revision, std::mem::take(events));
-        self.collect(&changes);
-        Ok(())
     }
 
     fn is_wanted(&self, event: &Event) -> bool {
@@ -400,7 +346,7 @@ impl<'a> Step<'a> {
     }
 
     /// Adds the events of one revision to what those who want them have found.
-    fn collect(&mut self, changes: &Changes) {
+    fn collect(&mut self, changes: &RevisionEvents) {
         self.through = changes.revision();
         let mut touched = Vec::new();
         for (number, event) in changes.events().iter().enumerate() {
@@ -414,9 +360,9 @@ impl<'a> Step<'a> {
         }
         for number in touched {
             let Audience { cohorts, matched } = &mut self.audiences[number];
-            for (&(view, next), cohort) in cohorts.iter_mut() {
+            for (&(wanted, next), cohort) in cohorts.iter_mut() {
                 if next <= changes.revision() {
-                    let added = cohort.events.add(changes, matched, view);
+                    let added = cohort.events.add(changes, matched, wanted);
                     self.found_bytes += added * cohort.members.len();
                 }
             }

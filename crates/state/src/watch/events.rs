@@ -1,6 +1,6 @@
 //! The events of a revision, encoded once for everyone who is told of them.
 //!
-//! [`Changes`] are all events of one revision. What goes over the wire is made when the first watcher
+//! [`RevisionEvents`] are all events of one revision. What goes over the wire is made when the first watcher
 //! needs it, once without and once with previous pairs, and shared from then on: by all watchers of
 //! all streams, and by the catch-ups that start from recent memory.
 //!
@@ -10,7 +10,7 @@
 //! ```
 //!
 //! An [`EventSet`] is what one watcher is told in one response: slices of such encodings, in order.
-//! Watchers with the same range and the same [`View`] share the set itself.
+//! Watchers with the same range and the same [`Wanted`] share the set itself.
 
 use std::sync::{Arc, OnceLock};
 
@@ -21,17 +21,17 @@ use crate::mvcc::{Event, EventKind, Record};
 
 /// What of the matching events a watcher wants to see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct View {
+pub(super) struct Wanted {
     pub(super) prev_kv: bool,
     pub(super) no_put: bool,
     pub(super) no_delete: bool,
 }
 
-impl View {
+impl Wanted {
     /// How many different views there are.
     pub(super) const COUNT: usize = 8;
 
-    /// The view's number below [`View::COUNT`].
+    /// Its number below [`Wanted::COUNT`].
     pub(super) fn number(self) -> usize {
         usize::from(self.prev_kv) | usize::from(self.no_put) << 1 | usize::from(self.no_delete) << 2
     }
@@ -146,20 +146,21 @@ fn put_message(out: &mut BytesMut, tag: u8, message: &[u8]) {
 
 /// Everything that one revision changed; never empty.
 #[derive(Debug)]
-pub(super) struct Changes {
+pub struct RevisionEvents {
     revision: i64,
-    events: Vec<Event>,
+    events: Arc<[Event]>,
     has_puts: bool,
     has_deletes: bool,
     plain: OnceLock<Arc<Encoded>>,
     with_prev: OnceLock<Arc<Encoded>>,
 }
 
-impl Changes {
-    pub(super) fn new(revision: i64, events: Vec<Event>) -> Changes {
+impl RevisionEvents {
+    /// The events of `revision`, in the order of the changes; at least one.
+    pub fn new(revision: i64, events: Arc<[Event]>) -> RevisionEvents {
         assert!(!events.is_empty(), "revision {revision} changed nothing");
         let has = |kind| events.iter().any(|event| event.kind == kind);
-        Changes {
+        RevisionEvents {
             revision,
             has_puts: has(EventKind::Put),
             has_deletes: has(EventKind::Delete),
@@ -182,9 +183,9 @@ impl Changes {
         self.events.iter().map(record_bytes).sum()
     }
 
-    /// Whether `view` hides none of these events.
-    fn is_shown_whole(&self, view: View) -> bool {
-        !(view.no_put && self.has_puts) && !(view.no_delete && self.has_deletes)
+    /// Whether `wanted` hides none of these events.
+    fn is_shown_whole(&self, wanted: Wanted) -> bool {
+        !(wanted.no_put && self.has_puts) && !(wanted.no_delete && self.has_deletes)
     }
 
     fn encoded(&self, with_prev: bool) -> &Arc<Encoded> {
@@ -251,30 +252,30 @@ impl EventSet {
         }
     }
 
-    /// Adds what `view` shows of the events in `runs`; the bytes added.
-    pub(super) fn add(&mut self, changes: &Changes, runs: &Runs, view: View) -> usize {
+    /// Adds what `wanted` shows of the events in `runs`; the bytes added.
+    pub(super) fn add(&mut self, changes: &RevisionEvents, runs: &Runs, wanted: Wanted) -> usize {
         let before = self.bytes;
-        let whole = changes.is_shown_whole(view);
+        let whole = changes.is_shown_whole(wanted);
         for &(from, to) in &runs.0 {
             if whole {
-                self.push(changes, view, from, to);
+                self.push(changes, wanted, from, to);
                 continue;
             }
             let mut shown = Runs::default();
             for number in from..to {
-                if view.shows(changes.events[number as usize].kind) {
+                if wanted.shows(changes.events[number as usize].kind) {
                     shown.push(number);
                 }
             }
             for (from, to) in shown.0 {
-                self.push(changes, view, from, to);
+                self.push(changes, wanted, from, to);
             }
         }
         self.bytes - before
     }
 
-    fn push(&mut self, changes: &Changes, view: View, from: u32, to: u32) {
-        let encoded = Arc::clone(changes.encoded(view.prev_kv));
+    fn push(&mut self, changes: &RevisionEvents, wanted: Wanted, from: u32, to: u32) {
+        let encoded = Arc::clone(changes.encoded(wanted.prev_kv));
         self.push_part(Part { encoded, from, to });
     }
 
@@ -314,11 +315,11 @@ impl EventSet {
     }
 }
 
-/// The sets that the watchers of one range are told of one revision, made at most once per view.
+/// The sets that the watchers of one range are told of one revision, each made at most once.
 pub(super) struct Sets<'a> {
-    changes: &'a Changes,
+    changes: &'a RevisionEvents,
     runs: &'a Runs,
-    by_view: [Option<Option<Arc<EventSet>>>; View::COUNT],
+    by_wanted: [Option<Option<Arc<EventSet>>>; Wanted::COUNT],
 }
 
 /// The sets of all events of a revision, without and with previous pairs, for whom nothing is left out:
@@ -326,27 +327,27 @@ pub(super) struct Sets<'a> {
 pub(super) type WholeSets = [Option<Arc<EventSet>>; 2];
 
 impl<'a> Sets<'a> {
-    pub(super) fn new(changes: &'a Changes, runs: &'a Runs) -> Self {
+    pub(super) fn new(changes: &'a RevisionEvents, runs: &'a Runs) -> Self {
         Sets {
             changes,
             runs,
-            by_view: Default::default(),
+            by_wanted: Default::default(),
         }
     }
 
-    /// What `view` shows, or `None` if that is nothing.
-    pub(super) fn get(&mut self, view: View, whole: &mut WholeSets) -> Option<&Arc<EventSet>> {
+    /// What `wanted` shows, or `None` if that is nothing.
+    pub(super) fn get(&mut self, wanted: Wanted, whole: &mut WholeSets) -> Option<&Arc<EventSet>> {
         let (changes, runs) = (self.changes, self.runs);
-        self.by_view[view.number()]
+        self.by_wanted[wanted.number()]
             .get_or_insert_with(|| {
                 let make = || {
                     let mut set = EventSet::default();
-                    set.add(changes, runs, view);
+                    set.add(changes, runs, wanted);
                     Arc::new(set)
                 };
                 let all = runs.0[..] == [(0, changes.events.len() as u32)];
-                if all && changes.is_shown_whole(view) {
-                    let shared = whole[usize::from(view.prev_kv)].get_or_insert_with(make);
+                if all && changes.is_shown_whole(wanted) {
+                    let shared = whole[usize::from(wanted.prev_kv)].get_or_insert_with(make);
                     return Some(Arc::clone(shared));
                 }
                 Some(make()).filter(|set| set.count > 0)

@@ -7,14 +7,14 @@ use std::time::Duration;
 use retcd_proto::etcdserverpb::{WatchCreateRequest, watch_create_request::FilterType};
 
 use super::catchup::CatchupJob;
-use super::events::{Changes, Runs, Sets, View, WholeSets};
+use super::events::{RevisionEvents, Runs, Sets, Wanted, WholeSets};
 use super::index::Index;
 use super::range::KeyRange;
 use super::recent::Recent;
 use super::response::{Body, Fragment, NO_WATCH_ID, Refusal, Response};
 use super::slab::Slab;
 use super::stream::{GroupKey, State, Stream, StreamId, Watcher, WatcherKey};
-use crate::mvcc::Event;
+use crate::Time;
 
 /// Bounds on what streams may hold and steps may do.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +101,7 @@ pub struct Hub {
     pub(super) groups: Slab<Group>,
     index: Index<GroupKey>,
     pub(super) recent: Recent,
-    progress_due: BTreeSet<(Duration, StreamId)>,
+    progress_due: BTreeSet<(Time, StreamId)>,
     woken: Vec<StreamId>,
     pub(super) slow_watchers: usize,
     pub(super) events_pending: usize,
@@ -148,8 +148,8 @@ impl Hub {
     }
 
     /// Opens a stream. Its watchers with `progress_notify` hear of progress every `progress_interval`,
-    /// not zero, into which the caller mixes a jitter; `now` is the time since any fixed point.
-    pub fn open_stream(&mut self, now: Duration, progress_interval: Duration) -> StreamId {
+    /// not zero, into which the caller mixes a jitter.
+    pub fn open_stream(&mut self, now: Time, progress_interval: Duration) -> StreamId {
         assert!(!progress_interval.is_zero(), "a period has a length");
         let due = now + progress_interval;
         let id = StreamId(self.streams.insert(Stream::new(progress_interval, due)));
@@ -213,7 +213,7 @@ impl Hub {
             id: watch_id,
             group,
             place: self.groups[group].members.len(),
-            view: view(request),
+            wanted: wanted(request),
             fragment: request.fragment,
             progress_notify: request.progress_notify,
             had_events: false,
@@ -269,12 +269,12 @@ impl Hub {
     }
 
     /// When [`Hub::handle_timeout`] has to be called if nothing else happens.
-    pub fn poll_timeout(&self) -> Option<Duration> {
+    pub fn poll_timeout(&self) -> Option<Time> {
         self.progress_due.first().map(|&(due, _)| due)
     }
 
     /// Sends the periodic progress that is due.
-    pub fn handle_timeout(&mut self, now: Duration) {
+    pub fn handle_timeout(&mut self, now: Time) {
         while let Some(&(due, id)) = self.progress_due.first() {
             if due > now {
                 return;
@@ -294,7 +294,8 @@ impl Hub {
     }
 
     /// Tells the watchers of the events of the next revision, in the order of the changes.
-    pub fn publish(&mut self, revision: i64, events: Vec<Event>) {
+    pub fn publish(&mut self, changes: Arc<RevisionEvents>) {
+        let revision = changes.revision();
         let expected = self.revision + 1;
         assert!(
             revision == expected,
@@ -304,7 +305,6 @@ impl Hub {
         if self.streams.len() == 0 {
             return;
         }
-        let changes = Arc::new(Changes::new(revision, events));
         let (count_max, bytes_max) = (self.limits.recent_revisions, self.limits.recent_bytes);
         self.recent.push(Arc::clone(&changes), count_max, bytes_max);
         let mut touched = std::mem::take(&mut self.touched);
@@ -326,7 +326,10 @@ impl Hub {
 
     /// Forgets history below `revision`: watchers that still wanted some of it are cancelled.
     pub fn compact(&mut self, revision: i64) {
-        self.compacted = self.compacted.max(revision);
+        if revision <= self.compacted {
+            return;
+        }
+        self.compacted = revision;
         for id in self.stream_ids() {
             self.cancel_compacted(id, self.compacted);
         }
@@ -387,7 +390,7 @@ impl Hub {
         Poll::Responses(responses)
     }
 
-    fn publish_to_group(&mut self, key: GroupKey, changes: &Changes, whole: &mut WholeSets) {
+    fn publish_to_group(&mut self, key: GroupKey, changes: &RevisionEvents, whole: &mut WholeSets) {
         let group = &mut self.groups[key];
         let mut sets = Sets::new(changes, &group.matched);
         let mut fallen = Vec::new();
@@ -396,7 +399,7 @@ impl Hub {
             if watcher.state != State::Synced || changes.revision() < watcher.next {
                 continue;
             }
-            let Some(events) = sets.get(watcher.view, whole) else {
+            let Some(events) = sets.get(watcher.wanted, whole) else {
                 continue;
             };
             let stream = &mut self.streams[watcher.stream.0];
@@ -560,9 +563,9 @@ fn check(stream: &Stream, request: &WatchCreateRequest) -> Result<KeyRange, Refu
 }
 
 /// Unknown filters are ignored, as in etcd.
-fn view(request: &WatchCreateRequest) -> View {
+fn wanted(request: &WatchCreateRequest) -> Wanted {
     let has = |filter: FilterType| request.filters.contains(&(filter as i32));
-    View {
+    Wanted {
         prev_kv: request.prev_kv,
         no_put: has(FilterType::Noput),
         no_delete: has(FilterType::Nodelete),

@@ -10,7 +10,7 @@
 //! drain_woken() ─▶ wake            ▼                     ▼
 //!                              stream's queue ───────── poll() ──▶ Responses ─▶ encode, send
 //!                              (bounded)  ▲                  └──▶ Catchup(job)
-//!                                         └── complete_catchup ◀── job.run(history), without the lock
+//!                                         └── complete_catchup ◀── job.run(view), without the lock
 //! ```
 //!
 //! **Fan-out.** Watchers of one range form a group; a change finds its groups through an index, so
@@ -47,8 +47,8 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use catchup::{CatchupJob, Caught, History, HistoryError};
-pub use events::EventSet;
+pub use catchup::{CatchupJob, Caught};
+pub use events::{EventSet, RevisionEvents};
 pub use hub::{Hub, Limits, Metrics, Poll};
 pub use response::{Body, Fragment, Header, NO_WATCH_ID, Refusal, Response};
 pub use stream::StreamId;

@@ -8,17 +8,22 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::events::Changes;
+use super::events::RevisionEvents;
 
 #[derive(Default)]
 pub(super) struct Recent {
-    changes: VecDeque<Arc<Changes>>,
+    changes: VecDeque<Arc<RevisionEvents>>,
     record_bytes: usize,
 }
 
 impl Recent {
     /// Adds the next revision and forgets the oldest ones beyond the bounds.
-    pub(super) fn push(&mut self, changes: Arc<Changes>, count_max: usize, bytes_max: usize) {
+    pub(super) fn push(
+        &mut self,
+        changes: Arc<RevisionEvents>,
+        count_max: usize,
+        bytes_max: usize,
+    ) {
         if let Some(last) = self.changes.back() {
             let (last, new) = (last.revision(), changes.revision());
             assert!(new == last + 1, "revision {new} follows {last}");
@@ -42,7 +47,7 @@ impl Recent {
         &self,
         from: i64,
         to: i64,
-    ) -> Option<impl Iterator<Item = &Arc<Changes>> + '_> {
+    ) -> Option<impl Iterator<Item = &Arc<RevisionEvents>> + '_> {
         let first = self.changes.front()?.revision();
         let skip = usize::try_from(from - first).ok()?;
         Some(

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::events::View;
+use super::events::Wanted;
 use super::response::{Body, Response};
 use super::slab::Key;
+use crate::Time;
 
 /// Names a stream of a [`Hub`](super::Hub), never another one, even after it was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,7 +23,7 @@ pub(super) struct Watcher {
     pub(super) group: GroupKey,
     /// Its place among the members of the group.
     pub(super) place: usize,
-    pub(super) view: View,
+    pub(super) wanted: Wanted,
     pub(super) fragment: bool,
     pub(super) progress_notify: bool,
     /// Whether events entered the queue since the last periodic progress.
@@ -59,11 +60,11 @@ pub(super) struct Stream {
     /// Whether its owner knows that there is something to poll.
     pub(super) awake: bool,
     pub(super) progress_interval: Duration,
-    pub(super) progress_due: Duration,
+    pub(super) progress_due: Time,
 }
 
 impl Stream {
-    pub(super) fn new(progress_interval: Duration, progress_due: Duration) -> Stream {
+    pub(super) fn new(progress_interval: Duration, progress_due: Time) -> Stream {
         Stream {
             watchers: BTreeMap::new(),
             next_id: 0,

@@ -1,4 +1,4 @@
-//! Shared by the tests: a naive store, and a client that shows what it got as text.
+//! Shared by the tests: a store beside its naive model, and a client that shows what it got as text.
 
 mod model;
 mod rules;
@@ -6,15 +6,18 @@ mod slow;
 mod wire;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
 use retcd_proto::etcdserverpb::{WatchCreateRequest, WatchResponse};
 use retcd_proto::mvccpb;
+use retcd_storage::backend::{Backend, WriteBatch};
 
 use super::*;
-use crate::mvcc::{Event, EventKind, Fields, Record};
+use crate::Time;
+use crate::mvcc::{Event, EventKind, Fields, Interval, Keyspace, Record};
 
 const HEADER: Header = Header {
     cluster_id: 0xcdf8_181e_3227_7b0d,
@@ -23,10 +26,10 @@ const HEADER: Header = Header {
 };
 const INTERVAL: Duration = Duration::from_secs(600);
 
-/// A list of everything that ever happened.
+/// The store, and a plain list of everything that ever happened in it.
 struct Store {
-    revision: i64,
-    compacted: i64,
+    keyspace: Keyspace,
+    backend: Backend,
     log: Vec<Event>,
     pairs: BTreeMap<Vec<u8>, Record>,
 }
@@ -36,94 +39,86 @@ type Change<'a> = (&'a [u8], Option<&'a [u8]>);
 
 impl Store {
     fn new() -> Store {
+        let backend = Backend::default();
         Store {
-            revision: 1,
-            compacted: -1,
+            keyspace: Keyspace::open(backend.clone()).unwrap(),
+            backend,
             log: Vec::new(),
             pairs: BTreeMap::new(),
         }
     }
 
+    fn revision(&self) -> i64 {
+        self.keyspace.revision()
+    }
+
+    fn compacted(&self) -> i64 {
+        self.keyspace.reader().compacted_revision()
+    }
+
     /// Makes the changes one revision; deleting what is not there changes nothing.
-    fn apply(&mut self, changes: &[Change<'_>]) -> Vec<Event> {
-        let revision = self.revision + 1;
-        let mut events = Vec::new();
+    fn apply(&mut self, changes: &[Change<'_>]) -> Option<(i64, Arc<[Event]>)> {
+        let next = self.keyspace.revision() + 1;
+        let mut batch = WriteBatch::default();
+        let mut txn = self.keyspace.begin(&mut batch);
         for &(key, value) in changes {
-            let prev = self.pairs.get(key).cloned();
-            let event = match value {
-                Some(value) => {
-                    let record = Record::encode(Fields {
-                        key,
-                        create_revision: prev.as_ref().map_or(revision, Record::create_revision),
-                        mod_revision: revision,
-                        version: prev.as_ref().map_or(0, Record::version) + 1,
-                        value,
-                        lease: 0,
-                    });
-                    self.pairs.insert(key.to_vec(), record.clone());
-                    Event {
-                        kind: EventKind::Put,
-                        record,
-                        prev,
-                    }
-                }
-                None if self.pairs.remove(key).is_none() => continue,
-                None => Event {
+            match value {
+                Some(value) => drop(txn.put(key, value, 0)),
+                None => drop(txn.delete_range(Interval::Key(key))),
+            }
+        }
+        let finished = txn.finish();
+        self.backend.write(batch);
+        self.keyspace.publish();
+        let logged = self.log.len();
+        for &change in changes {
+            self.note(change, next);
+        }
+        if let Some((revision, events)) = &finished {
+            assert_eq!(*revision, next);
+            assert_eq!(self.log[logged..], events[..]);
+        }
+        finished
+    }
+
+    fn note(&mut self, (key, value): Change<'_>, revision: i64) {
+        let prev = self.pairs.get(key).cloned();
+        let Some(value) = value else {
+            if self.pairs.remove(key).is_some() {
+                self.log.push(Event {
                     kind: EventKind::Delete,
                     record: Record::tombstone(key, revision),
                     prev,
-                },
-            };
-            events.push(event);
-        }
-        if !events.is_empty() {
-            self.revision = revision;
-            self.log.extend(events.iter().cloned());
-        }
-        events
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct NeverFails;
-
-impl History for Store {
-    type Error = NeverFails;
-
-    fn changes(
-        &self,
-        from: i64,
-        to: i64,
-        each: &mut dyn FnMut(Event) -> bool,
-    ) -> Result<(), HistoryError<NeverFails>> {
-        if from < self.compacted {
-            return Err(HistoryError::Compacted(self.compacted));
-        }
-        for event in &self.log {
-            let wanted = (from..=to).contains(&event.record.mod_revision());
-            let event = Event {
-                prev: None,
-                ..event.clone()
-            };
-            if wanted && !each(event) {
-                break;
+                });
             }
-        }
-        Ok(())
+            return;
+        };
+        let record = Record::encode(Fields {
+            key,
+            create_revision: prev.as_ref().map_or(revision, Record::create_revision),
+            mod_revision: revision,
+            version: prev.as_ref().map_or(0, Record::version) + 1,
+            value,
+            lease: 0,
+        });
+        self.pairs.insert(key.to_vec(), record.clone());
+        self.log.push(Event {
+            kind: EventKind::Put,
+            record,
+            prev,
+        });
     }
 
-    fn record_at(&self, key: &[u8], revision: i64) -> Result<Option<Record>, NeverFails> {
-        if revision < self.compacted {
-            return Ok(None);
+    /// Compacts, and removes what `steps` steps remove.
+    fn compact(&mut self, revision: i64, steps: usize) {
+        let mut batch = WriteBatch::default();
+        // Refused if it was compacted already.
+        let _ = self.keyspace.compact(revision, &mut batch);
+        self.backend.write(batch);
+        self.keyspace.publish();
+        for _ in 0..steps {
+            self.keyspace.compaction_step(5).unwrap();
         }
-        let of_key = self
-            .log
-            .iter()
-            .rev()
-            .find(|event| event.record.key() == key && event.record.mod_revision() <= revision);
-        Ok(of_key
-            .filter(|event| event.kind == EventKind::Put)
-            .map(|event| event.record.clone()))
     }
 }
 
@@ -146,13 +141,12 @@ impl World {
     }
 
     fn open(&mut self) -> StreamId {
-        self.hub.open_stream(Duration::ZERO, INTERVAL)
+        self.hub.open_stream(Time::default(), INTERVAL)
     }
 
     fn txn(&mut self, changes: &[Change<'_>]) {
-        let events = self.store.apply(changes);
-        if !events.is_empty() {
-            self.hub.publish(self.store.revision, events);
+        if let Some((revision, events)) = self.store.apply(changes) {
+            self.hub.publish(Arc::new(RevisionEvents::new(revision, events)));
         }
     }
 
@@ -165,8 +159,12 @@ impl World {
     }
 
     fn compact(&mut self, revision: i64) {
-        self.store.compacted = revision;
+        self.store.compact(revision, 100);
         self.hub.compact(revision);
+    }
+
+    fn run(&self, job: CatchupJob) -> Caught {
+        job.run(&self.store.keyspace.reader().view()).unwrap()
     }
 
     /// The next responses, after as many catch-ups as it takes.
@@ -176,7 +174,7 @@ impl World {
                 Poll::Responses(responses) => return responses,
                 Poll::Idle => return Vec::new(),
                 Poll::Catchup(job) => {
-                    let caught = job.run(&self.store).unwrap();
+                    let caught = self.run(job);
                     self.hub.complete_catchup(caught);
                 }
             }

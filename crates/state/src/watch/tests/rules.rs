@@ -207,7 +207,7 @@ fn a_store_that_is_compacted_further_than_the_hub_knows_cancels_too() {
     for _ in 0..5 {
         world.put("a");
     }
-    world.store.compacted = 4;
+    world.store.compact(4, 0);
     let request = WatchCreateRequest {
         start_revision: 2,
         ..watch("a", "")
@@ -337,6 +337,7 @@ fn progress_on_demand() {
 
 #[test]
 fn periodic_progress_skips_periods_with_events() {
+    let at = |periods| Time::new(periods * INTERVAL);
     let mut world = World::new();
     let stream = world.open();
     let notify = WatchCreateRequest {
@@ -351,21 +352,23 @@ fn periodic_progress_skips_periods_with_events() {
     world.hub.create(stream, &watch("a", ""));
     world.hub.create(stream, &future);
     world.read(stream);
-    assert_eq!(world.hub.poll_timeout(), Some(INTERVAL));
-    world.hub.handle_timeout(INTERVAL - Duration::from_nanos(1));
+    assert_eq!(world.hub.poll_timeout(), Some(at(1)));
+    world
+        .hub
+        .handle_timeout(Time::new(INTERVAL - Duration::from_nanos(1)));
     assert_eq!(world.read(stream), [""; 0]);
     world.put("b");
-    world.hub.handle_timeout(INTERVAL);
+    world.hub.handle_timeout(at(1));
     assert_eq!(world.read(stream), ["0 @2"]);
-    assert_eq!(world.hub.poll_timeout(), Some(2 * INTERVAL));
+    assert_eq!(world.hub.poll_timeout(), Some(at(2)));
     world.put("a");
     world.read(stream);
-    world.hub.handle_timeout(2 * INTERVAL);
+    world.hub.handle_timeout(at(2));
     assert_eq!(world.read(stream), [""; 0]);
     // Periods in which nobody asked are not made up for.
-    world.hub.handle_timeout(7 * INTERVAL);
+    world.hub.handle_timeout(at(7));
     assert_eq!(world.read(stream), ["0 @3"]);
-    assert_eq!(world.hub.poll_timeout(), Some(8 * INTERVAL));
+    assert_eq!(world.hub.poll_timeout(), Some(at(8)));
     world.hub.close_stream(stream);
     assert_eq!(world.hub.poll_timeout(), None);
 }
@@ -394,7 +397,7 @@ fn a_snapshot_is_read_like_history() {
     for _ in 0..5 {
         world.store.apply(&[(b"a", Some(b"new"))]);
     }
-    world.store.compacted = 7;
+    world.store.compact(7, 9);
     world.hub.restore(10, 7);
     let expected = ["0 @0 canceled compacted 7", "1 @10 put a@9 put a@10"];
     assert_eq!(world.read(stream), expected);

@@ -1,6 +1,9 @@
 //! Clients that do not read.
 
+use retcd_storage::backend::Bucket;
+
 use super::*;
+use crate::mvcc::Revision;
 
 fn small() -> Limits {
     Limits {
@@ -149,7 +152,7 @@ fn a_step_finds_a_changed_world() {
         matches!(world.hub.poll(stream, 1), Poll::Responses(_)),
         "one step at a time"
     );
-    let caught = job.run(&world.store).unwrap();
+    let caught = world.run(job);
     world.hub.complete_catchup(caught);
     assert_eq!(
         world.read(stream),
@@ -159,7 +162,7 @@ fn a_step_finds_a_changed_world() {
     // Compacted.
     world.hub.create(stream, &request(2, 8));
     let job = start(&mut world);
-    let caught = job.run(&world.store).unwrap();
+    let caught = world.run(job);
     world.compact(4);
     world.hub.complete_catchup(caught);
     assert_eq!(
@@ -171,7 +174,7 @@ fn a_step_finds_a_changed_world() {
     world.hub.create(stream, &request(4, 9));
     let job = start(&mut world);
     world.hub.close_stream(stream);
-    let caught = job.run(&world.store).unwrap();
+    let caught = world.run(job);
     world.hub.complete_catchup(caught);
     assert_eq!(world.hub.metrics().slow_watchers, 0);
 }
@@ -196,7 +199,7 @@ fn catching_up_ends_while_writes_go_on() {
     let mut steps = 0;
     while world.hub.metrics().slow_watchers > 0 {
         if let Poll::Catchup(job) = world.hub.poll(stream, usize::MAX) {
-            let caught = job.run(&world.store).unwrap();
+            let caught = world.run(job);
             world.put("a");
             world.put("a");
             world.hub.complete_catchup(caught);
@@ -207,52 +210,30 @@ fn catching_up_ends_while_writes_go_on() {
 }
 
 #[test]
-fn a_failing_store_is_an_error() {
-    struct Broken;
-    impl History for Broken {
-        type Error = &'static str;
-
-        fn changes(
-            &self,
-            from: i64,
-            _: i64,
-            each: &mut dyn FnMut(Event) -> bool,
-        ) -> Result<(), HistoryError<&'static str>> {
-            for revision in [from, from + 1] {
-                let record = Record::tombstone(b"a", revision);
-                each(Event {
-                    kind: EventKind::Delete,
-                    record,
-                    prev: None,
-                });
-            }
-            Err(HistoryError::Failed("changes"))
-        }
-
-        fn record_at(&self, _: &[u8], _: i64) -> Result<Option<Record>, &'static str> {
-            Err("record_at")
-        }
-    }
-    for (prev_kv, expected) in [(false, "changes"), (true, "record_at")] {
-        let mut world = World::with_limits(Limits {
-            recent_revisions: 0,
-            ..small()
-        });
-        let stream = world.open();
-        world.put("a");
-        world.put("a");
-        let request = WatchCreateRequest {
-            start_revision: 2,
-            prev_kv,
-            ..watch("a", "")
-        };
-        world.hub.create(stream, &request);
-        let mut failed = None;
-        while failed.is_none() {
-            if let Poll::Catchup(job) = world.hub.poll(stream, 1) {
-                failed = job.run(&Broken).err();
-            }
-        }
-        assert_eq!(failed, Some(expected));
-    }
+fn a_damaged_store_is_an_error() {
+    let mut world = World::with_limits(Limits {
+        recent_revisions: 0,
+        ..small()
+    });
+    let stream = world.open();
+    world.put("a");
+    let mut batch = WriteBatch::default();
+    batch.put(
+        Bucket::Key,
+        &Revision { main: 2, sub: 0 }.to_key(),
+        Arc::from(&b"\xff"[..]),
+    );
+    world.store.backend.write(batch);
+    let request = WatchCreateRequest {
+        start_revision: 2,
+        ..watch("a", "")
+    };
+    world.hub.create(stream, &request);
+    let Poll::Catchup(job) = world.hub.poll(stream, 1) else {
+        panic!("nothing to catch up with");
+    };
+    let error = job.run(&world.store.keyspace.reader().view()).unwrap_err();
+    assert_eq!(error.to_string(), "damaged record of 1 bytes in bucket key");
+    world.hub.close_stream(stream);
+    assert_eq!(world.hub.metrics(), Metrics::default());
 }
