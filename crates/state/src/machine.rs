@@ -263,8 +263,8 @@ pub struct Applied {
     pub conf_changes: Vec<AppliedConfChange>,
     /// Whether rows wait to be removed by [`Machine::compaction_step`].
     pub compacting: bool,
-    /// The cluster's version, if it changed.
-    pub cluster_version: Option<Version>,
+    /// Whether members, their attributes, the cluster's version or its downgrade job changed.
+    pub cluster_changed: bool,
 }
 
 /// The replicated state.
@@ -348,13 +348,21 @@ impl Machine {
         version::detect(&self.backend.reader())
     }
 
-    /// Takes the storage schema to `version`, which differs from ours in its mark only.
-    pub fn set_storage_version(&mut self, version: Version) -> Result<(), SchemaError> {
-        version::check(version)?;
+    /// Takes the storage schema to the cluster's version, whose mark is all that differs; the new
+    /// version, if it is one.
+    pub fn update_storage_version(&mut self) -> Result<Option<Version>, SchemaError> {
+        let Some(cluster) = self.membership.read().cluster_version() else {
+            return Ok(None);
+        };
+        let target = Version::new(cluster.major, cluster.minor, 0);
+        if self.storage_version()? == Some(target) {
+            return Ok(None);
+        }
+        version::check(target)?;
         let mut batch = WriteBatch::default();
-        version::put(version, &mut batch);
+        version::put(target, &mut batch);
         self.backend.write(batch);
-        Ok(())
+        Ok(Some(target))
     }
 
     /// Executes committed entries, in the order of the log; those already applied are passed over.
@@ -449,6 +457,7 @@ impl Machine {
             }
         };
         applied.replies.push((change.id(), reply));
+        applied.cluster_changed = true;
         let conf_state = membership.conf_state().clone();
         applied.conf_changes.push(AppliedConfChange {
             index: entry.index(),
@@ -490,9 +499,11 @@ impl Machine {
             return done;
         } else if let Some(request) = &r.cluster_member_attr_set {
             self.set_attributes(request);
+            applied.cluster_changed = true;
             return done;
         } else if let Some(request) = &r.downgrade_info_set {
             self.set_downgrade(request);
+            applied.cluster_changed = true;
             return done;
         } else if r.downgrade_version_test.is_some() {
             return done;
@@ -684,7 +695,7 @@ impl Machine {
         self.membership
             .write()
             .set_cluster_version(parsed, &mut self.batch);
-        applied.cluster_version = Some(parsed);
+        applied.cluster_changed = true;
         Ok(())
     }
 
@@ -719,6 +730,7 @@ impl Machine {
                 self.membership
                     .write()
                     .set_attributes(id, &attributes, &mut self.batch);
+                applied.cluster_changed = true;
             }
             v2::Meaning::Other => {
                 let (method, path) = (request.method().to_owned(), request.path().to_owned());

@@ -17,6 +17,7 @@ mod history;
 mod index;
 mod keyspace;
 mod open;
+mod past;
 mod range;
 mod reader;
 mod record;

@@ -122,7 +122,9 @@ impl Backend {
 
     /// A consistent view of everything written so far; later writes do not show in it.
     pub fn reader(&self) -> Reader {
-        Reader { buckets: Arc::clone(&self.shared.read()) }
+        Reader {
+            buckets: Arc::clone(&self.shared.read()),
+        }
     }
 }
 
@@ -148,7 +150,9 @@ impl Reader {
         let end: Option<Box<[u8]>> = end.map(Box::from);
         self.buckets
             .range((bucket, Box::from(start))..)
-            .take_while(move |((b, key), _)| *b == bucket && end.as_ref().is_none_or(|end| key < end))
+            .take_while(move |((b, key), _)| {
+                *b == bucket && end.as_ref().is_none_or(|end| key < end)
+            })
             .map(|((_, key), value)| Ok((key.clone(), Arc::clone(value))))
     }
 }

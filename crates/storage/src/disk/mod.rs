@@ -11,6 +11,12 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod mem;
+mod os;
+
+pub use mem::{Counts, Fault, MemDisk};
+pub use os::OsDisk;
+
 /// How [`Disk::open`] opens a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {

@@ -1,0 +1,4 @@
+//! The etcd server.
+
+pub mod http;
+pub mod metrics;

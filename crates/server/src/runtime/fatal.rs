@@ -1,0 +1,12 @@
+//! The end of a member that must not go on.
+
+use std::error::Error;
+
+/// Says why, and ends the process with status 1.
+///
+/// Used where going on could lose or falsify data: a failed write to the log or the database, a
+/// committed entry that cannot be applied.
+pub fn stop_process(what: &str, error: &dyn Error) -> ! {
+    crate::log::fatal_line(what, &error.to_string());
+    std::process::exit(1)
+}

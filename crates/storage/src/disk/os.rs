@@ -1,0 +1,268 @@
+//! The operating system's files (Linux).
+//!
+//! Files are opened close-on-exec. Interrupted calls are repeated; a failed sync never is.
+
+use std::fs;
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::io::Errno;
+
+use super::{Disk, File, Lock, OpenMode};
+
+/// How many buffers `pwritev` takes in one call (`IOV_MAX`).
+const SLICES_MAX: usize = 1024;
+
+/// The machine's file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsDisk;
+
+impl Disk for OsDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true);
+        match mode {
+            OpenMode::Read => &mut options,
+            OpenMode::Write => options.write(true),
+            OpenMode::CreateNew { mode } => options.write(true).create_new(true).mode(mode),
+            OpenMode::Create { mode } => options.write(true).create(true).mode(mode),
+        };
+        Ok(Arc::new(OsFile(options.open(path)?)))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+    }
+
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut entries = fs::read_dir(path)?
+            .map(|entry| Ok(entry?.path()))
+            .collect::<io::Result<Vec<_>>>()?;
+        entries.sort_unstable();
+        Ok(entries)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir_all(path)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        path.try_exists()
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        fs::File::open(path)?.sync_all()
+    }
+}
+
+struct OsFile(fs::File);
+
+impl File for OsFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buf.len() {
+            match self.0.read_at(&mut buf[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn write_all_at(&self, bufs: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+        let mut rest = bufs;
+        // Bytes of `rest[0]` that an earlier, short write already took.
+        let mut taken = 0;
+        loop {
+            while let Some(first) = rest.first()
+                && taken >= first.len()
+            {
+                taken -= first.len();
+                rest = &rest[1..];
+            }
+            if rest.is_empty() {
+                return Ok(());
+            }
+            let written = if taken == 0 {
+                rustix::io::pwritev(&self.0, &rest[..rest.len().min(SLICES_MAX)], offset)
+            } else {
+                rustix::io::pwrite(&self.0, &rest[0][taken..], offset)
+            };
+            match written {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    taken += n;
+                    offset += n as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(rustix::fs::fdatasync(&self.0)?)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        loop {
+            match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
+                Err(Errno::INTR) => {}
+                // A file system that cannot reserve space still gets the length.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                    return if self.len()? < len {
+                        self.set_len(len)
+                    } else {
+                        Ok(())
+                    };
+                }
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    fn try_lock(&self, lock: Lock) -> io::Result<bool> {
+        match lock {
+            Lock::FlockExclusive => self.flock(FlockOperation::NonBlockingLockExclusive),
+            Lock::FlockShared => self.flock(FlockOperation::NonBlockingLockShared),
+            Lock::OfdExclusive => self.lock_description(),
+        }
+    }
+}
+
+impl OsFile {
+    fn flock(&self, operation: FlockOperation) -> io::Result<bool> {
+        loop {
+            match rustix::fs::flock(&self.0, operation) {
+                Ok(()) => return Ok(true),
+                Err(Errno::WOULDBLOCK) => return Ok(false),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// A write lock on the whole file that belongs to the open file description, or `flock` where the
+    /// kernel has no such locks (etcd v3.7: client/pkg/fileutil/lock_linux.go).
+    fn lock_description(&self) -> io::Result<bool> {
+        let whole_file = libc::flock {
+            l_type: libc::F_WRLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        loop {
+            match fcntl(self.0.as_fd(), FcntlArg::F_OFD_SETLK(&whole_file)) {
+                Ok(_) => return Ok(true),
+                Err(nix::Error::EAGAIN | nix::Error::EACCES) => return Ok(false),
+                Err(nix::Error::EINVAL) => {
+                    return self.flock(FlockOperation::NonBlockingLockExclusive);
+                }
+                Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn new_file(dir: &Path) -> Arc<dyn File> {
+        OsDisk
+            .open(&dir.join("file"), OpenMode::CreateNew { mode: 0o600 })
+            .unwrap()
+    }
+
+    #[test]
+    fn vectored_writes_land_in_order_whatever_their_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = new_file(dir.path());
+        let chunks: Vec<Vec<u8>> = (0..3000).map(|i| vec![i as u8; i % 5]).collect();
+        let slices: Vec<IoSlice<'_>> = chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
+        file.write_all_at(&slices, 7).unwrap();
+        file.sync_data().unwrap();
+
+        let expected = [vec![0; 7], chunks.concat()].concat();
+        let mut found = vec![1; expected.len() + 10];
+        assert_eq!(file.read_at(&mut found, 0).unwrap(), expected.len());
+        assert_eq!(found[..expected.len()], expected);
+    }
+
+    #[test]
+    fn allocation_extends_with_zeros_and_never_cuts() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = new_file(dir.path());
+        file.write_all_at(&[IoSlice::new(b"abc")], 0).unwrap();
+        file.allocate(1000).unwrap();
+        assert_eq!(file.len().unwrap(), 1000);
+        file.allocate(10).unwrap();
+        assert_eq!(file.len().unwrap(), 1000);
+        let mut buf = [1; 5];
+        file.read_exact_at(&mut buf, 0).unwrap();
+        assert_eq!(&buf, b"abc\0\0");
+        assert!(file.read_exact_at(&mut buf, 998).is_err());
+    }
+
+    #[test]
+    fn locks_exclude_other_handles_until_the_file_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = new_file(dir.path());
+        let second = OsDisk
+            .open(&dir.path().join("file"), OpenMode::Write)
+            .unwrap();
+        for lock in [Lock::FlockExclusive, Lock::OfdExclusive] {
+            assert!(first.try_lock(lock).unwrap(), "{lock:?}");
+            assert!(!second.try_lock(lock).unwrap(), "{lock:?}");
+        }
+        assert!(!second.try_lock(Lock::FlockShared).unwrap());
+        drop(first);
+        for lock in [Lock::FlockShared, Lock::FlockExclusive, Lock::OfdExclusive] {
+            assert!(second.try_lock(lock).unwrap(), "{lock:?}");
+        }
+    }
+
+    #[test]
+    fn directories_are_private_and_files_have_the_mode_asked_for() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b");
+        OsDisk.create_dir_all(&deep).unwrap();
+        OsDisk.create_dir_all(&deep).unwrap();
+        new_file(&deep);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(&deep), 0o700);
+        assert_eq!(mode(&deep.join("file")), 0o600);
+        assert_eq!(OsDisk.read_dir(&deep).unwrap(), [deep.join("file")]);
+        OsDisk.sync_dir(&deep).unwrap();
+    }
+}
