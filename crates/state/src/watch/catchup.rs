@@ -127,11 +127,7 @@ impl Hub {
         through: i64,
         watchers: Vec<(Laggard, Option<Arc<EventSet>>)>,
     ) {
-        let gap = self.recent.range(through + 1, self.revision);
-        let gap: Vec<Arc<RevisionEvents>> = gap.into_iter().flatten().cloned().collect();
-        let gap_events: usize = gap.iter().map(|changes| changes.events().len()).sum();
-        let closes_gap = gap.len() as i64 == self.revision - through
-            && gap_events * watchers.len() <= GAP_CHECKS_MAX;
+        let gap = self.gap(through, GAP_CHECKS_MAX / watchers.len().max(1));
         for (laggard, events) in watchers {
             // It may have been cancelled, by its client or by a compaction, while the step was made.
             let behind = self.watchers.get(laggard.key).map(|w| (w.state, w.next));
@@ -149,11 +145,26 @@ impl Hub {
                 self.push_events(laggard.key, events);
             }
             let mut next = laggard.next.max(through + 1);
-            if closes_gap {
-                next = self.close_gap(&laggard, next, &gap);
+            if let Some(gap) = &gap {
+                next = self.close_gap(&laggard, next, gap);
             }
             self.advance(id, &laggard, next);
         }
+    }
+
+    /// What was published after `through`, if it is in memory and has at most `events_max` events.
+    fn gap(&self, through: i64, events_max: usize) -> Option<Vec<Arc<RevisionEvents>>> {
+        let revisions = usize::try_from(self.revision - through).ok()?;
+        if revisions == 0 {
+            return Some(Vec::new());
+        }
+        if revisions > events_max {
+            return None;
+        }
+        let gap = self.recent.range(through + 1, self.revision)?;
+        let gap: Vec<_> = gap.cloned().collect();
+        let events: usize = gap.iter().map(|changes| changes.events().len()).sum();
+        (events <= events_max).then_some(gap)
     }
 
     /// Queues what `laggard` wants of `gap` from `next` on; the revision up to which that is done, which
