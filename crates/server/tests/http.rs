@@ -125,28 +125,38 @@ fn context(probe: Fake) -> HttpContext<Fake> {
 }
 
 fn request(line: &str, headers: &BTreeMap<String, String>) -> Request<()> {
-    let (method, uri) = line.split_once(' ').unwrap();
+    let (method, uri) = line.split_once(' ').expect("a method and a URI");
     let mut request = Request::builder().method(method).uri(uri);
     for (name, value) in headers {
         request = request.header(name, value);
     }
-    request.body(()).unwrap()
+    request.body(()).expect("a well formed request")
 }
 
 async fn body(response: Response) -> String {
-    let bytes = response.into_body().collect().await.unwrap().to_bytes();
-    String::from_utf8(bytes.to_vec()).unwrap()
+    let bytes = response
+        .into_body()
+        .collect()
+        .await
+        .expect("the body is in memory")
+        .to_bytes();
+    String::from_utf8(bytes.to_vec()).expect("pages are text")
 }
 
 async fn get(context: &HttpContext<Fake>, listener: ListenerKind, uri: &str) -> (u16, String) {
-    let response = handle(context, listener, &Request::get(uri).body(()).unwrap()).await;
+    let response = handle(
+        context,
+        listener,
+        &Request::get(uri).body(()).expect("a well formed URI"),
+    )
+    .await;
     (response.status().as_u16(), body(response).await)
 }
 
 #[track_caller]
 fn header(response: &Response, name: &str) -> Option<String> {
     let value = response.headers().get(name)?;
-    Some(value.to_str().unwrap().to_owned())
+    Some(value.to_str().expect("headers are text").to_owned())
 }
 
 #[derive(Deserialize)]

@@ -9,29 +9,31 @@ use retcd_proto::etcdserverpb::{
     MemberRemoveRequest, MemberUpdateRequest,
 };
 
+use retcd_state::membership::Member;
+
 use super::status::{self, Status};
 use super::wire::frame;
 use super::Framed;
-use crate::runtime::{ClusterView, Local};
+use crate::runtime::Local;
 
 /// `MemberList`.
 pub async fn member_list(local: Rc<Local>, request: MemberListRequest) -> Framed {
     if request.linearizable {
         local.linearizable().await?;
     }
-    let members = members(&local.member.cluster());
+    let members = local.member.membership.read().members().map(message).collect();
     Ok(frame(&MemberListResponse { header: Some(local.member.header_at(0)), members }))
 }
 
-fn members(cluster: &ClusterView) -> Vec<MemberMessage> {
-    let message = |member: &retcd_state::membership::Member| MemberMessage {
+/// A member as clients see it.
+pub fn message(member: &Member) -> MemberMessage {
+    MemberMessage {
         id: member.id,
         name: member.name.clone(),
-        peer_ur_ls: member.peer_urls.clone(),
-        client_ur_ls: member.client_urls.clone(),
+        peer_ur_ls: member.peer_urls().to_vec(),
+        client_ur_ls: member.client_urls().to_vec(),
         is_learner: member.is_learner,
-    };
-    cluster.members.iter().map(message).collect()
+    }
 }
 
 /// `MemberAdd`.
@@ -58,8 +60,7 @@ pub async fn member_promote(local: Rc<Local>, request: MemberPromoteRequest) -> 
 }
 
 fn known(local: &Local, id: u64) -> Result<(), Status> {
-    let known = local.member.cluster().members.iter().any(|member| member.id == id);
-    if known { Ok(()) } else { Err(status::MEMBER_NOT_FOUND) }
+    if local.member.membership.read().member(id).is_some() { Ok(()) } else { Err(status::MEMBER_NOT_FOUND) }
 }
 
 fn changes_unsupported() -> Status {

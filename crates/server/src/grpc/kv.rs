@@ -4,15 +4,13 @@ use std::rc::Rc;
 
 use hyper::Response;
 use hyper::body::Incoming;
-use prost::Message;
-use retcd_proto::etcdserverpb::range_request::SortOrder;
 use retcd_proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest,
     ResponseHeader, TxnRequest,
 };
 use retcd_state::machine::Reply;
-use retcd_state::mvcc::{self, RangeReply};
-use retcd_state::request;
+use retcd_state::mvcc;
+use retcd_state::{quota, request};
 use tokio::sync::mpsc;
 
 use super::status::{self, Code, Status};
@@ -72,22 +70,7 @@ pub async fn range_stream(context: Context, mut reader: MessageReader<Incoming>)
 }
 
 async fn open_range_stream(local: &Rc<Local>, request: RangeRequest) -> Result<mvcc::RangeStream, Status> {
-    request::check_range(&request)?;
-    let unsupported = |text| Err(Status::new(Code::Unimplemented, text));
-    match request.sort_order() {
-        SortOrder::None => {}
-        SortOrder::Ascend if request.sort_target == 0 => {}
-        _ => return unsupported("RangeStream does not support custom sort orders"),
-    }
-    let filters = [
-        request.min_mod_revision,
-        request.max_mod_revision,
-        request.min_create_revision,
-        request.max_create_revision,
-    ];
-    if filters.iter().any(|revision| *revision != 0) {
-        return unsupported("RangeStream does not support revision filters");
-    }
+    request::check_range_stream(&request)?;
     if !request.serializable {
         local.linearizable().await?;
     }
@@ -98,7 +81,7 @@ async fn open_range_stream(local: &Rc<Local>, request: RangeRequest) -> Result<m
 /// `Put`.
 pub async fn put(local: Rc<Local>, request: PutRequest) -> Framed {
     request::check_put(&request)?;
-    local.check_quota(request::put_cost(&request)).await?;
+    local.check_quota(quota::put_cost(&request)).await?;
     let request = InternalRaftRequest { put: Some(request), ..Default::default() };
     match local.propose_timed(Operation::Put, request).await? {
         Reply::Put(reply) => Ok(encode::put(&header(&local, reply.revision), &reply)),
@@ -126,7 +109,7 @@ pub async fn txn(local: Rc<Local>, request: TxnRequest) -> Framed {
         let reply = local.member.reader.txn(&request)?;
         return Ok(encode::txn(&header(&local, reply.revision), &reply));
     }
-    local.check_quota(request::txn_cost(&request)).await?;
+    local.check_quota(quota::txn_cost(&request)).await?;
     let request = InternalRaftRequest { txn: Some(request), ..Default::default() };
     match local.propose_timed(Operation::Txn, request).await? {
         Reply::Txn(reply) => Ok(encode::txn(&header(&local, reply.revision), &reply)),
@@ -139,7 +122,7 @@ pub async fn compact(local: Rc<Local>, request: CompactionRequest) -> Framed {
     let CompactionRequest { revision, physical } = request;
     let request = InternalRaftRequest { compaction: Some(request), ..Default::default() };
     let reply = match local.propose_timed(Operation::Compaction, request).await? {
-        Reply::Compaction(reply) => reply,
+        Reply::Compact(reply) => reply,
         other => unreachable!("a compaction was answered with {other:?}"),
     };
     if physical {

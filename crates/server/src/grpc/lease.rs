@@ -14,7 +14,7 @@ use retcd_proto::etcdserverpb::{
 };
 use retcd_state::lease::RenewError;
 use retcd_state::machine::Reply;
-use retcd_state::request;
+use retcd_state::quota;
 use tokio::sync::mpsc;
 
 use super::status::{self, Code, Status};
@@ -31,13 +31,13 @@ pub async fn grant(local: Rc<Local>, mut request: LeaseGrantRequest) -> Framed {
     while request.id == 0 {
         request.id = (local.next_id() & i64::MAX as u64) as i64;
     }
-    local.check_quota(request::GRANT_COST).await?;
+    local.check_quota(quota::LEASE_GRANT_COST).await?;
     let request = InternalRaftRequest { lease_grant: Some(request), ..Default::default() };
     match local.propose_timed(Operation::LeaseGrant, request).await? {
         Reply::LeaseGrant(reply) => {
             local.member.metrics.lease.granted.inc();
             local.member.metrics.lease.ttl.observe(reply.ttl as f64);
-            let header = Some(local.member.header());
+            let header = Some(local.member.header_at(reply.revision));
             Ok(frame(&LeaseGrantResponse { header, id: reply.id, ttl: reply.ttl, error: String::new() }))
         }
         other => unreachable!("a grant was answered with {other:?}"),
@@ -47,9 +47,13 @@ pub async fn grant(local: Rc<Local>, mut request: LeaseGrantRequest) -> Framed {
 /// `LeaseRevoke`.
 pub async fn revoke(local: Rc<Local>, request: LeaseRevokeRequest) -> Framed {
     let request = InternalRaftRequest { lease_revoke: Some(request), ..Default::default() };
-    local.propose_timed(Operation::LeaseRevoke, request).await?;
-    local.member.metrics.lease.revoked.inc();
-    Ok(frame(&LeaseRevokeResponse { header: Some(local.member.header()) }))
+    match local.propose_timed(Operation::LeaseRevoke, request).await? {
+        Reply::LeaseRevoke { revision } => {
+            local.member.metrics.lease.revoked.inc();
+            Ok(frame(&LeaseRevokeResponse { header: Some(local.member.header_at(revision)) }))
+        }
+        other => unreachable!("a revocation was answered with {other:?}"),
+    }
 }
 
 /// `LeaseTimeToLive`; a lease that does not exist has -1 seconds left.

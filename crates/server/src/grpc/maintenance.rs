@@ -42,13 +42,12 @@ pub async fn alarm(local: Rc<Local>, request: AlarmRequest) -> Framed {
 /// `Status`, of this member alone.
 pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
     let member = &local.member;
-    let cluster = member.cluster();
     let leader = member.progress.leader();
     let mut errors = Vec::new();
     if leader == 0 {
         errors.push(status::NO_LEADER.message.into_owned());
     }
-    errors.extend(cluster.alarms.iter().map(|alarm| {
+    errors.extend(member.alarms.read().list(AlarmType::None as i32).iter().map(|alarm| {
         let kind = AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());
         format!("memberID:{}  alarm:{kind}", alarm.member_id)
     }));
@@ -62,8 +61,8 @@ pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
         raft_applied_index: member.progress.applied(),
         raft_term: member.progress.term(),
         errors,
-        is_learner: cluster.is_learner(member.id),
-        storage_version: cluster.storage_version.clone().unwrap_or_default(),
+        is_learner: member.is_learner(),
+        storage_version: member.storage_version().unwrap_or_default(),
         db_size_quota: member.limits.quota_bytes.map_or(0, |bytes| bytes as i64),
         downgrade_info: Some(DowngradeInfo::default()),
     }))
@@ -74,13 +73,13 @@ pub async fn defragment(local: Rc<Local>, _request: DefragmentRequest) -> Framed
     let member = &local.member;
     let backend = member.backend.clone();
     let started = Instant::now();
-    crate::log::info!("starting defragmentation");
+    crate::info!("starting defragmentation");
     let in_flight = member.defragmenting.enter();
     let result = blocking(move || backend.defragment()).await?;
     drop(in_flight);
     result.map_err(|error| storage_failure(&error))?;
     member.metrics.backend.defrag.observe(started.elapsed().as_secs_f64());
-    crate::log::info!("finished defragmentation"; "took" => started.elapsed(),
+    crate::info!("finished defragmentation"; "took" => started.elapsed(),
         "current-db-size-bytes" => member.backend.size_bytes());
     Ok(frame(&DefragmentResponse { header: None }))
 }
@@ -107,7 +106,7 @@ pub async fn hash_kv(local: Rc<Local>, request: HashKvRequest) -> Framed {
         header: Some(member.header()),
         hash: hash.hash,
         compact_revision: hash.compact_revision,
-        hash_revision: hash.revision,
+        hash_revision: hash.hash_revision,
     }))
 }
 
@@ -124,7 +123,7 @@ pub async fn snapshot(context: Context, mut reader: MessageReader<Incoming>) -> 
         let member = &context.local.member;
         member.commit_backend().await;
         let backend = member.backend.clone();
-        let version = member.cluster().storage_version.clone().unwrap_or_default();
+        let version = member.storage_version().unwrap_or_default();
         let messages = sender.clone();
         let sent = blocking(move || send_snapshot(&backend, &version, &messages)).await;
         member.metrics.backend.snapshot.observe(started.elapsed().as_secs_f64());
@@ -176,9 +175,7 @@ pub async fn move_leader(local: Rc<Local>, request: MoveLeaderRequest) -> Framed
 /// `Downgrade`: a target is checked; the change of versions itself is not offered yet.
 pub async fn downgrade(local: Rc<Local>, request: DowngradeRequest) -> Framed {
     let action = DowngradeAction::try_from(request.action).map_err(|_| status::UNKNOWN_METHOD)?;
-    let cluster = local.member.cluster();
-    let version = cluster.version.as_deref().unwrap_or_default();
-    let version = version.rsplit_once('.').map_or(version, |(major_minor, _)| major_minor).to_owned();
+    let version = local.member.cluster_version().map_or_else(String::new, |version| version.major_minor());
     if action != DowngradeAction::Cancel {
         check_downgrade_target(&request.version, &version)?;
     }
@@ -206,7 +203,7 @@ fn parse_version(text: &str) -> Option<(u64, u64)> {
 }
 
 fn storage_failure(error: &BackendError) -> Status {
-    crate::log::error!("the database could not be read"; "error" => error);
+    crate::error!("the database could not be read"; "error" => &error.to_string());
     Status::new(Code::Unknown, error.to_string())
 }
 

@@ -76,6 +76,13 @@ pub const LEASE_TTL_TOO_LARGE: Status = status(Code::OutOfRange, "etcdserver: to
 pub const WATCH_CANCELED: Status = status(Code::Cancelled, "etcdserver: watch canceled");
 /// No such member.
 pub const MEMBER_NOT_FOUND: Status = status(Code::NotFound, "etcdserver: member not found");
+/// The member id is taken.
+pub const MEMBER_EXISTS: Status = status(Code::FailedPrecondition, "etcdserver: member ID already exist");
+/// The peer URL is taken.
+pub const PEER_URL_EXISTS: Status = status(Code::FailedPrecondition, "etcdserver: Peer URLs already exists");
+/// The cluster has as many learners as it may have.
+pub const TOO_MANY_LEARNERS: Status =
+    status(Code::FailedPrecondition, "etcdserver: too many learner members in cluster");
 /// The member votes already.
 pub const MEMBER_NOT_LEARNER: Status = status(Code::FailedPrecondition, "etcdserver: can only promote a learner member");
 /// The request does not fit into a log entry.

@@ -4,7 +4,6 @@
 //! and while the client takes nothing it does neither. The hub bounds what waits meanwhile.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::Response;
@@ -126,7 +125,7 @@ impl Stream {
     async fn catch_up(&self, job: CatchupJob) -> Result<Caught, Status> {
         let reader = self.local.member.reader.clone();
         blocking(move || job.run(&reader)).await?.map_err(|error| {
-            crate::log::error!("history could not be read"; "error" => &error);
+            crate::error!("history could not be read"; "error" => &error);
             Status::new(Code::Unknown, error.to_string())
         })
     }
@@ -150,9 +149,4 @@ impl Stream {
         member.metrics.network.client_sent_bytes.inc_by(chunk.len() as u64);
         chunk.freeze()
     }
-}
-
-/// The periodic progress of a stream comes at its own moment, up to a tenth later than asked for.
-pub fn jittered(interval: Duration, random: u64) -> Duration {
-    interval + interval.mul_f64((random % 1000) as f64 / 10_000.0)
 }

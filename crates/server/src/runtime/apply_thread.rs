@@ -24,6 +24,8 @@ pub enum ToApply {
     Entries(Vec<raftpb::Entry>),
     /// Bring the schema's version up to the cluster's.
     StorageVersion,
+    /// End.
+    Stop,
 }
 
 /// How fast compactions go.
@@ -50,7 +52,7 @@ pub fn run(mut machine: Machine, inbox: &Receiver<ToApply>, node: &SyncSender<In
             }
             Ok(ToApply::StorageVersion) => machine.update_storage_version(),
             Err(RecvTimeoutError::Timeout) => compacting = compaction_step(&mut machine, member, pace.batch),
-            Err(RecvTimeoutError::Disconnected) => return,
+            Ok(ToApply::Stop) | Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }

@@ -5,10 +5,11 @@
 //! save those who ask for it: snapshots and physical compactions.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use retcd_storage::backend::{Backend, BackendError};
+use tokio::sync::oneshot;
 
 use super::fatal::stop_process;
 use crate::metrics::Metrics;
@@ -19,7 +20,9 @@ const POLL: Duration = Duration::from_millis(20);
 /// What the backend thread is asked to do.
 pub enum ToBackend {
     /// Commit everything written so far, then answer.
-    Commit(SyncSender<()>),
+    Commit(oneshot::Sender<()>),
+    /// Commit what is left, and end.
+    Stop,
 }
 
 /// How often the database is committed.
@@ -59,7 +62,7 @@ pub fn run(backend: &Backend, inbox: &Receiver<ToBackend>, metrics: &Arc<Metrics
                     committed_at = Instant::now();
                 }
             }
-            Err(RecvTimeoutError::Disconnected) => {
+            Ok(ToBackend::Stop) | Err(RecvTimeoutError::Disconnected) => {
                 commit();
                 return;
             }

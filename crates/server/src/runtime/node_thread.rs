@@ -71,7 +71,7 @@ fn act_on_outputs(node: &mut Node, outbox: &Outbox, member: &Arc<Member>) {
 /// Leases expire at the leader only, which gives each its whole time again.
 fn handle_leader(info: LeaderInfo, member: &Arc<Member>) {
     let LeaderInfo { leader, term, role } = info;
-    crate::log::info!("raft.node: leader changed"; "local-member-id" => format!("{:x}", member.id),
+    crate::info!("raft.node: leader changed"; "local-member-id" => format!("{:x}", member.id),
         "leader" => format!("{leader:x}"), "term" => term, "role" => format!("{role:?}"));
     if leader != 0 {
         member.metrics.server.leader_changes.inc();

@@ -7,10 +7,34 @@ use std::cell::{RefCell, RefMut};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use retcd_state::watch::{Changes, Hub, Metrics, StreamId};
 use tokio::sync::Notify;
+
+/// What the metrics show of one thread's watches.
+#[derive(Debug, Default)]
+pub struct WatchCounts {
+    /// Open streams.
+    pub streams: AtomicUsize,
+    /// Watchers.
+    pub watchers: AtomicUsize,
+    /// Watchers that are behind.
+    pub slow_watchers: AtomicUsize,
+    /// Events in queues.
+    pub events_pending: AtomicUsize,
+}
+
+impl WatchCounts {
+    /// Publishes the hub's numbers.
+    pub fn publish(&self, metrics: Metrics) {
+        self.streams.store(metrics.streams, Relaxed);
+        self.watchers.store(metrics.watchers, Relaxed);
+        self.slow_watchers.store(metrics.slow_watchers, Relaxed);
+        self.events_pending.store(metrics.events_pending, Relaxed);
+    }
+}
 
 /// A hub and the tasks that wait for it.
 pub struct Watches {

@@ -97,7 +97,7 @@ impl Keyspace {
         {
             let (key, value) = row?;
             let (revision, tombstone) =
-                Revision::from_key(&key).ok_or_else(|| StorageError::NoRevision(key.clone()))?;
+                Revision::from_key(&key).ok_or_else(|| StorageError::NoRevision(key[..].into()))?;
             let record = Record::from_value(value.clone())?;
             let kept = self.trim(record.key(), compaction.revision) == Some(revision);
             if !kept {

@@ -146,7 +146,7 @@ impl Reader {
         for row in view.backend.range(Bucket::Key, &[], Some(&end)) {
             let (key, value) = row.map_err(StorageError::from)?;
             let (row, tombstone) =
-                Revision::from_key(&key).ok_or_else(|| StorageError::NoRevision(key.clone()))?;
+                Revision::from_key(&key).ok_or_else(|| StorageError::NoRevision(key[..].into()))?;
             let kept = !tombstone && hasher.needs_kept(row) && {
                 let record = Record::from_value(value.clone()).map_err(StorageError::from)?;
                 view.index

@@ -17,7 +17,6 @@ mod history;
 mod index;
 mod keyspace;
 mod open;
-mod past;
 mod range;
 mod reader;
 mod record;

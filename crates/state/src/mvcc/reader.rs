@@ -164,7 +164,7 @@ impl View {
         let rows = self.backend.range(Bucket::Key, &start, Some(&end));
         rows.map(|row| {
             let (key, value) = row?;
-            let (at, tombstone) = Revision::from_key(&key).ok_or(StorageError::NoRevision(key))?;
+            let (at, tombstone) = Revision::from_key(&key).ok_or(StorageError::NoRevision(key[..].into()))?;
             let record = Record::from_value(value)?;
             Ok(match tombstone {
                 true => (

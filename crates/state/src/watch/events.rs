@@ -146,7 +146,7 @@ fn put_message(out: &mut BytesMut, tag: u8, message: &[u8]) {
 
 /// Everything that one revision changed; never empty.
 #[derive(Debug)]
-pub(super) struct RevisionEvents {
+pub struct RevisionEvents {
     revision: i64,
     events: Arc<[Event]>,
     has_puts: bool,
@@ -156,7 +156,8 @@ pub(super) struct RevisionEvents {
 }
 
 impl RevisionEvents {
-    pub(super) fn new(revision: i64, events: Arc<[Event]>) -> RevisionEvents {
+    /// The events of `revision`, in the order of the changes; at least one.
+    pub fn new(revision: i64, events: Arc<[Event]>) -> RevisionEvents {
         assert!(!events.is_empty(), "revision {revision} changed nothing");
         let has = |kind| events.iter().any(|event| event.kind == kind);
         RevisionEvents {

@@ -15,7 +15,6 @@ use super::response::{Body, Fragment, NO_WATCH_ID, Refusal, Response};
 use super::slab::Slab;
 use super::stream::{GroupKey, State, Stream, StreamId, Watcher, WatcherKey};
 use crate::Time;
-use crate::mvcc::Event;
 
 /// Bounds on what streams may hold and steps may do.
 #[derive(Clone, Copy, Debug)]
@@ -295,7 +294,8 @@ impl Hub {
     }
 
     /// Tells the watchers of the events of the next revision, in the order of the changes.
-    pub fn publish(&mut self, revision: i64, events: Arc<[Event]>) {
+    pub fn publish(&mut self, changes: Arc<RevisionEvents>) {
+        let revision = changes.revision();
         let expected = self.revision + 1;
         assert!(
             revision == expected,
@@ -305,7 +305,6 @@ impl Hub {
         if self.streams.len() == 0 {
             return;
         }
-        let changes = Arc::new(RevisionEvents::new(revision, events));
         let (count_max, bytes_max) = (self.limits.recent_revisions, self.limits.recent_bytes);
         self.recent.push(Arc::clone(&changes), count_max, bytes_max);
         let mut touched = std::mem::take(&mut self.touched);

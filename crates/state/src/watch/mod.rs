@@ -48,7 +48,7 @@ mod stream;
 mod tests;
 
 pub use catchup::{CatchupJob, Caught};
-pub use events::EventSet;
+pub use events::{EventSet, RevisionEvents};
 pub use hub::{Hub, Limits, Metrics, Poll};
 pub use response::{Body, Fragment, Header, NO_WATCH_ID, Refusal, Response};
 pub use stream::StreamId;
