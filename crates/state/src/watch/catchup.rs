@@ -238,14 +238,9 @@ impl CatchupJob {
             }
             None => step.read_history(view)?,
         }
-        let (through, mut found) = (step.through, step.found());
-        let watchers = self.watchers.into_iter().enumerate();
-        Ok(Outcome::Read {
-            through,
-            watchers: watchers
-                .map(|(number, laggard)| (laggard, found.remove(&number)))
-                .collect(),
-        })
+        let (through, found) = (step.through, step.found());
+        let watchers = self.watchers.into_iter().zip(found).collect();
+        Ok(Outcome::Read { through, watchers })
     }
 }
 
@@ -385,14 +380,16 @@ impl<'a> Step<'a> {
         self.found_bytes >= self.job.found_bytes_max || self.read_bytes >= self.job.read_bytes_max
     }
 
-    /// What was found, by the number of the watcher.
-    fn found(self) -> BTreeMap<usize, Arc<EventSet>> {
-        let cohorts = self.audiences.into_iter().flat_map(|a| a.cohorts);
-        let mut found = BTreeMap::new();
-        for (_, cohort) in cohorts.filter(|(_, cohort)| cohort.events.count() > 0) {
+    /// What each watcher of the job is to be told, if anything.
+    fn found(self) -> Vec<Option<Arc<EventSet>>> {
+        let mut found = vec![None; self.job.watchers.len()];
+        for (_, cohort) in self.audiences.into_iter().flat_map(|a| a.cohorts) {
+            if cohort.events.count() == 0 {
+                continue;
+            }
             let events = Arc::new(cohort.events);
             for number in cohort.members {
-                found.insert(number, Arc::clone(&events));
+                found[number] = Some(Arc::clone(&events));
             }
         }
         found

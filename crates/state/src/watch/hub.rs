@@ -370,11 +370,10 @@ impl Hub {
             return Poll::Idle;
         };
         // Catch-ups and the queue take turns, for neither may wait for an end of the other.
-        if stream.queue.is_empty() || !stream.queue_turn {
-            if let Some(job) = self.start_catchup(id) {
-                self.streams[id.0].queue_turn = true;
-                return Poll::Catchup(job);
-            }
+        let catchup_turn = stream.queue.is_empty() || !stream.queue_turn;
+        if catchup_turn && let Some(job) = self.start_catchup(id) {
+            self.streams[id.0].queue_turn = true;
+            return Poll::Catchup(job);
         }
         let stream = &mut self.streams[id.0];
         stream.queue_turn = false;
