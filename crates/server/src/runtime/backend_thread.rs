@@ -4,7 +4,6 @@
 //! `--backend-batch-interval`, or after `--backend-batch-limit` changes, and nobody waits for that
 //! save those who ask for it: snapshots and physical compactions.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -35,7 +34,7 @@ pub struct CommitPace {
 }
 
 /// Runs until the last sender is gone; commits what is left.
-pub fn run(backend: &Backend, inbox: &Receiver<ToBackend>, metrics: &Arc<Metrics>, pace: CommitPace) {
+pub fn run(backend: &Backend, inbox: &Receiver<ToBackend>, metrics: &Metrics, pace: CommitPace) {
     let commit = || -> Result<(), BackendError> {
         if backend.pending_changes() > 0 {
             let started = Instant::now();

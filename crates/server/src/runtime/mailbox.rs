@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use retcd_node::RejectReason;
 use retcd_state::machine::{ApplyError, Reply};
-use retcd_state::watch::Changes;
+use retcd_state::watch::RevisionEvents;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::ids::thread_of;
@@ -26,7 +26,7 @@ pub enum Mail {
     /// These reads cannot be answered.
     ReadsRejected(Vec<u64>, RejectReason),
     /// These revisions were written; the thread's watchers hear of them.
-    Published(Arc<[Arc<Changes>]>),
+    Published(Arc<[Arc<RevisionEvents>]>),
 }
 
 /// The mailboxes of all connection threads.
@@ -53,11 +53,11 @@ impl Mailboxes {
     }
 
     /// Tells all threads of new revisions.
-    pub fn publish(&self, changes: Vec<Arc<Changes>>) {
+    pub fn publish(&self, changes: Vec<Arc<RevisionEvents>>) {
         if changes.is_empty() {
             return;
         }
-        let changes: Arc<[Arc<Changes>]> = changes.into();
+        let changes: Arc<[Arc<RevisionEvents>]> = changes.into();
         for thread in 0..self.0.len() {
             self.send(thread, Mail::Published(Arc::clone(&changes)));
         }

@@ -11,9 +11,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
-use retcd_node::{Config as NodeConfig, Input, Node};
+use retcd_node::{Config as NodeConfig, Node};
 use retcd_storage::disk::OsDisk;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::LocalSet;
@@ -215,10 +214,10 @@ fn spawn(
     };
     let compaction_pace = CompactionPace {
         batch: config.compaction_batch_limit.unsigned_abs().max(1),
-        pause: config.compaction_sleep_interval.into(),
+        pause: config.compaction_sleep_interval.std(),
     };
     let commit_pace = CommitPace {
-        interval: config.backend_batch_interval.into(),
+        interval: config.backend_batch_interval.std(),
         changes_max: config.backend_batch_limit.unsigned_abs().max(1),
     };
     let named = |name: &str| thread::Builder::new().name(name.to_owned());
@@ -239,8 +238,8 @@ fn spawn(
         named("log").spawn(move || log_thread::run(wal, &log_inbox, &to_node, &metrics))?
     };
     let backend_thread = {
-        let (member, metrics) = (Arc::clone(&member), Arc::clone(&member.metrics));
-        named("backend").spawn(move || backend_thread::run(&backend, &backend_inbox, &member, &metrics, commit_pace))?
+        let metrics = Arc::clone(&member.metrics);
+        named("backend").spawn(move || backend_thread::run(&backend, &backend_inbox, &metrics, commit_pace))?
     };
     Ok(Server {
         member,
@@ -271,8 +270,8 @@ impl Server {
     fn serve(mut self) -> Result<StopSignal, StartError> {
         let settings = Http2Settings {
             streams_max: self.config.max_concurrent_streams,
-            keepalive_interval: Some(Duration::from(self.config.grpc_keepalive_interval)).filter(|d| !d.is_zero()),
-            keepalive_timeout: self.config.grpc_keepalive_timeout.into(),
+            keepalive_interval: Some(self.config.grpc_keepalive_interval.std()).filter(|d| !d.is_zero()),
+            keepalive_timeout: self.config.grpc_keepalive_timeout.std(),
         };
         let mut senders = Vec::new();
         for connection_thread in &mut self.connection_threads {
@@ -306,13 +305,15 @@ impl Server {
     async fn lead(&mut self, dealer: Dealer, parts: ConnectionThread, settings: Http2Settings) -> Result<StopSignal, StartError> {
         let local = Local::new(Arc::clone(&self.member), 0);
         let connections = tokio::task::spawn_local(serve_connections(Rc::clone(&local), parts, settings));
-        self.accept(std::mem::take(&mut self.listeners.early), &dealer);
+        let early = std::mem::take(&mut self.listeners.early);
+        self.accept(early, &dealer);
         let stop = stop_signal();
         tokio::pin!(stop);
         let signal = tokio::select! {
             signal = &mut stop => signal?,
             () = become_ready(&local) => {
-                self.accept(std::mem::take(&mut self.listeners.client), &dealer);
+                let clients = std::mem::take(&mut self.listeners.client);
+                self.accept(clients, &dealer);
                 self.announce();
                 tokio::task::spawn_local(tasks::run_leases(Rc::clone(&local)));
                 let mode = self.config.auto_compaction()?;
