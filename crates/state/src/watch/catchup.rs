@@ -1,10 +1,10 @@
-//! How watchers that are behind read history: in steps, without holding the hub.
+//! How watchers that are behind read history: in steps that do not hold the hub.
 //!
 //! A step takes the watchers of one stream that are furthest behind and reads, once for all of them,
 //! from the oldest revision that one of them wants: from recent memory if it is there, else from the
 //! store. It ends at a revision's end when it has read enough, or found enough to fill the stream's
 //! queue; its watchers then want what follows. When writes went on meanwhile, the last few revisions
-//! are made up for under the hub's lock, so that a watcher gets synced however fast they come.
+//! are made up for at once, so that a watcher gets synced however fast they come.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use super::response::{Body, Response};
 use super::stream::{State, StreamId, WatcherKey};
 use crate::mvcc::{Event, StorageError, View};
 
-/// Checks of a watcher against an event that [`Hub::complete_catchup`] may do under the hub's lock:
-/// about a tenth of a millisecond.
+/// Checks of a watcher against an event that [`Hub::complete_catchup`] may do while everybody else waits
+/// for the hub: about a tenth of a millisecond.
 const GAP_CHECKS_MAX: usize = 4096;
 
 /// One step of catching up for some watchers of a stream.
@@ -113,7 +113,7 @@ impl Hub {
         };
         stream.catching_up = false;
         match caught.outcome {
-            Outcome::Compacted(revision) => self.cancel_compacted(id, revision),
+            Outcome::Compacted(revision) => self.compact(revision),
             Outcome::Read { through, watchers } => self.take_caught(id, through, watchers),
         }
         if !self.streams[id.0].behind.is_empty() {
@@ -229,13 +229,15 @@ impl CatchupJob {
     }
 
     fn read(mut self, view: &View) -> Result<Outcome, StorageError> {
+        // As in etcd, even if it is still in memory here.
+        let compacted = view.compacted_revision();
+        if compacted > self.from {
+            return Ok(Outcome::Compacted(compacted));
+        }
         let recent = self.recent.take();
         let mut step = Step::new(&self);
         match recent {
             Some(recent) => step.read_recent(&recent),
-            None if view.compacted_revision() > self.from => {
-                return Ok(Outcome::Compacted(view.compacted_revision()));
-            }
             None => step.read_history(view)?,
         }
         let (through, found) = (step.through, step.found());

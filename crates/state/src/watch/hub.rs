@@ -324,7 +324,8 @@ impl Hub {
         self.touched = touched;
     }
 
-    /// Forgets history below `revision`: watchers that still wanted some of it are cancelled.
+    /// Forgets history below `revision`: watchers that still wanted some of it are cancelled. A hub that
+    /// is not told finds out when one of them catches up.
     pub fn compact(&mut self, revision: i64) {
         if revision <= self.compacted {
             return;

@@ -196,24 +196,24 @@ fn a_start_below_the_compaction_is_cancelled_after_its_creation() {
 
 #[test]
 fn a_store_that_is_compacted_further_than_the_hub_knows_cancels_too() {
-    let mut world = World::with_limits(Limits {
-        recent_revisions: 0,
-        ..Limits::default()
-    });
-    let stream = world.open();
-    for _ in 0..5 {
-        world.put("a");
+    for recent_revisions in [0, 100] {
+        let mut world = World::with_limits(Limits {
+            recent_revisions,
+            ..Limits::default()
+        });
+        let stream = world.open();
+        for _ in 0..5 {
+            world.put("a");
+        }
+        world.store.compact(4, 0);
+        let request = WatchCreateRequest {
+            start_revision: 2,
+            ..watch("a", "")
+        };
+        world.hub.create(stream, &request);
+        let expected = ["0 @6 created", "0 @0 canceled compacted 4"];
+        assert_eq!(world.read(stream), expected);
     }
-    world.store.compact(4, 0);
-    let request = WatchCreateRequest {
-        start_revision: 2,
-        ..watch("a", "")
-    };
-    world.hub.create(stream, &request);
-    assert_eq!(
-        world.read(stream),
-        ["0 @6 created", "0 @0 canceled compacted 4"]
-    );
 }
 
 #[test]
