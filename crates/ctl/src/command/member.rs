@@ -9,6 +9,7 @@ use super::get::serializable;
 use super::session::{self, Session};
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::client::{Client, ClientError};
+use crate::urls::MemberUrl;
 use crate::go::number::parse_uint;
 use crate::go::quote::quote;
 use crate::print::{Format, MemberChange, Reply, print_bytes};
@@ -63,6 +64,11 @@ fn peer_urls(invocation: &Invocation<'_>) -> Result<Vec<String>, Exit> {
     }
 }
 
+/// Refuses URLs that no member can have, with the code of failed requests: etcd's client checks them when it asks.
+fn check_urls(urls: &[String]) -> Result<(), Exit> {
+    urls.iter().try_for_each(|url| MemberUrl::parse(url).map(|_| ())).map_err(Exit::error)
+}
+
 fn add(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let texts = invocation.texts();
     let name = match texts.as_slice() {
@@ -76,6 +82,7 @@ fn add(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let session = Session::new(invocation, false)?;
     session::run(async {
         let client = session.client().await?;
+        check_urls(&request.peer_ur_ls)?;
         let response =
             session.ask(async { Ok(client.cluster().await?.member_add(request).await?.into_inner()) }).await?;
         session.print(&Reply::MemberAdd(&response))?;
@@ -121,6 +128,7 @@ fn remove(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
 fn update(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let id = member_id(invocation)?;
     let request = MemberUpdateRequest { id, peer_ur_ls: peer_urls(invocation)? };
+    check_urls(&request.peer_ur_ls)?;
     change(invocation, MemberChange::Update, id, async |client| {
         let response = client.cluster().await?.member_update(request.clone()).await?.into_inner();
         Ok((response.header, response.members))
