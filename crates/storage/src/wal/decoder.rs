@@ -92,7 +92,8 @@ impl Decoder {
         if field == 0 {
             return Ok(None);
         }
-        let (record_bytes, pad) = frame::decode_length(field);
+        let (record_bytes, pad) = frame::decode_length(field)
+            .ok_or(Fault::damaged(Damage::ImpossibleLength(field)))?;
         self.check_length(record_bytes, remain)?;
         let frame_bytes = LENGTH_BYTES + record_bytes + pad;
         if frame_bytes > remain {

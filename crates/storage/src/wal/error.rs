@@ -108,6 +108,8 @@ pub enum Damage {
         /// Bytes from the record's start to the end of the file.
         remain: u64,
     },
+    /// No writer makes such a length field.
+    ImpossibleLength(u64),
     /// The frame's length is not that of the record in it.
     LengthContradicted {
         /// Bytes by the frame's length field.
@@ -160,6 +162,7 @@ impl fmt::Display for Damage {
                     "unexpected EOF: record of {needs} bytes, but {remain} remain"
                 )
             }
+            Damage::ImpossibleLength(field) => write!(f, "wal: impossible length field {field:x}"),
             Damage::LengthContradicted { frame, record } => {
                 write!(
                     f,

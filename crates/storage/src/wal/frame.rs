@@ -45,11 +45,16 @@ pub(super) fn encode_length(record: u64) -> u64 {
     }
 }
 
-/// The bytes of the record and of its padding, from a length field.
-pub(super) fn decode_length(field: u64) -> (u64, u64) {
+/// The bytes of the record and of its padding, from a length field; nothing if no writer makes such a
+/// field. Padding may be missing altogether, as etcd before 3.0 left it out.
+pub(super) fn decode_length(field: u64) -> Option<(u64, u64)> {
     let record = field & (u64::MAX >> 8);
-    let pad = if field >> 63 == 1 { field >> 56 & 7 } else { 0 };
-    (record, pad)
+    let pad = padding(record);
+    match field >> 56 {
+        0 => Some((record, 0)),
+        top if pad != 0 && top == 0x80 | pad => Some((record, pad)),
+        _ => None,
+    }
 }
 
 /// Whether one of the sectors that `bytes`, found at `offset` in the file, lie in has only zeros of them.
@@ -106,9 +111,12 @@ mod tests {
     #[test]
     fn lengths_survive_and_frames_stay_aligned() {
         for record in [0, 1, 4, 7, 8, 9, 30, 64_000_001, (1 << 56) - 8] {
-            let (found, pad) = decode_length(encode_length(record));
+            let (found, pad) = decode_length(encode_length(record)).unwrap();
             assert_eq!((found, pad), (record, padding(record)));
             assert_eq!((record + pad) % LENGTH_BYTES, 0);
+        }
+        for wrong in [0x80 << 56 | 8, 0x04 << 56 | 4, 0x85 << 56 | 4, 0xc4 << 56 | 4] {
+            assert_eq!(decode_length(wrong), None, "{wrong:x}");
         }
         assert_eq!(encode_length(4).to_le_bytes(), [4, 0, 0, 0, 0, 0, 0, 0x84]);
     }

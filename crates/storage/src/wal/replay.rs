@@ -68,6 +68,8 @@ pub(super) fn scan(
 pub(super) struct Replay {
     start: walpb::Snapshot,
     start_found: bool,
+    /// The term of the entry at the start's index, if the log holds that entry.
+    start_entry_term: Option<u64>,
     /// The metadata record, as it was written.
     pub(super) metadata: Option<Bytes>,
     /// The last hard state.
@@ -82,6 +84,7 @@ impl Replay {
         Replay {
             start: start.clone(),
             start_found: false,
+            start_entry_term: None,
             metadata: None,
             hard_state: HardState::default(),
             entries: Vec::new(),
@@ -94,7 +97,7 @@ impl Replay {
             Kind::Metadata => self.metadata(record.data),
             Kind::Entry => self.entry(decode("raftpb.Entry", record.data)?),
             Kind::State => {
-                self.hard_state = decode("raftpb.HardState", record.data)?;
+                self.hard_state = decode_state(record.data)?;
                 Ok(())
             }
             Kind::Snapshot => self.snapshot(&decode("walpb.Snapshot", record.data)?),
@@ -113,22 +116,25 @@ impl Replay {
         }
     }
 
+    /// An entry replaces what was at its index and everything behind. That holds for entries that the start
+    /// covers as well: etcd passes over those, so that a tail which was replaced comes back to life when a
+    /// snapshot is taken behind the place of replacement.
     fn entry(&mut self, entry: Entry) -> Result<(), Damage> {
         let index = entry.index();
         let start = self.start.index();
-        if index > start {
-            let before = (index - start - 1) as usize;
-            if before > self.entries.len() {
-                let expected_max = start + self.entries.len() as u64 + 1;
-                return Err(Damage::EntryGap {
-                    index,
-                    expected_max,
-                });
-            }
-            self.entries.truncate(before);
-            self.entries.push(entry);
-        }
         self.last_index = index;
+        if index <= start {
+            self.entries.clear();
+            self.start_entry_term = (index == start).then_some(entry.term());
+            return Ok(());
+        }
+        let before = (index - start - 1) as usize;
+        if before > self.entries.len() {
+            let expected_max = start + self.entries.len() as u64 + 1;
+            return Err(Damage::EntryGap { index, expected_max });
+        }
+        self.entries.truncate(before);
+        self.entries.push(entry);
         Ok(())
     }
 
@@ -143,6 +149,11 @@ impl Replay {
                 found: snapshot.term(),
                 expected: self.start.term(),
             });
+        }
+        // A log that has another entry there conflicted with the snapshot, which a leader sent to replace
+        // it; raft then forgets all entries.
+        if self.start_entry_term.is_some_and(|term| term != snapshot.term()) {
+            self.entries.clear();
         }
         self.start_found = true;
         Ok(())
@@ -159,17 +170,23 @@ impl Replay {
         Ok(())
     }
 
+    /// Refuses a log that knows nothing of the start. Its record can lie in an earlier segment than those
+    /// that were read: when a leader's snapshot was recorded, but the power was lost before it was
+    /// committed, and its entries came one by one after all. Then the entry itself stands for it.
+    fn check_start(&self) -> Result<(), WalError> {
+        let (index, term) = (self.start.index(), self.start.term());
+        match self.start_found || self.start_entry_term == Some(term) {
+            true => Ok(()),
+            false => Err(WalError::SnapshotNotFound { index, term }),
+        }
+    }
+
     /// What was read from the log in `dir`.
     pub(super) fn finish(self, dir: &Path) -> Result<Recovered, WalError> {
+        self.check_start()?;
         let metadata = self.metadata.ok_or_else(|| WalError::NoMetadata {
             dir: dir.to_owned(),
         })?;
-        if !self.start_found {
-            return Err(WalError::SnapshotNotFound {
-                index: self.start.index(),
-                term: self.start.term(),
-            });
-        }
         Ok(Recovered {
             metadata: decode_metadata(metadata, dir)?,
             hard_state: self.hard_state,
@@ -185,6 +202,20 @@ fn decode_metadata(data: Bytes, dir: &Path) -> Result<Metadata, WalError> {
         offset: 0,
         damage,
     })
+}
+
+/// A hard state. The checksum does not cover a record's type, and an entry decodes as a hard state but
+/// for its payload, so the payload must not be passed over.
+fn decode_state(data: Bytes) -> Result<HardState, Damage> {
+    let bytes = data.len();
+    let state: HardState = decode("raftpb.HardState", data)?;
+    match state.encoded_len() == bytes {
+        true => Ok(state),
+        false => {
+            let reason = "unknown fields".to_owned();
+            Err(Damage::Undecodable { message: "raftpb.HardState", reason })
+        }
+    }
 }
 
 fn decode<M: Message + Default>(message: &'static str, data: Bytes) -> Result<M, Damage> {
@@ -229,7 +260,7 @@ fn scan_snapshots(
     scan(segments, &mut |record| {
         match record.kind {
             Kind::Snapshot => snapshots.push(decode("walpb.Snapshot", record.data)?),
-            Kind::State => state = Some(decode("raftpb.HardState", record.data)?),
+            Kind::State => state = Some(decode_state(record.data)?),
             Kind::Metadata | Kind::Entry | Kind::Crc => {}
         }
         Ok(())

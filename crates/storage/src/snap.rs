@@ -1,1 +1,0 @@
-//! etcd's `.snap` files.
