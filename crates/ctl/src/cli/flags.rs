@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::Arg;
-use crate::go::number::{parse_bool, parse_int};
+use crate::go::number::{parse_bool, parse_int, parse_uint};
 use crate::go::quote::quote;
 use crate::go::duration;
 
@@ -17,6 +17,8 @@ pub enum Value {
     Bool(bool),
     /// A number.
     Int(i64),
+    /// A number that is not negative.
+    Uint(u64),
     /// A time span.
     Duration(Duration),
     /// A text.
@@ -31,6 +33,7 @@ impl Value {
         match self {
             Value::Bool(_) => "",
             Value::Int(_) => "int",
+            Value::Uint(_) => "uint",
             Value::Duration(_) => "duration",
             Value::Text(_) => "string",
             Value::List(_) => "strings",
@@ -41,6 +44,7 @@ impl Value {
         match self {
             Value::Bool(value) => !value,
             Value::Int(value) => *value == 0,
+            Value::Uint(value) => *value == 0,
             Value::Duration(value) => value.is_zero(),
             Value::Text(value) => value.is_empty(),
             Value::List(value) => value.is_empty(),
@@ -60,6 +64,7 @@ impl Value {
         match self {
             Value::Bool(value) => *value = parse_bool(text).map_err(|e| e.to_string())?,
             Value::Int(value) => *value = parse_int(text, 0).map_err(|e| e.to_string())?,
+            Value::Uint(value) => *value = parse_uint(text, 0).map_err(|e| e.to_string())?,
             Value::Duration(value) => *value = duration::parse(text).map_err(|e| e.to_string())?,
             Value::Text(value) => *value = text.to_owned(),
             Value::List(values) => {
@@ -80,6 +85,7 @@ impl std::fmt::Display for Value {
         match self {
             Value::Bool(value) => write!(f, "{value}"),
             Value::Int(value) => write!(f, "{value}"),
+            Value::Uint(value) => write!(f, "{value}"),
             Value::Duration(value) => f.write_str(&duration::format(*value)),
             Value::Text(value) => f.write_str(value),
             Value::List(values) => write!(f, "[{}]", values.join(",")),
@@ -120,6 +126,11 @@ impl Flag {
     /// A number.
     pub fn int(name: &'static str, default: i64, help: &'static str) -> Flag {
         Flag::new(name, Value::Int(default), help)
+    }
+
+    /// A number that is not negative.
+    pub fn uint(name: &'static str, default: u64, help: &'static str) -> Flag {
+        Flag::new(name, Value::Uint(default), help)
     }
 
     /// A time span.
@@ -251,6 +262,14 @@ impl FlagSet {
     pub fn int(&self, name: &str) -> i64 {
         match self.value(name) {
             Value::Int(value) => *value,
+            other => panic!("flag {name} is {other:?}, not a number"),
+        }
+    }
+
+    /// The value of a number that is not negative.
+    pub fn uint(&self, name: &str) -> u64 {
+        match self.value(name) {
+            Value::Uint(value) => *value,
             other => panic!("flag {name} is {other:?}, not a number"),
         }
     }

@@ -7,14 +7,15 @@ use super::{Command, Flag};
 /// Names of commands are padded to at least this many columns.
 const NAME_WIDTH_MIN: usize = 11;
 
-/// The help of a command: its text, then its usage. `path` is how it is called.
-pub fn help(command: &Command, path: &str) -> String {
+/// The help of a command: its text, then its usage. `path` is how it is called, `globals` are the flags of the whole
+/// program unless it has another place for them.
+pub fn help(command: &Command, path: &str, globals: &[Flag]) -> String {
     let text = if command.long.is_empty() { command.about } else { command.long };
-    format!("{}\n\n{}", text.trim_end(), usage(command, path))
+    format!("{}\n\n{}", text.trim_end(), usage(command, path, globals))
 }
 
 /// The usage of a command, as it also follows errors about its flags.
-pub fn usage(command: &Command, path: &str) -> String {
+pub fn usage(command: &Command, path: &str, globals: &[Flag]) -> String {
     let mut text = String::from("Usage:\n");
     let is_root = !path.contains(' ');
     if command.run.is_some() {
@@ -31,6 +32,10 @@ pub fn usage(command: &Command, path: &str) -> String {
     push_commands(&mut text, command);
     if !is_root {
         push(&mut text, format_args!("\nFlags:\n{}", flag_usages(&own_flags(command))));
+    }
+    if !globals.is_empty() {
+        let title = if is_root { "Flags:" } else { "Global Flags:" };
+        push(&mut text, format_args!("\n{title}\n{}", flag_usages(globals)));
     }
     if !command.children.is_empty() {
         push(&mut text, format_args!("\nUse \"{path} [command] --help\" for more information about a command.\n"));

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 
 use super::flags::{self, FlagSet, ParseError};
-use super::{Arg, Command, Exit, Positional, help};
+use super::{Arg, Command, Exit, Flag, Positional, help};
 use crate::go::quote::quote;
 
 /// A program: its command tree and its habits.
@@ -149,7 +149,7 @@ impl Program {
 
     fn usage_error(&self, found: &Found<'_>, text: &str) -> Exit {
         print_error(text);
-        eprintln!("{}", help::usage(found.command(), &found.path()));
+        eprintln!("{}", help::usage(found.command(), &found.path(), self.shown_globals()));
         if self.repeats_errors {
             print_error(text);
         }
@@ -157,8 +157,13 @@ impl Program {
     }
 
     fn print_help(&self, found: &Found<'_>) -> Result<(), Exit> {
-        let text = help::help(found.command(), &found.path()) + self.hint;
+        let text = help::help(found.command(), &found.path(), self.shown_globals()) + self.hint;
         std::io::stdout().write_all(text.as_bytes()).map_err(|_| Exit::silent(1))
+    }
+
+    /// The global flags, for programs whose help does not point elsewhere for them.
+    fn shown_globals(&self) -> &[Flag] {
+        if self.hint.is_empty() { &self.root.persistent_flags } else { &[] }
     }
 
     fn help_command(&self, args: &[Arg]) -> Result<(), Exit> {
@@ -167,7 +172,7 @@ impl Program {
         }
         let topics: Vec<_> = args.iter().map(|arg| format!("`{}`", String::from_utf8_lossy(arg))).collect();
         eprintln!("Unknown help topic [{}]", topics.join(" "));
-        eprint!("{}", help::usage(&self.root, self.root.name));
+        eprint!("{}", help::usage(&self.root, self.root.name, self.shown_globals()));
         Ok(())
     }
 }
@@ -245,7 +250,6 @@ fn edit_distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Flag;
 
     fn program() -> Program {
         fn nothing(_: &mut Invocation<'_>) -> Result<(), Exit> {

@@ -32,6 +32,8 @@ mod version;
 mod watch;
 mod words;
 
+pub(crate) use session::go_io_text;
+
 use crate::cli::{Command, Program, completion_command, help_command};
 
 const KEYS: &str = "Key-value commands";
