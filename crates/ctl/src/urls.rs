@@ -39,10 +39,18 @@ impl MemberUrl {
         let text = text.trim();
         if text.contains(|c: char| c.is_ascii_control()) {
             let reason = "net/url: invalid control character in URL";
-            return Err(UrlError::Syntax { text: text.to_owned(), reason });
+            return Err(UrlError::Syntax {
+                text: text.to_owned(),
+                reason,
+            });
         }
         let (scheme, rest) = match text.split_once(':') {
-            Some(("", _)) => return Err(UrlError::Syntax { text: text.to_owned(), reason: "missing protocol scheme" }),
+            Some(("", _)) => {
+                return Err(UrlError::Syntax {
+                    text: text.to_owned(),
+                    reason: "missing protocol scheme",
+                });
+            }
             Some((scheme, rest)) => (scheme, rest),
             None => return Err(UrlError::Scheme(text.to_owned())),
         };
@@ -52,11 +60,16 @@ impl MemberUrl {
             // Go reads `127.0.0.1:80` as a path whose first part looks like a scheme.
             scheme if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) => {
                 let reason = "first path segment in URL cannot contain colon";
-                return Err(UrlError::Syntax { text: text.to_owned(), reason });
+                return Err(UrlError::Syntax {
+                    text: text.to_owned(),
+                    reason,
+                });
             }
             _ => return Err(UrlError::Scheme(text.to_owned())),
         }
-        Ok(MemberUrl { text: text.to_owned() })
+        Ok(MemberUrl {
+            text: text.to_owned(),
+        })
     }
 
     /// The URL as it is written.
@@ -71,7 +84,11 @@ fn check_authority(text: &str, rest: &str) -> Result<(), UrlError> {
         Some(slash) => authority.split_at(slash),
         None => (authority, ""),
     };
-    let host_end = if address.starts_with('[') { address.find(']').unwrap_or(0) } else { 0 };
+    let host_end = if address.starts_with('[') {
+        address.find(']').unwrap_or(0)
+    } else {
+        0
+    };
     if !address[host_end..].contains(':') {
         return Err(UrlError::Address(text.to_owned()));
     }
@@ -87,20 +104,46 @@ mod tests {
 
     #[test]
     fn accepts_what_members_can_have() {
-        for url in ["http://127.0.0.1:2380", "https://m1.example:2380", "http://[::1]:2380", "unix://m1:0", " http://a:1 "] {
-            assert_eq!(MemberUrl::parse(url).as_ref().map(MemberUrl::as_str), Ok(url.trim()));
+        for url in [
+            "http://127.0.0.1:2380",
+            "https://m1.example:2380",
+            "http://[::1]:2380",
+            "unix://m1:0",
+            " http://a:1 ",
+        ] {
+            assert_eq!(
+                MemberUrl::parse(url).as_ref().map(MemberUrl::as_str),
+                Ok(url.trim())
+            );
         }
     }
 
     #[test]
     fn names_what_is_wrong() {
-        let check = |url: &str, text: &str| assert_eq!(MemberUrl::parse(url).map_err(|e| e.to_string()), Err(text.to_owned()));
+        let check = |url: &str, text: &str| {
+            assert_eq!(
+                MemberUrl::parse(url).map_err(|e| e.to_string()),
+                Err(text.to_owned())
+            )
+        };
         check("foo", "URL scheme must be http, https, unix, or unixs: foo");
-        check("ftp://a:1", "URL scheme must be http, https, unix, or unixs: ftp://a:1");
-        check("http://a", "URL address does not have the form \"host:port\": http://a");
-        check("http://[::1]", "URL address does not have the form \"host:port\": http://[::1]");
+        check(
+            "ftp://a:1",
+            "URL scheme must be http, https, unix, or unixs: ftp://a:1",
+        );
+        check(
+            "http://a",
+            "URL address does not have the form \"host:port\": http://a",
+        );
+        check(
+            "http://[::1]",
+            "URL address does not have the form \"host:port\": http://[::1]",
+        );
         check("http://a:1/x", "URL must not contain a path: http://a:1/x");
-        check("127.0.0.1:1", "parse \"127.0.0.1:1\": first path segment in URL cannot contain colon");
+        check(
+            "127.0.0.1:1",
+            "parse \"127.0.0.1:1\": first path segment in URL cannot contain colon",
+        );
         check("://a", "parse \"://a\": missing protocol scheme");
     }
 }

@@ -75,8 +75,12 @@ pub fn program() -> Program {
         version::command().heading(UTILITY),
     ];
     Program {
-        root: Command::group("etcdctl", "Talk to an etcd cluster from the command line.", commands)
-            .persistent(globals::flags()),
+        root: Command::group(
+            "etcdctl",
+            "Talk to an etcd cluster from the command line.",
+            commands,
+        )
+        .persistent(globals::flags()),
         hint: "Use \"etcdctl options\" for a list of global command-line options (applies to all commands).\n",
         repeats_errors: false,
     }

@@ -33,7 +33,9 @@ impl Member {
         let mut text = String::new();
         json::object(&mut text, |o| {
             o.value("id", self.id);
-            json::array(o.field("peerURLs"), &self.peer_urls, |out, url| json::string(out, url));
+            json::array(o.field("peerURLs"), &self.peer_urls, |out, url| {
+                json::string(out, url)
+            });
             o.string_opt("name", &self.name);
         });
         text
@@ -75,10 +77,17 @@ pub enum ClusterError {
 ///
 /// # Errors
 /// They contradict each other, or a URL is wrong.
-pub fn found(name: &str, initial_cluster: &str, advertised: &str, token: &str) -> Result<Cluster, ClusterError> {
+pub fn found(
+    name: &str,
+    initial_cluster: &str,
+    advertised: &str,
+    token: &str,
+) -> Result<Cluster, ClusterError> {
     let advertised = parse_urls(advertised.split(','))?;
     let by_name = parse_cluster(initial_cluster)?;
-    let own = by_name.get(name).ok_or_else(|| ClusterError::NameMissing(name.to_owned()))?;
+    let own = by_name
+        .get(name)
+        .ok_or_else(|| ClusterError::NameMissing(name.to_owned()))?;
     check_advertised(name, &advertised, own)?;
     let mut seen = BTreeSet::new();
     if !by_name.values().flatten().all(|url| seen.insert(url)) {
@@ -86,17 +95,29 @@ pub fn found(name: &str, initial_cluster: &str, advertised: &str, token: &str) -
     }
     let mut members: Vec<Member> = by_name
         .iter()
-        .map(|(name, urls)| {
-            Member { id: member_id(urls, token), name: name.clone(), peer_urls: urls.clone() }
+        .map(|(name, urls)| Member {
+            id: member_id(urls, token),
+            name: name.clone(),
+            peer_urls: urls.clone(),
         })
         .collect();
     members.sort_by_key(|member| member.id);
-    let own_id = members.iter().find(|member| member.name == name).map_or(0, |member| member.id);
-    Ok(Cluster { id: cluster_id(&members), own_id, members })
+    let own_id = members
+        .iter()
+        .find(|member| member.name == name)
+        .map_or(0, |member| member.id);
+    Ok(Cluster {
+        id: cluster_id(&members),
+        own_id,
+        members,
+    })
 }
 
 fn parse_urls<'t>(texts: impl IntoIterator<Item = &'t str>) -> Result<Vec<String>, UrlError> {
-    let mut urls = texts.into_iter().map(MemberUrl::parse).collect::<Result<Vec<_>, _>>()?;
+    let mut urls = texts
+        .into_iter()
+        .map(MemberUrl::parse)
+        .collect::<Result<Vec<_>, _>>()?;
     urls.sort();
     Ok(urls.iter().map(|url| url.as_str().to_owned()).collect())
 }
@@ -107,22 +128,33 @@ fn parse_cluster(text: &str) -> Result<BTreeMap<String, Vec<String>>, UrlError> 
         let (name, url) = item.split_once('=').unwrap_or((item, ""));
         members.entry(name.trim().to_owned()).or_default().push(url);
     }
-    members.into_iter().map(|(name, urls)| Ok((name, parse_urls(urls)?))).collect()
+    members
+        .into_iter()
+        .map(|(name, urls)| Ok((name, parse_urls(urls)?)))
+        .collect()
 }
 
 fn shown(members: &BTreeMap<String, Vec<String>>) -> String {
-    let mut pairs: Vec<String> =
-        members.iter().flat_map(|(name, urls)| urls.iter().map(move |url| format!("{name}={url}"))).collect();
+    let mut pairs: Vec<String> = members
+        .iter()
+        .flat_map(|(name, urls)| urls.iter().map(move |url| format!("{name}={url}")))
+        .collect();
     pairs.sort();
     pairs.join(",")
 }
 
 fn member_id(sorted_urls: &[String], token: &str) -> u64 {
-    first_eight(Sha1::new().chain_update(sorted_urls.concat()).chain_update(token))
+    first_eight(
+        Sha1::new()
+            .chain_update(sorted_urls.concat())
+            .chain_update(token),
+    )
 }
 
 fn cluster_id(sorted_members: &[Member]) -> u64 {
-    first_eight(sorted_members.iter().fold(Sha1::new(), |hash, member| hash.chain_update(member.id.to_be_bytes())))
+    first_eight(sorted_members.iter().fold(Sha1::new(), |hash, member| {
+        hash.chain_update(member.id.to_be_bytes())
+    }))
 }
 
 fn first_eight(hash: Sha1) -> u64 {
@@ -131,23 +163,48 @@ fn first_eight(hash: Sha1) -> u64 {
 }
 
 /// The member's URLs must be those that it advertises, if not in text then in address.
-fn check_advertised(name: &str, advertised: &[String], in_cluster: &[String]) -> Result<(), ClusterError> {
-    let Err(reason) = same_addresses(advertised, in_cluster) else { return Ok(()) };
+fn check_advertised(
+    name: &str,
+    advertised: &[String],
+    in_cluster: &[String],
+) -> Result<(), ClusterError> {
+    let Err(reason) = same_addresses(advertised, in_cluster) else {
+        return Ok(());
+    };
     let missing = |these: &[String], those: &[String], prefix: &str| -> Vec<String> {
-        these.iter().filter(|url| !those.contains(url)).map(|url| format!("{prefix}{url}")).collect()
+        these
+            .iter()
+            .filter(|url| !those.contains(url))
+            .map(|url| format!("{prefix}{url}"))
+            .collect()
     };
     let named = format!("{name}=");
     let not_advertised = missing(in_cluster, advertised, &named);
     if !not_advertised.is_empty() {
-        return Err(ClusterError::NotAdvertised(not_advertised.join(","), advertised.join(","), reason));
+        return Err(ClusterError::NotAdvertised(
+            not_advertised.join(","),
+            advertised.join(","),
+            reason,
+        ));
     }
     let not_in_cluster = missing(advertised, in_cluster, "");
-    let cluster: Vec<String> = advertised.iter().map(|url| format!("{named}{url}")).collect();
-    Err(ClusterError::NotInCluster(not_in_cluster.join(","), cluster.join(",")))
+    let cluster: Vec<String> = advertised
+        .iter()
+        .map(|url| format!("{named}{url}"))
+        .collect();
+    Err(ClusterError::NotInCluster(
+        not_in_cluster.join(","),
+        cluster.join(","),
+    ))
 }
 
 fn same_addresses(a: &[String], b: &[String]) -> Result<(), String> {
-    let listed = |urls: &[String]| urls.iter().map(|url| quote(url.as_bytes())).collect::<Vec<_>>().join(" ");
+    let listed = |urls: &[String]| {
+        urls.iter()
+            .map(|url| quote(url.as_bytes()))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
     if a.len() != b.len() {
         return Err(format!("len([{}]) != len([{}])", listed(a), listed(b)));
     }
@@ -168,10 +225,16 @@ fn same_addresses(a: &[String], b: &[String]) -> Result<(), String> {
 
 /// The URL with an IP address instead of its host's name, if that has one.
 fn resolve(url: &str) -> String {
-    let Some((scheme, address)) = url.split_once("://").filter(|(scheme, _)| scheme.starts_with("http")) else {
+    let Some((scheme, address)) = url
+        .split_once("://")
+        .filter(|(scheme, _)| scheme.starts_with("http"))
+    else {
         return url.to_owned();
     };
-    let resolved = address.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    let resolved = address
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next());
     resolved.map_or_else(|| url.to_owned(), |address| format!("{scheme}://{address}"))
 }
 
@@ -182,10 +245,11 @@ mod tests {
     #[test]
     fn computes_the_ids_that_etcd_computes() {
         let cluster = "a=http://127.0.0.1:29380,b=http://127.0.0.1:29382";
-        let founded = found("a", cluster, "http://127.0.0.1:29380", "etcd-cluster").expect("valid flags");
+        let founded =
+            found("a", cluster, "http://127.0.0.1:29380", "etcd-cluster").expect("valid flags");
         assert_eq!(founded.own_id, 0x151a_a8a8_d37c_3e01_u64);
         assert_eq!(founded.members[1].id, 0xb90b_d3cf_b420_c743);
-        let json = r#"{"id":1520700399474458113,"peerURLs":["http://127.0.0.1:29380"],"name":"a"}"#;
+        let json = r#"{"id":1520713267247070721,"peerURLs":["http://127.0.0.1:29380"],"name":"a"}"#;
         assert_eq!(founded.members[0].to_json(), json);
     }
 
@@ -196,9 +260,24 @@ mod tests {
             assert_eq!(result, Err(text.to_owned()));
         };
         let url = "http://127.0.0.1:24060";
-        check("zz", "a=http://a:1", url, "couldn't find local name \"zz\" in the initial cluster configuration");
-        check("default", "foo", url, "URL scheme must be http, https, unix, or unixs: ");
-        check("default", "default=foo", url, "URL scheme must be http, https, unix, or unixs: foo");
+        check(
+            "zz",
+            "a=http://a:1",
+            url,
+            "couldn't find local name \"zz\" in the initial cluster configuration",
+        );
+        check(
+            "default",
+            "foo",
+            url,
+            "URL scheme must be http, https, unix, or unixs: ",
+        );
+        check(
+            "default",
+            "default=foo",
+            url,
+            "URL scheme must be http, https, unix, or unixs: foo",
+        );
         check(
             "a",
             "a=http://127.0.0.1:24060,b=http://127.0.0.1:24060",

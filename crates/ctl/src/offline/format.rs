@@ -41,7 +41,10 @@ pub fn print(format: &str, columns: &[Column]) -> Result<(), Exit> {
         }
         Some(Format::Table) => {
             let headings: Vec<&str> = columns.iter().map(|column| column.heading).collect();
-            render_table(&headings, &[columns.iter().map(|column| column.shown.clone()).collect()])
+            render_table(
+                &headings,
+                &[columns.iter().map(|column| column.shown.clone()).collect()],
+            )
         }
         Some(Format::Fields) => columns.iter().map(field).collect(),
         Some(Format::Json) => {

@@ -32,16 +32,33 @@ pub fn program() -> Program {
         defrag::command(),
         hashkv::command(),
         help_command(""),
-        Command::group("snapshot", "Inspect and restore backups", vec![restore::command(), status::command()]),
+        Command::group(
+            "snapshot",
+            "Inspect and restore backups",
+            vec![restore::command(), status::command()],
+        ),
         Command::new("version", "", "Show the version of etcdutl", version),
     ];
     let timeout = "how long to wait for the lock of a database (0 means for ever)";
-    let root = Command::group("etcdutl", "Work on the files of etcd members that are not running.", commands)
-        .persistent([
-            Flag::text("write-out", "simple", "output format: fields, json, protobuf, simple or table").short('w'),
-            Flag::duration("timeout", Duration::from_secs(10), timeout),
-        ]);
-    Program { root, hint: "", repeats_errors: true }
+    let root = Command::group(
+        "etcdutl",
+        "Work on the files of etcd members that are not running.",
+        commands,
+    )
+    .persistent([
+        Flag::text(
+            "write-out",
+            "simple",
+            "output format: fields, json, protobuf, simple or table",
+        )
+        .short('w'),
+        Flag::duration("timeout", Duration::from_secs(10), timeout),
+    ]);
+    Program {
+        root,
+        hint: "",
+        repeats_errors: true,
+    }
 }
 
 fn version(_: &mut Invocation<'_>) -> Result<(), Exit> {
@@ -53,7 +70,10 @@ fn disk() -> Arc<OsDisk> {
 }
 
 /// Opens something that another process may have locked; waits for so long, or for ever.
-fn open_locked<T>(limit: Option<Duration>, open: impl Fn() -> Result<T, BoltError>) -> Result<T, BoltError> {
+fn open_locked<T>(
+    limit: Option<Duration>,
+    open: impl Fn() -> Result<T, BoltError>,
+) -> Result<T, BoltError> {
     let start = Instant::now();
     loop {
         match open() {
@@ -66,15 +86,22 @@ fn open_locked<T>(limit: Option<Duration>, open: impl Fn() -> Result<T, BoltErro
 }
 
 fn options(access: Access) -> Options {
-    Options { access, ..Options::default() }
+    Options {
+        access,
+        ..Options::default()
+    }
 }
 
 /// The words for a database that cannot be used.
 fn database_text(error: &BoltError) -> String {
     match error {
-        BoltError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => "invalid database".to_owned(),
+        BoltError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "invalid database".to_owned()
+        }
         BoltError::Io(error) => go_io_text(error),
-        BoltError::Damaged(damage) if damage.reason == Reason::NoMeta => "invalid database".to_owned(),
+        BoltError::Damaged(damage) if damage.reason == Reason::NoMeta => {
+            "invalid database".to_owned()
+        }
         error => error.to_string(),
     }
 }
@@ -86,7 +113,9 @@ fn io_text(action: &str, path: &Path, error: &io::Error) -> String {
 
 /// Refuses a file that does not exist.
 fn check_exists(path: &Path) -> Result<(), Exit> {
-    std::fs::metadata(path).map(|_| ()).map_err(|error| Exit::error(io_text("stat", path, &error)))
+    std::fs::metadata(path)
+        .map(|_| ())
+        .map_err(|error| Exit::error(io_text("stat", path, &error)))
 }
 
 fn lock_limit(invocation: &Invocation<'_>) -> Option<Duration> {

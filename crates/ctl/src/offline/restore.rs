@@ -40,19 +40,46 @@ const TERM: u64 = 1;
 /// The command.
 pub fn command() -> Command {
     let cluster = "members of the new cluster: name=url, separated by commas";
-    Command::new("restore", "<filename> --data-dir {output dir} [options]", "Make a data directory from a backup", run)
-        .flags([
-            Flag::text("data-dir", "", "directory to make (NAME.etcd if not given)"),
-            Flag::text("wal-dir", "", "directory for the log (DATA-DIR/member/wal if not given)"),
-            Flag::text("name", "default", "this member's name"),
-            Flag::text("initial-cluster", "default=http://localhost:2380", cluster),
-            Flag::text("initial-cluster-token", "etcd-cluster", "token of the new cluster"),
-            Flag::text("initial-advertise-peer-urls", "http://localhost:2380", "this member's peer URLs"),
-            Flag::switch("skip-hash-check", "accept a database without checksum, as it is in data directories"),
-            Flag::uint("bump-revision", 0, "raise the latest revision by so much"),
-            Flag::switch("mark-compacted", "let watchers notice that history was lost; needs --bump-revision"),
-            Flag::uint("initial-memory-map-size", 10 << 30, "accepted and not needed: nothing is mapped"),
-        ])
+    Command::new(
+        "restore",
+        "<filename> --data-dir {output dir} [options]",
+        "Make a data directory from a backup",
+        run,
+    )
+    .flags([
+        Flag::text("data-dir", "", "directory to make (NAME.etcd if not given)"),
+        Flag::text(
+            "wal-dir",
+            "",
+            "directory for the log (DATA-DIR/member/wal if not given)",
+        ),
+        Flag::text("name", "default", "this member's name"),
+        Flag::text("initial-cluster", "default=http://localhost:2380", cluster),
+        Flag::text(
+            "initial-cluster-token",
+            "etcd-cluster",
+            "token of the new cluster",
+        ),
+        Flag::text(
+            "initial-advertise-peer-urls",
+            "http://localhost:2380",
+            "this member's peer URLs",
+        ),
+        Flag::switch(
+            "skip-hash-check",
+            "accept a database without checksum, as it is in data directories",
+        ),
+        Flag::uint("bump-revision", 0, "raise the latest revision by so much"),
+        Flag::switch(
+            "mark-compacted",
+            "let watchers notice that history was lost; needs --bump-revision",
+        ),
+        Flag::uint(
+            "initial-memory-map-size",
+            10 << 30,
+            "accepted and not needed: nothing is mapped",
+        ),
+    ])
 }
 
 /// What is restored, and where.
@@ -87,12 +114,16 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
 fn plan(invocation: &Invocation<'_>) -> Result<Plan, Exit> {
     let texts = invocation.texts();
     let [source] = texts.as_slice() else {
-        return Err(Exit::bad_args("snapshot restore requires exactly one argument"));
+        return Err(Exit::bad_args(
+            "snapshot restore requires exactly one argument",
+        ));
     };
     let flags = &invocation.flags;
     let (bump, mark) = (flags.uint("bump-revision"), flags.bool("mark-compacted"));
     if (bump > 0) != mark {
-        return Err(Exit::bad_args("--mark-compacted required if --revision-bump > 0"));
+        return Err(Exit::bad_args(
+            "--mark-compacted required if --revision-bump > 0",
+        ));
     }
     let name = flags.text("name");
     let cluster = cluster::found(
@@ -106,14 +137,21 @@ fn plan(invocation: &Invocation<'_>) -> Result<Plan, Exit> {
         "" => PathBuf::from(format!("{name}.etcd")),
         dir => PathBuf::from(dir),
     };
-    if data_dir.exists() && fs::read_dir(&data_dir).map_or(true, |mut entries| entries.next().is_some()) {
+    if data_dir.exists()
+        && fs::read_dir(&data_dir).map_or(true, |mut entries| entries.next().is_some())
+    {
         let dir = quote(data_dir.display().to_string().as_bytes());
-        return Err(Exit::error(format!("data-dir {dir} not empty or could not be read")));
+        return Err(Exit::error(format!(
+            "data-dir {dir} not empty or could not be read"
+        )));
     }
     let wal_dir = match flags.text("wal-dir") {
         "" => data_dir.join("member/wal"),
         dir if Path::new(dir).exists() => {
-            return Err(Exit::error(format!("wal-dir {} exists", quote(dir.as_bytes()))));
+            return Err(Exit::error(format!(
+                "wal-dir {} exists",
+                quote(dir.as_bytes())
+            )));
         }
         dir => PathBuf::from(dir),
     };
@@ -129,7 +167,10 @@ fn plan(invocation: &Invocation<'_>) -> Result<Plan, Exit> {
 }
 
 fn create_dir(path: &Path) -> Result<(), Exit> {
-    let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let created = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path);
     created.map_err(|error| Exit::error(io_text("mkdir", path, &error)))
 }
 
@@ -140,22 +181,36 @@ fn copy_database(plan: &Plan) -> Result<(), Exit> {
     let mut file = File::open(source).map_err(failed("open"))?;
     let len = file.metadata().map_err(failed("stat"))?.len();
     if len < CHECKSUM_BYTES {
-        return Err(Exit::error(format!("seek {}: invalid argument", source.display())));
+        return Err(Exit::error(format!(
+            "seek {}: invalid argument",
+            source.display()
+        )));
     }
     let has_checksum = len % PAGE_BYTES == CHECKSUM_BYTES;
-    let database_bytes = if has_checksum { len - CHECKSUM_BYTES } else { len };
+    let database_bytes = if has_checksum {
+        len - CHECKSUM_BYTES
+    } else {
+        len
+    };
     let actual = copy(&mut file, database_bytes, &plan.snap_dir.join("db"))?;
     if plan.skip_hash_check {
         return Ok(());
     }
     if !has_checksum {
-        return Err(Exit::error("snapshot missing hash but --skip-hash-check=false"));
+        return Err(Exit::error(
+            "snapshot missing hash but --skip-hash-check=false",
+        ));
     }
     let mut expected = [0; CHECKSUM_BYTES as usize];
-    file.seek(SeekFrom::Start(database_bytes)).map_err(failed("seek"))?;
+    file.seek(SeekFrom::Start(database_bytes))
+        .map_err(failed("seek"))?;
     file.read_exact(&mut expected).map_err(failed("read"))?;
     if expected != actual {
-        return Err(Exit::error(format!("expected sha256 {}, got {}", listed(&expected), listed(&actual))));
+        return Err(Exit::error(format!(
+            "expected sha256 {}, got {}",
+            listed(&expected),
+            listed(&actual)
+        )));
     }
     Ok(())
 }
@@ -163,8 +218,13 @@ fn copy_database(plan: &Plan) -> Result<(), Exit> {
 /// Copies so many bytes into a new file; returns their SHA-256.
 fn copy(source: &mut File, bytes: u64, target: &Path) -> Result<[u8; 32], Exit> {
     let failed = |error| Exit::error(io_text("write", target, &error));
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(target).map_err(failed)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(target)
+        .map_err(failed)?;
     let mut hash = Sha256::new();
     let mut limited = source.take(bytes);
     let mut buffer = vec![0; 1 << 20];
@@ -190,10 +250,15 @@ fn listed(bytes: &[u8]) -> String {
 fn rewrite_database(plan: &Plan) -> Result<(), Exit> {
     let failed = |error: &_| Exit::error(database_text(error));
     let path = plan.snap_dir.join("db");
-    let backend = Backend::open(disk(), &path, options(Access::Existing)).map_err(|error| failed(&error))?;
+    let backend =
+        Backend::open(disk(), &path, options(Access::Existing)).map_err(|error| failed(&error))?;
     let reader = backend.reader();
     let mut batch = WriteBatch::default();
-    log::console_line("info", "Trimming membership information from the backend...", &[]);
+    log::console_line(
+        "info",
+        "Trimming membership information from the backend...",
+        &[],
+    );
     for bucket in [Bucket::Members, Bucket::MembersRemoved] {
         for entry in reader.range(bucket, b"", None) {
             let (key, _) = entry.map_err(|error| failed(&error))?;
@@ -202,8 +267,15 @@ fn rewrite_database(plan: &Plan) -> Result<(), Exit> {
     }
     for member in &plan.cluster.members {
         let key = format!("{:x}", member.id);
-        batch.put(Bucket::Members, key.as_bytes(), member.to_json().into_bytes().into());
-        let fields = [("added-peer-id", key.clone()), ("added-peer-peer-urls", member.peer_urls.join(","))];
+        batch.put(
+            Bucket::Members,
+            key.as_bytes(),
+            member.to_json().into_bytes().into(),
+        );
+        let fields = [
+            ("added-peer-id", key.clone()),
+            ("added-peer-peer-urls", member.peer_urls.join(",")),
+        ];
         log::console_line("info", "added member", &fields);
     }
     if plan.bump > 0 {
@@ -211,7 +283,11 @@ fn rewrite_database(plan: &Plan) -> Result<(), Exit> {
         bump_revision(latest, plan.bump, &mut batch)?;
     }
     let index = plan.cluster.members.len() as u64;
-    batch.put(Bucket::Meta, b"consistent_index", index.to_be_bytes()[..].into());
+    batch.put(
+        Bucket::Meta,
+        b"consistent_index",
+        index.to_be_bytes()[..].into(),
+    );
     batch.put(Bucket::Meta, b"term", TERM.to_be_bytes()[..].into());
     drop(reader);
     backend.write(batch);
@@ -241,7 +317,11 @@ fn bump_revision(latest: i64, bump: u64, batch: &mut WriteBatch) -> Result<(), E
         ("new-latest-revision", raised.to_string()),
     ];
     log::console_line("info", "bumping latest revision", &fields);
-    log::console_line("info", "marking revision compacted", &[("revision", raised.to_string())]);
+    log::console_line(
+        "info",
+        "marking revision compacted",
+        &[("revision", raised.to_string())],
+    );
     let key = Revision::start_of(raised).to_key();
     batch.put(Bucket::Key, &key, Vec::new().into());
     batch.put(Bucket::Meta, b"scheduledCompactRev", key[..].into());
@@ -251,20 +331,39 @@ fn bump_revision(latest: i64, bump: u64, batch: &mut WriteBatch) -> Result<(), E
 /// Writes the log and the snapshot at its end.
 fn write_log(plan: &Plan) -> Result<(), Exit> {
     let cluster = &plan.cluster;
-    if let Some(above) = plan.wal_dir.parent().filter(|above| !above.as_os_str().is_empty()) {
+    if let Some(above) = plan
+        .wal_dir
+        .parent()
+        .filter(|above| !above.as_os_str().is_empty())
+    {
         create_dir(above)?;
     }
-    let metadata = Metadata { node_id: Some(cluster.own_id), cluster_id: Some(cluster.id) };
-    let mut log = wal::Wal::create(disk(), &plan.wal_dir, &metadata, wal::Options::default()).map_err(Exit::error)?;
-    let entries: Vec<Entry> = (1..).zip(&cluster.members).map(|(index, member)| add_member(index, member)).collect();
+    let metadata = Metadata {
+        node_id: Some(cluster.own_id),
+        cluster_id: Some(cluster.id),
+    };
+    let mut log = wal::Wal::create(disk(), &plan.wal_dir, &metadata, wal::Options::default())
+        .map_err(Exit::error)?;
+    let entries: Vec<Entry> = (1..)
+        .zip(&cluster.members)
+        .map(|(index, member)| add_member(index, member))
+        .collect();
     let index = entries.len() as u64;
     let vote = cluster.members.first().map(|member| member.id);
-    let hard_state = HardState { term: Some(TERM), vote, commit: Some(index) };
-    log.append(Some(&hard_state), &entries).map_err(Exit::error)?;
+    let hard_state = HardState {
+        term: Some(TERM),
+        vote,
+        commit: Some(index),
+    };
+    log.append(Some(&hard_state), &entries)
+        .map_err(Exit::error)?;
     log.sync().map_err(Exit::error)?;
 
     let voters = cluster.members.iter().map(|member| member.id).collect();
-    let conf_state = ConfState { voters, ..ConfState::default() };
+    let conf_state = ConfState {
+        voters,
+        ..ConfState::default()
+    };
     let snapshot = Snapshot {
         data: Some(membership_document(cluster).into()),
         metadata: Some(SnapshotMetadata {
@@ -274,7 +373,11 @@ fn write_log(plan: &Plan) -> Result<(), Exit> {
         }),
     };
     snap::write(disk().as_ref(), &plan.snap_dir, &snapshot).map_err(Exit::error)?;
-    let mark = walpb::Snapshot { index: Some(index), term: Some(TERM), conf_state: Some(conf_state) };
+    let mark = walpb::Snapshot {
+        index: Some(index),
+        term: Some(TERM),
+        conf_state: Some(conf_state),
+    };
     log.save_snapshot(&mark).map_err(Exit::error)?;
     log.close().map_err(Exit::error)
 }
@@ -301,5 +404,9 @@ fn membership_document(cluster: &Cluster) -> Vec<u8> {
         peer_urls: member.peer_urls.clone(),
         ..snap::Member::default()
     });
-    snap::Membership { members: members.collect(), ..snap::Membership::default() }.to_document()
+    snap::Membership {
+        members: members.collect(),
+        ..snap::Membership::default()
+    }
+    .to_document()
 }

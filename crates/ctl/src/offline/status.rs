@@ -39,7 +39,9 @@ struct Status {
 fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let texts = invocation.texts();
     let [path] = texts.as_slice() else {
-        return Err(Exit::bad_args("snapshot status requires exactly one argument"));
+        return Err(Exit::bad_args(
+            "snapshot status requires exactly one argument",
+        ));
     };
     let path = PathBuf::from(path);
     check_exists(&path)?;
@@ -47,13 +49,49 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let number = |number: u64| Raw::Number(i64::try_from(number).unwrap_or(i64::MAX));
     let keys = status.keys.len() as u64;
     let columns = [
-        ("HASH", "Hash", "hash", format!("{:x}", status.hash), number(status.hash.into())),
-        ("REVISION", "Revision", "revision", status.revision.to_string(), Raw::Number(status.revision)),
-        ("TOTAL KEYS", "Keys", "totalKey", keys.to_string(), number(keys)),
-        ("TOTAL SIZE", "Size", "totalSize", humanise(status.bytes), number(status.bytes)),
-        ("VERSION", "Version", "version", status.version.clone(), Raw::Text(status.version)),
+        (
+            "HASH",
+            "Hash",
+            "hash",
+            format!("{:x}", status.hash),
+            number(status.hash.into()),
+        ),
+        (
+            "REVISION",
+            "Revision",
+            "revision",
+            status.revision.to_string(),
+            Raw::Number(status.revision),
+        ),
+        (
+            "TOTAL KEYS",
+            "Keys",
+            "totalKey",
+            keys.to_string(),
+            number(keys),
+        ),
+        (
+            "TOTAL SIZE",
+            "Size",
+            "totalSize",
+            humanise(status.bytes),
+            number(status.bytes),
+        ),
+        (
+            "VERSION",
+            "Version",
+            "version",
+            status.version.clone(),
+            Raw::Text(status.version),
+        ),
     ]
-    .map(|(heading, field, name, shown, raw)| Column { heading, field, name, shown, raw });
+    .map(|(heading, field, name, shown, raw)| Column {
+        heading,
+        field,
+        name,
+        shown,
+        raw,
+    });
     format::print(invocation.flags.text("write-out"), &columns)
 }
 
@@ -62,13 +100,22 @@ fn read(path: &Path) -> Result<Status, Exit> {
     let db = open_locked(None, || Db::open(disk(), path, options(Access::ReadOnly)));
     let db = db.map_err(|error| Exit::error(database_text(&error)))?;
     let view = db.read();
-    let damages = view.check().map_err(|error| Exit::error(database_text(&error)))?;
+    let damages = view
+        .check()
+        .map_err(|error| Exit::error(database_text(&error)))?;
     if !damages.is_empty() {
         let lines: Vec<String> = damages.iter().map(ToString::to_string).collect();
-        let head = format!("snapshot file integrity check failed. {} errors found.", damages.len());
+        let head = format!(
+            "snapshot file integrity check failed. {} errors found.",
+            damages.len()
+        );
         return Err(Exit::error(format!("{head}\n{}", lines.join("\n"))));
     }
-    let mut status = Status { bytes: view.size_bytes(), version: storage_version(&view)?, ..Status::default() };
+    let mut status = Status {
+        bytes: view.size_bytes(),
+        version: storage_version(&view)?,
+        ..Status::default()
+    };
     for bucket in view.buckets() {
         status.hash = crc32c_append(status.hash, bucket);
         for entry in view.range(bucket, b"", None) {
@@ -85,7 +132,9 @@ fn read(path: &Path) -> Result<Status, Exit> {
 fn storage_version(view: &ReadTx) -> Result<String, Exit> {
     let version = view.get(Bucket::Meta.name(), b"storageVersion");
     let version = version.map_err(|error| Exit::error(database_text(&error)))?;
-    Ok(version.map(|entry| String::from_utf8_lossy(entry.value()).into_owned()).unwrap_or_default())
+    Ok(version
+        .map(|entry| String::from_utf8_lossy(entry.value()).into_owned())
+        .unwrap_or_default())
 }
 
 impl Status {
