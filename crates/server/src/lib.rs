@@ -1,3 +1,5 @@
 //! The etcd server.
 
+pub mod config;
+pub mod log;
 pub mod metrics;
