@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::Config;
+use super::literal::parse_bool;
 use super::table::{self, Effect, Flag, Verdict};
-use super::value::{NodeError, parse_bool};
+use super::value::NodeError;
 use super::verify::VerifyError;
 use super::yaml::Node;
 use crate::log::{self, Record};

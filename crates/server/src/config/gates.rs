@@ -157,7 +157,7 @@ impl FeatureGates {
                 .split_once('=')
                 .ok_or_else(|| format!("missing bool value for {}", item.trim()))?;
             let (name, value) = (name.trim(), value.trim());
-            let on = super::value::parse_bool(value).ok_or_else(|| {
+            let on = super::literal::parse_bool(value).ok_or_else(|| {
                 format!("invalid value of {name}={value}, err: strconv.ParseBool: parsing {value:?}: invalid syntax")
             })?;
             named.insert(name, on);

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::gates::Gate;
 use super::identity::InitialCluster;
+use super::literal::parse_duration;
 use super::url::Url;
-use super::value::parse_duration;
 use super::verify::VerifyError;
 use super::{Config, member_dir, version};
 use crate::log::{GoDuration, Record};

@@ -398,6 +398,13 @@ fn json_web_tokens(config: &Config) -> Option<&'static str> {
         .then_some("JSON web tokens")
 }
 
+fn journal(config: &Config) -> Option<&'static str> {
+    config
+        .log_outputs
+        .contains("systemd/journal")
+        .then_some("logging to the systemd journal")
+}
+
 use Group::{Auth, Clustering, Features, Logging, Member, Monitoring, Security, Tracing, Unsafe};
 use Section::{
     ClientSecurity, Discovery, DiscoveryAuth, DiscoveryClient, DiscoverySecure, PeerSecurity,
@@ -926,10 +933,3 @@ pub static FLAGS: &[Flag] = &[
     flag(Group::Older, "config-file", "", |c| &mut c.config_file, "").not_in_file(),
     flag(Group::Older, "version", "false", |c| &mut c.version, "").not_in_file(),
 ];
-
-fn journal(config: &Config) -> Option<&'static str> {
-    config
-        .log_outputs
-        .contains("systemd/journal")
-        .then_some("logging to the systemd journal")
-}

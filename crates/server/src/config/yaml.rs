@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 
-use super::value::parse_integer;
+use super::literal::parse_integer;
 
 /// Deeper nesting than this is no configuration.
 const DEPTH_MAX: usize = 32;
