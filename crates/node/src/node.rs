@@ -41,11 +41,15 @@ pub struct Config {
     pub seed: u64,
 }
 
-/// What the log held when the member started.
+/// What log and machine held when the member started.
 #[derive(Clone, Debug, Default)]
 pub struct Recovered {
-    /// The snapshot that the log starts behind.
-    pub snapshot: SnapshotPoint,
+    /// Index and term that the log starts behind.
+    pub snapshot: (u64, u64),
+    /// The newest entry that the machine has applied; not below the snapshot.
+    pub applied: u64,
+    /// The configuration as of `applied`.
+    pub conf_state: raftpb::ConfState,
     /// Term, vote and commit index.
     pub hard_state: raftpb::HardState,
     /// All entries behind the snapshot, committed or not.
@@ -232,24 +236,19 @@ impl Node {
     /// # Panics
     /// When the log contradicts itself, which the log's reader has ruled out.
     pub fn new(config: Config, recovered: Recovered, now: Duration) -> Node {
-        let SnapshotPoint {
-            index,
-            term,
-            conf_state,
-        } = recovered.snapshot;
-        let store = LogStore::new(
-            index,
-            term,
-            hard_state_to_raft(&recovered.hard_state),
-            conf_state_to_raft(&conf_state),
-            recovered.entries.iter().map(entry_to_raft).collect(),
-        );
+        let (index, term) = recovered.snapshot;
+        let mut hard_state = hard_state_to_raft(&recovered.hard_state);
+        // What was applied was committed, although the last note of it may not have reached the disk.
+        hard_state.commit = hard_state.commit.max(recovered.applied);
+        let entries = recovered.entries.iter().map(entry_to_raft).collect();
+        let conf_state = conf_state_to_raft(&recovered.conf_state);
+        let store = LogStore::new(index, term, hard_state, conf_state, entries);
         let election_ticks = config.election_ticks as usize;
         let raft_config = RaftConfig {
             id: config.id,
             election_tick: election_ticks,
             heartbeat_tick: 1,
-            applied: index,
+            applied: recovered.applied,
             max_size_per_msg: 512 << 10,
             max_inflight_msgs: 512,
             check_quorum: true,
@@ -273,12 +272,13 @@ impl Node {
             },
             now,
             next_tick: now + config.tick,
-            applied: index,
+            applied: recovered.applied,
             snapshot_index: index,
             random: config.seed | 1,
             drawn_for: None,
             config,
         };
+        node.campaign_if_alone();
         node.draw_election_timeout();
         node
     }

@@ -54,8 +54,15 @@ impl Driver {
             .filter(|entry| entry.index() > snapshot.index)
             .cloned()
             .collect();
+        let SnapshotPoint {
+            index,
+            term,
+            conf_state,
+        } = snapshot;
         let recovered = Recovered {
-            snapshot,
+            snapshot: (index, term),
+            applied: index,
+            conf_state,
             hard_state,
             entries,
         };

@@ -7,4 +7,7 @@
 //! - [`snap`]: etcd's `.snap` files.
 
 pub mod backend;
+pub mod bolt;
 pub mod disk;
+pub mod snap;
+pub mod wal;

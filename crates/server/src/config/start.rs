@@ -241,7 +241,7 @@ impl Config {
         };
         log_record!(
             Info, None, "starting an etcd server";
-            "etcd-version" => version::VERSION,
+            "etcd-version" => crate::VERSION,
             "git-sha" => version::GIT_SHA,
             "go-version" => version::GO_VERSION,
             "go-os" => version::GO_OS,

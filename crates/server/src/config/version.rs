@@ -1,8 +1,5 @@
 //! What `--version` prints. Scripts look for the labels, Go's among them.
 
-/// The version of etcd that this server is.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
 /// The commit that the build was told, if any.
 pub const GIT_SHA: &str = match option_env!("RETCD_GIT_SHA") {
     Some(sha) => sha,
@@ -28,7 +25,8 @@ pub fn go_arch() -> &'static str {
 /// The four lines.
 pub fn text() -> String {
     format!(
-        "etcd Version: {VERSION}\nGit SHA: {GIT_SHA}\nGo Version: {GO_VERSION}\nGo OS/Arch: {GO_OS}/{}\n",
+        "etcd Version: {}\nGit SHA: {GIT_SHA}\nGo Version: {GO_VERSION}\nGo OS/Arch: {GO_OS}/{}\n",
+        crate::VERSION,
         go_arch()
     )
 }

@@ -6,53 +6,28 @@
 use std::borrow::Cow;
 
 use http::HeaderValue;
+pub use tonic::Code;
 
-/// A gRPC status code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(i32)]
-#[allow(missing_docs)] // gRPC's own names
-pub enum Code {
-    Ok = 0,
-    Canceled = 1,
-    Unknown = 2,
-    InvalidArgument = 3,
-    DeadlineExceeded = 4,
-    NotFound = 5,
-    AlreadyExists = 6,
-    PermissionDenied = 7,
-    ResourceExhausted = 8,
-    FailedPrecondition = 9,
-    Aborted = 10,
-    OutOfRange = 11,
-    Unimplemented = 12,
-    Internal = 13,
-    Unavailable = 14,
-    DataLoss = 15,
-    Unauthenticated = 16,
-}
-
-impl Code {
-    /// The code's name as Go prints it, which metrics and cancel reasons show.
-    pub fn name(self) -> &'static str {
-        match self {
-            Code::Ok => "OK",
-            Code::Canceled => "Canceled",
-            Code::Unknown => "Unknown",
-            Code::InvalidArgument => "InvalidArgument",
-            Code::DeadlineExceeded => "DeadlineExceeded",
-            Code::NotFound => "NotFound",
-            Code::AlreadyExists => "AlreadyExists",
-            Code::PermissionDenied => "PermissionDenied",
-            Code::ResourceExhausted => "ResourceExhausted",
-            Code::FailedPrecondition => "FailedPrecondition",
-            Code::Aborted => "Aborted",
-            Code::OutOfRange => "OutOfRange",
-            Code::Unimplemented => "Unimplemented",
-            Code::Internal => "Internal",
-            Code::Unavailable => "Unavailable",
-            Code::DataLoss => "DataLoss",
-            Code::Unauthenticated => "Unauthenticated",
-        }
+/// The code's name as Go prints it, which cancel reasons show.
+fn go_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "Canceled",
+        Code::Unknown => "Unknown",
+        Code::InvalidArgument => "InvalidArgument",
+        Code::DeadlineExceeded => "DeadlineExceeded",
+        Code::NotFound => "NotFound",
+        Code::AlreadyExists => "AlreadyExists",
+        Code::PermissionDenied => "PermissionDenied",
+        Code::ResourceExhausted => "ResourceExhausted",
+        Code::FailedPrecondition => "FailedPrecondition",
+        Code::Aborted => "Aborted",
+        Code::OutOfRange => "OutOfRange",
+        Code::Unimplemented => "Unimplemented",
+        Code::Internal => "Internal",
+        Code::Unavailable => "Unavailable",
+        Code::DataLoss => "DataLoss",
+        Code::Unauthenticated => "Unauthenticated",
     }
 }
 
@@ -98,9 +73,18 @@ pub const LEASE_EXISTS: Status = status(Code::FailedPrecondition, "etcdserver: l
 /// The time to live is above the maximum.
 pub const LEASE_TTL_TOO_LARGE: Status = status(Code::OutOfRange, "etcdserver: too large lease TTL");
 /// The client ended its watch stream.
-pub const WATCH_CANCELED: Status = status(Code::Canceled, "etcdserver: watch canceled");
+pub const WATCH_CANCELED: Status = status(Code::Cancelled, "etcdserver: watch canceled");
 /// No such member.
 pub const MEMBER_NOT_FOUND: Status = status(Code::NotFound, "etcdserver: member not found");
+/// The member id is taken.
+pub const MEMBER_EXISTS: Status = status(Code::FailedPrecondition, "etcdserver: member ID already exist");
+/// The peer URL is taken.
+pub const PEER_URL_EXISTS: Status = status(Code::FailedPrecondition, "etcdserver: Peer URLs already exists");
+/// The cluster has as many learners as it may have.
+pub const TOO_MANY_LEARNERS: Status =
+    status(Code::FailedPrecondition, "etcdserver: too many learner members in cluster");
+/// The member votes already.
+pub const MEMBER_NOT_LEARNER: Status = status(Code::FailedPrecondition, "etcdserver: can only promote a learner member");
 /// The request does not fit into a log entry.
 pub const REQUEST_TOO_LARGE: Status = status(Code::InvalidArgument, "etcdserver: request is too large");
 /// The member is behind; `ResourceExhausted` in etcd's table, yet `Unknown` on etcd's wire.
@@ -121,6 +105,12 @@ pub const TIMEOUT: Status = status(Code::Unavailable, "etcdserver: request timed
 pub const CORRUPT: Status = status(Code::DataLoss, "etcdserver: corrupt cluster");
 /// Authentication is off.
 pub const AUTH_NOT_ENABLED: Status = status(Code::FailedPrecondition, "etcdserver: authentication is not enabled");
+/// A downgrade's target is no `major.minor`.
+pub const WRONG_DOWNGRADE_FORMAT: Status =
+    status(Code::InvalidArgument, "etcdserver: wrong downgrade target version format");
+/// A downgrade's target is not one minor version below the cluster's.
+pub const INVALID_DOWNGRADE_TARGET: Status =
+    status(Code::InvalidArgument, "etcdserver: invalid downgrade target version");
 /// A downgrade's action is none of the known ones.
 pub const UNKNOWN_METHOD: Status = status(Code::Unknown, "etcdserver: unknown method");
 /// The client's deadline passed.
@@ -139,7 +129,7 @@ impl Status {
 
     /// The text that Go shows for this status, as it stands in cancel reasons.
     pub fn go_text(&self) -> String {
-        format!("rpc error: code = {} desc = {}", self.code.name(), self.message)
+        format!("rpc error: code = {} desc = {}", go_name(self.code), self.message)
     }
 
     /// The value of the `grpc-message` header: percent-encoded outside of printable ASCII.

@@ -168,12 +168,10 @@ impl GoDuration {
     pub const fn from_millis(millis: i64) -> GoDuration {
         GoDuration(millis * 1_000_000)
     }
-}
 
-/// Negative spans become zero.
-impl From<GoDuration> for Duration {
-    fn from(span: GoDuration) -> Self {
-        Duration::from_nanos(u64::try_from(span.0).unwrap_or(0))
+    /// The span as the standard library's type; negative spans are zero.
+    pub fn std(self) -> Duration {
+        Duration::from_nanos(u64::try_from(self.0).unwrap_or(0))
     }
 }
 

@@ -10,29 +10,33 @@
 //! one process. A number lives in one place: what is counted here has a handle, what another room
 //! owns is a field of [`Sample`].
 //!
+//! Many names end in `_total` although they are gauges: etcd exports them so, and a scraper that
+//! knows them as gauges must go on doing so.
+//!
 //! Deliberately absent: Go's runtime (`go_*`), and the families of peers (`etcd_network_peer_*`,
 //! `etcd_network_snapshot_*`) until there are peers.
 
 mod family;
 mod grpc;
+mod method;
 mod operation;
 mod process;
-mod rooms;
 mod sample;
+mod server;
+mod store;
 mod text;
 
 use prometheus::Registry;
 
 use family::{Families, Page};
 
-pub use grpc::{Call, CallKind, Grpc, Method};
+pub use grpc::{Call, Grpc};
+pub use method::{CallKind, Method};
 pub use operation::{Operation, OperationLatency, OutcomeLatency};
 pub use process::{Process, file_descriptor_limit};
-pub use rooms::{
-    Backend, ClientRequests, Compaction, Health, Lease, Mvcc, Network, RequestKind, Scrape, Server,
-    Snap, V2, Wal, Watch,
-};
 pub use sample::{Feature, RaisedAlarm, Sample};
+pub use server::{ClientRequests, Health, Network, RequestKind, Scrape, Server, V2};
+pub use store::{Backend, Compaction, Lease, Mvcc, Snap, Wal, Watch};
 pub use text::CONTENT_TYPE;
 
 /// `--metrics`: how much is measured.
@@ -79,7 +83,7 @@ impl Metrics {
     pub fn new(detail: Detail) -> Metrics {
         let registry = Registry::new();
         let families = Families(&registry);
-        rooms::register_proxy(&families);
+        server::register_proxy(&families);
         Metrics {
             server: Server::new(&families),
             network: Network::new(&families),

@@ -14,7 +14,7 @@ use std::fmt::Write;
 
 use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 
-/// The content type of [`encode`]'s text.
+/// The content type of [`Metrics::page`](super::Metrics::page).
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
 
 /// Writes the families in the given order.

@@ -18,6 +18,11 @@ impl Clock {
     pub fn now(&self) -> Duration {
         self.start.elapsed()
     }
+
+    /// The same, as the machine takes it.
+    pub fn time(&self) -> retcd_state::Time {
+        retcd_state::Time::new(self.now())
+    }
 }
 
 /// Milliseconds since 1970.

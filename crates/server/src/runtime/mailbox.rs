@@ -3,9 +3,11 @@
 //! Each connection thread has one mailbox. A batch of replies is one letter per thread, so that a
 //! batch costs one wake-up however many clients it answers.
 
+use std::sync::Arc;
+
 use retcd_node::RejectReason;
 use retcd_state::machine::{ApplyError, Reply};
-use retcd_state::watch::StreamId;
+use retcd_state::watch::RevisionEvents;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::ids::thread_of;
@@ -23,8 +25,8 @@ pub enum Mail {
     ReadsReady(Vec<u64>),
     /// These reads cannot be answered.
     ReadsRejected(Vec<u64>, RejectReason),
-    /// These watch streams have something to send.
-    Streams(Vec<StreamId>),
+    /// These revisions were written; the thread's watchers hear of them.
+    Published(Arc<[Arc<RevisionEvents>]>),
 }
 
 /// The mailboxes of all connection threads.
@@ -47,6 +49,17 @@ impl Mailboxes {
     pub fn send(&self, thread: usize, mail: Mail) {
         if let Some(mailbox) = self.0.get(thread) {
             let _ = mailbox.send(mail);
+        }
+    }
+
+    /// Tells all threads of new revisions.
+    pub fn publish(&self, changes: Vec<Arc<RevisionEvents>>) {
+        if changes.is_empty() {
+            return;
+        }
+        let changes: Arc<[Arc<RevisionEvents>]> = changes.into();
+        for thread in 0..self.0.len() {
+            self.send(thread, Mail::Published(Arc::clone(&changes)));
         }
     }
 

@@ -2,86 +2,80 @@
 //!
 //! A write is visible to readers as soon as [`Backend::write`] returns and durable after the next
 //! [`Backend::commit`]; the write-ahead log is what makes it safe in between.
+//!
+//! ```text
+//!   write ──▶ pending layer          readers look from the top down;
+//!             committing layer       commit moves the pending layer down one step,
+//!             file (bolt)            and into the file as one transaction
+//! ```
+//! Invariants: a batch is in the file as a whole or not at all; nobody waits for the disk but
+//! who commits, takes a snapshot or defragments; a reader sees the same pairs as long as it lives.
+//!
+//! Lock order: the state of the backend, then a layer's. Neither is held while the disk is used, but for
+//! the committing layer's, which nobody writes to any more.
 
-use std::collections::BTreeMap;
+mod bucket;
+mod key;
+mod layer;
+mod reader;
+
+#[cfg(test)]
+mod tests;
+
+use std::mem;
+use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+
+use crate::bolt::{BoltError, CommitStats, Db, DefragStats, FileCopy, Options, ReadTx, Run};
+use crate::disk::{Disk, MemDisk};
+use layer::Layer;
+
+pub use bucket::Bucket;
+pub use key::Key;
+pub use reader::{Reader, Scan};
 
 /// A stored value, shared by everyone who holds it.
 pub type Value = Arc<[u8]>;
 
-/// A bucket of etcd's database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Bucket {
-    /// Active alarms.
-    Alarm,
-    /// Whether authentication is on, and its revision.
-    Auth,
-    /// Roles by name.
-    AuthRoles,
-    /// Users by name.
-    AuthUsers,
-    /// The cluster's version and downgrade job.
-    Cluster,
-    /// Revisions of keys.
-    Key,
-    /// Leases by id.
-    Lease,
-    /// Members by id.
-    Members,
-    /// Ids of removed members.
-    MembersRemoved,
-    /// Applied index, term, compaction, schema version.
-    Meta,
-}
+/// What can go wrong below the buckets.
+pub type BackendError = BoltError;
 
-impl Bucket {
-    /// All buckets in the order of their names, which is the order in the file.
-    pub const ALL: [Bucket; 10] = [
-        Bucket::Alarm,
-        Bucket::Auth,
-        Bucket::AuthRoles,
-        Bucket::AuthUsers,
-        Bucket::Cluster,
-        Bucket::Key,
-        Bucket::Lease,
-        Bucket::Members,
-        Bucket::MembersRemoved,
-        Bucket::Meta,
-    ];
-
-    /// The bucket's name in the file.
-    pub fn name(self) -> &'static [u8] {
-        match self {
-            Bucket::Alarm => b"alarm",
-            Bucket::Auth => b"auth",
-            Bucket::AuthRoles => b"authRoles",
-            Bucket::AuthUsers => b"authUsers",
-            Bucket::Cluster => b"cluster",
-            Bucket::Key => b"key",
-            Bucket::Lease => b"lease",
-            Bucket::Members => b"members",
-            Bucket::MembersRemoved => b"members_removed",
-            Bucket::Meta => b"meta",
-        }
-    }
-}
+/// The longest key that a bucket can hold, in bytes.
+pub const KEY_BYTES_MAX: usize = 32768;
 
 /// Changes that become visible, and later durable, together.
 #[derive(Debug, Default)]
 pub struct WriteBatch {
-    changes: Vec<(Bucket, Box<[u8]>, Option<Value>)>,
+    changes: Vec<(Bucket, Key, Option<Value>)>,
 }
 
 impl WriteBatch {
     /// Sets `key` in `bucket`.
+    ///
+    /// # Panics
+    /// If the key is empty or longer than [`KEY_BYTES_MAX`]: the file cannot hold it, and whoever accepted it should
+    /// have known.
     pub fn put(&mut self, bucket: Bucket, key: &[u8], value: Value) {
+        let len = key.len();
+        assert!(
+            (1..=KEY_BYTES_MAX).contains(&len),
+            "a key of {len} bytes, not 1 to {KEY_BYTES_MAX}"
+        );
         self.changes.push((bucket, key.into(), Some(value)));
     }
 
     /// Deletes `key` from `bucket`; an absent key is not an error.
+    ///
+    /// # Panics
+    /// As [`WriteBatch::put`].
     pub fn delete(&mut self, bucket: Bucket, key: &[u8]) {
+        let len = key.len();
+        assert!(
+            (1..=KEY_BYTES_MAX).contains(&len),
+            "a key of {len} bytes, not 1 to {KEY_BYTES_MAX}"
+        );
         self.changes.push((bucket, key.into(), None));
     }
 
@@ -89,70 +83,191 @@ impl WriteBatch {
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
-}
 
-/// What can go wrong below the buckets.
-#[derive(Debug, thiserror::Error)]
-pub enum BackendError {
-    /// The disk failed.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
+    /// The number of changes.
+    pub fn len(&self) -> usize {
+        self.changes.len()
+    }
 }
-
-type Buckets = BTreeMap<(Bucket, Box<[u8]>), Value>;
 
 /// A handle on the database; clones share it.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Backend {
-    shared: Arc<RwLock<Arc<Buckets>>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    db: Db,
+    state: RwLock<State>,
+    /// Held by the one commit.
+    commit: Mutex<()>,
+}
+
+struct State {
+    pending: Arc<Layer>,
+    /// What a commit is bringing to the file, or failed to.
+    committing: Option<Arc<Layer>>,
+    committed: ReadTx,
+}
+
+impl Default for Backend {
+    /// An empty database on a disk in memory.
+    fn default() -> Backend {
+        let disk = Arc::new(MemDisk::new());
+        Backend::open(disk, Path::new("/db"), Options::default())
+            .expect("an empty disk in memory does not fail")
+    }
 }
 
 impl Backend {
+    /// Opens the database at `path`, whose directory must exist. Buckets that are missing are created, unless the file
+    /// is opened to be read.
+    ///
+    /// # Errors
+    /// [`BoltError::Locked`] while another process has the file: whether to wait is the caller's choice.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        options: Options,
+    ) -> Result<Backend, BackendError> {
+        let db = Db::open(disk, path, options)?;
+        if options.access != crate::bolt::Access::ReadOnly {
+            create_buckets(&db)?;
+        }
+        let state = State {
+            pending: Arc::default(),
+            committing: None,
+            committed: db.read(),
+        };
+        let shared = Shared {
+            db,
+            state: RwLock::new(state),
+            commit: Mutex::new(()),
+        };
+        Ok(Backend {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Whether [`Backend::open`] has created the file.
+    pub fn created(&self) -> bool {
+        self.shared.db.created()
+    }
+
     /// Makes `batch` visible to every reader that is opened from now on.
     pub fn write(&self, batch: WriteBatch) {
-        let mut shared = self.shared.write();
-        let buckets = Arc::make_mut(&mut shared);
-        for (bucket, key, value) in batch.changes {
-            match value {
-                Some(value) => buckets.insert((bucket, key), value),
-                None => buckets.remove(&(bucket, key)),
-            };
-        }
+        // The lock keeps a commit from taking the layer away in the middle of the batch.
+        self.shared.state.read().pending.write(batch);
     }
 
     /// A consistent view of everything written so far; later writes do not show in it.
     pub fn reader(&self) -> Reader {
-        Reader {
-            buckets: Arc::clone(&self.shared.read()),
+        let state = self.shared.state.read();
+        Reader::new(&state.pending, state.committing.as_ref(), &state.committed)
+    }
+
+    /// The number of changes that the next commit will bring to the file.
+    pub fn pending_changes(&self) -> usize {
+        self.shared.state.read().pending.changes()
+    }
+
+    /// Makes everything durable that was written before the call. Writes and reads go on meanwhile. With
+    /// nothing to do it returns at once, with zeros.
+    ///
+    /// # Errors
+    /// After an error every later commit fails; what was written stays visible.
+    pub fn commit(&self) -> Result<CommitStats, BackendError> {
+        let _only_one = self.shared.commit.lock();
+        let Some(layer) = self.commit_take()? else {
+            return Ok(CommitStats::default());
+        };
+        let stats = layer.with_runs(|runs| self.shared.db.commit(runs))?;
+        let mut state = self.shared.state.write();
+        let done = state.committing.take();
+        let before = mem::replace(&mut state.committed, self.shared.db.read());
+        drop(state);
+        // Freeing a large layer takes a while: not under the lock.
+        drop((done, before));
+        Ok(stats)
+    }
+
+    /// Takes what is pending off the writers' hands.
+    fn commit_take(&self) -> Result<Option<Arc<Layer>>, BackendError> {
+        let mut state = self.shared.state.write();
+        if state.committing.is_some() {
+            return Err(BoltError::Poisoned);
         }
+        if state.pending.changes() == 0 {
+            return Ok(None);
+        }
+        let layer = mem::take(&mut state.pending);
+        state.committing = Some(Arc::clone(&layer));
+        Ok(Some(layer))
+    }
+
+    /// Commits, then gives the whole file as a stream of a known length. Writes and commits go on while it is read.
+    ///
+    /// # Errors
+    /// As [`Backend::commit`].
+    pub fn snapshot(&self) -> Result<FileCopy, BackendError> {
+        self.commit()?;
+        Ok(self.shared.db.read().copy())
+    }
+
+    /// Commits, then writes the file anew without free pages. Writes, reads and commits go on meanwhile; commits
+    /// are held up for a moment at the end.
+    ///
+    /// # Errors
+    /// As [`Backend::commit`]; if only the defragmentation failed, the database can be used on, unless it was
+    /// the directory that could not be synced at the very end.
+    pub fn defragment(&self) -> Result<DefragStats, BackendError> {
+        self.commit()?;
+        let stats = self.shared.db.defragment()?;
+        // The view of the old file would keep it open until the next commit.
+        let mut state = self.shared.state.write();
+        let before = mem::replace(&mut state.committed, self.shared.db.read());
+        drop(state);
+        drop(before);
+        Ok(stats)
+    }
+
+    /// [`Reader::hash`] of everything written so far.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is damaged.
+    pub fn hash(&self, skip_meta: bool) -> Result<u32, BackendError> {
+        self.reader().hash(skip_meta)
+    }
+
+    /// Bytes of the file's used part, free pages included: the length of a snapshot.
+    pub fn size_bytes(&self) -> u64 {
+        self.shared.db.size_bytes()
+    }
+
+    /// The same without free pages.
+    pub fn size_in_use_bytes(&self) -> u64 {
+        self.shared.db.size_in_use_bytes()
+    }
+
+    /// How many views of the file are open. The backend itself always has one.
+    pub fn open_read_transactions(&self) -> usize {
+        self.shared.db.open_read_transactions()
     }
 }
 
-/// A consistent view of the database at the time of [`Backend::reader`].
-#[derive(Clone)]
-pub struct Reader {
-    buckets: Arc<Buckets>,
-}
-
-impl Reader {
-    /// The value of `key`, if there is one.
-    pub fn get(&self, bucket: Bucket, key: &[u8]) -> Result<Option<Value>, BackendError> {
-        Ok(self.buckets.get(&(bucket, Box::from(key))).cloned())
+fn create_buckets(db: &Db) -> Result<(), BackendError> {
+    let tx = db.read();
+    let missing = Bucket::ALL
+        .into_iter()
+        .filter(|bucket| !tx.buckets().any(|name| name == bucket.name()));
+    let runs: Vec<Run<'_>> = missing
+        .map(|bucket| Run {
+            bucket: bucket.name(),
+            changes: Vec::new(),
+        })
+        .collect();
+    if !runs.is_empty() {
+        db.commit(&runs)?;
     }
-
-    /// The pairs of `bucket` with `start <= key` and, if given, `key < end`, in the order of their keys.
-    pub fn range(
-        &self,
-        bucket: Bucket,
-        start: &[u8],
-        end: Option<&[u8]>,
-    ) -> impl Iterator<Item = Result<(Box<[u8]>, Value), BackendError>> + use<'_> {
-        let end: Option<Box<[u8]>> = end.map(Box::from);
-        self.buckets
-            .range((bucket, Box::from(start))..)
-            .take_while(move |((b, key), _)| {
-                *b == bucket && end.as_ref().is_none_or(|end| key < end)
-            })
-            .map(|((_, key), value)| Ok((key.clone(), Arc::clone(value))))
-    }
+    Ok(())
 }

@@ -1,0 +1,237 @@
+//! A consistent view: the file as last committed, below what was written since.
+
+use std::collections::VecDeque;
+use std::iter::Peekable;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::layer::Layer;
+use super::{BackendError, Bucket, Key, Value};
+use crate::bolt::{Entry, Range, ReadTx};
+
+/// The first, and the most, keys that a scan takes from a layer under one hold of its lock.
+const CHUNK: (usize, usize) = (8, 256);
+
+/// A consistent view of the database at the time of [`super::Backend::reader`]. It is cheap to open and to
+/// clone. While it lives, the pages that it can see are not written again.
+#[derive(Clone)]
+pub struct Reader {
+    /// What lies above the file, newest first.
+    layers: [Option<View>; 2],
+    tx: ReadTx,
+}
+
+/// A layer as far as it is visible.
+#[derive(Clone)]
+struct View {
+    layer: Arc<Layer>,
+    bound: u64,
+}
+
+impl Reader {
+    /// What `pending` holds now, above `committing`, above the file.
+    pub(super) fn new(
+        pending: &Arc<Layer>,
+        committing: Option<&Arc<Layer>>,
+        tx: &ReadTx,
+    ) -> Reader {
+        let view = |layer: &Arc<Layer>| View {
+            layer: Arc::clone(layer),
+            bound: layer.bound(),
+        };
+        Reader {
+            layers: [Some(view(pending)), committing.map(view)],
+            tx: tx.clone(),
+        }
+    }
+
+    /// The value of `key`, if there is one.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is damaged.
+    pub fn get(&self, bucket: Bucket, key: &[u8]) -> Result<Option<Value>, BackendError> {
+        for view in self.layers.iter().flatten() {
+            if let Some(value) = view.layer.get(view.bound, bucket, key) {
+                return Ok(value);
+            }
+        }
+        Ok(self
+            .tx
+            .get(bucket.name(), key)?
+            .map(|entry| entry.value().into()))
+    }
+
+    /// The pairs of `bucket` with `start <= key` and, if given, `key < end`, in the order of their keys.
+    ///
+    /// After an error, as [`Reader::get`] gives them, the iterator ends.
+    pub fn range(&self, bucket: Bucket, start: &[u8], end: Option<&[u8]>) -> Scan<'_> {
+        let layers = self
+            .layers
+            .each_ref()
+            .map(|view| LayerScan::new(view.as_ref(), bucket, start, end));
+        Scan {
+            layers,
+            file: self.tx.range(bucket.name(), start, end).peekable(),
+            failed: false,
+        }
+    }
+
+    /// CRC-32C of the names, keys and values of all buckets, as etcd's maintenance `Hash` has it. That
+    /// one skips what differs between members with the same data (`skip_meta`); the hash of `snapshot status`
+    /// does not.
+    ///
+    /// # Errors
+    /// As [`Reader::get`].
+    pub fn hash(&self, skip_meta: bool) -> Result<u32, BackendError> {
+        let mut hash = 0;
+        for name in self.tx.buckets() {
+            hash = crc32c::crc32c_append(hash, name);
+            let Some(bucket) = Bucket::from_name(name) else {
+                // A bucket that this version does not know counts as well.
+                for entry in self.tx.range(name, &[], None) {
+                    let entry = entry?;
+                    hash = crc32c::crc32c_append(
+                        crc32c::crc32c_append(hash, entry.key()),
+                        entry.value(),
+                    );
+                }
+                continue;
+            };
+            for pair in self.range(bucket, &[], None) {
+                let (key, value) = pair?;
+                if !(skip_meta && bucket == Bucket::Meta && is_of_the_member(&key)) {
+                    hash = crc32c::crc32c_append(crc32c::crc32c_append(hash, &key), &value);
+                }
+            }
+        }
+        Ok(hash)
+    }
+
+    /// The file below, without what was written since the last commit.
+    pub fn committed(&self) -> &ReadTx {
+        &self.tx
+    }
+}
+
+/// Keys of bucket `meta` that members with the same data may have different values for.
+fn is_of_the_member(key: &[u8]) -> bool {
+    matches!(key, b"consistent_index" | b"term" | b"storageVersion")
+}
+
+/// The pairs of a bucket within bounds.
+pub struct Scan<'r> {
+    layers: [LayerScan<'r>; 2],
+    file: Peekable<Range<'r>>,
+    failed: bool,
+}
+
+impl Scan<'_> {
+    fn advance(&mut self) -> Result<Option<(Key, Value)>, BackendError> {
+        loop {
+            let [above, below] = &mut self.layers;
+            let file = match self.file.next_if(Result::is_err) {
+                Some(failed) => return failed.map(|_| None),
+                None => self
+                    .file
+                    .peek()
+                    .and_then(|entry| entry.as_ref().ok())
+                    .map(Entry::key),
+            };
+            let heads = [above.peek(), below.peek(), file];
+            let Some(key) = heads.into_iter().flatten().min() else {
+                return Ok(None);
+            };
+            let at = heads.map(|head| head == Some(key));
+            // Newer sources hide older ones; all that stand at this key go on.
+            let from_file = if at[2] {
+                self.file.next().transpose()?
+            } else {
+                None
+            };
+            let from_below = if at[1] { below.take() } else { None };
+            let from_above = if at[0] { above.take() } else { None };
+            let found = match (from_above.or(from_below), from_file) {
+                (Some((key, value)), _) => value.map(|value| (key, value)),
+                (None, entry) => entry.map(|entry| (Key::from(entry.key()), entry.value().into())),
+            };
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+    }
+}
+
+impl Iterator for Scan<'_> {
+    type Item = Result<(Key, Value), BackendError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let next = self.advance();
+        self.failed = next.is_err();
+        next.transpose()
+    }
+}
+
+/// A walk over a layer that takes its lock for a chunk of keys at a time.
+struct LayerScan<'r> {
+    view: Option<&'r View>,
+    bucket: Bucket,
+    chunk: VecDeque<(Key, Option<Value>)>,
+    chunk_max: usize,
+    /// Where the next chunk begins.
+    from: Bound<Key>,
+    end: Option<Key>,
+}
+
+impl<'r> LayerScan<'r> {
+    fn new(
+        view: Option<&'r View>,
+        bucket: Bucket,
+        start: &[u8],
+        end: Option<&[u8]>,
+    ) -> LayerScan<'r> {
+        // Bounds the wrong way round are an empty range.
+        let view = view.filter(|_| end.is_none_or(|end| start < end));
+        let (from, end) = (Bound::Included(start.into()), end.map(Key::from));
+        LayerScan {
+            view,
+            bucket,
+            chunk: VecDeque::new(),
+            chunk_max: CHUNK.0,
+            from,
+            end,
+        }
+    }
+
+    fn peek(&mut self) -> Option<&[u8]> {
+        if self.chunk.is_empty() {
+            self.fill();
+        }
+        self.chunk.front().map(|(key, _)| &**key)
+    }
+
+    fn take(&mut self) -> Option<(Key, Option<Value>)> {
+        self.chunk.pop_front()
+    }
+
+    fn fill(&mut self) {
+        let Some(View { layer, bound }) = self.view else {
+            return;
+        };
+        let end = self
+            .end
+            .as_deref()
+            .map_or(Bound::Unbounded, Bound::Excluded);
+        let keys = (self.from.as_ref().map(|key| &**key), end);
+        let found = layer.range(*bound, self.bucket, keys, self.chunk_max, &mut self.chunk);
+        if found < self.chunk_max {
+            self.view = None;
+        }
+        if let Some((last, _)) = self.chunk.back() {
+            self.from = Bound::Excluded(last.clone());
+        }
+        self.chunk_max = (self.chunk_max * 2).min(CHUNK.1);
+    }
+}

@@ -1,0 +1,143 @@
+//! Writing the file anew, densely, while it is in use.
+//!
+//! The pinned newest root is copied to a second file, bucket by bucket in the order of the keys. What was committed
+//! meanwhile follows as differences between roots, in rounds that get shorter; the last one holds up the
+//! next commit for a moment. Then the new file takes the name of the old one. Readers of
+//! the old file keep it open. Until the rename is durable the old file is complete, and after it the new one
+//! is: a crash leaves one good file, and at most a temporary one that the next open removes.
+
+use super::bitmap::Bitmap;
+use super::db::Db;
+use super::diff::{Diff, nodes};
+use super::error::BoltError;
+use super::node::Change;
+use super::range::Entry;
+use super::root::ReadTx;
+use super::writer::{Durability, Run, Writer};
+
+/// Changes are brought into the new file in steps of about this many bytes.
+const STEP_BYTES: usize = 4 << 20;
+/// A round with fewer changes than this is short enough to be the last before the swap.
+const LAST_ROUND_CHANGES: usize = 5_000;
+/// If writers are faster than the copy, the swap comes after this many rounds all the same.
+const ROUNDS_MAX: usize = 10;
+
+/// What a defragmentation did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DefragStats {
+    /// The file's used part before, in bytes.
+    pub bytes_before: u64,
+    /// The same afterwards.
+    pub bytes_after: u64,
+}
+
+impl Db {
+    /// Writes the file anew without its free pages. Reads and commits go on, but for a pause of commits at the end.
+    ///
+    /// # Errors
+    /// If it fails before the new file has taken the old one's name, everything is as before, and the
+    /// database can be used on. Later, the database is poisoned.
+    pub fn defragment(&self) -> Result<DefragStats, BoltError> {
+        let _only_one = self.begin_defragment();
+        if self.is_poisoned()? {
+            return Err(BoltError::Poisoned);
+        }
+        let target = self.create_defragmented()?;
+        let result = self.fill_and_swap(target);
+        if result.is_err() {
+            self.remove_leftovers();
+        }
+        result
+    }
+
+    fn fill_and_swap(&self, mut target: Writer) -> Result<DefragStats, BoltError> {
+        let mut base = self.read();
+        let bytes_before = base.size_bytes();
+        copy_all(&base, &mut target)?;
+        for _ in 0..ROUNDS_MAX {
+            let next = self.read();
+            let changes = copy_changes(&base, &next, &mut target)?;
+            base = next;
+            if changes < LAST_ROUND_CHANGES {
+                break;
+            }
+        }
+        // So that little is left to be synced under the lock.
+        target.sync()?;
+        let base_nodes = nodes(&base)?;
+        let after = self.swap(target, |newest, target| {
+            copy_changes_knowing(&base, &base_nodes, newest, target).map(|_| ())
+        })?;
+        Ok(DefragStats {
+            bytes_before,
+            bytes_after: after.size_bytes(),
+        })
+    }
+}
+
+fn copy_all(from: &ReadTx, to: &mut Writer) -> Result<(), BoltError> {
+    for bucket in from.buckets() {
+        let entries = from
+            .range(bucket, &[], None)
+            .map(|entry| entry.map(|entry| (entry, true)));
+        apply(bucket, entries, to)?;
+    }
+    Ok(())
+}
+
+fn copy_changes(old: &ReadTx, new: &ReadTx, to: &mut Writer) -> Result<usize, BoltError> {
+    match old.txid() == new.txid() {
+        true => Ok(0),
+        false => copy_changes_knowing(old, &nodes(old)?, new, to),
+    }
+}
+
+fn copy_changes_knowing(
+    old: &ReadTx,
+    old_nodes: &Bitmap,
+    new: &ReadTx,
+    to: &mut Writer,
+) -> Result<usize, BoltError> {
+    let mut changes = 0;
+    for bucket in new.buckets() {
+        changes += apply(bucket, Diff::new(old, old_nodes, new, bucket)?, to)?;
+    }
+    Ok(changes)
+}
+
+/// Brings changes of one bucket into the new file, which nobody relies on yet.
+fn apply(
+    bucket: &[u8],
+    mut changes: impl Iterator<Item = Result<(Entry, bool), BoltError>>,
+    to: &mut Writer,
+) -> Result<usize, BoltError> {
+    let mut count = 0;
+    loop {
+        let mut step = Vec::new();
+        let mut bytes = 0;
+        while bytes < STEP_BYTES
+            && let Some(change) = changes.next().transpose()?
+        {
+            bytes += change.0.key().len() + change.0.value().len() + size_of::<Change<'_>>();
+            step.push(change);
+        }
+        let run = Run {
+            bucket,
+            changes: step
+                .iter()
+                .map(|(entry, set)| Change {
+                    key: entry.key(),
+                    value: set.then(|| entry.value()),
+                })
+                .collect(),
+        };
+        // The first step creates the bucket, even if it is empty.
+        if count == 0 || !step.is_empty() {
+            to.commit(&[run], Durability::Unsynced)?;
+        }
+        count += step.len();
+        if bytes < STEP_BYTES {
+            return Ok(count);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Looking up keys, and walking over them in order.
+
+use std::sync::Arc;
+
+use super::error::{BoltError, Damage, Reason};
+use super::node::DEPTH_MAX;
+use super::page::{Kind, Page};
+use super::root::{Bucket, Root};
+
+/// A key and its value, in the page that holds them.
+#[derive(Clone)]
+pub struct Entry {
+    page: Arc<Page>,
+    index: usize,
+}
+
+impl Entry {
+    pub(crate) fn new(page: &Arc<Page>, index: usize) -> Entry {
+        Entry {
+            page: Arc::clone(page),
+            index,
+        }
+    }
+
+    /// The key.
+    pub fn key(&self) -> &[u8] {
+        self.page.key(self.index)
+    }
+
+    /// The value.
+    pub fn value(&self) -> &[u8] {
+        self.page.value(self.index)
+    }
+
+    /// The entry of a leaf below a bucket, whose value must not be a bucket itself.
+    fn value_at(page: Arc<Page>, index: usize) -> Result<Entry, BoltError> {
+        match page.is_bucket(index) {
+            true => Err(Damage::new(page.id(), Reason::NestedBucket(index)).into()),
+            false => Ok(Entry { page, index }),
+        }
+    }
+
+    /// The entry of `key` in `bucket`.
+    pub(crate) fn find(
+        root: &Root,
+        bucket: &Bucket,
+        key: &[u8],
+    ) -> Result<Option<Entry>, BoltError> {
+        let mut page = root.top(bucket)?;
+        let mut depth = 0;
+        while page.kind() == Kind::Branch {
+            page = child(root, &page, |page| page.route(key), &mut depth)?;
+        }
+        match page.search(key) {
+            Ok(index) => Entry::value_at(page, index).map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+/// Goes down from a branch to the child that `choose` names.
+fn child(
+    root: &Root,
+    page: &Page,
+    choose: impl Fn(&Page) -> usize,
+    depth: &mut usize,
+) -> Result<Arc<Page>, BoltError> {
+    *depth += 1;
+    if *depth > DEPTH_MAX {
+        return Err(Damage::new(page.id(), Reason::TooDeep).into());
+    }
+    if page.count() == 0 {
+        return Err(Damage::new(page.id(), Reason::Empty).into());
+    }
+    root.page(page.child(choose(page)))
+}
+
+/// The entries of a bucket within bounds, ascending. After an error it ends.
+pub struct Range<'t> {
+    root: &'t Root,
+    /// Branches from the top down, and which child of each was entered.
+    path: Vec<(Arc<Page>, usize)>,
+    at: At,
+    end: Option<Box<[u8]>>,
+}
+
+enum At {
+    /// Not begun: the bucket's name and the first key.
+    Start(Box<[u8]>, Box<[u8]>),
+    /// Before this element of a leaf.
+    Leaf(Arc<Page>, usize),
+    End,
+}
+
+impl<'t> Range<'t> {
+    pub(crate) fn new(
+        root: &'t Root,
+        bucket: &[u8],
+        start: &[u8],
+        end: Option<&[u8]>,
+    ) -> Range<'t> {
+        Range {
+            root,
+            path: Vec::new(),
+            at: At::Start(bucket.into(), start.into()),
+            end: end.map(Box::from),
+        }
+    }
+
+    fn advance(&mut self) -> Result<Option<Entry>, BoltError> {
+        // Stays there if something fails.
+        let (mut leaf, mut index) = match std::mem::replace(&mut self.at, At::End) {
+            At::End => return Ok(None),
+            At::Leaf(leaf, index) => (leaf, index),
+            At::Start(bucket, start) => match self.root.bucket(&bucket) {
+                None => return Ok(None),
+                Some(bucket) => {
+                    let top = self.root.top(bucket)?;
+                    let leaf = self.descend(top, |page| page.route(&start))?;
+                    let index = leaf.search(&start).unwrap_or_else(|index| index);
+                    (leaf, index)
+                }
+            },
+        };
+        while index == leaf.count() {
+            let Some(next) = self.next_leaf(&leaf)? else {
+                return Ok(None);
+            };
+            (leaf, index) = (next, 0);
+        }
+        if self
+            .end
+            .as_ref()
+            .is_some_and(|end| leaf.key(index) >= &**end)
+        {
+            return Ok(None);
+        }
+        let entry = Entry::value_at(Arc::clone(&leaf), index)?;
+        self.at = At::Leaf(leaf, index + 1);
+        Ok(Some(entry))
+    }
+
+    fn descend(
+        &mut self,
+        top: Arc<Page>,
+        choose: impl Fn(&Page) -> usize,
+    ) -> Result<Arc<Page>, BoltError> {
+        let mut page = top;
+        let mut depth = self.path.len();
+        while page.kind() == Kind::Branch {
+            let next = child(self.root, &page, &choose, &mut depth)?;
+            let index = choose(&page);
+            self.path.push((page, index));
+            page = next;
+        }
+        Ok(page)
+    }
+
+    /// The leaf behind `leaf`. As keys must go up from leaf to leaf, a damaged tree cannot keep this
+    /// walking for ever.
+    fn next_leaf(&mut self, leaf: &Page) -> Result<Option<Arc<Page>>, BoltError> {
+        while self
+            .path
+            .pop_if(|(page, index)| *index + 1 == page.count())
+            .is_some()
+        {}
+        let Some((branch, index)) = self.path.last_mut() else {
+            return Ok(None);
+        };
+        *index += 1;
+        let top = self.root.page(branch.child(*index))?;
+        let next = self.descend(top, |_| 0)?;
+        if next.count() == 0 {
+            return Err(Damage::new(next.id(), Reason::Empty).into());
+        }
+        if leaf.count() > 0 && next.key(0) <= leaf.key(leaf.count() - 1) {
+            return Err(Damage::new(next.id(), Reason::KeyOrder(0)).into());
+        }
+        Ok(Some(next))
+    }
+}
+
+impl Iterator for Range<'_> {
+    type Item = Result<Entry, BoltError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.advance().transpose()
+    }
+}
