@@ -85,17 +85,29 @@ mod tests {
         for sink in &sinks {
             sink.write(b"new\n");
         }
-        assert_eq!(std::fs::read_to_string(&path).expect("readable"), "old\nnew\n");
+        assert_eq!(
+            std::fs::read_to_string(&path).expect("readable"),
+            "old\nnew\n"
+        );
     }
 
     #[test]
     fn dev_null_discards_the_others() {
-        assert!(open(&[Output::Stderr, Output::File("/dev/null".into())]).expect("opens").is_empty());
+        assert!(
+            open(&[Output::Stderr, Output::File("/dev/null".into())])
+                .expect("opens")
+                .is_empty()
+        );
     }
 
     #[test]
     fn a_file_that_cannot_be_opened_is_named() {
-        let refused = open(&[Output::File("/nonexist/x.log".into())]).err().expect("there is no such directory");
-        assert_eq!(refused.to_string(), "open sink \"/nonexist/x.log\": open /nonexist/x.log: no such file or directory");
+        let refused = open(&[Output::File("/nonexist/x.log".into())])
+            .err()
+            .expect("there is no such directory");
+        assert_eq!(
+            refused.to_string(),
+            "open sink \"/nonexist/x.log\": open /nonexist/x.log: no such file or directory"
+        );
     }
 }

@@ -1,10 +1,10 @@
-//! How watchers that are behind read history: in steps, without holding the hub.
+//! How watchers that are behind read history: in steps that do not hold the hub.
 //!
 //! A step takes the watchers of one stream that are furthest behind and reads, once for all of them,
 //! from the oldest revision that one of them wants: from recent memory if it is there, else from the
 //! store. It ends at a revision's end when it has read enough, or found enough to fill the stream's
 //! queue; its watchers then want what follows. When writes went on meanwhile, the last few revisions
-//! are made up for under the hub's lock, so that a watcher gets synced however fast they come.
+//! are made up for at once, so that a watcher gets synced however fast they come.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use super::response::{Body, Response};
 use super::stream::{State, StreamId, WatcherKey};
 use crate::mvcc::{Event, StorageError, View};
 
-/// Checks of a watcher against an event that [`Hub::complete_catchup`] may do under the hub's lock:
-/// about a tenth of a millisecond.
+/// Checks of a watcher against an event that [`Hub::complete_catchup`] may do while everybody else waits
+/// for the hub: about a tenth of a millisecond.
 const GAP_CHECKS_MAX: usize = 4096;
 
 /// One step of catching up for some watchers of a stream.
@@ -113,7 +113,7 @@ impl Hub {
         };
         stream.catching_up = false;
         match caught.outcome {
-            Outcome::Compacted(revision) => self.cancel_compacted(id, revision),
+            Outcome::Compacted(revision) => self.compact(revision),
             Outcome::Read { through, watchers } => self.take_caught(id, through, watchers),
         }
         if !self.streams[id.0].behind.is_empty() {
@@ -127,11 +127,7 @@ impl Hub {
         through: i64,
         watchers: Vec<(Laggard, Option<Arc<EventSet>>)>,
     ) {
-        let gap = self.recent.range(through + 1, self.revision);
-        let gap: Vec<Arc<RevisionEvents>> = gap.into_iter().flatten().cloned().collect();
-        let gap_events: usize = gap.iter().map(|changes| changes.events().len()).sum();
-        let closes_gap = gap.len() as i64 == self.revision - through
-            && gap_events * watchers.len() <= GAP_CHECKS_MAX;
+        let gap = self.gap(through, GAP_CHECKS_MAX / watchers.len().max(1));
         for (laggard, events) in watchers {
             // It may have been cancelled, by its client or by a compaction, while the step was made.
             let behind = self.watchers.get(laggard.key).map(|w| (w.state, w.next));
@@ -149,11 +145,26 @@ impl Hub {
                 self.push_events(laggard.key, events);
             }
             let mut next = laggard.next.max(through + 1);
-            if closes_gap {
-                next = self.close_gap(&laggard, next, &gap);
+            if let Some(gap) = &gap {
+                next = self.close_gap(&laggard, next, gap);
             }
             self.advance(id, &laggard, next);
         }
+    }
+
+    /// What was published after `through`, if it is in memory and has at most `events_max` events.
+    fn gap(&self, through: i64, events_max: usize) -> Option<Vec<Arc<RevisionEvents>>> {
+        let revisions = usize::try_from(self.revision - through).ok()?;
+        if revisions == 0 {
+            return Some(Vec::new());
+        }
+        if revisions > events_max {
+            return None;
+        }
+        let gap = self.recent.range(through + 1, self.revision)?;
+        let gap: Vec<_> = gap.cloned().collect();
+        let events: usize = gap.iter().map(|changes| changes.events().len()).sum();
+        (events <= events_max).then_some(gap)
     }
 
     /// Queues what `laggard` wants of `gap` from `next` on; the revision up to which that is done, which
@@ -218,23 +229,20 @@ impl CatchupJob {
     }
 
     fn read(mut self, view: &View) -> Result<Outcome, StorageError> {
+        // As in etcd, even if it is still in memory here.
+        let compacted = view.compacted_revision();
+        if compacted > self.from {
+            return Ok(Outcome::Compacted(compacted));
+        }
         let recent = self.recent.take();
         let mut step = Step::new(&self);
         match recent {
             Some(recent) => step.read_recent(&recent),
-            None if view.compacted_revision() > self.from => {
-                return Ok(Outcome::Compacted(view.compacted_revision()));
-            }
             None => step.read_history(view)?,
         }
-        let (through, mut found) = (step.through, step.found());
-        let watchers = self.watchers.into_iter().enumerate();
-        Ok(Outcome::Read {
-            through,
-            watchers: watchers
-                .map(|(number, laggard)| (laggard, found.remove(&number)))
-                .collect(),
-        })
+        let (through, found) = (step.through, step.found());
+        let watchers = self.watchers.into_iter().zip(found).collect();
+        Ok(Outcome::Read { through, watchers })
     }
 }
 
@@ -374,14 +382,16 @@ impl<'a> Step<'a> {
         self.found_bytes >= self.job.found_bytes_max || self.read_bytes >= self.job.read_bytes_max
     }
 
-    /// What was found, by the number of the watcher.
-    fn found(self) -> BTreeMap<usize, Arc<EventSet>> {
-        let cohorts = self.audiences.into_iter().flat_map(|a| a.cohorts);
-        let mut found = BTreeMap::new();
-        for (_, cohort) in cohorts.filter(|(_, cohort)| cohort.events.count() > 0) {
+    /// What each watcher of the job is to be told, if anything.
+    fn found(self) -> Vec<Option<Arc<EventSet>>> {
+        let mut found = vec![None; self.job.watchers.len()];
+        for (_, cohort) in self.audiences.into_iter().flat_map(|a| a.cohorts) {
+            if cohort.events.count() == 0 {
+                continue;
+            }
             let events = Arc::new(cohort.events);
             for number in cohort.members {
-                found.insert(number, Arc::clone(&events));
+                found[number] = Some(Arc::clone(&events));
             }
         }
         found

@@ -185,7 +185,8 @@ impl RevisionEvents {
 
     /// Whether `wanted` hides none of these events.
     fn is_shown_whole(&self, wanted: Wanted) -> bool {
-        !(wanted.no_put && self.has_puts) && !(wanted.no_delete && self.has_deletes)
+        let hidden = wanted.no_put && self.has_puts || wanted.no_delete && self.has_deletes;
+        !hidden
     }
 
     fn encoded(&self, with_prev: bool) -> &Arc<Encoded> {
