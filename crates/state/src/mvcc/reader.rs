@@ -154,7 +154,7 @@ impl View {
     }
 
     /// The changes of revisions `from..=to` in order: revision, kind and record as in an [`Event`].
-    pub(super) fn rows(
+    pub(crate) fn rows(
         &self,
         from: i64,
         to: i64,

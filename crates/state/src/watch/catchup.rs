@@ -9,13 +9,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::events::{EventSet, RevisionEvents, Runs, Wanted, record_bytes};
+use super::events::{EventSet, RevisionEvents, Runs, Wanted};
 use super::hub::{Hub, fragment, is_full};
 use super::index::Index;
 use super::range::KeyRange;
 use super::response::{Body, Response};
 use super::stream::{State, StreamId, WatcherKey};
-use crate::mvcc::{Event, StorageError, View};
+use crate::mvcc::{Event, Record, StorageError, View};
 
 /// Checks of a watcher against an event that [`Hub::complete_catchup`] may do while everybody else waits
 /// for the hub: about a tenth of a millisecond.
@@ -266,6 +266,8 @@ struct Step<'a> {
     job: &'a CatchupJob,
     index: Index<usize>,
     audiences: Vec<Audience>,
+    /// Whether somebody wants previous records, which have to be looked up one by one.
+    prev_kv: bool,
     through: i64,
     found_bytes: usize,
     read_bytes: usize,
@@ -289,6 +291,7 @@ impl<'a> Step<'a> {
             job,
             index,
             audiences,
+            prev_kv: job.watchers.iter().any(|laggard| laggard.wanted.prev_kv),
             through: job.from - 1,
             found_bytes: 0,
             read_bytes: 0,
@@ -315,41 +318,54 @@ impl<'a> Step<'a> {
         );
         let mut revision = from - 1;
         let mut events = Vec::new();
-        for change in view.changes(from, to) {
-            let (new, event) = change?;
+        for row in view.rows(from, to) {
+            let (new, kind, record) = row?;
             assert!(
                 revision <= new && (from..=to).contains(&new),
                 "history of {from} to {to} went from {revision} to {new}"
             );
             if new != revision {
-                self.take_revision(revision, &mut events);
+                self.take_revision(view, revision, &mut events)?;
                 if self.is_enough() {
                     return Ok(());
                 }
                 revision = new;
             }
-            self.read_bytes += record_bytes(&event);
-            if self.is_wanted(&event) {
-                events.push(event);
+            self.read_bytes += record.as_bytes().len();
+            if self.is_wanted(record.key()) {
+                let prev = None;
+                events.push(Event { kind, record, prev });
             }
         }
-        self.take_revision(revision, &mut events);
+        self.take_revision(view, revision, &mut events)?;
         self.through = to;
         Ok(())
     }
 
     /// Collects the wanted events of one revision, which was read to its end.
-    fn take_revision(&mut self, revision: i64, events: &mut Vec<Event>) {
+    fn take_revision(
+        &mut self,
+        view: &View,
+        revision: i64,
+        events: &mut Vec<Event>,
+    ) -> Result<(), StorageError> {
         self.through = revision;
-        if !events.is_empty() {
-            let events = std::mem::take(events).into();
-            self.collect(&RevisionEvents::new(revision, events));
+        if events.is_empty() {
+            return Ok(());
         }
+        if self.prev_kv {
+            for event in events.iter_mut() {
+                event.prev = prev(view, event, revision)?;
+            }
+        }
+        let events = std::mem::take(events).into();
+        self.collect(&RevisionEvents::new(revision, events));
+        Ok(())
     }
 
-    fn is_wanted(&self, event: &Event) -> bool {
+    fn is_wanted(&self, key: &[u8]) -> bool {
         let mut wanted = false;
-        self.index.matching(event.record.key(), |_| wanted = true);
+        self.index.matching(key, |_| wanted = true);
         wanted
     }
 
@@ -395,5 +411,16 @@ impl<'a> Step<'a> {
             }
         }
         found
+    }
+}
+
+/// The record before an event of `revision`; a compaction may have removed it.
+fn prev(view: &View, event: &Event, revision: i64) -> Result<Option<Record>, StorageError> {
+    if event.record.create_revision() == revision {
+        return Ok(None);
+    }
+    match view.record_at(event.record.key(), revision - 1) {
+        Err(StorageError::Missing(_)) => Ok(None),
+        prev => prev,
     }
 }

@@ -201,7 +201,7 @@ impl RevisionEvents {
 }
 
 /// Bytes of the records that `event` holds.
-pub(super) fn record_bytes(event: &Event) -> usize {
+fn record_bytes(event: &Event) -> usize {
     let prev = event.prev.as_ref().map_or(0, |prev| prev.as_bytes().len());
     event.record.as_bytes().len() + prev
 }
