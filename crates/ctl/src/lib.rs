@@ -16,6 +16,7 @@ pub mod go;
 mod log;
 pub mod offline;
 pub mod print;
+mod urls;
 
 /// The version that the tools report.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -27,7 +27,10 @@ fn prints_what_etcd_prints() {
     for (reason, count) in left_out {
         println!("left out: {count} entries ({reason})");
     }
-    let mut queue: Vec<(&str, &[Entry])> = groups.iter().map(|(name, list)| (name.as_str(), list.as_slice())).collect();
+    let mut queue: Vec<(&str, &[Entry])> = groups
+        .iter()
+        .map(|(name, list)| (name.as_str(), list.as_slice()))
+        .collect();
     // The longest group decides how long everything takes.
     queue.sort_by_key(|(_, list)| list.iter().map(Entry::waits).sum::<usize>() + list.len());
     let queue = Mutex::new(queue);
@@ -35,20 +38,32 @@ fn prints_what_etcd_prints() {
     std::thread::scope(|scope| {
         for _ in 0..PARALLEL_GROUPS {
             scope.spawn(|| {
-                while let Some((name, entries)) = { queue.lock().expect("no thread panics with it").pop() } {
+                while let Some((name, entries)) =
+                    { queue.lock().expect("no thread panics with it").pop() }
+                {
                     let result = group::replay(&server, name, entries);
-                    results.lock().expect("no thread panics with it").insert(name, result);
+                    results
+                        .lock()
+                        .expect("no thread panics with it")
+                        .insert(name, result);
                 }
             });
         }
     });
     let results = results.into_inner().expect("no thread panics with it");
     let compared: usize = results.values().map(|result| result.compared).sum();
-    let differences: Vec<&String> = results.values().flat_map(|result| &result.differences).collect();
+    let differences: Vec<&String> = results
+        .values()
+        .flat_map(|result| &result.differences)
+        .collect();
     println!("compared: {compared} entries in {} groups", results.len());
     assert!(compared > 400, "only {compared} entries were compared");
     for difference in &differences {
         println!("{difference}\n");
     }
-    assert!(differences.is_empty(), "{} of {compared} entries differ", differences.len());
+    assert!(
+        differences.is_empty(),
+        "{} of {compared} entries differ",
+        differences.len()
+    );
 }

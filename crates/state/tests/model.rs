@@ -24,9 +24,8 @@ use retcd_state::Time;
 use retcd_state::machine::{ApplyError, Machine, MachineOptions, Reply};
 use retcd_state::mvcc::{
     Event, EventKind, OpReply, Progress, Projection, RangeError, RangeReply, Reader, Record,
-    Revision, View,
+    Revision,
 };
-use retcd_state::watch::{History, HistoryError};
 use retcd_storage::backend::{Backend, Bucket};
 
 type State = BTreeMap<Vec<u8>, KeyValue>;
@@ -801,40 +800,8 @@ fn check_history(reader: &Reader, model: &Model) {
         found.entry(revision).or_default().push(event);
     }
     assert!(found.keys().copied().eq(from..=model.revision));
-    check_watch_history(&view, &found, model);
     for (revision, events) in found {
         check_events(&events, model, revision);
-    }
-}
-
-/// The same through the door of the watches.
-fn check_watch_history(view: &View, expected: &BTreeMap<i64, Vec<Event>>, model: &Model) {
-    let mut found = Vec::new();
-    let mut collect = |event: Event| {
-        found.push((event.kind, event.record));
-        true
-    };
-    History::changes(
-        view,
-        model.compacted.max(1) + 1,
-        model.revision,
-        &mut collect,
-    )
-    .unwrap();
-    let expected: Vec<_> = expected
-        .values()
-        .flatten()
-        .map(|event| (event.kind, event.record.clone()))
-        .collect();
-    assert_eq!(found, expected);
-    if model.compacted > 0 {
-        let behind = History::changes(view, model.compacted - 1, model.revision, &mut |_| true);
-        assert!(matches!(behind, Err(HistoryError::Compacted(at)) if at == model.compacted));
-        assert!(
-            History::record_at(view, b"a", model.compacted - 1)
-                .unwrap()
-                .is_none()
-        );
     }
 }
 

@@ -10,10 +10,15 @@ const SHELLS: &[&str] = &["bash", "zsh", "fish", "powershell"];
 
 /// The `completion` command.
 pub fn completion_command(heading: &'static str, long: &'static str) -> Command {
-    Command::new("completion", "[bash|zsh|fish|powershell]", "Print a completion script for a shell", run)
-        .long(long)
-        .positional(Positional::OneOf(SHELLS))
-        .heading(heading)
+    Command::new(
+        "completion",
+        "[bash|zsh|fish|powershell]",
+        "Print a completion script for a shell",
+        run,
+    )
+    .long(long)
+    .positional(Positional::OneOf(SHELLS))
+    .heading(heading)
 }
 
 fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
@@ -34,12 +39,22 @@ fn script(root: &Command, shell: Shell) -> Vec<u8> {
     let mut generated = Vec::new();
     shell.generate(&tree, &mut generated);
     let name = root.name;
-    let title = |shell: &str| format!("# {shell} completion for {name:<36} -*- shell-script -*-\n\n");
+    let title =
+        |shell: &str| format!("# {shell} completion for {name:<36} -*- shell-script -*-\n\n");
     let (head, rest) = match shell {
         // The marker that zsh looks for has to stay the first line.
         Shell::Zsh => {
-            let end = generated.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-            (format!("#compdef {name}\ncompdef _{name} {name}\n\n{}", title("zsh")), end)
+            let end = generated
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .map_or(0, |end| end + 1);
+            (
+                format!(
+                    "#compdef {name}\ncompdef _{name} {name}\n\n{}",
+                    title("zsh")
+                ),
+                end,
+            )
         }
         shell => (title(&shell.to_string()), 0),
     };
@@ -48,15 +63,30 @@ fn script(root: &Command, shell: Shell) -> Vec<u8> {
 
 /// The tree in the words of the library that writes the scripts.
 fn describe(command: &Command) -> clap::Command {
-    let mut description = clap::Command::new(command.name).about(command.about).disable_help_subcommand(true);
+    let mut description = clap::Command::new(command.name)
+        .about(command.about)
+        .disable_help_subcommand(true);
     description = description.args(command.flags.iter().map(|flag| describe_flag(flag, false)));
-    description = description.args(command.persistent_flags.iter().map(|flag| describe_flag(flag, true)));
+    description = description.args(
+        command
+            .persistent_flags
+            .iter()
+            .map(|flag| describe_flag(flag, true)),
+    );
     description.subcommands(command.children.iter().map(describe))
 }
 
 fn describe_flag(flag: &Flag, global: bool) -> clap::Arg {
-    let action = if flag.is_switch() { clap::ArgAction::SetTrue } else { clap::ArgAction::Set };
-    let arg = clap::Arg::new(flag.name).long(flag.name).help(flag.help).action(action).global(global);
+    let action = if flag.is_switch() {
+        clap::ArgAction::SetTrue
+    } else {
+        clap::ArgAction::Set
+    };
+    let arg = clap::Arg::new(flag.name)
+        .long(flag.name)
+        .help(flag.help)
+        .action(action)
+        .global(global);
     match flag.short {
         Some(letter) => arg.short(letter),
         None => arg,

@@ -29,12 +29,18 @@ pub struct Exit {
 impl Exit {
     /// An end with a line on stderr.
     pub fn new(kind: ExitKind, message: impl ToString) -> Exit {
-        Exit { code: kind as u8, message: Some(message.to_string()) }
+        Exit {
+            code: kind as u8,
+            message: Some(message.to_string()),
+        }
     }
 
     /// An end about which everything has been said.
     pub fn silent(code: u8) -> Exit {
-        Exit { code, message: None }
+        Exit {
+            code,
+            message: None,
+        }
     }
 
     /// Wrong arguments.

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use super::Arg;
-use crate::go::number::{parse_bool, parse_int};
-use crate::go::quote::quote;
 use crate::go::duration;
+use crate::go::number::{parse_bool, parse_int, parse_uint};
+use crate::go::quote::quote;
 
 /// A flag's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Value {
     Bool(bool),
     /// A number.
     Int(i64),
+    /// A number that is not negative.
+    Uint(u64),
     /// A time span.
     Duration(Duration),
     /// A text.
@@ -31,6 +33,7 @@ impl Value {
         match self {
             Value::Bool(_) => "",
             Value::Int(_) => "int",
+            Value::Uint(_) => "uint",
             Value::Duration(_) => "duration",
             Value::Text(_) => "string",
             Value::List(_) => "strings",
@@ -41,6 +44,7 @@ impl Value {
         match self {
             Value::Bool(value) => !value,
             Value::Int(value) => *value == 0,
+            Value::Uint(value) => *value == 0,
             Value::Duration(value) => value.is_zero(),
             Value::Text(value) => value.is_empty(),
             Value::List(value) => value.is_empty(),
@@ -60,6 +64,7 @@ impl Value {
         match self {
             Value::Bool(value) => *value = parse_bool(text).map_err(|e| e.to_string())?,
             Value::Int(value) => *value = parse_int(text, 0).map_err(|e| e.to_string())?,
+            Value::Uint(value) => *value = parse_uint(text, 0).map_err(|e| e.to_string())?,
             Value::Duration(value) => *value = duration::parse(text).map_err(|e| e.to_string())?,
             Value::Text(value) => *value = text.to_owned(),
             Value::List(values) => {
@@ -80,6 +85,7 @@ impl std::fmt::Display for Value {
         match self {
             Value::Bool(value) => write!(f, "{value}"),
             Value::Int(value) => write!(f, "{value}"),
+            Value::Uint(value) => write!(f, "{value}"),
             Value::Duration(value) => f.write_str(&duration::format(*value)),
             Value::Text(value) => f.write_str(value),
             Value::List(values) => write!(f, "[{}]", values.join(",")),
@@ -104,7 +110,13 @@ pub struct Flag {
 
 impl Flag {
     fn new(name: &'static str, default: Value, help: &'static str) -> Flag {
-        Flag { name, short: None, default, help, required: false }
+        Flag {
+            name,
+            short: None,
+            default,
+            help,
+            required: false,
+        }
     }
 
     /// A switch that is off unless given.
@@ -122,6 +134,11 @@ impl Flag {
         Flag::new(name, Value::Int(default), help)
     }
 
+    /// A number that is not negative.
+    pub fn uint(name: &'static str, default: u64, help: &'static str) -> Flag {
+        Flag::new(name, Value::Uint(default), help)
+    }
+
     /// A time span.
     pub fn duration(name: &'static str, default: Duration, help: &'static str) -> Flag {
         Flag::new(name, Value::Duration(default), help)
@@ -134,7 +151,11 @@ impl Flag {
 
     /// A list of texts.
     pub fn list(name: &'static str, default: &[&str], help: &'static str) -> Flag {
-        Flag::new(name, Value::List(default.iter().map(|item| (*item).to_owned()).collect()), help)
+        Flag::new(
+            name,
+            Value::List(default.iter().map(|item| (*item).to_owned()).collect()),
+            help,
+        )
     }
 
     /// The same flag with a short form.
@@ -189,23 +210,38 @@ impl FlagSet {
 
     /// The flag with this name.
     pub fn find(&self, name: &str) -> Option<&Flag> {
-        self.entries.iter().find(|entry| entry.flag.name == name).map(|entry| &entry.flag)
+        self.entries
+            .iter()
+            .find(|entry| entry.flag.name == name)
+            .map(|entry| &entry.flag)
     }
 
     pub(super) fn find_short(&self, letter: char) -> Option<&Flag> {
-        self.entries.iter().find(|entry| entry.flag.short == Some(letter)).map(|entry| &entry.flag)
+        self.entries
+            .iter()
+            .find(|entry| entry.flag.short == Some(letter))
+            .map(|entry| &entry.flag)
     }
 
     /// The inherited flags by name: those that environment variables can set.
     pub fn inherited_names(&self) -> Vec<&'static str> {
-        let mut names: Vec<_> = self.entries.iter().filter(|e| e.inherited).map(|e| e.flag.name).collect();
+        let mut names: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|e| e.inherited)
+            .map(|e| e.flag.name)
+            .collect();
         names.sort_unstable();
         names
     }
 
     /// The required flags that were not given, by name.
     pub(super) fn missing(&self) -> Vec<&'static str> {
-        self.entries.iter().filter(|e| e.flag.required && !e.given).map(|e| e.flag.name).collect()
+        self.entries
+            .iter()
+            .filter(|e| e.flag.required && !e.given)
+            .map(|e| e.flag.name)
+            .collect()
     }
 
     /// Sets a flag from text.
@@ -213,13 +249,19 @@ impl FlagSet {
     /// # Errors
     /// A text that the flag's type does not allow.
     pub fn set(&mut self, name: &str, text: &str) -> Result<(), ParseError> {
-        let entry = self.entries.iter_mut().find(|entry| entry.flag.name == name);
+        let entry = self
+            .entries
+            .iter_mut()
+            .find(|entry| entry.flag.name == name);
         let entry = entry.unwrap_or_else(|| panic!("flag {name} is not declared"));
-        entry.value.set(text, !entry.given).map_err(|reason| ParseError::InvalidValue {
-            text: text.to_owned(),
-            flag: entry.flag.shown(),
-            reason,
-        })?;
+        entry
+            .value
+            .set(text, !entry.given)
+            .map_err(|reason| ParseError::InvalidValue {
+                text: text.to_owned(),
+                flag: entry.flag.shown(),
+                reason,
+            })?;
         entry.given = true;
         Ok(())
     }
@@ -251,6 +293,14 @@ impl FlagSet {
     pub fn int(&self, name: &str) -> i64 {
         match self.value(name) {
             Value::Int(value) => *value,
+            other => panic!("flag {name} is {other:?}, not a number"),
+        }
+    }
+
+    /// The value of a number that is not negative.
+    pub fn uint(&self, name: &str) -> u64 {
+        match self.value(name) {
+            Value::Uint(value) => *value,
             other => panic!("flag {name} is {other:?}, not a number"),
         }
     }
@@ -326,7 +376,9 @@ pub fn parse(flags: &mut FlagSet, args: &[Arg]) -> Result<Vec<Arg>, ParseError> 
             b"--" => {
                 positional.extend(args.by_ref().cloned());
             }
-            [b'-', b'-', name @ ..] => parse_long(flags, &String::from_utf8_lossy(name), &mut args)?,
+            [b'-', b'-', name @ ..] => {
+                parse_long(flags, &String::from_utf8_lossy(name), &mut args)?
+            }
             [b'-', letters @ ..] if !letters.is_empty() => {
                 parse_short(flags, &String::from_utf8_lossy(letters), &mut args)?;
             }
@@ -336,7 +388,11 @@ pub fn parse(flags: &mut FlagSet, args: &[Arg]) -> Result<Vec<Arg>, ParseError> 
     Ok(positional)
 }
 
-fn parse_long(flags: &mut FlagSet, text: &str, rest: &mut std::slice::Iter<'_, Arg>) -> Result<(), ParseError> {
+fn parse_long(
+    flags: &mut FlagSet,
+    text: &str,
+    rest: &mut std::slice::Iter<'_, Arg>,
+) -> Result<(), ParseError> {
     if text.starts_with(['-', '=']) {
         return Err(ParseError::BadSyntax(format!("--{text}")));
     }
@@ -345,7 +401,11 @@ fn parse_long(flags: &mut FlagSet, text: &str, rest: &mut std::slice::Iter<'_, A
         None => (text, None),
     };
     let Some(flag) = flags.find(name) else {
-        return Err(if name == "help" { ParseError::Help } else { ParseError::Unknown(name.to_owned()) });
+        return Err(if name == "help" {
+            ParseError::Help
+        } else {
+            ParseError::Unknown(name.to_owned())
+        });
     };
     match value {
         Some(value) => flags.set(name, value),
@@ -357,13 +417,21 @@ fn parse_long(flags: &mut FlagSet, text: &str, rest: &mut std::slice::Iter<'_, A
     }
 }
 
-fn parse_short(flags: &mut FlagSet, text: &str, rest: &mut std::slice::Iter<'_, Arg>) -> Result<(), ParseError> {
+fn parse_short(
+    flags: &mut FlagSet,
+    text: &str,
+    rest: &mut std::slice::Iter<'_, Arg>,
+) -> Result<(), ParseError> {
     let mut letters = text;
     while let Some(letter) = letters.chars().next() {
         let tail = &letters[letter.len_utf8()..];
         let Some(flag) = flags.find_short(letter) else {
             let unknown = ParseError::UnknownShort(letter, letters.to_owned());
-            return Err(if letter == 'h' { ParseError::Help } else { unknown });
+            return Err(if letter == 'h' {
+                ParseError::Help
+            } else {
+                unknown
+            });
         };
         let name = flag.name;
         // `-w=x` and `-wx` give a value, `-w x` takes the next argument.
@@ -408,19 +476,44 @@ mod tests {
 
     fn parsed(line: &str) -> Result<(FlagSet, String), String> {
         let mut flags = flags();
-        let args: Vec<Arg> = line.split_whitespace().map(|arg| arg.as_bytes().to_vec()).collect();
+        let args: Vec<Arg> = line
+            .split_whitespace()
+            .map(|arg| arg.as_bytes().to_vec())
+            .collect();
         let positional = parse(&mut flags, &args).map_err(|e| e.to_string())?;
-        let positional: Vec<_> = positional.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect();
+        let positional: Vec<_> = positional
+            .iter()
+            .map(|arg| String::from_utf8_lossy(arg).into_owned())
+            .collect();
         Ok((flags, positional.join(" ")))
     }
 
     #[test]
     fn takes_every_spelling() {
-        let (flags, rest) = parsed("a --limit 5 --prefix b -wjson -i -- --limit c").expect("a valid line");
-        assert_eq!((flags.int("limit"), flags.bool("prefix"), flags.bool("interactive")), (5, true, true));
-        assert_eq!((flags.text("write-out"), rest.as_str()), ("json", "a b --limit c"));
-        let (flags, _) = parsed("-iw=table --prefix=false --timeout=1m --limit=-0x10").expect("a valid line");
-        assert_eq!((flags.text("write-out"), flags.bool("prefix"), flags.int("limit")), ("table", false, -16));
+        let (flags, rest) =
+            parsed("a --limit 5 --prefix b -wjson -i -- --limit c").expect("a valid line");
+        assert_eq!(
+            (
+                flags.int("limit"),
+                flags.bool("prefix"),
+                flags.bool("interactive")
+            ),
+            (5, true, true)
+        );
+        assert_eq!(
+            (flags.text("write-out"), rest.as_str()),
+            ("json", "a b --limit c")
+        );
+        let (flags, _) =
+            parsed("-iw=table --prefix=false --timeout=1m --limit=-0x10").expect("a valid line");
+        assert_eq!(
+            (
+                flags.text("write-out"),
+                flags.bool("prefix"),
+                flags.int("limit")
+            ),
+            ("table", false, -16)
+        );
         assert_eq!(flags.duration("timeout"), Duration::from_secs(60));
         assert!(flags.given("prefix") && !flags.given("endpoints"));
     }
@@ -435,16 +528,26 @@ mod tests {
 
     #[test]
     fn names_what_is_wrong() {
-        let check = |line, message: &str| assert_eq!(parsed(line).map(|_| ()), Err(message.to_owned()));
+        let check =
+            |line, message: &str| assert_eq!(parsed(line).map(|_| ()), Err(message.to_owned()));
         check("--nonflag", "unknown flag: --nonflag");
         check("-ic", "unknown shorthand flag: 'c' in -c");
         check("-cx", "unknown shorthand flag: 'c' in -cx");
         check("--=x", "bad flag syntax: --=x");
         check("--limit", "flag needs an argument: --limit");
         check("-w", "flag needs an argument: 'w' in -w");
-        check("--limit x", r#"invalid argument "x" for "--limit" flag: strconv.ParseInt: parsing "x": invalid syntax"#);
-        check("--timeout 5", r#"invalid argument "5" for "--timeout" flag: time: missing unit in duration "5""#);
-        check("-i=2", r#"invalid argument "2" for "-i, --interactive" flag: strconv.ParseBool: parsing "2": invalid syntax"#);
+        check(
+            "--limit x",
+            r#"invalid argument "x" for "--limit" flag: strconv.ParseInt: parsing "x": invalid syntax"#,
+        );
+        check(
+            "--timeout 5",
+            r#"invalid argument "5" for "--timeout" flag: time: missing unit in duration "5""#,
+        );
+        check(
+            "-i=2",
+            r#"invalid argument "2" for "-i, --interactive" flag: strconv.ParseBool: parsing "2": invalid syntax"#,
+        );
         check("-ih", "help requested");
     }
 }

@@ -7,33 +7,63 @@ use super::{Command, Flag};
 /// Names of commands are padded to at least this many columns.
 const NAME_WIDTH_MIN: usize = 11;
 
-/// The help of a command: its text, then its usage. `path` is how it is called.
-pub fn help(command: &Command, path: &str) -> String {
-    let text = if command.long.is_empty() { command.about } else { command.long };
-    format!("{}\n\n{}", text.trim_end(), usage(command, path))
+/// The help of a command: its text, then its usage. `path` is how it is called, `globals` are the flags of the whole
+/// program unless it has another place for them.
+pub fn help(command: &Command, path: &str, globals: &[Flag]) -> String {
+    let text = if command.long.is_empty() {
+        command.about
+    } else {
+        command.long
+    };
+    format!("{}\n\n{}", text.trim_end(), usage(command, path, globals))
 }
 
 /// The usage of a command, as it also follows errors about its flags.
-pub fn usage(command: &Command, path: &str) -> String {
+pub fn usage(command: &Command, path: &str, globals: &[Flag]) -> String {
     let mut text = String::from("Usage:\n");
     let is_root = !path.contains(' ');
     if command.run.is_some() {
         let separator = if command.synopsis.is_empty() { "" } else { " " };
         // A command with fixed words as arguments says all in its synopsis.
-        let flags = if command.positional == super::Positional::Unchecked { " [flags]" } else { "" };
-        push(&mut text, format_args!("  {path}{separator}{}{flags}\n", command.synopsis));
+        let flags = if command.positional == super::Positional::Unchecked {
+            " [flags]"
+        } else {
+            ""
+        };
+        push(
+            &mut text,
+            format_args!("  {path}{separator}{}{flags}\n", command.synopsis),
+        );
     } else {
         push(&mut text, format_args!("  {path} [command]\n"));
     }
     if !command.examples.is_empty() {
-        push(&mut text, format_args!("\nExamples:\n{}\n", command.examples));
+        push(
+            &mut text,
+            format_args!("\nExamples:\n{}\n", command.examples),
+        );
     }
     push_commands(&mut text, command);
     if !is_root {
-        push(&mut text, format_args!("\nFlags:\n{}", flag_usages(&own_flags(command))));
+        push(
+            &mut text,
+            format_args!("\nFlags:\n{}", flag_usages(&own_flags(command))),
+        );
+    }
+    if !globals.is_empty() {
+        let title = if is_root { "Flags:" } else { "Global Flags:" };
+        push(
+            &mut text,
+            format_args!("\n{title}\n{}", flag_usages(globals)),
+        );
     }
     if !command.children.is_empty() {
-        push(&mut text, format_args!("\nUse \"{path} [command] --help\" for more information about a command.\n"));
+        push(
+            &mut text,
+            format_args!(
+                "\nUse \"{path} [command] --help\" for more information about a command.\n"
+            ),
+        );
     }
     text
 }
@@ -51,7 +81,13 @@ fn own_flags(command: &Command) -> Vec<Flag> {
 }
 
 fn push_commands(text: &mut String, command: &Command) {
-    let width = command.children.iter().map(|child| child.name.len()).max().unwrap_or(0).max(NAME_WIDTH_MIN);
+    let width = command
+        .children
+        .iter()
+        .map(|child| child.name.len())
+        .max()
+        .unwrap_or(0)
+        .max(NAME_WIDTH_MIN);
     let mut headings: Vec<&str> = Vec::new();
     for child in &command.children {
         if !headings.contains(&child.heading) {
@@ -59,12 +95,23 @@ fn push_commands(text: &mut String, command: &Command) {
         }
     }
     for heading in headings {
-        let title = if heading.is_empty() { "Available Commands:" } else { heading };
+        let title = if heading.is_empty() {
+            "Available Commands:"
+        } else {
+            heading
+        };
         push(text, format_args!("\n{title}\n"));
-        let mut children: Vec<&Command> = command.children.iter().filter(|child| child.heading == heading).collect();
+        let mut children: Vec<&Command> = command
+            .children
+            .iter()
+            .filter(|child| child.heading == heading)
+            .collect();
         children.sort_by_key(|child| child.name);
         for child in children {
-            push(text, format_args!("  {:width$} {}\n", child.name, child.about));
+            push(
+                text,
+                format_args!("  {:width$} {}\n", child.name, child.about),
+            );
         }
     }
 }
@@ -87,7 +134,9 @@ pub fn flag_usages(flags: &[Flag]) -> String {
 }
 
 fn flag_head(flag: &Flag) -> String {
-    let short = flag.short.map_or_else(|| "    ".to_owned(), |letter| format!("-{letter}, "));
+    let short = flag
+        .short
+        .map_or_else(|| "    ".to_owned(), |letter| format!("-{letter}, "));
     let type_name = flag.default.type_name();
     let separator = if type_name.is_empty() { "" } else { " " };
     format!("  {short}--{}{separator}{type_name}", flag.name)

@@ -62,8 +62,16 @@ pub struct Command {
 
 impl Command {
     /// A command without flags.
-    pub fn new(name: &'static str, synopsis: &'static str, about: &'static str, run: Run) -> Command {
-        Command { run: Some(run), ..Command::group(name, about, Vec::new()).with_synopsis(synopsis) }
+    pub fn new(
+        name: &'static str,
+        synopsis: &'static str,
+        about: &'static str,
+        run: Run,
+    ) -> Command {
+        Command {
+            run: Some(run),
+            ..Command::group(name, about, Vec::new()).with_synopsis(synopsis)
+        }
     }
 
     /// A group of commands.
@@ -126,10 +134,17 @@ impl Command {
 
     /// The child with this name, or the only one that starts with it.
     fn child(&self, name: &[u8]) -> Option<&Command> {
-        if let Some(exact) = self.children.iter().find(|child| child.name.as_bytes() == name) {
+        if let Some(exact) = self
+            .children
+            .iter()
+            .find(|child| child.name.as_bytes() == name)
+        {
             return Some(exact);
         }
-        let mut matches = self.children.iter().filter(|child| child.name.as_bytes().starts_with(name));
+        let mut matches = self
+            .children
+            .iter()
+            .filter(|child| child.name.as_bytes().starts_with(name));
         matches.next().filter(|_| matches.next().is_none())
     }
 }

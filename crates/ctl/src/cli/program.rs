@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 
 use super::flags::{self, FlagSet, ParseError};
-use super::{Arg, Command, Exit, Positional, help};
+use super::{Arg, Command, Exit, Flag, Positional, help};
 use crate::go::quote::quote;
 
 /// A program: its command tree and its habits.
@@ -33,7 +33,10 @@ pub struct Invocation<'p> {
 impl Invocation<'_> {
     /// The positional arguments as text; bytes that are not UTF-8 are replaced.
     pub fn texts(&self) -> Vec<String> {
-        self.args.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
+        self.args
+            .iter()
+            .map(|arg| String::from_utf8_lossy(arg).into_owned())
+            .collect()
     }
 }
 
@@ -56,12 +59,17 @@ impl<'p> Found<'p> {
     }
 
     fn declared_flags(&self) -> FlagSet {
-        let (command, above) = self.chain.split_last().expect("the chain starts with the root");
+        let (command, above) = self
+            .chain
+            .split_last()
+            .expect("the chain starts with the root");
         let mut flags = FlagSet::default();
         flags.declare(&command.flags, false);
         // The root's own flags count as its persistent ones when nothing is below it.
         flags.declare(&command.persistent_flags, above.is_empty());
-        above.iter().for_each(|command| flags.declare(&command.persistent_flags, true));
+        above
+            .iter()
+            .for_each(|command| flags.declare(&command.persistent_flags, true));
         flags
     }
 }
@@ -69,7 +77,10 @@ impl<'p> Found<'p> {
 impl Program {
     /// Runs the process's command line.
     pub fn run(&self) -> ExitCode {
-        let args = std::env::args_os().skip(1).map(OsStringExt::into_vec).collect();
+        let args = std::env::args_os()
+            .skip(1)
+            .map(OsStringExt::into_vec)
+            .collect();
         match self.execute(args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(exit) => {
@@ -82,7 +93,9 @@ impl Program {
     }
 
     fn execute(&self, args: Vec<Arg>) -> Result<(), Exit> {
-        let found = self.find(&args).map_err(|word| self.unknown_command(&word))?;
+        let found = self
+            .find(&args)
+            .map_err(|word| self.unknown_command(&word))?;
         let command = found.command();
         if command.name == "help" && found.chain.len() == 2 {
             return self.help_command(&found.args);
@@ -93,13 +106,27 @@ impl Program {
             Err(ParseError::Help) => return self.print_help(&found),
             Err(error) => return Err(self.usage_error(&found, &error.to_string())),
         };
-        let Some(run) = command.run else { return self.print_help(&found) };
+        let Some(run) = command.run else {
+            return self.print_help(&found);
+        };
         check_positional(&found, &positional).map_err(|text| self.usage_error(&found, &text))?;
-        let missing: Vec<_> = flags.missing().iter().map(|name| quote(name.as_bytes())).collect();
+        let missing: Vec<_> = flags
+            .missing()
+            .iter()
+            .map(|name| quote(name.as_bytes()))
+            .collect();
         if !missing.is_empty() {
-            return Err(self.usage_error(&found, &format!("required flag(s) {} not set", missing.join(", "))));
+            return Err(self.usage_error(
+                &found,
+                &format!("required flag(s) {} not set", missing.join(", ")),
+            ));
         }
-        run(&mut Invocation { program: self, flags, args: positional, raw: args })
+        run(&mut Invocation {
+            program: self,
+            flags,
+            args: positional,
+            raw: args,
+        })
     }
 
     /// Follows the words of the command line down the tree; flags may stand between them.
@@ -107,10 +134,15 @@ impl Program {
     /// # Errors
     /// The word that the program does not know. Groups below the root accept any: they print their help.
     fn find(&self, args: &[Arg]) -> Result<Found<'_>, Arg> {
-        let mut found = Found { chain: vec![&self.root], args: args.to_vec() };
+        let mut found = Found {
+            chain: vec![&self.root],
+            args: args.to_vec(),
+        };
         loop {
             let declared = found.declared_flags();
-            let Some(position) = first_word(&declared, &found.args) else { return Ok(found) };
+            let Some(position) = first_word(&declared, &found.args) else {
+                return Ok(found);
+            };
             match found.command().child(&found.args[position]) {
                 Some(child) => {
                     found.chain.push(child);
@@ -124,12 +156,18 @@ impl Program {
 
     fn unknown_command(&self, word: &[u8]) -> Exit {
         let name = self.root.name;
-        let mut text = format!("unknown command {} for {}", quote(word), quote(name.as_bytes()));
+        let mut text = format!(
+            "unknown command {} for {}",
+            quote(word),
+            quote(name.as_bytes())
+        );
         let suggestions = self.suggestions(&String::from_utf8_lossy(word));
         let first_line = text.clone();
         if !suggestions.is_empty() {
             text.push_str("\n\nDid you mean this?\n");
-            suggestions.iter().for_each(|name| text.push_str(&format!("\t{name}\n")));
+            suggestions
+                .iter()
+                .for_each(|name| text.push_str(&format!("\t{name}\n")));
         }
         eprintln!("Error: {text}\nRun '{name} --help' for usage.");
         if self.repeats_errors {
@@ -149,7 +187,10 @@ impl Program {
 
     fn usage_error(&self, found: &Found<'_>, text: &str) -> Exit {
         print_error(text);
-        eprintln!("{}", help::usage(found.command(), &found.path()));
+        eprintln!(
+            "{}",
+            help::usage(found.command(), &found.path(), self.shown_globals())
+        );
         if self.repeats_errors {
             print_error(text);
         }
@@ -157,17 +198,34 @@ impl Program {
     }
 
     fn print_help(&self, found: &Found<'_>) -> Result<(), Exit> {
-        let text = help::help(found.command(), &found.path()) + self.hint;
-        std::io::stdout().write_all(text.as_bytes()).map_err(|_| Exit::silent(1))
+        let text = help::help(found.command(), &found.path(), self.shown_globals()) + self.hint;
+        std::io::stdout()
+            .write_all(text.as_bytes())
+            .map_err(|_| Exit::silent(1))
+    }
+
+    /// The global flags, for programs whose help does not point elsewhere for them.
+    fn shown_globals(&self) -> &[Flag] {
+        if self.hint.is_empty() {
+            &self.root.persistent_flags
+        } else {
+            &[]
+        }
     }
 
     fn help_command(&self, args: &[Arg]) -> Result<(), Exit> {
         if let Ok(found) = self.find(args) {
             return self.print_help(&found);
         }
-        let topics: Vec<_> = args.iter().map(|arg| format!("`{}`", String::from_utf8_lossy(arg))).collect();
+        let topics: Vec<_> = args
+            .iter()
+            .map(|arg| format!("`{}`", String::from_utf8_lossy(arg)))
+            .collect();
         eprintln!("Unknown help topic [{}]", topics.join(" "));
-        eprint!("{}", help::usage(&self.root, self.root.name));
+        eprint!(
+            "{}",
+            help::usage(&self.root, self.root.name, self.shown_globals())
+        );
         Ok(())
     }
 }
@@ -194,7 +252,9 @@ fn first_word(declared: &FlagSet, args: &[Arg]) -> Option<usize> {
             b"--" => return None,
             arg if arg.contains(&b'=') && arg.starts_with(b"-") => false,
             [b'-', b'-', name @ ..] => {
-                let flag = std::str::from_utf8(name).ok().and_then(|name| declared.find(name));
+                let flag = std::str::from_utf8(name)
+                    .ok()
+                    .and_then(|name| declared.find(name));
                 name != b"help" && flag.is_none_or(|flag| !flag.is_switch())
             }
             [b'-', letter] => {
@@ -216,11 +276,18 @@ fn check_positional(found: &Found<'_>, args: &[Arg]) -> Result<(), String> {
         Positional::OneOf(_) => 1,
     };
     if args.len() != expected {
-        return Err(format!("accepts {expected} arg(s), received {}", args.len()));
+        return Err(format!(
+            "accepts {expected} arg(s), received {}",
+            args.len()
+        ));
     }
     match found.command().positional {
         Positional::OneOf(words) if !words.iter().any(|word| word.as_bytes() == args[0]) => {
-            Err(format!("invalid argument {} for {}", quote(&args[0]), quote(found.path().as_bytes())))
+            Err(format!(
+                "invalid argument {} for {}",
+                quote(&args[0]),
+                quote(found.path().as_bytes())
+            ))
         }
         _ => Ok(()),
     }
@@ -245,7 +312,6 @@ fn edit_distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Flag;
 
     fn program() -> Program {
         fn nothing(_: &mut Invocation<'_>) -> Result<(), Exit> {
@@ -253,24 +319,46 @@ mod tests {
         }
         let lease = Command::group("lease", "", vec![Command::new("list", "", "", nothing)]);
         let get = Command::new("get", "", "", nothing).flags([Flag::switch("prefix", "")]);
-        let root = Command::group("tool", "", vec![get, Command::new("put", "", "", nothing), lease])
-            .persistent([Flag::text("write-out", "simple", "").short('w'), Flag::switch("hex", "")]);
-        Program { root, hint: "", repeats_errors: false }
+        let root = Command::group(
+            "tool",
+            "",
+            vec![get, Command::new("put", "", "", nothing), lease],
+        )
+        .persistent([
+            Flag::text("write-out", "simple", "").short('w'),
+            Flag::switch("hex", ""),
+        ]);
+        Program {
+            root,
+            hint: "",
+            repeats_errors: false,
+        }
     }
 
     fn found(line: &str) -> Result<(String, String), String> {
         let program = program();
-        let args: Vec<Arg> = line.split_whitespace().map(|arg| arg.as_bytes().to_vec()).collect();
+        let args: Vec<Arg> = line
+            .split_whitespace()
+            .map(|arg| arg.as_bytes().to_vec())
+            .collect();
         let text = |args: &[Arg]| String::from_utf8_lossy(&args.join(&b' ')).into_owned();
-        program.find(&args).map(|found| (found.path(), text(&found.args))).map_err(|word| text(&[word]))
+        program
+            .find(&args)
+            .map(|found| (found.path(), text(&found.args)))
+            .map_err(|word| text(&[word]))
     }
 
     #[test]
     fn finds_commands_among_flags() {
-        let check = |line, path: &str, args: &str| assert_eq!(found(line), Ok((path.into(), args.into())));
+        let check =
+            |line, path: &str, args: &str| assert_eq!(found(line), Ok((path.into(), args.into())));
         check("", "tool", "");
         check("get a b", "tool get", "a b");
-        check("-w json --hex get -w x get", "tool get", "-w json --hex -w x get");
+        check(
+            "-w json --hex get -w x get",
+            "tool get",
+            "-w json --hex -w x get",
+        );
         check("le li", "tool lease list", "");
         check("lease bogus", "tool lease", "bogus");
         check("--unknown put get", "tool get", "--unknown put");
@@ -282,7 +370,7 @@ mod tests {
     fn suggests_what_is_near() {
         assert_eq!(program().suggestions("gett"), ["get"]);
         assert_eq!(program().suggestions("lst"), ["get", "put"]);
-        assert_eq!(program().suggestions("le"), ["get", "lease", "put"]);
+        assert_eq!(program().suggestions("le"), ["get", "lease"]);
         assert!(program().suggestions("foobar").is_empty());
         assert_eq!(edit_distance("kitten", "sitting"), 3);
     }

@@ -41,17 +41,26 @@ impl Endpoint {
             return Err(EndpointError::Tls(text.to_owned()));
         }
         if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(Endpoint::Unix(Path::new(path.strip_prefix("//").unwrap_or(path)).to_owned()));
+            return Ok(Endpoint::Unix(
+                Path::new(path.strip_prefix("//").unwrap_or(path)).to_owned(),
+            ));
         }
         let authority = text.strip_prefix("http://").unwrap_or(text);
         let authority = authority.split('/').next().unwrap_or_default();
-        let uri: Uri = format!("http://{authority}").parse().map_err(|_| invalid())?;
-        uri.host().filter(|host| !host.is_empty()).ok_or_else(invalid)?;
+        let uri: Uri = format!("http://{authority}")
+            .parse()
+            .map_err(|_| invalid())?;
+        uri.host()
+            .filter(|host| !host.is_empty())
+            .ok_or_else(invalid)?;
         Ok(Endpoint::Tcp(authority.to_owned()))
     }
 
     /// Opens a connection.
-    pub(super) async fn connect(&self, config: &Config) -> Result<Channel, tonic::transport::Error> {
+    pub(super) async fn connect(
+        &self,
+        config: &Config,
+    ) -> Result<Channel, tonic::transport::Error> {
         let authority = match self {
             Endpoint::Tcp(authority) => authority.as_str(),
             // The name of the host that a socket in the file system stands for.
@@ -69,7 +78,9 @@ impl Endpoint {
             Endpoint::Tcp(_) => builder.connect().await,
             Endpoint::Unix(path) => {
                 let path = path.clone();
-                builder.connect_with_connector(unix::Connector { path }).await
+                builder
+                    .connect_with_connector(unix::Connector { path })
+                    .await
             }
         }
     }
@@ -119,12 +130,33 @@ mod tests {
         let tcp = |text: &str| Ok(Endpoint::Tcp(text.to_owned()));
         assert_eq!(Endpoint::parse("127.0.0.1:2379"), tcp("127.0.0.1:2379"));
         assert_eq!(Endpoint::parse("http://[::1]:2379"), tcp("[::1]:2379"));
-        assert_eq!(Endpoint::parse("http://localhost:2379/"), tcp("localhost:2379"));
-        assert_eq!(Endpoint::parse("unix:m1.sock:0"), Ok(Endpoint::Unix("m1.sock:0".into())));
-        assert_eq!(Endpoint::parse("unix:///run/etcd.sock"), Ok(Endpoint::Unix("/run/etcd.sock".into())));
-        assert_eq!(Endpoint::parse("https://a:1"), Err(EndpointError::Tls("https://a:1".into())));
-        assert_eq!(Endpoint::parse("unixs:a"), Err(EndpointError::Tls("unixs:a".into())));
-        assert_eq!(Endpoint::parse("a b"), Err(EndpointError::Invalid("a b".into())));
-        assert_eq!(Endpoint::parse(""), Err(EndpointError::Invalid(String::new())));
+        assert_eq!(
+            Endpoint::parse("http://localhost:2379/"),
+            tcp("localhost:2379")
+        );
+        assert_eq!(
+            Endpoint::parse("unix:m1.sock:0"),
+            Ok(Endpoint::Unix("m1.sock:0".into()))
+        );
+        assert_eq!(
+            Endpoint::parse("unix:///run/etcd.sock"),
+            Ok(Endpoint::Unix("/run/etcd.sock".into()))
+        );
+        assert_eq!(
+            Endpoint::parse("https://a:1"),
+            Err(EndpointError::Tls("https://a:1".into()))
+        );
+        assert_eq!(
+            Endpoint::parse("unixs:a"),
+            Err(EndpointError::Tls("unixs:a".into()))
+        );
+        assert_eq!(
+            Endpoint::parse("a b"),
+            Err(EndpointError::Invalid("a b".into()))
+        );
+        assert_eq!(
+            Endpoint::parse(""),
+            Err(EndpointError::Invalid(String::new()))
+        );
     }
 }

@@ -19,6 +19,16 @@ pub enum ClientError {
     /// An endpoint that cannot be used.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// The request is larger than the user allows.
+    #[error(
+        "rpc error: code = ResourceExhausted desc = trying to send message larger than max ({bytes} vs. {limit})"
+    )]
+    RequestTooLarge {
+        /// The request's size in bytes.
+        bytes: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// The answer lacks a part that it must have.
     #[error("the server's answer has no {0}")]
     Incomplete(&'static str),
@@ -50,7 +60,11 @@ fn status_text(status: &Status) -> String {
     if KNOWN_ANSWERS.contains(&status.message()) {
         return status.message().to_owned();
     }
-    format!("rpc error: code = {} desc = {}", code_name(status.code()), status.message())
+    format!(
+        "rpc error: code = {} desc = {}",
+        code_name(status.code()),
+        status.message()
+    )
 }
 
 /// The text of a bare reason such as a watch's: known ones as they are.
@@ -58,18 +72,18 @@ pub fn reason_text(code: Code, reason: &str) -> String {
     status_text(&Status::new(code, reason))
 }
 
-/// Messages over a limit of ours, which the transport words in its own way.
+/// Responses over the user's limit, which the transport words in its own way.
 fn size_limit_text(status: &Status) -> Option<String> {
-    let (what, rest) = match status.message() {
-        text if text.starts_with("Error, decoded message length too large: found ") => ("received message larger", text),
-        text if text.starts_with("Error, encoded message length too large: found ") => {
-            ("trying to send message larger", text)
-        }
-        _ => return None,
-    };
-    let mut numbers = rest.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty());
+    let text = status
+        .message()
+        .strip_prefix("Error, decoded message length too large: found ")?;
+    let mut numbers = text
+        .split(|c: char| !c.is_ascii_digit())
+        .filter(|number| !number.is_empty());
     let (found, limit) = (numbers.next()?, numbers.next()?);
-    Some(format!("rpc error: code = ResourceExhausted desc = grpc: {what} than max ({found} vs. {limit})"))
+    Some(format!(
+        "rpc error: code = ResourceExhausted desc = grpc: received message larger than max ({found} vs. {limit})"
+    ))
 }
 
 fn code_name(code: Code) -> &'static str {
@@ -168,7 +182,11 @@ mod tests {
     #[test]
     fn words_answers_as_etcd_does() {
         let check = |code, message: &str, text: &str| assert_eq!(reason_text(code, message), text);
-        check(Code::InvalidArgument, "etcdserver: key is not provided", "etcdserver: key is not provided");
+        check(
+            Code::InvalidArgument,
+            "etcdserver: key is not provided",
+            "etcdserver: key is not provided",
+        );
         check(
             Code::Unimplemented,
             "unknown service X",
@@ -178,11 +196,6 @@ mod tests {
             Code::OutOfRange,
             "Error, decoded message length too large: found 43 bytes, the limit is: 10 bytes",
             "rpc error: code = ResourceExhausted desc = grpc: received message larger than max (43 vs. 10)",
-        );
-        check(
-            Code::OutOfRange,
-            "Error, encoded message length too large: found 6 bytes, the limit is: 5 bytes",
-            "rpc error: code = ResourceExhausted desc = grpc: trying to send message larger than max (6 vs. 5)",
         );
     }
 }

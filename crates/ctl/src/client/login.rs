@@ -35,11 +35,16 @@ impl Credentials {
         let token = match self {
             Credentials::Token(token) => token.clone(),
             Credentials::Password { name, password } => {
-                let request = AuthenticateRequest { name: name.clone(), password: password.clone() };
+                let request = AuthenticateRequest {
+                    name: name.clone(),
+                    password: password.clone(),
+                };
                 match AuthClient::new(channel).authenticate(request).await {
                     Ok(response) => response.into_inner().token,
                     // Credentials are harmless where nobody asks for them.
-                    Err(status) if status.message() == "etcdserver: authentication is not enabled" => {
+                    Err(status)
+                        if status.message() == "etcdserver: authentication is not enabled" =>
+                    {
                         return Ok(Login::default());
                     }
                     Err(status) => return Err(status.into()),
@@ -58,7 +63,9 @@ pub struct Login {
 
 impl Login {
     fn with_token(token: &str) -> Result<Login, ClientError> {
-        let token = token.parse().map_err(|_| Status::unauthenticated("etcdserver: invalid auth token"))?;
+        let token = token
+            .parse()
+            .map_err(|_| Status::unauthenticated("etcdserver: invalid auth token"))?;
         Ok(Login { token: Some(token) })
     }
 }

@@ -56,7 +56,10 @@ pub struct Config {
 impl Config {
     /// The same configuration for one endpoint alone.
     pub fn only(&self, endpoint: &str) -> Config {
-        Config { endpoints: vec![endpoint.to_owned()], ..self.clone() }
+        Config {
+            endpoints: vec![endpoint.to_owned()],
+            ..self.clone()
+        }
     }
 }
 
@@ -80,7 +83,6 @@ macro_rules! stub {
         pub async fn $name(&self) -> Result<$stub<Service>, ClientError> {
             let service = InterceptedService::new(self.channel().await?, self.login().await?);
             Ok($stub::new(service)
-                .max_encoding_message_size(self.config.request_bytes_max)
                 .max_decoding_message_size(self.config.response_bytes_max))
         }
     };
@@ -95,8 +97,17 @@ impl Client {
         if config.endpoints.is_empty() {
             return Err(ClientError::NoEndpoints);
         }
-        let endpoints = config.endpoints.iter().map(|text| Endpoint::parse(text)).collect::<Result<_, _>>()?;
-        Ok(Client { config, endpoints, login: RefCell::new(None), channel: RefCell::new(None) })
+        let endpoints = config
+            .endpoints
+            .iter()
+            .map(|text| Endpoint::parse(text))
+            .collect::<Result<_, _>>()?;
+        Ok(Client {
+            config,
+            endpoints,
+            login: RefCell::new(None),
+            channel: RefCell::new(None),
+        })
     }
 
     stub!(/// The key-value service.
@@ -120,7 +131,9 @@ impl Client {
         if self.config.credentials.is_none() {
             return Ok(());
         }
-        within(self.config.dial_timeout, self.login()).await.map(|_| ())
+        within(self.config.dial_timeout, self.login())
+            .await
+            .map(|_| ())
     }
 
     async fn login(&self) -> Result<Login, ClientError> {
@@ -147,14 +160,30 @@ impl Client {
     /// Waits for an endpoint that accepts a connection.
     async fn connect(&self) -> Channel {
         loop {
-            let mut attempts: FuturesUnordered<_> =
-                self.endpoints.iter().map(|endpoint| endpoint.connect(&self.config)).collect();
+            let mut attempts: FuturesUnordered<_> = self
+                .endpoints
+                .iter()
+                .map(|endpoint| endpoint.connect(&self.config))
+                .collect();
             while let Some(attempt) = attempts.next().await {
                 if let Ok(channel) = attempt {
                     return channel;
                 }
             }
             tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Refuses a request that is larger than the user allows. (The transport would refuse it, too, but not say why.)
+    ///
+    /// # Errors
+    /// [`ClientError::RequestTooLarge`].
+    pub fn check_size<M: prost::Message>(&self, request: M) -> Result<M, ClientError> {
+        let (bytes, limit) = (request.encoded_len(), self.config.request_bytes_max);
+        if bytes > limit {
+            Err(ClientError::RequestTooLarge { bytes, limit })
+        } else {
+            Ok(request)
         }
     }
 
@@ -167,7 +196,10 @@ impl Client {
     ///
     /// # Errors
     /// What the last attempt ended with.
-    pub async fn read<T>(&self, request: impl AsyncFn() -> Result<T, ClientError>) -> Result<T, ClientError> {
+    pub async fn read<T>(
+        &self,
+        request: impl AsyncFn() -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
         let mut attempt = 1;
         loop {
             match request().await {
@@ -194,5 +226,7 @@ pub async fn within<T>(
     if limit.is_zero() {
         return Err(ClientError::DeadlineExceeded);
     }
-    tokio::time::timeout(limit, work).await.unwrap_or(Err(ClientError::DeadlineExceeded))
+    tokio::time::timeout(limit, work)
+        .await
+        .unwrap_or(Err(ClientError::DeadlineExceeded))
 }

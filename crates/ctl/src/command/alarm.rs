@@ -25,17 +25,37 @@ pub fn command() -> Command {
 /// # Errors
 /// The cluster does not answer.
 pub async fn active(client: &Client) -> Result<AlarmResponse, ClientError> {
-    let request = AlarmRequest { action: AlarmAction::Get.into(), ..AlarmRequest::default() };
-    client.read(async || Ok(client.maintenance().await?.alarm(request).await?.into_inner())).await
+    let request = AlarmRequest {
+        action: AlarmAction::Get.into(),
+        ..AlarmRequest::default()
+    };
+    client
+        .read(async || {
+            Ok(client
+                .maintenance()
+                .await?
+                .alarm(request)
+                .await?
+                .into_inner())
+        })
+        .await
 }
 
 /// Ends every alarm that is active; the answer lists them and has no header, because it is put together here.
 async fn disarm_all(client: &Client) -> Result<AlarmResponse, ClientError> {
     let mut disarmed = AlarmResponse::default();
     for alarm in active(client).await?.alarms {
-        let request =
-            AlarmRequest { action: AlarmAction::Deactivate.into(), member_id: alarm.member_id, alarm: alarm.alarm };
-        let response = client.maintenance().await?.alarm(request).await?.into_inner();
+        let request = AlarmRequest {
+            action: AlarmAction::Deactivate.into(),
+            member_id: alarm.member_id,
+            alarm: alarm.alarm,
+        };
+        let response = client
+            .maintenance()
+            .await?
+            .alarm(request)
+            .await?
+            .into_inner();
         disarmed.alarms.extend(response.alarms);
     }
     Ok(disarmed)

@@ -9,8 +9,16 @@ use crate::print::print_line;
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("compaction", "[options] <revision>", "Forget the history before a revision", run)
-        .flags([Flag::switch("physical", "wait until the old records are removed from the database")])
+    Command::new(
+        "compaction",
+        "[options] <revision>",
+        "Forget the history before a revision",
+        run,
+    )
+    .flags([Flag::switch(
+        "physical",
+        "wait until the old records are removed from the database",
+    )])
 }
 
 fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
@@ -19,11 +27,16 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         return Err(Exit::bad_args("compaction command needs 1 argument"));
     };
     let revision = parse_int(revision, 10).map_err(Exit::error)?;
-    let request = CompactionRequest { revision, physical: invocation.flags.bool("physical") };
+    let request = CompactionRequest {
+        revision,
+        physical: invocation.flags.bool("physical"),
+    };
     let session = Session::new(invocation, false)?;
     session::run(async {
         let client = session.client().await?;
-        session.ask(async { Ok(client.kv().await?.compact(request).await?) }).await?;
+        session
+            .ask(async { Ok(client.kv().await?.compact(request).await?) })
+            .await?;
         print_line(&format!("compacted revision {revision}"))
     })
 }

@@ -12,8 +12,16 @@ use crate::print::print_line;
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("defrag", "", "Give unused space in the members' databases back", run)
-        .flags([Flag::switch("cluster", "do so on all members that the member list names")])
+    Command::new(
+        "defrag",
+        "",
+        "Give unused space in the members' databases back",
+        run,
+    )
+    .flags([Flag::switch(
+        "cluster",
+        "do so on all members that the member list names",
+    )])
 }
 
 fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
@@ -24,13 +32,23 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         for endpoint in session.each_endpoint(of_cluster).await? {
             let client = session.client_of(&endpoint).await?;
             let start = Instant::now();
-            let request = async { Ok(client.maintenance().await?.defragment(DefragmentRequest {}).await?) };
+            let request = async {
+                Ok(client
+                    .maintenance()
+                    .await?
+                    .defragment(DefragmentRequest {})
+                    .await?)
+            };
             let result = within(session.command_timeout, request).await;
             let took = duration::format(start.elapsed());
             match result {
-                Ok(_) => print_line(&format!("Finished defragmenting etcd member[{endpoint}]. took {took}"))?,
+                Ok(_) => print_line(&format!(
+                    "Finished defragmenting etcd member[{endpoint}]. took {took}"
+                ))?,
                 Err(error) => {
-                    eprintln!("Failed to defragment etcd member[{endpoint}]. took {took}. ({error})");
+                    eprintln!(
+                        "Failed to defragment etcd member[{endpoint}]. took {took}. ({error})"
+                    );
                     failed = true;
                 }
             }

@@ -15,7 +15,13 @@ const SECOND_THOUGHTS: Duration = Duration::from_secs(2);
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("del", "[options] <key> [range_end]", "Delete a key or a range of keys", run).flags(flags())
+    Command::new(
+        "del",
+        "[options] <key> [range_end]",
+        "Delete a key or a range of keys",
+        run,
+    )
+    .flags(flags())
 }
 
 /// The flags, which `txn` knows, too.
@@ -23,7 +29,10 @@ pub fn flags() -> Vec<Flag> {
     vec![
         Flag::switch("prefix", "delete all keys that start with the key"),
         Flag::switch("prev-kv", "print the records that are deleted"),
-        Flag::switch("from-key", "delete all keys from the key on, in the order of their bytes"),
+        Flag::switch(
+            "from-key",
+            "delete all keys from the key on, in the order of their bytes",
+        ),
         Flag::switch("range", "delete the keys up to range_end without a delay"),
     ]
 }
@@ -37,7 +46,8 @@ pub fn request(flags: &FlagSet, args: &[Arg]) -> Result<DeleteRangeRequest, Exit
         [key] => (key, None),
         [key, end] => (key, Some(end)),
         _ => {
-            let text = "del command needs one argument as key and an optional argument as range_end";
+            let text =
+                "del command needs one argument as key and an optional argument as range_end";
             return Err(Exit::bad_args(text));
         }
     };
@@ -54,7 +64,11 @@ pub fn request(flags: &FlagSet, args: &[Arg]) -> Result<DeleteRangeRequest, Exit
         );
         std::thread::sleep(SECOND_THOUGHTS);
     }
-    Ok(DeleteRangeRequest { key: range_key.into(), range_end: range_end.into(), prev_kv: flags.bool("prev-kv") })
+    Ok(DeleteRangeRequest {
+        key: range_key.into(),
+        range_end: range_end.into(),
+        prev_kv: flags.bool("prev-kv"),
+    })
 }
 
 fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
@@ -62,7 +76,14 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let session = Session::new(invocation, false)?;
     session::run(async {
         let client = session.client().await?;
-        let delete = async { Ok(client.kv().await?.delete_range(request).await?.into_inner()) };
+        let delete = async {
+            Ok(client
+                .kv()
+                .await?
+                .delete_range(client.check_size(request)?)
+                .await?
+                .into_inner())
+        };
         session.print(&Reply::Delete(&session.ask(delete).await?))
     })
 }

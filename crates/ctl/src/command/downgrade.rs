@@ -13,8 +13,18 @@ pub fn command() -> Command {
         "downgrade",
         "Prepare a cluster for older servers",
         vec![
-            Command::new("validate", "<TARGET_VERSION>", "Check whether the cluster can go down to a version", validate),
-            Command::new("enable", "<TARGET_VERSION>", "Begin to go down to a version", enable),
+            Command::new(
+                "validate",
+                "<TARGET_VERSION>",
+                "Check whether the cluster can go down to a version",
+                validate,
+            ),
+            Command::new(
+                "enable",
+                "<TARGET_VERSION>",
+                "Begin to go down to a version",
+                enable,
+            ),
             Command::new("cancel", "", "Stop going down", |invocation| {
                 request(invocation, Downgrade::Cancel, String::new())
             }),
@@ -49,11 +59,22 @@ fn request(invocation: &mut Invocation<'_>, kind: Downgrade, version: String) ->
         Downgrade::Enable => DowngradeAction::Enable,
         Downgrade::Cancel => DowngradeAction::Cancel,
     };
-    let request = DowngradeRequest { action: action.into(), version };
+    let request = DowngradeRequest {
+        action: action.into(),
+        version,
+    };
     session::run(async {
         let client = session.client().await?;
-        let response =
-            session.ask(async { Ok(client.maintenance().await?.downgrade(request).await?.into_inner()) }).await?;
+        let response = session
+            .ask(async {
+                Ok(client
+                    .maintenance()
+                    .await?
+                    .downgrade(request)
+                    .await?
+                    .into_inner())
+            })
+            .await?;
         session.print(&Reply::Downgrade(kind, &response))
     })
 }

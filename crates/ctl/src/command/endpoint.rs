@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use retcd_proto::etcdserverpb::{AlarmType, HashKvRequest, RangeRequest, StatusRequest, StatusResponse};
+use retcd_proto::etcdserverpb::{
+    AlarmType, HashKvRequest, RangeRequest, StatusRequest, StatusResponse,
+};
 
 use super::alarm;
 use super::session::{self, Session};
@@ -24,13 +26,31 @@ pub fn command() -> Command {
         "endpoint",
         "Ask endpoints for their health, status and hash",
         vec![
-            Command::new("health", "", "Check whether each endpoint can commit", health),
-            Command::new("status", "", "Show the status of each endpoint", status).long(STATUS_LONG),
-            Command::new("hashkv", "", "Show the hash of each endpoint's keyspace", hash_kv)
-                .flags([Flag::int("rev", 0, "hash up to this revision (0 means the latest)")]),
+            Command::new(
+                "health",
+                "",
+                "Check whether each endpoint can commit",
+                health,
+            ),
+            Command::new("status", "", "Show the status of each endpoint", status)
+                .long(STATUS_LONG),
+            Command::new(
+                "hashkv",
+                "",
+                "Show the hash of each endpoint's keyspace",
+                hash_kv,
+            )
+            .flags([Flag::int(
+                "rev",
+                0,
+                "hash up to this revision (0 means the latest)",
+            )]),
         ],
     )
-    .persistent([Flag::switch("cluster", "ask all members that the member list names")])
+    .persistent([Flag::switch(
+        "cluster",
+        "ask all members that the member list names",
+    )])
 }
 
 fn health(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
@@ -38,8 +58,10 @@ fn health(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let session = Session::new(invocation, false)?;
     session::run(async {
         let endpoints = session.each_endpoint(of_cluster).await?;
-        let mut checks: FuturesUnordered<_> =
-            endpoints.into_iter().map(|endpoint| check_health(&session, endpoint)).collect();
+        let mut checks: FuturesUnordered<_> = endpoints
+            .into_iter()
+            .map(|endpoint| check_health(&session, endpoint))
+            .collect();
         let mut list = Vec::new();
         while let Some(health) = checks.next().await {
             list.push(health);
@@ -56,7 +78,13 @@ fn health(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
 async fn check_health(session: &Session, endpoint: String) -> Health {
     let client = match session.client_of(&endpoint).await {
         Ok(client) => client,
-        Err(exit) => return Health { endpoint, error: exit.message.unwrap_or_default(), took: String::new() },
+        Err(exit) => {
+            return Health {
+                endpoint,
+                error: exit.message.unwrap_or_default(),
+                took: String::new(),
+            };
+        }
     };
     let start = Instant::now();
     let mut took = String::new();
@@ -77,17 +105,29 @@ async fn check_health(session: &Session, endpoint: String) -> Health {
     if took.is_empty() {
         took = duration::format(start.elapsed());
     }
-    Health { endpoint, error, took }
+    Health {
+        endpoint,
+        error,
+        took,
+    }
 }
 
 async fn read_any_key(client: &Client) -> Result<(), ClientError> {
-    let request = RangeRequest { key: "health".into(), ..RangeRequest::default() };
-    client.read(async || Ok(client.kv().await?.range(request.clone()).await?)).await.map(|_| ())
+    let request = RangeRequest {
+        key: "health".into(),
+        ..RangeRequest::default()
+    };
+    client
+        .read(async || Ok(client.kv().await?.range(request.clone()).await?))
+        .await
+        .map(|_| ())
 }
 
 /// The sentence about active alarms; empty if there are none.
 async fn active_alarms(client: &Client) -> String {
-    let Ok(response) = alarm::active(client).await else { return "Unable to fetch the alarm list".to_owned() };
+    let Ok(response) = alarm::active(client).await else {
+        return "Unable to fetch the alarm list".to_owned();
+    };
     if response.alarms.is_empty() {
         return String::new();
     }
@@ -104,14 +144,26 @@ async fn active_alarms(client: &Client) -> String {
 /// # Errors
 /// It does not answer.
 pub async fn member_status(client: &Client) -> Result<StatusResponse, ClientError> {
-    client.read(async || Ok(client.maintenance().await?.status(StatusRequest {}).await?.into_inner())).await
+    client
+        .read(async || {
+            Ok(client
+                .maintenance()
+                .await?
+                .status(StatusRequest {})
+                .await?
+                .into_inner())
+        })
+        .await
 }
 
 fn status(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let of_cluster = invocation.flags.bool("cluster");
     let session = Session::new(invocation, false)?;
     session::run(async {
-        let (answers, error) = ask_each(&session, of_cluster, "status", async |client| member_status(client).await).await?;
+        let (answers, error) = ask_each(&session, of_cluster, "status", async |client| {
+            member_status(client).await
+        })
+        .await?;
         session.print(&Reply::Status(&answers))?;
         // Everything has been said about each endpoint.
         error.map_or(Ok(()), |_| Err(Exit::silent(1)))
@@ -120,11 +172,22 @@ fn status(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
 
 fn hash_kv(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let of_cluster = invocation.flags.bool("cluster");
-    let request = HashKvRequest { revision: invocation.flags.int("rev") };
+    let request = HashKvRequest {
+        revision: invocation.flags.int("rev"),
+    };
     let session = Session::new(invocation, false)?;
     session::run(async {
         let (answers, error) = ask_each(&session, of_cluster, "hash", async |client| {
-            client.read(async || Ok(client.maintenance().await?.hash_kv(request).await?.into_inner())).await
+            client
+                .read(async || {
+                    Ok(client
+                        .maintenance()
+                        .await?
+                        .hash_kv(request)
+                        .await?
+                        .into_inner())
+                })
+                .await
         })
         .await?;
         session.print(&Reply::HashKv(&answers))?;

@@ -22,8 +22,16 @@ pub fn variable(flag: &str) -> String {
 ///
 /// # Errors
 /// A flag that was given and whose variable exists, too.
-pub fn apply(flags: &mut FlagSet, variables: &[(String, String)], watches: bool) -> Result<(), Exit> {
-    let mut used: Vec<String> = if watches { vec![WATCH_KEY.into(), WATCH_RANGE_END.into()] } else { Vec::new() };
+pub fn apply(
+    flags: &mut FlagSet,
+    variables: &[(String, String)],
+    watches: bool,
+) -> Result<(), Exit> {
+    let mut used: Vec<String> = if watches {
+        vec![WATCH_KEY.into(), WATCH_RANGE_END.into()]
+    } else {
+        Vec::new()
+    };
     let mut shadowed = Vec::new();
     for name in flags.inherited_names() {
         let variable = variable(name);
@@ -31,14 +39,20 @@ pub fn apply(flags: &mut FlagSet, variables: &[(String, String)], watches: bool)
             shadowed.push(variable);
             continue;
         }
-        let value = variables.iter().find(|(name, _)| *name == variable).map_or("", |(_, value)| value);
+        let value = variables
+            .iter()
+            .find(|(name, _)| *name == variable)
+            .map_or("", |(_, value)| value);
         if !value.is_empty() {
             // A refused value leaves the flag as it was.
             let _ = flags.set(name, value);
             used.push(variable);
         }
     }
-    for (name, value) in variables.iter().filter(|(name, _)| name.starts_with(PREFIX) && !used.contains(name)) {
+    for (name, value) in variables
+        .iter()
+        .filter(|(name, _)| name.starts_with(PREFIX) && !used.contains(name))
+    {
         if shadowed.contains(name) {
             let message = "conflicting environment variable is shadowed by corresponding command-line flag \
                            (either unset environment variable or disable flag))";
@@ -46,7 +60,11 @@ pub fn apply(flags: &mut FlagSet, variables: &[(String, String)], watches: bool)
             return Err(Exit::silent(1));
         }
         let shown = format!("{name}={value}");
-        log::json_line("warn", "unrecognized environment variable", &[("environment-variable", shown)]);
+        log::json_line(
+            "warn",
+            "unrecognized environment variable",
+            &[("environment-variable", shown)],
+        );
     }
     Ok(())
 }
@@ -59,20 +77,32 @@ mod tests {
     fn flags(line: &str) -> FlagSet {
         let mut flags = FlagSet::default();
         flags.declare(&super::super::globals::flags(), true);
-        let args: Vec<_> = line.split_whitespace().map(|arg| arg.as_bytes().to_vec()).collect();
+        let args: Vec<_> = line
+            .split_whitespace()
+            .map(|arg| arg.as_bytes().to_vec())
+            .collect();
         parse_flags(&mut flags, &args).expect("a valid line");
         flags
     }
 
     fn applied(line: &str, variables: &[(&str, &str)]) -> Result<FlagSet, Exit> {
-        let variables: Vec<_> = variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let variables: Vec<_> = variables
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+            .collect();
         let mut flags = flags(line);
         apply(&mut flags, &variables, false).map(|()| flags)
     }
 
     #[test]
     fn variables_set_flags() {
-        let flags = applied("--hex", &[("ETCDCTL_ENDPOINTS", "a:1,b:2"), ("ETCDCTL_DIAL_TIMEOUT", "soon")]);
+        let flags = applied(
+            "--hex",
+            &[
+                ("ETCDCTL_ENDPOINTS", "a:1,b:2"),
+                ("ETCDCTL_DIAL_TIMEOUT", "soon"),
+            ],
+        );
         let flags = flags.expect("nothing conflicts");
         assert_eq!(flags.list("endpoints"), ["a:1", "b:2"]);
         assert_eq!(flags.duration("dial-timeout").as_secs(), 2);
@@ -80,12 +110,16 @@ mod tests {
 
     #[test]
     fn empty_variables_are_unset() {
-        let flags = applied("", &[("ETCDCTL_WRITE_OUT", ""), ("OTHER", "x")]).expect("nothing conflicts");
+        let flags =
+            applied("", &[("ETCDCTL_WRITE_OUT", ""), ("OTHER", "x")]).expect("nothing conflicts");
         assert_eq!(flags.text("write-out"), "simple");
     }
 
     #[test]
     fn a_flag_and_its_variable_conflict() {
-        assert_eq!(applied("--hex", &[("ETCDCTL_HEX", "")]).err(), Some(Exit::silent(1)));
+        assert_eq!(
+            applied("--hex", &[("ETCDCTL_HEX", "")]).err(),
+            Some(Exit::silent(1))
+        );
     }
 }

@@ -12,7 +12,13 @@ use crate::print::{Format, Reply};
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("get", "[options] <key> [range_end]", "Read a key or a range of keys", run).flags(flags())
+    Command::new(
+        "get",
+        "[options] <key> [range_end]",
+        "Read a key or a range of keys",
+        run,
+    )
+    .flags(flags())
 }
 
 /// The flags, which `txn` knows, too.
@@ -20,18 +26,44 @@ pub fn flags() -> Vec<Flag> {
     vec![
         Flag::text("consistency", "l", "linearizable (l) or serializable (s)"),
         Flag::text("order", "", "order of the results: ASCEND or DESCEND"),
-        Flag::text("sort-by", "", "what to sort by: CREATE, KEY, MODIFY, VALUE or VERSION"),
+        Flag::text(
+            "sort-by",
+            "",
+            "what to sort by: CREATE, KEY, MODIFY, VALUE or VERSION",
+        ),
         Flag::int("limit", 0, "largest number of results (0 means all)"),
         Flag::switch("prefix", "read all keys that start with the key"),
-        Flag::switch("from-key", "read all keys from the key on, in the order of their bytes"),
+        Flag::switch(
+            "from-key",
+            "read all keys from the key on, in the order of their bytes",
+        ),
         Flag::int("rev", 0, "read as of this revision (0 means the latest)"),
         Flag::switch("keys-only", "leave out the values"),
         Flag::switch("count-only", "only count the keys"),
-        Flag::switch("print-value-only", "print values without their keys (with the simple format)"),
-        Flag::int("min-create-rev", 0, "leave out keys that were created before this revision"),
-        Flag::int("max-create-rev", 0, "leave out keys that were created after this revision"),
-        Flag::int("min-mod-rev", 0, "leave out keys that were last changed before this revision"),
-        Flag::int("max-mod-rev", 0, "leave out keys that were last changed after this revision"),
+        Flag::switch(
+            "print-value-only",
+            "print values without their keys (with the simple format)",
+        ),
+        Flag::int(
+            "min-create-rev",
+            0,
+            "leave out keys that were created before this revision",
+        ),
+        Flag::int(
+            "max-create-rev",
+            0,
+            "leave out keys that were created after this revision",
+        ),
+        Flag::int(
+            "min-mod-rev",
+            0,
+            "leave out keys that were last changed before this revision",
+        ),
+        Flag::int(
+            "max-mod-rev",
+            0,
+            "leave out keys that were last changed after this revision",
+        ),
         Flag::switch("stream", "receive the result in parts"),
     ]
 }
@@ -66,7 +98,8 @@ pub fn request(flags: &FlagSet, args: &[Arg]) -> Result<RangeRequest, Exit> {
     if request.sort_order() == SortOrder::Ascend && request.sort_target() == SortTarget::Key {
         request.set_sort_order(SortOrder::None);
     }
-    (request.min_create_revision, request.max_create_revision) = bounds(flags, "create-rev", "CreateRev")?;
+    (request.min_create_revision, request.max_create_revision) =
+        bounds(flags, "create-rev", "CreateRev")?;
     (request.min_mod_revision, request.max_mod_revision) = bounds(flags, "mod-rev", "ModRev")?;
     Ok(request)
 }
@@ -77,7 +110,9 @@ pub fn request(flags: &FlagSet, args: &[Arg]) -> Result<RangeRequest, Exit> {
 /// Both are set.
 pub fn check_exclusive(flags: &FlagSet) -> Result<(), Exit> {
     if flags.bool("prefix") && flags.bool("from-key") {
-        return Err(Exit::bad_args("`--prefix` and `--from-key` cannot be set at the same time, choose one"));
+        return Err(Exit::bad_args(
+            "`--prefix` and `--from-key` cannot be set at the same time, choose one",
+        ));
     }
     Ok(())
 }
@@ -119,7 +154,12 @@ fn sort_order(text: &str) -> Result<SortOrder, Exit> {
         "" => SortOrder::None,
         "ASCEND" => SortOrder::Ascend,
         "DESCEND" => SortOrder::Descend,
-        _ => return Err(Exit::new(ExitKind::BadFeature, format!("bad sort order {text}"))),
+        _ => {
+            return Err(Exit::new(
+                ExitKind::BadFeature,
+                format!("bad sort order {text}"),
+            ));
+        }
     })
 }
 
@@ -130,13 +170,21 @@ fn sort_target(text: &str) -> Result<SortTarget, Exit> {
         "MODIFY" => SortTarget::Mod,
         "VALUE" => SortTarget::Value,
         "VERSION" => SortTarget::Version,
-        _ => return Err(Exit::new(ExitKind::BadFeature, format!("bad sort target {text}"))),
+        _ => {
+            return Err(Exit::new(
+                ExitKind::BadFeature,
+                format!("bad sort target {text}"),
+            ));
+        }
     })
 }
 
 /// The revisions between which `--min-*` and `--max-*` filter; 0 is no bound.
 fn bounds(flags: &FlagSet, flag: &str, shown: &str) -> Result<(i64, i64), Exit> {
-    let (min, max) = (flags.int(&format!("min-{flag}")), flags.int(&format!("max-{flag}")));
+    let (min, max) = (
+        flags.int(&format!("min-{flag}")),
+        flags.int(&format!("max-{flag}")),
+    );
     if max > 0 && min > max {
         let text = format!("getMin{shown}(={min}) > getMax{shown}(={max})");
         return Err(Exit::new(ExitKind::BadFeature, text));
@@ -153,17 +201,28 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         if flags.bool("stream") {
             session.ask(stream(&client, request)).await
         } else {
-            let read = client.read(async || Ok(client.kv().await?.range(request.clone()).await?.into_inner()));
+            let read = client.read(async || {
+                Ok(client
+                    .kv()
+                    .await?
+                    .range(client.check_size(request.clone())?)
+                    .await?
+                    .into_inner())
+            });
             session.ask(read).await
         }
     })?;
     // Both are only found out now: the request has been made.
     if flags.bool("count-only") && session.printer.format != Format::Fields {
-        return Err(Exit::bad_args("--count-only is only for `--write-out=fields`"));
+        return Err(Exit::bad_args(
+            "--count-only is only for `--write-out=fields`",
+        ));
     }
     if flags.bool("print-value-only") {
         if session.printer.format != Format::Simple {
-            return Err(Exit::bad_args("print-value-only is only for `--write-out=simple`"));
+            return Err(Exit::bad_args(
+                "print-value-only is only for `--write-out=simple`",
+            ));
         }
         session.printer.values_only = true;
     }
@@ -175,7 +234,9 @@ async fn stream(client: &Client, request: RangeRequest) -> Result<RangeResponse,
     let mut parts = client.kv().await?.range_stream(request).await?.into_inner();
     let mut whole = RangeResponse::default();
     while let Some(part) = parts.message().await? {
-        let part = part.range_response.ok_or(ClientError::Incomplete("range response"))?;
+        let part = part
+            .range_response
+            .ok_or(ClientError::Incomplete("range response"))?;
         whole.header = part.header.or(whole.header);
         whole.kvs.extend(part.kvs);
         whole.more |= part.more;

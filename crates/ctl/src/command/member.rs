@@ -1,8 +1,8 @@
 //! `member`: shows and changes the cluster's members.
 
 use retcd_proto::etcdserverpb::{
-    Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse, MemberPromoteRequest,
-    MemberRemoveRequest, MemberUpdateRequest,
+    Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
+    MemberPromoteRequest, MemberRemoveRequest, MemberUpdateRequest,
 };
 
 use super::get::serializable;
@@ -12,6 +12,7 @@ use crate::client::{Client, ClientError};
 use crate::go::number::parse_uint;
 use crate::go::quote::quote;
 use crate::print::{Format, MemberChange, Reply, print_bytes};
+use crate::urls::MemberUrl;
 
 const DEFAULT_CONSISTENCY: &str = "l";
 
@@ -25,18 +26,33 @@ pub fn command() -> Command {
         "List, add, remove and change members",
         vec![
             Command::new("add", "<memberName> [options]", "Add a member", add).flags([
-                Flag::text("peer-urls", "", "the new member's peer URLs, separated by commas"),
+                Flag::text(
+                    "peer-urls",
+                    "",
+                    "the new member's peer URLs, separated by commas",
+                ),
                 Flag::switch("learner", "add the member without a vote"),
             ]),
             Command::new("remove", "<memberID>", "Remove a member", remove),
-            Command::new("update", "<memberID> [options]", "Give a member other peer URLs", update)
-                .flags([Flag::text("peer-urls", "", "the member's peer URLs, separated by commas")]),
-            Command::new("promote", "<memberID>", "Give a learner its vote", promote),
-            Command::new("list", "", "List all members", list_members).long(LIST_LONG).flags([Flag::text(
-                "consistency",
-                DEFAULT_CONSISTENCY,
-                "linearizable (l) or serializable (s)",
+            Command::new(
+                "update",
+                "<memberID> [options]",
+                "Give a member other peer URLs",
+                update,
+            )
+            .flags([Flag::text(
+                "peer-urls",
+                "",
+                "the member's peer URLs, separated by commas",
             )]),
+            Command::new("promote", "<memberID>", "Give a learner its vote", promote),
+            Command::new("list", "", "List all members", list_members)
+                .long(LIST_LONG)
+                .flags([Flag::text(
+                    "consistency",
+                    DEFAULT_CONSISTENCY,
+                    "linearizable (l) or serializable (s)",
+                )]),
         ],
     )
 }
@@ -47,13 +63,26 @@ pub fn command() -> Command {
 /// The cluster does not answer.
 pub async fn list(client: &Client, linearizable: bool) -> Result<MemberListResponse, ClientError> {
     let request = MemberListRequest { linearizable };
-    client.read(async || Ok(client.cluster().await?.member_list(request).await?.into_inner())).await
+    client
+        .read(async || {
+            Ok(client
+                .cluster()
+                .await?
+                .member_list(request)
+                .await?
+                .into_inner())
+        })
+        .await
 }
 
 fn member_id(invocation: &Invocation<'_>) -> Result<u64, Exit> {
     let texts = invocation.texts();
-    let [id] = texts.as_slice() else { return Err(Exit::bad_args("member ID is not provided")) };
-    parse_uint(id, 16).map_err(|error| Exit::bad_args(format!("bad member ID arg ({error}), expecting ID in Hex")))
+    let [id] = texts.as_slice() else {
+        return Err(Exit::bad_args("member ID is not provided"));
+    };
+    parse_uint(id, 16).map_err(|error| {
+        Exit::bad_args(format!("bad member ID arg ({error}), expecting ID in Hex"))
+    })
 }
 
 fn peer_urls(invocation: &Invocation<'_>) -> Result<Vec<String>, Exit> {
@@ -61,6 +90,13 @@ fn peer_urls(invocation: &Invocation<'_>) -> Result<Vec<String>, Exit> {
         "" => Err(Exit::bad_args("member peer urls not provided")),
         urls => Ok(urls.split(',').map(str::to_owned).collect()),
     }
+}
+
+/// Refuses URLs that no member can have, with the code of failed requests: etcd's client checks them when it asks.
+fn check_urls(urls: &[String]) -> Result<(), Exit> {
+    urls.iter()
+        .try_for_each(|url| MemberUrl::parse(url).map(|_| ()))
+        .map_err(Exit::error)
 }
 
 fn add(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
@@ -72,12 +108,24 @@ fn add(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     };
     let peer_ur_ls = peer_urls(invocation)?;
     let urls = invocation.flags.text("peer-urls").to_owned();
-    let request = MemberAddRequest { peer_ur_ls, is_learner: invocation.flags.bool("learner") };
+    let request = MemberAddRequest {
+        peer_ur_ls,
+        is_learner: invocation.flags.bool("learner"),
+    };
     let session = Session::new(invocation, false)?;
     session::run(async {
         let client = session.client().await?;
-        let response =
-            session.ask(async { Ok(client.cluster().await?.member_add(request).await?.into_inner()) }).await?;
+        check_urls(&request.peer_ur_ls)?;
+        let response = session
+            .ask(async {
+                Ok(client
+                    .cluster()
+                    .await?
+                    .member_add(request)
+                    .await?
+                    .into_inner())
+            })
+            .await?;
         session.print(&Reply::MemberAdd(&response))?;
         if session.printer.format == Format::Simple {
             print_bytes(settings_of_new_member(name, &urls, &response).as_bytes())?;
@@ -88,8 +136,12 @@ fn add(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
 
 /// People used to give the URLs without their flag.
 fn too_many_arguments(texts: &[String]) -> String {
-    let urls = texts.iter().filter(|text| text.to_lowercase().starts_with("http"));
-    let hints: String = urls.map(|url| format!(", did you mean --peer-urls={url}")).collect();
+    let urls = texts
+        .iter()
+        .filter(|text| text.to_lowercase().starts_with("http"));
+    let hints: String = urls
+        .map(|url| format!(", did you mean --peer-urls={url}"))
+        .collect();
     format!("too many arguments{hints}")
 }
 
@@ -98,7 +150,11 @@ fn settings_of_new_member(name: &str, urls: &str, response: &MemberAddResponse) 
     let new_id = response.member.as_ref().map(|member| member.id);
     let mut cluster = Vec::new();
     for member in &response.members {
-        let shown = if Some(member.id) == new_id { name } else { &member.name };
+        let shown = if Some(member.id) == new_id {
+            name
+        } else {
+            &member.name
+        };
         cluster.extend(member.peer_ur_ls.iter().map(|url| format!("{shown}={url}")));
     }
     format!(
@@ -113,16 +169,30 @@ fn settings_of_new_member(name: &str, urls: &str, response: &MemberAddResponse) 
 fn remove(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let id = member_id(invocation)?;
     change(invocation, MemberChange::Remove, id, async |client| {
-        let response = client.cluster().await?.member_remove(MemberRemoveRequest { id }).await?.into_inner();
+        let response = client
+            .cluster()
+            .await?
+            .member_remove(MemberRemoveRequest { id })
+            .await?
+            .into_inner();
         Ok((response.header, response.members))
     })
 }
 
 fn update(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let id = member_id(invocation)?;
-    let request = MemberUpdateRequest { id, peer_ur_ls: peer_urls(invocation)? };
+    let request = MemberUpdateRequest {
+        id,
+        peer_ur_ls: peer_urls(invocation)?,
+    };
+    check_urls(&request.peer_ur_ls)?;
     change(invocation, MemberChange::Update, id, async |client| {
-        let response = client.cluster().await?.member_update(request.clone()).await?.into_inner();
+        let response = client
+            .cluster()
+            .await?
+            .member_update(request.clone())
+            .await?
+            .into_inner();
         Ok((response.header, response.members))
     })
 }
@@ -130,12 +200,20 @@ fn update(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
 fn promote(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let id = member_id(invocation)?;
     change(invocation, MemberChange::Promote, id, async |client| {
-        let response = client.cluster().await?.member_promote(MemberPromoteRequest { id }).await?.into_inner();
+        let response = client
+            .cluster()
+            .await?
+            .member_promote(MemberPromoteRequest { id })
+            .await?
+            .into_inner();
         Ok((response.header, response.members))
     })
 }
 
-type Changed = (Option<retcd_proto::etcdserverpb::ResponseHeader>, Vec<Member>);
+type Changed = (
+    Option<retcd_proto::etcdserverpb::ResponseHeader>,
+    Vec<Member>,
+);
 
 fn change(
     invocation: &mut Invocation<'_>,
@@ -157,6 +235,8 @@ fn list_members(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let session = Session::new(invocation, false)?;
     session::run(async {
         let client = session.client().await?;
-        session.print(&Reply::MemberList(&session.ask(list(&client, !serializable)).await?))
+        session.print(&Reply::MemberList(
+            &session.ask(list(&client, !serializable)).await?,
+        ))
     })
 }

@@ -32,6 +32,8 @@ mod version;
 mod watch;
 mod words;
 
+pub(crate) use session::go_io_text;
+
 use crate::cli::{Command, Program, completion_command, help_command};
 
 const KEYS: &str = "Key-value commands";
@@ -73,8 +75,12 @@ pub fn program() -> Program {
         version::command().heading(UTILITY),
     ];
     Program {
-        root: Command::group("etcdctl", "Talk to an etcd cluster from the command line.", commands)
-            .persistent(globals::flags()),
+        root: Command::group(
+            "etcdctl",
+            "Talk to an etcd cluster from the command line.",
+            commands,
+        )
+        .persistent(globals::flags()),
         hint: "Use \"etcdctl options\" for a list of global command-line options (applies to all commands).\n",
         repeats_errors: false,
     }

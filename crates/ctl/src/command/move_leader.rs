@@ -11,19 +11,33 @@ use crate::print::Reply;
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("move-leader", "<transferee-member-id>", "Hand leadership to another member", run)
+    Command::new(
+        "move-leader",
+        "<transferee-member-id>",
+        "Hand leadership to another member",
+        run,
+    )
 }
 
 fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let texts = invocation.texts();
-    let [target] = texts.as_slice() else { return Err(Exit::bad_args("move-leader command needs 1 argument")) };
+    let [target] = texts.as_slice() else {
+        return Err(Exit::bad_args("move-leader command needs 1 argument"));
+    };
     let target_id = parse_uint(target, 16).map_err(Exit::bad_args)?;
     let session = Session::new(invocation, false)?;
     session::run(async {
         session.client().await?;
         let (client, leader) = find_leader(&session).await?;
         let request = MoveLeaderRequest { target_id };
-        let moved = session.ask(async { Ok(client.maintenance().await?.move_leader(request).await?.into_inner()) });
+        let moved = session.ask(async {
+            Ok(client
+                .maintenance()
+                .await?
+                .move_leader(request)
+                .await?
+                .into_inner())
+        });
         session.print(&Reply::MoveLeader(leader, target_id, &moved.await?))
     })
 }
@@ -38,10 +52,15 @@ async fn find_leader(session: &Session) -> Result<(Client, u64), Exit> {
             let header = status.header.ok_or(ClientError::Incomplete("header"))?;
             Ok((header.member_id, status.leader))
         };
-        let (member, leader) = within(session.command_timeout, status).await.map_err(Exit::error)?;
+        let (member, leader) = within(session.command_timeout, status)
+            .await
+            .map_err(Exit::error)?;
         if member == leader {
             return Ok((client, leader));
         }
     }
-    Err(Exit::bad_args(format!("no leader endpoint given at [{}]", endpoints.join(" "))))
+    Err(Exit::bad_args(format!(
+        "no leader endpoint given at [{}]",
+        endpoints.join(" ")
+    )))
 }

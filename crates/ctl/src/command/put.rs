@@ -22,15 +22,24 @@ const USAGE: &str = "put command needs 1 argument and input from stdin or 2 argu
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("put", "[options] <key> <value> (<value> can also be given from stdin)", "Set a key", run)
-        .long(LONG)
-        .flags(flags())
+    Command::new(
+        "put",
+        "[options] <key> <value> (<value> can also be given from stdin)",
+        "Set a key",
+        run,
+    )
+    .long(LONG)
+    .flags(flags())
 }
 
 /// The flags, which `txn` knows, too.
 pub fn flags() -> Vec<Flag> {
     vec![
-        Flag::text("lease", "0", "id of the lease to attach to the key, in hexadecimal"),
+        Flag::text(
+            "lease",
+            "0",
+            "id of the lease to attach to the key, in hexadecimal",
+        ),
         Flag::switch("prev-kv", "print the record that is replaced"),
         Flag::switch("ignore-value", "keep the key's value"),
         Flag::switch("ignore-lease", "keep the key's lease"),
@@ -45,7 +54,9 @@ pub fn request(flags: &FlagSet, args: &[Arg]) -> Result<PutRequest, Exit> {
     let key = args.first().ok_or_else(|| Exit::bad_args(USAGE))?;
     let ignore_value = flags.bool("ignore-value");
     if ignore_value && args.len() > 1 {
-        return Err(Exit::bad_args("put command needs only 1 argument when 'ignore-value' is set"));
+        return Err(Exit::bad_args(
+            "put command needs only 1 argument when 'ignore-value' is set",
+        ));
     }
     let value = match args.get(1) {
         _ if ignore_value => Vec::new(),
@@ -77,7 +88,16 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let session = Session::new(invocation, false)?;
     session::run(async {
         let client = session.client().await?;
-        let response = session.ask(async { Ok(client.kv().await?.put(request).await?.into_inner()) }).await?;
+        let response = session
+            .ask(async {
+                Ok(client
+                    .kv()
+                    .await?
+                    .put(client.check_size(request)?)
+                    .await?
+                    .into_inner())
+            })
+            .await?;
         session.print(&Reply::Put(&response))
     })
 }

@@ -30,7 +30,12 @@ impl Session {
     /// Conflicting or unusable flags.
     pub fn new(invocation: &mut Invocation<'_>, watches: bool) -> Result<Session, Exit> {
         let variables: Vec<(String, String)> = std::env::vars_os()
-            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+            .map(|(name, value)| {
+                (
+                    name.to_string_lossy().into_owned(),
+                    value.to_string_lossy().into_owned(),
+                )
+            })
             .collect();
         let flags = &mut invocation.flags;
         environment::apply(flags, &variables, watches)?;
@@ -44,7 +49,11 @@ impl Session {
         let credentials = credentials(flags)?;
         let format = Format::parse(flags.text("write-out")).ok_or_else(unsupported)?;
         refuse_tls(flags)?;
-        let endpoints = flags.list("endpoints").iter().map(|endpoint| endpoint.trim().to_owned()).collect();
+        let endpoints = flags
+            .list("endpoints")
+            .iter()
+            .map(|endpoint| endpoint.trim().to_owned())
+            .collect();
         Ok(Session {
             config: Config {
                 endpoints,
@@ -55,7 +64,11 @@ impl Session {
                 response_bytes_max: limit(flags.int("max-recv-bytes"), RESPONSE_BYTES_MAX),
                 credentials,
             },
-            printer: Printer { format, hex: flags.bool("hex"), values_only: false },
+            printer: Printer {
+                format,
+                hex: flags.bool("hex"),
+                values_only: false,
+            },
             command_timeout: flags.duration("command-timeout"),
             command_timeout_given: flags.given("command-timeout"),
         })
@@ -81,8 +94,13 @@ impl Session {
     ///
     /// # Errors
     /// The request's, with the exit code of failed requests.
-    pub async fn ask<T>(&self, request: impl Future<Output = Result<T, ClientError>>) -> Result<T, Exit> {
-        within(self.command_timeout, request).await.map_err(Exit::error)
+    pub async fn ask<T>(
+        &self,
+        request: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, Exit> {
+        within(self.command_timeout, request)
+            .await
+            .map_err(Exit::error)
     }
 
     /// Prints a reply.
@@ -108,7 +126,11 @@ impl Session {
             message: exit.message.map(|message| format!("{context}: {message}")),
             ..exit
         })?;
-        Ok(members.members.into_iter().flat_map(|member| member.client_ur_ls).collect())
+        Ok(members
+            .members
+            .into_iter()
+            .flat_map(|member| member.client_ur_ls)
+            .collect())
     }
 }
 
@@ -117,7 +139,9 @@ impl Session {
 /// # Errors
 /// The command's, or that no runtime could be started.
 pub fn run<T>(work: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|error| Exit::error(format!("cannot start: {error}")))?;
     let result = runtime.block_on(work);
     // A thread that still waits for stdin must not hold up the end.
@@ -136,13 +160,18 @@ async fn connect(config: Config) -> Result<Client, Exit> {
 }
 
 fn limit(flag: i64, default: usize) -> usize {
-    usize::try_from(flag).ok().filter(|limit| *limit > 0).unwrap_or(default)
+    usize::try_from(flag)
+        .ok()
+        .filter(|limit| *limit > 0)
+        .unwrap_or(default)
 }
 
 fn refuse_empty_tls_files(flags: &FlagSet) -> Result<(), Exit> {
     for name in ["cert", "key", "cacert"] {
         if flags.given(name) && flags.text(name).is_empty() {
-            return Err(Exit::bad_args(format!("empty string is passed to --{name} option")));
+            return Err(Exit::bad_args(format!(
+                "empty string is passed to --{name} option"
+            )));
         }
     }
     Ok(())
@@ -155,17 +184,29 @@ fn refuse_tls(flags: &FlagSet) -> Result<(), Exit> {
         let text = format!("KeyFile and CertFile must both be present[key: {key}, cert: {cert}]");
         return Err(Exit::bad_args(text));
     }
-    for path in [cert, key, cacert].into_iter().filter(|path| !path.is_empty()) {
-        std::fs::File::open(path).map_err(|error| Exit::bad_args(format!("open {path}: {}", go_io_text(&error))))?;
+    for path in [cert, key, cacert]
+        .into_iter()
+        .filter(|path| !path.is_empty())
+    {
+        std::fs::File::open(path)
+            .map_err(|error| Exit::bad_args(format!("open {path}: {}", go_io_text(&error))))?;
     }
-    let asked = ["cert", "cacert"].into_iter().find(|name| !flags.text(name).is_empty());
-    let asked = asked.or(flags.bool("insecure-skip-tls-verify").then_some("insecure-skip-tls-verify"));
+    let asked = ["cert", "cacert"]
+        .into_iter()
+        .find(|name| !flags.text(name).is_empty());
+    let asked = asked.or(flags
+        .bool("insecure-skip-tls-verify")
+        .then_some("insecure-skip-tls-verify"));
     let asked = asked.or((!flags.bool("insecure-transport")).then_some("insecure-transport=false"));
     if let Some(name) = asked {
-        return Err(Exit::bad_args(format!("--{name} asks for TLS, which this version does not support")));
+        return Err(Exit::bad_args(format!(
+            "--{name} asks for TLS, which this version does not support"
+        )));
     }
     if !flags.text("discovery-srv").is_empty() {
-        return Err(Exit::error("--discovery-srv is not supported by this version"));
+        return Err(Exit::error(
+            "--discovery-srv is not supported by this version",
+        ));
     }
     Ok(())
 }
@@ -188,7 +229,8 @@ pub fn go_io_text(error: &std::io::Error) -> String {
 }
 
 fn credentials(flags: &FlagSet) -> Result<Option<Credentials>, Exit> {
-    let [user, password, token] = ["user", "password", "auth-jwt-token"].map(|name| flags.text(name));
+    let [user, password, token] =
+        ["user", "password", "auth-jwt-token"].map(|name| flags.text(name));
     if !token.is_empty() {
         return Ok(Some(Credentials::Token(token.to_owned())));
     }
@@ -200,5 +242,10 @@ fn credentials(flags: &FlagSet) -> Result<Option<Credentials>, Exit> {
         Some((name, password)) => (name, password.to_owned()),
         None => (user, password::ask("Password: ").map_err(Exit::error)?),
     };
-    Ok(Some(Credentials::Password { name: name.to_owned(), password }))
+    // etcd's client logs in only if it has both.
+    let complete = !name.is_empty() && !password.is_empty();
+    Ok(complete.then(|| Credentials::Password {
+        name: name.to_owned(),
+        password,
+    }))
 }

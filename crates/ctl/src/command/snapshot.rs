@@ -27,14 +27,26 @@ const CHECKSUM_BYTES: u64 = 32;
 
 /// The command.
 pub fn command() -> Command {
-    let save = Command::new("save", "<filename>", "Copy a member's database into a file", save);
-    Command::group("snapshot", "Make backups of a member", vec![save.examples(EXAMPLES)]).examples(EXAMPLES)
+    let save = Command::new(
+        "save",
+        "<filename>",
+        "Copy a member's database into a file",
+        save,
+    );
+    Command::group(
+        "snapshot",
+        "Make backups of a member",
+        vec![save.examples(EXAMPLES)],
+    )
+    .examples(EXAMPLES)
 }
 
 fn save(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let texts = invocation.texts();
     let [path] = texts.as_slice() else {
-        return Err(Exit::bad_args("snapshot save expects one argument <filename>"));
+        return Err(Exit::bad_args(
+            "snapshot save expects one argument <filename>",
+        ));
     };
     let session = Session::new(invocation, false)?;
     let part = format!("{path}.part");
@@ -57,25 +69,49 @@ fn failed(text: impl ToString) -> Exit {
 async fn download(session: &Session, path: &str, part: &str) -> Result<String, Exit> {
     let [endpoint] = session.config.endpoints.as_slice() else {
         let endpoints = session.config.endpoints.join(" ");
-        return Err(failed(format!("snapshot must be requested to one selected node, not multiple [{endpoints}]")));
+        return Err(failed(format!(
+            "snapshot must be requested to one selected node, not multiple [{endpoints}]"
+        )));
     };
-    let client = session.client().await.map_err(|exit| Exit { code: ExitKind::Interrupted as u8, ..exit })?;
+    let client = session.client().await.map_err(|exit| Exit {
+        code: ExitKind::Interrupted as u8,
+        ..exit
+    })?;
     let mut options = OpenOptions::new();
-    let opened = options.write(true).create(true).truncate(true).mode(0o600).open(part);
-    let text = |error: std::io::Error| failed(format!("could not open {part} (open {part}: {})", go_io_text(&error)));
+    let opened = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(part);
+    let text = |error: std::io::Error| {
+        failed(format!(
+            "could not open {part} (open {part}: {})",
+            go_io_text(&error)
+        ))
+    };
     let mut file = opened.map_err(text)?;
-    log::json_line("info", "created temporary db file", &[("path", part.to_owned())]);
+    log::json_line(
+        "info",
+        "created temporary db file",
+        &[("path", part.to_owned())],
+    );
 
     let start = Instant::now();
     let copy = copy_stream(&client, &mut file, endpoint);
     let (bytes, version) = match session.command_timeout_given {
-        true => within(session.command_timeout, async { Ok(copy.await) }).await.map_err(failed)?,
+        true => within(session.command_timeout, async { Ok(copy.await) })
+            .await
+            .map_err(failed)?,
         false => copy.await,
     }?;
     if bytes % PAGE_BYTES != CHECKSUM_BYTES {
-        return Err(failed(format!("sha256 checksum not found [bytes: {bytes}]")));
+        return Err(failed(format!(
+            "sha256 checksum not found [bytes: {bytes}]"
+        )));
     }
-    file.sync_all().map_err(|error| failed(format!("could not fsync snapshot: {error}")))?;
+    file.sync_all()
+        .map_err(|error| failed(format!("could not fsync snapshot: {error}")))?;
     let fields = [
         ("endpoint", endpoint.clone()),
         ("size", size::humanise(bytes)),
@@ -84,21 +120,45 @@ async fn download(session: &Session, path: &str, part: &str) -> Result<String, E
     ];
     log::json_line("info", "fetched snapshot", &fields);
     let rename = fs::rename(part, path);
-    rename.map_err(|error| failed(format!("could not rename {part} to {path} ({})", go_io_text(&error))))?;
+    rename.map_err(|error| {
+        failed(format!(
+            "could not rename {part} to {path} ({})",
+            go_io_text(&error)
+        ))
+    })?;
     log::json_line("info", "saved", &[("path", path.to_owned())]);
     Ok(version)
 }
 
 /// Writes the stream into `file`; returns its length in bytes and the version that the server told.
-async fn copy_stream(client: &Client, file: &mut File, endpoint: &str) -> Result<(u64, String), Exit> {
+async fn copy_stream(
+    client: &Client,
+    file: &mut File,
+    endpoint: &str,
+) -> Result<(u64, String), Exit> {
     let mut progress = Progress::new();
-    let received = async |client: &Client| Ok(client.maintenance().await?.snapshot(SnapshotRequest {}).await?);
+    let received = async |client: &Client| {
+        Ok(client
+            .maintenance()
+            .await?
+            .snapshot(SnapshotRequest {})
+            .await?)
+    };
     let answer: Result<_, ClientError> = received(client).await;
     let mut stream = answer.map_err(failed)?.into_inner();
-    log::json_line("info", "fetching snapshot", &[("endpoint", endpoint.to_owned())]);
+    log::json_line(
+        "info",
+        "fetching snapshot",
+        &[("endpoint", endpoint.to_owned())],
+    );
     let (mut bytes, mut version) = (0, String::new());
-    while let Some(part) = stream.message().await.map_err(|status| failed(ClientError::from(status)))? {
-        file.write_all(&part.blob).map_err(|error| failed(format!("could not write snapshot: {error}")))?;
+    while let Some(part) = stream
+        .message()
+        .await
+        .map_err(|status| failed(ClientError::from(status)))?
+    {
+        file.write_all(&part.blob)
+            .map_err(|error| failed(format!("could not write snapshot: {error}")))?;
         bytes += part.blob.len() as u64;
         progress.show(bytes, part.remaining_bytes);
         if version.is_empty() {
@@ -117,7 +177,10 @@ struct Progress {
 
 impl Progress {
     fn new() -> Progress {
-        Progress { shown_percent: None, on_terminal: std::io::stderr().is_terminal() }
+        Progress {
+            shown_percent: None,
+            on_terminal: std::io::stderr().is_terminal(),
+        }
     }
 
     fn show(&mut self, done: u64, remaining: u64) {

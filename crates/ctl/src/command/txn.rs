@@ -40,9 +40,14 @@ Comparisons are ver, create, mod, val or lease of a key, then =, !=, < or >, the
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("txn", "[options]", "Run several requests in one transaction", run)
-        .long(LONG)
-        .flags([Flag::switch("interactive", "say which section comes next").short('i')])
+    Command::new(
+        "txn",
+        "[options]",
+        "Run several requests in one transaction",
+        run,
+    )
+    .long(LONG)
+    .flags([Flag::switch("interactive", "say which section comes next").short('i')])
 }
 
 fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
@@ -54,7 +59,14 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     session::run(async {
         let client = session.client().await?;
         let request = read_request(&mut std::io::stdin().lock(), prompts)?;
-        let txn = async { Ok(client.kv().await?.txn(request).await?.into_inner()) };
+        let txn = async {
+            Ok(client
+                .kv()
+                .await?
+                .txn(client.check_size(request)?)
+                .await?
+                .into_inner())
+        };
         let response: Result<_, crate::client::ClientError> = txn.await;
         session.print(&Reply::Txn(&response.map_err(Exit::error)?))
     })
@@ -72,10 +84,17 @@ fn read_request(input: &mut impl BufRead, prompts: bool) -> Result<TxnRequest, E
     let success = read_section(input, parse_op)?;
     prompt("failure requests (get, put, del):")?;
     let failure = read_section(input, parse_op)?;
-    Ok(TxnRequest { compare, success, failure })
+    Ok(TxnRequest {
+        compare,
+        success,
+        failure,
+    })
 }
 
-fn read_section<T>(input: &mut impl BufRead, parse: impl Fn(&str) -> Result<T, Exit>) -> Result<Vec<T>, Exit> {
+fn read_section<T>(
+    input: &mut impl BufRead,
+    parse: impl Fn(&str) -> Result<T, Exit>,
+) -> Result<Vec<T>, Exit> {
     let mut items = Vec::new();
     loop {
         let mut line = Vec::new();
@@ -106,18 +125,32 @@ fn parse_compare(line: &str) -> Result<Compare, Exit> {
     };
     let (target, union) = match target {
         "ver" | "version" => (CompareTarget::Version, TargetUnion::Version(number()?)),
-        "c" | "create" => (CompareTarget::Create, TargetUnion::CreateRevision(number()?)),
+        "c" | "create" => (
+            CompareTarget::Create,
+            TargetUnion::CreateRevision(number()?),
+        ),
         "m" | "mod" => (CompareTarget::Mod, TargetUnion::ModRevision(number()?)),
-        "val" | "value" => (CompareTarget::Value, TargetUnion::Value(value.clone().into())),
+        "val" | "value" => (
+            CompareTarget::Value,
+            TargetUnion::Value(value.clone().into()),
+        ),
         "lease" => (CompareTarget::Lease, TargetUnion::Lease(number()?)),
-        _ => return Err(invalid(format!("malformed comparison: {line} (unknown target {target})"))),
+        _ => {
+            return Err(invalid(format!(
+                "malformed comparison: {line} (unknown target {target})"
+            )));
+        }
     };
     let result = match op.as_str() {
         "=" => CompareResult::Equal,
         "!=" => CompareResult::NotEqual,
         ">" => CompareResult::Greater,
         "<" => CompareResult::Less,
-        _ => return Err(invalid(format!("malformed comparison: {line} (unknown operator {op})"))),
+        _ => {
+            return Err(invalid(format!(
+                "malformed comparison: {line} (unknown operator {op})"
+            )));
+        }
     };
     Ok(Compare {
         result: result.into(),
@@ -139,9 +172,16 @@ struct Partial {
 /// Reads `"key") OP "value"`; the blanks around the operator are needed.
 fn scan_operands(text: &str) -> Result<(Vec<u8>, String, Vec<u8>), Partial> {
     let mut read = Partial::default();
-    let Ok((key, rest)) = unquote(text.trim_start()) else { return Err(read) };
+    let Ok((key, rest)) = unquote(text.trim_start()) else {
+        return Err(read);
+    };
     read.key = key;
-    let Some(rest) = rest.strip_prefix(')').filter(|rest| rest.starts_with([' ', '\t'])) else { return Err(read) };
+    let Some(rest) = rest
+        .strip_prefix(')')
+        .filter(|rest| rest.starts_with([' ', '\t']))
+    else {
+        return Err(read);
+    };
     let rest = rest.trim_start();
     let op_end = rest.find([' ', '\t']).unwrap_or(rest.len());
     read.op = rest[..op_end].to_owned();
@@ -173,7 +213,9 @@ fn parse_op(line: &str) -> Result<RequestOp, Exit> {
         }
         _ => return Err(unknown()),
     };
-    Ok(RequestOp { request: Some(request) })
+    Ok(RequestOp {
+        request: Some(request),
+    })
 }
 
 fn op_flags(declared: Vec<Flag>, words: &[Arg]) -> Option<(FlagSet, Vec<Arg>)> {
@@ -195,40 +237,93 @@ mod tests {
 
     #[test]
     fn reads_comparisons() {
-        let check = |line: &str, result: CompareResult, target: CompareTarget, union: TargetUnion| {
-            let compare = parse_compare(line).expect("a valid line");
-            assert_eq!((compare.result(), compare.target(), compare.target_union), (result, target, Some(union)));
-            assert_eq!(compare.key, "k\t");
-        };
-        check(r#"mod("k\t") > "0""#, CompareResult::Greater, CompareTarget::Mod, TargetUnion::ModRevision(0));
-        check("ver(`k\t`)  =  \"3\"", CompareResult::Equal, CompareTarget::Version, TargetUnion::Version(3));
-        check(r#"c("k\t") < "-1" x"#, CompareResult::Less, CompareTarget::Create, TargetUnion::CreateRevision(-1));
-        check(r#"value("k\t") != "a b""#, CompareResult::NotEqual, CompareTarget::Value, TargetUnion::Value("a b".into()));
-        check(r#"lease("k\t") = "10""#, CompareResult::Equal, CompareTarget::Lease, TargetUnion::Lease(10));
+        let check =
+            |line: &str, result: CompareResult, target: CompareTarget, union: TargetUnion| {
+                let compare = parse_compare(line).expect("a valid line");
+                assert_eq!(
+                    (compare.result(), compare.target(), compare.target_union),
+                    (result, target, Some(union))
+                );
+                assert_eq!(compare.key, "k\t");
+            };
+        check(
+            r#"mod("k\t") > "0""#,
+            CompareResult::Greater,
+            CompareTarget::Mod,
+            TargetUnion::ModRevision(0),
+        );
+        check(
+            "ver(`k\t`)  =  \"3\"",
+            CompareResult::Equal,
+            CompareTarget::Version,
+            TargetUnion::Version(3),
+        );
+        check(
+            r#"c("k\t") < "-1" x"#,
+            CompareResult::Less,
+            CompareTarget::Create,
+            TargetUnion::CreateRevision(-1),
+        );
+        check(
+            r#"value("k\t") != "a b""#,
+            CompareResult::NotEqual,
+            CompareTarget::Value,
+            TargetUnion::Value("a b".into()),
+        );
+        check(
+            r#"lease("k\t") = "10""#,
+            CompareResult::Equal,
+            CompareTarget::Lease,
+            TargetUnion::Lease(10),
+        );
     }
 
     #[test]
     fn names_what_is_wrong_with_comparisons() {
         let check = |line: &str, text: &str| assert_eq!(message(parse_compare(line)), text);
         check("mod q1", "malformed comparison: mod q1");
-        check(r#"mod("q1")>"0""#, r#"malformed comparison: mod("q1")>"0"; got mod("q1")  """#);
-        check(r#"mod("q1") = 3"#, r#"malformed comparison: mod("q1") = 3; got mod("q1") = """#);
-        check(r#"foo("q1") = "x""#, r#"malformed comparison: foo("q1") = "x" (unknown target foo)"#);
-        check(r#"mod("q1") = "abc""#, r#"invalid txn compare request: mod("q1") = "abc""#);
-        check(r#"mod("q1") ~ "1""#, r#"malformed comparison: mod("q1") ~ "1" (unknown operator ~)"#);
+        check(
+            r#"mod("q1")>"0""#,
+            r#"malformed comparison: mod("q1")>"0"; got mod("q1")  """#,
+        );
+        check(
+            r#"mod("q1") = 3"#,
+            r#"malformed comparison: mod("q1") = 3; got mod("q1") = """#,
+        );
+        check(
+            r#"foo("q1") = "x""#,
+            r#"malformed comparison: foo("q1") = "x" (unknown target foo)"#,
+        );
+        check(
+            r#"mod("q1") = "abc""#,
+            r#"invalid txn compare request: mod("q1") = "abc""#,
+        );
+        check(
+            r#"mod("q1") ~ "1""#,
+            r#"malformed comparison: mod("q1") ~ "1" (unknown operator ~)"#,
+        );
     }
 
     #[test]
     fn reads_requests_with_their_flags() {
         let put = parse_op(r#"put --prev-kv k "a b""#).expect("a valid line");
-        let Some(Request::RequestPut(put)) = put.request else { panic!("{put:?}") };
-        assert_eq!((&put.key[..], &put.value[..], put.prev_kv), (&b"k"[..], &b"a b"[..], true));
+        let Some(Request::RequestPut(put)) = put.request else {
+            panic!("{put:?}")
+        };
+        assert_eq!(
+            (&put.key[..], &put.value[..], put.prev_kv),
+            (&b"k"[..], &b"a b"[..], true)
+        );
         let del = parse_op("del p --prefix").expect("a valid line");
-        let Some(Request::RequestDeleteRange(del)) = del.request else { panic!("{del:?}") };
+        let Some(Request::RequestDeleteRange(del)) = del.request else {
+            panic!("{del:?}")
+        };
         assert_eq!(&del.range_end[..], b"q");
         // Flags do not outlive their line.
         let get = parse_op("get p").expect("a valid line");
-        let Some(Request::RequestRange(get)) = get.request else { panic!("{get:?}") };
+        let Some(Request::RequestRange(get)) = get.request else {
+            panic!("{get:?}")
+        };
         assert!(get.range_end.is_empty());
     }
 
@@ -236,14 +331,24 @@ mod tests {
     fn names_what_is_wrong_with_requests() {
         assert_eq!(message(parse_op("put")), "invalid txn compare request: put");
         assert_eq!(message(parse_op("foo bar")), "invalid txn request: foo bar");
-        assert_eq!(message(parse_op("get k -w json")), "invalid txn request: get k -w json");
+        assert_eq!(
+            message(parse_op("get k -w json")),
+            "invalid txn request: get k -w json"
+        );
     }
 
     #[test]
     fn sections_end_with_an_empty_line() {
         let read = |text: &str| read_request(&mut text.as_bytes(), false);
         let request = read("mod(\"k\") > \"0\"\n \nput a b\nget a\n\n\n").expect("three sections");
-        assert_eq!((request.compare.len(), request.success.len(), request.failure.len()), (1, 2, 0));
+        assert_eq!(
+            (
+                request.compare.len(),
+                request.success.len(),
+                request.failure.len()
+            ),
+            (1, 2, 0)
+        );
         assert_eq!(message(read("\n\n")), "EOF");
         assert_eq!(message(read("\n\nput a b")), "EOF");
     }

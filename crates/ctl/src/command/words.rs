@@ -22,7 +22,9 @@ pub fn split(line: &str) -> Result<Vec<Arg>, Exit> {
             },
             c if c.is_ascii_whitespace() => (None, &rest[1..]),
             _ => {
-                let end = rest.find(|c: char| c.is_ascii_whitespace()).unwrap_or(rest.len());
+                let end = rest
+                    .find(|c: char| c.is_ascii_whitespace())
+                    .unwrap_or(rest.len());
                 (Some(rest.as_bytes()[..end].to_vec()), &rest[end..])
             }
         };
@@ -48,7 +50,9 @@ fn quoted_end(text: &str) -> Option<usize> {
 }
 
 fn unquote_word(text: &str) -> Result<Arg, Exit> {
-    unquote(text).map(|(bytes, _)| bytes).map_err(|error| Exit::new(ExitKind::InvalidInput, error))
+    unquote(text)
+        .map(|(bytes, _)| bytes)
+        .map_err(|error| Exit::new(ExitKind::InvalidInput, error))
 }
 
 #[cfg(test)]
@@ -62,8 +66,14 @@ mod tests {
             assert_eq!(split(line), Ok(expected), "{line}");
         };
         check("put k v", &["put", "k", "v"]);
-        check("put  \"a b\\n\" 'c \"d' e'f", &["put", "a b\n", "c \"d", "e'f"]);
-        check("watch foo --rev 1 -- echo x", &["watch", "foo", "--rev", "1", "--", "echo", "x"]);
+        check(
+            "put  \"a b\\n\" 'c \"d' e'f",
+            &["put", "a b\n", "c \"d", "e'f"],
+        );
+        check(
+            "watch foo --rev 1 -- echo x",
+            &["watch", "foo", "--rev", "1", "--", "echo", "x"],
+        );
         check("", &[]);
         check(" \t ", &[]);
         check("put \"\" ''", &["put", "", ""]);

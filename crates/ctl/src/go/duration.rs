@@ -79,7 +79,10 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
             _ => return Err(DurationError::UnknownUnit(unit.to_owned(), text.to_owned())),
         };
         let part = scaled(number, scale).ok_or_else(invalid)?;
-        nanos = nanos.checked_add(part).filter(|n| i64::try_from(*n).is_ok()).ok_or_else(invalid)?;
+        nanos = nanos
+            .checked_add(part)
+            .filter(|n| i64::try_from(*n).is_ok())
+            .ok_or_else(invalid)?;
     }
     Ok(Duration::from_nanos(if negative { 0 } else { nanos }))
 }
@@ -94,7 +97,11 @@ fn take_while<'t>(text: &mut &'t str, accept: impl Fn(char) -> bool) -> &'t str 
 /// A decimal number times `scale`, truncated to whole nanoseconds.
 fn scaled(number: &str, scale: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let whole: u64 = if whole.is_empty() {
+        0
+    } else {
+        whole.parse().ok()?
+    };
     let mut nanos = whole.checked_mul(scale)?;
     let mut digit_scale = scale;
     for digit in fraction.bytes() {
@@ -134,7 +141,9 @@ mod tests {
 
     #[test]
     fn names_what_is_wrong() {
-        let check = |text: &str, message: &str| assert_eq!(parse(text).map_err(|e| e.to_string()), Err(message.into()));
+        let check = |text: &str, message: &str| {
+            assert_eq!(parse(text).map_err(|e| e.to_string()), Err(message.into()))
+        };
         check("abc", r#"time: invalid duration "abc""#);
         check("", r#"time: invalid duration """#);
         check(".s", r#"time: invalid duration ".s""#);

@@ -19,7 +19,11 @@ pub fn object(out: &mut String, fields: impl FnOnce(&mut Object<'_>)) {
 }
 
 /// Appends an array with one element per item.
-pub fn array<T>(out: &mut String, items: impl IntoIterator<Item = T>, element: impl Fn(&mut String, T)) {
+pub fn array<T>(
+    out: &mut String,
+    items: impl IntoIterator<Item = T>,
+    element: impl Fn(&mut String, T),
+) {
     out.push('[');
     for (index, item) in items.into_iter().enumerate() {
         if index > 0 {
@@ -56,10 +60,17 @@ pub fn bytes(out: &mut String, bytes: &[u8]) {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     out.push('"');
     for chunk in bytes.chunks(3) {
-        let group = chunk.iter().fold(0u32, |group, byte| group << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        let group = chunk
+            .iter()
+            .fold(0u32, |group, byte| group << 8 | u32::from(*byte))
+            << (8 * (3 - chunk.len()));
         for position in 0..4 {
             let sextet = (group >> (18 - 6 * position)) & 63;
-            out.push(if position <= chunk.len() { char::from(ALPHABET[sextet as usize]) } else { '=' });
+            out.push(if position <= chunk.len() {
+                char::from(ALPHABET[sextet as usize])
+            } else {
+                '='
+            });
         }
     }
     out.push('"');
@@ -116,7 +127,12 @@ impl Object<'_> {
     }
 
     /// A message that is left out when it is absent.
-    pub fn object_opt<T>(&mut self, name: &str, message: Option<&T>, fields: impl Fn(&mut Object<'_>, &T)) {
+    pub fn object_opt<T>(
+        &mut self,
+        name: &str,
+        message: Option<&T>,
+        fields: impl Fn(&mut Object<'_>, &T),
+    ) {
         if let Some(message) = message {
             object(self.field(name), |o| fields(o, message));
         }

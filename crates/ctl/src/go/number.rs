@@ -16,20 +16,32 @@ const RANGE: &str = "value out of range";
 
 /// `strconv.ParseInt(text, radix, 64)`; radix 0 takes the base from a prefix (`0x`, `0o`, `0b`, `0`) and allows `_`.
 pub fn parse_int(text: &str, radix: u32) -> Result<i64, NumError> {
-    let error = |reason| NumError { function: "ParseInt", text: text.to_owned(), reason };
+    let error = |reason| NumError {
+        function: "ParseInt",
+        text: text.to_owned(),
+        reason,
+    };
     let (negative, digits) = match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),
         Some(b'+') => (false, &text[1..]),
         _ => (false, text),
     };
     let magnitude = parse_magnitude(digits, radix).map_err(error)?;
-    let number = if negative { 0i64.checked_sub_unsigned(magnitude) } else { i64::try_from(magnitude).ok() };
+    let number = if negative {
+        0i64.checked_sub_unsigned(magnitude)
+    } else {
+        i64::try_from(magnitude).ok()
+    };
     number.ok_or_else(|| error(RANGE))
 }
 
 /// `strconv.ParseUint(text, radix, 64)`.
 pub fn parse_uint(text: &str, radix: u32) -> Result<u64, NumError> {
-    parse_magnitude(text, radix).map_err(|reason| NumError { function: "ParseUint", text: text.to_owned(), reason })
+    parse_magnitude(text, radix).map_err(|reason| NumError {
+        function: "ParseUint",
+        text: text.to_owned(),
+        reason,
+    })
 }
 
 /// `strconv.ParseBool`.
@@ -37,7 +49,11 @@ pub fn parse_bool(text: &str) -> Result<bool, NumError> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
-        _ => Err(NumError { function: "ParseBool", text: text.to_owned(), reason: SYNTAX }),
+        _ => Err(NumError {
+            function: "ParseBool",
+            text: text.to_owned(),
+            reason: SYNTAX,
+        }),
     }
 }
 
@@ -87,17 +103,46 @@ mod tests {
     #[test]
     fn names_what_is_wrong() {
         let check = |text: &str, radix, message: &str| {
-            assert_eq!(parse_int(text, radix).map_err(|e| e.to_string()), Err(message.to_owned()));
+            assert_eq!(
+                parse_int(text, radix).map_err(|e| e.to_string()),
+                Err(message.to_owned())
+            );
         };
-        check("zz", 16, r#"strconv.ParseInt: parsing "zz": invalid syntax"#);
+        check(
+            "zz",
+            16,
+            r#"strconv.ParseInt: parsing "zz": invalid syntax"#,
+        );
         check("", 10, r#"strconv.ParseInt: parsing "": invalid syntax"#);
-        check("--1", 10, r#"strconv.ParseInt: parsing "--1": invalid syntax"#);
-        check("0x1", 16, r#"strconv.ParseInt: parsing "0x1": invalid syntax"#);
-        check("8000000000000000", 16, r#"strconv.ParseInt: parsing "8000000000000000": value out of range"#);
-        check("1__0", 0, r#"strconv.ParseInt: parsing "1__0": invalid syntax"#);
+        check(
+            "--1",
+            10,
+            r#"strconv.ParseInt: parsing "--1": invalid syntax"#,
+        );
+        check(
+            "0x1",
+            16,
+            r#"strconv.ParseInt: parsing "0x1": invalid syntax"#,
+        );
+        check(
+            "8000000000000000",
+            16,
+            r#"strconv.ParseInt: parsing "8000000000000000": value out of range"#,
+        );
+        check(
+            "1__0",
+            0,
+            r#"strconv.ParseInt: parsing "1__0": invalid syntax"#,
+        );
         let unsigned = parse_uint("-1", 16).map_err(|e| e.to_string());
-        assert_eq!(unsigned, Err(r#"strconv.ParseUint: parsing "-1": invalid syntax"#.to_owned()));
+        assert_eq!(
+            unsigned,
+            Err(r#"strconv.ParseUint: parsing "-1": invalid syntax"#.to_owned())
+        );
         let boolean = parse_bool("maybe").map_err(|e| e.to_string());
-        assert_eq!(boolean, Err(r#"strconv.ParseBool: parsing "maybe": invalid syntax"#.to_owned()));
+        assert_eq!(
+            boolean,
+            Err(r#"strconv.ParseBool: parsing "maybe": invalid syntax"#.to_owned())
+        );
     }
 }

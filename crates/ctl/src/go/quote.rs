@@ -7,7 +7,10 @@ pub fn quote(text: &[u8]) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for chunk in text.utf8_chunks() {
-        chunk.valid().chars().for_each(|c| push_escaped(&mut quoted, c));
+        chunk
+            .valid()
+            .chars()
+            .for_each(|c| push_escaped(&mut quoted, c));
         for byte in chunk.invalid() {
             write!(quoted, "\\x{byte:02x}").expect("a String takes every write");
         }
@@ -115,7 +118,12 @@ fn unescape<'t>(text: &'t str, bytes: &mut Vec<u8>) -> Result<&'t str, UnquoteEr
     Ok(rest)
 }
 
-fn unescape_number<'t>(text: &'t str, digits: usize, radix: u32, bytes: &mut Vec<u8>) -> Result<&'t str, UnquoteError> {
+fn unescape_number<'t>(
+    text: &'t str,
+    digits: usize,
+    radix: u32,
+    bytes: &mut Vec<u8>,
+) -> Result<&'t str, UnquoteError> {
     let number = text.get(..digits).ok_or(UnquoteError::Syntax)?;
     if !number.bytes().all(|b| char::from(b).is_digit(radix)) {
         return Err(UnquoteError::Syntax);
@@ -140,10 +148,16 @@ mod tests {
         let check = |text: &[u8], quoted: &str| assert_eq!(quote(text), quoted);
         check(b"plain", "\"plain\"");
         check(b"a\"b\\c'd", r#""a\"b\\c'd""#);
-        check(b"\x00\x07\x08\t\n\x0b\x0c\r\x1f\x7f", r#""\x00\a\b\t\n\v\f\r\x1f\x7f""#);
+        check(
+            b"\x00\x07\x08\t\n\x0b\x0c\r\x1f\x7f",
+            r#""\x00\a\b\t\n\v\f\r\x1f\x7f""#,
+        );
         check(b"\xff\xfe", r#""\xff\xfe""#);
         check("ü日本\u{301}😀".as_bytes(), "\"ü日本\u{301}😀\"");
-        check("\u{80}\u{ad}\u{2028}\u{e0001}".as_bytes(), r#""\u0080\u00ad\u2028\U000e0001""#);
+        check(
+            "\u{80}\u{ad}\u{2028}\u{e0001}".as_bytes(),
+            r#""\u0080\u00ad\u2028\U000e0001""#,
+        );
         assert_eq!(quote_list(&["sh".into(), "a b".into()]), r#"["sh" "a b"]"#);
     }
 
@@ -159,7 +173,11 @@ mod tests {
     #[test]
     fn reads_escapes_and_refuses_the_rest() {
         let check = |text: &str, expected: Result<&[u8], UnquoteError>| {
-            assert_eq!(unquote(text).map(|(bytes, _)| bytes), expected.map(<[u8]>::to_vec), "{text}");
+            assert_eq!(
+                unquote(text).map(|(bytes, _)| bytes),
+                expected.map(<[u8]>::to_vec),
+                "{text}"
+            );
         };
         check(r#""\x41\101é\U0001F600""#, Ok("AA\u{e9}😀".as_bytes()));
         check(r"`a\n`", Ok(br"a\n"));

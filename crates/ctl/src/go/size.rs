@@ -11,7 +11,11 @@ pub fn humanise(bytes: u64) -> String {
     let exponent = ((bytes as f64).ln() / 1000f64.ln()).floor();
     let value = (bytes as f64 / 1000f64.powf(exponent) * 10.0 + 0.5).floor() / 10.0;
     let unit = UNITS[exponent as usize];
-    if value < 10.0 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
+    if value < 10.0 {
+        format!("{value:.1} {unit}")
+    } else {
+        format!("{value:.0} {unit}")
+    }
 }
 
 #[cfg(test)]

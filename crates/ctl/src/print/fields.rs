@@ -12,7 +12,10 @@ use crate::go::quote::quote;
 
 /// The reply's lines.
 pub fn render(reply: &Reply<'_>, hex: bool) -> Result<String, Unsupported> {
-    let mut page = Page { out: String::new(), hex };
+    let mut page = Page {
+        out: String::new(),
+        hex,
+    };
     page.reply(reply)?;
     Ok(page.out)
 }
@@ -33,11 +36,19 @@ impl Page {
 
     /// Ids of members and clusters.
     fn id(&mut self, name: &str, id: u64) {
-        if self.hex { self.field(name, format_args!("{id:x}")) } else { self.field(name, id) }
+        if self.hex {
+            self.field(name, format_args!("{id:x}"))
+        } else {
+            self.field(name, id)
+        }
     }
 
     fn lease(&mut self, name: &str, id: i64) {
-        if self.hex { self.field(name, format_args!("{id:016x}")) } else { self.field(name, id) }
+        if self.hex {
+            self.field(name, format_args!("{id:016x}"))
+        } else {
+            self.field(name, id)
+        }
     }
 
     fn blank(&mut self) {
@@ -61,11 +72,17 @@ impl Page {
             }
             Reply::LeaseList(response) => {
                 self.header(response.header.as_ref());
-                response.leases.iter().for_each(|lease| self.lease("ID", lease.id));
+                response
+                    .leases
+                    .iter()
+                    .for_each(|lease| self.lease("ID", lease.id));
             }
             Reply::MemberList(response) => {
                 self.header(response.header.as_ref());
-                response.members.iter().for_each(|member| self.member(member));
+                response
+                    .members
+                    .iter()
+                    .for_each(|member| self.member(member));
             }
             Reply::Health(list) => {
                 for health in *list {
@@ -98,14 +115,21 @@ impl Page {
             Reply::RoleGet(_, response) => {
                 self.header(response.header.as_ref());
                 for permission in &response.perm {
-                    self.field("PermType", format_args!(" {}", permission.perm_type().as_str_name()));
+                    self.field(
+                        "PermType",
+                        format_args!(" {}", permission.perm_type().as_str_name()),
+                    );
                     self.quoted("Key", &permission.key);
                     self.quoted("RangeEnd", &permission.range_end);
                 }
             }
             Reply::RoleList(response) => {
                 self.header(response.header.as_ref());
-                let roles: String = response.roles.iter().map(|role| format!(" {}", quote(role.as_bytes()))).collect();
+                let roles: String = response
+                    .roles
+                    .iter()
+                    .map(|role| format!(" {}", quote(role.as_bytes())))
+                    .collect();
                 self.out.push_str(&format!("\"Roles\" :{roles}\n"));
             }
             Reply::MemberAdd(_)
@@ -190,8 +214,14 @@ impl Page {
     fn member(&mut self, member: &pb::Member) {
         self.id("ID", member.id);
         self.quoted("Name", member.name.as_bytes());
-        member.peer_ur_ls.iter().for_each(|url| self.quoted("PeerURL", url.as_bytes()));
-        member.client_ur_ls.iter().for_each(|url| self.quoted("ClientURL", url.as_bytes()));
+        member
+            .peer_ur_ls
+            .iter()
+            .for_each(|url| self.quoted("PeerURL", url.as_bytes()));
+        member
+            .client_ur_ls
+            .iter()
+            .for_each(|url| self.quoted("ClientURL", url.as_bytes()));
         self.field("IsLearner", member.is_learner);
         self.blank();
     }
@@ -212,7 +242,10 @@ impl Page {
         self.field("RaftAppliedIndex", status.raft_applied_index);
         self.field("Errors", format_args!("[{}]", status.errors.join(" ")));
         self.quoted("Endpoint", answer.endpoint.as_bytes());
-        self.quoted("DowngradeTargetVersion", downgrade.target_version.as_bytes());
+        self.quoted(
+            "DowngradeTargetVersion",
+            downgrade.target_version.as_bytes(),
+        );
         self.field("DowngradeEnabled", downgrade.enabled);
         self.blank();
     }
@@ -224,9 +257,21 @@ mod tests {
 
     #[test]
     fn shows_headers_and_records() {
-        let header = pb::ResponseHeader { cluster_id: 10, member_id: 11, revision: 3, raft_term: 2 };
-        let kv = KeyValue { key: "a\n".into(), lease: 255, ..Default::default() };
-        let response = pb::PutResponse { header: Some(header), prev_kv: Some(kv) };
+        let header = pb::ResponseHeader {
+            cluster_id: 10,
+            member_id: 11,
+            revision: 3,
+            raft_term: 2,
+        };
+        let kv = KeyValue {
+            key: "a\n".into(),
+            lease: 255,
+            ..Default::default()
+        };
+        let response = pb::PutResponse {
+            header: Some(header),
+            prev_kv: Some(kv),
+        };
         let text = render(&Reply::Put(&response), true).expect("puts have fields");
         let expected = "\"ClusterID\" : a\n\"MemberID\" : b\n\"Revision\" : 3\n\"RaftTerm\" : 2\n\
             \"PrevKey\" : \"a\\n\"\n\"PrevCreateRevision\" : 0\n\"PrevModRevision\" : 0\n\"PrevVersion\" : 0\n\
@@ -236,6 +281,9 @@ mod tests {
 
     #[test]
     fn has_no_form_for_changes_of_members() {
-        assert_eq!(render(&Reply::MemberAdd(&Default::default()), false), Err(Unsupported::USUAL));
+        assert_eq!(
+            render(&Reply::MemberAdd(&Default::default()), false),
+            Err(Unsupported::USUAL)
+        );
     }
 }

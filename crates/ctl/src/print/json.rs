@@ -60,7 +60,9 @@ fn response(o: &mut Object<'_>, reply: &Reply<'_>, hex: bool) {
         Reply::LeaseList(r) => {
             lease_head(o, r.header.as_ref());
             let place = o.field("leases");
-            array(place, &r.leases, |out, lease| object(out, |o| o.value("id", lease.id)));
+            array(place, &r.leases, |out, lease| {
+                object(out, |o| o.value("id", lease.id))
+            });
         }
         Reply::MemberAdd(r) => member_add(o, r, hex),
         Reply::MemberChange(_, _, head, list) => members(o, *head, list, hex),
@@ -90,9 +92,13 @@ fn response(o: &mut Object<'_>, reply: &Reply<'_>, hex: bool) {
         Reply::RoleList(r) => names(o, r.header.as_ref(), "roles", &r.roles),
         Reply::RoleGet(_, r) => {
             header(o, r.header.as_ref());
-            o.array_opt("perm", &r.perm, |out, item| object(out, |o| permission(o, item)));
+            o.array_opt("perm", &r.perm, |out, item| {
+                object(out, |o| permission(o, item))
+            });
         }
-        Reply::Health(_) | Reply::Status(_) | Reply::HashKv(_) => unreachable!("lists are no objects"),
+        Reply::Health(_) | Reply::Status(_) | Reply::HashKv(_) => {
+            unreachable!("lists are no objects")
+        }
     }
 }
 
@@ -149,7 +155,9 @@ fn txn(o: &mut Object<'_>, r: &pb::TxnResponse) {
     header(o, r.header.as_ref());
     o.value_opt("succeeded", r.succeeded);
     o.array_opt("responses", &r.responses, |out, op| {
-        object(out, |o| object(o.field("Response"), |o| txn_part(o, op.response.as_ref())));
+        object(out, |o| {
+            object(o.field("Response"), |o| txn_part(o, op.response.as_ref()))
+        });
     });
 }
 
@@ -157,14 +165,18 @@ fn txn_part(o: &mut Object<'_>, response: Option<&Response>) {
     match response {
         Some(Response::ResponseRange(r)) => object(o.field("response_range"), |o| range(o, r)),
         Some(Response::ResponsePut(r)) => object(o.field("response_put"), |o| put(o, r)),
-        Some(Response::ResponseDeleteRange(r)) => object(o.field("response_delete_range"), |o| delete(o, r)),
+        Some(Response::ResponseDeleteRange(r)) => {
+            object(o.field("response_delete_range"), |o| delete(o, r))
+        }
         Some(Response::ResponseTxn(r)) => object(o.field("response_txn"), |o| txn(o, r)),
         None => {}
     }
 }
 
 fn watch(o: &mut Object<'_>, r: &pb::WatchResponse) {
-    object(o.field("Header"), |o| header_fields(o, &r.header.unwrap_or_default()));
+    object(o.field("Header"), |o| {
+        header_fields(o, &r.header.unwrap_or_default())
+    });
     list_or_null(o.field("Events"), &r.events, event);
     o.value("CompactRevision", r.compact_revision);
     o.value("Canceled", r.canceled);
@@ -218,11 +230,19 @@ fn member_header(o: &mut Object<'_>, head: Header<'_>, hex: bool) {
 
 fn member_list(o: &mut Object<'_>, members: &[pb::Member], hex: bool) {
     let element = |out: &mut String, one: &pb::Member| object(out, |o| member(o, one, hex));
-    if hex { array(o.field("members"), members, element) } else { o.array_opt("members", members, element) }
+    if hex {
+        array(o.field("members"), members, element)
+    } else {
+        o.array_opt("members", members, element)
+    }
 }
 
 fn member(o: &mut Object<'_>, member: &pb::Member, hex: bool) {
-    if hex { o.string("ID", &format!("{:x}", member.id)) } else { o.value_opt("ID", member.id) }
+    if hex {
+        o.string("ID", &format!("{:x}", member.id))
+    } else {
+        o.value_opt("ID", member.id)
+    }
     o.string_opt("name", &member.name);
     strings(o, "peerURLs", &member.peer_ur_ls);
     strings(o, "clientURLs", &member.client_ur_ls);
@@ -264,10 +284,14 @@ fn status(o: &mut Object<'_>, status: &pb::StatusResponse) {
     o.value_opt("isLearner", status.is_learner);
     o.string_opt("storageVersion", &status.storage_version);
     o.value_opt("dbSizeQuota", status.db_size_quota);
-    o.object_opt("downgradeInfo", status.downgrade_info.as_ref(), |o, info| {
-        o.value_opt("enabled", info.enabled);
-        o.string_opt("targetVersion", &info.target_version);
-    });
+    o.object_opt(
+        "downgradeInfo",
+        status.downgrade_info.as_ref(),
+        |o, info| {
+            o.value_opt("enabled", info.enabled);
+            o.string_opt("targetVersion", &info.target_version);
+        },
+    );
 }
 
 fn hash_kv(o: &mut Object<'_>, answer: &Answer<pb::HashKvResponse>) {
@@ -290,19 +314,42 @@ mod tests {
 
     #[test]
     fn nests_the_parts_of_transactions() {
-        let header = Some(pb::ResponseHeader { revision: 26, ..Default::default() });
-        let put = pb::PutResponse { header, prev_kv: None };
-        let responses = vec![pb::ResponseOp { response: Some(Response::ResponsePut(put)) }];
-        let response = pb::TxnResponse { header, succeeded: true, responses };
+        let header = Some(pb::ResponseHeader {
+            revision: 26,
+            ..Default::default()
+        });
+        let put = pb::PutResponse {
+            header,
+            prev_kv: None,
+        };
+        let responses = vec![pb::ResponseOp {
+            response: Some(Response::ResponsePut(put)),
+        }];
+        let response = pb::TxnResponse {
+            header,
+            succeeded: true,
+            responses,
+        };
         let text = r#"{"header":{"revision":26},"succeeded":true,"responses":[{"Response":{"response_put":{"header":{"revision":26}}}}]}"#;
         check(&Reply::Txn(&response), false, text);
     }
 
     #[test]
     fn shows_watches_as_the_client_has_them() {
-        let kv = KeyValue { key: "foo".into(), mod_revision: 39, ..Default::default() };
-        let events = vec![Event { r#type: 1, kv: Some(kv), prev_kv: None }];
-        let response = pb::WatchResponse { events, ..Default::default() };
+        let kv = KeyValue {
+            key: "foo".into(),
+            mod_revision: 39,
+            ..Default::default()
+        };
+        let events = vec![Event {
+            r#type: 1,
+            kv: Some(kv),
+            prev_kv: None,
+        }];
+        let response = pb::WatchResponse {
+            events,
+            ..Default::default()
+        };
         let text = r#"{"Header":{},"Events":[{"type":1,"kv":{"key":"Zm9v","mod_revision":39}}],"CompactRevision":0,"Canceled":false,"Created":false,"CancelReason":""}"#;
         check(&Reply::Watch(&response), false, text);
         check(&Reply::Health(&[]), false, "null");
@@ -310,9 +357,20 @@ mod tests {
 
     #[test]
     fn member_ids_follow_hex() {
-        let members = vec![pb::Member { id: 255, name: "m<1>".into(), ..Default::default() }];
-        let response = pb::MemberListResponse { header: Some(Default::default()), members };
-        check(&Reply::MemberList(&response), false, r#"{"header":{},"members":[{"ID":255,"name":"m\u003c1\u003e"}]}"#);
+        let members = vec![pb::Member {
+            id: 255,
+            name: "m<1>".into(),
+            ..Default::default()
+        }];
+        let response = pb::MemberListResponse {
+            header: Some(Default::default()),
+            members,
+        };
+        check(
+            &Reply::MemberList(&response),
+            false,
+            r#"{"header":{},"members":[{"ID":255,"name":"m\u003c1\u003e"}]}"#,
+        );
         let text = r#"{"header":{"cluster_id":"0","member_id":"0"},"members":[{"ID":"ff","name":"m\u003c1\u003e"}]}"#;
         check(&Reply::MemberList(&response), true, text);
     }

@@ -133,7 +133,12 @@ pub enum Reply<'r> {
     /// `member add`
     MemberAdd(&'r pb::MemberAddResponse),
     /// `member remove`, `update`, `promote`: whose, and what it answered
-    MemberChange(MemberChange, u64, Option<&'r pb::ResponseHeader>, &'r [pb::Member]),
+    MemberChange(
+        MemberChange,
+        u64,
+        Option<&'r pb::ResponseHeader>,
+        &'r [pb::Member],
+    ),
     /// `member list`
     MemberList(&'r pb::MemberListResponse),
     /// `endpoint health`
@@ -192,7 +197,10 @@ impl Printer {
     pub fn print(&self, reply: &Reply<'_>) -> Result<(), Exit> {
         let bytes = self.render(reply).map_err(|unsupported| {
             let usual = || format!("{} not supported as output format", self.format.name());
-            Exit::new(ExitKind::BadFeature, unsupported.reason.unwrap_or_else(usual))
+            Exit::new(
+                ExitKind::BadFeature,
+                unsupported.reason.unwrap_or_else(usual),
+            )
         })?;
         print_bytes(&bytes)
     }
@@ -214,10 +222,13 @@ impl Printer {
 /// Nobody reads stdout any more: silent, with the code that shells show for a broken pipe.
 pub fn print_bytes(bytes: &[u8]) -> Result<(), Exit> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
-        io::ErrorKind::BrokenPipe => Exit::silent(141),
-        _ => Exit::error(format!("cannot write to stdout: {error}")),
-    })
+    stdout
+        .write_all(bytes)
+        .and_then(|()| stdout.flush())
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Exit::silent(141),
+            _ => Exit::error(format!("cannot write to stdout: {error}")),
+        })
 }
 
 /// Writes a line to stdout.

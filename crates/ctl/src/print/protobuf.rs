@@ -27,7 +27,10 @@ pub fn render(reply: &Reply<'_>) -> Result<Vec<u8>, Unsupported> {
         Reply::Alarm(response) => response.encode_to_vec(),
         Reply::AuthChange(change) => {
             // All of these responses have a header as their first field and nothing else.
-            pb::AuthEnableResponse { header: change.header.copied() }.encode_to_vec()
+            pb::AuthEnableResponse {
+                header: change.header.copied(),
+            }
+            .encode_to_vec()
         }
         Reply::AuthStatus(response) => response.encode_to_vec(),
         Reply::UserGet(_, response) => response.encode_to_vec(),
@@ -54,7 +57,11 @@ fn watch(response: &pb::WatchResponse) -> Vec<u8> {
     shown.encode_to_vec()
 }
 
-fn member_change(change: MemberChange, header: Option<&pb::ResponseHeader>, members: &[pb::Member]) -> Vec<u8> {
+fn member_change(
+    change: MemberChange,
+    header: Option<&pb::ResponseHeader>,
+    members: &[pb::Member],
+) -> Vec<u8> {
     let (header, members) = (header.copied(), members.to_vec());
     match change {
         MemberChange::Remove => pb::MemberRemoveResponse { header, members }.encode_to_vec(),
@@ -69,5 +76,9 @@ fn revoke(response: &pb::LeaseRevokeResponse) -> Unsupported {
         "&{{cluster_id:{} member_id:{} revision:{} raft_term:{}}}",
         header.cluster_id, header.member_id, header.revision, header.raft_term
     );
-    Unsupported { reason: Some(format!("marshal unsupported for type *clientv3.LeaseRevokeResponse ({shown})")) }
+    Unsupported {
+        reason: Some(format!(
+            "marshal unsupported for type *clientv3.LeaseRevokeResponse ({shown})"
+        )),
+    }
 }

@@ -8,9 +8,17 @@ use crate::go::size::humanise;
 /// The reply as a table.
 pub fn table(reply: &Reply<'_>) -> Result<String, Unsupported> {
     let (headings, rows): (&[&str], _) = match reply {
-        Reply::MemberList(response) => {
-            (&["ID", "Status", "Name", "Peer Addrs", "Client Addrs", "Is Learner"], members(&response.members))
-        }
+        Reply::MemberList(response) => (
+            &[
+                "ID",
+                "Status",
+                "Name",
+                "Peer Addrs",
+                "Client Addrs",
+                "Is Learner",
+            ],
+            members(&response.members),
+        ),
         Reply::Health(list) => (&["endpoint", "health", "took", "error"], health(list)),
         Reply::Status(list) => (
             &[
@@ -43,7 +51,12 @@ pub fn members(members: &[pb::Member]) -> Vec<Vec<String>> {
     let row = |member: &pb::Member| {
         vec![
             format!("{:x}", member.id),
-            if member.name.is_empty() { "unstarted" } else { "started" }.to_owned(),
+            if member.name.is_empty() {
+                "unstarted"
+            } else {
+                "started"
+            }
+            .to_owned(),
             member.name.clone(),
             member.peer_ur_ls.join(","),
             member.client_ur_ls.join(","),
@@ -66,7 +79,9 @@ fn health(list: &[Health]) -> Vec<Vec<String>> {
 }
 
 pub fn status(list: &[Answer<pb::StatusResponse>]) -> Vec<Vec<String>> {
-    list.iter().map(|answer| status_row(&answer.endpoint, &answer.response)).collect()
+    list.iter()
+        .map(|answer| status_row(&answer.endpoint, &answer.response))
+        .collect()
 }
 
 fn status_row(endpoint: &str, status: &pb::StatusResponse) -> Vec<String> {
@@ -74,7 +89,9 @@ fn status_row(endpoint: &str, status: &pb::StatusResponse) -> Vec<String> {
     let downgrade = status.downgrade_info.clone().unwrap_or_default();
     let size = |bytes: i64| humanise(u64::try_from(bytes).unwrap_or(0));
     // An empty database has nothing unused.
-    let used_percent = (status.db_size_in_use.saturating_mul(100)).checked_div(status.db_size).unwrap_or(100);
+    let used_percent = (status.db_size_in_use.saturating_mul(100))
+        .checked_div(status.db_size)
+        .unwrap_or(100);
     vec![
         endpoint.to_owned(),
         format!("{member:x}"),
@@ -97,7 +114,11 @@ fn status_row(endpoint: &str, status: &pb::StatusResponse) -> Vec<String> {
 
 pub fn hash_kv(list: &[Answer<pb::HashKvResponse>]) -> Vec<Vec<String>> {
     let row = |answer: &Answer<pb::HashKvResponse>| {
-        vec![answer.endpoint.clone(), answer.response.hash.to_string(), answer.response.hash_revision.to_string()]
+        vec![
+            answer.endpoint.clone(),
+            answer.response.hash.to_string(),
+            answer.response.hash_revision.to_string(),
+        ]
     };
     list.iter().map(row).collect()
 }

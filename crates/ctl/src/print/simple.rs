@@ -12,7 +12,11 @@ use crate::command::range_end::prefix_end;
 
 /// The reply's lines.
 pub fn render(reply: &Reply<'_>, hex: bool, values_only: bool) -> Vec<u8> {
-    let mut page = Page { out: Vec::new(), hex, values_only };
+    let mut page = Page {
+        out: Vec::new(),
+        hex,
+        values_only,
+    };
     page.reply(reply);
     page.out
 }
@@ -36,13 +40,21 @@ impl Page {
             Reply::Delete(response) => self.delete(response),
             Reply::Txn(response) => self.txn(response),
             Reply::Watch(response) => self.watch(response),
-            Reply::LeaseGrant(r) => self.line(format!("lease {:016x} granted with TTL({}s)", r.id, r.ttl)),
+            Reply::LeaseGrant(r) => {
+                self.line(format!("lease {:016x} granted with TTL({}s)", r.id, r.ttl))
+            }
             Reply::LeaseRevoke(id, _) => self.line(format!("lease {id:016x} revoked")),
-            Reply::LeaseKeepAlive(r) => self.line(format!("lease {:016x} keepalived with TTL({})", r.id, r.ttl)),
+            Reply::LeaseKeepAlive(r) => self.line(format!(
+                "lease {:016x} keepalived with TTL({})",
+                r.id, r.ttl
+            )),
             Reply::LeaseTimeToLive(response, keys) => self.time_to_live(response, *keys),
             Reply::LeaseList(response) => {
                 self.line(format!("found {} leases", response.leases.len()));
-                response.leases.iter().for_each(|lease| self.line(format!("{:016x}", lease.id)));
+                response
+                    .leases
+                    .iter()
+                    .for_each(|lease| self.line(format!("{:016x}", lease.id)));
             }
             Reply::MemberAdd(response) => self.member_add(response),
             Reply::MemberChange(change, id, header, _) => self.member_change(*change, *id, *header),
@@ -50,7 +62,9 @@ impl Page {
             Reply::Health(list) => list.iter().for_each(|health| self.health(health)),
             Reply::Status(list) => self.rows(rows::status(list)),
             Reply::HashKv(list) => self.rows(rows::hash_kv(list)),
-            Reply::MoveLeader(from, to, _) => self.line(format!("Leadership transferred from {from:x} to {to:x}")),
+            Reply::MoveLeader(from, to, _) => {
+                self.line(format!("Leadership transferred from {from:x} to {to:x}"))
+            }
             Reply::Downgrade(kind, response) => self.downgrade(*kind, response),
             Reply::Alarm(response) => response.alarms.iter().for_each(|alarm| self.alarm(alarm)),
             Reply::AuthChange(change) => self.line(&change.line),
@@ -60,7 +74,11 @@ impl Page {
             }
             Reply::UserGet(name, response) => {
                 self.line(format!("User: {name}"));
-                let roles: String = response.roles.iter().map(|role| format!(" {role}")).collect();
+                let roles: String = response
+                    .roles
+                    .iter()
+                    .map(|role| format!(" {role}"))
+                    .collect();
                 self.line(format!("Roles:{roles}"));
             }
             Reply::UserList(response) => response.users.iter().for_each(|user| self.line(user)),
@@ -100,7 +118,11 @@ impl Page {
     }
 
     fn txn(&mut self, response: &pb::TxnResponse) {
-        self.line(if response.succeeded { "SUCCESS" } else { "FAILURE" });
+        self.line(if response.succeeded {
+            "SUCCESS"
+        } else {
+            "FAILURE"
+        });
         for op in &response.responses {
             self.line("");
             match &op.response {
@@ -140,24 +162,45 @@ impl Page {
 
     fn member_add(&mut self, response: &pb::MemberAddResponse) {
         let member = response.member.clone().unwrap_or_default();
-        let learner = if member.is_learner { " as learner " } else { " " };
+        let learner = if member.is_learner {
+            " as learner "
+        } else {
+            " "
+        };
         let cluster = cluster_id(response.header.as_ref());
-        self.line(format!("Member {:16x} added{learner}to cluster {cluster:16x}", member.id));
+        self.line(format!(
+            "Member {:16x} added{learner}to cluster {cluster:16x}",
+            member.id
+        ));
     }
 
-    fn member_change(&mut self, change: MemberChange, id: u64, header: Option<&pb::ResponseHeader>) {
+    fn member_change(
+        &mut self,
+        change: MemberChange,
+        id: u64,
+        header: Option<&pb::ResponseHeader>,
+    ) {
         let what = match change {
             MemberChange::Remove => "removed from",
             MemberChange::Update => "updated in",
             MemberChange::Promote => "promoted in",
         };
-        self.line(format!("Member {id:16x} {what} cluster {:16x}", cluster_id(header)));
+        self.line(format!(
+            "Member {id:16x} {what} cluster {:16x}",
+            cluster_id(header)
+        ));
     }
 
     fn health(&mut self, health: &Health) {
-        let Health { endpoint, took, error } = health;
+        let Health {
+            endpoint,
+            took,
+            error,
+        } = health;
         if error.is_empty() {
-            self.line(format!("{endpoint} is healthy: successfully committed proposal: took = {took}"));
+            self.line(format!(
+                "{endpoint} is healthy: successfully committed proposal: took = {took}"
+            ));
         } else {
             eprintln!("{endpoint} is unhealthy: failed to commit proposal: {error}");
         }
@@ -169,7 +212,10 @@ impl Page {
             Downgrade::Enable => "enable",
             Downgrade::Cancel => "cancel",
         };
-        self.line(format!("Downgrade {kind} success, cluster version {}", response.version));
+        self.line(format!(
+            "Downgrade {kind} success, cluster version {}",
+            response.version
+        ));
     }
 
     /// The text form of protobuf messages, which leaves out zeros.
@@ -189,12 +235,17 @@ impl Page {
         self.line(format!("Role {name}"));
         // Nobody grants root anything: it may do everything.
         let everything = name == "root" && permissions.is_empty();
-        for (title, kinds) in [("KV Read:", [Read, Readwrite]), ("KV Write:", [Write, Readwrite])] {
+        for (title, kinds) in [
+            ("KV Read:", [Read, Readwrite]),
+            ("KV Write:", [Write, Readwrite]),
+        ] {
             self.line(title);
             if everything {
                 self.line("\t[, <open ended>");
             }
-            let granted = permissions.iter().filter(|permission| kinds.contains(&permission.perm_type()));
+            let granted = permissions
+                .iter()
+                .filter(|permission| kinds.contains(&permission.perm_type()));
             granted.for_each(|permission| self.permission(permission));
         }
     }
@@ -232,7 +283,11 @@ mod tests {
     use super::*;
 
     fn kv(key: &str, value: &str) -> KeyValue {
-        KeyValue { key: key.to_owned().into(), value: value.to_owned().into(), ..KeyValue::default() }
+        KeyValue {
+            key: key.to_owned().into(),
+            value: value.to_owned().into(),
+            ..KeyValue::default()
+        }
     }
 
     fn check(reply: &Reply<'_>, text: &str) {
@@ -241,18 +296,36 @@ mod tests {
 
     #[test]
     fn keys_and_values_stand_in_their_own_lines() {
-        let response = pb::RangeResponse { kvs: vec![kv("a", "1"), kv("b", "")], ..Default::default() };
+        let response = pb::RangeResponse {
+            kvs: vec![kv("a", "1"), kv("b", "")],
+            ..Default::default()
+        };
         check(&Reply::Get(&response), "a\n1\nb\n\n");
-        assert_eq!(render(&Reply::Get(&response), true, false), b"\\x61\n\\x31\n\\x62\n\n");
+        assert_eq!(
+            render(&Reply::Get(&response), true, false),
+            b"\\x61\n\\x31\n\\x62\n\n"
+        );
         assert_eq!(render(&Reply::Get(&response), false, true), b"1\n\n");
     }
 
     #[test]
     fn transactions_separate_their_parts() {
-        let op = |response| pb::ResponseOp { response: Some(response) };
-        let put = pb::PutResponse { prev_kv: Some(kv("k", "old")), ..Default::default() };
-        let responses = vec![op(Response::ResponsePut(put)), op(Response::ResponseDeleteRange(Default::default()))];
-        let response = pb::TxnResponse { succeeded: true, responses, ..Default::default() };
+        let op = |response| pb::ResponseOp {
+            response: Some(response),
+        };
+        let put = pb::PutResponse {
+            prev_kv: Some(kv("k", "old")),
+            ..Default::default()
+        };
+        let responses = vec![
+            op(Response::ResponsePut(put)),
+            op(Response::ResponseDeleteRange(Default::default())),
+        ];
+        let response = pb::TxnResponse {
+            succeeded: true,
+            responses,
+            ..Default::default()
+        };
         check(&Reply::Txn(&response), "SUCCESS\n\nOK\nk\nold\n\n0\n");
     }
 
@@ -268,7 +341,10 @@ mod tests {
             permission(permission::Type::Readwrite, "p/", "p0"),
             permission(permission::Type::Write, "z", "\0"),
         ];
-        let response = pb::AuthRoleGetResponse { perm, ..Default::default() };
+        let response = pb::AuthRoleGetResponse {
+            perm,
+            ..Default::default()
+        };
         let text = "Role r\nKV Read:\n\tk1\n\t[p/, p0) (prefix p/)\nKV Write:\n\t[p/, p0) (prefix p/)\n\t[z, <open ended>\n";
         check(&Reply::RoleGet("r", &response), text);
     }

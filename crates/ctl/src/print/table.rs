@@ -2,20 +2,35 @@
 
 /// Draws a table: headings centred in upper case, cells to the right.
 pub fn render(headings: &[&str], rows: &[Vec<String>]) -> String {
-    let headings: Vec<String> = headings.iter().map(|heading| heading.replace('_', " ").to_uppercase()).collect();
+    let headings: Vec<String> = headings
+        .iter()
+        .map(|heading| heading.replace('_', " ").to_uppercase())
+        .collect();
     let width_of = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.chain([headings[column].chars().count()]).max().unwrap_or(0)
+        cells
+            .chain([headings[column].chars().count()])
+            .max()
+            .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..headings.len()).map(width_of).collect();
 
     let mut text = rule(&widths, ['┌', '┬', '┐']);
-    text += &line(headings.iter().zip(&widths).map(|(heading, width)| format!("{heading:^width$}")));
+    text += &line(
+        headings
+            .iter()
+            .zip(&widths)
+            .map(|(heading, width)| format!("{heading:^width$}")),
+    );
     if !rows.is_empty() {
         text += &rule(&widths, ['├', '┼', '┤']);
     }
     for row in rows {
-        text += &line(row.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}")));
+        text += &line(
+            row.iter()
+                .zip(&widths)
+                .map(|(cell, width)| format!("{cell:>width$}")),
+        );
     }
     text + &rule(&widths, ['└', '┴', '┘'])
 }
@@ -36,7 +51,10 @@ mod tests {
 
     #[test]
     fn draws_the_frame() {
-        let table = render(&["endpoint", "hash_revision"], &[vec!["127.0.0.1:1".into(), "7".into()]]);
+        let table = render(
+            &["endpoint", "hash_revision"],
+            &[vec!["127.0.0.1:1".into(), "7".into()]],
+        );
         let expected = "\
 ┌─────────────┬───────────────┐
 │  ENDPOINT   │ HASH REVISION │

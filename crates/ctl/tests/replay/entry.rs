@@ -47,6 +47,8 @@ pub struct Entry {
     pub command: Option<Step>,
     /// Its standard output.
     pub stdout: String,
+    /// The same with the members in other orders: it follows from their ids.
+    pub stdout_or: Vec<String>,
     /// Whether only the beginning of stdout is known.
     pub truncated: bool,
     /// Whether stdout is binary and is compared in its being there only.
@@ -60,19 +62,29 @@ pub struct Entry {
 impl Entry {
     /// A measure of how long it waits.
     pub fn waits(&self) -> usize {
-        self.command.as_ref().map_or(0, |step| if step.bound.is_some() { 10 } else { 0 })
+        self.command
+            .as_ref()
+            .map_or(0, |step| if step.bound.is_some() { 10 } else { 0 })
     }
 }
 
 /// Reads the file: what was left out, and the entries by group.
 pub fn read(data: &str) -> (BTreeMap<String, u64>, BTreeMap<String, Vec<Entry>>) {
-    let mut lines = data.lines().map(|line| serde_json::from_str::<Value>(line).expect("the data is JSON"));
+    let mut lines = data
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("the data is JSON"));
     let head = lines.next().expect("the first line says what was left out");
     let left_out = head["left_out"].as_object().expect("an object");
-    let left_out = left_out.iter().map(|(reason, n)| (reason.clone(), n.as_u64().expect("a count"))).collect();
+    let left_out = left_out
+        .iter()
+        .map(|(reason, n)| (reason.clone(), n.as_u64().expect("a count")))
+        .collect();
     let mut groups: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
     for line in lines {
-        let group = line["group"].as_str().expect("every entry has a group").to_owned();
+        let group = line["group"]
+            .as_str()
+            .expect("every entry has a group")
+            .to_owned();
         groups.entry(group).or_default().push(entry(&line));
     }
     (left_out, groups)
@@ -87,6 +99,7 @@ fn entry(line: &Value) -> Entry {
         setup: steps(&line["setup"]),
         command: line.get("args").map(|_| step(line)),
         stdout: text("stdout"),
+        stdout_or: strings(&line["or"]),
         truncated: line["truncated"].as_bool().unwrap_or(false),
         binary: line["binary"].as_bool().unwrap_or(false),
         stderr: text("stderr"),
@@ -96,7 +109,9 @@ fn entry(line: &Value) -> Entry {
 
 fn strings(list: &Value) -> Vec<String> {
     let items = list.as_array().into_iter().flatten();
-    items.map(|item| item.as_str().expect("a list of texts").to_owned()).collect()
+    items
+        .map(|item| item.as_str().expect("a list of texts").to_owned())
+        .collect()
 }
 
 fn steps(list: &Value) -> Vec<Step> {
@@ -110,10 +125,14 @@ fn step(value: &Value) -> Step {
         stdin = repeat["text"].as_str().expect("a text").repeat(count);
     }
     let env = value.get("env").and_then(Value::as_object).map(|env| {
-        env.iter().map(|(name, value)| (name.clone(), value.as_str().expect("a text").to_owned())).collect()
+        env.iter()
+            .map(|(name, value)| (name.clone(), value.as_str().expect("a text").to_owned()))
+            .collect()
     });
     let bound = value.get("bound").map(|bound| Bound {
-        lines: bound["lines"].as_u64().map(|lines| usize::try_from(lines).expect("a size")),
+        lines: bound["lines"]
+            .as_u64()
+            .map(|lines| usize::try_from(lines).expect("a size")),
         timeout_s: bound["timeout"].as_f64().unwrap_or(2.0),
         stdin_open: bound["stdin"].as_str() == Some("left open"),
     });

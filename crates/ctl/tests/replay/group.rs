@@ -37,7 +37,11 @@ pub fn server_path() -> PathBuf {
         Some(path) => PathBuf::from(path),
         None => Path::new(env!("CARGO_BIN_EXE_etcdctl")).with_file_name("etcd"),
     };
-    assert!(path.is_file(), "no server at {}: build the workspace or set RETCD_GOLDEN_SERVER", path.display());
+    assert!(
+        path.is_file(),
+        "no server at {}: build the workspace or set RETCD_GOLDEN_SERVER",
+        path.display()
+    );
     path
 }
 
@@ -45,19 +49,34 @@ pub fn server_path() -> PathBuf {
 pub fn replay(server: &Path, name: &str, entries: &[Entry]) -> Outcome {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let needs_server = entries.iter().any(|entry| entry.needs_server);
-    let flags = entries.iter().map(|entry| entry.flags.as_slice()).find(|flags| !flags.is_empty()).unwrap_or_default();
-    let mut group = Group { directory: directory.path().to_owned(), bindings: Bindings::default() };
+    let flags = entries
+        .iter()
+        .map(|entry| entry.flags.as_slice())
+        .find(|flags| !flags.is_empty())
+        .unwrap_or_default();
+    let mut group = Group {
+        directory: directory.path().to_owned(),
+        bindings: Bindings::default(),
+    };
     let _server = needs_server.then(|| group.start_server(server, flags));
-    let mut outcome = Outcome { compared: 0, differences: Vec::new() };
+    let mut outcome = Outcome {
+        compared: 0,
+        differences: Vec::new(),
+    };
     for entry in entries {
         entry.setup.iter().for_each(|step| {
             group.run(step);
         });
-        let Some(command) = &entry.command else { continue };
+        let Some(command) = &entry.command else {
+            continue;
+        };
         let result = group.run(command);
         outcome.compared += 1;
         if let Some(difference) = group.compare(entry, &result) {
-            outcome.differences.push(format!("{} ({name}): etcdctl {:?}\n{difference}", entry.id, command.args));
+            outcome.differences.push(format!(
+                "{} ({name}): etcdctl {:?}\n{difference}",
+                entry.id, command.args
+            ));
         }
     }
     outcome
@@ -90,7 +109,14 @@ impl Group {
     fn start_server(&mut self, server: &Path, flags: &[String]) -> Server {
         let (client, peer) = free_addresses();
         let child = Command::new(server)
-            .args(["--name", "m1", "--data-dir", "m1.etcd", "--initial-cluster-token", "golden"])
+            .args([
+                "--name",
+                "m1",
+                "--data-dir",
+                "m1.etcd",
+                "--initial-cluster-token",
+                "golden",
+            ])
             .arg(format!("--listen-client-urls=http://{client}"))
             .arg(format!("--advertise-client-urls=http://{client}"))
             .arg(format!("--listen-peer-urls=http://{peer}"))
@@ -107,12 +133,16 @@ impl Group {
         let server = Server(child);
         let deadline = Instant::now() + START_MAX;
         while !cluster_version_is_known(&client) {
-            assert!(Instant::now() < deadline, "the server at {client} does not get ready");
+            assert!(
+                Instant::now() < deadline,
+                "the server at {client} does not get ready"
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
         self.bindings.set("HOST", client);
         self.bindings.set("PEER", peer);
-        self.bindings.set("DIR", self.directory.display().to_string());
+        self.bindings
+            .set("DIR", self.directory.display().to_string());
         server
     }
 
@@ -129,7 +159,10 @@ impl Group {
                 tool
             }
         };
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).current_dir(&self.directory);
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .current_dir(&self.directory);
         match &step.env {
             Some(env) => env.iter().for_each(|(name, value)| {
                 command.env(name, self.bindings.fill(value));
@@ -138,7 +171,10 @@ impl Group {
                 command.env("ETCDCTL_ENDPOINTS", self.bindings.fill("{{HOST}}"));
             }
         }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command
     }
 
@@ -150,7 +186,10 @@ impl Group {
         let reader = std::thread::spawn(move || {
             let mut stdout = BufReader::new(stdout);
             let mut line = Vec::new();
-            while stdout.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            while stdout
+                .read_until(b'\n', &mut line)
+                .is_ok_and(|read| read > 0)
+            {
                 if sender.send(std::mem::take(&mut line)).is_err() {
                     return;
                 }
@@ -183,14 +222,21 @@ impl Group {
         reader.join().expect("the reader ends with the pipe");
         stdout.extend(chunks.try_iter().flatten());
         let stderr = stderr_reader.join().expect("the reader ends with the pipe");
-        Done { stdout, stderr, exit }
+        Done {
+            stdout,
+            stderr,
+            exit,
+        }
     }
 
     /// What differs from the transcript, if something does.
     fn compare(&mut self, entry: &Entry, done: &Done) -> Option<String> {
         let mut differences = Vec::new();
         if done.exit != entry.exit {
-            differences.push(format!("  exit code {}, expected {}", done.exit, entry.exit));
+            differences.push(format!(
+                "  exit code {}, expected {}",
+                done.exit, entry.exit
+            ));
         }
         let stdout = String::from_utf8_lossy(&done.stdout).into_owned();
         let same = if entry.binary {
@@ -198,26 +244,46 @@ impl Group {
         } else if entry.truncated {
             stdout.starts_with(&entry.stdout)
         } else {
-            self.same_text(&entry.stdout, &stdout)
+            let mut templates = std::iter::once(&entry.stdout).chain(&entry.stdout_or);
+            templates.any(|template| self.same_text(template, &stdout))
         };
         if !same {
-            differences.push(format!("  stdout:\n{stdout}\n  expected:\n{}", entry.stdout));
+            differences.push(format!(
+                "  stdout:\n{stdout}\n  expected:\n{}",
+                entry.stdout
+            ));
         }
         let stderr = plain_lines(&done.stderr);
         if !self.same_text(&entry.stderr, &stderr) {
-            differences.push(format!("  stderr:\n{stderr}\n  expected:\n{}", entry.stderr));
+            differences.push(format!(
+                "  stderr:\n{stderr}\n  expected:\n{}",
+                entry.stderr
+            ));
         }
         (!differences.is_empty()).then(|| differences.join("\n"))
     }
 
     /// Compares text, tables by their cells: placeholders are not as wide as what they stand for.
     fn same_text(&mut self, template: &str, actual: &str) -> bool {
+        let before = self.bindings.clone();
+        let same = self.same_lines(template, actual);
+        if !same {
+            self.bindings = before;
+        }
+        same
+    }
+
+    fn same_lines(&mut self, template: &str, actual: &str) -> bool {
         if !template.contains('│') {
             return self.bindings.matches(template, actual);
         }
-        let (template, actual): (Vec<_>, Vec<_>) = (template.lines().collect(), actual.lines().collect());
+        let (template, actual): (Vec<_>, Vec<_>) =
+            (template.lines().collect(), actual.lines().collect());
         template.len() == actual.len()
-            && template.iter().zip(actual).all(|(template, actual)| self.same_row(template, actual))
+            && template
+                .iter()
+                .zip(actual)
+                .all(|(template, actual)| self.same_row(template, actual))
     }
 
     fn same_row(&mut self, template: &str, actual: &str) -> bool {
@@ -225,27 +291,39 @@ impl Group {
             let frame = |line: &str| line.chars().filter(|c| *c != '─').collect::<String>();
             return frame(template) == frame(actual);
         }
-        let cells = |line: &str| line.split('│').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+        let cells = |line: &str| {
+            line.split('│')
+                .map(|cell| cell.trim().to_owned())
+                .collect::<Vec<_>>()
+        };
         let (template, actual) = (cells(template), cells(actual));
         template.len() == actual.len()
-            && template.iter().zip(&actual).all(|(template, actual)| self.bindings.matches(template, actual))
+            && template
+                .iter()
+                .zip(&actual)
+                .all(|(template, actual)| self.bindings.matches(template, actual))
     }
 }
 
 /// Two addresses that nobody listens on at this moment.
 fn free_addresses() -> (String, String) {
     let sockets = [0; 2].map(|port| TcpListener::bind(("127.0.0.1", port)).expect("a free port"));
-    let [client, peer] = sockets.map(|socket| socket.local_addr().expect("it is bound").to_string());
+    let [client, peer] =
+        sockets.map(|socket| socket.local_addr().expect("it is bound").to_string());
     (client, peer)
 }
 
 /// Whether `/version` shows a cluster version.
 fn cluster_version_is_known(address: &str) -> bool {
-    let Ok(mut connection) = TcpStream::connect(address) else { return false };
+    let Ok(mut connection) = TcpStream::connect(address) else {
+        return false;
+    };
     let request = format!("GET /version HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     let mut answer = String::new();
-    let asked = connection.write_all(request.as_bytes()).and_then(|()| connection.read_to_string(&mut answer));
-    asked.is_ok() && answer.contains("\"etcdcluster\":\"3") 
+    let asked = connection
+        .write_all(request.as_bytes())
+        .and_then(|()| connection.read_to_string(&mut answer));
+    asked.is_ok() && answer.contains("\"etcdcluster\":\"3")
 }
 
 /// Writes standard input; returns it if it has to stay open.
@@ -253,7 +331,9 @@ fn feed(mut stdin: ChildStdin, step: &Step) -> Option<ChildStdin> {
     let left_open = step.bound.as_ref().is_some_and(|bound| bound.stdin_open);
     for line in step.stdin.split_inclusive('\n') {
         // A command that has ended does not read its input.
-        let _ = stdin.write_all(line.as_bytes()).and_then(|()| stdin.flush());
+        let _ = stdin
+            .write_all(line.as_bytes())
+            .and_then(|()| stdin.flush());
         if left_open {
             std::thread::sleep(SETTLE);
         }
@@ -264,7 +344,12 @@ fn feed(mut stdin: ChildStdin, step: &Step) -> Option<ChildStdin> {
 /// Reads lines until there are enough of them, or nothing more comes.
 fn collect(chunks: &mpsc::Receiver<Vec<u8>>, bound: &Bound, stdout: &mut Vec<u8>) {
     let limit = Duration::from_secs_f64(bound.timeout_s);
-    let mut deadline = Instant::now() + if bound.lines.is_some() { COMMAND_MAX.min(limit * 4) } else { limit.min(SILENCE_MAX) };
+    let mut deadline = Instant::now()
+        + if bound.lines.is_some() {
+            COMMAND_MAX.min(limit * 4)
+        } else {
+            limit.min(SILENCE_MAX)
+        };
     let mut lines = 0;
     while let Ok(line) = chunks.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
         stdout.extend(line);
@@ -281,7 +366,9 @@ fn end(child: &mut Child) -> i64 {
     if let Ok(Some(status)) = child.try_wait() {
         return code(status);
     }
-    let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    let interrupted = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
     interrupted.expect("kill exists");
     wait(child, COMMAND_MAX)
 }
@@ -302,11 +389,17 @@ fn wait(child: &mut Child, limit: Duration) -> i64 {
 }
 
 fn code(status: ExitStatus) -> i64 {
-    status.code().or_else(|| status.signal().map(|signal| 128 + signal)).map_or(-1, i64::from)
+    status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .map_or(-1, i64::from)
 }
 
 /// The lines of stderr that scripts may rely on.
 fn plain_lines(stderr: &str) -> String {
-    let lines = stderr.lines().take_while(|line| *line != "Usage:").filter(|line| !line.is_empty() && !line.starts_with('{'));
+    let lines = stderr
+        .lines()
+        .take_while(|line| *line != "Usage:")
+        .filter(|line| !line.is_empty() && !line.starts_with('{'));
     lines.map(|line| format!("{line}\n")).collect()
 }

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 /// What placeholders are bound to.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Bindings {
     texts: HashMap<String, String>,
     numbers: HashMap<String, u64>,
@@ -22,9 +22,12 @@ impl Bindings {
         pieces(template)
             .map(|piece| match piece {
                 Piece::Text(text) => text.to_owned(),
-                Piece::Placeholder(name) => {
-                    self.texts.get(name).cloned().or_else(|| self.number(name)).unwrap_or_else(|| format!("{{{{{name}}}}}"))
-                }
+                Piece::Placeholder(name) => self
+                    .texts
+                    .get(name)
+                    .cloned()
+                    .or_else(|| self.number(name))
+                    .unwrap_or_else(|| format!("{{{{{name}}}}}")),
             })
             .collect()
     }
@@ -56,21 +59,27 @@ impl Bindings {
         }
         let (key, form) = split_form(name);
         let shape: fn(char) -> bool = match name.split(':').next().unwrap_or_default() {
-            "CLUSTER_ID" | "MEMBER_ID" | "NEW_MEMBER_ID" | "LEASE" => return self.match_id(key, form, actual),
+            "CLUSTER_ID" | "MEMBER_ID" | "NEW_MEMBER_ID" | "LEASE" => {
+                return self.match_id(key, form, actual);
+            }
             "TIME" => |c| c.is_ascii_digit() || ".hmsnµ".contains(c),
             "DBSIZE" => |c| c.is_ascii_digit() || ". kMGB".contains(c),
             "PERCENT" => |c| c.is_ascii_digit() || "%-".contains(c),
             "HASH" => |c| c.is_ascii_hexdigit(),
             _ => |c| c.is_ascii_digit(),
         };
-        let tail = actual.trim_start_matches(shape);
-        (tail.len() < actual.len()).then_some(tail)
+        let end = actual.len() - actual.trim_start_matches(shape).len();
+        // A full stop behind a number ends the sentence.
+        let end = actual[..end].trim_end_matches(['.', ' ']).len();
+        (end > 0).then_some(&actual[end..])
     }
 
     /// Ids may be padded with blanks on their left.
     fn match_id<'a>(&mut self, key: String, form: Form, actual: &'a str) -> Option<&'a str> {
         let actual = actual.trim_start_matches(' ');
-        let digits = actual.find(|c: char| !form.allows(c)).unwrap_or(actual.len());
+        let digits = actual
+            .find(|c: char| !form.allows(c))
+            .unwrap_or(actual.len());
         let number = form.parse(&actual[..digits])?;
         let bound = *self.numbers.entry(key).or_insert(number);
         (bound == number).then_some(&actual[digits..])
@@ -104,7 +113,9 @@ impl Form {
         match self {
             Form::Decimal => digits.parse().ok(),
             Form::Hex => u64::from_str_radix(digits, 16).ok(),
-            Form::Hex16 => u64::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 16),
+            Form::Hex16 => u64::from_str_radix(digits, 16)
+                .ok()
+                .filter(|_| digits.len() == 16),
         }
     }
 }
@@ -133,7 +144,9 @@ fn pieces(template: &str) -> impl Iterator<Item = Piece<'_>> {
         }
         if let Some(inner) = rest.strip_prefix("{{")
             && let Some(end) = inner.find("}}")
-            && inner[..end].chars().all(|c| c.is_ascii_alphanumeric() || "_:".contains(c))
+            && inner[..end]
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "_:".contains(c))
         {
             rest = &inner[end + 2..];
             return Some(Piece::Placeholder(&inner[..end]));

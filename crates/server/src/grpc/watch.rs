@@ -97,7 +97,10 @@ impl Stream {
                 self.local.watches.hub().create(self.id, &request);
             }
             Some(RequestUnion::CancelRequest(request)) => self.local.watches.hub().cancel(self.id, request.watch_id),
-            Some(RequestUnion::ProgressRequest(_)) => self.local.watches.hub().request_progress(self.id),
+            Some(RequestUnion::ProgressRequest(_)) => {
+                self.local.watches.published(self.local.member.reader.revision()).await;
+                self.local.watches.hub().request_progress(self.id);
+            }
             None => {}
         }
     }

@@ -72,6 +72,11 @@ fn apply(machine: &mut Machine, entries: Vec<raftpb::Entry>, node: &SyncSender<I
     let events = events.into_iter().map(|(revision, events)| Arc::new(RevisionEvents::new(revision, events)));
     // Watchers before writers: who has seen its write acknowledged finds it published.
     member.mailboxes.publish(events.collect());
+    for (_, reply) in &replies {
+        if let Ok(Reply::Compact(compaction)) = reply {
+            member.mailboxes.compacted(compaction.compacted);
+        }
+    }
     member.mailboxes.send_split(replies, |(request, _)| *request, Mail::Replies);
     // The node thread outlives this one unless the process is stopping.
     let conf_changes = conf_changes.into_iter().map(|applied| applied.change).collect();

@@ -14,13 +14,11 @@ use crate::log::Text;
 
 const BACKLOG: i32 = 1024;
 
-/// `--socket-reuse-port`, `--socket-reuse-address`.
+/// How sockets are bound.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SocketOptions {
-    /// Several processes may share the port.
+    /// Several processes may share the port (`--socket-reuse-port`).
     pub reuse_port: bool,
-    /// The port may be taken while old connections linger.
-    pub reuse_address: bool,
 }
 
 /// A bound socket; connections queue until [`Listener::accept_into`].
@@ -48,7 +46,7 @@ pub fn bind(address: &ListenAddr, options: SocketOptions) -> Result<Listener, St
 
 fn bind_tcp(address: SocketAddr, options: SocketOptions) -> io::Result<TcpListener> {
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // Go sets SO_REUSEADDR on every listener, so that a restart does not wait for TIME_WAIT.
+    // As Go's listeners have it, so that a restart does not wait for connections that linger.
     socket.set_reuse_address(true)?;
     if options.reuse_port {
         socket.set_reuse_port(true)?;

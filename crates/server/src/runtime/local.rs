@@ -209,6 +209,7 @@ impl Local {
             }
             Mail::ReadsReady(reads) => self.arrive(reads, Ok(())),
             Mail::ReadsRejected(reads, reason) => self.arrive(reads, Err(reject_status(reason))),
+            Mail::Compacted(revision) => self.watches.hub().compact(revision),
             Mail::Published(changes) => self.watches.publish(&changes),
         }
     }

@@ -25,6 +25,8 @@ pub enum Mail {
     ReadsReady(Vec<u64>),
     /// These reads cannot be answered.
     ReadsRejected(Vec<u64>, RejectReason),
+    /// History below this revision is gone.
+    Compacted(i64),
     /// These revisions were written; the thread's watchers hear of them.
     Published(Arc<[Arc<RevisionEvents>]>),
 }
@@ -38,11 +40,6 @@ impl Mailboxes {
     pub fn new(threads: usize) -> (Mailboxes, Vec<UnboundedReceiver<Mail>>) {
         let (senders, receivers) = (0..threads).map(|_| unbounded_channel()).unzip();
         (Mailboxes(senders), receivers)
-    }
-
-    /// How many connection threads there are.
-    pub fn threads(&self) -> usize {
-        self.0.len()
     }
 
     /// Delivers to one thread; a thread that has stopped waits for nothing.
@@ -60,6 +57,13 @@ impl Mailboxes {
         let changes: Arc<[Arc<RevisionEvents>]> = changes.into();
         for thread in 0..self.0.len() {
             self.send(thread, Mail::Published(Arc::clone(&changes)));
+        }
+    }
+
+    /// Tells all threads of a compaction.
+    pub fn compacted(&self, revision: i64) {
+        for thread in 0..self.0.len() {
+            self.send(thread, Mail::Compacted(revision));
         }
     }
 

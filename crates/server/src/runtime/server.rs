@@ -131,7 +131,7 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
 }
 
 fn bind_all(config: &Config) -> Result<Listeners, StartError> {
-    let options = SocketOptions { reuse_port: config.socket_reuse_port, reuse_address: config.socket_reuse_address };
+    let options = SocketOptions { reuse_port: config.socket_reuse_port };
     let pages = ListenerKind::Client { tls: false };
     let client = match config.listen_client_http_urls.is_empty() {
         true => Protocols { grpc: true, pages: Some(pages) },

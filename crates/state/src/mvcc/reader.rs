@@ -154,7 +154,7 @@ impl View {
     }
 
     /// The changes of revisions `from..=to` in order: revision, kind and record as in an [`Event`].
-    pub(super) fn rows(
+    pub(crate) fn rows(
         &self,
         from: i64,
         to: i64,
@@ -164,7 +164,8 @@ impl View {
         let rows = self.backend.range(Bucket::Key, &start, Some(&end));
         rows.map(|row| {
             let (key, value) = row?;
-            let (at, tombstone) = Revision::from_key(&key).ok_or(StorageError::NoRevision(key[..].into()))?;
+            let (at, tombstone) =
+                Revision::from_key(&key).ok_or(StorageError::NoRevision(key[..].into()))?;
             let record = Record::from_value(value)?;
             Ok(match tombstone {
                 true => (

@@ -24,14 +24,23 @@ impl Environment {
     /// A range end without a key.
     pub fn read() -> Result<Environment, Exit> {
         use std::os::unix::ffi::OsStringExt;
-        let variable = |name| std::env::var_os(name).map(OsStringExt::into_vec).filter(|value| !value.is_empty());
+        let variable = |name| {
+            std::env::var_os(name)
+                .map(OsStringExt::into_vec)
+                .filter(|value| !value.is_empty())
+        };
         match (variable(WATCH_KEY), variable(WATCH_RANGE_END)) {
             (None, None) => Ok(Environment::default()),
             (None, Some(end)) => {
-                let text = format!("{WATCH_KEY} is empty but got {WATCH_RANGE_END}={}", quote(&end));
+                let text = format!(
+                    "{WATCH_KEY} is empty but got {WATCH_RANGE_END}={}",
+                    quote(&end)
+                );
                 Err(Exit::bad_args(text))
             }
-            (Some(key), end) => Ok(Environment { keys: std::iter::once(key).chain(end).collect() }),
+            (Some(key), end) => Ok(Environment {
+                keys: std::iter::once(key).chain(end).collect(),
+            }),
         }
     }
 
@@ -57,14 +66,24 @@ impl Wanted {
     pub fn into_watch(self) -> Result<Watch, &'static str> {
         let (key, end) = match self.keys.as_slice() {
             [] => return Err(BAD_COUNT),
-            [_, _] if self.prefix => return Err("`range_end` and `--prefix` are mutually exclusive"),
+            [_, _] if self.prefix => {
+                return Err("`range_end` and `--prefix` are mutually exclusive");
+            }
             [key, ..] if self.prefix => prefix_range(key),
             [key, end] => (key.clone(), end.clone()),
             // Arguments behind the second make the range end disappear; etcd's tool does the same.
             [key, ..] => (key.clone(), Vec::new()),
         };
-        let key = if key.is_empty() { FROM_KEY.to_vec() } else { key };
-        let request = WatchCreateRequest { key: key.into(), range_end: end.into(), ..self.request };
+        let key = if key.is_empty() {
+            FROM_KEY.to_vec()
+        } else {
+            key
+        };
+        let request = WatchCreateRequest {
+            key: key.into(),
+            range_end: end.into(),
+            ..self.request
+        };
         Ok(Watch::new(request, self.exec))
     }
 }
@@ -74,7 +93,12 @@ impl Wanted {
 ///
 /// # Errors
 /// Arguments that make no watch.
-pub fn parse(flags: &FlagSet, args: &[Arg], raw: &[Arg], environment: &Environment) -> Result<Wanted, Exit> {
+pub fn parse(
+    flags: &FlagSet,
+    args: &[Arg],
+    raw: &[Arg],
+    environment: &Environment,
+) -> Result<Wanted, Exit> {
     let exec = command_behind_dashes(raw)?;
     let keys = &args[..args.len() - exec.len()];
     wanted(flags, keys, exec, environment)
@@ -97,18 +121,31 @@ pub fn parse_line(words: &[Arg], environment: &Environment) -> Result<Wanted, Ex
 }
 
 fn command_behind_dashes(words: &[Arg]) -> Result<Vec<Arg>, Exit> {
-    let Some(dashes) = words.iter().position(|word| word == b"--") else { return Ok(Vec::new()) };
+    let Some(dashes) = words.iter().position(|word| word == b"--") else {
+        return Ok(Vec::new());
+    };
     match &words[dashes + 1..] {
-        [] => Err(Exit::bad_args("bad number of arguments (found separator --, but no commands)")),
+        [] => Err(Exit::bad_args(
+            "bad number of arguments (found separator --, but no commands)",
+        )),
         command => Ok(command.to_vec()),
     }
 }
 
-fn wanted(flags: &FlagSet, keys: &[Arg], exec: Vec<Arg>, environment: &Environment) -> Result<Wanted, Exit> {
+fn wanted(
+    flags: &FlagSet,
+    keys: &[Arg],
+    exec: Vec<Arg>,
+    environment: &Environment,
+) -> Result<Wanted, Exit> {
     let keys = match (keys, environment.keys.as_slice()) {
         (keys, []) => keys.to_vec(),
         ([], environment) => environment.to_vec(),
-        _ => return Err(Exit::bad_args("bad number of arguments (found conflicting environment key)")),
+        _ => {
+            return Err(Exit::bad_args(
+                "bad number of arguments (found conflicting environment key)",
+            ));
+        }
     };
     let request = WatchCreateRequest {
         start_revision: flags.int("rev"),
@@ -116,7 +153,12 @@ fn wanted(flags: &FlagSet, keys: &[Arg], exec: Vec<Arg>, environment: &Environme
         progress_notify: flags.bool("progress-notify"),
         ..WatchCreateRequest::default()
     };
-    Ok(Wanted { keys, exec, prefix: flags.bool("prefix"), request })
+    Ok(Wanted {
+        keys,
+        exec,
+        prefix: flags.bool("prefix"),
+        request,
+    })
 }
 
 #[cfg(test)]
@@ -124,19 +166,29 @@ mod tests {
     use super::*;
 
     fn words(line: &str) -> Vec<Arg> {
-        line.split_whitespace().map(|word| word.as_bytes().to_vec()).collect()
+        line.split_whitespace()
+            .map(|word| word.as_bytes().to_vec())
+            .collect()
     }
 
     /// `key end | command` of the watch that a line asks for, or the error's text.
     fn parsed(line: &str, environment: &str) -> String {
-        let environment = Environment { keys: words(environment) };
-        let watch = parse_line(&words(line), &environment).and_then(|w| w.into_watch().map_err(Exit::bad_args));
+        let environment = Environment {
+            keys: words(environment),
+        };
+        let watch = parse_line(&words(line), &environment)
+            .and_then(|w| w.into_watch().map_err(Exit::bad_args));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match watch {
             Ok(watch) => {
                 let request = watch.request();
                 let command = text(&watch.exec().join(&b' '));
-                format!("{} {} {}| {command}", text(&request.key), text(&request.range_end), request.start_revision)
+                format!(
+                    "{} {} {}| {command}",
+                    text(&request.key),
+                    text(&request.range_end),
+                    request.start_revision
+                )
             }
             Err(exit) => exit.message.expect("a text"),
         }
@@ -145,7 +197,10 @@ mod tests {
     #[test]
     fn reads_keys_flags_and_commands() {
         assert_eq!(parsed("foo", ""), "foo  0| ");
-        assert_eq!(parsed("foo bar --rev 7 -- echo a b", ""), "foo bar 7| echo a b");
+        assert_eq!(
+            parsed("foo bar --rev 7 -- echo a b", ""),
+            "foo bar 7| echo a b"
+        );
         assert_eq!(parsed("foo --prefix", ""), "foo fop 0| ");
         assert_eq!(parsed("a b c", ""), "a  0| ");
         assert_eq!(parsed("--rev 2 -- echo", "ek en"), "ek en 2| echo");
@@ -156,9 +211,18 @@ mod tests {
     fn names_what_is_wrong() {
         assert_eq!(parsed("--prev-kv", ""), "bad number of arguments");
         assert_eq!(parsed("-- echo", ""), "bad number of arguments");
-        assert_eq!(parsed("foo --", ""), "bad number of arguments (found separator --, but no commands)");
-        assert_eq!(parsed("foo", "ek"), "bad number of arguments (found conflicting environment key)");
-        assert_eq!(parsed("a b --prefix", ""), "`range_end` and `--prefix` are mutually exclusive");
+        assert_eq!(
+            parsed("foo --", ""),
+            "bad number of arguments (found separator --, but no commands)"
+        );
+        assert_eq!(
+            parsed("foo", "ek"),
+            "bad number of arguments (found conflicting environment key)"
+        );
+        assert_eq!(
+            parsed("a b --prefix", ""),
+            "`range_end` and `--prefix` are mutually exclusive"
+        );
         assert_eq!(parsed("a --bad", ""), "unknown flag: --bad");
     }
 }

@@ -16,12 +16,17 @@ use crate::go::quote::{quote, quote_list};
 /// # Errors
 /// It cannot be started or fails; that has then been told on stderr.
 pub fn run(command: &[Arg], revision: i64, event: &Event) -> Result<(), Exit> {
-    let Some((name, args)) = command.split_first() else { return Ok(()) };
+    let Some((name, args)) = command.split_first() else {
+        return Ok(());
+    };
     let kv = event.kv.clone().unwrap_or_default();
     let result = Command::new(OsStr::from_bytes(name))
         .args(args.iter().map(|arg| OsString::from_vec(arg.clone())))
         .env("ETCD_WATCH_REVISION", revision.to_string())
-        .env("ETCD_WATCH_EVENT_TYPE", quote(event.r#type().as_str_name().as_bytes()))
+        .env(
+            "ETCD_WATCH_EVENT_TYPE",
+            quote(event.r#type().as_str_name().as_bytes()),
+        )
         .env("ETCD_WATCH_KEY", quote(&kv.key))
         .env("ETCD_WATCH_VALUE", quote(&kv.value))
         .stdin(Stdio::null())
@@ -37,7 +42,10 @@ pub fn run(command: &[Arg], revision: i64, event: &Event) -> Result<(), Exit> {
             format!("fork/exec {}: {text}", String::from_utf8_lossy(name))
         }
     };
-    let words: Vec<String> = command.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+    let words: Vec<String> = command
+        .iter()
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect();
     eprintln!("command {} error ({problem})", quote_list(&words));
     Err(Exit::silent(1))
 }

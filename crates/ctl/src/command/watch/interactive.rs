@@ -47,7 +47,10 @@ fn read_lines() -> mpsc::Receiver<String> {
             if read.is_err() || line.pop() != Some(b'\n') {
                 return;
             }
-            if sender.blocking_send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+            if sender
+                .blocking_send(String::from_utf8_lossy(&line).into_owned())
+                .is_err()
+            {
                 return;
             }
         }
@@ -55,7 +58,11 @@ fn read_lines() -> mpsc::Receiver<String> {
     receiver
 }
 
-async fn handle_line(line: &str, stream: &mut Stream<'_>, environment: &Environment) -> Result<(), Exit> {
+async fn handle_line(
+    line: &str,
+    stream: &mut Stream<'_>,
+    environment: &Environment,
+) -> Result<(), Exit> {
     let words = words::split(line)?;
     match words.first().map(Vec::as_slice) {
         None => eprintln!("Invalid command: {line} (watch and progress supported)"),

@@ -37,9 +37,19 @@ fn flags() -> Vec<Flag> {
     vec![
         Flag::switch("interactive", "read watches from standard input").short('i'),
         Flag::switch("prefix", "watch all keys that start with the key"),
-        Flag::int("rev", 0, "start with the changes of this revision (0 means from now on)"),
-        Flag::switch("prev-kv", "print the records as they were before the changes"),
-        Flag::switch("progress-notify", "let the server tell from time to time how far the watch has come"),
+        Flag::int(
+            "rev",
+            0,
+            "start with the changes of this revision (0 means from now on)",
+        ),
+        Flag::switch(
+            "prev-kv",
+            "print the records as they were before the changes",
+        ),
+        Flag::switch(
+            "progress-notify",
+            "let the server tell from time to time how far the watch has come",
+        ),
     ]
 }
 
@@ -49,7 +59,12 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         let session = Session::new(invocation, true)?;
         return session::run(interactive::run(&session, &environment));
     }
-    let watch = arguments::parse(&invocation.flags, &invocation.args, &invocation.raw, &environment)?;
+    let watch = arguments::parse(
+        &invocation.flags,
+        &invocation.args,
+        &invocation.raw,
+        &environment,
+    )?;
     let session = Session::new(invocation, true)?;
     let watch = watch.into_watch().map_err(Exit::bad_args)?;
     session::run(async {
@@ -58,7 +73,10 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         stream.add(watch).await;
         loop {
             if let Outcome::Ended = stream.next(&session).await? {
-                return Err(Exit::new(ExitKind::Interrupted, "watch is canceled by the server"));
+                return Err(Exit::new(
+                    ExitKind::Interrupted,
+                    "watch is canceled by the server",
+                ));
             }
         }
     })

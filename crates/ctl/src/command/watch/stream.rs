@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use retcd_proto::etcdserverpb::watch_request::RequestUnion;
-use retcd_proto::etcdserverpb::{WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse};
+use retcd_proto::etcdserverpb::{
+    WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
@@ -35,7 +37,11 @@ pub struct Watch {
 impl Watch {
     /// A watch that runs `exec`, if it is not empty, for each change.
     pub fn new(request: WatchCreateRequest, exec: Vec<Arg>) -> Watch {
-        Watch { request, exec, id: None }
+        Watch {
+            request,
+            exec,
+            id: None,
+        }
     }
 
     #[cfg(test)]
@@ -72,7 +78,11 @@ pub struct Stream<'c> {
 impl<'c> Stream<'c> {
     /// No watches yet.
     pub fn new(client: &'c Client) -> Stream<'c> {
-        Stream { client, watches: Vec::new(), open: None }
+        Stream {
+            client,
+            watches: Vec::new(),
+            open: None,
+        }
     }
 
     /// Whether there is something to wait for.
@@ -90,7 +100,10 @@ impl<'c> Stream<'c> {
     /// Asks the server how far the watches have come.
     pub async fn request_progress(&mut self) {
         let request = RequestUnion::ProgressRequest(WatchProgressRequest {});
-        self.send(WatchRequest { request_union: Some(request) }).await;
+        self.send(WatchRequest {
+            request_union: Some(request),
+        })
+        .await;
     }
 
     /// Sends a request if the stream is open. A stream that is about to open begins with all watches.
@@ -116,24 +129,41 @@ impl<'c> Stream<'c> {
         let open = self.open.as_mut().expect("opened above");
         match open.responses.message().await {
             Ok(Some(response)) => self.handle_response(session, response),
-            Ok(None) => self.handle_failure(session, &ClientError::Incomplete("watch response")).await,
+            Ok(None) => {
+                self.handle_failure(session, &ClientError::Incomplete("watch response"))
+                    .await
+            }
             Err(status) => self.handle_failure(session, &status.into()).await,
         }
     }
 
     /// A stream that broke is opened again, one that was refused ends its watches.
-    async fn handle_failure(&mut self, session: &Session, error: &ClientError) -> Result<Outcome, Exit> {
+    async fn handle_failure(
+        &mut self,
+        session: &Session,
+        error: &ClientError,
+    ) -> Result<Outcome, Exit> {
         self.open = None;
         let refused = match error {
             ClientError::Status(status) => {
-                let broken = matches!(status.code(), Code::Unavailable | Code::Internal | Code::Unknown);
+                let broken = matches!(
+                    status.code(),
+                    Code::Unavailable | Code::Internal | Code::Unknown
+                );
                 !broken || error.is_answer("etcdserver: no leader")
             }
             _ => false,
         };
         if refused {
             for _ in self.watches.drain(..) {
-                show_end(session, &WatchResponse { canceled: true, ..Default::default() }, &error.to_string())?;
+                show_end(
+                    session,
+                    &WatchResponse {
+                        canceled: true,
+                        ..Default::default()
+                    },
+                    &error.to_string(),
+                )?;
             }
             return Ok(Outcome::Ended);
         }
@@ -142,7 +172,11 @@ impl<'c> Stream<'c> {
         Ok(Outcome::Going)
     }
 
-    fn handle_response(&mut self, session: &Session, response: WatchResponse) -> Result<Outcome, Exit> {
+    fn handle_response(
+        &mut self,
+        session: &Session,
+        response: WatchResponse,
+    ) -> Result<Outcome, Exit> {
         if response.created {
             return self.handle_created(session, &response);
         }
@@ -152,7 +186,11 @@ impl<'c> Stream<'c> {
             }
             return Ok(Outcome::Going);
         }
-        let Some(index) = self.watches.iter().position(|watch| watch.id == Some(response.watch_id)) else {
+        let Some(index) = self
+            .watches
+            .iter()
+            .position(|watch| watch.id == Some(response.watch_id))
+        else {
             return Ok(Outcome::Going);
         };
         if response.canceled {
@@ -170,11 +208,20 @@ impl<'c> Stream<'c> {
     }
 
     /// The server answers in the order of the requests.
-    fn handle_created(&mut self, session: &Session, response: &WatchResponse) -> Result<Outcome, Exit> {
-        let Some(index) = self.watches.iter().position(|watch| watch.id.is_none()) else { return Ok(Outcome::Going) };
+    fn handle_created(
+        &mut self,
+        session: &Session,
+        response: &WatchResponse,
+    ) -> Result<Outcome, Exit> {
+        let Some(index) = self.watches.iter().position(|watch| watch.id.is_none()) else {
+            return Ok(Outcome::Going);
+        };
         if response.canceled {
             self.watches.remove(index);
-            let shown = WatchResponse { canceled: true, ..Default::default() };
+            let shown = WatchResponse {
+                canceled: true,
+                ..Default::default()
+            };
             show_end(session, &shown, &response.cancel_reason)?;
             return Ok(Outcome::Ended);
         }
@@ -188,7 +235,9 @@ impl<'c> Stream<'c> {
 }
 
 fn create(watch: &Watch) -> WatchRequest {
-    WatchRequest { request_union: Some(RequestUnion::CreateRequest(watch.request.clone())) }
+    WatchRequest {
+        request_union: Some(RequestUnion::CreateRequest(watch.request.clone())),
+    }
 }
 
 /// Opens a stream that begins all watches.
@@ -196,13 +245,20 @@ async fn open(client: &Client, watches: &mut [Watch]) -> Result<Open, ClientErro
     let (requests, receiver) = mpsc::channel(watches.len() + QUEUED_REQUESTS);
     for watch in watches {
         watch.id = None;
-        requests.try_send(create(watch)).expect("the channel has room for every watch");
+        requests
+            .try_send(create(watch))
+            .expect("the channel has room for every watch");
     }
     let mut request = Request::new(ReceiverStream::new(receiver));
     // A member without a leader shall say so instead of staying silent.
-    request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+    request
+        .metadata_mut()
+        .insert("hasleader", MetadataValue::from_static("true"));
     let responses = client.watch().await?.watch(request).await?.into_inner();
-    Ok(Open { requests, responses })
+    Ok(Open {
+        requests,
+        responses,
+    })
 }
 
 /// Shows a response and remembers what comes after it.
