@@ -31,7 +31,8 @@ impl Alarms {
         let mut alarms = Alarms::default();
         for row in reader.range(Bucket::Alarm, b"", None) {
             let (key, _) = row?;
-            let alarm = AlarmMember::decode(&key[..]).map_err(|_| AlarmLoadError::Damaged(key[..].into()))?;
+            let alarm = AlarmMember::decode(&key[..])
+                .map_err(|_| AlarmLoadError::Damaged(key[..].into()))?;
             alarms.0.insert((alarm.alarm, alarm.member_id));
         }
         Ok(alarms)

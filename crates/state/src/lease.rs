@@ -183,8 +183,8 @@ impl Lessor {
         let mut leases = BTreeMap::new();
         for row in reader.range(Bucket::Lease, b"", None) {
             let (key, value) = row?;
-            let lease =
-                leasepb::Lease::decode(&value[..]).map_err(|_| LeaseLoadError::Damaged(key[..].into()))?;
+            let lease = leasepb::Lease::decode(&value[..])
+                .map_err(|_| LeaseLoadError::Damaged(key[..].into()))?;
             leases.insert(
                 lease.id,
                 Lease::new(lease.ttl.max(options.ttl_min), lease.remaining_ttl),

@@ -30,6 +30,11 @@ impl Version {
         }
     }
 
+    /// Major and minor as text, like `3.7`.
+    pub fn major_minor(&self) -> String {
+        format!("{}.{}", self.major, self.minor)
+    }
+
     /// Reads `3.7.0`, maybe with a pre-release or build behind it.
     pub fn parse(text: &[u8]) -> Option<Version> {
         let text = std::str::from_utf8(text).ok()?;

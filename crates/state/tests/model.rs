@@ -4,6 +4,9 @@
 //! range request at every readable revision, also after the machine was opened anew from its
 //! backend, in the middle of compactions, and on a second machine with the same entries.
 
+// For clippy, which lets tests unwrap.
+#![cfg(test)]
+
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -543,10 +546,13 @@ fn compare(rng: &mut Rng, revision: i64) -> Compare {
 
 /// A transaction that puts no key twice and nothing that it deletes.
 fn random_txn(rng: &mut Rng, revision: i64, depth: usize, free: &mut Vec<Vec<u8>>) -> TxnRequest {
-    let mut txn = TxnRequest::default();
-    txn.compare = (0..rng.usize(..3))
+    let compare = (0..rng.usize(..3))
         .map(|_| compare(rng, revision))
         .collect();
+    let mut txn = TxnRequest {
+        compare,
+        ..Default::default()
+    };
     for branch in [&mut txn.success, &mut txn.failure] {
         for _ in 0..rng.usize(..4) {
             let request = match rng.u8(..7) {
@@ -554,8 +560,16 @@ fn random_txn(rng: &mut Rng, revision: i64, depth: usize, free: &mut Vec<Vec<u8>
                 2 if depth > 0 => Request::RequestTxn(random_txn(rng, revision, depth - 1, free)),
                 3 if !free.is_empty() => {
                     let key = free.swap_remove(rng.usize(..free.len()));
+                    // An open end may overlap with puts: a key can be written and then deleted in
+                    // one revision. (The other way round etcd loses the key in a compaction at just
+                    // this revision: nothing to be equal to.)
+                    let range_end = if rng.u8(..4) == 0 { "\0" } else { "" };
+                    if range_end == "\0" {
+                        free.retain(|other| *other < key);
+                    }
                     Request::RequestDeleteRange(DeleteRangeRequest {
                         key: key.into(),
+                        range_end: range_end.into(),
                         prev_kv: rng.bool(),
                         ..Default::default()
                     })
@@ -762,10 +776,12 @@ fn check_events(events: &[Event], model: &Model, revision: i64) {
             model.states[&(revision - 1)].get(key).cloned()
         );
         let after = model.states[&revision].get(key);
+        let is_last = events.iter().rfind(|other| other.record.key() == key) == Some(event);
         match event.kind {
-            EventKind::Put => assert_eq!(Some(&kv(&event.record)), after),
+            EventKind::Put if is_last => assert_eq!(Some(&kv(&event.record)), after),
+            EventKind::Put => {}
             EventKind::Delete => {
-                assert_eq!(after, None);
+                assert!(after.is_none() || !is_last);
                 assert_eq!(
                     (event.record.version(), event.record.value()),
                     (0, &b""[..])
@@ -955,7 +971,7 @@ impl Bench {
     }
 
     fn step(&mut self, rng: &mut Rng) {
-        if let Progress::Finished(revision) =
+        if let Progress::Finished { revision, .. } =
             self.machine.compaction_step(rng.usize(1..30)).unwrap()
         {
             assert_eq!(revision, self.model.compacted);

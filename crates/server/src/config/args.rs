@@ -9,7 +9,9 @@ pub(super) fn apply(args: &[String], builder: &mut Builder) -> Result<Vec<String
     let mut args = args.iter();
     loop {
         let mut rest = args.clone();
-        let Some(arg) = rest.next() else { return Ok(Vec::new()) };
+        let Some(arg) = rest.next() else {
+            return Ok(Vec::new());
+        };
         if arg == "--" {
             return Ok(rest.cloned().collect());
         }
@@ -17,7 +19,10 @@ pub(super) fn apply(args: &[String], builder: &mut Builder) -> Result<Vec<String
             return Ok(args.cloned().collect());
         }
         args = rest;
-        let flag = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')).unwrap_or(arg);
+        let flag = arg
+            .strip_prefix("--")
+            .or_else(|| arg.strip_prefix('-'))
+            .unwrap_or(arg);
         if flag.is_empty() || flag.starts_with(['-', '=']) {
             return Err(Refusal::Usage(format!("bad flag syntax: {arg}")));
         }
@@ -37,23 +42,31 @@ fn set<'a>(
 ) -> Result<(), Refusal> {
     let Some(flag) = table::find(name) else {
         return Err(match name {
-            "help" | "h" => {
-                Refusal::Print { stdout: help::flags(), stderr: format!("{}\n", help::usage()), exit_code: 0 }
-            }
+            "help" | "h" => Refusal::Print {
+                stdout: help::flags(),
+                stderr: format!("{}\n", help::usage()),
+                exit_code: 0,
+            },
             _ => Refusal::Usage(format!("flag provided but not defined: -{name}")),
         });
     };
     if builder.is_switch(flag) {
         let text = value.unwrap_or("true");
         return builder.set(flag, Input::Text(text)).map_err(|error| {
-            Refusal::Usage(format!("invalid boolean value {text:?} for -{name}: {}", reason(error)))
+            Refusal::Usage(format!(
+                "invalid boolean value {text:?} for -{name}: {}",
+                reason(error)
+            ))
         });
     }
     let Some(text) = value.or_else(|| args.next().map(String::as_str)) else {
         return Err(Refusal::Usage(format!("flag needs an argument: -{name}")));
     };
     builder.set(flag, Input::Text(text)).map_err(|error| {
-        Refusal::Usage(format!("invalid value {text:?} for flag -{name}: {}", reason(error)))
+        Refusal::Usage(format!(
+            "invalid value {text:?} for flag -{name}: {}",
+            reason(error)
+        ))
     })
 }
 

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::Config;
+use super::literal::parse_bool;
 use super::table::{self, Effect, Flag, Verdict};
-use super::value::{NodeError, parse_bool};
+use super::value::NodeError;
 use super::verify::VerifyError;
 use super::yaml::Node;
-use super::Config;
 use crate::log::{self, Record};
 use crate::log_record;
 
@@ -42,8 +43,13 @@ impl Input<'_> {
     fn bool(self) -> Result<bool, NodeError> {
         match self {
             Input::Node(Node::Bool(value)) => Ok(*value),
-            Input::Node(other) => Err(NodeError::Mismatch { found: other.kind().to_owned(), wanted: "bool" }),
-            Input::Text(text) => parse_bool(text).ok_or_else(|| NodeError::Invalid("parse error".into())),
+            Input::Node(other) => Err(NodeError::Mismatch {
+                found: other.kind().to_owned(),
+                wanted: "bool",
+            }),
+            Input::Text(text) => {
+                parse_bool(text).ok_or_else(|| NodeError::Invalid("parse error".into()))
+            }
         }
     }
 }
@@ -101,7 +107,10 @@ impl Builder {
             }
             Effect::Gate(gate) => {
                 let switch = format!("{gate}={}", input.bool()?);
-                self.config.feature_gates.apply(&switch).expect("the table names existing gates");
+                self.config
+                    .feature_gates
+                    .apply(&switch)
+                    .expect("the table names existing gates");
                 self.given.insert(flag.name, flag.name);
                 self.warn_renamed(flag.name, &format!("--feature-gates={switch}"));
             }
@@ -112,7 +121,11 @@ impl Builder {
                 }
             }
             Effect::Retired { switch, verdict } => {
-                let value = if switch { input.bool()?.to_string() } else { input.text() };
+                let value = if switch {
+                    input.bool()?.to_string()
+                } else {
+                    input.text()
+                };
                 self.judge(flag.name, &value, verdict(&value));
                 self.given.insert(flag.name, flag.name);
             }
@@ -121,12 +134,22 @@ impl Builder {
         Ok(())
     }
 
-    fn set_field(&mut self, flag: &'static Flag, spelling: &'static str, input: Input<'_>) -> Result<(), NodeError> {
+    fn set_field(
+        &mut self,
+        flag: &'static Flag,
+        spelling: &'static str,
+        input: Input<'_>,
+    ) -> Result<(), NodeError> {
         let Effect::Field(field) = flag.effect else {
-            unreachable!("the table renames to fields only, and {} is none", flag.name)
+            unreachable!(
+                "the table renames to fields only, and {} is none",
+                flag.name
+            )
         };
         match input {
-            Input::Text(text) => field(&mut self.config).set(text).map_err(NodeError::Invalid)?,
+            Input::Text(text) => field(&mut self.config)
+                .set(text)
+                .map_err(NodeError::Invalid)?,
             Input::Node(node) => field(&mut self.config).set_node(node)?,
         }
         if let Some(other) = self.given.insert(flag.name, spelling)
@@ -154,7 +177,9 @@ impl Builder {
 
     fn warn_renamed(&mut self, name: &str, now: &str) {
         // The first words are etcd 3.6's, which scripts may wait for.
-        let message = format!("--{name} is deprecated in v3.6 and will be decommissioned in v3.7. Use '{now}' instead.");
+        let message = format!(
+            "--{name} is deprecated in v3.6 and will be decommissioned in v3.7. Use '{now}' instead."
+        );
         self.note(log_record!(Warn, None, message));
     }
 
@@ -164,8 +189,9 @@ impl Builder {
             self.config.advertise_client_urls.clear();
         }
         let config = &self.config;
-        let discovers =
-            !config.discovery_srv.is_empty() || !config.discovery_srv_name.is_empty() || !config.discovery.endpoints.is_empty();
+        let discovers = !config.discovery_srv.is_empty()
+            || !config.discovery_srv_name.is_empty()
+            || !config.discovery.endpoints.is_empty();
         if discovers && !self.is_given("initial-cluster") {
             self.config.initial_cluster.clear();
         }

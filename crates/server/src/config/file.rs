@@ -6,12 +6,13 @@
 
 use std::io;
 
+use super::Refusal;
 use super::build::{Builder, Input};
 use super::table::{Effect, FLAGS, Flag, Section};
 use super::value::NodeError;
 use super::verify::VerifyError;
 use super::yaml::Node;
-use super::{Refusal, go_io_error};
+use crate::log::go_io_error;
 use crate::log_record;
 
 /// A mistake in the file, in the order in which etcd looks for them.
@@ -36,16 +37,30 @@ const URL_KEYS: [&str; 6] = [
     "listen-metrics-urls",
 ];
 
-pub(super) fn apply(path: &str, read: &dyn Fn(&str) -> io::Result<Vec<u8>>, builder: &mut Builder) -> Result<(), Refusal> {
+pub(super) fn apply(
+    path: &str,
+    read: &dyn Fn(&str) -> io::Result<Vec<u8>>,
+    builder: &mut Builder,
+) -> Result<(), Refusal> {
     let bytes = read(path).map_err(|error| {
-        let call = if error.kind() == io::ErrorKind::IsADirectory { "read" } else { "open" };
+        let call = if error.kind() == io::ErrorKind::IsADirectory {
+            "read"
+        } else {
+            "open"
+        };
         VerifyError::File(format!("{call} {path}: {}", go_io_error(&error)))
     })?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| VerifyError::File("error converting YAML to JSON: yaml: invalid UTF-8".into()))?;
-    let root = Node::parse(&text).map_err(|error| VerifyError::File(format!("error converting YAML to JSON: yaml: {error}")))?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        VerifyError::File("error converting YAML to JSON: yaml: invalid UTF-8".into())
+    })?;
+    let root = Node::parse(&text).map_err(|error| {
+        VerifyError::File(format!("error converting YAML to JSON: yaml: {error}"))
+    })?;
     let default_cluster = builder.config.initial_cluster.clone();
-    let mut walk = Walk { builder, mistakes: Vec::new() };
+    let mut walk = Walk {
+        builder,
+        mistakes: Vec::new(),
+    };
     walk.section(&root, Section::Top);
     walk.mistakes.sort_by(|(a, _), (b, _)| a.cmp(b));
     if let Some((_, refusal)) = walk.mistakes.into_iter().next() {
@@ -74,7 +89,10 @@ impl Walk<'_> {
     fn section(&mut self, node: &Node, section: Section) {
         match node {
             Node::Null if section == Section::PeerSecurity => {
-                self.mistakes.push((Mistake::NoPeerSection, VerifyError::File("invalid peer-transport-security".into()).into()));
+                self.mistakes.push((
+                    Mistake::NoPeerSection,
+                    VerifyError::File("invalid peer-transport-security".into()).into(),
+                ));
             }
             Node::Null => {}
             Node::Map(map) => {
@@ -84,7 +102,11 @@ impl Walk<'_> {
             }
             other => {
                 let (field, wanted) = section.go_struct();
-                let place = if field.is_empty() { format!("Go value of type {wanted}") } else { format!("Go struct field {field} of type {wanted}") };
+                let place = if field.is_empty() {
+                    format!("Go value of type {wanted}")
+                } else {
+                    format!("Go struct field {field} of type {wanted}")
+                };
                 self.type_mistake(other.kind(), &place);
             }
         }
@@ -92,7 +114,11 @@ impl Walk<'_> {
 
     fn entry(&mut self, section: Section, key: &str, node: &Node) {
         let leaf = key.to_lowercase();
-        let path = if section == Section::Top { leaf.clone() } else { format!("{}.{leaf}", section.path()) };
+        let path = if section == Section::Top {
+            leaf.clone()
+        } else {
+            format!("{}.{leaf}", section.path())
+        };
         if let Some(&nested) = Section::NESTED.iter().find(|nested| nested.path() == path) {
             return self.section(node, nested);
         }
@@ -106,31 +132,63 @@ impl Walk<'_> {
         if *node == Node::Null {
             return;
         }
-        let Err(error) = self.builder.set(flag, Input::Node(node)) else { return };
+        let Err(error) = self.builder.set(flag, Input::Node(node)) else {
+            return;
+        };
         let key = flag.key.expect("flags without a key are not found by key");
         match error {
             NodeError::Mismatch { found, wanted } => {
-                self.type_mistake(&found, &format!("Go struct field {} of type {wanted}", key.section.go_field(key.leaf)));
+                self.type_mistake(
+                    &found,
+                    &format!(
+                        "Go struct field {} of type {wanted}",
+                        key.section.go_field(key.leaf)
+                    ),
+                );
             }
             NodeError::Invalid(reason) => self.text_mistake(flag, &reason),
         }
     }
 
     fn type_mistake(&mut self, found: &str, place: &str) {
-        let text = format!("error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into {place}");
-        self.mistakes.push((Mistake::Type, VerifyError::File(text).into()));
+        let text = format!(
+            "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into {place}"
+        );
+        self.mistakes
+            .push((Mistake::Type, VerifyError::File(text).into()));
     }
 
     fn text_mistake(&mut self, flag: &Flag, reason: &str) {
-        let print = |stderr: String, exit_code| Refusal::Print { stdout: String::new(), stderr, exit_code };
+        let print = |stderr: String, exit_code| Refusal::Print {
+            stdout: String::new(),
+            stderr,
+            exit_code,
+        };
         let mistake = if let Some(place) = URL_KEYS.iter().position(|&key| key == flag.name) {
             // etcd misprints the name of this one key, and scripts may know it by that.
-            let name = if flag.name == "advertise-client-urls" { "advertise-peer-urls" } else { flag.name };
-            (Mistake::Url(place), print(format!("unexpected error setting up {name}: {reason}\n"), 1))
+            let name = if flag.name == "advertise-client-urls" {
+                "advertise-peer-urls"
+            } else {
+                flag.name
+            };
+            (
+                Mistake::Url(place),
+                print(format!("unexpected error setting up {name}: {reason}\n"), 1),
+            )
         } else if flag.name == "cors" {
-            (Mistake::Origins, print(format!("panic: new UniqueURLs should never fail: {reason}\n"), 2))
+            (
+                Mistake::Origins,
+                print(
+                    format!("panic: new UniqueURLs should never fail: {reason}\n"),
+                    2,
+                ),
+            )
         } else {
-            debug_assert!(matches!(flag.effect, Effect::Field(_)), "{} refuses texts", flag.name);
+            debug_assert!(
+                matches!(flag.effect, Effect::Field(_)),
+                "{} refuses texts",
+                flag.name
+            );
             (Mistake::Gates, VerifyError::File(reason.to_owned()).into())
         };
         self.mistakes.push(mistake);

@@ -45,20 +45,86 @@ use Status::{NotYet, Supported};
 pub static GATES: [GateInfo; 11] = [
     gate(AllAlpha, "AllAlpha", false, "ALPHA", Supported),
     gate(AllBeta, "AllBeta", false, "BETA", Supported),
-    gate(CompactHashCheck, "CompactHashCheck", false, "ALPHA", NotYet("corruption checks between members")),
-    gate(FastLeaseKeepAlive, "FastLeaseKeepAlive", true, "BETA", NotYet("slow lease renewal")),
-    gate(InitialCorruptCheck, "InitialCorruptCheck", false, "ALPHA", NotYet("corruption checks between members")),
-    gate(LeaseCheckpoint, "LeaseCheckpoint", false, "ALPHA", NotYet("lease checkpoints")),
-    gate(LeaseCheckpointPersist, "LeaseCheckpointPersist", false, "ALPHA", NotYet("lease checkpoints")),
-    gate(PriorityRequest, "PriorityRequest", false, "ALPHA", NotYet("request priorities")),
-    gate(SetMemberLocalAddr, "SetMemberLocalAddr", false, "ALPHA", NotYet("connections to other members")),
-    gate(StopGRPCServiceOnDefrag, "StopGRPCServiceOnDefrag", false, "ALPHA", NotYet("defragmentation that stops service")),
+    gate(
+        CompactHashCheck,
+        "CompactHashCheck",
+        false,
+        "ALPHA",
+        NotYet("corruption checks between members"),
+    ),
+    gate(
+        FastLeaseKeepAlive,
+        "FastLeaseKeepAlive",
+        true,
+        "BETA",
+        NotYet("slow lease renewal"),
+    ),
+    gate(
+        InitialCorruptCheck,
+        "InitialCorruptCheck",
+        false,
+        "ALPHA",
+        NotYet("corruption checks between members"),
+    ),
+    gate(
+        LeaseCheckpoint,
+        "LeaseCheckpoint",
+        false,
+        "ALPHA",
+        NotYet("lease checkpoints"),
+    ),
+    gate(
+        LeaseCheckpointPersist,
+        "LeaseCheckpointPersist",
+        false,
+        "ALPHA",
+        NotYet("lease checkpoints"),
+    ),
+    gate(
+        PriorityRequest,
+        "PriorityRequest",
+        false,
+        "ALPHA",
+        NotYet("request priorities"),
+    ),
+    gate(
+        SetMemberLocalAddr,
+        "SetMemberLocalAddr",
+        false,
+        "ALPHA",
+        NotYet("connections to other members"),
+    ),
+    gate(
+        StopGRPCServiceOnDefrag,
+        "StopGRPCServiceOnDefrag",
+        false,
+        "ALPHA",
+        NotYet("defragmentation that stops service"),
+    ),
     // A buffering mode inside of etcd; there is nothing here that it could change.
-    gate(TxnModeWriteWithSharedBuffer, "TxnModeWriteWithSharedBuffer", true, "BETA", Supported),
+    gate(
+        TxnModeWriteWithSharedBuffer,
+        "TxnModeWriteWithSharedBuffer",
+        true,
+        "BETA",
+        Supported,
+    ),
 ];
 
-const fn gate(gate: Gate, name: &'static str, default: bool, stage: &'static str, status: Status) -> GateInfo {
-    GateInfo { gate, name, default, stage, status }
+const fn gate(
+    gate: Gate,
+    name: &'static str,
+    default: bool,
+    stage: &'static str,
+    status: Status,
+) -> GateInfo {
+    GateInfo {
+        gate,
+        name,
+        default,
+        stage,
+        status,
+    }
 }
 
 /// The gates that were set; the others have their defaults.
@@ -71,7 +137,10 @@ impl FeatureGates {
     /// Whether a feature is on.
     pub fn enabled(&self, gate: Gate) -> bool {
         let info = &GATES[gate as usize];
-        assert_eq!(info.gate, gate, "the table of gates is in the order of the enum");
+        assert_eq!(
+            info.gate, gate,
+            "the table of gates is in the order of the enum"
+        );
         self.set.get(&gate).copied().unwrap_or(info.default)
     }
 
@@ -84,9 +153,11 @@ impl FeatureGates {
     pub(super) fn apply(&mut self, list: &str) -> Result<(), String> {
         let mut named = BTreeMap::new();
         for item in list.split(',').filter(|item| !item.is_empty()) {
-            let (name, value) = item.split_once('=').ok_or_else(|| format!("missing bool value for {}", item.trim()))?;
+            let (name, value) = item
+                .split_once('=')
+                .ok_or_else(|| format!("missing bool value for {}", item.trim()))?;
             let (name, value) = (name.trim(), value.trim());
-            let on = super::value::parse_bool(value).ok_or_else(|| {
+            let on = super::literal::parse_bool(value).ok_or_else(|| {
                 format!("invalid value of {name}={value}, err: strconv.ParseBool: parsing {value:?}: invalid syntax")
             })?;
             named.insert(name, on);
@@ -94,7 +165,11 @@ impl FeatureGates {
         let mut set = self.set.clone();
         for (name, on) in named {
             let info = GATES.iter().find(|info| info.name == name);
-            set.insert(info.ok_or_else(|| format!("unrecognized feature gate: {name}"))?.gate, on);
+            set.insert(
+                info.ok_or_else(|| format!("unrecognized feature gate: {name}"))?
+                    .gate,
+                on,
+            );
         }
         for all in [AllAlpha, AllBeta] {
             if let Some(&on) = set.get(&all) {
@@ -110,7 +185,11 @@ impl FeatureGates {
 
     /// The gates that were set, as a list.
     pub(super) fn text(&self) -> String {
-        let pairs: Vec<String> = self.set.iter().map(|(&gate, on)| format!("{}={on}", GATES[gate as usize].name)).collect();
+        let pairs: Vec<String> = self
+            .set
+            .iter()
+            .map(|(&gate, on)| format!("{}={on}", GATES[gate as usize].name))
+            .collect();
         pairs.join(",")
     }
 }
@@ -132,8 +211,14 @@ mod tests {
     fn lists_set_gates() {
         check("", "");
         check(" LeaseCheckpoint = true ,", "LeaseCheckpoint=true");
-        check("PriorityRequest=F,CompactHashCheck=1", "CompactHashCheck=true,PriorityRequest=false");
-        check("AllBeta=false,FastLeaseKeepAlive=true", "AllBeta=false,FastLeaseKeepAlive=true,TxnModeWriteWithSharedBuffer=false");
+        check(
+            "PriorityRequest=F,CompactHashCheck=1",
+            "CompactHashCheck=true,PriorityRequest=false",
+        );
+        check(
+            "AllBeta=false,FastLeaseKeepAlive=true",
+            "AllBeta=false,FastLeaseKeepAlive=true,TxnModeWriteWithSharedBuffer=false",
+        );
         check("foo", "error: missing bool value for foo");
         check("Foo=true", "error: unrecognized feature gate: Foo");
         check(
@@ -145,9 +230,20 @@ mod tests {
     #[test]
     fn defaults_hold_where_nothing_is_set() {
         let mut gates = FeatureGates::default();
-        let on = |gates: &FeatureGates| gates.all().filter(|(_, on)| *on).map(|(info, _)| info.name).collect::<Vec<_>>();
-        assert_eq!(on(&gates), ["FastLeaseKeepAlive", "TxnModeWriteWithSharedBuffer"]);
-        gates.apply("AllBeta=false,PriorityRequest=true").expect("valid");
+        let on = |gates: &FeatureGates| {
+            gates
+                .all()
+                .filter(|(_, on)| *on)
+                .map(|(info, _)| info.name)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            on(&gates),
+            ["FastLeaseKeepAlive", "TxnModeWriteWithSharedBuffer"]
+        );
+        gates
+            .apply("AllBeta=false,PriorityRequest=true")
+            .expect("valid");
         assert_eq!(on(&gates), ["PriorityRequest"]);
     }
 }

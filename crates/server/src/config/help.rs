@@ -36,7 +36,11 @@ pub fn flags() -> String {
             if flag.name == "feature-gates" {
                 for info in &GATES {
                     let status = remark(info.status);
-                    let _ = writeln!(text, "    {}=true|false ({} - default={}){status}", info.name, info.stage, info.default);
+                    let _ = writeln!(
+                        text,
+                        "    {}=true|false ({} - default={}){status}",
+                        info.name, info.stage, info.default
+                    );
                 }
             }
         }
@@ -62,7 +66,10 @@ pub fn sample_file() -> String {
     );
     let mut defaults = Config::from_table();
     let top = |section| matches!(section, Section::Top | Section::TopText);
-    for flag in FLAGS.iter().filter(|flag| shown(flag) && flag.key.is_some_and(|key| top(key.section))) {
+    for flag in FLAGS
+        .iter()
+        .filter(|flag| shown(flag) && flag.key.is_some_and(|key| top(key.section)))
+    {
         let _ = writeln!(text, "\n# {}{}", flag.help, remark(flag.status));
         write_key(&mut text, 0, flag, &mut defaults);
     }
@@ -73,8 +80,17 @@ pub fn sample_file() -> String {
             text.push('\n');
         }
         let _ = writeln!(text, "{}{name}:", "  ".repeat(depth));
-        for flag in FLAGS.iter().filter(|flag| shown(flag) && flag.key.is_some_and(|key| key.section == section)) {
-            let _ = writeln!(text, "{}# {}{}", "  ".repeat(depth + 1), flag.help, remark(flag.status));
+        for flag in FLAGS
+            .iter()
+            .filter(|flag| shown(flag) && flag.key.is_some_and(|key| key.section == section))
+        {
+            let _ = writeln!(
+                text,
+                "{}# {}{}",
+                "  ".repeat(depth + 1),
+                flag.help,
+                remark(flag.status)
+            );
             write_key(&mut text, depth + 1, flag, &mut defaults);
         }
     }
@@ -87,7 +103,13 @@ fn shown(flag: &Flag) -> bool {
 
 fn write_key(text: &mut String, depth: usize, flag: &Flag, defaults: &mut Config) {
     if let (Effect::Field(field), Some(key)) = (flag.effect, flag.key) {
-        let _ = writeln!(text, "{}{}: {}", "  ".repeat(depth), key.leaf, field(defaults).yaml());
+        let _ = writeln!(
+            text,
+            "{}{}: {}",
+            "  ".repeat(depth),
+            key.leaf,
+            field(defaults).yaml()
+        );
     }
 }
 
@@ -102,16 +124,38 @@ asks for anything but its default.
 ",
     );
     for group in Group::SHOWN {
-        let _ = write!(text, "\n## {}\n\n| flag | default | key in the file | |\n|---|---|---|---|\n", group.title());
+        let _ = write!(
+            text,
+            "\n## {}\n\n| flag | default | key in the file | |\n|---|---|---|---|\n",
+            group.title()
+        );
         for flag in FLAGS.iter().filter(|flag| flag.group == group) {
-            let key = flag.key.map_or_else(|| "–".to_owned(), |key| format!("`{}`", key.path()));
-            let default = if flag.default.is_empty() { String::new() } else { format!("`{}`", flag.default) };
-            let _ = writeln!(text, "| `{}` | {default} | {key} | {} |", flag.name, sentence(flag.help, flag.status));
+            let key = flag
+                .key
+                .map_or_else(|| "–".to_owned(), |key| format!("`{}`", key.path()));
+            let default = if flag.default.is_empty() {
+                String::new()
+            } else {
+                format!("`{}`", flag.default)
+            };
+            let _ = writeln!(
+                text,
+                "| `{}` | {default} | {key} | {} |",
+                flag.name,
+                sentence(flag.help, flag.status)
+            );
         }
     }
     text.push_str("\n## Feature gates\n\n| gate | stage | default | |\n|---|---|---|---|\n");
     for info in &GATES {
-        let _ = writeln!(text, "| `{}` | {} | {} | {} |", info.name, info.stage, info.default, sentence("", info.status).trim_start());
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | {} | {} |",
+            info.name,
+            info.stage,
+            info.default,
+            sentence("", info.status).trim_start()
+        );
     }
     text.push_str("\n## Flags of older versions\n\n| flag | what becomes of it |\n|---|---|\n");
     for flag in FLAGS.iter().filter(|flag| flag.group == Group::Older) {
@@ -136,7 +180,10 @@ fn fate(effect: Effect) -> Option<String> {
         Effect::Renamed(now) => format!("sets `{now}`, with a warning"),
         Effect::Gate(gate) => format!("sets the feature gate `{gate}`, with a warning"),
         Effect::Shorthand(now, value) => format!("sets `{now}` to `{value}`, with a warning"),
-        Effect::Retired { .. } => "accepted where it asks for what is the case anyway; otherwise a warning or refused".to_owned(),
+        Effect::Retired { .. } => {
+            "accepted where it asks for what is the case anyway; otherwise a warning or refused"
+                .to_owned()
+        }
         Effect::Ignored => "ignored, as in etcd".to_owned(),
     })
 }

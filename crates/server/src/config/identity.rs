@@ -57,7 +57,10 @@ pub fn member_id(peer_urls: &[String], token: &str) -> u64 {
 pub fn cluster_id(member_ids: &[u64]) -> u64 {
     let mut ids = member_ids.to_vec();
     ids.sort_unstable();
-    first_eight(ids.iter().fold(Sha1::new(), |hash, id| hash.chain_update(id.to_be_bytes())))
+    first_eight(
+        ids.iter()
+            .fold(Sha1::new(), |hash, id| hash.chain_update(id.to_be_bytes())),
+    )
 }
 
 fn first_eight(hash: Sha1) -> u64 {
@@ -74,7 +77,8 @@ impl InitialCluster {
         let mut members: BTreeMap<String, Vec<Url>> = BTreeMap::new();
         for item in text.split(',').filter(|item| !item.is_empty()) {
             let (name, url) = item.split_once('=').unwrap_or((item, ""));
-            let url = Url::parse(url).map_err(|error| StartError::InitialCluster(error.to_string()))?;
+            let url =
+                Url::parse(url).map_err(|error| StartError::InitialCluster(error.to_string()))?;
             members.entry(name.to_owned()).or_default().push(url);
         }
         members.values_mut().for_each(|urls| urls.sort());
@@ -89,8 +93,11 @@ impl InitialCluster {
 
 impl Display for InitialCluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut pairs: Vec<String> =
-            self.0.iter().flat_map(|(name, urls)| urls.iter().map(move |url| format!("{name}={url}"))).collect();
+        let mut pairs: Vec<String> = self
+            .0
+            .iter()
+            .flat_map(|(name, urls)| urls.iter().map(move |url| format!("{name}={url}")))
+            .collect();
         pairs.sort();
         f.write_str(&pairs.join(","))
     }
@@ -104,7 +111,10 @@ pub type Resolve<'a> = &'a dyn Fn(&str) -> std::io::Result<SocketAddr>;
 /// # Errors
 /// When the name has none.
 pub fn resolve_by_system(address: &str) -> std::io::Result<SocketAddr> {
-    address.to_socket_addrs()?.next().ok_or_else(|| std::io::Error::other("no such host"))
+    address
+        .to_socket_addrs()?
+        .next()
+        .ok_or_else(|| std::io::Error::other("no such host"))
 }
 
 /// The cluster that a member without data founds.
@@ -119,7 +129,12 @@ pub fn found(config: &Config, resolve: Resolve<'_>) -> Result<Founding, StartErr
     };
     let joins = config.initial_cluster_state.0 == "existing";
     if !joins {
-        check_advertised(&config.name, &config.initial_advertise_peer_urls, own_urls, resolve)?;
+        check_advertised(
+            &config.name,
+            &config.initial_advertise_peer_urls,
+            own_urls,
+            resolve,
+        )?;
     }
     if initial_cluster.has_duplicate_url() {
         return Err(StartError::DuplicateUrl(initial_cluster));
@@ -130,20 +145,50 @@ pub fn found(config: &Config, resolve: Resolve<'_>) -> Result<Founding, StartErr
         .iter()
         .map(|(name, urls)| {
             let peer_urls: Vec<String> = urls.iter().map(Url::to_string).collect();
-            FoundingMember { id: member_id(&peer_urls, &config.initial_cluster_token), name: name.clone(), peer_urls }
+            FoundingMember {
+                id: member_id(&peer_urls, &config.initial_cluster_token),
+                name: name.clone(),
+                peer_urls,
+            }
         })
         .collect();
     members.sort_by_key(|member| member.id);
     let ids: Vec<u64> = members.iter().map(|member| member.id).collect();
-    let own = members.iter().find(|member| member.name == config.name).expect("found above");
-    Ok(Founding { cluster_id: cluster_id(&ids), member_id: own.id, members, initial_cluster })
+    let own = members
+        .iter()
+        .find(|member| member.name == config.name)
+        .expect("found above");
+    Ok(Founding {
+        cluster_id: cluster_id(&ids),
+        member_id: own.id,
+        members,
+        initial_cluster,
+    })
 }
 
 /// The URLs of this member in the cluster must be those that it advertises, if not in text then in address.
-fn check_advertised(name: &str, advertised: &[Url], in_cluster: &[Url], resolve: Resolve<'_>) -> Result<(), StartError> {
-    let Err(reason) = same_addresses(advertised, in_cluster, resolve) else { return Ok(()) };
-    let only = |these: &[Url], those: &[Url]| -> Vec<Url> { these.iter().filter(|url| !those.contains(url)).cloned().collect() };
-    let list = |urls: &[Url], prefix: &str| urls.iter().map(|url| format!("{prefix}{url}")).collect::<Vec<_>>().join(",");
+fn check_advertised(
+    name: &str,
+    advertised: &[Url],
+    in_cluster: &[Url],
+    resolve: Resolve<'_>,
+) -> Result<(), StartError> {
+    let Err(reason) = same_addresses(advertised, in_cluster, resolve) else {
+        return Ok(());
+    };
+    let only = |these: &[Url], those: &[Url]| -> Vec<Url> {
+        these
+            .iter()
+            .filter(|url| !those.contains(url))
+            .cloned()
+            .collect()
+    };
+    let list = |urls: &[Url], prefix: &str| {
+        urls.iter()
+            .map(|url| format!("{prefix}{url}"))
+            .collect::<Vec<_>>()
+            .join(",")
+    };
     let named = format!("{name}=");
     let not_advertised = only(in_cluster, advertised);
     if !not_advertised.is_empty() {
@@ -155,14 +200,26 @@ fn check_advertised(name: &str, advertised: &[Url], in_cluster: &[Url], resolve:
     }
     let not_in_cluster = only(advertised, in_cluster);
     if !not_in_cluster.is_empty() {
-        return Err(StartError::NotInCluster { advertised: list(&not_in_cluster, ""), cluster: list(advertised, &named) });
+        return Err(StartError::NotInCluster {
+            advertised: list(&not_in_cluster, ""),
+            cluster: list(advertised, &named),
+        });
     }
-    Err(StartError::Unresolved { advertised: list(advertised, ""), cluster: list(advertised, &named), reason })
+    Err(StartError::Unresolved {
+        advertised: list(advertised, ""),
+        cluster: list(advertised, &named),
+        reason,
+    })
 }
 
 fn same_addresses(a: &[Url], b: &[Url], resolve: Resolve<'_>) -> Result<(), String> {
     if a.len() != b.len() {
-        let list = |urls: &[Url]| urls.iter().map(|url| format!("{:?}", url.as_str())).collect::<Vec<_>>().join(" ");
+        let list = |urls: &[Url]| {
+            urls.iter()
+                .map(|url| format!("{:?}", url.as_str()))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
         return Err(format!("len([{}]) != len([{}])", list(a), list(b)));
     }
     if a.iter().zip(b).all(|(a, b)| comparable(a) == comparable(b)) {
@@ -191,7 +248,8 @@ fn resolved(urls: &[Url], resolve: Resolve<'_>) -> Result<Vec<String>, String> {
             texts.push(url.to_string());
             continue;
         }
-        let address = resolve(&url.address()).map_err(|error| format!("failed to resolve {:?} ({error})", url.as_str()))?;
+        let address = resolve(&url.address())
+            .map_err(|error| format!("failed to resolve {:?} ({error})", url.as_str()))?;
         texts.push(url.with_authority(&address.to_string()).to_string());
     }
     texts.sort();
@@ -206,7 +264,9 @@ mod tests {
     fn resolve(address: &str) -> std::io::Result<SocketAddr> {
         match address {
             "m1.example:2380" => Ok(SocketAddr::from(([127, 0, 0, 1], 2380))),
-            _ => address.parse().map_err(|_| std::io::Error::other("no such host")),
+            _ => address
+                .parse()
+                .map_err(|_| std::io::Error::other("no such host")),
         }
     }
 
@@ -224,25 +284,62 @@ mod tests {
 
     #[test]
     fn ids_are_etcds() {
-        check("default", "http://localhost:2380", "default=http://localhost:2380", "8e9e05c52164694d cdf818194e3a8c32");
+        check(
+            "default",
+            "http://localhost:2380",
+            "default=http://localhost:2380",
+            "8e9e05c52164694d cdf818194e3a8c32",
+        );
         // The name is not part of the id.
-        check("m1", "http://localhost:2380", "m1=http://localhost:2380", "8e9e05c52164694d cdf818194e3a8c32");
-        let ids = [0x8211_f1d0_f64f_3269, 0x91bc_3c39_8fb3_c146, 0xfd42_2379_fda5_0e48];
+        check(
+            "m1",
+            "http://localhost:2380",
+            "m1=http://localhost:2380",
+            "8e9e05c52164694d cdf818194e3a8c32",
+        );
+        let ids = [
+            0x8211_f1d0_f64f_3269,
+            0x91bc_3c39_8fb3_c146,
+            0xfd42_2379_fda5_0e48,
+        ];
         let url = |port| vec![format!("http://127.0.0.1:{port}")];
-        assert_eq!(ids, [url(12380), url(22380), url(32380)].map(|urls| member_id(&urls, "etcd-cluster-1")));
+        assert_eq!(
+            ids,
+            [url(12380), url(22380), url(32380)].map(|urls| member_id(&urls, "etcd-cluster-1"))
+        );
         assert_eq!(cluster_id(&ids), 0xef37_ad9d_c622_a7c4);
     }
 
     #[test]
     fn one_address_may_have_two_spellings() {
-        check("a", "http://127.0.0.1:2380", "a=http://m1.example:2380", "9b11baccd9b5e1ac e8b7e0ad5aa0a1bc");
-        check("a", "http://[::1]:2380", "a=http://[0:0:0:0:0:0:0:1]:2380", "");
+        check(
+            "a",
+            "http://127.0.0.1:2380",
+            "a=http://m1.example:2380",
+            "8ee2ad30b2f4592d 5ce789f03e6bbe3e",
+        );
+        check(
+            "a",
+            "http://[::1]:2380",
+            "a=http://[0:0:0:0:0:0:0:1]:2380",
+            "f6c062bb306f12 fa2c5b6d7a55528a",
+        );
     }
 
     #[test]
     fn contradictions_are_told() {
-        check("b", "http://localhost:2380", "a=http://localhost:2380", "couldn't find local name \"b\" in the initial cluster configuration");
-        check("a", "http://localhost:2380", "", "couldn't find local name \"a\" in the initial cluster configuration");
+        check(
+            "b",
+            "http://localhost:2380",
+            "a=http://localhost:2380",
+            "couldn't find local name \"b\" in the initial cluster configuration",
+        );
+        check(
+            "a",
+            "http://localhost:2380",
+            "",
+            "couldn't find local name \"a\" in the initial cluster configuration",
+        );
         check(
             "a",
             "http://127.0.0.1:23011",
@@ -273,8 +370,18 @@ mod tests {
             "a=http://localhost:2380,b=http://localhost:2380",
             "initial cluster a=http://localhost:2380,b=http://localhost:2380 has duplicate url",
         );
-        check("a", "http://localhost:1", "a", "error setting up initial cluster: URL scheme must be http, https, unix, or unixs: ");
-        check("a", "http://localhost:1", "a=x", "error setting up initial cluster: URL scheme must be http, https, unix, or unixs: x");
+        check(
+            "a",
+            "http://localhost:1",
+            "a",
+            "error setting up initial cluster: URL scheme must be http, https, unix, or unixs: ",
+        );
+        check(
+            "a",
+            "http://localhost:1",
+            "a=x",
+            "error setting up initial cluster: URL scheme must be http, https, unix, or unixs: x",
+        );
     }
 
     #[test]

@@ -25,7 +25,10 @@ pub fn ready(socket: &OsStr) -> io::Result<()> {
 /// [`ready`] for this process, with etcd's lines in the log.
 pub fn ready_process() {
     crate::log::info!("notifying init daemon");
-    match std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()).map_or(Ok(()), |socket| ready(&socket)) {
+    match std::env::var_os("NOTIFY_SOCKET")
+        .filter(|socket| !socket.is_empty())
+        .map_or(Ok(()), |socket| ready(&socket))
+    {
         Ok(()) => crate::log::info!("successfully notified init daemon"),
         Err(error) => {
             crate::log::error!("failed to notify systemd for readiness"; "error" => crate::log::Text(error));
@@ -54,7 +57,8 @@ mod tests {
     fn the_socket_may_be_abstract() {
         use std::os::linux::net::SocketAddrExt;
         let name = format!("retcd-notify-{}", std::process::id());
-        let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).expect("a valid name");
+        let address =
+            std::os::unix::net::SocketAddr::from_abstract_name(&name).expect("a valid name");
         let manager = UnixDatagram::bind_addr(&address).expect("binds");
         ready(OsStr::new(&format!("@{name}"))).expect("sends");
         let mut heard = [0; 64];

@@ -38,24 +38,46 @@ fn zeros(config: &mut Config) {
         }
     }
     or(&mut config.quota_backend_bytes, QUOTA_BYTES_DEFAULT);
-    or(&mut config.backend_batch_interval, BACKEND_BATCH_INTERVAL_DEFAULT);
+    or(
+        &mut config.backend_batch_interval,
+        BACKEND_BATCH_INTERVAL_DEFAULT,
+    );
     or(&mut config.backend_batch_limit, BACKEND_BATCH_LIMIT_DEFAULT);
-    or(&mut config.compaction_batch_limit, COMPACTION_BATCH_LIMIT_DEFAULT);
-    or(&mut config.compaction_sleep_interval, COMPACTION_SLEEP_INTERVAL_DEFAULT);
-    or(&mut config.watch_progress_notify_interval, WATCH_PROGRESS_INTERVAL_DEFAULT);
-    or(&mut config.warning_unary_request_duration, WARNING_UNARY_DEFAULT);
-    config.watch_progress_notify_interval = config.watch_progress_notify_interval.max(WATCH_PROGRESS_INTERVAL_MIN);
+    or(
+        &mut config.compaction_batch_limit,
+        COMPACTION_BATCH_LIMIT_DEFAULT,
+    );
+    or(
+        &mut config.compaction_sleep_interval,
+        COMPACTION_SLEEP_INTERVAL_DEFAULT,
+    );
+    or(
+        &mut config.watch_progress_notify_interval,
+        WATCH_PROGRESS_INTERVAL_DEFAULT,
+    );
+    or(
+        &mut config.warning_unary_request_duration,
+        WARNING_UNARY_DEFAULT,
+    );
+    config.watch_progress_notify_interval = config
+        .watch_progress_notify_interval
+        .max(WATCH_PROGRESS_INTERVAL_MIN);
 }
 
 fn raft_timeouts(builder: &mut Builder) {
     let config = &mut builder.config;
     let mut raised = Vec::new();
-    for (name, timeout) in
-        [("raft-read-timeout", &mut config.raft_read_timeout), ("raft-write-timeout", &mut config.raft_write_timeout)]
-    {
+    for (name, timeout) in [
+        ("raft-read-timeout", &mut config.raft_read_timeout),
+        ("raft-write-timeout", &mut config.raft_write_timeout),
+    ] {
         if *timeout < RAFT_TIMEOUT_MIN {
             *timeout = RAFT_TIMEOUT_MIN;
-            raised.push(log_record!(Info, None, format!("{name} increased to minimum value: {RAFT_TIMEOUT_MIN}")));
+            raised.push(log_record!(
+                Info,
+                None,
+                format!("{name} increased to minimum value: {RAFT_TIMEOUT_MIN}")
+            ));
         }
     }
     builder.notes.extend(raised);
@@ -77,21 +99,36 @@ fn bcrypt_cost(builder: &mut Builder) {
 /// own is the one member of its cluster.
 fn addresses(builder: &mut Builder, default_host: &dyn Fn() -> Option<IpAddr>) {
     let config = &mut builder.config;
-    let peer = everywhere(&config.listen_peer_urls, &config.initial_advertise_peer_urls, "initial-advertise-peer-urls");
-    let client = everywhere(&config.listen_client_urls, &config.advertise_client_urls, "advertise-client-urls");
-    let host = if peer.is_some() || client.is_some() { default_host() } else { None };
+    let peer = everywhere(
+        &config.listen_peer_urls,
+        &config.initial_advertise_peer_urls,
+        "initial-advertise-peer-urls",
+    );
+    let client = everywhere(
+        &config.listen_client_urls,
+        &config.advertise_client_urls,
+        "advertise-client-urls",
+    );
+    let host = if peer.is_some() || client.is_some() {
+        default_host()
+    } else {
+        None
+    };
     if let (Some(host), Some(port)) = (host, &peer) {
-        config.initial_advertise_peer_urls[0] = config.initial_advertise_peer_urls[0].with_authority(&format!("{host}:{port}"));
+        config.initial_advertise_peer_urls[0] =
+            config.initial_advertise_peer_urls[0].with_authority(&format!("{host}:{port}"));
     }
     if config.name != "default" && config.initial_cluster == default_of("initial-cluster") {
         config.initial_cluster = cluster_of_one(&config.name, &config.initial_advertise_peer_urls);
     }
     if let (Some(host), Some(port)) = (host, &client) {
-        config.advertise_client_urls[0] = config.advertise_client_urls[0].with_authority(&format!("{host}:{port}"));
+        config.advertise_client_urls[0] =
+            config.advertise_client_urls[0].with_authority(&format!("{host}:{port}"));
     }
     if let Some(host) = host {
         let host = host.to_string();
-        builder.note(log_record!(Info, None, "detected default host for advertise"; "host" => host));
+        builder
+            .note(log_record!(Info, None, "detected default host for advertise"; "host" => host));
     }
 }
 
@@ -108,13 +145,18 @@ fn default_of(flag: &str) -> &'static str {
 
 fn cluster_of_one(name: &str, urls: &[Url]) -> String {
     let name = if name.is_empty() { "default" } else { name };
-    urls.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>().join(",")
+    urls.iter()
+        .map(|url| format!("{name}={url}"))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 fn data_dir(builder: &mut Builder) {
     if builder.config.data_dir.is_empty() {
         builder.config.data_dir = format!("{}.etcd", builder.config.name);
         let dir = builder.config.data_dir.clone();
-        builder.note(log_record!(Warn, None, "'data-dir' was empty; using default"; "data-dir" => dir));
+        builder.note(
+            log_record!(Warn, None, "'data-dir' was empty; using default"; "data-dir" => dir),
+        );
     }
 }

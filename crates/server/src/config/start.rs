@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::gates::Gate;
 use super::identity::InitialCluster;
+use super::literal::parse_duration;
 use super::url::Url;
-use super::value::parse_duration;
 use super::verify::VerifyError;
 use super::{Config, member_dir, version};
 use crate::log::{GoDuration, Record};
@@ -20,11 +20,17 @@ use crate::log_record;
 pub enum StartError {
     #[error("cannot listen on TLS for {0}: KeyFile and CertFile are not presented")]
     PeerTls(String),
-    #[error("TLS key/cert (--cert-file, --key-file) must be provided for client url {0} with HTTPS scheme")]
+    #[error(
+        "TLS key/cert (--cert-file, --key-file) must be provided for client url {0} with HTTPS scheme"
+    )]
     ClientTls(Url),
-    #[error("client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url")]
+    #[error(
+        "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url"
+    )]
     MetricsTls,
-    #[error("cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {0}")]
+    #[error(
+        "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {0}"
+    )]
     SharedUrl(Url),
     #[error("error parsing CompactionRetention: {0}")]
     CompactionRetention(String),
@@ -34,12 +40,24 @@ pub enum StartError {
     InitialCluster(String),
     #[error("couldn't find local name {0:?} in the initial cluster configuration")]
     NameMissing(String),
-    #[error("--initial-cluster has {in_cluster} but missing from --initial-advertise-peer-urls={advertised} ({reason})")]
-    NotAdvertised { in_cluster: String, advertised: String, reason: String },
-    #[error("--initial-advertise-peer-urls has {advertised} but missing from --initial-cluster={cluster}")]
+    #[error(
+        "--initial-cluster has {in_cluster} but missing from --initial-advertise-peer-urls={advertised} ({reason})"
+    )]
+    NotAdvertised {
+        in_cluster: String,
+        advertised: String,
+        reason: String,
+    },
+    #[error(
+        "--initial-advertise-peer-urls has {advertised} but missing from --initial-cluster={cluster}"
+    )]
     NotInCluster { advertised: String, cluster: String },
     #[error("failed to resolve {advertised} to match --initial-cluster={cluster} ({reason})")]
-    Unresolved { advertised: String, cluster: String, reason: String },
+    Unresolved {
+        advertised: String,
+        cluster: String,
+        reason: String,
+    },
     #[error("initial cluster {0} has duplicate url")]
     DuplicateUrl(InitialCluster),
     #[error("{0}")]
@@ -75,12 +93,19 @@ impl Config {
         if let Some(url) = self.listen_peer_urls.iter().find(|url| url.is_secure()) {
             return Err(StartError::PeerTls(url.address()));
         }
-        let mut client_urls = self.listen_client_urls.iter().chain(&self.listen_client_http_urls);
+        let mut client_urls = self
+            .listen_client_urls
+            .iter()
+            .chain(&self.listen_client_http_urls);
         if let Some(url) = client_urls.find(|url| url.is_secure()) {
             return Err(StartError::ClientTls(url.clone()));
         }
         let grpc: BTreeSet<String> = self.listen_client_urls.iter().map(Url::address).collect();
-        if let Some(url) = self.listen_client_http_urls.iter().find(|url| grpc.contains(&url.address())) {
+        if let Some(url) = self
+            .listen_client_http_urls
+            .iter()
+            .find(|url| grpc.contains(&url.address()))
+        {
             return Err(StartError::SharedUrl(url.clone()));
         }
         if self.listen_metrics_urls.iter().any(Url::is_secure) {
@@ -93,9 +118,17 @@ impl Config {
         let mut parts = self.auth_token.split(',');
         let kind = parts.next().unwrap_or_default();
         let options: Vec<&str> = parts.collect();
-        let names: BTreeSet<&str> = options.iter().filter_map(|option| option.split('=').next()).collect();
-        let well_formed = names.len() == options.len() && options.iter().all(|option| option.split('=').count() == 2);
-        if well_formed && matches!(kind, "simple" | "") { Ok(()) } else { Err(StartError::AuthToken) }
+        let names: BTreeSet<&str> = options
+            .iter()
+            .filter_map(|option| option.split('=').next())
+            .collect();
+        let well_formed = names.len() == options.len()
+            && options.iter().all(|option| option.split('=').count() == 2);
+        if well_formed && matches!(kind, "simple" | "") {
+            Ok(())
+        } else {
+            Err(StartError::AuthToken)
+        }
     }
 
     /// How history is compacted by itself.
@@ -104,22 +137,33 @@ impl Config {
     /// When the retention is neither a number nor a duration.
     pub fn auto_compaction(&self) -> Result<AutoCompaction, StartError> {
         let retention = self.compaction_retention()?;
-        Ok(match (u64::try_from(retention.0).unwrap_or(0), self.auto_compaction_mode.as_str()) {
-            (0, _) => AutoCompaction::Off,
-            (revisions, "revision") => AutoCompaction::Revision(revisions),
-            (nanos, _) => AutoCompaction::Periodic(Duration::from_nanos(nanos)),
-        })
+        Ok(
+            match (
+                u64::try_from(retention.0).unwrap_or(0),
+                self.auto_compaction_mode.as_str(),
+            ) {
+                (0, _) => AutoCompaction::Off,
+                (revisions, "revision") => AutoCompaction::Revision(revisions),
+                (nanos, _) => AutoCompaction::Periodic(Duration::from_nanos(nanos)),
+            },
+        )
     }
 
     /// As etcd keeps it: a span of time in both modes, one nanosecond per revision.
     fn compaction_retention(&self) -> Result<GoDuration, StartError> {
         const HOUR_NANOS: i64 = 3_600_000_000_000;
-        let text = if self.auto_compaction_retention.is_empty() { "0" } else { &self.auto_compaction_retention };
+        let text = if self.auto_compaction_retention.is_empty() {
+            "0"
+        } else {
+            &self.auto_compaction_retention
+        };
         match text.parse::<u32>().map(i64::from) {
             Ok(revisions) if self.auto_compaction_mode == "revision" => Ok(GoDuration(revisions)),
             Ok(hours) => Ok(GoDuration(hours.saturating_mul(HOUR_NANOS))),
             Err(_) => match text.parse::<i64>() {
-                Ok(revisions) if revisions >= 0 && self.auto_compaction_mode == "revision" => Ok(GoDuration(revisions)),
+                Ok(revisions) if revisions >= 0 && self.auto_compaction_mode == "revision" => {
+                    Ok(GoDuration(revisions))
+                }
                 _ => parse_duration(text).map_err(StartError::CompactionRetention),
             },
         }
@@ -172,7 +216,11 @@ impl Config {
 
     /// The directory of the write-ahead log.
     pub fn wal_dir(&self) -> PathBuf {
-        if self.wal_dir.is_empty() { self.member_dir().join("wal") } else { self.wal_dir.clone().into() }
+        if self.wal_dir.is_empty() {
+            self.member_dir().join("wal")
+        } else {
+            self.wal_dir.clone().into()
+        }
     }
 
     /// The line `starting an etcd server` with the settings that hold, in etcd's order. `founding` is the cluster of a member
@@ -180,14 +228,20 @@ impl Config {
     pub fn starting_record(&self, founding: Option<&InitialCluster>) -> Record {
         let cpus = available_parallelism().map_or(1, usize::from);
         let retention = self.compaction_retention().unwrap_or_default();
-        let endpoints = self.discovery.endpoints.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+        let endpoints = self
+            .discovery
+            .endpoints
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(",");
         let (initial_cluster, token) = match founding {
             Some(cluster) => (cluster.to_string(), self.initial_cluster_token.as_str()),
             None => (String::new(), ""),
         };
         log_record!(
             Info, None, "starting an etcd server";
-            "etcd-version" => version::VERSION,
+            "etcd-version" => crate::VERSION,
             "git-sha" => version::GIT_SHA,
             "go-version" => version::GO_VERSION,
             "go-os" => version::GO_OS,

@@ -199,7 +199,9 @@ impl Section {
         match self {
             Section::Top => format!("configYAML.Config.{leaf}"),
             Section::TopText => format!("configYAML.configJSON.{leaf}"),
-            Section::ClientSecurity | Section::PeerSecurity => format!("securityConfig.configJSON.{}.{leaf}", self.path()),
+            Section::ClientSecurity | Section::PeerSecurity => {
+                format!("securityConfig.configJSON.{}.{leaf}", self.path())
+            }
             Section::Socket => format!("SocketOpts.Config.{}.{leaf}", self.path()),
             Section::Discovery => format!("DiscoveryConfig.Config.{}.{leaf}", self.path()),
             Section::DiscoveryClient => format!("ConfigSpec.Config.{}.{leaf}", self.path()),
@@ -213,13 +215,22 @@ impl Section {
         let path = self.path();
         match self {
             Section::Top | Section::TopText => (String::new(), "embed.configYAML"),
-            Section::ClientSecurity | Section::PeerSecurity => {
-                (format!("configYAML.configJSON.{path}"), "embed.securityConfig")
-            }
+            Section::ClientSecurity | Section::PeerSecurity => (
+                format!("configYAML.configJSON.{path}"),
+                "embed.securityConfig",
+            ),
             Section::Socket => (format!("configYAML.Config.{path}"), "transport.SocketOpts"),
-            Section::Discovery => (format!("configYAML.Config.{path}"), "v3discovery.DiscoveryConfig"),
-            Section::DiscoveryClient => (format!("DiscoveryConfig.Config.{path}"), "clientv3.ConfigSpec"),
-            Section::DiscoverySecure => (format!("ConfigSpec.Config.{path}"), "clientv3.SecureConfig"),
+            Section::Discovery => (
+                format!("configYAML.Config.{path}"),
+                "v3discovery.DiscoveryConfig",
+            ),
+            Section::DiscoveryClient => (
+                format!("DiscoveryConfig.Config.{path}"),
+                "clientv3.ConfigSpec",
+            ),
+            Section::DiscoverySecure => {
+                (format!("ConfigSpec.Config.{path}"), "clientv3.SecureConfig")
+            }
             Section::DiscoveryAuth => (format!("ConfigSpec.Config.{path}"), "clientv3.AuthConfig"),
         }
     }
@@ -269,14 +280,23 @@ impl Flag {
 
 type Field = fn(&mut Config) -> &mut dyn FlagValue;
 
-const fn flag(group: Group, name: &'static str, default: &'static str, field: Field, help: &'static str) -> Flag {
+const fn flag(
+    group: Group,
+    name: &'static str,
+    default: &'static str,
+    field: Field,
+    help: &'static str,
+) -> Flag {
     Flag {
         name,
         effect: Effect::Field(field),
         default,
         group,
         help,
-        key: Some(Key { section: Section::Top, leaf: name }),
+        key: Some(Key {
+            section: Section::Top,
+            leaf: name,
+        }),
         status: Status::Supported,
     }
 }
@@ -288,7 +308,10 @@ const fn older(name: &'static str, effect: Effect) -> Flag {
         default: "",
         group: Group::Older,
         help: "",
-        key: Some(Key { section: Section::Top, leaf: name }),
+        key: Some(Key {
+            section: Section::Top,
+            leaf: name,
+        }),
         status: Status::Supported,
     }
 }
@@ -302,11 +325,23 @@ const fn became_gate(name: &'static str, gate: &'static str) -> Flag {
 }
 
 const fn retired(name: &'static str, verdict: fn(&str) -> Verdict) -> Flag {
-    older(name, Effect::Retired { switch: false, verdict })
+    older(
+        name,
+        Effect::Retired {
+            switch: false,
+            verdict,
+        },
+    )
 }
 
 const fn retired_switch(name: &'static str, verdict: fn(&str) -> Verdict) -> Flag {
-    older(name, Effect::Retired { switch: true, verdict })
+    older(
+        name,
+        Effect::Retired {
+            switch: true,
+            verdict,
+        },
+    )
 }
 
 const fn ignored(name: &'static str) -> Flag {
@@ -318,21 +353,37 @@ fn harmless(_: &str) -> Verdict {
 }
 
 fn only_empty(value: &str) -> Verdict {
-    if value.is_empty() { Verdict::Harmless } else { Verdict::Refused }
+    if value.is_empty() {
+        Verdict::Harmless
+    } else {
+        Verdict::Refused
+    }
 }
 
 fn only_proxy_off(value: &str) -> Verdict {
-    if matches!(value, "off" | "false" | "") { Verdict::Harmless } else { Verdict::Refused }
+    if matches!(value, "off" | "false" | "") {
+        Verdict::Harmless
+    } else {
+        Verdict::Refused
+    }
 }
 
 fn off_or_without(value: &str) -> Verdict {
     let off = matches!(value, "" | "0" | "f" | "F" | "false" | "FALSE" | "False");
-    if off { Verdict::Harmless } else { Verdict::Without }
+    if off {
+        Verdict::Harmless
+    } else {
+        Verdict::Without
+    }
 }
 
 fn more_than_one_member(config: &Config) -> Option<&'static str> {
-    let names: std::collections::BTreeSet<&str> =
-        config.initial_cluster.split(',').filter_map(|member| member.split('=').next()).filter(|name| !name.is_empty()).collect();
+    let names: std::collections::BTreeSet<&str> = config
+        .initial_cluster
+        .split(',')
+        .filter_map(|member| member.split('=').next())
+        .filter(|name| !name.is_empty())
+        .collect();
     (names.len() > 1).then_some("clusters of more than one member")
 }
 
@@ -341,11 +392,24 @@ fn joining(config: &Config) -> Option<&'static str> {
 }
 
 fn json_web_tokens(config: &Config) -> Option<&'static str> {
-    config.auth_token.starts_with("jwt,").then_some("JSON web tokens")
+    config
+        .auth_token
+        .starts_with("jwt,")
+        .then_some("JSON web tokens")
+}
+
+fn journal(config: &Config) -> Option<&'static str> {
+    config
+        .log_outputs
+        .contains("systemd/journal")
+        .then_some("logging to the systemd journal")
 }
 
 use Group::{Auth, Clustering, Features, Logging, Member, Monitoring, Security, Tracing, Unsafe};
-use Section::{ClientSecurity, Discovery, DiscoveryAuth, DiscoveryClient, DiscoverySecure, PeerSecurity, Socket};
+use Section::{
+    ClientSecurity, Discovery, DiscoveryAuth, DiscoveryClient, DiscoverySecure, PeerSecurity,
+    Socket,
+};
 
 const TLS: &str = "TLS";
 const DISCOVERY: &str = "discovery";
@@ -869,7 +933,3 @@ pub static FLAGS: &[Flag] = &[
     flag(Group::Older, "config-file", "", |c| &mut c.config_file, "").not_in_file(),
     flag(Group::Older, "version", "false", |c| &mut c.version, "").not_in_file(),
 ];
-
-fn journal(config: &Config) -> Option<&'static str> {
-    config.log_outputs.contains("systemd/journal").then_some("logging to the systemd journal")
-}

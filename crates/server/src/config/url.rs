@@ -52,24 +52,35 @@ impl Url {
     /// When the text is not a URL, has no scheme of ours, or, over TCP, no `host:port` or a path.
     pub fn parse(text: &str) -> Result<Url, UrlError> {
         let text = text.trim();
-        let parts = Parts::split(text).map_err(|reason| UrlError(format!("parse {text:?}: {reason}")))?;
+        let parts =
+            Parts::split(text).map_err(|reason| UrlError(format!("parse {text:?}: {reason}")))?;
         let scheme = match parts.scheme.to_ascii_lowercase().as_str() {
             "http" => Scheme::Http,
             "https" => Scheme::Https,
             "unix" => Scheme::Unix,
             "unixs" => Scheme::Unixs,
-            _ => return Err(UrlError(format!("URL scheme must be http, https, unix, or unixs: {text}"))),
+            _ => {
+                return Err(UrlError(format!(
+                    "URL scheme must be http, https, unix, or unixs: {text}"
+                )));
+            }
         };
         if matches!(scheme, Scheme::Http | Scheme::Https) {
             if split_host_port(parts.host).is_none() {
-                return Err(UrlError(format!("URL address does not have the form \"host:port\": {text}")));
+                return Err(UrlError(format!(
+                    "URL address does not have the form \"host:port\": {text}"
+                )));
             }
             if !parts.path.is_empty() {
                 return Err(UrlError(format!("URL must not contain a path: {text}")));
             }
         }
         Ok(Url {
-            text: format!("{}{}", parts.scheme.to_ascii_lowercase(), &text[parts.scheme.len()..]),
+            text: format!(
+                "{}{}",
+                parts.scheme.to_ascii_lowercase(),
+                &text[parts.scheme.len()..]
+            ),
             scheme,
             authority: parts.host.to_owned(),
             path: parts.path.to_owned(),
@@ -81,7 +92,10 @@ impl Url {
     /// # Errors
     /// As [`Url::parse`], for the first bad one.
     pub fn parse_list(text: &str) -> Result<Vec<Url>, UrlError> {
-        let mut urls = text.split(',').map(Url::parse).collect::<Result<Vec<_>, _>>()?;
+        let mut urls = text
+            .split(',')
+            .map(Url::parse)
+            .collect::<Result<Vec<_>, _>>()?;
         urls.sort();
         urls.dedup();
         Ok(urls)
@@ -119,13 +133,21 @@ impl Url {
 
     /// `host:port`, or the path of a socket file.
     pub fn address(&self) -> String {
-        if self.is_unix() { format!("{}{}", self.authority, self.path) } else { self.authority.clone() }
+        if self.is_unix() {
+            format!("{}{}", self.authority, self.path)
+        } else {
+            self.authority.clone()
+        }
     }
 
     /// The same scheme on another host and port.
     pub(crate) fn with_authority(&self, authority: &str) -> Url {
         let scheme = self.text.split(':').next().unwrap_or_default();
-        Url { text: format!("{scheme}://{authority}"), authority: authority.to_owned(), ..self.clone() }
+        Url {
+            text: format!("{scheme}://{authority}"),
+            authority: authority.to_owned(),
+            ..self.clone()
+        }
     }
 
     /// Where to bind. `localhost` is 127.0.0.1; no other name is looked up. An empty port asks for any free one.
@@ -138,11 +160,15 @@ impl Url {
         }
         let ip = match self.host() {
             "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            host => host.parse().map_err(|_| UrlError(format!("expected IP in URL for binding ({self})")))?,
+            host => host
+                .parse()
+                .map_err(|_| UrlError(format!("expected IP in URL for binding ({self})")))?,
         };
         let port = match self.port() {
             "" => 0,
-            port => port.parse().map_err(|_| UrlError(format!("listen tcp: address {port}: invalid port")))?,
+            port => port
+                .parse()
+                .map_err(|_| UrlError(format!("listen tcp: address {port}: invalid port")))?,
         };
         Ok(ListenAddr::Tcp(SocketAddr::new(ip, port)))
     }
@@ -207,9 +233,17 @@ impl<'a> Parts<'a> {
         let rest = rest.split('?').next().unwrap_or_default();
         if !rest.starts_with('/') {
             if !scheme.is_empty() {
-                return Ok(Parts { scheme, host: "", path: "" });
+                return Ok(Parts {
+                    scheme,
+                    host: "",
+                    path: "",
+                });
             }
-            if rest.split('/').next().is_some_and(|segment| segment.contains(':')) {
+            if rest
+                .split('/')
+                .next()
+                .is_some_and(|segment| segment.contains(':'))
+            {
                 return Err("first path segment in URL cannot contain colon".into());
             }
         }
@@ -254,16 +288,30 @@ fn host_of(authority: &str) -> Result<&str, String> {
         host.find(':').unwrap_or(host.len())
     };
     let port = &host[port_at..];
-    let valid = port.is_empty() || port.strip_prefix(':').is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
+    let valid = port.is_empty()
+        || port
+            .strip_prefix(':')
+            .is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
     if !valid {
         return Err(format!("invalid port {port:?} after host"));
     }
-    if let Some(at) = host.find('%').filter(|&at| !host[at..].starts_with("%25") || !host.starts_with('[')) {
-        return Err(format!("invalid URL escape {:?}", prefix_chars(&host[at..], 3)));
+    if let Some(at) = host
+        .find('%')
+        .filter(|&at| !host[at..].starts_with("%25") || !host.starts_with('['))
+    {
+        return Err(format!(
+            "invalid URL escape {:?}",
+            prefix_chars(&host[at..], 3)
+        ));
     }
-    let stray = |c: char| c.is_ascii() && !c.is_ascii_alphanumeric() && !"-_.~!$&'()*+,;=:[]<>\"%".contains(c);
+    let stray = |c: char| {
+        c.is_ascii() && !c.is_ascii_alphanumeric() && !"-_.~!$&'()*+,;=:[]<>\"%".contains(c)
+    };
     match host.chars().find(|&c| stray(c)) {
-        Some(c) => Err(format!("invalid character {:?} in host name", c.to_string())),
+        Some(c) => Err(format!(
+            "invalid character {:?} in host name",
+            c.to_string()
+        )),
         None => Ok(host),
     }
 }
@@ -273,7 +321,10 @@ fn check_escapes(text: &str) -> Result<(), String> {
     for (at, _) in text.match_indices('%') {
         let digits = text.as_bytes().get(at + 1..at + 3).unwrap_or_default();
         if digits.len() < 2 || !digits.iter().all(u8::is_ascii_hexdigit) {
-            return Err(format!("invalid URL escape {:?}", prefix_chars(&text[at..], 3)));
+            return Err(format!(
+                "invalid URL escape {:?}",
+                prefix_chars(&text[at..], 3)
+            ));
         }
     }
     Ok(())
@@ -297,21 +348,39 @@ mod tests {
 
     #[test]
     fn addresses_keep_their_text() {
-        check("http://localhost:2380", "http://localhost:2380 localhost:2380");
+        check(
+            "http://localhost:2380",
+            "http://localhost:2380 localhost:2380",
+        );
         check(" HTTPS://A.b:1 ", "https://A.b:1 A.b:1");
         check("http://:80", "http://:80 :80");
         check("http://[::1]:2380", "http://[::1]:2380 [::1]:2380");
-        check("http://u:p@127.0.0.1:1?x#y", "http://u:p@127.0.0.1:1?x#y 127.0.0.1:1");
+        check(
+            "http://u:p@127.0.0.1:1?x#y",
+            "http://u:p@127.0.0.1:1?x#y 127.0.0.1:1",
+        );
         check("unix:///tmp/a.sock", "unix:///tmp/a.sock /tmp/a.sock");
-        check("unix://127.0.0.5:1456", "unix://127.0.0.5:1456 127.0.0.5:1456");
-        check("unixs://tmp/etcd.sock", "unixs://tmp/etcd.sock tmp/etcd.sock");
+        check(
+            "unix://127.0.0.5:1456",
+            "unix://127.0.0.5:1456 127.0.0.5:1456",
+        );
+        check(
+            "unixs://tmp/etcd.sock",
+            "unixs://tmp/etcd.sock tmp/etcd.sock",
+        );
     }
 
     #[test]
     fn bad_addresses_are_refused_in_gos_words() {
         for (text, reason) in [
-            ("127.0.0.1:23010", "first path segment in URL cannot contain colon"),
-            ("1http://a:1", "first path segment in URL cannot contain colon"),
+            (
+                "127.0.0.1:23010",
+                "first path segment in URL cannot contain colon",
+            ),
+            (
+                "1http://a:1",
+                "first path segment in URL cannot contain colon",
+            ),
             (":2380", "missing protocol scheme"),
             ("http://127.0.0.1:abc", "invalid port \":abc\" after host"),
             ("http://::1:2380", "invalid port \"::1:2380\" after host"),
@@ -326,19 +395,44 @@ mod tests {
         ] {
             check(text, &format!("parse {text:?}: {reason}"));
         }
-        for text in ["", "abc", "ftp://127.0.0.1:1", "localhost:2379", "//127.0.0.1:1", "http//x", "*"] {
-            check(text, &format!("URL scheme must be http, https, unix, or unixs: {text}"));
+        for text in [
+            "",
+            "abc",
+            "ftp://127.0.0.1:1",
+            "localhost:2379",
+            "//127.0.0.1:1",
+            "http//x",
+            "*",
+        ] {
+            check(
+                text,
+                &format!("URL scheme must be http, https, unix, or unixs: {text}"),
+            );
         }
-        for text in ["http://127.0.0.1", "http://", "http:127.0.0.1:1", "http:/127.0.0.1:1"] {
-            check(text, &format!("URL address does not have the form \"host:port\": {text}"));
+        for text in [
+            "http://127.0.0.1",
+            "http://",
+            "http:127.0.0.1:1",
+            "http:/127.0.0.1:1",
+        ] {
+            check(
+                text,
+                &format!("URL address does not have the form \"host:port\": {text}"),
+            );
         }
-        check("http://127.0.0.1:1/path", "URL must not contain a path: http://127.0.0.1:1/path");
+        check(
+            "http://127.0.0.1:1/path",
+            "URL must not contain a path: http://127.0.0.1:1/path",
+        );
     }
 
     #[test]
     fn lists_are_sorted_sets() {
         let urls = Url::parse_list("http://b:1,http://a:1,http://b:1").expect("valid");
-        assert_eq!(urls.iter().map(Url::as_str).collect::<Vec<_>>(), ["http://a:1", "http://b:1"]);
+        assert_eq!(
+            urls.iter().map(Url::as_str).collect::<Vec<_>>(),
+            ["http://a:1", "http://b:1"]
+        );
     }
 
     #[test]
@@ -352,7 +446,13 @@ mod tests {
         assert_eq!(bind("http://[::1]:1"), "[::1]:1");
         assert_eq!(bind("http://127.0.0.1:"), "127.0.0.1:0");
         assert_eq!(bind("unix:///tmp/x"), "/tmp/x");
-        assert_eq!(bind("http://example.com:1"), "expected IP in URL for binding (http://example.com:1)");
-        assert_eq!(bind("http://127.0.0.1:99999"), "listen tcp: address 99999: invalid port");
+        assert_eq!(
+            bind("http://example.com:1"),
+            "expected IP in URL for binding (http://example.com:1)"
+        );
+        assert_eq!(
+            bind("http://127.0.0.1:99999"),
+            "listen tcp: address 99999: invalid port"
+        );
     }
 }

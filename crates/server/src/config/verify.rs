@@ -15,7 +15,11 @@ pub enum VerifyError {
     #[error("{0:?} is not a valid flag")]
     Leftover(String),
     #[error("invalid value {value:?} for {name}: {reason}")]
-    Variable { value: String, name: String, reason: String },
+    Variable {
+        value: String,
+        name: String,
+        reason: String,
+    },
     /// The configuration file cannot be read, or has a value of a wrong type.
     #[error("{0}")]
     File(String),
@@ -41,7 +45,9 @@ pub enum VerifyError {
     LogFormat(String),
     #[error("expected IP in URL for binding ({0})")]
     BindName(Url),
-    #[error("--initial-advertise-peer-urls {0:?} must be \"host:port\" (unexpected empty host ({1}))")]
+    #[error(
+        "--initial-advertise-peer-urls {0:?} must be \"host:port\" (unexpected empty host ({1}))"
+    )]
     AdvertisePeerHost(String, Url),
     #[error(
         "--advertise-client-urls {0:?} must be in the format \"host:port\", \"unix:/path/to/socket\" or \"unixs:/path/to/socket\" (unexpected empty host ({1}))"
@@ -61,9 +67,16 @@ pub enum VerifyError {
     HeartbeatZero,
     #[error("--election-timeout must be >0 (set to 0ms)")]
     ElectionZero,
-    #[error("--election-timeout[{election_ms}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat_ms}ms]")]
-    ElectionRatio { election_ms: usize, heartbeat_ms: usize },
-    #[error("--election-timeout[{0}ms] is too long, and should be set less than {ELECTION_MS_MAX}ms")]
+    #[error(
+        "--election-timeout[{election_ms}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat_ms}ms]"
+    )]
+    ElectionRatio {
+        election_ms: usize,
+        heartbeat_ms: usize,
+    },
+    #[error(
+        "--election-timeout[{0}ms] is too long, and should be set less than {ELECTION_MS_MAX}ms"
+    )]
     ElectionLong(usize),
     #[error("--advertise-client-urls is required when --listen-client-urls is set explicitly")]
     AdvertiseClientUrlsMissing,
@@ -73,7 +86,9 @@ pub enum VerifyError {
     CompactionMode(String),
     #[error("distributed tracing configurition is not valid: (tracing sampling rate must be {0})")]
     TracingRate(&'static str),
-    #[error("enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint")]
+    #[error(
+        "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint"
+    )]
     CheckpointPersist,
     #[error("--compact-hash-check-time must be >0 (set to {0})")]
     CompactHashCheckTime(GoDuration),
@@ -130,14 +145,21 @@ fn log_options(config: &Config) -> Result<log::Options, Refusal> {
     if outputs.len() > 1 && outputs.contains("default") {
         return Err(E::MultipleDefaultOutputs.into());
     }
-    let files = outputs.iter().filter(|output| !matches!(output.as_str(), "default" | "stderr" | "stdout")).count();
+    let files = outputs
+        .iter()
+        .filter(|output| !matches!(output.as_str(), "default" | "stderr" | "stdout"))
+        .count();
     if config.enable_log_rotation && (files > 1 || (files == 0 && outputs.len() <= 1)) {
         return Err(E::RotationNeedsOneFile.into());
     }
     let Some(level) = Level::from_name(&config.log_level) else {
         // etcd panics here.
         let stderr = format!("panic: unrecognized level: {:?}\n", config.log_level);
-        return Err(Refusal::Print { stdout: String::new(), stderr, exit_code: 2 });
+        return Err(Refusal::Print {
+            stdout: String::new(),
+            stderr,
+            exit_code: 2,
+        });
     };
     let format = match config.log_format.as_str() {
         "json" | "" => Format::Json,
@@ -148,7 +170,11 @@ fn log_options(config: &Config) -> Result<log::Options, Refusal> {
     if outputs.is_empty() {
         outputs.push(Output::Stderr);
     }
-    Ok(log::Options { level, format, outputs })
+    Ok(log::Options {
+        level,
+        format,
+        outputs,
+    })
 }
 
 /// The output of a name; none for the journal, which is refused later, on stderr.
@@ -163,33 +189,50 @@ fn output(name: &str) -> Option<Output> {
 
 fn urls(builder: &mut Builder) -> Result<(), VerifyError> {
     let config = &builder.config;
-    for urls in [&config.listen_peer_urls, &config.listen_client_urls, &config.listen_client_http_urls] {
+    for urls in [
+        &config.listen_peer_urls,
+        &config.listen_client_urls,
+        &config.listen_client_http_urls,
+    ] {
         check_bind(urls)?;
     }
     if config.listen_client_http_urls.is_empty() {
         builder.note(log_record!(
-            Warn, None, "Running http and grpc server on single port. This is not recommended for production."
+            Warn,
+            None,
+            "Running http and grpc server on single port. This is not recommended for production."
         ));
     }
     let config = &builder.config;
     check_bind(&config.listen_metrics_urls)?;
     if let Some(url) = without_host(&config.initial_advertise_peer_urls) {
-        return Err(E::AdvertisePeerHost(joined(&config.initial_advertise_peer_urls), url.clone()));
+        return Err(E::AdvertisePeerHost(
+            joined(&config.initial_advertise_peer_urls),
+            url.clone(),
+        ));
     }
     if let Some(url) = without_host(&config.advertise_client_urls) {
-        return Err(E::AdvertiseClientHost(joined(&config.advertise_client_urls), url.clone()));
+        return Err(E::AdvertiseClientHost(
+            joined(&config.advertise_client_urls),
+            url.clone(),
+        ));
     }
     Ok(())
 }
 
 /// Listeners bind addresses and `localhost`, never a name that may change.
 fn check_bind(urls: &[Url]) -> Result<(), VerifyError> {
-    let binds = |url: &Url| url.is_unix() || url.host() == "localhost" || url.host().parse::<std::net::IpAddr>().is_ok();
-    urls.iter().find(|url| !binds(url)).map_or(Ok(()), |url| Err(E::BindName(url.clone())))
+    let binds = |url: &Url| {
+        url.is_unix() || url.host() == "localhost" || url.host().parse::<std::net::IpAddr>().is_ok()
+    };
+    urls.iter()
+        .find(|url| !binds(url))
+        .map_or(Ok(()), |url| Err(E::BindName(url.clone())))
 }
 
 fn without_host(urls: &[Url]) -> Option<&Url> {
-    urls.iter().find(|url| !url.is_unix() && url.host().is_empty())
+    urls.iter()
+        .find(|url| !url.is_unix() && url.host().is_empty())
 }
 
 fn joined(urls: &[Url]) -> String {
@@ -201,7 +244,11 @@ fn bootstrap(config: &Config) -> Result<(), VerifyError> {
         return Err(E::ClusterState(config.initial_cluster_state.0.clone()));
     }
     let endpoints = &config.discovery.endpoints;
-    let ways = [!config.initial_cluster.is_empty(), !config.discovery_srv.is_empty(), !endpoints.is_empty()];
+    let ways = [
+        !config.initial_cluster.is_empty(),
+        !config.discovery_srv.is_empty(),
+        !endpoints.is_empty(),
+    ];
     if ways.into_iter().filter(|&way| way).count() > 1 {
         return Err(E::BootstrapConflict);
     }
@@ -223,7 +270,10 @@ fn raft_times(config: &Config) -> Result<(), VerifyError> {
         return Err(E::ElectionZero);
     }
     if heartbeat_ms.saturating_mul(5) > election_ms {
-        return Err(E::ElectionRatio { election_ms, heartbeat_ms });
+        return Err(E::ElectionRatio {
+            election_ms,
+            heartbeat_ms,
+        });
     }
     if election_ms > ELECTION_MS_MAX {
         return Err(E::ElectionLong(election_ms));
@@ -270,9 +320,15 @@ fn tls_versions(config: &Config) -> Result<(), VerifyError> {
         "TLS1.3" => Ok(3),
         _ => Err(E::TlsVersion(name.clone())),
     };
-    let (min, max) = (number(&config.tls_min_version)?, number(&config.tls_max_version)?);
+    let (min, max) = (
+        number(&config.tls_min_version)?,
+        number(&config.tls_max_version)?,
+    );
     if max != 0 && min > max {
-        return Err(E::TlsVersions(config.tls_min_version.clone(), config.tls_max_version.clone()));
+        return Err(E::TlsVersions(
+            config.tls_min_version.clone(),
+            config.tls_max_version.clone(),
+        ));
     }
     if min == 3 && !config.cipher_suites.is_empty() {
         return Err(E::CipherSuites);
@@ -283,7 +339,9 @@ fn tls_versions(config: &Config) -> Result<(), VerifyError> {
 fn deprecated(builder: &mut Builder) {
     if builder.is_given("max-snapshots") {
         builder.note(log_record!(
-            Warn, None, "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."
+            Warn,
+            None,
+            "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."
         ));
     }
     if builder.is_given("v2-deprecation") {
@@ -300,7 +358,11 @@ pub(super) fn missing_features(config: &Config, bootstrapping: bool) -> Result<(
     let (mut given, mut defaults) = (config.clone(), Config::from_table());
     for flag in FLAGS {
         let missing = match flag.status {
-            Status::NotYet(feature) if !bootstrapping && differs(flag, &mut given, &mut defaults) => Some(feature),
+            Status::NotYet(feature)
+                if !bootstrapping && differs(flag, &mut given, &mut defaults) =>
+            {
+                Some(feature)
+            }
             Status::Partly(missing) if !bootstrapping => missing(config),
             Status::PartlyAtBootstrap(missing) if bootstrapping => missing(config),
             _ => None,

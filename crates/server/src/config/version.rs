@@ -1,8 +1,5 @@
 //! What `--version` prints. Scripts look for the labels, Go's among them.
 
-/// The version of etcd that this server is.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
 /// The commit that the build was told, if any.
 pub const GIT_SHA: &str = match option_env!("RETCD_GIT_SHA") {
     Some(sha) => sha,
@@ -27,5 +24,9 @@ pub fn go_arch() -> &'static str {
 
 /// The four lines.
 pub fn text() -> String {
-    format!("etcd Version: {VERSION}\nGit SHA: {GIT_SHA}\nGo Version: {GO_VERSION}\nGo OS/Arch: {GO_OS}/{}\n", go_arch())
+    format!(
+        "etcd Version: {}\nGit SHA: {GIT_SHA}\nGo Version: {GO_VERSION}\nGo OS/Arch: {GO_OS}/{}\n",
+        crate::VERSION,
+        go_arch()
+    )
 }

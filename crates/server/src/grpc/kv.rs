@@ -13,7 +13,7 @@ use retcd_state::mvcc;
 use retcd_state::{quota, request};
 use tokio::sync::mpsc;
 
-use super::status::{self, Code, Status};
+use super::status::{Code, Status};
 use super::wire::{MessageReader, ResponseBody, frame, stream_response};
 use super::{Context, Framed, encode, read_request};
 use crate::metrics::Operation;

@@ -1,5 +1,6 @@
 //! Service `Maintenance`.
 
+use std::io::Read;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -62,7 +63,7 @@ pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
         raft_term: member.progress.term(),
         errors,
         is_learner: member.is_learner(),
-        storage_version: member.storage_version().unwrap_or_default(),
+        storage_version: member.storage_version().map_or_else(String::new, |version| version.to_string()),
         db_size_quota: member.limits.quota_bytes.map_or(0, |bytes| bytes as i64),
         downgrade_info: Some(DowngradeInfo::default()),
     }))
@@ -100,13 +101,13 @@ pub async fn hash_kv(local: Rc<Local>, request: HashKvRequest) -> Framed {
     let member = &local.member;
     let reader = member.reader.clone();
     let started = Instant::now();
-    let hash = blocking(move || reader.hash_kv(request.revision)).await??;
+    let (hash, revision) = blocking(move || reader.hash_kv(request.revision)).await??;
     member.metrics.mvcc.hash_revision.observe(started.elapsed().as_secs_f64());
     Ok(frame(&HashKvResponse {
-        header: Some(member.header()),
+        header: Some(member.header_at(revision)),
         hash: hash.hash,
         compact_revision: hash.compact_revision,
-        hash_revision: hash.hash_revision,
+        hash_revision: hash.revision,
     }))
 }
 
@@ -123,7 +124,7 @@ pub async fn snapshot(context: Context, mut reader: MessageReader<Incoming>) -> 
         let member = &context.local.member;
         member.commit_backend().await;
         let backend = member.backend.clone();
-        let version = member.storage_version().unwrap_or_default();
+        let version = member.storage_version().map_or_else(String::new, |version| version.to_string());
         let messages = sender.clone();
         let sent = blocking(move || send_snapshot(&backend, &version, &messages)).await;
         member.metrics.backend.snapshot.observe(started.elapsed().as_secs_f64());
@@ -142,7 +143,7 @@ fn send_snapshot(
     let mut snapshot = backend.snapshot()?;
     let mut remaining = snapshot.len();
     let mut digest = Sha256::new();
-    let mut send = |blob: Bytes, remaining_bytes| {
+    let send = |blob: Bytes, remaining_bytes| {
         let version = version.to_owned();
         let message = SnapshotResponse { header: None, remaining_bytes, blob, version };
         messages.blocking_send(Ok(frame(&message))).is_ok()

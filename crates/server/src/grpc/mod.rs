@@ -21,6 +21,8 @@ pub mod status;
 mod watch;
 pub mod wire;
 
+pub use cluster::message as cluster_member;
+
 use std::future::Future;
 use std::rc::Rc;
 

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::Context;
 use super::status::{self, Code, Status};
 use super::wire::{MessageReader, ResponseBody, stream_response};
+use crate::log::Text;
 use crate::runtime::{Local, StreamWaker, blocking};
 
 /// Chunks of responses that wait for the connection to take them.
@@ -58,7 +59,7 @@ enum Woken {
 
 impl Stream {
     fn open(local: &Rc<Local>, sender: mpsc::Sender<Result<Bytes, Status>>) -> Stream {
-        let (id, waker) = local.watches.open(local.member.clock.now(), local.progress_interval());
+        let (id, waker) = local.watches.open(local.member.clock.time(), local.progress_interval());
         Stream { local: Rc::clone(local), id, waker, sender }
     }
 
@@ -96,7 +97,10 @@ impl Stream {
                 self.local.watches.hub().create(self.id, &request);
             }
             Some(RequestUnion::CancelRequest(request)) => self.local.watches.hub().cancel(self.id, request.watch_id),
-            Some(RequestUnion::ProgressRequest(_)) => self.local.watches.hub().request_progress(self.id),
+            Some(RequestUnion::ProgressRequest(_)) => {
+                self.local.watches.published(self.local.member.reader.revision()).await;
+                self.local.watches.hub().request_progress(self.id);
+            }
             None => {}
         }
     }
@@ -124,8 +128,8 @@ impl Stream {
     /// Reads history where blocking is allowed.
     async fn catch_up(&self, job: CatchupJob) -> Result<Caught, Status> {
         let reader = self.local.member.reader.clone();
-        blocking(move || job.run(&reader)).await?.map_err(|error| {
-            crate::error!("history could not be read"; "error" => &error);
+        blocking(move || job.run(&reader.view())).await?.map_err(|error| {
+            crate::error!("history could not be read"; "error" => Text(&error));
             Status::new(Code::Unknown, error.to_string())
         })
     }

@@ -14,7 +14,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use prost::Message;
 use tokio::sync::mpsc;
 
@@ -123,8 +123,10 @@ pub fn frame<T: Message>(message: &T) -> Bytes {
 
 /// The body of every response on a client listener.
 pub enum ResponseBody {
-    /// Plain HTTP, or a gRPC error that is all in the headers.
-    Full(Option<Bytes>),
+    /// A page over plain HTTP.
+    Page(Full<Bytes>),
+    /// Nothing: a gRPC error is all in the headers.
+    Empty,
     /// One framed message and the trailers of success.
     Unary(Option<Bytes>),
     /// Trailers are still to come behind a unary message.
@@ -156,11 +158,8 @@ impl Body for ResponseBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
         match this {
-            ResponseBody::Full(data) => {
-                let data = data.take();
-                *this = ResponseBody::Done;
-                Poll::Ready(data.map(|data| Ok(Frame::data(data))))
-            }
+            ResponseBody::Page(page) => Pin::new(page).poll_frame(cx),
+            ResponseBody::Empty => Poll::Ready(None),
             ResponseBody::Unary(data) => {
                 let data = data.take().expect("a unary body is polled once for its message");
                 *this = ResponseBody::UnaryTrailers;
@@ -187,13 +186,17 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, ResponseBody::Full(None) | ResponseBody::Done)
+        match self {
+            ResponseBody::Page(page) => page.is_end_stream(),
+            ResponseBody::Empty | ResponseBody::Done => true,
+            _ => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            ResponseBody::Full(Some(data)) => SizeHint::with_exact(data.len() as u64),
-            ResponseBody::Full(None) | ResponseBody::Done => SizeHint::with_exact(0),
+            ResponseBody::Page(page) => page.size_hint(),
+            ResponseBody::Empty | ResponseBody::Done => SizeHint::with_exact(0),
             _ => SizeHint::default(),
         }
     }
@@ -217,7 +220,7 @@ pub fn stream_response(messages: mpsc::Receiver<Result<Bytes, Status>>) -> Respo
 
 /// A response that consists of a failed status.
 pub fn error_response(status: &Status) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::Full(None));
+    let mut response = Response::new(ResponseBody::Empty);
     *response.headers_mut() = trailers(status);
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     response

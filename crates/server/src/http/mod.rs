@@ -21,7 +21,6 @@ mod query;
 mod reply;
 mod vars;
 
-use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -56,7 +55,9 @@ pub enum ListenerKind {
 }
 
 /// What the pages ask the server.
-pub trait Probe: Sync {
+// Pages are answered on the connection's own thread, so nothing in here has to be `Send`.
+#[allow(async_fn_in_trait)]
+pub trait Probe {
     /// The alarms that are raised, of all members.
     fn alarms(&self) -> Vec<AlarmMember>;
 
@@ -81,16 +82,16 @@ pub trait Probe: Sync {
     /// Reads one key that need not exist, at a point confirmed by the cluster.
     ///
     /// The error is the text that a gRPC client would get, e.g. `etcdserver: request timed out`.
-    fn linearizable_read(&self) -> impl Future<Output = Result<(), String>> + Send;
+    async fn linearizable_read(&self) -> Result<(), String>;
 
     /// Reads one key that need not exist from this member's own state. Errors as above.
-    fn serializable_read(&self) -> impl Future<Output = Result<(), String>> + Send;
+    async fn serializable_read(&self) -> Result<(), String>;
 
     /// The numbers that `/metrics` copies.
-    fn sample(&self) -> impl Future<Output = Sample> + Send;
+    async fn sample(&self) -> Sample;
 
     /// Raft's view of this member.
-    fn raft_status(&self) -> impl Future<Output = RaftStatus> + Send;
+    async fn raft_status(&self) -> RaftStatus;
 }
 
 /// What all requests share.

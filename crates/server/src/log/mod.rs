@@ -38,6 +38,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 pub use crate::{debug, error, fatal, info, warn};
+pub(crate) use output::go_io_error;
 pub use output::{OpenError, Output};
 pub use record::{Field, GoDuration, Hex, Record, Text};
 
@@ -65,9 +66,9 @@ pub enum Level {
 }
 
 impl Level {
-    /// The level that `--log-level` names; an empty name is `info`. None if there is no such level.
+    /// The level that `--log-level` names, in any case; an empty name is `info`. None if there is no such level.
     pub fn from_name(name: &str) -> Option<Level> {
-        Some(match name {
+        Some(match name.to_ascii_lowercase().as_str() {
             "debug" => Level::Debug,
             "info" | "" => Level::Info,
             "warn" | "warning" => Level::Warn,
@@ -160,7 +161,10 @@ pub fn emit(record: &Record) {
     }
     let logger = CONFIGURED.get().unwrap_or_else(|| &FALLBACK);
     let now = Timestamp::now();
-    if !logger.sampler.admits(record.level(), record.message(), now.as_second()) {
+    if !logger
+        .sampler
+        .admits(record.level(), record.message(), now.as_second())
+    {
         return;
     }
     let line = logger.render(record, now);
@@ -179,14 +183,27 @@ pub fn abort_on_panic() {
 }
 
 fn panic_record(panic: &std::panic::PanicHookInfo<'_>) -> Record {
-    let (file, line) = panic.location().map_or(("unknown", 0), |at| (at.file(), at.line()));
+    let (file, line) = panic
+        .location()
+        .map_or(("unknown", 0), |at| (at.file(), at.line()));
     let thread = std::thread::current();
-    let mut record = Record::new(Level::Fatal, None, (file.to_owned(), line), "panic; the process aborts");
+    let mut record = Record::new(
+        Level::Fatal,
+        None,
+        (file.to_owned(), line),
+        "panic; the process aborts",
+    );
     record
-        .with("error", panic.payload_as_str().unwrap_or("no message"))
+        .with("error", payload_text(panic.payload()))
         .with("location", &format!("{file}:{line}"))
         .with("thread", thread.name().unwrap_or("unnamed"));
     record
+}
+
+fn payload_text(payload: &dyn std::any::Any) -> &str {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
 }
 
 impl Logger {
@@ -287,8 +304,24 @@ mod tests {
         let mut record = log_record!(Info, None, "starting local member"; "local-member-id" => Hex(0x643b), "tries" => 3);
         record.set_caller("crates/server/src/log/mod.rs", 7);
         let rest = r#""caller":"log/mod.rs:7","msg":"starting local member","local-member-id":"643b","tries":3}"#;
-        check(Format::Json, "UTC0", &record, &format!(r#"{{"level":"info","ts":"2026-11-21T10:38:38.222319Z",{rest}{}"#, "\n"));
-        check(Format::Json, "CET-1", &record, &format!(r#"{{"level":"info","ts":"2026-11-21T11:38:38.222319+0100",{rest}{}"#, "\n"));
+        check(
+            Format::Json,
+            "UTC0",
+            &record,
+            &format!(
+                r#"{{"level":"info","ts":"2026-11-21T10:38:38.222319Z",{rest}{}"#,
+                "\n"
+            ),
+        );
+        check(
+            Format::Json,
+            "CET-1",
+            &record,
+            &format!(
+                r#"{{"level":"info","ts":"2026-11-21T11:38:38.222319+0100",{rest}{}"#,
+                "\n"
+            ),
+        );
         check(
             Format::Console,
             "UTC0",
@@ -307,7 +340,12 @@ mod tests {
             &record,
             "{\"level\":\"warn\",\"ts\":\"2026-11-21T10:38:38.222319Z\",\"logger\":\"raft\",\"caller\":\"main.rs:9\",\"msg\":\"lost leader 1\"}\n",
         );
-        check(Format::Console, "UTC0", &record, "2026-11-21T10:38:38.222319Z\twarn\traft\tmain.rs:9\tlost leader 1\n");
+        check(
+            Format::Console,
+            "UTC0",
+            &record,
+            "2026-11-21T10:38:38.222319Z\twarn\traft\tmain.rs:9\tlost leader 1\n",
+        );
     }
 
     #[test]

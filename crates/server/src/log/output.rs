@@ -20,7 +20,7 @@ pub enum Output {
 
 /// A file of `--log-outputs` that cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("open sink {path:?}: open {}: {}", path.display(), crate::config::go_io_error(source))]
+#[error("open sink {path:?}: open {}: {}", path.display(), go_io_error(source))]
 pub struct OpenError {
     path: PathBuf,
     source: io::Error,
@@ -68,6 +68,16 @@ impl Sink {
     }
 }
 
+/// An error of the operating system in Go's words: lower case, without the number.
+pub(crate) fn go_io_error(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| {
+        first.to_lowercase().chain(chars).collect()
+    })
+}
+
 fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }
@@ -85,17 +95,29 @@ mod tests {
         for sink in &sinks {
             sink.write(b"new\n");
         }
-        assert_eq!(std::fs::read_to_string(&path).expect("readable"), "old\nnew\n");
+        assert_eq!(
+            std::fs::read_to_string(&path).expect("readable"),
+            "old\nnew\n"
+        );
     }
 
     #[test]
     fn dev_null_discards_the_others() {
-        assert!(open(&[Output::Stderr, Output::File("/dev/null".into())]).expect("opens").is_empty());
+        assert!(
+            open(&[Output::Stderr, Output::File("/dev/null".into())])
+                .expect("opens")
+                .is_empty()
+        );
     }
 
     #[test]
     fn a_file_that_cannot_be_opened_is_named() {
-        let refused = open(&[Output::File("/nonexist/x.log".into())]).err().expect("there is no such directory");
-        assert_eq!(refused.to_string(), "open sink \"/nonexist/x.log\": open /nonexist/x.log: no such file or directory");
+        let refused = open(&[Output::File("/nonexist/x.log".into())])
+            .err()
+            .expect("there is no such directory");
+        assert_eq!(
+            refused.to_string(),
+            "open sink \"/nonexist/x.log\": open /nonexist/x.log: no such file or directory"
+        );
     }
 }

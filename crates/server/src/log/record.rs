@@ -29,7 +29,13 @@ impl Record {
         (file, line): (impl Into<Cow<'static, str>>, u32),
         message: impl Into<Cow<'static, str>>,
     ) -> Record {
-        Record { level, logger, caller: (file.into(), line), message: message.into(), fields: Vec::new() }
+        Record {
+            level,
+            logger,
+            caller: (file.into(), line),
+            message: message.into(),
+            fields: Vec::new(),
+        }
     }
 
     /// Appends a field.
@@ -64,7 +70,12 @@ impl Record {
         if let Some(logger) = self.logger {
             let _ = write!(line, r#","logger":"{logger}""#);
         }
-        let _ = write!(line, r#","caller":"{}:{}","msg":"#, short(&self.caller.0), self.caller.1);
+        let _ = write!(
+            line,
+            r#","caller":"{}:{}","msg":"#,
+            short(&self.caller.0),
+            self.caller.1
+        );
         write_json_string(line, &self.message);
         for (key, value) in &self.fields {
             let _ = write!(line, r#","{key}":{value}"#);
@@ -77,14 +88,24 @@ impl Record {
         if let Some(logger) = self.logger {
             let _ = write!(line, "{logger}\t");
         }
-        let _ = write!(line, "{}:{}\t{}", short(&self.caller.0), self.caller.1, self.message);
+        let _ = write!(
+            line,
+            "{}:{}\t{}",
+            short(&self.caller.0),
+            self.caller.1,
+            self.message
+        );
         if !self.fields.is_empty() {
             let _ = write!(line, "\t{}", self.fields_json());
         }
     }
 
     fn fields_json(&self) -> String {
-        let fields: Vec<String> = self.fields.iter().map(|(key, value)| format!("\"{key}\": {value}")).collect();
+        let fields: Vec<String> = self
+            .fields
+            .iter()
+            .map(|(key, value)| format!("\"{key}\": {value}"))
+            .collect();
         format!("{{{}}}", fields.join(", "))
     }
 
@@ -107,7 +128,9 @@ impl Display for Record {
 
 /// The last two parts of a path: `config/mod.rs`, as etcd names its packages.
 fn short(path: &str) -> &str {
-    path.rmatch_indices('/').nth(1).map_or(path, |(at, _)| &path[at + 1..])
+    path.rmatch_indices('/')
+        .nth(1)
+        .map_or(path, |(at, _)| &path[at + 1..])
 }
 
 /// A value that can stand in a line.
@@ -204,6 +227,12 @@ impl Field for GoDuration {
 impl Field for Duration {
     fn write_json(&self, out: &mut String) {
         GoDuration::from(*self).write_json(out);
+    }
+}
+
+impl Field for std::io::Error {
+    fn write_json(&self, out: &mut String) {
+        Text(self).write_json(out);
     }
 }
 

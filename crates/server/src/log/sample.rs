@@ -26,7 +26,9 @@ struct Counter {
 
 impl Default for Sampler {
     fn default() -> Self {
-        Sampler { counters: (0..COUNTERS).map(|_| Counter::default()).collect() }
+        Sampler {
+            counters: (0..COUNTERS).map(|_| Counter::default()).collect(),
+        }
     }
 }
 
@@ -58,8 +60,16 @@ impl Counter {
 mod tests {
     use super::*;
 
-    fn admitted(sampler: &Sampler, level: Level, message: &str, second: i64, lines: usize) -> usize {
-        (0..lines).filter(|_| sampler.admits(level, message, second)).count()
+    fn admitted(
+        sampler: &Sampler,
+        level: Level,
+        message: &str,
+        second: i64,
+        lines: usize,
+    ) -> usize {
+        (0..lines)
+            .filter(|_| sampler.admits(level, message, second))
+            .count()
     }
 
     #[test]
@@ -73,6 +83,9 @@ mod tests {
 
     #[test]
     fn fatal_lines_always_pass() {
-        assert_eq!(admitted(&Sampler::default(), Level::Fatal, "end", 1, 1000), 1000);
+        assert_eq!(
+            admitted(&Sampler::default(), Level::Fatal, "end", 1, 1000),
+            1000
+        );
     }
 }

@@ -4,7 +4,6 @@
 //! `--backend-batch-interval`, or after `--backend-batch-limit` changes, and nobody waits for that
 //! save those who ask for it: snapshots and physical compactions.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +20,8 @@ const POLL: Duration = Duration::from_millis(20);
 pub enum ToBackend {
     /// Commit everything written so far, then answer.
     Commit(oneshot::Sender<()>),
+    /// Commit what is left, and end.
+    Stop,
 }
 
 /// How often the database is committed.
@@ -33,7 +34,7 @@ pub struct CommitPace {
 }
 
 /// Runs until the last sender is gone; commits what is left.
-pub fn run(backend: &Backend, inbox: &Receiver<ToBackend>, metrics: &Arc<Metrics>, pace: CommitPace) {
+pub fn run(backend: &Backend, inbox: &Receiver<ToBackend>, metrics: &Metrics, pace: CommitPace) {
     let commit = || -> Result<(), BackendError> {
         if backend.pending_changes() > 0 {
             let started = Instant::now();
@@ -60,7 +61,7 @@ pub fn run(backend: &Backend, inbox: &Receiver<ToBackend>, metrics: &Arc<Metrics
                     committed_at = Instant::now();
                 }
             }
-            Err(RecvTimeoutError::Disconnected) => {
+            Ok(ToBackend::Stop) | Err(RecvTimeoutError::Disconnected) => {
                 commit();
                 return;
             }

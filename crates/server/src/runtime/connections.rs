@@ -21,7 +21,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::local::Local;
-use crate::http::ListenerKind;
+use super::probe::LocalProbe;
+use crate::http::{HttpContext, ListenerKind};
 
 /// Window for all streams of a connection together; etcd clients put up to 2 MiB into one request.
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
@@ -46,8 +47,17 @@ pub enum Socket {
 pub struct Accepted {
     /// The connection.
     pub socket: Socket,
-    /// Which paths it may use.
-    pub listener: ListenerKind,
+    /// What it may speak.
+    pub protocols: Protocols,
+}
+
+/// What a listener's connections may speak.
+#[derive(Clone, Copy, Debug)]
+pub struct Protocols {
+    /// gRPC.
+    pub grpc: bool,
+    /// Plain HTTP, with these pages.
+    pub pages: Option<ListenerKind>,
 }
 
 /// HTTP/2 settings that flags decide.
@@ -96,7 +106,7 @@ where
 }
 
 /// Serves what the dealer sends until the member stops, then lets running requests end.
-pub async fn serve(local: Rc<Local>, mut accepted: UnboundedReceiver<Accepted>, settings: Http2Settings) {
+pub async fn serve(local: Rc<Local>, http: Rc<HttpContext<LocalProbe>>, mut accepted: UnboundedReceiver<Accepted>, settings: Http2Settings) {
     let builder = Rc::new(http_builder(settings));
     let graceful = GracefulShutdown::new();
     let stopped = local.member.stopped();
@@ -106,12 +116,13 @@ pub async fn serve(local: Rc<Local>, mut accepted: UnboundedReceiver<Accepted>, 
             next = accepted.recv() => next,
             () = &mut stopped => None,
         };
-        let Some(Accepted { socket, listener }) = next else { break };
-        let (local, builder, watcher) = (Rc::clone(&local), Rc::clone(&builder), graceful.watcher());
+        let Some(Accepted { socket, protocols }) = next else { break };
+        let (local, http) = (Rc::clone(&local), Rc::clone(&http));
+        let (builder, watcher) = (Rc::clone(&builder), graceful.watcher());
         tokio::task::spawn_local(async move {
             let service = service_fn(move |request: Request<Incoming>| {
-                let local = Rc::clone(&local);
-                async move { Ok::<_, Infallible>(crate::router::route(local, listener, request).await) }
+                let (local, http) = (Rc::clone(&local), Rc::clone(&http));
+                async move { Ok::<_, Infallible>(crate::router::route(local, http, protocols, request).await) }
             });
             // Errors of a connection are its client's: a reset, a broken frame. There is nobody to tell.
             let _ = match socket {

@@ -3,32 +3,22 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use socket2::{Domain, Socket as RawSocket, Type};
 use tokio::sync::watch;
 
-use super::connections::{Accepted, Dealer, Socket};
-use crate::http::ListenerKind;
+use super::connections::{Accepted, Dealer, Protocols, Socket};
+use crate::config::url::ListenAddr;
+use crate::log::Text;
 
 const BACKLOG: i32 = 1024;
 
-/// Where to listen.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Address {
-    /// An IP address and a port.
-    Tcp(SocketAddr),
-    /// The path of a Unix socket.
-    Unix(PathBuf),
-}
-
-/// `--socket-reuse-port`, `--socket-reuse-address`.
+/// How sockets are bound.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SocketOptions {
-    /// Several processes may share the port.
+    /// Several processes may share the port (`--socket-reuse-port`).
     pub reuse_port: bool,
-    /// The port may be taken while old connections linger.
-    pub reuse_address: bool,
 }
 
 /// A bound socket; connections queue until [`Listener::accept_into`].
@@ -43,12 +33,12 @@ pub enum Listener {
 ///
 /// # Errors
 /// In Go's words, e.g. `listen tcp 127.0.0.1:2379: bind: address already in use`.
-pub fn bind(address: &Address, options: SocketOptions) -> Result<Listener, String> {
+pub fn bind(address: &ListenAddr, options: SocketOptions) -> Result<Listener, String> {
     match address {
-        Address::Tcp(address) => bind_tcp(*address, options)
+        ListenAddr::Tcp(address) => bind_tcp(*address, options)
             .map(Listener::Tcp)
             .map_err(|error| format!("listen tcp {address}: bind: {}", go_error(&error))),
-        Address::Unix(path) => bind_unix(path)
+        ListenAddr::Unix(path) => bind_unix(path)
             .map(Listener::Unix)
             .map_err(|error| format!("listen unix {}: bind: {}", path.display(), go_error(&error))),
     }
@@ -56,7 +46,7 @@ pub fn bind(address: &Address, options: SocketOptions) -> Result<Listener, Strin
 
 fn bind_tcp(address: SocketAddr, options: SocketOptions) -> io::Result<TcpListener> {
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // Go sets SO_REUSEADDR on every listener, so that a restart does not wait for TIME_WAIT.
+    // As Go's listeners have it, so that a restart does not wait for connections that linger.
     socket.set_reuse_address(true)?;
     if options.reuse_port {
         socket.set_reuse_port(true)?;
@@ -92,42 +82,42 @@ fn go_error(error: &io::Error) -> String {
 
 impl Listener {
     /// Accepts until the member stops.
-    pub async fn accept_into(self, kind: ListenerKind, mut dealer: Dealer, mut stopping: watch::Receiver<bool>) {
+    pub async fn accept_into(self, protocols: Protocols, mut dealer: Dealer, mut stopping: watch::Receiver<bool>) {
         let accept = async {
             match self {
-                Listener::Tcp(listener) => accept_tcp(listener, kind, &mut dealer).await,
-                Listener::Unix(listener) => accept_unix(listener, kind, &mut dealer).await,
+                Listener::Tcp(listener) => accept_tcp(listener, protocols, &mut dealer).await,
+                Listener::Unix(listener) => accept_unix(listener, protocols, &mut dealer).await,
             }
         };
         tokio::select! {
             result = accept => if let Err(error) = result {
-                crate::warn!("stopped accepting connections"; "error" => error);
+                crate::warn!("stopped accepting connections"; "error" => Text(error));
             },
             _ = stopping.wait_for(|stopping| *stopping) => {}
         }
     }
 }
 
-async fn accept_tcp(listener: TcpListener, listener_kind: ListenerKind, dealer: &mut Dealer) -> io::Result<()> {
+async fn accept_tcp(listener: TcpListener, protocols: Protocols, dealer: &mut Dealer) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
                 let socket = Socket::Tcp(socket.into_std()?);
-                dealer.deal(Accepted { socket, listener: listener_kind });
+                dealer.deal(Accepted { socket, protocols });
             }
             Err(error) => pause_after(&error).await,
         }
     }
 }
 
-async fn accept_unix(listener: UnixListener, listener_kind: ListenerKind, dealer: &mut Dealer) -> io::Result<()> {
+async fn accept_unix(listener: UnixListener, protocols: Protocols, dealer: &mut Dealer) -> io::Result<()> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
                 let socket = Socket::Unix(socket.into_std()?);
-                dealer.deal(Accepted { socket, listener: listener_kind });
+                dealer.deal(Accepted { socket, protocols });
             }
             Err(error) => pause_after(&error).await,
         }
@@ -142,7 +132,7 @@ async fn pause_after(error: &io::Error) {
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     );
     if !transient {
-        crate::warn!("cannot accept a connection; trying again"; "error" => error);
+        crate::warn!("cannot accept a connection; trying again"; "error" => Text(error));
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
 }

@@ -147,7 +147,7 @@ impl Local {
 
     /// The interval of periodic watch progress, with a jitter of its own for each stream.
     pub fn progress_interval(&self) -> Duration {
-        let interval = Duration::from(self.member.config.watch_progress_notify_interval);
+        let interval = self.member.config.watch_progress_notify_interval.std();
         interval + interval.mul_f64((self.next_id() % 1000) as f64 / 10_000.0)
     }
 
@@ -209,6 +209,7 @@ impl Local {
             }
             Mail::ReadsReady(reads) => self.arrive(reads, Ok(())),
             Mail::ReadsRejected(reads, reason) => self.arrive(reads, Err(reject_status(reason))),
+            Mail::Compacted(revision) => self.watches.hub().compact(revision),
             Mail::Published(changes) => self.watches.publish(&changes),
         }
     }
@@ -224,7 +225,7 @@ impl Local {
     fn sweep(&self) {
         let now = self.member.clock.now();
         self.proposals.expire(now);
-        self.watches.handle_timeout(now);
+        self.watches.handle_timeout(retcd_state::Time::new(now));
         self.member.watch_counts[self.thread].publish(self.watches.metrics());
         if let Some(read) = self.reads.expired(now) {
             self.member.metrics.server.slow_read_indexes.inc();

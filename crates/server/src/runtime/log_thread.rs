@@ -4,25 +4,24 @@
 //! more, and acknowledges the newest batch, which covers the older ones. It never waits on a timer: the
 //! next group gathers while the disk works on this one.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Instant;
 
 use retcd_node::{Append, Input};
 use retcd_proto::walpb;
 use retcd_storage::wal::{Wal, WalError};
+use tokio::sync::oneshot;
 
 use super::fatal::stop_process;
 use crate::metrics::Metrics;
-use std::sync::Arc;
 
 /// What the log is asked to do.
 pub enum ToLog {
     /// Append entries and hard state.
     Append(Append),
     /// Record a snapshot whose file is durable, let go of the segments that it covers, then answer.
-    Snapshot(walpb::Snapshot, SyncSender<()>),
-    /// Remove segments that nobody needs, keeping at least this many.
-    Purge(usize),
+    Snapshot(walpb::Snapshot, oneshot::Sender<()>),
 }
 
 /// Runs until the last sender is gone; closes the log.
@@ -61,22 +60,21 @@ fn turn(
         let started = Instant::now();
         let stats = wal.sync()?;
         if stats.synced {
-            metrics.wal.fsync(started.elapsed());
+            metrics.wal.fsync.observe(started.elapsed().as_secs_f64());
         }
-        metrics.wal.written(stats.bytes);
+        metrics.wal.write_bytes.add(stats.bytes as i64);
         // The node thread outlives this one unless the process is stopping.
         let _ = node.send(Input::Appended { number });
-        wal.prepare_segment()?;
+        wal.prepare()?;
     }
     for message in others {
         match message {
             ToLog::Append(_) => unreachable!("appends were taken above"),
             ToLog::Snapshot(snapshot, done) => {
                 wal.save_snapshot(&snapshot)?;
-                wal.release_to(snapshot.index())?;
+                wal.release_to(snapshot.index());
                 let _ = done.send(());
             }
-            ToLog::Purge(keep) => wal.purge(keep)?,
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use retcd_node::RejectReason;
 use retcd_state::machine::{ApplyError, Reply};
-use retcd_state::watch::Changes;
+use retcd_state::watch::RevisionEvents;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::ids::thread_of;
@@ -25,8 +25,10 @@ pub enum Mail {
     ReadsReady(Vec<u64>),
     /// These reads cannot be answered.
     ReadsRejected(Vec<u64>, RejectReason),
+    /// History below this revision is gone.
+    Compacted(i64),
     /// These revisions were written; the thread's watchers hear of them.
-    Published(Arc<[Arc<Changes>]>),
+    Published(Arc<[Arc<RevisionEvents>]>),
 }
 
 /// The mailboxes of all connection threads.
@@ -40,11 +42,6 @@ impl Mailboxes {
         (Mailboxes(senders), receivers)
     }
 
-    /// How many connection threads there are.
-    pub fn threads(&self) -> usize {
-        self.0.len()
-    }
-
     /// Delivers to one thread; a thread that has stopped waits for nothing.
     pub fn send(&self, thread: usize, mail: Mail) {
         if let Some(mailbox) = self.0.get(thread) {
@@ -53,13 +50,20 @@ impl Mailboxes {
     }
 
     /// Tells all threads of new revisions.
-    pub fn publish(&self, changes: Vec<Arc<Changes>>) {
+    pub fn publish(&self, changes: Vec<Arc<RevisionEvents>>) {
         if changes.is_empty() {
             return;
         }
-        let changes: Arc<[Arc<Changes>]> = changes.into();
+        let changes: Arc<[Arc<RevisionEvents>]> = changes.into();
         for thread in 0..self.0.len() {
             self.send(thread, Mail::Published(Arc::clone(&changes)));
+        }
+    }
+
+    /// Tells all threads of a compaction.
+    pub fn compacted(&self, revision: i64) {
+        for thread in 0..self.0.len() {
+            self.send(thread, Mail::Compacted(revision));
         }
     }
 

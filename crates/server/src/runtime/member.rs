@@ -1,7 +1,7 @@
 //! What every thread of the member shares.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, SyncSender};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use retcd_state::mvcc;
 use retcd_state::version::Version;
 use retcd_storage::backend::Backend;
 
+use super::apply_thread::ToApply;
 use super::backend_thread::ToBackend;
 use super::clock::Clock;
 use super::mailbox::Mailboxes;
@@ -57,7 +58,10 @@ pub struct Member {
     /// Defragmentations under way.
     pub defragmenting: InFlight,
     pub(super) storage_version: RwLock<Option<Version>>,
+    /// When a compaction last finished, in seconds since 1970; 0 before the first.
+    pub compacted_at_seconds: AtomicU64,
     pub(super) node: SyncSender<Input>,
+    pub(super) apply: Sender<ToApply>,
     pub(super) backend_thread: Sender<ToBackend>,
     /// The newest revision whose compaction has finished; physical compactions wait for it.
     pub(super) compacted: tokio::sync::watch::Sender<i64>,

@@ -35,6 +35,7 @@ mod watches;
 
 use crate::grpc::status::{self, Status};
 
+pub use connections::Protocols;
 pub use local::Local;
 pub use member::Member;
 pub use probe::LocalProbe;

@@ -7,8 +7,8 @@ use retcd_proto::etcdserverpb::{AlarmMember, AlarmType, Member as MemberMessage,
 
 use super::local::Local;
 use crate::grpc::cluster_member;
-use crate::http::{Probe, RaftStatus};
-use crate::metrics::{RaisedAlarm, Sample};
+use crate::http::{Probe, Progress, RaftStatus};
+use crate::metrics::{Feature, RaisedAlarm, Sample};
 
 /// The member, asked from one connection thread.
 pub struct LocalProbe(pub Rc<Local>);
@@ -69,7 +69,7 @@ impl Probe for LocalProbe {
             proposals_pending: member.pending.load(Relaxed) as u64,
             applying_snapshot: false,
             quota_backend_bytes: member.config.quota_backend_bytes,
-            features: member.config.feature_gates.metrics(),
+            features: member.config.feature_gates.all().map(|(gate, enabled)| Feature { name: gate.name, stage: gate.stage, enabled }).collect(),
             alarms: self.alarms().iter().map(raised).collect(),
             auth_revision: 1,
             db_size_bytes: member.backend.size_bytes(),
@@ -89,13 +89,20 @@ impl Probe for LocalProbe {
 
     async fn raft_status(&self) -> RaftStatus {
         let member = &self.0.member;
-        RaftStatus::of_leader_or_follower(
-            member.id,
-            member.progress.term(),
-            member.progress.leader(),
-            member.progress.committed(),
-            member.progress.applied(),
-        )
+        let committed = member.progress.committed();
+        let leads = member.progress.is_leader();
+        let own = Progress { matched: committed, next: committed + 1, state: "StateReplicate" };
+        RaftStatus {
+            id: member.id,
+            term: member.progress.term(),
+            vote: if leads { member.id } else { 0 },
+            commit: committed,
+            lead: member.progress.leader(),
+            state: if leads { "StateLeader" } else { "StateFollower" },
+            applied: member.progress.applied(),
+            progress: if leads { vec![(member.id, own)] } else { Vec::new() },
+            lead_transferee: 0,
+        }
     }
 }
 

@@ -15,13 +15,16 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
 
 use retcd_node::{Input, SnapshotPoint};
+use retcd_proto::raftpb::{Snapshot, SnapshotMetadata};
 use retcd_proto::walpb;
 use retcd_storage::disk::Disk;
-use retcd_storage::{snap, wal};
+use retcd_storage::snap::{self, SnapError};
+use retcd_storage::wal;
 
 use super::fatal::stop_process;
 use super::log_thread::ToLog;
 use super::member::Member;
+use crate::log::Text;
 
 /// How often files that nobody needs are looked for, as in etcd.
 const PURGE_INTERVAL: Duration = Duration::from_secs(30);
@@ -61,13 +64,15 @@ impl Snapshots {
         }
     }
 
-    fn save(&self, point: SnapshotPoint, member: &Arc<Member>) -> std::io::Result<()> {
+    fn save(&self, point: SnapshotPoint, member: &Arc<Member>) -> Result<(), SnapError> {
         let started = Instant::now();
         member.commit_backend_blocking();
         let SnapshotPoint { index, term, conf_state } = point;
-        let membership = membership_document(member);
         let record = walpb::Snapshot { index: Some(index), term: Some(term), conf_state: Some(conf_state.clone()) };
-        snap::save(&*self.disk, &self.snap_dir, index, term, conf_state, &membership)?;
+        let metadata = SnapshotMetadata { conf_state: Some(conf_state), index: Some(index), term: Some(term) };
+        let data = membership(member).to_document();
+        let snapshot = Snapshot { data: Some(data.into()), metadata: Some(metadata) };
+        snap::write(&*self.disk, &self.snap_dir, &snapshot)?;
         member.metrics.snap.save.observe(started.elapsed().as_secs_f64());
         let (done, saved) = tokio::sync::oneshot::channel();
         let _ = self.log.send(ToLog::Snapshot(record, done));
@@ -84,8 +89,26 @@ impl Snapshots {
         let purged = purge_dir(&*self.disk, &self.wal_dir, wals, |disk, dir, keep| wal::purge(disk, dir, keep))
             .and_then(|()| purge_dir(&*self.disk, &self.snap_dir, snaps, |disk, dir, keep| snap::purge(disk, dir, keep)));
         if let Err(error) = purged {
-            crate::warn!("failed to purge files"; "error" => &error);
+            crate::warn!("failed to purge files"; "error" => Text(error));
         }
+    }
+}
+
+/// The membership as etcd up to 3.6 reads it from a snapshot.
+fn membership(member: &Member) -> snap::Membership {
+    let membership = member.membership.read();
+    let members = membership.members().map(|member| snap::Member {
+        id: member.id,
+        peer_urls: member.peer_urls().to_vec(),
+        is_learner: member.is_learner,
+        name: member.name.clone(),
+        client_urls: member.client_urls().to_vec(),
+    });
+    snap::Membership {
+        members: members.collect(),
+        removed: membership.removed().collect(),
+        version: membership.cluster_version().map(|version| version.to_string()),
+        has_v2_keys: false,
     }
 }
 
@@ -105,4 +128,3 @@ fn purge_dir<E: std::fmt::Display>(
     }
     Ok(())
 }
-

@@ -16,6 +16,7 @@ use retcd_state::version::Version;
 use super::local::Local;
 use crate::config::start::AutoCompaction;
 use crate::grpc::status::Status;
+use crate::log::Hex;
 
 /// How often expired leases are looked for, as in etcd.
 const LEASE_INTERVAL: Duration = Duration::from_millis(500);
@@ -48,9 +49,9 @@ pub async fn publish(local: &Rc<Local>) {
     let request = InternalRaftRequest { cluster_member_attr_set: Some(request), ..Default::default() };
     until_done(local, request).await;
     crate::info!("published local member to cluster through raft";
-        "local-member-id" => &format!("{:x}", local.member.id),
+        "local-member-id" => Hex(local.member.id),
         "local-member-attributes" => &format!("{{Name:{} ClientURLs:[{}]}}", attributes.name, attributes.client_urls.join(" ")),
-        "cluster-id" => &format!("{:x}", local.member.cluster_id),
+        "cluster-id" => Hex(local.member.cluster_id),
         "publish-timeout" => local.member.limits.request_timeout);
 }
 
@@ -63,6 +64,8 @@ pub async fn agree_on_version(local: &Rc<Local>) {
     crate::info!("setting up initial cluster version using v3 API"; "cluster-version" => &version);
     let request = ClusterVersionSetRequest { ver: version };
     until_done(local, InternalRaftRequest { cluster_version_set: Some(request), ..Default::default() }).await;
+    crate::info!("set initial cluster version"; "cluster-id" => Hex(local.member.cluster_id),
+        "local-member-id" => Hex(local.member.id), "cluster-version" => &Version::STORAGE.major_minor());
 }
 
 async fn until_done(local: &Rc<Local>, request: InternalRaftRequest) {

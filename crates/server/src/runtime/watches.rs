@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use retcd_state::watch::{Changes, Hub, Metrics, StreamId};
+use retcd_state::Time;
+use retcd_state::watch::{Hub, Metrics, RevisionEvents, StreamId};
 use tokio::sync::Notify;
 
 /// What the metrics show of one thread's watches.
@@ -56,7 +57,7 @@ impl Watches {
     }
 
     /// Opens a stream; `progress_interval` is its own.
-    pub fn open(&self, now: Duration, progress_interval: Duration) -> (StreamId, StreamWaker) {
+    pub fn open(&self, now: Time, progress_interval: Duration) -> (StreamId, StreamWaker) {
         let id = self.hub().open_stream(now, progress_interval);
         let notify = Rc::new(Notify::new());
         self.wakers.borrow_mut().insert(id, Rc::clone(&notify));
@@ -75,7 +76,7 @@ impl Watches {
     }
 
     /// Tells the watchers of new revisions.
-    pub fn publish(&self, changes: &[Arc<Changes>]) {
+    pub fn publish(&self, changes: &[Arc<RevisionEvents>]) {
         let mut hub = self.hub();
         for changes in changes {
             hub.publish(Arc::clone(changes));
@@ -96,7 +97,7 @@ impl Watches {
     }
 
     /// Sends the periodic progress that is due.
-    pub fn handle_timeout(&self, now: Duration) {
+    pub fn handle_timeout(&self, now: Time) {
         if self.hub.borrow().poll_timeout().is_some_and(|due| due <= now) {
             self.hub().handle_timeout(now);
         }

@@ -20,10 +20,18 @@ use crate::meta;
 pub enum Progress {
     /// There is nothing to remove.
     Idle,
-    /// Call again.
-    More,
-    /// The compaction at this revision is complete; it is durable after the backend's next commit.
-    Finished(i64),
+    /// There is more to do: call again.
+    Stepped {
+        /// Rows removed by this step.
+        deleted: usize,
+    },
+    /// The compaction is complete; it is durable after the backend's next commit.
+    Finished {
+        /// The compacted revision.
+        revision: i64,
+        /// Rows removed by this step.
+        deleted: usize,
+    },
 }
 
 /// Why a compaction was refused.
@@ -82,7 +90,7 @@ impl Keyspace {
         let reader = self.shared.backend.reader();
         let mut batch = WriteBatch::default();
         let mut last = None;
-        let mut scanned = 0;
+        let (mut scanned, mut deleted) = (0, 0);
         for row in reader
             .range(Bucket::Key, &compaction.next, Some(&end))
             .take(limit.max(1))
@@ -94,6 +102,7 @@ impl Keyspace {
             let kept = self.trim(record.key(), compaction.revision) == Some(revision);
             if !kept {
                 batch.delete(Bucket::Key, &key);
+                deleted += 1;
             }
             compaction
                 .hasher
@@ -115,14 +124,14 @@ impl Keyspace {
             if compaction.store_hash {
                 self.shared.hashes.lock().store(compaction.hasher.finish());
             }
-            return Ok(Progress::Finished(revision));
+            return Ok(Progress::Finished { revision, deleted });
         }
         if let Some(last) = last {
             // The smallest key behind `last`.
             compaction.next = [&last[..], b"\0"].concat().into();
         }
         self.compaction = Some(compaction);
-        Ok(Progress::More)
+        Ok(Progress::Stepped { deleted })
     }
 
     /// Forgets what is unreadable of `key`; the change at or before `compacted` that stays.

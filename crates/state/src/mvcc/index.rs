@@ -32,6 +32,7 @@ pub(super) struct Entry {
     older: History,
     /// The sub revision of `record`; the top bit marks a tombstone.
     sub: u32,
+    head: u32,
 }
 
 const TOMBSTONE: u32 = 1 << 31;
@@ -59,6 +60,7 @@ impl Entry {
             record,
             older: History::default(),
             sub: sub | if tombstone { TOMBSTONE } else { 0 },
+            head: 0,
         }
     }
 
@@ -122,6 +124,7 @@ impl Entry {
         let older = std::mem::take(&mut self.older);
         *self = Entry {
             older,
+            head: self.head,
             ..Entry::new(record, sub)
         };
     }
@@ -149,17 +152,19 @@ impl Entry {
 
 #[derive(Clone)]
 enum Node {
-    Leaf(Vec<Entry>),
-    Branch(Vec<Child>),
+    Leaf(Sorted<Entry>),
+    Branch(Sorted<Child>),
 }
 
 #[derive(Clone)]
 struct Child {
-    /// At most the smallest key below, and above every key of the child before.
+    /// At most the smallest key below, and above every key of the child before. The first child of a
+    /// node takes what is smaller, whatever its `low`.
     low: Arc<[u8]>,
-    /// Live keys below.
-    live: usize,
     node: Arc<Node>,
+    /// Live keys below.
+    live: u32,
+    head: u32,
 }
 
 /// The keys in order; clones are cheap and independent.
@@ -172,7 +177,7 @@ pub(super) struct KeyIndex {
 impl Default for KeyIndex {
     fn default() -> Self {
         KeyIndex {
-            root: Arc::new(Node::Leaf(Vec::new())),
+            root: Arc::new(Node::Leaf(Sorted::new(Vec::new()))),
             live: 0,
         }
     }
@@ -181,31 +186,28 @@ impl Default for KeyIndex {
 impl KeyIndex {
     /// Builds the index of `entries`, which ascend by key.
     pub(super) fn from_sorted(entries: Vec<Entry>) -> KeyIndex {
-        let live = entries.iter().filter(|entry| entry.is_live()).count();
-        let mut level = Vec::with_capacity(entries.len().div_ceil(FANOUT));
+        // Nodes start three quarters full, so that the next puts do not split every one.
+        const FILL: usize = FANOUT * 3 / 4;
+        let mut level = Vec::with_capacity(entries.len().div_ceil(FILL));
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
-            // Leaves start three quarters full, so that the next puts do not split every one.
-            level.push(Child::of(Node::Leaf(
-                entries.by_ref().take(FANOUT * 3 / 4).collect(),
-            )));
+            level.push(Child::of(Node::Leaf(Sorted::new(
+                entries.by_ref().take(FILL).collect(),
+            ))));
         }
         while level.len() > 1 {
             let mut children = level.into_iter().peekable();
             level = Vec::new();
             while children.peek().is_some() {
-                level.push(Child::of(Node::Branch(
-                    children.by_ref().take(FANOUT * 3 / 4).collect(),
-                )));
+                level.push(Child::of(Node::Branch(Sorted::new(
+                    children.by_ref().take(FILL).collect(),
+                ))));
             }
         }
-        match level.pop() {
-            Some(root) => KeyIndex {
-                root: root.node,
-                live,
-            },
-            None => KeyIndex::default(),
-        }
+        level.pop().map_or_else(KeyIndex::default, |root| KeyIndex {
+            root: root.node,
+            live: root.live as usize,
+        })
     }
 
     /// Number of live keys.
@@ -217,8 +219,8 @@ impl KeyIndex {
         let mut node = &*self.root;
         loop {
             match node {
-                Node::Leaf(entries) => return position(entries, key).ok().map(|i| &entries[i]),
-                Node::Branch(children) => node = &children[child_of(children, key)].node,
+                Node::Leaf(entries) => return entries.search(key).ok().map(|i| &entries.items[i]),
+                Node::Branch(children) => node = &children.items[children.of(key)].node,
             }
         }
     }
@@ -231,16 +233,13 @@ impl KeyIndex {
         sub: i64,
         change: impl FnOnce(Option<&Record>) -> Record,
     ) -> Option<Record> {
-        let (prev, delta, split) = change_node(Arc::make_mut(&mut self.root), key, sub, change);
-        self.live = self.live.wrapping_add_signed(delta);
-        if let Some(right) = split {
-            let left = Child::of_shared(std::mem::replace(
-                &mut self.root,
-                Arc::new(Node::Leaf(Vec::new())),
-            ));
-            self.root = Arc::new(Node::Branch(vec![left, right]));
+        let changed = change_node(Arc::make_mut(&mut self.root), key, sub, change);
+        self.live = self.live.wrapping_add_signed(changed.delta as isize);
+        if let Some(right) = changed.split {
+            let left = Child::of_shared(std::mem::take(&mut self.root));
+            self.root = Arc::new(Node::Branch(Sorted::new(vec![left, right])));
         }
-        prev
+        changed.prev
     }
 
     /// Forgets of `key` what a compaction at `compacted` makes unreadable.
@@ -254,9 +253,9 @@ impl KeyIndex {
         // Live keys stay as many: trimming removes only entries whose newest record is a tombstone.
         trim_node(Arc::make_mut(&mut self.root), key, compacted);
         while let Node::Branch(children) = &*self.root
-            && children.len() == 1
+            && let [only] = &children.items[..]
         {
-            self.root = Arc::clone(&children[0].node);
+            self.root = Arc::clone(&only.node);
         }
     }
 
@@ -272,14 +271,14 @@ impl KeyIndex {
         loop {
             match node {
                 Node::Leaf(entries) => {
-                    let first = position(entries, start).unwrap_or_else(|i| i);
-                    range.enter_leaf(&entries[first..]);
+                    let first = entries.search(start).unwrap_or_else(|i| i);
+                    range.enter_leaf(&entries.items[first..]);
                     return range;
                 }
                 Node::Branch(children) => {
-                    let i = child_of(children, start);
-                    range.branches.push(children[i + 1..].iter());
-                    node = &children[i].node;
+                    let i = children.of(start);
+                    range.branches.push(children.items[i + 1..].iter());
+                    node = &children.items[i].node;
                 }
             }
         }
@@ -298,13 +297,20 @@ impl KeyIndex {
         loop {
             match node {
                 Node::Leaf(entries) => {
-                    let i = position(entries, key).unwrap_or_else(|i| i);
-                    return below + entries[..i].iter().filter(|entry| entry.is_live()).count();
+                    let i = entries.search(key).unwrap_or_else(|i| i);
+                    return below
+                        + entries.items[..i]
+                            .iter()
+                            .filter(|entry| entry.is_live())
+                            .count();
                 }
                 Node::Branch(children) => {
-                    let i = child_of(children, key);
-                    below += children[..i].iter().map(|child| child.live).sum::<usize>();
-                    node = &children[i].node;
+                    let i = children.of(key);
+                    below += children.items[..i]
+                        .iter()
+                        .map(|child| child.live as usize)
+                        .sum::<usize>();
+                    node = &children.items[i].node;
                 }
             }
         }
@@ -320,41 +326,53 @@ impl Child {
         let (low, live) = match &*node {
             Node::Leaf(entries) => {
                 let low = entries
+                    .items
                     .first()
                     .map_or(Arc::from(&b""[..]), |entry| Arc::from(entry.key()));
-                (low, entries.iter().filter(|entry| entry.is_live()).count())
+                (
+                    low,
+                    entries.items.iter().filter(|entry| entry.is_live()).count() as u32,
+                )
             }
-            Node::Branch(children) => (
-                Arc::clone(&children[0].low),
-                children.iter().map(|child| child.live).sum(),
-            ),
+            Node::Branch(children) => {
+                let live = children.items.iter().map(|child| child.live).sum();
+                (Arc::clone(&children.items[0].low), live)
+            }
         };
-        Child { low, live, node }
+        Child {
+            low,
+            live,
+            node,
+            head: 0,
+        }
+    }
+}
+
+impl Default for Node {
+    fn default() -> Node {
+        Node::Leaf(Sorted::new(Vec::new()))
     }
 }
 
 impl Node {
     fn len(&self) -> usize {
         match self {
-            Node::Leaf(entries) => entries.len(),
-            Node::Branch(children) => children.len(),
+            Node::Leaf(entries) => entries.items.len(),
+            Node::Branch(children) => children.items.len(),
         }
     }
 }
 
-fn position(entries: &[Entry], key: &[u8]) -> Result<usize, usize> {
-    entries.binary_search_by(|entry| entry.key().cmp(key))
+/// What changing a key did to a node.
+struct Changed {
+    /// The record that the key held.
+    prev: Option<Record>,
+    /// By how much the number of live keys changed.
+    delta: i32,
+    /// The right part of the node, if it had to be split.
+    split: Option<Child>,
 }
 
-/// The child that holds `key` if any does: the last whose `low` is not above it, or the first.
-fn child_of(children: &[Child], key: &[u8]) -> usize {
-    children[1..].partition_point(|child| *child.low <= *key)
-}
-
-type Changed = (Option<Record>, isize, Option<Child>);
-
-/// Changes `key` below `node`: the record it held, by how much the number of live keys changed,
-/// and the right half of `node` if it had to be split.
 fn change_node(
     node: &mut Node,
     key: &[u8],
@@ -362,73 +380,62 @@ fn change_node(
     change: impl FnOnce(Option<&Record>) -> Record,
 ) -> Changed {
     match node {
-        Node::Leaf(entries) => match position(entries, key) {
+        Node::Leaf(entries) => match entries.search(key) {
             Ok(i) => {
-                let entry = &mut entries[i];
+                let entry = &mut entries.items[i];
                 let prev = entry.live().cloned();
                 entry.supersede(change(prev.as_ref()), sub);
-                let delta = entry.is_live() as isize - prev.is_some() as isize;
-                (prev, delta, None)
+                let delta = i32::from(entry.is_live()) - i32::from(prev.is_some());
+                Changed {
+                    prev,
+                    delta,
+                    split: None,
+                }
             }
             Err(i) => {
                 let entry = Entry::new(change(None), sub);
-                let delta = entry.is_live() as isize;
-                entries.insert(i, entry);
-                (
-                    None,
+                let delta = i32::from(entry.is_live());
+                let split = entries
+                    .insert(i, entry)
+                    .map(|right| Child::of(Node::Leaf(right)));
+                Changed {
+                    prev: None,
                     delta,
-                    split_off(entries, i).map(|right| Child::of(Node::Leaf(right))),
-                )
+                    split,
+                }
             }
         },
         Node::Branch(children) => {
-            let i = child_of(children, key);
-            let child = &mut children[i];
-            let (prev, delta, split) =
-                change_node(Arc::make_mut(&mut child.node), key, sub, change);
-            child.live = child.live.wrapping_add_signed(delta);
-            let Some(right) = split else {
-                return (prev, delta, None);
+            let i = children.of(key);
+            let child = &mut children.items[i];
+            let changed = change_node(Arc::make_mut(&mut child.node), key, sub, change);
+            child.live = child.live.wrapping_add_signed(changed.delta);
+            let Some(right) = changed.split else {
+                return changed;
             };
             child.live -= right.live;
-            children.insert(i + 1, right);
-            (
-                prev,
-                delta,
-                split_off(children, i + 1).map(|right| Child::of(Node::Branch(right))),
-            )
+            let split = children
+                .insert(i + 1, right)
+                .map(|right| Child::of(Node::Branch(right)));
+            Changed { split, ..changed }
         }
     }
-}
-
-/// The right part of an overfull node. Where the newest item went to the end, keys probably arrive
-/// in order: the left part stays full then.
-fn split_off<T>(items: &mut Vec<T>, inserted: usize) -> Option<Vec<T>> {
-    if items.len() <= FANOUT {
-        return None;
-    }
-    let at = if inserted + 1 == items.len() {
-        items.len() - 1
-    } else {
-        items.len() / 2
-    };
-    Some(items.split_off(at))
 }
 
 fn trim_node(node: &mut Node, key: &[u8], compacted: i64) {
     match node {
         Node::Leaf(entries) => {
-            if let Ok(i) = position(entries, key)
-                && entries[i].trim(compacted).is_break()
+            if let Ok(i) = entries.search(key)
+                && entries.items[i].trim(compacted).is_break()
             {
-                entries.remove(i);
+                entries.items.remove(i);
             }
         }
         Node::Branch(children) => {
-            let i = child_of(children, key);
-            trim_node(Arc::make_mut(&mut children[i].node), key, compacted);
-            if children[i].node.len() < SPARSE {
-                merge(children, i);
+            let i = children.of(key);
+            trim_node(Arc::make_mut(&mut children.items[i].node), key, compacted);
+            if children.items[i].node.len() < SPARSE {
+                merge(&mut children.items, i);
             }
         }
     }
@@ -450,8 +457,8 @@ fn merge(children: &mut Vec<Child>, i: usize) {
     let kept = &mut children[left];
     kept.live += gone.live;
     match (Arc::make_mut(&mut kept.node), &*gone.node) {
-        (Node::Leaf(entries), Node::Leaf(more)) => entries.extend_from_slice(more),
-        (Node::Branch(children), Node::Branch(more)) => children.extend_from_slice(more),
+        (Node::Leaf(entries), Node::Leaf(more)) => entries.append(more),
+        (Node::Branch(children), Node::Branch(more)) => children.append(more),
         _ => unreachable!("siblings are of one height"),
     }
 }
@@ -494,10 +501,171 @@ impl<'a> Iterator for Range<'a> {
                 continue;
             };
             match &*child.node {
-                Node::Leaf(entries) => self.enter_leaf(entries),
-                Node::Branch(children) => self.branches.push(children.iter()),
+                Node::Leaf(entries) => self.enter_leaf(&entries.items),
+                Node::Branch(children) => self.branches.push(children.items.iter()),
             }
         }
+    }
+}
+
+/// An item of a node.
+trait Keyed: Clone {
+    /// Items in front whose keys do not count for the order.
+    const UNORDERED: usize;
+
+    fn key(&self) -> &[u8];
+    fn head(&self) -> u32;
+    fn set_head(&mut self, head: u32);
+}
+
+impl Keyed for Entry {
+    const UNORDERED: usize = 0;
+
+    fn key(&self) -> &[u8] {
+        self.record.key()
+    }
+
+    fn head(&self) -> u32 {
+        self.head
+    }
+
+    fn set_head(&mut self, head: u32) {
+        self.head = head;
+    }
+}
+
+impl Keyed for Child {
+    const UNORDERED: usize = 1;
+
+    fn key(&self) -> &[u8] {
+        &self.low
+    }
+
+    fn head(&self) -> u32 {
+        self.head
+    }
+
+    fn set_head(&mut self, head: u32) {
+        self.head = head;
+    }
+}
+
+/// The items of a node in the order of their keys.
+///
+/// Keys lie all over memory, so that a binary search over them waits for memory at every step. Keys
+/// that are neighbours share a prefix, and the four bytes behind it, an item's *head*, mostly tell
+/// them apart: they lie in the node and lead to a place that one or two comparisons of whole keys
+/// confirm. Where they do not (a key that does not share the prefix), the search starts over with
+/// whole keys: heads make it fast and are not needed to make it right.
+#[derive(Clone)]
+struct Sorted<T> {
+    /// Length of the prefix behind which the heads begin.
+    prefix: usize,
+    items: Vec<T>,
+}
+
+impl<T: Keyed> Sorted<T> {
+    fn new(items: Vec<T>) -> Sorted<T> {
+        let mut sorted = Sorted { prefix: 0, items };
+        sorted.set_heads();
+        sorted
+    }
+
+    /// Where `key` is, or belongs.
+    fn search(&self, key: &[u8]) -> Result<usize, usize> {
+        let items = self.ordered();
+        let head = head_of(key, self.prefix);
+        let first = items.partition_point(|item| item.head() < head);
+        let run = items[first..]
+            .iter()
+            .take_while(|item| item.head() == head)
+            .count();
+        let whole = |items: &[T]| items.binary_search_by(|item| item.key().cmp(key));
+        let found = match whole(&items[first..first + run]) {
+            Ok(i) => Ok(first + i),
+            Err(i) if is_between(items, first + i, key) => Err(first + i),
+            Err(_) => whole(items),
+        };
+        found
+            .map(|i| i + T::UNORDERED)
+            .map_err(|i| i + T::UNORDERED)
+    }
+
+    /// Inserts `item` at `i`; the right part if there are too many then. Where the newest item went to
+    /// the end, keys probably arrive in order: the left part stays full.
+    fn insert(&mut self, i: usize, item: T) -> Option<Sorted<T>> {
+        self.items.insert(i, item);
+        if self.items.len() > FANOUT {
+            let appended = i + 1 == self.items.len();
+            let at = if appended { i } else { self.items.len() / 2 };
+            let right = Sorted::new(self.items.split_off(at));
+            self.set_heads();
+            return Some(right);
+        }
+        let is_outermost = i == T::UNORDERED || i + 1 == self.items.len();
+        if is_outermost && self.shared_prefix() < self.prefix {
+            self.set_heads();
+        } else {
+            let head = head_of(self.items[i].key(), self.prefix);
+            self.items[i].set_head(head);
+        }
+        None
+    }
+
+    fn append(&mut self, more: &Sorted<T>) {
+        self.items.extend_from_slice(&more.items);
+        self.set_heads();
+    }
+
+    fn ordered(&self) -> &[T] {
+        self.items.get(T::UNORDERED..).unwrap_or_default()
+    }
+
+    /// Length of the prefix that all keys share: as they ascend, that of the first and the last.
+    fn shared_prefix(&self) -> usize {
+        let (Some(first), Some(last)) = (self.ordered().first(), self.ordered().last()) else {
+            return 0;
+        };
+        first
+            .key()
+            .iter()
+            .zip(last.key())
+            .take_while(|(a, b)| a == b)
+            .count()
+    }
+
+    fn set_heads(&mut self) {
+        self.prefix = self.shared_prefix();
+        for item in &mut self.items {
+            let head = head_of(item.key(), self.prefix);
+            item.set_head(head);
+        }
+    }
+}
+
+impl Sorted<Child> {
+    /// The child that holds `key` if any does: the last whose `low` is not above it, or the first.
+    fn of(&self, key: &[u8]) -> usize {
+        self.search(key).unwrap_or_else(|i| i - 1)
+    }
+}
+
+/// Whether `key` belongs between the items before and from `i`.
+fn is_between<T: Keyed>(items: &[T], i: usize, key: &[u8]) -> bool {
+    let above_left = i == 0 || items[i - 1].key() < key;
+    above_left && items.get(i).is_none_or(|right| key < right.key())
+}
+
+/// The four bytes behind `prefix` as a number that compares like them, missing ones as zeros.
+fn head_of(key: &[u8], prefix: usize) -> u32 {
+    let rest = key.get(prefix..).unwrap_or_default();
+    match rest.first_chunk() {
+        Some(head) => u32::from_be_bytes(*head),
+        None => rest
+            .iter()
+            .zip([24, 16, 8])
+            .map(|(byte, shift)| u32::from(*byte) << shift)
+            .sum(),
     }
 }
 
@@ -549,9 +717,17 @@ mod tests {
         assert_eq!(found, model.get(&bounds[0]).copied());
     }
 
+    /// Dense and sparse keys, with and without prefixes in common, and some that differ by zero bytes.
     fn random_key(rng: &mut fastrand::Rng) -> Vec<u8> {
         let wide = if rng.bool() { 40 } else { 3000 };
-        format!("{:03}", rng.u32(..wide)).into_bytes()
+        let mut key = match rng.u8(..4) {
+            0 => format!("{:03}", rng.u32(..wide)),
+            1 => format!("/registry/pods/{}", rng.u32(..wide)),
+            2 => format!("/registry/pods/default/web-{:05}", rng.u32(..wide)),
+            _ => "ab".repeat(rng.usize(..6)),
+        };
+        key.push_str(&"\0".repeat(rng.usize(..3).saturating_sub(1)));
+        key.into_bytes()
     }
 
     /// Puts, deletes and trims against a map; copies taken on the way must stay as they were.

@@ -164,11 +164,7 @@ impl Changes<'_> {
         let record = record.expect("every change makes a record");
         self.batch
             .put(Bucket::Key, &revision.to_key(), record.to_value());
-        self.events.push(Event {
-            kind: EventKind::Put,
-            record,
-            prev: prev.clone(),
-        });
+        self.tell(EventKind::Put, record, prev.clone());
         prev
     }
 
@@ -190,11 +186,23 @@ impl Changes<'_> {
             &revision.to_tombstone_key(),
             Record::tombstone(key, 0).to_value(),
         );
-        self.events.push(Event {
-            kind: EventKind::Delete,
-            record: tombstone,
-            prev,
-        });
+        self.tell(EventKind::Delete, tombstone, prev);
+    }
+
+    /// Adds an event. Its `prev` is what the key held before the whole transaction, as etcd has it,
+    /// even where the transaction has changed the key before.
+    fn tell(&mut self, kind: EventKind, record: Record, prev: Option<Record>) {
+        let fresh = prev
+            .as_ref()
+            .is_none_or(|prev| prev.mod_revision() == record.mod_revision());
+        let same_key = |event: &&Event| event.record.key() == record.key();
+        let earlier = if fresh {
+            self.events.iter().find(same_key)
+        } else {
+            None
+        };
+        let prev = earlier.map_or(prev, |first| first.prev.clone());
+        self.events.push(Event { kind, record, prev });
     }
 
     fn next_revision(&self) -> Revision {

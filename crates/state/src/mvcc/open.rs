@@ -30,7 +30,8 @@ impl Keyspace {
         let start = Revision::start_of(1).to_key();
         for row in reader.range(Bucket::Key, &start, None) {
             let (key, value) = row?;
-            let (at, tombstone) = Revision::from_key(&key).ok_or(StorageError::NoRevision(key[..].into()))?;
+            let (at, tombstone) =
+                Revision::from_key(&key).ok_or(StorageError::NoRevision(key[..].into()))?;
             loader.add(load(Record::from_value(value)?, at, tombstone)?, at);
             revision = revision.max(at.main);
         }

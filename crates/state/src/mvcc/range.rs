@@ -241,6 +241,9 @@ impl<'a> Snapshot<'a> {
         let Some(entry) = self.index.get(key) else {
             return Ok(None);
         };
+        if at >= self.applied {
+            return Ok(entry.live().cloned());
+        }
         self.resolve(entry.at(at))
     }
 
@@ -268,22 +271,27 @@ impl<'a> Snapshot<'a> {
             Interval::Range { start, end } => (start, end),
         };
         let limit = limit.unwrap_or(usize::MAX);
-        let counted = (at >= self.applied).then(|| self.index.count_live(start, end));
-        let mut kvs = Vec::with_capacity(counted.unwrap_or(0).min(limit));
+        if at >= self.applied {
+            let count = self.index.count_live(start, end);
+            let mut kvs = Vec::with_capacity(count.min(limit));
+            let live = self
+                .index
+                .range(start, end)
+                .filter_map(|entry| entry.live().cloned());
+            kvs.extend(live.take(limit));
+            return Ok((kvs, count as i64));
+        }
+        let mut kvs = Vec::new();
         let mut count = 0;
         for entry in self.index.range(start, end) {
-            if kvs.len() < limit {
-                if let Some(record) = self.resolve(entry.at(at))? {
-                    kvs.push(record);
-                    count += 1;
-                }
-            } else if counted.is_some() {
-                break;
-            } else if !matches!(entry.at(at), Held::Absent) {
-                count += 1;
+            match entry.at(at) {
+                Held::Absent => continue,
+                held if kvs.len() < limit => kvs.extend(self.resolve(held)?),
+                _ => {}
             }
+            count += 1;
         }
-        Ok((kvs, counted.unwrap_or(count) as i64))
+        Ok((kvs, count))
     }
 
     /// The newest records of `interval`.

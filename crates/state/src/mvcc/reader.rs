@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use retcd_proto::etcdserverpb::{RangeRequest, TxnRequest};
-use retcd_storage::backend::{self, BackendError, Bucket};
+use retcd_storage::backend::{self, Bucket};
 
 use super::index::KeyIndex;
 use super::keyspace::Shared;
@@ -143,33 +143,39 @@ impl View {
         from: i64,
         to: i64,
     ) -> impl Iterator<Item = Result<(i64, Event), StorageError>> + use<'_> {
-        let start = Revision::start_of(from.max(0)).to_key();
-        let end = Revision::start_of(to.min(self.revision).saturating_add(1)).to_key();
-        let rows = self.backend.range(Bucket::Key, &start, Some(&end));
-        rows.map(|row| self.change(row))
+        self.rows(from, to).map(|row| {
+            let (revision, kind, record) = row?;
+            let prev = match self.record_at(record.key(), revision - 1) {
+                Err(StorageError::Missing(_)) => None,
+                prev => prev?,
+            };
+            Ok((revision, Event { kind, record, prev }))
+        })
     }
 
-    fn change(
+    /// The changes of revisions `from..=to` in order: revision, kind and record as in an [`Event`].
+    pub(crate) fn rows(
         &self,
-        row: Result<(backend::Key, backend::Value), BackendError>,
-    ) -> Result<(i64, Event), StorageError> {
-        let (key, value) = row?;
-        let (revision, tombstone) =
-            Revision::from_key(&key).ok_or(StorageError::NoRevision(key[..].into()))?;
-        let record = Record::from_value(value)?;
-        let (kind, record) = match tombstone {
-            true => (
-                EventKind::Delete,
-                Record::tombstone(record.key(), revision.main),
-            ),
-            false => (EventKind::Put, record),
-        };
-        let prev = match self.record_at(record.key(), revision.main - 1) {
-            // Compacted away while a reader was catching up.
-            Err(StorageError::Missing(_)) => None,
-            prev => prev?,
-        };
-        Ok((revision.main, Event { kind, record, prev }))
+        from: i64,
+        to: i64,
+    ) -> impl Iterator<Item = Result<(i64, EventKind, Record), StorageError>> + use<'_> {
+        let start = Revision::start_of(from.max(0)).to_key();
+        let end = Revision::start_of(to.min(self.revision).saturating_add(1).max(0)).to_key();
+        let rows = self.backend.range(Bucket::Key, &start, Some(&end));
+        rows.map(|row| {
+            let (key, value) = row?;
+            let (at, tombstone) =
+                Revision::from_key(&key).ok_or(StorageError::NoRevision(key[..].into()))?;
+            let record = Record::from_value(value)?;
+            Ok(match tombstone {
+                true => (
+                    at.main,
+                    EventKind::Delete,
+                    Record::tombstone(record.key(), at.main),
+                ),
+                false => (at.main, EventKind::Put, record),
+            })
+        })
     }
 
     pub(super) fn snapshot(&self) -> Snapshot<'_> {

@@ -1,24 +1,24 @@
-//! How watchers that are behind read history: in steps, without holding the hub.
+//! How watchers that are behind read history: in steps that do not hold the hub.
 //!
 //! A step takes the watchers of one stream that are furthest behind and reads, once for all of them,
 //! from the oldest revision that one of them wants: from recent memory if it is there, else from the
 //! store. It ends at a revision's end when it has read enough, or found enough to fill the stream's
 //! queue; its watchers then want what follows. When writes went on meanwhile, the last few revisions
-//! are made up for under the hub's lock, so that a watcher gets synced however fast they come.
+//! are made up for at once, so that a watcher gets synced however fast they come.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::events::{EventSet, RevisionEvents, Runs, Wanted, record_bytes};
+use super::events::{EventSet, RevisionEvents, Runs, Wanted};
 use super::hub::{Hub, fragment, is_full};
 use super::index::Index;
 use super::range::KeyRange;
 use super::response::{Body, Response};
 use super::stream::{State, StreamId, WatcherKey};
-use crate::mvcc::{Event, StorageError, View};
+use crate::mvcc::{Event, Record, StorageError, View};
 
-/// Checks of a watcher against an event that [`Hub::complete_catchup`] may do under the hub's lock:
-/// about a tenth of a millisecond.
+/// Checks of a watcher against an event that [`Hub::complete_catchup`] may do while everybody else waits
+/// for the hub: about a tenth of a millisecond.
 const GAP_CHECKS_MAX: usize = 4096;
 
 /// One step of catching up for some watchers of a stream.
@@ -113,7 +113,7 @@ impl Hub {
         };
         stream.catching_up = false;
         match caught.outcome {
-            Outcome::Compacted(revision) => self.cancel_compacted(id, revision),
+            Outcome::Compacted(revision) => self.compact(revision),
             Outcome::Read { through, watchers } => self.take_caught(id, through, watchers),
         }
         if !self.streams[id.0].behind.is_empty() {
@@ -127,11 +127,7 @@ impl Hub {
         through: i64,
         watchers: Vec<(Laggard, Option<Arc<EventSet>>)>,
     ) {
-        let gap = self.recent.range(through + 1, self.revision);
-        let gap: Vec<Arc<RevisionEvents>> = gap.into_iter().flatten().cloned().collect();
-        let gap_events: usize = gap.iter().map(|changes| changes.events().len()).sum();
-        let closes_gap = gap.len() as i64 == self.revision - through
-            && gap_events * watchers.len() <= GAP_CHECKS_MAX;
+        let gap = self.gap(through, GAP_CHECKS_MAX / watchers.len().max(1));
         for (laggard, events) in watchers {
             // It may have been cancelled, by its client or by a compaction, while the step was made.
             let behind = self.watchers.get(laggard.key).map(|w| (w.state, w.next));
@@ -149,11 +145,26 @@ impl Hub {
                 self.push_events(laggard.key, events);
             }
             let mut next = laggard.next.max(through + 1);
-            if closes_gap {
-                next = self.close_gap(&laggard, next, &gap);
+            if let Some(gap) = &gap {
+                next = self.close_gap(&laggard, next, gap);
             }
             self.advance(id, &laggard, next);
         }
+    }
+
+    /// What was published after `through`, if it is in memory and has at most `events_max` events.
+    fn gap(&self, through: i64, events_max: usize) -> Option<Vec<Arc<RevisionEvents>>> {
+        let revisions = usize::try_from(self.revision - through).ok()?;
+        if revisions == 0 {
+            return Some(Vec::new());
+        }
+        if revisions > events_max {
+            return None;
+        }
+        let gap = self.recent.range(through + 1, self.revision)?;
+        let gap: Vec<_> = gap.cloned().collect();
+        let events: usize = gap.iter().map(|changes| changes.events().len()).sum();
+        (events <= events_max).then_some(gap)
     }
 
     /// Queues what `laggard` wants of `gap` from `next` on; the revision up to which that is done, which
@@ -218,23 +229,20 @@ impl CatchupJob {
     }
 
     fn read(mut self, view: &View) -> Result<Outcome, StorageError> {
+        // As in etcd, even if it is still in memory here.
+        let compacted = view.compacted_revision();
+        if compacted > self.from {
+            return Ok(Outcome::Compacted(compacted));
+        }
         let recent = self.recent.take();
         let mut step = Step::new(&self);
         match recent {
             Some(recent) => step.read_recent(&recent),
-            None if view.compacted_revision() > self.from => {
-                return Ok(Outcome::Compacted(view.compacted_revision()));
-            }
             None => step.read_history(view)?,
         }
-        let (through, mut found) = (step.through, step.found());
-        let watchers = self.watchers.into_iter().enumerate();
-        Ok(Outcome::Read {
-            through,
-            watchers: watchers
-                .map(|(number, laggard)| (laggard, found.remove(&number)))
-                .collect(),
-        })
+        let (through, found) = (step.through, step.found());
+        let watchers = self.watchers.into_iter().zip(found).collect();
+        Ok(Outcome::Read { through, watchers })
     }
 }
 
@@ -258,6 +266,8 @@ struct Step<'a> {
     job: &'a CatchupJob,
     index: Index<usize>,
     audiences: Vec<Audience>,
+    /// Whether somebody wants previous records, which have to be looked up one by one.
+    prev_kv: bool,
     through: i64,
     found_bytes: usize,
     read_bytes: usize,
@@ -281,6 +291,7 @@ impl<'a> Step<'a> {
             job,
             index,
             audiences,
+            prev_kv: job.watchers.iter().any(|laggard| laggard.wanted.prev_kv),
             through: job.from - 1,
             found_bytes: 0,
             read_bytes: 0,
@@ -307,41 +318,54 @@ impl<'a> Step<'a> {
         );
         let mut revision = from - 1;
         let mut events = Vec::new();
-        for change in view.changes(from, to) {
-            let (new, event) = change?;
+        for row in view.rows(from, to) {
+            let (new, kind, record) = row?;
             assert!(
                 revision <= new && (from..=to).contains(&new),
                 "history of {from} to {to} went from {revision} to {new}"
             );
             if new != revision {
-                self.take_revision(revision, &mut events);
+                self.take_revision(view, revision, &mut events)?;
                 if self.is_enough() {
                     return Ok(());
                 }
                 revision = new;
             }
-            self.read_bytes += record_bytes(&event);
-            if self.is_wanted(&event) {
-                events.push(event);
+            self.read_bytes += record.as_bytes().len();
+            if self.is_wanted(record.key()) {
+                let prev = None;
+                events.push(Event { kind, record, prev });
             }
         }
-        self.take_revision(revision, &mut events);
+        self.take_revision(view, revision, &mut events)?;
         self.through = to;
         Ok(())
     }
 
     /// Collects the wanted events of one revision, which was read to its end.
-    fn take_revision(&mut self, revision: i64, events: &mut Vec<Event>) {
+    fn take_revision(
+        &mut self,
+        view: &View,
+        revision: i64,
+        events: &mut Vec<Event>,
+    ) -> Result<(), StorageError> {
         self.through = revision;
-        if !events.is_empty() {
-            let events = std::mem::take(events).into();
-            self.collect(&RevisionEvents::new(revision, events));
+        if events.is_empty() {
+            return Ok(());
         }
+        if self.prev_kv {
+            for event in events.iter_mut() {
+                event.prev = prev(view, event, revision)?;
+            }
+        }
+        let events = std::mem::take(events).into();
+        self.collect(&RevisionEvents::new(revision, events));
+        Ok(())
     }
 
-    fn is_wanted(&self, event: &Event) -> bool {
+    fn is_wanted(&self, key: &[u8]) -> bool {
         let mut wanted = false;
-        self.index.matching(event.record.key(), |_| wanted = true);
+        self.index.matching(key, |_| wanted = true);
         wanted
     }
 
@@ -374,16 +398,29 @@ impl<'a> Step<'a> {
         self.found_bytes >= self.job.found_bytes_max || self.read_bytes >= self.job.read_bytes_max
     }
 
-    /// What was found, by the number of the watcher.
-    fn found(self) -> BTreeMap<usize, Arc<EventSet>> {
-        let cohorts = self.audiences.into_iter().flat_map(|a| a.cohorts);
-        let mut found = BTreeMap::new();
-        for (_, cohort) in cohorts.filter(|(_, cohort)| cohort.events.count() > 0) {
+    /// What each watcher of the job is to be told, if anything.
+    fn found(self) -> Vec<Option<Arc<EventSet>>> {
+        let mut found = vec![None; self.job.watchers.len()];
+        for (_, cohort) in self.audiences.into_iter().flat_map(|a| a.cohorts) {
+            if cohort.events.count() == 0 {
+                continue;
+            }
             let events = Arc::new(cohort.events);
             for number in cohort.members {
-                found.insert(number, Arc::clone(&events));
+                found[number] = Some(Arc::clone(&events));
             }
         }
         found
+    }
+}
+
+/// The record before an event of `revision`; a compaction may have removed it.
+fn prev(view: &View, event: &Event, revision: i64) -> Result<Option<Record>, StorageError> {
+    if event.record.create_revision() == revision {
+        return Ok(None);
+    }
+    match view.record_at(event.record.key(), revision - 1) {
+        Err(StorageError::Missing(_)) => Ok(None),
+        prev => prev,
     }
 }

@@ -185,7 +185,8 @@ impl RevisionEvents {
 
     /// Whether `wanted` hides none of these events.
     fn is_shown_whole(&self, wanted: Wanted) -> bool {
-        !(wanted.no_put && self.has_puts) && !(wanted.no_delete && self.has_deletes)
+        let hidden = wanted.no_put && self.has_puts || wanted.no_delete && self.has_deletes;
+        !hidden
     }
 
     fn encoded(&self, with_prev: bool) -> &Arc<Encoded> {
@@ -200,7 +201,7 @@ impl RevisionEvents {
 }
 
 /// Bytes of the records that `event` holds.
-pub(super) fn record_bytes(event: &Event) -> usize {
+fn record_bytes(event: &Event) -> usize {
     let prev = event.prev.as_ref().map_or(0, |prev| prev.as_bytes().len());
     event.record.as_bytes().len() + prev
 }

@@ -324,7 +324,8 @@ impl Hub {
         self.touched = touched;
     }
 
-    /// Forgets history below `revision`: watchers that still wanted some of it are cancelled.
+    /// Forgets history below `revision`: watchers that still wanted some of it are cancelled. A hub that
+    /// is not told finds out when one of them catches up.
     pub fn compact(&mut self, revision: i64) {
         if revision <= self.compacted {
             return;
@@ -370,11 +371,10 @@ impl Hub {
             return Poll::Idle;
         };
         // Catch-ups and the queue take turns, for neither may wait for an end of the other.
-        if stream.queue.is_empty() || !stream.queue_turn {
-            if let Some(job) = self.start_catchup(id) {
-                self.streams[id.0].queue_turn = true;
-                return Poll::Catchup(job);
-            }
+        let catchup_turn = stream.queue.is_empty() || !stream.queue_turn;
+        if catchup_turn && let Some(job) = self.start_catchup(id) {
+            self.streams[id.0].queue_turn = true;
+            return Poll::Catchup(job);
         }
         let stream = &mut self.streams[id.0];
         stream.queue_turn = false;

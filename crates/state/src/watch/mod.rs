@@ -1,16 +1,16 @@
 //! Watching: who is told of which change, in what order, and how far each has come.
 //!
-//! The pure core: no sockets, threads or clock. Its owner keeps one [`Hub`] behind a mutex that is
-//! held shortly, by the thread that applies writes and by those that serve connections.
+//! The pure core: no sockets, threads or clock. A [`Hub`] belongs to one thread, or stands behind a mutex
+//! that is held shortly; several hubs may be told of the same [`RevisionEvents`] and share their encoding.
 //!
 //! ```text
-//! apply thread                        Hub                               connection thread
-//! publish(revision, events) ─▶ range index ─▶ groups ─▶ watchers        open / create / cancel / …
-//!                                  │ synced: push        │ behind: skip
-//! drain_woken() ─▶ wake            ▼                     ▼
-//!                              stream's queue ───────── poll() ──▶ Responses ─▶ encode, send
-//!                              (bounded)  ▲                  └──▶ Catchup(job)
-//!                                         └── complete_catchup ◀── job.run(view), without the lock
+//! apply                                 Hub                               connection
+//! publish(events of a revision) ─▶ range index ─▶ groups ─▶ watchers      open / create / cancel / …
+//!                                    │ synced: push        │ behind: skip
+//! drain_woken() ─▶ wake              ▼                     ▼
+//!                                stream's queue ───────── poll() ──▶ Responses ─▶ encode, send
+//!                                (bounded)  ▲                  └──▶ Catchup(job)
+//!                                           └── complete_catchup ◀── job.run(view), without the hub
 //! ```
 //!
 //! **Fan-out.** Watchers of one range form a group; a change finds its groups through an index, so
@@ -29,8 +29,9 @@
 //! - everything a synced watcher wants up to the hub's revision has entered the queue;
 //! - everything a watcher behind wants below its `next` has entered the queue, and nothing from there.
 //!
-//! **Order of calls.** A write is visible in the store before it is published, and published before its
-//! client is answered: then whoever knows of a write creates watchers that start behind it.
+//! **Order of calls.** A revision is visible in the store before it is published, for history is read
+//! from there. And a client that may know of a revision creates watchers in a hub that knows of it:
+//! else "now" would begin with a write that it made itself.
 //!
 //! Absent on purpose: authorization (the verdict comes in through [`Hub::refuse`]), timers, and retries
 //! of a history that fails.

@@ -58,3 +58,52 @@ impl Recent {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mvcc::{Event, EventKind, Record};
+
+    fn push(recent: &mut Recent, revision: i64, key_bytes: usize, bytes_max: usize) {
+        let event = Event {
+            kind: EventKind::Delete,
+            record: Record::tombstone(&vec![b'k'; key_bytes], revision),
+            prev: None,
+        };
+        let changes = RevisionEvents::new(revision, Arc::new([event]));
+        recent.push(Arc::new(changes), 3, bytes_max);
+    }
+
+    fn range(recent: &Recent, from: i64, to: i64) -> Option<Vec<i64>> {
+        let changes = recent.range(from, to)?;
+        Some(changes.map(|changes| changes.revision()).collect())
+    }
+
+    #[test]
+    fn keeps_the_last_revisions() {
+        let mut recent = Recent::default();
+        assert_eq!(range(&recent, 1, 9), None);
+        for revision in 5..9 {
+            push(&mut recent, revision, 10, 1000);
+        }
+        assert_eq!(range(&recent, 5, 9), None, "the oldest of four is gone");
+        assert_eq!(range(&recent, 6, 9), Some(vec![6, 7, 8]));
+        assert_eq!(range(&recent, 7, 7), Some(vec![7]));
+        assert_eq!(range(&recent, 9, 9), Some(vec![]));
+    }
+
+    #[test]
+    fn keeps_no_more_bytes_than_allowed() {
+        let mut recent = Recent::default();
+        push(&mut recent, 2, 400, 1000);
+        push(&mut recent, 3, 400, 1000);
+        assert_eq!(range(&recent, 2, 9), Some(vec![2, 3]));
+        push(&mut recent, 4, 400, 1000);
+        assert_eq!(range(&recent, 2, 9), None);
+        assert_eq!(range(&recent, 3, 9), Some(vec![3, 4]));
+        push(&mut recent, 5, 2000, 1000);
+        assert_eq!((recent.changes.len(), recent.record_bytes), (0, 0));
+        push(&mut recent, 6, 400, 1000);
+        assert_eq!(range(&recent, 6, 9), Some(vec![6]));
+    }
+}

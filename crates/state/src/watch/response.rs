@@ -104,44 +104,21 @@ pub struct Header {
     pub raft_term: u64,
 }
 
-impl Header {
-    fn encoded_len(&self, revision: i64) -> usize {
-        number_len(self.cluster_id)
-            + number_len(self.member_id)
-            + number_len(revision as u64)
-            + number_len(self.raft_term)
-    }
-
-    fn encode(&self, revision: i64, out: &mut impl BufMut) {
-        put_number(out, 0x08, self.cluster_id);
-        put_number(out, 0x10, self.member_id);
-        put_number(out, 0x18, revision as u64);
-        put_number(out, 0x20, self.raft_term);
-    }
-}
-
 impl Response {
     /// Length of the message in bytes.
     pub fn encoded_len(&self, header: &Header) -> usize {
-        self.fields_len(header) + self.events().map_or(0, |events| events.bytes())
+        self.fields_len(header) + self.events().map_or(0, EventSet::bytes)
     }
 
     /// Writes the message: [`Response::encoded_len`] bytes.
     pub fn encode(&self, header: &Header, out: &mut impl BufMut) {
-        out.put_u8(0x0a);
-        encode_varint(header.encoded_len(self.revision) as u64, out);
-        header.encode(self.revision, out);
-        put_number(out, 0x10, self.watch_id as u64);
-        put_number(out, 0x18, self.is_created().into());
-        put_number(out, 0x20, self.is_canceled().into());
-        put_number(out, 0x28, self.compact_revision() as u64);
+        out.put_slice(self.numbers(header).as_bytes());
         let reason = self.cancel_reason();
         if !reason.is_empty() {
             out.put_u8(0x32);
             encode_varint(reason.len() as u64, out);
             out.put_slice(reason.as_bytes());
         }
-        put_number(out, 0x38, self.is_fragment().into());
         if let Some(events) = self.events() {
             events.put(out);
         }
@@ -189,19 +166,33 @@ impl Response {
 
     /// Length of the fields before the events.
     fn fields_len(&self, header: &Header) -> usize {
-        let header = header.encoded_len(self.revision);
         let reason = match self.cancel_reason().len() {
             0 => 0,
             len => 1 + encoded_len_varint(len as u64) + len,
         };
-        1 + encoded_len_varint(header as u64)
-            + header
-            + number_len(self.watch_id as u64)
-            + number_len(self.is_created().into())
-            + number_len(self.is_canceled().into())
-            + number_len(self.compact_revision() as u64)
-            + reason
-            + number_len(self.is_fragment().into())
+        self.numbers(header).len + reason
+    }
+
+    /// All fields but reason and events. The flag for fragments is behind the reason in the order of
+    /// fields, but no response has both.
+    fn numbers(&self, header: &Header) -> Numbers {
+        let mut out = Numbers {
+            bytes: [0; NUMBERS_MAX],
+            // The header's tag and length, of which the latter is known below.
+            len: 2,
+        };
+        out.push(0x08, header.cluster_id);
+        out.push(0x10, header.member_id);
+        out.push(0x18, self.revision as u64);
+        out.push(0x20, header.raft_term);
+        out.bytes[0] = 0x0a;
+        out.bytes[1] = out.len as u8 - 2;
+        out.push(0x10, self.watch_id as u64);
+        out.push(0x18, self.is_created().into());
+        out.push(0x20, self.is_canceled().into());
+        out.push(0x28, self.compact_revision() as u64);
+        out.push(0x38, self.is_fragment().into());
+        out
     }
 
     fn is_created(&self) -> bool {
@@ -240,14 +231,40 @@ impl Response {
     }
 }
 
-/// Length of a number field with a tag of one byte; zero is left out.
-fn number_len(n: u64) -> usize {
-    if n == 0 { 0 } else { 1 + encoded_len_varint(n) }
+/// A tag of one byte and a number of 64 bits, seven to a byte.
+const NUMBER_MAX: usize = 1 + 10;
+const HEADER_MAX: usize = 4 * NUMBER_MAX;
+/// The header, watch id, compact revision and three flags.
+const NUMBERS_MAX: usize = 2 + HEADER_MAX + 2 * NUMBER_MAX + 3 * 2;
+// The header's length takes one byte.
+const _: () = assert!(HEADER_MAX < 0x80);
+
+/// Number fields of a message, put together before they are copied out at once.
+struct Numbers {
+    bytes: [u8; NUMBERS_MAX],
+    len: usize,
 }
 
-fn put_number(out: &mut impl BufMut, tag: u8, n: u64) {
-    if n != 0 {
-        out.put_u8(tag);
-        encode_varint(n, out);
+impl Numbers {
+    /// Adds a field; zero is left out.
+    fn push(&mut self, tag: u8, mut n: u64) {
+        if n == 0 {
+            return;
+        }
+        self.put(tag);
+        while n >= 0x80 {
+            self.put(n as u8 | 0x80);
+            n >>= 7;
+        }
+        self.put(n as u8);
+    }
+
+    fn put(&mut self, byte: u8) {
+        self.bytes[self.len] = byte;
+        self.len += 1;
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
     }
 }

@@ -114,25 +114,24 @@ impl Queue {
 
     /// Takes responses worth `bytes_max`, at least one if there is one.
     pub(super) fn take(&mut self, bytes_max: usize) -> Vec<Response> {
-        let mut taken = 0;
-        let fit = self.responses.iter().take_while(|response| {
-            let first = taken == 0;
-            taken += cost(response);
-            first || taken <= bytes_max
-        });
-        let count = fit.count();
-        let responses: Vec<Response> = self.responses.drain(..count).collect();
-        for response in &responses {
-            self.bytes -= cost(response);
+        let mut taken = Vec::new();
+        let bytes_left = self.bytes.saturating_sub(bytes_max);
+        while let Some(response) = self.responses.pop_front() {
+            self.bytes -= cost(&response);
             match response.events() {
                 Some(events) => self.events -= events.count(),
                 None => self.replies -= 1,
+            }
+            taken.push(response);
+            let next = self.responses.front().map_or(0, cost);
+            if self.bytes - next < bytes_left {
+                break;
             }
         }
         if self.responses.is_empty() && self.responses.capacity() > CAPACITY_KEPT {
             self.responses = VecDeque::new();
         }
-        responses
+        taken
     }
 
     pub(super) fn len(&self) -> usize {

@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::bitmap::Bitmap;
-use super::error::BoltError;
+use super::error::{BoltError, Damage, Reason};
 use super::page::Page;
 use super::range::Entry;
 use super::root::{ReadTx, Root, Store};
@@ -114,6 +114,8 @@ struct Leaves<'t> {
     root: &'t Root,
     leaves: std::vec::IntoIter<LeafRef>,
     entries: std::vec::IntoIter<Entry>,
+    /// The last entry of the leaves so far.
+    last: Option<Entry>,
 }
 
 impl<'t> Leaves<'t> {
@@ -122,6 +124,7 @@ impl<'t> Leaves<'t> {
             root,
             leaves: leaves.into_iter(),
             entries: Vec::new().into_iter(),
+            last: None,
         }
     }
 
@@ -132,12 +135,25 @@ impl<'t> Leaves<'t> {
                 Some(LeafRef::Page(id)) => self.root.page(id)?,
                 Some(LeafRef::Inline(page)) => page,
             };
+            self.check_order(&page)?;
             let entries: Vec<Entry> = (0..page.count())
                 .map(|index| Entry::new(&page, index))
                 .collect();
             self.entries = entries.into_iter();
         }
         Ok(self.entries.as_slice().first())
+    }
+
+    /// Fails if the leaves do not ascend, as whoever takes the changes relies on it.
+    fn check_order(&mut self, page: &Arc<Page>) -> Result<(), Damage> {
+        let Some(last) = page.count().checked_sub(1) else {
+            return Ok(());
+        };
+        let before = self.last.replace(Entry::new(page, last));
+        match before.is_some_and(|before| before.key() >= page.key(0)) {
+            true => Err(Damage::new(page.id(), Reason::KeyOrder(0))),
+            false => Ok(()),
+        }
     }
 
     fn take(&mut self) -> Option<Entry> {

@@ -32,6 +32,14 @@ impl Entry {
         self.page.value(self.index)
     }
 
+    /// The entry of a leaf below a bucket, whose value must not be a bucket itself.
+    fn value_at(page: Arc<Page>, index: usize) -> Result<Entry, BoltError> {
+        match page.is_bucket(index) {
+            true => Err(Damage::new(page.id(), Reason::NestedBucket(index)).into()),
+            false => Ok(Entry { page, index }),
+        }
+    }
+
     /// The entry of `key` in `bucket`.
     pub(crate) fn find(
         root: &Root,
@@ -43,7 +51,10 @@ impl Entry {
         while page.kind() == Kind::Branch {
             page = child(root, &page, |page| page.route(key), &mut depth)?;
         }
-        Ok(page.search(key).ok().map(|index| Entry { page, index }))
+        match page.search(key) {
+            Ok(index) => Entry::value_at(page, index).map(Some),
+            Err(_) => Ok(None),
+        }
     }
 }
 
@@ -124,7 +135,7 @@ impl<'t> Range<'t> {
         {
             return Ok(None);
         }
-        let entry = Entry::new(&leaf, index);
+        let entry = Entry::value_at(Arc::clone(&leaf), index)?;
         self.at = At::Leaf(leaf, index + 1);
         Ok(Some(entry))
     }

@@ -57,7 +57,7 @@ fn mark(used: &mut Bitmap, extent: Extent) -> Result<(), Damage> {
 pub(crate) enum Level {
     /// A branch of this many pages.
     Branch(u64),
-    /// A page where leaves must be. It has not been read.
+    /// A page where leaves must be, within the file's used part. It has not been read.
     Leaf,
 }
 
@@ -98,6 +98,9 @@ fn walk_below(
     visit: &mut impl FnMut(u64, Level) -> Result<bool, Damage>,
 ) -> Result<(), BoltError> {
     if height == 0 {
+        if !(2..root.meta.high_water).contains(&id) {
+            return Err(Damage::new(id, Reason::OutOfBounds).into());
+        }
         visit(id, Level::Leaf)?;
         return Ok(());
     }

@@ -227,7 +227,9 @@ impl Writer {
         let file = self.pager.file();
         let need = self.pager.offset(root.meta.high_water);
         if need > self.file_bytes {
-            file.allocate(need + GROWTH_BYTES)?;
+            // A disk that is nearly full may still hold what is needed.
+            file.allocate(need + GROWTH_BYTES)
+                .or_else(|_| file.allocate(need))?;
             self.file_bytes = file.len()?;
         }
         self.pager.write(pages)?;

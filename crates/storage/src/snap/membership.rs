@@ -78,7 +78,11 @@ struct RaftAttributes {
 struct Attributes {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     name: String,
-    #[serde(rename = "clientURLs", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "clientURLs",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     client_urls: Option<Vec<String>>,
 }
 
@@ -89,18 +93,28 @@ impl Membership {
     /// When it is not one.
     pub fn from_document(document: &[u8]) -> Result<Membership, DocumentError> {
         let tops: Document<BTreeMap<String, Names>> = serde_json::from_slice(document)?;
-        let has_v2_keys = tops.root.children.iter().any(|(name, top)| match name.as_str() {
-            "0" => false,
-            "1" => !top.children.as_ref().is_some_and(BTreeMap::is_empty),
-            _ => true,
-        });
+        let has_v2_keys = tops
+            .root
+            .children
+            .iter()
+            .any(|(name, top)| match name.as_str() {
+                "0" => false,
+                "1" => !top.children.as_ref().is_some_and(BTreeMap::is_empty),
+                _ => true,
+            });
         let document: Document<Cluster> = serde_json::from_slice(document)?;
         let mut cluster = document.root.children.cluster.unwrap_or_default();
-        let members = cluster.take("members").into_iter().map(|(id, node)| member(&id, node));
+        let members = cluster
+            .take("members")
+            .into_iter()
+            .map(|(id, node)| member(&id, node));
         let removed = cluster.take("removed_members");
         Ok(Membership {
             members: members.collect::<Result<_, _>>()?,
-            removed: removed.keys().map(|id| parse_id(id)).collect::<Result<_, _>>()?,
+            removed: removed
+                .keys()
+                .map(|id| parse_id(id))
+                .collect::<Result<_, _>>()?,
             version: cluster.child("version").map(|node| node.value),
             has_v2_keys,
         })
@@ -115,7 +129,11 @@ impl Membership {
                 peer_urls: Some(member.peer_urls.clone()),
                 is_learner: member.is_learner,
             };
-            store.put("create", &format!("{path}/raftAttributes"), &go_json(&attributes));
+            store.put(
+                "create",
+                &format!("{path}/raftAttributes"),
+                &go_json(&attributes),
+            );
             if !member.client_urls.is_empty() {
                 let attributes = Attributes {
                     name: member.name.clone(),
@@ -175,13 +193,17 @@ impl Node {
 
     /// The children of a child.
     fn take(&mut self, name: &str) -> BTreeMap<String, Node> {
-        self.child(name).and_then(|node| node.children).unwrap_or_default()
+        self.child(name)
+            .and_then(|node| node.children)
+            .unwrap_or_default()
     }
 }
 
 fn member(id: &str, mut node: Node) -> Result<Member, DocumentError> {
     let id = parse_id(id)?;
-    let raft = node.child("raftAttributes").ok_or(DocumentError::NoRaftAttributes(id))?;
+    let raft = node
+        .child("raftAttributes")
+        .ok_or(DocumentError::NoRaftAttributes(id))?;
     let raft: RaftAttributes = serde_json::from_str(&raft.value)?;
     let mut member = Member {
         id,
@@ -244,7 +266,13 @@ impl Default for Store {
         let top = |name: &str| (name.to_owned(), directory(format!("/{name}"), 0));
         let mut root = directory("/".to_owned(), 0);
         root.children = Some(BTreeMap::from([top("0"), top("1")]));
-        Store { root, events: Vec::new(), index: 0, created: 0, set: 0 }
+        Store {
+            root,
+            events: Vec::new(),
+            index: 0,
+            created: 0,
+            set: 0,
+        }
     }
 }
 
@@ -271,12 +299,19 @@ impl Store {
         let mut node = &mut self.root;
         for (start, name) in key.match_indices('/').map(|(start, _)| start).map(|start| {
             let rest = &key[start + 1..];
-            (start, rest.split('/').next().expect("splitting yields at least one part"))
+            (
+                start,
+                rest.split('/')
+                    .next()
+                    .expect("splitting yields at least one part"),
+            )
         }) {
             let path = key[..start + 1 + name.len()].to_owned();
             let index = self.index;
             let children = node.children.get_or_insert_default();
-            node = children.entry(name.to_owned()).or_insert_with(|| directory(path, index));
+            node = children
+                .entry(name.to_owned())
+                .or_insert_with(|| directory(path, index));
         }
         node.children = None;
         node.value = value.to_owned();
@@ -290,10 +325,20 @@ impl Store {
     }
 
     fn into_document(self) -> String {
-        let Store { root, mut events, index, created, set } = self;
+        let Store {
+            root,
+            mut events,
+            index,
+            created,
+            set,
+        } = self;
         // The history is a ring: what is beyond its size overwrites its beginning.
         let count = events.len();
-        let front = if count > HISTORY_EVENTS { count % HISTORY_EVENTS } else { 0 };
+        let front = if count > HISTORY_EVENTS {
+            count % HISTORY_EVENTS
+        } else {
+            0
+        };
         let first = (count as u64).saturating_sub(HISTORY_EVENTS as u64) + u64::from(count > 0);
         if count > HISTORY_EVENTS {
             events.drain(..count - HISTORY_EVENTS);

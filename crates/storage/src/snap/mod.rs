@@ -72,7 +72,10 @@ trait At<T> {
 
 impl<T> At<T> for io::Result<T> {
     fn at(self, path: &Path) -> Result<T, SnapError> {
-        self.map_err(|source| SnapError::Io { path: path.to_owned(), source })
+        self.map_err(|source| SnapError::Io {
+            path: path.to_owned(),
+            source,
+        })
     }
 }
 
@@ -107,7 +110,10 @@ pub fn write(
         Some(metadata) => (metadata.term(), metadata.index()),
         None => (0, 0),
     };
-    assert!(index > 0, "a snapshot of term {term} at index {index} is empty");
+    assert!(
+        index > 0,
+        "a snapshot of term {term} at index {index} is empty"
+    );
     let data = snapshot.encode_to_vec();
     let mut head = vec![0x08];
     prost::encode_length_delimiter(crc32c::crc32c(&data) as usize, &mut head)
@@ -148,11 +154,17 @@ pub fn read(disk: &dyn Disk, path: &Path) -> Result<raftpb::Snapshot, SnapError>
     let data = envelope.data.unwrap_or_default();
     // etcd takes a checksum of 0 for a missing one.
     if data.is_empty() || expected == 0 {
-        return Err(SnapError::Empty { path: path.to_owned() });
+        return Err(SnapError::Empty {
+            path: path.to_owned(),
+        });
     }
     let computed = crc32c::crc32c(&data);
     if computed != expected {
-        return Err(SnapError::Checksum { path: path.to_owned(), expected, computed });
+        return Err(SnapError::Checksum {
+            path: path.to_owned(),
+            expected,
+            computed,
+        });
     }
     decode(data, path)
 }
@@ -240,8 +252,9 @@ pub fn remove_databases_before(
 /// # Errors
 /// When the directory cannot be read or a file not removed.
 pub fn remove_leftovers(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>, SnapError> {
-    let leftovers =
-        matching(disk, dir, |name| name.starts_with("tmp") || name.starts_with("db.tmp"))?;
+    let leftovers = matching(disk, dir, |name| {
+        name.starts_with("tmp") || name.starts_with("db.tmp")
+    })?;
     remove(disk, leftovers)
 }
 
@@ -252,7 +265,11 @@ fn matching(
     wanted: impl Fn(&str) -> bool,
 ) -> Result<Vec<PathBuf>, SnapError> {
     let mut paths = disk.read_dir(dir).at(dir)?;
-    paths.retain(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(&wanted));
+    paths.retain(|path| {
+        path.file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(&wanted)
+    });
     Ok(paths)
 }
 

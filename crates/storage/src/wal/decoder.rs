@@ -90,10 +90,10 @@ impl Decoder {
         let field = self.bytes(self.offset, LENGTH_BYTES)?;
         let field = u64::from_le_bytes(field[..].try_into().expect("eight bytes were asked for"));
         if field == 0 {
-            return Ok(None);
+            return self.check_end(remain).map(|()| None);
         }
-        let (record_bytes, pad) = frame::decode_length(field)
-            .ok_or(Fault::damaged(Damage::ImpossibleLength(field)))?;
+        let (record_bytes, pad) =
+            frame::decode_length(field).ok_or(Fault::damaged(Damage::ImpossibleLength(field)))?;
         self.check_length(record_bytes, remain)?;
         let frame_bytes = LENGTH_BYTES + record_bytes + pad;
         if frame_bytes > remain {
@@ -109,6 +109,17 @@ impl Decoder {
         let record = self.check_crc(record, &body)?;
         self.offset += frame_bytes;
         Ok(Some(record))
+    }
+
+    /// Refuses a length of zero right before other bytes in the same sector: they would have come with their
+    /// length.
+    fn check_end(&mut self, remain: u64) -> Result<(), Fault> {
+        let in_sector = SECTOR_BYTES - self.offset % SECTOR_BYTES;
+        let rest = self.bytes(self.offset, in_sector.min(remain))?;
+        match rest.iter().all(|byte| *byte == 0) {
+            true => Ok(()),
+            false => Err(Fault::damaged(Damage::MissingLength)),
+        }
     }
 
     /// Refuses a length that the header of the record itself contradicts. Only what lies in one sector with

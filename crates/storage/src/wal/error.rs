@@ -56,7 +56,7 @@ pub enum WalError {
         path: PathBuf,
     },
     /// A record is not what was written, and not by an interrupted write.
-    #[error("{damage}: in file '{}' at position: {offset}", path.display())]
+    #[error("{damage}: in file '{}' at position: {offset}", file_name(path))]
     Damaged {
         /// The segment.
         path: PathBuf,
@@ -108,6 +108,8 @@ pub enum Damage {
         /// Bytes from the record's start to the end of the file.
         remain: u64,
     },
+    /// The length is zero, as at the end of a log, but the record is there.
+    MissingLength,
     /// No writer makes such a length field.
     ImpossibleLength(u64),
     /// The frame's length is not that of the record in it.
@@ -162,6 +164,7 @@ impl fmt::Display for Damage {
                     "unexpected EOF: record of {needs} bytes, but {remain} remain"
                 )
             }
+            Damage::MissingLength => write!(f, "wal: a record without its length"),
             Damage::ImpossibleLength(field) => write!(f, "wal: impossible length field {field:x}"),
             Damage::LengthContradicted { frame, record } => {
                 write!(
@@ -199,6 +202,11 @@ impl fmt::Display for Damage {
             }
         }
     }
+}
+
+/// A segment's name alone, as etcd prints it.
+fn file_name(path: &Path) -> std::path::Display<'_> {
+    path.file_name().map_or(path, Path::new).display()
 }
 
 /// Names the file in an error of the disk.

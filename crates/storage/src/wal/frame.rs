@@ -115,7 +115,12 @@ mod tests {
             assert_eq!((found, pad), (record, padding(record)));
             assert_eq!((record + pad) % LENGTH_BYTES, 0);
         }
-        for wrong in [0x80 << 56 | 8, 0x04 << 56 | 4, 0x85 << 56 | 4, 0xc4 << 56 | 4] {
+        for wrong in [
+            0x80 << 56 | 8,
+            0x04 << 56 | 4,
+            0x85 << 56 | 4,
+            0xc4 << 56 | 4,
+        ] {
             assert_eq!(decode_length(wrong), None, "{wrong:x}");
         }
         assert_eq!(encode_length(4).to_le_bytes(), [4, 0, 0, 0, 0, 0, 0, 0x84]);

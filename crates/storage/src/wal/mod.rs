@@ -21,9 +21,11 @@
 //! A write that was interrupted by a loss of power leaves a *torn* tail: the last segment ends within a
 //! record, or a whole 512-byte sector of it is still zero. What follows was never acknowledged, so
 //! [`Wal::open`] keeps a copy of the segment (`.broken`) and cuts the tail off. Everything else that does
-//! not add up is *damage*, and the log is refused, naming file and offset. One rule is stricter than
-//! etcd's: a length that contradicts the record's own header, both within one sector, cannot come from a
-//! torn write, and cutting there would drop acknowledged entries.
+//! not add up is *damage*, and the log is refused, naming file and offset. That is stricter than etcd in
+//! one point: a length that contradicts what lies in the same sector (the record's own header, or a record
+//! behind a length of zero) cannot come from a torn write, and cutting there would drop acknowledged
+//! entries. What no reader can notice is a changed bit in a record that has an empty sector of its own, as
+//! that looks torn.
 //!
 //! # What is durable when
 //!

@@ -131,7 +131,10 @@ impl Replay {
         let before = (index - start - 1) as usize;
         if before > self.entries.len() {
             let expected_max = start + self.entries.len() as u64 + 1;
-            return Err(Damage::EntryGap { index, expected_max });
+            return Err(Damage::EntryGap {
+                index,
+                expected_max,
+            });
         }
         self.entries.truncate(before);
         self.entries.push(entry);
@@ -152,7 +155,10 @@ impl Replay {
         }
         // A log that has another entry there conflicted with the snapshot, which a leader sent to replace
         // it; raft then forgets all entries.
-        if self.start_entry_term.is_some_and(|term| term != snapshot.term()) {
+        if self
+            .start_entry_term
+            .is_some_and(|term| term != snapshot.term())
+        {
             self.entries.clear();
         }
         self.start_found = true;
@@ -213,7 +219,10 @@ fn decode_state(data: Bytes) -> Result<HardState, Damage> {
         true => Ok(state),
         false => {
             let reason = "unknown fields".to_owned();
-            Err(Damage::Undecodable { message: "raftpb.HardState", reason })
+            Err(Damage::Undecodable {
+                message: "raftpb.HardState",
+                reason,
+            })
         }
     }
 }

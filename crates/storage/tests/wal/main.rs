@@ -6,6 +6,9 @@
 //! - `writing`: what is written and synced when, segments, locks, leftovers.
 //! - `samples`: directories that etcd wrote.
 
+// Clippy takes only functions with `#[test]` for tests, and not what they share.
+#![allow(clippy::unwrap_used)]
+
 mod damage;
 mod model;
 mod samples;
@@ -27,24 +30,47 @@ fn dir() -> &'static Path {
 }
 
 fn metadata() -> Metadata {
-    Metadata { node_id: Some(0x5036_3e81_65f6_dcf1), cluster_id: Some(0x3ec5_8811_1592_8858) }
+    Metadata {
+        node_id: Some(0x5036_3e81_65f6_dcf1),
+        cluster_id: Some(0x3ec5_8811_1592_8858),
+    }
 }
 
 fn entry(term: u64, index: u64, data: impl Into<Bytes>) -> Entry {
-    Entry { term: Some(term), index: Some(index), r#type: None, data: Some(data.into()) }
+    Entry {
+        term: Some(term),
+        index: Some(index),
+        r#type: None,
+        data: Some(data.into()),
+    }
 }
 
 fn state(term: u64, vote: u64, commit: u64) -> HardState {
-    HardState { term: Some(term), vote: Some(vote), commit: Some(commit) }
+    HardState {
+        term: Some(term),
+        vote: Some(vote),
+        commit: Some(commit),
+    }
 }
 
 fn snapshot(index: u64, term: u64) -> walpb::Snapshot {
-    let conf_state = ConfState { voters: vec![7], auto_leave: Some(false), ..ConfState::default() };
-    walpb::Snapshot { index: Some(index), term: Some(term), conf_state: Some(conf_state) }
+    let conf_state = ConfState {
+        voters: vec![7],
+        auto_leave: Some(false),
+        ..ConfState::default()
+    };
+    walpb::Snapshot {
+        index: Some(index),
+        term: Some(term),
+        conf_state: Some(conf_state),
+    }
 }
 
 fn segments_of(segment_bytes: u64) -> Options {
-    Options { segment_bytes, ..Options::default() }
+    Options {
+        segment_bytes,
+        ..Options::default()
+    }
 }
 
 fn create(disk: &MemDisk, options: Options) -> Wal {
@@ -62,7 +88,10 @@ fn records(bytes: &[u8]) -> Vec<(usize, walpb::Record)> {
         if len == 0 {
             break;
         }
-        found.push((at, walpb::Record::decode(&bytes[at + 8..at + 8 + len]).unwrap()));
+        found.push((
+            at,
+            walpb::Record::decode(&bytes[at + 8..at + 8 + len]).unwrap(),
+        ));
         at += 8 + len.next_multiple_of(8);
     }
     found
@@ -70,7 +99,9 @@ fn records(bytes: &[u8]) -> Vec<(usize, walpb::Record)> {
 
 /// Where the last record of a segment ends.
 fn data_end(bytes: &[u8]) -> usize {
-    records(bytes).last().map_or(0, |(at, record)| at + 8 + record.encoded_len().next_multiple_of(8))
+    records(bytes).last().map_or(0, |(at, record)| {
+        at + 8 + record.encoded_len().next_multiple_of(8)
+    })
 }
 
 /// The names in the log's directory.
@@ -84,8 +115,13 @@ fn open_file(disk: &dyn Disk, name: &str) -> Arc<dyn File> {
 }
 
 fn content(disk: &dyn Disk, name: &str) -> Vec<u8> {
+    head(disk, name, usize::MAX)
+}
+
+/// The first bytes of a file, up to `len`.
+fn head(disk: &dyn Disk, name: &str, len: usize) -> Vec<u8> {
     let file = open_file(disk, name);
-    let mut bytes = vec![0; file.len().unwrap() as usize];
+    let mut bytes = vec![0; len.min(file.len().unwrap() as usize)];
     file.read_exact_at(&mut bytes, 0).unwrap();
     bytes
 }

@@ -32,7 +32,10 @@ struct Log {
 
 impl Log {
     fn of(records: &[Record]) -> Log {
-        let mut log = Log { start: wal::origin(), ..Log::default() };
+        let mut log = Log {
+            start: wal::origin(),
+            ..Log::default()
+        };
         for record in records {
             if let Record::State(state) = record {
                 log.state = *state;
@@ -66,11 +69,15 @@ impl Log {
 
     /// The entries behind the start.
     fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.range(self.start.index() + 1..).map(|(_, entry)| entry)
+        self.entries
+            .range(self.start.index() + 1..)
+            .map(|(_, entry)| entry)
     }
 
     fn last_index(&self) -> u64 {
-        self.entries().last().map_or(self.start.index(), Entry::index)
+        self.entries()
+            .last()
+            .map_or(self.start.index(), Entry::index)
     }
 
     fn matches(&self, start: &walpb::Snapshot, found: &Recovered) -> bool {
@@ -120,9 +127,18 @@ impl Story {
     /// Opens the log, or creates it, checks what is in it against the model and forgets what was lost.
     fn recover(&mut self) -> Result<Wal, WalError> {
         if !wal::exists(&self.disk, dir())? {
-            assert_eq!(self.durable, 0, "seed {}: a log with records is gone", self.seed);
+            assert_eq!(
+                self.durable, 0,
+                "seed {}: a log with records is gone",
+                self.seed
+            );
             self.records.clear();
-            return Wal::create(Arc::new(self.disk.clone()), dir(), &metadata(), self.options);
+            return Wal::create(
+                Arc::new(self.disk.clone()),
+                dir(),
+                &metadata(),
+                self.options,
+            );
         }
         let start = wal::last_snapshot(&self.disk, dir())?.expect("0/0 is in every log");
         let listed = match wal::snapshots(&self.disk, dir()) {
@@ -135,12 +151,10 @@ impl Story {
         assert_eq!(read.entries, found.entries, "seed {}", self.seed);
         assert_eq!(found.metadata, metadata());
 
-        let kept = (self.written..=self.records.len())
-            .rev()
-            .find(|kept| {
-                let records = &self.records[..*kept];
-                Log::of(records).matches(&start, &found) && self.last_recorded() == last_of(records)
-            });
+        let kept = (self.written..=self.records.len()).rev().find(|kept| {
+            let records = &self.records[..*kept];
+            Log::of(records).matches(&start, &found) && self.last_recorded() == last_of(records)
+        });
         let Some(kept) = kept else {
             panic!(
                 "seed {}: {} records, {} written, but recovered {:?} at {}, {} entries",
@@ -166,12 +180,16 @@ impl Story {
 
     /// The last snapshot record in the log, committed or not.
     fn last_recorded(&self) -> walpb::Snapshot {
-        let segments = names(&self.disk).into_iter().filter(|name| name.ends_with(".wal"));
+        let segments = names(&self.disk)
+            .into_iter()
+            .filter(|name| name.ends_with(".wal"));
         segments
             .flat_map(|name| records(&content(&self.disk, &name)))
             .filter(|(_, record)| record.r#type() == 5)
             .last()
-            .map_or(wal::origin(), |(_, record)| walpb::Snapshot::decode(record.data()).unwrap())
+            .map_or(wal::origin(), |(_, record)| {
+                walpb::Snapshot::decode(record.data()).unwrap()
+            })
     }
 
     /// After a restart, a snapshot of a leader that was recorded but not committed is overtaken: the leader
@@ -187,9 +205,11 @@ impl Story {
         if self.rng.bool() {
             self.save_snapshot(wal, ahead)?;
         } else {
-            let entries: Vec<Entry> =
-                (commit + 1..=index).map(|index| entry(term, index, self.payload())).collect();
-            self.records.extend(entries.iter().cloned().map(Record::Entry));
+            let entries: Vec<Entry> = (commit + 1..=index)
+                .map(|index| entry(term, index, self.payload()))
+                .collect();
+            self.records
+                .extend(entries.iter().cloned().map(Record::Entry));
             wal.append(None, &entries)?;
         }
         let state = state(term, log.state.vote(), index);
@@ -223,13 +243,18 @@ impl Story {
             _ => last + 1,
         };
         let count = self.rng.u64(..4);
-        let entries: Vec<Entry> =
-            (first..first + count).map(|index| entry(term, index, self.payload())).collect();
+        let entries: Vec<Entry> = (first..first + count)
+            .map(|index| entry(term, index, self.payload()))
+            .collect();
         let last = if count == 0 { last } else { first + count - 1 };
         let commit = self.rng.u64(log.state.commit()..=last);
-        let state = self.rng.bool().then(|| state(term, self.rng.u64(..3), commit));
+        let state = self
+            .rng
+            .bool()
+            .then(|| state(term, self.rng.u64(..3), commit));
 
-        self.records.extend(entries.iter().cloned().map(Record::Entry));
+        self.records
+            .extend(entries.iter().cloned().map(Record::Entry));
         self.records.extend(state.map(Record::State));
         wal.append(state.as_ref(), &entries)
     }
@@ -325,7 +350,7 @@ fn tell(seed: u64) {
 
 #[test]
 fn a_log_comes_back_as_a_prefix_with_everything_that_was_synced() {
-    for seed in 0..150 {
+    for seed in 0..300 {
         tell(seed);
     }
 }

@@ -146,7 +146,8 @@ impl World {
 
     fn txn(&mut self, changes: &[Change<'_>]) {
         if let Some((revision, events)) = self.store.apply(changes) {
-            self.hub.publish(Arc::new(RevisionEvents::new(revision, events)));
+            self.hub
+                .publish(Arc::new(RevisionEvents::new(revision, events)));
         }
     }
 

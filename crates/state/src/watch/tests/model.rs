@@ -446,7 +446,7 @@ impl Script {
         let (request, revision) = self.asked.get_mut(&stream).unwrap().remove(0);
         assert_eq!(message.header.unwrap().revision, revision);
         if message.canceled {
-            let empty = request.range_end.len() > 0
+            let empty = !request.range_end.is_empty()
                 && request.range_end[..] != b"\0"[..]
                 && request.key >= request.range_end;
             let taken = self.clients.contains_key(&(stream, request.watch_id));
