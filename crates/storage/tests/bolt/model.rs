@@ -265,6 +265,41 @@ fn deleting_gives_space_back_and_the_file_is_cut() {
     assert_sound(&db.read());
 }
 
+#[test]
+fn a_file_that_became_sparse_shrinks_while_it_is_used() {
+    let disk = MemDisk::new();
+    let db = open(&disk, 4096).unwrap();
+    let change = |keys: std::ops::Range<u32>, value: Option<Vec<u8>>| {
+        let changes = keys
+            .map(|key| (key.to_be_bytes().to_vec(), value.clone()))
+            .collect();
+        commit(&db, &Batch::from([(b"key".to_vec(), changes)])).unwrap();
+    };
+    // The last tenth, which stays, lies at the end; some of its nodes are larger than a page.
+    (0..200).for_each(|step| change(step * 100..step * 100 + 100, Some(vec![1; 300])));
+    change(1_000_000..1_000_050, Some(vec![2; 9000]));
+    change(0..18_000, None);
+    let model = content(&db.read());
+    let before = db.size_bytes();
+    let mut written = 0;
+    for _ in 0..30 {
+        written += commit(&db, &Batch::new()).unwrap().bytes;
+    }
+    let (size, in_use) = (db.size_bytes(), db.size_in_use_bytes());
+    assert!(
+        size < 2 * in_use && size < before / 3,
+        "{before} before, {size} now, {in_use} in use"
+    );
+    assert!(
+        written < 3 * in_use,
+        "{written} bytes written to move {in_use}"
+    );
+    assert_eq!(content(&db.read()), model);
+    assert_sound(&db.read());
+    // The directory only: nothing is left to be moved.
+    assert_eq!(commit(&db, &Batch::new()).unwrap().pages, 1);
+}
+
 fn file_len(disk: &MemDisk) -> u64 {
     disk.open(Path::new(PATH), OpenMode::Read)
         .unwrap()
