@@ -4,9 +4,15 @@ use std::path::Path;
 
 const FILES: &[&str] = &[
     "authpb/auth.proto",
+    "etcdserverpb/auth.proto",
+    "etcdserverpb/cluster.proto",
     "etcdserverpb/etcdserver.proto",
+    "etcdserverpb/header.proto",
+    "etcdserverpb/kv.proto",
+    "etcdserverpb/lease.proto",
+    "etcdserverpb/maintenance.proto",
     "etcdserverpb/raft_internal.proto",
-    "etcdserverpb/rpc.proto",
+    "etcdserverpb/watch.proto",
     "health/health.proto",
     "leasepb/lease.proto",
     "membershippb/membership.proto",

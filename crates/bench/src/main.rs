@@ -1,1 +1,104 @@
-fn main() {}
+//! `retcd-bench`: a load generator, and a side-by-side comparison of two etcd binaries.
+//!
+//! - [`load`] runs one workload against one server: [`workload`] names it, [`keys`] it works on, [`grpc`] carries it,
+//!   [`stats`] sums it up; [`fill`] writes the keys that must exist before.
+//! - [`compare`] starts one [`server`] after the other, measures what [`procfs`] and [`disk`] tell, and prints tables.
+//! - [`cleanup`] sees to it that no server and no directory is left behind.
+//!
+//! What is measured and how to read it: `docs/performance.md`. Deliberately absent: TLS, open-loop (fixed rate) load, more
+//! than one member, other machines.
+
+mod cleanup;
+mod cli;
+mod compare;
+mod disk;
+mod error;
+mod fill;
+mod grpc;
+mod keys;
+mod load;
+mod machine;
+mod procfs;
+mod progress;
+mod server;
+#[cfg(test)]
+mod smoke;
+mod stats;
+mod workload;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+use error::Error;
+use load::{Outcome, Plan};
+use progress::Progress;
+use stats::{millis, number};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("retcd-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all that was asked for has been measured.
+fn run(command: Command) -> Result<bool, Error> {
+    cleanup::install()?;
+    let progress = Progress::new();
+    match command {
+        Command::Load(args) => put_load(&args.plans(), &progress).map(|()| true),
+        Command::Compare(args) => compare::compare(&args.comparison(), &progress),
+    }
+}
+
+fn put_load(plans: &[Plan], progress: &Progress) -> Result<(), Error> {
+    println!(
+        "{:<20} {:>12} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>14}",
+        "workload",
+        "operations",
+        "refused",
+        "per second",
+        "p50 ms",
+        "p99 ms",
+        "p99.9 ms",
+        "max ms",
+        "own CPU µs/op"
+    );
+    for plan in plans {
+        progress.task(plan.workload.to_string());
+        if plan.workload.kind.needs_keys() {
+            fill::fill_if_missing(&plan.endpoint, &plan.keys, plan.value_size, progress)?;
+        }
+        let outcome = load::run(plan, progress, || Ok(()))?;
+        progress.clear();
+        print_outcome(plan, &outcome);
+    }
+    Ok(())
+}
+
+fn print_outcome(plan: &Plan, outcome: &Outcome<()>) {
+    let count = outcome.latencies.count();
+    let at = |percent| number(millis(outcome.latencies.percentile(percent)));
+    println!(
+        "{:<20} {:>12} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>14}",
+        plan.workload.to_string(),
+        count,
+        outcome.errors,
+        number(outcome.rate()),
+        at(50.0),
+        at(99.0),
+        at(99.9),
+        number(millis(outcome.latencies.max())),
+        number(outcome.generator_cpu.as_secs_f64() * 1e6 / count.max(1) as f64),
+    );
+    if let Some(error) = &outcome.first_error {
+        println!("  first refusal: {error}");
+    }
+}

@@ -1,1 +1,5 @@
-fn main() {}
+//! `etcdctl`: see [`retcd_ctl::command`].
+
+fn main() -> std::process::ExitCode {
+    retcd_ctl::command::program().run()
+}

@@ -1,10 +1,17 @@
 //! etcd's wire and log messages, as prost and tonic generate them from `proto/`.
 //!
-//! No logic lives here. Names and numbers are etcd's (v3.7.1); byte fields are [`bytes::Bytes`].
+//! No logic lives here. Names and numbers are etcd's (v3.7.1); the `.proto` files tell what each
+//! means and since which version it is there. Byte fields are [`bytes::Bytes`], and fields are
+//! written in the order of their numbers.
+//!
+//! Two things differ from etcd's own files and not on the wire: the log's requests of API v2
+//! ([`etcdserverpb::Request`] and [`etcdserverpb::InternalRaftRequest::v2`]), which 3.7 dropped, are
+//! kept for reading older logs, and [`snappb::Snapshot`] has a capital letter.
 
-#![allow(missing_docs)] // the messages are documented in their .proto files
+#![allow(missing_docs)] // fields whose names say all have no comment in the .proto files
 #![allow(clippy::all)]
 
+/// Users and roles in the backend.
 pub mod authpb {
     tonic::include_proto!("authpb");
 }
@@ -16,9 +23,11 @@ pub mod etcdserverpb {
 pub mod healthpb {
     tonic::include_proto!("grpc.health.v1");
 }
+/// Leases in the backend and between members.
 pub mod leasepb {
     tonic::include_proto!("leasepb");
 }
+/// What the cluster writes to its log about itself.
 pub mod membershippb {
     tonic::include_proto!("membershippb");
 }
@@ -30,12 +39,15 @@ pub mod mvccpb {
 pub mod raftpb {
     tonic::include_proto!("raftpb");
 }
+/// The frame of a `.snap` file.
 pub mod snappb {
     tonic::include_proto!("snappb");
 }
+/// The service `Election`.
 pub mod v3electionpb {
     tonic::include_proto!("v3electionpb");
 }
+/// The service `Lock`.
 pub mod v3lockpb {
     tonic::include_proto!("v3lockpb");
 }

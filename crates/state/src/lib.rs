@@ -2,5 +2,24 @@
 //!
 //! The same entries give the same state on every member. Nothing in here names a clock, a thread, a
 //! file, the environment or a source of randomness; time is an argument.
+//!
+//! - [`machine`]: executes log entries and answers them; owns all of the below.
+//! - [`mvcc`]: the keyspace, its history, and how to read it.
+//! - [`watch`]: who is told of which change.
+//! - [`lease`], [`alarm`], [`membership`], [`version`], [`meta`]: the rest of the state.
+//! - [`request`], [`quota`]: what is checked before a request is proposed.
 
+pub mod alarm;
+pub mod lease;
+pub mod machine;
+pub mod membership;
+pub mod meta;
 pub mod mvcc;
+pub mod quota;
+pub mod request;
+mod time;
+mod v2;
+pub mod version;
+pub mod watch;
+
+pub use time::Time;

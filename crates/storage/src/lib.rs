@@ -9,3 +9,5 @@
 pub mod backend;
 pub mod bolt;
 pub mod disk;
+pub mod snap;
+pub mod wal;

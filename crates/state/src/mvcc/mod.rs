@@ -1,5 +1,37 @@
 //! The multi-version keyspace.
+//!
+//! Every write makes a revision, and until a compaction every revision can be read. What keys hold
+//! now is in memory, in a [`KeyIndex`](index): reads of the present never touch the backend. Older
+//! records are read from bucket `key`, where each revision has one row.
+//!
+//! - [`Keyspace`] is the one writer, [`Reader`] and [`View`] are for everybody else;
+//! - [`txn`] executes puts, deletions and transactions;
+//! - [`compaction`] forgets old revisions in small steps, [`hash`] sums up what there is.
+//!
+//! Invariant: what a reader sees is a complete revision whose rows are in the backend.
 
+mod compaction;
+mod event;
+mod hash;
+mod history;
+mod index;
+mod keyspace;
+mod open;
+mod range;
+mod reader;
 mod record;
+mod revision;
+mod stream;
+pub(crate) mod txn;
 
-pub use record::{Record, Revision};
+pub(crate) use compaction::CompactError;
+pub use compaction::Progress;
+pub use event::{Event, EventKind};
+pub use hash::KeyspaceHash;
+pub(crate) use keyspace::Keyspace;
+pub use range::{Interval, Projection, RangeError, RangeReply, StorageError};
+pub use reader::{Reader, View};
+pub use record::{DamagedRecord, Fields, Record};
+pub use revision::{Revision, RevisionKey};
+pub use stream::{RangeChunk, RangeStream};
+pub use txn::{DeleteReply, OpReply, PutReply, TxnReply, is_read_only, is_serializable};

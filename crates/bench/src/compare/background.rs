@@ -1,0 +1,155 @@
+//! The company that the puts of the scenario `mixed` have: lists, compactions, defragmentations.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use retcd_proto::etcdserverpb as pb;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use crate::error::Error;
+use crate::grpc::Connection;
+use crate::keys::KeySpace;
+use crate::load;
+
+const COMPACT_EVERY: Duration = Duration::from_secs(1);
+const DEFRAGMENT_EVERY: Duration = Duration::from_secs(3);
+
+/// How often each was done.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Done {
+    pub(super) lists: u64,
+    pub(super) compactions: u64,
+    pub(super) defragmentations: u64,
+    pub(super) longest_defragmentation: Duration,
+}
+
+/// The thread that does it.
+pub(super) struct Background {
+    stop: Arc<Notify>,
+    thread: JoinHandle<Result<Done, Error>>,
+}
+
+impl Background {
+    /// Lists `listed` of `keys` again and again, compacts and defragments the server at `endpoint`, until [`Background::stop`].
+    pub(super) fn start(endpoint: &str, keys: &KeySpace, listed: u32) -> Result<Self, Error> {
+        let stop = Arc::new(Notify::new());
+        let stopped = Arc::clone(&stop);
+        let company = Company {
+            endpoint: endpoint.to_owned(),
+            keys: keys.clone(),
+            listed: listed.into(),
+        };
+        let runtime = load::runtime()?;
+        let thread = thread::spawn(move || {
+            let done = Cell::new(Done::default());
+            let Err(failure) = runtime.block_on(async {
+                tokio::select! {
+                    failed = company.list(&done, 1) => failed.map_err(Some),
+                    failed = company.list(&done, 2) => failed.map_err(Some),
+                    failed = company.compact(&done) => failed.map_err(Some),
+                    failed = company.defragment(&done) => failed.map_err(Some),
+                    () = stopped.notified() => Err(None),
+                }
+            });
+            failure.map_or(Ok(done.get()), Err)
+        });
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends the thread; what it had begun is dropped.
+    ///
+    /// # Errors
+    /// The failure that ended it before.
+    pub(super) fn stop(self) -> Result<Done, Error> {
+        self.stop.notify_one();
+        self.thread.join().expect("a panic has ended the process")
+    }
+}
+
+/// Each of its methods goes on until it fails.
+struct Company {
+    endpoint: String,
+    keys: KeySpace,
+    listed: u64,
+}
+
+impl Company {
+    async fn list(&self, done: &Cell<Done>, seed: u64) -> Result<Infallible, Error> {
+        let mut range = self.connect().await?.method("/etcdserverpb.KV/Range")?;
+        let mut rng = Rng::with_seed(seed);
+        loop {
+            let first = rng.u64(0..=self.keys.count - self.listed);
+            let request = pb::RangeRequest {
+                key: self.keys.key(first),
+                range_end: self.keys.key(first + self.listed),
+                ..pb::RangeRequest::default()
+            };
+            range
+                .call_for_len(&request)
+                .await
+                .map_err(Error::call("list"))?;
+            update(done, |done| done.lists += 1);
+        }
+    }
+
+    async fn compact(&self, done: &Cell<Done>) -> Result<Infallible, Error> {
+        let connection = self.connect().await?;
+        let mut range = connection.method("/etcdserverpb.KV/Range")?;
+        let mut compact = connection.method("/etcdserverpb.KV/Compact")?;
+        let read = pb::RangeRequest {
+            key: self.keys.key(0),
+            ..pb::RangeRequest::default()
+        };
+        loop {
+            sleep(COMPACT_EVERY).await;
+            let reply: Result<pb::RangeResponse, _> = range.call(&read).await;
+            let header = reply
+                .map_err(Error::call("get"))?
+                .header
+                .unwrap_or_default();
+            let request = pb::CompactionRequest {
+                revision: header.revision,
+                physical: false,
+            };
+            compact
+                .call_for_len(&request)
+                .await
+                .map_err(Error::call("compact"))?;
+            update(done, |done| done.compactions += 1);
+        }
+    }
+
+    async fn defragment(&self, done: &Cell<Done>) -> Result<Infallible, Error> {
+        let mut defragment = self
+            .connect()
+            .await?
+            .method("/etcdserverpb.Maintenance/Defragment")?;
+        loop {
+            sleep(DEFRAGMENT_EVERY).await;
+            let began = Instant::now();
+            let answered = defragment
+                .call_for_len(&pb::DefragmentRequest::default())
+                .await;
+            answered.map_err(Error::call("defragment"))?;
+            update(done, |done| {
+                done.defragmentations += 1;
+                done.longest_defragmentation = done.longest_defragmentation.max(began.elapsed());
+            });
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, Error> {
+        Connection::open(&self.endpoint).await
+    }
+}
+
+fn update(done: &Cell<Done>, change: impl FnOnce(&mut Done)) {
+    let mut value = done.get();
+    change(&mut value);
+    done.set(value);
+}

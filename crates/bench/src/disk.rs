@@ -1,0 +1,85 @@
+//! What the disk itself can do: the time of a small appended write with its `fdatasync`, the floor under every put.
+//!
+//! As a write-ahead log does it: one file, its first 64 MiB allocated before, entries written one behind the other.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FallocateFlags, fallocate, statfs, syncfs};
+
+use crate::error::Error;
+use crate::stats::Latencies;
+
+const ALLOCATED: u64 = 64 << 20;
+/// About what a put of a 256-byte value takes in the log.
+const ENTRY_LEN: usize = 320;
+/// Enough for a p99.
+pub const SYNCS_MAX: usize = 2_000;
+const TIME_MAX: Duration = Duration::from_secs(3);
+
+/// Times up to `count` writes with `fdatasync`, fewer on a slow disk, in a new file in `directory`.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be written.
+pub fn measure_syncs(directory: &Path, count: usize) -> Result<Latencies, Error> {
+    let path = directory.join("fdatasync");
+    let failed = || Error::io(format!("cannot measure the disk with {}", path.display()));
+    let mut file = File::create(&path).map_err(failed())?;
+    // Without it (some network file systems) each write also grows the file.
+    let _ = fallocate(&file, FallocateFlags::empty(), 0, ALLOCATED);
+    let mut latencies = Latencies::default();
+    let began = Instant::now();
+    for _ in 0..count {
+        let start = Instant::now();
+        file.write_all(&[0x5a; ENTRY_LEN]).map_err(failed())?;
+        file.sync_data().map_err(failed())?;
+        latencies.record(start.elapsed());
+        if began.elapsed() > TIME_MAX {
+            break;
+        }
+    }
+    std::fs::remove_file(&path).map_err(failed())?;
+    Ok(latencies)
+}
+
+/// Writes out what earlier runs left in the page cache of `directory`'s file system, so that the next one does not pay for it.
+///
+/// # Errors
+/// [`Error::Io`] if the file system reports a failed write.
+pub fn settle(directory: &Path) -> Result<(), Error> {
+    let synced = File::open(directory).and_then(|directory| Ok(syncfs(directory)?));
+    synced.map_err(Error::io(format!(
+        "cannot sync the file system of {}",
+        directory.display()
+    )))
+}
+
+/// Whether `directory` lies in memory, where a sync costs nothing.
+pub fn is_in_memory(directory: &Path) -> bool {
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
+    statfs(directory).is_ok_and(|system| system.f_type as u64 == TMPFS_MAGIC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn measuring_leaves_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let latencies = measure_syncs(directory.path(), 3).unwrap();
+        assert!(latencies.count() == 3 && latencies.max() > Duration::ZERO);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_does_not_exist_is_an_error_with_its_name() {
+        let error = measure_syncs(Path::new("/nowhere/at/all"), 3)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(error.contains("/nowhere/at/all"), "{error}");
+    }
+}

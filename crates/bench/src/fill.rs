@@ -1,0 +1,131 @@
+//! Fills a key space fast: transactions of a hundred puts, many under way at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fastrand::Rng;
+use retcd_proto::etcdserverpb as pb;
+use tokio::task::JoinSet;
+
+use crate::error::{CallError, Error};
+use crate::grpc::{Connection, Method};
+use crate::keys::{self, KeySpace};
+use crate::load;
+use crate::progress::Progress;
+
+/// Puts in a transaction; etcd's default limit of operations is 128.
+const PUTS_PER_TXN: u64 = 100;
+const CONNECTIONS: usize = 4;
+const TXNS_UNDER_WAY: usize = 32;
+
+/// Writes every key of `keys` once, with values of `value_size` bytes, and returns how long that took.
+///
+/// # Errors
+/// [`Error::Io`] and [`Error::Call`] if the server cannot be reached or refuses a transaction.
+pub fn fill(
+    endpoint: &str,
+    keys: &KeySpace,
+    value_size: usize,
+    progress: &Progress,
+) -> Result<Duration, Error> {
+    let began = Instant::now();
+    load::runtime()?.block_on(write_all(endpoint, keys, value_size, progress))?;
+    Ok(began.elapsed())
+}
+
+/// Fills `keys` unless the server already holds that many.
+///
+/// # Errors
+/// As [`fill`].
+pub fn fill_if_missing(
+    endpoint: &str,
+    keys: &KeySpace,
+    value_size: usize,
+    progress: &Progress,
+) -> Result<(), Error> {
+    if load::runtime()?.block_on(count(endpoint, keys))? < keys.count {
+        fill(endpoint, keys, value_size, progress)?;
+    }
+    Ok(())
+}
+
+async fn count(endpoint: &str, keys: &KeySpace) -> Result<u64, Error> {
+    let mut range = Connection::open(endpoint)
+        .await?
+        .method("/etcdserverpb.KV/Range")?;
+    let request = pb::RangeRequest {
+        key: keys.key(0),
+        range_end: keys.key(keys.count),
+        count_only: true,
+        ..pb::RangeRequest::default()
+    };
+    let reply: Result<pb::RangeResponse, _> = range.call(&request).await;
+    Ok(u64::try_from(reply.map_err(Error::call("counting the keys"))?.count).unwrap_or(0))
+}
+
+async fn write_all(
+    endpoint: &str,
+    keys: &KeySpace,
+    value_size: usize,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let value = keys::value(value_size, &mut Rng::with_seed(0));
+    let next = Arc::new(AtomicU64::new(0));
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        connections.push(Connection::open(endpoint).await?);
+    }
+    let mut tasks = JoinSet::new();
+    for at in 0..TXNS_UNDER_WAY {
+        let txn = connections[at % CONNECTIONS].method("/etcdserverpb.KV/Txn")?;
+        tasks.spawn(write_some(
+            txn,
+            keys.clone(),
+            value.clone(),
+            Arc::clone(&next),
+        ));
+    }
+    let mut timer = tokio::time::interval(Duration::from_millis(250));
+    loop {
+        tokio::select! {
+            ended = tasks.join_next() => match ended {
+                Some(result) => {
+                    result.expect("a panic has ended the process").map_err(Error::call("filling the key space"))?;
+                }
+                None => return Ok(()),
+            },
+            _ = timer.tick() => {
+                progress.show(&format!("filling, {} of {} keys", next.load(Ordering::Relaxed).min(keys.count), keys.count));
+            }
+        }
+    }
+}
+
+async fn write_some(
+    mut txn: Method,
+    keys: KeySpace,
+    value: Bytes,
+    next: Arc<AtomicU64>,
+) -> Result<(), CallError> {
+    loop {
+        let first = next.fetch_add(PUTS_PER_TXN, Ordering::Relaxed);
+        if first >= keys.count {
+            return Ok(());
+        }
+        let put = |at| {
+            let put = load::put_request(keys.key(at), value.clone());
+            pb::RequestOp {
+                request: Some(pb::request_op::Request::RequestPut(put)),
+            }
+        };
+        let request = pb::TxnRequest {
+            success: (first..keys.count.min(first + PUTS_PER_TXN))
+                .map(put)
+                .collect(),
+            ..pb::TxnRequest::default()
+        };
+        txn.call_for_len(&request).await?;
+    }
+}

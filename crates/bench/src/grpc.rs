@@ -1,0 +1,381 @@
+//! A gRPC client reduced to what a load generator needs, straight on HTTP/2.
+//!
+//! The generator shares the processors with the server that it measures, so a call here costs one encoded message and one
+//! HTTP/2 stream: no connection pool, no interceptors, no task per call. A large reply is counted and given back to flow
+//! control, never assembled, unless the caller asks for it.
+//!
+//! A message on the wire:
+//!
+//! ```text
+//! +------------+--------------------------+----------------+
+//! | 0 (plain)  | length, 4 bytes, big end | protobuf bytes |
+//! +------------+--------------------------+----------------+
+//! ```
+//!
+//! Deliberately absent: TLS, compression, retries, deadlines.
+
+use std::future::poll_fn;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
+use http::{HeaderMap, Request, StatusCode};
+use prost::Message;
+use tokio::net::TcpStream;
+
+use crate::error::{CallError, Error};
+
+/// Bytes before each message: the compression flag and the length.
+pub const FRAME_HEADER: usize = 5;
+
+// A list of thousands of keys must not wait for the generator's window updates.
+const STREAM_WINDOW: u32 = 8 << 20;
+const CONNECTION_WINDOW: u32 = 64 << 20;
+
+/// One connection to a server. Clones share it.
+#[derive(Clone)]
+pub struct Connection {
+    requests: SendRequest<Bytes>,
+    authority: String,
+}
+
+impl Connection {
+    /// Connects to `endpoint` (`HOST:PORT`) and drives the connection on the runtime of the caller.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the port does not answer, [`Error::Call`] if it does not speak HTTP/2.
+    pub async fn open(endpoint: &str) -> Result<Self, Error> {
+        let refused = || Error::io(format!("cannot connect to {endpoint}"));
+        let socket = TcpStream::connect(endpoint).await.map_err(refused())?;
+        socket.set_nodelay(true).map_err(refused())?;
+        let (requests, driver) = h2::client::Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .enable_push(false)
+            .handshake(socket)
+            .await
+            .map_err(CallError::from)
+            .map_err(Error::call(format!("HTTP/2 with {endpoint}")))?;
+        // A broken connection shows in every call on it; nothing to add here.
+        tokio::spawn(async move { drop(driver.await) });
+        Ok(Self {
+            requests,
+            authority: endpoint.to_owned(),
+        })
+    }
+
+    /// Prepares calls of `path` (`/package.Service/Method`).
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the endpoint cannot stand in a URI.
+    pub fn method(&self, path: &'static str) -> Result<Method, Error> {
+        let head = Request::post(format!("http://{}{path}", self.authority))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("user-agent", "retcd-bench")
+            .body(())
+            .map_err(|error| Error::Usage(format!("endpoint {}: {error}", self.authority)))?;
+        Ok(Method {
+            requests: self.requests.clone(),
+            head: Box::new(head),
+        })
+    }
+}
+
+/// One method of one server, ready to be called again and again.
+pub struct Method {
+    requests: SendRequest<Bytes>,
+    head: Box<Request<()>>,
+}
+
+impl Method {
+    /// Calls and returns the whole reply message.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn call<R: Message + Default>(
+        &mut self,
+        request: &impl Message,
+    ) -> Result<R, CallError> {
+        let mut body = BytesMut::new();
+        self.exchange(request, |chunk| append(&mut body, chunk))
+            .await?;
+        let mut body = body.freeze();
+        let message = split_message(&mut body)
+            .filter(|_| body.is_empty())
+            .ok_or_else(|| CallError::Unexpected("not exactly one message".into()))?;
+        decode(message)
+    }
+
+    /// Calls and returns only the length of the reply message in bytes; its content is dropped as it arrives.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn call_for_len(&mut self, request: &impl Message) -> Result<usize, CallError> {
+        let mut total = 0;
+        self.exchange(request, |chunk| total += chunk.len()).await?;
+        total
+            .checked_sub(FRAME_HEADER)
+            .ok_or_else(|| CallError::Unexpected(format!("a body of {total} bytes")))
+    }
+
+    /// Opens a stream in both directions.
+    ///
+    /// # Errors
+    /// [`CallError::Broken`] if the connection is gone.
+    pub async fn open(&mut self) -> Result<Stream, CallError> {
+        let (response, out) = self.send_head().await?;
+        Ok(Stream {
+            out,
+            incoming: Incoming::Awaited(Box::new(response)),
+            buffered: Bytes::new(),
+        })
+    }
+
+    async fn send_head(&mut self) -> Result<(ResponseFuture, SendStream<Bytes>), CallError> {
+        poll_fn(|context| self.requests.poll_ready(context)).await?;
+        Ok(self
+            .requests
+            .send_request(Request::clone(&self.head), false)?)
+    }
+
+    async fn exchange(
+        &mut self,
+        request: &impl Message,
+        mut keep: impl FnMut(Bytes),
+    ) -> Result<(), CallError> {
+        let (response, mut out) = self.send_head().await?;
+        out.send_data(frame(request), true)?;
+        let mut body = accept(response).await?;
+        while let Some(chunk) = body.data().await {
+            let chunk = chunk?;
+            body.flow_control().release_capacity(chunk.len())?;
+            keep(chunk);
+        }
+        match body.trailers().await? {
+            Some(trailers) => check_status(&trailers),
+            None => Err(CallError::Unexpected("no trailers".into())),
+        }
+    }
+}
+
+/// A stream of messages in both directions.
+pub struct Stream {
+    out: SendStream<Bytes>,
+    incoming: Incoming,
+    buffered: Bytes,
+}
+
+enum Incoming {
+    /// The server sends its headers with its first message.
+    Awaited(Box<ResponseFuture>),
+    Open(RecvStream),
+}
+
+impl Stream {
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// [`CallError::Broken`] if the stream is closed.
+    pub fn send(&mut self, message: &impl Message) -> Result<(), CallError> {
+        Ok(self.out.send_data(frame(message), false)?)
+    }
+
+    /// Waits for the next message.
+    ///
+    /// # Errors
+    /// See [`CallError`]; the end of the stream is an error, for no workload ends its streams.
+    pub async fn next<R: Message + Default>(&mut self) -> Result<R, CallError> {
+        loop {
+            if let Some(message) = split_message(&mut self.buffered) {
+                return decode(message);
+            }
+            let chunk = self.receive().await?;
+            if self.buffered.is_empty() {
+                self.buffered = chunk;
+            } else {
+                self.buffered = [&self.buffered[..], &chunk[..]].concat().into();
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Result<Bytes, CallError> {
+        if let Incoming::Awaited(response) = &mut self.incoming {
+            let body = accept(response.as_mut()).await?;
+            self.incoming = Incoming::Open(body);
+        }
+        let Incoming::Open(body) = &mut self.incoming else {
+            unreachable!("the branch above has opened it")
+        };
+        match body.data().await {
+            Some(chunk) => {
+                let chunk = chunk?;
+                body.flow_control().release_capacity(chunk.len())?;
+                Ok(chunk)
+            }
+            None => {
+                if let Some(trailers) = body.trailers().await? {
+                    check_status(&trailers)?;
+                }
+                Err(CallError::Unexpected("the server closed the stream".into()))
+            }
+        }
+    }
+}
+
+/// Awaits the response's head; a head that already carries a status ("trailers only") is a failure.
+async fn accept(
+    response: impl Future<Output = Result<http::Response<RecvStream>, h2::Error>>,
+) -> Result<RecvStream, CallError> {
+    let response = response.await?;
+    if response.status() != StatusCode::OK {
+        return Err(CallError::Unexpected(format!(
+            "HTTP status {}",
+            response.status()
+        )));
+    }
+    if response.headers().contains_key("grpc-status") {
+        check_status(response.headers())?;
+    }
+    Ok(response.into_body())
+}
+
+fn check_status(headers: &HeaderMap) -> Result<(), CallError> {
+    let text = |name| {
+        headers
+            .get(name)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()))
+    };
+    let code = text("grpc-status")
+        .and_then(|code| code.parse().ok())
+        .ok_or_else(|| CallError::Unexpected("no grpc-status".into()))?;
+    if code == 0 {
+        return Ok(());
+    }
+    let message = percent_decoded(&text("grpc-message").unwrap_or_default());
+    Err(CallError::Status { code, message })
+}
+
+/// Status texts travel percent-encoded; what is not an escape stands for itself.
+fn percent_decoded(text: &str) -> String {
+    let (mut decoded, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((&byte, behind)) = rest.split_first() {
+        let digit = |at: usize| {
+            behind
+                .get(at)
+                .and_then(|digit| char::from(*digit).to_digit(16))
+        };
+        match (byte, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push((high * 16 + low) as u8);
+                rest = &behind[2..];
+            }
+            _ => {
+                decoded.push(byte);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+fn frame(message: &impl Message) -> Bytes {
+    let len = message.encoded_len();
+    let mut bytes = BytesMut::with_capacity(FRAME_HEADER + len);
+    bytes.put_u8(0);
+    bytes.put_u32(u32::try_from(len).expect("requests are far smaller than 4 GiB"));
+    message
+        .encode(&mut bytes)
+        .expect("the buffer has the room that encoded_len asked for");
+    bytes.freeze()
+}
+
+/// Takes the first complete message off `buffered`, or leaves it untouched.
+fn split_message(buffered: &mut Bytes) -> Option<Bytes> {
+    let header = buffered.get(..FRAME_HEADER)?;
+    let len = u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize;
+    if buffered.len() < FRAME_HEADER + len {
+        return None;
+    }
+    let mut message = buffered.split_to(FRAME_HEADER + len);
+    message.advance(FRAME_HEADER);
+    Some(message)
+}
+
+fn append(body: &mut BytesMut, chunk: Bytes) {
+    if body.is_empty() {
+        // The usual reply is one DATA frame, which nothing else refers to: taken over without a copy.
+        *body = chunk
+            .try_into_mut()
+            .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    } else {
+        body.extend_from_slice(&chunk);
+    }
+}
+
+fn decode<R: Message + Default>(message: Bytes) -> Result<R, CallError> {
+    R::decode(message).map_err(|error| CallError::Unexpected(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use retcd_proto::etcdserverpb::PutRequest;
+
+    fn put() -> PutRequest {
+        PutRequest {
+            key: Bytes::from_static(b"k"),
+            value: Bytes::from_static(b"v"),
+            ..PutRequest::default()
+        }
+    }
+
+    #[test]
+    fn a_frame_comes_apart_again_at_every_cut() {
+        let whole = [frame(&put()), frame(&put())].concat();
+        for cut in 0..whole.len() {
+            let mut first = Bytes::copy_from_slice(&whole[..cut]);
+            let mut messages = 0;
+            while let Some(message) = split_message(&mut first) {
+                assert_eq!(decode::<PutRequest>(message).unwrap(), put());
+                messages += 1;
+            }
+            let mut rest: Bytes = [&first[..], &whole[cut..]].concat().into();
+            while let Some(message) = split_message(&mut rest) {
+                assert_eq!(decode::<PutRequest>(message).unwrap(), put());
+                messages += 1;
+            }
+            assert_eq!((messages, rest.len()), (2, 0), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn status_texts_are_decoded() {
+        for (encoded, text) in [
+            ("", ""),
+            ("a%20b%3A", "a b:"),
+            ("100%", "100%"),
+            ("%zz%4", "%zz%4"),
+            ("%c3%a9", "é"),
+        ] {
+            assert_eq!(percent_decoded(encoded), text);
+        }
+    }
+
+    #[test]
+    fn a_status_other_than_ok_is_an_error_with_its_text() {
+        let mut headers = HeaderMap::new();
+        headers.insert("grpc-status", "8".parse().unwrap());
+        headers.insert(
+            "grpc-message",
+            "etcdserver: too many requests".parse().unwrap(),
+        );
+        assert_eq!(
+            check_status(&headers).unwrap_err().to_string(),
+            "the server answered with gRPC code 8: etcdserver: too many requests"
+        );
+        headers.insert("grpc-status", "0".parse().unwrap());
+        assert!(check_status(&headers).is_ok());
+        assert!(check_status(&HeaderMap::new()).is_err());
+    }
+}

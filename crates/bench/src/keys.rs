@@ -1,0 +1,69 @@
+//! The key space and the values under load.
+
+use bytes::Bytes;
+use fastrand::Rng;
+
+/// Numbered keys under one prefix: `PREFIX` and the number in sixteen digits, so that their order is the numbers' order.
+#[derive(Debug, Clone)]
+pub struct KeySpace {
+    /// What all keys begin with.
+    pub prefix: String,
+    /// How many there are.
+    pub count: u64,
+}
+
+impl KeySpace {
+    /// Key number `at`.
+    pub fn key(&self, at: u64) -> Bytes {
+        format!("{}{at:016}", self.prefix).into()
+    }
+
+    /// A key that `rng` picks.
+    pub fn random(&self, rng: &mut Rng) -> Bytes {
+        self.key(rng.u64(0..self.count))
+    }
+
+    /// First key and range end of everything under the prefix.
+    pub fn whole(&self) -> (Bytes, Bytes) {
+        let mut end = self.prefix.clone().into_bytes();
+        let last = end
+            .last_mut()
+            .expect("the command line refuses an empty prefix");
+        // A prefix is text, whose bytes are never 0xff.
+        *last += 1;
+        (self.prefix.clone().into(), end.into())
+    }
+}
+
+/// A value of `size` printable bytes, the same for the same seed.
+pub fn value(size: usize, rng: &mut Rng) -> Bytes {
+    (0..size).map(|_| rng.alphanumeric() as u8).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_sort_as_their_numbers_and_lie_in_the_whole_range() {
+        let keys = KeySpace {
+            prefix: "/bench/".into(),
+            count: 2_000,
+        };
+        let (first, end) = keys.whole();
+        assert_eq!((&first[..], &end[..]), (&b"/bench/"[..], &b"/bench0"[..]));
+        for at in 0..keys.count {
+            assert!(first < keys.key(at) && keys.key(at) < end);
+            assert!(keys.key(at) < keys.key(at + 1));
+        }
+        assert_eq!(keys.key(42), "/bench/0000000000000042");
+    }
+
+    #[test]
+    fn values_have_their_size_and_repeat_with_the_seed() {
+        let make = |seed| value(256, &mut Rng::with_seed(seed));
+        assert_eq!(make(1).len(), 256);
+        assert_eq!(make(1), make(1));
+        assert_ne!(make(1), make(2));
+    }
+}

@@ -1,0 +1,426 @@
+//! The clients of one thread: what each workload sends, and the loop around it.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fastrand::Rng;
+use retcd_proto::etcdserverpb as pb;
+use tokio::task::JoinSet;
+
+use super::pace::Pace;
+use super::{Plan, Share, Shared, Tally, watchers};
+use crate::error::{CallError, Error};
+use crate::grpc::{Connection, Method, Stream};
+use crate::keys::{self, KeySpace};
+use crate::workload::Kind;
+
+/// Time to live of all leases, in seconds: longer than any run, so that none expires in between.
+const LEASE_TTL: i64 = 3600;
+
+/// A client that is refused waits this long, so that refusals do not become the load.
+const REFUSED_PAUSE: Duration = Duration::from_millis(10);
+
+/// A thread's tally; only the tasks of that thread take the lock, so it is never waited for.
+pub(super) type SharedTally = Arc<Mutex<Tally>>;
+
+/// Connects, prepares, calls `ready`, waits for the load to begin, and serves until the run stops or nothing is left to do.
+pub(super) async fn serve(
+    shared: &Arc<Shared>,
+    share: Share,
+    ready: impl FnOnce(),
+) -> Result<Tally, Error> {
+    let tally = SharedTally::default();
+    let load = async {
+        let tasks = prepare(shared, share, &tally, ready).await?;
+        until_done(tasks)
+            .await
+            .map_err(Error::call(shared.plan.workload.to_string()))
+    };
+    tokio::select! {
+        result = load => result?,
+        () = shared.pace.stopped() => {}
+    }
+    Ok(std::mem::take(&mut *locked(&tally)))
+}
+
+async fn prepare(
+    shared: &Arc<Shared>,
+    share: Share,
+    tally: &SharedTally,
+    ready: impl FnOnce(),
+) -> Result<JoinSet<Result<(), CallError>>, Error> {
+    let mut connections = Vec::new();
+    for _ in 0..share.connections {
+        connections.push(Connection::open(&shared.plan.endpoint).await?);
+    }
+    if let Kind::Watch(_) = shared.plan.workload.kind {
+        return watchers::prepare(shared, share, &connections, tally, ready).await;
+    }
+    let mut clients = Vec::new();
+    for at in 0..share.clients {
+        let connection = &connections[at as usize % connections.len()];
+        clients.push(Client::prepare(&shared.plan, share.first_client + at, connection).await?);
+    }
+    ready();
+    shared.pace.started().await;
+    let mut tasks = JoinSet::new();
+    for mut client in clients {
+        let (shared, tally) = (Arc::clone(shared), Arc::clone(tally));
+        tasks.spawn(async move { client.repeat(&shared.pace, &tally).await });
+    }
+    Ok(tasks)
+}
+
+/// Awaits the end of all `tasks`, or the first failure.
+async fn until_done(mut tasks: JoinSet<Result<(), CallError>>) -> Result<(), CallError> {
+    while let Some(ended) = tasks.join_next().await {
+        ended.expect("a panic has ended the process")?;
+    }
+    Ok(())
+}
+
+pub(super) fn locked(tally: &SharedTally) -> std::sync::MutexGuard<'_, Tally> {
+    tally.lock().expect("a panic has ended the process")
+}
+
+/// One closed loop.
+struct Client {
+    keys: KeySpace,
+    rng: Rng,
+    work: Work,
+}
+
+/// What a client holds to make its requests.
+enum Work {
+    Put {
+        put: Method,
+        value: Bytes,
+    },
+    Range {
+        range: Method,
+        read: Read,
+        reply_len_min: usize,
+    },
+    Txn {
+        range: Method,
+        txn: Method,
+        value: Bytes,
+        own: OwnKeys,
+    },
+    LeaseGrant {
+        grant: Method,
+    },
+    LeaseKeepAlive {
+        stream: Box<Stream>,
+        lease: i64,
+    },
+}
+
+/// What a range request asks for, from a random key on.
+#[derive(Debug, Clone, Copy)]
+struct Read {
+    /// How many keys the reply holds.
+    keys: u32,
+    serializable: bool,
+    /// Whether they are cut out of the rest of the key space by a limit, rather than by the range's end.
+    page: bool,
+}
+
+impl Read {
+    fn neighbours(keys: u32) -> Self {
+        Self {
+            keys,
+            serializable: false,
+            page: false,
+        }
+    }
+
+    fn request(self, keys: &KeySpace, rng: &mut Rng) -> pb::RangeRequest {
+        let count = u64::from(self.keys);
+        let first = rng.u64(0..=keys.count - count);
+        let range_end = match count {
+            _ if self.page => keys.key(keys.count),
+            1 => Bytes::new(),
+            _ => keys.key(first + count),
+        };
+        pb::RangeRequest {
+            key: keys.key(first),
+            range_end,
+            limit: if self.page { i64::from(self.keys) } else { 0 },
+            serializable: self.serializable,
+            ..pb::RangeRequest::default()
+        }
+    }
+}
+
+/// The part of the key space that only this client writes: every `step`th key from `first` on.
+#[derive(Debug, Clone, Copy)]
+struct OwnKeys {
+    first: u64,
+    step: u64,
+}
+
+impl OwnKeys {
+    fn random(self, keys: &KeySpace, rng: &mut Rng) -> Bytes {
+        let owned = (keys.count - self.first).div_ceil(self.step);
+        keys.key(self.first + self.step * rng.u64(0..owned))
+    }
+}
+
+impl Client {
+    async fn prepare(plan: &Plan, number: u32, connection: &Connection) -> Result<Self, Error> {
+        let mut rng = Rng::with_seed(plan.seed.wrapping_add(u64::from(number)));
+        let value = keys::value(plan.value_size, &mut rng);
+        let range = |read: Read| -> Result<Work, Error> {
+            Ok(Work::Range {
+                range: connection.method("/etcdserverpb.KV/Range")?,
+                read,
+                reply_len_min: read.keys as usize * plan.value_size,
+            })
+        };
+        let work = match plan.workload.kind {
+            Kind::Put | Kind::Watch(_) => Work::Put {
+                put: connection.method("/etcdserverpb.KV/Put")?,
+                value,
+            },
+            Kind::Get => range(Read::neighbours(1))?,
+            Kind::GetSerializable => range(Read {
+                serializable: true,
+                ..Read::neighbours(1)
+            })?,
+            Kind::List(keys) => range(Read::neighbours(keys))?,
+            Kind::Page(keys) => range(Read {
+                page: true,
+                ..Read::neighbours(keys)
+            })?,
+            Kind::Txn => Work::Txn {
+                range: connection.method("/etcdserverpb.KV/Range")?,
+                txn: connection.method("/etcdserverpb.KV/Txn")?,
+                value,
+                own: OwnKeys {
+                    first: u64::from(number),
+                    step: u64::from(plan.callers()),
+                },
+            },
+            Kind::LeaseGrant => Work::LeaseGrant {
+                grant: connection.method("/etcdserverpb.Lease/LeaseGrant")?,
+            },
+            Kind::LeaseKeepAlive => prepare_keep_alive(connection).await?,
+        };
+        Ok(Self {
+            keys: plan.keys.clone(),
+            rng,
+            work,
+        })
+    }
+
+    async fn repeat(&mut self, pace: &Pace, tally: &SharedTally) -> Result<(), CallError> {
+        while pace.take(1) == 1 {
+            let began = Instant::now();
+            match self.once().await {
+                Ok(()) if pace.measuring() => locked(tally).latencies.record(began.elapsed()),
+                Ok(()) => {}
+                Err(error) if error.is_refusal() => {
+                    if pace.measuring() {
+                        locked(tally).refuse(error);
+                    }
+                    tokio::time::sleep(REFUSED_PAUSE).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn once(&mut self) -> Result<(), CallError> {
+        let (keys, rng) = (&self.keys, &mut self.rng);
+        match &mut self.work {
+            Work::Put { put, value } => {
+                put.call_for_len(&put_request(keys.random(rng), value.clone()))
+                    .await?;
+                Ok(())
+            }
+            Work::Range {
+                range,
+                read,
+                reply_len_min,
+            } => {
+                let request = read.request(keys, rng);
+                let len = range.call_for_len(&request).await?;
+                check_reply_len(len, *reply_len_min)
+            }
+            Work::Txn {
+                range,
+                txn,
+                value,
+                own,
+            } => update(range, txn, own.random(keys, rng), value.clone()).await,
+            Work::LeaseGrant { grant } => {
+                grant
+                    .call_for_len(&pb::LeaseGrantRequest {
+                        ttl: LEASE_TTL,
+                        id: 0,
+                    })
+                    .await?;
+                Ok(())
+            }
+            Work::LeaseKeepAlive { stream, lease } => keep_alive(stream, *lease).await,
+        }
+    }
+}
+
+/// A put without options.
+pub fn put_request(key: Bytes, value: Bytes) -> pb::PutRequest {
+    pb::PutRequest {
+        key,
+        value,
+        ..pb::PutRequest::default()
+    }
+}
+
+/// A server that answers fast because it finds nothing must not win.
+fn check_reply_len(len: usize, min: usize) -> Result<(), CallError> {
+    if len >= min {
+        return Ok(());
+    }
+    Err(CallError::Unexpected(format!(
+        "a reply of {len} bytes, where the values alone have {min}; was the key space filled with another value size?"
+    )))
+}
+
+/// Reads the key, then writes it on the condition that it is as read; the other branch would read it again.
+async fn update(
+    range: &mut Method,
+    txn: &mut Method,
+    key: Bytes,
+    value: Bytes,
+) -> Result<(), CallError> {
+    let read = pb::RangeRequest {
+        key: key.clone(),
+        ..pb::RangeRequest::default()
+    };
+    let found: pb::RangeResponse = range.call(&read).await?;
+    let Some(record) = found.kvs.first() else {
+        return Err(CallError::Unexpected("the key is not there".into()));
+    };
+    let operation = |request| pb::RequestOp {
+        request: Some(request),
+    };
+    let request = pb::TxnRequest {
+        compare: vec![pb::Compare {
+            result: pb::compare::CompareResult::Equal.into(),
+            target: pb::compare::CompareTarget::Mod.into(),
+            key: key.clone(),
+            target_union: Some(pb::compare::TargetUnion::ModRevision(record.mod_revision)),
+            ..pb::Compare::default()
+        }],
+        success: vec![operation(pb::request_op::Request::RequestPut(put_request(
+            key, value,
+        )))],
+        failure: vec![operation(pb::request_op::Request::RequestRange(read))],
+    };
+    let reply: pb::TxnResponse = txn.call(&request).await?;
+    if reply.succeeded {
+        Ok(())
+    } else {
+        Err(CallError::Conflict)
+    }
+}
+
+async fn prepare_keep_alive(connection: &Connection) -> Result<Work, Error> {
+    let mut grant = connection.method("/etcdserverpb.Lease/LeaseGrant")?;
+    let request = pb::LeaseGrantRequest {
+        ttl: LEASE_TTL,
+        id: 0,
+    };
+    let granted: Result<pb::LeaseGrantResponse, _> = grant.call(&request).await;
+    let lease = granted.map_err(Error::call("lease-grant"))?.id;
+    let opened = connection
+        .method("/etcdserverpb.Lease/LeaseKeepAlive")?
+        .open()
+        .await;
+    Ok(Work::LeaseKeepAlive {
+        stream: Box::new(opened.map_err(Error::call("lease-keepalive"))?),
+        lease,
+    })
+}
+
+async fn keep_alive(stream: &mut Stream, lease: i64) -> Result<(), CallError> {
+    stream.send(&pb::LeaseKeepAliveRequest { id: lease })?;
+    let reply: pb::LeaseKeepAliveResponse = stream.next().await?;
+    if reply.id == lease && reply.ttl > 0 {
+        return Ok(());
+    }
+    let text = format!(
+        "lease {lease:x} kept alive as {:x} with a TTL of {} s",
+        reply.id, reply.ttl
+    );
+    Err(CallError::Unexpected(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYS: u64 = 103;
+
+    fn keys() -> KeySpace {
+        KeySpace {
+            prefix: "/k/".into(),
+            count: KEYS,
+        }
+    }
+
+    #[test]
+    fn clients_of_txn_own_the_key_space_without_overlap() {
+        let (keys, clients) = (keys(), 10);
+        let mut owner = std::collections::BTreeMap::new();
+        for client in 0..clients {
+            let own = OwnKeys {
+                first: client,
+                step: clients,
+            };
+            let mut rng = Rng::with_seed(client);
+            for _ in 0..2_000 {
+                let key = own.random(&keys, &mut rng);
+                assert_eq!(*owner.entry(key).or_insert(client), client);
+            }
+        }
+        assert_eq!(owner.len() as u64, KEYS);
+    }
+
+    #[test]
+    fn ranges_stay_inside_of_the_key_space() {
+        let (keys, mut rng) = (keys(), Rng::with_seed(1));
+        for _ in 0..2_000 {
+            let request = Read::neighbours(100).request(&keys, &mut rng);
+            assert!(keys.key(0) <= request.key && request.range_end <= keys.key(KEYS));
+        }
+        let whole = Read::neighbours(KEYS as u32).request(&keys, &mut rng);
+        assert_eq!(
+            (whole.key, whole.range_end, whole.limit),
+            (keys.key(0), keys.key(KEYS), 0)
+        );
+        assert!(
+            Read::neighbours(1)
+                .request(&keys, &mut rng)
+                .range_end
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_page_reaches_to_the_end_and_is_cut_by_its_limit() {
+        let (keys, mut rng) = (keys(), Rng::with_seed(1));
+        let page = Read {
+            page: true,
+            ..Read::neighbours(100)
+        };
+        for _ in 0..100 {
+            let request = page.request(&keys, &mut rng);
+            assert_eq!((request.range_end, request.limit), (keys.key(KEYS), 100));
+            assert!(request.key <= keys.key(KEYS - 100));
+        }
+    }
+}

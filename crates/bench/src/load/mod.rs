@@ -1,0 +1,466 @@
+//! Runs one workload against one server: connections, clients, phases, and the tally at the end.
+//!
+//! A closed loop: each client sends its next request when it has the answer to the last one, so the load adapts to the
+//! server, and a latency holds all the queueing that the clients cause each other.
+//!
+//! ```text
+//!  Setup ──────────> Warm ───────────> Measure ────────────────────────────> Stop
+//!  connect, leases,  load, not         `sample()`, then what completes is     `sample()`, clients are
+//!  watches           counted           counted until the time or the          dropped where they are
+//!                                      number of operations is reached
+//! ```
+//!
+//! Each thread has a current-thread runtime and its own share of connections and clients, and tallies by itself; the
+//! threads meet only in [`Pace`].
+
+mod clients;
+mod pace;
+mod watchers;
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::{CallError, Error};
+use crate::keys::KeySpace;
+use crate::procfs;
+use crate::progress::Progress;
+use crate::stats::Latencies;
+use crate::workload::{Kind, Workload};
+
+pub use clients::put_request;
+use pace::{Pace, Phase};
+use watchers::FanOut;
+
+/// How long a workload runs.
+#[derive(Debug, Clone, Copy)]
+pub enum Extent {
+    /// For this long.
+    Time(Duration),
+    /// Until this many operations are done.
+    Operations(u64),
+}
+
+/// Everything that a run needs to know.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The server, `HOST:PORT`.
+    pub endpoint: String,
+    /// What the clients do.
+    pub workload: Workload,
+    /// How many they are, unless the workload says so itself.
+    pub clients: u32,
+    /// On how many connections.
+    pub connections: u32,
+    /// Threads of the generator.
+    pub threads: u32,
+    /// Streams that the watchers of [`Kind::Watch`] share.
+    pub streams: u32,
+    /// Clients that write for [`Kind::Watch`], unless the workload says so itself.
+    pub writers: u32,
+    /// The keys they choose from.
+    pub keys: KeySpace,
+    /// Bytes in a value.
+    pub value_size: usize,
+    /// Load before the first counted operation.
+    pub warmup: Duration,
+    /// When to end.
+    pub extent: Extent,
+    /// Where all random choices start.
+    pub seed: u64,
+}
+
+/// What a run brought.
+pub struct Outcome<S> {
+    /// Of every counted operation.
+    pub latencies: Latencies,
+    /// Calls that the server refused.
+    pub errors: u64,
+    /// The first refusal.
+    pub first_error: Option<CallError>,
+    /// Length of the measured phase.
+    pub elapsed: Duration,
+    /// What `sample` saw as the measured phase began.
+    pub before: S,
+    /// What `sample` saw as it ended.
+    pub after: S,
+    /// Processor time that this process used in the measured phase.
+    pub generator_cpu: Duration,
+}
+
+impl<S> Outcome<S> {
+    /// Operations per second.
+    pub fn rate(&self) -> f64 {
+        self.latencies.count() as f64 / self.elapsed.as_secs_f64()
+    }
+}
+
+/// What the threads of a run share.
+struct Shared {
+    plan: Plan,
+    pace: Pace,
+    fan_out: FanOut,
+}
+
+/// One thread's count.
+#[derive(Default)]
+struct Tally {
+    latencies: Latencies,
+    errors: u64,
+    first_error: Option<CallError>,
+}
+
+impl Tally {
+    fn refuse(&mut self, error: CallError) {
+        self.errors += 1;
+        self.first_error.get_or_insert(error);
+    }
+
+    fn add(&mut self, other: Tally) {
+        self.latencies.add(&other.latencies);
+        self.errors += other.errors;
+        if let Some(error) = other.first_error {
+            self.first_error.get_or_insert(error);
+        }
+    }
+}
+
+/// One thread's part of connections, clients, watchers and streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Share {
+    connections: u32,
+    /// Number of its first client among all.
+    first_client: u32,
+    clients: u32,
+    watchers: u32,
+    streams: u32,
+}
+
+/// What a thread tells the conductor.
+enum Event {
+    Ready,
+    /// All its clients have ended: nothing left to count, or a failure that the thread returns.
+    Ended,
+}
+
+impl Plan {
+    /// Clients that make requests.
+    fn callers(&self) -> u32 {
+        let usual = match self.workload.kind {
+            Kind::Watch(_) => self.writers,
+            _ => self.clients,
+        };
+        self.workload.clients.unwrap_or(usual)
+    }
+
+    fn shares(&self) -> Vec<Share> {
+        let callers = self.callers();
+        let (watchers, streams) = match self.workload.kind {
+            Kind::Watch(watchers) => (watchers, self.streams.min(watchers)),
+            _ => (0, 0),
+        };
+        let users = callers.max(streams);
+        let connections = self.connections.min(users);
+        let mut threads = self.threads.min(connections).min(callers);
+        if streams > 0 {
+            threads = threads.min(streams);
+        }
+        let mut first_client = 0;
+        let mut share = |at| {
+            let clients = part(callers, threads, at);
+            first_client += clients;
+            Share {
+                connections: part(connections, threads, at),
+                first_client: first_client - clients,
+                clients,
+                watchers: part(watchers, threads, at),
+                streams: part(streams, threads, at),
+            }
+        };
+        (0..threads).map(&mut share).collect()
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let usage = |text: String| Err(Error::Usage(text));
+        match self.workload.kind {
+            Kind::List(keys) | Kind::Page(keys) if u64::from(keys) > self.keys.count => {
+                usage(format!(
+                    "{} needs a key space of {keys} keys, not {}",
+                    self.workload, self.keys.count
+                ))
+            }
+            Kind::Watch(_) if self.value_size < watchers::STAMP_LEN => usage(format!(
+                "{} needs values of at least {} bytes, which carry the time of sending",
+                self.workload,
+                watchers::STAMP_LEN
+            )),
+            Kind::Txn if u64::from(self.callers()) > self.keys.count => usage(format!(
+                "{} needs a key for each of its {} clients, not {}",
+                self.workload,
+                self.callers(),
+                self.keys.count
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The `at`th of `parts` parts of `total`, which differ by at most one.
+fn part(total: u32, parts: u32, at: u32) -> u32 {
+    total / parts + u32::from(at < total % parts)
+}
+
+/// Runs `plan`; `sample` is called as the measured phase begins and as it ends.
+///
+/// # Errors
+/// [`Error::Usage`] if the plan contradicts itself, [`Error::Io`] and [`Error::Call`] if the server cannot be reached, goes away,
+/// or refuses every call, and whatever `sample` returns.
+pub fn run<S>(
+    plan: &Plan,
+    progress: &Progress,
+    mut sample: impl FnMut() -> Result<S, Error>,
+) -> Result<Outcome<S>, Error> {
+    plan.check()?;
+    let shared = Arc::new(Shared {
+        plan: plan.clone(),
+        pace: Pace::new(plan.extent),
+        fan_out: FanOut::new(plan),
+    });
+    let (events, heard) = mpsc::channel();
+    let start = |share| {
+        let (shared, events) = (Arc::clone(&shared), events.clone());
+        thread::spawn(move || work(&shared, share, &events))
+    };
+    let threads: Vec<_> = plan.shares().into_iter().map(start).collect();
+    let measured = conduct(
+        plan,
+        &shared.pace,
+        threads.len(),
+        &heard,
+        progress,
+        &mut sample,
+    );
+    shared.pace.enter(Phase::Stop);
+    let mut total = Tally::default();
+    for thread in threads {
+        // A thread's failure is the cause of what the conductor saw, so it goes first.
+        total.add(thread.join().expect("a panic has ended the process")?);
+    }
+    let measured = measured?.ok_or_else(|| {
+        Error::Usage(format!("{}: the load ended before its time", plan.workload))
+    })?;
+    if total.latencies.count() == 0
+        && let Some(source) = total.first_error
+    {
+        let what = format!("{}: every call failed", plan.workload);
+        return Err(Error::Call { what, source });
+    }
+    Ok(Outcome {
+        latencies: total.latencies,
+        errors: total.errors,
+        first_error: total.first_error,
+        elapsed: measured.elapsed,
+        before: measured.before,
+        after: measured.after,
+        generator_cpu: measured.generator_cpu,
+    })
+}
+
+struct Measured<S> {
+    elapsed: Duration,
+    before: S,
+    after: S,
+    generator_cpu: Duration,
+}
+
+/// Leads the threads through the phases; `None` if one of them ended too early.
+fn conduct<S>(
+    plan: &Plan,
+    pace: &Pace,
+    threads: usize,
+    heard: &Receiver<Event>,
+    progress: &Progress,
+    sample: &mut impl FnMut() -> Result<S, Error>,
+) -> Result<Option<Measured<S>>, Error> {
+    for _ in 0..threads {
+        match heard.recv() {
+            Ok(Event::Ready) => {}
+            _ => return Ok(None),
+        }
+    }
+    if !plan.warmup.is_zero() {
+        pace.enter(Phase::Warm);
+        progress.show("warming up");
+        if !wait(heard, threads, Some(plan.warmup), |_| {}).timed_out {
+            return Ok(None);
+        }
+    }
+    let own = std::process::id();
+    let before = sample()?;
+    let generator_before = procfs::cpu_time(own)?;
+    let began = Instant::now();
+    pace.enter(Phase::Measure);
+    let limit = match plan.extent {
+        Extent::Time(time) => Some(time),
+        Extent::Operations(_) => None,
+    };
+    let waited = wait(heard, threads, limit, |passed| {
+        progress.show(&measuring(passed, plan.extent))
+    });
+    pace.enter(Phase::Stop);
+    let elapsed = began.elapsed();
+    let after = sample()?;
+    let generator_cpu = procfs::cpu_time(own)?.saturating_sub(generator_before);
+    let complete = waited.timed_out || limit.is_none();
+    Ok(complete.then_some(Measured {
+        elapsed,
+        before,
+        after,
+        generator_cpu,
+    }))
+}
+
+struct Waited {
+    timed_out: bool,
+}
+
+/// Waits until `limit` has passed or all threads have ended.
+fn wait(
+    heard: &Receiver<Event>,
+    threads: usize,
+    limit: Option<Duration>,
+    tick: impl Fn(Duration),
+) -> Waited {
+    const TICK: Duration = Duration::from_millis(250);
+    let began = Instant::now();
+    let mut running = threads;
+    while running > 0 {
+        let passed = began.elapsed();
+        tick(passed);
+        let left = limit.map_or(TICK, |limit| limit.saturating_sub(passed).min(TICK));
+        if left.is_zero() {
+            return Waited { timed_out: true };
+        }
+        match heard.recv_timeout(left) {
+            // One that ends before the time is over has failed; the others would go on for nothing.
+            Ok(Event::Ended) if limit.is_some() => break,
+            Ok(Event::Ended) => running -= 1,
+            Ok(Event::Ready) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    Waited { timed_out: false }
+}
+
+fn measuring(passed: Duration, extent: Extent) -> String {
+    match extent {
+        Extent::Time(limit) => format!(
+            "measuring, {:.0} of {:.0} s",
+            passed.as_secs_f64(),
+            limit.as_secs_f64()
+        ),
+        Extent::Operations(count) => format!(
+            "measuring {count} operations, {:.0} s",
+            passed.as_secs_f64()
+        ),
+    }
+}
+
+/// One thread of the generator.
+fn work(shared: &Arc<Shared>, share: Share, events: &Sender<Event>) -> Result<Tally, Error> {
+    // The conductor stops listening only when it has failed itself, and then says why.
+    let tell = |event| drop(events.send(event));
+    let result = runtime()
+        .and_then(|runtime| runtime.block_on(clients::serve(shared, share, || tell(Event::Ready))));
+    tell(Event::Ended);
+    result
+}
+
+/// A runtime for one thread.
+///
+/// # Errors
+/// [`Error::Io`] if the system has no descriptors left.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::io("cannot start a runtime"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(workload: &str) -> Plan {
+        Plan {
+            endpoint: "127.0.0.1:2379".into(),
+            workload: workload.parse().unwrap(),
+            clients: 256,
+            connections: 16,
+            threads: 3,
+            streams: 4,
+            writers: 8,
+            keys: KeySpace {
+                prefix: "/bench/".into(),
+                count: 500,
+            },
+            value_size: 256,
+            warmup: Duration::ZERO,
+            extent: Extent::Operations(1),
+            seed: 0,
+        }
+    }
+
+    #[test]
+    fn shares_add_up_and_follow_each_other() {
+        for workload in [
+            "put",
+            "put@1",
+            "put@2",
+            "put@17",
+            "watch-1",
+            "watch-100",
+            "watch-7@1",
+            "watch-3@50",
+        ] {
+            let plan = plan(workload);
+            let shares = plan.shares();
+            let sum = |of: fn(&Share) -> u32| shares.iter().map(of).sum::<u32>();
+            assert_eq!(sum(|share| share.clients), plan.callers(), "{workload}");
+            assert!(
+                sum(|share| share.connections) <= plan.connections,
+                "{workload}"
+            );
+            let mut next = 0;
+            for share in &shares {
+                assert_eq!(share.first_client, next, "{workload}");
+                assert!(
+                    share.connections > 0 && share.clients > 0,
+                    "{workload}: {share:?}"
+                );
+                next += share.clients;
+            }
+            if let Kind::Watch(watchers) = plan.workload.kind {
+                assert_eq!(sum(|share| share.watchers), watchers, "{workload}");
+                assert!(
+                    shares
+                        .iter()
+                        .all(|share| share.streams > 0 && share.watchers >= share.streams),
+                    "{workload}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn plans_that_contradict_themselves_are_refused() {
+        assert!(plan("list-500").check().is_ok());
+        assert!(plan("list-501").check().is_err());
+        assert!(plan("page-501").check().is_err());
+        assert!(plan("txn@501").check().is_err());
+        let mut short = plan("watch-1");
+        short.value_size = 15;
+        assert!(short.check().is_err());
+    }
+}

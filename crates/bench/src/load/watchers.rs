@@ -1,0 +1,219 @@
+//! Watch fan-out: writers put keys under a prefix that all watchers watch.
+//!
+//! Each value begins with the time of sending, so that a watcher knows how long its event was on the way: from before the
+//! put was sent until the event is taken off the stream.
+//!
+//! The keys lie below a part of the prefix that no other run shares, so that every event is one of this run's.
+//!
+//! Closed as the other loops are: a writer takes one permit per watcher before a put, and each delivered event gives one
+//! back. So the puts that some watcher still waits for are at most as many as writers, and no backlog grows.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use fastrand::Rng;
+use retcd_proto::{etcdserverpb as pb, mvccpb};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::clients::{SharedTally, locked, put_request};
+use super::pace::Phase;
+use super::{Plan, Share, Shared, part};
+use crate::error::{CallError, Error};
+use crate::grpc::{Connection, Method, Stream};
+use crate::keys::{self, KeySpace};
+use crate::workload::Kind;
+
+/// Bytes of a value that hold the time of sending: nanoseconds since the run's origin, in hexadecimal digits.
+pub(super) const STAMP_LEN: usize = 16;
+
+/// What the writers and watchers of all threads share.
+pub(super) struct FanOut {
+    /// Time zero of the stamps.
+    origin: Instant,
+    /// One permit for each event that may be under way.
+    window: Semaphore,
+    watchers: u32,
+    keys: KeySpace,
+}
+
+impl FanOut {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let watchers = match plan.workload.kind {
+            Kind::Watch(watchers) => watchers,
+            _ => 0,
+        };
+        Self {
+            origin: Instant::now(),
+            window: Semaphore::new(watchers as usize * plan.callers() as usize),
+            watchers,
+            keys: KeySpace {
+                prefix: format!("{}watch/{:016x}/", plan.keys.prefix, fastrand::u64(..)),
+                count: plan.keys.count,
+            },
+        }
+    }
+
+    /// `tail` behind the present time.
+    fn stamp(&self, tail: &Bytes) -> Bytes {
+        let mut value = BytesMut::with_capacity(STAMP_LEN + tail.len());
+        value.put_slice(format!("{:0STAMP_LEN$x}", self.origin.elapsed().as_nanos()).as_bytes());
+        value.put_slice(tail);
+        value.freeze()
+    }
+
+    /// How long ago `value` was stamped.
+    fn age(&self, value: &[u8]) -> Option<Duration> {
+        let digits = std::str::from_utf8(value.get(..STAMP_LEN)?).ok()?;
+        let sent = Duration::from_nanos(u64::from_str_radix(digits, 16).ok()?);
+        Some(self.origin.elapsed().saturating_sub(sent))
+    }
+}
+
+/// Opens the streams and watches of this thread, calls `ready`, waits for the load to begin, and starts watchers and writers.
+pub(super) async fn prepare(
+    shared: &Arc<Shared>,
+    share: Share,
+    connections: &[Connection],
+    tally: &SharedTally,
+    ready: impl FnOnce(),
+) -> Result<JoinSet<Result<(), CallError>>, Error> {
+    let mut streams = Vec::new();
+    for at in 0..share.streams {
+        let connection = &connections[at as usize % connections.len()];
+        let watchers = part(share.watchers, share.streams, at);
+        let opened = open(&shared.fan_out.keys, connection, watchers).await;
+        streams.push(opened.map_err(Error::call("watch"))?);
+    }
+    let mut writers = Vec::new();
+    for at in 0..share.clients {
+        // From the other end of the connections, so that few streams and few writers do not share one.
+        let connection = &connections[connections.len() - 1 - at as usize % connections.len()];
+        writers.push((
+            connection.method("/etcdserverpb.KV/Put")?,
+            share.first_client + at,
+        ));
+    }
+    ready();
+    shared.pace.started().await;
+    let mut tasks = JoinSet::new();
+    for stream in streams {
+        tasks.spawn(receive(Arc::clone(shared), stream, Arc::clone(tally)));
+    }
+    for (put, number) in writers {
+        tasks.spawn(write(Arc::clone(shared), put, number));
+    }
+    Ok(tasks)
+}
+
+/// One stream with `watchers` watches of the whole key space.
+async fn open(
+    keys: &KeySpace,
+    connection: &Connection,
+    watchers: u32,
+) -> Result<Stream, CallError> {
+    let method = connection.method("/etcdserverpb.Watch/Watch");
+    let mut stream = method
+        .map_err(|error| CallError::Unexpected(error.to_string()))?
+        .open()
+        .await?;
+    let (key, range_end) = keys.whole();
+    let create = pb::WatchCreateRequest {
+        key,
+        range_end,
+        ..pb::WatchCreateRequest::default()
+    };
+    let request = pb::WatchRequest {
+        request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)),
+    };
+    for _ in 0..watchers {
+        stream.send(&request)?;
+        let reply: pb::WatchResponse = stream.next().await?;
+        if !reply.created || reply.canceled {
+            return Err(CallError::Unexpected(format!(
+                "watch not created: {}",
+                reply.cancel_reason
+            )));
+        }
+    }
+    Ok(stream)
+}
+
+async fn receive(
+    shared: Arc<Shared>,
+    mut stream: Stream,
+    tally: SharedTally,
+) -> Result<(), CallError> {
+    loop {
+        let reply: pb::WatchResponse = stream.next().await?;
+        if reply.canceled {
+            return Err(CallError::Unexpected(format!(
+                "watch cancelled: {}",
+                reply.cancel_reason
+            )));
+        }
+        let events = reply.events.len();
+        let counted = shared.pace.take(events as u64) as usize;
+        if shared.pace.measuring() {
+            let mut tally = locked(&tally);
+            for event in &reply.events[..counted] {
+                tally.latencies.record(age(&shared.fan_out, event)?);
+            }
+        }
+        if counted < events {
+            shared.pace.enter(Phase::Stop);
+            return Ok(());
+        }
+        shared.fan_out.window.add_permits(events);
+    }
+}
+
+fn age(fan_out: &FanOut, event: &mvccpb::Event) -> Result<Duration, CallError> {
+    event
+        .kv
+        .as_ref()
+        .and_then(|record| fan_out.age(&record.value))
+        .ok_or_else(|| {
+            CallError::Unexpected("an event that no writer of this run has caused".into())
+        })
+}
+
+async fn write(shared: Arc<Shared>, mut put: Method, number: u32) -> Result<(), CallError> {
+    let plan = &shared.plan;
+    let mut rng = Rng::with_seed(plan.seed.wrapping_add(u64::from(number)));
+    let tail = keys::value(plan.value_size - STAMP_LEN, &mut rng);
+    loop {
+        let window = &shared.fan_out.window;
+        let permits = window.acquire_many(shared.fan_out.watchers).await;
+        permits.expect("the window is never closed").forget();
+        let key = shared.fan_out.keys.random(&mut rng);
+        put.call_for_len(&put_request(key, shared.fan_out.stamp(&tail)))
+            .await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_tells_its_age() {
+        let fan_out = FanOut {
+            origin: Instant::now() - Duration::from_secs(60),
+            window: Semaphore::new(0),
+            watchers: 0,
+            keys: KeySpace {
+                prefix: "/".into(),
+                count: 1,
+            },
+        };
+        let value = fan_out.stamp(&Bytes::from_static(b"tail"));
+        assert_eq!(value.len(), STAMP_LEN + 4);
+        assert!(fan_out.age(&value).unwrap() < Duration::from_secs(59));
+        let old = format!("{:0STAMP_LEN$x}", 1_000_000_000);
+        assert!(fan_out.age(old.as_bytes()).unwrap() >= Duration::from_secs(59));
+        assert_eq!(fan_out.age(b"short"), None);
+        assert_eq!(fan_out.age(b"not hexadecimal digits"), None);
+    }
+}

@@ -1,0 +1,187 @@
+//! The kinds of load, and how they are written on the command line.
+//!
+//! ```text
+//! NAME [-SIZE] [@CLIENTS]        put   put@1   list-1000   list-100000@16   watch-100
+//! ```
+
+use std::fmt;
+use std::str::FromStr;
+
+/// What the clients do again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A put of a random key.
+    Put,
+    /// A linearizable get of a random key.
+    Get,
+    /// A get of a random key that the server may answer without asking the others.
+    GetSerializable,
+    /// A linearizable read of this many neighbouring keys.
+    List(u32),
+    /// A linearizable read from a random key to the end of the key space, limited to this many keys: a page of a list, as
+    /// Kubernetes asks for it. The server also counts what the limit leaves out.
+    Page(u32),
+    /// A get, then a put on the condition that the key has not changed, as the Kubernetes API server updates an object.
+    Txn,
+    /// Puts of random keys under a prefix that this many watchers watch; an operation is one event at one watcher.
+    Watch(u32),
+    /// A new lease.
+    LeaseGrant,
+    /// A keep-alive on a stream of its own, for a lease of its own.
+    LeaseKeepAlive,
+}
+
+/// A kind of load and, if it is not the default, how many clients make it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workload {
+    /// What they do.
+    pub kind: Kind,
+    /// How many do it; for [`Kind::Watch`] the number of writers.
+    pub clients: Option<u32>,
+}
+
+/// Sizes that `list`, `page` and `watch` have if none is given.
+const LIST_DEFAULT: u32 = 1000;
+const WATCH_DEFAULT: u32 = 100;
+
+/// The names as help texts list them.
+pub const NAMES: &str = "put, get, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive";
+
+impl Kind {
+    /// Whether the key space has to exist before.
+    pub fn needs_keys(self) -> bool {
+        match self {
+            Kind::Get | Kind::GetSerializable | Kind::List(_) | Kind::Page(_) | Kind::Txn => true,
+            Kind::Put | Kind::Watch(_) | Kind::LeaseGrant | Kind::LeaseKeepAlive => false,
+        }
+    }
+
+    /// What one operation is called in a table.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Kind::Watch(_) => "event",
+            _ => "op",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kind::Put => f.write_str("put"),
+            Kind::Get => f.write_str("get"),
+            Kind::GetSerializable => f.write_str("get-serializable"),
+            Kind::List(keys) => write!(f, "list-{keys}"),
+            Kind::Page(keys) => write!(f, "page-{keys}"),
+            Kind::Txn => f.write_str("txn"),
+            Kind::Watch(watchers) => write!(f, "watch-{watchers}"),
+            Kind::LeaseGrant => f.write_str("lease-grant"),
+            Kind::LeaseKeepAlive => f.write_str("lease-keepalive"),
+        }
+    }
+}
+
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)?;
+        match self.clients {
+            Some(clients) => write!(f, "@{clients}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromStr for Workload {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, clients) = match text.split_once('@') {
+            Some((name, clients)) => (name, Some(positive(clients, text)?)),
+            None => (text, None),
+        };
+        let kind = match name {
+            "put" => Kind::Put,
+            "get" => Kind::Get,
+            "get-serializable" => Kind::GetSerializable,
+            "txn" => Kind::Txn,
+            "lease-grant" => Kind::LeaseGrant,
+            "lease-keepalive" => Kind::LeaseKeepAlive,
+            "list" => Kind::List(LIST_DEFAULT),
+            "page" => Kind::Page(LIST_DEFAULT),
+            "watch" => Kind::Watch(WATCH_DEFAULT),
+            _ => match name.split_once('-') {
+                Some(("list", keys)) => Kind::List(positive(keys, text)?),
+                Some(("page", keys)) => Kind::Page(positive(keys, text)?),
+                Some(("watch", watchers)) => Kind::Watch(positive(watchers, text)?),
+                _ => return Err(format!("no workload {name:?}; there are {NAMES}")),
+            },
+        };
+        Ok(Self { kind, clients })
+    }
+}
+
+fn positive(digits: &str, whole: &str) -> Result<u32, String> {
+    match digits.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err(format!(
+            "{digits:?} in {whole:?} is not a number from 1 to {}",
+            u32::MAX
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_reads_back_as_it_is_written() {
+        for text in [
+            "put",
+            "put@1",
+            "get",
+            "get-serializable@32",
+            "list-1000",
+            "list-100000@16",
+            "page-500",
+            "txn",
+            "watch-100",
+            "lease-grant",
+            "lease-keepalive@7",
+        ] {
+            assert_eq!(text.parse::<Workload>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn sizes_have_defaults() {
+        assert_eq!("list".parse::<Workload>().unwrap().kind, Kind::List(1000));
+        assert_eq!(
+            "watch@3".parse::<Workload>().unwrap().to_string(),
+            "watch-100@3"
+        );
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for text in [
+            "",
+            "puts",
+            "put@",
+            "put@0",
+            "put@-1",
+            "list-",
+            "list-0",
+            "list-x",
+            "put-3",
+            "watch-9999999999",
+        ] {
+            assert!(text.parse::<Workload>().is_err(), "{text:?}");
+        }
+        let error = "delete".parse::<Workload>().unwrap_err();
+        assert!(
+            error.contains("\"delete\"") && error.contains("lease-keepalive"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,113 @@
+//! `completion`: scripts that teach a shell the commands and flags.
+
+use std::io::Write;
+
+use clap_complete::{Generator, Shell};
+
+use super::{Command, Exit, Flag, Invocation, Positional};
+
+const SHELLS: &[&str] = &["bash", "zsh", "fish", "powershell"];
+
+/// The `completion` command.
+pub fn completion_command(heading: &'static str, long: &'static str) -> Command {
+    Command::new(
+        "completion",
+        "[bash|zsh|fish|powershell]",
+        "Print a completion script for a shell",
+        run,
+    )
+    .long(long)
+    .positional(Positional::OneOf(SHELLS))
+    .heading(heading)
+}
+
+fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
+    let shell = match invocation.args[0].as_slice() {
+        b"bash" => Shell::Bash,
+        b"zsh" => Shell::Zsh,
+        b"fish" => Shell::Fish,
+        _ => Shell::PowerShell,
+    };
+    let script = script(&invocation.program.root, shell);
+    std::io::stdout().write_all(&script).map_err(Exit::error)
+}
+
+fn script(root: &Command, shell: Shell) -> Vec<u8> {
+    let mut tree = describe(root);
+    tree = tree.bin_name(root.name);
+    tree.build();
+    let mut generated = Vec::new();
+    shell.generate(&tree, &mut generated);
+    let name = root.name;
+    let title =
+        |shell: &str| format!("# {shell} completion for {name:<36} -*- shell-script -*-\n\n");
+    let (head, rest) = match shell {
+        // The marker that zsh looks for has to stay the first line.
+        Shell::Zsh => {
+            let end = generated
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .map_or(0, |end| end + 1);
+            (
+                format!(
+                    "#compdef {name}\ncompdef _{name} {name}\n\n{}",
+                    title("zsh")
+                ),
+                end,
+            )
+        }
+        shell => (title(&shell.to_string()), 0),
+    };
+    [head.as_bytes(), &generated[rest..]].concat()
+}
+
+/// The tree in the words of the library that writes the scripts.
+fn describe(command: &Command) -> clap::Command {
+    let mut description = clap::Command::new(command.name)
+        .about(command.about)
+        .disable_help_subcommand(true);
+    description = description.args(command.flags.iter().map(|flag| describe_flag(flag, false)));
+    description = description.args(
+        command
+            .persistent_flags
+            .iter()
+            .map(|flag| describe_flag(flag, true)),
+    );
+    description.subcommands(command.children.iter().map(describe))
+}
+
+fn describe_flag(flag: &Flag, global: bool) -> clap::Arg {
+    let action = if flag.is_switch() {
+        clap::ArgAction::SetTrue
+    } else {
+        clap::ArgAction::Set
+    };
+    let arg = clap::Arg::new(flag.name)
+        .long(flag.name)
+        .help(flag.help.to_string())
+        .action(action)
+        .global(global);
+    match flag.short {
+        Some(letter) => arg.short(letter),
+        None => arg,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_start_as_tools_expect_and_know_the_tree() {
+        let root = Command::group("tool", "", vec![completion_command("", "")]);
+        let check = |shell, head: &str| {
+            let script = String::from_utf8(script(&root, shell)).expect("scripts are text");
+            assert!(script.starts_with(head), "{}", &script[..120]);
+            assert!(script.contains("completion"));
+        };
+        check(Shell::Zsh, "#compdef tool\ncompdef _tool tool\n");
+        check(Shell::Fish, "# fish completion for tool  ");
+        check(Shell::Bash, "# bash completion for tool  ");
+        check(Shell::PowerShell, "# powershell completion for tool  ");
+    }
+}

@@ -1,0 +1,558 @@
+//! Flags: their declaration, their values, and the parser.
+//!
+//! Spellings: `--name value`, `--name=value`, `--switch`, `-w value`, `-wvalue`, `-w=value`, switches joined as `-ih`.
+//! Flags may stand among the arguments; `--` ends them. A value that starts with `-` is taken as it is.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::Arg;
+use crate::go::duration;
+use crate::go::number::{parse_bool, parse_int, parse_uint};
+use crate::go::quote::quote;
+
+/// A flag's value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A switch.
+    Bool(bool),
+    /// A number.
+    Int(i64),
+    /// A number that is not negative.
+    Uint(u64),
+    /// A time span.
+    Duration(Duration),
+    /// A text.
+    Text(String),
+    /// Texts separated by commas; repeating the flag adds to them.
+    List(Vec<String>),
+}
+
+impl Value {
+    /// The name of the type in usage texts.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Value::Bool(_) => "",
+            Value::Int(_) => "int",
+            Value::Uint(_) => "uint",
+            Value::Duration(_) => "duration",
+            Value::Text(_) => "string",
+            Value::List(_) => "strings",
+        }
+    }
+
+    fn is_zero(&self) -> bool {
+        match self {
+            Value::Bool(value) => !value,
+            Value::Int(value) => *value == 0,
+            Value::Uint(value) => *value == 0,
+            Value::Duration(value) => value.is_zero(),
+            Value::Text(value) => value.is_empty(),
+            Value::List(value) => value.is_empty(),
+        }
+    }
+
+    /// The default as usage texts show it; `None` for what goes without saying.
+    pub fn shown_default(&self) -> Option<String> {
+        match self {
+            value if value.is_zero() => None,
+            Value::Text(value) => Some(quote(value.as_bytes())),
+            value => Some(value.to_string()),
+        }
+    }
+
+    fn set(&mut self, text: &str, first: bool) -> Result<(), String> {
+        match self {
+            Value::Bool(value) => *value = parse_bool(text).map_err(|e| e.to_string())?,
+            Value::Int(value) => *value = parse_int(text, 0).map_err(|e| e.to_string())?,
+            Value::Uint(value) => *value = parse_uint(text, 0).map_err(|e| e.to_string())?,
+            Value::Duration(value) => *value = duration::parse(text).map_err(|e| e.to_string())?,
+            Value::Text(value) => *value = text.to_owned(),
+            Value::List(values) => {
+                if first {
+                    values.clear();
+                }
+                if !text.is_empty() {
+                    values.extend(text.split(',').map(str::to_owned));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Value::Bool(value) => write!(f, "{value}"),
+            Value::Int(value) => write!(f, "{value}"),
+            Value::Uint(value) => write!(f, "{value}"),
+            Value::Duration(value) => f.write_str(&duration::format(*value)),
+            Value::Text(value) => f.write_str(value),
+            Value::List(values) => write!(f, "[{}]", values.join(",")),
+        }
+    }
+}
+
+/// A flag that a command accepts.
+#[derive(Clone, Debug)]
+pub struct Flag {
+    /// The name without dashes.
+    pub name: &'static str,
+    /// The letter of its short form.
+    pub short: Option<char>,
+    /// The value if it is not given.
+    pub default: Value,
+    /// One line for the usage.
+    pub help: Cow<'static, str>,
+    /// Whether the command cannot do without it.
+    pub required: bool,
+}
+
+impl Flag {
+    pub(super) fn new(
+        name: &'static str,
+        default: Value,
+        help: impl Into<Cow<'static, str>>,
+    ) -> Flag {
+        Flag {
+            name,
+            short: None,
+            default,
+            help: help.into(),
+            required: false,
+        }
+    }
+
+    /// A switch that is off unless given.
+    pub fn switch(name: &'static str, help: &'static str) -> Flag {
+        Flag::new(name, Value::Bool(false), help)
+    }
+
+    /// A switch with a default.
+    pub fn boolean(name: &'static str, default: bool, help: &'static str) -> Flag {
+        Flag::new(name, Value::Bool(default), help)
+    }
+
+    /// A number.
+    pub fn int(name: &'static str, default: i64, help: &'static str) -> Flag {
+        Flag::new(name, Value::Int(default), help)
+    }
+
+    /// A number that is not negative.
+    pub fn uint(name: &'static str, default: u64, help: &'static str) -> Flag {
+        Flag::new(name, Value::Uint(default), help)
+    }
+
+    /// A time span.
+    pub fn duration(name: &'static str, default: Duration, help: &'static str) -> Flag {
+        Flag::new(name, Value::Duration(default), help)
+    }
+
+    /// A text.
+    pub fn text(name: &'static str, default: &str, help: &'static str) -> Flag {
+        Flag::new(name, Value::Text(default.to_owned()), help)
+    }
+
+    /// A list of texts.
+    pub fn list(name: &'static str, default: &[&str], help: &'static str) -> Flag {
+        Flag::new(
+            name,
+            Value::List(default.iter().map(|item| (*item).to_owned()).collect()),
+            help,
+        )
+    }
+
+    /// The same flag with a short form.
+    pub fn short(mut self, letter: char) -> Flag {
+        self.short = Some(letter);
+        self
+    }
+
+    /// The same flag, which has to be given.
+    pub fn required(mut self) -> Flag {
+        self.required = true;
+        self
+    }
+
+    pub(super) fn is_switch(&self) -> bool {
+        matches!(self.default, Value::Bool(_))
+    }
+
+    /// How error texts name the flag.
+    fn shown(&self) -> String {
+        match self.short {
+            Some(letter) => format!("-{letter}, --{}", self.name),
+            None => format!("--{}", self.name),
+        }
+    }
+}
+
+/// The flags of one call with their values.
+#[derive(Clone, Debug, Default)]
+pub struct FlagSet {
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    flag: Flag,
+    value: Value,
+    given: bool,
+    inherited: bool,
+}
+
+impl FlagSet {
+    /// Adds flags with their defaults; `inherited` ones were declared above the command.
+    pub fn declare(&mut self, flags: &[Flag], inherited: bool) {
+        self.entries.extend(flags.iter().map(|flag| Entry {
+            value: flag.default.clone(),
+            flag: flag.clone(),
+            given: false,
+            inherited,
+        }));
+    }
+
+    /// The flag with this name.
+    pub fn find(&self, name: &str) -> Option<&Flag> {
+        self.entries
+            .iter()
+            .find(|entry| entry.flag.name == name)
+            .map(|entry| &entry.flag)
+    }
+
+    pub(super) fn find_short(&self, letter: char) -> Option<&Flag> {
+        self.entries
+            .iter()
+            .find(|entry| entry.flag.short == Some(letter))
+            .map(|entry| &entry.flag)
+    }
+
+    /// The inherited flags by name: those that environment variables can set.
+    pub fn inherited_names(&self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|e| e.inherited)
+            .map(|e| e.flag.name)
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The required flags that were not given, by name.
+    pub(super) fn missing(&self) -> Vec<&'static str> {
+        self.entries
+            .iter()
+            .filter(|e| e.flag.required && !e.given)
+            .map(|e| e.flag.name)
+            .collect()
+    }
+
+    /// Sets a flag from text.
+    ///
+    /// # Errors
+    /// A text that the flag's type does not allow.
+    pub fn set(&mut self, name: &str, text: &str) -> Result<(), ParseError> {
+        let entry = self
+            .entries
+            .iter_mut()
+            .find(|entry| entry.flag.name == name);
+        let entry = entry.unwrap_or_else(|| panic!("flag {name} is not declared"));
+        entry
+            .value
+            .set(text, !entry.given)
+            .map_err(|reason| ParseError::InvalidValue {
+                text: text.to_owned(),
+                flag: entry.flag.shown(),
+                reason,
+            })?;
+        entry.given = true;
+        Ok(())
+    }
+
+    fn entry(&self, name: &str) -> &Entry {
+        let entry = self.entries.iter().find(|entry| entry.flag.name == name);
+        entry.unwrap_or_else(|| panic!("flag {name} is not declared"))
+    }
+
+    /// Whether the flag was given, on the command line or by the environment.
+    pub fn given(&self, name: &str) -> bool {
+        self.entry(name).given
+    }
+
+    /// A flag's value.
+    pub fn value(&self, name: &str) -> &Value {
+        &self.entry(name).value
+    }
+
+    /// A switch's value.
+    pub fn bool(&self, name: &str) -> bool {
+        match self.value(name) {
+            Value::Bool(value) => *value,
+            other => panic!("flag {name} is {other:?}, not a switch"),
+        }
+    }
+
+    /// A number's value.
+    pub fn int(&self, name: &str) -> i64 {
+        match self.value(name) {
+            Value::Int(value) => *value,
+            other => panic!("flag {name} is {other:?}, not a number"),
+        }
+    }
+
+    /// The value of a number that is not negative.
+    pub fn uint(&self, name: &str) -> u64 {
+        match self.value(name) {
+            Value::Uint(value) => *value,
+            other => panic!("flag {name} is {other:?}, not a number"),
+        }
+    }
+
+    /// A time span's value.
+    pub fn duration(&self, name: &str) -> Duration {
+        match self.value(name) {
+            Value::Duration(value) => *value,
+            other => panic!("flag {name} is {other:?}, not a duration"),
+        }
+    }
+
+    /// A text's value.
+    pub fn text(&self, name: &str) -> &str {
+        match self.value(name) {
+            Value::Text(value) => value,
+            other => panic!("flag {name} is {other:?}, not a text"),
+        }
+    }
+
+    /// A list's value.
+    pub fn list(&self, name: &str) -> &[String] {
+        match self.value(name) {
+            Value::List(value) => value,
+            other => panic!("flag {name} is {other:?}, not a list"),
+        }
+    }
+}
+
+/// What is wrong with a command line's flags.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// `-h` or `--help` was given.
+    #[error("help requested")]
+    Help,
+    /// A long flag that does not exist.
+    #[error("unknown flag: --{0}")]
+    Unknown(String),
+    /// A short flag that does not exist; the argument that holds it.
+    #[error("unknown shorthand flag: {} in -{}", quote_letter(*.0), .1)]
+    UnknownShort(char, String),
+    /// `--` with something that is no name.
+    #[error("bad flag syntax: {0}")]
+    BadSyntax(String),
+    /// The last argument is a flag that wants a value.
+    #[error("flag needs an argument: {0}")]
+    NeedsValue(String),
+    /// A value of the wrong type.
+    #[error("invalid argument {} for \"{flag}\" flag: {reason}", quote(text.as_bytes()))]
+    InvalidValue {
+        /// What was given.
+        text: String,
+        /// The flag as error texts show it.
+        flag: String,
+        /// Why it is wrong.
+        reason: String,
+    },
+}
+
+fn quote_letter(letter: char) -> String {
+    format!("'{letter}'")
+}
+
+/// Parses `args` into `flags`; returns the positional arguments.
+///
+/// # Errors
+/// The first flag that cannot be understood. `--help` is one, unless it is declared.
+pub fn parse(flags: &mut FlagSet, args: &[Arg]) -> Result<Vec<Arg>, ParseError> {
+    let mut positional = Vec::new();
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match arg.as_slice() {
+            b"--" => {
+                positional.extend(args.by_ref().cloned());
+            }
+            [b'-', b'-', name @ ..] => {
+                parse_long(flags, &String::from_utf8_lossy(name), &mut args)?
+            }
+            [b'-', letters @ ..] if !letters.is_empty() => {
+                parse_short(flags, &String::from_utf8_lossy(letters), &mut args)?;
+            }
+            _ => positional.push(arg.clone()),
+        }
+    }
+    Ok(positional)
+}
+
+fn parse_long(
+    flags: &mut FlagSet,
+    text: &str,
+    rest: &mut std::slice::Iter<'_, Arg>,
+) -> Result<(), ParseError> {
+    if text.starts_with(['-', '=']) {
+        return Err(ParseError::BadSyntax(format!("--{text}")));
+    }
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (text, None),
+    };
+    let Some(flag) = flags.find(name) else {
+        return Err(if name == "help" {
+            ParseError::Help
+        } else {
+            ParseError::Unknown(name.to_owned())
+        });
+    };
+    match value {
+        Some(value) => flags.set(name, value),
+        None if flag.is_switch() => flags.set(name, "true"),
+        None => match rest.next() {
+            Some(value) => flags.set(name, &String::from_utf8_lossy(value)),
+            None => Err(ParseError::NeedsValue(format!("--{name}"))),
+        },
+    }
+}
+
+fn parse_short(
+    flags: &mut FlagSet,
+    text: &str,
+    rest: &mut std::slice::Iter<'_, Arg>,
+) -> Result<(), ParseError> {
+    let mut letters = text;
+    while let Some(letter) = letters.chars().next() {
+        let tail = &letters[letter.len_utf8()..];
+        let Some(flag) = flags.find_short(letter) else {
+            let unknown = ParseError::UnknownShort(letter, letters.to_owned());
+            return Err(if letter == 'h' {
+                ParseError::Help
+            } else {
+                unknown
+            });
+        };
+        let name = flag.name;
+        // `-w=x` and `-wx` give a value, `-w x` takes the next argument.
+        if let Some(value) = tail.strip_prefix('=') {
+            return flags.set(name, value);
+        }
+        if flag.is_switch() {
+            flags.set(name, "true")?;
+            letters = tail;
+            continue;
+        }
+        if !tail.is_empty() {
+            return flags.set(name, tail);
+        }
+        return match rest.next() {
+            Some(value) => flags.set(name, &String::from_utf8_lossy(value)),
+            None => Err(ParseError::NeedsValue(format!("'{letter}' in -{text}"))),
+        };
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags() -> FlagSet {
+        let mut flags = FlagSet::default();
+        flags.declare(
+            &[
+                Flag::switch("prefix", ""),
+                Flag::switch("interactive", "").short('i'),
+                Flag::int("limit", 0, ""),
+                Flag::duration("timeout", Duration::from_secs(5), ""),
+                Flag::text("write-out", "simple", "").short('w'),
+                Flag::list("endpoints", &["localhost:2379"], ""),
+            ],
+            false,
+        );
+        flags
+    }
+
+    fn parsed(line: &str) -> Result<(FlagSet, String), String> {
+        let mut flags = flags();
+        let args: Vec<Arg> = line
+            .split_whitespace()
+            .map(|arg| arg.as_bytes().to_vec())
+            .collect();
+        let positional = parse(&mut flags, &args).map_err(|e| e.to_string())?;
+        let positional: Vec<_> = positional
+            .iter()
+            .map(|arg| String::from_utf8_lossy(arg).into_owned())
+            .collect();
+        Ok((flags, positional.join(" ")))
+    }
+
+    #[test]
+    fn takes_every_spelling() {
+        let (flags, rest) =
+            parsed("a --limit 5 --prefix b -wjson -i -- --limit c").expect("a valid line");
+        assert_eq!(
+            (
+                flags.int("limit"),
+                flags.bool("prefix"),
+                flags.bool("interactive")
+            ),
+            (5, true, true)
+        );
+        assert_eq!(
+            (flags.text("write-out"), rest.as_str()),
+            ("json", "a b --limit c")
+        );
+        let (flags, _) =
+            parsed("-iw=table --prefix=false --timeout=1m --limit=-0x10").expect("a valid line");
+        assert_eq!(
+            (
+                flags.text("write-out"),
+                flags.bool("prefix"),
+                flags.int("limit")
+            ),
+            ("table", false, -16)
+        );
+        assert_eq!(flags.duration("timeout"), Duration::from_secs(60));
+        assert!(flags.given("prefix") && !flags.given("endpoints"));
+    }
+
+    #[test]
+    fn lists_replace_the_default_and_then_grow() {
+        let (flags, _) = parsed("--endpoints a,b --endpoints c").expect("a valid line");
+        assert_eq!(flags.list("endpoints"), ["a", "b", "c"]);
+        let (flags, _) = parsed("--endpoints=").expect("a valid line");
+        assert!(flags.list("endpoints").is_empty());
+    }
+
+    #[test]
+    fn names_what_is_wrong() {
+        let check =
+            |line, message: &str| assert_eq!(parsed(line).map(|_| ()), Err(message.to_owned()));
+        check("--nonflag", "unknown flag: --nonflag");
+        check("-ic", "unknown shorthand flag: 'c' in -c");
+        check("-cx", "unknown shorthand flag: 'c' in -cx");
+        check("--=x", "bad flag syntax: --=x");
+        check("--limit", "flag needs an argument: --limit");
+        check("-w", "flag needs an argument: 'w' in -w");
+        check(
+            "--limit x",
+            r#"invalid argument "x" for "--limit" flag: strconv.ParseInt: parsing "x": invalid syntax"#,
+        );
+        check(
+            "--timeout 5",
+            r#"invalid argument "5" for "--timeout" flag: time: missing unit in duration "5""#,
+        );
+        check(
+            "-i=2",
+            r#"invalid argument "2" for "-i, --interactive" flag: strconv.ParseBool: parsing "2": invalid syntax"#,
+        );
+        check("-ih", "help requested");
+    }
+}

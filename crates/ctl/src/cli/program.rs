@@ -1,0 +1,377 @@
+//! From the argument list to a running command.
+
+use std::io::Write;
+use std::os::unix::ffi::OsStringExt;
+use std::process::ExitCode;
+
+use super::flags::{self, FlagSet, ParseError};
+use super::{Arg, Command, Exit, Flag, Positional, help};
+use crate::go::quote::quote;
+
+/// A program: its command tree and its habits.
+pub struct Program {
+    /// The tree; its persistent flags are the global ones.
+    pub root: Command,
+    /// The last line of every help.
+    pub hint: &'static str,
+    /// Whether errors about the command line are printed twice, before and after the usage.
+    pub repeats_errors: bool,
+}
+
+/// A command with its flags and arguments.
+pub struct Invocation<'p> {
+    /// The program that it belongs to.
+    pub program: &'p Program,
+    /// The flags of the command and of everything above it.
+    pub flags: FlagSet,
+    /// The positional arguments.
+    pub args: Vec<Arg>,
+    /// The whole command line after the program's name.
+    pub raw: Vec<Arg>,
+}
+
+impl Invocation<'_> {
+    /// The positional arguments as text; bytes that are not UTF-8 are replaced.
+    pub fn texts(&self) -> Vec<String> {
+        self.args
+            .iter()
+            .map(|arg| String::from_utf8_lossy(arg).into_owned())
+            .collect()
+    }
+}
+
+/// A command that was found by its words.
+struct Found<'p> {
+    /// From the root to the command.
+    chain: Vec<&'p Command>,
+    /// The arguments without the words that led here.
+    args: Vec<Arg>,
+}
+
+impl<'p> Found<'p> {
+    fn command(&self) -> &'p Command {
+        self.chain.last().expect("the chain starts with the root")
+    }
+
+    fn path(&self) -> String {
+        let names: Vec<_> = self.chain.iter().map(|command| command.name).collect();
+        names.join(" ")
+    }
+
+    fn declared_flags(&self) -> FlagSet {
+        let (command, above) = self
+            .chain
+            .split_last()
+            .expect("the chain starts with the root");
+        let mut flags = FlagSet::default();
+        flags.declare(&command.flags, false);
+        // The root's own flags count as its persistent ones when nothing is below it.
+        flags.declare(&command.persistent_flags, above.is_empty());
+        above
+            .iter()
+            .for_each(|command| flags.declare(&command.persistent_flags, true));
+        flags
+    }
+}
+
+impl Program {
+    /// Runs the process's command line.
+    pub fn run(&self) -> ExitCode {
+        let args = std::env::args_os()
+            .skip(1)
+            .map(OsStringExt::into_vec)
+            .collect();
+        match self.execute(args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(exit) => {
+                if let Some(message) = &exit.message {
+                    print_error(message);
+                }
+                ExitCode::from(exit.code)
+            }
+        }
+    }
+
+    fn execute(&self, args: Vec<Arg>) -> Result<(), Exit> {
+        let found = self
+            .find(&args)
+            .map_err(|word| self.unknown_command(&word))?;
+        let command = found.command();
+        if command.name == "help" && found.chain.len() == 2 {
+            return self.help_command(&found.args);
+        }
+        let mut flags = found.declared_flags();
+        let positional = match flags::parse(&mut flags, &found.args) {
+            Ok(positional) => positional,
+            Err(ParseError::Help) => return self.print_help(&found),
+            Err(error) => return Err(self.usage_error(&found, &error.to_string())),
+        };
+        let Some(run) = command.run else {
+            return self.print_help(&found);
+        };
+        check_positional(&found, &positional).map_err(|text| self.usage_error(&found, &text))?;
+        let missing: Vec<_> = flags
+            .missing()
+            .iter()
+            .map(|name| quote(name.as_bytes()))
+            .collect();
+        if !missing.is_empty() {
+            return Err(self.usage_error(
+                &found,
+                &format!("required flag(s) {} not set", missing.join(", ")),
+            ));
+        }
+        run(&mut Invocation {
+            program: self,
+            flags,
+            args: positional,
+            raw: args,
+        })
+    }
+
+    /// Follows the words of the command line down the tree; flags may stand between them.
+    ///
+    /// # Errors
+    /// The word that the program does not know. Groups below the root accept any: they print their help.
+    fn find(&self, args: &[Arg]) -> Result<Found<'_>, Arg> {
+        let mut found = Found {
+            chain: vec![&self.root],
+            args: args.to_vec(),
+        };
+        loop {
+            let declared = found.declared_flags();
+            let Some(position) = first_word(&declared, &found.args) else {
+                return Ok(found);
+            };
+            match found.command().child(&found.args[position]) {
+                Some(child) => {
+                    found.chain.push(child);
+                    found.args.remove(position);
+                }
+                None if found.chain.len() == 1 => return Err(found.args.swap_remove(position)),
+                None => return Ok(found),
+            }
+        }
+    }
+
+    fn unknown_command(&self, word: &[u8]) -> Exit {
+        let name = self.root.name;
+        let mut text = format!(
+            "unknown command {} for {}",
+            quote(word),
+            quote(name.as_bytes())
+        );
+        let suggestions = self.suggestions(&String::from_utf8_lossy(word));
+        let first_line = text.clone();
+        if !suggestions.is_empty() {
+            text.push_str("\n\nDid you mean this?\n");
+            suggestions
+                .iter()
+                .for_each(|name| text.push_str(&format!("\t{name}\n")));
+        }
+        eprintln!("Error: {text}\nRun '{name} --help' for usage.");
+        if self.repeats_errors {
+            print_error(&first_line);
+        }
+        Exit::silent(1)
+    }
+
+    /// The commands that `word` starts or that two edits turn it into.
+    fn suggestions(&self, word: &str) -> Vec<&'static str> {
+        let word = word.to_lowercase();
+        let mut names: Vec<_> = self.root.children.iter().map(|child| child.name).collect();
+        names.retain(|name| name.starts_with(&word) || edit_distance(name, &word) <= 2);
+        names.sort_unstable();
+        names
+    }
+
+    fn usage_error(&self, found: &Found<'_>, text: &str) -> Exit {
+        print_error(text);
+        eprintln!(
+            "{}",
+            help::usage(found.command(), &found.path(), self.shown_globals())
+        );
+        if self.repeats_errors {
+            print_error(text);
+        }
+        Exit::silent(1)
+    }
+
+    fn print_help(&self, found: &Found<'_>) -> Result<(), Exit> {
+        let text = help::help(found.command(), &found.path(), self.shown_globals()) + self.hint;
+        std::io::stdout()
+            .write_all(text.as_bytes())
+            .map_err(|_| Exit::silent(1))
+    }
+
+    /// The global flags, for programs whose help does not point elsewhere for them.
+    fn shown_globals(&self) -> &[Flag] {
+        if self.hint.is_empty() {
+            &self.root.persistent_flags
+        } else {
+            &[]
+        }
+    }
+
+    fn help_command(&self, args: &[Arg]) -> Result<(), Exit> {
+        if let Ok(found) = self.find(args) {
+            return self.print_help(&found);
+        }
+        let topics: Vec<_> = args
+            .iter()
+            .map(|arg| format!("`{}`", String::from_utf8_lossy(arg)))
+            .collect();
+        eprintln!("Unknown help topic [{}]", topics.join(" "));
+        eprint!(
+            "{}",
+            help::usage(&self.root, self.root.name, self.shown_globals())
+        );
+        Ok(())
+    }
+}
+
+/// The `help` command; the program itself answers it.
+pub fn help_command(heading: &'static str) -> Command {
+    Command::group("help", "Show the help of a command", Vec::new()).heading(heading)
+}
+
+/// Prints a table of flags, as `options` does.
+pub fn flag_table(command: &Command) -> String {
+    help::flag_usages(&command.persistent_flags)
+}
+
+fn print_error(text: &str) {
+    eprintln!("Error: {text}");
+}
+
+/// The position of the first argument that is neither a flag nor a flag's value.
+fn first_word(declared: &FlagSet, args: &[Arg]) -> Option<usize> {
+    let mut position = 0;
+    while let Some(arg) = args.get(position) {
+        let takes_next = match arg.as_slice() {
+            b"--" => return None,
+            arg if arg.contains(&b'=') && arg.starts_with(b"-") => false,
+            [b'-', b'-', name @ ..] => {
+                let flag = std::str::from_utf8(name)
+                    .ok()
+                    .and_then(|name| declared.find(name));
+                name != b"help" && flag.is_none_or(|flag| !flag.is_switch())
+            }
+            [b'-', letter] => {
+                let flag = declared.find_short(char::from(*letter));
+                *letter != b'h' && flag.is_none_or(|flag| !flag.is_switch())
+            }
+            [b'-', ..] | [] => false,
+            _ => return Some(position),
+        };
+        position += if takes_next { 2 } else { 1 };
+    }
+    None
+}
+
+fn check_positional(found: &Found<'_>, args: &[Arg]) -> Result<(), String> {
+    let expected = match found.command().positional {
+        Positional::Unchecked => return Ok(()),
+        Positional::Exactly(count) => count,
+        Positional::OneOf(_) => 1,
+    };
+    if args.len() != expected {
+        return Err(format!(
+            "accepts {expected} arg(s), received {}",
+            args.len()
+        ));
+    }
+    match found.command().positional {
+        Positional::OneOf(words) if !words.iter().any(|word| word.as_bytes() == args[0]) => {
+            Err(format!(
+                "invalid argument {} for {}",
+                quote(&args[0]),
+                quote(found.path().as_bytes())
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Levenshtein's distance.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program() -> Program {
+        fn nothing(_: &mut Invocation<'_>) -> Result<(), Exit> {
+            Ok(())
+        }
+        let lease = Command::group("lease", "", vec![Command::new("list", "", "", nothing)]);
+        let get = Command::new("get", "", "", nothing).flags([Flag::switch("prefix", "")]);
+        let root = Command::group(
+            "tool",
+            "",
+            vec![get, Command::new("put", "", "", nothing), lease],
+        )
+        .persistent([
+            Flag::text("write-out", "simple", "").short('w'),
+            Flag::switch("hex", ""),
+        ]);
+        Program {
+            root,
+            hint: "",
+            repeats_errors: false,
+        }
+    }
+
+    fn found(line: &str) -> Result<(String, String), String> {
+        let program = program();
+        let args: Vec<Arg> = line
+            .split_whitespace()
+            .map(|arg| arg.as_bytes().to_vec())
+            .collect();
+        let text = |args: &[Arg]| String::from_utf8_lossy(&args.join(&b' ')).into_owned();
+        program
+            .find(&args)
+            .map(|found| (found.path(), text(&found.args)))
+            .map_err(|word| text(&[word]))
+    }
+
+    #[test]
+    fn finds_commands_among_flags() {
+        let check =
+            |line, path: &str, args: &str| assert_eq!(found(line), Ok((path.into(), args.into())));
+        check("", "tool", "");
+        check("get a b", "tool get", "a b");
+        check(
+            "-w json --hex get -w x get",
+            "tool get",
+            "-w json --hex -w x get",
+        );
+        check("le li", "tool lease list", "");
+        check("lease bogus", "tool lease", "bogus");
+        check("--unknown put get", "tool get", "--unknown put");
+        check("-- get", "tool", "-- get");
+        assert_eq!(found("foo"), Err("foo".into()));
+    }
+
+    #[test]
+    fn suggests_what_is_near() {
+        assert_eq!(program().suggestions("gett"), ["get"]);
+        assert_eq!(program().suggestions("lst"), ["get", "put"]);
+        assert_eq!(program().suggestions("le"), ["get", "lease"]);
+        assert!(program().suggestions("foobar").is_empty());
+        assert_eq!(edit_distance("kitten", "sitting"), 3);
+    }
+}

@@ -1,0 +1,232 @@
+//! The client: one connection to any endpoint that answers, and what users notice of failures.
+//!
+//! All endpoints are tried at once and the first one that accepts a connection serves the requests, so that one
+//! which is down costs nothing. If none accepts, they are tried again until the command's deadline: etcd's client waits
+//! for endpoints in the same way. Reads are repeated when a member answers that it is unavailable; writes never are.
+//!
+//! TLS and DNS discovery do not exist here.
+
+mod endpoint;
+mod error;
+mod login;
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use retcd_proto::etcdserverpb::auth_client::AuthClient;
+use retcd_proto::etcdserverpb::cluster_client::ClusterClient;
+use retcd_proto::etcdserverpb::kv_client::KvClient;
+use retcd_proto::etcdserverpb::lease_client::LeaseClient;
+use retcd_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use retcd_proto::etcdserverpb::watch_client::WatchClient;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+
+pub use endpoint::{Endpoint, EndpointError};
+pub use error::{ClientError, reason_text};
+pub use login::{Credentials, Login};
+
+/// Reads are attempted this often while members answer that they are unavailable.
+const READ_ATTEMPTS_MAX: usize = 100;
+/// The pause between two attempts, to connect or to read.
+const RETRY_PAUSE: Duration = Duration::from_millis(25);
+
+/// How to reach a cluster.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to connect, as the user wrote it.
+    pub endpoints: Vec<String>,
+    /// How long one attempt to connect may take.
+    pub dial_timeout: Duration,
+    /// A connection that is silent for so long is probed.
+    pub keepalive_time: Duration,
+    /// A probe that is not answered for so long ends the connection.
+    pub keepalive_timeout: Duration,
+    /// The largest request, in bytes.
+    pub request_bytes_max: usize,
+    /// The largest response, in bytes.
+    pub response_bytes_max: usize,
+    /// Who asks.
+    pub credentials: Option<Credentials>,
+}
+
+impl Config {
+    /// The same configuration for one endpoint alone.
+    pub fn only(&self, endpoint: &str) -> Config {
+        Config {
+            endpoints: vec![endpoint.to_owned()],
+            ..self.clone()
+        }
+    }
+}
+
+/// A channel whose requests carry the token of who asks.
+pub type Service = InterceptedService<Channel, Login>;
+
+/// A connection to a cluster, made when it is first needed.
+pub struct Client {
+    config: Config,
+    endpoints: Vec<Endpoint>,
+    login: RefCell<Option<Login>>,
+    channel: RefCell<Option<Channel>>,
+}
+
+macro_rules! stub {
+    ($(#[$doc:meta])* $name:ident: $stub:ident) => {
+        $(#[$doc])*
+        ///
+        /// # Errors
+        /// Wrong credentials; an endpoint that is not reachable is waited for.
+        pub async fn $name(&self) -> Result<$stub<Service>, ClientError> {
+            let service = InterceptedService::new(self.channel().await?, self.login().await?);
+            Ok($stub::new(service)
+                .max_decoding_message_size(self.config.response_bytes_max))
+        }
+    };
+}
+
+impl Client {
+    /// Checks the configuration; nothing is sent yet.
+    ///
+    /// # Errors
+    /// No endpoints, or one that cannot be understood.
+    pub fn new(config: Config) -> Result<Client, ClientError> {
+        if config.endpoints.is_empty() {
+            return Err(ClientError::NoEndpoints);
+        }
+        let endpoints = config
+            .endpoints
+            .iter()
+            .map(|text| Endpoint::parse(text))
+            .collect::<Result<_, _>>()?;
+        Ok(Client {
+            config,
+            endpoints,
+            login: RefCell::new(None),
+            channel: RefCell::new(None),
+        })
+    }
+
+    stub!(/// The key-value service.
+        kv: KvClient);
+    stub!(/// The watch service.
+        watch: WatchClient);
+    stub!(/// The lease service.
+        lease: LeaseClient);
+    stub!(/// The membership service.
+        cluster: ClusterClient);
+    stub!(/// The maintenance service.
+        maintenance: MaintenanceClient);
+    stub!(/// The users and roles service.
+        auth: AuthClient);
+
+    /// Logs in, if there are credentials; later requests carry the token.
+    ///
+    /// # Errors
+    /// Refused credentials, or no endpoint that answers within the dial timeout.
+    pub async fn log_in(&self) -> Result<(), ClientError> {
+        if self.config.credentials.is_none() {
+            return Ok(());
+        }
+        within(self.config.dial_timeout, self.login())
+            .await
+            .map(|_| ())
+    }
+
+    async fn login(&self) -> Result<Login, ClientError> {
+        if let Some(login) = self.login.borrow().clone() {
+            return Ok(login);
+        }
+        let login = match &self.config.credentials {
+            None => Login::default(),
+            Some(credentials) => credentials.log_in(self.channel().await?).await?,
+        };
+        *self.login.borrow_mut() = Some(login.clone());
+        Ok(login)
+    }
+
+    async fn channel(&self) -> Result<Channel, ClientError> {
+        if let Some(channel) = self.channel.borrow().clone() {
+            return Ok(channel);
+        }
+        let channel = self.connect().await;
+        *self.channel.borrow_mut() = Some(channel.clone());
+        Ok(channel)
+    }
+
+    /// Waits for an endpoint that accepts a connection.
+    async fn connect(&self) -> Channel {
+        loop {
+            let mut attempts: FuturesUnordered<_> = self
+                .endpoints
+                .iter()
+                .map(|endpoint| endpoint.connect(&self.config))
+                .collect();
+            while let Some(attempt) = attempts.next().await {
+                if let Ok(channel) = attempt {
+                    return channel;
+                }
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Refuses a request that is larger than the user allows. (The transport would refuse it, too, but not say why.)
+    ///
+    /// # Errors
+    /// [`ClientError::RequestTooLarge`].
+    pub fn check_size<M: prost::Message>(&self, request: M) -> Result<M, ClientError> {
+        let (bytes, limit) = (request.encoded_len(), self.config.request_bytes_max);
+        if bytes > limit {
+            Err(ClientError::RequestTooLarge { bytes, limit })
+        } else {
+            Ok(request)
+        }
+    }
+
+    /// Forgets the connection; the next request makes a new one.
+    pub fn disconnect(&self) {
+        *self.channel.borrow_mut() = None;
+    }
+
+    /// Makes a request that changes nothing; repeats it while members are unavailable.
+    ///
+    /// # Errors
+    /// What the last attempt ended with.
+    pub async fn read<T>(
+        &self,
+        request: impl AsyncFn() -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        let mut attempt = 1;
+        loop {
+            match request().await {
+                Err(error) if error.is_unavailable() && attempt < READ_ATTEMPTS_MAX => {
+                    self.disconnect();
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                    attempt += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+/// Gives `work` so much time.
+///
+/// # Errors
+/// [`ClientError::DeadlineExceeded`], or what `work` ended with.
+pub async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, ClientError> {
+    // A limit of nothing is over before anything is sent.
+    if limit.is_zero() {
+        return Err(ClientError::DeadlineExceeded);
+    }
+    tokio::time::timeout(limit, work)
+        .await
+        .unwrap_or(Err(ClientError::DeadlineExceeded))
+}

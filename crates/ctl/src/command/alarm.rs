@@ -1,0 +1,84 @@
+//! `alarm`: shows and ends alarms.
+
+use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
+use retcd_proto::etcdserverpb::{AlarmRequest, AlarmResponse};
+
+use super::session::{self, Session};
+use crate::cli::{Command, Exit, Invocation};
+use crate::client::{Client, ClientError};
+use crate::print::Reply;
+
+/// The command.
+pub fn command() -> Command {
+    Command::group(
+        "alarm",
+        "List and disarm alarms",
+        vec![
+            Command::new("disarm", "", "End all alarms", disarm),
+            Command::new("list", "", "List all alarms", list),
+        ],
+    )
+}
+
+/// The active alarms.
+///
+/// # Errors
+/// The cluster does not answer.
+pub async fn active(client: &Client) -> Result<AlarmResponse, ClientError> {
+    let request = AlarmRequest {
+        action: AlarmAction::Get.into(),
+        ..AlarmRequest::default()
+    };
+    client
+        .read(async || {
+            Ok(client
+                .maintenance()
+                .await?
+                .alarm(request)
+                .await?
+                .into_inner())
+        })
+        .await
+}
+
+/// Ends every alarm that is active; the answer lists them and has no header, because it is put together here.
+async fn disarm_all(client: &Client) -> Result<AlarmResponse, ClientError> {
+    let mut disarmed = AlarmResponse::default();
+    for alarm in active(client).await?.alarms {
+        let request = AlarmRequest {
+            action: AlarmAction::Deactivate.into(),
+            member_id: alarm.member_id,
+            alarm: alarm.alarm,
+        };
+        let response = client
+            .maintenance()
+            .await?
+            .alarm(request)
+            .await?
+            .into_inner();
+        disarmed.alarms.extend(response.alarms);
+    }
+    Ok(disarmed)
+}
+
+fn disarm(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
+    if !invocation.args.is_empty() {
+        return Err(Exit::bad_args("alarm disarm command accepts no arguments"));
+    }
+    let session = Session::new(invocation, false)?;
+    session::run(async {
+        let client = session.client().await?;
+        session.print(&Reply::Alarm(&session.ask(disarm_all(&client)).await?))
+    })
+}
+
+fn list(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
+    if !invocation.args.is_empty() {
+        return Err(Exit::bad_args("alarm list command accepts no arguments"));
+    }
+    let session = Session::new(invocation, false)?;
+    session::run(async {
+        let client = session.client().await?;
+        session.print(&Reply::Alarm(&session.ask(active(&client)).await?))
+    })
+}

@@ -1,0 +1,42 @@
+//! `compaction`: forgets history.
+
+use retcd_proto::etcdserverpb::CompactionRequest;
+
+use super::session::{self, Session};
+use crate::cli::{Command, Exit, Flag, Invocation};
+use crate::go::number::parse_int;
+use crate::print::print_line;
+
+/// The command.
+pub fn command() -> Command {
+    Command::new(
+        "compaction",
+        "[options] <revision>",
+        "Forget the history before a revision",
+        run,
+    )
+    .flags([Flag::switch(
+        "physical",
+        "wait until the old records are removed from the database",
+    )])
+}
+
+fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
+    let texts = invocation.texts();
+    let [revision] = texts.as_slice() else {
+        return Err(Exit::bad_args("compaction command needs 1 argument"));
+    };
+    let revision = parse_int(revision, 10).map_err(Exit::error)?;
+    let request = CompactionRequest {
+        revision,
+        physical: invocation.flags.bool("physical"),
+    };
+    let session = Session::new(invocation, false)?;
+    session::run(async {
+        let client = session.client().await?;
+        session
+            .ask(async { Ok(client.kv().await?.compact(request).await?) })
+            .await?;
+        print_line(&format!("compacted revision {revision}"))
+    })
+}

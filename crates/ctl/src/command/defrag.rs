@@ -1,0 +1,58 @@
+//! `defrag`: gives unused space in the members' databases back.
+
+use std::time::Instant;
+
+use retcd_proto::etcdserverpb::DefragmentRequest;
+
+use super::session::{self, Session};
+use crate::cli::{Command, Exit, Flag, Invocation};
+use crate::client::within;
+use crate::go::duration;
+use crate::print::print_line;
+
+/// The command.
+pub fn command() -> Command {
+    Command::new(
+        "defrag",
+        "",
+        "Give unused space in the members' databases back",
+        run,
+    )
+    .flags([Flag::switch(
+        "cluster",
+        "do so on all members that the member list names",
+    )])
+}
+
+fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
+    let of_cluster = invocation.flags.bool("cluster");
+    let session = Session::new(invocation, false)?;
+    session::run(async {
+        let mut failed = false;
+        for endpoint in session.each_endpoint(of_cluster).await? {
+            let client = session.client_of(&endpoint).await?;
+            let start = Instant::now();
+            let request = async {
+                Ok(client
+                    .maintenance()
+                    .await?
+                    .defragment(DefragmentRequest {})
+                    .await?)
+            };
+            let result = within(session.command_timeout, request).await;
+            let took = duration::format(start.elapsed());
+            match result {
+                Ok(_) => print_line(&format!(
+                    "Finished defragmenting etcd member[{endpoint}]. took {took}"
+                ))?,
+                Err(error) => {
+                    eprintln!(
+                        "Failed to defragment etcd member[{endpoint}]. took {took}. ({error})"
+                    );
+                    failed = true;
+                }
+            }
+        }
+        if failed { Err(Exit::silent(1)) } else { Ok(()) }
+    })
+}

@@ -1,0 +1,89 @@
+//! `del`: deletes a key or a range of keys.
+
+use std::time::Duration;
+
+use retcd_proto::etcdserverpb::DeleteRangeRequest;
+
+use super::get::{check_exclusive, range};
+use super::session::{self, Session};
+use crate::cli::{Arg, Command, Exit, Flag, FlagSet, Invocation};
+use crate::go::quote::quote;
+use crate::print::Reply;
+
+/// How long a user can think better of deleting a range.
+const SECOND_THOUGHTS: Duration = Duration::from_secs(2);
+
+/// The command.
+pub fn command() -> Command {
+    Command::new(
+        "del",
+        "[options] <key> [range_end]",
+        "Delete a key or a range of keys",
+        run,
+    )
+    .flags(flags())
+}
+
+/// The flags, which `txn` knows, too.
+pub fn flags() -> Vec<Flag> {
+    vec![
+        Flag::switch("prefix", "delete all keys that start with the key"),
+        Flag::switch("prev-kv", "print the records that are deleted"),
+        Flag::switch(
+            "from-key",
+            "delete all keys from the key on, in the order of their bytes",
+        ),
+        Flag::switch("range", "delete the keys up to range_end without a delay"),
+    ]
+}
+
+/// The request that flags and arguments describe. A range without `--range` is announced, and waits for two seconds.
+///
+/// # Errors
+/// Arguments that make no request.
+pub fn request(flags: &FlagSet, args: &[Arg]) -> Result<DeleteRangeRequest, Exit> {
+    let (key, end) = match args {
+        [key] => (key, None),
+        [key, end] => (key, Some(end)),
+        _ => {
+            let text =
+                "del command needs one argument as key and an optional argument as range_end";
+            return Err(Exit::bad_args(text));
+        }
+    };
+    check_exclusive(flags)?;
+    let (range_key, range_end) = range(flags, key, end)?;
+    if let Some(end) = end
+        && !flags.bool("range")
+    {
+        eprintln!(
+            "Warning: Keys between {} and {} will be deleted. Please interrupt the command within next 2 seconds to \
+             cancel. You can provide `--range` flag to avoid the delay.",
+            quote(key),
+            quote(end)
+        );
+        std::thread::sleep(SECOND_THOUGHTS);
+    }
+    Ok(DeleteRangeRequest {
+        key: range_key.into(),
+        range_end: range_end.into(),
+        prev_kv: flags.bool("prev-kv"),
+    })
+}
+
+fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
+    let request = request(&invocation.flags, &invocation.args)?;
+    let session = Session::new(invocation, false)?;
+    session::run(async {
+        let client = session.client().await?;
+        let delete = async {
+            Ok(client
+                .kv()
+                .await?
+                .delete_range(client.check_size(request)?)
+                .await?
+                .into_inner())
+        };
+        session.print(&Reply::Delete(&session.ask(delete).await?))
+    })
+}

@@ -1,0 +1,80 @@
+//! `downgrade`: prepares a cluster for older servers.
+
+use retcd_proto::etcdserverpb::DowngradeRequest;
+use retcd_proto::etcdserverpb::downgrade_request::DowngradeAction;
+
+use super::session::{self, Session};
+use crate::cli::{Command, Exit, Invocation};
+use crate::print::{Downgrade, Reply};
+
+/// The command.
+pub fn command() -> Command {
+    Command::group(
+        "downgrade",
+        "Prepare a cluster for older servers",
+        vec![
+            Command::new(
+                "validate",
+                "<TARGET_VERSION>",
+                "Check whether the cluster can go down to a version",
+                validate,
+            ),
+            Command::new(
+                "enable",
+                "<TARGET_VERSION>",
+                "Begin to go down to a version",
+                enable,
+            ),
+            Command::new("cancel", "", "Stop going down", |invocation| {
+                request(invocation, Downgrade::Cancel, String::new())
+            }),
+        ],
+    )
+}
+
+fn validate(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
+    let version = target_version(invocation)?;
+    request(invocation, Downgrade::Validate, version)
+}
+
+fn enable(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
+    let version = target_version(invocation)?;
+    request(invocation, Downgrade::Enable, version)
+}
+
+fn target_version(invocation: &Invocation<'_>) -> Result<String, Exit> {
+    let texts = invocation.texts();
+    match texts.as_slice() {
+        [] => Err(Exit::bad_args("TARGET_VERSION not provided")),
+        [version] if version.is_empty() => Err(Exit::bad_args("target version not provided")),
+        [version] => Ok(version.clone()),
+        _ => Err(Exit::bad_args("too many arguments")),
+    }
+}
+
+fn request(invocation: &mut Invocation<'_>, kind: Downgrade, version: String) -> Result<(), Exit> {
+    let session = Session::new(invocation, false)?;
+    let action = match kind {
+        Downgrade::Validate => DowngradeAction::Validate,
+        Downgrade::Enable => DowngradeAction::Enable,
+        Downgrade::Cancel => DowngradeAction::Cancel,
+    };
+    let request = DowngradeRequest {
+        action: action.into(),
+        version,
+    };
+    session::run(async {
+        let client = session.client().await?;
+        let response = session
+            .ask(async {
+                Ok(client
+                    .maintenance()
+                    .await?
+                    .downgrade(request)
+                    .await?
+                    .into_inner())
+            })
+            .await?;
+        session.print(&Reply::Downgrade(kind, &response))
+    })
+}

@@ -1,0 +1,218 @@
+//! `endpoint`: asks each endpoint how it is.
+
+use std::time::Instant;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use retcd_proto::etcdserverpb::{
+    AlarmType, HashKvRequest, RangeRequest, StatusRequest, StatusResponse,
+};
+
+use super::alarm;
+use super::session::{self, Session};
+use crate::cli::{Command, Exit, Flag, Invocation};
+use crate::client::{Client, ClientError, within};
+use crate::go::duration;
+use crate::print::{Answer, Health, Reply};
+
+const STATUS_LONG: &str = "\
+Shows the status of each endpoint. With the simple format the columns are: endpoint, ID, version, storage version, \
+db size, in use, percentage not in use, quota, is leader, is learner, raft term, raft index, raft applied index, \
+errors, downgrade target version, downgrade enabled.";
+
+/// The command.
+pub fn command() -> Command {
+    Command::group(
+        "endpoint",
+        "Ask endpoints for their health, status and hash",
+        vec![
+            Command::new(
+                "health",
+                "",
+                "Check whether each endpoint can commit",
+                health,
+            ),
+            Command::new("status", "", "Show the status of each endpoint", status)
+                .long(STATUS_LONG),
+            Command::new(
+                "hashkv",
+                "",
+                "Show the hash of each endpoint's keyspace",
+                hash_kv,
+            )
+            .flags([Flag::int(
+                "rev",
+                0,
+                "hash up to this revision (0 means the latest)",
+            )]),
+        ],
+    )
+    .persistent([Flag::switch(
+        "cluster",
+        "ask all members that the member list names",
+    )])
+}
+
+fn health(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
+    let of_cluster = invocation.flags.bool("cluster");
+    let session = Session::new(invocation, false)?;
+    session::run(async {
+        let endpoints = session.each_endpoint(of_cluster).await?;
+        let mut checks: FuturesUnordered<_> = endpoints
+            .into_iter()
+            .map(|endpoint| check_health(&session, endpoint))
+            .collect();
+        let mut list = Vec::new();
+        while let Some(health) = checks.next().await {
+            list.push(health);
+        }
+        session.print(&Reply::Health(&list))?;
+        if list.iter().any(|health| !health.error.is_empty()) {
+            return Err(Exit::error("unhealthy cluster"));
+        }
+        Ok(())
+    })
+}
+
+/// An endpoint that commits a read and has no alarms is healthy.
+async fn check_health(session: &Session, endpoint: String) -> Health {
+    let client = match session.client_of(&endpoint).await {
+        Ok(client) => client,
+        Err(exit) => {
+            return Health {
+                endpoint,
+                error: exit.message.unwrap_or_default(),
+                took: String::new(),
+            };
+        }
+    };
+    let start = Instant::now();
+    let mut took = String::new();
+    let checked = within(session.command_timeout, async {
+        let read = read_any_key(&client).await;
+        took = duration::format(start.elapsed());
+        match read {
+            // Whoever is told that it must not read has been answered by a working cluster.
+            Err(error) if error.is_answer("etcdserver: permission denied") => {}
+            read => read?,
+        }
+        Ok(active_alarms(&client).await)
+    });
+    let error = match checked.await {
+        Ok(alarms) => alarms,
+        Err(error) => error.to_string(),
+    };
+    if took.is_empty() {
+        took = duration::format(start.elapsed());
+    }
+    Health {
+        endpoint,
+        error,
+        took,
+    }
+}
+
+async fn read_any_key(client: &Client) -> Result<(), ClientError> {
+    let request = RangeRequest {
+        key: "health".into(),
+        ..RangeRequest::default()
+    };
+    client
+        .read(async || Ok(client.kv().await?.range(request.clone()).await?))
+        .await
+        .map(|_| ())
+}
+
+/// The sentence about active alarms; empty if there are none.
+async fn active_alarms(client: &Client) -> String {
+    let Ok(response) = alarm::active(client).await else {
+        return "Unable to fetch the alarm list".to_owned();
+    };
+    if response.alarms.is_empty() {
+        return String::new();
+    }
+    let names = response.alarms.iter().map(|member| match member.alarm() {
+        AlarmType::Nospace => "NOSPACE ",
+        AlarmType::Corrupt => "CORRUPT ",
+        AlarmType::None => "UNKNOWN ",
+    });
+    format!("Active Alarm(s): {}", names.collect::<String>())
+}
+
+/// The status of the member that `client` talks to.
+///
+/// # Errors
+/// It does not answer.
+pub async fn member_status(client: &Client) -> Result<StatusResponse, ClientError> {
+    client
+        .read(async || {
+            Ok(client
+                .maintenance()
+                .await?
+                .status(StatusRequest {})
+                .await?
+                .into_inner())
+        })
+        .await
+}
+
+fn status(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
+    let of_cluster = invocation.flags.bool("cluster");
+    let session = Session::new(invocation, false)?;
+    session::run(async {
+        let (answers, error) = ask_each(&session, of_cluster, "status", async |client| {
+            member_status(client).await
+        })
+        .await?;
+        session.print(&Reply::Status(&answers))?;
+        // Everything has been said about each endpoint.
+        error.map_or(Ok(()), |_| Err(Exit::silent(1)))
+    })
+}
+
+fn hash_kv(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
+    let of_cluster = invocation.flags.bool("cluster");
+    let request = HashKvRequest {
+        revision: invocation.flags.int("rev"),
+    };
+    let session = Session::new(invocation, false)?;
+    session::run(async {
+        let (answers, error) = ask_each(&session, of_cluster, "hash", async |client| {
+            client
+                .read(async || {
+                    Ok(client
+                        .maintenance()
+                        .await?
+                        .hash_kv(request)
+                        .await?
+                        .into_inner())
+                })
+                .await
+        })
+        .await?;
+        session.print(&Reply::HashKv(&answers))?;
+        error.map_or(Ok(()), |error| Err(Exit::error(error)))
+    })
+}
+
+/// Asks one endpoint after the other; complains about each that does not answer, and returns the last error.
+async fn ask_each<R>(
+    session: &Session,
+    of_cluster: bool,
+    what: &str,
+    request: impl AsyncFn(&Client) -> Result<R, ClientError>,
+) -> Result<(Vec<Answer<R>>, Option<ClientError>), Exit> {
+    let mut answers = Vec::new();
+    let mut last_error = None;
+    for endpoint in session.each_endpoint(of_cluster).await? {
+        let client = session.client_of(&endpoint).await?;
+        match within(session.command_timeout, request(&client)).await {
+            Ok(response) => answers.push(Answer { endpoint, response }),
+            Err(error) => {
+                eprintln!("Failed to get the {what} of endpoint {endpoint} ({error})");
+                last_error = Some(error);
+            }
+        }
+    }
+    Ok((answers, last_error))
+}

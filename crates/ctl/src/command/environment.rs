@@ -1,0 +1,125 @@
+//! `ETCDCTL_*`: environment variables stand for global flags.
+//!
+//! An empty variable counts as unset, and one with a value that its flag refuses is passed over. A variable and a flag
+//! that say the same thing are refused, because one of them would be ignored.
+
+use crate::cli::{Exit, FlagSet};
+use crate::log;
+
+const PREFIX: &str = "ETCDCTL_";
+
+/// Variables that only `watch` reads.
+pub const WATCH_KEY: &str = "ETCDCTL_WATCH_KEY";
+/// Variables that only `watch` reads.
+pub const WATCH_RANGE_END: &str = "ETCDCTL_WATCH_RANGE_END";
+
+/// The variable that stands for a flag.
+pub fn variable(flag: &str) -> String {
+    PREFIX.to_owned() + &flag.to_uppercase().replace('-', "_")
+}
+
+/// Sets the inherited flags from the environment; warns of variables with the prefix that mean nothing.
+///
+/// # Errors
+/// A flag that was given and whose variable exists, too.
+pub fn apply(
+    flags: &mut FlagSet,
+    variables: &[(String, String)],
+    watches: bool,
+) -> Result<(), Exit> {
+    let mut used: Vec<String> = if watches {
+        vec![WATCH_KEY.into(), WATCH_RANGE_END.into()]
+    } else {
+        Vec::new()
+    };
+    let mut shadowed = Vec::new();
+    for name in flags.inherited_names() {
+        let variable = variable(name);
+        if flags.given(name) {
+            shadowed.push(variable);
+            continue;
+        }
+        let value = variables
+            .iter()
+            .find(|(name, _)| *name == variable)
+            .map_or("", |(_, value)| value);
+        if !value.is_empty() {
+            // A refused value leaves the flag as it was.
+            let _ = flags.set(name, value);
+            used.push(variable);
+        }
+    }
+    for (name, value) in variables
+        .iter()
+        .filter(|(name, _)| name.starts_with(PREFIX) && !used.contains(name))
+    {
+        if shadowed.contains(name) {
+            let message = "conflicting environment variable is shadowed by corresponding command-line flag \
+                           (either unset environment variable or disable flag))";
+            log::json_line("fatal", message, &[("environment-variable", name.clone())]);
+            return Err(Exit::silent(1));
+        }
+        let shown = format!("{name}={value}");
+        log::json_line(
+            "warn",
+            "unrecognized environment variable",
+            &[("environment-variable", shown)],
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::parse_flags;
+
+    fn flags(line: &str) -> FlagSet {
+        let mut flags = FlagSet::default();
+        flags.declare(&super::super::globals::flags(), true);
+        let args: Vec<_> = line
+            .split_whitespace()
+            .map(|arg| arg.as_bytes().to_vec())
+            .collect();
+        parse_flags(&mut flags, &args).expect("a valid line");
+        flags
+    }
+
+    fn applied(line: &str, variables: &[(&str, &str)]) -> Result<FlagSet, Exit> {
+        let variables: Vec<_> = variables
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+            .collect();
+        let mut flags = flags(line);
+        apply(&mut flags, &variables, false).map(|()| flags)
+    }
+
+    #[test]
+    fn variables_set_flags() {
+        let flags = applied(
+            "--hex",
+            &[
+                ("ETCDCTL_ENDPOINTS", "a:1,b:2"),
+                ("ETCDCTL_DIAL_TIMEOUT", "soon"),
+            ],
+        );
+        let flags = flags.expect("nothing conflicts");
+        assert_eq!(flags.list("endpoints"), ["a:1", "b:2"]);
+        assert_eq!(flags.duration("dial-timeout").as_secs(), 2);
+    }
+
+    #[test]
+    fn empty_variables_are_unset() {
+        let flags =
+            applied("", &[("ETCDCTL_WRITE_OUT", ""), ("OTHER", "x")]).expect("nothing conflicts");
+        assert_eq!(flags.text("write-out"), "simple");
+    }
+
+    #[test]
+    fn a_flag_and_its_variable_conflict() {
+        assert_eq!(
+            applied("--hex", &[("ETCDCTL_HEX", "")]).err(),
+            Some(Exit::silent(1))
+        );
+    }
+}

@@ -1,0 +1,246 @@
+//! `get`: reads a key or a range of keys.
+
+use retcd_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
+use retcd_proto::etcdserverpb::{RangeRequest, RangeResponse};
+
+use super::range_end::{from_key_range, prefix_range};
+use super::session::{self, Session};
+use crate::cli::{Arg, Command, Exit, ExitKind, Flag, FlagSet, Invocation};
+use crate::client::{Client, ClientError};
+use crate::go::quote::quote;
+use crate::print::{Format, Reply};
+
+/// The command.
+pub fn command() -> Command {
+    Command::new(
+        "get",
+        "[options] <key> [range_end]",
+        "Read a key or a range of keys",
+        run,
+    )
+    .flags(flags())
+}
+
+/// The flags, which `txn` knows, too.
+pub fn flags() -> Vec<Flag> {
+    vec![
+        Flag::text("consistency", "l", "linearizable (l) or serializable (s)"),
+        Flag::text("order", "", "order of the results: ASCEND or DESCEND"),
+        Flag::text(
+            "sort-by",
+            "",
+            "what to sort by: CREATE, KEY, MODIFY, VALUE or VERSION",
+        ),
+        Flag::int("limit", 0, "largest number of results (0 means all)"),
+        Flag::switch("prefix", "read all keys that start with the key"),
+        Flag::switch(
+            "from-key",
+            "read all keys from the key on, in the order of their bytes",
+        ),
+        Flag::int("rev", 0, "read as of this revision (0 means the latest)"),
+        Flag::switch("keys-only", "leave out the values"),
+        Flag::switch("count-only", "only count the keys"),
+        Flag::switch(
+            "print-value-only",
+            "print values without their keys (with the simple format)",
+        ),
+        Flag::int(
+            "min-create-rev",
+            0,
+            "leave out keys that were created before this revision",
+        ),
+        Flag::int(
+            "max-create-rev",
+            0,
+            "leave out keys that were created after this revision",
+        ),
+        Flag::int(
+            "min-mod-rev",
+            0,
+            "leave out keys that were last changed before this revision",
+        ),
+        Flag::int(
+            "max-mod-rev",
+            0,
+            "leave out keys that were last changed after this revision",
+        ),
+        Flag::switch("stream", "receive the result in parts"),
+    ]
+}
+
+/// The request that flags and arguments describe.
+///
+/// # Errors
+/// Arguments that make no request.
+pub fn request(flags: &FlagSet, args: &[Arg]) -> Result<RangeRequest, Exit> {
+    let usage = "get command needs one argument as key and an optional argument as range_end";
+    let key = args.first().ok_or_else(|| Exit::bad_args(usage))?;
+    check_exclusive(flags)?;
+    if flags.bool("keys-only") && flags.bool("count-only") {
+        let text = "`--keys-only` and `--count-only` cannot be set at the same time, choose one";
+        return Err(Exit::bad_args(text));
+    }
+    let serializable = serializable(flags.text("consistency"), flags.text("consistency"))?;
+    let (key, range_end) = range(flags, key, args.get(1))?;
+    let mut request = RangeRequest {
+        key: key.into(),
+        range_end: range_end.into(),
+        limit: flags.int("limit"),
+        revision: flags.int("rev").max(0),
+        serializable,
+        keys_only: flags.bool("keys-only"),
+        count_only: flags.bool("count-only"),
+        ..RangeRequest::default()
+    };
+    request.set_sort_order(sort_order(flags.text("order"))?);
+    request.set_sort_target(sort_target(flags.text("sort-by"))?);
+    // Keys come in ascending order anyway.
+    if request.sort_order() == SortOrder::Ascend && request.sort_target() == SortTarget::Key {
+        request.set_sort_order(SortOrder::None);
+    }
+    (request.min_create_revision, request.max_create_revision) =
+        bounds(flags, "create-rev", "CreateRev")?;
+    (request.min_mod_revision, request.max_mod_revision) = bounds(flags, "mod-rev", "ModRev")?;
+    Ok(request)
+}
+
+/// Refuses `--prefix` together with `--from-key`; `del` has the same rule.
+///
+/// # Errors
+/// Both are set.
+pub fn check_exclusive(flags: &FlagSet) -> Result<(), Exit> {
+    if flags.bool("prefix") && flags.bool("from-key") {
+        return Err(Exit::bad_args(
+            "`--prefix` and `--from-key` cannot be set at the same time, choose one",
+        ));
+    }
+    Ok(())
+}
+
+/// Key and end of the range that `--prefix`, `--from-key` or a second argument describe.
+///
+/// # Errors
+/// A second argument besides one of the flags.
+pub fn range(flags: &FlagSet, key: &[u8], end: Option<&Arg>) -> Result<(Vec<u8>, Vec<u8>), Exit> {
+    let (prefix, from_key) = (flags.bool("prefix"), flags.bool("from-key"));
+    match end {
+        Some(_) if prefix || from_key => Err(Exit::bad_args(
+            "too many arguments, only accept one argument when `--prefix` or `--from-key` is set",
+        )),
+        Some(end) => Ok((key.to_vec(), end.clone())),
+        None if prefix => Ok(prefix_range(key)),
+        None if from_key => Ok(from_key_range(key)),
+        None => Ok((key.to_vec(), Vec::new())),
+    }
+}
+
+/// Reads a consistency; `shown` is what the error text names.
+///
+/// # Errors
+/// Neither `l` nor `s`.
+pub fn serializable(consistency: &str, shown: &str) -> Result<bool, Exit> {
+    match consistency {
+        "s" => Ok(true),
+        "l" => Ok(false),
+        _ => {
+            let text = format!("unknown consistency flag {}", quote(shown.as_bytes()));
+            Err(Exit::new(ExitKind::BadFeature, text))
+        }
+    }
+}
+
+fn sort_order(text: &str) -> Result<SortOrder, Exit> {
+    Ok(match text.to_uppercase().as_str() {
+        "" => SortOrder::None,
+        "ASCEND" => SortOrder::Ascend,
+        "DESCEND" => SortOrder::Descend,
+        _ => {
+            return Err(Exit::new(
+                ExitKind::BadFeature,
+                format!("bad sort order {text}"),
+            ));
+        }
+    })
+}
+
+fn sort_target(text: &str) -> Result<SortTarget, Exit> {
+    Ok(match text.to_uppercase().as_str() {
+        "" | "KEY" => SortTarget::Key,
+        "CREATE" => SortTarget::Create,
+        "MODIFY" => SortTarget::Mod,
+        "VALUE" => SortTarget::Value,
+        "VERSION" => SortTarget::Version,
+        _ => {
+            return Err(Exit::new(
+                ExitKind::BadFeature,
+                format!("bad sort target {text}"),
+            ));
+        }
+    })
+}
+
+/// The revisions between which `--min-*` and `--max-*` filter; 0 is no bound.
+fn bounds(flags: &FlagSet, flag: &str, shown: &str) -> Result<(i64, i64), Exit> {
+    let (min, max) = (
+        flags.int(&format!("min-{flag}")),
+        flags.int(&format!("max-{flag}")),
+    );
+    if max > 0 && min > max {
+        let text = format!("getMin{shown}(={min}) > getMax{shown}(={max})");
+        return Err(Exit::new(ExitKind::BadFeature, text));
+    }
+    Ok((min.max(0), max.max(0)))
+}
+
+fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
+    let request = request(&invocation.flags, &invocation.args)?;
+    let mut session = Session::new(invocation, false)?;
+    let flags = &invocation.flags;
+    let response = session::run(async {
+        let client = session.client().await?;
+        if flags.bool("stream") {
+            session.ask(stream(&client, request)).await
+        } else {
+            let read = client.read(async || {
+                Ok(client
+                    .kv()
+                    .await?
+                    .range(client.check_size(request.clone())?)
+                    .await?
+                    .into_inner())
+            });
+            session.ask(read).await
+        }
+    })?;
+    // Both are only found out now: the request has been made.
+    if flags.bool("count-only") && session.printer.format != Format::Fields {
+        return Err(Exit::bad_args(
+            "--count-only is only for `--write-out=fields`",
+        ));
+    }
+    if flags.bool("print-value-only") {
+        if session.printer.format != Format::Simple {
+            return Err(Exit::bad_args(
+                "print-value-only is only for `--write-out=simple`",
+            ));
+        }
+        session.printer.values_only = true;
+    }
+    session.print(&Reply::Get(&response))
+}
+
+/// Collects the parts of a streamed range.
+async fn stream(client: &Client, request: RangeRequest) -> Result<RangeResponse, ClientError> {
+    let mut parts = client.kv().await?.range_stream(request).await?.into_inner();
+    let mut whole = RangeResponse::default();
+    while let Some(part) = parts.message().await? {
+        let part = part
+            .range_response
+            .ok_or(ClientError::Incomplete("range response"))?;
+        whole.header = part.header.or(whole.header);
+        whole.kvs.extend(part.kvs);
+        whole.more |= part.more;
+        whole.count = whole.count.max(part.count);
+    }
+    Ok(whole)
+}

@@ -1,0 +1,87 @@
+//! `etcdctl`: one command per file.
+//!
+//! A command checks its arguments, makes a [`Session`](session::Session) from the global flags and the environment, sends
+//! its request, and prints the reply. Its own flags are checked before anything is sent; whether the output format can show
+//! the reply is found out afterwards, as in etcd's tool.
+//!
+//! Not here: `lock`, `elect`, `make-mirror` and `check`.
+
+mod alarm;
+mod auth;
+mod compaction;
+mod defrag;
+mod del;
+mod downgrade;
+mod endpoint;
+mod environment;
+mod get;
+mod globals;
+mod lease;
+mod member;
+mod move_leader;
+mod options;
+mod password;
+mod put;
+pub(crate) mod range_end;
+mod role;
+mod session;
+mod snapshot;
+mod txn;
+mod user;
+mod version;
+mod watch;
+mod words;
+
+pub(crate) use session::go_io_text;
+
+use crate::cli::{Command, Program, completion_command, help_command};
+
+const KEYS: &str = "Key-value commands";
+const CLUSTER: &str = "Cluster maintenance commands";
+const AUTH: &str = "Authentication commands";
+const UTILITY: &str = "Utility commands";
+
+const COMPLETION_HELP: &str = "\
+Prints a script that completes commands and flags in a shell.
+
+  bash:        etcdctl completion bash > /etc/bash_completion.d/etcdctl
+  zsh:         etcdctl completion zsh > \"${fpath[1]}/_etcdctl\"
+  fish:        etcdctl completion fish > ~/.config/fish/completions/etcdctl.fish
+  powershell:  etcdctl completion powershell | Out-String | Invoke-Expression";
+
+/// The program.
+pub fn program() -> Program {
+    let commands = vec![
+        get::command().heading(KEYS),
+        put::command().heading(KEYS),
+        del::command().heading(KEYS),
+        txn::command().heading(KEYS),
+        watch::command().heading(KEYS),
+        lease::command().heading(KEYS),
+        compaction::command().heading(KEYS),
+        alarm::command().heading(CLUSTER),
+        defrag::command().heading(CLUSTER),
+        downgrade::command().heading(CLUSTER),
+        endpoint::command().heading(CLUSTER),
+        member::command().heading(CLUSTER),
+        move_leader::command().heading(CLUSTER),
+        snapshot::command().heading(CLUSTER),
+        auth::command().heading(AUTH),
+        role::command().heading(AUTH),
+        user::command().heading(AUTH),
+        completion_command(UTILITY, COMPLETION_HELP),
+        help_command(UTILITY),
+        options::command().heading(UTILITY),
+        version::command().heading(UTILITY),
+    ];
+    Program {
+        root: Command::group(
+            "etcdctl",
+            "Talk to an etcd cluster from the command line.",
+            commands,
+        )
+        .persistent(globals::flags()),
+        hint: "Use \"etcdctl options\" for a list of global command-line options (applies to all commands).\n",
+        repeats_errors: false,
+    }
+}

@@ -1,0 +1,66 @@
+//! `move-leader`: hands leadership to another member.
+
+use retcd_proto::etcdserverpb::MoveLeaderRequest;
+
+use super::endpoint::member_status;
+use super::session::{self, Session};
+use crate::cli::{Command, Exit, Invocation};
+use crate::client::{Client, ClientError, within};
+use crate::go::number::parse_uint;
+use crate::print::Reply;
+
+/// The command.
+pub fn command() -> Command {
+    Command::new(
+        "move-leader",
+        "<transferee-member-id>",
+        "Hand leadership to another member",
+        run,
+    )
+}
+
+fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
+    let texts = invocation.texts();
+    let [target] = texts.as_slice() else {
+        return Err(Exit::bad_args("move-leader command needs 1 argument"));
+    };
+    let target_id = parse_uint(target, 16).map_err(Exit::bad_args)?;
+    let session = Session::new(invocation, false)?;
+    session::run(async {
+        session.client().await?;
+        let (client, leader) = find_leader(&session).await?;
+        let request = MoveLeaderRequest { target_id };
+        let moved = session.ask(async {
+            Ok(client
+                .maintenance()
+                .await?
+                .move_leader(request)
+                .await?
+                .into_inner())
+        });
+        session.print(&Reply::MoveLeader(leader, target_id, &moved.await?))
+    })
+}
+
+/// Only the leader can hand leadership over, so each endpoint is asked whether it is the one.
+async fn find_leader(session: &Session) -> Result<(Client, u64), Exit> {
+    let endpoints = &session.config.endpoints;
+    for endpoint in endpoints {
+        let client = session.client_of(endpoint).await?;
+        let status = async {
+            let status = member_status(&client).await?;
+            let header = status.header.ok_or(ClientError::Incomplete("header"))?;
+            Ok((header.member_id, status.leader))
+        };
+        let (member, leader) = within(session.command_timeout, status)
+            .await
+            .map_err(Exit::error)?;
+        if member == leader {
+            return Ok((client, leader));
+        }
+    }
+    Err(Exit::bad_args(format!(
+        "no leader endpoint given at [{}]",
+        endpoints.join(" ")
+    )))
+}

@@ -1,0 +1,103 @@
+//! `put`: sets a key.
+
+use std::io::Read;
+
+use retcd_proto::etcdserverpb::PutRequest;
+
+use super::session::{self, Session};
+use crate::cli::{Arg, Command, Exit, Flag, FlagSet, Invocation};
+use crate::go::number::parse_int;
+use crate::print::Reply;
+
+const LONG: &str = "\
+Sets a key to a value and prints OK.
+
+Without a value on the command line, all of standard input is the value:
+  $ cat file | etcdctl put key
+
+A value that starts with a dash has to stand behind two dashes:
+  $ etcdctl put key -- -value";
+
+const USAGE: &str = "put command needs 1 argument and input from stdin or 2 arguments";
+
+/// The command.
+pub fn command() -> Command {
+    Command::new(
+        "put",
+        "[options] <key> <value> (<value> can also be given from stdin)",
+        "Set a key",
+        run,
+    )
+    .long(LONG)
+    .flags(flags())
+}
+
+/// The flags, which `txn` knows, too.
+pub fn flags() -> Vec<Flag> {
+    vec![
+        Flag::text(
+            "lease",
+            "0",
+            "id of the lease to attach to the key, in hexadecimal",
+        ),
+        Flag::switch("prev-kv", "print the record that is replaced"),
+        Flag::switch("ignore-value", "keep the key's value"),
+        Flag::switch("ignore-lease", "keep the key's lease"),
+    ]
+}
+
+/// The request that flags and arguments describe; a missing value is read from stdin.
+///
+/// # Errors
+/// Arguments that make no request.
+pub fn request(flags: &FlagSet, args: &[Arg]) -> Result<PutRequest, Exit> {
+    let key = args.first().ok_or_else(|| Exit::bad_args(USAGE))?;
+    let ignore_value = flags.bool("ignore-value");
+    if ignore_value && args.len() > 1 {
+        return Err(Exit::bad_args(
+            "put command needs only 1 argument when 'ignore-value' is set",
+        ));
+    }
+    let value = match args.get(1) {
+        _ if ignore_value => Vec::new(),
+        Some(value) => value.clone(),
+        None => value_from_stdin()?,
+    };
+    let lease = parse_int(flags.text("lease"), 16)
+        .map_err(|error| Exit::bad_args(format!("bad lease ID ({error}), expecting ID in Hex")))?;
+    Ok(PutRequest {
+        key: key.clone().into(),
+        value: value.into(),
+        lease,
+        prev_kv: flags.bool("prev-kv"),
+        ignore_value,
+        ignore_lease: flags.bool("ignore-lease"),
+    })
+}
+
+fn value_from_stdin() -> Result<Vec<u8>, Exit> {
+    let mut value = Vec::new();
+    match std::io::stdin().lock().read_to_end(&mut value) {
+        Ok(_) if !value.is_empty() => Ok(value),
+        _ => Err(Exit::bad_args(USAGE)),
+    }
+}
+
+fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
+    let request = request(&invocation.flags, &invocation.args)?;
+    let session = Session::new(invocation, false)?;
+    session::run(async {
+        let client = session.client().await?;
+        let response = session
+            .ask(async {
+                Ok(client
+                    .kv()
+                    .await?
+                    .put(client.check_size(request)?)
+                    .await?
+                    .into_inner())
+            })
+            .await?;
+        session.print(&Reply::Put(&response))
+    })
+}

@@ -1,0 +1,251 @@
+//! What the global flags and the environment amount to: a configuration, an output format, a runtime.
+
+use std::future::Future;
+use std::time::Duration;
+
+use super::{environment, password};
+use crate::cli::{Exit, ExitKind, FlagSet, Invocation};
+use crate::client::{Client, ClientError, Config, Credentials, within};
+use crate::print::{Format, Printer, Reply};
+
+const REQUEST_BYTES_MAX: usize = 2 << 20;
+const RESPONSE_BYTES_MAX: usize = i32::MAX as usize;
+
+/// A command's dealings with a cluster.
+pub struct Session {
+    /// How to reach the cluster.
+    pub config: Config,
+    /// How to print.
+    pub printer: Printer,
+    /// How long a short command may take.
+    pub command_timeout: Duration,
+    /// Whether the user chose that time.
+    pub command_timeout_given: bool,
+}
+
+impl Session {
+    /// Reads flags and environment.
+    ///
+    /// # Errors
+    /// Conflicting or unusable flags.
+    pub fn new(invocation: &mut Invocation<'_>, watches: bool) -> Result<Session, Exit> {
+        let variables: Vec<(String, String)> = std::env::vars_os()
+            .map(|(name, value)| {
+                (
+                    name.to_string_lossy().into_owned(),
+                    value.to_string_lossy().into_owned(),
+                )
+            })
+            .collect();
+        let flags = &mut invocation.flags;
+        environment::apply(flags, &variables, watches)?;
+        if flags.bool("debug") {
+            for name in flags.inherited_names() {
+                eprintln!("{}={}", environment::variable(name), flags.value(name));
+            }
+        }
+        let unsupported = || Exit::new(ExitKind::BadFeature, "unsupported output format");
+        refuse_empty_tls_files(flags)?;
+        let credentials = credentials(flags)?;
+        let format = Format::parse(flags.text("write-out")).ok_or_else(unsupported)?;
+        refuse_tls(flags)?;
+        let endpoints = flags
+            .list("endpoints")
+            .iter()
+            .map(|endpoint| endpoint.trim().to_owned())
+            .collect();
+        Ok(Session {
+            config: Config {
+                endpoints,
+                dial_timeout: flags.duration("dial-timeout"),
+                keepalive_time: flags.duration("keepalive-time"),
+                keepalive_timeout: flags.duration("keepalive-timeout"),
+                request_bytes_max: limit(flags.int("max-request-bytes"), REQUEST_BYTES_MAX),
+                response_bytes_max: limit(flags.int("max-recv-bytes"), RESPONSE_BYTES_MAX),
+                credentials,
+            },
+            printer: Printer {
+                format,
+                hex: flags.bool("hex"),
+                values_only: false,
+            },
+            command_timeout: flags.duration("command-timeout"),
+            command_timeout_given: flags.given("command-timeout"),
+        })
+    }
+
+    /// A client for all endpoints, logged in if there are credentials.
+    ///
+    /// # Errors
+    /// No client can be made of the configuration, or the credentials are refused.
+    pub async fn client(&self) -> Result<Client, Exit> {
+        connect(self.config.clone()).await
+    }
+
+    /// A client for one endpoint.
+    ///
+    /// # Errors
+    /// As [`Session::client`].
+    pub async fn client_of(&self, endpoint: &str) -> Result<Client, Exit> {
+        connect(self.config.only(endpoint)).await
+    }
+
+    /// Makes a request that has to be answered within the command's time.
+    ///
+    /// # Errors
+    /// The request's, with the exit code of failed requests.
+    pub async fn ask<T>(
+        &self,
+        request: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, Exit> {
+        within(self.command_timeout, request)
+            .await
+            .map_err(Exit::error)
+    }
+
+    /// Prints a reply.
+    ///
+    /// # Errors
+    /// As [`Printer::print`].
+    pub fn print(&self, reply: &Reply<'_>) -> Result<(), Exit> {
+        self.printer.print(reply)
+    }
+
+    /// The endpoints to talk to one by one: the given ones, or those of all members.
+    ///
+    /// # Errors
+    /// The members are asked for and do not answer.
+    pub async fn each_endpoint(&self, of_cluster: bool) -> Result<Vec<String>, Exit> {
+        if !of_cluster {
+            return Ok(self.config.endpoints.clone());
+        }
+        let client = Client::new(self.config.clone()).map_err(Exit::error)?;
+        let members = self.ask(super::member::list(&client, true)).await;
+        let context = "failed to fetch endpoints from etcd cluster member list";
+        let members = members.map_err(|exit| Exit {
+            message: exit.message.map(|message| format!("{context}: {message}")),
+            ..exit
+        })?;
+        Ok(members
+            .members
+            .into_iter()
+            .flat_map(|member| member.client_ur_ls)
+            .collect())
+    }
+}
+
+/// Runs a command's asynchronous part.
+///
+/// # Errors
+/// The command's, or that no runtime could be started.
+pub fn run<T>(work: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| Exit::error(format!("cannot start: {error}")))?;
+    let result = runtime.block_on(work);
+    // A thread that still waits for stdin must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+async fn connect(config: Config) -> Result<Client, Exit> {
+    let no_client = |error: ClientError| match error {
+        ClientError::Endpoint(error) => Exit::bad_args(error),
+        error => Exit::new(ExitKind::BadConnection, error),
+    };
+    let client = Client::new(config).map_err(no_client)?;
+    client.log_in().await.map_err(no_client)?;
+    Ok(client)
+}
+
+fn limit(flag: i64, default: usize) -> usize {
+    usize::try_from(flag)
+        .ok()
+        .filter(|limit| *limit > 0)
+        .unwrap_or(default)
+}
+
+fn refuse_empty_tls_files(flags: &FlagSet) -> Result<(), Exit> {
+    for name in ["cert", "key", "cacert"] {
+        if flags.given(name) && flags.text(name).is_empty() {
+            return Err(Exit::bad_args(format!(
+                "empty string is passed to --{name} option"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// TLS and discovery are refused, after the complaints about their files that users know.
+fn refuse_tls(flags: &FlagSet) -> Result<(), Exit> {
+    let [cert, key, cacert] = ["cert", "key", "cacert"].map(|name| flags.text(name));
+    if cert.is_empty() != key.is_empty() {
+        let text = format!("KeyFile and CertFile must both be present[key: {key}, cert: {cert}]");
+        return Err(Exit::bad_args(text));
+    }
+    for path in [cert, key, cacert]
+        .into_iter()
+        .filter(|path| !path.is_empty())
+    {
+        std::fs::File::open(path)
+            .map_err(|error| Exit::bad_args(format!("open {path}: {}", go_io_text(&error))))?;
+    }
+    let asked = ["cert", "cacert"]
+        .into_iter()
+        .find(|name| !flags.text(name).is_empty());
+    let asked = asked.or(flags
+        .bool("insecure-skip-tls-verify")
+        .then_some("insecure-skip-tls-verify"));
+    let asked = asked.or((!flags.bool("insecure-transport")).then_some("insecure-transport=false"));
+    if let Some(name) = asked {
+        return Err(Exit::bad_args(format!(
+            "--{name} asks for TLS, which this version does not support"
+        )));
+    }
+    if !flags.text("discovery-srv").is_empty() {
+        return Err(Exit::error(
+            "--discovery-srv is not supported by this version",
+        ));
+    }
+    Ok(())
+}
+
+/// The text that Go has for an error of the operating system.
+pub fn go_io_text(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => {
+            let text = error.to_string();
+            let text = text.split(" (os error").next().unwrap_or_default();
+            // C's texts start with a capital letter, Go's do not.
+            let mut chars = text.chars();
+            match chars.next() {
+                Some(first) => first.to_lowercase().chain(chars).collect(),
+                None => format!("errno {code}"),
+            }
+        }
+        None => error.to_string(),
+    }
+}
+
+fn credentials(flags: &FlagSet) -> Result<Option<Credentials>, Exit> {
+    let [user, password, token] =
+        ["user", "password", "auth-jwt-token"].map(|name| flags.text(name));
+    if !token.is_empty() {
+        return Ok(Some(Credentials::Token(token.to_owned())));
+    }
+    if user.is_empty() {
+        return Ok(None);
+    }
+    let (name, password) = match user.split_once(':') {
+        _ if !password.is_empty() => (user, password.to_owned()),
+        Some((name, password)) => (name, password.to_owned()),
+        None => (user, password::ask("Password: ").map_err(Exit::error)?),
+    };
+    // etcd's client logs in only if it has both.
+    let complete = !name.is_empty() && !password.is_empty();
+    Ok(complete.then(|| Credentials::Password {
+        name: name.to_owned(),
+        password,
+    }))
+}

@@ -1,0 +1,194 @@
+//! `snapshot save`: copies a member's database into a file.
+//!
+//! The file is the database followed by its SHA-256, as the server sends it. It is written beside its final name and
+//! renamed when it is complete and on disk, so that a file with that name is always whole.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::Instant;
+
+use retcd_proto::etcdserverpb::SnapshotRequest;
+
+use super::session::{self, Session, go_io_text};
+use crate::cli::{Command, Exit, ExitKind, Invocation};
+use crate::client::{Client, ClientError, within};
+use crate::go::{duration, size};
+use crate::log;
+use crate::print::print_line;
+
+const EXAMPLES: &str = "  etcdctl snapshot save /backup/etcd.db
+  etcdctl --endpoints=127.0.0.1:3000 snapshot save /backup/etcd.db
+  etcdctl snapshot save /backup/etcd_$(date +%Y%m%d_%H%M%S).db";
+
+/// Databases are whole pages, so that a file with this remainder ends with a checksum.
+const PAGE_BYTES: u64 = 512;
+const CHECKSUM_BYTES: u64 = 32;
+
+/// The command.
+pub fn command() -> Command {
+    let save = Command::new(
+        "save",
+        "<filename>",
+        "Copy a member's database into a file",
+        save,
+    );
+    Command::group(
+        "snapshot",
+        "Make backups of a member",
+        vec![save.examples(EXAMPLES)],
+    )
+    .examples(EXAMPLES)
+}
+
+fn save(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
+    let texts = invocation.texts();
+    let [path] = texts.as_slice() else {
+        return Err(Exit::bad_args(
+            "snapshot save expects one argument <filename>",
+        ));
+    };
+    let session = Session::new(invocation, false)?;
+    let part = format!("{path}.part");
+    let version = session::run(download(&session, path, &part)).inspect_err(|_| {
+        // What is there is of no use to anyone; the error that led here is what matters.
+        let _ = fs::remove_file(&part);
+    })?;
+    print_line(&format!("Snapshot saved at {path}"))?;
+    if !version.is_empty() {
+        print_line(&format!("Server version {version}"))?;
+    }
+    Ok(())
+}
+
+fn failed(text: impl ToString) -> Exit {
+    Exit::new(ExitKind::Interrupted, text)
+}
+
+/// Returns the version of the database's schema, if the server tells it.
+async fn download(session: &Session, path: &str, part: &str) -> Result<String, Exit> {
+    let [endpoint] = session.config.endpoints.as_slice() else {
+        let endpoints = session.config.endpoints.join(" ");
+        return Err(failed(format!(
+            "snapshot must be requested to one selected node, not multiple [{endpoints}]"
+        )));
+    };
+    let client = session.client().await.map_err(|exit| Exit {
+        code: ExitKind::Interrupted as u8,
+        ..exit
+    })?;
+    let mut options = OpenOptions::new();
+    let opened = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(part);
+    let text = |error: std::io::Error| {
+        failed(format!(
+            "could not open {part} (open {part}: {})",
+            go_io_text(&error)
+        ))
+    };
+    let mut file = opened.map_err(text)?;
+    log::json_line(
+        "info",
+        "created temporary db file",
+        &[("path", part.to_owned())],
+    );
+
+    let start = Instant::now();
+    let copy = copy_stream(&client, &mut file, endpoint);
+    let (bytes, version) = match session.command_timeout_given {
+        true => within(session.command_timeout, async { Ok(copy.await) })
+            .await
+            .map_err(failed)?,
+        false => copy.await,
+    }?;
+    if bytes % PAGE_BYTES != CHECKSUM_BYTES {
+        return Err(failed(format!(
+            "sha256 checksum not found [bytes: {bytes}]"
+        )));
+    }
+    file.sync_all()
+        .map_err(|error| failed(format!("could not fsync snapshot: {error}")))?;
+    let fields = [
+        ("endpoint", endpoint.clone()),
+        ("size", size::humanise(bytes)),
+        ("took", duration::format(start.elapsed())),
+        ("etcd-version", version.clone()),
+    ];
+    log::json_line("info", "fetched snapshot", &fields);
+    let rename = fs::rename(part, path);
+    rename.map_err(|error| {
+        failed(format!(
+            "could not rename {part} to {path} ({})",
+            go_io_text(&error)
+        ))
+    })?;
+    log::json_line("info", "saved", &[("path", path.to_owned())]);
+    Ok(version)
+}
+
+/// Writes the stream into `file`; returns its length in bytes and the version that the server told.
+async fn copy_stream(
+    client: &Client,
+    file: &mut File,
+    endpoint: &str,
+) -> Result<(u64, String), Exit> {
+    let mut progress = Progress::new();
+    let broken = |error: ClientError| failed(error.text_with_code());
+    let mut maintenance = client.maintenance().await.map_err(broken)?;
+    let answer = maintenance.snapshot(SnapshotRequest {}).await;
+    let mut stream = answer.map_err(|status| broken(status.into()))?.into_inner();
+    log::json_line(
+        "info",
+        "fetching snapshot",
+        &[("endpoint", endpoint.to_owned())],
+    );
+    let (mut bytes, mut version) = (0, String::new());
+    while let Some(part) = stream
+        .message()
+        .await
+        .map_err(|status| broken(status.into()))?
+    {
+        file.write_all(&part.blob)
+            .map_err(|error| failed(format!("could not write snapshot: {error}")))?;
+        bytes += part.blob.len() as u64;
+        progress.show(bytes, part.remaining_bytes);
+        if version.is_empty() {
+            version = part.version;
+        }
+    }
+    progress.clear();
+    Ok((bytes, version))
+}
+
+/// A line on the terminal that says how much has arrived; nothing where stderr is no terminal.
+struct Progress {
+    shown_percent: Option<u64>,
+    on_terminal: bool,
+}
+
+impl Progress {
+    fn new() -> Progress {
+        Progress {
+            shown_percent: None,
+            on_terminal: std::io::stderr().is_terminal(),
+        }
+    }
+
+    fn show(&mut self, done: u64, remaining: u64) {
+        let percent = (done * 100).checked_div(done + remaining).unwrap_or(100);
+        if self.on_terminal && self.shown_percent != Some(percent) {
+            eprint!("\r{percent:3}% of {}", size::humanise(done + remaining));
+            self.shown_percent = Some(percent);
+        }
+    }
+
+    fn clear(&self) {
+        if self.shown_percent.is_some() {
+            eprint!("\r{:30}\r", "");
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! `version`: shows the tool's version.
+
+use crate::cli::{Command, Exit, Invocation};
+use crate::print::print_line;
+
+/// The command.
+pub fn command() -> Command {
+    Command::new("version", "", "Show the version of etcdctl", run)
+}
+
+fn run(_: &mut Invocation<'_>) -> Result<(), Exit> {
+    print_line(&crate::version_text("etcdctl"))
+}

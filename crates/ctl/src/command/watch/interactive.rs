@@ -1,0 +1,80 @@
+//! `watch --interactive`: each line of standard input begins a watch or asks for progress.
+
+use std::io::BufRead;
+
+use tokio::sync::mpsc;
+
+use super::super::session::Session;
+use super::super::words;
+use super::arguments::{self, Environment};
+use super::stream::Stream;
+use crate::cli::{Exit, ExitKind};
+
+/// Lines that may wait to be read by the command.
+const QUEUED_LINES: usize = 16;
+
+/// Runs until standard input ends, which is an error.
+///
+/// # Errors
+/// The end of standard input, or a line that cannot be forgiven.
+pub async fn run(session: &Session, environment: &Environment) -> Result<(), Exit> {
+    let client = session.client().await?;
+    let mut lines = read_lines();
+    let mut stream = Stream::new(&client);
+    loop {
+        tokio::select! {
+            line = lines.recv() => {
+                let ended = || Exit::new(ExitKind::InvalidInput, "error reading watch request line: EOF");
+                handle_line(&line.ok_or_else(ended)?, &mut stream, environment).await?;
+            }
+            outcome = stream.next(session), if stream.has_watches() => {
+                // The other watches go on when one ends.
+                outcome?;
+            }
+        }
+    }
+}
+
+/// Reads lines in a thread, because standard input cannot be waited for together with a connection. A last line without
+/// its end is no line.
+fn read_lines() -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel(QUEUED_LINES);
+    std::thread::spawn(move || {
+        let mut stdin = std::io::stdin().lock();
+        loop {
+            let mut line = Vec::new();
+            let read = stdin.read_until(b'\n', &mut line);
+            if read.is_err() || line.pop() != Some(b'\n') {
+                return;
+            }
+            if sender
+                .blocking_send(String::from_utf8_lossy(&line).into_owned())
+                .is_err()
+            {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+async fn handle_line(
+    line: &str,
+    stream: &mut Stream<'_>,
+    environment: &Environment,
+) -> Result<(), Exit> {
+    let words = words::split(line)?;
+    match words.first().map(Vec::as_slice) {
+        None => eprintln!("Invalid command: {line} (watch and progress supported)"),
+        Some(b"watch") if words.len() < 2 && environment.is_empty() => {
+            eprintln!("Invalid command {line} (command type or key is not provided)");
+        }
+        Some(b"watch") => match arguments::parse_line(&words[1..], environment)?.into_watch() {
+            Ok(watch) => stream.add(watch).await,
+            Err(text) => eprintln!("Invalid command {line} ({text})"),
+        },
+        Some(b"progress") => stream.request_progress().await,
+        Some(_) => eprintln!("Invalid command {line} (only support watch)"),
+    }
+    Ok(())
+}

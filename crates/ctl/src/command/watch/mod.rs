@@ -1,0 +1,83 @@
+//! `watch`: follows the changes of keys, and runs a command for each.
+
+mod arguments;
+mod exec;
+mod interactive;
+mod stream;
+
+use super::session::{self, Session};
+use crate::cli::{Command, Exit, ExitKind, Flag, Invocation};
+use arguments::Environment;
+use stream::{Outcome, Stream};
+
+const LONG: &str = "\
+Follows the changes of a key, of a range, or with --prefix of all keys that start with it. Behind two dashes may stand a
+command that runs once for each change, with ETCD_WATCH_REVISION, ETCD_WATCH_EVENT_TYPE, ETCD_WATCH_KEY and
+ETCD_WATCH_VALUE in its environment:
+  $ etcdctl watch foo -- sh -c 'echo $ETCD_WATCH_VALUE'
+
+With --interactive each line of standard input starts a further watch, or asks for progress:
+  watch foo --prev-kv
+  progress";
+
+/// The command.
+pub fn command() -> Command {
+    Command::new(
+        "watch",
+        "[options] [key or prefix] [range_end] [--] [exec-command arg1 arg2 ...]",
+        "Follow the changes of keys",
+        run,
+    )
+    .long(LONG)
+    .flags(flags())
+}
+
+/// The flags, which interactive lines take, too.
+fn flags() -> Vec<Flag> {
+    vec![
+        Flag::switch("interactive", "read watches from standard input").short('i'),
+        Flag::switch("prefix", "watch all keys that start with the key"),
+        Flag::int(
+            "rev",
+            0,
+            "start with the changes of this revision (0 means from now on)",
+        ),
+        Flag::switch(
+            "prev-kv",
+            "print the records as they were before the changes",
+        ),
+        Flag::switch(
+            "progress-notify",
+            "let the server tell from time to time how far the watch has come",
+        ),
+    ]
+}
+
+fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
+    let environment = Environment::read()?;
+    if invocation.flags.bool("interactive") {
+        let session = Session::new(invocation, true)?;
+        return session::run(interactive::run(&session, &environment));
+    }
+    let watch = arguments::parse(
+        &invocation.flags,
+        &invocation.args,
+        &invocation.raw,
+        &environment,
+    )?;
+    let session = Session::new(invocation, true)?;
+    let watch = watch.into_watch().map_err(Exit::bad_args)?;
+    session::run(async {
+        let client = session.client().await?;
+        let mut stream = Stream::new(&client);
+        stream.add(watch).await;
+        loop {
+            if let Outcome::Ended = stream.next(&session).await? {
+                return Err(Exit::new(
+                    ExitKind::Interrupted,
+                    "watch is canceled by the server",
+                ));
+            }
+        }
+    })
+}

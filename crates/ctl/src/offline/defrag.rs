@@ -1,0 +1,49 @@
+//! `defrag`: writes the database of a member that is not running anew, without unused space.
+
+use std::path::Path;
+
+use retcd_storage::backend::Backend;
+use retcd_storage::bolt::Access;
+
+use super::{database_text, disk, io_text, lock_limit, open_locked, options};
+use crate::cli::{Command, Exit, Flag, Invocation};
+use crate::log;
+
+/// The command.
+pub fn command() -> Command {
+    let data_dir = Flag::text("data-dir", "", "the member's data directory").required();
+    Command::new(
+        "defrag",
+        "--data-dir {data dir}",
+        "Give unused space in a member's database back",
+        run,
+    )
+    .flags([data_dir])
+}
+
+fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
+    let dir = invocation.flags.text("data-dir");
+    let path = Path::new(dir).join("member/snap/db");
+    let failed =
+        |reason: String| Exit::error(format!("Failed to defragment etcd data[{dir}] ({reason})"));
+    std::fs::metadata(&path).map_err(|error| failed(io_text("stat", &path, &error)))?;
+    log::console_line(
+        "info",
+        "defragmenting",
+        &[("path", path.display().to_string())],
+    );
+    let open = || Backend::open(disk(), &path, options(Access::Existing));
+    let backend =
+        open_locked(lock_limit(invocation), open).map_err(|error| failed(database_text(&error)))?;
+    let before = backend.size_bytes();
+    backend
+        .defragment()
+        .map_err(|error| failed(database_text(&error)))?;
+    let fields = [
+        ("path", path.display().to_string()),
+        ("size-before-bytes", before.to_string()),
+        ("size-after-bytes", backend.size_bytes().to_string()),
+    ];
+    log::console_line("info", "finished defragmenting directory", &fields);
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! `etcdutl`: one command per file. It reads and writes files and never talks to a server.
+//!
+//! Not here: `migrate`.
+
+mod cluster;
+mod defrag;
+mod format;
+mod hashkv;
+mod restore;
+mod status;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use retcd_storage::bolt::{Access, BoltError, Options, Reason};
+use retcd_storage::disk::OsDisk;
+
+use crate::cli::{Command, Exit, Flag, Invocation, Program, completion_command, help_command};
+use crate::command::go_io_text;
+use crate::print::print_line;
+
+/// How often a locked file is tried again.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// The program.
+pub fn program() -> Program {
+    let completion = "Prints a script that completes commands and flags in a shell.";
+    let commands = vec![
+        completion_command("", completion),
+        defrag::command(),
+        hashkv::command(),
+        help_command(""),
+        Command::group(
+            "snapshot",
+            "Inspect and restore backups",
+            vec![restore::command(), status::command()],
+        ),
+        Command::new("version", "", "Show the version of etcdutl", version),
+    ];
+    let timeout = "how long to wait for the lock of a database (0 means for ever)";
+    let root = Command::group(
+        "etcdutl",
+        "Work on the files of etcd members that are not running.",
+        commands,
+    )
+    .persistent([
+        Flag::text(
+            "write-out",
+            "simple",
+            "output format: fields, json, protobuf, simple or table",
+        )
+        .short('w'),
+        Flag::duration("timeout", Duration::from_secs(10), timeout),
+    ]);
+    Program {
+        root,
+        hint: "",
+        repeats_errors: true,
+    }
+}
+
+fn version(_: &mut Invocation<'_>) -> Result<(), Exit> {
+    print_line(&crate::version_text("etcdutl"))
+}
+
+fn disk() -> Arc<OsDisk> {
+    Arc::new(OsDisk)
+}
+
+/// Opens something that another process may have locked; waits for so long, or for ever.
+fn open_locked<T>(
+    limit: Option<Duration>,
+    open: impl Fn() -> Result<T, BoltError>,
+) -> Result<T, BoltError> {
+    let start = Instant::now();
+    loop {
+        match open() {
+            Err(BoltError::Locked) if limit.is_none_or(|limit| start.elapsed() < limit) => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn options(access: Access) -> Options {
+    Options {
+        access,
+        ..Options::default()
+    }
+}
+
+/// The words for a database that cannot be used.
+fn database_text(error: &BoltError) -> String {
+    match error {
+        BoltError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "invalid database".to_owned()
+        }
+        BoltError::Io(error) => go_io_text(error),
+        BoltError::Damaged(damage) if damage.reason == Reason::NoMeta => {
+            "invalid database".to_owned()
+        }
+        error => error.to_string(),
+    }
+}
+
+/// `ACTION PATH: REASON` for an error of the operating system.
+fn io_text(action: &str, path: &Path, error: &io::Error) -> String {
+    format!("{action} {}: {}", path.display(), go_io_text(error))
+}
+
+/// Refuses a file that does not exist.
+fn check_exists(path: &Path) -> Result<(), Exit> {
+    std::fs::metadata(path)
+        .map(|_| ())
+        .map_err(|error| Exit::error(io_text("stat", path, &error)))
+}
+
+fn lock_limit(invocation: &Invocation<'_>) -> Option<Duration> {
+    Some(invocation.flags.duration("timeout")).filter(|limit| !limit.is_zero())
+}

@@ -1,0 +1,412 @@
+//! `snapshot restore`: makes a data directory from a backup, with which a member of a new cluster starts.
+//!
+//! ```text
+//! DIR/member/snap/db                                     the backup's database with the new members in it
+//! DIR/member/snap/0000000000000001-<members>.snap        term 1, index = number of members
+//! DIR/member/wal/0000000000000000-0000000000000000.wal   one configuration change per member, then that snapshot
+//! ```
+//!
+//! Keys, leases, users and alarms stay. All members that are restored from one backup with the same flags form a cluster.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+use retcd_proto::etcdserverpb::Metadata;
+use retcd_proto::raftpb::{
+    ConfChange, ConfChangeType, ConfState, Entry, EntryType, HardState, Snapshot, SnapshotMetadata,
+};
+use retcd_proto::walpb;
+use retcd_state::mvcc::Revision;
+use retcd_storage::backend::{Backend, Bucket, WriteBatch};
+use retcd_storage::bolt::Access;
+use retcd_storage::{snap, wal};
+use sha2::{Digest, Sha256};
+
+use super::cluster::{self, Cluster};
+use super::{database_text, disk, io_text, options};
+use crate::cli::{Command, Exit, Flag, Invocation};
+use crate::go::quote::quote;
+use crate::log;
+
+/// Databases are whole pages, so that a file with this remainder ends with a checksum.
+const PAGE_BYTES: u64 = 512;
+const CHECKSUM_BYTES: u64 = 32;
+/// The term of everything that a restored log holds.
+const TERM: u64 = 1;
+
+/// The command.
+pub fn command() -> Command {
+    let cluster = "members of the new cluster: name=url, separated by commas";
+    Command::new(
+        "restore",
+        "<filename> --data-dir {output dir} [options]",
+        "Make a data directory from a backup",
+        run,
+    )
+    .flags([
+        Flag::text("data-dir", "", "directory to make (NAME.etcd if not given)"),
+        Flag::text(
+            "wal-dir",
+            "",
+            "directory for the log (DATA-DIR/member/wal if not given)",
+        ),
+        Flag::text("name", "default", "this member's name"),
+        Flag::text("initial-cluster", "default=http://localhost:2380", cluster),
+        Flag::text(
+            "initial-cluster-token",
+            "etcd-cluster",
+            "token of the new cluster",
+        ),
+        Flag::text(
+            "initial-advertise-peer-urls",
+            "http://localhost:2380",
+            "this member's peer URLs",
+        ),
+        Flag::switch(
+            "skip-hash-check",
+            "accept a database without checksum, as it is in data directories",
+        ),
+        Flag::uint("bump-revision", 0, "raise the latest revision by so much"),
+        Flag::switch(
+            "mark-compacted",
+            "let watchers notice that history was lost; needs --bump-revision",
+        ),
+        Flag::uint(
+            "initial-memory-map-size",
+            10 << 30,
+            "accepted and not needed: nothing is mapped",
+        ),
+    ])
+}
+
+/// What is restored, and where.
+struct Plan {
+    source: PathBuf,
+    data_dir: PathBuf,
+    snap_dir: PathBuf,
+    wal_dir: PathBuf,
+    skip_hash_check: bool,
+    /// How much the revision is raised; 0 for not at all.
+    bump: u64,
+    cluster: Cluster,
+}
+
+fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
+    let plan = plan(invocation)?;
+    let snap_dir = plan.snap_dir.display().to_string();
+    let fields = [
+        ("path", plan.source.display().to_string()),
+        ("wal-dir", plan.wal_dir.display().to_string()),
+        ("data-dir", plan.data_dir.display().to_string()),
+        ("snap-dir", snap_dir),
+    ];
+    log::console_line("info", "restoring snapshot", &fields);
+    create_dir(&plan.snap_dir).and_then(|()| copy_database(&plan))?;
+    rewrite_database(&plan)?;
+    write_log(&plan)?;
+    log::console_line("info", "restored snapshot", &fields);
+    Ok(())
+}
+
+fn plan(invocation: &Invocation<'_>) -> Result<Plan, Exit> {
+    let texts = invocation.texts();
+    let [source] = texts.as_slice() else {
+        return Err(Exit::bad_args(
+            "snapshot restore requires exactly one argument",
+        ));
+    };
+    let flags = &invocation.flags;
+    let (bump, mark) = (flags.uint("bump-revision"), flags.bool("mark-compacted"));
+    if (bump > 0) != mark {
+        return Err(Exit::bad_args(
+            "--mark-compacted required if --revision-bump > 0",
+        ));
+    }
+    let name = flags.text("name");
+    let cluster = cluster::found(
+        name,
+        flags.text("initial-cluster"),
+        flags.text("initial-advertise-peer-urls"),
+        flags.text("initial-cluster-token"),
+    )
+    .map_err(Exit::error)?;
+    let data_dir = match flags.text("data-dir") {
+        "" => PathBuf::from(format!("{name}.etcd")),
+        dir => PathBuf::from(dir),
+    };
+    if data_dir.exists()
+        && fs::read_dir(&data_dir).map_or(true, |mut entries| entries.next().is_some())
+    {
+        let dir = quote(data_dir.display().to_string().as_bytes());
+        return Err(Exit::error(format!(
+            "data-dir {dir} not empty or could not be read"
+        )));
+    }
+    let wal_dir = match flags.text("wal-dir") {
+        "" => data_dir.join("member/wal"),
+        dir if Path::new(dir).exists() => {
+            return Err(Exit::error(format!(
+                "wal-dir {} exists",
+                quote(dir.as_bytes())
+            )));
+        }
+        dir => PathBuf::from(dir),
+    };
+    Ok(Plan {
+        source: PathBuf::from(source),
+        snap_dir: data_dir.join("member/snap"),
+        data_dir,
+        wal_dir,
+        skip_hash_check: flags.bool("skip-hash-check"),
+        bump,
+        cluster,
+    })
+}
+
+fn create_dir(path: &Path) -> Result<(), Exit> {
+    let created = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path);
+    created.map_err(|error| Exit::error(io_text("mkdir", path, &error)))
+}
+
+/// Copies the database without its checksum, which is compared on the way.
+fn copy_database(plan: &Plan) -> Result<(), Exit> {
+    let source = &plan.source;
+    let failed = |action: &'static str| move |error| Exit::error(io_text(action, source, &error));
+    let mut file = File::open(source).map_err(failed("open"))?;
+    let len = file.metadata().map_err(failed("stat"))?.len();
+    if len < CHECKSUM_BYTES {
+        return Err(Exit::error(format!(
+            "seek {}: invalid argument",
+            source.display()
+        )));
+    }
+    let has_checksum = len % PAGE_BYTES == CHECKSUM_BYTES;
+    let database_bytes = if has_checksum {
+        len - CHECKSUM_BYTES
+    } else {
+        len
+    };
+    let actual = copy(&mut file, database_bytes, &plan.snap_dir.join("db"))?;
+    if plan.skip_hash_check {
+        return Ok(());
+    }
+    if !has_checksum {
+        return Err(Exit::error(
+            "snapshot missing hash but --skip-hash-check=false",
+        ));
+    }
+    let mut expected = [0; CHECKSUM_BYTES as usize];
+    file.seek(SeekFrom::Start(database_bytes))
+        .map_err(failed("seek"))?;
+    file.read_exact(&mut expected).map_err(failed("read"))?;
+    if expected != actual {
+        return Err(Exit::error(format!(
+            "expected sha256 {}, got {}",
+            listed(&expected),
+            listed(&actual)
+        )));
+    }
+    Ok(())
+}
+
+/// Copies so many bytes into a new file; returns their SHA-256.
+fn copy(source: &mut File, bytes: u64, target: &Path) -> Result<[u8; 32], Exit> {
+    let failed = |error| Exit::error(io_text("write", target, &error));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(target)
+        .map_err(failed)?;
+    let mut hash = Sha256::new();
+    let mut limited = source.take(bytes);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = limited.read(&mut buffer).map_err(failed)?;
+        if read == 0 {
+            break;
+        }
+        hash.update(&buffer[..read]);
+        file.write_all(&buffer[..read]).map_err(failed)?;
+    }
+    file.sync_all().map_err(failed)?;
+    Ok(hash.finalize().into())
+}
+
+/// Bytes as etcd's tool prints them: `[125 124 138]`.
+fn listed(bytes: &[u8]) -> String {
+    let numbers: Vec<String> = bytes.iter().map(u8::to_string).collect();
+    format!("[{}]", numbers.join(" "))
+}
+
+/// Makes the database that of the new cluster.
+fn rewrite_database(plan: &Plan) -> Result<(), Exit> {
+    let failed = |error: &_| Exit::error(database_text(error));
+    let path = plan.snap_dir.join("db");
+    let backend =
+        Backend::open(disk(), &path, options(Access::Existing)).map_err(|error| failed(&error))?;
+    let reader = backend.reader();
+    let mut batch = WriteBatch::default();
+    log::console_line(
+        "info",
+        "Trimming membership information from the backend...",
+        &[],
+    );
+    for bucket in [Bucket::Members, Bucket::MembersRemoved] {
+        for entry in reader.range(bucket, b"", None) {
+            let (key, _) = entry.map_err(|error| failed(&error))?;
+            batch.delete(bucket, &key);
+        }
+    }
+    for member in &plan.cluster.members {
+        let key = format!("{:x}", member.id);
+        batch.put(
+            Bucket::Members,
+            key.as_bytes(),
+            member.to_json().into_bytes().into(),
+        );
+        let fields = [
+            ("added-peer-id", key.clone()),
+            ("added-peer-peer-urls", member.peer_urls.join(",")),
+        ];
+        log::console_line("info", "added member", &fields);
+    }
+    if plan.bump > 0 {
+        let latest = latest_revision(&reader)?;
+        bump_revision(latest, plan.bump, &mut batch)?;
+    }
+    let index = plan.cluster.members.len() as u64;
+    batch.put(
+        Bucket::Meta,
+        b"consistent_index",
+        index.to_be_bytes()[..].into(),
+    );
+    batch.put(Bucket::Meta, b"term", TERM.to_be_bytes()[..].into());
+    drop(reader);
+    backend.write(batch);
+    backend.commit().map_err(|error| failed(&error))?;
+    Ok(())
+}
+
+fn latest_revision(reader: &retcd_storage::backend::Reader) -> Result<i64, Exit> {
+    let mut latest = 0;
+    for entry in reader.range(Bucket::Key, b"", None) {
+        let (key, _) = entry.map_err(|error| Exit::error(database_text(&error)))?;
+        let (revision, _) = Revision::from_key(&key)
+            .ok_or_else(|| Exit::error(format!("bucket key: {:02x?} is no revision", &key[..])))?;
+        latest = latest.max(revision.main);
+    }
+    Ok(latest)
+}
+
+/// Raises the revision with a record without contents, and marks everything before it as compacted: watchers then notice
+/// that what they saw is gone.
+fn bump_revision(latest: i64, bump: u64, batch: &mut WriteBatch) -> Result<(), Exit> {
+    let overflow = || Exit::error(format!("revision {latest} cannot be raised by {bump}"));
+    let raised = latest.checked_add_unsigned(bump).ok_or_else(overflow)?;
+    let fields = [
+        ("latest-revision", latest.to_string()),
+        ("bump-amount", bump.to_string()),
+        ("new-latest-revision", raised.to_string()),
+    ];
+    log::console_line("info", "bumping latest revision", &fields);
+    log::console_line(
+        "info",
+        "marking revision compacted",
+        &[("revision", raised.to_string())],
+    );
+    let key = Revision::start_of(raised).to_key();
+    batch.put(Bucket::Key, &key, Vec::new().into());
+    batch.put(Bucket::Meta, b"scheduledCompactRev", key[..].into());
+    Ok(())
+}
+
+/// Writes the log and the snapshot at its end.
+fn write_log(plan: &Plan) -> Result<(), Exit> {
+    let cluster = &plan.cluster;
+    if let Some(above) = plan
+        .wal_dir
+        .parent()
+        .filter(|above| !above.as_os_str().is_empty())
+    {
+        create_dir(above)?;
+    }
+    let metadata = Metadata {
+        node_id: Some(cluster.own_id),
+        cluster_id: Some(cluster.id),
+    };
+    let mut log = wal::Wal::create(disk(), &plan.wal_dir, &metadata, wal::Options::default())
+        .map_err(Exit::error)?;
+    let entries: Vec<Entry> = (1..)
+        .zip(&cluster.members)
+        .map(|(index, member)| add_member(index, member))
+        .collect();
+    let index = entries.len() as u64;
+    let vote = cluster.members.first().map(|member| member.id);
+    let hard_state = HardState {
+        term: Some(TERM),
+        vote,
+        commit: Some(index),
+    };
+    log.append(Some(&hard_state), &entries)
+        .map_err(Exit::error)?;
+    log.sync().map_err(Exit::error)?;
+
+    let voters = cluster.members.iter().map(|member| member.id).collect();
+    let conf_state = ConfState {
+        voters,
+        ..ConfState::default()
+    };
+    let snapshot = Snapshot {
+        data: Some(membership_document(cluster).into()),
+        metadata: Some(SnapshotMetadata {
+            conf_state: Some(conf_state.clone()),
+            index: Some(index),
+            term: Some(TERM),
+        }),
+    };
+    snap::write(disk().as_ref(), &plan.snap_dir, &snapshot).map_err(Exit::error)?;
+    let mark = walpb::Snapshot {
+        index: Some(index),
+        term: Some(TERM),
+        conf_state: Some(conf_state),
+    };
+    log.save_snapshot(&mark).map_err(Exit::error)?;
+    log.close().map_err(Exit::error)
+}
+
+fn add_member(index: u64, member: &cluster::Member) -> Entry {
+    let change = ConfChange {
+        r#type: Some(ConfChangeType::ConfChangeAddNode.into()),
+        node_id: Some(member.id),
+        context: Some(member.to_json().into_bytes().into()),
+        ..ConfChange::default()
+    };
+    Entry {
+        term: Some(TERM),
+        index: Some(index),
+        r#type: Some(EntryType::EntryConfChange.into()),
+        data: Some(change.encode_to_vec().into()),
+    }
+}
+
+/// The members as older servers read them from the snapshot.
+fn membership_document(cluster: &Cluster) -> Vec<u8> {
+    let members = cluster.members.iter().map(|member| snap::Member {
+        id: member.id,
+        peer_urls: member.peer_urls.clone(),
+        ..snap::Member::default()
+    });
+    snap::Membership {
+        members: members.collect(),
+        ..snap::Membership::default()
+    }
+    .to_document()
+}

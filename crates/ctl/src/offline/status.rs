@@ -1,0 +1,154 @@
+//! `snapshot status`: what a backup, or the database of a member that is not running, holds.
+//!
+//! The hash is CRC-32C over the name of each bucket and then its keys and values. The SHA-256 at the end of a backup is not
+//! looked at; the pages of the database are.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use crc32c::crc32c_append;
+use prost::Message;
+use retcd_proto::mvccpb::KeyValue;
+use retcd_state::mvcc::Revision;
+use retcd_storage::backend::Bucket;
+use retcd_storage::bolt::{Access, Db, ReadTx};
+
+use super::format::{self, Column, Raw};
+use super::{check_exists, database_text, disk, open_locked, options};
+use crate::cli::{Command, Exit, Invocation};
+use crate::go::size::humanise;
+
+const LONG: &str = "\
+Checks a backup's database and shows what it holds. With the simple format the columns are: hash, revision, total keys, \
+total size, version.";
+
+/// The command.
+pub fn command() -> Command {
+    Command::new("status", "<filename>", "Show what a backup holds", run).long(LONG)
+}
+
+#[derive(Default)]
+struct Status {
+    hash: u32,
+    revision: i64,
+    keys: HashSet<Vec<u8>>,
+    bytes: u64,
+    version: String,
+}
+
+fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
+    let texts = invocation.texts();
+    let [path] = texts.as_slice() else {
+        return Err(Exit::bad_args(
+            "snapshot status requires exactly one argument",
+        ));
+    };
+    let path = PathBuf::from(path);
+    check_exists(&path)?;
+    let status = read(&path)?;
+    let number = |number: u64| Raw::Number(i64::try_from(number).unwrap_or(i64::MAX));
+    let keys = status.keys.len() as u64;
+    let columns = [
+        (
+            "HASH",
+            "Hash",
+            "hash",
+            format!("{:x}", status.hash),
+            number(status.hash.into()),
+        ),
+        (
+            "REVISION",
+            "Revision",
+            "revision",
+            status.revision.to_string(),
+            Raw::Number(status.revision),
+        ),
+        (
+            "TOTAL KEYS",
+            "Keys",
+            "totalKey",
+            keys.to_string(),
+            number(keys),
+        ),
+        (
+            "TOTAL SIZE",
+            "Size",
+            "totalSize",
+            humanise(status.bytes),
+            number(status.bytes),
+        ),
+        (
+            "VERSION",
+            "Version",
+            "version",
+            status.version.clone(),
+            Raw::Text(status.version),
+        ),
+    ]
+    .map(|(heading, field, name, shown, raw)| Column {
+        heading,
+        field,
+        name,
+        shown,
+        raw,
+    });
+    format::print(invocation.flags.text("write-out"), &columns)
+}
+
+fn read(path: &Path) -> Result<Status, Exit> {
+    // The command that only looks waits for as long as it takes.
+    let db = open_locked(None, || Db::open(disk(), path, options(Access::ReadOnly)));
+    let db = db.map_err(|error| Exit::error(database_text(&error)))?;
+    let view = db.read();
+    let damages = view
+        .check()
+        .map_err(|error| Exit::error(database_text(&error)))?;
+    if !damages.is_empty() {
+        let lines: Vec<String> = damages.iter().map(ToString::to_string).collect();
+        let head = format!(
+            "snapshot file integrity check failed. {} errors found.",
+            damages.len()
+        );
+        return Err(Exit::error(format!("{head}\n{}", lines.join("\n"))));
+    }
+    let mut status = Status {
+        bytes: view.size_bytes(),
+        version: storage_version(&view)?,
+        ..Status::default()
+    };
+    for bucket in view.buckets() {
+        status.hash = crc32c_append(status.hash, bucket);
+        for entry in view.range(bucket, b"", None) {
+            let entry = entry.map_err(|error| Exit::error(database_text(&error)))?;
+            status.hash = crc32c_append(crc32c_append(status.hash, entry.key()), entry.value());
+            if bucket == Bucket::Key.name() {
+                status.count(entry.key(), entry.value())?;
+            }
+        }
+    }
+    Ok(status)
+}
+
+fn storage_version(view: &ReadTx) -> Result<String, Exit> {
+    let version = view.get(Bucket::Meta.name(), b"storageVersion");
+    let version = version.map_err(|error| Exit::error(database_text(&error)))?;
+    Ok(version
+        .map(|entry| String::from_utf8_lossy(entry.value()).into_owned())
+        .unwrap_or_default())
+}
+
+impl Status {
+    /// Follows the history: what is put is there, what is deleted is not.
+    fn count(&mut self, key: &[u8], value: &[u8]) -> Result<(), Exit> {
+        let damaged = |what: &str| Exit::error(format!("bucket key: {key:02x?} is no {what}"));
+        let (revision, tombstone) = Revision::from_key(key).ok_or_else(|| damaged("revision"))?;
+        let record = KeyValue::decode(value).map_err(|_| damaged("record"))?;
+        self.revision = revision.main;
+        if tombstone {
+            self.keys.remove(&record.key[..]);
+        } else {
+            self.keys.insert(record.key.to_vec());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,280 @@
+//! `etcdutl` on a backup that etcd 3.7.1 wrote (`data/backup.db`): keys k1 to k5 of which k3 is deleted, compacted at 3.
+//!
+//! Expected lines, and the checksums of a restored directory's files, are what etcd's own tool makes of the same file.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use retcd_storage::disk::OsDisk;
+use retcd_storage::snap::Membership;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+/// A directory with the backup in it.
+struct Workshop {
+    directory: TempDir,
+}
+
+struct Done {
+    stdout: String,
+    /// The lines of stderr that are no log lines.
+    errors: String,
+    exit: Option<i32>,
+}
+
+impl Workshop {
+    fn new() -> Workshop {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        fs::write(
+            directory.path().join("sn.db"),
+            include_bytes!("data/backup.db"),
+        )
+        .expect("room for 20 KiB");
+        Workshop { directory }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn run(&self, line: &str) -> Done {
+        let output = Command::new(env!("CARGO_BIN_EXE_etcdutl"))
+            .args(line.split_whitespace())
+            .current_dir(self.directory.path())
+            .output()
+            .expect("the tool starts");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let errors: Vec<&str> = stderr.lines().filter(|line| !line.contains('\t')).collect();
+        Done {
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            errors: errors.join("\n"),
+            exit: output.status.code(),
+        }
+    }
+
+    fn check(&self, line: &str, stdout: &str) {
+        let done = self.run(line);
+        assert_eq!(
+            (done.stdout.as_str(), done.errors.as_str(), done.exit),
+            (stdout, "", Some(0)),
+            "{line}"
+        );
+    }
+
+    fn check_refused(&self, line: &str, error: &str, exit: i32) {
+        let done = self.run(line);
+        let expected = format!("Error: {error}");
+        assert_eq!(
+            (done.errors.as_str(), done.exit),
+            (expected.as_str(), Some(exit)),
+            "{line}"
+        );
+    }
+
+    fn sha256(&self, name: &str, bytes: usize) -> String {
+        let content = fs::read(self.path(name)).expect("the file was made");
+        let end = bytes.min(content.len());
+        Sha256::digest(&content[..end])
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+}
+
+#[test]
+fn status_shows_what_a_backup_holds() {
+    let workshop = Workshop::new();
+    workshop.check("snapshot status sn.db", "46688fed, 8, 4, 20 kB, 3.7.0\n");
+    let json = "{\"hash\":1181257709,\"revision\":8,\"totalKey\":4,\"totalSize\":20480,\"version\":\"3.7.0\"}\n";
+    workshop.check("snapshot status sn.db -w json", json);
+    let fields = "\"Hash\" : 1181257709\n\"Revision\" : 8\n\"Keys\" : 4\n\"Size\" : 20480\n\"Version\" : 3.7.0\n";
+    workshop.check("snapshot status sn.db --write-out=fields", fields);
+    let table = "\
+┌──────────┬──────────┬────────────┬────────────┬─────────┐
+│   HASH   │ REVISION │ TOTAL KEYS │ TOTAL SIZE │ VERSION │
+├──────────┼──────────┼────────────┼────────────┼─────────┤
+│ 46688fed │        8 │          4 │      20 kB │   3.7.0 │
+└──────────┴──────────┴────────────┴────────────┴─────────┘
+";
+    workshop.check("sn st sn.db -wtable", table);
+}
+
+#[test]
+fn status_refuses_what_is_no_backup() {
+    let workshop = Workshop::new();
+    fs::write(workshop.path("bad.db"), "no database").expect("room");
+    workshop.check_refused(
+        "snapshot status",
+        "snapshot status requires exactly one argument",
+        128,
+    );
+    workshop.check_refused(
+        "snapshot status nofile",
+        "stat nofile: no such file or directory",
+        1,
+    );
+    workshop.check_refused("snapshot status bad.db", "invalid database", 1);
+    workshop.check_refused(
+        "snapshot status sn.db -w bogus",
+        "unsupported output format",
+        4,
+    );
+    workshop.check_refused(
+        "snapshot status sn.db -w protobuf",
+        "protobuf not supported as output format",
+        4,
+    );
+}
+
+#[test]
+fn hashkv_equals_the_servers_and_leaves_the_file_alone() {
+    let workshop = Workshop::new();
+    let before = fs::read(workshop.path("sn.db")).expect("it was written");
+    workshop.check("hashkv sn.db", "3868508452, 8, 3\n");
+    workshop.check(
+        "hashkv sn.db -w json",
+        "{\"hash\":3868508452,\"hashRevision\":8,\"compactRevision\":3}\n",
+    );
+    workshop.check_refused(
+        "hashkv sn.db --rev 100",
+        "mvcc: required revision is a future revision",
+        1,
+    );
+    workshop.check_refused(
+        "hashkv sn.db --rev 2",
+        "mvcc: required revision has been compacted",
+        1,
+    );
+    assert!(
+        fs::read(workshop.path("sn.db")).expect("it is still there") == before,
+        "the backup was changed"
+    );
+}
+
+#[test]
+fn restore_makes_the_directory_that_etcd_makes() {
+    let workshop = Workshop::new();
+    workshop.check(
+        "snapshot restore sn.db --data-dir r --name a \
+         --initial-cluster a=http://127.0.0.1:29380,b=http://127.0.0.1:29382 \
+         --initial-advertise-peer-urls http://127.0.0.1:29380",
+        "",
+    );
+    let snap = "r/member/snap/0000000000000001-0000000000000002.snap";
+    let log = "r/member/wal/0000000000000000-0000000000000000.wal";
+    let mode = |name: &str| {
+        fs::metadata(workshop.path(name))
+            .expect("it was made")
+            .permissions()
+            .mode()
+            & 0o777
+    };
+    assert_eq!(
+        (mode("r"), mode("r/member/snap/db"), mode(log)),
+        (0o700, 0o600, 0o600)
+    );
+    assert_eq!(
+        fs::metadata(workshop.path(log)).expect("it was made").len(),
+        64_000_000
+    );
+    // etcd's tool writes the members of this file in any order, so that its bytes vary.
+    let snapshot =
+        retcd_storage::snap::read(&OsDisk, &workshop.path(snap)).expect("a valid snapshot");
+    let document = snapshot
+        .data
+        .expect("the members as older servers read them");
+    let membership = Membership::from_document(&document).expect("a valid document");
+    let ids: Vec<u64> = membership.members.iter().map(|member| member.id).collect();
+    assert_eq!(ids, [0x151a_a8a8_d37c_3e01, 0xb90b_d3cf_b420_c743]);
+    assert_eq!(
+        workshop.sha256(log, 400),
+        "347c8b03c18c861c386d7481e31edf26c15318805c4f8a0f6315679484bb81fa"
+    );
+    workshop.check("hashkv r/member/snap/db", "3868508452, 8, 3\n");
+    workshop.check_refused(
+        "snapshot restore sn.db --data-dir r",
+        "data-dir \"r\" not empty or could not be read",
+        1,
+    );
+}
+
+#[test]
+fn restore_raises_the_revision() {
+    let workshop = Workshop::new();
+    workshop.check(
+        "snapshot restore sn.db --data-dir r --bump-revision 1000 --mark-compacted",
+        "",
+    );
+    // The number of pages is the engine's own affair, everything else is not.
+    let done = workshop.run("snapshot status r/member/snap/db -w json");
+    let json = "{\"hash\":3622900703,\"revision\":1008,\"totalKey\":5,\"totalSize\":";
+    assert!(done.stdout.starts_with(json), "{}", done.stdout);
+    let exclusive = "--mark-compacted required if --revision-bump > 0";
+    workshop.check_refused(
+        "snapshot restore sn.db --data-dir s --mark-compacted",
+        exclusive,
+        128,
+    );
+    workshop.check_refused(
+        "snapshot restore sn.db --data-dir s --bump-revision 1",
+        exclusive,
+        128,
+    );
+}
+
+#[test]
+fn restore_checks_the_checksum() {
+    let workshop = Workshop::new();
+    let mut backup = fs::read(workshop.path("sn.db")).expect("it was written");
+    let database_bytes = backup.len() - 32;
+    fs::write(workshop.path("bare.db"), &backup[..database_bytes]).expect("room");
+    backup[9000] ^= 1;
+    fs::write(workshop.path("flip.db"), &backup).expect("room");
+    fs::write(workshop.path("short.db"), "short").expect("room");
+    let missing = "snapshot missing hash but --skip-hash-check=false";
+    workshop.check_refused("snapshot restore bare.db --data-dir r1", missing, 1);
+    workshop.check(
+        "snapshot restore bare.db --data-dir r2 --skip-hash-check",
+        "",
+    );
+    workshop.check_refused(
+        "snapshot restore short.db --data-dir r3",
+        "seek short.db: invalid argument",
+        1,
+    );
+    let done = workshop.run("snapshot restore flip.db --data-dir r4");
+    assert!(
+        done.errors.starts_with("Error: expected sha256 [") && done.exit == Some(1),
+        "{}",
+        done.errors
+    );
+}
+
+#[test]
+fn defrag_keeps_the_contents() {
+    let workshop = Workshop::new();
+    workshop.check("snapshot restore sn.db --data-dir r", "");
+    workshop.check("defrag --data-dir r", "");
+    workshop.check("hashkv r/member/snap/db", "3868508452, 8, 3\n");
+    let missing = "Failed to defragment etcd data[none] (stat none/member/snap/db: no such file or directory)";
+    workshop.check_refused("defrag --data-dir none", missing, 1);
+    let done = workshop.run("defrag");
+    assert!(
+        done.errors
+            .starts_with("Error: required flag(s) \"data-dir\" not set\nUsage:"),
+        "{}",
+        done.errors
+    );
+    assert_eq!(done.exit, Some(1));
+}
+
+#[test]
+fn version_names_the_tool() {
+    assert!(Path::new(env!("CARGO_BIN_EXE_etcdutl")).is_file());
+    Workshop::new().check(
+        "version -w json",
+        "etcdutl version: 3.7.1\nAPI version: 3.7\n",
+    );
+}

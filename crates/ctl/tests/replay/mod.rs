@@ -1,0 +1,5 @@
+//! Replaying transcripts.
+
+pub mod entry;
+pub mod group;
+pub mod placeholders;

@@ -1,0 +1,79 @@
+//! The command line, in the grammar of Go's `flag` package: `-x v`, `--x=v`, switches without a value, `--` ends the flags.
+
+use super::build::{Builder, Input};
+use super::value::NodeError;
+use super::{Refusal, help, table};
+
+/// Applies the flags; returns the words after them.
+pub(super) fn apply(args: &[String], builder: &mut Builder) -> Result<Vec<String>, Refusal> {
+    let mut args = args.iter();
+    loop {
+        let mut rest = args.clone();
+        let Some(arg) = rest.next() else {
+            return Ok(Vec::new());
+        };
+        if arg == "--" {
+            return Ok(rest.cloned().collect());
+        }
+        if arg.len() < 2 || !arg.starts_with('-') {
+            return Ok(args.cloned().collect());
+        }
+        args = rest;
+        let flag = arg
+            .strip_prefix("--")
+            .or_else(|| arg.strip_prefix('-'))
+            .unwrap_or(arg);
+        if flag.is_empty() || flag.starts_with(['-', '=']) {
+            return Err(Refusal::Usage(format!("bad flag syntax: {arg}")));
+        }
+        let (name, value) = match flag.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (flag, None),
+        };
+        set(name, value, &mut args, builder)?;
+    }
+}
+
+fn set<'a>(
+    name: &str,
+    value: Option<&'a str>,
+    args: &mut std::slice::Iter<'a, String>,
+    builder: &mut Builder,
+) -> Result<(), Refusal> {
+    let Some(flag) = table::find(name) else {
+        return Err(match name {
+            "help" | "h" => Refusal::Print {
+                stdout: help::flags(),
+                stderr: format!("{}\n", help::usage()),
+                exit_code: 0,
+            },
+            _ => Refusal::Usage(format!("flag provided but not defined: -{name}")),
+        });
+    };
+    if builder.is_switch(flag) {
+        let text = value.unwrap_or("true");
+        return builder.set(flag, Input::Text(text)).map_err(|error| {
+            Refusal::Usage(format!(
+                "invalid boolean value {text:?} for -{name}: {}",
+                reason(error)
+            ))
+        });
+    }
+    let Some(text) = value.or_else(|| args.next().map(String::as_str)) else {
+        return Err(Refusal::Usage(format!("flag needs an argument: -{name}")));
+    };
+    builder.set(flag, Input::Text(text)).map_err(|error| {
+        Refusal::Usage(format!(
+            "invalid value {text:?} for flag -{name}: {}",
+            reason(error)
+        ))
+    })
+}
+
+/// The words for a bad text.
+pub(super) fn reason(error: NodeError) -> String {
+    match error {
+        NodeError::Invalid(reason) => reason,
+        NodeError::Mismatch { .. } => "parse error".into(),
+    }
+}

@@ -1,0 +1,203 @@
+//! The configuration under construction: what was set so far, by which spelling, and what is to be logged about it.
+
+use std::collections::BTreeMap;
+
+use super::Config;
+use super::literal::parse_bool;
+use super::table::{self, Effect, Flag, Verdict};
+use super::value::NodeError;
+use super::verify::VerifyError;
+use super::yaml::Node;
+use crate::log::{self, Record};
+use crate::log_record;
+
+pub(super) struct Builder {
+    pub(super) config: Config,
+    pub(super) log: log::Options,
+    pub(super) notes: Vec<Record>,
+    /// Flags that were set, each with the spelling that set it (its own name, or a former one).
+    given: BTreeMap<&'static str, &'static str>,
+    /// The first thing that is wrong about older flags; reported when everything is read.
+    complaint: Option<VerifyError>,
+}
+
+/// A value on its way into a flag.
+#[derive(Clone, Copy)]
+pub(super) enum Input<'a> {
+    /// From the command line or the environment.
+    Text(&'a str),
+    /// From the configuration file.
+    Node(&'a Node),
+}
+
+impl Input<'_> {
+    fn text(self) -> String {
+        match self {
+            Input::Text(text) => text.to_owned(),
+            Input::Node(Node::Text(text) | Node::Number(text)) => text.clone(),
+            Input::Node(Node::Bool(value)) => value.to_string(),
+            Input::Node(other) => other.kind().to_owned(),
+        }
+    }
+
+    fn bool(self) -> Result<bool, NodeError> {
+        match self {
+            Input::Node(Node::Bool(value)) => Ok(*value),
+            Input::Node(other) => Err(NodeError::Mismatch {
+                found: other.kind().to_owned(),
+                wanted: "bool",
+            }),
+            Input::Text(text) => {
+                parse_bool(text).ok_or_else(|| NodeError::Invalid("parse error".into()))
+            }
+        }
+    }
+}
+
+impl Builder {
+    pub(super) fn new() -> Builder {
+        Builder {
+            config: Config::from_table(),
+            log: log::Options::default(),
+            notes: Vec::new(),
+            given: BTreeMap::new(),
+            complaint: None,
+        }
+    }
+
+    pub(super) fn note(&mut self, record: Record) {
+        self.notes.push(record);
+    }
+
+    pub(super) fn note_running(&mut self, args: &[String]) {
+        self.note(log_record!(Info, None, "Running: "; "args" => args));
+    }
+
+    /// Whether a flag was set, also by a former name.
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        self.given.contains_key(name)
+    }
+
+    /// Whether a flag was set by exactly this name.
+    pub(super) fn is_spelled(&self, name: &str) -> bool {
+        self.given.values().any(|&spelling| spelling == name)
+    }
+
+    pub(super) fn take_complaint(&mut self) -> Option<VerifyError> {
+        self.complaint.take()
+    }
+
+    /// Whether a flag can stand without a value.
+    pub(super) fn is_switch(&mut self, flag: &Flag) -> bool {
+        match flag.effect {
+            Effect::Field(field) => field(&mut self.config).is_switch(),
+            Effect::Renamed(now) => self.is_switch(current(now)),
+            Effect::Gate(_) | Effect::Shorthand(..) | Effect::Ignored => true,
+            Effect::Retired { switch, .. } => switch,
+        }
+    }
+
+    /// Sets a flag.
+    pub(super) fn set(&mut self, flag: &'static Flag, input: Input<'_>) -> Result<(), NodeError> {
+        match flag.effect {
+            Effect::Field(_) => self.set_field(flag, flag.name, input)?,
+            Effect::Renamed(now) => {
+                self.set_field(current(now), flag.name, input)?;
+                self.warn_renamed(flag.name, &format!("--{now}"));
+            }
+            Effect::Gate(gate) => {
+                let switch = format!("{gate}={}", input.bool()?);
+                self.config
+                    .feature_gates
+                    .apply(&switch)
+                    .expect("the table names existing gates");
+                self.given.insert(flag.name, flag.name);
+                self.warn_renamed(flag.name, &format!("--feature-gates={switch}"));
+            }
+            Effect::Shorthand(now, value) => {
+                if input.bool()? {
+                    self.set_field(current(now), flag.name, Input::Text(value))?;
+                    self.warn_renamed(flag.name, &format!("--{now}={value}"));
+                }
+            }
+            Effect::Retired { switch, verdict } => {
+                let value = if switch {
+                    input.bool()?.to_string()
+                } else {
+                    input.text()
+                };
+                self.judge(flag.name, &value, verdict(&value));
+                self.given.insert(flag.name, flag.name);
+            }
+            Effect::Ignored => drop(self.given.insert(flag.name, flag.name)),
+        }
+        Ok(())
+    }
+
+    fn set_field(
+        &mut self,
+        flag: &'static Flag,
+        spelling: &'static str,
+        input: Input<'_>,
+    ) -> Result<(), NodeError> {
+        let Effect::Field(field) = flag.effect else {
+            unreachable!(
+                "the table renames to fields only, and {} is none",
+                flag.name
+            )
+        };
+        match input {
+            Input::Text(text) => field(&mut self.config)
+                .set(text)
+                .map_err(NodeError::Invalid)?,
+            Input::Node(node) => field(&mut self.config).set_node(node)?,
+        }
+        if let Some(other) = self.given.insert(flag.name, spelling)
+            && other != spelling
+        {
+            self.complain(VerifyError::TwoSpellings(other, spelling));
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, name: &'static str, value: &str, verdict: Verdict) {
+        match verdict {
+            Verdict::Harmless => {}
+            Verdict::Without => self.note(log_record!(
+                Warn, None, format!("--{name} has no effect: what it asks for is not part of etcd any more");
+                "value" => value
+            )),
+            Verdict::Refused => self.complain(VerifyError::Retired(name, value.to_owned())),
+        }
+    }
+
+    fn complain(&mut self, error: VerifyError) {
+        self.complaint.get_or_insert(error);
+    }
+
+    fn warn_renamed(&mut self, name: &str, now: &str) {
+        // The first words are etcd 3.6's, which scripts may wait for.
+        let message = format!(
+            "--{name} is deprecated in v3.6 and will be decommissioned in v3.7. Use '{now}' instead."
+        );
+        self.note(log_record!(Warn, None, message));
+    }
+
+    /// What etcd does to defaults after reading flags and before checking them.
+    pub(super) fn settle_flags(&mut self) {
+        if self.is_given("listen-client-urls") && !self.is_given("advertise-client-urls") {
+            self.config.advertise_client_urls.clear();
+        }
+        let config = &self.config;
+        let discovers = !config.discovery_srv.is_empty()
+            || !config.discovery_srv_name.is_empty()
+            || !config.discovery.endpoints.is_empty();
+        if discovers && !self.is_given("initial-cluster") {
+            self.config.initial_cluster.clear();
+        }
+    }
+}
+
+fn current(name: &'static str) -> &'static Flag {
+    table::find(name).unwrap_or_else(|| unreachable!("the table renames to {name}, which it lacks"))
+}

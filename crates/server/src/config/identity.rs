@@ -1,0 +1,396 @@
+//! Who a member is: the ids that the first start computes from its configuration, and the checks of that configuration.
+//!
+//! ```text
+//! member id  = first 8 bytes, big endian, of SHA-1(peer URLs, sorted and joined ++ token)
+//! cluster id = first 8 bytes, big endian, of SHA-1(member ids, sorted, 8 bytes big endian each)
+//! ```
+//!
+//! Both are fixed in the data from then on: later starts read them there and call nothing of this room.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+
+use sha1::{Digest, Sha1};
+
+use super::start::StartError;
+use super::url::{Url, split_host_port};
+use super::{Config, verify};
+
+/// The members of `--initial-cluster`: names with their peer URLs, sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InitialCluster(pub BTreeMap<String, Vec<Url>>);
+
+/// A member at the founding of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundingMember {
+    /// Its id.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Its peer URLs, sorted.
+    pub peer_urls: Vec<String>,
+}
+
+/// A cluster that is being founded, as its configuration says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Founding {
+    /// The cluster's id.
+    pub cluster_id: u64,
+    /// The id of the member that starts.
+    pub member_id: u64,
+    /// Every member, sorted by id.
+    pub members: Vec<FoundingMember>,
+    /// The configuration that this comes from.
+    pub initial_cluster: InitialCluster,
+}
+
+/// The id of a member. `peer_urls` in any order; `token` is the cluster's token for founding members, and the decimal Unix time in
+/// seconds for members that are added later.
+pub fn member_id(peer_urls: &[String], token: &str) -> u64 {
+    let mut urls = peer_urls.to_vec();
+    urls.sort();
+    first_eight(Sha1::new().chain_update(urls.concat()).chain_update(token))
+}
+
+/// The id of a cluster of these members; ids in any order.
+pub fn cluster_id(member_ids: &[u64]) -> u64 {
+    let mut ids = member_ids.to_vec();
+    ids.sort_unstable();
+    first_eight(
+        ids.iter()
+            .fold(Sha1::new(), |hash, id| hash.chain_update(id.to_be_bytes())),
+    )
+}
+
+fn first_eight(hash: Sha1) -> u64 {
+    let digest = hash.finalize();
+    u64::from_be_bytes(digest[..8].try_into().expect("SHA-1 has 20 bytes"))
+}
+
+impl InitialCluster {
+    /// Reads `name=url,name=url`; a name that comes again has several URLs.
+    ///
+    /// # Errors
+    /// When a URL is bad.
+    pub fn parse(text: &str) -> Result<InitialCluster, StartError> {
+        let mut members: BTreeMap<String, Vec<Url>> = BTreeMap::new();
+        for item in text.split(',').filter(|item| !item.is_empty()) {
+            let (name, url) = item.split_once('=').unwrap_or((item, ""));
+            let url =
+                Url::parse(url).map_err(|error| StartError::InitialCluster(error.to_string()))?;
+            members.entry(name.to_owned()).or_default().push(url);
+        }
+        members.values_mut().for_each(|urls| urls.sort());
+        Ok(InitialCluster(members))
+    }
+
+    fn has_duplicate_url(&self) -> bool {
+        let mut seen = BTreeSet::new();
+        !self.0.values().flatten().all(|url| seen.insert(url))
+    }
+}
+
+impl Display for InitialCluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut pairs: Vec<String> = self
+            .0
+            .iter()
+            .flat_map(|(name, urls)| urls.iter().map(move |url| format!("{name}={url}")))
+            .collect();
+        pairs.sort();
+        f.write_str(&pairs.join(","))
+    }
+}
+
+/// Finds the address of a `host:port`.
+pub type Resolve<'a> = &'a dyn Fn(&str) -> std::io::Result<SocketAddr>;
+
+/// Asks the system for the address of a `host:port`.
+///
+/// # Errors
+/// When the name has none.
+pub fn resolve_by_system(address: &str) -> std::io::Result<SocketAddr> {
+    address
+        .to_socket_addrs()?
+        .next()
+        .ok_or_else(|| std::io::Error::other("no such host"))
+}
+
+/// The cluster that a member without data founds.
+///
+/// # Errors
+/// When the configuration does not name this member with the addresses that it advertises, names an address twice, or asks
+/// for what does not exist yet.
+pub fn found(config: &Config, resolve: Resolve<'_>) -> Result<Founding, StartError> {
+    let initial_cluster = InitialCluster::parse(&config.initial_cluster)?;
+    let Some(own_urls) = initial_cluster.0.get(&config.name) else {
+        return Err(StartError::NameMissing(config.name.clone()));
+    };
+    let joins = config.initial_cluster_state.0 == "existing";
+    if !joins {
+        check_advertised(
+            &config.name,
+            &config.initial_advertise_peer_urls,
+            own_urls,
+            resolve,
+        )?;
+    }
+    if initial_cluster.has_duplicate_url() {
+        return Err(StartError::DuplicateUrl(initial_cluster));
+    }
+    verify::missing_features(config, true).map_err(StartError::NotYet)?;
+    let mut members: Vec<FoundingMember> = initial_cluster
+        .0
+        .iter()
+        .map(|(name, urls)| {
+            let peer_urls: Vec<String> = urls.iter().map(Url::to_string).collect();
+            FoundingMember {
+                id: member_id(&peer_urls, &config.initial_cluster_token),
+                name: name.clone(),
+                peer_urls,
+            }
+        })
+        .collect();
+    members.sort_by_key(|member| member.id);
+    let ids: Vec<u64> = members.iter().map(|member| member.id).collect();
+    let own = members
+        .iter()
+        .find(|member| member.name == config.name)
+        .expect("found above");
+    Ok(Founding {
+        cluster_id: cluster_id(&ids),
+        member_id: own.id,
+        members,
+        initial_cluster,
+    })
+}
+
+/// The URLs of this member in the cluster must be those that it advertises, if not in text then in address.
+fn check_advertised(
+    name: &str,
+    advertised: &[Url],
+    in_cluster: &[Url],
+    resolve: Resolve<'_>,
+) -> Result<(), StartError> {
+    let Err(reason) = same_addresses(advertised, in_cluster, resolve) else {
+        return Ok(());
+    };
+    let only = |these: &[Url], those: &[Url]| -> Vec<Url> {
+        these
+            .iter()
+            .filter(|url| !those.contains(url))
+            .cloned()
+            .collect()
+    };
+    let list = |urls: &[Url], prefix: &str| {
+        urls.iter()
+            .map(|url| format!("{prefix}{url}"))
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    let named = format!("{name}=");
+    let not_advertised = only(in_cluster, advertised);
+    if !not_advertised.is_empty() {
+        return Err(StartError::NotAdvertised {
+            in_cluster: list(&not_advertised, &named),
+            advertised: list(advertised, ""),
+            reason,
+        });
+    }
+    let not_in_cluster = only(advertised, in_cluster);
+    if !not_in_cluster.is_empty() {
+        return Err(StartError::NotInCluster {
+            advertised: list(&not_in_cluster, ""),
+            cluster: list(advertised, &named),
+        });
+    }
+    Err(StartError::Unresolved {
+        advertised: list(advertised, ""),
+        cluster: list(advertised, &named),
+        reason,
+    })
+}
+
+fn same_addresses(a: &[Url], b: &[Url], resolve: Resolve<'_>) -> Result<(), String> {
+    if a.len() != b.len() {
+        let list = |urls: &[Url]| {
+            urls.iter()
+                .map(|url| format!("{:?}", url.as_str()))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        return Err(format!("len([{}]) != len([{}])", list(a), list(b)));
+    }
+    if a.iter().zip(b).all(|(a, b)| comparable(a) == comparable(b)) {
+        return Ok(());
+    }
+    let (a, b) = (resolved(a, resolve)?, resolved(b, resolve)?);
+    match a.iter().zip(&b).find(|(a, b)| a != b) {
+        Some((a, b)) => Err(format!("resolved urls: {a:?} != {b:?}")),
+        None => Ok(()),
+    }
+}
+
+/// The text of an address with one spelling per IP.
+fn comparable(url: &Url) -> String {
+    match split_host_port(&url.address()).map(|(host, port)| (host.parse::<IpAddr>(), port)) {
+        Some((Ok(ip), port)) if !url.is_unix() => format!("{:?} {ip} {port}", url.scheme()),
+        _ => url.to_string(),
+    }
+}
+
+/// The addresses with names replaced by what they stand for, sorted. `localhost` is left as it is.
+fn resolved(urls: &[Url], resolve: Resolve<'_>) -> Result<Vec<String>, String> {
+    let mut texts = Vec::with_capacity(urls.len());
+    for url in urls {
+        if url.is_unix() || url.host() == "localhost" {
+            texts.push(url.to_string());
+            continue;
+        }
+        let address = resolve(&url.address())
+            .map_err(|error| format!("failed to resolve {:?} ({error})", url.as_str()))?;
+        texts.push(url.with_authority(&address.to_string()).to_string());
+    }
+    texts.sort();
+    Ok(texts)
+}
+
+#[cfg(test)]
+mod tests {
+    //! What is guarded: ids, which are in every data directory, and the words about a configuration that contradicts itself.
+    use super::*;
+
+    fn resolve(address: &str) -> std::io::Result<SocketAddr> {
+        match address {
+            "m1.example:2380" => Ok(SocketAddr::from(([127, 0, 0, 1], 2380))),
+            _ => address
+                .parse()
+                .map_err(|_| std::io::Error::other("no such host")),
+        }
+    }
+
+    fn check(name: &str, advertise: &str, cluster: &str, expected: &str) {
+        let mut config = Config::from_table();
+        config.name = name.into();
+        config.initial_advertise_peer_urls = Url::parse_list(advertise).expect("valid");
+        config.initial_cluster = cluster.into();
+        let got = match found(&config, &resolve) {
+            Ok(founding) => format!("{:x} {:x}", founding.member_id, founding.cluster_id),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(got, expected, "for {name} {advertise} {cluster}");
+    }
+
+    #[test]
+    fn ids_are_etcds() {
+        check(
+            "default",
+            "http://localhost:2380",
+            "default=http://localhost:2380",
+            "8e9e05c52164694d cdf818194e3a8c32",
+        );
+        // The name is not part of the id.
+        check(
+            "m1",
+            "http://localhost:2380",
+            "m1=http://localhost:2380",
+            "8e9e05c52164694d cdf818194e3a8c32",
+        );
+        let ids = [
+            0x8211_f1d0_f64f_3269,
+            0x91bc_3c39_8fb3_c146,
+            0xfd42_2379_fda5_0e48,
+        ];
+        let url = |port| vec![format!("http://127.0.0.1:{port}")];
+        assert_eq!(
+            ids,
+            [url(12380), url(22380), url(32380)].map(|urls| member_id(&urls, "etcd-cluster-1"))
+        );
+        assert_eq!(cluster_id(&ids), 0xef37_ad9d_c622_a7c4);
+    }
+
+    #[test]
+    fn one_address_may_have_two_spellings() {
+        check(
+            "a",
+            "http://127.0.0.1:2380",
+            "a=http://m1.example:2380",
+            "8ee2ad30b2f4592d 5ce789f03e6bbe3e",
+        );
+        check(
+            "a",
+            "http://[::1]:2380",
+            "a=http://[0:0:0:0:0:0:0:1]:2380",
+            "f6c062bb306f12 fa2c5b6d7a55528a",
+        );
+    }
+
+    #[test]
+    fn contradictions_are_told() {
+        check(
+            "b",
+            "http://localhost:2380",
+            "a=http://localhost:2380",
+            "couldn't find local name \"b\" in the initial cluster configuration",
+        );
+        check(
+            "a",
+            "http://localhost:2380",
+            "",
+            "couldn't find local name \"a\" in the initial cluster configuration",
+        );
+        check(
+            "a",
+            "http://127.0.0.1:23011",
+            "a=http://127.0.0.1:23012",
+            "--initial-cluster has a=http://127.0.0.1:23012 but missing from --initial-advertise-peer-urls=http://127.0.0.1:23011 (resolved urls: \"http://127.0.0.1:23011\" != \"http://127.0.0.1:23012\")",
+        );
+        check(
+            "a",
+            "http://localhost:2380",
+            "a=http://127.0.0.1:23801,a=http://127.0.0.1:23802",
+            "--initial-cluster has a=http://127.0.0.1:23801,a=http://127.0.0.1:23802 but missing from --initial-advertise-peer-urls=http://localhost:2380 (len([\"http://localhost:2380\"]) != len([\"http://127.0.0.1:23801\" \"http://127.0.0.1:23802\"]))",
+        );
+        check(
+            "a",
+            "http://127.0.0.1:2380,http://127.0.0.1:2382",
+            "a=http://127.0.0.1:2380",
+            "--initial-advertise-peer-urls has http://127.0.0.1:2382 but missing from --initial-cluster=a=http://127.0.0.1:2380,a=http://127.0.0.1:2382",
+        );
+        check(
+            "a",
+            "http://nohost.example:1",
+            "a=http://127.0.0.1:1",
+            "--initial-cluster has a=http://127.0.0.1:1 but missing from --initial-advertise-peer-urls=http://nohost.example:1 (failed to resolve \"http://nohost.example:1\" (no such host))",
+        );
+        check(
+            "a",
+            "http://localhost:2380",
+            "a=http://localhost:2380,b=http://localhost:2380",
+            "initial cluster a=http://localhost:2380,b=http://localhost:2380 has duplicate url",
+        );
+        check(
+            "a",
+            "http://localhost:1",
+            "a",
+            "error setting up initial cluster: URL scheme must be http, https, unix, or unixs: ",
+        );
+        check(
+            "a",
+            "http://localhost:1",
+            "a=x",
+            "error setting up initial cluster: URL scheme must be http, https, unix, or unixs: x",
+        );
+    }
+
+    #[test]
+    fn what_does_not_exist_yet_is_refused() {
+        check(
+            "a",
+            "http://localhost:1",
+            "a=http://localhost:1,b=http://localhost:2",
+            "--initial-cluster is not supported yet (clusters of more than one member)",
+        );
+    }
+}

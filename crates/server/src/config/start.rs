@@ -1,0 +1,304 @@
+//! The last checks before a member starts, what its settings amount to, and the line that logs them all.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use super::gates::Gate;
+use super::identity::InitialCluster;
+use super::literal::parse_duration;
+use super::url::Url;
+use super::verify::VerifyError;
+use super::{Config, member_dir, version};
+use crate::log::{GoDuration, Record};
+use crate::log_record;
+
+/// Why a member does not start; logged at level `fatal` as `discovery failed`, which is what etcd calls every such failure.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each says what it is")]
+pub enum StartError {
+    #[error("cannot listen on TLS for {0}: KeyFile and CertFile are not presented")]
+    PeerTls(String),
+    #[error(
+        "TLS key/cert (--cert-file, --key-file) must be provided for client url {0} with HTTPS scheme"
+    )]
+    ClientTls(Url),
+    #[error(
+        "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url"
+    )]
+    MetricsTls,
+    #[error(
+        "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {0}"
+    )]
+    SharedUrl(Url),
+    #[error("error parsing CompactionRetention: {0}")]
+    CompactionRetention(String),
+    #[error("auth: invalid auth options")]
+    AuthToken,
+    #[error("error setting up initial cluster: {0}")]
+    InitialCluster(String),
+    #[error("couldn't find local name {0:?} in the initial cluster configuration")]
+    NameMissing(String),
+    #[error(
+        "--initial-cluster has {in_cluster} but missing from --initial-advertise-peer-urls={advertised} ({reason})"
+    )]
+    NotAdvertised {
+        in_cluster: String,
+        advertised: String,
+        reason: String,
+    },
+    #[error(
+        "--initial-advertise-peer-urls has {advertised} but missing from --initial-cluster={cluster}"
+    )]
+    NotInCluster { advertised: String, cluster: String },
+    #[error("failed to resolve {advertised} to match --initial-cluster={cluster} ({reason})")]
+    Unresolved {
+        advertised: String,
+        cluster: String,
+        reason: String,
+    },
+    #[error("initial cluster {0} has duplicate url")]
+    DuplicateUrl(InitialCluster),
+    #[error("{0}")]
+    NotYet(VerifyError),
+}
+
+/// How history is compacted by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoCompaction {
+    /// Not at all.
+    Off,
+    /// What is older than this.
+    Periodic(Duration),
+    /// What is further back than this many revisions.
+    Revision(u64),
+}
+
+/// gRPC messages may be this much larger than `max_request_bytes`.
+pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
+
+impl Config {
+    /// Checks what a start needs beyond valid settings. Nothing is opened or bound.
+    ///
+    /// # Errors
+    /// What contradicts itself, in etcd's words.
+    pub fn check_start(&self) -> Result<(), StartError> {
+        self.check_listeners()?;
+        self.auto_compaction()?;
+        self.check_auth_token()
+    }
+
+    fn check_listeners(&self) -> Result<(), StartError> {
+        if let Some(url) = self.listen_peer_urls.iter().find(|url| url.is_secure()) {
+            return Err(StartError::PeerTls(url.address()));
+        }
+        let mut client_urls = self
+            .listen_client_urls
+            .iter()
+            .chain(&self.listen_client_http_urls);
+        if let Some(url) = client_urls.find(|url| url.is_secure()) {
+            return Err(StartError::ClientTls(url.clone()));
+        }
+        let grpc: BTreeSet<String> = self.listen_client_urls.iter().map(Url::address).collect();
+        if let Some(url) = self
+            .listen_client_http_urls
+            .iter()
+            .find(|url| grpc.contains(&url.address()))
+        {
+            return Err(StartError::SharedUrl(url.clone()));
+        }
+        if self.listen_metrics_urls.iter().any(Url::is_secure) {
+            return Err(StartError::MetricsTls);
+        }
+        Ok(())
+    }
+
+    fn check_auth_token(&self) -> Result<(), StartError> {
+        let mut parts = self.auth_token.split(',');
+        let kind = parts.next().unwrap_or_default();
+        let options: Vec<&str> = parts.collect();
+        let names: BTreeSet<&str> = options
+            .iter()
+            .filter_map(|option| option.split('=').next())
+            .collect();
+        let well_formed = names.len() == options.len()
+            && options.iter().all(|option| option.split('=').count() == 2);
+        if well_formed && matches!(kind, "simple" | "") {
+            Ok(())
+        } else {
+            Err(StartError::AuthToken)
+        }
+    }
+
+    /// How history is compacted by itself.
+    ///
+    /// # Errors
+    /// When the retention is neither a number nor a duration.
+    pub fn auto_compaction(&self) -> Result<AutoCompaction, StartError> {
+        let retention = self.compaction_retention()?;
+        Ok(
+            match (
+                u64::try_from(retention.0).unwrap_or(0),
+                self.auto_compaction_mode.as_str(),
+            ) {
+                (0, _) => AutoCompaction::Off,
+                (revisions, "revision") => AutoCompaction::Revision(revisions),
+                (nanos, _) => AutoCompaction::Periodic(Duration::from_nanos(nanos)),
+            },
+        )
+    }
+
+    /// As etcd keeps it: a span of time in both modes, one nanosecond per revision.
+    fn compaction_retention(&self) -> Result<GoDuration, StartError> {
+        const HOUR_NANOS: i64 = 3_600_000_000_000;
+        let text = if self.auto_compaction_retention.is_empty() {
+            "0"
+        } else {
+            &self.auto_compaction_retention
+        };
+        match text.parse::<u32>().map(i64::from) {
+            Ok(revisions) if self.auto_compaction_mode == "revision" => Ok(GoDuration(revisions)),
+            Ok(hours) => Ok(GoDuration(hours.saturating_mul(HOUR_NANOS))),
+            Err(_) => match text.parse::<i64>() {
+                Ok(revisions) if revisions >= 0 && self.auto_compaction_mode == "revision" => {
+                    Ok(GoDuration(revisions))
+                }
+                _ => parse_duration(text).map_err(StartError::CompactionRetention),
+            },
+        }
+    }
+
+    /// The size in bytes at which writes are refused; none for no quota.
+    pub fn quota_bytes(&self) -> Option<u64> {
+        u64::try_from(self.quota_backend_bytes).ok()
+    }
+
+    /// Ticks without a leader until an election.
+    pub fn election_ticks(&self) -> usize {
+        self.election_timeout_ms / self.heartbeat_interval_ms
+    }
+
+    /// The time without a leader until an election: whole ticks.
+    pub fn election_timeout(&self) -> Duration {
+        Duration::from_millis((self.election_ticks() * self.heartbeat_interval_ms) as u64)
+    }
+
+    /// One tick of raft.
+    pub fn heartbeat_interval(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_interval_ms as u64)
+    }
+
+    /// How long a request may take altogether: 5 s for queues and disk, and two elections.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(5) + 2 * self.election_timeout()
+    }
+
+    /// The largest gRPC message that is read, in bytes.
+    pub fn max_grpc_message_bytes(&self) -> usize {
+        self.max_request_bytes.saturating_add(GRPC_OVERHEAD_BYTES)
+    }
+
+    /// Whether the costlier metrics are wanted.
+    pub fn extensive_metrics(&self) -> bool {
+        self.metrics == "extensive"
+    }
+
+    /// `member` in the data directory.
+    pub fn member_dir(&self) -> PathBuf {
+        member_dir(&self.data_dir)
+    }
+
+    /// The directory of snapshots and of the backend's file.
+    pub fn snap_dir(&self) -> PathBuf {
+        self.member_dir().join("snap")
+    }
+
+    /// The directory of the write-ahead log.
+    pub fn wal_dir(&self) -> PathBuf {
+        if self.wal_dir.is_empty() {
+            self.member_dir().join("wal")
+        } else {
+            self.wal_dir.clone().into()
+        }
+    }
+
+    /// The line `starting an etcd server` with the settings that hold, in etcd's order. `founding` is the cluster of a member
+    /// that has no data yet.
+    pub fn starting_record(&self, founding: Option<&InitialCluster>) -> Record {
+        let cpus = available_parallelism().map_or(1, usize::from);
+        let retention = self.compaction_retention().unwrap_or_default();
+        let endpoints = self
+            .discovery
+            .endpoints
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(",");
+        let (initial_cluster, token) = match founding {
+            Some(cluster) => (cluster.to_string(), self.initial_cluster_token.as_str()),
+            None => (String::new(), ""),
+        };
+        log_record!(
+            Info, None, "starting an etcd server";
+            "etcd-version" => crate::VERSION,
+            "git-sha" => version::GIT_SHA,
+            "go-version" => version::GO_VERSION,
+            "go-os" => version::GO_OS,
+            "go-arch" => version::go_arch(),
+            "max-cpu-set" => cpus,
+            "max-cpu-available" => cpus,
+            "member-initialized" => founding.is_none(),
+            "name" => self.name,
+            "data-dir" => self.data_dir,
+            "wal-dir" => self.wal_dir,
+            "wal-dir-dedicated" => self.wal_dir,
+            "member-dir" => self.member_dir(),
+            "force-new-cluster" => self.force_new_cluster,
+            "heartbeat-interval" => self.heartbeat_interval(),
+            "election-timeout" => self.election_timeout(),
+            "initial-election-tick-advance" => self.initial_election_tick_advance,
+            "snapshot-count" => self.snapshot_count,
+            "max-wals" => self.max_wals,
+            "max-snapshots" => self.max_snapshots,
+            "snapshot-catchup-entries" => self.snapshot_catchup_entries,
+            "initial-advertise-peer-urls" => self.initial_advertise_peer_urls,
+            "listen-peer-urls" => self.listen_peer_urls,
+            "advertise-client-urls" => self.advertise_client_urls,
+            "listen-client-urls" => self.listen_client_urls,
+            "listen-metrics-urls" => self.listen_metrics_urls,
+            "local-address" => "",
+            "cors" => self.cors.0.iter().collect::<Vec<_>>(),
+            "host-whitelist" => self.host_whitelist.0.iter().collect::<Vec<_>>(),
+            "initial-cluster" => initial_cluster,
+            "initial-cluster-state" => self.initial_cluster_state.0,
+            "initial-cluster-token" => token,
+            "quota-backend-bytes" => self.quota_backend_bytes,
+            "max-request-bytes" => self.max_request_bytes,
+            "max-concurrent-streams" => self.max_concurrent_streams,
+            "pre-vote" => self.pre_vote,
+            "feature-gates" => self.feature_gates.text(),
+            "initial-corrupt-check" => self.feature_gates.enabled(Gate::InitialCorruptCheck),
+            "corrupt-check-time-interval" => self.corrupt_check_time,
+            "compact-check-time-interval" => self.compact_hash_check_time,
+            "auto-compaction-mode" => self.auto_compaction_mode,
+            "auto-compaction-retention" => retention,
+            "auto-compaction-interval" => retention,
+            "discovery-token" => self.discovery.token,
+            "discovery-endpoints" => endpoints,
+            "discovery-dial-timeout" => self.discovery.dial_timeout,
+            "discovery-request-timeout" => self.discovery.request_timeout,
+            "discovery-keepalive-time" => self.discovery.keepalive_time,
+            "discovery-keepalive-timeout" => self.discovery.keepalive_timeout,
+            "discovery-insecure-transport" => self.discovery.insecure_transport,
+            "discovery-insecure-skip-tls-verify" => self.discovery.insecure_skip_tls_verify,
+            "discovery-cert" => self.discovery.cert,
+            "discovery-key" => self.discovery.key,
+            "discovery-cacert" => self.discovery.cacert,
+            "discovery-user" => self.discovery.user,
+            "downgrade-check-interval" => self.downgrade_check_time,
+            "max-learners" => self.max_learners,
+            "v2-deprecation" => self.v2_deprecation.0
+        )
+    }
+}

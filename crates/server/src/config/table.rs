@@ -1,0 +1,935 @@
+//! The table of flags: the one place that knows every flag of etcd 3.7.1 and those of older versions that unit files
+//! still carry.
+//!
+//! Command line, environment (`ETCD_` and the name in capitals), configuration file, `--help`, the sample file in `dist/` and
+//! `docs/flags.md` all derive from it. To add a flag: a field in [`Config`], a row here. When a feature arrives, its rows
+//! change from `not_yet(…)` to nothing.
+
+use super::Config;
+use super::value::FlagValue;
+
+/// One flag.
+#[derive(Debug)]
+pub struct Flag {
+    /// The name without dashes.
+    pub name: &'static str,
+    /// What setting it does.
+    pub effect: Effect,
+    /// The value when nobody sets it, as on the command line. Empty is the type's empty value.
+    pub default: &'static str,
+    /// Its place in the help; `Older` flags are left out there.
+    pub group: Group,
+    /// One or more lines for people.
+    pub help: &'static str,
+    /// Its place in the configuration file.
+    pub key: Option<Key>,
+    /// Whether its feature exists.
+    pub status: Status,
+}
+
+/// What setting a flag does.
+#[derive(Clone, Copy)]
+pub enum Effect {
+    /// Sets a field.
+    Field(fn(&mut Config) -> &mut dyn FlagValue),
+    /// Former name of another flag; accepted with a warning.
+    Renamed(&'static str),
+    /// Former switch of what is now a feature gate.
+    Gate(&'static str),
+    /// A switch that, when on, stands for a value of another flag: (flag, value).
+    Shorthand(&'static str, &'static str),
+    /// A flag of something that etcd itself has dropped.
+    Retired {
+        /// Whether it can stand without a value.
+        switch: bool,
+        /// What becomes of a start that gives it this value.
+        verdict: fn(&str) -> Verdict,
+    },
+    /// etcd accepts any value and does nothing.
+    Ignored,
+}
+
+impl std::fmt::Debug for Effect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Effect::Field(_) => "Field",
+            Effect::Renamed(_) => "Renamed",
+            Effect::Gate(_) => "Gate",
+            Effect::Shorthand(..) => "Shorthand",
+            Effect::Retired { .. } => "Retired",
+            Effect::Ignored => "Ignored",
+        })
+    }
+}
+
+/// What becomes of a start with a retired flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The value asks for what is the case anyway.
+    Harmless,
+    /// The start goes on without; a warning says so.
+    Without,
+    /// The start would do something else than asked.
+    Refused,
+}
+
+/// Whether a flag's feature exists.
+#[derive(Clone, Copy, Debug)]
+pub enum Status {
+    /// It does.
+    Supported,
+    /// It does not; any value but the default is refused. The text names the feature.
+    NotYet(&'static str),
+    /// Some values are refused: the function names the missing feature.
+    Partly(fn(&Config) -> Option<&'static str>),
+    /// As `Partly`, but only for a member without data: later starts ignore the flag.
+    PartlyAtBootstrap(fn(&Config) -> Option<&'static str>),
+}
+
+/// The groups of the help, in its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "title() names them")]
+pub enum Group {
+    Member,
+    Clustering,
+    Security,
+    Auth,
+    Monitoring,
+    Logging,
+    Tracing,
+    Features,
+    Unsafe,
+    Older,
+}
+
+impl Group {
+    /// The groups of the help.
+    pub const SHOWN: [Group; 9] = [
+        Group::Member,
+        Group::Clustering,
+        Group::Security,
+        Group::Auth,
+        Group::Monitoring,
+        Group::Logging,
+        Group::Tracing,
+        Group::Features,
+        Group::Unsafe,
+    ];
+
+    /// The heading.
+    pub fn title(self) -> &'static str {
+        match self {
+            Group::Member => "Member",
+            Group::Clustering => "Clustering",
+            Group::Security => "Security",
+            Group::Auth => "Auth",
+            Group::Monitoring => "Profiling and Monitoring",
+            Group::Logging => "Logging",
+            Group::Tracing => "Distributed tracing",
+            Group::Features => "Features",
+            Group::Unsafe => "Unsafe feature",
+            Group::Older => "Older flags",
+        }
+    }
+}
+
+/// Where in the configuration file a flag is set: a mapping and the key in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The mapping.
+    pub section: Section,
+    /// The key.
+    pub leaf: &'static str,
+}
+
+impl Key {
+    /// The way from the top: `client-transport-security.cert-file`.
+    pub fn path(self) -> String {
+        match self.section.path() {
+            "" => self.leaf.to_owned(),
+            section => format!("{section}.{}", self.leaf),
+        }
+    }
+}
+
+/// The mappings of the configuration file. etcd's errors name the Go struct behind each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "path() names them")]
+pub enum Section {
+    Top,
+    /// Top-level keys that etcd reads as text and takes apart itself.
+    TopText,
+    ClientSecurity,
+    PeerSecurity,
+    Socket,
+    Discovery,
+    DiscoveryClient,
+    DiscoverySecure,
+    DiscoveryAuth,
+}
+
+impl Section {
+    /// The nested mappings.
+    pub const NESTED: [Section; 7] = [
+        Section::ClientSecurity,
+        Section::PeerSecurity,
+        Section::Socket,
+        Section::Discovery,
+        Section::DiscoveryClient,
+        Section::DiscoverySecure,
+        Section::DiscoveryAuth,
+    ];
+
+    /// The way from the top of the file; empty for the top.
+    pub fn path(self) -> &'static str {
+        match self {
+            Section::Top | Section::TopText => "",
+            Section::ClientSecurity => "client-transport-security",
+            Section::PeerSecurity => "peer-transport-security",
+            Section::Socket => "socket-options",
+            Section::Discovery => "discovery-config",
+            Section::DiscoveryClient => "discovery-config.client",
+            Section::DiscoverySecure => "discovery-config.client.secure",
+            Section::DiscoveryAuth => "discovery-config.client.auth",
+        }
+    }
+
+    /// How etcd's error for a key of this mapping names the field.
+    pub fn go_field(self, leaf: &str) -> String {
+        match self {
+            Section::Top => format!("configYAML.Config.{leaf}"),
+            Section::TopText => format!("configYAML.configJSON.{leaf}"),
+            Section::ClientSecurity | Section::PeerSecurity => {
+                format!("securityConfig.configJSON.{}.{leaf}", self.path())
+            }
+            Section::Socket => format!("SocketOpts.Config.{}.{leaf}", self.path()),
+            Section::Discovery => format!("DiscoveryConfig.Config.{}.{leaf}", self.path()),
+            Section::DiscoveryClient => format!("ConfigSpec.Config.{}.{leaf}", self.path()),
+            Section::DiscoverySecure => format!("SecureConfig.Config.{}.{leaf}", self.path()),
+            Section::DiscoveryAuth => format!("AuthConfig.Config.{}.{leaf}", self.path()),
+        }
+    }
+
+    /// The field and the type that etcd's error names when the mapping itself is something else.
+    pub fn go_struct(self) -> (String, &'static str) {
+        let path = self.path();
+        match self {
+            Section::Top | Section::TopText => (String::new(), "embed.configYAML"),
+            Section::ClientSecurity | Section::PeerSecurity => (
+                format!("configYAML.configJSON.{path}"),
+                "embed.securityConfig",
+            ),
+            Section::Socket => (format!("configYAML.Config.{path}"), "transport.SocketOpts"),
+            Section::Discovery => (
+                format!("configYAML.Config.{path}"),
+                "v3discovery.DiscoveryConfig",
+            ),
+            Section::DiscoveryClient => (
+                format!("DiscoveryConfig.Config.{path}"),
+                "clientv3.ConfigSpec",
+            ),
+            Section::DiscoverySecure => {
+                (format!("ConfigSpec.Config.{path}"), "clientv3.SecureConfig")
+            }
+            Section::DiscoveryAuth => (format!("ConfigSpec.Config.{path}"), "clientv3.AuthConfig"),
+        }
+    }
+}
+
+/// The row of a flag, by its name.
+pub fn find(name: &str) -> Option<&'static Flag> {
+    FLAGS.iter().find(|flag| flag.name == name)
+}
+
+impl Flag {
+    /// The name of its environment variable.
+    pub fn variable(&self) -> String {
+        format!("ETCD_{}", self.name.replace('-', "_").to_uppercase())
+    }
+
+    const fn at(mut self, section: Section, leaf: &'static str) -> Flag {
+        self.key = Some(Key { section, leaf });
+        self
+    }
+
+    const fn text_in_file(self) -> Flag {
+        let name = self.name;
+        self.at(Section::TopText, name)
+    }
+
+    const fn not_in_file(mut self) -> Flag {
+        self.key = None;
+        self
+    }
+
+    const fn not_yet(mut self, feature: &'static str) -> Flag {
+        self.status = Status::NotYet(feature);
+        self
+    }
+
+    const fn partly(mut self, missing: fn(&Config) -> Option<&'static str>) -> Flag {
+        self.status = Status::Partly(missing);
+        self
+    }
+
+    const fn partly_at_bootstrap(mut self, missing: fn(&Config) -> Option<&'static str>) -> Flag {
+        self.status = Status::PartlyAtBootstrap(missing);
+        self
+    }
+}
+
+type Field = fn(&mut Config) -> &mut dyn FlagValue;
+
+const fn flag(
+    group: Group,
+    name: &'static str,
+    default: &'static str,
+    field: Field,
+    help: &'static str,
+) -> Flag {
+    Flag {
+        name,
+        effect: Effect::Field(field),
+        default,
+        group,
+        help,
+        key: Some(Key {
+            section: Section::Top,
+            leaf: name,
+        }),
+        status: Status::Supported,
+    }
+}
+
+const fn older(name: &'static str, effect: Effect) -> Flag {
+    Flag {
+        name,
+        effect,
+        default: "",
+        group: Group::Older,
+        help: "",
+        key: Some(Key {
+            section: Section::Top,
+            leaf: name,
+        }),
+        status: Status::Supported,
+    }
+}
+
+const fn renamed(name: &'static str, now: &'static str) -> Flag {
+    older(name, Effect::Renamed(now))
+}
+
+const fn became_gate(name: &'static str, gate: &'static str) -> Flag {
+    older(name, Effect::Gate(gate))
+}
+
+const fn retired(name: &'static str, verdict: fn(&str) -> Verdict) -> Flag {
+    older(
+        name,
+        Effect::Retired {
+            switch: false,
+            verdict,
+        },
+    )
+}
+
+const fn retired_switch(name: &'static str, verdict: fn(&str) -> Verdict) -> Flag {
+    older(
+        name,
+        Effect::Retired {
+            switch: true,
+            verdict,
+        },
+    )
+}
+
+const fn ignored(name: &'static str) -> Flag {
+    older(name, Effect::Ignored).not_in_file()
+}
+
+fn harmless(_: &str) -> Verdict {
+    Verdict::Harmless
+}
+
+fn only_empty(value: &str) -> Verdict {
+    if value.is_empty() {
+        Verdict::Harmless
+    } else {
+        Verdict::Refused
+    }
+}
+
+fn only_proxy_off(value: &str) -> Verdict {
+    if matches!(value, "off" | "false" | "") {
+        Verdict::Harmless
+    } else {
+        Verdict::Refused
+    }
+}
+
+fn off_or_without(value: &str) -> Verdict {
+    let off = matches!(value, "" | "0" | "f" | "F" | "false" | "FALSE" | "False");
+    if off {
+        Verdict::Harmless
+    } else {
+        Verdict::Without
+    }
+}
+
+fn more_than_one_member(config: &Config) -> Option<&'static str> {
+    let names: std::collections::BTreeSet<&str> = config
+        .initial_cluster
+        .split(',')
+        .filter_map(|member| member.split('=').next())
+        .filter(|name| !name.is_empty())
+        .collect();
+    (names.len() > 1).then_some("clusters of more than one member")
+}
+
+fn joining(config: &Config) -> Option<&'static str> {
+    (config.initial_cluster_state.0 == "existing").then_some("joining a running cluster")
+}
+
+fn json_web_tokens(config: &Config) -> Option<&'static str> {
+    config
+        .auth_token
+        .starts_with("jwt,")
+        .then_some("JSON web tokens")
+}
+
+fn journal(config: &Config) -> Option<&'static str> {
+    config
+        .log_outputs
+        .contains("systemd/journal")
+        .then_some("logging to the systemd journal")
+}
+
+use Group::{Auth, Clustering, Features, Logging, Member, Monitoring, Security, Tracing, Unsafe};
+use Section::{
+    ClientSecurity, Discovery, DiscoveryAuth, DiscoveryClient, DiscoverySecure, PeerSecurity,
+    Socket,
+};
+
+const TLS: &str = "TLS";
+const DISCOVERY: &str = "discovery";
+const TRACING: &str = "distributed tracing";
+const ROTATION: &str = "log rotation";
+const CORRUPTION: &str = "corruption checks between members";
+
+/// Every flag.
+pub static FLAGS: &[Flag] = &[
+    flag(Member, "name", "default", |c| &mut c.name, "A name for this member, unlike those of the other members."),
+    flag(Member, "data-dir", "", |c| &mut c.data_dir, "The directory of everything the member stores; ${name}.etcd when empty."),
+    flag(Member, "wal-dir", "", |c| &mut c.wal_dir, "A directory for the write-ahead log alone, such as one on a faster disk."),
+    flag(Member, "snapshot-count", "10000", |c| &mut c.snapshot_count, "Applied entries after which a raft snapshot is written."),
+    flag(Member, "heartbeat-interval", "100", |c| &mut c.heartbeat_interval_ms, "Milliseconds between the leader's heartbeats."),
+    flag(
+        Member,
+        "election-timeout",
+        "1000",
+        |c| &mut c.election_timeout_ms,
+        "Milliseconds without a leader until a member stands for election; at least 5 heartbeats, at most 50000.",
+    ),
+    flag(
+        Member,
+        "initial-election-tick-advance",
+        "true",
+        |c| &mut c.initial_election_tick_advance,
+        "Whether a starting member skips most of its first election timeout. A single member always does.",
+    ),
+    flag(Member, "listen-peer-urls", "http://localhost:2380", |c| &mut c.listen_peer_urls, "Addresses where other members connect.")
+        .text_in_file(),
+    flag(
+        Member,
+        "listen-client-urls",
+        "http://localhost:2379",
+        |c| &mut c.listen_client_urls,
+        "Addresses where clients connect with gRPC, and with HTTP as long as --listen-client-http-urls is empty.",
+    )
+    .text_in_file(),
+    flag(
+        Member,
+        "listen-client-http-urls",
+        "",
+        |c| &mut c.listen_client_http_urls,
+        "Addresses for HTTP alone. With it, --listen-client-urls serve gRPC alone.",
+    )
+    .text_in_file(),
+    flag(
+        Member,
+        "max-snapshots",
+        "5",
+        |c| &mut c.max_snapshots,
+        "Raft snapshot files to keep, 0 for all. Deprecated since 3.6, to go in 3.8.",
+    ),
+    flag(Member, "max-wals", "5", |c| &mut c.max_wals, "Files of the write-ahead log to keep once they are no longer needed, 0 for all."),
+    flag(Member, "memory-mlock", "false", |c| &mut c.memory_mlock, "Keep the process's memory from being swapped out.")
+        .not_yet("locking memory"),
+    flag(
+        Member,
+        "quota-backend-bytes",
+        "0",
+        |c| &mut c.quota_backend_bytes,
+        "Bytes of stored data at which the member takes no more writes and raises an alarm. 0 is 2 GiB, less than 0 is no quota.",
+    ),
+    flag(
+        Member,
+        "backend-bbolt-freelist-type",
+        "map",
+        |c| &mut c.backend_bbolt_freelist_type,
+        "'map' or 'array': how etcd lists free pages in memory. Without effect here, where there is one way.",
+    ),
+    flag(
+        Member,
+        "backend-batch-interval",
+        "0s",
+        |c| &mut c.backend_batch_interval,
+        "The longest time between commits of applied changes to the backend file; 0 is 100ms.",
+    ),
+    flag(
+        Member,
+        "backend-batch-limit",
+        "0",
+        |c| &mut c.backend_batch_limit,
+        "Changes after which they are committed to the backend file without waiting; 0 is 10000.",
+    ),
+    flag(Member, "max-txn-ops", "128", |c| &mut c.max_txn_ops, "Operations that a transaction may have in each of its lists."),
+    flag(Member, "max-request-bytes", "1572864", |c| &mut c.max_request_bytes, "The largest request, in bytes."),
+    flag(
+        Member,
+        "max-concurrent-streams",
+        "4294967295",
+        |c| &mut c.max_concurrent_streams,
+        "Streams that a client may have open at a time on one connection.",
+    ),
+    flag(
+        Member,
+        "grpc-keepalive-min-time",
+        "5s",
+        |c| &mut c.grpc_keepalive_min_time,
+        "The shortest time between pings of a client; one that pings faster is disconnected.",
+    ),
+    flag(
+        Member,
+        "grpc-keepalive-interval",
+        "2h",
+        |c| &mut c.grpc_keepalive_interval,
+        "Time between pings to a silent client, to learn whether it is still there; 0 for none.",
+    ),
+    flag(
+        Member,
+        "grpc-keepalive-timeout",
+        "20s",
+        |c| &mut c.grpc_keepalive_timeout,
+        "Time to wait for the answer to such a ping before the connection is closed.",
+    ),
+    flag(Member, "socket-reuse-port", "false", |c| &mut c.socket_reuse_port, "Bind with SO_REUSEPORT: a port that is in use can be shared.")
+        .at(Socket, "reuse-port"),
+    flag(
+        Member,
+        "socket-reuse-address",
+        "false",
+        |c| &mut c.socket_reuse_address,
+        "Bind with SO_REUSEADDR: an address that waits in TIME_WAIT can be bound.",
+    )
+    .at(Socket, "reuse-address"),
+    flag(
+        Member,
+        "enable-grpc-gateway",
+        "true",
+        |c| &mut c.enable_grpc_gateway,
+        "Serve the API as JSON under /v3. Accepted, but the JSON gateway does not exist yet in this version.",
+    ),
+    flag(Member, "raft-read-timeout", "5s", |c| &mut c.raft_read_timeout, "Read timeout of connections between members; at least 5s.")
+        .not_in_file(),
+    flag(Member, "raft-write-timeout", "5s", |c| &mut c.raft_write_timeout, "Write timeout of connections between members; at least 5s.")
+        .not_in_file(),
+    flag(Member, "feature-gates", "", |c| &mut c.feature_gates, "Features to switch, as name=bool,name=bool. They are:").text_in_file(),
+    flag(
+        Clustering,
+        "initial-advertise-peer-urls",
+        "http://localhost:2380",
+        |c| &mut c.initial_advertise_peer_urls,
+        "Addresses of this member that the other members are told.",
+    )
+    .text_in_file(),
+    flag(
+        Clustering,
+        "initial-cluster",
+        "default=http://localhost:2380",
+        |c| &mut c.initial_cluster,
+        "The members of a cluster at its first start, as name=url,name=url. Ignored when there is data.",
+    )
+    .partly_at_bootstrap(more_than_one_member),
+    flag(
+        Clustering,
+        "initial-cluster-state",
+        "new",
+        |c| &mut c.initial_cluster_state,
+        "'new' to found a cluster, 'existing' to join a running one. Ignored when there is data.",
+    )
+    .partly_at_bootstrap(joining),
+    flag(
+        Clustering,
+        "initial-cluster-token",
+        "etcd-cluster",
+        |c| &mut c.initial_cluster_token,
+        "A text that goes into the ids of a new cluster, so that clusters with equal addresses cannot meet.",
+    ),
+    flag(
+        Clustering,
+        "advertise-client-urls",
+        "http://localhost:2379",
+        |c| &mut c.advertise_client_urls,
+        "Addresses of this member that clients are told. Required with --listen-client-urls.",
+    )
+    .text_in_file(),
+    flag(Clustering, "discovery-token", "", |c| &mut c.discovery.token, "Discovery: the token of the cluster to found.")
+        .at(Discovery, "token")
+        .not_yet(DISCOVERY),
+    flag(Clustering, "discovery-endpoints", "", |c| &mut c.discovery.endpoints, "Discovery: addresses of the service.")
+        .at(DiscoveryClient, "endpoints")
+        .not_yet(DISCOVERY),
+    flag(Clustering, "discovery-dial-timeout", "2s", |c| &mut c.discovery.dial_timeout, "Discovery: timeout of connecting.")
+        .at(DiscoveryClient, "dial-timeout")
+        .not_yet(DISCOVERY),
+    flag(Clustering, "discovery-request-timeout", "5s", |c| &mut c.discovery.request_timeout, "Discovery: timeout of a request.")
+        .at(DiscoveryClient, "request-timeout")
+        .not_yet(DISCOVERY),
+    flag(Clustering, "discovery-keepalive-time", "2s", |c| &mut c.discovery.keepalive_time, "Discovery: time between pings.")
+        .at(DiscoveryClient, "keepalive-time")
+        .not_yet(DISCOVERY),
+    flag(Clustering, "discovery-keepalive-timeout", "6s", |c| &mut c.discovery.keepalive_timeout, "Discovery: timeout of a ping.")
+        .at(DiscoveryClient, "keepalive-timeout")
+        .not_yet(DISCOVERY),
+    flag(Clustering, "discovery-insecure-transport", "true", |c| &mut c.discovery.insecure_transport, "Discovery: connect without TLS.")
+        .at(DiscoverySecure, "insecure-transport")
+        .not_yet(DISCOVERY),
+    flag(
+        Clustering,
+        "discovery-insecure-skip-tls-verify",
+        "false",
+        |c| &mut c.discovery.insecure_skip_tls_verify,
+        "Discovery: accept any certificate; for tests only.",
+    )
+    .at(DiscoverySecure, "insecure-skip-tls-verify")
+    .not_yet(DISCOVERY),
+    flag(Clustering, "discovery-cert", "", |c| &mut c.discovery.cert, "Discovery: the client's certificate file.")
+        .at(DiscoverySecure, "cert")
+        .not_yet(DISCOVERY),
+    flag(Clustering, "discovery-key", "", |c| &mut c.discovery.key, "Discovery: the client's key file.")
+        .at(DiscoverySecure, "key")
+        .not_yet(DISCOVERY),
+    flag(Clustering, "discovery-cacert", "", |c| &mut c.discovery.cacert, "Discovery: the file of authorities to trust.")
+        .at(DiscoverySecure, "cacert")
+        .not_yet(DISCOVERY),
+    flag(Clustering, "discovery-user", "", |c| &mut c.discovery.user, "Discovery: user name, or name:password.")
+        .at(DiscoveryAuth, "username")
+        .not_yet(DISCOVERY),
+    flag(Clustering, "discovery-password", "", |c| &mut c.discovery.password, "Discovery: the user's password.")
+        .at(DiscoveryAuth, "password")
+        .not_yet(DISCOVERY),
+    flag(Clustering, "discovery-fallback", "exit", |c| &mut c.discovery_fallback, "What to do when discovery fails: 'exit'.").not_in_file(),
+    flag(Clustering, "discovery-srv", "", |c| &mut c.discovery_srv, "A DNS domain whose SRV records name the members.").not_yet(DISCOVERY),
+    flag(Clustering, "discovery-srv-name", "", |c| &mut c.discovery_srv_name, "A suffix of the SRV records' service name.").not_yet(DISCOVERY),
+    flag(
+        Clustering,
+        "strict-reconfig-check",
+        "true",
+        |c| &mut c.strict_reconfig_check,
+        "Refuse changes of membership that would cost the quorum.",
+    ),
+    flag(
+        Clustering,
+        "pre-vote",
+        "true",
+        |c| &mut c.pre_vote,
+        "Ask the other members before standing for election, so that a member that comes back does not disturb them.",
+    ),
+    flag(
+        Clustering,
+        "auto-compaction-retention",
+        "0",
+        |c| &mut c.auto_compaction_retention,
+        "How much history to keep: a duration or a number of hours (periodic), a number of revisions (revision); 0 for all.",
+    ),
+    flag(Clustering, "auto-compaction-mode", "periodic", |c| &mut c.auto_compaction_mode, "'periodic' or 'revision'."),
+    flag(
+        Clustering,
+        "v2-deprecation",
+        "write-only",
+        |c| &mut c.v2_deprecation,
+        "Phase of the end of the v2 store; read and ignored, as in etcd. To go in 3.8.",
+    ),
+    flag(Security, "cert-file", "", |c| &mut c.client_tls.cert_file, "The server's certificate for clients.")
+        .at(ClientSecurity, "cert-file")
+        .not_yet(TLS),
+    flag(Security, "key-file", "", |c| &mut c.client_tls.key_file, "The key of --cert-file.")
+        .at(ClientSecurity, "key-file")
+        .not_yet(TLS),
+    flag(Security, "client-cert-auth", "false", |c| &mut c.client_tls.client_cert_auth, "Require a certificate from clients.")
+        .at(ClientSecurity, "client-cert-auth")
+        .not_yet(TLS),
+    flag(
+        Security,
+        "client-cert-file",
+        "",
+        |c| &mut c.client_tls.client_cert_file,
+        "The certificate for calls of this server to its own client port; --cert-file when empty.",
+    )
+    .at(ClientSecurity, "client-cert-file")
+    .not_yet(TLS),
+    flag(Security, "client-key-file", "", |c| &mut c.client_tls.client_key_file, "The key of --client-cert-file.")
+        .at(ClientSecurity, "client-key-file")
+        .not_yet(TLS),
+    flag(Security, "client-crl-file", "", |c| &mut c.client_tls.crl_file, "Revoked certificates of clients.").not_in_file().not_yet(TLS),
+    flag(
+        Security,
+        "client-cert-allowed-hostname",
+        "",
+        |c| &mut c.client_tls.allowed_hostnames,
+        "Host names of which a client's certificate must have one.",
+    )
+    .at(ClientSecurity, "allowed-hostname")
+    .not_yet(TLS),
+    flag(Security, "trusted-ca-file", "", |c| &mut c.client_tls.trusted_ca_file, "Authorities trusted for certificates of clients.")
+        .at(ClientSecurity, "trusted-ca-file")
+        .not_yet(TLS),
+    flag(Security, "auto-tls", "false", |c| &mut c.client_tls.auto_tls, "Serve clients with a certificate made at start.")
+        .at(ClientSecurity, "auto-tls")
+        .not_yet(TLS),
+    flag(Security, "peer-cert-file", "", |c| &mut c.peer_tls.cert_file, "The server's certificate for members.")
+        .at(PeerSecurity, "cert-file")
+        .not_yet(TLS),
+    flag(Security, "peer-key-file", "", |c| &mut c.peer_tls.key_file, "The key of --peer-cert-file.")
+        .at(PeerSecurity, "key-file")
+        .not_yet(TLS),
+    flag(Security, "peer-client-cert-auth", "false", |c| &mut c.peer_tls.client_cert_auth, "Require a certificate from members.")
+        .at(PeerSecurity, "client-cert-auth")
+        .not_yet(TLS),
+    flag(
+        Security,
+        "peer-client-cert-file",
+        "",
+        |c| &mut c.peer_tls.client_cert_file,
+        "The certificate for calls to other members; --peer-cert-file when empty.",
+    )
+    .at(PeerSecurity, "client-cert-file")
+    .not_yet(TLS),
+    flag(Security, "peer-client-key-file", "", |c| &mut c.peer_tls.client_key_file, "The key of --peer-client-cert-file.")
+        .at(PeerSecurity, "client-key-file")
+        .not_yet(TLS),
+    flag(Security, "peer-trusted-ca-file", "", |c| &mut c.peer_tls.trusted_ca_file, "Authorities trusted for certificates of members.")
+        .at(PeerSecurity, "trusted-ca-file")
+        .not_yet(TLS),
+    flag(Security, "peer-cert-allowed-cn", "", |c| &mut c.peer_tls.allowed_cns, "Common names of which a member's certificate must have one.")
+        .at(PeerSecurity, "allowed-cn")
+        .not_yet(TLS),
+    flag(
+        Security,
+        "peer-cert-allowed-hostname",
+        "",
+        |c| &mut c.peer_tls.allowed_hostnames,
+        "Host names of which a member's certificate must have one.",
+    )
+    .at(PeerSecurity, "allowed-hostname")
+    .not_yet(TLS),
+    flag(Security, "peer-auto-tls", "false", |c| &mut c.peer_tls.auto_tls, "Serve members with a certificate made at start.")
+        .at(PeerSecurity, "auto-tls")
+        .not_yet(TLS),
+    flag(Security, "self-signed-cert-validity", "1", |c| &mut c.self_signed_cert_validity_years, "Years that such a certificate is valid.")
+        .not_yet(TLS),
+    flag(Security, "peer-crl-file", "", |c| &mut c.peer_tls.crl_file, "Revoked certificates of members.").not_in_file().not_yet(TLS),
+    flag(Security, "cipher-suites", "", |c| &mut c.cipher_suites, "TLS cipher suites to allow, by their names in Go.").not_yet(TLS),
+    flag(Security, "cors", "*", |c| &mut c.cors, "Origins that browsers may call from, as scheme://host:port; * for any.").text_in_file(),
+    flag(
+        Security,
+        "host-whitelist",
+        "*",
+        |c| &mut c.host_whitelist,
+        "Host names that HTTP requests without TLS may be addressed to; * for any.",
+    )
+    .text_in_file(),
+    flag(Security, "tls-min-version", "TLS1.2", |c| &mut c.tls_min_version, "The oldest TLS version to accept: TLS1.2 or TLS1.3.").not_yet(TLS),
+    flag(Security, "tls-max-version", "", |c| &mut c.tls_max_version, "The newest TLS version to accept: TLS1.2 or TLS1.3.").not_yet(TLS),
+    flag(
+        Auth,
+        "auth-token",
+        "simple",
+        |c| &mut c.auth_token,
+        "Kind of tokens of logged-in users: 'simple', or 'jwt,…' (which does not exist yet in this version).",
+    )
+    .partly(json_web_tokens),
+    flag(Auth, "bcrypt-cost", "10", |c| &mut c.bcrypt_cost, "Cost of hashing passwords, 4 to 31."),
+    flag(Auth, "auth-token-ttl", "300", |c| &mut c.auth_token_ttl_seconds, "Seconds that a simple token lives after its last use."),
+    flag(Monitoring, "enable-pprof", "false", |c| &mut c.enable_pprof, "Serve profiles under /debug/pprof/ of the client addresses.")
+        .not_yet("profiles over HTTP"),
+    flag(Monitoring, "metrics", "basic", |c| &mut c.metrics, "'basic', or 'extensive' for a histogram of call durations too."),
+    flag(
+        Monitoring,
+        "listen-metrics-urls",
+        "",
+        |c| &mut c.listen_metrics_urls,
+        "More addresses that serve /metrics and the health checks.",
+    ),
+    flag(Logging, "logger", "zap", |c| &mut c.logger, "Only 'zap': structured lines."),
+    flag(
+        Logging,
+        "log-outputs",
+        "default",
+        |c| &mut c.log_outputs,
+        "Where the log goes: 'default' and 'stderr', 'stdout', or files; several, comma separated.",
+    )
+    .partly(journal),
+    flag(Logging, "log-level", "info", |c| &mut c.log_level, "The least severe lines to write: debug, info, warn, error, panic, fatal."),
+    flag(Logging, "log-format", "json", |c| &mut c.log_format, "'json' or 'console'."),
+    flag(Logging, "enable-log-rotation", "false", |c| &mut c.enable_log_rotation, "Rotate the one file of --log-outputs.").not_yet(ROTATION),
+    flag(
+        Logging,
+        "log-rotation-config-json",
+        r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#,
+        |c| &mut c.log_rotation_config_json,
+        "When and how to rotate: maxsize (MB), maxage (days), maxbackups, localtime, compress.",
+    )
+    .not_yet(ROTATION),
+    flag(
+        Logging,
+        "warning-unary-request-duration",
+        "300ms",
+        |c| &mut c.warning_unary_request_duration,
+        "A request that takes longer is logged.",
+    ),
+    flag(Tracing, "enable-distributed-tracing", "false", |c| &mut c.tracing.enabled, "Send traces to a collector.").not_yet(TRACING),
+    flag(Tracing, "distributed-tracing-address", "localhost:4317", |c| &mut c.tracing.address, "The collector.").not_yet(TRACING),
+    flag(Tracing, "distributed-tracing-service-name", "etcd", |c| &mut c.tracing.service_name, "The service's name in traces.").not_yet(TRACING),
+    flag(Tracing, "distributed-tracing-instance-id", "", |c| &mut c.tracing.instance_id, "This member's id in traces.").not_yet(TRACING),
+    flag(Tracing, "distributed-tracing-sampling-rate", "0", |c| &mut c.tracing.sampling_rate_per_million, "Traces per million to send.")
+        .not_yet(TRACING),
+    flag(Features, "corrupt-check-time", "0s", |c| &mut c.corrupt_check_time, "Time between comparisons of data with the other members; 0 for none.")
+        .not_yet(CORRUPTION),
+    flag(
+        Features,
+        "compact-hash-check-time",
+        "1m",
+        |c| &mut c.compact_hash_check_time,
+        "Time between the leader's comparisons of hashes after compactions.",
+    )
+    .not_yet(CORRUPTION),
+    flag(Features, "compaction-batch-limit", "0", |c| &mut c.compaction_batch_limit, "Revisions that a compaction deletes in one go; 0 is 1000."),
+    flag(
+        Features,
+        "peer-skip-client-san-verification",
+        "false",
+        |c| &mut c.peer_tls.skip_client_san_verification,
+        "Accept certificates of members from other addresses than they name.",
+    )
+    .at(PeerSecurity, "skip-client-san-verification")
+    .not_yet(TLS),
+    flag(
+        Features,
+        "watch-progress-notify-interval",
+        "0s",
+        |c| &mut c.watch_progress_notify_interval,
+        "Time between progress notices of watches that ask for them; 0 is 10m, and 100ms is the least.",
+    ),
+    flag(
+        Features,
+        "warning-apply-duration",
+        "100ms",
+        |c| &mut c.warning_apply_duration,
+        "A request whose execution takes longer is logged.",
+    ),
+    flag(
+        Features,
+        "bootstrap-defrag-threshold-megabytes",
+        "0",
+        |c| &mut c.bootstrap_defrag_threshold_megabytes,
+        "Defragment at start when that frees so many megabytes; 0 for never.",
+    )
+    .not_yet("defragmenting at start"),
+    flag(Features, "max-learners", "1", |c| &mut c.max_learners, "Learners that the cluster may have."),
+    flag(
+        Features,
+        "compaction-sleep-interval",
+        "0s",
+        |c| &mut c.compaction_sleep_interval,
+        "Pause between two goes of a compaction; 0 is 10ms.",
+    ),
+    flag(Features, "downgrade-check-time", "5s", |c| &mut c.downgrade_check_time, "Time between checks of a downgrade that is under way.")
+        .not_yet("downgrades"),
+    flag(
+        Features,
+        "snapshot-catchup-entries",
+        "5000",
+        |c| &mut c.snapshot_catchup_entries,
+        "Entries of the raft log to keep after a snapshot for slow followers.",
+    ),
+    flag(Unsafe, "force-new-cluster", "false", |c| &mut c.force_new_cluster, "Make this member's data a cluster of this member alone.")
+        .not_yet("forcing a new cluster"),
+    flag(
+        Unsafe,
+        "unsafe-no-fsync",
+        "false",
+        |c| &mut c.unsafe_no_fsync,
+        "Do not wait for the disk. A crash of the machine loses data that was acknowledged.",
+    ),
+    // Older flags.
+    renamed("experimental-compact-hash-check-time", "compact-hash-check-time"),
+    renamed("experimental-corrupt-check-time", "corrupt-check-time"),
+    renamed("experimental-compaction-batch-limit", "compaction-batch-limit"),
+    renamed("experimental-compaction-sleep-interval", "compaction-sleep-interval"),
+    renamed("experimental-watch-progress-notify-interval", "watch-progress-notify-interval"),
+    renamed("experimental-warning-apply-duration", "warning-apply-duration"),
+    renamed("experimental-warning-unary-request-duration", "warning-unary-request-duration"),
+    renamed("experimental-bootstrap-defrag-threshold-megabytes", "bootstrap-defrag-threshold-megabytes"),
+    renamed("experimental-memory-mlock", "memory-mlock"),
+    renamed("experimental-max-learners", "max-learners"),
+    renamed("experimental-snapshot-catchup-entries", "snapshot-catchup-entries"),
+    renamed("experimental-snapshot-catch-up-entries", "snapshot-catchup-entries"),
+    renamed("experimental-downgrade-check-time", "downgrade-check-time"),
+    renamed("experimental-peer-skip-client-san-verification", "peer-skip-client-san-verification"),
+    renamed("experimental-backend-bbolt-freelist-type", "backend-bbolt-freelist-type"),
+    renamed("experimental-enable-distributed-tracing", "enable-distributed-tracing"),
+    renamed("experimental-distributed-tracing-address", "distributed-tracing-address"),
+    renamed("experimental-distributed-tracing-service-name", "distributed-tracing-service-name"),
+    renamed("experimental-distributed-tracing-instance-id", "distributed-tracing-instance-id"),
+    renamed("experimental-distributed-tracing-sampling-rate", "distributed-tracing-sampling-rate"),
+    became_gate("experimental-initial-corrupt-check", "InitialCorruptCheck"),
+    became_gate("experimental-compact-hash-check-enabled", "CompactHashCheck"),
+    became_gate("experimental-enable-lease-checkpoint", "LeaseCheckpoint"),
+    became_gate("experimental-enable-lease-checkpoint-persist", "LeaseCheckpointPersist"),
+    became_gate("experimental-txn-mode-write-with-shared-buffer", "TxnModeWriteWithSharedBuffer"),
+    became_gate("experimental-stop-grpc-service-on-defrag", "StopGRPCServiceOnDefrag"),
+    retired_switch("enable-v2", off_or_without),
+    retired("experimental-enable-v2v3", off_or_without),
+    retired("proxy", only_proxy_off),
+    retired("proxy-failure-wait", harmless),
+    retired("proxy-refresh-interval", harmless),
+    retired("proxy-dial-timeout", harmless),
+    retired("proxy-write-timeout", harmless),
+    retired("proxy-read-timeout", harmless),
+    retired("discovery", only_empty),
+    retired("discovery-proxy", only_empty),
+    older("debug", Effect::Shorthand("log-level", "debug")),
+    retired("log-package-levels", off_or_without),
+    renamed("log-output", "log-outputs"),
+    ignored("cluster-active-size"),
+    ignored("cluster-remove-delay"),
+    ignored("cluster-sync-interval"),
+    ignored("config"),
+    ignored("force"),
+    ignored("max-result-buffer"),
+    ignored("max-retry-attempts"),
+    ignored("peer-heartbeat-interval"),
+    ignored("peer-election-timeout"),
+    ignored("retry-interval"),
+    ignored("snapshot"),
+    ignored("v"),
+    ignored("vv"),
+    ignored("test.coverprofile"),
+    ignored("test.outputdir"),
+    // Flags about the command line itself.
+    flag(Group::Older, "config-file", "", |c| &mut c.config_file, "").not_in_file(),
+    flag(Group::Older, "version", "false", |c| &mut c.version, "").not_in_file(),
+];

@@ -1,0 +1,134 @@
+//! Service `Lease`.
+//!
+//! Grants and revocations go through the log. Keep-alives do not: the leader alone keeps deadlines, and
+//! a new one gives every lease its full time again.
+
+use std::rc::Rc;
+
+use hyper::Response;
+use hyper::body::Incoming;
+use retcd_proto::etcdserverpb::{
+    InternalRaftRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+};
+use retcd_state::lease::RenewError;
+use retcd_state::machine::Reply;
+use retcd_state::quota;
+use tokio::sync::mpsc;
+
+use super::status::{self, Code, Status};
+use super::wire::{MessageReader, ResponseBody, frame, stream_response};
+use super::{Context, Framed};
+use crate::metrics::Operation;
+use crate::runtime::Local;
+
+/// Replies that wait for a client to take them before its next keep-alive is read.
+const KEEP_ALIVE_BACKLOG: usize = 16;
+
+/// `LeaseGrant`; id 0 lets this member choose one.
+pub async fn grant(local: Rc<Local>, mut request: LeaseGrantRequest) -> Framed {
+    while request.id == 0 {
+        request.id = (local.next_id() & i64::MAX as u64) as i64;
+    }
+    local.check_quota(quota::LEASE_GRANT_COST).await?;
+    let request = InternalRaftRequest { lease_grant: Some(request), ..Default::default() };
+    match local.propose_timed(Operation::LeaseGrant, request).await? {
+        Reply::LeaseGrant(reply) => {
+            local.member.metrics.lease.granted.inc();
+            local.member.metrics.lease.ttl.observe(reply.ttl as f64);
+            let header = Some(local.member.header_at(reply.revision));
+            Ok(frame(&LeaseGrantResponse { header, id: reply.id, ttl: reply.ttl, error: String::new() }))
+        }
+        other => unreachable!("a grant was answered with {other:?}"),
+    }
+}
+
+/// `LeaseRevoke`.
+pub async fn revoke(local: Rc<Local>, request: LeaseRevokeRequest) -> Framed {
+    let request = InternalRaftRequest { lease_revoke: Some(request), ..Default::default() };
+    match local.propose_timed(Operation::LeaseRevoke, request).await? {
+        Reply::LeaseRevoke { revision } => {
+            local.member.metrics.lease.revoked.inc();
+            Ok(frame(&LeaseRevokeResponse { header: Some(local.member.header_at(revision)) }))
+        }
+        other => unreachable!("a revocation was answered with {other:?}"),
+    }
+}
+
+/// `LeaseTimeToLive`; a lease that does not exist has -1 seconds left.
+pub async fn time_to_live(local: Rc<Local>, request: LeaseTimeToLiveRequest) -> Framed {
+    local.linearizable().await?;
+    let member = &local.member;
+    let found = member.lessor.lock().time_to_live(request.id, member.clock.time(), request.keys);
+    let mut response = LeaseTimeToLiveResponse { header: Some(member.header()), id: request.id, ttl: -1, ..Default::default() };
+    if let Some(found) = found {
+        response.ttl = found.ttl;
+        response.granted_ttl = found.granted_ttl;
+        response.keys = found.keys.into_iter().map(|key| Vec::from(key).into()).collect();
+    }
+    Ok(frame(&response))
+}
+
+/// `LeaseLeases`.
+pub async fn leases(local: Rc<Local>, _request: LeaseLeasesRequest) -> Framed {
+    let ids = local.member.lessor.lock().list();
+    let leases = ids.into_iter().map(|id| LeaseStatus { id }).collect();
+    Ok(frame(&LeaseLeasesResponse { header: Some(local.member.header()), leases }))
+}
+
+/// `LeaseKeepAlive`: a reply to each request, until the client ends its half.
+pub async fn keep_alive(context: Context, mut reader: MessageReader<Incoming>) -> Response<ResponseBody> {
+    let (sender, receiver) = mpsc::channel(KEEP_ALIVE_BACKLOG);
+    tokio::task::spawn_local(async move {
+        let local = Rc::clone(&context.local);
+        let mut leaderless = context.leaderless();
+        let ended = tokio::select! {
+            ended = keep_alive_loop(&context, &mut reader, &sender) => ended,
+            () = leaderless.wait() => Err(status::NO_LEADER),
+            () = local.member.stopped() => Err(status::STOPPED),
+        };
+        context.end_stream(&sender, ended).await;
+    });
+    stream_response(receiver)
+}
+
+async fn keep_alive_loop(
+    context: &Context,
+    reader: &mut MessageReader<Incoming>,
+    sender: &mpsc::Sender<Result<bytes::Bytes, Status>>,
+) -> Result<(), Status> {
+    while let Some(request) = reader.next_decoded::<LeaseKeepAliveRequest>().await? {
+        context.count_received(&request);
+        let response = renew(&context.local, request.id).await?;
+        context.call.message_sent();
+        if sender.send(Ok(frame(&response))).await.is_err() {
+            return Err(Status::new(Code::Cancelled, "context canceled"));
+        }
+    }
+    Ok(())
+}
+
+/// A lease that does not exist is answered with 0 seconds, not with an error.
+async fn renew(local: &Rc<Local>, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
+    let member = &local.member;
+    let header = Some(member.header());
+    let renewed = member.lessor.lock().renew(id, member.clock.time());
+    let ttl = match renewed {
+        Ok(renewed) => {
+            member.metrics.lease.renewed.inc();
+            if renewed.clear_checkpoint {
+                local.clear_lease_checkpoint(id).await?;
+            }
+            renewed.ttl
+        }
+        // A lease granted a moment ago may be committed and not applied yet: look again when it is.
+        Err(RenewError::NotFound) => {
+            local.linearizable().await?;
+            member.lessor.lock().renew(id, member.clock.time()).map_or(0, |renewed| renewed.ttl)
+        }
+        Err(RenewError::Expired) => 0,
+        Err(RenewError::NotPrimary) => return Err(status::NO_LEADER),
+    };
+    Ok(LeaseKeepAliveResponse { header, id, ttl })
+}

@@ -1,0 +1,223 @@
+//! Service `Maintenance`.
+
+use std::io::Read;
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use hyper::Response;
+use hyper::body::Incoming;
+use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
+use retcd_proto::etcdserverpb::downgrade_request::DowngradeAction;
+use retcd_proto::etcdserverpb::{
+    AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo, DowngradeRequest,
+    DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse, InternalRaftRequest,
+    MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
+};
+use retcd_state::machine::Reply;
+use retcd_storage::backend::BackendError;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use super::status::{self, Code, Status};
+use super::wire::{MessageReader, ResponseBody, frame, stream_response};
+use super::{Context, Framed, read_request};
+use crate::metrics::Operation;
+use crate::runtime::{Local, blocking};
+
+/// Data per message of a snapshot, as etcd has it.
+const SNAPSHOT_CHUNK_BYTES: usize = 32 << 10;
+/// Messages of a snapshot that wait for the client.
+const SNAPSHOT_BACKLOG: usize = 8;
+
+/// `Alarm`; also a mere look at the alarms goes through the log.
+pub async fn alarm(local: Rc<Local>, request: AlarmRequest) -> Framed {
+    AlarmAction::try_from(request.action).map_err(|_| status::UNKNOWN_METHOD)?;
+    let request = InternalRaftRequest { alarm: Some(request), ..Default::default() };
+    match local.propose_timed(Operation::Alarm, request).await? {
+        Reply::Alarm(alarms) => Ok(frame(&AlarmResponse { header: Some(local.member.header()), alarms })),
+        other => unreachable!("an alarm request was answered with {other:?}"),
+    }
+}
+
+/// `Status`, of this member alone.
+pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
+    let member = &local.member;
+    let leader = member.progress.leader();
+    let mut errors = Vec::new();
+    if leader == 0 {
+        errors.push(status::NO_LEADER.message.into_owned());
+    }
+    errors.extend(member.alarms.read().list(AlarmType::None as i32).iter().map(|alarm| {
+        let kind = AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());
+        format!("memberID:{}  alarm:{kind}", alarm.member_id)
+    }));
+    Ok(frame(&StatusResponse {
+        header: Some(member.header()),
+        version: crate::VERSION.to_owned(),
+        db_size: member.backend.size_bytes() as i64,
+        db_size_in_use: member.backend.size_in_use_bytes() as i64,
+        leader,
+        raft_index: member.progress.committed(),
+        raft_applied_index: member.progress.applied(),
+        raft_term: member.progress.term(),
+        errors,
+        is_learner: member.is_learner(),
+        storage_version: member.storage_version().map_or_else(String::new, |version| version.to_string()),
+        db_size_quota: member.limits.quota_bytes.map_or(0, |bytes| bytes as i64),
+        downgrade_info: Some(DowngradeInfo::default()),
+    }))
+}
+
+/// `Defragment`: rewrites the database's file while reads and writes go on.
+pub async fn defragment(local: Rc<Local>, _request: DefragmentRequest) -> Framed {
+    let member = &local.member;
+    let backend = member.backend.clone();
+    let started = Instant::now();
+    crate::info!("starting defragmentation");
+    let in_flight = member.defragmenting.enter();
+    let result = blocking(move || backend.defragment()).await?;
+    drop(in_flight);
+    result.map_err(|error| storage_failure(&error))?;
+    member.metrics.backend.defrag.observe(started.elapsed().as_secs_f64());
+    crate::info!("finished defragmentation"; "took" => started.elapsed(),
+        "current-db-size-bytes" => member.backend.size_bytes());
+    Ok(frame(&DefragmentResponse { header: None }))
+}
+
+/// `Hash`: the sum of the whole database, for tests.
+pub async fn hash(local: Rc<Local>, _request: HashRequest) -> Framed {
+    let member = &local.member;
+    member.commit_backend().await;
+    let backend = member.backend.clone();
+    let started = Instant::now();
+    let hash = blocking(move || backend.hash(true)).await?.map_err(|error| storage_failure(&error))?;
+    member.metrics.mvcc.hash.observe(started.elapsed().as_secs_f64());
+    Ok(frame(&HashResponse { header: Some(member.header()), hash }))
+}
+
+/// `HashKV`: the sum of the keyspace at a revision, equal on all members.
+pub async fn hash_kv(local: Rc<Local>, request: HashKvRequest) -> Framed {
+    let member = &local.member;
+    let reader = member.reader.clone();
+    let started = Instant::now();
+    let (hash, revision) = blocking(move || reader.hash_kv(request.revision)).await??;
+    member.metrics.mvcc.hash_revision.observe(started.elapsed().as_secs_f64());
+    Ok(frame(&HashKvResponse {
+        header: Some(member.header_at(revision)),
+        hash: hash.hash,
+        compact_revision: hash.compact_revision,
+        hash_revision: hash.revision,
+    }))
+}
+
+/// `Snapshot`: the database as a file, in pieces, then its SHA-256.
+pub async fn snapshot(context: Context, mut reader: MessageReader<Incoming>) -> Response<ResponseBody> {
+    let request: SnapshotRequest = match read_request(&mut reader).await {
+        Ok(request) => request,
+        Err(status) => return context.fail(status),
+    };
+    context.count_received(&request);
+    let (sender, receiver) = mpsc::channel(SNAPSHOT_BACKLOG);
+    tokio::task::spawn_local(async move {
+        let started = Instant::now();
+        let member = &context.local.member;
+        member.commit_backend().await;
+        let backend = member.backend.clone();
+        let version = member.storage_version().map_or_else(String::new, |version| version.to_string());
+        let messages = sender.clone();
+        let sent = blocking(move || send_snapshot(&backend, &version, &messages)).await;
+        member.metrics.backend.snapshot.observe(started.elapsed().as_secs_f64());
+        let ended = sent.and_then(|sent| sent.map_err(|error| storage_failure(&error)));
+        context.end_stream(&sender, ended).await;
+    });
+    stream_response(receiver)
+}
+
+/// Runs where blocking is allowed; a client that leaves ends it early.
+fn send_snapshot(
+    backend: &retcd_storage::backend::Backend,
+    version: &str,
+    messages: &mpsc::Sender<Result<Bytes, Status>>,
+) -> Result<(), BackendError> {
+    let mut snapshot = backend.snapshot()?;
+    let mut remaining = snapshot.len();
+    let mut digest = Sha256::new();
+    let send = |blob: Bytes, remaining_bytes| {
+        let version = version.to_owned();
+        let message = SnapshotResponse { header: None, remaining_bytes, blob, version };
+        messages.blocking_send(Ok(frame(&message))).is_ok()
+    };
+    while remaining > 0 {
+        let mut chunk = vec![0; SNAPSHOT_CHUNK_BYTES.min(remaining as usize)];
+        snapshot.read_exact(&mut chunk)?;
+        digest.update(&chunk);
+        remaining -= chunk.len() as u64;
+        if !send(chunk.into(), remaining) {
+            return Ok(());
+        }
+    }
+    send(Bytes::copy_from_slice(&digest.finalize()), 0);
+    Ok(())
+}
+
+/// `MoveLeader`: alone, the only possible target is this member itself.
+pub async fn move_leader(local: Rc<Local>, request: MoveLeaderRequest) -> Framed {
+    let member = &local.member;
+    if !member.progress.is_leader() {
+        return Err(status::NOT_LEADER);
+    }
+    if request.target_id != member.id {
+        return Err(status::BAD_LEADER_TRANSFEREE);
+    }
+    Ok(frame(&MoveLeaderResponse { header: None }))
+}
+
+/// `Downgrade`: a target is checked; the change of versions itself is not offered yet.
+pub async fn downgrade(local: Rc<Local>, request: DowngradeRequest) -> Framed {
+    let action = DowngradeAction::try_from(request.action).map_err(|_| status::UNKNOWN_METHOD)?;
+    let version = local.member.cluster_version().map_or_else(String::new, |version| version.major_minor());
+    if action != DowngradeAction::Cancel {
+        check_downgrade_target(&request.version, &version)?;
+    }
+    if action == DowngradeAction::Enable {
+        return Err(Status::unsupported("downgrades are"));
+    }
+    Ok(frame(&DowngradeResponse { header: Some(local.member.header()), version }))
+}
+
+fn check_downgrade_target(target: &str, cluster: &str) -> Result<(), Status> {
+    let target = parse_version(target).ok_or(status::WRONG_DOWNGRADE_FORMAT)?;
+    match parse_version(cluster) {
+        Some((major, minor)) if minor > 0 && target == (major, minor - 1) => Ok(()),
+        _ => Err(status::INVALID_DOWNGRADE_TARGET),
+    }
+}
+
+/// `3.6` or `3.6.0` as (3, 6).
+fn parse_version(text: &str) -> Option<(u64, u64)> {
+    let parts: Vec<u64> = text.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    match parts[..] {
+        [major, minor] | [major, minor, _] => Some((major, minor)),
+        _ => None,
+    }
+}
+
+fn storage_failure(error: &BackendError) -> Status {
+    crate::error!("the database could not be read"; "error" => &error.to_string());
+    Status::new(Code::Unknown, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_downgrade_goes_down_one_minor_version() {
+        assert_eq!(check_downgrade_target("3.6", "3.7"), Ok(()));
+        assert_eq!(check_downgrade_target("3.6.0", "3.7"), Ok(()));
+        assert_eq!(check_downgrade_target("3.5", "3.7"), Err(status::INVALID_DOWNGRADE_TARGET));
+        assert_eq!(check_downgrade_target("3", "3.7"), Err(status::WRONG_DOWNGRADE_FORMAT));
+        assert_eq!(check_downgrade_target("", "3.7"), Err(status::WRONG_DOWNGRADE_FORMAT));
+    }
+}

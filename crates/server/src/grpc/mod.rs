@@ -1,0 +1,306 @@
+//! The gRPC services, on hyper.
+//!
+//! One small layer of our own answers all of them: it decodes a message, calls the method's handler
+//! and frames what it returns. It stands here instead of tonic's router for its cost per call and
+//! because clients match on texts (sizes, unknown methods) that are grpc-go's.
+//!
+//! - [`wire`]: messages over HTTP/2 bodies; [`status`]: codes and texts; [`encode`]: hot responses.
+//! - a room per service: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`], [`health`].
+//!
+//! Statuses and response headers go no deeper than this room.
+
+mod auth;
+mod cluster;
+mod encode;
+mod errors;
+mod health;
+mod kv;
+mod lease;
+mod maintenance;
+pub mod status;
+mod watch;
+pub mod wire;
+
+pub use cluster::message as cluster_member;
+
+use std::future::Future;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Response};
+use hyper::Request;
+use hyper::body::Incoming;
+use prost::Message;
+
+use crate::metrics::{Call, Method, RequestKind};
+use crate::runtime::Local;
+use status::{Code, Status};
+use tokio::sync::mpsc;
+use wire::{MessageReader, ResponseBody, error_response, unary_response};
+
+/// Whether `request` speaks gRPC.
+pub fn is_grpc<B>(request: &Request<B>) -> bool {
+    let content_type = request.headers().get(CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// A call under way.
+struct Context {
+    local: Rc<Local>,
+    headers: HeaderMap,
+    call: Call,
+}
+
+/// Answers one gRPC call.
+pub async fn call(local: Rc<Local>, request: Request<Incoming>) -> Response<ResponseBody> {
+    let Some(method) = Method::from_path(request.uri().path()) else {
+        return error_response(&unknown_method(request.uri().path()));
+    };
+    let (head, body) = request.into_parts();
+    let call = local.member.metrics.grpc.start(method);
+    let context = Context { local, headers: head.headers, call };
+    if let Err(status) = context.admit(method) {
+        return context.fail(status);
+    }
+    let reader = MessageReader::new(body, context.local.member.limits.receive_bytes_max);
+    dispatch(method, context, reader).await
+}
+
+async fn dispatch(method: Method, context: Context, reader: MessageReader<Incoming>) -> Response<ResponseBody> {
+    match method {
+        Method::Range => unary(context, reader, kv::range_call).await,
+        Method::Put => unary(context, reader, kv::put).await,
+        Method::Txn => unary(context, reader, kv::txn).await,
+        Method::DeleteRange => unary(context, reader, kv::delete_range).await,
+        Method::Compact => unary(context, reader, kv::compact).await,
+        Method::RangeStream => kv::range_stream(context, reader).await,
+        Method::Watch => watch::watch(context, reader).await,
+        Method::LeaseGrant => unary(context, reader, lease::grant).await,
+        Method::LeaseRevoke => unary(context, reader, lease::revoke).await,
+        Method::LeaseTimeToLive => unary(context, reader, lease::time_to_live).await,
+        Method::LeaseLeases => unary(context, reader, lease::leases).await,
+        Method::LeaseKeepAlive => lease::keep_alive(context, reader).await,
+        Method::MemberList => unary(context, reader, cluster::member_list).await,
+        Method::MemberAdd => unary(context, reader, cluster::member_add).await,
+        Method::MemberRemove => unary(context, reader, cluster::member_remove).await,
+        Method::MemberUpdate => unary(context, reader, cluster::member_update).await,
+        Method::MemberPromote => unary(context, reader, cluster::member_promote).await,
+        Method::Alarm => unary(context, reader, maintenance::alarm).await,
+        Method::Status => unary(context, reader, maintenance::status).await,
+        Method::Defragment => unary(context, reader, maintenance::defragment).await,
+        Method::Hash => unary(context, reader, maintenance::hash).await,
+        Method::HashKv => unary(context, reader, maintenance::hash_kv).await,
+        Method::Snapshot => maintenance::snapshot(context, reader).await,
+        Method::MoveLeader => unary(context, reader, maintenance::move_leader).await,
+        Method::Downgrade => unary(context, reader, maintenance::downgrade).await,
+        Method::AuthStatus => unary(context, reader, auth::auth_status).await,
+        Method::Authenticate => unary(context, reader, auth::authenticate).await,
+        Method::HealthCheck => unary(context, reader, health::check).await,
+        Method::HealthList => unary(context, reader, health::list).await,
+        Method::HealthWatch => health::watch(context, reader).await,
+        Method::AuthEnable
+        | Method::AuthDisable
+        | Method::UserAdd
+        | Method::UserGet
+        | Method::UserList
+        | Method::UserDelete
+        | Method::UserChangePassword
+        | Method::UserGrantRole
+        | Method::UserRevokeRole
+        | Method::RoleAdd
+        | Method::RoleGet
+        | Method::RoleList
+        | Method::RoleDelete
+        | Method::RoleGrantPermission
+        | Method::RoleRevokePermission => context.fail(Status::unsupported("users and roles are")),
+        Method::Lock
+        | Method::Unlock
+        | Method::Campaign
+        | Method::Proclaim
+        | Method::Leader
+        | Method::Observe
+        | Method::Resign => context.fail(Status::unsupported("locks and elections on the server's side are")),
+    }
+}
+
+/// What a unary handler returns: a framed response.
+type Framed = Result<Bytes, Status>;
+
+/// Answers a call that has one request and one response.
+async fn unary<T, H, F>(context: Context, mut reader: MessageReader<Incoming>, handler: H) -> Response<ResponseBody>
+where
+    T: Message + Default,
+    H: FnOnce(Rc<Local>, T) -> F,
+    F: Future<Output = Framed>,
+{
+    let request = match read_request(&mut reader).await {
+        Ok(request) => request,
+        Err(status) => return context.fail(status),
+    };
+    context.count_received(&request);
+    let handled = handler(Rc::clone(&context.local), request);
+    let result = match grpc_timeout(&context.headers) {
+        None => handled.await,
+        Some(timeout) => tokio::time::timeout(timeout, handled).await.unwrap_or(Err(status::DEADLINE_EXCEEDED)),
+    };
+    match result {
+        Ok(response) => context.succeed(response),
+        Err(status) => context.fail(status),
+    }
+}
+
+/// The one request of a call that is no stream of requests.
+async fn read_request<T: Message + Default>(reader: &mut MessageReader<Incoming>) -> Result<T, Status> {
+    const NO_REQUEST: &str = "cardinality violation: received no request message from non-client-streaming RPC";
+    reader.next_decoded().await?.ok_or_else(|| Status::new(Code::Internal, NO_REQUEST))
+}
+
+impl Context {
+    /// What is checked before any handler runs, in etcd's order.
+    fn admit(&self, method: Method) -> Result<(), Status> {
+        let version = match self.headers.get("client-api-version") {
+            None => "unknown",
+            Some(value) => std::str::from_utf8(value.as_bytes()).map_err(|_| status::INVALID_CLIENT_API_VERSION)?,
+        };
+        let kind = match method.kind() {
+            crate::metrics::CallKind::Unary => RequestKind::Unary,
+            _ => RequestKind::Stream,
+        };
+        let member = &self.local.member;
+        self.local.count_client_request(kind, version);
+        if self.requires_leader() && member.progress.leader() == 0 {
+            return Err(status::NO_LEADER);
+        }
+        match self.headers.get("grpc-encoding").map(|encoding| encoding.to_str().unwrap_or("unknown")) {
+            None | Some("identity") => Ok(()),
+            Some(encoding) => Err(Status::new(
+                Code::Unimplemented,
+                format!("grpc: Decompressor is not installed for grpc-encoding {encoding:?}"),
+            )),
+        }
+    }
+
+    /// Whether the client wants to hear when there is no leader.
+    fn requires_leader(&self) -> bool {
+        self.headers.get("hasleader").is_some_and(|value| value == "true")
+    }
+
+    /// Watches for the loss of the leader on behalf of a stream that requires one.
+    fn leaderless(&self) -> Leaderless {
+        Leaderless { local: self.requires_leader().then(|| Rc::clone(&self.local)) }
+    }
+
+    /// Ends a streaming call with `ended` and counts it.
+    async fn end_stream(self, sender: &mpsc::Sender<Result<Bytes, Status>>, ended: Result<(), Status>) {
+        match ended {
+            Ok(()) => self.call.end(Code::Ok),
+            Err(status) => {
+                self.call.end(status.code);
+                // A client that is gone needs no status.
+                let _ = sender.send(Err(status)).await;
+            }
+        }
+    }
+
+    fn count_received<T: Message>(&self, request: &T) {
+        self.call.message_received();
+        self.local.member.metrics.network.client_received_bytes.inc_by(request.encoded_len() as u64);
+    }
+
+    fn succeed(self, response: Bytes) -> Response<ResponseBody> {
+        self.call.message_sent();
+        self.local.member.metrics.network.client_sent_bytes.inc_by(response.len() as u64);
+        self.call.end(Code::Ok);
+        unary_response(response)
+    }
+
+    fn fail(self, status: Status) -> Response<ResponseBody> {
+        let response = error_response(&status);
+        self.call.end(status.code);
+        response
+    }
+}
+
+/// Tells a stream whose client asked for it that there has been no leader for a while.
+struct Leaderless {
+    local: Option<Rc<Local>>,
+}
+
+impl Leaderless {
+    /// Election timeouts without a leader after which etcd gives up on such a stream.
+    const ELECTIONS: u32 = 3;
+
+    /// Resolves when the leader is lost for too long; never, if the client does not care.
+    async fn wait(&mut self) {
+        let Some(local) = &self.local else { return std::future::pending().await };
+        let election = local.member.config.election_timeout();
+        let mut without = 0;
+        while without < Self::ELECTIONS {
+            tokio::time::sleep(election).await;
+            without = if local.member.progress.leader() == 0 { without + 1 } else { 0 };
+        }
+    }
+}
+
+/// `grpc-timeout`: up to eight digits and a unit.
+fn grpc_timeout(headers: &HeaderMap) -> Option<std::time::Duration> {
+    use std::time::Duration;
+    let value = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount.saturating_mul(3600))),
+        "M" => Some(Duration::from_secs(amount.saturating_mul(60))),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+/// grpc-go's words for a path that leads nowhere.
+fn unknown_method(path: &str) -> Status {
+    let text = match path.strip_prefix('/').and_then(|path| path.rsplit_once('/')) {
+        None => format!("malformed method name: {path:?}"),
+        Some((service, method)) if Method::ALL.iter().any(|known| known.service() == service) => {
+            format!("unknown method {method} for service {service}")
+        }
+        Some((service, _)) => format!("unknown service {service}"),
+    };
+    Status::new(Code::Unimplemented, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn paths_that_lead_nowhere_say_so_as_grpc_go_does() {
+        let text = |path| unknown_method(path).message.into_owned();
+        assert_eq!(text("/etcdserverpb.KV/Nope"), "unknown method Nope for service etcdserverpb.KV");
+        assert_eq!(
+            text("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),
+            "unknown service grpc.reflection.v1.ServerReflection"
+        );
+        assert_eq!(text("nothing"), "malformed method name: \"nothing\"");
+    }
+
+    #[test]
+    fn timeouts_are_read_in_all_units() {
+        let timeout = |value: &'static str| {
+            grpc_timeout(&HeaderMap::from_iter([(
+                http::HeaderName::from_static("grpc-timeout"),
+                http::HeaderValue::from_static(value),
+            )]))
+        };
+        assert_eq!(timeout("5S"), Some(Duration::from_secs(5)));
+        assert_eq!(timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(timeout("1"), None);
+        assert_eq!(timeout("zz"), None);
+    }
+}

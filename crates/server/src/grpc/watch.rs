@@ -1,0 +1,156 @@
+//! Service `Watch`: a stream's requests go into the thread's hub, its responses come out of it.
+//!
+//! The task of a stream does one thing at a time: it reads a request, or sends what the hub has for it,
+//! and while the client takes nothing it does neither. The hub bounds what waits meanwhile.
+
+use std::rc::Rc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use hyper::Response;
+use hyper::body::Incoming;
+use retcd_proto::etcdserverpb::WatchRequest;
+use retcd_proto::etcdserverpb::watch_request::RequestUnion;
+use retcd_state::watch::{CatchupJob, Caught, Header, Poll, StreamId};
+use tokio::sync::mpsc;
+
+use super::Context;
+use super::status::{self, Code, Status};
+use super::wire::{MessageReader, ResponseBody, stream_response};
+use crate::log::Text;
+use crate::runtime::{Local, StreamWaker, blocking};
+
+/// Chunks of responses that wait for the connection to take them.
+const CHUNK_BACKLOG: usize = 2;
+/// Responses are gathered into chunks of about this size.
+const CHUNK_BYTES: usize = 64 << 10;
+/// Added to `--max-request-bytes` for the largest response that a fragmenting watch gets, as in etcd.
+const FRAGMENT_OVERHEAD_BYTES: usize = 512 << 10;
+
+/// `Watch`.
+pub async fn watch(context: Context, reader: MessageReader<Incoming>) -> Response<ResponseBody> {
+    let (sender, receiver) = mpsc::channel(CHUNK_BACKLOG);
+    tokio::task::spawn_local(async move {
+        let stream = Stream::open(&context.local, sender.clone());
+        let ended = stream.run(&context, reader).await;
+        context.end_stream(&sender, ended).await;
+    });
+    stream_response(receiver)
+}
+
+/// A watch stream; closing it forgets its watchers.
+struct Stream {
+    local: Rc<Local>,
+    id: StreamId,
+    waker: StreamWaker,
+    sender: mpsc::Sender<Result<Bytes, Status>>,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.local.watches.close(self.id);
+    }
+}
+
+/// What the task of a stream woke up for.
+enum Woken {
+    Request(Option<WatchRequest>),
+    ToSend,
+}
+
+impl Stream {
+    fn open(local: &Rc<Local>, sender: mpsc::Sender<Result<Bytes, Status>>) -> Stream {
+        let (id, waker) = local.watches.open(local.member.clock.time(), local.progress_interval());
+        Stream { local: Rc::clone(local), id, waker, sender }
+    }
+
+    async fn run(&self, context: &Context, mut reader: MessageReader<Incoming>) -> Result<(), Status> {
+        let mut leaderless = context.leaderless();
+        let leaderless = leaderless.wait();
+        let stopped = self.local.member.stopped();
+        tokio::pin!(leaderless, stopped);
+        let mut half_closed = false;
+        loop {
+            let reading = !half_closed && self.local.watches.accepts_requests(self.id);
+            let woken = tokio::select! {
+                request = reader.next_decoded::<WatchRequest>(), if reading => Woken::Request(request?),
+                () = self.waker.woken() => Woken::ToSend,
+                () = &mut leaderless => return Err(status::NO_LEADER),
+                () = &mut stopped => return Err(status::STOPPED),
+                () = self.sender.closed() => return Err(status::WATCH_CANCELED),
+            };
+            match woken {
+                Woken::Request(Some(request)) => self.handle(context, request).await,
+                // The client has nothing more to say, and goes on listening.
+                Woken::Request(None) => half_closed = true,
+                Woken::ToSend => {}
+            }
+            self.send(context).await?;
+        }
+    }
+
+    async fn handle(&self, context: &Context, request: WatchRequest) {
+        context.count_received(&request);
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(request)) => {
+                // Whatever this client has seen acknowledged lies before "now".
+                self.local.watches.published(self.local.member.reader.revision()).await;
+                self.local.watches.hub().create(self.id, &request);
+            }
+            Some(RequestUnion::CancelRequest(request)) => self.local.watches.hub().cancel(self.id, request.watch_id),
+            Some(RequestUnion::ProgressRequest(_)) => {
+                self.local.watches.published(self.local.member.reader.revision()).await;
+                self.local.watches.hub().request_progress(self.id);
+            }
+            None => {}
+        }
+    }
+
+    /// Sends until the hub has nothing more for this stream.
+    async fn send(&self, context: &Context) -> Result<(), Status> {
+        loop {
+            let polled = self.local.watches.hub().poll(self.id, CHUNK_BYTES);
+            match polled {
+                Poll::Idle => return Ok(()),
+                Poll::Catchup(job) => {
+                    let caught = self.catch_up(job).await?;
+                    self.local.watches.hub().complete_catchup(caught);
+                }
+                Poll::Responses(responses) => {
+                    let chunk = self.encode(context, &responses);
+                    if self.sender.send(Ok(chunk)).await.is_err() {
+                        return Err(status::WATCH_CANCELED);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads history where blocking is allowed.
+    async fn catch_up(&self, job: CatchupJob) -> Result<Caught, Status> {
+        let reader = self.local.member.reader.clone();
+        blocking(move || job.run(&reader.view())).await?.map_err(|error| {
+            crate::error!("history could not be read"; "error" => Text(&error));
+            Status::new(Code::Unknown, error.to_string())
+        })
+    }
+
+    fn encode(&self, context: &Context, responses: &[retcd_state::watch::Response]) -> Bytes {
+        let member = &self.local.member;
+        let header =
+            Header { cluster_id: member.cluster_id, member_id: member.id, raft_term: member.progress.term() };
+        let fragment_bytes_max = member.limits.request_bytes_max + FRAGMENT_OVERHEAD_BYTES;
+        let mut chunk = BytesMut::with_capacity(responses.iter().map(|r| r.encoded_len(&header) + 5).sum());
+        for response in responses {
+            let events = response.events().map_or(0, |events| events.count());
+            member.metrics.watch.events.inc_by(events as u64);
+            response.for_each_fragment(&header, fragment_bytes_max, |piece| {
+                context.call.message_sent();
+                chunk.put_u8(0);
+                chunk.put_u32(u32::try_from(piece.encoded_len(&header)).expect("a response is far below 4 GiB"));
+                piece.encode(&header, &mut chunk);
+            });
+        }
+        member.metrics.network.client_sent_bytes.inc_by(chunk.len() as u64);
+        chunk.freeze()
+    }
+}

@@ -1,0 +1,275 @@
+//! gRPC's length-prefixed messages over HTTP/2 bodies.
+//!
+//! ```text
+//! | compressed: u8 = 0 | length: u32 big endian | message |
+//! ```
+//!
+//! A message that arrives in one piece is a slice of the receive buffer. Compression is not offered;
+//! a compressed message is refused as grpc-go does without a registered compressor.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Full};
+use prost::Message;
+use tokio::sync::mpsc;
+
+use super::status::{Code, Status};
+
+const PREFIX_BYTES: usize = 5;
+
+/// Reads the messages of a request.
+pub struct MessageReader<B> {
+    body: B,
+    buffered: Bytes,
+    /// Pieces of a message that did not arrive whole.
+    partial: BytesMut,
+    message_bytes_max: usize,
+}
+
+impl<B> MessageReader<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    /// Reads from `body`, refusing messages above `message_bytes_max`.
+    pub fn new(body: B, message_bytes_max: usize) -> MessageReader<B> {
+        MessageReader { body, buffered: Bytes::new(), partial: BytesMut::new(), message_bytes_max }
+    }
+
+    /// The next message, `None` at the end of the stream.
+    ///
+    /// # Errors
+    /// A message that is too large, compressed or cut short.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        loop {
+            if let Some(message) = self.take_buffered()? {
+                return Ok(Some(message));
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.push(data);
+                    }
+                }
+                Some(Err(_)) => return Err(Status::new(Code::Cancelled, "context canceled")),
+                None if self.buffered.is_empty() && self.partial.is_empty() => return Ok(None),
+                None => return Err(Status::new(Code::Internal, "unexpected EOF")),
+            }
+        }
+    }
+
+    /// The next message, decoded.
+    ///
+    /// # Errors
+    /// As [`MessageReader::next`], and a message that is no `T`.
+    pub async fn next_decoded<T: Message + Default>(&mut self) -> Result<Option<T>, Status> {
+        match self.next().await? {
+            None => Ok(None),
+            Some(message) => T::decode(message).map(Some).map_err(|error| {
+                Status::new(Code::Internal, format!("grpc: error unmarshalling request: {error}"))
+            }),
+        }
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if self.partial.is_empty() && self.buffered.is_empty() {
+            self.buffered = data;
+        } else {
+            self.partial.extend_from_slice(&std::mem::take(&mut self.buffered));
+            self.partial.extend_from_slice(&data);
+        }
+    }
+
+    fn take_buffered(&mut self) -> Result<Option<Bytes>, Status> {
+        let available: &[u8] = if self.partial.is_empty() { &self.buffered } else { &self.partial };
+        let Some((prefix, rest)) = available.split_at_checked(PREFIX_BYTES) else { return Ok(None) };
+        let length = (&prefix[1..]).get_u32() as usize;
+        if prefix[0] != 0 {
+            return Err(Status::new(Code::Internal, "grpc: compressed flag set with identity or empty encoding"));
+        }
+        if length > self.message_bytes_max {
+            let text = format!("grpc: received message larger than max ({length} vs. {})", self.message_bytes_max);
+            return Err(Status::new(Code::ResourceExhausted, text));
+        }
+        if rest.len() < length {
+            return Ok(None);
+        }
+        if !self.partial.is_empty() {
+            self.buffered = std::mem::take(&mut self.partial).freeze();
+        }
+        self.buffered.advance(PREFIX_BYTES);
+        Ok(Some(self.buffered.split_to(length)))
+    }
+}
+
+/// Frames a message that `write` puts into the buffer; `size_hint` is its expected size in bytes.
+pub fn frame_with(size_hint: usize, write: impl FnOnce(&mut BytesMut)) -> Bytes {
+    let mut buf = BytesMut::with_capacity(PREFIX_BYTES + size_hint);
+    buf.put_bytes(0, PREFIX_BYTES);
+    write(&mut buf);
+    let length = u32::try_from(buf.len() - PREFIX_BYTES).expect("responses are bounded far below 4 GiB");
+    buf[1..PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
+    buf.freeze()
+}
+
+/// Frames a message.
+pub fn frame<T: Message>(message: &T) -> Bytes {
+    frame_with(message.encoded_len(), |buf| message.encode(buf).expect("the buffer grows as needed"))
+}
+
+/// The body of every response on a client listener.
+pub enum ResponseBody {
+    /// A page over plain HTTP.
+    Page(Full<Bytes>),
+    /// Nothing: a gRPC error is all in the headers.
+    Empty,
+    /// One framed message and the trailers of success.
+    Unary(Option<Bytes>),
+    /// Trailers are still to come behind a unary message.
+    UnaryTrailers,
+    /// Framed messages from a task; the last item is the status of the call.
+    Stream(mpsc::Receiver<Result<Bytes, Status>>),
+    /// Everything was sent.
+    Done,
+}
+
+fn ok_trailers() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    trailers.insert("grpc-message", HeaderValue::from_static(""));
+    trailers
+}
+
+fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    trailers.insert("grpc-status", HeaderValue::from(status.code as i32));
+    trailers.insert("grpc-message", status.message_header());
+    trailers
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = &mut *self;
+        match this {
+            ResponseBody::Page(page) => Pin::new(page).poll_frame(cx),
+            ResponseBody::Empty => Poll::Ready(None),
+            ResponseBody::Unary(data) => {
+                let data = data.take().expect("a unary body is polled once for its message");
+                *this = ResponseBody::UnaryTrailers;
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            ResponseBody::UnaryTrailers => {
+                *this = ResponseBody::Done;
+                Poll::Ready(Some(Ok(Frame::trailers(ok_trailers()))))
+            }
+            ResponseBody::Stream(messages) => match messages.poll_recv(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Some(Ok(message))) => Poll::Ready(Some(Ok(Frame::data(message)))),
+                Poll::Ready(ended) => {
+                    let trailers = match ended {
+                        Some(Err(status)) => trailers(&status),
+                        _ => ok_trailers(),
+                    };
+                    *this = ResponseBody::Done;
+                    Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+                }
+            },
+            ResponseBody::Done => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            ResponseBody::Page(page) => page.is_end_stream(),
+            ResponseBody::Empty | ResponseBody::Done => true,
+            _ => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            ResponseBody::Page(page) => page.size_hint(),
+            ResponseBody::Empty | ResponseBody::Done => SizeHint::with_exact(0),
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+
+/// A response that consists of one framed message.
+pub fn unary_response(message: Bytes) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Unary(Some(message)));
+    response.headers_mut().insert(CONTENT_TYPE, GRPC);
+    response
+}
+
+/// A response whose messages come from a task.
+pub fn stream_response(messages: mpsc::Receiver<Result<Bytes, Status>>) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Stream(messages));
+    response.headers_mut().insert(CONTENT_TYPE, GRPC);
+    response
+}
+
+/// A response that consists of a failed status.
+pub fn error_response(status: &Status) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Empty);
+    *response.headers_mut() = trailers(status);
+    response.headers_mut().insert(CONTENT_TYPE, GRPC);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::StreamBody;
+    use retcd_proto::etcdserverpb::PutRequest;
+
+    use super::*;
+
+    /// Feeds `chunks` and tells what comes out.
+    fn read(chunks: &[&[u8]], max: usize) -> Vec<Result<Option<Bytes>, Status>> {
+        let frames: Vec<Result<Frame<Bytes>, std::convert::Infallible>> =
+            chunks.iter().map(|chunk| Ok(Frame::data(Bytes::copy_from_slice(chunk)))).collect();
+        let mut reader = MessageReader::new(StreamBody::new(futures_util::stream::iter(frames)), max);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut out = Vec::new();
+        loop {
+            let next = runtime.block_on(reader.next());
+            let more = matches!(next, Ok(Some(_)));
+            out.push(next);
+            if !more {
+                return out;
+            }
+        }
+    }
+
+    #[test]
+    fn messages_may_be_cut_anywhere() {
+        let message = PutRequest { key: "k".into(), value: vec![7; 40].into(), ..Default::default() };
+        let stream = [frame(&message), frame(&message)].concat();
+        let expected = Bytes::from(message.encode_to_vec());
+        for cut in 0..=stream.len() {
+            let (head, tail) = stream.split_at(cut);
+            let got = read(&[head, tail], 100);
+            assert_eq!(got, [Ok(Some(expected.clone())), Ok(Some(expected.clone())), Ok(None)], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn oversize_compressed_and_cut_messages_are_refused() {
+        let refused = |chunks: &[&[u8]]| read(chunks, 10).pop().unwrap().unwrap_err().message;
+        assert_eq!(refused(&[&[0, 0, 0, 0, 11]]), "grpc: received message larger than max (11 vs. 10)");
+        assert_eq!(
+            refused(&[&[1, 0, 0, 0, 0]]),
+            "grpc: compressed flag set with identity or empty encoding"
+        );
+        assert_eq!(refused(&[&[0, 0, 0, 0, 3, 1]]), "unexpected EOF");
+    }
+}

@@ -1,0 +1,17 @@
+//! The etcd server.
+//!
+//! - [`config`]: flags, environment, file; [`log`]: JSON lines.
+//! - [`runtime`]: threads, queues, sockets; the only room that knows the operating system's clock.
+//! - [`grpc`] and [`http`]: what clients see; `router` tells the two apart.
+//! - [`metrics`]: what Prometheus sees.
+
+pub mod config;
+pub mod grpc;
+pub mod http;
+pub mod log;
+pub mod metrics;
+mod router;
+pub mod runtime;
+
+/// The version of etcd that this server stands in for.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

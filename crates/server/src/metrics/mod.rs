@@ -1,0 +1,116 @@
+//! What the server tells Prometheus: etcd's names, types, labels and buckets (v3.7.1).
+//!
+//! ```text
+//!   hot paths ──► handles (atomics, resolved once) ──► Registry ──┐
+//!   state owned elsewhere ──► Sample, filled when read ───────────┼──► text 0.0.4
+//!   /proc ──► Process, read when read ────────────────────────────┘
+//! ```
+//!
+//! Each server has one [`Metrics`] with a registry of its own, so that several servers can live in
+//! one process. A number lives in one place: what is counted here has a handle, what another room
+//! owns is a field of [`Sample`].
+//!
+//! Many names end in `_total` although they are gauges: etcd exports them so, and a scraper that
+//! knows them as gauges must go on doing so.
+//!
+//! Deliberately absent: Go's runtime (`go_*`), and the families of peers (`etcd_network_peer_*`,
+//! `etcd_network_snapshot_*`) until there are peers.
+
+mod family;
+mod grpc;
+mod method;
+mod operation;
+mod process;
+mod sample;
+mod server;
+mod store;
+mod text;
+
+use prometheus::Registry;
+
+use family::{Families, Page};
+
+pub use grpc::{Call, Grpc};
+pub use method::{CallKind, Method};
+pub use operation::{Operation, OperationLatency, OutcomeLatency};
+pub use process::{Process, file_descriptor_limit};
+pub use sample::{Feature, RaisedAlarm, Sample};
+pub use server::{ClientRequests, Health, Network, RequestKind, Scrape, Server, V2};
+pub use store::{Backend, Compaction, Lease, Mvcc, Snap, Wal, Watch};
+pub use text::CONTENT_TYPE;
+
+/// `--metrics`: how much is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Counters of gRPC calls.
+    Basic,
+    /// Also the time that each takes.
+    Extensive,
+}
+
+/// All metrics of one server, by room.
+pub struct Metrics {
+    registry: Registry,
+    /// Raft and requests.
+    pub server: Server,
+    /// Bytes to and from clients.
+    pub network: Network,
+    /// The write-ahead log.
+    pub wal: Wal,
+    /// The database's file.
+    pub backend: Backend,
+    /// Snapshot files.
+    pub snap: Snap,
+    /// The keyspace.
+    pub mvcc: Mvcc,
+    /// Compaction.
+    pub compaction: Compaction,
+    /// Leases.
+    pub lease: Lease,
+    /// Watches.
+    pub watch: Watch,
+    /// The health pages.
+    pub health: Health,
+    /// API v2.
+    pub v2: V2,
+    /// Calls by gRPC method.
+    pub grpc: Grpc,
+    scrape: Scrape,
+}
+
+impl Metrics {
+    /// Registers everything, with zeros.
+    pub fn new(detail: Detail) -> Metrics {
+        let registry = Registry::new();
+        let families = Families(&registry);
+        server::register_proxy(&families);
+        Metrics {
+            server: Server::new(&families),
+            network: Network::new(&families),
+            wal: Wal::new(&families),
+            backend: Backend::new(&families),
+            snap: Snap::new(&families),
+            mvcc: Mvcc::new(&families),
+            compaction: Compaction::new(&families),
+            lease: Lease::new(&families),
+            watch: Watch::new(&families),
+            health: Health::new(&families),
+            v2: V2::new(&families),
+            scrape: Scrape::new(&families),
+            grpc: Grpc::new(&registry, detail),
+            registry,
+        }
+    }
+
+    /// The page that a scraper gets, as [`CONTENT_TYPE`].
+    pub fn page(&self, sample: &Sample) -> String {
+        self.scrape.in_flight.inc();
+        let mut page = Page::default();
+        sample.append(&mut page);
+        Process::read().append(&mut page);
+        let text = text::encode(&page.with(self.registry.gather()));
+        self.scrape.in_flight.dec();
+        self.scrape.served.inc();
+        text
+    }
+}

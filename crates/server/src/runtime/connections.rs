@@ -1,0 +1,171 @@
+//! Connection threads: each runs the connections that it was given, and nothing else.
+//!
+//! A thread is one current-thread runtime; a connection lives on it from accept to close, so that its
+//! requests share their state without locks. One acceptor per listener deals sockets out in turn.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+
+use super::local::Local;
+use super::probe::LocalProbe;
+use crate::http::{HttpContext, ListenerKind};
+
+/// Window for all streams of a connection together; etcd clients put up to 2 MiB into one request.
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// Window of one stream.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// Bytes of responses that a connection buffers before a stream has to wait.
+const SEND_BUFFER_BYTES: usize = 1 << 20;
+/// Clients that cancel many requests at once (a restarted apiserver) are no attack.
+const PENDING_RESETS_MAX: usize = 10_000;
+/// Time for reading a request's head over HTTP/1.1, as etcd has it.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// An accepted socket.
+pub enum Socket {
+    /// Over TCP; from `std`, as it moves between runtimes.
+    Tcp(std::net::TcpStream),
+    /// Over a Unix socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// A socket and the listener that accepted it.
+pub struct Accepted {
+    /// The connection.
+    pub socket: Socket,
+    /// What it may speak.
+    pub protocols: Protocols,
+}
+
+/// What a listener's connections may speak.
+#[derive(Clone, Copy, Debug)]
+pub struct Protocols {
+    /// gRPC.
+    pub grpc: bool,
+    /// Plain HTTP, with these pages.
+    pub pages: Option<ListenerKind>,
+}
+
+/// HTTP/2 settings that flags decide.
+#[derive(Clone, Copy, Debug)]
+pub struct Http2Settings {
+    /// `--max-concurrent-streams`.
+    pub streams_max: u32,
+    /// `--grpc-keepalive-interval`; `None` for no pings.
+    pub keepalive_interval: Option<Duration>,
+    /// `--grpc-keepalive-timeout`.
+    pub keepalive_timeout: Duration,
+}
+
+/// Deals accepted sockets to the connection threads in turn.
+#[derive(Clone)]
+pub struct Dealer {
+    threads: Arc<[UnboundedSender<Accepted>]>,
+    next: usize,
+}
+
+impl Dealer {
+    /// A dealer for these threads.
+    pub fn new(threads: Vec<UnboundedSender<Accepted>>) -> Dealer {
+        Dealer { threads: threads.into(), next: 0 }
+    }
+
+    /// Gives a socket to the next thread.
+    pub fn deal(&mut self, accepted: Accepted) {
+        self.next = (self.next + 1) % self.threads.len();
+        // A thread that has stopped closes what it is given.
+        let _ = self.threads[self.next].send(accepted);
+    }
+}
+
+/// Spawns on the thread's own runtime.
+#[derive(Clone, Copy)]
+struct LocalExecutor;
+
+impl<F> Executor<F> for LocalExecutor
+where
+    F: Future + 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+/// Serves what the dealer sends until the member stops, then lets running requests end.
+pub async fn serve(local: Rc<Local>, http: Rc<HttpContext<LocalProbe>>, mut accepted: UnboundedReceiver<Accepted>, settings: Http2Settings) {
+    let builder = Rc::new(http_builder(settings));
+    let graceful = GracefulShutdown::new();
+    let stopped = local.member.stopped();
+    tokio::pin!(stopped);
+    loop {
+        let next = tokio::select! {
+            next = accepted.recv() => next,
+            () = &mut stopped => None,
+        };
+        let Some(Accepted { socket, protocols }) = next else { break };
+        let (local, http) = (Rc::clone(&local), Rc::clone(&http));
+        let (builder, watcher) = (Rc::clone(&builder), graceful.watcher());
+        tokio::task::spawn_local(async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (local, http) = (Rc::clone(&local), Rc::clone(&http));
+                async move { Ok::<_, Infallible>(crate::router::route(local, http, protocols, request).await) }
+            });
+            // Errors of a connection are its client's: a reset, a broken frame. There is nobody to tell.
+            let _ = match socket {
+                Socket::Tcp(socket) => match tcp(socket) {
+                    Ok(io) => watcher.watch(builder.serve_connection(io, service).into_owned()).await,
+                    Err(error) => Err(error.into()),
+                },
+                Socket::Unix(socket) => match unix(socket) {
+                    Ok(io) => watcher.watch(builder.serve_connection(io, service).into_owned()).await,
+                    Err(error) => Err(error.into()),
+                },
+            };
+        });
+    }
+    // Watches never end by themselves; they see the member stop and end their streams.
+    let grace = local.member.limits.request_timeout;
+    let _ = tokio::time::timeout(grace, graceful.shutdown()).await;
+}
+
+fn tcp(socket: std::net::TcpStream) -> io::Result<TokioIo<TcpStream>> {
+    socket.set_nonblocking(true)?;
+    socket.set_nodelay(true)?;
+    Ok(TokioIo::new(TcpStream::from_std(socket)?))
+}
+
+fn unix(socket: std::os::unix::net::UnixStream) -> io::Result<TokioIo<UnixStream>> {
+    socket.set_nonblocking(true)?;
+    Ok(TokioIo::new(UnixStream::from_std(socket)?))
+}
+
+fn http_builder(settings: Http2Settings) -> auto::Builder<LocalExecutor> {
+    let mut builder = auto::Builder::new(LocalExecutor);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_concurrent_streams(settings.streams_max)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(PENDING_RESETS_MAX)
+        .keep_alive_interval(settings.keepalive_interval)
+        .keep_alive_timeout(settings.keepalive_timeout);
+    builder
+}

@@ -1,0 +1,54 @@
+//! Request ids.
+//!
+//! ```text
+//! | member: 16 bits | thread: 8 bits | counter: 40 bits |
+//! ```
+//!
+//! An id names its request in the log and routes the reply to the connection thread that waits for
+//! it. The counter starts at the wall clock's milliseconds, as etcd's does, so that a restarted member
+//! does not give out the ids of requests that are still in its log.
+
+use std::cell::Cell;
+
+const COUNTER_BITS: u32 = 40;
+const THREAD_BITS: u32 = 8;
+
+/// The ids of one connection thread.
+pub struct RequestIds {
+    prefix: u64,
+    counter: Cell<u64>,
+}
+
+impl RequestIds {
+    /// The ids of connection thread `thread` on member `member`, started at `unix_ms`.
+    pub fn new(member: u64, thread: u8, unix_ms: u64) -> RequestIds {
+        let prefix = (member & 0xffff) << (COUNTER_BITS + THREAD_BITS) | u64::from(thread) << COUNTER_BITS;
+        RequestIds { prefix, counter: Cell::new(unix_ms) }
+    }
+
+    /// A new id; never 0.
+    pub fn next(&self) -> u64 {
+        let counter = self.counter.get().wrapping_add(1);
+        self.counter.set(counter);
+        self.prefix | (counter & ((1 << COUNTER_BITS) - 1)).max(1)
+    }
+}
+
+/// The connection thread that waits for `request`.
+pub fn thread_of(request: u64) -> usize {
+    (request >> COUNTER_BITS) as usize & ((1 << THREAD_BITS) - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_leads_back_to_its_thread() {
+        let ids = RequestIds::new(0xdead_beef_1234_5678, 3, u64::MAX);
+        let (first, second) = (ids.next(), ids.next());
+        assert_ne!(first, second);
+        assert_eq!((thread_of(first), thread_of(second)), (3, 3));
+        assert_eq!(first >> 48, 0x5678);
+    }
+}

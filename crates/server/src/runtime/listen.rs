@@ -1,0 +1,138 @@
+//! Sockets that accept.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use socket2::{Domain, Socket as RawSocket, Type};
+use tokio::sync::watch;
+
+use super::connections::{Accepted, Dealer, Protocols, Socket};
+use crate::config::url::ListenAddr;
+use crate::log::Text;
+
+const BACKLOG: i32 = 1024;
+
+/// How sockets are bound.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SocketOptions {
+    /// Several processes may share the port (`--socket-reuse-port`).
+    pub reuse_port: bool,
+}
+
+/// A bound socket; connections queue until [`Listener::accept_into`].
+pub enum Listener {
+    /// Over TCP.
+    Tcp(TcpListener),
+    /// Over a Unix socket.
+    Unix(UnixListener),
+}
+
+/// Binds `address`.
+///
+/// # Errors
+/// In Go's words, e.g. `listen tcp 127.0.0.1:2379: bind: address already in use`.
+pub fn bind(address: &ListenAddr, options: SocketOptions) -> Result<Listener, String> {
+    match address {
+        ListenAddr::Tcp(address) => bind_tcp(*address, options)
+            .map(Listener::Tcp)
+            .map_err(|error| format!("listen tcp {address}: bind: {}", go_error(&error))),
+        ListenAddr::Unix(path) => bind_unix(path)
+            .map(Listener::Unix)
+            .map_err(|error| format!("listen unix {}: bind: {}", path.display(), go_error(&error))),
+    }
+}
+
+fn bind_tcp(address: SocketAddr, options: SocketOptions) -> io::Result<TcpListener> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // As Go's listeners have it, so that a restart does not wait for connections that linger.
+    socket.set_reuse_address(true)?;
+    if options.reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// A socket file that a dead process left behind is replaced, one that answers is not.
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    let listener = match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && std::os::unix::net::UnixStream::connect(path).is_err() => {
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        other => other,
+    }?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn go_error(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "address already in use".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "cannot assign requested address".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+impl Listener {
+    /// Accepts until the member stops.
+    pub async fn accept_into(self, protocols: Protocols, mut dealer: Dealer, mut stopping: watch::Receiver<bool>) {
+        let accept = async {
+            match self {
+                Listener::Tcp(listener) => accept_tcp(listener, protocols, &mut dealer).await,
+                Listener::Unix(listener) => accept_unix(listener, protocols, &mut dealer).await,
+            }
+        };
+        tokio::select! {
+            result = accept => if let Err(error) = result {
+                crate::warn!("stopped accepting connections"; "error" => Text(error));
+            },
+            _ = stopping.wait_for(|stopping| *stopping) => {}
+        }
+    }
+}
+
+async fn accept_tcp(listener: TcpListener, protocols: Protocols, dealer: &mut Dealer) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                let socket = Socket::Tcp(socket.into_std()?);
+                dealer.deal(Accepted { socket, protocols });
+            }
+            Err(error) => pause_after(&error).await,
+        }
+    }
+}
+
+async fn accept_unix(listener: UnixListener, protocols: Protocols, dealer: &mut Dealer) -> io::Result<()> {
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                let socket = Socket::Unix(socket.into_std()?);
+                dealer.deal(Accepted { socket, protocols });
+            }
+            Err(error) => pause_after(&error).await,
+        }
+    }
+}
+
+/// Out of file descriptors or memory: connections that end make room again. Anything else concerns
+/// the one connection that was about to be accepted.
+async fn pause_after(error: &io::Error) {
+    let transient = matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    );
+    if !transient {
+        crate::warn!("cannot accept a connection; trying again"; "error" => Text(error));
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}

@@ -1,0 +1,242 @@
+//! The member as one connection thread uses it: propose, read, wait.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::TrySendError;
+use std::time::{Duration, Instant};
+
+use prometheus::IntCounter;
+use prost::Message;
+use retcd_node::{Input, RejectReason};
+use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
+use retcd_proto::etcdserverpb::{
+    AlarmRequest, AlarmType, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, RequestHeader,
+};
+use retcd_state::machine::Reply;
+use retcd_state::quota;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::clock::unix_ms;
+use super::ids::RequestIds;
+use super::mailbox::Mail;
+use super::member::Member;
+use super::waiting::{Proposals, Reads};
+use super::watches::Watches;
+use crate::grpc::status::{self, Status};
+use crate::metrics::{Operation, RequestKind};
+
+/// How often overdue waits are looked for.
+const SWEEP: Duration = Duration::from_millis(100);
+
+/// Everything that belongs to one connection thread; lives as long as the thread.
+pub struct Local {
+    /// What all threads share.
+    pub member: Arc<Member>,
+    /// The watches of this thread.
+    pub watches: Watches,
+    thread: usize,
+    ids: RequestIds,
+    /// Counters of the API version that the last client had: most clients have the same.
+    last_version: RefCell<(String, [IntCounter; 2])>,
+    proposals: Proposals,
+    reads: Reads,
+}
+
+impl Local {
+    /// The state of connection thread `thread`.
+    pub fn new(member: Arc<Member>, thread: u8) -> Rc<Local> {
+        let ids = RequestIds::new(member.id, thread, unix_ms());
+        let (proposals, reads) = (Proposals::default(), Reads::default());
+        let watches = Watches::new(member.reader.revision(), member.reader.compacted_revision());
+        let counters = &member.metrics.server.client_requests;
+        let pair = [RequestKind::Unary, RequestKind::Stream].map(|kind| counters.counter(kind, "unknown"));
+        let last_version = RefCell::new(("unknown".to_owned(), pair));
+        Rc::new(Local { member, watches, thread: usize::from(thread), ids, last_version, proposals, reads })
+    }
+
+    /// A fresh id, also good as the id of a lease.
+    pub fn next_id(&self) -> u64 {
+        self.ids.next()
+    }
+
+    /// Puts `request` through the log and returns what the machine made of it.
+    ///
+    /// # Errors
+    /// etcd's status when the request is too large, the member overloaded or without a leader, the
+    /// machine refuses, or there is no answer in time.
+    pub async fn propose(&self, mut request: InternalRaftRequest) -> Result<Reply, Status> {
+        let member = &*self.member;
+        if member.progress.is_overloaded() {
+            return Err(status::TOO_MANY_REQUESTS);
+        }
+        let id = self.ids.next();
+        request.header = Some(RequestHeader { id, ..Default::default() });
+        let data = request.encode_to_vec();
+        if data.len() > member.limits.request_bytes_max {
+            return Err(status::REQUEST_TOO_LARGE);
+        }
+        let deadline = member.clock.now() + member.limits.request_timeout;
+        let answer = self.proposals.register(id, deadline);
+        self.send(Input::Propose { request: id, data: data.into() }).inspect_err(|_| {
+            self.proposals.answer(id, Err(status::TOO_MANY_REQUESTS));
+        })?;
+        member.pending.fetch_add(1, Relaxed);
+        let answered = answer.await;
+        member.pending.fetch_sub(1, Relaxed);
+        match answered {
+            Ok(Ok(outcome)) => outcome.map_err(|error| Status::from(&error)),
+            Ok(Err(status)) => Err(status),
+            Err(_) => Err(status::STOPPED),
+        }
+    }
+
+    /// As [`Local::propose`], and measures the time from here to the answer.
+    ///
+    /// # Errors
+    /// As [`Local::propose`].
+    pub async fn propose_timed(&self, operation: Operation, request: InternalRaftRequest) -> Result<Reply, Status> {
+        let started = Instant::now();
+        let result = self.propose(request).await;
+        self.member.metrics.server.request.observe(operation, result.is_ok(), started.elapsed());
+        result
+    }
+
+    /// Refuses what does not fit into the quota any more, and raises the alarm that says so.
+    ///
+    /// The quota counts bytes in use, not the file's length: what a compaction frees is there again.
+    ///
+    /// # Errors
+    /// `mvcc: database space exceeded`.
+    pub async fn check_quota(&self, cost: u64) -> Result<(), Status> {
+        let member = &*self.member;
+        let Some(quota_bytes) = member.limits.quota_bytes else { return Ok(()) };
+        if quota::fits(member.backend.size_in_use_bytes(), cost, quota_bytes) {
+            return Ok(());
+        }
+        let alarm = AlarmRequest {
+            action: AlarmAction::Activate as i32,
+            member_id: member.id,
+            alarm: AlarmType::Nospace as i32,
+        };
+        // The write is refused whether or not the alarm can be raised.
+        let _ = self.propose(InternalRaftRequest { alarm: Some(alarm), ..Default::default() }).await;
+        Err(status::NO_SPACE)
+    }
+
+    /// Forgets the remaining time that a checkpoint noted for a lease which has its full time again.
+    ///
+    /// # Errors
+    /// As [`Local::propose`].
+    pub async fn clear_lease_checkpoint(&self, id: i64) -> Result<(), Status> {
+        let checkpoints = vec![LeaseCheckpoint { id, remaining_ttl: 0 }];
+        let lease_checkpoint = Some(LeaseCheckpointRequest { checkpoints });
+        self.propose(InternalRaftRequest { lease_checkpoint, ..Default::default() }).await.map(drop)
+    }
+
+    /// Counts a client's request by its API version.
+    pub fn count_client_request(&self, kind: RequestKind, version: &str) {
+        if self.last_version.borrow().0 != version {
+            let counters = &self.member.metrics.server.client_requests;
+            let pair = [RequestKind::Unary, RequestKind::Stream].map(|kind| counters.counter(kind, version));
+            *self.last_version.borrow_mut() = (version.to_owned(), pair);
+        }
+        self.last_version.borrow().1[usize::from(kind == RequestKind::Stream)].inc();
+    }
+
+    /// The interval of periodic watch progress, with a jitter of its own for each stream.
+    pub fn progress_interval(&self) -> Duration {
+        let interval = self.member.config.watch_progress_notify_interval.std();
+        interval + interval.mul_f64((self.next_id() % 1000) as f64 / 10_000.0)
+    }
+
+    /// Waits until the member has applied everything that was committed when this was called.
+    ///
+    /// # Errors
+    /// etcd's status when there is no leader, or none that answers in time.
+    pub async fn linearizable(&self) -> Result<(), Status> {
+        let (answer, nothing_in_flight) = self.reads.join();
+        if nothing_in_flight {
+            self.ask_for_reads();
+        }
+        answer.await.unwrap_or(Err(status::STOPPED))
+    }
+
+    fn ask_for_reads(&self) {
+        let read = self.ids.next();
+        let deadline = self.member.clock.now() + self.member.limits.request_timeout;
+        if self.reads.depart(read, deadline)
+            && let Err(status) = self.send(Input::Read { read })
+        {
+            self.reads.arrive(read, &Err(status));
+        }
+    }
+
+    fn send(&self, input: Input) -> Result<(), Status> {
+        self.member.node.try_send(input).map_err(|error| match error {
+            TrySendError::Full(_) => status::TOO_MANY_REQUESTS,
+            TrySendError::Disconnected(_) => status::STOPPED,
+        })
+    }
+
+    /// Delivers mail and ends overdue waits, until the member stops.
+    pub async fn run_mailbox(self: Rc<Local>, mut mailbox: UnboundedReceiver<Mail>) {
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                mail = mailbox.recv() => match mail {
+                    Some(mail) => self.deliver(mail),
+                    None => return,
+                },
+                _ = sweep.tick() => self.sweep(),
+            }
+        }
+    }
+
+    fn deliver(&self, mail: Mail) {
+        match mail {
+            Mail::Replies(replies) => {
+                for (request, outcome) in replies {
+                    self.proposals.answer(request, Ok(outcome));
+                }
+            }
+            Mail::Rejected(requests, reason) => {
+                for request in requests {
+                    self.proposals.answer(request, Err(reject_status(reason)));
+                }
+            }
+            Mail::ReadsReady(reads) => self.arrive(reads, Ok(())),
+            Mail::ReadsRejected(reads, reason) => self.arrive(reads, Err(reject_status(reason))),
+            Mail::Compacted(revision) => self.watches.hub().compact(revision),
+            Mail::Published(changes) => self.watches.publish(&changes),
+        }
+    }
+
+    fn arrive(&self, reads: Vec<u64>, answer: Result<(), Status>) {
+        for read in reads {
+            if self.reads.arrive(read, &answer) {
+                self.ask_for_reads();
+            }
+        }
+    }
+
+    fn sweep(&self) {
+        let now = self.member.clock.now();
+        self.proposals.expire(now);
+        self.watches.handle_timeout(retcd_state::Time::new(now));
+        self.member.watch_counts[self.thread].publish(self.watches.metrics());
+        if let Some(read) = self.reads.expired(now) {
+            self.member.metrics.server.slow_read_indexes.inc();
+            self.arrive(vec![read], Err(status::TIMEOUT));
+        }
+    }
+}
+
+fn reject_status(reason: RejectReason) -> Status {
+    match reason {
+        RejectReason::NoLeader => status::NO_LEADER,
+        RejectReason::LeaderChanged => status::LEADER_CHANGED,
+    }
+}

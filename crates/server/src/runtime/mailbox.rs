@@ -1,0 +1,85 @@
+//! How the node and apply threads reach those who wait on a connection thread.
+//!
+//! Each connection thread has one mailbox. A batch of replies is one letter per thread, so that a
+//! batch costs one wake-up however many clients it answers.
+
+use std::sync::Arc;
+
+use retcd_node::RejectReason;
+use retcd_state::machine::{ApplyError, Reply};
+use retcd_state::watch::RevisionEvents;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::ids::thread_of;
+
+/// What the machine made of a request.
+pub type Outcome = Result<Reply, ApplyError>;
+
+/// A letter to a connection thread.
+pub enum Mail {
+    /// The machine applied these requests.
+    Replies(Vec<(u64, Outcome)>),
+    /// These requests did not enter the log.
+    Rejected(Vec<u64>, RejectReason),
+    /// These reads may be answered.
+    ReadsReady(Vec<u64>),
+    /// These reads cannot be answered.
+    ReadsRejected(Vec<u64>, RejectReason),
+    /// History below this revision is gone.
+    Compacted(i64),
+    /// These revisions were written; the thread's watchers hear of them.
+    Published(Arc<[Arc<RevisionEvents>]>),
+}
+
+/// The mailboxes of all connection threads.
+#[derive(Clone)]
+pub struct Mailboxes(Vec<UnboundedSender<Mail>>);
+
+impl Mailboxes {
+    /// Mailboxes for `threads` connection threads, and their receiving ends.
+    pub fn new(threads: usize) -> (Mailboxes, Vec<UnboundedReceiver<Mail>>) {
+        let (senders, receivers) = (0..threads).map(|_| unbounded_channel()).unzip();
+        (Mailboxes(senders), receivers)
+    }
+
+    /// Delivers to one thread; a thread that has stopped waits for nothing.
+    pub fn send(&self, thread: usize, mail: Mail) {
+        if let Some(mailbox) = self.0.get(thread) {
+            let _ = mailbox.send(mail);
+        }
+    }
+
+    /// Tells all threads of new revisions.
+    pub fn publish(&self, changes: Vec<Arc<RevisionEvents>>) {
+        if changes.is_empty() {
+            return;
+        }
+        let changes: Arc<[Arc<RevisionEvents>]> = changes.into();
+        for thread in 0..self.0.len() {
+            self.send(thread, Mail::Published(Arc::clone(&changes)));
+        }
+    }
+
+    /// Tells all threads of a compaction.
+    pub fn compacted(&self, revision: i64) {
+        for thread in 0..self.0.len() {
+            self.send(thread, Mail::Compacted(revision));
+        }
+    }
+
+    /// Splits `items` by the thread that `request` of each routes to and delivers one letter to each.
+    pub fn send_split<T>(&self, items: Vec<T>, request: impl Fn(&T) -> u64, letter: impl Fn(Vec<T>) -> Mail) {
+        let mut split: Vec<Vec<T>> = (0..self.0.len()).map(|_| Vec::new()).collect();
+        for item in items {
+            // Requests of other members are in the log, too; nobody here waits for them.
+            if let Some(items) = split.get_mut(thread_of(request(&item))) {
+                items.push(item);
+            }
+        }
+        for (thread, items) in split.into_iter().enumerate() {
+            if !items.is_empty() {
+                self.send(thread, letter(items));
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What every thread of the member shares.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{Sender, SyncSender};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use retcd_node::Input;
+use retcd_proto::etcdserverpb::ResponseHeader;
+use retcd_state::lease::SharedLessor;
+use retcd_state::machine::{SharedAlarms, SharedMembership};
+use retcd_state::mvcc;
+use retcd_state::version::Version;
+use retcd_storage::backend::Backend;
+
+use super::apply_thread::ToApply;
+use super::backend_thread::ToBackend;
+use super::clock::Clock;
+use super::mailbox::Mailboxes;
+use super::progress::Progress;
+use super::watches::WatchCounts;
+use crate::config::Config;
+use crate::metrics::Metrics;
+
+/// The member as seen from a connection: readers, queues and numbers, no decisions.
+pub struct Member {
+    /// This member's id.
+    pub id: u64,
+    /// The cluster's id.
+    pub cluster_id: u64,
+    /// The effective configuration.
+    pub config: Arc<Config>,
+    /// Limits that requests are checked against.
+    pub limits: Limits,
+    /// Reads the keyspace.
+    pub reader: mvcc::Reader,
+    /// The leases.
+    pub lessor: SharedLessor,
+    /// The alarms.
+    pub alarms: SharedAlarms,
+    /// The members and the cluster's version.
+    pub membership: SharedMembership,
+    /// The database.
+    pub backend: Backend,
+    /// Raft's numbers.
+    pub progress: Progress,
+    /// Time since the start.
+    pub clock: Clock,
+    /// What Prometheus is told.
+    pub metrics: Arc<Metrics>,
+    /// Ways to the connection threads.
+    pub mailboxes: Mailboxes,
+    /// Watches and waiting requests of each connection thread, for the metrics.
+    pub watch_counts: Vec<WatchCounts>,
+    /// Proposals of all threads that wait for their answer.
+    pub pending: AtomicUsize,
+    /// Defragmentations under way.
+    pub defragmenting: InFlight,
+    pub(super) storage_version: RwLock<Option<Version>>,
+    /// When a compaction last finished, in seconds since 1970; 0 before the first.
+    pub compacted_at_seconds: AtomicU64,
+    pub(super) node: SyncSender<Input>,
+    pub(super) apply: Sender<ToApply>,
+    pub(super) backend_thread: Sender<ToBackend>,
+    /// The newest revision whose compaction has finished; physical compactions wait for it.
+    pub(super) compacted: tokio::sync::watch::Sender<i64>,
+    /// Becomes true when the member stops.
+    pub(super) stopping: tokio::sync::watch::Sender<bool>,
+}
+
+/// Limits on requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of one proposal.
+    pub request_bytes_max: usize,
+    /// Bytes of one gRPC message from a client.
+    pub receive_bytes_max: usize,
+    /// Operations per list of a transaction.
+    pub txn_ops_max: usize,
+    /// Bytes in use from which writes are refused; `None` for no quota.
+    pub quota_bytes: Option<u64>,
+    /// How long a request may wait for its answer.
+    pub request_timeout: Duration,
+}
+
+impl Limits {
+    /// The limits that `config` sets.
+    pub fn of(config: &Config) -> Limits {
+        Limits {
+            request_bytes_max: config.max_request_bytes,
+            receive_bytes_max: config.max_grpc_message_bytes(),
+            txn_ops_max: config.max_txn_ops,
+            quota_bytes: config.quota_bytes(),
+            request_timeout: config.request_timeout(),
+        }
+    }
+}
+
+impl Member {
+    /// A header with the current revision.
+    pub fn header(&self) -> ResponseHeader {
+        self.header_at(self.reader.revision())
+    }
+
+    /// A header with the revision that an operation ended at.
+    pub fn header_at(&self, revision: i64) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: self.cluster_id,
+            member_id: self.id,
+            revision,
+            raft_term: self.progress.term(),
+        }
+    }
+
+    /// The version that all members have agreed to.
+    pub fn cluster_version(&self) -> Option<Version> {
+        self.membership.read().cluster_version()
+    }
+
+    /// The version of the database's schema.
+    pub fn storage_version(&self) -> Option<Version> {
+        *self.storage_version.read()
+    }
+
+    /// Whether this member has no vote.
+    pub fn is_learner(&self) -> bool {
+        self.membership.read().member(self.id).is_some_and(|member| member.is_learner)
+    }
+
+    /// Resolves when the compaction at `revision`, or a later one, has freed its space.
+    pub async fn compaction_finished(&self, revision: i64) {
+        let mut compacted = self.compacted.subscribe();
+        // An error means that the member stops; the client learns that otherwise.
+        let _ = compacted.wait_for(|finished| *finished >= revision).await;
+    }
+
+    /// Makes everything applied so far durable in the database.
+    pub async fn commit_backend(&self) {
+        let (done, committed) = tokio::sync::oneshot::channel();
+        let _ = self.backend_thread.send(ToBackend::Commit(done));
+        // An error means that the member stops.
+        let _ = committed.await;
+    }
+
+    /// The same, for a thread that may block.
+    pub fn commit_backend_blocking(&self) {
+        let (done, committed) = tokio::sync::oneshot::channel();
+        let _ = self.backend_thread.send(ToBackend::Commit(done));
+        let _ = committed.blocking_recv();
+    }
+
+    /// Resolves when the member stops.
+    pub async fn stopped(&self) {
+        let mut stopping = self.stopping.subscribe();
+        // An error means that the member is gone altogether.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    }
+
+    /// Whether the member stops.
+    pub fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+}
+
+/// Counts operations under way.
+#[derive(Debug, Default)]
+pub struct InFlight(Arc<AtomicUsize>);
+
+impl InFlight {
+    /// Counts one more, until the result is dropped.
+    pub fn enter(&self) -> InFlightGuard {
+        self.0.fetch_add(1, Relaxed);
+        InFlightGuard(Arc::clone(&self.0))
+    }
+
+    /// Whether any is under way.
+    pub fn any(&self) -> bool {
+        self.0.load(Relaxed) > 0
+    }
+}
+
+/// One operation under way.
+pub struct InFlightGuard(Arc<AtomicUsize>);
+
+impl Drop for InFlightGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}

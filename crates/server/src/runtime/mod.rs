@@ -1,0 +1,51 @@
+//! Threads and queues: the member at work.
+//!
+//! ```text
+//!  connection threads ──▶ node thread ──▶ log thread          (append, fdatasync)
+//!   │   ▲      ▲            │   ▲  └────▶ apply thread        (machine) ──▶ backend (memory)
+//!   │   │      └─ mailboxes ┘   └── Appended, Applied ──┘                      │
+//!   │   └────────── mailboxes ◀──────────── apply thread                backend thread (commit)
+//!   └─▶ mvcc::Reader: reads never enter a loop              snapshot thread (.snap files, purge)
+//! ```
+//!
+//! Each thread owns what it works on; they share nothing but queues, readers, and numbers in
+//! [`Progress`]. The queue into the node is bounded: a full one is answered with `too many requests`.
+
+mod apply_thread;
+mod backend_thread;
+mod clock;
+mod connections;
+mod fatal;
+mod ids;
+mod listen;
+mod local;
+mod log_thread;
+mod mailbox;
+mod member;
+mod node_thread;
+mod probe;
+mod progress;
+mod server;
+mod signals;
+mod snapshot_thread;
+mod storage;
+mod tasks;
+mod waiting;
+mod watches;
+
+use crate::grpc::status::{self, Status};
+
+pub use connections::Protocols;
+pub use local::Local;
+pub use member::Member;
+pub use probe::LocalProbe;
+pub use server::{StartError, run};
+pub use watches::StreamWaker;
+
+/// Runs `work` where blocking is allowed.
+///
+/// # Errors
+/// The member stops.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| status::STOPPED)
+}

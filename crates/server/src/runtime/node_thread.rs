@@ -1,0 +1,84 @@
+//! The thread that owns the node: turns its outputs into work for the other threads.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+
+use retcd_node::{Input, LeaderInfo, Node, Output, Role, SnapshotPoint};
+
+use super::apply_thread::ToApply;
+use super::log_thread::ToLog;
+use super::mailbox::Mail;
+use super::member::Member;
+
+/// Inputs that are taken in before the node's outputs are looked at; bounds the latency of a turn.
+const INPUTS_PER_TURN_MAX: usize = 1024;
+
+/// Where the node's outputs go.
+pub struct Outbox {
+    /// To the write-ahead log.
+    pub log: Sender<ToLog>,
+    /// To the machine.
+    pub apply: Sender<ToApply>,
+    /// To whoever writes snapshots.
+    pub snapshot: Sender<SnapshotPoint>,
+}
+
+/// Runs until the member stops.
+pub fn run(mut node: Node, inbox: &Receiver<Input>, outbox: &Outbox, member: &Arc<Member>) {
+    loop {
+        act_on_outputs(&mut node, outbox, member);
+        member.progress.publish(member.id, node.status());
+        let wait = node.poll_timeout().saturating_sub(member.clock.now());
+        match inbox.recv_timeout(wait) {
+            Ok(input) => {
+                let now = member.clock.now();
+                node.handle(now, input);
+                for input in inbox.try_iter().take(INPUTS_PER_TURN_MAX) {
+                    node.handle(now, input);
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => node.handle_timeout(member.clock.now()),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if *member.stopping.borrow() {
+            return;
+        }
+    }
+}
+
+fn act_on_outputs(node: &mut Node, outbox: &Outbox, member: &Arc<Member>) {
+    while let Some(output) = node.poll_output() {
+        // A thread that is gone means that the process is stopping: nothing is owed to it.
+        match output {
+            Output::Append(append) => drop(outbox.log.send(ToLog::Append(append))),
+            Output::Apply(entries) => drop(outbox.apply.send(ToApply::Entries(entries))),
+            Output::ReadReady { reads } => member.mailboxes.send_split(reads, |read| *read, Mail::ReadsReady),
+            Output::Rejected { requests, reason } => {
+                member.metrics.server.proposals_failed.inc_by(requests.len() as u64);
+                let letter = |requests| Mail::Rejected(requests, reason);
+                member.mailboxes.send_split(requests, |request| *request, letter);
+            }
+            Output::ReadRejected { reads, reason } => {
+                member.metrics.server.read_indexes_failed.inc_by(reads.len() as u64);
+                member.mailboxes.send_split(reads, |read| *read, |reads| Mail::ReadsRejected(reads, reason));
+            }
+            Output::Leader(leader) => handle_leader(leader, member),
+            Output::Snapshot(point) => drop(outbox.snapshot.send(point)),
+        }
+    }
+}
+
+/// Leases expire at the leader only, which gives each its whole time again.
+fn handle_leader(info: LeaderInfo, member: &Arc<Member>) {
+    let LeaderInfo { leader, term, role } = info;
+    crate::info!("raft.node: leader changed"; "local-member-id" => format!("{:x}", member.id),
+        "leader" => format!("{leader:x}"), "term" => term, "role" => format!("{role:?}"));
+    if leader != 0 {
+        member.metrics.server.leader_changes.inc();
+    }
+    let mut lessor = member.lessor.lock();
+    match role {
+        Role::Leader => lessor.promote(member.clock.time(), member.config.election_timeout()),
+        Role::Follower | Role::Candidate => lessor.demote(),
+    }
+}

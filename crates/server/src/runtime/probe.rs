@@ -1,0 +1,112 @@
+//! What the pages over HTTP learn about the member.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use retcd_proto::etcdserverpb::{AlarmMember, AlarmType, Member as MemberMessage, RangeRequest};
+
+use super::local::Local;
+use crate::grpc::cluster_member;
+use crate::http::{Probe, Progress, RaftStatus};
+use crate::metrics::{Feature, RaisedAlarm, Sample};
+
+/// The member, asked from one connection thread.
+pub struct LocalProbe(pub Rc<Local>);
+
+impl Probe for LocalProbe {
+    fn alarms(&self) -> Vec<AlarmMember> {
+        self.0.member.alarms.read().list(AlarmType::None as i32)
+    }
+
+    fn leader(&self) -> Option<u64> {
+        Some(self.0.member.progress.leader()).filter(|leader| *leader != 0)
+    }
+
+    fn is_learner(&self) -> bool {
+        self.0.member.is_learner()
+    }
+
+    fn cluster_version(&self) -> Option<String> {
+        self.0.member.cluster_version().map(|version| version.to_string())
+    }
+
+    fn storage_version(&self) -> Option<String> {
+        self.0.member.storage_version().map(|version| version.to_string())
+    }
+
+    fn cluster_id(&self) -> u64 {
+        self.0.member.cluster_id
+    }
+
+    fn members(&self) -> Vec<MemberMessage> {
+        self.0.member.membership.read().members().map(cluster_member).collect()
+    }
+
+    async fn linearizable_read(&self) -> Result<(), String> {
+        self.0.linearizable().await.map_err(|status| status.message.into_owned())?;
+        self.serializable_read().await
+    }
+
+    async fn serializable_read(&self) -> Result<(), String> {
+        let request = RangeRequest { key: "\0".into(), keys_only: true, limit: 1, ..Default::default() };
+        self.0.member.reader.range(&request).map(drop).map_err(|error| error.to_string())
+    }
+
+    async fn sample(&self) -> Sample {
+        let member = &self.0.member;
+        let watches = |count: fn(&super::watches::WatchCounts) -> &std::sync::atomic::AtomicUsize| {
+            member.watch_counts.iter().map(|counts| count(counts).load(Relaxed) as u64).sum()
+        };
+        Sample {
+            member_id: member.id,
+            members: member.membership.read().members().map(|member| member.id).collect(),
+            cluster_version: member.cluster_version().map(|version| version.major_minor()),
+            has_leader: member.progress.leader() != 0,
+            is_leader: member.progress.is_leader(),
+            is_learner: member.is_learner(),
+            committed_index: member.progress.committed(),
+            applied_index: member.progress.applied(),
+            proposals_pending: member.pending.load(Relaxed) as u64,
+            applying_snapshot: false,
+            quota_backend_bytes: member.config.quota_backend_bytes,
+            features: member.config.feature_gates.all().map(|(gate, enabled)| Feature { name: gate.name, stage: gate.stage, enabled }).collect(),
+            alarms: self.alarms().iter().map(raised).collect(),
+            auth_revision: 1,
+            db_size_bytes: member.backend.size_bytes(),
+            db_in_use_bytes: member.backend.size_in_use_bytes(),
+            db_open_reads: member.backend.open_read_transactions() as u64,
+            defrag_in_flight: member.defragmenting.any(),
+            keys: member.reader.keys_total() as u64,
+            current_revision: member.reader.revision(),
+            compact_revision: member.reader.compacted_revision(),
+            last_compaction_seconds: member.compacted_at_seconds.load(Relaxed),
+            watch_streams: watches(|counts| &counts.streams),
+            watchers: watches(|counts| &counts.watchers),
+            slow_watchers: watches(|counts| &counts.slow_watchers),
+            pending_events: watches(|counts| &counts.events_pending),
+        }
+    }
+
+    async fn raft_status(&self) -> RaftStatus {
+        let member = &self.0.member;
+        let committed = member.progress.committed();
+        let leads = member.progress.is_leader();
+        let own = Progress { matched: committed, next: committed + 1, state: "StateReplicate" };
+        RaftStatus {
+            id: member.id,
+            term: member.progress.term(),
+            vote: if leads { member.id } else { 0 },
+            commit: committed,
+            lead: member.progress.leader(),
+            state: if leads { "StateLeader" } else { "StateFollower" },
+            applied: member.progress.applied(),
+            progress: if leads { vec![(member.id, own)] } else { Vec::new() },
+            lead_transferee: 0,
+        }
+    }
+}
+
+fn raised(alarm: &AlarmMember) -> RaisedAlarm {
+    let kind = AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());
+    RaisedAlarm { member_id: alarm.member_id, kind }
+}

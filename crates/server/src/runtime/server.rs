@@ -1,0 +1,394 @@
+//! From a configuration to a running member, and back to nothing.
+//!
+//! ```text
+//! bind ─▶ open storage ─▶ threads ─▶ elected, published, versions agreed ─▶ accept clients ─▶ signal ─▶ stop
+//! ```
+//! Peers are accepted from the moment the threads run, clients only when they will be answered: a
+//! client that connects earlier waits in the listener's queue.
+
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+
+use retcd_node::{Config as NodeConfig, Node};
+use retcd_storage::disk::OsDisk;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::LocalSet;
+
+use super::apply_thread::{self, CompactionPace, ToApply};
+use super::backend_thread::{self, CommitPace};
+use super::clock::{Clock, unix_ms};
+use super::backend_thread::ToBackend;
+use super::connections::{self, Accepted, Dealer, Http2Settings, Protocols};
+use super::listen::{self, Listener, SocketOptions};
+use super::log_thread;
+use super::mailbox::{Mail, Mailboxes};
+use super::member::{InFlight, Limits, Member};
+use super::node_thread::{self, Outbox};
+use super::probe::LocalProbe;
+use super::progress::Progress;
+use super::signals::{StopSignal, stop_signal};
+use super::snapshot_thread::Snapshots;
+use super::storage::{self, Places, Storage, StorageError};
+use super::tasks;
+use super::watches::WatchCounts;
+use super::Local;
+use crate::config::identity;
+use crate::config::start::StartError as ConfigError;
+use crate::config::{Config, notify, url::Url};
+use crate::http::{Access, HttpContext, ListenerKind};
+use crate::log::{self, Text};
+use crate::metrics::{Detail, Metrics};
+
+/// Inputs that may wait for the node; a full queue refuses requests.
+const NODE_QUEUE_MAX: usize = 16 << 10;
+/// Connection threads at the most; more processors than this wait for the one log anyway.
+const CONNECTION_THREADS_MAX: usize = 16;
+
+/// Why a member does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration asks for what cannot be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// What is stored cannot be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// An address cannot be listened on, in Go's words.
+    #[error("{0}")]
+    Listen(String),
+    /// The operating system refused a thread or a signal handler.
+    #[error(transparent)]
+    System(#[from] std::io::Error),
+}
+
+/// Runs a member until a signal ends it; returns the process's exit code.
+pub fn run(config: Config) -> ExitCode {
+    match start(Arc::new(config)).and_then(Server::serve) {
+        Ok(signal) => {
+            signal.raise_again();
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            crate::log_line!(Fatal, "discovery failed"; "error" => Text(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A member whose threads run.
+struct Server {
+    member: Arc<Member>,
+    config: Arc<Config>,
+    listeners: Listeners,
+    connection_threads: Vec<ConnectionThread>,
+    threads: Threads,
+}
+
+/// Bound sockets that do not accept yet.
+#[derive(Default)]
+struct Listeners {
+    /// For metrics and peers, who may come before the member is ready.
+    early: Vec<(Listener, Protocols)>,
+    /// For clients.
+    client: Vec<(Listener, Protocols)>,
+}
+
+/// The threads that own the member's parts, in the order in which they end.
+struct Threads {
+    node: JoinHandle<()>,
+    apply: JoinHandle<()>,
+    snapshot: JoinHandle<()>,
+    log: JoinHandle<()>,
+    backend: JoinHandle<()>,
+}
+
+/// What a connection thread is given.
+struct ConnectionThread {
+    accepted: UnboundedReceiver<Accepted>,
+    mailbox: UnboundedReceiver<Mail>,
+}
+
+fn start(config: Arc<Config>) -> Result<Server, StartError> {
+    config.check_start()?;
+    let clock = Clock::start();
+    let listeners = bind_all(&config)?;
+    let places = Places::prepare(Arc::new(OsDisk), &config)?;
+    let founding = match places.has_data()? {
+        true => None,
+        false => Some(identity::found(&config, &identity::resolve_by_system)?),
+    };
+    log::emit(&config.starting_record(founding.as_ref().map(|founding| &founding.initial_cluster)));
+    let storage = match &founding {
+        Some(founding) => storage::create(&places, &config, founding)?,
+        None => storage::reopen(&places, &config)?,
+    };
+    crate::info!("starting local member";
+        "local-member-id" => &format!("{:x}", storage.member_id), "cluster-id" => &format!("{:x}", storage.cluster_id));
+    spawn(config, clock, places, storage, listeners)
+}
+
+fn bind_all(config: &Config) -> Result<Listeners, StartError> {
+    let options = SocketOptions { reuse_port: config.socket_reuse_port };
+    let pages = ListenerKind::Client { tls: false };
+    let client = match config.listen_client_http_urls.is_empty() {
+        true => Protocols { grpc: true, pages: Some(pages) },
+        false => Protocols { grpc: true, pages: None },
+    };
+    let http = |pages| Protocols { grpc: false, pages: Some(pages) };
+    let mut listeners = Listeners::default();
+    crate::info!("configuring peer listeners"; "listen-peer-urls" => texts(&config.listen_peer_urls));
+    bind(&config.listen_peer_urls, http(ListenerKind::Peer), options, &mut listeners.early)?;
+    crate::info!("configuring client listeners"; "listen-client-urls" => texts(&config.listen_client_urls));
+    bind(&config.listen_client_urls, client, options, &mut listeners.client)?;
+    bind(&config.listen_client_http_urls, http(pages), options, &mut listeners.client)?;
+    bind(&config.listen_metrics_urls, http(ListenerKind::Metrics), options, &mut listeners.early)?;
+    Ok(listeners)
+}
+
+fn bind(
+    urls: &[Url],
+    protocols: Protocols,
+    options: SocketOptions,
+    listeners: &mut Vec<(Listener, Protocols)>,
+) -> Result<(), StartError> {
+    for url in urls {
+        let address = url.listen_addr().map_err(|error| StartError::Listen(error.to_string()))?;
+        listeners.push((listen::bind(&address, options).map_err(StartError::Listen)?, protocols));
+    }
+    Ok(())
+}
+
+/// Starts the threads on what was opened.
+fn spawn(
+    config: Arc<Config>,
+    clock: Clock,
+    places: Places,
+    storage: Storage,
+    listeners: Listeners,
+) -> Result<Server, StartError> {
+    let Storage { member_id, cluster_id, wal, backend, machine, recovered } = storage;
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(CONNECTION_THREADS_MAX);
+    let (mailboxes, mailbox_receivers) = Mailboxes::new(threads);
+    let (to_node, node_inbox) = mpsc::sync_channel(NODE_QUEUE_MAX);
+    let (to_log, log_inbox) = mpsc::channel();
+    let (to_apply, apply_inbox) = mpsc::channel();
+    let (to_snapshot, snapshot_inbox) = mpsc::channel();
+    let (to_backend, backend_inbox) = mpsc::channel();
+    let detail = if config.extensive_metrics() { Detail::Extensive } else { Detail::Basic };
+    let member = Arc::new(Member {
+        id: member_id,
+        cluster_id,
+        limits: Limits::of(&config),
+        reader: machine.reader(),
+        lessor: machine.lessor(),
+        alarms: machine.alarms(),
+        membership: machine.membership(),
+        storage_version: machine.storage_version().ok().flatten().into(),
+        backend: backend.clone(),
+        progress: Progress::default(),
+        clock,
+        metrics: Arc::new(Metrics::new(detail)),
+        mailboxes,
+        watch_counts: (0..threads).map(|_| WatchCounts::default()).collect(),
+        pending: Default::default(),
+        defragmenting: InFlight::default(),
+        compacted_at_seconds: Default::default(),
+        node: to_node.clone(),
+        apply: to_apply.clone(),
+        backend_thread: to_backend,
+        compacted: tokio::sync::watch::channel(-1).0,
+        stopping: tokio::sync::watch::channel(false).0,
+        config: Arc::clone(&config),
+    });
+    let node = Node::new(node_config(&config, member_id), recovered, clock.now());
+    let outbox = Outbox { log: to_log.clone(), apply: to_apply, snapshot: to_snapshot };
+    let snapshots = Snapshots {
+        disk: places.disk,
+        snap_dir: places.snap_dir,
+        wal_dir: places.wal_dir,
+        log: to_log,
+        node: to_node.clone(),
+    };
+    let compaction_pace = CompactionPace {
+        batch: config.compaction_batch_limit.unsigned_abs().max(1),
+        pause: config.compaction_sleep_interval.std(),
+    };
+    let commit_pace = CommitPace {
+        interval: config.backend_batch_interval.std(),
+        changes_max: config.backend_batch_limit.unsigned_abs().max(1),
+    };
+    let named = |name: &str| thread::Builder::new().name(name.to_owned());
+    let node_thread = {
+        let member = Arc::clone(&member);
+        named("node").spawn(move || node_thread::run(node, &node_inbox, &outbox, &member))?
+    };
+    let apply_thread = {
+        let (member, node) = (Arc::clone(&member), to_node.clone());
+        named("apply").spawn(move || apply_thread::run(machine, &apply_inbox, &node, &member, compaction_pace))?
+    };
+    let snapshot_thread = {
+        let member = Arc::clone(&member);
+        named("snapshot").spawn(move || snapshots.run(&snapshot_inbox, &member))?
+    };
+    let log_thread = {
+        let metrics = Arc::clone(&member.metrics);
+        named("log").spawn(move || log_thread::run(wal, &log_inbox, &to_node, &metrics))?
+    };
+    let backend_thread = {
+        let metrics = Arc::clone(&member.metrics);
+        named("backend").spawn(move || backend_thread::run(&backend, &backend_inbox, &metrics, commit_pace))?
+    };
+    Ok(Server {
+        member,
+        config,
+        listeners,
+        connection_threads: mailbox_receivers
+            .into_iter()
+            .map(|mailbox| ConnectionThread { accepted: unbounded_channel().1, mailbox })
+            .collect(),
+        threads: Threads { node: node_thread, apply: apply_thread, snapshot: snapshot_thread, log: log_thread, backend: backend_thread },
+    })
+}
+
+fn node_config(config: &Config, id: u64) -> NodeConfig {
+    NodeConfig {
+        id,
+        tick: config.heartbeat_interval(),
+        election_ticks: config.election_ticks() as u32,
+        pre_vote: config.pre_vote,
+        snapshot_count: config.snapshot_count.max(1),
+        snapshot_catchup_entries: config.snapshot_catchup_entries,
+        seed: id ^ unix_ms(),
+    }
+}
+
+impl Server {
+    /// Serves until a signal comes, then stops everything in order.
+    fn serve(mut self) -> Result<StopSignal, StartError> {
+        let settings = Http2Settings {
+            streams_max: self.config.max_concurrent_streams,
+            keepalive_interval: Some(self.config.grpc_keepalive_interval.std()).filter(|d| !d.is_zero()),
+            keepalive_timeout: self.config.grpc_keepalive_timeout.std(),
+        };
+        let mut senders = Vec::new();
+        for connection_thread in &mut self.connection_threads {
+            let (sender, accepted) = unbounded_channel();
+            connection_thread.accepted = accepted;
+            senders.push(sender);
+        }
+        let dealer = Dealer::new(senders);
+        let mut connection_threads = std::mem::take(&mut self.connection_threads).into_iter();
+        let first = connection_threads.next().expect("there is at least one processor");
+        let others: Vec<JoinHandle<()>> = (1u8..)
+            .zip(connection_threads)
+            .map(|(number, parts)| {
+                let member = Arc::clone(&self.member);
+                thread::Builder::new().name(format!("conn-{number}")).spawn(move || {
+                    run_on_thread(async move { serve_connections(Local::new(member, number), parts, settings).await })
+                        .expect("a runtime was built on the first thread, too");
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        let signal = run_on_thread(self.lead(dealer, first, settings))??;
+        for thread in others {
+            let _ = thread.join();
+        }
+        stop_threads(&self.member, self.threads);
+        crate::info!("closed etcd server"; "name" => &self.config.name, "data-dir" => &self.config.data_dir);
+        Ok(signal)
+    }
+
+    /// The first connection thread: also makes the member ready, and stops it.
+    async fn lead(&mut self, dealer: Dealer, parts: ConnectionThread, settings: Http2Settings) -> Result<StopSignal, StartError> {
+        let local = Local::new(Arc::clone(&self.member), 0);
+        let connections = tokio::task::spawn_local(serve_connections(Rc::clone(&local), parts, settings));
+        let early = std::mem::take(&mut self.listeners.early);
+        self.accept(early, &dealer);
+        let stop = stop_signal();
+        tokio::pin!(stop);
+        let signal = tokio::select! {
+            signal = &mut stop => signal?,
+            () = become_ready(&local) => {
+                let clients = std::mem::take(&mut self.listeners.client);
+                self.accept(clients, &dealer);
+                self.announce();
+                tokio::task::spawn_local(tasks::run_leases(Rc::clone(&local)));
+                let mode = self.config.auto_compaction()?;
+                tokio::task::spawn_local(tasks::run_auto_compaction(Rc::clone(&local), mode));
+                stop.await?
+            }
+        };
+        crate::info!("received signal; shutting down"; "signal" => signal.name());
+        crate::info!("closing etcd server"; "name" => &self.config.name, "data-dir" => &self.config.data_dir,
+            "advertise-peer-urls" => texts(&self.config.initial_advertise_peer_urls),
+            "advertise-client-urls" => texts(&self.config.advertise_client_urls));
+        self.member.stopping.send_replace(true);
+        let _ = connections.await;
+        Ok(signal)
+    }
+
+    fn accept(&self, listeners: Vec<(Listener, Protocols)>, dealer: &Dealer) {
+        for (listener, protocols) in listeners {
+            let stopping = self.member.stopping.subscribe();
+            tokio::task::spawn_local(listener.accept_into(protocols, dealer.clone(), stopping));
+        }
+    }
+
+    fn announce(&self) {
+        crate::info!("ready to serve client requests");
+        let traffic = if self.config.listen_client_http_urls.is_empty() { "grpc+http" } else { "grpc" };
+        let http = self.config.listen_client_http_urls.iter().map(|url| (url, "http"));
+        for (url, traffic) in self.config.listen_client_urls.iter().map(|url| (url, traffic)).chain(http) {
+            crate::info!("serving client traffic insecurely; this is strongly discouraged!";
+                "traffic" => traffic, "address" => &url.address());
+        }
+        notify::ready_process();
+    }
+}
+
+/// Ends the threads: the node first, as it feeds the others; what it has handed out is still written,
+/// applied and committed.
+fn stop_threads(member: &Member, threads: Threads) {
+    // Each thread ends when it is told to or when nobody can send to it any more. A panic anywhere
+    // ends the process at once, so that a join never fails.
+    let _ = threads.node.join();
+    let _ = member.apply.send(ToApply::Stop);
+    let _ = threads.apply.join();
+    let _ = threads.snapshot.join();
+    let _ = threads.log.join();
+    let _ = member.backend_thread.send(ToBackend::Stop);
+    let _ = threads.backend.join();
+}
+
+fn texts(urls: &[Url]) -> Vec<String> {
+    urls.iter().map(ToString::to_string).collect()
+}
+
+/// Runs `future` on a runtime of this thread's own.
+fn run_on_thread<F: Future>(future: F) -> std::io::Result<F::Output> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(LocalSet::new().block_on(&runtime, future))
+}
+
+/// Everything that runs on one connection thread.
+async fn serve_connections(local: Rc<Local>, parts: ConnectionThread, settings: Http2Settings) {
+    tokio::task::spawn_local(Rc::clone(&local).run_mailbox(parts.mailbox));
+    let config = &local.member.config;
+    let http = Rc::new(HttpContext {
+        probe: LocalProbe(Rc::clone(&local)),
+        metrics: Arc::clone(&local.member.metrics),
+        access: Access { cors: config.cors.0.clone(), host_whitelist: config.host_whitelist.0.clone() },
+        command_line: std::env::args().collect(),
+    });
+    connections::serve(local, http, parts.accepted, settings).await;
+}
+
+/// Resolves when this member can answer clients.
+async fn become_ready(local: &Rc<Local>) {
+    tasks::publish(local).await;
+    tasks::agree_on_version(local).await;
+    let _ = local.member.apply.send(ToApply::StorageVersion);
+}

@@ -1,0 +1,168 @@
+//! What a member does on its own: make itself known, expire leases, compact by itself.
+//!
+//! These are tasks on the first connection thread; each proposes through the log as a client would.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use retcd_proto::etcdserverpb::{
+    CompactionRequest, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest,
+};
+use retcd_proto::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
+use retcd_state::version::Version;
+
+use super::local::Local;
+use crate::config::start::AutoCompaction;
+use crate::grpc::status::Status;
+use crate::log::Hex;
+
+/// How often expired leases are looked for, as in etcd.
+const LEASE_INTERVAL: Duration = Duration::from_millis(500);
+/// Leases that are revoked per look.
+const REVOKE_MAX: usize = 500;
+/// Revocations under way at a time.
+const REVOKE_PARALLEL: usize = 16;
+/// Checkpoints per proposal.
+const CHECKPOINT_MAX: usize = 1000;
+/// Pause before something that failed for lack of a leader is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+/// How often compaction by revisions looks, as in etcd.
+const REVISION_INTERVAL: Duration = Duration::from_secs(300);
+/// Periodic compaction notes the revision so many times per retention.
+const NOTES_PER_PERIOD: u32 = 10;
+/// With a longer retention periodic compaction runs once an hour.
+const PERIODIC_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+
+/// Tells the cluster this member's name and client URLs; returns when they are applied.
+pub async fn publish(local: &Rc<Local>) {
+    let config = &local.member.config;
+    let attributes = Attributes {
+        name: config.name.clone(),
+        client_urls: config.advertise_client_urls.iter().map(ToString::to_string).collect(),
+    };
+    let request = ClusterMemberAttrSetRequest {
+        member_id: local.member.id,
+        member_attributes: Some(attributes.clone()),
+    };
+    let request = InternalRaftRequest { cluster_member_attr_set: Some(request), ..Default::default() };
+    until_done(local, request).await;
+    crate::info!("published local member to cluster through raft";
+        "local-member-id" => Hex(local.member.id),
+        "local-member-attributes" => &format!("{{Name:{} ClientURLs:[{}]}}", attributes.name, attributes.client_urls.join(" ")),
+        "cluster-id" => Hex(local.member.cluster_id),
+        "publish-timeout" => local.member.limits.request_timeout);
+}
+
+/// Brings the cluster's version up to this member's; alone, nobody holds it back.
+pub async fn agree_on_version(local: &Rc<Local>) {
+    if local.member.cluster_version().is_some_and(|version| version >= Version::STORAGE) {
+        return;
+    }
+    let version = Version::STORAGE.to_string();
+    crate::info!("setting up initial cluster version using v3 API"; "cluster-version" => &version);
+    let request = ClusterVersionSetRequest { ver: version };
+    until_done(local, InternalRaftRequest { cluster_version_set: Some(request), ..Default::default() }).await;
+    crate::info!("set initial cluster version"; "cluster-id" => Hex(local.member.cluster_id),
+        "local-member-id" => Hex(local.member.id), "cluster-version" => &Version::STORAGE.major_minor());
+}
+
+async fn until_done(local: &Rc<Local>, request: InternalRaftRequest) {
+    while !local.member.is_stopping() && local.propose(request.clone()).await.is_err() {
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Revokes what has expired and notes what long leases have left, while this member leads.
+pub async fn run_leases(local: Rc<Local>) {
+    let mut interval = tokio::time::interval(LEASE_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let now = local.member.clock.time();
+        let (expired, checkpoints) = {
+            let mut lessor = local.member.lessor.lock();
+            (lessor.expired(now, REVOKE_MAX), lessor.due_checkpoints(now, CHECKPOINT_MAX))
+        };
+        for ids in expired.chunks(REVOKE_PARALLEL) {
+            let revoked = join_all(ids.iter().map(|id| revoke(&local, *id))).await;
+            let count = revoked.iter().filter(|result| result.is_ok()).count();
+            local.member.metrics.lease.expired.inc_by(count as u64);
+        }
+        if !checkpoints.is_empty() {
+            let checkpoint = |(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl };
+            let checkpoints = checkpoints.into_iter().map(checkpoint).collect();
+            let request = LeaseCheckpointRequest { checkpoints };
+            // What fails now is due again at the next look.
+            let _ = local.propose(InternalRaftRequest { lease_checkpoint: Some(request), ..Default::default() }).await;
+        }
+    }
+}
+
+/// A revocation that fails is asked for again by the lessor.
+async fn revoke(local: &Rc<Local>, id: i64) -> Result<(), Status> {
+    let request = LeaseRevokeRequest { id };
+    local.propose(InternalRaftRequest { lease_revoke: Some(request), ..Default::default() }).await.map(drop)
+}
+
+/// `--auto-compaction-mode` and `-retention`.
+pub async fn run_auto_compaction(local: Rc<Local>, mode: AutoCompaction) {
+    match mode {
+        AutoCompaction::Off => {}
+        AutoCompaction::Revision(retention) => run_revision_compaction(local, retention).await,
+        AutoCompaction::Periodic(retention) => run_periodic_compaction(local, retention).await,
+    }
+}
+
+async fn run_revision_compaction(local: Rc<Local>, retention: u64) {
+    let mut last = 0;
+    loop {
+        tokio::time::sleep(REVISION_INTERVAL).await;
+        let revision = local.member.reader.revision() - i64::try_from(retention).unwrap_or(i64::MAX);
+        if revision > last && compact(&local, revision).await {
+            last = revision;
+        }
+    }
+}
+
+/// Notes the revision ten times per period and compacts at the one from a period ago: once a period, or
+/// once an hour if the period is longer.
+async fn run_periodic_compaction(local: Rc<Local>, retention: Duration) {
+    let note_every = retention.min(PERIODIC_INTERVAL_MAX) / NOTES_PER_PERIOD;
+    let notes_max = (retention.as_nanos() / note_every.as_nanos().max(1)) as usize + 1;
+    let mut notes: VecDeque<i64> = VecDeque::new();
+    let mut last = 0;
+    let mut since_compaction = 0;
+    loop {
+        notes.push_back(local.member.reader.revision());
+        tokio::time::sleep(note_every.max(Duration::from_millis(1))).await;
+        since_compaction += 1;
+        if notes.len() < notes_max || since_compaction < NOTES_PER_PERIOD {
+            continue;
+        }
+        while notes.len() > notes_max {
+            notes.pop_front();
+        }
+        let revision = notes.pop_front().expect("the notes are full");
+        if revision > last && compact(&local, revision).await {
+            last = revision;
+        }
+        since_compaction = 0;
+    }
+}
+
+async fn compact(local: &Rc<Local>, revision: i64) -> bool {
+    if !local.member.progress.is_leader() {
+        return false;
+    }
+    crate::info!("starting auto compaction"; "revision" => revision);
+    let request = CompactionRequest { revision, physical: false };
+    let result = local.propose(InternalRaftRequest { compaction: Some(request), ..Default::default() }).await;
+    match &result {
+        Ok(_) => crate::info!("completed auto compaction"; "revision" => revision),
+        Err(status) => crate::warn!("failed auto compaction"; "revision" => revision, "error" => &*status.message),
+    }
+    // A revision that somebody else has compacted is done with, too.
+    result.is_ok() || result == Err(crate::grpc::status::COMPACTED)
+}

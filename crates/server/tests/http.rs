@@ -1,0 +1,575 @@
+//! Probes, load balancers, tools and joining members read these pages. Answers of etcd v3.7.1 are
+//! replayed, and what a member in trouble says is spelled out below.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use retcd_proto::etcdserverpb::{AlarmMember, AlarmType, Member};
+use retcd_server::http::{Access, HttpContext, ListenerKind, Probe, RaftStatus, Response, handle};
+use retcd_server::metrics::{Detail, Metrics, Sample};
+use serde::Deserialize;
+
+/// One request a line, and how etcd answered it on a healthy member.
+const TRANSCRIPT: &str = include_str!("data/http.jsonl");
+
+const CLIENT: ListenerKind = ListenerKind::Client { tls: false };
+const MEMBER_ID: u64 = 7222618211964737678;
+
+/// A member whose state is what a test says.
+#[derive(Clone)]
+struct Fake {
+    alarms: Vec<AlarmMember>,
+    leader: Option<u64>,
+    learner: bool,
+    cluster_version: Option<String>,
+    storage_version: Option<String>,
+    linearizable: Result<(), String>,
+    serializable: Result<(), String>,
+    members: Vec<Member>,
+}
+
+impl Fake {
+    fn healthy() -> Fake {
+        Fake {
+            alarms: Vec::new(),
+            leader: Some(MEMBER_ID),
+            learner: false,
+            cluster_version: Some("3.7.0".to_owned()),
+            storage_version: Some("3.7.0".to_owned()),
+            linearizable: Ok(()),
+            serializable: Ok(()),
+            members: vec![Member {
+                id: MEMBER_ID,
+                name: "m1".to_owned(),
+                peer_ur_ls: vec!["http://127.0.0.1:2380".to_owned()],
+                client_ur_ls: vec!["http://127.0.0.1:2379".to_owned()],
+                is_learner: false,
+            }],
+        }
+    }
+
+    fn with_alarm(kind: AlarmType) -> Fake {
+        let alarm = AlarmMember {
+            member_id: 7,
+            alarm: kind.into(),
+        };
+        Fake {
+            alarms: vec![alarm],
+            ..Fake::healthy()
+        }
+    }
+}
+
+impl Probe for Fake {
+    fn alarms(&self) -> Vec<AlarmMember> {
+        self.alarms.clone()
+    }
+
+    fn leader(&self) -> Option<u64> {
+        self.leader
+    }
+
+    fn is_learner(&self) -> bool {
+        self.learner
+    }
+
+    fn cluster_version(&self) -> Option<String> {
+        self.cluster_version.clone()
+    }
+
+    fn storage_version(&self) -> Option<String> {
+        self.storage_version.clone()
+    }
+
+    fn cluster_id(&self) -> u64 {
+        0xb0adbc5ea5d33154
+    }
+
+    fn members(&self) -> Vec<Member> {
+        self.members.clone()
+    }
+
+    async fn linearizable_read(&self) -> Result<(), String> {
+        self.linearizable.clone()
+    }
+
+    async fn serializable_read(&self) -> Result<(), String> {
+        self.serializable.clone()
+    }
+
+    async fn sample(&self) -> Sample {
+        Sample {
+            keys: 42,
+            ..Sample::default()
+        }
+    }
+
+    async fn raft_status(&self) -> RaftStatus {
+        RaftStatus {
+            id: MEMBER_ID,
+            state: "StateLeader",
+            ..RaftStatus::default()
+        }
+    }
+}
+
+fn context(probe: Fake) -> HttpContext<Fake> {
+    HttpContext {
+        probe,
+        metrics: Arc::new(Metrics::new(Detail::Basic)),
+        access: Access::default(),
+        command_line: vec!["etcd".to_owned(), "--name=m1".to_owned()],
+    }
+}
+
+fn request(line: &str, headers: &BTreeMap<String, String>) -> Request<()> {
+    let (method, uri) = line.split_once(' ').expect("a method and a URI");
+    let mut request = Request::builder().method(method).uri(uri);
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    request.body(()).expect("a well formed request")
+}
+
+async fn body(response: Response) -> String {
+    let bytes = response
+        .into_body()
+        .collect()
+        .await
+        .expect("the body is in memory")
+        .to_bytes();
+    String::from_utf8(bytes.to_vec()).expect("pages are text")
+}
+
+async fn get(context: &HttpContext<Fake>, listener: ListenerKind, uri: &str) -> (u16, String) {
+    let response = handle(
+        context,
+        listener,
+        &Request::get(uri).body(()).expect("a well formed URI"),
+    )
+    .await;
+    (response.status().as_u16(), body(response).await)
+}
+
+#[track_caller]
+fn header(response: &Response, name: &str) -> Option<String> {
+    let value = response.headers().get(name)?;
+    Some(value.to_str().expect("headers are text").to_owned())
+}
+
+#[derive(Deserialize)]
+struct Exchange {
+    listener: String,
+    request: String,
+    #[serde(default)]
+    sent: BTreeMap<String, String>,
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: Option<String>,
+}
+
+#[tokio::test]
+async fn a_healthy_member_answers_as_etcd_does() {
+    let context = context(Fake::healthy());
+    let mut count = 0;
+    for line in TRANSCRIPT.lines() {
+        let exchange: Exchange = serde_json::from_str(line).unwrap();
+        let listener = match exchange.listener.as_str() {
+            "client" => CLIENT,
+            "peer" => ListenerKind::Peer,
+            other => panic!("no listener {other}"),
+        };
+        let response = handle(
+            &context,
+            listener,
+            &request(&exchange.request, &exchange.sent),
+        )
+        .await;
+        assert_eq!(response.status().as_u16(), exchange.status, "{line}");
+        let mut expected = exchange.headers;
+        if listener == CLIENT {
+            for (name, value) in [
+                (
+                    "access-control-allow-headers",
+                    "accept, content-type, authorization",
+                ),
+                (
+                    "access-control-allow-methods",
+                    "POST, GET, OPTIONS, PUT, DELETE",
+                ),
+                ("access-control-allow-origin", "*"),
+            ] {
+                expected.insert(name.to_owned(), value.to_owned());
+            }
+        }
+        let headers: BTreeMap<String, String> = response
+            .headers()
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+            .collect();
+        assert_eq!(headers, expected, "{line}");
+        let text = body(response).await;
+        if let Some(expected) = exchange.body {
+            assert_eq!(text, expected, "{line}");
+        }
+        count += 1;
+    }
+    assert_eq!(count, 86);
+}
+
+#[tokio::test]
+async fn versions_may_be_unknown() {
+    let young = Fake {
+        cluster_version: None,
+        storage_version: None,
+        ..Fake::healthy()
+    };
+    let text = r#"{"etcdserver":"3.7.1","etcdcluster":"not_decided","storage":"unknown"}"#;
+    for listener in [CLIENT, ListenerKind::Peer] {
+        assert_eq!(
+            get(&context(young.clone()), listener, "/version").await,
+            (200, text.into())
+        );
+    }
+}
+
+#[tokio::test]
+async fn health_says_what_is_wrong() {
+    let timeout = || Err("etcdserver: request timed out".to_owned());
+    let cases = [
+        (
+            Fake::with_alarm(AlarmType::Nospace),
+            "/health",
+            "ALARM NOSPACE",
+        ),
+        (
+            Fake::with_alarm(AlarmType::Corrupt),
+            "/health?serializable=true",
+            "ALARM CORRUPT",
+        ),
+        (
+            Fake::with_alarm(AlarmType::None),
+            "/health",
+            "ALARM UNKNOWN",
+        ),
+        (
+            Fake::with_alarm(AlarmType::Corrupt),
+            "/health?exclude=NOSPACE",
+            "ALARM CORRUPT",
+        ),
+        (
+            Fake {
+                leader: None,
+                ..Fake::healthy()
+            },
+            "/health",
+            "RAFT NO LEADER",
+        ),
+        (
+            Fake {
+                leader: None,
+                ..Fake::healthy()
+            },
+            "/health?serializable=TRUE",
+            "RAFT NO LEADER",
+        ),
+        (
+            Fake {
+                linearizable: timeout(),
+                ..Fake::healthy()
+            },
+            "/health",
+            "RANGE ERROR:etcdserver: request timed out",
+        ),
+        (
+            Fake {
+                serializable: timeout(),
+                ..Fake::healthy()
+            },
+            "/health?serializable=true",
+            "RANGE ERROR:etcdserver: request timed out",
+        ),
+    ];
+    for (fake, uri, reason) in cases {
+        let context = context(fake);
+        for listener in [CLIENT, ListenerKind::Metrics] {
+            let text = format!("{{\"health\":\"false\",\"reason\":\"{reason}\"}}\n");
+            assert_eq!(get(&context, listener, uri).await, (503, text), "{uri}");
+        }
+        assert_eq!(context.metrics.health.failures.get(), 2);
+        assert_eq!(context.metrics.health.successes.get(), 0);
+    }
+}
+
+#[tokio::test]
+async fn health_overlooks_what_it_is_told_to() {
+    let stuck = Fake {
+        leader: None,
+        linearizable: Err("etcdserver: no leader".to_owned()),
+        ..Fake::healthy()
+    };
+    let cases = [
+        (
+            Fake::with_alarm(AlarmType::Nospace),
+            "/health?exclude=NOSPACE",
+        ),
+        (
+            Fake::with_alarm(AlarmType::Corrupt),
+            "/health?exclude=&exclude=NOSPACE&exclude=CORRUPT",
+        ),
+        (stuck, "/health?serializable=true"),
+    ];
+    for (fake, uri) in cases {
+        let context = context(fake);
+        let text = r#"{"health":"true","reason":""}"#.to_owned();
+        assert_eq!(get(&context, CLIENT, uri).await, (200, text), "{uri}");
+        assert_eq!(context.metrics.health.successes.get(), 1);
+    }
+}
+
+#[tokio::test]
+async fn checks_fail_one_by_one() {
+    let ill = Fake {
+        learner: true,
+        linearizable: Err("etcdserver: request timed out".to_owned()),
+        ..Fake::with_alarm(AlarmType::Corrupt)
+    };
+    let context = context(ill);
+    let all = "[-]data_corruption failed: alarm activated: CORRUPT\n\
+        [-]linearizable_read failed: etcdserver: request timed out\n\
+        [-]non_learner failed: not supported for learner\n\
+        [+]serializable_read ok\n\n";
+    assert_eq!(
+        get(&context, CLIENT, "/readyz").await,
+        (503, all.to_owned())
+    );
+    let some = "[-]non_learner failed: not supported for learner\n[+]serializable_read ok\n\n";
+    let uri = "/readyz?exclude=linearizable_read&exclude=data_corruption&exclude=bogus";
+    assert_eq!(get(&context, CLIENT, uri).await, (503, some.to_owned()));
+    let one = "[-]non_learner failed: not supported for learner\n\n";
+    let uri = "/readyz/non_learner?exclude=non_learner";
+    assert_eq!(
+        get(&context, ListenerKind::Metrics, uri).await,
+        (503, one.to_owned())
+    );
+    for uri in ["/livez", "/readyz/serializable_read"] {
+        assert_eq!(
+            get(&context, ListenerKind::Metrics, uri).await,
+            (200, "ok\n".to_owned())
+        );
+    }
+
+    let page = get(&context, ListenerKind::Metrics, "/metrics").await.1;
+    for line in [
+        r#"etcd_server_healthcheck{name="data_corruption",type="readyz"} 0"#,
+        r#"etcd_server_healthcheck{name="serializable_read",type="livez"} 1"#,
+        r#"etcd_server_healthchecks_total{name="non_learner",status="error",type="readyz"} 3"#,
+        r#"etcd_server_healthchecks_total{name="serializable_read",status="success",type="readyz"} 3"#,
+    ] {
+        assert!(
+            page.lines().any(|other| other == line),
+            "no line {line} in\n{page}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_does_not_make_a_member_unready() {
+    let context = context(Fake::with_alarm(AlarmType::Nospace));
+    for uri in ["/livez", "/readyz"] {
+        assert_eq!(get(&context, CLIENT, uri).await, (200, "ok\n".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn metrics_are_read_on_client_and_metrics_listeners() {
+    let context = context(Fake::healthy());
+    for listener in [CLIENT, ListenerKind::Metrics] {
+        let (status, page) = get(&context, listener, "/metrics").await;
+        assert_eq!(status, 200);
+        assert!(
+            page.contains("\netcd_debugging_mvcc_keys_total 42\n"),
+            "{page}"
+        );
+    }
+    assert_eq!(get(&context, ListenerKind::Peer, "/metrics").await.0, 404);
+}
+
+#[tokio::test]
+async fn the_metrics_listener_has_no_cors() {
+    let context = context(Fake::healthy());
+    let asked = request("OPTIONS /health", &BTreeMap::new());
+    let response = handle(&context, ListenerKind::Metrics, &asked).await;
+    assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(header(&response, "access-control-allow-origin"), None);
+}
+
+#[tokio::test]
+async fn debug_vars_are_json() {
+    let text = get(&context(Fake::healthy()), CLIENT, "/debug/vars")
+        .await
+        .1;
+    let vars: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let names: Vec<&str> = vars.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "cmdline",
+            "file_descriptor_limit",
+            "memstats",
+            "raft.status"
+        ]
+    );
+    assert_eq!(vars["cmdline"], serde_json::json!(["etcd", "--name=m1"]));
+    assert!(vars["file_descriptor_limit"].as_u64().unwrap() > 2);
+    assert!(vars["memstats"]["Sys"].as_u64().unwrap() > 100_000);
+    assert_eq!(vars["raft.status"]["id"], format!("{MEMBER_ID:x}"));
+    assert!(
+        text.starts_with("{\n\"cmdline\": [\"etcd\",\"--name=m1\"],\n"),
+        "{text}"
+    );
+    assert!(text.ends_with("}\n}\n"), "{text}");
+}
+
+#[tokio::test]
+async fn members_are_listed_for_those_who_join() {
+    let mut fake = Fake::healthy();
+    fake.members.push(Member {
+        id: u64::MAX,
+        name: String::new(),
+        peer_ur_ls: vec![
+            "http://127.0.0.1:3".to_owned(),
+            "http://127.0.0.1:4".to_owned(),
+        ],
+        client_ur_ls: Vec::new(),
+        is_learner: true,
+    });
+    let text = concat!(
+        r#"[{"id":7222618211964737678,"peerURLs":["http://127.0.0.1:2380"],"name":"m1","#,
+        r#""clientURLs":["http://127.0.0.1:2379"]},"#,
+        r#"{"id":18446744073709551615,"peerURLs":["http://127.0.0.1:3","http://127.0.0.1:4"],"#,
+        r#""isLearner":true}]"#,
+        "\n"
+    );
+    assert_eq!(
+        get(&context(fake), ListenerKind::Peer, "/members").await,
+        (200, text.to_owned())
+    );
+}
+
+#[tokio::test]
+async fn redirects_keep_the_query_and_speak_only_to_readers() {
+    let context = context(Fake::healthy());
+    let none = BTreeMap::new();
+    let long_way = request("GET /a/..//health?exclude=a%20b&x='", &none);
+    let response = handle(&context, CLIENT, &long_way).await;
+    assert_eq!(response.status(), StatusCode::MOVED_PERMANENTLY);
+    assert_eq!(
+        header(&response, "location").unwrap(),
+        "/health?exclude=a%20b&x='"
+    );
+    assert_eq!(
+        body(response).await,
+        "<a href=\"/health?exclude=a%20b&amp;x=&#39;\">Moved Permanently</a>.\n\n"
+    );
+
+    let response = handle(&context, ListenerKind::Peer, &request("POST //raft", &none)).await;
+    assert_eq!(response.status(), StatusCode::MOVED_PERMANENTLY);
+    assert_eq!(header(&response, "content-type"), None);
+    assert_eq!(header(&response, "location").unwrap(), "/raft");
+    assert_eq!(body(response).await, "");
+}
+
+#[tokio::test]
+async fn a_path_that_is_not_ascii_is_redirected_in_ascii() {
+    let context = context(Fake::healthy());
+    let uri = http::Uri::from_maybe_shared(bytes::Bytes::from_static("//é?ü".as_bytes())).unwrap();
+    let response = handle(&context, CLIENT, &Request::get(uri).body(()).unwrap()).await;
+    assert_eq!(response.status(), StatusCode::MOVED_PERMANENTLY);
+    assert_eq!(header(&response, "location").unwrap(), "/%c3%a9?%c3%bc");
+}
+
+#[tokio::test]
+async fn unknown_hosts_are_refused_on_plain_connections() {
+    let mut context = context(Fake::healthy());
+    context.access.host_whitelist = ["127.0.0.1".to_owned(), "::1".to_owned()].into();
+    let asked = |host: &str| {
+        let headers = [("Host".to_owned(), host.to_owned())].into();
+        request("GET /version", &headers)
+    };
+    for host in ["127.0.0.1:2379", "127.0.0.1", "[::1]:2379"] {
+        assert_eq!(
+            handle(&context, CLIENT, &asked(host)).await.status(),
+            StatusCode::OK,
+            "{host}"
+        );
+    }
+    let response = handle(&context, CLIENT, &asked("bad.example:80")).await;
+    assert_eq!(response.status(), StatusCode::MISDIRECTED_REQUEST);
+    assert_eq!(header(&response, "access-control-allow-origin"), None);
+    assert_eq!(
+        header(&response, "x-content-type-options").unwrap(),
+        "nosniff"
+    );
+    let text = r#"
+etcd received your request, but the Host header was unrecognized.
+
+To fix this, choose one of the following options:
+- Enable TLS, then any HTTPS request will be allowed.
+- Add the hostname you want to use to the whitelist in settings.
+  - e.g. etcd --host-whitelist "bad.example"
+
+This requirement has been added to help prevent "DNS Rebinding" attacks (CVE-2018-5702).
+
+"#;
+    assert_eq!(body(response).await, text);
+    for listener in [
+        ListenerKind::Client { tls: true },
+        ListenerKind::Metrics,
+        ListenerKind::Peer,
+    ] {
+        let status = handle(&context, listener, &asked("bad.example"))
+            .await
+            .status();
+        assert_ne!(status, StatusCode::MISDIRECTED_REQUEST, "{listener:?}");
+    }
+    context.access.host_whitelist.insert("*".to_owned());
+    assert_eq!(
+        handle(&context, CLIENT, &asked("bad.example"))
+            .await
+            .status(),
+        StatusCode::OK
+    );
+}
+
+#[tokio::test]
+async fn listed_origins_are_echoed() {
+    let mut context = context(Fake::healthy());
+    context.access.cors = ["http://a.example".to_owned()].into();
+    for (origin, method, allowed) in [
+        (Some("http://a.example"), "GET", Some("http://a.example")),
+        (
+            Some("http://a.example"),
+            "OPTIONS",
+            Some("http://a.example"),
+        ),
+        (Some("http://b.example"), "GET", None),
+        (Some("http://b.example"), "OPTIONS", None),
+        (None, "GET", None),
+    ] {
+        let origin = origin.map(|origin| ("Origin".to_owned(), origin.to_owned()));
+        let asked = request(&format!("{method} /version"), &origin.into_iter().collect());
+        let response = handle(&context, CLIENT, &asked).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(
+            header(&response, "access-control-allow-origin").as_deref(),
+            allowed
+        );
+        assert_eq!(
+            header(&response, "access-control-allow-methods").is_some(),
+            allowed.is_some()
+        );
+    }
+}

@@ -1,0 +1,474 @@
+//! Leases: which exist, what is attached to them, and when they run out.
+//!
+//! Grants, revocations and checkpoints are log entries and change the same on every member. Time is
+//! not: only the *primary* (the leader's lessor) has deadlines, renews them, and tells which leases
+//! have expired, so that the node can propose their revocation. Everybody else holds leases to be
+//! everlasting; a new primary gives each its full time, or what a checkpoint had left of it.
+//!
+//! Ownership: the lessor lives behind one mutex, [`SharedLessor`], that the machine holds while it
+//! applies an entry that touches leases and the runtime while it renews, looks up or asks for
+//! expired ones. No call in here waits for anything.
+//!
+//! ```text
+//! bucket lease:   8 bytes id, big endian → leasepb.Lease { 1 ID, 2 TTL, 3 RemainingTTL }
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prost::Message;
+use retcd_proto::leasepb;
+use retcd_storage::backend::{self, BackendError, Bucket, WriteBatch};
+
+use crate::Time;
+
+/// The longest time to live in seconds.
+pub const TTL_MAX: i64 = 9_000_000_000;
+
+/// How long a primary waits for a revocation that it asked for before it asks again.
+const REVOKE_RETRY: Duration = Duration::from_secs(3);
+/// Leases that a primary lets expire per second when it takes over: three quarters of the thousand
+/// revocations per second that etcd allows itself.
+const EXPIRIES_PER_SECOND: u32 = 750;
+/// From this many leases on a new primary spreads their expiries.
+const SPREAD_FROM: usize = 1000;
+/// How often the remaining time of long leases is checkpointed.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
+
+/// The lessor as machine and runtime share it.
+pub type SharedLessor = Arc<Mutex<Lessor>>;
+
+/// What the lessor is told at start.
+#[derive(Clone, Copy, Debug)]
+pub struct LessorOptions {
+    /// The shortest time to live in seconds; shorter ones are raised.
+    pub ttl_min: i64,
+    /// Whether the primary checkpoints the remaining time of long leases.
+    pub checkpoint: bool,
+}
+
+impl Default for LessorOptions {
+    /// What etcd takes at its default election timeout of one second.
+    fn default() -> Self {
+        LessorOptions {
+            ttl_min: 2,
+            checkpoint: false,
+        }
+    }
+}
+
+/// Why a grant was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GrantError {
+    /// Zero is no id.
+    #[error("requested lease not found")]
+    NoId,
+    /// The id is taken.
+    #[error("lease already exists")]
+    Exists,
+    /// The time to live is above [`TTL_MAX`].
+    #[error("too large lease TTL")]
+    TtlTooLarge,
+}
+
+/// Why a lease was not renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RenewError {
+    /// Only the leader renews.
+    #[error("not a primary lessor")]
+    NotPrimary,
+    /// There is no such lease.
+    #[error("requested lease not found")]
+    NotFound,
+    /// The lease has run out and waits for its revocation: ask again until it is gone.
+    #[error("lease expired")]
+    Expired,
+}
+
+/// A renewed lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    /// The time to live in seconds, counted from now.
+    pub ttl: i64,
+    /// Whether a checkpoint is on record that has to be cleared by proposing one of 0 seconds.
+    pub clear_checkpoint: bool,
+}
+
+/// What there is to know of a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimeToLive {
+    /// The granted time to live in seconds.
+    pub granted_ttl: i64,
+    /// Whole seconds left.
+    pub ttl: i64,
+    /// The attached keys in order, if they were asked for.
+    pub keys: Vec<Box<[u8]>>,
+}
+
+/// A row of bucket `lease` that is none.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseLoadError {
+    /// The backend failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The row cannot be read.
+    #[error("damaged lease in bucket lease: key {0:02x?}")]
+    Damaged(Box<[u8]>),
+}
+
+struct Lease {
+    ttl: i64,
+    /// Seconds left at the last checkpoint, 0 for none.
+    remaining_ttl: i64,
+    /// When it runs out, on a primary.
+    expiry: Option<Time>,
+    /// Its place in `Lessor::due`: the expiry, or the next try to have it revoked.
+    due: Option<Time>,
+    keys: BTreeSet<Box<[u8]>>,
+}
+
+impl Lease {
+    fn new(ttl: i64, remaining_ttl: i64) -> Lease {
+        Lease {
+            ttl,
+            remaining_ttl,
+            expiry: None,
+            due: None,
+            keys: BTreeSet::new(),
+        }
+    }
+
+    /// Seconds that a refresh gives.
+    fn refresh_ttl(&self) -> i64 {
+        if self.remaining_ttl > 0 {
+            self.remaining_ttl
+        } else {
+            self.ttl
+        }
+    }
+
+    fn persist(&self, id: i64, batch: &mut WriteBatch) {
+        let lease = leasepb::Lease {
+            id,
+            ttl: self.ttl,
+            remaining_ttl: self.remaining_ttl,
+        };
+        batch.put(
+            Bucket::Lease,
+            &id.to_be_bytes(),
+            lease.encode_to_vec().into(),
+        );
+    }
+}
+
+/// All leases.
+pub struct Lessor {
+    options: LessorOptions,
+    leases: BTreeMap<i64, Lease>,
+    primary: bool,
+    /// Every lease of a primary by the time it has to be looked at.
+    due: BTreeSet<(Time, i64)>,
+    /// Long leases of a primary by the time of their next checkpoint.
+    checkpoints: BTreeSet<(Time, i64)>,
+}
+
+impl Lessor {
+    /// Reads bucket `lease`. The keys have to be attached by whoever reads them.
+    pub fn open(
+        reader: &backend::Reader,
+        options: LessorOptions,
+    ) -> Result<Lessor, LeaseLoadError> {
+        let mut leases = BTreeMap::new();
+        for row in reader.range(Bucket::Lease, b"", None) {
+            let (key, value) = row?;
+            let lease = leasepb::Lease::decode(&value[..])
+                .map_err(|_| LeaseLoadError::Damaged(key[..].into()))?;
+            leases.insert(
+                lease.id,
+                Lease::new(lease.ttl.max(options.ttl_min), lease.remaining_ttl),
+            );
+        }
+        Ok(Lessor {
+            options,
+            leases,
+            primary: false,
+            due: BTreeSet::new(),
+            checkpoints: BTreeSet::new(),
+        })
+    }
+
+    /// Whether the lease exists.
+    pub fn contains(&self, id: i64) -> bool {
+        self.leases.contains_key(&id)
+    }
+
+    /// Number of leases.
+    pub fn len(&self) -> usize {
+        self.leases.len()
+    }
+
+    /// Whether there are no leases.
+    pub fn is_empty(&self) -> bool {
+        self.leases.is_empty()
+    }
+
+    /// Whether this lessor keeps deadlines.
+    pub fn is_primary(&self) -> bool {
+        self.primary
+    }
+
+    /// All ids, by expiry and then by id.
+    pub fn list(&self) -> Vec<i64> {
+        let mut ids: Vec<_> = self
+            .leases
+            .iter()
+            .map(|(id, lease)| (lease.expiry, *id))
+            .collect();
+        ids.sort_unstable();
+        ids.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Applies a grant; returns the effective time to live in seconds.
+    pub fn grant(
+        &mut self,
+        id: i64,
+        ttl: i64,
+        now: Time,
+        batch: &mut WriteBatch,
+    ) -> Result<i64, GrantError> {
+        if id == 0 {
+            return Err(GrantError::NoId);
+        }
+        if ttl > TTL_MAX {
+            return Err(GrantError::TtlTooLarge);
+        }
+        if self.leases.contains_key(&id) {
+            return Err(GrantError::Exists);
+        }
+        let ttl = ttl.max(self.options.ttl_min);
+        let lease = Lease::new(ttl, 0);
+        lease.persist(id, batch);
+        self.leases.insert(id, lease);
+        if self.primary {
+            self.refresh(id, now, Duration::ZERO);
+            self.schedule_checkpoint(id, now);
+        }
+        Ok(ttl)
+    }
+
+    /// Applies a revocation: the lease is gone, and the keys that were attached to it have to be
+    /// deleted in this order. `None` if there is no such lease.
+    pub fn revoke(&mut self, id: i64, batch: &mut WriteBatch) -> Option<BTreeSet<Box<[u8]>>> {
+        let lease = self.leases.remove(&id)?;
+        if let Some(due) = lease.due {
+            self.due.remove(&(due, id));
+        }
+        batch.delete(Bucket::Lease, &id.to_be_bytes());
+        Some(lease.keys)
+    }
+
+    /// Applies a checkpoint: what is left of the lease in seconds, 0 for all of it. An unknown lease
+    /// is no error. With `persist` the checkpoint survives a restart.
+    pub fn checkpoint(
+        &mut self,
+        id: i64,
+        remaining_ttl: i64,
+        now: Time,
+        persist: bool,
+        batch: &mut WriteBatch,
+    ) {
+        let Some(lease) = self.leases.get_mut(&id) else {
+            return;
+        };
+        lease.remaining_ttl = remaining_ttl;
+        if persist {
+            lease.persist(id, batch);
+        }
+        if self.primary {
+            self.schedule_checkpoint(id, now);
+        }
+    }
+
+    /// Attaches `key`; lease 0 is none.
+    pub fn attach(&mut self, id: i64, key: &[u8]) {
+        if let Some(lease) = self.leases.get_mut(&id) {
+            lease.keys.insert(key.into());
+        }
+    }
+
+    /// Detaches `key`; lease 0 is none.
+    pub fn detach(&mut self, id: i64, key: &[u8]) {
+        if let Some(lease) = self.leases.get_mut(&id) {
+            lease.keys.remove(key);
+        }
+    }
+
+    /// Gives the lease its full time again.
+    pub fn renew(&mut self, id: i64, now: Time) -> Result<Renewed, RenewError> {
+        if !self.primary {
+            return Err(RenewError::NotPrimary);
+        }
+        let lease = self.leases.get_mut(&id).ok_or(RenewError::NotFound)?;
+        if lease.expiry.is_some_and(|expiry| expiry <= now) {
+            return Err(RenewError::Expired);
+        }
+        let clear_checkpoint = self.options.checkpoint && lease.remaining_ttl > 0;
+        if clear_checkpoint {
+            // The proposal that tells the others comes later; here the full time counts at once.
+            lease.remaining_ttl = 0;
+        }
+        let ttl = lease.ttl;
+        self.refresh(id, now, Duration::ZERO);
+        Ok(Renewed {
+            ttl,
+            clear_checkpoint,
+        })
+    }
+
+    /// What is left of a lease; `None` if there is no such lease.
+    pub fn time_to_live(&self, id: i64, now: Time, keys: bool) -> Option<TimeToLive> {
+        let lease = self.leases.get(&id)?;
+        let ttl = match lease.expiry {
+            Some(expiry) => expiry.saturating_since(now).as_secs() as i64,
+            None => lease.refresh_ttl(),
+        };
+        let keys = if keys {
+            lease.keys.iter().cloned().collect()
+        } else {
+            Vec::new()
+        };
+        Some(TimeToLive {
+            granted_ttl: lease.ttl,
+            ttl,
+            keys,
+        })
+    }
+
+    /// Starts to keep deadlines: every lease gets its time, and `extend` on top for clients that
+    /// still look for the new leader.
+    pub fn promote(&mut self, now: Time, extend: Duration) {
+        self.demote();
+        self.primary = true;
+        let ids: Vec<i64> = self.leases.keys().copied().collect();
+        for &id in &ids {
+            self.refresh(id, now, extend);
+            self.schedule_checkpoint(id, now);
+        }
+        if ids.len() >= SPREAD_FROM {
+            self.spread(now, extend);
+        }
+    }
+
+    /// Keeps leases that would run out in one second from being more than can be revoked in it
+    /// (etcd v3.7: `server/lease/lessor.go`, `Promote`).
+    fn spread(&mut self, now: Time, extend: Duration) {
+        let by_expiry: Vec<(Time, i64)> = self.due.iter().copied().collect();
+        let Some((first, _)) = by_expiry.first() else {
+            return;
+        };
+        let mut base = first.saturating_since(now);
+        let mut next = base + Duration::from_secs(1);
+        let mut expiries = 0;
+        for (expiry, id) in by_expiry {
+            let remaining = expiry.saturating_since(now);
+            if remaining > next {
+                base = remaining;
+                next = base + Duration::from_secs(1);
+                expiries = 1;
+                continue;
+            }
+            expiries += 1;
+            if expiries <= EXPIRIES_PER_SECOND {
+                continue;
+            }
+            let rate_delay = Duration::from_secs(1) * expiries / EXPIRIES_PER_SECOND;
+            // One that is seconds ahead of the window needs to move by so much less.
+            let delay = rate_delay.saturating_sub(remaining.saturating_sub(base));
+            next = base + delay;
+            self.refresh(id, now, delay + extend);
+        }
+    }
+
+    /// Stops to keep deadlines.
+    pub fn demote(&mut self) {
+        self.primary = false;
+        self.due.clear();
+        self.checkpoints.clear();
+        for lease in self.leases.values_mut() {
+            (lease.expiry, lease.due) = (None, None);
+        }
+    }
+
+    /// Up to `limit` leases that have run out, by expiry. Their revocation is to be proposed; each is
+    /// told again if it still exists after a few seconds.
+    pub fn expired(&mut self, now: Time, limit: usize) -> Vec<i64> {
+        let mut expired = Vec::new();
+        while expired.len() < limit
+            && let Some(&(due, id)) = self.due.first()
+            && due <= now
+        {
+            self.schedule(id, now + REVOKE_RETRY);
+            expired.push(id);
+        }
+        expired
+    }
+
+    /// When [`Lessor::expired`] has something to tell next.
+    pub fn next_expiry(&self) -> Option<Time> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// Up to `limit` leases whose remaining time is to be checkpointed, as (id, seconds).
+    pub fn due_checkpoints(&mut self, now: Time, limit: usize) -> Vec<(i64, i64)> {
+        let mut checkpoints = Vec::new();
+        while checkpoints.len() < limit
+            && let Some(&(due, id)) = self.checkpoints.first()
+            && due <= now
+        {
+            self.checkpoints.pop_first();
+            let Some(lease) = self.leases.get(&id) else {
+                continue;
+            };
+            let left = lease
+                .expiry
+                .map_or(Duration::ZERO, |expiry| expiry.saturating_since(now));
+            let seconds = left.as_secs() as i64 + i64::from(left.subsec_nanos() > 0);
+            if seconds > 0 && seconds < lease.ttl {
+                checkpoints.push((id, seconds));
+            }
+        }
+        checkpoints
+    }
+
+    /// Lets the lease run from now.
+    fn refresh(&mut self, id: i64, now: Time, extend: Duration) {
+        let Some(lease) = self.leases.get_mut(&id) else {
+            return;
+        };
+        let seconds = u64::try_from(lease.refresh_ttl()).unwrap_or(0);
+        let expiry = now + (Duration::from_secs(seconds) + extend);
+        lease.expiry = Some(expiry);
+        self.schedule(id, expiry);
+    }
+
+    fn schedule(&mut self, id: i64, due: Time) {
+        let Some(lease) = self.leases.get_mut(&id) else {
+            return;
+        };
+        if let Some(old) = lease.due.replace(due) {
+            self.due.remove(&(old, id));
+        }
+        self.due.insert((due, id));
+    }
+
+    fn schedule_checkpoint(&mut self, id: i64, now: Time) {
+        let Some(lease) = self.leases.get(&id) else {
+            return;
+        };
+        if self.options.checkpoint && lease.refresh_ttl() > CHECKPOINT_INTERVAL.as_secs() as i64 {
+            self.checkpoints.insert((now + CHECKPOINT_INTERVAL, id));
+        }
+    }
+}

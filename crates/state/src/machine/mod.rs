@@ -1,0 +1,601 @@
+//! The machine executes log entries.
+//!
+//! One straight `match` over the request: what it does follows from the entries and the state alone,
+//! so that every member ends up with the same rows. All changes of a call to [`Machine::apply`] go
+//! to the backend in one batch, together with the index of the last entry; only then do readers see
+//! them and may their answers go out. Entries at or below that index change nothing: after a crash
+//! the log is simply applied again.
+//!
+//! What a client can be told is an [`ApplyError`] beside the reply. A [`Fatal`] means that this
+//! member cannot go on without losing or inventing data: the process has to stop.
+
+mod reply;
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use prost::Message;
+use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
+use retcd_proto::etcdserverpb::{
+    AlarmRequest, AlarmType, CompactionRequest, InternalRaftRequest, LeaseCheckpointRequest,
+    LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, Request as V2Request,
+    TxnRequest,
+};
+use retcd_proto::membershippb;
+use retcd_proto::raftpb::{ConfChange, Entry, EntryType};
+use retcd_storage::backend::{Backend, Bucket, WriteBatch};
+
+use crate::alarm::Alarms;
+use crate::lease::{GrantError, Lessor, LessorOptions, SharedLessor};
+use crate::membership::{Downgrade, Membership};
+use crate::meta::{self, AppliedIndex};
+use crate::mvcc::txn::{self, WriteError};
+use crate::mvcc::{CompactError, Interval, Keyspace, Progress, RangeError, Reader, StorageError};
+use crate::version::{self, SchemaError, Version};
+use crate::{Time, quota, v2};
+
+pub use reply::{
+    Applied, AppliedConfChange, ApplyError, CompactReply, Fatal, FatalProblem, LeaseGrantReply,
+    OpenError, Reply,
+};
+
+/// Membership as machine and runtime share it; only the machine changes it.
+pub type SharedMembership = Arc<RwLock<Membership>>;
+/// Alarms as machine and runtime share them; only the machine changes them.
+pub type SharedAlarms = Arc<RwLock<Alarms>>;
+
+/// What the machine is told at start.
+#[derive(Clone, Copy, Debug)]
+pub struct MachineOptions {
+    /// Leases.
+    pub lessor: LessorOptions,
+    /// How many learners the cluster may have.
+    pub learners_max: usize,
+    /// Whether checkpoints of leases survive a restart even in a cluster before 3.6.
+    pub persist_checkpoints: bool,
+}
+
+impl Default for MachineOptions {
+    fn default() -> Self {
+        MachineOptions {
+            lessor: LessorOptions::default(),
+            learners_max: 1,
+            persist_checkpoints: false,
+        }
+    }
+}
+
+/// The replicated state.
+pub struct Machine {
+    backend: Backend,
+    keyspace: Keyspace,
+    lessor: SharedLessor,
+    alarms: SharedAlarms,
+    membership: SharedMembership,
+    applied: AppliedIndex,
+    /// What the backend has of `applied`.
+    flushed: AppliedIndex,
+    persist_checkpoints: bool,
+    /// Changes not written to the backend yet; empty between calls.
+    batch: WriteBatch,
+}
+
+impl Machine {
+    /// Rebuilds the state that `backend` holds.
+    pub fn open(backend: Backend, options: MachineOptions) -> Result<Machine, OpenError> {
+        let reader = backend.reader();
+        if let Some(version) = version::detect(&reader)? {
+            version::check(version)?;
+        }
+        if reader
+            .get(Bucket::Auth, b"authEnabled")?
+            .is_some_and(|enabled| enabled.first() == Some(&1))
+        {
+            return Err(OpenError::AuthEnabled);
+        }
+        let mut lessor = Lessor::open(&reader, options.lessor)?;
+        let keyspace = Keyspace::open(backend.clone())?;
+        if !lessor.is_empty() {
+            keyspace.visit_leased(|lease, key| lessor.attach(lease, key));
+        }
+        let applied = meta::applied(&reader)?;
+        Ok(Machine {
+            applied,
+            flushed: applied,
+            alarms: Arc::new(RwLock::new(Alarms::open(&reader)?)),
+            membership: Arc::new(RwLock::new(Membership::open(
+                &reader,
+                options.learners_max,
+            )?)),
+            lessor: Arc::new(Mutex::new(lessor)),
+            persist_checkpoints: options.persist_checkpoints,
+            batch: WriteBatch::default(),
+            keyspace,
+            backend,
+        })
+    }
+
+    /// A reader of the keyspace, for any thread.
+    pub fn reader(&self) -> Reader {
+        self.keyspace.reader()
+    }
+
+    /// The lessor; see [`crate::lease`] for who may hold it.
+    pub fn lessor(&self) -> SharedLessor {
+        Arc::clone(&self.lessor)
+    }
+
+    /// The alarms.
+    pub fn alarms(&self) -> SharedAlarms {
+        Arc::clone(&self.alarms)
+    }
+
+    /// The membership.
+    pub fn membership(&self) -> SharedMembership {
+        Arc::clone(&self.membership)
+    }
+
+    /// How far the log is applied. Raft starts from here, with the membership's
+    /// [`conf_state`](Membership::conf_state).
+    pub fn applied(&self) -> AppliedIndex {
+        self.applied
+    }
+
+    /// The version of the storage schema; `None` if a file from before 3.5 leaves it open.
+    pub fn storage_version(&self) -> Result<Option<Version>, SchemaError> {
+        version::detect(&self.backend.reader())
+    }
+
+    /// Takes the storage schema to the cluster's version, whose mark is all that differs; the new
+    /// version, if it is one.
+    pub fn update_storage_version(&mut self) -> Result<Option<Version>, SchemaError> {
+        let Some(cluster) = self.membership.read().cluster_version() else {
+            return Ok(None);
+        };
+        let target = Version::new(cluster.major, cluster.minor, 0);
+        if self.storage_version()? == Some(target) {
+            return Ok(None);
+        }
+        version::check(target)?;
+        let mut batch = WriteBatch::default();
+        version::put(target, &mut batch);
+        self.backend.write(batch);
+        Ok(Some(target))
+    }
+
+    /// Executes committed entries, in the order of the log; those already applied are passed over.
+    /// `now` is what the deadlines of granted leases count from.
+    ///
+    /// After an error the machine must not be used any more.
+    pub fn apply(&mut self, now: Time, entries: &[Entry]) -> Result<Applied, Fatal> {
+        let mut applied = Applied::default();
+        for entry in entries {
+            let (index, term) = (entry.index(), entry.term());
+            if index <= self.applied.index {
+                continue;
+            }
+            let result = self.apply_entry(now, entry, &mut applied);
+            result.map_err(|problem| Fatal {
+                index,
+                term,
+                problem,
+            })?;
+            self.applied = AppliedIndex { index, term };
+        }
+        self.flush();
+        applied.applied = self.applied;
+        applied.compacting = self.keyspace.is_compacting();
+        Ok(applied)
+    }
+
+    /// Looks at up to `limit` rows and removes those that compactions have made unreadable. To be
+    /// called between batches, as often as the load allows, while [`Applied::compacting`].
+    pub fn compaction_step(&mut self, limit: usize) -> Result<Progress, StorageError> {
+        self.keyspace.compaction_step(limit)
+    }
+
+    /// Whether rows wait to be removed, also of a compaction that a restart interrupted.
+    pub fn is_compacting(&self) -> bool {
+        self.keyspace.is_compacting()
+    }
+
+    /// Hands the changes to the backend and then to the readers.
+    fn flush(&mut self) {
+        if self.applied != self.flushed {
+            meta::put_applied(self.applied, &mut self.batch);
+            self.flushed = self.applied;
+        }
+        if !self.batch.is_empty() {
+            self.backend.write(std::mem::take(&mut self.batch));
+        }
+        self.keyspace.publish();
+    }
+
+    fn apply_entry(
+        &mut self,
+        now: Time,
+        entry: &Entry,
+        applied: &mut Applied,
+    ) -> Result<(), FatalProblem> {
+        if self.applied.index > 0 && entry.index() != self.applied.index + 1 {
+            return Err(FatalProblem::Gap {
+                applied: self.applied.index,
+            });
+        }
+        let kind = entry.r#type.unwrap_or_default();
+        match EntryType::try_from(kind).map_err(|_| FatalProblem::UnknownType(kind))? {
+            EntryType::EntryConfChange => self.apply_conf_change(entry, applied),
+            EntryType::EntryConfChangeV2 => Err(FatalProblem::ConfChangeV2),
+            // A new leader's first entry says nothing.
+            EntryType::EntryNormal if entry.data().is_empty() => Ok(()),
+            EntryType::EntryNormal => match InternalRaftRequest::decode(entry.data()) {
+                Ok(request) => self.apply_request(now, request, applied),
+                // Before 3.5 the requests of API v2 were entries of their own.
+                Err(_) => match V2Request::decode(entry.data()) {
+                    Ok(request) => self.apply_v2(&request, applied),
+                    Err(_) => Err(FatalProblem::Undecodable(entry.data().len())),
+                },
+            },
+        }
+    }
+
+    fn apply_conf_change(
+        &mut self,
+        entry: &Entry,
+        applied: &mut Applied,
+    ) -> Result<(), FatalProblem> {
+        let mut change = ConfChange::decode(entry.data())
+            .map_err(|_| FatalProblem::Undecodable(entry.data().len()))?;
+        let mut membership = self.membership.write();
+        let reply = match membership.apply(&change, &mut self.batch)? {
+            Ok(()) => Ok(Reply::Members(membership.members().cloned().collect())),
+            Err(error) => {
+                change.node_id = Some(0);
+                Err(ApplyError::Member(error))
+            }
+        };
+        applied.replies.push((change.id(), reply));
+        applied.cluster_changed = true;
+        let conf_state = membership.conf_state().clone();
+        applied.conf_changes.push(AppliedConfChange {
+            index: entry.index(),
+            change,
+            conf_state,
+        });
+        Ok(())
+    }
+
+    fn apply_request(
+        &mut self,
+        now: Time,
+        request: InternalRaftRequest,
+        applied: &mut Applied,
+    ) -> Result<(), FatalProblem> {
+        if let Some(v2) = &request.v2 {
+            return self.apply_v2(v2, applied);
+        }
+        let id = match (&request.header, request.id) {
+            (Some(header), 0) => header.id,
+            (_, id) => id,
+        };
+        let reply = self.execute(now, &request, applied)?;
+        applied.replies.push((id, reply));
+        Ok(())
+    }
+
+    /// Executes one request. In the order in which etcd looks at them, in case there are several.
+    fn execute(
+        &mut self,
+        now: Time,
+        request: &InternalRaftRequest,
+        applied: &mut Applied,
+    ) -> Result<Result<Reply, ApplyError>, FatalProblem> {
+        let r = request;
+        let done = Ok(Ok(Reply::Done));
+        if let Some(request) = &r.cluster_version_set {
+            self.set_cluster_version(&request.ver, applied)?;
+            return done;
+        } else if let Some(request) = &r.cluster_member_attr_set {
+            self.set_attributes(request);
+            applied.cluster_changed = true;
+            return done;
+        } else if let Some(request) = &r.downgrade_info_set {
+            self.set_downgrade(request);
+            applied.cluster_changed = true;
+            return done;
+        } else if r.downgrade_version_test.is_some() {
+            return done;
+        }
+        if let Some(refused) = self.refused(r) {
+            return Ok(Err(refused));
+        }
+        if let Some(request) = &r.range {
+            self.range(request)
+        } else if let Some(request) = &r.put {
+            self.put(request, applied)
+        } else if let Some(request) = &r.delete_range {
+            let mut changes = self.keyspace.begin(&mut self.batch);
+            let reply = txn::delete_range(&mut changes, &mut self.lessor.lock(), request);
+            applied.events.extend(changes.finish());
+            Ok(Ok(Reply::DeleteRange(reply)))
+        } else if let Some(request) = &r.txn {
+            self.txn(request, applied)
+        } else if let Some(request) = &r.compaction {
+            Ok(self.compact(request))
+        } else if let Some(request) = &r.lease_grant {
+            Ok(self.lease_grant(now, request))
+        } else if let Some(request) = &r.lease_revoke {
+            Ok(self.lease_revoke(request, applied))
+        } else if let Some(request) = &r.lease_checkpoint {
+            Ok(Ok(self.lease_checkpoint(now, request)))
+        } else if let Some(request) = &r.alarm {
+            Ok(Ok(self.alarm(request)))
+        } else {
+            match auth_kind(r) {
+                Some(AuthKind::Read) => Ok(Err(ApplyError::AuthNotSupported)),
+                Some(AuthKind::Write(name)) => Err(FatalProblem::Auth(name)),
+                None => Err(FatalProblem::UnknownRequest),
+            }
+        }
+    }
+
+    /// What the alarms forbid.
+    fn refused(&self, r: &InternalRaftRequest) -> Option<ApplyError> {
+        let alarms = self.alarms.read();
+        if alarms.is_raised(AlarmType::Corrupt) {
+            let keyspace =
+                r.range.is_some() || r.put.is_some() || r.delete_range.is_some() || r.txn.is_some();
+            let others =
+                r.compaction.is_some() || r.lease_grant.is_some() || r.lease_revoke.is_some();
+            return (keyspace || others).then_some(ApplyError::Corrupt);
+        }
+        if alarms.is_raised(AlarmType::Nospace) {
+            let costly_txn = r.txn.as_ref().is_some_and(|txn| quota::txn_cost(txn) > 0);
+            return (r.put.is_some() || costly_txn || r.lease_grant.is_some())
+                .then_some(ApplyError::NoSpace);
+        }
+        None
+    }
+
+    fn range(&mut self, request: &RangeRequest) -> Result<Result<Reply, ApplyError>, FatalProblem> {
+        self.flush_for_history(request.revision > 0);
+        let changes = self.keyspace.begin(&mut self.batch);
+        settle(
+            changes
+                .range(request)
+                .map(Reply::Range)
+                .map_err(WriteError::Range),
+        )
+    }
+
+    fn put(
+        &mut self,
+        request: &PutRequest,
+        applied: &mut Applied,
+    ) -> Result<Result<Reply, ApplyError>, FatalProblem> {
+        let mut changes = self.keyspace.begin(&mut self.batch);
+        let reply = txn::put(&mut changes, &mut self.lessor.lock(), request);
+        applied.events.extend(changes.finish());
+        settle(reply.map(Reply::Put))
+    }
+
+    fn txn(
+        &mut self,
+        request: &TxnRequest,
+        applied: &mut Applied,
+    ) -> Result<Result<Reply, ApplyError>, FatalProblem> {
+        self.flush_for_history(txn::reads_history(request));
+        let mut changes = self.keyspace.begin(&mut self.batch);
+        let reply = txn::txn(&mut changes, &mut self.lessor.lock(), request);
+        applied.events.extend(changes.finish());
+        settle(reply.map(Reply::Txn))
+    }
+
+    /// Older records are read from the backend: what this batch has written so far has to be there.
+    fn flush_for_history(&mut self, reads_history: bool) {
+        if reads_history && !self.batch.is_empty() {
+            self.flush();
+        }
+    }
+
+    fn compact(&mut self, request: &CompactionRequest) -> Result<Reply, ApplyError> {
+        let revision = request.revision;
+        self.keyspace
+            .compact(revision, &mut self.batch)
+            .map_err(|error| match error {
+                CompactError::Compacted => ApplyError::Compacted,
+                CompactError::FutureRevision => ApplyError::FutureRevision,
+            })?;
+        Ok(Reply::Compact(CompactReply {
+            revision: self.keyspace.revision(),
+            compacted: revision,
+        }))
+    }
+
+    fn lease_grant(&mut self, now: Time, request: &LeaseGrantRequest) -> Result<Reply, ApplyError> {
+        let ttl = self
+            .lessor
+            .lock()
+            .grant(request.id, request.ttl, now, &mut self.batch);
+        let ttl = ttl.map_err(|error| match error {
+            GrantError::NoId => ApplyError::LeaseNotFound,
+            GrantError::Exists => ApplyError::LeaseExists,
+            GrantError::TtlTooLarge => ApplyError::LeaseTtlTooLarge,
+        })?;
+        Ok(Reply::LeaseGrant(LeaseGrantReply {
+            revision: self.keyspace.revision(),
+            id: request.id,
+            ttl,
+        }))
+    }
+
+    /// The lease and its keys go in one revision, in one batch.
+    fn lease_revoke(
+        &mut self,
+        request: &LeaseRevokeRequest,
+        applied: &mut Applied,
+    ) -> Result<Reply, ApplyError> {
+        let keys = self
+            .lessor
+            .lock()
+            .revoke(request.id, &mut self.batch)
+            .ok_or(ApplyError::LeaseNotFound)?;
+        let mut changes = self.keyspace.begin(&mut self.batch);
+        for key in &keys {
+            changes.delete_range(Interval::Key(key));
+        }
+        applied.events.extend(changes.finish());
+        Ok(Reply::LeaseRevoke {
+            revision: self.keyspace.revision(),
+        })
+    }
+
+    fn lease_checkpoint(&mut self, now: Time, request: &LeaseCheckpointRequest) -> Reply {
+        let cluster_version = self.membership.read().cluster_version();
+        let persist = self.persist_checkpoints || cluster_version >= Some(Version::new(3, 6, 0));
+        let mut lessor = self.lessor.lock();
+        for checkpoint in &request.checkpoints {
+            lessor.checkpoint(
+                checkpoint.id,
+                checkpoint.remaining_ttl,
+                now,
+                persist,
+                &mut self.batch,
+            );
+        }
+        Reply::LeaseCheckpoint {
+            revision: self.keyspace.revision(),
+        }
+    }
+
+    fn alarm(&mut self, request: &AlarmRequest) -> Reply {
+        let mut alarms = self.alarms.write();
+        let (member_id, alarm) = (request.member_id, request.alarm);
+        Reply::Alarm(match AlarmAction::try_from(request.action) {
+            Ok(AlarmAction::Get) => alarms.list(alarm),
+            Ok(AlarmAction::Activate) if alarm == AlarmType::None as i32 => Vec::new(),
+            Ok(AlarmAction::Activate) => vec![alarms.activate(member_id, alarm, &mut self.batch)],
+            Ok(AlarmAction::Deactivate) => alarms
+                .deactivate(member_id, alarm, &mut self.batch)
+                .into_iter()
+                .collect(),
+            Err(_) => Vec::new(),
+        })
+    }
+
+    fn set_cluster_version(
+        &mut self,
+        version: &str,
+        applied: &mut Applied,
+    ) -> Result<(), FatalProblem> {
+        let parsed = Version::parse(version.as_bytes())
+            .ok_or_else(|| FatalProblem::BadVersion(version.to_owned()))?;
+        self.membership
+            .write()
+            .set_cluster_version(parsed, &mut self.batch);
+        applied.cluster_changed = true;
+        Ok(())
+    }
+
+    fn set_attributes(&mut self, request: &membershippb::ClusterMemberAttrSetRequest) {
+        let attributes = request.member_attributes.clone().unwrap_or_default();
+        self.membership
+            .write()
+            .set_attributes(request.member_id, &attributes, &mut self.batch);
+    }
+
+    fn set_downgrade(&mut self, request: &membershippb::DowngradeInfoSetRequest) {
+        let target_version = if request.enabled {
+            request.ver.clone()
+        } else {
+            String::new()
+        };
+        let downgrade = Downgrade {
+            target_version,
+            enabled: request.enabled,
+        };
+        self.membership
+            .write()
+            .set_downgrade(downgrade, &mut self.batch);
+    }
+
+    /// What etcd before 3.6 told its members through API v2.
+    fn apply_v2(&mut self, request: &V2Request, applied: &mut Applied) -> Result<(), FatalProblem> {
+        match v2::parse(request) {
+            v2::Meaning::Nothing => {}
+            v2::Meaning::ClusterVersion(version) => self.set_cluster_version(version, applied)?,
+            v2::Meaning::Attributes(id, attributes) => {
+                self.membership
+                    .write()
+                    .set_attributes(id, &attributes, &mut self.batch);
+                applied.cluster_changed = true;
+            }
+            v2::Meaning::Other => {
+                let (method, path) = (request.method().to_owned(), request.path().to_owned());
+                return Err(FatalProblem::V2 { method, path });
+            }
+        }
+        applied.replies.push((request.id(), Ok(Reply::Done)));
+        Ok(())
+    }
+}
+
+/// Tells what a client is to blame for from what the store is.
+fn settle(reply: Result<Reply, WriteError>) -> Result<Result<Reply, ApplyError>, FatalProblem> {
+    let error = match reply {
+        Ok(reply) => return Ok(Ok(reply)),
+        Err(error) => error,
+    };
+    Ok(Err(match error {
+        WriteError::LeaseNotFound => ApplyError::LeaseNotFound,
+        WriteError::KeyNotFound => ApplyError::KeyNotFound,
+        WriteError::Range(RangeError::Compacted) => ApplyError::Compacted,
+        WriteError::Range(RangeError::FutureRevision) => ApplyError::FutureRevision,
+        WriteError::Range(RangeError::InvalidSortOption) => ApplyError::InvalidSortOption,
+        WriteError::Range(RangeError::Storage(error)) => return Err(error.into()),
+    }))
+}
+
+enum AuthKind {
+    Read,
+    Write(&'static str),
+}
+
+/// Which authentication request this is, and whether skipping it would lose something.
+fn auth_kind(r: &InternalRaftRequest) -> Option<AuthKind> {
+    let reads = [
+        r.auth_status.is_some(),
+        r.authenticate.is_some(),
+        r.auth_user_get.is_some(),
+        r.auth_user_list.is_some(),
+        r.auth_role_get.is_some(),
+        r.auth_role_list.is_some(),
+        // Authentication is off, or the data would not have been opened.
+        r.auth_disable.is_some(),
+    ];
+    if reads.contains(&true) {
+        return Some(AuthKind::Read);
+    }
+    let writes = [
+        (r.auth_enable.is_some(), "auth enable"),
+        (r.auth_user_add.is_some(), "user add"),
+        (r.auth_user_delete.is_some(), "user delete"),
+        (r.auth_user_change_password.is_some(), "user passwd"),
+        (r.auth_user_grant_role.is_some(), "user grant-role"),
+        (r.auth_user_revoke_role.is_some(), "user revoke-role"),
+        (r.auth_role_add.is_some(), "role add"),
+        (r.auth_role_delete.is_some(), "role delete"),
+        (
+            r.auth_role_grant_permission.is_some(),
+            "role grant-permission",
+        ),
+        (
+            r.auth_role_revoke_permission.is_some(),
+            "role revoke-permission",
+        ),
+    ];
+    writes
+        .iter()
+        .find(|(present, _)| *present)
+        .map(|(_, name)| AuthKind::Write(name))
+}

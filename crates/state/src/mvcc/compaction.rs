@@ -1,0 +1,159 @@
+//! Forgetting history.
+//!
+//! A compaction at revision C takes effect at once for readers: older revisions are refused. What
+//! nobody can read any more is then removed in small steps between batches of writes: the rows up
+//! to C are scanned in order, each is asked in the index whether it is the newest at C of its key,
+//! deleted if not, and the key's history is trimmed. Puts that are the newest at C stay, tombstones
+//! only exactly at C.
+//!
+//! `meta` remembers the revision when the compaction is applied (`scheduledCompactRev`) and again
+//! with the last step (`finishedCompactRev`); after a restart an unfinished one starts over.
+
+use retcd_storage::backend::{Bucket, WriteBatch};
+
+use super::hash::Hasher;
+use super::{Keyspace, Record, Revision, StorageError};
+use crate::meta;
+
+/// How far the removal of compacted revisions has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// There is nothing to remove.
+    Idle,
+    /// There is more to do: call again.
+    Stepped {
+        /// Rows removed by this step.
+        deleted: usize,
+    },
+    /// The compaction is complete; it is durable after the backend's next commit.
+    Finished {
+        /// The compacted revision.
+        revision: i64,
+        /// Rows removed by this step.
+        deleted: usize,
+    },
+}
+
+/// Why a compaction was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CompactError {
+    /// The revision has been compacted already.
+    Compacted,
+    /// The revision has not been written yet.
+    FutureRevision,
+}
+
+/// A compaction whose rows are being removed.
+pub(super) struct Compaction {
+    revision: i64,
+    /// The first row not scanned yet.
+    next: Box<[u8]>,
+    hasher: Hasher,
+    /// Whether the hash covers everything since the compaction before, which had been complete.
+    store_hash: bool,
+}
+
+impl Keyspace {
+    /// Refuses revisions before `revision` from now on and leaves the rest to
+    /// [`Keyspace::compaction_step`].
+    pub(crate) fn compact(
+        &mut self,
+        revision: i64,
+        batch: &mut WriteBatch,
+    ) -> Result<(), CompactError> {
+        if revision <= self.compacted {
+            return Err(CompactError::Compacted);
+        }
+        if revision > self.revision {
+            return Err(CompactError::FutureRevision);
+        }
+        batch.put(
+            Bucket::Meta,
+            meta::SCHEDULED_COMPACTION,
+            Revision::start_of(revision).to_key()[..].into(),
+        );
+        // A compaction under way is taken over by the new one: its remaining rows are among these.
+        let store_hash = self.compaction.is_none();
+        self.compaction = Some(Compaction::new(revision, self.compacted, store_hash));
+        self.compacted = revision;
+        Ok(())
+    }
+
+    /// Removes the revisions among the next `limit` rows that the last compaction made unreadable.
+    ///
+    /// Call it between batches: everything applied must be published.
+    pub(crate) fn compaction_step(&mut self, limit: usize) -> Result<Progress, StorageError> {
+        let Some(mut compaction) = self.compaction.take() else {
+            return Ok(Progress::Idle);
+        };
+        let end = Revision::start_of(compaction.revision.saturating_add(1)).to_key();
+        let reader = self.shared.backend.reader();
+        let mut batch = WriteBatch::default();
+        let mut last = None;
+        let (mut scanned, mut deleted) = (0, 0);
+        for row in reader
+            .range(Bucket::Key, &compaction.next, Some(&end))
+            .take(limit.max(1))
+        {
+            let (key, value) = row?;
+            let (revision, tombstone) =
+                Revision::from_key(&key).ok_or_else(|| StorageError::NoRevision(key[..].into()))?;
+            let record = Record::from_value(value.clone())?;
+            let kept = self.trim(record.key(), compaction.revision) == Some(revision);
+            if !kept {
+                batch.delete(Bucket::Key, &key);
+                deleted += 1;
+            }
+            compaction
+                .hasher
+                .add(&key, &value, revision, tombstone, kept);
+            last = Some(key);
+            scanned += 1;
+        }
+        let finished = scanned < limit.max(1);
+        let revision = compaction.revision;
+        if finished {
+            batch.put(
+                Bucket::Meta,
+                meta::FINISHED_COMPACTION,
+                Revision::start_of(revision).to_key()[..].into(),
+            );
+        }
+        self.shared.backend.write(batch);
+        if finished {
+            if compaction.store_hash {
+                self.shared.hashes.lock().store(compaction.hasher.finish());
+            }
+            return Ok(Progress::Finished { revision, deleted });
+        }
+        if let Some(last) = last {
+            // The smallest key behind `last`.
+            compaction.next = [&last[..], b"\0"].concat().into();
+        }
+        self.compaction = Some(compaction);
+        Ok(Progress::Stepped { deleted })
+    }
+
+    /// Forgets what is unreadable of `key`; the change at or before `compacted` that stays.
+    fn trim(&self, key: &[u8], compacted: i64) -> Option<Revision> {
+        let mut state = self.shared.state.write();
+        let kept = state
+            .index
+            .get(key)
+            .and_then(|entry| entry.kept_at(compacted));
+        state.index.trim(key, compacted);
+        kept
+    }
+}
+
+impl Compaction {
+    /// A compaction at `revision` after one at `previous` (-1 for none).
+    pub(super) fn new(revision: i64, previous: i64, store_hash: bool) -> Compaction {
+        Compaction {
+            revision,
+            next: Box::default(),
+            hasher: Hasher::new(revision, previous),
+            store_hash,
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The keyspace: one writer, any number of readers.
+//!
+//! The writer changes the index in place, one short lock per change, and publishes the new revision
+//! when the changes of its batch are in the backend too. Readers see nothing newer than what is
+//! published: a key that has moved on is answered from its history. So no reader ever sees half a
+//! transaction, or an older revision whose record the backend does not have yet.
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use retcd_proto::etcdserverpb::RangeRequest;
+use retcd_storage::backend::{Backend, Bucket, WriteBatch};
+
+use super::compaction::Compaction;
+use super::hash::CompactionHashes;
+use super::index::KeyIndex;
+use super::range::{Snapshot, Values};
+use super::{Event, EventKind, Fields, Interval, RangeError, RangeReply, Reader, Record, Revision};
+
+/// What writer and readers share.
+pub(super) struct Shared {
+    pub(super) state: RwLock<State>,
+    pub(super) backend: Backend,
+    pub(super) hashes: Mutex<CompactionHashes>,
+}
+
+/// The index and how much of it is published.
+///
+/// Invariant: `revision <= applied`, and the backend has every change up to `revision`.
+pub(super) struct State {
+    pub(super) index: KeyIndex,
+    /// The newest revision in `index`.
+    pub(super) applied: i64,
+    /// The newest revision that readers see.
+    pub(super) revision: i64,
+    /// Revisions below are refused to readers; -1 if nothing was compacted yet.
+    pub(super) compacted: i64,
+}
+
+/// The writer's side of the keyspace.
+pub(crate) struct Keyspace {
+    pub(super) shared: Arc<Shared>,
+    /// The newest complete revision.
+    pub(super) revision: i64,
+    /// The revision of the last compaction, -1 before the first.
+    pub(super) compacted: i64,
+    pub(super) compaction: Option<Compaction>,
+}
+
+impl Keyspace {
+    /// A reader; it and its clones live independently of the writer.
+    pub(crate) fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.shared))
+    }
+
+    /// The newest revision, published or not.
+    pub(crate) fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// Whether rows wait for [`Keyspace::compaction_step`].
+    pub(crate) fn is_compacting(&self) -> bool {
+        self.compaction.is_some()
+    }
+
+    /// Calls `visit` with lease and key of every live key that has a lease.
+    pub(crate) fn visit_leased(&self, mut visit: impl FnMut(i64, &[u8])) {
+        let state = self.shared.state.read();
+        for record in state
+            .index
+            .range(b"", None)
+            .filter_map(|entry| entry.live())
+        {
+            match record.lease() {
+                0 => {}
+                lease => visit(lease, record.key()),
+            }
+        }
+    }
+
+    /// Starts a transaction whose changes go to `batch`.
+    pub(crate) fn begin<'a>(&'a mut self, batch: &'a mut WriteBatch) -> Changes<'a> {
+        Changes {
+            keyspace: self,
+            batch,
+            events: Vec::new(),
+        }
+    }
+
+    /// Makes everything applied so far visible to readers. The batch that holds it must have been
+    /// written to the backend.
+    pub(crate) fn publish(&mut self) {
+        let mut state = self.shared.state.write();
+        assert!(
+            state.applied <= self.revision,
+            "revision {} is incomplete at {}",
+            state.applied,
+            self.revision
+        );
+        state.applied = self.revision;
+        state.revision = self.revision;
+        state.compacted = self.compacted;
+    }
+}
+
+/// A transaction in the making: the changes of one revision.
+pub(crate) struct Changes<'a> {
+    keyspace: &'a mut Keyspace,
+    batch: &'a mut WriteBatch,
+    events: Vec<Event>,
+}
+
+impl Changes<'_> {
+    /// The revision as seen inside the transaction: the new one as soon as something changed.
+    pub(crate) fn revision(&self) -> i64 {
+        self.keyspace.revision + i64::from(!self.events.is_empty())
+    }
+
+    /// The current record of `key`.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<Record> {
+        self.keyspace
+            .shared
+            .state
+            .read()
+            .index
+            .get(key)?
+            .live()
+            .cloned()
+    }
+
+    /// Answers a range request; at revision 0 it sees the changes made so far.
+    pub(crate) fn range(&self, request: &RangeRequest) -> Result<RangeReply, RangeError> {
+        self.read(|snapshot| snapshot.range(request))
+    }
+
+    /// Calls `read` with the keyspace as the transaction has left it so far.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Snapshot<'_>) -> T) -> T {
+        let shared = &self.keyspace.shared;
+        let state = shared.state.read();
+        read(&Snapshot {
+            index: &state.index,
+            applied: self.revision(),
+            revision: self.revision(),
+            compacted: self.keyspace.compacted,
+            values: Values::Newest(&shared.backend),
+        })
+    }
+
+    /// Writes `key`; returns the record that it replaces.
+    pub(crate) fn put(&mut self, key: &[u8], value: &[u8], lease: i64) -> Option<Record> {
+        let revision = self.next_revision();
+        let mut record = None;
+        let prev = self.change(key, revision, |prev| {
+            let new = Record::encode(Fields {
+                key,
+                create_revision: prev.map_or(revision.main, Record::create_revision),
+                mod_revision: revision.main,
+                version: prev.map_or(0, Record::version) + 1,
+                value,
+                lease,
+            });
+            record.insert(new).clone()
+        });
+        let record = record.expect("every change makes a record");
+        self.batch
+            .put(Bucket::Key, &revision.to_key(), record.to_value());
+        self.tell(EventKind::Put, record, prev.clone());
+        prev
+    }
+
+    /// Deletes the keys in `interval`; returns the records that they had.
+    pub(crate) fn delete_range(&mut self, interval: Interval<'_>) -> Vec<Record> {
+        let deleted = self.read(|snapshot| snapshot.newest(interval));
+        for record in &deleted {
+            self.delete(record.key());
+        }
+        deleted
+    }
+
+    fn delete(&mut self, key: &[u8]) {
+        let revision = self.next_revision();
+        let tombstone = Record::tombstone(key, revision.main);
+        let prev = self.change(key, revision, |_| tombstone.clone());
+        self.batch.put(
+            Bucket::Key,
+            &revision.to_tombstone_key(),
+            Record::tombstone(key, 0).to_value(),
+        );
+        self.tell(EventKind::Delete, tombstone, prev);
+    }
+
+    /// Adds an event. Its `prev` is what the key held before the whole transaction, as etcd has it,
+    /// even where the transaction has changed the key before.
+    fn tell(&mut self, kind: EventKind, record: Record, prev: Option<Record>) {
+        let fresh = prev
+            .as_ref()
+            .is_none_or(|prev| prev.mod_revision() == record.mod_revision());
+        let same_key = |event: &&Event| event.record.key() == record.key();
+        let earlier = if fresh {
+            self.events.iter().find(same_key)
+        } else {
+            None
+        };
+        let prev = earlier.map_or(prev, |first| first.prev.clone());
+        self.events.push(Event { kind, record, prev });
+    }
+
+    fn next_revision(&self) -> Revision {
+        Revision {
+            main: self.keyspace.revision + 1,
+            sub: self.events.len() as i64,
+        }
+    }
+
+    fn change(
+        &self,
+        key: &[u8],
+        revision: Revision,
+        change: impl FnOnce(Option<&Record>) -> Record,
+    ) -> Option<Record> {
+        let mut state = self.keyspace.shared.state.write();
+        state.applied = revision.main;
+        state.index.change(key, revision.sub, change)
+    }
+
+    /// Completes the revision, if anything changed: its events, in order.
+    pub(crate) fn finish(self) -> Option<(i64, Arc<[Event]>)> {
+        if self.events.is_empty() {
+            return None;
+        }
+        self.keyspace.revision += 1;
+        Some((self.keyspace.revision, self.events.into()))
+    }
+}

@@ -1,0 +1,164 @@
+//! Rebuilding the index from bucket `key`.
+//!
+//! One scan in the order of revisions. Rows are collected and, whenever there are as many as keys
+//! so far, sorted by key and folded into the keys: superseded records are let go along the way, and
+//! sorting in bulk is several times faster than inserting into a tree row by row.
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use retcd_storage::backend::{Backend, Bucket};
+
+use super::compaction::Compaction;
+use super::index::{Entry, KeyIndex};
+use super::keyspace::{Shared, State};
+use super::{Fields, Keyspace, Record, Revision, StorageError};
+use crate::meta;
+
+/// Rows that are collected at least before they are folded into the keys.
+const ROWS_MIN: usize = 64 * 1024;
+
+impl Keyspace {
+    /// Rebuilds the keyspace of `backend`. A compaction that was interrupted is scheduled again.
+    pub(crate) fn open(backend: Backend) -> Result<Keyspace, StorageError> {
+        let reader = backend.reader();
+        let finished = meta::compaction(&reader, meta::FINISHED_COMPACTION)?.unwrap_or(-1);
+        let scheduled = meta::compaction(&reader, meta::SCHEDULED_COMPACTION)?.unwrap_or(-1);
+        let mut revision = 1.max(finished).max(scheduled);
+        let mut loader = Loader::default();
+        // Like etcd, begin at revision 1.
+        let start = Revision::start_of(1).to_key();
+        for row in reader.range(Bucket::Key, &start, None) {
+            let (key, value) = row?;
+            let (at, tombstone) =
+                Revision::from_key(&key).ok_or(StorageError::NoRevision(key[..].into()))?;
+            loader.add(load(Record::from_value(value)?, at, tombstone)?, at);
+            revision = revision.max(at.main);
+        }
+        let compacted = finished.max(scheduled);
+        let index = KeyIndex::from_sorted(loader.finish());
+        let state = State {
+            index,
+            applied: revision,
+            revision,
+            compacted,
+        };
+        let shared = Arc::new(Shared {
+            state: RwLock::new(state),
+            backend,
+            hashes: Mutex::default(),
+        });
+        let compaction =
+            (scheduled > finished).then(|| Compaction::new(scheduled, finished, false));
+        Ok(Keyspace {
+            shared,
+            revision,
+            compacted,
+            compaction,
+        })
+    }
+}
+
+/// The record for the index of a row.
+fn load(record: Record, at: Revision, tombstone: bool) -> Result<Record, StorageError> {
+    if tombstone {
+        return Ok(Record::tombstone(record.key(), at.main));
+    }
+    if record.as_bytes().is_empty() {
+        // A restore that bumps the revision leaves an empty record at the new one. No request can
+        // name its key.
+        let fields = Fields {
+            key: b"",
+            create_revision: at.main,
+            mod_revision: at.main,
+            version: 1,
+            value: b"",
+            lease: 0,
+        };
+        return Ok(Record::encode(fields));
+    }
+    if record.mod_revision() != at.main || record.is_tombstone() {
+        return Err(StorageError::Misplaced(at));
+    }
+    Ok(record)
+}
+
+/// Rows on their way to become entries.
+#[derive(Default)]
+struct Loader {
+    /// Ascending by key.
+    entries: Vec<Entry>,
+    rows: Vec<(Record, i64)>,
+}
+
+impl Loader {
+    fn add(&mut self, record: Record, at: Revision) {
+        if self.rows.len() >= self.entries.len().max(ROWS_MIN) {
+            self.fold();
+        }
+        self.rows.push((record, at.sub));
+    }
+
+    fn finish(mut self) -> Vec<Entry> {
+        self.fold();
+        self.entries
+    }
+
+    /// Puts the rows on top of the entries.
+    fn fold(&mut self) {
+        let rows = sorted_by_key(std::mem::take(&mut self.rows));
+        let entries = std::mem::take(&mut self.entries);
+        let mut folded: Vec<Entry> = Vec::with_capacity(entries.len() + rows.len());
+        let mut entries = entries.into_iter().peekable();
+        for (record, sub) in rows {
+            while let Some(entry) = entries.next_if(|entry| entry.key() <= record.key()) {
+                folded.push(entry);
+            }
+            match folded.last_mut() {
+                Some(entry) if entry.key() == record.key() => entry.supersede(record, sub),
+                _ => folded.push(Entry::new(record, sub)),
+            }
+        }
+        folded.extend(entries);
+        self.entries = folded;
+    }
+}
+
+/// Sorts by key; rows of one key stay in their order.
+///
+/// Keys have long prefixes in common and lie all over memory, so that comparing them is slow: the
+/// sixteen bytes behind the prefix that is common to all go in front and decide most comparisons.
+fn sorted_by_key(rows: Vec<(Record, i64)>) -> impl ExactSizeIterator<Item = (Record, i64)> {
+    let prefix = common_prefix(&rows);
+    let mut ranked: Vec<(u128, Record, i64)> = rows
+        .into_iter()
+        .map(|(record, sub)| (rank(&record.key()[prefix..]), record, sub))
+        .collect();
+    ranked.sort_by(|(a_rank, a, _), (b_rank, b, _)| {
+        a_rank.cmp(b_rank).then_with(|| a.key().cmp(b.key()))
+    });
+    ranked.into_iter().map(|(_, record, sub)| (record, sub))
+}
+
+/// Length of the prefix that all keys share.
+fn common_prefix(rows: &[(Record, i64)]) -> usize {
+    let Some((first, _)) = rows.first() else {
+        return 0;
+    };
+    let first = first.key();
+    rows.iter().fold(first.len(), |len, (record, _)| {
+        let shared = first[..len]
+            .iter()
+            .zip(record.key())
+            .take_while(|(a, b)| a == b);
+        shared.count()
+    })
+}
+
+/// The first sixteen bytes as a number that compares like them, missing ones as zeros.
+fn rank(key: &[u8]) -> u128 {
+    let mut bytes = [0; 16];
+    let len = key.len().min(16);
+    bytes[..len].copy_from_slice(&key[..len]);
+    u128::from_be_bytes(bytes)
+}

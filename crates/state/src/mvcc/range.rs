@@ -1,0 +1,398 @@
+//! Answering a range request from a snapshot of the keyspace.
+
+use std::cmp::Ordering;
+
+use parking_lot::RwLockReadGuard;
+use retcd_proto::etcdserverpb::RangeRequest;
+use retcd_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
+use retcd_storage::backend::{self, Backend, BackendError, Bucket};
+
+use super::index::{Held, KeyIndex};
+use super::keyspace::State;
+use super::{DamagedRecord, Record, Revision};
+
+/// Bucket `key` could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The backend failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// A value is no record.
+    #[error(transparent)]
+    Damaged(#[from] DamagedRecord),
+    /// A key of bucket `key` is no revision.
+    #[error("bucket key has a key that is no revision: {0:02x?}")]
+    NoRevision(Box<[u8]>),
+    /// A row's record is of another revision than its key.
+    #[error("the record at revision {}.{} in bucket key is of another one", .0.main, .0.sub)]
+    Misplaced(Revision),
+    /// A compaction mark in bucket meta is no revision.
+    #[error("bucket meta has a compaction mark that is no revision: {0:02x?}")]
+    BadCompactionMark(Box<[u8]>),
+    /// The index knows a revision that the backend does not have.
+    #[error("revision {}.{} is missing in bucket key", .0.main, .0.sub)]
+    Missing(Revision),
+}
+
+/// Why a range request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RangeError {
+    /// The revision has been compacted.
+    #[error("required revision has been compacted")]
+    Compacted,
+    /// The revision has not been written yet.
+    #[error("required revision is a future revision")]
+    FutureRevision,
+    /// Unknown sort order or target.
+    #[error("invalid sort option")]
+    InvalidSortOption,
+    /// The store failed; nothing is wrong with the request.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// What of each record belongs into the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Projection {
+    /// Everything.
+    Full,
+    /// No value and no lease: what etcd 3.7 answers for `keys_only`, from its index.
+    KeysOnly,
+    /// No value: `keys_only` sorted by value, for which etcd reads the records.
+    KeysAndLeases,
+}
+
+impl Projection {
+    /// The projection that `request` asks for.
+    pub fn of(request: &RangeRequest) -> Projection {
+        match (request.keys_only, request.sort_target()) {
+            (false, _) => Projection::Full,
+            (true, SortTarget::Value) => Projection::KeysAndLeases,
+            (true, _) => Projection::KeysOnly,
+        }
+    }
+}
+
+/// The answer to a range request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeReply {
+    /// The current revision, whichever revision was asked for.
+    pub revision: i64,
+    /// The records, whole: the encoder leaves out what `projection` says.
+    pub kvs: Vec<Record>,
+    /// Whether the limit cut records off.
+    pub more: bool,
+    /// Number of keys in the range at the revision asked for, whatever limit and filters.
+    pub count: i64,
+    /// What of `kvs` belongs into the answer.
+    pub projection: Projection,
+}
+
+/// A range of keys, as requests give it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interval<'a> {
+    /// One key.
+    Key(&'a [u8]),
+    /// All keys from `start`, up to but without `end` if there is one.
+    Range {
+        /// The first key.
+        start: &'a [u8],
+        /// The key behind the last; `None` for no bound.
+        end: Option<&'a [u8]>,
+    },
+}
+
+impl<'a> Interval<'a> {
+    /// The interval of a request's `key` and `range_end`: an empty end is a single key, one zero
+    /// byte no end at all.
+    pub fn new(key: &'a [u8], range_end: &'a [u8]) -> Interval<'a> {
+        match range_end {
+            b"" => Interval::Key(key),
+            b"\0" => Interval::Range {
+                start: key,
+                end: None,
+            },
+            end => Interval::Range {
+                start: key,
+                end: Some(end),
+            },
+        }
+    }
+
+    /// Whether `key` lies inside.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        match *self {
+            Interval::Key(only) => key == only,
+            Interval::Range { start, end } => key >= start && end.is_none_or(|end| key < end),
+        }
+    }
+}
+
+/// Where the records of superseded revisions come from.
+pub(super) enum Values<'a> {
+    /// From the newest state of the backend, while the index is locked.
+    Newest(&'a Backend),
+    /// From a state that was pinned together with the index.
+    Pinned(&'a backend::Reader),
+}
+
+impl Values<'_> {
+    fn record(&self, revision: Revision) -> Result<Record, StorageError> {
+        match self {
+            Values::Newest(backend) => record_of(&backend.reader(), revision),
+            Values::Pinned(reader) => record_of(reader, revision),
+        }
+    }
+}
+
+/// The put at `revision`.
+pub(super) fn record_of(
+    reader: &backend::Reader,
+    revision: Revision,
+) -> Result<Record, StorageError> {
+    let value = reader
+        .get(Bucket::Key, &revision.to_key())?
+        .ok_or(StorageError::Missing(revision))?;
+    Ok(Record::from_value(value)?)
+}
+
+/// A consistent state of the keyspace.
+pub(super) struct Snapshot<'a> {
+    pub(super) index: &'a KeyIndex,
+    /// The newest revision in `index`, which may be ahead of `revision`.
+    pub(super) applied: i64,
+    /// The revision that counts as the current one.
+    pub(super) revision: i64,
+    /// Revisions below are not readable; -1 if nothing was compacted yet.
+    pub(super) compacted: i64,
+    pub(super) values: Values<'a>,
+}
+
+impl<'a> Snapshot<'a> {
+    /// What readers may see of a locked state.
+    pub(super) fn published(
+        state: &'a RwLockReadGuard<'_, State>,
+        backend: &'a Backend,
+    ) -> Snapshot<'a> {
+        Snapshot {
+            index: &state.index,
+            applied: state.applied,
+            revision: state.revision,
+            compacted: state.compacted,
+            values: Values::Newest(backend),
+        }
+    }
+
+    /// The revision to read at for a request that names `revision`.
+    pub(super) fn read_revision(&self, revision: i64) -> Result<i64, RangeError> {
+        if revision > self.revision {
+            return Err(RangeError::FutureRevision);
+        }
+        let revision = if revision <= 0 {
+            self.revision
+        } else {
+            revision
+        };
+        if revision < self.compacted {
+            Err(RangeError::Compacted)
+        } else {
+            Ok(revision)
+        }
+    }
+
+    /// Answers `request`.
+    pub(super) fn range(&self, request: &RangeRequest) -> Result<RangeReply, RangeError> {
+        let sort = Sort::of(request)?;
+        let at = self.read_revision(request.revision)?;
+        let interval = Interval::new(&request.key, &request.range_end);
+        let mut reply = RangeReply {
+            revision: self.revision,
+            kvs: Vec::new(),
+            more: false,
+            count: 0,
+            projection: Projection::of(request),
+        };
+        if request.count_only {
+            reply.count = self.count(interval, at);
+            return Ok(reply);
+        }
+        let limit = usize::try_from(request.limit)
+            .ok()
+            .filter(|limit| *limit > 0);
+        let whole = is_whole(request);
+        (reply.kvs, reply.count) = self.collect(interval, at, if whole { None } else { limit })?;
+        let mut matched = reply.count as usize;
+        if whole {
+            reply.kvs.retain(|record| passes_filters(request, record));
+            matched = reply.kvs.len();
+            if let Some(sort) = sort {
+                reply.kvs.sort_by(|a, b| sort.compare(a, b));
+            }
+        }
+        if let Some(limit) = limit {
+            reply.kvs.truncate(limit);
+            reply.more = matched > limit;
+        }
+        Ok(reply)
+    }
+
+    /// The record of `key` at revision `at`.
+    pub(super) fn get(&self, key: &[u8], at: i64) -> Result<Option<Record>, StorageError> {
+        let Some(entry) = self.index.get(key) else {
+            return Ok(None);
+        };
+        if at >= self.applied {
+            return Ok(entry.live().cloned());
+        }
+        self.resolve(entry.at(at))
+    }
+
+    fn resolve(&self, held: Held<'_>) -> Result<Option<Record>, StorageError> {
+        match held {
+            Held::Absent => Ok(None),
+            Held::Newest(record) => Ok(Some(record.clone())),
+            Held::Past(revision) => self.values.record(revision).map(Some),
+        }
+    }
+
+    /// The first `limit` records of `interval` at revision `at`, and how many there are in all.
+    pub(super) fn collect(
+        &self,
+        interval: Interval<'_>,
+        at: i64,
+        limit: Option<usize>,
+    ) -> Result<(Vec<Record>, i64), StorageError> {
+        let (start, end) = match interval {
+            Interval::Key(key) => {
+                let kvs: Vec<Record> = self.get(key, at)?.into_iter().collect();
+                let count = kvs.len() as i64;
+                return Ok((kvs, count));
+            }
+            Interval::Range { start, end } => (start, end),
+        };
+        let limit = limit.unwrap_or(usize::MAX);
+        if at >= self.applied {
+            let count = self.index.count_live(start, end);
+            let mut kvs = Vec::with_capacity(count.min(limit));
+            let live = self
+                .index
+                .range(start, end)
+                .filter_map(|entry| entry.live().cloned());
+            kvs.extend(live.take(limit));
+            return Ok((kvs, count as i64));
+        }
+        let mut kvs = Vec::new();
+        let mut count = 0;
+        for entry in self.index.range(start, end) {
+            match entry.at(at) {
+                Held::Absent => continue,
+                held if kvs.len() < limit => kvs.extend(self.resolve(held)?),
+                _ => {}
+            }
+            count += 1;
+        }
+        Ok((kvs, count))
+    }
+
+    /// The newest records of `interval`.
+    pub(super) fn newest(&self, interval: Interval<'_>) -> Vec<Record> {
+        match interval {
+            Interval::Key(key) => self
+                .index
+                .get(key)
+                .and_then(|entry| entry.live().cloned())
+                .into_iter()
+                .collect(),
+            Interval::Range { start, end } => self
+                .index
+                .range(start, end)
+                .filter_map(|entry| entry.live().cloned())
+                .collect(),
+        }
+    }
+
+    /// Number of keys in `interval` at revision `at`.
+    fn count(&self, interval: Interval<'_>, at: i64) -> i64 {
+        let present = |held: Held<'_>| !matches!(held, Held::Absent);
+        match interval {
+            Interval::Key(key) => i64::from(
+                self.index
+                    .get(key)
+                    .is_some_and(|entry| present(entry.at(at))),
+            ),
+            Interval::Range { start, end } if at >= self.applied => {
+                self.index.count_live(start, end) as i64
+            }
+            Interval::Range { start, end } => self
+                .index
+                .range(start, end)
+                .filter(|entry| present(entry.at(at)))
+                .count() as i64,
+        }
+    }
+}
+
+/// Whether all keys of the range have to be looked at, whatever the limit.
+pub(super) fn is_whole(request: &RangeRequest) -> bool {
+    has_filters(request) || matches!(Sort::of(request), Ok(Some(_)))
+}
+
+/// Refuses sort orders and targets that are none.
+pub(super) fn check_sort(request: &RangeRequest) -> Result<(), RangeError> {
+    Sort::of(request).map(|_| ())
+}
+
+/// An order other than that of the keys.
+#[derive(Clone, Copy)]
+struct Sort {
+    target: SortTarget,
+    descending: bool,
+}
+
+impl Sort {
+    fn of(request: &RangeRequest) -> Result<Option<Sort>, RangeError> {
+        let order =
+            SortOrder::try_from(request.sort_order).map_err(|_| RangeError::InvalidSortOption)?;
+        let target =
+            SortTarget::try_from(request.sort_target).map_err(|_| RangeError::InvalidSortOption)?;
+        let descending = order == SortOrder::Descend;
+        Ok((descending || target != SortTarget::Key).then_some(Sort { target, descending }))
+    }
+
+    fn compare(self, a: &Record, b: &Record) -> Ordering {
+        let ordering = match self.target {
+            SortTarget::Key => a.key().cmp(b.key()),
+            SortTarget::Version => a.version().cmp(&b.version()),
+            SortTarget::Create => a.create_revision().cmp(&b.create_revision()),
+            SortTarget::Mod => a.mod_revision().cmp(&b.mod_revision()),
+            SortTarget::Value => a.value().cmp(b.value()),
+        };
+        if self.descending {
+            ordering.reverse()
+        } else {
+            ordering
+        }
+    }
+}
+
+fn has_filters(request: &RangeRequest) -> bool {
+    request.min_mod_revision != 0
+        || request.max_mod_revision != 0
+        || request.min_create_revision != 0
+        || request.max_create_revision != 0
+}
+
+fn passes_filters(request: &RangeRequest, record: &Record) -> bool {
+    let passes = |min: i64, max: i64, revision: i64| {
+        (min == 0 || revision >= min) && (max == 0 || revision <= max)
+    };
+    passes(
+        request.min_mod_revision,
+        request.max_mod_revision,
+        record.mod_revision(),
+    ) && passes(
+        request.min_create_revision,
+        request.max_create_revision,
+        record.create_revision(),
+    )
+}

@@ -1,0 +1,190 @@
+//! Reading the keyspace from any thread, without entering the writer's loop.
+//!
+//! Short answers are read under a short lock; for long ones a [`View`] is taken, a consistent copy
+//! that costs a few pointers, and walked outside.
+
+use std::sync::Arc;
+
+use retcd_proto::etcdserverpb::{RangeRequest, TxnRequest};
+use retcd_storage::backend::{self, Bucket};
+
+use super::index::KeyIndex;
+use super::keyspace::Shared;
+use super::range::{Snapshot, Values};
+use super::txn::{self, TxnReply};
+use super::{Event, EventKind, Interval, RangeError, RangeReply, Record, Revision, StorageError};
+
+/// Answers of up to this many keys are read under the lock.
+const SHORT: usize = 64;
+
+/// A handle for reading; clones share the keyspace.
+#[derive(Clone)]
+pub struct Reader {
+    shared: Arc<Shared>,
+}
+
+impl Reader {
+    pub(super) fn new(shared: Arc<Shared>) -> Reader {
+        Reader { shared }
+    }
+
+    /// The current revision.
+    pub fn revision(&self) -> i64 {
+        self.shared.state.read().revision
+    }
+
+    /// The revision of the last compaction, -1 before the first; smaller ones are not readable.
+    pub fn compacted_revision(&self) -> i64 {
+        self.shared.state.read().compacted
+    }
+
+    /// Number of keys.
+    pub fn keys_total(&self) -> usize {
+        self.shared.state.read().index.live()
+    }
+
+    /// Answers `request` as of now.
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeReply, RangeError> {
+        if let Some(reply) = self.range_short(request) {
+            return reply;
+        }
+        self.view().range(request)
+    }
+
+    /// The answer, if it is a short one: a single key, a count, or a few keys of the present.
+    fn range_short(&self, request: &RangeRequest) -> Option<Result<RangeReply, RangeError>> {
+        let state = self.shared.state.read();
+        let snapshot = Snapshot::published(&state, &self.shared.backend);
+        let short = match Interval::new(&request.key, &request.range_end) {
+            Interval::Key(_) => true,
+            // A walk over histories, and maybe a read of the backend for each key.
+            _ if request.revision > 0 || state.applied > state.revision => false,
+            Interval::Range { start, end } => {
+                let limited =
+                    (1..=SHORT as i64).contains(&request.limit) && !super::range::is_whole(request);
+                limited || request.count_only || state.index.count_live(start, end) <= SHORT
+            }
+        };
+        short.then(|| snapshot.range(request))
+    }
+
+    /// Answers a transaction that has only ranges (see [`txn::is_read_only`]), all of one state.
+    pub fn txn(&self, request: &TxnRequest) -> Result<TxnReply, RangeError> {
+        self.view().txn(request)
+    }
+
+    /// Starts to answer `request` in chunks. Its sort options and filters are ignored.
+    pub fn range_stream(
+        &self,
+        request: RangeRequest,
+        chunk_bytes: usize,
+    ) -> Result<super::RangeStream, RangeError> {
+        super::RangeStream::new(self.view(), request, chunk_bytes)
+    }
+
+    /// A consistent view of the present; it stays as it is while writes go on.
+    pub fn view(&self) -> View {
+        let state = self.shared.state.read();
+        View {
+            index: state.index.clone(),
+            applied: state.applied,
+            revision: state.revision,
+            compacted: state.compacted,
+            backend: self.shared.backend.reader(),
+        }
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+/// A consistent state of the keyspace. Holding one keeps memory and disk pages from being reused:
+/// do not hold it for a slow client.
+pub struct View {
+    pub(super) index: KeyIndex,
+    pub(super) applied: i64,
+    pub(super) revision: i64,
+    pub(super) compacted: i64,
+    pub(super) backend: backend::Reader,
+}
+
+impl View {
+    /// The newest revision in this view.
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// The last compaction that this view knows of, -1 before the first.
+    pub fn compacted_revision(&self) -> i64 {
+        self.compacted
+    }
+
+    /// Answers `request` from this view.
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeReply, RangeError> {
+        self.snapshot().range(request)
+    }
+
+    /// Answers a transaction that has only ranges from this view.
+    pub fn txn(&self, request: &TxnRequest) -> Result<TxnReply, RangeError> {
+        txn::read_only(&self.snapshot(), request)
+    }
+
+    /// The record that `key` had at `revision`, if it existed then. The revision must be readable
+    /// in this view; below the last compaction the answer may be missing.
+    pub fn record_at(&self, key: &[u8], revision: i64) -> Result<Option<Record>, StorageError> {
+        self.snapshot().get(key, revision.min(self.revision))
+    }
+
+    /// The changes of revisions `from..=to` in order, each with its revision. What a compaction has
+    /// removed is missing, also as `prev` of a later change.
+    pub fn changes(
+        &self,
+        from: i64,
+        to: i64,
+    ) -> impl Iterator<Item = Result<(i64, Event), StorageError>> + use<'_> {
+        self.rows(from, to).map(|row| {
+            let (revision, kind, record) = row?;
+            let prev = match self.record_at(record.key(), revision - 1) {
+                Err(StorageError::Missing(_)) => None,
+                prev => prev?,
+            };
+            Ok((revision, Event { kind, record, prev }))
+        })
+    }
+
+    /// The changes of revisions `from..=to` in order: revision, kind and record as in an [`Event`].
+    pub(crate) fn rows(
+        &self,
+        from: i64,
+        to: i64,
+    ) -> impl Iterator<Item = Result<(i64, EventKind, Record), StorageError>> + use<'_> {
+        let start = Revision::start_of(from.max(0)).to_key();
+        let end = Revision::start_of(to.min(self.revision).saturating_add(1).max(0)).to_key();
+        let rows = self.backend.range(Bucket::Key, &start, Some(&end));
+        rows.map(|row| {
+            let (key, value) = row?;
+            let (at, tombstone) =
+                Revision::from_key(&key).ok_or(StorageError::NoRevision(key[..].into()))?;
+            let record = Record::from_value(value)?;
+            Ok(match tombstone {
+                true => (
+                    at.main,
+                    EventKind::Delete,
+                    Record::tombstone(record.key(), at.main),
+                ),
+                false => (at.main, EventKind::Put, record),
+            })
+        })
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot<'_> {
+        Snapshot {
+            index: &self.index,
+            applied: self.applied,
+            revision: self.revision,
+            compacted: self.compacted,
+            values: Values::Pinned(&self.backend),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Revisions and their keys in the backend.
+//!
+//! ```text
+//! put        8 bytes main, big endian | '_' | 8 bytes sub, big endian
+//! tombstone  the same                                                  | 't'
+//! ```
+
+/// A point in the history of the keyspace: `main` counts write transactions, `sub` the changes in one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision {
+    /// The transaction's number; the first write of a store makes revision 2.
+    pub main: i64,
+    /// The change's number within its transaction, from 0.
+    pub sub: i64,
+}
+
+/// Length of the key of a put in bytes.
+const PUT_LEN: usize = 17;
+
+/// A revision as the key of a put in bucket `key`; also the form of the compaction marks in `meta`.
+pub type RevisionKey = [u8; PUT_LEN];
+
+impl Revision {
+    /// The first change of transaction `main`.
+    pub fn start_of(main: i64) -> Revision {
+        Revision { main, sub: 0 }
+    }
+
+    /// The key of a put at this revision.
+    pub fn to_key(self) -> RevisionKey {
+        let mut key = [b'_'; PUT_LEN];
+        key[..8].copy_from_slice(&self.main.to_be_bytes());
+        key[9..].copy_from_slice(&self.sub.to_be_bytes());
+        key
+    }
+
+    /// The key of a tombstone at this revision.
+    pub fn to_tombstone_key(self) -> [u8; PUT_LEN + 1] {
+        let mut key = [b't'; PUT_LEN + 1];
+        key[..PUT_LEN].copy_from_slice(&self.to_key());
+        key
+    }
+
+    /// Reads a key of bucket `key`: the revision, and whether it is a tombstone's. `None` for
+    /// anything that is no such key.
+    pub fn from_key(key: &[u8]) -> Option<(Revision, bool)> {
+        let (put, tombstone) = match key {
+            [put @ .., b't'] if put.len() == PUT_LEN => (put, true),
+            put => (put, false),
+        };
+        let put: &RevisionKey = put.try_into().ok()?;
+        let [m0, m1, m2, m3, m4, m5, m6, m7, b'_', sub @ ..] = put else {
+            return None;
+        };
+        let main = i64::from_be_bytes([*m0, *m1, *m2, *m3, *m4, *m5, *m6, *m7]);
+        let sub = i64::from_be_bytes(*sub);
+        // Nothing makes two billion changes in a transaction; the index counts on it.
+        let valid = main >= 0 && (0..i64::from(i32::MAX)).contains(&sub);
+        valid.then_some((Revision { main, sub }, tombstone))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_etcds() {
+        let revision = Revision { main: 6, sub: 1 };
+        assert_eq!(revision.to_key(), *b"\0\0\0\0\0\0\0\x06_\0\0\0\0\0\0\0\x01");
+        assert_eq!(
+            revision.to_tombstone_key(),
+            *b"\0\0\0\0\0\0\0\x06_\0\0\0\0\0\0\0\x01t"
+        );
+        assert_eq!(
+            Revision::from_key(&revision.to_key()),
+            Some((revision, false))
+        );
+        assert_eq!(
+            Revision::from_key(&revision.to_tombstone_key()),
+            Some((revision, true))
+        );
+    }
+
+    #[test]
+    fn other_keys_are_refused() {
+        let key = Revision { main: 6, sub: 1 }.to_tombstone_key();
+        for len in 0..17 {
+            assert_eq!(Revision::from_key(&key[..len]), None);
+        }
+        for (at, byte) in [(0, 0x80), (8, b'-'), (9, 0x80), (13, 0x80), (17, b'x')] {
+            let mut key = key;
+            key[at] = byte;
+            assert_eq!(Revision::from_key(&key), None, "byte {at}");
+        }
+        assert_eq!(Revision::from_key(&[&key[..], b"t"].concat()), None);
+    }
+}

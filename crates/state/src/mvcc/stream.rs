@@ -1,0 +1,135 @@
+//! Answering a range request in chunks, for lists too long for one message.
+
+use retcd_proto::etcdserverpb::RangeRequest;
+
+use super::reader::View;
+use super::{Interval, Projection, RangeError, RangeReply, Record};
+
+/// Keys in the first chunk, as etcd has it.
+const FIRST_CHUNK_KEYS: i64 = 10;
+
+/// A range request that is answered piece by piece, all from one state of the keyspace.
+///
+/// Unlike etcd's, a stream goes on when its revision is compacted under way: its view keeps what it
+/// still has to read.
+pub struct RangeStream {
+    view: View,
+    request: RangeRequest,
+    revision: i64,
+    chunk_keys: i64,
+    chunk_bytes: usize,
+    /// Keys still to send; negative for all of them at once.
+    remaining: i64,
+    total: i64,
+    done: bool,
+}
+
+/// A piece of the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeChunk {
+    /// The next records, ascending by key.
+    pub kvs: Vec<Record>,
+    /// What of them belongs into the answer.
+    pub projection: Projection,
+    /// In the last chunk: current revision, `more` and `count` of the whole answer, with no records.
+    pub last: Option<RangeReply>,
+}
+
+impl RangeStream {
+    /// Chunks grow and shrink to stay around `chunk_bytes`.
+    pub(super) fn new(
+        view: View,
+        request: RangeRequest,
+        chunk_bytes: usize,
+    ) -> Result<RangeStream, RangeError> {
+        let mut request = request;
+        // The natural order, without filters; only the projection depends on the sort target.
+        request.sort_order = 0;
+        (request.min_mod_revision, request.max_mod_revision) = (0, 0);
+        (request.min_create_revision, request.max_create_revision) = (0, 0);
+        let count = RangeRequest {
+            count_only: true,
+            ..request.clone()
+        };
+        let total = view.range(&count)?.count;
+        let revision = view.snapshot().read_revision(request.revision)?;
+        let remaining = if request.limit == 0 {
+            i64::MAX
+        } else {
+            request.limit
+        };
+        Ok(RangeStream {
+            view,
+            request,
+            revision,
+            chunk_keys: FIRST_CHUNK_KEYS,
+            chunk_bytes,
+            remaining,
+            total,
+            done: false,
+        })
+    }
+
+    /// The next chunk; `None` after the last.
+    pub fn next_chunk(&mut self) -> Result<Option<RangeChunk>, RangeError> {
+        if self.done {
+            return Ok(None);
+        }
+        let projection = Projection::of(&self.request);
+        let mut chunk = RangeChunk {
+            kvs: Vec::new(),
+            projection,
+            last: None,
+        };
+        let limit = if self.remaining < 0 {
+            i64::MAX
+        } else {
+            self.chunk_keys.min(self.remaining)
+        };
+        let mut rest = 0;
+        if !self.request.count_only {
+            let interval = Interval::new(&self.request.key, &self.request.range_end);
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            (chunk.kvs, rest) =
+                self.view
+                    .snapshot()
+                    .collect(interval, self.revision, Some(limit))?;
+        }
+        let sent = chunk.kvs.len() as i64;
+        self.remaining = if self.remaining < 0 {
+            0
+        } else {
+            self.remaining - sent
+        };
+        self.done = sent == rest || self.remaining == 0;
+        if self.done {
+            let more = rest > sent;
+            let revision = self.view.revision();
+            chunk.last = Some(RangeReply {
+                revision,
+                kvs: Vec::new(),
+                more,
+                count: self.total,
+                projection,
+            });
+        } else {
+            self.advance(&chunk.kvs);
+        }
+        Ok(Some(chunk))
+    }
+
+    /// Goes on behind the last of `kvs` and sizes the next chunk by this one.
+    fn advance(&mut self, kvs: &[Record]) {
+        if let Some(last) = kvs.last() {
+            let mut next = last.key().to_vec();
+            next.push(0);
+            self.request.key = next.into();
+        }
+        let bytes: usize = kvs.iter().map(|record| record.as_bytes().len()).sum();
+        if bytes < self.chunk_bytes / 2 {
+            self.chunk_keys = self.chunk_keys.saturating_mul(2);
+        } else if bytes > self.chunk_bytes.saturating_mul(2) {
+            self.chunk_keys = (self.chunk_keys / 2).max(1);
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! Executing a transaction.
+//!
+//! Three passes over the request: all compares, nested ones too, are evaluated against the state
+//! before the transaction and choose a path; the chosen path is checked against that same state;
+//! only then is it executed, so that a transaction changes all or nothing.
+
+use std::cmp::Ordering;
+
+use retcd_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use retcd_proto::etcdserverpb::request_op::Request;
+use retcd_proto::etcdserverpb::{
+    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+};
+
+use super::keyspace::Changes;
+use super::range::Snapshot;
+use super::{Interval, RangeError, RangeReply, Record, StorageError};
+use crate::lease::Lessor;
+
+/// Why a write was refused; the state is unchanged.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    /// A range inside the transaction has no answer.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+    /// The lease to attach does not exist.
+    #[error("lease not found")]
+    LeaseNotFound,
+    /// `ignore_value` or `ignore_lease` on a key that does not exist.
+    #[error("key not found")]
+    KeyNotFound,
+}
+
+impl From<StorageError> for WriteError {
+    fn from(error: StorageError) -> Self {
+        WriteError::Range(error.into())
+    }
+}
+
+/// The answer to a put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PutReply {
+    /// The revision of the put.
+    pub revision: i64,
+    /// The record before, if it was asked for and existed.
+    pub prev: Option<Record>,
+}
+
+/// The answer to a deletion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeleteReply {
+    /// The revision of the deletion, or the current one if there was nothing to delete.
+    pub revision: i64,
+    /// Number of deleted keys.
+    pub deleted: i64,
+    /// The records before, if they were asked for.
+    pub prevs: Vec<Record>,
+}
+
+/// The answer to a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TxnReply {
+    /// The revision after the transaction; 0 in a nested one, whose header etcd leaves empty.
+    pub revision: i64,
+    /// Whether all compares held.
+    pub succeeded: bool,
+    /// The answers to the operations of the chosen branch, in order.
+    pub replies: Vec<OpReply>,
+}
+
+/// The answer to an operation inside a transaction, with the revision at that point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpReply {
+    /// To a range.
+    Range(RangeReply),
+    /// To a put.
+    Put(PutReply),
+    /// To a deletion.
+    DeleteRange(DeleteReply),
+    /// To a nested transaction.
+    Txn(TxnReply),
+    /// To an operation that names none of these.
+    Empty,
+}
+
+/// Whether `request` has only ranges, in both branches: it needs no log entry then.
+pub fn is_read_only(request: &TxnRequest) -> bool {
+    let mut ops = request.success.iter().chain(&request.failure);
+    ops.all(|op| matches!(op.request, Some(Request::RequestRange(_))))
+}
+
+/// Whether `request` is [read-only](is_read_only) and every range serializable: it may be answered
+/// without asking the leader.
+pub fn is_serializable(request: &TxnRequest) -> bool {
+    let mut ops = request.success.iter().chain(&request.failure);
+    ops.all(|op| matches!(&op.request, Some(Request::RequestRange(range)) if range.serializable))
+}
+
+/// Whether a range of `request` names a revision, so that the backend must have all of them.
+pub(crate) fn reads_history(request: &TxnRequest) -> bool {
+    request
+        .success
+        .iter()
+        .chain(&request.failure)
+        .any(|op| match &op.request {
+            Some(Request::RequestRange(range)) => range.revision > 0,
+            Some(Request::RequestTxn(txn)) => reads_history(txn),
+            _ => false,
+        })
+}
+
+/// Executes a put.
+pub(crate) fn put(
+    changes: &mut Changes<'_>,
+    lessor: &mut Lessor,
+    request: &PutRequest,
+) -> Result<PutReply, WriteError> {
+    check_put(request, lessor, |key| Ok(changes.get(key)))?;
+    Ok(execute_put(changes, lessor, request))
+}
+
+/// Executes a deletion.
+pub(crate) fn delete_range(
+    changes: &mut Changes<'_>,
+    lessor: &mut Lessor,
+    request: &DeleteRangeRequest,
+) -> DeleteReply {
+    let deleted = changes.delete_range(Interval::new(&request.key, &request.range_end));
+    for record in deleted.iter().filter(|record| record.lease() != 0) {
+        lessor.detach(record.lease(), record.key());
+    }
+    DeleteReply {
+        revision: changes.revision(),
+        deleted: deleted.len() as i64,
+        prevs: if request.prev_kv { deleted } else { Vec::new() },
+    }
+}
+
+/// Executes a transaction.
+pub(crate) fn txn(
+    changes: &mut Changes<'_>,
+    lessor: &mut Lessor,
+    request: &TxnRequest,
+) -> Result<TxnReply, WriteError> {
+    let chosen = changes.read(|snapshot| {
+        let chosen = Chosen::of(request, snapshot)?;
+        chosen.check(snapshot, lessor)?;
+        Ok::<_, WriteError>(chosen)
+    })?;
+    let mut reply = chosen.execute(changes, lessor)?;
+    reply.revision = changes.revision();
+    Ok(reply)
+}
+
+/// Answers a [read-only](is_read_only) transaction from `snapshot`; other operations are ignored.
+pub(super) fn read_only(
+    snapshot: &Snapshot<'_>,
+    request: &TxnRequest,
+) -> Result<TxnReply, RangeError> {
+    let chosen = Chosen::of(request, snapshot)?;
+    for op in chosen.ops {
+        if let Some(Request::RequestRange(range)) = &op.request {
+            check_range(snapshot, range)?;
+        }
+    }
+    let answer = |op: &RequestOp| match &op.request {
+        Some(Request::RequestRange(range)) => snapshot.range(range).map(OpReply::Range),
+        _ => Ok(OpReply::Empty),
+    };
+    let replies = chosen.ops.iter().map(answer).collect::<Result<_, _>>()?;
+    Ok(TxnReply {
+        revision: snapshot.revision,
+        succeeded: chosen.succeeded,
+        replies,
+    })
+}
+
+/// The branch that the compares chose, and those of the nested transactions in it.
+struct Chosen<'a> {
+    succeeded: bool,
+    ops: &'a [RequestOp],
+    /// In the order of the nested transactions among `ops`.
+    nested: Vec<Chosen<'a>>,
+}
+
+impl<'a> Chosen<'a> {
+    fn of(request: &'a TxnRequest, snapshot: &Snapshot<'_>) -> Result<Chosen<'a>, StorageError> {
+        let mut succeeded = true;
+        for compare in &request.compare {
+            if !holds(compare, snapshot)? {
+                succeeded = false;
+                break;
+            }
+        }
+        let ops = if succeeded {
+            &request.success
+        } else {
+            &request.failure
+        };
+        let nested = ops.iter().filter_map(|op| match &op.request {
+            Some(Request::RequestTxn(txn)) => Some(Chosen::of(txn, snapshot)),
+            _ => None,
+        });
+        Ok(Chosen {
+            succeeded,
+            ops,
+            nested: nested.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Refuses what cannot be executed, before anything is.
+    fn check(&self, snapshot: &Snapshot<'_>, lessor: &Lessor) -> Result<(), WriteError> {
+        let mut nested = self.nested.iter();
+        for op in self.ops {
+            match &op.request {
+                Some(Request::RequestRange(range)) => check_range(snapshot, range)?,
+                Some(Request::RequestPut(put)) => {
+                    check_put(put, lessor, |key| snapshot.get(key, snapshot.revision))?;
+                }
+                Some(Request::RequestTxn(_)) => {
+                    nested
+                        .next()
+                        .expect("one choice per nested transaction")
+                        .check(snapshot, lessor)?;
+                }
+                Some(Request::RequestDeleteRange(_)) | None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Executes what was checked; fails only if the store does.
+    fn execute(
+        &self,
+        changes: &mut Changes<'_>,
+        lessor: &mut Lessor,
+    ) -> Result<TxnReply, RangeError> {
+        let mut nested = self.nested.iter();
+        let mut replies = Vec::with_capacity(self.ops.len());
+        for op in self.ops {
+            replies.push(match &op.request {
+                Some(Request::RequestRange(range)) => {
+                    OpReply::Range(changes.read(|snapshot| snapshot.range(range))?)
+                }
+                Some(Request::RequestPut(put)) => OpReply::Put(execute_put(changes, lessor, put)),
+                Some(Request::RequestDeleteRange(delete)) => {
+                    OpReply::DeleteRange(delete_range(changes, lessor, delete))
+                }
+                Some(Request::RequestTxn(_)) => {
+                    let nested = nested.next().expect("one choice per nested transaction");
+                    OpReply::Txn(nested.execute(changes, lessor)?)
+                }
+                None => OpReply::Empty,
+            });
+        }
+        Ok(TxnReply {
+            revision: 0,
+            succeeded: self.succeeded,
+            replies,
+        })
+    }
+}
+
+/// A range inside a transaction: unlike outside, a negative revision counts as one
+/// (etcd v3.7: `server/etcdserver/txn/range.go`, `checkRange`).
+fn check_range(snapshot: &Snapshot<'_>, request: &RangeRequest) -> Result<(), RangeError> {
+    super::range::check_sort(request)?;
+    match request.revision {
+        0 => Ok(()),
+        revision if revision > snapshot.revision => Err(RangeError::FutureRevision),
+        revision if revision < snapshot.compacted => Err(RangeError::Compacted),
+        _ => Ok(()),
+    }
+}
+
+fn check_put(
+    request: &PutRequest,
+    lessor: &Lessor,
+    current: impl FnOnce(&[u8]) -> Result<Option<Record>, StorageError>,
+) -> Result<(), WriteError> {
+    if request.lease != 0 && !lessor.contains(request.lease) {
+        return Err(WriteError::LeaseNotFound);
+    }
+    if (request.ignore_value || request.ignore_lease) && current(&request.key)?.is_none() {
+        return Err(WriteError::KeyNotFound);
+    }
+    Ok(())
+}
+
+fn execute_put(changes: &mut Changes<'_>, lessor: &mut Lessor, request: &PutRequest) -> PutReply {
+    // An earlier operation of the transaction may have deleted the key since it was checked; there
+    // is nothing to keep then.
+    let kept = if request.ignore_value || request.ignore_lease {
+        changes.get(&request.key)
+    } else {
+        None
+    };
+    let value = match &kept {
+        Some(kept) if request.ignore_value => kept.value(),
+        _ => &request.value,
+    };
+    let lease = match &kept {
+        Some(kept) if request.ignore_lease => kept.lease(),
+        _ => request.lease,
+    };
+    let prev = changes.put(&request.key, value, lease);
+    let prev_lease = prev.as_ref().map_or(0, Record::lease);
+    if prev_lease != lease {
+        lessor.detach(prev_lease, &request.key);
+        lessor.attach(lease, &request.key);
+    }
+    PutReply {
+        revision: changes.revision(),
+        prev: prev.filter(|_| request.prev_kv),
+    }
+}
+
+/// Whether `compare` holds for all keys that it names.
+fn holds(compare: &Compare, snapshot: &Snapshot<'_>) -> Result<bool, StorageError> {
+    let interval = Interval::new(&compare.key, &compare.range_end);
+    let (records, _) = snapshot.collect(interval, snapshot.revision, None)?;
+    if !records.is_empty() {
+        return Ok(records.iter().all(|record| holds_for(compare, record)));
+    }
+    // No key compares like one with all fields zero, except by value: an absent value is neither
+    // equal nor unequal to anything.
+    let absent = Record::tombstone(b"", 0);
+    Ok(compare.target != CompareTarget::Value as i32 && holds_for(compare, &absent))
+}
+
+fn holds_for(compare: &Compare, record: &Record) -> bool {
+    let union = compare.target_union.as_ref();
+    let ordering = match CompareTarget::try_from(compare.target) {
+        Ok(CompareTarget::Version) => {
+            let given = if let Some(TargetUnion::Version(n)) = union {
+                *n
+            } else {
+                0
+            };
+            record.version().cmp(&given)
+        }
+        Ok(CompareTarget::Create) => {
+            let given = if let Some(TargetUnion::CreateRevision(n)) = union {
+                *n
+            } else {
+                0
+            };
+            record.create_revision().cmp(&given)
+        }
+        Ok(CompareTarget::Mod) => {
+            let given = if let Some(TargetUnion::ModRevision(n)) = union {
+                *n
+            } else {
+                0
+            };
+            record.mod_revision().cmp(&given)
+        }
+        Ok(CompareTarget::Value) => {
+            let given = if let Some(TargetUnion::Value(value)) = union {
+                &value[..]
+            } else {
+                b""
+            };
+            record.value().cmp(given)
+        }
+        Ok(CompareTarget::Lease) => {
+            let given = if let Some(TargetUnion::Lease(n)) = union {
+                *n
+            } else {
+                0
+            };
+            record.lease().cmp(&given)
+        }
+        // etcd compares an unknown target as equal and holds an unknown result to be true.
+        Err(_) => Ordering::Equal,
+    };
+    match CompareResult::try_from(compare.result) {
+        Ok(CompareResult::Equal) => ordering.is_eq(),
+        Ok(CompareResult::NotEqual) => ordering.is_ne(),
+        Ok(CompareResult::Greater) => ordering.is_gt(),
+        Ok(CompareResult::Less) => ordering.is_lt(),
+        Err(_) => true,
+    }
+}

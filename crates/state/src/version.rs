@@ -1,0 +1,177 @@
+//! Versions of the cluster and of the storage schema.
+
+use std::fmt;
+
+use retcd_storage::backend::{self, BackendError, Bucket, WriteBatch};
+
+use crate::meta;
+
+/// A version; what follows the patch number is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    /// Major.
+    pub major: u32,
+    /// Minor.
+    pub minor: u32,
+    /// Patch.
+    pub patch: u32,
+}
+
+impl Version {
+    /// The storage schema that this program writes.
+    pub const STORAGE: Version = Version::new(3, 7, 0);
+
+    /// `major.minor.patch`.
+    pub const fn new(major: u32, minor: u32, patch: u32) -> Version {
+        Version {
+            major,
+            minor,
+            patch,
+        }
+    }
+
+    /// Major and minor as text, like `3.7`.
+    pub fn major_minor(&self) -> String {
+        format!("{}.{}", self.major, self.minor)
+    }
+
+    /// Reads `3.7.0`, maybe with a pre-release or build behind it.
+    pub fn parse(text: &[u8]) -> Option<Version> {
+        let text = std::str::from_utf8(text).ok()?;
+        let numbers = text.split(['-', '+']).next()?;
+        let mut numbers = numbers.splitn(3, '.').map(|number| number.parse().ok());
+        let version = Version::new(numbers.next()??, numbers.next()??, numbers.next()??);
+        Some(version)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+/// Why a schema is not ours to open.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// The backend failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The schema is of another major version.
+    #[error("changing major storage version is not supported")]
+    OtherMajor,
+    /// No path leads from this minor version to ours, in etcd's words.
+    #[error("version \"{0}\" is not supported")]
+    NotSupported(Version),
+    /// The version is no version.
+    #[error("damaged value of storageVersion in bucket meta: {0:02x?}")]
+    Damaged(Box<[u8]>),
+}
+
+/// The version of the schema; `None` if a file from before 3.5 leaves it open.
+pub fn detect(reader: &backend::Reader) -> Result<Option<Version>, SchemaError> {
+    if let Some(text) = reader.get(Bucket::Meta, meta::STORAGE_VERSION)? {
+        return Version::parse(&text)
+            .map(Some)
+            .ok_or_else(|| SchemaError::Damaged(text[..].into()));
+    }
+    let term = reader.get(Bucket::Meta, meta::TERM)?;
+    Ok(term
+        .is_some_and(|term| term.iter().any(|byte| *byte != 0))
+        .then_some(Version::new(3, 5, 0)))
+}
+
+/// Refuses a schema that there is no path from to ours.
+pub fn check(version: Version) -> Result<(), SchemaError> {
+    if version.major != Version::STORAGE.major {
+        return Err(SchemaError::OtherMajor);
+    }
+    let minor = |minor| Version::new(version.major, minor, 0);
+    match version.minor {
+        5..=7 => Ok(()),
+        // etcd names the version that the first step would lead to, or come from.
+        older if older < 5 => Err(SchemaError::NotSupported(minor(older + 1))),
+        newer => Err(SchemaError::NotSupported(minor(newer))),
+    }
+}
+
+/// Writes the version of the schema; before 3.6 there was none.
+pub fn put(version: Version, batch: &mut WriteBatch) {
+    if version < Version::new(3, 6, 0) {
+        batch.delete(Bucket::Meta, meta::STORAGE_VERSION);
+    } else {
+        batch.put(
+            Bucket::Meta,
+            meta::STORAGE_VERSION,
+            version.to_string().into_bytes().into(),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use retcd_storage::backend::Backend;
+
+    use super::*;
+
+    fn backend(values: &[(&[u8], &[u8])]) -> Backend {
+        let backend = Backend::default();
+        let mut batch = WriteBatch::default();
+        for (key, value) in values {
+            batch.put(Bucket::Meta, key, (*value).into());
+        }
+        backend.write(batch);
+        backend
+    }
+
+    #[test]
+    fn detection_goes_by_version_then_by_term() {
+        let detected = |values: &[(&[u8], &[u8])]| detect(&backend(values).reader());
+        let term: (&[u8], &[u8]) = (b"term", &[0, 0, 0, 0, 0, 0, 0, 2]);
+        assert_eq!(detected(&[]).unwrap(), None);
+        assert_eq!(detected(&[(b"term", &[0; 8])]).unwrap(), None);
+        assert_eq!(detected(&[term]).unwrap(), Some(Version::new(3, 5, 0)));
+        assert_eq!(
+            detected(&[term, (b"storageVersion", b"3.6.0")]).unwrap(),
+            Some(Version::new(3, 6, 0))
+        );
+        assert!(matches!(
+            detected(&[(b"storageVersion", b"")]),
+            Err(SchemaError::Damaged(_))
+        ));
+    }
+
+    #[test]
+    fn only_known_versions_have_a_path() {
+        let refused = |version| check(version).unwrap_err().to_string();
+        for minor in 5..=7 {
+            check(Version::new(3, minor, 1)).unwrap();
+        }
+        assert_eq!(
+            refused(Version::new(3, 8, 0)),
+            "version \"3.8.0\" is not supported"
+        );
+        assert_eq!(
+            refused(Version::new(3, 4, 0)),
+            "version \"3.5.0\" is not supported"
+        );
+        assert_eq!(
+            refused(Version::new(4, 0, 0)),
+            "changing major storage version is not supported"
+        );
+    }
+
+    #[test]
+    fn a_version_survives_writing_and_is_absent_before_3_6() {
+        let backend = backend(&[]);
+        for (version, expected) in [
+            (Version::STORAGE, Some(Version::STORAGE)),
+            (Version::new(3, 5, 0), None),
+        ] {
+            let mut batch = WriteBatch::default();
+            put(version, &mut batch);
+            backend.write(batch);
+            assert_eq!(detect(&backend.reader()).unwrap(), expected);
+        }
+    }
+}
