@@ -43,7 +43,11 @@ impl<'t> Diff<'t> {
         let (old, new) = (&*old.root, &*new.root);
         let mut shared = Bitmap::default();
         let new_leaves = leaves(new, name, |id| {
-            old_nodes.contains(id) && (shared.insert(id) || true)
+            let is_shared = old_nodes.contains(id);
+            if is_shared {
+                shared.insert(id);
+            }
+            is_shared
         })?;
         let old_leaves = leaves(old, name, |id| shared.contains(id))?;
         Ok(Diff {
