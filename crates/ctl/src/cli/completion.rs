@@ -84,7 +84,7 @@ fn describe_flag(flag: &Flag, global: bool) -> clap::Arg {
     };
     let arg = clap::Arg::new(flag.name)
         .long(flag.name)
-        .help(flag.help)
+        .help(flag.help.to_string())
         .action(action)
         .global(global);
     match flag.short {

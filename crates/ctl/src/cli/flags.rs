@@ -3,6 +3,7 @@
 //! Spellings: `--name value`, `--name=value`, `--switch`, `-w value`, `-wvalue`, `-w=value`, switches joined as `-ih`.
 //! Flags may stand among the arguments; `--` ends them. A value that starts with `-` is taken as it is.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::Arg;
@@ -103,18 +104,22 @@ pub struct Flag {
     /// The value if it is not given.
     pub default: Value,
     /// One line for the usage.
-    pub help: &'static str,
+    pub help: Cow<'static, str>,
     /// Whether the command cannot do without it.
     pub required: bool,
 }
 
 impl Flag {
-    fn new(name: &'static str, default: Value, help: &'static str) -> Flag {
+    pub(super) fn new(
+        name: &'static str,
+        default: Value,
+        help: impl Into<Cow<'static, str>>,
+    ) -> Flag {
         Flag {
             name,
             short: None,
             default,
-            help,
+            help: help.into(),
             required: false,
         }
     }

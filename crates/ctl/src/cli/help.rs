@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Command, Flag};
+use super::{Command, Flag, Value};
 
 /// Names of commands are padded to at least this many columns.
 const NAME_WIDTH_MIN: usize = 11;
@@ -75,8 +75,8 @@ fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
 fn own_flags(command: &Command) -> Vec<Flag> {
     let mut flags = command.flags.clone();
     flags.extend(command.persistent_flags.iter().cloned());
-    let help = Box::leak(format!("help for {}", command.name).into_boxed_str());
-    flags.push(Flag::switch("help", help).short('h'));
+    let help = format!("help for {}", command.name);
+    flags.push(Flag::new("help", Value::Bool(false), help).short('h'));
     flags
 }
 

@@ -41,6 +41,14 @@ impl From<Status> for ClientError {
 }
 
 impl ClientError {
+    /// The error with its gRPC code even if its text is a known one: streams of snapshots word it so.
+    pub fn text_with_code(&self) -> String {
+        match self {
+            ClientError::Status(status) => text_with_code(status),
+            error => error.to_string(),
+        }
+    }
+
     /// Whether another attempt, maybe with another member, may succeed.
     pub(super) fn is_unavailable(&self) -> bool {
         matches!(self, ClientError::Status(status) if status.code() == Code::Unavailable)
@@ -60,6 +68,10 @@ fn status_text(status: &Status) -> String {
     if KNOWN_ANSWERS.contains(&status.message()) {
         return status.message().to_owned();
     }
+    text_with_code(status)
+}
+
+fn text_with_code(status: &Status) -> String {
     format!(
         "rpc error: code = {} desc = {}",
         code_name(status.code()),

@@ -137,15 +137,10 @@ async fn copy_stream(
     endpoint: &str,
 ) -> Result<(u64, String), Exit> {
     let mut progress = Progress::new();
-    let received = async |client: &Client| {
-        Ok(client
-            .maintenance()
-            .await?
-            .snapshot(SnapshotRequest {})
-            .await?)
-    };
-    let answer: Result<_, ClientError> = received(client).await;
-    let mut stream = answer.map_err(failed)?.into_inner();
+    let broken = |error: ClientError| failed(error.text_with_code());
+    let mut maintenance = client.maintenance().await.map_err(broken)?;
+    let answer = maintenance.snapshot(SnapshotRequest {}).await;
+    let mut stream = answer.map_err(|status| broken(status.into()))?.into_inner();
     log::json_line(
         "info",
         "fetching snapshot",
@@ -155,7 +150,7 @@ async fn copy_stream(
     while let Some(part) = stream
         .message()
         .await
-        .map_err(|status| failed(ClientError::from(status)))?
+        .map_err(|status| broken(status.into()))?
     {
         file.write_all(&part.blob)
             .map_err(|error| failed(format!("could not write snapshot: {error}")))?;

@@ -17,7 +17,7 @@ pub fn split(line: &str) -> Result<Vec<Arg>, Exit> {
                 None => (None, &rest[1..]),
             },
             '\'' => match rest[1..].find('\'') {
-                Some(end) => (Some(rest[1..=end].as_bytes().to_vec()), &rest[end + 2..]),
+                Some(end) => (Some(rest.as_bytes()[1..=end].to_vec()), &rest[end + 2..]),
                 None => (None, &rest[1..]),
             },
             c if c.is_ascii_whitespace() => (None, &rest[1..]),

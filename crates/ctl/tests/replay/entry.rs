@@ -47,7 +47,7 @@ pub struct Entry {
     pub command: Option<Step>,
     /// Its standard output.
     pub stdout: String,
-    /// The same with the members in other orders: it follows from their ids.
+    /// The same in other orders: that of members follows from their ids, that of a lease's keys from nothing.
     pub stdout_or: Vec<String>,
     /// Whether only the beginning of stdout is known.
     pub truncated: bool,

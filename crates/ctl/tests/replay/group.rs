@@ -1,11 +1,12 @@
 //! A group of entries against a fresh server.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use super::entry::{Bound, Entry, Step};
@@ -13,6 +14,8 @@ use super::placeholders::Bindings;
 
 /// How long a server may take to start.
 const START_MAX: Duration = Duration::from_secs(30);
+/// How often a server that ends while it starts is started again.
+const START_ATTEMPTS: usize = 5;
 /// How long a command may take that should end by itself.
 const COMMAND_MAX: Duration = Duration::from_secs(20);
 /// Commands that show nothing are ended after this time, even if the original was given longer.
@@ -106,17 +109,37 @@ struct Done {
 }
 
 impl Group {
+    /// Starts a server. Another process may take one of its ports first; it then gets others.
     fn start_server(&mut self, server: &Path, flags: &[String]) -> Server {
-        let (client, peer) = free_addresses();
+        for _ in 0..START_ATTEMPTS {
+            let (client, peer) = free_addresses();
+            if let Some(server) = self.try_start(server, flags, &client, &peer) {
+                self.bindings.set("HOST", client);
+                self.bindings.set("PEER", peer);
+                let directory = self.directory.display().to_string();
+                self.bindings.set("DIR", directory);
+                return server;
+            }
+        }
+        panic!("the server ended {START_ATTEMPTS} times while it started");
+    }
+
+    /// Waits until the server is ready; `None` if it ends instead.
+    fn try_start(
+        &self,
+        server: &Path,
+        flags: &[String],
+        client: &str,
+        peer: &str,
+    ) -> Option<Server> {
+        let data_dir = self.directory.join("m1.etcd");
+        if data_dir.exists() {
+            std::fs::remove_dir_all(&data_dir).expect("an earlier attempt's directory");
+        }
+        let log = std::fs::File::create(self.directory.join("server.log")).expect("a log file");
         let child = Command::new(server)
-            .args([
-                "--name",
-                "m1",
-                "--data-dir",
-                "m1.etcd",
-                "--initial-cluster-token",
-                "golden",
-            ])
+            .args(["--name", "m1", "--data-dir", "m1.etcd"])
+            .arg("--initial-cluster-token=golden")
             .arg(format!("--listen-client-urls=http://{client}"))
             .arg(format!("--advertise-client-urls=http://{client}"))
             .arg(format!("--listen-peer-urls=http://{peer}"))
@@ -127,23 +150,25 @@ impl Group {
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(std::fs::File::create(self.directory.join("server.log")).expect("a log file"))
+            .stderr(log)
             .spawn()
             .expect("the server starts");
-        let server = Server(child);
+        let mut server = Server(child);
         let deadline = Instant::now() + START_MAX;
-        while !cluster_version_is_known(&client) {
+        loop {
+            let ended = server.0.try_wait().expect("a child can be waited for");
+            if ended.is_some() {
+                return None;
+            }
+            if cluster_version_is_known(client) {
+                return Some(server);
+            }
             assert!(
                 Instant::now() < deadline,
                 "the server at {client} does not get ready"
             );
             std::thread::sleep(Duration::from_millis(50));
         }
-        self.bindings.set("HOST", client);
-        self.bindings.set("PEER", peer);
-        self.bindings
-            .set("DIR", self.directory.display().to_string());
-        server
     }
 
     fn command(&self, step: &Step) -> Command {
@@ -305,12 +330,18 @@ impl Group {
     }
 }
 
-/// Two addresses that nobody listens on at this moment.
+/// Two addresses that nobody listens on at this moment and that no other group gets. They lie below the ports that the
+/// system gives to outgoing connections.
 fn free_addresses() -> (String, String) {
-    let sockets = [0; 2].map(|port| TcpListener::bind(("127.0.0.1", port)).expect("a free port"));
-    let [client, peer] =
-        sockets.map(|socket| socket.local_addr().expect("it is bound").to_string());
-    (client, peer)
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().expect("no thread panics with it");
+    let mut address = || loop {
+        let port = fastrand::u16(20000..24000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && given.insert(port) {
+            return format!("127.0.0.1:{port}");
+        }
+    };
+    (address(), address())
 }
 
 /// Whether `/version` shows a cluster version.

@@ -6,12 +6,13 @@
 
 use std::io;
 
+use super::Refusal;
 use super::build::{Builder, Input};
 use super::table::{Effect, FLAGS, Flag, Section};
 use super::value::NodeError;
 use super::verify::VerifyError;
 use super::yaml::Node;
-use super::{Refusal, go_io_error};
+use crate::log::go_io_error;
 use crate::log_record;
 
 /// A mistake in the file, in the order in which etcd looks for them.

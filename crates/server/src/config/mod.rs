@@ -284,16 +284,6 @@ fn default_host() -> Option<IpAddr> {
     (!ip.is_unspecified() && !ip.is_loopback()).then_some(ip)
 }
 
-/// An error of the operating system in Go's words: lower case, without the number.
-pub(crate) fn go_io_error(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| {
-        first.to_lowercase().chain(chars).collect()
-    })
-}
-
 /// The directory of a member under its data directory.
 pub(crate) fn member_dir(data_dir: &str) -> PathBuf {
     PathBuf::from(data_dir).join("member")

@@ -9,7 +9,7 @@ use retcd_proto::etcdserverpb::{
     ResponseHeader, TxnRequest,
 };
 use retcd_state::machine::Reply;
-use retcd_state::mvcc;
+use retcd_state::mvcc::{self, RangeChunk, RangeError, RangeReply};
 use retcd_state::{quota, request};
 use tokio::sync::mpsc;
 
@@ -41,15 +41,15 @@ pub async fn range_stream(context: Context, mut reader: MessageReader<Incoming>)
         context.count_received(&request);
         open_range_stream(&context.local, request).await
     };
-    let mut stream = match opened.await {
-        Ok(stream) => stream,
+    let mut chunks = match opened.await {
+        Ok(chunks) => chunks,
         Err(status) => return context.fail(status),
     };
     let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);
     tokio::task::spawn_local(async move {
         let header = context.local.member.header();
         let ended = loop {
-            let chunk = match stream.next_chunk() {
+            let chunk = match chunks.next_chunk() {
                 Ok(Some(chunk)) => encode::range_chunk(&header, &chunk),
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(Status::from(error)),
@@ -69,13 +69,48 @@ pub async fn range_stream(context: Context, mut reader: MessageReader<Incoming>)
     stream_response(receiver)
 }
 
-async fn open_range_stream(local: &Rc<Local>, request: RangeRequest) -> Result<mvcc::RangeStream, Status> {
+/// Where the chunks of a stream come from.
+enum Chunks {
+    /// From the index as it was, piece by piece.
+    InOrder(mvcc::RangeStream),
+    /// Sorted by something else than the key, which takes all of them first.
+    Sorted(Option<RangeReply>),
+}
+
+impl Chunks {
+    fn next_chunk(&mut self) -> Result<Option<RangeChunk>, RangeError> {
+        match self {
+            Chunks::InOrder(stream) => stream.next_chunk(),
+            Chunks::Sorted(reply) => Ok(reply.as_mut().map(next_sorted_chunk).inspect(|chunk| {
+                if chunk.last.is_some() {
+                    *reply = None;
+                }
+            })),
+        }
+    }
+}
+
+/// Keys per chunk of a sorted stream.
+const SORTED_CHUNK_KEYS: usize = 100;
+
+fn next_sorted_chunk(reply: &mut RangeReply) -> RangeChunk {
+    let kvs: Vec<_> = reply.kvs.drain(..SORTED_CHUNK_KEYS.min(reply.kvs.len())).collect();
+    let last = reply.kvs.is_empty().then(|| reply.clone());
+    RangeChunk { kvs, projection: reply.projection, last }
+}
+
+async fn open_range_stream(local: &Rc<Local>, request: RangeRequest) -> Result<Chunks, Status> {
     request::check_range_stream(&request)?;
     if !request.serializable {
         local.linearizable().await?;
     }
-    let chunk_bytes = local.member.limits.request_bytes_max;
-    Ok(local.member.reader.range_stream(request, chunk_bytes)?)
+    let reader = &local.member.reader;
+    if request.sort_target != 0 && !request.count_only {
+        // etcd 3.7.1 sorts and cuts every chunk for itself, so that a client gets keys twice and misses
+        // others; here it gets what it asked for.
+        return Ok(Chunks::Sorted(Some(reader.range(&request)?)));
+    }
+    Ok(Chunks::InOrder(reader.range_stream(request, local.member.limits.request_bytes_max)?))
 }
 
 /// `Put`.

@@ -38,6 +38,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 pub use crate::{debug, error, fatal, info, warn};
+pub(crate) use output::go_io_error;
 pub use output::{OpenError, Output};
 pub use record::{Field, GoDuration, Hex, Record, Text};
 

@@ -20,7 +20,7 @@ pub enum Output {
 
 /// A file of `--log-outputs` that cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("open sink {path:?}: open {}: {}", path.display(), crate::config::go_io_error(source))]
+#[error("open sink {path:?}: open {}: {}", path.display(), go_io_error(source))]
 pub struct OpenError {
     path: PathBuf,
     source: io::Error,
@@ -66,6 +66,16 @@ impl Sink {
             Sink::File(file) => (&mut &*file).write_all(line),
         };
     }
+}
+
+/// An error of the operating system in Go's words: lower case, without the number.
+pub(crate) fn go_io_error(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| {
+        first.to_lowercase().chain(chars).collect()
+    })
 }
 
 fn append(path: &Path) -> io::Result<File> {

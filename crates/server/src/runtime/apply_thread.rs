@@ -43,19 +43,27 @@ pub struct CompactionPace {
 
 /// Runs until the last sender is gone.
 pub fn run(mut machine: Machine, inbox: &Receiver<ToApply>, node: &SyncSender<Input>, member: &Arc<Member>, pace: CompactionPace) {
+    // The first step of a compaction does not wait, so that small ones are over at once.
     let mut compacting = machine.is_compacting();
+    let mut pause = Duration::ZERO;
     loop {
         let next = match compacting {
-            true => inbox.recv_timeout(pace.pause),
+            true => inbox.recv_timeout(pause),
             false => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match next {
             Ok(ToApply::Entries(entries)) => {
                 apply(&mut machine, entries, node, member);
-                compacting = compacting || machine.is_compacting();
+                if !compacting {
+                    compacting = machine.is_compacting();
+                    pause = Duration::ZERO;
+                }
             }
             Ok(ToApply::StorageVersion) => update_storage_version(&mut machine, member),
-            Err(RecvTimeoutError::Timeout) => compacting = compaction_step(&mut machine, member, pace.batch),
+            Err(RecvTimeoutError::Timeout) => {
+                compacting = compaction_step(&mut machine, member, pace.batch);
+                pause = pace.pause;
+            }
             Ok(ToApply::Stop) | Err(RecvTimeoutError::Disconnected) => return,
         }
     }

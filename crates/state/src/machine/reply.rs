@@ -1,0 +1,218 @@
+//! What the machine answers, and why it may refuse.
+
+use std::sync::Arc;
+
+use retcd_proto::etcdserverpb::AlarmMember;
+use retcd_proto::raftpb::{ConfChange, ConfState};
+use retcd_storage::backend::BackendError;
+
+use crate::alarm::AlarmLoadError;
+use crate::lease::LeaseLoadError;
+use crate::membership::{ConfChangeDamage, Member, MemberError, MembershipLoadError};
+use crate::meta::{AppliedIndex, MetaError};
+use crate::mvcc::{DeleteReply, Event, PutReply, RangeReply, StorageError, TxnReply};
+use crate::version::SchemaError;
+
+/// Why the backend cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The keyspace is damaged.
+    #[error(transparent)]
+    Keyspace(#[from] StorageError),
+    /// The leases are damaged.
+    #[error(transparent)]
+    Leases(#[from] LeaseLoadError),
+    /// The alarms are damaged.
+    #[error(transparent)]
+    Alarms(#[from] AlarmLoadError),
+    /// The membership is damaged.
+    #[error(transparent)]
+    Membership(#[from] MembershipLoadError),
+    /// The applied index is damaged.
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    /// The schema is of a version that we do not know.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// Authentication is on, and this version cannot check who asks.
+    #[error("the data has authentication enabled, which this version does not support")]
+    AuthEnabled,
+    /// The backend failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+/// Why the machine cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot apply entry {index} (term {term}): {problem}")]
+pub struct Fatal {
+    /// Index of the entry.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// What is wrong.
+    pub problem: FatalProblem,
+}
+
+/// What is wrong with an entry that cannot be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum FatalProblem {
+    /// The entry is not the next one.
+    #[error("the entry before it is missing: applied up to {applied}")]
+    Gap {
+        /// Index of the last applied entry.
+        applied: u64,
+    },
+    /// The entry's type is unknown.
+    #[error("unknown entry type {0}")]
+    UnknownType(i32),
+    /// The entry's data is no request.
+    #[error("undecodable request of {0} bytes")]
+    Undecodable(usize),
+    /// The request is of a kind that is unknown here.
+    #[error("unknown kind of request")]
+    UnknownRequest,
+    /// The entry changes users, roles or authentication, which would be lost.
+    #[error("authentication request {0}, which this version does not support")]
+    Auth(&'static str),
+    /// The entry changes API v2 data, which would be lost.
+    #[error("API v2 request {method} {path}, which this version does not support")]
+    V2 {
+        /// Its method.
+        method: String,
+        /// Its path.
+        path: String,
+    },
+    /// A joint configuration change, which etcd never proposes.
+    #[error("configuration change of version 2")]
+    ConfChangeV2,
+    /// A configuration change that cannot be read.
+    #[error(transparent)]
+    ConfChange(#[from] ConfChangeDamage),
+    /// A cluster version that is none.
+    #[error("invalid cluster version {0:?}")]
+    BadVersion(String),
+    /// The store failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Why a request was refused; the state is unchanged. Each is one of etcd's errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// `mvcc: required revision has been compacted`
+    #[error("required revision has been compacted")]
+    Compacted,
+    /// `mvcc: required revision is a future revision`
+    #[error("required revision is a future revision")]
+    FutureRevision,
+    /// `invalid sort option`
+    #[error("invalid sort option")]
+    InvalidSortOption,
+    /// `key not found`
+    #[error("key not found")]
+    KeyNotFound,
+    /// `requested lease not found`
+    #[error("requested lease not found")]
+    LeaseNotFound,
+    /// `lease already exists`
+    #[error("lease already exists")]
+    LeaseExists,
+    /// `too large lease TTL`
+    #[error("too large lease TTL")]
+    LeaseTtlTooLarge,
+    /// `mvcc: database space exceeded`
+    #[error("database space exceeded")]
+    NoSpace,
+    /// `corrupt cluster`
+    #[error("corrupt cluster")]
+    Corrupt,
+    /// A configuration change was refused.
+    #[error(transparent)]
+    Member(#[from] MemberError),
+    /// Users, roles and authentication are not supported yet.
+    #[error("authentication is not supported")]
+    AuthNotSupported,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// To a range that went through the log.
+    Range(RangeReply),
+    /// To a put.
+    Put(PutReply),
+    /// To a deletion.
+    DeleteRange(DeleteReply),
+    /// To a transaction.
+    Txn(TxnReply),
+    /// To a compaction: readers refuse older revisions from now on.
+    Compact(CompactReply),
+    /// To a lease grant.
+    LeaseGrant(LeaseGrantReply),
+    /// To a lease revocation: the current revision.
+    LeaseRevoke {
+        /// The current revision.
+        revision: i64,
+    },
+    /// To lease checkpoints: the current revision.
+    LeaseCheckpoint {
+        /// The current revision.
+        revision: i64,
+    },
+    /// To an alarm request: the alarms that it lists, raises or takes back.
+    Alarm(Vec<AlarmMember>),
+    /// To a configuration change: the members after it, by id.
+    Members(Vec<Member>),
+    /// To a request whose answer says nothing.
+    Done,
+}
+
+/// The answer to a compaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactReply {
+    /// The current revision.
+    pub revision: i64,
+    /// The compacted revision. Its rows are gone when [`Machine::compaction_step`](super::Machine::compaction_step) has finished this
+    /// revision or a later one.
+    pub compacted: i64,
+}
+
+/// The answer to a lease grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseGrantReply {
+    /// The current revision.
+    pub revision: i64,
+    /// The lease's id.
+    pub id: i64,
+    /// The effective time to live in seconds.
+    pub ttl: i64,
+}
+
+/// A configuration change for raft.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppliedConfChange {
+    /// Index of its entry.
+    pub index: u64,
+    /// The change, with node id 0 if it was refused.
+    pub change: ConfChange,
+    /// The raft configuration after it.
+    pub conf_state: ConfState,
+}
+
+/// What came of a batch of entries.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// How far the log is applied now.
+    pub applied: AppliedIndex,
+    /// The answers, by request id, in the order of the entries. Ids of other members are among them.
+    pub replies: Vec<(u64, Result<Reply, ApplyError>)>,
+    /// The events of each new revision, ascending.
+    pub events: Vec<(i64, Arc<[Event]>)>,
+    /// The configuration changes, to be passed on to raft in this order.
+    pub conf_changes: Vec<AppliedConfChange>,
+    /// Whether rows wait to be removed by [`Machine::compaction_step`](super::Machine::compaction_step).
+    pub compacting: bool,
+    /// Whether members, their attributes, the cluster's version or its downgrade job changed.
+    pub cluster_changed: bool,
+}
