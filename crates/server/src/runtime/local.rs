@@ -23,7 +23,7 @@ use super::ids::RequestIds;
 use super::mailbox::Mail;
 use super::member::Member;
 use super::waiting::{Proposals, Reads};
-use super::watches::Watches;
+use super::watches::{StartPoint, Watches};
 use crate::grpc::status::{self, Status};
 use crate::metrics::{Operation, RequestKind};
 
@@ -46,10 +46,10 @@ pub struct Local {
 
 impl Local {
     /// The state of connection thread `thread`.
-    pub fn new(member: Arc<Member>, thread: u8) -> Rc<Local> {
+    pub fn new(member: Arc<Member>, thread: u8, start: StartPoint) -> Rc<Local> {
         let ids = RequestIds::new(member.id, thread, unix_ms());
         let (proposals, reads) = (Proposals::default(), Reads::default());
-        let watches = Watches::new(member.reader.revision(), member.reader.compacted_revision());
+        let watches = Watches::new(start);
         let counters = &member.metrics.server.client_requests;
         let pair = [RequestKind::Unary, RequestKind::Stream].map(|kind| counters.counter(kind, "unknown"));
         let last_version = RefCell::new(("unknown".to_owned(), pair));

@@ -33,7 +33,7 @@ use super::signals::{StopSignal, stop_signal};
 use super::snapshot_thread::Snapshots;
 use super::storage::{self, Places, Storage, StorageError};
 use super::tasks;
-use super::watches::WatchCounts;
+use super::watches::{StartPoint, WatchCounts};
 use super::Local;
 use crate::config::identity;
 use crate::config::start::StartError as ConfigError;
@@ -109,6 +109,8 @@ struct Threads {
 struct ConnectionThread {
     accepted: UnboundedReceiver<Accepted>,
     mailbox: UnboundedReceiver<Mail>,
+    /// What the database held before anything was applied: the mailbox tells of everything since.
+    start: StartPoint,
 }
 
 fn start(config: Arc<Config>) -> Result<Server, StartError> {
@@ -171,6 +173,8 @@ fn spawn(
 ) -> Result<Server, StartError> {
     let Storage { member_id, cluster_id, wal, backend, machine, recovered } = storage;
     let threads = thread::available_parallelism().map_or(1, usize::from).min(CONNECTION_THREADS_MAX);
+    let reader = machine.reader();
+    let start = StartPoint { revision: reader.revision(), compacted: reader.compacted_revision() };
     let (mailboxes, mailbox_receivers) = Mailboxes::new(threads);
     let (to_node, node_inbox) = mpsc::sync_channel(NODE_QUEUE_MAX);
     let (to_log, log_inbox) = mpsc::channel();
@@ -182,7 +186,7 @@ fn spawn(
         id: member_id,
         cluster_id,
         limits: Limits::of(&config),
-        reader: machine.reader(),
+        reader,
         lessor: machine.lessor(),
         alarms: machine.alarms(),
         membership: machine.membership(),
@@ -247,7 +251,7 @@ fn spawn(
         listeners,
         connection_threads: mailbox_receivers
             .into_iter()
-            .map(|mailbox| ConnectionThread { accepted: unbounded_channel().1, mailbox })
+            .map(|mailbox| ConnectionThread { accepted: unbounded_channel().1, mailbox, start })
             .collect(),
         threads: Threads { node: node_thread, apply: apply_thread, snapshot: snapshot_thread, log: log_thread, backend: backend_thread },
     })
@@ -287,7 +291,7 @@ impl Server {
             .map(|(number, parts)| {
                 let member = Arc::clone(&self.member);
                 thread::Builder::new().name(format!("conn-{number}")).spawn(move || {
-                    run_on_thread(async move { serve_connections(Local::new(member, number), parts, settings).await })
+                    run_on_thread(async move { serve_connections(Local::new(member, number, parts.start), parts, settings).await })
                         .expect("a runtime was built on the first thread, too");
                 })
             })
@@ -303,7 +307,7 @@ impl Server {
 
     /// The first connection thread: also makes the member ready, and stops it.
     async fn lead(&mut self, dealer: Dealer, parts: ConnectionThread, settings: Http2Settings) -> Result<StopSignal, StartError> {
-        let local = Local::new(Arc::clone(&self.member), 0);
+        let local = Local::new(Arc::clone(&self.member), 0, parts.start);
         let connections = tokio::task::spawn_local(serve_connections(Rc::clone(&local), parts, settings));
         let early = std::mem::take(&mut self.listeners.early);
         self.accept(early, &dealer);

@@ -37,6 +37,15 @@ impl WatchCounts {
     }
 }
 
+/// Where a store is when its watches begin.
+#[derive(Clone, Copy, Debug)]
+pub struct StartPoint {
+    /// The current revision.
+    pub revision: i64,
+    /// The last compacted revision; -1 for none.
+    pub compacted: i64,
+}
+
 /// A hub and the tasks that wait for it.
 pub struct Watches {
     hub: RefCell<Hub>,
@@ -45,9 +54,9 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Watches on a store that is at `revision` and compacted at `compacted`.
-    pub fn new(revision: i64, compacted: i64) -> Watches {
-        let hub = RefCell::new(Hub::new(revision, compacted, Default::default()));
+    /// Watches on a store that is at `start`; whatever comes later has to be published.
+    pub fn new(start: StartPoint) -> Watches {
+        let hub = RefCell::new(Hub::new(start.revision, start.compacted, Default::default()));
         Watches { hub, wakers: RefCell::default(), published: Notify::new() }
     }
 
