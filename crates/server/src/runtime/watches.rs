@@ -56,13 +56,24 @@ pub struct Watches {
 impl Watches {
     /// Watches on a store that is at `start`; whatever comes later has to be published.
     pub fn new(start: StartPoint) -> Watches {
-        let hub = RefCell::new(Hub::new(start.revision, start.compacted, Default::default()));
-        Watches { hub, wakers: RefCell::default(), published: Notify::new() }
+        let hub = RefCell::new(Hub::new(
+            start.revision,
+            start.compacted,
+            Default::default(),
+        ));
+        Watches {
+            hub,
+            wakers: RefCell::default(),
+            published: Notify::new(),
+        }
     }
 
     /// The hub; what it wakes is woken when the guard is dropped.
     pub fn hub(&self) -> HubGuard<'_> {
-        HubGuard { watches: self, hub: self.hub.borrow_mut() }
+        HubGuard {
+            watches: self,
+            hub: self.hub.borrow_mut(),
+        }
     }
 
     /// Opens a stream; `progress_interval` is its own.
@@ -107,7 +118,12 @@ impl Watches {
 
     /// Sends the periodic progress that is due.
     pub fn handle_timeout(&self, now: Time) {
-        if self.hub.borrow().poll_timeout().is_some_and(|due| due <= now) {
+        if self
+            .hub
+            .borrow()
+            .poll_timeout()
+            .is_some_and(|due| due <= now)
+        {
             self.hub().handle_timeout(now);
         }
     }
