@@ -26,8 +26,9 @@
 //! failed commit is the last one; what is read from the file is checked before it is relied upon and
 //! gives a [`Damage`], never a panic.
 //!
-//! Deliberately absent: mmap; buckets within buckets and deleting a bucket, which etcd does not do; write transactions
-//! that read their own writes; storing the freelist (one that is stored is ignored, then dropped).
+//! Deliberately absent: mmap; buckets within buckets and deleting a bucket, which etcd does not do;
+//! write transactions that read their own writes; storing the freelist (one that is stored is ignored,
+//! then dropped).
 
 mod bitmap;
 mod check;

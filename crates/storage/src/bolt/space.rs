@@ -29,7 +29,8 @@ pub(crate) struct Space {
     free: Bitmap,
     free_pages: u64,
     high_water: u64,
-    /// No free run of `n + 1` pages begins below `search_from[n]`; the last one bounds all larger runs, too.
+    /// No free run of `n + 1` pages begins below `search_from[n]`; the last one bounds all larger runs,
+    /// too.
     search_from: [u64; HINTS],
     /// The transaction that wrote each page; 0 for what was there when the file was opened.
     born: Vec<u64>,
@@ -125,7 +126,8 @@ impl Space {
         }
     }
 
-    /// Notes what the commit of transaction `txid` dropped. It stays taken until the next [`Space::release`].
+    /// Notes what the commit of transaction `txid` dropped. It stays taken until the next
+    /// [`Space::release`].
     pub(crate) fn drop_pages(&mut self, txid: u64, dead: Vec<Extent>) {
         assert!(
             self.dead.is_none(),

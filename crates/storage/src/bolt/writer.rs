@@ -1,9 +1,9 @@
 //! The one writer of a file.
 //!
 //! A commit changes nothing that the root before it leads to: changed nodes go to free pages, and the
-//! branches above them with them, up to the tree of buckets. Then, in this order: all new pages are written;
-//! they are made durable; the meta page that is not in use is written; it is made durable. At any point a
-//! loss of power leaves either the old or the new root.
+//! branches above them with them, up to the tree of buckets. Then, in this order: all new pages are
+//! written; they are made durable; the meta page that is not in use is written; it is made durable. At
+//! any point a loss of power leaves either the old or the new root.
 //!
 //! A commit that failed half way leaves the writer poisoned: what the disk holds is not known any more.
 
