@@ -83,7 +83,7 @@ pub async fn range_stream(
 /// Where the chunks of a stream come from.
 enum Chunks {
     /// From the index as it was, piece by piece.
-    InOrder(mvcc::RangeStream),
+    InOrder(Box<mvcc::RangeStream>),
     /// Sorted by something else than the key, which takes all of them first.
     Sorted(Option<RangeReply>),
 }
@@ -128,10 +128,10 @@ async fn open_range_stream(local: &Rc<Local>, request: RangeRequest) -> Result<C
         // others; here it gets what it asked for.
         return Ok(Chunks::Sorted(Some(reader.range(&request)?)));
     }
-    Ok(Chunks::InOrder(reader.range_stream(
+    Ok(Chunks::InOrder(Box::new(reader.range_stream(
         request,
         local.member.limits.request_bytes_max,
-    )?))
+    )?)))
 }
 
 /// `Put`.
