@@ -322,6 +322,16 @@ fn range(
                 kv.create_revision,
             )
     });
+    let bounds = [
+        r.min_mod_revision,
+        r.max_mod_revision,
+        r.min_create_revision,
+        r.max_create_revision,
+    ];
+    if r.sort_order == 0 && r.limit > 0 && bounds == [0; 4] {
+        // Without an order the limit comes before the sorting.
+        kvs.truncate(r.limit as usize + 1);
+    }
     kvs.sort_by(|a, b| {
         let ordering = match r.sort_target {
             0 => a.key.cmp(&b.key),
