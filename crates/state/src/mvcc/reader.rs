@@ -60,9 +60,8 @@ impl Reader {
             // A walk over histories, and maybe a read of the backend for each key.
             _ if request.revision > 0 || state.applied > state.revision => false,
             Interval::Range { start, end } => {
-                let limited = (1..=SHORT as i64).contains(&request.limit)
-                    && !super::range::is_whole(request)
-                    && !super::range::is_sorted(request);
+                let limited =
+                    (1..=SHORT as i64).contains(&request.limit) && !super::range::is_whole(request);
                 limited || request.count_only || state.index.count_live(start, end) <= SHORT
             }
         };
