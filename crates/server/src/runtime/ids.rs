@@ -32,9 +32,13 @@ impl RequestIds {
 
     /// A new id; never 0.
     pub fn next(&self) -> u64 {
-        let counter = self.counter.get().wrapping_add(1);
+        const MASK: u64 = (1 << COUNTER_BITS) - 1;
+        let mut counter = self.counter.get().wrapping_add(1);
+        if counter & MASK == 0 {
+            counter = counter.wrapping_add(1);
+        }
         self.counter.set(counter);
-        self.prefix | (counter & ((1 << COUNTER_BITS) - 1)).max(1)
+        self.prefix | (counter & MASK)
     }
 }
 
