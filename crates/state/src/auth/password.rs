@@ -93,7 +93,17 @@ mod tests {
         assert_eq!(again, hash);
     }
 
-
+    #[test]
+    fn hashes_are_etcds() {
+        check(
+            "alicepw",
+            "$2a$10$VYW78VdbF/cI/CMs308a7Od7zcagHLBoJWUCNaMguXywSJnwaaysm",
+        );
+        check(
+            "bob pass with spaces",
+            "$2a$10$tK44Sq1yvyh3lTSmVcMAq.qFDvcC8wjj6vBMxro3lE5Vu4nVF3Yaq",
+        );
+    }
 
     #[test]
     fn only_the_first_72_bytes_count() {
