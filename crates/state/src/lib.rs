@@ -6,10 +6,11 @@
 //! - [`machine`]: executes log entries and answers them; owns all of the below.
 //! - [`mvcc`]: the keyspace, its history, and how to read it.
 //! - [`watch`]: who is told of which change.
-//! - [`lease`], [`alarm`], [`membership`], [`version`], [`meta`]: the rest of the state.
+//! - [`lease`], [`alarm`], [`auth`], [`membership`], [`version`], [`meta`]: the rest of the state.
 //! - [`request`], [`quota`]: what is checked before a request is proposed.
 
 pub mod alarm;
+pub mod auth;
 pub mod lease;
 pub mod machine;
 pub mod membership;

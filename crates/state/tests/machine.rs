@@ -6,17 +6,16 @@
 
 use prost::Message;
 use retcd_proto::etcdserverpb::{
-    AlarmRequest, AlarmType, AuthEnableRequest, AuthUserAddRequest, AuthUserListRequest,
-    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseCheckpoint,
-    LeaseCheckpointRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest,
-    Request as V2Request, RequestHeader, RequestOp, TxnRequest, request_op,
+    AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, InternalRaftRequest,
+    LeaseCheckpoint, LeaseCheckpointRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
+    RangeRequest, Request as V2Request, RequestHeader, RequestOp, TxnRequest, request_op,
 };
 use retcd_proto::membershippb::{
     Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest,
 };
 use retcd_proto::raftpb::{ConfChange, ConfChangeType, Entry, EntryType};
 use retcd_state::Time;
-use retcd_state::machine::{ApplyError, FatalProblem, Machine, MachineOptions, OpenError, Reply};
+use retcd_state::machine::{ApplyError, FatalProblem, Machine, MachineOptions, Reply};
 use retcd_state::membership::{ConfChangeContext, Member, MemberError};
 use retcd_state::mvcc::{Progress, Revision};
 use retcd_state::version::Version;
@@ -608,44 +607,6 @@ fn checkpoints_survive_from_3_6_on() {
                 .ttl,
             left
         );
-    }
-}
-
-#[test]
-fn authentication_is_never_passed_over() {
-    let auth_enable = Some(AuthEnableRequest {});
-    let enable = InternalRaftRequest {
-        auth_enable,
-        ..Default::default()
-    };
-    let auth_user_add = Some(AuthUserAddRequest {
-        name: "a".into(),
-        ..Default::default()
-    });
-    let add = InternalRaftRequest {
-        auth_user_add,
-        ..Default::default()
-    };
-    for request in [enable, add] {
-        let problem = Bench::new().fatal(EntryType::EntryNormal, request.encode_to_vec());
-        assert!(matches!(problem, FatalProblem::Auth(_)), "{problem}");
-    }
-    let list = InternalRaftRequest {
-        auth_user_list: Some(AuthUserListRequest {}),
-        ..Default::default()
-    };
-    assert_eq!(
-        Bench::new().request(list),
-        Err(ApplyError::AuthNotSupported)
-    );
-
-    for (value, refused) in [(0u8, false), (1, true)] {
-        let backend = Backend::default();
-        let mut batch = WriteBatch::default();
-        batch.put(Bucket::Auth, b"authEnabled", [value][..].into());
-        backend.write(batch);
-        let opened = Machine::open(backend, MachineOptions::default());
-        assert_eq!(matches!(opened, Err(OpenError::AuthEnabled)), refused);
     }
 }
 

@@ -60,7 +60,7 @@ impl From<&ApplyError> for Status {
             ApplyError::NoSpace => status::NO_SPACE,
             ApplyError::Corrupt => status::CORRUPT,
             ApplyError::Member(error) => member_status(*error),
-            ApplyError::AuthNotSupported => Status::unsupported("users and roles are"),
+            ApplyError::Auth(_) => Status::unsupported("users and roles are"),
         }
     }
 }

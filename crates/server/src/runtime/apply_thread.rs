@@ -177,7 +177,7 @@ fn operation_of(reply: &Reply) -> Option<Operation> {
         Reply::LeaseRevoke { .. } => Some(Operation::LeaseRevoke),
         Reply::LeaseCheckpoint { .. } => Some(Operation::LeaseCheckpoint),
         Reply::Alarm(_) => Some(Operation::Alarm),
-        Reply::Members(_) | Reply::Done => None,
+        Reply::Members(_) | Reply::Auth(_) | Reply::Done => None,
     }
 }
 

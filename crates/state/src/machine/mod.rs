@@ -23,9 +23,10 @@ use retcd_proto::etcdserverpb::{
 };
 use retcd_proto::membershippb;
 use retcd_proto::raftpb::{ConfChange, Entry, EntryType};
-use retcd_storage::backend::{Backend, Bucket, WriteBatch};
+use retcd_storage::backend::{Backend, WriteBatch};
 
 use crate::alarm::Alarms;
+use crate::auth::AuthStore;
 use crate::lease::{GrantError, Lessor, LessorOptions, SharedLessor};
 use crate::membership::{Downgrade, Membership};
 use crate::meta::{self, AppliedIndex};
@@ -43,6 +44,8 @@ pub use reply::{
 pub type SharedMembership = Arc<RwLock<Membership>>;
 /// Alarms as machine and runtime share them; only the machine changes them.
 pub type SharedAlarms = Arc<RwLock<Alarms>>;
+/// Users and roles as machine and runtime share them; only the machine changes them.
+pub type SharedAuth = Arc<RwLock<AuthStore>>;
 
 /// What the machine is told at start.
 #[derive(Clone, Copy, Debug)]
@@ -71,12 +74,14 @@ pub struct Machine {
     keyspace: Keyspace,
     lessor: SharedLessor,
     alarms: SharedAlarms,
+    auth: SharedAuth,
     membership: SharedMembership,
     applied: AppliedIndex,
     /// What the backend has of `applied`.
     flushed: AppliedIndex,
     persist_checkpoints: bool,
-    /// Changes not written to the backend yet; empty between calls.
+    /// Changes not written to the backend yet; empty between calls, but for the first revision of
+    /// a new auth store, which goes with the first entry.
     batch: WriteBatch,
 }
 
@@ -87,12 +92,12 @@ impl Machine {
         if let Some(version) = version::detect(&reader)? {
             version::check(version)?;
         }
-        if reader
-            .get(Bucket::Auth, b"authEnabled")?
-            .is_some_and(|enabled| enabled.first() == Some(&1))
-        {
+        let mut batch = WriteBatch::default();
+        let mut auth = AuthStore::open(&reader)?;
+        if auth.is_enabled() {
             return Err(OpenError::AuthEnabled);
         }
+        auth.initialize(&mut batch);
         let mut lessor = Lessor::open(&reader, options.lessor)?;
         let keyspace = Keyspace::open(backend.clone())?;
         if !lessor.is_empty() {
@@ -109,7 +114,8 @@ impl Machine {
             )?)),
             lessor: Arc::new(Mutex::new(lessor)),
             persist_checkpoints: options.persist_checkpoints,
-            batch: WriteBatch::default(),
+            auth: Arc::new(RwLock::new(auth)),
+            batch,
             keyspace,
             backend,
         })
@@ -128,6 +134,11 @@ impl Machine {
     /// The alarms.
     pub fn alarms(&self) -> SharedAlarms {
         Arc::clone(&self.alarms)
+    }
+
+    /// Users and roles.
+    pub fn auth_store(&self) -> SharedAuth {
+        Arc::clone(&self.auth)
     }
 
     /// The membership.
@@ -229,7 +240,7 @@ impl Machine {
             // A new leader's first entry says nothing.
             EntryType::EntryNormal if entry.data().is_empty() => Ok(()),
             EntryType::EntryNormal => match InternalRaftRequest::decode(entry.data()) {
-                Ok(request) => self.apply_request(now, request, applied),
+                Ok(request) => self.apply_request(now, entry, request, applied),
                 // Before 3.5 the requests of API v2 were entries of their own.
                 Err(_) => match V2Request::decode(entry.data()) {
                     Ok(request) => self.apply_v2(&request, applied),
@@ -268,6 +279,7 @@ impl Machine {
     fn apply_request(
         &mut self,
         now: Time,
+        entry: &Entry,
         request: InternalRaftRequest,
         applied: &mut Applied,
     ) -> Result<(), FatalProblem> {
@@ -278,7 +290,11 @@ impl Machine {
             (Some(header), 0) => header.id,
             (_, id) => id,
         };
-        let reply = self.execute(now, &request, applied)?;
+        let position = AppliedIndex {
+            index: entry.index(),
+            term: entry.term(),
+        };
+        let reply = self.execute(now, position, &request, applied)?;
         applied.replies.push((id, reply));
         Ok(())
     }
@@ -287,6 +303,7 @@ impl Machine {
     fn execute(
         &mut self,
         now: Time,
+        position: AppliedIndex,
         request: &InternalRaftRequest,
         applied: &mut Applied,
     ) -> Result<Result<Reply, ApplyError>, FatalProblem> {
@@ -331,12 +348,24 @@ impl Machine {
         } else if let Some(request) = &r.alarm {
             Ok(Ok(self.alarm(request)))
         } else {
-            match auth_kind(r) {
-                Some(AuthKind::Read) => Ok(Err(ApplyError::AuthNotSupported)),
-                Some(AuthKind::Write(name)) => Err(FatalProblem::Auth(name)),
-                None => Err(FatalProblem::UnknownRequest),
-            }
+            self.auth(position, r)
         }
+    }
+
+    /// Only entries that another version proposed get here: whoever serves clients refuses them.
+    fn auth(
+        &mut self,
+        position: AppliedIndex,
+        request: &InternalRaftRequest,
+    ) -> Result<Result<Reply, ApplyError>, FatalProblem> {
+        let mut auth = self.auth.write();
+        let reply = auth.apply(position, request, &mut self.batch);
+        // The entry stays in the log, unapplied, for a version that can enforce it.
+        if auth.is_enabled() {
+            return Err(FatalProblem::AuthEnabled);
+        }
+        let reply = reply.ok_or(FatalProblem::UnknownRequest)?;
+        Ok(reply.map(Reply::Auth).map_err(ApplyError::Auth))
     }
 
     /// What the alarms forbid.
@@ -554,48 +583,4 @@ fn settle(reply: Result<Reply, WriteError>) -> Result<Result<Reply, ApplyError>,
         WriteError::Range(RangeError::InvalidSortOption) => ApplyError::InvalidSortOption,
         WriteError::Range(RangeError::Storage(error)) => return Err(error.into()),
     }))
-}
-
-enum AuthKind {
-    Read,
-    Write(&'static str),
-}
-
-/// Which authentication request this is, and whether skipping it would lose something.
-fn auth_kind(r: &InternalRaftRequest) -> Option<AuthKind> {
-    let reads = [
-        r.auth_status.is_some(),
-        r.authenticate.is_some(),
-        r.auth_user_get.is_some(),
-        r.auth_user_list.is_some(),
-        r.auth_role_get.is_some(),
-        r.auth_role_list.is_some(),
-        // Authentication is off, or the data would not have been opened.
-        r.auth_disable.is_some(),
-    ];
-    if reads.contains(&true) {
-        return Some(AuthKind::Read);
-    }
-    let writes = [
-        (r.auth_enable.is_some(), "auth enable"),
-        (r.auth_user_add.is_some(), "user add"),
-        (r.auth_user_delete.is_some(), "user delete"),
-        (r.auth_user_change_password.is_some(), "user passwd"),
-        (r.auth_user_grant_role.is_some(), "user grant-role"),
-        (r.auth_user_revoke_role.is_some(), "user revoke-role"),
-        (r.auth_role_add.is_some(), "role add"),
-        (r.auth_role_delete.is_some(), "role delete"),
-        (
-            r.auth_role_grant_permission.is_some(),
-            "role grant-permission",
-        ),
-        (
-            r.auth_role_revoke_permission.is_some(),
-            "role revoke-permission",
-        ),
-    ];
-    writes
-        .iter()
-        .find(|(present, _)| *present)
-        .map(|(_, name)| AuthKind::Write(name))
 }

@@ -7,6 +7,7 @@ use retcd_proto::raftpb::{ConfChange, ConfState};
 use retcd_storage::backend::BackendError;
 
 use crate::alarm::AlarmLoadError;
+use crate::auth::{AuthError, AuthLoadError, AuthReply};
 use crate::lease::LeaseLoadError;
 use crate::membership::{ConfChangeDamage, Member, MemberError, MembershipLoadError};
 use crate::meta::{AppliedIndex, MetaError};
@@ -34,6 +35,9 @@ pub enum OpenError {
     /// The schema is of a version that we do not know.
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    /// Users, roles or authentication are damaged.
+    #[error(transparent)]
+    Auth(#[from] AuthLoadError),
     /// Authentication is on, and this version cannot check who asks.
     #[error("the data has authentication enabled, which this version does not support")]
     AuthEnabled,
@@ -72,9 +76,10 @@ pub enum FatalProblem {
     /// The request is of a kind that is unknown here.
     #[error("unknown kind of request")]
     UnknownRequest,
-    /// The entry changes users, roles or authentication, which would be lost.
-    #[error("authentication request {0}, which this version does not support")]
-    Auth(&'static str),
+    /// The entry switches authentication on, and this version cannot check who asks. Nothing is
+    /// lost: the entry stays in the log and is not applied.
+    #[error("authentication was switched on, which this version cannot enforce")]
+    AuthEnabled,
     /// The entry changes API v2 data, which would be lost.
     #[error("API v2 request {method} {path}, which this version does not support")]
     V2 {
@@ -130,9 +135,9 @@ pub enum ApplyError {
     /// A configuration change was refused.
     #[error(transparent)]
     Member(#[from] MemberError),
-    /// Users, roles and authentication are not supported yet.
-    #[error("authentication is not supported")]
-    AuthNotSupported,
+    /// A change of users, roles or authentication, or a question for them, was refused.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
 }
 
 /// The answer to a request.
@@ -164,6 +169,8 @@ pub enum Reply {
     Alarm(Vec<AlarmMember>),
     /// To a configuration change: the members after it, by id.
     Members(Vec<Member>),
+    /// To a request about users, roles or authentication.
+    Auth(AuthReply),
     /// To a request whose answer says nothing.
     Done,
 }
