@@ -181,10 +181,8 @@ impl Membership {
         let downgrade = downgrade
             .map(|json| parse_json("cluster", DOWNGRADE, &json))
             .transpose()?;
-        let conf_state = match reader.get(Bucket::Meta, meta::CONF_STATE)? {
-            Some(json) => parse_json::<ConfStateJson>("meta", meta::CONF_STATE, &json)?.into(),
-            None => conf_state_of(members.values()),
-        };
+        // Not the one in bucket `meta`: a restore leaves that of the backup's cluster there.
+        let conf_state = conf_state_of(members.values());
         let cluster_version = cluster_version.transpose()?;
         Ok(Membership {
             members,
@@ -226,8 +224,7 @@ impl Membership {
         self.downgrade.clone().unwrap_or_default()
     }
 
-    /// The raft configuration after the last applied change. Before the first one of a data directory
-    /// from before 3.5, and after a restore, it follows from the members.
+    /// The raft configuration that the members make up.
     pub fn conf_state(&self) -> &ConfState {
         &self.conf_state
     }

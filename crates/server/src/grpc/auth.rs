@@ -12,16 +12,13 @@ use super::status;
 use super::wire::frame;
 use crate::runtime::Local;
 
-/// The auth store's revision before its first change.
-const AUTH_REVISION: u64 = 1;
-
 /// `AuthStatus`.
 pub async fn auth_status(local: Rc<Local>, _request: AuthStatusRequest) -> Framed {
     let header = Some(local.member.header());
     Ok(frame(&AuthStatusResponse {
         header,
         enabled: false,
-        auth_revision: AUTH_REVISION,
+        auth_revision: local.member.auth.read().revision(),
     }))
 }
 

@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use retcd_node::Input;
 use retcd_proto::etcdserverpb::ResponseHeader;
 use retcd_state::lease::SharedLessor;
-use retcd_state::machine::{SharedAlarms, SharedMembership};
+use retcd_state::machine::{SharedAlarms, SharedAuth, SharedMembership};
 use retcd_state::mvcc;
 use retcd_state::version::Version;
 use retcd_storage::backend::Backend;
@@ -39,6 +39,8 @@ pub struct Member {
     pub lessor: SharedLessor,
     /// The alarms.
     pub alarms: SharedAlarms,
+    /// Users and roles; authentication itself is off.
+    pub auth: SharedAuth,
     /// The members and the cluster's version.
     pub membership: SharedMembership,
     /// The database.

@@ -117,7 +117,7 @@ impl Probe for LocalProbe {
                 })
                 .collect(),
             alarms: self.alarms().iter().map(raised).collect(),
-            auth_revision: 1,
+            auth_revision: member.auth.read().revision(),
             db_size_bytes: member.backend.size_bytes(),
             db_in_use_bytes: member.backend.size_in_use_bytes(),
             db_open_reads: member.backend.open_read_transactions() as u64,

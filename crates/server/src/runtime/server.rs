@@ -241,6 +241,7 @@ fn spawn(
         reader,
         lessor: machine.lessor(),
         alarms: machine.alarms(),
+        auth: machine.auth_store(),
         membership: machine.membership(),
         storage_version: machine.storage_version().ok().flatten().into(),
         backend: backend.clone(),
