@@ -544,10 +544,11 @@ impl Node {
 
 impl Proposals {
     fn push(&mut self, request: u64, data: Bytes) {
-        let mut entry = eraftpb::Entry::default();
-        entry.data = data;
         self.requests.push(request);
-        self.entries.push(entry);
+        self.entries.push(eraftpb::Entry {
+            data,
+            ..Default::default()
+        });
     }
 }
 

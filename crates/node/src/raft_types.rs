@@ -37,11 +37,12 @@ pub fn entry_from_raft(entry: &eraftpb::Entry) -> raftpb::Entry {
 
 /// A hard state for raft-rs.
 pub fn hard_state_to_raft(state: &raftpb::HardState) -> eraftpb::HardState {
-    let mut out = eraftpb::HardState::default();
-    out.term = state.term();
-    out.vote = state.vote();
-    out.commit = state.commit();
-    out
+    eraftpb::HardState {
+        term: state.term(),
+        vote: state.vote(),
+        commit: state.commit(),
+        ..Default::default()
+    }
 }
 
 /// A hard state as etcd logs it.
@@ -55,13 +56,14 @@ pub fn hard_state_from_raft(state: &eraftpb::HardState) -> raftpb::HardState {
 
 /// A configuration for raft-rs.
 pub fn conf_state_to_raft(state: &raftpb::ConfState) -> eraftpb::ConfState {
-    let mut out = eraftpb::ConfState::default();
-    out.voters = state.voters.clone();
-    out.learners = state.learners.clone();
-    out.voters_outgoing = state.voters_outgoing.clone();
-    out.learners_next = state.learners_next.clone();
-    out.auto_leave = state.auto_leave();
-    out
+    eraftpb::ConfState {
+        voters: state.voters.clone(),
+        learners: state.learners.clone(),
+        voters_outgoing: state.voters_outgoing.clone(),
+        learners_next: state.learners_next.clone(),
+        auto_leave: state.auto_leave(),
+        ..Default::default()
+    }
 }
 
 /// A configuration as etcd records it: lists ascending by id, `auto_leave` always present.

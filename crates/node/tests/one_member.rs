@@ -152,8 +152,7 @@ impl Driver {
         let mut conf_changes = vec![];
         for entry in entries {
             if entry.r#type() == raftpb::EntryType::EntryConfChange {
-                conf_changes
-                    .push(prost::Message::decode(entry.data().to_vec().as_slice()).unwrap());
+                conf_changes.push(prost::Message::decode(entry.data()).expect("an encoded change"));
             }
             self.applied
                 .push((entry.index(), entry.data.clone().unwrap_or_default()));

@@ -21,7 +21,9 @@ pub async fn route(
         return grpc::call(local, request).await;
     }
     match protocols.pages {
-        Some(pages) => http::handle(&http, pages, &request).await.map(ResponseBody::Page),
+        Some(pages) => http::handle(&http, pages, &request)
+            .await
+            .map(ResponseBody::Page),
         None => {
             let mut response = Response::new(ResponseBody::Empty);
             *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;

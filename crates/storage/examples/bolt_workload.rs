@@ -1,9 +1,10 @@
 //! Writes a database with a random history to a file, the same for the same seed, so that other
 //! implementations of the format can judge it.
 //!
-//! `bolt_workload SEED FILE` creates FILE, which must not exist, and prints the hash of its content, its size
-//! and the number of pairs in each bucket. Bucket `key` holds a real history: ascending revisions with encoded
-//! key-value records, of which old ones are deleted; the other buckets hold random pairs.
+//! `bolt_workload SEED FILE` creates FILE, which must not exist, and prints the hash of its content,
+//! its size and the number of pairs in each bucket. Bucket `key` holds a real history: ascending
+//! revisions with encoded key-value records, of which old ones are deleted; leases, users and roles
+//! come and go.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -11,12 +12,17 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use prost::Message;
+use retcd_proto::authpb::{Role, User};
+use retcd_proto::leasepb::Lease;
 use retcd_proto::mvccpb::KeyValue;
 use retcd_storage::backend::{Backend, BackendError, Bucket, WriteBatch};
 use retcd_storage::bolt::Options;
 use retcd_storage::disk::OsDisk;
 
 const ROUNDS: usize = 150;
+
+/// Bucket, key and value.
+type Change = (Bucket, Vec<u8>, Vec<u8>);
 
 struct Workload {
     rng: Rng,
@@ -68,28 +74,56 @@ impl Workload {
     }
 
     fn change_other(&mut self, batch: &mut WriteBatch) {
-        let bucket = [Bucket::Lease, Bucket::AuthUsers, Bucket::AuthRoles][self.rng.usize(..3)];
-        let key = match bucket {
-            Bucket::Lease => self
-                .rng
-                .u64(..3000)
-                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-                .to_be_bytes()
-                .to_vec(),
-            _ => format!(
-                "{:0width$}",
-                self.rng.u16(..200),
-                width = self.rng.usize(1..200)
-            )
-            .into_bytes(),
+        let (bucket, key, value) = match self.rng.u8(..3) {
+            0 => self.lease(),
+            1 => self.user(),
+            _ => self.role(),
         };
         match self.rng.u8(..3) {
             0 => batch.delete(bucket, &key),
-            _ => {
-                let len = self.rng.usize(..100);
-                batch.put(bucket, &key, self.bytes(len).into());
-            }
+            _ => batch.put(bucket, &key, value.into()),
         }
+    }
+
+    fn lease(&mut self) -> Change {
+        let id = self.rng.i64(1..3000).wrapping_mul(0x1e37_79b9_7f4a_7c15) & i64::MAX;
+        let ttl = self.rng.i64(100..1 << 40);
+        let lease = Lease {
+            id,
+            ttl,
+            ..Lease::default()
+        };
+        (
+            Bucket::Lease,
+            id.to_be_bytes().to_vec(),
+            lease.encode_to_vec(),
+        )
+    }
+
+    fn user(&mut self) -> Change {
+        let name = self.name();
+        let len = self.rng.usize(..100);
+        let user = User {
+            name: name.clone().into(),
+            password: self.bytes(len).into(),
+            ..User::default()
+        };
+        (Bucket::AuthUsers, name, user.encode_to_vec())
+    }
+
+    fn role(&mut self) -> Change {
+        let name = self.name();
+        let role = Role {
+            name: name.clone().into(),
+            ..Role::default()
+        };
+        (Bucket::AuthRoles, name, role.encode_to_vec())
+    }
+
+    /// A name of up to 200 bytes.
+    fn name(&mut self) -> Vec<u8> {
+        let width = self.rng.usize(1..200);
+        format!("{:0width$}", self.rng.u16(..200)).into_bytes()
     }
 
     fn round(&mut self, backend: &Backend) -> Result<(), BackendError> {

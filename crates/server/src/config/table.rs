@@ -508,7 +508,7 @@ pub static FLAGS: &[Flag] = &[
         "grpc-keepalive-min-time",
         "5s",
         |c| &mut c.grpc_keepalive_min_time,
-        "The shortest time between pings of a client; one that pings faster is disconnected.",
+        "Read for compatibility: clients that ping faster are answered all the same, never disconnected.",
     ),
     flag(
         Member,

@@ -7,9 +7,9 @@ use std::rc::Rc;
 
 use retcd_proto::etcdserverpb::{AuthStatusRequest, AuthStatusResponse, AuthenticateRequest};
 
+use super::Framed;
 use super::status;
 use super::wire::frame;
-use super::Framed;
 use crate::runtime::Local;
 
 /// The auth store's revision before its first change.
@@ -18,7 +18,11 @@ const AUTH_REVISION: u64 = 1;
 /// `AuthStatus`.
 pub async fn auth_status(local: Rc<Local>, _request: AuthStatusRequest) -> Framed {
     let header = Some(local.member.header());
-    Ok(frame(&AuthStatusResponse { header, enabled: false, auth_revision: AUTH_REVISION }))
+    Ok(frame(&AuthStatusResponse {
+        header,
+        enabled: false,
+        auth_revision: AUTH_REVISION,
+    }))
 }
 
 /// `Authenticate`.

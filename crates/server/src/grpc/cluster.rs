@@ -5,15 +5,15 @@
 use std::rc::Rc;
 
 use retcd_proto::etcdserverpb::{
-    Member as MemberMessage, MemberAddRequest, MemberListRequest, MemberListResponse, MemberPromoteRequest,
-    MemberRemoveRequest, MemberUpdateRequest,
+    Member as MemberMessage, MemberAddRequest, MemberListRequest, MemberListResponse,
+    MemberPromoteRequest, MemberRemoveRequest, MemberUpdateRequest,
 };
 
 use retcd_state::membership::Member;
 
+use super::Framed;
 use super::status::{self, Status};
 use super::wire::frame;
-use super::Framed;
 use crate::runtime::Local;
 
 /// `MemberList`.
@@ -21,8 +21,17 @@ pub async fn member_list(local: Rc<Local>, request: MemberListRequest) -> Framed
     if request.linearizable {
         local.linearizable().await?;
     }
-    let members = local.member.membership.read().members().map(message).collect();
-    Ok(frame(&MemberListResponse { header: Some(local.member.header_at(0)), members }))
+    let members = local
+        .member
+        .membership
+        .read()
+        .members()
+        .map(message)
+        .collect();
+    Ok(frame(&MemberListResponse {
+        header: Some(local.member.header_at(0)),
+        members,
+    }))
 }
 
 /// A member as clients see it.
@@ -60,7 +69,11 @@ pub async fn member_promote(local: Rc<Local>, request: MemberPromoteRequest) -> 
 }
 
 fn known(local: &Local, id: u64) -> Result<(), Status> {
-    if local.member.membership.read().member(id).is_some() { Ok(()) } else { Err(status::MEMBER_NOT_FOUND) }
+    if local.member.membership.read().member(id).is_some() {
+        Ok(())
+    } else {
+        Err(status::MEMBER_NOT_FOUND)
+    }
 }
 
 fn changes_unsupported() -> Status {

@@ -8,7 +8,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
 use retcd_proto::etcdserverpb::ResponseHeader;
-use retcd_state::mvcc::{DeleteReply, OpReply, Projection, PutReply, RangeChunk, RangeReply, Record, TxnReply};
+use retcd_state::mvcc::{
+    DeleteReply, OpReply, Projection, PutReply, RangeChunk, RangeReply, Record, TxnReply,
+};
 
 use super::wire::frame_with;
 
@@ -37,7 +39,11 @@ fn write_field(field: u64, body: &impl Encode, buf: &mut BytesMut) {
 }
 
 fn number_len(value: u64) -> usize {
-    if value == 0 { 0 } else { 1 + encoded_len_varint(value) }
+    if value == 0 {
+        0
+    } else {
+        1 + encoded_len_varint(value)
+    }
 }
 
 fn write_number(field: u64, value: u64, buf: &mut BytesMut) {
@@ -63,12 +69,20 @@ struct Projected<'a>(&'a Record, Projection);
 
 impl Projected<'_> {
     fn lease(&self) -> u64 {
-        if self.1 == Projection::KeysAndLeases { self.0.lease() as u64 } else { 0 }
+        if self.1 == Projection::KeysAndLeases {
+            self.0.lease() as u64
+        } else {
+            0
+        }
     }
 
     fn numbers(&self) -> [(u64, u64); 3] {
         let record = self.0;
-        [(2, record.create_revision() as u64), (3, record.mod_revision() as u64), (4, record.version() as u64)]
+        [
+            (2, record.create_revision() as u64),
+            (3, record.mod_revision() as u64),
+            (4, record.version() as u64),
+        ]
     }
 }
 
@@ -77,7 +91,11 @@ impl Encode for Projected<'_> {
         if self.1 == Projection::Full {
             return self.0.as_bytes().len();
         }
-        let numbers: usize = self.numbers().iter().map(|(_, value)| number_len(*value)).sum();
+        let numbers: usize = self
+            .numbers()
+            .iter()
+            .map(|(_, value)| number_len(*value))
+            .sum();
         field_len(self.0.key().len()) + numbers + number_len(self.lease())
     }
 
@@ -108,14 +126,30 @@ struct Range<'a> {
 
 impl<'a> Range<'a> {
     fn whole(header: &'a ResponseHeader, reply: &'a RangeReply) -> Range<'a> {
-        let RangeReply { kvs, projection, more, count, .. } = reply;
-        Range { kvs, projection: *projection, header: Some(header), more: *more, count: *count }
+        let RangeReply {
+            kvs,
+            projection,
+            more,
+            count,
+            ..
+        } = reply;
+        Range {
+            kvs,
+            projection: *projection,
+            header: Some(header),
+            more: *more,
+            count: *count,
+        }
     }
 }
 
 impl Encode for Range<'_> {
     fn len(&self) -> usize {
-        let kvs: usize = self.kvs.iter().map(|kv| field_len(Projected(kv, self.projection).len())).sum();
+        let kvs: usize = self
+            .kvs
+            .iter()
+            .map(|kv| field_len(Projected(kv, self.projection).len()))
+            .sum();
         let header = self.header.map_or(0, |header| field_len(header.len()));
         header + kvs + number_len(u64::from(self.more)) + number_len(self.count as u64)
     }
@@ -136,7 +170,11 @@ struct Put<'a>(&'a ResponseHeader, &'a PutReply);
 
 impl Encode for Put<'_> {
     fn len(&self) -> usize {
-        let prev = self.1.prev.as_ref().map_or(0, |prev| field_len(prev.as_bytes().len()));
+        let prev = self
+            .1
+            .prev
+            .as_ref()
+            .map_or(0, |prev| field_len(prev.as_bytes().len()));
         field_len(self.0.len()) + prev
     }
 
@@ -152,7 +190,12 @@ struct Delete<'a>(&'a ResponseHeader, &'a DeleteReply);
 
 impl Encode for Delete<'_> {
     fn len(&self) -> usize {
-        let prevs: usize = self.1.prevs.iter().map(|prev| field_len(prev.as_bytes().len())).sum();
+        let prevs: usize = self
+            .1
+            .prevs
+            .iter()
+            .map(|prev| field_len(prev.as_bytes().len()))
+            .sum();
         field_len(self.0.len()) + number_len(self.1.deleted as u64) + prevs
     }
 
@@ -169,7 +212,12 @@ struct Txn<'a>(&'a ResponseHeader, &'a TxnReply);
 
 impl Encode for Txn<'_> {
     fn len(&self) -> usize {
-        let responses: usize = self.1.replies.iter().map(|op| field_len(Op(op).len())).sum();
+        let responses: usize = self
+            .1
+            .replies
+            .iter()
+            .map(|op| field_len(Op(op).len()))
+            .sum();
         field_len(self.0.len()) + number_len(u64::from(self.1.succeeded)) + responses
     }
 
@@ -189,7 +237,10 @@ struct Op<'a>(&'a OpReply);
 impl Op<'_> {
     /// Calls `act` with the response and its field number; an operation that asked for nothing has none.
     fn with<R: Default>(&self, act: impl FnOnce(u64, &dyn DynEncode) -> R) -> R {
-        let header = |revision| ResponseHeader { revision, ..Default::default() };
+        let header = |revision| ResponseHeader {
+            revision,
+            ..Default::default()
+        };
         match self.0 {
             OpReply::Range(reply) => act(1, &Range::whole(&header(reply.revision), reply)),
             OpReply::Put(reply) => act(2, &Put(&header(reply.revision), reply)),

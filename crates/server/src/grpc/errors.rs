@@ -17,12 +17,14 @@ impl From<RequestError> for Status {
             RequestError::InvalidSortOption => status::INVALID_SORT_OPTION,
             RequestError::TooManyOps => status::TOO_MANY_OPS,
             RequestError::DuplicateKey => status::DUPLICATE_KEY,
-            RequestError::StreamSorted => {
-                Status::new(Code::Unimplemented, "RangeStream does not support custom sort orders")
-            }
-            RequestError::StreamFiltered => {
-                Status::new(Code::Unimplemented, "RangeStream does not support revision filters")
-            }
+            RequestError::StreamSorted => Status::new(
+                Code::Unimplemented,
+                "RangeStream does not support custom sort orders",
+            ),
+            RequestError::StreamFiltered => Status::new(
+                Code::Unimplemented,
+                "RangeStream does not support revision filters",
+            ),
         }
     }
 }

@@ -5,7 +5,9 @@ use std::rc::Rc;
 use hyper::Response;
 use hyper::body::Incoming;
 use retcd_proto::healthpb::health_check_response::ServingStatus;
-use retcd_proto::healthpb::{HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse};
+use retcd_proto::healthpb::{
+    HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
+};
 use tokio::sync::mpsc;
 
 use super::status::{self, Code, Status};
@@ -14,7 +16,9 @@ use super::{Context, Framed, read_request};
 use crate::runtime::Local;
 
 fn answer(status: ServingStatus) -> HealthCheckResponse {
-    HealthCheckResponse { status: status as i32 }
+    HealthCheckResponse {
+        status: status as i32,
+    }
 }
 
 /// `Check`.
@@ -32,7 +36,10 @@ pub async fn list(_local: Rc<Local>, _request: HealthListRequest) -> Framed {
 }
 
 /// `Watch`: the state now, then whenever it changes, which is when the member stops.
-pub async fn watch(context: Context, mut reader: MessageReader<Incoming>) -> Response<ResponseBody> {
+pub async fn watch(
+    context: Context,
+    mut reader: MessageReader<Incoming>,
+) -> Response<ResponseBody> {
     let request: HealthCheckRequest = match read_request(&mut reader).await {
         Ok(request) => request,
         Err(status) => return context.fail(status),

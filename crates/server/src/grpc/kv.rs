@@ -5,8 +5,8 @@ use std::rc::Rc;
 use hyper::Response;
 use hyper::body::Incoming;
 use retcd_proto::etcdserverpb::{
-    CompactionRequest, CompactionResponse, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest,
-    ResponseHeader, TxnRequest,
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, InternalRaftRequest, PutRequest,
+    RangeRequest, ResponseHeader, TxnRequest,
 };
 use retcd_state::machine::Reply;
 use retcd_state::mvcc::{self, RangeChunk, RangeError, RangeReply};
@@ -35,7 +35,10 @@ pub async fn range_call(local: Rc<Local>, request: RangeRequest) -> Framed {
 }
 
 /// `RangeStream`: the same in chunks, for lists of any length.
-pub async fn range_stream(context: Context, mut reader: MessageReader<Incoming>) -> Response<ResponseBody> {
+pub async fn range_stream(
+    context: Context,
+    mut reader: MessageReader<Incoming>,
+) -> Response<ResponseBody> {
     let opened = async {
         let request: RangeRequest = read_request(&mut reader).await?;
         context.count_received(&request);
@@ -55,12 +58,20 @@ pub async fn range_stream(context: Context, mut reader: MessageReader<Incoming>)
                 Err(error) => break Err(Status::from(error)),
             };
             context.call.message_sent();
-            context.local.member.metrics.network.client_sent_bytes.inc_by(chunk.len() as u64);
+            context
+                .local
+                .member
+                .metrics
+                .network
+                .client_sent_bytes
+                .inc_by(chunk.len() as u64);
             if sender.send(Ok(chunk)).await.is_err() {
                 return; // The client is gone; dropping the call counts it as cancelled.
             }
         };
-        let code = ended.as_ref().map_or_else(|status: &Status| status.code, |()| Code::Ok);
+        let code = ended
+            .as_ref()
+            .map_or_else(|status: &Status| status.code, |()| Code::Ok);
         context.call.end(code);
         if let Err(status) = ended {
             let _ = sender.send(Err(status)).await;
@@ -72,7 +83,7 @@ pub async fn range_stream(context: Context, mut reader: MessageReader<Incoming>)
 /// Where the chunks of a stream come from.
 enum Chunks {
     /// From the index as it was, piece by piece.
-    InOrder(mvcc::RangeStream),
+    InOrder(Box<mvcc::RangeStream>),
     /// Sorted by something else than the key, which takes all of them first.
     Sorted(Option<RangeReply>),
 }
@@ -94,9 +105,16 @@ impl Chunks {
 const SORTED_CHUNK_KEYS: usize = 100;
 
 fn next_sorted_chunk(reply: &mut RangeReply) -> RangeChunk {
-    let kvs: Vec<_> = reply.kvs.drain(..SORTED_CHUNK_KEYS.min(reply.kvs.len())).collect();
+    let kvs: Vec<_> = reply
+        .kvs
+        .drain(..SORTED_CHUNK_KEYS.min(reply.kvs.len()))
+        .collect();
     let last = reply.kvs.is_empty().then(|| reply.clone());
-    RangeChunk { kvs, projection: reply.projection, last }
+    RangeChunk {
+        kvs,
+        projection: reply.projection,
+        last,
+    }
 }
 
 async fn open_range_stream(local: &Rc<Local>, request: RangeRequest) -> Result<Chunks, Status> {
@@ -110,14 +128,20 @@ async fn open_range_stream(local: &Rc<Local>, request: RangeRequest) -> Result<C
         // others; here it gets what it asked for.
         return Ok(Chunks::Sorted(Some(reader.range(&request)?)));
     }
-    Ok(Chunks::InOrder(reader.range_stream(request, local.member.limits.request_bytes_max)?))
+    Ok(Chunks::InOrder(Box::new(reader.range_stream(
+        request,
+        local.member.limits.request_bytes_max,
+    )?)))
 }
 
 /// `Put`.
 pub async fn put(local: Rc<Local>, request: PutRequest) -> Framed {
     request::check_put(&request)?;
     local.check_quota(quota::put_cost(&request)).await?;
-    let request = InternalRaftRequest { put: Some(request), ..Default::default() };
+    let request = InternalRaftRequest {
+        put: Some(request),
+        ..Default::default()
+    };
     match local.propose_timed(Operation::Put, request).await? {
         Reply::Put(reply) => Ok(encode::put(&header(&local, reply.revision), &reply)),
         other => unreachable!("a put was answered with {other:?}"),
@@ -127,7 +151,10 @@ pub async fn put(local: Rc<Local>, request: PutRequest) -> Framed {
 /// `DeleteRange`.
 pub async fn delete_range(local: Rc<Local>, request: DeleteRangeRequest) -> Framed {
     request::check_delete_range(&request)?;
-    let request = InternalRaftRequest { delete_range: Some(request), ..Default::default() };
+    let request = InternalRaftRequest {
+        delete_range: Some(request),
+        ..Default::default()
+    };
     match local.propose_timed(Operation::DeleteRange, request).await? {
         Reply::DeleteRange(reply) => Ok(encode::delete(&header(&local, reply.revision), &reply)),
         other => unreachable!("a deletion was answered with {other:?}"),
@@ -145,7 +172,10 @@ pub async fn txn(local: Rc<Local>, request: TxnRequest) -> Framed {
         return Ok(encode::txn(&header(&local, reply.revision), &reply));
     }
     local.check_quota(quota::txn_cost(&request)).await?;
-    let request = InternalRaftRequest { txn: Some(request), ..Default::default() };
+    let request = InternalRaftRequest {
+        txn: Some(request),
+        ..Default::default()
+    };
     match local.propose_timed(Operation::Txn, request).await? {
         Reply::Txn(reply) => Ok(encode::txn(&header(&local, reply.revision), &reply)),
         other => unreachable!("a transaction was answered with {other:?}"),
@@ -155,7 +185,10 @@ pub async fn txn(local: Rc<Local>, request: TxnRequest) -> Framed {
 /// `Compact`; a physical one is answered when the space is free and the database committed.
 pub async fn compact(local: Rc<Local>, request: CompactionRequest) -> Framed {
     let CompactionRequest { revision, physical } = request;
-    let request = InternalRaftRequest { compaction: Some(request), ..Default::default() };
+    let request = InternalRaftRequest {
+        compaction: Some(request),
+        ..Default::default()
+    };
     let reply = match local.propose_timed(Operation::Compaction, request).await? {
         Reply::Compact(reply) => reply,
         other => unreachable!("a compaction was answered with {other:?}"),
@@ -164,7 +197,9 @@ pub async fn compact(local: Rc<Local>, request: CompactionRequest) -> Framed {
         local.member.compaction_finished(revision).await;
         local.member.commit_backend().await;
     }
-    Ok(frame(&CompactionResponse { header: Some(header(&local, reply.revision)) }))
+    Ok(frame(&CompactionResponse {
+        header: Some(header(&local, reply.revision)),
+    }))
 }
 
 fn header(local: &Local, revision: i64) -> ResponseHeader {

@@ -8,9 +8,9 @@ use std::rc::Rc;
 use hyper::Response;
 use hyper::body::Incoming;
 use retcd_proto::etcdserverpb::{
-    InternalRaftRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
-    LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
-    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+    InternalRaftRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest,
+    LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest,
+    LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use retcd_state::lease::RenewError;
 use retcd_state::machine::Reply;
@@ -32,13 +32,21 @@ pub async fn grant(local: Rc<Local>, mut request: LeaseGrantRequest) -> Framed {
         request.id = (local.next_id() & i64::MAX as u64) as i64;
     }
     local.check_quota(quota::LEASE_GRANT_COST).await?;
-    let request = InternalRaftRequest { lease_grant: Some(request), ..Default::default() };
+    let request = InternalRaftRequest {
+        lease_grant: Some(request),
+        ..Default::default()
+    };
     match local.propose_timed(Operation::LeaseGrant, request).await? {
         Reply::LeaseGrant(reply) => {
             local.member.metrics.lease.granted.inc();
             local.member.metrics.lease.ttl.observe(reply.ttl as f64);
             let header = Some(local.member.header_at(reply.revision));
-            Ok(frame(&LeaseGrantResponse { header, id: reply.id, ttl: reply.ttl, error: String::new() }))
+            Ok(frame(&LeaseGrantResponse {
+                header,
+                id: reply.id,
+                ttl: reply.ttl,
+                error: String::new(),
+            }))
         }
         other => unreachable!("a grant was answered with {other:?}"),
     }
@@ -46,11 +54,16 @@ pub async fn grant(local: Rc<Local>, mut request: LeaseGrantRequest) -> Framed {
 
 /// `LeaseRevoke`.
 pub async fn revoke(local: Rc<Local>, request: LeaseRevokeRequest) -> Framed {
-    let request = InternalRaftRequest { lease_revoke: Some(request), ..Default::default() };
+    let request = InternalRaftRequest {
+        lease_revoke: Some(request),
+        ..Default::default()
+    };
     match local.propose_timed(Operation::LeaseRevoke, request).await? {
         Reply::LeaseRevoke { revision } => {
             local.member.metrics.lease.revoked.inc();
-            Ok(frame(&LeaseRevokeResponse { header: Some(local.member.header_at(revision)) }))
+            Ok(frame(&LeaseRevokeResponse {
+                header: Some(local.member.header_at(revision)),
+            }))
         }
         other => unreachable!("a revocation was answered with {other:?}"),
     }
@@ -60,12 +73,24 @@ pub async fn revoke(local: Rc<Local>, request: LeaseRevokeRequest) -> Framed {
 pub async fn time_to_live(local: Rc<Local>, request: LeaseTimeToLiveRequest) -> Framed {
     local.linearizable().await?;
     let member = &local.member;
-    let found = member.lessor.lock().time_to_live(request.id, member.clock.time(), request.keys);
-    let mut response = LeaseTimeToLiveResponse { header: Some(member.header()), id: request.id, ttl: -1, ..Default::default() };
+    let found = member
+        .lessor
+        .lock()
+        .time_to_live(request.id, member.clock.time(), request.keys);
+    let mut response = LeaseTimeToLiveResponse {
+        header: Some(member.header()),
+        id: request.id,
+        ttl: -1,
+        ..Default::default()
+    };
     if let Some(found) = found {
         response.ttl = found.ttl;
         response.granted_ttl = found.granted_ttl;
-        response.keys = found.keys.into_iter().map(|key| Vec::from(key).into()).collect();
+        response.keys = found
+            .keys
+            .into_iter()
+            .map(|key| Vec::from(key).into())
+            .collect();
     }
     Ok(frame(&response))
 }
@@ -74,11 +99,17 @@ pub async fn time_to_live(local: Rc<Local>, request: LeaseTimeToLiveRequest) -> 
 pub async fn leases(local: Rc<Local>, _request: LeaseLeasesRequest) -> Framed {
     let ids = local.member.lessor.lock().list();
     let leases = ids.into_iter().map(|id| LeaseStatus { id }).collect();
-    Ok(frame(&LeaseLeasesResponse { header: Some(local.member.header()), leases }))
+    Ok(frame(&LeaseLeasesResponse {
+        header: Some(local.member.header()),
+        leases,
+    }))
 }
 
 /// `LeaseKeepAlive`: a reply to each request, until the client ends its half.
-pub async fn keep_alive(context: Context, mut reader: MessageReader<Incoming>) -> Response<ResponseBody> {
+pub async fn keep_alive(
+    context: Context,
+    mut reader: MessageReader<Incoming>,
+) -> Response<ResponseBody> {
     let (sender, receiver) = mpsc::channel(KEEP_ALIVE_BACKLOG);
     tokio::task::spawn_local(async move {
         let local = Rc::clone(&context.local);
@@ -125,7 +156,11 @@ async fn renew(local: &Rc<Local>, id: i64) -> Result<LeaseKeepAliveResponse, Sta
         // A lease granted a moment ago may be committed and not applied yet: look again when it is.
         Err(RenewError::NotFound) => {
             local.linearizable().await?;
-            member.lessor.lock().renew(id, member.clock.time()).map_or(0, |renewed| renewed.ttl)
+            member
+                .lessor
+                .lock()
+                .renew(id, member.clock.time())
+                .map_or(0, |renewed| renewed.ttl)
         }
         Err(RenewError::Expired) => 0,
         Err(RenewError::NotPrimary) => return Err(status::NO_LEADER),

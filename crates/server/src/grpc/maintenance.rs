@@ -10,9 +10,10 @@ use hyper::body::Incoming;
 use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
 use retcd_proto::etcdserverpb::downgrade_request::DowngradeAction;
 use retcd_proto::etcdserverpb::{
-    AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo, DowngradeRequest,
-    DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse, InternalRaftRequest,
-    MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
+    AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo,
+    DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse,
+    InternalRaftRequest, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse,
+    StatusRequest, StatusResponse,
 };
 use retcd_state::machine::Reply;
 use retcd_storage::backend::BackendError;
@@ -33,9 +34,15 @@ const SNAPSHOT_BACKLOG: usize = 8;
 /// `Alarm`; also a mere look at the alarms goes through the log.
 pub async fn alarm(local: Rc<Local>, request: AlarmRequest) -> Framed {
     AlarmAction::try_from(request.action).map_err(|_| status::UNKNOWN_METHOD)?;
-    let request = InternalRaftRequest { alarm: Some(request), ..Default::default() };
+    let request = InternalRaftRequest {
+        alarm: Some(request),
+        ..Default::default()
+    };
     match local.propose_timed(Operation::Alarm, request).await? {
-        Reply::Alarm(alarms) => Ok(frame(&AlarmResponse { header: Some(local.member.header()), alarms })),
+        Reply::Alarm(alarms) => Ok(frame(&AlarmResponse {
+            header: Some(local.member.header()),
+            alarms,
+        })),
         other => unreachable!("an alarm request was answered with {other:?}"),
     }
 }
@@ -48,10 +55,18 @@ pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
     if leader == 0 {
         errors.push(status::NO_LEADER.message.into_owned());
     }
-    errors.extend(member.alarms.read().list(AlarmType::None as i32).iter().map(|alarm| {
-        let kind = AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());
-        format!("memberID:{}  alarm:{kind}", alarm.member_id)
-    }));
+    errors.extend(
+        member
+            .alarms
+            .read()
+            .list(AlarmType::None as i32)
+            .iter()
+            .map(|alarm| {
+                let kind =
+                    AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());
+                format!("memberID:{}  alarm:{kind}", alarm.member_id)
+            }),
+    );
     Ok(frame(&StatusResponse {
         header: Some(member.header()),
         version: crate::VERSION.to_owned(),
@@ -63,7 +78,9 @@ pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
         raft_term: member.progress.term(),
         errors,
         is_learner: member.is_learner(),
-        storage_version: member.storage_version().map_or_else(String::new, |version| version.to_string()),
+        storage_version: member
+            .storage_version()
+            .map_or_else(String::new, |version| version.to_string()),
         db_size_quota: member.limits.quota_bytes.map_or(0, |bytes| bytes as i64),
         downgrade_info: Some(DowngradeInfo::default()),
     }))
@@ -79,7 +96,11 @@ pub async fn defragment(local: Rc<Local>, _request: DefragmentRequest) -> Framed
     let result = blocking(move || backend.defragment()).await?;
     drop(in_flight);
     result.map_err(|error| storage_failure(&error))?;
-    member.metrics.backend.defrag.observe(started.elapsed().as_secs_f64());
+    member
+        .metrics
+        .backend
+        .defrag
+        .observe(started.elapsed().as_secs_f64());
     crate::info!("finished defragmentation"; "took" => started.elapsed(),
         "current-db-size-bytes" => member.backend.size_bytes());
     Ok(frame(&DefragmentResponse { header: None }))
@@ -91,9 +112,18 @@ pub async fn hash(local: Rc<Local>, _request: HashRequest) -> Framed {
     member.commit_backend().await;
     let backend = member.backend.clone();
     let started = Instant::now();
-    let hash = blocking(move || backend.hash(true)).await?.map_err(|error| storage_failure(&error))?;
-    member.metrics.mvcc.hash.observe(started.elapsed().as_secs_f64());
-    Ok(frame(&HashResponse { header: Some(member.header()), hash }))
+    let hash = blocking(move || backend.hash(true))
+        .await?
+        .map_err(|error| storage_failure(&error))?;
+    member
+        .metrics
+        .mvcc
+        .hash
+        .observe(started.elapsed().as_secs_f64());
+    Ok(frame(&HashResponse {
+        header: Some(member.header()),
+        hash,
+    }))
 }
 
 /// `HashKV`: the sum of the keyspace at a revision, equal on all members.
@@ -102,7 +132,11 @@ pub async fn hash_kv(local: Rc<Local>, request: HashKvRequest) -> Framed {
     let reader = member.reader.clone();
     let started = Instant::now();
     let (hash, revision) = blocking(move || reader.hash_kv(request.revision)).await??;
-    member.metrics.mvcc.hash_revision.observe(started.elapsed().as_secs_f64());
+    member
+        .metrics
+        .mvcc
+        .hash_revision
+        .observe(started.elapsed().as_secs_f64());
     Ok(frame(&HashKvResponse {
         header: Some(member.header_at(revision)),
         hash: hash.hash,
@@ -112,7 +146,10 @@ pub async fn hash_kv(local: Rc<Local>, request: HashKvRequest) -> Framed {
 }
 
 /// `Snapshot`: the database as a file, in pieces, then its SHA-256.
-pub async fn snapshot(context: Context, mut reader: MessageReader<Incoming>) -> Response<ResponseBody> {
+pub async fn snapshot(
+    context: Context,
+    mut reader: MessageReader<Incoming>,
+) -> Response<ResponseBody> {
     let request: SnapshotRequest = match read_request(&mut reader).await {
         Ok(request) => request,
         Err(status) => return context.fail(status),
@@ -124,10 +161,16 @@ pub async fn snapshot(context: Context, mut reader: MessageReader<Incoming>) -> 
         let member = &context.local.member;
         member.commit_backend().await;
         let backend = member.backend.clone();
-        let version = member.storage_version().map_or_else(String::new, |version| version.to_string());
+        let version = member
+            .storage_version()
+            .map_or_else(String::new, |version| version.to_string());
         let messages = sender.clone();
         let sent = blocking(move || send_snapshot(&backend, &version, &messages)).await;
-        member.metrics.backend.snapshot.observe(started.elapsed().as_secs_f64());
+        member
+            .metrics
+            .backend
+            .snapshot
+            .observe(started.elapsed().as_secs_f64());
         let ended = sent.and_then(|sent| sent.map_err(|error| storage_failure(&error)));
         context.end_stream(&sender, ended).await;
     });
@@ -145,7 +188,12 @@ fn send_snapshot(
     let mut digest = Sha256::new();
     let send = |blob: Bytes, remaining_bytes| {
         let version = version.to_owned();
-        let message = SnapshotResponse { header: None, remaining_bytes, blob, version };
+        let message = SnapshotResponse {
+            header: None,
+            remaining_bytes,
+            blob,
+            version,
+        };
         messages.blocking_send(Ok(frame(&message))).is_ok()
     };
     while remaining > 0 {
@@ -176,14 +224,20 @@ pub async fn move_leader(local: Rc<Local>, request: MoveLeaderRequest) -> Framed
 /// `Downgrade`: a target is checked; the change of versions itself is not offered yet.
 pub async fn downgrade(local: Rc<Local>, request: DowngradeRequest) -> Framed {
     let action = DowngradeAction::try_from(request.action).map_err(|_| status::UNKNOWN_METHOD)?;
-    let version = local.member.cluster_version().map_or_else(String::new, |version| version.major_minor());
+    let version = local
+        .member
+        .cluster_version()
+        .map_or_else(String::new, |version| version.major_minor());
     if action != DowngradeAction::Cancel {
         check_downgrade_target(&request.version, &version)?;
     }
     if action == DowngradeAction::Enable {
         return Err(Status::unsupported("downgrades are"));
     }
-    Ok(frame(&DowngradeResponse { header: Some(local.member.header()), version }))
+    Ok(frame(&DowngradeResponse {
+        header: Some(local.member.header()),
+        version,
+    }))
 }
 
 fn check_downgrade_target(target: &str, cluster: &str) -> Result<(), Status> {
@@ -196,7 +250,10 @@ fn check_downgrade_target(target: &str, cluster: &str) -> Result<(), Status> {
 
 /// `3.6` or `3.6.0` as (3, 6).
 fn parse_version(text: &str) -> Option<(u64, u64)> {
-    let parts: Vec<u64> = text.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    let parts: Vec<u64> = text
+        .split('.')
+        .map(|part| part.parse().ok())
+        .collect::<Option<_>>()?;
     match parts[..] {
         [major, minor] | [major, minor, _] => Some((major, minor)),
         _ => None,
@@ -216,8 +273,17 @@ mod tests {
     fn a_downgrade_goes_down_one_minor_version() {
         assert_eq!(check_downgrade_target("3.6", "3.7"), Ok(()));
         assert_eq!(check_downgrade_target("3.6.0", "3.7"), Ok(()));
-        assert_eq!(check_downgrade_target("3.5", "3.7"), Err(status::INVALID_DOWNGRADE_TARGET));
-        assert_eq!(check_downgrade_target("3", "3.7"), Err(status::WRONG_DOWNGRADE_FORMAT));
-        assert_eq!(check_downgrade_target("", "3.7"), Err(status::WRONG_DOWNGRADE_FORMAT));
+        assert_eq!(
+            check_downgrade_target("3.5", "3.7"),
+            Err(status::INVALID_DOWNGRADE_TARGET)
+        );
+        assert_eq!(
+            check_downgrade_target("3", "3.7"),
+            Err(status::WRONG_DOWNGRADE_FORMAT)
+        );
+        assert_eq!(
+            check_downgrade_target("", "3.7"),
+            Err(status::WRONG_DOWNGRADE_FORMAT)
+        );
     }
 }

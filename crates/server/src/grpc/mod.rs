@@ -59,7 +59,11 @@ pub async fn call(local: Rc<Local>, request: Request<Incoming>) -> Response<Resp
     };
     let (head, body) = request.into_parts();
     let call = local.member.metrics.grpc.start(method);
-    let context = Context { local, headers: head.headers, call };
+    let context = Context {
+        local,
+        headers: head.headers,
+        call,
+    };
     if let Err(status) = context.admit(method) {
         return context.fail(status);
     }
@@ -67,7 +71,11 @@ pub async fn call(local: Rc<Local>, request: Request<Incoming>) -> Response<Resp
     dispatch(method, context, reader).await
 }
 
-async fn dispatch(method: Method, context: Context, reader: MessageReader<Incoming>) -> Response<ResponseBody> {
+async fn dispatch(
+    method: Method,
+    context: Context,
+    reader: MessageReader<Incoming>,
+) -> Response<ResponseBody> {
     match method {
         Method::Range => unary(context, reader, kv::range_call).await,
         Method::Put => unary(context, reader, kv::put).await,
@@ -120,7 +128,9 @@ async fn dispatch(method: Method, context: Context, reader: MessageReader<Incomi
         | Method::Proclaim
         | Method::Leader
         | Method::Observe
-        | Method::Resign => context.fail(Status::unsupported("locks and elections on the server's side are")),
+        | Method::Resign => context.fail(Status::unsupported(
+            "locks and elections on the server's side are",
+        )),
     }
 }
 
@@ -128,7 +138,11 @@ async fn dispatch(method: Method, context: Context, reader: MessageReader<Incomi
 type Framed = Result<Bytes, Status>;
 
 /// Answers a call that has one request and one response.
-async fn unary<T, H, F>(context: Context, mut reader: MessageReader<Incoming>, handler: H) -> Response<ResponseBody>
+async fn unary<T, H, F>(
+    context: Context,
+    mut reader: MessageReader<Incoming>,
+    handler: H,
+) -> Response<ResponseBody>
 where
     T: Message + Default,
     H: FnOnce(Rc<Local>, T) -> F,
@@ -142,7 +156,9 @@ where
     let handled = handler(Rc::clone(&context.local), request);
     let result = match grpc_timeout(&context.headers) {
         None => handled.await,
-        Some(timeout) => tokio::time::timeout(timeout, handled).await.unwrap_or(Err(status::DEADLINE_EXCEEDED)),
+        Some(timeout) => tokio::time::timeout(timeout, handled)
+            .await
+            .unwrap_or(Err(status::DEADLINE_EXCEEDED)),
     };
     match result {
         Ok(response) => context.succeed(response),
@@ -151,9 +167,15 @@ where
 }
 
 /// The one request of a call that is no stream of requests.
-async fn read_request<T: Message + Default>(reader: &mut MessageReader<Incoming>) -> Result<T, Status> {
-    const NO_REQUEST: &str = "cardinality violation: received no request message from non-client-streaming RPC";
-    reader.next_decoded().await?.ok_or_else(|| Status::new(Code::Internal, NO_REQUEST))
+async fn read_request<T: Message + Default>(
+    reader: &mut MessageReader<Incoming>,
+) -> Result<T, Status> {
+    const NO_REQUEST: &str =
+        "cardinality violation: received no request message from non-client-streaming RPC";
+    reader
+        .next_decoded()
+        .await?
+        .ok_or_else(|| Status::new(Code::Internal, NO_REQUEST))
 }
 
 impl Context {
@@ -161,7 +183,8 @@ impl Context {
     fn admit(&self, method: Method) -> Result<(), Status> {
         let version = match self.headers.get("client-api-version") {
             None => "unknown",
-            Some(value) => std::str::from_utf8(value.as_bytes()).map_err(|_| status::INVALID_CLIENT_API_VERSION)?,
+            Some(value) => std::str::from_utf8(value.as_bytes())
+                .map_err(|_| status::INVALID_CLIENT_API_VERSION)?,
         };
         let kind = match method.kind() {
             crate::metrics::CallKind::Unary => RequestKind::Unary,
@@ -172,7 +195,11 @@ impl Context {
         if self.requires_leader() && member.progress.leader() == 0 {
             return Err(status::NO_LEADER);
         }
-        match self.headers.get("grpc-encoding").map(|encoding| encoding.to_str().unwrap_or("unknown")) {
+        match self
+            .headers
+            .get("grpc-encoding")
+            .map(|encoding| encoding.to_str().unwrap_or("unknown"))
+        {
             None | Some("identity") => Ok(()),
             Some(encoding) => Err(Status::new(
                 Code::Unimplemented,
@@ -183,16 +210,24 @@ impl Context {
 
     /// Whether the client wants to hear when there is no leader.
     fn requires_leader(&self) -> bool {
-        self.headers.get("hasleader").is_some_and(|value| value == "true")
+        self.headers
+            .get("hasleader")
+            .is_some_and(|value| value == "true")
     }
 
     /// Watches for the loss of the leader on behalf of a stream that requires one.
     fn leaderless(&self) -> Leaderless {
-        Leaderless { local: self.requires_leader().then(|| Rc::clone(&self.local)) }
+        Leaderless {
+            local: self.requires_leader().then(|| Rc::clone(&self.local)),
+        }
     }
 
     /// Ends a streaming call with `ended` and counts it.
-    async fn end_stream(self, sender: &mpsc::Sender<Result<Bytes, Status>>, ended: Result<(), Status>) {
+    async fn end_stream(
+        self,
+        sender: &mpsc::Sender<Result<Bytes, Status>>,
+        ended: Result<(), Status>,
+    ) {
         match ended {
             Ok(()) => self.call.end(Code::Ok),
             Err(status) => {
@@ -205,12 +240,22 @@ impl Context {
 
     fn count_received<T: Message>(&self, request: &T) {
         self.call.message_received();
-        self.local.member.metrics.network.client_received_bytes.inc_by(request.encoded_len() as u64);
+        self.local
+            .member
+            .metrics
+            .network
+            .client_received_bytes
+            .inc_by(request.encoded_len() as u64);
     }
 
     fn succeed(self, response: Bytes) -> Response<ResponseBody> {
         self.call.message_sent();
-        self.local.member.metrics.network.client_sent_bytes.inc_by(response.len() as u64);
+        self.local
+            .member
+            .metrics
+            .network
+            .client_sent_bytes
+            .inc_by(response.len() as u64);
         self.call.end(Code::Ok);
         unary_response(response)
     }
@@ -233,12 +278,18 @@ impl Leaderless {
 
     /// Resolves when the leader is lost for too long; never, if the client does not care.
     async fn wait(&mut self) {
-        let Some(local) = &self.local else { return std::future::pending().await };
+        let Some(local) = &self.local else {
+            return std::future::pending().await;
+        };
         let election = local.member.config.election_timeout();
         let mut without = 0;
         while without < Self::ELECTIONS {
             tokio::time::sleep(election).await;
-            without = if local.member.progress.leader() == 0 { without + 1 } else { 0 };
+            without = if local.member.progress.leader() == 0 {
+                without + 1
+            } else {
+                0
+            };
         }
     }
 }
@@ -262,7 +313,10 @@ fn grpc_timeout(headers: &HeaderMap) -> Option<std::time::Duration> {
 
 /// grpc-go's words for a path that leads nowhere.
 fn unknown_method(path: &str) -> Status {
-    let text = match path.strip_prefix('/').and_then(|path| path.rsplit_once('/')) {
+    let text = match path
+        .strip_prefix('/')
+        .and_then(|path| path.rsplit_once('/'))
+    {
         None => format!("malformed method name: {path:?}"),
         Some((service, method)) if Method::ALL.iter().any(|known| known.service() == service) => {
             format!("unknown method {method} for service {service}")
@@ -281,7 +335,10 @@ mod tests {
     #[test]
     fn paths_that_lead_nowhere_say_so_as_grpc_go_does() {
         let text = |path| unknown_method(path).message.into_owned();
-        assert_eq!(text("/etcdserverpb.KV/Nope"), "unknown method Nope for service etcdserverpb.KV");
+        assert_eq!(
+            text("/etcdserverpb.KV/Nope"),
+            "unknown method Nope for service etcdserverpb.KV"
+        );
         assert_eq!(
             text("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),
             "unknown service grpc.reflection.v1.ServerReflection"
@@ -299,7 +356,10 @@ mod tests {
         };
         assert_eq!(timeout("5S"), Some(Duration::from_secs(5)));
         assert_eq!(timeout("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(
+            timeout("99999999H"),
+            Some(Duration::from_secs(99_999_999 * 3600))
+        );
         assert_eq!(timeout("1"), None);
         assert_eq!(timeout("zz"), None);
     }

@@ -41,7 +41,10 @@ pub struct Status {
 }
 
 const fn status(code: Code, message: &'static str) -> Status {
-    Status { code, message: Cow::Borrowed(message) }
+    Status {
+        code,
+        message: Cow::Borrowed(message),
+    }
 }
 
 /// A key is empty.
@@ -53,23 +56,43 @@ pub const VALUE_PROVIDED: Status = status(Code::InvalidArgument, "etcdserver: va
 /// `ignore_lease` came with a lease.
 pub const LEASE_PROVIDED: Status = status(Code::InvalidArgument, "etcdserver: lease is provided");
 /// More operations than `--max-txn-ops`.
-pub const TOO_MANY_OPS: Status = status(Code::InvalidArgument, "etcdserver: too many operations in txn request");
+pub const TOO_MANY_OPS: Status = status(
+    Code::InvalidArgument,
+    "etcdserver: too many operations in txn request",
+);
 /// A transaction writes a key twice.
-pub const DUPLICATE_KEY: Status = status(Code::InvalidArgument, "etcdserver: duplicate key given in txn request");
+pub const DUPLICATE_KEY: Status = status(
+    Code::InvalidArgument,
+    "etcdserver: duplicate key given in txn request",
+);
 /// Unknown sort order or target.
-pub const INVALID_SORT_OPTION: Status = status(Code::InvalidArgument, "etcdserver: invalid sort option");
+pub const INVALID_SORT_OPTION: Status =
+    status(Code::InvalidArgument, "etcdserver: invalid sort option");
 /// Metadata `client-api-version` is not UTF-8.
-pub const INVALID_CLIENT_API_VERSION: Status = status(Code::InvalidArgument, "etcdserver: invalid client api version");
+pub const INVALID_CLIENT_API_VERSION: Status = status(
+    Code::InvalidArgument,
+    "etcdserver: invalid client api version",
+);
 /// The revision is gone.
-pub const COMPACTED: Status = status(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted");
+pub const COMPACTED: Status = status(
+    Code::OutOfRange,
+    "etcdserver: mvcc: required revision has been compacted",
+);
 /// The revision does not exist yet.
-pub const FUTURE_REV: Status = status(Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision");
+pub const FUTURE_REV: Status = status(
+    Code::OutOfRange,
+    "etcdserver: mvcc: required revision is a future revision",
+);
 /// The quota is used up.
-pub const NO_SPACE: Status = status(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded");
+pub const NO_SPACE: Status = status(
+    Code::ResourceExhausted,
+    "etcdserver: mvcc: database space exceeded",
+);
 /// No such lease.
 pub const LEASE_NOT_FOUND: Status = status(Code::NotFound, "etcdserver: requested lease not found");
 /// The lease id is taken.
-pub const LEASE_EXISTS: Status = status(Code::FailedPrecondition, "etcdserver: lease already exists");
+pub const LEASE_EXISTS: Status =
+    status(Code::FailedPrecondition, "etcdserver: lease already exists");
 /// The time to live is above the maximum.
 pub const LEASE_TTL_TOO_LARGE: Status = status(Code::OutOfRange, "etcdserver: too large lease TTL");
 /// The client ended its watch stream.
@@ -77,16 +100,28 @@ pub const WATCH_CANCELED: Status = status(Code::Cancelled, "etcdserver: watch ca
 /// No such member.
 pub const MEMBER_NOT_FOUND: Status = status(Code::NotFound, "etcdserver: member not found");
 /// The member id is taken.
-pub const MEMBER_EXISTS: Status = status(Code::FailedPrecondition, "etcdserver: member ID already exist");
+pub const MEMBER_EXISTS: Status = status(
+    Code::FailedPrecondition,
+    "etcdserver: member ID already exist",
+);
 /// The peer URL is taken.
-pub const PEER_URL_EXISTS: Status = status(Code::FailedPrecondition, "etcdserver: Peer URLs already exists");
+pub const PEER_URL_EXISTS: Status = status(
+    Code::FailedPrecondition,
+    "etcdserver: Peer URLs already exists",
+);
 /// The cluster has as many learners as it may have.
-pub const TOO_MANY_LEARNERS: Status =
-    status(Code::FailedPrecondition, "etcdserver: too many learner members in cluster");
+pub const TOO_MANY_LEARNERS: Status = status(
+    Code::FailedPrecondition,
+    "etcdserver: too many learner members in cluster",
+);
 /// The member votes already.
-pub const MEMBER_NOT_LEARNER: Status = status(Code::FailedPrecondition, "etcdserver: can only promote a learner member");
+pub const MEMBER_NOT_LEARNER: Status = status(
+    Code::FailedPrecondition,
+    "etcdserver: can only promote a learner member",
+);
 /// The request does not fit into a log entry.
-pub const REQUEST_TOO_LARGE: Status = status(Code::InvalidArgument, "etcdserver: request is too large");
+pub const REQUEST_TOO_LARGE: Status =
+    status(Code::InvalidArgument, "etcdserver: request is too large");
 /// The member is behind; `ResourceExhausted` in etcd's table, yet `Unknown` on etcd's wire.
 pub const TOO_MANY_REQUESTS: Status = status(Code::Unknown, "etcdserver: too many requests");
 /// Nobody leads.
@@ -96,7 +131,10 @@ pub const NOT_LEADER: Status = status(Code::FailedPrecondition, "etcdserver: not
 /// The leader changed while the request was under way.
 pub const LEADER_CHANGED: Status = status(Code::Unavailable, "etcdserver: leader changed");
 /// The target of a leader transfer cannot lead.
-pub const BAD_LEADER_TRANSFEREE: Status = status(Code::FailedPrecondition, "etcdserver: bad leader transferee");
+pub const BAD_LEADER_TRANSFEREE: Status = status(
+    Code::FailedPrecondition,
+    "etcdserver: bad leader transferee",
+);
 /// The member is stopping.
 pub const STOPPED: Status = status(Code::Unavailable, "etcdserver: server stopped");
 /// No answer in time.
@@ -104,13 +142,20 @@ pub const TIMEOUT: Status = status(Code::Unavailable, "etcdserver: request timed
 /// The CORRUPT alarm is active.
 pub const CORRUPT: Status = status(Code::DataLoss, "etcdserver: corrupt cluster");
 /// Authentication is off.
-pub const AUTH_NOT_ENABLED: Status = status(Code::FailedPrecondition, "etcdserver: authentication is not enabled");
+pub const AUTH_NOT_ENABLED: Status = status(
+    Code::FailedPrecondition,
+    "etcdserver: authentication is not enabled",
+);
 /// A downgrade's target is no `major.minor`.
-pub const WRONG_DOWNGRADE_FORMAT: Status =
-    status(Code::InvalidArgument, "etcdserver: wrong downgrade target version format");
+pub const WRONG_DOWNGRADE_FORMAT: Status = status(
+    Code::InvalidArgument,
+    "etcdserver: wrong downgrade target version format",
+);
 /// A downgrade's target is not one minor version below the cluster's.
-pub const INVALID_DOWNGRADE_TARGET: Status =
-    status(Code::InvalidArgument, "etcdserver: invalid downgrade target version");
+pub const INVALID_DOWNGRADE_TARGET: Status = status(
+    Code::InvalidArgument,
+    "etcdserver: invalid downgrade target version",
+);
 /// A downgrade's action is none of the known ones.
 pub const UNKNOWN_METHOD: Status = status(Code::Unknown, "etcdserver: unknown method");
 /// The client's deadline passed.
@@ -119,17 +164,27 @@ pub const DEADLINE_EXCEEDED: Status = status(Code::DeadlineExceeded, "context de
 impl Status {
     /// A status with a text made up on the spot.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Status {
-        Status { code, message: message.into() }
+        Status {
+            code,
+            message: message.into(),
+        }
     }
 
     /// What this member does not do yet, with what to use instead.
     pub fn unsupported(what: &'static str) -> Status {
-        Status::new(Code::Unimplemented, format!("etcdserver: {what} not supported by this version of the server yet"))
+        Status::new(
+            Code::Unimplemented,
+            format!("etcdserver: {what} not supported by this version of the server yet"),
+        )
     }
 
     /// The text that Go shows for this status, as it stands in cancel reasons.
     pub fn go_text(&self) -> String {
-        format!("rpc error: code = {} desc = {}", go_name(self.code), self.message)
+        format!(
+            "rpc error: code = {} desc = {}",
+            go_name(self.code),
+            self.message
+        )
     }
 
     /// The value of the `grpc-message` header: percent-encoded outside of printable ASCII.

@@ -59,11 +59,22 @@ enum Woken {
 
 impl Stream {
     fn open(local: &Rc<Local>, sender: mpsc::Sender<Result<Bytes, Status>>) -> Stream {
-        let (id, waker) = local.watches.open(local.member.clock.time(), local.progress_interval());
-        Stream { local: Rc::clone(local), id, waker, sender }
+        let (id, waker) = local
+            .watches
+            .open(local.member.clock.time(), local.progress_interval());
+        Stream {
+            local: Rc::clone(local),
+            id,
+            waker,
+            sender,
+        }
     }
 
-    async fn run(&self, context: &Context, mut reader: MessageReader<Incoming>) -> Result<(), Status> {
+    async fn run(
+        &self,
+        context: &Context,
+        mut reader: MessageReader<Incoming>,
+    ) -> Result<(), Status> {
         let mut leaderless = context.leaderless();
         let leaderless = leaderless.wait();
         let stopped = self.local.member.stopped();
@@ -93,12 +104,20 @@ impl Stream {
         match request.request_union {
             Some(RequestUnion::CreateRequest(request)) => {
                 // Whatever this client has seen acknowledged lies before "now".
-                self.local.watches.published(self.local.member.reader.revision()).await;
+                self.local
+                    .watches
+                    .published(self.local.member.reader.revision())
+                    .await;
                 self.local.watches.hub().create(self.id, &request);
             }
-            Some(RequestUnion::CancelRequest(request)) => self.local.watches.hub().cancel(self.id, request.watch_id),
+            Some(RequestUnion::CancelRequest(request)) => {
+                self.local.watches.hub().cancel(self.id, request.watch_id)
+            }
             Some(RequestUnion::ProgressRequest(_)) => {
-                self.local.watches.published(self.local.member.reader.revision()).await;
+                self.local
+                    .watches
+                    .published(self.local.member.reader.revision())
+                    .await;
                 self.local.watches.hub().request_progress(self.id);
             }
             None => {}
@@ -128,29 +147,42 @@ impl Stream {
     /// Reads history where blocking is allowed.
     async fn catch_up(&self, job: CatchupJob) -> Result<Caught, Status> {
         let reader = self.local.member.reader.clone();
-        blocking(move || job.run(&reader.view())).await?.map_err(|error| {
-            crate::error!("history could not be read"; "error" => Text(&error));
-            Status::new(Code::Unknown, error.to_string())
-        })
+        blocking(move || job.run(&reader.view()))
+            .await?
+            .map_err(|error| {
+                crate::error!("history could not be read"; "error" => Text(&error));
+                Status::new(Code::Unknown, error.to_string())
+            })
     }
 
     fn encode(&self, context: &Context, responses: &[retcd_state::watch::Response]) -> Bytes {
         let member = &self.local.member;
-        let header =
-            Header { cluster_id: member.cluster_id, member_id: member.id, raft_term: member.progress.term() };
+        let header = Header {
+            cluster_id: member.cluster_id,
+            member_id: member.id,
+            raft_term: member.progress.term(),
+        };
         let fragment_bytes_max = member.limits.request_bytes_max + FRAGMENT_OVERHEAD_BYTES;
-        let mut chunk = BytesMut::with_capacity(responses.iter().map(|r| r.encoded_len(&header) + 5).sum());
+        let mut chunk =
+            BytesMut::with_capacity(responses.iter().map(|r| r.encoded_len(&header) + 5).sum());
         for response in responses {
             let events = response.events().map_or(0, |events| events.count());
             member.metrics.watch.events.inc_by(events as u64);
             response.for_each_fragment(&header, fragment_bytes_max, |piece| {
                 context.call.message_sent();
                 chunk.put_u8(0);
-                chunk.put_u32(u32::try_from(piece.encoded_len(&header)).expect("a response is far below 4 GiB"));
+                chunk.put_u32(
+                    u32::try_from(piece.encoded_len(&header))
+                        .expect("a response is far below 4 GiB"),
+                );
                 piece.encode(&header, &mut chunk);
             });
         }
-        member.metrics.network.client_sent_bytes.inc_by(chunk.len() as u64);
+        member
+            .metrics
+            .network
+            .client_sent_bytes
+            .inc_by(chunk.len() as u64);
         chunk.freeze()
     }
 }

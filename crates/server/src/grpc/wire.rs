@@ -37,7 +37,12 @@ where
 {
     /// Reads from `body`, refusing messages above `message_bytes_max`.
     pub fn new(body: B, message_bytes_max: usize) -> MessageReader<B> {
-        MessageReader { body, buffered: Bytes::new(), partial: BytesMut::new(), message_bytes_max }
+        MessageReader {
+            body,
+            buffered: Bytes::new(),
+            partial: BytesMut::new(),
+            message_bytes_max,
+        }
     }
 
     /// The next message, `None` at the end of the stream.
@@ -70,7 +75,10 @@ where
         match self.next().await? {
             None => Ok(None),
             Some(message) => T::decode(message).map(Some).map_err(|error| {
-                Status::new(Code::Internal, format!("grpc: error unmarshalling request: {error}"))
+                Status::new(
+                    Code::Internal,
+                    format!("grpc: error unmarshalling request: {error}"),
+                )
             }),
         }
     }
@@ -79,20 +87,33 @@ where
         if self.partial.is_empty() && self.buffered.is_empty() {
             self.buffered = data;
         } else {
-            self.partial.extend_from_slice(&std::mem::take(&mut self.buffered));
+            self.partial
+                .extend_from_slice(&std::mem::take(&mut self.buffered));
             self.partial.extend_from_slice(&data);
         }
     }
 
     fn take_buffered(&mut self) -> Result<Option<Bytes>, Status> {
-        let available: &[u8] = if self.partial.is_empty() { &self.buffered } else { &self.partial };
-        let Some((prefix, rest)) = available.split_at_checked(PREFIX_BYTES) else { return Ok(None) };
+        let available: &[u8] = if self.partial.is_empty() {
+            &self.buffered
+        } else {
+            &self.partial
+        };
+        let Some((prefix, rest)) = available.split_at_checked(PREFIX_BYTES) else {
+            return Ok(None);
+        };
         let length = (&prefix[1..]).get_u32() as usize;
         if prefix[0] != 0 {
-            return Err(Status::new(Code::Internal, "grpc: compressed flag set with identity or empty encoding"));
+            return Err(Status::new(
+                Code::Internal,
+                "grpc: compressed flag set with identity or empty encoding",
+            ));
         }
         if length > self.message_bytes_max {
-            let text = format!("grpc: received message larger than max ({length} vs. {})", self.message_bytes_max);
+            let text = format!(
+                "grpc: received message larger than max ({length} vs. {})",
+                self.message_bytes_max
+            );
             return Err(Status::new(Code::ResourceExhausted, text));
         }
         if rest.len() < length {
@@ -111,14 +132,17 @@ pub fn frame_with(size_hint: usize, write: impl FnOnce(&mut BytesMut)) -> Bytes 
     let mut buf = BytesMut::with_capacity(PREFIX_BYTES + size_hint);
     buf.put_bytes(0, PREFIX_BYTES);
     write(&mut buf);
-    let length = u32::try_from(buf.len() - PREFIX_BYTES).expect("responses are bounded far below 4 GiB");
+    let length =
+        u32::try_from(buf.len() - PREFIX_BYTES).expect("responses are bounded far below 4 GiB");
     buf[1..PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
     buf.freeze()
 }
 
 /// Frames a message.
 pub fn frame<T: Message>(message: &T) -> Bytes {
-    frame_with(message.encoded_len(), |buf| message.encode(buf).expect("the buffer grows as needed"))
+    frame_with(message.encoded_len(), |buf| {
+        message.encode(buf).expect("the buffer grows as needed")
+    })
 }
 
 /// The body of every response on a client listener.
@@ -155,13 +179,18 @@ impl Body for ResponseBody {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
         match this {
             ResponseBody::Page(page) => Pin::new(page).poll_frame(cx),
             ResponseBody::Empty => Poll::Ready(None),
             ResponseBody::Unary(data) => {
-                let data = data.take().expect("a unary body is polled once for its message");
+                let data = data
+                    .take()
+                    .expect("a unary body is polled once for its message");
                 *this = ResponseBody::UnaryTrailers;
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
@@ -235,10 +264,15 @@ mod tests {
 
     /// Feeds `chunks` and tells what comes out.
     fn read(chunks: &[&[u8]], max: usize) -> Vec<Result<Option<Bytes>, Status>> {
-        let frames: Vec<Result<Frame<Bytes>, std::convert::Infallible>> =
-            chunks.iter().map(|chunk| Ok(Frame::data(Bytes::copy_from_slice(chunk)))).collect();
-        let mut reader = MessageReader::new(StreamBody::new(futures_util::stream::iter(frames)), max);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let frames: Vec<Result<Frame<Bytes>, std::convert::Infallible>> = chunks
+            .iter()
+            .map(|chunk| Ok(Frame::data(Bytes::copy_from_slice(chunk))))
+            .collect();
+        let mut reader =
+            MessageReader::new(StreamBody::new(futures_util::stream::iter(frames)), max);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
         let mut out = Vec::new();
         loop {
             let next = runtime.block_on(reader.next());
@@ -252,20 +286,35 @@ mod tests {
 
     #[test]
     fn messages_may_be_cut_anywhere() {
-        let message = PutRequest { key: "k".into(), value: vec![7; 40].into(), ..Default::default() };
+        let message = PutRequest {
+            key: "k".into(),
+            value: vec![7; 40].into(),
+            ..Default::default()
+        };
         let stream = [frame(&message), frame(&message)].concat();
         let expected = Bytes::from(message.encode_to_vec());
         for cut in 0..=stream.len() {
             let (head, tail) = stream.split_at(cut);
             let got = read(&[head, tail], 100);
-            assert_eq!(got, [Ok(Some(expected.clone())), Ok(Some(expected.clone())), Ok(None)], "cut at {cut}");
+            assert_eq!(
+                got,
+                [
+                    Ok(Some(expected.clone())),
+                    Ok(Some(expected.clone())),
+                    Ok(None)
+                ],
+                "cut at {cut}"
+            );
         }
     }
 
     #[test]
     fn oversize_compressed_and_cut_messages_are_refused() {
         let refused = |chunks: &[&[u8]]| read(chunks, 10).pop().unwrap().unwrap_err().message;
-        assert_eq!(refused(&[&[0, 0, 0, 0, 11]]), "grpc: received message larger than max (11 vs. 10)");
+        assert_eq!(
+            refused(&[&[0, 0, 0, 0, 11]]),
+            "grpc: received message larger than max (11 vs. 10)"
+        );
         assert_eq!(
             refused(&[&[1, 0, 0, 0, 0]]),
             "grpc: compressed flag set with identity or empty encoding"

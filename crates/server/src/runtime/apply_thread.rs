@@ -42,7 +42,13 @@ pub struct CompactionPace {
 }
 
 /// Runs until the last sender is gone.
-pub fn run(mut machine: Machine, inbox: &Receiver<ToApply>, node: &SyncSender<Input>, member: &Arc<Member>, pace: CompactionPace) {
+pub fn run(
+    mut machine: Machine,
+    inbox: &Receiver<ToApply>,
+    node: &SyncSender<Input>,
+    member: &Arc<Member>,
+    pace: CompactionPace,
+) {
     // The first step of a compaction does not wait, so that small ones are over at once.
     let mut compacting = machine.is_compacting();
     let mut pause = Duration::ZERO;
@@ -69,15 +75,31 @@ pub fn run(mut machine: Machine, inbox: &Receiver<ToApply>, node: &SyncSender<In
     }
 }
 
-fn apply(machine: &mut Machine, entries: Vec<raftpb::Entry>, node: &SyncSender<Input>, member: &Arc<Member>) {
+fn apply(
+    machine: &mut Machine,
+    entries: Vec<raftpb::Entry>,
+    node: &SyncSender<Input>,
+    member: &Arc<Member>,
+) {
     let started = Instant::now();
     let applied = match machine.apply(member.clock.time(), &entries) {
         Ok(applied) => applied,
-        Err(error) => stop_process("a committed entry cannot be applied; the member stops rather than lose it", &error),
+        Err(error) => stop_process(
+            "a committed entry cannot be applied; the member stops rather than lose it",
+            &error,
+        ),
     };
-    let Applied { applied, replies, events, conf_changes, .. } = applied;
+    let Applied {
+        applied,
+        replies,
+        events,
+        conf_changes,
+        ..
+    } = applied;
     observe(member, &replies, &events, started.elapsed());
-    let events = events.into_iter().map(|(revision, events)| Arc::new(RevisionEvents::new(revision, events)));
+    let events = events
+        .into_iter()
+        .map(|(revision, events)| Arc::new(RevisionEvents::new(revision, events)));
     // Watchers before writers: who has seen its write acknowledged finds it published.
     member.mailboxes.publish(events.collect());
     for (_, reply) in &replies {
@@ -85,14 +107,27 @@ fn apply(machine: &mut Machine, entries: Vec<raftpb::Entry>, node: &SyncSender<I
             member.mailboxes.compacted(compaction.compacted);
         }
     }
-    member.mailboxes.send_split(replies, |(request, _)| *request, Mail::Replies);
+    member
+        .mailboxes
+        .send_split(replies, |(request, _)| *request, Mail::Replies);
     // The node thread outlives this one unless the process is stopping.
-    let conf_changes = conf_changes.into_iter().map(|applied| applied.change).collect();
-    let _ = node.send(Input::Applied { index: applied.index, conf_changes });
+    let conf_changes = conf_changes
+        .into_iter()
+        .map(|applied| applied.change)
+        .collect();
+    let _ = node.send(Input::Applied {
+        index: applied.index,
+        conf_changes,
+    });
 }
 
 /// Counts what a batch did. Entries of a batch are taken to have cost the same.
-fn observe(member: &Member, replies: &[(u64, Outcome)], events: &[(i64, Arc<[Event]>)], took: Duration) {
+fn observe(
+    member: &Member,
+    replies: &[(u64, Outcome)],
+    events: &[(i64, Arc<[Event]>)],
+    took: Duration,
+) {
     let each = took / u32::try_from(replies.len()).unwrap_or(u32::MAX).max(1);
     for (_, outcome) in replies {
         let (operation, success) = match outcome {
@@ -101,7 +136,11 @@ fn observe(member: &Member, replies: &[(u64, Outcome)], events: &[(i64, Arc<[Eve
             Err(error) => (None, matches!(error, ApplyError::Compacted)),
         };
         if let Some(operation) = operation {
-            member.metrics.server.apply.observe(operation, success, each);
+            member
+                .metrics
+                .server
+                .apply
+                .observe(operation, success, each);
         }
     }
     if took > member.config.warning_apply_duration.std() {
@@ -113,7 +152,10 @@ fn observe(member: &Member, replies: &[(u64, Outcome)], events: &[(i64, Arc<[Eve
     for (_, events) in events {
         let puts = events.iter().filter(|event| event.kind == EventKind::Put);
         let (count, bytes) = puts.fold((0, 0), |(count, bytes), event| {
-            (count + 1, bytes + event.record.key().len() + event.record.value().len())
+            (
+                count + 1,
+                bytes + event.record.key().len() + event.record.value().len(),
+            )
         });
         mvcc.puts.inc_by(count);
         mvcc.put_bytes.add(bytes as i64);
@@ -163,7 +205,11 @@ fn compaction_step(machine: &mut Machine, member: &Arc<Member>, batch: usize) ->
         }
         Ok(Progress::Stepped { deleted }) => {
             member.metrics.compaction.db_keys.inc_by(deleted as u64);
-            member.metrics.compaction.db_pause.observe(started.elapsed().as_secs_f64() * 1e3);
+            member
+                .metrics
+                .compaction
+                .db_pause
+                .observe(started.elapsed().as_secs_f64() * 1e3);
             true
         }
         Ok(Progress::Idle) => false,

@@ -39,13 +39,19 @@ pub fn run(backend: &Backend, inbox: &Receiver<ToBackend>, metrics: &Metrics, pa
         if backend.pending_changes() > 0 {
             let started = Instant::now();
             backend.commit()?;
-            metrics.backend.commit.observe(started.elapsed().as_secs_f64());
+            metrics
+                .backend
+                .commit
+                .observe(started.elapsed().as_secs_f64());
         }
         Ok(())
     };
     let commit = || {
         if let Err(error) = commit() {
-            stop_process("the database failed; the member stops, its log has everything", &error);
+            stop_process(
+                "the database failed; the member stops, its log has everything",
+                &error,
+            );
         }
     };
     let mut committed_at = Instant::now();
@@ -56,7 +62,9 @@ pub fn run(backend: &Backend, inbox: &Receiver<ToBackend>, metrics: &Metrics, pa
                 let _ = done.send(());
             }
             Err(RecvTimeoutError::Timeout) => {
-                if committed_at.elapsed() >= pace.interval || backend.pending_changes() >= pace.changes_max {
+                if committed_at.elapsed() >= pace.interval
+                    || backend.pending_changes() >= pace.changes_max
+                {
                     commit();
                     committed_at = Instant::now();
                 }

@@ -81,7 +81,10 @@ pub struct Dealer {
 impl Dealer {
     /// A dealer for these threads.
     pub fn new(threads: Vec<UnboundedSender<Accepted>>) -> Dealer {
-        Dealer { threads: threads.into(), next: 0 }
+        Dealer {
+            threads: threads.into(),
+            next: 0,
+        }
     }
 
     /// Gives a socket to the next thread.
@@ -106,7 +109,12 @@ where
 }
 
 /// Serves what the dealer sends until the member stops, then lets running requests end.
-pub async fn serve(local: Rc<Local>, http: Rc<HttpContext<LocalProbe>>, mut accepted: UnboundedReceiver<Accepted>, settings: Http2Settings) {
+pub async fn serve(
+    local: Rc<Local>,
+    http: Rc<HttpContext<LocalProbe>>,
+    mut accepted: UnboundedReceiver<Accepted>,
+    settings: Http2Settings,
+) {
     let builder = Rc::new(http_builder(settings));
     let graceful = GracefulShutdown::new();
     let stopped = local.member.stopped();
@@ -116,22 +124,34 @@ pub async fn serve(local: Rc<Local>, http: Rc<HttpContext<LocalProbe>>, mut acce
             next = accepted.recv() => next,
             () = &mut stopped => None,
         };
-        let Some(Accepted { socket, protocols }) = next else { break };
+        let Some(Accepted { socket, protocols }) = next else {
+            break;
+        };
         let (local, http) = (Rc::clone(&local), Rc::clone(&http));
         let (builder, watcher) = (Rc::clone(&builder), graceful.watcher());
         tokio::task::spawn_local(async move {
             let service = service_fn(move |request: Request<Incoming>| {
                 let (local, http) = (Rc::clone(&local), Rc::clone(&http));
-                async move { Ok::<_, Infallible>(crate::router::route(local, http, protocols, request).await) }
+                async move {
+                    Ok::<_, Infallible>(crate::router::route(local, http, protocols, request).await)
+                }
             });
             // Errors of a connection are its client's: a reset, a broken frame. There is nobody to tell.
             let _ = match socket {
                 Socket::Tcp(socket) => match tcp(socket) {
-                    Ok(io) => watcher.watch(builder.serve_connection(io, service).into_owned()).await,
+                    Ok(io) => {
+                        watcher
+                            .watch(builder.serve_connection(io, service).into_owned())
+                            .await
+                    }
                     Err(error) => Err(error.into()),
                 },
                 Socket::Unix(socket) => match unix(socket) {
-                    Ok(io) => watcher.watch(builder.serve_connection(io, service).into_owned()).await,
+                    Ok(io) => {
+                        watcher
+                            .watch(builder.serve_connection(io, service).into_owned())
+                            .await
+                    }
                     Err(error) => Err(error.into()),
                 },
             };
@@ -155,7 +175,10 @@ fn unix(socket: std::os::unix::net::UnixStream) -> io::Result<TokioIo<UnixStream
 
 fn http_builder(settings: Http2Settings) -> auto::Builder<LocalExecutor> {
     let mut builder = auto::Builder::new(LocalExecutor);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_TIMEOUT);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -22,8 +22,12 @@ pub struct RequestIds {
 impl RequestIds {
     /// The ids of connection thread `thread` on member `member`, started at `unix_ms`.
     pub fn new(member: u64, thread: u8, unix_ms: u64) -> RequestIds {
-        let prefix = (member & 0xffff) << (COUNTER_BITS + THREAD_BITS) | u64::from(thread) << COUNTER_BITS;
-        RequestIds { prefix, counter: Cell::new(unix_ms) }
+        let prefix =
+            (member & 0xffff) << (COUNTER_BITS + THREAD_BITS) | u64::from(thread) << COUNTER_BITS;
+        RequestIds {
+            prefix,
+            counter: Cell::new(unix_ms),
+        }
     }
 
     /// A new id; never 0.

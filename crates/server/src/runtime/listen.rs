@@ -60,7 +60,10 @@ fn bind_tcp(address: SocketAddr, options: SocketOptions) -> io::Result<TcpListen
 /// A socket file that a dead process left behind is replaced, one that answers is not.
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     let listener = match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && std::os::unix::net::UnixStream::connect(path).is_err() => {
+        Err(error)
+            if error.kind() == io::ErrorKind::AddrInUse
+                && std::os::unix::net::UnixStream::connect(path).is_err() =>
+        {
             std::fs::remove_file(path)?;
             UnixListener::bind(path)
         }
@@ -82,7 +85,12 @@ fn go_error(error: &io::Error) -> String {
 
 impl Listener {
     /// Accepts until the member stops.
-    pub async fn accept_into(self, protocols: Protocols, mut dealer: Dealer, mut stopping: watch::Receiver<bool>) {
+    pub async fn accept_into(
+        self,
+        protocols: Protocols,
+        mut dealer: Dealer,
+        mut stopping: watch::Receiver<bool>,
+    ) {
         let accept = async {
             match self {
                 Listener::Tcp(listener) => accept_tcp(listener, protocols, &mut dealer).await,
@@ -98,7 +106,11 @@ impl Listener {
     }
 }
 
-async fn accept_tcp(listener: TcpListener, protocols: Protocols, dealer: &mut Dealer) -> io::Result<()> {
+async fn accept_tcp(
+    listener: TcpListener,
+    protocols: Protocols,
+    dealer: &mut Dealer,
+) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
         match listener.accept().await {
@@ -111,7 +123,11 @@ async fn accept_tcp(listener: TcpListener, protocols: Protocols, dealer: &mut De
     }
 }
 
-async fn accept_unix(listener: UnixListener, protocols: Protocols, dealer: &mut Dealer) -> io::Result<()> {
+async fn accept_unix(
+    listener: UnixListener,
+    protocols: Protocols,
+    dealer: &mut Dealer,
+) -> io::Result<()> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
     loop {
         match listener.accept().await {
@@ -129,7 +145,9 @@ async fn accept_unix(listener: UnixListener, protocols: Protocols, dealer: &mut 
 async fn pause_after(error: &io::Error) {
     let transient = matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
     );
     if !transient {
         crate::warn!("cannot accept a connection; trying again"; "error" => Text(error));

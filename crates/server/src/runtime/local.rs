@@ -12,7 +12,8 @@ use prost::Message;
 use retcd_node::{Input, RejectReason};
 use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
 use retcd_proto::etcdserverpb::{
-    AlarmRequest, AlarmType, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, RequestHeader,
+    AlarmRequest, AlarmType, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest,
+    RequestHeader,
 };
 use retcd_state::machine::Reply;
 use retcd_state::quota;
@@ -23,7 +24,7 @@ use super::ids::RequestIds;
 use super::mailbox::Mail;
 use super::member::Member;
 use super::waiting::{Proposals, Reads};
-use super::watches::Watches;
+use super::watches::{StartPoint, Watches};
 use crate::grpc::status::{self, Status};
 use crate::metrics::{Operation, RequestKind};
 
@@ -46,14 +47,23 @@ pub struct Local {
 
 impl Local {
     /// The state of connection thread `thread`.
-    pub fn new(member: Arc<Member>, thread: u8) -> Rc<Local> {
+    pub fn new(member: Arc<Member>, thread: u8, start: StartPoint) -> Rc<Local> {
         let ids = RequestIds::new(member.id, thread, unix_ms());
         let (proposals, reads) = (Proposals::default(), Reads::default());
-        let watches = Watches::new(member.reader.revision(), member.reader.compacted_revision());
+        let watches = Watches::new(start);
         let counters = &member.metrics.server.client_requests;
-        let pair = [RequestKind::Unary, RequestKind::Stream].map(|kind| counters.counter(kind, "unknown"));
+        let pair =
+            [RequestKind::Unary, RequestKind::Stream].map(|kind| counters.counter(kind, "unknown"));
         let last_version = RefCell::new(("unknown".to_owned(), pair));
-        Rc::new(Local { member, watches, thread: usize::from(thread), ids, last_version, proposals, reads })
+        Rc::new(Local {
+            member,
+            watches,
+            thread: usize::from(thread),
+            ids,
+            last_version,
+            proposals,
+            reads,
+        })
     }
 
     /// A fresh id, also good as the id of a lease.
@@ -72,14 +82,21 @@ impl Local {
             return Err(status::TOO_MANY_REQUESTS);
         }
         let id = self.ids.next();
-        request.header = Some(RequestHeader { id, ..Default::default() });
+        request.header = Some(RequestHeader {
+            id,
+            ..Default::default()
+        });
         let data = request.encode_to_vec();
         if data.len() > member.limits.request_bytes_max {
             return Err(status::REQUEST_TOO_LARGE);
         }
         let deadline = member.clock.now() + member.limits.request_timeout;
         let answer = self.proposals.register(id, deadline);
-        self.send(Input::Propose { request: id, data: data.into() }).inspect_err(|_| {
+        self.send(Input::Propose {
+            request: id,
+            data: data.into(),
+        })
+        .inspect_err(|_| {
             self.proposals.answer(id, Err(status::TOO_MANY_REQUESTS));
         })?;
         member.pending.fetch_add(1, Relaxed);
@@ -96,10 +113,18 @@ impl Local {
     ///
     /// # Errors
     /// As [`Local::propose`].
-    pub async fn propose_timed(&self, operation: Operation, request: InternalRaftRequest) -> Result<Reply, Status> {
+    pub async fn propose_timed(
+        &self,
+        operation: Operation,
+        request: InternalRaftRequest,
+    ) -> Result<Reply, Status> {
         let started = Instant::now();
         let result = self.propose(request).await;
-        self.member.metrics.server.request.observe(operation, result.is_ok(), started.elapsed());
+        self.member
+            .metrics
+            .server
+            .request
+            .observe(operation, result.is_ok(), started.elapsed());
         result
     }
 
@@ -111,7 +136,9 @@ impl Local {
     /// `mvcc: database space exceeded`.
     pub async fn check_quota(&self, cost: u64) -> Result<(), Status> {
         let member = &*self.member;
-        let Some(quota_bytes) = member.limits.quota_bytes else { return Ok(()) };
+        let Some(quota_bytes) = member.limits.quota_bytes else {
+            return Ok(());
+        };
         if quota::fits(member.backend.size_in_use_bytes(), cost, quota_bytes) {
             return Ok(());
         }
@@ -121,7 +148,12 @@ impl Local {
             alarm: AlarmType::Nospace as i32,
         };
         // The write is refused whether or not the alarm can be raised.
-        let _ = self.propose(InternalRaftRequest { alarm: Some(alarm), ..Default::default() }).await;
+        let _ = self
+            .propose(InternalRaftRequest {
+                alarm: Some(alarm),
+                ..Default::default()
+            })
+            .await;
         Err(status::NO_SPACE)
     }
 
@@ -130,16 +162,25 @@ impl Local {
     /// # Errors
     /// As [`Local::propose`].
     pub async fn clear_lease_checkpoint(&self, id: i64) -> Result<(), Status> {
-        let checkpoints = vec![LeaseCheckpoint { id, remaining_ttl: 0 }];
+        let checkpoints = vec![LeaseCheckpoint {
+            id,
+            remaining_ttl: 0,
+        }];
         let lease_checkpoint = Some(LeaseCheckpointRequest { checkpoints });
-        self.propose(InternalRaftRequest { lease_checkpoint, ..Default::default() }).await.map(drop)
+        self.propose(InternalRaftRequest {
+            lease_checkpoint,
+            ..Default::default()
+        })
+        .await
+        .map(drop)
     }
 
     /// Counts a client's request by its API version.
     pub fn count_client_request(&self, kind: RequestKind, version: &str) {
         if self.last_version.borrow().0 != version {
             let counters = &self.member.metrics.server.client_requests;
-            let pair = [RequestKind::Unary, RequestKind::Stream].map(|kind| counters.counter(kind, version));
+            let pair = [RequestKind::Unary, RequestKind::Stream]
+                .map(|kind| counters.counter(kind, version));
             *self.last_version.borrow_mut() = (version.to_owned(), pair);
         }
         self.last_version.borrow().1[usize::from(kind == RequestKind::Stream)].inc();
@@ -174,10 +215,13 @@ impl Local {
     }
 
     fn send(&self, input: Input) -> Result<(), Status> {
-        self.member.node.try_send(input).map_err(|error| match error {
-            TrySendError::Full(_) => status::TOO_MANY_REQUESTS,
-            TrySendError::Disconnected(_) => status::STOPPED,
-        })
+        self.member
+            .node
+            .try_send(input)
+            .map_err(|error| match error {
+                TrySendError::Full(_) => status::TOO_MANY_REQUESTS,
+                TrySendError::Disconnected(_) => status::STOPPED,
+            })
     }
 
     /// Delivers mail and ends overdue waits, until the member stops.

@@ -27,10 +27,18 @@ pub enum ToLog {
 /// Runs until the last sender is gone; closes the log.
 ///
 /// A failed write or sync ends the process: what the disk holds is unknown from then on.
-pub fn run(mut wal: Wal, inbox: &Receiver<ToLog>, node: &SyncSender<Input>, metrics: &Arc<Metrics>) {
+pub fn run(
+    mut wal: Wal,
+    inbox: &Receiver<ToLog>,
+    node: &SyncSender<Input>,
+    metrics: &Arc<Metrics>,
+) {
     while let Ok(first) = inbox.recv() {
         if let Err(error) = turn(&mut wal, first, inbox, node, metrics) {
-            stop_process("the write-ahead log failed; the member stops so that nothing unsaved is acknowledged", &error);
+            stop_process(
+                "the write-ahead log failed; the member stops so that nothing unsaved is acknowledged",
+                &error,
+            );
         }
     }
     if let Err(error) = wal.close() {

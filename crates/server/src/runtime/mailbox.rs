@@ -68,7 +68,12 @@ impl Mailboxes {
     }
 
     /// Splits `items` by the thread that `request` of each routes to and delivers one letter to each.
-    pub fn send_split<T>(&self, items: Vec<T>, request: impl Fn(&T) -> u64, letter: impl Fn(Vec<T>) -> Mail) {
+    pub fn send_split<T>(
+        &self,
+        items: Vec<T>,
+        request: impl Fn(&T) -> u64,
+        letter: impl Fn(Vec<T>) -> Mail,
+    ) {
         let mut split: Vec<Vec<T>> = (0..self.0.len()).map(|_| Vec::new()).collect();
         for item in items {
             // Requests of other members are in the log, too; nobody here waits for them.

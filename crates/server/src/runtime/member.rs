@@ -125,7 +125,10 @@ impl Member {
 
     /// Whether this member has no vote.
     pub fn is_learner(&self) -> bool {
-        self.membership.read().member(self.id).is_some_and(|member| member.is_learner)
+        self.membership
+            .read()
+            .member(self.id)
+            .is_some_and(|member| member.is_learner)
     }
 
     /// Resolves when the compaction at `revision`, or a later one, has freed its space.

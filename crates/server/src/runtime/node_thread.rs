@@ -52,15 +52,33 @@ fn act_on_outputs(node: &mut Node, outbox: &Outbox, member: &Arc<Member>) {
         match output {
             Output::Append(append) => drop(outbox.log.send(ToLog::Append(append))),
             Output::Apply(entries) => drop(outbox.apply.send(ToApply::Entries(entries))),
-            Output::ReadReady { reads } => member.mailboxes.send_split(reads, |read| *read, Mail::ReadsReady),
+            Output::ReadReady { reads } => {
+                member
+                    .mailboxes
+                    .send_split(reads, |read| *read, Mail::ReadsReady)
+            }
             Output::Rejected { requests, reason } => {
-                member.metrics.server.proposals_failed.inc_by(requests.len() as u64);
+                member
+                    .metrics
+                    .server
+                    .proposals_failed
+                    .inc_by(requests.len() as u64);
                 let letter = |requests| Mail::Rejected(requests, reason);
-                member.mailboxes.send_split(requests, |request| *request, letter);
+                member
+                    .mailboxes
+                    .send_split(requests, |request| *request, letter);
             }
             Output::ReadRejected { reads, reason } => {
-                member.metrics.server.read_indexes_failed.inc_by(reads.len() as u64);
-                member.mailboxes.send_split(reads, |read| *read, |reads| Mail::ReadsRejected(reads, reason));
+                member
+                    .metrics
+                    .server
+                    .read_indexes_failed
+                    .inc_by(reads.len() as u64);
+                member.mailboxes.send_split(
+                    reads,
+                    |read| *read,
+                    |reads| Mail::ReadsRejected(reads, reason),
+                );
             }
             Output::Leader(leader) => handle_leader(leader, member),
             Output::Snapshot(point) => drop(outbox.snapshot.send(point)),

@@ -27,11 +27,17 @@ impl Probe for LocalProbe {
     }
 
     fn cluster_version(&self) -> Option<String> {
-        self.0.member.cluster_version().map(|version| version.to_string())
+        self.0
+            .member
+            .cluster_version()
+            .map(|version| version.to_string())
     }
 
     fn storage_version(&self) -> Option<String> {
-        self.0.member.storage_version().map(|version| version.to_string())
+        self.0
+            .member
+            .storage_version()
+            .map(|version| version.to_string())
     }
 
     fn cluster_id(&self) -> u64 {
@@ -39,28 +45,59 @@ impl Probe for LocalProbe {
     }
 
     fn members(&self) -> Vec<MemberMessage> {
-        self.0.member.membership.read().members().map(cluster_member).collect()
+        self.0
+            .member
+            .membership
+            .read()
+            .members()
+            .map(cluster_member)
+            .collect()
     }
 
     async fn linearizable_read(&self) -> Result<(), String> {
-        self.0.linearizable().await.map_err(|status| status.message.into_owned())?;
+        self.0
+            .linearizable()
+            .await
+            .map_err(|status| status.message.into_owned())?;
         self.serializable_read().await
     }
 
     async fn serializable_read(&self) -> Result<(), String> {
-        let request = RangeRequest { key: "\0".into(), keys_only: true, limit: 1, ..Default::default() };
-        self.0.member.reader.range(&request).map(drop).map_err(|error| error.to_string())
+        let request = RangeRequest {
+            key: "\0".into(),
+            keys_only: true,
+            limit: 1,
+            ..Default::default()
+        };
+        self.0
+            .member
+            .reader
+            .range(&request)
+            .map(drop)
+            .map_err(|error| error.to_string())
     }
 
     async fn sample(&self) -> Sample {
         let member = &self.0.member;
-        let watches = |count: fn(&super::watches::WatchCounts) -> &std::sync::atomic::AtomicUsize| {
-            member.watch_counts.iter().map(|counts| count(counts).load(Relaxed) as u64).sum()
-        };
+        let watches =
+            |count: fn(&super::watches::WatchCounts) -> &std::sync::atomic::AtomicUsize| {
+                member
+                    .watch_counts
+                    .iter()
+                    .map(|counts| count(counts).load(Relaxed) as u64)
+                    .sum()
+            };
         Sample {
             member_id: member.id,
-            members: member.membership.read().members().map(|member| member.id).collect(),
-            cluster_version: member.cluster_version().map(|version| version.major_minor()),
+            members: member
+                .membership
+                .read()
+                .members()
+                .map(|member| member.id)
+                .collect(),
+            cluster_version: member
+                .cluster_version()
+                .map(|version| version.major_minor()),
             has_leader: member.progress.leader() != 0,
             is_leader: member.progress.is_leader(),
             is_learner: member.is_learner(),
@@ -69,7 +106,16 @@ impl Probe for LocalProbe {
             proposals_pending: member.pending.load(Relaxed) as u64,
             applying_snapshot: false,
             quota_backend_bytes: member.config.quota_backend_bytes,
-            features: member.config.feature_gates.all().map(|(gate, enabled)| Feature { name: gate.name, stage: gate.stage, enabled }).collect(),
+            features: member
+                .config
+                .feature_gates
+                .all()
+                .map(|(gate, enabled)| Feature {
+                    name: gate.name,
+                    stage: gate.stage,
+                    enabled,
+                })
+                .collect(),
             alarms: self.alarms().iter().map(raised).collect(),
             auth_revision: 1,
             db_size_bytes: member.backend.size_bytes(),
@@ -91,16 +137,28 @@ impl Probe for LocalProbe {
         let member = &self.0.member;
         let committed = member.progress.committed();
         let leads = member.progress.is_leader();
-        let own = Progress { matched: committed, next: committed + 1, state: "StateReplicate" };
+        let own = Progress {
+            matched: committed,
+            next: committed + 1,
+            state: "StateReplicate",
+        };
         RaftStatus {
             id: member.id,
             term: member.progress.term(),
             vote: if leads { member.id } else { 0 },
             commit: committed,
             lead: member.progress.leader(),
-            state: if leads { "StateLeader" } else { "StateFollower" },
+            state: if leads {
+                "StateLeader"
+            } else {
+                "StateFollower"
+            },
             applied: member.progress.applied(),
-            progress: if leads { vec![(member.id, own)] } else { Vec::new() },
+            progress: if leads {
+                vec![(member.id, own)]
+            } else {
+                Vec::new()
+            },
             lead_transferee: 0,
         }
     }
@@ -108,5 +166,8 @@ impl Probe for LocalProbe {
 
 fn raised(alarm: &AlarmMember) -> RaisedAlarm {
     let kind = AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());
-    RaisedAlarm { member_id: alarm.member_id, kind }
+    RaisedAlarm {
+        member_id: alarm.member_id,
+        kind,
+    }
 }

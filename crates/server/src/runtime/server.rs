@@ -17,10 +17,11 @@ use retcd_storage::disk::OsDisk;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::LocalSet;
 
+use super::Local;
 use super::apply_thread::{self, CompactionPace, ToApply};
+use super::backend_thread::ToBackend;
 use super::backend_thread::{self, CommitPace};
 use super::clock::{Clock, unix_ms};
-use super::backend_thread::ToBackend;
 use super::connections::{self, Accepted, Dealer, Http2Settings, Protocols};
 use super::listen::{self, Listener, SocketOptions};
 use super::log_thread;
@@ -33,8 +34,7 @@ use super::signals::{StopSignal, stop_signal};
 use super::snapshot_thread::Snapshots;
 use super::storage::{self, Places, Storage, StorageError};
 use super::tasks;
-use super::watches::WatchCounts;
-use super::Local;
+use super::watches::{StartPoint, WatchCounts};
 use crate::config::identity;
 use crate::config::start::StartError as ConfigError;
 use crate::config::{Config, notify, url::Url};
@@ -109,6 +109,8 @@ struct Threads {
 struct ConnectionThread {
     accepted: UnboundedReceiver<Accepted>,
     mailbox: UnboundedReceiver<Mail>,
+    /// What the database held before anything was applied: the mailbox tells of everything since.
+    start: StartPoint,
 }
 
 fn start(config: Arc<Config>) -> Result<Server, StartError> {
@@ -131,20 +133,51 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
 }
 
 fn bind_all(config: &Config) -> Result<Listeners, StartError> {
-    let options = SocketOptions { reuse_port: config.socket_reuse_port };
+    let options = SocketOptions {
+        reuse_port: config.socket_reuse_port,
+    };
     let pages = ListenerKind::Client { tls: false };
     let client = match config.listen_client_http_urls.is_empty() {
-        true => Protocols { grpc: true, pages: Some(pages) },
-        false => Protocols { grpc: true, pages: None },
+        true => Protocols {
+            grpc: true,
+            pages: Some(pages),
+        },
+        false => Protocols {
+            grpc: true,
+            pages: None,
+        },
     };
-    let http = |pages| Protocols { grpc: false, pages: Some(pages) };
+    let http = |pages| Protocols {
+        grpc: false,
+        pages: Some(pages),
+    };
     let mut listeners = Listeners::default();
     crate::info!("configuring peer listeners"; "listen-peer-urls" => texts(&config.listen_peer_urls));
-    bind(&config.listen_peer_urls, http(ListenerKind::Peer), options, &mut listeners.early)?;
+    bind(
+        &config.listen_peer_urls,
+        http(ListenerKind::Peer),
+        options,
+        &mut listeners.early,
+    )?;
     crate::info!("configuring client listeners"; "listen-client-urls" => texts(&config.listen_client_urls));
-    bind(&config.listen_client_urls, client, options, &mut listeners.client)?;
-    bind(&config.listen_client_http_urls, http(pages), options, &mut listeners.client)?;
-    bind(&config.listen_metrics_urls, http(ListenerKind::Metrics), options, &mut listeners.early)?;
+    bind(
+        &config.listen_client_urls,
+        client,
+        options,
+        &mut listeners.client,
+    )?;
+    bind(
+        &config.listen_client_http_urls,
+        http(pages),
+        options,
+        &mut listeners.client,
+    )?;
+    bind(
+        &config.listen_metrics_urls,
+        http(ListenerKind::Metrics),
+        options,
+        &mut listeners.early,
+    )?;
     Ok(listeners)
 }
 
@@ -155,8 +188,13 @@ fn bind(
     listeners: &mut Vec<(Listener, Protocols)>,
 ) -> Result<(), StartError> {
     for url in urls {
-        let address = url.listen_addr().map_err(|error| StartError::Listen(error.to_string()))?;
-        listeners.push((listen::bind(&address, options).map_err(StartError::Listen)?, protocols));
+        let address = url
+            .listen_addr()
+            .map_err(|error| StartError::Listen(error.to_string()))?;
+        listeners.push((
+            listen::bind(&address, options).map_err(StartError::Listen)?,
+            protocols,
+        ));
     }
     Ok(())
 }
@@ -169,20 +207,38 @@ fn spawn(
     storage: Storage,
     listeners: Listeners,
 ) -> Result<Server, StartError> {
-    let Storage { member_id, cluster_id, wal, backend, machine, recovered } = storage;
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(CONNECTION_THREADS_MAX);
+    let Storage {
+        member_id,
+        cluster_id,
+        wal,
+        backend,
+        machine,
+        recovered,
+    } = storage;
+    let threads = thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(CONNECTION_THREADS_MAX);
+    let reader = machine.reader();
+    let start = StartPoint {
+        revision: reader.revision(),
+        compacted: reader.compacted_revision(),
+    };
     let (mailboxes, mailbox_receivers) = Mailboxes::new(threads);
     let (to_node, node_inbox) = mpsc::sync_channel(NODE_QUEUE_MAX);
     let (to_log, log_inbox) = mpsc::channel();
     let (to_apply, apply_inbox) = mpsc::channel();
     let (to_snapshot, snapshot_inbox) = mpsc::channel();
     let (to_backend, backend_inbox) = mpsc::channel();
-    let detail = if config.extensive_metrics() { Detail::Extensive } else { Detail::Basic };
+    let detail = if config.extensive_metrics() {
+        Detail::Extensive
+    } else {
+        Detail::Basic
+    };
     let member = Arc::new(Member {
         id: member_id,
         cluster_id,
         limits: Limits::of(&config),
-        reader: machine.reader(),
+        reader,
         lessor: machine.lessor(),
         alarms: machine.alarms(),
         membership: machine.membership(),
@@ -204,7 +260,11 @@ fn spawn(
         config: Arc::clone(&config),
     });
     let node = Node::new(node_config(&config, member_id), recovered, clock.now());
-    let outbox = Outbox { log: to_log.clone(), apply: to_apply, snapshot: to_snapshot };
+    let outbox = Outbox {
+        log: to_log.clone(),
+        apply: to_apply,
+        snapshot: to_snapshot,
+    };
     let snapshots = Snapshots {
         disk: places.disk,
         snap_dir: places.snap_dir,
@@ -227,7 +287,9 @@ fn spawn(
     };
     let apply_thread = {
         let (member, node) = (Arc::clone(&member), to_node.clone());
-        named("apply").spawn(move || apply_thread::run(machine, &apply_inbox, &node, &member, compaction_pace))?
+        named("apply").spawn(move || {
+            apply_thread::run(machine, &apply_inbox, &node, &member, compaction_pace)
+        })?
     };
     let snapshot_thread = {
         let member = Arc::clone(&member);
@@ -239,7 +301,8 @@ fn spawn(
     };
     let backend_thread = {
         let metrics = Arc::clone(&member.metrics);
-        named("backend").spawn(move || backend_thread::run(&backend, &backend_inbox, &metrics, commit_pace))?
+        named("backend")
+            .spawn(move || backend_thread::run(&backend, &backend_inbox, &metrics, commit_pace))?
     };
     Ok(Server {
         member,
@@ -247,9 +310,19 @@ fn spawn(
         listeners,
         connection_threads: mailbox_receivers
             .into_iter()
-            .map(|mailbox| ConnectionThread { accepted: unbounded_channel().1, mailbox })
+            .map(|mailbox| ConnectionThread {
+                accepted: unbounded_channel().1,
+                mailbox,
+                start,
+            })
             .collect(),
-        threads: Threads { node: node_thread, apply: apply_thread, snapshot: snapshot_thread, log: log_thread, backend: backend_thread },
+        threads: Threads {
+            node: node_thread,
+            apply: apply_thread,
+            snapshot: snapshot_thread,
+            log: log_thread,
+            backend: backend_thread,
+        },
     })
 }
 
@@ -270,7 +343,8 @@ impl Server {
     fn serve(mut self) -> Result<StopSignal, StartError> {
         let settings = Http2Settings {
             streams_max: self.config.max_concurrent_streams,
-            keepalive_interval: Some(self.config.grpc_keepalive_interval.std()).filter(|d| !d.is_zero()),
+            keepalive_interval: Some(self.config.grpc_keepalive_interval.std())
+                .filter(|d| !d.is_zero()),
             keepalive_timeout: self.config.grpc_keepalive_timeout.std(),
         };
         let mut senders = Vec::new();
@@ -281,15 +355,26 @@ impl Server {
         }
         let dealer = Dealer::new(senders);
         let mut connection_threads = std::mem::take(&mut self.connection_threads).into_iter();
-        let first = connection_threads.next().expect("there is at least one processor");
+        let first = connection_threads
+            .next()
+            .expect("there is at least one processor");
         let others: Vec<JoinHandle<()>> = (1u8..)
             .zip(connection_threads)
             .map(|(number, parts)| {
                 let member = Arc::clone(&self.member);
-                thread::Builder::new().name(format!("conn-{number}")).spawn(move || {
-                    run_on_thread(async move { serve_connections(Local::new(member, number), parts, settings).await })
+                thread::Builder::new()
+                    .name(format!("conn-{number}"))
+                    .spawn(move || {
+                        run_on_thread(async move {
+                            serve_connections(
+                                Local::new(member, number, parts.start),
+                                parts,
+                                settings,
+                            )
+                            .await
+                        })
                         .expect("a runtime was built on the first thread, too");
-                })
+                    })
             })
             .collect::<Result<_, _>>()?;
         let signal = run_on_thread(self.lead(dealer, first, settings))??;
@@ -302,9 +387,15 @@ impl Server {
     }
 
     /// The first connection thread: also makes the member ready, and stops it.
-    async fn lead(&mut self, dealer: Dealer, parts: ConnectionThread, settings: Http2Settings) -> Result<StopSignal, StartError> {
-        let local = Local::new(Arc::clone(&self.member), 0);
-        let connections = tokio::task::spawn_local(serve_connections(Rc::clone(&local), parts, settings));
+    async fn lead(
+        &mut self,
+        dealer: Dealer,
+        parts: ConnectionThread,
+        settings: Http2Settings,
+    ) -> Result<StopSignal, StartError> {
+        let local = Local::new(Arc::clone(&self.member), 0, parts.start);
+        let connections =
+            tokio::task::spawn_local(serve_connections(Rc::clone(&local), parts, settings));
         let early = std::mem::take(&mut self.listeners.early);
         self.accept(early, &dealer);
         let stop = stop_signal();
@@ -339,9 +430,23 @@ impl Server {
 
     fn announce(&self) {
         crate::info!("ready to serve client requests");
-        let traffic = if self.config.listen_client_http_urls.is_empty() { "grpc+http" } else { "grpc" };
-        let http = self.config.listen_client_http_urls.iter().map(|url| (url, "http"));
-        for (url, traffic) in self.config.listen_client_urls.iter().map(|url| (url, traffic)).chain(http) {
+        let traffic = if self.config.listen_client_http_urls.is_empty() {
+            "grpc+http"
+        } else {
+            "grpc"
+        };
+        let http = self
+            .config
+            .listen_client_http_urls
+            .iter()
+            .map(|url| (url, "http"));
+        for (url, traffic) in self
+            .config
+            .listen_client_urls
+            .iter()
+            .map(|url| (url, traffic))
+            .chain(http)
+        {
             crate::info!("serving client traffic insecurely; this is strongly discouraged!";
                 "traffic" => traffic, "address" => &url.address());
         }
@@ -369,7 +474,9 @@ fn texts(urls: &[Url]) -> Vec<String> {
 
 /// Runs `future` on a runtime of this thread's own.
 fn run_on_thread<F: Future>(future: F) -> std::io::Result<F::Output> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     Ok(LocalSet::new().block_on(&runtime, future))
 }
 
@@ -380,7 +487,10 @@ async fn serve_connections(local: Rc<Local>, parts: ConnectionThread, settings: 
     let http = Rc::new(HttpContext {
         probe: LocalProbe(Rc::clone(&local)),
         metrics: Arc::clone(&local.member.metrics),
-        access: Access { cors: config.cors.0.clone(), host_whitelist: config.host_whitelist.0.clone() },
+        access: Access {
+            cors: config.cors.0.clone(),
+            host_whitelist: config.host_whitelist.0.clone(),
+        },
         command_line: std::env::args().collect(),
     });
     connections::serve(local, http, parts.accepted, settings).await;

@@ -1,6 +1,10 @@
 //! The signals that end a server.
 
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::low_level::emulate_default_handler;
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::log::Text;
 
 /// A signal that asks the server to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,15 +27,16 @@ impl StopSignal {
     /// Ends the process as the signal would have done, so that whoever waits for it sees why. As the
     /// first process of a container it returns: there the kernel ignores the default action.
     pub fn raise_again(self) {
-        let name = match self {
-            StopSignal::Interrupt => rustix::process::Signal::INT,
-            StopSignal::Terminate => rustix::process::Signal::TERM,
-        };
         if std::process::id() == 1 {
             return;
         }
-        // 128 + the signal's number is what a shell shows for it.
-        std::process::exit(128 + name.as_raw())
+        let number = match self {
+            StopSignal::Interrupt => SIGINT,
+            StopSignal::Terminate => SIGTERM,
+        };
+        if let Err(error) = emulate_default_handler(number) {
+            crate::warn!("cannot end by the signal that asked for it"; "error" => Text(error));
+        }
     }
 }
 

@@ -67,18 +67,38 @@ impl Snapshots {
     fn save(&self, point: SnapshotPoint, member: &Arc<Member>) -> Result<(), SnapError> {
         let started = Instant::now();
         member.commit_backend_blocking();
-        let SnapshotPoint { index, term, conf_state } = point;
-        let record = walpb::Snapshot { index: Some(index), term: Some(term), conf_state: Some(conf_state.clone()) };
-        let metadata = SnapshotMetadata { conf_state: Some(conf_state), index: Some(index), term: Some(term) };
+        let SnapshotPoint {
+            index,
+            term,
+            conf_state,
+        } = point;
+        let record = walpb::Snapshot {
+            index: Some(index),
+            term: Some(term),
+            conf_state: Some(conf_state.clone()),
+        };
+        let metadata = SnapshotMetadata {
+            conf_state: Some(conf_state),
+            index: Some(index),
+            term: Some(term),
+        };
         let data = membership(member).to_document();
-        let snapshot = Snapshot { data: Some(data.into()), metadata: Some(metadata) };
+        let snapshot = Snapshot {
+            data: Some(data.into()),
+            metadata: Some(metadata),
+        };
         snap::write(&*self.disk, &self.snap_dir, &snapshot)?;
-        member.metrics.snap.save.observe(started.elapsed().as_secs_f64());
+        member
+            .metrics
+            .snap
+            .save
+            .observe(started.elapsed().as_secs_f64());
         let (done, saved) = tokio::sync::oneshot::channel();
         let _ = self.log.send(ToLog::Snapshot(record, done));
         if saved.blocking_recv().is_err() {
             return Ok(()); // The member stops.
         }
+        snap::remove_databases_before(&*self.disk, &self.snap_dir, index)?;
         let _ = self.node.send(Input::Snapshotted { index });
         crate::info!("saved snapshot to disk"; "snapshot-index" => index);
         Ok(())
@@ -86,8 +106,14 @@ impl Snapshots {
 
     fn purge(&self, member: &Arc<Member>) {
         let (wals, snaps) = (member.config.max_wals, member.config.max_snapshots);
-        let purged = purge_dir(&*self.disk, &self.wal_dir, wals, |disk, dir, keep| wal::purge(disk, dir, keep))
-            .and_then(|()| purge_dir(&*self.disk, &self.snap_dir, snaps, |disk, dir, keep| snap::purge(disk, dir, keep)));
+        let purged = purge_dir(&*self.disk, &self.wal_dir, wals, |disk, dir, keep| {
+            wal::purge(disk, dir, keep)
+        })
+        .and_then(|()| {
+            purge_dir(&*self.disk, &self.snap_dir, snaps, |disk, dir, keep| {
+                snap::purge(disk, dir, keep)
+            })
+        });
         if let Err(error) = purged {
             crate::warn!("failed to purge files"; "error" => Text(error));
         }
@@ -107,7 +133,9 @@ fn membership(member: &Member) -> snap::Membership {
     snap::Membership {
         members: members.collect(),
         removed: membership.removed().collect(),
-        version: membership.cluster_version().map(|version| version.to_string()),
+        version: membership
+            .cluster_version()
+            .map(|version| version.to_string()),
         has_v2_keys: false,
     }
 }

@@ -16,12 +16,14 @@ use std::time::{Duration, Instant};
 use retcd_node::Recovered;
 use retcd_node::bootstrap::{InitialMember, initial_log};
 use retcd_proto::etcdserverpb::Metadata;
+use retcd_proto::walpb;
 use retcd_state::lease::LessorOptions;
 use retcd_state::machine::{Machine, MachineOptions, OpenError};
 use retcd_state::membership::{ConfChangeContext, Member};
 use retcd_storage::backend::{Backend, BackendError};
 use retcd_storage::bolt::{Access, BoltError, Options as BoltOptions};
 use retcd_storage::disk::{Disk, OpenMode};
+use retcd_storage::snap::{self, Membership, SnapError};
 use retcd_storage::wal::{self, Wal, WalError};
 
 use crate::config::Config;
@@ -74,13 +76,33 @@ pub enum StorageError {
         applied: u64,
     },
     /// The log ends before what the database holds.
-    #[error("the log ends at index {last}, but the database is applied up to {applied}: they are not of one member")]
+    #[error(
+        "the log ends at index {last}, but the database is applied up to {applied}: they are not of one member"
+    )]
     LogBehind {
         /// Index of the log's last entry.
         last: u64,
         /// Index up to which the database is applied.
         applied: u64,
     },
+    /// The cluster has more members than this one.
+    #[error(
+        "the data directory belongs to a cluster with more members ({other:x} is one of them), \
+         which this version cannot serve; start it with a Go etcd"
+    )]
+    NotAlone {
+        /// Another member.
+        other: u64,
+    },
+    /// Keys of API v2 would be lost.
+    #[error(
+        "the snapshot {} holds keys of API v2, which this version does not serve; \
+         the data directory was left as it is", .0.display()
+    )]
+    V2Keys(PathBuf),
+    /// Snapshot files.
+    #[error(transparent)]
+    Snap(#[from] SnapError),
     /// The log.
     #[error("failed to read WAL: {0}")]
     Wal(#[from] WalError),
@@ -108,7 +130,11 @@ impl Places {
     /// # Errors
     /// A directory that cannot be used, in etcd's words.
     pub fn prepare(disk: Arc<dyn Disk>, config: &Config) -> Result<Places, StorageError> {
-        let places = Places { disk, snap_dir: config.snap_dir(), wal_dir: config.wal_dir() };
+        let places = Places {
+            disk,
+            snap_dir: config.snap_dir(),
+            wal_dir: config.wal_dir(),
+        };
         let data_dir = Path::new(&config.data_dir);
         places.touch(data_dir, "cannot access data directory")?;
         places.touch(&config.member_dir(), "cannot access member directory")?;
@@ -125,7 +151,10 @@ impl Places {
             .create_dir_all(dir)
             .and_then(|()| self.disk.open(&probe, OpenMode::Create { mode: 0o600 }))
             .and_then(|_| self.disk.remove_file(&probe))
-            .map_err(|source| StorageError::Directory { what: what.to_owned(), source })
+            .map_err(|source| StorageError::Directory {
+                what: what.to_owned(),
+                source,
+            })
     }
 
     /// Whether this member has stored anything yet.
@@ -136,14 +165,38 @@ impl Places {
         Ok(wal::exists(&*self.disk, &self.wal_dir)?)
     }
 
+    /// API v2 keeps its keys in the snapshot file. One that cannot be read says nothing: etcd since
+    /// 3.6 never reads it.
+    fn refuse_v2_keys(&self, snapshot: &walpb::Snapshot) -> Result<(), StorageError> {
+        let newest = snap::list(&*self.disk, &self.snap_dir)?
+            .into_iter()
+            .filter_map(|path| Some((snap::read(&*self.disk, &path).ok()?, path)))
+            .find(|(found, _)| {
+                found
+                    .metadata
+                    .as_ref()
+                    .is_some_and(|found| found.index() <= snapshot.index())
+            });
+        let Some((found, path)) = newest else {
+            return Ok(());
+        };
+        match Membership::from_document(&found.data.unwrap_or_default()) {
+            Ok(membership) if membership.has_v2_keys => Err(StorageError::V2Keys(path)),
+            _ => Ok(()),
+        }
+    }
+
     fn db_path(&self) -> PathBuf {
         self.snap_dir.join("db")
     }
 
     /// Opens the database, waiting for as long as another process holds it, as etcd does.
-    fn open_backend(&self, config: &Config) -> Result<Backend, StorageError> {
+    fn open_backend(&self) -> Result<Backend, StorageError> {
         let path = self.db_path();
-        let options = BoltOptions { access: Access::Create, ..BoltOptions::default() };
+        let options = BoltOptions {
+            access: Access::Create,
+            ..BoltOptions::default()
+        };
         let started = Instant::now();
         let mut warned = false;
         loop {
@@ -159,7 +212,6 @@ impl Places {
                 Err(error) => return Err(error.into()),
                 Ok(backend) => {
                     crate::info!("opened backend db"; "path" => &path, "took" => started.elapsed());
-                    let _ = config;
                     return Ok(backend);
                 }
             }
@@ -171,29 +223,50 @@ fn machine_options(config: &Config) -> MachineOptions {
     // As etcd's: one and a half election timeouts, in whole seconds.
     let ttl_min = (config.election_timeout().as_millis() * 3).div_ceil(2000) as i64;
     MachineOptions {
-        lessor: LessorOptions { ttl_min, checkpoint: false },
+        lessor: LessorOptions {
+            ttl_min,
+            checkpoint: false,
+        },
         learners_max: config.max_learners.unsigned_abs(),
         ..MachineOptions::default()
     }
 }
 
 fn wal_options(config: &Config) -> wal::Options {
-    wal::Options { unsafe_no_fsync: config.unsafe_no_fsync, ..wal::Options::default() }
+    wal::Options {
+        unsafe_no_fsync: config.unsafe_no_fsync,
+        ..wal::Options::default()
+    }
 }
 
 /// A member of a new cluster.
 ///
 /// # Errors
 /// See [`StorageError`].
-pub fn create(places: &Places, config: &Config, founding: &Founding) -> Result<Storage, StorageError> {
-    let backend = places.open_backend(config)?;
+pub fn create(
+    places: &Places,
+    config: &Config,
+    founding: &Founding,
+) -> Result<Storage, StorageError> {
+    let backend = places.open_backend()?;
     let machine = Machine::open(backend.clone(), machine_options(config))?;
-    let metadata = Metadata { node_id: Some(founding.member_id), cluster_id: Some(founding.cluster_id) };
+    let metadata = Metadata {
+        node_id: Some(founding.member_id),
+        cluster_id: Some(founding.cluster_id),
+    };
     // Without a log the database cannot be this cluster's: a new log would not fit to it.
     if machine.applied().index > 0 {
-        return Err(StorageError::LogBehind { last: 0, applied: machine.applied().index });
+        return Err(StorageError::LogBehind {
+            last: 0,
+            applied: machine.applied().index,
+        });
     }
-    let mut wal = Wal::create(Arc::clone(&places.disk), &places.wal_dir, &metadata, wal_options(config))?;
+    let mut wal = Wal::create(
+        Arc::clone(&places.disk),
+        &places.wal_dir,
+        &metadata,
+        wal_options(config),
+    )?;
     let members = founding.members.iter().map(|member| {
         let context = ConfChangeContext {
             member: Member {
@@ -204,12 +277,19 @@ pub fn create(places: &Places, config: &Config, founding: &Founding) -> Result<S
             },
             ..ConfChangeContext::default()
         };
-        InitialMember { id: member.id, context: context.to_json() }
+        InitialMember {
+            id: member.id,
+            context: context.to_json(),
+        }
     });
     let (hard_state, entries) = initial_log(members.collect());
     wal.append(Some(&hard_state), &entries)?;
     wal.sync()?;
-    let recovered = Recovered { hard_state, entries, ..Recovered::default() };
+    let recovered = Recovered {
+        hard_state,
+        entries,
+        ..Recovered::default()
+    };
     Ok(Storage {
         member_id: founding.member_id,
         cluster_id: founding.cluster_id,
@@ -229,24 +309,47 @@ pub fn reopen(places: &Places, config: &Config) -> Result<Storage, StorageError>
         return Err(StorageError::DatabaseMissing(places.db_path()));
     }
     let snapshot = wal::last_snapshot(&*places.disk, &places.wal_dir)?.unwrap_or_else(wal::origin);
-    let backend = places.open_backend(config)?;
+    places.refuse_v2_keys(&snapshot)?;
+    let backend = places.open_backend()?;
+    for path in snap::remove_leftovers(&*places.disk, &places.snap_dir)? {
+        crate::info!("removed what an interrupted process left"; "path" => &path);
+    }
     let machine = Machine::open(backend.clone(), machine_options(config))?;
     let applied = machine.applied().index;
     crate::info!("restore consistentIndex"; "index" => applied);
     if snapshot.index() > applied {
-        return Err(StorageError::DatabaseBehind { snapshot: snapshot.index(), applied });
+        return Err(StorageError::DatabaseBehind {
+            snapshot: snapshot.index(),
+            applied,
+        });
     }
-    let (wal, log) = Wal::open(Arc::clone(&places.disk), &places.wal_dir, &snapshot, wal_options(config))?;
+    let (wal, log) = Wal::open(
+        Arc::clone(&places.disk),
+        &places.wal_dir,
+        &snapshot,
+        wal_options(config),
+    )?;
     if let Some(torn) = &log.torn {
         crate::warn!("the last write to the log was interrupted; its torn end was cut off";
             "path" => &torn.segment, "offset" => torn.offset, "damage" => Text(&torn.damage),
             "copy" => Text(torn.copy.as_ref().map_or_else(String::new, |copy| copy.display().to_string())));
     }
-    let last = log.entries.last().map_or(snapshot.index(), |entry| entry.index());
+    let last = log
+        .entries
+        .last()
+        .map_or(snapshot.index(), |entry| entry.index());
     if last < applied {
         return Err(StorageError::LogBehind { last, applied });
     }
     let conf_state = machine.membership().read().conf_state().clone();
+    if let Some(other) = conf_state
+        .voters
+        .iter()
+        .chain(&conf_state.learners)
+        .find(|id| **id != log.metadata.node_id())
+    {
+        return Err(StorageError::NotAlone { other: *other });
+    }
     let recovered = Recovered {
         snapshot: (snapshot.index(), snapshot.term()),
         applied,
@@ -268,5 +371,8 @@ fn exists(places: &Places, path: &Path) -> Result<bool, StorageError> {
     places
         .disk
         .exists(path)
-        .map_err(|source| StorageError::Directory { what: format!("cannot access {}", path.display()), source })
+        .map_err(|source| StorageError::Directory {
+            what: format!("cannot access {}", path.display()),
+            source,
+        })
 }

@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use retcd_proto::etcdserverpb::{
-    CompactionRequest, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest,
+    CompactionRequest, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest,
+    LeaseRevokeRequest,
 };
-use retcd_proto::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
+use retcd_proto::membershippb::{
+    Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
+};
 use retcd_state::version::Version;
 
 use super::local::Local;
@@ -40,13 +43,20 @@ pub async fn publish(local: &Rc<Local>) {
     let config = &local.member.config;
     let attributes = Attributes {
         name: config.name.clone(),
-        client_urls: config.advertise_client_urls.iter().map(ToString::to_string).collect(),
+        client_urls: config
+            .advertise_client_urls
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
     };
     let request = ClusterMemberAttrSetRequest {
         member_id: local.member.id,
         member_attributes: Some(attributes.clone()),
     };
-    let request = InternalRaftRequest { cluster_member_attr_set: Some(request), ..Default::default() };
+    let request = InternalRaftRequest {
+        cluster_member_attr_set: Some(request),
+        ..Default::default()
+    };
     until_done(local, request).await;
     crate::info!("published local member to cluster through raft";
         "local-member-id" => Hex(local.member.id),
@@ -57,13 +67,24 @@ pub async fn publish(local: &Rc<Local>) {
 
 /// Brings the cluster's version up to this member's; alone, nobody holds it back.
 pub async fn agree_on_version(local: &Rc<Local>) {
-    if local.member.cluster_version().is_some_and(|version| version >= Version::STORAGE) {
+    if local
+        .member
+        .cluster_version()
+        .is_some_and(|version| version >= Version::STORAGE)
+    {
         return;
     }
     let version = Version::STORAGE.to_string();
     crate::info!("setting up initial cluster version using v3 API"; "cluster-version" => &version);
     let request = ClusterVersionSetRequest { ver: version };
-    until_done(local, InternalRaftRequest { cluster_version_set: Some(request), ..Default::default() }).await;
+    until_done(
+        local,
+        InternalRaftRequest {
+            cluster_version_set: Some(request),
+            ..Default::default()
+        },
+    )
+    .await;
     crate::info!("set initial cluster version"; "cluster-id" => Hex(local.member.cluster_id),
         "local-member-id" => Hex(local.member.id), "cluster-version" => &Version::STORAGE.major_minor());
 }
@@ -83,7 +104,10 @@ pub async fn run_leases(local: Rc<Local>) {
         let now = local.member.clock.time();
         let (expired, checkpoints) = {
             let mut lessor = local.member.lessor.lock();
-            (lessor.expired(now, REVOKE_MAX), lessor.due_checkpoints(now, CHECKPOINT_MAX))
+            (
+                lessor.expired(now, REVOKE_MAX),
+                lessor.due_checkpoints(now, CHECKPOINT_MAX),
+            )
         };
         for ids in expired.chunks(REVOKE_PARALLEL) {
             let revoked = join_all(ids.iter().map(|id| revoke(&local, *id))).await;
@@ -95,7 +119,12 @@ pub async fn run_leases(local: Rc<Local>) {
             let checkpoints = checkpoints.into_iter().map(checkpoint).collect();
             let request = LeaseCheckpointRequest { checkpoints };
             // What fails now is due again at the next look.
-            let _ = local.propose(InternalRaftRequest { lease_checkpoint: Some(request), ..Default::default() }).await;
+            let _ = local
+                .propose(InternalRaftRequest {
+                    lease_checkpoint: Some(request),
+                    ..Default::default()
+                })
+                .await;
         }
     }
 }
@@ -103,7 +132,13 @@ pub async fn run_leases(local: Rc<Local>) {
 /// A revocation that fails is asked for again by the lessor.
 async fn revoke(local: &Rc<Local>, id: i64) -> Result<(), Status> {
     let request = LeaseRevokeRequest { id };
-    local.propose(InternalRaftRequest { lease_revoke: Some(request), ..Default::default() }).await.map(drop)
+    local
+        .propose(InternalRaftRequest {
+            lease_revoke: Some(request),
+            ..Default::default()
+        })
+        .await
+        .map(drop)
 }
 
 /// `--auto-compaction-mode` and `-retention`.
@@ -119,7 +154,8 @@ async fn run_revision_compaction(local: Rc<Local>, retention: u64) {
     let mut last = 0;
     loop {
         tokio::time::sleep(REVISION_INTERVAL).await;
-        let revision = local.member.reader.revision() - i64::try_from(retention).unwrap_or(i64::MAX);
+        let revision =
+            local.member.reader.revision() - i64::try_from(retention).unwrap_or(i64::MAX);
         if revision > last && compact(&local, revision).await {
             last = revision;
         }
@@ -157,11 +193,21 @@ async fn compact(local: &Rc<Local>, revision: i64) -> bool {
         return false;
     }
     crate::info!("starting auto compaction"; "revision" => revision);
-    let request = CompactionRequest { revision, physical: false };
-    let result = local.propose(InternalRaftRequest { compaction: Some(request), ..Default::default() }).await;
+    let request = CompactionRequest {
+        revision,
+        physical: false,
+    };
+    let result = local
+        .propose(InternalRaftRequest {
+            compaction: Some(request),
+            ..Default::default()
+        })
+        .await;
     match &result {
         Ok(_) => crate::info!("completed auto compaction"; "revision" => revision),
-        Err(status) => crate::warn!("failed auto compaction"; "revision" => revision, "error" => &*status.message),
+        Err(status) => {
+            crate::warn!("failed auto compaction"; "revision" => revision, "error" => &*status.message)
+        }
     }
     // A revision that somebody else has compacted is done with, too.
     result.is_ok() || result == Err(crate::grpc::status::COMPACTED)

@@ -25,7 +25,9 @@ impl Proposals {
     /// Waits for `request` until `deadline`.
     pub fn register(&self, request: u64, deadline: Duration) -> oneshot::Receiver<Answer> {
         let (sender, receiver) = oneshot::channel();
-        self.waiting.borrow_mut().insert(request, (deadline, sender));
+        self.waiting
+            .borrow_mut()
+            .insert(request, (deadline, sender));
         receiver
     }
 
@@ -76,7 +78,10 @@ impl Reads {
     /// Sends the gathered reads on their way under the name `read`; `false` when there are none.
     pub fn depart(&self, read: u64, deadline: Duration) -> bool {
         let mut state = self.state.borrow_mut();
-        assert!(state.in_flight.is_none(), "one read index is in flight already");
+        assert!(
+            state.in_flight.is_none(),
+            "one read index is in flight already"
+        );
         if state.gathering.is_empty() {
             return false;
         }
@@ -88,7 +93,11 @@ impl Reads {
     /// Answers the reads under way as `read`; `true` when others have gathered meanwhile.
     pub fn arrive(&self, read: u64, answer: &Result<(), Status>) -> bool {
         let mut state = self.state.borrow_mut();
-        if state.in_flight.as_ref().is_some_and(|(name, ..)| *name == read) {
+        if state
+            .in_flight
+            .as_ref()
+            .is_some_and(|(name, ..)| *name == read)
+        {
             let (_, _, senders) = state.in_flight.take().expect("it was just seen");
             for sender in senders {
                 let _ = sender.send(answer.clone());
@@ -99,7 +108,12 @@ impl Reads {
 
     /// The read under way if its deadline has passed.
     pub fn expired(&self, now: Duration) -> Option<u64> {
-        self.state.borrow().in_flight.as_ref().filter(|(_, deadline, _)| *deadline <= now).map(|(read, ..)| *read)
+        self.state
+            .borrow()
+            .in_flight
+            .as_ref()
+            .filter(|(_, deadline, _)| *deadline <= now)
+            .map(|(read, ..)| *read)
     }
 }
 
@@ -116,7 +130,10 @@ mod tests {
         assert!(!alone);
         assert!(reads.arrive(1, &Ok(())), "the second read must be sent now");
         assert_eq!(first.try_recv(), Ok(Ok(())));
-        assert!(second.try_recv().is_err(), "the second read came after the first index was asked for");
+        assert!(
+            second.try_recv().is_err(),
+            "the second read came after the first index was asked for"
+        );
         assert!(reads.depart(2, Duration::from_secs(1)));
         assert!(!reads.arrive(2, &Ok(())));
         assert_eq!(second.try_recv(), Ok(Ok(())));

@@ -37,6 +37,15 @@ impl WatchCounts {
     }
 }
 
+/// Where a store is when its watches begin.
+#[derive(Clone, Copy, Debug)]
+pub struct StartPoint {
+    /// The current revision.
+    pub revision: i64,
+    /// The last compacted revision; -1 for none.
+    pub compacted: i64,
+}
+
 /// A hub and the tasks that wait for it.
 pub struct Watches {
     hub: RefCell<Hub>,
@@ -45,15 +54,26 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Watches on a store that is at `revision` and compacted at `compacted`.
-    pub fn new(revision: i64, compacted: i64) -> Watches {
-        let hub = RefCell::new(Hub::new(revision, compacted, Default::default()));
-        Watches { hub, wakers: RefCell::default(), published: Notify::new() }
+    /// Watches on a store that is at `start`; whatever comes later has to be published.
+    pub fn new(start: StartPoint) -> Watches {
+        let hub = RefCell::new(Hub::new(
+            start.revision,
+            start.compacted,
+            Default::default(),
+        ));
+        Watches {
+            hub,
+            wakers: RefCell::default(),
+            published: Notify::new(),
+        }
     }
 
     /// The hub; what it wakes is woken when the guard is dropped.
     pub fn hub(&self) -> HubGuard<'_> {
-        HubGuard { watches: self, hub: self.hub.borrow_mut() }
+        HubGuard {
+            watches: self,
+            hub: self.hub.borrow_mut(),
+        }
     }
 
     /// Opens a stream; `progress_interval` is its own.
@@ -98,7 +118,12 @@ impl Watches {
 
     /// Sends the periodic progress that is due.
     pub fn handle_timeout(&self, now: Time) {
-        if self.hub.borrow().poll_timeout().is_some_and(|due| due <= now) {
+        if self
+            .hub
+            .borrow()
+            .poll_timeout()
+            .is_some_and(|due| due <= now)
+        {
             self.hub().handle_timeout(now);
         }
     }

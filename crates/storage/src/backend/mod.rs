@@ -55,8 +55,8 @@ impl WriteBatch {
     /// Sets `key` in `bucket`.
     ///
     /// # Panics
-    /// If the key is empty or longer than [`KEY_BYTES_MAX`]: the file cannot hold it, and whoever accepted it should
-    /// have known.
+    /// If the key is empty or longer than [`KEY_BYTES_MAX`]: the file cannot hold it, and whoever
+    /// accepted it should have known.
     pub fn put(&mut self, bucket: Bucket, key: &[u8], value: Value) {
         let len = key.len();
         assert!(
@@ -120,8 +120,8 @@ impl Default for Backend {
 }
 
 impl Backend {
-    /// Opens the database at `path`, whose directory must exist. Buckets that are missing are created, unless the file
-    /// is opened to be read.
+    /// Opens the database at `path`, whose directory must exist. Buckets that are missing are created,
+    /// unless the file is opened to be read.
     ///
     /// # Errors
     /// [`BoltError::Locked`] while another process has the file: whether to wait is the caller's choice.
@@ -205,7 +205,8 @@ impl Backend {
         Ok(Some(layer))
     }
 
-    /// Commits, then gives the whole file as a stream of a known length. Writes and commits go on while it is read.
+    /// Commits, then gives the whole file as a stream of a known length. Writes and commits go on while
+    /// it is read.
     ///
     /// # Errors
     /// As [`Backend::commit`].
@@ -214,12 +215,12 @@ impl Backend {
         Ok(self.shared.db.read().copy())
     }
 
-    /// Commits, then writes the file anew without free pages. Writes, reads and commits go on meanwhile; commits
-    /// are held up for a moment at the end.
+    /// Commits, then writes the file anew without free pages. Writes, reads and commits go on
+    /// meanwhile; commits are held up for a moment at the end.
     ///
     /// # Errors
-    /// As [`Backend::commit`]; if only the defragmentation failed, the database can be used on, unless it was
-    /// the directory that could not be synced at the very end.
+    /// As [`Backend::commit`]; if only the defragmentation failed, the database can be used on, unless
+    /// it was the directory that could not be synced at the very end.
     pub fn defragment(&self) -> Result<DefragStats, BackendError> {
         self.commit()?;
         let stats = self.shared.db.defragment()?;

@@ -77,8 +77,8 @@ impl Reader {
     }
 
     /// CRC-32C of the names, keys and values of all buckets, as etcd's maintenance `Hash` has it. That
-    /// one skips what differs between members with the same data (`skip_meta`); the hash of `snapshot status`
-    /// does not.
+    /// one skips what differs between members with the same data (`skip_meta`); the hash of `snapshot
+    /// status` does not.
     ///
     /// # Errors
     /// As [`Reader::get`].

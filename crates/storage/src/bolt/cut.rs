@@ -1,7 +1,5 @@
 //! Where to cut a run of elements into nodes.
 
-use std::ops::Range;
-
 use super::page::HEADER_BYTES;
 
 /// Percent of a page that appended elements fill before the next page is begun, as etcd sets it for
@@ -13,20 +11,16 @@ pub(crate) fn underfull_below(page_size: usize) -> usize {
     page_size / 4
 }
 
-/// Cuts elements of the given sizes (element, key and value) into nodes of at least `min` elements.
+/// Cuts elements of the given sizes (element, key and value) into nodes of at least `min` elements and
+/// returns the number of elements of each.
 ///
 /// Appended elements fill one page after the other, so that nodes written by an ascending run of keys
-/// are dense; others are spread evenly, so that each node can take more. A node is larger than a page only if
-/// that cannot be avoided or costs no page more.
-pub(crate) fn cut(
-    sizes: &[usize],
-    page_size: usize,
-    append: bool,
-    min: usize,
-) -> Vec<Range<usize>> {
+/// are dense; others are spread evenly, so that each node can take more. A node is larger than a page
+/// only if that cannot be avoided or costs no page more.
+pub(crate) fn cut(sizes: &[usize], page_size: usize, append: bool, min: usize) -> Vec<usize> {
     let total = HEADER_BYTES + sizes.iter().sum::<usize>();
     if total <= page_size || sizes.len() < 2 * min {
-        return vec![0..sizes.len()];
+        return vec![sizes.len()];
     }
     let full = page_size * FILL_PERCENT / 100;
     let target = match append {
@@ -34,59 +28,63 @@ pub(crate) fn cut(
         false => total.div_ceil(total.div_ceil(full)),
     };
     let mut nodes = fill(sizes, page_size, target, min);
-    settle_last(&mut nodes, sizes, page_size, append, min);
+    if let Some(last) = nodes.pop()
+        && let Some(before) = nodes.pop()
+    {
+        let tail = &sizes[sizes.len() - before - last..];
+        match append {
+            true => nodes.extend(settle_appended(before, last, min)),
+            false => nodes.extend(settle_spread(tail, before, page_size, min)),
+        }
+    } else {
+        nodes.push(sizes.len());
+    }
     nodes
 }
 
 /// Closes a node when it has reached `target` bytes or the next element would not fit.
-fn fill(sizes: &[usize], page_size: usize, target: usize, min: usize) -> Vec<Range<usize>> {
+fn fill(sizes: &[usize], page_size: usize, target: usize, min: usize) -> Vec<usize> {
     let mut nodes = Vec::new();
-    let (mut start, mut bytes) = (0, HEADER_BYTES);
-    for (index, size) in sizes.iter().enumerate() {
+    let (mut count, mut bytes) = (0, HEADER_BYTES);
+    for size in sizes {
         let fits = bytes + size <= page_size || bytes < underfull_below(page_size);
-        if index - start >= min && (bytes >= target || !fits) {
-            nodes.push(start..index);
-            (start, bytes) = (index, HEADER_BYTES);
+        if count >= min && (bytes >= target || !fits) {
+            nodes.push(count);
+            (count, bytes) = (0, HEADER_BYTES);
         }
+        count += 1;
         bytes += size;
     }
-    nodes.push(start..sizes.len());
+    nodes.push(count);
     nodes
 }
 
-/// Joins or evens out the last two nodes if the last one is too small.
-fn settle_last(
-    nodes: &mut Vec<Range<usize>>,
-    sizes: &[usize],
-    page_size: usize,
-    append: bool,
-    min: usize,
-) {
-    let bytes = |range: Range<usize>| HEADER_BYTES + sizes[range].iter().sum::<usize>();
-    let [.., before, last] = nodes.as_slice() else {
-        return;
+/// The last two nodes of an appended run. Only what the last one lacks is moved to it, so that the one
+/// before stays dense.
+fn settle_appended(before: usize, last: usize, min: usize) -> Vec<usize> {
+    let moved = min.saturating_sub(last);
+    match before - moved >= min {
+        true => vec![before - moved, last + moved],
+        false => vec![before + last],
+    }
+}
+
+/// The last two nodes of elements that are spread, of which the first was to have `before` elements. If
+/// the last one is too small, both are made equal, or one.
+fn settle_spread(sizes: &[usize], before: usize, page_size: usize, min: usize) -> Vec<usize> {
+    let bytes = |sizes: &[usize]| HEADER_BYTES + sizes.iter().sum::<usize>();
+    let is_good = |count: usize| {
+        let rest = &sizes[count..];
+        rest.len() >= min && bytes(rest) >= underfull_below(page_size)
     };
-    let (start, middle, end) = (before.start, last.start, last.end);
-    if append && end - middle < min {
-        // Of an appended run only the missing elements move, so that the node before stays dense.
-        let moved = (end - min).max(start);
-        nodes.truncate(nodes.len() - 2);
-        match moved - start >= min {
-            true => nodes.extend([start..moved, moved..end]),
-            false => nodes.push(start..end),
-        }
-        return;
+    if is_good(before) {
+        return vec![before, sizes.len() - before];
     }
-    if append || (end - middle >= min && bytes(middle..end) >= underfull_below(page_size)) {
-        return;
-    }
-    nodes.truncate(nodes.len() - 2);
-    let half = bytes(start..end) / 2;
-    let place = (start + min..=end - min).find(|place| bytes(start..*place) >= half);
-    let even = place.filter(|place| bytes(*place..end) >= underfull_below(page_size));
-    match even {
-        Some(place) if bytes(start..end) > page_size => nodes.extend([start..place, place..end]),
-        _ => nodes.push(start..end),
+    let half = bytes(sizes) / 2;
+    let even = (min..=sizes.len() - min).find(|count| bytes(&sizes[..*count]) >= half);
+    match even.filter(|count| bytes(sizes) > page_size && is_good(*count)) {
+        Some(count) => vec![count, sizes.len() - count],
+        None => vec![sizes.len()],
     }
 }
 
@@ -96,23 +94,14 @@ mod tests {
 
     #[test]
     fn ascending_runs_fill_pages_and_others_are_spread() {
-        let sizes = [100; 100];
-        let append: Vec<_> = cut(&sizes, 4096, true, 1)
-            .into_iter()
-            .map(|node| node.len())
-            .collect();
-        assert_eq!(append, [37, 37, 26]);
-        let spread: Vec<_> = cut(&sizes, 4096, false, 1)
-            .into_iter()
-            .map(|node| node.len())
-            .collect();
-        assert_eq!(spread, [34, 34, 32]);
+        assert_eq!(cut(&[100; 100], 4096, true, 1), [37, 37, 26]);
+        assert_eq!(cut(&[100; 100], 4096, false, 1), [34, 34, 32]);
     }
 
     #[test]
     fn a_small_element_shares_the_pages_of_a_large_one() {
-        assert_eq!(cut(&[50, 9000, 50], 4096, false, 1), [0..3]);
-        assert_eq!(cut(&[9000, 9000], 4096, false, 1), [0..1, 1..2]);
+        assert_eq!(cut(&[50, 9000, 50], 4096, false, 1), [3]);
+        assert_eq!(cut(&[9000, 9000], 4096, false, 1), [1, 1]);
     }
 
     #[test]
@@ -120,30 +109,29 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(2);
         for _ in 0..20_000 {
             let largest = [40, 500, 3000, 20_000][rng.usize(0..4)];
-            let sizes: Vec<usize> = (0..rng.usize(1..80))
-                .map(|_| rng.usize(18..=largest))
-                .collect();
+            let elements = rng.usize(1..80);
+            let sizes: Vec<usize> = (0..elements).map(|_| rng.usize(18..=largest)).collect();
             let (append, min) = (rng.bool(), rng.usize(1..=2));
             let nodes = cut(&sizes, 4096, append, min);
-            assert_eq!(nodes.first().map(|node| node.start), Some(0));
-            assert_eq!(nodes.last().map(|node| node.end), Some(sizes.len()));
+            assert_eq!(nodes.iter().sum::<usize>(), elements);
+            let smallest = nodes.iter().min();
             assert!(
-                nodes.windows(2).all(|pair| pair[0].end == pair[1].start),
-                "{nodes:?}"
-            );
-            let smallest = nodes.iter().map(|node| node.len()).min();
-            assert!(
-                smallest >= Some(min.min(sizes.len())),
+                smallest >= Some(&min.min(elements)),
                 "{nodes:?} of {sizes:?}"
             );
-            let pages: usize = nodes
-                .iter()
-                .map(|node| (16 + sizes[node.clone()].iter().sum::<usize>()).div_ceil(4096))
-                .sum();
-            let alone: usize = sizes.iter().map(|size| (16 + size).div_ceil(4096)).sum();
+
+            let pages_of = |sizes: &[usize]| (16 + sizes.iter().sum::<usize>()).div_ceil(4096);
+            let mut rest = sizes.as_slice();
+            let mut pages = 0;
+            for count in &nodes {
+                let (node, after) = rest.split_at(*count);
+                pages += pages_of(node);
+                rest = after;
+            }
+            let alone: usize = sizes.chunks(1).map(pages_of).sum();
             assert!(
                 pages <= alone,
-                "{nodes:?} of {sizes:?} take {pages} pages, one by one {alone}"
+                "{nodes:?} of {sizes:?}: {pages} pages, one by one {alone}"
             );
         }
     }

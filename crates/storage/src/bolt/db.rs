@@ -72,9 +72,9 @@ impl Db {
     /// defragmentation has left beside it.
     ///
     /// # Errors
-    /// [`BoltError::Locked`] while another process has the file; [`BoltError::Damaged`] if what every use of the
-    /// file relies on is not sound: a meta page, the tree of buckets, and, unless opened to be
-    /// read, the branches of all trees.
+    /// [`BoltError::Locked`] while another process has the file; [`BoltError::Damaged`] if what every
+    /// use of the file relies on is not sound: a meta page, the tree of buckets, and, unless opened to
+    /// be read, the branches of all trees.
     pub fn open(disk: Arc<dyn Disk>, path: &Path, options: Options) -> Result<Db, BoltError> {
         let open = Arc::new(AtomicUsize::new(0));
         let (writer, root, created) = match options.access {
@@ -175,8 +175,8 @@ impl Db {
         create_file(&*self.disk, &path, options, &self.open)
     }
 
-    /// Puts the database from [`Db::create_defragmented`] in place of this one. `finish` brings the last changes,
-    /// which no commit can add to any more.
+    /// Puts the database from [`Db::create_defragmented`] in place of this one. `finish` brings the
+    /// last changes, which no commit can add to any more.
     pub(crate) fn swap(
         &self,
         mut target: Writer,

@@ -16,7 +16,8 @@
 //! - `db`: opening, creating, locking; [`Db`] joins one writer with any number of readers.
 //! - `root`, `range`: a committed state, pinned by a [`ReadTx`]; looking up and walking.
 //! - `writer`: a commit, from sorted changes to a durable meta page; `node` merges changes into
-//!   trees, `cut` decides on the size of nodes, `spill` encodes them, `space` gives them pages.
+//!   trees, `cut` decides on the size of nodes, `spill` encodes them, `space` gives them pages;
+//!   `shrink` moves nodes to the front of a file that is mostly free.
 //! - `check`, `walk`: every page, and every branch. `copy`: the file as a stream. `defrag`, `diff`: the
 //!   file anew, while it is in use.
 //! - `page`, `meta`: the bytes. `pager`: pages of a file, cached.
@@ -25,8 +26,9 @@
 //! failed commit is the last one; what is read from the file is checked before it is relied upon and
 //! gives a [`Damage`], never a panic.
 //!
-//! Deliberately absent: mmap; buckets within buckets and deleting a bucket, which etcd does not do; write transactions
-//! that read their own writes; storing the freelist (one that is stored is ignored, then dropped).
+//! Deliberately absent: mmap; buckets within buckets and deleting a bucket, which etcd does not do;
+//! write transactions that read their own writes; storing the freelist (one that is stored is ignored,
+//! then dropped).
 
 mod bitmap;
 mod check;
@@ -42,6 +44,7 @@ mod page;
 mod pager;
 mod range;
 mod root;
+mod shrink;
 mod space;
 mod spill;
 mod walk;

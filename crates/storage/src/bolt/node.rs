@@ -150,13 +150,15 @@ impl<'a> Merge<'a> {
         Ok(page)
     }
 
-    /// Merges `changes`, ascending by key, into the tree whose top is `page`.
+    /// Merges `changes`, ascending by key, into the tree whose top is `page`. The leaves where the keys of
+    /// `moves`, ascending, belong are opened as well, whether or not something in them changes.
     pub(crate) fn merge(
         &mut self,
         page: &Arc<Page>,
         changes: &[Change<'a>],
+        moves: &[Box<[u8]>],
     ) -> Result<Top<'a>, BoltError> {
-        let mut node = self.descend(page, changes, true, 0)?;
+        let mut node = self.descend(page, changes, moves, true, 0)?;
         loop {
             node = match node {
                 // A branch that leads to one child only is not needed.
@@ -180,7 +182,8 @@ impl<'a> Merge<'a> {
     fn descend(
         &mut self,
         page: &Arc<Page>,
-        changes: &[Change<'a>],
+        mut changes: &[Change<'a>],
+        mut moves: &[Box<[u8]>],
         last: bool,
         depth: usize,
     ) -> Result<Node<'a>, BoltError> {
@@ -191,21 +194,22 @@ impl<'a> Merge<'a> {
             return Ok(Node::Leaf(merge_leaf(page, changes, last)?));
         }
         let mut children = Vec::with_capacity(page.count());
-        let (mut rest, mut append) = (changes, false);
+        let mut append = false;
         for index in 0..page.count() {
             let is_last = index + 1 == page.count();
-            let here = match is_last {
-                true => rest.len(),
-                false => rest.partition_point(|change| change.key < page.key(index + 1)),
-            };
-            let (changes, after) = rest.split_at(here);
-            rest = after;
-            if changes.is_empty() {
+            let (mut here, mut moves_here) = (changes, moves);
+            if !is_last {
+                let end = page.key(index + 1);
+                (here, changes) =
+                    changes.split_at(changes.partition_point(|change| change.key < end));
+                (moves_here, moves) = moves.split_at(moves.partition_point(|key| **key < *end));
+            }
+            if here.is_empty() && moves_here.is_empty() {
                 children.push(Child::Kept(Arc::clone(page), index));
                 continue;
             }
             let child = self.open(page.child(index))?;
-            let node = self.descend(&child, changes, last && is_last, depth + 1)?;
+            let node = self.descend(&child, here, moves_here, last && is_last, depth + 1)?;
             append = node.append();
             children.push(Child::Fresh(node));
         }

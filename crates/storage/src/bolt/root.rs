@@ -235,8 +235,8 @@ impl ReadTx {
         }
     }
 
-    /// The entries of a bucket with `start <= key` and, if given, `key < end`, ascending; none if there is no
-    /// such bucket.
+    /// The entries of a bucket with `start <= key` and, if given, `key < end`, ascending; none if there
+    /// is no such bucket.
     pub fn range(&self, bucket: &[u8], start: &[u8], end: Option<&[u8]>) -> Range<'_> {
         Range::new(&self.root, bucket, start, end)
     }

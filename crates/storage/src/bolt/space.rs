@@ -14,6 +14,8 @@ use super::bitmap::Bitmap;
 
 /// Sizes of runs that have a search hint of their own; larger runs share the last one.
 const HINTS: usize = 8;
+/// With fewer free pages than this a file is never taken for sparse.
+const SPARSE_PAGES_MIN: u64 = 256;
 
 /// Pages of one node that no longer belong to the newest root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +29,8 @@ pub(crate) struct Space {
     free: Bitmap,
     free_pages: u64,
     high_water: u64,
-    /// No free run of `n + 1` pages begins below `search_from[n]`; the last one bounds all larger runs, too.
+    /// No free run of `n + 1` pages begins below `search_from[n]`; the last one bounds all larger runs,
+    /// too.
     search_from: [u64; HINTS],
     /// The transaction that wrote each page; 0 for what was there when the file was opened.
     born: Vec<u64>,
@@ -68,6 +71,18 @@ impl Space {
         self.free_pages + self.held_pages
     }
 
+    /// If more than half of the file is free: the page from which on it should become empty.
+    pub(crate) fn sparse_from(&self) -> Option<u64> {
+        let taken = self.high_water - self.free_pages;
+        let is_sparse = self.free_pages >= SPARSE_PAGES_MIN && self.free_pages > taken;
+        is_sparse.then_some(taken + taken / 2)
+    }
+
+    /// Whether `pages` adjacent pages are free below `end`.
+    pub(crate) fn fits_below(&self, pages: u64, end: u64) -> bool {
+        self.lowest(pages) + pages <= end
+    }
+
     /// Takes `pages` adjacent pages for transaction `txid` and returns the first.
     pub(crate) fn allocate(&mut self, pages: u64, txid: u64) -> u64 {
         let start = self.find(pages);
@@ -86,28 +101,33 @@ impl Space {
         start
     }
 
-    /// The lowest place for `pages` pages; it may reach or lie behind the high-water mark.
+    /// Finds a place for `pages` pages that are taken at once.
     fn find(&mut self, pages: u64) -> u64 {
-        let hint = (pages as usize).min(HINTS) - 1;
-        let mut from = self.search_from[hint];
-        let start = loop {
-            let Some(start) = self.free.next(from) else {
-                break self.high_water;
-            };
-            let end = self.free.run_end(start);
-            if end - start >= pages || end == self.high_water {
-                break start;
-            }
-            from = end;
-        };
+        let start = self.lowest(pages);
         // Only for the exact size is what lies below known to be too small from now on.
-        if pages as usize <= HINTS {
-            self.search_from[hint] = start + pages;
+        if let Some(from) = self.search_from.get_mut(pages as usize - 1) {
+            *from = start + pages;
         }
         start
     }
 
-    /// Notes what the commit of transaction `txid` dropped. It stays taken until the next [`Space::release`].
+    /// The lowest place for `pages` pages; it may reach or lie behind the high-water mark.
+    fn lowest(&self, pages: u64) -> u64 {
+        let mut from = self.search_from[(pages as usize).min(HINTS) - 1];
+        loop {
+            let Some(start) = self.free.next(from) else {
+                return self.high_water;
+            };
+            let end = self.free.run_end(start);
+            if end - start >= pages || end == self.high_water {
+                return start;
+            }
+            from = end;
+        }
+    }
+
+    /// Notes what the commit of transaction `txid` dropped. It stays taken until the next
+    /// [`Space::release`].
     pub(crate) fn drop_pages(&mut self, txid: u64, dead: Vec<Extent>) {
         assert!(
             self.dead.is_none(),

@@ -123,8 +123,10 @@ impl<'s> Spill<'s> {
             .map(|item| element_bytes(&item.element()))
             .collect();
         let mut links = Vec::new();
-        for range in cut(&sizes, self.page_size, append, 1) {
-            let part = &items[range];
+        let mut rest = items.as_slice();
+        for count in cut(&sizes, self.page_size, append, 1) {
+            let (part, after) = rest.split_at(count);
+            rest = after;
             let child = self.encode(Kind::Leaf, part.iter().map(Item::element));
             // Only the top of an empty tree has no first key, and nothing leads to a top.
             let key = part
@@ -152,8 +154,8 @@ impl<'s> Spill<'s> {
         let nodes = cut(&sizes, self.page_size, append, BRANCH_MIN);
         let mut above = Vec::with_capacity(nodes.len());
         let mut links = links.into_iter();
-        for range in nodes {
-            let part: Vec<Link<'a>> = links.by_ref().take(range.len()).collect();
+        for count in nodes {
+            let part: Vec<Link<'a>> = links.by_ref().take(count).collect();
             let child = self.encode(Kind::Branch, part.iter().map(Link::element));
             let first = part.into_iter().next().expect("cut makes no empty nodes");
             above.push(Link {

@@ -75,7 +75,7 @@ pub(crate) fn walk(
 }
 
 /// The number of branches above the first leaf.
-fn height(root: &Root, top: u64) -> Result<usize, BoltError> {
+pub(crate) fn height(root: &Root, top: u64) -> Result<usize, BoltError> {
     let mut id = top;
     for height in 0..=DEPTH_MAX {
         let header = root.pager.read_header(id, root.meta.high_water)?;

@@ -1,9 +1,9 @@
 //! The one writer of a file.
 //!
 //! A commit changes nothing that the root before it leads to: changed nodes go to free pages, and the
-//! branches above them with them, up to the tree of buckets. Then, in this order: all new pages are written;
-//! they are made durable; the meta page that is not in use is written; it is made durable. At any point a
-//! loss of power leaves either the old or the new root.
+//! branches above them with them, up to the tree of buckets. Then, in this order: all new pages are
+//! written; they are made durable; the meta page that is not in use is written; it is made durable. At
+//! any point a loss of power leaves either the old or the new root.
 //!
 //! A commit that failed half way leaves the writer poisoned: what the disk holds is not known any more.
 
@@ -18,6 +18,7 @@ use super::node::{Change, Item, Leaf, Merge, Node, Top};
 use super::page::{Content, FREELIST, Header, Kind, Page, encode, encoded_len};
 use super::pager::Pager;
 use super::root::{BUCKET_HEADER_BYTES, Bucket, Root, Store};
+use super::shrink::Shrink;
 use super::space::{Extent, Space};
 use super::spill::Spill;
 use super::walk::used_pages;
@@ -66,6 +67,7 @@ pub(crate) struct Writer {
     pager: Arc<Pager>,
     root: Arc<Root>,
     space: Space,
+    shrink: Shrink,
     /// Roots that a reader may still be pinned to, ascending by transaction.
     past: Vec<Arc<Root>>,
     file_bytes: u64,
@@ -120,6 +122,7 @@ impl Writer {
             pager,
             root: Arc::new(root),
             space,
+            shrink: Shrink::default(),
             past: Vec::new(),
             file_bytes,
             poisoned: false,
@@ -189,12 +192,21 @@ impl Writer {
     fn commit_build(&mut self, runs: &[Run<'_>]) -> Result<(Root, Vec<Arc<Page>>), BoltError> {
         let old = &self.root;
         let txid = old.meta.txid + 1;
+        let mut moves = self.shrink.choose(old, &self.space)?;
         let mut buckets = old.buckets.clone();
         let mut merge = Merge::new(&self.pager, old.meta.high_water);
         let mut spill = Spill::new(&mut self.space, self.pager.page_size(), txid);
         for run in runs {
             let bucket = bucket_mut(&mut buckets, run.bucket);
-            bucket.store = rewrite(&mut merge, &mut spill, &bucket.store, &run.changes)?;
+            let moved = moves
+                .extract_if(.., |(name, _)| **name == *run.bucket)
+                .next();
+            let moved = moved.map_or(Vec::new(), |(_, keys)| keys);
+            bucket.store = rewrite(&mut merge, &mut spill, &bucket.store, &run.changes, &moved)?;
+        }
+        for (name, moved) in moves {
+            let bucket = bucket_mut(&mut buckets, &name);
+            bucket.store = rewrite(&mut merge, &mut spill, &bucket.store, &[], &moved)?;
         }
         let tree_pages = spill.len();
         let root = write_directory(&mut spill, &buckets);
@@ -322,21 +334,22 @@ fn bucket_mut<'b>(buckets: &'b mut Vec<Bucket>, name: &[u8]) -> &'b mut Bucket {
     &mut buckets[index]
 }
 
-/// Brings changes into a bucket's tree.
+/// Brings changes into a bucket's tree and moves some of its leaves.
 fn rewrite<'a>(
     merge: &mut Merge<'a>,
     spill: &mut Spill<'_>,
     store: &Store,
     changes: &[Change<'a>],
+    moves: &[Box<[u8]>],
 ) -> Result<Store, BoltError> {
-    if changes.is_empty() {
+    if changes.is_empty() && moves.is_empty() {
         return Ok(store.clone());
     }
     let top = match store {
         Store::Inline(page) => Arc::clone(page),
         Store::Tree(id) => merge.open(*id)?,
     };
-    match merge.merge(&top, changes)? {
+    match merge.merge(&top, changes, moves)? {
         Top::Kept(id) => Ok(Store::Tree(id)),
         Top::Node(Node::Leaf(leaf)) if fits_inline(&leaf, spill.page_size()) => {
             Ok(Store::Inline(Arc::new(inline_page(&leaf.items))))
