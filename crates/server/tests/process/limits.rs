@@ -8,10 +8,24 @@ use tonic::transport::Channel;
 
 use super::place::{Place, until};
 
-async fn alarm(maintenance: &mut MaintenanceClient<Channel>, action: AlarmAction) -> Vec<AlarmMember> {
-    let alarm = if action == AlarmAction::Get { AlarmType::None } else { AlarmType::Nospace };
-    let request = AlarmRequest { action: action.into(), alarm: alarm.into(), ..Default::default() };
-    maintenance.alarm(request).await.unwrap().into_inner().alarms
+/// All alarms.
+async fn alarms(maintenance: &mut MaintenanceClient<Channel>) -> Vec<AlarmMember> {
+    maintenance
+        .alarm(AlarmRequest::default())
+        .await
+        .unwrap()
+        .into_inner()
+        .alarms
+}
+
+async fn disarm(maintenance: &mut MaintenanceClient<Channel>, alarm: AlarmMember) {
+    let AlarmMember { member_id, alarm } = alarm;
+    let request = AlarmRequest {
+        action: AlarmAction::Deactivate.into(),
+        member_id,
+        alarm,
+    };
+    maintenance.alarm(request).await.unwrap();
 }
 
 #[tokio::test]
@@ -31,10 +45,15 @@ async fn room_is_made_without_defragmentation() {
         };
         assert!(puts >= 20, "round {round} had room for {puts} puts only");
         assert_eq!(refused.code(), Code::ResourceExhausted);
-        assert_eq!(refused.message(), "etcdserver: mvcc: database space exceeded");
+        assert_eq!(
+            refused.message(),
+            "etcdserver: mvcc: database space exceeded"
+        );
         until("the alarm", async || {
-            let alarms = alarm(&mut maintenance, AlarmAction::Get).await;
-            alarms.iter().any(|alarm| alarm.alarm() == AlarmType::Nospace)
+            alarms(&mut maintenance)
+                .await
+                .iter()
+                .any(|alarm| alarm.alarm() == AlarmType::Nospace)
         })
         .await;
         let small = kv.put("small", "").await.unwrap_err();
@@ -43,8 +62,10 @@ async fn room_is_made_without_defragmentation() {
 
         let revision = kv.clear().await;
         kv.compact(revision).await.unwrap();
-        alarm(&mut maintenance, AlarmAction::Deactivate).await;
-        assert_eq!(alarm(&mut maintenance, AlarmAction::Get).await, []);
+        for alarm in alarms(&mut maintenance).await {
+            disarm(&mut maintenance, alarm).await;
+        }
+        assert_eq!(alarms(&mut maintenance).await, []);
         kv.put("small", "").await.unwrap();
         server.assert_well();
     }
@@ -53,16 +74,29 @@ async fn room_is_made_without_defragmentation() {
 #[tokio::test]
 async fn history_is_compacted_by_time() {
     let place = Place::new();
-    let server = place.start(&["--auto-compaction-mode=periodic", "--auto-compaction-retention=200ms"]);
+    let server = place.start(&[
+        "--auto-compaction-mode=periodic",
+        "--auto-compaction-retention=200ms",
+    ]);
     let mut kv = server.kv().await;
     let first = kv.put("k", "1").await.unwrap();
     let second = kv.put("k", "2").await.unwrap();
     let third = kv.put("k", "3").await.unwrap();
-    server.wait_for(&format!("\"completed auto compaction\",\"revision\":{third}"));
-    for revision in [first, second] {
-        let old = RangeRequest { key: "k".into(), revision, ..Default::default() };
-        let refused = kv.0.range(old).await.unwrap_err();
-        assert_eq!(refused.message(), "etcdserver: mvcc: required revision has been compacted");
-    }
-    assert_eq!(kv.get("k").await.as_deref(), Some(&b"3"[..]));
+    let mut at = async |revision| {
+        let request = RangeRequest {
+            key: "k".into(),
+            revision,
+            ..Default::default()
+        };
+        kv.0.range(request)
+            .await
+            .map(|response| response.into_inner().kvs.len())
+    };
+    until("the compaction", async || at(second).await.is_err()).await;
+    assert_eq!(
+        at(first).await.unwrap_err().message(),
+        "etcdserver: mvcc: required revision has been compacted"
+    );
+    assert_eq!(at(third).await.unwrap(), 1);
+    server.wait_for("completed auto periodic compaction");
 }

@@ -3,6 +3,8 @@
 //! Each case has a directory, ports and processes of its own. What is awaited is always an event (a line of
 //! the log, an answer, the end of a process), never a span of time.
 
+#![cfg(test)]
+
 mod bad_input;
 mod durability;
 mod launch;

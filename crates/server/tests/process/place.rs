@@ -42,12 +42,20 @@ pub struct Place {
 impl Place {
     pub fn new() -> Place {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        Place { dir: Arc::new(dir), client_port: free_port(), peer_port: free_port() }
+        Place {
+            dir: Arc::new(dir),
+            client_port: free_port(),
+            peer_port: free_port(),
+        }
     }
 
     /// Other ports for the same directory.
     pub fn beside(&self) -> Place {
-        Place { dir: Arc::clone(&self.dir), client_port: free_port(), peer_port: free_port() }
+        Place {
+            dir: Arc::clone(&self.dir),
+            client_port: free_port(),
+            peer_port: free_port(),
+        }
     }
 
     /// The directory around the data directory.
@@ -152,7 +160,17 @@ pub struct Ended {
 impl Ended {
     /// What a shell has in `$?`.
     pub fn shell_status(&self) -> i32 {
-        self.status.code().unwrap_or_else(|| 128 + self.status.signal().expect("ended by a signal, if not by itself"))
+        self.status.code().unwrap_or_else(|| {
+            128 + self
+                .status
+                .signal()
+                .expect("ended by a signal, if not by itself")
+        })
+    }
+
+    /// The number of the signal that it died of.
+    pub fn signal(&self) -> Option<i32> {
+        self.status.signal()
     }
 
     #[track_caller]
@@ -204,17 +222,27 @@ impl Log {
 
 impl Server {
     pub fn spawn(mut command: Command, client_port: u16) -> Server {
-        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
         let log = Arc::new(Log::default());
         let stderr = child.stderr.take().expect("stderr is a pipe");
         let collector = Arc::clone(&log);
         std::thread::spawn(move || collector.collect(stderr));
-        Server { child, log, client_port }
+        Server {
+            child,
+            log,
+            client_port,
+        }
     }
 
     #[track_caller]
     pub fn wait_for(&self, text: &str) {
-        self.log.wait(Some(text)).unwrap_or_else(|error| panic!("{error}"));
+        self.log
+            .wait(Some(text))
+            .unwrap_or_else(|error| panic!("{error}"));
     }
 
     #[track_caller]
@@ -244,14 +272,23 @@ impl Server {
     /// Waits for the end.
     #[track_caller]
     pub fn wait(mut self) -> Ended {
-        self.log.wait(None).unwrap_or_else(|error| panic!("{error}"));
+        self.log
+            .wait(None)
+            .unwrap_or_else(|error| panic!("{error}"));
         let status = self.child.wait().expect("the child was not waited for yet");
-        Ended { status, log: self.log.text() }
+        Ended {
+            status,
+            log: self.log.text(),
+        }
     }
 
     pub async fn channel(&self) -> Channel {
         let url = format!("http://127.0.0.1:{}", self.client_port);
-        Endpoint::from_shared(url).expect("a URL").connect().await.expect("the server accepts")
+        Endpoint::from_shared(url)
+            .expect("a URL")
+            .connect()
+            .await
+            .expect("the server accepts")
     }
 
     pub async fn kv(&self) -> Kv {
@@ -260,7 +297,8 @@ impl Server {
 
     /// A connection that speaks whatever the test says.
     pub fn socket(&self) -> TcpStream {
-        let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, self.client_port)).expect("the server accepts");
+        let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, self.client_port))
+            .expect("the server accepts");
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_write_timeout(Some(PATIENCE)).unwrap();
         socket
@@ -278,7 +316,8 @@ impl Server {
 
     /// The body of a page.
     pub fn page(&self, path: &str) -> String {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         String::from_utf8(self.exchange(request.as_bytes())).expect("a page is text")
     }
 
@@ -286,7 +325,11 @@ impl Server {
     #[track_caller]
     pub fn assert_well(&self) {
         let page = self.page("/health");
-        assert!(page.contains(r#"{"health":"true","reason":""}"#), "{page}\n{}", self.log());
+        assert!(
+            page.contains(r#"{"health":"true","reason":""}"#),
+            "{page}\n{}",
+            self.log()
+        );
         assert!(!self.log().contains("panic"), "{}", self.log());
     }
 }
@@ -314,31 +357,56 @@ pub struct Kv(pub pb::kv_client::KvClient<Channel>);
 
 impl Kv {
     /// The revision of the put.
-    pub async fn put(&mut self, key: impl Into<String>, value: impl Into<Vec<u8>>) -> Result<i64, tonic::Status> {
-        let request = pb::PutRequest { key: key.into().into(), value: value.into().into(), ..Default::default() };
+    pub async fn put(
+        &mut self,
+        key: impl Into<String>,
+        value: impl Into<Vec<u8>>,
+    ) -> Result<i64, tonic::Status> {
+        let request = pb::PutRequest {
+            key: key.into().into(),
+            value: value.into().into(),
+            ..Default::default()
+        };
         let response = self.0.put(request).await?.into_inner();
         Ok(response.header.expect("responses have a header").revision)
     }
 
     pub async fn put_with_lease(&mut self, key: &'static str, lease: i64) {
-        let request = pb::PutRequest { key: key.into(), lease, ..Default::default() };
+        let request = pb::PutRequest {
+            key: key.into(),
+            lease,
+            ..Default::default()
+        };
         self.0.put(request).await.unwrap();
     }
 
     pub async fn get(&mut self, key: impl Into<String>) -> Option<Vec<u8>> {
-        let request = pb::RangeRequest { key: key.into().into(), ..Default::default() };
+        let request = pb::RangeRequest {
+            key: key.into().into(),
+            ..Default::default()
+        };
         let response = self.0.range(request).await.unwrap().into_inner();
         response.kvs.first().map(|kv| kv.value.to_vec())
     }
 
     /// Deletes all keys.
     pub async fn clear(&mut self) -> i64 {
-        let request = pb::DeleteRangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() };
+        let request = pb::DeleteRangeRequest {
+            key: "\0".into(),
+            range_end: "\0".into(),
+            ..Default::default()
+        };
         let response = self.0.delete_range(request).await.unwrap().into_inner();
         response.header.expect("responses have a header").revision
     }
 
     pub async fn compact(&mut self, revision: i64) -> Result<(), tonic::Status> {
-        self.0.compact(pb::CompactionRequest { revision, physical: true }).await.map(drop)
+        self.0
+            .compact(pb::CompactionRequest {
+                revision,
+                physical: true,
+            })
+            .await
+            .map(drop)
     }
 }

@@ -24,14 +24,21 @@ pub struct Answer {
 impl Answer {
     #[track_caller]
     pub fn assert(&self, code: tonic::Code, message: &str) {
-        assert_eq!(self.grpc, Some((code as i32, message.to_owned())), "{self:?}");
+        assert_eq!(
+            self.grpc,
+            Some((code as i32, message.to_owned())),
+            "{self:?}"
+        );
     }
 
     #[track_caller]
     pub fn assert_prefix(&self, code: tonic::Code, prefix: &str) {
         let (got, message) = self.grpc.as_ref().expect("the call has a status");
         assert_eq!(*got, code as i32, "{self:?}");
-        assert!(message.starts_with(prefix), "{message:?} does not start with {prefix:?}");
+        assert!(
+            message.starts_with(prefix),
+            "{message:?} does not start with {prefix:?}"
+        );
     }
 }
 
@@ -75,7 +82,9 @@ impl Connection {
         socket.set_nonblocking(true).unwrap();
         let socket = tokio::net::TcpStream::from_std(socket).unwrap();
         assert_eq!(socket.peer_addr().unwrap().ip(), Ipv4Addr::LOCALHOST);
-        let (sender, connection) = h2::client::handshake(socket).await.expect("the server speaks HTTP/2");
+        let (sender, connection) = h2::client::handshake(socket)
+            .await
+            .expect("the server speaks HTTP/2");
         tokio::spawn(async move {
             // Each call tells what became of it.
             let _ = connection.await;
@@ -97,12 +106,18 @@ impl Connection {
         }
         let trailers = received.trailers().await?.unwrap_or_default();
         let grpc = grpc_status(&trailers).or_else(|| grpc_status(&head.headers));
-        Ok(Answer { http_status: head.status.as_u16(), grpc, body: body.freeze() })
+        Ok(Answer {
+            http_status: head.status.as_u16(),
+            grpc,
+            body: body.freeze(),
+        })
     }
 }
 
 fn grpc_status(headers: &HeaderMap) -> Option<(i32, String)> {
     let code = headers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
-    let message = headers.get("grpc-message").map(|value| value.to_str().expect("ASCII").to_owned());
+    let message = headers
+        .get("grpc-message")
+        .map(|value| value.to_str().expect("ASCII").to_owned());
     Some((code, message.unwrap_or_default()))
 }
