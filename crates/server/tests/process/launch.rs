@@ -1,0 +1,138 @@
+//! Starting and ending: what a shell, a service manager and a second process see.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::place::{Place, Server, program};
+
+#[test]
+fn a_port_in_use_is_named() {
+    let place = Place::new();
+    let _holder = TcpListener::bind(("127.0.0.1", place.client_port)).unwrap();
+    let text = format!(
+        "listen tcp 127.0.0.1:{}: bind: address already in use",
+        place.client_port
+    );
+    place.run_to_end(&[]).assert(1, &text);
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_is_named() {
+    let place = Place::new();
+    std::fs::write(place.data_dir(), "a file").unwrap();
+    place
+        .run_to_end(&[])
+        .assert(1, "cannot access data directory");
+    assert_eq!(std::fs::read(place.data_dir()).unwrap(), b"a file");
+    // Nobody, root included, creates a directory there.
+    place
+        .run_to_end(&["--data-dir=/proc/data"])
+        .assert(1, "cannot access data directory");
+}
+
+#[test]
+fn a_member_directory_that_is_a_file_is_named() {
+    let place = Place::new();
+    std::fs::create_dir(place.data_dir()).unwrap();
+    std::fs::write(place.data_dir().join("member"), "a file").unwrap();
+    place
+        .run_to_end(&[])
+        .assert(1, "cannot access member directory");
+}
+
+#[test]
+fn nonsense_flags_are_refused_as_by_go() {
+    let place = Place::new();
+    place
+        .run_to_end(&["--no-such-flag"])
+        .assert(2, "flag provided but not defined: -no-such-flag");
+    place
+        .run_to_end(&["--snapshot-count=many"])
+        .assert(2, "invalid value \"many\" for flag -snapshot-count");
+    assert!(!place.data_dir().exists());
+}
+
+/// `$?` of a shell that runs the program and sends `signal` to it once it serves.
+fn shell_status(signal: Signal) -> String {
+    const SCRIPT: &str = r#"sh -c 'echo $$; exec "$@"' sh "$@"; echo "status $?""#;
+    let place = Place::new();
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", SCRIPT, "sh", program()])
+        .args(place.arguments())
+        .stdout(Stdio::piped());
+    let mut shell = Server::spawn(command, place.client_port);
+    let stdout = shell.child().stdout.take().expect("stdout is a pipe");
+    let mut lines = BufReader::new(stdout).lines().map(Result::unwrap);
+    let pid = lines
+        .next()
+        .expect("the inner shell says its pid")
+        .parse()
+        .unwrap();
+    shell.wait_until_serving();
+    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+    let status = lines.next().expect("the shell goes on");
+    let ended = shell.wait();
+    ended.assert(0, "closed etcd server");
+    status
+}
+
+#[test]
+fn signals_end_it_in_order_and_show_in_the_status() {
+    assert_eq!(shell_status(Signal::TERM), "status 143");
+    assert_eq!(shell_status(Signal::INT), "status 130");
+    // A service manager calls an end by SIGTERM clean, but not a status of 143.
+    let place = Place::new();
+    for signal in [Signal::TERM, Signal::INT] {
+        let ended = place.start(&[]).end_with(signal);
+        assert_eq!(ended.signal(), Some(signal.as_raw()), "{ended:?}");
+    }
+}
+
+#[test]
+fn the_service_manager_hears_ready() {
+    let place = Place::new();
+    let path = place.dir().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    let mut command = place.command(&[]);
+    command.env("NOTIFY_SOCKET", &path);
+    let server = Server::spawn(command, place.client_port);
+    let mut message = [0; 64];
+    let length = manager.recv(&mut message).expect("a message comes");
+    assert_eq!(&message[..length], b"READY=1");
+    server.assert_well();
+}
+
+#[tokio::test]
+async fn a_second_process_waits_for_the_first() {
+    let place = Place::new();
+    let first = place.start(&[]);
+    let second = place.beside().launch(&[]);
+    second.wait_for("starting an etcd server");
+    let mut kv = first.kv().await;
+    for i in 0..100 {
+        kv.put(format!("k{i}"), "v").await.unwrap();
+    }
+    assert!(
+        !second.log().contains("opened backend db"),
+        "{}",
+        second.log()
+    );
+    first.assert_well();
+    first
+        .end_with(Signal::TERM)
+        .assert(143, "closed etcd server");
+    second.wait_until_serving();
+    assert_eq!(
+        second.kv().await.get("k99").await.as_deref(),
+        Some(&b"v"[..])
+    );
+}

@@ -1,0 +1,412 @@
+//! A member's place (directory and ports) and the processes that run there.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use retcd_proto::etcdserverpb as pb;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+/// Far beyond what anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Below the ports that the kernel gives to outgoing connections.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 12_000 + (std::process::id() % 900) as u16 * 20;
+    for _ in 0..2_000 {
+        let port = base + NEXT.fetch_add(1, Ordering::Relaxed);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port above {base}");
+}
+
+/// Where one member lives.
+pub struct Place {
+    dir: Arc<TempDir>,
+    pub client_port: u16,
+    peer_port: u16,
+}
+
+impl Place {
+    pub fn new() -> Place {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        Place {
+            dir: Arc::new(dir),
+            client_port: free_port(),
+            peer_port: free_port(),
+        }
+    }
+
+    /// Other ports for the same directory.
+    pub fn beside(&self) -> Place {
+        Place {
+            dir: Arc::clone(&self.dir),
+            client_port: free_port(),
+            peer_port: free_port(),
+        }
+    }
+
+    /// The directory around the data directory.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub fn db(&self) -> PathBuf {
+        self.data_dir().join("member/snap/db")
+    }
+
+    /// The only segment of the log.
+    pub fn wal(&self) -> PathBuf {
+        let mut segments: Vec<_> = std::fs::read_dir(self.data_dir().join("member/wal"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "wal"))
+            .collect();
+        assert_eq!(segments.len(), 1, "{segments:?}");
+        segments.remove(0)
+    }
+
+    /// A digest of every file of the member.
+    pub fn digests(&self) -> BTreeMap<PathBuf, u64> {
+        let mut digests = BTreeMap::new();
+        let mut dirs = vec![self.data_dir()];
+        while let Some(dir) = dirs.pop() {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else {
+                    let mut hasher = DefaultHasher::new();
+                    std::fs::read(&path).unwrap().hash(&mut hasher);
+                    digests.insert(path, hasher.finish());
+                }
+            }
+        }
+        digests
+    }
+
+    /// The arguments of a member at this place.
+    pub fn arguments(&self) -> Vec<String> {
+        let client = format!("http://127.0.0.1:{}", self.client_port);
+        let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        vec![
+            format!("--data-dir={}", self.data_dir().display()),
+            format!("--listen-client-urls={client}"),
+            format!("--advertise-client-urls={client}"),
+            format!("--listen-peer-urls={peer}"),
+            format!("--initial-advertise-peer-urls={peer}"),
+            format!("--initial-cluster=default={peer}"),
+        ]
+    }
+
+    pub fn command(&self, flags: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command.args(self.arguments()).args(flags);
+        command
+    }
+
+    /// Starts a member and waits until it serves.
+    pub fn start(&self, flags: &[&str]) -> Server {
+        let server = self.launch(flags);
+        server.wait_until_serving();
+        server
+    }
+
+    /// Starts a member without waiting.
+    pub fn launch(&self, flags: &[&str]) -> Server {
+        Server::spawn(self.command(flags), self.client_port)
+    }
+
+    /// Starts a member that is expected to end by itself.
+    pub fn run_to_end(&self, flags: &[&str]) -> Ended {
+        self.launch(flags).wait()
+    }
+}
+
+pub fn program() -> &'static str {
+    env!("CARGO_BIN_EXE_etcd")
+}
+
+/// A running process, ended when this is dropped.
+pub struct Server {
+    child: Child,
+    log: Arc<Log>,
+    client_port: u16,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub struct Ended {
+    status: ExitStatus,
+    pub log: String,
+}
+
+impl Ended {
+    /// What a shell has in `$?`.
+    pub fn shell_status(&self) -> i32 {
+        self.status.code().unwrap_or_else(|| {
+            128 + self
+                .status
+                .signal()
+                .expect("ended by a signal, if not by itself")
+        })
+    }
+
+    /// The number of the signal that it died of.
+    pub fn signal(&self) -> Option<i32> {
+        self.status.signal()
+    }
+
+    #[track_caller]
+    pub fn assert(&self, status: i32, text: &str) {
+        assert_eq!(self.shell_status(), status, "{}", self.log);
+        assert!(self.log.contains(text), "no {text:?} in\n{}", self.log);
+    }
+}
+
+/// What a process wrote to stderr.
+#[derive(Default)]
+struct Log {
+    state: Mutex<(String, bool)>,
+    changed: Condvar,
+}
+
+impl Log {
+    fn collect(&self, stderr: impl Read) {
+        for line in BufReader::new(stderr).split(b'\n') {
+            let Ok(line) = line else { break };
+            let mut state = self.state.lock().expect("no reader panics");
+            state.0.push_str(&String::from_utf8_lossy(&line));
+            state.0.push('\n');
+            self.changed.notify_all();
+        }
+        self.state.lock().expect("no reader panics").1 = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for `text`, or for the end of the process if there is none.
+    fn wait(&self, text: Option<&str>) -> Result<(), String> {
+        let found = |log: &str| text.is_some_and(|text| log.contains(text));
+        let state = self.state.lock().expect("no reader panics");
+        let (state, _) = self
+            .changed
+            .wait_timeout_while(state, PATIENCE, |(log, ended)| !*ended && !found(log))
+            .expect("no reader panics");
+        if found(&state.0) || (text.is_none() && state.1) {
+            Ok(())
+        } else {
+            Err(format!("no {} in\n{}", text.unwrap_or("end"), state.0))
+        }
+    }
+
+    fn text(&self) -> String {
+        self.state.lock().expect("no reader panics").0.clone()
+    }
+}
+
+impl Server {
+    pub fn spawn(mut command: Command, client_port: u16) -> Server {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let log = Arc::new(Log::default());
+        let stderr = child.stderr.take().expect("stderr is a pipe");
+        let collector = Arc::clone(&log);
+        std::thread::spawn(move || collector.collect(stderr));
+        Server {
+            child,
+            log,
+            client_port,
+        }
+    }
+
+    #[track_caller]
+    pub fn wait_for(&self, text: &str) {
+        self.log
+            .wait(Some(text))
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    #[track_caller]
+    pub fn wait_until_serving(&self) {
+        self.wait_for("serving client traffic insecurely");
+    }
+
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the process is ours");
+    }
+
+    /// Sends `signal` and waits for the end.
+    #[track_caller]
+    pub fn end_with(self, signal: Signal) -> Ended {
+        self.signal(signal);
+        self.wait()
+    }
+
+    /// Waits for the end.
+    #[track_caller]
+    pub fn wait(mut self) -> Ended {
+        self.log
+            .wait(None)
+            .unwrap_or_else(|error| panic!("{error}"));
+        let status = self.child.wait().expect("the child was not waited for yet");
+        Ended {
+            status,
+            log: self.log.text(),
+        }
+    }
+
+    pub async fn channel(&self) -> Channel {
+        let url = format!("http://127.0.0.1:{}", self.client_port);
+        Endpoint::from_shared(url)
+            .expect("a URL")
+            .connect()
+            .await
+            .expect("the server accepts")
+    }
+
+    pub async fn kv(&self) -> Kv {
+        Kv(pb::kv_client::KvClient::new(self.channel().await))
+    }
+
+    /// A connection that speaks whatever the test says.
+    pub fn socket(&self) -> TcpStream {
+        let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, self.client_port))
+            .expect("the server accepts");
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_write_timeout(Some(PATIENCE)).unwrap();
+        socket
+    }
+
+    /// Everything that comes back for `bytes` until the server closes; nothing, if it resets.
+    pub fn exchange(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut socket = self.socket();
+        // The server may have closed before it was told everything.
+        let _ = socket.write_all(bytes);
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer);
+        answer
+    }
+
+    /// The body of a page.
+    pub fn page(&self, path: &str) -> String {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        String::from_utf8(self.exchange(request.as_bytes())).expect("a page is text")
+    }
+
+    /// The server answers new connections, and nothing in it panicked.
+    #[track_caller]
+    pub fn assert_well(&self) {
+        let page = self.page("/health");
+        assert!(
+            page.contains(r#"{"health":"true","reason":""}"#),
+            "{page}\n{}",
+            self.log()
+        );
+        assert!(!self.log().contains("panic"), "{}", self.log());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended, or been waited for, already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Resolves when `condition` holds, asking again and again.
+pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !condition().await {
+        assert!(started.elapsed() < PATIENCE, "waited for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The service `KV` in short.
+#[derive(Clone)]
+pub struct Kv(pub pb::kv_client::KvClient<Channel>);
+
+impl Kv {
+    /// The revision of the put.
+    pub async fn put(
+        &mut self,
+        key: impl Into<String>,
+        value: impl Into<Vec<u8>>,
+    ) -> Result<i64, tonic::Status> {
+        let request = pb::PutRequest {
+            key: key.into().into(),
+            value: value.into().into(),
+            ..Default::default()
+        };
+        let response = self.0.put(request).await?.into_inner();
+        Ok(response.header.expect("responses have a header").revision)
+    }
+
+    pub async fn put_with_lease(&mut self, key: &'static str, lease: i64) {
+        let request = pb::PutRequest {
+            key: key.into(),
+            lease,
+            ..Default::default()
+        };
+        self.0.put(request).await.unwrap();
+    }
+
+    pub async fn get(&mut self, key: impl Into<String>) -> Option<Vec<u8>> {
+        let request = pb::RangeRequest {
+            key: key.into().into(),
+            ..Default::default()
+        };
+        let response = self.0.range(request).await.unwrap().into_inner();
+        response.kvs.first().map(|kv| kv.value.to_vec())
+    }
+
+    /// Deletes all keys.
+    pub async fn clear(&mut self) -> i64 {
+        let request = pb::DeleteRangeRequest {
+            key: "\0".into(),
+            range_end: "\0".into(),
+            ..Default::default()
+        };
+        let response = self.0.delete_range(request).await.unwrap().into_inner();
+        response.header.expect("responses have a header").revision
+    }
+
+    pub async fn compact(&mut self, revision: i64) -> Result<(), tonic::Status> {
+        self.0
+            .compact(pb::CompactionRequest {
+                revision,
+                physical: true,
+            })
+            .await
+            .map(drop)
+    }
+}
