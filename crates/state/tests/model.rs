@@ -581,7 +581,6 @@ fn random_txn(rng: &mut Rng, revision: i64, depth: usize, free: &mut Vec<Vec<u8>
                         key: key.into(),
                         range_end: range_end.into(),
                         prev_kv: rng.bool(),
-                        ..Default::default()
                     })
                 }
                 _ if !free.is_empty() => {

@@ -37,7 +37,7 @@ use crate::metrics::{Call, Method, RequestKind};
 use crate::runtime::Local;
 use status::{Code, Status};
 use tokio::sync::mpsc;
-use wire::{MessageReader, ResponseBody, error_response, unary_response};
+use wire::{Encoding, MessageReader, ResponseBody, error_response, unary_response};
 
 /// Whether `request` speaks gRPC.
 pub fn is_grpc<B>(request: &Request<B>) -> bool {
@@ -54,6 +54,9 @@ struct Context {
 
 /// Answers one gRPC call.
 pub async fn call(local: Rc<Local>, request: Request<Incoming>) -> Response<ResponseBody> {
+    if request.method() != http::Method::POST {
+        return not_post(request.method());
+    }
     let Some(method) = Method::from_path(request.uri().path()) else {
         return error_response(&unknown_method(request.uri().path()));
     };
@@ -64,10 +67,18 @@ pub async fn call(local: Rc<Local>, request: Request<Incoming>) -> Response<Resp
         headers: head.headers,
         call,
     };
-    if let Err(status) = context.admit(method) {
-        return context.fail(status);
-    }
-    let reader = MessageReader::new(body, context.local.member.limits.receive_bytes_max);
+    let encoding = match context
+        .admit(method)
+        .and_then(|()| Encoding::of(&context.headers))
+    {
+        Ok(encoding) => encoding,
+        Err(status) => return context.fail(status),
+    };
+    let reader = MessageReader::new(
+        body,
+        encoding,
+        context.local.member.limits.receive_bytes_max,
+    );
     dispatch(method, context, reader).await
 }
 
@@ -148,8 +159,9 @@ where
     H: FnOnce(Rc<Local>, T) -> F,
     F: Future<Output = Framed>,
 {
-    let request = match read_request(&mut reader).await {
-        Ok(request) => request,
+    let request = match reader.next_decoded().await {
+        Ok(Some(request)) => request,
+        Ok(None) => return context.fail(Status::new(Code::Unknown, "EOF")),
         Err(status) => return context.fail(status),
     };
     context.count_received(&request);
@@ -166,7 +178,18 @@ where
     }
 }
 
-/// The one request of a call that is no stream of requests.
+/// grpc-go's answer to a call that is no POST.
+fn not_post(method: &http::Method) -> Response<ResponseBody> {
+    let text = format!(
+        "Received a HEADERS frame with :method {:?} which should be POST",
+        method.as_str()
+    );
+    let mut response = error_response(&Status::new(Code::Internal, text));
+    *response.status_mut() = http::StatusCode::METHOD_NOT_ALLOWED;
+    response
+}
+
+/// The one request of a call that is answered by a stream.
 async fn read_request<T: Message + Default>(
     reader: &mut MessageReader<Incoming>,
 ) -> Result<T, Status> {
@@ -195,17 +218,7 @@ impl Context {
         if self.requires_leader() && member.progress.leader() == 0 {
             return Err(status::NO_LEADER);
         }
-        match self
-            .headers
-            .get("grpc-encoding")
-            .map(|encoding| encoding.to_str().unwrap_or("unknown"))
-        {
-            None | Some("identity") => Ok(()),
-            Some(encoding) => Err(Status::new(
-                Code::Unimplemented,
-                format!("grpc: Decompressor is not installed for grpc-encoding {encoding:?}"),
-            )),
-        }
+        Ok(())
     }
 
     /// Whether the client wants to hear when there is no leader.

@@ -4,13 +4,15 @@
 //! | compressed: u8 = 0 | length: u32 big endian | message |
 //! ```
 //!
-//! A message that arrives in one piece is a slice of the receive buffer. Compression is not offered;
-//! a compressed message is refused as grpc-go does without a registered compressor.
+//! A message that arrives in one piece is a slice of the receive buffer. Clients may compress with gzip,
+//! which etcd understands, too; responses are never compressed.
 
+use std::io::Read;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use flate2::read::GzDecoder;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
@@ -22,12 +24,44 @@ use super::status::{Code, Status};
 
 const PREFIX_BYTES: usize = 5;
 
+/// How a client may compress its messages (`grpc-encoding`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// Not at all.
+    Identity,
+    /// By gzip, each message for itself.
+    Gzip,
+}
+
+impl Encoding {
+    /// The encoding that the header names; nothing is `identity`.
+    ///
+    /// # Errors
+    /// An encoding that etcd does not understand either.
+    pub fn of(headers: &HeaderMap) -> Result<Encoding, Status> {
+        let encoding = headers
+            .get("grpc-encoding")
+            .map(|encoding| encoding.to_str());
+        match encoding {
+            None | Some(Ok("identity")) => Ok(Encoding::Identity),
+            Some(Ok("gzip")) => Ok(Encoding::Gzip),
+            Some(other) => {
+                let name = other.unwrap_or("unknown");
+                let text =
+                    format!("grpc: Decompressor is not installed for grpc-encoding {name:?}");
+                Err(Status::new(Code::Unimplemented, text))
+            }
+        }
+    }
+}
+
 /// Reads the messages of a request.
 pub struct MessageReader<B> {
     body: B,
     buffered: Bytes,
     /// Pieces of a message that did not arrive whole.
     partial: BytesMut,
+    encoding: Encoding,
     message_bytes_max: usize,
 }
 
@@ -36,9 +70,10 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     /// Reads from `body`, refusing messages above `message_bytes_max`.
-    pub fn new(body: B, message_bytes_max: usize) -> MessageReader<B> {
+    pub fn new(body: B, encoding: Encoding, message_bytes_max: usize) -> MessageReader<B> {
         MessageReader {
             body,
+            encoding,
             buffered: Bytes::new(),
             partial: BytesMut::new(),
             message_bytes_max,
@@ -62,7 +97,7 @@ where
                 }
                 Some(Err(_)) => return Err(Status::new(Code::Cancelled, "context canceled")),
                 None if self.buffered.is_empty() && self.partial.is_empty() => return Ok(None),
-                None => return Err(Status::new(Code::Internal, "unexpected EOF")),
+                None => return Err(self.cut_short()),
             }
         }
     }
@@ -81,6 +116,17 @@ where
                 )
             }),
         }
+    }
+
+    /// grpc-go's words for a stream that ends within a message.
+    fn cut_short(&self) -> Status {
+        let held = self.buffered.len().max(self.partial.len());
+        let text = if held < PREFIX_BYTES {
+            "EOF"
+        } else {
+            "unexpected EOF"
+        };
+        Status::new(Code::Unknown, text)
     }
 
     fn push(&mut self, data: Bytes) {
@@ -103,7 +149,8 @@ where
             return Ok(None);
         };
         let length = (&prefix[1..]).get_u32() as usize;
-        if prefix[0] != 0 {
+        let compressed = prefix[0] != 0;
+        if compressed && self.encoding == Encoding::Identity {
             return Err(Status::new(
                 Code::Internal,
                 "grpc: compressed flag set with identity or empty encoding",
@@ -123,8 +170,31 @@ where
             self.buffered = std::mem::take(&mut self.partial).freeze();
         }
         self.buffered.advance(PREFIX_BYTES);
-        Ok(Some(self.buffered.split_to(length)))
+        let message = self.buffered.split_to(length);
+        match compressed {
+            true => decompress(&message, self.message_bytes_max).map(Some),
+            false => Ok(Some(message)),
+        }
     }
+}
+
+/// Decompresses a message, as far as it may be large.
+fn decompress(message: &[u8], bytes_max: usize) -> Result<Bytes, Status> {
+    let mut out = Vec::new();
+    let limit = bytes_max as u64 + 1;
+    GzDecoder::new(message)
+        .take(limit)
+        .read_to_end(&mut out)
+        .map_err(|error| {
+            let text = format!("grpc: failed to decompress the message: {error}");
+            Status::new(Code::Internal, text)
+        })?;
+    if out.len() > bytes_max {
+        let text =
+            format!("grpc: received message after decompression larger than max {bytes_max}");
+        return Err(Status::new(Code::ResourceExhausted, text));
+    }
+    Ok(out.into())
 }
 
 /// Frames a message that `write` puts into the buffer; `size_hint` is its expected size in bytes.
@@ -268,8 +338,11 @@ mod tests {
             .iter()
             .map(|chunk| Ok(Frame::data(Bytes::copy_from_slice(chunk))))
             .collect();
-        let mut reader =
-            MessageReader::new(StreamBody::new(futures_util::stream::iter(frames)), max);
+        let mut reader = MessageReader::new(
+            StreamBody::new(futures_util::stream::iter(frames)),
+            Encoding::Identity,
+            max,
+        );
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();

@@ -107,8 +107,13 @@ pub enum StorageError {
     #[error("failed to read WAL: {0}")]
     Wal(#[from] WalError),
     /// The database.
-    #[error("failed to open database: {0}")]
-    Backend(#[from] BackendError),
+    #[error("failed to open database {}: {source}", path.display())]
+    Backend {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        source: BackendError,
+    },
     /// The state in the database.
     #[error(transparent)]
     Machine(#[from] OpenError),
@@ -209,7 +214,7 @@ impl Places {
                     }
                     std::thread::sleep(LOCK_RETRY);
                 }
-                Err(error) => return Err(error.into()),
+                Err(source) => return Err(StorageError::Backend { path, source }),
                 Ok(backend) => {
                     crate::info!("opened backend db"; "path" => &path, "took" => started.elapsed());
                     return Ok(backend);

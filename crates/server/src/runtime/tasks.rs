@@ -156,7 +156,7 @@ async fn run_revision_compaction(local: Rc<Local>, retention: u64) {
         tokio::time::sleep(REVISION_INTERVAL).await;
         let revision =
             local.member.reader.revision() - i64::try_from(retention).unwrap_or(i64::MAX);
-        if revision > last && compact(&local, revision).await {
+        if revision > last && compact(&local, revision, REVISION_LINES).await {
             last = revision;
         }
     }
@@ -181,18 +181,32 @@ async fn run_periodic_compaction(local: Rc<Local>, retention: Duration) {
             notes.pop_front();
         }
         let revision = notes.pop_front().expect("the notes are full");
-        if revision > last && compact(&local, revision).await {
+        if revision > last && compact(&local, revision, PERIODIC_LINES).await {
             last = revision;
         }
         since_compaction = 0;
     }
 }
 
-async fn compact(local: &Rc<Local>, revision: i64) -> bool {
+/// What the log says before and after a compaction; tools wait for these lines.
+type CompactionLines = [&'static str; 3];
+const PERIODIC_LINES: CompactionLines = [
+    "starting auto periodic compaction",
+    "completed auto periodic compaction",
+    "failed auto periodic compaction",
+];
+const REVISION_LINES: CompactionLines = [
+    "starting auto revision compaction",
+    "completed auto revision compaction",
+    "failed auto revision compaction",
+];
+
+async fn compact(local: &Rc<Local>, revision: i64, lines: CompactionLines) -> bool {
+    let [starting, completed, failed] = lines;
     if !local.member.progress.is_leader() {
         return false;
     }
-    crate::info!("starting auto compaction"; "revision" => revision);
+    crate::info!(starting; "revision" => revision);
     let request = CompactionRequest {
         revision,
         physical: false,
@@ -204,9 +218,9 @@ async fn compact(local: &Rc<Local>, revision: i64) -> bool {
         })
         .await;
     match &result {
-        Ok(_) => crate::info!("completed auto compaction"; "revision" => revision),
+        Ok(_) => crate::info!(completed; "revision" => revision),
         Err(status) => {
-            crate::warn!("failed auto compaction"; "revision" => revision, "error" => &*status.message)
+            crate::warn!(failed; "revision" => revision, "error" => &*status.message)
         }
     }
     // A revision that somebody else has compacted is done with, too.
