@@ -139,7 +139,8 @@ impl Local {
         let Some(quota_bytes) = member.limits.quota_bytes else {
             return Ok(());
         };
-        if quota::fits(member.backend.size_in_use_bytes(), cost, quota_bytes) {
+        let in_use = member.backend.size_in_use_bytes() + member.backend.pending_bytes();
+        if quota::fits(in_use, cost, quota_bytes) {
             return Ok(());
         }
         let alarm = AlarmRequest {

@@ -29,6 +29,8 @@ struct State {
     batches: u64,
     /// Changes written so far.
     changes: usize,
+    /// Bytes of the keys and values put so far.
+    put_bytes: u64,
     /// The highest bound that was given to a reader.
     read_up_to: AtomicU64,
 }
@@ -73,6 +75,7 @@ impl Layer {
         state.changes += batch.changes.len();
         let read_up_to = *state.read_up_to.get_mut();
         for (bucket, key, value) in batch.changes {
+            state.put_bytes += value.as_ref().map_or(0, |value| key.len() + value.len()) as u64;
             let version = Version {
                 batch: state.batches,
                 value,
@@ -92,6 +95,11 @@ impl Layer {
     /// The number of changes so far.
     pub(super) fn changes(&self) -> usize {
         self.state.read().changes
+    }
+
+    /// Bytes of the keys and values put so far.
+    pub(super) fn put_bytes(&self) -> u64 {
+        self.state.read().put_bytes
     }
 
     /// A bound that shows the batches so far and no later one.

@@ -171,6 +171,16 @@ impl Backend {
         self.shared.state.read().pending.changes()
     }
 
+    /// Bytes of the keys and values that were put and are not in the file yet.
+    pub fn pending_bytes(&self) -> u64 {
+        let state = self.shared.state.read();
+        let committing = state
+            .committing
+            .as_ref()
+            .map_or(0, |layer| layer.put_bytes());
+        state.pending.put_bytes() + committing
+    }
+
     /// Makes everything durable that was written before the call. Writes and reads go on meanwhile. With
     /// nothing to do it returns at once, with zeros.
     ///
