@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,25 +18,31 @@ type acks struct {
 	value map[string]int
 }
 
-// load runs writers until the returned stop is called (or their server dies),
-// and records what was acknowledged. Each writer owns its keys and writes
-// ascending numbers, so that "not older than acknowledged" is the whole check.
-func (a *acks) load(m *member, writers int) (stop func()) {
+// writers is a load that runs until it is ended.
+type writers struct {
+	ending atomic.Bool
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	client *clientv3.Client
+}
+
+// load starts writers and records what is acknowledged to them. Each writer owns
+// its keys and writes ascending numbers, so that "not older than acknowledged" is
+// the whole check.
+func (a *acks) load(m *member, n int) *writers {
 	run, cancel := context.WithCancel(context.Background())
-	c := m.dial()
-	var wg sync.WaitGroup
-	for w := range writers {
-		wg.Add(1)
+	l := &writers{cancel: cancel, client: m.dial()}
+	for w := range n {
+		l.wg.Add(1)
 		go func() {
-			defer wg.Done()
-			for run.Err() == nil {
+			defer l.wg.Done()
+			for !l.ending.Load() {
 				key := fmt.Sprintf("writer-%02d/%d", w, rand.IntN(8))
 				a.mu.Lock()
 				next := a.value[key] + 1
 				a.mu.Unlock()
-				// A write without an answer may or may not have happened; the number
-				// is not used again, for the next attempt to this key writes the same.
-				_, err := c.Put(run, key, fmt.Sprintf("%d %0100d", next, 0))
+				// A write without an answer may have happened or not; the writer ends.
+				_, err := l.client.Put(run, key, fmt.Sprintf("%d %0100d", next, 0))
 				if err != nil {
 					return
 				}
@@ -45,11 +52,23 @@ func (a *acks) load(m *member, writers int) (stop func()) {
 			}
 		}()
 	}
-	return func() {
-		cancel()
-		wg.Wait()
-		c.Close()
-	}
+	return l
+}
+
+// finish ends the load; every write that was begun has its answer.
+func (l *writers) finish() {
+	l.ending.Store(true)
+	l.wg.Wait()
+	l.cancel()
+	l.client.Close()
+}
+
+// abandon ends the load of a server that is gone.
+func (l *writers) abandon() {
+	l.ending.Store(true)
+	l.cancel()
+	l.wg.Wait()
+	l.client.Close()
 }
 
 func (a *acks) total() int {
@@ -111,10 +130,10 @@ func TestKillLosesNoAcknowledgedWrite(t *testing.T) {
 		c := m.dial()
 		a.check(t, c)
 		before := a.total()
-		stop := a.load(m, 8)
+		load := a.load(m, 8)
 		a.await(t, before+20+rand.IntN(400))
 		m.kill()
-		stop()
+		load.abandon()
 		c.Close()
 		if t.Failed() {
 			t.Fatalf("lost in round %d", round)

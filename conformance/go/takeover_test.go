@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -41,14 +42,14 @@ func takeover(t *testing.T, first, second program, kill bool, flags ...string) {
 	a := &acks{value: map[string]int{}}
 
 	for turn, next := range []program{second, first, second} {
-		stop := a.load(m, 4)
+		load := a.load(m, 4)
 		a.await(t, a.total()+300)
 		var before snapshotOfState
 		if kill {
 			m.kill()
-			stop()
+			load.abandon()
 		} else {
-			stop()
+			load.finish()
 			before = m.state()
 			m.stop()
 		}
@@ -236,21 +237,23 @@ func TestBoltCheckAfterDefragUnderLoad(t *testing.T) {
 	c := m.dial()
 	populate(t, c)
 	a := &acks{value: map[string]int{}}
-	stop := a.load(m, 4)
+	load := a.load(m, 4)
 	for round := range 3 {
 		a.await(t, 100*(round+1))
 		if _, err := c.Defragment(ctx(t), m.client); err != nil {
 			t.Fatal(err)
 		}
 	}
+	defrag, cancel := context.WithCancel(ctx(t))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		c.Defragment(ctx(t), m.client) // the kill may meet it at work
+		c.Defragment(defrag, m.client) // the kill may meet it at work
 	}()
 	m.kill()
-	stop()
+	cancel()
 	<-done
+	load.abandon()
 	checkBolt(t, m.db())
 	m.start(ours())
 	a.check(t, m.dial())
