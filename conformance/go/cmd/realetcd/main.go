@@ -1,0 +1,13 @@
+// Command realetcd is the reference: etcd v3.7.1 in Go, with all of its flags.
+// The tests start it beside the server under test and compare the answers.
+package main
+
+import (
+	"os"
+
+	"go.etcd.io/etcd/server/v3/etcdmain"
+)
+
+func main() {
+	etcdmain.Main(os.Args)
+}

@@ -1,0 +1,67 @@
+// Package conformance drives the server under test from outside, as its users
+// do: with the official client, beside the reference server, on each other's
+// files, and through SIGKILL.
+//
+// RETCD_BIN_DIR names the directory that holds the binaries under test (etcd,
+// etcdctl, etcdutl); without it they are taken from the debug build.
+// REAL_ETCD_BIN names a built cmd/realetcd; without it the tests build one.
+package conformance
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+var (
+	// binDir holds the binaries under test.
+	binDir string
+	// realBin is the reference server, v3.7.1.
+	realBin string
+)
+
+// debianBin is the reference of an older line, used where it is installed.
+const debianBin = "/usr/bin/etcd"
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	binDir = os.Getenv("RETCD_BIN_DIR")
+	if binDir == "" {
+		binDir = "../../target/debug"
+	}
+	var err error
+	if binDir, err = filepath.Abs(binDir); err != nil {
+		return fail(err)
+	}
+	for _, name := range []string{"etcd", "etcdctl", "etcdutl"} {
+		if _, err := os.Stat(filepath.Join(binDir, name)); err != nil {
+			return fail(fmt.Errorf("no binary under test: %w", err))
+		}
+	}
+
+	realBin = os.Getenv("REAL_ETCD_BIN")
+	if realBin == "" {
+		dir, err := os.MkdirTemp("", "realetcd")
+		if err != nil {
+			return fail(err)
+		}
+		defer os.RemoveAll(dir)
+		realBin = filepath.Join(dir, "realetcd")
+		build := exec.Command("go", "build", "-buildvcs=false", "-o", realBin, "./cmd/realetcd")
+		build.Stdout, build.Stderr = os.Stderr, os.Stderr
+		if err := build.Run(); err != nil {
+			return fail(fmt.Errorf("building the reference server: %w", err))
+		}
+	}
+	return m.Run()
+}
+
+func fail(err error) int {
+	fmt.Fprintln(os.Stderr, "conformance:", err)
+	return 1
+}

@@ -1,0 +1,256 @@
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+const (
+	// startTimeout bounds the start of a member on a busy machine.
+	startTimeout = 60 * time.Second
+	// callTimeout bounds one request and one awaited event.
+	callTimeout = 30 * time.Second
+)
+
+// program is a server binary that can serve a data directory.
+type program struct {
+	name string
+	path string
+}
+
+func ours() program { return program{"ours", filepath.Join(binDir, "etcd")} }
+func real() program { return program{"etcd-3.7.1", realBin} }
+
+// member is one server process on a data directory of its own.
+type member struct {
+	t      testing.TB
+	dir    string
+	client string // host:port
+	peer   string // host:port
+	flags  []string
+
+	program program
+	cmd     *exec.Cmd
+	exited  chan struct{}
+	log     string
+}
+
+// newMember prepares a data directory and ports without starting anything.
+func newMember(t testing.TB, flags ...string) *member {
+	t.Helper()
+	root := t.TempDir()
+	m := &member{
+		t: t, dir: filepath.Join(root, "data"), log: filepath.Join(root, "log"),
+		client: freeAddr(t), peer: freeAddr(t), flags: flags,
+	}
+	t.Cleanup(func() {
+		if t.Failed() && m.cmd != nil {
+			t.Logf("log of %s on %s:\n%s", m.program.name, m.client, m.logTail())
+		}
+	})
+	return m
+}
+
+// startMember starts a program on a fresh data directory.
+func startMember(t testing.TB, p program, flags ...string) *member {
+	t.Helper()
+	m := newMember(t, flags...)
+	m.start(p)
+	return m
+}
+
+// freeAddr finds a loopback address that nobody listens on. The ports lie below
+// the ephemeral range, so that no outgoing connection takes them meanwhile.
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	for range 1000 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(20000))
+		l, err := net.Listen("tcp", addr)
+		if err == nil {
+			l.Close()
+			return addr
+		}
+	}
+	t.Fatal("no free port")
+	return ""
+}
+
+// start runs a program on the member's directory until it serves.
+func (m *member) start(p program) {
+	m.t.Helper()
+	m.launch(p)
+	deadline := time.Now().Add(startTimeout)
+	for !m.healthy() {
+		select {
+		case <-m.exited:
+			m.t.Fatalf("%s ended instead of serving: %v\n%s", p.name, m.cmd.ProcessState, m.logTail())
+		case <-time.After(10 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			m.t.Fatalf("%s does not serve after %v\n%s", p.name, startTimeout, m.logTail())
+		}
+	}
+}
+
+// launch starts the process and returns at once.
+func (m *member) launch(p program) {
+	m.t.Helper()
+	args := append([]string{
+		"--name=default", "--data-dir=" + m.dir,
+		"--listen-client-urls=http://" + m.client, "--advertise-client-urls=http://" + m.client,
+		"--listen-peer-urls=http://" + m.peer, "--initial-advertise-peer-urls=http://" + m.peer,
+		"--initial-cluster=default=http://" + m.peer, "--log-level=info",
+	}, m.flags...)
+	log, err := os.OpenFile(m.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(p.path, args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	// The server must not outlive tests that are themselves killed.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	exited := make(chan struct{})
+	go func() {
+		cmd.Wait()
+		close(exited)
+	}()
+	m.program, m.cmd, m.exited = p, cmd, exited
+	m.t.Cleanup(func() {
+		cmd.Process.Kill()
+		<-exited
+	})
+}
+
+func (m *member) healthy() bool {
+	client := http.Client{Timeout: 5 * time.Second}
+	resp, err := client.Get("http://" + m.client + "/health")
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return err == nil && resp.StatusCode == http.StatusOK && bytes.Contains(body, []byte(`"health":"true"`))
+}
+
+// stop ends the member cleanly.
+func (m *member) stop() {
+	m.t.Helper()
+	m.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-m.exited:
+	case <-time.After(startTimeout):
+		m.t.Fatalf("%s does not stop on SIGTERM\n%s", m.program.name, m.logTail())
+	}
+}
+
+// kill ends the member without letting it do anything more.
+func (m *member) kill() {
+	m.cmd.Process.Kill()
+	<-m.exited
+}
+
+// logTail is the end of the server's log, for failures.
+func (m *member) logTail() string {
+	log, err := os.ReadFile(m.log)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
+	lines = lines[max(0, len(lines)-8):]
+	for i, line := range lines {
+		lines[i] = line[:min(len(line), 400)]
+	}
+	return strings.Join(lines, "\n")
+}
+
+// dial opens an official client.
+func (m *member) dial() *clientv3.Client {
+	m.t.Helper()
+	c, err := clientv3.New(clientv3.Config{
+		Endpoints: []string{m.client}, DialTimeout: startTimeout, Logger: zap.NewNop(),
+		MaxCallRecvMsgSize: 1 << 30,
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// conn opens a bare gRPC connection for what the client hides.
+func (m *member) conn() *grpc.ClientConn {
+	m.t.Helper()
+	c, err := grpc.NewClient(m.client, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// db is the member's bbolt file.
+func (m *member) db() string { return filepath.Join(m.dir, "member", "snap", "db") }
+
+// ctx is a context for one test's requests.
+func ctx(t testing.TB) context.Context {
+	c, cancel := context.WithTimeout(context.Background(), callTimeout)
+	t.Cleanup(cancel)
+	return c
+}
+
+// hashKV asks for the hash of the whole keyspace at a revision (0: now).
+func (m *member) hashKV(rev int64) *clientv3.HashKVResponse {
+	m.t.Helper()
+	c := m.dial()
+	defer c.Close()
+	r, err := c.HashKV(ctx(m.t), m.client, rev)
+	if err != nil {
+		m.t.Fatalf("%s: HashKV at %d: %v", m.program.name, rev, err)
+	}
+	return r
+}
+
+// checkBolt runs bbolt's own check over every page of a closed file.
+func checkBolt(t testing.TB, path string) {
+	t.Helper()
+	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, Timeout: 5 * time.Second})
+	if err != nil {
+		t.Fatalf("bbolt cannot open %s: %v", path, err)
+	}
+	defer db.Close()
+	err = db.View(func(tx *bolt.Tx) error {
+		var first error
+		for e := range tx.Check() {
+			if first == nil {
+				first = e
+			}
+		}
+		return first
+	})
+	if err != nil {
+		t.Fatalf("bbolt's check of %s: %v", path, err)
+	}
+}
