@@ -686,7 +686,7 @@ fn what_cannot_be_read_is_fatal() {
 #[test]
 fn damaged_rows_are_refused_at_open() {
     let key = Revision { main: 2, sub: 0 }.to_key();
-    let rows: [(Bucket, &[u8], &[u8], &str); 9] = [
+    let rows: [(Bucket, &[u8], &[u8], &str); 8] = [
         (Bucket::Key, &key, b"\x0a\x05k", "damaged record"),
         (
             Bucket::Key,
@@ -708,7 +708,6 @@ fn damaged_rows_are_refused_at_open() {
             b"3.8.0",
             "version \"3.8.0\" is not supported",
         ),
-        (Bucket::Meta, b"confState", b"{", "confState"),
         (Bucket::Members, b"xyz", b"{}", "no member id"),
         (Bucket::Cluster, b"clusterVersion", b"x", "no version"),
     ];
