@@ -265,12 +265,15 @@ async fn a_log_damaged_in_the_middle_is_refused_and_left_alone() {
     // The length, the checksum or the data, and the last byte; padding is nobody's.
     for offset in [frame, frame + 8 + length / 2, frame + 8 + length - 1] {
         damage(&wal, offset, 1);
-        let before = place.digests();
+        let before = place.files();
         let ended = place.run_to_end(&[]);
         ended.assert(1, wal.file_name().unwrap().to_str().unwrap());
         ended.assert(1, "at position: ");
         assert!(!ended.log.contains("panic"), "{}", ended.log);
-        assert_eq!(place.digests(), before, "damaged at {offset}");
+        assert!(
+            place.files() == before,
+            "damaged at {offset}, a file was changed"
+        );
         damage(&wal, offset, 1);
     }
     place.start(&[]).assert_well();
@@ -284,12 +287,12 @@ async fn a_database_without_a_valid_meta_page_is_refused_and_left_alone() {
     for offset in META {
         damage(&place.db(), offset, 64);
     }
-    let before = place.digests();
+    let before = place.files();
     let ended = place.run_to_end(&[]);
     ended.assert(1, "failed to open database");
     ended.assert(1, place.db().to_str().unwrap());
     assert!(!ended.log.contains("panic"), "{}", ended.log);
-    assert_eq!(place.digests(), before);
+    assert!(place.files() == before, "a file was changed");
     // One of them is enough.
     damage(&place.db(), META[0], 64);
     place.start(&[]).assert_well();
