@@ -41,7 +41,10 @@ async fn room_is_made_without_defragmentation() {
                 Ok(_) => puts += 1,
                 Err(refused) => break refused,
             }
-            assert!(puts < 100, "the quota holds");
+            assert!(
+                puts < 100,
+                "round {round}: {puts} puts of 100 kB fit into 4 MiB"
+            );
         };
         assert!(puts >= 20, "round {round} had room for {puts} puts only");
         assert_eq!(refused.code(), Code::ResourceExhausted);

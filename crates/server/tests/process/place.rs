@@ -1,7 +1,6 @@
 //! A member's place (directory and ports) and the processes that run there.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
@@ -82,9 +81,9 @@ impl Place {
         segments.remove(0)
     }
 
-    /// A digest of every file of the member.
-    pub fn digests(&self) -> BTreeMap<PathBuf, u64> {
-        let mut digests = BTreeMap::new();
+    /// Every file of the member.
+    pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut files = BTreeMap::new();
         let mut dirs = vec![self.data_dir()];
         while let Some(dir) = dirs.pop() {
             for entry in std::fs::read_dir(dir).unwrap() {
@@ -92,13 +91,12 @@ impl Place {
                 if path.is_dir() {
                     dirs.push(path);
                 } else {
-                    let mut hasher = DefaultHasher::new();
-                    std::fs::read(&path).unwrap().hash(&mut hasher);
-                    digests.insert(path, hasher.finish());
+                    let bytes = std::fs::read(&path).unwrap();
+                    files.insert(path, bytes);
                 }
             }
         }
-        digests
+        files
     }
 
     /// The arguments of a member at this place.
