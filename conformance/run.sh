@@ -181,7 +181,7 @@ transcript() {
 	ctl endpoint hashkv
 	# The server chooses the lease's id, so that from here on the hashes differ.
 	echo '$ etcdctl lease grant 1000'
-	lease=$(ETCDCTL_API=3 "$tool" --endpoints "$endpoint" lease grant 1000 | awk '{print $2}')
+	lease=$(ETCDCTL_API=3 "$tool" --endpoints "$endpoint" lease grant 1000 2>/dev/null | awk '{print $2}')
 	ctl put leased x --lease="$lease"
 	ctl get leased --print-value-only
 	ctl lease timetolive "$lease" --keys

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -28,7 +29,11 @@ const requestsPerSeed = 500
 // The server under test answers a random script as etcd 3.7.1 does: every
 // response field, every error code and text, every event, and the final hash.
 func TestSameAnswersAsReference(t *testing.T) {
-	for seed := uint64(1); seed <= 6; seed++ {
+	seeds := uint64(6)
+	if n, err := strconv.ParseUint(os.Getenv("CONFORMANCE_SEEDS"), 10, 32); err == nil {
+		seeds = n
+	}
+	for seed := uint64(1); seed <= seeds; seed++ {
 		t.Run(fmt.Sprintf("seed-%d", seed), func(t *testing.T) {
 			t.Parallel()
 			compareServers(t, seed, real(), true)

@@ -5,6 +5,7 @@
 // RETCD_BIN_DIR names the directory that holds the binaries under test (etcd,
 // etcdctl, etcdutl); without it they are taken from the debug build.
 // REAL_ETCD_BIN names a built cmd/realetcd; without it the tests build one.
+// CONFORMANCE_SEEDS is how many random scripts are compared, for a longer search.
 package conformance
 
 import (

@@ -228,10 +228,14 @@ type history struct{ *pb.WatchCreateRequest }
 
 func (s *script) history() history {
 	w := &pb.WatchCreateRequest{StartRevision: s.revision(), PrevKv: s.one(2), Fragment: s.one(3)}
-	// Zero would mean now, behind the events that are waited for; what a negative
-	// one is answered with has changed.
-	if w.StartRevision == 0 || !s.modern && w.StartRevision < 0 {
+	// Zero would mean now, behind the events that are waited for.
+	if w.StartRevision == 0 {
 		w.StartRevision = max(1, s.compacted)
+	}
+	// The older line answers a negative one otherwise, and forgets a deletion at
+	// the compacted revision itself.
+	if !s.modern && w.StartRevision <= s.compacted && w.StartRevision != s.compacted-1 {
+		w.StartRevision = s.compacted + 1
 	}
 	w.Key, w.RangeEnd = []byte("a"), []byte("e")
 	if s.one(3) {
