@@ -133,6 +133,10 @@ impl View {
     /// The record that `key` had at `revision`, if it existed then. The revision must be readable
     /// in this view; below the last compaction the answer may be missing.
     pub fn record_at(&self, key: &[u8], revision: i64) -> Result<Option<Record>, StorageError> {
+        if revision < self.compacted {
+            // It may still be there, but nobody is to see that.
+            return Ok(None);
+        }
         self.snapshot().get(key, revision.min(self.revision))
     }
 

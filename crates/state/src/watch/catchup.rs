@@ -92,7 +92,11 @@ impl Hub {
                 }
             })
             .collect();
-        let recent = self.recent.range(from, to);
+        // The record before an event at the compacted revision is compacted, too; recent memory still has it.
+        let recent = match from > self.compacted {
+            true => self.recent.range(from, to),
+            false => None,
+        };
         Some(CatchupJob {
             stream: id,
             from,

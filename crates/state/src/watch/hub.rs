@@ -94,7 +94,7 @@ pub(super) struct Group {
 /// Methods that take a [`StreamId`] do nothing if the stream was closed.
 pub struct Hub {
     pub(super) revision: i64,
-    compacted: i64,
+    pub(super) compacted: i64,
     pub(super) limits: Limits,
     pub(super) streams: Slab<Stream>,
     pub(super) watchers: Slab<Watcher>,
