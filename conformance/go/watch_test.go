@@ -94,12 +94,16 @@ func TestWatchPreviousValues(t *testing.T) {
 	onEach(t, func(t *testing.T, m *member) {
 		c := m.dial()
 		need(c.Put(ctx(t), "k", "old"))(t)
+		live := c.Watch(ctx(t), "k", clientv3.WithPrevKV(), clientv3.WithCreatedNotify())
+		need(next(t, live))(t)
 		r := need(c.Txn(ctx(t)).Then(clientv3.OpDelete("k", clientv3.WithFromKey()), clientv3.OpPut("k", "new")).Commit())(t)
 		rev := r.Header.Revision
-		events := c.Watch(ctx(t), "k", clientv3.WithRev(rev), clientv3.WithPrevKV())
+		past := c.Watch(ctx(t), "k", clientv3.WithRev(rev), clientv3.WithPrevKV())
 		want := fmt.Sprintf("DELETE k=@%d(old) PUT k=new@%d", rev, rev)
-		if got := read(t, events, 2); got != want {
-			t.Errorf("deleted and created at once: %s, want %s", got, want)
+		for _, events := range []clientv3.WatchChan{live, past} {
+			if got := read(t, events, 2); got != want {
+				t.Errorf("deleted and created at once: %s, want %s", got, want)
+			}
 		}
 		// The compaction may not have removed the old row yet: that must not show.
 		for i := range 20 {
