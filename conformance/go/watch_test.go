@@ -88,6 +88,37 @@ func TestWatch(t *testing.T) {
 	})
 }
 
+// A previous value is what stood there a revision earlier, unless the event
+// creates its key or that revision is compacted.
+func TestWatchPreviousValues(t *testing.T) {
+	onEach(t, func(t *testing.T, m *member) {
+		c := m.dial()
+		need(c.Put(ctx(t), "k", "old"))(t)
+		live := c.Watch(ctx(t), "k", clientv3.WithPrevKV(), clientv3.WithCreatedNotify())
+		need(next(t, live))(t)
+		r := need(c.Txn(ctx(t)).Then(clientv3.OpDelete("k", clientv3.WithFromKey()), clientv3.OpPut("k", "new")).Commit())(t)
+		rev := r.Header.Revision
+		past := c.Watch(ctx(t), "k", clientv3.WithRev(rev), clientv3.WithPrevKV())
+		want := fmt.Sprintf("DELETE k=@%d(old) PUT k=new@%d", rev, rev)
+		for _, events := range []clientv3.WatchChan{live, past} {
+			if got := read(t, events, 2); got != want {
+				t.Errorf("deleted and created at once: %s, want %s", got, want)
+			}
+		}
+		// The compaction may not have removed the old row yet: that must not show.
+		for i := range 20 {
+			need(c.Put(ctx(t), "c", "old"))(t)
+			rev := need(c.Put(ctx(t), "c", "new"))(t).Header.Revision
+			need(c.Compact(ctx(t), rev))(t)
+			events := c.Watch(ctx(t), "c", clientv3.WithRev(rev), clientv3.WithPrevKV())
+			want := fmt.Sprintf("PUT c=new@%d", rev)
+			if got := read(t, events, 1); got != want {
+				t.Fatalf("round %d, at the compacted revision: %s, want %s", i, got, want)
+			}
+		}
+	})
+}
+
 // One revision is one response, however many of its events a watcher sees.
 func TestWatchIsAtomic(t *testing.T) {
 	onEach(t, func(t *testing.T, m *member) {
