@@ -126,7 +126,11 @@ impl Encoded {
 }
 
 fn prev(event: &Event, wanted: bool) -> Option<&Record> {
-    event.prev.as_ref().filter(|_| wanted)
+    // A transaction may delete a key and create it again: to watchers, as in etcd, the put is then of a
+    // new key.
+    let creates = event.kind == EventKind::Put
+        && event.record.create_revision() == event.record.mod_revision();
+    event.prev.as_ref().filter(|_| wanted && !creates)
 }
 
 fn varint_len(n: usize) -> usize {
