@@ -7,10 +7,12 @@
 //! - [`mvcc`]: the keyspace, its history, and how to read it.
 //! - [`watch`]: who is told of which change.
 //! - [`lease`], [`alarm`], [`auth`], [`membership`], [`version`], [`meta`]: the rest of the state.
+//! - [`identity`]: the ids of members and clusters.
 //! - [`request`], [`quota`]: what is checked before a request is proposed.
 
 pub mod alarm;
 pub mod auth;
+pub mod identity;
 pub mod lease;
 pub mod machine;
 pub mod membership;

@@ -1,16 +1,11 @@
 //! The cluster that a restored member founds: its members and ids.
 //!
-//! ```text
-//! member id  = first 8 bytes, big endian, of SHA-1(peer URLs, sorted and joined ++ token)
-//! cluster id = first 8 bytes, big endian, of SHA-1(member ids, sorted, 8 bytes big endian each)
-//! ```
-//!
 //! Every member that is restored with the same flags computes the same ids.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::ToSocketAddrs;
 
-use sha1::{Digest, Sha1};
+use retcd_state::identity::{cluster_id, member_id};
 
 use crate::go::json;
 use crate::go::quote::quote;
@@ -102,12 +97,13 @@ pub fn found(
         })
         .collect();
     members.sort_by_key(|member| member.id);
+    let ids: Vec<u64> = members.iter().map(|member| member.id).collect();
     let own_id = members
         .iter()
         .find(|member| member.name == name)
         .map_or(0, |member| member.id);
     Ok(Cluster {
-        id: cluster_id(&members),
+        id: cluster_id(&ids),
         own_id,
         members,
     })
@@ -141,25 +137,6 @@ fn shown(members: &BTreeMap<String, Vec<String>>) -> String {
         .collect();
     pairs.sort();
     pairs.join(",")
-}
-
-fn member_id(sorted_urls: &[String], token: &str) -> u64 {
-    first_eight(
-        Sha1::new()
-            .chain_update(sorted_urls.concat())
-            .chain_update(token),
-    )
-}
-
-fn cluster_id(sorted_members: &[Member]) -> u64 {
-    first_eight(sorted_members.iter().fold(Sha1::new(), |hash, member| {
-        hash.chain_update(member.id.to_be_bytes())
-    }))
-}
-
-fn first_eight(hash: Sha1) -> u64 {
-    let digest = hash.finalize();
-    u64::from_be_bytes(digest[..8].try_into().expect("SHA-1 has 20 bytes"))
 }
 
 /// The member's URLs must be those that it advertises, if not in text then in address.
