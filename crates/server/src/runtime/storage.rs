@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use retcd_node::Recovered;
 use retcd_node::bootstrap::{InitialMember, initial_log};
 use retcd_proto::etcdserverpb::Metadata;
+use retcd_proto::raftpb::ConfState;
 use retcd_proto::walpb;
 use retcd_state::lease::LessorOptions;
 use retcd_state::machine::{Machine, MachineOptions, OpenError};
@@ -85,15 +86,12 @@ pub enum StorageError {
         /// Index up to which the database is applied.
         applied: u64,
     },
-    /// The cluster has more members than this one.
+    /// The cluster has other members than this one.
     #[error(
-        "the data directory belongs to a cluster with more members ({other:x} is one of them), \
-         which this version cannot serve; start it with a Go etcd"
+        "the data directory belongs to a member of a cluster with other members ({}), which this version \
+         cannot serve; a Go etcd can still be started on it", hex_list(.0)
     )]
-    NotAlone {
-        /// Another member.
-        other: u64,
-    },
+    NotAlone(Vec<u64>),
     /// Keys of API v2 would be lost.
     #[error(
         "the snapshot {} holds keys of API v2, which this version does not serve; \
@@ -328,6 +326,11 @@ pub fn reopen(places: &Places, config: &Config) -> Result<Storage, StorageError>
             applied,
         });
     }
+    let conf_state = machine.membership().read().conf_state().clone();
+    // Before the log is opened to be written, which would tidy up its directory.
+    if members_of(&conf_state).len() > 1 {
+        return Err(StorageError::NotAlone(members_of(&conf_state)));
+    }
     let (wal, log) = Wal::open(
         Arc::clone(&places.disk),
         &places.wal_dir,
@@ -346,14 +349,8 @@ pub fn reopen(places: &Places, config: &Config) -> Result<Storage, StorageError>
     if last < applied {
         return Err(StorageError::LogBehind { last, applied });
     }
-    let conf_state = machine.membership().read().conf_state().clone();
-    if let Some(other) = conf_state
-        .voters
-        .iter()
-        .chain(&conf_state.learners)
-        .find(|id| **id != log.metadata.node_id())
-    {
-        return Err(StorageError::NotAlone { other: *other });
+    if conf_state.voters != [log.metadata.node_id()] || !conf_state.learners.is_empty() {
+        return Err(StorageError::NotAlone(members_of(&conf_state)));
     }
     let recovered = Recovered {
         snapshot: (snapshot.index(), snapshot.term()),
@@ -380,4 +377,14 @@ fn exists(places: &Places, path: &Path) -> Result<bool, StorageError> {
             what: format!("cannot access {}", path.display()),
             source,
         })
+}
+
+fn members_of(conf_state: &ConfState) -> Vec<u64> {
+    let ids = conf_state.voters.iter().chain(&conf_state.learners);
+    ids.copied().collect()
+}
+
+fn hex_list(ids: &[u64]) -> String {
+    let ids: Vec<String> = ids.iter().map(|id| format!("{id:x}")).collect();
+    ids.join(", ")
 }
