@@ -181,6 +181,8 @@ fn http_builder(settings: Http2Settings) -> auto::Builder<LocalExecutor> {
         .header_read_timeout(HEADER_READ_TIMEOUT);
     builder
         .http2()
+        // Nor does grpc-go send one; it would be packed into every response.
+        .auto_date_header(false)
         .timer(TokioTimer::new())
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
