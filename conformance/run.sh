@@ -49,6 +49,7 @@ step() {
 
 check_tools() {
 	command -v go >/dev/null || die "go is missing"
+	command -v protoc >/dev/null || die "protoc is missing: install the packages protobuf-compiler and libprotobuf-dev"
 	for binary in etcd etcdctl etcdutl; do
 		[ -x "$RETCD_BIN_DIR/$binary" ] || die "$RETCD_BIN_DIR/$binary is missing: build the workspace first"
 	done
@@ -67,6 +68,8 @@ build_reference() {
 
 go_vet() { (cd "$here/go" && go vet ./...); }
 go_test() { (cd "$here/go" && go test -count=1 -timeout 15m ./...); }
+
+rust_test() { (cd "$here/rust" && cargo test --locked); }
 
 # start_server NAME BINARY FLAGS...: starts a server on ports of its own and sets
 # $endpoint, once it serves.
@@ -234,6 +237,7 @@ check_tools
 build_reference
 step "go vet" go_vet
 step "Go client, reference server, files and SIGKILL (go test)" go_test
+step "the crate etcd-client (cargo test)" rust_test
 step "etcdctl of an older line on this server, as on the reference" older_etcdctl
 step "this etcdctl on the reference server, as the reference's" our_etcdctl
 

@@ -1,0 +1,219 @@
+//! The crate `etcd-client`, a client that many Rust programs use, drives every service of the server in
+//! `RETCD_BIN_DIR` (default: the workspace's `target/debug`).
+
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use etcd_client::{
+    AlarmAction, AlarmType, Client, Compare, CompareOp, DeleteOptions, EventType, GetOptions,
+    LeaseGrantOptions, LeaseTimeToLiveOptions, PutOptions, Txn, TxnOp, WatchOptions,
+};
+
+/// A server of the test's own; ends with it.
+struct Server {
+    process: Child,
+    endpoint: String,
+    _data: tempfile::TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn free_url() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    format!("http://{}", listener.local_addr().expect("a bound address"))
+}
+
+impl Server {
+    fn start() -> Server {
+        let bin = std::env::var_os("RETCD_BIN_DIR")
+            .map_or_else(|| PathBuf::from("../../target/debug"), PathBuf::from);
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let (client, peer) = (free_url(), free_url());
+        let process = Command::new(bin.join("etcd"))
+            .arg("--data-dir")
+            .arg(data.path().join("data"))
+            .args([
+                "--listen-client-urls",
+                &client,
+                "--advertise-client-urls",
+                &client,
+            ])
+            .args([
+                "--listen-peer-urls",
+                &peer,
+                "--initial-advertise-peer-urls",
+                &peer,
+            ])
+            .args([
+                "--initial-cluster",
+                &format!("default={peer}"),
+                "--log-level=error",
+            ])
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("the server's binary: build the workspace, or set RETCD_BIN_DIR");
+        Server {
+            process,
+            endpoint: client,
+            _data: data,
+        }
+    }
+
+    /// A client connects at its first call, which must find the socket bound; it is answered when the
+    /// member is ready.
+    async fn client(&self) -> Client {
+        let address = self.endpoint.trim_start_matches("http://");
+        for _ in 0..200 {
+            if TcpStream::connect(address).is_ok() {
+                return Client::connect([&self.endpoint], None)
+                    .await
+                    .expect("a client");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the server does not listen on {address}");
+    }
+}
+
+#[tokio::test]
+async fn keys_are_put_read_deleted_and_compacted() {
+    let server = Server::start();
+    let mut client = server.client().await;
+    client.put("a/1", "one", None).await.unwrap();
+    let put = client
+        .put("a/1", "uno", Some(PutOptions::new().with_prev_key()))
+        .await
+        .unwrap();
+    assert_eq!(put.prev_key().unwrap().value(), b"one");
+    client.put("a/2", "two", None).await.unwrap();
+    let got = client
+        .get("a/", Some(GetOptions::new().with_prefix()))
+        .await
+        .unwrap();
+    assert_eq!(
+        (got.count(), got.kvs()[0].version(), got.kvs()[1].value()),
+        (2, 2, &b"two"[..])
+    );
+    let old = client
+        .get("a/1", Some(GetOptions::new().with_revision(2)))
+        .await
+        .unwrap();
+    assert_eq!(old.kvs()[0].value(), b"one");
+
+    let txn = Txn::new()
+        .when([Compare::value("a/1", CompareOp::Equal, "uno")])
+        .and_then([TxnOp::put("a/3", "three", None), TxnOp::get("a/3", None)])
+        .or_else([TxnOp::delete("a/1", None)]);
+    assert!(client.txn(txn).await.unwrap().succeeded());
+
+    let deleted = client
+        .delete("a/", Some(DeleteOptions::new().with_prefix()))
+        .await
+        .unwrap();
+    assert_eq!(deleted.deleted(), 3);
+    let revision = deleted.header().unwrap().revision();
+    client.compact(revision, None).await.unwrap();
+    let gone = client
+        .get("a/1", Some(GetOptions::new().with_revision(2)))
+        .await
+        .unwrap_err();
+    assert!(
+        gone.to_string()
+            .contains("required revision has been compacted"),
+        "{gone}"
+    );
+}
+
+#[tokio::test]
+async fn watchers_hear_of_changes_in_order() {
+    let server = Server::start();
+    let mut client = server.client().await;
+    client.put("w", "0", None).await.unwrap();
+    let options = WatchOptions::new().with_start_revision(2).with_prev_key();
+    let mut stream = client.watch("w", Some(options)).await.unwrap();
+    client.put("w", "1", None).await.unwrap();
+    client.delete("w", None).await.unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        let response = stream.message().await.unwrap().expect("the stream goes on");
+        for event in response.events() {
+            let value = event.kv().unwrap().value_str().unwrap().to_owned();
+            seen.push((
+                event.event_type(),
+                value,
+                event.prev_kv().map(|kv| kv.value_str().unwrap().to_owned()),
+            ));
+        }
+    }
+    let text = |text: &str| text.to_owned();
+    assert_eq!(
+        seen,
+        [
+            (EventType::Put, text("0"), None),
+            (EventType::Put, text("1"), Some(text("0"))),
+            (EventType::Delete, text(""), Some(text("1"))),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn leases_are_granted_kept_and_revoked() {
+    let server = Server::start();
+    let mut client = server.client().await;
+    let granted = client
+        .lease_grant(60, Some(LeaseGrantOptions::new().with_id(77)))
+        .await
+        .unwrap();
+    assert_eq!((granted.id(), granted.ttl()), (77, 60));
+    client
+        .put("l", "v", Some(PutOptions::new().with_lease(77)))
+        .await
+        .unwrap();
+    let (mut keeper, mut replies) = client.lease_keep_alive(77).await.unwrap();
+    keeper.keep_alive().await.unwrap();
+    assert_eq!(replies.message().await.unwrap().unwrap().ttl(), 60);
+    let options = LeaseTimeToLiveOptions::new().with_keys();
+    let left = client.lease_time_to_live(77, Some(options)).await.unwrap();
+    assert_eq!(
+        (left.granted_ttl(), left.keys()),
+        (60, &[b"l".to_vec()][..])
+    );
+    assert_eq!(client.leases().await.unwrap().leases().len(), 1);
+    client.lease_revoke(77).await.unwrap();
+    assert_eq!(client.get("l", None).await.unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn the_member_is_maintained_and_listed() {
+    let server = Server::start();
+    let mut client = server.client().await;
+    client.put("k", "v", None).await.unwrap();
+    let status = client.status().await.unwrap();
+    assert_eq!(status.version(), "3.7.1");
+    assert_eq!(
+        status.leader(),
+        client.member_list().await.unwrap().members()[0].id()
+    );
+    let hash = client.hash_kv(0).await.unwrap().hash();
+    client.defragment().await.unwrap();
+    assert_eq!(client.hash_kv(0).await.unwrap().hash(), hash);
+    client.hash().await.unwrap();
+    let alarms = client
+        .alarm(AlarmAction::Get, AlarmType::None, None)
+        .await
+        .unwrap();
+    assert!(alarms.alarms().is_empty());
+    let mut snapshot = client.snapshot().await.unwrap();
+    let mut bytes = 0;
+    while let Some(part) = snapshot.message().await.unwrap() {
+        bytes += part.blob().len();
+    }
+    assert_eq!(bytes % 512, 32, "pages, and a SHA-256 behind them");
+}
