@@ -25,6 +25,7 @@ pub use cluster::message as cluster_member;
 
 use std::future::Future;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -48,6 +49,7 @@ pub fn is_grpc<B>(request: &Request<B>) -> bool {
 /// A call under way.
 struct Context {
     local: Rc<Local>,
+    method: Method,
     headers: HeaderMap,
     call: Call,
 }
@@ -64,6 +66,7 @@ pub async fn call(local: Rc<Local>, request: Request<Incoming>) -> Response<Resp
     let call = local.member.metrics.grpc.start(method);
     let context = Context {
         local,
+        method,
         headers: head.headers,
         call,
     };
@@ -159,12 +162,13 @@ where
     H: FnOnce(Rc<Local>, T) -> F,
     F: Future<Output = Framed>,
 {
-    let request = match reader.next_decoded().await {
+    let request: T = match reader.next_decoded().await {
         Ok(Some(request)) => request,
         Ok(None) => return context.fail(Status::new(Code::Unknown, "EOF")),
         Err(status) => return context.fail(status),
     };
     context.count_received(&request);
+    let (started, request_bytes) = (Instant::now(), request.encoded_len());
     let handled = handler(Rc::clone(&context.local), request);
     let result = match grpc_timeout(&context.headers) {
         None => handled.await,
@@ -172,6 +176,8 @@ where
             .await
             .unwrap_or(Err(status::DEADLINE_EXCEEDED)),
     };
+    let response_bytes = result.as_ref().map_or(0, Bytes::len);
+    context.warn_if_slow(started.elapsed(), request_bytes, response_bytes);
     match result {
         Ok(response) => context.succeed(response),
         Err(status) => context.fail(status),
@@ -251,6 +257,21 @@ impl Context {
         }
     }
 
+    /// `--warning-unary-request-duration`. Keys and values are nobody's business in a log.
+    fn warn_if_slow(&self, took: Duration, request_bytes: usize, response_bytes: usize) {
+        let expected = self
+            .local
+            .member
+            .config
+            .warning_unary_request_duration
+            .std();
+        if took > expected {
+            let path = format!("/{}/{}", self.method.service(), self.method.name());
+            crate::warn!("request stats"; "time spent" => took, "expected duration" => expected,
+                "response type" => &path, "request size" => request_bytes, "response size" => response_bytes);
+        }
+    }
+
     fn count_received<T: Message>(&self, request: &T) {
         self.call.message_received();
         self.local
@@ -308,8 +329,7 @@ impl Leaderless {
 }
 
 /// `grpc-timeout`: up to eight digits and a unit.
-fn grpc_timeout(headers: &HeaderMap) -> Option<std::time::Duration> {
-    use std::time::Duration;
+fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
     let amount: u64 = digits.parse().ok()?;
@@ -341,8 +361,6 @@ fn unknown_method(path: &str) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -89,9 +89,12 @@ fn act_on_outputs(node: &mut Node, outbox: &Outbox, member: &Arc<Member>) {
 /// Leases expire at the leader only, which gives each its whole time again.
 fn handle_leader(info: LeaderInfo, member: &Arc<Member>) {
     let LeaderInfo { leader, term, role } = info;
-    crate::info!("raft.node: leader changed"; "local-member-id" => format!("{:x}", member.id),
-        "leader" => format!("{leader:x}"), "term" => term, "role" => format!("{role:?}"));
+    let id = member.id;
+    if role == Role::Leader {
+        crate::info!(logger: "raft", format!("{id:x} became leader at term {term}"));
+    }
     if leader != 0 {
+        crate::info!(logger: "raft", format!("raft.node: {id:x} elected leader {leader:x} at term {term}"));
         member.metrics.server.leader_changes.inc();
     }
     let mut lessor = member.lessor.lock();

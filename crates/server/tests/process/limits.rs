@@ -103,3 +103,15 @@ async fn history_is_compacted_by_time() {
     assert_eq!(at(third).await.unwrap(), 1);
     server.wait_for("completed auto periodic compaction");
 }
+
+#[tokio::test]
+async fn slow_requests_and_elections_are_in_the_log() {
+    let place = Place::new();
+    let server = place.start(&["--warning-unary-request-duration=1ns"]);
+    let mut kv = server.kv().await;
+    kv.put("k", "v").await.unwrap();
+    server.wait_for("became leader at term 2");
+    server.wait_for("elected leader");
+    server.wait_for("request stats");
+    server.assert_well();
+}
