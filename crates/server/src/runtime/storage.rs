@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use prost::Message;
 use retcd_node::Recovered;
 use retcd_node::bootstrap::{InitialMember, initial_log};
 use retcd_proto::etcdserverpb::Metadata;
-use retcd_proto::raftpb::ConfState;
+use retcd_proto::raftpb::{ConfChange, ConfChangeType, ConfState, Entry, EntryType};
 use retcd_proto::walpb;
 use retcd_state::lease::LessorOptions;
 use retcd_state::machine::{Machine, MachineOptions, OpenError};
@@ -349,8 +350,13 @@ pub fn reopen(places: &Places, config: &Config) -> Result<Storage, StorageError>
     if last < applied {
         return Err(StorageError::LogBehind { last, applied });
     }
-    if conf_state.voters != [log.metadata.node_id()] || !conf_state.learners.is_empty() {
-        return Err(StorageError::NotAlone(members_of(&conf_state)));
+    let own_id = log.metadata.node_id();
+    let unapplied = log.entries.iter().filter(|entry| entry.index() > applied);
+    let added = unapplied.filter_map(added_member);
+    let members = members_of(&conf_state).into_iter().chain(added);
+    let others: Vec<u64> = members.filter(|id| *id != own_id).collect();
+    if !others.is_empty() {
+        return Err(StorageError::NotAlone(others));
     }
     let recovered = Recovered {
         snapshot: (snapshot.index(), snapshot.term()),
@@ -377,6 +383,20 @@ fn exists(places: &Places, path: &Path) -> Result<bool, StorageError> {
             what: format!("cannot access {}", path.display()),
             source,
         })
+}
+
+/// The member that an entry adds: one that was killed early has its cluster in the log alone.
+fn added_member(entry: &Entry) -> Option<u64> {
+    if entry.r#type() != EntryType::EntryConfChange {
+        return None;
+    }
+    let change = ConfChange::decode(entry.data()).ok()?;
+    match change.r#type() {
+        ConfChangeType::ConfChangeAddNode | ConfChangeType::ConfChangeAddLearnerNode => {
+            Some(change.node_id())
+        }
+        _ => None,
+    }
 }
 
 fn members_of(conf_state: &ConfState) -> Vec<u64> {

@@ -309,3 +309,17 @@ async fn a_database_that_is_missing_is_not_founded_anew() {
     place.run_to_end(&[]).assert(1, &text);
     assert!(!place.db().exists());
 }
+
+#[tokio::test]
+async fn a_member_that_was_killed_before_its_first_commit_starts_again() {
+    let place = Place::new();
+    // The database is never committed: its members are in the log alone.
+    let server = place.start(&["--backend-batch-interval=1h"]);
+    let mut kv = server.kv().await;
+    kv.put("k", "v").await.unwrap();
+    drop(kv);
+    drop(server);
+    let server = place.start(&[]);
+    assert_eq!(server.kv().await.get("k").await, Some(b"v".to_vec()));
+    server.assert_well();
+}
