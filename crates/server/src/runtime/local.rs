@@ -283,5 +283,6 @@ fn reject_status(reason: RejectReason) -> Status {
     match reason {
         RejectReason::NoLeader => status::NO_LEADER,
         RejectReason::LeaderChanged => status::LEADER_CHANGED,
+        RejectReason::TooMany => status::TOO_MANY_REQUESTS,
     }
 }

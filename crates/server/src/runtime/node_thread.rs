@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use retcd_node::{Input, LeaderInfo, Node, Output, Role, SnapshotPoint};
 
 use super::apply_thread::ToApply;
+use super::fatal::stop_process;
 use super::log_thread::ToLog;
 use super::mailbox::Mail;
 use super::member::Member;
@@ -82,6 +83,13 @@ fn act_on_outputs(node: &mut Node, outbox: &Outbox, member: &Arc<Member>) {
             }
             Output::Leader(leader) => handle_leader(leader, member),
             Output::Snapshot(point) => drop(outbox.snapshot.send(point)),
+            Output::Send(_) | Output::Restore(_) => {
+                unreachable!("a member of a larger cluster was refused at the start")
+            }
+            Output::Contradiction(contradiction) => stop_process(
+                "the cluster contradicts what this member has stored",
+                &contradiction,
+            ),
         }
     }
 }

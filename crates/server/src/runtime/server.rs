@@ -23,6 +23,7 @@ use super::backend_thread::ToBackend;
 use super::backend_thread::{self, CommitPace};
 use super::clock::{Clock, unix_ms};
 use super::connections::{self, Accepted, Dealer, Http2Settings, Protocols};
+use super::ids::first_read_context;
 use super::listen::{self, Listener, SocketOptions};
 use super::log_thread;
 use super::mailbox::{Mail, Mailboxes};
@@ -335,6 +336,8 @@ fn node_config(config: &Config, id: u64) -> NodeConfig {
         pre_vote: config.pre_vote,
         snapshot_count: config.snapshot_count.max(1),
         snapshot_catchup_entries: config.snapshot_catchup_entries,
+        proposal_timeout: config.request_timeout(),
+        first_read_context: first_read_context(id, unix_ms()),
         seed: id ^ unix_ms(),
     }
 }
