@@ -25,6 +25,7 @@
 
 pub mod bootstrap;
 mod door;
+pub mod durable;
 mod event;
 mod log_store;
 mod node;
