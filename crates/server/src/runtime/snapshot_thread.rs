@@ -82,7 +82,7 @@ impl Snapshots {
             index: Some(index),
             term: Some(term),
         };
-        let data = membership(member).to_document();
+        let data = member.membership.read().to_document();
         let snapshot = Snapshot {
             data: Some(data.into()),
             metadata: Some(metadata),
@@ -117,26 +117,6 @@ impl Snapshots {
         if let Err(error) = purged {
             crate::warn!("failed to purge files"; "error" => Text(error));
         }
-    }
-}
-
-/// The membership as etcd up to 3.6 reads it from a snapshot.
-fn membership(member: &Member) -> snap::Membership {
-    let membership = member.membership.read();
-    let members = membership.members().map(|member| snap::Member {
-        id: member.id,
-        peer_urls: member.peer_urls().to_vec(),
-        is_learner: member.is_learner,
-        name: member.name.clone(),
-        client_urls: member.client_urls().to_vec(),
-    });
-    snap::Membership {
-        members: members.collect(),
-        removed: membership.removed().collect(),
-        version: membership
-            .cluster_version()
-            .map(|version| version.to_string()),
-        has_v2_keys: false,
     }
 }
 
