@@ -10,6 +10,7 @@ pub mod grpc;
 pub mod http;
 pub mod log;
 pub mod metrics;
+pub mod peer;
 mod router;
 pub mod runtime;
 
