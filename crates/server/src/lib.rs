@@ -3,6 +3,7 @@
 //! - [`config`]: flags, environment, file; [`log`]: JSON lines.
 //! - [`runtime`]: threads, queues, sockets; the only room that knows the operating system's clock.
 //! - [`grpc`] and [`http`]: what clients see; `router` tells the two apart.
+//! - [`peer`]: traffic between members.
 //! - [`metrics`]: what Prometheus sees.
 
 pub mod config;

@@ -28,7 +28,7 @@ use super::member::Member;
 use super::probe::LocalProbe;
 use super::watches::StartPoint;
 use crate::http::{self, HttpContext, ListenerKind};
-use crate::peer::{self, Dialer, Door, Driver, OutgoingSnapshot, Transport};
+use crate::peer::{self, Dialer, Door, Driver, OutgoingSnapshot, Transport, WriteDeadline};
 
 /// What the thread is given.
 pub struct PeerThread {
@@ -153,8 +153,9 @@ async fn serve_connection(
             Ok(page.map(Either::Right))
         }
     });
+    let io = TokioIo::new(WriteDeadline::new(stream, peer::IO_TIMEOUT));
     builder
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(io, service)
         .await
         .map_err(io::Error::other)
 }
