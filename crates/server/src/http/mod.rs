@@ -35,6 +35,7 @@ use crate::metrics::{self, Metrics, Sample};
 
 pub use access::Access;
 pub use peer::{LeaseError, PeerProbe, PromoteError, handle_peer};
+pub(crate) use reply::not_found;
 pub use vars::{Progress, RaftStatus};
 
 use mux::Route;
@@ -151,11 +152,6 @@ async fn serve<P: Probe, B>(
         Route::Redirect(location) => reply::moved(request.method(), &location),
         Route::NotFound => reply::not_found(),
     }
-}
-
-/// What there is at a path that leads nowhere.
-pub fn not_found() -> Response {
-    reply::not_found()
 }
 
 /// `/version`. Joining members and tools read it; the order of the fields is etcd's.
