@@ -35,7 +35,7 @@ impl Client {
             seen: BTreeMap::new(),
             leases: Vec::new(),
             values: 0,
-            pause_ms: [20, 100, 400][cx.rng.usize(..3)],
+            pause_ms: [80, 300, 1_000][cx.rng.usize(..3)],
         }
     }
 

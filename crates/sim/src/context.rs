@@ -131,10 +131,13 @@ impl Context {
         self.history.note(self.now, text);
     }
 
-    /// Sends a packet; whether the sender may know that it was lost.
-    pub fn send(&mut self, from: usize, to: usize, bytes: Bytes) -> bool {
+    /// Sends a packet; `false` if it is lost. What must not come `twice` does not.
+    pub fn send(&mut self, from: usize, to: usize, bytes: Bytes, twice: bool) -> bool {
         match self.network.fate(from, to, &mut self.rng) {
             Fate::Arrives(delay) => self.after(delay, Event::Packet { from, to, bytes }),
+            Fate::ArrivesTwice(delay, _) if !twice => {
+                self.after(delay, Event::Packet { from, to, bytes });
+            }
             Fate::ArrivesTwice(first, second) => {
                 let again = bytes.clone();
                 self.after(first, Event::Packet { from, to, bytes });

@@ -175,7 +175,9 @@ fn actions(operation: &Operation, key: &Bytes, values: &mut Values) -> Option<Ac
         Request::Range(range) if !range.serializable && range.revision == 0 => match answer {
             Some(Answer::Range(_, kvs, _)) if contains(&range.key, &range.range_end, key) => {
                 let found = kvs.iter().find(|kv| kv.key == *key);
-                Some(Action::Read(values.of(found)))
+                // A limit says nothing of what it cut off.
+                let cut_off = range.limit > 0 && kvs.last().is_none_or(|last| last.key < *key);
+                (!cut_off).then(|| Action::Read(values.of(found)))
             }
             _ => None,
         },

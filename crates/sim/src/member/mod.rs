@@ -251,8 +251,10 @@ impl Process {
             };
             let bytes = Bytes::from(message.encode_to_vec());
             cx.trace.mix_bytes(&bytes);
+            // Proposals have no number by which raft could know them again: a transport must not repeat them.
+            let twice = message.r#type() != raftpb::MessageType::MsgProp;
             // A sender hears of some losses.
-            if !cx.send(self.host, to, bytes) && cx.rng.u8(..4) == 0 {
+            if !cx.send(self.host, to, bytes, twice) && cx.rng.u8(..4) == 0 {
                 let peer = message.to();
                 self.push(Input::Unreachable { peer }, cx);
             }

@@ -13,7 +13,7 @@ use retcd_state::machine::MachineOptions;
 use retcd_state::membership::{ConfChangeContext, Member};
 use retcd_storage::backend::Backend;
 use retcd_storage::bolt;
-use retcd_storage::disk::{Disk, MemDisk};
+use retcd_storage::disk::MemDisk;
 use retcd_storage::wal;
 
 use super::{LEASE_INTERVAL, Process, Speed, Work};
