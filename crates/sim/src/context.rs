@@ -10,7 +10,7 @@ use crate::checker::log::LogChecker;
 use crate::checker::{Verdict, Violation};
 use crate::faults::Fault;
 use crate::history::{History, OperationId, Outcome};
-use crate::member::Work;
+use crate::member::{Parcel, Work};
 use crate::network::{Fate, Network};
 use crate::queue::Queue;
 use crate::sabotage::Sabotage;
@@ -34,6 +34,19 @@ pub enum Event {
         to: usize,
         /// Encoded messages, each behind its length.
         bytes: Bytes,
+    },
+    /// A snapshot arrives with its database.
+    Parcel(Parcel),
+    /// The sending of a snapshot has ended.
+    SnapshotSent {
+        /// The host that sent it.
+        host: usize,
+        /// The process that did.
+        life: u32,
+        /// The member that it went to.
+        peer: u64,
+        /// Whether it is there.
+        delivered: bool,
     },
     /// A process is started.
     Start {
@@ -87,6 +100,8 @@ pub struct Context {
     pub log: LogChecker,
     /// What clients did.
     pub history: History,
+    /// Until when voters are in danger.
+    pub ambush_until: Duration,
     /// What is broken on purpose.
     pub sabotage: Option<Sabotage>,
     /// A sum over everything that happened.

@@ -85,6 +85,11 @@ pub enum Fault {
         /// Between two commits.
         every: Duration,
     },
+    /// The leader is killed, and so are some of those that vote for the next one.
+    Ambush {
+        /// Until votes are safe again.
+        lasts: Duration,
+    },
     /// A clock changes its pace.
     ClockRate {
         /// Whose.
@@ -111,7 +116,7 @@ pub struct Plan {
 }
 
 /// Kinds of faults; a run has some of them.
-const KINDS: usize = 11;
+const KINDS: usize = 12;
 
 impl Plan {
     /// A plan for so many hosts.
@@ -170,6 +175,7 @@ fn fault(kind: usize, rng: &mut Rng, hosts: usize) -> Fault {
             host,
             every: Duration::from_millis([100, 1_000, 10_000][rng.usize(..3)]),
         },
+        10 => Fault::Ambush { lasts },
         _ if rng.bool() => Fault::ClockRate {
             host,
             ppm: rng.i64(-RATE_PPM_MAX..=RATE_PPM_MAX),
@@ -241,6 +247,9 @@ impl fmt::Display for Fault {
             } => write!(f, "host {host} applies in up to {apply_us} µs for {lasts:?}"),
             Fault::LazyCommit { host, every } => {
                 write!(f, "host {host} commits its database every {every:?}")
+            }
+            Fault::Ambush { lasts } => {
+                write!(f, "the leader is killed, and voters are for {lasts:?}")
             }
             Fault::ClockRate { host, ppm } => write!(f, "host {host}'s clock goes {ppm} ppm fast"),
             Fault::WallJump { host, ms } => write!(f, "host {host}'s wall clock jumps by {ms} ms"),

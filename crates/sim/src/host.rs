@@ -81,6 +81,10 @@ impl Host {
         self.set_speed(Speed::GOOD);
     }
 
+    fn leads(&self) -> bool {
+        self.process.as_ref().is_some_and(Process::leads)
+    }
+
     fn set_speed(&mut self, speed: Speed) {
         self.speed = speed;
         if let Some(process) = &mut self.process {
@@ -124,6 +128,12 @@ pub fn inflict(hosts: &mut [Host], fault: &Fault, cx: &mut Context) {
         }
         Fault::Kill { host, lasts } => {
             hosts[*host].down(*lasts, false, cx);
+            return;
+        }
+        Fault::Ambush { lasts } => {
+            cx.ambush_until = cx.now + *lasts;
+            let leaders = hosts.iter_mut().filter(|host| host.leads());
+            leaders.for_each(|host| host.down(Duration::from_millis(200), false, cx));
             return;
         }
         Fault::CutWire { from, to, lasts } => {

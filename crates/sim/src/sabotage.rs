@@ -16,6 +16,6 @@ pub enum Sabotage {
     SkipEntry,
     /// A request is proposed twice.
     ProposeTwice,
-    /// A write is answered when it is proposed.
-    AnswerEarly,
+    /// Snapshots tell of one voter only.
+    OldConfState,
 }

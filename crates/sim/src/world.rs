@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fastrand::Rng;
+use retcd_node::Input;
 use retcd_node::durable::StorageError;
 
 use crate::checker::log::LogChecker;
@@ -17,7 +18,7 @@ use crate::context::{Context, Event, Trace};
 use crate::faults::{Fault, Plan};
 use crate::history::{History, OperationId, Outcome};
 use crate::host::Host;
-use crate::member::{Setup, Stop, Work};
+use crate::member::{Parcel, Setup, Stop, Work};
 use crate::network::Network;
 use crate::queue::Queue;
 use crate::report::Run;
@@ -89,6 +90,7 @@ impl World {
             network: Network::new(hosts),
             log: LogChecker::default(),
             history: History::default(),
+            ambush_until: Duration::ZERO,
             sabotage: options.sabotage,
             trace: Trace::default(),
             violation: None,
@@ -161,7 +163,8 @@ impl World {
         // A host that stands still does nothing; what comes waits for it.
         let host = match &event {
             Event::Work { host, .. } | Event::Packet { to: host, .. } => Some(*host),
-            Event::Request { host, .. } => Some(*host),
+            Event::Request { host, .. } | Event::SnapshotSent { host, .. } => Some(*host),
+            Event::Parcel(parcel) => Some(parcel.to),
             _ => None,
         };
         if let Some(until) = host.map(|host| self.hosts[host].frozen_until)
@@ -177,6 +180,13 @@ impl World {
                     process.receive(bytes, &mut self.cx);
                 }
             }
+            Event::Parcel(parcel) => self.parcel(&parcel),
+            Event::SnapshotSent {
+                host,
+                life,
+                peer,
+                delivered,
+            } => self.snapshot_sent(host, life, Input::SnapshotSent { peer, delivered }),
             Event::Start { host } => self.start(host),
             Event::Invoke { client } => self.invoke(client),
             Event::Request { operation, host } => self.request(operation, host),
@@ -202,6 +212,39 @@ impl World {
         self.cx.trace.mix(&[host as u64, work as u64]);
         if let Err(stop) = process.work(work, &mut self.cx) {
             self.stopped(host, stop);
+        }
+    }
+
+    /// A snapshot arrives; its sender hears whether it was taken.
+    fn parcel(&mut self, parcel: &Parcel) {
+        let host = &mut self.hosts[parcel.to];
+        let peer = host.id;
+        let taken = match &mut host.process {
+            Some(process) => process.receive_snapshot(parcel, &mut self.cx),
+            None => Ok(false),
+        };
+        let delivered = match taken {
+            Ok(taken) => taken && !self.cx.network.is_cut(parcel.to, parcel.from),
+            Err(stop) => {
+                self.stopped(parcel.to, stop);
+                false
+            }
+        };
+        let event = Event::SnapshotSent {
+            host: parcel.from,
+            life: parcel.life,
+            peer,
+            delivered,
+        };
+        let delay = self.cx.between_us(100, 10_000);
+        self.cx.after(delay, event);
+    }
+
+    fn snapshot_sent(&mut self, host: usize, life: u32, input: Input) {
+        if let Some(process) = &mut self.hosts[host].process
+            && process.life == life
+        {
+            process.push(input, &mut self.cx);
         }
     }
 
@@ -292,6 +335,7 @@ impl World {
     fn heal(&mut self) {
         self.cx.note(|| "everything is mended".to_owned());
         self.cx.network.heal();
+        self.cx.ambush_until = Duration::ZERO;
         for (number, host) in self.hosts.iter_mut().enumerate() {
             host.heal(self.cx.now);
             if host.process.is_none() {

@@ -23,9 +23,17 @@ const REVOKE_MAX: usize = 500;
 /// Which entry is passed over by a member that is broken that way.
 const SKIPPED_EVERY: u64 = 50;
 
+/// What the machine is asked to do.
+pub enum ToApply {
+    /// Apply committed entries.
+    Entries(Vec<raftpb::Entry>),
+    /// Go on with a received database.
+    Restore(raftpb::Snapshot),
+}
+
 impl Process {
-    pub(super) fn to_apply(&mut self, entries: Vec<raftpb::Entry>, cx: &mut Context) {
-        self.apply_queue.push_back(entries);
+    pub(super) fn to_apply(&mut self, message: ToApply, cx: &mut Context) {
+        self.apply_queue.push_back(message);
         self.apply_next(cx);
     }
 
@@ -40,9 +48,20 @@ impl Process {
 
     pub(super) fn apply(&mut self, cx: &mut Context) -> Result<(), Stop> {
         self.apply_due = false;
-        let Some(mut entries) = self.apply_queue.pop_front() else {
-            return Ok(());
-        };
+        match self.apply_queue.pop_front() {
+            Some(ToApply::Entries(entries)) => self.apply_entries(entries, cx)?,
+            Some(ToApply::Restore(snapshot)) => self.restore(&snapshot, cx)?,
+            None => {}
+        }
+        self.apply_next(cx);
+        Ok(())
+    }
+
+    fn apply_entries(
+        &mut self,
+        mut entries: Vec<raftpb::Entry>,
+        cx: &mut Context,
+    ) -> Result<(), Stop> {
         for entry in &entries {
             match cx.log.applies(self.id, entry) {
                 Ok(_) => {}
@@ -86,13 +105,16 @@ impl Process {
             },
             cx,
         );
-        if applied.compacting && !self.compact_due {
+        self.compact_if(applied.compacting, cx);
+        Ok(())
+    }
+
+    pub(super) fn compact_if(&mut self, compacting: bool, cx: &mut Context) {
+        if compacting && !self.compact_due {
             self.compact_due = true;
             let delay = cx.between_us(10, 20_000);
             self.work_after(delay, Work::Compact, cx);
         }
-        self.apply_next(cx);
-        Ok(())
     }
 
     pub(super) fn compact(&mut self, cx: &mut Context) -> Result<(), Stop> {

@@ -12,6 +12,7 @@
 mod apply;
 mod log;
 mod requests;
+mod snapshot;
 mod start;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use retcd_node::durable::{Dirs, Log};
-use retcd_node::{Append, Input, LeaderInfo, Node, Output, Role};
+use retcd_node::{Input, LeaderInfo, Node, Output, Role, SnapshotPoint};
 use retcd_proto::raftpb;
 use retcd_state::Time;
 use retcd_state::lease::SharedLessor;
@@ -31,9 +32,13 @@ use retcd_storage::disk::MemDisk;
 
 use crate::clock::Clock;
 use crate::context::{Context, Event};
+use crate::faults::Fault;
 use crate::history::{OperationId, Outcome};
 use crate::sabotage::Sabotage;
+use apply::ToApply;
+use log::ToLog;
 
+pub use snapshot::Parcel;
 pub use start::{Role as StartRole, Setup, start};
 
 /// How much faster than the election timeout a member notices a new leader's lease extension.
@@ -58,6 +63,8 @@ pub enum Work {
     Compact,
     /// Expired leases are looked for.
     Leases,
+    /// A snapshot is written.
+    Snapshot,
 }
 
 /// Why a process ends by itself.
@@ -118,13 +125,15 @@ pub struct Process {
     /// When the node's timer is set to, on the own clock.
     timer: Duration,
     log: Log,
-    log_queue: Vec<Append>,
+    log_queue: Vec<ToLog>,
     /// What the disk works on; empty if it is idle.
-    log_running: Vec<Append>,
+    log_running: Vec<ToLog>,
     machine: Machine,
-    apply_queue: VecDeque<Vec<raftpb::Entry>>,
+    apply_queue: VecDeque<ToApply>,
     apply_due: bool,
     compact_due: bool,
+    /// Snapshots to be written; the first is under way.
+    snapshots: VecDeque<SnapshotPoint>,
     reader: Reader,
     lessor: SharedLessor,
     backend: Backend,
@@ -145,6 +154,7 @@ impl Process {
             Work::Apply => self.apply(cx),
             Work::Commit => self.commit(cx),
             Work::Compact => self.compact(cx),
+            Work::Snapshot => self.save_snapshot(cx),
             Work::Leases => {
                 self.look_after_leases(cx);
                 Ok(())
@@ -224,15 +234,16 @@ impl Process {
         while let Some(output) = self.node.poll_output() {
             match output {
                 Output::Append(append) => self.to_log(append, cx),
-                Output::Send(messages) => self.send(messages, cx),
-                Output::Apply(entries) => self.to_apply(entries, cx),
+                Output::Send(messages) => self.send(messages, cx)?,
+                Output::Apply(entries) => self.to_apply(ToApply::Entries(entries), cx),
+                Output::Restore(snapshot) => self.to_apply(ToApply::Restore(snapshot), cx),
+                Output::Snapshot(point) => self.to_snapshot(point, cx),
                 Output::ReadReady { reads } => self.reads_ready(&reads, cx),
                 Output::Rejected { requests, .. } => {
                     self.finish_proposals(&requests, Outcome::Refused("rejected"), cx);
                 }
                 Output::ReadRejected { reads, .. } => self.reads_rejected(&reads, cx),
                 Output::Leader(info) => self.leader_changed(info, cx),
-                Output::Restore(_) | Output::Snapshot(_) => {}
                 Output::Contradiction(contradiction) => {
                     return Err(Stop {
                         reason: contradiction.to_string(),
@@ -244,11 +255,15 @@ impl Process {
         Ok(())
     }
 
-    fn send(&mut self, messages: Vec<raftpb::Message>, cx: &mut Context) {
+    fn send(&mut self, messages: Vec<raftpb::Message>, cx: &mut Context) -> Result<(), Stop> {
         for message in messages {
             let Some(&to) = cx.addresses.get(&message.to()) else {
                 continue;
             };
+            if message.r#type() == raftpb::MessageType::MsgSnap {
+                self.send_snapshot(message, to, cx)?;
+                continue;
+            }
             let bytes = Bytes::from(message.encode_to_vec());
             cx.trace.mix_bytes(&bytes);
             // Proposals have no number by which raft could know them again: a transport must not repeat them.
@@ -258,6 +273,18 @@ impl Process {
                 let peer = message.to();
                 self.push(Input::Unreachable { peer }, cx);
             }
+            self.ambush(&message, cx);
+        }
+        Ok(())
+    }
+
+    /// In an ambush who has just given a vote may be killed for it.
+    fn ambush(&self, message: &raftpb::Message, cx: &mut Context) {
+        let votes = message.r#type() == raftpb::MessageType::MsgVoteResp && !message.reject();
+        if votes && cx.now < cx.ambush_until && cx.rng.bool() {
+            let (host, delay) = (self.host, cx.between_us(1, 1_000));
+            let lasts = cx.between_us(100, 100_000);
+            cx.after(delay, Event::Fault(Fault::Kill { host, lasts }));
         }
     }
 
@@ -287,7 +314,7 @@ impl Process {
     pub fn kill(mut self, cx: &mut Context) {
         if cx.rng.bool() {
             // The disk may still have got what was under way.
-            let _ = self.write_running();
+            self.write_unheard();
         }
         self.hang_up(cx);
     }
@@ -298,7 +325,7 @@ impl Process {
         match cx.rng.u8(..4) {
             0 | 1 => {
                 disk.inject(lost_at);
-                let _ = self.write_running();
+                self.write_unheard();
             }
             2 => {
                 disk.inject(lost_at);

@@ -117,6 +117,7 @@ pub fn start(
         apply_queue: VecDeque::new(),
         apply_due: false,
         compact_due: false,
+        snapshots: VecDeque::new(),
         backend: opened.backend,
         next_id: (id & 0xffff) << 48 | ((wall_ms << 5) & ((1 << 40) - 1)),
         proposals: BTreeMap::new(),
