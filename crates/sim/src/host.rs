@@ -8,7 +8,16 @@ use retcd_storage::disk::MemDisk;
 use crate::clock::Clock;
 use crate::context::{Context, Event};
 use crate::faults::Fault;
+use crate::network::Weather;
 use crate::member::{self, Process, Setup, Speed, StartRole};
+
+/// In an ambush votes come late, so that several candidates of one term ask the same voters.
+const AMBUSH: Weather = Weather {
+    lost: 0,
+    doubled: 50,
+    delayed: 400,
+    delay_max: Duration::from_millis(900),
+};
 
 /// A host.
 pub struct Host {
@@ -130,11 +139,13 @@ pub fn inflict(hosts: &mut [Host], fault: &Fault, cx: &mut Context) {
             hosts[*host].down(*lasts, false, cx);
             return;
         }
-        Fault::Ambush { lasts } => {
+        Fault::Ambush { center, lasts } => {
             cx.ambush_until = cx.now + *lasts;
+            star(*center, hosts.len(), true, cx);
+            cx.network.weather = AMBUSH;
             let leaders = hosts.iter_mut().filter(|host| host.leads());
             leaders.for_each(|host| host.down(Duration::from_millis(200), false, cx));
-            return;
+            lasts
         }
         Fault::CutWire { from, to, lasts } => {
             cx.network.cut(*from, *to, true);
@@ -199,10 +210,10 @@ pub fn mend(hosts: &mut [Host], fault: &Fault, cx: &mut Context) {
     match fault {
         Fault::CutWire { from, to, .. } => cx.network.cut(*from, *to, false),
         Fault::Split { side, .. } => split(side, hosts.len(), false, cx),
-        Fault::Storm { weather, .. } => {
-            if cx.network.weather == *weather {
-                cx.network.weather = crate::network::Weather::FAIR;
-            }
+        Fault::Storm { .. } => cx.network.weather = Weather::FAIR,
+        Fault::Ambush { center, .. } => {
+            star(*center, hosts.len(), false, cx);
+            cx.network.weather = Weather::FAIR;
         }
         Fault::SlowDisk { host, .. } | Fault::SlowApply { host, .. } => {
             hosts[*host].set_speed(Speed::GOOD);
@@ -217,6 +228,14 @@ fn split(side: &[usize], hosts: usize, cut: bool, cx: &mut Context) {
             if side.contains(&from) != side.contains(&to) {
                 cx.network.cut(from, to, cut);
             }
+        }
+    }
+}
+
+fn star(center: usize, hosts: usize, cut: bool, cx: &mut Context) {
+    for from in (0..hosts).filter(|host| *host != center) {
+        for to in (0..hosts).filter(|host| *host != center && *host != from) {
+            cx.network.cut(from, to, cut);
         }
     }
 }

@@ -30,6 +30,7 @@ mod sabotage;
 mod workload;
 mod world;
 
+pub use faults::Kind;
 pub use report::Run;
 pub use sabotage::Sabotage;
 pub use world::{Options, World};

@@ -15,7 +15,7 @@ use crate::checker::log::LogChecker;
 use crate::checker::{self, Violation, convergence, linearizable};
 use crate::client::Client;
 use crate::context::{Context, Event, Trace};
-use crate::faults::{Fault, Plan};
+use crate::faults::{Fault, Kind, Plan};
 use crate::history::{History, OperationId, Outcome};
 use crate::host::Host;
 use crate::member::{Parcel, Setup, Stop, Work};
@@ -42,6 +42,8 @@ pub struct Options {
     pub members: Option<usize>,
     /// Until when faults happen.
     pub faults_for: Duration,
+    /// The only kind of faults that happens, if there is one.
+    pub only: Option<Kind>,
     /// What is broken on purpose.
     pub sabotage: Option<Sabotage>,
     /// Whether to print what happens.
@@ -55,6 +57,7 @@ impl Options {
             seed,
             members: None,
             faults_for: Duration::from_secs(30),
+            only: None,
             sabotage: None,
             verbose: false,
         }
@@ -81,7 +84,7 @@ impl World {
         let mut rng = Rng::with_seed(options.seed);
         let hosts = options.members.unwrap_or([3, 3, 3, 5][rng.usize(..4)]);
         let setup = setup(&mut rng);
-        let plan = Plan::new(&mut rng.fork(), hosts, options.faults_for);
+        let plan = Plan::new(&mut rng.fork(), hosts, options.faults_for, options.only);
         let mut cx = Context {
             now: Duration::ZERO,
             rng,

@@ -301,6 +301,11 @@ impl Process {
             cx.check(verdict);
             let id = self.id;
             cx.note(|| format!("{id:x} leads in term {term}"));
+            if cx.now < cx.ambush_until {
+                let (host, delay) = (self.host, cx.between_us(1_000, 800_000));
+                let lasts = cx.between_us(1_000, 500_000);
+                cx.after(delay, Event::Fault(Fault::Kill { host, lasts }));
+            }
         }
         cx.trace.mix(&[self.id, leader, term]);
     }
