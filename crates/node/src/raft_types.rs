@@ -82,6 +82,138 @@ pub fn conf_state_from_raft(state: &eraftpb::ConfState) -> raftpb::ConfState {
     }
 }
 
+/// A snapshot for raft-rs.
+fn snapshot_to_raft(snapshot: &raftpb::Snapshot) -> eraftpb::Snapshot {
+    let mut out = eraftpb::Snapshot {
+        data: snapshot.data.clone().unwrap_or_default(),
+        ..Default::default()
+    };
+    if let Some(metadata) = &snapshot.metadata {
+        let to = out.mut_metadata();
+        (to.index, to.term) = (metadata.index(), metadata.term());
+        if let Some(conf_state) = &metadata.conf_state {
+            to.set_conf_state(conf_state_to_raft(conf_state));
+        }
+    }
+    out
+}
+
+/// A snapshot as etcd has it.
+pub fn snapshot_from_raft(snapshot: &eraftpb::Snapshot) -> raftpb::Snapshot {
+    let metadata = snapshot.get_metadata();
+    raftpb::Snapshot {
+        data: (!snapshot.data.is_empty()).then(|| snapshot.data.clone()),
+        metadata: Some(raftpb::SnapshotMetadata {
+            conf_state: Some(conf_state_from_raft(metadata.get_conf_state())),
+            index: Some(metadata.index),
+            term: Some(metadata.term),
+        }),
+    }
+}
+
+/// A message for raft-rs; `None` for kinds that it does not know, or that never leave a member.
+///
+/// What only raft-rs has (priority, commit term) stays at zero, where it has no effect. So does the term of
+/// kinds that are forwarded on behalf of a client.
+pub fn message_to_raft(message: &raftpb::Message) -> Option<eraftpb::Message> {
+    let kind = message_type_to_raft(message.r#type())?;
+    let mut out = eraftpb::Message::default();
+    out.set_msg_type(kind);
+    out.to = message.to();
+    out.from = message.from();
+    out.term = match kind {
+        eraftpb::MessageType::MsgPropose
+        | eraftpb::MessageType::MsgReadIndex
+        | eraftpb::MessageType::MsgTransferLeader => 0,
+        _ => message.term(),
+    };
+    out.log_term = message.log_term();
+    out.index = message.index();
+    out.entries = message.entries.iter().map(entry_to_raft).collect();
+    out.commit = message.commit();
+    out.reject = message.reject();
+    out.reject_hint = message.reject_hint();
+    out.context = message.context.clone().unwrap_or_default();
+    if kind == eraftpb::MessageType::MsgSnapshot {
+        out.set_snapshot(snapshot_to_raft(message.snapshot.as_ref()?));
+    }
+    Some(out)
+}
+
+/// A message as etcd sends it: all numbers present, and nothing that only raft-rs knows.
+pub fn message_from_raft(message: &eraftpb::Message) -> raftpb::Message {
+    let kind = message_type_from_raft(message.get_msg_type());
+    // raft-rs puts its commit index into answers, too; etcd leaves it out there.
+    let commit = match kind {
+        raftpb::MessageType::MsgApp | raftpb::MessageType::MsgHeartbeat => message.commit,
+        _ => 0,
+    };
+    let snapshot = kind == raftpb::MessageType::MsgSnap;
+    raftpb::Message {
+        r#type: Some(kind as i32),
+        to: Some(message.to),
+        from: Some(message.from),
+        term: Some(message.term),
+        log_term: Some(message.log_term),
+        index: Some(message.index),
+        entries: message.entries.iter().map(entry_from_raft).collect(),
+        commit: Some(commit),
+        snapshot: snapshot.then(|| snapshot_from_raft(message.get_snapshot())),
+        reject: Some(message.reject),
+        reject_hint: Some(message.reject_hint),
+        context: (!message.context.is_empty()).then(|| message.context.clone()),
+        ..Default::default()
+    }
+}
+
+fn message_type_to_raft(kind: raftpb::MessageType) -> Option<eraftpb::MessageType> {
+    use eraftpb::MessageType as To;
+    use raftpb::MessageType as From;
+    Some(match kind {
+        From::MsgProp => To::MsgPropose,
+        From::MsgApp => To::MsgAppend,
+        From::MsgAppResp => To::MsgAppendResponse,
+        From::MsgVote => To::MsgRequestVote,
+        From::MsgVoteResp => To::MsgRequestVoteResponse,
+        From::MsgSnap => To::MsgSnapshot,
+        From::MsgHeartbeat => To::MsgHeartbeat,
+        From::MsgHeartbeatResp => To::MsgHeartbeatResponse,
+        From::MsgTransferLeader => To::MsgTransferLeader,
+        From::MsgTimeoutNow => To::MsgTimeoutNow,
+        From::MsgReadIndex => To::MsgReadIndex,
+        From::MsgReadIndexResp => To::MsgReadIndexResp,
+        From::MsgPreVote => To::MsgRequestPreVote,
+        From::MsgPreVoteResp => To::MsgRequestPreVoteResponse,
+        _ => return None,
+    })
+}
+
+fn message_type_from_raft(kind: eraftpb::MessageType) -> raftpb::MessageType {
+    use eraftpb::MessageType as From;
+    use raftpb::MessageType as To;
+    match kind {
+        From::MsgHup => To::MsgHup,
+        From::MsgBeat => To::MsgBeat,
+        From::MsgPropose => To::MsgProp,
+        From::MsgAppend => To::MsgApp,
+        From::MsgAppendResponse => To::MsgAppResp,
+        From::MsgRequestVote => To::MsgVote,
+        From::MsgRequestVoteResponse => To::MsgVoteResp,
+        From::MsgSnapshot => To::MsgSnap,
+        From::MsgHeartbeat => To::MsgHeartbeat,
+        From::MsgHeartbeatResponse => To::MsgHeartbeatResp,
+        From::MsgUnreachable => To::MsgUnreachable,
+        From::MsgSnapStatus => To::MsgSnapStatus,
+        From::MsgCheckQuorum => To::MsgCheckQuorum,
+        From::MsgTransferLeader => To::MsgTransferLeader,
+        From::MsgTimeoutNow => To::MsgTimeoutNow,
+        From::MsgReadIndex => To::MsgReadIndex,
+        From::MsgReadIndexResp => To::MsgReadIndexResp,
+        From::MsgRequestPreVote => To::MsgPreVote,
+        From::MsgRequestPreVoteResponse => To::MsgPreVoteResp,
+    }
+}
+
 /// A configuration change for raft-rs; `None` when it does not concern raft (an update of URLs, or
 /// a change that the state machine refused and that keeps its place in the log only).
 pub fn conf_change_to_raft(change: &raftpb::ConfChange) -> Option<eraftpb::ConfChange> {

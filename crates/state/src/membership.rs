@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use retcd_proto::membershippb;
 use retcd_proto::raftpb::{ConfChange, ConfChangeType, ConfState};
 use retcd_storage::backend::{self, BackendError, Bucket, WriteBatch};
+use retcd_storage::snap;
 use serde::{Deserialize, Serialize};
 
 use crate::meta;
@@ -227,6 +228,25 @@ impl Membership {
     /// The raft configuration that the members make up.
     pub fn conf_state(&self) -> &ConfState {
         &self.conf_state
+    }
+
+    /// The membership as etcd up to 3.6 takes it from the data of a raft snapshot, in a file or in a
+    /// message.
+    pub fn to_document(&self) -> Vec<u8> {
+        let members = self.members().map(|member| snap::Member {
+            id: member.id,
+            peer_urls: member.peer_urls().to_vec(),
+            is_learner: member.is_learner,
+            name: member.name.clone(),
+            client_urls: member.client_urls().to_vec(),
+        });
+        let document = snap::Membership {
+            members: members.collect(),
+            removed: self.removed().collect(),
+            version: self.cluster_version.map(|version| version.to_string()),
+            has_v2_keys: false,
+        };
+        document.to_document()
     }
 
     /// Judges a configuration change and makes it, or says why not. A refused change must be

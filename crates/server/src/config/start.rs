@@ -189,6 +189,11 @@ impl Config {
         Duration::from_millis(self.heartbeat_interval_ms as u64)
     }
 
+    /// How long connecting to another member may take, as in etcd.
+    pub fn peer_dial_timeout(&self) -> Duration {
+        Duration::from_secs(1) + self.election_timeout()
+    }
+
     /// How long a request may take altogether: 5 s for queues and disk, and two elections.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + 2 * self.election_timeout()

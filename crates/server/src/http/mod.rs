@@ -32,6 +32,7 @@ use serde::Serialize;
 use crate::metrics::{self, Metrics, Sample};
 
 pub use access::Access;
+pub(crate) use reply::not_found;
 pub use vars::{Progress, RaftStatus};
 
 use mux::Route;

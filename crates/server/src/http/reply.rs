@@ -43,7 +43,7 @@ pub(super) fn error(status: StatusCode, text: &str) -> Response {
     plain(status, format!("{text}\n"))
 }
 
-pub(super) fn not_found() -> Response {
+pub(crate) fn not_found() -> Response {
     error(StatusCode::NOT_FOUND, "404 page not found")
 }
 

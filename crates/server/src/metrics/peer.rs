@@ -1,8 +1,6 @@
 //! Handles of the traffic between members.
 
-use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::family::{Buckets, Families};
 
@@ -96,7 +94,11 @@ impl Peer {
                 transfer,
                 "To",
             ),
-            snapshot_receives: counters("snapshot_receive_success", "Snapshots received.", &["From"]),
+            snapshot_receives: counters(
+                "snapshot_receive_success",
+                "Snapshots received.",
+                &["From"],
+            ),
             snapshot_receive_failures: counters(
                 "snapshot_receive_failures",
                 "Snapshots that could not be received.",

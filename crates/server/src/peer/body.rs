@@ -54,7 +54,9 @@ impl Body for PeerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match &mut self.0 {
             Kind::Full(body) => Pin::new(body).poll_frame(cx),
-            Kind::Stream(body) => body.poll_chunk(cx).map(|chunk| Some(Ok(Frame::data(chunk?)))),
+            Kind::Stream(body) => body
+                .poll_chunk(cx)
+                .map(|chunk| Some(Ok(Frame::data(chunk?)))),
         }
     }
 
@@ -139,7 +141,10 @@ impl StreamBody {
         }
         let mut open = true;
         while open && self.buffer.len() < CHUNK_BYTES_MAX {
-            match self.queue.poll_recv_many(cx, &mut self.batch, BATCH_MESSAGES_MAX) {
+            match self
+                .queue
+                .poll_recv_many(cx, &mut self.batch, BATCH_MESSAGES_MAX)
+            {
                 Poll::Pending => break,
                 Poll::Ready(taken) => open = taken > 0,
             }

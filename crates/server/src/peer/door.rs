@@ -90,7 +90,11 @@ impl Inner {
         }
         self.add_remote(request.headers());
         let from = headers::parse_id(text(request.headers(), &SERVER_FROM)).unwrap_or_default();
-        let handles = self.shared.metrics.peer.handles(self.shared.identity.id, from);
+        let handles = self
+            .shared
+            .metrics
+            .peer
+            .handles(self.shared.identity.id, from);
         let body = match read_all(request.into_body()).await {
             Ok(body) => body,
             Err(error) => {
@@ -104,7 +108,11 @@ impl Inner {
             Err(error) => {
                 handles.received_failures().inc();
                 let error = error.to_string();
-                return self.unreadable("failed to unmarshal Raft message", "unmarshalling", &error);
+                return self.unreadable(
+                    "failed to unmarshal Raft message",
+                    "unmarshalling",
+                    &error,
+                );
             }
         };
         handles.received_bytes().inc_by(bytes);

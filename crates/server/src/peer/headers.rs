@@ -29,10 +29,7 @@ const VERSION_WITHOUT_HEADER: &str = "2.0.0";
 pub(super) fn request_headers(identity: &Identity) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(SERVER_FROM, hex_value(identity.id));
-    headers.insert(
-        SERVER_VERSION,
-        HeaderValue::from_static(crate::VERSION),
-    );
+    headers.insert(SERVER_VERSION, HeaderValue::from_static(crate::VERSION));
     headers.insert(MIN_CLUSTER_VERSION, HeaderValue::from_static(MIN_VERSION));
     headers.insert(CLUSTER_ID, hex_value(identity.cluster_id));
     // URLs are parsed before they get here, so a value that no header can hold does not occur.
@@ -184,7 +181,10 @@ mod tests {
         Identity {
             id: 0x1a,
             cluster_id: 0xc0ffee,
-            urls: vec!["http://127.0.0.1:2380".into(), "http://127.0.0.1:2381".into()],
+            urls: vec![
+                "http://127.0.0.1:2380".into(),
+                "http://127.0.0.1:2381".into(),
+            ],
         }
     }
 
@@ -226,11 +226,18 @@ mod tests {
             ("three", "3.0.0", Err(Mismatch::Version)),
             ("3.7", "3.0.0", Err(Mismatch::Version)),
             ("3.7.0", "-1.0.0", Err(Mismatch::Version)),
-            ("99999999999999999999999.0.0", "3.0.0", Err(Mismatch::Version)),
+            (
+                "99999999999999999999999.0.0",
+                "3.0.0",
+                Err(Mismatch::Version),
+            ),
         ] {
             let found = checked(|headers| {
                 headers.insert(SERVER_VERSION, HeaderValue::from_str(server).unwrap());
-                headers.insert(MIN_CLUSTER_VERSION, HeaderValue::from_str(min_cluster).unwrap());
+                headers.insert(
+                    MIN_CLUSTER_VERSION,
+                    HeaderValue::from_str(min_cluster).unwrap(),
+                );
             });
             assert_eq!(found, expected, "{server} {min_cluster}");
         }

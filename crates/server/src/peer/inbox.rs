@@ -6,6 +6,7 @@
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
 
+use retcd_node::Input;
 use retcd_proto::raftpb::{Message, MessageType};
 
 use super::seldom::Seldom;
@@ -13,25 +14,6 @@ use crate::log::{self, Hex};
 
 /// How long a report that must not be lost waits before it is tried again.
 const REPORT_RETRY: Duration = Duration::from_millis(20);
-
-/// What peers and connections tell the node.
-#[derive(Debug)]
-pub enum Input {
-    /// A message from a peer. With a `MsgSnap`, its database lies in the snapshot directory, synced.
-    Message(Message),
-    /// Messages to this peer were dropped or failed.
-    Unreachable {
-        /// The peer's id.
-        peer: u64,
-    },
-    /// The end of sending a snapshot.
-    SnapshotSent {
-        /// The peer's id.
-        peer: u64,
-        /// Whether it has it.
-        delivered: bool,
-    },
-}
 
 /// Why a message was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -121,7 +103,7 @@ impl Inbox {
 
     fn put(&self, message: Message) -> Result<(), Refusal> {
         self.node
-            .try_send(Input::Message(message))
+            .try_send(Input::Messages(vec![message]))
             .map_err(|error| match error {
                 TrySendError::Full(_) => Refusal::Busy,
                 TrySendError::Disconnected(_) => Refusal::Stopped,

@@ -59,10 +59,13 @@ pub(super) async fn connect(
     url: &Url,
     write_limit: Duration,
 ) -> Result<SendRequest<Outgoing>, ExchangeError> {
-    let stream = dialer.dial(url).await.map_err(|error| ExchangeError::Dial {
-        address: url.address(),
-        error,
-    })?;
+    let stream = dialer
+        .dial(url)
+        .await
+        .map_err(|error| ExchangeError::Dial {
+            address: url.address(),
+            error,
+        })?;
     let stream = TokioIo::new(WriteDeadline::new(stream, write_limit));
     let (sender, connection) = http1::handshake(stream).await?;
     // Whoever waits for the response is told why the connection ended.
@@ -124,7 +127,11 @@ impl Line {
         address(url, &mut request);
         if let Some(mut kept) = self.take_kept(url) {
             let again = request.clone();
-            match kept.sender.try_send_request(request.map(Outgoing::whole)).await {
+            match kept
+                .sender
+                .try_send_request(request.map(Outgoing::whole))
+                .await
+            {
                 Ok(response) => {
                     self.keep(url, kept.sender);
                     return Ok(response);
@@ -133,7 +140,8 @@ impl Line {
                     let unsent = error.message().is_some();
                     let error = error.into_error();
                     // Nothing of a response came; hyper says so in one of these ways.
-                    let silent = error.is_incomplete_message() || error.is_canceled() || is_io(&error);
+                    let silent =
+                        error.is_incomplete_message() || error.is_canceled() || is_io(&error);
                     if !unsent && (repeat == Repeat::Never || !silent) {
                         return Err(error.into());
                     }

@@ -210,7 +210,8 @@ mod tests {
         let mut pipeline = pipeline.try_lock().unwrap();
         let send = |index| {
             link.send(message(MessageType::MsgApp, index)).unwrap();
-            link.send(message(MessageType::MsgHeartbeat, index)).unwrap();
+            link.send(message(MessageType::MsgHeartbeat, index))
+                .unwrap();
         };
         let taken = |queue: &mut mpsc::Receiver<Message>| {
             std::iter::from_fn(|| queue.try_recv().ok())
@@ -250,10 +251,16 @@ mod tests {
         let (link, _pipeline) = link();
         let _messages = link.lane(StreamKind::Message).attach().unwrap();
         for index in 0..STREAM_MESSAGES_MAX as u64 {
-            link.send(message(MessageType::MsgHeartbeat, index)).unwrap();
+            link.send(message(MessageType::MsgHeartbeat, index))
+                .unwrap();
         }
-        let overflow = link.send(message(MessageType::MsgHeartbeat, 9)).unwrap_err();
-        assert_eq!((overflow.queue, overflow.message.index()), ("stream Message", 9));
+        let overflow = link
+            .send(message(MessageType::MsgHeartbeat, 9))
+            .unwrap_err();
+        assert_eq!(
+            (overflow.queue, overflow.message.index()),
+            ("stream Message", 9)
+        );
 
         link.close();
         for index in 0..PIPELINE_MESSAGES_MAX as u64 {

@@ -51,6 +51,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use bytes::Bytes;
+use retcd_node::Input;
 use retcd_proto::raftpb::SnapshotMetadata;
 use retcd_storage::disk::Disk;
 
@@ -59,7 +60,6 @@ pub use dial::{Dialer, Io, Stream, WriteDeadline};
 pub use door::Door;
 pub use driver::Driver;
 pub use headers::Mismatch;
-pub use inbox::Input;
 pub use line::ExchangeError;
 pub use snapshot::remove_unfinished;
 pub use transport::Transport;

@@ -149,12 +149,7 @@ pub(super) fn check(
     }
 }
 
-fn log_mismatch(
-    shared: &Shared,
-    link: &Link,
-    response: &Response<impl Sized>,
-    mismatch: Mismatch,
-) {
+fn log_mismatch(shared: &Shared, link: &Link, response: &Response<impl Sized>, mismatch: Mismatch) {
     match mismatch {
         Mismatch::Version => log::error!("request sent was ignored by peer";
             "remote-peer-id" => Hex(link.id)),

@@ -136,7 +136,9 @@ impl Reader {
             .parse()
             .expect("words and hexadecimal digits make a path");
         *request.headers_mut() = self.shared.headers.clone();
-        request.headers_mut().insert(RAFT_TO, hex_value(self.link.id));
+        request
+            .headers_mut()
+            .insert(RAFT_TO, hex_value(self.link.id));
         line::address(url, &mut request);
         let mut sender = line::connect(&self.shared.dialer, url, IO_TIMEOUT).await?;
         let response = sender

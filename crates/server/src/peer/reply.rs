@@ -8,8 +8,7 @@ use http_body_util::Full;
 use super::body::PeerBody;
 
 /// What a member reports when the cluster says that it was removed.
-pub(super) const REMOVED_MEMBER: &str =
-    "the member has been permanently removed from the cluster";
+pub(super) const REMOVED_MEMBER: &str = "the member has been permanently removed from the cluster";
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
@@ -49,5 +48,7 @@ pub(super) fn no_content() -> Response<PeerBody> {
 /// Has the connection end with this answer.
 pub(super) fn close(response: &mut Response<PeerBody>) {
     let close = HeaderValue::from_static("close");
-    response.headers_mut().insert(http::header::CONNECTION, close);
+    response
+        .headers_mut()
+        .insert(http::header::CONNECTION, close);
 }

@@ -34,7 +34,11 @@ impl Status {
         if since.is_none() {
             log::info!("peer became active"; "peer-id" => Hex(self.peer));
             *since = Some(Instant::now());
-            self.metrics.peer.handles(self.local, self.peer).active().inc();
+            self.metrics
+                .peer
+                .handles(self.local, self.peer)
+                .active()
+                .inc();
         }
     }
 

@@ -190,7 +190,11 @@ impl Shared {
         let to = message.to();
         let link = {
             let links = self.links.read();
-            links.peers.get(&to).or_else(|| links.remotes.get(&to)).cloned()
+            links
+                .peers
+                .get(&to)
+                .or_else(|| links.remotes.get(&to))
+                .cloned()
         };
         let Some(link) = link else {
             log::debug!("ignored message send request; unknown remote peer target";
@@ -226,7 +230,11 @@ impl Shared {
                 "remote-peer-name" => *queue,
                 "remote-peer-active" => link.status.is_active());
         }
-        self.metrics.peer.handles(local, link.id).sent_failures().inc();
+        self.metrics
+            .peer
+            .handles(local, link.id)
+            .sent_failures()
+            .inc();
         self.inbox.report_unreachable(link.id);
     }
 
@@ -266,8 +274,8 @@ impl Transport {
     /// A `MsgSnap` carries metadata alone; the database and the final metadata come from
     /// [`Config::snapshot`](super::Config::snapshot).
     ///
-    /// [`Input::Unreachable`]: super::Input::Unreachable
-    /// [`Input::SnapshotSent`]: super::Input::SnapshotSent
+    /// [`Input::Unreachable`]: retcd_node::Input::Unreachable
+    /// [`Input::SnapshotSent`]: retcd_node::Input::SnapshotSent
     pub fn send(&self, messages: Vec<Message>) {
         if self.0.is_paused() {
             return;
@@ -329,7 +337,11 @@ impl Transport {
     /// How many members can be talked to.
     pub fn active_peers(&self) -> usize {
         let links = self.0.links.read();
-        links.peers.values().filter(|link| link.status.is_active()).count()
+        links
+            .peers
+            .values()
+            .filter(|link| link.status.is_active())
+            .count()
     }
 
     /// Drops everything that is sent, and everything that comes in on streams, until [`Transport::resume`].

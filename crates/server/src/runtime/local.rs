@@ -256,6 +256,10 @@ impl Local {
             Mail::ReadsRejected(reads, reason) => self.arrive(reads, Err(reject_status(reason))),
             Mail::Compacted(revision) => self.watches.hub().compact(revision),
             Mail::Published(changes) => self.watches.publish(&changes),
+            Mail::Restored {
+                revision,
+                compacted,
+            } => self.watches.restore(revision, compacted),
         }
     }
 
@@ -283,5 +287,6 @@ fn reject_status(reason: RejectReason) -> Status {
     match reason {
         RejectReason::NoLeader => status::NO_LEADER,
         RejectReason::LeaderChanged => status::LEADER_CHANGED,
+        RejectReason::TooMany => status::TOO_MANY_REQUESTS,
     }
 }

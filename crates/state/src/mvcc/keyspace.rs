@@ -63,21 +63,6 @@ impl Keyspace {
         self.compaction.is_some()
     }
 
-    /// Calls `visit` with lease and key of every live key that has a lease.
-    pub(crate) fn visit_leased(&self, mut visit: impl FnMut(i64, &[u8])) {
-        let state = self.shared.state.read();
-        for record in state
-            .index
-            .range(b"", None)
-            .filter_map(|entry| entry.live())
-        {
-            match record.lease() {
-                0 => {}
-                lease => visit(lease, record.key()),
-            }
-        }
-    }
-
     /// Starts a transaction whose changes go to `batch`.
     pub(crate) fn begin<'a>(&'a mut self, batch: &'a mut WriteBatch) -> Changes<'a> {
         Changes {

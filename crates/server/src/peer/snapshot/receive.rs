@@ -51,7 +51,10 @@ struct Refused {
 }
 
 /// Reads a snapshot from the body of a request, whose headers have been checked, stores it and tells the node.
-pub(in crate::peer) async fn receive(shared: &Arc<Shared>, mut body: Incoming) -> Response<PeerBody> {
+pub(in crate::peer) async fn receive(
+    shared: &Arc<Shared>,
+    mut body: Incoming,
+) -> Response<PeerBody> {
     let start = Instant::now();
     let (message, first) = match read_message(&mut body).await {
         Ok(read) => read,
@@ -148,16 +151,29 @@ async fn take(
         "local-member-id" => local, "remote-snapshot-sender-id" => from,
         "incoming-snapshot-index" => index);
     let start = Instant::now();
-    let stored = store(shared, index, first, body).await.map_err(cannot_save)?;
+    let stored = store(shared, index, first, body)
+        .await
+        .map_err(cannot_save)?;
     log::info!("received and saved database snapshot";
         "local-member-id" => local, "remote-snapshot-sender-id" => from,
         "incoming-snapshot-index" => index,
         "incoming-snapshot-size-bytes" => stored.bytes,
         "incoming-snapshot-size" => human(stored.bytes),
         "download-took" => start.elapsed());
-    shared.metrics.snap.db_fsync.observe(stored.fsync.as_secs_f64());
-    shared.metrics.snap.db_save.observe(start.elapsed().as_secs_f64());
-    shared.inbox.deliver_snapshot(message).map_err(cannot_process)?;
+    shared
+        .metrics
+        .snap
+        .db_fsync
+        .observe(stored.fsync.as_secs_f64());
+    shared
+        .metrics
+        .snap
+        .db_save
+        .observe(start.elapsed().as_secs_f64());
+    shared
+        .inbox
+        .deliver_snapshot(message)
+        .map_err(cannot_process)?;
     Ok(stored.bytes)
 }
 

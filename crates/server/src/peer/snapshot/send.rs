@@ -72,10 +72,12 @@ async fn make_and_post(
     mut message: Message,
 ) -> Result<u64, PostError> {
     let source = Arc::clone(shared);
-    let snapshot = blocking(move || (source.snapshot)()).await.inspect_err(|error| {
-        log::warn!("failed to make a database snapshot";
+    let snapshot = blocking(move || (source.snapshot)())
+        .await
+        .inspect_err(|error| {
+            log::warn!("failed to make a database snapshot";
             "remote-peer-id" => Hex(link.id), "error" => Text(error));
-    })?;
+        })?;
     let (index, size) = (snapshot.metadata.index(), snapshot.size_bytes);
     message.snapshot = Some(Snapshot {
         data: Some(snapshot.data.clone()),

@@ -1,6 +1,8 @@
 //! The backend as its owner sees it, on a disk in memory: against a map per bucket, with readers of every
 //! age, a loss of power, and other threads.
 
+mod replace;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -347,7 +349,7 @@ fn the_hash_is_that_of_go() {
     let file = disk
         .open(Path::new("/db"), OpenMode::CreateNew { mode: 0o600 })
         .unwrap();
-    let bytes = include_bytes!("../../tests/data/bolt/3.7.1-small.db");
+    let bytes = include_bytes!("../../../tests/data/bolt/3.7.1-small.db");
     file.write_all_at(&[std::io::IoSlice::new(bytes)], 0)
         .unwrap();
     drop(file);
