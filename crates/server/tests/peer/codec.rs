@@ -69,7 +69,10 @@ fn recorded_streams_are_read_as_they_were_meant() {
                     assert_eq!(message.to(), recording.members[to]);
                     assert_eq!(message.term(), frame["implied_term"].as_u64().unwrap());
                     assert_eq!(message.log_term(), message.term());
-                    assert_eq!(message.index(), frame["implied_prev_index"].as_u64().unwrap());
+                    assert_eq!(
+                        message.index(),
+                        frame["implied_prev_index"].as_u64().unwrap()
+                    );
                     assert_eq!(message.commit(), frame["commit"].as_u64().unwrap());
                 } else {
                     recording.check(message, frame);
@@ -146,7 +149,10 @@ fn recorded_posts_are_read_and_written() {
             make_explicit(&mut message);
             match version {
                 "3.5.30" => assert_eq!(message.encode_to_vec(), without_empty_snapshot(&body)),
-                _ => assert_eq!(decode_message(message.encode_to_vec().into()).unwrap(), message),
+                _ => assert_eq!(
+                    decode_message(message.encode_to_vec().into()).unwrap(),
+                    message
+                ),
             }
         }
     }
@@ -220,16 +226,25 @@ fn the_short_form_says_the_same_as_the_long_one() {
             let start = stream.len();
             encoder.encode(&message, &mut stream);
             short += usize::from(stream[start] == 1);
-            assert!(!(messages.is_empty() && stream[start] == 1), "nothing to continue");
+            assert!(
+                !(messages.is_empty() && stream[start] == 1),
+                "nothing to continue"
+            );
             let last = message.entries.last();
-            position = (message.term(), last.map_or(message.index(), |last| last.index()));
+            position = (
+                message.term(),
+                last.map_or(message.index(), |last| last.index()),
+            );
             messages.push(message);
         }
         let decoder = Decoder::new(StreamKind::MsgApp, 2, 1);
         let mut read = read(decoder, &stream, || random.usize(1..5000)).unwrap();
         read.iter_mut().for_each(make_explicit);
         assert_eq!(read, messages, "round {round}");
-        assert!(short > 0 || messages.len() < 10, "round {round}: no short form at all");
+        assert!(
+            short > 0 || messages.len() < 10,
+            "round {round}: no short form at all"
+        );
     }
 }
 
@@ -269,10 +284,21 @@ fn packed_numbers_and_unknown_fields_are_read() {
         ..ConfState::default()
     };
     let message = |conf_state: Vec<u8>| {
-        let metadata = [vec![0x0a, conf_state.len() as u8], conf_state, vec![0x10, 7]].concat();
+        let metadata = [
+            vec![0x0a, conf_state.len() as u8],
+            conf_state,
+            vec![0x10, 7],
+        ]
+        .concat();
         let snapshot = [vec![0x12, metadata.len() as u8], metadata].concat();
         let field_99 = [0x9a, 0x06, 2, 1, 2];
-        let bytes = [&[0x08, 7][..], &field_99, &[0x4a, snapshot.len() as u8], &snapshot].concat();
+        let bytes = [
+            &[0x08, 7][..],
+            &field_99,
+            &[0x4a, snapshot.len() as u8],
+            &snapshot,
+        ]
+        .concat();
         decode_message(bytes.into()).unwrap()
     };
     let expected = Message {
@@ -299,10 +325,18 @@ fn promises_are_not_believed() {
     };
     let too_large = CodecError::TooLarge { bytes: u64::MAX };
     check(StreamKind::Message, &[0xff; 8], too_large.clone());
-    check(StreamKind::MsgApp, &[&[2][..], &[0xff; 8]].concat(), too_large.clone());
+    check(
+        StreamKind::MsgApp,
+        &[&[2][..], &[0xff; 8]].concat(),
+        too_large.clone(),
+    );
     check(StreamKind::MsgApp, &[9], CodecError::UnknownType(9));
     let entries = |count: u64| [&[1][..], &count.to_be_bytes()].concat();
-    check(StreamKind::MsgApp, &entries(1), CodecError::NothingToContinue);
+    check(
+        StreamKind::MsgApp,
+        &entries(1),
+        CodecError::NothingToContinue,
+    );
     let begin = [&[2][..], &2u64.to_be_bytes(), &[0x08, 3]].concat();
     check(
         StreamKind::MsgApp,
@@ -352,13 +386,20 @@ fn damaged_traffic_is_refused_or_read_but_never_panics() {
             }
         }
     }
-    assert!(failures > 100, "only {failures} of the damages were noticed");
+    assert!(
+        failures > 100,
+        "only {failures} of the damages were noticed"
+    );
     for kind in [StreamKind::Message, StreamKind::MsgApp] {
         for _ in 0..2000 {
             let mut bytes: Vec<u8> = (0..random.usize(1..200)).map(|_| random.u8(..)).collect();
             // Small lengths, so that random bytes get to be messages.
             let zeros = usize::from(kind == StreamKind::MsgApp)..bytes.len().min(8);
-            bytes.get_mut(zeros).into_iter().flatten().for_each(|byte| *byte = 0);
+            bytes
+                .get_mut(zeros)
+                .into_iter()
+                .flatten()
+                .for_each(|byte| *byte = 0);
             let _ = read(Decoder::new(kind, 2, 1), &bytes, || random.usize(1..50));
             let _ = decode_message(bytes.into());
         }

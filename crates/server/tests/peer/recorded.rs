@@ -12,8 +12,18 @@ pub const VERSIONS: [&str; 2] = ["3.5.30", "3.7.1"];
 
 /// The four streams: file name, kind, who wrote, who read.
 pub const STREAMS: [(&str, StreamKind, &str, &str); 4] = [
-    ("01-stream-message-m1-to-m2", StreamKind::Message, "m1", "m2"),
-    ("02-stream-message-m2-to-m1", StreamKind::Message, "m2", "m1"),
+    (
+        "01-stream-message-m1-to-m2",
+        StreamKind::Message,
+        "m1",
+        "m2",
+    ),
+    (
+        "02-stream-message-m2-to-m1",
+        StreamKind::Message,
+        "m2",
+        "m1",
+    ),
     ("03-stream-msgapp-m1-to-m2", StreamKind::MsgApp, "m1", "m2"),
     ("04-stream-msgapp-m2-to-m1", StreamKind::MsgApp, "m2", "m1"),
 ];
@@ -31,7 +41,10 @@ pub fn recording(version: &str) -> Recording {
     let manifest: Value = serde_json::from_str(&text).unwrap();
     let members = manifest["members"].as_object().unwrap();
     let id = |value: &Value| u64::from_str_radix(value.as_str().unwrap(), 16).unwrap();
-    let members = members.iter().map(|(name, value)| (name.clone(), id(value))).collect();
+    let members = members
+        .iter()
+        .map(|(name, value)| (name.clone(), id(value)))
+        .collect();
     Recording {
         dir,
         manifest,
