@@ -64,7 +64,7 @@ impl Protocols {
     /// What other members speak.
     pub const PEER: Protocols = Protocols {
         grpc: false,
-        pages: Some(ListenerKind::Peer),
+        pages: None,
     };
 }
 

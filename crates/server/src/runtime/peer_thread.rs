@@ -27,7 +27,7 @@ use super::mailbox::Mail;
 use super::member::Member;
 use super::probe::LocalProbe;
 use super::watches::StartPoint;
-use crate::http::{self, HttpContext, ListenerKind};
+use crate::http::{self, HttpContext};
 use crate::peer::{self, Dialer, Door, Driver, OutgoingSnapshot, Transport, WriteDeadline};
 
 /// What the thread is given.
@@ -148,7 +148,10 @@ async fn serve_connection(
                     None => http::not_found(),
                 }
             } else {
-                http::handle(&http, ListenerKind::Peer, &request).await
+                {
+                    let _ = &http;
+                    http::not_found()
+                }
             };
             Ok(page.map(Either::Right))
         }

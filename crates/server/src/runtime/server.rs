@@ -127,7 +127,10 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
     let dirs = storage::prepare(Arc::new(OsDisk), &config)?;
     let founding = match dirs.has_log()? {
         true => None,
-        false => Some(identity::found(&config, &identity::resolve_by_system)?),
+        false => Some(identity::found(
+            &config,
+            &crate::config::addresses::resolve_by_system,
+        )?),
     };
     log::emit(&config.starting_record(founding.as_ref().map(|founding| &founding.initial_cluster)));
     let opened = match &founding {
