@@ -18,6 +18,7 @@ use super::line::{self, ExchangeError, Outgoing};
 use super::link::Link;
 use super::reply::REMOVED_MEMBER;
 use super::seldom::Seldom;
+use super::status::Status;
 use super::transport::Shared;
 use super::{IO_TIMEOUT, Mismatch};
 use crate::config::url::Url;
@@ -64,6 +65,22 @@ enum ReadError {
     Refused(Refusal),
 }
 
+/// A stream counts as being read, until dropped.
+struct Reading<'a>(&'a Status);
+
+impl Reading<'_> {
+    fn new(status: &Status) -> Reading<'_> {
+        status.stream_read();
+        Reading(status)
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.stream_lost();
+    }
+}
+
 /// Reads one of a peer's streams.
 pub(super) struct Reader {
     shared: Arc<Shared>,
@@ -103,10 +120,11 @@ impl Reader {
                     continue;
                 }
             };
-            self.link.status.activate();
+            let reading = Reading::new(&self.link.status);
             log::info!("established TCP streaming connection with remote peer";
                 "stream-reader-type" => name, "local-member-id" => local, "remote-peer-id" => peer);
             let Err(error) = self.read(body).await;
+            drop(reading);
             log::warn!("lost TCP streaming connection with remote peer";
                 "stream-reader-type" => name, "local-member-id" => local, "remote-peer-id" => peer,
                 "error" => Text(&error));

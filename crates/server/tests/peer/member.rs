@@ -103,7 +103,7 @@ pub fn start(setup: Setup) -> Member {
         snapshot: setup.snapshot,
         snapshot_pace: None,
         is_removed: Box::new(move |id| is_removed.lock().unwrap().contains(&id)),
-        removed_by_cluster: Box::new(move || drop(told.send(()))),
+        removed_by_cluster: Box::new(move || told.send(()).unwrap_or_default()),
     });
     let (stop, stopped) = oneshot::channel();
     let thread = std::thread::spawn(move || {
@@ -184,10 +184,13 @@ impl Member {
         }
     }
 
-    /// Waits until `other` reads both streams of this member.
-    pub fn await_streams_of(&self, other: &Member) {
-        let path = |kind| format!("/raft/stream/{kind}/{:x}", other.id);
-        let mut missing = vec![path("message"), path("msgapp")];
+    /// Waits until each of `others` reads both streams of this member.
+    pub fn await_streams_of(&self, others: &[&Member]) {
+        let mut missing: Vec<String> = others
+            .iter()
+            .flat_map(|other| ["message", "msgapp"].map(|kind| (kind, other.id)))
+            .map(|(kind, id)| format!("/raft/stream/{kind}/{id:x}"))
+            .collect();
         while !missing.is_empty() {
             let (path, status) = self.answered.recv_timeout(PATIENCE).expect("a stream");
             if status == StatusCode::OK {
@@ -272,8 +275,8 @@ pub fn pair() -> (Member, Member) {
     let (a, b) = (start(Setup::new(0xa)), start(Setup::new(0xb)));
     a.knows(&b);
     b.knows(&a);
-    a.await_streams_of(&b);
-    b.await_streams_of(&a);
+    a.await_streams_of(&[&b]);
+    b.await_streams_of(&[&a]);
     (a, b)
 }
 

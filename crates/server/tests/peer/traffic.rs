@@ -3,7 +3,7 @@
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -11,7 +11,7 @@ use retcd_node::Input;
 use retcd_proto::raftpb::{Message, MessageType};
 use retcd_server::peer::codec::make_explicit;
 
-use crate::member::{CLUSTER, Member, Setup, append, entry, message, pair, start};
+use crate::member::{CLUSTER, Member, PATIENCE, Setup, append, entry, message, pair, start};
 
 fn explicit(mut message: Message) -> Message {
     make_explicit(&mut message);
@@ -130,13 +130,23 @@ fn three_members_hear_each_other() {
             .filter(|id| *id != one.id);
         assert!(others.eq(from), "at {}", one.id);
     }
-    assert_eq!(members[0].transport.active_peers(), 2);
+    // The answer to a message may still be under way when the message is there.
+    eventually(|| members[0].transport.active_peers() == 2);
     assert!(members[0].transport.active_since(2).is_some());
     assert!(members[0].transport.active_since(9).is_none());
     assert_eq!(
         members[0].metric("etcd_network_active_peers{Local=\"1\",Remote=\"2\"}"),
         Some(1.0)
     );
+}
+
+/// Waits for what no message tells.
+fn eventually(mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited too long");
+        std::thread::yield_now();
+    }
 }
 
 /// Sends one message again and again until it arrives.
@@ -168,11 +178,11 @@ fn a_member_that_comes_back_is_found_again() {
         b.knows(&a);
         insist(&a, &b, round);
         insist(&b, &a, round);
-        a.await_streams_of(&b);
-        b.await_streams_of(&a);
+        a.await_streams_of(&[&b]);
+        b.await_streams_of(&[&a]);
     }
     let lost = "etcd_network_disconnected_peers_total{Local=\"a\",Remote=\"b\"}";
-    assert_eq!(a.metric(lost), Some(3.0));
+    assert!(a.metric(lost) >= Some(3.0), "{:?}", a.metric(lost));
 }
 
 #[test]
@@ -265,7 +275,7 @@ fn a_removed_member_is_told_by_those_who_know() {
     b.removed.lock().unwrap().insert(a.id);
     b.transport.remove_peer(a.id);
     a.removed_by_cluster
-        .recv_timeout(crate::member::PATIENCE)
+        .recv_timeout(PATIENCE)
         .expect("told by status 410");
     while b.await_answer("/raft/stream/") != StatusCode::GONE {}
     assert_eq!(b.transport.active_since(a.id), None);
@@ -306,7 +316,7 @@ fn what_the_node_has_no_room_for_is_dropped_and_counted() {
     });
     a.knows(&b);
     b.knows(&a);
-    a.await_streams_of(&b);
+    a.await_streams_of(&[&b]);
     let failures = || b.metric("etcd_network_peer_received_failures_total{From=\"a\"}");
     let mut index = 0;
     while failures().is_none_or(|failures| failures == 0.0) {
