@@ -94,8 +94,13 @@ fn apply(
         replies,
         events,
         conf_changes,
+        token_changes,
         ..
     } = applied;
+    if !token_changes.is_empty() {
+        let now = member.clock.now();
+        member.authenticator.apply(token_changes, now);
+    }
     observe(member, &replies, &events, started.elapsed());
     let events = events
         .into_iter()
