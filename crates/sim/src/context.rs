@@ -48,6 +48,15 @@ pub enum Event {
         /// Whether it is there.
         delivered: bool,
     },
+    /// A host hears that its member was removed.
+    Removed {
+        /// The host.
+        host: usize,
+        /// The member.
+        member: u64,
+    },
+    /// The operator looks after the cluster.
+    Operate,
     /// A process is started.
     Start {
         /// Where.

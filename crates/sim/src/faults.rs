@@ -116,6 +116,8 @@ pub struct Plan {
     pub faults: Vec<(Duration, Fault)>,
     /// When everything is mended.
     pub heal_at: Duration,
+    /// Whether members are added and removed.
+    pub operated: bool,
 }
 
 /// Kinds of faults; a run has some of them.
@@ -163,7 +165,15 @@ impl Kind {
 
 impl Plan {
     /// A plan for so many hosts, with faults of one kind `only` if there is one.
-    pub fn new(rng: &mut Rng, hosts: usize, heal_at: Duration, only: Option<Kind>) -> Plan {
+    pub fn new(
+        rng: &mut Rng,
+        hosts: usize,
+        spare: usize,
+        heal_at: Duration,
+        only: Option<Kind>,
+    ) -> Plan {
+        let operated = rng.u8(..3) == 0;
+        let hosts = if operated { hosts + spare } else { hosts };
         let mut kinds = Kind::ALL.to_vec();
         kinds.retain(|kind| rng.u8(..5) < 2 || only == Some(*kind));
         kinds.retain(|kind| only.is_none_or(|only| only == *kind));
@@ -177,7 +187,11 @@ impl Plan {
                 at += Duration::from_millis(rng.u64(1..=pause_ms * 2));
             }
         }
-        Plan { faults, heal_at }
+        Plan {
+            faults,
+            heal_at,
+            operated,
+        }
     }
 }
 

@@ -23,7 +23,7 @@ const AMBUSH: Weather = Weather {
 pub struct Host {
     number: usize,
     /// The member that lives here.
-    pub id: u64,
+    pub id: Option<u64>,
     role: StartRole,
     disk: MemDisk,
     clock: Clock,
@@ -38,11 +38,14 @@ pub struct Host {
 }
 
 impl Host {
-    /// The hosts of a new cluster.
-    pub fn founders(count: usize, cx: &mut Context) -> Vec<Host> {
+    /// The hosts of a new cluster, and some that have no member yet.
+    pub fn founders(count: usize, spare: usize, cx: &mut Context) -> Vec<Host> {
         let ids: Vec<u64> = (0..count as u64).map(|number| 0xa1 + number * 0x10).collect();
-        let hosts = ids.iter().enumerate().map(|(number, &id)| {
-            cx.addresses.insert(id, number);
+        let hosts = (0..count + spare).map(|number| {
+            let id = ids.get(number).copied();
+            if let Some(id) = id {
+                cx.addresses.insert(id, number);
+            }
             let offset = Duration::from_millis(cx.rng.u64(..1_000_000));
             Host {
                 number,
@@ -60,13 +63,37 @@ impl Host {
         hosts.collect()
     }
 
+    /// Whether no member lives here.
+    pub fn is_spare(&self) -> bool {
+        self.id.is_none()
+    }
+
+    /// Makes this the host of a member that is being added.
+    pub fn give(&mut self, id: u64, cx: &mut Context) {
+        self.id = Some(id);
+        self.role = StartRole::Joiner;
+        cx.addresses.insert(id, self.number);
+    }
+
+    /// Takes the member away, with all that it stored.
+    pub fn clear(&mut self, cx: &mut Context) {
+        if let Some(id) = self.id.take() {
+            cx.addresses.remove(&id);
+        }
+        if let Some(process) = self.process.take() {
+            process.kill(cx);
+        }
+        self.disk = MemDisk::new();
+    }
+
     /// Starts a process.
     pub fn start(&mut self, setup: &Setup, cx: &mut Context) -> Result<(), StorageError> {
+        let Some(id) = self.id else { return Ok(()) };
         self.lives += 1;
         let process = member::start(
             self.number,
             self.lives,
-            self.id,
+            id,
             &self.role,
             &self.disk,
             self.clock,

@@ -23,6 +23,7 @@ mod host;
 mod member;
 mod model;
 mod network;
+mod operator;
 mod queue;
 mod report;
 mod request;

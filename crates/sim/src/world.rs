@@ -18,8 +18,9 @@ use crate::context::{Context, Event, Trace};
 use crate::faults::{Fault, Kind, Plan};
 use crate::history::{History, OperationId, Outcome};
 use crate::host::Host;
-use crate::member::{Parcel, Setup, Stop, Work};
+use crate::member::{Parcel, Process, Setup, Stop, StopKind, Work};
 use crate::network::Network;
+use crate::operator::{self, OPERATOR, Operator};
 use crate::queue::Queue;
 use crate::report::Run;
 use crate::sabotage::Sabotage;
@@ -30,8 +31,13 @@ const SOUND: &str = "no member contradicts its cluster";
 const SETTLES: &str = "all members arrive at the same state";
 /// How long clients go on after everything is mended.
 const GOES_ON: Duration = Duration::from_secs(14);
+/// How long the operator goes on after everything is mended.
+const OPERATED_FOR: Duration = Duration::from_secs(5);
 /// How long members may take to settle.
 const SETTLE_MAX: Duration = Duration::from_secs(20);
+
+/// Hosts that have no member at first.
+const SPARE_HOSTS: usize = 2;
 
 /// What is to be run.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +76,7 @@ pub struct World {
     cx: Context,
     hosts: Vec<Host>,
     clients: Vec<Client>,
+    operator: Operator,
     plan: Plan,
     setup: Setup,
     quiet: bool,
@@ -84,13 +91,19 @@ impl World {
         let mut rng = Rng::with_seed(options.seed);
         let hosts = options.members.unwrap_or([3, 3, 3, 5][rng.usize(..4)]);
         let setup = setup(&mut rng);
-        let plan = Plan::new(&mut rng.fork(), hosts, options.faults_for, options.only);
+        let plan = Plan::new(
+            &mut rng.fork(),
+            hosts,
+            SPARE_HOSTS,
+            options.faults_for,
+            options.only,
+        );
         let mut cx = Context {
             now: Duration::ZERO,
             rng,
             queue: Queue::default(),
             addresses: BTreeMap::new(),
-            network: Network::new(hosts),
+            network: Network::new(hosts + SPARE_HOSTS),
             log: LogChecker::default(),
             history: History::default(),
             ambush_until: Duration::ZERO,
@@ -99,15 +112,16 @@ impl World {
             violation: None,
             verbose: options.verbose,
         };
-        let hosts = Host::founders(hosts, &mut cx);
+        let hosts = Host::founders(hosts, SPARE_HOSTS, &mut cx);
         let clients = (0..cx.rng.usize(3..8))
-            .map(|number| Client::new(number, hosts.len(), &mut cx))
+            .map(|number| Client::new(number, &mut cx))
             .collect();
         let mut world = World {
             options,
             cx,
             hosts,
             clients,
+            operator: Operator::default(),
             plan,
             setup,
             quiet: false,
@@ -130,6 +144,9 @@ impl World {
         }
         for (at, fault) in &self.plan.faults {
             self.cx.queue.push(*at, Event::Fault(fault.clone()));
+        }
+        if self.plan.operated {
+            self.cx.after(Duration::from_secs(2), Event::Operate);
         }
         self.cx.queue.push(self.plan.heal_at, Event::Heal);
         self.cx.queue.push(self.quiet_at, Event::Quiet);
@@ -178,9 +195,15 @@ impl World {
         }
         match event {
             Event::Work { host, life, work } => self.work(host, life, work),
-            Event::Packet { from: _, to, bytes } => {
+            Event::Packet { from, to, bytes } => {
                 if let Some(process) = &mut self.hosts[to].process {
-                    process.receive(bytes, &mut self.cx);
+                    process.receive(from, bytes, &mut self.cx);
+                }
+            }
+            Event::Removed { host, member } => self.removed(host, member),
+            Event::Operate => {
+                if self.cx.now < self.plan.heal_at + OPERATED_FOR {
+                    self.operator.operate(&mut self.hosts, &mut self.cx);
                 }
             }
             Event::Parcel(parcel) => self.parcel(&parcel),
@@ -221,7 +244,7 @@ impl World {
     /// A snapshot arrives; its sender hears whether it was taken.
     fn parcel(&mut self, parcel: &Parcel) {
         let host = &mut self.hosts[parcel.to];
-        let peer = host.id;
+        let peer = host.id.unwrap_or(0);
         let taken = match &mut host.process {
             Some(process) => process.receive_snapshot(parcel, &mut self.cx),
             None => Ok(false),
@@ -253,12 +276,9 @@ impl World {
 
     /// A process has ended by itself.
     fn stopped(&mut self, host: usize, stop: Stop) {
-        let Stop {
-            reason,
-            contradiction,
-        } = stop;
+        let Stop { reason, kind } = stop;
         self.cx.note(|| format!("host {host} stops: {reason}"));
-        if contradiction {
+        if kind == StopKind::Contradiction {
             self.cx.check(checker::ensure(false, SOUND, || {
                 format!("host {host} stopped: {reason}")
             }));
@@ -267,8 +287,19 @@ impl World {
             process.kill(&mut self.cx);
             self.hosts[host].close_files();
         }
-        let delay = self.cx.between_us(100_000, 3_000_000);
-        self.cx.after(delay, Event::Start { host });
+        if kind != StopKind::Removed {
+            let delay = self.cx.between_us(100_000, 3_000_000);
+            self.cx.after(delay, Event::Start { host });
+        }
+    }
+
+    /// A peer has refused a member because it was removed.
+    fn removed(&mut self, host: usize, member: u64) {
+        let process = self.hosts[host].process.as_ref();
+        if let Some(process) = process.filter(|process| process.id == member) {
+            let stop = process.told_of_removal();
+            self.stopped(host, stop);
+        }
     }
 
     fn start(&mut self, number: usize) {
@@ -290,8 +321,7 @@ impl World {
 
     fn invoke(&mut self, client: usize) {
         if !self.quiet {
-            let hosts = self.hosts.len();
-            self.clients[client].invoke(hosts, &mut self.cx);
+            self.clients[client].invoke(&mut self.cx);
         }
     }
 
@@ -317,8 +347,10 @@ impl World {
         if self.cx.verbose {
             self.tell(number);
         }
-        let hosts = self.hosts.len();
-        self.clients[client].returned(number, hosts, &mut self.cx);
+        match client {
+            OPERATOR => self.operator.returned(number),
+            client => self.clients[client].returned(number, &mut self.cx),
+        }
     }
 
     fn tell(&self, number: OperationId) {
@@ -347,22 +379,34 @@ impl World {
         }
     }
 
+    /// The members that the log knows of; nothing if one of them does not run.
+    fn members(&self) -> Option<Vec<&Process>> {
+        let process = |id: &u64| {
+            let host = self.hosts.iter().find(|host| host.id == Some(*id));
+            host.and_then(|host| host.process.as_ref())
+        };
+        self.cx.log.members.keys().map(process).collect()
+    }
+
     fn converge(&mut self) {
-        let members = || self.hosts.iter().filter_map(|host| host.process.as_ref());
-        let all = self.hosts.iter().all(|host| host.process.is_some());
-        if all && convergence::has_settled(members()) {
-            let verdict = convergence::same_state(members(), &self.cx.log);
+        operator::tidy(&mut self.hosts, &mut self.cx);
+        if let Some(members) = self.members()
+            && convergence::has_settled(&members)
+        {
+            let verdict = convergence::same_state(&members, &self.cx.log);
             self.finished = true;
             self.cx.check(verdict);
             return;
         }
         let waited = self.cx.now - self.quiet_at;
         self.cx.check(checker::ensure(waited < SETTLE_MAX, SETTLES, || {
-            let places = members().map(|process| {
+            let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
+            let places = processes.map(|process| {
                 let status = process.node().status();
                 format!("\n  {:x}: {status:?}", process.id)
             });
-            format!("still not settled:{}", places.collect::<String>())
+            let members = &self.cx.log.members;
+            format!("still not settled, members {members:x?}:{}", places.collect::<String>())
         }));
         self.cx.after(Duration::from_millis(250), Event::Converge);
     }

@@ -1,18 +1,19 @@
 //! The machine's part: batches of committed entries, the database's commits, compactions, leases.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use prost::Message;
 use retcd_node::Input;
 use retcd_proto::etcdserverpb::{InternalRaftRequest, LeaseRevokeRequest};
 use retcd_proto::raftpb;
-use retcd_state::machine::Reply;
 use retcd_state::mvcc::Progress;
 
-use super::{LEASE_INTERVAL, Process, Stop, Work};
+use super::{LEASE_INTERVAL, Process, Stop, StopKind, Work};
 use crate::checker::ensure;
 use crate::context::Context;
 use crate::history::Outcome;
-use crate::request;
+use crate::request::{self, Answer};
 use crate::sabotage::Sabotage;
 
 const SAME_REVISION: &str = "the same entries make the same revision";
@@ -79,7 +80,7 @@ impl Process {
             .apply(self.time(cx), &entries)
             .map_err(|fatal| Stop {
                 reason: fatal.to_string(),
-                contradiction: true,
+                kind: StopKind::Contradiction,
             })?;
         let index = applied.applied.index;
         let (revision, expected) = (self.reader.revision(), cx.log.revision_at(index));
@@ -90,11 +91,18 @@ impl Process {
         cx.trace.mix(&[self.id, index, revision as u64]);
         for (id, reply) in &applied.replies {
             if let Some(operation) = self.proposals.remove(id) {
-                if let Ok(Reply::Members(_)) = reply {
-                    // Looked at by the operator.
-                }
                 cx.answer(operation, Outcome::Answered(request::of_reply(reply)));
             }
+        }
+        for change in &applied.conf_changes {
+            let reply = applied.replies.iter().find(|(id, _)| *id == change.change.id());
+            let answer = reply.map_or(Answer::Other, |(_, reply)| request::of_reply(reply));
+            let verdict = cx.log.changed(self.id, change, answer);
+            cx.check(verdict);
+        }
+        if self.machine.membership().read().is_removed(self.id) {
+            // The others have to hear that the change is committed; then it goes.
+            self.work_after(Duration::from_secs(1), Work::Leave, cx);
         }
         let changes = applied.conf_changes.into_iter();
         let conf_changes = changes.map(|applied| applied.change).collect();

@@ -39,7 +39,7 @@ use apply::ToApply;
 use log::ToLog;
 
 pub use snapshot::Parcel;
-pub use start::{Role as StartRole, Setup, start};
+pub use start::{Role as StartRole, Setup, peer_url, start};
 
 /// How much faster than the election timeout a member notices a new leader's lease extension.
 const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
@@ -65,6 +65,8 @@ pub enum Work {
     Leases,
     /// A snapshot is written.
     Snapshot,
+    /// The member was removed and goes.
+    Leave,
 }
 
 /// Why a process ends by itself.
@@ -72,16 +74,35 @@ pub enum Work {
 pub struct Stop {
     /// What it says.
     pub reason: String,
-    /// Whether something is wrong with what it stored, and not with the disk of the moment.
-    pub contradiction: bool,
+    /// What that means.
+    pub kind: StopKind,
+}
+
+/// What the end of a process means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopKind {
+    /// The disk of the moment; it may be started again.
+    Disk,
+    /// What it stored is not what its cluster knows.
+    Contradiction,
+    /// It is no member any more.
+    Removed,
 }
 
 impl Stop {
+    /// The member was removed.
+    fn removed() -> Stop {
+        Stop {
+            reason: "the member has been permanently removed from the cluster".to_owned(),
+            kind: StopKind::Removed,
+        }
+    }
+
     /// The disk did not do what it was told.
     fn disk(what: &str, error: impl std::fmt::Display) -> Stop {
         Stop {
             reason: format!("{what}: {error}"),
-            contradiction: false,
+            kind: StopKind::Disk,
         }
     }
 }
@@ -155,6 +176,7 @@ impl Process {
             Work::Commit => self.commit(cx),
             Work::Compact => self.compact(cx),
             Work::Snapshot => self.save_snapshot(cx),
+            Work::Leave => Err(Stop::removed()),
             Work::Leases => {
                 self.look_after_leases(cx);
                 Ok(())
@@ -187,11 +209,21 @@ impl Process {
     }
 
     /// A packet from a peer.
-    pub fn receive(&mut self, bytes: Bytes, cx: &mut Context) {
-        match raftpb::Message::decode(bytes) {
-            Ok(message) => self.push(Input::Messages(vec![message]), cx),
-            Err(error) => panic!("a peer's message cannot be read: {error}"),
+    pub fn receive(&mut self, from: usize, bytes: Bytes, cx: &mut Context) {
+        let message = raftpb::Message::decode(bytes).expect("the network changes no bytes");
+        let sender = message.from();
+        if self.machine.membership().read().is_removed(sender) {
+            // As the server's transport: refused, and told why.
+            let delay = cx.network.delay(&mut cx.rng);
+            cx.after(delay, Event::Removed { host: from, member: sender });
+            return;
         }
+        self.push(Input::Messages(vec![message]), cx);
+    }
+
+    /// A peer says that this member was removed.
+    pub fn told_of_removal(&self) -> Stop {
+        Stop::removed()
     }
 
     /// Puts something into the node's inbox.
@@ -247,7 +279,7 @@ impl Process {
                 Output::Contradiction(contradiction) => {
                     return Err(Stop {
                         reason: contradiction.to_string(),
-                        contradiction: true,
+                        kind: StopKind::Contradiction,
                     });
                 }
             }

@@ -13,11 +13,24 @@ use crate::sabotage::Sabotage;
 impl Process {
     /// Takes in a client's request.
     pub fn request(&mut self, operation: OperationId, cx: &mut Context) {
+        let request = &cx.history.operations[operation].request;
+        let serializable = matches!(request, Request::Range(range) if range.serializable);
+        if !serializable && self.is_no_voter() {
+            return cx.answer(operation, Outcome::Refused("not for learners"));
+        }
         match cx.history.operations[operation].request.clone() {
             Request::Write(request) => {
                 let id = self.propose(*request, cx);
                 cx.history.operations[operation].request_id = id;
                 self.proposals.insert(id, operation);
+            }
+            Request::Change(mut change) => {
+                let request = self.take_id();
+                change.id = Some(request);
+                cx.history.operations[operation].request_id = request;
+                self.proposals.insert(request, operation);
+                let change = *change;
+                self.push(Input::ProposeConfChange { request, change }, cx);
             }
             Request::Range(range) if range.serializable || self.is_broken(cx, Sabotage::StaleRead) => {
                 self.answer_read(operation, &range, cx);
@@ -29,6 +42,13 @@ impl Process {
             }
             Request::KeepAlive(lease) => self.keep_alive(operation, lease, cx),
         }
+    }
+
+    /// Learners, and who does not know of its own membership yet.
+    fn is_no_voter(&self) -> bool {
+        let membership = self.machine.membership();
+        let membership = membership.read();
+        membership.member(self.id).is_none_or(|member| member.is_learner)
     }
 
     fn answer_read(&mut self, operation: OperationId, range: &RangeRequest, cx: &mut Context) {
