@@ -113,7 +113,7 @@ impl Client {
 }
 
 /// A host that has a member.
-fn any_host(cx: &mut Context) -> usize {
+pub fn any_host(cx: &mut Context) -> usize {
     let hosts: Vec<usize> = cx.addresses.values().copied().collect();
     hosts[cx.rng.usize(..hosts.len())]
 }

@@ -89,6 +89,10 @@ impl Host {
     /// Starts a process.
     pub fn start(&mut self, setup: &Setup, cx: &mut Context) -> Result<(), StorageError> {
         let Some(id) = self.id else { return Ok(()) };
+        // Nobody starts a member before it was added.
+        if self.role == StartRole::Joiner && !cx.log.members.contains_key(&id) {
+            return Ok(());
+        }
         self.lives += 1;
         let process = member::start(
             self.number,

@@ -28,6 +28,7 @@ mod queue;
 mod report;
 mod request;
 mod sabotage;
+mod watcher;
 mod workload;
 mod world;
 

@@ -16,6 +16,10 @@ pub enum Sabotage {
     SkipEntry,
     /// A request is proposed twice.
     ProposeTwice,
+    /// A response to a watcher is lost now and then.
+    DropWatchEvent,
+    /// Leases run out in half of their time.
+    ExpireEarly,
     /// Snapshots tell of one voter only.
     OldConfState,
 }

@@ -11,6 +11,7 @@ use fastrand::Rng;
 use retcd_node::Input;
 use retcd_node::durable::StorageError;
 
+use crate::checker::lease::LeaseChecker;
 use crate::checker::log::LogChecker;
 use crate::checker::{self, Violation, convergence, linearizable};
 use crate::client::Client;
@@ -18,7 +19,8 @@ use crate::context::{Context, Event, Trace};
 use crate::faults::{Fault, Kind, Plan};
 use crate::history::{History, OperationId, Outcome};
 use crate::host::Host;
-use crate::member::{Parcel, Process, Setup, Stop, StopKind, Work};
+use crate::watcher::Watcher;
+use crate::member::{Parcel, Process, Session, Setup, Stop, StopKind, Work};
 use crate::network::Network;
 use crate::operator::{self, OPERATOR, Operator};
 use crate::queue::Queue;
@@ -76,6 +78,7 @@ pub struct World {
     cx: Context,
     hosts: Vec<Host>,
     clients: Vec<Client>,
+    watchers: Vec<Watcher>,
     operator: Operator,
     plan: Plan,
     setup: Setup,
@@ -105,6 +108,7 @@ impl World {
             addresses: BTreeMap::new(),
             network: Network::new(hosts + SPARE_HOSTS),
             log: LogChecker::default(),
+            leases: LeaseChecker::default(),
             history: History::default(),
             ambush_until: Duration::ZERO,
             sabotage: options.sabotage,
@@ -116,11 +120,15 @@ impl World {
         let clients = (0..cx.rng.usize(3..8))
             .map(|number| Client::new(number, &mut cx))
             .collect();
+        let watchers = (0..cx.rng.usize(1..6))
+            .map(|number| Watcher::new(number, &mut cx))
+            .collect();
         let mut world = World {
             options,
             cx,
             hosts,
             clients,
+            watchers,
             operator: Operator::default(),
             plan,
             setup,
@@ -141,6 +149,11 @@ impl World {
         for client in 0..self.clients.len() {
             let delay = self.cx.between_us(0, 3_000_000);
             self.cx.after(delay, Event::Invoke { client });
+        }
+        for watcher in 0..self.watchers.len() {
+            let delay = self.cx.between_us(0, 3_000_000);
+            self.cx.after(delay, Event::Watch { watcher });
+            self.cx.after(delay, Event::WatchProgress { watcher });
         }
         for (at, fault) in &self.plan.faults {
             self.cx.queue.push(*at, Event::Fault(fault.clone()));
@@ -184,6 +197,7 @@ impl World {
         let host = match &event {
             Event::Work { host, .. } | Event::Packet { to: host, .. } => Some(*host),
             Event::Request { host, .. } | Event::SnapshotSent { host, .. } => Some(*host),
+            Event::WatchRequest { host, .. } => Some(*host),
             Event::Parcel(parcel) => Some(parcel.to),
             _ => None,
         };
@@ -216,6 +230,23 @@ impl World {
             Event::Start { host } => self.start(host),
             Event::Invoke { client } => self.invoke(client),
             Event::Request { operation, host } => self.request(operation, host),
+            Event::Watch { watcher } => self.watch(watcher),
+            Event::WatchRequest {
+                session,
+                host,
+                request,
+            } => match &mut self.hosts[host].process {
+                Some(process) => process.watch(session, &request, &mut self.cx),
+                None => self.watch_broken(session),
+            },
+            Event::WatchProgress { watcher } => self.watch_progress(watcher),
+            Event::Watched { session, bytes } => {
+                let watcher = &mut self.watchers[session.watcher];
+                if watcher.session == session {
+                    watcher.receive(&bytes, &mut self.cx);
+                }
+            }
+            Event::WatchBroken { session } => self.watch_broken(session),
             Event::Return { operation, outcome } => self.returned(operation, outcome),
             Event::Fault(fault) => self.fault(fault),
             Event::Mend(fault) => self.mend(&fault),
@@ -235,7 +266,7 @@ impl World {
         if process.life != life {
             return;
         }
-        self.cx.trace.mix(&[host as u64, work as u64]);
+        self.cx.trace.mix(&[host as u64]);
         if let Err(stop) = process.work(work, &mut self.cx) {
             self.stopped(host, stop);
         }
@@ -308,6 +339,7 @@ impl World {
             return;
         }
         match host.start(&self.setup, &mut self.cx) {
+            Ok(()) if host.process.is_none() => {}
             Ok(()) => self.cx.note(|| format!("host {number} starts")),
             Err(error) => self.failed_to_start(number, &error),
         }
@@ -343,13 +375,44 @@ impl World {
         operation.outcome = outcome;
         let client = operation.client;
         let verdict = self.cx.log.returned(operation);
-        self.cx.check(verdict);
+        let leases = self.cx.leases.returned(operation);
+        self.cx.check(verdict.and(leases));
         if self.cx.verbose {
             self.tell(number);
         }
         match client {
             OPERATOR => self.operator.returned(number),
             client => self.clients[client].returned(number, &mut self.cx),
+        }
+    }
+
+    fn watch(&mut self, watcher: usize) {
+        let watcher = &mut self.watchers[watcher];
+        let (host, request) = watcher.connect(&mut self.cx);
+        let session = watcher.session;
+        let request = Box::new(request);
+        let delay = self.cx.network.delay(&mut self.cx.rng);
+        let event = Event::WatchRequest {
+            session,
+            host,
+            request,
+        };
+        self.cx.after(delay, event);
+    }
+
+    fn watch_progress(&mut self, watcher: usize) {
+        let Watcher { session, host, .. } = self.watchers[watcher];
+        if let Some(process) = host.and_then(|host| self.hosts[host].process.as_mut()) {
+            process.watch_progress(session, &mut self.cx);
+        }
+        let pause = self.cx.between_us(100_000, 5_000_000);
+        self.cx.after(pause, Event::WatchProgress { watcher });
+    }
+
+    fn watch_broken(&mut self, session: Session) {
+        let watcher = &mut self.watchers[session.watcher];
+        if watcher.session == session {
+            watcher.disconnected(&mut self.cx);
         }
     }
 
@@ -388,10 +451,18 @@ impl World {
         self.cx.log.members.keys().map(process).collect()
     }
 
+    /// Watchers have seen everything, and no lease is left.
+    fn nothing_is_left(&self) -> bool {
+        let model = &self.cx.log.model;
+        let complete = |watcher: &Watcher| watcher.checker.is_complete(model);
+        self.watchers.iter().all(complete) && model.leases().next().is_none()
+    }
+
     fn converge(&mut self) {
         operator::tidy(&mut self.hosts, &mut self.cx);
         if let Some(members) = self.members()
             && convergence::has_settled(&members)
+            && self.nothing_is_left()
         {
             let verdict = convergence::same_state(&members, &self.cx.log);
             self.finished = true;
@@ -406,7 +477,10 @@ impl World {
                 format!("\n  {:x}: {status:?}", process.id)
             });
             let members = &self.cx.log.members;
-            format!("still not settled, members {members:x?}:{}", places.collect::<String>())
+            let leases: Vec<i64> = self.cx.log.model.leases().collect();
+            let mut watchers = self.watchers.iter();
+            let watching = watchers.find_map(|watcher| watcher.checker.finish(&self.cx.log.model).err());
+            format!("still not settled, members {members:x?}, leases {leases:?}, {watching:?}:{}", places.collect::<String>())
         }));
         self.cx.after(Duration::from_millis(250), Event::Converge);
     }

@@ -7,6 +7,7 @@ use prost::Message;
 use retcd_node::Input;
 use retcd_proto::etcdserverpb::{InternalRaftRequest, LeaseRevokeRequest};
 use retcd_proto::raftpb;
+use retcd_state::machine::Reply;
 use retcd_state::mvcc::Progress;
 
 use super::{LEASE_INTERVAL, Process, Stop, StopKind, Work};
@@ -21,6 +22,8 @@ const SAME_REVISION: &str = "the same entries make the same revision";
 const COMPACTION_ROWS: usize = 10;
 /// Revocations per look at the leases.
 const REVOKE_MAX: usize = 500;
+/// How much too early leases expire on a member that is broken that way.
+const EARLY: Duration = Duration::from_millis(1500);
 /// Which entry is passed over by a member that is broken that way.
 const SKIPPED_EVERY: u64 = 50;
 
@@ -65,7 +68,11 @@ impl Process {
     ) -> Result<(), Stop> {
         for entry in &entries {
             match cx.log.applies(self.id, entry) {
-                Ok(_) => {}
+                Ok(Some((request, answer))) => {
+                    let verdict = cx.leases.executed(cx.now, &request, &answer);
+                    cx.check(verdict);
+                }
+                Ok(None) => {}
                 Err(violation) => cx.check(Err(violation)),
             }
         }
@@ -89,7 +96,12 @@ impl Process {
             format!("{id:x} is at revision {revision} behind entry {index}, not {expected}")
         }));
         cx.trace.mix(&[self.id, index, revision as u64]);
+        // Watchers before writers, as the server has it.
+        self.publish(applied.events, cx);
         for (id, reply) in &applied.replies {
+            if let Ok(Reply::Compact(compaction)) = reply {
+                self.history_compacted(compaction.compacted, cx);
+            }
             if let Some(operation) = self.proposals.remove(id) {
                 cx.answer(operation, Outcome::Answered(request::of_reply(reply)));
             }
@@ -150,13 +162,18 @@ impl Process {
 
     /// As the server's task: leases that have run out are revoked through the log.
     pub(super) fn look_after_leases(&mut self, cx: &mut Context) {
-        let expired = self.lessor.lock().expired(self.time(cx), REVOKE_MAX);
+        let mut now = self.time(cx);
+        if self.is_broken(cx, Sabotage::ExpireEarly) {
+            now = now + EARLY;
+        }
+        let expired = self.lessor.lock().expired(now, REVOKE_MAX);
         for id in expired {
             let request = InternalRaftRequest {
                 lease_revoke: Some(LeaseRevokeRequest { id }),
                 ..Default::default()
             };
-            self.propose(request, cx);
+            let id = self.propose(request, cx);
+            cx.leases.expires(id);
         }
         let due = self.clock.true_time(self.local(cx) + LEASE_INTERVAL, cx.now);
         self.work_after(due - cx.now, Work::Leases, cx);

@@ -14,6 +14,7 @@ mod log;
 mod requests;
 mod snapshot;
 mod start;
+mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -27,6 +28,7 @@ use retcd_state::Time;
 use retcd_state::lease::SharedLessor;
 use retcd_state::machine::Machine;
 use retcd_state::mvcc::Reader;
+use retcd_state::watch::StreamId;
 use retcd_storage::backend::Backend;
 use retcd_storage::disk::MemDisk;
 
@@ -37,8 +39,10 @@ use crate::history::{OperationId, Outcome};
 use crate::sabotage::Sabotage;
 use apply::ToApply;
 use log::ToLog;
+use watch::Watches;
 
 pub use snapshot::Parcel;
+pub use watch::Session;
 pub use start::{Role as StartRole, Setup, peer_url, start};
 
 /// How much faster than the election timeout a member notices a new leader's lease extension.
@@ -67,6 +71,8 @@ pub enum Work {
     Snapshot,
     /// The member was removed and goes.
     Leave,
+    /// What a stream has goes to its watcher.
+    Watch(StreamId),
 }
 
 /// Why a process ends by itself.
@@ -158,6 +164,7 @@ pub struct Process {
     reader: Reader,
     lessor: SharedLessor,
     backend: Backend,
+    watches: Watches,
     next_id: u64,
     /// Who waits for a proposal.
     proposals: BTreeMap<u64, OperationId>,
@@ -177,8 +184,10 @@ impl Process {
             Work::Compact => self.compact(cx),
             Work::Snapshot => self.save_snapshot(cx),
             Work::Leave => Err(Stop::removed()),
+            Work::Watch(stream) => self.poll_watch(stream, cx),
             Work::Leases => {
                 self.look_after_leases(cx);
+                self.tell_progress(cx);
                 Ok(())
             }
         }
@@ -381,6 +390,7 @@ impl Process {
         for operation in proposals.chain(reads) {
             cx.answer(operation, Outcome::Unknown("connection lost"));
         }
+        self.hang_up_on_watchers(cx);
     }
 
     fn is_broken(&self, cx: &Context, sabotage: Sabotage) -> bool {

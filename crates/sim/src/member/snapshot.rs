@@ -209,6 +209,7 @@ impl Process {
             },
             cx,
         );
+        self.history_restored(restored.revision, restored.compacted, cx);
         self.compact_if(restored.compacting, cx);
         Ok(())
     }
