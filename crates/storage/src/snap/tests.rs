@@ -291,7 +291,10 @@ fn old_files_and_leftovers_are_removed() {
         removed,
         [dir().join("0000000000000001-0000000000000001.snap")]
     );
+    let found = |index| find_database(&disk, dir(), index).unwrap();
+    assert_eq!(found(2), Some(dir().join("0000000000000002.snap.db")));
     assert_eq!(remove_databases_before(&disk, dir(), 3).unwrap().len(), 2);
+    assert_eq!(found(2), None);
     assert_eq!(remove_leftovers(&disk, dir()).unwrap().len(), 2);
     assert_eq!(
         names(&disk),
