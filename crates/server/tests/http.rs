@@ -249,7 +249,15 @@ async fn a_healthy_member_answers_as_etcd_does() {
                 let request = request(&exchange.request, &exchange.sent);
                 handle(&context, CLIENT, &request).await
             }
-            "peer" => ask(&context, &exchange.request, &exchange.sent, exchange.payload).await,
+            "peer" => {
+                ask(
+                    &context,
+                    &exchange.request,
+                    &exchange.sent,
+                    exchange.payload,
+                )
+                .await
+            }
             other => panic!("no listener {other}"),
         };
         assert_eq!(response.status().as_u16(), exchange.status, "{line}");
@@ -524,7 +532,10 @@ async fn members_are_listed_for_those_who_join() {
     assert_eq!(body(page).await, text);
     let page = ask(&context, "POST /members/promote/7", &none, "").await;
     assert_eq!(page.status(), StatusCode::OK);
-    assert_eq!(header(&page, "x-etcd-cluster-id").unwrap(), "b0adbc5ea5d33154");
+    assert_eq!(
+        header(&page, "x-etcd-cluster-id").unwrap(),
+        "b0adbc5ea5d33154"
+    );
     assert_eq!(body(page).await, text);
 }
 
@@ -564,7 +575,10 @@ async fn a_leader_answers_about_leases_in_protobuf() {
     let none = BTreeMap::new();
     let renew = LeaseKeepAliveRequest { id: 9 }.encode_to_vec();
     let page = ask(&context, "POST /leases", &none, renew).await;
-    assert_eq!(header(&page, "content-type").unwrap(), "application/protobuf");
+    assert_eq!(
+        header(&page, "content-type").unwrap(),
+        "application/protobuf"
+    );
     let bytes = page.into_body().collect().await.unwrap().to_bytes();
     let expected = LeaseKeepAliveResponse {
         header: None,
@@ -576,7 +590,13 @@ async fn a_leader_answers_about_leases_in_protobuf() {
     let look = LeaseInternalRequest {
         lease_time_to_live_request: Some(LeaseTimeToLiveRequest { id: 9, keys: true }),
     };
-    let page = ask(&context, "POST /leases/internal", &none, look.encode_to_vec()).await;
+    let page = ask(
+        &context,
+        "POST /leases/internal",
+        &none,
+        look.encode_to_vec(),
+    )
+    .await;
     let bytes = page.into_body().collect().await.unwrap().to_bytes();
     let expected = LeaseInternalResponse {
         lease_time_to_live_response: Some(LeaseTimeToLiveResponse {
@@ -611,7 +631,13 @@ async fn leases_that_cannot_be_told_about_have_their_statuses() {
         };
         let page = ask(&context, "POST /leases", &none, "").await;
         assert_eq!(seen(page).await, (statuses[0], text.to_owned()));
-        let page = ask(&context, "POST /leases/internal", &none, look.encode_to_vec()).await;
+        let page = ask(
+            &context,
+            "POST /leases/internal",
+            &none,
+            look.encode_to_vec(),
+        )
+        .await;
         assert_eq!(seen(page).await, (statuses[1], text.to_owned()));
     }
 }
@@ -621,10 +647,16 @@ async fn requests_of_members_have_a_bound() {
     let context = context(Fake::healthy());
     let none = BTreeMap::new();
     let page = ask(&context, "POST /leases", &none, vec![0; 64 * 1024 + 1]).await;
-    assert_eq!(seen(page).await, (413, "request body too large\n".to_owned()));
+    assert_eq!(
+        seen(page).await,
+        (413, "request body too large\n".to_owned())
+    );
     // Go's members stop with a panic here.
     let page = ask(&context, "POST /leases/internal", &none, "").await;
-    assert_eq!(seen(page).await, (400, "error unmarshalling request\n".to_owned()));
+    assert_eq!(
+        seen(page).await,
+        (400, "error unmarshalling request\n".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -634,7 +666,10 @@ async fn a_downgrade_is_told_after_a_read_alone() {
         ..Fake::healthy()
     });
     let page = ask(&context, "GET /downgrade/enabled", &BTreeMap::new(), "").await;
-    assert_eq!(header(&page, "x-etcd-cluster-id").unwrap(), "b0adbc5ea5d33154");
+    assert_eq!(
+        header(&page, "x-etcd-cluster-id").unwrap(),
+        "b0adbc5ea5d33154"
+    );
     let text = "failed linearized read: etcdserver: request timed out\n";
     assert_eq!(seen(page).await, (500, text.to_owned()));
 }
@@ -705,10 +740,7 @@ This requirement has been added to help prevent "DNS Rebinding" attacks (CVE-201
 
 "#;
     assert_eq!(body(response).await, text);
-    for listener in [
-        ListenerKind::Client { tls: true },
-        ListenerKind::Metrics,
-    ] {
+    for listener in [ListenerKind::Client { tls: true }, ListenerKind::Metrics] {
         let status = handle(&context, listener, &asked("bad.example"))
             .await
             .status();

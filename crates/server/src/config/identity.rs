@@ -319,7 +319,8 @@ mod tests {
 
     #[test]
     fn each_of_three_members_computes_the_same_cluster() {
-        let cluster = "m1=http://127.0.0.1:23211,m3=http://127.0.0.1:23213,m2=http://127.0.0.1:23212";
+        let cluster =
+            "m1=http://127.0.0.1:23211,m3=http://127.0.0.1:23213,m2=http://127.0.0.1:23212";
         for (name, port, id) in [
             ("m1", 23211, 0x5036_3e81_65f6_dcf1_u64),
             ("m2", 23212, 0xc6a5_bb13_1b1e_93a2),

@@ -100,7 +100,9 @@ impl Joining {
         let mut urls = member
             .peer_urls()
             .iter()
-            .map(|url| Url::parse(url).map_err(|_| format!("failed to parse string to URL: {url:?}")))
+            .map(|url| {
+                Url::parse(url).map_err(|_| format!("failed to parse string to URL: {url:?}"))
+            })
             .collect::<Result<Vec<Url>, String>>()?;
         urls.sort();
         let mut reason = String::new();
@@ -266,7 +268,10 @@ mod tests {
             is_learner: true,
             ..member(id, "", &[url])
         };
-        let members = vec![learner(1, "http://127.0.0.1:1"), learner(2, "http://127.0.0.1:2")];
+        let members = vec![
+            learner(1, "http://127.0.0.1:1"),
+            learner(2, "http://127.0.0.1:2"),
+        ];
         check(
             "a=http://127.0.0.1:1,b=http://127.0.0.1:2",
             members,
@@ -278,7 +283,10 @@ mod tests {
     fn versions_up_to_the_own_fit() {
         use Compatibility::{Fits, TooHigh, TooLow};
         let judge = |minor, downgrading| compatibility(Version::new(3, minor, 0), downgrading);
-        assert_eq!([judge(0, false), judge(5, false), judge(7, false)], [Fits; 3]);
+        assert_eq!(
+            [judge(0, false), judge(5, false), judge(7, false)],
+            [Fits; 3]
+        );
         assert_eq!(judge(8, false), TooHigh(Version::new(3, 7, 0)));
         assert_eq!(
             compatibility(Version::new(2, 3, 0), false),

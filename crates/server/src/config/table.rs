@@ -269,7 +269,6 @@ impl Flag {
         self.status = Status::Partly(missing);
         self
     }
-
 }
 
 type Field = fn(&mut Config) -> &mut dyn FlagValue;

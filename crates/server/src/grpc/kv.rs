@@ -13,7 +13,7 @@ use retcd_state::mvcc::{self, RangeChunk, RangeError, RangeReply};
 use retcd_state::{quota, request};
 use tokio::sync::mpsc;
 
-use super::status::{Code, Status};
+use super::status::{self, Code, Status};
 use super::wire::{MessageReader, ResponseBody, frame, stream_response};
 use super::{Context, Framed, encode, read_request};
 use crate::metrics::Operation;
@@ -24,6 +24,9 @@ const STREAM_BACKLOG: usize = 4;
 
 /// `Range`, answered from memory once this member is known to be up to date.
 pub async fn range_call(local: Rc<Local>, request: RangeRequest) -> Framed {
+    if !request.serializable && local.member.is_learner() {
+        return Err(status::NOT_FOR_LEARNER);
+    }
     request::check_range(&request)?;
     if !request.serializable {
         local.linearizable().await?;

@@ -1,7 +1,7 @@
 //! Service `Lease`.
 //!
 //! Grants and revocations go through the log. Keep-alives do not: the leader alone keeps deadlines, and
-//! a new one gives every lease its full time again.
+//! a new one gives every lease its full time again. A member that does not lead asks the one that does.
 
 use std::rc::Rc;
 
@@ -12,7 +12,6 @@ use retcd_proto::etcdserverpb::{
     LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest,
     LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
-use retcd_state::lease::RenewError;
 use retcd_state::machine::Reply;
 use retcd_state::quota;
 use tokio::sync::mpsc;
@@ -71,27 +70,13 @@ pub async fn revoke(local: Rc<Local>, request: LeaseRevokeRequest) -> Framed {
 
 /// `LeaseTimeToLive`; a lease that does not exist has -1 seconds left.
 pub async fn time_to_live(local: Rc<Local>, request: LeaseTimeToLiveRequest) -> Framed {
-    local.linearizable().await?;
-    let member = &local.member;
-    let found = member
-        .lessor
-        .lock()
-        .time_to_live(request.id, member.clock.time(), request.keys);
-    let mut response = LeaseTimeToLiveResponse {
-        header: Some(member.header()),
+    let found = local.lease_time_to_live(request).await?;
+    let mut response = found.unwrap_or(LeaseTimeToLiveResponse {
         id: request.id,
         ttl: -1,
         ..Default::default()
-    };
-    if let Some(found) = found {
-        response.ttl = found.ttl;
-        response.granted_ttl = found.granted_ttl;
-        response.keys = found
-            .keys
-            .into_iter()
-            .map(|key| Vec::from(key).into())
-            .collect();
-    }
+    });
+    response.header = Some(local.member.header());
     Ok(frame(&response))
 }
 
@@ -142,28 +127,8 @@ async fn keep_alive_loop(
 
 /// A lease that does not exist is answered with 0 seconds, not with an error.
 async fn renew(local: &Rc<Local>, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
-    let member = &local.member;
-    let header = Some(member.header());
-    let renewed = member.lessor.lock().renew(id, member.clock.time());
-    let ttl = match renewed {
-        Ok(renewed) => {
-            member.metrics.lease.renewed.inc();
-            if renewed.clear_checkpoint {
-                local.clear_lease_checkpoint(id).await?;
-            }
-            renewed.ttl
-        }
-        // A lease granted a moment ago may be committed and not applied yet: look again when it is.
-        Err(RenewError::NotFound) => {
-            local.linearizable().await?;
-            member
-                .lessor
-                .lock()
-                .renew(id, member.clock.time())
-                .map_or(0, |renewed| renewed.ttl)
-        }
-        Err(RenewError::Expired) => 0,
-        Err(RenewError::NotPrimary) => return Err(status::NO_LEADER),
-    };
+    // Made before the renewal, so that its revision is none at which the lease may be gone.
+    let header = Some(local.member.header());
+    let ttl = local.renew_lease(id).await?;
     Ok(LeaseKeepAliveResponse { header, id, ttl })
 }

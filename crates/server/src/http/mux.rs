@@ -319,10 +319,21 @@ mod tests {
             assert_eq!(peer_route(&uri.parse().unwrap()), route, "{uri}");
         }
         for uri in [
-            "/", "/members/", "/members/hashkv/", "/leases/", "/downgrade", "/metrics", "/health",
-            "/livez", "/health%",
+            "/",
+            "/members/",
+            "/members/hashkv/",
+            "/leases/",
+            "/downgrade",
+            "/metrics",
+            "/health",
+            "/livez",
+            "/health%",
         ] {
-            assert_eq!(peer_route(&uri.parse().unwrap()), PeerRoute::NotFound, "{uri}");
+            assert_eq!(
+                peer_route(&uri.parse().unwrap()),
+                PeerRoute::NotFound,
+                "{uri}"
+            );
         }
     }
 }

@@ -292,7 +292,11 @@ async fn time_to_live<B: Body>(probe: &impl PeerProbe, body: B) -> Response {
                 id: request.id,
                 ttl: lease.ttl,
                 granted_ttl: lease.granted_ttl,
-                keys: lease.keys.into_iter().map(|key| Vec::from(key).into()).collect(),
+                keys: lease
+                    .keys
+                    .into_iter()
+                    .map(|key| Vec::from(key).into())
+                    .collect(),
             }),
         }),
         Err(error) => lease_error(error, StatusCode::INTERNAL_SERVER_ERROR),

@@ -61,10 +61,10 @@ pub struct Protocols {
 }
 
 impl Protocols {
-    /// What other members speak.
+    /// What other members speak is nothing that a client speaks.
     pub const PEER: Protocols = Protocols {
         grpc: false,
-        pages: Some(ListenerKind::Peer),
+        pages: None,
     };
 }
 

@@ -13,10 +13,14 @@
 
 mod apply_thread;
 mod backend_thread;
+mod bootstrap;
 mod clock;
 mod connections;
+mod corruption;
 mod fatal;
+mod handover;
 mod ids;
+mod leases;
 mod listen;
 mod local;
 mod log_thread;
@@ -27,11 +31,13 @@ mod peer_thread;
 mod peers;
 mod probe;
 mod progress;
+mod reconfigure;
 mod server;
 mod signals;
 mod snapshot_thread;
 mod storage;
 mod tasks;
+pub(crate) mod versions;
 mod waiting;
 mod watches;
 
