@@ -377,7 +377,6 @@ impl Log {
 }
 
 /// Resolves when `condition` holds, asking again and again.
-#[track_caller]
 pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !condition().await {
