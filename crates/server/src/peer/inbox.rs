@@ -130,6 +130,12 @@ impl Inbox {
         let _ = self.node.try_send(Input::Unreachable { peer });
     }
 
+    /// Gives proposals back that certainly did not leave. If there is no room for them they are lost, like a
+    /// message.
+    pub fn give_back(&self, proposals: Message) {
+        let _ = self.node.try_send(Input::Undelivered(proposals.entries));
+    }
+
     /// Tells how sending a snapshot ended. Raft waits for it, so it is repeated until there is room.
     pub async fn report_snapshot(&self, peer: u64, delivered: bool) {
         while let Err(TrySendError::Full(_)) =
