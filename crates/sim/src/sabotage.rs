@@ -18,7 +18,9 @@ pub enum Sabotage {
     ProposeTwice,
     /// A response to a watcher is lost now and then.
     DropWatchEvent,
-    /// Leases run out in half of their time.
+    /// Leases are revoked by who may not lead any more.
+    ExpireUnasked,
+    /// Leases run out before their time.
     ExpireEarly,
     /// Snapshots tell of one voter only.
     OldConfState,

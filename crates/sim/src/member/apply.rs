@@ -5,25 +5,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use retcd_node::Input;
-use retcd_proto::etcdserverpb::{InternalRaftRequest, LeaseRevokeRequest};
+use retcd_proto::etcdserverpb::InternalRaftRequest;
 use retcd_proto::raftpb;
 use retcd_state::machine::Reply;
 use retcd_state::mvcc::Progress;
 
-use super::{LEASE_INTERVAL, Process, Stop, StopKind, Work};
+use super::{Process, Stop, StopKind, Work};
 use crate::checker::ensure;
 use crate::context::Context;
 use crate::history::Outcome;
 use crate::request::{self, Answer};
 use crate::sabotage::Sabotage;
 
+/// What a new leader adds to each lease, for clients that still look for it.
+const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
 const SAME_REVISION: &str = "the same entries make the same revision";
 /// Rows per step of a compaction.
 const COMPACTION_ROWS: usize = 10;
-/// Revocations per look at the leases.
-const REVOKE_MAX: usize = 500;
-/// How much too early leases expire on a member that is broken that way.
-const EARLY: Duration = Duration::from_millis(1500);
 /// Which entry is passed over by a member that is broken that way.
 const SKIPPED_EVERY: u64 = 50;
 
@@ -96,6 +94,9 @@ impl Process {
             format!("{id:x} is at revision {revision} behind entry {index}, not {expected}")
         }));
         cx.trace.mix(&[self.id, index, revision as u64]);
+        if entries.iter().any(is_first_of_term) && self.leads() {
+            self.lessor.lock().promote(self.time(cx), ELECTION_TIMEOUT);
+        }
         // Watchers before writers, as the server has it.
         self.publish(applied.events, cx);
         for (id, reply) in &applied.replies {
@@ -160,25 +161,6 @@ impl Process {
         Ok(())
     }
 
-    /// As the server's task: leases that have run out are revoked through the log.
-    pub(super) fn look_after_leases(&mut self, cx: &mut Context) {
-        let mut now = self.time(cx);
-        if self.is_broken(cx, Sabotage::ExpireEarly) {
-            now = now + EARLY;
-        }
-        let expired = self.lessor.lock().expired(now, REVOKE_MAX);
-        for id in expired {
-            let request = InternalRaftRequest {
-                lease_revoke: Some(LeaseRevokeRequest { id }),
-                ..Default::default()
-            };
-            let id = self.propose(request, cx);
-            cx.leases.expires(id);
-        }
-        let due = self.clock.true_time(self.local(cx) + LEASE_INTERVAL, cx.now);
-        self.work_after(due - cx.now, Work::Leases, cx);
-    }
-
     /// Hands a request to the node; its id.
     pub(super) fn propose(&mut self, mut request: InternalRaftRequest, cx: &mut Context) -> u64 {
         let id = self.take_id();
@@ -200,4 +182,9 @@ impl Process {
         self.next_id += 1;
         self.next_id
     }
+}
+
+/// Whether this is the entry that a leader starts its term with.
+fn is_first_of_term(entry: &raftpb::Entry) -> bool {
+    entry.r#type() == raftpb::EntryType::EntryNormal && entry.data().is_empty()
 }

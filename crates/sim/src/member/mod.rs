@@ -10,6 +10,7 @@
 //! and syncs once, `apply` takes one batch after the other, the database is committed now and then.
 
 mod apply;
+mod leases;
 mod log;
 mod requests;
 mod snapshot;
@@ -38,6 +39,7 @@ use crate::faults::Fault;
 use crate::history::{OperationId, Outcome};
 use crate::sabotage::Sabotage;
 use apply::ToApply;
+use leases::LeaseCheck;
 use log::ToLog;
 use watch::Watches;
 
@@ -45,8 +47,6 @@ pub use snapshot::Parcel;
 pub use watch::Session;
 pub use start::{Role as StartRole, Setup, peer_url, start};
 
-/// How much faster than the election timeout a member notices a new leader's lease extension.
-const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often leases are looked at.
 const LEASE_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -170,6 +170,10 @@ pub struct Process {
     proposals: BTreeMap<u64, OperationId>,
     /// Who waits for a read.
     reads: BTreeMap<u64, OperationId>,
+    /// What is done about leases when a quorum has confirmed that this member leads.
+    lease_checks: BTreeMap<u64, LeaseCheck>,
+    /// When the node last looked around, on the own clock.
+    turned_at: Duration,
 }
 
 impl Process {
@@ -248,6 +252,7 @@ impl Process {
     fn turn(&mut self, cx: &mut Context) -> Result<(), Stop> {
         self.turn_due = false;
         let now = self.local(cx);
+        self.turned_at = now;
         for input in std::mem::take(&mut self.inbox) {
             self.node.handle(now, input);
         }
@@ -256,6 +261,7 @@ impl Process {
 
     fn timer(&mut self, cx: &mut Context) -> Result<(), Stop> {
         let now = self.local(cx);
+        self.turned_at = now;
         // The clock's rate may have changed since.
         if now >= self.timer {
             self.node.handle_timeout(now);
@@ -331,12 +337,9 @@ impl Process {
 
     fn leader_changed(&mut self, info: LeaderInfo, cx: &mut Context) {
         let LeaderInfo { leader, term, role } = info;
-        let mut lessor = self.lessor.lock();
-        match role {
-            Role::Leader => lessor.promote(self.time(cx), ELECTION_TIMEOUT),
-            Role::Follower | Role::Candidate => lessor.demote(),
+        if role != Role::Leader {
+            self.lessor.lock().demote();
         }
-        drop(lessor);
         if role == Role::Leader {
             let verdict = cx.log.leads(self.id, term);
             cx.check(verdict);
@@ -387,7 +390,12 @@ impl Process {
     fn hang_up(&mut self, cx: &mut Context) {
         let proposals = std::mem::take(&mut self.proposals).into_values();
         let reads = std::mem::take(&mut self.reads).into_values();
-        for operation in proposals.chain(reads) {
+        let checks = std::mem::take(&mut self.lease_checks).into_values();
+        let renewals = checks.filter_map(|check| match check {
+            LeaseCheck::Renewal(operation, _) => Some(operation),
+            LeaseCheck::Expired(_) => None,
+        });
+        for operation in proposals.chain(reads).chain(renewals) {
             cx.answer(operation, Outcome::Unknown("connection lost"));
         }
         self.hang_up_on_watchers(cx);

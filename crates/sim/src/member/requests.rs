@@ -2,12 +2,11 @@
 
 use retcd_node::Input;
 use retcd_proto::etcdserverpb::RangeRequest;
-use retcd_state::lease::RenewError;
 
 use super::Process;
 use crate::context::Context;
 use crate::history::{OperationId, Outcome};
-use crate::request::{self, Answer, Request};
+use crate::request::{self, Request};
 use crate::sabotage::Sabotage;
 
 impl Process {
@@ -58,6 +57,7 @@ impl Process {
 
     pub(super) fn reads_ready(&mut self, reads: &[u64], cx: &mut Context) {
         for read in reads {
+            self.leases_checked(*read, cx);
             let Some(operation) = self.reads.remove(read) else {
                 continue;
             };
@@ -69,6 +69,7 @@ impl Process {
 
     pub(super) fn reads_rejected(&mut self, reads: &[u64], cx: &mut Context) {
         for read in reads {
+            self.leases_unchecked(*read, cx);
             if let Some(operation) = self.reads.remove(read) {
                 cx.answer(operation, Outcome::Refused("read rejected"));
             }
@@ -80,30 +81,6 @@ impl Process {
             if let Some(operation) = self.proposals.remove(id) {
                 cx.answer(operation, outcome.clone());
             }
-        }
-    }
-
-    /// Only the leader renews; the others pass it on.
-    fn keep_alive(&mut self, operation: OperationId, lease: i64, cx: &mut Context) {
-        let renewed = self.lessor.lock().renew(lease, self.time(cx));
-        let outcome = match renewed {
-            Ok(renewed) => Outcome::Answered(Answer::KeepAlive(renewed.ttl)),
-            Err(RenewError::NotFound | RenewError::Expired) => {
-                Outcome::Answered(Answer::KeepAlive(0))
-            }
-            Err(RenewError::NotPrimary) => return self.pass_on(operation, cx),
-        };
-        cx.answer(operation, outcome);
-    }
-
-    fn pass_on(&mut self, operation: OperationId, cx: &mut Context) {
-        let leader = self.node.status().leader;
-        match cx.addresses.get(&leader) {
-            Some(&host) if host != self.host && !cx.network.is_cut(self.host, host) => {
-                let delay = cx.network.delay(&mut cx.rng);
-                cx.after(delay, crate::context::Event::Request { operation, host });
-            }
-            _ => cx.answer(operation, Outcome::Refused("no leader")),
         }
     }
 }

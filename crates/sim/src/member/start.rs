@@ -125,6 +125,8 @@ pub fn start(
         next_id: (id & 0xffff) << 48 | ((wall_ms << 5) & ((1 << 40) - 1)),
         proposals: BTreeMap::new(),
         reads: BTreeMap::new(),
+        lease_checks: BTreeMap::new(),
+        turned_at: now,
     };
     process.begin(cx);
     Ok(process)
