@@ -35,7 +35,7 @@ use super::snapshot_thread::Snapshots;
 use super::storage::{self, Places, Storage, StorageError};
 use super::tasks;
 use super::watches::{StartPoint, WatchCounts};
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, TokenError};
 use crate::config::identity;
 use crate::config::start::StartError as ConfigError;
 use crate::config::{Config, notify, url::Url};
@@ -54,6 +54,9 @@ pub enum StartError {
     /// The configuration asks for what cannot be.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Tokens cannot be as `--auth-token` has them.
+    #[error(transparent)]
+    Tokens(#[from] TokenError),
     /// What is stored cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -117,6 +120,7 @@ struct ConnectionThread {
 fn start(config: Arc<Config>) -> Result<Server, StartError> {
     config.check_start()?;
     let clock = Clock::start();
+    let authenticator = Authenticator::new(&config)?;
     let listeners = bind_all(&config)?;
     let places = Places::prepare(Arc::new(OsDisk), &config)?;
     let founding = match places.has_data()? {
@@ -130,7 +134,7 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
     };
     crate::info!("starting local member";
         "local-member-id" => &format!("{:x}", storage.member_id), "cluster-id" => &format!("{:x}", storage.cluster_id));
-    spawn(config, clock, places, storage, listeners)
+    spawn(config, clock, places, storage, listeners, authenticator)
 }
 
 fn bind_all(config: &Config) -> Result<Listeners, StartError> {
@@ -207,6 +211,7 @@ fn spawn(
     places: Places,
     storage: Storage,
     listeners: Listeners,
+    authenticator: Authenticator,
 ) -> Result<Server, StartError> {
     let Storage {
         member_id,
@@ -243,7 +248,7 @@ fn spawn(
         lessor: machine.lessor(),
         alarms: machine.alarms(),
         auth: machine.auth_store(),
-        authenticator: Authenticator::new(&config),
+        authenticator,
         membership: machine.membership(),
         storage_version: machine.storage_version().ok().flatten().into(),
         backend: backend.clone(),
