@@ -281,7 +281,10 @@ impl fmt::Display for Fault {
                 write!(f, "nothing goes from host {from} to {to} for {lasts:?}")
             }
             Fault::Split { side, lasts } => {
-                write!(f, "hosts {side:?} are cut off from the others for {lasts:?}")
+                write!(
+                    f,
+                    "hosts {side:?} are cut off from the others for {lasts:?}"
+                )
             }
             Fault::Storm { weather, lasts } => {
                 let Weather {
@@ -306,12 +309,18 @@ impl fmt::Display for Fault {
                 host,
                 apply_us,
                 lasts,
-            } => write!(f, "host {host} applies in up to {apply_us} µs for {lasts:?}"),
+            } => write!(
+                f,
+                "host {host} applies in up to {apply_us} µs for {lasts:?}"
+            ),
             Fault::LazyCommit { host, every } => {
                 write!(f, "host {host} commits its database every {every:?}")
             }
             Fault::Ambush { center, lasts } => {
-                write!(f, "leaders and voters are killed, and talk to host {center} only, for {lasts:?}")
+                write!(
+                    f,
+                    "leaders and voters are killed, and talk to host {center} only, for {lasts:?}"
+                )
             }
             Fault::ClockRate { host, ppm } => write!(f, "host {host}'s clock goes {ppm} ppm fast"),
             Fault::WallJump { host, ms } => write!(f, "host {host}'s wall clock jumps by {ms} ms"),

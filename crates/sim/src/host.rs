@@ -8,8 +8,8 @@ use retcd_storage::disk::MemDisk;
 use crate::clock::Clock;
 use crate::context::{Context, Event};
 use crate::faults::Fault;
-use crate::network::Weather;
 use crate::member::{self, Process, Setup, Speed, StartRole};
+use crate::network::Weather;
 
 /// In an ambush votes come late, so that several candidates of one term ask the same voters.
 const AMBUSH: Weather = Weather {
@@ -40,7 +40,9 @@ pub struct Host {
 impl Host {
     /// The hosts of a new cluster, and some that have no member yet.
     pub fn founders(count: usize, spare: usize, cx: &mut Context) -> Vec<Host> {
-        let ids: Vec<u64> = (0..count as u64).map(|number| 0xa1 + number * 0x10).collect();
+        let ids: Vec<u64> = (0..count as u64)
+            .map(|number| 0xa1 + number * 0x10)
+            .collect();
         let hosts = (0..count + spare).map(|number| {
             let id = ids.get(number).copied();
             if let Some(id) = id {
@@ -163,7 +165,9 @@ pub fn inflict(hosts: &mut [Host], fault: &Fault, cx: &mut Context) {
             return;
         }
         Fault::CutAllPower { lasts } => {
-            hosts.iter_mut().for_each(|host| host.down(*lasts, true, cx));
+            hosts
+                .iter_mut()
+                .for_each(|host| host.down(*lasts, true, cx));
             return;
         }
         Fault::Kill { host, lasts } => {

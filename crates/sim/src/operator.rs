@@ -51,7 +51,10 @@ impl Operator {
     fn act(&mut self, hosts: &mut [Host], cx: &mut Context) {
         let members: Vec<(u64, bool)> = cx.log.members.iter().map(|(id, l)| (*id, *l)).collect();
         let voters = members.iter().filter(|(_, learner)| !learner).count();
-        let learner = members.iter().find(|(_, learner)| *learner).map(|(id, _)| *id);
+        let learner = members
+            .iter()
+            .find(|(_, learner)| *learner)
+            .map(|(id, _)| *id);
         let spare = hosts.iter().position(Host::is_spare);
         let any = |cx: &mut Context| match members.len() {
             0 => 0,
@@ -98,7 +101,10 @@ impl Operator {
     /// Gives a learner its vote, if it has most of the log.
     fn promote(&mut self, learner: u64, hosts: &[Host], cx: &mut Context) {
         let place = |host: &Host| host.process.as_ref().map(|process| process.node().status());
-        let behind = hosts.iter().find(|host| host.id == Some(learner)).and_then(place);
+        let behind = hosts
+            .iter()
+            .find(|host| host.id == Some(learner))
+            .and_then(place);
         let ready = behind.is_some_and(|status| status.applied * 10 >= cx.log.last() * 9);
         if !ready {
             return;
@@ -111,7 +117,12 @@ impl Operator {
             member,
             is_promote: true,
         };
-        self.change(ConfChangeType::ConfChangeAddNode, learner, Some(context), cx);
+        self.change(
+            ConfChangeType::ConfChangeAddNode,
+            learner,
+            Some(context),
+            cx,
+        );
     }
 
     fn change(

@@ -19,13 +19,13 @@ use crate::context::{Context, Event, Trace};
 use crate::faults::{Fault, Kind, Plan};
 use crate::history::{History, OperationId, Outcome};
 use crate::host::Host;
-use crate::watcher::Watcher;
 use crate::member::{Parcel, Process, Session, Setup, Stop, StopKind, Work};
 use crate::network::Network;
 use crate::operator::{self, OPERATOR, Operator};
 use crate::queue::Queue;
 use crate::report::Run;
 use crate::sabotage::Sabotage;
+use crate::watcher::Watcher;
 use crate::workload;
 
 const STARTS: &str = "a member starts on what it stored";
@@ -418,7 +418,11 @@ impl World {
 
     fn tell(&self, number: OperationId) {
         let operation = &self.cx.history.operations[number];
-        eprintln!("{:>12.6} {}", self.cx.now.as_secs_f64(), crate::report::line(operation));
+        eprintln!(
+            "{:>12.6} {}",
+            self.cx.now.as_secs_f64(),
+            crate::report::line(operation)
+        );
     }
 
     fn fault(&mut self, fault: Fault) {
@@ -437,7 +441,9 @@ impl World {
         for (number, host) in self.hosts.iter_mut().enumerate() {
             host.heal(self.cx.now);
             if host.process.is_none() {
-                self.cx.queue.push(self.cx.now, Event::Start { host: number });
+                self.cx
+                    .queue
+                    .push(self.cx.now, Event::Start { host: number });
             }
         }
     }
@@ -470,18 +476,23 @@ impl World {
             return;
         }
         let waited = self.cx.now - self.quiet_at;
-        self.cx.check(checker::ensure(waited < SETTLE_MAX, SETTLES, || {
-            let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
-            let places = processes.map(|process| {
-                let status = process.node().status();
-                format!("\n  {:x}: {status:?}", process.id)
-            });
-            let members = &self.cx.log.members;
-            let leases: Vec<i64> = self.cx.log.model.leases().collect();
-            let mut watchers = self.watchers.iter();
-            let watching = watchers.find_map(|watcher| watcher.checker.finish(&self.cx.log.model).err());
-            format!("still not settled, members {members:x?}, leases {leases:?}, {watching:?}:{}", places.collect::<String>())
-        }));
+        self.cx
+            .check(checker::ensure(waited < SETTLE_MAX, SETTLES, || {
+                let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
+                let places = processes.map(|process| {
+                    let status = process.node().status();
+                    format!("\n  {:x}: {status:?}", process.id)
+                });
+                let members = &self.cx.log.members;
+                let leases: Vec<i64> = self.cx.log.model.leases().collect();
+                let mut watchers = self.watchers.iter();
+                let watching =
+                    watchers.find_map(|watcher| watcher.checker.finish(&self.cx.log.model).err());
+                format!(
+                    "still not settled, members {members:x?}, leases {leases:?}, {watching:?}:{}",
+                    places.collect::<String>()
+                )
+            }));
         self.cx.after(Duration::from_millis(250), Event::Converge);
     }
 
