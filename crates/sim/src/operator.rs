@@ -60,6 +60,16 @@ impl Operator {
             0 => 0,
             len => members[cx.rng.usize(..len)].0,
         };
+        let lost = hosts
+            .iter()
+            .find(|host| host.is_lost)
+            .and_then(|host| host.id);
+        if let Some(lost) = lost.filter(|lost| cx.log.members.contains_key(lost)) {
+            self.change(ConfChangeType::ConfChangeRemoveNode, lost, None, cx);
+            return;
+        }
+        // While one may be lost, no other may go.
+        let may_remove = voters > 2 && !hosts.iter().any(|host| host.may_be_lost);
         match (cx.rng.u8(..8), learner, spare) {
             (0..5, Some(learner), _) => self.promote(learner, hosts, cx),
             (0..2, None, Some(spare)) if voters < VOTERS_MAX => {
@@ -69,7 +79,7 @@ impl Operator {
             (2, None, Some(spare)) if voters < VOTERS_MAX => {
                 self.add(ConfChangeType::ConfChangeAddNode, &mut hosts[spare], cx);
             }
-            (3..5, None, None) | (5, ..) if voters > 2 => {
+            (3..5, None, None) | (5, ..) if may_remove => {
                 let member = any(cx);
                 self.change(ConfChangeType::ConfChangeRemoveNode, member, None, cx);
             }

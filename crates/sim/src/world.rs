@@ -216,7 +216,8 @@ impl World {
             }
             Event::Removed { host, member } => self.removed(host, member),
             Event::Operate => {
-                if self.cx.now < self.plan.heal_at + OPERATED_FOR {
+                let lost = self.hosts.iter().any(|host| host.is_lost);
+                if self.cx.now < self.plan.heal_at + OPERATED_FOR || lost {
                     self.operator.operate(&mut self.hosts, &mut self.cx);
                 }
             }
@@ -346,8 +347,20 @@ impl World {
     }
 
     fn failed_to_start(&mut self, host: usize, error: &StorageError) {
-        self.cx.check(checker::ensure(false, STARTS, || {
-            format!("host {host}: {error}")
+        let number = host;
+        let host = &mut self.hosts[number];
+        host.close_files();
+        self.cx
+            .note(|| format!("host {number} cannot start: {error}"));
+        if host.is_ill && !host.may_be_lost {
+            let delay = self.cx.between_us(300_000, 2_000_000);
+            self.cx.after(delay, Event::Start { host: number });
+            return;
+        }
+        // Damage that is found out: the member has to be replaced.
+        host.is_lost = host.may_be_lost;
+        self.cx.check(checker::ensure(host.is_lost, STARTS, || {
+            format!("host {number}: {error}")
         }));
     }
 

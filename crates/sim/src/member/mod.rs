@@ -325,6 +325,9 @@ impl Process {
             if !cx.send(self.host, to, bytes, twice) && cx.rng.u8(..4) == 0 {
                 let peer = message.to();
                 self.push(Input::Unreachable { peer }, cx);
+                if !twice {
+                    self.push(Input::Undelivered(message.entries.clone()), cx);
+                }
             }
             self.ambush(&message, cx);
         }
