@@ -207,6 +207,9 @@ impl Shared {
         }
         if let Err(overflow) = link.send(message) {
             self.overflow(&link, &overflow);
+            if overflow.message.r#type() == MessageType::MsgProp {
+                self.inbox.give_back(overflow.message);
+            }
         }
     }
 

@@ -39,6 +39,7 @@ use super::snapshot_thread::Snapshots;
 use super::storage;
 use super::tasks;
 use super::watches::{StartPoint, WatchCounts};
+use crate::auth::Authenticator;
 use crate::config::identity;
 use crate::config::start::StartError as ConfigError;
 use crate::config::{Config, notify, url::Url};
@@ -239,6 +240,7 @@ fn spawn(
         lessor: machine.lessor(),
         alarms: machine.alarms(),
         auth: machine.auth_store(),
+        authenticator: Authenticator::new(&config),
         membership: machine.membership(),
         storage_version: machine.storage_version().ok().flatten().into(),
         backend: backend.clone(),
@@ -449,6 +451,7 @@ impl Server {
                 self.accept(clients, &dealer);
                 self.announce();
                 tokio::task::spawn_local(tasks::run_leases(Rc::clone(&local)));
+                tokio::task::spawn_local(tasks::forget_old_tokens(Rc::clone(&local)));
                 let mode = self.config.auto_compaction()?;
                 tokio::task::spawn_local(tasks::run_auto_compaction(Rc::clone(&local), mode));
                 stop.await?

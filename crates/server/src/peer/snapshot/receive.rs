@@ -170,10 +170,7 @@ async fn take(
         .snap
         .db_save
         .observe(start.elapsed().as_secs_f64());
-    shared
-        .inbox
-        .deliver_snapshot(message)
-        .map_err(cannot_process)?;
+    shared.inbox.put(vec![message]).map_err(cannot_process)?;
     Ok(stored.bytes)
 }
 
