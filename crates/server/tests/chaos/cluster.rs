@@ -24,7 +24,8 @@ pub struct Member {
     pub peer_port: u16,
     /// Where the others find it: `peer_port`, or a relay in front of it.
     pub advertised_port: u16,
-    flags: RefCell<Vec<String>>,
+    /// The command that runs it: the program with its flags, or a shell that ends in it.
+    command: RefCell<Vec<String>>,
     server: RefCell<Option<Server>>,
     /// Whether clients should ask it.
     pub asked: Cell<bool>,
@@ -52,7 +53,7 @@ impl Cluster {
                 place,
                 peer_port,
                 advertised_port,
-                flags: RefCell::default(),
+                command: RefCell::default(),
                 server: RefCell::new(None),
                 asked: Cell::new(false),
                 channel,
@@ -63,7 +64,7 @@ impl Cluster {
             .map(|m| format!("{}=http://127.0.0.1:{}", m.name, m.advertised_port))
             .collect();
         for member in &members {
-            *member.flags.borrow_mut() = member.arguments(&initial.join(","));
+            *member.command.borrow_mut() = member.program_with_flags(&initial.join(","));
         }
         Cluster {
             members: members.into_iter().map(Rc::new).collect(),
@@ -77,11 +78,11 @@ impl Cluster {
         cluster
     }
 
+    /// Starts all members, with more `flags`, until they serve.
     pub async fn start_all(&self, flags: &[&str]) {
         for member in &self.members {
-            let mut all = member.flags.borrow_mut();
-            all.extend(flags.iter().map(|flag| (*flag).to_owned()));
-            drop(all);
+            let flags = flags.iter().map(|flag| (*flag).to_owned());
+            member.command.borrow_mut().extend(flags);
             member.launch();
         }
         for member in &self.members {
@@ -132,9 +133,10 @@ impl Cluster {
 }
 
 impl Member {
-    fn arguments(&self, initial_cluster: &str) -> Vec<String> {
+    fn program_with_flags(&self, initial_cluster: &str) -> Vec<String> {
         let client = format!("http://127.0.0.1:{}", self.place.client_port);
         vec![
+            program().to_owned(),
             format!("--name={}", self.name),
             format!("--data-dir={}", self.place.data_dir().display()),
             format!("--listen-client-urls={client}"),
@@ -150,19 +152,17 @@ impl Member {
         ]
     }
 
-    pub fn command(&self) -> Command {
-        let mut command = Command::new(program());
-        command.args(&*self.flags.borrow());
-        command
+    /// Has the program started by a command that ends in it.
+    pub fn start_by(&self, prefix: &[&str]) {
+        let prefix = prefix.iter().map(|word| (*word).to_owned());
+        self.command.borrow_mut().splice(0..0, prefix);
     }
 
     /// Starts the process without waiting.
     pub fn launch(&self) {
-        self.spawn(self.command());
-    }
-
-    /// Starts the process by a command that ends in the program.
-    pub fn spawn(&self, command: Command) {
+        let words = self.command.borrow();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         let server = Server::spawn(command, self.place.client_port);
         let before = self.server.replace(Some(server));
         assert!(before.is_none(), "{} runs already", self.name);

@@ -13,6 +13,7 @@
 #![cfg(test)]
 
 mod cluster;
+mod full_disk;
 mod kills;
 mod load;
 mod partitions;
