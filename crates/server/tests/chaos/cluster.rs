@@ -44,10 +44,9 @@ impl Cluster {
             let place = Place::new();
             let peer_port = place.beside().client_port;
             let advertised_port = relayed(index, peer_port).await;
-            let channel =
-                Endpoint::from_shared(format!("http://127.0.0.1:{}", place.client_port))
-                    .expect("a URL")
-                    .connect_lazy();
+            let channel = Endpoint::from_shared(format!("http://127.0.0.1:{}", place.client_port))
+                .expect("a URL")
+                .connect_lazy();
             members.push(Member {
                 name: format!("m{}", index + 1),
                 place,
@@ -200,7 +199,10 @@ impl Member {
     /// Waits until the process has ended by itself or by a signal.
     pub async fn ended(&self) -> Ended {
         self.asked.set(false);
-        until("a member's end", async || self.with_server(Server::has_ended)).await;
+        until("a member's end", async || {
+            self.with_server(Server::has_ended)
+        })
+        .await;
         self.server.take().expect("the member ran").wait()
     }
 

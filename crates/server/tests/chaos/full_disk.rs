@@ -22,8 +22,12 @@ fn limit_files(member: &Member, bytes: Option<u64>) {
         maximum: None,
     };
     member.with_server(|server| {
-        prlimit(Some(Pid::from_child(server.child())), Resource::Fsize, limit)
-            .expect("the process is ours");
+        prlimit(
+            Some(Pid::from_child(server.child())),
+            Resource::Fsize,
+            limit,
+        )
+        .expect("the process is ours");
     });
 }
 
@@ -47,7 +51,10 @@ fn a_leader_and_a_follower_whose_writes_fail_end_and_come_back() {
             let ended = failing.ended().await;
             ended.assert(1, "File too large (os error 27)");
             let took = load.resumed().await;
-            println!("writes resume {took:?} after {} could not write (leader: {is_leader})", failing.name);
+            println!(
+                "writes resume {took:?} after {} could not write (leader: {is_leader})",
+                failing.name
+            );
             assert!(took < RESUMES_WITHIN, "{took:?}");
             load.more(50).await;
             failing.restart().await;
@@ -117,7 +124,10 @@ fn a_member_whose_disk_is_full_ends_and_comes_back() {
         })
         .await;
         let log = small.with_server(|server| server.log());
-        assert!(log.contains("No space left on device (os error 28)"), "{log}");
+        assert!(
+            log.contains("No space left on device (os error 28)"),
+            "{log}"
+        );
         let took = load.resumed().await;
         println!("writes resume {took:?} after the disk of m1 was full");
         assert!(took < RESUMES_WITHIN, "{took:?}");

@@ -12,14 +12,18 @@ pub const RESUMES_WITHIN: std::time::Duration = ELECTION_TIMEOUT.saturating_mul(
 #[test]
 fn a_leader_killed_again_and_again_loses_nothing() {
     load::run(async {
-        let cluster = Cluster::start(&["--snapshot-count=500", "--snapshot-catchup-entries=50"]).await;
+        let cluster =
+            Cluster::start(&["--snapshot-count=500", "--snapshot-catchup-entries=50"]).await;
         let load = Load::start(&cluster, 4, 2);
         for round in 0..5 {
             load.more(100 + fastrand::usize(..100)).await;
             let leader = cluster.leader().await;
             leader.kill();
             let took = load.resumed().await;
-            println!("round {round}: writes resume {took:?} after {} was killed", leader.name);
+            println!(
+                "round {round}: writes resume {took:?} after {} was killed",
+                leader.name
+            );
             assert!(took < RESUMES_WITHIN, "{took:?}");
             // In some rounds far behind, so that it needs a snapshot.
             load.more(if round % 2 == 0 { 50 } else { 700 }).await;
@@ -42,7 +46,10 @@ fn a_rolling_restart_loses_nothing() {
                 member.signal(Signal::TERM);
                 let took = load.resumed().await;
                 member.ended().await.assert(143, "closed etcd server");
-                println!("writes resume {took:?} after {} (leader: {led}) was stopped", member.name);
+                println!(
+                    "writes resume {took:?} after {} (leader: {led}) was stopped",
+                    member.name
+                );
                 assert!(took < RESUMES_WITHIN, "{took:?}");
                 member.restart().await;
             }

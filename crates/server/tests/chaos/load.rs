@@ -87,7 +87,12 @@ impl Load {
         };
         let mut history = self.history.borrow_mut();
         let key = format!("load/{:08}", history.attempted.len());
-        let value = format!("{:016x}{:>2$}", fastrand::u64(..), "", fastrand::usize(..300));
+        let value = format!(
+            "{:016x}{:>2$}",
+            fastrand::u64(..),
+            "",
+            fastrand::usize(..300)
+        );
         history.attempted.insert(key.clone(), value.clone());
         let before = history.highest;
         drop(history);

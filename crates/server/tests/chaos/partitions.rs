@@ -30,7 +30,10 @@ fn frozen_members_lose_nothing_and_show_nothing_old() {
             // Clients go on asking it: what it answers as soon as it wakes up must not be old.
             frozen.signal(Signal::STOP);
             let took = load.resumed().await;
-            println!("writes resume {took:?} after {} was frozen (leader: {frozen_is_leader})", frozen.name);
+            println!(
+                "writes resume {took:?} after {} was frozen (leader: {frozen_is_leader})",
+                frozen.name
+            );
             assert!(took < RESUMES_WITHIN, "{took:?}");
             load.more(50).await;
             frozen.signal(Signal::CONT);
@@ -56,7 +59,10 @@ fn a_leader_that_is_cut_off_is_replaced_and_shows_nothing_old() {
             load.more(50).await;
             // Nobody answered it for an election timeout: it does not call itself leader any more.
             until("the old leader to step down", async || {
-                leader.status().await.is_some_and(|status| status.leader == 0)
+                leader
+                    .status()
+                    .await
+                    .is_some_and(|status| status.leader == 0)
             })
             .await;
             network.mend();
@@ -79,7 +85,10 @@ fn a_follower_that_is_cut_off_disturbs_nobody() {
         follower.asked.set(false);
         network.isolate(index(&cluster, &follower));
         until("the follower to miss its leader", async || {
-            follower.status().await.is_some_and(|status| status.leader == 0)
+            follower
+                .status()
+                .await
+                .is_some_and(|status| status.leader == 0)
         })
         .await;
         // It asks for votes in vain, and does not raise the term meanwhile.
@@ -111,7 +120,10 @@ fn messages_that_go_one_way_only_do_no_harm() {
                 }
             }
             let took = load.resumed().await;
-            println!("writes resume {took:?} after {} lost its way out ({outgoing}) or in", leader.name);
+            println!(
+                "writes resume {took:?} after {} lost its way out ({outgoing}) or in",
+                leader.name
+            );
             assert!(took < RESUMES_WITHIN, "{took:?}");
             network.mend();
             load.more(50).await;

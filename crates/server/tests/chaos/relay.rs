@@ -54,7 +54,8 @@ impl Network {
 
     /// Lets nothing through from `from` to `to`.
     pub fn cut(&self, from: usize, to: usize) {
-        self.faults.send_modify(|faults| faults.cut[from][to] = true);
+        self.faults
+            .send_modify(|faults| faults.cut[from][to] = true);
     }
 
     /// Cuts a member off from all others, both ways.
@@ -119,7 +120,11 @@ impl Network {
         match end {
             End::Listener(member) => Some(*member),
             // The first connections come before anybody knows the ids.
-            End::Dialer(id) => self.ids.borrow().iter().position(|known| Some(known) == id.as_ref()),
+            End::Dialer(id) => self
+                .ids
+                .borrow()
+                .iter()
+                .position(|known| Some(known) == id.as_ref()),
         }
     }
 
