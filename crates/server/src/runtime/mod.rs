@@ -14,10 +14,14 @@
 mod access;
 mod apply_thread;
 mod backend_thread;
+mod bootstrap;
 mod clock;
 mod connections;
+mod corruption;
 mod fatal;
+mod handover;
 mod ids;
+mod leases;
 mod listen;
 mod local;
 mod log_thread;
@@ -28,11 +32,13 @@ mod peer_thread;
 mod peers;
 mod probe;
 mod progress;
+mod reconfigure;
 mod server;
 mod signals;
 mod snapshot_thread;
 mod storage;
 mod tasks;
+pub(crate) mod versions;
 mod waiting;
 mod watches;
 
