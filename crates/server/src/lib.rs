@@ -3,6 +3,7 @@
 //! - [`config`]: flags, environment, file; [`log`]: JSON lines.
 //! - [`runtime`]: threads, queues, sockets; the only room that knows the operating system's clock.
 //! - [`grpc`] and [`http`]: what clients see; `router` tells the two apart.
+//! - [`peer`]: traffic between members.
 //! - [`metrics`]: what Prometheus sees.
 
 pub mod config;
@@ -10,6 +11,7 @@ pub mod grpc;
 pub mod http;
 pub mod log;
 pub mod metrics;
+pub mod peer;
 mod router;
 pub mod runtime;
 

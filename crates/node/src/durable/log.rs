@@ -42,7 +42,9 @@ impl Log {
             let metadata = snapshot.metadata.clone().unwrap_or_default();
             self.wal.save_snapshot(&record_of(metadata))?;
         }
-        Ok(self.wal.append(append.hard_state.as_ref(), &append.entries)?)
+        Ok(self
+            .wal
+            .append(append.hard_state.as_ref(), &append.entries)?)
     }
 
     /// Makes everything that was appended durable, with one write and one `fdatasync`.

@@ -9,7 +9,6 @@ use super::gates::Gate;
 use super::identity::InitialCluster;
 use super::literal::parse_duration;
 use super::url::Url;
-use super::verify::VerifyError;
 use super::{Config, member_dir, version};
 use crate::log::{GoDuration, Record};
 use crate::log_record;
@@ -60,8 +59,20 @@ pub enum StartError {
     },
     #[error("initial cluster {0} has duplicate url")]
     DuplicateUrl(InitialCluster),
-    #[error("{0}")]
-    NotYet(VerifyError),
+    #[error("member {0:x} has already been bootstrapped")]
+    AlreadyBootstrapped(u64),
+    #[error("cannot fetch cluster info from peer urls: {0}")]
+    NoClusterInfo(&'static str),
+    #[error("error validating peerURLs {cluster}: {reason}")]
+    PeerUrls { cluster: String, reason: String },
+    #[error("incompatible with current running cluster")]
+    Incompatible,
+    #[error("membership: too many learner members in cluster")]
+    TooManyLearners,
+    #[error(
+        "invalid downgrade; server version is lower than determined cluster version: this is {own}, the cluster runs {cluster}"
+    )]
+    Outdated { own: String, cluster: String },
 }
 
 /// How history is compacted by itself.
@@ -187,6 +198,11 @@ impl Config {
     /// One tick of raft.
     pub fn heartbeat_interval(&self) -> Duration {
         Duration::from_millis(self.heartbeat_interval_ms as u64)
+    }
+
+    /// How long connecting to another member may take, as in etcd.
+    pub fn peer_dial_timeout(&self) -> Duration {
+        Duration::from_secs(1) + self.election_timeout()
     }
 
     /// How long a request may take altogether: 5 s for queues and disk, and two elections.

@@ -82,8 +82,6 @@ pub enum Status {
     NotYet(&'static str),
     /// Some values are refused: the function names the missing feature.
     Partly(fn(&Config) -> Option<&'static str>),
-    /// As `Partly`, but only for a member without data: later starts ignore the flag.
-    PartlyAtBootstrap(fn(&Config) -> Option<&'static str>),
 }
 
 /// The groups of the help, in its order.
@@ -271,11 +269,6 @@ impl Flag {
         self.status = Status::Partly(missing);
         self
     }
-
-    const fn partly_at_bootstrap(mut self, missing: fn(&Config) -> Option<&'static str>) -> Flag {
-        self.status = Status::PartlyAtBootstrap(missing);
-        self
-    }
 }
 
 type Field = fn(&mut Config) -> &mut dyn FlagValue;
@@ -377,20 +370,6 @@ fn off_or_without(value: &str) -> Verdict {
     }
 }
 
-fn more_than_one_member(config: &Config) -> Option<&'static str> {
-    let names: std::collections::BTreeSet<&str> = config
-        .initial_cluster
-        .split(',')
-        .filter_map(|member| member.split('=').next())
-        .filter(|name| !name.is_empty())
-        .collect();
-    (names.len() > 1).then_some("clusters of more than one member")
-}
-
-fn joining(config: &Config) -> Option<&'static str> {
-    (config.initial_cluster_state.0 == "existing").then_some("joining a running cluster")
-}
-
 fn json_web_tokens(config: &Config) -> Option<&'static str> {
     config
         .auth_token
@@ -415,7 +394,6 @@ const TLS: &str = "TLS";
 const DISCOVERY: &str = "discovery";
 const TRACING: &str = "distributed tracing";
 const ROTATION: &str = "log rotation";
-const CORRUPTION: &str = "corruption checks between members";
 
 /// Every flag.
 pub static FLAGS: &[Flag] = &[
@@ -560,16 +538,14 @@ pub static FLAGS: &[Flag] = &[
         "default=http://localhost:2380",
         |c| &mut c.initial_cluster,
         "The members of a cluster at its first start, as name=url,name=url. Ignored when there is data.",
-    )
-    .partly_at_bootstrap(more_than_one_member),
+    ),
     flag(
         Clustering,
         "initial-cluster-state",
         "new",
         |c| &mut c.initial_cluster_state,
         "'new' to found a cluster, 'existing' to join a running one. Ignored when there is data.",
-    )
-    .partly_at_bootstrap(joining),
+    ),
     flag(
         Clustering,
         "initial-cluster-token",
@@ -806,16 +782,14 @@ pub static FLAGS: &[Flag] = &[
     flag(Tracing, "distributed-tracing-instance-id", "", |c| &mut c.tracing.instance_id, "This member's id in traces.").not_yet(TRACING),
     flag(Tracing, "distributed-tracing-sampling-rate", "0", |c| &mut c.tracing.sampling_rate_per_million, "Traces per million to send.")
         .not_yet(TRACING),
-    flag(Features, "corrupt-check-time", "0s", |c| &mut c.corrupt_check_time, "Time between comparisons of data with the other members; 0 for none.")
-        .not_yet(CORRUPTION),
+    flag(Features, "corrupt-check-time", "0s", |c| &mut c.corrupt_check_time, "Time between comparisons of data with the other members; 0 for none."),
     flag(
         Features,
         "compact-hash-check-time",
         "1m",
         |c| &mut c.compact_hash_check_time,
-        "Time between the leader's comparisons of hashes after compactions.",
-    )
-    .not_yet(CORRUPTION),
+        "Time between the leader's comparisons of hashes after compactions, with the gate CompactHashCheck.",
+    ),
     flag(Features, "compaction-batch-limit", "0", |c| &mut c.compaction_batch_limit, "Revisions that a compaction deletes in one go; 0 is 1000."),
     flag(
         Features,
@@ -856,8 +830,7 @@ pub static FLAGS: &[Flag] = &[
         |c| &mut c.compaction_sleep_interval,
         "Pause between two goes of a compaction; 0 is 10ms.",
     ),
-    flag(Features, "downgrade-check-time", "5s", |c| &mut c.downgrade_check_time, "Time between checks of a downgrade that is under way.")
-        .not_yet("downgrades"),
+    flag(Features, "downgrade-check-time", "5s", |c| &mut c.downgrade_check_time, "Time between checks of a downgrade that is under way."),
     flag(
         Features,
         "snapshot-catchup-entries",
@@ -865,8 +838,7 @@ pub static FLAGS: &[Flag] = &[
         |c| &mut c.snapshot_catchup_entries,
         "Entries of the raft log to keep after a snapshot for slow followers.",
     ),
-    flag(Unsafe, "force-new-cluster", "false", |c| &mut c.force_new_cluster, "Make this member's data a cluster of this member alone.")
-        .not_yet("forcing a new cluster"),
+    flag(Unsafe, "force-new-cluster", "false", |c| &mut c.force_new_cluster, "Make this member's data a cluster of this member alone."),
     flag(
         Unsafe,
         "unsafe-no-fsync",

@@ -60,6 +60,14 @@ pub struct Protocols {
     pub pages: Option<ListenerKind>,
 }
 
+impl Protocols {
+    /// What other members speak.
+    pub const PEER: Protocols = Protocols {
+        grpc: false,
+        pages: None,
+    };
+}
+
 /// HTTP/2 settings that flags decide.
 #[derive(Clone, Copy, Debug)]
 pub struct Http2Settings {

@@ -51,6 +51,12 @@ pub fn first_read_context(member: u64, unix_ms: u64) -> u64 {
         | (unix_ms & ((1 << COUNTER_BITS) - 1)) << THREAD_BITS
 }
 
+/// Whether `request` may have been named by `member`: two members in 65,536 cannot be told apart, and whoever
+/// waits compares the whole id.
+pub fn is_of_member(request: u64, member: u64) -> bool {
+    request >> (COUNTER_BITS + THREAD_BITS) == member & 0xffff
+}
+
 /// The connection thread that waits for `request`.
 pub fn thread_of(request: u64) -> usize {
     (request >> COUNTER_BITS) as usize & ((1 << THREAD_BITS) - 1)
@@ -67,5 +73,7 @@ mod tests {
         assert_ne!(first, second);
         assert_eq!((thread_of(first), thread_of(second)), (3, 3));
         assert_eq!(first >> 48, 0x5678);
+        assert!(is_of_member(first, 0xdead_beef_1234_5678));
+        assert!(!is_of_member(first, 0xdead_beef_1234_5679));
     }
 }

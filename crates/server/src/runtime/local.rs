@@ -13,9 +13,11 @@ use retcd_node::{Input, RejectReason};
 use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
 use retcd_proto::etcdserverpb::{
     AlarmRequest, AlarmType, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest,
-    RequestHeader,
+    Request as V2Request, RequestHeader,
 };
+use retcd_proto::raftpb::{ConfChange, ConfChangeType};
 use retcd_state::machine::Reply;
+use retcd_state::membership::{ConfChangeContext, Member as ClusterMember};
 use retcd_state::quota;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -90,13 +92,58 @@ impl Local {
         if data.len() > member.limits.request_bytes_max {
             return Err(status::REQUEST_TOO_LARGE);
         }
-        let deadline = member.clock.now() + member.limits.request_timeout;
-        let answer = self.proposals.register(id, deadline);
-        self.send(Input::Propose {
+        let input = Input::Propose {
             request: id,
             data: data.into(),
-        })
-        .inspect_err(|_| {
+        };
+        self.submit(id, input).await
+    }
+
+    /// Puts a change of the membership through the log; returns the members after it, by id.
+    ///
+    /// # Errors
+    /// As [`Local::propose`].
+    pub async fn propose_conf_change(
+        &self,
+        kind: ConfChangeType,
+        member_id: u64,
+        context: Option<&ConfChangeContext>,
+    ) -> Result<Vec<ClusterMember>, Status> {
+        let id = self.ids.next();
+        let change = ConfChange {
+            id: Some(id),
+            r#type: Some(kind as i32),
+            node_id: Some(member_id),
+            context: context.map(|context| context.to_json().into()),
+        };
+        let request = id;
+        let input = Input::ProposeConfChange { request, change };
+        match self.submit(id, input).await? {
+            Reply::Members(members) => Ok(members),
+            other => unreachable!("a change of the membership was answered with {other:?}"),
+        }
+    }
+
+    /// Puts a request in the form of etcd up to 3.4 through the log.
+    ///
+    /// # Errors
+    /// As [`Local::propose`].
+    pub async fn propose_v2(&self, mut request: V2Request) -> Result<(), Status> {
+        let id = self.ids.next();
+        request.id = Some(id);
+        let input = Input::Propose {
+            request: id,
+            data: request.encode_to_vec().into(),
+        };
+        self.submit(id, input).await.map(drop)
+    }
+
+    /// Hands a proposal to the node and waits for what the machine makes of it.
+    async fn submit(&self, id: u64, input: Input) -> Result<Reply, Status> {
+        let member = &*self.member;
+        let deadline = member.clock.now() + member.limits.request_timeout;
+        let answer = self.proposals.register(id, deadline);
+        self.send(input).inspect_err(|_| {
             self.proposals.answer(id, Err(status::TOO_MANY_REQUESTS));
         })?;
         member.pending.fetch_add(1, Relaxed);
@@ -256,6 +303,10 @@ impl Local {
             Mail::ReadsRejected(reads, reason) => self.arrive(reads, Err(reject_status(reason))),
             Mail::Compacted(revision) => self.watches.hub().compact(revision),
             Mail::Published(changes) => self.watches.publish(&changes),
+            Mail::Restored {
+                revision,
+                compacted,
+            } => self.watches.restore(revision, compacted),
         }
     }
 

@@ -69,6 +69,8 @@ pub struct Member {
     pub(super) compacted: tokio::sync::watch::Sender<i64>,
     /// Becomes true when the member stops.
     pub(super) stopping: tokio::sync::watch::Sender<bool>,
+    /// Becomes true when the cluster has removed this member.
+    pub(super) removed: tokio::sync::watch::Sender<bool>,
 }
 
 /// Limits on requests.
@@ -160,6 +162,13 @@ impl Member {
         let mut stopping = self.stopping.subscribe();
         // An error means that the member is gone altogether.
         let _ = stopping.wait_for(|stopping| *stopping).await;
+    }
+
+    /// Resolves when the cluster has removed this member.
+    pub async fn removed(&self) {
+        let mut removed = self.removed.subscribe();
+        // An error means that the member is gone altogether.
+        let _ = removed.wait_for(|removed| *removed).await;
     }
 
     /// Whether the member stops.

@@ -23,6 +23,8 @@ mod log_thread;
 mod mailbox;
 mod member;
 mod node_thread;
+mod peer_thread;
+mod peers;
 mod probe;
 mod progress;
 mod server;

@@ -10,6 +10,7 @@ use super::fatal::stop_process;
 use super::log_thread::ToLog;
 use super::mailbox::Mail;
 use super::member::Member;
+use crate::peer::Transport;
 
 /// Inputs that are taken in before the node's outputs are looked at; bounds the latency of a turn.
 const INPUTS_PER_TURN_MAX: usize = 1024;
@@ -22,6 +23,8 @@ pub struct Outbox {
     pub apply: Sender<ToApply>,
     /// To whoever writes snapshots.
     pub snapshot: Sender<SnapshotPoint>,
+    /// To the other members.
+    pub peers: Transport,
 }
 
 /// Runs until the member stops.
@@ -83,9 +86,8 @@ fn act_on_outputs(node: &mut Node, outbox: &Outbox, member: &Arc<Member>) {
             }
             Output::Leader(leader) => handle_leader(leader, member),
             Output::Snapshot(point) => drop(outbox.snapshot.send(point)),
-            Output::Send(_) | Output::Restore(_) => {
-                unreachable!("a member of a larger cluster was refused at the start")
-            }
+            Output::Send(messages) => outbox.peers.send(messages),
+            Output::Restore(snapshot) => drop(outbox.apply.send(ToApply::Restore(snapshot))),
             Output::Contradiction(contradiction) => stop_process(
                 "the cluster contradicts what this member has stored",
                 &contradiction,

@@ -12,13 +12,14 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
+use retcd_node::durable::{self, Dirs, Opened, StorageError};
 use retcd_node::{Config as NodeConfig, Node};
 use retcd_storage::disk::OsDisk;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::LocalSet;
 
 use super::Local;
-use super::apply_thread::{self, CompactionPace, ToApply};
+use super::apply_thread::{Applier, CompactionPace, ToApply};
 use super::backend_thread::ToBackend;
 use super::backend_thread::{self, CommitPace};
 use super::clock::{Clock, unix_ms};
@@ -29,11 +30,13 @@ use super::log_thread;
 use super::mailbox::{Mail, Mailboxes};
 use super::member::{InFlight, Limits, Member};
 use super::node_thread::{self, Outbox};
+use super::peer_thread::{self, PeerThread};
+use super::peers::Peers;
 use super::probe::LocalProbe;
 use super::progress::Progress;
 use super::signals::{StopSignal, stop_signal};
 use super::snapshot_thread::Snapshots;
-use super::storage::{self, Places, Storage, StorageError};
+use super::storage;
 use super::tasks;
 use super::watches::{StartPoint, WatchCounts};
 use crate::config::identity;
@@ -85,13 +88,16 @@ struct Server {
     config: Arc<Config>,
     listeners: Listeners,
     connection_threads: Vec<ConnectionThread>,
+    peer_thread: Option<PeerThread>,
     threads: Threads,
 }
 
 /// Bound sockets that do not accept yet.
 #[derive(Default)]
 struct Listeners {
-    /// For metrics and peers, who may come before the member is ready.
+    /// For the other members.
+    peer: Vec<Listener>,
+    /// For metrics, which may be asked for before the member is ready.
     early: Vec<(Listener, Protocols)>,
     /// For clients.
     client: Vec<(Listener, Protocols)>,
@@ -118,19 +124,23 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
     config.check_start()?;
     let clock = Clock::start();
     let listeners = bind_all(&config)?;
-    let places = Places::prepare(Arc::new(OsDisk), &config)?;
-    let founding = match places.has_data()? {
+    let dirs = storage::prepare(Arc::new(OsDisk), &config)?;
+    let founding = match dirs.has_log()? {
         true => None,
-        false => Some(identity::found(&config, &identity::resolve_by_system)?),
+        false => Some(identity::found(
+            &config,
+            &crate::config::addresses::resolve_by_system,
+        )?),
     };
     log::emit(&config.starting_record(founding.as_ref().map(|founding| &founding.initial_cluster)));
-    let storage = match &founding {
-        Some(founding) => storage::create(&places, &config, founding)?,
-        None => storage::reopen(&places, &config)?,
+    let opened = match &founding {
+        Some(founding) => storage::found(&dirs, &config, founding)?,
+        None => storage::reopen(&dirs, &config)?,
     };
+    let identity = opened.identity;
     crate::info!("starting local member";
-        "local-member-id" => &format!("{:x}", storage.member_id), "cluster-id" => &format!("{:x}", storage.cluster_id));
-    spawn(config, clock, places, storage, listeners)
+        "local-member-id" => &format!("{:x}", identity.member_id), "cluster-id" => &format!("{:x}", identity.cluster_id));
+    spawn(config, clock, dirs, opened, listeners)
 }
 
 fn bind_all(config: &Config) -> Result<Listeners, StartError> {
@@ -154,68 +164,52 @@ fn bind_all(config: &Config) -> Result<Listeners, StartError> {
     };
     let mut listeners = Listeners::default();
     crate::info!("configuring peer listeners"; "listen-peer-urls" => texts(&config.listen_peer_urls));
-    bind(
-        &config.listen_peer_urls,
-        http(ListenerKind::Peer),
-        options,
-        &mut listeners.early,
-    )?;
+    listeners.peer = bind(&config.listen_peer_urls, options)?;
     crate::info!("configuring client listeners"; "listen-client-urls" => texts(&config.listen_client_urls));
-    bind(
-        &config.listen_client_urls,
-        client,
-        options,
-        &mut listeners.client,
-    )?;
-    bind(
-        &config.listen_client_http_urls,
-        http(pages),
-        options,
-        &mut listeners.client,
-    )?;
-    bind(
-        &config.listen_metrics_urls,
-        http(ListenerKind::Metrics),
-        options,
-        &mut listeners.early,
-    )?;
+    let with = |protocols| move |listener| (listener, protocols);
+    let for_grpc = bind(&config.listen_client_urls, options)?;
+    let for_http = bind(&config.listen_client_http_urls, options)?;
+    listeners.client = for_grpc.into_iter().map(with(client)).collect();
+    listeners
+        .client
+        .extend(for_http.into_iter().map(with(http(pages))));
+    let for_metrics = bind(&config.listen_metrics_urls, options)?;
+    listeners.early = for_metrics
+        .into_iter()
+        .map(with(http(ListenerKind::Metrics)))
+        .collect();
     Ok(listeners)
 }
 
-fn bind(
-    urls: &[Url],
-    protocols: Protocols,
-    options: SocketOptions,
-    listeners: &mut Vec<(Listener, Protocols)>,
-) -> Result<(), StartError> {
-    for url in urls {
+fn bind(urls: &[Url], options: SocketOptions) -> Result<Vec<Listener>, StartError> {
+    let bind = |url: &Url| {
         let address = url
             .listen_addr()
             .map_err(|error| StartError::Listen(error.to_string()))?;
-        listeners.push((
-            listen::bind(&address, options).map_err(StartError::Listen)?,
-            protocols,
-        ));
-    }
-    Ok(())
+        listen::bind(&address, options).map_err(StartError::Listen)
+    };
+    urls.iter().map(bind).collect()
 }
 
 /// Starts the threads on what was opened.
 fn spawn(
     config: Arc<Config>,
     clock: Clock,
-    places: Places,
-    storage: Storage,
+    dirs: Dirs,
+    opened: Opened,
     listeners: Listeners,
 ) -> Result<Server, StartError> {
-    let Storage {
-        member_id,
-        cluster_id,
-        wal,
+    let Opened {
+        identity: durable::Identity {
+            member_id,
+            cluster_id,
+        },
+        log,
         backend,
         machine,
         recovered,
-    } = storage;
+        notices: _,
+    } = opened;
     let threads = thread::available_parallelism()
         .map_or(1, usize::from)
         .min(CONNECTION_THREADS_MAX);
@@ -224,7 +218,9 @@ fn spawn(
         revision: reader.revision(),
         compacted: reader.compacted_revision(),
     };
-    let (mailboxes, mailbox_receivers) = Mailboxes::new(threads);
+    // The last one is the peer thread's.
+    let (mailboxes, mut mailbox_receivers) = Mailboxes::new(member_id, threads + 1);
+    let peer_mailbox = mailbox_receivers.pop();
     let (to_node, node_inbox) = mpsc::sync_channel(NODE_QUEUE_MAX);
     let (to_log, log_inbox) = mpsc::channel();
     let (to_apply, apply_inbox) = mpsc::channel();
@@ -250,7 +246,7 @@ fn spawn(
         clock,
         metrics: Arc::new(Metrics::new(detail)),
         mailboxes,
-        watch_counts: (0..threads).map(|_| WatchCounts::default()).collect(),
+        watch_counts: (0..=threads).map(|_| WatchCounts::default()).collect(),
         pending: Default::default(),
         defragmenting: InFlight::default(),
         compacted_at_seconds: Default::default(),
@@ -259,19 +255,20 @@ fn spawn(
         backend_thread: to_backend,
         compacted: tokio::sync::watch::channel(-1).0,
         stopping: tokio::sync::watch::channel(false).0,
+        removed: tokio::sync::watch::channel(false).0,
         config: Arc::clone(&config),
     });
+    let (transport, door, driver) = peer_thread::transport(&member, &dirs);
     let node = Node::new(node_config(&config, member_id), recovered, clock.now());
     let outbox = Outbox {
         log: to_log.clone(),
         apply: to_apply,
         snapshot: to_snapshot,
+        peers: transport.clone(),
     };
     let snapshots = Snapshots {
-        disk: places.disk,
-        snap_dir: places.snap_dir,
-        wal_dir: places.wal_dir,
-        log: to_log,
+        dirs: dirs.clone(),
+        log: to_log.clone(),
         node: to_node.clone(),
     };
     let compaction_pace = CompactionPace {
@@ -287,19 +284,25 @@ fn spawn(
         let member = Arc::clone(&member);
         named("node").spawn(move || node_thread::run(node, &node_inbox, &outbox, &member))?
     };
-    let apply_thread = {
-        let (member, node) = (Arc::clone(&member), to_node.clone());
-        named("apply").spawn(move || {
-            apply_thread::run(machine, &apply_inbox, &node, &member, compaction_pace)
-        })?
+    let mut peers = Peers::new(transport);
+    peers.follow(&member);
+    let applier = Applier {
+        machine,
+        node: to_node.clone(),
+        log: to_log,
+        member: Arc::clone(&member),
+        peers,
+        dirs,
+        pace: compaction_pace,
     };
+    let apply_thread = named("apply").spawn(move || applier.run(&apply_inbox))?;
     let snapshot_thread = {
         let member = Arc::clone(&member);
         named("snapshot").spawn(move || snapshots.run(&snapshot_inbox, &member))?
     };
     let log_thread = {
         let metrics = Arc::clone(&member.metrics);
-        named("log").spawn(move || log_thread::run(wal, &log_inbox, &to_node, &metrics))?
+        named("log").spawn(move || log_thread::run(log, &log_inbox, &to_node, &metrics))?
     };
     let backend_thread = {
         let metrics = Arc::clone(&member.metrics);
@@ -318,6 +321,13 @@ fn spawn(
                 start,
             })
             .collect(),
+        peer_thread: Some(PeerThread {
+            number: threads,
+            mailbox: peer_mailbox.expect("there is one mailbox more than connection threads"),
+            start,
+            door,
+            driver,
+        }),
         threads: Threads {
             node: node_thread,
             apply: apply_thread,
@@ -381,13 +391,41 @@ impl Server {
                     })
             })
             .collect::<Result<_, _>>()?;
+        let peers = self.spawn_peer_thread()?;
         let signal = run_on_thread(self.lead(dealer, first, settings))??;
-        for thread in others {
+        for thread in others.into_iter().chain([peers]) {
             let _ = thread.join();
         }
         stop_threads(&self.member, self.threads);
         crate::info!("closed etcd server"; "name" => &self.config.name, "data-dir" => &self.config.data_dir);
         Ok(signal)
+    }
+
+    /// Starts to serve the other members.
+    fn spawn_peer_thread(&mut self) -> Result<JoinHandle<()>, StartError> {
+        let parts = self.peer_thread.take().expect("it is started once");
+        let listeners = std::mem::take(&mut self.listeners.peer);
+        let member = Arc::clone(&self.member);
+        let number = u8::try_from(parts.number).expect("there are few connection threads");
+        let serve = move || {
+            run_on_thread(async move {
+                let local = Local::new(member, number, parts.start);
+                tokio::task::spawn_local(Rc::clone(&local).run_mailbox(parts.mailbox));
+                let (sender, accepted) = unbounded_channel();
+                let dealer = Dealer::new(vec![sender]);
+                for listener in listeners {
+                    let stopping = local.member.stopping.subscribe();
+                    let accept = listener.accept_into(Protocols::PEER, dealer.clone(), stopping);
+                    tokio::task::spawn_local(accept);
+                }
+                let http = http_context(&local);
+                peer_thread::serve(local, http, parts.door, parts.driver, accepted).await;
+            })
+            .expect("a runtime was built on the first thread, too");
+        };
+        Ok(thread::Builder::new()
+            .name("peer".to_owned())
+            .spawn(serve)?)
     }
 
     /// The first connection thread: also makes the member ready, and stops it.
@@ -487,17 +525,21 @@ fn run_on_thread<F: Future>(future: F) -> std::io::Result<F::Output> {
 /// Everything that runs on one connection thread.
 async fn serve_connections(local: Rc<Local>, parts: ConnectionThread, settings: Http2Settings) {
     tokio::task::spawn_local(Rc::clone(&local).run_mailbox(parts.mailbox));
+    let http = http_context(&local);
+    connections::serve(local, http, parts.accepted, settings).await;
+}
+
+fn http_context(local: &Rc<Local>) -> Rc<HttpContext<LocalProbe>> {
     let config = &local.member.config;
-    let http = Rc::new(HttpContext {
-        probe: LocalProbe(Rc::clone(&local)),
+    Rc::new(HttpContext {
+        probe: LocalProbe(Rc::clone(local)),
         metrics: Arc::clone(&local.member.metrics),
         access: Access {
             cors: config.cors.0.clone(),
             host_whitelist: config.host_whitelist.0.clone(),
         },
         command_line: std::env::args().collect(),
-    });
-    connections::serve(local, http, parts.accepted, settings).await;
+    })
 }
 
 /// Resolves when this member can answer clients.

@@ -39,7 +39,11 @@ pub fn prepare(disk: Arc<dyn Disk>, config: &Config) -> Result<Dirs, StorageErro
     touch(&*dirs.disk, data_dir, "cannot access data directory")?;
     let member_dir = config.member_dir();
     touch(&*dirs.disk, &member_dir, "cannot access member directory")?;
-    touch(&*dirs.disk, &dirs.snap_dir, "cannot access member directory")?;
+    touch(
+        &*dirs.disk,
+        &dirs.snap_dir,
+        "cannot access member directory",
+    )?;
     if !config.wal_dir.is_empty() && dirs.has_log()? {
         touch(&*dirs.disk, &dirs.wal_dir, "cannot write to WAL directory")?;
     }

@@ -6,6 +6,9 @@
 //! them and may their answers go out. Entries at or below that index change nothing: after a crash
 //! the log is simply applied again.
 //!
+//! A member that is too far behind for the log takes over a database of the leader's with
+//! [`Machine::restore`]; [`DatabaseCopy`] is what the leader sends.
+//!
 //! What a client can be told is an [`ApplyError`] beside the reply. A [`Fatal`] means that this
 //! member cannot go on without losing or inventing data: the process has to stop.
 

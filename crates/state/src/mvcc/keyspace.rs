@@ -44,7 +44,10 @@ pub(crate) struct Keyspace {
     pub(super) revision: i64,
     /// The revision of the last compaction, -1 before the first.
     pub(super) compacted: i64,
+    /// The compaction under way.
     pub(super) compaction: Option<Compaction>,
+    /// The one that follows it.
+    pub(super) next_compaction: Option<Compaction>,
 }
 
 impl Keyspace {

@@ -92,6 +92,7 @@ impl Keyspace {
             revision,
             compacted,
             compaction,
+            next_compaction: None,
         }
     }
 
@@ -102,7 +103,7 @@ impl Keyspace {
     pub(crate) fn restore(&mut self, loaded: Loaded, installed: Installed<'_>) {
         let (new, compaction) = loaded.state();
         (self.revision, self.compacted) = (new.revision, new.compacted);
-        self.compaction = compaction;
+        (self.compaction, self.next_compaction) = (compaction, None);
         let mut state = self.shared.state.write();
         installed.publish();
         let old = std::mem::replace(&mut *state, new);

@@ -123,6 +123,32 @@ fn a_file_that_cannot_be_used_changes_nothing() {
     check_unharmed(behind, before, &log);
 }
 
+/// A database that the Go etcd wrote, with the digest of a backup behind it, as a file may have more bytes
+/// than the database needs.
+#[test]
+fn a_database_of_go_is_taken() {
+    let bytes = include_bytes!("../../../storage/tests/data/bolt/3.7.1-small.db");
+    let mut behind = Member::new();
+    let path = snap::database_path(Path::new(SNAP_DIR), 20);
+    let mode = OpenMode::CreateNew { mode: 0o600 };
+    let file = behind.disk.open(&path, mode).unwrap();
+    file.write_all_at(&[IoSlice::new(bytes)], 0).unwrap();
+    file.sync_data().unwrap();
+    drop(file);
+    let restored = behind.machine.restore(&path).unwrap();
+    assert_eq!(behind.backend.hash(false).unwrap(), 455_943_769);
+    let membership = behind.membership.read().clone();
+    assert_eq!(membership.conf_state(), &restored.conf_state);
+    assert_eq!(membership.voters().count(), 1);
+    assert_eq!(behind.machine.applied(), restored.applied);
+    let next = pair(restored.applied.index + 1);
+    behind.apply(&[next]);
+    assert_eq!(behind.reader.revision(), restored.revision + 1);
+    let state = behind.state();
+    behind.backend.commit().unwrap();
+    assert_eq!(behind.crash(3).state(), state);
+}
+
 #[test]
 fn there_is_no_copy_of_nothing() {
     let member = Member::new();

@@ -12,6 +12,11 @@
 //! and `&` escaped. Membership is written with the log index that it follows from, so that entries
 //! at or below that index never change it again.
 
+mod json;
+mod reconfig;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use retcd_proto::membershippb;
@@ -22,6 +27,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::meta;
 use crate::version::Version;
+
+pub use reconfig::{HEALTH_INTERVAL, Link, ReconfigError, is_in_sync};
 
 const CLUSTER_VERSION: &[u8] = b"clusterVersion";
 const DOWNGRADE: &[u8] = b"downgrade";
@@ -60,6 +67,11 @@ impl Member {
         self.peer_urls.as_deref().unwrap_or_default()
     }
 
+    /// Whether it has published its name, and so has run at least once.
+    pub fn is_started(&self) -> bool {
+        !self.name.is_empty()
+    }
+
     /// Where clients reach it.
     pub fn client_urls(&self) -> &[String] {
         self.client_urls.as_deref().unwrap_or_default()
@@ -73,14 +85,18 @@ pub struct ConfChangeContext {
     #[serde(flatten)]
     pub member: Member,
     /// Whether the change gives a learner its vote.
-    #[serde(default, rename = "isPromote")]
+    #[serde(
+        default,
+        rename = "isPromote",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
     pub is_promote: bool,
 }
 
 impl ConfChangeContext {
     /// The JSON for the context of a change.
     pub fn to_json(&self) -> Vec<u8> {
-        to_go_json(self).into_bytes()
+        json::encode(self).into_bytes()
     }
 }
 
@@ -95,26 +111,27 @@ pub struct Downgrade {
     pub enabled: bool,
 }
 
-/// Why a configuration change was refused.
+/// Why a configuration change was refused. The texts are etcd's, between peers and in logs; clients are
+/// told others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemberError {
     /// The id was removed and never comes back.
-    #[error("the member has been permanently removed from the cluster")]
+    #[error("membership: ID removed")]
     IdRemoved,
     /// The id is taken.
-    #[error("member ID already exist")]
+    #[error("membership: ID exists")]
     IdExists,
     /// There is no such member.
-    #[error("member not found")]
+    #[error("membership: ID not found")]
     IdNotFound,
     /// A peer URL is taken.
-    #[error("peerURL exists")]
+    #[error("membership: peerURL exists")]
     PeerUrlExists,
     /// Only learners are promoted.
-    #[error("can only promote a learner member")]
+    #[error("membership: can only promote a learner member")]
     NotLearner,
     /// The cluster has as many learners as allowed.
-    #[error("too many learner members in cluster")]
+    #[error("membership: too many learner members in cluster")]
     TooManyLearners,
 }
 
@@ -127,6 +144,14 @@ pub enum ConfChangeDamage {
     /// The context is not the expected JSON.
     #[error("damaged context of a configuration change: {0}")]
     BadContext(String),
+    /// The context is of another member.
+    #[error("a configuration change of member {change:x} with the context of {context:x}")]
+    OtherMember {
+        /// The member that the change names.
+        change: u64,
+        /// The member that the context names.
+        context: u64,
+    },
 }
 
 /// Membership in the backend that cannot be read.
@@ -230,6 +255,11 @@ impl Membership {
         &self.conf_state
     }
 
+    /// The members as peers tell each other of them: a JSON list by ascending id.
+    pub fn members_json(&self) -> String {
+        json::encode(&self.members.values().collect::<Vec<_>>())
+    }
+
     /// The membership as etcd up to 3.6 takes it from the data of a raft snapshot, in a file or in a
     /// message.
     pub fn to_document(&self) -> Vec<u8> {
@@ -257,9 +287,20 @@ impl Membership {
         batch: &mut WriteBatch,
     ) -> Result<Result<(), MemberError>, ConfChangeDamage> {
         let id = change.node_id();
+        // First what needs no look at the context, which such a change may lack.
+        if self.removed.contains(&id) {
+            return Ok(Err(MemberError::IdRemoved));
+        }
         let kind = change.r#type.unwrap_or_default();
         let kind =
             ConfChangeType::try_from(kind).map_err(|_| ConfChangeDamage::UnknownType(kind))?;
+        let is_addition = matches!(
+            kind,
+            ConfChangeType::ConfChangeAddNode | ConfChangeType::ConfChangeAddLearnerNode
+        );
+        if !is_addition && !self.members.contains_key(&id) {
+            return Ok(Err(MemberError::IdNotFound));
+        }
         let context = match kind {
             ConfChangeType::ConfChangeRemoveNode => ConfChangeContext::default(),
             _ => serde_json::from_slice(change.context())
@@ -267,6 +308,12 @@ impl Membership {
         };
         if let Err(error) = self.judge(id, kind, &context) {
             return Ok(Err(error));
+        }
+        if kind != ConfChangeType::ConfChangeRemoveNode && context.member.id != id {
+            return Err(ConfChangeDamage::OtherMember {
+                change: id,
+                context: context.member.id,
+            });
         }
         match kind {
             ConfChangeType::ConfChangeRemoveNode => self.remove(id, batch),
@@ -279,65 +326,49 @@ impl Membership {
             }
             _ if context.is_promote => self.update(id, |member| member.is_learner = false, batch),
             _ => {
-                // As in etcd the member is stored under its own id, which the change repeats.
-                let member = Member {
-                    id,
-                    ..context.member
-                };
-                save(&member, batch);
-                self.members.insert(id, member);
+                save(&context.member, batch);
+                self.members.insert(id, context.member);
             }
         }
         self.follow(id, kind);
         batch.put(
             Bucket::Meta,
             meta::CONF_STATE,
-            conf_state_json(&self.conf_state).into_bytes().into(),
+            json::conf_state(&self.conf_state).into_bytes().into(),
         );
         Ok(Ok(()))
     }
 
+    /// Judges a change of a member that was not removed, and that is there unless it is to be added.
     fn judge(
         &self,
         id: u64,
         kind: ConfChangeType,
         context: &ConfChangeContext,
     ) -> Result<(), MemberError> {
-        if self.removed.contains(&id) {
-            return Err(MemberError::IdRemoved);
-        }
-        let known = self.members.get(&id);
-        match (kind, known) {
-            (ConfChangeType::ConfChangeRemoveNode, Some(_)) => Ok(()),
-            (ConfChangeType::ConfChangeUpdateNode, Some(_)) => self.judge_urls(id, context),
-            (ConfChangeType::ConfChangeRemoveNode | ConfChangeType::ConfChangeUpdateNode, None) => {
-                Err(MemberError::IdNotFound)
-            }
+        match (kind, self.members.get(&id)) {
+            (ConfChangeType::ConfChangeRemoveNode, _) => Ok(()),
+            (ConfChangeType::ConfChangeUpdateNode, _) => self.judge_urls(id, context),
             (_, None) if context.is_promote => Err(MemberError::IdNotFound),
-            (_, Some(member)) if context.is_promote => {
-                if member.is_learner {
-                    Ok(())
-                } else {
-                    Err(MemberError::NotLearner)
-                }
-            }
+            (_, Some(member)) if context.is_promote => match member.is_learner {
+                true => Ok(()),
+                false => Err(MemberError::NotLearner),
+            },
             (_, Some(_)) => Err(MemberError::IdExists),
             (kind, None) => {
                 self.judge_urls(id, context)?;
-                let learners = self
-                    .members
-                    .values()
-                    .filter(|member| member.is_learner)
-                    .count();
                 let learner =
                     kind == ConfChangeType::ConfChangeAddLearnerNode && context.member.is_learner;
-                if learner && learners >= self.learners_max {
-                    Err(MemberError::TooManyLearners)
-                } else {
-                    Ok(())
+                match learner && self.learners() >= self.learners_max {
+                    true => Err(MemberError::TooManyLearners),
+                    false => Ok(()),
                 }
             }
         }
+    }
+
+    fn learners(&self) -> usize {
+        self.members().filter(|member| member.is_learner).count()
     }
 
     fn judge_urls(&self, id: u64, context: &ConfChangeContext) -> Result<(), MemberError> {
@@ -414,7 +445,7 @@ impl Membership {
         batch.put(
             Bucket::Cluster,
             DOWNGRADE,
-            to_go_json(&downgrade).into_bytes().into(),
+            json::encode(&downgrade).into_bytes().into(),
         );
         self.downgrade = Some(downgrade);
     }
@@ -424,7 +455,7 @@ fn save(member: &Member, batch: &mut WriteBatch) {
     batch.put(
         Bucket::Members,
         id_key(member.id).as_bytes(),
-        to_go_json(member).into_bytes().into(),
+        json::encode(member).into_bytes().into(),
     );
 }
 
@@ -447,59 +478,6 @@ fn conf_state_of<'a>(members: impl Iterator<Item = &'a Member>) -> ConfState {
         auto_leave: Some(false),
         ..Default::default()
     }
-}
-
-/// `raftpb.ConfState` as Go's `encoding/json` writes it.
-#[derive(Serialize, Deserialize)]
-struct ConfStateJson {
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    voters: Vec<u64>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    learners: Vec<u64>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    voters_outgoing: Vec<u64>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    learners_next: Vec<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    auto_leave: Option<bool>,
-}
-
-impl From<ConfStateJson> for ConfState {
-    fn from(json: ConfStateJson) -> ConfState {
-        ConfState {
-            voters: json.voters,
-            learners: json.learners,
-            voters_outgoing: json.voters_outgoing,
-            learners_next: json.learners_next,
-            auto_leave: Some(json.auto_leave.unwrap_or(false)),
-        }
-    }
-}
-
-fn conf_state_json(state: &ConfState) -> String {
-    to_go_json(&ConfStateJson {
-        voters: state.voters.clone(),
-        learners: state.learners.clone(),
-        voters_outgoing: state.voters_outgoing.clone(),
-        learners_next: state.learners_next.clone(),
-        auto_leave: Some(state.auto_leave()),
-    })
-}
-
-/// JSON as Go writes it: these characters are escaped although they need not be. They occur in
-/// strings only.
-fn to_go_json(value: &impl Serialize) -> String {
-    let json = serde_json::to_string(value).expect("plain structs of strings, numbers and lists");
-    let mut escaped = String::with_capacity(json.len());
-    for c in json.chars() {
-        match c {
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                escaped.push_str(&format!("\\u{:04x}", u32::from(c)))
-            }
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 fn parse_json<'a, T: Deserialize<'a>>(
