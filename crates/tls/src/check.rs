@@ -51,7 +51,8 @@ pub struct ClientCheck {
     rules: Arc<Rules>,
     revoked: Option<Arc<Revoked>>,
     algorithms: WebPkiSupportedAlgorithms,
-    verdict: OnceLock<Result<Certificate, Refusal>>,
+    presented: OnceLock<Certificate>,
+    refusal: OnceLock<Refusal>,
 }
 
 impl ClientCheck {
@@ -67,18 +68,20 @@ impl ClientCheck {
             rules,
             revoked,
             algorithms,
-            verdict: OnceLock::new(),
+            presented: OnceLock::new(),
+            refusal: OnceLock::new(),
         }
     }
 
     /// Why the certificate was refused, if it was.
     pub fn refusal(&self) -> Option<&Refusal> {
-        self.verdict.get()?.as_ref().err()
+        self.refusal.get()
     }
 
-    /// The certificate that was let in. Only after the handshake is it known that the client has its key.
-    pub fn certificate(&self) -> Option<&Certificate> {
-        self.verdict.get()?.as_ref().ok()
+    /// The certificate that the client showed. Whether the client may have it, and has its key, is known when the
+    /// handshake has succeeded.
+    pub fn presented(&self) -> Option<&Certificate> {
+        self.presented.get()
     }
 
     fn judge(
@@ -86,18 +89,19 @@ impl ClientCheck {
         leaf: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<Certificate, Refusal> {
+    ) -> Result<(), Refusal> {
         let leaf = Certificate::parse(leaf.clone())?;
+        let leaf = self.presented.get_or_init(|| leaf);
         self.authorities
-            .verify(&leaf, others, Purpose::Client, now, &self.algorithms)?;
-        self.rules.check(&leaf)?;
+            .verify(leaf, others, Purpose::Client, now, &self.algorithms)?;
+        self.rules.check(leaf)?;
         if let Some(revoked) = &self.revoked {
-            revoked.check(&leaf)?;
+            revoked.check(leaf)?;
             for other in others {
                 revoked.check(&Certificate::parse(other.clone())?)?;
             }
         }
-        Ok(leaf)
+        Ok(())
     }
 }
 
@@ -112,10 +116,9 @@ impl ClientCertVerifier for ClientCheck {
         others: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        match self.verdict.get_or_init(|| self.judge(leaf, others, now)) {
-            Ok(_) => Ok(ClientCertVerified::assertion()),
-            Err(refusal) => Err(refusal.into()),
-        }
+        self.judge(leaf, others, now)
+            .map(|()| ClientCertVerified::assertion())
+            .map_err(|refusal| self.refusal.get_or_init(|| refusal).into())
     }
 
     fn verify_tls12_signature(

@@ -32,6 +32,7 @@ mod signals;
 mod snapshot_thread;
 mod storage;
 mod tasks;
+mod tls_thread;
 mod waiting;
 mod watches;
 

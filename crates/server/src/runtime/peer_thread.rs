@@ -44,8 +44,8 @@ pub struct PeerThread {
     pub driver: Driver,
 }
 
-/// The transport of `member`, which receives databases in `dirs`.
-pub fn transport(member: &Arc<Member>, dirs: &Dirs) -> (Transport, Door, Driver) {
+/// The transport of `member`, which receives databases in `dirs` and connects by `dialer`.
+pub fn transport(member: &Arc<Member>, dirs: &Dirs, dialer: Dialer) -> (Transport, Door, Driver) {
     let config = &member.config;
     let urls = &config.initial_advertise_peer_urls;
     let backend = member.backend.clone();
@@ -57,7 +57,7 @@ pub fn transport(member: &Arc<Member>, dirs: &Dirs) -> (Transport, Door, Driver)
             cluster_id: member.cluster_id,
             urls: urls.iter().map(ToString::to_string).collect(),
         },
-        dialer: Dialer::new(config.peer_dial_timeout()),
+        dialer,
         node: member.node.clone(),
         metrics: Arc::clone(&member.metrics),
         disk: Arc::clone(&dirs.disk),
@@ -129,6 +129,9 @@ async fn serve_socket(
         Socket::Unix(socket) => {
             socket.set_nonblocking(true)?;
             serve_connection(builder, UnixStream::from_std(socket)?, door, http).await
+        }
+        Socket::Tls(established) => {
+            serve_connection(builder, established.attach()?, door, http).await
         }
     }
 }

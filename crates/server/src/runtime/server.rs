@@ -25,7 +25,7 @@ use super::backend_thread::{self, CommitPace};
 use super::clock::{Clock, unix_ms};
 use super::connections::{self, Accepted, Dealer, Http2Settings, Protocols};
 use super::ids::first_read_context;
-use super::listen::{self, Listener, SocketOptions};
+use super::listen::{self, Listener, SocketOptions, Way};
 use super::log_thread;
 use super::mailbox::{Mail, Mailboxes};
 use super::member::{InFlight, Limits, Member};
@@ -38,13 +38,17 @@ use super::signals::{StopSignal, stop_signal};
 use super::snapshot_thread::Snapshots;
 use super::storage;
 use super::tasks;
+use super::tls_thread::{Gate, Handshakers};
 use super::watches::{StartPoint, WatchCounts};
 use crate::config::identity;
 use crate::config::start::StartError as ConfigError;
-use crate::config::{Config, notify, url::Url};
+use crate::config::url::{ListenAddr, Url};
+use crate::config::{Config, notify};
 use crate::http::{Access, HttpContext, ListenerKind};
 use crate::log::{self, Text};
 use crate::metrics::{Detail, Metrics};
+use crate::peer::Dialer;
+use crate::tls;
 
 /// Inputs that may wait for the node; a full queue refuses requests.
 const NODE_QUEUE_MAX: usize = 16 << 10;
@@ -60,6 +64,9 @@ pub enum StartError {
     /// What is stored cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// TLS cannot be had as it is configured.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
     /// An address cannot be listened on, in Go's words.
     #[error("{0}")]
     Listen(String),
@@ -96,11 +103,45 @@ struct Server {
 #[derive(Default)]
 struct Listeners {
     /// For the other members.
-    peer: Vec<Listener>,
+    peer: Vec<Bound>,
     /// For metrics, which may be asked for before the member is ready.
-    early: Vec<(Listener, Protocols)>,
+    early: Vec<Bound>,
     /// For clients.
-    client: Vec<(Listener, Protocols)>,
+    client: Vec<Bound>,
+}
+
+impl Listeners {
+    fn any_secure(&self) -> bool {
+        let mut all = self.peer.iter().chain(&self.early).chain(&self.client);
+        all.any(|bound| bound.secure.is_some())
+    }
+}
+
+/// A bound socket and what may be spoken on it, with TLS and without.
+struct Bound {
+    address: ListenAddr,
+    listener: Listener,
+    plain: Option<Protocols>,
+    secure: Option<(Protocols, Arc<tls::Endpoint>)>,
+}
+
+impl Bound {
+    /// Where its sockets go: to the threads behind `dealer`, if need be through a handshake.
+    fn open(self, dealer: &Dealer, handshakers: &Handshakers) -> (Listener, Way) {
+        let dealer = dealer.clone();
+        let way = match (self.secure, self.plain) {
+            (Some((secure, endpoint)), plain) => Way::Secure(Gate {
+                endpoint,
+                secure,
+                plain,
+                dealer,
+                handshakers: handshakers.clone(),
+            }),
+            (None, Some(plain)) => Way::Plain(plain, dealer),
+            (None, None) => unreachable!("a listener is bound for something"),
+        };
+        (self.listener, way)
+    }
 }
 
 /// The threads that own the member's parts, in the order in which they end.
@@ -123,7 +164,13 @@ struct ConnectionThread {
 fn start(config: Arc<Config>) -> Result<Server, StartError> {
     config.check_start()?;
     let clock = Clock::start();
-    let listeners = bind_all(&config)?;
+    let endpoints = tls::open(&config)?;
+    let listeners = bind_all(&config, &endpoints)?;
+    let dialer = Dialer::new(config.peer_dial_timeout());
+    let dialer = match endpoints.peer {
+        Some(endpoint) => dialer.with_tls(tls::Connector::new(endpoint)),
+        None => dialer,
+    };
     let dirs = storage::prepare(Arc::new(OsDisk), &config)?;
     let founding = match dirs.has_log()? {
         true => None,
@@ -140,55 +187,88 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
     let identity = opened.identity;
     crate::info!("starting local member";
         "local-member-id" => &format!("{:x}", identity.member_id), "cluster-id" => &format!("{:x}", identity.cluster_id));
-    spawn(config, clock, dirs, opened, listeners)
+    spawn(config, clock, dirs, opened, listeners, dialer)
 }
 
-fn bind_all(config: &Config) -> Result<Listeners, StartError> {
-    let options = SocketOptions {
-        reuse_port: config.socket_reuse_port,
-    };
-    let pages = ListenerKind::Client { tls: false };
-    let client = match config.listen_client_http_urls.is_empty() {
-        true => Protocols {
-            grpc: true,
-            pages: Some(pages),
+fn bind_all(config: &Config, endpoints: &tls::Endpoints) -> Result<Listeners, StartError> {
+    let mut binder = Binder {
+        options: SocketOptions {
+            reuse_port: config.socket_reuse_port,
         },
-        false => Protocols {
-            grpc: true,
-            pages: None,
-        },
-    };
-    let http = |pages| Protocols {
-        grpc: false,
-        pages: Some(pages),
+        endpoint: endpoints.peer.as_ref(),
     };
     let mut listeners = Listeners::default();
     crate::info!("configuring peer listeners"; "listen-peer-urls" => texts(&config.listen_peer_urls));
-    listeners.peer = bind(&config.listen_peer_urls, options)?;
+    let peer = |_| Protocols::PEER;
+    binder.bind(&mut listeners.peer, &config.listen_peer_urls, peer)?;
+    binder.endpoint = endpoints.client.as_ref();
     crate::info!("configuring client listeners"; "listen-client-urls" => texts(&config.listen_client_urls));
-    let with = |protocols| move |listener| (listener, protocols);
-    let for_grpc = bind(&config.listen_client_urls, options)?;
-    let for_http = bind(&config.listen_client_http_urls, options)?;
-    listeners.client = for_grpc.into_iter().map(with(client)).collect();
-    listeners
-        .client
-        .extend(for_http.into_iter().map(with(http(pages))));
-    let for_metrics = bind(&config.listen_metrics_urls, options)?;
-    listeners.early = for_metrics
-        .into_iter()
-        .map(with(http(ListenerKind::Metrics)))
-        .collect();
+    let pages = |tls| Some(ListenerKind::Client { tls });
+    let shared = config.listen_client_http_urls.is_empty();
+    let client = |tls| Protocols {
+        grpc: true,
+        pages: pages(tls).filter(|_| shared),
+    };
+    binder.bind(&mut listeners.client, &config.listen_client_urls, client)?;
+    let http = |tls| Protocols {
+        grpc: false,
+        pages: pages(tls),
+    };
+    binder.bind(&mut listeners.client, &config.listen_client_http_urls, http)?;
+    let metrics = |_| Protocols {
+        grpc: false,
+        pages: Some(ListenerKind::Metrics),
+    };
+    binder.bind(&mut listeners.early, &config.listen_metrics_urls, metrics)?;
     Ok(listeners)
 }
 
-fn bind(urls: &[Url], options: SocketOptions) -> Result<Vec<Listener>, StartError> {
-    let bind = |url: &Url| {
-        let address = url
-            .listen_addr()
-            .map_err(|error| StartError::Listen(error.to_string()))?;
-        listen::bind(&address, options).map_err(StartError::Listen)
-    };
-    urls.iter().map(bind).collect()
+/// Binds the listeners of one side.
+struct Binder<'a> {
+    options: SocketOptions,
+    endpoint: Option<&'a Arc<tls::Endpoint>>,
+}
+
+impl Binder<'_> {
+    /// Binds `urls`, on which may be spoken what `protocols` says for connections with TLS or without. Two URLs of one
+    /// address share a socket, as in etcd.
+    fn bind(
+        &self,
+        bound: &mut Vec<Bound>,
+        urls: &[Url],
+        protocols: impl Fn(bool) -> Protocols,
+    ) -> Result<(), StartError> {
+        for url in urls {
+            let address = url
+                .listen_addr()
+                .map_err(|error| StartError::Listen(error.to_string()))?;
+            let shared = bound
+                .iter()
+                .position(|bound| bound.address == address && !url.is_unix());
+            let at = match shared {
+                Some(at) => at,
+                None => {
+                    bound.push(Bound {
+                        listener: listen::bind(&address, self.options)
+                            .map_err(StartError::Listen)?,
+                        address,
+                        plain: None,
+                        secure: None,
+                    });
+                    bound.len() - 1
+                }
+            };
+            if url.is_secure() {
+                let endpoint = self
+                    .endpoint
+                    .expect("a listener with TLS has an endpoint: the flags were checked");
+                bound[at].secure = Some((protocols(true), Arc::clone(endpoint)));
+            } else {
+                bound[at].plain = Some(protocols(false));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Starts the threads on what was opened.
@@ -198,6 +278,7 @@ fn spawn(
     dirs: Dirs,
     opened: Opened,
     listeners: Listeners,
+    dialer: Dialer,
 ) -> Result<Server, StartError> {
     let Opened {
         identity: durable::Identity {
@@ -258,7 +339,7 @@ fn spawn(
         removed: tokio::sync::watch::channel(false).0,
         config: Arc::clone(&config),
     });
-    let (transport, door, driver) = peer_thread::transport(&member, &dirs);
+    let (transport, door, driver) = peer_thread::transport(&member, &dirs, dialer);
     let node = Node::new(node_config(&config, member_id), recovered, clock.now());
     let outbox = Outbox {
         log: to_log.clone(),
@@ -391,9 +472,15 @@ impl Server {
                     })
             })
             .collect::<Result<_, _>>()?;
-        let peers = self.spawn_peer_thread()?;
-        let signal = run_on_thread(self.lead(dealer, first, settings))??;
-        for thread in others.into_iter().chain([peers]) {
+        let stopping = self.member.stopping.subscribe();
+        let processors = match self.listeners.any_secure() {
+            true => others.len() + 1,
+            false => 0,
+        };
+        let (handshakers, handshaking) = Handshakers::start(processors, &stopping)?;
+        let peers = self.spawn_peer_thread(&handshakers)?;
+        let signal = run_on_thread(self.lead(dealer, handshakers, first, settings))??;
+        for thread in others.into_iter().chain([peers]).chain(handshaking) {
             let _ = thread.join();
         }
         stop_threads(&self.member, self.threads);
@@ -402,21 +489,22 @@ impl Server {
     }
 
     /// Starts to serve the other members.
-    fn spawn_peer_thread(&mut self) -> Result<JoinHandle<()>, StartError> {
+    fn spawn_peer_thread(&mut self, handshakers: &Handshakers) -> Result<JoinHandle<()>, StartError> {
         let parts = self.peer_thread.take().expect("it is started once");
         let listeners = std::mem::take(&mut self.listeners.peer);
         let member = Arc::clone(&self.member);
         let number = u8::try_from(parts.number).expect("there are few connection threads");
+        let handshakers = handshakers.clone();
         let serve = move || {
             run_on_thread(async move {
                 let local = Local::new(member, number, parts.start);
                 tokio::task::spawn_local(Rc::clone(&local).run_mailbox(parts.mailbox));
                 let (sender, accepted) = unbounded_channel();
                 let dealer = Dealer::new(vec![sender]);
-                for listener in listeners {
+                for bound in listeners {
                     let stopping = local.member.stopping.subscribe();
-                    let accept = listener.accept_into(Protocols::PEER, dealer.clone(), stopping);
-                    tokio::task::spawn_local(accept);
+                    let (listener, way) = bound.open(&dealer, &handshakers);
+                    tokio::task::spawn_local(listener.accept_into(way, stopping));
                 }
                 let http = http_context(&local);
                 peer_thread::serve(local, http, parts.door, parts.driver, accepted).await;
@@ -432,6 +520,7 @@ impl Server {
     async fn lead(
         &mut self,
         dealer: Dealer,
+        handshakers: Handshakers,
         parts: ConnectionThread,
         settings: Http2Settings,
     ) -> Result<StopSignal, StartError> {
@@ -439,14 +528,14 @@ impl Server {
         let connections =
             tokio::task::spawn_local(serve_connections(Rc::clone(&local), parts, settings));
         let early = std::mem::take(&mut self.listeners.early);
-        self.accept(early, &dealer);
+        self.accept(early, &dealer, &handshakers);
         let stop = stop_signal();
         tokio::pin!(stop);
         let signal = tokio::select! {
             signal = &mut stop => signal?,
             () = become_ready(&local) => {
                 let clients = std::mem::take(&mut self.listeners.client);
-                self.accept(clients, &dealer);
+                self.accept(clients, &dealer, &handshakers);
                 self.announce();
                 tokio::task::spawn_local(tasks::run_leases(Rc::clone(&local)));
                 let mode = self.config.auto_compaction()?;
@@ -463,10 +552,11 @@ impl Server {
         Ok(signal)
     }
 
-    fn accept(&self, listeners: Vec<(Listener, Protocols)>, dealer: &Dealer) {
-        for (listener, protocols) in listeners {
+    fn accept(&self, listeners: Vec<Bound>, dealer: &Dealer, handshakers: &Handshakers) {
+        for bound in listeners {
             let stopping = self.member.stopping.subscribe();
-            tokio::task::spawn_local(listener.accept_into(protocols, dealer.clone(), stopping));
+            let (listener, way) = bound.open(dealer, handshakers);
+            tokio::task::spawn_local(listener.accept_into(way, stopping));
         }
     }
 
@@ -489,8 +579,11 @@ impl Server {
             .map(|url| (url, traffic))
             .chain(http)
         {
-            crate::info!("serving client traffic insecurely; this is strongly discouraged!";
-                "traffic" => traffic, "address" => &url.address());
+            let line = match url.is_secure() {
+                true => "serving client traffic securely",
+                false => "serving client traffic insecurely; this is strongly discouraged!",
+            };
+            crate::info!(line; "traffic" => traffic, "address" => &url.address());
         }
         notify::ready_process();
     }
