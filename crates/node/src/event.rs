@@ -84,6 +84,9 @@ pub enum Input {
         /// The peer.
         peer: u64,
     },
+    /// These proposals were on their way to a leader and certainly did not get there: they wait for the next
+    /// one. Those whose fate is unknown must not come back, as they would be applied twice.
+    Undelivered(Vec<raftpb::Entry>),
     /// The sending of a snapshot has ended.
     SnapshotSent {
         /// The peer.

@@ -60,6 +60,8 @@ pub struct Node {
     applied: u64,
     /// Index of the newest snapshot, durable or under way.
     snapshot_index: u64,
+    /// A leader that proposals did not get to, and until when to leave it alone.
+    deaf_leader: (u64, Duration),
     /// When leadership was last offered because of the disk.
     stepped_aside_at: Option<Duration>,
     /// The election timeout in force, in ticks, and the term and role that it was drawn for.
@@ -115,9 +117,10 @@ impl Node {
             next_tick: now + config.tick,
             applied: recovered.applied,
             snapshot_index: index,
+            deaf_leader: (0, Duration::ZERO),
             stepped_aside_at: None,
             election_timeout: (0, None),
-            random: config.seed | 1,
+            random: scramble(config.seed),
             config,
         };
         node.campaign_if_alone();
@@ -143,6 +146,7 @@ impl Node {
                     self.hold_election_timeout();
                 }
             }
+            Input::Undelivered(entries) => self.handle_undelivered(&entries),
             Input::Unreachable { peer } => self.raw.report_unreachable(peer),
             Input::SnapshotSent { peer, delivered } => self.raw.report_snapshot(
                 peer,
@@ -257,7 +261,8 @@ impl Node {
         self.reject(requests, RejectReason::NoLeader);
     }
 
-    fn reject(&mut self, requests: Vec<u64>, reason: RejectReason) {
+    fn reject(&mut self, mut requests: Vec<u64>, reason: RejectReason) {
+        requests.retain(|request| *request != 0);
         if !requests.is_empty() {
             self.outputs
                 .push_back(Output::Rejected { requests, reason });
@@ -325,6 +330,16 @@ impl Node {
         for entry in message.take_entries() {
             // If too many wait, it is lost like a message.
             let _ = self.proposals.push(0, entry, deadline);
+        }
+    }
+
+    /// Proposals that did not get to the leader go to the next one, or again to this one after a while. The
+    /// name 0 stands for whoever waits for them.
+    fn handle_undelivered(&mut self, entries: &[raftpb::Entry]) {
+        self.deaf_leader = (self.raw.raft.leader_id, self.now + self.config.tick);
+        let deadline = self.now + self.config.proposal_timeout;
+        for entry in entries {
+            let _ = self.proposals.push(0, entry_to_raft(entry), deadline);
         }
     }
 
@@ -414,7 +429,9 @@ impl Node {
     fn propose(&mut self) {
         while !self.proposals.is_empty() {
             let raft = &self.raw.raft;
-            if raft.leader_id == 0 || raft.lead_transferee.is_some() {
+            let (deaf, until) = self.deaf_leader;
+            let deaf = raft.leader_id == deaf && self.now < until && !self.leads();
+            if raft.leader_id == 0 || raft.lead_transferee.is_some() || deaf {
                 return;
             }
             // A leader makes one change of the membership after the other.
@@ -613,6 +630,15 @@ impl Node {
             self.raw.raft.set_randomized_election_timeout(ticks);
         }
     }
+}
+
+/// Neighbouring seeds must not draw alike, or their members would stand for election together for ever
+/// (splitmix64, Steele 2014). Never 0, which xorshift cannot leave.
+fn scramble(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ (z >> 31)) | 1
 }
 
 fn role_of(state: StateRole) -> Role {

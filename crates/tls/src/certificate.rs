@@ -309,8 +309,7 @@ impl Certificate {
     }
 }
 
-const LEGACY_NAME: &str =
-    "x509: certificate relies on legacy Common Name field, use SANs instead";
+const LEGACY_NAME: &str = "x509: certificate relies on legacy Common Name field, use SANs instead";
 
 fn not_valid(own: Vec<String>, host: &str) -> String {
     if own.is_empty() {
@@ -348,9 +347,8 @@ fn is_host_name(name: &str, pattern: bool) -> bool {
         name.strip_suffix('.').unwrap_or(name)
     };
     let is_label = |(at, label): (usize, &str)| {
-        let is_letter = |(at, c): (usize, char)| {
-            c.is_ascii_alphanumeric() || c == '_' || (c == '-' && at > 0)
-        };
+        let is_letter =
+            |(at, c): (usize, char)| c.is_ascii_alphanumeric() || c == '_' || (c == '-' && at > 0);
         (pattern && at == 0 && label == "*")
             || (!label.is_empty() && label.chars().enumerate().all(is_letter))
     };

@@ -207,8 +207,7 @@ impl Authorities {
                 own.subject == anchor.subject
                     && own.subject_public_key_info == anchor.subject_public_key_info
             });
-        let valid =
-            own.any(|(_, certificate)| certificate.check_validity(seconds).is_ok());
+        let valid = own.any(|(_, certificate)| certificate.check_validity(seconds).is_ok());
         (!valid).then_some(webpki::Error::CertExpired {
             time: now,
             not_after: now,

@@ -40,7 +40,9 @@ pub enum SettingsError {
     #[error("unexpected TLS cipher suite {0:?}")]
     UnknownSuite(String),
     /// Go has them, this program does not: they use CBC, RC4, 3DES or a key exchange without forward secrecy.
-    #[error("none of the TLS cipher suites {0:?} is available: only AES-GCM and ChaCha20 with ECDHE are")]
+    #[error(
+        "none of the TLS cipher suites {0:?} is available: only AES-GCM and ChaCha20 with ECDHE are"
+    )]
     NoSuite(Vec<String>),
 }
 
@@ -83,8 +85,7 @@ fn suite(name: &str) -> Option<CipherSuite> {
         }
         "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256" => S::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
         "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384" => S::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-        "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305"
-        | "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256" => {
+        "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305" | "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256" => {
             S::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
         }
         _ => return None,
@@ -127,7 +128,8 @@ impl Settings {
                 suite => wanted.contains(&suite.suite()),
             });
         }
-        let within = |version| min.is_none_or(|min| min <= version) && max.is_none_or(|max| version <= max);
+        let within =
+            |version| min.is_none_or(|min| min <= version) && max.is_none_or(|max| version <= max);
         let mut versions = Vec::new();
         if within(Version::Tls12) {
             versions.push(&version::TLS12);
@@ -180,7 +182,10 @@ mod tests {
     fn suites_are_chosen_by_gos_names() {
         assert_eq!(ids(&[]).unwrap().len(), 6);
         let rsa = CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256;
-        let old_and_new_name = ["TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"];
+        let old_and_new_name = [
+            "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305",
+            "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+        ];
         for name in old_and_new_name {
             assert_eq!(ids(&[name]).unwrap(), [rsa]);
         }

@@ -79,7 +79,8 @@ async fn connect(target: Target, tls: Option<(Tls, String)>) -> io::Result<Box<d
     };
     let failed = |error: io::Error| {
         let reason = retcd_tls::files::go_error(&error);
-        let text = format!("transport: Error while dialing: dial {network} {address}: connect: {reason}");
+        let text =
+            format!("transport: Error while dialing: dial {network} {address}: connect: {reason}");
         io::Error::new(error.kind(), text)
     };
     let socket: Box<dyn Io> = match target {

@@ -93,9 +93,14 @@ impl Endpoint {
     fn host(&self) -> &str {
         let authority = match &self.address {
             Address::Tcp(authority) => authority,
-            Address::Unix(path) => path.file_name().and_then(|name| name.to_str()).unwrap_or_default(),
+            Address::Unix(path) => path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default(),
         };
-        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        let host = authority
+            .rsplit_once(':')
+            .map_or(authority, |(host, _)| host);
         host.trim_start_matches('[').trim_end_matches(']')
     }
 
@@ -168,13 +173,33 @@ mod tests {
         use Encryption::{Always, IfConfigured, Never};
         let tcp = |authority: &str| Address::Tcp(authority.to_owned());
         let unix = |path: &str| Address::Unix(path.into());
-        check("127.0.0.1:2379", tcp("127.0.0.1:2379"), IfConfigured, "127.0.0.1");
+        check(
+            "127.0.0.1:2379",
+            tcp("127.0.0.1:2379"),
+            IfConfigured,
+            "127.0.0.1",
+        );
         check("http://[::1]:2379", tcp("[::1]:2379"), Never, "::1");
-        check("http://localhost:2379/", tcp("localhost:2379"), Never, "localhost");
+        check(
+            "http://localhost:2379/",
+            tcp("localhost:2379"),
+            Never,
+            "localhost",
+        );
         check("https://a:1", tcp("a:1"), Always, "a");
         check("unix:m1.sock:0", unix("m1.sock:0"), IfConfigured, "m1.sock");
-        check("unix:///run/etcd.sock", unix("/run/etcd.sock"), IfConfigured, "etcd.sock");
-        check("unixs:localhost:1", unix("localhost:1"), Always, "localhost");
+        check(
+            "unix:///run/etcd.sock",
+            unix("/run/etcd.sock"),
+            IfConfigured,
+            "etcd.sock",
+        );
+        check(
+            "unixs:localhost:1",
+            unix("localhost:1"),
+            Always,
+            "localhost",
+        );
         for text in ["a b", "", "ftp://a:1"] {
             assert_eq!(
                 Endpoint::parse(text),

@@ -116,7 +116,11 @@ impl Client {
             .iter()
             .map(|text| Endpoint::parse(text))
             .collect::<Result<_, _>>()?;
-        if tls.is_none() && endpoints.iter().any(|endpoint| endpoint.is_encrypted(false)) {
+        if tls.is_none()
+            && endpoints
+                .iter()
+                .any(|endpoint| endpoint.is_encrypted(false))
+        {
             tls = Some(Tls::load(&config.tls)?);
         }
         Ok(Client {
@@ -251,7 +255,11 @@ impl Drop for Waiting {
             let error = format!(
                 "rpc error: code = DeadlineExceeded desc = latest balancer error: last connection error: connection error: desc = {reason:?}"
             );
-            log::json_line("warn", "retrying of unary invoker failed", &[("error", error)]);
+            log::json_line(
+                "warn",
+                "retrying of unary invoker failed",
+                &[("error", error)],
+            );
         }
     }
 }

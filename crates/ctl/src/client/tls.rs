@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use retcd_tls::{Authorities, FileError, Identity, Rules, ServerCheck, Settings, text};
 use rustls::ClientConfig;
+use rustls::SignatureScheme;
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::ServerName;
 use rustls::sign::CertifiedKey;
-use rustls::SignatureScheme;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -129,7 +129,9 @@ impl Tls {
         let connecting = TlsConnector::from(config).connect(name, stream);
         connecting.await.map_err(|error| {
             let reason = text::handshake(&error, check.refusal());
-            io::Error::other(format!("transport: authentication handshake failed: {reason}"))
+            io::Error::other(format!(
+                "transport: authentication handshake failed: {reason}"
+            ))
         })
     }
 

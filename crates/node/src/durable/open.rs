@@ -6,7 +6,8 @@
 //! reopen:  newest snapshot record ─▶ database, the received one if that is newer ─▶ log behind the record
 //! ```
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use retcd_proto::etcdserverpb::Metadata;
@@ -73,6 +74,7 @@ pub fn join(
         &metadata,
         options.wal,
     )?;
+    make_names_durable(dirs)?;
     Ok(Opened {
         identity,
         log: Log::new(wal, dirs.clone()),
@@ -195,6 +197,28 @@ fn refuse_v2_keys(dirs: &Dirs, snapshot: &walpb::Snapshot) -> Result<(), Storage
         Ok(membership) if membership.has_v2_keys => Err(StorageError::V2Keys(path)),
         _ => Ok(()),
     }
+}
+
+/// The directories may be new themselves: a loss of power must not take them along with the promises that are
+/// made in them. Those above that may not be opened were there before.
+fn make_names_durable(dirs: &Dirs) -> Result<(), StorageError> {
+    for dir in [&dirs.wal_dir, &dirs.snap_dir] {
+        for above in dir.ancestors().skip(1) {
+            let above = match above.as_os_str().is_empty() {
+                true => Path::new("."),
+                false => above,
+            };
+            match dirs.disk.sync_dir(above) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+                Err(source) => {
+                    let what = format!("cannot sync {}", above.display());
+                    return Err(StorageError::Directory { what, source });
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn exists(dirs: &Dirs, path: &PathBuf) -> Result<bool, StorageError> {

@@ -119,7 +119,11 @@ impl Inner {
         if self.shared.is_paused() {
             return reply::no_content();
         }
-        let Err(refusal) = self.shared.inbox.deliver(message) else {
+        let inbox = &self.shared.inbox;
+        let taken = inbox
+            .admit(&message)
+            .and_then(|()| inbox.put(vec![message]));
+        let Err(refusal) = taken else {
             return reply::no_content();
         };
         handles.received_failures().inc();

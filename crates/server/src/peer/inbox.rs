@@ -63,25 +63,17 @@ impl Inbox {
         (self.is_removed)(id)
     }
 
-    /// Hands on a message from a stream or a POST.
+    /// Whether a message from a stream or a POST may be handed on.
     ///
     /// # Errors
     /// When it is not for the node, which the log tells once in a while.
-    pub fn deliver(&self, message: Message) -> Result<(), Refusal> {
-        self.check(&message)?;
-        if message.r#type() == MessageType::MsgSnap {
-            // Without its database it would lead nowhere; see `deliver_snapshot`.
-            return self.refuse(&message, Refusal::Malformed);
+    pub fn admit(&self, message: &Message) -> Result<(), Refusal> {
+        self.check(message)?;
+        match message.r#type() {
+            // Without its database it would lead nowhere: it comes by `snapshot::receive` alone.
+            MessageType::MsgSnap => self.refuse(message, Refusal::Malformed),
+            _ => Ok(()),
         }
-        self.put(message)
-    }
-
-    /// Hands on a `MsgSnap` whose database has been stored.
-    ///
-    /// # Errors
-    /// As [`Inbox::deliver`].
-    pub fn deliver_snapshot(&self, message: Message) -> Result<(), Refusal> {
-        self.put(message)
     }
 
     /// Checks sender, addressee and form.
@@ -101,9 +93,16 @@ impl Inbox {
         Ok(())
     }
 
-    fn put(&self, message: Message) -> Result<(), Refusal> {
+    /// Hands messages on that were admitted, in order.
+    ///
+    /// # Errors
+    /// [`Refusal::Busy`] or [`Refusal::Stopped`], for all of them.
+    pub fn put(&self, messages: Vec<Message>) -> Result<(), Refusal> {
+        if messages.is_empty() {
+            return Ok(());
+        }
         self.node
-            .try_send(Input::Messages(vec![message]))
+            .try_send(Input::Messages(messages))
             .map_err(|error| match error {
                 TrySendError::Full(_) => Refusal::Busy,
                 TrySendError::Disconnected(_) => Refusal::Stopped,
@@ -129,6 +128,12 @@ impl Inbox {
     /// Tells that messages to a peer were lost. A hint, that may itself be lost.
     pub fn report_unreachable(&self, peer: u64) {
         let _ = self.node.try_send(Input::Unreachable { peer });
+    }
+
+    /// Gives proposals back that certainly did not leave. If there is no room for them they are lost, like a
+    /// message.
+    pub fn give_back(&self, proposals: Message) {
+        let _ = self.node.try_send(Input::Undelivered(proposals.entries));
     }
 
     /// Tells how sending a snapshot ended. Raft waits for it, so it is repeated until there is room.

@@ -249,7 +249,7 @@ pub(super) enum Piece {
 
 impl Outgoing {
     pub fn whole(bytes: Bytes) -> Outgoing {
-        Outgoing::Whole(Some(bytes))
+        Outgoing::Whole((!bytes.is_empty()).then_some(bytes))
     }
 }
 

@@ -26,6 +26,7 @@
 //! wraps its connections in a [`WriteDeadline`] and hands requests to the [`Door`].
 
 mod body;
+mod client;
 pub mod codec;
 mod dial;
 mod door;
@@ -56,6 +57,7 @@ use retcd_proto::raftpb::SnapshotMetadata;
 use retcd_storage::disk::Disk;
 
 pub use body::PeerBody;
+pub use client::{Client, ClientError, HashKv, RemoteCluster, RemoteMember, RemoteVersions};
 pub use dial::{Dialer, Io, Stream, WriteDeadline};
 pub use door::Door;
 pub use driver::Driver;

@@ -70,6 +70,10 @@ pub(super) async fn run(shared: Arc<Shared>, link: Arc<Link>, queue: PipelineQue
                 link.status.deactivate("write", "pipeline", &error);
                 handles.sent_failures().inc();
                 shared.inbox.report_unreachable(link.id);
+                let unsent = matches!(error, PostError::Exchange(ExchangeError::Dial { .. }));
+                if unsent && message.r#type() == MessageType::MsgProp {
+                    shared.inbox.give_back(message);
+                }
             }
         }
     }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use retcd_proto::raftpb::Message;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::codec::{CodecError, Decoder, StreamKind};
@@ -17,6 +18,7 @@ use super::line::{self, ExchangeError, Outgoing};
 use super::link::Link;
 use super::reply::REMOVED_MEMBER;
 use super::seldom::Seldom;
+use super::status::Status;
 use super::transport::Shared;
 use super::{IO_TIMEOUT, Mismatch};
 use crate::config::url::Url;
@@ -63,6 +65,22 @@ enum ReadError {
     Refused(Refusal),
 }
 
+/// A stream counts as being read, until dropped.
+struct Reading<'a>(&'a Status);
+
+impl Reading<'_> {
+    fn new(status: &Status) -> Reading<'_> {
+        status.stream_read();
+        Reading(status)
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.stream_lost();
+    }
+}
+
 /// Reads one of a peer's streams.
 pub(super) struct Reader {
     shared: Arc<Shared>,
@@ -102,10 +120,11 @@ impl Reader {
                     continue;
                 }
             };
-            self.link.status.activate();
+            let reading = Reading::new(&self.link.status);
             log::info!("established TCP streaming connection with remote peer";
                 "stream-reader-type" => name, "local-member-id" => local, "remote-peer-id" => peer);
             let Err(error) = self.read(body).await;
+            drop(reading);
             log::warn!("lost TCP streaming connection with remote peer";
                 "stream-reader-type" => name, "local-member-id" => local, "remote-peer-id" => peer,
                 "error" => Text(&error));
@@ -203,36 +222,56 @@ impl Reader {
             };
             received_bytes.inc_by(bytes.len() as u64);
             decoder.push(bytes);
-            while let Some(message) = decoder.next_message()? {
-                self.hand_on(message)?;
+            let (messages, end) = self.decode(&mut decoder);
+            self.hand_on(messages)?;
+            end?;
+        }
+    }
+
+    /// What is complete and may be handed on, and whether more can follow.
+    fn decode(&self, decoder: &mut Decoder) -> (Vec<Message>, Result<(), CodecError>) {
+        let mut messages = Vec::new();
+        loop {
+            match decoder.next_message() {
+                // Refused ones were told to the log.
+                Ok(Some(message)) if self.shared.inbox.admit(&message).is_err() => {
+                    self.count_failures(1);
+                }
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => return (messages, Ok(())),
+                Err(error) => return (messages, Err(error)),
             }
         }
     }
 
-    fn hand_on(&self, message: retcd_proto::raftpb::Message) -> Result<(), ReadError> {
+    fn hand_on(&self, messages: Vec<Message>) -> Result<(), ReadError> {
         if self.shared.is_paused() {
             return Ok(());
         }
-        let (kind, from) = (message.r#type(), message.from());
-        let Err(refusal) = self.shared.inbox.deliver(message) else {
+        let count = messages.len();
+        let Err(refusal) = self.shared.inbox.put(messages) else {
             return Ok(());
         };
-        let local = self.shared.identity.id;
-        let handles = self.shared.metrics.peer.handles(local, self.link.id);
-        handles.received_failures().inc();
-        match refusal {
-            Refusal::Stopped => return Err(ReadError::Refused(refusal)),
-            Refusal::Busy if self.overloaded.now() => log::warn!(
+        self.count_failures(count);
+        if refusal == Refusal::Stopped {
+            return Err(ReadError::Refused(refusal));
+        }
+        if self.overloaded.now() {
+            log::warn!(
                 "dropped internal Raft message since receiving buffer is full (overloaded network)";
-                "message-type" => kind.as_str_name(),
-                "local-member-id" => Hex(local),
-                "from" => Hex(from),
+                "local-member-id" => Hex(self.shared.identity.id),
+                "from" => Hex(self.link.id),
+                "messages" => count,
                 "remote-peer-id" => Hex(self.link.id),
-                "remote-peer-active" => self.link.status.is_active()),
-            // The inbox has told the rest.
-            _ => {}
+                "remote-peer-active" => self.link.status.is_active());
         }
         Ok(())
+    }
+
+    fn count_failures(&self, messages: usize) {
+        let local = self.shared.identity.id;
+        let handles = self.shared.metrics.peer.handles(local, self.link.id);
+        handles.received_failures().inc_by(messages as u64);
     }
 }
 

@@ -1,4 +1,9 @@
 //! Whether a peer can be talked to, as the health checks of membership changes ask, and as the log tells.
+//!
+//! Anything that gets through makes a peer active. What fails makes it inactive only while no stream is being
+//! read from it: a stream that is read is known to live, as it carries heartbeats, and one way that breaks while
+//! the others work is no reason to refuse a change of the membership. (In etcd any failure counts, and the next
+//! success begins the time anew.)
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -14,7 +19,21 @@ pub(super) struct Status {
     local: u64,
     peer: u64,
     metrics: Arc<Metrics>,
-    active_since: Mutex<Option<Instant>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    active_since: Option<Instant>,
+    /// Streams that are being read.
+    read: usize,
+}
+
+impl State {
+    /// `false` if it was not active.
+    fn end(&mut self) -> bool {
+        self.active_since.take().is_some()
+    }
 }
 
 impl Status {
@@ -24,21 +43,33 @@ impl Status {
             local,
             peer,
             metrics,
-            active_since: Mutex::new(None),
+            state: Mutex::default(),
         }
     }
 
     /// Something got through.
     pub fn activate(&self) {
-        let mut since = self.active_since.lock();
-        if since.is_none() {
+        self.activate_locked(&mut self.state.lock());
+    }
+
+    /// A stream is being read, until [`Status::stream_lost`].
+    pub fn stream_read(&self) {
+        let mut state = self.state.lock();
+        state.read += 1;
+        self.activate_locked(&mut state);
+    }
+
+    /// A stream is not read any more.
+    pub fn stream_lost(&self) {
+        self.state.lock().read -= 1;
+    }
+
+    fn activate_locked(&self, state: &mut State) {
+        if state.active_since.is_none() {
             log::info!("peer became active"; "peer-id" => Hex(self.peer));
-            *since = Some(Instant::now());
-            self.metrics
-                .peer
-                .handles(self.local, self.peer)
-                .active()
-                .inc();
+            state.active_since = Some(Instant::now());
+            let handles = self.metrics.peer.handles(self.local, self.peer);
+            handles.active().inc();
         }
     }
 
@@ -48,7 +79,9 @@ impl Status {
             let peer = self.peer;
             format!("failed to {action} {peer:x} on {source} ({reason})")
         };
-        if self.end() {
+        let mut state = self.state.lock();
+        if state.read == 0 && state.end() {
+            self.count_end();
             log::warn!("peer became inactive (message send to peer failed)";
                 "peer-id" => Hex(self.peer), "error" => text());
         } else {
@@ -56,24 +89,58 @@ impl Status {
         }
     }
 
-    /// Ends an active time without a line in the log; `false` if there was none.
-    pub fn end(&self) -> bool {
-        let was_active = self.active_since.lock().take().is_some();
-        if was_active {
-            let handles = self.metrics.peer.handles(self.local, self.peer);
-            handles.active().dec();
-            handles.disconnected().inc();
+    /// Ends an active time because the peer is no longer one.
+    pub fn end(&self) {
+        if self.state.lock().end() {
+            self.count_end();
         }
-        was_active
+    }
+
+    fn count_end(&self) {
+        let handles = self.metrics.peer.handles(self.local, self.peer);
+        handles.active().dec();
+        handles.disconnected().inc();
     }
 
     /// Since when it has been active without a break.
     pub fn active_since(&self) -> Option<Instant> {
-        *self.active_since.lock()
+        self.state.lock().active_since
     }
 
     /// Whether it is active.
     pub fn is_active(&self) -> bool {
         self.active_since().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Detail;
+
+    #[test]
+    fn a_failure_counts_while_no_stream_is_read() {
+        let status = Status::new(1, 2, Arc::new(Metrics::new(Detail::Basic)));
+        assert!(!status.is_active());
+        status.activate();
+        let since = status.active_since();
+        assert!(since.is_some());
+        status.stream_read();
+        status.stream_read();
+        status.deactivate("write", "pipeline", "closed");
+        status.stream_lost();
+        status.deactivate("dial", "stream Message", "refused");
+        assert_eq!(status.active_since(), since);
+        status.stream_lost();
+        assert!(
+            status.is_active(),
+            "a stream that ends is dialed again first"
+        );
+        status.deactivate("dial", "stream Message", "refused");
+        assert!(!status.is_active());
+        status.activate();
+        assert!(status.is_active());
+        status.end();
+        assert!(!status.is_active());
     }
 }

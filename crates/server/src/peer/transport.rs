@@ -207,14 +207,17 @@ impl Shared {
         }
         if let Err(overflow) = link.send(message) {
             self.overflow(&link, &overflow);
+            if overflow.message.r#type() == MessageType::MsgProp {
+                self.inbox.give_back(overflow.message);
+            }
         }
     }
 
     fn send_snapshot(&self, link: Arc<Link>, message: Message) {
         let Some(counted) = Counted::enter(&self.snapshots_sending, SNAPSHOTS_SENDING_MAX) else {
-            self.command(Command::SnapshotDropped(link.id));
             let queue = "snapshots";
-            return self.overflow(&link, &Overflow { message, queue });
+            self.overflow(&link, &Overflow { message, queue });
+            return self.command(Command::SnapshotDropped(link.id));
         };
         self.command(Command::Snapshot(counted, link, message));
     }

@@ -22,8 +22,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::local::Local;
 use super::probe::LocalProbe;
+use crate::auth::CommonName;
 use crate::http::{HttpContext, ListenerKind};
-use crate::tls::{CommonName, Established, Portable};
+use crate::tls::{Established, Portable};
 
 /// Window for all streams of a connection together; etcd clients put up to 2 MiB into one request.
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
@@ -78,7 +79,7 @@ pub struct Protocols {
 }
 
 impl Protocols {
-    /// What other members speak.
+    /// What other members speak is nothing that a client speaks.
     pub const PEER: Protocols = Protocols {
         grpc: false,
         pages: None,

@@ -9,7 +9,7 @@ use socket2::{Domain, Socket as RawSocket, Type};
 use tokio::sync::watch;
 
 use super::connections::{Accepted, Dealer, Protocols, Socket};
-use super::tls_thread::Gate;
+use super::tls_thread::TlsGate;
 use crate::config::url::ListenAddr;
 use crate::log::Text;
 use crate::tls::Portable;
@@ -91,7 +91,7 @@ pub enum Way {
     /// To the threads that serve them.
     Plain(Protocols, Dealer),
     /// To a handshake first.
-    Secure(Gate),
+    Secure(TlsGate),
 }
 
 impl Way {

@@ -27,8 +27,10 @@ use super::mailbox::Mail;
 use super::member::Member;
 use super::waiting::{Proposals, Reads};
 use super::watches::{StartPoint, Watches};
+use crate::auth::{Credentials, Identity};
 use crate::grpc::status::{self, Status};
 use crate::metrics::{Operation, RequestKind};
+use crate::peer::Client;
 
 /// How often overdue waits are looked for.
 const SWEEP: Duration = Duration::from_millis(100);
@@ -39,6 +41,8 @@ pub struct Local {
     pub member: Arc<Member>,
     /// The watches of this thread.
     pub watches: Watches,
+    /// Asks other members, from this thread.
+    pub client: Client,
     thread: usize,
     ids: RequestIds,
     /// Counters of the API version that the last client had: most clients have the same.
@@ -57,8 +61,10 @@ impl Local {
         let pair =
             [RequestKind::Unary, RequestKind::Stream].map(|kind| counters.counter(kind, "unknown"));
         let last_version = RefCell::new(("unknown".to_owned(), pair));
+        let client = Client::new(member.dialer.clone(), member.limits.request_timeout);
         Rc::new(Local {
             member,
+            client,
             watches,
             thread: usize::from(thread),
             ids,
@@ -73,20 +79,44 @@ impl Local {
         self.ids.next()
     }
 
-    /// Puts `request` through the log and returns what the machine made of it.
+    /// Puts `request` through the log in nobody's name and returns what the machine made of it.
     ///
     /// # Errors
     /// etcd's status when the request is too large, the member overloaded or without a leader, the
     /// machine refuses, or there is no answer in time.
-    pub async fn propose(&self, mut request: InternalRaftRequest) -> Result<Reply, Status> {
+    pub async fn propose(&self, request: InternalRaftRequest) -> Result<Reply, Status> {
+        self.propose_by(None, request).await
+    }
+
+    /// As [`Local::propose`], for what this member does on its own and not everybody may.
+    ///
+    /// # Errors
+    /// As [`Local::propose`].
+    pub async fn propose_as_root(&self, request: InternalRaftRequest) -> Result<Reply, Status> {
+        let root = self.root();
+        self.propose_by(root, request).await
+    }
+
+    async fn propose_by(
+        &self,
+        identity: Option<Identity>,
+        mut request: InternalRaftRequest,
+    ) -> Result<Reply, Status> {
         let member = &*self.member;
         if member.progress.is_overloaded() {
             return Err(status::TOO_MANY_REQUESTS);
         }
         let id = self.ids.next();
-        request.header = Some(RequestHeader {
-            id,
-            ..Default::default()
+        request.header = Some(match identity {
+            None => RequestHeader {
+                id,
+                ..Default::default()
+            },
+            Some(Identity { user, revision }) => RequestHeader {
+                id,
+                username: user.to_string(),
+                auth_revision: revision,
+            },
         });
         let data = request.encode_to_vec();
         if data.len() > member.limits.request_bytes_max {
@@ -156,17 +186,19 @@ impl Local {
         }
     }
 
-    /// As [`Local::propose`], and measures the time from here to the answer.
+    /// As [`Local::propose`] in the sender's name, and measures the time from here to the answer.
     ///
     /// # Errors
-    /// As [`Local::propose`].
-    pub async fn propose_timed(
+    /// As [`Local::propose`] and [`Local::identify`].
+    pub async fn propose_as(
         &self,
+        credentials: &Credentials,
         operation: Operation,
         request: InternalRaftRequest,
     ) -> Result<Reply, Status> {
+        let identity = self.identify(credentials).await?;
         let started = Instant::now();
-        let result = self.propose(request).await;
+        let result = self.propose_by(identity, request).await;
         self.member
             .metrics
             .server
@@ -262,7 +294,7 @@ impl Local {
         }
     }
 
-    fn send(&self, input: Input) -> Result<(), Status> {
+    pub(super) fn send(&self, input: Input) -> Result<(), Status> {
         self.member
             .node
             .try_send(input)

@@ -11,12 +11,18 @@
 //! Each thread owns what it works on; they share nothing but queues, readers, and numbers in
 //! [`Progress`]. The queue into the node is bounded: a full one is answered with `too many requests`.
 
+mod access;
 mod apply_thread;
 mod backend_thread;
+mod bind;
+mod bootstrap;
 mod clock;
 mod connections;
+mod corruption;
 mod fatal;
+mod handover;
 mod ids;
+mod leases;
 mod listen;
 mod local;
 mod log_thread;
@@ -27,17 +33,20 @@ mod peer_thread;
 mod peers;
 mod probe;
 mod progress;
+mod reconfigure;
 mod server;
 mod signals;
 mod snapshot_thread;
 mod storage;
 mod tasks;
 mod tls_thread;
+pub(crate) mod versions;
 mod waiting;
 mod watches;
 
 use crate::grpc::status::{self, Status};
 
+pub use access::Permit;
 pub use connections::Protocols;
 pub use local::Local;
 pub use member::Member;

@@ -28,7 +28,7 @@ use super::member::Member;
 use super::probe::LocalProbe;
 use super::watches::StartPoint;
 use crate::http::{self, HttpContext};
-use crate::peer::{self, Dialer, Door, Driver, OutgoingSnapshot, Transport, WriteDeadline};
+use crate::peer::{self, Door, Driver, OutgoingSnapshot, Transport, WriteDeadline};
 
 /// What the thread is given.
 pub struct PeerThread {
@@ -44,8 +44,8 @@ pub struct PeerThread {
     pub driver: Driver,
 }
 
-/// The transport of `member`, which receives databases in `dirs` and connects by `dialer`.
-pub fn transport(member: &Arc<Member>, dirs: &Dirs, dialer: Dialer) -> (Transport, Door, Driver) {
+/// The transport of `member`, which receives databases in `dirs`.
+pub fn transport(member: &Arc<Member>, dirs: &Dirs) -> (Transport, Door, Driver) {
     let config = &member.config;
     let urls = &config.initial_advertise_peer_urls;
     let backend = member.backend.clone();
@@ -57,7 +57,7 @@ pub fn transport(member: &Arc<Member>, dirs: &Dirs, dialer: Dialer) -> (Transpor
             cluster_id: member.cluster_id,
             urls: urls.iter().map(ToString::to_string).collect(),
         },
-        dialer,
+        dialer: member.dialer.clone(),
         node: member.node.clone(),
         metrics: Arc::clone(&member.metrics),
         disk: Arc::clone(&dirs.disk),

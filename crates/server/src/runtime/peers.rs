@@ -33,8 +33,6 @@ impl Peers {
         drop(membership);
         for id in self.known.keys().filter(|id| !now.contains_key(id)) {
             self.transport.remove_peer(*id);
-            crate::info!("removed remote peer"; "local-member-id" => &format!("{:x}", member.id),
-                "removed-remote-peer-id" => &format!("{id:x}"));
         }
         for (id, urls) in &now {
             match self.known.get(id) {

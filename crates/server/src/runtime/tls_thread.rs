@@ -32,7 +32,7 @@ const THREADS_MAX: usize = 8;
 
 /// What a listener with TLS does with sockets.
 #[derive(Clone)]
-pub struct Gate {
+pub struct TlsGate {
     /// Certificates and rules.
     pub endpoint: Arc<Endpoint>,
     /// What encrypted connections may speak.
@@ -48,7 +48,7 @@ pub struct Gate {
 /// A socket on its way through a gate.
 struct Arrival {
     socket: Portable,
-    gate: Gate,
+    gate: TlsGate,
 }
 
 /// The threads' entrances; sockets go to them in turn.
@@ -91,7 +91,7 @@ impl Handshakers {
     }
 }
 
-impl Gate {
+impl TlsGate {
     /// Takes an accepted socket; waits while there is no room.
     pub async fn admit(&mut self, socket: Portable) {
         let gate = self.clone();

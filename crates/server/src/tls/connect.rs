@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use retcd_tls::{ServerCheck, text};
-use rustls::{ClientConfig, SignatureScheme};
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::ServerName;
 use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -49,9 +49,7 @@ impl Connector {
         TlsConnector::from(config)
             .connect(name, socket)
             .await
-            .map_err(|error| {
-                io::Error::new(error.kind(), text::handshake(&error, check.refusal()))
-            })
+            .map_err(|error| io::Error::new(error.kind(), text::handshake(&error, check.refusal())))
     }
 
     fn check(&self) -> ServerCheck {
@@ -76,7 +74,10 @@ impl Connector {
             .expect("the settings have a suite for each of their versions")
             .dangerous()
             .with_custom_certificate_verifier(check);
-        let identity = endpoint.client_identity.as_ref().or(endpoint.identity.as_ref());
+        let identity = endpoint
+            .client_identity
+            .as_ref()
+            .or(endpoint.identity.as_ref());
         let mut config = match identity {
             None => builder.with_no_client_auth(),
             Some(identity) => {

@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use retcd_tls::{Authorities, FileError, Identity, Revoked, Rules, Settings, SettingsError, Version};
+use retcd_tls::{
+    Authorities, FileError, Identity, Revoked, Rules, Settings, SettingsError, Version,
+};
 
 use super::self_signed::{self, SelfSignedError};
 use super::watched::Watched;
+use crate::config::Config;
 use crate::config::settings::Tls;
 use crate::config::url::Url;
-use crate::config::Config;
 
 /// Whom an endpoint serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +176,9 @@ impl<'a> Files<'a> {
         let made = self_signed::find_or_make(&directory, hosts, years)?;
         // As in etcd, nothing else that was said about certificates counts then.
         if flags.client_cert_auth || !flags.trusted_ca_file.is_empty() {
-            crate::warn!(format!("ignoring {side} certificate authentication since certificates are made automatically"));
+            crate::warn!(format!(
+                "ignoring {side} certificate authentication since certificates are made automatically"
+            ));
         }
         Ok(Files {
             kind,
@@ -195,7 +199,11 @@ impl<'a> Files<'a> {
 }
 
 fn warn_about_plain_listeners(config: &Config, client: &Files<'_>, peer: &Files<'_>) {
-    for url in config.listen_peer_urls.iter().filter(|url| !url.is_secure()) {
+    for url in config
+        .listen_peer_urls
+        .iter()
+        .filter(|url| !url.is_secure())
+    {
         if !peer.is_empty() {
             crate::warn!("scheme is HTTP while key and cert files are present; ignoring key and cert files";
                 "peer-url" => url.as_str());
@@ -226,31 +234,38 @@ impl Endpoint {
         let flags = &*files.flags;
         let identity = match files.is_empty() {
             true => None,
-            false => Some(pair(&flags.cert_file, &flags.key_file).map_err(|half| match half {
-                PairError::Half => TlsError::HalfPair {
-                    key: flags.key_file.clone(),
-                    certificate: flags.cert_file.clone(),
-                },
-                PairError::File(error) => error.into(),
-            })?),
-        };
-        let has_client_pair = !(flags.client_cert_file.is_empty() && flags.client_key_file.is_empty());
-        let client_identity = match has_client_pair && identity.is_some() {
-            false => None,
-            true => Some(pair(&flags.client_cert_file, &flags.client_key_file).map_err(
-                |half| match half {
-                    PairError::Half => TlsError::HalfClientPair {
-                        key: flags.client_key_file.clone(),
-                        certificate: flags.client_cert_file.clone(),
+            false => Some(
+                pair(&flags.cert_file, &flags.key_file).map_err(|half| match half {
+                    PairError::Half => TlsError::HalfPair {
+                        key: flags.key_file.clone(),
+                        certificate: flags.cert_file.clone(),
                     },
                     PairError::File(error) => error.into(),
-                },
-            )?),
+                })?,
+            ),
+        };
+        let has_client_pair =
+            !(flags.client_cert_file.is_empty() && flags.client_key_file.is_empty());
+        let client_identity = match has_client_pair && identity.is_some() {
+            false => None,
+            true => Some(
+                pair(&flags.client_cert_file, &flags.client_key_file).map_err(
+                    |half| match half {
+                        PairError::Half => TlsError::HalfClientPair {
+                            key: flags.client_key_file.clone(),
+                            certificate: flags.client_cert_file.clone(),
+                        },
+                        PairError::File(error) => error.into(),
+                    },
+                )?,
+            ),
         };
         let trust = match flags.trusted_ca_file.as_str() {
             "" if flags.client_cert_auth => Trust::System(Arc::new(Authorities::of_system())),
             "" => Trust::Nobody,
-            path => Trust::Bundle(Watched::open(&[path], |paths| Authorities::load(&paths[0]))?),
+            path => Trust::Bundle(Watched::open(&[path], |paths| {
+                Authorities::load(&paths[0])
+            })?),
         };
         let revoked = match flags.crl_file.as_str() {
             "" => None,
@@ -294,8 +309,10 @@ fn pair(certificate: &str, key: &str) -> Result<Watched<Identity>, PairError> {
     if certificate.is_empty() || key.is_empty() {
         return Err(PairError::Half);
     }
-    Watched::open(&[certificate, key], |paths| Identity::load(&paths[0], &paths[1]))
-        .map_err(PairError::File)
+    Watched::open(&[certificate, key], |paths| {
+        Identity::load(&paths[0], &paths[1])
+    })
+    .map_err(PairError::File)
 }
 
 fn rules(flags: &Tls) -> Result<Arc<Rules>, TlsError> {

@@ -22,8 +22,3 @@ mod watched;
 pub use accept::{Established, FIRST_BYTE, Portable};
 pub use connect::Connector;
 pub use endpoint::{Endpoint, Endpoints, Kind, TlsError, open};
-
-/// The common name in the verified certificate of a client; empty if the certificate has none. It stands in the extensions of each
-/// request of its connection, if the server takes it for the name of a user.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CommonName(pub std::sync::Arc<str>);

@@ -1,0 +1,391 @@
+//! A cluster and everything around it, from the first event to the verdict.
+//!
+//! ```text
+//! 0 ──────── faults ───────▶ heal ──── clients go on ───▶ quiet ── members settle ──▶ verdict
+//! ```
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fastrand::Rng;
+use retcd_node::Input;
+use retcd_node::durable::StorageError;
+
+use crate::checker::log::LogChecker;
+use crate::checker::{self, Violation, convergence, linearizable};
+use crate::client::Client;
+use crate::context::{Context, Event, Trace};
+use crate::faults::{Fault, Plan};
+use crate::history::{History, OperationId, Outcome};
+use crate::host::Host;
+use crate::member::{Parcel, Setup, Stop, Work};
+use crate::network::Network;
+use crate::queue::Queue;
+use crate::report::Run;
+use crate::sabotage::Sabotage;
+use crate::workload;
+
+const STARTS: &str = "a member starts on what it stored";
+const SOUND: &str = "no member contradicts its cluster";
+const SETTLES: &str = "all members arrive at the same state";
+/// How long clients go on after everything is mended.
+const GOES_ON: Duration = Duration::from_secs(14);
+/// How long members may take to settle.
+const SETTLE_MAX: Duration = Duration::from_secs(20);
+
+/// What is to be run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// Members of the cluster; 3 or 5 by the seed if it is nothing.
+    pub members: Option<usize>,
+    /// Until when faults happen.
+    pub faults_for: Duration,
+    /// What is broken on purpose.
+    pub sabotage: Option<Sabotage>,
+    /// Whether to print what happens.
+    pub verbose: bool,
+}
+
+impl Options {
+    /// A run of the usual length.
+    pub fn new(seed: u64) -> Options {
+        Options {
+            seed,
+            members: None,
+            faults_for: Duration::from_secs(30),
+            sabotage: None,
+            verbose: false,
+        }
+    }
+}
+
+/// The world.
+pub struct World {
+    options: Options,
+    cx: Context,
+    hosts: Vec<Host>,
+    clients: Vec<Client>,
+    plan: Plan,
+    setup: Setup,
+    quiet: bool,
+    quiet_at: Duration,
+    finished: bool,
+    events: u64,
+}
+
+impl World {
+    /// A world before its first event.
+    pub fn new(options: Options) -> World {
+        let mut rng = Rng::with_seed(options.seed);
+        let hosts = options.members.unwrap_or([3, 3, 3, 5][rng.usize(..4)]);
+        let setup = setup(&mut rng);
+        let plan = Plan::new(&mut rng.fork(), hosts, options.faults_for);
+        let mut cx = Context {
+            now: Duration::ZERO,
+            rng,
+            queue: Queue::default(),
+            addresses: BTreeMap::new(),
+            network: Network::new(hosts),
+            log: LogChecker::default(),
+            history: History::default(),
+            ambush_until: Duration::ZERO,
+            sabotage: options.sabotage,
+            trace: Trace::default(),
+            violation: None,
+            verbose: options.verbose,
+        };
+        let hosts = Host::founders(hosts, &mut cx);
+        let clients = (0..cx.rng.usize(3..8))
+            .map(|number| Client::new(number, hosts.len(), &mut cx))
+            .collect();
+        let mut world = World {
+            options,
+            cx,
+            hosts,
+            clients,
+            plan,
+            setup,
+            quiet: false,
+            quiet_at: options.faults_for + GOES_ON,
+            finished: false,
+            events: 0,
+        };
+        world.prepare();
+        world
+    }
+
+    fn prepare(&mut self) {
+        for host in 0..self.hosts.len() {
+            let delay = self.cx.between_us(0, 500_000);
+            self.cx.after(delay, Event::Start { host });
+        }
+        for client in 0..self.clients.len() {
+            let delay = self.cx.between_us(0, 3_000_000);
+            self.cx.after(delay, Event::Invoke { client });
+        }
+        for (at, fault) in &self.plan.faults {
+            self.cx.queue.push(*at, Event::Fault(fault.clone()));
+        }
+        self.cx.queue.push(self.plan.heal_at, Event::Heal);
+        self.cx.queue.push(self.quiet_at, Event::Quiet);
+    }
+
+    /// Lets everything happen.
+    pub fn run(mut self) -> Run {
+        while !self.finished && self.cx.violation.is_none() {
+            let Some((at, event)) = self.cx.queue.pop() else {
+                break;
+            };
+            self.cx.now = at;
+            self.events += 1;
+            self.cx.trace.mix(&[at.as_nanos() as u64]);
+            self.handle(event);
+        }
+        let searched = self.judge();
+        Run {
+            seed: self.options.seed,
+            members: self.hosts.len(),
+            plan: self.plan,
+            setup: self.setup,
+            history: self.cx.history,
+            violation: self.cx.violation,
+            digest: self.cx.trace.digest(),
+            events: self.events,
+            simulated: self.cx.now,
+            entries: self.cx.log.last(),
+            searched,
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        // A host that stands still does nothing; what comes waits for it.
+        let host = match &event {
+            Event::Work { host, .. } | Event::Packet { to: host, .. } => Some(*host),
+            Event::Request { host, .. } | Event::SnapshotSent { host, .. } => Some(*host),
+            Event::Parcel(parcel) => Some(parcel.to),
+            _ => None,
+        };
+        if let Some(until) = host.map(|host| self.hosts[host].frozen_until)
+            && until > self.cx.now
+        {
+            self.cx.queue.push(until, event);
+            return;
+        }
+        match event {
+            Event::Work { host, life, work } => self.work(host, life, work),
+            Event::Packet { from: _, to, bytes } => {
+                if let Some(process) = &mut self.hosts[to].process {
+                    process.receive(bytes, &mut self.cx);
+                }
+            }
+            Event::Parcel(parcel) => self.parcel(&parcel),
+            Event::SnapshotSent {
+                host,
+                life,
+                peer,
+                delivered,
+            } => self.snapshot_sent(host, life, Input::SnapshotSent { peer, delivered }),
+            Event::Start { host } => self.start(host),
+            Event::Invoke { client } => self.invoke(client),
+            Event::Request { operation, host } => self.request(operation, host),
+            Event::Return { operation, outcome } => self.returned(operation, outcome),
+            Event::Fault(fault) => self.fault(fault),
+            Event::Mend(fault) => self.mend(&fault),
+            Event::Heal => self.heal(),
+            Event::Quiet => {
+                self.quiet = true;
+                self.cx.after(Duration::from_millis(500), Event::Converge);
+            }
+            Event::Converge => self.converge(),
+        }
+    }
+
+    fn work(&mut self, host: usize, life: u32, work: Work) {
+        let Some(process) = &mut self.hosts[host].process else {
+            return;
+        };
+        if process.life != life {
+            return;
+        }
+        self.cx.trace.mix(&[host as u64, work as u64]);
+        if let Err(stop) = process.work(work, &mut self.cx) {
+            self.stopped(host, stop);
+        }
+    }
+
+    /// A snapshot arrives; its sender hears whether it was taken.
+    fn parcel(&mut self, parcel: &Parcel) {
+        let host = &mut self.hosts[parcel.to];
+        let peer = host.id;
+        let taken = match &mut host.process {
+            Some(process) => process.receive_snapshot(parcel, &mut self.cx),
+            None => Ok(false),
+        };
+        let delivered = match taken {
+            Ok(taken) => taken && !self.cx.network.is_cut(parcel.to, parcel.from),
+            Err(stop) => {
+                self.stopped(parcel.to, stop);
+                false
+            }
+        };
+        let event = Event::SnapshotSent {
+            host: parcel.from,
+            life: parcel.life,
+            peer,
+            delivered,
+        };
+        let delay = self.cx.between_us(100, 10_000);
+        self.cx.after(delay, event);
+    }
+
+    fn snapshot_sent(&mut self, host: usize, life: u32, input: Input) {
+        if let Some(process) = &mut self.hosts[host].process
+            && process.life == life
+        {
+            process.push(input, &mut self.cx);
+        }
+    }
+
+    /// A process has ended by itself.
+    fn stopped(&mut self, host: usize, stop: Stop) {
+        let Stop {
+            reason,
+            contradiction,
+        } = stop;
+        self.cx.note(|| format!("host {host} stops: {reason}"));
+        if contradiction {
+            self.cx.check(checker::ensure(false, SOUND, || {
+                format!("host {host} stopped: {reason}")
+            }));
+        }
+        if let Some(process) = self.hosts[host].process.take() {
+            process.kill(&mut self.cx);
+            self.hosts[host].close_files();
+        }
+        let delay = self.cx.between_us(100_000, 3_000_000);
+        self.cx.after(delay, Event::Start { host });
+    }
+
+    fn start(&mut self, number: usize) {
+        let host = &mut self.hosts[number];
+        if host.process.is_some() || host.down_until > self.cx.now {
+            return;
+        }
+        match host.start(&self.setup, &mut self.cx) {
+            Ok(()) => self.cx.note(|| format!("host {number} starts")),
+            Err(error) => self.failed_to_start(number, &error),
+        }
+    }
+
+    fn failed_to_start(&mut self, host: usize, error: &StorageError) {
+        self.cx.check(checker::ensure(false, STARTS, || {
+            format!("host {host}: {error}")
+        }));
+    }
+
+    fn invoke(&mut self, client: usize) {
+        if !self.quiet {
+            let hosts = self.hosts.len();
+            self.clients[client].invoke(hosts, &mut self.cx);
+        }
+    }
+
+    fn request(&mut self, operation: OperationId, host: usize) {
+        match &mut self.hosts[host].process {
+            Some(process) => process.request(operation, &mut self.cx),
+            None => self
+                .cx
+                .answer(operation, Outcome::Refused("connection refused")),
+        }
+    }
+
+    fn returned(&mut self, number: OperationId, outcome: Outcome) {
+        let operation = &mut self.cx.history.operations[number];
+        if operation.returned.is_some() {
+            return;
+        }
+        operation.returned = Some(self.cx.now);
+        operation.outcome = outcome;
+        let client = operation.client;
+        let verdict = self.cx.log.returned(operation);
+        self.cx.check(verdict);
+        if self.cx.verbose {
+            self.tell(number);
+        }
+        let hosts = self.hosts.len();
+        self.clients[client].returned(number, hosts, &mut self.cx);
+    }
+
+    fn tell(&self, number: OperationId) {
+        let operation = &self.cx.history.operations[number];
+        eprintln!("{:>12.6} {}", self.cx.now.as_secs_f64(), crate::report::line(operation));
+    }
+
+    fn fault(&mut self, fault: Fault) {
+        self.cx.note(|| format!("fault: {fault}"));
+        crate::host::inflict(&mut self.hosts, &fault, &mut self.cx);
+    }
+
+    fn mend(&mut self, fault: &Fault) {
+        crate::host::mend(&mut self.hosts, fault, &mut self.cx);
+    }
+
+    fn heal(&mut self) {
+        self.cx.note(|| "everything is mended".to_owned());
+        self.cx.network.heal();
+        self.cx.ambush_until = Duration::ZERO;
+        for (number, host) in self.hosts.iter_mut().enumerate() {
+            host.heal(self.cx.now);
+            if host.process.is_none() {
+                self.cx.queue.push(self.cx.now, Event::Start { host: number });
+            }
+        }
+    }
+
+    fn converge(&mut self) {
+        let members = || self.hosts.iter().filter_map(|host| host.process.as_ref());
+        let all = self.hosts.iter().all(|host| host.process.is_some());
+        if all && convergence::has_settled(members()) {
+            let verdict = convergence::same_state(members(), &self.cx.log);
+            self.finished = true;
+            self.cx.check(verdict);
+            return;
+        }
+        let waited = self.cx.now - self.quiet_at;
+        self.cx.check(checker::ensure(waited < SETTLE_MAX, SETTLES, || {
+            let places = members().map(|process| {
+                let status = process.node().status();
+                format!("\n  {:x}: {status:?}", process.id)
+            });
+            format!("still not settled:{}", places.collect::<String>())
+        }));
+        self.cx.after(Duration::from_millis(250), Event::Converge);
+    }
+
+    /// What only the whole history shows.
+    fn judge(&mut self) -> linearizable::Searched {
+        if self.cx.violation.is_some() {
+            return linearizable::Searched::default();
+        }
+        let operations = &self.cx.history.operations;
+        let verdict = convergence::progress(operations, self.plan.heal_at)
+            .and_then(|()| self.cx.log.finish(operations));
+        let searched = linearizable::check(operations, workload::is_register);
+        self.cx.check(verdict);
+        searched.unwrap_or_else(|violation: Violation| {
+            self.cx.check(Err(violation));
+            linearizable::Searched::default()
+        })
+    }
+}
+
+fn setup(rng: &mut Rng) -> Setup {
+    Setup {
+        snapshot_count: [30, 200, 10_000][rng.usize(..3)],
+        catchup_entries: [0, 10, 5_000][rng.usize(..3)],
+        segment_bytes: [8 << 10, 64 << 10, 64 << 20][rng.usize(..3)],
+        pre_vote: rng.u8(..8) != 0,
+    }
+}
