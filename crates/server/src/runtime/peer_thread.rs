@@ -130,6 +130,9 @@ async fn serve_socket(
             socket.set_nonblocking(true)?;
             serve_connection(builder, UnixStream::from_std(socket)?, door, http).await
         }
+        Socket::Tls(established) => {
+            serve_connection(builder, established.attach()?, door, http).await
+        }
     }
 }
 
