@@ -556,7 +556,10 @@ impl Node {
     /// A leader that was removed, or has no vote any more, asks the most advanced voter to take over, and
     /// follows: raft-rs ends the process when such a leader commits or persists anything.
     fn resign(&mut self) {
-        let voters = self.followers().into_iter().filter(|other| !other.is_learner);
+        let voters = self
+            .followers()
+            .into_iter()
+            .filter(|other| !other.is_learner);
         let best = voters.max_by_key(|voter| (voter.recent_active, voter.matched));
         let term = self.raw.raft.term;
         if let Some(best) = best {
@@ -662,7 +665,8 @@ fn scramble(seed: u64) -> u64 {
 fn role_of(state: StateRole) -> Role {
     match state {
         StateRole::Leader => Role::Leader,
-        StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+        StateRole::PreCandidate => Role::PreCandidate,
+        StateRole::Candidate => Role::Candidate,
         StateRole::Follower => Role::Follower,
     }
 }
