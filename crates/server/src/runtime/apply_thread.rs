@@ -23,6 +23,7 @@ use super::log_thread::ToLog;
 use super::mailbox::{Mail, Outcome};
 use super::member::Member;
 use super::peers::Peers;
+use super::versions::FollowedVersion;
 use crate::log::Text;
 use crate::metrics::Operation;
 
@@ -32,8 +33,6 @@ pub enum ToApply {
     Entries(Vec<raftpb::Entry>),
     /// Take over the database that came with this snapshot.
     Restore(raftpb::Snapshot),
-    /// Bring the schema's version up to the cluster's.
-    StorageVersion,
     /// End.
     Stop,
 }
@@ -67,6 +66,8 @@ pub struct Applier {
     pub member: Arc<Member>,
     /// The members that are sent to.
     pub peers: Peers,
+    /// The cluster's version as it was last seen.
+    pub versions: FollowedVersion,
     /// Where received databases are.
     pub dirs: Dirs,
     /// How fast compactions go.
@@ -95,9 +96,6 @@ impl Applier {
                 Ok(ToApply::Restore(snapshot)) => {
                     self.restore(&snapshot);
                     compacting = self.machine.is_compacting();
-                }
-                Ok(ToApply::StorageVersion) => {
-                    update_storage_version(&mut self.machine, &self.member);
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     compacting = compaction_step(&mut self.machine, &self.member, self.pace.batch);
@@ -144,6 +142,11 @@ impl Applier {
         }
         if cluster_changed {
             self.peers.follow(member);
+            self.versions.follow(&mut self.machine, member);
+            member.cluster_changed.send_modify(|changes| *changes += 1);
+        }
+        if entries.iter().any(is_first_of_term) {
+            handle_first_commit(member);
         }
         member
             .mailboxes
@@ -180,6 +183,8 @@ impl Applier {
             .restored(restored.revision, restored.compacted);
         self.peers.follow(member);
         *member.storage_version.write() = self.machine.storage_version().ok().flatten();
+        self.versions.follow(&mut self.machine, member);
+        member.cluster_changed.send_modify(|changes| *changes += 1);
         let _ = self.log.send(ToLog::Release(index));
         if let Err(error) =
             snap::remove_databases_before(&*self.dirs.disk, &self.dirs.snap_dir, index)
@@ -260,16 +265,20 @@ fn operation_of(reply: &Reply) -> Option<Operation> {
     }
 }
 
-/// Takes the schema to the cluster's version.
-fn update_storage_version(machine: &mut Machine, member: &Member) {
-    match machine.update_storage_version() {
-        Ok(Some(version)) => {
-            crate::info!("updated storage version"; "new-storage-version" => &version.to_string());
-        }
-        Ok(None) => {}
-        Err(error) => crate::error!("failed to update storage version"; "error" => Text(&error)),
+/// Whether this is the entry that a leader starts its term with.
+fn is_first_of_term(entry: &raftpb::Entry) -> bool {
+    entry.r#type() == raftpb::EntryType::EntryNormal && entry.data().is_empty()
+}
+
+/// From its first entry on a new leader has applied all that its predecessors did, so that it can keep deadlines.
+fn handle_first_commit(member: &Member) {
+    member.first_commit.send_modify(|terms| *terms += 1);
+    let mut lessor = member.lessor.lock();
+    // The node thread publishes the loss of leadership before it demotes the lessor, under the same lock: one that
+    // is lost here and now is undone there.
+    if member.progress.is_leader() {
+        lessor.promote(member.clock.time(), member.config.election_timeout());
     }
-    *member.storage_version.write() = machine.storage_version().ok().flatten();
 }
 
 fn compaction_step(machine: &mut Machine, member: &Arc<Member>, batch: usize) -> bool {

@@ -61,7 +61,7 @@ pub struct Protocols {
 }
 
 impl Protocols {
-    /// What other members speak.
+    /// What other members speak is nothing that a client speaks.
     pub const PEER: Protocols = Protocols {
         grpc: false,
         pages: None,

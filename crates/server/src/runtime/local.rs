@@ -30,6 +30,7 @@ use super::watches::{StartPoint, Watches};
 use crate::auth::{Credentials, Identity};
 use crate::grpc::status::{self, Status};
 use crate::metrics::{Operation, RequestKind};
+use crate::peer::Client;
 
 /// How often overdue waits are looked for.
 const SWEEP: Duration = Duration::from_millis(100);
@@ -40,6 +41,8 @@ pub struct Local {
     pub member: Arc<Member>,
     /// The watches of this thread.
     pub watches: Watches,
+    /// Asks other members, from this thread.
+    pub client: Client,
     thread: usize,
     ids: RequestIds,
     /// Counters of the API version that the last client had: most clients have the same.
@@ -58,8 +61,10 @@ impl Local {
         let pair =
             [RequestKind::Unary, RequestKind::Stream].map(|kind| counters.counter(kind, "unknown"));
         let last_version = RefCell::new(("unknown".to_owned(), pair));
+        let client = Client::new(member.dialer.clone(), member.limits.request_timeout);
         Rc::new(Local {
             member,
+            client,
             watches,
             thread: usize::from(thread),
             ids,
@@ -289,7 +294,7 @@ impl Local {
         }
     }
 
-    fn send(&self, input: Input) -> Result<(), Status> {
+    pub(super) fn send(&self, input: Input) -> Result<(), Status> {
         self.member
             .node
             .try_send(input)

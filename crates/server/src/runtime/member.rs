@@ -1,8 +1,8 @@
 //! What every thread of the member shares.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, SyncSender};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -23,6 +23,7 @@ use super::watches::WatchCounts;
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::peer::{Dialer, Transport};
 
 /// The member as seen from a connection: readers, queues and numbers, no decisions.
 pub struct Member {
@@ -65,6 +66,14 @@ pub struct Member {
     pub(super) storage_version: RwLock<Option<Version>>,
     /// When a compaction last finished, in seconds since 1970; 0 before the first.
     pub compacted_at_seconds: AtomicU64,
+    /// Opens connections to other members.
+    pub dialer: Dialer,
+    /// Sends to the other members; there from before any thread runs.
+    pub(super) transport: OnceLock<Transport>,
+    /// Counts the first entries of terms that were applied: from its own on a leader knows all that is committed.
+    pub(super) first_commit: tokio::sync::watch::Sender<u64>,
+    /// Counts changes of members, versions and downgrades.
+    pub(super) cluster_changed: tokio::sync::watch::Sender<u64>,
     pub(super) node: SyncSender<Input>,
     pub(super) apply: Sender<ToApply>,
     pub(super) backend_thread: Sender<ToBackend>,
@@ -128,6 +137,13 @@ impl Member {
     /// The version of the database's schema.
     pub fn storage_version(&self) -> Option<Version> {
         *self.storage_version.read()
+    }
+
+    /// Sends to the other members.
+    pub fn transport(&self) -> &Transport {
+        self.transport
+            .get()
+            .expect("it is set before any thread runs")
     }
 
     /// Whether this member has no vote.

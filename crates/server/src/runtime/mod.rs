@@ -14,10 +14,14 @@
 mod access;
 mod apply_thread;
 mod backend_thread;
+mod bootstrap;
 mod clock;
 mod connections;
+mod corruption;
 mod fatal;
+mod handover;
 mod ids;
+mod leases;
 mod listen;
 mod local;
 mod log_thread;
@@ -28,17 +32,20 @@ mod peer_thread;
 mod peers;
 mod probe;
 mod progress;
+mod reconfigure;
 mod server;
 mod signals;
 mod snapshot_thread;
 mod storage;
 mod tasks;
+pub(crate) mod versions;
 mod waiting;
 mod watches;
 
 use crate::grpc::status::{self, Status};
 
 pub use access::Permit;
+pub use clock::unix_ms;
 pub use connections::Protocols;
 pub use local::Local;
 pub use member::Member;

@@ -29,9 +29,15 @@ pub struct Outbox {
 
 /// Runs until the member stops.
 pub fn run(mut node: Node, inbox: &Receiver<Input>, outbox: &Outbox, member: &Arc<Member>) {
+    let mut followers_due = member.clock.now();
     loop {
         act_on_outputs(&mut node, outbox, member);
-        member.progress.publish(member.id, node.status());
+        let now = member.clock.now();
+        member.progress.publish(member.id, node.status(), now);
+        if now >= followers_due {
+            member.progress.publish_followers(node.followers());
+            followers_due = now + member.config.heartbeat_interval();
+        }
         let wait = node.poll_timeout().saturating_sub(member.clock.now());
         match inbox.recv_timeout(wait) {
             Ok(input) => {
@@ -84,7 +90,13 @@ fn act_on_outputs(node: &mut Node, outbox: &Outbox, member: &Arc<Member>) {
                     |reads| Mail::ReadsRejected(reads, reason),
                 );
             }
-            Output::Leader(leader) => handle_leader(leader, member),
+            Output::Leader(leader) => {
+                // Before anybody acts on it: see `versions::handle_first_commit`.
+                member
+                    .progress
+                    .publish(member.id, node.status(), member.clock.now());
+                handle_leader(leader, member);
+            }
             Output::Snapshot(point) => drop(outbox.snapshot.send(point)),
             Output::Send(messages) => outbox.peers.send(messages),
             Output::Restore(snapshot) => drop(outbox.apply.send(ToApply::Restore(snapshot))),
@@ -96,7 +108,8 @@ fn act_on_outputs(node: &mut Node, outbox: &Outbox, member: &Arc<Member>) {
     }
 }
 
-/// Leases expire at the leader only, which gives each its whole time again.
+/// Leases expire at the leader only. A new one keeps deadlines from its first commit on: until then it may not have applied
+/// all that its predecessor did.
 fn handle_leader(info: LeaderInfo, member: &Arc<Member>) {
     let LeaderInfo { leader, term, role } = info;
     let id = member.id;
@@ -107,9 +120,7 @@ fn handle_leader(info: LeaderInfo, member: &Arc<Member>) {
         crate::info!(logger: "raft", format!("raft.node: {id:x} elected leader {leader:x} at term {term}"));
         member.metrics.server.leader_changes.inc();
     }
-    let mut lessor = member.lessor.lock();
-    match role {
-        Role::Leader => lessor.promote(member.clock.time(), member.config.election_timeout()),
-        Role::Follower | Role::Candidate => lessor.demote(),
+    if role != Role::Leader {
+        member.lessor.lock().demote();
     }
 }

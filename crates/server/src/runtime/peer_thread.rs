@@ -28,7 +28,7 @@ use super::member::Member;
 use super::probe::LocalProbe;
 use super::watches::StartPoint;
 use crate::http::{self, HttpContext};
-use crate::peer::{self, Dialer, Door, Driver, OutgoingSnapshot, Transport, WriteDeadline};
+use crate::peer::{self, Door, Driver, OutgoingSnapshot, Transport, WriteDeadline};
 
 /// What the thread is given.
 pub struct PeerThread {
@@ -57,7 +57,7 @@ pub fn transport(member: &Arc<Member>, dirs: &Dirs) -> (Transport, Door, Driver)
             cluster_id: member.cluster_id,
             urls: urls.iter().map(ToString::to_string).collect(),
         },
-        dialer: Dialer::new(config.peer_dial_timeout()),
+        dialer: member.dialer.clone(),
         node: member.node.clone(),
         metrics: Arc::clone(&member.metrics),
         disk: Arc::clone(&dirs.disk),

@@ -6,14 +6,17 @@
 //! Peers are accepted from the moment the threads run, clients only when they will be answered: a
 //! client that connects earlier waits in the listener's queue.
 
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use retcd_node::durable::{self, Dirs, Opened, StorageError};
 use retcd_node::{Config as NodeConfig, Node};
+use retcd_state::membership::Member as ClusterMember;
 use retcd_storage::disk::OsDisk;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::LocalSet;
@@ -22,8 +25,10 @@ use super::Local;
 use super::apply_thread::{Applier, CompactionPace, ToApply};
 use super::backend_thread::ToBackend;
 use super::backend_thread::{self, CommitPace};
+use super::bootstrap::{Bootstrap, bootstrap, check_initially};
 use super::clock::{Clock, unix_ms};
 use super::connections::{self, Accepted, Dealer, Http2Settings, Protocols};
+use super::corruption::{self, InitialCheckError, Starting};
 use super::ids::first_read_context;
 use super::listen::{self, Listener, SocketOptions};
 use super::log_thread;
@@ -38,14 +43,17 @@ use super::signals::{StopSignal, stop_signal};
 use super::snapshot_thread::Snapshots;
 use super::storage;
 use super::tasks;
+use super::versions::{self, FollowedVersion};
 use super::watches::{StartPoint, WatchCounts};
-use crate::auth::Authenticator;
-use crate::config::identity;
+use crate::auth::{Authenticator, TokenError};
+use crate::config::gates::Gate;
+use crate::config::identity::InitialCluster;
 use crate::config::start::StartError as ConfigError;
 use crate::config::{Config, notify, url::Url};
 use crate::http::{Access, HttpContext, ListenerKind};
 use crate::log::{self, Text};
 use crate::metrics::{Detail, Metrics};
+use crate::peer::Dialer;
 
 /// Inputs that may wait for the node; a full queue refuses requests.
 const NODE_QUEUE_MAX: usize = 16 << 10;
@@ -58,12 +66,18 @@ pub enum StartError {
     /// The configuration asks for what cannot be.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Tokens cannot be as `--auth-token` has them.
+    #[error(transparent)]
+    Tokens(#[from] TokenError),
     /// What is stored cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// An address cannot be listened on, in Go's words.
     #[error("{0}")]
     Listen(String),
+    /// The data differs from the other members'.
+    #[error(transparent)]
+    Corrupt(#[from] InitialCheckError),
     /// The operating system refused a thread or a signal handler.
     #[error(transparent)]
     System(#[from] std::io::Error),
@@ -72,15 +86,25 @@ pub enum StartError {
 /// Runs a member until a signal ends it; returns the process's exit code.
 pub fn run(config: Config) -> ExitCode {
     match start(Arc::new(config)).and_then(Server::serve) {
-        Ok(signal) => {
+        Ok(End::Signal(signal)) => {
             signal.raise_again();
             ExitCode::SUCCESS
         }
+        // As in etcd: its owner wanted it to end.
+        Ok(End::Removed) => ExitCode::SUCCESS,
         Err(error) => {
             crate::log_line!(Fatal, "discovery failed"; "error" => Text(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Why a member has ended.
+enum End {
+    /// A signal asked for it.
+    Signal(StopSignal),
+    /// The cluster has removed it.
+    Removed,
 }
 
 /// A member whose threads run.
@@ -124,24 +148,75 @@ struct ConnectionThread {
 fn start(config: Arc<Config>) -> Result<Server, StartError> {
     config.check_start()?;
     let clock = Clock::start();
+    let authenticator = Authenticator::new(&config)?;
     let listeners = bind_all(&config)?;
     let dirs = storage::prepare(Arc::new(OsDisk), &config)?;
-    let founding = match dirs.has_log()? {
+    let initial_cluster = match dirs.has_log()? {
         true => None,
-        false => Some(identity::found(
-            &config,
-            &crate::config::addresses::resolve_by_system,
-        )?),
+        false => Some(InitialCluster::parse(&config.initial_cluster)?),
     };
-    log::emit(&config.starting_record(founding.as_ref().map(|founding| &founding.initial_cluster)));
-    let opened = match &founding {
-        Some(founding) => storage::found(&dirs, &config, founding)?,
-        None => storage::reopen(&dirs, &config)?,
+    log::emit(&config.starting_record(initial_cluster.as_ref()));
+    let dialer = Dialer::new(config.peer_dial_timeout());
+    let (opened, remotes) = match initial_cluster.is_some() {
+        true => start_first(&dirs, &config, &dialer)?,
+        false => (start_again(&dirs, &config, &dialer)?, Vec::new()),
     };
     let identity = opened.identity;
     crate::info!("starting local member";
         "local-member-id" => &format!("{:x}", identity.member_id), "cluster-id" => &format!("{:x}", identity.cluster_id));
-    spawn(config, clock, dirs, opened, listeners)
+    let server = spawn(
+        config,
+        clock,
+        dirs,
+        dialer,
+        opened,
+        listeners,
+        authenticator,
+    )?;
+    for remote in remotes
+        .iter()
+        .filter(|remote| remote.id != identity.member_id)
+    {
+        let transport = server.member.transport();
+        transport.add_remote(remote.id, remote.peer_urls());
+    }
+    Ok(server)
+}
+
+/// A member without data; also returns the members of the cluster that it joins.
+fn start_first(
+    dirs: &Dirs,
+    config: &Config,
+    dialer: &Dialer,
+) -> Result<(Opened, Vec<ClusterMember>), StartError> {
+    Ok(match bootstrap(config, dialer)? {
+        Bootstrap::Found(founding) => (storage::found(dirs, config, &founding)?, Vec::new()),
+        Bootstrap::Join(join) => (storage::join(dirs, config, join.identity)?, join.members),
+    })
+}
+
+/// A member with data.
+fn start_again(dirs: &Dirs, config: &Config, dialer: &Dialer) -> Result<Opened, StartError> {
+    let opened = storage::reopen(dirs, config)?;
+    if config.feature_gates.enabled(Gate::InitialCorruptCheck) {
+        let id = opened.identity.member_id;
+        let membership = opened.machine.membership();
+        let others = |member: &&ClusterMember| member.id != id;
+        let peers = membership
+            .read()
+            .members()
+            .filter(others)
+            .cloned()
+            .collect();
+        let starting = Starting {
+            id,
+            cluster_id: opened.identity.cluster_id,
+            reader: &opened.machine.reader(),
+            peers,
+        };
+        check_initially(config, dialer, starting)?;
+    }
+    Ok(opened)
 }
 
 fn bind_all(config: &Config) -> Result<Listeners, StartError> {
@@ -197,8 +272,10 @@ fn spawn(
     config: Arc<Config>,
     clock: Clock,
     dirs: Dirs,
+    dialer: Dialer,
     opened: Opened,
     listeners: Listeners,
+    authenticator: Authenticator,
 ) -> Result<Server, StartError> {
     let Opened {
         identity: durable::Identity {
@@ -214,6 +291,7 @@ fn spawn(
     let threads = thread::available_parallelism()
         .map_or(1, usize::from)
         .min(CONNECTION_THREADS_MAX);
+    let versions = FollowedVersion::at_start(machine.membership().read().cluster_version())?;
     let reader = machine.reader();
     let start = StartPoint {
         revision: reader.revision(),
@@ -240,7 +318,7 @@ fn spawn(
         lessor: machine.lessor(),
         alarms: machine.alarms(),
         auth: machine.auth_store(),
-        authenticator: Authenticator::new(&config),
+        authenticator,
         membership: machine.membership(),
         storage_version: machine.storage_version().ok().flatten().into(),
         backend: backend.clone(),
@@ -252,6 +330,10 @@ fn spawn(
         pending: Default::default(),
         defragmenting: InFlight::default(),
         compacted_at_seconds: Default::default(),
+        dialer,
+        transport: OnceLock::new(),
+        first_commit: tokio::sync::watch::channel(0).0,
+        cluster_changed: tokio::sync::watch::channel(0).0,
         node: to_node.clone(),
         apply: to_apply.clone(),
         backend_thread: to_backend,
@@ -261,6 +343,8 @@ fn spawn(
         config: Arc::clone(&config),
     });
     let (transport, door, driver) = peer_thread::transport(&member, &dirs);
+    let set = member.transport.set(transport.clone());
+    assert!(set.is_ok(), "there is one transport");
     let node = Node::new(node_config(&config, member_id), recovered, clock.now());
     let outbox = Outbox {
         log: to_log.clone(),
@@ -294,6 +378,7 @@ fn spawn(
         log: to_log,
         member: Arc::clone(&member),
         peers,
+        versions,
         dirs,
         pace: compaction_pace,
     };
@@ -356,7 +441,7 @@ fn node_config(config: &Config, id: u64) -> NodeConfig {
 
 impl Server {
     /// Serves until a signal comes, then stops everything in order.
-    fn serve(mut self) -> Result<StopSignal, StartError> {
+    fn serve(mut self) -> Result<End, StartError> {
         let settings = Http2Settings {
             streams_max: self.config.max_concurrent_streams,
             keepalive_interval: Some(self.config.grpc_keepalive_interval.std())
@@ -394,13 +479,13 @@ impl Server {
             })
             .collect::<Result<_, _>>()?;
         let peers = self.spawn_peer_thread()?;
-        let signal = run_on_thread(self.lead(dealer, first, settings))??;
+        let end = run_on_thread(self.lead(dealer, first, settings))??;
         for thread in others.into_iter().chain([peers]) {
             let _ = thread.join();
         }
         stop_threads(&self.member, self.threads);
         crate::info!("closed etcd server"; "name" => &self.config.name, "data-dir" => &self.config.data_dir);
-        Ok(signal)
+        Ok(end)
     }
 
     /// Starts to serve the other members.
@@ -436,34 +521,57 @@ impl Server {
         dealer: Dealer,
         parts: ConnectionThread,
         settings: Http2Settings,
-    ) -> Result<StopSignal, StartError> {
+    ) -> Result<End, StartError> {
         let local = Local::new(Arc::clone(&self.member), 0, parts.start);
         let connections =
             tokio::task::spawn_local(serve_connections(Rc::clone(&local), parts, settings));
         let early = std::mem::take(&mut self.listeners.early);
         self.accept(early, &dealer);
-        let stop = stop_signal();
-        tokio::pin!(stop);
-        let signal = tokio::select! {
-            signal = &mut stop => signal?,
+        tokio::task::spawn_local(versions::run_cluster_version(Rc::clone(&local)));
+        let end = end_of(Arc::clone(&self.member));
+        tokio::pin!(end);
+        let end = tokio::select! {
+            end = &mut end => end?,
             () = become_ready(&local) => {
                 let clients = std::mem::take(&mut self.listeners.client);
                 self.accept(clients, &dealer);
                 self.announce();
-                tokio::task::spawn_local(tasks::run_leases(Rc::clone(&local)));
-                tokio::task::spawn_local(tasks::forget_old_tokens(Rc::clone(&local)));
-                let mode = self.config.auto_compaction()?;
-                tokio::task::spawn_local(tasks::run_auto_compaction(Rc::clone(&local), mode));
-                stop.await?
+                self.spawn_tasks(&local)?;
+                end.await?
             }
         };
-        crate::info!("received signal; shutting down"; "signal" => signal.name());
+        match end {
+            End::Signal(signal) => {
+                crate::info!("received signal; shutting down"; "signal" => signal.name())
+            }
+            End::Removed => {
+                crate::warn!("server error"; "error" => "the member has been permanently removed from the cluster");
+                crate::warn!("data-dir used by this member must be removed"; "data-dir" => &self.config.data_dir);
+            }
+        }
         crate::info!("closing etcd server"; "name" => &self.config.name, "data-dir" => &self.config.data_dir,
             "advertise-peer-urls" => texts(&self.config.initial_advertise_peer_urls),
             "advertise-client-urls" => texts(&self.config.advertise_client_urls));
+        if matches!(end, End::Signal(_)) {
+            // While clients are still served: they need a leader.
+            local.leave_leadership().await;
+        }
         self.member.stopping.send_replace(true);
         let _ = connections.await;
-        Ok(signal)
+        Ok(end)
+    }
+
+    /// What a member does on its own.
+    fn spawn_tasks(&self, local: &Rc<Local>) -> Result<(), StartError> {
+        let mode = self.config.auto_compaction()?;
+        let spawn = |task: Pin<Box<dyn Future<Output = ()>>>| drop(tokio::task::spawn_local(task));
+        spawn(Box::pin(tasks::run_leases(Rc::clone(local))));
+        spawn(Box::pin(tasks::forget_old_tokens(Rc::clone(local))));
+        spawn(Box::pin(tasks::run_auto_compaction(Rc::clone(local), mode)));
+        spawn(Box::pin(versions::run_downgrade(Rc::clone(local))));
+        spawn(Box::pin(corruption::run_periodic(Rc::clone(local))));
+        spawn(Box::pin(corruption::run_compaction(Rc::clone(local))));
+        Ok(())
     }
 
     fn accept(&self, listeners: Vec<(Listener, Protocols)>, dealer: &Dealer) {
@@ -518,7 +626,7 @@ fn texts(urls: &[Url]) -> Vec<String> {
 }
 
 /// Runs `future` on a runtime of this thread's own.
-fn run_on_thread<F: Future>(future: F) -> std::io::Result<F::Output> {
+pub(super) fn run_on_thread<F: Future>(future: F) -> std::io::Result<F::Output> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -545,9 +653,21 @@ fn http_context(local: &Rc<Local>) -> Rc<HttpContext<LocalProbe>> {
     })
 }
 
+/// Resolves when there is a reason to stop.
+async fn end_of(member: Arc<Member>) -> Result<End, StartError> {
+    // The others have to hear that the removal is committed.
+    const FAREWELL: Duration = Duration::from_secs(1);
+    let removed = async {
+        member.removed().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    tokio::select! {
+        signal = stop_signal() => Ok(End::Signal(signal?)),
+        () = removed => Ok(End::Removed),
+    }
+}
+
 /// Resolves when this member can answer clients.
 async fn become_ready(local: &Rc<Local>) {
-    tasks::publish(local).await;
-    tasks::agree_on_version(local).await;
-    let _ = local.member.apply.send(ToApply::StorageVersion);
+    versions::publish(local).await;
 }

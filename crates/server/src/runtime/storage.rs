@@ -18,6 +18,7 @@ use retcd_storage::disk::{Disk, OpenMode};
 use retcd_storage::wal;
 
 use crate::config::Config;
+use crate::config::gates::Gate;
 use crate::config::identity::Founding;
 use crate::log::Text;
 
@@ -86,6 +87,15 @@ pub fn found(dirs: &Dirs, config: &Config, founding: &Founding) -> Result<Opened
     durable::found(dirs, &options(config), identity, members.collect(), backend)
 }
 
+/// A member of a cluster that runs: everything comes from its leader.
+///
+/// # Errors
+/// See [`StorageError`].
+pub fn join(dirs: &Dirs, config: &Config, identity: Identity) -> Result<Opened, StorageError> {
+    let backend = open_backend(dirs)?;
+    durable::join(dirs, &options(config), identity, backend)
+}
+
 /// The member that stored what is there.
 ///
 /// # Errors
@@ -104,22 +114,23 @@ fn identity_of(founding: &Founding) -> Identity {
 }
 
 fn options(config: &Config) -> Options {
+    let gates = &config.feature_gates;
     // As etcd's: one and a half election timeouts, in whole seconds.
     let ttl_min = (config.election_timeout().as_millis() * 3).div_ceil(2000) as i64;
     Options {
         machine: MachineOptions {
             lessor: LessorOptions {
                 ttl_min,
-                checkpoint: false,
+                checkpoint: gates.enabled(Gate::LeaseCheckpoint),
             },
             learners_max: config.max_learners.unsigned_abs(),
-            ..MachineOptions::default()
+            persist_checkpoints: gates.enabled(Gate::LeaseCheckpointPersist),
         },
         wal: wal::Options {
             unsafe_no_fsync: config.unsafe_no_fsync,
             ..wal::Options::default()
         },
-        force_new_cluster: false,
+        force_new_cluster: config.force_new_cluster,
     }
 }
 
