@@ -249,10 +249,7 @@ mod tests {
     #[test]
     fn what_is_no_name_makes_no_question() {
         for name in ["", "a..b", ".", &"a".repeat(64), &"a.".repeat(200)] {
-            assert!(
-                Question::new(name, Question::POINTER).is_none(),
-                "{name:?}"
-            );
+            assert!(Question::new(name, Question::POINTER).is_none(), "{name:?}");
         }
     }
 

@@ -213,7 +213,11 @@ fn domains_of_the_search_list_are_tried() {
     let mut resolver = resolver(&[&server]);
     resolver.search = vec!["one.example".to_owned(), "two.example".to_owned()];
     resolver.services("_x._tcp.a").unwrap();
-    let as_it_is_first = ["_x._tcp.a", "_x._tcp.a.one.example", "_x._tcp.a.two.example"];
+    let as_it_is_first = [
+        "_x._tcp.a",
+        "_x._tcp.a.one.example",
+        "_x._tcp.a.two.example",
+    ];
     assert_eq!(*server.asked.lock().unwrap(), as_it_is_first);
     server.asked.lock().unwrap().clear();
     resolver.dots = 5;
@@ -226,7 +230,11 @@ fn domains_of_the_search_list_are_tried() {
 fn the_file_of_hosts_comes_first() {
     let server = Server::start(|_| Says::Silence);
     let hosts = std::env::temp_dir().join(format!("retcd-dns-hosts-{}", std::process::id()));
-    std::fs::write(&hosts, "# x\n10.0.0.1 a.example a # b\n10.0.0.2 c\n10.0.0.1 d\n").unwrap();
+    std::fs::write(
+        &hosts,
+        "# x\n10.0.0.1 a.example a # b\n10.0.0.2 c\n10.0.0.1 d\n",
+    )
+    .unwrap();
     let resolver = Resolver {
         hosts: hosts.clone(),
         ..resolver(&[&server])

@@ -225,10 +225,10 @@ fn only_authorities_sign() {
         ca.authority("middle", expired),
         ca.authority("middle", |p| usages(p, true, false)),
     ];
-    for middle in &refused {
+    for (case, middle) in refused.iter().enumerate() {
         for leaf in [middle.issue("a", |_| {}), middle.issue_version_1("a")] {
             let answer = verify_at(&trusted, &leaf.der, &[middle.der()], Purpose::Client, now());
-            assert!(answer.is_err());
+            assert!(answer.is_err(), "case {case}, {} bytes", leaf.der.len());
         }
     }
 }
@@ -240,7 +240,13 @@ fn path_lengths_and_name_constraints_hold() {
     });
     let middle = ca.authority("middle", |_| {});
     for leaf in [middle.issue("a", |_| {}), middle.issue_version_1("a")] {
-        let answer = verify_at(&[ca.der()], &leaf.der, &[middle.der()], Purpose::Client, now());
+        let answer = verify_at(
+            &[ca.der()],
+            &leaf.der,
+            &[middle.der()],
+            Purpose::Client,
+            now(),
+        );
         assert_eq!(answer, Err(Refusal::TooManyIntermediates));
     }
     assert_eq!(

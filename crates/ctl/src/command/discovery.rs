@@ -14,13 +14,15 @@ pub fn endpoints(flags: &FlagSet) -> Result<Vec<String>, Exit> {
         return Ok(Vec::new());
     }
     let resolver = Resolver::of_system();
-    let look_up = |service| resolver.services(&name(service, flags.text("discovery-srv-name"), domain));
+    let look_up =
+        |service| resolver.services(&name(service, flags.text("discovery-srv-name"), domain));
     let found = combine(look_up("etcd-client-ssl"), look_up("etcd-client"))?;
     if flags.bool("insecure-discovery") {
         return Ok(found);
     }
-    let (plain, secure): (Vec<_>, Vec<_>) =
-        found.into_iter().partition(|url| url.starts_with("http://"));
+    let (plain, secure): (Vec<_>, Vec<_>) = found
+        .into_iter()
+        .partition(|url| url.starts_with("http://"));
     for url in plain {
         eprintln!("ignoring discovered insecure endpoint {url:?}");
     }
@@ -51,7 +53,8 @@ fn combine(
             "dns lookup errors: {first} and {second}"
         )));
     }
-    let url = |scheme: &str, service: &Service| format!("{scheme}://{}:{}", service.target, service.port);
+    let url =
+        |scheme: &str, service: &Service| format!("{scheme}://{}:{}", service.target, service.port);
     let secure = secure.unwrap_or_default();
     let plain = plain.unwrap_or_default();
     let secure = secure.iter().map(|service| url("https", service));
@@ -66,7 +69,10 @@ mod tests {
     #[test]
     fn names_have_the_suffix_behind_the_service() {
         assert_eq!(name("etcd-client", "", "a.b"), "_etcd-client._tcp.a.b");
-        assert_eq!(name("etcd-client-ssl", "x", "a.b"), "_etcd-client-ssl-x._tcp.a.b");
+        assert_eq!(
+            name("etcd-client-ssl", "x", "a.b"),
+            "_etcd-client-ssl-x._tcp.a.b"
+        );
     }
 
     #[test]

@@ -42,7 +42,10 @@ async fn is_host_of(address: IpAddr, names: &[String]) -> Result<(), String> {
     let look_up = move || Resolver::of_system().names(address).unwrap_or_default();
     let own = tokio::task::spawn_blocking(look_up).await;
     let own = own.unwrap_or_default();
-    if own.iter().any(|own| names.iter().any(|name| stands_for(name, own))) {
+    if own
+        .iter()
+        .any(|own| names.iter().any(|name| stands_for(name, own)))
+    {
         return Ok(());
     }
     let mut reason = String::new();

@@ -95,9 +95,8 @@ fn allowed_host_names_are_the_only_ones() {
     client(&named("b.example")).assert_in(setting.port());
     client(&named("*.example")).assert_in(setting.port());
     client(&named("c.other")).assert_out(setting.port(), "BadCertificate");
-    member.wait_for(
-        r#""dns-names":["c.other"],"error":"client certificate authentication failed""#,
-    );
+    member
+        .wait_for(r#""dns-names":["c.other"],"error":"client certificate authentication failed""#);
 }
 
 #[test]

@@ -121,7 +121,9 @@ impl Client {
     /// The server refuses; what the client is told contains `text`.
     #[track_caller]
     pub fn assert_out(&self, port: u16, text: &str) {
-        let error = self.get(port, "/version").expect_err("the client is refused");
+        let error = self
+            .get(port, "/version")
+            .expect_err("the client is refused");
         assert!(format!("{error:?}").contains(text), "{error:?}");
     }
 }

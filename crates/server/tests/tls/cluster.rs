@@ -156,7 +156,9 @@ fn members_may_be_asked_for_their_names_and_for_not_being_revoked() {
     let server = cluster.launch(0, &["--peer-cert-allowed-cn=member,spare", &flag]);
     server.wait_for("serving peer traffic");
     let issue = |name, serial: u64| {
-        cluster.ca.issue(name, |p| p.serial_number = Some(serial.into()))
+        cluster
+            .ca
+            .issue(name, |p| p.serial_number = Some(serial.into()))
     };
     let enter = |pair: &Pair| Client::of(&cluster.ca).with(pair).get(port, "/version");
     assert!(enter(&issue("spare", 1)).is_ok());

@@ -9,7 +9,7 @@ mod access;
 mod client;
 mod cluster;
 mod grpc;
-#[path = "../../../tls/tests/issuer.rs"]
+#[path = "../../../tls/tests/issuer/mod.rs"]
 mod issuer;
 mod listeners;
 mod member;

@@ -41,7 +41,11 @@ fn a_useless_file_changes_nothing_and_is_complained_about_once() {
     // Half of a new pair.
     let next = server(&setting.ca);
     write(setting.dir(), "server.crt", &next.pem);
-    write(setting.dir(), "server.key", setting.server.key.serialize_pem());
+    write(
+        setting.dir(),
+        "server.key",
+        setting.server.key.serialize_pem(),
+    );
     assert_shows(&setting, &setting.server);
     member.wait_for("tls: private key does not match public key");
     write(setting.dir(), "server.key", next.key.serialize_pem());

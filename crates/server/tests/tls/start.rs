@@ -35,7 +35,11 @@ fn files_that_cannot_be_used_are_named_at_start() {
         &[&file("key-file", "stranger.key")],
         "tls: private key does not match public key",
     );
-    refused(&setting, &[&file("key-file", "none")], "none: no such file or directory");
+    refused(
+        &setting,
+        &[&file("key-file", "none")],
+        "none: no such file or directory",
+    );
     refused(
         &setting,
         &[&file("cert-file", "empty")],
@@ -73,7 +77,10 @@ fn files_that_cannot_be_used_are_named_at_start() {
     );
     refused(
         &setting,
-        &["--peer-cert-allowed-cn=a,b", "--peer-cert-allowed-hostname=c"],
+        &[
+            "--peer-cert-allowed-cn=a,b",
+            "--peer-cert-allowed-hostname=c",
+        ],
         r#"AllowedCNs and AllowedHostnames are mutually exclusive (cns=[\"a\" \"b\"], hostnames=[\"c\"])"#,
     );
 }
@@ -85,7 +92,9 @@ fn plain_listeners_with_certificates_are_warned_about() {
     let flags = setting.flags();
     let flags: Vec<&str> = flags.iter().map(String::as_str).chain([&*url]).collect();
     let member = setting.place.start(&flags);
-    member.wait_for("scheme is http or unix while key and cert files are present; ignoring key and cert files");
+    member.wait_for(
+        "scheme is http or unix while key and cert files are present; ignoring key and cert files",
+    );
     member.wait_for("scheme is http or unix while --client-cert-auth is enabled; ignoring client cert auth for this URL");
 }
 
@@ -93,7 +102,12 @@ fn plain_listeners_with_certificates_are_warned_about() {
 fn certificates_are_made_once_and_kept() {
     let setting = Setting::new();
     let urls = setting.flags_without_authority();
-    let flags = [&urls[0], &urls[1], "--auto-tls", "--self-signed-cert-validity=2"];
+    let flags = [
+        &urls[0],
+        &urls[1],
+        "--auto-tls",
+        "--self-signed-cert-validity=2",
+    ];
     let start = || setting.start_with(flags.map(str::to_owned).to_vec(), &[]);
     let member = start();
     let made = setting.place.data_dir().join("fixtures/client");
@@ -123,8 +137,7 @@ fn shown(setting: &Setting) -> Vec<u8> {
         .dangerous()
         .set_certificate_verifier(std::sync::Arc::new(check));
     let name = "127.0.0.1".try_into().unwrap();
-    let mut connection =
-        rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
+    let mut connection = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
     let mut socket = std::net::TcpStream::connect(("127.0.0.1", setting.port())).unwrap();
     while connection.is_handshaking() {
         connection.complete_io(&mut socket).unwrap();

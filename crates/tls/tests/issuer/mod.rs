@@ -32,9 +32,7 @@ fn named(name: &str) -> CertificateParams {
     let mut parameters = CertificateParams::default();
     parameters.distinguished_name = rcgen::DistinguishedName::new();
     if !name.is_empty() {
-        parameters
-            .distinguished_name
-            .push(DnType::CommonName, name);
+        parameters.distinguished_name.push(DnType::CommonName, name);
     }
     parameters
 }
@@ -199,7 +197,11 @@ pub fn traditional(key: &KeyPair) -> String {
     let (version, _) = element(info);
     let (algorithm, _) = element(&info[version..]);
     let (_, inner) = element(&info[version + algorithm..]);
-    let label = if key.der_bytes().len() > 200 { "RSA" } else { "EC" };
+    let label = if key.der_bytes().len() > 200 {
+        "RSA"
+    } else {
+        "EC"
+    };
     pem(&format!("{label} PRIVATE KEY"), inner)
 }
 
