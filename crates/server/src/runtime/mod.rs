@@ -47,6 +47,7 @@ mod watches;
 use crate::grpc::status::{self, Status};
 
 pub use access::Permit;
+pub use clock::unix_ms;
 pub use connections::Protocols;
 pub use local::Local;
 pub use member::Member;

@@ -46,7 +46,7 @@ use super::tasks;
 use super::tls_thread::Handshakers;
 use super::versions::{self, FollowedVersion};
 use super::watches::{StartPoint, WatchCounts};
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, TokenError};
 use crate::config::gates::Gate;
 use crate::config::identity::InitialCluster;
 use crate::config::start::StartError as ConfigError;
@@ -68,6 +68,9 @@ pub enum StartError {
     /// The configuration asks for what cannot be.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Tokens cannot be as `--auth-token` has them.
+    #[error(transparent)]
+    Tokens(#[from] TokenError),
     /// What is stored cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -139,6 +142,7 @@ struct ConnectionThread {
 fn start(config: Arc<Config>) -> Result<Server, StartError> {
     config.check_start()?;
     let clock = Clock::start();
+    let authenticator = Authenticator::new(&config)?;
     let endpoints = tls::open(&config)?;
     let listeners = Listeners::bind(&config, &endpoints)?;
     let dialer = Dialer::new(config.peer_dial_timeout());
@@ -159,7 +163,15 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
     let identity = opened.identity;
     crate::info!("starting local member";
         "local-member-id" => &format!("{:x}", identity.member_id), "cluster-id" => &format!("{:x}", identity.cluster_id));
-    let server = spawn(config, clock, dirs, dialer, opened, listeners)?;
+    let server = spawn(
+        config,
+        clock,
+        dirs,
+        dialer,
+        opened,
+        listeners,
+        authenticator,
+    )?;
     for remote in remotes
         .iter()
         .filter(|remote| remote.id != identity.member_id)
@@ -214,6 +226,7 @@ fn spawn(
     dialer: Dialer,
     opened: Opened,
     listeners: Listeners,
+    authenticator: Authenticator,
 ) -> Result<Server, StartError> {
     let Opened {
         identity: durable::Identity {
@@ -256,7 +269,7 @@ fn spawn(
         lessor: machine.lessor(),
         alarms: machine.alarms(),
         auth: machine.auth_store(),
-        authenticator: Authenticator::new(&config),
+        authenticator,
         membership: machine.membership(),
         storage_version: machine.storage_version().ok().flatten().into(),
         backend: backend.clone(),
