@@ -13,7 +13,9 @@
 //!
 //! The second look does not read name constraints: a chain with one is left to webpki.
 //!
-//! Unlike webpki, and as in Go, a trusted certificate that has expired is trusted no more.
+//! In other things Go is the stricter one: a trusted certificate that has expired is trusted no more, a key that is not for signing
+//! certificates signs none, and what a trusted certificate says of its purpose and of the length of chains holds. That is asked of
+//! the chains that webpki finds, too.
 
 use rustls::DistinguishedName;
 use rustls::crypto::WebPkiSupportedAlgorithms;
@@ -178,11 +180,7 @@ impl Authorities {
             Purpose::Server => KeyUsage::server_auth(),
             Purpose::Client => KeyUsage::client_auth(),
         };
-        let anchor_is_valid = |path: &VerifiedPath<'_>| match self.anchor_expiry(path.anchor(), now)
-        {
-            None => Ok(()),
-            Some(error) => Err(error),
-        };
+        let is_allowed = |path: &VerifiedPath<'_>| self.check_path(path, purpose, now);
         EndEntityCert::try_from(leaf.der())?
             .verify_for_usage(
                 algorithms.all,
@@ -191,27 +189,47 @@ impl Authorities {
                 now,
                 usage,
                 None,
-                Some(&anchor_is_valid),
+                Some(&is_allowed),
             )
             .map(drop)
     }
 
-    /// None if one of the certificates that stand for this anchor is valid now.
-    fn anchor_expiry(&self, anchor: &TrustAnchor<'_>, now: UnixTime) -> Option<webpki::Error> {
+    /// What webpki does not ask, and Go does: of those who signed, whether their keys are for that, and of the trusted one also
+    /// its time, its purpose, and how many may follow it.
+    fn check_path(
+        &self,
+        path: &VerifiedPath<'_>,
+        purpose: Purpose,
+        now: UnixTime,
+    ) -> Result<(), webpki::Error> {
+        let mut between = 0;
+        for intermediate in path.intermediate_certificates() {
+            between += 1;
+            let certificate = Certificate::parse(intermediate.der());
+            let certificate = certificate.map_err(|_| webpki::Error::BadDer)?;
+            if !certificate.is_authority() {
+                return Err(webpki::Error::EndEntityUsedAsCa);
+            }
+        }
         let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        let mut own = self
-            .anchors
-            .iter()
-            .zip(&self.certificates)
-            .filter(|(own, _)| {
-                own.subject == anchor.subject
-                    && own.subject_public_key_info == anchor.subject_public_key_info
-            });
-        let valid = own.any(|(_, certificate)| certificate.check_validity(seconds).is_ok());
-        (!valid).then_some(webpki::Error::CertExpired {
-            time: now,
-            not_after: now,
-        })
+        let anchor = path.anchor();
+        let mut refusal = webpki::Error::UnknownIssuer;
+        // Several certificates may stand for one key: an authority that was renewed.
+        for (own, certificate) in self.anchors.iter().zip(&self.certificates) {
+            if own.subject != anchor.subject
+                || own.subject_public_key_info != anchor.subject_public_key_info
+            {
+                continue;
+            }
+            match certificate.check_as_issuer(between, purpose, seconds) {
+                Ok(()) => return Ok(()),
+                Err(Refusal::TooManyIntermediates) => {
+                    refusal = webpki::Error::PathLenConstraintViolated;
+                }
+                Err(_) => {}
+            }
+        }
+        Err(refusal)
     }
 }
 
@@ -282,6 +300,23 @@ impl Certificate {
             None => self.version < 3,
         };
         authority && self.may_sign.unwrap_or(true)
+    }
+
+    /// Whether it may stand in a chain above a leaf and `between` authorities.
+    fn check_as_issuer(&self, between: usize, purpose: Purpose, now: i64) -> Result<(), Refusal> {
+        self.check_alone(now)?;
+        let longest = self
+            .basic_constraints
+            .and_then(|constraints| constraints.path_length);
+        if !self.is_authority() {
+            Err(Refusal::UnknownAuthority)
+        } else if longest.is_some_and(|longest| between > longest as usize) {
+            Err(Refusal::TooManyIntermediates)
+        } else if !self.is_for(purpose) {
+            Err(Refusal::IncompatibleUsage)
+        } else {
+            Ok(())
+        }
     }
 
     fn is_for(&self, purpose: Purpose) -> bool {
@@ -402,20 +437,7 @@ impl<'a> Search<'a> {
         if !child.is_signed_by(issuer, self.algorithms) {
             return false;
         }
-        let between = chain.len() - 1;
-        let path_length = issuer
-            .basic_constraints
-            .and_then(|constraints| constraints.path_length);
-        let checked = issuer.check_alone(self.now).and_then(|()| {
-            if path_length.is_some_and(|longest| between > longest as usize) {
-                Err(Refusal::TooManyIntermediates)
-            } else if !issuer.is_for(self.purpose) {
-                Err(Refusal::IncompatibleUsage)
-            } else {
-                Ok(())
-            }
-        });
-        match checked {
+        match issuer.check_as_issuer(chain.len() - 1, self.purpose, self.now) {
             Ok(()) => true,
             Err(refusal) => {
                 self.refusal.get_or_insert(refusal);

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use super::{environment, password};
+use super::{discovery, environment, password};
 use crate::cli::{Exit, ExitKind, FlagSet, Invocation};
 use crate::client::{Client, ClientError, Config, Credentials, TlsFlags, within};
 use crate::print::{Format, Printer, Reply};
@@ -44,25 +44,20 @@ impl Session {
                 eprintln!("{}={}", environment::variable(name), flags.value(name));
             }
         }
+        let mut endpoints = discovery::endpoints(flags)?;
         let unsupported = || Exit::new(ExitKind::BadFeature, "unsupported output format");
         refuse_empty_tls_files(flags)?;
         let credentials = credentials(flags)?;
         let format = Format::parse(flags.text("write-out")).ok_or_else(unsupported)?;
-        if !flags.text("discovery-srv").is_empty() {
-            return Err(Exit::error(
-                "--discovery-srv is not supported by this version",
-            ));
+        if endpoints.is_empty() {
+            let given = flags.list("endpoints").iter();
+            endpoints = given.map(|endpoint| endpoint.trim().to_owned()).collect();
         }
-        let endpoints = flags
-            .list("endpoints")
-            .iter()
-            .map(|endpoint| endpoint.trim().to_owned())
-            .collect();
         let tls = TlsFlags {
             cert: flags.text("cert").to_owned(),
             key: flags.text("key").to_owned(),
             cacert: flags.text("cacert").to_owned(),
-            server_name: None,
+            server_name: discovery::server_name(flags),
             insecure_transport: flags.bool("insecure-transport"),
             insecure_skip_verify: flags.bool("insecure-skip-tls-verify"),
         };

@@ -87,35 +87,42 @@ impl Endpoint {
     pub async fn accept(&self, socket: Portable) -> Option<Established> {
         let remote = socket.remote();
         let mut known = Known::default();
-        let handshake = self.handshake(socket, remote, &mut known);
-        let failure = match tokio::time::timeout(DEADLINE, handshake).await {
-            Ok(Ok(established)) => return Some(established),
-            Ok(Err(failure)) => failure,
-            Err(_) => Failure::Refused("i/o timeout".to_owned()),
+        let handshake = self.handshake(socket, &mut known);
+        let in_time = tokio::time::timeout(DEADLINE, handshake).await;
+        let timed_out = |_| Err(Failure::Refused("i/o timeout".to_owned()));
+        let result = match in_time.unwrap_or_else(timed_out) {
+            Ok(stream) => self.let_in(stream, remote, &known).await,
+            Err(failure) => Err(failure),
         };
-        self.log_rejection(remote, &known, &failure);
-        None
+        result
+            .map_err(|failure| self.log_rejection(remote, &known, &failure))
+            .ok()
     }
 
     async fn handshake(
         &self,
         mut socket: Portable,
-        remote: Option<SocketAddr>,
         known: &mut Known,
-    ) -> Result<Established, Failure> {
+    ) -> Result<TlsStream<Portable>, Failure> {
         let accepted = read_hello(&mut socket).await?;
         let hello = accepted.client_hello();
         known.server_name = hello.server_name().unwrap_or_default().to_owned();
         let config = self.server_config(known);
         let start = StartHandshake::from_parts(accepted, socket);
         let accepting = start.into_stream(Arc::new(config)).into_fallible();
-        let mut stream = match accepting.await {
-            Ok(stream) => stream,
-            Err((error, socket)) => {
-                tokio::task::spawn_local(part(socket));
-                return Err(error.into());
-            }
-        };
+        accepting.await.map_err(|(error, socket)| {
+            tokio::task::spawn_local(part(socket));
+            error.into()
+        })
+    }
+
+    /// What is asked of a client when it has shown that its certificate is its own.
+    async fn let_in(
+        &self,
+        mut stream: TlsStream<Portable>,
+        remote: Option<SocketAddr>,
+        known: &Known,
+    ) -> Result<Established, Failure> {
         let certificate = known.check.as_ref().and_then(|check| check.presented());
         if let (Some(certificate), Some(remote), true) = (certificate, remote, self.checks_address)
         {
