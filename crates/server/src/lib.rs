@@ -2,10 +2,12 @@
 //!
 //! - [`config`]: flags, environment, file; [`log`]: JSON lines.
 //! - [`runtime`]: threads, queues, sockets; the only room that knows the operating system's clock.
+//! - [`auth`]: who sends a request.
 //! - [`grpc`] and [`http`]: what clients see; `router` tells the two apart.
 //! - [`peer`]: traffic between members.
 //! - [`metrics`]: what Prometheus sees.
 
+pub mod auth;
 pub mod config;
 pub mod grpc;
 pub mod http;

@@ -23,8 +23,10 @@ use std::process::Command;
 use flate2::read::GzDecoder;
 use place::{Place, Server, program};
 use retcd_proto::etcdserverpb as pb;
+use retcd_proto::etcdserverpb::auth_client::AuthClient;
 use rustix::process::Signal;
 use serde::Deserialize;
+use tonic::transport::Channel;
 
 /// What a directory must come to.
 #[derive(Deserialize)]
@@ -52,6 +54,37 @@ struct State {
     alarms: Vec<String>,
     #[serde(default)]
     leases: Vec<Lease>,
+    /// If authentication is on.
+    auth: Option<Auth>,
+}
+
+/// Users and roles.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Auth {
+    revision: u64,
+    users: Vec<User>,
+    roles: Vec<Role>,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct User {
+    name: String,
+    roles: Vec<String>,
+    /// With which the user can log in, and with no other.
+    password: Option<String>,
+    /// Key and end of ranges, and how many keys the user sees there; none where it may not look.
+    #[serde(default)]
+    reads: Vec<(String, String, Option<i64>)>,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Role {
+    name: String,
+    /// Type, key and end.
+    permissions: Vec<(String, String, String)>,
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
@@ -132,27 +165,78 @@ fn ask(server: &Server, expected: &State) -> State {
         .block_on(observe(server, expected))
 }
 
+/// A way to the member, in the name of whom a token stands for.
+#[derive(Clone)]
+struct Way {
+    channel: Channel,
+    token: Option<String>,
+}
+
+impl Way {
+    fn say<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        if let Some(token) = &self.token {
+            let token = token.parse().expect("a token is ASCII");
+            request.metadata_mut().insert("token", token);
+        }
+        request
+    }
+
+    /// The same way in the name of `user`, if that is its password.
+    async fn log_in(&self, user: &str, password: &str) -> Option<Way> {
+        let request = pb::AuthenticateRequest {
+            name: user.into(),
+            password: password.into(),
+        };
+        let answer = self.auth().authenticate(request).await.ok()?;
+        Some(Way {
+            channel: self.channel.clone(),
+            token: Some(answer.into_inner().token),
+        })
+    }
+
+    fn auth(&self) -> AuthClient<Channel> {
+        AuthClient::new(self.channel.clone())
+    }
+
+    async fn range(&self, key: &str, end: &str) -> Result<pb::RangeResponse, tonic::Status> {
+        let request = self.say(pb::RangeRequest {
+            key: key.to_owned().into(),
+            range_end: end.to_owned().into(),
+            ..Default::default()
+        });
+        let mut kv = pb::kv_client::KvClient::new(self.channel.clone());
+        Ok(kv.range(request).await?.into_inner())
+    }
+}
+
 /// Asks the member for everything that `expected` tells.
 async fn observe(server: &Server, expected: &State) -> State {
     let channel = server.channel().await;
-    let mut kv = pb::kv_client::KvClient::new(channel.clone());
-    let everything = pb::RangeRequest {
-        key: "\0".into(),
-        range_end: "\0".into(),
-        ..Default::default()
+    let mut way = Way {
+        channel: channel.clone(),
+        token: None,
     };
-    let range = kv.range(everything).await.unwrap().into_inner();
+    if let Some(auth) = &expected.auth {
+        let refused = way.range("\0", "\0").await.unwrap_err();
+        assert_eq!(refused.message(), "etcdserver: user name is empty");
+        let root = auth.users.iter().find(|user| user.name == "root");
+        let password = root.and_then(|root| root.password.as_deref());
+        let password = password.expect("root has a password");
+        way = way.log_in("root", password).await.expect("root can log in");
+    }
+    let range = way.range("\0", "\0").await.unwrap();
     let header = range.header.expect("responses have a header");
     assert_eq!(range.kvs.len() as i64, range.count);
 
     let mut maintenance = pb::maintenance_client::MaintenanceClient::new(channel.clone());
     let hash = maintenance
-        .hash_kv(pb::HashKvRequest::default())
+        .hash_kv(way.say(pb::HashKvRequest::default()))
         .await
         .unwrap()
         .into_inner();
     let alarms = maintenance
-        .alarm(pb::AlarmRequest::default())
+        .alarm(way.say(pb::AlarmRequest::default()))
         .await
         .unwrap()
         .into_inner()
@@ -160,15 +244,19 @@ async fn observe(server: &Server, expected: &State) -> State {
 
     let mut leases = Vec::new();
     for expected in &expected.leases {
-        leases.push(lease(channel.clone(), expected).await);
+        leases.push(lease(&way, expected).await);
     }
     let listed = pb::lease_client::LeaseClient::new(channel)
-        .lease_leases(pb::LeaseLeasesRequest {})
+        .lease_leases(way.say(pb::LeaseLeasesRequest {}))
         .await
         .unwrap()
         .into_inner()
         .leases;
     assert_eq!(listed.len(), leases.len(), "{listed:?}");
+    let auth = match &expected.auth {
+        None => None,
+        Some(expected) => Some(auth(&way, expected).await),
+    };
 
     State {
         cluster_id: expected
@@ -188,16 +276,80 @@ async fn observe(server: &Server, expected: &State) -> State {
             .map(|alarm| alarm.alarm().as_str_name().to_owned())
             .collect(),
         leases,
+        auth,
+    }
+}
+
+/// What the member knows of users and roles.
+async fn auth(root: &Way, expected: &Auth) -> Auth {
+    let mut client = root.auth();
+    let status = client.auth_status(root.say(pb::AuthStatusRequest {})).await;
+    let status = status.unwrap().into_inner();
+    assert!(status.enabled);
+    let names = client.user_list(root.say(pb::AuthUserListRequest {})).await;
+    let mut users = Vec::new();
+    for name in names.unwrap().into_inner().users {
+        let expected = expected.users.iter().find(|user| user.name == name);
+        users.push(user(root, expected.expect("a known user")).await);
+    }
+    let names = client.role_list(root.say(pb::AuthRoleListRequest {})).await;
+    let mut roles = Vec::new();
+    for name in names.unwrap().into_inner().roles {
+        let get = root.say(pb::AuthRoleGetRequest { role: name.clone() });
+        let permissions = client.role_get(get).await.unwrap().into_inner().perm;
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("keys are text");
+        let permissions = permissions.iter().map(|permission| {
+            let kind = permission.perm_type().as_str_name().to_owned();
+            (kind, text(&permission.key), text(&permission.range_end))
+        });
+        let permissions = permissions.collect();
+        roles.push(Role { name, permissions });
+    }
+    Auth {
+        revision: status.auth_revision,
+        users,
+        roles,
+    }
+}
+
+async fn user(root: &Way, expected: &User) -> User {
+    let name = expected.name.clone();
+    let get = root.say(pb::AuthUserGetRequest { name: name.clone() });
+    let roles = root.auth().user_get(get).await.unwrap().into_inner().roles;
+    assert!(root.log_in(&name, "wrong").await.is_none());
+    assert!(root.log_in(&name, "").await.is_none());
+    let mut password = None;
+    let mut reads = Vec::new();
+    if let Some(right) = &expected.password
+        && let Some(user) = root.log_in(&name, right).await
+    {
+        password = Some(right.clone());
+        for (key, end, _) in &expected.reads {
+            let seen = match user.range(key, end).await {
+                Ok(range) => Some(range.count),
+                Err(refused) => {
+                    assert_eq!(refused.message(), "etcdserver: permission denied");
+                    None
+                }
+            };
+            reads.push((key.clone(), end.clone(), seen));
+        }
+    }
+    User {
+        name,
+        roles,
+        password,
+        reads,
     }
 }
 
 /// What the member knows of the lease that `expected` describes.
-async fn lease(channel: tonic::transport::Channel, expected: &Lease) -> Lease {
-    let request = pb::LeaseTimeToLiveRequest {
+async fn lease(way: &Way, expected: &Lease) -> Lease {
+    let request = way.say(pb::LeaseTimeToLiveRequest {
         id: expected.id,
         keys: true,
-    };
-    let found = pb::lease_client::LeaseClient::new(channel)
+    });
+    let found = pb::lease_client::LeaseClient::new(way.channel.clone())
         .lease_time_to_live(request)
         .await
         .unwrap()
@@ -270,5 +422,7 @@ directories! {
     a_torn_last_record: "3.5.30-killed-torn",
     a_restored_snapshot_with_bumped_revisions: "3.7.1-restored-bumped",
     a_flipped_bit_in_the_middle_of_the_log: "3.7.1-wal-flipped",
-    authentication: "3.7.1-auth",
+    users_of_3_4: "3.4.23-auth",
+    users_of_3_5: "3.5.30-auth",
+    users_of_3_7: "3.7.1-auth",
 }

@@ -318,6 +318,12 @@ impl Lessor {
         }
     }
 
+    /// The keys attached to a lease, in order; none if there is no such lease.
+    pub fn keys(&self, id: i64) -> impl Iterator<Item = &[u8]> {
+        let keys = self.leases.get(&id).map(|lease| &lease.keys);
+        keys.into_iter().flatten().map(|key| &key[..])
+    }
+
     /// Gives the lease its full time again.
     pub fn renew(&mut self, id: i64, now: Time) -> Result<Renewed, RenewError> {
         if !self.primary {

@@ -1,6 +1,5 @@
-//! Logs of older members have entries about users and roles, also while authentication is off. What
-//! etcd's backend has of them afterwards, ours must have, and nothing may be served once
-//! authentication is on.
+//! Entries about users and roles: what etcd's backend has of them afterwards, ours must have, whoever
+//! wrote the log; who asks is checked when an entry is applied; what it means for tokens is told.
 
 // For clippy, which lets tests unwrap.
 #![cfg(test)]
@@ -8,16 +7,17 @@
 use base64::Engine;
 use bcrypt::BASE_64;
 use prost::Message;
-use retcd_proto::authpb::User;
+use retcd_proto::authpb::{Permission, User, UserAddOptions};
 use retcd_proto::etcdserverpb::{
     AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleGetRequest,
-    AuthRoleListRequest, AuthStatusRequest, AuthUserAddRequest, AuthUserDeleteRequest,
-    AuthUserGetRequest, AuthUserGrantRoleRequest, AuthUserListRequest, InternalAuthenticateRequest,
-    InternalRaftRequest, PutRequest,
+    AuthRoleGrantPermissionRequest, AuthRoleListRequest, AuthStatusRequest, AuthUserAddRequest,
+    AuthUserChangePasswordRequest, AuthUserDeleteRequest, AuthUserGetRequest,
+    AuthUserGrantRoleRequest, AuthUserListRequest, InternalAuthenticateRequest,
+    InternalRaftRequest, PutRequest, RequestHeader,
 };
 use retcd_proto::raftpb::{Entry, EntryType};
 use retcd_state::Time;
-use retcd_state::auth::{AuthError, AuthReply};
+use retcd_state::auth::{AuthError, AuthReply, TokenChange, password};
 use retcd_state::machine::{ApplyError, FatalProblem, Machine, MachineOptions, OpenError, Reply};
 use retcd_storage::backend::{Backend, Bucket, WriteBatch};
 
@@ -111,9 +111,7 @@ fn enable() -> InternalRaftRequest {
 #[derive(Default)]
 struct Sample {
     version: &'static str,
-    /// Without the one that switches authentication on, which changes `authEnabled` alone.
     requests: Vec<InternalRaftRequest>,
-    enable: Option<InternalRaftRequest>,
     rows: Rows,
 }
 
@@ -133,13 +131,10 @@ fn samples() -> Vec<Sample> {
         };
         let request = |hex| InternalRaftRequest::decode(&bytes(hex)[..]).unwrap();
         match words[..] {
-            ["entry", hex] => sample.requests.push(request(hex)),
-            ["enable", hex] => sample.enable = Some(request(hex)),
+            ["entry" | "enable", hex] => sample.requests.push(request(hex)),
             [bucket, key, hex] => {
                 let (bucket, _) = BUCKETS.iter().find(|(name, _)| *name == bucket).unwrap();
-                if key != "authEnabled" {
-                    sample.rows.push((*bucket, key.into(), bytes(hex)));
-                }
+                sample.rows.push((*bucket, key.into(), bytes(hex)));
             }
             _ => panic!("{line}"),
         }
@@ -171,13 +166,12 @@ fn entries_of_older_versions_leave_their_rows() {
     for sample in samples() {
         let backend = Backend::default();
         let mut machine = open(&backend).unwrap();
-        // Nobody can log in as long as authentication is off; all else succeeded.
         let replies = apply(&mut machine, &sample.requests).unwrap();
         for (request, reply) in sample.requests.iter().zip(&replies) {
-            match request.authenticate {
-                Some(_) => assert_eq!(reply, &Err(ApplyError::Auth(AuthError::NotEnabled))),
-                None => assert!(matches!(reply, Ok(Reply::Auth(_))), "{request:?}"),
-            }
+            assert!(
+                matches!(reply, Ok(Reply::Auth(_))),
+                "{request:?}: {reply:?}"
+            );
         }
         let rows = rows(&backend);
         if sample.version == "3.4.23" {
@@ -185,8 +179,12 @@ fn entries_of_older_versions_leave_their_rows() {
         } else {
             assert_eq!(rows, sample.rows, "{}", sample.version);
         }
-        let enable = apply(&mut machine, &[sample.enable.unwrap()]);
-        assert!(matches!(enable, Err(FatalProblem::AuthEnabled)));
+        let auth = open(&backend).unwrap().auth_store();
+        assert_eq!(*auth.read(), *machine.auth_store().read());
+        assert!(auth.read().is_enabled());
+        let root = &auth.read().user("root").unwrap().password.clone();
+        assert!(password::verify(b"rootpw", root), "{}", sample.version);
+        assert!(!password::verify(b"alicepw", root));
     }
 }
 
@@ -309,39 +307,243 @@ fn questions_are_answered_and_change_nothing() {
     assert_eq!(rows(&backend), before);
 }
 
-#[test]
-fn nothing_is_served_once_authentication_is_on() {
+/// A request in the name of `user`, identified at `revision`.
+fn by(user: &str, revision: u64, request: InternalRaftRequest) -> InternalRaftRequest {
+    InternalRaftRequest {
+        header: Some(RequestHeader {
+            id: 1,
+            username: user.into(),
+            auth_revision: revision,
+        }),
+        ..request
+    }
+}
+
+/// Authentication is on; `root` has everything, `u` has no role. The store's revision is 4.
+fn locked() -> (Backend, Machine) {
     let backend = Backend::default();
     let mut machine = open(&backend).unwrap();
-    // Not yet possible: an error like others, and the member goes on.
     let refused = |error| Err(ApplyError::Auth(error));
-    assert_eq!(
-        ask(&mut machine, enable()),
-        refused(AuthError::RootUserNotFound)
-    );
+    let missing = refused(AuthError::RootUserNotFound);
+    assert_eq!(ask(&mut machine, enable()), missing);
     ask(&mut machine, user_add("root", "", "")).unwrap();
-    assert_eq!(
-        ask(&mut machine, enable()),
-        refused(AuthError::RootRoleNotGranted)
-    );
-    ask(&mut machine, grant_root()).unwrap();
-    let before = (machine.applied(), rows(&backend));
-
-    let problem = apply(&mut machine, &[role_add("r"), enable(), role_add("s")]).unwrap_err();
-    assert!(matches!(problem, FatalProblem::AuthEnabled));
-    assert_eq!(
-        problem.to_string(),
-        "authentication was switched on, which this version cannot enforce"
-    );
-    // The entries stay for a version that can.
-    let mut reopened = open(&backend).unwrap();
-    assert_eq!((reopened.applied(), rows(&backend)), before);
-    let again = apply(&mut reopened, &[role_add("r"), enable()]);
-    assert!(matches!(again, Err(FatalProblem::AuthEnabled)));
+    let missing = refused(AuthError::RootRoleNotGranted);
+    assert_eq!(ask(&mut machine, enable()), missing);
+    for request in [grant_root(), user_add("u", "", ""), enable()] {
+        ask(&mut machine, request).unwrap();
+    }
+    (backend, machine)
 }
 
 #[test]
-fn data_with_authentication_on_or_damaged_is_refused() {
+fn only_root_manages_users_whatever_its_revision() {
+    let (_, mut machine) = locked();
+    let refused = |error| Err(ApplyError::Auth(error));
+    let list = InternalRaftRequest {
+        auth_user_list: Some(AuthUserListRequest {}),
+        ..Default::default()
+    };
+    for request in [role_add("r"), enable(), list, user_add("v", "", "")] {
+        let mut by = |user, revision| ask(&mut machine, by(user, revision, request.clone()));
+        assert_eq!(by("", 0), refused(AuthError::UserEmpty));
+        assert_eq!(by("nobody", 4), refused(AuthError::UserNotFound));
+        assert_eq!(by("u", 4), refused(AuthError::PermissionDenied));
+        assert!(by("root", 1).is_ok());
+    }
+}
+
+#[test]
+fn a_user_sees_itself_and_its_roles() {
+    let (_, mut machine) = locked();
+    let grant = AuthUserGrantRoleRequest {
+        user: "u".into(),
+        role: "r".into(),
+    };
+    let grant = InternalRaftRequest {
+        auth_user_grant_role: Some(grant),
+        ..Default::default()
+    };
+    for request in [role_add("r"), role_add("s"), grant] {
+        ask(&mut machine, by("root", 4, request)).unwrap();
+    }
+    let mut user = |caller, name: &str| {
+        let get = Some(AuthUserGetRequest { name: name.into() });
+        let request = InternalRaftRequest {
+            auth_user_get: get,
+            ..Default::default()
+        };
+        ask(&mut machine, by(caller, 1, request)).map_err(|error| error.to_string())
+    };
+    let own = Reply::Auth(AuthReply::User(vec!["r".into()]));
+    assert_eq!(user("u", "u"), Ok(own.clone()));
+    assert_eq!(user("root", "u"), Ok(own));
+    assert_eq!(user("u", "root"), Err("permission denied".into()));
+    assert_eq!(user("x", "u"), Err("user name not found".into()));
+    assert_eq!(user("", "u"), Err("user name is empty".into()));
+    let mut role = |caller, role: &str| {
+        let get = Some(AuthRoleGetRequest { role: role.into() });
+        let request = InternalRaftRequest {
+            auth_role_get: get,
+            ..Default::default()
+        };
+        ask(&mut machine, by(caller, 1, request)).map_err(|error| error.to_string())
+    };
+    assert!(role("u", "r").is_ok() && role("root", "s").is_ok());
+    assert_eq!(role("u", "s"), Err("permission denied".into()));
+}
+
+fn token_changes(machine: &mut Machine, request: InternalRaftRequest) -> Vec<TokenChange> {
+    let entry = Entry {
+        index: Some(machine.applied().index + 1),
+        term: Some(2),
+        r#type: Some(EntryType::EntryNormal as i32),
+        data: Some(request.encode_to_vec().into()),
+    };
+    let applied = machine.apply(Time::default(), &[entry]).unwrap();
+    applied.token_changes
+}
+
+fn log_in(name: &str, simple_token: &str) -> InternalRaftRequest {
+    InternalRaftRequest {
+        authenticate: Some(InternalAuthenticateRequest {
+            name: name.into(),
+            simple_token: simple_token.into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn tokens_follow_the_log() {
+    let (_, mut machine) = locked();
+    let index = machine.applied().index + 1;
+    assert_eq!(
+        token_changes(&mut machine, log_in("u", "drawn")),
+        [TokenChange::Login {
+            token: format!("drawn.{index}"),
+            user: "u".into()
+        }]
+    );
+    assert_eq!(
+        ask(&mut machine, log_in("u", "drawn")),
+        Ok(Reply::Auth(AuthReply::LoggedIn {
+            token: format!("drawn.{}", index + 1),
+            revision: 4
+        }))
+    );
+    // No token is drawn where tokens are signed.
+    assert_eq!(token_changes(&mut machine, log_in("u", "")), []);
+    assert_eq!(token_changes(&mut machine, log_in("nobody", "drawn")), []);
+    let refused = Err(ApplyError::Auth(AuthError::Failed));
+    assert_eq!(ask(&mut machine, log_in("nobody", "drawn")), refused);
+
+    let change_password = InternalRaftRequest {
+        auth_user_change_password: Some(AuthUserChangePasswordRequest {
+            name: "u".into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let user_delete = InternalRaftRequest {
+        auth_user_delete: Some(AuthUserDeleteRequest { name: "u".into() }),
+        ..Default::default()
+    };
+    let logout = [TokenChange::Logout("u".into())];
+    for request in [change_password, user_delete.clone()] {
+        let refused = by("u", 4, request.clone());
+        assert_eq!(token_changes(&mut machine, refused), []);
+        assert_eq!(token_changes(&mut machine, by("root", 4, request)), logout);
+    }
+    let again = by("root", 4, user_delete);
+    assert_eq!(token_changes(&mut machine, again), []);
+    let disable = InternalRaftRequest {
+        auth_disable: Some(AuthDisableRequest {}),
+        ..Default::default()
+    };
+    assert_eq!(
+        token_changes(&mut machine, by("root", 4, disable)),
+        [TokenChange::LogoutAll]
+    );
+    assert_eq!(token_changes(&mut machine, log_in("root", "drawn")), []);
+}
+
+#[test]
+fn who_has_no_password_cannot_log_in() {
+    let (_, mut machine) = locked();
+    let mut add = user_add("c", "", "");
+    add.auth_user_add.as_mut().unwrap().options = Some(UserAddOptions { no_password: true });
+    ask(&mut machine, by("root", 4, add)).unwrap();
+    let refused = Err(ApplyError::Auth(AuthError::Failed));
+    assert_eq!(ask(&mut machine, log_in("c", "drawn")), refused);
+}
+
+/// What was proposed before a change and is applied behind it is checked against the change.
+#[test]
+fn an_entry_is_judged_by_the_state_at_its_place() {
+    let (_, mut machine) = locked();
+    let put = || InternalRaftRequest {
+        put: Some(PutRequest {
+            key: b"k".to_vec().into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let permit = |key: &str| InternalRaftRequest {
+        auth_role_grant_permission: Some(AuthRoleGrantPermissionRequest {
+            name: "r".into(),
+            perm: Some(Permission {
+                perm_type: 1,
+                key: key.as_bytes().to_vec().into(),
+                range_end: Default::default(),
+            }),
+        }),
+        ..Default::default()
+    };
+    let grant = InternalRaftRequest {
+        auth_user_grant_role: Some(AuthUserGrantRoleRequest {
+            user: "u".into(),
+            role: "r".into(),
+        }),
+        ..Default::default()
+    };
+    let batch = [
+        by("u", 4, put()),
+        by("root", 4, role_add("r")),
+        by("root", 4, grant),
+        by("u", 6, put()),
+        by("root", 4, permit("k")),
+        by("u", 6, put()),
+        by("u", 7, put()),
+        by("", 0, put()),
+        put(),
+        by("root", 6, put()),
+        by("root", 7, put()),
+    ];
+    let replies = apply(&mut machine, &batch).unwrap();
+    let outcome = |reply: &Result<Reply, ApplyError>| match reply {
+        Ok(_) => "ok".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let outcomes: Vec<String> = replies.iter().map(outcome).collect();
+    let expected = [
+        "permission denied",
+        "ok",
+        "ok",
+        "permission denied",
+        "ok",
+        "revision of auth store is old",
+        "ok",
+        "user name is empty",
+        "user name is empty",
+        "revision of auth store is old",
+        "ok",
+    ];
+    assert_eq!(outcomes, expected);
+}
+
+#[test]
+fn damaged_data_is_refused() {
     let put = |bucket, key: &[u8], value: &[u8]| {
         let backend = Backend::default();
         let mut batch = WriteBatch::default();
@@ -351,7 +553,7 @@ fn data_with_authentication_on_or_damaged_is_refused() {
     };
     let enabled = |value: &[u8]| put(Bucket::Auth, b"authEnabled", value);
     assert!(enabled(&[0]).is_none());
-    assert!(matches!(enabled(&[1]), Some(OpenError::AuthEnabled)));
+    assert!(enabled(&[1]).is_none());
     let damaged = [
         enabled(&[]),
         enabled(&[2]),

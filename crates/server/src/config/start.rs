@@ -10,6 +10,7 @@ use super::identity::InitialCluster;
 use super::literal::parse_duration;
 use super::url::Url;
 use super::{Config, member_dir, version};
+use crate::auth::{TokenError, TokenOptions};
 use crate::log::{GoDuration, Record};
 use crate::log_record;
 
@@ -33,8 +34,8 @@ pub enum StartError {
     SharedUrl(Url),
     #[error("error parsing CompactionRetention: {0}")]
     CompactionRetention(String),
-    #[error("auth: invalid auth options")]
-    AuthToken,
+    #[error(transparent)]
+    AuthToken(#[from] TokenError),
     #[error("error setting up initial cluster: {0}")]
     InitialCluster(String),
     #[error("couldn't find local name {0:?} in the initial cluster configuration")]
@@ -97,7 +98,8 @@ impl Config {
     pub fn check_start(&self) -> Result<(), StartError> {
         self.check_listeners()?;
         self.auto_compaction()?;
-        self.check_auth_token()
+        TokenOptions::parse(&self.auth_token)?;
+        Ok(())
     }
 
     fn check_listeners(&self) -> Result<(), StartError> {
@@ -123,23 +125,6 @@ impl Config {
             return Err(StartError::MetricsTls);
         }
         Ok(())
-    }
-
-    fn check_auth_token(&self) -> Result<(), StartError> {
-        let mut parts = self.auth_token.split(',');
-        let kind = parts.next().unwrap_or_default();
-        let options: Vec<&str> = parts.collect();
-        let names: BTreeSet<&str> = options
-            .iter()
-            .filter_map(|option| option.split('=').next())
-            .collect();
-        let well_formed = names.len() == options.len()
-            && options.iter().all(|option| option.split('=').count() == 2);
-        if well_formed && matches!(kind, "simple" | "") {
-            Ok(())
-        } else {
-            Err(StartError::AuthToken)
-        }
     }
 
     /// How history is compacted by itself.

@@ -370,13 +370,6 @@ fn off_or_without(value: &str) -> Verdict {
     }
 }
 
-fn json_web_tokens(config: &Config) -> Option<&'static str> {
-    config
-        .auth_token
-        .starts_with("jwt,")
-        .then_some("JSON web tokens")
-}
-
 fn journal(config: &Config) -> Option<&'static str> {
     config
         .log_outputs
@@ -734,9 +727,8 @@ pub static FLAGS: &[Flag] = &[
         "auth-token",
         "simple",
         |c| &mut c.auth_token,
-        "Kind of tokens of logged-in users: 'simple', or 'jwt,…' (which does not exist yet in this version).",
-    )
-    .partly(json_web_tokens),
+        "Kind of tokens of logged-in users: 'simple', or 'jwt,sign-method=M,pub-key=FILE,priv-key=FILE,ttl=5m' for signed ones.",
+    ),
     flag(Auth, "bcrypt-cost", "10", |c| &mut c.bcrypt_cost, "Cost of hashing passwords, 4 to 31."),
     flag(Auth, "auth-token-ttl", "300", |c| &mut c.auth_token_ttl_seconds, "Seconds that a simple token lives after its last use."),
     flag(Monitoring, "enable-pprof", "false", |c| &mut c.enable_pprof, "Serve profiles under /debug/pprof/ of the client addresses.")

@@ -1,5 +1,6 @@
 //! What the floors below say, in etcd's words.
 
+use retcd_state::auth::AuthError;
 use retcd_state::machine::ApplyError;
 use retcd_state::membership::MemberError;
 use retcd_state::mvcc::{RangeError, StorageError};
@@ -60,7 +61,32 @@ impl From<&ApplyError> for Status {
             ApplyError::NoSpace => status::NO_SPACE,
             ApplyError::Corrupt => status::CORRUPT,
             ApplyError::Member(error) => member_status(*error),
-            ApplyError::Auth(_) => Status::unsupported("users and roles are"),
+            ApplyError::Auth(error) => (*error).into(),
+        }
+    }
+}
+
+impl From<AuthError> for Status {
+    fn from(error: AuthError) -> Status {
+        match error {
+            AuthError::RootUserNotFound => status::ROOT_USER_NOT_FOUND,
+            AuthError::RootRoleNotGranted => status::ROOT_ROLE_NOT_GRANTED,
+            AuthError::UserExists => status::USER_EXISTS,
+            AuthError::UserEmpty => status::USER_EMPTY,
+            AuthError::UserNotFound => status::USER_NOT_FOUND,
+            AuthError::RoleExists => status::ROLE_EXISTS,
+            AuthError::RoleNotFound => status::ROLE_NOT_FOUND,
+            AuthError::RoleEmpty => status::ROLE_EMPTY,
+            AuthError::PermissionNotGiven => status::PERMISSION_NOT_GIVEN,
+            AuthError::BadPasswordHash | AuthError::NoPasswordUser => status::NO_PASSWORD_USER,
+            AuthError::RoleNotGranted => status::ROLE_NOT_GRANTED,
+            AuthError::PermissionNotGranted => status::PERMISSION_NOT_GRANTED,
+            AuthError::NotEnabled => status::AUTH_NOT_ENABLED,
+            AuthError::InvalidManagement => status::INVALID_AUTH_MANAGEMENT,
+            AuthError::Failed => status::AUTH_FAILED,
+            AuthError::PermissionDenied => status::PERMISSION_DENIED,
+            AuthError::OldRevision => status::AUTH_OLD_REVISION,
+            AuthError::NameTooLong => status::REQUEST_TOO_LARGE,
         }
     }
 }

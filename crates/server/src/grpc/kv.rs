@@ -8,6 +8,7 @@ use retcd_proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, InternalRaftRequest, PutRequest,
     RangeRequest, ResponseHeader, TxnRequest,
 };
+use retcd_state::auth::{Access, AuthError, AuthStore, Caller};
 use retcd_state::machine::Reply;
 use retcd_state::mvcc::{self, RangeChunk, RangeError, RangeReply};
 use retcd_state::{quota, request};
@@ -16,14 +17,19 @@ use tokio::sync::mpsc;
 use super::status::{self, Code, Status};
 use super::wire::{MessageReader, ResponseBody, frame, stream_response};
 use super::{Context, Framed, encode, read_request};
+use crate::auth::Credentials;
 use crate::metrics::Operation;
-use crate::runtime::Local;
+use crate::runtime::{Local, Permit};
 
 /// Messages of a stream that wait for the client to take them.
 const STREAM_BACKLOG: usize = 4;
 
 /// `Range`, answered from memory once this member is known to be up to date.
-pub async fn range_call(local: Rc<Local>, request: RangeRequest) -> Framed {
+pub async fn range_call(
+    local: Rc<Local>,
+    credentials: Credentials,
+    request: RangeRequest,
+) -> Framed {
     if !request.serializable && local.member.is_learner() {
         return Err(status::NOT_FOR_LEARNER);
     }
@@ -31,10 +37,19 @@ pub async fn range_call(local: Rc<Local>, request: RangeRequest) -> Framed {
     if !request.serializable {
         local.linearizable().await?;
     }
-    let member = &local.member;
-    member.metrics.mvcc.ranges.inc();
-    let reply = member.reader.range(&request)?;
+    let may_read = may_read(&request);
+    let read = || {
+        local.member.metrics.mvcc.ranges.inc();
+        Ok(local.member.reader.range(&request)?)
+    };
+    let reply = local.read_as(&credentials, may_read, read).await?;
     Ok(encode::range(&header(&local, reply.revision), &reply))
+}
+
+fn may_read(
+    request: &RangeRequest,
+) -> impl FnOnce(&AuthStore, Caller<'_>) -> Result<(), AuthError> {
+    move |store, who| store.check_keys(who, Access::Read, &request.key, &request.range_end)
 }
 
 /// `RangeStream`: the same in chunks, for lists of any length.
@@ -45,10 +60,10 @@ pub async fn range_stream(
     let opened = async {
         let request: RangeRequest = read_request(&mut reader).await?;
         context.count_received(&request);
-        open_range_stream(&context.local, request).await
+        open_range_stream(&context, request).await
     };
-    let mut chunks = match opened.await {
-        Ok(chunks) => chunks,
+    let (mut chunks, permit) = match opened.await {
+        Ok(opened) => opened,
         Err(status) => return context.fail(status),
     };
     let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);
@@ -57,7 +72,7 @@ pub async fn range_stream(
         let ended = loop {
             let chunk = match chunks.next_chunk() {
                 Ok(Some(chunk)) => encode::range_chunk(&header, &chunk),
-                Ok(None) => break Ok(()),
+                Ok(None) => break context.local.confirm(permit),
                 Err(error) => break Err(Status::from(error)),
             };
             context.call.message_sent();
@@ -120,58 +135,78 @@ fn next_sorted_chunk(reply: &mut RangeReply) -> RangeChunk {
     }
 }
 
-async fn open_range_stream(local: &Rc<Local>, request: RangeRequest) -> Result<Chunks, Status> {
+async fn open_range_stream(
+    context: &Context,
+    request: RangeRequest,
+) -> Result<(Chunks, Permit), Status> {
     request::check_range_stream(&request)?;
+    let local = &context.local;
     if !request.serializable {
         local.linearizable().await?;
     }
+    let permit = local
+        .permit(&context.credentials, may_read(&request))
+        .await?;
     let reader = &local.member.reader;
     if request.sort_target != 0 && !request.count_only {
         // etcd 3.7.1 sorts and cuts every chunk for itself, so that a client gets keys twice and misses
         // others; here it gets what it asked for.
-        return Ok(Chunks::Sorted(Some(reader.range(&request)?)));
+        let sorted = Chunks::Sorted(Some(reader.range(&request)?));
+        return Ok((sorted, permit));
     }
-    Ok(Chunks::InOrder(Box::new(reader.range_stream(
-        request,
-        local.member.limits.request_bytes_max,
-    )?)))
+    let chunk_bytes = local.member.limits.request_bytes_max;
+    let stream = reader.range_stream(request, chunk_bytes)?;
+    Ok((Chunks::InOrder(Box::new(stream)), permit))
 }
 
 /// `Put`.
-pub async fn put(local: Rc<Local>, request: PutRequest) -> Framed {
+pub async fn put(local: Rc<Local>, credentials: Credentials, request: PutRequest) -> Framed {
     request::check_put(&request)?;
     local.check_quota(quota::put_cost(&request)).await?;
     let request = InternalRaftRequest {
         put: Some(request),
         ..Default::default()
     };
-    match local.propose_timed(Operation::Put, request).await? {
+    match local
+        .propose_as(&credentials, Operation::Put, request)
+        .await?
+    {
         Reply::Put(reply) => Ok(encode::put(&header(&local, reply.revision), &reply)),
         other => unreachable!("a put was answered with {other:?}"),
     }
 }
 
 /// `DeleteRange`.
-pub async fn delete_range(local: Rc<Local>, request: DeleteRangeRequest) -> Framed {
+pub async fn delete_range(
+    local: Rc<Local>,
+    credentials: Credentials,
+    request: DeleteRangeRequest,
+) -> Framed {
     request::check_delete_range(&request)?;
     let request = InternalRaftRequest {
         delete_range: Some(request),
         ..Default::default()
     };
-    match local.propose_timed(Operation::DeleteRange, request).await? {
+    match local
+        .propose_as(&credentials, Operation::DeleteRange, request)
+        .await?
+    {
         Reply::DeleteRange(reply) => Ok(encode::delete(&header(&local, reply.revision), &reply)),
         other => unreachable!("a deletion was answered with {other:?}"),
     }
 }
 
 /// `Txn`; one that only reads does not go through the log.
-pub async fn txn(local: Rc<Local>, request: TxnRequest) -> Framed {
+pub async fn txn(local: Rc<Local>, credentials: Credentials, request: TxnRequest) -> Framed {
     request::check_txn(&request, local.member.limits.txn_ops_max)?;
     if mvcc::is_read_only(&request) {
         if !mvcc::is_serializable(&request) {
             local.linearizable().await?;
         }
-        let reply = local.member.reader.txn(&request)?;
+        let lessor = &local.member.lessor;
+        let may_read = |store: &AuthStore, who: Caller<'_>| store.check_txn(who, &request, lessor);
+        let read = || Ok(local.member.reader.txn(&request)?);
+        let reply = local.read_as(&credentials, may_read, read).await?;
         return Ok(encode::txn(&header(&local, reply.revision), &reply));
     }
     local.check_quota(quota::txn_cost(&request)).await?;
@@ -179,20 +214,30 @@ pub async fn txn(local: Rc<Local>, request: TxnRequest) -> Framed {
         txn: Some(request),
         ..Default::default()
     };
-    match local.propose_timed(Operation::Txn, request).await? {
+    match local
+        .propose_as(&credentials, Operation::Txn, request)
+        .await?
+    {
         Reply::Txn(reply) => Ok(encode::txn(&header(&local, reply.revision), &reply)),
         other => unreachable!("a transaction was answered with {other:?}"),
     }
 }
 
 /// `Compact`; a physical one is answered when the space is free and the database committed.
-pub async fn compact(local: Rc<Local>, request: CompactionRequest) -> Framed {
+pub async fn compact(
+    local: Rc<Local>,
+    credentials: Credentials,
+    request: CompactionRequest,
+) -> Framed {
     let CompactionRequest { revision, physical } = request;
     let request = InternalRaftRequest {
         compaction: Some(request),
         ..Default::default()
     };
-    let reply = match local.propose_timed(Operation::Compaction, request).await? {
+    let reply = match local
+        .propose_as(&credentials, Operation::Compaction, request)
+        .await?
+    {
         Reply::Compact(reply) => reply,
         other => unreachable!("a compaction was answered with {other:?}"),
     };

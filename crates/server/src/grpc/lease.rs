@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
 use hyper::Response;
 use hyper::body::Incoming;
 use retcd_proto::etcdserverpb::{
@@ -12,6 +13,7 @@ use retcd_proto::etcdserverpb::{
     LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest,
     LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
+use retcd_state::auth::{Access, AuthError, AuthStore, Caller};
 use retcd_state::machine::Reply;
 use retcd_state::quota;
 use tokio::sync::mpsc;
@@ -19,6 +21,7 @@ use tokio::sync::mpsc;
 use super::status::{self, Code, Status};
 use super::wire::{MessageReader, ResponseBody, frame, stream_response};
 use super::{Context, Framed};
+use crate::auth::Credentials;
 use crate::metrics::Operation;
 use crate::runtime::Local;
 
@@ -26,7 +29,11 @@ use crate::runtime::Local;
 const KEEP_ALIVE_BACKLOG: usize = 16;
 
 /// `LeaseGrant`; id 0 lets this member choose one.
-pub async fn grant(local: Rc<Local>, mut request: LeaseGrantRequest) -> Framed {
+pub async fn grant(
+    local: Rc<Local>,
+    credentials: Credentials,
+    mut request: LeaseGrantRequest,
+) -> Framed {
     while request.id == 0 {
         request.id = (local.next_id() & i64::MAX as u64) as i64;
     }
@@ -35,7 +42,10 @@ pub async fn grant(local: Rc<Local>, mut request: LeaseGrantRequest) -> Framed {
         lease_grant: Some(request),
         ..Default::default()
     };
-    match local.propose_timed(Operation::LeaseGrant, request).await? {
+    match local
+        .propose_as(&credentials, Operation::LeaseGrant, request)
+        .await?
+    {
         Reply::LeaseGrant(reply) => {
             local.member.metrics.lease.granted.inc();
             local.member.metrics.lease.ttl.observe(reply.ttl as f64);
@@ -52,12 +62,19 @@ pub async fn grant(local: Rc<Local>, mut request: LeaseGrantRequest) -> Framed {
 }
 
 /// `LeaseRevoke`.
-pub async fn revoke(local: Rc<Local>, request: LeaseRevokeRequest) -> Framed {
+pub async fn revoke(
+    local: Rc<Local>,
+    credentials: Credentials,
+    request: LeaseRevokeRequest,
+) -> Framed {
     let request = InternalRaftRequest {
         lease_revoke: Some(request),
         ..Default::default()
     };
-    match local.propose_timed(Operation::LeaseRevoke, request).await? {
+    match local
+        .propose_as(&credentials, Operation::LeaseRevoke, request)
+        .await?
+    {
         Reply::LeaseRevoke { revision } => {
             local.member.metrics.lease.revoked.inc();
             Ok(frame(&LeaseRevokeResponse {
@@ -69,8 +86,17 @@ pub async fn revoke(local: Rc<Local>, request: LeaseRevokeRequest) -> Framed {
 }
 
 /// `LeaseTimeToLive`; a lease that does not exist has -1 seconds left.
-pub async fn time_to_live(local: Rc<Local>, request: LeaseTimeToLiveRequest) -> Framed {
+pub async fn time_to_live(
+    local: Rc<Local>,
+    credentials: Credentials,
+    request: LeaseTimeToLiveRequest,
+) -> Framed {
     let found = local.lease_time_to_live(request).await?;
+    // These keys, not those that the lease has a moment earlier or later.
+    let keys = found.iter().flat_map(|found| &found.keys);
+    let may_read = |store: &AuthStore, who: Caller<'_>| may_read_all(store, who, keys);
+    let permit = local.permit(&credentials, may_read).await?;
+    local.confirm(permit)?;
     let mut response = found.unwrap_or(LeaseTimeToLiveResponse {
         id: request.id,
         ttl: -1,
@@ -80,9 +106,31 @@ pub async fn time_to_live(local: Rc<Local>, request: LeaseTimeToLiveRequest) -> 
     Ok(frame(&response))
 }
 
-/// `LeaseLeases`.
-pub async fn leases(local: Rc<Local>, _request: LeaseLeasesRequest) -> Framed {
-    let ids = local.member.lessor.lock().list();
+fn may_read_all<'a>(
+    store: &AuthStore,
+    who: Caller<'_>,
+    mut keys: impl Iterator<Item = &'a Bytes>,
+) -> Result<(), AuthError> {
+    if store.check_admin(who).is_ok() {
+        return Ok(());
+    }
+    keys.try_for_each(|key| store.check_keys(who, Access::Read, key, b""))
+}
+
+/// `LeaseLeases`, for those who may read all keys of all leases.
+pub async fn leases(
+    local: Rc<Local>,
+    credentials: Credentials,
+    _request: LeaseLeasesRequest,
+) -> Framed {
+    let lessor = &local.member.lessor;
+    let ids = lessor.lock().list();
+    let may_read = |store: &AuthStore, who: Caller<'_>| {
+        ids.iter()
+            .try_for_each(|id| store.check_lease(who, Access::Read, *id, lessor))
+    };
+    let permit = local.permit(&credentials, may_read).await?;
+    local.confirm(permit)?;
     let leases = ids.into_iter().map(|id| LeaseStatus { id }).collect();
     Ok(frame(&LeaseLeasesResponse {
         header: Some(local.member.header()),
@@ -116,7 +164,7 @@ async fn keep_alive_loop(
 ) -> Result<(), Status> {
     while let Some(request) = reader.next_decoded::<LeaseKeepAliveRequest>().await? {
         context.count_received(&request);
-        let response = renew(&context.local, request.id).await?;
+        let response = renew(context, request.id).await?;
         context.call.message_sent();
         if sender.send(Ok(frame(&response))).await.is_err() {
             return Err(Status::new(Code::Cancelled, "context canceled"));
@@ -125,10 +173,30 @@ async fn keep_alive_loop(
     Ok(())
 }
 
+/// Who keeps a lease alive must be able to write its keys.
+async fn check_renewal(context: &Context, id: i64) -> Result<(), Status> {
+    let (local, credentials) = (&context.local, &context.credentials);
+    if !local.member.auth.read().is_enabled() {
+        return Ok(());
+    }
+    local.require_user(credentials).await?;
+    let lessor = &local.member.lessor;
+    if !lessor.lock().contains(id) {
+        // Granted a moment ago, it may not be applied here yet, nor may its keys.
+        local.linearizable().await?;
+    }
+    let may_write =
+        |store: &AuthStore, who: Caller<'_>| store.check_lease(who, Access::Write, id, lessor);
+    let permit = local.permit(credentials, may_write).await?;
+    local.confirm(permit)
+}
+
 /// A lease that does not exist is answered with 0 seconds, not with an error.
-async fn renew(local: &Rc<Local>, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
+async fn renew(context: &Context, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
+    let local = &context.local;
     // Made before the renewal, so that its revision is none at which the lease may be gone.
     let header = Some(local.member.header());
+    check_renewal(context, id).await?;
     let ttl = local.renew_lease(id).await?;
     Ok(LeaseKeepAliveResponse { header, id, ttl })
 }

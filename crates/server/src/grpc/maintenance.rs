@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use super::status::{self, Code, Status};
 use super::wire::{MessageReader, ResponseBody, frame, stream_response};
 use super::{Context, Framed, read_request};
+use crate::auth::Credentials;
 use crate::metrics::Operation;
 use crate::runtime::{Local, blocking, versions};
 
@@ -33,13 +34,23 @@ const SNAPSHOT_CHUNK_BYTES: usize = 32 << 10;
 const SNAPSHOT_BACKLOG: usize = 8;
 
 /// `Alarm`; also a mere look at the alarms goes through the log.
-pub async fn alarm(local: Rc<Local>, request: AlarmRequest) -> Framed {
-    AlarmAction::try_from(request.action).map_err(|_| status::UNKNOWN_METHOD)?;
+pub async fn alarm(local: Rc<Local>, credentials: Credentials, request: AlarmRequest) -> Framed {
+    match AlarmAction::try_from(request.action) {
+        Ok(AlarmAction::Get) => local.require_user(&credentials).await?,
+        Ok(_) => local.require_admin(&credentials).await?,
+        Err(_) => {
+            local.require_admin(&credentials).await?;
+            return Err(status::UNKNOWN_METHOD);
+        }
+    }
     let request = InternalRaftRequest {
         alarm: Some(request),
         ..Default::default()
     };
-    match local.propose_timed(Operation::Alarm, request).await? {
+    match local
+        .propose_as(&credentials, Operation::Alarm, request)
+        .await?
+    {
         Reply::Alarm(alarms) => Ok(frame(&AlarmResponse {
             header: Some(local.member.header()),
             alarms,
@@ -155,11 +166,14 @@ pub async fn snapshot(
     context: Context,
     mut reader: MessageReader<Incoming>,
 ) -> Response<ResponseBody> {
-    let request: SnapshotRequest = match read_request(&mut reader).await {
-        Ok(request) => request,
-        Err(status) => return context.fail(status),
+    let opened = async {
+        let request: SnapshotRequest = read_request(&mut reader).await?;
+        context.count_received(&request);
+        context.check_access().await
     };
-    context.count_received(&request);
+    if let Err(status) = opened.await {
+        return context.fail(status);
+    }
     let (sender, receiver) = mpsc::channel(SNAPSHOT_BACKLOG);
     tokio::task::spawn_local(async move {
         let started = Instant::now();

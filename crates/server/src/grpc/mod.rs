@@ -5,10 +5,12 @@
 //! because clients match on texts (sizes, unknown methods) that are grpc-go's.
 //!
 //! - [`wire`]: messages over HTTP/2 bodies; [`status`]: codes and texts; [`encode`]: hot responses.
+//! - `access`: who may call which method.
 //! - a room per service: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`], [`health`].
 //!
 //! Statuses and response headers go no deeper than this room.
 
+mod access;
 mod auth;
 mod cluster;
 mod encode;
@@ -34,8 +36,10 @@ use hyper::Request;
 use hyper::body::Incoming;
 use prost::Message;
 
+use crate::auth::Credentials;
 use crate::metrics::{Call, Method, RequestKind};
 use crate::runtime::Local;
+use access::Access;
 use status::{Code, Status};
 use tokio::sync::mpsc;
 use wire::{Encoding, MessageReader, ResponseBody, error_response, unary_response};
@@ -51,6 +55,7 @@ struct Context {
     local: Rc<Local>,
     method: Method,
     headers: HeaderMap,
+    credentials: Credentials,
     call: Call,
 }
 
@@ -64,10 +69,12 @@ pub async fn call(local: Rc<Local>, request: Request<Incoming>) -> Response<Resp
     };
     let (head, body) = request.into_parts();
     let call = local.member.metrics.grpc.start(method);
+    let credentials = Credentials::of(&head.headers, &head.extensions);
     let context = Context {
         local,
         method,
         headers: head.headers,
+        credentials,
         call,
     };
     let encoding = match context
@@ -91,24 +98,24 @@ async fn dispatch(
     reader: MessageReader<Incoming>,
 ) -> Response<ResponseBody> {
     match method {
-        Method::Range => unary(context, reader, kv::range_call).await,
-        Method::Put => unary(context, reader, kv::put).await,
-        Method::Txn => unary(context, reader, kv::txn).await,
-        Method::DeleteRange => unary(context, reader, kv::delete_range).await,
-        Method::Compact => unary(context, reader, kv::compact).await,
+        Method::Range => unary_as(context, reader, kv::range_call).await,
+        Method::Put => unary_as(context, reader, kv::put).await,
+        Method::Txn => unary_as(context, reader, kv::txn).await,
+        Method::DeleteRange => unary_as(context, reader, kv::delete_range).await,
+        Method::Compact => unary_as(context, reader, kv::compact).await,
         Method::RangeStream => kv::range_stream(context, reader).await,
         Method::Watch => watch::watch(context, reader).await,
-        Method::LeaseGrant => unary(context, reader, lease::grant).await,
-        Method::LeaseRevoke => unary(context, reader, lease::revoke).await,
-        Method::LeaseTimeToLive => unary(context, reader, lease::time_to_live).await,
-        Method::LeaseLeases => unary(context, reader, lease::leases).await,
+        Method::LeaseGrant => unary_as(context, reader, lease::grant).await,
+        Method::LeaseRevoke => unary_as(context, reader, lease::revoke).await,
+        Method::LeaseTimeToLive => unary_as(context, reader, lease::time_to_live).await,
+        Method::LeaseLeases => unary_as(context, reader, lease::leases).await,
         Method::LeaseKeepAlive => lease::keep_alive(context, reader).await,
         Method::MemberList => unary(context, reader, cluster::member_list).await,
         Method::MemberAdd => unary(context, reader, cluster::member_add).await,
         Method::MemberRemove => unary(context, reader, cluster::member_remove).await,
         Method::MemberUpdate => unary(context, reader, cluster::member_update).await,
         Method::MemberPromote => unary(context, reader, cluster::member_promote).await,
-        Method::Alarm => unary(context, reader, maintenance::alarm).await,
+        Method::Alarm => unary_as(context, reader, maintenance::alarm).await,
         Method::Status => unary(context, reader, maintenance::status).await,
         Method::Defragment => unary(context, reader, maintenance::defragment).await,
         Method::Hash => unary(context, reader, maintenance::hash).await,
@@ -116,26 +123,28 @@ async fn dispatch(
         Method::Snapshot => maintenance::snapshot(context, reader).await,
         Method::MoveLeader => unary(context, reader, maintenance::move_leader).await,
         Method::Downgrade => unary(context, reader, maintenance::downgrade).await,
-        Method::AuthStatus => unary(context, reader, auth::auth_status).await,
-        Method::Authenticate => unary(context, reader, auth::authenticate).await,
+        Method::AuthEnable => unary_as(context, reader, auth::enable).await,
+        Method::AuthDisable => unary_as(context, reader, auth::disable).await,
+        Method::AuthStatus => unary_as(context, reader, auth::status).await,
+        Method::Authenticate => unary_as(context, reader, auth::authenticate).await,
+        Method::UserAdd => unary_as(context, reader, auth::user_add).await,
+        Method::UserGet => unary_as(context, reader, auth::user_get).await,
+        Method::UserList => unary_as(context, reader, auth::user_list).await,
+        Method::UserDelete => unary_as(context, reader, auth::user_delete).await,
+        Method::UserChangePassword => unary_as(context, reader, auth::user_change_password).await,
+        Method::UserGrantRole => unary_as(context, reader, auth::user_grant_role).await,
+        Method::UserRevokeRole => unary_as(context, reader, auth::user_revoke_role).await,
+        Method::RoleAdd => unary_as(context, reader, auth::role_add).await,
+        Method::RoleGet => unary_as(context, reader, auth::role_get).await,
+        Method::RoleList => unary_as(context, reader, auth::role_list).await,
+        Method::RoleDelete => unary_as(context, reader, auth::role_delete).await,
+        Method::RoleGrantPermission => unary_as(context, reader, auth::role_grant_permission).await,
+        Method::RoleRevokePermission => {
+            unary_as(context, reader, auth::role_revoke_permission).await
+        }
         Method::HealthCheck => unary(context, reader, health::check).await,
         Method::HealthList => unary(context, reader, health::list).await,
         Method::HealthWatch => health::watch(context, reader).await,
-        Method::AuthEnable
-        | Method::AuthDisable
-        | Method::UserAdd
-        | Method::UserGet
-        | Method::UserList
-        | Method::UserDelete
-        | Method::UserChangePassword
-        | Method::UserGrantRole
-        | Method::UserRevokeRole
-        | Method::RoleAdd
-        | Method::RoleGet
-        | Method::RoleList
-        | Method::RoleDelete
-        | Method::RoleGrantPermission
-        | Method::RoleRevokePermission => context.fail(Status::unsupported("users and roles are")),
         Method::Lock
         | Method::Unlock
         | Method::Campaign
@@ -151,15 +160,29 @@ async fn dispatch(
 /// What a unary handler returns: a framed response.
 type Framed = Result<Bytes, Status>;
 
-/// Answers a call that has one request and one response.
+/// Answers a call that has one request and one response, whoever makes it.
 async fn unary<T, H, F>(
+    context: Context,
+    reader: MessageReader<Incoming>,
+    handler: H,
+) -> Response<ResponseBody>
+where
+    T: Message + Default,
+    H: FnOnce(Rc<Local>, T) -> F,
+    F: Future<Output = Framed>,
+{
+    unary_as(context, reader, |local, _, request| handler(local, request)).await
+}
+
+/// The same for a handler that wants to know who asks.
+async fn unary_as<T, H, F>(
     context: Context,
     mut reader: MessageReader<Incoming>,
     handler: H,
 ) -> Response<ResponseBody>
 where
     T: Message + Default,
-    H: FnOnce(Rc<Local>, T) -> F,
+    H: FnOnce(Rc<Local>, Credentials, T) -> F,
     F: Future<Output = Framed>,
 {
     let request: T = match reader.next_decoded().await {
@@ -169,7 +192,11 @@ where
     };
     context.count_received(&request);
     let (started, request_bytes) = (Instant::now(), request.encoded_len());
-    let handled = handler(Rc::clone(&context.local), request);
+    let (local, credentials) = (Rc::clone(&context.local), context.credentials.clone());
+    let handled = async {
+        context.check_access().await?;
+        handler(local, credentials, request).await
+    };
     let result = match grpc_timeout(&context.headers) {
         None => handled.await,
         Some(timeout) => tokio::time::timeout(timeout, handled)
@@ -231,6 +258,15 @@ impl Context {
             return Err(status::NO_LEADER);
         }
         Ok(())
+    }
+
+    /// Refuses who may not make this call, whatever is in its request.
+    async fn check_access(&self) -> Result<(), Status> {
+        match access::needed(self.method) {
+            Access::Anybody | Access::ByContent => Ok(()),
+            Access::User => self.local.require_user(&self.credentials).await,
+            Access::Admin => self.local.require_admin(&self.credentials).await,
+        }
     }
 
     /// Whether the client wants to hear when there is no leader.

@@ -186,6 +186,78 @@ pub const AUTH_NOT_ENABLED: Status = status(
     Code::FailedPrecondition,
     "etcdserver: authentication is not enabled",
 );
+/// Authentication cannot be switched on without the user `root`.
+pub const ROOT_USER_NOT_FOUND: Status = status(
+    Code::FailedPrecondition,
+    "etcdserver: root user does not exist",
+);
+/// Nor without its role.
+pub const ROOT_ROLE_NOT_GRANTED: Status = status(
+    Code::FailedPrecondition,
+    "etcdserver: root user does not have root role",
+);
+/// The user's name is taken.
+pub const USER_EXISTS: Status = status(
+    Code::FailedPrecondition,
+    "etcdserver: user name already exists",
+);
+/// The user has no name; also: nobody has logged in.
+pub const USER_EMPTY: Status = status(Code::InvalidArgument, "etcdserver: user name is empty");
+/// No such user.
+pub const USER_NOT_FOUND: Status =
+    status(Code::FailedPrecondition, "etcdserver: user name not found");
+/// The role's name is taken.
+pub const ROLE_EXISTS: Status = status(
+    Code::FailedPrecondition,
+    "etcdserver: role name already exists",
+);
+/// No such role.
+pub const ROLE_NOT_FOUND: Status =
+    status(Code::FailedPrecondition, "etcdserver: role name not found");
+/// The role has no name.
+pub const ROLE_EMPTY: Status = status(Code::InvalidArgument, "etcdserver: role name is empty");
+/// No such user, or not the password.
+pub const AUTH_FAILED: Status = status(
+    Code::InvalidArgument,
+    "etcdserver: authentication failed, invalid user ID or password",
+);
+/// The user has no password; also etcd's word for a hash that is none. Unmapped in etcd's table.
+pub const NO_PASSWORD_USER: Status = status(
+    Code::Unknown,
+    "auth: authentication failed, password was given for no password user",
+);
+/// Somebody else gives out tokens. Unmapped in etcd's table.
+pub const TOKEN_VERIFY_ONLY: Status = status(
+    Code::Unknown,
+    "auth: token signing attempted with verify-only key",
+);
+/// A permission to grant is missing.
+pub const PERMISSION_NOT_GIVEN: Status =
+    status(Code::InvalidArgument, "etcdserver: permission not given");
+/// The user may not do that.
+pub const PERMISSION_DENIED: Status =
+    status(Code::PermissionDenied, "etcdserver: permission denied");
+/// The user does not have the role.
+pub const ROLE_NOT_GRANTED: Status = status(
+    Code::FailedPrecondition,
+    "etcdserver: role is not granted to the user",
+);
+/// The role does not have the permission.
+pub const PERMISSION_NOT_GRANTED: Status = status(
+    Code::FailedPrecondition,
+    "etcdserver: permission is not granted to the role",
+);
+/// The token is nobody's.
+pub const INVALID_AUTH_TOKEN: Status =
+    status(Code::Unauthenticated, "etcdserver: invalid auth token");
+/// Nobody could undo that.
+pub const INVALID_AUTH_MANAGEMENT: Status =
+    status(Code::InvalidArgument, "etcdserver: invalid auth management");
+/// Users or roles have changed since the sender was identified.
+pub const AUTH_OLD_REVISION: Status = status(
+    Code::InvalidArgument,
+    "etcdserver: revision of auth store is old",
+);
 /// A downgrade's target is no `major.minor`.
 pub const WRONG_DOWNGRADE_FORMAT: Status = status(
     Code::InvalidArgument,

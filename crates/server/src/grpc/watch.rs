@@ -8,8 +8,9 @@ use std::rc::Rc;
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::Response;
 use hyper::body::Incoming;
-use retcd_proto::etcdserverpb::WatchRequest;
 use retcd_proto::etcdserverpb::watch_request::RequestUnion;
+use retcd_proto::etcdserverpb::{WatchCreateRequest, WatchRequest};
+use retcd_state::auth::{Access, AuthStore, Caller};
 use retcd_state::watch::{CatchupJob, Caught, Header, Poll, StreamId};
 use tokio::sync::mpsc;
 
@@ -108,7 +109,10 @@ impl Stream {
                     .watches
                     .published(self.local.member.reader.revision())
                     .await;
-                self.local.watches.hub().create(self.id, &request);
+                match self.refusal(context, &request).await {
+                    None => drop(self.local.watches.hub().create(self.id, &request)),
+                    Some(reason) => self.local.watches.hub().refuse(self.id, reason),
+                }
             }
             Some(RequestUnion::CancelRequest(request)) => {
                 self.local.watches.hub().cancel(self.id, request.watch_id)
@@ -122,6 +126,28 @@ impl Stream {
             }
             None => {}
         }
+    }
+
+    /// Why the client may not watch what it asks for. What it may is decided here once: the watch goes
+    /// on when users or roles change, as in etcd.
+    async fn refusal(
+        &self,
+        context: &Context,
+        request: &WatchCreateRequest,
+    ) -> Option<&'static str> {
+        // The hub answers these.
+        if request.start_revision < 0 {
+            return None;
+        }
+        let key: &[u8] = match &request.key[..] {
+            [] => b"\0",
+            key => key,
+        };
+        let may_read = |store: &AuthStore, who: Caller<'_>| {
+            store.check_keys(who, Access::Read, key, &request.range_end)
+        };
+        let permit = self.local.permit(&context.credentials, may_read).await;
+        permit.err().map(|status| refusal_text(&status))
     }
 
     /// Sends until the hub has nothing more for this stream.
@@ -184,5 +210,36 @@ impl Stream {
             .client_sent_bytes
             .inc_by(chunk.len() as u64);
         chunk.freeze()
+    }
+}
+
+/// etcd's `cancel_reason` for a watch that is not permitted: the error as Go prints it.
+fn refusal_text(status: &Status) -> &'static str {
+    if *status == status::PERMISSION_DENIED {
+        "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
+    } else if *status == status::USER_EMPTY {
+        "rpc error: code = InvalidArgument desc = etcdserver: user name is empty"
+    } else if *status == status::AUTH_OLD_REVISION {
+        "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old"
+    } else {
+        // Also if it cannot be found out whose token it is: the client gets itself another one.
+        "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_read_as_gos() {
+        for status in [
+            status::PERMISSION_DENIED,
+            status::USER_EMPTY,
+            status::AUTH_OLD_REVISION,
+            status::INVALID_AUTH_TOKEN,
+        ] {
+            assert_eq!(refusal_text(&status), status.go_text());
+        }
     }
 }

@@ -44,6 +44,7 @@ operations! {
     Authenticate,
     AuthEnable,
     AuthDisable,
+    AuthStatus,
     AuthUserAdd,
     AuthUserDelete,
     AuthUserGet,

@@ -215,9 +215,9 @@ impl Shared {
 
     fn send_snapshot(&self, link: Arc<Link>, message: Message) {
         let Some(counted) = Counted::enter(&self.snapshots_sending, SNAPSHOTS_SENDING_MAX) else {
-            self.command(Command::SnapshotDropped(link.id));
             let queue = "snapshots";
-            return self.overflow(&link, &Overflow { message, queue });
+            self.overflow(&link, &Overflow { message, queue });
+            return self.command(Command::SnapshotDropped(link.id));
         };
         self.command(Command::Snapshot(counted, link, message));
     }

@@ -122,8 +122,13 @@ impl Applier {
             events,
             conf_changes,
             cluster_changed,
+            token_changes,
             ..
         } = applied;
+        if !token_changes.is_empty() {
+            let now = member.clock.now();
+            member.authenticator.apply(token_changes, now);
+        }
         observe(member, &replies, &events, started.elapsed());
         let events = events
             .into_iter()

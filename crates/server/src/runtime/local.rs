@@ -27,6 +27,7 @@ use super::mailbox::Mail;
 use super::member::Member;
 use super::waiting::{Proposals, Reads};
 use super::watches::{StartPoint, Watches};
+use crate::auth::{Credentials, Identity};
 use crate::grpc::status::{self, Status};
 use crate::metrics::{Operation, RequestKind};
 use crate::peer::Client;
@@ -78,20 +79,44 @@ impl Local {
         self.ids.next()
     }
 
-    /// Puts `request` through the log and returns what the machine made of it.
+    /// Puts `request` through the log in nobody's name and returns what the machine made of it.
     ///
     /// # Errors
     /// etcd's status when the request is too large, the member overloaded or without a leader, the
     /// machine refuses, or there is no answer in time.
-    pub async fn propose(&self, mut request: InternalRaftRequest) -> Result<Reply, Status> {
+    pub async fn propose(&self, request: InternalRaftRequest) -> Result<Reply, Status> {
+        self.propose_by(None, request).await
+    }
+
+    /// As [`Local::propose`], for what this member does on its own and not everybody may.
+    ///
+    /// # Errors
+    /// As [`Local::propose`].
+    pub async fn propose_as_root(&self, request: InternalRaftRequest) -> Result<Reply, Status> {
+        let root = self.root();
+        self.propose_by(root, request).await
+    }
+
+    async fn propose_by(
+        &self,
+        identity: Option<Identity>,
+        mut request: InternalRaftRequest,
+    ) -> Result<Reply, Status> {
         let member = &*self.member;
         if member.progress.is_overloaded() {
             return Err(status::TOO_MANY_REQUESTS);
         }
         let id = self.ids.next();
-        request.header = Some(RequestHeader {
-            id,
-            ..Default::default()
+        request.header = Some(match identity {
+            None => RequestHeader {
+                id,
+                ..Default::default()
+            },
+            Some(Identity { user, revision }) => RequestHeader {
+                id,
+                username: user.to_string(),
+                auth_revision: revision,
+            },
         });
         let data = request.encode_to_vec();
         if data.len() > member.limits.request_bytes_max {
@@ -161,17 +186,19 @@ impl Local {
         }
     }
 
-    /// As [`Local::propose`], and measures the time from here to the answer.
+    /// As [`Local::propose`] in the sender's name, and measures the time from here to the answer.
     ///
     /// # Errors
-    /// As [`Local::propose`].
-    pub async fn propose_timed(
+    /// As [`Local::propose`] and [`Local::identify`].
+    pub async fn propose_as(
         &self,
+        credentials: &Credentials,
         operation: Operation,
         request: InternalRaftRequest,
     ) -> Result<Reply, Status> {
+        let identity = self.identify(credentials).await?;
         let started = Instant::now();
-        let result = self.propose(request).await;
+        let result = self.propose_by(identity, request).await;
         self.member
             .metrics
             .server

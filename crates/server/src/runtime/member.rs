@@ -20,6 +20,7 @@ use super::clock::Clock;
 use super::mailbox::Mailboxes;
 use super::progress::Progress;
 use super::watches::WatchCounts;
+use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::peer::{Dialer, Transport};
@@ -40,8 +41,10 @@ pub struct Member {
     pub lessor: SharedLessor,
     /// The alarms.
     pub alarms: SharedAlarms,
-    /// Users and roles; authentication itself is off.
+    /// Users and roles.
     pub auth: SharedAuth,
+    /// Knows who sends a request.
+    pub authenticator: Authenticator,
     /// The members and the cluster's version.
     pub membership: SharedMembership,
     /// The database.

@@ -11,6 +11,7 @@
 //! Each thread owns what it works on; they share nothing but queues, readers, and numbers in
 //! [`Progress`]. The queue into the node is bounded: a full one is answered with `too many requests`.
 
+mod access;
 mod apply_thread;
 mod backend_thread;
 mod bootstrap;
@@ -43,6 +44,8 @@ mod watches;
 
 use crate::grpc::status::{self, Status};
 
+pub use access::Permit;
+pub use clock::unix_ms;
 pub use connections::Protocols;
 pub use local::Local;
 pub use member::Member;

@@ -45,6 +45,7 @@ use super::storage;
 use super::tasks;
 use super::versions::{self, FollowedVersion};
 use super::watches::{StartPoint, WatchCounts};
+use crate::auth::{Authenticator, TokenError};
 use crate::config::gates::Gate;
 use crate::config::identity::InitialCluster;
 use crate::config::start::StartError as ConfigError;
@@ -65,6 +66,9 @@ pub enum StartError {
     /// The configuration asks for what cannot be.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Tokens cannot be as `--auth-token` has them.
+    #[error(transparent)]
+    Tokens(#[from] TokenError),
     /// What is stored cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -144,6 +148,7 @@ struct ConnectionThread {
 fn start(config: Arc<Config>) -> Result<Server, StartError> {
     config.check_start()?;
     let clock = Clock::start();
+    let authenticator = Authenticator::new(&config)?;
     let listeners = bind_all(&config)?;
     let dirs = storage::prepare(Arc::new(OsDisk), &config)?;
     let initial_cluster = match dirs.has_log()? {
@@ -159,7 +164,15 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
     let identity = opened.identity;
     crate::info!("starting local member";
         "local-member-id" => &format!("{:x}", identity.member_id), "cluster-id" => &format!("{:x}", identity.cluster_id));
-    let server = spawn(config, clock, dirs, dialer, opened, listeners)?;
+    let server = spawn(
+        config,
+        clock,
+        dirs,
+        dialer,
+        opened,
+        listeners,
+        authenticator,
+    )?;
     for remote in remotes
         .iter()
         .filter(|remote| remote.id != identity.member_id)
@@ -262,6 +275,7 @@ fn spawn(
     dialer: Dialer,
     opened: Opened,
     listeners: Listeners,
+    authenticator: Authenticator,
 ) -> Result<Server, StartError> {
     let Opened {
         identity: durable::Identity {
@@ -304,6 +318,7 @@ fn spawn(
         lessor: machine.lessor(),
         alarms: machine.alarms(),
         auth: machine.auth_store(),
+        authenticator,
         membership: machine.membership(),
         storage_version: machine.storage_version().ok().flatten().into(),
         backend: backend.clone(),
@@ -551,6 +566,7 @@ impl Server {
         let mode = self.config.auto_compaction()?;
         let spawn = |task: Pin<Box<dyn Future<Output = ()>>>| drop(tokio::task::spawn_local(task));
         spawn(Box::pin(tasks::run_leases(Rc::clone(local))));
+        spawn(Box::pin(tasks::forget_old_tokens(Rc::clone(local))));
         spawn(Box::pin(tasks::run_auto_compaction(Rc::clone(local), mode)));
         spawn(Box::pin(versions::run_downgrade(Rc::clone(local))));
         spawn(Box::pin(corruption::run_periodic(Rc::clone(local))));

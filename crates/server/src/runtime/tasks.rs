@@ -18,6 +18,8 @@ use crate::grpc::status::Status;
 
 /// How often expired leases are looked for, as in etcd.
 const LEASE_INTERVAL: Duration = Duration::from_millis(500);
+/// How often tokens are looked through whose time is over.
+const TOKEN_INTERVAL: Duration = Duration::from_secs(1);
 /// Leases that are revoked per look.
 const REVOKE_MAX: usize = 500;
 /// Revocations under way at a time.
@@ -69,16 +71,28 @@ pub async fn run_leases(local: Rc<Local>) {
     }
 }
 
+/// Forgets tokens that nobody has used for long.
+pub async fn forget_old_tokens(local: Rc<Local>) {
+    let mut interval = tokio::time::interval(TOKEN_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let member = &local.member;
+        member.authenticator.sweep(member.clock.now());
+    }
+}
+
 /// Whether a quorum confirms that this member leads.
 async fn still_leads(local: &Local) -> bool {
     local.linearizable().await.is_ok() && local.member.progress.is_leader()
 }
 
-/// A revocation that fails is asked for again by the lessor.
+/// A revocation that fails is asked for again by the lessor. It deletes the lease's keys, which not
+/// everybody may.
 async fn revoke(local: &Rc<Local>, id: i64) -> Result<(), Status> {
     let request = LeaseRevokeRequest { id };
     local
-        .propose(InternalRaftRequest {
+        .propose_as_root(InternalRaftRequest {
             lease_revoke: Some(request),
             ..Default::default()
         })

@@ -1,30 +1,30 @@
 //! Which request does what.
 
-use retcd_proto::etcdserverpb::InternalRaftRequest;
+use retcd_proto::etcdserverpb::{InternalAuthenticateRequest, InternalRaftRequest};
 use retcd_storage::backend::WriteBatch;
 
-use super::{AuthError, AuthReply, AuthStore, text};
-use crate::meta::AppliedIndex;
+use super::{AuthError, AuthReply, AuthStore, TokenChange, text};
 
 impl AuthStore {
-    /// Executes the request of the entry at `position`; `None` if it is not about authentication.
+    /// Executes the request of the entry at `index`; `None` if it is not about authentication. A
+    /// password in it has been hashed ([`password::settle`](super::password::settle)).
     ///
-    /// etcd before 3.6 has its questions in the log as well. They change nothing.
+    /// Questions are in the log as well, since what they may tell depends on who asks. They change
+    /// nothing.
     pub(crate) fn apply(
         &mut self,
-        position: AppliedIndex,
+        index: u64,
         request: &InternalRaftRequest,
         batch: &mut WriteBatch,
     ) -> Option<Result<AuthReply, AuthError>> {
-        if let Some(changed) = self.apply_change(position, request, batch) {
+        if let Some(changed) = self.apply_change(request, batch) {
             return Some(changed.map(|()| AuthReply::Done));
         }
-        self.answer(request)
+        self.answer(index, request)
     }
 
     fn apply_change(
         &mut self,
-        position: AppliedIndex,
         r: &InternalRaftRequest,
         batch: &mut WriteBatch,
     ) -> Option<Result<(), AuthError>> {
@@ -34,11 +34,11 @@ impl AuthStore {
             self.disable(batch);
             Ok(())
         } else if let Some(request) = &r.auth_user_add {
-            self.user_add(position, request, batch)
+            self.user_add(request, batch)
         } else if let Some(request) = &r.auth_user_delete {
             self.user_delete(request, batch)
         } else if let Some(request) = &r.auth_user_change_password {
-            self.user_change_password(position, request, batch)
+            self.user_change_password(request, batch)
         } else if let Some(request) = &r.auth_user_grant_role {
             self.user_grant_role(request, batch)
         } else if let Some(request) = &r.auth_user_revoke_role {
@@ -56,15 +56,14 @@ impl AuthStore {
         })
     }
 
-    fn answer(&self, r: &InternalRaftRequest) -> Option<Result<AuthReply, AuthError>> {
+    fn answer(&self, index: u64, r: &InternalRaftRequest) -> Option<Result<AuthReply, AuthError>> {
         Some(if r.auth_status.is_some() {
             Ok(AuthReply::Status {
                 enabled: self.enabled,
                 revision: self.revision,
             })
-        } else if r.authenticate.is_some() {
-            // With authentication on there would be a token to give, but nobody serves then.
-            Err(AuthError::NotEnabled)
+        } else if let Some(request) = &r.authenticate {
+            self.log_in(index, request)
         } else if let Some(request) = &r.auth_user_get {
             let user = self.user(&request.name).ok_or(AuthError::UserNotFound);
             user.map(|user| AuthReply::User(user.roles.clone()))
@@ -79,5 +78,50 @@ impl AuthStore {
         } else {
             return None;
         })
+    }
+
+    /// The proposer has checked the password, and asks again if anything has changed since.
+    fn log_in(
+        &self,
+        index: u64,
+        request: &InternalAuthenticateRequest,
+    ) -> Result<AuthReply, AuthError> {
+        if !self.enabled {
+            return Err(AuthError::NotEnabled);
+        }
+        let user = self.user(&request.name).ok_or(AuthError::Failed)?;
+        if user.options.is_some_and(|options| options.no_password) {
+            return Err(AuthError::Failed);
+        }
+        let token = match request.simple_token.as_str() {
+            "" => String::new(),
+            drawn => format!("{drawn}.{index}"),
+        };
+        Ok(AuthReply::LoggedIn {
+            token,
+            revision: self.revision,
+        })
+    }
+}
+
+/// What `request` means for tokens, given that it was answered with `reply`.
+pub(crate) fn token_change(
+    request: &InternalRaftRequest,
+    reply: &AuthReply,
+) -> Option<TokenChange> {
+    if let Some(request) = &request.authenticate {
+        let AuthReply::LoggedIn { token, .. } = reply else {
+            return None;
+        };
+        let (token, user) = (token.clone(), request.name.clone());
+        // A member that signs its tokens draws none. To keep the index alone as one would let it be guessed.
+        (!token.is_empty()).then_some(TokenChange::Login { token, user })
+    } else if let Some(request) = &request.auth_user_delete {
+        Some(TokenChange::Logout(request.name.clone()))
+    } else if let Some(request) = &request.auth_user_change_password {
+        Some(TokenChange::Logout(request.name.clone()))
+    } else {
+        let off = request.auth_disable.is_some();
+        off.then_some(TokenChange::LogoutAll)
     }
 }

@@ -13,13 +13,19 @@
 //! what changes nothing. A request that is refused changes nothing at all.
 //!
 //! Everything is held in memory as well: users and roles are few, and with authentication on every
-//! request will ask for them.
+//! request asks for them.
 //!
-//! Deliberately absent: checks of permissions, passwords and tokens. Whoever serves clients must not
-//! do so while [`AuthStore::is_enabled`].
+//! - [`AuthStore::check_keys`] and its like: who may do what; `permissions`: the merged ranges of a user.
+//! - [`password`]: what is kept of a password, and whether another one fits.
+//! - [`TokenChange`]: what an entry means for the tokens of logged-in users.
+//!
+//! Deliberately absent: tokens themselves. They live as long as a member says, so they are no part of the
+//! replicated state; what is replicated is who logged in, under which token, at which entry.
 
 mod apply;
-mod password;
+mod check;
+pub mod password;
+mod permissions;
 mod roles;
 #[cfg(test)]
 mod tests;
@@ -30,6 +36,11 @@ use std::collections::BTreeMap;
 use prost::Message;
 use retcd_proto::authpb::{Permission, Role, User};
 use retcd_storage::backend::{self, BackendError, Bucket, WriteBatch};
+
+pub(crate) use apply::token_change;
+pub use check::Caller;
+pub use permissions::Access;
+use permissions::Account;
 
 const ENABLED: &[u8] = b"authEnabled";
 const REVISION: &[u8] = b"authRevision";
@@ -101,6 +112,18 @@ pub enum AuthError {
     /// `invalid auth management`
     #[error("invalid auth management")]
     InvalidManagement,
+    /// `authentication failed, invalid user ID or password`
+    #[error("authentication failed, invalid user ID or password")]
+    Failed,
+    /// `auth: authentication failed, password was given for no password user`
+    #[error("password was given for no password user")]
+    NoPasswordUser,
+    /// `permission denied`
+    #[error("permission denied")]
+    PermissionDenied,
+    /// `revision of auth store is old`
+    #[error("revision of auth store is old")]
+    OldRevision,
     /// The name does not fit into a key of the backend. etcd panics.
     #[error("name is too long")]
     NameTooLong,
@@ -118,6 +141,13 @@ pub enum AuthReply {
         /// The store's revision.
         revision: u64,
     },
+    /// To a login that was found to be right before it entered the log.
+    LoggedIn {
+        /// The token, if the members keep tokens themselves.
+        token: String,
+        /// The store's revision at the login.
+        revision: u64,
+    },
     /// To a question for a user: its roles, sorted.
     User(Vec<String>),
     /// To a question for all users: their names, sorted.
@@ -128,13 +158,30 @@ pub enum AuthReply {
     Roles(Vec<String>),
 }
 
+/// What an entry means for the tokens of logged-in users. Whoever keeps tokens makes these changes, in
+/// their order, before anyone hears of the entries' replies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenChange {
+    /// From now on the token stands for the user.
+    Login {
+        /// The token: what the proposer drew, a dot, and the entry's index.
+        token: String,
+        /// The user.
+        user: String,
+    },
+    /// The user is gone or has another password: its tokens are worth nothing.
+    Logout(String),
+    /// Authentication was switched off: no token is worth anything.
+    LogoutAll,
+}
+
 /// Users, roles, and whether authentication is on.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AuthStore {
     enabled: bool,
     /// 0 only until [`AuthStore::initialize`].
     revision: u64,
-    users: BTreeMap<Box<[u8]>, User>,
+    users: BTreeMap<Box<[u8]>, Account>,
     roles: BTreeMap<Box<[u8]>, Role>,
 }
 
@@ -151,7 +198,7 @@ impl AuthStore {
             let user = User::decode(&value[..]).ok();
             let user = user.filter(|user| user.name == key[..]);
             let user = user.ok_or_else(|| damaged("authUsers", &key, &value))?;
-            store.users.insert(key[..].into(), user);
+            store.users.insert(key[..].into(), Account::new(user));
         }
         for row in reader.range(Bucket::AuthRoles, b"", None) {
             let (key, value) = row?;
@@ -182,12 +229,16 @@ impl AuthStore {
 
     /// The user of this name.
     pub fn user(&self, name: &str) -> Option<&User> {
-        self.users.get(name.as_bytes())
+        self.account(name).map(Account::user)
     }
 
     /// All users, by name.
     pub fn users(&self) -> impl Iterator<Item = &User> {
-        self.users.values()
+        self.users.values().map(Account::user)
+    }
+
+    fn account(&self, name: &str) -> Option<&Account> {
+        self.users.get(name.as_bytes())
     }
 
     /// The role of this name.

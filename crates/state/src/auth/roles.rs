@@ -8,6 +8,7 @@ use retcd_proto::etcdserverpb::{
 };
 use retcd_storage::backend::{Bucket, WriteBatch};
 
+use super::permissions::OPEN_END;
 use super::{AuthError, AuthStore, ROOT, check_name};
 
 impl AuthStore {
@@ -74,6 +75,7 @@ impl AuthStore {
             }
         }
         self.put_role(role, batch);
+        self.forget_rights_of(&request.name);
         self.raise_revision(batch);
         Ok(())
     }
@@ -91,8 +93,18 @@ impl AuthStore {
             return Err(AuthError::PermissionNotGranted);
         }
         self.put_role(role, batch);
+        self.forget_rights_of(&request.role);
         self.raise_revision(batch);
         Ok(())
+    }
+
+    /// What those who have the role may do has to be found out again.
+    fn forget_rights_of(&mut self, role: &str) {
+        for account in self.users.values_mut() {
+            if account.has_role(role) {
+                account.forget_rights();
+            }
+        }
     }
 
     /// What the role may do. `root` may do everything, whatever its record says.
@@ -104,7 +116,7 @@ impl AuthStore {
         Ok(vec![Permission {
             perm_type: permission::Type::Readwrite as i32,
             key: Default::default(),
-            range_end: b"\0".to_vec().into(),
+            range_end: OPEN_END.into(),
         }])
     }
 
@@ -128,5 +140,5 @@ fn covers_same(permission: &Permission, key: &[u8], range_end: &[u8]) -> bool {
 
 /// A key, an interval with something in it, or everything from a key on.
 fn is_valid_interval(key: &[u8], range_end: &[u8]) -> bool {
-    !key.is_empty() && (range_end.is_empty() || key < range_end || range_end == b"\0")
+    !key.is_empty() && (range_end.is_empty() || key < range_end || range_end == OPEN_END)
 }

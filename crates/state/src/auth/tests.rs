@@ -11,9 +11,6 @@ use retcd_proto::etcdserverpb::{
 use retcd_storage::backend::Backend;
 
 use super::*;
-use crate::meta::AppliedIndex;
-
-const POSITION: AppliedIndex = AppliedIndex { index: 5, term: 2 };
 
 /// A change, as the model sees it.
 #[derive(Clone, Debug)]
@@ -382,7 +379,7 @@ impl Bench {
     fn check(&mut self, change: &Change) -> Result<AuthReply, AuthError> {
         let before = self.store.clone();
         let mut batch = WriteBatch::default();
-        let answer = self.store.apply(POSITION, &change.request(), &mut batch);
+        let answer = self.store.apply(5, &change.request(), &mut batch);
         let answer = answer.expect("each change is about authentication");
         let expected = self.model.change(change).map(|counts| {
             self.model.revision += u64::from(counts);

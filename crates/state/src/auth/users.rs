@@ -8,13 +8,12 @@ use retcd_proto::etcdserverpb::{
 };
 use retcd_storage::backend::{Bucket, WriteBatch};
 
+use super::permissions::Account;
 use super::{AuthError, AuthStore, ROOT, check_name, password};
-use crate::meta::AppliedIndex;
 
 impl AuthStore {
     pub(super) fn user_add(
         &mut self,
-        position: AppliedIndex,
         request: &AuthUserAddRequest,
         batch: &mut WriteBatch,
     ) -> Result<(), AuthError> {
@@ -23,10 +22,9 @@ impl AuthStore {
             return Err(AuthError::UserExists);
         }
         let options = request.options.unwrap_or_default();
-        let new = (request.password.as_str(), request.hashed_password.as_str());
         let user = User {
             name: request.name.clone().into(),
-            password: stored_password(position, &request.name, Some(&options), new)?.into(),
+            password: stored_password(Some(&options), &request.hashed_password)?.into(),
             roles: Vec::new(),
             options: Some(options),
         };
@@ -52,13 +50,11 @@ impl AuthStore {
 
     pub(super) fn user_change_password(
         &mut self,
-        position: AppliedIndex,
         request: &AuthUserChangePasswordRequest,
         batch: &mut WriteBatch,
     ) -> Result<(), AuthError> {
         let mut user = self.existing_user(&request.name)?;
-        let new = (request.password.as_str(), request.hashed_password.as_str());
-        let password = stored_password(position, &request.name, user.options.as_ref(), new)?;
+        let password = stored_password(user.options.as_ref(), &request.hashed_password)?;
         user.password = password.into();
         self.put_user(user, batch);
         self.raise_revision(batch);
@@ -104,13 +100,11 @@ impl AuthStore {
 
     /// Takes `role` from everyone who has it.
     pub(super) fn revoke_from_all(&mut self, role: &str, batch: &mut WriteBatch) {
-        for user in self.users.values_mut() {
-            if take_role(user, role) {
-                batch.put(
-                    Bucket::AuthUsers,
-                    &user.name,
-                    user.encode_to_vec().as_slice().into(),
-                );
+        for account in self.users.values_mut() {
+            let mut user = account.user().clone();
+            if take_role(&mut user, role) {
+                persist(&user, batch);
+                *account = Account::new(user);
             }
         }
     }
@@ -120,28 +114,26 @@ impl AuthStore {
     }
 
     fn put_user(&mut self, user: User, batch: &mut WriteBatch) {
-        batch.put(
-            Bucket::AuthUsers,
-            &user.name,
-            user.encode_to_vec().as_slice().into(),
-        );
-        self.users.insert(user.name[..].into(), user);
+        persist(&user, batch);
+        self.users.insert(user.name[..].into(), Account::new(user));
     }
 }
 
-/// What is kept of the `new` password, given as text or as its hash.
-fn stored_password(
-    position: AppliedIndex,
-    user: &str,
-    options: Option<&UserAddOptions>,
-    new: (&str, &str),
-) -> Result<Vec<u8>, AuthError> {
+fn persist(user: &User, batch: &mut WriteBatch) {
+    batch.put(
+        Bucket::AuthUsers,
+        &user.name,
+        user.encode_to_vec().as_slice().into(),
+    );
+}
+
+/// What is kept of a new password, given as its hash in base64.
+fn stored_password(options: Option<&UserAddOptions>, hash: &str) -> Result<Vec<u8>, AuthError> {
     // Users from before 3.4 have no options, but passwords.
     if options.is_some_and(|options| options.no_password) {
         return Ok(Vec::new());
     }
-    let (text, hash) = new;
-    password::stored(position, user, text, hash)
+    password::decode(hash)
 }
 
 /// Whether the user had the role.

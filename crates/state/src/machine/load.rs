@@ -33,9 +33,6 @@ impl Loaded {
         }
         let mut batch = WriteBatch::default();
         let mut auth = AuthStore::open(reader)?;
-        if auth.is_enabled() {
-            return Err(OpenError::AuthEnabled);
-        }
         auth.initialize(&mut batch);
         let applied = meta::applied(reader)?;
         let alarms = Alarms::open(reader)?;

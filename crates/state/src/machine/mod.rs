@@ -32,7 +32,7 @@ use retcd_proto::raftpb::{ConfChange, Entry, EntryType};
 use retcd_storage::backend::{Backend, WriteBatch};
 
 use crate::alarm::Alarms;
-use crate::auth::AuthStore;
+use crate::auth::{self, AuthStore, Caller};
 use crate::lease::{GrantError, LessorOptions, SharedLessor};
 use crate::membership::{Downgrade, Membership};
 use crate::meta::{self, AppliedIndex};
@@ -318,6 +318,10 @@ impl Machine {
         if let Some(refused) = self.refused(r) {
             return Ok(Err(refused));
         }
+        let caller = Caller::of(r.header.as_ref());
+        if let Err(refused) = self.auth.read().check(caller, r, &self.lessor) {
+            return Ok(Err(ApplyError::Auth(refused)));
+        }
         if let Some(request) = &r.range {
             self.range(request)
         } else if let Some(request) = &r.put {
@@ -340,23 +344,27 @@ impl Machine {
         } else if let Some(request) = &r.alarm {
             Ok(Ok(self.alarm(request)))
         } else {
-            self.auth(position, r)
+            self.auth(position, r, applied)
         }
     }
 
-    /// Only entries that another version proposed get here: whoever serves clients refuses them.
+    /// Changes of and questions for users and roles, and logins.
     fn auth(
         &mut self,
         position: AppliedIndex,
         request: &InternalRaftRequest,
+        applied: &mut Applied,
     ) -> Result<Result<Reply, ApplyError>, FatalProblem> {
-        let mut auth = self.auth.write();
-        let reply = auth.apply(position, request, &mut self.batch);
-        // The entry stays in the log, unapplied, for a version that can enforce it.
-        if auth.is_enabled() {
-            return Err(FatalProblem::AuthEnabled);
-        }
+        let request = auth::password::settle(position, request);
+        let reply = self
+            .auth
+            .write()
+            .apply(position.index, &request, &mut self.batch);
         let reply = reply.ok_or(FatalProblem::UnknownRequest)?;
+        if let Ok(reply) = &reply {
+            let change = auth::token_change(&request, reply);
+            applied.token_changes.extend(change);
+        }
         Ok(reply.map(Reply::Auth).map_err(ApplyError::Auth))
     }
 

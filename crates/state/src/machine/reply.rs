@@ -7,7 +7,7 @@ use retcd_proto::raftpb::{ConfChange, ConfState};
 use retcd_storage::backend::BackendError;
 
 use crate::alarm::AlarmLoadError;
-use crate::auth::{AuthError, AuthLoadError, AuthReply};
+use crate::auth::{AuthError, AuthLoadError, AuthReply, TokenChange};
 use crate::lease::LeaseLoadError;
 use crate::membership::{ConfChangeDamage, Member, MemberError, MembershipLoadError};
 use crate::meta::{AppliedIndex, MetaError};
@@ -38,9 +38,6 @@ pub enum OpenError {
     /// Users, roles or authentication are damaged.
     #[error(transparent)]
     Auth(#[from] AuthLoadError),
-    /// Authentication is on, and this version cannot check who asks.
-    #[error("the data has authentication enabled, which this version does not support")]
-    AuthEnabled,
     /// The backend failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -76,10 +73,6 @@ pub enum FatalProblem {
     /// The request is of a kind that is unknown here.
     #[error("unknown kind of request")]
     UnknownRequest,
-    /// The entry switches authentication on, and this version cannot check who asks. Nothing is
-    /// lost: the entry stays in the log and is not applied.
-    #[error("authentication was switched on, which this version cannot enforce")]
-    AuthEnabled,
     /// The entry changes API v2 data, which would be lost.
     #[error("API v2 request {method} {path}, which this version does not support")]
     V2 {
@@ -220,6 +213,8 @@ pub struct Applied {
     pub conf_changes: Vec<AppliedConfChange>,
     /// Whether rows wait to be removed by [`Machine::compaction_step`](super::Machine::compaction_step).
     pub compacting: bool,
+    /// What happened to tokens, in order; to be seen to before the replies go out.
+    pub token_changes: Vec<TokenChange>,
     /// Whether members, their attributes, the cluster's version or its downgrade job changed.
     pub cluster_changed: bool,
 }

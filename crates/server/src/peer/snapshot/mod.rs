@@ -10,9 +10,27 @@
 mod receive;
 mod send;
 
+use prometheus::IntGauge;
+
 pub(super) use receive::receive;
 pub use receive::remove_unfinished;
 pub(super) use send::send;
+
+/// Counts a transfer as under way, until dropped.
+struct UnderWay(IntGauge);
+
+impl UnderWay {
+    fn new(gauge: IntGauge) -> UnderWay {
+        gauge.inc();
+        UnderWay(gauge)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
 
 /// A number of bytes for people: `4.1 kB`, `25 kB`, as etcd shows it beside the exact number.
 fn human(bytes: u64) -> String {

@@ -15,7 +15,7 @@ use retcd_storage::disk::{Disk, File, OpenMode};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::human;
+use super::{UnderWay, human};
 use crate::log::{self, Hex, Text};
 use crate::peer::IO_TIMEOUT;
 use crate::peer::body::PeerBody;
@@ -68,10 +68,9 @@ pub(in crate::peer) async fn receive(
     };
     let from = message.from();
     let handles = shared.metrics.peer.handles(shared.identity.id, from);
-    let receiving = handles.snapshot_receiving();
-    receiving.inc();
+    let receiving = UnderWay::new(handles.snapshot_receiving());
     let result = take(shared, message, first, body).await;
-    receiving.dec();
+    drop(receiving);
     match result {
         Ok(bytes) => {
             handles.received_bytes().inc_by(bytes);

@@ -9,7 +9,7 @@ use retcd_proto::raftpb::{Message, Snapshot};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::human;
+use super::{UnderWay, human};
 use crate::log::{self, Hex, Text};
 use crate::peer::OutgoingSnapshot;
 use crate::peer::codec::{encode_frame, make_explicit};
@@ -39,10 +39,9 @@ pub(in crate::peer) async fn send(
     let start = Instant::now();
     let delivered = {
         let handles = shared.metrics.peer.handles(shared.identity.id, link.id);
-        let sending = handles.snapshot_sending();
-        sending.inc();
+        let sending = UnderWay::new(handles.snapshot_sending());
         let result = make_and_post(&shared, &link, message).await;
-        sending.dec();
+        drop(sending);
         match &result {
             Ok(bytes) => {
                 link.status.activate();

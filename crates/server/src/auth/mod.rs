@@ -1,0 +1,173 @@
+//! Who sends a request: tokens, passwords, names in certificates.
+//!
+//! Which users there are and what they may do is the machine's business (`retcd_state::auth`) and the same
+//! on all members. What is in here belongs to one member:
+//!
+//! - [`Credentials`]: what a request says about its sender; [`Identity`]: who that is.
+//! - [`simple`]: tokens that members remember; [`jwt`]: tokens that are signed.
+//! - [`passwords`]: bcrypt, away from the connection threads and a few at a time.
+//!
+//! A request with a token is answered as its user, or not at all: an unknown token is never nobody. Where
+//! there is no token, the common name of the certificate that the client's connection was made with is
+//! the user, if `--client-cert-auth` asks for certificates.
+
+mod credentials;
+pub mod jwt;
+mod options;
+pub mod passwords;
+pub mod simple;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use credentials::{CommonName, Credentials, Identity};
+use jwt::JsonWebTokens;
+pub use options::{TokenError, TokenKind, TokenOptions};
+use passwords::Passwords;
+use retcd_state::auth::{AuthStore, TokenChange};
+use sha2::{Digest, Sha256};
+use simple::SimpleTokens;
+
+use crate::config::Config;
+use crate::grpc::status::{self, Code, Status};
+use crate::runtime::{blocking, unix_ms};
+
+/// Knows who sends a request. Shared by all threads.
+pub struct Authenticator {
+    tokens: Tokens,
+    /// Hashes and compares passwords.
+    pub passwords: Passwords,
+    /// `--client-cert-auth`.
+    trusts_certificates: bool,
+}
+
+/// `--auth-token`.
+enum Tokens {
+    /// No tokens: nobody can log in.
+    None,
+    /// Remembered by the members.
+    Simple(SimpleTokens),
+    /// Signed.
+    Jwt(JsonWebTokens),
+}
+
+/// What is known of a token at once.
+pub enum Found {
+    /// Its user.
+    User(Identity),
+    /// It is worth nothing.
+    Invalid,
+    /// It was given out at an entry that this member has not applied yet.
+    NotYet,
+}
+
+impl Authenticator {
+    /// As `config` has it; reads the files with keys.
+    ///
+    /// # Errors
+    /// Tokens cannot be as `--auth-token` has them.
+    pub fn new(config: &Config) -> Result<Authenticator, TokenError> {
+        let options = TokenOptions::parse(&config.auth_token)?;
+        let ttl = Duration::from_secs(config.auth_token_ttl_seconds as u64);
+        let tokens = match options.kind()? {
+            TokenKind::None => Tokens::None,
+            TokenKind::Simple => {
+                crate::warn!("simple token is not cryptographically signed");
+                Tokens::Simple(SimpleTokens::new(ttl))
+            }
+            TokenKind::Jwt => Tokens::Jwt(options.load_jwt()?),
+        };
+        Ok(Authenticator {
+            tokens,
+            passwords: Passwords::new(config.bcrypt_cost as u32, config.request_timeout()),
+            trusts_certificates: config.client_tls.client_cert_auth,
+        })
+    }
+
+    /// The user of `token`; `now` is the time since the start and `applied` the index up to which this
+    /// member has applied the log.
+    pub fn find(&self, token: &str, store: &AuthStore, now: Duration, applied: u64) -> Found {
+        match &self.tokens {
+            Tokens::None => Found::Invalid,
+            Tokens::Jwt(tokens) => match tokens.user(token, unix_ms()) {
+                Some(identity) => Found::User(identity),
+                None => Found::Invalid,
+            },
+            Tokens::Simple(tokens) => match tokens.user(token, now) {
+                Some(user) => Found::User(Identity {
+                    user,
+                    revision: store.revision(),
+                }),
+                None if simple::index(token).is_some_and(|index| index > applied) => Found::NotYet,
+                None => Found::Invalid,
+            },
+        }
+    }
+
+    /// The user that a client's certificate names.
+    pub fn find_by_certificate(&self, name: &CommonName, store: &AuthStore) -> Option<Identity> {
+        self.trusts_certificates.then(|| Identity {
+            user: Arc::clone(&name.0),
+            revision: store.revision(),
+        })
+    }
+
+    /// What a login proposes as its token, if logins are possible at all: nothing, where tokens are signed.
+    ///
+    /// # Errors
+    /// There are no tokens, or none can be signed here.
+    pub fn draw_token(&self) -> Result<String, Status> {
+        match &self.tokens {
+            Tokens::None => Err(status::AUTH_FAILED),
+            Tokens::Simple(_) => Ok(simple::draw()),
+            Tokens::Jwt(tokens) if tokens.can_sign() => Ok(String::new()),
+            Tokens::Jwt(_) => Err(status::TOKEN_VERIFY_ONLY),
+        }
+    }
+
+    /// The token of `user`, who has logged in at `revision`: the one that was remembered under `simple`, or
+    /// a signed one.
+    ///
+    /// # Errors
+    /// The signature fails.
+    pub async fn token(&self, user: &str, simple: String, revision: u64) -> Result<String, Status> {
+        let Tokens::Jwt(tokens) = &self.tokens else {
+            return Ok(simple);
+        };
+        let sign = tokens.sign(user, revision, unix_ms());
+        let sign = sign.ok_or(status::TOKEN_VERIFY_ONLY)?;
+        blocking(sign)
+            .await?
+            .ok_or_else(|| Status::new(Code::Unknown, "key is invalid"))
+    }
+
+    /// Makes the changes that entries of the log stand for, before anyone hears of their replies.
+    pub fn apply(&self, changes: Vec<TokenChange>, now: Duration) {
+        if let Tokens::Simple(tokens) = &self.tokens {
+            for change in changes {
+                tokens.apply(change, now);
+            }
+        }
+    }
+
+    /// Forgets all tokens: after the machine has switched to another database, which tells of no logins.
+    pub fn forget_tokens(&self, now: Duration) {
+        self.apply(vec![TokenChange::LogoutAll], now);
+    }
+
+    /// Forgets tokens whose time is over.
+    pub fn sweep(&self, now: Duration) {
+        if let Tokens::Simple(tokens) = &self.tokens {
+            tokens.sweep(now);
+        }
+    }
+}
+
+/// What a log may show of a token: enough to tell two apart, as etcd shows it.
+pub fn fingerprint(token: &str) -> String {
+    let digest = Sha256::digest(token);
+    digest[..6]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}

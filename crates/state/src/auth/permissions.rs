@@ -1,0 +1,312 @@
+//! What a user may touch: the permissions of all its roles as one list of disjoint ranges.
+//!
+//! ```text
+//! permissions:   [a ───── e)   [c ──────── k)      [k]     [x ─────▶
+//! merged:        [a ──────────────────────────── k\0)      [x ─────▶
+//! ```
+//!
+//! Ranges that overlap or touch become one, so that a request is covered exactly if one range covers
+//! it: a lookup is a binary search. A permission without a range end is for one key, one with the range
+//! end `\0` for everything from its key on, as in requests. Old data may hold a permission that is for
+//! nothing (an empty key, an end at or below its key): it allows nothing.
+
+use std::sync::OnceLock;
+
+use retcd_proto::authpb::{Permission, User, permission};
+
+use super::ROOT;
+
+/// The range end that stands for no end.
+pub(super) const OPEN_END: &[u8] = b"\0";
+
+/// What a permission is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To see keys.
+    Read,
+    /// To put and delete them.
+    Write,
+}
+
+/// Disjoint ranges that do not touch, ascending.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct KeyRanges(Vec<KeyRange>);
+
+#[derive(Clone, Debug, PartialEq)]
+struct KeyRange {
+    from: Vec<u8>,
+    /// `None` for no end.
+    to: Option<Vec<u8>>,
+}
+
+impl KeyRange {
+    fn of(permission: &Permission) -> Option<KeyRange> {
+        let from = permission.key.to_vec();
+        let to = match &permission.range_end[..] {
+            [] => Some([&from[..], &[0]].concat()),
+            OPEN_END => None,
+            end => Some(end.to_vec()),
+        };
+        let is_something = !from.is_empty() && to.as_ref().is_none_or(|to| from < *to);
+        is_something.then_some(KeyRange { from, to })
+    }
+
+    /// Whether nothing lies between this range and one that starts at `from`.
+    fn reaches(&self, from: &[u8]) -> bool {
+        self.to.as_ref().is_none_or(|to| &to[..] >= from)
+    }
+}
+
+impl KeyRanges {
+    fn merged<'a>(permissions: impl Iterator<Item = &'a Permission>) -> KeyRanges {
+        let mut ranges: Vec<KeyRange> = permissions.filter_map(KeyRange::of).collect();
+        ranges.sort_by(|a, b| a.from.cmp(&b.from));
+        let mut merged: Vec<KeyRange> = Vec::new();
+        for range in ranges {
+            match merged.last_mut() {
+                Some(last) if last.reaches(&range.from) => {
+                    let grows = match (&last.to, &range.to) {
+                        (None, _) => false,
+                        (Some(_), None) => true,
+                        (Some(last), Some(to)) => last < to,
+                    };
+                    if grows {
+                        last.to = range.to;
+                    }
+                }
+                _ => merged.push(range),
+            }
+        }
+        KeyRanges(merged)
+    }
+
+    /// Whether the whole request lies within: one key, or a range with `range_end`. A request for
+    /// nothing (an end at or below its key) is as one for its key.
+    pub(super) fn covers(&self, key: &[u8], range_end: &[u8]) -> bool {
+        let after = self.0.partition_point(|range| &range.from[..] <= key);
+        let Some(range) = after.checked_sub(1).map(|at| &self.0[at]) else {
+            return false;
+        };
+        match &range.to {
+            None => true,
+            Some(_) if range_end == OPEN_END => false,
+            Some(to) => key < &to[..] && range_end <= &to[..],
+        }
+    }
+}
+
+/// All that a user may do.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Rights {
+    read: KeyRanges,
+    write: KeyRanges,
+}
+
+impl Rights {
+    pub(super) fn of<'a>(permissions: impl Iterator<Item = &'a Permission> + Clone) -> Rights {
+        use permission::Type::{Read, Readwrite, Write};
+        let of_types = |types: [permission::Type; 2]| {
+            let wanted = |permission: &&Permission| {
+                types
+                    .iter()
+                    .any(|wanted| permission.perm_type == *wanted as i32)
+            };
+            KeyRanges::merged(permissions.clone().filter(wanted))
+        };
+        Rights {
+            read: of_types([Read, Readwrite]),
+            write: of_types([Write, Readwrite]),
+        }
+    }
+
+    pub(super) fn ranges(&self, access: Access) -> &KeyRanges {
+        match access {
+            Access::Read => &self.read,
+            Access::Write => &self.write,
+        }
+    }
+}
+
+/// A user, and what follows from its roles as long as nobody changes them.
+#[derive(Clone, Debug)]
+pub(super) struct Account {
+    user: User,
+    is_root: bool,
+    /// Merged when it is first asked for, so that a change of a role costs nothing for those who have
+    /// it and do not come.
+    rights: OnceLock<Rights>,
+}
+
+impl PartialEq for Account {
+    /// What is merged already makes no difference.
+    fn eq(&self, other: &Account) -> bool {
+        self.user == other.user
+    }
+}
+
+impl Account {
+    pub(super) fn new(user: User) -> Account {
+        Account {
+            is_root: user.roles.iter().any(|role| role == ROOT),
+            rights: OnceLock::new(),
+            user,
+        }
+    }
+
+    pub(super) fn user(&self) -> &User {
+        &self.user
+    }
+
+    /// Whether the user has the role that may do everything.
+    pub(super) fn is_root(&self) -> bool {
+        self.is_root
+    }
+
+    pub(super) fn has_role(&self, role: &str) -> bool {
+        self.user.roles.iter().any(|granted| granted == role)
+    }
+
+    /// To be called when a role of the user has changed.
+    pub(super) fn forget_rights(&mut self) {
+        self.rights = OnceLock::new();
+    }
+
+    /// What the user may do, found out with `merge` unless it is known.
+    pub(super) fn rights(&self, merge: impl FnOnce() -> Rights) -> &Rights {
+        self.rights.get_or_init(merge)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn permission(key: &[u8], range_end: &[u8]) -> Permission {
+        Permission {
+            perm_type: permission::Type::Readwrite as i32,
+            key: key.to_vec().into(),
+            range_end: range_end.to_vec().into(),
+        }
+    }
+
+    fn merged(permissions: &[(&str, &str)]) -> KeyRanges {
+        let permissions: Vec<_> = permissions
+            .iter()
+            .map(|(key, end)| permission(key.as_bytes(), end.as_bytes()))
+            .collect();
+        KeyRanges::merged(permissions.iter())
+    }
+
+    #[track_caller]
+    fn check(permissions: &[(&str, &str)], request: (&str, &str), expected: bool) {
+        let covered = merged(permissions).covers(request.0.as_bytes(), request.1.as_bytes());
+        assert_eq!(covered, expected, "{permissions:?} {request:?}");
+    }
+
+    #[test]
+    fn a_request_needs_all_of_its_range() {
+        let ranges = [("a", "c"), ("c", "e"), ("k", ""), ("x", "\0")];
+        check(&ranges, ("a", "e"), true);
+        check(&ranges, ("a", "e\0"), false);
+        check(&ranges, ("b", ""), true);
+        check(&ranges, ("e", ""), false);
+        check(&ranges, ("Z", "b"), false);
+        check(&ranges, ("k", ""), true);
+        check(&ranges, ("k", "k\0"), true);
+        check(&ranges, ("k", "l"), false);
+        check(&ranges, ("k\0", ""), false);
+        check(&ranges, ("x", "\0"), true);
+        check(&ranges, ("y", "z"), true);
+        check(&ranges, ("w", "\0"), false);
+        check(&ranges, ("a", "\0"), false);
+        check(&[], ("a", ""), false);
+    }
+
+    #[test]
+    fn keys_and_ranges_that_touch_are_one() {
+        check(&[("k", ""), ("k\0", "m")], ("k", "m"), true);
+        check(&[("k", ""), ("k\0\0", "m")], ("k", "m"), false);
+        check(&[("b", "d"), ("a", "f"), ("c", "e")], ("a", "f"), true);
+        assert_eq!(merged(&[("a", "c"), ("b", "\0"), ("d", "e")]).0.len(), 1);
+    }
+
+    #[test]
+    fn what_is_for_nothing_allows_nothing() {
+        for nothing in [("", ""), ("", "z"), ("", "\0"), ("c", "c"), ("c", "a")] {
+            assert_eq!(merged(&[nothing]), KeyRanges::default(), "{nothing:?}");
+        }
+        // A request for nothing is as one for its key.
+        check(&[("a", "d")], ("c", "a"), true);
+        check(&[("a", "d")], ("c", "c"), true);
+        check(&[("a", "d")], ("d", "a"), false);
+    }
+
+    /// Against keys one by one, over an alphabet that has every odd case.
+    #[test]
+    fn ranges_are_as_their_keys() {
+        let keys: Vec<Vec<u8>> = words();
+        for seed in 0..300 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let ends: Vec<Vec<u8>> = [Vec::new(), vec![0]].into_iter().chain(words()).collect();
+            let pick = |rng: &mut fastrand::Rng, of: &[Vec<u8>]| of[rng.usize(..of.len())].clone();
+            let permissions: Vec<_> = (0..rng.usize(..6))
+                .map(|_| permission(&pick(&mut rng, &keys), &pick(&mut rng, &ends)))
+                .collect();
+            let ranges = KeyRanges::merged(permissions.iter());
+            let allowed =
+                |key: &Vec<u8>| permissions.iter().any(|p| is_in(key, &p.key, &p.range_end));
+            for key in &keys {
+                assert_eq!(ranges.covers(key, b""), allowed(key));
+                for end in &ends[2..] {
+                    if key < end {
+                        // Words are dense enough: what lies between two of them behaves as the lower.
+                        let all = keys
+                            .iter()
+                            .filter(|word| *word >= key && *word < end)
+                            .all(allowed);
+                        let none_between = all && !touches_gap(&permissions, key, end);
+                        assert_eq!(
+                            ranges.covers(key, end),
+                            none_between,
+                            "{permissions:?} {key:?} {end:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// One and two letters of a tiny alphabet.
+    fn words() -> Vec<Vec<u8>> {
+        let letters = [0u8, 1, 2];
+        let mut words: Vec<Vec<u8>> = letters.iter().map(|&letter| vec![letter]).collect();
+        for a in letters {
+            words.extend(letters.iter().map(|&b| vec![a, b]));
+        }
+        words.retain(|word| word != &[0]);
+        words.sort();
+        words
+    }
+
+    fn is_in(key: &[u8], from: &[u8], end: &[u8]) -> bool {
+        match end {
+            [] => key == from,
+            [0] => key >= from,
+            end => key >= from && key < end,
+        }
+    }
+
+    /// Whether a key just above a word of the range, which is no word itself, is not allowed.
+    fn touches_gap(permissions: &[Permission], key: &[u8], end: &[u8]) -> bool {
+        words()
+            .iter()
+            .filter(|word| &word[..] >= key && &word[..] < end)
+            .map(|word| [&word[..], &[0, 0, 0]].concat())
+            .filter(|above| &above[..] < end)
+            .any(|above| {
+                !permissions
+                    .iter()
+                    .any(|p| is_in(&above, &p.key, &p.range_end))
+            })
+    }
+}
