@@ -530,6 +530,9 @@ impl Node {
                 .expect("the machine accepted the change, so raft can make it");
             self.raw.mut_store().set_conf_state(conf_state);
         }
+        if self.leads() && !self.is_voter() {
+            self.resign();
+        }
         self.applied = index;
         self.raw.mut_store().set_applied(index);
         self.raw.advance_apply_to(index);
@@ -548,6 +551,24 @@ impl Node {
             // An error means that raft will try again at the election timeout.
             let _ = self.raw.campaign();
         }
+    }
+
+    /// A leader that was removed, or has no vote any more, asks the most advanced voter to take over, and
+    /// follows: raft-rs ends the process when such a leader commits or persists anything.
+    fn resign(&mut self) {
+        let voters = self
+            .followers()
+            .into_iter()
+            .filter(|other| !other.is_learner);
+        let best = voters.max_by_key(|voter| (voter.recent_active, voter.matched));
+        let term = self.raw.raft.term;
+        if let Some(best) = best {
+            let mut message = eraftpb::Message::default();
+            message.set_msg_type(MessageType::MsgTimeoutNow);
+            (message.from, message.to, message.term) = (self.config.id, best.id, term);
+            self.send(vec![message]);
+        }
+        self.raw.raft.become_follower(term, raft::INVALID_ID);
     }
 
     fn transfer_leader(&mut self, to: u64) {
@@ -644,7 +665,8 @@ fn scramble(seed: u64) -> u64 {
 fn role_of(state: StateRole) -> Role {
     match state {
         StateRole::Leader => Role::Leader,
-        StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+        StateRole::PreCandidate => Role::PreCandidate,
+        StateRole::Candidate => Role::Candidate,
         StateRole::Follower => Role::Follower,
     }
 }

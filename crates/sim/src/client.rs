@@ -28,10 +28,10 @@ pub struct Client {
 
 impl Client {
     /// A client that begins with some host.
-    pub fn new(number: usize, hosts: usize, cx: &mut Context) -> Client {
+    pub fn new(number: usize, cx: &mut Context) -> Client {
         Client {
             number,
-            host: cx.rng.usize(..hosts),
+            host: any_host(cx),
             seen: BTreeMap::new(),
             leases: Vec::new(),
             values: 0,
@@ -40,11 +40,11 @@ impl Client {
     }
 
     /// Begins an operation.
-    pub fn invoke(&mut self, hosts: usize, cx: &mut Context) {
+    pub fn invoke(&mut self, cx: &mut Context) {
         let request = workload::next(self, cx);
         // Some ask around, most stay.
         if cx.rng.u8(..12) == 0 {
-            self.host = cx.rng.usize(..hosts);
+            self.host = any_host(cx);
         }
         let operation = cx.history.operations.len();
         cx.history.operations.push(Operation {
@@ -66,14 +66,14 @@ impl Client {
     }
 
     /// Hears of its operation.
-    pub fn returned(&mut self, operation: OperationId, hosts: usize, cx: &mut Context) {
+    pub fn returned(&mut self, operation: OperationId, cx: &mut Context) {
         let done = &cx.history.operations[operation];
         let went_well = matches!(done.outcome, Outcome::Answered(_));
         if let Outcome::Answered(answer) = &done.outcome {
             self.learn(&done.request, answer);
         }
         if !went_well {
-            self.host = cx.rng.usize(..hosts);
+            self.host = any_host(cx);
         }
         let pause = match went_well {
             true => Duration::from_micros(cx.rng.u64(10..=self.pause_ms * 1000)),
@@ -110,4 +110,10 @@ impl Client {
             _ => {}
         }
     }
+}
+
+/// A host that has a member.
+pub fn any_host(cx: &mut Context) -> usize {
+    let hosts: Vec<usize> = cx.addresses.values().copied().collect();
+    hosts[cx.rng.usize(..hosts.len())]
 }

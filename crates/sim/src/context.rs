@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
+use retcd_proto::etcdserverpb::WatchCreateRequest;
 
+use crate::checker::lease::LeaseChecker;
 use crate::checker::log::LogChecker;
 use crate::checker::{Verdict, Violation};
 use crate::faults::Fault;
 use crate::history::{History, OperationId, Outcome};
-use crate::member::{Parcel, Work};
+use crate::member::{Parcel, Session, Work};
 use crate::network::{Fate, Network};
 use crate::queue::Queue;
 use crate::sabotage::Sabotage;
@@ -48,6 +50,15 @@ pub enum Event {
         /// Whether it is there.
         delivered: bool,
     },
+    /// A host hears that its member was removed.
+    Removed {
+        /// The host.
+        host: usize,
+        /// The member.
+        member: u64,
+    },
+    /// The operator looks after the cluster.
+    Operate,
     /// A process is started.
     Start {
         /// Where.
@@ -64,6 +75,37 @@ pub enum Event {
         operation: OperationId,
         /// The host.
         host: usize,
+    },
+    /// A watcher connects to some host.
+    Watch {
+        /// Which.
+        watcher: usize,
+    },
+    /// A watcher's request arrives at a host.
+    WatchRequest {
+        /// The connection.
+        session: Session,
+        /// The host.
+        host: usize,
+        /// What it asks for.
+        request: Box<WatchCreateRequest>,
+    },
+    /// A watcher asks for progress.
+    WatchProgress {
+        /// Which.
+        watcher: usize,
+    },
+    /// A response arrives at its watcher.
+    Watched {
+        /// The connection.
+        session: Session,
+        /// The encoded response.
+        bytes: Bytes,
+    },
+    /// A watcher sees its connection break.
+    WatchBroken {
+        /// The connection.
+        session: Session,
     },
     /// An answer arrives at its client.
     Return {
@@ -98,6 +140,8 @@ pub struct Context {
     pub network: Network,
     /// The committed log.
     pub log: LogChecker,
+    /// The leases.
+    pub leases: LeaseChecker,
     /// What clients did.
     pub history: History,
     /// Until when voters are in danger.

@@ -85,8 +85,11 @@ pub enum Fault {
         /// Between two commits.
         every: Duration,
     },
-    /// The leader is killed, and so are some of those that vote for the next one.
+    /// The leader is killed, and so are some of those that vote for the next one. Meanwhile the others hear of
+    /// each other through one host alone.
     Ambush {
+        /// Whom all hosts can talk to.
+        center: usize,
         /// Until votes are safe again.
         lasts: Duration,
     },
@@ -113,15 +116,67 @@ pub struct Plan {
     pub faults: Vec<(Duration, Fault)>,
     /// When everything is mended.
     pub heal_at: Duration,
+    /// Whether members are added and removed.
+    pub operated: bool,
 }
 
 /// Kinds of faults; a run has some of them.
-const KINDS: usize = 12;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// Loss of power, of one host or all.
+    Power,
+    /// Killed processes.
+    Kill,
+    /// A wire cut in one direction.
+    Wire,
+    /// A cut between two sides.
+    Split,
+    /// Loss, delay and doubling of packets.
+    Storm,
+    /// Hosts that stand still.
+    Freeze,
+    /// Slow syncs.
+    SlowDisk,
+    /// Slow machines.
+    SlowApply,
+    /// A database that is committed rarely.
+    LazyCommit,
+    /// Killed leaders and voters.
+    Ambush,
+    /// Clocks.
+    Clock,
+}
+
+impl Kind {
+    const ALL: [Kind; 11] = [
+        Kind::Power,
+        Kind::Kill,
+        Kind::Wire,
+        Kind::Split,
+        Kind::Storm,
+        Kind::Freeze,
+        Kind::SlowDisk,
+        Kind::SlowApply,
+        Kind::LazyCommit,
+        Kind::Ambush,
+        Kind::Clock,
+    ];
+}
 
 impl Plan {
-    /// A plan for so many hosts.
-    pub fn new(rng: &mut Rng, hosts: usize, heal_at: Duration) -> Plan {
-        let kinds: Vec<usize> = (0..KINDS).filter(|_| rng.u8(..5) < 2).collect();
+    /// A plan for so many hosts, with faults of one kind `only` if there is one.
+    pub fn new(
+        rng: &mut Rng,
+        hosts: usize,
+        spare: usize,
+        heal_at: Duration,
+        only: Option<Kind>,
+    ) -> Plan {
+        let operated = rng.u8(..3) == 0;
+        let hosts = if operated { hosts + spare } else { hosts };
+        let mut kinds = Kind::ALL.to_vec();
+        kinds.retain(|kind| rng.u8(..5) < 2 || only == Some(*kind));
+        kinds.retain(|kind| only.is_none_or(|only| only == *kind));
         let mut faults = Vec::new();
         if !kinds.is_empty() {
             let pause_ms = rng.u64(500..6_000);
@@ -132,11 +187,15 @@ impl Plan {
                 at += Duration::from_millis(rng.u64(1..=pause_ms * 2));
             }
         }
-        Plan { faults, heal_at }
+        Plan {
+            faults,
+            heal_at,
+            operated,
+        }
     }
 }
 
-fn fault(kind: usize, rng: &mut Rng, hosts: usize) -> Fault {
+fn fault(kind: Kind, rng: &mut Rng, hosts: usize) -> Fault {
     let host = rng.usize(..hosts);
     let lasts = Duration::from_millis(match rng.u8(..4) {
         0 => rng.u64(10..400),
@@ -144,43 +203,46 @@ fn fault(kind: usize, rng: &mut Rng, hosts: usize) -> Fault {
         _ => rng.u64(3_000..10_000),
     });
     match kind {
-        0 => Fault::CutPower { host, lasts },
-        1 if rng.u8(..4) == 0 => Fault::CutAllPower { lasts },
-        1 | 2 => Fault::Kill { host, lasts },
-        3 => Fault::CutWire {
+        Kind::Power if rng.u8(..4) == 0 => Fault::CutAllPower { lasts },
+        Kind::Power => Fault::CutPower { host, lasts },
+        Kind::Kill => Fault::Kill { host, lasts },
+        Kind::Wire => Fault::CutWire {
             from: host,
             to: (host + rng.usize(1..hosts)) % hosts,
             lasts,
         },
-        4 => Fault::Split {
+        Kind::Split => Fault::Split {
             side: side(rng, hosts),
             lasts,
         },
-        5 => Fault::Storm {
+        Kind::Storm => Fault::Storm {
             weather: storm(rng),
             lasts,
         },
-        6 => Fault::Freeze { host, lasts },
-        7 => Fault::SlowDisk {
+        Kind::Freeze => Fault::Freeze { host, lasts },
+        Kind::SlowDisk => Fault::SlowDisk {
             host,
             sync_us: [20_000, 200_000, 3_000_000][rng.usize(..3)],
             lasts,
         },
-        8 => Fault::SlowApply {
+        Kind::SlowApply => Fault::SlowApply {
             host,
             apply_us: [5_000, 100_000, 1_000_000][rng.usize(..3)],
             lasts,
         },
-        9 => Fault::LazyCommit {
+        Kind::LazyCommit => Fault::LazyCommit {
             host,
             every: Duration::from_millis([100, 1_000, 10_000][rng.usize(..3)]),
         },
-        10 => Fault::Ambush { lasts },
-        _ if rng.bool() => Fault::ClockRate {
+        Kind::Ambush => Fault::Ambush {
+            center: host,
+            lasts: lasts * 2,
+        },
+        Kind::Clock if rng.bool() => Fault::ClockRate {
             host,
             ppm: rng.i64(-RATE_PPM_MAX..=RATE_PPM_MAX),
         },
-        _ => Fault::WallJump {
+        Kind::Clock => Fault::WallJump {
             host,
             ms: rng.i64(-100_000..100_000),
         },
@@ -248,8 +310,8 @@ impl fmt::Display for Fault {
             Fault::LazyCommit { host, every } => {
                 write!(f, "host {host} commits its database every {every:?}")
             }
-            Fault::Ambush { lasts } => {
-                write!(f, "the leader is killed, and voters are for {lasts:?}")
+            Fault::Ambush { center, lasts } => {
+                write!(f, "leaders and voters are killed, and talk to host {center} only, for {lasts:?}")
             }
             Fault::ClockRate { host, ppm } => write!(f, "host {host}'s clock goes {ppm} ppm fast"),
             Fault::WallJump { host, ms } => write!(f, "host {host}'s wall clock jumps by {ms} ms"),

@@ -8,13 +8,22 @@ use retcd_storage::disk::MemDisk;
 use crate::clock::Clock;
 use crate::context::{Context, Event};
 use crate::faults::Fault;
+use crate::network::Weather;
 use crate::member::{self, Process, Setup, Speed, StartRole};
+
+/// In an ambush votes come late, so that several candidates of one term ask the same voters.
+const AMBUSH: Weather = Weather {
+    lost: 0,
+    doubled: 50,
+    delayed: 400,
+    delay_max: Duration::from_millis(900),
+};
 
 /// A host.
 pub struct Host {
     number: usize,
     /// The member that lives here.
-    pub id: u64,
+    pub id: Option<u64>,
     role: StartRole,
     disk: MemDisk,
     clock: Clock,
@@ -29,11 +38,14 @@ pub struct Host {
 }
 
 impl Host {
-    /// The hosts of a new cluster.
-    pub fn founders(count: usize, cx: &mut Context) -> Vec<Host> {
+    /// The hosts of a new cluster, and some that have no member yet.
+    pub fn founders(count: usize, spare: usize, cx: &mut Context) -> Vec<Host> {
         let ids: Vec<u64> = (0..count as u64).map(|number| 0xa1 + number * 0x10).collect();
-        let hosts = ids.iter().enumerate().map(|(number, &id)| {
-            cx.addresses.insert(id, number);
+        let hosts = (0..count + spare).map(|number| {
+            let id = ids.get(number).copied();
+            if let Some(id) = id {
+                cx.addresses.insert(id, number);
+            }
             let offset = Duration::from_millis(cx.rng.u64(..1_000_000));
             Host {
                 number,
@@ -51,13 +63,41 @@ impl Host {
         hosts.collect()
     }
 
+    /// Whether no member lives here.
+    pub fn is_spare(&self) -> bool {
+        self.id.is_none()
+    }
+
+    /// Makes this the host of a member that is being added.
+    pub fn give(&mut self, id: u64, cx: &mut Context) {
+        self.id = Some(id);
+        self.role = StartRole::Joiner;
+        cx.addresses.insert(id, self.number);
+    }
+
+    /// Takes the member away, with all that it stored.
+    pub fn clear(&mut self, cx: &mut Context) {
+        if let Some(id) = self.id.take() {
+            cx.addresses.remove(&id);
+        }
+        if let Some(process) = self.process.take() {
+            process.kill(cx);
+        }
+        self.disk = MemDisk::new();
+    }
+
     /// Starts a process.
     pub fn start(&mut self, setup: &Setup, cx: &mut Context) -> Result<(), StorageError> {
+        let Some(id) = self.id else { return Ok(()) };
+        // Nobody starts a member before it was added.
+        if self.role == StartRole::Joiner && !cx.log.members.contains_key(&id) {
+            return Ok(());
+        }
         self.lives += 1;
         let process = member::start(
             self.number,
             self.lives,
-            self.id,
+            id,
             &self.role,
             &self.disk,
             self.clock,
@@ -130,11 +170,13 @@ pub fn inflict(hosts: &mut [Host], fault: &Fault, cx: &mut Context) {
             hosts[*host].down(*lasts, false, cx);
             return;
         }
-        Fault::Ambush { lasts } => {
+        Fault::Ambush { center, lasts } => {
             cx.ambush_until = cx.now + *lasts;
+            star(*center, hosts.len(), true, cx);
+            cx.network.weather = AMBUSH;
             let leaders = hosts.iter_mut().filter(|host| host.leads());
             leaders.for_each(|host| host.down(Duration::from_millis(200), false, cx));
-            return;
+            lasts
         }
         Fault::CutWire { from, to, lasts } => {
             cx.network.cut(*from, *to, true);
@@ -199,10 +241,10 @@ pub fn mend(hosts: &mut [Host], fault: &Fault, cx: &mut Context) {
     match fault {
         Fault::CutWire { from, to, .. } => cx.network.cut(*from, *to, false),
         Fault::Split { side, .. } => split(side, hosts.len(), false, cx),
-        Fault::Storm { weather, .. } => {
-            if cx.network.weather == *weather {
-                cx.network.weather = crate::network::Weather::FAIR;
-            }
+        Fault::Storm { .. } => cx.network.weather = Weather::FAIR,
+        Fault::Ambush { center, .. } => {
+            star(*center, hosts.len(), false, cx);
+            cx.network.weather = Weather::FAIR;
         }
         Fault::SlowDisk { host, .. } | Fault::SlowApply { host, .. } => {
             hosts[*host].set_speed(Speed::GOOD);
@@ -217,6 +259,14 @@ fn split(side: &[usize], hosts: usize, cut: bool, cx: &mut Context) {
             if side.contains(&from) != side.contains(&to) {
                 cx.network.cut(from, to, cut);
             }
+        }
+    }
+}
+
+fn star(center: usize, hosts: usize, cut: bool, cx: &mut Context) {
+    for from in (0..hosts).filter(|host| *host != center) {
+        for to in (0..hosts).filter(|host| *host != center && *host != from) {
+            cx.network.cut(from, to, cut);
         }
     }
 }

@@ -23,13 +23,16 @@ mod host;
 mod member;
 mod model;
 mod network;
+mod operator;
 mod queue;
 mod report;
 mod request;
 mod sabotage;
+mod watcher;
 mod workload;
 mod world;
 
+pub use faults::Kind;
 pub use report::Run;
 pub use sabotage::Sabotage;
 pub use world::{Options, World};

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use retcd_sim::{Options, Run, Sabotage, run};
+use retcd_sim::{Kind, Options, Run, Sabotage, run};
 
 /// Simulated clusters under faults.
 #[derive(Parser)]
@@ -24,6 +24,9 @@ struct Arguments {
     /// For how many simulated seconds faults happen.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
+    /// Only faults of this kind.
+    #[arg(long, value_enum)]
+    only: Option<Kind>,
     /// Breaks the members on purpose.
     #[arg(long, value_enum)]
     sabotage: Option<Sabotage>,
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
             seed,
             members: arguments.members.map(usize::from),
             faults_for: Duration::from_secs(arguments.seconds),
+            only: arguments.only,
             sabotage: arguments.sabotage,
             verbose: arguments.verbose,
         };

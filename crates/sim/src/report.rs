@@ -81,9 +81,12 @@ impl Run {
 
 /// An operation in one line.
 pub fn line(operation: &Operation) -> String {
+    let client = match operation.client {
+        crate::operator::OPERATOR => "operator".to_owned(),
+        client => format!("client {client}"),
+    };
     format!(
-        "client {} at host {}, since {:.6}: {} -> {:?}",
-        operation.client,
+        "{client} at host {}, since {:.6}: {} -> {:?}",
         operation.host,
         operation.invoked.as_secs_f64(),
         operation.request,

@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use retcd_proto::etcdserverpb::request_op::Request as Op;
 use retcd_proto::etcdserverpb::{InternalRaftRequest, RangeRequest, TxnRequest};
+use retcd_proto::raftpb::ConfChange;
 use retcd_state::machine::{ApplyError, Reply};
 use retcd_state::mvcc::{OpReply, RangeError, RangeReply, Record, TxnReply};
 
@@ -13,6 +14,8 @@ use retcd_state::mvcc::{OpReply, RangeError, RangeReply, Record, TxnReply};
 pub enum Request {
     /// Something that goes through the log.
     Write(Box<InternalRaftRequest>),
+    /// A change of the membership.
+    Change(Box<ConfChange>),
     /// A range, linearizable unless it says otherwise.
     Range(RangeRequest),
     /// The renewal of a lease.
@@ -23,7 +26,7 @@ impl Request {
     /// Whether the answer must show everything that was answered before the request was made.
     pub fn is_linearizable(&self) -> bool {
         match self {
-            Request::Write(_) => true,
+            Request::Write(_) | Request::Change(_) => true,
             Request::Range(range) => !range.serializable,
             Request::KeepAlive(_) => false,
         }
@@ -170,6 +173,9 @@ impl fmt::Display for Request {
                     0 => Ok(()),
                     revision => write!(f, " at {revision}"),
                 }
+            }
+            Request::Change(change) => {
+                write!(f, "{:?} {:x}", change.r#type(), change.node_id())
             }
             Request::KeepAlive(lease) => write!(f, "keep-alive {lease}"),
         }

@@ -16,6 +16,12 @@ pub enum Sabotage {
     SkipEntry,
     /// A request is proposed twice.
     ProposeTwice,
+    /// A response to a watcher is lost now and then.
+    DropWatchEvent,
+    /// Leases are revoked by who may not lead any more.
+    ExpireUnasked,
+    /// Leases run out before their time.
+    ExpireEarly,
     /// Snapshots tell of one voter only.
     OldConfState,
 }

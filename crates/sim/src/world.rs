@@ -11,15 +11,18 @@ use fastrand::Rng;
 use retcd_node::Input;
 use retcd_node::durable::StorageError;
 
+use crate::checker::lease::LeaseChecker;
 use crate::checker::log::LogChecker;
 use crate::checker::{self, Violation, convergence, linearizable};
 use crate::client::Client;
 use crate::context::{Context, Event, Trace};
-use crate::faults::{Fault, Plan};
+use crate::faults::{Fault, Kind, Plan};
 use crate::history::{History, OperationId, Outcome};
 use crate::host::Host;
-use crate::member::{Parcel, Setup, Stop, Work};
+use crate::watcher::Watcher;
+use crate::member::{Parcel, Process, Session, Setup, Stop, StopKind, Work};
 use crate::network::Network;
+use crate::operator::{self, OPERATOR, Operator};
 use crate::queue::Queue;
 use crate::report::Run;
 use crate::sabotage::Sabotage;
@@ -30,8 +33,13 @@ const SOUND: &str = "no member contradicts its cluster";
 const SETTLES: &str = "all members arrive at the same state";
 /// How long clients go on after everything is mended.
 const GOES_ON: Duration = Duration::from_secs(14);
+/// How long the operator goes on after everything is mended.
+const OPERATED_FOR: Duration = Duration::from_secs(5);
 /// How long members may take to settle.
 const SETTLE_MAX: Duration = Duration::from_secs(20);
+
+/// Hosts that have no member at first.
+const SPARE_HOSTS: usize = 2;
 
 /// What is to be run.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +50,8 @@ pub struct Options {
     pub members: Option<usize>,
     /// Until when faults happen.
     pub faults_for: Duration,
+    /// The only kind of faults that happens, if there is one.
+    pub only: Option<Kind>,
     /// What is broken on purpose.
     pub sabotage: Option<Sabotage>,
     /// Whether to print what happens.
@@ -55,6 +65,7 @@ impl Options {
             seed,
             members: None,
             faults_for: Duration::from_secs(30),
+            only: None,
             sabotage: None,
             verbose: false,
         }
@@ -67,6 +78,8 @@ pub struct World {
     cx: Context,
     hosts: Vec<Host>,
     clients: Vec<Client>,
+    watchers: Vec<Watcher>,
+    operator: Operator,
     plan: Plan,
     setup: Setup,
     quiet: bool,
@@ -81,14 +94,21 @@ impl World {
         let mut rng = Rng::with_seed(options.seed);
         let hosts = options.members.unwrap_or([3, 3, 3, 5][rng.usize(..4)]);
         let setup = setup(&mut rng);
-        let plan = Plan::new(&mut rng.fork(), hosts, options.faults_for);
+        let plan = Plan::new(
+            &mut rng.fork(),
+            hosts,
+            SPARE_HOSTS,
+            options.faults_for,
+            options.only,
+        );
         let mut cx = Context {
             now: Duration::ZERO,
             rng,
             queue: Queue::default(),
             addresses: BTreeMap::new(),
-            network: Network::new(hosts),
+            network: Network::new(hosts + SPARE_HOSTS),
             log: LogChecker::default(),
+            leases: LeaseChecker::default(),
             history: History::default(),
             ambush_until: Duration::ZERO,
             sabotage: options.sabotage,
@@ -96,15 +116,20 @@ impl World {
             violation: None,
             verbose: options.verbose,
         };
-        let hosts = Host::founders(hosts, &mut cx);
+        let hosts = Host::founders(hosts, SPARE_HOSTS, &mut cx);
         let clients = (0..cx.rng.usize(3..8))
-            .map(|number| Client::new(number, hosts.len(), &mut cx))
+            .map(|number| Client::new(number, &mut cx))
+            .collect();
+        let watchers = (0..cx.rng.usize(1..6))
+            .map(|number| Watcher::new(number, &mut cx))
             .collect();
         let mut world = World {
             options,
             cx,
             hosts,
             clients,
+            watchers,
+            operator: Operator::default(),
             plan,
             setup,
             quiet: false,
@@ -125,8 +150,16 @@ impl World {
             let delay = self.cx.between_us(0, 3_000_000);
             self.cx.after(delay, Event::Invoke { client });
         }
+        for watcher in 0..self.watchers.len() {
+            let delay = self.cx.between_us(0, 3_000_000);
+            self.cx.after(delay, Event::Watch { watcher });
+            self.cx.after(delay, Event::WatchProgress { watcher });
+        }
         for (at, fault) in &self.plan.faults {
             self.cx.queue.push(*at, Event::Fault(fault.clone()));
+        }
+        if self.plan.operated {
+            self.cx.after(Duration::from_secs(2), Event::Operate);
         }
         self.cx.queue.push(self.plan.heal_at, Event::Heal);
         self.cx.queue.push(self.quiet_at, Event::Quiet);
@@ -164,6 +197,7 @@ impl World {
         let host = match &event {
             Event::Work { host, .. } | Event::Packet { to: host, .. } => Some(*host),
             Event::Request { host, .. } | Event::SnapshotSent { host, .. } => Some(*host),
+            Event::WatchRequest { host, .. } => Some(*host),
             Event::Parcel(parcel) => Some(parcel.to),
             _ => None,
         };
@@ -175,9 +209,15 @@ impl World {
         }
         match event {
             Event::Work { host, life, work } => self.work(host, life, work),
-            Event::Packet { from: _, to, bytes } => {
+            Event::Packet { from, to, bytes } => {
                 if let Some(process) = &mut self.hosts[to].process {
-                    process.receive(bytes, &mut self.cx);
+                    process.receive(from, bytes, &mut self.cx);
+                }
+            }
+            Event::Removed { host, member } => self.removed(host, member),
+            Event::Operate => {
+                if self.cx.now < self.plan.heal_at + OPERATED_FOR {
+                    self.operator.operate(&mut self.hosts, &mut self.cx);
                 }
             }
             Event::Parcel(parcel) => self.parcel(&parcel),
@@ -190,6 +230,23 @@ impl World {
             Event::Start { host } => self.start(host),
             Event::Invoke { client } => self.invoke(client),
             Event::Request { operation, host } => self.request(operation, host),
+            Event::Watch { watcher } => self.watch(watcher),
+            Event::WatchRequest {
+                session,
+                host,
+                request,
+            } => match &mut self.hosts[host].process {
+                Some(process) => process.watch(session, &request, &mut self.cx),
+                None => self.watch_broken(session),
+            },
+            Event::WatchProgress { watcher } => self.watch_progress(watcher),
+            Event::Watched { session, bytes } => {
+                let watcher = &mut self.watchers[session.watcher];
+                if watcher.session == session {
+                    watcher.receive(&bytes, &mut self.cx);
+                }
+            }
+            Event::WatchBroken { session } => self.watch_broken(session),
             Event::Return { operation, outcome } => self.returned(operation, outcome),
             Event::Fault(fault) => self.fault(fault),
             Event::Mend(fault) => self.mend(&fault),
@@ -209,7 +266,7 @@ impl World {
         if process.life != life {
             return;
         }
-        self.cx.trace.mix(&[host as u64, work as u64]);
+        self.cx.trace.mix(&[host as u64]);
         if let Err(stop) = process.work(work, &mut self.cx) {
             self.stopped(host, stop);
         }
@@ -218,7 +275,7 @@ impl World {
     /// A snapshot arrives; its sender hears whether it was taken.
     fn parcel(&mut self, parcel: &Parcel) {
         let host = &mut self.hosts[parcel.to];
-        let peer = host.id;
+        let peer = host.id.unwrap_or(0);
         let taken = match &mut host.process {
             Some(process) => process.receive_snapshot(parcel, &mut self.cx),
             None => Ok(false),
@@ -250,12 +307,9 @@ impl World {
 
     /// A process has ended by itself.
     fn stopped(&mut self, host: usize, stop: Stop) {
-        let Stop {
-            reason,
-            contradiction,
-        } = stop;
+        let Stop { reason, kind } = stop;
         self.cx.note(|| format!("host {host} stops: {reason}"));
-        if contradiction {
+        if kind == StopKind::Contradiction {
             self.cx.check(checker::ensure(false, SOUND, || {
                 format!("host {host} stopped: {reason}")
             }));
@@ -264,8 +318,19 @@ impl World {
             process.kill(&mut self.cx);
             self.hosts[host].close_files();
         }
-        let delay = self.cx.between_us(100_000, 3_000_000);
-        self.cx.after(delay, Event::Start { host });
+        if kind != StopKind::Removed {
+            let delay = self.cx.between_us(100_000, 3_000_000);
+            self.cx.after(delay, Event::Start { host });
+        }
+    }
+
+    /// A peer has refused a member because it was removed.
+    fn removed(&mut self, host: usize, member: u64) {
+        let process = self.hosts[host].process.as_ref();
+        if let Some(process) = process.filter(|process| process.id == member) {
+            let stop = process.told_of_removal();
+            self.stopped(host, stop);
+        }
     }
 
     fn start(&mut self, number: usize) {
@@ -274,6 +339,7 @@ impl World {
             return;
         }
         match host.start(&self.setup, &mut self.cx) {
+            Ok(()) if host.process.is_none() => {}
             Ok(()) => self.cx.note(|| format!("host {number} starts")),
             Err(error) => self.failed_to_start(number, &error),
         }
@@ -287,8 +353,7 @@ impl World {
 
     fn invoke(&mut self, client: usize) {
         if !self.quiet {
-            let hosts = self.hosts.len();
-            self.clients[client].invoke(hosts, &mut self.cx);
+            self.clients[client].invoke(&mut self.cx);
         }
     }
 
@@ -310,12 +375,45 @@ impl World {
         operation.outcome = outcome;
         let client = operation.client;
         let verdict = self.cx.log.returned(operation);
-        self.cx.check(verdict);
+        let leases = self.cx.leases.returned(operation);
+        self.cx.check(verdict.and(leases));
         if self.cx.verbose {
             self.tell(number);
         }
-        let hosts = self.hosts.len();
-        self.clients[client].returned(number, hosts, &mut self.cx);
+        match client {
+            OPERATOR => self.operator.returned(number),
+            client => self.clients[client].returned(number, &mut self.cx),
+        }
+    }
+
+    fn watch(&mut self, watcher: usize) {
+        let watcher = &mut self.watchers[watcher];
+        let (host, request) = watcher.connect(&mut self.cx);
+        let session = watcher.session;
+        let request = Box::new(request);
+        let delay = self.cx.network.delay(&mut self.cx.rng);
+        let event = Event::WatchRequest {
+            session,
+            host,
+            request,
+        };
+        self.cx.after(delay, event);
+    }
+
+    fn watch_progress(&mut self, watcher: usize) {
+        let Watcher { session, host, .. } = self.watchers[watcher];
+        if let Some(process) = host.and_then(|host| self.hosts[host].process.as_mut()) {
+            process.watch_progress(session, &mut self.cx);
+        }
+        let pause = self.cx.between_us(100_000, 5_000_000);
+        self.cx.after(pause, Event::WatchProgress { watcher });
+    }
+
+    fn watch_broken(&mut self, session: Session) {
+        let watcher = &mut self.watchers[session.watcher];
+        if watcher.session == session {
+            watcher.disconnected(&mut self.cx);
+        }
     }
 
     fn tell(&self, number: OperationId) {
@@ -344,22 +442,45 @@ impl World {
         }
     }
 
+    /// The members that the log knows of; nothing if one of them does not run.
+    fn members(&self) -> Option<Vec<&Process>> {
+        let process = |id: &u64| {
+            let host = self.hosts.iter().find(|host| host.id == Some(*id));
+            host.and_then(|host| host.process.as_ref())
+        };
+        self.cx.log.members.keys().map(process).collect()
+    }
+
+    /// Watchers have seen everything, and no lease is left.
+    fn nothing_is_left(&self) -> bool {
+        let model = &self.cx.log.model;
+        let complete = |watcher: &Watcher| watcher.checker.is_complete(model);
+        self.watchers.iter().all(complete) && model.leases().next().is_none()
+    }
+
     fn converge(&mut self) {
-        let members = || self.hosts.iter().filter_map(|host| host.process.as_ref());
-        let all = self.hosts.iter().all(|host| host.process.is_some());
-        if all && convergence::has_settled(members()) {
-            let verdict = convergence::same_state(members(), &self.cx.log);
+        operator::tidy(&mut self.hosts, &mut self.cx);
+        if let Some(members) = self.members()
+            && convergence::has_settled(&members)
+            && self.nothing_is_left()
+        {
+            let verdict = convergence::same_state(&members, &self.cx.log);
             self.finished = true;
             self.cx.check(verdict);
             return;
         }
         let waited = self.cx.now - self.quiet_at;
         self.cx.check(checker::ensure(waited < SETTLE_MAX, SETTLES, || {
-            let places = members().map(|process| {
+            let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
+            let places = processes.map(|process| {
                 let status = process.node().status();
                 format!("\n  {:x}: {status:?}", process.id)
             });
-            format!("still not settled:{}", places.collect::<String>())
+            let members = &self.cx.log.members;
+            let leases: Vec<i64> = self.cx.log.model.leases().collect();
+            let mut watchers = self.watchers.iter();
+            let watching = watchers.find_map(|watcher| watcher.checker.finish(&self.cx.log.model).err());
+            format!("still not settled, members {members:x?}, leases {leases:?}, {watching:?}:{}", places.collect::<String>())
         }));
         self.cx.after(Duration::from_millis(250), Event::Converge);
     }

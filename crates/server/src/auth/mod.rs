@@ -4,7 +4,7 @@
 //! on all members. What is in here belongs to one member:
 //!
 //! - [`Credentials`]: what a request says about its sender; [`Identity`]: who that is.
-//! - [`simple`]: tokens that members remember.
+//! - [`simple`]: tokens that members remember; [`jwt`]: tokens that are signed.
 //! - [`passwords`]: bcrypt, away from the connection threads and a few at a time.
 //!
 //! A request with a token is answered as its user, or not at all: an unknown token is never nobody. Where
@@ -12,6 +12,8 @@
 //! the user, if `--client-cert-auth` asks for certificates.
 
 mod credentials;
+pub mod jwt;
+mod options;
 pub mod passwords;
 pub mod simple;
 
@@ -19,13 +21,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use credentials::{CommonName, Credentials, Identity};
+use jwt::JsonWebTokens;
+pub use options::{TokenError, TokenKind, TokenOptions};
 use passwords::Passwords;
 use retcd_state::auth::{AuthStore, TokenChange};
 use sha2::{Digest, Sha256};
 use simple::SimpleTokens;
 
 use crate::config::Config;
-use crate::grpc::status::{self, Status};
+use crate::grpc::status::{self, Code, Status};
+use crate::runtime::{blocking, unix_ms};
 
 /// Knows who sends a request. Shared by all threads.
 pub struct Authenticator {
@@ -42,6 +47,8 @@ enum Tokens {
     None,
     /// Remembered by the members.
     Simple(SimpleTokens),
+    /// Signed.
+    Jwt(JsonWebTokens),
 }
 
 /// What is known of a token at once.
@@ -55,17 +62,26 @@ pub enum Found {
 }
 
 impl Authenticator {
-    /// As `config` has it.
-    pub fn new(config: &Config) -> Authenticator {
+    /// As `config` has it; reads the files with keys.
+    ///
+    /// # Errors
+    /// Tokens cannot be as `--auth-token` has them.
+    pub fn new(config: &Config) -> Result<Authenticator, TokenError> {
+        let options = TokenOptions::parse(&config.auth_token)?;
         let ttl = Duration::from_secs(config.auth_token_ttl_seconds as u64);
-        Authenticator {
-            tokens: match config.auth_token.split(',').next() {
-                Some("simple") => Tokens::Simple(SimpleTokens::new(ttl)),
-                _ => Tokens::None,
-            },
+        let tokens = match options.kind()? {
+            TokenKind::None => Tokens::None,
+            TokenKind::Simple => {
+                crate::warn!("simple token is not cryptographically signed");
+                Tokens::Simple(SimpleTokens::new(ttl))
+            }
+            TokenKind::Jwt => Tokens::Jwt(options.load_jwt()?),
+        };
+        Ok(Authenticator {
+            tokens,
             passwords: Passwords::new(config.bcrypt_cost as u32, config.request_timeout()),
             trusts_certificates: config.client_tls.client_cert_auth,
-        }
+        })
     }
 
     /// The user of `token`; `now` is the time since the start and `applied` the index up to which this
@@ -73,6 +89,10 @@ impl Authenticator {
     pub fn find(&self, token: &str, store: &AuthStore, now: Duration, applied: u64) -> Found {
         match &self.tokens {
             Tokens::None => Found::Invalid,
+            Tokens::Jwt(tokens) => match tokens.user(token, unix_ms()) {
+                Some(identity) => Found::User(identity),
+                None => Found::Invalid,
+            },
             Tokens::Simple(tokens) => match tokens.user(token, now) {
                 Some(user) => Found::User(Identity {
                     user,
@@ -92,14 +112,16 @@ impl Authenticator {
         })
     }
 
-    /// What a login proposes as its token, if logins are possible at all.
+    /// What a login proposes as its token, if logins are possible at all: nothing, where tokens are signed.
     ///
     /// # Errors
-    /// `authentication failed` if there are no tokens.
+    /// There are no tokens, or none can be signed here.
     pub fn draw_token(&self) -> Result<String, Status> {
         match &self.tokens {
             Tokens::None => Err(status::AUTH_FAILED),
             Tokens::Simple(_) => Ok(simple::draw()),
+            Tokens::Jwt(tokens) if tokens.can_sign() => Ok(String::new()),
+            Tokens::Jwt(_) => Err(status::TOKEN_VERIFY_ONLY),
         }
     }
 
@@ -108,13 +130,15 @@ impl Authenticator {
     ///
     /// # Errors
     /// The signature fails.
-    pub async fn token(
-        &self,
-        _user: &str,
-        simple: String,
-        _revision: u64,
-    ) -> Result<String, Status> {
-        Ok(simple)
+    pub async fn token(&self, user: &str, simple: String, revision: u64) -> Result<String, Status> {
+        let Tokens::Jwt(tokens) = &self.tokens else {
+            return Ok(simple);
+        };
+        let sign = tokens.sign(user, revision, unix_ms());
+        let sign = sign.ok_or(status::TOKEN_VERIFY_ONLY)?;
+        blocking(sign)
+            .await?
+            .ok_or_else(|| Status::new(Code::Unknown, "key is invalid"))
     }
 
     /// Makes the changes that entries of the log stand for, before anyone hears of their replies.

@@ -46,7 +46,7 @@ pub(super) fn parse_integer(text: &str) -> Result<i128, NumberError> {
 }
 
 /// Go's `time.ParseDuration`; the error is Go's text.
-pub(super) fn parse_duration(text: &str) -> Result<GoDuration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<GoDuration, String> {
     let invalid = || format!("time: invalid duration {text:?}");
     let (negative, mut rest) = match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),

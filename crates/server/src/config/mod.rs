@@ -46,6 +46,7 @@ use std::process::ExitCode;
 use crate::log::{self, Record};
 use crate::log_record;
 use build::Builder;
+pub(crate) use literal::parse_duration;
 pub use settings::Config;
 use verify::VerifyError;
 

@@ -8,8 +8,10 @@ use std::time::Duration;
 use super::gates::Gate;
 use super::identity::InitialCluster;
 use super::literal::parse_duration;
+use super::settings::Tls;
 use super::url::Url;
 use super::{Config, member_dir, version};
+use crate::auth::{TokenError, TokenOptions};
 use crate::log::{GoDuration, Record};
 use crate::log_record;
 
@@ -33,8 +35,8 @@ pub enum StartError {
     SharedUrl(Url),
     #[error("error parsing CompactionRetention: {0}")]
     CompactionRetention(String),
-    #[error("auth: invalid auth options")]
-    AuthToken,
+    #[error(transparent)]
+    AuthToken(#[from] TokenError),
     #[error("error setting up initial cluster: {0}")]
     InitialCluster(String),
     #[error("couldn't find local name {0:?} in the initial cluster configuration")]
@@ -97,18 +99,25 @@ impl Config {
     pub fn check_start(&self) -> Result<(), StartError> {
         self.check_listeners()?;
         self.auto_compaction()?;
-        self.check_auth_token()
+        TokenOptions::parse(&self.auth_token)?;
+        Ok(())
     }
 
     fn check_listeners(&self) -> Result<(), StartError> {
-        if let Some(url) = self.listen_peer_urls.iter().find(|url| url.is_secure()) {
+        // A pair of which one half is missing is told when the files are opened.
+        let has_certificate =
+            |tls: &Tls| tls.auto_tls || !(tls.cert_file.is_empty() && tls.key_file.is_empty());
+        let plain_peers = !has_certificate(&self.peer_tls);
+        let plain_clients = !has_certificate(&self.client_tls);
+        let mut peer_urls = self.listen_peer_urls.iter();
+        if let Some(url) = peer_urls.find(|url| url.is_secure() && plain_peers) {
             return Err(StartError::PeerTls(url.address()));
         }
         let mut client_urls = self
             .listen_client_urls
             .iter()
             .chain(&self.listen_client_http_urls);
-        if let Some(url) = client_urls.find(|url| url.is_secure()) {
+        if let Some(url) = client_urls.find(|url| url.is_secure() && plain_clients) {
             return Err(StartError::ClientTls(url.clone()));
         }
         let grpc: BTreeSet<String> = self.listen_client_urls.iter().map(Url::address).collect();
@@ -119,27 +128,10 @@ impl Config {
         {
             return Err(StartError::SharedUrl(url.clone()));
         }
-        if self.listen_metrics_urls.iter().any(Url::is_secure) {
+        if plain_clients && self.listen_metrics_urls.iter().any(Url::is_secure) {
             return Err(StartError::MetricsTls);
         }
         Ok(())
-    }
-
-    fn check_auth_token(&self) -> Result<(), StartError> {
-        let mut parts = self.auth_token.split(',');
-        let kind = parts.next().unwrap_or_default();
-        let options: Vec<&str> = parts.collect();
-        let names: BTreeSet<&str> = options
-            .iter()
-            .filter_map(|option| option.split('=').next())
-            .collect();
-        let well_formed = names.len() == options.len()
-            && options.iter().all(|option| option.split('=').count() == 2);
-        if well_formed && matches!(kind, "simple" | "") {
-            Ok(())
-        } else {
-            Err(StartError::AuthToken)
-        }
     }
 
     /// How history is compacted by itself.

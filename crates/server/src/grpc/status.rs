@@ -226,6 +226,11 @@ pub const NO_PASSWORD_USER: Status = status(
     Code::Unknown,
     "auth: authentication failed, password was given for no password user",
 );
+/// Somebody else gives out tokens. Unmapped in etcd's table.
+pub const TOKEN_VERIFY_ONLY: Status = status(
+    Code::Unknown,
+    "auth: token signing attempted with verify-only key",
+);
 /// A permission to grant is missing.
 pub const PERMISSION_NOT_GIVEN: Status =
     status(Code::InvalidArgument, "etcdserver: permission not given");

@@ -5,6 +5,7 @@
 
 #![cfg(test)]
 
+mod auth;
 mod bad_input;
 mod durability;
 mod launch;

@@ -30,8 +30,8 @@ pub fn progress(operations: &[Operation], healed_at: Duration) -> Verdict {
 }
 
 /// Whether the members stand at the same place and have nothing left to do.
-pub fn has_settled<'a>(members: impl Iterator<Item = &'a Process>) -> bool {
-    let mut places = members.map(|process| {
+pub fn has_settled(members: &[&Process]) -> bool {
+    let mut places = members.iter().map(|process| {
         let status = process.node().status();
         let busy = process.machine().is_compacting() || status.leader == 0;
         (!busy && status.applied == status.last).then_some((status.applied, status.leader))
@@ -41,7 +41,7 @@ pub fn has_settled<'a>(members: impl Iterator<Item = &'a Process>) -> bool {
 }
 
 /// Members that have settled hold the same, and it is what the log says.
-pub fn same_state<'a>(members: impl Iterator<Item = &'a Process>, log: &LogChecker) -> Verdict {
+pub fn same_state(members: &[&Process], log: &LogChecker) -> Verdict {
     let everything = RangeRequest {
         key: b"\0"[..].into(),
         range_end: b"\0"[..].into(),
@@ -51,6 +51,11 @@ pub fn same_state<'a>(members: impl Iterator<Item = &'a Process>, log: &LogCheck
     let mut first = None;
     for process in members {
         let id = process.id;
+        let membership = process.machine().membership();
+        let known = membership.read().members().map(|member| (member.id, member.is_learner)).collect();
+        ensure(log.members == known, SAME_STATE, || {
+            format!("{id:x} knows of {known:x?}; the members are {:x?}", log.members)
+        })?;
         let reader = process.machine().reader();
         let (hash, _) = reader
             .hash_kv(0)

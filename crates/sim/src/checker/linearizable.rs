@@ -131,7 +131,7 @@ fn calls_by_key(
             continue;
         }
         for key in &keys {
-            for action in actions(operation, key, &mut values) {
+            if let Some(action) = actions(operation, key, &mut values) {
                 calls.entry(key.clone()).or_default().push(Call {
                     operation: number,
                     action,

@@ -10,11 +10,11 @@
 //!
 //! Since every answer names its place in one order, these two make a history strictly serializable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use retcd_proto::etcdserverpb::InternalRaftRequest;
-use retcd_proto::raftpb::Entry;
-use retcd_state::machine::ApplyError;
+use retcd_proto::raftpb::{ConfChange, ConfChangeType, Entry};
+use retcd_state::machine::{AppliedConfChange, ApplyError};
 
 use super::{Verdict, ensure};
 use crate::history::{Floor, Operation, Outcome};
@@ -27,6 +27,7 @@ const EXACTLY_ONCE: &str = "a request is executed once at most";
 const TRUE_ANSWER: &str = "answers tell what the log says";
 const NOT_LOST: &str = "what was answered is in the log";
 const ORDER: &str = "what was answered is visible to what comes after it";
+const SAME_CHANGE: &str = "all members make the same configuration changes";
 const REFUSED: &str = "what was refused is not done";
 
 /// What an entry did.
@@ -46,6 +47,12 @@ pub struct LogChecker {
     /// By request id.
     done: BTreeMap<u64, Done>,
     leaders: BTreeMap<u64, u64>,
+    /// Configuration changes by index, with node id 0 if they were refused.
+    changes: BTreeMap<u64, ConfChange>,
+    /// The members as of the last entry, and whether each is a learner.
+    pub members: BTreeMap<u64, bool>,
+    /// Those that were removed.
+    pub removed: BTreeSet<u64>,
     /// What has been answered to anybody.
     pub floor: Floor,
 }
@@ -104,6 +111,38 @@ impl LogChecker {
         Ok(executed)
     }
 
+    /// `member` has made a configuration change, or refused it.
+    pub fn changed(&mut self, member: u64, applied: &AppliedConfChange, answer: Answer) -> Verdict {
+        let AppliedConfChange { index, change, .. } = applied;
+        if let Some(known) = self.changes.get(index) {
+            return ensure(known == change, SAME_CHANGE, || {
+                format!("{member:x} makes {change:?} of entry {index}, others {known:?}")
+            });
+        }
+        self.changes.insert(*index, change.clone());
+        if change.id() != 0 {
+            let index = *index;
+            let before = self.done.insert(change.id(), Done { index, answer });
+            ensure(before.is_none(), EXACTLY_ONCE, || {
+                format!("change {:x} is in the log twice, last at {index}", change.id())
+            })?;
+        }
+        let id = change.node_id();
+        if id == 0 {
+            return Ok(());
+        }
+        match change.r#type() {
+            ConfChangeType::ConfChangeAddNode => drop(self.members.insert(id, false)),
+            ConfChangeType::ConfChangeAddLearnerNode => drop(self.members.insert(id, true)),
+            ConfChangeType::ConfChangeRemoveNode => {
+                self.members.remove(&id);
+                self.removed.insert(id);
+            }
+            ConfChangeType::ConfChangeUpdateNode => {}
+        }
+        Ok(())
+    }
+
     /// `member` says that it leads in `term`.
     pub fn leads(&mut self, member: u64, term: u64) -> Verdict {
         let leader = *self.leaders.entry(term).or_insert(member);
@@ -119,7 +158,7 @@ impl LogChecker {
             Outcome::Refused(_) | Outcome::Unknown(_) => return Ok(()),
         };
         match &operation.request {
-            Request::Write(_) => self.write_returned(operation, answer)?,
+            Request::Write(_) | Request::Change(_) => self.write_returned(operation, answer)?,
             Request::Range(_) => self.read_returned(operation, answer)?,
             Request::KeepAlive(_) => {}
         }

@@ -7,8 +7,10 @@
 //! [`Model`]: crate::model::Model
 
 pub mod convergence;
+pub mod lease;
 pub mod linearizable;
 pub mod log;
+pub mod watch;
 
 /// Something that must not happen.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,25 +1,27 @@
 //! The machine's part: batches of committed entries, the database's commits, compactions, leases.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use prost::Message;
 use retcd_node::Input;
-use retcd_proto::etcdserverpb::{InternalRaftRequest, LeaseRevokeRequest};
+use retcd_proto::etcdserverpb::InternalRaftRequest;
 use retcd_proto::raftpb;
 use retcd_state::machine::Reply;
 use retcd_state::mvcc::Progress;
 
-use super::{LEASE_INTERVAL, Process, Stop, Work};
+use super::{Process, Stop, StopKind, Work};
 use crate::checker::ensure;
 use crate::context::Context;
 use crate::history::Outcome;
-use crate::request;
+use crate::request::{self, Answer};
 use crate::sabotage::Sabotage;
 
+/// What a new leader adds to each lease, for clients that still look for it.
+const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
 const SAME_REVISION: &str = "the same entries make the same revision";
 /// Rows per step of a compaction.
 const COMPACTION_ROWS: usize = 10;
-/// Revocations per look at the leases.
-const REVOKE_MAX: usize = 500;
 /// Which entry is passed over by a member that is broken that way.
 const SKIPPED_EVERY: u64 = 50;
 
@@ -64,7 +66,11 @@ impl Process {
     ) -> Result<(), Stop> {
         for entry in &entries {
             match cx.log.applies(self.id, entry) {
-                Ok(_) => {}
+                Ok(Some((request, answer))) => {
+                    let verdict = cx.leases.executed(cx.now, &request, &answer);
+                    cx.check(verdict);
+                }
+                Ok(None) => {}
                 Err(violation) => cx.check(Err(violation)),
             }
         }
@@ -79,7 +85,7 @@ impl Process {
             .apply(self.time(cx), &entries)
             .map_err(|fatal| Stop {
                 reason: fatal.to_string(),
-                contradiction: true,
+                kind: StopKind::Contradiction,
             })?;
         let index = applied.applied.index;
         let (revision, expected) = (self.reader.revision(), cx.log.revision_at(index));
@@ -88,13 +94,28 @@ impl Process {
             format!("{id:x} is at revision {revision} behind entry {index}, not {expected}")
         }));
         cx.trace.mix(&[self.id, index, revision as u64]);
+        if entries.iter().any(is_first_of_term) && self.leads() {
+            self.lessor.lock().promote(self.time(cx), ELECTION_TIMEOUT);
+        }
+        // Watchers before writers, as the server has it.
+        self.publish(applied.events, cx);
         for (id, reply) in &applied.replies {
+            if let Ok(Reply::Compact(compaction)) = reply {
+                self.history_compacted(compaction.compacted, cx);
+            }
             if let Some(operation) = self.proposals.remove(id) {
-                if let Ok(Reply::Members(_)) = reply {
-                    // Looked at by the operator.
-                }
                 cx.answer(operation, Outcome::Answered(request::of_reply(reply)));
             }
+        }
+        for change in &applied.conf_changes {
+            let reply = applied.replies.iter().find(|(id, _)| *id == change.change.id());
+            let answer = reply.map_or(Answer::Other, |(_, reply)| request::of_reply(reply));
+            let verdict = cx.log.changed(self.id, change, answer);
+            cx.check(verdict);
+        }
+        if self.machine.membership().read().is_removed(self.id) {
+            // The others have to hear that the change is committed; then it goes.
+            self.work_after(Duration::from_secs(1), Work::Leave, cx);
         }
         let changes = applied.conf_changes.into_iter();
         let conf_changes = changes.map(|applied| applied.change).collect();
@@ -140,20 +161,6 @@ impl Process {
         Ok(())
     }
 
-    /// As the server's task: leases that have run out are revoked through the log.
-    pub(super) fn look_after_leases(&mut self, cx: &mut Context) {
-        let expired = self.lessor.lock().expired(self.time(cx), REVOKE_MAX);
-        for id in expired {
-            let request = InternalRaftRequest {
-                lease_revoke: Some(LeaseRevokeRequest { id }),
-                ..Default::default()
-            };
-            self.propose(request, cx);
-        }
-        let due = self.clock.true_time(self.local(cx) + LEASE_INTERVAL, cx.now);
-        self.work_after(due - cx.now, Work::Leases, cx);
-    }
-
     /// Hands a request to the node; its id.
     pub(super) fn propose(&mut self, mut request: InternalRaftRequest, cx: &mut Context) -> u64 {
         let id = self.take_id();
@@ -175,4 +182,9 @@ impl Process {
         self.next_id += 1;
         self.next_id
     }
+}
+
+/// Whether this is the entry that a leader starts its term with.
+fn is_first_of_term(entry: &raftpb::Entry) -> bool {
+    entry.r#type() == raftpb::EntryType::EntryNormal && entry.data().is_empty()
 }

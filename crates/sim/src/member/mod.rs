@@ -10,10 +10,12 @@
 //! and syncs once, `apply` takes one batch after the other, the database is committed now and then.
 
 mod apply;
+mod leases;
 mod log;
 mod requests;
 mod snapshot;
 mod start;
+mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -27,6 +29,7 @@ use retcd_state::Time;
 use retcd_state::lease::SharedLessor;
 use retcd_state::machine::Machine;
 use retcd_state::mvcc::Reader;
+use retcd_state::watch::StreamId;
 use retcd_storage::backend::Backend;
 use retcd_storage::disk::MemDisk;
 
@@ -36,13 +39,14 @@ use crate::faults::Fault;
 use crate::history::{OperationId, Outcome};
 use crate::sabotage::Sabotage;
 use apply::ToApply;
+use leases::LeaseCheck;
 use log::ToLog;
+use watch::Watches;
 
 pub use snapshot::Parcel;
-pub use start::{Role as StartRole, Setup, start};
+pub use watch::Session;
+pub use start::{Role as StartRole, Setup, peer_url, start};
 
-/// How much faster than the election timeout a member notices a new leader's lease extension.
-const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often leases are looked at.
 const LEASE_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -65,6 +69,10 @@ pub enum Work {
     Leases,
     /// A snapshot is written.
     Snapshot,
+    /// The member was removed and goes.
+    Leave,
+    /// What a stream has goes to its watcher.
+    Watch(StreamId),
 }
 
 /// Why a process ends by itself.
@@ -72,16 +80,35 @@ pub enum Work {
 pub struct Stop {
     /// What it says.
     pub reason: String,
-    /// Whether something is wrong with what it stored, and not with the disk of the moment.
-    pub contradiction: bool,
+    /// What that means.
+    pub kind: StopKind,
+}
+
+/// What the end of a process means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopKind {
+    /// The disk of the moment; it may be started again.
+    Disk,
+    /// What it stored is not what its cluster knows.
+    Contradiction,
+    /// It is no member any more.
+    Removed,
 }
 
 impl Stop {
+    /// The member was removed.
+    fn removed() -> Stop {
+        Stop {
+            reason: "the member has been permanently removed from the cluster".to_owned(),
+            kind: StopKind::Removed,
+        }
+    }
+
     /// The disk did not do what it was told.
     fn disk(what: &str, error: impl std::fmt::Display) -> Stop {
         Stop {
             reason: format!("{what}: {error}"),
-            contradiction: false,
+            kind: StopKind::Disk,
         }
     }
 }
@@ -137,11 +164,16 @@ pub struct Process {
     reader: Reader,
     lessor: SharedLessor,
     backend: Backend,
+    watches: Watches,
     next_id: u64,
     /// Who waits for a proposal.
     proposals: BTreeMap<u64, OperationId>,
     /// Who waits for a read.
     reads: BTreeMap<u64, OperationId>,
+    /// What is done about leases when a quorum has confirmed that this member leads.
+    lease_checks: BTreeMap<u64, LeaseCheck>,
+    /// When the node last looked around, on the own clock.
+    turned_at: Duration,
 }
 
 impl Process {
@@ -155,8 +187,11 @@ impl Process {
             Work::Commit => self.commit(cx),
             Work::Compact => self.compact(cx),
             Work::Snapshot => self.save_snapshot(cx),
+            Work::Leave => Err(Stop::removed()),
+            Work::Watch(stream) => self.poll_watch(stream, cx),
             Work::Leases => {
                 self.look_after_leases(cx);
+                self.tell_progress(cx);
                 Ok(())
             }
         }
@@ -187,11 +222,21 @@ impl Process {
     }
 
     /// A packet from a peer.
-    pub fn receive(&mut self, bytes: Bytes, cx: &mut Context) {
-        match raftpb::Message::decode(bytes) {
-            Ok(message) => self.push(Input::Messages(vec![message]), cx),
-            Err(error) => panic!("a peer's message cannot be read: {error}"),
+    pub fn receive(&mut self, from: usize, bytes: Bytes, cx: &mut Context) {
+        let message = raftpb::Message::decode(bytes).expect("the network changes no bytes");
+        let sender = message.from();
+        if self.machine.membership().read().is_removed(sender) {
+            // As the server's transport: refused, and told why.
+            let delay = cx.network.delay(&mut cx.rng);
+            cx.after(delay, Event::Removed { host: from, member: sender });
+            return;
         }
+        self.push(Input::Messages(vec![message]), cx);
+    }
+
+    /// A peer says that this member was removed.
+    pub fn told_of_removal(&self) -> Stop {
+        Stop::removed()
     }
 
     /// Puts something into the node's inbox.
@@ -207,6 +252,7 @@ impl Process {
     fn turn(&mut self, cx: &mut Context) -> Result<(), Stop> {
         self.turn_due = false;
         let now = self.local(cx);
+        self.turned_at = now;
         for input in std::mem::take(&mut self.inbox) {
             self.node.handle(now, input);
         }
@@ -215,6 +261,7 @@ impl Process {
 
     fn timer(&mut self, cx: &mut Context) -> Result<(), Stop> {
         let now = self.local(cx);
+        self.turned_at = now;
         // The clock's rate may have changed since.
         if now >= self.timer {
             self.node.handle_timeout(now);
@@ -247,7 +294,7 @@ impl Process {
                 Output::Contradiction(contradiction) => {
                     return Err(Stop {
                         reason: contradiction.to_string(),
-                        contradiction: true,
+                        kind: StopKind::Contradiction,
                     });
                 }
             }
@@ -290,17 +337,19 @@ impl Process {
 
     fn leader_changed(&mut self, info: LeaderInfo, cx: &mut Context) {
         let LeaderInfo { leader, term, role } = info;
-        let mut lessor = self.lessor.lock();
-        match role {
-            Role::Leader => lessor.promote(self.time(cx), ELECTION_TIMEOUT),
-            Role::Follower | Role::Candidate => lessor.demote(),
+        if role != Role::Leader {
+            self.lessor.lock().demote();
         }
-        drop(lessor);
         if role == Role::Leader {
             let verdict = cx.log.leads(self.id, term);
             cx.check(verdict);
             let id = self.id;
             cx.note(|| format!("{id:x} leads in term {term}"));
+            if cx.now < cx.ambush_until {
+                let (host, delay) = (self.host, cx.between_us(1_000, 800_000));
+                let lasts = cx.between_us(1_000, 500_000);
+                cx.after(delay, Event::Fault(Fault::Kill { host, lasts }));
+            }
         }
         cx.trace.mix(&[self.id, leader, term]);
     }
@@ -341,9 +390,15 @@ impl Process {
     fn hang_up(&mut self, cx: &mut Context) {
         let proposals = std::mem::take(&mut self.proposals).into_values();
         let reads = std::mem::take(&mut self.reads).into_values();
-        for operation in proposals.chain(reads) {
+        let checks = std::mem::take(&mut self.lease_checks).into_values();
+        let renewals = checks.filter_map(|check| match check {
+            LeaseCheck::Renewal(operation, _) => Some(operation),
+            LeaseCheck::Expired(_) => None,
+        });
+        for operation in proposals.chain(reads).chain(renewals) {
             cx.answer(operation, Outcome::Unknown("connection lost"));
         }
+        self.hang_up_on_watchers(cx);
     }
 
     fn is_broken(&self, cx: &Context, sabotage: Sabotage) -> bool {

@@ -2,22 +2,34 @@
 
 use retcd_node::Input;
 use retcd_proto::etcdserverpb::RangeRequest;
-use retcd_state::lease::RenewError;
 
 use super::Process;
 use crate::context::Context;
 use crate::history::{OperationId, Outcome};
-use crate::request::{self, Answer, Request};
+use crate::request::{self, Request};
 use crate::sabotage::Sabotage;
 
 impl Process {
     /// Takes in a client's request.
     pub fn request(&mut self, operation: OperationId, cx: &mut Context) {
+        let request = &cx.history.operations[operation].request;
+        let serializable = matches!(request, Request::Range(range) if range.serializable);
+        if !serializable && self.is_no_voter() {
+            return cx.answer(operation, Outcome::Refused("not for learners"));
+        }
         match cx.history.operations[operation].request.clone() {
             Request::Write(request) => {
                 let id = self.propose(*request, cx);
                 cx.history.operations[operation].request_id = id;
                 self.proposals.insert(id, operation);
+            }
+            Request::Change(mut change) => {
+                let request = self.take_id();
+                change.id = Some(request);
+                cx.history.operations[operation].request_id = request;
+                self.proposals.insert(request, operation);
+                let change = *change;
+                self.push(Input::ProposeConfChange { request, change }, cx);
             }
             Request::Range(range) if range.serializable || self.is_broken(cx, Sabotage::StaleRead) => {
                 self.answer_read(operation, &range, cx);
@@ -31,6 +43,13 @@ impl Process {
         }
     }
 
+    /// Learners, and who does not know of its own membership yet.
+    fn is_no_voter(&self) -> bool {
+        let membership = self.machine.membership();
+        let membership = membership.read();
+        membership.member(self.id).is_none_or(|member| member.is_learner)
+    }
+
     fn answer_read(&mut self, operation: OperationId, range: &RangeRequest, cx: &mut Context) {
         let answer = request::of_read(&self.reader.range(range));
         cx.answer(operation, Outcome::Answered(answer));
@@ -38,6 +57,7 @@ impl Process {
 
     pub(super) fn reads_ready(&mut self, reads: &[u64], cx: &mut Context) {
         for read in reads {
+            self.leases_checked(*read, cx);
             let Some(operation) = self.reads.remove(read) else {
                 continue;
             };
@@ -49,6 +69,7 @@ impl Process {
 
     pub(super) fn reads_rejected(&mut self, reads: &[u64], cx: &mut Context) {
         for read in reads {
+            self.leases_unchecked(*read, cx);
             if let Some(operation) = self.reads.remove(read) {
                 cx.answer(operation, Outcome::Refused("read rejected"));
             }
@@ -60,30 +81,6 @@ impl Process {
             if let Some(operation) = self.proposals.remove(id) {
                 cx.answer(operation, outcome.clone());
             }
-        }
-    }
-
-    /// Only the leader renews; the others pass it on.
-    fn keep_alive(&mut self, operation: OperationId, lease: i64, cx: &mut Context) {
-        let renewed = self.lessor.lock().renew(lease, self.time(cx));
-        let outcome = match renewed {
-            Ok(renewed) => Outcome::Answered(Answer::KeepAlive(renewed.ttl)),
-            Err(RenewError::NotFound | RenewError::Expired) => {
-                Outcome::Answered(Answer::KeepAlive(0))
-            }
-            Err(RenewError::NotPrimary) => return self.pass_on(operation, cx),
-        };
-        cx.answer(operation, outcome);
-    }
-
-    fn pass_on(&mut self, operation: OperationId, cx: &mut Context) {
-        let leader = self.node.status().leader;
-        match cx.addresses.get(&leader) {
-            Some(&host) if host != self.host && !cx.network.is_cut(self.host, host) => {
-                let delay = cx.network.delay(&mut cx.rng);
-                cx.after(delay, crate::context::Event::Request { operation, host });
-            }
-            _ => cx.answer(operation, Outcome::Refused("no leader")),
         }
     }
 }

@@ -18,7 +18,7 @@ use retcd_storage::disk::{Disk, OpenMode};
 use retcd_storage::{snap, wal};
 
 use super::log::ToLog;
-use super::{Process, Stop, Work};
+use super::{Process, Stop, StopKind, Work};
 use crate::checker::ensure;
 use crate::context::{Context, Event};
 use crate::network::Fate;
@@ -191,7 +191,7 @@ impl Process {
         let path = snap::database_path(&self.dirs.snap_dir, metadata.index());
         let restored = self.machine.restore(&path).map_err(|error| Stop {
             reason: format!("a received database cannot be used: {error}"),
-            contradiction: true,
+            kind: StopKind::Contradiction,
         })?;
         let index = restored.applied.index;
         let expected = cx.log.revision_at(index);
@@ -209,6 +209,7 @@ impl Process {
             },
             cx,
         );
+        self.history_restored(restored.revision, restored.compacted, cx);
         self.compact_if(restored.compacting, cx);
         Ok(())
     }

@@ -16,6 +16,7 @@ use retcd_storage::bolt;
 use retcd_storage::disk::MemDisk;
 use retcd_storage::wal;
 
+use super::watch::Watches;
 use super::{LEASE_INTERVAL, Process, Speed, Work};
 use crate::clock::Clock;
 use crate::context::Context;
@@ -97,6 +98,7 @@ pub fn start(
         first_read_context: (id & 0xffff) << 48 | (wall_ms & ((1 << 40) - 1)) << 8,
         seed: cx.rng.u64(..),
     };
+    let reader = opened.machine.reader();
     let mut process = Process {
         host,
         life,
@@ -111,7 +113,8 @@ pub fn start(
         log: opened.log,
         log_queue: Vec::new(),
         log_running: Vec::new(),
-        reader: opened.machine.reader(),
+        watches: Watches::new(reader.revision(), reader.compacted_revision()),
+        reader,
         lessor: opened.machine.lessor(),
         machine: opened.machine,
         apply_queue: VecDeque::new(),
@@ -122,6 +125,8 @@ pub fn start(
         next_id: (id & 0xffff) << 48 | ((wall_ms << 5) & ((1 << 40) - 1)),
         proposals: BTreeMap::new(),
         reads: BTreeMap::new(),
+        lease_checks: BTreeMap::new(),
+        turned_at: now,
     };
     process.begin(cx);
     Ok(process)
