@@ -19,12 +19,13 @@ func mixes() map[string][]program {
 func TestClusterFounded(t *testing.T) {
 	for name, programs := range mixes() {
 		t.Run(name, func(t *testing.T) {
-			c := newCluster(t, 3, "--snapshot-count=300", "--snapshot-catchup-entries=50")
+			c := newCluster(t, 3, "--snapshot-count=300")
+			c.keep(50)
 			c.start(programs...)
 			h := c.load(3, 2)
 			h.await(100)
 			for i, m := range c.members {
-				t.Logf("%s leads", c.leader())
+				c.lead(m)
 				h.await(100)
 				c.sameHash()
 				switch i {
