@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod peer;
 mod router;
 pub mod runtime;
+pub mod tls;
 
 /// The version of etcd that this server stands in for.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -102,9 +102,9 @@ pub struct Config {
     pub auto_compaction_retention: String,
     /// Read and ignored.
     pub v2_deprecation: V2Deprecation,
-    /// TLS towards clients; refused in this version.
+    /// TLS towards clients; see [`crate::tls`].
     pub client_tls: Tls,
-    /// TLS between members; refused in this version.
+    /// TLS between members.
     pub peer_tls: Tls,
     /// Years.
     pub self_signed_cert_validity_years: usize,

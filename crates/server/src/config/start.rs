@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::gates::Gate;
 use super::identity::InitialCluster;
 use super::literal::parse_duration;
+use super::settings::Tls;
 use super::url::Url;
 use super::{Config, member_dir, version};
 use crate::auth::{TokenError, TokenOptions};
@@ -103,14 +104,20 @@ impl Config {
     }
 
     fn check_listeners(&self) -> Result<(), StartError> {
-        if let Some(url) = self.listen_peer_urls.iter().find(|url| url.is_secure()) {
+        // A pair of which one half is missing is told when the files are opened.
+        let has_certificate =
+            |tls: &Tls| tls.auto_tls || !(tls.cert_file.is_empty() && tls.key_file.is_empty());
+        let plain_peers = !has_certificate(&self.peer_tls);
+        let plain_clients = !has_certificate(&self.client_tls);
+        let mut peer_urls = self.listen_peer_urls.iter();
+        if let Some(url) = peer_urls.find(|url| url.is_secure() && plain_peers) {
             return Err(StartError::PeerTls(url.address()));
         }
         let mut client_urls = self
             .listen_client_urls
             .iter()
             .chain(&self.listen_client_http_urls);
-        if let Some(url) = client_urls.find(|url| url.is_secure()) {
+        if let Some(url) = client_urls.find(|url| url.is_secure() && plain_clients) {
             return Err(StartError::ClientTls(url.clone()));
         }
         let grpc: BTreeSet<String> = self.listen_client_urls.iter().map(Url::address).collect();
@@ -121,7 +128,7 @@ impl Config {
         {
             return Err(StartError::SharedUrl(url.clone()));
         }
-        if self.listen_metrics_urls.iter().any(Url::is_secure) {
+        if plain_clients && self.listen_metrics_urls.iter().any(Url::is_secure) {
             return Err(StartError::MetricsTls);
         }
         Ok(())

@@ -10,6 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
 
 use crate::config::url::{Scheme, Url};
+use crate::tls::Connector;
 
 /// A connection's bytes, whatever carries them.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -23,12 +24,24 @@ pub type Stream = Box<dyn Io>;
 #[derive(Clone, Debug)]
 pub struct Dialer {
     connect_timeout: Duration,
+    tls: Option<Connector>,
 }
 
 impl Dialer {
     /// A dialer that gives up after `connect_timeout`; etcd takes 1 s and the election timeout.
     pub fn new(connect_timeout: Duration) -> Dialer {
-        Dialer { connect_timeout }
+        Dialer {
+            connect_timeout,
+            tls: None,
+        }
+    }
+
+    /// The same, also for members that want TLS.
+    pub fn with_tls(self, connector: Connector) -> Dialer {
+        Dialer {
+            tls: Some(connector),
+            ..self
+        }
     }
 
     /// Connects to the member at `url`.
@@ -37,26 +50,37 @@ impl Dialer {
     /// Those of the operating system, and [`io::ErrorKind::TimedOut`].
     pub async fn dial(&self, url: &Url) -> io::Result<Stream> {
         let timed_out = |_| io::Error::new(io::ErrorKind::TimedOut, "i/o timeout");
-        tokio::time::timeout(self.connect_timeout, connect(url))
+        tokio::time::timeout(self.connect_timeout, self.connect(url))
             .await
             .map_err(timed_out)
             .flatten()
     }
+
+    async fn connect(&self, url: &Url) -> io::Result<Stream> {
+        match url.scheme() {
+            Scheme::Http => Ok(Box::new(tcp(url).await?)),
+            Scheme::Unix => Ok(Box::new(UnixStream::connect(url.address()).await?)),
+            Scheme::Https => self.encrypt(url.host(), tcp(url).await?).await,
+            Scheme::Unixs => {
+                let stream = UnixStream::connect(url.address()).await?;
+                // The name of the host that a socket in the file system stands for.
+                self.encrypt("localhost", stream).await
+            }
+        }
+    }
+
+    async fn encrypt(&self, host: &str, stream: impl Io + 'static) -> io::Result<Stream> {
+        let Some(connector) = &self.tls else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        Ok(Box::new(connector.connect(host, stream).await?))
+    }
 }
 
-async fn connect(url: &Url) -> io::Result<Stream> {
-    match url.scheme() {
-        Scheme::Http => {
-            let stream = TcpStream::connect(url.address()).await?;
-            stream.set_nodelay(true)?;
-            Ok(Box::new(stream))
-        }
-        Scheme::Unix => Ok(Box::new(UnixStream::connect(url.address()).await?)),
-        Scheme::Https | Scheme::Unixs => Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "no TLS for connections to other members",
-        )),
-    }
+async fn tcp(url: &Url) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(url.address()).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// A connection whose other end has to take what is written within a time.

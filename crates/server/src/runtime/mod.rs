@@ -14,6 +14,7 @@
 mod access;
 mod apply_thread;
 mod backend_thread;
+mod bind;
 mod bootstrap;
 mod clock;
 mod connections;
@@ -38,6 +39,7 @@ mod signals;
 mod snapshot_thread;
 mod storage;
 mod tasks;
+mod tls_thread;
 pub(crate) mod versions;
 mod waiting;
 mod watches;

@@ -130,6 +130,9 @@ async fn serve_socket(
             socket.set_nonblocking(true)?;
             serve_connection(builder, UnixStream::from_std(socket)?, door, http).await
         }
+        Socket::Tls(established) => {
+            serve_connection(builder, established.attach()?, door, http).await
+        }
     }
 }
 
@@ -148,10 +151,7 @@ async fn serve_connection(
                     None => http::not_found(),
                 }
             } else {
-                {
-                    let _ = &http;
-                    http::not_found()
-                }
+                http::handle_peer(&http, request).await
             };
             Ok(page.map(Either::Right))
         }

@@ -25,12 +25,12 @@ use super::Local;
 use super::apply_thread::{Applier, CompactionPace, ToApply};
 use super::backend_thread::ToBackend;
 use super::backend_thread::{self, CommitPace};
+use super::bind::{Bound, ListenError, Listeners};
 use super::bootstrap::{Bootstrap, bootstrap, check_initially};
 use super::clock::{Clock, unix_ms};
-use super::connections::{self, Accepted, Dealer, Http2Settings, Protocols};
+use super::connections::{self, Accepted, Dealer, Http2Settings};
 use super::corruption::{self, InitialCheckError, Starting};
 use super::ids::first_read_context;
-use super::listen::{self, Listener, SocketOptions};
 use super::log_thread;
 use super::mailbox::{Mail, Mailboxes};
 use super::member::{InFlight, Limits, Member};
@@ -43,6 +43,7 @@ use super::signals::{StopSignal, stop_signal};
 use super::snapshot_thread::Snapshots;
 use super::storage;
 use super::tasks;
+use super::tls_thread::Handshakers;
 use super::versions::{self, FollowedVersion};
 use super::watches::{StartPoint, WatchCounts};
 use crate::auth::{Authenticator, TokenError};
@@ -50,10 +51,11 @@ use crate::config::gates::Gate;
 use crate::config::identity::InitialCluster;
 use crate::config::start::StartError as ConfigError;
 use crate::config::{Config, notify, url::Url};
-use crate::http::{Access, HttpContext, ListenerKind};
+use crate::http::{Access, HttpContext};
 use crate::log::{self, Text};
 use crate::metrics::{Detail, Metrics};
 use crate::peer::Dialer;
+use crate::tls;
 
 /// Inputs that may wait for the node; a full queue refuses requests.
 const NODE_QUEUE_MAX: usize = 16 << 10;
@@ -72,9 +74,12 @@ pub enum StartError {
     /// What is stored cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// An address cannot be listened on, in Go's words.
-    #[error("{0}")]
-    Listen(String),
+    /// TLS cannot be had as it is configured.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The data differs from the other members'.
     #[error(transparent)]
     Corrupt(#[from] InitialCheckError),
@@ -117,17 +122,6 @@ struct Server {
     threads: Threads,
 }
 
-/// Bound sockets that do not accept yet.
-#[derive(Default)]
-struct Listeners {
-    /// For the other members.
-    peer: Vec<Listener>,
-    /// For metrics, which may be asked for before the member is ready.
-    early: Vec<(Listener, Protocols)>,
-    /// For clients.
-    client: Vec<(Listener, Protocols)>,
-}
-
 /// The threads that own the member's parts, in the order in which they end.
 struct Threads {
     node: JoinHandle<()>,
@@ -149,14 +143,19 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
     config.check_start()?;
     let clock = Clock::start();
     let authenticator = Authenticator::new(&config)?;
-    let listeners = bind_all(&config)?;
+    let endpoints = tls::open(&config)?;
+    let listeners = Listeners::bind(&config, &endpoints)?;
+    let dialer = Dialer::new(config.peer_dial_timeout());
+    let dialer = match endpoints.peer {
+        Some(endpoint) => dialer.with_tls(tls::Connector::new(endpoint)),
+        None => dialer,
+    };
     let dirs = storage::prepare(Arc::new(OsDisk), &config)?;
     let initial_cluster = match dirs.has_log()? {
         true => None,
         false => Some(InitialCluster::parse(&config.initial_cluster)?),
     };
     log::emit(&config.starting_record(initial_cluster.as_ref()));
-    let dialer = Dialer::new(config.peer_dial_timeout());
     let (opened, remotes) = match initial_cluster.is_some() {
         true => start_first(&dirs, &config, &dialer)?,
         false => (start_again(&dirs, &config, &dialer)?, Vec::new()),
@@ -217,54 +216,6 @@ fn start_again(dirs: &Dirs, config: &Config, dialer: &Dialer) -> Result<Opened, 
         check_initially(config, dialer, starting)?;
     }
     Ok(opened)
-}
-
-fn bind_all(config: &Config) -> Result<Listeners, StartError> {
-    let options = SocketOptions {
-        reuse_port: config.socket_reuse_port,
-    };
-    let pages = ListenerKind::Client { tls: false };
-    let client = match config.listen_client_http_urls.is_empty() {
-        true => Protocols {
-            grpc: true,
-            pages: Some(pages),
-        },
-        false => Protocols {
-            grpc: true,
-            pages: None,
-        },
-    };
-    let http = |pages| Protocols {
-        grpc: false,
-        pages: Some(pages),
-    };
-    let mut listeners = Listeners::default();
-    crate::info!("configuring peer listeners"; "listen-peer-urls" => texts(&config.listen_peer_urls));
-    listeners.peer = bind(&config.listen_peer_urls, options)?;
-    crate::info!("configuring client listeners"; "listen-client-urls" => texts(&config.listen_client_urls));
-    let with = |protocols| move |listener| (listener, protocols);
-    let for_grpc = bind(&config.listen_client_urls, options)?;
-    let for_http = bind(&config.listen_client_http_urls, options)?;
-    listeners.client = for_grpc.into_iter().map(with(client)).collect();
-    listeners
-        .client
-        .extend(for_http.into_iter().map(with(http(pages))));
-    let for_metrics = bind(&config.listen_metrics_urls, options)?;
-    listeners.early = for_metrics
-        .into_iter()
-        .map(with(http(ListenerKind::Metrics)))
-        .collect();
-    Ok(listeners)
-}
-
-fn bind(urls: &[Url], options: SocketOptions) -> Result<Vec<Listener>, StartError> {
-    let bind = |url: &Url| {
-        let address = url
-            .listen_addr()
-            .map_err(|error| StartError::Listen(error.to_string()))?;
-        listen::bind(&address, options).map_err(StartError::Listen)
-    };
-    urls.iter().map(bind).collect()
 }
 
 /// Starts the threads on what was opened.
@@ -478,9 +429,15 @@ impl Server {
                     })
             })
             .collect::<Result<_, _>>()?;
-        let peers = self.spawn_peer_thread()?;
-        let end = run_on_thread(self.lead(dealer, first, settings))??;
-        for thread in others.into_iter().chain([peers]) {
+        let stopping = self.member.stopping.subscribe();
+        let processors = match self.listeners.any_secure() {
+            true => others.len() + 1,
+            false => 0,
+        };
+        let (handshakers, handshaking) = Handshakers::start(processors, &stopping)?;
+        let peers = self.spawn_peer_thread(&handshakers)?;
+        let end = run_on_thread(self.lead(dealer, handshakers, first, settings))??;
+        for thread in others.into_iter().chain([peers]).chain(handshaking) {
             let _ = thread.join();
         }
         stop_threads(&self.member, self.threads);
@@ -489,21 +446,25 @@ impl Server {
     }
 
     /// Starts to serve the other members.
-    fn spawn_peer_thread(&mut self) -> Result<JoinHandle<()>, StartError> {
+    fn spawn_peer_thread(
+        &mut self,
+        handshakers: &Handshakers,
+    ) -> Result<JoinHandle<()>, StartError> {
         let parts = self.peer_thread.take().expect("it is started once");
         let listeners = std::mem::take(&mut self.listeners.peer);
         let member = Arc::clone(&self.member);
         let number = u8::try_from(parts.number).expect("there are few connection threads");
+        let handshakers = handshakers.clone();
         let serve = move || {
             run_on_thread(async move {
                 let local = Local::new(member, number, parts.start);
                 tokio::task::spawn_local(Rc::clone(&local).run_mailbox(parts.mailbox));
                 let (sender, accepted) = unbounded_channel();
                 let dealer = Dealer::new(vec![sender]);
-                for listener in listeners {
+                for bound in listeners {
                     let stopping = local.member.stopping.subscribe();
-                    let accept = listener.accept_into(Protocols::PEER, dealer.clone(), stopping);
-                    tokio::task::spawn_local(accept);
+                    let (listener, way) = bound.open(&dealer, &handshakers);
+                    tokio::task::spawn_local(listener.accept_into(way, stopping));
                 }
                 let http = http_context(&local);
                 peer_thread::serve(local, http, parts.door, parts.driver, accepted).await;
@@ -519,6 +480,7 @@ impl Server {
     async fn lead(
         &mut self,
         dealer: Dealer,
+        handshakers: Handshakers,
         parts: ConnectionThread,
         settings: Http2Settings,
     ) -> Result<End, StartError> {
@@ -526,7 +488,7 @@ impl Server {
         let connections =
             tokio::task::spawn_local(serve_connections(Rc::clone(&local), parts, settings));
         let early = std::mem::take(&mut self.listeners.early);
-        self.accept(early, &dealer);
+        self.accept(early, &dealer, &handshakers);
         tokio::task::spawn_local(versions::run_cluster_version(Rc::clone(&local)));
         let end = end_of(Arc::clone(&self.member));
         tokio::pin!(end);
@@ -534,7 +496,7 @@ impl Server {
             end = &mut end => end?,
             () = become_ready(&local) => {
                 let clients = std::mem::take(&mut self.listeners.client);
-                self.accept(clients, &dealer);
+                self.accept(clients, &dealer, &handshakers);
                 self.announce();
                 self.spawn_tasks(&local)?;
                 end.await?
@@ -574,10 +536,11 @@ impl Server {
         Ok(())
     }
 
-    fn accept(&self, listeners: Vec<(Listener, Protocols)>, dealer: &Dealer) {
-        for (listener, protocols) in listeners {
+    fn accept(&self, listeners: Vec<Bound>, dealer: &Dealer, handshakers: &Handshakers) {
+        for bound in listeners {
             let stopping = self.member.stopping.subscribe();
-            tokio::task::spawn_local(listener.accept_into(protocols, dealer.clone(), stopping));
+            let (listener, way) = bound.open(dealer, handshakers);
+            tokio::task::spawn_local(listener.accept_into(way, stopping));
         }
     }
 
@@ -600,8 +563,11 @@ impl Server {
             .map(|url| (url, traffic))
             .chain(http)
         {
-            crate::info!("serving client traffic insecurely; this is strongly discouraged!";
-                "traffic" => traffic, "address" => &url.address());
+            let line = match url.is_secure() {
+                true => "serving client traffic securely",
+                false => "serving client traffic insecurely; this is strongly discouraged!",
+            };
+            crate::info!(line; "traffic" => traffic, "address" => &url.address());
         }
         notify::ready_process();
     }

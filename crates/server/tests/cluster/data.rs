@@ -17,9 +17,16 @@ fn falsify(member: &Member) {
     };
     let backend = Backend::open(Arc::new(OsDisk), &member.db(), options).unwrap();
     let reader = backend.reader();
-    let last = reader.range(Bucket::Key, b"", None).last().expect("there are keys").unwrap();
+    let last = reader
+        .range(Bucket::Key, b"", None)
+        .last()
+        .expect("there are keys")
+        .unwrap();
     let mut value = last.1.to_vec();
-    let at = value.windows(5).position(|window| window == b"value").expect("the test's value");
+    let at = value
+        .windows(5)
+        .position(|window| window == b"value")
+        .expect("the test's value");
     value[at] = b'V';
     let mut batch = WriteBatch::default();
     batch.put(Bucket::Key, &last.0, value.into());
@@ -43,7 +50,9 @@ async fn with_falsified_member(flags: &[&str]) -> Cluster {
 async fn a_member_with_other_data_does_not_start() {
     let mut cluster = with_falsified_member(&[]).await;
     let check = "--feature-gates=InitialCorruptCheck=true";
-    cluster.run_to_end(0, &[check]).assert(1, "found data inconsistency with peers");
+    cluster
+        .run_to_end(0, &[check])
+        .assert(1, "found data inconsistency with peers");
     cluster.members[1].end_with(Signal::TERM);
     cluster.launch(1, &[check]);
     cluster.members[1].wait_for("initial corruption checking passed; no corruption");
@@ -61,7 +70,9 @@ async fn the_leader_raises_an_alarm_for_other_data() {
         let alarms = asked.maintenance().await.alarm(request).await.unwrap();
         let alarms = alarms.into_inner().alarms;
         let corrupt = pb::AlarmType::Corrupt as i32;
-        alarms.iter().any(|alarm| alarm.member_id == id && alarm.alarm == corrupt)
+        alarms
+            .iter()
+            .any(|alarm| alarm.member_id == id && alarm.alarm == corrupt)
     })
     .await;
     let put = pb::PutRequest {
@@ -74,7 +85,10 @@ async fn the_leader_raises_an_alarm_for_other_data() {
 
 #[tokio::test]
 async fn equal_compactions_are_found_equal() {
-    let flags = ["--feature-gates=CompactHashCheck=true", "--compact-hash-check-time=300ms"];
+    let flags = [
+        "--feature-gates=CompactHashCheck=true",
+        "--compact-hash-check-time=300ms",
+    ];
     let cluster = Cluster::found(3, &flags);
     for _ in 0..5 {
         cluster.members[0].put("k", "value").await;
@@ -83,7 +97,12 @@ async fn equal_compactions_are_found_equal() {
         revision: 3,
         physical: true,
     };
-    cluster.members[0].kv().await.compact(compaction).await.unwrap();
+    cluster.members[0]
+        .kv()
+        .await
+        .compact(compaction)
+        .await
+        .unwrap();
     let leader = cluster.leader().await;
     cluster.members[leader].wait_for("successfully checked hash on whole cluster");
 }

@@ -18,7 +18,10 @@ async fn three_members_found_a_cluster() {
         assert_eq!(member.get("k").await.as_deref(), Some("v"));
         let status = member.status().await.unwrap();
         let header = status.header.unwrap();
-        assert_eq!((header.cluster_id, header.member_id), (cluster_id(&ids), *id));
+        assert_eq!(
+            (header.cluster_id, header.member_id),
+            (cluster_id(&ids), *id)
+        );
         assert!(!status.is_learner);
         let list = member.list().await;
         assert!(list.is_sorted_by_key(|member| member.id));
@@ -34,7 +37,14 @@ async fn three_members_found_a_cluster() {
     cluster.members[1].end_with(Signal::TERM);
     cluster.members[0].put("k", "w").await;
     let other = "--initial-cluster=x=http://127.0.0.1:1";
-    cluster.start(1, &[other, "--initial-cluster-token=u", "--initial-cluster-state=existing"]);
+    cluster.start(
+        1,
+        &[
+            other,
+            "--initial-cluster-token=u",
+            "--initial-cluster-state=existing",
+        ],
+    );
     assert_eq!(cluster.members[1].get("k").await.as_deref(), Some("w"));
     assert_eq!(cluster.members[1].id().await, ids[1]);
 }
@@ -52,7 +62,10 @@ async fn one_more_than_half_is_enough_to_start() {
     assert_eq!(cluster.members[0].get("k").await.as_deref(), Some("v"));
     // A member that cannot be asked holds the version down.
     let version = "cluster-version\":\"3.0";
-    let decided = cluster.members.iter().filter(|m| m.client_port != cluster.members[1].client_port);
+    let decided = cluster
+        .members
+        .iter()
+        .filter(|m| m.client_port != cluster.members[1].client_port);
     assert!(decided.map(|m| m.log()).any(|log| log.contains(version)));
     cluster.start(1, &[]);
     for member in &cluster.members {
@@ -90,5 +103,8 @@ fn joining_what_is_not_there_or_another_cluster_is_refused() {
     );
     cluster
         .run_to_end(second, &[&founding, "--name=m1"])
-        .assert(1, "couldn't find local name \\\"m1\\\" in the initial cluster configuration");
+        .assert(
+            1,
+            "couldn't find local name \\\"m1\\\" in the initial cluster configuration",
+        );
 }

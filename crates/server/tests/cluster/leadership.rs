@@ -9,7 +9,9 @@ use super::members::{Cluster, Member};
 async fn move_leader(asked: &Member, target_id: u64) -> Result<(), (Code, String)> {
     let request = pb::MoveLeaderRequest { target_id };
     let moved = asked.maintenance().await.move_leader(request).await;
-    moved.map(drop).map_err(|status| (status.code(), status.message().to_owned()))
+    moved
+        .map(drop)
+        .map_err(|status| (status.code(), status.message().to_owned()))
 }
 
 #[tokio::test]
@@ -19,11 +21,17 @@ async fn leadership_moves_where_it_is_wanted() {
     let id = cluster.members[follower].id().await;
     assert_eq!(
         move_leader(&cluster.members[follower], id).await,
-        Err((Code::FailedPrecondition, "etcdserver: not leader".to_owned()))
+        Err((
+            Code::FailedPrecondition,
+            "etcdserver: not leader".to_owned()
+        ))
     );
     assert_eq!(
         move_leader(&cluster.members[leader], 1).await,
-        Err((Code::FailedPrecondition, "etcdserver: bad leader transferee".to_owned()))
+        Err((
+            Code::FailedPrecondition,
+            "etcdserver: bad leader transferee".to_owned()
+        ))
     );
     move_leader(&cluster.members[leader], id).await.unwrap();
     assert_eq!(cluster.leader().await, follower);
@@ -35,7 +43,11 @@ async fn a_leader_that_stops_hands_over() {
     let mut cluster = Cluster::found(3, &[]);
     let leader = cluster.leader().await;
     let ended = cluster.members[leader].end_with(Signal::TERM);
-    assert!(ended.log.contains("leadership transfer finished"), "{}", ended.log);
+    assert!(
+        ended.log.contains("leadership transfer finished"),
+        "{}",
+        ended.log
+    );
     let next = cluster.leader().await;
     assert_ne!(next, leader);
     cluster.members[next].put("k", "v").await;

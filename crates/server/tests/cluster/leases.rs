@@ -12,7 +12,12 @@ async fn grant(member: &Member, id: i64, ttl: i64) {
 
 async fn keep_alive(member: &Member, id: i64) -> i64 {
     let requests = tokio_stream::once(pb::LeaseKeepAliveRequest { id });
-    let answers = member.lease().await.lease_keep_alive(requests).await.unwrap();
+    let answers = member
+        .lease()
+        .await
+        .lease_keep_alive(requests)
+        .await
+        .unwrap();
     let answer = answers.into_inner().message().await.unwrap().unwrap();
     assert_eq!(answer.id, id);
     answer.ttl
@@ -20,7 +25,13 @@ async fn keep_alive(member: &Member, id: i64) -> i64 {
 
 async fn time_to_live(member: &Member, id: i64) -> pb::LeaseTimeToLiveResponse {
     let request = pb::LeaseTimeToLiveRequest { id, keys: true };
-    member.lease().await.lease_time_to_live(request).await.unwrap().into_inner()
+    member
+        .lease()
+        .await
+        .lease_time_to_live(request)
+        .await
+        .unwrap()
+        .into_inner()
 }
 
 #[tokio::test]
@@ -67,7 +78,12 @@ async fn a_new_leader_gives_leases_their_time_again() {
     until("the new leader to keep deadlines", async || {
         // It says so as long as it does not.
         let request = pb::LeaseTimeToLiveRequest { id: 7, keys: false };
-        cluster.members[next].lease().await.lease_time_to_live(request).await.is_ok()
+        cluster.members[next]
+            .lease()
+            .await
+            .lease_time_to_live(request)
+            .await
+            .is_ok()
     })
     .await;
     let told = time_to_live(&cluster.members[follower], 7).await;

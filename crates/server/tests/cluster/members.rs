@@ -87,7 +87,9 @@ impl Cluster {
     /// `--initial-cluster` for all members that are planned.
     pub fn initial_cluster(&self) -> String {
         let members = self.members.iter();
-        let pairs: Vec<String> = members.map(|m| format!("{}={}", m.name, m.peer_url())).collect();
+        let pairs: Vec<String> = members
+            .map(|m| format!("{}={}", m.name, m.peer_url()))
+            .collect();
         pairs.join(",")
     }
 
@@ -118,7 +120,11 @@ impl Cluster {
         let mut leader = 0;
         until("a leader", async || {
             let mut leaders = Vec::new();
-            for member in self.members.iter().filter(|member| member.process.is_some()) {
+            for member in self
+                .members
+                .iter()
+                .filter(|member| member.process.is_some())
+            {
                 match member.status().await {
                     Ok(status) => leaders.push(status.leader),
                     Err(_) => return false,
@@ -142,7 +148,9 @@ impl Cluster {
     pub async fn follower(&self) -> usize {
         let leader = self.leader().await;
         let runs = |number: &usize| *number != leader && self.members[*number].process.is_some();
-        (0..self.members.len()).find(runs).expect("a second member runs")
+        (0..self.members.len())
+            .find(runs)
+            .expect("a second member runs")
     }
 }
 
@@ -174,7 +182,9 @@ impl Member {
     }
 
     fn process(&self) -> &Process {
-        self.process.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name))
+        self.process
+            .as_ref()
+            .unwrap_or_else(|| panic!("{} does not run", self.name))
     }
 
     #[track_caller]
@@ -210,7 +220,10 @@ impl Member {
         let waited = process.log.wait(None);
         waited.unwrap_or_else(|error| panic!("{}: {error}", self.name));
         Ended {
-            status: process.child.wait().expect("the child was not waited for yet"),
+            status: process
+                .child
+                .wait()
+                .expect("the child was not waited for yet"),
             log: process.log.text(),
         }
     }
@@ -245,11 +258,16 @@ impl Member {
         let channel = self.channel().await.map_err(|error| error.to_string())?;
         let mut client = pb::maintenance_client::MaintenanceClient::new(channel);
         let response = client.status(pb::StatusRequest {}).await;
-        response.map(|r| r.into_inner()).map_err(|error| error.to_string())
+        response
+            .map(|r| r.into_inner())
+            .map_err(|error| error.to_string())
     }
 
     pub async fn id(&self) -> u64 {
-        let status = self.status().await.unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        let status = self
+            .status()
+            .await
+            .unwrap_or_else(|error| panic!("{}: {error}", self.name));
         status.header.expect("responses have a header").member_id
     }
 
@@ -266,7 +284,11 @@ impl Member {
             value: value.to_owned().into(),
             ..Default::default()
         };
-        self.kv().await.put(request).await.expect("the put is taken");
+        self.kv()
+            .await
+            .put(request)
+            .await
+            .expect("the put is taken");
     }
 
     /// The value of a key, read through the cluster.
@@ -274,7 +296,11 @@ impl Member {
         self.range(key, false).await.expect("the read is answered")
     }
 
-    pub async fn range(&self, key: &str, serializable: bool) -> Result<Option<String>, tonic::Status> {
+    pub async fn range(
+        &self,
+        key: &str,
+        serializable: bool,
+    ) -> Result<Option<String>, tonic::Status> {
         let request = pb::RangeRequest {
             key: key.to_owned().into(),
             serializable,

@@ -32,7 +32,10 @@ async fn storage_versions(cluster: &Cluster) -> Vec<String> {
 async fn a_cluster_goes_down_a_version_and_comes_back() {
     let cluster = Cluster::found(3, &[]);
     until("the first version", async || {
-        storage_versions(&cluster).await.iter().all(|version| version == "3.7.0")
+        storage_versions(&cluster)
+            .await
+            .iter()
+            .all(|version| version == "3.7.0")
     })
     .await;
     let member = &cluster.members[cluster.follower().await];
@@ -43,24 +46,48 @@ async fn a_cluster_goes_down_a_version_and_comes_back() {
     );
     assert_eq!(
         downgrade(member, DowngradeAction::Validate, "3").await,
-        refused(Code::InvalidArgument, "wrong downgrade target version format")
+        refused(
+            Code::InvalidArgument,
+            "wrong downgrade target version format"
+        )
     );
-    assert_eq!(downgrade(member, DowngradeAction::Validate, "3.6").await, Ok("3.7".to_owned()));
-    assert_eq!(downgrade(member, DowngradeAction::Enable, "3.6.0").await, Ok("3.7".to_owned()));
+    assert_eq!(
+        downgrade(member, DowngradeAction::Validate, "3.6").await,
+        Ok("3.7".to_owned())
+    );
     assert_eq!(
         downgrade(member, DowngradeAction::Enable, "3.6.0").await,
-        refused(Code::FailedPrecondition, "cluster has a downgrade job in progress")
+        Ok("3.7".to_owned())
+    );
+    assert_eq!(
+        downgrade(member, DowngradeAction::Enable, "3.6.0").await,
+        refused(
+            Code::FailedPrecondition,
+            "cluster has a downgrade job in progress"
+        )
     );
     let status = member.status().await.unwrap();
     let info = status.downgrade_info.unwrap();
-    assert_eq!((info.enabled, info.target_version.as_str()), (true, "3.6.0"));
+    assert_eq!(
+        (info.enabled, info.target_version.as_str()),
+        (true, "3.6.0")
+    );
     until("the older version", async || {
-        storage_versions(&cluster).await.iter().all(|version| version == "3.6.0")
+        storage_versions(&cluster)
+            .await
+            .iter()
+            .all(|version| version == "3.6.0")
     })
     .await;
-    assert_eq!(downgrade(member, DowngradeAction::Cancel, "").await, Ok("3.6".to_owned()));
+    assert_eq!(
+        downgrade(member, DowngradeAction::Cancel, "").await,
+        Ok("3.6".to_owned())
+    );
     until("the newer version", async || {
-        storage_versions(&cluster).await.iter().all(|version| version == "3.7.0")
+        storage_versions(&cluster)
+            .await
+            .iter()
+            .all(|version| version == "3.7.0")
     })
     .await;
 }
