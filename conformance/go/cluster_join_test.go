@@ -159,7 +159,7 @@ func (h *clusterLoad) watch(m *member) *witness {
 	run, cancel := context.WithCancel(context.Background())
 	w := &witness{m: m, cancel: cancel, from: h.highest.Load(), seen: map[string]int64{}}
 	h.c.t.Cleanup(cancel)
-	events := m.client3().Watch(clientv3.WithRequireLeader(run), "load/", clientv3.WithPrefix(), clientv3.WithRev(w.from+1))
+	events := m.client3().Watch(run, "load/", clientv3.WithPrefix(), clientv3.WithRev(w.from+1))
 	go func() {
 		for r := range events {
 			w.mu.Lock()
