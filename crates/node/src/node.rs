@@ -133,11 +133,11 @@ impl Node {
         self.advance_time(now);
         match input {
             Input::Propose { request, data } => {
-                self.push_proposal(request, eraftpb::EntryType::EntryNormal, data);
+                self.push_proposal(request, raftpb::EntryType::EntryNormal, data);
             }
             Input::ProposeConfChange { request, change } => {
                 let data = change.encode_to_vec().into();
-                self.push_proposal(request, eraftpb::EntryType::EntryConfChange, data);
+                self.push_proposal(request, raftpb::EntryType::EntryConfChange, data);
             }
             Input::Read { read } => self.reads.push(read),
             Input::Messages(messages) => {
@@ -269,12 +269,12 @@ impl Node {
         }
     }
 
-    fn push_proposal(&mut self, request: u64, kind: eraftpb::EntryType, data: Bytes) {
-        let mut entry = eraftpb::Entry {
-            data,
+    fn push_proposal(&mut self, request: u64, kind: raftpb::EntryType, data: Bytes) {
+        let entry = entry_to_raft(&raftpb::Entry {
+            r#type: Some(kind as i32),
+            data: Some(data),
             ..Default::default()
-        };
-        entry.set_entry_type(kind);
+        });
         let deadline = self.now + self.config.proposal_timeout;
         if let Err(reason) = self.proposals.push(request, entry, deadline) {
             self.reject(vec![request], reason);
