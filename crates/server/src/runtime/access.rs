@@ -76,9 +76,19 @@ impl Local {
     /// # Errors
     /// `user name is empty`, `user name not found`, `permission denied`; as [`Local::identify`].
     pub async fn require_admin(&self, credentials: &Credentials) -> Result<(), Status> {
-        let identity = self.identify(credentials).await?;
-        let store = self.member.auth.read();
-        Ok(store.check_admin(caller(identity.as_ref()))?)
+        self.require(credentials, AuthStore::check_admin).await
+    }
+
+    /// Refuses whom `check` refuses.
+    ///
+    /// # Errors
+    /// What `check` says; as [`Local::identify`].
+    pub async fn require(
+        &self,
+        credentials: &Credentials,
+        check: impl FnOnce(&AuthStore, Caller<'_>) -> Result<(), AuthError>,
+    ) -> Result<(), Status> {
+        self.permit(credentials, check).await.map(drop)
     }
 
     /// Reads what `check` allows the sender to read.
