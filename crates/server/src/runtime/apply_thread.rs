@@ -82,6 +82,7 @@ fn apply(
     member: &Arc<Member>,
 ) {
     let started = Instant::now();
+    let was_enabled = member.auth.read().is_enabled();
     let applied = match machine.apply(member.clock.time(), &entries) {
         Ok(applied) => applied,
         Err(error) => stop_process(
@@ -97,6 +98,11 @@ fn apply(
         token_changes,
         ..
     } = applied;
+    match (was_enabled, member.auth.read().is_enabled()) {
+        (false, true) => crate::info!("enabled authentication"),
+        (true, false) => crate::info!("disabled authentication"),
+        _ => {}
+    }
     if !token_changes.is_empty() {
         let now = member.clock.now();
         member.authenticator.apply(token_changes, now);
