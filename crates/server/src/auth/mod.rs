@@ -173,17 +173,22 @@ pub fn fingerprint(token: &str) -> String {
 mod tests {
     use super::*;
 
-    fn authenticator(client_cert_auth: bool, auth_token: &str) -> Authenticator {
-        let mut config = Config::default();
-        config.client_tls.client_cert_auth = client_cert_auth;
-        config.auth_token = auth_token.to_owned();
-        Authenticator::new(&config).unwrap()
+    fn authenticator(tokens: Tokens, trusts_certificates: bool) -> Authenticator {
+        Authenticator {
+            tokens,
+            passwords: Passwords::new(4, Duration::ZERO),
+            trusts_certificates,
+        }
+    }
+
+    fn simple() -> Tokens {
+        Tokens::Simple(SimpleTokens::new(Duration::ZERO))
     }
 
     #[test]
     fn a_certificate_names_its_user_where_certificates_are_asked_for() {
         let name = CommonName("alice".into());
-        let find = |trusts| authenticator(trusts, "simple").find_by_certificate(&name, 7);
+        let find = |trusts| authenticator(simple(), trusts).find_by_certificate(&name, 7);
         let alice = Identity {
             user: "alice".into(),
             revision: 7,
@@ -194,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_token_may_be_of_an_entry_that_is_still_to_come() {
-        let authenticator = authenticator(false, "simple");
+        let authenticator = authenticator(simple(), false);
         let find = |token: &str| authenticator.find(token, 3, Duration::ZERO, 10);
         let login = TokenChange::Login {
             token: "a.10".into(),
@@ -210,7 +215,7 @@ mod tests {
 
     #[test]
     fn without_tokens_nobody_logs_in() {
-        let authenticator = authenticator(false, "");
+        let authenticator = authenticator(Tokens::None, false);
         assert_eq!(authenticator.draw_token(), Err(status::AUTH_FAILED));
         let found = authenticator.find("a.1", 3, Duration::ZERO, 0);
         assert!(matches!(found, Found::Invalid));
