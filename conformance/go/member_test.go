@@ -12,6 +12,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -34,33 +36,52 @@ const (
 type program struct {
 	name string
 	path string
+	// catchup is its flag for the entries that are kept for slow followers, if
+	// it has one.
+	catchup string
 }
 
-func ours() program { return program{"ours", filepath.Join(binDir, "etcd")} }
-func real() program { return program{"etcd-3.7.1", realBin} }
+func ours() program {
+	return program{"ours", filepath.Join(binDir, "etcd"), "--snapshot-catchup-entries"}
+}
+func real() program { return program{"etcd-3.7.1", realBin, "--snapshot-catchup-entries"} }
 
 // member is one server process on a data directory of its own.
 type member struct {
 	t      testing.TB
+	name   string
+	id     uint64 // of one that was added
 	dir    string
 	client string // host:port
 	peer   string // host:port
-	flags  []string
+	// cluster is the value of --initial-cluster.
+	cluster string
+	flags   []string
+	// catchup is how many entries are kept for slow followers, if not the default.
+	catchup int
 
 	program program
 	cmd     *exec.Cmd
 	exited  chan struct{}
 	log     string
+	// up tells whether the process is meant to run.
+	up atomic.Bool
+
+	clientOnce sync.Once
+	clientV3   *clientv3.Client
 }
+
+func (m *member) String() string { return m.name + " (" + m.program.name + ")" }
 
 // newMember prepares a data directory and ports without starting anything.
 func newMember(t testing.TB, flags ...string) *member {
 	t.Helper()
 	root := t.TempDir()
 	m := &member{
-		t: t, dir: filepath.Join(root, "data"), log: filepath.Join(root, "log"),
+		t: t, name: "default", dir: filepath.Join(root, "data"), log: filepath.Join(root, "log"),
 		client: freeAddr(t), peer: freeAddr(t), flags: flags,
 	}
+	m.cluster = m.name + "=http://" + m.peer
 	t.Cleanup(func() {
 		if t.Failed() && m.cmd != nil {
 			t.Logf("log of %s on %s:\n%s", m.program.name, m.client, m.logTail())
@@ -97,15 +118,21 @@ func freeAddr(t testing.TB) string {
 func (m *member) start(p program) {
 	m.t.Helper()
 	m.launch(p)
+	m.awaitHealthy()
+}
+
+// awaitHealthy waits until a launched member serves.
+func (m *member) awaitHealthy() {
+	m.t.Helper()
 	deadline := time.Now().Add(startTimeout)
 	for !m.healthy() {
 		select {
 		case <-m.exited:
-			m.t.Fatalf("%s ended instead of serving: %v\n%s", p.name, m.cmd.ProcessState, m.logTail())
+			m.t.Fatalf("%s ended instead of serving: %v\n%s", m.program.name, m.cmd.ProcessState, m.logTail())
 		case <-time.After(10 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			m.t.Fatalf("%s does not serve after %v\n%s", p.name, startTimeout, m.logTail())
+			m.t.Fatalf("%s does not serve after %v\n%s", m.program.name, startTimeout, m.logTail())
 		}
 	}
 }
@@ -114,11 +141,14 @@ func (m *member) start(p program) {
 func (m *member) launch(p program) {
 	m.t.Helper()
 	args := append([]string{
-		"--name=default", "--data-dir=" + m.dir,
+		"--name=" + m.name, "--data-dir=" + m.dir,
 		"--listen-client-urls=http://" + m.client, "--advertise-client-urls=http://" + m.client,
 		"--listen-peer-urls=http://" + m.peer, "--initial-advertise-peer-urls=http://" + m.peer,
-		"--initial-cluster=default=http://" + m.peer, "--log-level=info",
+		"--initial-cluster=" + m.cluster, "--log-level=info",
 	}, m.flags...)
+	if m.catchup != 0 && p.catchup != "" {
+		args = append(args, fmt.Sprintf("%s=%d", p.catchup, m.catchup))
+	}
 	log, err := os.OpenFile(m.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		m.t.Fatal(err)
@@ -137,6 +167,7 @@ func (m *member) launch(p program) {
 		close(exited)
 	}()
 	m.program, m.cmd, m.exited = p, cmd, exited
+	m.up.Store(true)
 	m.t.Cleanup(func() {
 		cmd.Process.Kill()
 		<-exited
@@ -157,6 +188,7 @@ func (m *member) healthy() bool {
 // stop ends the member cleanly.
 func (m *member) stop() {
 	m.t.Helper()
+	m.up.Store(false)
 	m.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-m.exited:
@@ -167,8 +199,15 @@ func (m *member) stop() {
 
 // kill ends the member without letting it do anything more.
 func (m *member) kill() {
+	m.up.Store(false)
 	m.cmd.Process.Kill()
 	<-m.exited
+}
+
+// client3 is a client of this member alone, which outlives restarts.
+func (m *member) client3() *clientv3.Client {
+	m.clientOnce.Do(func() { m.clientV3 = m.dial() })
+	return m.clientV3
 }
 
 // logTail is the end of the server's log, for failures.

@@ -85,7 +85,7 @@ func takeover(t *testing.T, first, second program, kill bool, flags ...string) {
 func (m *member) readBy(p program) snapshotOfState {
 	m.t.Helper()
 	twin := newMember(m.t, m.flags...)
-	twin.client, twin.peer = m.client, m.peer
+	twin.client, twin.peer, twin.cluster = m.client, m.peer, m.cluster
 	if err := os.CopyFS(twin.dir, os.DirFS(m.dir)); err != nil {
 		m.t.Fatal(err)
 	}

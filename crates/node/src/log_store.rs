@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
 use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
 
 /// Entries `first_index()..=last_index()` and the term of the one before.
@@ -15,8 +15,13 @@ pub struct LogStore {
     entries: VecDeque<Entry>,
     compacted_index: u64,
     compacted_term: u64,
+    /// Bytes of data in `entries`.
+    bytes: usize,
     hard_state: HardState,
+    /// The configuration as of `applied`.
     conf_state: ConfState,
+    /// What the machine has; a follower that needs a snapshot gets this.
+    applied: u64,
 }
 
 impl LogStore {
@@ -36,11 +41,13 @@ impl LogStore {
             );
         }
         LogStore {
+            bytes: entries.iter().map(|entry| entry.data.len()).sum(),
             entries: entries.into(),
             compacted_index: index,
             compacted_term: term,
             hard_state,
             conf_state,
+            applied: index,
         }
     }
 
@@ -60,13 +67,29 @@ impl LogStore {
             first.index,
             self.last()
         );
+        let replaced = self.entries.range(keep..);
+        self.bytes -= replaced.map(|entry| entry.data.len()).sum::<usize>();
+        self.bytes += entries.iter().map(|entry| entry.data.len()).sum::<usize>();
         self.entries.truncate(keep);
         self.entries.extend(entries.iter().cloned());
     }
 
-    /// Remembers the configuration, which raft reads when it builds a snapshot.
+    /// Starts anew behind a snapshot that a leader sent.
+    pub fn install(&mut self, metadata: &SnapshotMetadata) {
+        self.entries.clear();
+        self.bytes = 0;
+        (self.compacted_index, self.compacted_term) = (metadata.index, metadata.term);
+        self.conf_state = metadata.get_conf_state().clone();
+    }
+
+    /// The configuration changed at an entry that was applied.
     pub fn set_conf_state(&mut self, conf_state: ConfState) {
         self.conf_state = conf_state;
+    }
+
+    /// The machine has applied everything up to `index`.
+    pub fn set_applied(&mut self, index: u64) {
+        self.applied = index;
     }
 
     /// The configuration as of the last applied change.
@@ -74,24 +97,21 @@ impl LogStore {
         &self.conf_state
     }
 
-    /// Forgets entries up to and including `index`.
+    /// Forgets entries up to and including `index`, of those that are applied.
     pub fn compact(&mut self, index: u64) {
-        while self
-            .entries
-            .front()
-            .is_some_and(|entry| entry.index <= index)
-        {
-            let entry = self.entries.pop_front().expect("front() was just seen");
+        while self.compacted_index < index.min(self.applied) {
+            let Some(entry) = self.entries.pop_front() else {
+                return;
+            };
+            self.bytes -= entry.data.len();
             self.compacted_index = entry.index;
             self.compacted_term = entry.term;
         }
     }
 
-    /// Forgets the oldest entries up to `index` while more than `bytes_max` of data are held.
-    pub fn compact_to_bytes(&mut self, index: u64, bytes_max: usize) {
-        let mut bytes: usize = self.entries.iter().map(|entry| entry.data.len()).sum();
-        while bytes > bytes_max && self.compacted_index < index {
-            bytes -= self.entries.front().map_or(0, |entry| entry.data.len());
+    /// Forgets the oldest applied entries while more than `bytes_max` of data are held.
+    pub fn compact_to_bytes(&mut self, bytes_max: usize) {
+        while self.bytes > bytes_max && self.compacted_index < self.applied {
             self.compact(self.compacted_index + 1);
         }
     }
@@ -160,9 +180,17 @@ impl Storage for LogStore {
         Ok(self.last())
     }
 
-    /// Snapshots for followers come from the state machine; a member without followers has none to give.
-    fn snapshot(&self, _request_index: u64, _to: u64) -> Result<Snapshot> {
-        Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    /// A snapshot's place only, the machine's: whoever sends it has the database.
+    fn snapshot(&self, request_index: u64, _to: u64) -> Result<Snapshot> {
+        let index = self.applied;
+        if index < self.compacted_index || index < request_index || index == 0 {
+            return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        }
+        let mut snapshot = Snapshot::default();
+        let metadata = snapshot.mut_metadata();
+        (metadata.index, metadata.term) = (index, self.term(index)?);
+        metadata.set_conf_state(self.conf_state.clone());
+        Ok(snapshot)
     }
 }
 
@@ -194,9 +222,46 @@ mod tests {
     }
 
     #[test]
+    fn the_oldest_applied_entries_go_when_there_are_too_many_bytes() {
+        let mut log = LogStore::new(0, 0, HardState::default(), ConfState::default(), vec![]);
+        let large = |index| Entry {
+            data: vec![0; 100].into(),
+            ..entry(index, 1)
+        };
+        log.append(&[large(1), large(2), large(3), large(4)]);
+        log.append(&[large(4), large(5)]);
+        log.set_applied(2);
+        log.compact_to_bytes(250);
+        assert_eq!(log.first_index().unwrap(), 3, "only what is applied");
+        log.set_applied(5);
+        log.compact_to_bytes(250);
+        assert_eq!(log.first_index().unwrap(), 4);
+    }
+
+    #[test]
+    fn a_snapshot_is_of_what_is_applied_and_replaces_the_log_of_who_gets_it() {
+        let mut log = LogStore::new(0, 0, HardState::default(), ConfState::default(), vec![]);
+        log.append(&[entry(1, 1), entry(2, 1), entry(3, 2)]);
+        assert!(log.snapshot(0, 9).is_err(), "nothing is applied yet");
+        log.set_applied(2);
+        let metadata = log.snapshot(0, 9).unwrap().take_metadata();
+        assert_eq!((metadata.index, metadata.term), (2, 1));
+
+        let mut other = LogStore::new(0, 0, HardState::default(), ConfState::default(), vec![]);
+        other.append(&[entry(1, 1)]);
+        other.install(&metadata);
+        assert_eq!(other.last_index().unwrap(), 2);
+        assert_eq!(other.term(2).unwrap(), 1);
+        assert!(other.snapshot(0, 9).is_err(), "it is not restored yet");
+    }
+
+    #[test]
     fn compacted_entries_are_gone_but_their_last_term_is_known() {
         let mut log = LogStore::new(0, 0, HardState::default(), ConfState::default(), vec![]);
         log.append(&[entry(1, 1), entry(2, 1), entry(3, 2)]);
+        log.compact(2);
+        assert_eq!(log.first_index().unwrap(), 1, "nothing is applied yet");
+        log.set_applied(3);
         log.compact(2);
         assert_eq!(log.first_index().unwrap(), 3);
         assert_eq!(log.term(2).unwrap(), 1);

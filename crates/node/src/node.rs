@@ -1,194 +1,47 @@
 //! The member's decisions: raft, proposals, linearizable reads, snapshot points.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost::Message as _;
 use raft::eraftpb;
-use raft::{Config as RaftConfig, RawNode, ReadOnlyOption, StateRole, Storage};
+use raft::eraftpb::MessageType;
+use raft::{
+    Config as RaftConfig, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole,
+    Storage,
+};
 use retcd_proto::raftpb;
 
+use crate::door::{self, Verdict};
+use crate::event::{
+    Append, Config, Follower, Input, LeaderInfo, Output, Recovered, RejectReason, ReplicationState,
+    Role, SnapshotPoint, Status,
+};
 use crate::log_store::LogStore;
+use crate::proposals::Proposals;
 use crate::raft_types::{
     conf_change_to_raft, conf_state_from_raft, conf_state_to_raft, entry_from_raft, entry_to_raft,
-    hard_state_from_raft, hard_state_to_raft,
+    hard_state_from_raft, hard_state_to_raft, message_from_raft, message_to_raft,
+    snapshot_from_raft,
 };
+use crate::reads::Reads;
+use crate::unpersisted::{Decision, Unpersisted};
 
 /// Committed entries handed to the machine at once; bounds the memory of one batch.
 const APPLY_BATCH_BYTES_MAX: u64 = 4 << 20;
+/// Entries in one message, as in etcd.
+const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+/// Messages on their way to a follower that streams, as in etcd.
+const MESSAGES_IN_FLIGHT_MAX: usize = 512;
 /// A read that raft dropped (no leader yet, a lost heartbeat) is asked for again after this time, as
 /// etcd does.
 const READ_RETRY: Duration = Duration::from_millis(500);
-/// Bytes of log that may stay in memory behind a snapshot, whatever the entry count says.
+/// Bytes of applied entries that stay in memory for slow followers, whatever the entry count says.
+/// One that needs more gets a snapshot.
 const CATCHUP_BYTES_MAX: usize = 64 << 20;
-
-/// What a member is told when it starts.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// This member's id.
-    pub id: u64,
-    /// Time between two ticks of raft: the heartbeat interval.
-    pub tick: Duration,
-    /// Ticks without a leader before an election.
-    pub election_ticks: u32,
-    /// Ask for votes before raising the term.
-    pub pre_vote: bool,
-    /// Applied entries between two snapshots on disk.
-    pub snapshot_count: u64,
-    /// Entries kept in memory behind a snapshot for slow followers.
-    pub snapshot_catchup_entries: u64,
-    /// Seeds the election timeouts, so that a run can be repeated.
-    pub seed: u64,
-}
-
-/// What log and machine held when the member started.
-#[derive(Clone, Debug, Default)]
-pub struct Recovered {
-    /// Index and term that the log starts behind.
-    pub snapshot: (u64, u64),
-    /// The newest entry that the machine has applied; not below the snapshot.
-    pub applied: u64,
-    /// The configuration as of `applied`.
-    pub conf_state: raftpb::ConfState,
-    /// Term, vote and commit index.
-    pub hard_state: raftpb::HardState,
-    /// All entries behind the snapshot, committed or not.
-    pub entries: Vec<raftpb::Entry>,
-}
-
-/// An index at which the machine's state stands for all entries up to it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SnapshotPoint {
-    /// Index of the last entry that it covers.
-    pub index: u64,
-    /// Term of that entry.
-    pub term: u64,
-    /// The configuration at that index.
-    pub conf_state: raftpb::ConfState,
-}
-
-/// What happens to a member.
-#[derive(Debug)]
-pub enum Input {
-    /// A client's request, encoded as `InternalRaftRequest`.
-    Propose {
-        /// The request's id, named again if it is rejected.
-        request: u64,
-        /// The encoded request; log, peers and machine share these bytes.
-        data: Bytes,
-    },
-    /// A client wants to read the newest state; answered by [`Output::ReadReady`].
-    Read {
-        /// Named again in the answer.
-        read: u64,
-    },
-    /// Everything up to [`Append::number`] is durable.
-    Appended {
-        /// The number of the newest durable [`Append`].
-        number: u64,
-    },
-    /// The machine applied all entries up to `index`.
-    Applied {
-        /// The newest applied index.
-        index: u64,
-        /// The configuration changes among them, in order, as the machine accepted them.
-        conf_changes: Vec<raftpb::ConfChange>,
-    },
-    /// The snapshot of [`Output::Snapshot`] is durable.
-    Snapshotted {
-        /// Its index.
-        index: u64,
-    },
-}
-
-/// What the outside must do, in order.
-#[derive(Debug)]
-pub enum Output {
-    /// Write to the log, make durable, report [`Input::Appended`].
-    Append(Append),
-    /// Apply to the machine, report [`Input::Applied`].
-    Apply(Vec<raftpb::Entry>),
-    /// These reads may be answered now: the machine has applied all that was committed when they came.
-    ReadReady {
-        /// The reads' names.
-        reads: Vec<u64>,
-    },
-    /// These requests did not enter the log.
-    Rejected {
-        /// The requests' ids.
-        requests: Vec<u64>,
-        /// Why.
-        reason: RejectReason,
-    },
-    /// These reads cannot be answered.
-    ReadRejected {
-        /// The reads' names.
-        reads: Vec<u64>,
-        /// Why.
-        reason: RejectReason,
-    },
-    /// Leader, term or role changed.
-    Leader(LeaderInfo),
-    /// Enough entries were applied since the last one: write a snapshot, report [`Input::Snapshotted`].
-    Snapshot(SnapshotPoint),
-}
-
-/// A write to the log.
-#[derive(Debug)]
-pub struct Append {
-    /// Counts up; reported back in [`Input::Appended`].
-    pub number: u64,
-    /// The hard state, if it changed.
-    pub hard_state: Option<raftpb::HardState>,
-    /// New entries; they replace what the log holds from their first index on.
-    pub entries: Vec<raftpb::Entry>,
-    /// Whether an fsync is needed before [`Input::Appended`]: not for a mere commit index.
-    pub must_sync: bool,
-}
-
-/// Why the node refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RejectReason {
-    /// No leader is known.
-    NoLeader,
-    /// The leader changed while the request was under way.
-    LeaderChanged,
-}
-
-/// The member's part in its cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Follows, or looks for, a leader.
-    Follower,
-    /// Asks for votes.
-    Candidate,
-    /// Leads.
-    Leader,
-}
-
-/// Who leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LeaderInfo {
-    /// The leader's id; 0 when none is known.
-    pub leader: u64,
-    /// The current term.
-    pub term: u64,
-    /// This member's part.
-    pub role: Role,
-}
-
-/// Where the member stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// The current term.
-    pub term: u64,
-    /// The leader's id; 0 when none is known.
-    pub leader: u64,
-    /// The newest committed index. Invariant: `applied <= committed`.
-    pub committed: u64,
-    /// The newest applied index.
-    pub applied: u64,
-}
+/// Reads of followers that wait for a new leader's first commit. Each stands for a batch.
+const EARLY_READS_MAX: usize = 1024;
 
 /// One member.
 pub struct Node {
@@ -197,6 +50,9 @@ pub struct Node {
     outputs: VecDeque<Output>,
     proposals: Proposals,
     reads: Reads,
+    unpersisted: Unpersisted,
+    /// Followers' reads that came before this leader could answer them.
+    early_reads: Vec<eraftpb::Message>,
     /// What the owner was last told.
     leader: LeaderInfo,
     now: Duration,
@@ -204,30 +60,13 @@ pub struct Node {
     applied: u64,
     /// Index of the newest snapshot, durable or under way.
     snapshot_index: u64,
+    /// A leader that proposals did not get to, and until when to leave it alone.
+    deaf_leader: (u64, Duration),
+    /// When leadership was last offered because of the disk.
+    stepped_aside_at: Option<Duration>,
+    /// The election timeout in force, in ticks, and the term and role that it was drawn for.
+    election_timeout: (usize, Option<(u64, StateRole)>),
     random: u64,
-    /// Term and role for which the election timeout was drawn.
-    drawn_for: Option<(u64, StateRole)>,
-}
-
-/// Requests that came in since the last turn; they enter the log as one batch.
-#[derive(Default)]
-struct Proposals {
-    requests: Vec<u64>,
-    entries: Vec<eraftpb::Entry>,
-}
-
-/// Reads that wait for raft's word.
-///
-/// All reads of a turn share one context. Contexts count up and are never used twice, so a late
-/// answer can not be taken for that of a newer read.
-#[derive(Default)]
-struct Reads {
-    waiting: Vec<u64>,
-    in_flight: BTreeMap<u64, Vec<u64>>,
-    /// Read index and reads that wait for the machine to apply it.
-    confirmed: VecDeque<(u64, Vec<u64>)>,
-    last_context: u64,
-    asked_at: Duration,
 }
 
 impl Node {
@@ -242,15 +81,17 @@ impl Node {
         hard_state.commit = hard_state.commit.max(recovered.applied);
         let entries = recovered.entries.iter().map(entry_to_raft).collect();
         let conf_state = conf_state_to_raft(&recovered.conf_state);
-        let store = LogStore::new(index, term, hard_state, conf_state, entries);
+        let mut store = LogStore::new(index, term, hard_state, conf_state, entries);
+        store.set_applied(recovered.applied);
+        store.compact_to_bytes(CATCHUP_BYTES_MAX);
         let election_ticks = config.election_ticks as usize;
         let raft_config = RaftConfig {
             id: config.id,
             election_tick: election_ticks,
             heartbeat_tick: 1,
             applied: recovered.applied,
-            max_size_per_msg: 512 << 10,
-            max_inflight_msgs: 512,
+            max_size_per_msg: MESSAGE_BYTES_MAX,
+            max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
             check_quorum: true,
             pre_vote: config.pre_vote,
             read_only_option: ReadOnlyOption::Safe,
@@ -264,7 +105,9 @@ impl Node {
             raw,
             outputs: VecDeque::new(),
             proposals: Proposals::default(),
-            reads: Reads::default(),
+            reads: Reads::new(config.first_read_context),
+            unpersisted: Unpersisted::default(),
+            early_reads: Vec::new(),
             leader: LeaderInfo {
                 leader: 0,
                 term: recovered.hard_state.term(),
@@ -274,12 +117,14 @@ impl Node {
             next_tick: now + config.tick,
             applied: recovered.applied,
             snapshot_index: index,
-            random: config.seed | 1,
-            drawn_for: None,
+            deaf_leader: (0, Duration::ZERO),
+            stepped_aside_at: None,
+            election_timeout: (0, None),
+            random: scramble(config.seed),
             config,
         };
         node.campaign_if_alone();
-        node.draw_election_timeout();
+        node.hold_election_timeout();
         node
     }
 
@@ -287,15 +132,38 @@ impl Node {
     pub fn handle(&mut self, now: Duration, input: Input) {
         self.advance_time(now);
         match input {
-            Input::Propose { request, data } => self.proposals.push(request, data),
-            Input::Read { read } => self.reads.waiting.push(read),
-            Input::Appended { number } => self.raw.on_persist_ready(number),
+            Input::Propose { request, data } => {
+                self.push_proposal(request, raftpb::EntryType::EntryNormal, data);
+            }
+            Input::ProposeConfChange { request, change } => {
+                let data = change.encode_to_vec().into();
+                self.push_proposal(request, raftpb::EntryType::EntryConfChange, data);
+            }
+            Input::Read { read } => self.reads.push(read),
+            Input::Messages(messages) => {
+                for message in &messages {
+                    self.handle_message(message);
+                    self.hold_election_timeout();
+                }
+            }
+            Input::Undelivered(entries) => self.handle_undelivered(&entries),
+            Input::Unreachable { peer } => self.raw.report_unreachable(peer),
+            Input::SnapshotSent { peer, delivered } => self.raw.report_snapshot(
+                peer,
+                match delivered {
+                    true => SnapshotStatus::Finish,
+                    false => SnapshotStatus::Failure,
+                },
+            ),
+            Input::TransferLeader { to } => self.transfer_leader(to),
+            Input::Appended { number } => self.handle_persisted(number),
             Input::Applied {
                 index,
                 conf_changes,
             } => self.handle_applied(index, &conf_changes),
             Input::Snapshotted { index } => self.handle_snapshotted(index),
         }
+        self.hold_election_timeout();
     }
 
     /// Lets time pass when nothing else happens.
@@ -318,20 +186,62 @@ impl Node {
 
     /// Where the member stands.
     pub fn status(&self) -> Status {
+        let raft = &self.raw.raft;
         Status {
-            term: self.raw.raft.term,
-            leader: self.raw.raft.leader_id,
-            committed: self.raw.raft.raft_log.committed,
+            term: raft.term,
+            vote: raft.vote,
+            leader: raft.leader_id,
+            role: role_of(raft.state),
+            committed: raft.raft_log.committed,
             applied: self.applied,
+            last: raft.raft_log.last_index(),
+            transferee: raft.lead_transferee.unwrap_or(0),
         }
+    }
+
+    /// What a leader knows of the members, ascending by id; empty for who does not lead.
+    pub fn followers(&self) -> Vec<Follower> {
+        if !self.leads() {
+            return Vec::new();
+        }
+        let voters = self.raw.raft.prs().conf().voters();
+        let mut followers: Vec<Follower> = self
+            .raw
+            .raft
+            .prs()
+            .iter()
+            .map(|(id, progress)| Follower {
+                id: *id,
+                is_learner: !voters.contains(*id),
+                matched: progress.matched,
+                next: progress.next_idx,
+                state: match progress.state {
+                    ProgressState::Probe => ReplicationState::Probe,
+                    ProgressState::Replicate => ReplicationState::Replicate,
+                    ProgressState::Snapshot => ReplicationState::Snapshot,
+                },
+                recent_active: progress.recent_active || *id == self.config.id,
+            })
+            .collect();
+        followers.sort_unstable_by_key(|follower| follower.id);
+        followers
+    }
+
+    fn leads(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader
+    }
+
+    /// Whether this member has a vote.
+    fn is_voter(&self) -> bool {
+        let voters = self.raw.raft.prs().conf().voters();
+        voters.contains(self.config.id)
     }
 
     fn advance_time(&mut self, now: Duration) {
         self.now = self.now.max(now);
         while self.next_tick <= self.now {
             self.next_tick += self.config.tick;
-            self.raw.tick();
-            self.draw_election_timeout();
+            self.tick();
             // After a long pause (a stopped process) the missed ticks mean nothing: one is enough.
             if self.next_tick + self.config.tick * self.config.election_ticks < self.now {
                 self.next_tick = self.now + self.config.tick;
@@ -339,35 +249,137 @@ impl Node {
         }
     }
 
+    fn tick(&mut self) {
+        // Alone, raft would lead at once, with entries that the log does not have yet.
+        let alone = self.raw.raft.prs().is_singleton();
+        if !alone || self.leads() || self.unpersisted.is_empty() {
+            self.raw.tick();
+        }
+        self.hold_election_timeout();
+        self.step_aside_if_the_disk_stalls();
+        let requests = self.proposals.expired(self.now);
+        self.reject(requests, RejectReason::NoLeader);
+    }
+
+    fn reject(&mut self, mut requests: Vec<u64>, reason: RejectReason) {
+        requests.retain(|request| *request != 0);
+        if !requests.is_empty() {
+            self.outputs
+                .push_back(Output::Rejected { requests, reason });
+        }
+    }
+
+    fn push_proposal(&mut self, request: u64, kind: raftpb::EntryType, data: Bytes) {
+        let entry = entry_to_raft(&raftpb::Entry {
+            r#type: Some(kind as i32),
+            data: Some(data),
+            ..Default::default()
+        });
+        let deadline = self.now + self.config.proposal_timeout;
+        if let Err(reason) = self.proposals.push(request, entry, deadline) {
+            self.reject(vec![request], reason);
+        }
+    }
+
+    fn handle_message(&mut self, message: &raftpb::Message) {
+        let Some(message) = message_to_raft(message) else {
+            return;
+        };
+        let raft = &self.raw.raft;
+        let view = door::View {
+            id: self.config.id,
+            term: raft.term,
+            leads: raft.state == StateRole::Leader,
+            committed: raft.raft_log.committed,
+            last: raft.raft_log.last_index(),
+        };
+        match door::judge(&message, &view, |index| raft.raft_log.term(index).ok()) {
+            Verdict::Drop => {}
+            Verdict::Stop(contradiction) => {
+                self.outputs.push_back(Output::Contradiction(contradiction))
+            }
+            Verdict::Step if message.get_msg_type() == MessageType::MsgReadIndex => {
+                self.handle_read_of_follower(message);
+            }
+            Verdict::Step if message.get_msg_type() == MessageType::MsgPropose => {
+                self.handle_proposals_of_follower(message);
+            }
+            // An error means that raft has no use for it: from a member that is gone, or a proposal
+            // without a leader. Whoever sent it will notice.
+            Verdict::Step => drop(self.raw.step(message)),
+        }
+    }
+
+    /// raft-rs drops reads that come before a leader's first commit; here they wait for it, as in etcd.
+    fn handle_read_of_follower(&mut self, message: eraftpb::Message) {
+        if self.can_read() {
+            let _ = self.raw.step(message);
+        } else if self.leads() && self.early_reads.len() < EARLY_READS_MAX {
+            self.early_reads.push(message);
+        }
+    }
+
+    /// While leadership is being handed over, followers' proposals wait like our own. The name 0 stands for
+    /// nobody here.
+    fn handle_proposals_of_follower(&mut self, mut message: eraftpb::Message) {
+        if self.raw.raft.lead_transferee.is_none() {
+            let _ = self.raw.step(message);
+            return;
+        }
+        let deadline = self.now + self.config.proposal_timeout;
+        for entry in message.take_entries() {
+            // If too many wait, it is lost like a message.
+            let _ = self.proposals.push(0, entry, deadline);
+        }
+    }
+
+    /// Proposals that did not get to the leader go to the next one, or again to this one after a while. The
+    /// name 0 stands for whoever waits for them.
+    fn handle_undelivered(&mut self, entries: &[raftpb::Entry]) {
+        self.deaf_leader = (self.raw.raft.leader_id, self.now + self.config.tick);
+        let deadline = self.now + self.config.proposal_timeout;
+        for entry in entries {
+            let _ = self.proposals.push(0, entry_to_raft(entry), deadline);
+        }
+    }
+
     /// One round through raft: batches in, at most one `Ready` out.
     fn turn(&mut self) {
-        self.propose_batch();
+        self.propose();
         self.ask_for_reads();
-        self.draw_election_timeout();
+        self.hold_election_timeout();
         if !self.raw.has_ready() {
             return;
         }
         let mut ready = self.raw.ready();
         self.report_leader();
-        self.queue_read_states(ready.take_read_states());
-        assert!(
-            ready.snapshot().is_empty(),
-            "a member without peers receives no snapshot"
-        );
+        self.confirm_reads(ready.take_read_states());
+        let snapshot = self.install(ready.snapshot());
         let entries = ready.take_entries();
-        let hard_state = ready.hs().map(hard_state_from_raft);
         self.raw.mut_store().append(&entries);
         let append = Append {
             number: ready.number(),
-            hard_state,
+            snapshot: snapshot.as_ref().map(snapshot_from_raft),
+            hard_state: ready.hs().map(hard_state_from_raft),
             must_sync: ready.must_sync(),
             entries: entries.iter().map(entry_from_raft).collect(),
         };
         let committed = ready.take_committed_entries();
+        let now = ready.take_messages();
+        let (later, at_once) = split_promises(ready.take_persisted_messages());
         self.raw.advance_append_async(ready);
-        if append.entries.is_empty() && append.hard_state.is_none() {
-            self.raw.on_persist_ready(append.number);
-        } else {
+        self.send(now);
+        self.send(at_once);
+        let writes =
+            snapshot.is_some() || append.hard_state.is_some() || !append.entries.is_empty();
+        self.unpersisted.push(Decision {
+            number: append.number,
+            writes,
+            at: self.now,
+            messages: later,
+            snapshot,
+        });
+        if writes {
             self.outputs.push_back(Output::Append(append));
         }
         if !committed.is_empty() {
@@ -375,82 +387,120 @@ impl Node {
                 committed.iter().map(entry_from_raft).collect(),
             ));
         }
+        // What needs no write is persisted if everything before it is.
+        self.handle_persisted(0);
     }
 
-    fn propose_batch(&mut self) {
-        if self.proposals.requests.is_empty() {
-            return;
+    /// The log has everything up to `number`: what was promised on that condition may be said.
+    fn handle_persisted(&mut self, number: u64) {
+        let decisions = self.unpersisted.take_through(number);
+        let Some(last) = decisions.last() else { return };
+        self.raw.on_persist_ready(last.number);
+        for decision in decisions {
+            if let Some(snapshot) = &decision.snapshot {
+                self.outputs
+                    .push_back(Output::Restore(snapshot_from_raft(snapshot)));
+            }
+            self.send(decision.messages);
         }
-        let Proposals { requests, entries } = std::mem::take(&mut self.proposals);
-        let mut message = eraftpb::Message::default();
-        message.set_msg_type(eraftpb::MessageType::MsgPropose);
-        message.from = self.config.id;
-        message.entries = entries.into();
-        if self.raw.step(message).is_err() {
-            self.outputs.push_back(Output::Rejected {
-                requests,
-                reason: RejectReason::NoLeader,
-            });
+        self.campaign_if_alone();
+    }
+
+    fn send(&mut self, messages: Vec<eraftpb::Message>) {
+        if !messages.is_empty() {
+            self.outputs.push_back(Output::Send(
+                messages.iter().map(message_from_raft).collect(),
+            ));
+        }
+    }
+
+    /// A leader sent a snapshot: our log starts anew behind it.
+    fn install(&mut self, snapshot: &eraftpb::Snapshot) -> Option<eraftpb::Snapshot> {
+        if snapshot.is_empty() {
+            return None;
+        }
+        let metadata = snapshot.get_metadata();
+        self.raw.mut_store().install(metadata);
+        self.snapshot_index = metadata.index;
+        Some(snapshot.clone())
+    }
+
+    /// Hands waiting requests to raft, unless it would refuse them now.
+    fn propose(&mut self) {
+        while !self.proposals.is_empty() {
+            let raft = &self.raw.raft;
+            let (deaf, until) = self.deaf_leader;
+            let deaf = raft.leader_id == deaf && self.now < until && !self.leads();
+            if raft.leader_id == 0 || raft.lead_transferee.is_some() || deaf {
+                return;
+            }
+            // A leader makes one change of the membership after the other.
+            let hold_conf_changes = self.leads() && raft.has_pending_conf();
+            let (requests, entries) = self.proposals.next_batch(hold_conf_changes);
+            if requests.is_empty() {
+                return;
+            }
+            let mut message = eraftpb::Message::default();
+            message.set_msg_type(MessageType::MsgPropose);
+            message.from = self.config.id;
+            message.entries = entries.into();
+            if self.raw.step(message).is_err() {
+                self.reject(requests, RejectReason::NoLeader);
+            }
         }
     }
 
     fn ask_for_reads(&mut self) {
-        let overdue =
-            !self.reads.in_flight.is_empty() && self.now >= self.reads.asked_at + READ_RETRY;
-        if (self.reads.waiting.is_empty() && !overdue) || !self.can_read() {
+        if !self.can_read() {
             return;
         }
-        let context = self.reads.open_context(overdue, self.now);
-        self.raw.read_index(context.to_be_bytes().to_vec());
+        for message in std::mem::take(&mut self.early_reads) {
+            let _ = self.raw.step(message);
+        }
+        if self.reads.must_ask(self.now, READ_RETRY) {
+            let context = self.reads.open_context(self.now, READ_RETRY);
+            self.raw.read_index(context.to_be_bytes().to_vec());
+        }
     }
 
-    /// A leader answers reads only after it has committed an entry of its own term.
+    /// A leader answers reads only after it has committed an entry of its own term, and only while it is
+    /// a member: raft-rs would take a removed leader beside a single voter for a quorum.
     fn can_read(&self) -> bool {
         let raft = &self.raw.raft;
         match raft.state {
-            StateRole::Leader => raft.commit_to_current_term(),
+            StateRole::Leader => raft.commit_to_current_term() && self.is_voter(),
             _ => raft.leader_id != 0,
         }
     }
 
-    fn queue_read_states(&mut self, states: Vec<raft::ReadState>) {
+    fn confirm_reads(&mut self, states: Vec<raft::ReadState>) {
         for state in states {
-            let Ok(context) = <[u8; 8]>::try_from(state.request_ctx.as_slice()) else {
-                continue;
-            };
-            let reads = self.reads.close_context(u64::from_be_bytes(context));
-            if !reads.is_empty() {
-                self.reads.confirmed.push_back((state.index, reads));
+            if let Ok(context) = <[u8; 8]>::try_from(state.request_ctx.as_slice()) {
+                self.reads.confirm(u64::from_be_bytes(context), state.index);
             }
         }
         self.release_reads();
     }
 
     fn release_reads(&mut self) {
-        // Invariant: indexes in `confirmed` do not decrease, as raft's commit index does not.
-        while let Some((_, reads)) = self
-            .reads
-            .confirmed
-            .pop_front_if(|(index, _)| *index <= self.applied)
-        {
+        let reads = self.reads.release(self.applied);
+        if !reads.is_empty() {
             self.outputs.push_back(Output::ReadReady { reads });
         }
     }
 
     fn report_leader(&mut self) {
         let raft = &self.raw.raft;
-        let role = match raft.state {
-            StateRole::Leader => Role::Leader,
-            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
-            StateRole::Follower => Role::Follower,
-        };
         let leader = LeaderInfo {
             leader: raft.leader_id,
             term: raft.term,
-            role,
+            role: role_of(raft.state),
         };
         if leader == self.leader {
             return;
+        }
+        if leader.role != Role::Leader {
+            self.early_reads.clear();
         }
         let reads = if self.leader.leader != 0 && leader.leader != self.leader.leader {
             self.reads.take_in_flight()
@@ -480,31 +530,88 @@ impl Node {
                 .expect("the machine accepted the change, so raft can make it");
             self.raw.mut_store().set_conf_state(conf_state);
         }
+        if self.leads() && !self.is_voter() {
+            self.resign();
+        }
         self.applied = index;
+        self.raw.mut_store().set_applied(index);
         self.raw.advance_apply_to(index);
+        self.raw.mut_store().compact_to_bytes(CATCHUP_BYTES_MAX);
         self.release_reads();
         self.campaign_if_alone();
         self.snapshot_if_due();
     }
 
-    /// The only voter need not wait for an election timeout: there is nobody to hear from.
+    /// The only voter need not wait for an election timeout: there is nobody to hear from. It leads at
+    /// once, so the log must have everything.
     fn campaign_if_alone(&mut self) {
         let raft = &self.raw.raft;
-        let alone = raft.prs().is_singleton() && raft.promotable();
+        let alone = raft.prs().is_singleton() && raft.promotable() && self.unpersisted.is_empty();
         if alone && raft.leader_id == 0 && raft.state == StateRole::Follower {
             // An error means that raft will try again at the election timeout.
             let _ = self.raw.campaign();
         }
     }
 
+    /// A leader that was removed, or has no vote any more, asks the most advanced voter to take over, and
+    /// follows: raft-rs ends the process when such a leader commits or persists anything.
+    fn resign(&mut self) {
+        let voters = self
+            .followers()
+            .into_iter()
+            .filter(|other| !other.is_learner);
+        let best = voters.max_by_key(|voter| (voter.recent_active, voter.matched));
+        let term = self.raw.raft.term;
+        if let Some(best) = best {
+            let mut message = eraftpb::Message::default();
+            message.set_msg_type(MessageType::MsgTimeoutNow);
+            (message.from, message.to, message.term) = (self.config.id, best.id, term);
+            self.send(vec![message]);
+        }
+        self.raw.raft.become_follower(term, raft::INVALID_ID);
+    }
+
+    fn transfer_leader(&mut self, to: u64) {
+        if self.leads() && to != self.config.id {
+            self.raw.transfer_leader(to);
+        }
+    }
+
+    /// A leader commits with its followers' disks, but answers clients only when its own log has the
+    /// entries. If that takes longer than an election, another one leads better.
+    fn step_aside_if_the_disk_stalls(&mut self) {
+        let patience = self.config.tick * self.config.election_ticks;
+        let stalled = self
+            .unpersisted
+            .waiting_since()
+            .is_some_and(|since| self.now >= since + patience);
+        let offered = self
+            .stepped_aside_at
+            .is_some_and(|at| self.now < at + patience);
+        if !self.leads() || !stalled || offered {
+            return;
+        }
+        let persisted = self.raw.raft.raft_log.persisted;
+        let best = self
+            .followers()
+            .into_iter()
+            .filter(|follower| follower.id != self.config.id && !follower.is_learner)
+            .filter(|follower| follower.recent_active && follower.matched > persisted)
+            .max_by_key(|follower| follower.matched);
+        if let Some(best) = best {
+            self.stepped_aside_at = Some(self.now);
+            self.raw.transfer_leader(best.id);
+        }
+    }
+
     fn snapshot_if_due(&mut self) {
-        if self.applied - self.snapshot_index < self.config.snapshot_count {
+        if self.applied.saturating_sub(self.snapshot_index) < self.config.snapshot_count {
             return;
         }
         let store = self.raw.store();
         let term = store
             .term(self.applied)
-            .expect("an applied entry behind the last snapshot is in memory");
+            .expect("the newest applied entry's term is in memory");
         let conf_state = conf_state_from_raft(store.conf_state());
         self.snapshot_index = self.applied;
         self.outputs.push_back(Output::Snapshot(SnapshotPoint {
@@ -514,68 +621,82 @@ impl Node {
         }));
     }
 
+    /// Lets the oldest entries go, but not those that a follower will need as soon as the snapshot arrives
+    /// that is on its way: it would need the next one at once.
     fn handle_snapshotted(&mut self, index: u64) {
         let keep = self.config.snapshot_catchup_entries;
-        self.raw.mut_store().compact(index.saturating_sub(keep));
-        self.raw
-            .mut_store()
-            .compact_to_bytes(index, CATCHUP_BYTES_MAX);
+        let progress = self.raw.raft.prs().iter();
+        let on_their_way = progress
+            .filter(|(_, progress)| progress.state == ProgressState::Snapshot)
+            .map(|(_, progress)| progress.pending_snapshot);
+        let up_to = on_their_way.fold(index.saturating_sub(keep), u64::min);
+        self.raw.mut_store().compact(up_to);
     }
 
-    /// raft-rs draws anew from the thread's generator whenever term or role change; ours comes from the
-    /// seed, so that a run repeats.
-    fn draw_election_timeout(&mut self) {
+    /// raft-rs draws anew from the thread's generator whenever term or role change, and at other times;
+    /// ours comes from the seed and changes with term and role only, so that a run repeats.
+    fn hold_election_timeout(&mut self) {
         let current = (self.raw.raft.term, self.raw.raft.state);
-        if self.drawn_for == Some(current) {
-            return;
+        if self.election_timeout.1 != Some(current) {
+            // xorshift64 (Marsaglia 2003); quality does not matter here, repeatability does.
+            self.random ^= self.random << 13;
+            self.random ^= self.random >> 7;
+            self.random ^= self.random << 17;
+            let ticks = u64::from(self.config.election_ticks);
+            let drawn = ticks + self.random % ticks;
+            self.election_timeout = (drawn as usize, Some(current));
         }
-        self.drawn_for = Some(current);
-        // xorshift64 (Marsaglia 2003); quality does not matter here, repeatability does.
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        let ticks = u64::from(self.config.election_ticks);
-        let drawn = ticks + self.random % ticks;
-        self.raw
-            .raft
-            .set_randomized_election_timeout(drawn as usize);
+        let ticks = self.election_timeout.0;
+        if self.raw.raft.randomized_election_timeout() != ticks {
+            self.raw.raft.set_randomized_election_timeout(ticks);
+        }
     }
 }
 
-impl Proposals {
-    fn push(&mut self, request: u64, data: Bytes) {
-        self.requests.push(request);
-        self.entries.push(eraftpb::Entry {
-            data,
-            ..Default::default()
+/// Neighbouring seeds must not draw alike, or their members would stand for election together for ever
+/// (splitmix64, Steele 2014). Never 0, which xorshift cannot leave.
+fn scramble(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ (z >> 31)) | 1
+}
+
+fn role_of(state: StateRole) -> Role {
+    match state {
+        StateRole::Leader => Role::Leader,
+        StateRole::PreCandidate => Role::PreCandidate,
+        StateRole::Candidate => Role::Candidate,
+        StateRole::Follower => Role::Follower,
+    }
+}
+
+/// Splits a follower's messages: those that promise something that must survive a loss of power (votes,
+/// acknowledged entries, a candidacy, which is a vote for oneself) and those that promise nothing and so
+/// never wait for the disk. Of several acknowledgements for one leader the last says it all.
+fn split_promises(
+    messages: Vec<eraftpb::Message>,
+) -> (Vec<eraftpb::Message>, Vec<eraftpb::Message>) {
+    let (mut promises, at_once): (Vec<_>, Vec<_>) = messages.into_iter().partition(|message| {
+        !matches!(
+            message.get_msg_type(),
+            MessageType::MsgHeartbeatResponse
+                | MessageType::MsgPropose
+                | MessageType::MsgReadIndex
+                | MessageType::MsgReadIndexResp
+                | MessageType::MsgRequestPreVote
+                | MessageType::MsgRequestPreVoteResponse
+        )
+    });
+    let acknowledges =
+        |message: &eraftpb::Message| message.get_msg_type() == MessageType::MsgAppendResponse;
+    if let Some(last) = promises.iter().rposition(acknowledges) {
+        let to = promises[last].to;
+        let mut position = 0;
+        promises.retain(|message| {
+            position += 1;
+            position > last || message.to != to || !acknowledges(message)
         });
     }
-}
-
-impl Reads {
-    /// Moves the waiting reads, and on a retry those in flight, under a new context.
-    fn open_context(&mut self, retry: bool, now: Duration) -> u64 {
-        let mut reads = std::mem::take(&mut self.waiting);
-        if retry {
-            reads.append(&mut self.take_in_flight());
-        }
-        self.last_context += 1;
-        self.asked_at = now;
-        self.in_flight.insert(self.last_context, reads);
-        self.last_context
-    }
-
-    /// An answer for a context holds for all that were asked before it, too.
-    fn close_context(&mut self, context: u64) -> Vec<u64> {
-        let newer = self.in_flight.split_off(&(context + 1));
-        let answered = std::mem::replace(&mut self.in_flight, newer);
-        answered.into_values().flatten().collect()
-    }
-
-    fn take_in_flight(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.in_flight)
-            .into_values()
-            .flatten()
-            .collect()
-    }
+    (promises, at_once)
 }

@@ -1,10 +1,53 @@
 //! Translation between etcd's `raftpb` and the crate `raft`.
 //!
 //! Their entries differ in field numbers only; the configuration change types differ in meaning:
-//! etcd has `ConfChangeUpdateNode`, raft-rs does not. Entry data is shared, never copied.
+//! etcd has `ConfChangeUpdateNode`, raft-rs does not. Entry data is shared, never copied, but for changes of
+//! the membership.
+//!
+//! raft-rs reads the data of a change that is proposed, to see that it changes something, and refuses one
+//! whose type it does not know. So inside raft-rs the data of every such entry is wrapped into a field that it passes over:
+//!
+//! ```text
+//! | 7a | length, varint | the data as etcd has it |
+//! ```
 
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message as _;
+use prost::encoding::{decode_varint, encode_varint};
 use raft::eraftpb;
 use retcd_proto::raftpb;
+
+/// Field 15, of the kind that has a length: no version of either protocol has it in a change.
+const WRAPPING: u8 = 15 << 3 | 2;
+
+fn wrap(data: &[u8]) -> Bytes {
+    let mut wrapped = BytesMut::with_capacity(data.len() + 3);
+    wrapped.put_u8(WRAPPING);
+    encode_varint(data.len() as u64, &mut wrapped);
+    wrapped.extend_from_slice(data);
+    wrapped.freeze()
+}
+
+fn unwrap(data: &Bytes) -> Bytes {
+    let mut rest = data.clone();
+    let wrapped = !rest.is_empty() && rest.split_to(1)[0] == WRAPPING;
+    let length = decode_varint(&mut rest).ok().filter(|_| wrapped);
+    assert_eq!(
+        length,
+        Some(rest.len() as u64),
+        "all changes of the membership are wrapped on their way in: {data:02x?}"
+    );
+    rest
+}
+
+/// The change of the membership that an entry of raft-rs holds, if it is one that etcd knows.
+pub fn conf_change_in(entry: &eraftpb::Entry) -> Option<raftpb::ConfChange> {
+    let change = raftpb::ConfChange::decode(unwrap(&entry.data)).ok()?;
+    let kind = change.r#type.unwrap_or_default();
+    raftpb::ConfChangeType::try_from(kind)
+        .is_ok()
+        .then_some(change)
+}
 
 /// An entry for raft-rs.
 pub fn entry_to_raft(entry: &raftpb::Entry) -> eraftpb::Entry {
@@ -16,7 +59,10 @@ pub fn entry_to_raft(entry: &raftpb::Entry) -> eraftpb::Entry {
     });
     out.term = entry.term();
     out.index = entry.index();
-    out.data = entry.data.clone().unwrap_or_default();
+    out.data = match entry.r#type() {
+        raftpb::EntryType::EntryConfChange => wrap(entry.data()),
+        _ => entry.data.clone().unwrap_or_default(),
+    };
     out
 }
 
@@ -27,11 +73,15 @@ pub fn entry_from_raft(entry: &eraftpb::Entry) -> raftpb::Entry {
         eraftpb::EntryType::EntryConfChange => raftpb::EntryType::EntryConfChange,
         eraftpb::EntryType::EntryConfChangeV2 => raftpb::EntryType::EntryConfChangeV2,
     };
+    let data = match kind {
+        raftpb::EntryType::EntryConfChange => unwrap(&entry.data),
+        _ => entry.data.clone(),
+    };
     raftpb::Entry {
         r#type: Some(kind as i32),
         term: Some(entry.term),
         index: Some(entry.index),
-        data: (!entry.data.is_empty()).then(|| entry.data.clone()),
+        data: (!data.is_empty()).then_some(data),
     }
 }
 
@@ -79,6 +129,138 @@ pub fn conf_state_from_raft(state: &eraftpb::ConfState) -> raftpb::ConfState {
         voters_outgoing: sorted(&state.voters_outgoing),
         learners_next: sorted(&state.learners_next),
         auto_leave: Some(state.auto_leave),
+    }
+}
+
+/// A snapshot for raft-rs.
+fn snapshot_to_raft(snapshot: &raftpb::Snapshot) -> eraftpb::Snapshot {
+    let mut out = eraftpb::Snapshot {
+        data: snapshot.data.clone().unwrap_or_default(),
+        ..Default::default()
+    };
+    if let Some(metadata) = &snapshot.metadata {
+        let to = out.mut_metadata();
+        (to.index, to.term) = (metadata.index(), metadata.term());
+        if let Some(conf_state) = &metadata.conf_state {
+            to.set_conf_state(conf_state_to_raft(conf_state));
+        }
+    }
+    out
+}
+
+/// A snapshot as etcd has it.
+pub fn snapshot_from_raft(snapshot: &eraftpb::Snapshot) -> raftpb::Snapshot {
+    let metadata = snapshot.get_metadata();
+    raftpb::Snapshot {
+        data: (!snapshot.data.is_empty()).then(|| snapshot.data.clone()),
+        metadata: Some(raftpb::SnapshotMetadata {
+            conf_state: Some(conf_state_from_raft(metadata.get_conf_state())),
+            index: Some(metadata.index),
+            term: Some(metadata.term),
+        }),
+    }
+}
+
+/// A message for raft-rs; `None` for kinds that it does not know, or that never leave a member.
+///
+/// What only raft-rs has (priority, commit term) stays at zero, where it has no effect. So does the term of
+/// kinds that are forwarded on behalf of a client.
+pub fn message_to_raft(message: &raftpb::Message) -> Option<eraftpb::Message> {
+    let kind = message_type_to_raft(message.r#type())?;
+    let mut out = eraftpb::Message::default();
+    out.set_msg_type(kind);
+    out.to = message.to();
+    out.from = message.from();
+    out.term = match kind {
+        eraftpb::MessageType::MsgPropose
+        | eraftpb::MessageType::MsgReadIndex
+        | eraftpb::MessageType::MsgTransferLeader => 0,
+        _ => message.term(),
+    };
+    out.log_term = message.log_term();
+    out.index = message.index();
+    out.entries = message.entries.iter().map(entry_to_raft).collect();
+    out.commit = message.commit();
+    out.reject = message.reject();
+    out.reject_hint = message.reject_hint();
+    out.context = message.context.clone().unwrap_or_default();
+    if kind == eraftpb::MessageType::MsgSnapshot {
+        out.set_snapshot(snapshot_to_raft(message.snapshot.as_ref()?));
+    }
+    Some(out)
+}
+
+/// A message as etcd sends it: all numbers present, and nothing that only raft-rs knows.
+pub fn message_from_raft(message: &eraftpb::Message) -> raftpb::Message {
+    let kind = message_type_from_raft(message.get_msg_type());
+    // raft-rs puts its commit index into answers, too; etcd leaves it out there.
+    let commit = match kind {
+        raftpb::MessageType::MsgApp | raftpb::MessageType::MsgHeartbeat => message.commit,
+        _ => 0,
+    };
+    let snapshot = kind == raftpb::MessageType::MsgSnap;
+    raftpb::Message {
+        r#type: Some(kind as i32),
+        to: Some(message.to),
+        from: Some(message.from),
+        term: Some(message.term),
+        log_term: Some(message.log_term),
+        index: Some(message.index),
+        entries: message.entries.iter().map(entry_from_raft).collect(),
+        commit: Some(commit),
+        snapshot: snapshot.then(|| snapshot_from_raft(message.get_snapshot())),
+        reject: Some(message.reject),
+        reject_hint: Some(message.reject_hint),
+        context: (!message.context.is_empty()).then(|| message.context.clone()),
+        ..Default::default()
+    }
+}
+
+fn message_type_to_raft(kind: raftpb::MessageType) -> Option<eraftpb::MessageType> {
+    use eraftpb::MessageType as To;
+    use raftpb::MessageType as From;
+    Some(match kind {
+        From::MsgProp => To::MsgPropose,
+        From::MsgApp => To::MsgAppend,
+        From::MsgAppResp => To::MsgAppendResponse,
+        From::MsgVote => To::MsgRequestVote,
+        From::MsgVoteResp => To::MsgRequestVoteResponse,
+        From::MsgSnap => To::MsgSnapshot,
+        From::MsgHeartbeat => To::MsgHeartbeat,
+        From::MsgHeartbeatResp => To::MsgHeartbeatResponse,
+        From::MsgTransferLeader => To::MsgTransferLeader,
+        From::MsgTimeoutNow => To::MsgTimeoutNow,
+        From::MsgReadIndex => To::MsgReadIndex,
+        From::MsgReadIndexResp => To::MsgReadIndexResp,
+        From::MsgPreVote => To::MsgRequestPreVote,
+        From::MsgPreVoteResp => To::MsgRequestPreVoteResponse,
+        _ => return None,
+    })
+}
+
+fn message_type_from_raft(kind: eraftpb::MessageType) -> raftpb::MessageType {
+    use eraftpb::MessageType as From;
+    use raftpb::MessageType as To;
+    match kind {
+        From::MsgHup => To::MsgHup,
+        From::MsgBeat => To::MsgBeat,
+        From::MsgPropose => To::MsgProp,
+        From::MsgAppend => To::MsgApp,
+        From::MsgAppendResponse => To::MsgAppResp,
+        From::MsgRequestVote => To::MsgVote,
+        From::MsgRequestVoteResponse => To::MsgVoteResp,
+        From::MsgSnapshot => To::MsgSnap,
+        From::MsgHeartbeat => To::MsgHeartbeat,
+        From::MsgHeartbeatResponse => To::MsgHeartbeatResp,
+        From::MsgUnreachable => To::MsgUnreachable,
+        From::MsgSnapStatus => To::MsgSnapStatus,
+        From::MsgCheckQuorum => To::MsgCheckQuorum,
+        From::MsgTransferLeader => To::MsgTransferLeader,
+        From::MsgTimeoutNow => To::MsgTimeoutNow,
+        From::MsgReadIndex => To::MsgReadIndex,
+        From::MsgReadIndexResp => To::MsgReadIndexResp,
+        From::MsgRequestPreVote => To::MsgPreVote,
+        From::MsgRequestPreVoteResponse => To::MsgPreVoteResp,
     }
 }
 

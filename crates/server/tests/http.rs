@@ -4,11 +4,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{Request, StatusCode};
-use http_body_util::BodyExt;
-use retcd_proto::etcdserverpb::{AlarmMember, AlarmType, Member};
-use retcd_server::http::{Access, HttpContext, ListenerKind, Probe, RaftStatus, Response, handle};
+use http_body_util::{BodyExt, Full};
+use prost::Message;
+use retcd_proto::etcdserverpb::{
+    AlarmMember, AlarmType, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse, Member, ResponseHeader,
+};
+use retcd_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
+use retcd_server::http::{
+    Access, HttpContext, LeaseError, ListenerKind, PeerProbe, Probe, PromoteError, RaftStatus,
+    Response, handle, handle_peer,
+};
 use retcd_server::metrics::{Detail, Metrics, Sample};
+use retcd_state::lease::TimeToLive;
+use retcd_state::mvcc::KeyspaceHash;
 use serde::Deserialize;
 
 /// One request a line, and how etcd answered it on a healthy member.
@@ -28,6 +39,8 @@ struct Fake {
     linearizable: Result<(), String>,
     serializable: Result<(), String>,
     members: Vec<Member>,
+    promoted: Result<(), PromoteError>,
+    lease: Result<i64, LeaseError>,
 }
 
 impl Fake {
@@ -47,6 +60,8 @@ impl Fake {
                 client_ur_ls: vec!["http://127.0.0.1:2379".to_owned()],
                 is_learner: false,
             }],
+            promoted: Err(PromoteError::NotFound),
+            lease: Ok(60),
         }
     }
 
@@ -115,6 +130,46 @@ impl Probe for Fake {
     }
 }
 
+impl PeerProbe for Fake {
+    async fn downgrade_enabled(&self) -> Result<bool, String> {
+        self.linearizable.clone().map(|()| false)
+    }
+
+    async fn promote(&self, id: u64) -> Result<Vec<Member>, PromoteError> {
+        match id {
+            MEMBER_ID => Err(PromoteError::NotLearner),
+            _ => self.promoted.clone().map(|()| self.members.clone()),
+        }
+    }
+
+    async fn hash_kv(&self, revision: i64) -> Result<(KeyspaceHash, i64), String> {
+        match revision {
+            ..=1 => Ok((
+                KeyspaceHash {
+                    hash: 1_084_519_789,
+                    compact_revision: -1,
+                    revision: 1,
+                },
+                1,
+            )),
+            _ => Err("mvcc: required revision is a future revision".to_owned()),
+        }
+    }
+
+    async fn renew_lease(&self, _: i64) -> Result<i64, LeaseError> {
+        self.lease
+    }
+
+    async fn lease_time_to_live(&self, _: i64, keys: bool) -> Result<TimeToLive, LeaseError> {
+        let keys: &[&[u8]] = if keys { &[b"k"] } else { &[] };
+        self.lease.map(|granted_ttl| TimeToLive {
+            granted_ttl,
+            ttl: 7,
+            keys: keys.iter().map(|key| (*key).into()).collect(),
+        })
+    }
+}
+
 fn context(probe: Fake) -> HttpContext<Fake> {
     HttpContext {
         probe,
@@ -143,6 +198,17 @@ async fn body(response: Response) -> String {
     String::from_utf8(bytes.to_vec()).expect("pages are text")
 }
 
+/// A request of another member.
+async fn ask(
+    context: &HttpContext<Fake>,
+    line: &str,
+    headers: &BTreeMap<String, String>,
+    body: impl Into<Bytes>,
+) -> Response {
+    let request = request(line, headers).map(|()| Full::new(body.into()));
+    handle_peer(context, request).await
+}
+
 async fn get(context: &HttpContext<Fake>, listener: ListenerKind, uri: &str) -> (u16, String) {
     let response = handle(
         context,
@@ -165,6 +231,8 @@ struct Exchange {
     request: String,
     #[serde(default)]
     sent: BTreeMap<String, String>,
+    #[serde(default)]
+    payload: String,
     status: u16,
     headers: BTreeMap<String, String>,
     body: Option<String>,
@@ -176,20 +244,25 @@ async fn a_healthy_member_answers_as_etcd_does() {
     let mut count = 0;
     for line in TRANSCRIPT.lines() {
         let exchange: Exchange = serde_json::from_str(line).unwrap();
-        let listener = match exchange.listener.as_str() {
-            "client" => CLIENT,
-            "peer" => ListenerKind::Peer,
+        let response = match exchange.listener.as_str() {
+            "client" => {
+                let request = request(&exchange.request, &exchange.sent);
+                handle(&context, CLIENT, &request).await
+            }
+            "peer" => {
+                ask(
+                    &context,
+                    &exchange.request,
+                    &exchange.sent,
+                    exchange.payload,
+                )
+                .await
+            }
             other => panic!("no listener {other}"),
         };
-        let response = handle(
-            &context,
-            listener,
-            &request(&exchange.request, &exchange.sent),
-        )
-        .await;
         assert_eq!(response.status().as_u16(), exchange.status, "{line}");
         let mut expected = exchange.headers;
-        if listener == CLIENT {
+        if exchange.listener == "client" {
             for (name, value) in [
                 (
                     "access-control-allow-headers",
@@ -216,7 +289,7 @@ async fn a_healthy_member_answers_as_etcd_does() {
         }
         count += 1;
     }
-    assert_eq!(count, 86);
+    assert_eq!(count, 102);
 }
 
 #[tokio::test]
@@ -227,12 +300,10 @@ async fn versions_may_be_unknown() {
         ..Fake::healthy()
     };
     let text = r#"{"etcdserver":"3.7.1","etcdcluster":"not_decided","storage":"unknown"}"#;
-    for listener in [CLIENT, ListenerKind::Peer] {
-        assert_eq!(
-            get(&context(young.clone()), listener, "/version").await,
-            (200, text.into())
-        );
-    }
+    let context = context(young);
+    assert_eq!(get(&context, CLIENT, "/version").await, (200, text.into()));
+    let page = ask(&context, "GET /version", &BTreeMap::new(), "").await;
+    assert_eq!(body(page).await, text);
 }
 
 #[tokio::test]
@@ -394,7 +465,6 @@ async fn metrics_are_read_on_client_and_metrics_listeners() {
             "{page}"
         );
     }
-    assert_eq!(get(&context, ListenerKind::Peer, "/metrics").await.0, 404);
 }
 
 #[tokio::test]
@@ -453,10 +523,155 @@ async fn members_are_listed_for_those_who_join() {
         r#""isLearner":true}]"#,
         "\n"
     );
+    let context = context(Fake {
+        promoted: Ok(()),
+        ..fake
+    });
+    let none = BTreeMap::new();
+    let page = ask(&context, "GET /members", &none, "").await;
+    assert_eq!(body(page).await, text);
+    let page = ask(&context, "POST /members/promote/7", &none, "").await;
+    assert_eq!(page.status(), StatusCode::OK);
     assert_eq!(
-        get(&context(fake), ListenerKind::Peer, "/members").await,
-        (200, text.to_owned())
+        header(&page, "x-etcd-cluster-id").unwrap(),
+        "b0adbc5ea5d33154"
     );
+    assert_eq!(body(page).await, text);
+}
+
+/// Status and body.
+async fn seen(response: Response) -> (u16, String) {
+    (response.status().as_u16(), body(response).await)
+}
+
+#[tokio::test]
+async fn a_promotion_that_fails_says_why_as_far_as_etcd_does() {
+    let none = BTreeMap::new();
+    for (error, status, text) in [
+        (
+            PromoteError::NotReady,
+            412,
+            "etcdserver: can only promote a learner member which is in sync with leader\n",
+        ),
+        (PromoteError::NotFound, 404, "membership: ID not found\n"),
+        (
+            PromoteError::Other("etcdserver: unhealthy cluster".to_owned()),
+            500,
+            r#"{"message":"Internal Server Error"}"#,
+        ),
+    ] {
+        let context = context(Fake {
+            promoted: Err(error),
+            ..Fake::healthy()
+        });
+        let page = ask(&context, "POST /members/promote/7", &none, "").await;
+        assert_eq!(seen(page).await, (status, text.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_leader_answers_about_leases_in_protobuf() {
+    let context = context(Fake::healthy());
+    let none = BTreeMap::new();
+    let renew = LeaseKeepAliveRequest { id: 9 }.encode_to_vec();
+    let page = ask(&context, "POST /leases", &none, renew).await;
+    assert_eq!(
+        header(&page, "content-type").unwrap(),
+        "application/protobuf"
+    );
+    let bytes = page.into_body().collect().await.unwrap().to_bytes();
+    let expected = LeaseKeepAliveResponse {
+        header: None,
+        id: 9,
+        ttl: 60,
+    };
+    assert_eq!(LeaseKeepAliveResponse::decode(bytes), Ok(expected));
+
+    let look = LeaseInternalRequest {
+        lease_time_to_live_request: Some(LeaseTimeToLiveRequest { id: 9, keys: true }),
+    };
+    let page = ask(
+        &context,
+        "POST /leases/internal",
+        &none,
+        look.encode_to_vec(),
+    )
+    .await;
+    let bytes = page.into_body().collect().await.unwrap().to_bytes();
+    let expected = LeaseInternalResponse {
+        lease_time_to_live_response: Some(LeaseTimeToLiveResponse {
+            header: Some(ResponseHeader::default()),
+            id: 9,
+            ttl: 7,
+            granted_ttl: 60,
+            keys: vec!["k".into()],
+        }),
+    };
+    assert_eq!(LeaseInternalResponse::decode(bytes), Ok(expected));
+}
+
+#[tokio::test]
+async fn leases_that_cannot_be_told_about_have_their_statuses() {
+    let none = BTreeMap::new();
+    for (error, statuses, text) in [
+        (LeaseError::NotFound, [404, 404], "lease not found\n"),
+        (LeaseError::NotPrimary, [400, 500], "not a primary lessor\n"),
+        (
+            LeaseError::Behind,
+            [408, 408],
+            "waiting for node to catch up its applied index has timed out\n",
+        ),
+    ] {
+        let context = context(Fake {
+            lease: Err(error),
+            ..Fake::healthy()
+        });
+        let look = LeaseInternalRequest {
+            lease_time_to_live_request: Some(LeaseTimeToLiveRequest::default()),
+        };
+        let page = ask(&context, "POST /leases", &none, "").await;
+        assert_eq!(seen(page).await, (statuses[0], text.to_owned()));
+        let page = ask(
+            &context,
+            "POST /leases/internal",
+            &none,
+            look.encode_to_vec(),
+        )
+        .await;
+        assert_eq!(seen(page).await, (statuses[1], text.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn requests_of_members_have_a_bound() {
+    let context = context(Fake::healthy());
+    let none = BTreeMap::new();
+    let page = ask(&context, "POST /leases", &none, vec![0; 64 * 1024 + 1]).await;
+    assert_eq!(
+        seen(page).await,
+        (413, "request body too large\n".to_owned())
+    );
+    // Go's members stop with a panic here.
+    let page = ask(&context, "POST /leases/internal", &none, "").await;
+    assert_eq!(
+        seen(page).await,
+        (400, "error unmarshalling request\n".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn a_downgrade_is_told_after_a_read_alone() {
+    let context = context(Fake {
+        linearizable: Err("etcdserver: request timed out".to_owned()),
+        ..Fake::healthy()
+    });
+    let page = ask(&context, "GET /downgrade/enabled", &BTreeMap::new(), "").await;
+    assert_eq!(
+        header(&page, "x-etcd-cluster-id").unwrap(),
+        "b0adbc5ea5d33154"
+    );
+    let text = "failed linearized read: etcdserver: request timed out\n";
+    assert_eq!(seen(page).await, (500, text.to_owned()));
 }
 
 #[tokio::test]
@@ -475,7 +690,7 @@ async fn redirects_keep_the_query_and_speak_only_to_readers() {
         "<a href=\"/health?exclude=a%20b&amp;x=&#39;\">Moved Permanently</a>.\n\n"
     );
 
-    let response = handle(&context, ListenerKind::Peer, &request("POST //raft", &none)).await;
+    let response = ask(&context, "POST //raft", &none, "").await;
     assert_eq!(response.status(), StatusCode::MOVED_PERMANENTLY);
     assert_eq!(header(&response, "content-type"), None);
     assert_eq!(header(&response, "location").unwrap(), "/raft");
@@ -525,11 +740,7 @@ This requirement has been added to help prevent "DNS Rebinding" attacks (CVE-201
 
 "#;
     assert_eq!(body(response).await, text);
-    for listener in [
-        ListenerKind::Client { tls: true },
-        ListenerKind::Metrics,
-        ListenerKind::Peer,
-    ] {
+    for listener in [ListenerKind::Client { tls: true }, ListenerKind::Metrics] {
         let status = handle(&context, listener, &asked("bad.example"))
             .await
             .status();

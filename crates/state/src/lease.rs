@@ -5,6 +5,10 @@
 //! have expired, so that the node can propose their revocation. Everybody else holds leases to be
 //! everlasting; a new primary gives each its full time, or what a checkpoint had left of it.
 //!
+//! How much of its time a long lease has left is noted in the log from time to time, if that is switched on
+//! (a *checkpoint*), so that it does not get all of it again from every new primary. A renewal makes the
+//! note wrong: it has to be cleared, by an entry too, before the client may rely on the renewal.
+//!
 //! Ownership: the lessor lives behind one mutex, [`SharedLessor`], that the machine holds while it
 //! applies an entry that touches leases and the runtime while it renews, looks up or asks for
 //! expired ones. No call in here waits for anything.
@@ -34,8 +38,10 @@ const REVOKE_RETRY: Duration = Duration::from_secs(3);
 const EXPIRIES_PER_SECOND: u32 = 750;
 /// From this many leases on a new primary spreads their expiries.
 const SPREAD_FROM: usize = 1000;
-/// How often the remaining time of long leases is checkpointed.
+/// How often the remaining time of leases is checkpointed, of those that have more than this left.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
+/// How long a primary waits for the entry of a checkpoint before it tells it again. etcd forgets it.
+const CHECKPOINT_RETRY: Duration = Duration::from_secs(10);
 
 /// The lessor as machine and runtime share it.
 pub type SharedLessor = Arc<Mutex<Lessor>>;
@@ -92,7 +98,8 @@ pub enum RenewError {
 pub struct Renewed {
     /// The time to live in seconds, counted from now.
     pub ttl: i64,
-    /// Whether a checkpoint is on record that has to be cleared by proposing one of 0 seconds.
+    /// Whether a checkpoint is on record that has to be cleared by proposing one of 0 seconds. Until
+    /// that is applied the client must not be told of the renewal, as the next primary would not know.
     pub clear_checkpoint: bool,
 }
 
@@ -126,6 +133,8 @@ struct Lease {
     expiry: Option<Time>,
     /// Its place in `Lessor::due`: the expiry, or the next try to have it revoked.
     due: Option<Time>,
+    /// Its place in `Lessor::checkpoints`.
+    checkpoint_due: Option<Time>,
     keys: BTreeSet<Box<[u8]>>,
 }
 
@@ -136,12 +145,13 @@ impl Lease {
             remaining_ttl,
             expiry: None,
             due: None,
+            checkpoint_due: None,
             keys: BTreeSet::new(),
         }
     }
 
-    /// Seconds that a refresh gives.
-    fn refresh_ttl(&self) -> i64 {
+    /// Seconds that a new primary gives.
+    fn remaining(&self) -> i64 {
         if self.remaining_ttl > 0 {
             self.remaining_ttl
         } else {
@@ -252,8 +262,8 @@ impl Lessor {
         lease.persist(id, batch);
         self.leases.insert(id, lease);
         if self.primary {
-            self.refresh(id, now, Duration::ZERO);
-            self.schedule_checkpoint(id, now);
+            self.run(id, ttl, now);
+            self.schedule_next_checkpoint(id, now);
         }
         Ok(ttl)
     }
@@ -264,6 +274,9 @@ impl Lessor {
         let lease = self.leases.remove(&id)?;
         if let Some(due) = lease.due {
             self.due.remove(&(due, id));
+        }
+        if let Some(due) = lease.checkpoint_due {
+            self.checkpoints.remove(&(due, id));
         }
         batch.delete(Bucket::Lease, &id.to_be_bytes());
         Some(lease.keys)
@@ -287,7 +300,7 @@ impl Lessor {
             lease.persist(id, batch);
         }
         if self.primary {
-            self.schedule_checkpoint(id, now);
+            self.schedule_next_checkpoint(id, now);
         }
     }
 
@@ -320,13 +333,8 @@ impl Lessor {
         if lease.expiry.is_some_and(|expiry| expiry <= now) {
             return Err(RenewError::Expired);
         }
-        let clear_checkpoint = self.options.checkpoint && lease.remaining_ttl > 0;
-        if clear_checkpoint {
-            // The proposal that tells the others comes later; here the full time counts at once.
-            lease.remaining_ttl = 0;
-        }
-        let ttl = lease.ttl;
-        self.refresh(id, now, Duration::ZERO);
+        let (ttl, clear_checkpoint) = (lease.ttl, lease.remaining_ttl > 0);
+        self.run(id, ttl, now);
         Ok(Renewed {
             ttl,
             clear_checkpoint,
@@ -338,7 +346,7 @@ impl Lessor {
         let lease = self.leases.get(&id)?;
         let ttl = match lease.expiry {
             Some(expiry) => expiry.saturating_since(now).as_secs() as i64,
-            None => lease.refresh_ttl(),
+            None => lease.remaining(),
         };
         let keys = if keys {
             lease.keys.iter().cloned().collect()
@@ -352,15 +360,15 @@ impl Lessor {
         })
     }
 
-    /// Starts to keep deadlines: every lease gets its time, and `extend` on top for clients that
-    /// still look for the new leader.
+    /// Starts to keep deadlines: every lease gets its time, or what a checkpoint has left of it, and
+    /// `extend` on top for clients that still look for the new leader.
     pub fn promote(&mut self, now: Time, extend: Duration) {
         self.demote();
         self.primary = true;
         let ids: Vec<i64> = self.leases.keys().copied().collect();
         for &id in &ids {
-            self.refresh(id, now, extend);
-            self.schedule_checkpoint(id, now);
+            self.resume(id, now, extend);
+            self.schedule_next_checkpoint(id, now);
         }
         if ids.len() >= SPREAD_FROM {
             self.spread(now, extend);
@@ -393,7 +401,7 @@ impl Lessor {
             // One that is seconds ahead of the window needs to move by so much less.
             let delay = rate_delay.saturating_sub(remaining.saturating_sub(base));
             next = base + delay;
-            self.refresh(id, now, delay + extend);
+            self.resume(id, now, delay + extend);
         }
     }
 
@@ -403,7 +411,7 @@ impl Lessor {
         self.due.clear();
         self.checkpoints.clear();
         for lease in self.leases.values_mut() {
-            (lease.expiry, lease.due) = (None, None);
+            (lease.expiry, lease.due, lease.checkpoint_due) = (None, None, None);
         }
     }
 
@@ -426,35 +434,52 @@ impl Lessor {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// Up to `limit` leases whose remaining time is to be checkpointed, as (id, seconds).
+    /// Up to `limit` leases whose remaining time is to be checkpointed, as (id, seconds). Each is told again
+    /// if its checkpoint is not applied within a few seconds.
     pub fn due_checkpoints(&mut self, now: Time, limit: usize) -> Vec<(i64, i64)> {
         let mut checkpoints = Vec::new();
         while checkpoints.len() < limit
             && let Some(&(due, id)) = self.checkpoints.first()
             && due <= now
         {
-            self.checkpoints.pop_first();
-            let Some(lease) = self.leases.get(&id) else {
-                continue;
-            };
+            let lease = &self.leases[&id];
             let left = lease
                 .expiry
                 .map_or(Duration::ZERO, |expiry| expiry.saturating_since(now));
             let seconds = left.as_secs() as i64 + i64::from(left.subsec_nanos() > 0);
-            if seconds > 0 && seconds < lease.ttl {
+            let next = if seconds == 0 {
+                // It waits for its revocation.
+                None
+            } else if seconds >= lease.ttl {
+                Some(now + CHECKPOINT_INTERVAL)
+            } else {
                 checkpoints.push((id, seconds));
-            }
+                Some(now + CHECKPOINT_RETRY)
+            };
+            self.schedule_checkpoint(id, next);
         }
         checkpoints
     }
 
-    /// Lets the lease run from now.
-    fn refresh(&mut self, id: i64, now: Time, extend: Duration) {
+    /// When [`Lessor::due_checkpoints`] has something to look at next.
+    pub fn next_checkpoint(&self) -> Option<Time> {
+        self.checkpoints.first().map(|(due, _)| *due)
+    }
+
+    /// Lets the lease run from now for what it has left, and a bit longer.
+    fn resume(&mut self, id: i64, now: Time, extend: Duration) {
+        if let Some(lease) = self.leases.get(&id) {
+            let remaining = lease.remaining();
+            self.run(id, remaining, now + extend);
+        }
+    }
+
+    /// Lets the lease run for this many seconds.
+    fn run(&mut self, id: i64, seconds: i64, from: Time) {
         let Some(lease) = self.leases.get_mut(&id) else {
             return;
         };
-        let seconds = u64::try_from(lease.refresh_ttl()).unwrap_or(0);
-        let expiry = now + (Duration::from_secs(seconds) + extend);
+        let expiry = from + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
         lease.expiry = Some(expiry);
         self.schedule(id, expiry);
     }
@@ -469,12 +494,25 @@ impl Lessor {
         self.due.insert((due, id));
     }
 
-    fn schedule_checkpoint(&mut self, id: i64, now: Time) {
+    /// Schedules the next checkpoint of a lease that has long to go.
+    fn schedule_next_checkpoint(&mut self, id: i64, now: Time) {
         let Some(lease) = self.leases.get(&id) else {
             return;
         };
-        if self.options.checkpoint && lease.refresh_ttl() > CHECKPOINT_INTERVAL.as_secs() as i64 {
-            self.checkpoints.insert((now + CHECKPOINT_INTERVAL, id));
+        let long = lease.remaining() > CHECKPOINT_INTERVAL.as_secs() as i64;
+        let due = (self.options.checkpoint && long).then(|| now + CHECKPOINT_INTERVAL);
+        self.schedule_checkpoint(id, due);
+    }
+
+    fn schedule_checkpoint(&mut self, id: i64, due: Option<Time>) {
+        let Some(lease) = self.leases.get_mut(&id) else {
+            return;
+        };
+        if let Some(old) = std::mem::replace(&mut lease.checkpoint_due, due) {
+            self.checkpoints.remove(&(old, id));
+        }
+        if let Some(due) = due {
+            self.checkpoints.insert((due, id));
         }
     }
 }

@@ -516,7 +516,7 @@ fn damaged_configuration_changes_are_fatal() {
     for change in [
         change(0, ""),
         change(0, "{"),
-        change(2, "[]"),
+        change(3, "[]"),
         change(17, "{}"),
     ] {
         let problem = Bench::new().fatal(EntryType::EntryConfChange, change.encode_to_vec());

@@ -23,8 +23,8 @@ use retcd_proto::raftpb::Entry;
 use retcd_state::Time;
 use retcd_state::machine::{ApplyError, Machine, MachineOptions, Reply};
 use retcd_state::mvcc::{
-    Event, EventKind, OpReply, Progress, Projection, RangeError, RangeReply, Reader, Record,
-    Revision,
+    Event, EventKind, KeyspaceHash, OpReply, Progress, Projection, RangeError, RangeReply, Reader,
+    Record, Revision,
 };
 use retcd_storage::backend::{Backend, Bucket};
 
@@ -814,13 +814,21 @@ fn check_history(reader: &Reader, model: &Model) {
     }
 }
 
-fn check_hashes(machine: &Machine, backend: &Backend, model: &Model, cached: &BTreeMap<i64, u32>) {
+fn check_hashes(machine: &Machine, backend: &Backend, model: &Model, cached: &Hashes) {
     let rows = rows(backend);
+    let newest_first = cached.values().rev().copied();
+    assert!(
+        machine
+            .reader()
+            .compaction_hashes()
+            .into_iter()
+            .eq(newest_first)
+    );
     for revision in model.compacted.max(1)..=model.revision {
         let (found, current) = machine.reader().hash_kv(revision).unwrap();
         assert_eq!((found.revision, current), (revision, model.revision));
         if let Some(hash) = cached.get(&revision) {
-            assert_eq!(found.hash, *hash, "cached at {revision}");
+            assert_eq!(found, *hash, "cached at {revision}");
             continue;
         }
         let keep = model.kept(revision, false);
@@ -833,15 +841,19 @@ fn check_hashes(machine: &Machine, backend: &Backend, model: &Model, cached: &BT
     }
 }
 
+/// Hashes that compactions made, by revision.
+type Hashes = BTreeMap<i64, KeyspaceHash>;
+
 struct Bench {
     backend: Backend,
     machine: Machine,
     model: Model,
     entries: Vec<Entry>,
-    /// Hashes that compactions made, by revision.
-    cached: BTreeMap<i64, u32>,
+    cached: Hashes,
     /// The hash of the compaction under way, if it is to be kept.
-    pending: Option<u32>,
+    pending: Option<KeyspaceHash>,
+    /// How often a compaction came while such a one was under way.
+    overlaps: usize,
 }
 
 impl Bench {
@@ -856,6 +868,7 @@ impl Bench {
             entries,
             cached,
             pending: None,
+            overlaps: 0,
         }
     }
 
@@ -957,7 +970,17 @@ impl Bench {
         if expected.is_ok() {
             let keep = self.model.kept(revision, true);
             let hash = Model::hash(&rows(&self.backend), revision, previous, &keep);
-            self.pending = (!self.machine.is_compacting()).then_some(hash);
+            match self.machine.is_compacting() {
+                false => {
+                    self.pending = Some(KeyspaceHash {
+                        hash,
+                        compact_revision: previous,
+                        revision,
+                    });
+                }
+                // The one under way is completed, and this one's hash is not kept.
+                true => self.overlaps += usize::from(self.pending.is_some()),
+            }
         }
         let index = self.entries.len() as u64 + 1;
         let compaction = Some(CompactionRequest {
@@ -983,14 +1006,19 @@ impl Bench {
         if let Progress::Finished { revision, .. } =
             self.machine.compaction_step(rng.usize(1..30)).unwrap()
         {
-            assert_eq!(revision, self.model.compacted);
             if let Some(hash) = self.pending.take() {
+                assert_eq!(revision, hash.revision);
                 self.cached.insert(revision, hash);
                 if self.cached.len() > 10 {
                     self.cached.pop_first();
                 }
+            } else {
+                assert_eq!(revision, self.model.compacted);
             }
-            self.check_compacted();
+            match self.machine.is_compacting() {
+                true => assert!(revision < self.model.compacted),
+                false => self.check_compacted(),
+            }
         }
     }
 
@@ -1037,6 +1065,7 @@ impl Bench {
 
 #[test]
 fn agrees_with_the_model() {
+    let mut overlaps = 0;
     for seed in 0..24 {
         let mut rng = Rng::with_seed(seed);
         let mut bench = Bench::new();
@@ -1053,7 +1082,9 @@ fn agrees_with_the_model() {
                 check_hashes(&bench.machine, &bench.backend, &bench.model, &bench.cached);
             }
         }
+        overlaps += bench.overlaps;
     }
+    assert!(overlaps > 10, "{overlaps} compactions during others");
 }
 
 /// The same entries make the same rows, however they are batched and wherever a crash comes between.

@@ -1,10 +1,12 @@
-//! Where to connect: `http://host:port`, `host:port` or `unix:path`.
+//! Where to connect: `http://host:port`, `https://host:port`, `host:port`, `unix:path` or `unixs:path`.
 
 use std::path::{Path, PathBuf};
 
 use tonic::transport::{Channel, Uri};
 
 use super::Config;
+use super::connector::{Connector, Target};
+use super::tls::Tls;
 
 /// HTTP/2 windows: lists of many megabytes should not wait for round trips.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
@@ -12,11 +14,26 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// A place to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Endpoint {
+pub struct Endpoint {
+    address: Address,
+    encryption: Encryption,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Address {
     /// `host:port`.
     Tcp(String),
     /// A socket in the file system.
     Unix(PathBuf),
+}
+
+/// Whether the endpoint's scheme asks for TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encryption {
+    Always,
+    Never,
+    /// If there is anything about TLS in the flags.
+    IfConfigured,
 }
 
 /// An endpoint that cannot be used.
@@ -25,9 +42,6 @@ pub enum EndpointError {
     /// The text is no endpoint.
     #[error("invalid endpoint {0:?}")]
     Invalid(String),
-    /// The endpoint asks for TLS.
-    #[error("endpoint {0:?} needs TLS, which this version does not support")]
-    Tls(String),
 }
 
 impl Endpoint {
@@ -36,127 +50,161 @@ impl Endpoint {
     /// # Errors
     /// A scheme that is not supported, or a text that is no address.
     pub fn parse(text: &str) -> Result<Endpoint, EndpointError> {
-        let invalid = || EndpointError::Invalid(text.to_owned());
-        if text.starts_with("https:") || text.starts_with("unixs:") {
-            return Err(EndpointError::Tls(text.to_owned()));
+        for (scheme, encryption) in [
+            ("unix:", Encryption::IfConfigured),
+            ("unixs:", Encryption::Always),
+        ] {
+            if let Some(path) = text.strip_prefix(scheme) {
+                let path = Path::new(path.strip_prefix("//").unwrap_or(path)).to_owned();
+                return Ok(Endpoint {
+                    address: Address::Unix(path),
+                    encryption,
+                });
+            }
         }
-        if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(Endpoint::Unix(
-                Path::new(path.strip_prefix("//").unwrap_or(path)).to_owned(),
-            ));
-        }
-        let authority = text.strip_prefix("http://").unwrap_or(text);
+        let (authority, encryption) = match text.split_once("://") {
+            None => (text, Encryption::IfConfigured),
+            Some(("http", authority)) => (authority, Encryption::Never),
+            Some(("https", authority)) => (authority, Encryption::Always),
+            Some(_) => return Err(EndpointError::Invalid(text.to_owned())),
+        };
         let authority = authority.split('/').next().unwrap_or_default();
-        let uri: Uri = format!("http://{authority}")
-            .parse()
-            .map_err(|_| invalid())?;
-        uri.host()
-            .filter(|host| !host.is_empty())
-            .ok_or_else(invalid)?;
-        Ok(Endpoint::Tcp(authority.to_owned()))
+        let uri = format!("http://{authority}").parse::<Uri>().ok();
+        let has_host = uri.is_some_and(|uri| uri.host().is_some_and(|host| !host.is_empty()));
+        if !has_host {
+            return Err(EndpointError::Invalid(text.to_owned()));
+        }
+        Ok(Endpoint {
+            address: Address::Tcp(authority.to_owned()),
+            encryption,
+        })
     }
 
-    /// Opens a connection.
+    /// Whether `configured` TLS is to be used; an endpoint may also ask for it alone.
+    pub(super) fn is_encrypted(&self, configured: bool) -> bool {
+        match self.encryption {
+            Encryption::Always => true,
+            Encryption::Never => false,
+            Encryption::IfConfigured => configured,
+        }
+    }
+
+    /// The host that a server's certificate must be valid for. The name of a socket in the file system stands for a host, too.
+    fn host(&self) -> &str {
+        let authority = match &self.address {
+            Address::Tcp(authority) => authority,
+            Address::Unix(path) => path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default(),
+        };
+        let host = authority
+            .rsplit_once(':')
+            .map_or(authority, |(host, _)| host);
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// Opens a connection and waits until the server speaks on it.
+    ///
+    /// # Errors
+    /// Why there is none, in the words of etcd's client.
     pub(super) async fn connect(
         &self,
         config: &Config,
-    ) -> Result<Channel, tonic::transport::Error> {
-        let authority = match self {
-            Endpoint::Tcp(authority) => authority.as_str(),
+        tls: Option<&Tls>,
+    ) -> Result<Channel, String> {
+        let authority = match &self.address {
+            Address::Tcp(authority) => authority.as_str(),
             // The name of the host that a socket in the file system stands for.
-            Endpoint::Unix(_) => "localhost",
+            Address::Unix(_) => "localhost",
         };
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let origin = format!("{scheme}://{authority}");
         let builder = Channel::from_shared(format!("http://{authority}"))
             .expect("the authority was checked when the endpoint was parsed")
+            .origin(origin.parse().expect("only the scheme differs"))
             .connect_timeout(config.dial_timeout)
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(config.keepalive_time)
             .keep_alive_timeout(config.keepalive_timeout)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-        match self {
-            Endpoint::Tcp(_) => builder.connect().await,
-            Endpoint::Unix(path) => {
-                let path = path.clone();
-                builder
-                    .connect_with_connector(unix::Connector { path })
-                    .await
-            }
-        }
+        let target = match &self.address {
+            Address::Tcp(authority) => Target::Tcp(authority.clone()),
+            Address::Unix(path) => Target::Unix(path.clone()),
+        };
+        let tls = tls.map(|tls| (tls.clone(), self.host().to_owned()));
+        let (connector, greeting) = Connector::new(target, tls);
+        let connecting = async {
+            let channel = builder.connect_with_connector(connector).await;
+            let channel = channel.map_err(|error| innermost(&error))?;
+            greeting.wait().await.map(|()| channel)
+        };
+        tokio::time::timeout(config.dial_timeout, connecting)
+            .await
+            .unwrap_or_else(|_| Err("context deadline exceeded".to_owned()))
     }
 }
 
-mod unix {
-    //! Connections through a socket in the file system.
-
-    use std::future::Future;
-    use std::io;
-    use std::path::PathBuf;
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
-
-    use hyper_util::rt::TokioIo;
-    use tokio::net::UnixStream;
-    use tonic::transport::Uri;
-    use tower_service::Service;
-
-    #[derive(Clone)]
-    pub struct Connector {
-        pub path: PathBuf,
+/// The text of the first cause.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
     }
-
-    impl Service<Uri> for Connector {
-        type Response = TokioIo<UnixStream>;
-        type Error = io::Error;
-        type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, _: Uri) -> Self::Future {
-            let path = self.path.clone();
-            Box::pin(async move { UnixStream::connect(path).await.map(TokioIo::new) })
-        }
-    }
+    error.to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn check(text: &str, address: Address, encryption: Encryption, host: &str) {
+        let endpoint = Endpoint::parse(text).unwrap();
+        let expected = Endpoint {
+            address,
+            encryption,
+        };
+        assert_eq!(endpoint, expected, "{text}");
+        assert_eq!(endpoint.host(), host, "{text}");
+    }
+
     #[test]
     fn reads_endpoints_as_users_write_them() {
-        let tcp = |text: &str| Ok(Endpoint::Tcp(text.to_owned()));
-        assert_eq!(Endpoint::parse("127.0.0.1:2379"), tcp("127.0.0.1:2379"));
-        assert_eq!(Endpoint::parse("http://[::1]:2379"), tcp("[::1]:2379"));
-        assert_eq!(
-            Endpoint::parse("http://localhost:2379/"),
-            tcp("localhost:2379")
+        use Encryption::{Always, IfConfigured, Never};
+        let tcp = |authority: &str| Address::Tcp(authority.to_owned());
+        let unix = |path: &str| Address::Unix(path.into());
+        check(
+            "127.0.0.1:2379",
+            tcp("127.0.0.1:2379"),
+            IfConfigured,
+            "127.0.0.1",
         );
-        assert_eq!(
-            Endpoint::parse("unix:m1.sock:0"),
-            Ok(Endpoint::Unix("m1.sock:0".into()))
+        check("http://[::1]:2379", tcp("[::1]:2379"), Never, "::1");
+        check(
+            "http://localhost:2379/",
+            tcp("localhost:2379"),
+            Never,
+            "localhost",
         );
-        assert_eq!(
-            Endpoint::parse("unix:///run/etcd.sock"),
-            Ok(Endpoint::Unix("/run/etcd.sock".into()))
+        check("https://a:1", tcp("a:1"), Always, "a");
+        check("unix:m1.sock:0", unix("m1.sock:0"), IfConfigured, "m1.sock");
+        check(
+            "unix:///run/etcd.sock",
+            unix("/run/etcd.sock"),
+            IfConfigured,
+            "etcd.sock",
         );
-        assert_eq!(
-            Endpoint::parse("https://a:1"),
-            Err(EndpointError::Tls("https://a:1".into()))
+        check(
+            "unixs:localhost:1",
+            unix("localhost:1"),
+            Always,
+            "localhost",
         );
-        assert_eq!(
-            Endpoint::parse("unixs:a"),
-            Err(EndpointError::Tls("unixs:a".into()))
-        );
-        assert_eq!(
-            Endpoint::parse("a b"),
-            Err(EndpointError::Invalid("a b".into()))
-        );
-        assert_eq!(
-            Endpoint::parse(""),
-            Err(EndpointError::Invalid(String::new()))
-        );
+        for text in ["a b", "", "ftp://a:1"] {
+            assert_eq!(
+                Endpoint::parse(text),
+                Err(EndpointError::Invalid(text.to_owned()))
+            );
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use tonic::{Code, Status};
 
-use super::EndpointError;
+use super::{EndpointError, TlsError};
 
 /// A request that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +19,9 @@ pub enum ClientError {
     /// An endpoint that cannot be used.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// TLS that cannot be had.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The request is larger than the user allows.
     #[error(
         "rpc error: code = ResourceExhausted desc = trying to send message larger than max ({bytes} vs. {limit})"

@@ -4,11 +4,13 @@
 //! which is down costs nothing. If none accepts, they are tried again until the command's deadline: etcd's client waits
 //! for endpoints in the same way. Reads are repeated when a member answers that it is unavailable; writes never are.
 //!
-//! TLS and DNS discovery do not exist here.
+//! What a failed attempt ended with is told on stderr, once, when the command gives up.
 
+mod connector;
 mod endpoint;
 mod error;
 mod login;
+mod tls;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -25,9 +27,12 @@ use retcd_proto::etcdserverpb::watch_client::WatchClient;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
+use crate::log;
+
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{ClientError, reason_text};
 pub use login::{Credentials, Login};
+pub use tls::{Tls, TlsError, TlsFlags};
 
 /// Reads are attempted this often while members answer that they are unavailable.
 const READ_ATTEMPTS_MAX: usize = 100;
@@ -49,6 +54,8 @@ pub struct Config {
     pub request_bytes_max: usize,
     /// The largest response, in bytes.
     pub response_bytes_max: usize,
+    /// What is said about TLS.
+    pub tls: TlsFlags,
     /// Who asks.
     pub credentials: Option<Credentials>,
 }
@@ -70,6 +77,8 @@ pub type Service = InterceptedService<Channel, Login>;
 pub struct Client {
     config: Config,
     endpoints: Vec<Endpoint>,
+    /// For the endpoints that want it.
+    tls: Option<Tls>,
     login: RefCell<Option<Login>>,
     channel: RefCell<Option<Channel>>,
 }
@@ -92,19 +101,32 @@ impl Client {
     /// Checks the configuration; nothing is sent yet.
     ///
     /// # Errors
-    /// No endpoints, or one that cannot be understood.
+    /// No endpoints, or one that cannot be understood; TLS files that cannot be used.
     pub fn new(config: Config) -> Result<Client, ClientError> {
+        let configured = config.tls.ask_for_tls();
+        let mut tls = match configured {
+            true => Some(Tls::load(&config.tls)?),
+            false => None,
+        };
         if config.endpoints.is_empty() {
             return Err(ClientError::NoEndpoints);
         }
-        let endpoints = config
+        let endpoints: Vec<Endpoint> = config
             .endpoints
             .iter()
             .map(|text| Endpoint::parse(text))
             .collect::<Result<_, _>>()?;
+        if tls.is_none()
+            && endpoints
+                .iter()
+                .any(|endpoint| endpoint.is_encrypted(false))
+        {
+            tls = Some(Tls::load(&config.tls)?);
+        }
         Ok(Client {
             config,
             endpoints,
+            tls,
             login: RefCell::new(None),
             channel: RefCell::new(None),
         })
@@ -159,15 +181,25 @@ impl Client {
 
     /// Waits for an endpoint that accepts a connection.
     async fn connect(&self) -> Channel {
+        let configured = self.config.tls.ask_for_tls();
+        let mut waiting = Waiting(None);
         loop {
             let mut attempts: FuturesUnordered<_> = self
                 .endpoints
                 .iter()
-                .map(|endpoint| endpoint.connect(&self.config))
+                .map(|endpoint| {
+                    let encrypted = endpoint.is_encrypted(configured);
+                    let tls = self.tls.as_ref().filter(|_| encrypted);
+                    endpoint.connect(&self.config, tls)
+                })
                 .collect();
             while let Some(attempt) = attempts.next().await {
-                if let Ok(channel) = attempt {
-                    return channel;
+                match attempt {
+                    Ok(channel) => {
+                        waiting.0 = None;
+                        return channel;
+                    }
+                    Err(reason) => waiting.0 = Some(reason),
                 }
             }
             tokio::time::sleep(RETRY_PAUSE).await;
@@ -210,6 +242,24 @@ impl Client {
                 }
                 result => return result,
             }
+        }
+    }
+}
+
+/// Says why there was no connection, if the command ends before there is one.
+struct Waiting(Option<String>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(reason) = self.0.take() {
+            let error = format!(
+                "rpc error: code = DeadlineExceeded desc = latest balancer error: last connection error: connection error: desc = {reason:?}"
+            );
+            log::json_line(
+                "warn",
+                "retrying of unary invoker failed",
+                &[("error", error)],
+            );
         }
     }
 }

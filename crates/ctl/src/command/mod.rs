@@ -11,6 +11,7 @@ mod auth;
 mod compaction;
 mod defrag;
 mod del;
+mod discovery;
 mod downgrade;
 mod endpoint;
 mod environment;

@@ -3,9 +3,9 @@
 use std::future::Future;
 use std::time::Duration;
 
-use super::{environment, password};
+use super::{discovery, environment, password};
 use crate::cli::{Exit, ExitKind, FlagSet, Invocation};
-use crate::client::{Client, ClientError, Config, Credentials, within};
+use crate::client::{Client, ClientError, Config, Credentials, TlsFlags, within};
 use crate::print::{Format, Printer, Reply};
 
 const REQUEST_BYTES_MAX: usize = 2 << 20;
@@ -44,16 +44,23 @@ impl Session {
                 eprintln!("{}={}", environment::variable(name), flags.value(name));
             }
         }
+        let mut endpoints = discovery::endpoints(flags)?;
         let unsupported = || Exit::new(ExitKind::BadFeature, "unsupported output format");
         refuse_empty_tls_files(flags)?;
         let credentials = credentials(flags)?;
         let format = Format::parse(flags.text("write-out")).ok_or_else(unsupported)?;
-        refuse_tls(flags)?;
-        let endpoints = flags
-            .list("endpoints")
-            .iter()
-            .map(|endpoint| endpoint.trim().to_owned())
-            .collect();
+        if endpoints.is_empty() {
+            let given = flags.list("endpoints").iter();
+            endpoints = given.map(|endpoint| endpoint.trim().to_owned()).collect();
+        }
+        let tls = TlsFlags {
+            cert: flags.text("cert").to_owned(),
+            key: flags.text("key").to_owned(),
+            cacert: flags.text("cacert").to_owned(),
+            server_name: discovery::server_name(flags),
+            insecure_transport: flags.bool("insecure-transport"),
+            insecure_skip_verify: flags.bool("insecure-skip-tls-verify"),
+        };
         Ok(Session {
             config: Config {
                 endpoints,
@@ -62,6 +69,7 @@ impl Session {
                 keepalive_timeout: flags.duration("keepalive-timeout"),
                 request_bytes_max: limit(flags.int("max-request-bytes"), REQUEST_BYTES_MAX),
                 response_bytes_max: limit(flags.int("max-recv-bytes"), RESPONSE_BYTES_MAX),
+                tls,
                 credentials,
             },
             printer: Printer {
@@ -152,6 +160,7 @@ pub fn run<T>(work: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
 async fn connect(config: Config) -> Result<Client, Exit> {
     let no_client = |error: ClientError| match error {
         ClientError::Endpoint(error) => Exit::bad_args(error),
+        ClientError::Tls(error) => Exit::bad_args(error),
         error => Exit::new(ExitKind::BadConnection, error),
     };
     let client = Client::new(config).map_err(no_client)?;
@@ -173,40 +182,6 @@ fn refuse_empty_tls_files(flags: &FlagSet) -> Result<(), Exit> {
                 "empty string is passed to --{name} option"
             )));
         }
-    }
-    Ok(())
-}
-
-/// TLS and discovery are refused, after the complaints about their files that users know.
-fn refuse_tls(flags: &FlagSet) -> Result<(), Exit> {
-    let [cert, key, cacert] = ["cert", "key", "cacert"].map(|name| flags.text(name));
-    if cert.is_empty() != key.is_empty() {
-        let text = format!("KeyFile and CertFile must both be present[key: {key}, cert: {cert}]");
-        return Err(Exit::bad_args(text));
-    }
-    for path in [cert, key, cacert]
-        .into_iter()
-        .filter(|path| !path.is_empty())
-    {
-        std::fs::File::open(path)
-            .map_err(|error| Exit::bad_args(format!("open {path}: {}", go_io_text(&error))))?;
-    }
-    let asked = ["cert", "cacert"]
-        .into_iter()
-        .find(|name| !flags.text(name).is_empty());
-    let asked = asked.or(flags
-        .bool("insecure-skip-tls-verify")
-        .then_some("insecure-skip-tls-verify"));
-    let asked = asked.or((!flags.bool("insecure-transport")).then_some("insecure-transport=false"));
-    if let Some(name) = asked {
-        return Err(Exit::bad_args(format!(
-            "--{name} asks for TLS, which this version does not support"
-        )));
-    }
-    if !flags.text("discovery-srv").is_empty() {
-        return Err(Exit::error(
-            "--discovery-srv is not supported by this version",
-        ));
     }
     Ok(())
 }

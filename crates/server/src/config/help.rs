@@ -52,7 +52,7 @@ pub fn flags() -> String {
 fn remark(status: Status) -> &'static str {
     match status {
         Status::NotYet(_) => " (not supported yet)",
-        Status::Supported | Status::Partly(_) | Status::PartlyAtBootstrap(_) => "",
+        Status::Supported | Status::Partly(_) => "",
     }
 }
 
@@ -170,7 +170,7 @@ fn sentence(help: &str, status: Status) -> String {
     let help = help.replace('|', "\\|");
     match status {
         Status::NotYet(feature) => format!("{help} *Not yet: {feature}.*"),
-        Status::Supported | Status::Partly(_) | Status::PartlyAtBootstrap(_) => help,
+        Status::Supported | Status::Partly(_) => help,
     }
 }
 

@@ -4,13 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use retcd_state::identity::{cluster_id, member_id};
 
+use super::Config;
+use super::addresses::{Resolve, same_addresses};
 use super::start::StartError;
-use super::url::{Url, split_host_port};
-use super::{Config, verify};
+use super::url::Url;
 
 /// The members of `--initial-cluster`: names with their peer URLs, sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,9 +57,50 @@ impl InitialCluster {
         Ok(InitialCluster(members))
     }
 
-    fn has_duplicate_url(&self) -> bool {
+    /// The URLs of the member of this name, sorted.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn urls_of(&self, name: &str) -> Result<&[Url], StartError> {
+        let urls = self.0.get(name).map(Vec::as_slice);
+        urls.ok_or_else(|| StartError::NameMissing(name.to_owned()))
+    }
+
+    /// The URLs of everybody else, sorted.
+    pub fn urls_besides(&self, name: &str) -> Vec<String> {
+        let others = self.0.iter().filter(|(other, _)| *other != name);
+        let mut urls: Vec<String> = others
+            .flat_map(|(_, urls)| urls.iter().map(Url::to_string))
+            .collect();
+        urls.sort();
+        urls
+    }
+
+    /// Refuses URLs that occur twice.
+    pub(super) fn check_duplicates(&self) -> Result<(), StartError> {
         let mut seen = BTreeSet::new();
-        !self.0.values().flatten().all(|url| seen.insert(url))
+        match self.0.values().flatten().all(|url| seen.insert(url)) {
+            true => Ok(()),
+            false => Err(StartError::DuplicateUrl(self.clone())),
+        }
+    }
+
+    /// The members as they found a cluster with this token, sorted by id.
+    fn members(&self, token: &str) -> Vec<FoundingMember> {
+        let mut members: Vec<FoundingMember> = self
+            .0
+            .iter()
+            .map(|(name, urls)| {
+                let peer_urls: Vec<String> = urls.iter().map(Url::to_string).collect();
+                FoundingMember {
+                    id: member_id(&peer_urls, token),
+                    name: name.clone(),
+                    peer_urls,
+                }
+            })
+            .collect();
+        members.sort_by_key(|member| member.id);
+        members
     }
 }
 
@@ -75,64 +116,26 @@ impl Display for InitialCluster {
     }
 }
 
-/// Finds the address of a `host:port`.
-pub type Resolve<'a> = &'a dyn Fn(&str) -> std::io::Result<SocketAddr>;
-
-/// Asks the system for the address of a `host:port`.
-///
-/// # Errors
-/// When the name has none.
-pub fn resolve_by_system(address: &str) -> std::io::Result<SocketAddr> {
-    address
-        .to_socket_addrs()?
-        .next()
-        .ok_or_else(|| std::io::Error::other("no such host"))
-}
-
 /// The cluster that a member without data founds.
 ///
 /// # Errors
-/// When the configuration does not name this member with the addresses that it advertises, names an address twice, or asks
-/// for what does not exist yet.
+/// When the configuration does not name this member with the addresses that it advertises, or names an address twice.
 pub fn found(config: &Config, resolve: Resolve<'_>) -> Result<Founding, StartError> {
     let initial_cluster = InitialCluster::parse(&config.initial_cluster)?;
-    let Some(own_urls) = initial_cluster.0.get(&config.name) else {
-        return Err(StartError::NameMissing(config.name.clone()));
-    };
-    let joins = config.initial_cluster_state.0 == "existing";
-    if !joins {
-        check_advertised(
-            &config.name,
-            &config.initial_advertise_peer_urls,
-            own_urls,
-            resolve,
-        )?;
-    }
-    if initial_cluster.has_duplicate_url() {
-        return Err(StartError::DuplicateUrl(initial_cluster));
-    }
-    verify::missing_features(config, true).map_err(StartError::NotYet)?;
-    let mut members: Vec<FoundingMember> = initial_cluster
-        .0
-        .iter()
-        .map(|(name, urls)| {
-            let peer_urls: Vec<String> = urls.iter().map(Url::to_string).collect();
-            FoundingMember {
-                id: member_id(&peer_urls, &config.initial_cluster_token),
-                name: name.clone(),
-                peer_urls,
-            }
-        })
-        .collect();
-    members.sort_by_key(|member| member.id);
+    let own_urls = initial_cluster.urls_of(&config.name)?;
+    check_advertised(
+        &config.name,
+        &config.initial_advertise_peer_urls,
+        own_urls,
+        resolve,
+    )?;
+    initial_cluster.check_duplicates()?;
+    let members = initial_cluster.members(&config.initial_cluster_token);
     let ids: Vec<u64> = members.iter().map(|member| member.id).collect();
-    let own = members
-        .iter()
-        .find(|member| member.name == config.name)
-        .expect("found above");
+    let own = members.iter().find(|member| member.name == config.name);
     Ok(Founding {
         cluster_id: cluster_id(&ids),
-        member_id: own.id,
+        member_id: own.expect("its URLs were found above").id,
         members,
         initial_cluster,
     })
@@ -184,53 +187,11 @@ fn check_advertised(
     })
 }
 
-fn same_addresses(a: &[Url], b: &[Url], resolve: Resolve<'_>) -> Result<(), String> {
-    if a.len() != b.len() {
-        let list = |urls: &[Url]| {
-            urls.iter()
-                .map(|url| format!("{:?}", url.as_str()))
-                .collect::<Vec<_>>()
-                .join(" ")
-        };
-        return Err(format!("len([{}]) != len([{}])", list(a), list(b)));
-    }
-    if a.iter().zip(b).all(|(a, b)| comparable(a) == comparable(b)) {
-        return Ok(());
-    }
-    let (a, b) = (resolved(a, resolve)?, resolved(b, resolve)?);
-    match a.iter().zip(&b).find(|(a, b)| a != b) {
-        Some((a, b)) => Err(format!("resolved urls: {a:?} != {b:?}")),
-        None => Ok(()),
-    }
-}
-
-/// The text of an address with one spelling per IP.
-fn comparable(url: &Url) -> String {
-    match split_host_port(&url.address()).map(|(host, port)| (host.parse::<IpAddr>(), port)) {
-        Some((Ok(ip), port)) if !url.is_unix() => format!("{:?} {ip} {port}", url.scheme()),
-        _ => url.to_string(),
-    }
-}
-
-/// The addresses with names replaced by what they stand for, sorted. `localhost` is left as it is.
-fn resolved(urls: &[Url], resolve: Resolve<'_>) -> Result<Vec<String>, String> {
-    let mut texts = Vec::with_capacity(urls.len());
-    for url in urls {
-        if url.is_unix() || url.host() == "localhost" {
-            texts.push(url.to_string());
-            continue;
-        }
-        let address = resolve(&url.address())
-            .map_err(|error| format!("failed to resolve {:?} ({error})", url.as_str()))?;
-        texts.push(url.with_authority(&address.to_string()).to_string());
-    }
-    texts.sort();
-    Ok(texts)
-}
-
 #[cfg(test)]
 mod tests {
     //! What is guarded: ids, which are in every data directory, and the words about a configuration that contradicts itself.
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn resolve(address: &str) -> std::io::Result<SocketAddr> {
@@ -357,12 +318,30 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_exist_yet_is_refused() {
-        check(
-            "a",
-            "http://localhost:1",
-            "a=http://localhost:1,b=http://localhost:2",
-            "--initial-cluster is not supported yet (clusters of more than one member)",
-        );
+    fn each_of_three_members_computes_the_same_cluster() {
+        let cluster =
+            "m1=http://127.0.0.1:23211,m3=http://127.0.0.1:23213,m2=http://127.0.0.1:23212";
+        for (name, port, id) in [
+            ("m1", 23211, 0x5036_3e81_65f6_dcf1_u64),
+            ("m2", 23212, 0xc6a5_bb13_1b1e_93a2),
+            ("m3", 23213, 0x0992_7ef6_3c3f_7add),
+        ] {
+            let mut config = Config::from_table();
+            config.name = name.into();
+            config.initial_advertise_peer_urls =
+                Url::parse_list(&format!("http://127.0.0.1:{port}")).expect("valid");
+            config.initial_cluster = cluster.into();
+            config.initial_cluster_token = "spec-tok".into();
+            let founding = found(&config, &resolve).expect("valid");
+            assert_eq!(
+                (founding.member_id, founding.cluster_id),
+                (id, 0x3ec5_8811_1592_8858)
+            );
+            let names: Vec<&str> = founding.members.iter().map(|m| m.name.as_str()).collect();
+            assert_eq!(names, ["m3", "m1", "m2"], "by id");
+            let others = founding.initial_cluster.urls_besides(name);
+            assert_eq!(others.len(), 2);
+            assert!(others.iter().all(|url| !url.ends_with(&port.to_string())));
+        }
     }
 }

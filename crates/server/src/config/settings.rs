@@ -102,9 +102,9 @@ pub struct Config {
     pub auto_compaction_retention: String,
     /// Read and ignored.
     pub v2_deprecation: V2Deprecation,
-    /// TLS towards clients; refused in this version.
+    /// TLS towards clients; see [`crate::tls`].
     pub client_tls: Tls,
-    /// TLS between members; refused in this version.
+    /// TLS between members.
     pub peer_tls: Tls,
     /// Years.
     pub self_signed_cert_validity_years: usize,
@@ -146,9 +146,9 @@ pub struct Config {
     pub warning_apply_duration: GoDuration,
     /// Refused in this version.
     pub tracing: Tracing,
-    /// Refused in this version.
+    /// Time between the leader's comparisons of all data with its followers'; 0 for none.
     pub corrupt_check_time: GoDuration,
-    /// Refused in this version.
+    /// Time between the leader's comparisons of what compactions summed up; above 0.
     pub compact_hash_check_time: GoDuration,
     /// Revisions that a compaction deletes in one go.
     pub compaction_batch_limit: isize,
@@ -156,7 +156,7 @@ pub struct Config {
     pub compaction_sleep_interval: GoDuration,
     /// Time between progress notices of watches; at least 100 ms.
     pub watch_progress_notify_interval: GoDuration,
-    /// Refused in this version.
+    /// Time between the leader's looks whether a downgrade is done; 0 for never.
     pub downgrade_check_time: GoDuration,
     /// Refused in this version.
     pub bootstrap_defrag_threshold_megabytes: usize,
@@ -164,7 +164,7 @@ pub struct Config {
     pub max_learners: isize,
     /// Do not wait for the disk.
     pub unsafe_no_fsync: bool,
-    /// Refused in this version.
+    /// Drop all other members at the start.
     pub force_new_cluster: bool,
     /// The file that the configuration is from, if any.
     pub config_file: String,

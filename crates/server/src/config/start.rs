@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::gates::Gate;
 use super::identity::InitialCluster;
 use super::literal::parse_duration;
+use super::settings::Tls;
 use super::url::Url;
-use super::verify::VerifyError;
 use super::{Config, member_dir, version};
 use crate::auth::{TokenError, TokenOptions};
 use crate::log::{GoDuration, Record};
@@ -61,8 +61,20 @@ pub enum StartError {
     },
     #[error("initial cluster {0} has duplicate url")]
     DuplicateUrl(InitialCluster),
-    #[error("{0}")]
-    NotYet(VerifyError),
+    #[error("member {0:x} has already been bootstrapped")]
+    AlreadyBootstrapped(u64),
+    #[error("cannot fetch cluster info from peer urls: {0}")]
+    NoClusterInfo(&'static str),
+    #[error("error validating peerURLs {cluster}: {reason}")]
+    PeerUrls { cluster: String, reason: String },
+    #[error("incompatible with current running cluster")]
+    Incompatible,
+    #[error("membership: too many learner members in cluster")]
+    TooManyLearners,
+    #[error(
+        "invalid downgrade; server version is lower than determined cluster version: this is {own}, the cluster runs {cluster}"
+    )]
+    Outdated { own: String, cluster: String },
 }
 
 /// How history is compacted by itself.
@@ -92,14 +104,20 @@ impl Config {
     }
 
     fn check_listeners(&self) -> Result<(), StartError> {
-        if let Some(url) = self.listen_peer_urls.iter().find(|url| url.is_secure()) {
+        // A pair of which one half is missing is told when the files are opened.
+        let has_certificate =
+            |tls: &Tls| tls.auto_tls || !(tls.cert_file.is_empty() && tls.key_file.is_empty());
+        let plain_peers = !has_certificate(&self.peer_tls);
+        let plain_clients = !has_certificate(&self.client_tls);
+        let mut peer_urls = self.listen_peer_urls.iter();
+        if let Some(url) = peer_urls.find(|url| url.is_secure() && plain_peers) {
             return Err(StartError::PeerTls(url.address()));
         }
         let mut client_urls = self
             .listen_client_urls
             .iter()
             .chain(&self.listen_client_http_urls);
-        if let Some(url) = client_urls.find(|url| url.is_secure()) {
+        if let Some(url) = client_urls.find(|url| url.is_secure() && plain_clients) {
             return Err(StartError::ClientTls(url.clone()));
         }
         let grpc: BTreeSet<String> = self.listen_client_urls.iter().map(Url::address).collect();
@@ -110,7 +128,7 @@ impl Config {
         {
             return Err(StartError::SharedUrl(url.clone()));
         }
-        if self.listen_metrics_urls.iter().any(Url::is_secure) {
+        if plain_clients && self.listen_metrics_urls.iter().any(Url::is_secure) {
             return Err(StartError::MetricsTls);
         }
         Ok(())
@@ -172,6 +190,11 @@ impl Config {
     /// One tick of raft.
     pub fn heartbeat_interval(&self) -> Duration {
         Duration::from_millis(self.heartbeat_interval_ms as u64)
+    }
+
+    /// How long connecting to another member may take, as in etcd.
+    pub fn peer_dial_timeout(&self) -> Duration {
+        Duration::from_secs(1) + self.election_timeout()
     }
 
     /// How long a request may take altogether: 5 s for queues and disk, and two elections.

@@ -82,8 +82,6 @@ pub enum Status {
     NotYet(&'static str),
     /// Some values are refused: the function names the missing feature.
     Partly(fn(&Config) -> Option<&'static str>),
-    /// As `Partly`, but only for a member without data: later starts ignore the flag.
-    PartlyAtBootstrap(fn(&Config) -> Option<&'static str>),
 }
 
 /// The groups of the help, in its order.
@@ -271,11 +269,6 @@ impl Flag {
         self.status = Status::Partly(missing);
         self
     }
-
-    const fn partly_at_bootstrap(mut self, missing: fn(&Config) -> Option<&'static str>) -> Flag {
-        self.status = Status::PartlyAtBootstrap(missing);
-        self
-    }
 }
 
 type Field = fn(&mut Config) -> &mut dyn FlagValue;
@@ -377,20 +370,6 @@ fn off_or_without(value: &str) -> Verdict {
     }
 }
 
-fn more_than_one_member(config: &Config) -> Option<&'static str> {
-    let names: std::collections::BTreeSet<&str> = config
-        .initial_cluster
-        .split(',')
-        .filter_map(|member| member.split('=').next())
-        .filter(|name| !name.is_empty())
-        .collect();
-    (names.len() > 1).then_some("clusters of more than one member")
-}
-
-fn joining(config: &Config) -> Option<&'static str> {
-    (config.initial_cluster_state.0 == "existing").then_some("joining a running cluster")
-}
-
 fn journal(config: &Config) -> Option<&'static str> {
     config
         .log_outputs
@@ -404,11 +383,9 @@ use Section::{
     Socket,
 };
 
-const TLS: &str = "TLS";
 const DISCOVERY: &str = "discovery";
 const TRACING: &str = "distributed tracing";
 const ROTATION: &str = "log rotation";
-const CORRUPTION: &str = "corruption checks between members";
 
 /// Every flag.
 pub static FLAGS: &[Flag] = &[
@@ -553,16 +530,14 @@ pub static FLAGS: &[Flag] = &[
         "default=http://localhost:2380",
         |c| &mut c.initial_cluster,
         "The members of a cluster at its first start, as name=url,name=url. Ignored when there is data.",
-    )
-    .partly_at_bootstrap(more_than_one_member),
+    ),
     flag(
         Clustering,
         "initial-cluster-state",
         "new",
         |c| &mut c.initial_cluster_state,
         "'new' to found a cluster, 'existing' to join a running one. Ignored when there is data.",
-    )
-    .partly_at_bootstrap(joining),
+    ),
     flag(
         Clustering,
         "initial-cluster-token",
@@ -656,14 +631,11 @@ pub static FLAGS: &[Flag] = &[
         "Phase of the end of the v2 store; read and ignored, as in etcd. To go in 3.8.",
     ),
     flag(Security, "cert-file", "", |c| &mut c.client_tls.cert_file, "The server's certificate for clients.")
-        .at(ClientSecurity, "cert-file")
-        .not_yet(TLS),
+        .at(ClientSecurity, "cert-file"),
     flag(Security, "key-file", "", |c| &mut c.client_tls.key_file, "The key of --cert-file.")
-        .at(ClientSecurity, "key-file")
-        .not_yet(TLS),
+        .at(ClientSecurity, "key-file"),
     flag(Security, "client-cert-auth", "false", |c| &mut c.client_tls.client_cert_auth, "Require a certificate from clients.")
-        .at(ClientSecurity, "client-cert-auth")
-        .not_yet(TLS),
+        .at(ClientSecurity, "client-cert-auth"),
     flag(
         Security,
         "client-cert-file",
@@ -671,12 +643,10 @@ pub static FLAGS: &[Flag] = &[
         |c| &mut c.client_tls.client_cert_file,
         "The certificate for calls of this server to its own client port; --cert-file when empty.",
     )
-    .at(ClientSecurity, "client-cert-file")
-    .not_yet(TLS),
+    .at(ClientSecurity, "client-cert-file"),
     flag(Security, "client-key-file", "", |c| &mut c.client_tls.client_key_file, "The key of --client-cert-file.")
-        .at(ClientSecurity, "client-key-file")
-        .not_yet(TLS),
-    flag(Security, "client-crl-file", "", |c| &mut c.client_tls.crl_file, "Revoked certificates of clients.").not_in_file().not_yet(TLS),
+        .at(ClientSecurity, "client-key-file"),
+    flag(Security, "client-crl-file", "", |c| &mut c.client_tls.crl_file, "Revoked certificates of clients.").not_in_file(),
     flag(
         Security,
         "client-cert-allowed-hostname",
@@ -684,23 +654,17 @@ pub static FLAGS: &[Flag] = &[
         |c| &mut c.client_tls.allowed_hostnames,
         "Host names of which a client's certificate must have one.",
     )
-    .at(ClientSecurity, "allowed-hostname")
-    .not_yet(TLS),
+    .at(ClientSecurity, "allowed-hostname"),
     flag(Security, "trusted-ca-file", "", |c| &mut c.client_tls.trusted_ca_file, "Authorities trusted for certificates of clients.")
-        .at(ClientSecurity, "trusted-ca-file")
-        .not_yet(TLS),
+        .at(ClientSecurity, "trusted-ca-file"),
     flag(Security, "auto-tls", "false", |c| &mut c.client_tls.auto_tls, "Serve clients with a certificate made at start.")
-        .at(ClientSecurity, "auto-tls")
-        .not_yet(TLS),
+        .at(ClientSecurity, "auto-tls"),
     flag(Security, "peer-cert-file", "", |c| &mut c.peer_tls.cert_file, "The server's certificate for members.")
-        .at(PeerSecurity, "cert-file")
-        .not_yet(TLS),
+        .at(PeerSecurity, "cert-file"),
     flag(Security, "peer-key-file", "", |c| &mut c.peer_tls.key_file, "The key of --peer-cert-file.")
-        .at(PeerSecurity, "key-file")
-        .not_yet(TLS),
+        .at(PeerSecurity, "key-file"),
     flag(Security, "peer-client-cert-auth", "false", |c| &mut c.peer_tls.client_cert_auth, "Require a certificate from members.")
-        .at(PeerSecurity, "client-cert-auth")
-        .not_yet(TLS),
+        .at(PeerSecurity, "client-cert-auth"),
     flag(
         Security,
         "peer-client-cert-file",
@@ -708,17 +672,13 @@ pub static FLAGS: &[Flag] = &[
         |c| &mut c.peer_tls.client_cert_file,
         "The certificate for calls to other members; --peer-cert-file when empty.",
     )
-    .at(PeerSecurity, "client-cert-file")
-    .not_yet(TLS),
+    .at(PeerSecurity, "client-cert-file"),
     flag(Security, "peer-client-key-file", "", |c| &mut c.peer_tls.client_key_file, "The key of --peer-client-cert-file.")
-        .at(PeerSecurity, "client-key-file")
-        .not_yet(TLS),
+        .at(PeerSecurity, "client-key-file"),
     flag(Security, "peer-trusted-ca-file", "", |c| &mut c.peer_tls.trusted_ca_file, "Authorities trusted for certificates of members.")
-        .at(PeerSecurity, "trusted-ca-file")
-        .not_yet(TLS),
+        .at(PeerSecurity, "trusted-ca-file"),
     flag(Security, "peer-cert-allowed-cn", "", |c| &mut c.peer_tls.allowed_cns, "Common names of which a member's certificate must have one.")
-        .at(PeerSecurity, "allowed-cn")
-        .not_yet(TLS),
+        .at(PeerSecurity, "allowed-cn"),
     flag(
         Security,
         "peer-cert-allowed-hostname",
@@ -726,15 +686,12 @@ pub static FLAGS: &[Flag] = &[
         |c| &mut c.peer_tls.allowed_hostnames,
         "Host names of which a member's certificate must have one.",
     )
-    .at(PeerSecurity, "allowed-hostname")
-    .not_yet(TLS),
+    .at(PeerSecurity, "allowed-hostname"),
     flag(Security, "peer-auto-tls", "false", |c| &mut c.peer_tls.auto_tls, "Serve members with a certificate made at start.")
-        .at(PeerSecurity, "auto-tls")
-        .not_yet(TLS),
-    flag(Security, "self-signed-cert-validity", "1", |c| &mut c.self_signed_cert_validity_years, "Years that such a certificate is valid.")
-        .not_yet(TLS),
-    flag(Security, "peer-crl-file", "", |c| &mut c.peer_tls.crl_file, "Revoked certificates of members.").not_in_file().not_yet(TLS),
-    flag(Security, "cipher-suites", "", |c| &mut c.cipher_suites, "TLS cipher suites to allow, by their names in Go.").not_yet(TLS),
+        .at(PeerSecurity, "auto-tls"),
+    flag(Security, "self-signed-cert-validity", "1", |c| &mut c.self_signed_cert_validity_years, "Years that such a certificate is valid."),
+    flag(Security, "peer-crl-file", "", |c| &mut c.peer_tls.crl_file, "Revoked certificates of members.").not_in_file(),
+    flag(Security, "cipher-suites", "", |c| &mut c.cipher_suites, "TLS cipher suites to allow, by their names in Go."),
     flag(Security, "cors", "*", |c| &mut c.cors, "Origins that browsers may call from, as scheme://host:port; * for any.").text_in_file(),
     flag(
         Security,
@@ -744,8 +701,8 @@ pub static FLAGS: &[Flag] = &[
         "Host names that HTTP requests without TLS may be addressed to; * for any.",
     )
     .text_in_file(),
-    flag(Security, "tls-min-version", "TLS1.2", |c| &mut c.tls_min_version, "The oldest TLS version to accept: TLS1.2 or TLS1.3.").not_yet(TLS),
-    flag(Security, "tls-max-version", "", |c| &mut c.tls_max_version, "The newest TLS version to accept: TLS1.2 or TLS1.3.").not_yet(TLS),
+    flag(Security, "tls-min-version", "TLS1.2", |c| &mut c.tls_min_version, "The oldest TLS version to accept: TLS1.2 or TLS1.3."),
+    flag(Security, "tls-max-version", "", |c| &mut c.tls_max_version, "The newest TLS version to accept: TLS1.2 or TLS1.3."),
     flag(
         Auth,
         "auth-token",
@@ -798,16 +755,14 @@ pub static FLAGS: &[Flag] = &[
     flag(Tracing, "distributed-tracing-instance-id", "", |c| &mut c.tracing.instance_id, "This member's id in traces.").not_yet(TRACING),
     flag(Tracing, "distributed-tracing-sampling-rate", "0", |c| &mut c.tracing.sampling_rate_per_million, "Traces per million to send.")
         .not_yet(TRACING),
-    flag(Features, "corrupt-check-time", "0s", |c| &mut c.corrupt_check_time, "Time between comparisons of data with the other members; 0 for none.")
-        .not_yet(CORRUPTION),
+    flag(Features, "corrupt-check-time", "0s", |c| &mut c.corrupt_check_time, "Time between comparisons of data with the other members; 0 for none."),
     flag(
         Features,
         "compact-hash-check-time",
         "1m",
         |c| &mut c.compact_hash_check_time,
-        "Time between the leader's comparisons of hashes after compactions.",
-    )
-    .not_yet(CORRUPTION),
+        "Time between the leader's comparisons of hashes after compactions, with the gate CompactHashCheck.",
+    ),
     flag(Features, "compaction-batch-limit", "0", |c| &mut c.compaction_batch_limit, "Revisions that a compaction deletes in one go; 0 is 1000."),
     flag(
         Features,
@@ -816,8 +771,7 @@ pub static FLAGS: &[Flag] = &[
         |c| &mut c.peer_tls.skip_client_san_verification,
         "Accept certificates of members from other addresses than they name.",
     )
-    .at(PeerSecurity, "skip-client-san-verification")
-    .not_yet(TLS),
+    .at(PeerSecurity, "skip-client-san-verification"),
     flag(
         Features,
         "watch-progress-notify-interval",
@@ -848,8 +802,7 @@ pub static FLAGS: &[Flag] = &[
         |c| &mut c.compaction_sleep_interval,
         "Pause between two goes of a compaction; 0 is 10ms.",
     ),
-    flag(Features, "downgrade-check-time", "5s", |c| &mut c.downgrade_check_time, "Time between checks of a downgrade that is under way.")
-        .not_yet("downgrades"),
+    flag(Features, "downgrade-check-time", "5s", |c| &mut c.downgrade_check_time, "Time between checks of a downgrade that is under way."),
     flag(
         Features,
         "snapshot-catchup-entries",
@@ -857,8 +810,7 @@ pub static FLAGS: &[Flag] = &[
         |c| &mut c.snapshot_catchup_entries,
         "Entries of the raft log to keep after a snapshot for slow followers.",
     ),
-    flag(Unsafe, "force-new-cluster", "false", |c| &mut c.force_new_cluster, "Make this member's data a cluster of this member alone.")
-        .not_yet("forcing a new cluster"),
+    flag(Unsafe, "force-new-cluster", "false", |c| &mut c.force_new_cluster, "Make this member's data a cluster of this member alone."),
     flag(
         Unsafe,
         "unsafe-no-fsync",

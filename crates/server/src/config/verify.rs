@@ -130,7 +130,7 @@ pub(super) fn verify(builder: &mut Builder) -> Result<(), Refusal> {
     }
     tls_versions(&builder.config)?;
     deprecated(builder);
-    missing_features(&builder.config, false)?;
+    missing_features(&builder.config)?;
     Ok(())
 }
 
@@ -353,18 +353,13 @@ fn deprecated(builder: &mut Builder) {
     }
 }
 
-/// Refuses what asks for a feature that does not exist yet. `bootstrapping` is for flags that only the first start reads.
-pub(super) fn missing_features(config: &Config, bootstrapping: bool) -> Result<(), VerifyError> {
+/// Refuses what asks for a feature that does not exist yet.
+fn missing_features(config: &Config) -> Result<(), VerifyError> {
     let (mut given, mut defaults) = (config.clone(), Config::from_table());
     for flag in FLAGS {
         let missing = match flag.status {
-            Status::NotYet(feature)
-                if !bootstrapping && differs(flag, &mut given, &mut defaults) =>
-            {
-                Some(feature)
-            }
-            Status::Partly(missing) if !bootstrapping => missing(config),
-            Status::PartlyAtBootstrap(missing) if bootstrapping => missing(config),
+            Status::NotYet(feature) if differs(flag, &mut given, &mut defaults) => Some(feature),
+            Status::Partly(missing) => missing(config),
             _ => None,
         };
         if let Some(feature) = missing {

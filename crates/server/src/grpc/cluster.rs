@@ -5,14 +5,13 @@
 use std::rc::Rc;
 
 use retcd_proto::etcdserverpb::{
-    Member as MemberMessage, MemberAddRequest, MemberListRequest, MemberListResponse,
-    MemberPromoteRequest, MemberRemoveRequest, MemberUpdateRequest,
+    Member as MemberMessage, MemberAddRequest, MemberAddResponse, MemberListRequest,
+    MemberListResponse, MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest,
+    MemberRemoveResponse, MemberUpdateRequest, MemberUpdateResponse, ResponseHeader,
 };
-
 use retcd_state::membership::Member;
 
 use super::Framed;
-use super::status::{self, Status};
 use super::wire::frame;
 use crate::runtime::Local;
 
@@ -29,8 +28,46 @@ pub async fn member_list(local: Rc<Local>, request: MemberListRequest) -> Framed
         .map(message)
         .collect();
     Ok(frame(&MemberListResponse {
-        header: Some(local.member.header_at(0)),
+        header: header(&local),
         members,
+    }))
+}
+
+/// `MemberAdd`.
+pub async fn member_add(local: Rc<Local>, request: MemberAddRequest) -> Framed {
+    let added = local.add_member(&request.peer_ur_ls, request.is_learner);
+    let (member, members) = added.await?;
+    Ok(frame(&MemberAddResponse {
+        header: header(&local),
+        member: Some(message(&member)),
+        members: messages(&members),
+    }))
+}
+
+/// `MemberRemove`.
+pub async fn member_remove(local: Rc<Local>, request: MemberRemoveRequest) -> Framed {
+    let members = local.remove_member(request.id).await?;
+    Ok(frame(&MemberRemoveResponse {
+        header: header(&local),
+        members: messages(&members),
+    }))
+}
+
+/// `MemberUpdate`.
+pub async fn member_update(local: Rc<Local>, request: MemberUpdateRequest) -> Framed {
+    let members = local.update_member(request.id, request.peer_ur_ls).await?;
+    Ok(frame(&MemberUpdateResponse {
+        header: header(&local),
+        members: messages(&members),
+    }))
+}
+
+/// `MemberPromote`.
+pub async fn member_promote(local: Rc<Local>, request: MemberPromoteRequest) -> Framed {
+    let members = local.promote_member(request.id).await?;
+    Ok(frame(&MemberPromoteResponse {
+        header: header(&local),
+        members: messages(&members),
     }))
 }
 
@@ -45,37 +82,10 @@ pub fn message(member: &Member) -> MemberMessage {
     }
 }
 
-/// `MemberAdd`.
-pub async fn member_add(_local: Rc<Local>, _request: MemberAddRequest) -> Framed {
-    Err(changes_unsupported())
+fn messages(members: &[Member]) -> Vec<MemberMessage> {
+    members.iter().map(message).collect()
 }
 
-/// `MemberRemove`.
-pub async fn member_remove(local: Rc<Local>, request: MemberRemoveRequest) -> Framed {
-    known(&local, request.id)?;
-    Err(changes_unsupported())
-}
-
-/// `MemberUpdate`.
-pub async fn member_update(local: Rc<Local>, request: MemberUpdateRequest) -> Framed {
-    known(&local, request.id)?;
-    Err(changes_unsupported())
-}
-
-/// `MemberPromote`; the only member there is votes already.
-pub async fn member_promote(local: Rc<Local>, request: MemberPromoteRequest) -> Framed {
-    known(&local, request.id)?;
-    Err(status::MEMBER_NOT_LEARNER)
-}
-
-fn known(local: &Local, id: u64) -> Result<(), Status> {
-    if local.member.membership.read().member(id).is_some() {
-        Ok(())
-    } else {
-        Err(status::MEMBER_NOT_FOUND)
-    }
-}
-
-fn changes_unsupported() -> Status {
-    Status::unsupported("changes of the membership are")
+fn header(local: &Local) -> Option<ResponseHeader> {
+    Some(local.member.header_at(0))
 }

@@ -14,7 +14,7 @@ use retcd_state::mvcc::{self, RangeChunk, RangeError, RangeReply};
 use retcd_state::{quota, request};
 use tokio::sync::mpsc;
 
-use super::status::{Code, Status};
+use super::status::{self, Code, Status};
 use super::wire::{MessageReader, ResponseBody, frame, stream_response};
 use super::{Context, Framed, encode, read_request};
 use crate::auth::Credentials;
@@ -30,6 +30,9 @@ pub async fn range_call(
     credentials: Credentials,
     request: RangeRequest,
 ) -> Framed {
+    if !request.serializable && local.member.is_learner() {
+        return Err(status::NOT_FOR_LEARNER);
+    }
     request::check_range(&request)?;
     if !request.serializable {
         local.linearizable().await?;

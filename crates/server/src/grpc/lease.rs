@@ -1,10 +1,11 @@
 //! Service `Lease`.
 //!
 //! Grants and revocations go through the log. Keep-alives do not: the leader alone keeps deadlines, and
-//! a new one gives every lease its full time again.
+//! a new one gives every lease its full time again. A member that does not lead asks the one that does.
 
 use std::rc::Rc;
 
+use bytes::Bytes;
 use hyper::Response;
 use hyper::body::Incoming;
 use retcd_proto::etcdserverpb::{
@@ -13,7 +14,6 @@ use retcd_proto::etcdserverpb::{
     LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use retcd_state::auth::{Access, AuthError, AuthStore, Caller};
-use retcd_state::lease::RenewError;
 use retcd_state::machine::Reply;
 use retcd_state::quota;
 use tokio::sync::mpsc;
@@ -91,38 +91,24 @@ pub async fn time_to_live(
     credentials: Credentials,
     request: LeaseTimeToLiveRequest,
 ) -> Framed {
-    local.linearizable().await?;
-    let member = &local.member;
-    let found = member
-        .lessor
-        .lock()
-        .time_to_live(request.id, member.clock.time(), request.keys);
+    let found = local.lease_time_to_live(request).await?;
     // These keys, not those that the lease has a moment earlier or later.
     let keys = found.iter().flat_map(|found| &found.keys);
     let may_read = |store: &AuthStore, who: Caller<'_>| may_read_all(store, who, keys);
     local.require(&credentials, may_read).await?;
-    let mut response = LeaseTimeToLiveResponse {
-        header: Some(member.header()),
+    let mut response = found.unwrap_or(LeaseTimeToLiveResponse {
         id: request.id,
         ttl: -1,
         ..Default::default()
-    };
-    if let Some(found) = found {
-        response.ttl = found.ttl;
-        response.granted_ttl = found.granted_ttl;
-        response.keys = found
-            .keys
-            .into_iter()
-            .map(|key| Vec::from(key).into())
-            .collect();
-    }
+    });
+    response.header = Some(local.member.header());
     Ok(frame(&response))
 }
 
 fn may_read_all<'a>(
     store: &AuthStore,
     who: Caller<'_>,
-    mut keys: impl Iterator<Item = &'a Box<[u8]>>,
+    mut keys: impl Iterator<Item = &'a Bytes>,
 ) -> Result<(), AuthError> {
     if store.check_admin(who).is_ok() {
         return Ok(());
@@ -193,6 +179,10 @@ async fn check_renewal(context: &Context, id: i64) -> Result<(), Status> {
     }
     local.require_user(credentials).await?;
     let lessor = &local.member.lessor;
+    if !lessor.lock().contains(id) {
+        // Granted a moment ago, it may not be applied here yet, nor may its keys.
+        local.linearizable().await?;
+    }
     let may_write =
         |store: &AuthStore, who: Caller<'_>| store.check_lease(who, Access::Write, id, lessor);
     local.require(credentials, may_write).await
@@ -201,30 +191,9 @@ async fn check_renewal(context: &Context, id: i64) -> Result<(), Status> {
 /// A lease that does not exist is answered with 0 seconds, not with an error.
 async fn renew(context: &Context, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
     let local = &context.local;
-    let member = &local.member;
-    let header = Some(member.header());
+    // Made before the renewal, so that its revision is none at which the lease may be gone.
+    let header = Some(local.member.header());
     check_renewal(context, id).await?;
-    let renewed = member.lessor.lock().renew(id, member.clock.time());
-    let ttl = match renewed {
-        Ok(renewed) => {
-            member.metrics.lease.renewed.inc();
-            if renewed.clear_checkpoint {
-                local.clear_lease_checkpoint(id).await?;
-            }
-            renewed.ttl
-        }
-        // A lease granted a moment ago may be committed and not applied yet: look again when it is.
-        Err(RenewError::NotFound) => {
-            local.linearizable().await?;
-            check_renewal(context, id).await?;
-            member
-                .lessor
-                .lock()
-                .renew(id, member.clock.time())
-                .map_or(0, |renewed| renewed.ttl)
-        }
-        Err(RenewError::Expired) => 0,
-        Err(RenewError::NotPrimary) => return Err(status::NO_LEADER),
-    };
+    let ttl = local.renew_lease(id).await?;
     Ok(LeaseKeepAliveResponse { header, id, ttl })
 }

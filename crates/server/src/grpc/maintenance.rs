@@ -16,6 +16,7 @@ use retcd_proto::etcdserverpb::{
     StatusRequest, StatusResponse,
 };
 use retcd_state::machine::Reply;
+use retcd_state::version::Version;
 use retcd_storage::backend::BackendError;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
@@ -25,7 +26,7 @@ use super::wire::{MessageReader, ResponseBody, frame, stream_response};
 use super::{Context, Framed, read_request};
 use crate::auth::Credentials;
 use crate::metrics::Operation;
-use crate::runtime::{Local, blocking};
+use crate::runtime::{Local, blocking, versions};
 
 /// Data per message of a snapshot, as etcd has it.
 const SNAPSHOT_CHUNK_BYTES: usize = 32 << 10;
@@ -62,6 +63,7 @@ pub async fn alarm(local: Rc<Local>, credentials: Credentials, request: AlarmReq
 pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
     let member = &local.member;
     let leader = member.progress.leader();
+    let downgrade = member.membership.read().downgrade();
     let mut errors = Vec::new();
     if leader == 0 {
         errors.push(status::NO_LEADER.message.into_owned());
@@ -93,7 +95,10 @@ pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
             .storage_version()
             .map_or_else(String::new, |version| version.to_string()),
         db_size_quota: member.limits.quota_bytes.map_or(0, |bytes| bytes as i64),
-        downgrade_info: Some(DowngradeInfo::default()),
+        downgrade_info: Some(DowngradeInfo {
+            enabled: downgrade.enabled,
+            target_version: downgrade.target_version,
+        }),
     }))
 }
 
@@ -223,55 +228,33 @@ fn send_snapshot(
     Ok(())
 }
 
-/// `MoveLeader`: alone, the only possible target is this member itself.
+/// `MoveLeader`, asked of the leader.
 pub async fn move_leader(local: Rc<Local>, request: MoveLeaderRequest) -> Framed {
-    let member = &local.member;
-    if !member.progress.is_leader() {
+    if !local.member.progress.is_leader() {
         return Err(status::NOT_LEADER);
     }
-    if request.target_id != member.id {
-        return Err(status::BAD_LEADER_TRANSFEREE);
-    }
+    local.move_leader(request.target_id).await?;
     Ok(frame(&MoveLeaderResponse { header: None }))
 }
 
-/// `Downgrade`: a target is checked; the change of versions itself is not offered yet.
+/// `Downgrade`: checks, begins or ends the way down to the minor version before the cluster's.
 pub async fn downgrade(local: Rc<Local>, request: DowngradeRequest) -> Framed {
     let action = DowngradeAction::try_from(request.action).map_err(|_| status::UNKNOWN_METHOD)?;
-    let version = local
-        .member
-        .cluster_version()
-        .map_or_else(String::new, |version| version.major_minor());
-    if action != DowngradeAction::Cancel {
-        check_downgrade_target(&request.version, &version)?;
-    }
-    if action == DowngradeAction::Enable {
-        return Err(Status::unsupported("downgrades are"));
-    }
+    let target = parse_version(&request.version).ok_or(status::WRONG_DOWNGRADE_FORMAT);
+    let version = match action {
+        DowngradeAction::Validate => versions::validate_downgrade(&local, target?).await?,
+        DowngradeAction::Enable => versions::enable_downgrade(&local, target?).await?,
+        DowngradeAction::Cancel => versions::cancel_downgrade(&local).await?,
+    };
     Ok(frame(&DowngradeResponse {
         header: Some(local.member.header()),
-        version,
+        version: version.major_minor(),
     }))
 }
 
-fn check_downgrade_target(target: &str, cluster: &str) -> Result<(), Status> {
-    let target = parse_version(target).ok_or(status::WRONG_DOWNGRADE_FORMAT)?;
-    match parse_version(cluster) {
-        Some((major, minor)) if minor > 0 && target == (major, minor - 1) => Ok(()),
-        _ => Err(status::INVALID_DOWNGRADE_TARGET),
-    }
-}
-
-/// `3.6` or `3.6.0` as (3, 6).
-fn parse_version(text: &str) -> Option<(u64, u64)> {
-    let parts: Vec<u64> = text
-        .split('.')
-        .map(|part| part.parse().ok())
-        .collect::<Option<_>>()?;
-    match parts[..] {
-        [major, minor] | [major, minor, _] => Some((major, minor)),
-        _ => None,
-    }
+/// `3.6` or `3.6.0` as a version.
+fn parse_version(text: &str) -> Option<Version> {
+    Version::parse(text.as_bytes()).or_else(|| Version::parse(format!("{text}.0").as_bytes()))
 }
 
 fn storage_failure(error: &BackendError) -> Status {
@@ -284,20 +267,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_downgrade_goes_down_one_minor_version() {
-        assert_eq!(check_downgrade_target("3.6", "3.7"), Ok(()));
-        assert_eq!(check_downgrade_target("3.6.0", "3.7"), Ok(()));
-        assert_eq!(
-            check_downgrade_target("3.5", "3.7"),
-            Err(status::INVALID_DOWNGRADE_TARGET)
-        );
-        assert_eq!(
-            check_downgrade_target("3", "3.7"),
-            Err(status::WRONG_DOWNGRADE_FORMAT)
-        );
-        assert_eq!(
-            check_downgrade_target("", "3.7"),
-            Err(status::WRONG_DOWNGRADE_FORMAT)
-        );
+    fn a_target_has_two_numbers_or_three() {
+        let version = Some(Version::new(3, 6, 0));
+        assert_eq!([parse_version("3.6"), parse_version("3.6.0")], [version; 2]);
+        assert_eq!(["", "3", "v3.6", "3.x"].map(parse_version), [None; 4]);
     }
 }

@@ -247,6 +247,12 @@ impl Context {
             _ => RequestKind::Stream,
         };
         let member = &self.local.member;
+        // A range is looked at when it is known whether it is serializable.
+        if member.is_learner()
+            && !matches!(method, Method::Status | Method::Range | Method::Snapshot)
+        {
+            return Err(status::NOT_FOR_LEARNER);
+        }
         self.local.count_client_request(kind, version);
         if self.requires_leader() && member.progress.leader() == 0 {
             return Err(status::NO_LEADER);

@@ -119,6 +119,29 @@ pub const MEMBER_NOT_LEARNER: Status = status(
     Code::FailedPrecondition,
     "etcdserver: can only promote a learner member",
 );
+/// The learner is too far behind to get a vote.
+pub const LEARNER_NOT_READY: Status = status(
+    Code::FailedPrecondition,
+    "etcdserver: can only promote a learner member which is in sync with leader",
+);
+/// The change would leave too few members that have started; `FailedPrecondition` in etcd's table, yet `Unknown` on
+/// etcd's wire.
+pub const NOT_ENOUGH_STARTED: Status = status(
+    Code::Unknown,
+    "etcdserver: re-configuration failed due to not enough started members",
+);
+/// A peer URL is none.
+pub const BAD_MEMBER_URLS: Status = status(
+    Code::InvalidArgument,
+    "etcdserver: given member URLs are invalid",
+);
+/// The change would leave too few members that can be talked to.
+pub const UNHEALTHY: Status = status(Code::Unavailable, "etcdserver: unhealthy cluster");
+/// What a member without a vote does not answer.
+pub const NOT_FOR_LEARNER: Status = status(
+    Code::FailedPrecondition,
+    "etcdserver: rpc not supported for learner",
+);
 /// The request does not fit into a log entry.
 pub const REQUEST_TOO_LARGE: Status =
     status(Code::InvalidArgument, "etcdserver: request is too large");
@@ -139,6 +162,23 @@ pub const BAD_LEADER_TRANSFEREE: Status = status(
 pub const STOPPED: Status = status(Code::Unavailable, "etcdserver: server stopped");
 /// No answer in time.
 pub const TIMEOUT: Status = status(Code::Unavailable, "etcdserver: request timed out");
+/// No answer in time, and this member or the leader could not be talked to meanwhile.
+pub const TIMEOUT_CONNECTION_LOST: Status = status(
+    Code::Unavailable,
+    "etcdserver: request timed out, possibly due to connection lost",
+);
+/// What is committed was not applied in time.
+pub const TIMEOUT_APPLYING: Status = status(
+    Code::Unavailable,
+    "etcdserver: request timed out, waiting for the applied index took too long",
+);
+/// The new leader did not take over in time.
+pub const TIMEOUT_LEADER_TRANSFER: Status = status(
+    Code::Unknown,
+    "etcdserver: request timed out, leader transfer took too long",
+);
+/// Leases are renewed by the leader alone, which this member was.
+pub const NOT_PRIMARY: Status = status(Code::Unknown, "not a primary lessor");
 /// The CORRUPT alarm is active.
 pub const CORRUPT: Status = status(Code::DataLoss, "etcdserver: corrupt cluster");
 /// Authentication is off.
@@ -227,6 +267,16 @@ pub const WRONG_DOWNGRADE_FORMAT: Status = status(
 pub const INVALID_DOWNGRADE_TARGET: Status = status(
     Code::InvalidArgument,
     "etcdserver: invalid downgrade target version",
+);
+/// The cluster's version is not decided yet.
+pub const CLUSTER_VERSION_UNAVAILABLE: Status = status(
+    Code::FailedPrecondition,
+    "etcdserver: cluster version not found during downgrade",
+);
+/// A downgrade is under way.
+pub const DOWNGRADE_IN_PROCESS: Status = status(
+    Code::FailedPrecondition,
+    "etcdserver: cluster has a downgrade job in progress",
 );
 /// A downgrade's action is none of the known ones.
 pub const UNKNOWN_METHOD: Status = status(Code::Unknown, "etcdserver: unknown method");

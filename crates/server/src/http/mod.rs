@@ -1,22 +1,24 @@
 //! HTTP/1.1 beside gRPC: versions, health, metrics, and what members ask each other.
 //!
 //! ```text
-//! request ──► access (client listeners: Host, CORS, OPTIONS) ──► mux ──► health, vars, members …
+//! client ──► access (client listeners: Host, CORS, OPTIONS) ──► mux ──► health, vars …
+//! member ───────────────────────────────────────────────────────► mux ──► peer
 //!                                                                 │
 //!                                                            Probe (the server)
 //! ```
 //!
-//! [`handle`] takes the head of a request and gives the whole answer: it opens no socket, spawns
-//! nothing, and learns about the server through [`Probe`] alone. Headers that depend on the
+//! [`handle`] takes the head of a request and gives the whole answer, [`handle_peer`] does so for another
+//! member, whose request may have a body. They open no socket, spawn
+//! nothing, and learn about the server through [`Probe`] alone. Headers that depend on the
 //! connection (`Date`, `Content-Length`, no body after `HEAD`) are left to the HTTP server.
 //!
 //! Deliberately absent: the JSON gateway (`/v3/`), which without being enabled is a path that does
-//! not exist, Go's profiles (`/debug/pprof/`), and raft's paths on the peer listener.
+//! not exist, Go's profiles (`/debug/pprof/`), and raft's paths on the peer listener, which are not pages.
 
 mod access;
 mod health;
-mod members;
 mod mux;
+pub mod peer;
 mod query;
 mod reply;
 mod vars;
@@ -32,6 +34,8 @@ use serde::Serialize;
 use crate::metrics::{self, Metrics, Sample};
 
 pub use access::Access;
+pub use peer::{LeaseError, PeerProbe, PromoteError, handle_peer};
+pub(crate) use reply::not_found;
 pub use vars::{Progress, RaftStatus};
 
 use mux::Route;
@@ -50,8 +54,6 @@ pub enum ListenerKind {
     },
     /// `--listen-metrics-urls`.
     Metrics,
-    /// `--listen-peer-urls`.
-    Peer,
 }
 
 /// What the pages ask the server.
@@ -135,7 +137,7 @@ async fn serve<P: Probe, B>(
 ) -> Response {
     let route = mux::route(listener, request.uri());
     if route.is_get_only() && request.method() != Method::GET {
-        return reply::method_not_allowed();
+        return reply::method_not_allowed(&Method::GET);
     }
     let query = request.uri().query().unwrap_or_default();
     match route {
@@ -147,7 +149,6 @@ async fn serve<P: Probe, B>(
             reply::ok(metrics::CONTENT_TYPE, page)
         }
         Route::Vars => vars::vars(context).await,
-        Route::Members => members::members(&context.probe),
         Route::Redirect(location) => reply::moved(request.method(), &location),
         Route::NotFound => reply::not_found(),
     }

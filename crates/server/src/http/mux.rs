@@ -2,8 +2,8 @@
 //!
 //! A path with `//`, `.` or `..` is sent elsewhere before anything else is looked at, even when
 //! there is nothing at the place it leads to. Segments are compared after their escapes are
-//! resolved, so `/versio%6E` is `/version`, but `%2F` does not separate. Nothing here has pages
-//! below it, so a slash at the end is another path.
+//! resolved, so `/versio%6E` is `/version`, but `%2F` does not separate. Nothing here but
+//! `/members/promote/` has pages below it, so a slash at the end is another path.
 
 use std::borrow::Cow;
 
@@ -21,7 +21,22 @@ pub(super) enum Route {
     Check(HealthPage, Option<Check>),
     Metrics,
     Vars,
+    /// To another path, with the query.
+    Redirect(String),
+    NotFound,
+}
+
+/// Where a request of another member goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum PeerRoute {
+    Version,
     Members,
+    /// The id as it was given.
+    Promote(String),
+    HashKv,
+    DowngradeEnabled,
+    Renew,
+    TimeToLive,
     /// To another path, with the query.
     Redirect(String),
     NotFound,
@@ -85,23 +100,65 @@ impl Route {
     }
 }
 
-pub(super) fn route(listener: ListenerKind, uri: &Uri) -> Route {
+/// The segments of a request's path.
+enum Segments<'a> {
+    /// The path is to be asked for as this one.
+    Elsewhere(String),
+    /// There is an escape in it that is none.
+    Malformed,
+    Of(Vec<Cow<'a, str>>),
+}
+
+fn segments(uri: &Uri) -> Segments<'_> {
     let path = uri.path();
     let clean = clean(path);
     if clean != path {
-        let query = uri.query().map(|query| format!("?{query}"));
-        return Route::Redirect(clean.into_owned() + &query.unwrap_or_default());
+        return Segments::Elsewhere(with_query(clean.into_owned(), uri));
     }
     // A clean path begins with a slash.
     let segments: Option<Vec<_>> = path[1..].split('/').map(decode_percent).collect();
-    let Some(segments) = segments else {
-        return Route::NotFound;
+    segments.map_or(Segments::Malformed, Segments::Of)
+}
+
+fn with_query(path: String, uri: &Uri) -> String {
+    let query = uri.query().map(|query| format!("?{query}"));
+    path + &query.unwrap_or_default()
+}
+
+/// A page for clients.
+pub(super) fn route(listener: ListenerKind, uri: &Uri) -> Route {
+    let segments = match segments(uri) {
+        Segments::Elsewhere(location) => return Route::Redirect(location),
+        Segments::Malformed => return Route::NotFound,
+        Segments::Of(segments) => segments,
     };
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
     match listener {
         ListenerKind::Client { .. } => client(&segments),
         ListenerKind::Metrics => metrics(&segments),
-        ListenerKind::Peer => peer(&segments),
+    }
+}
+
+/// A page for other members.
+pub(super) fn peer_route(uri: &Uri) -> PeerRoute {
+    let segments = match segments(uri) {
+        Segments::Elsewhere(location) => return PeerRoute::Redirect(location),
+        Segments::Malformed => return PeerRoute::NotFound,
+        Segments::Of(segments) => segments,
+    };
+    let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+    match segments.as_slice() {
+        ["version"] => PeerRoute::Version,
+        ["members"] => PeerRoute::Members,
+        ["members", "hashkv"] => PeerRoute::HashKv,
+        ["members", "promote"] => {
+            PeerRoute::Redirect(with_query("/members/promote/".to_owned(), uri))
+        }
+        ["members", "promote", id @ ..] => PeerRoute::Promote(id.join("/")),
+        ["downgrade", "enabled"] => PeerRoute::DowngradeEnabled,
+        ["leases"] => PeerRoute::Renew,
+        ["leases", "internal"] => PeerRoute::TimeToLive,
+        _ => PeerRoute::NotFound,
     }
 }
 
@@ -130,14 +187,6 @@ fn checks(page: HealthPage, rest: &[&str]) -> Route {
             Some(check) => Route::Check(page, Some(*check)),
             None => Route::NotFound,
         },
-        _ => Route::NotFound,
-    }
-}
-
-fn peer(segments: &[&str]) -> Route {
-    match segments {
-        ["version"] => Route::Version,
-        ["members"] => Route::Members,
         _ => Route::NotFound,
     }
 }
@@ -221,8 +270,6 @@ mod tests {
                 "/readyz/non_learner",
                 Route::Check(HealthPage::Readyz, Some(Check::NonLearner)),
             ),
-            (ListenerKind::Peer, "/version", Route::Version),
-            (ListenerKind::Peer, "/members", Route::Members),
             (
                 client,
                 "//members?a=1&b",
@@ -245,13 +292,48 @@ mod tests {
             (ListenerKind::Metrics, "/"),
             (ListenerKind::Metrics, "/version"),
             (ListenerKind::Metrics, "/debug/vars"),
-            (ListenerKind::Peer, "/metrics"),
-            (ListenerKind::Peer, "/health"),
-            (ListenerKind::Peer, "/livez"),
-            (ListenerKind::Peer, "/members/"),
         ];
         for (listener, uri) in lost {
             check(listener, uri, Route::NotFound);
+        }
+    }
+
+    #[test]
+    fn members_have_pages_of_their_own() {
+        let promote = |id: &str| PeerRoute::Promote(id.to_owned());
+        let redirect = |location: &str| PeerRoute::Redirect(location.to_owned());
+        for (uri, route) in [
+            ("/version", PeerRoute::Version),
+            ("/members", PeerRoute::Members),
+            ("/members?x", PeerRoute::Members),
+            ("/members/promote?x", redirect("/members/promote/?x")),
+            ("/members/promote/", promote("")),
+            ("/members/promote/12", promote("12")),
+            ("/members/promote/%31/2", promote("1/2")),
+            ("/members/hashkv", PeerRoute::HashKv),
+            ("/downgrade/enabled", PeerRoute::DowngradeEnabled),
+            ("/leases", PeerRoute::Renew),
+            ("/leases/internal", PeerRoute::TimeToLive),
+            ("//leases", redirect("/leases")),
+        ] {
+            assert_eq!(peer_route(&uri.parse().unwrap()), route, "{uri}");
+        }
+        for uri in [
+            "/",
+            "/members/",
+            "/members/hashkv/",
+            "/leases/",
+            "/downgrade",
+            "/metrics",
+            "/health",
+            "/livez",
+            "/health%",
+        ] {
+            assert_eq!(
+                peer_route(&uri.parse().unwrap()),
+                PeerRoute::NotFound,
+                "{uri}"
+            );
         }
     }
 }

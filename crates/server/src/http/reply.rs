@@ -43,15 +43,14 @@ pub(super) fn error(status: StatusCode, text: &str) -> Response {
     plain(status, format!("{text}\n"))
 }
 
-pub(super) fn not_found() -> Response {
+pub(crate) fn not_found() -> Response {
     error(StatusCode::NOT_FOUND, "404 page not found")
 }
 
-pub(super) fn method_not_allowed() -> Response {
+pub(super) fn method_not_allowed(allowed: &Method) -> Response {
     let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
-    response
-        .headers_mut()
-        .insert(ALLOW, HeaderValue::from_static("GET"));
+    let allowed = HeaderValue::from_str(allowed.as_str()).expect("methods are tokens");
+    response.headers_mut().insert(ALLOW, allowed);
     response
 }
 

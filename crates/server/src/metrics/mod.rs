@@ -13,13 +13,13 @@
 //! Many names end in `_total` although they are gauges: etcd exports them so, and a scraper that
 //! knows them as gauges must go on doing so.
 //!
-//! Deliberately absent: Go's runtime (`go_*`), and the families of peers (`etcd_network_peer_*`,
-//! `etcd_network_snapshot_*`) until there are peers.
+//! Deliberately absent: Go's runtime (`go_*`).
 
 mod family;
 mod grpc;
 mod method;
 mod operation;
+mod peer;
 mod process;
 mod sample;
 mod server;
@@ -33,6 +33,7 @@ use family::{Families, Page};
 pub use grpc::{Call, Grpc};
 pub use method::{CallKind, Method};
 pub use operation::{Operation, OperationLatency, OutcomeLatency};
+pub use peer::{Peer, PeerHandles};
 pub use process::{Process, file_descriptor_limit};
 pub use sample::{Feature, RaisedAlarm, Sample};
 pub use server::{ClientRequests, Health, Network, RequestKind, Scrape, Server, V2};
@@ -55,6 +56,8 @@ pub struct Metrics {
     pub server: Server,
     /// Bytes to and from clients.
     pub network: Network,
+    /// Traffic between members.
+    pub peer: Peer,
     /// The write-ahead log.
     pub wal: Wal,
     /// The database's file.
@@ -87,6 +90,7 @@ impl Metrics {
         Metrics {
             server: Server::new(&families),
             network: Network::new(&families),
+            peer: Peer::new(&families),
             wal: Wal::new(&families),
             backend: Backend::new(&families),
             snap: Snap::new(&families),

@@ -6,19 +6,24 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
 
 use retcd_node::Input;
+use retcd_node::durable::Dirs;
 use retcd_proto::raftpb;
 use retcd_state::machine::{Applied, ApplyError, Machine, Reply};
 use retcd_state::mvcc::{Event, EventKind, Progress};
 use retcd_state::watch::RevisionEvents;
+use retcd_storage::snap;
 
 use super::clock::unix_ms;
 use super::fatal::stop_process;
+use super::log_thread::ToLog;
 use super::mailbox::{Mail, Outcome};
 use super::member::Member;
+use super::peers::Peers;
+use super::versions::FollowedVersion;
 use crate::log::Text;
 use crate::metrics::Operation;
 
@@ -26,10 +31,18 @@ use crate::metrics::Operation;
 pub enum ToApply {
     /// Apply committed entries.
     Entries(Vec<raftpb::Entry>),
-    /// Bring the schema's version up to the cluster's.
-    StorageVersion,
+    /// Take over the database that came with this snapshot.
+    Restore(raftpb::Snapshot),
     /// End.
     Stop,
+}
+
+/// A snapshot whose database is of another index.
+#[derive(Debug, thiserror::Error)]
+#[error("the snapshot is of index {snapshot}, the database that came with it of index {database}")]
+struct ForeignDatabase {
+    snapshot: u64,
+    database: u64,
 }
 
 /// How fast compactions go.
@@ -41,95 +54,163 @@ pub struct CompactionPace {
     pub pause: Duration,
 }
 
-/// Runs until the last sender is gone.
-pub fn run(
-    mut machine: Machine,
-    inbox: &Receiver<ToApply>,
-    node: &SyncSender<Input>,
-    member: &Arc<Member>,
-    pace: CompactionPace,
-) {
-    // The first step of a compaction does not wait, so that small ones are over at once.
-    let mut compacting = machine.is_compacting();
-    let mut pause = Duration::ZERO;
-    loop {
-        let next = match compacting {
-            true => inbox.recv_timeout(pause),
-            false => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        match next {
-            Ok(ToApply::Entries(entries)) => {
-                apply(&mut machine, entries, node, member);
-                if !compacting {
-                    compacting = machine.is_compacting();
-                    pause = Duration::ZERO;
-                }
-            }
-            Ok(ToApply::StorageVersion) => update_storage_version(&mut machine, member),
-            Err(RecvTimeoutError::Timeout) => {
-                compacting = compaction_step(&mut machine, member, pace.batch);
-                pause = pace.pause;
-            }
-            Ok(ToApply::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-        }
-    }
+/// The machine and whoever hears of what it did.
+pub struct Applier {
+    /// The machine.
+    pub machine: Machine,
+    /// To the node.
+    pub node: SyncSender<Input>,
+    /// To the log.
+    pub log: Sender<ToLog>,
+    /// What the threads share.
+    pub member: Arc<Member>,
+    /// The members that are sent to.
+    pub peers: Peers,
+    /// The cluster's version as it was last seen.
+    pub versions: FollowedVersion,
+    /// Where received databases are.
+    pub dirs: Dirs,
+    /// How fast compactions go.
+    pub pace: CompactionPace,
 }
 
-fn apply(
-    machine: &mut Machine,
-    entries: Vec<raftpb::Entry>,
-    node: &SyncSender<Input>,
-    member: &Arc<Member>,
-) {
-    let started = Instant::now();
-    let was_enabled = member.auth.read().is_enabled();
-    let applied = match machine.apply(member.clock.time(), &entries) {
-        Ok(applied) => applied,
-        Err(error) => stop_process(
-            "a committed entry cannot be applied; the member stops rather than lose it",
-            &error,
-        ),
-    };
-    let Applied {
-        applied,
-        replies,
-        events,
-        conf_changes,
-        token_changes,
-        ..
-    } = applied;
-    match (was_enabled, member.auth.read().is_enabled()) {
-        (false, true) => crate::info!("enabled authentication"),
-        (true, false) => crate::info!("disabled authentication"),
-        _ => {}
-    }
-    if !token_changes.is_empty() {
-        let now = member.clock.now();
-        member.authenticator.apply(token_changes, now);
-    }
-    observe(member, &replies, &events, started.elapsed());
-    let events = events
-        .into_iter()
-        .map(|(revision, events)| Arc::new(RevisionEvents::new(revision, events)));
-    // Watchers before writers: who has seen its write acknowledged finds it published.
-    member.mailboxes.publish(events.collect());
-    for (_, reply) in &replies {
-        if let Ok(Reply::Compact(compaction)) = reply {
-            member.mailboxes.compacted(compaction.compacted);
+impl Applier {
+    /// Runs until it is told to stop, or the last sender is gone.
+    pub fn run(mut self, inbox: &Receiver<ToApply>) {
+        // The first step of a compaction does not wait, so that small ones are over at once.
+        let mut compacting = self.machine.is_compacting();
+        let mut pause = Duration::ZERO;
+        loop {
+            let next = match compacting {
+                true => inbox.recv_timeout(pause),
+                false => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match next {
+                Ok(ToApply::Entries(entries)) => {
+                    self.apply(&entries);
+                    if !compacting {
+                        compacting = self.machine.is_compacting();
+                        pause = Duration::ZERO;
+                    }
+                }
+                Ok(ToApply::Restore(snapshot)) => {
+                    self.restore(&snapshot);
+                    compacting = self.machine.is_compacting();
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    compacting = compaction_step(&mut self.machine, &self.member, self.pace.batch);
+                    pause = self.pace.pause;
+                }
+                Ok(ToApply::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
         }
     }
-    member
-        .mailboxes
-        .send_split(replies, |(request, _)| *request, Mail::Replies);
-    // The node thread outlives this one unless the process is stopping.
-    let conf_changes = conf_changes
-        .into_iter()
-        .map(|applied| applied.change)
-        .collect();
-    let _ = node.send(Input::Applied {
-        index: applied.index,
-        conf_changes,
-    });
+
+    fn apply(&mut self, entries: &[raftpb::Entry]) {
+        let member = &self.member;
+        let started = Instant::now();
+        let was_enabled = member.auth.read().is_enabled();
+        let applied = match self.machine.apply(member.clock.time(), entries) {
+            Ok(applied) => applied,
+            Err(error) => stop_process(
+                "a committed entry cannot be applied; the member stops rather than lose it",
+                &error,
+            ),
+        };
+        let Applied {
+            applied,
+            replies,
+            events,
+            conf_changes,
+            cluster_changed,
+            token_changes,
+            ..
+        } = applied;
+        match (was_enabled, member.auth.read().is_enabled()) {
+            (false, true) => crate::info!("enabled authentication"),
+            (true, false) => crate::info!("disabled authentication"),
+            _ => {}
+        }
+        if !token_changes.is_empty() {
+            let now = member.clock.now();
+            member.authenticator.apply(token_changes, now);
+        }
+        observe(member, &replies, &events, started.elapsed());
+        let events = events
+            .into_iter()
+            .map(|(revision, events)| Arc::new(RevisionEvents::new(revision, events)));
+        // Watchers before writers: who has seen its write acknowledged finds it published.
+        member.mailboxes.publish(events.collect());
+        for (_, reply) in &replies {
+            if let Ok(Reply::Compact(compaction)) = reply {
+                member.mailboxes.compacted(compaction.compacted);
+            }
+        }
+        if cluster_changed {
+            self.peers.follow(member);
+            self.versions.follow(&mut self.machine, member);
+            member.cluster_changed.send_modify(|changes| *changes += 1);
+        }
+        if entries.iter().any(is_first_of_term) {
+            handle_first_commit(member);
+        }
+        member
+            .mailboxes
+            .send_split(replies, |(request, _)| *request, Mail::Replies);
+        let conf_changes = conf_changes
+            .into_iter()
+            .map(|applied| applied.change)
+            .collect();
+        self.report(applied.index, conf_changes);
+    }
+
+    /// Goes on with the database that the leader has sent; the log has recorded its arrival.
+    fn restore(&mut self, snapshot: &raftpb::Snapshot) {
+        let started = Instant::now();
+        let metadata = snapshot.metadata.clone().unwrap_or_default();
+        let index = metadata.index();
+        let file = snap::database_path(&self.dirs.snap_dir, index);
+        crate::info!("applying snapshot"; "incoming-leader-snapshot-index" => index,
+            "incoming-leader-snapshot-term" => metadata.term());
+        let restored = match self.machine.restore(&file) {
+            Ok(restored) => restored,
+            Err(error) => stop_process("the leader's snapshot cannot be applied", &error),
+        };
+        if restored.applied.index != index {
+            let error = ForeignDatabase {
+                snapshot: index,
+                database: restored.applied.index,
+            };
+            stop_process("the leader's snapshot cannot be applied", &error);
+        }
+        let member = &self.member;
+        // The database does not tell who has logged out meanwhile.
+        member.authenticator.forget_tokens(member.clock.now());
+        member
+            .mailboxes
+            .restored(restored.revision, restored.compacted);
+        self.peers.follow(member);
+        *member.storage_version.write() = self.machine.storage_version().ok().flatten();
+        self.versions.follow(&mut self.machine, member);
+        member.cluster_changed.send_modify(|changes| *changes += 1);
+        let _ = self.log.send(ToLog::Release(index));
+        if let Err(error) =
+            snap::remove_databases_before(&*self.dirs.disk, &self.dirs.snap_dir, index)
+        {
+            crate::warn!("failed to remove received databases"; "error" => Text(&error));
+        }
+        crate::info!("applied snapshot"; "incoming-leader-snapshot-index" => index,
+            "revision" => restored.revision, "took" => started.elapsed());
+        self.report(index, Vec::new());
+    }
+
+    fn report(&self, index: u64, conf_changes: Vec<raftpb::ConfChange>) {
+        // The node thread outlives this one unless the process is stopping.
+        let _ = self.node.send(Input::Applied {
+            index,
+            conf_changes,
+        });
+    }
 }
 
 /// Counts what a batch did. Entries of a batch are taken to have cost the same.
@@ -192,16 +273,20 @@ fn operation_of(reply: &Reply) -> Option<Operation> {
     }
 }
 
-/// Takes the schema to the cluster's version.
-fn update_storage_version(machine: &mut Machine, member: &Member) {
-    match machine.update_storage_version() {
-        Ok(Some(version)) => {
-            crate::info!("updated storage version"; "new-storage-version" => &version.to_string());
-        }
-        Ok(None) => {}
-        Err(error) => crate::error!("failed to update storage version"; "error" => Text(&error)),
+/// Whether this is the entry that a leader starts its term with.
+fn is_first_of_term(entry: &raftpb::Entry) -> bool {
+    entry.r#type() == raftpb::EntryType::EntryNormal && entry.data().is_empty()
+}
+
+/// From its first entry on a new leader has applied all that its predecessors did, so that it can keep deadlines.
+fn handle_first_commit(member: &Member) {
+    member.first_commit.send_modify(|terms| *terms += 1);
+    let mut lessor = member.lessor.lock();
+    // The node thread publishes the loss of leadership before it demotes the lessor, under the same lock: one that
+    // is lost here and now is undone there.
+    if member.progress.is_leader() {
+        lessor.promote(member.clock.time(), member.config.election_timeout());
     }
-    *member.storage_version.write() = machine.storage_version().ok().flatten();
 }
 
 fn compaction_step(machine: &mut Machine, member: &Arc<Member>, batch: usize) -> bool {

@@ -16,13 +16,15 @@ use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::local::Local;
 use super::probe::LocalProbe;
+use crate::auth::CommonName;
 use crate::http::{HttpContext, ListenerKind};
+use crate::tls::{Established, Portable};
 
 /// Window for all streams of a connection together; etcd clients put up to 2 MiB into one request.
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
@@ -41,6 +43,22 @@ pub enum Socket {
     Tcp(std::net::TcpStream),
     /// Over a Unix socket.
     Unix(std::os::unix::net::UnixStream),
+    /// Encrypted, over one of them.
+    Tls(Box<Established>),
+}
+
+impl TryFrom<Portable> for Socket {
+    type Error = io::Error;
+
+    fn try_from(socket: Portable) -> io::Result<Socket> {
+        Ok(match socket {
+            Portable::Tcp(socket) => Socket::Tcp(socket.into_std()?),
+            Portable::Unix(socket) => Socket::Unix(socket.into_std()?),
+            Portable::DetachedTcp(socket) => Socket::Tcp(socket),
+            Portable::DetachedUnix(socket) => Socket::Unix(socket),
+            Portable::Closed => return Err(io::ErrorKind::NotConnected.into()),
+        })
+    }
 }
 
 /// A socket and the listener that accepted it.
@@ -58,6 +76,14 @@ pub struct Protocols {
     pub grpc: bool,
     /// Plain HTTP, with these pages.
     pub pages: Option<ListenerKind>,
+}
+
+impl Protocols {
+    /// What other members speak is nothing that a client speaks.
+    pub const PEER: Protocols = Protocols {
+        grpc: false,
+        pages: None,
+    };
 }
 
 /// HTTP/2 settings that flags decide.
@@ -127,39 +153,76 @@ pub async fn serve(
         let Some(Accepted { socket, protocols }) = next else {
             break;
         };
-        let (local, http) = (Rc::clone(&local), Rc::clone(&http));
-        let (builder, watcher) = (Rc::clone(&builder), graceful.watcher());
+        let connection = Connection {
+            local: Rc::clone(&local),
+            http: Rc::clone(&http),
+            builder: Rc::clone(&builder),
+            watcher: graceful.watcher(),
+            protocols,
+        };
         tokio::task::spawn_local(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let (local, http) = (Rc::clone(&local), Rc::clone(&http));
-                async move {
-                    Ok::<_, Infallible>(crate::router::route(local, http, protocols, request).await)
-                }
-            });
             // Errors of a connection are its client's: a reset, a broken frame. There is nobody to tell.
             let _ = match socket {
                 Socket::Tcp(socket) => match tcp(socket) {
-                    Ok(io) => {
-                        watcher
-                            .watch(builder.serve_connection(io, service).into_owned())
-                            .await
-                    }
+                    Ok(io) => connection.serve(io, None).await,
                     Err(error) => Err(error.into()),
                 },
                 Socket::Unix(socket) => match unix(socket) {
-                    Ok(io) => {
-                        watcher
-                            .watch(builder.serve_connection(io, service).into_owned())
-                            .await
-                    }
+                    Ok(io) => connection.serve(io, None).await,
                     Err(error) => Err(error.into()),
                 },
+                Socket::Tls(established) => {
+                    let user = established.user.clone();
+                    match established.attach() {
+                        Ok(stream) => connection.serve(TokioIo::new(stream), user).await,
+                        Err(error) => Err(error.into()),
+                    }
+                }
             };
         });
     }
     // Watches never end by themselves; they see the member stop and end their streams.
     let grace = local.member.limits.request_timeout;
     let _ = tokio::time::timeout(grace, graceful.shutdown()).await;
+}
+
+/// What a connection is served with.
+struct Connection {
+    local: Rc<Local>,
+    http: Rc<HttpContext<LocalProbe>>,
+    builder: Rc<auto::Builder<LocalExecutor>>,
+    watcher: Watcher,
+    protocols: Protocols,
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl Connection {
+    /// Serves the connection to its end. `user` is whom the client's certificate names.
+    async fn serve<I>(self, io: I, user: Option<Arc<str>>) -> Result<(), BoxError>
+    where
+        I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+    {
+        let Connection {
+            local,
+            http,
+            builder,
+            watcher,
+            protocols,
+        } = self;
+        let user = user.map(CommonName);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let (local, http) = (Rc::clone(&local), Rc::clone(&http));
+            if let Some(user) = &user {
+                request.extensions_mut().insert(user.clone());
+            }
+            async move {
+                Ok::<_, Infallible>(crate::router::route(local, http, protocols, request).await)
+            }
+        });
+        let connection = builder.serve_connection(io, service).into_owned();
+        watcher.watch(connection).await
+    }
 }
 
 fn tcp(socket: std::net::TcpStream) -> io::Result<TokioIo<TcpStream>> {

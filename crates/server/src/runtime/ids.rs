@@ -5,13 +5,15 @@
 //! ```
 //!
 //! An id names its request in the log and routes the reply to the connection thread that waits for
-//! it. The counter starts at the wall clock's milliseconds, as etcd's does, so that a restarted member
-//! does not give out the ids of requests that are still in its log.
+//! it. The counter starts at the wall clock's milliseconds, shifted so that it runs ahead of no clock below 32
+//! requests per millisecond: a restarted member does not give out the ids of requests that are still in its
+//! log or on their way.
 
 use std::cell::Cell;
 
 const COUNTER_BITS: u32 = 40;
 const THREAD_BITS: u32 = 8;
+const PER_MILLISECOND_BITS: u32 = 5;
 
 /// The ids of one connection thread.
 pub struct RequestIds {
@@ -26,7 +28,7 @@ impl RequestIds {
             (member & 0xffff) << (COUNTER_BITS + THREAD_BITS) | u64::from(thread) << COUNTER_BITS;
         RequestIds {
             prefix,
-            counter: Cell::new(unix_ms),
+            counter: Cell::new(unix_ms << PER_MILLISECOND_BITS),
         }
     }
 
@@ -40,6 +42,19 @@ impl RequestIds {
         self.counter.set(counter);
         self.prefix | (counter & MASK)
     }
+}
+
+/// The first context of a member's reads: as Go's members number their requests, which serve them as
+/// contexts, too.
+pub fn first_read_context(member: u64, unix_ms: u64) -> u64 {
+    (member & 0xffff) << (COUNTER_BITS + THREAD_BITS)
+        | (unix_ms & ((1 << COUNTER_BITS) - 1)) << THREAD_BITS
+}
+
+/// Whether `request` may have been named by `member`: two members in 65,536 cannot be told apart, and whoever
+/// waits compares the whole id.
+pub fn is_of_member(request: u64, member: u64) -> bool {
+    request >> (COUNTER_BITS + THREAD_BITS) == member & 0xffff
 }
 
 /// The connection thread that waits for `request`.
@@ -58,5 +73,7 @@ mod tests {
         assert_ne!(first, second);
         assert_eq!((thread_of(first), thread_of(second)), (3, 3));
         assert_eq!(first >> 48, 0x5678);
+        assert!(is_of_member(first, 0xdead_beef_1234_5678));
+        assert!(!is_of_member(first, 0xdead_beef_1234_5679));
     }
 }

@@ -9,8 +9,10 @@ use socket2::{Domain, Socket as RawSocket, Type};
 use tokio::sync::watch;
 
 use super::connections::{Accepted, Dealer, Protocols, Socket};
+use super::tls_thread::TlsGate;
 use crate::config::url::ListenAddr;
 use crate::log::Text;
+use crate::tls::Portable;
 
 const BACKLOG: i32 = 1024;
 
@@ -83,18 +85,37 @@ fn go_error(error: &io::Error) -> String {
     }
 }
 
+/// Where accepted sockets go.
+#[derive(Clone)]
+pub enum Way {
+    /// To the threads that serve them.
+    Plain(Protocols, Dealer),
+    /// To a handshake first.
+    Secure(TlsGate),
+}
+
+impl Way {
+    async fn take(&mut self, socket: Portable) {
+        match self {
+            Way::Plain(protocols, dealer) => {
+                // A socket that the system has lost meanwhile is nobody's.
+                if let Ok(socket) = Socket::try_from(socket) {
+                    let protocols = *protocols;
+                    dealer.deal(Accepted { socket, protocols });
+                }
+            }
+            Way::Secure(gate) => gate.admit(socket).await,
+        }
+    }
+}
+
 impl Listener {
     /// Accepts until the member stops.
-    pub async fn accept_into(
-        self,
-        protocols: Protocols,
-        mut dealer: Dealer,
-        mut stopping: watch::Receiver<bool>,
-    ) {
+    pub async fn accept_into(self, mut way: Way, mut stopping: watch::Receiver<bool>) {
         let accept = async {
             match self {
-                Listener::Tcp(listener) => accept_tcp(listener, protocols, &mut dealer).await,
-                Listener::Unix(listener) => accept_unix(listener, protocols, &mut dealer).await,
+                Listener::Tcp(listener) => accept_tcp(listener, &mut way).await,
+                Listener::Unix(listener) => accept_unix(listener, &mut way).await,
             }
         };
         tokio::select! {
@@ -106,35 +127,21 @@ impl Listener {
     }
 }
 
-async fn accept_tcp(
-    listener: TcpListener,
-    protocols: Protocols,
-    dealer: &mut Dealer,
-) -> io::Result<()> {
+async fn accept_tcp(listener: TcpListener, way: &mut Way) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
         match listener.accept().await {
-            Ok((socket, _)) => {
-                let socket = Socket::Tcp(socket.into_std()?);
-                dealer.deal(Accepted { socket, protocols });
-            }
+            Ok((socket, _)) => way.take(Portable::DetachedTcp(socket.into_std()?)).await,
             Err(error) => pause_after(&error).await,
         }
     }
 }
 
-async fn accept_unix(
-    listener: UnixListener,
-    protocols: Protocols,
-    dealer: &mut Dealer,
-) -> io::Result<()> {
+async fn accept_unix(listener: UnixListener, way: &mut Way) -> io::Result<()> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
     loop {
         match listener.accept().await {
-            Ok((socket, _)) => {
-                let socket = Socket::Unix(socket.into_std()?);
-                dealer.deal(Accepted { socket, protocols });
-            }
+            Ok((socket, _)) => way.take(Portable::DetachedUnix(socket.into_std()?)).await,
             Err(error) => pause_after(&error).await,
         }
     }

@@ -13,9 +13,11 @@ use retcd_node::{Input, RejectReason};
 use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
 use retcd_proto::etcdserverpb::{
     AlarmRequest, AlarmType, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest,
-    RequestHeader,
+    Request as V2Request, RequestHeader,
 };
+use retcd_proto::raftpb::{ConfChange, ConfChangeType};
 use retcd_state::machine::Reply;
+use retcd_state::membership::{ConfChangeContext, Member as ClusterMember};
 use retcd_state::quota;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -28,6 +30,7 @@ use super::watches::{StartPoint, Watches};
 use crate::auth::{Credentials, Identity};
 use crate::grpc::status::{self, Status};
 use crate::metrics::{Operation, RequestKind};
+use crate::peer::Client;
 
 /// How often overdue waits are looked for.
 const SWEEP: Duration = Duration::from_millis(100);
@@ -38,6 +41,8 @@ pub struct Local {
     pub member: Arc<Member>,
     /// The watches of this thread.
     pub watches: Watches,
+    /// Asks other members, from this thread.
+    pub client: Client,
     thread: usize,
     ids: RequestIds,
     /// Counters of the API version that the last client had: most clients have the same.
@@ -56,8 +61,10 @@ impl Local {
         let pair =
             [RequestKind::Unary, RequestKind::Stream].map(|kind| counters.counter(kind, "unknown"));
         let last_version = RefCell::new(("unknown".to_owned(), pair));
+        let client = Client::new(member.dialer.clone(), member.limits.request_timeout);
         Rc::new(Local {
             member,
+            client,
             watches,
             thread: usize::from(thread),
             ids,
@@ -115,13 +122,58 @@ impl Local {
         if data.len() > member.limits.request_bytes_max {
             return Err(status::REQUEST_TOO_LARGE);
         }
-        let deadline = member.clock.now() + member.limits.request_timeout;
-        let answer = self.proposals.register(id, deadline);
-        self.send(Input::Propose {
+        let input = Input::Propose {
             request: id,
             data: data.into(),
-        })
-        .inspect_err(|_| {
+        };
+        self.submit(id, input).await
+    }
+
+    /// Puts a change of the membership through the log; returns the members after it, by id.
+    ///
+    /// # Errors
+    /// As [`Local::propose`].
+    pub async fn propose_conf_change(
+        &self,
+        kind: ConfChangeType,
+        member_id: u64,
+        context: Option<&ConfChangeContext>,
+    ) -> Result<Vec<ClusterMember>, Status> {
+        let id = self.ids.next();
+        let change = ConfChange {
+            id: Some(id),
+            r#type: Some(kind as i32),
+            node_id: Some(member_id),
+            context: context.map(|context| context.to_json().into()),
+        };
+        let request = id;
+        let input = Input::ProposeConfChange { request, change };
+        match self.submit(id, input).await? {
+            Reply::Members(members) => Ok(members),
+            other => unreachable!("a change of the membership was answered with {other:?}"),
+        }
+    }
+
+    /// Puts a request in the form of etcd up to 3.4 through the log.
+    ///
+    /// # Errors
+    /// As [`Local::propose`].
+    pub async fn propose_v2(&self, mut request: V2Request) -> Result<(), Status> {
+        let id = self.ids.next();
+        request.id = Some(id);
+        let input = Input::Propose {
+            request: id,
+            data: request.encode_to_vec().into(),
+        };
+        self.submit(id, input).await.map(drop)
+    }
+
+    /// Hands a proposal to the node and waits for what the machine makes of it.
+    async fn submit(&self, id: u64, input: Input) -> Result<Reply, Status> {
+        let member = &*self.member;
+        let deadline = member.clock.now() + member.limits.request_timeout;
+        let answer = self.proposals.register(id, deadline);
+        self.send(input).inspect_err(|_| {
             self.proposals.answer(id, Err(status::TOO_MANY_REQUESTS));
         })?;
         member.pending.fetch_add(1, Relaxed);
@@ -242,7 +294,7 @@ impl Local {
         }
     }
 
-    fn send(&self, input: Input) -> Result<(), Status> {
+    pub(super) fn send(&self, input: Input) -> Result<(), Status> {
         self.member
             .node
             .try_send(input)
@@ -283,6 +335,10 @@ impl Local {
             Mail::ReadsRejected(reads, reason) => self.arrive(reads, Err(reject_status(reason))),
             Mail::Compacted(revision) => self.watches.hub().compact(revision),
             Mail::Published(changes) => self.watches.publish(&changes),
+            Mail::Restored {
+                revision,
+                compacted,
+            } => self.watches.restore(revision, compacted),
         }
     }
 
@@ -310,5 +366,6 @@ fn reject_status(reason: RejectReason) -> Status {
     match reason {
         RejectReason::NoLeader => status::NO_LEADER,
         RejectReason::LeaderChanged => status::LEADER_CHANGED,
+        RejectReason::TooMany => status::TOO_MANY_REQUESTS,
     }
 }

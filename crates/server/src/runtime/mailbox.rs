@@ -10,7 +10,7 @@ use retcd_state::machine::{ApplyError, Reply};
 use retcd_state::watch::RevisionEvents;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::ids::thread_of;
+use super::ids::{is_of_member, thread_of};
 
 /// What the machine made of a request.
 pub type Outcome = Result<Reply, ApplyError>;
@@ -29,22 +29,32 @@ pub enum Mail {
     Compacted(i64),
     /// These revisions were written; the thread's watchers hear of them.
     Published(Arc<[Arc<RevisionEvents>]>),
+    /// The keyspace was replaced by one at `revision`, with history from `compacted` on.
+    Restored {
+        /// The newest revision.
+        revision: i64,
+        /// The revision of the last compaction, -1 if there was none.
+        compacted: i64,
+    },
 }
 
 /// The mailboxes of all connection threads.
 #[derive(Clone)]
-pub struct Mailboxes(Vec<UnboundedSender<Mail>>);
+pub struct Mailboxes {
+    member_id: u64,
+    senders: Vec<UnboundedSender<Mail>>,
+}
 
 impl Mailboxes {
-    /// Mailboxes for `threads` connection threads, and their receiving ends.
-    pub fn new(threads: usize) -> (Mailboxes, Vec<UnboundedReceiver<Mail>>) {
+    /// Mailboxes for `threads` connection threads of member `member_id`, and their receiving ends.
+    pub fn new(member_id: u64, threads: usize) -> (Mailboxes, Vec<UnboundedReceiver<Mail>>) {
         let (senders, receivers) = (0..threads).map(|_| unbounded_channel()).unzip();
-        (Mailboxes(senders), receivers)
+        (Mailboxes { member_id, senders }, receivers)
     }
 
     /// Delivers to one thread; a thread that has stopped waits for nothing.
     pub fn send(&self, thread: usize, mail: Mail) {
-        if let Some(mailbox) = self.0.get(thread) {
+        if let Some(mailbox) = self.senders.get(thread) {
             let _ = mailbox.send(mail);
         }
     }
@@ -55,14 +65,25 @@ impl Mailboxes {
             return;
         }
         let changes: Arc<[Arc<RevisionEvents>]> = changes.into();
-        for thread in 0..self.0.len() {
+        for thread in 0..self.senders.len() {
             self.send(thread, Mail::Published(Arc::clone(&changes)));
+        }
+    }
+
+    /// Tells all threads that the keyspace was replaced.
+    pub fn restored(&self, revision: i64, compacted: i64) {
+        for thread in 0..self.senders.len() {
+            let mail = Mail::Restored {
+                revision,
+                compacted,
+            };
+            self.send(thread, mail);
         }
     }
 
     /// Tells all threads of a compaction.
     pub fn compacted(&self, revision: i64) {
-        for thread in 0..self.0.len() {
+        for thread in 0..self.senders.len() {
             self.send(thread, Mail::Compacted(revision));
         }
     }
@@ -74,10 +95,14 @@ impl Mailboxes {
         request: impl Fn(&T) -> u64,
         letter: impl Fn(Vec<T>) -> Mail,
     ) {
-        let mut split: Vec<Vec<T>> = (0..self.0.len()).map(|_| Vec::new()).collect();
+        let mut split: Vec<Vec<T>> = (0..self.senders.len()).map(|_| Vec::new()).collect();
         for item in items {
+            let request = request(&item);
             // Requests of other members are in the log, too; nobody here waits for them.
-            if let Some(items) = split.get_mut(thread_of(request(&item))) {
+            if !is_of_member(request, self.member_id) {
+                continue;
+            }
+            if let Some(items) = split.get_mut(thread_of(request)) {
                 items.push(item);
             }
         }

@@ -1,8 +1,8 @@
 //! What every thread of the member shares.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, SyncSender};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -23,6 +23,7 @@ use super::watches::WatchCounts;
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::peer::{Dialer, Transport};
 
 /// The member as seen from a connection: readers, queues and numbers, no decisions.
 pub struct Member {
@@ -65,6 +66,14 @@ pub struct Member {
     pub(super) storage_version: RwLock<Option<Version>>,
     /// When a compaction last finished, in seconds since 1970; 0 before the first.
     pub compacted_at_seconds: AtomicU64,
+    /// Opens connections to other members.
+    pub dialer: Dialer,
+    /// Sends to the other members; there from before any thread runs.
+    pub(super) transport: OnceLock<Transport>,
+    /// Counts the first entries of terms that were applied: from its own on a leader knows all that is committed.
+    pub(super) first_commit: tokio::sync::watch::Sender<u64>,
+    /// Counts changes of members, versions and downgrades.
+    pub(super) cluster_changed: tokio::sync::watch::Sender<u64>,
     pub(super) node: SyncSender<Input>,
     pub(super) apply: Sender<ToApply>,
     pub(super) backend_thread: Sender<ToBackend>,
@@ -72,6 +81,8 @@ pub struct Member {
     pub(super) compacted: tokio::sync::watch::Sender<i64>,
     /// Becomes true when the member stops.
     pub(super) stopping: tokio::sync::watch::Sender<bool>,
+    /// Becomes true when the cluster has removed this member.
+    pub(super) removed: tokio::sync::watch::Sender<bool>,
 }
 
 /// Limits on requests.
@@ -128,6 +139,13 @@ impl Member {
         *self.storage_version.read()
     }
 
+    /// Sends to the other members.
+    pub fn transport(&self) -> &Transport {
+        self.transport
+            .get()
+            .expect("it is set before any thread runs")
+    }
+
     /// Whether this member has no vote.
     pub fn is_learner(&self) -> bool {
         self.membership
@@ -163,6 +181,13 @@ impl Member {
         let mut stopping = self.stopping.subscribe();
         // An error means that the member is gone altogether.
         let _ = stopping.wait_for(|stopping| *stopping).await;
+    }
+
+    /// Resolves when the cluster has removed this member.
+    pub async fn removed(&self) {
+        let mut removed = self.removed.subscribe();
+        // An error means that the member is gone altogether.
+        let _ = removed.wait_for(|removed| *removed).await;
     }
 
     /// Whether the member stops.

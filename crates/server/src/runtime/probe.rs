@@ -5,9 +5,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use retcd_proto::etcdserverpb::{AlarmMember, AlarmType, Member as MemberMessage, RangeRequest};
 
+use retcd_state::lease::TimeToLive;
+use retcd_state::mvcc::{KeyspaceHash, RangeError};
+
+use super::blocking;
 use super::local::Local;
-use crate::grpc::cluster_member;
-use crate::http::{Probe, Progress, RaftStatus};
+use crate::grpc::{cluster_member, status};
+use crate::http::{LeaseError, PeerProbe, Probe, Progress, PromoteError, RaftStatus};
 use crate::metrics::{Feature, RaisedAlarm, Sample};
 
 /// The member, asked from one connection thread.
@@ -161,6 +165,46 @@ impl Probe for LocalProbe {
             },
             lead_transferee: 0,
         }
+    }
+}
+
+impl PeerProbe for LocalProbe {
+    async fn downgrade_enabled(&self) -> Result<bool, String> {
+        let read = self.0.linearizable().await;
+        read.map_err(|status| status.message.into_owned())?;
+        Ok(self.0.member.membership.read().downgrade().enabled)
+    }
+
+    async fn promote(&self, id: u64) -> Result<Vec<MemberMessage>, PromoteError> {
+        match self.0.promote_member(id).await {
+            Ok(members) => Ok(members.iter().map(cluster_member).collect()),
+            Err(error) if error == status::MEMBER_NOT_FOUND => Err(PromoteError::NotFound),
+            Err(error) if error == status::MEMBER_NOT_LEARNER => Err(PromoteError::NotLearner),
+            Err(error) if error == status::LEARNER_NOT_READY => Err(PromoteError::NotReady),
+            Err(error) => Err(PromoteError::Other(error.message.into_owned())),
+        }
+    }
+
+    async fn hash_kv(&self, revision: i64) -> Result<(KeyspaceHash, i64), String> {
+        let reader = self.0.member.reader.clone();
+        let hashed = blocking(move || reader.hash_kv(revision)).await;
+        let hashed = hashed.map_err(|status| status.message.into_owned())?;
+        hashed.map_err(|error| match error {
+            // Members look for these texts.
+            RangeError::Compacted => "mvcc: required revision has been compacted".to_owned(),
+            RangeError::FutureRevision => "mvcc: required revision is a future revision".to_owned(),
+            other => other.to_string(),
+        })
+    }
+
+    async fn renew_lease(&self, id: i64) -> Result<i64, LeaseError> {
+        let applied = self.0.applied_what_is_committed().await;
+        applied.map_err(|_| LeaseError::Behind)?;
+        self.0.renew_as_leader(id).await
+    }
+
+    async fn lease_time_to_live(&self, id: i64, keys: bool) -> Result<TimeToLive, LeaseError> {
+        self.0.time_to_live_as_leader(id, keys).await
     }
 }
 

@@ -1,8 +1,10 @@
-//! Where the member stands, readable from every thread without a lock.
+//! Where the member stands, readable from every thread.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
-use retcd_node::Status;
+use parking_lot::Mutex;
+use retcd_node::{Follower, Status};
 
 /// Published by the node thread after every turn.
 ///
@@ -16,11 +18,14 @@ pub struct Progress {
     applied: AtomicU64,
     is_leader: AtomicBool,
     leader_changes: AtomicU64,
+    turned_at_ms: AtomicU64,
+    followers: Mutex<Vec<Follower>>,
 }
 
 impl Progress {
-    /// Publishes `status` of member `id`.
-    pub fn publish(&self, id: u64, status: Status) {
+    /// Publishes `status` of member `id` as of `now`.
+    pub fn publish(&self, id: u64, status: Status, now: Duration) {
+        self.turned_at_ms.store(now.as_millis() as u64, Relaxed);
         self.term.store(status.term, Relaxed);
         self.committed.store(status.committed, Relaxed);
         self.applied.store(status.applied, Relaxed);
@@ -28,6 +33,21 @@ impl Progress {
             self.leader_changes.fetch_add(1, Relaxed);
         }
         self.is_leader.store(status.leader == id, Relaxed);
+    }
+
+    /// Publishes what a leader knows of the members; nothing, if this one does not lead.
+    pub fn publish_followers(&self, followers: Vec<Follower>) {
+        *self.followers.lock() = followers;
+    }
+
+    /// What a leader knew of the members, itself included, a heartbeat ago or less; empty if this member does not lead.
+    pub fn followers(&self) -> Vec<Follower> {
+        self.followers.lock().clone()
+    }
+
+    /// When the node last looked around, on the member's clock.
+    pub fn turned_at(&self) -> Duration {
+        Duration::from_millis(self.turned_at_ms.load(Relaxed))
     }
 
     /// The current term.

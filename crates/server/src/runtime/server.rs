@@ -6,42 +6,56 @@
 //! Peers are accepted from the moment the threads run, clients only when they will be answered: a
 //! client that connects earlier waits in the listener's queue.
 
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
+use retcd_node::durable::{self, Dirs, Opened, StorageError};
 use retcd_node::{Config as NodeConfig, Node};
+use retcd_state::membership::Member as ClusterMember;
 use retcd_storage::disk::OsDisk;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::LocalSet;
 
 use super::Local;
-use super::apply_thread::{self, CompactionPace, ToApply};
+use super::apply_thread::{Applier, CompactionPace, ToApply};
 use super::backend_thread::ToBackend;
 use super::backend_thread::{self, CommitPace};
+use super::bind::{Bound, ListenError, Listeners};
+use super::bootstrap::{Bootstrap, bootstrap, check_initially};
 use super::clock::{Clock, unix_ms};
-use super::connections::{self, Accepted, Dealer, Http2Settings, Protocols};
-use super::listen::{self, Listener, SocketOptions};
+use super::connections::{self, Accepted, Dealer, Http2Settings};
+use super::corruption::{self, InitialCheckError, Starting};
+use super::ids::first_read_context;
 use super::log_thread;
 use super::mailbox::{Mail, Mailboxes};
 use super::member::{InFlight, Limits, Member};
 use super::node_thread::{self, Outbox};
+use super::peer_thread::{self, PeerThread};
+use super::peers::Peers;
 use super::probe::LocalProbe;
 use super::progress::Progress;
 use super::signals::{StopSignal, stop_signal};
 use super::snapshot_thread::Snapshots;
-use super::storage::{self, Places, Storage, StorageError};
+use super::storage;
 use super::tasks;
+use super::tls_thread::Handshakers;
+use super::versions::{self, FollowedVersion};
 use super::watches::{StartPoint, WatchCounts};
 use crate::auth::{Authenticator, TokenError};
-use crate::config::identity;
+use crate::config::gates::Gate;
+use crate::config::identity::InitialCluster;
 use crate::config::start::StartError as ConfigError;
 use crate::config::{Config, notify, url::Url};
-use crate::http::{Access, HttpContext, ListenerKind};
+use crate::http::{Access, HttpContext};
 use crate::log::{self, Text};
 use crate::metrics::{Detail, Metrics};
+use crate::peer::Dialer;
+use crate::tls;
 
 /// Inputs that may wait for the node; a full queue refuses requests.
 const NODE_QUEUE_MAX: usize = 16 << 10;
@@ -60,9 +74,15 @@ pub enum StartError {
     /// What is stored cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// An address cannot be listened on, in Go's words.
-    #[error("{0}")]
-    Listen(String),
+    /// TLS cannot be had as it is configured.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The data differs from the other members'.
+    #[error(transparent)]
+    Corrupt(#[from] InitialCheckError),
     /// The operating system refused a thread or a signal handler.
     #[error(transparent)]
     System(#[from] std::io::Error),
@@ -71,15 +91,25 @@ pub enum StartError {
 /// Runs a member until a signal ends it; returns the process's exit code.
 pub fn run(config: Config) -> ExitCode {
     match start(Arc::new(config)).and_then(Server::serve) {
-        Ok(signal) => {
+        Ok(End::Signal(signal)) => {
             signal.raise_again();
             ExitCode::SUCCESS
         }
+        // As in etcd: its owner wanted it to end.
+        Ok(End::Removed) => ExitCode::SUCCESS,
         Err(error) => {
             crate::log_line!(Fatal, "discovery failed"; "error" => Text(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Why a member has ended.
+enum End {
+    /// A signal asked for it.
+    Signal(StopSignal),
+    /// The cluster has removed it.
+    Removed,
 }
 
 /// A member whose threads run.
@@ -88,16 +118,8 @@ struct Server {
     config: Arc<Config>,
     listeners: Listeners,
     connection_threads: Vec<ConnectionThread>,
+    peer_thread: Option<PeerThread>,
     threads: Threads,
-}
-
-/// Bound sockets that do not accept yet.
-#[derive(Default)]
-struct Listeners {
-    /// For metrics and peers, who may come before the member is ready.
-    early: Vec<(Listener, Protocols)>,
-    /// For clients.
-    client: Vec<(Listener, Protocols)>,
 }
 
 /// The threads that own the member's parts, in the order in which they end.
@@ -121,115 +143,114 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
     config.check_start()?;
     let clock = Clock::start();
     let authenticator = Authenticator::new(&config)?;
-    let listeners = bind_all(&config)?;
-    let places = Places::prepare(Arc::new(OsDisk), &config)?;
-    let founding = match places.has_data()? {
+    let endpoints = tls::open(&config)?;
+    let listeners = Listeners::bind(&config, &endpoints)?;
+    let dialer = Dialer::new(config.peer_dial_timeout());
+    let dialer = match endpoints.peer {
+        Some(endpoint) => dialer.with_tls(tls::Connector::new(endpoint)),
+        None => dialer,
+    };
+    let dirs = storage::prepare(Arc::new(OsDisk), &config)?;
+    let initial_cluster = match dirs.has_log()? {
         true => None,
-        false => Some(identity::found(&config, &identity::resolve_by_system)?),
+        false => Some(InitialCluster::parse(&config.initial_cluster)?),
     };
-    log::emit(&config.starting_record(founding.as_ref().map(|founding| &founding.initial_cluster)));
-    let storage = match &founding {
-        Some(founding) => storage::create(&places, &config, founding)?,
-        None => storage::reopen(&places, &config)?,
+    log::emit(&config.starting_record(initial_cluster.as_ref()));
+    let (opened, remotes) = match initial_cluster.is_some() {
+        true => start_first(&dirs, &config, &dialer)?,
+        false => (start_again(&dirs, &config, &dialer)?, Vec::new()),
     };
+    let identity = opened.identity;
     crate::info!("starting local member";
-        "local-member-id" => &format!("{:x}", storage.member_id), "cluster-id" => &format!("{:x}", storage.cluster_id));
-    spawn(config, clock, places, storage, listeners, authenticator)
-}
-
-fn bind_all(config: &Config) -> Result<Listeners, StartError> {
-    let options = SocketOptions {
-        reuse_port: config.socket_reuse_port,
-    };
-    let pages = ListenerKind::Client { tls: false };
-    let client = match config.listen_client_http_urls.is_empty() {
-        true => Protocols {
-            grpc: true,
-            pages: Some(pages),
-        },
-        false => Protocols {
-            grpc: true,
-            pages: None,
-        },
-    };
-    let http = |pages| Protocols {
-        grpc: false,
-        pages: Some(pages),
-    };
-    let mut listeners = Listeners::default();
-    crate::info!("configuring peer listeners"; "listen-peer-urls" => texts(&config.listen_peer_urls));
-    bind(
-        &config.listen_peer_urls,
-        http(ListenerKind::Peer),
-        options,
-        &mut listeners.early,
+        "local-member-id" => &format!("{:x}", identity.member_id), "cluster-id" => &format!("{:x}", identity.cluster_id));
+    let server = spawn(
+        config,
+        clock,
+        dirs,
+        dialer,
+        opened,
+        listeners,
+        authenticator,
     )?;
-    crate::info!("configuring client listeners"; "listen-client-urls" => texts(&config.listen_client_urls));
-    bind(
-        &config.listen_client_urls,
-        client,
-        options,
-        &mut listeners.client,
-    )?;
-    bind(
-        &config.listen_client_http_urls,
-        http(pages),
-        options,
-        &mut listeners.client,
-    )?;
-    bind(
-        &config.listen_metrics_urls,
-        http(ListenerKind::Metrics),
-        options,
-        &mut listeners.early,
-    )?;
-    Ok(listeners)
-}
-
-fn bind(
-    urls: &[Url],
-    protocols: Protocols,
-    options: SocketOptions,
-    listeners: &mut Vec<(Listener, Protocols)>,
-) -> Result<(), StartError> {
-    for url in urls {
-        let address = url
-            .listen_addr()
-            .map_err(|error| StartError::Listen(error.to_string()))?;
-        listeners.push((
-            listen::bind(&address, options).map_err(StartError::Listen)?,
-            protocols,
-        ));
+    for remote in remotes
+        .iter()
+        .filter(|remote| remote.id != identity.member_id)
+    {
+        let transport = server.member.transport();
+        transport.add_remote(remote.id, remote.peer_urls());
     }
-    Ok(())
+    Ok(server)
+}
+
+/// A member without data; also returns the members of the cluster that it joins.
+fn start_first(
+    dirs: &Dirs,
+    config: &Config,
+    dialer: &Dialer,
+) -> Result<(Opened, Vec<ClusterMember>), StartError> {
+    Ok(match bootstrap(config, dialer)? {
+        Bootstrap::Found(founding) => (storage::found(dirs, config, &founding)?, Vec::new()),
+        Bootstrap::Join(join) => (storage::join(dirs, config, join.identity)?, join.members),
+    })
+}
+
+/// A member with data.
+fn start_again(dirs: &Dirs, config: &Config, dialer: &Dialer) -> Result<Opened, StartError> {
+    let opened = storage::reopen(dirs, config)?;
+    if config.feature_gates.enabled(Gate::InitialCorruptCheck) {
+        let id = opened.identity.member_id;
+        let membership = opened.machine.membership();
+        let others = |member: &&ClusterMember| member.id != id;
+        let peers = membership
+            .read()
+            .members()
+            .filter(others)
+            .cloned()
+            .collect();
+        let starting = Starting {
+            id,
+            cluster_id: opened.identity.cluster_id,
+            reader: &opened.machine.reader(),
+            peers,
+        };
+        check_initially(config, dialer, starting)?;
+    }
+    Ok(opened)
 }
 
 /// Starts the threads on what was opened.
 fn spawn(
     config: Arc<Config>,
     clock: Clock,
-    places: Places,
-    storage: Storage,
+    dirs: Dirs,
+    dialer: Dialer,
+    opened: Opened,
     listeners: Listeners,
     authenticator: Authenticator,
 ) -> Result<Server, StartError> {
-    let Storage {
-        member_id,
-        cluster_id,
-        wal,
+    let Opened {
+        identity: durable::Identity {
+            member_id,
+            cluster_id,
+        },
+        log,
         backend,
         machine,
         recovered,
-    } = storage;
+        notices: _,
+    } = opened;
     let threads = thread::available_parallelism()
         .map_or(1, usize::from)
         .min(CONNECTION_THREADS_MAX);
+    let versions = FollowedVersion::at_start(machine.membership().read().cluster_version())?;
     let reader = machine.reader();
     let start = StartPoint {
         revision: reader.revision(),
         compacted: reader.compacted_revision(),
     };
-    let (mailboxes, mailbox_receivers) = Mailboxes::new(threads);
+    // The last one is the peer thread's.
+    let (mailboxes, mut mailbox_receivers) = Mailboxes::new(member_id, threads + 1);
+    let peer_mailbox = mailbox_receivers.pop();
     let (to_node, node_inbox) = mpsc::sync_channel(NODE_QUEUE_MAX);
     let (to_log, log_inbox) = mpsc::channel();
     let (to_apply, apply_inbox) = mpsc::channel();
@@ -256,28 +277,35 @@ fn spawn(
         clock,
         metrics: Arc::new(Metrics::new(detail)),
         mailboxes,
-        watch_counts: (0..threads).map(|_| WatchCounts::default()).collect(),
+        watch_counts: (0..=threads).map(|_| WatchCounts::default()).collect(),
         pending: Default::default(),
         defragmenting: InFlight::default(),
         compacted_at_seconds: Default::default(),
+        dialer,
+        transport: OnceLock::new(),
+        first_commit: tokio::sync::watch::channel(0).0,
+        cluster_changed: tokio::sync::watch::channel(0).0,
         node: to_node.clone(),
         apply: to_apply.clone(),
         backend_thread: to_backend,
         compacted: tokio::sync::watch::channel(-1).0,
         stopping: tokio::sync::watch::channel(false).0,
+        removed: tokio::sync::watch::channel(false).0,
         config: Arc::clone(&config),
     });
+    let (transport, door, driver) = peer_thread::transport(&member, &dirs);
+    let set = member.transport.set(transport.clone());
+    assert!(set.is_ok(), "there is one transport");
     let node = Node::new(node_config(&config, member_id), recovered, clock.now());
     let outbox = Outbox {
         log: to_log.clone(),
         apply: to_apply,
         snapshot: to_snapshot,
+        peers: transport.clone(),
     };
     let snapshots = Snapshots {
-        disk: places.disk,
-        snap_dir: places.snap_dir,
-        wal_dir: places.wal_dir,
-        log: to_log,
+        dirs: dirs.clone(),
+        log: to_log.clone(),
         node: to_node.clone(),
     };
     let compaction_pace = CompactionPace {
@@ -293,19 +321,26 @@ fn spawn(
         let member = Arc::clone(&member);
         named("node").spawn(move || node_thread::run(node, &node_inbox, &outbox, &member))?
     };
-    let apply_thread = {
-        let (member, node) = (Arc::clone(&member), to_node.clone());
-        named("apply").spawn(move || {
-            apply_thread::run(machine, &apply_inbox, &node, &member, compaction_pace)
-        })?
+    let mut peers = Peers::new(transport);
+    peers.follow(&member);
+    let applier = Applier {
+        machine,
+        node: to_node.clone(),
+        log: to_log,
+        member: Arc::clone(&member),
+        peers,
+        versions,
+        dirs,
+        pace: compaction_pace,
     };
+    let apply_thread = named("apply").spawn(move || applier.run(&apply_inbox))?;
     let snapshot_thread = {
         let member = Arc::clone(&member);
         named("snapshot").spawn(move || snapshots.run(&snapshot_inbox, &member))?
     };
     let log_thread = {
         let metrics = Arc::clone(&member.metrics);
-        named("log").spawn(move || log_thread::run(wal, &log_inbox, &to_node, &metrics))?
+        named("log").spawn(move || log_thread::run(log, &log_inbox, &to_node, &metrics))?
     };
     let backend_thread = {
         let metrics = Arc::clone(&member.metrics);
@@ -324,6 +359,13 @@ fn spawn(
                 start,
             })
             .collect(),
+        peer_thread: Some(PeerThread {
+            number: threads,
+            mailbox: peer_mailbox.expect("there is one mailbox more than connection threads"),
+            start,
+            door,
+            driver,
+        }),
         threads: Threads {
             node: node_thread,
             apply: apply_thread,
@@ -342,13 +384,15 @@ fn node_config(config: &Config, id: u64) -> NodeConfig {
         pre_vote: config.pre_vote,
         snapshot_count: config.snapshot_count.max(1),
         snapshot_catchup_entries: config.snapshot_catchup_entries,
+        proposal_timeout: config.request_timeout(),
+        first_read_context: first_read_context(id, unix_ms()),
         seed: id ^ unix_ms(),
     }
 }
 
 impl Server {
     /// Serves until a signal comes, then stops everything in order.
-    fn serve(mut self) -> Result<StopSignal, StartError> {
+    fn serve(mut self) -> Result<End, StartError> {
         let settings = Http2Settings {
             streams_max: self.config.max_concurrent_streams,
             keepalive_interval: Some(self.config.grpc_keepalive_interval.std())
@@ -385,55 +429,118 @@ impl Server {
                     })
             })
             .collect::<Result<_, _>>()?;
-        let signal = run_on_thread(self.lead(dealer, first, settings))??;
-        for thread in others {
+        let stopping = self.member.stopping.subscribe();
+        let processors = match self.listeners.any_secure() {
+            true => others.len() + 1,
+            false => 0,
+        };
+        let (handshakers, handshaking) = Handshakers::start(processors, &stopping)?;
+        let peers = self.spawn_peer_thread(&handshakers)?;
+        let end = run_on_thread(self.lead(dealer, handshakers, first, settings))??;
+        for thread in others.into_iter().chain([peers]).chain(handshaking) {
             let _ = thread.join();
         }
         stop_threads(&self.member, self.threads);
         crate::info!("closed etcd server"; "name" => &self.config.name, "data-dir" => &self.config.data_dir);
-        Ok(signal)
+        Ok(end)
+    }
+
+    /// Starts to serve the other members.
+    fn spawn_peer_thread(
+        &mut self,
+        handshakers: &Handshakers,
+    ) -> Result<JoinHandle<()>, StartError> {
+        let parts = self.peer_thread.take().expect("it is started once");
+        let listeners = std::mem::take(&mut self.listeners.peer);
+        let member = Arc::clone(&self.member);
+        let number = u8::try_from(parts.number).expect("there are few connection threads");
+        let handshakers = handshakers.clone();
+        let serve = move || {
+            run_on_thread(async move {
+                let local = Local::new(member, number, parts.start);
+                tokio::task::spawn_local(Rc::clone(&local).run_mailbox(parts.mailbox));
+                let (sender, accepted) = unbounded_channel();
+                let dealer = Dealer::new(vec![sender]);
+                for bound in listeners {
+                    let stopping = local.member.stopping.subscribe();
+                    let (listener, way) = bound.open(&dealer, &handshakers);
+                    tokio::task::spawn_local(listener.accept_into(way, stopping));
+                }
+                let http = http_context(&local);
+                peer_thread::serve(local, http, parts.door, parts.driver, accepted).await;
+            })
+            .expect("a runtime was built on the first thread, too");
+        };
+        Ok(thread::Builder::new()
+            .name("peer".to_owned())
+            .spawn(serve)?)
     }
 
     /// The first connection thread: also makes the member ready, and stops it.
     async fn lead(
         &mut self,
         dealer: Dealer,
+        handshakers: Handshakers,
         parts: ConnectionThread,
         settings: Http2Settings,
-    ) -> Result<StopSignal, StartError> {
+    ) -> Result<End, StartError> {
         let local = Local::new(Arc::clone(&self.member), 0, parts.start);
         let connections =
             tokio::task::spawn_local(serve_connections(Rc::clone(&local), parts, settings));
         let early = std::mem::take(&mut self.listeners.early);
-        self.accept(early, &dealer);
-        let stop = stop_signal();
-        tokio::pin!(stop);
-        let signal = tokio::select! {
-            signal = &mut stop => signal?,
+        self.accept(early, &dealer, &handshakers);
+        tokio::task::spawn_local(versions::run_cluster_version(Rc::clone(&local)));
+        let end = end_of(Arc::clone(&self.member));
+        tokio::pin!(end);
+        let end = tokio::select! {
+            end = &mut end => end?,
             () = become_ready(&local) => {
                 let clients = std::mem::take(&mut self.listeners.client);
-                self.accept(clients, &dealer);
+                self.accept(clients, &dealer, &handshakers);
                 self.announce();
-                tokio::task::spawn_local(tasks::run_leases(Rc::clone(&local)));
-                tokio::task::spawn_local(tasks::forget_old_tokens(Rc::clone(&local)));
-                let mode = self.config.auto_compaction()?;
-                tokio::task::spawn_local(tasks::run_auto_compaction(Rc::clone(&local), mode));
-                stop.await?
+                self.spawn_tasks(&local)?;
+                end.await?
             }
         };
-        crate::info!("received signal; shutting down"; "signal" => signal.name());
+        match end {
+            End::Signal(signal) => {
+                crate::info!("received signal; shutting down"; "signal" => signal.name())
+            }
+            End::Removed => {
+                crate::warn!("server error"; "error" => "the member has been permanently removed from the cluster");
+                crate::warn!("data-dir used by this member must be removed"; "data-dir" => &self.config.data_dir);
+            }
+        }
         crate::info!("closing etcd server"; "name" => &self.config.name, "data-dir" => &self.config.data_dir,
             "advertise-peer-urls" => texts(&self.config.initial_advertise_peer_urls),
             "advertise-client-urls" => texts(&self.config.advertise_client_urls));
+        if matches!(end, End::Signal(_)) {
+            // While clients are still served: they need a leader.
+            local.leave_leadership().await;
+        }
         self.member.stopping.send_replace(true);
         let _ = connections.await;
-        Ok(signal)
+        Ok(end)
     }
 
-    fn accept(&self, listeners: Vec<(Listener, Protocols)>, dealer: &Dealer) {
-        for (listener, protocols) in listeners {
+    /// What a member does on its own.
+    fn spawn_tasks(&self, local: &Rc<Local>) -> Result<(), StartError> {
+        let mode = self.config.auto_compaction()?;
+        let spawn = |task: Pin<Box<dyn Future<Output = ()>>>| drop(tokio::task::spawn_local(task));
+        spawn(Box::pin(tasks::run_leases(Rc::clone(local))));
+        spawn(Box::pin(tasks::forget_old_tokens(Rc::clone(local))));
+        spawn(Box::pin(tasks::run_auto_compaction(Rc::clone(local), mode)));
+        spawn(Box::pin(versions::run_downgrade(Rc::clone(local))));
+        spawn(Box::pin(corruption::run_periodic(Rc::clone(local))));
+        spawn(Box::pin(corruption::run_compaction(Rc::clone(local))));
+        Ok(())
+    }
+
+    fn accept(&self, listeners: Vec<Bound>, dealer: &Dealer, handshakers: &Handshakers) {
+        for bound in listeners {
             let stopping = self.member.stopping.subscribe();
-            tokio::task::spawn_local(listener.accept_into(protocols, dealer.clone(), stopping));
+            let (listener, way) = bound.open(dealer, handshakers);
+            tokio::task::spawn_local(listener.accept_into(way, stopping));
         }
     }
 
@@ -456,8 +563,11 @@ impl Server {
             .map(|url| (url, traffic))
             .chain(http)
         {
-            crate::info!("serving client traffic insecurely; this is strongly discouraged!";
-                "traffic" => traffic, "address" => &url.address());
+            let line = match url.is_secure() {
+                true => "serving client traffic securely",
+                false => "serving client traffic insecurely; this is strongly discouraged!",
+            };
+            crate::info!(line; "traffic" => traffic, "address" => &url.address());
         }
         notify::ready_process();
     }
@@ -482,7 +592,7 @@ fn texts(urls: &[Url]) -> Vec<String> {
 }
 
 /// Runs `future` on a runtime of this thread's own.
-fn run_on_thread<F: Future>(future: F) -> std::io::Result<F::Output> {
+pub(super) fn run_on_thread<F: Future>(future: F) -> std::io::Result<F::Output> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -492,22 +602,38 @@ fn run_on_thread<F: Future>(future: F) -> std::io::Result<F::Output> {
 /// Everything that runs on one connection thread.
 async fn serve_connections(local: Rc<Local>, parts: ConnectionThread, settings: Http2Settings) {
     tokio::task::spawn_local(Rc::clone(&local).run_mailbox(parts.mailbox));
+    let http = http_context(&local);
+    connections::serve(local, http, parts.accepted, settings).await;
+}
+
+fn http_context(local: &Rc<Local>) -> Rc<HttpContext<LocalProbe>> {
     let config = &local.member.config;
-    let http = Rc::new(HttpContext {
-        probe: LocalProbe(Rc::clone(&local)),
+    Rc::new(HttpContext {
+        probe: LocalProbe(Rc::clone(local)),
         metrics: Arc::clone(&local.member.metrics),
         access: Access {
             cors: config.cors.0.clone(),
             host_whitelist: config.host_whitelist.0.clone(),
         },
         command_line: std::env::args().collect(),
-    });
-    connections::serve(local, http, parts.accepted, settings).await;
+    })
+}
+
+/// Resolves when there is a reason to stop.
+async fn end_of(member: Arc<Member>) -> Result<End, StartError> {
+    // The others have to hear that the removal is committed.
+    const FAREWELL: Duration = Duration::from_secs(1);
+    let removed = async {
+        member.removed().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    tokio::select! {
+        signal = stop_signal() => Ok(End::Signal(signal?)),
+        () = removed => Ok(End::Removed),
+    }
 }
 
 /// Resolves when this member can answer clients.
 async fn become_ready(local: &Rc<Local>) {
-    tasks::publish(local).await;
-    tasks::agree_on_version(local).await;
-    let _ = local.member.apply.send(ToApply::StorageVersion);
+    versions::publish(local).await;
 }

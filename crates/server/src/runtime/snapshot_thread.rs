@@ -14,9 +14,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
 
+use retcd_node::durable::Dirs;
 use retcd_node::{Input, SnapshotPoint};
-use retcd_proto::raftpb::{Snapshot, SnapshotMetadata};
-use retcd_proto::walpb;
 use retcd_storage::disk::Disk;
 use retcd_storage::snap::{self, SnapError};
 use retcd_storage::wal;
@@ -31,12 +30,8 @@ const PURGE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What the thread needs to do its work.
 pub struct Snapshots {
-    /// The disk.
-    pub disk: Arc<dyn Disk>,
-    /// Where `.snap` files are.
-    pub snap_dir: PathBuf,
-    /// Where the log's segments are.
-    pub wal_dir: PathBuf,
+    /// Where files are.
+    pub dirs: Dirs,
     /// To the log.
     pub log: Sender<ToLog>,
     /// To the node.
@@ -67,38 +62,23 @@ impl Snapshots {
     fn save(&self, point: SnapshotPoint, member: &Arc<Member>) -> Result<(), SnapError> {
         let started = Instant::now();
         member.commit_backend_blocking();
-        let SnapshotPoint {
-            index,
-            term,
-            conf_state,
-        } = point;
-        let record = walpb::Snapshot {
-            index: Some(index),
-            term: Some(term),
-            conf_state: Some(conf_state.clone()),
-        };
-        let metadata = SnapshotMetadata {
-            conf_state: Some(conf_state),
-            index: Some(index),
-            term: Some(term),
-        };
-        let data = membership(member).to_document();
-        let snapshot = Snapshot {
-            data: Some(data.into()),
-            metadata: Some(metadata),
-        };
-        snap::write(&*self.disk, &self.snap_dir, &snapshot)?;
+        let document = member.membership.read().to_document();
+        let snapshot = point.to_snapshot(document);
+        let dirs = &self.dirs;
+        snap::write(&*dirs.disk, &dirs.snap_dir, &snapshot)?;
         member
             .metrics
             .snap
             .save
             .observe(started.elapsed().as_secs_f64());
         let (done, saved) = tokio::sync::oneshot::channel();
-        let _ = self.log.send(ToLog::Snapshot(record, done));
+        let metadata = snapshot.metadata.unwrap_or_default();
+        let _ = self.log.send(ToLog::Snapshot(metadata, done));
         if saved.blocking_recv().is_err() {
             return Ok(()); // The member stops.
         }
-        snap::remove_databases_before(&*self.disk, &self.snap_dir, index)?;
+        let index = point.index;
+        snap::remove_databases_before(&*dirs.disk, &dirs.snap_dir, index)?;
         let _ = self.node.send(Input::Snapshotted { index });
         crate::info!("saved snapshot to disk"; "snapshot-index" => index);
         Ok(())
@@ -106,37 +86,22 @@ impl Snapshots {
 
     fn purge(&self, member: &Arc<Member>) {
         let (wals, snaps) = (member.config.max_wals, member.config.max_snapshots);
-        let purged = purge_dir(&*self.disk, &self.wal_dir, wals, |disk, dir, keep| {
+        let Dirs {
+            disk,
+            snap_dir,
+            wal_dir,
+        } = &self.dirs;
+        let purged = purge_dir(&**disk, wal_dir, wals, |disk, dir, keep| {
             wal::purge(disk, dir, keep)
         })
         .and_then(|()| {
-            purge_dir(&*self.disk, &self.snap_dir, snaps, |disk, dir, keep| {
+            purge_dir(&**disk, snap_dir, snaps, |disk, dir, keep| {
                 snap::purge(disk, dir, keep)
             })
         });
         if let Err(error) = purged {
             crate::warn!("failed to purge files"; "error" => Text(error));
         }
-    }
-}
-
-/// The membership as etcd up to 3.6 reads it from a snapshot.
-fn membership(member: &Member) -> snap::Membership {
-    let membership = member.membership.read();
-    let members = membership.members().map(|member| snap::Member {
-        id: member.id,
-        peer_urls: member.peer_urls().to_vec(),
-        is_learner: member.is_learner,
-        name: member.name.clone(),
-        client_urls: member.client_urls().to_vec(),
-    });
-    snap::Membership {
-        members: members.collect(),
-        removed: membership.removed().collect(),
-        version: membership
-            .cluster_version()
-            .map(|version| version.to_string()),
-        has_v2_keys: false,
     }
 }
 

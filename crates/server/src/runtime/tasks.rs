@@ -1,4 +1,4 @@
-//! What a member does on its own: make itself known, expire leases, compact by itself.
+//! What a member does on its own: expire leases, compact by itself. What it does as one of many is in `versions` and `corruption`.
 //!
 //! These are tasks on the first connection thread; each proposes through the log as a client would.
 
@@ -11,15 +11,10 @@ use retcd_proto::etcdserverpb::{
     CompactionRequest, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest,
     LeaseRevokeRequest,
 };
-use retcd_proto::membershippb::{
-    Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
-};
-use retcd_state::version::Version;
 
 use super::local::Local;
 use crate::config::start::AutoCompaction;
 use crate::grpc::status::Status;
-use crate::log::Hex;
 
 /// How often expired leases are looked for, as in etcd.
 const LEASE_INTERVAL: Duration = Duration::from_millis(500);
@@ -31,71 +26,12 @@ const REVOKE_MAX: usize = 500;
 const REVOKE_PARALLEL: usize = 16;
 /// Checkpoints per proposal.
 const CHECKPOINT_MAX: usize = 1000;
-/// Pause before something that failed for lack of a leader is tried again.
-const RETRY: Duration = Duration::from_millis(100);
 /// How often compaction by revisions looks, as in etcd.
 const REVISION_INTERVAL: Duration = Duration::from_secs(300);
 /// Periodic compaction notes the revision so many times per retention.
 const NOTES_PER_PERIOD: u32 = 10;
 /// With a longer retention periodic compaction runs once an hour.
 const PERIODIC_INTERVAL_MAX: Duration = Duration::from_secs(3600);
-
-/// Tells the cluster this member's name and client URLs; returns when they are applied.
-pub async fn publish(local: &Rc<Local>) {
-    let config = &local.member.config;
-    let attributes = Attributes {
-        name: config.name.clone(),
-        client_urls: config
-            .advertise_client_urls
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
-    };
-    let request = ClusterMemberAttrSetRequest {
-        member_id: local.member.id,
-        member_attributes: Some(attributes.clone()),
-    };
-    let request = InternalRaftRequest {
-        cluster_member_attr_set: Some(request),
-        ..Default::default()
-    };
-    until_done(local, request).await;
-    crate::info!("published local member to cluster through raft";
-        "local-member-id" => Hex(local.member.id),
-        "local-member-attributes" => &format!("{{Name:{} ClientURLs:[{}]}}", attributes.name, attributes.client_urls.join(" ")),
-        "cluster-id" => Hex(local.member.cluster_id),
-        "publish-timeout" => local.member.limits.request_timeout);
-}
-
-/// Brings the cluster's version up to this member's; alone, nobody holds it back.
-pub async fn agree_on_version(local: &Rc<Local>) {
-    if local
-        .member
-        .cluster_version()
-        .is_some_and(|version| version >= Version::STORAGE)
-    {
-        return;
-    }
-    let version = Version::STORAGE.to_string();
-    crate::info!("setting up initial cluster version using v3 API"; "cluster-version" => &version);
-    let request = ClusterVersionSetRequest { ver: version };
-    until_done(
-        local,
-        InternalRaftRequest {
-            cluster_version_set: Some(request),
-            ..Default::default()
-        },
-    )
-    .await;
-    crate::info!("set initial cluster version"; "cluster-id" => Hex(local.member.cluster_id),
-        "local-member-id" => Hex(local.member.id), "cluster-version" => &Version::STORAGE.major_minor());
-}
-
-async fn until_done(local: &Rc<Local>, request: InternalRaftRequest) {
-    while !local.member.is_stopping() && local.propose(request.clone()).await.is_err() {
-        tokio::time::sleep(RETRY).await;
-    }
-}
 
 /// Revokes what has expired and notes what long leases have left, while this member leads.
 pub async fn run_leases(local: Rc<Local>) {
@@ -111,6 +47,10 @@ pub async fn run_leases(local: Rc<Local>) {
                 lessor.due_checkpoints(now, CHECKPOINT_MAX),
             )
         };
+        // One that has slept through an election would have leases revoked that the new leader has renewed.
+        if !expired.is_empty() && !still_leads(&local).await {
+            continue;
+        }
         for ids in expired.chunks(REVOKE_PARALLEL) {
             let revoked = join_all(ids.iter().map(|id| revoke(&local, *id))).await;
             let count = revoked.iter().filter(|result| result.is_ok()).count();
@@ -140,6 +80,11 @@ pub async fn forget_old_tokens(local: Rc<Local>) {
         let member = &local.member;
         member.authenticator.sweep(member.clock.now());
     }
+}
+
+/// Whether a quorum confirms that this member leads.
+async fn still_leads(local: &Local) -> bool {
+    local.linearizable().await.is_ok() && local.member.progress.is_leader()
 }
 
 /// A revocation that fails is asked for again by the lessor. It deletes the lease's keys, which not

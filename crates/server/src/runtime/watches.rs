@@ -105,6 +105,13 @@ impl Watches {
         self.published.notify_waiters();
     }
 
+    /// The keyspace was replaced by one at `revision`, with history from `compacted` on: watchers read from it
+    /// what they missed.
+    pub fn restore(&self, revision: i64, compacted: i64) {
+        self.hub().restore(revision, compacted);
+        self.published.notify_waiters();
+    }
+
     /// Waits until `revision` was published to this thread.
     pub async fn published(&self, revision: i64) {
         loop {

@@ -19,7 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Below the ports that the kernel gives to outgoing connections.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let base = 12_000 + (std::process::id() % 900) as u16 * 20;
     for _ in 0..2_000 {
@@ -250,6 +250,11 @@ impl Server {
 
     pub fn log(&self) -> String {
         self.log.text()
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        let status = self.child.try_wait();
+        status.expect("the child is ours").is_some()
     }
 
     pub fn child(&mut self) -> &mut Child {

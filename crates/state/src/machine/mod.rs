@@ -6,10 +6,16 @@
 //! them and may their answers go out. Entries at or below that index change nothing: after a crash
 //! the log is simply applied again.
 //!
+//! A member that is too far behind for the log takes over a database of the leader's with
+//! [`Machine::restore`]; [`DatabaseCopy`] is what the leader sends.
+//!
 //! What a client can be told is an [`ApplyError`] beside the reply. A [`Fatal`] means that this
 //! member cannot go on without losing or inventing data: the process has to stop.
 
+mod copy;
+mod load;
 mod reply;
+mod restore;
 
 use std::sync::Arc;
 
@@ -27,18 +33,22 @@ use retcd_storage::backend::{Backend, WriteBatch};
 
 use crate::alarm::Alarms;
 use crate::auth::{self, AuthStore, Caller};
-use crate::lease::{GrantError, Lessor, LessorOptions, SharedLessor};
+use crate::lease::{GrantError, LessorOptions, SharedLessor};
 use crate::membership::{Downgrade, Membership};
 use crate::meta::{self, AppliedIndex};
 use crate::mvcc::txn::{self, WriteError};
 use crate::mvcc::{CompactError, Interval, Keyspace, Progress, RangeError, Reader, StorageError};
 use crate::version::{self, SchemaError, Version};
 use crate::{Time, quota, v2};
+use load::Loaded;
 
+pub use copy::{CopyError, DatabaseCopy};
 pub use reply::{
     Applied, AppliedConfChange, ApplyError, CompactReply, Fatal, FatalProblem, LeaseGrantReply,
     OpenError, Reply,
 };
+
+pub use restore::{RestoreError, Restored};
 
 /// Membership as machine and runtime share it; only the machine changes it.
 pub type SharedMembership = Arc<RwLock<Membership>>;
@@ -79,7 +89,7 @@ pub struct Machine {
     applied: AppliedIndex,
     /// What the backend has of `applied`.
     flushed: AppliedIndex,
-    persist_checkpoints: bool,
+    options: MachineOptions,
     /// Changes not written to the backend yet; empty between calls, but for the first revision of
     /// a new auth store, which goes with the first entry.
     batch: WriteBatch,
@@ -88,32 +98,17 @@ pub struct Machine {
 impl Machine {
     /// Rebuilds the state that `backend` holds.
     pub fn open(backend: Backend, options: MachineOptions) -> Result<Machine, OpenError> {
-        let reader = backend.reader();
-        if let Some(version) = version::detect(&reader)? {
-            version::check(version)?;
-        }
-        let mut batch = WriteBatch::default();
-        let mut auth = AuthStore::open(&reader)?;
-        auth.initialize(&mut batch);
-        let mut lessor = Lessor::open(&reader, options.lessor)?;
-        let keyspace = Keyspace::open(backend.clone())?;
-        if !lessor.is_empty() {
-            keyspace.visit_leased(|lease, key| lessor.attach(lease, key));
-        }
-        let applied = meta::applied(&reader)?;
+        let loaded = Loaded::read(&backend.reader(), options)?;
         Ok(Machine {
-            applied,
-            flushed: applied,
-            alarms: Arc::new(RwLock::new(Alarms::open(&reader)?)),
-            membership: Arc::new(RwLock::new(Membership::open(
-                &reader,
-                options.learners_max,
-            )?)),
-            lessor: Arc::new(Mutex::new(lessor)),
-            persist_checkpoints: options.persist_checkpoints,
-            auth: Arc::new(RwLock::new(auth)),
-            batch,
-            keyspace,
+            applied: loaded.applied,
+            flushed: loaded.applied,
+            alarms: Arc::new(RwLock::new(loaded.alarms)),
+            membership: Arc::new(RwLock::new(loaded.membership)),
+            lessor: Arc::new(Mutex::new(loaded.lessor)),
+            auth: Arc::new(RwLock::new(loaded.auth)),
+            batch: loaded.batch,
+            keyspace: Keyspace::new(backend.clone(), loaded.keyspace),
+            options,
             backend,
         })
     }
@@ -486,7 +481,8 @@ impl Machine {
 
     fn lease_checkpoint(&mut self, now: Time, request: &LeaseCheckpointRequest) -> Reply {
         let cluster_version = self.membership.read().cluster_version();
-        let persist = self.persist_checkpoints || cluster_version >= Some(Version::new(3, 6, 0));
+        let persist =
+            self.options.persist_checkpoints || cluster_version >= Some(Version::new(3, 6, 0));
         let mut lessor = self.lessor.lock();
         for checkpoint in &request.checkpoints {
             lessor.checkpoint(

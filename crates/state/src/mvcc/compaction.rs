@@ -8,6 +8,10 @@
 //!
 //! `meta` remembers the revision when the compaction is applied (`scheduledCompactRev`) and again
 //! with the last step (`finishedCompactRev`); after a restart an unfinished one starts over.
+//!
+//! A compaction that hashes what it scans is brought to its end even when a later one comes: members
+//! compare these hashes. The later one follows it; any other is taken over by the next, as its rows are
+//! among that one's.
 
 use retcd_storage::backend::{Bucket, WriteBatch};
 
@@ -25,7 +29,7 @@ pub enum Progress {
         /// Rows removed by this step.
         deleted: usize,
     },
-    /// The compaction is complete; it is durable after the backend's next commit.
+    /// A compaction is complete, which is durable after the backend's next commit. Another may follow.
     Finished {
         /// The compacted revision.
         revision: i64,
@@ -72,14 +76,18 @@ impl Keyspace {
             meta::SCHEDULED_COMPACTION,
             Revision::start_of(revision).to_key()[..].into(),
         );
-        // A compaction under way is taken over by the new one: its remaining rows are among these.
+        // As in etcd: the hash of one that begins before another is complete is not kept.
         let store_hash = self.compaction.is_none();
-        self.compaction = Some(Compaction::new(revision, self.compacted, store_hash));
+        let compaction = Some(Compaction::new(revision, self.compacted, store_hash));
+        match &self.compaction {
+            Some(running) if running.store_hash => self.next_compaction = compaction,
+            _ => self.compaction = compaction,
+        }
         self.compacted = revision;
         Ok(())
     }
 
-    /// Removes the revisions among the next `limit` rows that the last compaction made unreadable.
+    /// Removes the revisions among the next `limit` rows that the compaction under way made unreadable.
     ///
     /// Call it between batches: everything applied must be published.
     pub(crate) fn compaction_step(&mut self, limit: usize) -> Result<Progress, StorageError> {
@@ -124,6 +132,7 @@ impl Keyspace {
             if compaction.store_hash {
                 self.shared.hashes.lock().store(compaction.hasher.finish());
             }
+            self.compaction = self.next_compaction.take();
             return Ok(Progress::Finished { revision, deleted });
         }
         if let Some(last) = last {

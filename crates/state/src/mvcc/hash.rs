@@ -124,7 +124,18 @@ impl CompactionHashes {
 }
 
 impl Reader {
-    /// The hash at `revision`, 0 for the current one, and the current revision.
+    /// The hashes of the last compactions, newest first, at most ten: what members compare with each
+    /// other. Each is what [`Reader::hash_kv`] answers at its revision.
+    ///
+    /// A compaction has one if it began when the one before was complete, since this member was started,
+    /// and has been completed itself (etcd v3.7: `server/storage/mvcc/kvstore.go`, `compact`).
+    pub fn compaction_hashes(&self) -> Vec<KeyspaceHash> {
+        let hashes = self.shared().hashes.lock();
+        hashes.0.iter().rev().copied().collect()
+    }
+
+    /// The hash at `revision`, 0 for the current one, and the current revision. At the revision of a
+    /// compaction whose hash is kept it is that one, with the compaction before.
     pub fn hash_kv(&self, revision: i64) -> Result<(KeyspaceHash, i64), RangeError> {
         if let Some(hash) = self.shared().hashes.lock().at(revision) {
             return Ok((hash, self.revision()));

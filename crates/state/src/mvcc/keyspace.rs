@@ -44,7 +44,10 @@ pub(crate) struct Keyspace {
     pub(super) revision: i64,
     /// The revision of the last compaction, -1 before the first.
     pub(super) compacted: i64,
+    /// The compaction under way.
     pub(super) compaction: Option<Compaction>,
+    /// The one that follows it.
+    pub(super) next_compaction: Option<Compaction>,
 }
 
 impl Keyspace {
@@ -61,21 +64,6 @@ impl Keyspace {
     /// Whether rows wait for [`Keyspace::compaction_step`].
     pub(crate) fn is_compacting(&self) -> bool {
         self.compaction.is_some()
-    }
-
-    /// Calls `visit` with lease and key of every live key that has a lease.
-    pub(crate) fn visit_leased(&self, mut visit: impl FnMut(i64, &[u8])) {
-        let state = self.shared.state.read();
-        for record in state
-            .index
-            .range(b"", None)
-            .filter_map(|entry| entry.live())
-        {
-            match record.lease() {
-                0 => {}
-                lease => visit(lease, record.key()),
-            }
-        }
     }
 
     /// Starts a transaction whose changes go to `batch`.

@@ -29,6 +29,7 @@ pub use compaction::Progress;
 pub use event::{Event, EventKind};
 pub use hash::KeyspaceHash;
 pub(crate) use keyspace::Keyspace;
+pub(crate) use open::Loaded;
 pub use range::{Interval, Projection, RangeError, RangeReply, StorageError};
 pub use reader::{Reader, View};
 pub use record::{DamagedRecord, Fields, Record};

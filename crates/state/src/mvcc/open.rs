@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use retcd_storage::backend::{Backend, Bucket};
+use retcd_storage::backend::{self, Backend, Bucket, Installed};
 
 use super::compaction::Compaction;
 use super::index::{Entry, KeyIndex};
@@ -18,12 +18,20 @@ use crate::meta;
 /// Rows that are collected at least before they are folded into the keys.
 const ROWS_MIN: usize = 64 * 1024;
 
-impl Keyspace {
-    /// Rebuilds the keyspace of `backend`. A compaction that was interrupted is scheduled again.
-    pub(crate) fn open(backend: Backend) -> Result<Keyspace, StorageError> {
-        let reader = backend.reader();
-        let finished = meta::compaction(&reader, meta::FINISHED_COMPACTION)?.unwrap_or(-1);
-        let scheduled = meta::compaction(&reader, meta::SCHEDULED_COMPACTION)?.unwrap_or(-1);
+/// What a database says about the keyspace, read and checked but not in use yet.
+pub(crate) struct Loaded {
+    index: KeyIndex,
+    pub(crate) revision: i64,
+    pub(crate) compacted: i64,
+    /// A compaction that was interrupted, to be done again.
+    compaction: Option<Compaction>,
+}
+
+impl Loaded {
+    /// Reads bucket `key` and the marks of compactions.
+    pub(crate) fn read(reader: &backend::Reader) -> Result<Loaded, StorageError> {
+        let finished = meta::compaction(reader, meta::FINISHED_COMPACTION)?.unwrap_or(-1);
+        let scheduled = meta::compaction(reader, meta::SCHEDULED_COMPACTION)?.unwrap_or(-1);
         let mut revision = 1.max(finished).max(scheduled);
         let mut loader = Loader::default();
         // Like etcd, begin at revision 1.
@@ -35,27 +43,73 @@ impl Keyspace {
             loader.add(load(Record::from_value(value)?, at, tombstone)?, at);
             revision = revision.max(at.main);
         }
-        let compacted = finished.max(scheduled);
-        let index = KeyIndex::from_sorted(loader.finish());
-        let state = State {
-            index,
-            applied: revision,
+        Ok(Loaded {
+            index: KeyIndex::from_sorted(loader.finish()),
             revision,
-            compacted,
+            compacted: finished.max(scheduled),
+            compaction: (scheduled > finished).then(|| Compaction::new(scheduled, finished, false)),
+        })
+    }
+
+    /// Whether a compaction has to be done again.
+    pub(crate) fn is_compacting(&self) -> bool {
+        self.compaction.is_some()
+    }
+
+    /// Calls `visit` with lease and key of every live key that has a lease.
+    pub(crate) fn visit_leased(&self, mut visit: impl FnMut(i64, &[u8])) {
+        for record in self.index.range(b"", None).filter_map(|entry| entry.live()) {
+            match record.lease() {
+                0 => {}
+                lease => visit(lease, record.key()),
+            }
+        }
+    }
+
+    fn state(self) -> (State, Option<Compaction>) {
+        let state = State {
+            index: self.index,
+            applied: self.revision,
+            revision: self.revision,
+            compacted: self.compacted,
         };
+        (state, self.compaction)
+    }
+}
+
+impl Keyspace {
+    /// The keyspace that was read from `backend`, which has not changed since.
+    pub(crate) fn new(backend: Backend, loaded: Loaded) -> Keyspace {
+        let (state, compaction) = loaded.state();
+        let (revision, compacted) = (state.revision, state.compacted);
         let shared = Arc::new(Shared {
             state: RwLock::new(state),
             backend,
             hashes: Mutex::default(),
         });
-        let compaction =
-            (scheduled > finished).then(|| Compaction::new(scheduled, finished, false));
-        Ok(Keyspace {
+        Keyspace {
             shared,
             revision,
             compacted,
             compaction,
-        })
+            next_compaction: None,
+        }
+    }
+
+    /// Goes on with the keyspace that was read from the file that `installed` has put in place. Readers see
+    /// the change as one: views that they hold stay as they are.
+    ///
+    /// The hashes of compactions stay, for they are of the same history.
+    pub(crate) fn restore(&mut self, loaded: Loaded, installed: Installed<'_>) {
+        let (new, compaction) = loaded.state();
+        (self.revision, self.compacted) = (new.revision, new.compacted);
+        (self.compaction, self.next_compaction) = (compaction, None);
+        let mut state = self.shared.state.write();
+        installed.publish();
+        let old = std::mem::replace(&mut *state, new);
+        drop(state);
+        // Freeing a large index takes a while: not under the lock.
+        drop(old);
     }
 }
 

@@ -11,13 +11,17 @@
 //! Invariants: a batch is in the file as a whole or not at all; nobody waits for the disk but
 //! who commits, takes a snapshot or defragments; a reader sees the same pairs as long as it lives.
 //!
-//! Lock order: the state of the backend, then a layer's. Neither is held while the disk is used, but for
+//! The file as a whole can be replaced by another, as a member does that has received a leader's: see
+//! [`Replacement`].
+//!
+//! Lock order: the right to commit, the state of the backend, then a layer's. Neither is held while the disk is used, but for
 //! the committing layer's, which nobody writes to any more.
 
 mod bucket;
 mod key;
 mod layer;
 mod reader;
+mod replace;
 
 #[cfg(test)]
 mod tests;
@@ -35,6 +39,7 @@ use layer::Layer;
 pub use bucket::Bucket;
 pub use key::Key;
 pub use reader::{Reader, Scan};
+pub use replace::{Installed, Replacement};
 
 /// A stored value, shared by everyone who holds it.
 pub type Value = Arc<[u8]>;
@@ -225,6 +230,16 @@ impl Backend {
         Ok(self.shared.db.read().copy())
     }
 
+    /// Commits, then gives a view of the file alone, which [`ReadTx::copy`] makes a copy of:
+    /// `view.committed().clone().copy()` holds exactly what the view shows.
+    ///
+    /// # Errors
+    /// As [`Backend::commit`].
+    pub fn committed_reader(&self) -> Result<Reader, BackendError> {
+        self.commit()?;
+        Ok(Reader::of_file(self.shared.db.read()))
+    }
+
     /// Commits, then writes the file anew without free pages. Writes, reads and commits go on
     /// meanwhile; commits are held up for a moment at the end.
     ///
@@ -234,6 +249,8 @@ impl Backend {
     pub fn defragment(&self) -> Result<DefragStats, BackendError> {
         self.commit()?;
         let stats = self.shared.db.defragment()?;
+        // If the file is being replaced, its new view must not come before the new layers.
+        let _only_one = self.shared.commit.lock();
         // The view of the old file would keep it open until the next commit.
         let mut state = self.shared.state.write();
         let before = mem::replace(&mut state.committed, self.shared.db.read());

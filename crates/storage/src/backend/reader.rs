@@ -45,6 +45,14 @@ impl Reader {
         }
     }
 
+    /// The file without what was written since the last commit.
+    pub(super) fn of_file(tx: ReadTx) -> Reader {
+        Reader {
+            layers: [None, None],
+            tx,
+        }
+    }
+
     /// The value of `key`, if there is one.
     ///
     /// # Errors

@@ -76,7 +76,16 @@ impl Db {
     /// use of the file relies on is not sound: a meta page, the tree of buckets, and, unless opened to
     /// be read, the branches of all trees.
     pub fn open(disk: Arc<dyn Disk>, path: &Path, options: Options) -> Result<Db, BoltError> {
-        let open = Arc::new(AtomicUsize::new(0));
+        Db::open_counting(disk, path, options, Arc::default())
+    }
+
+    /// Opens a database whose read transactions are counted in `open`.
+    fn open_counting(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        options: Options,
+        open: Arc<AtomicUsize>,
+    ) -> Result<Db, BoltError> {
         let (writer, root, created) = match options.access {
             Access::ReadOnly => {
                 let file = lock(disk.open(path, OpenMode::Read)?, Lock::FlockShared)?;
@@ -187,17 +196,53 @@ impl Db {
             return Err(BoltError::Poisoned);
         }
         finish(&self.read(), &mut target)?;
-        target.sync()?;
-        self.disk
-            .rename(&beside(&self.path, "defrag"), &self.path)?;
+        self.install(&mut writer, target, &beside(&self.path, "defrag"))?;
+        Ok(self.read())
+    }
+
+    /// Opens another file of the same disk for [`Db::replace`]; its read transactions count as this
+    /// database's.
+    pub(crate) fn open_replacement(&self, path: &Path) -> Result<Db, BoltError> {
+        if self.writer.is_none() {
+            return Err(BoltError::ReadOnly);
+        }
+        let options = Options {
+            access: Access::Existing,
+            ..self.options
+        };
+        let (disk, open) = (Arc::clone(&self.disk), Arc::clone(&self.open));
+        Db::open_counting(disk, path, options, open)
+    }
+
+    /// Puts the database from [`Db::open_replacement`] in place of this one, whose read transactions stay
+    /// as they are. A commit or defragmentation under way is waited for.
+    ///
+    /// # Errors
+    /// If it fails before the other file has taken this one's name, this database is as before. Later,
+    /// it is poisoned.
+    pub(crate) fn replace(&self, with: Db) -> Result<(), BoltError> {
+        let _none_meanwhile = self.begin_defragment();
+        let mut writer = self.writer()?;
+        let new = with.writer.map(Mutex::into_inner);
+        let new = new.expect("a replacement is opened to be written");
+        if writer.is_poisoned() || new.is_poisoned() {
+            return Err(BoltError::Poisoned);
+        }
+        self.install(&mut writer, new, &with.path)
+    }
+
+    /// Gives the file of `new` this database's name, then goes on with it.
+    fn install(&self, old: &mut Writer, mut new: Writer, path: &Path) -> Result<(), BoltError> {
+        new.sync()?;
+        self.disk.rename(path, &self.path)?;
         if let Err(error) = sync_parent(&*self.disk, &self.path) {
             // Which of both files has the name after a crash is open.
-            writer.poison();
+            old.poison();
             return Err(error);
         }
-        *self.newest.write() = Arc::clone(target.root());
-        *writer = target;
-        Ok(self.read())
+        *self.newest.write() = Arc::clone(new.root());
+        *old = new;
+        Ok(())
     }
 
     /// Removes temporary files, as far as possible.

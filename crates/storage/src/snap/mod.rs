@@ -93,6 +93,21 @@ pub fn database_path(dir: &Path, index: u64) -> PathBuf {
     dir.join(format!("{index:016x}.snap.db"))
 }
 
+/// The database that a leader sent for the snapshot at `index`, if it is there. A member whose log goes on
+/// from that snapshot while its database has not got there stopped before the one took the other's
+/// place: see [`Backend::replace`](crate::backend::Backend::replace).
+///
+/// # Errors
+/// When the disk fails.
+pub fn find_database(
+    disk: &dyn Disk,
+    dir: &Path,
+    index: u64,
+) -> Result<Option<PathBuf>, SnapError> {
+    let path = database_path(dir, index);
+    Ok(disk.exists(&path).at(&path)?.then_some(path))
+}
+
 /// Writes `snapshot` to its file in `dir`, makes it durable and returns its path. A file for the same term
 /// and index is replaced.
 ///

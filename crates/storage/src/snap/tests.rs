@@ -141,6 +141,50 @@ fn documents_of_all_versions_are_read_and_those_of_3_7_written() {
     }
 }
 
+/// Two voters, a learner that has not started, and a removed member, which etcd 3.7.1 wrote in the order of
+/// one of its maps.
+#[test]
+fn a_document_of_several_members_is_written_as_etcd_writes_it() {
+    let disk = disk();
+    let packed = include_bytes!("../../tests/data/snap/3.7.1-members.snap.gz");
+    let snapshot = read(&disk, &put(&disk, "sample", &unpack(packed))).unwrap();
+    let document = snapshot.data.unwrap();
+    let mut membership = Membership::from_document(&document).unwrap();
+    let client = |n| vec![format!("http://127.0.0.1:4239{n}?a=1&b=<c>")];
+    let peer = |n| vec![format!("http://127.0.0.1:4238{n}")];
+    let member = |id, n: u8, name: &str| Member {
+        id,
+        peer_urls: peer(n),
+        is_learner: name.is_empty(),
+        name: name.to_owned(),
+        client_urls: if name.is_empty() { vec![] } else { client(n) },
+    };
+    let expected = Membership {
+        members: vec![
+            member(0x1de1_0955_cefb_9815, 1, "m1"),
+            member(0x509e_a555_5c9f_57f4, 4, ""),
+            member(0x0089_8903_9837_59ef, 2, "m2"),
+        ],
+        removed: vec![0x9e8d_c786_2cd9_3fe3],
+        version: Some("3.7.0".to_owned()),
+        has_v2_keys: false,
+    };
+    assert_eq!(membership, expected);
+    let conf_state = snapshot.metadata.unwrap().conf_state.unwrap();
+    let learners: Vec<u64> = vec![0x509e_a555_5c9f_57f4];
+    assert_eq!(
+        (conf_state.voters.len(), conf_state.learners),
+        (2, learners)
+    );
+
+    let json: serde_json::Value = serde_json::from_slice(&document).unwrap();
+    let tree = &json["Root"]["Children"]["0"]["Children"]["members"]["Children"];
+    membership
+        .members
+        .sort_by_key(|member| tree[format!("{:x}", member.id)]["CreatedIndex"].as_u64());
+    assert_eq!(membership.to_document(), document);
+}
+
 #[test]
 fn memberships_survive_a_document() {
     let member = |id: u64| Member {
@@ -291,7 +335,10 @@ fn old_files_and_leftovers_are_removed() {
         removed,
         [dir().join("0000000000000001-0000000000000001.snap")]
     );
+    let found = |index| find_database(&disk, dir(), index).unwrap();
+    assert_eq!(found(2), Some(dir().join("0000000000000002.snap.db")));
     assert_eq!(remove_databases_before(&disk, dir(), 3).unwrap().len(), 2);
+    assert_eq!(found(2), None);
     assert_eq!(remove_leftovers(&disk, dir()).unwrap().len(), 2);
     assert_eq!(
         names(&disk),

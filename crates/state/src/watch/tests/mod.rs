@@ -17,7 +17,7 @@ use retcd_storage::backend::{Backend, WriteBatch};
 
 use super::*;
 use crate::Time;
-use crate::mvcc::{Event, EventKind, Fields, Interval, Keyspace, Record};
+use crate::mvcc::{Event, EventKind, Fields, Interval, Keyspace, Loaded, Record};
 
 const HEADER: Header = Header {
     cluster_id: 0xcdf8_181e_3227_7b0d,
@@ -41,7 +41,7 @@ impl Store {
     fn new() -> Store {
         let backend = Backend::default();
         Store {
-            keyspace: Keyspace::open(backend.clone()).unwrap(),
+            keyspace: Keyspace::new(backend.clone(), Loaded::read(&backend.reader()).unwrap()),
             backend,
             log: Vec::new(),
             pairs: BTreeMap::new(),

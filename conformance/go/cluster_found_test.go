@@ -1,0 +1,47 @@
+package conformance
+
+import (
+	"testing"
+)
+
+// mixes are the programs of three members that found a cluster together.
+func mixes() map[string][]program {
+	return map[string][]program{
+		"ours":                     {ours(), ours(), ours()},
+		"ours+ours+reference":      {ours(), ours(), real()},
+		"ours+reference+reference": {ours(), real(), real()},
+	}
+}
+
+// Members of both kinds found a cluster, elect each other, replicate in both
+// directions and come back after an end of any kind, under a load that loses
+// nothing.
+func TestClusterFounded(t *testing.T) {
+	for name, programs := range mixes() {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, 3, "--snapshot-count=300")
+			c.keep(50)
+			c.start(programs...)
+			h := c.load(3, 2)
+			h.await(100)
+			for i, m := range c.members {
+				c.lead(m)
+				h.await(100)
+				c.sameHash()
+				switch i {
+				case 0, 2:
+					m.kill()
+				default:
+					m.stop()
+				}
+				t.Logf("without %s writes resume after %v", m, h.resumed())
+				// More than the leader keeps, so that the member gets a snapshot.
+				h.await(500)
+				m.start(programs[i])
+				h.await(50)
+				c.sameHash()
+			}
+			h.finish()
+		})
+	}
+}

@@ -1,0 +1,180 @@
+//! One connection: socket, handshake, and the first word of the server.
+//!
+//! A connection counts only when the server has spoken on it. With TLS 1.3 a client believes in its connection before the
+//! server has seen the client's certificate, and a server that expects TLS takes a plain connection before it hangs up.
+
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::oneshot;
+use tonic::transport::Uri;
+use tower_service::Service;
+
+use super::tls::Tls;
+
+/// Where a connector connects.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// `host:port`.
+    Tcp(String),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+/// Connects once.
+#[derive(Clone)]
+pub struct Connector {
+    target: Target,
+    /// With the host that the server's certificate must be valid for.
+    tls: Option<(Tls, String)>,
+    /// The service may be cloned, but only one connection is made.
+    heard: Arc<Mutex<Option<oneshot::Sender<io::Result<()>>>>>,
+}
+
+/// Tells when the server has spoken.
+pub struct Greeting(oneshot::Receiver<io::Result<()>>);
+
+impl Greeting {
+    /// Waits for the server's first bytes.
+    ///
+    /// # Errors
+    /// The connection ended before.
+    pub async fn wait(self) -> Result<(), String> {
+        match self.0.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(format!(
+                "error reading server preface: {}",
+                retcd_tls::text::handshake(&error, None)
+            )),
+            Err(_) => Err("error reading server preface: EOF".to_owned()),
+        }
+    }
+}
+
+impl Connector {
+    /// A connector and what tells of its connection.
+    pub fn new(target: Target, tls: Option<(Tls, String)>) -> (Connector, Greeting) {
+        let (sender, receiver) = oneshot::channel();
+        let heard = Arc::new(Mutex::new(Some(sender)));
+        (Connector { target, tls, heard }, Greeting(receiver))
+    }
+}
+
+/// A connection's bytes, whatever carries them.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+async fn connect(target: Target, tls: Option<(Tls, String)>) -> io::Result<Box<dyn Io>> {
+    let (network, address) = match &target {
+        Target::Tcp(address) => ("tcp", address.clone()),
+        Target::Unix(path) => ("unix", path.display().to_string()),
+    };
+    let failed = |error: io::Error| {
+        let reason = retcd_tls::files::go_error(&error);
+        let text =
+            format!("transport: Error while dialing: dial {network} {address}: connect: {reason}");
+        io::Error::new(error.kind(), text)
+    };
+    let socket: Box<dyn Io> = match target {
+        Target::Tcp(address) => {
+            let socket = TcpStream::connect(address).await.map_err(failed)?;
+            socket.set_nodelay(true)?;
+            Box::new(socket)
+        }
+        Target::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(failed)?),
+    };
+    Ok(match tls {
+        None => socket,
+        Some((tls, host)) => Box::new(tls.handshake(&host, socket).await?),
+    })
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<Connection>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let (target, tls) = (self.target.clone(), self.tls.clone());
+        let heard = self.heard.lock().expect("nothing panics under it").take();
+        Box::pin(async move {
+            let io = connect(target, tls).await?;
+            Ok(TokioIo::new(Connection { io, heard }))
+        })
+    }
+}
+
+/// A connection that tells when it has heard something.
+pub struct Connection {
+    io: Box<dyn Io>,
+    /// Until the first bytes have come.
+    heard: Option<oneshot::Sender<io::Result<()>>>,
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let mut poll = Pin::new(&mut self.io).poll_read(cx, buffer);
+        let first = match &mut poll {
+            Poll::Pending => return poll,
+            Poll::Ready(Ok(())) if buffer.filled().len() > before => Ok(()),
+            Poll::Ready(Ok(())) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Poll::Ready(Err(error)) => {
+                // The caller gets a copy; only the one who waits for the greeting reads the reason.
+                let copy = io::Error::new(error.kind(), error.to_string());
+                Err(std::mem::replace(error, copy))
+            }
+        };
+        if let Some(heard) = self.heard.take() {
+            // Nobody waits any more if the time to connect is over.
+            let _ = heard.send(first);
+        }
+        poll
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,90 @@
+//! Endpoints from DNS: `--discovery-srv`.
+
+use retcd_dns::{LookupError, Resolver, Service};
+
+use crate::cli::{Exit, FlagSet};
+
+/// The endpoints that DNS has for the domain in the flags; none if there is no domain, or nothing that may be used.
+///
+/// # Errors
+/// DNS knows neither endpoints with TLS nor without.
+pub fn endpoints(flags: &FlagSet) -> Result<Vec<String>, Exit> {
+    let domain = flags.text("discovery-srv");
+    if domain.is_empty() {
+        return Ok(Vec::new());
+    }
+    let resolver = Resolver::of_system();
+    let look_up =
+        |service| resolver.services(&name(service, flags.text("discovery-srv-name"), domain));
+    let found = combine(look_up("etcd-client-ssl"), look_up("etcd-client"))?;
+    if flags.bool("insecure-discovery") {
+        return Ok(found);
+    }
+    let (plain, secure): (Vec<_>, Vec<_>) = found
+        .into_iter()
+        .partition(|url| url.starts_with("http://"));
+    for url in plain {
+        eprintln!("ignoring discovered insecure endpoint {url:?}");
+    }
+    Ok(secure)
+}
+
+/// The name that a server must have instead of its host's: endpoints that DNS gave are worth as much as their certificates.
+pub fn server_name(flags: &FlagSet) -> Option<String> {
+    let domain = flags.text("discovery-srv");
+    let wanted = !domain.is_empty() && !flags.bool("insecure-discovery");
+    wanted.then(|| domain.to_owned())
+}
+
+fn name(service: &str, suffix: &str, domain: &str) -> String {
+    if suffix.is_empty() {
+        format!("_{service}._tcp.{domain}")
+    } else {
+        format!("_{service}-{suffix}._tcp.{domain}")
+    }
+}
+
+fn combine(
+    secure: Result<Vec<Service>, LookupError>,
+    plain: Result<Vec<Service>, LookupError>,
+) -> Result<Vec<String>, Exit> {
+    if let (Err(first), Err(second)) = (&secure, &plain) {
+        return Err(Exit::error(format!(
+            "dns lookup errors: {first} and {second}"
+        )));
+    }
+    let url =
+        |scheme: &str, service: &Service| format!("{scheme}://{}:{}", service.target, service.port);
+    let secure = secure.unwrap_or_default();
+    let plain = plain.unwrap_or_default();
+    let secure = secure.iter().map(|service| url("https", service));
+    let plain = plain.iter().map(|service| url("http", service));
+    Ok(secure.chain(plain).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_the_suffix_behind_the_service() {
+        assert_eq!(name("etcd-client", "", "a.b"), "_etcd-client._tcp.a.b");
+        assert_eq!(
+            name("etcd-client-ssl", "x", "a.b"),
+            "_etcd-client-ssl-x._tcp.a.b"
+        );
+    }
+
+    #[test]
+    fn endpoints_with_tls_come_first() {
+        let service = |target: &str| Service {
+            priority: 0,
+            weight: 0,
+            port: 2379,
+            target: target.to_owned(),
+        };
+        let found = combine(Ok(vec![service("a.")]), Ok(vec![service("b.")]));
+        let found = found.unwrap_or_default();
+        assert_eq!(found, ["https://a.:2379", "http://b.:2379"]);
+    }
+}

@@ -1,0 +1,267 @@
+//! What a peer's message must be before raft may see it.
+//!
+//! raft-rs ends the process on messages that its own kind never sends; other programs may. Whatever
+//! is refused here is as good as lost on the way, which raft survives. Terms, votes and quorums are
+//! raft's own business.
+
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+
+use crate::event::Contradiction;
+use crate::raft_types::conf_change_in;
+
+/// What raft knows that a message is held against.
+pub struct View {
+    /// This member's id.
+    pub id: u64,
+    /// The current term.
+    pub term: u64,
+    /// Whether this member leads.
+    pub leads: bool,
+    /// The commit index.
+    pub committed: u64,
+    /// The newest index in the log.
+    pub last: u64,
+}
+
+/// What becomes of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Raft takes it.
+    Step,
+    /// It is dropped.
+    Drop,
+    /// It proves that this member must not go on.
+    Stop(Contradiction),
+}
+
+/// Judges `message`; `term_at` gives the term of an entry that is in the log.
+pub fn judge(message: &Message, view: &View, term_at: impl Fn(u64) -> Option<u64>) -> Verdict {
+    if message.to != view.id || message.from == 0 || message.from == view.id {
+        return Verdict::Drop;
+    }
+    match message.get_msg_type() {
+        MessageType::MsgHup
+        | MessageType::MsgBeat
+        | MessageType::MsgUnreachable
+        | MessageType::MsgSnapStatus
+        | MessageType::MsgCheckQuorum => Verdict::Drop,
+        MessageType::MsgPropose => proposal(message),
+        MessageType::MsgReadIndex if message.entries.len() != 1 => Verdict::Drop,
+        MessageType::MsgReadIndexResp if message.entries.len() != 1 => Verdict::Drop,
+        // Who does not lead would pass it on; whoever sent it can find the leader as well.
+        MessageType::MsgTransferLeader if !view.leads => Verdict::Drop,
+        MessageType::MsgHeartbeat if message.term >= view.term && message.commit > view.last => {
+            Verdict::Stop(Contradiction::LogLost {
+                acknowledged: message.commit,
+                last: view.last,
+            })
+        }
+        MessageType::MsgAppend => append(message, view, term_at),
+        MessageType::MsgAppendResponse if !message.reject && message.index > view.last => {
+            Verdict::Drop
+        }
+        MessageType::MsgSnapshot => snapshot(message),
+        _ => Verdict::Step,
+    }
+}
+
+/// Only whole proposals of kinds that etcd knows; joint consensus it does not. A change of the membership that
+/// cannot be read would stop every member that applies it.
+fn proposal(message: &Message) -> Verdict {
+    let sound = |entry: &Entry| match entry.get_entry_type() {
+        EntryType::EntryNormal => true,
+        EntryType::EntryConfChange => conf_change_in(entry).is_some(),
+        EntryType::EntryConfChangeV2 => false,
+    };
+    match !message.entries.is_empty() && message.entries.iter().all(sound) {
+        true => Verdict::Step,
+        false => Verdict::Drop,
+    }
+}
+
+/// Entries follow each other, terms never fall, and nothing contradicts what is committed.
+fn append(message: &Message, view: &View, term_at: impl Fn(u64) -> Option<u64>) -> Verdict {
+    let mut term = message.log_term;
+    for (entry, index) in message.entries.iter().zip(message.index + 1..) {
+        if entry.index != index || entry.term < term || entry.term > message.term {
+            return Verdict::Drop;
+        }
+        term = entry.term;
+    }
+    if message.term < view.term || term_at(message.index) != Some(message.log_term) {
+        return Verdict::Step;
+    }
+    let differs = |index, term| term_at(index).is_some_and(|ours| ours != term);
+    let conflict = message
+        .entries
+        .iter()
+        .take_while(|entry| entry.index <= view.committed)
+        .find(|entry| differs(entry.index, entry.term));
+    conflict.map_or(Verdict::Step, |entry| {
+        Verdict::Stop(Contradiction::Conflict {
+            index: entry.index,
+            committed: view.committed,
+        })
+    })
+}
+
+/// A snapshot stands for at least one entry and names the members; etcd never uses joint consensus.
+fn snapshot(message: &Message) -> Verdict {
+    let metadata = message.get_snapshot().get_metadata();
+    let conf_state = metadata.get_conf_state();
+    let mut ids: Vec<u64> = [conf_state.get_voters(), conf_state.get_learners()].concat();
+    ids.sort_unstable();
+    let distinct = ids.windows(2).all(|pair| pair[0] != pair[1]) && ids.first() != Some(&0);
+    let joint =
+        !conf_state.get_voters_outgoing().is_empty() || !conf_state.get_learners_next().is_empty();
+    let sound = metadata.index > 0
+        && metadata.term > 0
+        && !conf_state.get_voters().is_empty()
+        && distinct
+        && !joint;
+    if sound { Verdict::Step } else { Verdict::Drop }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VIEW: View = View {
+        id: 1,
+        term: 3,
+        leads: false,
+        committed: 5,
+        last: 7,
+    };
+
+    fn message(kind: MessageType) -> Message {
+        Message {
+            from: 2,
+            to: 1,
+            term: 3,
+            msg_type: kind,
+            ..Default::default()
+        }
+    }
+
+    fn entry(index: u64, term: u64) -> Entry {
+        Entry {
+            index,
+            term,
+            ..Default::default()
+        }
+    }
+
+    /// Our log: entries 1 to 7, all of term 2.
+    fn verdict(message: &Message) -> Verdict {
+        judge(message, &VIEW, |index| (index <= 7).then_some(2))
+    }
+
+    #[test]
+    fn messages_for_others_and_from_nobody_are_dropped() {
+        let good = message(MessageType::MsgRequestVote);
+        assert_eq!(verdict(&good), Verdict::Step);
+        for (from, to) in [(2, 3), (0, 1), (1, 1)] {
+            let bad = Message {
+                from,
+                to,
+                ..good.clone()
+            };
+            assert_eq!(verdict(&bad), Verdict::Drop);
+        }
+    }
+
+    #[test]
+    fn what_would_end_the_process_inside_raft_is_dropped() {
+        for kind in [
+            MessageType::MsgHup,
+            MessageType::MsgBeat,
+            MessageType::MsgCheckQuorum,
+            MessageType::MsgPropose,
+            MessageType::MsgReadIndex,
+            MessageType::MsgReadIndexResp,
+            MessageType::MsgTransferLeader,
+            MessageType::MsgSnapshot,
+        ] {
+            assert_eq!(verdict(&message(kind)), Verdict::Drop, "{kind:?}");
+        }
+        let mut ahead = message(MessageType::MsgAppendResponse);
+        ahead.index = 8;
+        assert_eq!(verdict(&ahead), Verdict::Drop);
+    }
+
+    #[test]
+    fn entries_must_follow_each_other() {
+        let mut append = message(MessageType::MsgAppend);
+        (append.index, append.log_term) = (7, 2);
+        append.entries = vec![entry(8, 2), entry(9, 3)].into();
+        assert_eq!(verdict(&append), Verdict::Step);
+        for entries in [
+            vec![entry(9, 3)],
+            vec![entry(8, 2), entry(10, 3)],
+            vec![entry(8, 1)],
+            vec![entry(8, 4)],
+        ] {
+            append.entries = entries.into();
+            assert_eq!(verdict(&append), Verdict::Drop);
+        }
+    }
+
+    #[test]
+    fn a_leader_that_knows_more_than_we_have_stops_us() {
+        let mut heartbeat = message(MessageType::MsgHeartbeat);
+        heartbeat.commit = 7;
+        assert_eq!(verdict(&heartbeat), Verdict::Step);
+        heartbeat.commit = 8;
+        let lost = Contradiction::LogLost {
+            acknowledged: 8,
+            last: 7,
+        };
+        assert_eq!(verdict(&heartbeat), Verdict::Stop(lost));
+        heartbeat.term = 2;
+        assert_eq!(verdict(&heartbeat), Verdict::Step, "an old leader's word");
+    }
+
+    #[test]
+    fn only_committed_entries_must_agree() {
+        let mut append = message(MessageType::MsgAppend);
+        (append.index, append.log_term) = (4, 2);
+        append.entries = vec![entry(5, 2), entry(6, 3)].into();
+        assert_eq!(verdict(&append), Verdict::Step);
+        append.entries = vec![entry(5, 3)].into();
+        let conflict = Contradiction::Conflict {
+            index: 5,
+            committed: 5,
+        };
+        assert_eq!(verdict(&append), Verdict::Stop(conflict));
+    }
+
+    #[test]
+    fn only_changes_of_the_membership_that_can_be_applied_are_proposed() {
+        use crate::raft_types::entry_to_raft;
+        use retcd_proto::raftpb;
+        let judged = |kind: raftpb::EntryType, data: &'static [u8]| {
+            let mut proposal = message(MessageType::MsgPropose);
+            proposal.mut_entries().push(entry_to_raft(&raftpb::Entry {
+                r#type: Some(kind as i32),
+                data: Some(data.into()),
+                ..Default::default()
+            }));
+            verdict(&proposal)
+        };
+        let change = raftpb::EntryType::EntryConfChange;
+        // Promotion, learner, update; a type that nobody knows; no message at all.
+        for data in [
+            b"\x08\x01\x10\x00\x18\x02",
+            b"\x08\x01\x10\x03\x18\x02",
+            b"\x08\x01\x10\x02\x18\x02",
+        ] {
+            assert_eq!(judged(change, data), Verdict::Step, "{data:?}");
+        }
+        for data in [b"\x10\x04".as_slice(), b"\x0a\xff"] {
+            assert_eq!(judged(change, data), Verdict::Drop, "{data:?}");
+        }
+        let joint = raftpb::EntryType::EntryConfChangeV2;
+        assert_eq!(judged(joint, b""), Verdict::Drop);
+    }
+}

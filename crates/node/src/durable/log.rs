@@ -1,0 +1,116 @@
+//! The log and the snapshot files that cut it.
+
+use retcd_proto::raftpb::{Snapshot, SnapshotMetadata};
+use retcd_proto::walpb;
+use retcd_storage::snap::{self, SnapError};
+use retcd_storage::wal::{SyncStats, Wal, WalError};
+
+use super::Dirs;
+use crate::{Append, SnapshotPoint};
+
+/// Why the log could not be written. What the disk holds is unknown then: the member must stop.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The log itself.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// A snapshot file.
+    #[error(transparent)]
+    Snap(#[from] SnapError),
+}
+
+/// The log, open to be appended to.
+pub struct Log {
+    wal: Wal,
+    dirs: Dirs,
+}
+
+impl Log {
+    pub(super) fn new(wal: Wal, dirs: Dirs) -> Log {
+        Log { wal, dirs }
+    }
+
+    /// Takes in what the node decided; durable after [`Log::sync`].
+    ///
+    /// A received snapshot is recorded first, file before record: from then on the log starts behind it.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub fn append(&mut self, append: &Append) -> Result<(), LogError> {
+        if let Some(snapshot) = &append.snapshot {
+            snap::write(&*self.dirs.disk, &self.dirs.snap_dir, snapshot)?;
+            let metadata = snapshot.metadata.clone().unwrap_or_default();
+            self.wal.save_snapshot(&record_of(metadata))?;
+        }
+        Ok(self
+            .wal
+            .append(append.hard_state.as_ref(), &append.entries)?)
+    }
+
+    /// Makes everything that was appended durable, with one write and one `fdatasync`.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub fn sync(&mut self) -> Result<SyncStats, LogError> {
+        Ok(self.wal.sync()?)
+    }
+
+    /// Creates the file of the next segment ahead of its time.
+    ///
+    /// # Errors
+    /// See [`LogError`]; the log stays usable.
+    pub fn prepare(&mut self) -> Result<(), LogError> {
+        Ok(self.wal.prepare()?)
+    }
+
+    /// Records a snapshot whose file is durable, and lets go of the segments that it covers.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub fn record(&mut self, metadata: SnapshotMetadata) -> Result<(), LogError> {
+        let record = record_of(metadata);
+        self.wal.save_snapshot(&record)?;
+        self.wal.release_to(record.index());
+        Ok(())
+    }
+
+    /// Lets go of the segments before a received snapshot, whose database has been taken over.
+    pub fn release_to(&mut self, index: u64) {
+        self.wal.release_to(index);
+    }
+
+    /// Makes everything durable and gives the log up.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub fn close(self) -> Result<(), LogError> {
+        Ok(self.wal.close()?)
+    }
+
+    /// The log itself.
+    pub fn wal(&self) -> &Wal {
+        &self.wal
+    }
+}
+
+impl SnapshotPoint {
+    /// The snapshot at this point, with the membership `document` that etcd up to 3.6 reads.
+    pub fn to_snapshot(&self, document: Vec<u8>) -> Snapshot {
+        Snapshot {
+            data: Some(document.into()),
+            metadata: Some(SnapshotMetadata {
+                conf_state: Some(self.conf_state.clone()),
+                index: Some(self.index),
+                term: Some(self.term),
+            }),
+        }
+    }
+}
+
+fn record_of(metadata: SnapshotMetadata) -> walpb::Snapshot {
+    walpb::Snapshot {
+        index: metadata.index,
+        term: metadata.term,
+        conf_state: metadata.conf_state,
+    }
+}

@@ -1,0 +1,288 @@
+//! What goes into a [`Node`](crate::Node) and what comes out of it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use retcd_proto::raftpb;
+
+/// What a member is told when it starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This member's id.
+    pub id: u64,
+    /// Time between two ticks of raft: the heartbeat interval.
+    pub tick: Duration,
+    /// Ticks without a leader before an election.
+    pub election_ticks: u32,
+    /// Ask for votes before raising the term.
+    pub pre_vote: bool,
+    /// Applied entries between two snapshots on disk.
+    pub snapshot_count: u64,
+    /// Entries kept in memory behind a snapshot for slow followers.
+    pub snapshot_catchup_entries: u64,
+    /// How long a proposal waits for a leader before it is rejected.
+    pub proposal_timeout: Duration,
+    /// Contexts of reads count up from here. They must be unique in the cluster and for all time: a context
+    /// that comes back can make an old confirmation stand for a new read.
+    pub first_read_context: u64,
+    /// Seeds the election timeouts, so that a run can be repeated.
+    pub seed: u64,
+}
+
+/// What log and machine held when the member started.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// Index and term that the log starts behind.
+    pub snapshot: (u64, u64),
+    /// The newest entry that the machine has applied; not below the snapshot.
+    pub applied: u64,
+    /// The configuration as of `applied`.
+    pub conf_state: raftpb::ConfState,
+    /// Term, vote and commit index.
+    pub hard_state: raftpb::HardState,
+    /// All entries behind the snapshot, committed or not.
+    pub entries: Vec<raftpb::Entry>,
+}
+
+/// An index at which the machine's state stands for all entries up to it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SnapshotPoint {
+    /// Index of the last entry that it covers.
+    pub index: u64,
+    /// Term of that entry.
+    pub term: u64,
+    /// The configuration at that index.
+    pub conf_state: raftpb::ConfState,
+}
+
+/// What happens to a member.
+#[derive(Debug)]
+pub enum Input {
+    /// A client's request, encoded as `InternalRaftRequest`.
+    Propose {
+        /// The request's id, named again if it is rejected.
+        request: u64,
+        /// The encoded request; log, peers and machine share these bytes.
+        data: Bytes,
+    },
+    /// A change of the membership.
+    ProposeConfChange {
+        /// The request's id, named again if it is rejected; also the id in `change`.
+        request: u64,
+        /// The change as etcd logs it.
+        change: raftpb::ConfChange,
+    },
+    /// A client wants to read the newest state; answered by [`Output::ReadReady`].
+    Read {
+        /// Named again in the answer.
+        read: u64,
+    },
+    /// Peers sent these. A `MsgSnap` comes only after its database is durable beside our own.
+    Messages(Vec<raftpb::Message>),
+    /// Messages to this peer were dropped or could not be delivered.
+    Unreachable {
+        /// The peer.
+        peer: u64,
+    },
+    /// These proposals were on their way to a leader and certainly did not get there: they wait for the next
+    /// one. Those whose fate is unknown must not come back, as they would be applied twice.
+    Undelivered(Vec<raftpb::Entry>),
+    /// The sending of a snapshot has ended.
+    SnapshotSent {
+        /// The peer.
+        peer: u64,
+        /// Whether the peer has it.
+        delivered: bool,
+    },
+    /// Hand leadership to another member; without effect unless this member leads.
+    TransferLeader {
+        /// The member that is to lead.
+        to: u64,
+    },
+    /// Everything up to [`Append::number`] is durable.
+    Appended {
+        /// The number of the newest durable [`Append`].
+        number: u64,
+    },
+    /// The machine applied all entries up to `index`, or was restored to it.
+    Applied {
+        /// The newest applied index.
+        index: u64,
+        /// The configuration changes among them, in order, as the machine accepted them.
+        conf_changes: Vec<raftpb::ConfChange>,
+    },
+    /// The snapshot of [`Output::Snapshot`] is durable.
+    Snapshotted {
+        /// Its index.
+        index: u64,
+    },
+}
+
+/// What the outside must do, in order.
+#[derive(Debug)]
+pub enum Output {
+    /// Write to the log, make durable, report [`Input::Appended`].
+    Append(Append),
+    /// Send to the peers, without waiting. They are complete; only a `MsgSnap` carries nothing but its
+    /// metadata, which whoever sends it replaces by those of the database that goes along. Loss is
+    /// allowed, reordering too.
+    Send(Vec<raftpb::Message>),
+    /// Replace the machine's state by the received database, whose arrival is in the log by now; report
+    /// [`Input::Applied`].
+    Restore(raftpb::Snapshot),
+    /// Apply to the machine, report [`Input::Applied`].
+    Apply(Vec<raftpb::Entry>),
+    /// These reads may be answered now: the machine has applied all that was committed when they came.
+    ReadReady {
+        /// The reads' names.
+        reads: Vec<u64>,
+    },
+    /// These requests did not enter the log.
+    Rejected {
+        /// The requests' ids.
+        requests: Vec<u64>,
+        /// Why.
+        reason: RejectReason,
+    },
+    /// These reads cannot be answered.
+    ReadRejected {
+        /// The reads' names.
+        reads: Vec<u64>,
+        /// Why.
+        reason: RejectReason,
+    },
+    /// Leader, term or role changed.
+    Leader(LeaderInfo),
+    /// Enough entries were applied since the last one: write a snapshot, report [`Input::Snapshotted`].
+    Snapshot(SnapshotPoint),
+    /// The cluster contradicts what this member has stored: it must stop.
+    Contradiction(Contradiction),
+}
+
+/// A write to the log.
+#[derive(Debug, Default)]
+pub struct Append {
+    /// Counts up; reported back in [`Input::Appended`].
+    pub number: u64,
+    /// A received snapshot. It stands for all entries up to its index and comes before `entries`.
+    pub snapshot: Option<raftpb::Snapshot>,
+    /// The hard state, if it changed.
+    pub hard_state: Option<raftpb::HardState>,
+    /// New entries; they replace what the log holds from their first index on.
+    pub entries: Vec<raftpb::Entry>,
+    /// Whether an fsync is needed before [`Input::Appended`]: not for a mere commit index.
+    pub must_sync: bool,
+}
+
+/// Why the node refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RejectReason {
+    /// No leader is known.
+    NoLeader,
+    /// The leader changed while the request was under way.
+    LeaderChanged,
+    /// Too many requests wait for a leader.
+    TooMany,
+}
+
+/// How a member's log can contradict its cluster. Either means that files were lost, or taken from
+/// another member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Contradiction {
+    /// The leader knows of entries that this member has acknowledged and does not have.
+    #[error(
+        "the leader has this member's acknowledgement of entry {acknowledged}, but the log ends at {last}: \
+         the log was lost or truncated; remove this member from the cluster and add it again with an empty \
+         data directory"
+    )]
+    LogLost {
+        /// The index that the leader believes to be here.
+        acknowledged: u64,
+        /// The last index that is here.
+        last: u64,
+    },
+    /// The leader's entry is another one than the one committed here.
+    #[error(
+        "the leader's entry {index} is not the one committed here (commit index {committed}): the log is not \
+         of this cluster; remove this member from the cluster and add it again with an empty data directory"
+    )]
+    Conflict {
+        /// The index at which they differ.
+        index: u64,
+        /// This member's commit index.
+        committed: u64,
+    },
+}
+
+/// A member's part in its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks whether it would be elected, without raising the term.
+    PreCandidate,
+    /// Asks for votes.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+/// Who leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaderInfo {
+    /// The leader's id; 0 when none is known.
+    pub leader: u64,
+    /// The current term.
+    pub term: u64,
+    /// This member's part.
+    pub role: Role,
+}
+
+/// Where the member stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The current term.
+    pub term: u64,
+    /// Who got this member's vote in this term; 0 for nobody.
+    pub vote: u64,
+    /// The leader's id; 0 when none is known.
+    pub leader: u64,
+    /// This member's part.
+    pub role: Role,
+    /// The newest committed index. Invariant: `applied <= committed`.
+    pub committed: u64,
+    /// The newest applied index.
+    pub applied: u64,
+    /// The newest index in the log, durable or not.
+    pub last: u64,
+    /// To whom leadership is being handed; 0 for nobody.
+    pub transferee: u64,
+}
+
+/// How a leader replicates to a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicationState {
+    /// One message at a time, until it is known where the logs agree.
+    Probe,
+    /// A stream of entries.
+    Replicate,
+    /// Waits for a snapshot to arrive.
+    Snapshot,
+}
+
+/// What a leader knows of a member, itself included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Follower {
+    /// The member.
+    pub id: u64,
+    /// Whether it has no vote.
+    pub is_learner: bool,
+    /// The newest index that is known to be durable there.
+    pub matched: u64,
+    /// The next index to be sent.
+    pub next: u64,
+    /// How entries get there.
+    pub state: ReplicationState,
+    /// Whether it was heard of within the last election timeout or two.
+    pub recent_active: bool,
+}

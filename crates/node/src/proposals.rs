@@ -1,0 +1,89 @@
+//! Requests on their way into the log.
+//!
+//! Those of a turn enter as one batch. While there is no leader, or leadership is being handed over, they
+//! wait, so that clients notice an election as a pause and not as errors.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use raft::eraftpb::{Entry, EntryType};
+
+use crate::event::RejectReason;
+
+/// Requests that may wait for a leader; as many as etcd's queue of proposals holds, several times.
+const WAITING_MAX: usize = 16 << 10;
+/// Bytes of one batch: followers forward it as one message.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// A request that is not in the log yet.
+struct Proposal {
+    request: u64,
+    entry: Entry,
+    deadline: Duration,
+}
+
+/// Requests in the order in which they came.
+#[derive(Default)]
+pub struct Proposals {
+    waiting: VecDeque<Proposal>,
+}
+
+impl Proposals {
+    /// Takes in a request.
+    ///
+    /// # Errors
+    /// Too many wait already.
+    pub fn push(
+        &mut self,
+        request: u64,
+        entry: Entry,
+        deadline: Duration,
+    ) -> Result<(), RejectReason> {
+        if self.waiting.len() >= WAITING_MAX {
+            return Err(RejectReason::TooMany);
+        }
+        self.waiting.push_back(Proposal {
+            request,
+            entry,
+            deadline,
+        });
+        Ok(())
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// The next batch: its requests and entries. A change of the membership ends a batch, as raft takes one
+    /// at a time; with `hold_conf_changes` it ends before it.
+    pub fn next_batch(&mut self, hold_conf_changes: bool) -> (Vec<u64>, Vec<Entry>) {
+        let (mut requests, mut entries) = (Vec::new(), Vec::new());
+        let mut bytes = 0;
+        while let Some(next) = self.waiting.front() {
+            let conf_change = next.entry.get_entry_type() == EntryType::EntryConfChange;
+            bytes += next.entry.data.len();
+            let full = bytes > BATCH_BYTES_MAX && !requests.is_empty();
+            if full || (conf_change && hold_conf_changes) {
+                break;
+            }
+            let next = self.waiting.pop_front().expect("front() was just seen");
+            requests.push(next.request);
+            entries.push(next.entry);
+            if conf_change {
+                break;
+            }
+        }
+        (requests, entries)
+    }
+
+    /// Takes out those whose time is over.
+    pub fn expired(&mut self, now: Duration) -> Vec<u64> {
+        // All wait equally long, so the oldest are in front.
+        let mut requests = Vec::new();
+        while let Some(proposal) = self.waiting.pop_front_if(|next| next.deadline <= now) {
+            requests.push(proposal.request);
+        }
+        requests
+    }
+}

@@ -1,0 +1,88 @@
+//! Linearizable reads: what waits for raft's word, and for the machine.
+//!
+//! All reads of a turn share one context. Contexts count up from a number that no other member and no
+//! earlier life of this member uses, so a late answer cannot be taken for that of a newer read.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// Reads that wait.
+pub struct Reads {
+    waiting: Vec<u64>,
+    in_flight: BTreeMap<u64, Vec<u64>>,
+    /// Read index and reads that wait for the machine to apply it. Invariant: the indexes do not decrease.
+    confirmed: VecDeque<(u64, Vec<u64>)>,
+    next_context: u64,
+    asked_at: Duration,
+}
+
+impl Reads {
+    /// No reads; contexts count from `first_context`.
+    pub fn new(first_context: u64) -> Reads {
+        Reads {
+            waiting: Vec::new(),
+            in_flight: BTreeMap::new(),
+            confirmed: VecDeque::new(),
+            next_context: first_context,
+            asked_at: Duration::ZERO,
+        }
+    }
+
+    /// Takes in a read.
+    pub fn push(&mut self, read: u64) {
+        self.waiting.push(read);
+    }
+
+    /// Whether raft has to be asked: reads wait, or raft has been silent for `retry`.
+    pub fn must_ask(&self, now: Duration, retry: Duration) -> bool {
+        !self.waiting.is_empty() || (!self.in_flight.is_empty() && now >= self.asked_at + retry)
+    }
+
+    /// Moves all that wait under a new context, and those in flight for `retry` with them. Answers to the
+    /// older contexts hold for nobody then.
+    pub fn open_context(&mut self, now: Duration, retry: Duration) -> u64 {
+        let mut reads = std::mem::take(&mut self.waiting);
+        if now >= self.asked_at + retry {
+            reads.append(&mut self.take_in_flight());
+        }
+        let context = self.next_context;
+        self.next_context += 1;
+        self.asked_at = now;
+        self.in_flight.insert(context, reads);
+        context
+    }
+
+    /// Raft confirmed `index` for `context`. The answer holds for all that were asked before it, too.
+    pub fn confirm(&mut self, context: u64, index: u64) {
+        let Some(newer_from) = context.checked_add(1) else {
+            return;
+        };
+        let newer = self.in_flight.split_off(&newer_from);
+        let answered = std::mem::replace(&mut self.in_flight, newer);
+        let reads: Vec<u64> = answered.into_values().flatten().collect();
+        if reads.is_empty() {
+            return;
+        }
+        // A confirmation that was overtaken by a newer one waits for the newer one's index: later, never
+        // earlier, than it must.
+        let newest = self.confirmed.back().map_or(0, |(index, _)| *index);
+        self.confirmed.push_back((index.max(newest), reads));
+    }
+
+    /// The reads that may be answered once `applied` is applied.
+    pub fn release(&mut self, applied: u64) -> Vec<u64> {
+        let mut released = Vec::new();
+        while let Some((_, reads)) = self.confirmed.pop_front_if(|(index, _)| *index <= applied) {
+            released.extend(reads);
+        }
+        released
+    }
+
+    /// Takes out what was asked and is not confirmed.
+    pub fn take_in_flight(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.in_flight)
+            .into_values()
+            .flatten()
+            .collect()
+    }
+}

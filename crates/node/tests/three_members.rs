@@ -1,0 +1,338 @@
+//! Three members whose logs and machines do what they are told at once: what they say to each other, and
+//! what must not wait.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use retcd_node::bootstrap::{InitialMember, initial_log};
+use retcd_node::{Append, Config, Input, Node, Output, Recovered, Role};
+use retcd_proto::raftpb::{self, EntryType, MessageType};
+
+const TICK: Duration = Duration::from_millis(100);
+
+struct Member {
+    node: Node,
+    applied: Vec<Bytes>,
+    /// Appends that a stalled disk holds back.
+    held: Option<Vec<Append>>,
+    seen: Vec<String>,
+}
+
+/// Members 1, 2 and 3, and a network that delivers at once or, from or to those who are cut off, never.
+struct Cluster {
+    now: Duration,
+    members: BTreeMap<u64, Member>,
+    cut_off: Vec<u64>,
+    sent: Vec<(u64, u64, MessageType)>,
+}
+
+impl Cluster {
+    fn new() -> Cluster {
+        let members = [1, 2, 3].map(|id| {
+            let members = [1, 2, 3].map(|id| InitialMember {
+                id,
+                context: b"{}".to_vec(),
+            });
+            let (hard_state, entries) = initial_log(members.into());
+            let config = Config {
+                id,
+                tick: TICK,
+                election_ticks: 10,
+                pre_vote: true,
+                snapshot_count: 1000,
+                snapshot_catchup_entries: 100,
+                proposal_timeout: Duration::from_secs(7),
+                first_read_context: id << 48,
+                seed: id,
+            };
+            let recovered = Recovered {
+                hard_state,
+                entries,
+                ..Recovered::default()
+            };
+            let member = Member {
+                node: Node::new(config, recovered, Duration::ZERO),
+                applied: vec![],
+                held: None,
+                seen: vec![],
+            };
+            (id, member)
+        });
+        let mut cluster = Cluster {
+            now: Duration::ZERO,
+            members: members.into(),
+            cut_off: vec![],
+            sent: vec![],
+        };
+        cluster.settle();
+        cluster
+    }
+
+    fn leader(&self) -> Option<u64> {
+        let leads = |member: &Member| member.node.status().role == Role::Leader;
+        let mut leaders = self.members.iter().filter(|(_, member)| leads(member));
+        leaders
+            .max_by_key(|(_, member)| member.node.status().term)
+            .map(|(id, _)| *id)
+    }
+
+    /// Lets time pass until `done`.
+    fn run_until(&mut self, what: &str, done: impl Fn(&Cluster) -> bool) {
+        let limit = self.now + Duration::from_secs(20);
+        while !done(self) {
+            assert!(self.now < limit, "{what}: not within 20 s");
+            self.now += TICK;
+            let now = self.now;
+            for member in self.members.values_mut() {
+                member.node.handle_timeout(now);
+            }
+            self.settle();
+        }
+    }
+
+    fn handle(&mut self, id: u64, input: Input) {
+        let now = self.now;
+        self.member(id).node.handle(now, input);
+        self.settle();
+    }
+
+    fn propose(&mut self, id: u64, data: &'static str) {
+        self.handle(
+            id,
+            Input::Propose {
+                request: 7,
+                data: Bytes::from_static(data.as_bytes()),
+            },
+        );
+    }
+
+    fn member(&mut self, id: u64) -> &mut Member {
+        self.members.get_mut(&id).expect("members 1 to 3")
+    }
+
+    fn applied(&self, id: u64, data: &str) -> bool {
+        self.members[&id].applied.iter().any(|entry| entry == data)
+    }
+
+    /// Works off outputs until nobody has any.
+    fn settle(&mut self) {
+        while self.step() {}
+    }
+
+    fn step(&mut self) -> bool {
+        let ids: Vec<u64> = self.members.keys().copied().collect();
+        let mut progressed = false;
+        for id in ids {
+            while let Some(output) = self.member(id).node.poll_output() {
+                progressed = true;
+                self.act(id, output);
+            }
+        }
+        progressed
+    }
+
+    fn act(&mut self, id: u64, output: Output) {
+        let now = self.now;
+        match output {
+            Output::Append(append) => {
+                let member = self.member(id);
+                match &mut member.held {
+                    Some(held) => held.push(append),
+                    None => member.node.handle(
+                        now,
+                        Input::Appended {
+                            number: append.number,
+                        },
+                    ),
+                }
+            }
+            Output::Send(messages) => {
+                for message in messages {
+                    let to = message.to();
+                    self.sent.push((id, to, message.r#type()));
+                    if !self.cut_off.contains(&id) && !self.cut_off.contains(&to) {
+                        let input = Input::Messages(vec![message]);
+                        self.member(to).node.handle(now, input);
+                    } else if message.r#type() == MessageType::MsgProp {
+                        let input = Input::Undelivered(message.entries);
+                        self.member(id).node.handle(now, input);
+                    }
+                }
+            }
+            Output::Apply(entries) => self.apply(id, &entries),
+            Output::ReadReady { reads } => self.member(id).seen.push(format!("read {reads:?}")),
+            Output::Rejected { requests, reason } => {
+                let seen = format!("rejected {requests:?} {reason:?}");
+                self.member(id).seen.push(seen);
+            }
+            Output::ReadRejected { .. } | Output::Leader(_) => {}
+            Output::Restore(_) | Output::Snapshot(_) | Output::Contradiction(_) => {
+                panic!("unexpected {output:?}")
+            }
+        }
+    }
+
+    fn apply(&mut self, id: u64, entries: &[raftpb::Entry]) {
+        let now = self.now;
+        let mut conf_changes = vec![];
+        for entry in entries {
+            if entry.r#type() == EntryType::EntryConfChange {
+                conf_changes.push(prost::Message::decode(entry.data()).expect("a change"));
+            }
+            self.member(id).applied.extend(entry.data.clone());
+        }
+        let index = entries.last().expect("an apply is never empty").index();
+        self.member(id).node.handle(
+            now,
+            Input::Applied {
+                index,
+                conf_changes,
+            },
+        );
+    }
+
+    fn with_leader() -> (Cluster, u64, [u64; 2]) {
+        let mut cluster = Cluster::new();
+        cluster.run_until("an election", |cluster| cluster.leader().is_some());
+        let leader = cluster.leader().expect("just seen");
+        let mut others = [1, 2, 3].into_iter().filter(|id| *id != leader);
+        let others = [(); 2].map(|()| others.next().expect("two others"));
+        (cluster, leader, others)
+    }
+}
+
+#[test]
+fn proposals_and_reads_of_followers_go_through_the_leader() {
+    let (mut cluster, _, [follower, _]) = Cluster::with_leader();
+    cluster.propose(follower, "a");
+    for id in 1..=3 {
+        assert!(cluster.applied(id, "a"), "at {id}");
+    }
+    cluster.handle(follower, Input::Read { read: 5 });
+    assert_eq!(cluster.members[&follower].seen, ["read [5]"]);
+}
+
+#[test]
+fn changes_of_the_membership_of_every_kind_are_logged_as_etcd_writes_them() {
+    use raftpb::ConfChangeType::*;
+    let (mut cluster, leader, [follower, _]) = Cluster::with_leader();
+    // Nobody is there.
+    cluster.cut_off.push(4);
+    let kinds = [
+        (ConfChangeAddLearnerNode, 4),
+        (ConfChangeUpdateNode, 4),
+        (ConfChangeAddNode, 4),
+        (ConfChangeRemoveNode, 4),
+    ];
+    for (number, proposer) in (100u64..).zip([leader, follower]) {
+        for (kind, node_id) in kinds {
+            let change = raftpb::ConfChange {
+                id: Some(number),
+                r#type: Some(kind as i32),
+                node_id: Some(node_id),
+                context: Some(Bytes::from_static(b"{}")),
+            };
+            let logged = Bytes::from(prost::Message::encode_to_vec(&change));
+            let request = number;
+            cluster.handle(proposer, Input::ProposeConfChange { request, change });
+            let seen = |id: u64| cluster.members[&id].applied.contains(&logged);
+            assert!((1..=3).all(seen), "{kind:?} from {proposer}");
+        }
+    }
+    assert!(cluster.members[&follower].seen.is_empty());
+}
+
+#[test]
+fn proposals_that_do_not_get_to_a_dead_leader_go_to_the_next_one() {
+    let (mut cluster, leader, [follower, other]) = Cluster::with_leader();
+    cluster.cut_off.push(leader);
+    cluster.propose(follower, "a");
+    assert!(!cluster.applied(follower, "a"));
+    cluster.run_until("the proposal", |cluster| cluster.applied(follower, "a"));
+    assert!(cluster.applied(other, "a"));
+    assert!(
+        cluster.now < Duration::from_secs(5),
+        "{:?} is more than an election or two",
+        cluster.now
+    );
+    let times = cluster.members[&follower].applied.iter();
+    assert_eq!(times.filter(|entry| **entry == "a").count(), 1);
+    assert!(cluster.members[&follower].seen.is_empty());
+}
+
+#[test]
+fn heartbeats_and_reads_do_not_wait_for_a_disk() {
+    let (mut cluster, leader, [follower, other]) = Cluster::with_leader();
+    cluster.member(follower).held = Some(vec![]);
+    cluster.propose(leader, "a");
+    assert!(cluster.applied(leader, "a"), "two of three have it");
+    assert!(!cluster.applied(follower, "a"));
+    // The third is gone, so every confirmation must come from the one whose disk stalls.
+    cluster.cut_off.push(other);
+    cluster.handle(leader, Input::Read { read: 9 });
+    assert_eq!(cluster.members[&leader].seen, ["read [9]"]);
+    let term = cluster.members[&leader].node.status().term;
+    let until = cluster.now + Duration::from_secs(5);
+    cluster.run_until("five seconds", |cluster| cluster.now >= until);
+    let status = cluster.members[&leader].node.status();
+    assert_eq!((status.role, status.term), (Role::Leader, term));
+}
+
+#[test]
+fn a_leader_whose_disk_stalls_hands_over() {
+    let (mut cluster, leader, _) = Cluster::with_leader();
+    cluster.member(leader).held = Some(vec![]);
+    cluster.propose(leader, "a");
+    cluster.run_until("another leader", |cluster| {
+        cluster.leader().is_some_and(|id| id != leader)
+    });
+    assert!(cluster.sent.contains(&(
+        leader,
+        cluster.leader().expect("just seen"),
+        MessageType::MsgTimeoutNow
+    )));
+}
+
+#[test]
+fn an_acknowledgement_waits_for_the_disk() {
+    let (mut cluster, leader, [follower, other]) = Cluster::with_leader();
+    cluster.cut_off.push(other);
+    cluster.member(follower).held = Some(vec![]);
+    cluster.propose(leader, "a");
+    assert!(!cluster.applied(leader, "a"), "only the leader has it");
+    let held = cluster.member(follower).held.take().expect("held above");
+    for append in held {
+        let number = append.number;
+        cluster.handle(follower, Input::Appended { number });
+    }
+    assert!(cluster.applied(leader, "a"));
+}
+
+#[test]
+fn leadership_goes_where_it_is_sent_and_proposals_wait_meanwhile() {
+    let (mut cluster, leader, [follower, other]) = Cluster::with_leader();
+    cluster.cut_off.push(follower);
+    cluster.handle(leader, Input::TransferLeader { to: follower });
+    cluster.propose(leader, "a");
+    cluster.propose(other, "b");
+    assert!(!cluster.applied(leader, "a") && !cluster.applied(leader, "b"));
+    cluster.cut_off.clear();
+    cluster.run_until("the proposals", |cluster| {
+        cluster.applied(leader, "a") && cluster.applied(leader, "b")
+    });
+    assert!(cluster.members[&leader].seen.is_empty());
+}
+
+#[test]
+fn the_same_seeds_give_the_same_conversation() {
+    let run = || {
+        let (mut cluster, leader, [follower, _]) = Cluster::with_leader();
+        cluster.propose(follower, "a");
+        cluster.cut_off.push(leader);
+        cluster.propose(follower, "b");
+        cluster.run_until("the second", |cluster| cluster.applied(follower, "b"));
+        cluster.sent
+    };
+    assert_eq!(run(), run());
+}

@@ -1,0 +1,350 @@
+//! What members ask each other beside raft's messages.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /version` | versions of program, cluster and storage |
+//! | `GET /members` | the members, for one that joins |
+//! | `POST /members/promote/ID` | the members after a learner got its vote; the leader knows whether it is ready |
+//! | `GET /members/hashkv` with `{"revision":N}` | the hash of the keyspace, to compare |
+//! | `GET /downgrade/enabled` | `true` or `false`, after a linearizable read |
+//! | `POST /leases`, `/leases/internal` with protobuf | renewal, remaining time: the leader alone keeps deadlines |
+//!
+//! Ids in JSON are numbers of 64 bits, in headers lower case hexadecimal digits. Errors are text with a newline.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
+use http_body::Body;
+use http_body_util::{BodyExt, Limited};
+use prost::Message;
+use retcd_proto::etcdserverpb::{
+    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveResponse, Member, ResponseHeader,
+};
+use retcd_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
+use retcd_state::lease::TimeToLive;
+use retcd_state::mvcc::KeyspaceHash;
+use serde::{Deserialize, Serialize};
+
+use super::mux::{self, PeerRoute};
+use super::{HttpContext, Probe, Response, reply, version};
+
+/// The header that names the cluster.
+pub const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
+/// Bytes of a request's body; real ones have a few dozen.
+const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// What other members ask of this one.
+// Pages are answered on the connection's own thread, so nothing in here has to be `Send`.
+#[allow(async_fn_in_trait)]
+pub trait PeerProbe: Probe {
+    /// Whether a downgrade is under way, as the cluster knows it now. The error is the text that a gRPC client would get.
+    async fn downgrade_enabled(&self) -> Result<bool, String>;
+
+    /// Gives a learner its vote; returns the members after it.
+    async fn promote(&self, id: u64) -> Result<Vec<Member>, PromoteError>;
+
+    /// The hash of the keyspace at a revision, 0 for the newest, with the newest revision. The error is etcd's text.
+    async fn hash_kv(&self, revision: i64) -> Result<(KeyspaceHash, i64), String>;
+
+    /// Gives a lease its full time again; returns it in seconds.
+    async fn renew_lease(&self, id: i64) -> Result<i64, LeaseError>;
+
+    /// What is left of a lease.
+    async fn lease_time_to_live(&self, id: i64, keys: bool) -> Result<TimeToLive, LeaseError>;
+}
+
+/// Why a member does not get a vote.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PromoteError {
+    /// There is no such member.
+    #[error("membership: ID not found")]
+    NotFound,
+    /// It has one.
+    #[error("membership: can only promote a learner member")]
+    NotLearner,
+    /// It is too far behind.
+    #[error("etcdserver: can only promote a learner member which is in sync with leader")]
+    NotReady,
+    /// Anything else, which the one that asks is not told.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Why there is no answer about a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseError {
+    /// There is no such lease.
+    #[error("lease not found")]
+    NotFound,
+    /// This member does not lead.
+    #[error("not a primary lessor")]
+    NotPrimary,
+    /// This member has not applied in time what is committed.
+    #[error("waiting for node to catch up its applied index has timed out")]
+    Behind,
+}
+
+/// Answers one request of another member.
+pub async fn handle_peer<P: PeerProbe, B: Body>(
+    context: &HttpContext<P>,
+    request: Request<B>,
+) -> Response {
+    let probe = &context.probe;
+    let route = mux::peer_route(request.uri());
+    if let Some(refusal) = refuse_method(&route, request.method()) {
+        return refusal;
+    }
+    match route {
+        PeerRoute::Version => version(probe),
+        PeerRoute::Members => members(probe, &probe.members()),
+        PeerRoute::Promote(id) => promote(probe, &id).await,
+        PeerRoute::HashKv => hash_kv(probe, request).await,
+        PeerRoute::DowngradeEnabled => downgrade_enabled(probe).await,
+        PeerRoute::Renew => renew(probe, request.into_body()).await,
+        PeerRoute::TimeToLive => time_to_live(probe, request.into_body()).await,
+        PeerRoute::Redirect(location) => reply::moved(request.method(), &location),
+        PeerRoute::NotFound => reply::not_found(),
+    }
+}
+
+fn refuse_method(route: &PeerRoute, method: &Method) -> Option<Response> {
+    let (allowed, told) = match route {
+        PeerRoute::Redirect(_) | PeerRoute::NotFound => return None,
+        PeerRoute::Promote(_) => (Method::POST, true),
+        // etcd v3.7: server/lease/leasehttp does not say which methods it allows.
+        PeerRoute::Renew | PeerRoute::TimeToLive => (Method::POST, false),
+        _ => (Method::GET, true),
+    };
+    if *method == allowed {
+        return None;
+    }
+    Some(match told {
+        true => reply::method_not_allowed(&allowed),
+        false => reply::error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"),
+    })
+}
+
+#[derive(Serialize)]
+struct MemberJson<'a> {
+    id: u64,
+    #[serde(rename = "peerURLs")]
+    peer_urls: &'a [String],
+    #[serde(rename = "isLearner", skip_serializing_if = "std::ops::Not::not")]
+    is_learner: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    name: &'a str,
+    #[serde(rename = "clientURLs", skip_serializing_if = "<[String]>::is_empty")]
+    client_urls: &'a [String],
+}
+
+impl<'a> From<&'a Member> for MemberJson<'a> {
+    fn from(member: &'a Member) -> MemberJson<'a> {
+        MemberJson {
+            id: member.id,
+            peer_urls: &member.peer_ur_ls,
+            is_learner: member.is_learner,
+            name: &member.name,
+            client_urls: &member.client_ur_ls,
+        }
+    }
+}
+
+fn members(probe: &impl Probe, members: &[Member]) -> Response {
+    let members: Vec<MemberJson<'_>> = members.iter().map(MemberJson::from).collect();
+    let page = reply::ok("application/json", reply::to_json(&members) + "\n");
+    of_cluster(probe, page)
+}
+
+/// The page with the cluster's id in its header.
+fn of_cluster(probe: &impl Probe, mut page: Response) -> Response {
+    let id = HeaderValue::from_str(&format!("{:x}", probe.cluster_id()));
+    let id = id.expect("hexadecimal digits are valid");
+    page.headers_mut().insert(CLUSTER_ID, id);
+    page
+}
+
+async fn promote(probe: &impl PeerProbe, id: &str) -> Response {
+    let page = match id.parse() {
+        Err(_) => reply::error(
+            StatusCode::NOT_FOUND,
+            &format!("member {id} not found in cluster"),
+        ),
+        Ok(id) => match probe.promote(id).await {
+            Ok(all) => return members(probe, &all),
+            Err(error) => {
+                crate::warn!("failed to promote a member";
+                    "member-id" => crate::log::Hex(id), "error" => crate::log::Text(&error));
+                promote_error(&error)
+            }
+        },
+    };
+    of_cluster(probe, page)
+}
+
+fn promote_error(error: &PromoteError) -> Response {
+    let status = match error {
+        PromoteError::NotFound => StatusCode::NOT_FOUND,
+        PromoteError::NotLearner | PromoteError::NotReady => StatusCode::PRECONDITION_FAILED,
+        PromoteError::Other(_) => {
+            let mut page = reply::ok("application/json", r#"{"message":"Internal Server Error"}"#);
+            *page.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            return page;
+        }
+    };
+    reply::error(status, &error.to_string())
+}
+
+#[derive(Deserialize)]
+struct HashKvRequest {
+    #[serde(default)]
+    revision: i64,
+}
+
+#[derive(Serialize)]
+struct HashKvHeader {
+    #[serde(skip_serializing_if = "is_zero")]
+    revision: i64,
+}
+
+/// What the page says, in Go's JSON: zeros are left out.
+#[derive(Serialize)]
+struct HashKvResponse {
+    header: HashKvHeader,
+    #[serde(skip_serializing_if = "is_zero")]
+    hash: u32,
+    #[serde(skip_serializing_if = "is_zero")]
+    compact_revision: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    hash_revision: i64,
+}
+
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
+}
+
+async fn hash_kv<B: Body>(probe: &impl PeerProbe, request: Request<B>) -> Response {
+    let asked_of = request.headers().get(CLUSTER_ID);
+    let own = format!("{:x}", probe.cluster_id());
+    if asked_of.is_some_and(|id| !id.is_empty() && id.as_bytes() != own.as_bytes()) {
+        return reply::error(StatusCode::PRECONDITION_FAILED, "cluster ID mismatch");
+    }
+    let Ok(body) = read(request.into_body()).await else {
+        return reply::error(StatusCode::BAD_REQUEST, "error reading body");
+    };
+    let Ok(request) = serde_json::from_slice::<HashKvRequest>(&body) else {
+        return unreadable();
+    };
+    match probe.hash_kv(request.revision).await {
+        Err(text) => {
+            crate::warn!("failed to get hashKV";
+                "requested-revision" => request.revision, "error" => &text);
+            reply::error(StatusCode::BAD_REQUEST, &text)
+        }
+        Ok((hash, revision)) => {
+            let response = HashKvResponse {
+                header: HashKvHeader { revision },
+                hash: hash.hash,
+                compact_revision: hash.compact_revision,
+                hash_revision: hash.revision,
+            };
+            of_cluster(probe, reply::json(&response))
+        }
+    }
+}
+
+async fn downgrade_enabled(probe: &impl PeerProbe) -> Response {
+    let page = match probe.downgrade_enabled().await {
+        Ok(enabled) => reply::ok("text/plain", enabled.to_string()),
+        Err(text) => reply::error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &format!("failed linearized read: {text}"),
+        ),
+    };
+    of_cluster(probe, page)
+}
+
+async fn renew<B: Body>(probe: &impl PeerProbe, body: B) -> Response {
+    let request: LeaseKeepAliveRequest = match decode(body).await {
+        Ok(request) => request,
+        Err(refusal) => return refusal,
+    };
+    match probe.renew_lease(request.id).await {
+        Ok(ttl) => protobuf(&LeaseKeepAliveResponse {
+            header: None,
+            id: request.id,
+            ttl,
+        }),
+        Err(error) => lease_error(error, StatusCode::BAD_REQUEST),
+    }
+}
+
+async fn time_to_live<B: Body>(probe: &impl PeerProbe, body: B) -> Response {
+    let request: LeaseInternalRequest = match decode(body).await {
+        Ok(request) => request,
+        Err(refusal) => return refusal,
+    };
+    let Some(request) = request.lease_time_to_live_request else {
+        return unreadable();
+    };
+    match probe.lease_time_to_live(request.id, request.keys).await {
+        Ok(lease) => protobuf(&LeaseInternalResponse {
+            lease_time_to_live_response: Some(LeaseTimeToLiveResponse {
+                header: Some(ResponseHeader::default()),
+                id: request.id,
+                ttl: lease.ttl,
+                granted_ttl: lease.granted_ttl,
+                keys: lease
+                    .keys
+                    .into_iter()
+                    .map(|key| Vec::from(key).into())
+                    .collect(),
+            }),
+        }),
+        Err(error) => lease_error(error, StatusCode::INTERNAL_SERVER_ERROR),
+    }
+}
+
+/// `not_primary` is what a member that does not lead says: the two pages differ.
+fn lease_error(error: LeaseError, not_primary: StatusCode) -> Response {
+    let status = match error {
+        LeaseError::NotFound => StatusCode::NOT_FOUND,
+        LeaseError::NotPrimary => not_primary,
+        LeaseError::Behind => StatusCode::REQUEST_TIMEOUT,
+    };
+    reply::error(status, &error.to_string())
+}
+
+fn protobuf(message: &impl Message) -> Response {
+    reply::ok("application/protobuf", message.encode_to_vec())
+}
+
+fn unreadable() -> Response {
+    reply::error(StatusCode::BAD_REQUEST, "error unmarshalling request")
+}
+
+/// A body that is too large or does not arrive.
+enum Unread {
+    TooLarge,
+    Broken,
+}
+
+async fn read<B: Body>(body: B) -> Result<Bytes, Unread> {
+    // The limit's error is the only one without the body's own error in it.
+    let limited = Limited::new(body.map_err(|_| BrokenBody), BODY_BYTES_MAX);
+    match limited.collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<BrokenBody>() => Err(Unread::Broken),
+        Err(_) => Err(Unread::TooLarge),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the request's body broke off")]
+struct BrokenBody;
+
+async fn decode<B: Body, T: Message + Default>(body: B) -> Result<T, Response> {
+    let body = read(body).await.map_err(|unread| match unread {
+        Unread::TooLarge => reply::error(StatusCode::PAYLOAD_TOO_LARGE, "request body too large"),
+        Unread::Broken => reply::error(StatusCode::BAD_REQUEST, "error reading body"),
+    })?;
+    T::decode(body).map_err(|_| unreadable())
+}

@@ -1,0 +1,421 @@
+//! The small requests between members that are not raft's.
+//!
+//! | request | for |
+//! |---|---|
+//! | `GET /members` | joining: who is there |
+//! | `GET /version` | the cluster's version; joining |
+//! | `GET /downgrade/enabled` | joining |
+//! | `GET /members/hashkv` | comparing data |
+//! | `POST /leases`, `/leases/internal` | a lease's renewal and time to live, which only the leader knows |
+//! | `POST /members/promote/<id>` | promotion, which only the leader can decide |
+//!
+//! Errors display what Go's etcd says, because it goes on to clients.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use parking_lot::Mutex;
+use prost::Message as _;
+use retcd_proto::etcdserverpb::{
+    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+};
+use retcd_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
+use serde::Deserialize;
+
+use super::IO_TIMEOUT;
+use super::dial::Dialer;
+use super::headers::{CLUSTER_ID, hex_value, parse_id, text};
+use super::line::{ExchangeError, Line, Repeat};
+use crate::config::url::Url;
+
+/// Bytes of an answer, as etcd bounds a lease with all of its keys.
+const BODY_BYTES_MAX: usize = 100 << 20;
+/// Connections that are kept for later requests, over all members.
+const IDLE_MAX: usize = 64;
+
+const NOT_LEARNER: &str = "membership: can only promote a learner member";
+const LEARNER_NOT_READY: &str =
+    "etcdserver: can only promote a learner member which is in sync with leader";
+const COMPACTED: &str = "mvcc: required revision has been compacted";
+const FUTURE_REVISION: &str = "mvcc: required revision is a future revision";
+
+/// Why a member did not answer what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// There is no answer.
+    #[error("{0}")]
+    Exchange(#[from] ExchangeError),
+    /// The answer cannot be read.
+    #[error("{0}")]
+    Malformed(String),
+    /// The member refused in its own words.
+    #[error("{0}")]
+    Refused(String),
+    /// The revision of a hash was compacted.
+    #[error("etcdserver: {COMPACTED}")]
+    Compacted,
+    /// The revision of a hash does not exist yet.
+    #[error("etcdserver: {FUTURE_REVISION}")]
+    FutureRevision,
+    /// The member belongs to another cluster.
+    #[error("etcdserver: cluster ID mismatch")]
+    ClusterMismatch,
+    /// There is no such lease.
+    #[error("lease not found")]
+    LeaseNotFound,
+    /// The member has not applied what it knows to be committed.
+    #[error("waiting for node to catch up its applied index has timed out")]
+    NotCaughtUp,
+    /// There is no such member.
+    #[error("membership: ID not found")]
+    MemberNotFound,
+    /// The member to be promoted votes already.
+    #[error("{NOT_LEARNER}")]
+    NotLearner,
+    /// The member to be promoted is too far behind.
+    #[error("{LEARNER_NOT_READY}")]
+    LearnerNotReady,
+    /// The promotion took too long.
+    #[error("etcdserver: request timed out")]
+    Timeout,
+}
+
+/// The members of a cluster, as one of them knows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteCluster {
+    /// The cluster's id.
+    pub cluster_id: u64,
+    /// The members, by id.
+    pub members: Vec<RemoteMember>,
+}
+
+/// A member, as another one knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RemoteMember {
+    /// Its id.
+    pub id: u64,
+    /// Where members reach it.
+    #[serde(rename = "peerURLs", deserialize_with = "null_as_empty")]
+    pub peer_urls: Vec<String>,
+    /// Whether it has no vote.
+    pub is_learner: bool,
+    /// Its name; empty until it has started for the first time.
+    pub name: String,
+    /// Where clients reach it; empty until it has started for the first time.
+    #[serde(rename = "clientURLs", deserialize_with = "null_as_empty")]
+    pub client_urls: Vec<String>,
+}
+
+/// Go writes a list that was never set as `null`.
+fn null_as_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+/// The versions of a member.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct RemoteVersions {
+    /// Of its program.
+    #[serde(rename = "etcdserver")]
+    pub server: String,
+    /// Of the cluster; `not_decided` before there is one.
+    #[serde(rename = "etcdcluster")]
+    pub cluster: String,
+    /// Of its files; empty before 3.6.
+    pub storage: String,
+}
+
+/// A hash of a member's keyspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashKv {
+    /// The hash of all revisions that are not compacted, up to the one asked for.
+    pub hash: u32,
+    /// The member's revision when it answered.
+    pub current_revision: i64,
+    /// The compaction that the hash was taken behind; -1 before the first.
+    pub compact_revision: i64,
+    /// The revision that the hash stands for; 0 from members before 3.6, which do not tell.
+    pub hash_revision: i64,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct HashKvJson {
+    header: HashKvHeader,
+    hash: u32,
+    compact_revision: i64,
+    hash_revision: i64,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct HashKvHeader {
+    revision: i64,
+}
+
+/// Asks other members. Cheap to clone; clones share their connections.
+///
+/// Connections live on the runtime that opened them, so a client is to be used on one runtime.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    dialer: Dialer,
+    timeout: Duration,
+    idle: Mutex<Vec<(String, Line)>>,
+}
+
+impl Client {
+    /// A client whose requests may take `timeout` each.
+    pub fn new(dialer: Dialer, timeout: Duration) -> Client {
+        Client(Arc::new(Inner {
+            dialer,
+            timeout,
+            idle: Mutex::default(),
+        }))
+    }
+
+    /// The members that the one at `url` knows.
+    ///
+    /// # Errors
+    /// [`ClientError`]; also when the answer names no member.
+    pub async fn members(&self, url: &Url) -> Result<RemoteCluster, ClientError> {
+        let response = self.get(url, "/members").await?;
+        let members = json_members(response.body())?;
+        let cluster_id = parse_id(text(response.headers(), &CLUSTER_ID))
+            .ok_or_else(|| ClientError::Malformed("failed to parse cluster ID".to_owned()))?;
+        if members.is_empty() {
+            let text = "failed to get raft cluster member(s) from the given URLs";
+            return Err(ClientError::Malformed(text.to_owned()));
+        }
+        Ok(RemoteCluster {
+            cluster_id,
+            members,
+        })
+    }
+
+    /// The versions of the member at `url`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn version(&self, url: &Url) -> Result<RemoteVersions, ClientError> {
+        let response = self.get(url, "/version").await?;
+        from_json(response.body())
+    }
+
+    /// Whether the cluster is being taken to an earlier version.
+    ///
+    /// # Errors
+    /// [`ClientError`]; members before 3.5 do not know.
+    pub async fn downgrade_enabled(&self, url: &Url) -> Result<bool, ClientError> {
+        let response = self.get(url, "/downgrade/enabled").await?;
+        match response.body().as_ref() {
+            b"true" => Ok(true),
+            b"false" => Ok(false),
+            other => Err(ClientError::Malformed(format!(
+                "strconv.ParseBool: parsing {:?}: invalid syntax",
+                String::from_utf8_lossy(other)
+            ))),
+        }
+    }
+
+    /// The hash of the keyspace at `revision`, of the member at `url`; 0 stands for its newest.
+    ///
+    /// # Errors
+    /// [`ClientError::Compacted`], [`ClientError::FutureRevision`], [`ClientError::ClusterMismatch`], and what
+    /// any request may meet.
+    pub async fn hash_kv(
+        &self,
+        url: &Url,
+        cluster_id: u64,
+        revision: i64,
+    ) -> Result<HashKv, ClientError> {
+        let body = match revision {
+            0 => "{}".to_owned(),
+            revision => format!("{{\"revision\":{revision}}}"),
+        };
+        let mut request = request(Method::GET, "/members/hashkv", body);
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CLUSTER_ID, hex_value(cluster_id));
+        let response = self.exchange(url, request, Repeat::Harmless).await?;
+        let body = String::from_utf8_lossy(response.body());
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::BAD_REQUEST if body.contains(COMPACTED) => {
+                return Err(ClientError::Compacted);
+            }
+            StatusCode::BAD_REQUEST if body.contains(FUTURE_REVISION) => {
+                return Err(ClientError::FutureRevision);
+            }
+            StatusCode::PRECONDITION_FAILED if body.contains("cluster ID mismatch") => {
+                return Err(ClientError::ClusterMismatch);
+            }
+            _ => return Err(ClientError::Refused(format!("unknown error: {body}"))),
+        }
+        let answer: HashKvJson = from_json(response.body())?;
+        Ok(HashKv {
+            hash: answer.hash,
+            current_revision: answer.header.revision,
+            compact_revision: answer.compact_revision,
+            hash_revision: answer.hash_revision,
+        })
+    }
+
+    /// Renews a lease at the leader, whose URL this must be. Gives its time to live in seconds.
+    ///
+    /// # Errors
+    /// [`ClientError::LeaseNotFound`], [`ClientError::NotCaughtUp`], [`ClientError::Refused`] when the member does
+    /// not lead, and what any request may meet.
+    pub async fn lease_renew(&self, url: &Url, id: i64) -> Result<i64, ClientError> {
+        let request = LeaseKeepAliveRequest { id };
+        let body = self.lease(url, "/leases", request.encode_to_vec()).await?;
+        let answer: LeaseKeepAliveResponse = from_proto(&body)?;
+        if answer.id != id {
+            return Err(ClientError::Malformed(
+                "lease: renew id mismatch".to_owned(),
+            ));
+        }
+        Ok(answer.ttl)
+    }
+
+    /// The time that a lease has left, and its keys if they are asked for, from the leader.
+    ///
+    /// # Errors
+    /// As [`Client::lease_renew`].
+    pub async fn lease_time_to_live(
+        &self,
+        url: &Url,
+        id: i64,
+        keys: bool,
+    ) -> Result<LeaseTimeToLiveResponse, ClientError> {
+        let request = LeaseInternalRequest {
+            lease_time_to_live_request: Some(LeaseTimeToLiveRequest { id, keys }),
+        };
+        let path = "/leases/internal";
+        let body = self.lease(url, path, request.encode_to_vec()).await?;
+        let answer: LeaseInternalResponse = from_proto(&body)?;
+        let answer = answer.lease_time_to_live_response.unwrap_or_default();
+        if answer.id != id {
+            return Err(ClientError::Malformed("lease: TTL id mismatch".to_owned()));
+        }
+        Ok(answer)
+    }
+
+    /// Asks the leader to promote a learner. `token` is the caller's, if there is authentication.
+    ///
+    /// # Errors
+    /// [`ClientError::NotLearner`], [`ClientError::LearnerNotReady`], [`ClientError::MemberNotFound`],
+    /// [`ClientError::Timeout`], and what any request may meet.
+    pub async fn promote_member(
+        &self,
+        url: &Url,
+        id: u64,
+        token: Option<&str>,
+    ) -> Result<Vec<RemoteMember>, ClientError> {
+        let path = format!("/members/promote/{id}");
+        let mut request = request(Method::POST, &path, Bytes::new());
+        if let Some(token) = token.and_then(|token| HeaderValue::from_str(token).ok()) {
+            request.headers_mut().insert(AUTHORIZATION, token);
+        }
+        let none = HeaderValue::from_static("0");
+        request.headers_mut().insert(CONTENT_LENGTH, none);
+        let response = self.exchange(url, request, Repeat::Never).await?;
+        let body = String::from_utf8_lossy(response.body());
+        match response.status() {
+            StatusCode::OK => json_members(response.body()),
+            StatusCode::REQUEST_TIMEOUT => Err(ClientError::Timeout),
+            StatusCode::NOT_FOUND => Err(ClientError::MemberNotFound),
+            StatusCode::PRECONDITION_FAILED if body.contains(LEARNER_NOT_READY) => {
+                Err(ClientError::LearnerNotReady)
+            }
+            StatusCode::PRECONDITION_FAILED if body.contains(NOT_LEARNER) => {
+                Err(ClientError::NotLearner)
+            }
+            _ => Err(ClientError::Refused(format!(
+                "member promote: unknown error({body})"
+            ))),
+        }
+    }
+
+    async fn lease(&self, url: &Url, path: &str, body: Vec<u8>) -> Result<Bytes, ClientError> {
+        let mut request = request(Method::POST, path, body);
+        let content_type = HeaderValue::from_static("application/protobuf");
+        request.headers_mut().insert(CONTENT_TYPE, content_type);
+        let response = self.exchange(url, request, Repeat::Harmless).await?;
+        match response.status() {
+            StatusCode::OK => Ok(response.into_body()),
+            StatusCode::REQUEST_TIMEOUT => Err(ClientError::NotCaughtUp),
+            StatusCode::NOT_FOUND => Err(ClientError::LeaseNotFound),
+            _ => Err(ClientError::Refused(format!(
+                "lease: unknown error({})",
+                String::from_utf8_lossy(response.body())
+            ))),
+        }
+    }
+
+    /// A page that answers 200.
+    async fn get(&self, url: &Url, path: &str) -> Result<Response<Bytes>, ClientError> {
+        let request = request(Method::GET, path, Bytes::new());
+        let response = self.exchange(url, request, Repeat::Harmless).await?;
+        match response.status() {
+            StatusCode::OK => Ok(response),
+            _ => {
+                let text = String::from_utf8_lossy(response.body());
+                Err(ClientError::Refused(text.trim_end().to_owned()))
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        url: &Url,
+        request: Request<Bytes>,
+        repeat: Repeat,
+    ) -> Result<Response<Bytes>, ExchangeError> {
+        let mut line = self.take_line(url);
+        let limit = self.0.timeout;
+        let response = line
+            .exchange(url, request, repeat, limit, BODY_BYTES_MAX)
+            .await?;
+        let mut idle = self.0.idle.lock();
+        if idle.len() >= IDLE_MAX {
+            idle.remove(0);
+        }
+        idle.push((url.as_str().to_owned(), line));
+        Ok(response)
+    }
+
+    /// The connection to `url` that was used last, or a new one.
+    fn take_line(&self, url: &Url) -> Line {
+        let mut idle = self.0.idle.lock();
+        let kept = idle.iter().rposition(|(kept, _)| kept == url.as_str());
+        match kept {
+            Some(at) => idle.remove(at).1,
+            None => Line::new(self.0.dialer.clone(), IO_TIMEOUT),
+        }
+    }
+}
+
+fn request(method: Method, path: &str, body: impl Into<Bytes>) -> Request<Bytes> {
+    let mut request = Request::new(body.into());
+    *request.method_mut() = method;
+    *request.uri_mut() = path.parse::<Uri>().expect("words and digits make a path");
+    request
+}
+
+fn from_json<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(body).map_err(|error| ClientError::Malformed(error.to_string()))
+}
+
+fn json_members(body: &[u8]) -> Result<Vec<RemoteMember>, ClientError> {
+    from_json(body)
+}
+
+fn from_proto<T: prost::Message + Default>(body: &Bytes) -> Result<T, ClientError> {
+    T::decode(body.clone()).map_err(|error| ClientError::Malformed(format!("lease: {error}")))
+}

@@ -1,0 +1,209 @@
+//! Connections to other members.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, Sleep};
+
+use crate::config::url::{Scheme, Url};
+use crate::tls::Connector;
+
+/// A connection's bytes, whatever carries them.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A connection that was dialed.
+pub type Stream = Box<dyn Io>;
+
+/// Opens connections to other members.
+#[derive(Clone, Debug)]
+pub struct Dialer {
+    connect_timeout: Duration,
+    tls: Option<Connector>,
+}
+
+impl Dialer {
+    /// A dialer that gives up after `connect_timeout`; etcd takes 1 s and the election timeout.
+    pub fn new(connect_timeout: Duration) -> Dialer {
+        Dialer {
+            connect_timeout,
+            tls: None,
+        }
+    }
+
+    /// The same, also for members that want TLS.
+    pub fn with_tls(self, connector: Connector) -> Dialer {
+        Dialer {
+            tls: Some(connector),
+            ..self
+        }
+    }
+
+    /// Connects to the member at `url`.
+    ///
+    /// # Errors
+    /// Those of the operating system, and [`io::ErrorKind::TimedOut`].
+    pub async fn dial(&self, url: &Url) -> io::Result<Stream> {
+        let timed_out = |_| io::Error::new(io::ErrorKind::TimedOut, "i/o timeout");
+        tokio::time::timeout(self.connect_timeout, self.connect(url))
+            .await
+            .map_err(timed_out)
+            .flatten()
+    }
+
+    async fn connect(&self, url: &Url) -> io::Result<Stream> {
+        match url.scheme() {
+            Scheme::Http => Ok(Box::new(tcp(url).await?)),
+            Scheme::Unix => Ok(Box::new(UnixStream::connect(url.address()).await?)),
+            Scheme::Https => self.encrypt(url.host(), tcp(url).await?).await,
+            Scheme::Unixs => {
+                let stream = UnixStream::connect(url.address()).await?;
+                // The name of the host that a socket in the file system stands for.
+                self.encrypt("localhost", stream).await
+            }
+        }
+    }
+
+    async fn encrypt(&self, host: &str, stream: impl Io + 'static) -> io::Result<Stream> {
+        let Some(connector) = &self.tls else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        Ok(Box::new(connector.connect(host, stream).await?))
+    }
+}
+
+async fn tcp(url: &Url) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(url.address()).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// A connection whose other end has to take what is written within a time.
+///
+/// A member that is gone without a word, or that has stopped reading, would otherwise be noticed only when
+/// the kernel gives up, after minutes. Reads are not watched: they have deadlines where it is known that
+/// something is due.
+pub struct WriteDeadline<S> {
+    stream: S,
+    limit: Duration,
+    /// Runs while a write waits.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> WriteDeadline<S> {
+    /// Wraps a connection.
+    pub fn new(stream: S, limit: Duration) -> WriteDeadline<S> {
+        WriteDeadline {
+            stream,
+            limit,
+            timer: None,
+        }
+    }
+
+    fn watch<T>(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if poll.is_ready() {
+            self.timer = None;
+            return poll;
+        }
+        let limit = self.limit;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
+        timer
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "i/o timeout")))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for WriteDeadline<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteDeadline<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.watch(cx, poll)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.watch(cx, poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.stream).poll_flush(cx);
+        self.watch(cx, poll)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.watch(cx, poll)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_nobody_takes_fails_in_time() {
+        let (near, mut far) = tokio::io::duplex(8);
+        let mut near = WriteDeadline::new(near, Duration::from_secs(5));
+        near.write_all(&[1; 8]).await.unwrap();
+        let started = Instant::now();
+        let error = near.write_all(&[2; 8]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(started.elapsed().as_secs(), 5);
+
+        // A reader that is slow but there keeps the connection.
+        let (near, _) = (near, far.read_exact(&mut [0; 8]).await.unwrap());
+        let mut near = near;
+        let writing = async {
+            for _ in 0..8 {
+                near.write_all(&[3; 8]).await.unwrap();
+            }
+        };
+        let reading = async {
+            for _ in 0..8 {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                far.read_exact(&mut [0; 8]).await.unwrap();
+            }
+        };
+        tokio::join!(writing, reading);
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_told_at_once() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let dialer = Dialer::new(Duration::from_secs(1));
+        let error = dialer.dial(&Url::parse(&url).unwrap()).await.err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+}

@@ -1,0 +1,307 @@
+//! Takes a database from the leader.
+
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use retcd_proto::raftpb::{Message, MessageType};
+use retcd_storage::bolt::{Access, Db, Options};
+use retcd_storage::disk::{Disk, File, OpenMode};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::{UnderWay, human};
+use crate::log::{self, Hex, Text};
+use crate::peer::IO_TIMEOUT;
+use crate::peer::body::PeerBody;
+use crate::peer::codec::{CodecError, MessageDecoder, SNAPSHOT_MESSAGE_BYTES_MAX};
+use crate::peer::line::Piece;
+use crate::peer::reply;
+use crate::peer::transport::Shared;
+
+/// Pieces between the connection and the thread that writes.
+const PIECES_MAX: usize = 4;
+/// What a file is called until it is complete.
+const UNFINISHED_PREFIX: &str = "tmp";
+/// Names that are tried for one.
+const UNFINISHED_MAX: u32 = 1000;
+
+/// Why a body could not be read.
+#[derive(Debug, thiserror::Error)]
+enum BodyError {
+    #[error("i/o timeout")]
+    Silent,
+    #[error("unexpected EOF")]
+    Ended,
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    #[error("{0}")]
+    Codec(#[from] CodecError),
+}
+
+/// Why a snapshot is refused: the answer's status and text.
+struct Refused {
+    status: StatusCode,
+    text: String,
+}
+
+/// Reads a snapshot from the body of a request, whose headers have been checked, stores it and tells the node.
+pub(in crate::peer) async fn receive(
+    shared: &Arc<Shared>,
+    mut body: Incoming,
+) -> Response<PeerBody> {
+    let start = Instant::now();
+    let (message, first) = match read_message(&mut body).await {
+        Ok(read) => read,
+        Err(error) => {
+            log::warn!("failed to decode Raft message";
+                "local-member-id" => Hex(shared.identity.id), "error" => Text(&error));
+            shared.metrics.peer.unknown_snapshot_sender().inc();
+            let text = format!("failed to decode raft message ({error})");
+            return reply::error(StatusCode::BAD_REQUEST, &text);
+        }
+    };
+    let from = message.from();
+    let handles = shared.metrics.peer.handles(shared.identity.id, from);
+    let receiving = UnderWay::new(handles.snapshot_receiving());
+    let result = take(shared, message, first, body).await;
+    drop(receiving);
+    match result {
+        Ok(bytes) => {
+            handles.received_bytes().inc_by(bytes);
+            handles.snapshot_receives().inc();
+            let took = start.elapsed().as_secs_f64();
+            handles.snapshot_receive_time().observe(took);
+            reply::no_content()
+        }
+        Err(Refused { status, text }) => {
+            handles.snapshot_receive_failures().inc();
+            log::warn!("failed to receive a database snapshot";
+                "local-member-id" => Hex(shared.identity.id),
+                "remote-snapshot-sender-id" => Hex(from),
+                "error" => &text);
+            let mut response = reply::error(status, &text);
+            // What is left of the body is not worth reading.
+            reply::close(&mut response);
+            response
+        }
+    }
+}
+
+/// The message at the head, and what came behind it so far.
+async fn read_message(body: &mut Incoming) -> Result<(Message, Bytes), BodyError> {
+    let mut decoder = MessageDecoder::new(SNAPSHOT_MESSAGE_BYTES_MAX);
+    loop {
+        decoder.push(&next_bytes(body).await?.ok_or(BodyError::Ended)?);
+        if let Some(message) = decoder.next_message()? {
+            return Ok((message, decoder.into_rest()));
+        }
+    }
+}
+
+async fn next_bytes(body: &mut Incoming) -> Result<Option<Bytes>, BodyError> {
+    loop {
+        let frame = timeout(IO_TIMEOUT, body.frame())
+            .await
+            .map_err(|_| BodyError::Silent)?;
+        match frame.transpose()?.map(http_body::Frame::into_data) {
+            None => return Ok(None),
+            Some(Ok(bytes)) => return Ok(Some(bytes)),
+            Some(Err(_trailers)) => {}
+        }
+    }
+}
+
+/// The bytes of the database that were stored.
+async fn take(
+    shared: &Arc<Shared>,
+    message: Message,
+    first: Bytes,
+    body: Incoming,
+) -> Result<u64, Refused> {
+    let refuse = |status, text: &str| Refused {
+        status,
+        text: text.to_owned(),
+    };
+    if message.r#type() != MessageType::MsgSnap {
+        return Err(refuse(StatusCode::BAD_REQUEST, "wrong raft message type"));
+    }
+    let cannot_process = |refusal| Refused {
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        text: format!("failed to process raft message ({refusal})"),
+    };
+    // etcd looks at this only when it has the database; the answer is the same.
+    shared.inbox.check(&message).map_err(cannot_process)?;
+    let cannot_save = |error: String| Refused {
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        text: format!("failed to save KV snapshot ({error})"),
+    };
+    let Ok(_permit) = shared.snapshots_receiving.try_acquire() else {
+        return Err(cannot_save("too many at the same time".to_owned()));
+    };
+    let (index, from) = (snapshot_index(&message), Hex(message.from()));
+    let local = Hex(shared.identity.id);
+    log::info!("receiving database snapshot";
+        "local-member-id" => local, "remote-snapshot-sender-id" => from,
+        "incoming-snapshot-index" => index);
+    let start = Instant::now();
+    let stored = store(shared, index, first, body)
+        .await
+        .map_err(cannot_save)?;
+    log::info!("received and saved database snapshot";
+        "local-member-id" => local, "remote-snapshot-sender-id" => from,
+        "incoming-snapshot-index" => index,
+        "incoming-snapshot-size-bytes" => stored.bytes,
+        "incoming-snapshot-size" => human(stored.bytes),
+        "download-took" => start.elapsed());
+    shared
+        .metrics
+        .snap
+        .db_fsync
+        .observe(stored.fsync.as_secs_f64());
+    shared
+        .metrics
+        .snap
+        .db_save
+        .observe(start.elapsed().as_secs_f64());
+    shared.inbox.put(vec![message]).map_err(cannot_process)?;
+    Ok(stored.bytes)
+}
+
+fn snapshot_index(message: &Message) -> u64 {
+    let metadata = message.snapshot.as_ref().and_then(|s| s.metadata.as_ref());
+    metadata.map_or(0, |metadata| metadata.index())
+}
+
+/// Moves the body to a thread that may block and waits for it.
+async fn store(
+    shared: &Arc<Shared>,
+    index: u64,
+    first: Bytes,
+    mut body: Incoming,
+) -> Result<Stored, String> {
+    let (pieces, received) = mpsc::channel(PIECES_MAX);
+    let (disk, dir) = (Arc::clone(&shared.disk), shared.snap_dir.clone());
+    let writing = tokio::task::spawn_blocking(move || write(&disk, &dir, index, received));
+    // Without the end, what was written is dropped.
+    let fed = feed(&pieces, first, &mut body).await;
+    drop(pieces);
+    let written = writing.await.map_err(|error| error.to_string())?;
+    fed.map_err(|error| error.to_string())?;
+    written.map_err(|error| log::go_io_error(&error))
+}
+
+async fn feed(
+    pieces: &mpsc::Sender<Piece>,
+    first: Bytes,
+    body: &mut Incoming,
+) -> Result<(), BodyError> {
+    let mut next = Some(first);
+    while let Some(bytes) = next {
+        if pieces.send(Piece::Bytes(bytes)).await.is_err() {
+            // The writing thread failed, and tells why.
+            return Ok(());
+        }
+        next = next_bytes(body).await?;
+    }
+    let _ = pieces.send(Piece::End).await;
+    Ok(())
+}
+
+/// A database that lies under its final name, durably.
+struct Stored {
+    bytes: u64,
+    fsync: Duration,
+}
+
+fn write(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    index: u64,
+    mut pieces: mpsc::Receiver<Piece>,
+) -> io::Result<Stored> {
+    let (unfinished, file) = create_unfinished(&**disk, dir)?;
+    let result = write_to(&*file, &mut pieces).and_then(|stored| {
+        drop(file);
+        check(disk, &unfinished)?;
+        publish(&**disk, dir, &unfinished, index)?;
+        Ok(stored)
+    });
+    if result.is_err() {
+        // What cannot be removed now is removed at the next start.
+        let _ = disk.remove_file(&unfinished);
+    }
+    result
+}
+
+fn create_unfinished(disk: &dyn Disk, dir: &Path) -> io::Result<(PathBuf, Arc<dyn File>)> {
+    for number in 0..UNFINISHED_MAX {
+        let path = dir.join(format!("{UNFINISHED_PREFIX}{number:09}"));
+        match disk.open(&path, OpenMode::CreateNew { mode: 0o600 }) {
+            Ok(file) => return Ok((path, file)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other("too many unfinished snapshots"))
+}
+
+fn write_to(file: &dyn File, pieces: &mut mpsc::Receiver<Piece>) -> io::Result<Stored> {
+    let mut bytes = 0;
+    loop {
+        match pieces.blocking_recv() {
+            Some(Piece::Bytes(piece)) => {
+                file.write_all_at(&[IoSlice::new(&piece)], bytes)?;
+                bytes += piece.len() as u64;
+            }
+            Some(Piece::End) => break,
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+    let start = Instant::now();
+    file.sync_data()?;
+    let fsync = start.elapsed();
+    Ok(Stored { bytes, fsync })
+}
+
+/// Opens the database as every reader would: meta pages, length and the tree of buckets must be sound.
+fn check(disk: &Arc<dyn Disk>, path: &Path) -> io::Result<()> {
+    let options = Options {
+        access: Access::ReadOnly,
+        ..Options::default()
+    };
+    Db::open(Arc::clone(disk), path, options)
+        .map(drop)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
+}
+
+/// Gives the file its final name. One that is there already came from an earlier, equal snapshot.
+fn publish(disk: &dyn Disk, dir: &Path, unfinished: &Path, index: u64) -> io::Result<()> {
+    let path = dir.join(format!("{index:016x}.snap.db"));
+    if disk.exists(&path)? {
+        return disk.remove_file(unfinished);
+    }
+    disk.rename(unfinished, &path)?;
+    disk.sync_dir(dir)?;
+    log::info!("saved database snapshot to disk"; "path" => &path);
+    Ok(())
+}
+
+/// Removes what an interrupted transfer has left in the directory; to be called when a member starts.
+///
+/// # Errors
+/// Those of the disk.
+pub fn remove_unfinished(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    for path in disk.read_dir(dir)? {
+        let name = path.file_name().unwrap_or_default();
+        if name.to_string_lossy().starts_with(UNFINISHED_PREFIX) {
+            disk.remove_file(&path)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! Sends the database to a peer.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use retcd_proto::raftpb::{Message, Snapshot};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::{UnderWay, human};
+use crate::log::{self, Hex, Text};
+use crate::peer::OutgoingSnapshot;
+use crate::peer::codec::{encode_frame, make_explicit};
+use crate::peer::line::{self, ExchangeError, Outgoing, Piece};
+use crate::peer::link::Link;
+use crate::peer::pipeline::{self, PostError};
+use crate::peer::transport::{Counted, Shared};
+
+/// Bytes of the database that are read, and written, at once.
+const PIECE_BYTES: usize = 128 << 10;
+/// Pieces between the thread that reads and the connection: all the memory that a snapshot takes here.
+const PIECES_MAX: usize = 4;
+/// How long the peer may leave bytes untaken: its disk may stall for longer than its network.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the peer may take from the last byte to its answer: it makes the file durable and checks it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
+/// Bytes of an error's text.
+const ERROR_BYTES_MAX: usize = 64 << 10;
+
+/// Sends a snapshot and tells the node how it went.
+pub(in crate::peer) async fn send(
+    shared: Arc<Shared>,
+    counted: Counted,
+    link: Arc<Link>,
+    message: Message,
+) {
+    let start = Instant::now();
+    let delivered = {
+        let handles = shared.metrics.peer.handles(shared.identity.id, link.id);
+        let sending = UnderWay::new(handles.snapshot_sending());
+        let result = make_and_post(&shared, &link, message).await;
+        drop(sending);
+        match &result {
+            Ok(bytes) => {
+                link.status.activate();
+                handles.sent_bytes().inc_by(*bytes);
+                handles.snapshot_sends().inc();
+                handles
+                    .snapshot_send_time()
+                    .observe(start.elapsed().as_secs_f64());
+            }
+            Err(error) => {
+                link.status.deactivate("post", "sendMsgSnap", error);
+                handles.sent_failures().inc();
+                handles.snapshot_send_failures().inc();
+                shared.inbox.report_unreachable(link.id);
+            }
+        }
+        result.is_ok()
+    };
+    drop(counted);
+    shared.inbox.report_snapshot(link.id, delivered).await;
+}
+
+/// The bytes that were sent.
+async fn make_and_post(
+    shared: &Arc<Shared>,
+    link: &Link,
+    mut message: Message,
+) -> Result<u64, PostError> {
+    let source = Arc::clone(shared);
+    let snapshot = blocking(move || (source.snapshot)())
+        .await
+        .inspect_err(|error| {
+            log::warn!("failed to make a database snapshot";
+            "remote-peer-id" => Hex(link.id), "error" => Text(error));
+        })?;
+    let (index, size) = (snapshot.metadata.index(), snapshot.size_bytes);
+    message.snapshot = Some(Snapshot {
+        data: Some(snapshot.data.clone()),
+        metadata: Some(snapshot.metadata.clone()),
+    });
+    make_explicit(&mut message);
+    let mut head = BytesMut::new();
+    encode_frame(&message, &mut head);
+    let bytes = head.len() as u64 + size;
+    log::info!("sending database snapshot";
+        "snapshot-index" => index, "remote-peer-id" => Hex(link.id),
+        "bytes" => bytes, "size" => human(bytes));
+    let result = post(shared, link, head.freeze(), snapshot).await;
+    match &result {
+        Ok(()) => log::info!("sent database snapshot";
+            "snapshot-index" => index, "remote-peer-id" => Hex(link.id),
+            "bytes" => bytes, "size" => human(bytes)),
+        Err(error) => log::warn!("failed to send database snapshot";
+            "snapshot-index" => index, "remote-peer-id" => Hex(link.id),
+            "bytes" => bytes, "size" => human(bytes), "error" => Text(error)),
+    }
+    result.map(|()| bytes)
+}
+
+async fn post(
+    shared: &Arc<Shared>,
+    link: &Link,
+    head: Bytes,
+    snapshot: OutgoingSnapshot,
+) -> Result<(), PostError> {
+    let url = link.picker.pick();
+    let (pieces, body) = mpsc::channel(PIECES_MAX);
+    let mut request = pipeline::request(
+        shared,
+        "/raft/snapshot",
+        "application/octet-stream",
+        Outgoing::Pieces(body),
+    );
+    line::address(&url, &mut request);
+    let pace = shared.snapshot_pace;
+    let all = async {
+        let mut sender = line::connect(&shared.dialer, &url, WRITE_TIMEOUT).await?;
+        let reading = blocking(move || read(head, snapshot, &pieces, pace));
+        let answer = sender.send_request(request);
+        tokio::pin!(reading, answer);
+        let answer = tokio::select! {
+            // First, so that a failed read is not told as the broken connection that it leads to.
+            biased;
+            read = &mut reading => {
+                read?;
+                timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| ExchangeError::Timeout)?
+            }
+            early = &mut answer => early,
+        };
+        let response = line::collect(answer.map_err(ExchangeError::Http)?, ERROR_BYTES_MAX).await?;
+        pipeline::check(shared, link, &response, || format!("{url}/raft/snapshot"))
+    };
+    let result = all.await;
+    if result.is_err() {
+        link.picker.unreachable(&url);
+    }
+    result
+}
+
+/// Reads the database into pieces, until all of it is there or nobody takes them any more.
+fn read(
+    head: Bytes,
+    mut snapshot: OutgoingSnapshot,
+    pieces: &mpsc::Sender<Piece>,
+    pace: Option<u64>,
+) -> io::Result<()> {
+    let start = Instant::now();
+    let mut read_bytes = 0;
+    let mut next = Some(head);
+    while let Some(bytes) = next {
+        if pieces.blocking_send(Piece::Bytes(bytes)).is_err() {
+            // Why, the connection tells.
+            return Ok(());
+        }
+        wait_for_pace(start, read_bytes, pace);
+        next = read_piece(&mut snapshot.database)?;
+        read_bytes += next.as_ref().map_or(0, |bytes| bytes.len() as u64);
+    }
+    if read_bytes != snapshot.size_bytes {
+        let text = format!("{read_bytes} bytes of {}", snapshot.size_bytes);
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+    }
+    let _ = pieces.blocking_send(Piece::End);
+    Ok(())
+}
+
+/// Waits until `bytes` are due at so many per second.
+fn wait_for_pace(start: Instant, bytes: u64, pace: Option<u64>) {
+    let Some(pace) = pace.filter(|pace| *pace > 0) else {
+        return;
+    };
+    let due = Duration::from_secs_f64(bytes as f64 / pace as f64);
+    std::thread::sleep(due.saturating_sub(start.elapsed()));
+}
+
+/// The next piece; `None` at the end.
+fn read_piece(database: &mut impl Read) -> io::Result<Option<Bytes>> {
+    let mut piece = Vec::with_capacity(PIECE_BYTES);
+    database.take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
+    Ok((!piece.is_empty()).then(|| piece.into()))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, PostError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
+        .map_err(PostError::Source)
+}

@@ -1,0 +1,146 @@
+//! Whether a peer can be talked to, as the health checks of membership changes ask, and as the log tells.
+//!
+//! Anything that gets through makes a peer active. What fails makes it inactive only while no stream is being
+//! read from it: a stream that is read is known to live, as it carries heartbeats, and one way that breaks while
+//! the others work is no reason to refuse a change of the membership. (In etcd any failure counts, and the next
+//! success begins the time anew.)
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::log::{self, Hex};
+use crate::metrics::Metrics;
+
+/// The state of the connections with one peer, over all of its ways.
+pub(super) struct Status {
+    local: u64,
+    peer: u64,
+    metrics: Arc<Metrics>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    active_since: Option<Instant>,
+    /// Streams that are being read.
+    read: usize,
+}
+
+impl State {
+    /// `false` if it was not active.
+    fn end(&mut self) -> bool {
+        self.active_since.take().is_some()
+    }
+}
+
+impl Status {
+    /// A peer that was not reached yet.
+    pub fn new(local: u64, peer: u64, metrics: Arc<Metrics>) -> Status {
+        Status {
+            local,
+            peer,
+            metrics,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Something got through.
+    pub fn activate(&self) {
+        self.activate_locked(&mut self.state.lock());
+    }
+
+    /// A stream is being read, until [`Status::stream_lost`].
+    pub fn stream_read(&self) {
+        let mut state = self.state.lock();
+        state.read += 1;
+        self.activate_locked(&mut state);
+    }
+
+    /// A stream is not read any more.
+    pub fn stream_lost(&self) {
+        self.state.lock().read -= 1;
+    }
+
+    fn activate_locked(&self, state: &mut State) {
+        if state.active_since.is_none() {
+            log::info!("peer became active"; "peer-id" => Hex(self.peer));
+            state.active_since = Some(Instant::now());
+            let handles = self.metrics.peer.handles(self.local, self.peer);
+            handles.active().inc();
+        }
+    }
+
+    /// `action` failed on the way named `source`.
+    pub fn deactivate(&self, action: &str, source: &str, reason: impl Display) {
+        let text = || {
+            let peer = self.peer;
+            format!("failed to {action} {peer:x} on {source} ({reason})")
+        };
+        let mut state = self.state.lock();
+        if state.read == 0 && state.end() {
+            self.count_end();
+            log::warn!("peer became inactive (message send to peer failed)";
+                "peer-id" => Hex(self.peer), "error" => text());
+        } else {
+            log::debug!("peer deactivated again"; "peer-id" => Hex(self.peer), "error" => text());
+        }
+    }
+
+    /// Ends an active time because the peer is no longer one.
+    pub fn end(&self) {
+        if self.state.lock().end() {
+            self.count_end();
+        }
+    }
+
+    fn count_end(&self) {
+        let handles = self.metrics.peer.handles(self.local, self.peer);
+        handles.active().dec();
+        handles.disconnected().inc();
+    }
+
+    /// Since when it has been active without a break.
+    pub fn active_since(&self) -> Option<Instant> {
+        self.state.lock().active_since
+    }
+
+    /// Whether it is active.
+    pub fn is_active(&self) -> bool {
+        self.active_since().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Detail;
+
+    #[test]
+    fn a_failure_counts_while_no_stream_is_read() {
+        let status = Status::new(1, 2, Arc::new(Metrics::new(Detail::Basic)));
+        assert!(!status.is_active());
+        status.activate();
+        let since = status.active_since();
+        assert!(since.is_some());
+        status.stream_read();
+        status.stream_read();
+        status.deactivate("write", "pipeline", "closed");
+        status.stream_lost();
+        status.deactivate("dial", "stream Message", "refused");
+        assert_eq!(status.active_since(), since);
+        status.stream_lost();
+        assert!(
+            status.is_active(),
+            "a stream that ends is dialed again first"
+        );
+        status.deactivate("dial", "stream Message", "refused");
+        assert!(!status.is_active());
+        status.activate();
+        assert!(status.is_active());
+        status.end();
+        assert!(!status.is_active());
+    }
+}

@@ -1,0 +1,150 @@
+//! Which sockets are bound, and what may be spoken on each.
+
+use std::sync::Arc;
+
+use super::connections::{Dealer, Protocols};
+use super::listen::{self, Listener, SocketOptions, Way};
+use super::tls_thread::{Handshakers, TlsGate};
+use crate::config::Config;
+use crate::config::url::{ListenAddr, Url};
+use crate::http::ListenerKind;
+use crate::tls;
+
+/// An address that cannot be listened on, in Go's words.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ListenError(String);
+
+/// Bound sockets that do not accept yet.
+#[derive(Default)]
+pub struct Listeners {
+    /// For the other members.
+    pub peer: Vec<Bound>,
+    /// For metrics, which may be asked for before the member is ready.
+    pub early: Vec<Bound>,
+    /// For clients.
+    pub client: Vec<Bound>,
+}
+
+impl Listeners {
+    /// Binds what the configuration names; connections wait in the sockets' queues.
+    ///
+    /// # Errors
+    /// An address cannot be listened on.
+    pub fn bind(config: &Config, endpoints: &tls::Endpoints) -> Result<Listeners, ListenError> {
+        let mut binder = Binder {
+            options: SocketOptions {
+                reuse_port: config.socket_reuse_port,
+            },
+            endpoint: endpoints.peer.as_ref(),
+        };
+        let mut listeners = Listeners::default();
+        crate::info!("configuring peer listeners"; "listen-peer-urls" => texts(&config.listen_peer_urls));
+        let peer = |_| Protocols::PEER;
+        binder.bind(&mut listeners.peer, &config.listen_peer_urls, peer)?;
+        binder.endpoint = endpoints.client.as_ref();
+        crate::info!("configuring client listeners"; "listen-client-urls" => texts(&config.listen_client_urls));
+        let pages = |tls| Some(ListenerKind::Client { tls });
+        let shared = config.listen_client_http_urls.is_empty();
+        let client = |tls| Protocols {
+            grpc: true,
+            pages: pages(tls).filter(|_| shared),
+        };
+        binder.bind(&mut listeners.client, &config.listen_client_urls, client)?;
+        let http = |tls| Protocols {
+            grpc: false,
+            pages: pages(tls),
+        };
+        binder.bind(&mut listeners.client, &config.listen_client_http_urls, http)?;
+        let metrics = |_| Protocols {
+            grpc: false,
+            pages: Some(ListenerKind::Metrics),
+        };
+        binder.bind(&mut listeners.early, &config.listen_metrics_urls, metrics)?;
+        Ok(listeners)
+    }
+
+    /// Whether there is a listener with TLS.
+    pub fn any_secure(&self) -> bool {
+        let mut all = self.peer.iter().chain(&self.early).chain(&self.client);
+        all.any(|bound| bound.secure.is_some())
+    }
+}
+
+/// A bound socket and what may be spoken on it, with TLS and without.
+pub struct Bound {
+    address: ListenAddr,
+    listener: Listener,
+    plain: Option<Protocols>,
+    secure: Option<(Protocols, Arc<tls::Endpoint>)>,
+}
+
+impl Bound {
+    /// Where its sockets go: to the threads behind `dealer`, if need be through a handshake.
+    pub fn open(self, dealer: &Dealer, handshakers: &Handshakers) -> (Listener, Way) {
+        let dealer = dealer.clone();
+        let way = match (self.secure, self.plain) {
+            (Some((secure, endpoint)), plain) => Way::Secure(TlsGate {
+                endpoint,
+                secure,
+                plain,
+                dealer,
+                handshakers: handshakers.clone(),
+            }),
+            (None, Some(plain)) => Way::Plain(plain, dealer),
+            (None, None) => unreachable!("a listener is bound for something"),
+        };
+        (self.listener, way)
+    }
+}
+
+/// Binds the listeners of one side.
+struct Binder<'a> {
+    options: SocketOptions,
+    endpoint: Option<&'a Arc<tls::Endpoint>>,
+}
+
+impl Binder<'_> {
+    /// Binds `urls`, on which may be spoken what `protocols` says for connections with TLS or without. Two URLs of one
+    /// address share a socket, as in etcd.
+    fn bind(
+        &self,
+        bound: &mut Vec<Bound>,
+        urls: &[Url],
+        protocols: impl Fn(bool) -> Protocols,
+    ) -> Result<(), ListenError> {
+        for url in urls {
+            let address = url
+                .listen_addr()
+                .map_err(|error| ListenError(error.to_string()))?;
+            let shared = bound
+                .iter()
+                .position(|bound| bound.address == address && !url.is_unix());
+            let at = match shared {
+                Some(at) => at,
+                None => {
+                    bound.push(Bound {
+                        listener: listen::bind(&address, self.options).map_err(ListenError)?,
+                        address,
+                        plain: None,
+                        secure: None,
+                    });
+                    bound.len() - 1
+                }
+            };
+            if url.is_secure() {
+                let endpoint = self
+                    .endpoint
+                    .expect("a listener with TLS has an endpoint: the flags were checked");
+                bound[at].secure = Some((protocols(true), Arc::clone(endpoint)));
+            } else {
+                bound[at].plain = Some(protocols(false));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn texts(urls: &[Url]) -> Vec<String> {
+    urls.iter().map(ToString::to_string).collect()
+}

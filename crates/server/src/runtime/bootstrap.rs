@@ -1,0 +1,185 @@
+//! What a member without data does at its first start: it founds a cluster with others, or joins one that runs.
+//!
+//! Nothing runs yet, so that the other members are asked on a runtime of its own, one question after the other.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use retcd_node::durable::Identity;
+use retcd_state::membership::Member as ClusterMember;
+use retcd_state::version::Version;
+
+use super::corruption::{self, InitialCheckError, Starting};
+use super::reconfigure::{from_remote, peer_urls_of};
+use super::server::run_on_thread;
+use super::versions::versions_of;
+use crate::config::addresses::{self, PATIENCE};
+use crate::config::identity::{self, Founding};
+use crate::config::joining::{Compatibility, ExistingCluster, Joining, compatibility};
+use crate::config::start::StartError;
+use crate::config::{Config, url::Url};
+use crate::log::{Hex, Text};
+use crate::peer::{Client, Dialer};
+
+/// How long a member that founds a cluster waits for one that may know better, as in etcd.
+const FOUNDING_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long one that joins waits for an answer, as in etcd.
+const JOINING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A cluster to join.
+pub struct Join {
+    /// The id that the cluster gave to this member, and its own.
+    pub identity: Identity,
+    /// Its members, this one among them.
+    pub members: Vec<ClusterMember>,
+}
+
+/// The first start.
+pub enum Bootstrap {
+    /// Of a new cluster.
+    Found(Founding),
+    /// In a running one.
+    Join(Join),
+}
+
+/// Finds out what the configuration and the other members say about the first start.
+///
+/// # Errors
+/// They contradict each other, or nobody answers.
+pub fn bootstrap(config: &Config, dialer: &Dialer) -> Result<Bootstrap, super::StartError> {
+    if config.initial_cluster_state.0 == "existing" {
+        return join(config, dialer).map(Bootstrap::Join);
+    }
+    let resolve = addresses::resolve_patiently(PATIENCE);
+    let founding = identity::found(config, &resolve)?;
+    let others = founding.initial_cluster.urls_besides(&config.name);
+    let client = Client::new(dialer.clone(), FOUNDING_TIMEOUT);
+    if let Some(existing) = run_on_thread(ask_for_cluster(&client, &others, false))? {
+        let own = existing.member(founding.member_id);
+        if own.is_some_and(|own| !own.client_urls().is_empty()) {
+            return Err(StartError::AlreadyBootstrapped(founding.member_id).into());
+        }
+    }
+    Ok(Bootstrap::Found(founding))
+}
+
+fn join(config: &Config, dialer: &Dialer) -> Result<Join, super::StartError> {
+    let joining = Joining::prepare(config)?;
+    let client = Client::new(dialer.clone(), JOINING_TIMEOUT);
+    let existing = run_on_thread(ask_for_cluster(&client, &joining.peer_urls(), true))?;
+    let existing = existing.ok_or(StartError::NoClusterInfo(
+        "could not retrieve cluster information from the given URLs",
+    ))?;
+    let learners_max = config.max_learners.unsigned_abs();
+    let resolve = addresses::resolve_patiently(PATIENCE);
+    let member_id = joining.identify(&existing, learners_max, &resolve)?;
+    let client = Client::new(dialer.clone(), config.request_timeout());
+    let others: Vec<&ClusterMember> = existing
+        .members
+        .iter()
+        .filter(|member| member.id != member_id)
+        .collect();
+    if !run_on_thread(is_compatible(&client, &others))? {
+        return Err(StartError::Incompatible.into());
+    }
+    Ok(Join {
+        identity: Identity {
+            member_id,
+            cluster_id: existing.id,
+        },
+        members: existing.members,
+    })
+}
+
+/// The cluster as the first member that answers knows it.
+async fn ask_for_cluster(client: &Client, urls: &[String], aloud: bool) -> Option<ExistingCluster> {
+    for url in urls.iter().filter_map(|url| Url::parse(url).ok()) {
+        match client.members(&url).await {
+            Ok(remote) => {
+                let mut members: Vec<ClusterMember> =
+                    remote.members.into_iter().map(from_remote).collect();
+                members.sort_by_key(|member| member.id);
+                return Some(ExistingCluster {
+                    id: remote.cluster_id,
+                    members,
+                });
+            }
+            Err(error) if aloud => {
+                crate::warn!("failed to get cluster response";
+                    "address" => &format!("{url}/members"), "error" => Text(&error));
+            }
+            Err(_) => {}
+        }
+    }
+    None
+}
+
+/// Whether at least one member runs a cluster version that this one can follow, and none another.
+async fn is_compatible(client: &Client, others: &[&ClusterMember]) -> bool {
+    let downgrading = is_downgrading(client, others).await;
+    let asked = others.iter().map(|member| async {
+        let versions = versions_of(client, member).await?;
+        let version = Version::parse(versions.cluster.as_bytes());
+        if version.is_none() {
+            crate::warn!("failed to parse cluster version of remote member";
+                "remote-member-id" => Hex(member.id), "remote-member-cluster-version" => &versions.cluster);
+        }
+        Some((member.id, version?))
+    });
+    let mut known = false;
+    for (id, version) in join_all(asked).await.into_iter().flatten() {
+        let (message, limit) = match compatibility(version, downgrading) {
+            Compatibility::Fits => {
+                known = true;
+                continue;
+            }
+            Compatibility::TooLow(limit) => (
+                "cluster version of remote member is not compatible; too low",
+                limit,
+            ),
+            Compatibility::TooHigh(limit) => (
+                "cluster version of remote member is not compatible; too high",
+                limit,
+            ),
+        };
+        crate::warn!(message; "remote-member-id" => Hex(id),
+            "remote-member-cluster-version" => &version.to_string(),
+            "cluster-version-supported" => &limit.to_string());
+        return false;
+    }
+    known
+}
+
+/// What the first member that answers says: it has read it from the cluster.
+async fn is_downgrading(client: &Client, others: &[&ClusterMember]) -> bool {
+    for member in others {
+        for url in peer_urls_of(member) {
+            match client.downgrade_enabled(&url).await {
+                Ok(enabled) => return enabled,
+                Err(error) => {
+                    crate::warn!("failed to get downgrade enabled status";
+                        "remote-member-id" => Hex(member.id), "error" => Text(&error));
+                }
+            }
+        }
+    }
+    false
+}
+
+/// The gate `InitialCorruptCheck`, for a member with data.
+///
+/// # Errors
+/// Its data is not that of the others.
+pub fn check_initially(
+    config: &Config,
+    dialer: &Dialer,
+    member: Starting<'_>,
+) -> Result<(), super::StartError> {
+    let client = Client::new(dialer.clone(), config.request_timeout());
+    let checked: Result<(), InitialCheckError> =
+        run_on_thread(corruption::check_initially(member, &client))?;
+    checked.map_err(|error| {
+        crate::error!("checkInitialHashKV failed"; "error" => Text(&error));
+        super::StartError::Corrupt(error)
+    })
+}

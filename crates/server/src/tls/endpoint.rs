@@ -1,0 +1,349 @@
+//! What the TLS flags of one side amount to.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use retcd_tls::{
+    Authorities, FileError, Identity, Revoked, Rules, Settings, SettingsError, Version,
+};
+
+use super::self_signed::{self, SelfSignedError};
+use super::watched::Watched;
+use crate::config::Config;
+use crate::config::settings::Tls;
+use crate::config::url::Url;
+
+/// Whom an endpoint serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Clients.
+    Client,
+    /// Other members.
+    Peer,
+}
+
+/// Why TLS cannot be had as it is configured. The words are etcd's where it has some.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each says what it is")]
+pub enum TlsError {
+    #[error("KeyFile and CertFile must both be present[key: {key}, cert: {certificate}]")]
+    HalfPair { key: String, certificate: String },
+    #[error(
+        "ClientKeyFile and ClientCertFile must both be present or both absent: key: {key}, cert: {certificate}]"
+    )]
+    HalfClientPair { key: String, certificate: String },
+    #[error(
+        "AllowedCNs and AllowedHostnames are mutually exclusive (cns={names}, hostnames={hosts})"
+    )]
+    TwoKindsOfRules { names: String, hosts: String },
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    SelfSigned(#[from] SelfSignedError),
+}
+
+/// Whose certificates are asked for, and by whom they must be signed.
+pub(super) enum Trust {
+    /// Nobody is asked for a certificate.
+    Nobody,
+    /// A bundle of authorities.
+    Bundle(Watched<Authorities>),
+    /// The system's authorities.
+    System(Arc<Authorities>),
+}
+
+impl Trust {
+    pub fn current(&self) -> Option<Arc<Authorities>> {
+        match self {
+            Trust::Nobody => None,
+            Trust::Bundle(bundle) => Some(bundle.current()),
+            Trust::System(authorities) => Some(Arc::clone(authorities)),
+        }
+    }
+}
+
+/// One side's TLS: its listeners' and, among members, that of its calls.
+pub struct Endpoint {
+    pub(super) kind: Kind,
+    pub(super) settings: Settings,
+    /// None only for calls of a member that has no certificate.
+    pub(super) identity: Option<Watched<Identity>>,
+    /// Towards other members, if it is another one.
+    pub(super) client_identity: Option<Watched<Identity>>,
+    pub(super) trust: Trust,
+    /// The system's authorities, for calls of a member that was told none.
+    system: OnceLock<Arc<Authorities>>,
+    pub(super) revoked: Option<Watched<Revoked>>,
+    pub(super) rules: Arc<Rules>,
+    /// Whether a client's certificate must be valid for the address that it comes from.
+    pub(super) checks_address: bool,
+    /// Whether a client's certificate says which user it is.
+    pub(super) names_users: bool,
+    /// Whether the certificate was made by this program, so that nobody can check it.
+    pub(super) self_signed: bool,
+}
+
+/// The endpoints of a member.
+pub struct Endpoints {
+    /// For clients; none if no listener for them has TLS.
+    pub client: Option<Arc<Endpoint>>,
+    /// For members.
+    pub peer: Option<Arc<Endpoint>>,
+}
+
+/// The endpoints for clients and for members; none where there is nothing to encrypt.
+///
+/// # Errors
+/// Flags contradict each other, a file cannot be used, or a certificate cannot be made.
+pub fn open(config: &Config) -> Result<Endpoints, TlsError> {
+    let settings = settings(config)?;
+    let hosts = |urls: &[&[Url]]| -> Vec<String> {
+        let urls = urls.iter().copied().flatten();
+        urls.filter(|url| !url.is_unix())
+            .map(|url| url.host().to_owned())
+            .collect()
+    };
+    let peer_hosts = hosts(&[&config.listen_peer_urls]);
+    let peer = Files::of(&config.peer_tls, Kind::Peer, config, &peer_hosts)?;
+    let client_hosts = hosts(&[&config.listen_client_urls, &config.listen_client_http_urls]);
+    let client = Files::of(&config.client_tls, Kind::Client, config, &client_hosts)?;
+    warn_about_plain_listeners(config, &client, &peer);
+
+    let mut client_urls = config
+        .listen_client_urls
+        .iter()
+        .chain(&config.listen_client_http_urls)
+        .chain(&config.listen_metrics_urls);
+    let client = match client_urls.any(Url::is_secure) {
+        true => Some(Arc::new(Endpoint::open(&client, settings.clone())?)),
+        false => None,
+    };
+    // Calls to other members may need TLS whatever this one's listeners are.
+    let peer = Some(Arc::new(Endpoint::open(&peer, settings)?));
+    Ok(Endpoints { client, peer })
+}
+
+fn settings(config: &Config) -> Result<Settings, TlsError> {
+    let version = |name: &str| Version::from_name(name);
+    let settings = Settings::new(
+        version(&config.tls_min_version),
+        version(&config.tls_max_version),
+        &config.cipher_suites,
+    )?;
+    if !settings.unavailable().is_empty() {
+        crate::warn!("cipher suites that are allowed are not available; the others are";
+            "cipher-suites" => settings.unavailable());
+    }
+    Ok(settings)
+}
+
+/// The flags of one side, after certificates were made if that was asked for.
+struct Files<'a> {
+    kind: Kind,
+    flags: std::borrow::Cow<'a, Tls>,
+    self_signed: bool,
+    cipher_suites: &'a [String],
+}
+
+impl<'a> Files<'a> {
+    fn of(
+        flags: &'a Tls,
+        kind: Kind,
+        config: &'a Config,
+        hosts: &[String],
+    ) -> Result<Files<'a>, TlsError> {
+        let given = Files {
+            kind,
+            flags: std::borrow::Cow::Borrowed(flags),
+            self_signed: false,
+            cipher_suites: &config.cipher_suites,
+        };
+        if !flags.auto_tls {
+            return Ok(given);
+        }
+        let side = match kind {
+            Kind::Client => "client",
+            Kind::Peer => "peer",
+        };
+        if !given.is_empty() {
+            crate::warn!(format!("ignoring {side} auto TLS since certs given"));
+            return Ok(given);
+        }
+        let directory = PathBuf::from(&config.data_dir).join("fixtures").join(side);
+        let years = config.self_signed_cert_validity_years;
+        let made = self_signed::find_or_make(&directory, hosts, years)?;
+        // As in etcd, nothing else that was said about certificates counts then.
+        if flags.client_cert_auth || !flags.trusted_ca_file.is_empty() {
+            crate::warn!(format!(
+                "ignoring {side} certificate authentication since certificates are made automatically"
+            ));
+        }
+        Ok(Files {
+            kind,
+            flags: std::borrow::Cow::Owned(Tls {
+                cert_file: made.certificate.display().to_string(),
+                key_file: made.key.display().to_string(),
+                ..Tls::default()
+            }),
+            self_signed: true,
+            cipher_suites: &config.cipher_suites,
+        })
+    }
+
+    /// Whether there is no certificate.
+    fn is_empty(&self) -> bool {
+        self.flags.cert_file.is_empty() && self.flags.key_file.is_empty()
+    }
+}
+
+fn warn_about_plain_listeners(config: &Config, client: &Files<'_>, peer: &Files<'_>) {
+    for url in config
+        .listen_peer_urls
+        .iter()
+        .filter(|url| !url.is_secure())
+    {
+        if !peer.is_empty() {
+            crate::warn!("scheme is HTTP while key and cert files are present; ignoring key and cert files";
+                "peer-url" => url.as_str());
+        }
+        if peer.flags.client_cert_auth {
+            crate::warn!("scheme is HTTP while --peer-client-cert-auth is enabled; ignoring client cert auth for this URL";
+                "peer-url" => url.as_str());
+        }
+    }
+    let urls = config
+        .listen_client_urls
+        .iter()
+        .chain(&config.listen_client_http_urls);
+    for url in urls.filter(|url| !url.is_secure()) {
+        if !client.is_empty() {
+            crate::warn!("scheme is http or unix while key and cert files are present; ignoring key and cert files";
+                "client-url" => url.as_str());
+        }
+        if client.flags.client_cert_auth {
+            crate::warn!("scheme is http or unix while --client-cert-auth is enabled; ignoring client cert auth for this URL";
+                "client-url" => url.as_str());
+        }
+    }
+}
+
+impl Endpoint {
+    fn open(files: &Files<'_>, settings: Settings) -> Result<Endpoint, TlsError> {
+        let flags = &*files.flags;
+        let identity = match files.is_empty() {
+            true => None,
+            false => Some(
+                pair(&flags.cert_file, &flags.key_file).map_err(|half| match half {
+                    PairError::Half => TlsError::HalfPair {
+                        key: flags.key_file.clone(),
+                        certificate: flags.cert_file.clone(),
+                    },
+                    PairError::File(error) => error.into(),
+                })?,
+            ),
+        };
+        let has_client_pair =
+            !(flags.client_cert_file.is_empty() && flags.client_key_file.is_empty());
+        let client_identity = match has_client_pair && identity.is_some() {
+            false => None,
+            true => Some(
+                pair(&flags.client_cert_file, &flags.client_key_file).map_err(
+                    |half| match half {
+                        PairError::Half => TlsError::HalfClientPair {
+                            key: flags.client_key_file.clone(),
+                            certificate: flags.client_cert_file.clone(),
+                        },
+                        PairError::File(error) => error.into(),
+                    },
+                )?,
+            ),
+        };
+        let trust = match flags.trusted_ca_file.as_str() {
+            "" if flags.client_cert_auth => Trust::System(Arc::new(Authorities::of_system())),
+            "" => Trust::Nobody,
+            path => Trust::Bundle(Watched::open(&[path], |paths| {
+                Authorities::load(&paths[0])
+            })?),
+        };
+        let revoked = match flags.crl_file.as_str() {
+            "" => None,
+            path => Some(Watched::open(&[path], |paths| Revoked::load(&paths[0]))?),
+        };
+        if identity.is_some() {
+            let message = match files.kind {
+                Kind::Client => "starting with client TLS",
+                Kind::Peer => "starting with peer TLS",
+            };
+            crate::info!(message; "tls-info" => &describe(flags), "cipher-suites" => files.cipher_suites);
+        }
+        Ok(Endpoint {
+            kind: files.kind,
+            settings,
+            identity,
+            client_identity,
+            trust,
+            system: OnceLock::new(),
+            revoked,
+            rules: rules(flags)?,
+            checks_address: files.kind == Kind::Peer && !flags.skip_client_san_verification,
+            names_users: files.kind == Kind::Client && flags.client_cert_auth,
+            self_signed: files.self_signed,
+        })
+    }
+
+    /// The authorities that this system trusts, read once.
+    pub(super) fn system(&self) -> Arc<Authorities> {
+        let read = || Arc::new(Authorities::of_system());
+        Arc::clone(self.system.get_or_init(read))
+    }
+}
+
+enum PairError {
+    Half,
+    File(FileError),
+}
+
+fn pair(certificate: &str, key: &str) -> Result<Watched<Identity>, PairError> {
+    if certificate.is_empty() || key.is_empty() {
+        return Err(PairError::Half);
+    }
+    Watched::open(&[certificate, key], |paths| {
+        Identity::load(&paths[0], &paths[1])
+    })
+    .map_err(PairError::File)
+}
+
+fn rules(flags: &Tls) -> Result<Arc<Rules>, TlsError> {
+    if !flags.allowed_cns.is_empty() && !flags.allowed_hostnames.is_empty() {
+        return Err(TlsError::TwoKindsOfRules {
+            names: go_list(&flags.allowed_cns),
+            hosts: go_list(&flags.allowed_hostnames),
+        });
+    }
+    Ok(Arc::new(Rules {
+        allowed_common_names: flags.allowed_cns.clone(),
+        allowed_host_names: flags.allowed_hostnames.clone(),
+    }))
+}
+
+/// A list as Go's `%q` has it.
+fn go_list(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    format!("[{}]", quoted.join(" "))
+}
+
+/// As etcd logs it.
+fn describe(flags: &Tls) -> String {
+    format!(
+        "cert = {}, key = {}, client-cert={}, client-key={}, trusted-ca = {}, client-cert-auth = {}, crl-file = {}",
+        flags.cert_file,
+        flags.key_file,
+        flags.client_cert_file,
+        flags.client_key_file,
+        flags.trusted_ca_file,
+        flags.client_cert_auth,
+        flags.crl_file
+    )
+}

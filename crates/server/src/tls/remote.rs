@@ -1,0 +1,90 @@
+//! Whether a member's certificate is valid for the address that the member connects from.
+//!
+//! etcd v3.7: client/pkg/transport/listener_tls.go. A certificate without names and addresses may come from anywhere. One with
+//! addresses may come from those; one with DNS names from the hosts of these names, by what DNS says of the address or of
+//! the names.
+
+use std::net::IpAddr;
+
+use retcd_dns::Resolver;
+use retcd_tls::Certificate;
+
+/// Checks `certificate` of a connection from `address`.
+///
+/// # Errors
+/// It is not valid for the address; the text is etcd's.
+pub async fn check(certificate: &Certificate, address: IpAddr) -> Result<(), String> {
+    let address = address.to_canonical();
+    let (addresses, names) = (certificate.ip_addresses(), certificate.dns_names());
+    if !addresses.is_empty() {
+        match certificate.verify_host_name(&address.to_string()) {
+            Ok(()) => return Ok(()),
+            Err(error) if names.is_empty() => return Err(error.to_string()),
+            Err(_) => {}
+        }
+    }
+    if names.is_empty() {
+        return Ok(());
+    }
+    let Err(reason) = is_host_of(address, names).await else {
+        return Ok(());
+    };
+    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    Err(format!(
+        "tls: \"{address}\" does not match any of DNSNames [{}]{reason}",
+        quoted.join(" ")
+    ))
+}
+
+/// Asks DNS: which names has the address, and then, which addresses have the names. A name `*.DOMAIN` stands for every name in
+/// that domain. If it is no host of theirs, the error is the last one that DNS gave, in brackets, or nothing.
+async fn is_host_of(address: IpAddr, names: &[String]) -> Result<(), String> {
+    let look_up = move || Resolver::of_system().names(address).unwrap_or_default();
+    let own = tokio::task::spawn_blocking(look_up).await;
+    let own = own.unwrap_or_default();
+    if own
+        .iter()
+        .any(|own| names.iter().any(|name| stands_for(name, own)))
+    {
+        return Ok(());
+    }
+    let mut reason = String::new();
+    for name in names.iter().filter(|name| !name.starts_with("*.")) {
+        match tokio::net::lookup_host((name.as_str(), 0)).await {
+            Ok(mut found) => {
+                if found.any(|found| found.ip().to_canonical() == address) {
+                    return Ok(());
+                }
+            }
+            Err(error) => reason = format!(" (lookup {name}: {error})"),
+        }
+    }
+    Err(reason)
+}
+
+fn stands_for(name: &str, own: &str) -> bool {
+    match name.strip_prefix('*') {
+        Some(domain) if domain.starts_with('.') => own.ends_with(domain),
+        _ => name == own,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_stand_for_a_domain() {
+        for (name, own, expected) in [
+            ("a.example", "a.example", true),
+            ("a.example", "b.example", false),
+            ("*.example", "a.example", true),
+            ("*.example", "a.b.example", true),
+            ("*.example", "example", false),
+            ("*.example", "badexample", false),
+            ("*", "*", true),
+        ] {
+            assert_eq!(stands_for(name, own), expected, "{name} {own}");
+        }
+    }
+}

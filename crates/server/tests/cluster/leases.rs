@@ -1,0 +1,92 @@
+//! Leases, asked about at members that do not keep their deadlines.
+
+use retcd_proto::etcdserverpb as pb;
+use rustix::process::Signal;
+
+use super::members::{Cluster, Member, until};
+
+async fn grant(member: &Member, id: i64, ttl: i64) {
+    let request = pb::LeaseGrantRequest { id, ttl };
+    member.lease().await.lease_grant(request).await.unwrap();
+}
+
+async fn keep_alive(member: &Member, id: i64) -> i64 {
+    let requests = tokio_stream::once(pb::LeaseKeepAliveRequest { id });
+    let answers = member
+        .lease()
+        .await
+        .lease_keep_alive(requests)
+        .await
+        .unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap();
+    assert_eq!(answer.id, id);
+    answer.ttl
+}
+
+async fn time_to_live(member: &Member, id: i64) -> pb::LeaseTimeToLiveResponse {
+    let request = pb::LeaseTimeToLiveRequest { id, keys: true };
+    member
+        .lease()
+        .await
+        .lease_time_to_live(request)
+        .await
+        .unwrap()
+        .into_inner()
+}
+
+#[tokio::test]
+async fn any_member_renews_and_tells_about_leases() {
+    let cluster = Cluster::found(3, &[]);
+    let leader = cluster.leader().await;
+    grant(&cluster.members[leader], 7, 60).await;
+    let put = pb::PutRequest {
+        key: "k".into(),
+        lease: 7,
+        ..Default::default()
+    };
+    cluster.members[leader].kv().await.put(put).await.unwrap();
+    for member in &cluster.members {
+        assert_eq!(keep_alive(member, 7).await, 60);
+        assert_eq!(keep_alive(member, 8).await, 0);
+        let told = time_to_live(member, 7).await;
+        assert_eq!((told.granted_ttl, told.keys), (60, vec!["k".into()]));
+        assert!((50..=60).contains(&told.ttl), "{}", told.ttl);
+        assert_eq!(told.header.unwrap().member_id, member.id().await);
+        assert_eq!(time_to_live(member, 8).await.ttl, -1);
+    }
+}
+
+#[tokio::test]
+async fn a_lease_expires_on_all_members() {
+    let cluster = Cluster::found(3, &[]);
+    let follower = &cluster.members[cluster.follower().await];
+    grant(follower, 7, 1).await;
+    until("the lease to expire", async || {
+        time_to_live(follower, 7).await.ttl == -1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_new_leader_gives_leases_their_time_again() {
+    let mut cluster = Cluster::found(3, &[]);
+    let leader = cluster.leader().await;
+    grant(&cluster.members[leader], 7, 30).await;
+    cluster.members[leader].end_with(Signal::KILL);
+    let next = cluster.leader().await;
+    let follower = cluster.follower().await;
+    until("the new leader to keep deadlines", async || {
+        // It says so as long as it does not.
+        let request = pb::LeaseTimeToLiveRequest { id: 7, keys: false };
+        cluster.members[next]
+            .lease()
+            .await
+            .lease_time_to_live(request)
+            .await
+            .is_ok()
+    })
+    .await;
+    let told = time_to_live(&cluster.members[follower], 7).await;
+    assert!((28..=31).contains(&told.ttl), "{}", told.ttl);
+    assert_eq!(keep_alive(&cluster.members[follower], 7).await, 30);
+}

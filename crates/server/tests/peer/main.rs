@@ -1,0 +1,12 @@
+//! The transport between members: its bytes against recorded traffic of Go's etcd, and members that talk to each
+//! other over loopback.
+
+#![allow(clippy::unwrap_used)]
+
+mod client;
+mod codec;
+mod door;
+mod member;
+mod recorded;
+mod snapshots;
+mod traffic;

@@ -1,0 +1,97 @@
+//! Leases: never revoked by the members before their time is over, and gone in the end.
+//!
+//! The time counts from the moment at which the grant was committed, and again from the invocation of every
+//! renewal that was answered: the client cannot know better. It is the true time, less what the fastest clock
+//! may be ahead.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use retcd_proto::etcdserverpb::InternalRaftRequest;
+
+use super::{Verdict, ensure};
+use crate::clock::fastest;
+use crate::history::{Operation, Outcome};
+use crate::request::{Answer, Request};
+
+const NOT_EARLY: &str = "a lease is not revoked before its time is over";
+const NOT_GONE: &str = "a lease that is gone is not renewed";
+
+struct Lease {
+    /// Until when its holder may rely on it.
+    alive_until: Duration,
+    /// When it was revoked by a member.
+    expired_at: Option<Duration>,
+    /// When it was revoked, by anybody.
+    revoked_at: Option<Duration>,
+}
+
+/// All leases that there ever were.
+#[derive(Default)]
+pub struct LeaseChecker {
+    leases: BTreeMap<i64, Lease>,
+    /// Revocations that members proposed.
+    expiries: BTreeSet<u64>,
+}
+
+impl LeaseChecker {
+    /// A member proposes a revocation by itself.
+    pub fn expires(&mut self, request: u64) {
+        self.expiries.insert(request);
+    }
+
+    /// A request was executed for the first time.
+    pub fn executed(&mut self, now: Duration, r: &InternalRaftRequest, answer: &Answer) -> Verdict {
+        if let (Some(grant), Answer::Grant(ttl)) = (&r.lease_grant, answer) {
+            let lease = Lease {
+                alive_until: now + fastest(seconds(*ttl)),
+                expired_at: None,
+                revoked_at: None,
+            };
+            self.leases.insert(grant.id, lease);
+        }
+        let (Some(revoke), Answer::Revoke(_)) = (&r.lease_revoke, answer) else {
+            return Ok(());
+        };
+        let Some(lease) = self.leases.get_mut(&revoke.id) else {
+            return Ok(());
+        };
+        lease.revoked_at = Some(now);
+        let id = r.header.as_ref().map_or(0, |header| header.id);
+        if !self.expiries.contains(&id) {
+            return Ok(());
+        }
+        lease.expired_at = Some(now);
+        let alive_until = lease.alive_until;
+        ensure(now >= alive_until, NOT_EARLY, || {
+            format!("lease {} was to live until {alive_until:?}", revoke.id)
+        })
+    }
+
+    /// A client heard of its renewal.
+    pub fn returned(&mut self, operation: &Operation) -> Verdict {
+        let (Request::KeepAlive(id), Outcome::Answered(Answer::KeepAlive(ttl))) =
+            (&operation.request, &operation.outcome)
+        else {
+            return Ok(());
+        };
+        let Some(lease) = self.leases.get_mut(id).filter(|_| *ttl > 0) else {
+            return Ok(());
+        };
+        let invoked = operation.invoked;
+        let until = invoked + fastest(seconds(*ttl));
+        lease.alive_until = lease.alive_until.max(until);
+        let gone = lease.revoked_at.is_some_and(|revoked| revoked < invoked);
+        ensure(!gone, NOT_GONE, || {
+            format!("lease {id} was renewed by a request of {invoked:?}, but revoked at {:?}", lease.revoked_at)
+        })?;
+        let early = lease.expired_at.is_some_and(|expired| expired < until);
+        ensure(!early, NOT_EARLY, || {
+            format!("lease {id} was to live until {until:?}, but expired at {:?}", lease.expired_at)
+        })
+    }
+}
+
+fn seconds(ttl: i64) -> Duration {
+    Duration::from_secs(ttl.unsigned_abs())
+}

@@ -1,0 +1,36 @@
+//! What must hold, whatever happens.
+//!
+//! Some checkers look at every step of the run (`log`, `watch`, `lease`), some at its end (`linearizable`,
+//! `convergence`). Each knows the truth from the committed log alone, executed by a plain [`Model`]: never
+//! from a member.
+//!
+//! [`Model`]: crate::model::Model
+
+pub mod convergence;
+pub mod lease;
+pub mod linearizable;
+pub mod log;
+pub mod watch;
+
+/// Something that must not happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which promise was broken.
+    pub promise: &'static str,
+    /// How.
+    pub detail: String,
+}
+
+/// What a checker says.
+pub type Verdict = Result<(), Violation>;
+
+/// Breaks a promise unless `holds`.
+pub fn ensure(holds: bool, promise: &'static str, detail: impl FnOnce() -> String) -> Verdict {
+    match holds {
+        true => Ok(()),
+        false => Err(Violation {
+            promise,
+            detail: detail(),
+        }),
+    }
+}

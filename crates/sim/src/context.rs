@@ -1,0 +1,250 @@
+//! What every part of the world has in common: the time, the dice, what happens next, and who watches.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fastrand::Rng;
+use retcd_proto::etcdserverpb::WatchCreateRequest;
+
+use crate::checker::lease::LeaseChecker;
+use crate::checker::log::LogChecker;
+use crate::checker::{Verdict, Violation};
+use crate::faults::Fault;
+use crate::history::{History, OperationId, Outcome};
+use crate::member::{Parcel, Session, Work};
+use crate::network::{Fate, Network};
+use crate::queue::Queue;
+use crate::sabotage::Sabotage;
+
+/// Something that is going to happen.
+pub enum Event {
+    /// A process has something to do, if it still lives.
+    Work {
+        /// The host that it runs on.
+        host: usize,
+        /// Which of its processes.
+        life: u32,
+        /// What to do.
+        work: Work,
+    },
+    /// A packet with messages arrives.
+    Packet {
+        /// From this host.
+        from: usize,
+        /// At this one.
+        to: usize,
+        /// Encoded messages, each behind its length.
+        bytes: Bytes,
+    },
+    /// A snapshot arrives with its database.
+    Parcel(Parcel),
+    /// The sending of a snapshot has ended.
+    SnapshotSent {
+        /// The host that sent it.
+        host: usize,
+        /// The process that did.
+        life: u32,
+        /// The member that it went to.
+        peer: u64,
+        /// Whether it is there.
+        delivered: bool,
+    },
+    /// A host hears that its member was removed.
+    Removed {
+        /// The host.
+        host: usize,
+        /// The member.
+        member: u64,
+    },
+    /// The operator looks after the cluster.
+    Operate,
+    /// A process is started.
+    Start {
+        /// Where.
+        host: usize,
+    },
+    /// A client begins its next operation.
+    Invoke {
+        /// Which.
+        client: usize,
+    },
+    /// A request arrives at a host.
+    Request {
+        /// The operation.
+        operation: OperationId,
+        /// The host.
+        host: usize,
+    },
+    /// A watcher connects to some host.
+    Watch {
+        /// Which.
+        watcher: usize,
+    },
+    /// A watcher's request arrives at a host.
+    WatchRequest {
+        /// The connection.
+        session: Session,
+        /// The host.
+        host: usize,
+        /// What it asks for.
+        request: Box<WatchCreateRequest>,
+    },
+    /// A watcher asks for progress.
+    WatchProgress {
+        /// Which.
+        watcher: usize,
+    },
+    /// A response arrives at its watcher.
+    Watched {
+        /// The connection.
+        session: Session,
+        /// The encoded response.
+        bytes: Bytes,
+    },
+    /// A watcher sees its connection break.
+    WatchBroken {
+        /// The connection.
+        session: Session,
+    },
+    /// An answer arrives at its client.
+    Return {
+        /// The operation.
+        operation: OperationId,
+        /// The answer.
+        outcome: Outcome,
+    },
+    /// A fault of the plan begins.
+    Fault(Fault),
+    /// A fault ends.
+    Mend(Fault),
+    /// Everything is whole again.
+    Heal,
+    /// Clients stop.
+    Quiet,
+    /// Look whether all members have arrived at the same state.
+    Converge,
+}
+
+/// What every part of the world has in common.
+pub struct Context {
+    /// The true time since the world began.
+    pub now: Duration,
+    /// The dice.
+    pub rng: Rng,
+    /// What happens next.
+    pub queue: Queue<Event>,
+    /// On which host each member runs.
+    pub addresses: BTreeMap<u64, usize>,
+    /// The wires.
+    pub network: Network,
+    /// The committed log.
+    pub log: LogChecker,
+    /// The leases.
+    pub leases: LeaseChecker,
+    /// What clients did.
+    pub history: History,
+    /// Until when voters are in danger.
+    pub ambush_until: Duration,
+    /// What is broken on purpose.
+    pub sabotage: Option<Sabotage>,
+    /// A sum over everything that happened.
+    pub trace: Trace,
+    /// The first promise that was broken.
+    pub violation: Option<Violation>,
+    /// Whether to print every event.
+    pub verbose: bool,
+}
+
+impl Context {
+    /// Lets an event happen after a while.
+    pub fn after(&mut self, delay: Duration, event: Event) {
+        self.queue.push(self.now + delay, event);
+    }
+
+    /// Lets a process do something after a while.
+    pub fn work_after(&mut self, delay: Duration, host: usize, life: u32, work: Work) {
+        self.after(delay, Event::Work { host, life, work });
+    }
+
+    /// A random time.
+    pub fn between_us(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_micros(self.rng.u64(from..to))
+    }
+
+    /// Takes note of what a checker says.
+    pub fn check(&mut self, verdict: Verdict) {
+        if let Err(violation) = verdict
+            && self.violation.is_none()
+        {
+            self.violation = Some(violation);
+        }
+    }
+
+    /// Writes down what happened.
+    pub fn note(&mut self, text: impl FnOnce() -> String) {
+        let text = text();
+        if self.verbose {
+            eprintln!("{:>12.6} {text}", self.now.as_secs_f64());
+        }
+        self.history.note(self.now, text);
+    }
+
+    /// Sends a packet; `false` if it is lost. What must not come `twice` does not.
+    pub fn send(&mut self, from: usize, to: usize, bytes: Bytes, twice: bool) -> bool {
+        match self.network.fate(from, to, &mut self.rng) {
+            Fate::Arrives(delay) => self.after(delay, Event::Packet { from, to, bytes }),
+            Fate::ArrivesTwice(delay, _) if !twice => {
+                self.after(delay, Event::Packet { from, to, bytes });
+            }
+            Fate::ArrivesTwice(first, second) => {
+                let again = bytes.clone();
+                self.after(first, Event::Packet { from, to, bytes });
+                self.after(second, Event::Packet { from, to, bytes: again });
+            }
+            Fate::Lost => return false,
+        }
+        true
+    }
+
+    /// Sends an answer to a client.
+    pub fn answer(&mut self, operation: OperationId, outcome: Outcome) {
+        let delay = self.network.delay(&mut self.rng);
+        self.after(delay, Event::Return { operation, outcome });
+    }
+}
+
+/// A running sum over what happens: two runs that differ anywhere differ in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trace(u64);
+
+impl Default for Trace {
+    fn default() -> Trace {
+        Trace(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Trace {
+    /// Adds numbers.
+    pub fn mix(&mut self, numbers: &[u64]) {
+        for number in numbers {
+            // FNV-1a over words instead of bytes.
+            self.0 = (self.0 ^ number).wrapping_mul(0x100_0000_01b3).rotate_left(29);
+        }
+    }
+
+    /// Adds bytes.
+    pub fn mix_bytes(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.mix(&[u64::from_le_bytes(word)]);
+        }
+        self.mix(&[bytes.len() as u64]);
+    }
+
+    /// The sum.
+    pub fn digest(&self) -> u64 {
+        self.0
+    }
+}

@@ -1,0 +1,272 @@
+//! A machine with a disk, clocks and a place for one process, and what may happen to it.
+
+use std::time::Duration;
+
+use retcd_node::durable::StorageError;
+use retcd_storage::disk::MemDisk;
+
+use crate::clock::Clock;
+use crate::context::{Context, Event};
+use crate::faults::Fault;
+use crate::network::Weather;
+use crate::member::{self, Process, Setup, Speed, StartRole};
+
+/// In an ambush votes come late, so that several candidates of one term ask the same voters.
+const AMBUSH: Weather = Weather {
+    lost: 0,
+    doubled: 50,
+    delayed: 400,
+    delay_max: Duration::from_millis(900),
+};
+
+/// A host.
+pub struct Host {
+    number: usize,
+    /// The member that lives here.
+    pub id: Option<u64>,
+    role: StartRole,
+    disk: MemDisk,
+    clock: Clock,
+    speed: Speed,
+    /// The running process.
+    pub process: Option<Process>,
+    lives: u32,
+    /// Until when it stands still.
+    pub frozen_until: Duration,
+    /// Until when it cannot be started.
+    pub down_until: Duration,
+}
+
+impl Host {
+    /// The hosts of a new cluster, and some that have no member yet.
+    pub fn founders(count: usize, spare: usize, cx: &mut Context) -> Vec<Host> {
+        let ids: Vec<u64> = (0..count as u64).map(|number| 0xa1 + number * 0x10).collect();
+        let hosts = (0..count + spare).map(|number| {
+            let id = ids.get(number).copied();
+            if let Some(id) = id {
+                cx.addresses.insert(id, number);
+            }
+            let offset = Duration::from_millis(cx.rng.u64(..1_000_000));
+            Host {
+                number,
+                id,
+                role: StartRole::Founder(ids.clone()),
+                disk: MemDisk::new(),
+                clock: Clock::new(offset, cx.rng.i64(-200..200)),
+                speed: Speed::GOOD,
+                process: None,
+                lives: 0,
+                frozen_until: Duration::ZERO,
+                down_until: Duration::ZERO,
+            }
+        });
+        hosts.collect()
+    }
+
+    /// Whether no member lives here.
+    pub fn is_spare(&self) -> bool {
+        self.id.is_none()
+    }
+
+    /// Makes this the host of a member that is being added.
+    pub fn give(&mut self, id: u64, cx: &mut Context) {
+        self.id = Some(id);
+        self.role = StartRole::Joiner;
+        cx.addresses.insert(id, self.number);
+    }
+
+    /// Takes the member away, with all that it stored.
+    pub fn clear(&mut self, cx: &mut Context) {
+        if let Some(id) = self.id.take() {
+            cx.addresses.remove(&id);
+        }
+        if let Some(process) = self.process.take() {
+            process.kill(cx);
+        }
+        self.disk = MemDisk::new();
+    }
+
+    /// Starts a process.
+    pub fn start(&mut self, setup: &Setup, cx: &mut Context) -> Result<(), StorageError> {
+        let Some(id) = self.id else { return Ok(()) };
+        // Nobody starts a member before it was added.
+        if self.role == StartRole::Joiner && !cx.log.members.contains_key(&id) {
+            return Ok(());
+        }
+        self.lives += 1;
+        let process = member::start(
+            self.number,
+            self.lives,
+            id,
+            &self.role,
+            &self.disk,
+            self.clock,
+            self.speed,
+            setup,
+            cx,
+        )?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Closes all files, as the system does when a process ends.
+    pub fn close_files(&mut self) {
+        self.disk = self.disk.fork();
+    }
+
+    /// Makes the host whole; it may be started now.
+    pub fn heal(&mut self, now: Duration) {
+        self.frozen_until = self.frozen_until.min(now);
+        self.down_until = now;
+        self.set_speed(Speed::GOOD);
+    }
+
+    fn leads(&self) -> bool {
+        self.process.as_ref().is_some_and(Process::leads)
+    }
+
+    fn set_speed(&mut self, speed: Speed) {
+        self.speed = speed;
+        if let Some(process) = &mut self.process {
+            process.speed = speed;
+        }
+    }
+
+    fn set_clock(&mut self, change: impl FnOnce(&mut Clock)) {
+        change(&mut self.clock);
+        if let Some(process) = &mut self.process {
+            process.clock = self.clock;
+        }
+    }
+
+    fn down(&mut self, lasts: Duration, power: bool, cx: &mut Context) {
+        self.down_until = self.down_until.max(cx.now + lasts);
+        self.frozen_until = Duration::ZERO;
+        match self.process.take() {
+            Some(process) if power => process.cut_power(&self.disk, cx),
+            Some(process) => {
+                process.kill(cx);
+                self.close_files();
+            }
+            None if power => self.disk.crash(cx.rng.u64(..)),
+            None => {}
+        }
+        cx.after(lasts, Event::Start { host: self.number });
+    }
+}
+
+/// Lets a fault happen, and arranges for its end.
+pub fn inflict(hosts: &mut [Host], fault: &Fault, cx: &mut Context) {
+    let lasts = match fault {
+        Fault::CutPower { host, lasts } => {
+            hosts[*host].down(*lasts, true, cx);
+            return;
+        }
+        Fault::CutAllPower { lasts } => {
+            hosts.iter_mut().for_each(|host| host.down(*lasts, true, cx));
+            return;
+        }
+        Fault::Kill { host, lasts } => {
+            hosts[*host].down(*lasts, false, cx);
+            return;
+        }
+        Fault::Ambush { center, lasts } => {
+            cx.ambush_until = cx.now + *lasts;
+            star(*center, hosts.len(), true, cx);
+            cx.network.weather = AMBUSH;
+            let leaders = hosts.iter_mut().filter(|host| host.leads());
+            leaders.for_each(|host| host.down(Duration::from_millis(200), false, cx));
+            lasts
+        }
+        Fault::CutWire { from, to, lasts } => {
+            cx.network.cut(*from, *to, true);
+            lasts
+        }
+        Fault::Split { side, lasts } => {
+            split(side, hosts.len(), true, cx);
+            lasts
+        }
+        Fault::Storm { weather, lasts } => {
+            cx.network.weather = *weather;
+            lasts
+        }
+        Fault::Freeze { host, lasts } => {
+            let until = cx.now + *lasts;
+            hosts[*host].frozen_until = until;
+            return;
+        }
+        Fault::SlowDisk {
+            host,
+            sync_us,
+            lasts,
+        } => {
+            let sync_us = (sync_us / 10, *sync_us);
+            let speed = hosts[*host].speed;
+            hosts[*host].set_speed(Speed { sync_us, ..speed });
+            lasts
+        }
+        Fault::SlowApply {
+            host,
+            apply_us,
+            lasts,
+        } => {
+            let apply_us = (apply_us / 10, *apply_us);
+            let speed = hosts[*host].speed;
+            hosts[*host].set_speed(Speed { apply_us, ..speed });
+            lasts
+        }
+        Fault::LazyCommit { host, every } => {
+            let speed = hosts[*host].speed;
+            hosts[*host].set_speed(Speed {
+                commit_every: *every,
+                ..speed
+            });
+            return;
+        }
+        Fault::ClockRate { host, ppm } => {
+            let now = cx.now;
+            hosts[*host].set_clock(|clock| clock.set_rate(now, *ppm));
+            return;
+        }
+        Fault::WallJump { host, ms } => {
+            hosts[*host].set_clock(|clock| clock.jump_wall(*ms));
+            return;
+        }
+    };
+    cx.after(*lasts, Event::Mend(fault.clone()));
+}
+
+/// Lets a fault end.
+pub fn mend(hosts: &mut [Host], fault: &Fault, cx: &mut Context) {
+    match fault {
+        Fault::CutWire { from, to, .. } => cx.network.cut(*from, *to, false),
+        Fault::Split { side, .. } => split(side, hosts.len(), false, cx),
+        Fault::Storm { .. } => cx.network.weather = Weather::FAIR,
+        Fault::Ambush { center, .. } => {
+            star(*center, hosts.len(), false, cx);
+            cx.network.weather = Weather::FAIR;
+        }
+        Fault::SlowDisk { host, .. } | Fault::SlowApply { host, .. } => {
+            hosts[*host].set_speed(Speed::GOOD);
+        }
+        _ => {}
+    }
+}
+
+fn split(side: &[usize], hosts: usize, cut: bool, cx: &mut Context) {
+    for from in 0..hosts {
+        for to in 0..hosts {
+            if side.contains(&from) != side.contains(&to) {
+                cx.network.cut(from, to, cut);
+            }
+        }
+    }
+}
+
+fn star(center: usize, hosts: usize, cut: bool, cx: &mut Context) {
+    for from in (0..hosts).filter(|host| *host != center) {
+        for to in (0..hosts).filter(|host| *host != center && *host != from) {
+            cx.network.cut(from, to, cut);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Runs many worlds, and shows the first that breaks a promise.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use retcd_sim::{Kind, Options, Run, Sabotage, run};
+
+/// Simulated clusters under faults.
+#[derive(Parser)]
+struct Arguments {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// One seed alone.
+    #[arg(long, conflicts_with_all = ["seeds", "from"])]
+    seed: Option<u64>,
+    /// Members of each cluster; by default 3 or 5, as the seed says.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=9))]
+    members: Option<u8>,
+    /// For how many simulated seconds faults happen.
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    /// Only faults of this kind.
+    #[arg(long, value_enum)]
+    only: Option<Kind>,
+    /// Breaks the members on purpose.
+    #[arg(long, value_enum)]
+    sabotage: Option<Sabotage>,
+    /// Go on after a failure.
+    #[arg(long)]
+    keep_going: bool,
+    /// Print what happens.
+    #[arg(long)]
+    verbose: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let (from, count) = match arguments.seed {
+        Some(seed) => (seed, 1),
+        None => (arguments.from, arguments.seeds),
+    };
+    let mut total = Total::default();
+    for seed in from..from + count {
+        let options = Options {
+            seed,
+            members: arguments.members.map(usize::from),
+            faults_for: Duration::from_secs(arguments.seconds),
+            only: arguments.only,
+            sabotage: arguments.sabotage,
+            verbose: arguments.verbose,
+        };
+        let result = std::panic::catch_unwind(|| run(options));
+        match result {
+            Ok(run) => {
+                total.add(&run);
+                if run.violation.is_some() {
+                    total.failed.push(seed);
+                    println!("{}", run.report());
+                }
+            }
+            Err(_) => {
+                total.failed.push(seed);
+                println!("seed {seed}: a panic, see above\n");
+            }
+        }
+        if !total.failed.is_empty() && !arguments.keep_going {
+            break;
+        }
+        if total.runs % 100 == 0 {
+            println!("{total}");
+        }
+    }
+    println!("{total}");
+    match total.failed.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+#[derive(Default)]
+struct Total {
+    runs: u64,
+    events: u64,
+    operations: usize,
+    entries: u64,
+    simulated: Duration,
+    calls: usize,
+    given_up: usize,
+    failed: Vec<u64>,
+}
+
+impl Total {
+    fn add(&mut self, run: &Run) {
+        self.runs += 1;
+        self.events += run.events;
+        self.operations += run.history.operations.len();
+        self.entries += run.entries;
+        self.simulated += run.simulated;
+        self.calls += run.searched.calls;
+        self.given_up += run.searched.given_up;
+    }
+}
+
+impl std::fmt::Display for Total {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} runs, {} simulated seconds, {} events, {} operations, {} entries; {} calls ordered ({} keys given up); \
+             failed: {:?}",
+            self.runs, self.simulated.as_secs(), self.events, self.operations, self.entries, self.calls,
+            self.given_up, self.failed
+        )
+    }
+}

@@ -1,0 +1,245 @@
+//! What clients ask, and what they are answered, in one shape for the member and the model.
+
+use std::fmt;
+
+use bytes::Bytes;
+use retcd_proto::etcdserverpb::request_op::Request as Op;
+use retcd_proto::etcdserverpb::{InternalRaftRequest, RangeRequest, TxnRequest};
+use retcd_proto::raftpb::ConfChange;
+use retcd_state::machine::{ApplyError, Reply};
+use retcd_state::mvcc::{OpReply, RangeError, RangeReply, Record, TxnReply};
+
+/// What a client asks.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Something that goes through the log.
+    Write(Box<InternalRaftRequest>),
+    /// A change of the membership.
+    Change(Box<ConfChange>),
+    /// A range, linearizable unless it says otherwise.
+    Range(RangeRequest),
+    /// The renewal of a lease.
+    KeepAlive(i64),
+}
+
+impl Request {
+    /// Whether the answer must show everything that was answered before the request was made.
+    pub fn is_linearizable(&self) -> bool {
+        match self {
+            Request::Write(_) | Request::Change(_) => true,
+            Request::Range(range) => !range.serializable,
+            Request::KeepAlive(_) => false,
+        }
+    }
+}
+
+/// A key and what it holds.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Kv {
+    /// The key.
+    pub key: Bytes,
+    /// Its value.
+    pub value: Bytes,
+    /// Revision of its creation.
+    pub create: i64,
+    /// Revision of its last change.
+    pub modified: i64,
+    /// Changes since its creation.
+    pub version: i64,
+    /// The attached lease.
+    pub lease: i64,
+}
+
+impl From<&Record> for Kv {
+    fn from(record: &Record) -> Kv {
+        Kv {
+            key: Bytes::copy_from_slice(record.key()),
+            value: Bytes::copy_from_slice(record.value()),
+            create: record.create_revision(),
+            modified: record.mod_revision(),
+            version: record.version(),
+            lease: record.lease(),
+        }
+    }
+}
+
+/// What a client is answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// To a put: its revision, and what was there.
+    Put(i64, Option<Kv>),
+    /// To a deletion: its revision, and what was there.
+    Delete(i64, i64, Vec<Kv>),
+    /// To a range: the store's revision, what is there, and how many in all.
+    Range(i64, Vec<Kv>, i64),
+    /// To a transaction: its revision, whether the compares held, and the answers to its operations.
+    Txn(i64, bool, Vec<Answer>),
+    /// To a compaction.
+    Compact(i64),
+    /// To the grant of a lease: its time to live in seconds.
+    Grant(i64),
+    /// To a revocation.
+    Revoke(i64),
+    /// To a keep-alive: seconds from now; 0 if the lease is gone.
+    KeepAlive(i64),
+    /// To anything whose answer is not looked at.
+    Other,
+    /// A refusal that is an answer.
+    Error(ApplyError),
+}
+
+impl Answer {
+    /// The revision that the answer speaks of; 0 for none.
+    pub fn revision(&self) -> i64 {
+        match self {
+            Answer::Put(revision, _)
+            | Answer::Delete(revision, _, _)
+            | Answer::Range(revision, _, _)
+            | Answer::Txn(revision, _, _)
+            | Answer::Compact(revision)
+            | Answer::Revoke(revision) => *revision,
+            Answer::Grant(_) | Answer::KeepAlive(_) | Answer::Other | Answer::Error(_) => 0,
+        }
+    }
+}
+
+/// What the machine replied.
+pub fn of_reply(reply: &Result<Reply, ApplyError>) -> Answer {
+    match reply {
+        Err(error) => Answer::Error(*error),
+        Ok(Reply::Range(range)) => of_range(range),
+        Ok(Reply::Put(put)) => Answer::Put(put.revision, put.prev.as_ref().map(Kv::from)),
+        Ok(Reply::DeleteRange(delete)) => {
+            Answer::Delete(delete.revision, delete.deleted, kvs(&delete.prevs))
+        }
+        Ok(Reply::Txn(txn)) => of_txn(txn),
+        Ok(Reply::Compact(compact)) => Answer::Compact(compact.revision),
+        Ok(Reply::LeaseGrant(grant)) => Answer::Grant(grant.ttl),
+        Ok(Reply::LeaseRevoke { revision }) => Answer::Revoke(*revision),
+        Ok(_) => Answer::Other,
+    }
+}
+
+/// What a reader answered.
+pub fn of_read(reply: &Result<RangeReply, RangeError>) -> Answer {
+    match reply {
+        Ok(range) => of_range(range),
+        Err(RangeError::Compacted) => Answer::Error(ApplyError::Compacted),
+        Err(RangeError::FutureRevision) => Answer::Error(ApplyError::FutureRevision),
+        Err(_) => Answer::Other,
+    }
+}
+
+fn of_range(range: &RangeReply) -> Answer {
+    Answer::Range(range.revision, kvs(&range.kvs), range.count)
+}
+
+fn of_txn(txn: &TxnReply) -> Answer {
+    let answers = txn.replies.iter().map(|reply| match reply {
+        OpReply::Range(range) => of_range(range),
+        OpReply::Put(put) => Answer::Put(put.revision, put.prev.as_ref().map(Kv::from)),
+        OpReply::DeleteRange(delete) => {
+            Answer::Delete(delete.revision, delete.deleted, kvs(&delete.prevs))
+        }
+        OpReply::Txn(txn) => of_txn(txn),
+        OpReply::Empty => Answer::Other,
+    });
+    Answer::Txn(txn.revision, txn.succeeded, answers.collect())
+}
+
+fn kvs(records: &[Record]) -> Vec<Kv> {
+    records.iter().map(Kv::from).collect()
+}
+
+impl fmt::Debug for Kv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (key, value) = (text(&self.key), text(&self.value));
+        write!(f, "{key}={value}@{}", self.modified)?;
+        if self.lease != 0 {
+            write!(f, " lease {}", self.lease)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Request::Write(request) => write(request, f),
+            Request::Range(range) => {
+                let kind = if range.serializable { "read" } else { "get" };
+                write!(f, "{kind} {}", interval(&range.key, &range.range_end))?;
+                match range.revision {
+                    0 => Ok(()),
+                    revision => write!(f, " at {revision}"),
+                }
+            }
+            Request::Change(change) => {
+                write!(f, "{:?} {:x}", change.r#type(), change.node_id())
+            }
+            Request::KeepAlive(lease) => write!(f, "keep-alive {lease}"),
+        }
+    }
+}
+
+fn write(r: &InternalRaftRequest, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if let Some(put) = &r.put {
+        write!(f, "put {}={}", text(&put.key), text(&put.value))?;
+        return match put.lease {
+            0 => Ok(()),
+            lease => write!(f, " lease {lease}"),
+        };
+    }
+    if let Some(delete) = &r.delete_range {
+        return write!(f, "delete {}", interval(&delete.key, &delete.range_end));
+    }
+    if let Some(txn) = &r.txn {
+        return write_txn(txn, f);
+    }
+    if let Some(compaction) = &r.compaction {
+        return write!(f, "compact {}", compaction.revision);
+    }
+    if let Some(grant) = &r.lease_grant {
+        return write!(f, "grant {} of {} s", grant.id, grant.ttl);
+    }
+    if let Some(revoke) = &r.lease_revoke {
+        return write!(f, "revoke {}", revoke.id);
+    }
+    write!(f, "{r:?}")
+}
+
+fn write_txn(txn: &TxnRequest, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "txn if")?;
+    for compare in &txn.compare {
+        let target = compare.target_union.as_ref();
+        write!(f, " {} {:?}", text(&compare.key), target)?;
+    }
+    for (name, ops) in [("then", &txn.success), ("else", &txn.failure)] {
+        write!(f, " {name}")?;
+        for op in ops {
+            match &op.request {
+                Some(Op::RequestPut(put)) => {
+                    write!(f, " put {}={}", text(&put.key), text(&put.value))?;
+                }
+                Some(Op::RequestRange(range)) => write!(f, " get {}", text(&range.key))?,
+                Some(Op::RequestDeleteRange(delete)) => {
+                    write!(f, " delete {}", text(&delete.key))?;
+                }
+                Some(Op::RequestTxn(_)) | None => write!(f, " …")?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn interval(key: &[u8], end: &[u8]) -> String {
+    match end {
+        b"" => text(key),
+        _ => format!("[{}, {})", text(key), text(end)),
+    }
+}
+
+/// Keys and values of the workload are plain text.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,27 @@
+//! Members that are broken on purpose, so that the checkers can show that they notice. All of it is in how the
+//! simulator treats a member's outputs: the member itself is whole.
+
+/// What is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Sabotage {
+    /// The log is never synced, so that a loss of power takes acknowledged entries along.
+    SkipFsync,
+    /// The log acknowledges before it is written.
+    AckBeforeSync,
+    /// A member answers linearizable reads at once.
+    StaleRead,
+    /// Term and vote are not written.
+    ForgetVote,
+    /// A member passes over an entry, as if it were empty.
+    SkipEntry,
+    /// A request is proposed twice.
+    ProposeTwice,
+    /// A response to a watcher is lost now and then.
+    DropWatchEvent,
+    /// Leases are revoked by who may not lead any more.
+    ExpireUnasked,
+    /// Leases run out before their time.
+    ExpireEarly,
+    /// Snapshots tell of one voter only.
+    OldConfState,
+}

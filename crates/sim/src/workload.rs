@@ -1,0 +1,244 @@
+//! What clients do: mostly puts, gets and swaps on a few contended keys, and a little of everything else.
+//!
+//! Values are unique. Keys with leases have a range of their own (`l…`), as they vanish by themselves.
+
+use bytes::Bytes;
+use retcd_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use retcd_proto::etcdserverpb::request_op::Request as Op;
+use retcd_proto::etcdserverpb::{
+    Compare, CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest,
+    LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+};
+
+use crate::client::Client;
+use crate::context::Context;
+use crate::request::Request;
+
+/// Keys that the search for an order looks at.
+const REGISTERS: u8 = 6;
+const LEASED: u8 = 4;
+
+/// Whether the key is a plain register.
+pub fn is_register(key: &[u8]) -> bool {
+    key.starts_with(b"k")
+}
+
+/// The next thing that `client` does.
+pub fn next(client: &mut Client, cx: &mut Context) -> Request {
+    match cx.rng.u8(..100) {
+        0..30 => put(client, cx),
+        30..56 => get(register(cx), cx),
+        56..68 => swap(client, cx),
+        68..72 => create(client, cx),
+        72..77 => put_many(client, cx),
+        77..80 => delete(cx),
+        80..85 => list(0, cx),
+        85..87 => past(cx),
+        87..89 => compact(cx),
+        89..92 => grant(cx),
+        92..95 => put_leased(client, cx),
+        95..99 => keep_alive(client, cx),
+        _ => revoke(client, cx),
+    }
+}
+
+fn register(cx: &mut Context) -> Bytes {
+    // One key is asked for more often than the others.
+    let number = cx.rng.u8(..REGISTERS).min(cx.rng.u8(..REGISTERS));
+    Bytes::from(format!("k{number}"))
+}
+
+fn value(client: &mut Client) -> Bytes {
+    client.values += 1;
+    Bytes::from(format!("c{}-{}", client.number, client.values))
+}
+
+fn put_request(key: Bytes, value: Bytes) -> PutRequest {
+    PutRequest {
+        key,
+        value,
+        ..Default::default()
+    }
+}
+
+fn put(client: &mut Client, cx: &mut Context) -> Request {
+    let put = PutRequest {
+        prev_kv: cx.rng.u8(..4) == 0,
+        ..put_request(register(cx), value(client))
+    };
+    write(InternalRaftRequest {
+        put: Some(put),
+        ..Default::default()
+    })
+}
+
+fn put_leased(client: &mut Client, cx: &mut Context) -> Request {
+    let key = Bytes::from(format!("l{}", cx.rng.u8(..LEASED)));
+    let lease = match client.leases.len() {
+        0 => 0,
+        len => client.leases[cx.rng.usize(..len)],
+    };
+    let put = PutRequest {
+        lease,
+        ..put_request(key, value(client))
+    };
+    write(InternalRaftRequest {
+        put: Some(put),
+        ..Default::default()
+    })
+}
+
+fn get(key: Bytes, cx: &mut Context) -> Request {
+    Request::Range(RangeRequest {
+        key,
+        serializable: cx.rng.u8(..8) == 0,
+        ..Default::default()
+    })
+}
+
+fn list(revision: i64, cx: &mut Context) -> Request {
+    Request::Range(RangeRequest {
+        key: Bytes::from_static(b"a"),
+        range_end: Bytes::from_static(b"z"),
+        serializable: cx.rng.u8(..4) == 0,
+        limit: [0, 0, 3][cx.rng.usize(..3)],
+        revision,
+        ..Default::default()
+    })
+}
+
+fn past(cx: &mut Context) -> Request {
+    let newest = cx.log.floor.revision.max(2);
+    let revision = cx.rng.i64(1.max(newest - 40)..newest + 2);
+    list(revision, cx)
+}
+
+fn swap(client: &mut Client, cx: &mut Context) -> Request {
+    let key = register(cx);
+    let Some(expected) = client.seen.get(&key).cloned() else {
+        return get(key, cx);
+    };
+    let compare = Compare {
+        result: CompareResult::Equal as i32,
+        target: CompareTarget::Value as i32,
+        key: key.clone(),
+        target_union: Some(TargetUnion::Value(expected)),
+        ..Default::default()
+    };
+    txn(
+        vec![compare],
+        vec![put_op(key.clone(), value(client))],
+        vec![get_op(key)],
+    )
+}
+
+fn create(client: &mut Client, cx: &mut Context) -> Request {
+    let key = register(cx);
+    let compare = Compare {
+        result: CompareResult::Equal as i32,
+        target: CompareTarget::Create as i32,
+        key: key.clone(),
+        target_union: Some(TargetUnion::CreateRevision(0)),
+        ..Default::default()
+    };
+    txn(
+        vec![compare],
+        vec![put_op(key.clone(), value(client))],
+        vec![get_op(key)],
+    )
+}
+
+fn put_many(client: &mut Client, cx: &mut Context) -> Request {
+    let first = register(cx);
+    let second = register(cx);
+    let mut ops = vec![put_op(first.clone(), value(client))];
+    if second != first {
+        ops.push(put_op(second, value(client)));
+    }
+    txn(vec![], ops, vec![])
+}
+
+fn delete(cx: &mut Context) -> Request {
+    let delete = DeleteRangeRequest {
+        key: register(cx),
+        prev_kv: cx.rng.bool(),
+        ..Default::default()
+    };
+    write(InternalRaftRequest {
+        delete_range: Some(delete),
+        ..Default::default()
+    })
+}
+
+fn compact(cx: &mut Context) -> Request {
+    let newest = cx.log.floor.revision;
+    let revision = (newest - cx.rng.i64(0..50)).max(1);
+    let compaction = Some(CompactionRequest {
+        revision,
+        ..Default::default()
+    });
+    write(InternalRaftRequest {
+        compaction,
+        ..Default::default()
+    })
+}
+
+fn grant(cx: &mut Context) -> Request {
+    let lease_grant = Some(LeaseGrantRequest {
+        id: cx.rng.i64(1..1 << 40),
+        ttl: cx.rng.i64(1..8),
+    });
+    write(InternalRaftRequest {
+        lease_grant,
+        ..Default::default()
+    })
+}
+
+fn keep_alive(client: &mut Client, cx: &mut Context) -> Request {
+    match client.leases.len() {
+        0 => grant(cx),
+        len => Request::KeepAlive(client.leases[cx.rng.usize(..len)]),
+    }
+}
+
+fn revoke(client: &mut Client, cx: &mut Context) -> Request {
+    let id = match client.leases.len() {
+        0 => return grant(cx),
+        len => client.leases[cx.rng.usize(..len)],
+    };
+    write(InternalRaftRequest {
+        lease_revoke: Some(LeaseRevokeRequest { id }),
+        ..Default::default()
+    })
+}
+
+fn put_op(key: Bytes, value: Bytes) -> RequestOp {
+    RequestOp {
+        request: Some(Op::RequestPut(put_request(key, value))),
+    }
+}
+
+fn get_op(key: Bytes) -> RequestOp {
+    RequestOp {
+        request: Some(Op::RequestRange(RangeRequest {
+            key,
+            ..Default::default()
+        })),
+    }
+}
+
+fn txn(compare: Vec<Compare>, success: Vec<RequestOp>, failure: Vec<RequestOp>) -> Request {
+    let txn = TxnRequest {
+        compare,
+        success,
+        failure,
+    };
+    write(InternalRaftRequest {
+        txn: Some(txn),
+        ..Default::default()
+    })
+}
+
+fn write(request: InternalRaftRequest) -> Request {
+    Request::Write(Box::new(request))
+}

@@ -1,0 +1,512 @@
+//! A cluster and everything around it, from the first event to the verdict.
+//!
+//! ```text
+//! 0 ──────── faults ───────▶ heal ──── clients go on ───▶ quiet ── members settle ──▶ verdict
+//! ```
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fastrand::Rng;
+use retcd_node::Input;
+use retcd_node::durable::StorageError;
+
+use crate::checker::lease::LeaseChecker;
+use crate::checker::log::LogChecker;
+use crate::checker::{self, Violation, convergence, linearizable};
+use crate::client::Client;
+use crate::context::{Context, Event, Trace};
+use crate::faults::{Fault, Kind, Plan};
+use crate::history::{History, OperationId, Outcome};
+use crate::host::Host;
+use crate::watcher::Watcher;
+use crate::member::{Parcel, Process, Session, Setup, Stop, StopKind, Work};
+use crate::network::Network;
+use crate::operator::{self, OPERATOR, Operator};
+use crate::queue::Queue;
+use crate::report::Run;
+use crate::sabotage::Sabotage;
+use crate::workload;
+
+const STARTS: &str = "a member starts on what it stored";
+const SOUND: &str = "no member contradicts its cluster";
+const SETTLES: &str = "all members arrive at the same state";
+/// How long clients go on after everything is mended.
+const GOES_ON: Duration = Duration::from_secs(14);
+/// How long the operator goes on after everything is mended.
+const OPERATED_FOR: Duration = Duration::from_secs(5);
+/// How long members may take to settle.
+const SETTLE_MAX: Duration = Duration::from_secs(20);
+
+/// Hosts that have no member at first.
+const SPARE_HOSTS: usize = 2;
+
+/// What is to be run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// Members of the cluster; 3 or 5 by the seed if it is nothing.
+    pub members: Option<usize>,
+    /// Until when faults happen.
+    pub faults_for: Duration,
+    /// The only kind of faults that happens, if there is one.
+    pub only: Option<Kind>,
+    /// What is broken on purpose.
+    pub sabotage: Option<Sabotage>,
+    /// Whether to print what happens.
+    pub verbose: bool,
+}
+
+impl Options {
+    /// A run of the usual length.
+    pub fn new(seed: u64) -> Options {
+        Options {
+            seed,
+            members: None,
+            faults_for: Duration::from_secs(30),
+            only: None,
+            sabotage: None,
+            verbose: false,
+        }
+    }
+}
+
+/// The world.
+pub struct World {
+    options: Options,
+    cx: Context,
+    hosts: Vec<Host>,
+    clients: Vec<Client>,
+    watchers: Vec<Watcher>,
+    operator: Operator,
+    plan: Plan,
+    setup: Setup,
+    quiet: bool,
+    quiet_at: Duration,
+    finished: bool,
+    events: u64,
+}
+
+impl World {
+    /// A world before its first event.
+    pub fn new(options: Options) -> World {
+        let mut rng = Rng::with_seed(options.seed);
+        let hosts = options.members.unwrap_or([3, 3, 3, 5][rng.usize(..4)]);
+        let setup = setup(&mut rng);
+        let plan = Plan::new(
+            &mut rng.fork(),
+            hosts,
+            SPARE_HOSTS,
+            options.faults_for,
+            options.only,
+        );
+        let mut cx = Context {
+            now: Duration::ZERO,
+            rng,
+            queue: Queue::default(),
+            addresses: BTreeMap::new(),
+            network: Network::new(hosts + SPARE_HOSTS),
+            log: LogChecker::default(),
+            leases: LeaseChecker::default(),
+            history: History::default(),
+            ambush_until: Duration::ZERO,
+            sabotage: options.sabotage,
+            trace: Trace::default(),
+            violation: None,
+            verbose: options.verbose,
+        };
+        let hosts = Host::founders(hosts, SPARE_HOSTS, &mut cx);
+        let clients = (0..cx.rng.usize(3..8))
+            .map(|number| Client::new(number, &mut cx))
+            .collect();
+        let watchers = (0..cx.rng.usize(1..6))
+            .map(|number| Watcher::new(number, &mut cx))
+            .collect();
+        let mut world = World {
+            options,
+            cx,
+            hosts,
+            clients,
+            watchers,
+            operator: Operator::default(),
+            plan,
+            setup,
+            quiet: false,
+            quiet_at: options.faults_for + GOES_ON,
+            finished: false,
+            events: 0,
+        };
+        world.prepare();
+        world
+    }
+
+    fn prepare(&mut self) {
+        for host in 0..self.hosts.len() {
+            let delay = self.cx.between_us(0, 500_000);
+            self.cx.after(delay, Event::Start { host });
+        }
+        for client in 0..self.clients.len() {
+            let delay = self.cx.between_us(0, 3_000_000);
+            self.cx.after(delay, Event::Invoke { client });
+        }
+        for watcher in 0..self.watchers.len() {
+            let delay = self.cx.between_us(0, 3_000_000);
+            self.cx.after(delay, Event::Watch { watcher });
+            self.cx.after(delay, Event::WatchProgress { watcher });
+        }
+        for (at, fault) in &self.plan.faults {
+            self.cx.queue.push(*at, Event::Fault(fault.clone()));
+        }
+        if self.plan.operated {
+            self.cx.after(Duration::from_secs(2), Event::Operate);
+        }
+        self.cx.queue.push(self.plan.heal_at, Event::Heal);
+        self.cx.queue.push(self.quiet_at, Event::Quiet);
+    }
+
+    /// Lets everything happen.
+    pub fn run(mut self) -> Run {
+        while !self.finished && self.cx.violation.is_none() {
+            let Some((at, event)) = self.cx.queue.pop() else {
+                break;
+            };
+            self.cx.now = at;
+            self.events += 1;
+            self.cx.trace.mix(&[at.as_nanos() as u64]);
+            self.handle(event);
+        }
+        let searched = self.judge();
+        Run {
+            seed: self.options.seed,
+            members: self.hosts.len(),
+            plan: self.plan,
+            setup: self.setup,
+            history: self.cx.history,
+            violation: self.cx.violation,
+            digest: self.cx.trace.digest(),
+            events: self.events,
+            simulated: self.cx.now,
+            entries: self.cx.log.last(),
+            searched,
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        // A host that stands still does nothing; what comes waits for it.
+        let host = match &event {
+            Event::Work { host, .. } | Event::Packet { to: host, .. } => Some(*host),
+            Event::Request { host, .. } | Event::SnapshotSent { host, .. } => Some(*host),
+            Event::WatchRequest { host, .. } => Some(*host),
+            Event::Parcel(parcel) => Some(parcel.to),
+            _ => None,
+        };
+        if let Some(until) = host.map(|host| self.hosts[host].frozen_until)
+            && until > self.cx.now
+        {
+            self.cx.queue.push(until, event);
+            return;
+        }
+        match event {
+            Event::Work { host, life, work } => self.work(host, life, work),
+            Event::Packet { from, to, bytes } => {
+                if let Some(process) = &mut self.hosts[to].process {
+                    process.receive(from, bytes, &mut self.cx);
+                }
+            }
+            Event::Removed { host, member } => self.removed(host, member),
+            Event::Operate => {
+                if self.cx.now < self.plan.heal_at + OPERATED_FOR {
+                    self.operator.operate(&mut self.hosts, &mut self.cx);
+                }
+            }
+            Event::Parcel(parcel) => self.parcel(&parcel),
+            Event::SnapshotSent {
+                host,
+                life,
+                peer,
+                delivered,
+            } => self.snapshot_sent(host, life, Input::SnapshotSent { peer, delivered }),
+            Event::Start { host } => self.start(host),
+            Event::Invoke { client } => self.invoke(client),
+            Event::Request { operation, host } => self.request(operation, host),
+            Event::Watch { watcher } => self.watch(watcher),
+            Event::WatchRequest {
+                session,
+                host,
+                request,
+            } => match &mut self.hosts[host].process {
+                Some(process) => process.watch(session, &request, &mut self.cx),
+                None => self.watch_broken(session),
+            },
+            Event::WatchProgress { watcher } => self.watch_progress(watcher),
+            Event::Watched { session, bytes } => {
+                let watcher = &mut self.watchers[session.watcher];
+                if watcher.session == session {
+                    watcher.receive(&bytes, &mut self.cx);
+                }
+            }
+            Event::WatchBroken { session } => self.watch_broken(session),
+            Event::Return { operation, outcome } => self.returned(operation, outcome),
+            Event::Fault(fault) => self.fault(fault),
+            Event::Mend(fault) => self.mend(&fault),
+            Event::Heal => self.heal(),
+            Event::Quiet => {
+                self.quiet = true;
+                self.cx.after(Duration::from_millis(500), Event::Converge);
+            }
+            Event::Converge => self.converge(),
+        }
+    }
+
+    fn work(&mut self, host: usize, life: u32, work: Work) {
+        let Some(process) = &mut self.hosts[host].process else {
+            return;
+        };
+        if process.life != life {
+            return;
+        }
+        self.cx.trace.mix(&[host as u64]);
+        if let Err(stop) = process.work(work, &mut self.cx) {
+            self.stopped(host, stop);
+        }
+    }
+
+    /// A snapshot arrives; its sender hears whether it was taken.
+    fn parcel(&mut self, parcel: &Parcel) {
+        let host = &mut self.hosts[parcel.to];
+        let peer = host.id.unwrap_or(0);
+        let taken = match &mut host.process {
+            Some(process) => process.receive_snapshot(parcel, &mut self.cx),
+            None => Ok(false),
+        };
+        let delivered = match taken {
+            Ok(taken) => taken && !self.cx.network.is_cut(parcel.to, parcel.from),
+            Err(stop) => {
+                self.stopped(parcel.to, stop);
+                false
+            }
+        };
+        let event = Event::SnapshotSent {
+            host: parcel.from,
+            life: parcel.life,
+            peer,
+            delivered,
+        };
+        let delay = self.cx.between_us(100, 10_000);
+        self.cx.after(delay, event);
+    }
+
+    fn snapshot_sent(&mut self, host: usize, life: u32, input: Input) {
+        if let Some(process) = &mut self.hosts[host].process
+            && process.life == life
+        {
+            process.push(input, &mut self.cx);
+        }
+    }
+
+    /// A process has ended by itself.
+    fn stopped(&mut self, host: usize, stop: Stop) {
+        let Stop { reason, kind } = stop;
+        self.cx.note(|| format!("host {host} stops: {reason}"));
+        if kind == StopKind::Contradiction {
+            self.cx.check(checker::ensure(false, SOUND, || {
+                format!("host {host} stopped: {reason}")
+            }));
+        }
+        if let Some(process) = self.hosts[host].process.take() {
+            process.kill(&mut self.cx);
+            self.hosts[host].close_files();
+        }
+        if kind != StopKind::Removed {
+            let delay = self.cx.between_us(100_000, 3_000_000);
+            self.cx.after(delay, Event::Start { host });
+        }
+    }
+
+    /// A peer has refused a member because it was removed.
+    fn removed(&mut self, host: usize, member: u64) {
+        let process = self.hosts[host].process.as_ref();
+        if let Some(process) = process.filter(|process| process.id == member) {
+            let stop = process.told_of_removal();
+            self.stopped(host, stop);
+        }
+    }
+
+    fn start(&mut self, number: usize) {
+        let host = &mut self.hosts[number];
+        if host.process.is_some() || host.down_until > self.cx.now {
+            return;
+        }
+        match host.start(&self.setup, &mut self.cx) {
+            Ok(()) if host.process.is_none() => {}
+            Ok(()) => self.cx.note(|| format!("host {number} starts")),
+            Err(error) => self.failed_to_start(number, &error),
+        }
+    }
+
+    fn failed_to_start(&mut self, host: usize, error: &StorageError) {
+        self.cx.check(checker::ensure(false, STARTS, || {
+            format!("host {host}: {error}")
+        }));
+    }
+
+    fn invoke(&mut self, client: usize) {
+        if !self.quiet {
+            self.clients[client].invoke(&mut self.cx);
+        }
+    }
+
+    fn request(&mut self, operation: OperationId, host: usize) {
+        match &mut self.hosts[host].process {
+            Some(process) => process.request(operation, &mut self.cx),
+            None => self
+                .cx
+                .answer(operation, Outcome::Refused("connection refused")),
+        }
+    }
+
+    fn returned(&mut self, number: OperationId, outcome: Outcome) {
+        let operation = &mut self.cx.history.operations[number];
+        if operation.returned.is_some() {
+            return;
+        }
+        operation.returned = Some(self.cx.now);
+        operation.outcome = outcome;
+        let client = operation.client;
+        let verdict = self.cx.log.returned(operation);
+        let leases = self.cx.leases.returned(operation);
+        self.cx.check(verdict.and(leases));
+        if self.cx.verbose {
+            self.tell(number);
+        }
+        match client {
+            OPERATOR => self.operator.returned(number),
+            client => self.clients[client].returned(number, &mut self.cx),
+        }
+    }
+
+    fn watch(&mut self, watcher: usize) {
+        let watcher = &mut self.watchers[watcher];
+        let (host, request) = watcher.connect(&mut self.cx);
+        let session = watcher.session;
+        let request = Box::new(request);
+        let delay = self.cx.network.delay(&mut self.cx.rng);
+        let event = Event::WatchRequest {
+            session,
+            host,
+            request,
+        };
+        self.cx.after(delay, event);
+    }
+
+    fn watch_progress(&mut self, watcher: usize) {
+        let Watcher { session, host, .. } = self.watchers[watcher];
+        if let Some(process) = host.and_then(|host| self.hosts[host].process.as_mut()) {
+            process.watch_progress(session, &mut self.cx);
+        }
+        let pause = self.cx.between_us(100_000, 5_000_000);
+        self.cx.after(pause, Event::WatchProgress { watcher });
+    }
+
+    fn watch_broken(&mut self, session: Session) {
+        let watcher = &mut self.watchers[session.watcher];
+        if watcher.session == session {
+            watcher.disconnected(&mut self.cx);
+        }
+    }
+
+    fn tell(&self, number: OperationId) {
+        let operation = &self.cx.history.operations[number];
+        eprintln!("{:>12.6} {}", self.cx.now.as_secs_f64(), crate::report::line(operation));
+    }
+
+    fn fault(&mut self, fault: Fault) {
+        self.cx.note(|| format!("fault: {fault}"));
+        crate::host::inflict(&mut self.hosts, &fault, &mut self.cx);
+    }
+
+    fn mend(&mut self, fault: &Fault) {
+        crate::host::mend(&mut self.hosts, fault, &mut self.cx);
+    }
+
+    fn heal(&mut self) {
+        self.cx.note(|| "everything is mended".to_owned());
+        self.cx.network.heal();
+        self.cx.ambush_until = Duration::ZERO;
+        for (number, host) in self.hosts.iter_mut().enumerate() {
+            host.heal(self.cx.now);
+            if host.process.is_none() {
+                self.cx.queue.push(self.cx.now, Event::Start { host: number });
+            }
+        }
+    }
+
+    /// The members that the log knows of; nothing if one of them does not run.
+    fn members(&self) -> Option<Vec<&Process>> {
+        let process = |id: &u64| {
+            let host = self.hosts.iter().find(|host| host.id == Some(*id));
+            host.and_then(|host| host.process.as_ref())
+        };
+        self.cx.log.members.keys().map(process).collect()
+    }
+
+    /// Watchers have seen everything, and no lease is left.
+    fn nothing_is_left(&self) -> bool {
+        let model = &self.cx.log.model;
+        let complete = |watcher: &Watcher| watcher.checker.is_complete(model);
+        self.watchers.iter().all(complete) && model.leases().next().is_none()
+    }
+
+    fn converge(&mut self) {
+        operator::tidy(&mut self.hosts, &mut self.cx);
+        if let Some(members) = self.members()
+            && convergence::has_settled(&members)
+            && self.nothing_is_left()
+        {
+            let verdict = convergence::same_state(&members, &self.cx.log);
+            self.finished = true;
+            self.cx.check(verdict);
+            return;
+        }
+        let waited = self.cx.now - self.quiet_at;
+        self.cx.check(checker::ensure(waited < SETTLE_MAX, SETTLES, || {
+            let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
+            let places = processes.map(|process| {
+                let status = process.node().status();
+                format!("\n  {:x}: {status:?}", process.id)
+            });
+            let members = &self.cx.log.members;
+            let leases: Vec<i64> = self.cx.log.model.leases().collect();
+            let mut watchers = self.watchers.iter();
+            let watching = watchers.find_map(|watcher| watcher.checker.finish(&self.cx.log.model).err());
+            format!("still not settled, members {members:x?}, leases {leases:?}, {watching:?}:{}", places.collect::<String>())
+        }));
+        self.cx.after(Duration::from_millis(250), Event::Converge);
+    }
+
+    /// What only the whole history shows.
+    fn judge(&mut self) -> linearizable::Searched {
+        if self.cx.violation.is_some() {
+            return linearizable::Searched::default();
+        }
+        let operations = &self.cx.history.operations;
+        let verdict = convergence::progress(operations, self.plan.heal_at)
+            .and_then(|()| self.cx.log.finish(operations));
+        let searched = linearizable::check(operations, workload::is_register);
+        self.cx.check(verdict);
+        searched.unwrap_or_else(|violation: Violation| {
+            self.cx.check(Err(violation));
+            linearizable::Searched::default()
+        })
+    }
+}
+
+fn setup(rng: &mut Rng) -> Setup {
+    Setup {
+        snapshot_count: [30, 200, 10_000][rng.usize(..3)],
+        catchup_entries: [0, 10, 5_000][rng.usize(..3)],
+        segment_bytes: [8 << 10, 64 << 10, 64 << 20][rng.usize(..3)],
+        pre_vote: rng.u8(..8) != 0,
+    }
+}

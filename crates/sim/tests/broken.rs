@@ -1,0 +1,62 @@
+//! Members that are broken on purpose are caught: else the checkers would prove nothing.
+
+#![cfg(test)]
+
+use retcd_sim::{Kind, Options, Sabotage, run};
+
+/// How many seeds a broken member may survive.
+const SEEDS_MAX: u64 = 60;
+
+/// Runs until a promise is broken; which one.
+fn caught(sabotage: Sabotage, only: Option<Kind>) -> &'static str {
+    for seed in 0..SEEDS_MAX {
+        let options = Options {
+            sabotage: Some(sabotage),
+            only,
+            ..Options::new(seed)
+        };
+        if let Some(violation) = run(options).violation {
+            return violation.promise;
+        }
+    }
+    panic!("{sabotage:?} went unnoticed by {SEEDS_MAX} seeds");
+}
+
+#[test]
+fn a_log_that_is_never_synced() {
+    caught(Sabotage::SkipFsync, Some(Kind::Power));
+}
+
+#[test]
+fn an_acknowledgement_before_the_sync() {
+    caught(Sabotage::AckBeforeSync, Some(Kind::Power));
+}
+
+#[test]
+fn a_read_that_asks_nobody() {
+    let promise = caught(Sabotage::StaleRead, Some(Kind::Split));
+    assert_eq!(promise, "what was answered is visible to what comes after it");
+}
+
+#[test]
+fn a_vote_that_is_forgotten() {
+    let promise = caught(Sabotage::ForgetVote, Some(Kind::Ambush));
+    assert_eq!(promise, "one leader per term");
+}
+
+#[test]
+fn an_entry_that_is_passed_over() {
+    let promise = caught(Sabotage::SkipEntry, None);
+    assert_eq!(promise, "the same entries make the same revision");
+}
+
+#[test]
+fn a_request_that_is_proposed_twice() {
+    let promise = caught(Sabotage::ProposeTwice, None);
+    assert_eq!(promise, "a request is executed once at most");
+}
+
+#[test]
+fn a_snapshot_without_its_configuration() {
+    caught(Sabotage::OldConfState, None);
+}

@@ -1,0 +1,71 @@
+//! A consistent copy of the database for a member that is too far behind.
+
+use prost::bytes::Bytes;
+use retcd_proto::raftpb::{ConfState, Snapshot, SnapshotMetadata};
+use retcd_storage::backend::{Backend, BackendError};
+use retcd_storage::bolt::FileCopy;
+
+use crate::membership::{Membership, MembershipLoadError};
+use crate::meta::{self, AppliedIndex, MetaError};
+
+/// Why there is no copy.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// The backend failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The applied index is damaged.
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    /// The membership is damaged.
+    #[error(transparent)]
+    Membership(#[from] MembershipLoadError),
+    /// No entry has been applied, so that there is nothing to be ahead with.
+    #[error("the database has no applied entry")]
+    Empty,
+}
+
+/// The database as one commit left it, and what goes with it to a follower. Everything in here is read
+/// from the state that the copy has: whatever is applied or committed meanwhile shows in none of it.
+///
+/// While it lives, the pages that it copies are not written again.
+pub struct DatabaseCopy {
+    /// The last entry that the copy has.
+    pub applied: AppliedIndex,
+    /// The raft configuration behind that entry.
+    pub conf_state: ConfState,
+    /// The membership as etcd up to 3.6 takes it from a snapshot's data.
+    pub document: Bytes,
+    /// The bolt file as a stream of a known length.
+    pub file: FileCopy,
+}
+
+impl DatabaseCopy {
+    /// Commits what the backend has pending, which waits for the disk, and pins the result.
+    pub fn take(backend: &Backend) -> Result<DatabaseCopy, CopyError> {
+        let reader = backend.committed_reader()?;
+        let applied = meta::applied(&reader)?;
+        if applied.index == 0 {
+            return Err(CopyError::Empty);
+        }
+        let membership = Membership::open(&reader, 0)?;
+        Ok(DatabaseCopy {
+            applied,
+            conf_state: membership.conf_state().clone(),
+            document: membership.to_document().into(),
+            file: reader.committed().clone().copy(),
+        })
+    }
+
+    /// The snapshot that the message to the follower carries ahead of the file.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            data: Some(self.document.clone()),
+            metadata: Some(SnapshotMetadata {
+                conf_state: Some(self.conf_state.clone()),
+                index: Some(self.applied.index),
+                term: Some(self.applied.term),
+            }),
+        }
+    }
+}
