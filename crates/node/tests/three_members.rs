@@ -336,3 +336,37 @@ fn the_same_seeds_give_the_same_conversation() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn a_leader_that_is_removed_hands_over() {
+    let (mut cluster, leader, others) = Cluster::with_leader();
+    let change = raftpb::ConfChange {
+        id: Some(9),
+        r#type: Some(raftpb::ConfChangeType::ConfChangeRemoveNode as i32),
+        node_id: Some(leader),
+        context: None,
+    };
+    // What is behind the change must not end the process that leads no more.
+    let now = cluster.now;
+    let request = 9;
+    let removal = Input::ProposeConfChange { request, change };
+    cluster.member(leader).node.handle(now, removal);
+    cluster.propose(leader, "a");
+    let follows = |cluster: &Cluster, id| {
+        let status = cluster.members[&id].node.status();
+        status.role == Role::Follower
+    };
+    cluster.run_until("another leader", |cluster| {
+        follows(cluster, leader) && cluster.leader().is_some()
+    });
+    assert!(
+        cluster.now <= now + TICK * 3,
+        "an election timeout has passed"
+    );
+    let next = cluster.leader().unwrap();
+    assert!(others.contains(&next));
+    cluster.propose(next, "b");
+    for id in others {
+        assert!(cluster.applied(id, "b"), "at {id}");
+    }
+}
