@@ -17,8 +17,10 @@ import (
 // cluster is a set of members, some of which may be down.
 type cluster struct {
 	t testing.TB
-	// flags are every member's.
-	flags []string
+	// flags are every member's; catchup, too.
+	flags   []string
+	catchup int
+	joined  int
 
 	mu      sync.Mutex
 	members []*member
@@ -39,6 +41,14 @@ func newCluster(t testing.TB, n int, flags ...string) *cluster {
 		m.cluster = strings.Join(initial, ",")
 	}
 	return c
+}
+
+// keep is how many entries leaders keep for slow followers.
+func (c *cluster) keep(entries int) {
+	c.catchup = entries
+	for _, m := range c.members {
+		m.catchup = entries
+	}
 }
 
 // start starts all members, each with a program of its own, until they serve.

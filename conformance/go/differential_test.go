@@ -49,7 +49,7 @@ func TestSameAnswersAsOlderLine(t *testing.T) {
 	for seed := uint64(101); seed <= 102; seed++ {
 		t.Run(fmt.Sprintf("seed-%d", seed), func(t *testing.T) {
 			t.Parallel()
-			compareServers(t, seed, program{"debian", debianBin}, false)
+			compareServers(t, seed, program{name: "debian", path: debianBin}, false)
 		})
 	}
 }

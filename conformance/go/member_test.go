@@ -36,21 +36,29 @@ const (
 type program struct {
 	name string
 	path string
+	// catchup is its flag for the entries that are kept for slow followers, if
+	// it has one.
+	catchup string
 }
 
-func ours() program { return program{"ours", filepath.Join(binDir, "etcd")} }
-func real() program { return program{"etcd-3.7.1", realBin} }
+func ours() program {
+	return program{"ours", filepath.Join(binDir, "etcd"), "--snapshot-catchup-entries"}
+}
+func real() program { return program{"etcd-3.7.1", realBin, "--snapshot-catchup-entries"} }
 
 // member is one server process on a data directory of its own.
 type member struct {
 	t      testing.TB
 	name   string
+	id     uint64 // of one that was added
 	dir    string
 	client string // host:port
 	peer   string // host:port
 	// cluster is the value of --initial-cluster.
 	cluster string
 	flags   []string
+	// catchup is how many entries are kept for slow followers, if not the default.
+	catchup int
 
 	program program
 	cmd     *exec.Cmd
@@ -138,6 +146,9 @@ func (m *member) launch(p program) {
 		"--listen-peer-urls=http://" + m.peer, "--initial-advertise-peer-urls=http://" + m.peer,
 		"--initial-cluster=" + m.cluster, "--log-level=info",
 	}, m.flags...)
+	if m.catchup != 0 && p.catchup != "" {
+		args = append(args, fmt.Sprintf("%s=%d", p.catchup, m.catchup))
+	}
 	log, err := os.OpenFile(m.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		m.t.Fatal(err)
@@ -163,15 +174,18 @@ func (m *member) launch(p program) {
 	})
 }
 
-func (m *member) healthy() bool {
+func (m *member) healthy() bool { return m.page("/health", `"health":"true"`) }
+
+// page tells whether a page for clients is there and contains a text.
+func (m *member) page(path, text string) bool {
 	client := http.Client{Timeout: 5 * time.Second}
-	resp, err := client.Get("http://" + m.client + "/health")
+	resp, err := client.Get("http://" + m.client + path)
 	if err != nil {
 		return false
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	return err == nil && resp.StatusCode == http.StatusOK && bytes.Contains(body, []byte(`"health":"true"`))
+	return err == nil && resp.StatusCode == http.StatusOK && bytes.Contains(body, []byte(text))
 }
 
 // stop ends the member cleanly.

@@ -14,8 +14,9 @@ use crate::grpc::{Connection, Method};
 use crate::keys::{self, KeySpace};
 use crate::load;
 use crate::progress::Progress;
+use crate::target::Target;
 
-/// Puts in a transaction; etcd's default limit of operations is 128.
+/// Puts in a transaction if nobody asks for fewer; etcd's default limit of operations is 128.
 const PUTS_PER_TXN: u64 = 100;
 const CONNECTIONS: usize = 4;
 const TXNS_UNDER_WAY: usize = 32;
@@ -25,13 +26,31 @@ const TXNS_UNDER_WAY: usize = 32;
 /// # Errors
 /// [`Error::Io`] and [`Error::Call`] if the server cannot be reached or refuses a transaction.
 pub fn fill(
-    endpoint: &str,
+    target: &Target,
     keys: &KeySpace,
     value_size: usize,
     progress: &Progress,
 ) -> Result<Duration, Error> {
+    fill_in_txns(target, keys, value_size, PUTS_PER_TXN, progress)
+}
+
+/// As [`fill`], with a transaction for every `puts_per_txn` keys (1 to 100): fewer of them make a longer log.
+///
+/// # Errors
+/// As [`fill`].
+pub fn fill_in_txns(
+    target: &Target,
+    keys: &KeySpace,
+    value_size: usize,
+    puts_per_txn: u64,
+    progress: &Progress,
+) -> Result<Duration, Error> {
+    assert!(
+        (1..=PUTS_PER_TXN).contains(&puts_per_txn),
+        "{puts_per_txn} puts in a transaction"
+    );
     let began = Instant::now();
-    load::runtime()?.block_on(write_all(endpoint, keys, value_size, progress))?;
+    load::runtime()?.block_on(write_all(target, keys, value_size, puts_per_txn, progress))?;
     Ok(began.elapsed())
 }
 
@@ -40,21 +59,22 @@ pub fn fill(
 /// # Errors
 /// As [`fill`].
 pub fn fill_if_missing(
-    endpoint: &str,
+    target: &Target,
     keys: &KeySpace,
     value_size: usize,
     progress: &Progress,
 ) -> Result<(), Error> {
-    if load::runtime()?.block_on(count(endpoint, keys))? < keys.count {
-        fill(endpoint, keys, value_size, progress)?;
+    if load::runtime()?.block_on(count(target, keys))? < keys.count {
+        fill(target, keys, value_size, progress)?;
     }
     Ok(())
 }
 
-async fn count(endpoint: &str, keys: &KeySpace) -> Result<u64, Error> {
-    let mut range = Connection::open(endpoint)
-        .await?
-        .method("/etcdserverpb.KV/Range")?;
+async fn count(target: &Target, keys: &KeySpace) -> Result<u64, Error> {
+    let connection = Connection::open(target, 0).await;
+    let mut range = connection
+        .map_err(Error::call("counting the keys"))?
+        .method("/etcdserverpb.KV/Range");
     let request = pb::RangeRequest {
         key: keys.key(0),
         range_end: keys.key(keys.count),
@@ -66,24 +86,27 @@ async fn count(endpoint: &str, keys: &KeySpace) -> Result<u64, Error> {
 }
 
 async fn write_all(
-    endpoint: &str,
+    target: &Target,
     keys: &KeySpace,
     value_size: usize,
+    puts_per_txn: u64,
     progress: &Progress,
 ) -> Result<(), Error> {
+    let failed = || Error::call("filling the key space");
     let value = keys::value(value_size, &mut Rng::with_seed(0));
     let next = Arc::new(AtomicU64::new(0));
     let mut connections = Vec::new();
-    for _ in 0..CONNECTIONS {
-        connections.push(Connection::open(endpoint).await?);
+    for at in 0..CONNECTIONS {
+        connections.push(Connection::open(target, at).await.map_err(failed())?);
     }
     let mut tasks = JoinSet::new();
     for at in 0..TXNS_UNDER_WAY {
-        let txn = connections[at % CONNECTIONS].method("/etcdserverpb.KV/Txn")?;
+        let txn = connections[at % CONNECTIONS].method("/etcdserverpb.KV/Txn");
         tasks.spawn(write_some(
             txn,
             keys.clone(),
             value.clone(),
+            puts_per_txn,
             Arc::clone(&next),
         ));
     }
@@ -92,7 +115,7 @@ async fn write_all(
         tokio::select! {
             ended = tasks.join_next() => match ended {
                 Some(result) => {
-                    result.expect("a panic has ended the process").map_err(Error::call("filling the key space"))?;
+                    result.expect("a panic has ended the process").map_err(failed())?;
                 }
                 None => return Ok(()),
             },
@@ -107,10 +130,11 @@ async fn write_some(
     mut txn: Method,
     keys: KeySpace,
     value: Bytes,
+    puts_per_txn: u64,
     next: Arc<AtomicU64>,
 ) -> Result<(), CallError> {
     loop {
-        let first = next.fetch_add(PUTS_PER_TXN, Ordering::Relaxed);
+        let first = next.fetch_add(puts_per_txn, Ordering::Relaxed);
         if first >= keys.count {
             return Ok(());
         }
@@ -121,7 +145,7 @@ async fn write_some(
             }
         };
         let request = pb::TxnRequest {
-            success: (first..keys.count.min(first + PUTS_PER_TXN))
+            success: (first..keys.count.min(first + puts_per_txn))
                 .map(put)
                 .collect(),
             ..pb::TxnRequest::default()

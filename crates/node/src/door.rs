@@ -4,9 +4,10 @@
 //! is refused here is as good as lost on the way, which raft survives. Terms, votes and quorums are
 //! raft's own business.
 
-use raft::eraftpb::{EntryType, Message, MessageType};
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
 use crate::event::Contradiction;
+use crate::raft_types::conf_change_in;
 
 /// What raft knows that a message is held against.
 pub struct View {
@@ -64,15 +65,18 @@ pub fn judge(message: &Message, view: &View, term_at: impl Fn(u64) -> Option<u64
     }
 }
 
-/// Only whole proposals of kinds that etcd knows; joint consensus it does not.
+/// Only whole proposals of kinds that etcd knows; joint consensus it does not. A change of the membership that
+/// cannot be read would stop every member that applies it.
 fn proposal(message: &Message) -> Verdict {
-    let joint = |kind| kind == EntryType::EntryConfChangeV2;
-    let sound = !message.entries.is_empty()
-        && !message
-            .entries
-            .iter()
-            .any(|entry| joint(entry.get_entry_type()));
-    if sound { Verdict::Step } else { Verdict::Drop }
+    let sound = |entry: &Entry| match entry.get_entry_type() {
+        EntryType::EntryNormal => true,
+        EntryType::EntryConfChange => conf_change_in(entry).is_some(),
+        EntryType::EntryConfChangeV2 => false,
+    };
+    match !message.entries.is_empty() && message.entries.iter().all(sound) {
+        true => Verdict::Step,
+        false => Verdict::Drop,
+    }
 }
 
 /// Entries follow each other, terms never fall, and nothing contradicts what is committed.
@@ -121,7 +125,6 @@ fn snapshot(message: &Message) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raft::eraftpb::Entry;
 
     const VIEW: View = View {
         id: 1,
@@ -231,5 +234,34 @@ mod tests {
             committed: 5,
         };
         assert_eq!(verdict(&append), Verdict::Stop(conflict));
+    }
+
+    #[test]
+    fn only_changes_of_the_membership_that_can_be_applied_are_proposed() {
+        use crate::raft_types::entry_to_raft;
+        use retcd_proto::raftpb;
+        let judged = |kind: raftpb::EntryType, data: &'static [u8]| {
+            let mut proposal = message(MessageType::MsgPropose);
+            proposal.mut_entries().push(entry_to_raft(&raftpb::Entry {
+                r#type: Some(kind as i32),
+                data: Some(data.into()),
+                ..Default::default()
+            }));
+            verdict(&proposal)
+        };
+        let change = raftpb::EntryType::EntryConfChange;
+        // Promotion, learner, update; a type that nobody knows; no message at all.
+        for data in [
+            b"\x08\x01\x10\x00\x18\x02",
+            b"\x08\x01\x10\x03\x18\x02",
+            b"\x08\x01\x10\x02\x18\x02",
+        ] {
+            assert_eq!(judged(change, data), Verdict::Step, "{data:?}");
+        }
+        for data in [b"\x10\x04".as_slice(), b"\x0a\xff"] {
+            assert_eq!(judged(change, data), Verdict::Drop, "{data:?}");
+        }
+        let joint = raftpb::EntryType::EntryConfChangeV2;
+        assert_eq!(judged(joint, b""), Verdict::Drop);
     }
 }

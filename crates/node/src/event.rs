@@ -219,6 +219,8 @@ pub enum Contradiction {
 pub enum Role {
     /// Follows a leader, or waits for one.
     Follower,
+    /// Asks whether it would be elected, without raising the term.
+    PreCandidate,
     /// Asks for votes.
     Candidate,
     /// Leads.

@@ -92,6 +92,11 @@ impl LogStore {
         self.applied = index;
     }
 
+    /// The log starts behind this index.
+    pub fn compacted_index(&self) -> u64 {
+        self.compacted_index
+    }
+
     /// The configuration as of the last applied change.
     pub fn conf_state(&self) -> &ConfState {
         &self.conf_state

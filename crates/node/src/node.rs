@@ -64,6 +64,8 @@ pub struct Node {
     deaf_leader: (u64, Duration),
     /// When leadership was last offered because of the disk.
     stepped_aside_at: Option<Duration>,
+    /// Who is to lead in place of this member, which was removed.
+    successor: Option<u64>,
     /// The election timeout in force, in ticks, and the term and role that it was drawn for.
     election_timeout: (usize, Option<(u64, StateRole)>),
     random: u64,
@@ -119,6 +121,7 @@ impl Node {
             snapshot_index: index,
             deaf_leader: (0, Duration::ZERO),
             stepped_aside_at: None,
+            successor: None,
             election_timeout: (0, None),
             random: scramble(config.seed),
             config,
@@ -133,11 +136,11 @@ impl Node {
         self.advance_time(now);
         match input {
             Input::Propose { request, data } => {
-                self.push_proposal(request, eraftpb::EntryType::EntryNormal, data);
+                self.push_proposal(request, raftpb::EntryType::EntryNormal, data);
             }
             Input::ProposeConfChange { request, change } => {
                 let data = change.encode_to_vec().into();
-                self.push_proposal(request, eraftpb::EntryType::EntryConfChange, data);
+                self.push_proposal(request, raftpb::EntryType::EntryConfChange, data);
             }
             Input::Read { read } => self.reads.push(read),
             Input::Messages(messages) => {
@@ -237,6 +240,18 @@ impl Node {
         voters.contains(self.config.id)
     }
 
+    /// The index of the newest snapshot that a leader sent, if it is not restored yet; else an index that is
+    /// applied.
+    fn installed_index(&self) -> u64 {
+        self.raw.store().compacted_index()
+    }
+
+    /// Whether the machine has not restored yet what the log starts with. Raft looks through all entries that are
+    /// not applied before it campaigns, and ends the process if some are not there.
+    fn is_restoring(&self) -> bool {
+        self.installed_index() > self.applied
+    }
+
     fn advance_time(&mut self, now: Duration) {
         self.now = self.now.max(now);
         while self.next_tick <= self.now {
@@ -252,11 +267,13 @@ impl Node {
     fn tick(&mut self) {
         // Alone, raft would lead at once, with entries that the log does not have yet.
         let alone = self.raw.raft.prs().is_singleton();
-        if !alone || self.leads() || self.unpersisted.is_empty() {
+        let may_campaign = !self.is_restoring() && (!alone || self.unpersisted.is_empty());
+        if may_campaign || self.leads() {
             self.raw.tick();
         }
         self.hold_election_timeout();
         self.step_aside_if_the_disk_stalls();
+        self.call_successor();
         let requests = self.proposals.expired(self.now);
         self.reject(requests, RejectReason::NoLeader);
     }
@@ -269,12 +286,12 @@ impl Node {
         }
     }
 
-    fn push_proposal(&mut self, request: u64, kind: eraftpb::EntryType, data: Bytes) {
-        let mut entry = eraftpb::Entry {
-            data,
+    fn push_proposal(&mut self, request: u64, kind: raftpb::EntryType, data: Bytes) {
+        let entry = entry_to_raft(&raftpb::Entry {
+            r#type: Some(kind as i32),
+            data: Some(data),
             ..Default::default()
-        };
-        entry.set_entry_type(kind);
+        });
         let deadline = self.now + self.config.proposal_timeout;
         if let Err(reason) = self.proposals.push(request, entry, deadline) {
             self.reject(vec![request], reason);
@@ -304,6 +321,8 @@ impl Node {
             Verdict::Step if message.get_msg_type() == MessageType::MsgPropose => {
                 self.handle_proposals_of_follower(message);
             }
+            Verdict::Step
+                if message.get_msg_type() == MessageType::MsgTimeoutNow && self.is_restoring() => {}
             // An error means that raft has no use for it: from a member that is gone, or a proposal
             // without a leader. Whoever sent it will notice.
             Verdict::Step => drop(self.raw.step(message)),
@@ -523,6 +542,11 @@ impl Node {
             "applied went back from {} to {index}",
             self.applied
         );
+        // While a snapshot waits to be restored, raft has its configuration, which is newer than these entries.
+        let conf_changes = match index < self.installed_index() {
+            true => &[],
+            false => conf_changes,
+        };
         for change in conf_changes.iter().filter_map(conf_change_to_raft) {
             let conf_state = self
                 .raw
@@ -553,19 +577,30 @@ impl Node {
         }
     }
 
-    /// A leader that was removed, or has no vote any more, asks the most advanced voter to take over, and
-    /// follows: raft-rs ends the process when such a leader commits or persists anything.
+    /// A leader that was removed, or has no vote any more, follows: raft-rs ends the process when such a leader
+    /// commits or persists anything. At the next tick it asks the most advanced voter to take over.
     fn resign(&mut self) {
-        let voters = self.followers().into_iter().filter(|other| !other.is_learner);
+        let voters = self
+            .followers()
+            .into_iter()
+            .filter(|other| !other.is_learner);
         let best = voters.max_by_key(|voter| (voter.recent_active, voter.matched));
+        self.successor = best.map(|voter| voter.id);
         let term = self.raw.raft.term;
-        if let Some(best) = best {
+        self.raw.raft.become_follower(term, raft::INVALID_ID);
+    }
+
+    /// Not at once: who has not applied the removal yet may not campaign.
+    fn call_successor(&mut self) {
+        if let Some(successor) = self.successor.take()
+            && self.raw.raft.leader_id == raft::INVALID_ID
+        {
             let mut message = eraftpb::Message::default();
             message.set_msg_type(MessageType::MsgTimeoutNow);
-            (message.from, message.to, message.term) = (self.config.id, best.id, term);
+            (message.from, message.to) = (self.config.id, successor);
+            message.term = self.raw.raft.term;
             self.send(vec![message]);
         }
-        self.raw.raft.become_follower(term, raft::INVALID_ID);
     }
 
     fn transfer_leader(&mut self, to: u64) {
@@ -662,7 +697,8 @@ fn scramble(seed: u64) -> u64 {
 fn role_of(state: StateRole) -> Role {
     match state {
         StateRole::Leader => Role::Leader,
-        StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+        StateRole::PreCandidate => Role::PreCandidate,
+        StateRole::Candidate => Role::Candidate,
         StateRole::Follower => Role::Follower,
     }
 }

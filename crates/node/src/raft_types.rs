@@ -1,10 +1,53 @@
 //! Translation between etcd's `raftpb` and the crate `raft`.
 //!
 //! Their entries differ in field numbers only; the configuration change types differ in meaning:
-//! etcd has `ConfChangeUpdateNode`, raft-rs does not. Entry data is shared, never copied.
+//! etcd has `ConfChangeUpdateNode`, raft-rs does not. Entry data is shared, never copied, but for changes of
+//! the membership.
+//!
+//! raft-rs reads the data of a change that is proposed, to see that it changes something, and refuses one
+//! whose type it does not know. So inside raft-rs the data of every such entry is wrapped into a field that it passes over:
+//!
+//! ```text
+//! | 7a | length, varint | the data as etcd has it |
+//! ```
 
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message as _;
+use prost::encoding::{decode_varint, encode_varint};
 use raft::eraftpb;
 use retcd_proto::raftpb;
+
+/// Field 15, of the kind that has a length: no version of either protocol has it in a change.
+const WRAPPING: u8 = 15 << 3 | 2;
+
+fn wrap(data: &[u8]) -> Bytes {
+    let mut wrapped = BytesMut::with_capacity(data.len() + 3);
+    wrapped.put_u8(WRAPPING);
+    encode_varint(data.len() as u64, &mut wrapped);
+    wrapped.extend_from_slice(data);
+    wrapped.freeze()
+}
+
+fn unwrap(data: &Bytes) -> Bytes {
+    let mut rest = data.clone();
+    let wrapped = !rest.is_empty() && rest.split_to(1)[0] == WRAPPING;
+    let length = decode_varint(&mut rest).ok().filter(|_| wrapped);
+    assert_eq!(
+        length,
+        Some(rest.len() as u64),
+        "all changes of the membership are wrapped on their way in: {data:02x?}"
+    );
+    rest
+}
+
+/// The change of the membership that an entry of raft-rs holds, if it is one that etcd knows.
+pub fn conf_change_in(entry: &eraftpb::Entry) -> Option<raftpb::ConfChange> {
+    let change = raftpb::ConfChange::decode(unwrap(&entry.data)).ok()?;
+    let kind = change.r#type.unwrap_or_default();
+    raftpb::ConfChangeType::try_from(kind)
+        .is_ok()
+        .then_some(change)
+}
 
 /// An entry for raft-rs.
 pub fn entry_to_raft(entry: &raftpb::Entry) -> eraftpb::Entry {
@@ -16,7 +59,10 @@ pub fn entry_to_raft(entry: &raftpb::Entry) -> eraftpb::Entry {
     });
     out.term = entry.term();
     out.index = entry.index();
-    out.data = entry.data.clone().unwrap_or_default();
+    out.data = match entry.r#type() {
+        raftpb::EntryType::EntryConfChange => wrap(entry.data()),
+        _ => entry.data.clone().unwrap_or_default(),
+    };
     out
 }
 
@@ -27,11 +73,15 @@ pub fn entry_from_raft(entry: &eraftpb::Entry) -> raftpb::Entry {
         eraftpb::EntryType::EntryConfChange => raftpb::EntryType::EntryConfChange,
         eraftpb::EntryType::EntryConfChangeV2 => raftpb::EntryType::EntryConfChangeV2,
     };
+    let data = match kind {
+        raftpb::EntryType::EntryConfChange => unwrap(&entry.data),
+        _ => entry.data.clone(),
+    };
     raftpb::Entry {
         r#type: Some(kind as i32),
         term: Some(entry.term),
         index: Some(entry.index),
-        data: (!entry.data.is_empty()).then(|| entry.data.clone()),
+        data: (!data.is_empty()).then_some(data),
     }
 }
 

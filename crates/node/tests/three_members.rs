@@ -177,12 +177,10 @@ impl Cluster {
         let now = self.now;
         let mut conf_changes = vec![];
         for entry in entries {
-            match entry.r#type() {
-                EntryType::EntryConfChange => {
-                    conf_changes.push(prost::Message::decode(entry.data()).expect("a change"));
-                }
-                _ => self.member(id).applied.extend(entry.data.clone()),
+            if entry.r#type() == EntryType::EntryConfChange {
+                conf_changes.push(prost::Message::decode(entry.data()).expect("a change"));
             }
+            self.member(id).applied.extend(entry.data.clone());
         }
         let index = entries.last().expect("an apply is never empty").index();
         self.member(id).node.handle(
@@ -213,6 +211,36 @@ fn proposals_and_reads_of_followers_go_through_the_leader() {
     }
     cluster.handle(follower, Input::Read { read: 5 });
     assert_eq!(cluster.members[&follower].seen, ["read [5]"]);
+}
+
+#[test]
+fn changes_of_the_membership_of_every_kind_are_logged_as_etcd_writes_them() {
+    use raftpb::ConfChangeType::*;
+    let (mut cluster, leader, [follower, _]) = Cluster::with_leader();
+    // Nobody is there.
+    cluster.cut_off.push(4);
+    let kinds = [
+        (ConfChangeAddLearnerNode, 4),
+        (ConfChangeUpdateNode, 4),
+        (ConfChangeAddNode, 4),
+        (ConfChangeRemoveNode, 4),
+    ];
+    for (number, proposer) in (100u64..).zip([leader, follower]) {
+        for (kind, node_id) in kinds {
+            let change = raftpb::ConfChange {
+                id: Some(number),
+                r#type: Some(kind as i32),
+                node_id: Some(node_id),
+                context: Some(Bytes::from_static(b"{}")),
+            };
+            let logged = Bytes::from(prost::Message::encode_to_vec(&change));
+            let request = number;
+            cluster.handle(proposer, Input::ProposeConfChange { request, change });
+            let seen = |id: u64| cluster.members[&id].applied.contains(&logged);
+            assert!((1..=3).all(seen), "{kind:?} from {proposer}");
+        }
+    }
+    assert!(cluster.members[&follower].seen.is_empty());
 }
 
 #[test]
@@ -307,4 +335,38 @@ fn the_same_seeds_give_the_same_conversation() {
         cluster.sent
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn a_leader_that_is_removed_hands_over() {
+    let (mut cluster, leader, others) = Cluster::with_leader();
+    let change = raftpb::ConfChange {
+        id: Some(9),
+        r#type: Some(raftpb::ConfChangeType::ConfChangeRemoveNode as i32),
+        node_id: Some(leader),
+        context: None,
+    };
+    // What is behind the change must not end the process that leads no more.
+    let now = cluster.now;
+    let request = 9;
+    let removal = Input::ProposeConfChange { request, change };
+    cluster.member(leader).node.handle(now, removal);
+    cluster.propose(leader, "a");
+    let follows = |cluster: &Cluster, id| {
+        let status = cluster.members[&id].node.status();
+        status.role == Role::Follower
+    };
+    cluster.run_until("another leader", |cluster| {
+        follows(cluster, leader) && cluster.leader().is_some()
+    });
+    assert!(
+        cluster.now <= now + TICK * 3,
+        "an election timeout has passed"
+    );
+    let next = cluster.leader().unwrap();
+    assert!(others.contains(&next));
+    cluster.propose(next, "b");
+    for id in others {
+        assert!(cluster.applied(id, "b"), "at {id}");
+    }
 }

@@ -91,7 +91,8 @@ impl Client {
                 }
             }
             (Request::Write(write), Answer::Grant(_)) => {
-                self.leases.extend(write.lease_grant.as_ref().map(|grant| grant.id));
+                self.leases
+                    .extend(write.lease_grant.as_ref().map(|grant| grant.id));
             }
             (Request::Write(write), Answer::Revoke(_)) => {
                 let revoked = write.lease_revoke.as_ref().map(|revoke| revoke.id);
@@ -105,7 +106,9 @@ impl Client {
                 self.seen.extend(pairs);
             }
             (_, Answer::Txn(_, _, answers)) => {
-                answers.iter().for_each(|answer| self.learn(request, answer));
+                answers
+                    .iter()
+                    .for_each(|answer| self.learn(request, answer));
             }
             _ => {}
         }

@@ -200,7 +200,14 @@ impl Context {
             Fate::ArrivesTwice(first, second) => {
                 let again = bytes.clone();
                 self.after(first, Event::Packet { from, to, bytes });
-                self.after(second, Event::Packet { from, to, bytes: again });
+                self.after(
+                    second,
+                    Event::Packet {
+                        from,
+                        to,
+                        bytes: again,
+                    },
+                );
             }
             Fate::Lost => return false,
         }
@@ -229,7 +236,9 @@ impl Trace {
     pub fn mix(&mut self, numbers: &[u64]) {
         for number in numbers {
             // FNV-1a over words instead of bytes.
-            self.0 = (self.0 ^ number).wrapping_mul(0x100_0000_01b3).rotate_left(29);
+            self.0 = (self.0 ^ number)
+                .wrapping_mul(0x100_0000_01b3)
+                .rotate_left(29);
         }
     }
 

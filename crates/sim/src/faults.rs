@@ -93,6 +93,34 @@ pub enum Fault {
         /// Until votes are safe again.
         lasts: Duration,
     },
+    /// Some write to come fails.
+    FailWrite {
+        /// Whose.
+        host: usize,
+        /// Which of those to come.
+        nth: u64,
+    },
+    /// Some sync to come fails; what it was to make durable never is.
+    FailSync {
+        /// Whose.
+        host: usize,
+        /// Which of those to come.
+        nth: u64,
+    },
+    /// A disk is full.
+    Full {
+        /// Whose.
+        host: usize,
+        /// Bytes that are still free.
+        free: u64,
+        /// Until there is room again.
+        lasts: Duration,
+    },
+    /// A bit of the log turns over while the host is down.
+    FlipBit {
+        /// Whose.
+        host: usize,
+    },
     /// A clock changes its pace.
     ClockRate {
         /// Whose.
@@ -145,10 +173,21 @@ pub enum Kind {
     Ambush,
     /// Clocks.
     Clock,
+    /// Failing writes and syncs.
+    Failing,
+    /// Full disks.
+    Full,
+    /// Bits that turn over.
+    Decay,
 }
 
 impl Kind {
-    const ALL: [Kind; 11] = [
+    /// Whether a member may have to be replaced.
+    fn loses(self) -> bool {
+        matches!(self, Kind::Decay | Kind::Failing)
+    }
+
+    const ALL: [Kind; 14] = [
         Kind::Power,
         Kind::Kill,
         Kind::Wire,
@@ -160,6 +199,9 @@ impl Kind {
         Kind::LazyCommit,
         Kind::Ambush,
         Kind::Clock,
+        Kind::Failing,
+        Kind::Full,
+        Kind::Decay,
     ];
 }
 
@@ -172,11 +214,12 @@ impl Plan {
         heal_at: Duration,
         only: Option<Kind>,
     ) -> Plan {
-        let operated = rng.u8(..3) == 0;
-        let hosts = if operated { hosts + spare } else { hosts };
         let mut kinds = Kind::ALL.to_vec();
         kinds.retain(|kind| rng.u8(..5) < 2 || only == Some(*kind));
         kinds.retain(|kind| only.is_none_or(|only| only == *kind));
+        // A member that lost its log has to be replaced.
+        let operated = rng.u8(..3) == 0 || kinds.iter().any(|kind| kind.loses());
+        let hosts = if operated { hosts + spare } else { hosts };
         let mut faults = Vec::new();
         if !kinds.is_empty() {
             let pause_ms = rng.u64(500..6_000);
@@ -238,6 +281,20 @@ fn fault(kind: Kind, rng: &mut Rng, hosts: usize) -> Fault {
             center: host,
             lasts: lasts * 2,
         },
+        Kind::Failing if rng.bool() => Fault::FailWrite {
+            host,
+            nth: rng.u64(1..200),
+        },
+        Kind::Failing => Fault::FailSync {
+            host,
+            nth: rng.u64(1..200),
+        },
+        Kind::Full => Fault::Full {
+            host,
+            free: rng.u64(..100_000),
+            lasts,
+        },
+        Kind::Decay => Fault::FlipBit { host },
         Kind::Clock if rng.bool() => Fault::ClockRate {
             host,
             ppm: rng.i64(-RATE_PPM_MAX..=RATE_PPM_MAX),
@@ -281,7 +338,10 @@ impl fmt::Display for Fault {
                 write!(f, "nothing goes from host {from} to {to} for {lasts:?}")
             }
             Fault::Split { side, lasts } => {
-                write!(f, "hosts {side:?} are cut off from the others for {lasts:?}")
+                write!(
+                    f,
+                    "hosts {side:?} are cut off from the others for {lasts:?}"
+                )
             }
             Fault::Storm { weather, lasts } => {
                 let Weather {
@@ -306,13 +366,25 @@ impl fmt::Display for Fault {
                 host,
                 apply_us,
                 lasts,
-            } => write!(f, "host {host} applies in up to {apply_us} µs for {lasts:?}"),
+            } => write!(
+                f,
+                "host {host} applies in up to {apply_us} µs for {lasts:?}"
+            ),
             Fault::LazyCommit { host, every } => {
                 write!(f, "host {host} commits its database every {every:?}")
             }
             Fault::Ambush { center, lasts } => {
-                write!(f, "leaders and voters are killed, and talk to host {center} only, for {lasts:?}")
+                write!(
+                    f,
+                    "leaders and voters are killed, and talk to host {center} only, for {lasts:?}"
+                )
             }
+            Fault::FailWrite { host, nth } => write!(f, "host {host}'s {nth}th write will fail"),
+            Fault::FailSync { host, nth } => write!(f, "host {host}'s {nth}th sync will fail"),
+            Fault::Full { host, free, lasts } => {
+                write!(f, "host {host} has {free} bytes free for {lasts:?}")
+            }
+            Fault::FlipBit { host } => write!(f, "a bit of host {host}'s log turns over"),
             Fault::ClockRate { host, ppm } => write!(f, "host {host}'s clock goes {ppm} ppm fast"),
             Fault::WallJump { host, ms } => write!(f, "host {host}'s wall clock jumps by {ms} ms"),
         }

@@ -1,15 +1,16 @@
 //! A machine with a disk, clocks and a place for one process, and what may happen to it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use retcd_node::durable::StorageError;
-use retcd_storage::disk::MemDisk;
+use retcd_storage::disk::{self, Disk, MemDisk};
 
 use crate::clock::Clock;
 use crate::context::{Context, Event};
 use crate::faults::Fault;
-use crate::network::Weather;
 use crate::member::{self, Process, Setup, Speed, StartRole};
+use crate::network::Weather;
 
 /// In an ambush votes come late, so that several candidates of one term ask the same voters.
 const AMBUSH: Weather = Weather {
@@ -35,12 +36,20 @@ pub struct Host {
     pub frozen_until: Duration,
     /// Until when it cannot be started.
     pub down_until: Duration,
+    /// Whether its disk may refuse things.
+    pub is_ill: bool,
+    /// Whether something of what it stored may be damaged.
+    pub may_be_lost: bool,
+    /// Whether it was found out that its member cannot start any more.
+    pub is_lost: bool,
 }
 
 impl Host {
     /// The hosts of a new cluster, and some that have no member yet.
     pub fn founders(count: usize, spare: usize, cx: &mut Context) -> Vec<Host> {
-        let ids: Vec<u64> = (0..count as u64).map(|number| 0xa1 + number * 0x10).collect();
+        let ids: Vec<u64> = (0..count as u64)
+            .map(|number| 0xa1 + number * 0x10)
+            .collect();
         let hosts = (0..count + spare).map(|number| {
             let id = ids.get(number).copied();
             if let Some(id) = id {
@@ -58,6 +67,9 @@ impl Host {
                 lives: 0,
                 frozen_until: Duration::ZERO,
                 down_until: Duration::ZERO,
+                is_ill: false,
+                may_be_lost: false,
+                is_lost: false,
             }
         });
         hosts.collect()
@@ -84,11 +96,14 @@ impl Host {
             process.kill(cx);
         }
         self.disk = MemDisk::new();
+        (self.is_ill, self.may_be_lost, self.is_lost) = (false, false, false);
     }
 
     /// Starts a process.
     pub fn start(&mut self, setup: &Setup, cx: &mut Context) -> Result<(), StorageError> {
-        let Some(id) = self.id else { return Ok(()) };
+        let Some(id) = self.id.filter(|_| !self.is_lost) else {
+            return Ok(());
+        };
         // Nobody starts a member before it was added.
         if self.role == StartRole::Joiner && !cx.log.members.contains_key(&id) {
             return Ok(());
@@ -118,6 +133,8 @@ impl Host {
     pub fn heal(&mut self, now: Duration) {
         self.frozen_until = self.frozen_until.min(now);
         self.down_until = now;
+        self.disk.set_capacity(None);
+        self.is_ill = false;
         self.set_speed(Speed::GOOD);
     }
 
@@ -136,6 +153,40 @@ impl Host {
         change(&mut self.clock);
         if let Some(process) = &mut self.process {
             process.clock = self.clock;
+        }
+    }
+
+    /// Lets an operation of the disk fail, once. Half of a write may be there then.
+    fn fail(&mut self, fault: disk::Fault) {
+        self.disk.inject(fault);
+        self.is_ill = true;
+        self.may_be_lost = true;
+    }
+
+    /// Turns over a bit somewhere in the log, or in a snapshot file.
+    fn decay(&mut self, cx: &mut Context) {
+        let list = |dir: &str| self.disk.read_dir(Path::new(dir)).unwrap_or_default();
+        let mut files = list("/member/wal");
+        files.extend(list("/member/snap"));
+        // The database has no checksums but in its meta pages: what decays there shows by comparison only.
+        files.retain(|path| {
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            matches!(extension, Some("wal" | "snap"))
+        });
+        if files.is_empty() {
+            return;
+        }
+        let path = files.swap_remove(cx.rng.usize(..files.len()));
+        let (offset, bit) = (cx.rng.u64(..8192), cx.rng.u8(..8));
+        if self.disk.flip_bit(&path, offset, bit).is_ok() {
+            self.may_be_lost = true;
+            let host = self.number;
+            cx.note(|| {
+                format!(
+                    "host {host}: bit {bit} of byte {offset} in {}",
+                    path.display()
+                )
+            });
         }
     }
 
@@ -163,7 +214,9 @@ pub fn inflict(hosts: &mut [Host], fault: &Fault, cx: &mut Context) {
             return;
         }
         Fault::CutAllPower { lasts } => {
-            hosts.iter_mut().for_each(|host| host.down(*lasts, true, cx));
+            hosts
+                .iter_mut()
+                .for_each(|host| host.down(*lasts, true, cx));
             return;
         }
         Fault::Kill { host, lasts } => {
@@ -223,6 +276,31 @@ pub fn inflict(hosts: &mut [Host], fault: &Fault, cx: &mut Context) {
             });
             return;
         }
+        Fault::FailWrite { host, nth } => {
+            if can_lose_one(hosts, *host, cx) {
+                hosts[*host].fail(disk::Fault::Write(*nth));
+            }
+            return;
+        }
+        Fault::FailSync { host, nth } => {
+            if can_lose_one(hosts, *host, cx) {
+                hosts[*host].fail(disk::Fault::Sync(*nth));
+            }
+            return;
+        }
+        Fault::Full { host, free, lasts } => {
+            let host = &mut hosts[*host];
+            host.disk.set_capacity(Some(host.disk.used_bytes() + free));
+            host.is_ill = true;
+            lasts
+        }
+        Fault::FlipBit { host } => {
+            if can_lose_one(hosts, *host, cx) {
+                hosts[*host].down(Duration::from_millis(500), true, cx);
+                hosts[*host].decay(cx);
+            }
+            return;
+        }
         Fault::ClockRate { host, ppm } => {
             let now = cx.now;
             hosts[*host].set_clock(|clock| clock.set_rate(now, *ppm));
@@ -236,6 +314,13 @@ pub fn inflict(hosts: &mut [Host], fault: &Fault, cx: &mut Context) {
     cx.after(*lasts, Event::Mend(fault.clone()));
 }
 
+/// Whether the cluster can stand the loss of this member: no other one may be lost already.
+fn can_lose_one(hosts: &[Host], lost: usize, cx: &Context) -> bool {
+    let mut others = hosts.iter().filter(|host| host.number != lost);
+    let voters = cx.log.members.values().filter(|learner| !**learner).count();
+    others.all(|host| !host.may_be_lost) && voters > 2
+}
+
 /// Lets a fault end.
 pub fn mend(hosts: &mut [Host], fault: &Fault, cx: &mut Context) {
     match fault {
@@ -246,6 +331,7 @@ pub fn mend(hosts: &mut [Host], fault: &Fault, cx: &mut Context) {
             star(*center, hosts.len(), false, cx);
             cx.network.weather = Weather::FAIR;
         }
+        Fault::Full { host, .. } => hosts[*host].disk.set_capacity(None),
         Fault::SlowDisk { host, .. } | Fault::SlowApply { host, .. } => {
             hosts[*host].set_speed(Speed::GOOD);
         }

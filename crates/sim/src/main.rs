@@ -112,8 +112,14 @@ impl std::fmt::Display for Total {
             f,
             "{} runs, {} simulated seconds, {} events, {} operations, {} entries; {} calls ordered ({} keys given up); \
              failed: {:?}",
-            self.runs, self.simulated.as_secs(), self.events, self.operations, self.entries, self.calls,
-            self.given_up, self.failed
+            self.runs,
+            self.simulated.as_secs(),
+            self.events,
+            self.operations,
+            self.entries,
+            self.calls,
+            self.given_up,
+            self.failed
         )
     }
 }

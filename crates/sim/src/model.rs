@@ -186,7 +186,11 @@ impl Model {
 
     fn txn(&mut self, txn: &TxnRequest) -> Answer {
         let succeeded = txn.compare.iter().all(|compare| self.holds(compare));
-        let ops = if succeeded { &txn.success } else { &txn.failure };
+        let ops = if succeeded {
+            &txn.success
+        } else {
+            &txn.failure
+        };
         for op in ops {
             let refused = match &op.request {
                 Some(Op::RequestPut(put)) => self.check_put(put).err(),

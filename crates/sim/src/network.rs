@@ -92,7 +92,9 @@ impl Network {
     pub fn delay(&self, rng: &mut Rng) -> Duration {
         let base = Duration::from_micros(rng.u64(100..800));
         match rng.u32(..1000) < self.weather.delayed {
-            true => base + Duration::from_micros(rng.u64(..=self.weather.delay_max.as_micros() as u64)),
+            true => {
+                base + Duration::from_micros(rng.u64(..=self.weather.delay_max.as_micros() as u64))
+            }
             false => base,
         }
     }

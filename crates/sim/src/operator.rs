@@ -51,12 +51,25 @@ impl Operator {
     fn act(&mut self, hosts: &mut [Host], cx: &mut Context) {
         let members: Vec<(u64, bool)> = cx.log.members.iter().map(|(id, l)| (*id, *l)).collect();
         let voters = members.iter().filter(|(_, learner)| !learner).count();
-        let learner = members.iter().find(|(_, learner)| *learner).map(|(id, _)| *id);
+        let learner = members
+            .iter()
+            .find(|(_, learner)| *learner)
+            .map(|(id, _)| *id);
         let spare = hosts.iter().position(Host::is_spare);
         let any = |cx: &mut Context| match members.len() {
             0 => 0,
             len => members[cx.rng.usize(..len)].0,
         };
+        let lost = hosts
+            .iter()
+            .find(|host| host.is_lost)
+            .and_then(|host| host.id);
+        if let Some(lost) = lost.filter(|lost| cx.log.members.contains_key(lost)) {
+            self.change(ConfChangeType::ConfChangeRemoveNode, lost, None, cx);
+            return;
+        }
+        // While one may be lost, no other may go.
+        let may_remove = voters > 2 && !hosts.iter().any(|host| host.may_be_lost);
         match (cx.rng.u8(..8), learner, spare) {
             (0..5, Some(learner), _) => self.promote(learner, hosts, cx),
             (0..2, None, Some(spare)) if voters < VOTERS_MAX => {
@@ -66,7 +79,7 @@ impl Operator {
             (2, None, Some(spare)) if voters < VOTERS_MAX => {
                 self.add(ConfChangeType::ConfChangeAddNode, &mut hosts[spare], cx);
             }
-            (3..5, None, None) | (5, ..) if voters > 2 => {
+            (3..5, None, None) | (5, ..) if may_remove => {
                 let member = any(cx);
                 self.change(ConfChangeType::ConfChangeRemoveNode, member, None, cx);
             }
@@ -98,7 +111,10 @@ impl Operator {
     /// Gives a learner its vote, if it has most of the log.
     fn promote(&mut self, learner: u64, hosts: &[Host], cx: &mut Context) {
         let place = |host: &Host| host.process.as_ref().map(|process| process.node().status());
-        let behind = hosts.iter().find(|host| host.id == Some(learner)).and_then(place);
+        let behind = hosts
+            .iter()
+            .find(|host| host.id == Some(learner))
+            .and_then(place);
         let ready = behind.is_some_and(|status| status.applied * 10 >= cx.log.last() * 9);
         if !ready {
             return;
@@ -111,7 +127,12 @@ impl Operator {
             member,
             is_promote: true,
         };
-        self.change(ConfChangeType::ConfChangeAddNode, learner, Some(context), cx);
+        self.change(
+            ConfChangeType::ConfChangeAddNode,
+            learner,
+            Some(context),
+            cx,
+        );
     }
 
     fn change(

@@ -46,10 +46,18 @@ impl Run {
         let Some(violation) = &self.violation else {
             return format!("seed {}: all promises were kept\n", self.seed);
         };
-        let _ = writeln!(out, "seed {}: broken promise: {}", self.seed, violation.promise);
+        let _ = writeln!(
+            out,
+            "seed {}: broken promise: {}",
+            self.seed, violation.promise
+        );
         let _ = writeln!(out, "\n{}\n", violation.detail);
         let _ = writeln!(out, "members: {}, {:?}", self.members, self.setup);
-        let _ = writeln!(out, "\nplan (everything is mended at {:?}):", self.plan.heal_at);
+        let _ = writeln!(
+            out,
+            "\nplan (everything is mended at {:?}):",
+            self.plan.heal_at
+        );
         for (at, fault) in &self.plan.faults {
             let _ = writeln!(out, "{:>12.6} {fault}", at.as_secs_f64());
         }
@@ -62,7 +70,11 @@ impl Run {
         for (at, line) in &lines[cut..] {
             let _ = writeln!(out, "{:>12.6} {line}", at.as_secs_f64());
         }
-        let _ = writeln!(out, "\nagain: cargo run --release -p retcd-sim -- --seed {}", self.seed);
+        let _ = writeln!(
+            out,
+            "\nagain: cargo run --release -p retcd-sim -- --seed {}",
+            self.seed
+        );
         text
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use retcd_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use retcd_proto::etcdserverpb::request_op::Request as Op;
 use retcd_proto::etcdserverpb::{
-    Compare, CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest,
+    CompactionRequest, Compare, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest,
     LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
 };
 

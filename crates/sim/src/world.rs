@@ -19,13 +19,13 @@ use crate::context::{Context, Event, Trace};
 use crate::faults::{Fault, Kind, Plan};
 use crate::history::{History, OperationId, Outcome};
 use crate::host::Host;
-use crate::watcher::Watcher;
 use crate::member::{Parcel, Process, Session, Setup, Stop, StopKind, Work};
 use crate::network::Network;
 use crate::operator::{self, OPERATOR, Operator};
 use crate::queue::Queue;
 use crate::report::Run;
 use crate::sabotage::Sabotage;
+use crate::watcher::Watcher;
 use crate::workload;
 
 const STARTS: &str = "a member starts on what it stored";
@@ -216,7 +216,8 @@ impl World {
             }
             Event::Removed { host, member } => self.removed(host, member),
             Event::Operate => {
-                if self.cx.now < self.plan.heal_at + OPERATED_FOR {
+                let lost = self.hosts.iter().any(|host| host.is_lost);
+                if self.cx.now < self.plan.heal_at + OPERATED_FOR || lost {
                     self.operator.operate(&mut self.hosts, &mut self.cx);
                 }
             }
@@ -346,8 +347,20 @@ impl World {
     }
 
     fn failed_to_start(&mut self, host: usize, error: &StorageError) {
-        self.cx.check(checker::ensure(false, STARTS, || {
-            format!("host {host}: {error}")
+        let number = host;
+        let host = &mut self.hosts[number];
+        host.close_files();
+        self.cx
+            .note(|| format!("host {number} cannot start: {error}"));
+        if host.is_ill && !host.may_be_lost {
+            let delay = self.cx.between_us(300_000, 2_000_000);
+            self.cx.after(delay, Event::Start { host: number });
+            return;
+        }
+        // Damage that is found out: the member has to be replaced.
+        host.is_lost = host.may_be_lost;
+        self.cx.check(checker::ensure(host.is_lost, STARTS, || {
+            format!("host {number}: {error}")
         }));
     }
 
@@ -418,7 +431,11 @@ impl World {
 
     fn tell(&self, number: OperationId) {
         let operation = &self.cx.history.operations[number];
-        eprintln!("{:>12.6} {}", self.cx.now.as_secs_f64(), crate::report::line(operation));
+        eprintln!(
+            "{:>12.6} {}",
+            self.cx.now.as_secs_f64(),
+            crate::report::line(operation)
+        );
     }
 
     fn fault(&mut self, fault: Fault) {
@@ -437,7 +454,9 @@ impl World {
         for (number, host) in self.hosts.iter_mut().enumerate() {
             host.heal(self.cx.now);
             if host.process.is_none() {
-                self.cx.queue.push(self.cx.now, Event::Start { host: number });
+                self.cx
+                    .queue
+                    .push(self.cx.now, Event::Start { host: number });
             }
         }
     }
@@ -470,18 +489,23 @@ impl World {
             return;
         }
         let waited = self.cx.now - self.quiet_at;
-        self.cx.check(checker::ensure(waited < SETTLE_MAX, SETTLES, || {
-            let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
-            let places = processes.map(|process| {
-                let status = process.node().status();
-                format!("\n  {:x}: {status:?}", process.id)
-            });
-            let members = &self.cx.log.members;
-            let leases: Vec<i64> = self.cx.log.model.leases().collect();
-            let mut watchers = self.watchers.iter();
-            let watching = watchers.find_map(|watcher| watcher.checker.finish(&self.cx.log.model).err());
-            format!("still not settled, members {members:x?}, leases {leases:?}, {watching:?}:{}", places.collect::<String>())
-        }));
+        self.cx
+            .check(checker::ensure(waited < SETTLE_MAX, SETTLES, || {
+                let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
+                let places = processes.map(|process| {
+                    let status = process.node().status();
+                    format!("\n  {:x}: {status:?}", process.id)
+                });
+                let members = &self.cx.log.members;
+                let leases: Vec<i64> = self.cx.log.model.leases().collect();
+                let mut watchers = self.watchers.iter();
+                let watching =
+                    watchers.find_map(|watcher| watcher.checker.finish(&self.cx.log.model).err());
+                format!(
+                    "still not settled, members {members:x?}, leases {leases:?}, {watching:?}:{}",
+                    places.collect::<String>()
+                )
+            }));
         self.cx.after(Duration::from_millis(250), Event::Converge);
     }
 

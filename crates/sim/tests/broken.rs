@@ -35,7 +35,10 @@ fn an_acknowledgement_before_the_sync() {
 #[test]
 fn a_read_that_asks_nobody() {
     let promise = caught(Sabotage::StaleRead, Some(Kind::Split));
-    assert_eq!(promise, "what was answered is visible to what comes after it");
+    assert_eq!(
+        promise,
+        "what was answered is visible to what comes after it"
+    );
 }
 
 #[test]

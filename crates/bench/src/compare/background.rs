@@ -11,10 +11,12 @@ use retcd_proto::etcdserverpb as pb;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use crate::auth::Users;
 use crate::error::Error;
 use crate::grpc::Connection;
 use crate::keys::KeySpace;
 use crate::load;
+use crate::target::Target;
 
 const COMPACT_EVERY: Duration = Duration::from_secs(1);
 const DEFRAGMENT_EVERY: Duration = Duration::from_secs(3);
@@ -35,12 +37,14 @@ pub(super) struct Background {
 }
 
 impl Background {
-    /// Lists `listed` of `keys` again and again, compacts and defragments the server at `endpoint`, until [`Background::stop`].
-    pub(super) fn start(endpoint: &str, keys: &KeySpace, listed: u32) -> Result<Self, Error> {
+    /// Lists `listed` of `keys` again and again, compacts the history and defragments one member after the other, until
+    /// [`Background::stop`].
+    pub(super) fn start(users: &Users, keys: &KeySpace, listed: u32) -> Result<Self, Error> {
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
         let company = Company {
-            endpoint: endpoint.to_owned(),
+            user: users.user.clone(),
+            root: users.root.clone(),
             keys: keys.clone(),
             listed: listed.into(),
         };
@@ -73,14 +77,17 @@ impl Background {
 
 /// Each of its methods goes on until it fails.
 struct Company {
-    endpoint: String,
+    user: Target,
+    /// Who may compact and defragment.
+    root: Target,
     keys: KeySpace,
     listed: u64,
 }
 
 impl Company {
     async fn list(&self, done: &Cell<Done>, seed: u64) -> Result<Infallible, Error> {
-        let mut range = self.connect().await?.method("/etcdserverpb.KV/Range")?;
+        let connection = connect(&self.user, seed as usize).await?;
+        let mut range = connection.method("/etcdserverpb.KV/Range");
         let mut rng = Rng::with_seed(seed);
         loop {
             let first = rng.u64(0..=self.keys.count - self.listed);
@@ -98,9 +105,9 @@ impl Company {
     }
 
     async fn compact(&self, done: &Cell<Done>) -> Result<Infallible, Error> {
-        let connection = self.connect().await?;
-        let mut range = connection.method("/etcdserverpb.KV/Range")?;
-        let mut compact = connection.method("/etcdserverpb.KV/Compact")?;
+        let connection = connect(&self.root, 0).await?;
+        let mut range = connection.method("/etcdserverpb.KV/Range");
+        let mut compact = connection.method("/etcdserverpb.KV/Compact");
         let read = pb::RangeRequest {
             key: self.keys.key(0),
             ..pb::RangeRequest::default()
@@ -125,12 +132,15 @@ impl Company {
     }
 
     async fn defragment(&self, done: &Cell<Done>) -> Result<Infallible, Error> {
-        let mut defragment = self
-            .connect()
-            .await?
-            .method("/etcdserverpb.Maintenance/Defragment")?;
+        let mut members = Vec::new();
+        for at in 0..self.root.members() {
+            let connection = connect(&self.root, at).await?;
+            members.push(connection.method("/etcdserverpb.Maintenance/Defragment"));
+        }
+        let mut next = 0;
         loop {
             sleep(DEFRAGMENT_EVERY).await;
+            let defragment = &mut members[next];
             let began = Instant::now();
             let answered = defragment
                 .call_for_len(&pb::DefragmentRequest::default())
@@ -140,12 +150,14 @@ impl Company {
                 done.defragmentations += 1;
                 done.longest_defragmentation = done.longest_defragmentation.max(began.elapsed());
             });
+            next = (next + 1) % members.len();
         }
     }
+}
 
-    async fn connect(&self) -> Result<Connection, Error> {
-        Connection::open(&self.endpoint).await
-    }
+async fn connect(target: &Target, at: usize) -> Result<Connection, Error> {
+    let opened = Connection::open(target, at).await;
+    opened.map_err(Error::call("lists, compactions and defragmentations"))
 }
 
 fn update(done: &Cell<Done>, change: impl FnOnce(&mut Done)) {

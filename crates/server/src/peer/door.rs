@@ -23,7 +23,9 @@ use tokio::time::timeout;
 use super::IO_TIMEOUT;
 use super::body::{PeerBody, StreamBody};
 use super::codec::{FRAME_BYTES_MAX, StreamKind, decode_message};
-use super::headers::{self, CLUSTER_ID, PEER_URLS, RAFT_TO, SERVER_FROM, SERVER_VERSION, text};
+use super::headers::{
+    self, CLUSTER_ID, Mismatch, PEER_URLS, RAFT_TO, SERVER_FROM, SERVER_VERSION, text,
+};
 use super::reply;
 use super::seldom::Seldom;
 use super::snapshot;
@@ -85,8 +87,8 @@ impl Inner {
     }
 
     async fn take_message(&self, request: Request<Incoming>) -> Response<PeerBody> {
-        if let Err(refused) = self.check(request.headers()) {
-            return refused;
+        if let Err(mismatch) = self.check(request.headers()) {
+            return refuse(mismatch);
         }
         self.add_remote(request.headers());
         let from = headers::parse_id(text(request.headers(), &SERVER_FROM)).unwrap_or_default();
@@ -159,9 +161,9 @@ impl Inner {
                 self.add_remote(request.headers());
                 snapshot::receive(&self.shared, request.into_body()).await
             }
-            Err(refused) => {
+            Err(mismatch) => {
                 unknown.inc();
-                refused
+                refuse(mismatch)
             }
         };
         self.name_cluster(&mut response);
@@ -186,7 +188,8 @@ impl Inner {
         path: &str,
         headers: &HeaderMap,
     ) -> Result<Response<PeerBody>, Box<Response<PeerBody>>> {
-        self.check(headers).map_err(Box::new)?;
+        self.check(headers)
+            .map_err(|mismatch| Box::new(refuse(mismatch)))?;
         let refuse = |status, text| Err(Box::new(reply::error(status, text)));
         let local = Hex(self.shared.identity.id);
         let Some((kind, id)) = split_path(path) else {
@@ -236,10 +239,8 @@ impl Inner {
         }
     }
 
-    fn check(&self, headers: &HeaderMap) -> Result<(), Response<PeerBody>> {
-        headers::check(&self.shared.identity, headers, || self.mismatch.now()).map_err(|mismatch| {
-            reply::error(StatusCode::PRECONDITION_FAILED, &mismatch.to_string())
-        })
+    fn check(&self, headers: &HeaderMap) -> Result<(), Mismatch> {
+        headers::check(&self.shared.identity, headers, || self.mismatch.now())
     }
 
     fn add_remote(&self, headers: &HeaderMap) {
@@ -252,6 +253,10 @@ impl Inner {
         let id = headers::hex_value(self.shared.identity.cluster_id);
         response.headers_mut().insert(CLUSTER_ID, id);
     }
+}
+
+fn refuse(mismatch: Mismatch) -> Response<PeerBody> {
+    reply::error(StatusCode::PRECONDITION_FAILED, &mismatch.to_string())
 }
 
 /// Which stream a path names, and the text of the id.

@@ -67,7 +67,7 @@ impl Driver {
                 if let Some(tasks) = self.links.get_mut(&link.id) {
                     while tasks.try_join_next().is_some() {}
                     let shared = Arc::clone(&self.shared);
-                    tasks.spawn(snapshot::send(shared, counted, link, message));
+                    tasks.spawn(snapshot::send(shared, counted, link, *message));
                 }
             }
             Command::SnapshotDropped(peer) => {

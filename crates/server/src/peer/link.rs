@@ -48,6 +48,12 @@ pub(super) struct Overflow {
     pub queue: &'static str,
 }
 
+impl Overflow {
+    fn boxed(message: Message, queue: &'static str) -> Box<Overflow> {
+        Box::new(Overflow { message, queue })
+    }
+}
+
 impl Link {
     /// A link without connections, and its pipeline's other end.
     pub fn new(id: u64, kind: Kind, picker: Picker, status: Status) -> (Link, PipelineQueue) {
@@ -77,30 +83,29 @@ impl Link {
     ///
     /// # Errors
     /// When that queue is full. A worse one would only bring the message out of order.
-    pub fn send(&self, message: Message) -> Result<(), Overflow> {
+    pub fn send(&self, message: Message) -> Result<(), Box<Overflow>> {
         let mut message = message;
         if message.r#type() == MessageType::MsgApp {
             match self.msgapp.send(message) {
                 Ok(()) => return Ok(()),
                 Err(Unsent::Full(message)) => {
                     let queue = StreamKind::MsgApp.name();
-                    return Err(Overflow { message, queue });
+                    return Err(Overflow::boxed(*message, queue));
                 }
-                Err(Unsent::NoConnection(back)) => message = back,
+                Err(Unsent::NoConnection(back)) => message = *back,
             }
         }
         match self.message.send(message) {
             Ok(()) => return Ok(()),
             Err(Unsent::Full(message)) => {
                 let queue = StreamKind::Message.name();
-                return Err(Overflow { message, queue });
+                return Err(Overflow::boxed(*message, queue));
             }
-            Err(Unsent::NoConnection(back)) => message = back,
+            Err(Unsent::NoConnection(back)) => message = *back,
         }
-        self.pipeline.try_send(message).map_err(|error| Overflow {
-            message: error.into_inner(),
-            queue: "pipeline",
-        })
+        self.pipeline
+            .try_send(message)
+            .map_err(|error| Overflow::boxed(error.into_inner(), "pipeline"))
     }
 
     /// Ends the streams.
@@ -135,8 +140,8 @@ pub(super) struct Turn {
 }
 
 enum Unsent {
-    NoConnection(Message),
-    Full(Message),
+    NoConnection(Box<Message>),
+    Full(Box<Message>),
 }
 
 impl Lane {
@@ -170,14 +175,14 @@ impl Lane {
     fn send(&self, message: Message) -> Result<(), Unsent> {
         let mut attached = self.0.lock();
         let Some(sender) = &attached.sender else {
-            return Err(Unsent::NoConnection(message));
+            return Err(Unsent::NoConnection(Box::new(message)));
         };
         match sender.try_send(message) {
             Ok(()) => Ok(()),
-            Err(TrySendError::Full(message)) => Err(Unsent::Full(message)),
+            Err(TrySendError::Full(message)) => Err(Unsent::Full(Box::new(message))),
             Err(TrySendError::Closed(message)) => {
                 attached.sender = None;
-                Err(Unsent::NoConnection(message))
+                Err(Unsent::NoConnection(Box::new(message)))
             }
         }
     }

@@ -69,7 +69,7 @@ pub(super) enum Command {
     /// End them.
     Stop(Arc<Link>),
     /// Send a snapshot.
-    Snapshot(Counted, Arc<Link>, Message),
+    Snapshot(Counted, Arc<Link>, Box<Message>),
     /// Tell raft that a snapshot was not even begun.
     SnapshotDropped(u64),
     /// End everything.
@@ -219,7 +219,7 @@ impl Shared {
             self.overflow(&link, &Overflow { message, queue });
             return self.command(Command::SnapshotDropped(link.id));
         };
-        self.command(Command::Snapshot(counted, link, message));
+        self.command(Command::Snapshot(counted, link, Box::new(message)));
     }
 
     fn overflow(&self, link: &Link, Overflow { message, queue }: &Overflow) {

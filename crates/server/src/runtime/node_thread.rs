@@ -30,8 +30,13 @@ pub struct Outbox {
 /// Runs until the member stops.
 pub fn run(mut node: Node, inbox: &Receiver<Input>, outbox: &Outbox, member: &Arc<Member>) {
     let mut followers_due = member.clock.now();
+    let mut known = LeaderInfo {
+        leader: 0,
+        term: node.status().term,
+        role: Role::Follower,
+    };
     loop {
-        act_on_outputs(&mut node, outbox, member);
+        act_on_outputs(&mut node, &mut known, outbox, member);
         let now = member.clock.now();
         member.progress.publish(member.id, node.status(), now);
         if now >= followers_due {
@@ -56,7 +61,8 @@ pub fn run(mut node: Node, inbox: &Receiver<Input>, outbox: &Outbox, member: &Ar
     }
 }
 
-fn act_on_outputs(node: &mut Node, outbox: &Outbox, member: &Arc<Member>) {
+/// `known` is what was last told of the leader.
+fn act_on_outputs(node: &mut Node, known: &mut LeaderInfo, outbox: &Outbox, member: &Arc<Member>) {
     while let Some(output) = node.poll_output() {
         // A thread that is gone means that the process is stopping: nothing is owed to it.
         match output {
@@ -95,7 +101,7 @@ fn act_on_outputs(node: &mut Node, outbox: &Outbox, member: &Arc<Member>) {
                 member
                     .progress
                     .publish(member.id, node.status(), member.clock.now());
-                handle_leader(leader, member);
+                handle_leader(std::mem::replace(known, leader), leader, member);
             }
             Output::Snapshot(point) => drop(outbox.snapshot.send(point)),
             Output::Send(messages) => outbox.peers.send(messages),
@@ -110,17 +116,48 @@ fn act_on_outputs(node: &mut Node, outbox: &Outbox, member: &Arc<Member>) {
 
 /// Leases expire at the leader only. A new one keeps deadlines from its first commit on: until then it may not have applied
 /// all that its predecessor did.
-fn handle_leader(info: LeaderInfo, member: &Arc<Member>) {
-    let LeaderInfo { leader, term, role } = info;
-    let id = member.id;
-    if role == Role::Leader {
-        crate::info!(logger: "raft", format!("{id:x} became leader at term {term}"));
-    }
-    if leader != 0 {
-        crate::info!(logger: "raft", format!("raft.node: {id:x} elected leader {leader:x} at term {term}"));
-        member.metrics.server.leader_changes.inc();
-    }
-    if role != Role::Leader {
+fn handle_leader(before: LeaderInfo, now: LeaderInfo, member: &Arc<Member>) {
+    if now.role != Role::Leader {
         member.lessor.lock().demote();
+    }
+    tell_role(member.id, before, now);
+    tell_leader(member, before.leader, now);
+}
+
+/// In the words of Go's raft, which people search for.
+fn tell_role(id: u64, before: LeaderInfo, now: LeaderInfo) {
+    if (before.role, before.term) == (now.role, now.term) {
+        return;
+    }
+    let role = match now.role {
+        Role::Follower => "follower",
+        Role::PreCandidate => "pre-candidate",
+        Role::Candidate => "candidate",
+        Role::Leader => "leader",
+    };
+    if before.role == Role::Follower && now.role != Role::Follower {
+        let term = before.term;
+        crate::info!(logger: "raft", format!("{id:x} is starting a new election at term {term}"));
+    }
+    let term = now.term;
+    crate::info!(logger: "raft", format!("{id:x} became {role} at term {term}"));
+}
+
+fn tell_leader(member: &Member, before: u64, now: LeaderInfo) {
+    let id = member.id;
+    let LeaderInfo { leader, term, .. } = now;
+    if before == leader {
+        return;
+    }
+    let text = match (before, leader) {
+        (_, 0) => format!("raft.node: {id:x} lost leader {before:x} at term {term}"),
+        (0, _) => format!("raft.node: {id:x} elected leader {leader:x} at term {term}"),
+        _ => {
+            format!("raft.node: {id:x} changed leader from {before:x} to {leader:x} at term {term}")
+        }
+    };
+    crate::info!(logger: "raft", text);
+    if leader != 0 {
+        member.metrics.server.leader_changes.inc();
     }
 }

@@ -151,10 +151,7 @@ async fn serve_connection(
                     None => http::not_found(),
                 }
             } else {
-                {
-                    let _ = &http;
-                    http::not_found()
-                }
+                http::handle_peer(&http, request).await
             };
             Ok(page.map(Either::Right))
         }

@@ -52,9 +52,16 @@ pub fn same_state(members: &[&Process], log: &LogChecker) -> Verdict {
     for process in members {
         let id = process.id;
         let membership = process.machine().membership();
-        let known = membership.read().members().map(|member| (member.id, member.is_learner)).collect();
+        let known = membership
+            .read()
+            .members()
+            .map(|member| (member.id, member.is_learner))
+            .collect();
         ensure(log.members == known, SAME_STATE, || {
-            format!("{id:x} knows of {known:x?}; the members are {:x?}", log.members)
+            format!(
+                "{id:x} knows of {known:x?}; the members are {:x?}",
+                log.members
+            )
         })?;
         let reader = process.machine().reader();
         let (hash, _) = reader

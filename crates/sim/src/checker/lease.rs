@@ -83,11 +83,17 @@ impl LeaseChecker {
         lease.alive_until = lease.alive_until.max(until);
         let gone = lease.revoked_at.is_some_and(|revoked| revoked < invoked);
         ensure(!gone, NOT_GONE, || {
-            format!("lease {id} was renewed by a request of {invoked:?}, but revoked at {:?}", lease.revoked_at)
+            format!(
+                "lease {id} was renewed by a request of {invoked:?}, but revoked at {:?}",
+                lease.revoked_at
+            )
         })?;
         let early = lease.expired_at.is_some_and(|expired| expired < until);
         ensure(!early, NOT_EARLY, || {
-            format!("lease {id} was to live until {until:?}, but expired at {:?}", lease.expired_at)
+            format!(
+                "lease {id} was to live until {until:?}, but expired at {:?}",
+                lease.expired_at
+            )
         })
     }
 }

@@ -281,7 +281,10 @@ fn step(value: Value, action: Action) -> Option<Value> {
 
 /// Whether there is an order; nothing if the search took too long.
 fn search(calls: &[Call]) -> Option<bool> {
-    let answered = calls.iter().filter(|call| call.returned != Duration::MAX).count();
+    let answered = calls
+        .iter()
+        .filter(|call| call.returned != Duration::MAX)
+        .count();
     // By invocation; `order` is a list with holes where calls are placed.
     let mut order: Vec<usize> = (0..calls.len()).collect();
     order.sort_by_key(|call| calls[*call].invoked);
@@ -469,14 +472,21 @@ mod tests {
 
     fn every_order(calls: &[Call], placed: &mut Vec<usize>, value: Value) -> bool {
         let left = |placed: &[usize]| {
-            (0..calls.len()).filter(|call| !placed.contains(call)).collect::<Vec<_>>()
+            (0..calls.len())
+                .filter(|call| !placed.contains(call))
+                .collect::<Vec<_>>()
         };
         let rest = left(placed);
-        if rest.iter().all(|call| calls[*call].returned == Duration::MAX) {
+        if rest
+            .iter()
+            .all(|call| calls[*call].returned == Duration::MAX)
+        {
             return true;
         }
         rest.iter().any(|&call| {
-            let early = rest.iter().all(|other| calls[*other].returned >= calls[call].invoked);
+            let early = rest
+                .iter()
+                .all(|other| calls[*other].returned >= calls[call].invoked);
             let Some(next) = step(value, calls[call].action).filter(|_| early) else {
                 return false;
             };

@@ -91,7 +91,10 @@ impl LogChecker {
         }
         let last = self.last();
         ensure(index == last + 1, SAME_LOG, || {
-            format!("{member:x} applies entry {index}, but nobody has applied {}", last + 1)
+            format!(
+                "{member:x} applies entry {index}, but nobody has applied {}",
+                last + 1
+            )
         })?;
         let executed = self.model.apply(entry);
         self.entries.push(entry.clone());
@@ -105,7 +108,10 @@ impl LogChecker {
             };
             let before = self.done.insert(header.id, done);
             ensure(before.is_none(), EXACTLY_ONCE, || {
-                format!("request {:x} is in the log twice, last at {index}", header.id)
+                format!(
+                    "request {:x} is in the log twice, last at {index}",
+                    header.id
+                )
             })?;
         }
         Ok(executed)
@@ -124,7 +130,10 @@ impl LogChecker {
             let index = *index;
             let before = self.done.insert(change.id(), Done { index, answer });
             ensure(before.is_none(), EXACTLY_ONCE, || {
-                format!("change {:x} is in the log twice, last at {index}", change.id())
+                format!(
+                    "change {:x} is in the log twice, last at {index}",
+                    change.id()
+                )
             })?;
         }
         let id = change.node_id();
@@ -162,22 +171,31 @@ impl LogChecker {
             Request::Range(_) => self.read_returned(operation, answer)?,
             Request::KeepAlive(_) => {}
         }
-        self.floor.revision = self.floor.revision.max(match operation.request.is_linearizable() {
-            true => answer.revision(),
-            false => 0,
-        });
+        self.floor.revision = self
+            .floor
+            .revision
+            .max(match operation.request.is_linearizable() {
+                true => answer.revision(),
+                false => 0,
+            });
         Ok(())
     }
 
     fn write_returned(&mut self, operation: &Operation, answer: &Answer) -> Verdict {
         let Some(done) = self.done.get(&operation.request_id) else {
             return ensure(false, NOT_LOST, || {
-                format!("{} was answered {answer:?}, and is in no entry", operation.request)
+                format!(
+                    "{} was answered {answer:?}, and is in no entry",
+                    operation.request
+                )
             });
         };
         ensure(done.answer == *answer, TRUE_ANSWER, || {
             let (request, index) = (&operation.request, done.index);
-            format!("{request} was answered {answer:?}; entry {index} says {:?}", done.answer)
+            format!(
+                "{request} was answered {answer:?}; entry {index} says {:?}",
+                done.answer
+            )
         })?;
         let Floor { revision, index } = operation.floor;
         let at = self.revision_at(done.index);
@@ -185,7 +203,8 @@ impl LogChecker {
             let request = &operation.request;
             format!(
                 "{request} is entry {} at revision {at}, but entry {index} and revision {revision} had been \
-                 answered before it began", done.index
+                 answered before it began",
+                done.index
             )
         })?;
         self.floor.index = self.floor.index.max(done.index);
@@ -207,7 +226,10 @@ impl LogChecker {
                 let known = operation.floor.revision;
                 let lies = operation.request.is_linearizable() && range.revision <= known;
                 return ensure(!lies, ORDER, || {
-                    format!("{} is of the future, but {known} was answered", operation.request)
+                    format!(
+                        "{} is of the future, but {known} was answered",
+                        operation.request
+                    )
                 });
             }
             _ => {}
@@ -215,17 +237,25 @@ impl LogChecker {
         let revision = answer.revision();
         let known = self.model.revision();
         ensure(revision <= known, TRUE_ANSWER, || {
-            format!("{} was answered {answer:?}, but the log ends at revision {known}", operation.request)
+            format!(
+                "{} was answered {answer:?}, but the log ends at revision {known}",
+                operation.request
+            )
         })?;
         let truth = self.model.range(range, revision);
         ensure(truth == *answer, TRUE_ANSWER, || {
-            format!("{} was answered {answer:?}; it is {truth:?}", operation.request)
+            format!(
+                "{} was answered {answer:?}; it is {truth:?}",
+                operation.request
+            )
         })?;
         let floor = operation.floor.revision;
         let visible = revision >= floor || !operation.request.is_linearizable();
         ensure(visible, ORDER, || {
             let request = &operation.request;
-            format!("{request} was answered at revision {revision}, but {floor} had been answered before it began")
+            format!(
+                "{request} was answered at revision {revision}, but {floor} had been answered before it began"
+            )
         })
     }
 
@@ -237,7 +267,10 @@ impl LogChecker {
             {
                 return ensure(false, REFUSED, || {
                     let request = &operation.request;
-                    format!("{request} was refused ({reason}), but is entry {}", done.index)
+                    format!(
+                        "{request} was refused ({reason}), but is entry {}",
+                        done.index
+                    )
                 });
             }
         }

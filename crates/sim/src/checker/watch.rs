@@ -96,7 +96,9 @@ impl WatchChecker {
         ensure(right, COMPACTED, || {
             format!(
                 "a watcher at {} was cancelled: {:?}, compacted at {compacted}; the log says {}",
-                self.next, response.cancel_reason, model.compacted()
+                self.next,
+                response.cancel_reason,
+                model.compacted()
             )
         })?;
         (self.next, self.seen) = (compacted, 0);
@@ -112,7 +114,10 @@ impl WatchChecker {
         let is_right = self.next == kv.mod_revision
             && expected.is_some_and(|change| self.is_told(change, event, &kv, model));
         ensure(is_right, IN_ORDER, || {
-            format!("saw {event:?}; the next is {expected:?} at revision {}", self.next)
+            format!(
+                "saw {event:?}; the next is {expected:?} at revision {}",
+                self.next
+            )
         })?;
         self.seen += 1;
         self.events += 1;
@@ -139,7 +144,10 @@ impl WatchChecker {
     fn ends_revision(&mut self, model: &Model) -> Verdict {
         let rest = self.rest(model);
         ensure(rest.is_none(), WHOLE, || {
-            format!("a response ends within revision {}, before {rest:?}", self.next)
+            format!(
+                "a response ends within revision {}, before {rest:?}",
+                self.next
+            )
         })?;
         (self.next, self.seen) = (self.next + 1, 0);
         Ok(())
@@ -149,7 +157,10 @@ impl WatchChecker {
         while self.next <= revision {
             let rest = self.rest(model);
             ensure(rest.is_none(), PROGRESS, || {
-                format!("progress at {revision}, but {rest:?} of {} has not come", self.next)
+                format!(
+                    "progress at {revision}, but {rest:?} of {} has not come",
+                    self.next
+                )
             })?;
             (self.next, self.seen) = (self.next + 1, 0);
         }
@@ -160,15 +171,22 @@ impl WatchChecker {
     pub fn is_complete(&self, model: &Model) -> bool {
         let newest = model.revision();
         self.next > 0
-            && (self.next..=newest)
-                .all(|revision| !model.changes(revision).iter().any(|change| self.wants(change)))
+            && (self.next..=newest).all(|revision| {
+                !model
+                    .changes(revision)
+                    .iter()
+                    .any(|change| self.wants(change))
+            })
     }
 
     /// At the end.
     pub fn finish(&self, model: &Model) -> Verdict {
         ensure(self.is_complete(model), COMPLETE, || {
             let newest = model.revision();
-            format!("a watcher of {:?} is at {}, the log at {newest}", self.key, self.next)
+            format!(
+                "a watcher of {:?} is at {}, the log at {newest}",
+                self.key, self.next
+            )
         })
     }
 }

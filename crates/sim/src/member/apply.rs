@@ -108,7 +108,10 @@ impl Process {
             }
         }
         for change in &applied.conf_changes {
-            let reply = applied.replies.iter().find(|(id, _)| *id == change.change.id());
+            let reply = applied
+                .replies
+                .iter()
+                .find(|(id, _)| *id == change.change.id());
             let answer = reply.map_or(Answer::Other, |(_, reply)| request::of_reply(reply));
             let verdict = cx.log.changed(self.id, change, answer);
             cx.check(verdict);

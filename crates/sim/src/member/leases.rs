@@ -42,7 +42,9 @@ impl Process {
                 false => self.check_leadership(LeaseCheck::Expired(expired), cx),
             }
         }
-        let due = self.clock.true_time(self.local(cx) + LEASE_INTERVAL, cx.now);
+        let due = self
+            .clock
+            .true_time(self.local(cx) + LEASE_INTERVAL, cx.now);
         self.work_after(due - cx.now, Work::Leases, cx);
     }
 

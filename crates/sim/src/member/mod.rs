@@ -44,8 +44,8 @@ use log::ToLog;
 use watch::Watches;
 
 pub use snapshot::Parcel;
-pub use watch::Session;
 pub use start::{Role as StartRole, Setup, peer_url, start};
+pub use watch::Session;
 
 /// How often leases are looked at.
 const LEASE_INTERVAL: Duration = Duration::from_millis(500);
@@ -228,7 +228,13 @@ impl Process {
         if self.machine.membership().read().is_removed(sender) {
             // As the server's transport: refused, and told why.
             let delay = cx.network.delay(&mut cx.rng);
-            cx.after(delay, Event::Removed { host: from, member: sender });
+            cx.after(
+                delay,
+                Event::Removed {
+                    host: from,
+                    member: sender,
+                },
+            );
             return;
         }
         self.push(Input::Messages(vec![message]), cx);
@@ -319,6 +325,9 @@ impl Process {
             if !cx.send(self.host, to, bytes, twice) && cx.rng.u8(..4) == 0 {
                 let peer = message.to();
                 self.push(Input::Unreachable { peer }, cx);
+                if !twice {
+                    self.push(Input::Undelivered(message.entries.clone()), cx);
+                }
             }
             self.ambush(&message, cx);
         }

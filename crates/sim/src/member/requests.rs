@@ -31,7 +31,9 @@ impl Process {
                 let change = *change;
                 self.push(Input::ProposeConfChange { request, change }, cx);
             }
-            Request::Range(range) if range.serializable || self.is_broken(cx, Sabotage::StaleRead) => {
+            Request::Range(range)
+                if range.serializable || self.is_broken(cx, Sabotage::StaleRead) =>
+            {
                 self.answer_read(operation, &range, cx);
             }
             Request::Range(_) => {
@@ -47,7 +49,9 @@ impl Process {
     fn is_no_voter(&self) -> bool {
         let membership = self.machine.membership();
         let membership = membership.read();
-        membership.member(self.id).is_none_or(|member| member.is_learner)
+        membership
+            .member(self.id)
+            .is_none_or(|member| member.is_learner)
     }
 
     fn answer_read(&mut self, operation: OperationId, range: &RangeRequest, cx: &mut Context) {

@@ -123,7 +123,10 @@ impl Process {
         let (from, id) = (self.host, message.to());
         cx.note(|| {
             let index = copy.applied.index;
-            format!("host {from} sends {id:x} a snapshot at {index}, {} bytes", database.len())
+            format!(
+                "host {from} sends {id:x} a snapshot at {index}, {} bytes",
+                database.len()
+            )
         });
         let parcel = Parcel {
             from,
@@ -165,7 +168,10 @@ impl Process {
         let Ok(message) = raftpb::Message::decode(parcel.message.clone()) else {
             return Ok(false);
         };
-        let metadata = message.snapshot.as_ref().and_then(|snapshot| snapshot.metadata.as_ref());
+        let metadata = message
+            .snapshot
+            .as_ref()
+            .and_then(|snapshot| snapshot.metadata.as_ref());
         let index = metadata.map_or(0, |metadata| metadata.index());
         let path = snap::database_path(&self.dirs.snap_dir, index);
         self.write_database(&path, &parcel.database)
@@ -186,7 +192,11 @@ impl Process {
     }
 
     /// Goes on with a received database.
-    pub(super) fn restore(&mut self, snapshot: &raftpb::Snapshot, cx: &mut Context) -> Result<(), Stop> {
+    pub(super) fn restore(
+        &mut self,
+        snapshot: &raftpb::Snapshot,
+        cx: &mut Context,
+    ) -> Result<(), Stop> {
         let metadata = snapshot.metadata.clone().unwrap_or_default();
         let path = snap::database_path(&self.dirs.snap_dir, metadata.index());
         let restored = self.machine.restore(&path).map_err(|error| Stop {

@@ -1,5 +1,7 @@
 //! One file: what readers see, what the platter holds, and the changes in between.
 
+use std::io;
+
 use fastrand::Rng;
 
 use super::content::Content;
@@ -86,6 +88,18 @@ impl Inode {
     /// that no later sync brings them to the disk, while readers still see them.
     pub(super) fn fail_sync(&mut self) {
         self.unsynced.clear();
+    }
+
+    /// Turns over a bit on the platter, and in what readers see.
+    pub(super) fn flip_bit(&mut self, offset: u64, bit: u8) -> io::Result<()> {
+        for content in [&mut self.current, &mut self.durable] {
+            let mut byte = [0];
+            if content.read(&mut byte, offset) == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            content.write(&[byte[0] ^ 1 << (bit % 8)], offset);
+        }
+        Ok(())
     }
 
     pub(super) fn try_lock(&mut self, handle: u64, lock: Lock) -> bool {

@@ -3,8 +3,8 @@
 //! For every file it holds what readers see, what would survive a loss of power, and the changes in
 //! between. [`MemDisk::crash`] cuts the power: from a seed, each unsynced write is lost, kept or torn at
 //! sectors of 512 bytes, independently of the others; each directory keeps a prefix of its unsynced
-//! changes; all handles and locks are gone. [`MemDisk::inject`] makes single operations fail, and
-//! [`MemDisk::set_capacity`] bounds the bytes.
+//! changes; all handles and locks are gone. [`MemDisk::inject`] makes single operations fail,
+//! [`MemDisk::set_capacity`] bounds the bytes, and [`MemDisk::flip_bit`] damages what is durable.
 //!
 //! Files are sparse, so that a preallocated log segment costs nothing. Permission bits are not kept, and
 //! paths are taken from the root, without links.
@@ -131,6 +131,21 @@ impl MemDisk {
     /// [`io::ErrorKind::StorageFull`].
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state.lock().capacity = bytes;
+    }
+
+    /// The sum of all file lengths in bytes, which [`MemDisk::set_capacity`] bounds.
+    pub fn used_bytes(&self) -> u64 {
+        self.state.lock().tree.used_bytes()
+    }
+
+    /// Turns over one bit of a file, as a disk does that decays: for readers and for good.
+    ///
+    /// # Errors
+    /// There is no such file, or it is shorter.
+    pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let id = state.tree.open(path)?.ok_or(io::ErrorKind::NotFound)?;
+        state.tree.file_mut(id).flip_bit(offset, bit)
     }
 
     /// How often the disk was used since it was created.

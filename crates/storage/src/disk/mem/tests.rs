@@ -234,3 +234,18 @@ fn content_agrees_with_a_plain_vector() {
         assert_eq!(content(&disk, "/file"), model);
     }
 }
+
+#[test]
+fn a_flipped_bit_stays_flipped() {
+    let disk = MemDisk::new();
+    let file = disk.open(path("/file"), NEW).unwrap();
+    disk.sync_dir(path("/")).unwrap();
+    write(&file, b"abc", 0);
+    file.sync_data().unwrap();
+    disk.flip_bit(path("/file"), 1, 0).unwrap();
+    assert_eq!(content(&disk, "/file"), b"acc");
+    disk.crash(1);
+    assert_eq!(content(&disk, "/file"), b"acc");
+    assert!(disk.flip_bit(path("/file"), 3, 0).is_err());
+    assert_eq!(disk.used_bytes(), 3);
+}
