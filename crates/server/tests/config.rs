@@ -418,8 +418,6 @@ fn what_does_not_exist_yet_is_refused_and_never_ignored() {
             &format!("--{what} is not supported yet ({feature})"),
         );
     };
-    refused("--auto-tls", "auto-tls", "TLS");
-    refused("--peer-cert-file=x", "peer-cert-file", "TLS");
     refused("--discovery-srv=example", "discovery-srv", "discovery");
     refused(
         "--force-new-cluster",
@@ -443,8 +441,6 @@ fn what_does_not_exist_yet_is_refused_and_never_ignored() {
     );
     check_args(
         &[
-            "--auto-tls=false",
-            "--peer-cert-file=",
             "--corrupt-check-time=0",
             "--feature-gates=AllBeta=true",
         ],
@@ -462,9 +458,7 @@ fn each_missing_flag_is_refused_when_set() {
         let value = match flag.default {
             "false" => "true",
             "true" => "false",
-            "TLS1.2" => "TLS1.3",
             default if default.ends_with(['s', 'm']) => "7s",
-            _ if flag.name == "tls-max-version" => "TLS1.3",
             _ => "7",
         };
         let mut args = vec![format!("--{}={value}", flag.name)];
