@@ -440,10 +440,7 @@ fn what_does_not_exist_yet_is_refused_and_never_ignored() {
         "slow lease renewal",
     );
     check_args(
-        &[
-            "--corrupt-check-time=0",
-            "--feature-gates=AllBeta=true",
-        ],
+        &["--corrupt-check-time=0", "--feature-gates=AllBeta=true"],
         "run",
     );
 }

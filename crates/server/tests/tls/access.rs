@@ -77,7 +77,7 @@ fn certificates_decide_who_gets_in() {
 fn a_client_finds_out_who_it_talks_to() {
     let setting = Setting::new();
     let member = setting.start(&[]);
-    let stranger = Authority::new("ca");
+    let stranger = Authority::new("stranger");
     let client = Client::of(&stranger).with(&setting.alice);
     client.assert_out(setting.port(), "InvalidCertificate");
     member.wait_for("remote error: tls: unknown certificate authority");
