@@ -87,6 +87,9 @@ pub enum Input {
     /// These proposals were on their way to a leader and certainly did not get there: they wait for the next
     /// one. Those whose fate is unknown must not come back, as they would be applied twice.
     Undelivered(Vec<raftpb::Entry>),
+    /// Most of the first election timeout may be skipped: the peers can be talked to, so that a leader would have
+    /// been heard of soon.
+    SkipElectionTicks,
     /// The sending of a snapshot has ended.
     SnapshotSent {
         /// The peer.

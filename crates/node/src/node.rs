@@ -150,6 +150,7 @@ impl Node {
                 }
             }
             Input::Undelivered(entries) => self.handle_undelivered(&entries),
+            Input::SkipElectionTicks => self.skip_election_ticks(),
             Input::Unreachable { peer } => self.raw.report_unreachable(peer),
             Input::SnapshotSent { peer, delivered } => self.raw.report_snapshot(
                 peer,
@@ -261,6 +262,14 @@ impl Node {
             if self.next_tick + self.config.tick * self.config.election_ticks < self.now {
                 self.next_tick = self.now + self.config.tick;
             }
+        }
+    }
+
+    /// Leaves two ticks of the shortest election timeout, as etcd does.
+    fn skip_election_ticks(&mut self) {
+        let raft = &mut self.raw.raft;
+        if raft.leader_id == 0 && raft.state == StateRole::Follower {
+            raft.election_elapsed += self.config.election_ticks.saturating_sub(2) as usize;
         }
     }
 

@@ -244,6 +244,27 @@ fn changes_of_the_membership_of_every_kind_are_logged_as_etcd_writes_them() {
 }
 
 #[test]
+fn members_that_found_each_other_need_not_wait_for_a_whole_timeout() {
+    let elected = |skip: bool| {
+        let mut cluster = Cluster::new();
+        for id in 1..=3 {
+            if skip {
+                cluster.handle(id, Input::SkipElectionTicks);
+            }
+        }
+        cluster.run_until("an election", |cluster| cluster.leader().is_some());
+        // With a leader there is nothing to skip.
+        let term = |cluster: &Cluster| cluster.members[&1].node.status().term;
+        let before = term(&cluster);
+        (1..=3).for_each(|id| cluster.handle(id, Input::SkipElectionTicks));
+        (1..=3).for_each(|_| cluster.run_until("a tick", |_| true));
+        assert_eq!(term(&cluster), before);
+        cluster.now
+    };
+    assert_eq!(elected(true) + 8 * TICK, elected(false));
+}
+
+#[test]
 fn proposals_that_do_not_get_to_a_dead_leader_go_to_the_next_one() {
     let (mut cluster, leader, [follower, other]) = Cluster::with_leader();
     cluster.cut_off.push(leader);

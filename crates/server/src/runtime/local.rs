@@ -171,6 +171,7 @@ impl Local {
     /// Hands a proposal to the node and waits for what the machine makes of it.
     async fn submit(&self, id: u64, input: Input) -> Result<Reply, Status> {
         let member = &*self.member;
+        let asked_at = Instant::now();
         let deadline = member.clock.now() + member.limits.request_timeout;
         let answer = self.proposals.register(id, deadline);
         self.send(input).inspect_err(|_| {
@@ -181,8 +182,31 @@ impl Local {
         member.pending.fetch_sub(1, Relaxed);
         match answered {
             Ok(Ok(outcome)) => outcome.map_err(|error| Status::from(&error)),
+            Ok(Err(status)) if status == status::TIMEOUT => Err(self.why_late(asked_at)),
             Ok(Err(status)) => Err(status),
             Err(_) => Err(status::STOPPED),
+        }
+    }
+
+    /// What to say about a proposal without an answer: whether this member, or the one that leads, may have been cut off.
+    fn why_late(&self, asked_at: Instant) -> Status {
+        let member = &*self.member;
+        let connected = |id| {
+            let since = member.transport().active_since(id);
+            since.is_some_and(|since| since < asked_at)
+        };
+        let leader = member.progress.leader();
+        let cut_off = if leader == member.id {
+            let membership = member.membership.read();
+            let all = membership.members().count();
+            let others = membership.members().filter(|other| connected(other.id));
+            1 + others.count() < all / 2 + 1
+        } else {
+            leader != 0 && !connected(leader)
+        };
+        match cut_off {
+            true => status::TIMEOUT_CONNECTION_LOST,
+            false => status::TIMEOUT,
         }
     }
 

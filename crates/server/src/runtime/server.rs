@@ -494,6 +494,7 @@ impl Server {
             crate::info!("serving metrics"; "address" => url.as_str());
         }
         tokio::task::spawn_local(versions::run_cluster_version(Rc::clone(&local)));
+        tokio::task::spawn_local(tasks::skip_election_ticks(Rc::clone(&local)));
         let end = end_of(Arc::clone(&self.member));
         tokio::pin!(end);
         let end = tokio::select! {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use retcd_node::Input;
 use retcd_proto::etcdserverpb::{
     CompactionRequest, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest,
     LeaseRevokeRequest,
@@ -20,6 +21,9 @@ use crate::grpc::status::Status;
 const LEASE_INTERVAL: Duration = Duration::from_millis(500);
 /// How often tokens are looked through whose time is over.
 const TOKEN_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a member that starts looks for others, and how often, as in etcd.
+const PEERS_MAX: Duration = Duration::from_secs(5);
+const PEERS_LOOK: Duration = Duration::from_millis(50);
 /// Leases that are revoked per look.
 const REVOKE_MAX: usize = 500;
 /// Revocations under way at a time.
@@ -32,6 +36,30 @@ const REVISION_INTERVAL: Duration = Duration::from_secs(300);
 const NOTES_PER_PERIOD: u32 = 10;
 /// With a longer retention periodic compaction runs once an hour.
 const PERIODIC_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+
+/// Lets a member that starts skip most of its first election timeout once it can talk to others
+/// (`--initial-election-tick-advance`): if one of them led, it would have been heard of.
+pub async fn skip_election_ticks(local: Rc<Local>) {
+    let member = &local.member;
+    if !member.config.initial_election_tick_advance {
+        crate::info!("skipping initial election tick advance"; "election-ticks" => member.config.election_ticks());
+        return;
+    }
+    let deadline = member.clock.now() + PEERS_MAX;
+    while member.clock.now() < deadline && member.progress.leader() == 0 {
+        tokio::time::sleep(PEERS_LOOK).await;
+        let peers = member.transport().active_peers();
+        if peers > 1 {
+            crate::info!("initialized peer connections; fast-forwarding election ticks";
+                "local-member-id" => crate::log::Hex(member.id),
+                "election-ticks" => member.config.election_ticks(),
+                "election-timeout" => member.config.election_timeout(), "active-remote-members" => peers);
+            // A node whose queue is full has other worries.
+            let _ = local.send(Input::SkipElectionTicks);
+            return;
+        }
+    }
+}
 
 /// Revokes what has expired and notes what long leases have left, while this member leads.
 pub async fn run_leases(local: Rc<Local>) {
