@@ -1,6 +1,7 @@
 //! Runs many worlds, and shows the first that breaks a promise.
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use clap::Parser;
@@ -38,8 +39,12 @@ struct Arguments {
     verbose: bool,
 }
 
+/// The seed that runs, for who reads of a panic.
+static SEED: AtomicU64 = AtomicU64::new(0);
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    name_seed_in_panics();
     let (from, count) = match arguments.seed {
         Some(seed) => (seed, 1),
         None => (arguments.from, arguments.seeds),
@@ -54,6 +59,7 @@ fn main() -> ExitCode {
             sabotage: arguments.sabotage,
             verbose: arguments.verbose,
         };
+        SEED.store(seed, Relaxed);
         let result = std::panic::catch_unwind(|| run(options));
         match result {
             Ok(run) => {
@@ -63,10 +69,7 @@ fn main() -> ExitCode {
                     println!("{}", run.report());
                 }
             }
-            Err(_) => {
-                total.failed.push(seed);
-                println!("seed {seed}: a panic, see above\n");
-            }
+            Err(_) => total.failed.push(seed),
         }
         if !total.failed.is_empty() && !arguments.keep_going {
             break;
@@ -80,6 +83,18 @@ fn main() -> ExitCode {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }
+}
+
+/// A panic of a member is a failure, too. Where a panic ends the process, this is the last word.
+fn name_seed_in_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        before(panic);
+        let seed = SEED.load(Relaxed);
+        println!(
+            "seed {seed}: a panic, see above\n\nagain: cargo run --release -p retcd-sim -- --seed {seed} --verbose"
+        );
+    }));
 }
 
 #[derive(Default)]

@@ -63,3 +63,24 @@ fn a_request_that_is_proposed_twice() {
 fn a_snapshot_without_its_configuration() {
     caught(Sabotage::OldConfState, None);
 }
+
+#[test]
+fn a_response_to_a_watcher_that_is_lost() {
+    let promise = caught(Sabotage::DropWatchEvent, None);
+    assert!(
+        promise.starts_with("watchers see every change"),
+        "{promise}"
+    );
+}
+
+#[test]
+fn a_lease_that_expires_early() {
+    let promise = caught(Sabotage::ExpireEarly, None);
+    assert_eq!(promise, "a lease is not revoked before its time is over");
+}
+
+#[test]
+fn a_leader_that_slept_and_revokes_leases_unasked() {
+    let promise = caught(Sabotage::ExpireUnasked, Some(Kind::Freeze));
+    assert_eq!(promise, "a lease is not revoked before its time is over");
+}
