@@ -57,13 +57,18 @@ check_tools() {
 	[ -x /usr/bin/etcd ] || die "/usr/bin/etcd is missing: install the package etcd-server"
 }
 
-# The reference server and tool are built once, from the modules in go.mod.
+# The reference server and tool are built once, from the modules in go.mod; the
+# servers of older lines from modules of their own.
 build_reference() {
 	REAL_ETCD_BIN=$work/realetcd
+	REAL_ETCD35_BIN=$work/etcd35
+	REAL_ETCD36_BIN=$work/etcd36
 	REAL_ETCDCTL=$work/realetcdctl
-	export REAL_ETCD_BIN
+	export REAL_ETCD_BIN REAL_ETCD35_BIN REAL_ETCD36_BIN
 	(cd "$here/go" && go build -o "$REAL_ETCD_BIN" ./cmd/realetcd &&
 		go build -o "$REAL_ETCDCTL" go.etcd.io/etcd/etcdctl/v3) || die "the reference does not build"
+	(cd "$here/go35" && go build -o "$REAL_ETCD35_BIN" .) || die "etcd 3.5 does not build"
+	(cd "$here/go36" && go build -o "$REAL_ETCD36_BIN" .) || die "etcd 3.6 does not build"
 }
 
 go_vet() { (cd "$here/go" && go vet ./...); }

@@ -5,11 +5,13 @@ import (
 )
 
 // mixes are the programs of three members that found a cluster together.
-func mixes() map[string][]program {
+func mixes(t *testing.T) map[string][]program {
 	return map[string][]program{
 		"ours":                     {ours(), ours(), ours()},
 		"ours+ours+reference":      {ours(), ours(), real()},
 		"ours+reference+reference": {ours(), real(), real()},
+		"ours+3.6+3.5":             {ours(), line(t, "3.6"), line(t, "3.5")},
+		"ours+ours+3.4":            {ours(), ours(), line(t, "3.4")},
 	}
 }
 
@@ -17,8 +19,9 @@ func mixes() map[string][]program {
 // directions and come back after an end of any kind, under a load that loses
 // nothing.
 func TestClusterFounded(t *testing.T) {
-	for name, programs := range mixes() {
+	for name, programs := range mixes(t) {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			c := newCluster(t, 3, "--snapshot-count=300")
 			c.keep(50)
 			c.start(programs...)

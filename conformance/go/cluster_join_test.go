@@ -159,7 +159,7 @@ func (h *clusterLoad) watch(m *member) *witness {
 	run, cancel := context.WithCancel(context.Background())
 	w := &witness{m: m, cancel: cancel, from: h.highest.Load(), seen: map[string]int64{}}
 	h.c.t.Cleanup(cancel)
-	events := m.client3().Watch(clientv3.WithRequireLeader(run), "load/", clientv3.WithPrefix(), clientv3.WithRev(w.from+1))
+	events := m.client3().Watch(run, "load/", clientv3.WithPrefix(), clientv3.WithRev(w.from+1))
 	go func() {
 		for r := range events {
 			w.mu.Lock()
@@ -235,6 +235,7 @@ func (c *cluster) replace(old *member, p program, h *clusterLoad) *member {
 // A cluster of the reference is replaced member by member, under load, and back
 // again: learners, snapshots, votes, leadership of either kind.
 func TestClusterReplaced(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, "--snapshot-count=200")
 	c.keep(50)
 	c.start(real(), real(), real())
@@ -246,4 +247,40 @@ func TestClusterReplaced(t *testing.T) {
 		}
 	}
 	h.finish()
+}
+
+// Members of an older line keep one member among two of ours, which hold to the
+// older version meanwhile, and get them back.
+func TestOlderClusterReplaced(t *testing.T) {
+	for _, version := range lines {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			older := line(t, version)
+			c := newCluster(t, 3, "--snapshot-count=200")
+			c.keep(50)
+			c.start(older, older, older)
+			h := c.load(2, 1)
+			h.await(300)
+			for _, p := range []program{ours(), older} {
+				for _, m := range append([]*member(nil), c.members[:2]...) {
+					c.replace(m, p, h)
+				}
+				// The one that was there before leads both kinds.
+				c.lead(c.members[0])
+				c.serves(c.members[1], h)
+				c.version(version + ".0")
+			}
+			h.finish()
+		})
+	}
+}
+
+// version checks the cluster's version as every member tells it.
+func (c *cluster) version(want string) {
+	c.t.Helper()
+	for _, m := range c.running() {
+		eventually(c.t, fmt.Sprintf("cluster version %s at %s", want, m), func() bool {
+			return m.page("/version", `"etcdcluster":"`+want+`"`)
+		})
+	}
 }

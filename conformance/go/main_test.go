@@ -45,14 +45,13 @@ func run(m *testing.M) int {
 		}
 	}
 
+	if buildDir, err = os.MkdirTemp("", "realetcd"); err != nil {
+		return fail(err)
+	}
+	defer os.RemoveAll(buildDir)
 	realBin = os.Getenv("REAL_ETCD_BIN")
 	if realBin == "" {
-		dir, err := os.MkdirTemp("", "realetcd")
-		if err != nil {
-			return fail(err)
-		}
-		defer os.RemoveAll(dir)
-		realBin = filepath.Join(dir, "realetcd")
+		realBin = filepath.Join(buildDir, "realetcd")
 		build := exec.Command("go", "build", "-buildvcs=false", "-o", realBin, "./cmd/realetcd")
 		build.Stdout, build.Stderr = os.Stderr, os.Stderr
 		if err := build.Run(); err != nil {

@@ -174,15 +174,18 @@ func (m *member) launch(p program) {
 	})
 }
 
-func (m *member) healthy() bool {
+func (m *member) healthy() bool { return m.page("/health", `"health":"true"`) }
+
+// page tells whether a page for clients is there and contains a text.
+func (m *member) page(path, text string) bool {
 	client := http.Client{Timeout: 5 * time.Second}
-	resp, err := client.Get("http://" + m.client + "/health")
+	resp, err := client.Get("http://" + m.client + path)
 	if err != nil {
 		return false
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	return err == nil && resp.StatusCode == http.StatusOK && bytes.Contains(body, []byte(`"health":"true"`))
+	return err == nil && resp.StatusCode == http.StatusOK && bytes.Contains(body, []byte(text))
 }
 
 // stop ends the member cleanly.

@@ -5,10 +5,15 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::compare::{Comparison, Scenario};
+use crate::arguments::{Endpoint, User, endpoint, positive_seconds, seconds, user};
+use crate::auth;
+use crate::binary::Binary;
+use crate::compare::{CATCH_UP_MIB_MAX, CATCH_UP_MIB_MIN, Comparison, Scenario};
+use crate::error::Error;
 use crate::keys::KeySpace;
 use crate::load::{Extent, Plan};
-use crate::server::Binary;
+use crate::target::Target;
+use crate::tls::Tls;
 use crate::workload::{Kind, Workload};
 
 /// Puts load on etcd servers and compares two of them side by side.
@@ -32,7 +37,7 @@ pub enum Command {
 }
 
 const LOAD_HELP: &str = "\
-Workloads: put, get, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive.
+Workloads: put, get, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect.
 Append @CLIENTS for another number of clients (for watch: of writers) than --clients.
 Keys that a workload reads are written first if they are missing. Keys and leases stay on the server.
 
@@ -40,32 +45,50 @@ Examples:
   retcd-bench load --endpoint 127.0.0.1:2379 put
   retcd-bench load --endpoint 127.0.0.1:2379 get list-1000@16 txn --duration 30
   retcd-bench load --endpoint 127.0.0.1:2379 put@1 --ops 1000
-  retcd-bench load --endpoint 127.0.0.1:2379 watch-1000 --streams 10 --writers 4";
+  retcd-bench load --endpoint 127.0.0.1:2379 watch-1000 --streams 10 --writers 4
+  retcd-bench load --endpoint 10.0.0.1:2379,10.0.0.2:2379 --cacert ca.pem --cert me.pem --key me-key.pem --user me:secret put connect";
 
 const COMPARE_HELP: &str = "\
 Scenarios: the workloads of `retcd-bench load`, and
   mixed    puts while lists, compactions and defragmentations go on
   rss      memory that the key space takes
   restart  time from exec to the first answered get, with --restart-keys keys
+and with --members=3 or more
+  leader-kill  puts while the leader is killed: how long nothing is acknowledged, and when the rate is back
+  catch-up     a follower comes back that has missed --catch-up-mib and needs a snapshot
 Each measurement starts a server on free loopback ports with a new data directory in --dir, which should lie on a real disk.
 
 Examples:
   retcd-bench compare --ours target/release/etcd --other /usr/local/bin/etcd
   retcd-bench compare --ours target/release/etcd --other /usr/bin/etcd --workloads put,put@1,list-1000 --rounds 5
+  retcd-bench compare --ours ./etcd --other /usr/bin/etcd --members 3 --workloads put,get,leader-kill,catch-up
+  retcd-bench compare --ours ./etcd --other /usr/bin/etcd --tls --auth --workloads put,get,connect
   retcd-bench compare --ours ./etcd --other ./etcd-old --other-args '--snapshot-count=10000' --markdown results.md";
 
 /// `retcd-bench load`.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
-    /// The server's address for clients (no TLS)
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:2379", value_parser = endpoint)]
-    pub endpoint: String,
+    /// Addresses for clients, separated by commas; connections go to them in turn
+    #[arg(long, value_name = "HOST:PORT,...", default_value = "127.0.0.1:2379", value_delimiter = ',', value_parser = endpoint)]
+    endpoint: Vec<Endpoint>,
+    /// Speak TLS 1.3 and trust the authorities in this file
+    #[arg(long, value_name = "FILE")]
+    cacert: Option<PathBuf>,
+    /// Show this certificate
+    #[arg(long, value_name = "FILE", requires_all = ["cacert", "key"])]
+    cert: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", requires_all = ["cacert", "cert"])]
+    key: Option<PathBuf>,
+    /// Log in as this user
+    #[arg(long, value_name = "NAME:PASSWORD", value_parser = user)]
+    user: Option<User>,
     /// One after the other
     #[arg(required = true, value_name = "WORKLOAD")]
-    pub workloads: Vec<Workload>,
+    workloads: Vec<Workload>,
     /// End after this many operations instead of --duration; nothing is warmed up then
     #[arg(long, value_name = "N", conflicts_with_all = ["duration", "warmup"], value_parser = clap::value_parser!(u64).range(1..))]
-    pub ops: Option<u64>,
+    ops: Option<u64>,
     #[command(flatten)]
     shape: Shape,
 }
@@ -111,12 +134,24 @@ pub struct CompareArgs {
         default_value = "put,put@1,get,get-serializable,list-1000,page-1000,txn,watch-100,lease-grant,lease-keepalive,mixed,rss,restart"
     )]
     workloads: Vec<Scenario>,
+    /// Members of each server, all on this machine
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=9))]
+    members: u32,
+    /// Clients and members speak TLS and show certificates, which are made for the comparison
+    #[arg(long)]
+    tls: bool,
+    /// Users are told apart; the load comes from one who has logged in
+    #[arg(long)]
+    auth: bool,
     /// Measurements of each server
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Keys of the scenario `restart`
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     restart_keys: u64,
+    /// Size of the values that the follower of the scenario `catch-up` misses
+    #[arg(long, value_name = "MIB", default_value_t = 500, value_parser = clap::value_parser!(u64).range(CATCH_UP_MIB_MIN..=CATCH_UP_MIB_MAX))]
+    catch_up_mib: u64,
     /// Where data directories are made and removed
     #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
@@ -167,9 +202,8 @@ struct Shape {
 }
 
 impl Shape {
-    fn plan(self, endpoint: String, workload: Workload) -> Plan {
+    fn plan(self, workload: Workload) -> Plan {
         Plan {
-            endpoint,
             workload,
             clients: self.clients,
             connections: self.connections,
@@ -195,9 +229,32 @@ fn half_of_the_processors() -> u32 {
 }
 
 impl LoadArgs {
+    /// Whom the load goes to; a user is logged in.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] and [`Error::Tls`] if the arguments contradict each other or name unusable files, [`Error::Call`] if the server
+    /// does not let the user in.
+    pub fn target(&self) -> Result<Target, Error> {
+        if self.cacert.is_none() && self.endpoint.iter().any(|endpoint| endpoint.https) {
+            return Err(Error::Usage("https:// needs --cacert".into()));
+        }
+        let addresses: Vec<_> = self
+            .endpoint
+            .iter()
+            .map(|endpoint| endpoint.address.clone())
+            .collect();
+        let pair = self.cert.as_deref().zip(self.key.as_deref());
+        let tls = self.cacert.as_deref().map(|ca| Tls::from_files(ca, pair));
+        let target = Target::new(&addresses, tls.transpose()?)?;
+        match &self.user {
+            None => Ok(target),
+            Some(user) => auth::log_in(&target, &user.name, &user.password),
+        }
+    }
+
     /// One plan for each workload.
     pub fn plans(self) -> Vec<Plan> {
-        let mut plan = self.shape.plan(self.endpoint, self.workloads[0]);
+        let mut plan = self.shape.plan(self.workloads[0]);
         if let Some(count) = self.ops {
             plan.extent = Extent::Operations(count);
             plan.warmup = Duration::ZERO;
@@ -229,47 +286,22 @@ impl CompareArgs {
             ],
             scenarios: self.workloads,
             rounds: self.rounds,
-            plan: self.shape.plan(String::new(), unset),
+            members: self.members,
+            tls: self.tls,
+            auth: self.auth,
+            plan: self.shape.plan(unset),
             restart_keys: self.restart_keys,
+            catch_up_mib: self.catch_up_mib,
             directory: self.dir,
             markdown: self.markdown,
         }
     }
 }
 
-/// `HOST:PORT`, also with the `http://` that etcdctl takes.
-fn endpoint(text: &str) -> Result<String, String> {
-    if text.starts_with("https://") {
-        return Err("TLS is not spoken here".into());
-    }
-    let address = text.strip_prefix("http://").unwrap_or(text);
-    let port = address
-        .rsplit_once(':')
-        .filter(|(host, _)| !host.is_empty());
-    match port.and_then(|(_, port)| port.parse::<u16>().ok()) {
-        Some(_) => Ok(address.to_owned()),
-        None => Err("expected HOST:PORT".into()),
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    const MAX: f64 = 86_400.0;
-    match text.parse::<f64>() {
-        Ok(seconds) if (0.0..=MAX).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err(format!("expected seconds from 0 to {MAX}")),
-    }
-}
-
-fn positive_seconds(text: &str) -> Result<Duration, String> {
-    match seconds(text)? {
-        Duration::ZERO => Err("expected more than 0 seconds".into()),
-        duration => Ok(duration),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::Progress;
 
     fn parse(line: &str) -> Result<Command, String> {
         let words = std::iter::once("retcd-bench").chain(line.split_whitespace());
@@ -278,11 +310,22 @@ mod tests {
             .map_err(|error| error.to_string())
     }
 
-    fn plans(line: &str) -> Vec<Plan> {
+    fn load(line: &str) -> LoadArgs {
         match parse(line).unwrap() {
-            Command::Load(args) => args.plans(),
+            Command::Load(args) => args,
             Command::Compare(_) => panic!("{line}: not a load"),
         }
+    }
+
+    fn plans(line: &str) -> Vec<Plan> {
+        load(line).plans()
+    }
+
+    fn members(line: &str) -> Vec<String> {
+        let target = load(line).target().unwrap();
+        (0..target.members())
+            .map(|at| target.member(at).to_string())
+            .collect()
     }
 
     fn comparison(line: &str) -> Comparison {
@@ -299,7 +342,7 @@ mod tests {
         for name in crate::workload::NAMES.split(", ") {
             assert!(LOAD_HELP.contains(name), "{name} is missing from the help");
         }
-        for name in ["mixed", "rss", "restart"] {
+        for name in ["mixed", "rss", "restart", "leader-kill", "catch-up"] {
             assert!(
                 COMPARE_HELP.contains(name),
                 "{name} is missing from the help"
@@ -318,19 +361,35 @@ mod tests {
             (put.clients, put.connections, put.value_size, put.keys.count),
             (256, 16, 256, 100_000)
         );
-        assert_eq!(put.endpoint, "127.0.0.1:2379");
+        assert_eq!(members("load put"), ["127.0.0.1:2379"]);
         assert_eq!(list.workload.to_string(), "list-10@2");
         assert!(matches!(list.extent, Extent::Time(time) if time == Duration::from_secs(10)));
     }
 
     #[test]
     fn a_number_of_operations_replaces_time_and_warmup() {
-        let plans = plans("load --endpoint http://localhost:1 put --ops 7");
+        let plans = plans("load put --ops 7");
         assert!(matches!(plans[0].extent, Extent::Operations(7)));
+        assert_eq!(plans[0].warmup, Duration::ZERO);
+    }
+
+    #[test]
+    fn endpoints_are_listed_as_for_etcdctl() {
         assert_eq!(
-            (plans[0].warmup, &plans[0].endpoint[..]),
-            (Duration::ZERO, "localhost:1")
+            members("load put --endpoint http://localhost:1,[::1]:2"),
+            ["localhost:1", "[::1]:2"]
         );
+        let error = load("load put --endpoint https://localhost:1")
+            .target()
+            .unwrap_err();
+        assert_eq!(error.to_string(), "https:// needs --cacert");
+    }
+
+    #[test]
+    fn a_password_stays_out_of_debug_texts() {
+        let args = load("load put --user root:se:cret");
+        assert_eq!(args.user.as_ref().unwrap().password, "se:cret");
+        assert!(!format!("{args:?}").contains("cret"));
     }
 
     #[test]
@@ -348,6 +407,37 @@ mod tests {
         );
         assert_eq!((comparison.rounds, comparison.restart_keys), (2, 1_000_000));
         assert_eq!(comparison.binaries[1].args, ["--x=1"]);
+        assert_eq!(
+            (comparison.members, comparison.tls, comparison.auth),
+            (1, false, false)
+        );
+        assert_eq!(comparison.catch_up_mib, 500);
+    }
+
+    #[test]
+    fn scenarios_say_what_they_need_before_anything_is_started() {
+        for (more, reason) in [
+            (
+                "--workloads put,leader-kill",
+                "leader-kill needs --members=3",
+            ),
+            (
+                "--workloads catch-up --members 2",
+                "catch-up needs --members=3",
+            ),
+            (
+                "--workloads restart --auth",
+                "restart does not go with --auth",
+            ),
+            (
+                "--workloads catch-up --auth --members 3",
+                "catch-up does not go with --auth",
+            ),
+        ] {
+            let comparison = comparison(&format!("compare --ours a --other b {more}"));
+            let error = crate::compare::compare(&comparison, &Progress::new()).unwrap_err();
+            assert!(error.to_string().contains(reason), "{more}: {error}");
+        }
     }
 
     #[test]
@@ -362,7 +452,10 @@ mod tests {
             ("load put --warmup nan", "expected seconds"),
             ("load put --endpoint nowhere", "expected HOST:PORT"),
             ("load put --endpoint :2379", "expected HOST:PORT"),
-            ("load put --endpoint https://localhost:2379", "TLS"),
+            ("load put --endpoint localhost:1,,", "expected HOST:PORT"),
+            ("load put --cert a --key b", "--cacert"),
+            ("load put --cacert a --cert b", "--key"),
+            ("load put --user root", "expected NAME:PASSWORD"),
             ("load put --clients 0", "0 is not in"),
             ("compare --ours a", "--other"),
             (
@@ -370,6 +463,8 @@ mod tests {
                 "no workload \"\"",
             ),
             ("compare --ours a --other b --rounds 0", "0 is not in"),
+            ("compare --ours a --other b --members 0", "0 is not in"),
+            ("compare --ours a --other b --catch-up-mib 1", "1 is not in"),
         ] {
             let error = parse(line)
                 .err()

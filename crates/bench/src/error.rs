@@ -1,5 +1,6 @@
 //! What can go wrong, told by who is at fault: the command line, the machine, or the server under load.
 
+use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
 
@@ -13,6 +14,14 @@ pub enum CallError {
         code: u32,
         /// The text that came with it.
         message: String,
+    },
+    /// There is no connection: the port does not answer, or the handshake failed.
+    #[error("cannot connect to {endpoint}: {source}")]
+    Connect {
+        /// `HOST:PORT`.
+        endpoint: String,
+        /// Why not.
+        source: io::Error,
     },
     /// The connection or the stream broke.
     #[error("connection broken: {0}")]
@@ -30,8 +39,13 @@ impl CallError {
     pub fn is_refusal(&self) -> bool {
         match self {
             CallError::Status { .. } | CallError::Conflict => true,
-            CallError::Broken(_) | CallError::Unexpected(_) => false,
+            CallError::Connect { .. } | CallError::Broken(_) | CallError::Unexpected(_) => false,
         }
+    }
+
+    /// Whether the server could not do it now, for want of a leader or time: gRPC's code 14, Unavailable.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, CallError::Status { code: 14, .. })
     }
 }
 
@@ -57,6 +71,24 @@ pub enum Error {
         /// Its failure.
         source: CallError,
     },
+    /// A certificate, a key or a file of them is unusable.
+    #[error("{what}: {reason}")]
+    Tls {
+        /// The file, or what was made.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A server has lost what it had acknowledged.
+    #[error("{lost} of {of} acknowledged puts are not there, among them {example}")]
+    Lost {
+        /// How many are missing.
+        lost: usize,
+        /// How many there were.
+        of: usize,
+        /// The key of one of the missing.
+        example: String,
+    },
     /// A server did not do what a scenario needs of it.
     #[error("{}: {reason}{}", binary.display(), quoted(log))]
     Server {
@@ -74,6 +106,15 @@ impl Error {
     pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
         let what = what.into();
         move |source| Error::Io { what, source }
+    }
+
+    /// For `map_err` on certificates and keys: names the file.
+    pub fn tls<E: Display>(what: impl Display) -> impl FnOnce(E) -> Error {
+        let what = what.to_string();
+        move |reason| Error::Tls {
+            what,
+            reason: reason.to_string(),
+        }
     }
 
     /// For `map_err` on calls: names who called.

@@ -14,24 +14,46 @@ use crate::grpc::{Connection, Method};
 use crate::keys::{self, KeySpace};
 use crate::load;
 use crate::progress::Progress;
+use crate::target::Target;
 
-/// Puts in a transaction; etcd's default limit of operations is 128.
+/// Puts in a transaction if nobody asks for fewer; etcd's default limit of operations is 128.
 const PUTS_PER_TXN: u64 = 100;
 const CONNECTIONS: usize = 4;
 const TXNS_UNDER_WAY: usize = 32;
+/// Of a transaction that the server cannot serve now; it may take seconds to say so.
+const TRIES: u32 = 10;
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Writes every key of `keys` once, with values of `value_size` bytes, and returns how long that took.
 ///
 /// # Errors
 /// [`Error::Io`] and [`Error::Call`] if the server cannot be reached or refuses a transaction.
 pub fn fill(
-    endpoint: &str,
+    target: &Target,
     keys: &KeySpace,
     value_size: usize,
     progress: &Progress,
 ) -> Result<Duration, Error> {
+    fill_in_txns(target, keys, value_size, PUTS_PER_TXN, progress)
+}
+
+/// As [`fill`], with a transaction for every `puts_per_txn` keys (1 to 100): fewer of them make a longer log.
+///
+/// # Errors
+/// As [`fill`].
+pub fn fill_in_txns(
+    target: &Target,
+    keys: &KeySpace,
+    value_size: usize,
+    puts_per_txn: u64,
+    progress: &Progress,
+) -> Result<Duration, Error> {
+    assert!(
+        (1..=PUTS_PER_TXN).contains(&puts_per_txn),
+        "{puts_per_txn} puts in a transaction"
+    );
     let began = Instant::now();
-    load::runtime()?.block_on(write_all(endpoint, keys, value_size, progress))?;
+    load::runtime()?.block_on(write_all(target, keys, value_size, puts_per_txn, progress))?;
     Ok(began.elapsed())
 }
 
@@ -40,21 +62,22 @@ pub fn fill(
 /// # Errors
 /// As [`fill`].
 pub fn fill_if_missing(
-    endpoint: &str,
+    target: &Target,
     keys: &KeySpace,
     value_size: usize,
     progress: &Progress,
 ) -> Result<(), Error> {
-    if load::runtime()?.block_on(count(endpoint, keys))? < keys.count {
-        fill(endpoint, keys, value_size, progress)?;
+    if load::runtime()?.block_on(count(target, keys))? < keys.count {
+        fill(target, keys, value_size, progress)?;
     }
     Ok(())
 }
 
-async fn count(endpoint: &str, keys: &KeySpace) -> Result<u64, Error> {
-    let mut range = Connection::open(endpoint)
-        .await?
-        .method("/etcdserverpb.KV/Range")?;
+async fn count(target: &Target, keys: &KeySpace) -> Result<u64, Error> {
+    let connection = Connection::open(target, 0).await;
+    let mut range = connection
+        .map_err(Error::call("counting the keys"))?
+        .method("/etcdserverpb.KV/Range");
     let request = pb::RangeRequest {
         key: keys.key(0),
         range_end: keys.key(keys.count),
@@ -66,24 +89,27 @@ async fn count(endpoint: &str, keys: &KeySpace) -> Result<u64, Error> {
 }
 
 async fn write_all(
-    endpoint: &str,
+    target: &Target,
     keys: &KeySpace,
     value_size: usize,
+    puts_per_txn: u64,
     progress: &Progress,
 ) -> Result<(), Error> {
+    let failed = || Error::call("filling the key space");
     let value = keys::value(value_size, &mut Rng::with_seed(0));
     let next = Arc::new(AtomicU64::new(0));
     let mut connections = Vec::new();
-    for _ in 0..CONNECTIONS {
-        connections.push(Connection::open(endpoint).await?);
+    for at in 0..CONNECTIONS {
+        connections.push(Connection::open(target, at).await.map_err(failed())?);
     }
     let mut tasks = JoinSet::new();
     for at in 0..TXNS_UNDER_WAY {
-        let txn = connections[at % CONNECTIONS].method("/etcdserverpb.KV/Txn")?;
+        let txn = connections[at % CONNECTIONS].method("/etcdserverpb.KV/Txn");
         tasks.spawn(write_some(
             txn,
             keys.clone(),
             value.clone(),
+            puts_per_txn,
             Arc::clone(&next),
         ));
     }
@@ -92,7 +118,7 @@ async fn write_all(
         tokio::select! {
             ended = tasks.join_next() => match ended {
                 Some(result) => {
-                    result.expect("a panic has ended the process").map_err(Error::call("filling the key space"))?;
+                    result.expect("a panic has ended the process").map_err(failed())?;
                 }
                 None => return Ok(()),
             },
@@ -107,10 +133,11 @@ async fn write_some(
     mut txn: Method,
     keys: KeySpace,
     value: Bytes,
+    puts_per_txn: u64,
     next: Arc<AtomicU64>,
 ) -> Result<(), CallError> {
     loop {
-        let first = next.fetch_add(PUTS_PER_TXN, Ordering::Relaxed);
+        let first = next.fetch_add(puts_per_txn, Ordering::Relaxed);
         if first >= keys.count {
             return Ok(());
         }
@@ -121,11 +148,22 @@ async fn write_some(
             }
         };
         let request = pb::TxnRequest {
-            success: (first..keys.count.min(first + PUTS_PER_TXN))
+            success: (first..keys.count.min(first + puts_per_txn))
                 .map(put)
                 .collect(),
             ..pb::TxnRequest::default()
         };
-        txn.call_for_len(&request).await?;
+        write(&mut txn, &request).await?;
     }
+}
+
+/// A cluster that looks for a leader refuses for a while; to write the same again does no harm.
+async fn write(txn: &mut Method, request: &pb::TxnRequest) -> Result<(), CallError> {
+    for _ in 1..TRIES {
+        match txn.call_for_len(request).await {
+            Err(error) if error.is_unavailable() => tokio::time::sleep(RETRY_PAUSE).await,
+            ended => return ended.map(drop),
+        }
+    }
+    txn.call_for_len(request).await.map(drop)
 }

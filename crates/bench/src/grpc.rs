@@ -12,18 +12,21 @@
 //! +------------+--------------------------+----------------+
 //! ```
 //!
-//! Deliberately absent: TLS, compression, retries, deadlines.
+//! Deliberately absent: compression, retries, deadlines.
 
 use std::future::poll_fn;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
-use http::{HeaderMap, Request, StatusCode};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use crate::error::{CallError, Error};
+use crate::error::CallError;
+use crate::target::Target;
 
 /// Bytes before each message: the compression flag and the length.
 pub const FRAME_HEADER: usize = 5;
@@ -36,50 +39,76 @@ const CONNECTION_WINDOW: u32 = 64 << 20;
 #[derive(Clone)]
 pub struct Connection {
     requests: SendRequest<Bytes>,
-    authority: String,
+    scheme: Scheme,
+    authority: Authority,
+    token: Option<HeaderValue>,
 }
 
 impl Connection {
-    /// Connects to `endpoint` (`HOST:PORT`) and drives the connection on the runtime of the caller.
+    /// Connects to member `at` of `target` (see [`Target::member`]) and drives the connection on the runtime of the caller.
     ///
     /// # Errors
-    /// [`Error::Io`] if the port does not answer, [`Error::Call`] if it does not speak HTTP/2.
-    pub async fn open(endpoint: &str) -> Result<Self, Error> {
-        let refused = || Error::io(format!("cannot connect to {endpoint}"));
-        let socket = TcpStream::connect(endpoint).await.map_err(refused())?;
-        socket.set_nodelay(true).map_err(refused())?;
-        let (requests, driver) = h2::client::Builder::new()
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .enable_push(false)
-            .handshake(socket)
+    /// [`CallError::Connect`] if the port does not answer or refuses TLS, [`CallError::Broken`] if it does not speak HTTP/2.
+    pub async fn open(target: &Target, at: usize) -> Result<Self, CallError> {
+        let authority = target.member(at).clone();
+        let refused = |source| CallError::Connect {
+            endpoint: authority.to_string(),
+            source,
+        };
+        let socket = TcpStream::connect(authority.as_str())
             .await
-            .map_err(CallError::from)
-            .map_err(Error::call(format!("HTTP/2 with {endpoint}")))?;
-        // A broken connection shows in every call on it; nothing to add here.
-        tokio::spawn(async move { drop(driver.await) });
+            .and_then(|socket| socket.set_nodelay(true).map(|()| socket))
+            .map_err(refused)?;
+        let (requests, scheme) = match target.tls() {
+            None => (shake_hands(socket).await?, Scheme::HTTP),
+            Some(tls) => {
+                let sealed = tls.connect(authority.host(), socket).await;
+                (shake_hands(sealed.map_err(refused)?).await?, Scheme::HTTPS)
+            }
+        };
         Ok(Self {
             requests,
-            authority: endpoint.to_owned(),
+            scheme,
+            authority,
+            token: target.token().cloned(),
         })
     }
 
     /// Prepares calls of `path` (`/package.Service/Method`).
-    ///
-    /// # Errors
-    /// [`Error::Usage`] if the endpoint cannot stand in a URI.
-    pub fn method(&self, path: &'static str) -> Result<Method, Error> {
-        let head = Request::post(format!("http://{}{path}", self.authority))
+    pub fn method(&self, path: &'static str) -> Method {
+        let uri = Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(path)
+            .build()
+            .expect("the parts are whole, and paths are constants");
+        let mut head = Request::post(uri)
             .header("content-type", "application/grpc")
             .header("te", "trailers")
-            .header("user-agent", "retcd-bench")
-            .body(())
-            .map_err(|error| Error::Usage(format!("endpoint {}: {error}", self.authority)))?;
-        Ok(Method {
+            .header("user-agent", "retcd-bench");
+        if let Some(token) = &self.token {
+            head = head.header("token", token);
+        }
+        Method {
             requests: self.requests.clone(),
-            head: Box::new(head),
-        })
+            head: Box::new(head.body(()).expect("the headers are valid already")),
+        }
     }
+}
+
+/// Begins HTTP/2 on `socket` and drives it in a task of its own.
+async fn shake_hands(
+    socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<SendRequest<Bytes>, CallError> {
+    let (requests, driver) = h2::client::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .enable_push(false)
+        .handshake(socket)
+        .await?;
+    // A broken connection shows in every call on it; nothing to add here.
+    tokio::spawn(async move { drop(driver.await) });
+    Ok(requests)
 }
 
 /// One method of one server, ready to be called again and again.

@@ -1,15 +1,22 @@
 //! `retcd-bench`: a load generator, and a side-by-side comparison of two etcd binaries.
 //!
-//! - [`load`] runs one workload against one server: [`workload`] names it, [`keys`] it works on, [`grpc`] carries it,
-//!   [`stats`] sums it up; [`fill`] writes the keys that must exist before.
-//! - [`compare`] starts one [`server`] after the other, measures what [`procfs`] and [`disk`] tell, and prints tables.
+//! - [`load`] runs one workload against one cluster: [`workload`] names it, [`keys`] it works on, [`target`] says where to, [`grpc`]
+//!   carries it, over [`tls`] or not, for a user of [`auth`] or not, [`stats`] sums it up; [`fill`] writes the keys that must exist
+//!   before.
+//! - [`compare`] starts one [`cluster`] after the other, each of one or more [`server`]s of a [`binary`] with [`certificates`] or
+//!   without, measures what [`procfs`], [`disk`] and [`status`] tell, and prints tables.
 //! - [`cleanup`] sees to it that no server and no directory is left behind.
 //!
-//! What is measured and how to read it: `docs/performance.md`. Deliberately absent: TLS, open-loop (fixed rate) load, more
-//! than one member, other machines.
+//! What is measured and how to read it: `docs/performance.md`. Deliberately absent: open-loop (fixed rate) load, other
+//! machines.
 
+mod arguments;
+mod auth;
+mod binary;
+mod certificates;
 mod cleanup;
 mod cli;
+mod cluster;
 mod compare;
 mod disk;
 mod error;
@@ -18,12 +25,17 @@ mod grpc;
 mod keys;
 mod load;
 mod machine;
+#[cfg(test)]
+mod model;
 mod procfs;
 mod progress;
 mod server;
 #[cfg(test)]
 mod smoke;
 mod stats;
+mod status;
+mod target;
+mod tls;
 mod workload;
 
 use std::process::ExitCode;
@@ -35,6 +47,7 @@ use error::Error;
 use load::{Outcome, Plan};
 use progress::Progress;
 use stats::{millis, number};
+use target::Target;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -53,12 +66,12 @@ fn run(command: Command) -> Result<bool, Error> {
     cleanup::install()?;
     let progress = Progress::new();
     match command {
-        Command::Load(args) => put_load(&args.plans(), &progress).map(|()| true),
+        Command::Load(args) => put_load(&args.target()?, &args.plans(), &progress).map(|()| true),
         Command::Compare(args) => compare::compare(&args.comparison(), &progress),
     }
 }
 
-fn put_load(plans: &[Plan], progress: &Progress) -> Result<(), Error> {
+fn put_load(target: &Target, plans: &[Plan], progress: &Progress) -> Result<(), Error> {
     println!(
         "{:<20} {:>12} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>14}",
         "workload",
@@ -74,9 +87,9 @@ fn put_load(plans: &[Plan], progress: &Progress) -> Result<(), Error> {
     for plan in plans {
         progress.task(plan.workload.to_string());
         if plan.workload.kind.needs_keys() {
-            fill::fill_if_missing(&plan.endpoint, &plan.keys, plan.value_size, progress)?;
+            fill::fill_if_missing(target, &plan.keys, plan.value_size, progress)?;
         }
-        let outcome = load::run(plan, progress, || Ok(()))?;
+        let outcome = load::run(target, plan, progress, || Ok(()))?;
         progress.clear();
         print_outcome(plan, &outcome);
     }

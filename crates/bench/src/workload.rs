@@ -29,6 +29,8 @@ pub enum Kind {
     LeaseGrant,
     /// A keep-alive on a stream of its own, for a lease of its own.
     LeaseKeepAlive,
+    /// A new connection, one linearizable get of a random key, and the end of the connection.
+    Connect,
 }
 
 /// A kind of load and, if it is not the default, how many clients make it.
@@ -45,13 +47,18 @@ const LIST_DEFAULT: u32 = 1000;
 const WATCH_DEFAULT: u32 = 100;
 
 /// The names as help texts list them.
-pub const NAMES: &str = "put, get, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive";
+pub const NAMES: &str = "put, get, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect";
 
 impl Kind {
     /// Whether the key space has to exist before.
     pub fn needs_keys(self) -> bool {
         match self {
-            Kind::Get | Kind::GetSerializable | Kind::List(_) | Kind::Page(_) | Kind::Txn => true,
+            Kind::Get
+            | Kind::GetSerializable
+            | Kind::List(_)
+            | Kind::Page(_)
+            | Kind::Txn
+            | Kind::Connect => true,
             Kind::Put | Kind::Watch(_) | Kind::LeaseGrant | Kind::LeaseKeepAlive => false,
         }
     }
@@ -60,6 +67,7 @@ impl Kind {
     pub fn unit(self) -> &'static str {
         match self {
             Kind::Watch(_) => "event",
+            Kind::Connect => "connection",
             _ => "op",
         }
     }
@@ -77,6 +85,7 @@ impl fmt::Display for Kind {
             Kind::Watch(watchers) => write!(f, "watch-{watchers}"),
             Kind::LeaseGrant => f.write_str("lease-grant"),
             Kind::LeaseKeepAlive => f.write_str("lease-keepalive"),
+            Kind::Connect => f.write_str("connect"),
         }
     }
 }
@@ -106,6 +115,7 @@ impl FromStr for Workload {
             "txn" => Kind::Txn,
             "lease-grant" => Kind::LeaseGrant,
             "lease-keepalive" => Kind::LeaseKeepAlive,
+            "connect" => Kind::Connect,
             "list" => Kind::List(LIST_DEFAULT),
             "page" => Kind::Page(LIST_DEFAULT),
             "watch" => Kind::Watch(WATCH_DEFAULT),
@@ -148,6 +158,7 @@ mod tests {
             "watch-100",
             "lease-grant",
             "lease-keepalive@7",
+            "connect@32",
         ] {
             assert_eq!(text.parse::<Workload>().unwrap().to_string(), text);
         }

@@ -18,7 +18,8 @@ fn dirs(disk: &MemDisk) -> Dirs {
         snap_dir: PathBuf::from("/data/member/snap"),
         wal_dir: PathBuf::from("/logs/of/member/wal"),
     };
-    disk.create_dir_all(&dirs.snap_dir).unwrap();
+    disk.create_dir_all(&dirs.snap_dir)
+        .expect("a disk in memory has room");
     dirs
 }
 
@@ -38,9 +39,9 @@ fn new_member(dirs: &Dirs) -> Opened {
         &Options::default(),
         identity,
         members,
-        backend.unwrap(),
+        backend.expect("a new database"),
     )
-    .unwrap()
+    .expect("a new log")
 }
 
 #[test]

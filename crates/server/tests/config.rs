@@ -418,14 +418,7 @@ fn what_does_not_exist_yet_is_refused_and_never_ignored() {
             &format!("--{what} is not supported yet ({feature})"),
         );
     };
-    refused("--auto-tls", "auto-tls", "TLS");
-    refused("--peer-cert-file=x", "peer-cert-file", "TLS");
     refused("--discovery-srv=example", "discovery-srv", "discovery");
-    refused(
-        "--force-new-cluster",
-        "force-new-cluster",
-        "forcing a new cluster",
-    );
     refused(
         "--log-outputs=systemd/journal",
         "log-outputs",
@@ -436,18 +429,8 @@ fn what_does_not_exist_yet_is_refused_and_never_ignored() {
         "feature-gates=PriorityRequest=true",
         "request priorities",
     );
-    refused(
-        "--feature-gates=FastLeaseKeepAlive=false",
-        "feature-gates=FastLeaseKeepAlive=false",
-        "slow lease renewal",
-    );
     check_args(
-        &[
-            "--auto-tls=false",
-            "--peer-cert-file=",
-            "--corrupt-check-time=0",
-            "--feature-gates=AllBeta=true",
-        ],
+        &["--corrupt-check-time=0", "--feature-gates=AllBeta=true"],
         "run",
     );
 }
@@ -462,9 +445,7 @@ fn each_missing_flag_is_refused_when_set() {
         let value = match flag.default {
             "false" => "true",
             "true" => "false",
-            "TLS1.2" => "TLS1.3",
             default if default.ends_with(['s', 'm']) => "7s",
-            _ if flag.name == "tls-max-version" => "TLS1.3",
             _ => "7",
         };
         let mut args = vec![format!("--{}={value}", flag.name)];

@@ -11,10 +11,12 @@ use retcd_proto::etcdserverpb as pb;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::error::Error;
+use crate::auth::Users;
+use crate::error::{CallError, Error};
 use crate::grpc::Connection;
 use crate::keys::KeySpace;
 use crate::load;
+use crate::target::Target;
 
 const COMPACT_EVERY: Duration = Duration::from_secs(1);
 const DEFRAGMENT_EVERY: Duration = Duration::from_secs(3);
@@ -26,6 +28,8 @@ pub(super) struct Done {
     pub(super) compactions: u64,
     pub(super) defragmentations: u64,
     pub(super) longest_defragmentation: Duration,
+    /// Lists and compactions that the server could not serve then.
+    pub(super) refused: u64,
 }
 
 /// The thread that does it.
@@ -35,12 +39,14 @@ pub(super) struct Background {
 }
 
 impl Background {
-    /// Lists `listed` of `keys` again and again, compacts and defragments the server at `endpoint`, until [`Background::stop`].
-    pub(super) fn start(endpoint: &str, keys: &KeySpace, listed: u32) -> Result<Self, Error> {
+    /// Lists `listed` of `keys` again and again, compacts the history and defragments one member after the other, until
+    /// [`Background::stop`].
+    pub(super) fn start(users: &Users, keys: &KeySpace, listed: u32) -> Result<Self, Error> {
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
         let company = Company {
-            endpoint: endpoint.to_owned(),
+            user: users.user.clone(),
+            root: users.root.clone(),
             keys: keys.clone(),
             listed: listed.into(),
         };
@@ -73,14 +79,17 @@ impl Background {
 
 /// Each of its methods goes on until it fails.
 struct Company {
-    endpoint: String,
+    user: Target,
+    /// Who may compact and defragment.
+    root: Target,
     keys: KeySpace,
     listed: u64,
 }
 
 impl Company {
     async fn list(&self, done: &Cell<Done>, seed: u64) -> Result<Infallible, Error> {
-        let mut range = self.connect().await?.method("/etcdserverpb.KV/Range")?;
+        let connection = connect(&self.user, seed as usize).await?;
+        let mut range = connection.method("/etcdserverpb.KV/Range");
         let mut rng = Rng::with_seed(seed);
         loop {
             let first = rng.u64(0..=self.keys.count - self.listed);
@@ -89,18 +98,17 @@ impl Company {
                 range_end: self.keys.key(first + self.listed),
                 ..pb::RangeRequest::default()
             };
-            range
-                .call_for_len(&request)
-                .await
-                .map_err(Error::call("list"))?;
-            update(done, |done| done.lists += 1);
+            let listed = range.call_for_len(&request).await;
+            if tolerate(done, "list", listed).await?.is_some() {
+                update(done, |done| done.lists += 1);
+            }
         }
     }
 
     async fn compact(&self, done: &Cell<Done>) -> Result<Infallible, Error> {
-        let connection = self.connect().await?;
-        let mut range = connection.method("/etcdserverpb.KV/Range")?;
-        let mut compact = connection.method("/etcdserverpb.KV/Compact")?;
+        let connection = connect(&self.root, 0).await?;
+        let mut range = connection.method("/etcdserverpb.KV/Range");
+        let mut compact = connection.method("/etcdserverpb.KV/Compact");
         let read = pb::RangeRequest {
             key: self.keys.key(0),
             ..pb::RangeRequest::default()
@@ -108,29 +116,30 @@ impl Company {
         loop {
             sleep(COMPACT_EVERY).await;
             let reply: Result<pb::RangeResponse, _> = range.call(&read).await;
-            let header = reply
-                .map_err(Error::call("get"))?
-                .header
-                .unwrap_or_default();
+            let Some(reply) = tolerate(done, "get", reply).await? else {
+                continue;
+            };
             let request = pb::CompactionRequest {
-                revision: header.revision,
+                revision: reply.header.unwrap_or_default().revision,
                 physical: false,
             };
-            compact
-                .call_for_len(&request)
-                .await
-                .map_err(Error::call("compact"))?;
-            update(done, |done| done.compactions += 1);
+            let compacted = compact.call_for_len(&request).await;
+            if tolerate(done, "compact", compacted).await?.is_some() {
+                update(done, |done| done.compactions += 1);
+            }
         }
     }
 
     async fn defragment(&self, done: &Cell<Done>) -> Result<Infallible, Error> {
-        let mut defragment = self
-            .connect()
-            .await?
-            .method("/etcdserverpb.Maintenance/Defragment")?;
+        let mut members = Vec::new();
+        for at in 0..self.root.members() {
+            let connection = connect(&self.root, at).await?;
+            members.push(connection.method("/etcdserverpb.Maintenance/Defragment"));
+        }
+        let mut next = 0;
         loop {
             sleep(DEFRAGMENT_EVERY).await;
+            let defragment = &mut members[next];
             let began = Instant::now();
             let answered = defragment
                 .call_for_len(&pb::DefragmentRequest::default())
@@ -140,12 +149,31 @@ impl Company {
                 done.defragmentations += 1;
                 done.longest_defragmentation = done.longest_defragmentation.max(began.elapsed());
             });
+            next = (next + 1) % members.len();
         }
     }
+}
 
-    async fn connect(&self) -> Result<Connection, Error> {
-        Connection::open(&self.endpoint).await
+/// A cluster that looks for a leader refuses for a while, which is counted and waited for; `None` then.
+async fn tolerate<T>(
+    done: &Cell<Done>,
+    what: &str,
+    answered: Result<T, CallError>,
+) -> Result<Option<T>, Error> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    match answered {
+        Err(error) if error.is_unavailable() => {
+            update(done, |done| done.refused += 1);
+            sleep(PAUSE).await;
+            Ok(None)
+        }
+        other => other.map(Some).map_err(Error::call(what)),
     }
+}
+
+async fn connect(target: &Target, at: usize) -> Result<Connection, Error> {
+    let opened = Connection::open(target, at).await;
+    opened.map_err(Error::call("lists, compactions and defragmentations"))
 }
 
 fn update(done: &Cell<Done>, change: impl FnOnce(&mut Done)) {

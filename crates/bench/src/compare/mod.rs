@@ -1,27 +1,37 @@
 //! Two servers side by side: each scenario in turn, each round A then B, every time on a fresh data directory.
 //!
-//! Only one server runs at a time, for the two would take each other's processors, and the rounds alternate, so that what
+//! A server is a cluster of one or more members on this machine. Only one server runs at a time, for the two would take each other's processors, and the rounds alternate, so that what
 //! changes slowly on a machine (heat, neighbours, a disk that wakes up) falls on both.
 
 mod background;
+mod catch_up;
+mod describe;
+mod leader_kill;
 mod scenario;
+mod steady;
+mod subject;
 mod table;
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
+use crate::binary::Binary;
+use crate::certificates::Certificates;
 use crate::cleanup::TempDir;
 use crate::disk;
 use crate::error::Error;
 use crate::load::Plan;
 use crate::machine;
 use crate::progress::Progress;
-use crate::server::Binary;
 use crate::stats::{Latencies, millis, number};
 
 pub use scenario::Scenario;
 use table::{Report, Section};
+
+/// The least of [`Comparison::catch_up_mib`]: less would not fill the log that the follower must not find.
+pub const CATCH_UP_MIB_MIN: u64 = 16;
+/// The most of it: what fits into the quota of the servers with room to spare.
+pub const CATCH_UP_MIB_MAX: u64 = 1 << 12;
 
 /// Everything that a comparison needs to know.
 pub struct Comparison {
@@ -31,23 +41,82 @@ pub struct Comparison {
     pub scenarios: Vec<Scenario>,
     /// How often.
     pub rounds: u32,
-    /// The shape of every load; endpoint and workload are filled in.
+    /// Members of each server.
+    pub members: u32,
+    /// Whether clients and members speak TLS and show certificates.
+    pub tls: bool,
+    /// Whether the load comes from a user who has logged in.
+    pub auth: bool,
+    /// The shape of every load; the workload is filled in.
     pub plan: Plan,
     /// Keys of the scenario `restart`.
     pub restart_keys: u64,
+    /// Size of the values that the follower of the scenario `catch-up` misses.
+    pub catch_up_mib: u64,
     /// Data directories are made in here.
     pub directory: PathBuf,
     /// Where to write the results as Markdown.
     pub markdown: Option<PathBuf>,
 }
 
+impl Comparison {
+    fn check(&self) -> Result<(), Error> {
+        for scenario in &self.scenarios {
+            let least = scenario.members_min();
+            if self.members < least {
+                return Err(Error::Usage(format!("{scenario} needs --members={least}")));
+            }
+            if self.auth && scenario.restarts() {
+                let reason = "a server that is started again does not know its tokens any more";
+                return Err(Error::Usage(format!(
+                    "{scenario} does not go with --auth: {reason}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is special about its servers, behind the title of every table; empty if nothing is.
+    fn special(&self) -> String {
+        let mut words = Vec::new();
+        if self.members > 1 {
+            words.push(format!("{} members", self.members));
+        }
+        if self.tls {
+            words.push("TLS".into());
+        }
+        if self.auth {
+            words.push("authenticated".into());
+        }
+        words.iter().map(|word| format!(", {word}")).collect()
+    }
+}
+
+/// What all measurements of a comparison share.
+struct Stage<'a> {
+    comparison: &'a Comparison,
+    certificates: Option<Certificates>,
+    progress: &'a Progress,
+}
+
 /// Measures all of `comparison`, printing each table as it is complete. A scenario that fails on one side is reported in its
 /// place and the others go on; returns whether all were measured.
 ///
 /// # Errors
-/// [`Error::Io`] and [`Error::Server`] if the directory or a binary is unusable from the start.
+/// [`Error::Usage`] if it contradicts itself, [`Error::Io`] and [`Error::Server`] if the directory or a binary is unusable from the
+/// start.
 pub fn compare(comparison: &Comparison, progress: &Progress) -> Result<bool, Error> {
+    comparison.check()?;
     let root = TempDir::new_in(&comparison.directory)?;
+    let certificates = comparison
+        .tls
+        .then(|| Certificates::make(root.path()))
+        .transpose()?;
+    let stage = Stage {
+        comparison,
+        certificates,
+        progress,
+    };
     let mut report = Report {
         head: describe(comparison, &root, progress)?,
         names: comparison
@@ -59,7 +128,7 @@ pub fn compare(comparison: &Comparison, progress: &Progress) -> Result<bool, Err
     progress.clear();
     println!("{}", report.head_text());
     for scenario in &comparison.scenarios {
-        let section = measure(comparison, *scenario, &root, progress);
+        let section = measure(&stage, *scenario, &root);
         progress.clear();
         println!("{}", report.section_text(&section));
         report.sections.push(section);
@@ -75,23 +144,19 @@ pub fn compare(comparison: &Comparison, progress: &Progress) -> Result<bool, Err
         .all(|section| section.failures.is_empty()))
 }
 
-fn measure(
-    comparison: &Comparison,
-    scenario: Scenario,
-    root: &TempDir,
-    progress: &Progress,
-) -> Section {
-    let mut section = Section::new(scenario.to_string(), scenario.note(comparison));
+fn measure(stage: &Stage, scenario: Scenario, root: &TempDir) -> Section {
+    let comparison = stage.comparison;
+    let title = format!("{scenario}{}", comparison.special());
+    let mut section = Section::new(title, scenario.note(comparison));
     for round in 1..=comparison.rounds {
         for (side, binary) in comparison.binaries.iter().enumerate() {
             let step = format!(
                 "{scenario}, round {round} of {}, {}",
                 comparison.rounds, binary.name
             );
-            progress.task(&step);
-            let measured = TempDir::new_in(root.path()).and_then(|directory| {
-                scenario::measure(comparison, scenario, binary, &directory, progress)
-            });
+            stage.progress.task(&step);
+            let measured = TempDir::new_in(root.path())
+                .and_then(|directory| subject::measure(stage, scenario, binary, &directory));
             match measured {
                 Ok(samples) => section.add(side, samples),
                 Err(error) => {
@@ -120,6 +185,7 @@ fn describe(
         lines.push(format!("{}: {}{args}", binary.name, binary.version()?));
     }
     lines.push(format!("machine: {}", machine::describe()));
+    lines.extend(describe_servers(comparison));
     progress.task("measuring the disk");
     disk::settle(root.path())?;
     lines.push(describe_disk(&disk::measure_syncs(
@@ -151,6 +217,26 @@ fn describe(
     Ok(lines)
 }
 
+/// What is special about the servers, a line for each.
+fn describe_servers(comparison: &Comparison) -> Vec<String> {
+    let mut lines = Vec::new();
+    if comparison.members > 1 {
+        lines.push(format!(
+            "servers: clusters of {} members on the same machine and disk, connections go to the members in turn",
+            comparison.members
+        ));
+    }
+    if comparison.tls {
+        lines.push("TLS 1.3 for clients, also between members, certificates (P-256) on both sides, no resumption".into());
+    }
+    if comparison.auth {
+        lines.push(
+            "authentication is on, each call carries the token of a user with one role".into(),
+        );
+    }
+    lines
+}
+
 fn describe_disk(syncs: &Latencies) -> String {
     let at = |percent| number(millis(syncs.percentile(percent)));
     format!(
@@ -162,6 +248,3 @@ fn describe_disk(syncs: &Latencies) -> String {
         syncs.count(),
     )
 }
-
-/// How long a server may rest before its memory is read, so that what it does in the background is done.
-const REST: Duration = Duration::from_secs(2);

@@ -38,6 +38,16 @@ impl Sample {
             value,
         }
     }
+
+    #[cfg(test)]
+    pub(super) fn measure(&self) -> &str {
+        &self.measure
+    }
+
+    #[cfg(test)]
+    pub(super) fn value(&self) -> f64 {
+        self.value
+    }
 }
 
 /// One measure of both sides, a value for each round.

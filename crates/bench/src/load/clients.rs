@@ -9,10 +9,11 @@ use retcd_proto::etcdserverpb as pb;
 use tokio::task::JoinSet;
 
 use super::pace::Pace;
-use super::{Plan, Share, Shared, Tally, watchers};
+use super::{Share, Shared, Tally, watchers};
 use crate::error::{CallError, Error};
 use crate::grpc::{Connection, Method, Stream};
 use crate::keys::{self, KeySpace};
+use crate::target::Target;
 use crate::workload::Kind;
 
 /// Time to live of all leases, in seconds: longer than any run, so that none expires in between.
@@ -51,8 +52,9 @@ async fn prepare(
     ready: impl FnOnce(),
 ) -> Result<JoinSet<Result<(), CallError>>, Error> {
     let mut connections = Vec::new();
-    for _ in 0..share.connections {
-        connections.push(Connection::open(&shared.plan.endpoint).await?);
+    for at in share.first_connection..share.first_connection + share.connections {
+        let opened = Connection::open(&shared.target, at as usize).await;
+        connections.push(opened.map_err(Error::call(shared.plan.workload.to_string()))?);
     }
     if let Kind::Watch(_) = shared.plan.workload.kind {
         return watchers::prepare(shared, share, &connections, tally, ready).await;
@@ -60,7 +62,7 @@ async fn prepare(
     let mut clients = Vec::new();
     for at in 0..share.clients {
         let connection = &connections[at as usize % connections.len()];
-        clients.push(Client::prepare(&shared.plan, share.first_client + at, connection).await?);
+        clients.push(Client::prepare(shared, share.first_client + at, connection).await?);
     }
     ready();
     shared.pace.started().await;
@@ -114,6 +116,12 @@ enum Work {
     LeaseKeepAlive {
         stream: Box<Stream>,
         lease: i64,
+    },
+    Connect {
+        target: Target,
+        /// The member that the next connection goes to, counted round.
+        next: usize,
+        reply_len_min: usize,
     },
 }
 
@@ -169,34 +177,33 @@ impl OwnKeys {
 }
 
 impl Client {
-    async fn prepare(plan: &Plan, number: u32, connection: &Connection) -> Result<Self, Error> {
+    async fn prepare(shared: &Shared, number: u32, connection: &Connection) -> Result<Self, Error> {
+        let plan = &shared.plan;
         let mut rng = Rng::with_seed(plan.seed.wrapping_add(u64::from(number)));
         let value = keys::value(plan.value_size, &mut rng);
-        let range = |read: Read| -> Result<Work, Error> {
-            Ok(Work::Range {
-                range: connection.method("/etcdserverpb.KV/Range")?,
-                read,
-                reply_len_min: read.keys as usize * plan.value_size,
-            })
+        let range = |read: Read| Work::Range {
+            range: connection.method("/etcdserverpb.KV/Range"),
+            read,
+            reply_len_min: read.keys as usize * plan.value_size,
         };
         let work = match plan.workload.kind {
             Kind::Put | Kind::Watch(_) => Work::Put {
-                put: connection.method("/etcdserverpb.KV/Put")?,
+                put: connection.method("/etcdserverpb.KV/Put"),
                 value,
             },
-            Kind::Get => range(Read::neighbours(1))?,
+            Kind::Get => range(Read::neighbours(1)),
             Kind::GetSerializable => range(Read {
                 serializable: true,
                 ..Read::neighbours(1)
-            })?,
-            Kind::List(keys) => range(Read::neighbours(keys))?,
+            }),
+            Kind::List(keys) => range(Read::neighbours(keys)),
             Kind::Page(keys) => range(Read {
                 page: true,
                 ..Read::neighbours(keys)
-            })?,
+            }),
             Kind::Txn => Work::Txn {
-                range: connection.method("/etcdserverpb.KV/Range")?,
-                txn: connection.method("/etcdserverpb.KV/Txn")?,
+                range: connection.method("/etcdserverpb.KV/Range"),
+                txn: connection.method("/etcdserverpb.KV/Txn"),
                 value,
                 own: OwnKeys {
                     first: u64::from(number),
@@ -204,9 +211,14 @@ impl Client {
                 },
             },
             Kind::LeaseGrant => Work::LeaseGrant {
-                grant: connection.method("/etcdserverpb.Lease/LeaseGrant")?,
+                grant: connection.method("/etcdserverpb.Lease/LeaseGrant"),
             },
             Kind::LeaseKeepAlive => prepare_keep_alive(connection).await?,
+            Kind::Connect => Work::Connect {
+                target: shared.target.clone(),
+                next: number as usize,
+                reply_len_min: plan.value_size,
+            },
         };
         Ok(Self {
             keys: plan.keys.clone(),
@@ -266,6 +278,18 @@ impl Client {
                 Ok(())
             }
             Work::LeaseKeepAlive { stream, lease } => keep_alive(stream, *lease).await,
+            Work::Connect {
+                target,
+                next,
+                reply_len_min,
+            } => {
+                let connection = Connection::open(target, *next).await?;
+                *next += 1;
+                let mut range = connection.method("/etcdserverpb.KV/Range");
+                let request = Read::neighbours(1).request(keys, rng);
+                let len = range.call_for_len(&request).await?;
+                check_reply_len(len, *reply_len_min)
+            }
         }
     }
 }
@@ -329,7 +353,7 @@ async fn update(
 }
 
 async fn prepare_keep_alive(connection: &Connection) -> Result<Work, Error> {
-    let mut grant = connection.method("/etcdserverpb.Lease/LeaseGrant")?;
+    let mut grant = connection.method("/etcdserverpb.Lease/LeaseGrant");
     let request = pb::LeaseGrantRequest {
         ttl: LEASE_TTL,
         id: 0,
@@ -337,7 +361,7 @@ async fn prepare_keep_alive(connection: &Connection) -> Result<Work, Error> {
     let granted: Result<pb::LeaseGrantResponse, _> = grant.call(&request).await;
     let lease = granted.map_err(Error::call("lease-grant"))?.id;
     let opened = connection
-        .method("/etcdserverpb.Lease/LeaseKeepAlive")?
+        .method("/etcdserverpb.Lease/LeaseKeepAlive")
         .open()
         .await;
     Ok(Work::LeaseKeepAlive {

@@ -1,4 +1,4 @@
-//! Runs one workload against one server: connections, clients, phases, and the tally at the end.
+//! Runs one workload against one cluster: connections, clients, phases, and the tally at the end.
 //!
 //! A closed loop: each client sends its next request when it has the answer to the last one, so the load adapts to the
 //! server, and a latency holds all the queueing that the clients cause each other.
@@ -10,6 +10,7 @@
 //!                                      number of operations is reached
 //! ```
 //!
+//! The connections go to the members in turn, as etcd's own clients spread their calls.
 //! Each thread has a current-thread runtime and its own share of connections and clients, and tallies by itself; the
 //! threads meet only in [`Pace`].
 
@@ -27,6 +28,7 @@ use crate::keys::KeySpace;
 use crate::procfs;
 use crate::progress::Progress;
 use crate::stats::Latencies;
+use crate::target::Target;
 use crate::workload::{Kind, Workload};
 
 pub use clients::put_request;
@@ -42,11 +44,9 @@ pub enum Extent {
     Operations(u64),
 }
 
-/// Everything that a run needs to know.
+/// Everything that a run needs to know, but for whom it is put on.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The server, `HOST:PORT`.
-    pub endpoint: String,
     /// What the clients do.
     pub workload: Workload,
     /// How many they are, unless the workload says so itself.
@@ -98,6 +98,7 @@ impl<S> Outcome<S> {
 
 /// What the threads of a run share.
 struct Shared {
+    target: Target,
     plan: Plan,
     pace: Pace,
     fan_out: FanOut,
@@ -129,6 +130,8 @@ impl Tally {
 /// One thread's part of connections, clients, watchers and streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Share {
+    /// Number of its first connection among all.
+    first_connection: u32,
     connections: u32,
     /// Number of its first client among all.
     first_client: u32,
@@ -145,6 +148,14 @@ enum Event {
 }
 
 impl Plan {
+    /// Length of the measured phase, if that is limited by time; else zero.
+    pub fn duration(&self) -> Duration {
+        match self.extent {
+            Extent::Time(time) => time,
+            Extent::Operations(_) => Duration::ZERO,
+        }
+    }
+
     /// Clients that make requests.
     fn callers(&self) -> u32 {
         let usual = match self.workload.kind {
@@ -166,12 +177,15 @@ impl Plan {
         if streams > 0 {
             threads = threads.min(streams);
         }
-        let mut first_client = 0;
+        let (mut first_connection, mut first_client) = (0, 0);
         let mut share = |at| {
             let clients = part(callers, threads, at);
+            let opened = part(connections, threads, at);
             first_client += clients;
+            first_connection += opened;
             Share {
-                connections: part(connections, threads, at),
+                first_connection: first_connection - opened,
+                connections: opened,
                 first_client: first_client - clients,
                 clients,
                 watchers: part(watchers, threads, at),
@@ -211,18 +225,20 @@ fn part(total: u32, parts: u32, at: u32) -> u32 {
     total / parts + u32::from(at < total % parts)
 }
 
-/// Runs `plan`; `sample` is called as the measured phase begins and as it ends.
+/// Runs `plan` against `target`; `sample` is called as the measured phase begins and as it ends.
 ///
 /// # Errors
 /// [`Error::Usage`] if the plan contradicts itself, [`Error::Io`] and [`Error::Call`] if the server cannot be reached, goes away,
 /// or refuses every call, and whatever `sample` returns.
 pub fn run<S>(
+    target: &Target,
     plan: &Plan,
     progress: &Progress,
     mut sample: impl FnMut() -> Result<S, Error>,
 ) -> Result<Outcome<S>, Error> {
     plan.check()?;
     let shared = Arc::new(Shared {
+        target: target.clone(),
         plan: plan.clone(),
         pace: Pace::new(plan.extent),
         fan_out: FanOut::new(plan),
@@ -394,7 +410,6 @@ mod tests {
 
     fn plan(workload: &str) -> Plan {
         Plan {
-            endpoint: "127.0.0.1:2379".into(),
             workload: workload.parse().unwrap(),
             clients: 256,
             connections: 16,
@@ -432,14 +447,16 @@ mod tests {
                 sum(|share| share.connections) <= plan.connections,
                 "{workload}"
             );
-            let mut next = 0;
+            let (mut next, mut next_connection) = (0, 0);
             for share in &shares {
                 assert_eq!(share.first_client, next, "{workload}");
+                assert_eq!(share.first_connection, next_connection, "{workload}");
                 assert!(
                     share.connections > 0 && share.clients > 0,
                     "{workload}: {share:?}"
                 );
                 next += share.clients;
+                next_connection += share.connections;
             }
             if let Kind::Watch(watchers) = plan.workload.kind {
                 assert_eq!(sum(|share| share.watchers), watchers, "{workload}");

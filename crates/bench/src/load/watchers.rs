@@ -91,7 +91,7 @@ pub(super) async fn prepare(
         // From the other end of the connections, so that few streams and few writers do not share one.
         let connection = &connections[connections.len() - 1 - at as usize % connections.len()];
         writers.push((
-            connection.method("/etcdserverpb.KV/Put")?,
+            connection.method("/etcdserverpb.KV/Put"),
             share.first_client + at,
         ));
     }
@@ -113,11 +113,8 @@ async fn open(
     connection: &Connection,
     watchers: u32,
 ) -> Result<Stream, CallError> {
-    let method = connection.method("/etcdserverpb.Watch/Watch");
-    let mut stream = method
-        .map_err(|error| CallError::Unexpected(error.to_string()))?
-        .open()
-        .await?;
+    let mut method = connection.method("/etcdserverpb.Watch/Watch");
+    let mut stream = method.open().await?;
     let (key, range_end) = keys.whole();
     let create = pb::WatchCreateRequest {
         key,

@@ -73,6 +73,8 @@ impl Listeners {
 
 /// A bound socket and what may be spoken on it, with TLS and without.
 pub struct Bound {
+    /// As the configuration has it, but for the scheme.
+    pub text: String,
     address: ListenAddr,
     listener: Listener,
     plain: Option<Protocols>,
@@ -125,6 +127,7 @@ impl Binder<'_> {
                 None => {
                     bound.push(Bound {
                         listener: listen::bind(&address, self.options).map_err(ListenError)?,
+                        text: url.address(),
                         address,
                         plain: None,
                         secure: None,

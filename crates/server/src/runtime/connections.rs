@@ -17,9 +17,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
+use super::first_byte::FirstByte;
 use super::local::Local;
 use super::probe::LocalProbe;
 use crate::auth::CommonName;
@@ -164,17 +166,17 @@ pub async fn serve(
             // Errors of a connection are its client's: a reset, a broken frame. There is nobody to tell.
             let _ = match socket {
                 Socket::Tcp(socket) => match tcp(socket) {
-                    Ok(io) => connection.serve(io, None).await,
+                    Ok(stream) => connection.serve(stream, None).await,
                     Err(error) => Err(error.into()),
                 },
                 Socket::Unix(socket) => match unix(socket) {
-                    Ok(io) => connection.serve(io, None).await,
+                    Ok(stream) => connection.serve(stream, None).await,
                     Err(error) => Err(error.into()),
                 },
                 Socket::Tls(established) => {
                     let user = established.user.clone();
                     match established.attach() {
-                        Ok(stream) => connection.serve(TokioIo::new(stream), user).await,
+                        Ok(stream) => connection.serve(stream, user).await,
                         Err(error) => Err(error.into()),
                     }
                 }
@@ -199,9 +201,9 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Connection {
     /// Serves the connection to its end. `user` is whom the client's certificate names.
-    async fn serve<I>(self, io: I, user: Option<Arc<str>>) -> Result<(), BoxError>
+    async fn serve<S>(self, stream: S, user: Option<Arc<str>>) -> Result<(), BoxError>
     where
-        I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let Connection {
             local,
@@ -220,20 +222,21 @@ impl Connection {
                 Ok::<_, Infallible>(crate::router::route(local, http, protocols, request).await)
             }
         });
+        let io = TokioIo::new(FirstByte::within(HEADER_READ_TIMEOUT, stream));
         let connection = builder.serve_connection(io, service).into_owned();
         watcher.watch(connection).await
     }
 }
 
-fn tcp(socket: std::net::TcpStream) -> io::Result<TokioIo<TcpStream>> {
+fn tcp(socket: std::net::TcpStream) -> io::Result<TcpStream> {
     socket.set_nonblocking(true)?;
     socket.set_nodelay(true)?;
-    Ok(TokioIo::new(TcpStream::from_std(socket)?))
+    TcpStream::from_std(socket)
 }
 
-fn unix(socket: std::os::unix::net::UnixStream) -> io::Result<TokioIo<UnixStream>> {
+fn unix(socket: std::os::unix::net::UnixStream) -> io::Result<UnixStream> {
     socket.set_nonblocking(true)?;
-    Ok(TokioIo::new(UnixStream::from_std(socket)?))
+    UnixStream::from_std(socket)
 }
 
 fn http_builder(settings: Http2Settings) -> auto::Builder<LocalExecutor> {

@@ -4,8 +4,9 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::time::Duration;
 
-use socket2::{Domain, Socket as RawSocket, Type};
+use socket2::{Domain, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 use tokio::sync::watch;
 
 use super::connections::{Accepted, Dealer, Protocols, Socket};
@@ -15,6 +16,11 @@ use crate::log::Text;
 use crate::tls::Portable;
 
 const BACKLOG: i32 = 1024;
+/// A connection that is silent is probed, as Go does it, so that one whose other end is gone without a word ends.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(KEEPALIVE_INTERVAL)
+    .with_interval(KEEPALIVE_INTERVAL);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// How sockets are bound.
 #[derive(Clone, Copy, Debug, Default)]
@@ -131,7 +137,11 @@ async fn accept_tcp(listener: TcpListener, way: &mut Way) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
         match listener.accept().await {
-            Ok((socket, _)) => way.take(Portable::DetachedTcp(socket.into_std()?)).await,
+            Ok((socket, _)) => {
+                // Best effort, as it only finds out sooner who is gone.
+                let _ = SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE);
+                way.take(Portable::DetachedTcp(socket.into_std()?)).await;
+            }
             Err(error) => pause_after(&error).await,
         }
     }
@@ -158,6 +168,6 @@ async fn pause_after(error: &io::Error) {
     );
     if !transient {
         crate::warn!("cannot accept a connection; trying again"; "error" => Text(error));
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -20,6 +20,7 @@ mod clock;
 mod connections;
 mod corruption;
 mod fatal;
+mod first_byte;
 mod handover;
 mod ids;
 mod leases;

@@ -462,6 +462,7 @@ impl Server {
                 let (sender, accepted) = unbounded_channel();
                 let dealer = Dealer::new(vec![sender]);
                 for bound in listeners {
+                    crate::info!("serving peer traffic"; "address" => &bound.text);
                     let stopping = local.member.stopping.subscribe();
                     let (listener, way) = bound.open(&dealer, &handshakers);
                     tokio::task::spawn_local(listener.accept_into(way, stopping));
@@ -489,6 +490,9 @@ impl Server {
             tokio::task::spawn_local(serve_connections(Rc::clone(&local), parts, settings));
         let early = std::mem::take(&mut self.listeners.early);
         self.accept(early, &dealer, &handshakers);
+        for url in &self.config.listen_metrics_urls {
+            crate::info!("serving metrics"; "address" => url.as_str());
+        }
         tokio::task::spawn_local(versions::run_cluster_version(Rc::clone(&local)));
         let end = end_of(Arc::clone(&self.member));
         tokio::pin!(end);

@@ -79,12 +79,17 @@ impl Cluster {
 
     /// Starts all members, with more `flags`, until they serve.
     pub async fn start_all(&self, flags: &[&str]) {
-        for member in &self.members {
+        self.start_these(&self.members, flags).await;
+    }
+
+    /// Starts some of the members, with more `flags`, until they serve.
+    pub async fn start_these(&self, members: &[Rc<Member>], flags: &[&str]) {
+        for member in members {
             let flags = flags.iter().map(|flag| (*flag).to_owned());
             member.command.borrow_mut().extend(flags);
             member.launch();
         }
-        for member in &self.members {
+        for member in members {
             member.serving().await;
         }
     }

@@ -12,6 +12,7 @@
 
 #![cfg(test)]
 
+mod bad_peer;
 mod cluster;
 mod full_disk;
 mod kills;

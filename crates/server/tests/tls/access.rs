@@ -3,11 +3,14 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 
-use rustls::{CipherSuite, ProtocolVersion};
+use rustls::{CipherSuite, ProtocolVersion, SupportedProtocolVersion};
 
 use crate::client::{Client, write};
 use crate::issuer::{Authority, Pair, expired, hosts, usages};
 use crate::member::Setting;
+
+static TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
+static TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 const REJECTED: &str = "rejected connection on client endpoint";
 
@@ -74,7 +77,7 @@ fn certificates_decide_who_gets_in() {
 fn a_client_finds_out_who_it_talks_to() {
     let setting = Setting::new();
     let member = setting.start(&[]);
-    let stranger = Authority::new("ca");
+    let stranger = Authority::new("stranger");
     let client = Client::of(&stranger).with(&setting.alice);
     client.assert_out(setting.port(), "InvalidCertificate");
     member.wait_for("remote error: tls: unknown certificate authority");
@@ -158,11 +161,11 @@ fn an_authority_alone_asks_for_certificates() {
 fn versions_are_limited_on_both_sides() {
     let setting = Setting::new();
     let old = Client {
-        versions: &[&rustls::version::TLS12],
+        versions: TLS12,
         ..setting.client()
     };
     let new = Client {
-        versions: &[&rustls::version::TLS13],
+        versions: TLS13,
         ..setting.client()
     };
     let member = setting.start(&[]);
@@ -175,7 +178,7 @@ fn versions_are_limited_on_both_sides() {
         ProtocolVersion::TLSv1_3
     );
     let refused = Client {
-        versions: &[&rustls::version::TLS12],
+        versions: TLS12,
         ..Client::of(&setting.ca)
     };
     refused.assert_out(setting.port(), "AlertReceived");
@@ -198,7 +201,7 @@ fn cipher_suites_are_limited() {
     let suites = format!("--cipher-suites={wanted},TLS_RSA_WITH_AES_128_CBC_SHA");
     let member = setting.start(&[&suites]);
     let old = Client {
-        versions: &[&rustls::version::TLS12],
+        versions: TLS12,
         ..setting.client()
     };
     assert_eq!(

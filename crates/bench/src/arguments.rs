@@ -1,0 +1,86 @@
+//! Values of the command line that have a form of their own; their errors say what was expected.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A server's address for clients.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// `HOST:PORT`.
+    pub address: String,
+    /// Whether it was written with `https://`.
+    pub https: bool,
+}
+
+/// Who logs in.
+#[derive(Clone)]
+pub struct User {
+    /// As the server knows them.
+    pub name: String,
+    /// Never printed.
+    pub password: String,
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "User({})", self.name)
+    }
+}
+
+/// `NAME:PASSWORD`.
+///
+/// # Errors
+/// What was expected.
+pub fn user(text: &str) -> Result<User, String> {
+    match text.split_once(':') {
+        Some((name, password)) if !name.is_empty() => Ok(User {
+            name: name.into(),
+            password: password.into(),
+        }),
+        _ => Err("expected NAME:PASSWORD".into()),
+    }
+}
+
+/// `HOST:PORT`, also with the `http://` or `https://` that etcdctl takes.
+///
+/// # Errors
+/// What was expected.
+pub fn endpoint(text: &str) -> Result<Endpoint, String> {
+    let (address, https) = match text.strip_prefix("https://") {
+        Some(address) => (address, true),
+        None => (text.strip_prefix("http://").unwrap_or(text), false),
+    };
+    let port = address
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.is_empty());
+    match port.and_then(|(_, port)| port.parse::<u16>().ok()) {
+        Some(_) => Ok(Endpoint {
+            address: address.to_owned(),
+            https,
+        }),
+        None => Err("expected HOST:PORT".into()),
+    }
+}
+
+/// Up to a day, also in fractions.
+///
+/// # Errors
+/// What was expected.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    const MAX: f64 = 86_400.0;
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=MAX).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err(format!("expected seconds from 0 to {MAX}")),
+    }
+}
+
+/// As [`seconds`], but some.
+///
+/// # Errors
+/// What was expected.
+pub fn positive_seconds(text: &str) -> Result<Duration, String> {
+    match seconds(text)? {
+        Duration::ZERO => Err("expected more than 0 seconds".into()),
+        duration => Ok(duration),
+    }
+}

@@ -1,0 +1,264 @@
+//! A cluster of one binary on this machine: its members founded together on free loopback ports, started, asked and stopped
+//! together.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use retcd_proto::etcdserverpb as pb;
+use rustix::process::Signal;
+
+use crate::binary::Binary;
+use crate::certificates::Certificates;
+use crate::error::Error;
+use crate::grpc::Connection;
+use crate::keys::KeySpace;
+use crate::load;
+use crate::procfs::{self, Memory};
+use crate::server::{Addresses, Home, Server};
+use crate::target::Target;
+
+/// Where the members live. Outlives the processes that serve them.
+pub struct Site {
+    homes: Vec<Home>,
+    target: Target,
+}
+
+/// The running members of a site.
+pub struct Cluster<'a> {
+    servers: Vec<Server<'a>>,
+}
+
+impl Site {
+    /// For `members` new members of `binary`, each in a directory of its own in `directory`, which must be empty; with TLS towards
+    /// clients and members if there are `certificates`. Every member gets `args`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if no ports are free, [`Error::Tls`] if the certificates are unusable.
+    pub fn new(
+        binary: &Binary,
+        members: u32,
+        directory: &Path,
+        certificates: Option<&Certificates>,
+        args: &[String],
+    ) -> Result<Self, Error> {
+        let found =
+            free_addresses(members).map_err(Error::io("no free port on the loopback address"))?;
+        let scheme = certificates.map_or("http", |_| "https");
+        let tls_args = certificates.map_or(Vec::new(), Certificates::server_args);
+        let args = [&tls_args, args].concat();
+        let homes = found.iter().map(|own| {
+            Home::new(
+                binary,
+                directory.join(&own.name),
+                own,
+                &found,
+                scheme,
+                &args,
+            )
+        });
+        let endpoints: Vec<_> = found.iter().map(|own| own.client.to_string()).collect();
+        let tls = certificates.map(Certificates::client).transpose()?;
+        Ok(Self {
+            homes: homes.collect::<Result<_, _>>()?,
+            target: Target::new(&endpoints, tls)?,
+        })
+    }
+
+    /// All members, as clients reach them.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// How many members there are.
+    pub fn members(&self) -> usize {
+        self.homes.len()
+    }
+
+    /// Where member `at` lives.
+    pub fn home(&self, at: usize) -> &Home {
+        &self.homes[at]
+    }
+
+    /// Starts all members and returns at once.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the binary cannot be executed.
+    pub fn exec(&self) -> Result<Cluster<'_>, Error> {
+        Ok(Cluster {
+            servers: self
+                .homes
+                .iter()
+                .map(Home::exec)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Starts all members and waits until each answers a linearizable get.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the binary cannot be executed, [`Error::Server`] with an excerpt of its log if one does not come up.
+    pub fn start(&self) -> Result<Cluster<'_>, Error> {
+        const PAUSE: Duration = Duration::from_millis(20);
+        let runtime = load::runtime()?;
+        let mut cluster = self.exec()?;
+        for (at, server) in cluster.servers.iter_mut().enumerate() {
+            let own = self.target.only(at);
+            server.wait_until(PAUSE, || {
+                runtime
+                    .block_on(get(&own, Bytes::from_static(b"k")))
+                    .is_some()
+            })?;
+        }
+        Ok(cluster)
+    }
+
+    /// Bytes of all files of all members, as allocated on the disk.
+    pub fn disk_bytes(&self) -> u64 {
+        self.homes.iter().map(Home::disk_bytes).sum()
+    }
+}
+
+/// Names, and ports that nobody uses.
+fn free_addresses(members: u32) -> std::io::Result<Vec<Addresses>> {
+    // All are held until all are known, so that they differ.
+    let mut held = Vec::new();
+    let mut free = || -> std::io::Result<SocketAddr> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
+        held.push(listener);
+        Ok(address)
+    };
+    (1..=members)
+        .map(|number| {
+            Ok(Addresses {
+                name: format!("m{number}"),
+                client: free()?,
+                peer: free()?,
+            })
+        })
+        .collect()
+}
+
+impl<'a> Cluster<'a> {
+    /// Processor time that all members have used so far.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if one has ended.
+    pub fn cpu_time(&self) -> Result<Duration, Error> {
+        self.servers.iter().map(Server::cpu_time).sum()
+    }
+
+    /// Resident memory of each member.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if one has ended.
+    pub fn memory(&self) -> Result<Vec<Memory>, Error> {
+        self.servers.iter().map(Server::memory).collect()
+    }
+
+    /// Makes all peaks start again from what is resident now, where the kernel can do it.
+    pub fn reset_peaks(&self) {
+        for server in &self.servers {
+            drop(procfs::reset_peak(server.pid()));
+        }
+    }
+
+    /// Member `at` of those that run.
+    pub fn server(&self, at: usize) -> &Server<'a> {
+        &self.servers[at]
+    }
+
+    /// Takes member `at` of those that run out, to be ended by itself; the others move up.
+    pub fn take(&mut self, at: usize) -> Server<'a> {
+        self.servers.remove(at)
+    }
+
+    /// Waits until the first member answers a linearizable get of the last key of `keys`; returns the time since its start.
+    ///
+    /// # Errors
+    /// [`Error::Server`] if that does not happen.
+    pub fn first_get(&mut self, target: &Target, keys: &KeySpace) -> Result<Duration, Error> {
+        const PAUSE: Duration = Duration::from_millis(2);
+        let (runtime, first) = (load::runtime()?, target.only(0));
+        let key = keys.key(keys.count - 1);
+        self.servers[0].wait_until(PAUSE, || {
+            runtime.block_on(get(&first, key.clone())) == Some(1)
+        })
+    }
+
+    /// Ends all members with `signal`, at the same time, and waits for them.
+    ///
+    /// # Errors
+    /// [`Error::Server`] if one does not end; it is killed then.
+    pub fn stop(self, signal: Signal) -> Result<(), Error> {
+        thread::scope(|scope| {
+            let stopping: Vec<_> = self
+                .servers
+                .into_iter()
+                .map(|server| scope.spawn(move || server.stop(signal)))
+                .collect();
+            stopping
+                .into_iter()
+                .try_for_each(|thread| thread.join().expect("a panic has ended the process"))
+        })
+    }
+}
+
+/// How many records a linearizable get of `key` brings. Any failure means "not yet": the port is closed, or open and not served, or
+/// served without a leader.
+async fn get(target: &Target, key: Bytes) -> Option<usize> {
+    let get = async {
+        let mut range = Connection::open(target, 0)
+            .await
+            .ok()?
+            .method("/etcdserverpb.KV/Range");
+        let request = pb::RangeRequest {
+            key,
+            ..pb::RangeRequest::default()
+        };
+        let reply: pb::RangeResponse = range.call(&request).await.ok()?;
+        Some(reply.kvs.len())
+    };
+    // A connection made while the server starts may be dropped without a word.
+    let limit = Duration::from_secs(10);
+    tokio::time::timeout(limit, get).await.ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_found_the_cluster_together_and_share_no_address() {
+        let found = free_addresses(3).unwrap();
+        let mut ports: Vec<_> = found
+            .iter()
+            .flat_map(|own| [own.client.port(), own.peer.port()])
+            .collect();
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 6);
+        let names: Vec<_> = found.iter().map(|own| &own.name[..]).collect();
+        assert_eq!(names, ["m1", "m2", "m3"]);
+    }
+
+    #[test]
+    fn a_member_that_ends_at_once_is_an_error_with_its_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let binary = Binary {
+            name: "sh".into(),
+            path: "/bin/sh".into(),
+            args: vec![],
+        };
+        // A shell refuses `--name=m1` and says so.
+        let site = Site::new(&binary, 3, directory.path(), None, &[]).unwrap();
+        let error = site.start().map(drop).unwrap_err().to_string();
+        assert!(
+            error.contains("ended too early") && error.contains("its log:"),
+            "{error}"
+        );
+    }
+}

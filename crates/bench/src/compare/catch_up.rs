@@ -1,0 +1,185 @@
+//! The scenario `catch-up`: a follower that missed more than the log still holds comes back and needs a snapshot.
+//!
+//! The servers are told to snapshot early and to keep few entries behind it, so that no log reaches back to the follower.
+
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::describe::mib;
+use super::leader_kill::{between, latencies};
+use super::steady::{Journal, Shape, Steady};
+use super::subject::Subject;
+use super::table::{Sample, Unit};
+use crate::binary::Binary;
+use crate::disk;
+use crate::error::Error;
+use crate::fill::fill_in_txns;
+use crate::keys::KeySpace;
+use crate::load::{self, Plan};
+use crate::procfs;
+use crate::stats::millis;
+use crate::status::{self, status};
+use crate::target::Target;
+
+/// Bytes of each value that the follower misses.
+pub(super) const VALUE_SIZE: usize = 4096;
+/// Clients that put while it catches up, and how many puts they make together.
+pub(super) const CLIENTS: u32 = 4;
+pub(super) const PUTS_PER_SECOND: u32 = 200;
+
+const SNAPSHOT_COUNT: u64 = 1_000;
+const ENTRIES_KEPT: u64 = 100;
+/// The log grows by at least this many entries, so that the servers have snapshotted and cut it.
+const ENTRIES_MIN: u64 = 4 * SNAPSHOT_COUNT;
+/// Room for every size of the scenario.
+const QUOTA_BYTES: u64 = 8 << 30;
+const _: () = assert!(QUOTA_BYTES >= (super::CATCH_UP_MIB_MAX << 20) * 2);
+/// How often the follower is asked how far it is.
+const POLL: Duration = Duration::from_millis(10);
+
+/// What the servers are told, in the words of `binary`'s release.
+///
+/// # Errors
+/// [`Error::Server`] if it has no words for it.
+pub(super) fn server_args(binary: &Binary) -> Result<Vec<String>, Error> {
+    let kept = binary.first_known(&[
+        "snapshot-catchup-entries",
+        "experimental-snapshot-catchup-entries",
+    ])?;
+    Ok(vec![
+        format!("--snapshot-count={SNAPSHOT_COUNT}"),
+        format!("--{kept}={ENTRIES_KEPT}"),
+        format!("--quota-backend-bytes={QUOTA_BYTES}"),
+    ])
+}
+
+pub(super) fn measure(
+    mut subject: Subject,
+    plan: &Plan,
+    size_mib: u64,
+) -> Result<Vec<Sample>, Error> {
+    let target = subject.users.user.clone();
+    let follower = (status::leader(&target)? + 1) % target.members();
+    let behind = fall_behind(&mut subject, plan, follower, size_mib)?;
+    let rest = target.without(follower);
+    let at = status::leader(&rest)?;
+    let leader = subject.cluster.server(at);
+
+    let light = Steady::start(light_load(&rest, plan))?;
+    thread::sleep(plan.warmup);
+    subject.progress.show("catching up");
+    drop(procfs::reset_peak(leader.pid()));
+    let (cpu_before, from) = (leader.cpu_time()?, light.now());
+    let mut returned = subject.site.home(follower).exec()?;
+    let took = returned.wait_until(POLL, || has_caught_up(&target, follower, &rest.only(at)))?;
+    let until = light.now();
+    let leader_cpu = leader.cpu_time()?.saturating_sub(cpu_before);
+    let sides = [
+        ("leader", leader_cpu, leader.memory()?.peak),
+        ("follower", returned.cpu_time()?, returned.memory()?.peak),
+    ];
+    let journal = light.stop();
+    returned.stop(Signal::TERM)?;
+    subject.cluster.stop(Signal::TERM)?;
+
+    let mut samples = vec![
+        Sample::new("caught up after", Unit::Millis, millis(took)),
+        Sample::new("entries behind", Unit::Count, behind as f64),
+    ];
+    samples.extend(sides.map(|(side, cpu, _)| {
+        Sample::new(format!("CPU of the {side}"), Unit::Millis, millis(cpu))
+    }));
+    samples.extend(sides.map(|(side, _, peak)| {
+        Sample::new(format!("memory of the {side}, peak"), Unit::MiB, mib(peak))
+    }));
+    samples.extend(describe_puts(&journal, from, until));
+    Ok(samples)
+}
+
+/// Stops the follower and puts what it misses; returns how many entries that took.
+fn fall_behind(
+    subject: &mut Subject,
+    plan: &Plan,
+    follower: usize,
+    size_mib: u64,
+) -> Result<u64, Error> {
+    let target = subject.users.user.clone();
+    let stopped_at = applied(&target, follower).unwrap_or(0);
+    subject.cluster.take(follower).stop(Signal::TERM)?;
+    let rest = target.without(follower);
+    let keys = missed_keys(&plan.keys, size_mib);
+    let per_txn = (keys.count / ENTRIES_MIN).clamp(1, 100);
+    fill_in_txns(&rest, &keys, VALUE_SIZE, per_txn, subject.progress)?;
+    disk::settle(subject.directory.path())?;
+    subject.rest();
+    let at = status::leader(&rest)?;
+    let behind = applied(&rest, at).unwrap_or(0).saturating_sub(stopped_at);
+    if behind < 2 * SNAPSHOT_COUNT {
+        let reason = format!("has only {behind} more entries than the stopped follower");
+        return Err(subject.cluster.server(at).home().failure(reason));
+    }
+    Ok(behind)
+}
+
+fn describe_puts(journal: &Journal, from: Duration, until: Duration) -> [Sample; 4] {
+    let meanwhile = latencies(between(&journal.puts, from, until));
+    let row = |measure, latency| Sample::new(measure, Unit::Millis, millis(latency));
+    let failed = journal.failed() as f64;
+    [
+        row("p50 of the puts meanwhile", meanwhile.percentile(50.0)),
+        row("p99 of the puts meanwhile", meanwhile.percentile(99.0)),
+        row("longest put meanwhile", meanwhile.max()),
+        Sample::new("failed puts", Unit::Count, failed),
+    ]
+}
+
+/// The keys that the follower misses, beside those of the other loads.
+fn missed_keys(keys: &KeySpace, size_mib: u64) -> KeySpace {
+    KeySpace {
+        prefix: format!("{}catch-up/", keys.prefix),
+        count: (size_mib << 20) / VALUE_SIZE as u64,
+    }
+}
+
+fn light_load(target: &Target, plan: &Plan) -> Shape {
+    Shape {
+        target: target.clone(),
+        clients: CLIENTS,
+        pause: Duration::from_secs(1) * CLIENTS / PUTS_PER_SECOND,
+        prefix: format!("{}steady/", plan.keys.prefix),
+        value_size: plan.value_size,
+    }
+}
+
+/// The last entry that member `at` has applied, if it answers.
+fn applied(target: &Target, at: usize) -> Option<u64> {
+    let runtime = load::runtime().ok()?;
+    let status = runtime.block_on(status(target, at)).ok()?;
+    Some(status.raft_applied_index)
+}
+
+/// Whether `follower` has applied what the leader had applied just before.
+fn has_caught_up(target: &Target, follower: usize, leader: &Target) -> bool {
+    let wanted = applied(leader, 0);
+    wanted.is_some() && applied(target, follower) >= wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_size_makes_a_log_long_enough() {
+        let keys = |size_mib| {
+            let all = KeySpace {
+                prefix: "/".into(),
+                count: 1,
+            };
+            missed_keys(&all, size_mib).count
+        };
+        assert!(keys(super::super::CATCH_UP_MIB_MIN) >= ENTRIES_MIN);
+        assert_eq!(keys(500), 128_000);
+    }
+}

@@ -1,0 +1,248 @@
+//! One measurement: a new cluster is started, prepared, measured and stopped.
+
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::background::Background;
+use super::describe::{describe_load, describe_memory, mib, server_cpu};
+use super::scenario::{REWRITTEN_KEYS, Scenario};
+use super::table::{Sample, Unit};
+use super::{Stage, catch_up, leader_kill};
+use crate::auth::{self, Users};
+use crate::binary::Binary;
+use crate::cleanup::TempDir;
+use crate::cluster::{Cluster, Site};
+use crate::disk;
+use crate::error::Error;
+use crate::fill::fill;
+use crate::keys::KeySpace;
+use crate::load::{self, Outcome, Plan};
+use crate::progress::Progress;
+use crate::stats::millis;
+use crate::workload::{Kind, Workload};
+
+/// How long a server may rest before its memory is read, so that what it does in the background is done.
+const REST: Duration = Duration::from_secs(2);
+
+/// Measures `scenario` once on `binary`, with its data in `directory`.
+pub(super) fn measure(
+    stage: &Stage,
+    scenario: Scenario,
+    binary: &Binary,
+    directory: &TempDir,
+) -> Result<Vec<Sample>, Error> {
+    let comparison = stage.comparison;
+    disk::settle(directory.path())?;
+    let args = match scenario {
+        Scenario::CatchUp => catch_up::server_args(binary)?,
+        _ => Vec::new(),
+    };
+    let site = Site::new(
+        binary,
+        comparison.members,
+        directory.path(),
+        stage.certificates.as_ref(),
+        &args,
+    )?;
+    stage.progress.show("starting");
+    let plan = &comparison.plan;
+    let cluster = site.start()?;
+    let users = if comparison.auth {
+        auth::enable(site.target(), &plan.keys)?
+    } else {
+        Users::nobody(site.target())
+    };
+    let subject = Subject {
+        site: &site,
+        cluster,
+        users,
+        directory,
+        progress: stage.progress,
+    };
+    match scenario {
+        Scenario::Load(workload) => subject.load(&Plan {
+            workload,
+            ..plan.clone()
+        }),
+        Scenario::Mixed => subject.mixed(plan),
+        Scenario::Rss => subject.rss(plan),
+        Scenario::Restart => subject.restart(plan, comparison.restart_keys),
+        Scenario::LeaderKill => leader_kill::measure(subject, plan),
+        Scenario::CatchUp => catch_up::measure(subject, plan, comparison.catch_up_mib),
+    }
+}
+
+/// The cluster under measurement.
+pub(super) struct Subject<'a> {
+    pub(super) site: &'a Site,
+    pub(super) cluster: Cluster<'a>,
+    pub(super) users: Users,
+    pub(super) directory: &'a TempDir,
+    pub(super) progress: &'a Progress,
+}
+
+impl Subject<'_> {
+    fn load(self, plan: &Plan) -> Result<Vec<Sample>, Error> {
+        if plan.workload.kind.needs_keys() {
+            self.fill(&plan.keys, plan.value_size)?;
+        }
+        let outcome = self.run(plan)?;
+        let unit = plan.workload.kind.unit();
+        let mut samples = describe_load(&outcome, unit, self.site.members());
+        samples.extend(self.memory("after")?);
+        self.cluster.stop(Signal::TERM)?;
+        Ok(samples)
+    }
+
+    fn mixed(self, plan: &Plan) -> Result<Vec<Sample>, Error> {
+        const LISTED_KEYS: u32 = 10_000;
+        let workload = Workload {
+            kind: Kind::Put,
+            clients: None,
+        };
+        let mut plan = Plan {
+            workload,
+            ..plan.clone()
+        };
+        plan.keys.count = plan.keys.count.max(u64::from(LISTED_KEYS));
+        self.fill(&plan.keys, plan.value_size)?;
+        let background = Background::start(&self.users, &plan.keys, LISTED_KEYS)?;
+        let outcome = self.run(&plan);
+        let done = background.stop()?;
+        let outcome = outcome?;
+        let mut samples = describe_load(&outcome, "put", self.site.members());
+        let tail = [
+            ("p99.9", outcome.latencies.percentile(99.9)),
+            ("max", outcome.latencies.max()),
+        ];
+        let behind_p99 = 3;
+        let tail =
+            tail.map(|(measure, latency)| Sample::new(measure, Unit::Millis, millis(latency)));
+        samples.splice(behind_p99..behind_p99, tail);
+        for (measure, count) in [
+            ("lists of 10,000", done.lists),
+            ("compactions", done.compactions),
+            ("defragmentations", done.defragmentations),
+        ] {
+            samples.push(Sample::new(measure, Unit::Count, count as f64));
+        }
+        samples.push(Sample::new(
+            "longest defragmentation",
+            Unit::Millis,
+            millis(done.longest_defragmentation),
+        ));
+        if done.refused > 0 {
+            samples.push(Sample::new(
+                "refused lists and compactions",
+                Unit::Count,
+                done.refused as f64,
+            ));
+        }
+        samples.extend(self.memory("after")?);
+        self.cluster.stop(Signal::TERM)?;
+        Ok(samples)
+    }
+
+    fn rss(self, plan: &Plan) -> Result<Vec<Sample>, Error> {
+        let mut samples = self.memory("before")?;
+        self.fill(&plan.keys, plan.value_size)?;
+        self.rest();
+        samples.extend(self.memory("at rest")?);
+        samples.push(self.disk());
+        self.cluster.stop(Signal::TERM)?;
+        Ok(samples)
+    }
+
+    fn restart(self, plan: &Plan, count: u64) -> Result<Vec<Sample>, Error> {
+        let keys = KeySpace {
+            count,
+            ..plan.keys.clone()
+        };
+        let filled = self.fill(&keys, plan.value_size)?;
+        self.rest();
+        let mut samples = vec![Sample::new("fill", Unit::Millis, millis(filled))];
+        samples.extend(self.memory("after the fill")?);
+        samples.push(self.disk());
+
+        let restarted =
+            self.again(Signal::TERM)?
+                .first_get(&keys, "after SIGTERM", &mut samples)?;
+        let rewritten = KeySpace {
+            count: count.min(REWRITTEN_KEYS),
+            ..keys.clone()
+        };
+        restarted.fill(&rewritten, plan.value_size)?;
+        let killed =
+            restarted
+                .again(Signal::KILL)?
+                .first_get(&keys, "after SIGKILL", &mut samples)?;
+        killed.cluster.stop(Signal::TERM)?;
+        Ok(samples)
+    }
+
+    /// Ends the servers with `signal` and executes them again.
+    fn again(self, signal: Signal) -> Result<Self, Error> {
+        self.progress.show("stopping");
+        self.cluster.stop(signal)?;
+        disk::settle(self.directory.path())?;
+        self.progress.show("starting again");
+        Ok(Subject {
+            cluster: self.site.exec()?,
+            ..self
+        })
+    }
+
+    fn first_get(
+        mut self,
+        keys: &KeySpace,
+        when: &str,
+        samples: &mut Vec<Sample>,
+    ) -> Result<Self, Error> {
+        let passed = self.cluster.first_get(&self.users.user, keys)?;
+        let cpu = self.cluster.cpu_time()?;
+        samples.push(Sample::new(
+            format!("first get {when}"),
+            Unit::Millis,
+            millis(passed),
+        ));
+        samples.push(Sample::new(
+            format!("{} {when}", server_cpu(self.site.members())),
+            Unit::Millis,
+            millis(cpu),
+        ));
+        samples.extend(self.memory(when)?);
+        Ok(self)
+    }
+
+    fn run(&self, plan: &Plan) -> Result<Outcome<Duration>, Error> {
+        // Where the kernel cannot do it, the peak holds the preparation too.
+        self.cluster.reset_peaks();
+        disk::settle(self.directory.path())?;
+        load::run(&self.users.user, plan, self.progress, || {
+            self.cluster.cpu_time()
+        })
+    }
+
+    fn fill(&self, keys: &KeySpace, value_size: usize) -> Result<Duration, Error> {
+        fill(&self.users.user, keys, value_size, self.progress)
+    }
+
+    fn memory(&self, when: &str) -> Result<Vec<Sample>, Error> {
+        Ok(describe_memory(&self.cluster.memory()?, when))
+    }
+
+    fn disk(&self) -> Sample {
+        let measure = match self.site.members() {
+            1 => "data directory".into(),
+            members => format!("data directories of {members} members"),
+        };
+        Sample::new(measure, Unit::MiB, mib(self.site.disk_bytes()))
+    }
+
+    pub(super) fn rest(&self) {
+        self.progress.show("resting");
+        thread::sleep(REST);
+    }
+}
