@@ -25,9 +25,9 @@ struct Arguments {
     /// For how many simulated seconds faults happen.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// Only faults of this kind.
-    #[arg(long, value_enum)]
-    only: Option<Kind>,
+    /// Only faults of these kinds.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Kind>,
     /// Breaks the members on purpose.
     #[arg(long, value_enum)]
     sabotage: Option<Sabotage>,
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
             seed,
             members: arguments.members.map(usize::from),
             faults_for: Duration::from_secs(arguments.seconds),
-            only: arguments.only,
+            only: arguments.only.clone(),
             sabotage: arguments.sabotage,
             verbose: arguments.verbose,
         };
