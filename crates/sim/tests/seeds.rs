@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use retcd_sim::{Kind, Options, run};
 
 /// Seeds that run with every test.
-const SEEDS: std::ops::Range<u64> = 1000..1012;
+const SEEDS: std::ops::Range<u64> = 1000..1040;
 
 fn check(options: Options) {
     let seed = options.seed;
