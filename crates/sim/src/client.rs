@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use retcd_state::machine::ApplyError;
 
 use crate::context::{Context, Event};
 use crate::history::{Operation, OperationId, Outcome};
@@ -20,6 +21,8 @@ pub struct Client {
     pub seen: BTreeMap<Bytes, Bytes>,
     /// Leases that it holds.
     pub leases: Vec<i64>,
+    /// Whether it was told that there is no space left.
+    pub without_space: bool,
     /// Counts its values, so that each is unique.
     pub values: u64,
     /// How often it pauses between operations, in milliseconds at most.
@@ -34,6 +37,7 @@ impl Client {
             host: any_host(cx),
             seen: BTreeMap::new(),
             leases: Vec::new(),
+            without_space: false,
             values: 0,
             pause_ms: [80, 300, 1_000][cx.rng.usize(..3)],
         }
@@ -71,6 +75,7 @@ impl Client {
         let went_well = matches!(done.outcome, Outcome::Answered(_));
         if let Outcome::Answered(answer) = &done.outcome {
             self.learn(&done.request, answer);
+            self.without_space |= *answer == Answer::Error(ApplyError::NoSpace);
         }
         if !went_well {
             self.host = any_host(cx);

@@ -24,6 +24,7 @@ mod member;
 mod model;
 mod network;
 mod operator;
+mod plan;
 mod queue;
 mod report;
 mod request;
@@ -32,7 +33,7 @@ mod watcher;
 mod workload;
 mod world;
 
-pub use faults::Kind;
+pub use plan::Kind;
 pub use report::Run;
 pub use sabotage::Sabotage;
 pub use world::{Options, World};

@@ -1,6 +1,7 @@
 //! Runs many worlds, and shows the first that breaks a promise.
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use clap::Parser;
@@ -24,9 +25,9 @@ struct Arguments {
     /// For how many simulated seconds faults happen.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// Only faults of this kind.
-    #[arg(long, value_enum)]
-    only: Option<Kind>,
+    /// Only faults of these kinds.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Kind>,
     /// Breaks the members on purpose.
     #[arg(long, value_enum)]
     sabotage: Option<Sabotage>,
@@ -38,8 +39,12 @@ struct Arguments {
     verbose: bool,
 }
 
+/// The seed that runs, for who reads of a panic.
+static SEED: AtomicU64 = AtomicU64::new(0);
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    name_seed_in_panics();
     let (from, count) = match arguments.seed {
         Some(seed) => (seed, 1),
         None => (arguments.from, arguments.seeds),
@@ -50,10 +55,11 @@ fn main() -> ExitCode {
             seed,
             members: arguments.members.map(usize::from),
             faults_for: Duration::from_secs(arguments.seconds),
-            only: arguments.only,
+            only: arguments.only.clone(),
             sabotage: arguments.sabotage,
             verbose: arguments.verbose,
         };
+        SEED.store(seed, Relaxed);
         let result = std::panic::catch_unwind(|| run(options));
         match result {
             Ok(run) => {
@@ -63,10 +69,7 @@ fn main() -> ExitCode {
                     println!("{}", run.report());
                 }
             }
-            Err(_) => {
-                total.failed.push(seed);
-                println!("seed {seed}: a panic, see above\n");
-            }
+            Err(_) => total.failed.push(seed),
         }
         if !total.failed.is_empty() && !arguments.keep_going {
             break;
@@ -80,6 +83,18 @@ fn main() -> ExitCode {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }
+}
+
+/// A panic of a member is a failure, too. Where a panic ends the process, this is the last word.
+fn name_seed_in_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        before(panic);
+        let seed = SEED.load(Relaxed);
+        println!(
+            "seed {seed}: a panic, see above\n\nagain: cargo run --release -p retcd-sim -- --seed {seed} --verbose"
+        );
+    }));
 }
 
 #[derive(Default)]

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use prost::Message;
+use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
 use retcd_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use retcd_proto::etcdserverpb::request_op::Request as Op;
 use retcd_proto::etcdserverpb::{
-    Compare, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest, RequestOp,
-    TxnRequest,
+    AlarmRequest, Compare, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest,
+    RequestOp, TxnRequest,
 };
 use retcd_proto::raftpb::{Entry, EntryType};
 use retcd_state::machine::ApplyError;
@@ -44,6 +45,8 @@ pub struct Model {
     /// All versions of each key, ascending by revision.
     keys: BTreeMap<Bytes, Vec<(i64, Option<Kv>)>>,
     leases: BTreeMap<i64, Lease>,
+    /// Members that have raised NOSPACE.
+    full: BTreeSet<u64>,
     /// The changes of each revision from 2 on.
     changes: Vec<Vec<Change>>,
     /// Changes of the entry being executed.
@@ -57,6 +60,7 @@ impl Default for Model {
             compacted: -1,
             keys: BTreeMap::new(),
             leases: BTreeMap::new(),
+            full: BTreeSet::new(),
             changes: Vec::new(),
             current: Vec::new(),
         }
@@ -105,6 +109,9 @@ impl Model {
     }
 
     fn execute(&mut self, r: &InternalRaftRequest) -> Answer {
+        if !self.full.is_empty() && costs_space(r) {
+            return Answer::Error(ApplyError::NoSpace);
+        }
         if let Some(put) = &r.put {
             match self.check_put(put) {
                 Ok(()) => self.put(put),
@@ -124,6 +131,8 @@ impl Model {
             Answer::Grant(grant.ttl.max(TTL_MIN))
         } else if let Some(revoke) = &r.lease_revoke {
             self.revoke(revoke.id)
+        } else if let Some(alarm) = &r.alarm {
+            self.alarm(alarm)
         } else {
             Answer::Other
         }
@@ -262,6 +271,15 @@ impl Model {
         Answer::Revoke(self.at())
     }
 
+    fn alarm(&mut self, alarm: &AlarmRequest) -> Answer {
+        match alarm.action() {
+            AlarmAction::Activate => drop(self.full.insert(alarm.member_id)),
+            AlarmAction::Deactivate => drop(self.full.remove(&alarm.member_id)),
+            AlarmAction::Get => {}
+        }
+        Answer::Other
+    }
+
     fn check_revision(&self, revision: i64) -> Result<(), ApplyError> {
         match revision {
             0 => Ok(()),
@@ -299,4 +317,13 @@ impl Model {
             })
             .collect()
     }
+}
+
+/// What is refused while a member has no space left.
+fn costs_space(r: &InternalRaftRequest) -> bool {
+    let puts = |txn: &TxnRequest| {
+        let mut ops = txn.success.iter().chain(&txn.failure);
+        ops.any(|op| matches!(op.request, Some(Op::RequestPut(_))))
+    };
+    r.put.is_some() || r.lease_grant.is_some() || r.txn.as_ref().is_some_and(puts)
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::checker::Violation;
 use crate::checker::linearizable::Searched;
-use crate::faults::Plan;
 use crate::history::{History, Operation};
 use crate::member::Setup;
+use crate::plan::Plan;
 
 /// What came of a run.
 pub struct Run {

@@ -205,6 +205,9 @@ fn write(r: &InternalRaftRequest, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if let Some(revoke) = &r.lease_revoke {
         return write!(f, "revoke {}", revoke.id);
     }
+    if let Some(alarm) = &r.alarm {
+        return write!(f, "alarm {:?}", alarm.action());
+    }
     write!(f, "{r:?}")
 }
 

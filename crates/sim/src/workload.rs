@@ -3,11 +3,12 @@
 //! Values are unique. Keys with leases have a range of their own (`l…`), as they vanish by themselves.
 
 use bytes::Bytes;
+use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
 use retcd_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use retcd_proto::etcdserverpb::request_op::Request as Op;
 use retcd_proto::etcdserverpb::{
-    CompactionRequest, Compare, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest,
-    LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    AlarmRequest, AlarmType, CompactionRequest, Compare, DeleteRangeRequest, InternalRaftRequest,
+    LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
 };
 
 use crate::client::Client;
@@ -25,6 +26,13 @@ pub fn is_register(key: &[u8]) -> bool {
 
 /// The next thing that `client` does.
 pub fn next(client: &mut Client, cx: &mut Context) -> Request {
+    if client.without_space {
+        client.without_space = cx.rng.bool();
+        return alarm(AlarmAction::Deactivate);
+    }
+    if cx.rng.u16(..1500) == 0 {
+        return alarm(AlarmAction::Activate);
+    }
     match cx.rng.u8(..100) {
         0..30 => put(client, cx),
         30..56 => get(register(cx), cx),
@@ -208,6 +216,19 @@ fn revoke(client: &mut Client, cx: &mut Context) -> Request {
     };
     write(InternalRaftRequest {
         lease_revoke: Some(LeaseRevokeRequest { id }),
+        ..Default::default()
+    })
+}
+
+/// Member 1 is none: an alarm outlives its member.
+fn alarm(action: AlarmAction) -> Request {
+    let alarm = Some(AlarmRequest {
+        action: action as i32,
+        member_id: 1,
+        alarm: AlarmType::Nospace as i32,
+    });
+    write(InternalRaftRequest {
+        alarm,
         ..Default::default()
     })
 }

@@ -8,11 +8,11 @@ use retcd_sim::{Kind, Options, Sabotage, run};
 const SEEDS_MAX: u64 = 60;
 
 /// Runs until a promise is broken; which one.
-fn caught(sabotage: Sabotage, only: Option<Kind>) -> &'static str {
+fn caught(sabotage: Sabotage, only: &[Kind]) -> &'static str {
     for seed in 0..SEEDS_MAX {
         let options = Options {
             sabotage: Some(sabotage),
-            only,
+            only: only.to_vec(),
             ..Options::new(seed)
         };
         if let Some(violation) = run(options).violation {
@@ -24,17 +24,17 @@ fn caught(sabotage: Sabotage, only: Option<Kind>) -> &'static str {
 
 #[test]
 fn a_log_that_is_never_synced() {
-    caught(Sabotage::SkipFsync, Some(Kind::Power));
+    caught(Sabotage::SkipFsync, &[Kind::Power]);
 }
 
 #[test]
 fn an_acknowledgement_before_the_sync() {
-    caught(Sabotage::AckBeforeSync, Some(Kind::Power));
+    caught(Sabotage::AckBeforeSync, &[Kind::Power]);
 }
 
 #[test]
 fn a_read_that_asks_nobody() {
-    let promise = caught(Sabotage::StaleRead, Some(Kind::Split));
+    let promise = caught(Sabotage::StaleRead, &[Kind::Split]);
     assert_eq!(
         promise,
         "what was answered is visible to what comes after it"
@@ -43,23 +43,44 @@ fn a_read_that_asks_nobody() {
 
 #[test]
 fn a_vote_that_is_forgotten() {
-    let promise = caught(Sabotage::ForgetVote, Some(Kind::Ambush));
+    let promise = caught(Sabotage::ForgetVote, &[Kind::Ambush]);
     assert_eq!(promise, "one leader per term");
 }
 
 #[test]
 fn an_entry_that_is_passed_over() {
-    let promise = caught(Sabotage::SkipEntry, None);
+    let promise = caught(Sabotage::SkipEntry, &[]);
     assert_eq!(promise, "the same entries make the same revision");
 }
 
 #[test]
 fn a_request_that_is_proposed_twice() {
-    let promise = caught(Sabotage::ProposeTwice, None);
+    let promise = caught(Sabotage::ProposeTwice, &[]);
     assert_eq!(promise, "a request is executed once at most");
 }
 
 #[test]
 fn a_snapshot_without_its_configuration() {
-    caught(Sabotage::OldConfState, None);
+    caught(Sabotage::OldConfState, &[]);
+}
+
+#[test]
+fn a_response_to_a_watcher_that_is_lost() {
+    let promise = caught(Sabotage::DropWatchEvent, &[]);
+    assert!(
+        promise.starts_with("watchers see every change"),
+        "{promise}"
+    );
+}
+
+#[test]
+fn a_lease_that_expires_early() {
+    let promise = caught(Sabotage::ExpireEarly, &[]);
+    assert_eq!(promise, "a lease is not revoked before its time is over");
+}
+
+#[test]
+fn a_leader_that_slept_and_revokes_leases_unasked() {
+    let promise = caught(Sabotage::ExpireUnasked, &[Kind::Freeze]);
+    assert_eq!(promise, "a lease is not revoked before its time is over");
 }

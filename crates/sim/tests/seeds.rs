@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use retcd_sim::{Kind, Options, run};
 
 /// Seeds that run with every test.
-const SEEDS: std::ops::Range<u64> = 1000..1012;
+const SEEDS: std::ops::Range<u64> = 1000..1040;
 
 fn check(options: Options) {
     let seed = options.seed;
@@ -33,7 +33,9 @@ fn seeds_that_failed_once_do_so_no_more() {
         let seed = words.next().and_then(|seed| seed.parse().ok());
         let mut options = Options::new(seed.expect("a line begins with a seed"));
         let only = words.next().and_then(|word| word.strip_prefix("only="));
-        options.only = only.map(|kind| Kind::from_str(kind, true).expect("a kind of fault"));
+        let kinds = only.into_iter().flat_map(|kinds| kinds.split(','));
+        let kind = |kind| Kind::from_str(kind, true).expect("a kind of fault");
+        options.only = kinds.map(kind).collect();
         check(options);
     }
 }

@@ -16,6 +16,8 @@ use retcd_proto::etcdserverpb::InternalRaftRequest;
 use retcd_proto::raftpb::{ConfChange, ConfChangeType, Entry};
 use retcd_state::machine::{AppliedConfChange, ApplyError};
 
+use retcd_state::mvcc::KeyspaceHash;
+
 use super::{Verdict, ensure};
 use crate::history::{Floor, Operation, Outcome};
 use crate::model::Model;
@@ -27,6 +29,7 @@ const EXACTLY_ONCE: &str = "a request is executed once at most";
 const TRUE_ANSWER: &str = "answers tell what the log says";
 const NOT_LOST: &str = "what was answered is in the log";
 const ORDER: &str = "what was answered is visible to what comes after it";
+const SAME_HASH: &str = "equal revisions have equal hashes";
 const SAME_CHANGE: &str = "all members make the same configuration changes";
 const REFUSED: &str = "what was refused is not done";
 
@@ -47,6 +50,8 @@ pub struct LogChecker {
     /// By request id.
     done: BTreeMap<u64, Done>,
     leaders: BTreeMap<u64, u64>,
+    /// Hashes of the keyspace by revision and compaction.
+    hashes: BTreeMap<(i64, i64), u32>,
     /// Configuration changes by index, with node id 0 if they were refused.
     changes: BTreeMap<u64, ConfChange>,
     /// The members as of the last entry, and whether each is a learner.
@@ -150,6 +155,15 @@ impl LogChecker {
             ConfChangeType::ConfChangeUpdateNode => {}
         }
         Ok(())
+    }
+
+    /// `member` has summed up its keyspace.
+    pub fn hashed(&mut self, member: u64, hash: &KeyspaceHash) -> Verdict {
+        let at = (hash.revision, hash.compact_revision);
+        let known = *self.hashes.entry(at).or_insert(hash.hash);
+        ensure(known == hash.hash, SAME_HASH, || {
+            format!("{member:x} has {hash:x?}, another one {known:x}")
+        })
     }
 
     /// `member` says that it leads in `term`.

@@ -22,6 +22,8 @@ const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
 const SAME_REVISION: &str = "the same entries make the same revision";
 /// Rows per step of a compaction.
 const COMPACTION_ROWS: usize = 10;
+/// Revisions between two hashes.
+const HASHED_EVERY: i64 = 60;
 /// Which entry is passed over by a member that is broken that way.
 const SKIPPED_EVERY: u64 = 50;
 
@@ -80,6 +82,7 @@ impl Process {
                 entry.data = None;
             }
         }
+        let before = self.reader.revision();
         let applied = self
             .machine
             .apply(self.time(cx), &entries)
@@ -94,6 +97,7 @@ impl Process {
             format!("{id:x} is at revision {revision} behind entry {index}, not {expected}")
         }));
         cx.trace.mix(&[self.id, index, revision as u64]);
+        self.sum_up(before, revision, cx);
         if entries.iter().any(is_first_of_term) && self.leads() {
             self.lessor.lock().promote(self.time(cx), ELECTION_TIMEOUT);
         }
@@ -133,6 +137,19 @@ impl Process {
         Ok(())
     }
 
+    /// Every member sums up its keyspace at the same revisions.
+    fn sum_up(&self, before: i64, revision: i64, cx: &mut Context) {
+        let at = revision / HASHED_EVERY * HASHED_EVERY;
+        if at <= before {
+            return;
+        }
+        // A revision that was compacted meanwhile has no hash.
+        if let Ok((hash, _)) = self.reader.hash_kv(at) {
+            let verdict = cx.log.hashed(self.id, &hash);
+            cx.check(verdict);
+        }
+    }
+
     pub(super) fn compact_if(&mut self, compacting: bool, cx: &mut Context) {
         if compacting && !self.compact_due {
             self.compact_due = true;
@@ -159,6 +176,10 @@ impl Process {
         self.backend
             .commit()
             .map_err(|error| Stop::disk("the database failed", error))?;
+        if cx.rng.u8(..) == 0 {
+            let defragmented = self.backend.defragment();
+            defragmented.map_err(|error| Stop::disk("defragmentation failed", error))?;
+        }
         let jitter = cx.between_us(0, 10_000);
         self.work_after(self.speed.commit_every + jitter, Work::Commit, cx);
         Ok(())

@@ -4,6 +4,9 @@
 //! 0 ──────── faults ───────▶ heal ──── clients go on ───▶ quiet ── members settle ──▶ verdict
 //! ```
 
+mod ending;
+mod sessions;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,38 +14,36 @@ use fastrand::Rng;
 use retcd_node::Input;
 use retcd_node::durable::StorageError;
 
+use crate::checker;
 use crate::checker::lease::LeaseChecker;
 use crate::checker::log::LogChecker;
-use crate::checker::{self, Violation, convergence, linearizable};
 use crate::client::Client;
 use crate::context::{Context, Event, Trace};
-use crate::faults::{Fault, Kind, Plan};
-use crate::history::{History, OperationId, Outcome};
+use crate::faults::Fault;
+use crate::history::History;
 use crate::host::Host;
-use crate::member::{Parcel, Process, Session, Setup, Stop, StopKind, Work};
+use crate::member::{Parcel, Setup, Stop, StopKind, Work};
 use crate::network::Network;
-use crate::operator::{self, OPERATOR, Operator};
+use crate::operator::Operator;
+use crate::plan::{Kind, Plan};
 use crate::queue::Queue;
 use crate::report::Run;
 use crate::sabotage::Sabotage;
 use crate::watcher::Watcher;
-use crate::workload;
 
 const STARTS: &str = "a member starts on what it stored";
 const SOUND: &str = "no member contradicts its cluster";
-const SETTLES: &str = "all members arrive at the same state";
+const STATE: &str = "all members arrive at the same state";
 /// How long clients go on after everything is mended.
 const GOES_ON: Duration = Duration::from_secs(14);
 /// How long the operator goes on after everything is mended.
 const OPERATED_FOR: Duration = Duration::from_secs(5);
-/// How long members may take to settle.
-const SETTLE_MAX: Duration = Duration::from_secs(20);
 
 /// Hosts that have no member at first.
 const SPARE_HOSTS: usize = 2;
 
 /// What is to be run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Everything follows from it.
     pub seed: u64,
@@ -50,8 +51,8 @@ pub struct Options {
     pub members: Option<usize>,
     /// Until when faults happen.
     pub faults_for: Duration,
-    /// The only kind of faults that happens, if there is one.
-    pub only: Option<Kind>,
+    /// The only kinds of faults that happen; all may if it is empty.
+    pub only: Vec<Kind>,
     /// What is broken on purpose.
     pub sabotage: Option<Sabotage>,
     /// Whether to print what happens.
@@ -65,7 +66,7 @@ impl Options {
             seed,
             members: None,
             faults_for: Duration::from_secs(30),
-            only: None,
+            only: Vec::new(),
             sabotage: None,
             verbose: false,
         }
@@ -99,7 +100,7 @@ impl World {
             hosts,
             SPARE_HOSTS,
             options.faults_for,
-            options.only,
+            &options.only,
         );
         let mut cx = Context {
             now: Duration::ZERO,
@@ -123,6 +124,7 @@ impl World {
         let watchers = (0..cx.rng.usize(1..6))
             .map(|number| Watcher::new(number, &mut cx))
             .collect();
+        let quiet_at = options.faults_for + GOES_ON;
         let mut world = World {
             options,
             cx,
@@ -133,7 +135,7 @@ impl World {
             plan,
             setup,
             quiet: false,
-            quiet_at: options.faults_for + GOES_ON,
+            quiet_at,
             finished: false,
             events: 0,
         };
@@ -364,80 +366,6 @@ impl World {
         }));
     }
 
-    fn invoke(&mut self, client: usize) {
-        if !self.quiet {
-            self.clients[client].invoke(&mut self.cx);
-        }
-    }
-
-    fn request(&mut self, operation: OperationId, host: usize) {
-        match &mut self.hosts[host].process {
-            Some(process) => process.request(operation, &mut self.cx),
-            None => self
-                .cx
-                .answer(operation, Outcome::Refused("connection refused")),
-        }
-    }
-
-    fn returned(&mut self, number: OperationId, outcome: Outcome) {
-        let operation = &mut self.cx.history.operations[number];
-        if operation.returned.is_some() {
-            return;
-        }
-        operation.returned = Some(self.cx.now);
-        operation.outcome = outcome;
-        let client = operation.client;
-        let verdict = self.cx.log.returned(operation);
-        let leases = self.cx.leases.returned(operation);
-        self.cx.check(verdict.and(leases));
-        if self.cx.verbose {
-            self.tell(number);
-        }
-        match client {
-            OPERATOR => self.operator.returned(number),
-            client => self.clients[client].returned(number, &mut self.cx),
-        }
-    }
-
-    fn watch(&mut self, watcher: usize) {
-        let watcher = &mut self.watchers[watcher];
-        let (host, request) = watcher.connect(&mut self.cx);
-        let session = watcher.session;
-        let request = Box::new(request);
-        let delay = self.cx.network.delay(&mut self.cx.rng);
-        let event = Event::WatchRequest {
-            session,
-            host,
-            request,
-        };
-        self.cx.after(delay, event);
-    }
-
-    fn watch_progress(&mut self, watcher: usize) {
-        let Watcher { session, host, .. } = self.watchers[watcher];
-        if let Some(process) = host.and_then(|host| self.hosts[host].process.as_mut()) {
-            process.watch_progress(session, &mut self.cx);
-        }
-        let pause = self.cx.between_us(100_000, 5_000_000);
-        self.cx.after(pause, Event::WatchProgress { watcher });
-    }
-
-    fn watch_broken(&mut self, session: Session) {
-        let watcher = &mut self.watchers[session.watcher];
-        if watcher.session == session {
-            watcher.disconnected(&mut self.cx);
-        }
-    }
-
-    fn tell(&self, number: OperationId) {
-        let operation = &self.cx.history.operations[number];
-        eprintln!(
-            "{:>12.6} {}",
-            self.cx.now.as_secs_f64(),
-            crate::report::line(operation)
-        );
-    }
-
     fn fault(&mut self, fault: Fault) {
         self.cx.note(|| format!("fault: {fault}"));
         crate::host::inflict(&mut self.hosts, &fault, &mut self.cx);
@@ -459,70 +387,6 @@ impl World {
                     .push(self.cx.now, Event::Start { host: number });
             }
         }
-    }
-
-    /// The members that the log knows of; nothing if one of them does not run.
-    fn members(&self) -> Option<Vec<&Process>> {
-        let process = |id: &u64| {
-            let host = self.hosts.iter().find(|host| host.id == Some(*id));
-            host.and_then(|host| host.process.as_ref())
-        };
-        self.cx.log.members.keys().map(process).collect()
-    }
-
-    /// Watchers have seen everything, and no lease is left.
-    fn nothing_is_left(&self) -> bool {
-        let model = &self.cx.log.model;
-        let complete = |watcher: &Watcher| watcher.checker.is_complete(model);
-        self.watchers.iter().all(complete) && model.leases().next().is_none()
-    }
-
-    fn converge(&mut self) {
-        operator::tidy(&mut self.hosts, &mut self.cx);
-        if let Some(members) = self.members()
-            && convergence::has_settled(&members)
-            && self.nothing_is_left()
-        {
-            let verdict = convergence::same_state(&members, &self.cx.log);
-            self.finished = true;
-            self.cx.check(verdict);
-            return;
-        }
-        let waited = self.cx.now - self.quiet_at;
-        self.cx
-            .check(checker::ensure(waited < SETTLE_MAX, SETTLES, || {
-                let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
-                let places = processes.map(|process| {
-                    let status = process.node().status();
-                    format!("\n  {:x}: {status:?}", process.id)
-                });
-                let members = &self.cx.log.members;
-                let leases: Vec<i64> = self.cx.log.model.leases().collect();
-                let mut watchers = self.watchers.iter();
-                let watching =
-                    watchers.find_map(|watcher| watcher.checker.finish(&self.cx.log.model).err());
-                format!(
-                    "still not settled, members {members:x?}, leases {leases:?}, {watching:?}:{}",
-                    places.collect::<String>()
-                )
-            }));
-        self.cx.after(Duration::from_millis(250), Event::Converge);
-    }
-
-    /// What only the whole history shows.
-    fn judge(&mut self) -> linearizable::Searched {
-        if self.cx.violation.is_some() {
-            return linearizable::Searched::default();
-        }
-        let operations = &self.cx.history.operations;
-        let verdict = convergence::progress(operations, self.plan.heal_at)
-            .and_then(|()| self.cx.log.finish(operations));
-        let searched = linearizable::check(operations, workload::is_register);
-        self.cx.check(verdict);
-        searched.unwrap_or_else(|violation: Violation| {
-            self.cx.check(Err(violation));
-            linearizable::Searched::default()
-        })
     }
 }
 

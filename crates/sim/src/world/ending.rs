@@ -1,0 +1,80 @@
+//! The end: members settle, watchers catch up, leases run out, and the whole history is judged.
+
+use std::time::Duration;
+
+use super::{STATE, World};
+use crate::checker::{self, Violation, convergence, linearizable};
+use crate::context::Event;
+use crate::member::Process;
+use crate::operator;
+use crate::watcher::Watcher;
+use crate::workload;
+
+/// How long members may take to settle.
+const SETTLE_MAX: Duration = Duration::from_secs(20);
+
+impl World {
+    /// The members that the log knows of; nothing if one of them does not run.
+    pub(super) fn members(&self) -> Option<Vec<&Process>> {
+        let process = |id: &u64| {
+            let host = self.hosts.iter().find(|host| host.id == Some(*id));
+            host.and_then(|host| host.process.as_ref())
+        };
+        self.cx.log.members.keys().map(process).collect()
+    }
+
+    /// Watchers have seen everything, and no lease is left.
+    pub(super) fn nothing_is_left(&self) -> bool {
+        let model = &self.cx.log.model;
+        let complete = |watcher: &Watcher| watcher.checker.is_complete(model);
+        self.watchers.iter().all(complete) && model.leases().next().is_none()
+    }
+
+    pub(super) fn converge(&mut self) {
+        operator::tidy(&mut self.hosts, &mut self.cx);
+        if let Some(members) = self.members()
+            && convergence::has_settled(&members)
+            && self.nothing_is_left()
+        {
+            let verdict = convergence::same_state(&members, &self.cx.log);
+            self.finished = true;
+            self.cx.check(verdict);
+            return;
+        }
+        let waited = self.cx.now - self.quiet_at;
+        self.cx
+            .check(checker::ensure(waited < SETTLE_MAX, STATE, || {
+                let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
+                let places = processes.map(|process| {
+                    let status = process.node().status();
+                    format!("\n  {:x}: {status:?}", process.id)
+                });
+                let members = &self.cx.log.members;
+                let leases: Vec<i64> = self.cx.log.model.leases().collect();
+                let mut watchers = self.watchers.iter();
+                let watching =
+                    watchers.find_map(|watcher| watcher.checker.finish(&self.cx.log.model).err());
+                format!(
+                    "still not settled, members {members:x?}, leases {leases:?}, {watching:?}:{}",
+                    places.collect::<String>()
+                )
+            }));
+        self.cx.after(Duration::from_millis(250), Event::Converge);
+    }
+
+    /// What only the whole history shows.
+    pub(super) fn judge(&mut self) -> linearizable::Searched {
+        if self.cx.violation.is_some() {
+            return linearizable::Searched::default();
+        }
+        let operations = &self.cx.history.operations;
+        let verdict = convergence::progress(operations, self.plan.heal_at)
+            .and_then(|()| self.cx.log.finish(operations));
+        let searched = linearizable::check(operations, workload::is_register);
+        self.cx.check(verdict);
+        searched.unwrap_or_else(|violation: Violation| {
+            self.cx.check(Err(violation));
+            linearizable::Searched::default()
+        })
+    }
+}

@@ -1,0 +1,84 @@
+//! What goes between clients, watchers and hosts.
+
+use super::World;
+use crate::context::Event;
+use crate::history::{OperationId, Outcome};
+use crate::member::Session;
+use crate::operator::OPERATOR;
+use crate::watcher::Watcher;
+
+impl World {
+    pub(super) fn invoke(&mut self, client: usize) {
+        if !self.quiet {
+            self.clients[client].invoke(&mut self.cx);
+        }
+    }
+
+    pub(super) fn request(&mut self, operation: OperationId, host: usize) {
+        match &mut self.hosts[host].process {
+            Some(process) => process.request(operation, &mut self.cx),
+            None => self
+                .cx
+                .answer(operation, Outcome::Refused("connection refused")),
+        }
+    }
+
+    pub(super) fn returned(&mut self, number: OperationId, outcome: Outcome) {
+        let operation = &mut self.cx.history.operations[number];
+        if operation.returned.is_some() {
+            return;
+        }
+        operation.returned = Some(self.cx.now);
+        operation.outcome = outcome;
+        let client = operation.client;
+        let verdict = self.cx.log.returned(operation);
+        let leases = self.cx.leases.returned(operation);
+        self.cx.check(verdict.and(leases));
+        if self.cx.verbose {
+            self.tell(number);
+        }
+        match client {
+            OPERATOR => self.operator.returned(number),
+            client => self.clients[client].returned(number, &mut self.cx),
+        }
+    }
+
+    pub(super) fn watch(&mut self, watcher: usize) {
+        let watcher = &mut self.watchers[watcher];
+        let (host, request) = watcher.connect(&mut self.cx);
+        let session = watcher.session;
+        let request = Box::new(request);
+        let delay = self.cx.network.delay(&mut self.cx.rng);
+        let event = Event::WatchRequest {
+            session,
+            host,
+            request,
+        };
+        self.cx.after(delay, event);
+    }
+
+    pub(super) fn watch_progress(&mut self, watcher: usize) {
+        let Watcher { session, host, .. } = self.watchers[watcher];
+        if let Some(process) = host.and_then(|host| self.hosts[host].process.as_mut()) {
+            process.watch_progress(session, &mut self.cx);
+        }
+        let pause = self.cx.between_us(100_000, 5_000_000);
+        self.cx.after(pause, Event::WatchProgress { watcher });
+    }
+
+    pub(super) fn watch_broken(&mut self, session: Session) {
+        let watcher = &mut self.watchers[session.watcher];
+        if watcher.session == session {
+            watcher.disconnected(&mut self.cx);
+        }
+    }
+
+    pub(super) fn tell(&self, number: OperationId) {
+        let operation = &self.cx.history.operations[number];
+        eprintln!(
+            "{:>12.6} {}",
+            self.cx.now.as_secs_f64(),
+            crate::report::line(operation)
+        );
+    }
+}
