@@ -1,12 +1,14 @@
 //! Members that talk to each other: what arrives, in which order, and what happens to the rest when one of them is slow,
 //! gone or not wanted.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::StatusCode;
+use prost::Message as _;
 use retcd_node::Input;
 use retcd_proto::raftpb::{Message, MessageType};
 use retcd_server::peer::codec::make_explicit;
@@ -326,4 +328,97 @@ fn what_the_node_has_no_room_for_is_dropped_and_counted() {
     }
     assert!(b.next_message().index() >= 1);
     insist(&a, &b, index + 1);
+}
+
+/// A peer that answers every request for a stream with these bytes and closes.
+fn answers_with(answers: Vec<Vec<u8>>) -> (String, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (asked, requests) = channel();
+    std::thread::spawn(move || {
+        for answer in answers.into_iter().cycle() {
+            let Ok((mut stream, _)) = listener.accept() else {
+                return;
+            };
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                match stream.read(&mut byte) {
+                    Ok(1) => request.push(byte[0]),
+                    _ => break,
+                }
+            }
+            let _ = stream.write_all(&answer);
+            if asked.send(String::from_utf8(request).unwrap()).is_err() {
+                return;
+            }
+        }
+    });
+    (url, requests)
+}
+
+#[test]
+fn a_peer_that_talks_nonsense_is_asked_again_and_does_no_harm() {
+    let stream = |body: &[u8]| {
+        let head = "HTTP/1.1 200 OK\r\nx-server-version: 3.5.30\r\nconnection: close\r\n\r\n";
+        [head.as_bytes(), body].concat()
+    };
+    let refusal = |status: &str, body: &str| {
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status}\r\nx-server-version: 3.5.30\r\n");
+        format!("{head}content-length: {length}\r\n\r\n{body}").into_bytes()
+    };
+    let framed = |message: &Message| {
+        let bytes = message.encode_to_vec();
+        [&(bytes.len() as u64).to_be_bytes()[..], &bytes].concat()
+    };
+    let foreign = message(MessageType::MsgHeartbeat, 0xb, 0xc, 1);
+    let local = message(MessageType::MsgHup, 0xb, 0xa, 1);
+    let whole = Message {
+        snapshot: Some(Default::default()),
+        ..message(MessageType::MsgSnap, 0xb, 0xa, 1)
+    };
+    let nonsense = vec![
+        b"220 smtp ready\r\n".to_vec(),
+        b"HTTP/1.1 200 OK\r\n\r\n".to_vec(),
+        stream(&[0xff; 100]),
+        stream(&[2, 0, 0, 0, 0, 0, 0, 0, 9, 1]),
+        stream(&framed(&foreign)),
+        stream(&framed(&local)),
+        stream(&framed(&whole)),
+        refusal("412 Precondition Failed", "incompatible version\n"),
+        refusal("412 Precondition Failed", "cluster ID mismatch\n"),
+        refusal("412 Precondition Failed", "something else\n"),
+        refusal("404 Not Found", "error sender not found\n"),
+        refusal("500 Internal Server Error", ""),
+        Vec::new(),
+    ];
+    let rounds = nonsense.len() * 2;
+    let (url, requests) = answers_with(nonsense);
+    let a = start(Setup::new(0xa));
+    a.transport.add_peer(0xb, &[url]);
+    for _ in 0..rounds {
+        let request = requests
+            .recv_timeout(PATIENCE)
+            .unwrap()
+            .to_ascii_lowercase();
+        let (line, headers) = request.split_once("\r\n").unwrap();
+        if line.starts_with("get /raft/probing ") {
+            continue;
+        }
+        let streams = ["message", "msgapp"];
+        let streams = streams.map(|kind| format!("get /raft/stream/{kind}/a http/1.1"));
+        assert!(streams.contains(&line.to_owned()), "{line}");
+        for header in ["x-raft-to: b", "x-server-from: a", "x-etcd-cluster-id: c1"] {
+            assert!(headers.contains(header), "{headers}");
+        }
+    }
+    assert!(a.inputs.try_recv().is_err(), "nothing of it came through");
+    assert!(a.removed_by_cluster.try_recv().is_err());
+
+    // It still hears those who make sense.
+    let b = start(Setup::new(0xb));
+    a.transport.update_peer(b.id, &[b.url()]);
+    b.knows(&a);
+    insist(&b, &a, 1);
 }

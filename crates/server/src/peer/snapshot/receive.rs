@@ -229,7 +229,9 @@ fn write(
     let result = write_to(&*file, &mut pieces).and_then(|stored| {
         drop(file);
         check(disk, &unfinished)?;
-        publish(&**disk, dir, &unfinished, index)?;
+        let path = publish(&**disk, dir, &unfinished, index)?;
+        log::info!("saved database snapshot to disk";
+            "path" => path, "bytes" => stored.bytes, "size" => human(stored.bytes));
         Ok(stored)
     });
     if result.is_err() {
@@ -281,15 +283,15 @@ fn check(disk: &Arc<dyn Disk>, path: &Path) -> io::Result<()> {
 }
 
 /// Gives the file its final name. One that is there already came from an earlier, equal snapshot.
-fn publish(disk: &dyn Disk, dir: &Path, unfinished: &Path, index: u64) -> io::Result<()> {
+fn publish(disk: &dyn Disk, dir: &Path, unfinished: &Path, index: u64) -> io::Result<PathBuf> {
     let path = dir.join(format!("{index:016x}.snap.db"));
     if disk.exists(&path)? {
-        return disk.remove_file(unfinished);
+        disk.remove_file(unfinished)?;
+    } else {
+        disk.rename(unfinished, &path)?;
+        disk.sync_dir(dir)?;
     }
-    disk.rename(unfinished, &path)?;
-    disk.sync_dir(dir)?;
-    log::info!("saved database snapshot to disk"; "path" => &path);
-    Ok(())
+    Ok(path)
 }
 
 /// Removes what an interrupted transfer has left in the directory; to be called when a member starts.
