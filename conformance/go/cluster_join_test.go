@@ -248,39 +248,3 @@ func TestClusterReplaced(t *testing.T) {
 	}
 	h.finish()
 }
-
-// Members of an older line keep one member among two of ours, which hold to the
-// older version meanwhile, and get them back.
-func TestOlderClusterReplaced(t *testing.T) {
-	for _, version := range lines {
-		t.Run(version, func(t *testing.T) {
-			t.Parallel()
-			older := line(t, version)
-			c := newCluster(t, 3, "--snapshot-count=200")
-			c.keep(50)
-			c.start(older, older, older)
-			h := c.load(2, 1)
-			h.await(300)
-			for _, p := range []program{ours(), older} {
-				for _, m := range append([]*member(nil), c.members[:2]...) {
-					c.replace(m, p, h)
-				}
-				// The one that was there before leads both kinds.
-				c.lead(c.members[0])
-				c.serves(c.members[1], h)
-				c.version(version + ".0")
-			}
-			h.finish()
-		})
-	}
-}
-
-// version checks the cluster's version as every member tells it.
-func (c *cluster) version(want string) {
-	c.t.Helper()
-	for _, m := range c.running() {
-		eventually(c.t, fmt.Sprintf("cluster version %s at %s", want, m), func() bool {
-			return m.page("/version", `"etcdcluster":"`+want+`"`)
-		})
-	}
-}

@@ -9,10 +9,6 @@ import (
 	"testing"
 )
 
-// lines are the release lines of the reference that members of this server are
-// mixed with, beside the newest.
-var lines = []string{"3.4", "3.5", "3.6"}
-
 var (
 	builtMu sync.Mutex
 	built   = map[string]string{}

@@ -42,6 +42,11 @@ impl CallError {
             CallError::Connect { .. } | CallError::Broken(_) | CallError::Unexpected(_) => false,
         }
     }
+
+    /// Whether the server could not do it now, for want of a leader or time: gRPC's code 14, Unavailable.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, CallError::Status { code: 14, .. })
+    }
 }
 
 /// Why a run ended without a result.

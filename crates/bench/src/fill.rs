@@ -20,6 +20,9 @@ use crate::target::Target;
 const PUTS_PER_TXN: u64 = 100;
 const CONNECTIONS: usize = 4;
 const TXNS_UNDER_WAY: usize = 32;
+/// Of a transaction that the server cannot serve now; it may take seconds to say so.
+const TRIES: u32 = 10;
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Writes every key of `keys` once, with values of `value_size` bytes, and returns how long that took.
 ///
@@ -150,6 +153,17 @@ async fn write_some(
                 .collect(),
             ..pb::TxnRequest::default()
         };
-        txn.call_for_len(&request).await?;
+        write(&mut txn, &request).await?;
     }
+}
+
+/// A cluster that looks for a leader refuses for a while; to write the same again does no harm.
+async fn write(txn: &mut Method, request: &pb::TxnRequest) -> Result<(), CallError> {
+    for _ in 1..TRIES {
+        match txn.call_for_len(request).await {
+            Err(error) if error.is_unavailable() => tokio::time::sleep(RETRY_PAUSE).await,
+            ended => return ended.map(drop),
+        }
+    }
+    txn.call_for_len(request).await.map(drop)
 }

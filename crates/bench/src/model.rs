@@ -99,6 +99,8 @@ pub struct Model {
     pub leases: Arc<AtomicU64>,
     /// Connections that clients have made.
     pub connections: Arc<AtomicU64>,
+    /// Transactions that find no leader before one is served.
+    leaderless: Arc<AtomicU64>,
     refusing: bool,
     token: Option<&'static str>,
 }
@@ -108,6 +110,14 @@ impl Model {
     pub fn refusing() -> Self {
         Self {
             refusing: true,
+            ..Self::default()
+        }
+    }
+
+    /// Has no leader for the first `txns` transactions.
+    pub fn leaderless(txns: u64) -> Self {
+        Self {
+            leaderless: Arc::new(AtomicU64::new(txns)),
             ..Self::default()
         }
     }
@@ -163,6 +173,14 @@ impl Kv for Model {
         &self,
         request: Request<pb::TxnRequest>,
     ) -> Result<Response<pb::TxnResponse>, Status> {
+        let one_less = |left: u64| left.checked_sub(1);
+        if self
+            .leaderless
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+            .is_ok()
+        {
+            return Err(Status::unavailable("etcdserver: no leader"));
+        }
         let (request, mut keyspace) = (request.into_inner(), self.keyspace());
         let succeeded = request
             .compare

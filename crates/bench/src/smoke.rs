@@ -172,6 +172,20 @@ fn fewer_puts_in_a_transaction_still_write_every_key() {
 }
 
 #[test]
+fn a_fill_outlives_an_election_and_no_more() {
+    let plan = plan("put", 1);
+    let fill = |txns| {
+        let model = Model::leaderless(txns);
+        let target = at(&[serve(&model)]);
+        let filled = fill(&target, &plan.keys, plan.value_size, &Progress::new());
+        filled.map(|_| model.keyspace().records.len())
+    };
+    assert_eq!(fill(5).unwrap(), 250);
+    let error = fill(1_000).unwrap_err().to_string();
+    assert!(error.contains("no leader"), "{error}");
+}
+
+#[test]
 fn a_time_limit_ends_the_load() {
     let target = at(&[serve(&Model::default())]);
     let mut plan = plan("put", 1);

@@ -99,8 +99,8 @@ impl Resolver {
     /// Tries the name as it is and behind it the domains of the search list.
     fn ask_with_search(&self, name: &str, kind: u16) -> Result<Vec<Record>, LookupError> {
         let as_it_is = || std::iter::once(name.trim_end_matches('.').to_owned());
-        if name.ends_with('.') {
-            return self.ask(&name[..name.len() - 1], kind);
+        if let Some(whole) = name.strip_suffix('.') {
+            return self.ask(whole, kind);
         }
         let searched = self.search.iter().map(|domain| format!("{name}.{domain}"));
         let names: Vec<String> = if name.matches('.').count() >= self.dots {

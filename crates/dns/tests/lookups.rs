@@ -1,5 +1,7 @@
 //! What is guarded: what is asked of whom, and what comes of the answers. The servers are sockets of the test.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;

@@ -71,7 +71,7 @@ impl Cluster {
 
     fn leader(&self) -> Option<u64> {
         let leads = |member: &Member| member.node.status().role == Role::Leader;
-        let mut leaders = self.members.iter().filter(|(_, member)| leads(member));
+        let leaders = self.members.iter().filter(|(_, member)| leads(member));
         leaders
             .max_by_key(|(_, member)| member.node.status().term)
             .map(|(id, _)| *id)

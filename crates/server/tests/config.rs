@@ -420,11 +420,6 @@ fn what_does_not_exist_yet_is_refused_and_never_ignored() {
     };
     refused("--discovery-srv=example", "discovery-srv", "discovery");
     refused(
-        "--force-new-cluster",
-        "force-new-cluster",
-        "forcing a new cluster",
-    );
-    refused(
         "--log-outputs=systemd/journal",
         "log-outputs",
         "logging to the systemd journal",
@@ -433,11 +428,6 @@ fn what_does_not_exist_yet_is_refused_and_never_ignored() {
         "--feature-gates=PriorityRequest=true",
         "feature-gates=PriorityRequest=true",
         "request priorities",
-    );
-    refused(
-        "--feature-gates=FastLeaseKeepAlive=false",
-        "feature-gates=FastLeaseKeepAlive=false",
-        "slow lease renewal",
     );
     check_args(
         &["--corrupt-check-time=0", "--feature-gates=AllBeta=true"],

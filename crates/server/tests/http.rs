@@ -13,6 +13,7 @@ use retcd_proto::etcdserverpb::{
     LeaseTimeToLiveResponse, Member, ResponseHeader,
 };
 use retcd_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
+use retcd_server::auth::Credentials;
 use retcd_server::http::{
     Access, HttpContext, LeaseError, ListenerKind, PeerProbe, Probe, PromoteError, RaftStatus,
     Response, handle, handle_peer,
@@ -135,7 +136,7 @@ impl PeerProbe for Fake {
         self.linearizable.clone().map(|()| false)
     }
 
-    async fn promote(&self, id: u64) -> Result<Vec<Member>, PromoteError> {
+    async fn promote(&self, id: u64, _: &Credentials) -> Result<Vec<Member>, PromoteError> {
         match id {
             MEMBER_ID => Err(PromoteError::NotLearner),
             _ => self.promoted.clone().map(|()| self.members.clone()),

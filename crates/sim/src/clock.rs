@@ -65,12 +65,6 @@ impl Clock {
     }
 }
 
-/// The longest true time that a clock may take for `local`.
-pub fn slowest(local: Duration) -> Duration {
-    let nanos = scale(local.as_nanos() as u64, 1_000_000, 1_000_000 - RATE_PPM_MAX);
-    Duration::from_nanos(nanos)
-}
-
 /// The shortest true time that a clock may take for `local`.
 pub fn fastest(local: Duration) -> Duration {
     let nanos = scale(local.as_nanos() as u64, 1_000_000, 1_000_000 + RATE_PPM_MAX);

@@ -171,8 +171,7 @@ impl Operator {
 
 /// Starts members that were added, and frees hosts whose member is gone.
 pub fn tidy(hosts: &mut [Host], cx: &mut Context) {
-    for number in 0..hosts.len() {
-        let host = &mut hosts[number];
+    for (number, host) in hosts.iter_mut().enumerate() {
         let Some(id) = host.id else { continue };
         // Some never hear that they were removed, as nobody talks to them any more.
         let stopped = host.process.is_none() || cx.rng.u8(..4) == 0;

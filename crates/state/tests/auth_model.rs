@@ -283,7 +283,8 @@ impl Dice {
             0..=2 => Vec::new(),
             3 => b"\0".to_vec(),
             4 => [key, b"\0"].concat(),
-            _ => self.key(),
+            // What ends before it starts is for no key, of which this model knows nothing.
+            _ => self.key().max([key, b"\0"].concat()),
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::auth::Users;
-use crate::error::Error;
+use crate::error::{CallError, Error};
 use crate::grpc::Connection;
 use crate::keys::KeySpace;
 use crate::load;
@@ -28,6 +28,8 @@ pub(super) struct Done {
     pub(super) compactions: u64,
     pub(super) defragmentations: u64,
     pub(super) longest_defragmentation: Duration,
+    /// Lists and compactions that the server could not serve then.
+    pub(super) refused: u64,
 }
 
 /// The thread that does it.
@@ -96,11 +98,10 @@ impl Company {
                 range_end: self.keys.key(first + self.listed),
                 ..pb::RangeRequest::default()
             };
-            range
-                .call_for_len(&request)
-                .await
-                .map_err(Error::call("list"))?;
-            update(done, |done| done.lists += 1);
+            let listed = range.call_for_len(&request).await;
+            if tolerate(done, "list", listed).await?.is_some() {
+                update(done, |done| done.lists += 1);
+            }
         }
     }
 
@@ -115,19 +116,17 @@ impl Company {
         loop {
             sleep(COMPACT_EVERY).await;
             let reply: Result<pb::RangeResponse, _> = range.call(&read).await;
-            let header = reply
-                .map_err(Error::call("get"))?
-                .header
-                .unwrap_or_default();
+            let Some(reply) = tolerate(done, "get", reply).await? else {
+                continue;
+            };
             let request = pb::CompactionRequest {
-                revision: header.revision,
+                revision: reply.header.unwrap_or_default().revision,
                 physical: false,
             };
-            compact
-                .call_for_len(&request)
-                .await
-                .map_err(Error::call("compact"))?;
-            update(done, |done| done.compactions += 1);
+            let compacted = compact.call_for_len(&request).await;
+            if tolerate(done, "compact", compacted).await?.is_some() {
+                update(done, |done| done.compactions += 1);
+            }
         }
     }
 
@@ -152,6 +151,23 @@ impl Company {
             });
             next = (next + 1) % members.len();
         }
+    }
+}
+
+/// A cluster that looks for a leader refuses for a while, which is counted and waited for; `None` then.
+async fn tolerate<T>(
+    done: &Cell<Done>,
+    what: &str,
+    answered: Result<T, CallError>,
+) -> Result<Option<T>, Error> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    match answered {
+        Err(error) if error.is_unavailable() => {
+            update(done, |done| done.refused += 1);
+            sleep(PAUSE).await;
+            Ok(None)
+        }
+        other => other.map(Some).map_err(Error::call(what)),
     }
 }
 

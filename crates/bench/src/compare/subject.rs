@@ -133,6 +133,13 @@ impl Subject<'_> {
             Unit::Millis,
             millis(done.longest_defragmentation),
         ));
+        if done.refused > 0 {
+            samples.push(Sample::new(
+                "refused lists and compactions",
+                Unit::Count,
+                done.refused as f64,
+            ));
+        }
         samples.extend(self.memory("after")?);
         self.cluster.stop(Signal::TERM)?;
         Ok(samples)

@@ -7,7 +7,7 @@
 //! ```
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use retcd_proto::etcdserverpb::Metadata;
@@ -221,7 +221,7 @@ fn make_names_durable(dirs: &Dirs) -> Result<(), StorageError> {
     Ok(())
 }
 
-fn exists(dirs: &Dirs, path: &PathBuf) -> Result<bool, StorageError> {
+fn exists(dirs: &Dirs, path: &Path) -> Result<bool, StorageError> {
     dirs.disk
         .exists(path)
         .map_err(|source| StorageError::Directory {

@@ -24,7 +24,7 @@ pub use credentials::{CommonName, Credentials, Identity};
 use jwt::JsonWebTokens;
 pub use options::{TokenError, TokenKind, TokenOptions};
 use passwords::Passwords;
-use retcd_state::auth::{AuthStore, TokenChange};
+use retcd_state::auth::TokenChange;
 use sha2::{Digest, Sha256};
 use simple::SimpleTokens;
 
@@ -84,9 +84,9 @@ impl Authenticator {
         })
     }
 
-    /// The user of `token`; `now` is the time since the start and `applied` the index up to which this
-    /// member has applied the log.
-    pub fn find(&self, token: &str, store: &AuthStore, now: Duration, applied: u64) -> Found {
+    /// The user of `token`; `revision` is that of users and roles, `now` the time since the start, and
+    /// `applied` the index up to which this member has applied the log.
+    pub fn find(&self, token: &str, revision: u64, now: Duration, applied: u64) -> Found {
         match &self.tokens {
             Tokens::None => Found::Invalid,
             Tokens::Jwt(tokens) => match tokens.user(token, unix_ms()) {
@@ -94,10 +94,7 @@ impl Authenticator {
                 None => Found::Invalid,
             },
             Tokens::Simple(tokens) => match tokens.user(token, now) {
-                Some(user) => Found::User(Identity {
-                    user,
-                    revision: store.revision(),
-                }),
+                Some(user) => Found::User(Identity { user, revision }),
                 None if simple::index(token).is_some_and(|index| index > applied) => Found::NotYet,
                 None => Found::Invalid,
             },
@@ -105,10 +102,10 @@ impl Authenticator {
     }
 
     /// The user that a client's certificate names.
-    pub fn find_by_certificate(&self, name: &CommonName, store: &AuthStore) -> Option<Identity> {
+    pub fn find_by_certificate(&self, name: &CommonName, revision: u64) -> Option<Identity> {
         self.trusts_certificates.then(|| Identity {
             user: Arc::clone(&name.0),
-            revision: store.revision(),
+            revision,
         })
     }
 
@@ -170,4 +167,57 @@ pub fn fingerprint(token: &str) -> String {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn authenticator(tokens: Tokens, trusts_certificates: bool) -> Authenticator {
+        Authenticator {
+            tokens,
+            passwords: Passwords::new(4, Duration::ZERO),
+            trusts_certificates,
+        }
+    }
+
+    fn simple() -> Tokens {
+        Tokens::Simple(SimpleTokens::new(Duration::ZERO))
+    }
+
+    #[test]
+    fn a_certificate_names_its_user_where_certificates_are_asked_for() {
+        let name = CommonName("alice".into());
+        let find = |trusts| authenticator(simple(), trusts).find_by_certificate(&name, 7);
+        let alice = Identity {
+            user: "alice".into(),
+            revision: 7,
+        };
+        assert_eq!(find(true), Some(alice));
+        assert_eq!(find(false), None);
+    }
+
+    #[test]
+    fn a_token_may_be_of_an_entry_that_is_still_to_come() {
+        let authenticator = authenticator(simple(), false);
+        let find = |token: &str| authenticator.find(token, 3, Duration::ZERO, 10);
+        let login = TokenChange::Login {
+            token: "a.10".into(),
+            user: "alice".into(),
+        };
+        authenticator.apply(vec![login], Duration::ZERO);
+        assert!(matches!(find("a.10"), Found::User(found) if *found.user == *"alice"));
+        assert!(matches!(find("b.10"), Found::Invalid));
+        assert!(matches!(find("b.11"), Found::NotYet));
+        authenticator.forget_tokens(Duration::ZERO);
+        assert!(matches!(find("a.10"), Found::Invalid));
+    }
+
+    #[test]
+    fn without_tokens_nobody_logs_in() {
+        let authenticator = authenticator(Tokens::None, false);
+        assert_eq!(authenticator.draw_token(), Err(status::AUTH_FAILED));
+        let found = authenticator.find("a.1", 3, Duration::ZERO, 0);
+        assert!(matches!(found, Found::Invalid));
+    }
 }

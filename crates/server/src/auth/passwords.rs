@@ -17,6 +17,18 @@ use crate::runtime::blocking;
 /// Requests that may wait for a hash, here or at work.
 const WAITING_MAX: usize = 1024;
 
+/// Whether bcrypt looks at all of a new password.
+///
+/// # Errors
+/// Go's words that it does not.
+pub fn check_length(password: &str) -> Result<(), Status> {
+    if password.len() > password::PASSWORD_BYTES_MAX {
+        const TOO_LONG: &str = "bcrypt: password length exceeds 72 bytes";
+        return Err(Status::new(Code::Unknown, TOO_LONG));
+    }
+    Ok(())
+}
+
 /// Makes and compares hashes.
 pub struct Passwords {
     cost: u32,
@@ -40,12 +52,9 @@ impl Passwords {
     /// The hash to be kept of a new password, in base64.
     ///
     /// # Errors
-    /// The password is longer than bcrypt looks at; overload; the member stops.
+    /// As [`check_length`]; overload; the member stops.
     pub async fn hash(&self, password: String) -> Result<String, Status> {
-        if password.len() > password::PASSWORD_BYTES_MAX {
-            const TOO_LONG: &str = "bcrypt: password length exceeds 72 bytes";
-            return Err(Status::new(Code::Unknown, TOO_LONG));
-        }
+        check_length(&password)?;
         let mut salt = [0; 16];
         getrandom::fill(&mut salt)
             .map_err(|error| Status::new(Code::Unknown, error.to_string()))?;

@@ -34,6 +34,7 @@ pub(super) fn needed(method: Method) -> Access {
         Method::LeaseGrant
         | Method::LeaseRevoke
         | Method::LeaseTimeToLive
+        | Method::LeaseLeases
         | Method::MemberList
         | Method::Status => Access::User,
         Method::Range
@@ -43,7 +44,6 @@ pub(super) fn needed(method: Method) -> Access {
         | Method::Txn
         | Method::Watch
         | Method::LeaseKeepAlive
-        | Method::LeaseLeases
         | Method::Alarm
         | Method::AuthEnable
         | Method::AuthDisable

@@ -15,6 +15,7 @@ use super::Framed;
 use super::status::Status;
 use super::wire::frame;
 use crate::auth::Credentials;
+use crate::auth::passwords::check_length;
 use crate::metrics::Operation;
 use crate::runtime::Local;
 
@@ -77,9 +78,13 @@ pub async fn user_add(
     credentials: Credentials,
     mut request: pb::AuthUserAddRequest,
 ) -> Framed {
-    local.require_admin(&credentials).await?;
     let password = std::mem::take(&mut request.password);
-    if !request.options.is_some_and(|options| options.no_password) {
+    let has_password = !request.options.is_some_and(|options| options.no_password);
+    if has_password {
+        check_length(&password)?;
+    }
+    local.require_admin(&credentials).await?;
+    if has_password {
         let passwords = &local.member.authenticator.passwords;
         request.hashed_password = passwords.hash(password).await?;
     }
@@ -98,8 +103,9 @@ pub async fn user_change_password(
     credentials: Credentials,
     mut request: pb::AuthUserChangePasswordRequest,
 ) -> Framed {
-    local.require_admin(&credentials).await?;
     let password = std::mem::take(&mut request.password);
+    check_length(&password)?;
+    local.require_admin(&credentials).await?;
     if !password.is_empty() {
         let passwords = &local.member.authenticator.passwords;
         request.hashed_password = passwords.hash(password).await?;

@@ -13,6 +13,7 @@ use retcd_state::membership::Member;
 
 use super::Framed;
 use super::wire::frame;
+use crate::auth::Credentials;
 use crate::runtime::Local;
 
 /// `MemberList`.
@@ -63,8 +64,12 @@ pub async fn member_update(local: Rc<Local>, request: MemberUpdateRequest) -> Fr
 }
 
 /// `MemberPromote`.
-pub async fn member_promote(local: Rc<Local>, request: MemberPromoteRequest) -> Framed {
-    let members = local.promote_member(request.id).await?;
+pub async fn member_promote(
+    local: Rc<Local>,
+    credentials: Credentials,
+    request: MemberPromoteRequest,
+) -> Framed {
+    let members = local.promote_member(request.id, &credentials).await?;
     Ok(frame(&MemberPromoteResponse {
         header: header(&local),
         members: messages(&members),

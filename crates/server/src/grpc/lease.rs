@@ -95,8 +95,7 @@ pub async fn time_to_live(
     // These keys, not those that the lease has a moment earlier or later.
     let keys = found.iter().flat_map(|found| &found.keys);
     let may_read = |store: &AuthStore, who: Caller<'_>| may_read_all(store, who, keys);
-    let permit = local.permit(&credentials, may_read).await?;
-    local.confirm(permit)?;
+    local.require(&credentials, may_read).await?;
     let mut response = found.unwrap_or(LeaseTimeToLiveResponse {
         id: request.id,
         ttl: -1,
@@ -129,8 +128,7 @@ pub async fn leases(
         ids.iter()
             .try_for_each(|id| store.check_lease(who, Access::Read, *id, lessor))
     };
-    let permit = local.permit(&credentials, may_read).await?;
-    local.confirm(permit)?;
+    local.require(&credentials, may_read).await?;
     let leases = ids.into_iter().map(|id| LeaseStatus { id }).collect();
     Ok(frame(&LeaseLeasesResponse {
         header: Some(local.member.header()),
@@ -187,8 +185,7 @@ async fn check_renewal(context: &Context, id: i64) -> Result<(), Status> {
     }
     let may_write =
         |store: &AuthStore, who: Caller<'_>| store.check_lease(who, Access::Write, id, lessor);
-    let permit = local.permit(credentials, may_write).await?;
-    local.confirm(permit)
+    local.require(credentials, may_write).await
 }
 
 /// A lease that does not exist is answered with 0 seconds, not with an error.

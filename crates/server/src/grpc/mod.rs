@@ -114,7 +114,7 @@ async fn dispatch(
         Method::MemberAdd => unary(context, reader, cluster::member_add).await,
         Method::MemberRemove => unary(context, reader, cluster::member_remove).await,
         Method::MemberUpdate => unary(context, reader, cluster::member_update).await,
-        Method::MemberPromote => unary(context, reader, cluster::member_promote).await,
+        Method::MemberPromote => unary_as(context, reader, cluster::member_promote).await,
         Method::Alarm => unary_as(context, reader, maintenance::alarm).await,
         Method::Status => unary(context, reader, maintenance::status).await,
         Method::Defragment => unary(context, reader, maintenance::defragment).await,

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mux::{self, PeerRoute};
 use super::{HttpContext, Probe, Response, reply, version};
+use crate::auth::Credentials;
 
 /// The header that names the cluster.
 pub const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
@@ -39,8 +40,12 @@ pub trait PeerProbe: Probe {
     /// Whether a downgrade is under way, as the cluster knows it now. The error is the text that a gRPC client would get.
     async fn downgrade_enabled(&self) -> Result<bool, String>;
 
-    /// Gives a learner its vote; returns the members after it.
-    async fn promote(&self, id: u64) -> Result<Vec<Member>, PromoteError>;
+    /// Gives a learner its vote on behalf of a client; returns the members after it.
+    async fn promote(
+        &self,
+        id: u64,
+        credentials: &Credentials,
+    ) -> Result<Vec<Member>, PromoteError>;
 
     /// The hash of the keyspace at a revision, 0 for the newest, with the newest revision. The error is etcd's text.
     async fn hash_kv(&self, revision: i64) -> Result<(KeyspaceHash, i64), String>;
@@ -96,7 +101,10 @@ pub async fn handle_peer<P: PeerProbe, B: Body>(
     match route {
         PeerRoute::Version => version(probe),
         PeerRoute::Members => members(probe, &probe.members()),
-        PeerRoute::Promote(id) => promote(probe, &id).await,
+        PeerRoute::Promote(id) => {
+            let credentials = Credentials::of(request.headers(), request.extensions());
+            promote(probe, &id, &credentials).await
+        }
         PeerRoute::HashKv => hash_kv(probe, request).await,
         PeerRoute::DowngradeEnabled => downgrade_enabled(probe).await,
         PeerRoute::Renew => renew(probe, request.into_body()).await,
@@ -162,13 +170,13 @@ fn of_cluster(probe: &impl Probe, mut page: Response) -> Response {
     page
 }
 
-async fn promote(probe: &impl PeerProbe, id: &str) -> Response {
+async fn promote(probe: &impl PeerProbe, id: &str, credentials: &Credentials) -> Response {
     let page = match id.parse() {
         Err(_) => reply::error(
             StatusCode::NOT_FOUND,
             &format!("member {id} not found in cluster"),
         ),
-        Ok(id) => match probe.promote(id).await {
+        Ok(id) => match probe.promote(id, credentials).await {
             Ok(all) => return members(probe, &all),
             Err(error) => {
                 crate::warn!("failed to promote a member";

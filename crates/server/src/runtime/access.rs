@@ -16,35 +16,39 @@ impl Local {
     /// # Errors
     /// `invalid auth token`; etcd's status if this member cannot find out whether it missed the login.
     pub async fn identify(&self, credentials: &Credentials) -> Result<Option<Identity>, Status> {
-        match self.find(credentials) {
-            Ok(found) => found,
-            Err(NotYet) => {
-                // A token of another member, perhaps: whatever was given out is applied after this.
-                self.linearizable().await?;
-                self.find(credentials)
-                    .unwrap_or_else(|NotYet| Err(status::INVALID_AUTH_TOKEN))
-            }
-        }
+        let nobody_yet = match self.find(credentials) {
+            Ok(found) => return found,
+            Err(nobody_yet) => nobody_yet,
+        };
+        // A token of another member, perhaps: whatever was given out is applied after this.
+        self.linearizable().await?;
+        self.find(credentials).unwrap_or(Err(nobody_yet.0))
     }
 
     fn find(&self, credentials: &Credentials) -> Result<Result<Option<Identity>, Status>, NotYet> {
         let member = &*self.member;
-        let store = member.auth.read();
-        if !store.is_enabled() {
+        // Not held while a signature is checked.
+        let (is_enabled, revision) = {
+            let store = member.auth.read();
+            (store.is_enabled(), store.revision())
+        };
+        if !is_enabled {
             return Ok(Ok(None));
         }
+        let authenticator = &member.authenticator;
         let Some(token) = credentials.token() else {
             let name = credentials.certificate();
             return Ok(Ok(name.and_then(|name| {
-                member.authenticator.find_by_certificate(name, &store)
+                authenticator.find_by_certificate(name, revision)
             })));
         };
         let (now, applied) = (member.clock.now(), member.progress.applied());
-        match member.authenticator.find(token, &store, now, applied) {
+        match authenticator.find(token, revision, now, applied) {
             Found::User(identity) => Ok(Ok(Some(identity))),
-            Found::NotYet => Err(NotYet),
+            Found::NotYet => Err(NotYet(status::INVALID_AUTH_TOKEN)),
             Found::Invalid => {
-                crate::warn!("invalid auth token"; "token-fingerprint" => &crate::auth::fingerprint(token));
+                let fingerprint = crate::auth::fingerprint(token);
+                crate::warn!("invalid auth token"; "token-fingerprint" => &fingerprint);
                 Ok(Err(status::INVALID_AUTH_TOKEN))
             }
         }
@@ -76,9 +80,19 @@ impl Local {
     /// # Errors
     /// `user name is empty`, `user name not found`, `permission denied`; as [`Local::identify`].
     pub async fn require_admin(&self, credentials: &Credentials) -> Result<(), Status> {
-        let identity = self.identify(credentials).await?;
-        let store = self.member.auth.read();
-        Ok(store.check_admin(caller(identity.as_ref()))?)
+        self.require(credentials, AuthStore::check_admin).await
+    }
+
+    /// Refuses whom `check` refuses.
+    ///
+    /// # Errors
+    /// What `check` says; as [`Local::identify`].
+    pub async fn require(
+        &self,
+        credentials: &Credentials,
+        check: impl FnOnce(&AuthStore, Caller<'_>) -> Result<(), AuthError>,
+    ) -> Result<(), Status> {
+        self.permit(credentials, check).await.map(drop)
     }
 
     /// Reads what `check` allows the sender to read.
@@ -127,8 +141,8 @@ impl Local {
     }
 }
 
-/// The token's entry is not applied here.
-struct NotYet;
+/// The token's entry is not applied here; what to say of the token once all entries are that there were.
+struct NotYet(Status);
 
 /// Leave to read, as of a revision of users and roles.
 #[must_use]

@@ -109,6 +109,7 @@ impl Applier {
     fn apply(&mut self, entries: &[raftpb::Entry]) {
         let member = &self.member;
         let started = Instant::now();
+        let was_enabled = member.auth.read().is_enabled();
         let applied = match self.machine.apply(member.clock.time(), entries) {
             Ok(applied) => applied,
             Err(error) => stop_process(
@@ -125,6 +126,11 @@ impl Applier {
             token_changes,
             ..
         } = applied;
+        match (was_enabled, member.auth.read().is_enabled()) {
+            (false, true) => crate::info!("enabled authentication"),
+            (true, false) => crate::info!("disabled authentication"),
+            _ => {}
+        }
         if !token_changes.is_empty() {
             let now = member.clock.now();
             member.authenticator.apply(token_changes, now);
@@ -178,6 +184,8 @@ impl Applier {
             stop_process("the leader's snapshot cannot be applied", &error);
         }
         let member = &self.member;
+        // The database does not tell who has logged out meanwhile.
+        member.authenticator.forget_tokens(member.clock.now());
         member
             .mailboxes
             .restored(restored.revision, restored.compacted);

@@ -280,7 +280,7 @@ fn compare(own_id: u64, own: KeyspaceHash, peers: &[PeerHash]) -> Verdict {
             false => Verdict::Incomplete,
         };
     }
-    let quorum = (peers.len() + 1) / 2 + 1;
+    let quorum = peers.len().div_ceil(2) + 1;
     let majority = members.iter().find(|(_, ids)| ids.len() >= quorum);
     match majority.map(|(hash, _)| *hash) {
         None => Verdict::Corrupt(vec![0]),

@@ -10,6 +10,7 @@ use retcd_state::mvcc::{KeyspaceHash, RangeError};
 
 use super::blocking;
 use super::local::Local;
+use crate::auth::Credentials;
 use crate::grpc::{cluster_member, status};
 use crate::http::{LeaseError, PeerProbe, Probe, Progress, PromoteError, RaftStatus};
 use crate::metrics::{Feature, RaisedAlarm, Sample};
@@ -175,8 +176,16 @@ impl PeerProbe for LocalProbe {
         Ok(self.0.member.membership.read().downgrade().enabled)
     }
 
-    async fn promote(&self, id: u64) -> Result<Vec<MemberMessage>, PromoteError> {
-        match self.0.promote_member(id).await {
+    async fn promote(
+        &self,
+        id: u64,
+        credentials: &Credentials,
+    ) -> Result<Vec<MemberMessage>, PromoteError> {
+        let promoted = async {
+            self.0.require_admin(credentials).await?;
+            self.0.promote_member(id, credentials).await
+        };
+        match promoted.await {
             Ok(members) => Ok(members.iter().map(cluster_member).collect()),
             Err(error) if error == status::MEMBER_NOT_FOUND => Err(PromoteError::NotFound),
             Err(error) if error == status::MEMBER_NOT_LEARNER => Err(PromoteError::NotLearner),

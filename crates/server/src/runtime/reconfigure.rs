@@ -15,6 +15,7 @@ use retcd_state::membership::{
 
 use super::clock::unix_ms;
 use super::local::Local;
+use crate::auth::Credentials;
 use crate::config::url::Url;
 use crate::grpc::status::{self, Status};
 use crate::log::{Hex, Text};
@@ -86,14 +87,20 @@ impl Local {
             .await
     }
 
-    /// Gives a learner its vote, through the leader; returns all members.
+    /// Gives a learner its vote, through the leader, who checks the client's `credentials` again; returns all members.
     ///
     /// # Errors
     /// etcd's status for a member that does not exist, votes already, or has not caught up; and as [`Local::propose`].
-    pub async fn promote_member(&self, id: u64) -> Result<Vec<ClusterMember>, Status> {
+    pub async fn promote_member(
+        &self,
+        id: u64,
+        credentials: &Credentials,
+    ) -> Result<Vec<ClusterMember>, Status> {
         let metrics = &self.member.metrics.server;
         match self.promote_as_leader(id).await {
-            Err(error) if error == status::NOT_LEADER => self.promote_through_leader(id).await,
+            Err(error) if error == status::NOT_LEADER => {
+                self.promote_through_leader(id, credentials.token()).await
+            }
             Err(error) => {
                 let reason = [error.message.as_ref()];
                 metrics
@@ -142,12 +149,16 @@ impl Local {
         Err(status::LEARNER_NOT_READY)
     }
 
-    async fn promote_through_leader(&self, id: u64) -> Result<Vec<ClusterMember>, Status> {
+    async fn promote_through_leader(
+        &self,
+        id: u64,
+        token: Option<&str>,
+    ) -> Result<Vec<ClusterMember>, Status> {
         let deadline = self.member.clock.now() + self.member.limits.request_timeout;
         while self.member.clock.now() < deadline {
             let leader = self.leader(deadline).await?;
             for url in peer_urls_of(&leader) {
-                match self.client.promote_member(&url, id, None).await {
+                match self.client.promote_member(&url, id, token).await {
                     Ok(members) => return Ok(members.into_iter().map(from_remote).collect()),
                     Err(ClientError::MemberNotFound) => return Err(status::MEMBER_NOT_FOUND),
                     Err(ClientError::NotLearner) => return Err(status::MEMBER_NOT_LEARNER),

@@ -31,6 +31,30 @@ struct History {
     violations: Vec<String>,
 }
 
+impl History {
+    /// A key that was never written, a value for it, and the highest revision so far.
+    fn next_put(&mut self) -> (String, String, i64) {
+        let key = format!("load/{:08}", self.attempted.len());
+        let value = format!(
+            "{:016x}{:>2$}",
+            fastrand::u64(..),
+            "",
+            fastrand::usize(..300)
+        );
+        self.attempted.insert(key.clone(), value.clone());
+        (key, value, self.highest)
+    }
+
+    /// An acknowledged key with its revision, if there is any, and the highest revision so far.
+    fn next_get(&self) -> (Option<(String, i64)>, i64) {
+        let chosen = match fastrand::bool() {
+            true => self.acknowledged.last(),
+            false => fastrand::choice(&self.acknowledged),
+        };
+        (chosen.cloned(), self.highest)
+    }
+}
+
 /// A load on a cluster; it ends with [`Load::finish`].
 #[derive(Clone)]
 pub struct Load {
@@ -85,17 +109,7 @@ impl Load {
             tokio::time::sleep(BACK_OFF).await;
             return false;
         };
-        let mut history = self.history.borrow_mut();
-        let key = format!("load/{:08}", history.attempted.len());
-        let value = format!(
-            "{:016x}{:>2$}",
-            fastrand::u64(..),
-            "",
-            fastrand::usize(..300)
-        );
-        history.attempted.insert(key.clone(), value.clone());
-        let before = history.highest;
-        drop(history);
+        let (key, value, before) = self.history.borrow_mut().next_put();
         let request = pb::PutRequest {
             key: key.clone().into(),
             value: value.into(),
@@ -122,13 +136,7 @@ impl Load {
 
     /// Reads an acknowledged key.
     async fn get(&self) {
-        let history = self.history.borrow();
-        let chosen = match fastrand::bool() {
-            true => history.acknowledged.last(),
-            false => fastrand::choice(&history.acknowledged),
-        };
-        let (chosen, before) = (chosen.cloned(), history.highest);
-        drop(history);
+        let (chosen, before) = self.history.borrow().next_get();
         let (Some((key, revision)), Some(member)) = (chosen, self.someone()) else {
             tokio::time::sleep(BACK_OFF).await;
             return;

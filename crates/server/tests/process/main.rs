@@ -10,5 +10,6 @@ mod bad_input;
 mod durability;
 mod launch;
 mod limits;
+#[expect(dead_code, reason = "other tests share it and need more of it")]
 mod place;
 mod raw;

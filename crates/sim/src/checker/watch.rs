@@ -65,7 +65,7 @@ impl WatchChecker {
     fn wants(&self, change: &Change) -> bool {
         match &self.end[..] {
             b"" => change.key == self.key,
-            end => &change.key[..] >= &self.key[..] && &change.key[..] < end,
+            end => change.key[..] >= self.key[..] && change.key[..] < *end,
         }
     }
 

@@ -34,7 +34,7 @@ pub enum ToApply {
 }
 
 impl Process {
-    pub(super) fn to_apply(&mut self, message: ToApply, cx: &mut Context) {
+    pub(super) fn queue_apply(&mut self, message: ToApply, cx: &mut Context) {
         self.apply_queue.push_back(message);
         self.apply_next(cx);
     }
@@ -75,7 +75,7 @@ impl Process {
             }
         }
         if self.is_broken(cx, Sabotage::SkipEntry) && self.host == 0 {
-            let skipped = |entry: &&mut raftpb::Entry| entry.index() % SKIPPED_EVERY == 0;
+            let skipped = |entry: &&mut raftpb::Entry| entry.index().is_multiple_of(SKIPPED_EVERY);
             if let Some(entry) = entries.iter_mut().find(skipped) {
                 entry.data = None;
             }
@@ -172,7 +172,7 @@ impl Process {
             ..Default::default()
         });
         let data = Bytes::from(request.encode_to_vec());
-        if self.is_broken(cx, Sabotage::ProposeTwice) && id % 16 == 0 {
+        if self.is_broken(cx, Sabotage::ProposeTwice) && id.is_multiple_of(16) {
             let data = data.clone();
             self.push(Input::Propose { request: id, data }, cx);
         }

@@ -26,7 +26,7 @@ struct Finished {
 }
 
 impl Process {
-    pub(super) fn to_log(&mut self, mut append: Append, cx: &mut Context) {
+    pub(super) fn queue_append(&mut self, mut append: Append, cx: &mut Context) {
         if self.is_broken(cx, Sabotage::ForgetVote)
             && let Some(state) = &mut append.hard_state
         {

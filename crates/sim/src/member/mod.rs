@@ -286,11 +286,11 @@ impl Process {
     fn act_on_outputs(&mut self, cx: &mut Context) -> Result<(), Stop> {
         while let Some(output) = self.node.poll_output() {
             match output {
-                Output::Append(append) => self.to_log(append, cx),
+                Output::Append(append) => self.queue_append(append, cx),
                 Output::Send(messages) => self.send(messages, cx)?,
-                Output::Apply(entries) => self.to_apply(ToApply::Entries(entries), cx),
-                Output::Restore(snapshot) => self.to_apply(ToApply::Restore(snapshot), cx),
-                Output::Snapshot(point) => self.to_snapshot(point, cx),
+                Output::Apply(entries) => self.queue_apply(ToApply::Entries(entries), cx),
+                Output::Restore(snapshot) => self.queue_apply(ToApply::Restore(snapshot), cx),
+                Output::Snapshot(point) => self.queue_snapshot(point, cx),
                 Output::ReadReady { reads } => self.reads_ready(&reads, cx),
                 Output::Rejected { requests, .. } => {
                     self.finish_proposals(&requests, Outcome::Refused("rejected"), cx);

@@ -45,7 +45,7 @@ pub struct Parcel {
 }
 
 impl Process {
-    pub(super) fn to_snapshot(&mut self, point: SnapshotPoint, cx: &mut Context) {
+    pub(super) fn queue_snapshot(&mut self, point: SnapshotPoint, cx: &mut Context) {
         self.snapshots.push_back(point);
         if self.snapshots.len() == 1 {
             let delay = cx.between_us(500, 50_000);

@@ -156,7 +156,7 @@ impl Process {
             Poll::Responses(responses) => {
                 for response in responses {
                     self.watches.sent += 1;
-                    let dropped = self.watches.sent % DROPPED_EVERY == 0;
+                    let dropped = self.watches.sent.is_multiple_of(DROPPED_EVERY);
                     if dropped && self.is_broken(cx, Sabotage::DropWatchEvent) {
                         continue;
                     }

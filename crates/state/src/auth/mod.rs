@@ -24,6 +24,7 @@
 
 mod apply;
 mod check;
+mod interval_tree;
 pub mod password;
 mod permissions;
 mod roles;

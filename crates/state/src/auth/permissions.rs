@@ -7,14 +7,17 @@
 //!
 //! Ranges that overlap or touch become one, so that a request is covered exactly if one range covers
 //! it: a lookup is a binary search. A permission without a range end is for one key, one with the range
-//! end `\0` for everything from its key on, as in requests. Old data may hold a permission that is for
-//! nothing (an empty key, an end at or below its key): it allows nothing.
+//! end `\0` for everything from its key on, as in requests.
+//!
+//! What is not a range at all (an end below its start) is in no such list. Old data may hold it as a
+//! permission, and requests may ask for it; then an [`IntervalTree`] decides, as in etcd.
 
 use std::sync::OnceLock;
 
 use retcd_proto::authpb::{Permission, User, permission};
 
 use super::ROOT;
+use super::interval_tree::{Interval, IntervalTree, compare};
 
 /// The range end that stands for no end.
 pub(super) const OPEN_END: &[u8] = b"\0";
@@ -28,75 +31,94 @@ pub enum Access {
     Write,
 }
 
-/// Disjoint ranges that do not touch, ascending.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct KeyRanges(Vec<KeyRange>);
-
-#[derive(Clone, Debug, PartialEq)]
-struct KeyRange {
-    from: Vec<u8>,
-    /// `None` for no end.
-    to: Option<Vec<u8>>,
+/// What some permissions are for. A bound without bytes is the greatest of all, as an end none.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KeyRanges {
+    /// In the order in which they are granted.
+    granted: Vec<Interval>,
+    /// Disjoint, not touching, ascending; of use if all that was granted is a range.
+    merged: Vec<Interval>,
+    all_are_ranges: bool,
+    tree: OnceLock<IntervalTree>,
 }
 
-impl KeyRange {
-    fn of(permission: &Permission) -> Option<KeyRange> {
-        let from = permission.key.to_vec();
-        let to = match &permission.range_end[..] {
-            [] => Some([&from[..], &[0]].concat()),
-            OPEN_END => None,
-            end => Some(end.to_vec()),
-        };
-        let is_something = !from.is_empty() && to.as_ref().is_none_or(|to| from < *to);
-        is_something.then_some(KeyRange { from, to })
-    }
-
-    /// Whether nothing lies between this range and one that starts at `from`.
-    fn reaches(&self, from: &[u8]) -> bool {
-        self.to.as_ref().is_none_or(|to| &to[..] >= from)
+fn interval(key: &[u8], range_end: &[u8]) -> Interval {
+    match range_end {
+        [] => Interval::point(key),
+        OPEN_END => Interval {
+            from: key.to_vec(),
+            to: Vec::new(),
+        },
+        end => Interval {
+            from: key.to_vec(),
+            to: end.to_vec(),
+        },
     }
 }
 
 impl KeyRanges {
-    fn merged<'a>(permissions: impl Iterator<Item = &'a Permission>) -> KeyRanges {
-        let mut ranges: Vec<KeyRange> = permissions.filter_map(KeyRange::of).collect();
-        ranges.sort_by(|a, b| a.from.cmp(&b.from));
-        let mut merged: Vec<KeyRange> = Vec::new();
-        for range in ranges {
-            match merged.last_mut() {
-                Some(last) if last.reaches(&range.from) => {
-                    let grows = match (&last.to, &range.to) {
-                        (None, _) => false,
-                        (Some(_), None) => true,
-                        (Some(last), Some(to)) => last < to,
-                    };
-                    if grows {
-                        last.to = range.to;
-                    }
-                }
-                _ => merged.push(range),
-            }
+    fn of<'a>(permissions: impl Iterator<Item = &'a Permission>) -> KeyRanges {
+        let granted: Vec<Interval> = permissions
+            .map(|permission| interval(&permission.key, &permission.range_end))
+            .collect();
+        KeyRanges {
+            all_are_ranges: granted.iter().all(|i| compare(&i.from, &i.to).is_lt()),
+            merged: merged(granted.clone()),
+            tree: OnceLock::new(),
+            granted,
         }
-        KeyRanges(merged)
     }
 
-    /// Whether the whole request lies within: one key, or a range with `range_end`. A request for
-    /// nothing (an end at or below its key) is as one for its key.
+    /// Whether the whole request lies within: one key, or a range with `range_end`.
     pub(super) fn covers(&self, key: &[u8], range_end: &[u8]) -> bool {
-        let after = self.0.partition_point(|range| &range.from[..] <= key);
-        let Some(range) = after.checked_sub(1).map(|at| &self.0[at]) else {
+        let is_range =
+            !key.is_empty() && (range_end.is_empty() || range_end == OPEN_END || key <= range_end);
+        if is_range && self.all_are_ranges {
+            self.one_covers(key, range_end)
+        } else {
+            self.tree_covers(key, range_end)
+        }
+    }
+
+    fn one_covers(&self, key: &[u8], range_end: &[u8]) -> bool {
+        let after = self.merged.partition_point(|range| &range.from[..] <= key);
+        let Some(range) = after.checked_sub(1).map(|at| &self.merged[at]) else {
             return false;
         };
-        match &range.to {
-            None => true,
-            Some(_) if range_end == OPEN_END => false,
-            Some(to) => key < &to[..] && range_end <= &to[..],
+        let to = &range.to[..];
+        to.is_empty() || (range_end != OPEN_END && key < to && range_end <= to)
+    }
+
+    fn tree_covers(&self, key: &[u8], range_end: &[u8]) -> bool {
+        let tree = self
+            .tree
+            .get_or_init(|| IntervalTree::of(self.granted.iter()));
+        let wanted = interval(key, range_end);
+        match range_end {
+            [] => tree.intersects(&wanted),
+            _ => tree.contains(&wanted),
         }
     }
 }
 
+fn merged(mut ranges: Vec<Interval>) -> Vec<Interval> {
+    ranges.sort_by(|a, b| compare(&a.from, &b.from));
+    let mut merged: Vec<Interval> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if compare(&last.to, &range.from).is_ge() => {
+                if compare(&range.to, &last.to).is_gt() {
+                    last.to = range.to;
+                }
+            }
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
 /// All that a user may do.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Rights {
     read: KeyRanges,
     write: KeyRanges,
@@ -111,7 +133,7 @@ impl Rights {
                     .iter()
                     .any(|wanted| permission.perm_type == *wanted as i32)
             };
-            KeyRanges::merged(permissions.clone().filter(wanted))
+            KeyRanges::of(permissions.clone().filter(wanted))
         };
         Rights {
             read: of_types([Read, Readwrite]),
@@ -189,17 +211,17 @@ mod tests {
         }
     }
 
-    fn merged(permissions: &[(&str, &str)]) -> KeyRanges {
+    fn ranges(permissions: &[(&str, &str)]) -> KeyRanges {
         let permissions: Vec<_> = permissions
             .iter()
             .map(|(key, end)| permission(key.as_bytes(), end.as_bytes()))
             .collect();
-        KeyRanges::merged(permissions.iter())
+        KeyRanges::of(permissions.iter())
     }
 
     #[track_caller]
     fn check(permissions: &[(&str, &str)], request: (&str, &str), expected: bool) {
-        let covered = merged(permissions).covers(request.0.as_bytes(), request.1.as_bytes());
+        let covered = ranges(permissions).covers(request.0.as_bytes(), request.1.as_bytes());
         assert_eq!(covered, expected, "{permissions:?} {request:?}");
     }
 
@@ -227,18 +249,31 @@ mod tests {
         check(&[("k", ""), ("k\0", "m")], ("k", "m"), true);
         check(&[("k", ""), ("k\0\0", "m")], ("k", "m"), false);
         check(&[("b", "d"), ("a", "f"), ("c", "e")], ("a", "f"), true);
-        assert_eq!(merged(&[("a", "c"), ("b", "\0"), ("d", "e")]).0.len(), 1);
+        let one = ranges(&[("a", "c"), ("b", "\0"), ("d", "e")]);
+        assert_eq!(one.merged.len(), 1);
     }
 
     #[test]
-    fn what_is_for_nothing_allows_nothing() {
-        for nothing in [("", ""), ("", "z"), ("", "\0"), ("c", "c"), ("c", "a")] {
-            assert_eq!(merged(&[nothing]), KeyRanges::default(), "{nothing:?}");
+    fn what_is_no_range_is_for_nothing() {
+        for nothing in [("", ""), ("", "\0"), ("c", "c"), ("c", "a")] {
+            assert!(!ranges(&[nothing]).all_are_ranges);
+            check(&[nothing], ("b", ""), false);
+            check(&[nothing, ("a", "d")], ("b", ""), true);
         }
-        // A request for nothing is as one for its key.
-        check(&[("a", "d")], ("c", "a"), true);
-        check(&[("a", "d")], ("c", "c"), true);
-        check(&[("a", "d")], ("d", "a"), false);
+    }
+
+    /// Where keys say nothing the shape of the tree does.
+    #[test]
+    fn a_reversed_request_is_decided_as_by_etcd() {
+        let permissions = [("a", "d"), ("e", "g"), ("h", "k")];
+        check(&permissions, ("f", "b"), true);
+        check(&permissions, ("i", "b"), false);
+        check(&permissions, ("i", "f"), true);
+        check(&permissions, ("c", "b"), true);
+        check(&permissions, ("d", "a"), false);
+        // One for nothing between two keys is as one for its key.
+        check(&permissions, ("c", "c"), true);
+        check(&permissions, ("d", "d"), false);
     }
 
     /// Against keys one by one, over an alphabet that has every odd case.
@@ -252,11 +287,17 @@ mod tests {
             let permissions: Vec<_> = (0..rng.usize(..6))
                 .map(|_| permission(&pick(&mut rng, &keys), &pick(&mut rng, &ends)))
                 .collect();
-            let ranges = KeyRanges::merged(permissions.iter());
+            let is_range = |p: &&Permission| {
+                let (key, end) = (&p.key[..], &p.range_end[..]);
+                end.is_empty() || end == OPEN_END || key < end
+            };
+            let permissions: Vec<_> = permissions.iter().filter(is_range).cloned().collect();
+            let ranges = KeyRanges::of(permissions.iter());
             let allowed =
                 |key: &Vec<u8>| permissions.iter().any(|p| is_in(key, &p.key, &p.range_end));
             for key in &keys {
                 assert_eq!(ranges.covers(key, b""), allowed(key));
+                assert_eq!(ranges.tree_covers(key, b""), allowed(key));
                 for end in &ends[2..] {
                     if key < end {
                         // Words are dense enough: what lies between two of them behaves as the lower.
@@ -270,6 +311,7 @@ mod tests {
                             none_between,
                             "{permissions:?} {key:?} {end:?}"
                         );
+                        assert_eq!(ranges.tree_covers(key, end), none_between);
                     }
                 }
             }

@@ -51,6 +51,8 @@ pub struct Wal {
     /// The index of the last entry, or of a snapshot ahead of it.
     last_index: u64,
     /// Whether something was appended that must be durable before the member answers.
+    /// The newest snapshot that was recorded since the log was opened.
+    snapshot_index: u64,
     needs_sync: bool,
     /// The file that becomes the next segment.
     prepared: Option<Prepared>,
@@ -129,6 +131,7 @@ impl Wal {
             metadata,
             hard_state: HardState::default(),
             last_index: 0,
+            snapshot_index: 0,
             needs_sync: false,
             prepared: None,
             prepared_count: 0,
@@ -169,6 +172,7 @@ impl Wal {
             metadata,
             hard_state: recovered.hard_state,
             last_index,
+            snapshot_index: 0,
             needs_sync: false,
             prepared: None,
             prepared_count: 0,
@@ -218,13 +222,17 @@ impl Wal {
         };
         let (old, new) = (&self.hard_state, state);
         self.needs_sync |= old.term() != new.term() || old.vote() != new.vote();
+        // A snapshot counts only from the commit index on that covers it.
+        let covers = old.commit() < self.snapshot_index && self.snapshot_index <= new.commit();
+        self.needs_sync |= covers;
         self.hard_state = *state;
         self.encoder.put_message(Kind::State, state);
         Ok(())
     }
 
     /// Writes everything that was appended, with one write, and makes it durable with one `fdatasync`.
-    /// When only the commit index changed, it is written but need not be durable. Begins a new segment
+    /// When only the commit index changed, and covers no recorded snapshot for the first time, it is written but
+    /// need not be durable. Begins a new segment
     /// when the current one is full.
     ///
     /// # Errors
@@ -251,6 +259,7 @@ impl Wal {
         }
         self.encoder.put_message(Kind::Snapshot, snapshot);
         self.last_index = self.last_index.max(index);
+        self.snapshot_index = self.snapshot_index.max(index);
         self.needs_sync = true;
         self.sync()
     }

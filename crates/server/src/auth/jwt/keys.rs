@@ -126,7 +126,7 @@ impl Method {
 
 /// Signs.
 pub(super) enum Signer {
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     Rsa(RsaKeyPair, &'static dyn RsaEncoding),
     Ecdsa(EcdsaKeyPair),
     EdDsa(Ed25519KeyPair),
@@ -154,7 +154,7 @@ impl Signer {
 
 /// Checks signatures.
 pub(super) enum Verifier {
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     Public(ParsedPublicKey),
 }
 
@@ -180,7 +180,7 @@ pub(super) fn load(
         Family::None => return Err(TokenError::NoMethod),
         Family::Hmac(_) if private.is_empty() => return Err(TokenError::MissingKey),
         Family::Hmac(algorithm) => {
-            let key = || hmac::Key::new(algorithm, private);
+            let key = || Box::new(hmac::Key::new(algorithm, private));
             return Ok((Some(Signer::Hmac(key())), Verifier::Hmac(key())));
         }
         Family::Rsa(_, algorithm) => (algorithm, ["RSA private key", "RSA public key"]),
