@@ -56,8 +56,19 @@ pub(crate) struct Usages {
 
 /// Why bytes are no certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("x509: malformed certificate: {0}")]
+#[error("x509: malformed {0}")]
 pub struct CertificateError(String);
+
+impl CertificateError {
+    /// For something else where a certificate should be, e.g. a key.
+    pub(crate) fn not_a_certificate() -> CertificateError {
+        CertificateError("tbs certificate".to_owned())
+    }
+
+    fn new(what: &str) -> CertificateError {
+        CertificateError(format!("certificate: {what}"))
+    }
+}
 
 /// Why a certificate is not valid for a host; in Go's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +107,7 @@ impl Certificate {
     /// # Errors
     /// The bytes are no certificate, or there is something behind it.
     pub fn parse(der: CertificateDer<'_>) -> Result<Certificate, CertificateError> {
-        let malformed = |what: &str| CertificateError(what.to_owned());
+        let malformed = CertificateError::new;
         let (rest, parsed) = X509Certificate::from_der(&der).map_err(|error| match error {
             x509_parser::nom::Err::Error(error) | x509_parser::nom::Err::Failure(error) => {
                 malformed(&error.to_string())
@@ -186,7 +197,7 @@ impl Certificate {
             }
             ParsedExtension::NameConstraints(_) => self.has_name_constraints = true,
             ParsedExtension::ParseError { .. } => {
-                return Err(CertificateError(format!("invalid extension {id}")));
+                return Err(CertificateError::new(&format!("invalid extension {id}")));
             }
             _ => self.has_unknown_critical_extension |= critical && !KNOWN_EXTENSIONS.contains(&id),
         }
@@ -200,11 +211,11 @@ impl Certificate {
                 let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
                 let address = v4.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from));
                 self.ip_addresses.push(address.map_err(|_| {
-                    CertificateError(format!("IP address of length {}", bytes.len()))
+                    CertificateError::new(&format!("IP address of length {}", bytes.len()))
                 })?);
             }
             GeneralName::Invalid(..) => {
-                return Err(CertificateError("invalid alternative name".to_owned()));
+                return Err(CertificateError::new("invalid alternative name"));
             }
             _ => {}
         }

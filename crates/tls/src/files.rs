@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
-use rustls::pki_types::pem::{Error as PemError, PemObject};
+use rustls::pki_types::pem::{Error as PemError, PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
@@ -27,6 +27,9 @@ const SYSTEM_BUNDLES: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
+const NO_CERTIFICATE: &str = "tls: failed to find any PEM data in certificate input";
+const NO_KEY: &str = "tls: failed to find any PEM data in key input";
+
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -39,13 +42,13 @@ pub enum FileError {
         source: io::Error,
     },
     /// There is no certificate in it.
-    #[error("{}: tls: failed to find any PEM data in certificate input", .0.display())]
+    #[error("{}: {NO_CERTIFICATE}", .0.display())]
     NoCertificate(PathBuf),
     /// A certificate in it cannot be read.
     #[error("{}: {}", .0.display(), .1)]
     Certificate(PathBuf, CertificateError),
     /// There is no private key in it.
-    #[error("{}: tls: failed to find any PEM data in key input", .0.display())]
+    #[error("{}: {NO_KEY}", .0.display())]
     NoKey(PathBuf),
     /// The private key is encrypted, of a kind that is not supported, or damaged.
     #[error("{}: tls: failed to parse private key: {}", .0.display(), .1)]
@@ -67,6 +70,20 @@ pub enum FileError {
 }
 
 impl FileError {
+    /// The reason alone, as Go's programs print it.
+    pub fn reason(&self) -> String {
+        match self {
+            FileError::Read { .. } => self.to_string(),
+            FileError::NoCertificate(_) => NO_CERTIFICATE.to_owned(),
+            FileError::Certificate(_, error) => error.to_string(),
+            FileError::NoKey(_) => NO_KEY.to_owned(),
+            FileError::Key(_, reason) => format!("tls: failed to parse private key: {reason}"),
+            FileError::Mismatch { .. } => "tls: private key does not match public key".to_owned(),
+            FileError::Pem(_, reason) => format!("malformed PEM: {reason}"),
+            FileError::RevocationList(_) => "x509: malformed crl".to_owned(),
+        }
+    }
+
     /// Whether the file does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, FileError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
@@ -176,9 +193,16 @@ impl Authorities {
     /// The file cannot be read, has no certificate, or something damaged in it.
     pub fn load(path: &Path) -> Result<Authorities, FileError> {
         let pem = read(path)?;
-        let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pem)
-            .collect::<Result<_, _>>()
-            .map_err(|error| pem_error(path, &error))?;
+        let mut certificates = Vec::new();
+        for block in <(SectionKind, Vec<u8>)>::pem_slice_iter(&pem) {
+            let (kind, der) = block.map_err(|error| pem_error(path, &error))?;
+            // Go takes every block for a certificate, and stumbles over the others.
+            if kind != SectionKind::Certificate {
+                let error = CertificateError::not_a_certificate();
+                return Err(FileError::Certificate(path.to_owned(), error));
+            }
+            certificates.push(CertificateDer::from(der));
+        }
         if certificates.is_empty() {
             return Err(FileError::NoCertificate(path.to_owned()));
         }

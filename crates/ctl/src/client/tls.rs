@@ -44,7 +44,7 @@ pub enum TlsError {
         cert: String,
     },
     /// A file that cannot be used.
-    #[error(transparent)]
+    #[error("{}", .0.reason())]
     File(#[from] FileError),
 }
 

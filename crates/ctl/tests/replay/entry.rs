@@ -39,6 +39,8 @@ pub struct Entry {
     pub id: String,
     /// The server's flags.
     pub flags: Vec<String>,
+    /// Whether it serves clients over TLS.
+    pub encrypted: bool,
     /// Whether a server runs.
     pub needs_server: bool,
     /// What runs before it and is not compared.
@@ -95,6 +97,7 @@ fn entry(line: &Value) -> Entry {
     Entry {
         id: text("id"),
         flags: strings(&line["flags"]),
+        encrypted: line["client_scheme"].as_str() == Some("https"),
         needs_server: line["members"].as_u64() != Some(0),
         setup: steps(&line["setup"]),
         command: line.get("args").map(|_| step(line)),

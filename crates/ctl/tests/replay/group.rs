@@ -60,6 +60,7 @@ pub fn replay(server: &Path, name: &str, entries: &[Entry]) -> Outcome {
     let mut group = Group {
         directory: directory.path().to_owned(),
         bindings: Bindings::default(),
+        encrypted: entries.iter().any(|entry| entry.encrypted),
     };
     let _server = needs_server.then(|| group.start_server(server, flags));
     let mut outcome = Outcome {
@@ -88,6 +89,8 @@ pub fn replay(server: &Path, name: &str, entries: &[Entry]) -> Outcome {
 struct Group {
     directory: PathBuf,
     bindings: Bindings,
+    /// Whether clients are served over TLS.
+    encrypted: bool,
 }
 
 /// A server that ends with the group.
@@ -136,12 +139,14 @@ impl Group {
         if data_dir.exists() {
             std::fs::remove_dir_all(&data_dir).expect("an earlier attempt's directory");
         }
-        let log = std::fs::File::create(self.directory.join("server.log")).expect("a log file");
+        let log_path = self.directory.join("server.log");
+        let log = std::fs::File::create(&log_path).expect("a log file");
+        let scheme = if self.encrypted { "https" } else { "http" };
         let child = Command::new(server)
             .args(["--name", "m1", "--data-dir", "m1.etcd"])
             .arg("--initial-cluster-token=golden")
-            .arg(format!("--listen-client-urls=http://{client}"))
-            .arg(format!("--advertise-client-urls=http://{client}"))
+            .arg(format!("--listen-client-urls={scheme}://{client}"))
+            .arg(format!("--advertise-client-urls={scheme}://{client}"))
             .arg(format!("--listen-peer-urls=http://{peer}"))
             .arg(format!("--initial-advertise-peer-urls=http://{peer}"))
             .arg(format!("--initial-cluster=m1=http://{peer}"))
@@ -160,7 +165,11 @@ impl Group {
             if ended.is_some() {
                 return None;
             }
-            if cluster_version_is_known(client) {
+            let ready = match self.encrypted {
+                true => serves_encrypted(&log_path),
+                false => cluster_version_is_known(client),
+            };
+            if ready {
                 return Some(server);
             }
             assert!(
@@ -345,6 +354,11 @@ fn free_addresses() -> (String, String) {
 }
 
 /// Whether `/version` shows a cluster version.
+fn serves_encrypted(log: &Path) -> bool {
+    let log = std::fs::read_to_string(log).unwrap_or_default();
+    log.contains("serving client traffic securely")
+}
+
 fn cluster_version_is_known(address: &str) -> bool {
     let Ok(mut connection) = TcpStream::connect(address) else {
         return false;

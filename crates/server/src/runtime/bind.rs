@@ -36,7 +36,7 @@ impl Listeners {
             options: SocketOptions {
                 reuse_port: config.socket_reuse_port,
             },
-            endpoint: endpoints.peer.as_ref(),
+            endpoint: Some(&endpoints.peer),
         };
         let mut listeners = Listeners::default();
         crate::info!("configuring peer listeners"; "listen-peer-urls" => texts(&config.listen_peer_urls));

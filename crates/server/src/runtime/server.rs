@@ -145,11 +145,8 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
     let authenticator = Authenticator::new(&config)?;
     let endpoints = tls::open(&config)?;
     let listeners = Listeners::bind(&config, &endpoints)?;
-    let dialer = Dialer::new(config.peer_dial_timeout());
-    let dialer = match endpoints.peer {
-        Some(endpoint) => dialer.with_tls(tls::Connector::new(endpoint)),
-        None => dialer,
-    };
+    let connector = tls::Connector::new(endpoints.peer);
+    let dialer = Dialer::new(config.peer_dial_timeout()).with_tls(connector);
     let dirs = storage::prepare(Arc::new(OsDisk), &config)?;
     let initial_cluster = match dirs.has_log()? {
         true => None,

@@ -1,5 +1,6 @@
 //! What the TLS flags of one side amount to.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -89,11 +90,11 @@ pub struct Endpoint {
 pub struct Endpoints {
     /// For clients; none if no listener for them has TLS.
     pub client: Option<Arc<Endpoint>>,
-    /// For members.
-    pub peer: Option<Arc<Endpoint>>,
+    /// For members: calls to others may need TLS whatever this one's listeners are.
+    pub peer: Arc<Endpoint>,
 }
 
-/// The endpoints for clients and for members; none where there is nothing to encrypt.
+/// The endpoints for clients and for members.
 ///
 /// # Errors
 /// Flags contradict each other, a file cannot be used, or a certificate cannot be made.
@@ -120,8 +121,7 @@ pub fn open(config: &Config) -> Result<Endpoints, TlsError> {
         true => Some(Arc::new(Endpoint::open(&client, settings.clone())?)),
         false => None,
     };
-    // Calls to other members may need TLS whatever this one's listeners are.
-    let peer = Some(Arc::new(Endpoint::open(&peer, settings)?));
+    let peer = Arc::new(Endpoint::open(&peer, settings)?);
     Ok(Endpoints { client, peer })
 }
 
@@ -142,7 +142,7 @@ fn settings(config: &Config) -> Result<Settings, TlsError> {
 /// The flags of one side, after certificates were made if that was asked for.
 struct Files<'a> {
     kind: Kind,
-    flags: std::borrow::Cow<'a, Tls>,
+    flags: Cow<'a, Tls>,
     self_signed: bool,
     cipher_suites: &'a [String],
 }
@@ -156,7 +156,7 @@ impl<'a> Files<'a> {
     ) -> Result<Files<'a>, TlsError> {
         let given = Files {
             kind,
-            flags: std::borrow::Cow::Borrowed(flags),
+            flags: Cow::Borrowed(flags),
             self_signed: false,
             cipher_suites: &config.cipher_suites,
         };
@@ -182,7 +182,7 @@ impl<'a> Files<'a> {
         }
         Ok(Files {
             kind,
-            flags: std::borrow::Cow::Owned(Tls {
+            flags: Cow::Owned(Tls {
                 cert_file: made.certificate.display().to_string(),
                 key_file: made.key.display().to_string(),
                 ..Tls::default()
@@ -232,33 +232,25 @@ fn warn_about_plain_listeners(config: &Config, client: &Files<'_>, peer: &Files<
 impl Endpoint {
     fn open(files: &Files<'_>, settings: Settings) -> Result<Endpoint, TlsError> {
         let flags = &*files.flags;
-        let identity = match files.is_empty() {
-            true => None,
-            false => Some(
-                pair(&flags.cert_file, &flags.key_file).map_err(|half| match half {
-                    PairError::Half => TlsError::HalfPair {
-                        key: flags.key_file.clone(),
-                        certificate: flags.cert_file.clone(),
-                    },
-                    PairError::File(error) => error.into(),
-                })?,
-            ),
-        };
-        let has_client_pair =
-            !(flags.client_cert_file.is_empty() && flags.client_key_file.is_empty());
-        let client_identity = match has_client_pair && identity.is_some() {
-            false => None,
-            true => Some(
-                pair(&flags.client_cert_file, &flags.client_key_file).map_err(
-                    |half| match half {
-                        PairError::Half => TlsError::HalfClientPair {
-                            key: flags.client_key_file.clone(),
-                            certificate: flags.client_cert_file.clone(),
-                        },
-                        PairError::File(error) => error.into(),
-                    },
-                )?,
-            ),
+        let (certificate, key) = (&flags.cert_file, &flags.key_file);
+        if certificate.is_empty() != key.is_empty() {
+            return Err(TlsError::HalfPair {
+                key: key.clone(),
+                certificate: certificate.clone(),
+            });
+        }
+        let identity = pair(certificate, key)?;
+        let (certificate, key) = (&flags.client_cert_file, &flags.client_key_file);
+        if identity.is_some() && certificate.is_empty() != key.is_empty() {
+            return Err(TlsError::HalfClientPair {
+                key: key.clone(),
+                certificate: certificate.clone(),
+            });
+        }
+        // As in etcd, it counts only beside the other one.
+        let client_identity = match identity {
+            Some(_) => pair(certificate, key)?,
+            None => None,
         };
         let trust = match flags.trusted_ca_file.as_str() {
             "" if flags.client_cert_auth => Trust::System(Arc::new(Authorities::of_system())),
@@ -300,19 +292,13 @@ impl Endpoint {
     }
 }
 
-enum PairError {
-    Half,
-    File(FileError),
-}
-
-fn pair(certificate: &str, key: &str) -> Result<Watched<Identity>, PairError> {
-    if certificate.is_empty() || key.is_empty() {
-        return Err(PairError::Half);
+/// None if no files are named.
+fn pair(certificate: &str, key: &str) -> Result<Option<Watched<Identity>>, FileError> {
+    if certificate.is_empty() {
+        return Ok(None);
     }
-    Watched::open(&[certificate, key], |paths| {
-        Identity::load(&paths[0], &paths[1])
-    })
-    .map_err(PairError::File)
+    let load = |paths: &[PathBuf]| Identity::load(&paths[0], &paths[1]);
+    Watched::open(&[certificate, key], load).map(Some)
 }
 
 fn rules(flags: &Tls) -> Result<Arc<Rules>, TlsError> {
