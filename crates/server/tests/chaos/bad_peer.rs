@@ -70,7 +70,9 @@ const DIALS: usize = 6;
 const LINES_MAX: usize = 120;
 
 fn noise() -> Vec<u8> {
-    (0..fastrand::usize(1..4000)).map(|_| fastrand::u8(..)).collect()
+    (0..fastrand::usize(1..4000))
+        .map(|_| fastrand::u8(..))
+        .collect()
 }
 
 fn status(line: &str, headers: &str, body: &str) -> Vec<u8> {
@@ -120,9 +122,11 @@ async fn answer(mut connection: TcpStream, nonsense: Nonsense) -> io::Result<()>
             let foreign = "X-Server-Version: 3.7.1\r\nX-Etcd-Cluster-Id: cafe\r\n";
             status("412 Precondition Failed", foreign, "cluster ID mismatch\n")
         }
-        Nonsense::Incompatible => {
-            status("412 Precondition Failed", &headers, "incompatible version\n")
-        }
+        Nonsense::Incompatible => status(
+            "412 Precondition Failed",
+            &headers,
+            "incompatible version\n",
+        ),
         _ => stream.into_bytes(),
     };
     match nonsense {
@@ -131,7 +135,11 @@ async fn answer(mut connection: TcpStream, nonsense: Nonsense) -> io::Result<()>
         // The type of a message in the short form, and a length of 511 MiB: one of the two streams takes it.
         Nonsense::UnfinishedFrame => {
             let length = (511_u64 << 20).to_be_bytes();
-            let kind = if head.contains("/msgapp/") { &[2][..] } else { &[] };
+            let kind = if head.contains("/msgapp/") {
+                &[2][..]
+            } else {
+                &[]
+            };
             bytes.extend(chunk(&[kind, &length, &[0x08; 1000]].concat()));
         }
         Nonsense::LocalMessages => bytes.extend(chunk(&local_messages())),
@@ -154,13 +162,17 @@ async fn answer(mut connection: TcpStream, nonsense: Nonsense) -> io::Result<()>
 }
 
 async fn wait_for_end(mut connection: TcpStream) -> io::Result<()> {
-    tokio::io::copy(&mut connection, &mut tokio::io::sink()).await.map(drop)
+    tokio::io::copy(&mut connection, &mut tokio::io::sink())
+        .await
+        .map(drop)
 }
 
 /// The third member; returns its port. When it changes its mind, it closes all connections.
 async fn serve(nonsense: watch::Receiver<Nonsense>, answered: Rc<Cell<usize>>) -> u16 {
     let port = free_port();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.expect("it is free");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .await
+        .expect("it is free");
     tokio::task::spawn_local(async move {
         while let Ok((connection, _)) = listener.accept().await {
             let (mut nonsense, answered) = (nonsense.clone(), Rc::clone(&answered));
@@ -182,7 +194,9 @@ fn resident_bytes(member: &Member) -> u64 {
     let pid = member.with_server(|server| server.child().id());
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().nth(1)).expect("its size");
+    let number = line
+        .and_then(|line| line.split_whitespace().nth(1))
+        .expect("its size");
     number.parse::<u64>().expect("a number") << 10
 }
 
@@ -204,12 +218,18 @@ fn a_member_that_answers_nonsense_harms_nobody() {
         cluster.start_these(members, &[]).await;
         let load = Load::start(&cluster, 2, 2);
         load.more(20).await;
-        let before: Vec<u64> = members.iter().map(|member| resident_bytes(member)).collect();
+        let before: Vec<u64> = members
+            .iter()
+            .map(|member| resident_bytes(member))
+            .collect();
         for kind in ALL {
             let lines_before: Vec<usize> = members.iter().map(|member| lines(member)).collect();
             let answered_before = answered.get();
             nonsense.send_replace(kind);
-            until("the members to hear it", async || answered.get() >= answered_before + DIALS).await;
+            until("the members to hear it", async || {
+                answered.get() >= answered_before + DIALS
+            })
+            .await;
             load.more(20).await;
             let took = load.resumed().await;
             assert!(took < RESUMES_WITHIN, "{kind:?}: {took:?}");
@@ -219,11 +239,19 @@ fn a_member_that_answers_nonsense_harms_nobody() {
                 .map(|(member, before)| lines(member) - before)
                 .collect();
             println!("{kind:?}: a write takes {took:?}, {said:?} lines were logged");
-            assert!(said.iter().all(|said| *said <= LINES_MAX), "{kind:?}: {said:?}");
+            assert!(
+                said.iter().all(|said| *said <= LINES_MAX),
+                "{kind:?}: {said:?}"
+            );
         }
         for (member, before) in members.iter().zip(before) {
             let now = resident_bytes(member);
-            println!("{}: {} MiB, then {} MiB", member.name, before >> 20, now >> 20);
+            println!(
+                "{}: {} MiB, then {} MiB",
+                member.name,
+                before >> 20,
+                now >> 20
+            );
             assert!(now < before + GROWTH_BYTES_MAX);
             let log = member.with_server(|server| server.log());
             assert!(!log.contains("panic"), "{log}");
