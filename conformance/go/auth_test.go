@@ -2,6 +2,9 @@ package conformance
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,10 +15,13 @@ import (
 	"sync"
 	"testing"
 
+	gocmp "github.com/google/go-cmp/cmp"
 	"go.etcd.io/etcd/api/v3/authpb"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -458,5 +464,207 @@ func must(t testing.TB, what string, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// Whom a client's certificate names is its user where certificates are asked
+// for: unless there is a token, the call came through the gateway, or nothing
+// says that certificates count.
+func TestCertificateIsTheUser(t *testing.T) {
+	for _, certAuth := range []bool{true, false} {
+		t.Run(fmt.Sprintf("client-cert-auth=%v", certAuth), func(t *testing.T) {
+			t.Parallel()
+			setting := newTLSSetting(t, "p256")
+			if !certAuth {
+				setting.flags = setting.flags[:len(setting.flags)-1]
+			}
+			names := []string{"root", "u", "stranger", ""}
+			certs := map[string]tls.Certificate{}
+			for _, name := range names {
+				certs[name] = setting.ca.issue("p256", func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: name} })
+			}
+			var seen [2][]string
+			for i, p := range []program{ours(), real()} {
+				seen[i] = setting.start(t, p, cheap).askByCertificate(setting, names, certs)
+			}
+			if diff := gocmp.Diff(seen[1], seen[0]); diff != "" {
+				t.Errorf("(-reference +ours)\n%s", diff)
+			}
+			t.Log(strings.Join(seen[1], "\n"))
+		})
+	}
+}
+
+// askByCertificate locks the member and tells what it answers to each of the
+// names, with and without a token.
+func (m *secureMember) askByCertificate(s *tlsSetting, names []string, certs map[string]tls.Certificate) []string {
+	dial := func(name string) *grpc.ClientConn {
+		config := &tls.Config{RootCAs: s.roots, Certificates: []tls.Certificate{certs[name]}, ServerName: "localhost"}
+		conn, err := grpc.NewClient(m.secure, grpc.WithTransportCredentials(credentials.NewTLS(config)))
+		must(m.t, "dial", err)
+		m.t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	conn := dial("root")
+	auth := pb.NewAuthClient(conn)
+	must(m.t, "add root", second(auth.UserAdd(ctx(m.t), &pb.AuthUserAddRequest{Name: "root", Password: "pw"})))
+	must(m.t, "add u", second(auth.UserAdd(ctx(m.t), &pb.AuthUserAddRequest{Name: "u", Options: &authpb.UserAddOptions{NoPassword: true}})))
+	must(m.t, "add a role", second(auth.RoleAdd(ctx(m.t), &pb.AuthRoleAddRequest{Name: "r"})))
+	perm := &authpb.Permission{PermType: authpb.READWRITE, Key: []byte("a"), RangeEnd: []byte("c")}
+	must(m.t, "permit", second(auth.RoleGrantPermission(ctx(m.t), &pb.AuthRoleGrantPermissionRequest{Name: "r", Perm: perm})))
+	must(m.t, "grant", second(auth.UserGrantRole(ctx(m.t), &pb.AuthUserGrantRoleRequest{User: "u", Role: "r"})))
+	must(m.t, "grant", second(auth.UserGrantRole(ctx(m.t), &pb.AuthUserGrantRoleRequest{User: "root", Role: "root"})))
+	must(m.t, "enable", second(auth.AuthEnable(ctx(m.t), &pb.AuthEnableRequest{})))
+	login, err := auth.Authenticate(ctx(m.t), &pb.AuthenticateRequest{Name: "root", Password: "pw"})
+	must(m.t, "log in", err)
+
+	var seen []string
+	for _, name := range names {
+		side := &side{t: m.t, conn: dial(name)}
+		for _, md := range [][2]string{{}, {"token", login.Token}, {"token", "nonsense"}, {"token", ""}, {"grpcgateway-accept", "*/*"}} {
+			user := &userSide{side, nil}
+			for _, request := range []any{
+				&pb.RangeRequest{Key: []byte("a")},
+				&pb.RangeRequest{Key: []byte("a"), RangeEnd: []byte("d"), Serializable: true},
+				&pb.PutRequest{Key: []byte("b")},
+				&pb.PutRequest{Key: []byte("x")},
+				watchCreate{&pb.WatchCreateRequest{Key: []byte("x")}},
+				&pb.LeaseLeasesRequest{},
+				&pb.AuthUserListRequest{},
+				&pb.AuthUserGetRequest{Name: "u"},
+				&pb.MemberListRequest{},
+				&pb.CompactionRequest{Revision: 1},
+			} {
+				c, cancel := context.WithTimeout(context.Background(), callTimeout)
+				if md[0] != "" {
+					c = metadata.AppendToOutgoingContext(c, md[0], md[1])
+				}
+				msg, err := user.callAs(c, request)
+				cancel()
+				answer := "ok"
+				if err != nil {
+					st := status.Convert(err)
+					answer = fmt.Sprintf("%v: %s", st.Code(), st.Message())
+				} else if w, ok := msg.(*pb.WatchResponse); ok {
+					answer = w.CancelReason
+				}
+				seen = append(seen, fmt.Sprintf("%q with %q: %T: %s", name, md[0], request, answer))
+			}
+		}
+	}
+	return seen
+}
+
+// In a cluster of both programs each member decides alike: after a random
+// script sent to all of them in turn they hold the same keys, leases, users and
+// roles. A token is good at once wherever it is shown.
+func TestClusterWithUsers(t *testing.T) {
+	for name, programs := range map[string][]program{
+		"ours":                     {ours(), ours(), ours()},
+		"ours+ours+reference":      {ours(), ours(), real()},
+		"ours+reference+reference": {ours(), real(), real()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 3, cheap)
+			c.start(programs...)
+			c.leader()
+			sides := make([]*userSide, 3)
+			tokens := map[string]string{"garbage": "garbage"}
+			for i, m := range c.members {
+				sides[i] = &userSide{&side{t: t, m: m, conn: m.conn()}, tokens}
+			}
+			draw := &userScript{script: newScript(401, true)}
+			seen := map[string]int{}
+			for i := range 1500 {
+				r := draw.next(i)
+				if i >= len(start()) && concernsRoot(r.request) {
+					continue
+				}
+				at := draw.rng.IntN(len(sides))
+				a, token := sides[at].ask(r)
+				if seen[a.Err]++; strings.HasPrefix(a.Err, "Unavailable") || strings.HasPrefix(a.Err, "DeadlineExceeded") {
+					t.Fatalf("request %d: %v", i, a.Err)
+				}
+				if token == "" {
+					continue
+				}
+				user := r.request.(*pb.AuthenticateRequest).Name
+				tokens[user] = token
+				// Whoever did not hand it out may still have to hear of it. The reference
+				// waits for the entry before the login's alone, and may come too soon.
+				other := sides[(at+1+draw.rng.IntN(2))%len(sides)]
+				shown := func() string {
+					a, _ := other.ask(authed{user, &pb.StatusRequest{}})
+					return a.Err
+				}
+				if other.m.program == real() {
+					eventually(t, "the token to be known", func() bool { return shown() == "" })
+				} else if err := shown(); err != "" {
+					t.Fatalf("request %d: the token of %s that %s gave out: %s", i, user, sides[at].m.program.name, err)
+				}
+			}
+			t.Log(seen)
+			if seen[""] < 300 || seen["PermissionDenied: etcdserver: permission denied"] < 50 {
+				t.Error("the script does not tell those who may from those who may not")
+			}
+			sameUsers(t, sides)
+		})
+	}
+}
+
+// concernsRoot is about requests after which root could not look at the end.
+func concernsRoot(request any) bool {
+	switch r := request.(type) {
+	case *pb.AuthUserDeleteRequest:
+		return r.Name == "root"
+	case *pb.AuthUserAddRequest:
+		return r.Name == "root"
+	case *pb.AuthUserChangePasswordRequest:
+		return r.Name == "root"
+	case *pb.AuthUserRevokeRoleRequest:
+		return r.Name == "root"
+	case *pb.AuthRoleDeleteRequest:
+		return r.Role == "root"
+	case *pb.AlarmRequest, *pb.CompactionRequest, *pb.DefragmentRequest:
+		return true // Nothing to do with users, and in the way of the comparison.
+	}
+	return false
+}
+
+// sameUsers compares what the members hold, each asked for itself.
+func sameUsers(t *testing.T, sides []*userSide) {
+	t.Helper()
+	rootAt := func(s *userSide, request any) proto.Message {
+		a, _ := s.ask(authed{"root", request})
+		if a.Err != "" {
+			t.Fatalf("root asks %s for %T: %s", s.m.program.name, request, a.Err)
+		}
+		return a.Msg
+	}
+	login, token := sides[0].ask(authed{"", &pb.AuthenticateRequest{Name: "root", Password: "one"}})
+	if token != "" {
+		sides[0].tokens["root"] = token
+	} else if login.Err != "FailedPrecondition: etcdserver: authentication is not enabled" {
+		t.Fatalf("root cannot log in: %s", login.Err)
+	}
+	questions := []any{
+		&pb.AuthStatusRequest{}, &pb.AuthUserListRequest{}, &pb.AuthRoleListRequest{}, &pb.LeaseLeasesRequest{},
+		&pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}}, &pb.HashKVRequest{},
+	}
+	for _, user := range rootAt(sides[0], &pb.AuthUserListRequest{}).(*pb.AuthUserListResponse).Users {
+		questions = append(questions, &pb.AuthUserGetRequest{Name: user})
+	}
+	for _, role := range rootAt(sides[0], &pb.AuthRoleListRequest{}).(*pb.AuthRoleListResponse).Roles {
+		questions = append(questions, &pb.AuthRoleGetRequest{Role: role})
+	}
+	for _, question := range questions {
+		// The first read at each member brings it up to date.
+		want := rootAt(sides[0], question)
+		for _, s := range sides[1:] {
+			if diff := difference(answer{Msg: want}, answer{Msg: rootAt(s, question)}); diff != "" {
+				t.Errorf("%T %v at %s and %s:\n%s", question, question, sides[0].m, s.m, diff)
+			}
+		}
 	}
 }

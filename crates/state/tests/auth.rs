@@ -421,14 +421,15 @@ fn tokens_follow_the_log() {
     assert_eq!(
         token_changes(&mut machine, log_in("u", "drawn")),
         [TokenChange::Login {
-            token: format!("drawn.{index}"),
+            drawn: "drawn".into(),
+            index,
             user: "u".into()
         }]
     );
     assert_eq!(
         ask(&mut machine, log_in("u", "drawn")),
         Ok(Reply::Auth(AuthReply::LoggedIn {
-            token: format!("drawn.{}", index + 1),
+            token: format!("drawn.{index}"),
             revision: 4
         }))
     );

@@ -95,7 +95,7 @@ impl Authenticator {
             },
             Tokens::Simple(tokens) => match tokens.user(token, now) {
                 Some(user) => Found::User(Identity { user, revision }),
-                None if simple::index(token).is_some_and(|index| index > applied) => Found::NotYet,
+                None if simple::is_to_come(token, applied) => Found::NotYet,
                 None => Found::Invalid,
             },
         }
@@ -202,15 +202,16 @@ mod tests {
         let authenticator = authenticator(simple(), false);
         let find = |token: &str| authenticator.find(token, 3, Duration::ZERO, 10);
         let login = TokenChange::Login {
-            token: "a.10".into(),
+            drawn: "a".into(),
+            index: 10,
             user: "alice".into(),
         };
         authenticator.apply(vec![login], Duration::ZERO);
-        assert!(matches!(find("a.10"), Found::User(found) if *found.user == *"alice"));
-        assert!(matches!(find("b.10"), Found::Invalid));
-        assert!(matches!(find("b.11"), Found::NotYet));
+        assert!(matches!(find("a.9"), Found::User(found) if *found.user == *"alice"));
+        assert!(matches!(find("b.9"), Found::Invalid));
+        assert!(matches!(find("b.10"), Found::NotYet));
         authenticator.forget_tokens(Duration::ZERO);
-        assert!(matches!(find("a.10"), Found::Invalid));
+        assert!(matches!(find("a.9"), Found::Invalid));
     }
 
     #[test]

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! EeQVrMdAndLxqQnk.65
-//! 16 letters       index of the login's entry
+//! 16 letters       index of the entry before the login's, or of that itself before 3.5.3
 //! ```
-//! The proposer of a login draws the letters, and whoever applies the entry remembers the token for the
-//! user, so that it is good on all members. How long it is remembered is each member's own matter: a time
+//! The proposer of a login draws the letters, and whoever applies the entry remembers them for the
+//! user, so that the token is good on all members, whatever their version: both indexes count. How long it is remembered is each member's own matter: a time
 //! after its last use, and not over a restart. There are as many tokens as bcrypt lets in during that time.
 
 use std::collections::HashMap;
@@ -41,20 +41,27 @@ pub fn draw() -> String {
     letters
 }
 
-/// The index of the entry that a token was given out at.
-pub fn index(token: &str) -> Option<u64> {
-    let (_, index) = token.split_once('.')?;
-    index.parse().ok()
+/// The letters of a token, and its index.
+fn parts(token: &str) -> Option<(&str, u64)> {
+    let (drawn, index) = token.split_once('.')?;
+    Some((drawn, index.parse().ok()?))
+}
+
+/// Whether a token may have been given out at an entry behind the one at `applied`.
+pub fn is_to_come(token: &str, applied: u64) -> bool {
+    parts(token).is_some_and(|(_, index)| index >= applied)
 }
 
 /// The tokens that this member remembers.
 pub struct SimpleTokens {
     ttl_ms: u64,
+    /// By their letters.
     tokens: RwLock<HashMap<String, Login>>,
 }
 
 struct Login {
     user: Arc<str>,
+    index: u64,
     /// In milliseconds since the start; every use moves it, under the lock for readers.
     ends_at_ms: AtomicU64,
 }
@@ -73,12 +80,13 @@ impl SimpleTokens {
     pub fn apply(&self, change: TokenChange, now: Duration) {
         let mut tokens = self.tokens.write();
         match change {
-            TokenChange::Login { token, user } => {
+            TokenChange::Login { drawn, index, user } => {
                 let login = Login {
                     user: user.into(),
+                    index,
                     ends_at_ms: (millis(now).saturating_add(self.ttl_ms)).into(),
                 };
-                tokens.insert(token, login);
+                tokens.insert(drawn, login);
             }
             TokenChange::Logout(user) => tokens.retain(|_, login| *login.user != *user),
             TokenChange::LogoutAll => *tokens = HashMap::new(),
@@ -88,8 +96,12 @@ impl SimpleTokens {
     /// The user of a token, whose time starts anew.
     pub fn user(&self, token: &str, now: Duration) -> Option<Arc<str>> {
         let now_ms = millis(now);
+        let (drawn, index) = parts(token)?;
         let tokens = self.tokens.read();
-        let login = tokens.get(token)?;
+        let login = tokens.get(drawn)?;
+        if index != login.index && index.checked_add(1) != Some(login.index) {
+            return None;
+        }
         if login.ends_at_ms.load(Relaxed) <= now_ms {
             return None;
         }
@@ -116,9 +128,10 @@ fn millis(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    fn login(tokens: &SimpleTokens, token: &str, user: &str, now: u64) {
-        let (token, user) = (token.into(), user.into());
-        tokens.apply(TokenChange::Login { token, user }, Duration::from_secs(now));
+    fn login(tokens: &SimpleTokens, drawn: &str, index: u64, user: &str) {
+        let (drawn, user) = (drawn.into(), user.into());
+        let login = TokenChange::Login { drawn, index, user };
+        tokens.apply(login, Duration::ZERO);
     }
 
     fn user(tokens: &SimpleTokens, token: &str, now: u64) -> Option<String> {
@@ -129,7 +142,7 @@ mod tests {
     #[test]
     fn a_token_lives_after_its_last_use() {
         let tokens = SimpleTokens::new(Duration::from_secs(10));
-        login(&tokens, "a.1", "u", 0);
+        login(&tokens, "a", 2, "u");
         assert_eq!(user(&tokens, "a.1", 9), Some("u".into()));
         assert_eq!(user(&tokens, "a.1", 18), Some("u".into()));
         assert_eq!(user(&tokens, "a.1", 28), None);
@@ -143,8 +156,8 @@ mod tests {
     #[test]
     fn a_user_is_logged_out_everywhere() {
         let tokens = SimpleTokens::new(Duration::ZERO);
-        for (token, user) in [("a.1", "u"), ("b.2", "v"), ("c.3", "u")] {
-            login(&tokens, token, user, 0);
+        for (drawn, index, user) in [("a", 1, "u"), ("b", 2, "v"), ("c", 3, "u")] {
+            login(&tokens, drawn, index, user);
         }
         tokens.apply(TokenChange::Logout("u".into()), Duration::ZERO);
         assert_eq!(user(&tokens, "a.1", 1), None);
@@ -174,18 +187,24 @@ mod tests {
     }
 
     #[test]
-    fn a_token_tells_its_index() {
-        assert_eq!(index("EeQVrMdAndLxqQnk.65"), Some(65));
+    fn a_token_has_one_of_two_indexes() {
+        let tokens = SimpleTokens::new(Duration::ZERO);
+        login(&tokens, "a", 65, "u");
+        assert_eq!(user(&tokens, "a.64", 0), Some("u".into()));
+        assert_eq!(user(&tokens, "a.65", 0), Some("u".into()));
         for other in [
-            "",
-            "x",
-            "x.",
-            "x.y",
-            "x.6.5",
-            "x.-1",
-            "x.18446744073709551616",
+            "a",
+            "a.",
+            "a.63",
+            "a.66",
+            "a.64.",
+            "a.64x",
+            "b.64",
+            "a.18446744073709551615",
         ] {
-            assert_eq!(index(other), None, "{other}");
+            assert_eq!(user(&tokens, other, 0), None, "{other}");
         }
+        assert!(is_to_come("x.65", 65) && is_to_come("x.66", 65));
+        assert!(!is_to_come("x.64", 65) && !is_to_come("x", 0) && !is_to_come("x.y", 0));
     }
 }

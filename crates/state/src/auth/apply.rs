@@ -95,7 +95,8 @@ impl AuthStore {
         }
         let token = match request.simple_token.as_str() {
             "" => String::new(),
-            drawn => format!("{drawn}.{index}"),
+            // As etcd since 3.5.3, which counts the entry as applied only when it is.
+            drawn => format!("{drawn}.{}", index - 1),
         };
         Ok(AuthReply::LoggedIn {
             token,
@@ -104,18 +105,16 @@ impl AuthStore {
     }
 }
 
-/// What `request` means for tokens, given that it was answered with `reply`.
+/// What the `request` of the entry at `index` means for tokens, given that it was answered with `reply`.
 pub(crate) fn token_change(
+    index: u64,
     request: &InternalRaftRequest,
     reply: &AuthReply,
 ) -> Option<TokenChange> {
-    if let Some(request) = &request.authenticate {
-        let AuthReply::LoggedIn { token, .. } = reply else {
-            return None;
-        };
-        let (token, user) = (token.clone(), request.name.clone());
+    if let (Some(request), AuthReply::LoggedIn { .. }) = (&request.authenticate, reply) {
+        let (drawn, user) = (request.simple_token.clone(), request.name.clone());
         // A member that signs its tokens draws none. To keep the index alone as one would let it be guessed.
-        (!token.is_empty()).then_some(TokenChange::Login { token, user })
+        (!drawn.is_empty()).then_some(TokenChange::Login { drawn, index, user })
     } else if let Some(request) = &request.auth_user_delete {
         Some(TokenChange::Logout(request.name.clone()))
     } else if let Some(request) = &request.auth_user_change_password {

@@ -165,8 +165,10 @@ pub enum AuthReply {
 pub enum TokenChange {
     /// From now on the token stands for the user.
     Login {
-        /// The token: what the proposer drew, a dot, and the entry's index.
-        token: String,
+        /// What the proposer drew for it; nobody else can guess it.
+        drawn: String,
+        /// The entry's index.
+        index: u64,
         /// The user.
         user: String,
     },

@@ -362,7 +362,7 @@ impl Machine {
             .apply(position.index, &request, &mut self.batch);
         let reply = reply.ok_or(FatalProblem::UnknownRequest)?;
         if let Ok(reply) = &reply {
-            let change = auth::token_change(&request, reply);
+            let change = auth::token_change(position.index, &request, reply);
             applied.token_changes.extend(change);
         }
         Ok(reply.map(Reply::Auth).map_err(ApplyError::Auth))
