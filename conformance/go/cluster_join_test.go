@@ -19,17 +19,19 @@ func (c *cluster) join(p program) *member {
 	m.name = fmt.Sprintf("j%d", c.joined)
 	url := "http://" + m.peer
 	var added *clientv3.MemberAddResponse
-	// Members that have not been connected for five seconds do not count yet.
-	eventually(c.t, "a learner to be added", func() bool {
-		var err error
+	// A member that has not been connected for five seconds does not count yet.
+	insist(c.t, "add a learner", func() (err error) {
 		added, err = c.leader().client3().MemberAddAsLearner(ctx(c.t), []string{url})
-		if err != nil {
-			c.t.Logf("add %s: %v", p.name, err)
-			time.Sleep(200 * time.Millisecond)
-		}
-		return err == nil
+		return err
 	})
 	m.id = added.Member.ID
+	// Whoever is asked first by the one that joins must know of it already: it
+	// takes the first answer for the truth.
+	for _, other := range c.running() {
+		eventually(c.t, other.String()+" to know of a learner", func() bool {
+			return page(other.peer, "/members", fmt.Sprint(m.id))
+		})
+	}
 	m.cluster = ""
 	for _, other := range added.Members {
 		name := other.Name
@@ -54,13 +56,9 @@ func (c *cluster) promote(m *member) {
 	c.t.Helper()
 	// Any member passes it on to the leader, who knows how far the learner is.
 	asked := c.running()[0]
-	eventually(c.t, m.program.name+" to be promoted", func() bool {
+	insist(c.t, "promote "+m.String(), func() error {
 		_, err := asked.client3().MemberPromote(ctx(c.t), m.id)
-		if err != nil {
-			c.t.Logf("promote %s: %v", m.program.name, err)
-			time.Sleep(50 * time.Millisecond)
-		}
-		return err == nil
+		return err
 	})
 	m.awaitHealthy()
 	c.mu.Lock()
@@ -80,13 +78,9 @@ func (c *cluster) remove(m *member) {
 		}
 	}
 	c.mu.Unlock()
-	eventually(c.t, m.String()+" to be removed", func() bool {
+	insist(c.t, "remove "+m.String(), func() error {
 		_, err := c.members[0].client3().MemberRemove(ctx(c.t), id)
-		if err != nil {
-			c.t.Logf("remove %s: %v", m, err)
-			time.Sleep(200 * time.Millisecond)
-		}
-		return err == nil
+		return err
 	})
 	select {
 	case <-m.exited:
@@ -208,15 +202,42 @@ func (w *witness) check(h *clusterLoad) {
 	}
 }
 
+// compact lets go of the older half of the history.
+func (c *cluster) compact(through *member) {
+	c.t.Helper()
+	s := through.status()
+	if s == nil {
+		c.t.Fatalf("%s tells no status", through)
+	}
+	if _, err := through.client3().Compact(ctx(c.t), s.Header.Revision/2+1); err != nil {
+		c.t.Fatalf("%s: compact: %v", through, err)
+	}
+}
+
+// quiet checks that no member has found another one's data to be different.
+func (c *cluster) quiet() {
+	c.t.Helper()
+	for _, m := range c.running() {
+		list, err := m.client3().AlarmList(ctx(c.t))
+		if err != nil || len(list.Alarms) != 0 {
+			c.t.Fatalf("%s: alarms: %v, %v", m, list, err)
+		}
+	}
+}
+
 // replace lets a member of another program take a member's place, under load.
 func (c *cluster) replace(old *member, p program, h *clusterLoad) *member {
 	c.t.Helper()
 	replaced := old.String()
 	fresh := c.join(p)
+	if c.catchup != 0 && old.program.catchup != "" && !fresh.logged("received and saved database snapshot") {
+		c.t.Errorf("%s got no snapshot", fresh)
+	}
 	c.promote(fresh)
 	c.sameHash()
 	w := h.watch(fresh)
 	c.serves(fresh, h)
+	c.compact(fresh)
 	c.remove(old)
 	c.t.Logf("%s replaced %s", fresh, replaced)
 	h.await(50)
@@ -236,7 +257,9 @@ func (c *cluster) replace(old *member, p program, h *clusterLoad) *member {
 // again: learners, snapshots, votes, leadership of either kind.
 func TestClusterReplaced(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, "--snapshot-count=200")
+	// With all checks of one member's data against another's.
+	c := newCluster(t, 3, "--snapshot-count=200", "--feature-gates=InitialCorruptCheck=true,CompactHashCheck=true",
+		"--compact-hash-check-time=1s", "--corrupt-check-time=2s")
 	c.keep(50)
 	c.start(real(), real(), real())
 	h := c.load(3, 2)
@@ -244,7 +267,73 @@ func TestClusterReplaced(t *testing.T) {
 	for _, p := range []program{ours(), real()} {
 		for _, m := range append([]*member(nil), c.members...) {
 			c.replace(m, p, h)
+			c.quiet()
 		}
 	}
 	h.finish()
+}
+
+// A lease that nobody renews ends, and not before its time, whoever leads: also
+// if leadership went from one program to the other meanwhile.
+func TestClusterLeaseEnds(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	c.start(ours(), real(), real())
+	key := "leased"
+	for _, to := range []*member{c.members[0], c.members[1]} {
+		start := time.Now()
+		lease, err := c.members[2].client3().Grant(ctx(t), 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.members[2].client3().Put(ctx(t), key, "", clientv3.WithLease(lease.ID)); err != nil {
+			t.Fatal(err)
+		}
+		c.lead(to)
+		eventually(t, "the lease's end under "+to.String(), func() bool {
+			r, err := to.client3().Get(ctx(t), key)
+			return err == nil && r.Count == 0
+		})
+		// A new leader gives each lease its whole time again.
+		if took := time.Since(start); took < 3*time.Second || took > 15*time.Second {
+			t.Errorf("under %s a lease of 3s ended after %v", to, took)
+		}
+	}
+	c.sameHash()
+}
+
+// Members of an older line keep one member among two of ours, which hold to the
+// older version meanwhile, and get them back.
+func TestOlderClusterReplaced(t *testing.T) {
+	for _, version := range lines {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			older := line(t, version)
+			c := newCluster(t, 3, "--snapshot-count=200")
+			c.keep(50)
+			c.start(older, older, older)
+			h := c.load(2, 1)
+			h.await(300)
+			for _, p := range []program{ours(), older} {
+				for _, m := range append([]*member(nil), c.members[:2]...) {
+					c.replace(m, p, h)
+				}
+				// The one that was there before leads both kinds.
+				c.lead(c.members[0])
+				c.serves(c.members[1], h)
+				c.version(version + ".0")
+			}
+			h.finish()
+		})
+	}
+}
+
+// version checks the cluster's version as every member tells it.
+func (c *cluster) version(want string) {
+	c.t.Helper()
+	for _, m := range c.running() {
+		eventually(c.t, fmt.Sprintf("cluster version %s at %s", want, m), func() bool {
+			return page(m.client, "/version", `"etcdcluster":"`+want+`"`)
+		})
+	}
 }

@@ -97,6 +97,25 @@ func eventually(t testing.TB, what string, condition func() bool) {
 	}
 }
 
+// insist does something until it succeeds; what it says meanwhile is told when it
+// never does.
+func insist(t testing.TB, what string, action func() error) {
+	t.Helper()
+	var said []string
+	for deadline := time.Now().Add(startTimeout); ; time.Sleep(50 * time.Millisecond) {
+		err := action()
+		if err == nil {
+			return
+		}
+		if text := err.Error(); len(said) == 0 || said[len(said)-1] != text {
+			said = append(said, text)
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v to %s: %s", startTimeout, what, strings.Join(said, "; "))
+		}
+	}
+}
+
 // leader waits until all running members agree on a leader that runs.
 func (c *cluster) leader() *member {
 	c.t.Helper()
@@ -122,31 +141,23 @@ func (c *cluster) leader() *member {
 // lead makes a member the leader by asking the present one.
 func (c *cluster) lead(to *member) {
 	c.t.Helper()
-	eventually(c.t, to.program.name+" to lead", func() bool {
+	insist(c.t, "make "+to.String()+" lead", func() error {
 		leader := c.leader()
 		if leader == to {
-			return true
+			return nil
 		}
-		id := to.status().Header.MemberId
-		if _, err := leader.client3().MoveLeader(ctx(c.t), id); err != nil {
-			c.t.Logf("move from %s to %s: %v", leader.program.name, to.program.name, err)
-			return false
+		s := to.status()
+		if s == nil {
+			return errors.New("no status")
 		}
-		return c.leader() == to
+		if _, err := leader.client3().MoveLeader(ctx(c.t), s.Header.MemberId); err != nil {
+			return err
+		}
+		if now := c.leader(); now != to {
+			return fmt.Errorf("%s leads", now)
+		}
+		return nil
 	})
-}
-
-// follower is a running member that does not lead.
-func (c *cluster) follower() *member {
-	c.t.Helper()
-	leader := c.leader()
-	for _, m := range c.running() {
-		if m != leader {
-			return m
-		}
-	}
-	c.t.Fatal("no follower runs")
-	return nil
 }
 
 // sameHash compares the keyspaces of all running members at one revision, which
@@ -175,6 +186,10 @@ func (c *cluster) sameHash() {
 		}
 	}
 }
+
+// loadPause is between two requests of one client: several clusters share the
+// machine.
+const loadPause = 2 * time.Millisecond
 
 // write is one acknowledged put.
 type write struct {
@@ -210,6 +225,7 @@ func (c *cluster) load(writers, readers int) *clusterLoad {
 		h.wg.Go(func() {
 			for i := 0; !h.ending.Load(); i++ {
 				h.put(fmt.Sprintf("%s/%d/%06d", name, w, i))
+				time.Sleep(loadPause)
 			}
 		})
 	}
@@ -217,6 +233,7 @@ func (c *cluster) load(writers, readers int) *clusterLoad {
 		h.wg.Go(func() {
 			for !h.ending.Load() {
 				h.get()
+				time.Sleep(loadPause)
 			}
 		})
 	}

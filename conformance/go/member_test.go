@@ -174,12 +174,12 @@ func (m *member) launch(p program) {
 	})
 }
 
-func (m *member) healthy() bool { return m.page("/health", `"health":"true"`) }
+func (m *member) healthy() bool { return page(m.client, "/health", `"health":"true"`) }
 
-// page tells whether a page for clients is there and contains a text.
-func (m *member) page(path, text string) bool {
+// page tells whether a page is there and contains a text.
+func page(address, path, text string) bool {
 	client := http.Client{Timeout: 5 * time.Second}
-	resp, err := client.Get("http://" + m.client + path)
+	resp, err := client.Get("http://" + address + path)
 	if err != nil {
 		return false
 	}
@@ -213,6 +213,12 @@ func (m *member) client3() *clientv3.Client {
 	return m.clientV3
 }
 
+// logged tells whether the server's log has a text.
+func (m *member) logged(text string) bool {
+	log, err := os.ReadFile(m.log)
+	return err == nil && bytes.Contains(log, []byte(text))
+}
+
 // logTail is the end of the server's log, for failures.
 func (m *member) logTail() string {
 	log, err := os.ReadFile(m.log)
@@ -222,7 +228,7 @@ func (m *member) logTail() string {
 	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
 	lines = lines[max(0, len(lines)-8):]
 	for i, line := range lines {
-		lines[i] = line[:min(len(line), 400)]
+		lines[i] = line[:min(len(line), 2000)]
 	}
 	return strings.Join(lines, "\n")
 }

@@ -9,6 +9,9 @@ import (
 	"testing"
 )
 
+// lines are the older release lines that clusters are mixed with.
+var lines = []string{"3.4", "3.5", "3.6"}
+
 var (
 	builtMu sync.Mutex
 	built   = map[string]string{}

@@ -156,6 +156,7 @@ pub(super) fn peer_route(uri: &Uri) -> PeerRoute {
         }
         ["members", "promote", id @ ..] => PeerRoute::Promote(id.join("/")),
         ["downgrade", "enabled"] => PeerRoute::DowngradeEnabled,
+        ["raft", "stream"] => PeerRoute::Redirect(with_query("/raft/stream/".to_owned(), uri)),
         ["leases"] => PeerRoute::Renew,
         ["leases", "internal"] => PeerRoute::TimeToLive,
         _ => PeerRoute::NotFound,
@@ -315,6 +316,7 @@ mod tests {
             ("/leases", PeerRoute::Renew),
             ("/leases/internal", PeerRoute::TimeToLive),
             ("//leases", redirect("/leases")),
+            ("/raft/stream", redirect("/raft/stream/")),
         ] {
             assert_eq!(peer_route(&uri.parse().unwrap()), route, "{uri}");
         }

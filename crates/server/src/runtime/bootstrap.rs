@@ -66,13 +66,7 @@ pub fn bootstrap(config: &Config, dialer: &Dialer) -> Result<Bootstrap, super::S
 fn join(config: &Config, dialer: &Dialer) -> Result<Join, super::StartError> {
     let joining = Joining::prepare(config)?;
     let client = Client::new(dialer.clone(), JOINING_TIMEOUT);
-    let existing = run_on_thread(ask_for_cluster(&client, &joining.peer_urls(), true))?;
-    let existing = existing.ok_or(StartError::NoClusterInfo(
-        "could not retrieve cluster information from the given URLs",
-    ))?;
-    let learners_max = config.max_learners.unsigned_abs();
-    let resolve = addresses::resolve_patiently(PATIENCE);
-    let member_id = joining.identify(&existing, learners_max, &resolve)?;
+    let (existing, member_id) = find_own_place(config, &joining, &client)?;
     let client = Client::new(dialer.clone(), config.request_timeout());
     let others: Vec<&ClusterMember> = existing
         .members
@@ -89,6 +83,31 @@ fn join(config: &Config, dialer: &Dialer) -> Result<Join, super::StartError> {
         },
         members: existing.members,
     })
+}
+
+/// The cluster that this member was added to, and its id there.
+///
+/// etcd takes the first answer for the truth. It may come from a member that is a moment behind and does not
+/// know of the addition yet; so the others are asked, too, before the first refusal is final.
+fn find_own_place(
+    config: &Config,
+    joining: &Joining,
+    client: &Client,
+) -> Result<(ExistingCluster, u64), super::StartError> {
+    let learners_max = config.max_learners.unsigned_abs();
+    let resolve = addresses::resolve_patiently(PATIENCE);
+    let mut refusal = None;
+    for url in joining.peer_urls() {
+        let Some(existing) = run_on_thread(ask_for_cluster(client, &[url], true))? else {
+            continue;
+        };
+        match joining.identify(&existing, learners_max, &resolve) {
+            Ok(member_id) => return Ok((existing, member_id)),
+            Err(error) => refusal = refusal.or(Some(error)),
+        }
+    }
+    let nobody = "could not retrieve cluster information from the given URLs";
+    Err(refusal.unwrap_or(StartError::NoClusterInfo(nobody)).into())
 }
 
 /// The cluster as the first member that answers knows it.

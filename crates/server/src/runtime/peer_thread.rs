@@ -111,7 +111,7 @@ pub async fn serve(
 }
 
 fn is_of_raft(path: &str) -> bool {
-    path == "/raft" || path.starts_with("/raft/")
+    path == "/raft" || (path.starts_with("/raft/") && path != "/raft/stream")
 }
 
 async fn serve_socket(

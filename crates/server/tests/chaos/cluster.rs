@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use retcd_proto::etcdserverpb as pb;
+use retcd_proto::etcdserverpb::cluster_client::ClusterClient;
 use retcd_proto::etcdserverpb::kv_client::KvClient;
 use retcd_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use rustix::process::Signal;
@@ -44,26 +45,11 @@ impl Cluster {
             let place = Place::new();
             let peer_port = place.beside().client_port;
             let advertised_port = relayed(index, peer_port).await;
-            let channel = Endpoint::from_shared(format!("http://127.0.0.1:{}", place.client_port))
-                .expect("a URL")
-                .connect_lazy();
-            members.push(Member {
-                name: format!("m{}", index + 1),
-                place,
-                peer_port,
-                advertised_port,
-                command: RefCell::default(),
-                server: RefCell::new(None),
-                asked: Cell::new(false),
-                channel,
-            });
+            members.push(Member::new(format!("m{}", index + 1), place, peer_port, advertised_port));
         }
-        let initial: Vec<String> = members
-            .iter()
-            .map(|m| format!("{}=http://127.0.0.1:{}", m.name, m.advertised_port))
-            .collect();
+        let initial = initial_cluster(&members);
         for member in &members {
-            *member.command.borrow_mut() = member.program_with_flags(&initial.join(","));
+            *member.command.borrow_mut() = member.program_with_flags(&initial);
         }
         Cluster {
             members: members.into_iter().map(Rc::new).collect(),
@@ -92,6 +78,18 @@ impl Cluster {
         for member in members {
             member.serving().await;
         }
+    }
+
+    /// One more member, which was added to the running cluster and is not among the others.
+    pub fn joining(&self) -> Rc<Member> {
+        let place = Place::new();
+        let port = place.beside().client_port;
+        let member = Rc::new(Member::new("joining".to_owned(), place, port, port));
+        let all = self.members.iter().chain([&member]).map(Rc::as_ref);
+        *member.command.borrow_mut() = member.program_with_flags(&initial_cluster(all));
+        let state = "--initial-cluster-state=existing";
+        member.command.borrow_mut().push(state.to_owned());
+        member
     }
 
     /// The member that all members that are asked call their leader.
@@ -136,7 +134,34 @@ impl Cluster {
     }
 }
 
+/// The value of the flag for all of `members`.
+fn initial_cluster<'a>(members: impl IntoIterator<Item = &'a Member>) -> String {
+    let members = members.into_iter();
+    let pairs: Vec<String> = members.map(|m| format!("{}={}", m.name, m.peer_url())).collect();
+    pairs.join(",")
+}
+
 impl Member {
+    fn new(name: String, place: Place, peer_port: u16, advertised_port: u16) -> Member {
+        let url = format!("http://127.0.0.1:{}", place.client_port);
+        let channel = Endpoint::from_shared(url).expect("a URL").connect_lazy();
+        Member {
+            name,
+            place,
+            peer_port,
+            advertised_port,
+            command: RefCell::default(),
+            server: RefCell::new(None),
+            asked: Cell::new(false),
+            channel,
+        }
+    }
+
+    /// Where the others find it.
+    pub fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.advertised_port)
+    }
+
     fn program_with_flags(&self, initial_cluster: &str) -> Vec<String> {
         let client = format!("http://127.0.0.1:{}", self.place.client_port);
         vec![
@@ -146,10 +171,7 @@ impl Member {
             format!("--listen-client-urls={client}"),
             format!("--advertise-client-urls={client}"),
             format!("--listen-peer-urls=http://127.0.0.1:{}", self.peer_port),
-            format!(
-                "--initial-advertise-peer-urls=http://127.0.0.1:{}",
-                self.advertised_port
-            ),
+            format!("--initial-advertise-peer-urls={}", self.peer_url()),
             format!("--initial-cluster={initial_cluster}"),
             format!("--heartbeat-interval={}", ELECTION_TIMEOUT.as_millis() / 10),
             format!("--election-timeout={}", ELECTION_TIMEOUT.as_millis()),
@@ -217,6 +239,10 @@ impl Member {
 
     pub fn kv(&self) -> KvClient<Channel> {
         KvClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
+    }
+
+    pub fn cluster(&self) -> ClusterClient<Channel> {
+        ClusterClient::new(self.channel.clone())
     }
 
     fn maintenance(&self) -> MaintenanceClient<Channel> {

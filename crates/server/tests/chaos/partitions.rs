@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use retcd_proto::etcdserverpb as pb;
 use rustix::process::Signal;
 
 use super::cluster::{Cluster, ELECTION_TIMEOUT, Member};
@@ -143,6 +144,35 @@ fn a_slow_network_slows_writes_and_nothing_else() {
         load.more(200).await;
         assert_eq!(cluster.leader().await.name, leader.name);
         network.delay(Duration::ZERO);
+        load.finish(&cluster).await;
+    });
+}
+
+#[test]
+fn a_member_joins_although_one_does_not_know_of_it() {
+    load::run(async {
+        let (network, cluster) = Network::start(&["--strict-reconfig-check=false"]).await;
+        let load = Load::start(&cluster, 2, 1);
+        load.more(20).await;
+        // Members that join ask in the order of the URLs, this one first.
+        let behind = &cluster.members[0];
+        network.isolate(0);
+        behind.asked.set(false);
+        load.resumed().await;
+        let joining = cluster.joining();
+        let request = pb::MemberAddRequest {
+            peer_ur_ls: vec![joining.peer_url()],
+            is_learner: true,
+        };
+        until("the member to be added", async || {
+            let leader = cluster.leader().await;
+            leader.cluster().member_add(request.clone()).await.is_ok()
+        })
+        .await;
+        joining.launch();
+        joining.serving().await;
+        network.mend();
+        behind.asked.set(true);
         load.finish(&cluster).await;
     });
 }

@@ -260,6 +260,27 @@ fn refusals_have_etcds_status_and_words() {
             412,
             "to field mismatch\n",
         ),
+        (
+            "POST /raft/snapshot",
+            &ours,
+            &[],
+            400,
+            "failed to decode raft message (EOF)\n",
+        ),
+        (
+            "POST /raft/snapshot",
+            &ours,
+            &[0, 0, 0],
+            400,
+            "failed to decode raft message (unexpected EOF)\n",
+        ),
+        (
+            "POST /raft/snapshot",
+            &ours,
+            &[0, 0, 0, 0, 0, 0, 0, 32],
+            400,
+            "failed to decode raft message (EOF)\n",
+        ),
         // Not ours to answer.
         ("GET /raft/", &ours, &[], 418, ""),
         ("GET /raft/stream", &ours, &[], 418, ""),

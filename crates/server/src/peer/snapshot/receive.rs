@@ -24,6 +24,8 @@ use crate::peer::line::Piece;
 use crate::peer::reply;
 use crate::peer::transport::Shared;
 
+/// A message's length stands before it.
+const LENGTH_BYTES: usize = size_of::<u64>();
 /// Pieces between the connection and the thread that writes.
 const PIECES_MAX: usize = 4;
 /// What a file is called until it is complete.
@@ -36,6 +38,9 @@ const UNFINISHED_MAX: u32 = 1000;
 enum BodyError {
     #[error("i/o timeout")]
     Silent,
+    /// The body ended where something begins.
+    #[error("EOF")]
+    Missing,
     #[error("unexpected EOF")]
     Ended,
     #[error("{0}")]
@@ -96,8 +101,15 @@ pub(in crate::peer) async fn receive(
 /// The message at the head, and what came behind it so far.
 async fn read_message(body: &mut Incoming) -> Result<(Message, Bytes), BodyError> {
     let mut decoder = MessageDecoder::new(SNAPSHOT_MESSAGE_BYTES_MAX);
+    let mut received = 0;
     loop {
-        decoder.push(&next_bytes(body).await?.ok_or(BodyError::Ended)?);
+        let bytes = next_bytes(body).await?.ok_or(match received {
+            // Go's words depend on whether anything of the length, or of the message, is there.
+            0 | LENGTH_BYTES => BodyError::Missing,
+            _ => BodyError::Ended,
+        })?;
+        received += bytes.len();
+        decoder.push(&bytes);
         if let Some(message) = decoder.next_message()? {
             return Ok((message, decoder.into_rest()));
         }
