@@ -11,6 +11,8 @@
 #![allow(missing_docs)] // fields whose names say all have no comment in the .proto files
 #![allow(clippy::all)]
 
+pub mod code;
+
 /// Users and roles in the backend.
 pub mod authpb {
     tonic::include_proto!("authpb");

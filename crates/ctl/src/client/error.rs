@@ -1,5 +1,6 @@
 //! What can go wrong between a command and a cluster, in the words that etcd's users know.
 
+use retcd_proto::code;
 use tonic::{Code, Status};
 
 use super::{EndpointError, TlsError};
@@ -77,7 +78,7 @@ fn status_text(status: &Status) -> String {
 fn text_with_code(status: &Status) -> String {
     format!(
         "rpc error: code = {} desc = {}",
-        code_name(status.code()),
+        code::name(status.code()),
         status.message()
     )
 }
@@ -99,28 +100,6 @@ fn size_limit_text(status: &Status) -> Option<String> {
     Some(format!(
         "rpc error: code = ResourceExhausted desc = grpc: received message larger than max ({found} vs. {limit})"
     ))
-}
-
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "Canceled",
-        Code::Unknown => "Unknown",
-        Code::InvalidArgument => "InvalidArgument",
-        Code::DeadlineExceeded => "DeadlineExceeded",
-        Code::NotFound => "NotFound",
-        Code::AlreadyExists => "AlreadyExists",
-        Code::PermissionDenied => "PermissionDenied",
-        Code::ResourceExhausted => "ResourceExhausted",
-        Code::FailedPrecondition => "FailedPrecondition",
-        Code::Aborted => "Aborted",
-        Code::OutOfRange => "OutOfRange",
-        Code::Unimplemented => "Unimplemented",
-        Code::Internal => "Internal",
-        Code::Unavailable => "Unavailable",
-        Code::DataLoss => "DataLoss",
-        Code::Unauthenticated => "Unauthenticated",
-    }
 }
 
 /// Answers that etcd's client recognises by their text.

@@ -6,30 +6,8 @@
 use std::borrow::Cow;
 
 use http::HeaderValue;
+use retcd_proto::code;
 pub use tonic::Code;
-
-/// The code's name as Go prints it, which cancel reasons show.
-fn go_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "Canceled",
-        Code::Unknown => "Unknown",
-        Code::InvalidArgument => "InvalidArgument",
-        Code::DeadlineExceeded => "DeadlineExceeded",
-        Code::NotFound => "NotFound",
-        Code::AlreadyExists => "AlreadyExists",
-        Code::PermissionDenied => "PermissionDenied",
-        Code::ResourceExhausted => "ResourceExhausted",
-        Code::FailedPrecondition => "FailedPrecondition",
-        Code::Aborted => "Aborted",
-        Code::OutOfRange => "OutOfRange",
-        Code::Unimplemented => "Unimplemented",
-        Code::Internal => "Internal",
-        Code::Unavailable => "Unavailable",
-        Code::DataLoss => "DataLoss",
-        Code::Unauthenticated => "Unauthenticated",
-    }
-}
 
 /// What a call failed with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -304,7 +282,7 @@ impl Status {
     pub fn go_text(&self) -> String {
         format!(
             "rpc error: code = {} desc = {}",
-            go_name(self.code),
+            code::name(self.code),
             self.message
         )
     }
