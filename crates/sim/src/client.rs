@@ -4,12 +4,76 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fastrand::Rng;
+use retcd_state::auth::{AuthError, AuthReply};
 use retcd_state::machine::ApplyError;
 
 use crate::context::{Context, Event};
-use crate::history::{Operation, OperationId, Outcome};
+use crate::history::{INVALID_TOKEN, Operation, OperationId, Outcome};
 use crate::request::{Answer, Request};
+use crate::users::{self, Credentials};
 use crate::workload;
+
+/// Users or roles have changed since the sender was identified.
+const OLD_REVISION: Answer = Answer::Error(ApplyError::Auth(AuthError::OldRevision));
+
+/// Who a client is.
+#[derive(Clone, Debug)]
+pub enum Identity {
+    /// Nobody.
+    Nobody,
+    /// Whoever its certificate says.
+    Certified(&'static str),
+    /// A user that logs in.
+    User {
+        /// The name.
+        name: &'static str,
+        /// What it was given.
+        token: Option<String>,
+        /// Whether it was told that nobody is asked for tokens.
+        goes_without: bool,
+    },
+}
+
+impl Identity {
+    /// Somebody.
+    pub fn any(rng: &mut Rng) -> Identity {
+        match rng.u8(..8) {
+            0 => Identity::Certified("root"),
+            1 | 2 => Identity::Certified(users::any(rng, &users::NAMES)),
+            _ => Identity::User {
+                name: users::any(rng, &users::NAMES),
+                token: None,
+                goes_without: false,
+            },
+        }
+    }
+
+    /// Takes a token, or drops one that is not taken any more.
+    fn learn(&mut self, request: &Request, outcome: &Outcome) {
+        let Identity::User {
+            token,
+            goes_without,
+            ..
+        } = self
+        else {
+            return;
+        };
+        match (request, outcome) {
+            (
+                Request::LogIn(..),
+                Outcome::Answered(Answer::Auth(AuthReply::LoggedIn { token: new, .. })),
+            ) => *token = Some(new.clone()),
+            (_, Outcome::Refused(INVALID_TOKEN)) => *token = None,
+            (_, Outcome::Answered(Answer::Error(ApplyError::Auth(error)))) => match error {
+                AuthError::NotEnabled => *goes_without = true,
+                AuthError::UserEmpty => *goes_without = false,
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+}
 
 /// What a client knows.
 pub struct Client {
@@ -25,6 +89,10 @@ pub struct Client {
     pub without_space: bool,
     /// Counts its values, so that each is unique.
     pub values: u64,
+    /// Who it is.
+    pub identity: Identity,
+    /// What it tries once more, as users or roles had changed meanwhile.
+    again: Option<Request>,
     /// How often it pauses between operations, in milliseconds at most.
     pause_ms: u64,
 }
@@ -39,29 +107,29 @@ impl Client {
             leases: Vec::new(),
             without_space: false,
             values: 0,
+            identity: Identity::Nobody,
+            again: None,
             pause_ms: [80, 300, 1_000][cx.rng.usize(..3)],
         }
     }
 
     /// Begins an operation.
     pub fn invoke(&mut self, cx: &mut Context) {
-        let request = workload::next(self, cx);
+        let (request, credentials) = self.next(cx);
         // Some ask around, most stay.
         if cx.rng.u8(..12) == 0 {
             self.host = any_host(cx);
         }
         let operation = cx.history.operations.len();
-        cx.history.operations.push(Operation {
-            client: self.number,
-            host: self.host,
-            request,
-            invoked: cx.now,
-            returned: None,
-            outcome: Outcome::Unknown("still waiting"),
-            request_id: 0,
-            floor: cx.log.floor,
-        });
         let host = self.host;
+        cx.history.operations.push(Operation::new(
+            self.number,
+            host,
+            request,
+            credentials,
+            cx.now,
+            cx.log.floor,
+        ));
         let delay = cx.network.delay(&mut cx.rng);
         cx.after(delay, Event::Request { operation, host });
         let patience = Duration::from_millis(cx.rng.u64(1_000..8_000));
@@ -73,6 +141,10 @@ impl Client {
     pub fn returned(&mut self, operation: OperationId, cx: &mut Context) {
         let done = &cx.history.operations[operation];
         let went_well = matches!(done.outcome, Outcome::Answered(_));
+        self.identity.learn(&done.request, &done.outcome);
+        if done.outcome == Outcome::Answered(OLD_REVISION) {
+            self.again = Some(done.request.clone());
+        }
         if let Outcome::Answered(answer) = &done.outcome {
             self.learn(&done.request, answer);
             self.without_space |= *answer == Answer::Error(ApplyError::NoSpace);
@@ -86,6 +158,32 @@ impl Client {
         };
         let client = self.number;
         cx.after(pause, Event::Invoke { client });
+    }
+
+    /// What it does next, and as whom.
+    fn next(&mut self, cx: &mut Context) -> (Request, Credentials) {
+        let credentials = match &mut self.identity {
+            Identity::Nobody => Credentials::Nobody,
+            Identity::Certified(name) => Credentials::Certificate(name),
+            Identity::User {
+                name,
+                token,
+                goes_without,
+            } => match token {
+                Some(token) => Credentials::Token(token.clone()),
+                None if *goes_without || cx.rng.u8(..8) == 0 => Credentials::Nobody,
+                None => {
+                    let password = users::any(&mut cx.rng, &users::PASSWORDS);
+                    return (Request::LogIn(name, password), Credentials::Nobody);
+                }
+            },
+        };
+        let request = self.again.take();
+        let request = request.unwrap_or_else(|| match self.identity {
+            Identity::Nobody => workload::next(self, cx),
+            _ => workload::next_of_user(self, cx),
+        });
+        (request, credentials)
     }
 
     fn learn(&mut self, request: &Request, answer: &Answer) {

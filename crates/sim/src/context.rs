@@ -16,6 +16,7 @@ use crate::member::{Parcel, Session, Work};
 use crate::network::{Fate, Network};
 use crate::queue::Queue;
 use crate::sabotage::Sabotage;
+use crate::users::Credentials;
 
 /// Something that is going to happen.
 pub enum Event {
@@ -76,6 +77,17 @@ pub enum Event {
         /// The host.
         host: usize,
     },
+    /// The renewal of a lease, which another host has let pass, arrives at the one that leads.
+    Renewal {
+        /// The operation.
+        operation: OperationId,
+        /// The lease.
+        lease: i64,
+        /// The host.
+        host: usize,
+    },
+    /// The administrator looks after users and roles.
+    Administrate,
     /// A watcher connects to some host.
     Watch {
         /// Which.
@@ -87,6 +99,8 @@ pub enum Event {
         session: Session,
         /// The host.
         host: usize,
+        /// In whose name.
+        credentials: Credentials,
         /// What it asks for.
         request: Box<WatchCreateRequest>,
     },

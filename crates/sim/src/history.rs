@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::request::{Answer, Request};
+use crate::users::Credentials;
 
 /// How an operation ended for its client.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +16,9 @@ pub enum Outcome {
     Unknown(&'static str),
 }
 
+/// Why a request is refused whose token does not count.
+pub const INVALID_TOKEN: &str = "invalid auth token";
+
 /// One operation of a client.
 pub struct Operation {
     /// Who asked.
@@ -23,6 +27,12 @@ pub struct Operation {
     pub host: usize,
     /// What was asked.
     pub request: Request,
+    /// In whose name.
+    pub credentials: Credentials,
+    /// The last entry that the member had applied when it found out who asks.
+    pub judged_at: u64,
+    /// The same when it had read what it answers.
+    pub read_at: u64,
     /// When.
     pub invoked: Duration,
     /// When the client heard; nothing while it waits.
@@ -33,6 +43,32 @@ pub struct Operation {
     pub request_id: u64,
     /// What had been answered to anybody when it was invoked.
     pub floor: Floor,
+}
+
+impl Operation {
+    /// An operation that begins now.
+    pub fn new(
+        client: usize,
+        host: usize,
+        request: Request,
+        credentials: Credentials,
+        now: Duration,
+        floor: Floor,
+    ) -> Operation {
+        Operation {
+            client,
+            host,
+            request,
+            credentials,
+            judged_at: 0,
+            read_at: 0,
+            invoked: now,
+            returned: None,
+            outcome: Outcome::Unknown("still waiting"),
+            request_id: 0,
+            floor,
+        }
+    }
 }
 
 /// What must be visible to an operation that begins now.

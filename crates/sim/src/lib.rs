@@ -13,6 +13,7 @@
 //! What is simulated of the server is its glue: `member` does with a node's outputs what the server's threads
 //! do. gRPC, HTTP and the transport between members are not in here.
 
+mod administrator;
 pub mod checker;
 mod client;
 mod clock;
@@ -29,12 +30,13 @@ mod queue;
 mod report;
 mod request;
 mod sabotage;
+mod users;
 mod watcher;
 mod workload;
 mod world;
 
 pub use plan::Kind;
-pub use report::Run;
+pub use report::{Fared, Run};
 pub use sabotage::Sabotage;
 pub use world::{Options, World};
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use clap::Parser;
-use retcd_sim::{Kind, Options, Run, Sabotage, run};
+use retcd_sim::{Fared, Kind, Options, Run, Sabotage, run};
 
 /// Simulated clusters under faults.
 #[derive(Parser)]
@@ -28,6 +28,9 @@ struct Arguments {
     /// Only faults of these kinds.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Kind>,
+    /// Whether there are users; by default as the seed says.
+    #[arg(long)]
+    users: Option<bool>,
     /// Breaks the members on purpose.
     #[arg(long, value_enum)]
     sabotage: Option<Sabotage>,
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
             members: arguments.members.map(usize::from),
             faults_for: Duration::from_secs(arguments.seconds),
             only: arguments.only.clone(),
+            users: arguments.users,
             sabotage: arguments.sabotage,
             verbose: arguments.verbose,
         };
@@ -106,6 +110,7 @@ struct Total {
     simulated: Duration,
     calls: usize,
     given_up: usize,
+    fared: Fared,
     failed: Vec<u64>,
 }
 
@@ -118,6 +123,7 @@ impl Total {
         self.simulated += run.simulated;
         self.calls += run.searched.calls;
         self.given_up += run.searched.given_up;
+        self.fared += run.fared();
     }
 }
 
@@ -126,7 +132,7 @@ impl std::fmt::Display for Total {
         write!(
             f,
             "{} runs, {} simulated seconds, {} events, {} operations, {} entries; {} calls ordered ({} keys given up); \
-             failed: {:?}",
+             {}; failed: {:?}",
             self.runs,
             self.simulated.as_secs(),
             self.events,
@@ -134,6 +140,7 @@ impl std::fmt::Display for Total {
             self.entries,
             self.calls,
             self.given_up,
+            self.fared,
             self.failed
         )
     }

@@ -13,6 +13,7 @@ use crate::history::{Operation, OperationId, Outcome};
 use crate::host::Host;
 use crate::member::peer_url;
 use crate::request::Request;
+use crate::users::Credentials;
 
 /// The client number that operations of the operator have.
 pub const OPERATOR: usize = usize::MAX;
@@ -151,16 +152,14 @@ impl Operator {
         let hosts: Vec<usize> = cx.addresses.values().copied().collect();
         let host = hosts[cx.rng.usize(..hosts.len())];
         let operation = cx.history.operations.len();
-        cx.history.operations.push(Operation {
-            client: OPERATOR,
+        cx.history.operations.push(Operation::new(
+            OPERATOR,
             host,
-            request: Request::Change(Box::new(change)),
-            invoked: cx.now,
-            returned: None,
-            outcome: Outcome::Unknown("still waiting"),
-            request_id: 0,
-            floor: cx.log.floor,
-        });
+            Request::Change(Box::new(change)),
+            Credentials::Nobody,
+            cx.now,
+            cx.log.floor,
+        ));
         self.waiting_for = Some(operation);
         let delay = cx.network.delay(&mut cx.rng);
         cx.after(delay, Event::Request { operation, host });

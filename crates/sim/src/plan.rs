@@ -19,6 +19,8 @@ pub struct Plan {
     pub heal_at: Duration,
     /// Whether members are added and removed.
     pub operated: bool,
+    /// Whether there are users, and who may do what is asked.
+    pub has_users: bool,
 }
 
 /// Kinds of faults; a run has some of them.
@@ -107,6 +109,8 @@ impl Plan {
             faults,
             heal_at,
             operated,
+            // The last draw, so that the faults of a seed are the same with users and without.
+            has_users: rng.bool(),
         }
     }
 }

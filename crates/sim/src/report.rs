@@ -3,11 +3,17 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use retcd_state::auth::{AuthError, AuthReply};
+use retcd_state::machine::ApplyError;
+
+use crate::administrator::ADMINISTRATOR;
 use crate::checker::Violation;
 use crate::checker::linearizable::Searched;
-use crate::history::{History, Operation};
+use crate::history::{History, INVALID_TOKEN, Operation, Outcome};
 use crate::member::Setup;
 use crate::plan::Plan;
+use crate::request::Answer;
+use crate::users::Credentials;
 
 /// What came of a run.
 pub struct Run {
@@ -35,6 +41,41 @@ pub struct Run {
     pub searched: Searched,
 }
 
+/// How users fared: a run in which nobody is refused proves little.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fared {
+    /// Who has logged in.
+    pub logins: usize,
+    /// Requests that were answered to users.
+    pub served: usize,
+    /// Requests that were not permitted.
+    pub denied: usize,
+    /// Requests that users or roles have overtaken.
+    pub overtaken: usize,
+    /// Requests with a token that did not count.
+    pub without_token: usize,
+}
+
+impl std::ops::AddAssign for Fared {
+    fn add_assign(&mut self, other: Fared) {
+        self.logins += other.logins;
+        self.served += other.served;
+        self.denied += other.denied;
+        self.overtaken += other.overtaken;
+        self.without_token += other.without_token;
+    }
+}
+
+impl std::fmt::Display for Fared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} logins, {} requests of users served, {} denied, {} overtaken, {} without a token that counts",
+            self.logins, self.served, self.denied, self.overtaken, self.without_token
+        )
+    }
+}
+
 /// Operations and notes in a report, the last of them.
 const LINES_MAX: usize = 400;
 
@@ -53,6 +94,7 @@ impl Run {
         );
         let _ = writeln!(out, "\n{}\n", violation.detail);
         let _ = writeln!(out, "members: {}, {:?}", self.members, self.setup);
+        let _ = writeln!(out, "users: {}", self.plan.has_users);
         let _ = writeln!(
             out,
             "\nplan (everything is mended at {:?}):",
@@ -78,6 +120,28 @@ impl Run {
         text
     }
 
+    /// How users fared.
+    pub fn fared(&self) -> Fared {
+        let mut fared = Fared::default();
+        let of_users = self.history.operations.iter();
+        for operation in of_users.filter(|operation| operation.client != ADMINISTRATOR) {
+            let count = match &operation.outcome {
+                Outcome::Answered(Answer::Auth(AuthReply::LoggedIn { .. })) => &mut fared.logins,
+                Outcome::Answered(Answer::Error(ApplyError::Auth(AuthError::OldRevision))) => {
+                    &mut fared.overtaken
+                }
+                Outcome::Answered(Answer::Error(ApplyError::Auth(_))) => &mut fared.denied,
+                Outcome::Answered(_) if operation.credentials != Credentials::Nobody => {
+                    &mut fared.served
+                }
+                Outcome::Refused(INVALID_TOKEN) => &mut fared.without_token,
+                _ => continue,
+            };
+            *count += 1;
+        }
+        fared
+    }
+
     fn lines(&self) -> Vec<(Duration, String)> {
         let notes = self.history.notes.iter().cloned();
         let operations = self.history.operations.iter();
@@ -95,10 +159,15 @@ impl Run {
 pub fn line(operation: &Operation) -> String {
     let client = match operation.client {
         crate::operator::OPERATOR => "operator".to_owned(),
+        ADMINISTRATOR => "administrator".to_owned(),
         client => format!("client {client}"),
     };
+    let credentials = match &operation.credentials {
+        Credentials::Nobody => String::new(),
+        credentials => format!(" by {credentials:?}"),
+    };
     format!(
-        "{client} at host {}, since {:.6}: {} -> {:?}",
+        "{client}{credentials} at host {}, since {:.6}: {} -> {:?}",
         operation.host,
         operation.invoked.as_secs_f64(),
         operation.request,

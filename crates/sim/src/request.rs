@@ -6,6 +6,7 @@ use bytes::Bytes;
 use retcd_proto::etcdserverpb::request_op::Request as Op;
 use retcd_proto::etcdserverpb::{InternalRaftRequest, RangeRequest, TxnRequest};
 use retcd_proto::raftpb::ConfChange;
+use retcd_state::auth::AuthReply;
 use retcd_state::machine::{ApplyError, Reply};
 use retcd_state::mvcc::{OpReply, RangeError, RangeReply, Record, TxnReply};
 
@@ -20,6 +21,8 @@ pub enum Request {
     Range(RangeRequest),
     /// The renewal of a lease.
     KeepAlive(i64),
+    /// A token for a user and its password.
+    LogIn(&'static str, &'static str),
 }
 
 impl Request {
@@ -29,6 +32,7 @@ impl Request {
             Request::Write(_) | Request::Change(_) => true,
             Request::Range(range) => !range.serializable,
             Request::KeepAlive(_) => false,
+            Request::LogIn(..) => true,
         }
     }
 }
@@ -82,6 +86,8 @@ pub enum Answer {
     Revoke(i64),
     /// To a keep-alive: seconds from now; 0 if the lease is gone.
     KeepAlive(i64),
+    /// To what is asked of, or done to, users and roles.
+    Auth(AuthReply),
     /// To anything whose answer is not looked at.
     Other,
     /// A refusal that is an answer.
@@ -98,7 +104,8 @@ impl Answer {
             | Answer::Txn(revision, _, _)
             | Answer::Compact(revision)
             | Answer::Revoke(revision) => *revision,
-            Answer::Grant(_) | Answer::KeepAlive(_) | Answer::Other | Answer::Error(_) => 0,
+            Answer::Grant(_) | Answer::KeepAlive(_) | Answer::Auth(_) => 0,
+            Answer::Other | Answer::Error(_) => 0,
         }
     }
 }
@@ -116,6 +123,7 @@ pub fn of_reply(reply: &Result<Reply, ApplyError>) -> Answer {
         Ok(Reply::Compact(compact)) => Answer::Compact(compact.revision),
         Ok(Reply::LeaseGrant(grant)) => Answer::Grant(grant.ttl),
         Ok(Reply::LeaseRevoke { revision }) => Answer::Revoke(*revision),
+        Ok(Reply::Auth(reply)) => Answer::Auth(reply.clone()),
         Ok(_) => Answer::Other,
     }
 }
@@ -178,6 +186,7 @@ impl fmt::Display for Request {
                 write!(f, "{:?} {:x}", change.r#type(), change.node_id())
             }
             Request::KeepAlive(lease) => write!(f, "keep-alive {lease}"),
+            Request::LogIn(user, password) => write!(f, "log in as {user} with {password}"),
         }
     }
 }
@@ -208,7 +217,32 @@ fn write(r: &InternalRaftRequest, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if let Some(alarm) = &r.alarm {
         return write!(f, "alarm {:?}", alarm.action());
     }
-    write!(f, "{r:?}")
+    write_auth(r, f)
+}
+
+fn write_auth(r: &InternalRaftRequest, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let parts: [Option<&dyn fmt::Debug>; 16] = [
+        r.auth_enable.as_ref().map(|part| part as _),
+        r.auth_disable.as_ref().map(|part| part as _),
+        r.auth_status.as_ref().map(|part| part as _),
+        r.auth_user_add.as_ref().map(|part| part as _),
+        r.auth_user_delete.as_ref().map(|part| part as _),
+        r.auth_user_get.as_ref().map(|part| part as _),
+        r.auth_user_list.as_ref().map(|part| part as _),
+        r.auth_user_change_password.as_ref().map(|part| part as _),
+        r.auth_user_grant_role.as_ref().map(|part| part as _),
+        r.auth_user_revoke_role.as_ref().map(|part| part as _),
+        r.auth_role_add.as_ref().map(|part| part as _),
+        r.auth_role_delete.as_ref().map(|part| part as _),
+        r.auth_role_get.as_ref().map(|part| part as _),
+        r.auth_role_list.as_ref().map(|part| part as _),
+        r.auth_role_grant_permission.as_ref().map(|part| part as _),
+        r.auth_role_revoke_permission.as_ref().map(|part| part as _),
+    ];
+    match parts.into_iter().flatten().next() {
+        Some(part) => write!(f, "{part:?}"),
+        None => write!(f, "{r:?}"),
+    }
 }
 
 fn write_txn(txn: &TxnRequest, f: &mut fmt::Formatter<'_>) -> fmt::Result {

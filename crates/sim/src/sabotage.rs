@@ -24,4 +24,14 @@ pub enum Sabotage {
     ExpireEarly,
     /// Snapshots tell of one voter only.
     OldConfState,
+    /// Who may do what is looked up when a request comes, and not again when it is executed.
+    CheckAtProposal,
+    /// Users are forgotten at every start and with every snapshot.
+    ForgetUsers,
+    /// The tokens of users that are gone, or have another password, go on counting.
+    KeepTokens,
+    /// A token that was given out at an entry to come is refused at once.
+    HastyTokens,
+    /// What was read is answered even if users or roles have changed since it was permitted.
+    ReadUnconfirmed,
 }

@@ -7,9 +7,11 @@ use bytes::Bytes;
 use prost::Message;
 use retcd_proto::etcdserverpb::{WatchCreateRequest, WatchResponse};
 
+use crate::checker::log::LogChecker;
 use crate::checker::watch::{Sight, WatchChecker};
 use crate::context::{Context, Event};
 use crate::member::Session;
+use crate::users::Credentials;
 
 /// A watching client.
 pub struct Watcher {
@@ -18,6 +20,8 @@ pub struct Watcher {
     /// Where it is connected, if it is.
     pub host: Option<usize>,
     request: WatchCreateRequest,
+    /// In whose name it watches.
+    pub credentials: Credentials,
     /// What it has seen so far.
     pub checker: WatchChecker,
 }
@@ -42,6 +46,7 @@ impl Watcher {
             },
             host: None,
             request,
+            credentials: Credentials::Nobody,
             checker,
         }
     }
@@ -59,6 +64,12 @@ impl Watcher {
         (host, request)
     }
 
+    /// Whether it has nothing more to see: it has seen everything, or may not.
+    pub fn is_done(&self, log: &LogChecker) -> bool {
+        let (key, end) = (&self.request.key, &self.request.range_end);
+        self.checker.is_complete(&log.model) || !log.may_watch(&self.credentials, key, end)
+    }
+
     /// The connection broke, or was refused: again after a while.
     pub fn disconnected(&mut self, cx: &mut Context) {
         self.host = None;
@@ -74,7 +85,7 @@ impl Watcher {
         cx.trace.mix_bytes(bytes);
         match self.checker.saw(&response, &cx.log.model) {
             Ok(Sight::Watching) => {}
-            Ok(Sight::Canceled) => self.disconnected(cx),
+            Ok(Sight::Canceled | Sight::Refused) => self.disconnected(cx),
             Err(violation) => cx.check(Err(violation)),
         }
     }

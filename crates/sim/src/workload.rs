@@ -7,13 +7,16 @@ use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
 use retcd_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use retcd_proto::etcdserverpb::request_op::Request as Op;
 use retcd_proto::etcdserverpb::{
-    AlarmRequest, AlarmType, CompactionRequest, Compare, DeleteRangeRequest, InternalRaftRequest,
-    LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    AlarmRequest, AlarmType, AuthRoleGetRequest, AuthRoleGrantPermissionRequest,
+    AuthUserGetRequest, AuthUserGrantRoleRequest, AuthUserListRequest, CompactionRequest, Compare,
+    DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
+    RangeRequest, RequestOp, TxnRequest,
 };
 
 use crate::client::Client;
 use crate::context::Context;
 use crate::request::Request;
+use crate::users;
 
 /// Keys that the search for an order looks at.
 const REGISTERS: u8 = 6;
@@ -48,6 +51,103 @@ pub fn next(client: &mut Client, cx: &mut Context) -> Request {
         95..99 => keep_alive(client, cx),
         _ => revoke(client, cx),
     }
+}
+
+/// The next thing that a client does who is a user: now and then what not everybody may do, or not all of it.
+pub fn next_of_user(client: &mut Client, cx: &mut Context) -> Request {
+    match cx.rng.u8(..100) {
+        0..5 => nested(client, cx),
+        5..8 => delete_many(cx),
+        8..10 => ask(cx),
+        10 => usurp(cx),
+        _ => next(client, cx),
+    }
+}
+
+/// Transactions within each other that look at registers, and write leased keys only.
+fn nested(client: &mut Client, cx: &mut Context) -> Request {
+    let compare = |key: Bytes, version: i64| Compare {
+        result: CompareResult::Greater as i32,
+        target: CompareTarget::Version as i32,
+        key,
+        target_union: Some(TargetUnion::Version(version)),
+        ..Default::default()
+    };
+    let op = |request| RequestOp {
+        request: Some(request),
+    };
+    let first = cx.rng.u8(..LEASED - 1);
+    let (one, other) = (format!("l{first}"), format!("l{}", first + 1));
+    let inner = TxnRequest {
+        compare: vec![compare(register(cx), cx.rng.i64(-1..3))],
+        success: vec![
+            put_op(one.clone().into(), value(client)),
+            get_op(register(cx)),
+        ],
+        failure: vec![get_op(one.into())],
+    };
+    let delete = DeleteRangeRequest {
+        key: other.clone().into(),
+        prev_kv: cx.rng.bool(),
+        ..Default::default()
+    };
+    let outer = vec![get_op(register(cx)), op(Op::RequestTxn(inner))];
+    let otherwise = vec![op(Op::RequestDeleteRange(delete)), get_op(register(cx))];
+    txn(
+        vec![compare(other.into(), cx.rng.i64(-1..3))],
+        outer,
+        otherwise,
+    )
+}
+
+fn delete_many(cx: &mut Context) -> Request {
+    let (key, end) = [("l", "m"), ("l0", "l2"), ("l1", "l3")][cx.rng.usize(..3)];
+    let delete = DeleteRangeRequest {
+        key: Bytes::from_static(key.as_bytes()),
+        range_end: Bytes::from_static(end.as_bytes()),
+        prev_kv: cx.rng.bool(),
+    };
+    write(InternalRaftRequest {
+        delete_range: Some(delete),
+        ..Default::default()
+    })
+}
+
+/// Asks about a user or a role, which may be its own.
+fn ask(cx: &mut Context) -> Request {
+    let mut request = InternalRaftRequest::default();
+    match cx.rng.bool() {
+        true => {
+            let name = users::any(&mut cx.rng, &users::NAMES).to_owned();
+            request.auth_user_get = Some(AuthUserGetRequest { name });
+        }
+        false => {
+            let role = users::any(&mut cx.rng, &users::ROLES).to_owned();
+            request.auth_role_get = Some(AuthRoleGetRequest { role });
+        }
+    }
+    write(request)
+}
+
+/// Tries to get more than it has.
+fn usurp(cx: &mut Context) -> Request {
+    let mut request = InternalRaftRequest::default();
+    match cx.rng.u8(..3) {
+        0 => {
+            request.auth_user_grant_role = Some(AuthUserGrantRoleRequest {
+                user: users::any(&mut cx.rng, &users::NAMES).to_owned(),
+                role: users::any(&mut cx.rng, &users::ROLES).to_owned(),
+            });
+        }
+        1 => {
+            request.auth_role_grant_permission = Some(AuthRoleGrantPermissionRequest {
+                name: users::any(&mut cx.rng, &users::ROLES).to_owned(),
+                perm: Some(users::any_permission(&mut cx.rng)),
+            });
+        }
+        _ => request.auth_user_list = Some(AuthUserListRequest::default()),
+    }
+    write(request)
 }
 
 fn register(cx: &mut Context) -> Bytes {

@@ -9,10 +9,20 @@ const SEEDS_MAX: u64 = 60;
 
 /// Runs until a promise is broken; which one.
 fn caught(sabotage: Sabotage, only: &[Kind]) -> &'static str {
+    caught_with(sabotage, only, None)
+}
+
+/// The same with users in every run.
+fn caught_among_users(sabotage: Sabotage, only: &[Kind]) -> &'static str {
+    caught_with(sabotage, only, Some(true))
+}
+
+fn caught_with(sabotage: Sabotage, only: &[Kind], users: Option<bool>) -> &'static str {
     for seed in 0..SEEDS_MAX {
         let options = Options {
             sabotage: Some(sabotage),
             only: only.to_vec(),
+            users,
             ..Options::new(seed)
         };
         if let Some(violation) = run(options).violation {
@@ -83,4 +93,42 @@ fn a_lease_that_expires_early() {
 fn a_leader_that_slept_and_revokes_leases_unasked() {
     let promise = caught(Sabotage::ExpireUnasked, &[Kind::Freeze]);
     assert_eq!(promise, "a lease is not revoked before its time is over");
+}
+
+#[test]
+fn permissions_that_are_looked_up_before_the_log_only() {
+    let promise = caught_among_users(Sabotage::CheckAtProposal, &[]);
+    assert_eq!(promise, "the same entries make the same revision");
+}
+
+#[test]
+fn users_that_are_forgotten_at_a_start() {
+    caught_among_users(Sabotage::ForgetUsers, &[Kind::Kill]);
+}
+
+#[test]
+fn tokens_that_outlive_their_users() {
+    let promise = caught_among_users(Sabotage::KeepTokens, &[]);
+    assert_eq!(
+        promise,
+        "a token counts from its login to its end, on all members"
+    );
+}
+
+#[test]
+fn a_token_that_is_refused_before_its_login_is_applied() {
+    let promise = caught_among_users(Sabotage::HastyTokens, &[Kind::SlowApply]);
+    assert_eq!(
+        promise,
+        "a token counts from its login to its end, on all members"
+    );
+}
+
+#[test]
+fn a_read_that_is_not_confirmed() {
+    let promise = caught_among_users(Sabotage::ReadUnconfirmed, &[]);
+    assert_eq!(
+        promise,
+        "what was read while users or roles changed is not answered"
+    );
 }

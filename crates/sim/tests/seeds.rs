@@ -3,12 +3,12 @@
 #![cfg(test)]
 
 use clap::ValueEnum;
-use retcd_sim::{Kind, Options, run};
+use retcd_sim::{Fared, Kind, Options, Run, run};
 
 /// Seeds that run with every test.
 const SEEDS: std::ops::Range<u64> = 1000..1040;
 
-fn check(options: Options) {
+fn check(options: Options) -> Run {
     let seed = options.seed;
     let run = run(options);
     assert!(run.violation.is_none(), "{}", run.report());
@@ -17,11 +17,25 @@ fn check(options: Options) {
         "seed {seed}: {} entries only",
         run.entries
     );
+    run
 }
 
 #[test]
 fn a_fixed_set_keeps_all_promises() {
-    SEEDS.map(Options::new).for_each(check);
+    let mut fared = Fared::default();
+    for seed in SEEDS {
+        fared += check(Options::new(seed)).fared();
+    }
+    // Else the users would prove nothing.
+    let Fared {
+        logins,
+        served,
+        denied,
+        overtaken,
+        without_token,
+    } = fared;
+    let enough = logins > 100 && served > 10_000 && denied > 1_000;
+    assert!(enough && overtaken > 50 && without_token > 10, "{fared}");
 }
 
 #[test]
@@ -32,10 +46,14 @@ fn seeds_that_failed_once_do_so_no_more() {
         let mut words = line.split_whitespace();
         let seed = words.next().and_then(|seed| seed.parse().ok());
         let mut options = Options::new(seed.expect("a line begins with a seed"));
-        let only = words.next().and_then(|word| word.strip_prefix("only="));
-        let kinds = only.into_iter().flat_map(|kinds| kinds.split(','));
         let kind = |kind| Kind::from_str(kind, true).expect("a kind of fault");
-        options.only = kinds.map(kind).collect();
+        for (name, value) in words.map_while(|word| word.split_once('=')) {
+            match name {
+                "only" => options.only = value.split(',').map(kind).collect(),
+                "users" => options.users = Some(value.parse().expect("true or false")),
+                other => panic!("{other}= means nothing"),
+            }
+        }
         check(options);
     }
 }

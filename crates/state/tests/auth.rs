@@ -590,3 +590,31 @@ fn names_that_no_key_can_hold_are_refused() {
         assert_eq!(ask(&mut machine, user_delete).err(), not_found);
     }
 }
+
+/// Who has just been permitted to read must not find what was there before: so it is in etcd, where each entry is
+/// visible before the next one is executed.
+#[test]
+fn keys_are_visible_before_later_changes_of_users_are() {
+    let backend = Backend::default();
+    let mut machine = open(&backend).unwrap();
+    let (reader, store) = (machine.reader(), machine.auth_store());
+    let put = InternalRaftRequest {
+        put: Some(PutRequest {
+            key: "k".into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let unchanged = store.read();
+    std::thread::scope(|scope| {
+        scope.spawn(move || apply(&mut machine, &[put, role_add("r")]).unwrap());
+        // Nobody else gets the lock any more once the machine waits for it with its change.
+        while store.try_read().is_some() {
+            std::thread::yield_now();
+        }
+        let revision = reader.revision();
+        drop(unchanged);
+        assert_eq!(revision, 2);
+    });
+    assert!(store.read().role("r").is_some());
+}

@@ -6,6 +6,7 @@ use super::{Verdict, ensure};
 use crate::checker::log::LogChecker;
 use crate::history::{Operation, Outcome};
 use crate::member::Process;
+use crate::model::auth::Auth;
 use crate::request::{Kv, Request};
 use retcd_proto::etcdserverpb::RangeRequest;
 
@@ -61,6 +62,13 @@ pub fn same_state(members: &[&Process], log: &LogChecker) -> Verdict {
             format!(
                 "{id:x} knows of {known:x?}; the members are {:x?}",
                 log.members
+            )
+        })?;
+        let auth = Auth::of(&process.machine().auth_store().read());
+        ensure(auth == log.model.auth, SAME_STATE, || {
+            format!(
+                "users of {id:x} are {auth:?}; they should be {:?}",
+                log.model.auth
             )
         })?;
         let reader = process.machine().reader();

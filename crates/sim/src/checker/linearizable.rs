@@ -189,6 +189,7 @@ fn actions(operation: &Operation, key: &Bytes, values: &mut Values) -> Option<Ac
                 };
             }
             if let Some(delete) = &write.delete_range
+                && !matches!(answer, Some(Answer::Error(_)))
                 && contains(&delete.key, &delete.range_end, key)
             {
                 return Some(Action::Write(0));

@@ -18,9 +18,11 @@ use retcd_state::machine::{AppliedConfChange, ApplyError};
 
 use retcd_state::mvcc::KeyspaceHash;
 
+use super::access::AccessHistory;
 use super::{Verdict, ensure};
 use crate::history::{Floor, Operation, Outcome};
-use crate::model::Model;
+use crate::model::auth::Sender;
+use crate::model::{self, Model};
 use crate::request::{Answer, Request};
 
 const SAME_LOG: &str = "all members apply the same entries";
@@ -28,15 +30,17 @@ const ONE_LEADER: &str = "one leader per term";
 const EXACTLY_ONCE: &str = "a request is executed once at most";
 const TRUE_ANSWER: &str = "answers tell what the log says";
 const NOT_LOST: &str = "what was answered is in the log";
-const ORDER: &str = "what was answered is visible to what comes after it";
+pub(super) const ORDER: &str = "what was answered is visible to what comes after it";
 const SAME_HASH: &str = "equal revisions have equal hashes";
 const SAME_CHANGE: &str = "all members make the same configuration changes";
 const REFUSED: &str = "what was refused is not done";
 
 /// What an entry did.
-struct Done {
-    index: u64,
-    answer: Answer,
+pub(super) struct Done {
+    pub(super) index: u64,
+    /// Who is named as its sender.
+    pub(super) sender: Sender,
+    pub(super) answer: Answer,
 }
 
 /// The truth, as far as it is known.
@@ -44,11 +48,13 @@ struct Done {
 pub struct LogChecker {
     /// The state behind the last entry.
     pub model: Model,
+    /// Who could do what, and who was logged in, at every index.
+    pub(super) access: AccessHistory,
     entries: Vec<Entry>,
     /// The revision behind each entry.
     revisions: Vec<i64>,
     /// By request id.
-    done: BTreeMap<u64, Done>,
+    pub(super) done: BTreeMap<u64, Done>,
     leaders: BTreeMap<u64, u64>,
     /// Hashes of the keyspace by revision and compaction.
     hashes: BTreeMap<(i64, i64), u32>,
@@ -104,11 +110,14 @@ impl LogChecker {
         let executed = self.model.apply(entry);
         self.entries.push(entry.clone());
         self.revisions.push(self.model.revision());
+        self.access
+            .record(index, &self.model.auth, executed.as_ref());
         if let Some((request, answer)) = &executed
             && let Some(header) = &request.header
         {
             let done = Done {
                 index,
+                sender: model::sender(Some(header)),
                 answer: answer.clone(),
             };
             let before = self.done.insert(header.id, done);
@@ -133,7 +142,13 @@ impl LogChecker {
         self.changes.insert(*index, change.clone());
         if change.id() != 0 {
             let index = *index;
-            let before = self.done.insert(change.id(), Done { index, answer });
+            let sender = Sender::default();
+            let done = Done {
+                index,
+                sender,
+                answer,
+            };
+            let before = self.done.insert(change.id(), done);
             ensure(before.is_none(), EXACTLY_ONCE, || {
                 format!(
                     "change {:x} is in the log twice, last at {index}",
@@ -182,6 +197,7 @@ impl LogChecker {
         };
         match &operation.request {
             Request::Write(_) | Request::Change(_) => self.write_returned(operation, answer)?,
+            Request::LogIn(_, password) => self.login_returned(operation, password, answer)?,
             Request::Range(_) => self.read_returned(operation, answer)?,
             Request::KeepAlive(_) => {}
         }
@@ -195,7 +211,21 @@ impl LogChecker {
         Ok(())
     }
 
-    fn write_returned(&mut self, operation: &Operation, answer: &Answer) -> Verdict {
+    fn login_returned(
+        &mut self,
+        operation: &Operation,
+        password: &str,
+        answer: &Answer,
+    ) -> Verdict {
+        if operation.request_id == 0 {
+            // Refused without the log.
+            return self.login_refused(operation, answer);
+        }
+        self.write_returned(operation, answer)?;
+        self.logged_in(password, answer)
+    }
+
+    pub(super) fn write_returned(&mut self, operation: &Operation, answer: &Answer) -> Verdict {
         let Some(done) = self.done.get(&operation.request_id) else {
             return ensure(false, NOT_LOST, || {
                 format!(
@@ -229,7 +259,9 @@ impl LogChecker {
         let Request::Range(range) = &operation.request else {
             return Ok(());
         };
+        self.read_permitted(operation, range, answer)?;
         match answer {
+            Answer::Error(ApplyError::Auth(_)) => return Ok(()),
             Answer::Error(ApplyError::Compacted) => {
                 return ensure(range.revision < self.model.compacted(), TRUE_ANSWER, || {
                     format!("{} is compacted, the log says otherwise", operation.request)
@@ -287,6 +319,7 @@ impl LogChecker {
                     )
                 });
             }
+            self.in_its_name(operation)?;
         }
         Ok(())
     }

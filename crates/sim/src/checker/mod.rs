@@ -1,11 +1,12 @@
 //! What must hold, whatever happens.
 //!
-//! Some checkers look at every step of the run (`log`, `watch`, `lease`), some at its end (`linearizable`,
+//! Some checkers look at every step of the run (`log`, `access`, `watch`, `lease`), some at its end (`linearizable`,
 //! `convergence`). Each knows the truth from the committed log alone, executed by a plain [`Model`]: never
 //! from a member.
 //!
 //! [`Model`]: crate::model::Model
 
+pub mod access;
 pub mod convergence;
 pub mod lease;
 pub mod linearizable;

@@ -8,6 +8,7 @@ use retcd_proto::mvccpb::event::EventType;
 use retcd_proto::mvccpb::{Event, KeyValue};
 
 use super::{Verdict, Violation, ensure};
+use crate::member::NOT_PERMITTED;
 use crate::model::{Change, Model};
 use crate::request::Kv;
 
@@ -24,6 +25,8 @@ pub enum Sight {
     Watching,
     /// It has to be created again.
     Canceled,
+    /// It may not watch.
+    Refused,
 }
 
 /// What one watcher has seen.
@@ -71,6 +74,9 @@ impl WatchChecker {
 
     /// A response arrived.
     pub fn saw(&mut self, response: &WatchResponse, model: &Model) -> Result<Sight, Violation> {
+        if response.canceled && response.cancel_reason == NOT_PERMITTED {
+            return Ok(Sight::Refused);
+        }
         let revision = response.header.as_ref().map_or(0, |header| header.revision);
         if response.created && self.next == 0 {
             self.next = revision + 1;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use retcd_node::Input;
-use retcd_proto::etcdserverpb::InternalRaftRequest;
+use retcd_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
 use retcd_proto::raftpb;
 use retcd_state::machine::Reply;
 use retcd_state::mvcc::Progress;
@@ -13,7 +13,7 @@ use retcd_state::mvcc::Progress;
 use super::{Process, Stop, StopKind, Work};
 use crate::checker::ensure;
 use crate::context::Context;
-use crate::history::Outcome;
+use crate::model::auth::Sender;
 use crate::request::{self, Answer};
 use crate::sabotage::Sabotage;
 
@@ -82,6 +82,9 @@ impl Process {
                 entry.data = None;
             }
         }
+        if self.is_broken(cx, Sabotage::CheckAtProposal) {
+            entries.iter_mut().for_each(unguard);
+        }
         let before = self.reader.revision();
         let applied = self
             .machine
@@ -101,6 +104,7 @@ impl Process {
         if entries.iter().any(is_first_of_term) && self.leads() {
             self.lessor.lock().promote(self.time(cx), ELECTION_TIMEOUT);
         }
+        self.change_tokens(applied.token_changes, cx);
         // Watchers before writers, as the server has it.
         self.publish(applied.events, cx);
         for (id, reply) in &applied.replies {
@@ -108,7 +112,7 @@ impl Process {
                 self.history_compacted(compaction.compacted, cx);
             }
             if let Some(operation) = self.proposals.remove(id) {
-                cx.answer(operation, Outcome::Answered(request::of_reply(reply)));
+                self.answer_proposal(operation, reply, cx);
             }
         }
         for change in &applied.conf_changes {
@@ -186,11 +190,17 @@ impl Process {
     }
 
     /// Hands a request to the node; its id.
-    pub(super) fn propose(&mut self, mut request: InternalRaftRequest, cx: &mut Context) -> u64 {
+    pub(super) fn propose(
+        &mut self,
+        sender: &Sender,
+        mut request: InternalRaftRequest,
+        cx: &mut Context,
+    ) -> u64 {
         let id = self.take_id();
-        request.header = Some(retcd_proto::etcdserverpb::RequestHeader {
+        request.header = Some(RequestHeader {
             id,
-            ..Default::default()
+            username: sender.user.clone(),
+            auth_revision: sender.revision,
         });
         let data = Bytes::from(request.encode_to_vec());
         if self.is_broken(cx, Sabotage::ProposeTwice) && id.is_multiple_of(16) {
@@ -205,6 +215,19 @@ impl Process {
     pub(super) fn take_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
+    }
+}
+
+/// Makes an entry that touches keys one of somebody who may do everything.
+fn unguard(entry: &mut raftpb::Entry) {
+    let Ok(mut request) = InternalRaftRequest::decode(entry.data()) else {
+        return;
+    };
+    let touches = request.put.is_some() || request.delete_range.is_some() || request.txn.is_some();
+    if let Some(header) = request.header.as_mut().filter(|_| touches) {
+        header.username = "root".to_owned();
+        header.auth_revision = u64::MAX;
+        entry.data = Some(request.encode_to_vec().into());
     }
 }
 

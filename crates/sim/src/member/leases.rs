@@ -75,20 +75,21 @@ impl Process {
     }
 
     fn revoke(&mut self, expired: Vec<i64>, cx: &mut Context) {
+        let root = self.root();
         for id in expired {
             let request = InternalRaftRequest {
                 lease_revoke: Some(LeaseRevokeRequest { id }),
                 ..Default::default()
             };
-            let id = self.propose(request, cx);
+            let id = self.propose(&root, request, cx);
             cx.leases.expires(id);
         }
     }
 
     /// Only the leader renews; the others pass it on.
-    pub(super) fn keep_alive(&mut self, operation: OperationId, lease: i64, cx: &mut Context) {
+    pub fn keep_alive(&mut self, operation: OperationId, lease: i64, cx: &mut Context) {
         if !self.leads() {
-            return self.pass_on(operation, cx);
+            return self.pass_on(operation, lease, cx);
         }
         match self.local(cx).saturating_sub(self.turned_at) < AWAKE {
             true => self.renew(operation, lease, cx),
@@ -111,12 +112,17 @@ impl Process {
         cx.answer(operation, outcome);
     }
 
-    fn pass_on(&mut self, operation: OperationId, cx: &mut Context) {
+    fn pass_on(&mut self, operation: OperationId, lease: i64, cx: &mut Context) {
         let leader = self.node.status().leader;
         match cx.addresses.get(&leader) {
             Some(&host) if host != self.host && !cx.network.is_cut(self.host, host) => {
                 let delay = cx.network.delay(&mut cx.rng);
-                cx.after(delay, Event::Request { operation, host });
+                let event = Event::Renewal {
+                    operation,
+                    lease,
+                    host,
+                };
+                cx.after(delay, event);
             }
             _ => cx.answer(operation, Outcome::Refused("no leader")),
         }

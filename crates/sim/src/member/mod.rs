@@ -9,6 +9,7 @@
 //! Each queue is worked off as the server's thread of that name does it: `log` takes everything that waits
 //! and syncs once, `apply` takes one batch after the other, the database is committed now and then.
 
+mod access;
 mod apply;
 mod leases;
 mod log;
@@ -38,14 +39,16 @@ use crate::context::{Context, Event};
 use crate::faults::Fault;
 use crate::history::{OperationId, Outcome};
 use crate::sabotage::Sabotage;
+use access::{Permit, Tokens};
 use apply::ToApply;
 use leases::LeaseCheck;
 use log::ToLog;
+use requests::Waiting;
 use watch::Watches;
 
 pub use snapshot::Parcel;
 pub use start::{Role as StartRole, Setup, peer_url, start};
-pub use watch::Session;
+pub use watch::{NOT_PERMITTED, Session};
 
 /// How often leases are looked at.
 const LEASE_INTERVAL: Duration = Duration::from_millis(500);
@@ -73,6 +76,10 @@ pub enum Work {
     Leave,
     /// What a stream has goes to its watcher.
     Watch(StreamId),
+    /// What was permitted is read.
+    Read(OperationId),
+    /// A password was compared, and found to be right.
+    LogIn(OperationId),
 }
 
 /// Why a process ends by itself.
@@ -169,7 +176,12 @@ pub struct Process {
     /// Who waits for a proposal.
     proposals: BTreeMap<u64, OperationId>,
     /// Who waits for a read.
-    reads: BTreeMap<u64, OperationId>,
+    reads: BTreeMap<u64, Waiting>,
+    /// Reads that are permitted and not yet done.
+    permits: BTreeMap<OperationId, Permit>,
+    /// Logins under way, and the revision of users and roles at which each password was right.
+    logins: BTreeMap<OperationId, u64>,
+    tokens: Tokens,
     /// What is done about leases when a quorum has confirmed that this member leads.
     lease_checks: BTreeMap<u64, LeaseCheck>,
     /// When the node last looked around, on the own clock.
@@ -189,6 +201,14 @@ impl Process {
             Work::Snapshot => self.save_snapshot(cx),
             Work::Leave => Err(Stop::removed()),
             Work::Watch(stream) => self.poll_watch(stream, cx),
+            Work::Read(operation) => {
+                self.read_permitted(operation, cx);
+                Ok(())
+            }
+            Work::LogIn(operation) => {
+                self.log_in(operation, cx);
+                Ok(())
+            }
             Work::Leases => {
                 self.look_after_leases(cx);
                 self.tell_progress(cx);
@@ -399,12 +419,16 @@ impl Process {
     fn hang_up(&mut self, cx: &mut Context) {
         let proposals = std::mem::take(&mut self.proposals).into_values();
         let reads = std::mem::take(&mut self.reads).into_values();
+        let reads = reads.map(Waiting::operation);
+        let permits = std::mem::take(&mut self.permits).into_keys();
+        let logins = std::mem::take(&mut self.logins).into_keys();
         let checks = std::mem::take(&mut self.lease_checks).into_values();
         let renewals = checks.filter_map(|check| match check {
             LeaseCheck::Renewal(operation, _) => Some(operation),
             LeaseCheck::Expired(_) => None,
         });
-        for operation in proposals.chain(reads).chain(renewals) {
+        let waiting = proposals.chain(reads).chain(renewals);
+        for operation in waiting.chain(permits).chain(logins) {
             cx.answer(operation, Outcome::Unknown("connection lost"));
         }
         self.hang_up_on_watchers(cx);

@@ -1,13 +1,30 @@
 //! What clients ask of a member.
 
 use retcd_node::Input;
-use retcd_proto::etcdserverpb::RangeRequest;
 
 use super::Process;
 use crate::context::Context;
 use crate::history::{OperationId, Outcome};
-use crate::request::{self, Request};
+use crate::request::Request;
 use crate::sabotage::Sabotage;
+
+/// What is done when all is applied that was committed.
+#[derive(Clone, Copy, Debug)]
+pub enum Waiting {
+    /// Its sender is identified, and it is answered.
+    ToBeAdmitted(OperationId),
+    /// The password is compared.
+    ToLogIn(OperationId),
+}
+
+impl Waiting {
+    /// The operation that waits.
+    pub fn operation(self) -> OperationId {
+        match self {
+            Waiting::ToBeAdmitted(operation) | Waiting::ToLogIn(operation) => operation,
+        }
+    }
+}
 
 impl Process {
     /// Takes in a client's request.
@@ -18,11 +35,7 @@ impl Process {
             return cx.answer(operation, Outcome::Refused("not for learners"));
         }
         match cx.history.operations[operation].request.clone() {
-            Request::Write(request) => {
-                let id = self.propose(*request, cx);
-                cx.history.operations[operation].request_id = id;
-                self.proposals.insert(id, operation);
-            }
+            Request::Write(_) => self.admit(operation, false, cx),
             Request::Change(mut change) => {
                 let request = self.take_id();
                 change.id = Some(request);
@@ -34,14 +47,11 @@ impl Process {
             Request::Range(range)
                 if range.serializable || self.is_broken(cx, Sabotage::StaleRead) =>
             {
-                self.answer_read(operation, &range, cx);
+                self.admit(operation, false, cx);
             }
-            Request::Range(_) => {
-                let read = self.take_id();
-                self.reads.insert(read, operation);
-                self.push(Input::Read { read }, cx);
-            }
-            Request::KeepAlive(lease) => self.keep_alive(operation, lease, cx),
+            Request::Range(_) => self.wait_for_read(Waiting::ToBeAdmitted(operation), cx),
+            Request::KeepAlive(_) => self.admit(operation, false, cx),
+            Request::LogIn(..) => self.wait_for_read(Waiting::ToLogIn(operation), cx),
         }
     }
 
@@ -54,19 +64,13 @@ impl Process {
             .is_none_or(|member| member.is_learner)
     }
 
-    fn answer_read(&mut self, operation: OperationId, range: &RangeRequest, cx: &mut Context) {
-        let answer = request::of_read(&self.reader.range(range));
-        cx.answer(operation, Outcome::Answered(answer));
-    }
-
     pub(super) fn reads_ready(&mut self, reads: &[u64], cx: &mut Context) {
         for read in reads {
             self.leases_checked(*read, cx);
-            let Some(operation) = self.reads.remove(read) else {
-                continue;
-            };
-            if let Request::Range(range) = cx.history.operations[operation].request.clone() {
-                self.answer_read(operation, &range, cx);
+            match self.reads.remove(read) {
+                Some(Waiting::ToBeAdmitted(operation)) => self.admit(operation, true, cx),
+                Some(Waiting::ToLogIn(operation)) => self.check_login(operation, cx),
+                None => {}
             }
         }
     }
@@ -74,8 +78,8 @@ impl Process {
     pub(super) fn reads_rejected(&mut self, reads: &[u64], cx: &mut Context) {
         for read in reads {
             self.leases_unchecked(*read, cx);
-            if let Some(operation) = self.reads.remove(read) {
-                cx.answer(operation, Outcome::Refused("read rejected"));
+            if let Some(waiting) = self.reads.remove(read) {
+                cx.answer(waiting.operation(), Outcome::Refused("read rejected"));
             }
         }
     }
@@ -83,6 +87,7 @@ impl Process {
     pub(super) fn finish_proposals(&mut self, ids: &[u64], outcome: Outcome, cx: &mut Context) {
         for id in ids {
             if let Some(operation) = self.proposals.remove(id) {
+                self.logins.remove(&operation);
                 cx.answer(operation, outcome.clone());
             }
         }

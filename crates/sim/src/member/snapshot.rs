@@ -17,6 +17,7 @@ use retcd_state::machine::DatabaseCopy;
 use retcd_storage::disk::{Disk, OpenMode};
 use retcd_storage::{snap, wal};
 
+use super::access::Tokens;
 use super::log::ToLog;
 use super::{Process, Stop, StopKind, Work};
 use crate::checker::ensure;
@@ -204,6 +205,9 @@ impl Process {
             kind: StopKind::Contradiction,
         })?;
         let index = restored.applied.index;
+        // The database tells of no logins.
+        self.tokens = Tokens::none_since(index);
+        self.forget_users(cx);
         let expected = cx.log.revision_at(index);
         let id = self.id;
         cx.note(|| format!("{id:x} goes on with a snapshot at {index}"));

@@ -16,6 +16,7 @@ use retcd_storage::bolt;
 use retcd_storage::disk::MemDisk;
 use retcd_storage::wal;
 
+use super::access::Tokens;
 use super::watch::Watches;
 use super::{LEASE_INTERVAL, Process, Speed, Work};
 use crate::clock::Clock;
@@ -99,6 +100,7 @@ pub fn start(
         seed: cx.rng.u64(..),
     };
     let reader = opened.machine.reader();
+    let tokens = Tokens::none_since(opened.machine.applied().index);
     let mut process = Process {
         host,
         life,
@@ -125,6 +127,9 @@ pub fn start(
         next_id: (id & 0xffff) << 48 | ((wall_ms << 5) & ((1 << 40) - 1)),
         proposals: BTreeMap::new(),
         reads: BTreeMap::new(),
+        permits: BTreeMap::new(),
+        logins: BTreeMap::new(),
+        tokens,
         lease_checks: BTreeMap::new(),
         turned_at: now,
     };
@@ -134,6 +139,7 @@ pub fn start(
 
 impl Process {
     fn begin(&mut self, cx: &mut Context) {
+        self.forget_users(cx);
         self.set_timer(cx);
         self.turn_due = true;
         let delay = cx.between_us(1, 1000);

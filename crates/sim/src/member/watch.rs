@@ -11,6 +11,7 @@ use retcd_state::watch::{Header, Hub, Limits, Poll, RevisionEvents, StreamId};
 use super::{Process, Stop, Work};
 use crate::context::{Context, Event};
 use crate::sabotage::Sabotage;
+use crate::users::Credentials;
 
 /// Small, so that watchers fall behind.
 const LIMITS: Limits = Limits {
@@ -25,6 +26,8 @@ const LIMITS: Limits = Limits {
 };
 /// Bytes of responses that a connection takes at once.
 const TAKEN_BYTES: usize = 500;
+/// What a watcher is told that may not watch.
+pub const NOT_PERMITTED: &str = "not permitted";
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(3);
 /// Which response is lost by a member that is broken that way.
 const DROPPED_EVERY: u64 = 40;
@@ -65,12 +68,22 @@ impl Watches {
 }
 
 impl Process {
-    /// A watcher connects.
-    pub fn watch(&mut self, session: Session, request: &WatchCreateRequest, cx: &mut Context) {
+    /// A watcher connects. What it may see is decided here once.
+    pub fn watch(
+        &mut self,
+        session: Session,
+        credentials: &Credentials,
+        request: &WatchCreateRequest,
+        cx: &mut Context,
+    ) {
         let now = self.time(cx);
+        let permitted = self.check_watch(credentials, (&request.key, &request.range_end), cx);
         let hub = &mut self.watches.hub;
         let id = hub.open_stream(now, PROGRESS_INTERVAL);
-        hub.create(id, request);
+        match permitted {
+            Ok(()) => drop(hub.create(id, request)),
+            Err(_) => hub.refuse(id, NOT_PERMITTED),
+        }
         let stream = Stream {
             session,
             due: false,

@@ -26,8 +26,8 @@ impl World {
     /// Watchers have seen everything, and no lease is left.
     pub(super) fn nothing_is_left(&self) -> bool {
         let model = &self.cx.log.model;
-        let complete = |watcher: &Watcher| watcher.checker.is_complete(model);
-        self.watchers.iter().all(complete) && model.leases().next().is_none()
+        let done = |watcher: &Watcher| watcher.is_done(&self.cx.log);
+        self.watchers.iter().all(done) && model.leases().next().is_none()
     }
 
     pub(super) fn converge(&mut self) {

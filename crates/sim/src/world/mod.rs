@@ -14,10 +14,11 @@ use fastrand::Rng;
 use retcd_node::Input;
 use retcd_node::durable::StorageError;
 
+use crate::administrator::Administrator;
 use crate::checker;
 use crate::checker::lease::LeaseChecker;
 use crate::checker::log::LogChecker;
-use crate::client::Client;
+use crate::client::{Client, Identity};
 use crate::context::{Context, Event, Trace};
 use crate::faults::Fault;
 use crate::history::History;
@@ -29,6 +30,7 @@ use crate::plan::{Kind, Plan};
 use crate::queue::Queue;
 use crate::report::Run;
 use crate::sabotage::Sabotage;
+use crate::users;
 use crate::watcher::Watcher;
 
 const STARTS: &str = "a member starts on what it stored";
@@ -53,6 +55,8 @@ pub struct Options {
     pub faults_for: Duration,
     /// The only kinds of faults that happen; all may if it is empty.
     pub only: Vec<Kind>,
+    /// Whether there are users; by the seed if it is nothing.
+    pub users: Option<bool>,
     /// What is broken on purpose.
     pub sabotage: Option<Sabotage>,
     /// Whether to print what happens.
@@ -67,6 +71,7 @@ impl Options {
             members: None,
             faults_for: Duration::from_secs(30),
             only: Vec::new(),
+            users: None,
             sabotage: None,
             verbose: false,
         }
@@ -81,6 +86,7 @@ pub struct World {
     clients: Vec<Client>,
     watchers: Vec<Watcher>,
     operator: Operator,
+    administrator: Administrator,
     plan: Plan,
     setup: Setup,
     quiet: bool,
@@ -95,13 +101,14 @@ impl World {
         let mut rng = Rng::with_seed(options.seed);
         let hosts = options.members.unwrap_or([3, 3, 3, 5][rng.usize(..4)]);
         let setup = setup(&mut rng);
-        let plan = Plan::new(
+        let mut plan = Plan::new(
             &mut rng.fork(),
             hosts,
             SPARE_HOSTS,
             options.faults_for,
             &options.only,
         );
+        plan.has_users = options.users.unwrap_or(plan.has_users);
         let mut cx = Context {
             now: Duration::ZERO,
             rng,
@@ -132,6 +139,7 @@ impl World {
             clients,
             watchers,
             operator: Operator::default(),
+            administrator: Administrator::default(),
             plan,
             setup,
             quiet: false,
@@ -139,8 +147,23 @@ impl World {
             finished: false,
             events: 0,
         };
+        if world.plan.has_users {
+            world.name_everybody();
+        }
         world.prepare();
         world
+    }
+
+    /// Gives clients and watchers names, and the users somebody who looks after them.
+    fn name_everybody(&mut self) {
+        let cx = &mut self.cx;
+        for client in &mut self.clients {
+            client.identity = Identity::any(&mut cx.rng);
+        }
+        for watcher in &mut self.watchers {
+            watcher.credentials = users::any_certificate(&mut cx.rng);
+        }
+        cx.after(Duration::from_millis(800), Event::Administrate);
     }
 
     fn prepare(&mut self) {
@@ -199,6 +222,7 @@ impl World {
         let host = match &event {
             Event::Work { host, .. } | Event::Packet { to: host, .. } => Some(*host),
             Event::Request { host, .. } | Event::SnapshotSent { host, .. } => Some(*host),
+            Event::Renewal { host, .. } => Some(*host),
             Event::WatchRequest { host, .. } => Some(*host),
             Event::Parcel(parcel) => Some(parcel.to),
             _ => None,
@@ -233,13 +257,21 @@ impl World {
             Event::Start { host } => self.start(host),
             Event::Invoke { client } => self.invoke(client),
             Event::Request { operation, host } => self.request(operation, host),
+            Event::Renewal {
+                operation,
+                lease,
+                host,
+            } => self.renewal(operation, lease, host),
+            Event::Administrate if self.quiet => {}
+            Event::Administrate => self.administrator.administrate(&mut self.cx),
             Event::Watch { watcher } => self.watch(watcher),
             Event::WatchRequest {
                 session,
                 host,
+                credentials,
                 request,
             } => match &mut self.hosts[host].process {
-                Some(process) => process.watch(session, &request, &mut self.cx),
+                Some(process) => process.watch(session, &credentials, &request, &mut self.cx),
                 None => self.watch_broken(session),
             },
             Event::WatchProgress { watcher } => self.watch_progress(watcher),
@@ -361,6 +393,10 @@ impl World {
         }
         // Damage that is found out: the member has to be replaced.
         host.is_lost = host.may_be_lost;
+        // A write that was to fail may do so late; the operator comes back for it.
+        if host.is_lost && self.cx.now >= self.plan.heal_at + OPERATED_FOR {
+            self.cx.after(Duration::ZERO, Event::Operate);
+        }
         self.cx.check(checker::ensure(host.is_lost, STARTS, || {
             format!("host {number}: {error}")
         }));

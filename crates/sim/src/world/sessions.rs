@@ -1,6 +1,7 @@
 //! What goes between clients, watchers and hosts.
 
 use super::World;
+use crate::administrator::ADMINISTRATOR;
 use crate::context::Event;
 use crate::history::{OperationId, Outcome};
 use crate::member::Session;
@@ -23,6 +24,15 @@ impl World {
         }
     }
 
+    pub(super) fn renewal(&mut self, operation: OperationId, lease: i64, host: usize) {
+        match &mut self.hosts[host].process {
+            Some(process) => process.keep_alive(operation, lease, &mut self.cx),
+            None => self
+                .cx
+                .answer(operation, Outcome::Refused("connection refused")),
+        }
+    }
+
     pub(super) fn returned(&mut self, number: OperationId, outcome: Outcome) {
         let operation = &mut self.cx.history.operations[number];
         if operation.returned.is_some() {
@@ -39,6 +49,7 @@ impl World {
         }
         match client {
             OPERATOR => self.operator.returned(number),
+            ADMINISTRATOR => self.administrator.returned(number),
             client => self.clients[client].returned(number, &mut self.cx),
         }
     }
@@ -48,10 +59,12 @@ impl World {
         let (host, request) = watcher.connect(&mut self.cx);
         let session = watcher.session;
         let request = Box::new(request);
+        let credentials = watcher.credentials.clone();
         let delay = self.cx.network.delay(&mut self.cx.rng);
         let event = Event::WatchRequest {
             session,
             host,
+            credentials,
             request,
         };
         self.cx.after(delay, event);

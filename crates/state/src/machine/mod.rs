@@ -356,6 +356,10 @@ impl Machine {
         applied: &mut Applied,
     ) -> Result<Result<Reply, ApplyError>, FatalProblem> {
         let request = auth::password::settle(position, request);
+        // The change is visible at once: whoever is permitted something by it must not find older keys.
+        if !self.batch.is_empty() {
+            self.flush();
+        }
         let reply = self
             .auth
             .write()

@@ -1,7 +1,10 @@
 //! What the log means, computed once more in the plainest way: every version of every key in a map.
 //!
 //! Fed with the committed entries in order. It executes what the workload asks for, not all that etcd
-//! knows; and it keeps everything, so that any past state can be looked up.
+//! knows; and it keeps everything, so that any past state can be looked up. Users and roles are in [`auth`].
+
+pub mod auth;
+mod permits;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +21,8 @@ use retcd_proto::raftpb::{Entry, EntryType};
 use retcd_state::machine::ApplyError;
 
 use crate::request::{Answer, Kv};
+use auth::Auth;
+pub use permits::sender;
 
 /// The shortest lease in seconds that the members allow.
 pub const TTL_MIN: i64 = 2;
@@ -38,6 +43,17 @@ struct Lease {
     keys: BTreeSet<Bytes>,
 }
 
+/// The branch of a transaction that is taken.
+struct Chosen<'t> {
+    succeeded: bool,
+    steps: Vec<Step<'t>>,
+}
+
+enum Step<'t> {
+    Op(&'t RequestOp),
+    Txn(Chosen<'t>),
+}
+
 /// The state that the committed log makes up.
 pub struct Model {
     revision: i64,
@@ -47,6 +63,8 @@ pub struct Model {
     leases: BTreeMap<i64, Lease>,
     /// Members that have raised NOSPACE.
     full: BTreeSet<u64>,
+    /// Users and roles.
+    pub auth: Auth,
     /// The changes of each revision from 2 on.
     changes: Vec<Vec<Change>>,
     /// Changes of the entry being executed.
@@ -61,6 +79,7 @@ impl Default for Model {
             keys: BTreeMap::new(),
             leases: BTreeMap::new(),
             full: BTreeSet::new(),
+            auth: Auth::default(),
             changes: Vec::new(),
             current: Vec::new(),
         }
@@ -100,7 +119,7 @@ impl Model {
             return None;
         }
         let request = InternalRaftRequest::decode(entry.data()).ok()?;
-        let answer = self.execute(&request);
+        let answer = self.execute(entry.index(), &request);
         if !self.current.is_empty() {
             self.changes.push(std::mem::take(&mut self.current));
             self.revision += 1;
@@ -108,9 +127,15 @@ impl Model {
         Some((request, answer))
     }
 
-    fn execute(&mut self, r: &InternalRaftRequest) -> Answer {
+    fn execute(&mut self, index: u64, r: &InternalRaftRequest) -> Answer {
         if !self.full.is_empty() && costs_space(r) {
             return Answer::Error(ApplyError::NoSpace);
+        }
+        if let Err(refused) = self.permits(&sender(r.header.as_ref()), r) {
+            return Answer::Error(ApplyError::Auth(refused));
+        }
+        if let Some(answer) = self.auth.execute(index, r) {
+            return answer.map_or_else(|e| Answer::Error(ApplyError::Auth(e)), Answer::Auth);
         }
         if let Some(put) = &r.put {
             match self.check_put(put) {
@@ -193,25 +218,54 @@ impl Model {
         Answer::Delete(self.at(), deleted, prevs)
     }
 
+    /// All branches, nested ones too, are chosen and looked at before anything is done.
     fn txn(&mut self, txn: &TxnRequest) -> Answer {
+        let chosen = self.choose(txn);
+        match self.check_chosen(&chosen) {
+            Ok(()) => {
+                let answers = self.execute_chosen(&chosen);
+                Answer::Txn(self.at(), chosen.succeeded, answers)
+            }
+            Err(error) => Answer::Error(error),
+        }
+    }
+
+    fn choose<'t>(&self, txn: &'t TxnRequest) -> Chosen<'t> {
         let succeeded = txn.compare.iter().all(|compare| self.holds(compare));
-        let ops = if succeeded {
-            &txn.success
-        } else {
-            &txn.failure
+        let ops = match succeeded {
+            true => &txn.success,
+            false => &txn.failure,
         };
-        for op in ops {
-            let refused = match &op.request {
-                Some(Op::RequestPut(put)) => self.check_put(put).err(),
-                Some(Op::RequestRange(range)) => self.check_revision(range.revision).err(),
-                _ => None,
-            };
-            if let Some(error) = refused {
-                return Answer::Error(error);
+        let step = |op: &'t RequestOp| match &op.request {
+            Some(Op::RequestTxn(txn)) => Step::Txn(self.choose(txn)),
+            _ => Step::Op(op),
+        };
+        let steps = ops.iter().map(step).collect();
+        Chosen { succeeded, steps }
+    }
+
+    fn check_chosen(&self, chosen: &Chosen<'_>) -> Result<(), ApplyError> {
+        for step in &chosen.steps {
+            match step {
+                Step::Txn(chosen) => self.check_chosen(chosen)?,
+                Step::Op(op) => match &op.request {
+                    Some(Op::RequestPut(put)) => self.check_put(put)?,
+                    Some(Op::RequestRange(range)) => self.check_revision(range.revision)?,
+                    _ => {}
+                },
             }
         }
-        let answers = ops.iter().map(|op| self.op(op)).collect();
-        Answer::Txn(self.at(), succeeded, answers)
+        Ok(())
+    }
+
+    /// Answers to nested transactions name no revision.
+    fn execute_chosen(&mut self, chosen: &Chosen<'_>) -> Vec<Answer> {
+        let steps = chosen.steps.iter();
+        let answers = steps.map(|step| match step {
+            Step::Txn(chosen) => Answer::Txn(0, chosen.succeeded, self.execute_chosen(chosen)),
+            Step::Op(op) => self.op(op),
+        });
+        answers.collect()
     }
 
     fn op(&mut self, op: &RequestOp) -> Answer {
@@ -321,9 +375,13 @@ impl Model {
 
 /// What is refused while a member has no space left.
 fn costs_space(r: &InternalRaftRequest) -> bool {
-    let puts = |txn: &TxnRequest| {
+    fn puts(txn: &TxnRequest) -> bool {
         let mut ops = txn.success.iter().chain(&txn.failure);
-        ops.any(|op| matches!(op.request, Some(Op::RequestPut(_))))
-    };
+        ops.any(|op| match &op.request {
+            Some(Op::RequestPut(_)) => true,
+            Some(Op::RequestTxn(txn)) => puts(txn),
+            _ => false,
+        })
+    }
     r.put.is_some() || r.lease_grant.is_some() || r.txn.as_ref().is_some_and(puts)
 }

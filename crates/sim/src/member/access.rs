@@ -1,0 +1,373 @@
+//! Who asks, and what of it is answered without the log: as the server finds out in `auth` and `runtime::access`.
+//!
+//! ```text
+//! request ──▶ admit: whose? ──▶ log, in the sender's name
+//!               │       └─────▶ permit ─── a moment ──▶ read, confirm ──▶ answer
+//!               └─ a token of an entry to come: first wait until all is applied that there is
+//! login ──▶ wait for all that is committed ──▶ password ─── bcrypt ──▶ log ──▶ again, if users have changed
+//! ```
+
+use std::collections::BTreeMap;
+
+use retcd_node::Input;
+use retcd_proto::etcdserverpb::request_op::Request as Op;
+use retcd_proto::etcdserverpb::{
+    InternalAuthenticateRequest, InternalRaftRequest, RangeRequest, RequestOp, TxnRequest,
+};
+use retcd_state::auth::{Access, AuthError, AuthReply, AuthStore, Caller, TokenChange};
+use retcd_state::machine::{ApplyError, Reply};
+
+use super::requests::Waiting;
+use super::{Process, Work};
+use crate::context::Context;
+use crate::history::{INVALID_TOKEN, OperationId, Outcome};
+use crate::model::auth::Sender;
+use crate::request::{self, Answer, Request};
+use crate::sabotage::Sabotage;
+use crate::users::{self, Credentials};
+
+/// The tokens that a process remembers.
+#[derive(Default)]
+pub struct Tokens {
+    /// Logins up to this entry are not known.
+    since: u64,
+    /// Index and user of the login, by what was drawn for it.
+    logins: BTreeMap<String, (u64, String)>,
+}
+
+impl Tokens {
+    /// No tokens, behind the entry at `since`.
+    pub fn none_since(since: u64) -> Tokens {
+        Tokens {
+            since,
+            ..Tokens::default()
+        }
+    }
+
+    fn apply(&mut self, change: TokenChange) {
+        match change {
+            TokenChange::Login { drawn, index, user } => {
+                self.logins.insert(drawn, (index, user));
+            }
+            TokenChange::Logout(user) => self.logins.retain(|_, (_, whose)| *whose != user),
+            TokenChange::LogoutAll => self.logins.clear(),
+        }
+    }
+}
+
+/// What is known of a request's sender.
+enum Found {
+    Sender(Sender),
+    Invalid,
+    /// Its token was given out at an entry that is not applied here.
+    NotYet,
+}
+
+/// What was permitted to be read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Permit {
+    revision: u64,
+    range: RangeRequest,
+}
+
+fn caller(sender: &Sender) -> Caller<'_> {
+    Caller {
+        user: &sender.user,
+        revision: sender.revision,
+    }
+}
+
+impl Process {
+    /// Does what an operation asks for, once it is known whose it is.
+    pub(super) fn admit(&mut self, operation: OperationId, is_late: bool, cx: &mut Context) {
+        let credentials = cx.history.operations[operation].credentials.clone();
+        let sender = match self.find(&credentials, cx) {
+            Found::Sender(sender) => sender,
+            Found::NotYet if !is_late && !self.is_broken(cx, Sabotage::HastyTokens) => {
+                let waiting = Waiting::ToBeAdmitted(operation);
+                return self.wait_for_read(waiting, cx);
+            }
+            Found::NotYet | Found::Invalid => {
+                let applied = self.machine.applied().index;
+                let verdict = cx.log.token_refused(self.id, &credentials, applied);
+                cx.check(verdict);
+                return cx.answer(operation, Outcome::Refused(INVALID_TOKEN));
+            }
+        };
+        let applied = self.machine.applied().index;
+        cx.history.operations[operation].judged_at = applied;
+        match cx.history.operations[operation].request.clone() {
+            Request::Write(request) => self.write(operation, &sender, *request, cx),
+            Request::Range(range) => self.permit(operation, &sender, range, cx),
+            Request::KeepAlive(lease) => match self.check_renewal(&sender, lease) {
+                Ok(()) => self.keep_alive(operation, lease, cx),
+                Err(_) => cx.answer(operation, Outcome::Refused("may not renew")),
+            },
+            Request::Change(_) | Request::LogIn(..) => {
+                unreachable!("changes of the membership and logins are not made in a name")
+            }
+        }
+    }
+
+    fn find(&self, credentials: &Credentials, cx: &mut Context) -> Found {
+        let store = self.machine.auth_store();
+        let store = store.read();
+        let sender = |user: &str| Sender {
+            user: user.to_owned(),
+            revision: store.revision(),
+        };
+        match credentials {
+            _ if !store.is_enabled() => Found::Sender(Sender::default()),
+            Credentials::Nobody => Found::Sender(Sender::default()),
+            Credentials::Certificate(name) => Found::Sender(sender(name)),
+            Credentials::Token(token) => {
+                let user = self.user_of(token);
+                let applied = self.machine.applied().index;
+                let since = self.tokens.since;
+                let verdict = cx.log.token_judged(self.id, token, since, applied, user);
+                cx.check(verdict);
+                let index = token.split_once('.').and_then(|(_, i)| i.parse().ok());
+                match user {
+                    Some(user) => Found::Sender(sender(user)),
+                    None if index.is_some_and(|index: u64| index >= applied) => Found::NotYet,
+                    None => Found::Invalid,
+                }
+            }
+        }
+    }
+
+    fn user_of(&self, token: &str) -> Option<&str> {
+        let (drawn, index) = token.split_once('.')?;
+        let (login, user) = self.tokens.logins.get(drawn)?;
+        (index.parse() == Ok(login - 1)).then_some(user)
+    }
+
+    /// This member itself.
+    pub(super) fn root(&self) -> Sender {
+        let store = self.machine.auth_store();
+        let store = store.read();
+        match store.is_enabled() {
+            true => Sender {
+                user: "root".to_owned(),
+                revision: store.revision(),
+            },
+            false => Sender::default(),
+        }
+    }
+
+    fn write(
+        &mut self,
+        operation: OperationId,
+        sender: &Sender,
+        request: InternalRaftRequest,
+        cx: &mut Context,
+    ) {
+        if self.is_broken(cx, Sabotage::CheckAtProposal)
+            && self.check_at_proposal(sender, &request).is_err()
+        {
+            return cx.answer(operation, Outcome::Refused("permission denied"));
+        }
+        let id = self.propose(sender, request, cx);
+        cx.history.operations[operation].request_id = id;
+        self.proposals.insert(id, operation);
+    }
+
+    /// What a member checks that is broken in that way.
+    fn check_at_proposal(&self, sender: &Sender, r: &InternalRaftRequest) -> Result<(), AuthError> {
+        let op = match (&r.put, &r.delete_range) {
+            (Some(put), _) => Some(Op::RequestPut(put.clone())),
+            (_, Some(delete)) => Some(Op::RequestDeleteRange(delete.clone())),
+            _ => r.txn.clone().map(Op::RequestTxn),
+        };
+        let txn = TxnRequest {
+            success: vec![RequestOp { request: op }],
+            ..Default::default()
+        };
+        let store = self.machine.auth_store();
+        let store = store.read();
+        store.check_txn(caller(sender), &txn, &self.lessor)
+    }
+
+    fn permit(
+        &mut self,
+        operation: OperationId,
+        sender: &Sender,
+        range: RangeRequest,
+        cx: &mut Context,
+    ) {
+        let store = self.machine.auth_store();
+        let permitted =
+            store
+                .read()
+                .check_keys(caller(sender), Access::Read, &range.key, &range.range_end);
+        if let Err(refused) = permitted {
+            return self.refuse(operation, refused, cx);
+        }
+        let permit = Permit {
+            revision: sender.revision,
+            range,
+        };
+        match store.read().is_enabled() {
+            false => self.read(operation, permit, cx),
+            // Another batch may be applied before the read.
+            true => {
+                self.permits.insert(operation, permit);
+                let delay = cx.between_us(1, 2_000);
+                self.work_after(delay, Work::Read(operation), cx);
+            }
+        }
+    }
+
+    /// Reads what was permitted a moment ago.
+    pub(super) fn read_permitted(&mut self, operation: OperationId, cx: &mut Context) {
+        if let Some(permit) = self.permits.remove(&operation) {
+            self.read(operation, permit, cx);
+        }
+    }
+
+    fn read(&mut self, operation: OperationId, permit: Permit, cx: &mut Context) {
+        let answer = request::of_read(&self.reader.range(&permit.range));
+        cx.history.operations[operation].read_at = self.machine.applied().index;
+        let revision = self.machine.auth_store().read().revision();
+        let is_old = permit.revision != 0 && permit.revision != revision;
+        if is_old && !self.is_broken(cx, Sabotage::ReadUnconfirmed) {
+            return self.refuse(operation, AuthError::OldRevision, cx);
+        }
+        cx.answer(operation, Outcome::Answered(answer));
+    }
+
+    fn refuse(&self, operation: OperationId, refused: AuthError, cx: &mut Context) {
+        let error = Answer::Error(ApplyError::Auth(refused));
+        cx.answer(operation, Outcome::Answered(error));
+    }
+
+    /// Who keeps a lease alive must be able to write its keys.
+    fn check_renewal(&self, sender: &Sender, lease: i64) -> Result<(), AuthError> {
+        let store = self.machine.auth_store();
+        let store = store.read();
+        if store.is_enabled() && sender.user.is_empty() {
+            return Err(AuthError::UserEmpty);
+        }
+        store.check_lease(caller(sender), Access::Write, lease, &self.lessor)
+    }
+
+    /// Whether these keys may be watched.
+    pub(super) fn check_watch(
+        &self,
+        credentials: &Credentials,
+        (key, end): (&[u8], &[u8]),
+        cx: &mut Context,
+    ) -> Result<(), AuthError> {
+        let sender = match self.find(credentials, cx) {
+            Found::Sender(sender) => sender,
+            Found::Invalid | Found::NotYet => unreachable!("watchers have no tokens"),
+        };
+        let store = self.machine.auth_store();
+        let found = store
+            .read()
+            .check_keys(caller(&sender), Access::Read, key, end);
+        let applied = self.machine.applied().index;
+        let verdict = cx.log.watch_judged(applied, credentials, (key, end), found);
+        cx.check(verdict);
+        found
+    }
+
+    /// All is applied that was committed when a login came; or it is to be checked once more.
+    pub(super) fn check_login(&mut self, operation: OperationId, cx: &mut Context) {
+        let Request::LogIn(name, password) = cx.history.operations[operation].request else {
+            return;
+        };
+        let revision = match self.check_password(name, password) {
+            Ok(revision) => revision,
+            Err(refused) => {
+                let asked = &mut cx.history.operations[operation];
+                asked.judged_at = self.machine.applied().index;
+                asked.request_id = 0;
+                return self.refuse(operation, refused, cx);
+            }
+        };
+        self.logins.insert(operation, revision);
+        let bcrypt = cx.between_us(500, 100_000);
+        self.work_after(bcrypt, Work::LogIn(operation), cx);
+    }
+
+    /// The revision at which the password is the user's.
+    fn check_password(&self, name: &str, password: &str) -> Result<u64, AuthError> {
+        let store = self.machine.auth_store();
+        let store: &AuthStore = &store.read();
+        if !store.is_enabled() {
+            return Err(AuthError::NotEnabled);
+        }
+        let user = store.user(name).ok_or(AuthError::Failed)?;
+        if user.options.is_some_and(|options| options.no_password) {
+            return Err(AuthError::NoPasswordUser);
+        }
+        match users::fits(password, &user.password) {
+            true => Ok(store.revision()),
+            false => Err(AuthError::Failed),
+        }
+    }
+
+    /// The password was right: the members are to hear of the login.
+    pub(super) fn log_in(&mut self, operation: OperationId, cx: &mut Context) {
+        let Request::LogIn(name, _) = cx.history.operations[operation].request else {
+            return;
+        };
+        if !self.logins.contains_key(&operation) {
+            return;
+        }
+        let authenticate = Some(InternalAuthenticateRequest {
+            name: name.to_owned(),
+            simple_token: format!("t{:x}", self.take_id()),
+            ..Default::default()
+        });
+        let request = InternalRaftRequest {
+            authenticate,
+            ..Default::default()
+        };
+        let id = self.propose(&Sender::default(), request, cx);
+        cx.history.operations[operation].request_id = id;
+        self.proposals.insert(id, operation);
+    }
+
+    /// A proposal was executed: its client hears of it, but for a login that has to be checked again.
+    pub(super) fn answer_proposal(
+        &mut self,
+        operation: OperationId,
+        reply: &Result<Reply, ApplyError>,
+        cx: &mut Context,
+    ) {
+        let checked = self.logins.remove(&operation);
+        let is_stale = matches!(reply, Ok(Reply::Auth(AuthReply::LoggedIn { .. })))
+            && checked != Some(self.machine.auth_store().read().revision());
+        match is_stale {
+            true => self.check_login(operation, cx),
+            false => cx.answer(operation, Outcome::Answered(request::of_reply(reply))),
+        }
+    }
+
+    /// Hears what entries mean for tokens.
+    pub(super) fn change_tokens(&mut self, changes: Vec<TokenChange>, cx: &Context) {
+        for change in changes {
+            let ends = matches!(change, TokenChange::Logout(_));
+            if !(ends && self.is_broken(cx, Sabotage::KeepTokens)) {
+                self.tokens.apply(change);
+            }
+        }
+    }
+
+    /// A process that is broken in that way knows of no users when it has read a database.
+    pub(super) fn forget_users(&self, cx: &Context) {
+        let store = self.machine.auth_store();
+        let mut store = store.write();
+        if store.is_enabled() && self.is_broken(cx, Sabotage::ForgetUsers) {
+            *store = AuthStore::default();
+        }
+    }
+
+    pub(super) fn wait_for_read(&mut self, waiting: Waiting, cx: &mut Context) {
+        let read = self.take_id();
+        self.reads.insert(read, waiting);
+        self.push(Input::Read { read }, cx);
+    }
+}
