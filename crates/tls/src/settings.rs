@@ -92,6 +92,19 @@ fn suite(name: &str) -> Option<CipherSuite> {
     })
 }
 
+/// Go's order, which decides at servers and is what clients ask for: TLS 1.3 first, and 128 bits before 256, whose
+/// larger hash makes handshakes dearer.
+fn preference(suite: &SupportedCipherSuite) -> (bool, u8) {
+    let older = matches!(suite, SupportedCipherSuite::Tls12(_));
+    let name = suite.suite().as_str().unwrap_or_default();
+    let cipher = match name {
+        _ if name.contains("AES_128") => 0,
+        _ if name.contains("AES_256") => 1,
+        _ => 2,
+    };
+    (older, cipher)
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Settings::new(None, None, &[] as &[&str]).expect("no suite was named")
@@ -128,6 +141,7 @@ impl Settings {
                 suite => wanted.contains(&suite.suite()),
             });
         }
+        provider.cipher_suites.sort_by_key(preference);
         let within =
             |version| min.is_none_or(|min| min <= version) && max.is_none_or(|max| version <= max);
         let mut versions = Vec::new();
@@ -193,6 +207,27 @@ mod tests {
         assert_eq!(
             ids(&["TLS_RSA"]),
             Err(SettingsError::UnknownSuite("TLS_RSA".to_owned()))
+        );
+    }
+
+    #[test]
+    fn suites_are_preferred_in_gos_order() {
+        let settings = Settings::default();
+        let suites = settings.provider.cipher_suites.iter();
+        let names: Vec<_> = suites.filter_map(|suite| suite.suite().as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "TLS13_AES_128_GCM_SHA256",
+                "TLS13_AES_256_GCM_SHA384",
+                "TLS13_CHACHA20_POLY1305_SHA256",
+                "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+                "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+                "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+                "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+                "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+                "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+            ]
         );
     }
 

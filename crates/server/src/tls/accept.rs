@@ -161,6 +161,7 @@ impl Endpoint {
             .expect("a listener with TLS has a certificate")
             .current();
         let mut config = builder.with_cert_resolver(Arc::new(Always::of(&identity)));
+        config.ignore_client_order = true;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // A session that is taken up again would not ask whether its certificate is still welcome.
         config.session_storage = Arc::new(NoServerSessionStorage {});
