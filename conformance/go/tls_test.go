@@ -428,3 +428,18 @@ func TestTLSMemberOfEachProgram(t *testing.T) {
 		}
 	}
 }
+
+func forElsewhere(c *x509.Certificate) {
+	forServers(c)
+	c.IPAddresses, c.DNSNames = []net.IP{net.IPv4(192, 0, 2, 1)}, nil
+}
+
+func forUnknownName(c *x509.Certificate) {
+	forServers(c)
+	c.IPAddresses, c.DNSNames = nil, []string{"elsewhere.invalid"}
+}
+
+func onlyForServing(c *x509.Certificate) {
+	forServers(c)
+	c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+}

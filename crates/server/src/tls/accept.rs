@@ -80,10 +80,12 @@ impl From<io::Error> for Failure {
 struct Known {
     server_name: String,
     check: Option<Arc<ClientCheck>>,
+    /// Its socket, on which it was told why.
+    told: Option<Portable>,
 }
 
 impl Endpoint {
-    /// Makes the handshake with who has connected. None if it failed, which has been logged.
+    /// Makes the handshake with who has connected. None if it failed, which has been logged; whoever has connected is gone then.
     pub async fn accept(&self, socket: Portable) -> Option<Established> {
         let remote = socket.remote();
         let mut known = Known::default();
@@ -94,9 +96,14 @@ impl Endpoint {
             Ok(stream) => self.let_in(stream, remote, &known).await,
             Err(failure) => Err(failure),
         };
-        result
-            .map_err(|failure| self.log_rejection(remote, &known, &failure))
-            .ok()
+        let Err(failure) = result else {
+            return result.ok();
+        };
+        self.log_rejection(remote, &known, &failure);
+        if let Some(socket) = known.told {
+            part(socket).await;
+        }
+        None
     }
 
     async fn handshake(
@@ -111,7 +118,7 @@ impl Endpoint {
         let start = StartHandshake::from_parts(accepted, socket);
         let accepting = start.into_stream(Arc::new(config)).into_fallible();
         accepting.await.map_err(|(error, socket)| {
-            tokio::task::spawn_local(part(socket));
+            known.told = Some(socket);
             error.into()
         })
     }

@@ -120,6 +120,44 @@ async fn members_with_certificates_that_they_made_themselves() {
     put(&channel, "a").await.unwrap();
 }
 
+/// Every member gets a new certificate and new authorities, while it runs.
+#[tokio::test]
+async fn members_take_up_new_certificates_without_a_restart() {
+    let cluster = Cluster::new();
+    let mut members: Vec<Server> = (0..3).map(|number| cluster.launch(number, &[])).collect();
+    for member in &members {
+        member.wait_for("serving client traffic securely");
+    }
+    let next = Authority::new("next");
+    // First everybody trusts both authorities, then everybody shows the new one's certificates, then nobody trusts the old one.
+    let both = format!("{}{}", cluster.ca.pem(), next.pem());
+    for place in &cluster.places {
+        write(place.dir(), "ca.pem", &both);
+    }
+    for place in &cluster.places {
+        member(&next, "member", "127.0.0.1").write(place.dir(), "member");
+    }
+    for place in &cluster.places {
+        next.write(place.dir(), "ca.pem");
+    }
+    // The last one knows nothing of the old authority now, and has to be let in by the others, and to let them in.
+    drop(members.pop());
+    let last = cluster.launch(2, &[]);
+    last.wait_for("serving client traffic securely");
+    let client = Client::of(&next).with(&next.issue("client", |_| {}));
+    let channel = channel(&client, cluster.places[2].client_port).await;
+    put(&channel, "a").await.unwrap();
+    cluster
+        .client()
+        .assert_out(cluster.ports[0], "UnknownIssuer");
+    let with_old = Client {
+        roots: client.roots,
+        ..cluster.client()
+    };
+    with_old.assert_out(cluster.ports[0], "UnknownCA");
+    members[0].wait_for("rejected connection on peer endpoint");
+}
+
 #[test]
 fn a_member_must_come_from_where_its_certificate_says() {
     let cluster = Cluster::new();
