@@ -31,6 +31,8 @@ const SYSTEM_BUNDLES: &[&str] = &[
 
 const NO_CERTIFICATE: &str = "tls: failed to find any PEM data in certificate input";
 const NO_KEY: &str = "tls: failed to find any PEM data in key input";
+const UNSUPPORTED_KEY: &str =
+    "it is damaged, or none of RSA from 2048 bits on, ECDSA on P-256, P-384 or P-521, and Ed25519";
 const KEY_FOR_CERTIFICATE: &str = "tls: failed to find certificate PEM data in certificate input, but did find a private key; PEM inputs may have been switched";
 const CERTIFICATE_FOR_KEY: &str =
     "tls: found a certificate rather than a key in the PEM for the private key";
@@ -180,7 +182,7 @@ impl Identity {
             .map_err(|error| FileError::Certificate(certificate.to_owned(), error))?;
         let private = private_key(&key_pem, key)?;
         let signing = signing_key(&private)
-            .map_err(|error| FileError::Key(key.to_owned(), error.to_string()))?;
+            .ok_or_else(|| FileError::Key(key.to_owned(), UNSUPPORTED_KEY.to_owned()))?;
         let own = signing.public_key();
         if own.is_some_and(|own| own.as_ref() != leaf.public_key_info.as_slice()) {
             return Err(FileError::Mismatch {
@@ -219,11 +221,11 @@ fn private_key(pem: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, FileEr
 }
 
 /// As in Go, what a key is counts more than what it is called: keys of PKCS#8 go under the names of the older forms, too.
-fn signing_key(key: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
-    any_supported_type(key).or_else(|error| {
-        let renamed = PrivatePkcs8KeyDer::from(key.secret_der());
-        any_supported_type(&renamed.into()).map_err(|_| error)
-    })
+fn signing_key(key: &PrivateKeyDer<'_>) -> Option<Arc<dyn SigningKey>> {
+    let renamed = PrivatePkcs8KeyDer::from(key.secret_der());
+    any_supported_type(key)
+        .or_else(|_| any_supported_type(&renamed.into()))
+        .ok()
 }
 
 /// Whether a key that cannot be read is encrypted, in one of the two ways that OpenSSL has for it.

@@ -374,3 +374,33 @@ impl AsyncWrite for Portable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::url::Url;
+    use crate::tls::open;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_has_ten_seconds_altogether() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config {
+            data_dir: dir.path().display().to_string(),
+            listen_client_urls: vec![Url::parse("https://127.0.0.1:2379").unwrap()],
+            self_signed_cert_validity_years: 1,
+            ..Config::default()
+        };
+        config.client_tls.auto_tls = true;
+        let endpoint = open(&config).unwrap().client.unwrap();
+
+        let hello = [FIRST_BYTE, 3, 1, 2, 0, 1];
+        for said in [&hello[..0], &hello] {
+            let (near, mut far) = UnixStream::pair().unwrap();
+            far.write_all(said).await.unwrap();
+            let begin = tokio::time::Instant::now();
+            assert!(endpoint.accept(Portable::Unix(near)).await.is_none());
+            assert_eq!(begin.elapsed().as_secs(), DEADLINE.as_secs());
+        }
+    }
+}

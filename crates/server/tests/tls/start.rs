@@ -48,7 +48,7 @@ fn files_that_cannot_be_used_are_named_at_start() {
     refused(
         &setting,
         &[&file("key-file", "server.crt")],
-        "server.crt: tls: found a certificate rather than a key in the PEM for the private key; see --key-file\"",
+        "server.crt: tls: found a certificate rather than a key in the PEM for the private key; see --cert-file and --key-file\"",
     );
     refused(
         &setting,
