@@ -30,6 +30,9 @@ const PARTING_BYTES_MAX: u64 = 64 << 10;
 /// The first byte of a TLS connection: a record of the handshake.
 pub const FIRST_BYTE: u8 = 0x16;
 
+/// A fatal alert, in a record of TLS 1.2: the version is not supported.
+const PROTOCOL_VERSION: &[u8] = &[0x15, 3, 3, 0, 2, 2, 70];
+
 /// A socket of this thread's runtime, or of none.
 pub enum Portable {
     /// Over TCP.
@@ -235,7 +238,11 @@ async fn read_hello(socket: &mut Portable) -> Result<Accepted, Failure> {
             Ok(None) => {}
             Err((error, mut alert)) => {
                 let mut bytes = Vec::new();
-                alert.write_all(&mut bytes)?;
+                if text::is_too_old(&error) {
+                    bytes.extend_from_slice(PROTOCOL_VERSION);
+                } else {
+                    alert.write_all(&mut bytes)?;
+                }
                 // The client may be gone; what counts is what it did.
                 let _ = socket.write_all(&bytes).await;
                 return Err(io::Error::other(error).into());
