@@ -171,7 +171,12 @@ impl Endpoint {
             .expect("a listener with TLS has a certificate")
             .current();
         let mut config = builder.with_cert_resolver(Arc::new(Always::of(&identity)));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let protocols: &[&[u8]] = match self.kind {
+            Kind::Client => &[b"h2", b"http/1.1"],
+            // Members speak nothing else among themselves.
+            Kind::Peer => &[b"http/1.1"],
+        };
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         // A session that is taken up again would not ask whether its certificate is still welcome.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;

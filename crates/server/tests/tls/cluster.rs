@@ -96,8 +96,14 @@ async fn three_members_as_their_unit_files_start_them() {
     // Strangers and the plain are not let in among members.
     Client::of(&cluster.ca).assert_out(cluster.ports[0], "CertificateRequired");
     members[0].wait_for("rejected connection on peer endpoint");
-    let page = cluster.client().get(cluster.ports[0], "/members").unwrap();
+    // As curl asks for pages.
+    let either = Client {
+        alpn: vec!["h2".into(), "http/1.1".into()],
+        ..cluster.client()
+    };
+    let page = either.get(cluster.ports[0], "/members").unwrap();
     assert!(page.text.contains("peerURLs"), "{}", page.text);
+    assert_eq!(page.alpn.as_deref(), Some("http/1.1"));
 }
 
 #[tokio::test]
