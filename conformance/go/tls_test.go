@@ -518,11 +518,22 @@ func TestTLSMatrixForTools(t *testing.T) {
 					}
 				}
 			}
-			if !c.lax && told[0] != told[1] {
+			if !c.lax && told[0] != told[1] && !brokenOff(told[0]) {
 				t.Errorf("curl to the reference: %s, to ours: %s", told[0], told[1])
 			}
 		})
 	}
+}
+
+// brokenOff tells whether curl lost the connection before it could read why: the
+// reference may reset it behind its alert.
+func brokenOff(curl string) bool {
+	for _, text := range []string{"reset by peer", "Broken pipe", "not connected"} {
+		if strings.Contains(curl, text) {
+			return true
+		}
+	}
+	return false
 }
 
 // curlTo asks a member for its version, and tells what curl says without what is the connection's own.
