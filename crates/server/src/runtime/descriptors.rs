@@ -76,13 +76,13 @@ mod tests {
         let seats = Seats::of(RESERVED + 2).unwrap();
         let (first, _second) = (seats.take().await, seats.take().await);
         let mut third = Box::pin(seats.take());
-        assert!(futures_pending(&mut third).await);
+        assert!(has_to_wait(&mut third).await);
         drop(first);
         third.await;
     }
 
     /// Whether `future` has to wait.
-    async fn futures_pending<F: Future + Unpin>(future: &mut F) -> bool {
+    async fn has_to_wait<F: Future + Unpin>(future: &mut F) -> bool {
         let poll = std::future::poll_fn(|cx| {
             std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx).is_pending())
         });

@@ -45,12 +45,7 @@ impl Cluster {
             let place = Place::new();
             let peer_port = place.beside().client_port;
             let advertised_port = relayed(index, peer_port).await;
-            members.push(Member::new(
-                format!("m{}", index + 1),
-                place,
-                peer_port,
-                advertised_port,
-            ));
+            members.push(Member::new(format!("m{}", index + 1), place, peer_port, advertised_port));
         }
         let initial = initial_cluster(&members);
         for member in &members {
@@ -142,9 +137,7 @@ impl Cluster {
 /// The value of the flag for all of `members`.
 fn initial_cluster<'a>(members: impl IntoIterator<Item = &'a Member>) -> String {
     let members = members.into_iter();
-    let pairs: Vec<String> = members
-        .map(|m| format!("{}={}", m.name, m.peer_url()))
-        .collect();
+    let pairs: Vec<String> = members.map(|m| format!("{}={}", m.name, m.peer_url())).collect();
     pairs.join(",")
 }
 
