@@ -15,6 +15,7 @@ use retcd_tls::{Certificate, ClientCheck, Identity, text};
 use rustls::ServerConfig;
 use rustls::server::{Accepted, Acceptor, ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::{StartHandshake, TlsStream};
@@ -143,6 +144,7 @@ impl Endpoint {
         let user = certificate
             .filter(|_| self.names_users)
             .map(|certificate| certificate.common_name().into());
+        stream.get_mut().0.acknowledge();
         stream.get_mut().0.detach()?;
         Ok(Established { stream, user })
     }
@@ -290,6 +292,15 @@ impl Portable {
             Portable::Tcp(socket) => socket.peer_addr().ok(),
             Portable::DetachedTcp(socket) => socket.peer_addr().ok(),
             _ => None,
+        }
+    }
+
+    /// Acknowledges the client's last words at once. The server has nothing to add to them, so that the system would take its
+    /// time, and a client that gathers small writes would keep its first request back that long.
+    fn acknowledge(&self) {
+        if let Portable::Tcp(socket) = self {
+            // Best effort: it only saves time.
+            let _ = SockRef::from(socket).set_tcp_quickack(true);
         }
     }
 
