@@ -3,6 +3,7 @@ package conformance
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -59,6 +60,8 @@ type member struct {
 	flags   []string
 	// catchup is how many entries are kept for slow followers, if not the default.
 	catchup int
+	// tls is how clients speak to it, if not plainly.
+	tls *tls.Config
 
 	program program
 	cmd     *exec.Cmd
@@ -174,12 +177,25 @@ func (m *member) launch(p program) {
 	})
 }
 
-func (m *member) healthy() bool { return page(m.client, "/health", `"health":"true"`) }
+func (m *member) healthy() bool {
+	url := "http://" + m.client
+	if m.tls != nil {
+		url = "https://" + m.client
+	}
+	return pageOver(m.tls, url+"/health", `"health":"true"`)
+}
 
 // page tells whether a page is there and contains a text.
 func page(address, path, text string) bool {
+	return pageOver(nil, "http://"+address+path, text)
+}
+
+func pageOver(config *tls.Config, url, text string) bool {
 	client := http.Client{Timeout: 5 * time.Second}
-	resp, err := client.Get("http://" + address + path)
+	if config != nil {
+		client.Transport = &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}
+	}
+	resp, err := client.Get(url)
 	if err != nil {
 		return false
 	}
@@ -237,7 +253,7 @@ func (m *member) logTail() string {
 func (m *member) dial() *clientv3.Client {
 	m.t.Helper()
 	c, err := clientv3.New(clientv3.Config{
-		Endpoints: []string{m.client}, DialTimeout: startTimeout, Logger: zap.NewNop(),
+		Endpoints: []string{m.client}, TLS: m.tls, DialTimeout: startTimeout, Logger: zap.NewNop(),
 		MaxCallRecvMsgSize: 1 << 30,
 	})
 	if err != nil {

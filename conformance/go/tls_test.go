@@ -23,10 +23,13 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 )
 
 // issuer is an authority for one test.
@@ -282,6 +285,7 @@ func TestTLSMatrixAsReference(t *testing.T) {
 		{name: "revoked", config: with(revoked), lax: true},
 		{name: "wrong name", config: &tls.Config{RootCAs: s.roots, ServerName: "example.com", Certificates: []tls.Certificate{good}}},
 		{name: "server not trusted", config: &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "localhost"}},
+		{name: "TLS 1.1", config: limited(tls.VersionTLS10, tls.VersionTLS11, good)},
 		{name: "unknown protocol", config: func() *tls.Config {
 			config := with(good)
 			config.NextProtos = []string{"spdy/1"}
@@ -308,9 +312,12 @@ func TestTLSMatrixAsReference(t *testing.T) {
 			if c.lax {
 				ours.seen, real.seen = "", ""
 			}
-			if c.name == "unknown protocol" {
-				// Go goes on to list what was asked for.
+			switch c.name {
+			// Go goes on to list what was asked for.
+			case "unknown protocol":
 				real.logged, _, _ = strings.Cut(real.logged, " (")
+			case "TLS 1.1":
+				real.logged, _, _ = strings.Cut(real.logged, ": [")
 			}
 			// Go adds a guess.
 			real.logged, _, _ = strings.Cut(real.logged, " (possibly because of")
@@ -427,4 +434,209 @@ func TestTLSMemberOfEachProgram(t *testing.T) {
 			t.Errorf("%s: %v: %s", p.name, err, out)
 		}
 	}
+}
+
+func forElsewhere(c *x509.Certificate) {
+	forServers(c)
+	c.IPAddresses, c.DNSNames = []net.IP{net.IPv4(192, 0, 2, 1)}, nil
+}
+
+func forUnknownName(c *x509.Certificate) {
+	forServers(c)
+	c.IPAddresses, c.DNSNames = nil, []string{"elsewhere.invalid"}
+}
+
+func onlyForServing(c *x509.Certificate) {
+	forServers(c)
+	c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+}
+
+// Who is refused and why, as curl and the Go client tell it: each time the same for both programs.
+func TestTLSMatrixForTools(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("no curl on this machine")
+	}
+	s := newTLSSetting(t, "rsa")
+	other := newIssuer(t)
+	file := func(name string) string { return filepath.Join(s.dir, name) }
+	writeFile(t, file("other.crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: other.cert.Raw}))
+	revoked := s.ca.issue("p256", nil)
+	s.ca.revoke(file("crl"), revoked)
+	expired := func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }
+	certs := map[string]tls.Certificate{
+		"good": s.ca.issue("p256", nil), "rsa": s.ca.issue("rsa", nil), "ed25519": s.ca.issue("ed25519", nil),
+		"expired": s.ca.issue("p256", expired), "stranger": other.issue("p256", nil), "revoked": revoked,
+	}
+	for name, cert := range certs {
+		writePair(t, s.dir, name, cert)
+	}
+	members := []*secureMember{s.start(t, real(), "--client-crl-file="+file("crl")), s.start(t, ours(), "--client-crl-file="+file("crl"))}
+	plain := []*member{startMember(t, real()), startMember(t, ours())}
+
+	cases := []struct {
+		name, cert, ca, scheme string
+		flags                  []string
+		// to plain says that the member speaks no TLS.
+		toPlain, in bool
+		// lax says that curl may put it in other words.
+		lax bool
+	}{
+		{name: "good", cert: "good", in: true},
+		{name: "RSA", cert: "rsa", in: true},
+		{name: "Ed25519", cert: "ed25519", in: true},
+		{name: "TLS 1.2", cert: "good", flags: []string{"--tls-max", "1.2"}, in: true},
+		{name: "HTTP/1.1", cert: "good", flags: []string{"--http1.1"}, in: true},
+		{name: "expired", cert: "expired"},
+		{name: "wrong authority", cert: "stranger"},
+		// etcd hangs up without a word.
+		{name: "revoked", cert: "revoked", lax: true},
+		{name: "no certificate"},
+		{name: "server of another authority", cert: "good", ca: "other.crt"},
+		{name: "wrong name", cert: "good", flags: []string{"--connect-to", "example.com::127.0.0.1:"}},
+		{name: "TLS 1.1", cert: "good", flags: []string{"--tls-max", "1.1"}},
+		{name: "plaintext to TLS", scheme: "http"},
+		// etcd hangs up without a word.
+		{name: "TLS to plaintext", cert: "good", toPlain: true, lax: true},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			var told []string
+			for i, m := range members {
+				address := m.secure
+				if c.toPlain {
+					address = plain[i].client
+				}
+				curl, went := curlTo(s.dir, address, c.scheme, c.ca, c.cert, c.flags)
+				if went != c.in {
+					t.Errorf("%s: curl: %s", m.program.name, curl)
+				}
+				told = append(told, curl)
+				if len(c.flags) == 0 {
+					if err := s.getByClient(address, c.scheme, c.ca, certs[c.cert]); (err == nil) != c.in {
+						t.Errorf("%s: the Go client: %v", m.program.name, err)
+					}
+				}
+			}
+			if !c.lax && told[0] != told[1] && !brokenOff(told[0]) {
+				t.Errorf("curl to the reference: %s, to ours: %s", told[0], told[1])
+			}
+		})
+	}
+}
+
+// brokenOff tells whether curl lost the connection before it could read why: the
+// reference may reset it behind its alert.
+func brokenOff(curl string) bool {
+	for _, text := range []string{"reset by peer", "Broken pipe", "not connected"} {
+		if strings.Contains(curl, text) {
+			return true
+		}
+	}
+	return false
+}
+
+// curlTo asks a member for its version, and tells what curl says without what is the connection's own.
+func curlTo(dir, address, scheme, ca, cert string, flags []string) (string, bool) {
+	if scheme == "" {
+		scheme = "https"
+	}
+	if ca == "" {
+		ca = "ca.crt"
+	}
+	host, port, _ := strings.Cut(address, ":")
+	args := append([]string{"-sS", "--max-time", "30", "--cacert", ca}, flags...)
+	if len(flags) > 0 && flags[0] == "--connect-to" {
+		host = "example.com"
+		args[len(args)-1] = "example.com:" + port + ":" + address
+	}
+	if cert != "" {
+		args = append(args, "--cert", cert+".crt", "--key", cert+".key")
+	}
+	curl := exec.Command("curl", append(args, scheme+"://"+host+":"+port+"/version")...)
+	curl.Dir = dir
+	out, err := curl.CombinedOutput()
+	text := strings.ReplaceAll(string(out), port, "PORT")
+	return fmt.Sprintf("%s (%v)", text, err), err == nil && strings.Contains(text, "etcdserver")
+}
+
+// getByClient reads a key with the official client.
+func (s *tlsSetting) getByClient(address, scheme, ca string, cert tls.Certificate) error {
+	config := &tls.Config{RootCAs: s.roots}
+	if ca != "" {
+		config.RootCAs = x509.NewCertPool()
+	}
+	if cert.Certificate != nil {
+		config.Certificates = []tls.Certificate{cert}
+	}
+	endpoint := "https://" + address
+	if scheme == "http" {
+		endpoint, config = "http://"+address, nil
+	}
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, TLS: config, Logger: zap.NewNop()})
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	// Who is refused is not told so, but waits.
+	limit, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	_, err = client.Get(limit, "a")
+	return err
+}
+
+// Handshakes without end, of strangers and of those who break off, hold up neither who is in nor who comes.
+func TestTLSHandshakeFlood(t *testing.T) {
+	s := newTLSSetting(t, "p256")
+	m := s.start(t, ours())
+	config := &tls.Config{RootCAs: s.roots, ServerName: "localhost", Certificates: []tls.Certificate{s.ca.issue("p256", nil)}}
+	m.member.client, m.member.tls = m.secure, config
+	inside := m.client3()
+	if _, err := inside.Put(ctx(t), "a", "b"); err != nil {
+		t.Fatal(err)
+	}
+	strange := config.Clone()
+	strange.Certificates = []tls.Certificate{newIssuer(t).issue("p256", nil)}
+	over := make(chan struct{})
+	var flood sync.WaitGroup
+	var knocks atomic.Int64
+	for range 16 {
+		flood.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+					knocks.Add(1)
+					m.ask(strange)
+				}
+			}
+		})
+	}
+	// More than there are places for handshakes.
+	for range 1500 {
+		conn, err := net.Dial("tcp", m.secure)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		// Half a greeting; the server may have hung up on it by now.
+		conn.Write([]byte{0x16, 3, 1, 2, 0, 1})
+	}
+	var slowest time.Duration
+	for i := range 200 {
+		begin := time.Now()
+		if _, err := inside.Put(ctx(t), "a", "b"); err != nil {
+			t.Fatal(err)
+		}
+		slowest = max(slowest, time.Since(begin))
+		if i%20 == 0 {
+			if answer := m.ask(config); !strings.HasPrefix(answer, "200 OK") {
+				t.Fatalf("who comes is told: %s", answer)
+			}
+		}
+	}
+	close(over)
+	flood.Wait()
+	t.Logf("%d knocked; the slowest put took %v", knocks.Load(), slowest)
 }

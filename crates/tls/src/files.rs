@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::{Error as PemError, PemObject, SectionKind};
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer,
+};
+use rustls::sign::{CertifiedKey, SigningKey};
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use crate::certificate::{Certificate, CertificateError, without_leading_zeros};
@@ -29,6 +31,11 @@ const SYSTEM_BUNDLES: &[&str] = &[
 
 const NO_CERTIFICATE: &str = "tls: failed to find any PEM data in certificate input";
 const NO_KEY: &str = "tls: failed to find any PEM data in key input";
+const UNSUPPORTED_KEY: &str =
+    "it is damaged, or none of RSA from 2048 bits on, ECDSA on P-256, P-384 or P-521, and Ed25519";
+const KEY_FOR_CERTIFICATE: &str = "tls: failed to find certificate PEM data in certificate input, but did find a private key; PEM inputs may have been switched";
+const CERTIFICATE_FOR_KEY: &str =
+    "tls: found a certificate rather than a key in the PEM for the private key";
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +51,12 @@ pub enum FileError {
     /// There is no certificate in it.
     #[error("{}: {NO_CERTIFICATE}", .0.display())]
     NoCertificate(PathBuf),
+    /// There is a private key where a certificate should be.
+    #[error("{}: {KEY_FOR_CERTIFICATE}", .0.display())]
+    KeyForCertificate(PathBuf),
+    /// There is a certificate where a private key should be.
+    #[error("{}: {CERTIFICATE_FOR_KEY}", .0.display())]
+    CertificateForKey(PathBuf),
     /// A certificate in it cannot be read.
     #[error("{}: {}", .0.display(), .1)]
     Certificate(PathBuf, CertificateError),
@@ -75,12 +88,30 @@ impl FileError {
         match self {
             FileError::Read { .. } => self.to_string(),
             FileError::NoCertificate(_) => NO_CERTIFICATE.to_owned(),
+            FileError::KeyForCertificate(_) => KEY_FOR_CERTIFICATE.to_owned(),
+            FileError::CertificateForKey(_) => CERTIFICATE_FOR_KEY.to_owned(),
             FileError::Certificate(_, error) => error.to_string(),
             FileError::NoKey(_) => NO_KEY.to_owned(),
             FileError::Key(_, reason) => format!("tls: failed to parse private key: {reason}"),
             FileError::Mismatch { .. } => "tls: private key does not match public key".to_owned(),
             FileError::Pem(_, reason) => format!("malformed PEM: {reason}"),
             FileError::RevocationList(_) => "x509: malformed crl".to_owned(),
+        }
+    }
+
+    /// The file that it is about; none if it is about how two files go together.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            FileError::Read { path, .. }
+            | FileError::NoCertificate(path)
+            | FileError::KeyForCertificate(path)
+            | FileError::CertificateForKey(path)
+            | FileError::Certificate(path, _)
+            | FileError::NoKey(path)
+            | FileError::Key(path, _)
+            | FileError::Pem(path, _)
+            | FileError::RevocationList(path) => Some(path),
+            FileError::Mismatch { .. } => None,
         }
     }
 
@@ -146,12 +177,12 @@ impl Identity {
             .map_err(|error| pem_error(certificate, &error))?;
         let leaf = chain
             .first()
-            .ok_or_else(|| FileError::NoCertificate(certificate.to_owned()))?;
+            .ok_or_else(|| no_certificate(certificate, &certificate_pem))?;
         let leaf = Certificate::parse(leaf.clone())
             .map_err(|error| FileError::Certificate(certificate.to_owned(), error))?;
         let private = private_key(&key_pem, key)?;
-        let signing = any_supported_type(&private)
-            .map_err(|error| FileError::Key(key.to_owned(), error.to_string()))?;
+        let signing = signing_key(&private)
+            .ok_or_else(|| FileError::Key(key.to_owned(), UNSUPPORTED_KEY.to_owned()))?;
         let own = signing.public_key();
         if own.is_some_and(|own| own.as_ref() != leaf.public_key_info.as_slice()) {
             return Err(FileError::Mismatch {
@@ -171,19 +202,40 @@ impl Identity {
     }
 }
 
+fn no_certificate(path: &Path, pem: &[u8]) -> FileError {
+    match PrivateKeyDer::from_pem_slice(pem) {
+        Ok(_) => FileError::KeyForCertificate(path.to_owned()),
+        Err(_) => FileError::NoCertificate(path.to_owned()),
+    }
+}
+
 fn private_key(pem: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
     PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
-        PemError::NoItemsFound if is_encrypted(pem) => {
-            FileError::Key(path.to_owned(), "it is encrypted".to_owned())
+        _ if is_encrypted(pem) => FileError::Key(path.to_owned(), "it is encrypted".to_owned()),
+        PemError::NoItemsFound if CertificateDer::from_pem_slice(pem).is_ok() => {
+            FileError::CertificateForKey(path.to_owned())
         }
         PemError::NoItemsFound => FileError::NoKey(path.to_owned()),
         error => pem_error(path, &error),
     })
 }
 
+/// As in Go, what a key is counts more than what it is called: keys of PKCS#8 go under the names of the older forms, too.
+fn signing_key(key: &PrivateKeyDer<'_>) -> Option<Arc<dyn SigningKey>> {
+    let renamed = PrivatePkcs8KeyDer::from(key.secret_der());
+    any_supported_type(key)
+        .or_else(|_| any_supported_type(&renamed.into()))
+        .ok()
+}
+
+/// Whether a key that cannot be read is encrypted, in one of the two ways that OpenSSL has for it.
 fn is_encrypted(pem: &[u8]) -> bool {
-    const LABEL: &[u8] = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
-    pem.windows(LABEL.len()).any(|window| window == LABEL)
+    const MARKS: [&[u8]; 2] = [
+        b"-----BEGIN ENCRYPTED PRIVATE KEY-----",
+        b"Proc-Type: 4,ENCRYPTED",
+    ];
+    let contains = |mark: &[u8]| pem.windows(mark.len()).any(|window| window == mark);
+    MARKS.into_iter().any(contains)
 }
 
 impl Authorities {

@@ -18,6 +18,12 @@ pub fn handshake(error: &io::Error, refusal: Option<&Refusal>) -> String {
     }
 }
 
+/// Whether a client speaks nothing newer than TLS 1.1. rustls finds something else wrong with it first.
+pub fn is_too_old(error: &Error) -> bool {
+    let reason = PeerIncompatible::SignatureAlgorithmsExtensionRequired;
+    *error == Error::PeerIncompatible(reason)
+}
+
 /// Whether the other side just went away.
 pub fn is_eof(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::UnexpectedEof && rustls_error(error).is_none()
@@ -67,7 +73,9 @@ fn incompatible(reason: &PeerIncompatible) -> String {
         | P::Tls13RequiredForQuic
         | P::SupportedVersionsExtensionRequired
         | P::ServerDoesNotSupportTls12Or13
-        | P::ServerTlsVersionIsDisabledByOurConfig => {
+        | P::ServerTlsVersionIsDisabledByOurConfig
+        // Clients name them from TLS 1.2 on.
+        | P::SignatureAlgorithmsExtensionRequired => {
             "tls: client offered only unsupported versions"
         }
         other => return format!("tls: {other:?}"),

@@ -64,6 +64,11 @@ fn keys_of_every_kind_and_form_are_understood() {
     let traditional = traditional(&rsa.key);
     assert!(traditional.starts_with("-----BEGIN RSA PRIVATE KEY-----"));
     place.load(&rsa.pem, &traditional).unwrap();
+    // Some tools rename keys without changing them.
+    for label in ["RSA PRIVATE KEY", "EC PRIVATE KEY"] {
+        let renamed = rsa.key.serialize_pem().replace("PRIVATE KEY", label);
+        place.load(&rsa.pem, &renamed).unwrap();
+    }
 }
 
 #[test]
@@ -112,9 +117,24 @@ fn what_is_wrong_is_told_with_its_file() {
     check(
         &key,
         &key,
-        "DIR/crt: tls: failed to find any PEM data in certificate input",
+        "DIR/crt: tls: failed to find certificate PEM data in certificate input, but did find a private key; PEM inputs may have been switched",
+    );
+    check(
+        &one.pem,
+        &one.pem,
+        "DIR/key: tls: found a certificate rather than a key in the PEM for the private key",
     );
     let encrypted = issuer::pem("ENCRYPTED PRIVATE KEY", &[0x30, 0]);
+    check(
+        &one.pem,
+        &encrypted,
+        "DIR/key: tls: failed to parse private key: it is encrypted",
+    );
+    // The older way, as `openssl genrsa -traditional -aes128` writes it.
+    let headers =
+        "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n";
+    let encrypted = issuer::pem("RSA PRIVATE KEY", &[7; 48]);
+    let encrypted = encrypted.replace("-----BEGIN RSA PRIVATE KEY-----\n", headers);
     check(
         &one.pem,
         &encrypted,
@@ -130,9 +150,9 @@ fn what_is_wrong_is_told_with_its_file() {
     let garbage = place
         .load(&one.pem, &issuer::pem("PRIVATE KEY", b"garbage"))
         .unwrap_err();
-    assert!(
-        garbage.starts_with("DIR/key: tls: failed to parse private key"),
-        "{garbage}"
+    assert_eq!(
+        garbage,
+        "DIR/key: tls: failed to parse private key: it is damaged, or none of RSA from 2048 bits on, ECDSA on P-256, P-384 or P-521, and Ed25519"
     );
     let missing = Identity::load(&place.path("none"), Path::new("none")).unwrap_err();
     assert!(missing.is_not_found());

@@ -20,9 +20,11 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio_rustls::server::TlsStream;
 
-use super::first_byte::FirstByte;
+use super::descriptors::Seat;
 use super::local::Local;
+use super::opening::Opening;
 use super::probe::LocalProbe;
 use crate::auth::CommonName;
 use crate::http::{HttpContext, ListenerKind};
@@ -38,6 +40,8 @@ const SEND_BUFFER_BYTES: usize = 1 << 20;
 const PENDING_RESETS_MAX: usize = 10_000;
 /// Time for reading a request's head over HTTP/1.1, as etcd has it.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(300);
+/// Time for the words with which HTTP/2 begins, once TLS has settled that it is spoken; as in Go.
+const HTTP2_OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An accepted socket.
 pub enum Socket {
@@ -69,6 +73,8 @@ pub struct Accepted {
     pub socket: Socket,
     /// What it may speak.
     pub protocols: Protocols,
+    /// A client's.
+    pub seat: Seat,
 }
 
 /// What a listener's connections may speak.
@@ -152,7 +158,12 @@ pub async fn serve(
             next = accepted.recv() => next,
             () = &mut stopped => None,
         };
-        let Some(Accepted { socket, protocols }) = next else {
+        let Some(Accepted {
+            socket,
+            protocols,
+            seat,
+        }) = next
+        else {
             break;
         };
         let connection = Connection {
@@ -166,21 +177,25 @@ pub async fn serve(
             // Errors of a connection are its client's: a reset, a broken frame. There is nobody to tell.
             let _ = match socket {
                 Socket::Tcp(socket) => match tcp(socket) {
-                    Ok(stream) => connection.serve(stream, None).await,
+                    Ok(stream) => connection.serve_plain(stream).await,
                     Err(error) => Err(error.into()),
                 },
                 Socket::Unix(socket) => match unix(socket) {
-                    Ok(stream) => connection.serve(stream, None).await,
+                    Ok(stream) => connection.serve_plain(stream).await,
                     Err(error) => Err(error.into()),
                 },
                 Socket::Tls(established) => {
                     let user = established.user.clone();
                     match established.attach() {
-                        Ok(stream) => connection.serve(stream, user).await,
+                        Ok(stream) => {
+                            let limit = opening_timeout(&stream);
+                            connection.serve(stream, user, limit).await
+                        }
                         Err(error) => Err(error.into()),
                     }
                 }
             };
+            drop(seat);
         });
     }
     // Watches never end by themselves; they see the member stop and end their streams.
@@ -200,8 +215,21 @@ struct Connection {
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Connection {
-    /// Serves the connection to its end. `user` is whom the client's certificate names.
-    async fn serve<S>(self, stream: S, user: Option<Arc<str>>) -> Result<(), BoxError>
+    async fn serve_plain<S>(self, stream: S) -> Result<(), BoxError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        self.serve(stream, None, HEADER_READ_TIMEOUT).await
+    }
+
+    /// Serves the connection to its end. `user` is whom the client's certificate names, `limit` the time in which it must be clear
+    /// what is spoken.
+    async fn serve<S>(
+        self,
+        stream: S,
+        user: Option<Arc<str>>,
+        limit: Duration,
+    ) -> Result<(), BoxError>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -222,9 +250,16 @@ impl Connection {
                 Ok::<_, Infallible>(crate::router::route(local, http, protocols, request).await)
             }
         });
-        let io = TokioIo::new(FirstByte::within(HEADER_READ_TIMEOUT, stream));
+        let io = TokioIo::new(Opening::within(limit, stream));
         let connection = builder.serve_connection(io, service).into_owned();
         watcher.watch(connection).await
+    }
+}
+
+fn opening_timeout(stream: &TlsStream<Portable>) -> Duration {
+    match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => HTTP2_OPENING_TIMEOUT,
+        _ => HEADER_READ_TIMEOUT,
     }
 }
 

@@ -10,6 +10,7 @@ use socket2::{Domain, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 use tokio::sync::watch;
 
 use super::connections::{Accepted, Dealer, Protocols, Socket};
+use super::descriptors::{Seat, Seats};
 use super::tls_thread::TlsGate;
 use crate::config::url::ListenAddr;
 use crate::log::Text;
@@ -101,27 +102,36 @@ pub enum Way {
 }
 
 impl Way {
-    async fn take(&mut self, socket: Portable) {
+    async fn take(&mut self, socket: Portable, seat: Seat) {
         match self {
             Way::Plain(protocols, dealer) => {
                 // A socket that the system has lost meanwhile is nobody's.
                 if let Ok(socket) = Socket::try_from(socket) {
                     let protocols = *protocols;
-                    dealer.deal(Accepted { socket, protocols });
+                    dealer.deal(Accepted {
+                        socket,
+                        protocols,
+                        seat,
+                    });
                 }
             }
-            Way::Secure(gate) => gate.admit(socket).await,
+            Way::Secure(gate) => gate.admit(socket, seat).await,
         }
     }
 }
 
 impl Listener {
-    /// Accepts until the member stops.
-    pub async fn accept_into(self, mut way: Way, mut stopping: watch::Receiver<bool>) {
+    /// Accepts until the member stops, as long as there are free seats if they are counted.
+    pub async fn accept_into(
+        self,
+        mut way: Way,
+        seats: Option<Seats>,
+        mut stopping: watch::Receiver<bool>,
+    ) {
         let accept = async {
             match self {
-                Listener::Tcp(listener) => accept_tcp(listener, &mut way).await,
-                Listener::Unix(listener) => accept_unix(listener, &mut way).await,
+                Listener::Tcp(listener) => accept_tcp(listener, &mut way, seats).await,
+                Listener::Unix(listener) => accept_unix(listener, &mut way, seats).await,
             }
         };
         tokio::select! {
@@ -133,25 +143,42 @@ impl Listener {
     }
 }
 
-async fn accept_tcp(listener: TcpListener, way: &mut Way) -> io::Result<()> {
+async fn take_seat(seats: &Option<Seats>) -> Seat {
+    match seats {
+        Some(seats) => seats.take().await,
+        None => Seat::default(),
+    }
+}
+
+async fn accept_tcp(listener: TcpListener, way: &mut Way, seats: Option<Seats>) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
+        let seat = take_seat(&seats).await;
         match listener.accept().await {
             Ok((socket, _)) => {
                 // Best effort, as it only finds out sooner who is gone.
                 let _ = SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE);
-                way.take(Portable::DetachedTcp(socket.into_std()?)).await;
+                way.take(Portable::DetachedTcp(socket.into_std()?), seat)
+                    .await;
             }
             Err(error) => pause_after(&error).await,
         }
     }
 }
 
-async fn accept_unix(listener: UnixListener, way: &mut Way) -> io::Result<()> {
+async fn accept_unix(
+    listener: UnixListener,
+    way: &mut Way,
+    seats: Option<Seats>,
+) -> io::Result<()> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
     loop {
+        let seat = take_seat(&seats).await;
         match listener.accept().await {
-            Ok((socket, _)) => way.take(Portable::DetachedUnix(socket.into_std()?)).await,
+            Ok((socket, _)) => {
+                way.take(Portable::DetachedUnix(socket.into_std()?), seat)
+                    .await
+            }
             Err(error) => pause_after(&error).await,
         }
     }

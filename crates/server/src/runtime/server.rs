@@ -30,6 +30,7 @@ use super::bootstrap::{Bootstrap, bootstrap, check_initially};
 use super::clock::{Clock, unix_ms};
 use super::connections::{self, Accepted, Dealer, Http2Settings};
 use super::corruption::{self, InitialCheckError, Starting};
+use super::descriptors::{Seats, TooFewDescriptors};
 use super::ids::first_read_context;
 use super::log_thread;
 use super::mailbox::{Mail, Mailboxes};
@@ -80,12 +81,28 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Clients could not connect.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// The data differs from the other members'.
     #[error(transparent)]
     Corrupt(#[from] InitialCheckError),
     /// The operating system refused a thread or a signal handler.
     #[error(transparent)]
     System(#[from] std::io::Error),
+}
+
+impl StartError {
+    /// How etcd begins its last line of the log then; nearly always with the same words, whatever the reason.
+    fn message(&self) -> &'static str {
+        match self {
+            StartError::Tls(error) => error.message(),
+            StartError::Descriptors(_) => {
+                "file descriptor limit of etcd process is too low; please set higher"
+            }
+            _ => "discovery failed",
+        }
+    }
 }
 
 /// Runs a member until a signal ends it; returns the process's exit code.
@@ -98,7 +115,7 @@ pub fn run(config: Config) -> ExitCode {
         // As in etcd: its owner wanted it to end.
         Ok(End::Removed) => ExitCode::SUCCESS,
         Err(error) => {
-            crate::log_line!(Fatal, "discovery failed"; "error" => Text(&error));
+            crate::log_line!(Fatal, error.message(); "error" => Text(&error));
             ExitCode::FAILURE
         }
     }
@@ -117,6 +134,7 @@ struct Server {
     member: Arc<Member>,
     config: Arc<Config>,
     listeners: Listeners,
+    seats: Seats,
     connection_threads: Vec<ConnectionThread>,
     peer_thread: Option<PeerThread>,
     threads: Threads,
@@ -141,6 +159,7 @@ struct ConnectionThread {
 
 fn start(config: Arc<Config>) -> Result<Server, StartError> {
     config.check_start()?;
+    let seats = Seats::of_process()?;
     let clock = Clock::start();
     let authenticator = Authenticator::new(&config)?;
     let endpoints = tls::open(&config)?;
@@ -166,7 +185,7 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
         dirs,
         dialer,
         opened,
-        listeners,
+        (listeners, seats),
         authenticator,
     )?;
     for remote in remotes
@@ -222,7 +241,7 @@ fn spawn(
     dirs: Dirs,
     dialer: Dialer,
     opened: Opened,
-    listeners: Listeners,
+    (listeners, seats): (Listeners, Seats),
     authenticator: Authenticator,
 ) -> Result<Server, StartError> {
     let Opened {
@@ -348,6 +367,7 @@ fn spawn(
         member,
         config,
         listeners,
+        seats,
         connection_threads: mailbox_receivers
             .into_iter()
             .map(|mailbox| ConnectionThread {
@@ -462,7 +482,7 @@ impl Server {
                     crate::info!("serving peer traffic"; "address" => &bound.text);
                     let stopping = local.member.stopping.subscribe();
                     let (listener, way) = bound.open(&dealer, &handshakers);
-                    tokio::task::spawn_local(listener.accept_into(way, stopping));
+                    tokio::task::spawn_local(listener.accept_into(way, None, stopping));
                 }
                 let http = http_context(&local);
                 peer_thread::serve(local, http, parts.door, parts.driver, accepted).await;
@@ -486,7 +506,7 @@ impl Server {
         let connections =
             tokio::task::spawn_local(serve_connections(Rc::clone(&local), parts, settings));
         let early = std::mem::take(&mut self.listeners.early);
-        self.accept(early, &dealer, &handshakers);
+        self.accept(early, None, &dealer, &handshakers);
         for url in &self.config.listen_metrics_urls {
             crate::info!("serving metrics"; "address" => url.as_str());
         }
@@ -498,7 +518,7 @@ impl Server {
             end = &mut end => end?,
             () = become_ready(&local) => {
                 let clients = std::mem::take(&mut self.listeners.client);
-                self.accept(clients, &dealer, &handshakers);
+                self.accept(clients, Some(&self.seats), &dealer, &handshakers);
                 self.announce();
                 self.spawn_tasks(&local)?;
                 end.await?
@@ -538,11 +558,17 @@ impl Server {
         Ok(())
     }
 
-    fn accept(&self, listeners: Vec<Bound>, dealer: &Dealer, handshakers: &Handshakers) {
+    fn accept(
+        &self,
+        listeners: Vec<Bound>,
+        seats: Option<&Seats>,
+        dealer: &Dealer,
+        handshakers: &Handshakers,
+    ) {
         for bound in listeners {
             let stopping = self.member.stopping.subscribe();
             let (listener, way) = bound.open(dealer, handshakers);
-            tokio::task::spawn_local(listener.accept_into(way, stopping));
+            tokio::task::spawn_local(listener.accept_into(way, seats.cloned(), stopping));
         }
     }
 

@@ -19,6 +19,7 @@ use tokio::task::{AbortHandle, JoinSet, LocalSet};
 use tokio::time::Instant;
 
 use super::connections::{Accepted, Dealer, Protocols, Socket};
+use super::descriptors::Seat;
 use crate::tls::{Endpoint, FIRST_BYTE, Portable};
 
 /// Handshakes under way on one thread.
@@ -49,6 +50,7 @@ pub struct TlsGate {
 struct Arrival {
     socket: Portable,
     gate: TlsGate,
+    seat: Seat,
 }
 
 /// The threads' entrances; sockets go to them in turn.
@@ -93,9 +95,10 @@ impl Handshakers {
 
 impl TlsGate {
     /// Takes an accepted socket; waits while there is no room.
-    pub async fn admit(&mut self, socket: Portable) {
+    pub async fn admit(&mut self, socket: Portable, seat: Seat) {
         let gate = self.clone();
-        self.handshakers.send(Arrival { socket, gate }).await;
+        let arrival = Arrival { socket, gate, seat };
+        self.handshakers.send(arrival).await;
     }
 }
 
@@ -164,6 +167,7 @@ async fn receive(arrival: Arrival) {
     let Arrival {
         mut socket,
         mut gate,
+        seat,
     } = arrival;
     // Errors of the system's mean that the connection is gone.
     if socket.attach().is_err() {
@@ -173,14 +177,22 @@ async fn receive(arrival: Arrival) {
         && speaks_plainly(&socket).await
     {
         if let Ok(socket) = Socket::try_from(socket) {
-            gate.dealer.deal(Accepted { socket, protocols });
+            gate.dealer.deal(Accepted {
+                socket,
+                protocols,
+                seat,
+            });
         }
         return;
     }
     if let Some(established) = gate.endpoint.accept(socket).await {
         let socket = Socket::Tls(Box::new(established));
         let protocols = gate.secure;
-        gate.dealer.deal(Accepted { socket, protocols });
+        gate.dealer.deal(Accepted {
+            socket,
+            protocols,
+            seat,
+        });
     }
 }
 

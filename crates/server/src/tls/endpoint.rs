@@ -1,7 +1,7 @@
 //! What the TLS flags of one side amount to.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use retcd_tls::{
@@ -23,10 +23,52 @@ pub enum Kind {
     Peer,
 }
 
-/// Why TLS cannot be had as it is configured. The words are etcd's where it has some.
+impl Kind {
+    /// The flag of this side's that has this name on the side of clients.
+    fn flag(self, name: &str) -> String {
+        match (self, name) {
+            (Kind::Client, "crl-file") => "--client-crl-file".to_owned(),
+            (Kind::Client, name) => format!("--{name}"),
+            (Kind::Peer, name) => format!("--peer-{name}"),
+        }
+    }
+
+    /// A file that is named by one of these flags, or several that do not go together.
+    fn unusable(self, error: FileError, flags: &[(&str, &str)]) -> Reason {
+        let path = error.path();
+        let named = |(_, own): &&(&str, &str)| path.is_none_or(|path| path == Path::new(own));
+        let flags = flags.iter().filter(named);
+        let flags: Vec<String> = flags.map(|(name, _)| self.flag(name)).collect();
+        Reason::File {
+            error,
+            flags: flags.join(" and "),
+        }
+    }
+}
+
+/// Why one side's TLS cannot be had as it is configured.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each says what it is")]
-pub enum TlsError {
+#[error("{reason}")]
+pub struct TlsError {
+    side: Kind,
+    reason: Reason,
+}
+
+impl TlsError {
+    /// How etcd begins its last line of the log then.
+    pub fn message(&self) -> &'static str {
+        match (&self.reason, self.side) {
+            (Reason::SelfSigned(_), Kind::Client) => "failed to get client self-signed certs",
+            (Reason::SelfSigned(_), Kind::Peer) => "failed to get peer self-signed certs",
+            (_, Kind::Client) => "listener failed",
+            (_, Kind::Peer) => "discovery failed",
+        }
+    }
+}
+
+/// What is wrong; in etcd's words where it has some.
+#[derive(Debug, thiserror::Error)]
+enum Reason {
     #[error("KeyFile and CertFile must both be present[key: {key}, cert: {certificate}]")]
     HalfPair { key: String, certificate: String },
     #[error(
@@ -39,8 +81,9 @@ pub enum TlsError {
     TwoKindsOfRules { names: String, hosts: String },
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    #[error(transparent)]
-    File(#[from] FileError),
+    /// The file that cannot be used, and the flags that name it.
+    #[error("{error}; see {flags}")]
+    File { error: FileError, flags: String },
     #[error(transparent)]
     SelfSigned(#[from] SelfSignedError),
 }
@@ -99,7 +142,10 @@ pub struct Endpoints {
 /// # Errors
 /// Flags contradict each other, a file cannot be used, or a certificate cannot be made.
 pub fn open(config: &Config) -> Result<Endpoints, TlsError> {
-    let settings = settings(config)?;
+    let of_side = |side| move |reason| TlsError { side, reason };
+    let (of_client, of_peer) = (of_side(Kind::Client), of_side(Kind::Peer));
+    // etcd notices it when it opens its side for members.
+    let settings = settings(config).map_err(|error| of_peer(error.into()))?;
     let hosts = |urls: &[&[Url]]| -> Vec<String> {
         let urls = urls.iter().copied().flatten();
         urls.filter(|url| !url.is_unix())
@@ -107,9 +153,10 @@ pub fn open(config: &Config) -> Result<Endpoints, TlsError> {
             .collect()
     };
     let peer_hosts = hosts(&[&config.listen_peer_urls]);
-    let peer = Files::of(&config.peer_tls, Kind::Peer, config, &peer_hosts)?;
+    let peer = Files::of(&config.peer_tls, Kind::Peer, config, &peer_hosts).map_err(of_peer)?;
     let client_hosts = hosts(&[&config.listen_client_urls, &config.listen_client_http_urls]);
-    let client = Files::of(&config.client_tls, Kind::Client, config, &client_hosts)?;
+    let client =
+        Files::of(&config.client_tls, Kind::Client, config, &client_hosts).map_err(of_client)?;
     warn_about_plain_listeners(config, &client, &peer);
 
     let mut client_urls = config
@@ -117,15 +164,18 @@ pub fn open(config: &Config) -> Result<Endpoints, TlsError> {
         .iter()
         .chain(&config.listen_client_http_urls)
         .chain(&config.listen_metrics_urls);
+    let peer = Endpoint::open(&peer, settings.clone()).map_err(of_peer)?;
     let client = match client_urls.any(Url::is_secure) {
-        true => Some(Arc::new(Endpoint::open(&client, settings.clone())?)),
+        true => Some(Endpoint::open(&client, settings).map_err(of_client)?),
         false => None,
     };
-    let peer = Arc::new(Endpoint::open(&peer, settings)?);
-    Ok(Endpoints { client, peer })
+    Ok(Endpoints {
+        client: client.map(Arc::new),
+        peer: Arc::new(peer),
+    })
 }
 
-fn settings(config: &Config) -> Result<Settings, TlsError> {
+fn settings(config: &Config) -> Result<Settings, SettingsError> {
     let version = |name: &str| Version::from_name(name);
     let settings = Settings::new(
         version(&config.tls_min_version),
@@ -153,7 +203,7 @@ impl<'a> Files<'a> {
         kind: Kind,
         config: &'a Config,
         hosts: &[String],
-    ) -> Result<Files<'a>, TlsError> {
+    ) -> Result<Files<'a>, Reason> {
         let given = Files {
             kind,
             flags: Cow::Borrowed(flags),
@@ -230,38 +280,50 @@ fn warn_about_plain_listeners(config: &Config, client: &Files<'_>, peer: &Files<
 }
 
 impl Endpoint {
-    fn open(files: &Files<'_>, settings: Settings) -> Result<Endpoint, TlsError> {
+    fn open(files: &Files<'_>, settings: Settings) -> Result<Endpoint, Reason> {
         let flags = &*files.flags;
+        let side = files.kind;
         let (certificate, key) = (&flags.cert_file, &flags.key_file);
         if certificate.is_empty() != key.is_empty() {
-            return Err(TlsError::HalfPair {
+            return Err(Reason::HalfPair {
                 key: key.clone(),
                 certificate: certificate.clone(),
             });
         }
-        let identity = pair(certificate, key)?;
+        let identity = pair(certificate, key).map_err(|error| {
+            side.unusable(error, &[("cert-file", certificate), ("key-file", key)])
+        })?;
         let (certificate, key) = (&flags.client_cert_file, &flags.client_key_file);
         if identity.is_some() && certificate.is_empty() != key.is_empty() {
-            return Err(TlsError::HalfClientPair {
+            return Err(Reason::HalfClientPair {
                 key: key.clone(),
                 certificate: certificate.clone(),
             });
         }
         // As in etcd, it counts only beside the other one.
         let client_identity = match identity {
-            Some(_) => pair(certificate, key)?,
+            Some(_) => pair(certificate, key).map_err(|error| {
+                side.unusable(
+                    error,
+                    &[("client-cert-file", certificate), ("client-key-file", key)],
+                )
+            })?,
             None => None,
         };
         let trust = match flags.trusted_ca_file.as_str() {
             "" if flags.client_cert_auth => Trust::System(Arc::new(Authorities::of_system())),
             "" => Trust::Nobody,
-            path => Trust::Bundle(Watched::open(&[path], |paths| {
-                Authorities::load(&paths[0])
-            })?),
+            path => Trust::Bundle(
+                Watched::open(&[path], |paths| Authorities::load(&paths[0]))
+                    .map_err(|error| side.unusable(error, &[("trusted-ca-file", path)]))?,
+            ),
         };
         let revoked = match flags.crl_file.as_str() {
             "" => None,
-            path => Some(Watched::open(&[path], |paths| Revoked::load(&paths[0]))?),
+            path => Some(
+                Watched::open(&[path], |paths| Revoked::load(&paths[0]))
+                    .map_err(|error| side.unusable(error, &[("crl-file", path)]))?,
+            ),
         };
         if identity.is_some() {
             let message = match files.kind {
@@ -301,9 +363,9 @@ fn pair(certificate: &str, key: &str) -> Result<Option<Watched<Identity>>, FileE
     Watched::open(&[certificate, key], load).map(Some)
 }
 
-fn rules(flags: &Tls) -> Result<Arc<Rules>, TlsError> {
+fn rules(flags: &Tls) -> Result<Arc<Rules>, Reason> {
     if !flags.allowed_cns.is_empty() && !flags.allowed_hostnames.is_empty() {
-        return Err(TlsError::TwoKindsOfRules {
+        return Err(Reason::TwoKindsOfRules {
             names: go_list(&flags.allowed_cns),
             hosts: go_list(&flags.allowed_hostnames),
         });

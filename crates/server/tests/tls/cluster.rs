@@ -96,8 +96,14 @@ async fn three_members_as_their_unit_files_start_them() {
     // Strangers and the plain are not let in among members.
     Client::of(&cluster.ca).assert_out(cluster.ports[0], "CertificateRequired");
     members[0].wait_for("rejected connection on peer endpoint");
-    let page = cluster.client().get(cluster.ports[0], "/members").unwrap();
+    // As curl asks for pages.
+    let either = Client {
+        alpn: vec!["h2".into(), "http/1.1".into()],
+        ..cluster.client()
+    };
+    let page = either.get(cluster.ports[0], "/members").unwrap();
     assert!(page.text.contains("peerURLs"), "{}", page.text);
+    assert_eq!(page.alpn.as_deref(), Some("http/1.1"));
 }
 
 #[tokio::test]
@@ -118,6 +124,44 @@ async fn members_with_certificates_that_they_made_themselves() {
     }
     let channel = channel(&cluster.client(), cluster.places[1].client_port).await;
     put(&channel, "a").await.unwrap();
+}
+
+/// Every member gets a new certificate and new authorities, while it runs.
+#[tokio::test]
+async fn members_take_up_new_certificates_without_a_restart() {
+    let cluster = Cluster::new();
+    let mut members: Vec<Server> = (0..3).map(|number| cluster.launch(number, &[])).collect();
+    for member in &members {
+        member.wait_for("serving client traffic securely");
+    }
+    let next = Authority::new("next");
+    // First everybody trusts both authorities, then everybody shows the new one's certificates, then nobody trusts the old one.
+    let both = format!("{}{}", cluster.ca.pem(), next.pem());
+    for place in &cluster.places {
+        write(place.dir(), "ca.pem", &both);
+    }
+    for place in &cluster.places {
+        member(&next, "member", "127.0.0.1").write(place.dir(), "member");
+    }
+    for place in &cluster.places {
+        next.write(place.dir(), "ca.pem");
+    }
+    // The last one knows nothing of the old authority now, and has to be let in by the others, and to let them in.
+    drop(members.pop());
+    let last = cluster.launch(2, &[]);
+    last.wait_for("serving client traffic securely");
+    let client = Client::of(&next).with(&next.issue("client", |_| {}));
+    let channel = channel(&client, cluster.places[2].client_port).await;
+    put(&channel, "a").await.unwrap();
+    cluster
+        .client()
+        .assert_out(cluster.ports[0], "UnknownIssuer");
+    let with_old = Client {
+        roots: client.roots,
+        ..cluster.client()
+    };
+    with_old.assert_out(cluster.ports[0], "UnknownCA");
+    members[0].wait_for("rejected connection on peer endpoint");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Protocols and kinds of listeners.
 
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::member::Setting;
@@ -69,6 +69,20 @@ fn one_port_may_be_both_plain_and_encrypted() {
     let member = setting.start(&[&urls]);
     setting.client().assert_in(port);
     member.assert_well();
+}
+
+/// The system acknowledges what needs no answer after 40 ms at the earliest, unless it is told to.
+#[test]
+fn a_first_request_is_not_held_up() {
+    let setting = Setting::new();
+    let _member = setting.start(&[]);
+    let took = |_| {
+        let begin = Instant::now();
+        setting.client().assert_in(setting.port());
+        begin.elapsed()
+    };
+    let quickest = (0..20).map(took).min().unwrap();
+    assert!(quickest < Duration::from_millis(35), "{quickest:?}");
 }
 
 #[test]

@@ -8,9 +8,11 @@
 mod access;
 mod client;
 mod cluster;
+mod flood;
 mod grpc;
 #[path = "../../../tls/tests/issuer/mod.rs"]
 mod issuer;
+mod kubeadm;
 mod listeners;
 mod member;
 #[path = "../process/place.rs"]

@@ -33,12 +33,45 @@ fn files_that_cannot_be_used_are_named_at_start() {
     refused(
         &setting,
         &[&file("key-file", "stranger.key")],
-        "tls: private key does not match public key",
+        "; see --cert-file and --key-file",
+    );
+    refused(
+        &setting,
+        &[&file("key-file", "stranger.key")],
+        r#""msg":"listener failed","error":"tls: private key does not match public key (certificate "#,
     );
     refused(
         &setting,
         &[&file("key-file", "none")],
-        "none: no such file or directory",
+        "none: no such file or directory; see --key-file\"",
+    );
+    refused(
+        &setting,
+        &[&file("key-file", "server.crt")],
+        "server.crt: tls: found a certificate rather than a key in the PEM for the private key; see --cert-file and --key-file\"",
+    );
+    refused(
+        &setting,
+        &[
+            &file("peer-cert-file", "stranger.crt"),
+            &file("peer-key-file", "none"),
+        ],
+        "none: no such file or directory; see --peer-key-file\"",
+    );
+    refused(
+        &setting,
+        &[&file("peer-trusted-ca-file", "none")],
+        r#""msg":"discovery failed","error":"open "#,
+    );
+    refused(
+        &setting,
+        &[
+            "--auto-tls",
+            "--self-signed-cert-validity=0",
+            "--cert-file=",
+            "--key-file=",
+        ],
+        r#""msg":"failed to get client self-signed certs","error":"selfSignedCertValidity is invalid,it should be greater than 0""#,
     );
     refused(
         &setting,
@@ -53,7 +86,7 @@ fn files_that_cannot_be_used_are_named_at_start() {
     refused(
         &setting,
         &[&file("client-crl-file", "empty")],
-        "empty: x509: malformed crl",
+        "empty: x509: malformed crl; see --client-crl-file\"",
     );
     refused(
         &setting,
