@@ -27,7 +27,9 @@ use crate::peer::transport::Shared;
 /// A message's length stands before it.
 const LENGTH_BYTES: usize = size_of::<u64>();
 /// Pieces between the connection and the thread that writes.
-const PIECES_MAX: usize = 4;
+const PIECES_MAX: usize = 16;
+/// Bytes that are written at once.
+const BLOCK_BYTES: usize = 1 << 20;
 /// What a file is called until it is complete.
 const UNFINISHED_PREFIX: &str = "tmp";
 /// Names that are tried for one.
@@ -265,18 +267,33 @@ fn create_unfinished(disk: &dyn Disk, dir: &Path) -> io::Result<(PathBuf, Arc<dy
     Err(io::Error::other("too many unfinished snapshots"))
 }
 
+/// Writes what arrives, however it is cut, in blocks that lie on whole pages of the file: several times cheaper for the
+/// kernel than writing each piece as it comes.
 fn write_to(file: &dyn File, pieces: &mut mpsc::Receiver<Piece>) -> io::Result<Stored> {
+    let mut block = Vec::with_capacity(BLOCK_BYTES);
     let mut bytes = 0;
+    let mut put = |block: &mut Vec<u8>| {
+        file.write_all_at(&[IoSlice::new(block)], bytes)?;
+        bytes += block.len() as u64;
+        block.clear();
+        io::Result::Ok(bytes)
+    };
     loop {
         match pieces.blocking_recv() {
-            Some(Piece::Bytes(piece)) => {
-                file.write_all_at(&[IoSlice::new(&piece)], bytes)?;
-                bytes += piece.len() as u64;
+            Some(Piece::Bytes(mut piece)) => {
+                while !piece.is_empty() {
+                    let room = BLOCK_BYTES - block.len();
+                    block.extend_from_slice(&piece.split_to(room.min(piece.len())));
+                    if block.len() == BLOCK_BYTES {
+                        put(&mut block)?;
+                    }
+                }
             }
             Some(Piece::End) => break,
             None => return Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
+    let bytes = put(&mut block)?;
     let start = Instant::now();
     file.sync_data()?;
     let fsync = start.elapsed();
