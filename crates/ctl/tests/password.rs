@@ -72,8 +72,9 @@ impl Terminal {
     }
 
     /// A command asks for a moment before it hides what is typed.
-    fn wait_until_hidden(&self) {
+    fn wait_until_hidden(&mut self) {
         while self.echoes() {
+            assert_eq!(self.command.try_wait().unwrap(), None);
             thread::yield_now();
         }
     }

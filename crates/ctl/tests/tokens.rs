@@ -185,7 +185,7 @@ fn a_watch_goes_on_at_a_member_that_does_not_know_its_token() {
 #[test]
 fn a_lease_is_kept_alive_at_a_member_that_does_not_know_the_token() {
     let mut member = Member::lock();
-    let granted = member.run(&["--user=u:pw", "lease", "grant", "6"], "");
+    let granted = member.run(&["--user=u:pw", "lease", "grant", "12"], "");
     let granted = String::from_utf8(granted.stdout).unwrap();
     let id = granted.split(' ').nth(1).unwrap();
     let attach = format!("--lease={id}");
@@ -193,7 +193,7 @@ fn a_lease_is_kept_alive_at_a_member_that_does_not_know_the_token() {
     let keep_alive = ["--user=u:pw", "lease", "keep-alive", id];
     let mut tool = member.command(&keep_alive).spawn().unwrap();
     let mut stdout = BufReader::new(tool.stdout.take().unwrap());
-    let renewed = format!("lease {id} keepalived with TTL(6)");
+    let renewed = format!("lease {id} keepalived with TTL(12)");
     read_lines(&mut stdout, &[&renewed]);
     member.log_out();
     member.restart();
