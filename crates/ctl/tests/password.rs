@@ -1,5 +1,7 @@
 //! Passwords on a terminal: nobody sees what is typed, and afterwards the terminal is as it was.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::TcpListener;

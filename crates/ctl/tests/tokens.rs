@@ -1,5 +1,7 @@
 //! Tokens that become too old while a command runs: it logs in again, and nobody notices.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
