@@ -353,12 +353,13 @@ fn free_addresses() -> (String, String) {
     (address(), address())
 }
 
-/// Whether `/version` shows a cluster version.
+/// Whether the server's log says that it serves clients over TLS.
 fn serves_encrypted(log: &Path) -> bool {
     let log = std::fs::read_to_string(log).unwrap_or_default();
     log.contains("serving client traffic securely")
 }
 
+/// Whether `/version` shows a cluster version.
 fn cluster_version_is_known(address: &str) -> bool {
     let Ok(mut connection) = TcpStream::connect(address) else {
         return false;

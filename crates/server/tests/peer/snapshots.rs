@@ -306,7 +306,7 @@ fn a_body_that_is_cut_leaves_nothing() {
     check(
         CHUNKED,
         &|_| LAST_CHUNK.to_vec(),
-        "400 Bad Request failed to decode raft message (unexpected EOF)",
+        "400 Bad Request failed to decode raft message (EOF)",
     );
 }
 

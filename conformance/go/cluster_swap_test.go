@@ -1,0 +1,63 @@
+package conformance
+
+import "testing"
+
+// swap ends a member's program and starts another on the same directory, with
+// the same flags, under load.
+func (c *cluster) swap(m *member, p program, h *clusterLoad) {
+	c.t.Helper()
+	was := m.String()
+	m.stop()
+	h.await(20)
+	m.start(p)
+	c.serves(m, h)
+	c.lead(m)
+	h.await(50)
+	c.sameHash()
+	c.t.Logf("%s took the place of %s", m, was)
+}
+
+// The rolling upgrade of a running cluster: the binary is swapped at one member
+// after the other, which keeps its directory and its flags. And back.
+func TestClusterSwapped(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, "--snapshot-count=200", "--feature-gates=InitialCorruptCheck=true,CompactHashCheck=true",
+		"--compact-hash-check-time=1s", "--corrupt-check-time=2s")
+	c.keep(50)
+	c.start(real(), real(), real())
+	h := c.load(3, 2)
+	h.await(300)
+	for _, p := range []program{ours(), real()} {
+		for _, m := range c.members {
+			c.swap(m, p, h)
+			c.compact(m)
+		}
+	}
+	h.finish()
+}
+
+// A cluster of an older line: as long as one of its members is left, the others
+// can go back. With the last one the cluster's version rises.
+func TestOlderClusterSwapped(t *testing.T) {
+	for _, version := range lines {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			older := line(t, version)
+			c := newCluster(t, 3, "--snapshot-count=200")
+			c.keep(50)
+			c.start(older, older, older)
+			h := c.load(2, 1)
+			h.await(300)
+			for _, step := range []struct {
+				member int
+				to     program
+			}{{0, ours()}, {1, ours()}, {0, older}, {0, ours()}} {
+				c.swap(c.members[step.member], step.to, h)
+				c.version(version + ".0")
+			}
+			c.swap(c.members[2], ours(), h)
+			c.version("3.7.0")
+			h.finish()
+		})
+	}
+}
