@@ -4,6 +4,10 @@
 //! which is down costs nothing. If none accepts, they are tried again until the command's deadline: etcd's client waits
 //! for endpoints in the same way. Reads are repeated when a member answers that it is unavailable; writes never are.
 //!
+//! A token can be too old when it is needed: somebody took minutes to type a transaction, a watch broke with the member that
+//! it was on, users were changed meanwhile. Such an answer says that nothing was done, so the client logs in again and
+//! repeats the request, whatever it is.
+//!
 //! What a failed attempt ended with is told on stderr, once, when the command gives up.
 
 mod connector;
@@ -34,8 +38,8 @@ pub use error::{ClientError, reason_text};
 pub use login::{Credentials, Login};
 pub use tls::{Tls, TlsError, TlsFlags};
 
-/// Reads are attempted this often while members answer that they are unavailable.
-const READ_ATTEMPTS_MAX: usize = 100;
+/// A request is attempted this often at most.
+const ATTEMPTS_MAX: usize = 100;
 /// The pause between two attempts, to connect or to read.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
 
@@ -224,6 +228,23 @@ impl Client {
         *self.channel.borrow_mut() = None;
     }
 
+    /// Forgets the token; the next request logs in. To be called before a stream is opened again, whose answers tell of
+    /// a token that is too old in ways of their own.
+    pub fn forget_login(&self) {
+        *self.login.borrow_mut() = None;
+    }
+
+    /// Whether the request was refused only because of an old token, or of what was known of the user when it was sent.
+    fn may_log_in_again(&self, error: &ClientError) -> bool {
+        match &self.config.credentials {
+            // There is no other.
+            Some(Credentials::Token(_)) => false,
+            Some(Credentials::Password { .. }) => error.is_about_login(),
+            // A certificate says who asks.
+            None => error.is_answer(error::OLD_REVISION),
+        }
+    }
+
     /// Makes a request that changes nothing; repeats it while members are unavailable.
     ///
     /// # Errors
@@ -232,17 +253,34 @@ impl Client {
         &self,
         request: impl AsyncFn() -> Result<T, ClientError>,
     ) -> Result<T, ClientError> {
-        let mut attempt = 1;
-        loop {
+        self.repeat(request, ClientError::is_unavailable).await
+    }
+
+    /// Makes a request that may change something; repeats it only if it certainly did not.
+    ///
+    /// # Errors
+    /// What the last attempt ended with.
+    pub async fn write<T>(
+        &self,
+        request: impl AsyncFn() -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        self.repeat(request, |_| false).await
+    }
+
+    async fn repeat<T>(
+        &self,
+        request: impl AsyncFn() -> Result<T, ClientError>,
+        is_worth_another: impl Fn(&ClientError) -> bool,
+    ) -> Result<T, ClientError> {
+        for _ in 1..ATTEMPTS_MAX {
             match request().await {
-                Err(error) if error.is_unavailable() && attempt < READ_ATTEMPTS_MAX => {
-                    self.disconnect();
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                    attempt += 1;
-                }
+                Err(error) if self.may_log_in_again(&error) => self.forget_login(),
+                Err(error) if is_worth_another(&error) => self.disconnect(),
                 result => return result,
             }
+            tokio::time::sleep(RETRY_PAUSE).await;
         }
+        request().await
     }
 }
 

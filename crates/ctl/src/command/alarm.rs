@@ -50,12 +50,15 @@ async fn disarm_all(client: &Client) -> Result<AlarmResponse, ClientError> {
             member_id: alarm.member_id,
             alarm: alarm.alarm,
         };
-        let response = client
-            .maintenance()
-            .await?
-            .alarm(request)
-            .await?
-            .into_inner();
+        let disarm = client.write(async || {
+            Ok(client
+                .maintenance()
+                .await?
+                .alarm(request)
+                .await?
+                .into_inner())
+        });
+        let response = disarm.await?;
         disarmed.alarms.extend(response.alarms);
     }
     Ok(disarmed)

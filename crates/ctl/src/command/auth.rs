@@ -47,13 +47,14 @@ fn enable(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
 /// User root needs the role root; it is made if it does not exist.
 async fn enable_with_root_role(client: &Client) -> Result<(), ClientError> {
     let enable = async || {
-        Ok::<_, ClientError>(
-            client
+        let enable = async || {
+            Ok(client
                 .auth()
                 .await?
                 .auth_enable(AuthEnableRequest {})
-                .await?,
-        )
+                .await?)
+        };
+        client.write(enable).await
     };
     match enable().await {
         Err(error) if error.is_answer("etcdserver: root user does not have root role") => {}
@@ -80,13 +81,13 @@ fn disable(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     session::run(async {
         let client = session.client().await?;
         session
-            .ask(async {
+            .ask(client.write(async || {
                 Ok(client
                     .auth()
                     .await?
                     .auth_disable(AuthDisableRequest {})
                     .await?)
-            })
+            }))
             .await?;
         print_line("Authentication Disabled")
     })

@@ -35,7 +35,7 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     session::run(async {
         let client = session.client().await?;
         session
-            .ask(async { Ok(client.kv().await?.compact(request).await?) })
+            .ask(client.write(async || Ok(client.kv().await?.compact(request).await?)))
             .await?;
         print_line(&format!("compacted revision {revision}"))
     })

@@ -32,13 +32,13 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         for endpoint in session.each_endpoint(of_cluster).await? {
             let client = session.client_of(&endpoint).await?;
             let start = Instant::now();
-            let request = async {
+            let request = client.write(async || {
                 Ok(client
                     .maintenance()
                     .await?
                     .defragment(DefragmentRequest {})
                     .await?)
-            };
+            });
             let result = within(session.command_timeout, request).await;
             let took = duration::format(start.elapsed());
             match result {

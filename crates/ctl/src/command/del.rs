@@ -76,14 +76,14 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let session = Session::new(invocation, false)?;
     session::run(async {
         let client = session.client().await?;
-        let delete = async {
+        let delete = client.write(async || {
             Ok(client
                 .kv()
                 .await?
-                .delete_range(client.check_size(request)?)
+                .delete_range(client.check_size(request.clone())?)
                 .await?
                 .into_inner())
-        };
+        });
         session.print(&Reply::Delete(&session.ask(delete).await?))
     })
 }

@@ -66,14 +66,14 @@ fn request(invocation: &mut Invocation<'_>, kind: Downgrade, version: String) ->
     session::run(async {
         let client = session.client().await?;
         let response = session
-            .ask(async {
+            .ask(client.write(async || {
                 Ok(client
                     .maintenance()
                     .await?
-                    .downgrade(request)
+                    .downgrade(request.clone())
                     .await?
                     .into_inner())
-            })
+            }))
             .await?;
         session.print(&Reply::Downgrade(kind, &response))
     })

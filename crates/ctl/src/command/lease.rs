@@ -83,14 +83,14 @@ fn grant(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         let client = session.client().await?;
         let request = LeaseGrantRequest { ttl, id: 0 };
         let granted = session
-            .ask(async {
+            .ask(client.write(async || {
                 Ok(client
                     .lease()
                     .await?
                     .lease_grant(request)
                     .await?
                     .into_inner())
-            })
+            }))
             .await;
         session.print(&Reply::LeaseGrant(
             &granted.map_err(|exit| wrap("failed to grant lease", exit))?,
@@ -108,14 +108,14 @@ fn revoke(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         let client = session.client().await?;
         let request = LeaseRevokeRequest { id };
         let revoked = session
-            .ask(async {
+            .ask(client.write(async || {
                 Ok(client
                     .lease()
                     .await?
                     .lease_revoke(request)
                     .await?
                     .into_inner())
-            })
+            }))
             .await;
         session.print(&Reply::LeaseRevoke(
             id,
@@ -214,19 +214,24 @@ async fn renew_until_it_ends(session: &Session, client: &Client, id: i64) -> Res
     // Until the first answer nobody knows how long the lease lives; etcd's client waits a second longer than it dials.
     let mut ends =
         tokio::time::Instant::now() + session.config.dial_timeout + Duration::from_secs(1);
+    let mut is_alive = false;
     loop {
         let Ok(opened) = tokio::time::timeout_at(ends, Renewals::open(client, id)).await else {
             return Ok(());
         };
-        let mut renewals = opened.map_err(no_answer)?;
-        loop {
+        let mut opened = match opened {
+            Err(error) if !is_alive => return Err(no_answer(error)),
+            opened => opened.ok(),
+        };
+        while let Some(renewals) = &mut opened {
             match tokio::time::timeout_at(ends, renewals.next()).await {
                 Err(_) => return Ok(()),
-                Ok(Err(_)) => break,
+                Ok(Err(_)) => opened = None,
                 Ok(Ok(renewed)) => {
                     let Ok(ttl @ 1..) = u64::try_from(renewed.ttl) else {
                         return Ok(());
                     };
+                    is_alive = true;
                     session.print(&Reply::LeaseKeepAlive(&renewed))?;
                     let now = tokio::time::Instant::now();
                     ends = now + Duration::from_secs(ttl);
@@ -235,6 +240,7 @@ async fn renew_until_it_ends(session: &Session, client: &Client, id: i64) -> Res
             }
         }
         client.disconnect();
+        client.forget_login();
         tokio::time::sleep(RESUME_PAUSE).await;
     }
 }

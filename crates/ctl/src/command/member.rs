@@ -117,14 +117,14 @@ fn add(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         let client = session.client().await?;
         check_urls(&request.peer_ur_ls)?;
         let response = session
-            .ask(async {
+            .ask(client.write(async || {
                 Ok(client
                     .cluster()
                     .await?
-                    .member_add(request)
+                    .member_add(request.clone())
                     .await?
                     .into_inner())
-            })
+            }))
             .await?;
         session.print(&Reply::MemberAdd(&response))?;
         if session.printer.format == Format::Simple {
@@ -224,7 +224,9 @@ fn change(
     let session = Session::new(invocation, false)?;
     session::run(async {
         let client = session.client().await?;
-        let (header, members) = session.ask(request(&client)).await?;
+        let (header, members) = session
+            .ask(client.write(async || request(&client).await))
+            .await?;
         session.print(&Reply::MemberChange(kind, id, header.as_ref(), &members))
     })
 }

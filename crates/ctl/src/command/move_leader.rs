@@ -30,14 +30,14 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         session.client().await?;
         let (client, leader) = find_leader(&session).await?;
         let request = MoveLeaderRequest { target_id };
-        let moved = session.ask(async {
+        let moved = session.ask(client.write(async || {
             Ok(client
                 .maintenance()
                 .await?
                 .move_leader(request)
                 .await?
                 .into_inner())
-        });
+        }));
         session.print(&Reply::MoveLeader(leader, target_id, &moved.await?))
     })
 }

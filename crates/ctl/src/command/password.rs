@@ -1,10 +1,26 @@
 //! Asking for secrets without showing what is typed.
+//!
+//! While a terminal hides what is typed, a signal that ends the command first lets it show again: otherwise the user's shell
+//! would stay blind. From then on signals do what they do without this module, but are delivered by a thread.
 
 use std::io::{self, BufRead, Write};
+use std::process;
+use std::sync::{Mutex, Once};
+use std::thread;
 
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
-/// Prints `prompt` on stdout and reads a line from stdin; on a terminal, what is typed stays invisible.
+/// What etcd's tool exits with when it is interrupted while it asks.
+const INTERRUPTED: i32 = 255;
+
+/// What the terminal was like, while it hides what is typed.
+static SHOWN: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// Prints `prompt` on stdout and reads a line from stdin; on a terminal, what is typed stays invisible. White space around
+/// it does not count.
 ///
 /// # Errors
 /// Stdin or stdout fail.
@@ -12,18 +28,75 @@ pub fn ask(prompt: &str) -> io::Result<String> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(prompt.as_bytes())?;
     stdout.flush()?;
-    let stdin = io::stdin();
-    let shown = tcgetattr(&stdin).ok();
-    if let Some(mut hidden) = shown.clone() {
-        hidden.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(&stdin, OptionalActions::Now, &hidden)?;
-    }
-    let mut line = String::new();
-    let read = stdin.lock().read_line(&mut line);
-    if let Some(shown) = shown {
-        tcsetattr(&stdin, OptionalActions::Now, &shown)?;
-    }
+    hide()?;
+    let read = read_secret(&mut io::stdin().lock());
+    show()?;
     stdout.write_all(b"\n")?;
-    read?;
-    Ok(line.trim_end_matches(['\n', '\r']).to_owned())
+    read
+}
+
+fn read_secret(input: &mut impl BufRead) -> io::Result<String> {
+    let mut line = String::new();
+    input.read_line(&mut line)?;
+    Ok(line.trim().to_owned())
+}
+
+/// Hides what is typed from now on, if stdin is a terminal.
+fn hide() -> io::Result<()> {
+    let stdin = io::stdin();
+    let Ok(shown) = tcgetattr(&stdin) else {
+        return Ok(());
+    };
+    show_on_signals()?;
+    let mut hidden = shown.clone();
+    hidden.local_modes.remove(LocalModes::ECHO);
+    let mut saved = SHOWN.lock().expect("nothing panics with it");
+    tcsetattr(&stdin, OptionalActions::Now, &hidden)?;
+    *saved = Some(shown);
+    Ok(())
+}
+
+/// Shows again what is typed; whether it was hidden.
+fn show() -> io::Result<bool> {
+    let mut saved = SHOWN.lock().expect("nothing panics with it");
+    let Some(shown) = saved.take() else {
+        return Ok(false);
+    };
+    tcsetattr(io::stdin(), OptionalActions::Now, &shown)?;
+    Ok(true)
+}
+
+fn show_on_signals() -> io::Result<()> {
+    static STARTED: Once = Once::new();
+    let mut started = Ok(());
+    STARTED.call_once(|| {
+        started = Signals::new([SIGINT, SIGQUIT, SIGTERM]).and_then(|mut signals| {
+            let watch = move || signals.forever().for_each(end_by);
+            thread::Builder::new().spawn(watch).map(drop)
+        });
+    });
+    started
+}
+
+fn end_by(signal: i32) {
+    if matches!(show(), Ok(false)) {
+        // Nothing is asked any more.
+        let _ = emulate_default_handler(signal);
+    }
+    process::exit(INTERRUPTED);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_a_line_without_the_space_around_it() {
+        let mut input: &[u8] = b" one two \t\r\nthree\n\nfour";
+        let mut next = || read_secret(&mut input).unwrap();
+        assert_eq!(
+            [next(), next(), next(), next(), next()],
+            ["one two", "three", "", "four", ""]
+        );
+    }
 }

@@ -89,14 +89,14 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     session::run(async {
         let client = session.client().await?;
         let response = session
-            .ask(async {
+            .ask(client.write(async || {
                 Ok(client
                     .kv()
                     .await?
-                    .put(client.check_size(request)?)
+                    .put(client.check_size(request.clone())?)
                     .await?
                     .into_inner())
-            })
+            }))
             .await?;
         session.print(&Reply::Put(&response))
     })

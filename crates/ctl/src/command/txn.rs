@@ -59,16 +59,15 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     session::run(async {
         let client = session.client().await?;
         let request = read_request(&mut std::io::stdin().lock(), prompts)?;
-        let txn = async {
+        let txn = client.write(async || {
             Ok(client
                 .kv()
                 .await?
-                .txn(client.check_size(request)?)
+                .txn(client.check_size(request.clone())?)
                 .await?
                 .into_inner())
-        };
-        let response: Result<_, crate::client::ClientError> = txn.await;
-        session.print(&Reply::Txn(&response.map_err(Exit::error)?))
+        });
+        session.print(&Reply::Txn(&txn.await.map_err(Exit::error)?))
     })
 }
 

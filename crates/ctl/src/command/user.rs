@@ -1,6 +1,6 @@
 //! `user`: makes, shows, changes and deletes users.
 
-use std::io::Read;
+use std::io::BufRead;
 
 use retcd_proto::authpb::UserAddOptions;
 use retcd_proto::etcdserverpb::{
@@ -78,7 +78,8 @@ pub fn change(
     let session = Session::new(invocation, false)?;
     session::run(async {
         let client = session.client().await?;
-        let header = request(&client).await.map_err(Exit::error)?;
+        let header = client.write(async || request(&client).await).await;
+        let header = header.map_err(Exit::error)?;
         session.print(&Reply::AuthChange(AuthChange {
             line,
             header: header.as_ref(),
@@ -136,17 +137,14 @@ fn add(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
 /// Asks twice on a terminal, or takes one word from standard input.
 fn new_password(name: &str, interactive: bool) -> Result<String, Exit> {
     if !interactive {
-        let mut text = String::new();
+        // A line and no more: on a terminal nobody ends the input.
+        let mut line = String::new();
         std::io::stdin()
             .lock()
-            .read_to_string(&mut text)
+            .read_line(&mut line)
             .map_err(Exit::bad_args)?;
-        return Ok(text
-            .lines()
-            .next()
-            .and_then(|line| line.split_whitespace().next())
-            .unwrap_or_default()
-            .to_owned());
+        let word = line.split_whitespace().next();
+        return Ok(word.unwrap_or_default().to_owned());
     }
     let ask = |prompt: String| {
         password::ask(&prompt)

@@ -1,7 +1,9 @@
 //! `--auth-token`: `simple`, nothing, or `jwt,sign-method=…,pub-key=…,priv-key=…,ttl=…`.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::{fs, io};
+
+use retcd_tls::files::go_error;
 
 use super::jwt::{JsonWebTokens, Method};
 use crate::config::parse_duration;
@@ -33,6 +35,13 @@ pub enum TokenError {
     WrongKey(&'static str),
 }
 
+impl TokenError {
+    /// etcd's last word on tokens before it says why it does not start.
+    fn log(&self) {
+        crate::warn!("failed to create token provider"; "error" => Text(self));
+    }
+}
+
 /// `--auth-token`, taken apart.
 #[derive(Debug, PartialEq, Eq)]
 pub struct TokenOptions<'a> {
@@ -52,25 +61,35 @@ pub enum TokenKind {
 }
 
 impl<'a> TokenOptions<'a> {
-    /// Takes the flag's value apart.
+    /// Takes the flag's value apart, and says in the log what is wrong with it.
     ///
     /// # Errors
     /// [`TokenError::Options`]
     pub fn parse(value: &'a str) -> Result<TokenOptions<'a>, TokenError> {
+        TokenOptions::take_apart(value).inspect_err(TokenError::log)
+    }
+
+    fn take_apart(value: &'a str) -> Result<TokenOptions<'a>, TokenError> {
         let mut parts = value.split(',');
         let kind = parts.next().unwrap_or_default();
         let mut options = BTreeMap::new();
         for part in parts {
             let pair: Vec<&str> = part.split('=').collect();
-            let [name, value] = pair[..] else {
+            let [name, option] = pair[..] else {
+                crate::error!("invalid token option"; "option" => value);
                 return Err(TokenError::Options);
             };
-            if options.insert(name, value).is_some() {
+            if options.insert(name, option).is_some() {
+                crate::error!("invalid token option"; "option" => value, "duplicate-parameter" => name);
                 return Err(TokenError::Options);
             }
         }
         let options = TokenOptions { kind, options };
-        options.kind().map(|_| options)
+        if let Err(error) = options.kind() {
+            crate::warn!("unknown token type"; "type" => kind, "error" => Text(&error));
+            return Err(error);
+        }
+        Ok(options)
     }
 
     /// The kind of tokens.
@@ -91,6 +110,10 @@ impl<'a> TokenOptions<'a> {
     /// # Errors
     /// Each [`TokenError`].
     pub fn load_jwt(&self) -> Result<JsonWebTokens, TokenError> {
+        self.jwt().inspect_err(TokenError::log)
+    }
+
+    fn jwt(&self) -> Result<JsonWebTokens, TokenError> {
         const KNOWN: [&str; 4] = ["pub-key", "priv-key", "sign-method", "ttl"];
         let ttl = match self.option("ttl") {
             "" => TTL_DEFAULT,
@@ -123,8 +146,12 @@ impl<'a> TokenOptions<'a> {
         match self.option(option) {
             "" => Ok(Vec::new()),
             path => fs::read(path).map_err(|error| {
-                crate::error!("problem loading JWT options"; "file" => path, "error" => Text(&error));
-                TokenError::Options
+                // Go names what it could not do: a directory can be opened, but not read.
+                let step = match error.kind() {
+                    io::ErrorKind::IsADirectory => "read",
+                    _ => "open",
+                };
+                problem(&format!("{step} {path}: {}", go_error(&error)))
             }),
         }
     }

@@ -5,8 +5,10 @@
 //! 16 letters       index of the entry before the login's, or of that itself before 3.5.3
 //! ```
 //! The proposer of a login draws the letters, and whoever applies the entry remembers them for the
-//! user, so that the token is good on all members, whatever their version: both indexes count. How long it is remembered is each member's own matter: a time
-//! after its last use, and not over a restart. There are as many tokens as bcrypt lets in during that time.
+//! user, so that the token is good on all members, whatever their version: both indexes count. How long it is
+//! remembered is each member's own matter: a time after its last use, and not over a restart. There are as many
+//! tokens as bcrypt lets in during that time, up to a limit, behind which the ones that were not used for longest
+//! are forgotten early.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,6 +20,9 @@ use retcd_state::auth::TokenChange;
 
 /// When `--auth-token-ttl` is 0.
 const TTL_DEFAULT: Duration = Duration::from_secs(300);
+
+/// Tokens that are remembered at a time, some 30 MB; at the default cost and time to live, no host logs in as many.
+const TOKENS_MAX: usize = 1 << 18;
 
 /// Letters of a token.
 const LETTERS: usize = 16;
@@ -86,6 +91,9 @@ impl SimpleTokens {
                     index,
                     ends_at_ms: (millis(now).saturating_add(self.ttl_ms)).into(),
                 };
+                if tokens.len() >= TOKENS_MAX {
+                    forget_older_half(&mut tokens);
+                }
                 tokens.insert(drawn, login);
             }
             TokenChange::Logout(user) => tokens.retain(|_, login| *login.user != *user),
@@ -120,6 +128,19 @@ impl SimpleTokens {
     }
 }
 
+/// All at once, so that a flood of logins does not look for the oldest one each time.
+fn forget_older_half(tokens: &mut HashMap<String, Login>) {
+    let ends_at_ms = |login: &Login| login.ends_at_ms.load(Relaxed);
+    let mut ends: Vec<u64> = tokens.values().map(ends_at_ms).collect();
+    let middle = ends.len() / 2;
+    let (_, &mut median, _) = ends.select_nth_unstable(middle);
+    // Those that end with the median stay, as long as that makes room at all.
+    tokens.retain(|_, login| ends_at_ms(login) >= median);
+    if tokens.len() >= TOKENS_MAX {
+        tokens.clear();
+    }
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -151,6 +172,33 @@ mod tests {
         assert_eq!(tokens.tokens.read().len(), 1);
         tokens.sweep(Duration::from_secs(28));
         assert_eq!(tokens.tokens.read().len(), 0);
+    }
+
+    #[test]
+    fn too_many_tokens_are_forgotten_from_the_oldest_on() {
+        let tokens = SimpleTokens::new(Duration::from_secs(1000));
+        let log_in = |number: usize, now| {
+            let (drawn, user) = (number.to_string(), "u".into());
+            let index = 1;
+            let login = TokenChange::Login { drawn, index, user };
+            tokens.apply(login, Duration::from_secs(now));
+        };
+        (0..TOKENS_MAX).for_each(|number| log_in(number, (number % 4) as u64));
+        // Used again, the first one is younger than most.
+        assert_eq!(user(&tokens, "0.0", 4), Some("u".into()));
+        log_in(TOKENS_MAX, 5);
+        let left = tokens.tokens.read().len();
+        assert!(
+            (TOKENS_MAX / 4..=TOKENS_MAX / 2 + 2).contains(&left),
+            "{left}"
+        );
+        for (token, is_known) in [("0.0", true), ("1.0", false), ("3.0", true)] {
+            assert_eq!(user(&tokens, token, 6).is_some(), is_known, "{token}");
+        }
+        assert!(user(&tokens, &format!("{TOKENS_MAX}.0"), 6).is_some());
+        // Of the same age they are all alike.
+        (0..TOKENS_MAX).for_each(|number| log_in(number, 7));
+        assert!(tokens.tokens.read().len() <= TOKENS_MAX);
     }
 
     #[test]

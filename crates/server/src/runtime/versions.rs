@@ -397,7 +397,9 @@ struct AttributesJson<'a> {
 
 /// Tells the cluster this member's name and client URLs; returns when they are applied.
 ///
-/// The cluster's version tells how. It is decided as soon as there is a leader, without whom nothing can be told.
+/// The cluster's version tells how, unless this member is alone: what stands in the log should then be readable for etcd
+/// 3.7, also if the data comes from an older one. It is decided as soon as there is a leader, without whom nothing can
+/// be told.
 pub async fn publish(local: &Rc<Local>) {
     let member = &local.member;
     let attributes = Attributes {
@@ -410,7 +412,9 @@ pub async fn publish(local: &Rc<Local>) {
             .collect(),
     };
     let cluster = decided_version(member).await;
-    while let Err(status) = publish_once(local, &attributes, speaks_v2_only(cluster)).await {
+    let members = member.membership.read().members().count();
+    let as_v2 = publishes_as_v2(cluster, members);
+    while let Err(status) = publish_once(local, &attributes, as_v2).await {
         if member.is_stopping() {
             return;
         }
@@ -422,6 +426,11 @@ pub async fn publish(local: &Rc<Local>) {
     crate::info!("published local member to cluster through raft";
         "local-member-id" => Hex(member.id), "local-member-attributes" => &shown(&attributes),
         "cluster-id" => Hex(member.cluster_id), "publish-timeout" => member.limits.request_timeout);
+}
+
+/// Whether a member may be among so many that knows attributes only as a request of API v2.
+fn publishes_as_v2(cluster: Version, members: usize) -> bool {
+    members > 1 && speaks_v2_only(cluster)
 }
 
 async fn publish_once(
@@ -519,6 +528,13 @@ mod tests {
             assert_eq!(decided, decision, "{cluster} {lowest} {target}");
         }
         assert_eq!(decide(Some(v(7)), None, &to("3.6.0")), Decision::Keep);
+    }
+
+    #[test]
+    fn a_member_alone_is_understood_by_etcd_3_7() {
+        assert!(publishes_as_v2(v(4), 2));
+        assert!(!publishes_as_v2(v(4), 1));
+        assert!(!publishes_as_v2(v(7), 3));
     }
 
     #[test]

@@ -467,7 +467,36 @@ fn tokens_that_cannot_be_are_refused_at_the_start() {
     refused("jwt,sign-method=RS256", "auth: missing key data");
     refused(
         "jwt,sign-method=RS256,priv-key=/nowhere",
-        "No such file or directory",
+        r#""msg":"problem loading JWT options","error":"open /nowhere: no such file or directory""#,
+    );
+    refused(
+        "jwt,sign-method=RS256,priv-key=/",
+        r#""error":"read /: is a directory""#,
+    );
+    refused(
+        "simple,x",
+        r#""msg":"invalid token option","option":"simple,x""#,
+    );
+    refused(
+        "simple,a=1,a=2",
+        r#""option":"simple,a=1,a=2","duplicate-parameter":"a""#,
+    );
+    refused(
+        "foo",
+        r#""msg":"unknown token type","type":"foo","error":"auth: invalid auth options""#,
+    );
+    refused(
+        "simple,x",
+        r#""msg":"failed to create token provider","error":"auth: invalid auth options""#,
+    );
+    // etcd's library reads certificates for RSA and elliptic curves alone.
+    let certificate = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/data/jwt/ed25519-cert.pem"
+    );
+    refused(
+        &format!("jwt,sign-method=EdDSA,pub-key={certificate}"),
+        "key is not a valid Ed25519 public key",
     );
     assert!(!place.data_dir().exists());
 }

@@ -168,6 +168,7 @@ impl<'c> Stream<'c> {
             return Ok(Outcome::Ended);
         }
         self.client.disconnect();
+        self.client.forget_login();
         tokio::time::sleep(RESUME_PAUSE).await;
         Ok(Outcome::Going)
     }

@@ -1,7 +1,8 @@
 //! Signing methods and their keys.
 //!
 //! A file holds one PEM block, of which the content counts and not the label: a private key as PKCS#8, PKCS#1
-//! (RSA) or SEC 1 (elliptic curves); a public key as SubjectPublicKeyInfo, PKCS#1 (RSA), or in a certificate.
+//! (RSA) or SEC 1 (elliptic curves); a public key as SubjectPublicKeyInfo, PKCS#1 (RSA), or, but for EdDSA, in a
+//! certificate.
 //! The file of an HMAC is the secret as it is.
 
 use aws_lc_rs::encoding::AsDer;
@@ -201,7 +202,12 @@ pub(super) fn load(
         [] => None,
         file => {
             let der = pem(file)?;
-            Some(public_key(algorithm, &der).ok_or(TokenError::WrongKey(names[1]))?)
+            let key = match method.family {
+                // etcd's library takes certificates for the other methods only.
+                Family::EdDsa => ParsedPublicKey::new(algorithm, &der).ok(),
+                _ => public_key(algorithm, &der),
+            };
+            Some(key.ok_or(TokenError::WrongKey(names[1]))?)
         }
     };
     let own = match &signer {
