@@ -6,6 +6,13 @@ use super::page::HEADER_BYTES;
 /// bucket `key`.
 const FILL_PERCENT: usize = 90;
 
+/// Percent of its pages that a node fills at least before an element that does not fit any more begins the next
+/// one. Elements of half a page or more would else leave much of each page empty.
+const DENSE_PERCENT: usize = 80;
+
+/// Pages of a node that is made larger only to be dense.
+const DENSE_PAGES_MAX: usize = 8;
+
 /// A node with fewer bytes than this is joined with a neighbour.
 pub(crate) fn underfull_below(page_size: usize) -> usize {
     page_size / 4
@@ -15,8 +22,8 @@ pub(crate) fn underfull_below(page_size: usize) -> usize {
 /// returns the number of elements of each.
 ///
 /// Appended elements fill one page after the other, so that nodes written by an ascending run of keys
-/// are dense; others are spread evenly, so that each node can take more. A node is larger than a page
-/// only if that cannot be avoided or costs no page more.
+/// are dense; others are spread evenly, so that each node can take more. Where elements are so large that single
+/// pages would be left half empty, several share a node of several pages.
 pub(crate) fn cut(sizes: &[usize], page_size: usize, append: bool, min: usize) -> Vec<usize> {
     let total = HEADER_BYTES + sizes.iter().sum::<usize>();
     if total <= page_size || sizes.len() < 2 * min {
@@ -42,13 +49,16 @@ pub(crate) fn cut(sizes: &[usize], page_size: usize, append: bool, min: usize) -
     nodes
 }
 
-/// Closes a node when it has reached `target` bytes or the next element would not fit.
+/// Closes a node when it has reached `target` bytes for each of its pages, or when the next element would not fit and it
+/// is dense.
 fn fill(sizes: &[usize], page_size: usize, target: usize, min: usize) -> Vec<usize> {
     let mut nodes = Vec::new();
     let (mut count, mut bytes) = (0, HEADER_BYTES);
     for size in sizes {
-        let fits = bytes + size <= page_size || bytes < underfull_below(page_size);
-        if count >= min && (bytes >= target || !fits) {
+        let pages = bytes.div_ceil(page_size);
+        let fits = bytes + size <= pages * page_size;
+        let dense = bytes * 100 >= pages * page_size * DENSE_PERCENT || pages >= DENSE_PAGES_MAX;
+        if count >= min && (bytes >= pages * target || !fits && dense) {
             nodes.push(count);
             (count, bytes) = (0, HEADER_BYTES);
         }
@@ -101,7 +111,25 @@ mod tests {
     #[test]
     fn a_small_element_shares_the_pages_of_a_large_one() {
         assert_eq!(cut(&[50, 9000, 50], 4096, false, 1), [3]);
-        assert_eq!(cut(&[9000, 9000], 4096, false, 1), [1, 1]);
+        assert_eq!(cut(&[9000, 9000], 4096, false, 1), [2]);
+    }
+
+    #[test]
+    fn large_elements_leave_little_empty() {
+        for size in [1500, 2100, 2800, 3500, 4200, 5000, 6300, 7000, 9000] {
+            for append in [true, false] {
+                let sizes = [size; 1000];
+                let nodes = cut(&sizes, 4096, append, 1);
+                let pages: usize = nodes
+                    .iter()
+                    .map(|count| (16 + count * size).div_ceil(4096))
+                    .sum();
+                let filled = 100 * 1000 * size / (pages * 4096);
+                assert!(filled >= 78, "{size} bytes: {filled} % of {pages} pages");
+                let largest = nodes.iter().max().map(|count| count * size);
+                assert!(largest <= Some(9 * 4096), "{size} bytes: {nodes:?}");
+            }
+        }
     }
 
     #[test]
