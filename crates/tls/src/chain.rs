@@ -19,11 +19,14 @@
 
 use rustls::DistinguishedName;
 use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, TrustAnchor, UnixTime};
+use rustls::pki_types::{
+    CertificateDer, SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer, TrustAnchor, UnixTime,
+};
 use webpki::{EndEntityCert, KeyUsage, RawPublicKeyEntity, VerifiedPath};
 
 use crate::certificate::{Certificate, CertificateError, HostNameError};
 use crate::civil::rfc3339;
+use crate::signatures::Verified;
 
 /// Signatures that the second look verifies for one certificate.
 const SIGNATURES_MAX: usize = 32;
@@ -101,6 +104,7 @@ pub struct Authorities {
     /// For each certificate.
     anchors: Vec<TrustAnchor<'static>>,
     subjects: Vec<DistinguishedName>,
+    verified: Verified,
 }
 
 impl Authorities {
@@ -181,9 +185,12 @@ impl Authorities {
             Purpose::Client => KeyUsage::client_auth(),
         };
         let is_allowed = |path: &VerifiedPath<'_>| self.check_path(path, purpose, now);
+        let remembering = self.verified.remembering(algorithms.all);
+        let algorithms: Vec<&dyn SignatureVerificationAlgorithm> =
+            remembering.iter().map(|one| one as _).collect();
         EndEntityCert::try_from(leaf.der())?
             .verify_for_usage(
-                algorithms.all,
+                &algorithms,
                 &self.anchors,
                 others,
                 now,

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! - [`files`]: what stands in files, and why it cannot be used; [`Certificate`]: the facts of one certificate.
-//! - [`check`]: what rustls asks during a handshake; [`chain`]: whether a certificate leads to a trusted one.
+//! - [`check`]: what rustls asks during a handshake; [`chain`]: whether a certificate leads to a trusted one
+//!   (`signatures` remembers which signatures were good).
 //! - [`settings`]: protocol versions and cipher suites by Go's names; [`text`]: errors in Go's words.
 //!
 //! rustls and webpki do the work. Where Go, and so etcd, takes certificates that webpki does not look at (version 1,
@@ -25,6 +26,7 @@ pub mod text;
 
 mod certificate;
 mod civil;
+mod signatures;
 
 pub use certificate::{Certificate, CertificateError, HostNameError};
 pub use chain::{Authorities, Purpose, Refusal};
