@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::connections::{Dealer, Protocols};
+use super::descriptors::Seats;
 use super::listen::{self, Listener, SocketOptions, Way};
 use super::tls_thread::{Handshakers, TlsGate};
 use crate::config::Config;
@@ -31,18 +34,24 @@ impl Listeners {
     ///
     /// # Errors
     /// An address cannot be listened on.
-    pub fn bind(config: &Config, endpoints: &tls::Endpoints) -> Result<Listeners, ListenError> {
+    pub fn bind(
+        config: &Config,
+        endpoints: &tls::Endpoints,
+        seats: &Seats,
+    ) -> Result<Listeners, ListenError> {
         let mut binder = Binder {
             options: SocketOptions {
                 reuse_port: config.socket_reuse_port,
             },
             endpoint: Some(&endpoints.peer),
+            seats: None,
         };
         let mut listeners = Listeners::default();
         crate::info!("configuring peer listeners"; "listen-peer-urls" => texts(&config.listen_peer_urls));
         let peer = |_| Protocols::PEER;
         binder.bind(&mut listeners.peer, &config.listen_peer_urls, peer)?;
         binder.endpoint = endpoints.client.as_ref();
+        binder.seats = Some(seats);
         crate::info!("configuring client listeners"; "listen-client-urls" => texts(&config.listen_client_urls));
         let pages = |tls| Some(ListenerKind::Client { tls });
         let shared = config.listen_client_http_urls.is_empty();
@@ -56,6 +65,7 @@ impl Listeners {
             pages: pages(tls),
         };
         binder.bind(&mut listeners.client, &config.listen_client_http_urls, http)?;
+        binder.seats = None;
         let metrics = |_| Protocols {
             grpc: false,
             pages: Some(ListenerKind::Metrics),
@@ -79,24 +89,30 @@ pub struct Bound {
     listener: Listener,
     plain: Option<Protocols>,
     secure: Option<(Protocols, Arc<tls::Endpoint>)>,
+    /// For whom there may be only so many connections.
+    seats: Option<Seats>,
 }
 
 impl Bound {
-    /// Where its sockets go: to the threads behind `dealer`, if need be through a handshake.
-    pub fn open(self, dealer: &Dealer, handshakers: &Handshakers) -> (Listener, Way) {
-        let dealer = dealer.clone();
+    /// Accepts until the member stops. Sockets go to the threads behind `dealer`, if need be through a handshake.
+    pub async fn accept(
+        self,
+        dealer: Dealer,
+        handshakers: Handshakers,
+        stopping: watch::Receiver<bool>,
+    ) {
         let way = match (self.secure, self.plain) {
             (Some((secure, endpoint)), plain) => Way::Secure(TlsGate {
                 endpoint,
                 secure,
                 plain,
                 dealer,
-                handshakers: handshakers.clone(),
+                handshakers,
             }),
             (None, Some(plain)) => Way::Plain(plain, dealer),
             (None, None) => unreachable!("a listener is bound for something"),
         };
-        (self.listener, way)
+        self.listener.accept_into(way, self.seats, stopping).await;
     }
 }
 
@@ -104,6 +120,7 @@ impl Bound {
 struct Binder<'a> {
     options: SocketOptions,
     endpoint: Option<&'a Arc<tls::Endpoint>>,
+    seats: Option<&'a Seats>,
 }
 
 impl Binder<'_> {
@@ -131,6 +148,7 @@ impl Binder<'_> {
                         address,
                         plain: None,
                         secure: None,
+                        seats: self.seats.cloned(),
                     });
                     bound.len() - 1
                 }

@@ -134,7 +134,6 @@ struct Server {
     member: Arc<Member>,
     config: Arc<Config>,
     listeners: Listeners,
-    seats: Seats,
     connection_threads: Vec<ConnectionThread>,
     peer_thread: Option<PeerThread>,
     threads: Threads,
@@ -163,7 +162,7 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
     let clock = Clock::start();
     let authenticator = Authenticator::new(&config)?;
     let endpoints = tls::open(&config)?;
-    let listeners = Listeners::bind(&config, &endpoints)?;
+    let listeners = Listeners::bind(&config, &endpoints, &seats)?;
     let connector = tls::Connector::new(endpoints.peer);
     let dialer = Dialer::new(config.peer_dial_timeout()).with_tls(connector);
     let dirs = storage::prepare(Arc::new(OsDisk), &config)?;
@@ -185,7 +184,7 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
         dirs,
         dialer,
         opened,
-        (listeners, seats),
+        listeners,
         authenticator,
     )?;
     for remote in remotes
@@ -241,7 +240,7 @@ fn spawn(
     dirs: Dirs,
     dialer: Dialer,
     opened: Opened,
-    (listeners, seats): (Listeners, Seats),
+    listeners: Listeners,
     authenticator: Authenticator,
 ) -> Result<Server, StartError> {
     let Opened {
@@ -367,7 +366,6 @@ fn spawn(
         member,
         config,
         listeners,
-        seats,
         connection_threads: mailbox_receivers
             .into_iter()
             .map(|mailbox| ConnectionThread {
@@ -481,8 +479,8 @@ impl Server {
                 for bound in listeners {
                     crate::info!("serving peer traffic"; "address" => &bound.text);
                     let stopping = local.member.stopping.subscribe();
-                    let (listener, way) = bound.open(&dealer, &handshakers);
-                    tokio::task::spawn_local(listener.accept_into(way, None, stopping));
+                    let accept = bound.accept(dealer.clone(), handshakers.clone(), stopping);
+                    tokio::task::spawn_local(accept);
                 }
                 let http = http_context(&local);
                 peer_thread::serve(local, http, parts.door, parts.driver, accepted).await;
@@ -506,7 +504,7 @@ impl Server {
         let connections =
             tokio::task::spawn_local(serve_connections(Rc::clone(&local), parts, settings));
         let early = std::mem::take(&mut self.listeners.early);
-        self.accept(early, None, &dealer, &handshakers);
+        self.accept(early, &dealer, &handshakers);
         for url in &self.config.listen_metrics_urls {
             crate::info!("serving metrics"; "address" => url.as_str());
         }
@@ -518,7 +516,7 @@ impl Server {
             end = &mut end => end?,
             () = become_ready(&local) => {
                 let clients = std::mem::take(&mut self.listeners.client);
-                self.accept(clients, Some(&self.seats), &dealer, &handshakers);
+                self.accept(clients, &dealer, &handshakers);
                 self.announce();
                 self.spawn_tasks(&local)?;
                 end.await?
@@ -558,17 +556,10 @@ impl Server {
         Ok(())
     }
 
-    fn accept(
-        &self,
-        listeners: Vec<Bound>,
-        seats: Option<&Seats>,
-        dealer: &Dealer,
-        handshakers: &Handshakers,
-    ) {
+    fn accept(&self, listeners: Vec<Bound>, dealer: &Dealer, handshakers: &Handshakers) {
         for bound in listeners {
             let stopping = self.member.stopping.subscribe();
-            let (listener, way) = bound.open(dealer, handshakers);
-            tokio::task::spawn_local(listener.accept_into(way, seats.cloned(), stopping));
+            tokio::task::spawn_local(bound.accept(dealer.clone(), handshakers.clone(), stopping));
         }
     }
 
