@@ -15,7 +15,7 @@ use retcd_proto::etcdserverpb::{
 
 use crate::client::any_host;
 use crate::context::{Context, Event};
-use crate::history::{Operation, OperationId, Outcome};
+use crate::history::OperationId;
 use crate::model::auth::Auth;
 use crate::request::Request;
 use crate::users::{self, Credentials, NAMES, PASSWORDS, ROLES};
@@ -68,20 +68,10 @@ impl Administrator {
 
     fn ask(&mut self, request: InternalRaftRequest, cx: &mut Context) {
         let host = any_host(cx);
-        let operation = cx.history.operations.len();
-        cx.history.operations.push(Operation::new(
-            ADMINISTRATOR,
-            host,
-            Request::Write(Box::new(request)),
-            Credentials::Certificate(ROOT),
-            cx.now,
-            cx.log.floor,
-        ));
+        let request = Request::Write(Box::new(request));
+        let root = Credentials::Certificate(ROOT);
+        let operation = cx.ask(ADMINISTRATOR, host, request, root, PATIENCE);
         self.waiting_for = Some(operation);
-        let delay = cx.network.delay(&mut cx.rng);
-        cx.after(delay, Event::Request { operation, host });
-        let outcome = Outcome::Unknown("timeout");
-        cx.after(PATIENCE, Event::Return { operation, outcome });
     }
 }
 

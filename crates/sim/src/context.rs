@@ -11,10 +11,11 @@ use crate::checker::lease::LeaseChecker;
 use crate::checker::log::LogChecker;
 use crate::checker::{Verdict, Violation};
 use crate::faults::Fault;
-use crate::history::{History, OperationId, Outcome};
+use crate::history::{History, Operation, OperationId, Outcome};
 use crate::member::{Parcel, Session, Work};
 use crate::network::{Fate, Network};
 use crate::queue::Queue;
+use crate::request::Request;
 use crate::sabotage::Sabotage;
 use crate::users::Credentials;
 
@@ -174,6 +175,26 @@ impl Context {
     /// Lets an event happen after a while.
     pub fn after(&mut self, delay: Duration, event: Event) {
         self.queue.push(self.now + delay, event);
+    }
+
+    /// Sends `host` a request by who is no client of the load, and waits for the answer for so long.
+    pub fn ask(
+        &mut self,
+        sender: usize,
+        host: usize,
+        request: Request,
+        credentials: Credentials,
+        patience: Duration,
+    ) -> OperationId {
+        let operation = self.history.operations.len();
+        let floor = self.log.floor;
+        let asked = Operation::new(sender, host, request, credentials, self.now, floor);
+        self.history.operations.push(asked);
+        let delay = self.network.delay(&mut self.rng);
+        self.after(delay, Event::Request { operation, host });
+        let outcome = Outcome::Unknown("timeout");
+        self.after(patience, Event::Return { operation, outcome });
+        operation
     }
 
     /// Lets a process do something after a while.

@@ -9,7 +9,7 @@ use retcd_proto::raftpb::{ConfChange, ConfChangeType};
 use retcd_state::membership::{ConfChangeContext, Member};
 
 use crate::context::{Context, Event};
-use crate::history::{Operation, OperationId, Outcome};
+use crate::history::OperationId;
 use crate::host::Host;
 use crate::member::peer_url;
 use crate::request::Request;
@@ -151,20 +151,9 @@ impl Operator {
         };
         let hosts: Vec<usize> = cx.addresses.values().copied().collect();
         let host = hosts[cx.rng.usize(..hosts.len())];
-        let operation = cx.history.operations.len();
-        cx.history.operations.push(Operation::new(
-            OPERATOR,
-            host,
-            Request::Change(Box::new(change)),
-            Credentials::Nobody,
-            cx.now,
-            cx.log.floor,
-        ));
+        let request = Request::Change(Box::new(change));
+        let operation = cx.ask(OPERATOR, host, request, Credentials::Nobody, PATIENCE);
         self.waiting_for = Some(operation);
-        let delay = cx.network.delay(&mut cx.rng);
-        cx.after(delay, Event::Request { operation, host });
-        let outcome = Outcome::Unknown("timeout");
-        cx.after(PATIENCE, Event::Return { operation, outcome });
     }
 }
 
