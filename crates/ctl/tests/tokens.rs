@@ -125,6 +125,13 @@ impl Member {
         command
     }
 
+    /// A command that runs on, and what it prints.
+    fn begin(&self, args: &[&str]) -> (Child, BufReader<ChildStdout>) {
+        let mut tool = self.command(args).spawn().unwrap();
+        let stdout = BufReader::new(tool.stdout.take().unwrap());
+        (tool, stdout)
+    }
+
     fn run(&self, args: &[&str], input: &str) -> Output {
         let mut tool = self.command(args).spawn().unwrap();
         let mut stdin = tool.stdin.take().unwrap();
@@ -151,11 +158,7 @@ fn read_lines(stdout: &mut BufReader<ChildStdout>, wanted: &[&str]) {
 #[test]
 fn a_transaction_may_take_long_to_type() {
     let member = Member::lock();
-    let mut tool = member
-        .command(&["--user=u:pw", "txn", "-i"])
-        .spawn()
-        .unwrap();
-    let mut stdout = BufReader::new(tool.stdout.take().unwrap());
+    let (mut tool, mut stdout) = member.begin(&["--user=u:pw", "txn", "-i"]);
     read_lines(&mut stdout, &["compares:"]);
     // The tool has logged in, and waits for what is typed.
     member.log_out();
@@ -173,8 +176,7 @@ fn a_watch_goes_on_at_a_member_that_does_not_know_its_token() {
     let mut member = Member::lock();
     member.run_as_root(&["put", "k", "1"]);
     let watch = ["--user=u:pw", "watch", "k", "--rev=1"];
-    let mut tool = member.command(&watch).spawn().unwrap();
-    let mut stdout = BufReader::new(tool.stdout.take().unwrap());
+    let (mut tool, mut stdout) = member.begin(&watch);
     read_lines(&mut stdout, &["PUT", "k", "1"]);
     member.log_out();
     member.restart();
@@ -193,8 +195,7 @@ fn a_lease_is_kept_alive_at_a_member_that_does_not_know_the_token() {
     let attach = format!("--lease={id}");
     member.run_as_root(&["put", "k", "1", &attach]);
     let keep_alive = ["--user=u:pw", "lease", "keep-alive", id];
-    let mut tool = member.command(&keep_alive).spawn().unwrap();
-    let mut stdout = BufReader::new(tool.stdout.take().unwrap());
+    let (mut tool, mut stdout) = member.begin(&keep_alive);
     let renewed = format!("lease {id} keepalived with TTL(12)");
     read_lines(&mut stdout, &[&renewed]);
     member.log_out();
@@ -207,11 +208,7 @@ fn a_lease_is_kept_alive_at_a_member_that_does_not_know_the_token() {
 #[test]
 fn a_password_that_is_wrong_by_now_is_said_to_be() {
     let member = Member::lock();
-    let mut tool = member
-        .command(&["--user=u:pw", "txn", "-i"])
-        .spawn()
-        .unwrap();
-    let mut stdout = BufReader::new(tool.stdout.take().unwrap());
+    let (mut tool, mut stdout) = member.begin(&["--user=u:pw", "txn", "-i"]);
     read_lines(&mut stdout, &["compares:"]);
     let passwd = ["user", "passwd", "u", "--interactive=false"];
     let passwd = [&["--user=root:pw"], &passwd[..]].concat();

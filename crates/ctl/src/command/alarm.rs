@@ -29,16 +29,12 @@ pub async fn active(client: &Client) -> Result<AlarmResponse, ClientError> {
         action: AlarmAction::Get.into(),
         ..AlarmRequest::default()
     };
-    client
-        .read(async || {
-            Ok(client
-                .maintenance()
-                .await?
-                .alarm(request)
-                .await?
-                .into_inner())
-        })
-        .await
+    client.read(async || ask(client, request).await).await
+}
+
+async fn ask(client: &Client, request: AlarmRequest) -> Result<AlarmResponse, ClientError> {
+    let answer = client.maintenance().await?.alarm(request).await?;
+    Ok(answer.into_inner())
 }
 
 /// Ends every alarm that is active; the answer lists them and has no header, because it is put together here.
@@ -50,15 +46,7 @@ async fn disarm_all(client: &Client) -> Result<AlarmResponse, ClientError> {
             member_id: alarm.member_id,
             alarm: alarm.alarm,
         };
-        let disarm = client.write(async || {
-            Ok(client
-                .maintenance()
-                .await?
-                .alarm(request)
-                .await?
-                .into_inner())
-        });
-        let response = disarm.await?;
+        let response = client.write(async || ask(client, request).await).await?;
         disarmed.alarms.extend(response.alarms);
     }
     Ok(disarmed)
