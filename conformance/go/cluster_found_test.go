@@ -37,12 +37,7 @@ func TestClusterFounded(t *testing.T) {
 				default:
 					m.stop()
 				}
-				t.Logf("without %s writes resume after %v", m, h.resumed())
-				// More than the leader keeps, so that the member gets a snapshot.
-				h.await(500)
-				m.start(programs[i])
-				h.await(50)
-				c.sameHash()
+				c.returns(m, programs[i], h)
 			}
 			h.finish()
 		})

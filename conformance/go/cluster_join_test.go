@@ -302,18 +302,25 @@ func TestClusterLeaseEnds(t *testing.T) {
 	c.sameHash()
 }
 
+// olderCluster is a cluster of an older line that has been written to for a while.
+func olderCluster(t *testing.T, version string) (*cluster, *clusterLoad, program) {
+	t.Helper()
+	older := line(t, version)
+	c := newCluster(t, 3, "--snapshot-count=200")
+	c.keep(50)
+	c.start(older, older, older)
+	h := c.load(2, 1)
+	h.await(300)
+	return c, h, older
+}
+
 // Members of an older line keep one member among two of ours, which hold to the
 // older version meanwhile, and get them back.
 func TestOlderClusterReplaced(t *testing.T) {
 	for _, version := range lines {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
-			older := line(t, version)
-			c := newCluster(t, 3, "--snapshot-count=200")
-			c.keep(50)
-			c.start(older, older, older)
-			h := c.load(2, 1)
-			h.await(300)
+			c, h, older := olderCluster(t, version)
 			for _, p := range []program{ours(), older} {
 				for _, m := range append([]*member(nil), c.members[:2]...) {
 					c.replace(m, p, h)

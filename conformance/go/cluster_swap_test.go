@@ -42,12 +42,7 @@ func TestOlderClusterSwapped(t *testing.T) {
 	for _, version := range lines {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
-			older := line(t, version)
-			c := newCluster(t, 3, "--snapshot-count=200")
-			c.keep(50)
-			c.start(older, older, older)
-			h := c.load(2, 1)
-			h.await(300)
+			c, h, older := olderCluster(t, version)
 			for _, step := range []struct {
 				member int
 				to     program

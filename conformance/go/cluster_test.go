@@ -393,3 +393,14 @@ func (h *clusterLoad) check(m *member) {
 		}
 	}
 }
+
+// returns starts a member that has ended, after it has missed more than leaders
+// keep, so that it needs a snapshot.
+func (c *cluster) returns(m *member, p program, h *clusterLoad) {
+	c.t.Helper()
+	c.t.Logf("without %s writes resume after %v", m, h.resumed())
+	h.await(500)
+	m.start(p)
+	h.await(50)
+	c.sameHash()
+}
