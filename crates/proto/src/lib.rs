@@ -1,6 +1,6 @@
 //! etcd's wire and log messages, as prost and tonic generate them from `proto/`.
 //!
-//! No logic lives here. Names and numbers are etcd's (v3.7.1); the `.proto` files tell what each
+//! No logic lives here; [`code`] names gRPC's status codes. Names and numbers are etcd's (v3.7.1); the `.proto` files tell what each
 //! means and since which version it is there. Byte fields are [`bytes::Bytes`], and fields are
 //! written in the order of their numbers.
 //!
