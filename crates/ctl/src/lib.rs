@@ -9,6 +9,12 @@
 //!
 //! What they print on stdout, their error lines and their exit codes are interface, byte for byte. Help texts are not.
 
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "`print` and `log` know what to do when nobody reads any more"
+)]
+
 pub mod cli;
 pub mod client;
 pub mod command;

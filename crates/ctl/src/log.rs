@@ -1,14 +1,29 @@
-//! Log lines on stderr. Results never pass through here.
+//! What goes to stderr: plain lines and log lines. Results never pass through here.
+//!
+//! Nobody may be reading stderr any more (`2>&1 | head`). That is no reason to stop, or to panic as `eprintln!` does, so
+//! every line passes through [`tell`].
 //!
 //! `etcdctl` writes them as JSON, `etcdutl` as tab-separated columns, as etcd's tools do; only their shape and messages
 //! carry over, there is no caller column.
 
+use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::go::json;
 
 /// A further column of a log line.
 pub type Field<'f> = (&'f str, String);
+
+/// Writes a line to stderr as it is.
+pub fn tell(line: impl std::fmt::Display) {
+    tell_part(format_args!("{line}\n"));
+}
+
+/// Writes to stderr without ending the line.
+pub fn tell_part(text: impl std::fmt::Display) {
+    // There is nowhere left to complain.
+    let _ = std::io::stderr().write_all(text.to_string().as_bytes());
+}
 
 /// Writes a line as JSON.
 pub fn json_line(level: &str, message: &str, fields: &[Field<'_>]) {
@@ -21,7 +36,7 @@ pub fn json_line(level: &str, message: &str, fields: &[Field<'_>]) {
             .iter()
             .for_each(|(name, value)| o.string(name, value));
     });
-    eprintln!("{line}");
+    tell(line);
 }
 
 /// Writes a line as columns: time, level, message and, if there are any, the fields as JSON.
@@ -35,7 +50,7 @@ pub fn console_line(level: &str, message: &str, fields: &[Field<'_>]) {
                 .for_each(|(name, value)| o.string(name, value))
         });
     }
-    eprintln!("{line}");
+    tell(line);
 }
 
 fn now_micros() -> u64 {

@@ -4,8 +4,10 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use retcd_storage::disk::OsDisk;
 use retcd_storage::snap::Membership;
@@ -115,7 +117,7 @@ fn status_refuses_what_is_no_backup() {
         "stat nofile: no such file or directory",
         1,
     );
-    workshop.check_refused("snapshot status bad.db", "invalid database", 1);
+    workshop.check_refused("snapshot status bad.db", "bad.db: invalid database", 1);
     workshop.check_refused(
         "snapshot status sn.db -w bogus",
         "unsupported output format",
@@ -233,7 +235,7 @@ fn restore_checks_the_checksum() {
     backup[9000] ^= 1;
     fs::write(workshop.path("flip.db"), &backup).expect("room");
     fs::write(workshop.path("short.db"), "short").expect("room");
-    let missing = "snapshot missing hash but --skip-hash-check=false";
+    let missing = "bare.db: snapshot missing hash but --skip-hash-check=false";
     workshop.check_refused("snapshot restore bare.db --data-dir r1", missing, 1);
     workshop.check(
         "snapshot restore bare.db --data-dir r2 --skip-hash-check",
@@ -241,15 +243,143 @@ fn restore_checks_the_checksum() {
     );
     workshop.check_refused(
         "snapshot restore short.db --data-dir r3",
-        "seek short.db: invalid argument",
+        "short.db: no backup, 5 bytes are too few",
         1,
     );
     let done = workshop.run("snapshot restore flip.db --data-dir r4");
     assert!(
-        done.errors.starts_with("Error: expected sha256 [") && done.exit == Some(1),
+        done.errors.starts_with("Error: flip.db: expected sha256 [") && done.exit == Some(1),
         "{}",
         done.errors
     );
+}
+
+/// Backups that are none, with what is said about each.
+fn bad_backups(workshop: &Workshop) -> Vec<(&'static str, String)> {
+    let mut backup = fs::read(workshop.path("sn.db")).expect("it was written");
+    fs::write(workshop.path("empty.db"), "").expect("room");
+    // Sound by its checksum, but no database.
+    let zeroes = vec![0; 8192];
+    let checksum = Sha256::digest(&zeroes);
+    fs::write(workshop.path("zero.db"), [&zeroes[..], &checksum].concat()).expect("room");
+    backup[9000] ^= 1;
+    fs::write(workshop.path("flip.db"), &backup).expect("room");
+    fs::create_dir(workshop.path("dir.db")).expect("room");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, workshop.path("fifo.db"), mode).expect("room");
+    [
+        ("typo.db", "stat typo.db: no such file or directory"),
+        ("empty.db", "empty.db: no backup, 0 bytes are too few"),
+        ("zero.db", "zero.db: invalid database"),
+        ("flip.db", "flip.db: expected sha256 ["),
+        (
+            "dir.db",
+            "dir.db is a directory, not a file with a database",
+        ),
+        ("fifo.db", "fifo.db is a FIFO, not a file with a database"),
+    ]
+    .map(|(name, text)| (name, text.to_owned()))
+    .into()
+}
+
+#[test]
+fn a_restore_that_fails_leaves_nothing_behind() {
+    let workshop = Workshop::new();
+    let bad = bad_backups(&workshop);
+    let entries = || {
+        fs::read_dir(workshop.directory.path())
+            .expect("it exists")
+            .count()
+    };
+    let before = entries();
+    let refuse = |line: &str, text: &str| {
+        let done = workshop.run(line);
+        let expected = format!("Error: {text}");
+        assert!(
+            done.errors.starts_with(&expected),
+            "{line}: {}",
+            done.errors
+        );
+        assert_eq!((done.exit, entries()), (Some(1), before), "{line}");
+    };
+    for (name, text) in bad {
+        refuse(
+            &format!("snapshot restore {name} --data-dir new/deep"),
+            &text,
+        );
+    }
+    // What came before a log that cannot be made goes, too.
+    let log = "snapshot restore sn.db --data-dir new --wal-dir /proc/self/wal";
+    refuse(log, "write /proc/self/wal.tmp: no such file or directory");
+    refuse(
+        "snapshot restore sn.db --data-dir /proc/self/new",
+        "mkdir /proc/self/new",
+    );
+    // An empty directory that was there stays, and stays empty.
+    fs::create_dir(workshop.path("mine")).expect("room");
+    workshop.run("snapshot restore flip.db --data-dir mine");
+    let left = fs::read_dir(workshop.path("mine"))
+        .expect("it exists")
+        .count();
+    assert_eq!(left, 0);
+    workshop.check("snapshot restore sn.db --data-dir mine", "");
+}
+
+#[test]
+fn a_restore_that_is_interrupted_leaves_nothing_behind() {
+    let workshop = Workshop::new();
+    // Sparse, and large enough to be in the middle of.
+    let large = fs::File::create(workshop.path("large.db")).expect("room");
+    large.set_len((8 << 30) + 32).expect("a sparse file");
+    let mut tool = Command::new(env!("CARGO_BIN_EXE_etcdutl"))
+        .args(["snapshot", "restore", "large.db", "--data-dir=new"])
+        .current_dir(workshop.directory.path())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("the tool starts");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !workshop.path("new/member/snap/db").exists() {
+        assert!(Instant::now() < deadline, "the copy does not begin");
+        std::thread::yield_now();
+    }
+    let id = rustix::process::Pid::from_child(&tool);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("it runs");
+    let status = tool.wait().expect("a child can be waited for");
+    assert_eq!(
+        status.signal(),
+        Some(rustix::process::Signal::TERM.as_raw())
+    );
+    assert!(!workshop.path("new").exists());
+}
+
+#[test]
+fn what_is_no_file_is_not_opened() {
+    let workshop = Workshop::new();
+    bad_backups(&workshop);
+    for command in ["snapshot status", "hashkv"] {
+        let check = |name: &str, kind: &str| {
+            let text = format!("{name} is {kind}, not a file with a database");
+            workshop.check_refused(&format!("{command} {name}"), &text, 1);
+        };
+        check("fifo.db", "a FIFO");
+        check("dir.db", "a directory");
+        check("/dev/null", "a device");
+    }
+    fs::create_dir_all(workshop.path("m/member/snap")).expect("room");
+    fs::rename(workshop.path("fifo.db"), workshop.path("m/member/snap/db")).expect("room");
+    let text = "Failed to defragment etcd data[m] (m/member/snap/db is a FIFO, not a file with a database)";
+    workshop.check_refused("defrag --data-dir m", text, 1);
+}
+
+#[test]
+fn a_database_in_use_is_given_up_after_the_timeout() {
+    let workshop = Workshop::new();
+    let db = fs::File::open(workshop.path("sn.db")).expect("it was written");
+    rustix::fs::flock(&db, rustix::fs::FlockOperation::LockExclusive).expect("nobody has it");
+    let text = "sn.db: the database is in use; stop its member first, \
+                or take a backup with `etcdctl snapshot save`";
+    workshop.check_refused("snapshot status sn.db --timeout 100ms", text, 1);
+    workshop.check_refused("hashkv sn.db --timeout 100ms", text, 1);
 }
 
 #[test]

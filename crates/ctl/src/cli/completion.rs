@@ -1,10 +1,9 @@
 //! `completion`: scripts that teach a shell the commands and flags.
 
-use std::io::Write;
-
 use clap_complete::{Generator, Shell};
 
 use super::{Command, Exit, Flag, Invocation, Positional};
+use crate::print::print_bytes;
 
 const SHELLS: &[&str] = &["bash", "zsh", "fish", "powershell"];
 
@@ -29,7 +28,7 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         _ => Shell::PowerShell,
     };
     let script = script(&invocation.program.root, shell);
-    std::io::stdout().write_all(&script).map_err(Exit::error)
+    print_bytes(&script)
 }
 
 fn script(root: &Command, shell: Shell) -> Vec<u8> {
@@ -73,7 +72,7 @@ fn describe(command: &Command) -> clap::Command {
             .iter()
             .map(|flag| describe_flag(flag, true)),
     );
-    description.subcommands(command.children.iter().map(describe))
+    description.subcommands(command.shown_children().map(describe))
 }
 
 fn describe_flag(flag: &Flag, global: bool) -> clap::Arg {

@@ -22,7 +22,7 @@ pub fn help(command: &Command, path: &str, globals: &[Flag]) -> String {
 pub fn usage(command: &Command, path: &str, globals: &[Flag]) -> String {
     let mut text = String::from("Usage:\n");
     let is_root = !path.contains(' ');
-    if command.run.is_some() {
+    if matches!(command.action, super::Action::Run(_)) {
         let separator = if command.synopsis.is_empty() { "" } else { " " };
         // A command with fixed words as arguments says all in its synopsis.
         let flags = if command.positional == super::Positional::Unchecked {
@@ -82,14 +82,13 @@ fn own_flags(command: &Command) -> Vec<Flag> {
 
 fn push_commands(text: &mut String, command: &Command) {
     let width = command
-        .children
-        .iter()
+        .shown_children()
         .map(|child| child.name.len())
         .max()
         .unwrap_or(0)
         .max(NAME_WIDTH_MIN);
     let mut headings: Vec<&str> = Vec::new();
-    for child in &command.children {
+    for child in command.shown_children() {
         if !headings.contains(&child.heading) {
             headings.push(child.heading);
         }
@@ -102,8 +101,7 @@ fn push_commands(text: &mut String, command: &Command) {
         };
         push(text, format_args!("\n{title}\n"));
         let mut children: Vec<&Command> = command
-            .children
-            .iter()
+            .shown_children()
             .filter(|child| child.heading == heading)
             .collect();
         children.sort_by_key(|child| child.name);

@@ -56,8 +56,19 @@ pub struct Command {
     pub children: Vec<Command>,
     /// Checked before `run`.
     pub positional: Positional,
-    /// `None` for groups, which print their help.
-    pub run: Option<Run>,
+    /// What to do when it is called.
+    pub action: Action,
+}
+
+/// What a command is.
+#[derive(Clone, Copy)]
+pub enum Action {
+    /// It does something.
+    Run(Run),
+    /// A group of commands: it prints its help.
+    ShowHelp,
+    /// It has gone to another program, and names the command there. No list shows it; all arguments are accepted.
+    Moved(&'static str),
 }
 
 impl Command {
@@ -69,7 +80,7 @@ impl Command {
         run: Run,
     ) -> Command {
         Command {
-            run: Some(run),
+            action: Action::Run(run),
             ..Command::group(name, about, Vec::new()).with_synopsis(synopsis)
         }
     }
@@ -87,8 +98,22 @@ impl Command {
             persistent_flags: Vec::new(),
             children,
             positional: Positional::Unchecked,
-            run: None,
+            action: Action::ShowHelp,
         }
+    }
+
+    /// A command that older versions had here, and that is `to` now.
+    pub fn moved(name: &'static str, to: &'static str) -> Command {
+        Command {
+            action: Action::Moved(to),
+            ..Command::group(name, "", Vec::new())
+        }
+    }
+
+    /// The children that help and completions show.
+    fn shown_children(&self) -> impl Iterator<Item = &Command> {
+        let is_here = |child: &&Command| !matches!(child.action, Action::Moved(_));
+        self.children.iter().filter(is_here)
     }
 
     fn with_synopsis(mut self, synopsis: &'static str) -> Command {

@@ -1,12 +1,13 @@
 //! From the argument list to a running command.
 
-use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 
 use super::flags::{self, FlagSet, ParseError};
-use super::{Arg, Command, Exit, Flag, Positional, help};
+use super::{Action, Arg, Command, Exit, Flag, Positional, help};
 use crate::go::quote::quote;
+use crate::log;
+use crate::print::print_bytes;
 
 /// A program: its command tree and its habits.
 pub struct Program {
@@ -100,13 +101,17 @@ impl Program {
         if command.name == "help" && found.chain.len() == 2 {
             return self.help_command(&found.args);
         }
+        if let Action::Moved(to) = command.action {
+            let path = found.path();
+            return Err(Exit::error(format!("{path} has moved, use `{to}`")));
+        }
         let mut flags = found.declared_flags();
         let positional = match flags::parse(&mut flags, &found.args) {
             Ok(positional) => positional,
             Err(ParseError::Help) => return self.print_help(&found),
             Err(error) => return Err(self.usage_error(&found, &error.to_string())),
         };
-        let Some(run) = command.run else {
+        let Action::Run(run) = command.action else {
             return self.print_help(&found);
         };
         check_positional(&found, &positional).map_err(|text| self.usage_error(&found, &text))?;
@@ -169,7 +174,9 @@ impl Program {
                 .iter()
                 .for_each(|name| text.push_str(&format!("\t{name}\n")));
         }
-        eprintln!("Error: {text}\nRun '{name} --help' for usage.");
+        log::tell(format_args!(
+            "Error: {text}\nRun '{name} --help' for usage."
+        ));
         if self.repeats_errors {
             print_error(&first_line);
         }
@@ -187,10 +194,10 @@ impl Program {
 
     fn usage_error(&self, found: &Found<'_>, text: &str) -> Exit {
         print_error(text);
-        eprintln!(
+        log::tell(format_args!(
             "{}",
             help::usage(found.command(), &found.path(), self.shown_globals())
-        );
+        ));
         if self.repeats_errors {
             print_error(text);
         }
@@ -199,9 +206,7 @@ impl Program {
 
     fn print_help(&self, found: &Found<'_>) -> Result<(), Exit> {
         let text = help::help(found.command(), &found.path(), self.shown_globals()) + self.hint;
-        std::io::stdout()
-            .write_all(text.as_bytes())
-            .map_err(|_| Exit::silent(1))
+        print_bytes(text.as_bytes())
     }
 
     /// The global flags, for programs whose help does not point elsewhere for them.
@@ -221,11 +226,11 @@ impl Program {
             .iter()
             .map(|arg| format!("`{}`", String::from_utf8_lossy(arg)))
             .collect();
-        eprintln!("Unknown help topic [{}]", topics.join(" "));
-        eprint!(
+        log::tell(format_args!("Unknown help topic [{}]", topics.join(" ")));
+        log::tell_part(format_args!(
             "{}",
             help::usage(&self.root, self.root.name, self.shown_globals())
-        );
+        ));
         Ok(())
     }
 }
@@ -241,7 +246,7 @@ pub fn flag_table(command: &Command) -> String {
 }
 
 fn print_error(text: &str) {
-    eprintln!("Error: {text}");
+    log::tell(format_args!("Error: {text}"));
 }
 
 /// The position of the first argument that is neither a flag nor a flag's value.

@@ -8,6 +8,7 @@ use super::session::{self, Session};
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::client::within;
 use crate::go::duration;
+use crate::log;
 use crate::print::print_line;
 
 /// The command.
@@ -46,9 +47,9 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
                     "Finished defragmenting etcd member[{endpoint}]. took {took}"
                 ))?,
                 Err(error) => {
-                    eprintln!(
+                    log::tell(format_args!(
                         "Failed to defragment etcd member[{endpoint}]. took {took}. ({error})"
-                    );
+                    ));
                     failed = true;
                 }
             }

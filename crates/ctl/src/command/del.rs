@@ -8,6 +8,7 @@ use super::get::{check_exclusive, range};
 use super::session::{self, Session};
 use crate::cli::{Arg, Command, Exit, Flag, FlagSet, Invocation};
 use crate::go::quote::quote;
+use crate::log;
 use crate::print::Reply;
 
 /// How long a user can think better of deleting a range.
@@ -56,12 +57,12 @@ pub fn request(flags: &FlagSet, args: &[Arg]) -> Result<DeleteRangeRequest, Exit
     if let Some(end) = end
         && !flags.bool("range")
     {
-        eprintln!(
+        log::tell(format_args!(
             "Warning: Keys between {} and {} will be deleted. Please interrupt the command within next 2 seconds to \
              cancel. You can provide `--range` flag to avoid the delay.",
             quote(key),
             quote(end)
-        );
+        ));
         std::thread::sleep(SECOND_THOUGHTS);
     }
     Ok(DeleteRangeRequest {

@@ -3,6 +3,7 @@
 use retcd_dns::{LookupError, Resolver, Service};
 
 use crate::cli::{Exit, FlagSet};
+use crate::log;
 
 /// The endpoints that DNS has for the domain in the flags; none if there is no domain, or nothing that may be used.
 ///
@@ -24,7 +25,9 @@ pub fn endpoints(flags: &FlagSet) -> Result<Vec<String>, Exit> {
         .into_iter()
         .partition(|url| url.starts_with("http://"));
     for url in plain {
-        eprintln!("ignoring discovered insecure endpoint {url:?}");
+        log::tell(format_args!(
+            "ignoring discovered insecure endpoint {url:?}"
+        ));
     }
     Ok(secure)
 }

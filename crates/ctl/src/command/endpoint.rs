@@ -13,6 +13,7 @@ use super::session::{self, Session};
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::client::{Client, ClientError, within};
 use crate::go::duration;
+use crate::log;
 use crate::print::{Answer, Health, Reply};
 
 const STATUS_LONG: &str = "\
@@ -209,7 +210,9 @@ async fn ask_each<R>(
         match within(session.command_timeout, request(&client)).await {
             Ok(response) => answers.push(Answer { endpoint, response }),
             Err(error) => {
-                eprintln!("Failed to get the {what} of endpoint {endpoint} ({error})");
+                log::tell(format_args!(
+                    "Failed to get the {what} of endpoint {endpoint} ({error})"
+                ));
                 last_error = Some(error);
             }
         }

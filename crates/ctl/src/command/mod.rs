@@ -27,6 +27,7 @@ pub(crate) mod range_end;
 mod role;
 mod session;
 mod snapshot;
+mod target;
 mod txn;
 mod user;
 mod version;

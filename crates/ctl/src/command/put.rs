@@ -46,11 +46,20 @@ pub fn flags() -> Vec<Flag> {
     ]
 }
 
-/// The request that flags and arguments describe; a missing value is read from stdin.
+/// Where a value comes from that is not among the arguments.
+#[derive(Clone, Copy)]
+pub enum ValueSource {
+    /// All of standard input is the value.
+    Stdin,
+    /// Nowhere: standard input holds the commands.
+    Nothing,
+}
+
+/// The request that flags and arguments describe.
 ///
 /// # Errors
-/// Arguments that make no request.
-pub fn request(flags: &FlagSet, args: &[Arg]) -> Result<PutRequest, Exit> {
+/// Arguments that make no request, or no value.
+pub fn request(flags: &FlagSet, args: &[Arg], source: ValueSource) -> Result<PutRequest, Exit> {
     let key = args.first().ok_or_else(|| Exit::bad_args(USAGE))?;
     let ignore_value = flags.bool("ignore-value");
     if ignore_value && args.len() > 1 {
@@ -61,7 +70,7 @@ pub fn request(flags: &FlagSet, args: &[Arg]) -> Result<PutRequest, Exit> {
     let value = match args.get(1) {
         _ if ignore_value => Vec::new(),
         Some(value) => value.clone(),
-        None => value_from_stdin()?,
+        None => source.value()?,
     };
     let lease = parse_int(flags.text("lease"), 16)
         .map_err(|error| Exit::bad_args(format!("bad lease ID ({error}), expecting ID in Hex")))?;
@@ -75,16 +84,22 @@ pub fn request(flags: &FlagSet, args: &[Arg]) -> Result<PutRequest, Exit> {
     })
 }
 
-fn value_from_stdin() -> Result<Vec<u8>, Exit> {
-    let mut value = Vec::new();
-    match std::io::stdin().lock().read_to_end(&mut value) {
-        Ok(_) if !value.is_empty() => Ok(value),
-        _ => Err(Exit::bad_args(USAGE)),
+impl ValueSource {
+    fn value(self) -> Result<Vec<u8>, Exit> {
+        let mut value = Vec::new();
+        if let ValueSource::Stdin = self {
+            let read = std::io::stdin().lock().read_to_end(&mut value);
+            read.map_err(|_| Exit::bad_args(USAGE))?;
+        }
+        match value.is_empty() {
+            true => Err(Exit::bad_args(USAGE)),
+            false => Ok(value),
+        }
     }
 }
 
 fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
-    let request = request(&invocation.flags, &invocation.args)?;
+    let request = request(&invocation.flags, &invocation.args, ValueSource::Stdin)?;
     let session = Session::new(invocation, false)?;
     session::run(async {
         let client = session.client().await?;

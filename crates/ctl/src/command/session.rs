@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{discovery, environment, password};
 use crate::cli::{Exit, ExitKind, FlagSet, Invocation};
 use crate::client::{Client, ClientError, Config, Credentials, TlsFlags, within};
+use crate::log;
 use crate::print::{Format, Printer, Reply};
 
 const REQUEST_BYTES_MAX: usize = 2 << 20;
@@ -41,7 +42,11 @@ impl Session {
         environment::apply(flags, &variables, watches)?;
         if flags.bool("debug") {
             for name in flags.inherited_names() {
-                eprintln!("{}={}", environment::variable(name), flags.value(name));
+                log::tell(format_args!(
+                    "{}={}",
+                    environment::variable(name),
+                    flags.value(name)
+                ));
             }
         }
         let mut endpoints = discovery::endpoints(flags)?;
@@ -50,8 +55,7 @@ impl Session {
         let credentials = credentials(flags)?;
         let format = Format::parse(flags.text("write-out")).ok_or_else(unsupported)?;
         if endpoints.is_empty() {
-            let given = flags.list("endpoints").iter();
-            endpoints = given.map(|endpoint| endpoint.trim().to_owned()).collect();
+            endpoints = given_endpoints(flags);
         }
         let tls = TlsFlags {
             cert: flags.text("cert").to_owned(),
@@ -166,6 +170,16 @@ async fn connect(config: Config) -> Result<Client, Exit> {
     let client = Client::new(config).map_err(no_client)?;
     client.log_in().await.map_err(no_client)?;
     Ok(client)
+}
+
+/// The endpoints of the flag or its variable. Lists that are put together by scripts have commas too many.
+fn given_endpoints(flags: &FlagSet) -> Vec<String> {
+    let given = flags.list("endpoints").iter();
+    given
+        .map(|endpoint| endpoint.trim())
+        .filter(|endpoint| !endpoint.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn limit(flag: i64, default: usize) -> usize {

@@ -1,16 +1,16 @@
 //! `snapshot save`: copies a member's database into a file.
 //!
-//! The file is the database followed by its SHA-256, as the server sends it. It is written beside its final name and
-//! renamed when it is complete and on disk, so that a file with that name is always whole.
+//! The file is the database followed by its SHA-256, as the server sends it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Instant;
 
 use retcd_proto::etcdserverpb::SnapshotRequest;
 
 use super::session::{self, Session, go_io_text};
+use super::target::Target;
 use crate::cli::{Command, Exit, ExitKind, Invocation};
 use crate::client::{Client, ClientError, within};
 use crate::go::{duration, size};
@@ -36,7 +36,11 @@ pub fn command() -> Command {
     Command::group(
         "snapshot",
         "Make backups of a member",
-        vec![save.examples(EXAMPLES)],
+        vec![
+            save.examples(EXAMPLES),
+            Command::moved("restore", "etcdutl snapshot restore"),
+            Command::moved("status", "etcdutl snapshot status"),
+        ],
     )
     .examples(EXAMPLES)
 }
@@ -49,11 +53,7 @@ fn save(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         ));
     };
     let session = Session::new(invocation, false)?;
-    let part = format!("{path}.part");
-    let version = session::run(download(&session, path, &part)).inspect_err(|_| {
-        // What is there is of no use to anyone; the error that led here is what matters.
-        let _ = fs::remove_file(&part);
-    })?;
+    let version = session::run(download(&session, path))?;
     print_line(&format!("Snapshot saved at {path}"))?;
     if !version.is_empty() {
         print_line(&format!("Server version {version}"))?;
@@ -66,7 +66,7 @@ fn failed(text: impl ToString) -> Exit {
 }
 
 /// Returns the version of the database's schema, if the server tells it.
-async fn download(session: &Session, path: &str, part: &str) -> Result<String, Exit> {
+async fn download(session: &Session, path: &str) -> Result<String, Exit> {
     let [endpoint] = session.config.endpoints.as_slice() else {
         let endpoints = session.config.endpoints.join(" ");
         return Err(failed(format!(
@@ -77,28 +77,9 @@ async fn download(session: &Session, path: &str, part: &str) -> Result<String, E
         code: ExitKind::Interrupted as u8,
         ..exit
     })?;
-    let mut options = OpenOptions::new();
-    let opened = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(part);
-    let text = |error: std::io::Error| {
-        failed(format!(
-            "could not open {part} (open {part}: {})",
-            go_io_text(&error)
-        ))
-    };
-    let mut file = opened.map_err(text)?;
-    log::json_line(
-        "info",
-        "created temporary db file",
-        &[("path", part.to_owned())],
-    );
-
+    let mut target = Target::create(Path::new(path)).map_err(failed)?;
     let start = Instant::now();
-    let copy = copy_stream(&client, &mut file, endpoint);
+    let copy = copy_stream(&client, target.file(), endpoint);
     let (bytes, version) = match session.command_timeout_given {
         true => within(session.command_timeout, async { Ok(copy.await) })
             .await
@@ -110,8 +91,7 @@ async fn download(session: &Session, path: &str, part: &str) -> Result<String, E
             "sha256 checksum not found [bytes: {bytes}]"
         )));
     }
-    file.sync_all()
-        .map_err(|error| failed(format!("could not fsync snapshot: {error}")))?;
+    target.finish().map_err(failed)?;
     let fields = [
         ("endpoint", endpoint.clone()),
         ("size", size::humanise(bytes)),
@@ -119,13 +99,6 @@ async fn download(session: &Session, path: &str, part: &str) -> Result<String, E
         ("etcd-version", version.clone()),
     ];
     log::json_line("info", "fetched snapshot", &fields);
-    let rename = fs::rename(part, path);
-    rename.map_err(|error| {
-        failed(format!(
-            "could not rename {part} to {path} ({})",
-            go_io_text(&error)
-        ))
-    })?;
     log::json_line("info", "saved", &[("path", path.to_owned())]);
     Ok(version)
 }
@@ -153,7 +126,7 @@ async fn copy_stream(
         .map_err(|status| broken(status.into()))?
     {
         file.write_all(&part.blob)
-            .map_err(|error| failed(format!("could not write snapshot: {error}")))?;
+            .map_err(|error| failed(format!("could not write snapshot: {}", go_io_text(&error))))?;
         bytes += part.blob.len() as u64;
         progress.show(bytes, part.remaining_bytes);
         if version.is_empty() {
@@ -181,14 +154,17 @@ impl Progress {
     fn show(&mut self, done: u64, remaining: u64) {
         let percent = (done * 100).checked_div(done + remaining).unwrap_or(100);
         if self.on_terminal && self.shown_percent != Some(percent) {
-            eprint!("\r{percent:3}% of {}", size::humanise(done + remaining));
+            log::tell_part(format_args!(
+                "\r{percent:3}% of {}",
+                size::humanise(done + remaining)
+            ));
             self.shown_percent = Some(percent);
         }
     }
 
     fn clear(&self) {
         if self.shown_percent.is_some() {
-            eprint!("\r{:30}\r", "");
+            log::tell_part(format_args!("\r{:30}\r", ""));
         }
     }
 }

@@ -36,7 +36,7 @@ comparisons, requests for when all of them hold, and requests for when one does 
   put key1 \"created\"
   put key2 \"some more\"
 
-Comparisons are ver, create, mod, val or lease of a key, then =, !=, < or >, then a quoted value.";
+Comparisons are ver, create, mod, val or lease of a key, then =, !=, < or >, then a quoted value;\nids of leases are hexadecimal.";
 
 /// The command.
 pub fn command() -> Command {
@@ -118,22 +118,23 @@ fn parse_compare(line: &str) -> Result<Compare, Exit> {
         let got = format!("got {target}({}) {op} {}", quote(&key), quote(&value));
         invalid(format!("malformed comparison: {line}; {got}"))
     })?;
-    let number = || {
+    let number = |base| {
         let text = String::from_utf8_lossy(&value);
-        parse_int(&text, 10).map_err(|_| invalid(format!("invalid txn compare request: {line}")))
+        parse_int(&text, base).map_err(|_| invalid(format!("invalid txn compare request: {line}")))
     };
     let (target, union) = match target {
-        "ver" | "version" => (CompareTarget::Version, TargetUnion::Version(number()?)),
+        "ver" | "version" => (CompareTarget::Version, TargetUnion::Version(number(10)?)),
         "c" | "create" => (
             CompareTarget::Create,
-            TargetUnion::CreateRevision(number()?),
+            TargetUnion::CreateRevision(number(10)?),
         ),
-        "m" | "mod" => (CompareTarget::Mod, TargetUnion::ModRevision(number()?)),
+        "m" | "mod" => (CompareTarget::Mod, TargetUnion::ModRevision(number(10)?)),
         "val" | "value" => (
             CompareTarget::Value,
             TargetUnion::Value(value.clone().into()),
         ),
-        "lease" => (CompareTarget::Lease, TargetUnion::Lease(number()?)),
+        // As `lease grant` prints it, and etcd after 3.7; etcd 3.7.1 panics.
+        "lease" => (CompareTarget::Lease, TargetUnion::Lease(number(16)?)),
         _ => {
             return Err(invalid(format!(
                 "malformed comparison: {line} (unknown target {target})"
@@ -200,7 +201,8 @@ fn parse_op(line: &str) -> Result<RequestOp, Exit> {
     let request = match name.as_slice() {
         b"put" => {
             let (flags, args) = op_flags(put::flags(), &words[1..]).ok_or_else(unknown)?;
-            Request::RequestPut(put::request(&flags, &args)?)
+            let request = put::request(&flags, &args, put::ValueSource::Nothing)?;
+            Request::RequestPut(request)
         }
         b"get" => {
             let (flags, args) = op_flags(get::flags(), &words[1..]).ok_or_else(unknown)?;
@@ -270,10 +272,10 @@ mod tests {
             TargetUnion::Value("a b".into()),
         );
         check(
-            r#"lease("k\t") = "10""#,
+            r#"lease("k\t") = "44d0004440578083""#,
             CompareResult::Equal,
             CompareTarget::Lease,
-            TargetUnion::Lease(10),
+            TargetUnion::Lease(0x44d0_0044_4057_8083),
         );
     }
 
@@ -334,6 +336,14 @@ mod tests {
             message(parse_op("get k -w json")),
             "invalid txn request: get k -w json"
         );
+    }
+
+    #[test]
+    fn a_value_is_not_read_from_the_input_that_holds_the_requests() {
+        let exit = parse_op("put k").expect_err("there is no value");
+        let text = "put command needs 1 argument and input from stdin or 2 arguments";
+        assert_eq!((exit.message.as_deref(), exit.code), (Some(text), 128));
+        assert!(parse_op("put k --ignore-value").is_ok());
     }
 
     #[test]

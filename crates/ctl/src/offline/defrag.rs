@@ -5,7 +5,8 @@ use std::path::Path;
 use retcd_storage::backend::Backend;
 use retcd_storage::bolt::Access;
 
-use super::{database_text, disk, io_text, lock_limit, open_locked, options};
+use super::source::{check_regular, database_text};
+use super::{disk, lock_limit, open_locked, options};
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::log;
 
@@ -26,19 +27,19 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let path = Path::new(dir).join("member/snap/db");
     let failed =
         |reason: String| Exit::error(format!("Failed to defragment etcd data[{dir}] ({reason})"));
-    std::fs::metadata(&path).map_err(|error| failed(io_text("stat", &path, &error)))?;
+    check_regular(&path).map_err(|exit| failed(exit.message.unwrap_or_default()))?;
     log::console_line(
         "info",
         "defragmenting",
         &[("path", path.display().to_string())],
     );
     let open = || Backend::open(disk(), &path, options(Access::Existing));
-    let backend =
-        open_locked(lock_limit(invocation), open).map_err(|error| failed(database_text(&error)))?;
+    let backend = open_locked(lock_limit(invocation), open)
+        .map_err(|error| failed(database_text(&path, &error)))?;
     let before = backend.size_bytes();
     backend
         .defragment()
-        .map_err(|error| failed(database_text(&error)))?;
+        .map_err(|error| failed(database_text(&path, &error)))?;
     let fields = [
         ("path", path.display().to_string()),
         ("size-before-bytes", before.to_string()),

@@ -10,7 +10,8 @@ use retcd_storage::backend::Backend;
 use retcd_storage::bolt::Access;
 
 use super::format::{self, Column, Raw};
-use super::{check_exists, database_text, disk, lock_limit, open_locked, options};
+use super::source::{check_regular, database_text};
+use super::{disk, lock_limit, open_locked, options};
 use crate::cli::{Command, Exit, Flag, Invocation, Positional};
 
 /// The command.
@@ -32,10 +33,10 @@ pub fn command() -> Command {
 fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let texts = invocation.texts();
     let path = Path::new(&texts[0]);
-    check_exists(path)?;
+    check_regular(path)?;
     let open = || Backend::open(disk(), path, options(Access::ReadOnly));
     let backend = open_locked(lock_limit(invocation), open)
-        .map_err(|error| Exit::error(database_text(&error)))?;
+        .map_err(|error| Exit::error(database_text(path, &error)))?;
     let machine = Machine::open(backend, MachineOptions::default()).map_err(Exit::error)?;
     let (hash, _) = machine
         .reader()

@@ -6,7 +6,9 @@ mod cluster;
 mod defrag;
 mod format;
 mod hashkv;
+mod made;
 mod restore;
+mod source;
 mod status;
 
 use std::io;
@@ -14,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use retcd_storage::bolt::{Access, BoltError, Options, Reason};
+use retcd_storage::bolt::{Access, BoltError, Options};
 use retcd_storage::disk::OsDisk;
 
 use crate::cli::{Command, Exit, Flag, Invocation, Program, completion_command, help_command};
@@ -92,30 +94,9 @@ fn options(access: Access) -> Options {
     }
 }
 
-/// The words for a database that cannot be used.
-fn database_text(error: &BoltError) -> String {
-    match error {
-        BoltError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            "invalid database".to_owned()
-        }
-        BoltError::Io(error) => go_io_text(error),
-        BoltError::Damaged(damage) if damage.reason == Reason::NoMeta => {
-            "invalid database".to_owned()
-        }
-        error => error.to_string(),
-    }
-}
-
 /// `ACTION PATH: REASON` for an error of the operating system.
 fn io_text(action: &str, path: &Path, error: &io::Error) -> String {
     format!("{action} {}: {}", path.display(), go_io_text(error))
-}
-
-/// Refuses a file that does not exist.
-fn check_exists(path: &Path) -> Result<(), Exit> {
-    std::fs::metadata(path)
-        .map(|_| ())
-        .map_err(|error| Exit::error(io_text("stat", path, &error)))
 }
 
 fn lock_limit(invocation: &Invocation<'_>) -> Option<Duration> {

@@ -6,12 +6,12 @@
 //! DIR/member/wal/0000000000000000-0000000000000000.wal   one configuration change per member, then that snapshot
 //! ```
 //!
-//! Keys, leases, users and alarms stay. All members that are restored from one backup with the same flags form a cluster.
+//! Either all of that is made, or nothing stays behind. Keys, leases, users and alarms stay. All members that are restored from one backup with the same flags form a cluster.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 
 use prost::Message;
 use retcd_proto::etcdserverpb::Metadata;
@@ -20,13 +20,16 @@ use retcd_proto::raftpb::{
 };
 use retcd_proto::walpb;
 use retcd_state::mvcc::Revision;
-use retcd_storage::backend::{Backend, Bucket, WriteBatch};
-use retcd_storage::bolt::Access;
-use retcd_storage::{snap, wal};
+use retcd_storage::backend::{self, Backend, Bucket, WriteBatch};
+use retcd_storage::bolt::{Access, BoltError};
+use retcd_storage::snap::{self, SnapError};
+use retcd_storage::wal::{self, WalError};
 use sha2::{Digest, Sha256};
 
 use super::cluster::{self, Cluster};
-use super::{database_text, disk, io_text, options};
+use super::made::Made;
+use super::source::{check_regular, database_text};
+use super::{disk, io_text, options};
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::go::quote::quote;
 use crate::log;
@@ -104,9 +107,14 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         ("snap-dir", snap_dir),
     ];
     log::console_line("info", "restoring snapshot", &fields);
-    create_dir(&plan.snap_dir).and_then(|()| copy_database(&plan))?;
+    let mut made = Made::new().map_err(Exit::error)?;
+    let backup = open_backup(&plan)?;
+    made.create_dir(&plan.snap_dir)?;
+    copy_database(&plan, backup, &made)?;
     rewrite_database(&plan)?;
-    write_log(&plan)?;
+    made.check_signals()?;
+    write_log(&plan, &mut made)?;
+    made.keep()?;
     log::console_line("info", "restored snapshot", &fields);
     Ok(())
 }
@@ -147,7 +155,7 @@ fn plan(invocation: &Invocation<'_>) -> Result<Plan, Exit> {
     }
     let wal_dir = match flags.text("wal-dir") {
         "" => data_dir.join("member/wal"),
-        dir if Path::new(dir).exists() => {
+        dir if fs::symlink_metadata(dir).is_ok() => {
             return Err(Exit::error(format!(
                 "wal-dir {} exists",
                 quote(dir.as_bytes())
@@ -166,48 +174,54 @@ fn plan(invocation: &Invocation<'_>) -> Result<Plan, Exit> {
     })
 }
 
-fn create_dir(path: &Path) -> Result<(), Exit> {
-    let created = fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path);
-    created.map_err(|error| Exit::error(io_text("mkdir", path, &error)))
+/// A file that looks like a backup.
+struct Backup {
+    file: File,
+    database_bytes: u64,
+    has_checksum: bool,
 }
 
-/// Copies the database without its checksum, which is compared on the way.
-fn copy_database(plan: &Plan) -> Result<(), Exit> {
+/// Opens the backup, and sees what can be seen without reading it.
+fn open_backup(plan: &Plan) -> Result<Backup, Exit> {
     let source = &plan.source;
-    let failed = |action: &'static str| move |error| Exit::error(io_text(action, source, &error));
-    let mut file = File::open(source).map_err(failed("open"))?;
-    let len = file.metadata().map_err(failed("stat"))?.len();
-    if len < CHECKSUM_BYTES {
+    let bytes = check_regular(source)?.len();
+    if bytes < CHECKSUM_BYTES {
         return Err(Exit::error(format!(
-            "seek {}: invalid argument",
+            "{}: no backup, {bytes} bytes are too few",
             source.display()
         )));
     }
-    let has_checksum = len % PAGE_BYTES == CHECKSUM_BYTES;
-    let database_bytes = if has_checksum {
-        len - CHECKSUM_BYTES
-    } else {
-        len
-    };
-    let actual = copy(&mut file, database_bytes, &plan.snap_dir.join("db"))?;
-    if plan.skip_hash_check {
+    let has_checksum = bytes % PAGE_BYTES == CHECKSUM_BYTES;
+    if !has_checksum && !plan.skip_hash_check {
+        return Err(Exit::error(format!(
+            "{}: snapshot missing hash but --skip-hash-check=false",
+            source.display()
+        )));
+    }
+    let file = File::open(source).map_err(|error| Exit::error(io_text("open", source, &error)))?;
+    Ok(Backup {
+        file,
+        database_bytes: bytes - if has_checksum { CHECKSUM_BYTES } else { 0 },
+        has_checksum,
+    })
+}
+
+/// Copies the database without its checksum, which is compared.
+fn copy_database(plan: &Plan, mut backup: Backup, made: &Made) -> Result<(), Exit> {
+    let source = &plan.source;
+    let actual = copy(plan, &mut backup, made)?;
+    if plan.skip_hash_check || !backup.has_checksum {
         return Ok(());
     }
-    if !has_checksum {
-        return Err(Exit::error(
-            "snapshot missing hash but --skip-hash-check=false",
-        ));
-    }
     let mut expected = [0; CHECKSUM_BYTES as usize];
-    file.seek(SeekFrom::Start(database_bytes))
-        .map_err(failed("seek"))?;
-    file.read_exact(&mut expected).map_err(failed("read"))?;
+    backup
+        .file
+        .read_exact(&mut expected)
+        .map_err(|error| Exit::error(io_text("read", source, &error)))?;
     if expected != actual {
         return Err(Exit::error(format!(
-            "expected sha256 {}, got {}",
+            "{}: expected sha256 {}, got {}",
+            source.display(),
             listed(&expected),
             listed(&actual)
         )));
@@ -215,28 +229,30 @@ fn copy_database(plan: &Plan) -> Result<(), Exit> {
     Ok(())
 }
 
-/// Copies so many bytes into a new file; returns their SHA-256.
-fn copy(source: &mut File, bytes: u64, target: &Path) -> Result<[u8; 32], Exit> {
-    let failed = |error| Exit::error(io_text("write", target, &error));
+/// Copies the backup's database into a new file; returns its SHA-256.
+fn copy(plan: &Plan, backup: &mut Backup, made: &Made) -> Result<[u8; 32], Exit> {
+    let target = &plan.snap_dir.join("db");
+    let unread = |error| Exit::error(io_text("read", &plan.source, &error));
+    let unwritten = |error| Exit::error(io_text("write", target, &error));
     let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(target)
-        .map_err(failed)?;
+        .map_err(unwritten)?;
     let mut hash = Sha256::new();
-    let mut limited = source.take(bytes);
+    let mut limited = (&mut backup.file).take(backup.database_bytes);
     let mut buffer = vec![0; 1 << 20];
     loop {
-        let read = limited.read(&mut buffer).map_err(failed)?;
+        made.check_signals()?;
+        let read = limited.read(&mut buffer).map_err(unread)?;
         if read == 0 {
             break;
         }
         hash.update(&buffer[..read]);
-        file.write_all(&buffer[..read]).map_err(failed)?;
+        file.write_all(&buffer[..read]).map_err(unwritten)?;
     }
-    file.sync_all().map_err(failed)?;
+    file.sync_all().map_err(unwritten)?;
     Ok(hash.finalize().into())
 }
 
@@ -248,8 +264,8 @@ fn listed(bytes: &[u8]) -> String {
 
 /// Makes the database that of the new cluster.
 fn rewrite_database(plan: &Plan) -> Result<(), Exit> {
-    let failed = |error: &_| Exit::error(database_text(error));
     let path = plan.snap_dir.join("db");
+    let failed = |error: &_| Exit::error(database_failure(plan, error));
     let backend =
         Backend::open(disk(), &path, options(Access::Existing)).map_err(|error| failed(&error))?;
     let reader = backend.reader();
@@ -279,7 +295,7 @@ fn rewrite_database(plan: &Plan) -> Result<(), Exit> {
         log::console_line("info", "added member", &fields);
     }
     if plan.bump > 0 {
-        let latest = latest_revision(&reader)?;
+        let latest = latest_revision(plan, &reader)?;
         bump_revision(latest, plan.bump, &mut batch)?;
     }
     let index = plan.cluster.members.len() as u64;
@@ -295,12 +311,27 @@ fn rewrite_database(plan: &Plan) -> Result<(), Exit> {
     Ok(())
 }
 
-fn latest_revision(reader: &retcd_storage::backend::Reader) -> Result<i64, Exit> {
+/// The copy is named when the disk fails. What is wrong with its contents is wrong with the backup's.
+fn database_failure(plan: &Plan, error: &BoltError) -> String {
+    match error {
+        BoltError::Io(error) if error.kind() != ErrorKind::UnexpectedEof => {
+            io_text("write", &plan.snap_dir.join("db"), error)
+        }
+        error => database_text(&plan.source, error),
+    }
+}
+
+fn latest_revision(plan: &Plan, reader: &backend::Reader) -> Result<i64, Exit> {
     let mut latest = 0;
     for entry in reader.range(Bucket::Key, b"", None) {
-        let (key, _) = entry.map_err(|error| Exit::error(database_text(&error)))?;
-        let (revision, _) = Revision::from_key(&key)
-            .ok_or_else(|| Exit::error(format!("bucket key: {:02x?} is no revision", &key[..])))?;
+        let (key, _) = entry.map_err(|error| Exit::error(database_failure(plan, &error)))?;
+        let (revision, _) = Revision::from_key(&key).ok_or_else(|| {
+            let source = plan.source.display();
+            Exit::error(format!(
+                "{source}: bucket key: {:02x?} is no revision",
+                &key[..]
+            ))
+        })?;
         latest = latest.max(revision.main);
     }
     Ok(latest)
@@ -329,21 +360,22 @@ fn bump_revision(latest: i64, bump: u64, batch: &mut WriteBatch) -> Result<(), E
 }
 
 /// Writes the log and the snapshot at its end.
-fn write_log(plan: &Plan) -> Result<(), Exit> {
+fn write_log(plan: &Plan, made: &mut Made) -> Result<(), Exit> {
     let cluster = &plan.cluster;
     if let Some(above) = plan
         .wal_dir
         .parent()
         .filter(|above| !above.as_os_str().is_empty())
     {
-        create_dir(above)?;
+        made.create_dir(above)?;
     }
+    made.expect(&plan.wal_dir);
     let metadata = Metadata {
         node_id: Some(cluster.own_id),
         cluster_id: Some(cluster.id),
     };
     let mut log = wal::Wal::create(disk(), &plan.wal_dir, &metadata, wal::Options::default())
-        .map_err(Exit::error)?;
+        .map_err(log_failure)?;
     let entries: Vec<Entry> = (1..)
         .zip(&cluster.members)
         .map(|(index, member)| add_member(index, member))
@@ -356,8 +388,8 @@ fn write_log(plan: &Plan) -> Result<(), Exit> {
         commit: Some(index),
     };
     log.append(Some(&hard_state), &entries)
-        .map_err(Exit::error)?;
-    log.sync().map_err(Exit::error)?;
+        .map_err(log_failure)?;
+    log.sync().map_err(log_failure)?;
 
     let voters = cluster.members.iter().map(|member| member.id).collect();
     let conf_state = ConfState {
@@ -372,14 +404,24 @@ fn write_log(plan: &Plan) -> Result<(), Exit> {
             term: Some(TERM),
         }),
     };
-    snap::write(disk().as_ref(), &plan.snap_dir, &snapshot).map_err(Exit::error)?;
+    snap::write(disk().as_ref(), &plan.snap_dir, &snapshot).map_err(|error| match error {
+        SnapError::Io { path, source } => Exit::error(io_text("write", &path, &source)),
+        error => Exit::error(error),
+    })?;
     let mark = walpb::Snapshot {
         index: Some(index),
         term: Some(TERM),
         conf_state: Some(conf_state),
     };
-    log.save_snapshot(&mark).map_err(Exit::error)?;
-    log.close().map_err(Exit::error)
+    log.save_snapshot(&mark).map_err(log_failure)?;
+    log.close().map_err(log_failure)
+}
+
+fn log_failure(error: WalError) -> Exit {
+    match error {
+        WalError::Io { path, source } => Exit::error(io_text("write", &path, &source)),
+        error => Exit::error(error),
+    }
 }
 
 fn add_member(index: u64, member: &cluster::Member) -> Entry {

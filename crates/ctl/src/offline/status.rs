@@ -5,16 +5,18 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crc32c::crc32c_append;
 use prost::Message;
 use retcd_proto::mvccpb::KeyValue;
 use retcd_state::mvcc::Revision;
 use retcd_storage::backend::Bucket;
-use retcd_storage::bolt::{Access, Db, ReadTx};
+use retcd_storage::bolt::{Access, BoltError, Db, ReadTx};
 
 use super::format::{self, Column, Raw};
-use super::{check_exists, database_text, disk, open_locked, options};
+use super::source::{check_regular, database_text};
+use super::{disk, lock_limit, open_locked, options};
 use crate::cli::{Command, Exit, Invocation};
 use crate::go::size::humanise;
 
@@ -44,8 +46,8 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         ));
     };
     let path = PathBuf::from(path);
-    check_exists(&path)?;
-    let status = read(&path)?;
+    check_regular(&path)?;
+    let status = read(&path, lock_limit(invocation))?;
     let number = |number: u64| Raw::Number(i64::try_from(number).unwrap_or(i64::MAX));
     let keys = status.keys.len() as u64;
     let columns = [
@@ -95,14 +97,12 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     format::print(invocation.flags.text("write-out"), &columns)
 }
 
-fn read(path: &Path) -> Result<Status, Exit> {
-    // The command that only looks waits for as long as it takes.
-    let db = open_locked(None, || Db::open(disk(), path, options(Access::ReadOnly)));
-    let db = db.map_err(|error| Exit::error(database_text(&error)))?;
+fn read(path: &Path, lock_limit: Option<Duration>) -> Result<Status, Exit> {
+    let failed = |error: BoltError| Exit::error(database_text(path, &error));
+    let open = || Db::open(disk(), path, options(Access::ReadOnly));
+    let db = open_locked(lock_limit, open).map_err(failed)?;
     let view = db.read();
-    let damages = view
-        .check()
-        .map_err(|error| Exit::error(database_text(&error)))?;
+    let damages = view.check().map_err(failed)?;
     if !damages.is_empty() {
         let lines: Vec<String> = damages.iter().map(ToString::to_string).collect();
         let head = format!(
@@ -113,13 +113,13 @@ fn read(path: &Path) -> Result<Status, Exit> {
     }
     let mut status = Status {
         bytes: view.size_bytes(),
-        version: storage_version(&view)?,
+        version: storage_version(&view).map_err(failed)?,
         ..Status::default()
     };
     for bucket in view.buckets() {
         status.hash = crc32c_append(status.hash, bucket);
         for entry in view.range(bucket, b"", None) {
-            let entry = entry.map_err(|error| Exit::error(database_text(&error)))?;
+            let entry = entry.map_err(failed)?;
             status.hash = crc32c_append(crc32c_append(status.hash, entry.key()), entry.value());
             if bucket == Bucket::Key.name() {
                 status.count(entry.key(), entry.value())?;
@@ -129,9 +129,8 @@ fn read(path: &Path) -> Result<Status, Exit> {
     Ok(status)
 }
 
-fn storage_version(view: &ReadTx) -> Result<String, Exit> {
-    let version = view.get(Bucket::Meta.name(), b"storageVersion");
-    let version = version.map_err(|error| Exit::error(database_text(&error)))?;
+fn storage_version(view: &ReadTx) -> Result<String, BoltError> {
+    let version = view.get(Bucket::Meta.name(), b"storageVersion")?;
     Ok(version
         .map(|entry| String::from_utf8_lossy(entry.value()).into_owned())
         .unwrap_or_default())

@@ -9,6 +9,7 @@ use retcd_proto::mvccpb::KeyValue;
 
 use super::{Downgrade, Health, MemberChange, Reply, rows};
 use crate::command::range_end::prefix_end;
+use crate::log;
 
 /// The reply's lines.
 pub fn render(reply: &Reply<'_>, hex: bool, values_only: bool) -> Vec<u8> {
@@ -202,7 +203,9 @@ impl Page {
                 "{endpoint} is healthy: successfully committed proposal: took = {took}"
             ));
         } else {
-            eprintln!("{endpoint} is unhealthy: failed to commit proposal: {error}");
+            log::tell(format_args!(
+                "{endpoint} is unhealthy: failed to commit proposal: {error}"
+            ));
         }
     }
 

@@ -10,6 +10,7 @@ use retcd_proto::mvccpb::Event;
 
 use crate::cli::{Arg, Exit};
 use crate::go::quote::{quote, quote_list};
+use crate::log;
 
 /// Runs `command` for one change and waits for its end.
 ///
@@ -46,7 +47,10 @@ pub fn run(command: &[Arg], revision: i64, event: &Event) -> Result<(), Exit> {
         .iter()
         .map(|word| String::from_utf8_lossy(word).into_owned())
         .collect();
-    eprintln!("command {} error ({problem})", quote_list(&words));
+    log::tell(format_args!(
+        "command {} error ({problem})",
+        quote_list(&words)
+    ));
     Err(Exit::silent(1))
 }
 

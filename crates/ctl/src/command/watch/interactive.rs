@@ -9,6 +9,7 @@ use super::super::words;
 use super::arguments::{self, Environment};
 use super::stream::Stream;
 use crate::cli::{Exit, ExitKind};
+use crate::log;
 
 /// Lines that may wait to be read by the command.
 const QUEUED_LINES: usize = 16;
@@ -65,16 +66,20 @@ async fn handle_line(
 ) -> Result<(), Exit> {
     let words = words::split(line)?;
     match words.first().map(Vec::as_slice) {
-        None => eprintln!("Invalid command: {line} (watch and progress supported)"),
+        None => log::tell(format_args!(
+            "Invalid command: {line} (watch and progress supported)"
+        )),
         Some(b"watch") if words.len() < 2 && environment.is_empty() => {
-            eprintln!("Invalid command {line} (command type or key is not provided)");
+            log::tell(format_args!(
+                "Invalid command {line} (command type or key is not provided)"
+            ));
         }
         Some(b"watch") => match arguments::parse_line(&words[1..], environment)?.into_watch() {
             Ok(watch) => stream.add(watch).await,
-            Err(text) => eprintln!("Invalid command {line} ({text})"),
+            Err(text) => log::tell(format_args!("Invalid command {line} ({text})")),
         },
         Some(b"progress") => stream.request_progress().await,
-        Some(_) => eprintln!("Invalid command {line} (only support watch)"),
+        Some(_) => log::tell(format_args!("Invalid command {line} (only support watch)")),
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use super::super::session::Session;
 use super::exec;
 use crate::cli::{Arg, Exit};
 use crate::client::{Client, ClientError, reason_text};
+use crate::log;
 use crate::print::{Reply, print_line};
 
 /// The pause before a broken stream is opened again.
@@ -72,6 +73,8 @@ struct Open {
 pub struct Stream<'c> {
     client: &'c Client,
     watches: Vec<Watch>,
+    /// Whether progress was asked for and not told yet. A stream that opens meanwhile asks anew.
+    wants_progress: bool,
     open: Option<Open>,
 }
 
@@ -81,6 +84,7 @@ impl<'c> Stream<'c> {
         Stream {
             client,
             watches: Vec::new(),
+            wants_progress: false,
             open: None,
         }
     }
@@ -97,16 +101,16 @@ impl<'c> Stream<'c> {
         self.send(request).await;
     }
 
-    /// Asks the server how far the watches have come.
+    /// Asks the server how far the watches have come, if there are any.
     pub async fn request_progress(&mut self) {
-        let request = RequestUnion::ProgressRequest(WatchProgressRequest {});
-        self.send(WatchRequest {
-            request_union: Some(request),
-        })
-        .await;
+        self.wants_progress = self.has_watches();
+        if self.wants_progress {
+            self.send(progress()).await;
+        }
     }
 
-    /// Sends a request if the stream is open. A stream that is about to open begins with all watches.
+    /// Sends a request if the stream is open. A stream that is about to open begins with all that is
+    /// wanted.
     async fn send(&mut self, request: WatchRequest) {
         if let Some(open) = &self.open
             && open.requests.send(request).await.is_err()
@@ -121,7 +125,7 @@ impl<'c> Stream<'c> {
     /// It cannot be printed, or the command that it runs fails.
     pub async fn next(&mut self, session: &Session) -> Result<Outcome, Exit> {
         if self.open.is_none() {
-            match open(self.client, &mut self.watches).await {
+            match open(self.client, &mut self.watches, self.wants_progress).await {
                 Ok(opened) => self.open = Some(opened),
                 Err(error) => return self.handle_failure(session, &error).await,
             }
@@ -182,6 +186,7 @@ impl<'c> Stream<'c> {
             return self.handle_created(session, &response);
         }
         if response.watch_id == ALL_WATCHES {
+            self.wants_progress = false;
             for watch in &mut self.watches {
                 show(session, watch, &response)?;
             }
@@ -241,14 +246,29 @@ fn create(watch: &Watch) -> WatchRequest {
     }
 }
 
-/// Opens a stream that begins all watches.
-async fn open(client: &Client, watches: &mut [Watch]) -> Result<Open, ClientError> {
+fn progress() -> WatchRequest {
+    WatchRequest {
+        request_union: Some(RequestUnion::ProgressRequest(WatchProgressRequest {})),
+    }
+}
+
+/// Opens a stream that begins all watches, and asks for their progress if that is wanted.
+async fn open(
+    client: &Client,
+    watches: &mut [Watch],
+    wants_progress: bool,
+) -> Result<Open, ClientError> {
     let (requests, receiver) = mpsc::channel(watches.len() + QUEUED_REQUESTS);
     for watch in watches {
         watch.id = None;
         requests
             .try_send(create(watch))
             .expect("the channel has room for every watch");
+    }
+    if wants_progress {
+        requests
+            .try_send(progress())
+            .expect("the channel has room for more than the watches");
     }
     let mut request = Request::new(ReceiverStream::new(receiver));
     // A member without a leader shall say so instead of staying silent.
@@ -280,6 +300,6 @@ fn show(session: &Session, watch: &mut Watch, response: &WatchResponse) -> Resul
 }
 
 fn show_end(session: &Session, response: &WatchResponse, reason: &str) -> Result<(), Exit> {
-    eprintln!("watch was canceled ({reason})");
+    log::tell(format_args!("watch was canceled ({reason})"));
     session.print(&Reply::Watch(response))
 }

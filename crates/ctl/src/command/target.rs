@@ -1,0 +1,220 @@
+//! A file that a command makes under a name that the user gave.
+//!
+//! It is built beside that name and renamed when it is complete and on disk, so that a file with the name is always whole. A
+//! name that stands for something else than a file is never replaced: behind a symbolic link, the file that it points to is
+//! made; a device or a FIFO is written into; anything else is refused.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::go_io_text;
+use crate::log;
+
+/// How many symbolic links may follow each other, as for the system itself.
+const LINKS_MAX: usize = 40;
+
+/// A file that is being made.
+pub struct Target {
+    file: File,
+    /// `None` for what is written into directly.
+    building: Option<Building>,
+}
+
+struct Building {
+    part: PathBuf,
+    path: PathBuf,
+}
+
+impl Target {
+    /// Begins to make what `path` names.
+    ///
+    /// # Errors
+    /// The text of why that is impossible.
+    pub fn create(path: &Path) -> Result<Target, String> {
+        match fs::metadata(path).map(|metadata| metadata.file_type()) {
+            Ok(kind) if kind.is_char_device() || kind.is_fifo() => Target::write_into(path),
+            Ok(kind) if kind.is_file() => Target::build(path),
+            Ok(kind) => {
+                let what = if kind.is_dir() {
+                    "a directory"
+                } else if kind.is_socket() {
+                    "a socket"
+                } else {
+                    "a block device"
+                };
+                Err(format!("{} is {what}, not a file", path.display()))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Target::build(path),
+            Err(error) => Err(failed("stat", path, &error)),
+        }
+    }
+
+    fn write_into(path: &Path) -> Result<Target, String> {
+        let file = OpenOptions::new().write(true).open(path);
+        Ok(Target {
+            file: file.map_err(|error| failed("open", path, &error))?,
+            building: None,
+        })
+    }
+
+    fn build(path: &Path) -> Result<Target, String> {
+        let path = behind_links(path).map_err(|error| failed("readlink", path, &error))?;
+        let mut part = path.clone().into_os_string();
+        part.push(".part");
+        let part = PathBuf::from(part);
+        let opened = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&part);
+        let file = opened.map_err(|error| failed("open", &part, &error))?;
+        let fields = [("path", part.display().to_string())];
+        log::json_line("info", "created temporary db file", &fields);
+        Ok(Target {
+            file,
+            building: Some(Building { part, path }),
+        })
+    }
+
+    /// Where to write to.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Gives the file its name, once it is on disk.
+    ///
+    /// # Errors
+    /// The text of why that is impossible.
+    pub fn finish(mut self) -> Result<(), String> {
+        let Some(Building { part, path }) = &self.building else {
+            return Ok(());
+        };
+        let synced = self.file.sync_all();
+        synced.map_err(|error| failed("fsync", part, &error))?;
+        fs::rename(part, path).map_err(|error| {
+            let (part, path) = (part.display(), path.display());
+            format!("could not rename {part} to {path} ({})", go_io_text(&error))
+        })?;
+        self.building = None;
+        Ok(())
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if let Some(Building { part, .. }) = &self.building {
+            // What is there is of no use to anyone; the error that led here is what matters.
+            let _ = fs::remove_file(part);
+        }
+    }
+}
+
+fn failed(action: &str, path: &Path, error: &io::Error) -> String {
+    let path = path.display();
+    format!(
+        "could not {action} {path} ({action} {path}: {})",
+        go_io_text(error)
+    )
+}
+
+/// The name that `path` stands for; nothing need be there.
+fn behind_links(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        match fs::read_link(&path) {
+            // A relative link starts where it stands.
+            Ok(link) => path = path.parent().unwrap_or(Path::new("")).join(link),
+            // No link, or nothing there.
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(rustix::io::Errno::LOOP.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn make(path: &Path) -> Result<(), String> {
+        let mut target = Target::create(path)?;
+        target.file().write_all(b"new").unwrap();
+        target.finish()
+    }
+
+    #[test]
+    fn a_file_appears_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let mut unfinished = Target::create(&path).unwrap();
+        unfinished.file().write_all(b"half").unwrap();
+        assert!(!path.exists());
+        drop(unfinished);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        make(&path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn links_stay_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name| dir.path().join(name);
+        fs::create_dir(at("elsewhere")).unwrap();
+        fs::write(at("elsewhere/old"), "old").unwrap();
+        for (link, to) in [
+            ("a", "elsewhere/old"),
+            ("b", "elsewhere/absent"),
+            ("c", "b"),
+        ] {
+            symlink(to, at(link)).unwrap();
+            make(&at(link)).unwrap();
+            assert!(
+                fs::symlink_metadata(at(link)).unwrap().is_symlink(),
+                "{link}"
+            );
+            assert_eq!(fs::read(at(link)).unwrap(), b"new", "{link}");
+        }
+        assert!(
+            !fs::symlink_metadata(at("elsewhere/absent"))
+                .unwrap()
+                .is_symlink()
+        );
+        symlink("loop", at("loop")).unwrap();
+        assert!(
+            make(&at("loop"))
+                .unwrap_err()
+                .contains("too many levels of symbolic links")
+        );
+    }
+
+    #[test]
+    fn what_is_no_file_is_written_into_or_refused() {
+        make(Path::new("/dev/null")).unwrap();
+        let null = fs::metadata("/dev/null").unwrap();
+        assert!(null.file_type().is_char_device());
+
+        let dir = tempfile::tempdir().unwrap();
+        let refused = format!("{} is a directory, not a file", dir.path().display());
+        assert_eq!(make(dir.path()), Err(refused));
+        let socket = dir.path().join("s");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let refused = format!("{} is a socket, not a file", socket.display());
+        assert_eq!(make(&socket), Err(refused));
+
+        let fifo = dir.path().join("p");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, mode).unwrap();
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| fs::read(&fifo));
+            make(&fifo).unwrap();
+            assert_eq!(reader.join().unwrap().unwrap(), b"new");
+        });
+        assert!(fs::metadata(&fifo).unwrap().file_type().is_fifo());
+    }
+}

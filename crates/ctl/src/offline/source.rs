@@ -1,0 +1,65 @@
+//! The file that a command is to read: a backup, or a database.
+//!
+//! It is looked at before it is opened: opening a FIFO waits for whoever writes to it, and a directory can be opened but not
+//! read. Errors name the file, because the commands also deal with files that the user did not name.
+
+use std::fs::{self, FileType, Metadata};
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+use retcd_storage::bolt::{BoltError, Reason};
+
+use super::io_text;
+use crate::cli::Exit;
+use crate::command::go_io_text;
+
+/// Refuses what is no regular file; says how it is otherwise.
+///
+/// # Errors
+/// There is no such file, or it is something else.
+pub fn check_regular(path: &Path) -> Result<Metadata, Exit> {
+    let metadata =
+        fs::metadata(path).map_err(|error| Exit::error(io_text("stat", path, &error)))?;
+    match kind(metadata.file_type()) {
+        None => Ok(metadata),
+        Some(kind) => Err(Exit::error(format!(
+            "{} is {kind}, not a file with a database",
+            path.display()
+        ))),
+    }
+}
+
+/// What something is that is no regular file.
+pub fn kind(file_type: FileType) -> Option<&'static str> {
+    if file_type.is_file() {
+        None
+    } else if file_type.is_dir() {
+        Some("a directory")
+    } else if file_type.is_fifo() {
+        Some("a FIFO")
+    } else if file_type.is_socket() {
+        Some("a socket")
+    } else {
+        Some("a device")
+    }
+}
+
+/// The words for a database that cannot be used.
+pub fn database_text(path: &Path, error: &BoltError) -> String {
+    let reason = match error {
+        BoltError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "invalid database".to_owned()
+        }
+        BoltError::Io(error) => go_io_text(error),
+        BoltError::Damaged(damage) if damage.reason == Reason::NoMeta => {
+            "invalid database".to_owned()
+        }
+        BoltError::Locked => {
+            "the database is in use; stop its member first, or take a backup with `etcdctl snapshot save`"
+                .to_owned()
+        }
+        error => error.to_string(),
+    };
+    format!("{}: {reason}", path.display())
+}

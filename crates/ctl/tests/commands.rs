@@ -1,0 +1,186 @@
+//! What users run into: input that holds commands, lists with commas too many, output that nobody reads any more, backups
+//! into what is no file.
+
+mod harness;
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, symlink};
+use std::process::{Command, Stdio};
+
+use harness::{Member, Running, etcdctl, run};
+
+/// Runs a command that needs no server.
+fn refused(args: &[&str], error: &str, code: i32) {
+    let done = run(etcdctl(args), "");
+    let expected = (format!("Error: {error}"), Some(code));
+    assert_eq!((done.errors(), done.status.code()), expected, "{args:?}");
+}
+
+#[test]
+fn a_transaction_is_not_a_value() {
+    let member = Member::start();
+    let done = member.run(&["txn"], "\nput k1\n\n\n");
+    let usage = "put command needs 1 argument and input from stdin or 2 arguments";
+    assert_eq!(done.errors(), format!("Error: {usage}"));
+    assert_eq!(done.status.code(), Some(128));
+    // Outside of transactions, standard input is one.
+    assert_eq!(member.run(&["put", "k1"], "a b\n").stdout, "OK\n");
+    assert_eq!(member.run(&["get", "k1"], "").stdout, "k1\na b\n\n");
+}
+
+#[test]
+fn leases_are_compared_as_they_are_printed() {
+    let member = Member::start();
+    let granted = member.run(&["lease", "grant", "100"], "");
+    let id = granted
+        .stdout
+        .split(' ')
+        .nth(1)
+        .expect("lease ID granted ...");
+    member.run(&["put", "k", "v", &format!("--lease={id}")], "");
+    let compare = format!("lease(\"k\") = \"{id}\"\n\nget k\n\n\n");
+    assert_eq!(member.run(&["txn"], &compare).stdout, "SUCCESS\n\nk\nv\n");
+    let done = member.run(&["txn"], "lease(\"k\") = \"10\"\n\nget k\n\n\n");
+    assert_eq!(done.stdout, "FAILURE\n");
+}
+
+#[test]
+fn empty_endpoints_do_not_count() {
+    let member = Member::start();
+    let client = &member.client;
+    for list in [
+        format!("{client},"),
+        format!(",,{client}"),
+        format!("{client},,"),
+    ] {
+        let done = run(etcdctl(&["--endpoints", &list, "put", "k", "v"]), "");
+        assert_eq!(
+            (done.stdout.as_str(), done.errors().as_str()),
+            ("OK\n", ""),
+            "{list}"
+        );
+        let mut command = etcdctl(&["endpoint", "health"]);
+        command.env("ETCDCTL_ENDPOINTS", &list);
+        let done = run(command, "");
+        assert!(
+            done.status.success() && done.stdout.lines().count() == 1,
+            "{done:?}"
+        );
+    }
+    refused(
+        &["--endpoints=,", "get", "k"],
+        "etcdclient: no available endpoints",
+        2,
+    );
+}
+
+#[test]
+fn progress_can_be_asked_for_before_the_watch_has_begun() {
+    let member = Member::start();
+    let mut watch = member.begin(&["watch", "-i"]);
+    watch.write("watch a\nprogress\n");
+    watch.expect_lines(&["progress notify: 1"]);
+    member.run(&["put", "a", "1"], "");
+    watch.expect_lines(&["PUT", "a", "1"]);
+    watch.write("progress\n");
+    watch.expect_lines(&["progress notify: 2"]);
+}
+
+#[test]
+fn nobody_hears_of_an_output_that_nobody_reads() {
+    for args in [
+        &["completion", "bash"][..],
+        &["--help"],
+        &["options"],
+        &["help", "get"],
+    ] {
+        let mut command = etcdctl(args);
+        let mut tool = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the tool starts");
+        drop(tool.stdout.take());
+        let mut errors = String::new();
+        let mut stderr = tool.stderr.take().expect("a pipe");
+        stderr.read_to_string(&mut errors).expect("text");
+        let code = tool.wait().expect("a child can be waited for").code();
+        // What shells show for a command that SIGPIPE has ended.
+        assert_eq!((errors.as_str(), code), ("", Some(141)), "{args:?}");
+    }
+    // The same for errors: there is no way to complain, and no reason to panic.
+    let mut command = etcdctl(&["nosuch"]);
+    let mut tool = command
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the tool starts");
+    drop(tool.stderr.take());
+    assert_eq!(
+        tool.wait().expect("a child can be waited for").code(),
+        Some(1)
+    );
+}
+
+#[test]
+fn commands_that_have_moved_say_where() {
+    for (command, to) in [
+        ("restore", "etcdutl snapshot restore"),
+        ("status", "etcdutl snapshot status"),
+    ] {
+        let text = format!("etcdctl snapshot {command} has moved, use `{to}`");
+        refused(&["snapshot", command], &text, 1);
+        refused(&["snapshot", command, "f", "--data-dir=d"], &text, 1);
+    }
+    let help = run(etcdctl(&["snapshot", "--help"]), "").stdout;
+    assert!(help.contains("save") && !help.contains("restore"), "{help}");
+}
+
+#[test]
+fn a_backup_replaces_nothing_but_files() {
+    let member = Member::start();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let at = |name: &str| dir.path().join(name);
+    let save = |path: &str| {
+        let done = member.run(&["snapshot", "save", path], "");
+        assert!(done.status.success(), "{done:?}");
+    };
+    save("/dev/null");
+    let null = fs::metadata("/dev/null").expect("it is still there");
+    assert!(null.file_type().is_char_device());
+
+    symlink("real", at("link")).expect("room");
+    save(at("link").to_str().expect("text"));
+    assert!(
+        fs::symlink_metadata(at("link"))
+            .expect("a link")
+            .is_symlink()
+    );
+    let status = Command::new(env!("CARGO_BIN_EXE_etcdutl"))
+        .args(["snapshot", "status"])
+        .arg(at("real"))
+        .status();
+    assert!(status.expect("the tool starts").success());
+
+    let to_pipe = format!(
+        "{} --endpoints {} snapshot save >(cat > {})",
+        env!("CARGO_BIN_EXE_etcdctl"),
+        member.client,
+        at("piped").display()
+    );
+    let mut shell = Command::new("bash");
+    // The shell waits for the command behind the pipe.
+    shell.args(["-c", &format!("{to_pipe}; wait $!")]);
+    let done = Running::start(shell).end();
+    assert!(done.status.success(), "{done:?}");
+    let lengths = ["piped", "real"].map(|name| fs::metadata(at(name)).expect("made").len());
+    assert_eq!(lengths[0], lengths[1]);
+
+    let refusal = format!("Error: {} is a directory, not a file", dir.path().display());
+    let done = member.run(
+        &["snapshot", "save", dir.path().to_str().expect("text")],
+        "",
+    );
+    assert_eq!((done.errors(), done.status.code()), (refusal, Some(5)));
+}

@@ -1,0 +1,256 @@
+//! Commands and a member for tests. Every wait has a deadline, and its failure says what was waited for.
+//!
+//! Commands are ended by SIGTERM or SIGKILL, never by SIGINT: where the tests run in the background of a script, that one is
+//! ignored from the start, and by the commands, too.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Nothing that is waited for takes this long, unless it never comes.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+/// Attempts to start a server before the test gives up: somebody else may take its ports.
+const START_ATTEMPTS: usize = 5;
+
+/// A tool with an empty environment.
+pub fn etcdctl(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_etcdctl"));
+    command.env_clear().args(args);
+    command
+}
+
+/// A command that runs; killed when dropped.
+pub struct Running {
+    what: String,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<String>,
+    stderr: Option<JoinHandle<String>>,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Done {
+    /// What it printed and nobody had read yet.
+    pub stdout: String,
+    pub stderr: String,
+    pub status: ExitStatus,
+}
+
+impl Done {
+    /// The lines of stderr that are no log lines.
+    pub fn errors(&self) -> String {
+        let lines = self.stderr.lines().filter(|line| !line.starts_with('{'));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Running {
+    pub fn start(mut command: Command) -> Running {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            let mut line = Vec::new();
+            while stdout
+                .read_until(b'\n', &mut line)
+                .is_ok_and(|read| read > 0)
+            {
+                let text = String::from_utf8_lossy(&line).into_owned();
+                if sender.send(text).is_err() {
+                    return;
+                }
+                line.clear();
+            }
+        });
+        let mut stderr = child.stderr.take().unwrap();
+        let stderr = thread::spawn(move || {
+            let mut text = Vec::new();
+            // What was read until an error is what there is.
+            let _ = stderr.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        Running {
+            what: format!("{command:?}"),
+            stdin: child.stdin.take(),
+            child,
+            lines,
+            stderr: Some(stderr),
+        }
+    }
+
+    /// Writes to standard input, which stays open.
+    pub fn write(&mut self, text: &str) {
+        let stdin = self.stdin.as_mut().expect("it was not closed");
+        stdin.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Reads lines from standard output.
+    pub fn expect_lines(&mut self, wanted: &[&str]) {
+        for wanted in wanted {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => assert_eq!(line.trim_end(), *wanted, "{}", self.what),
+                Err(error) => panic!("{}: {wanted:?} does not come: {error}", self.what),
+            }
+        }
+    }
+
+    /// Closes standard input and waits for the end.
+    pub fn end(mut self) -> Done {
+        self.stdin = None;
+        let deadline = Instant::now() + PATIENCE;
+        let mut stdout = String::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => stdout.push_str(&line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("{} does not end; it has printed {stdout:?}", self.what)
+                }
+            }
+        }
+        // It has closed its output, and has nothing left to do.
+        let status = self.child.wait().unwrap();
+        let stderr = self.stderr.take().expect("only the end takes it");
+        Done {
+            stdout,
+            stderr: stderr.join().unwrap(),
+            status,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended by now, unless it was to be ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a command to its end.
+pub fn run(command: Command, input: &str) -> Done {
+    let mut running = Running::start(command);
+    let mut stdin = running.stdin.take().unwrap();
+    // A command that has ended does not read its input.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    running.end()
+}
+
+pub fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+/// This workspace's server, alone.
+pub struct Member {
+    pub directory: TempDir,
+    /// Where it serves clients: `host:port`.
+    pub client: String,
+    peer: String,
+    server: Child,
+}
+
+impl Member {
+    pub fn start() -> Member {
+        for _ in 0..START_ATTEMPTS {
+            let (client, peer) = (free_address(), free_address());
+            let directory = tempfile::tempdir().unwrap();
+            let server = start_server(directory.path(), &client, &peer);
+            let mut member = Member {
+                directory,
+                client,
+                peer,
+                server,
+            };
+            if member.is_ready() {
+                return member;
+            }
+        }
+        panic!("the server ended {START_ATTEMPTS} times");
+    }
+
+    /// Waits until it answers; whether it does, or has ended.
+    pub fn is_ready(&mut self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let health = self.run(&["--user=root:pw", "endpoint", "health"], "");
+            if health.status.success() {
+                return true;
+            }
+            if self.server.try_wait().unwrap().is_some() {
+                return false;
+            }
+            let client = &self.client;
+            assert!(
+                Instant::now() < deadline,
+                "{client} does not answer: {health:?}"
+            );
+        }
+    }
+
+    pub fn kill(&mut self) {
+        self.server.kill().unwrap();
+        self.server.wait().unwrap();
+    }
+
+    pub fn restart(&mut self) {
+        self.kill();
+        self.server = start_server(self.directory.path(), &self.client, &self.peer);
+        assert!(self.is_ready());
+    }
+
+    /// A command that asks this member.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = etcdctl(&["--endpoints", &self.client]);
+        command.args(args);
+        command
+    }
+
+    pub fn begin(&self, args: &[&str]) -> Running {
+        Running::start(self.command(args))
+    }
+
+    pub fn run(&self, args: &[&str], input: &str) -> Done {
+        run(self.command(args), input)
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn start_server(directory: &Path, client: &str, peer: &str) -> Child {
+    let server = Path::new(env!("CARGO_BIN_EXE_etcdctl")).with_file_name("etcd");
+    Command::new(server)
+        .args(["--name=m1", "--data-dir=m1.etcd", "--bcrypt-cost=4"])
+        .arg(format!("--listen-client-urls=http://{client}"))
+        .arg(format!("--advertise-client-urls=http://{client}"))
+        .arg(format!("--listen-peer-urls=http://{peer}"))
+        .arg(format!("--initial-advertise-peer-urls=http://{peer}"))
+        .arg(format!("--initial-cluster=m1=http://{peer}"))
+        .current_dir(directory)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the server lies beside the tool: build the workspace")
+}
