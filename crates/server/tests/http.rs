@@ -166,7 +166,7 @@ impl PeerProbe for Fake {
         self.lease.map(|granted_ttl| TimeToLive {
             granted_ttl,
             ttl: 7,
-            keys: keys.iter().map(|key| (*key).into()).collect(),
+            keys: keys.iter().map(|key| std::sync::Arc::from(*key)).collect(),
         })
     }
 }

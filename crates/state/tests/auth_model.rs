@@ -358,7 +358,7 @@ impl Dice {
     fn valid_txn(&mut self) -> TxnRequest {
         loop {
             let txn = self.txn(2);
-            if request::check_txn(&txn, 128).is_ok() {
+            if request::check_txn(&txn, 128).is_ok() && request::check_duplicates(&txn).is_ok() {
                 return txn;
             }
         }
@@ -559,7 +559,14 @@ impl Bench {
     /// Compares the decision about a request, and looks at what is in its answer.
     fn check(&mut self, who: Who<'_>, r: &InternalRaftRequest) {
         let lessor = self.machine.lessor();
-        let attached = |id| lessor.lock().keys(id).map(<[u8]>::to_vec).collect();
+        let attached = |id| {
+            lessor
+                .lock()
+                .keys(id)
+                .iter()
+                .map(|key| key.to_vec())
+                .collect()
+        };
         let expected = self.model.decide(who, r, &attached);
         let reply = self.apply(who, r);
         let decision = match &reply {
@@ -602,7 +609,12 @@ impl Bench {
             let expected = self.model.keys(who, kind, &key, &range_end);
             assert_eq!(decision, expected, "{who:?} {key:?} {range_end:?}");
             let lease = dice.of(&LEASES);
-            let attached: Vec<Key> = lessor.lock().keys(lease).map(<[u8]>::to_vec).collect();
+            let attached: Vec<Key> = lessor
+                .lock()
+                .keys(lease)
+                .iter()
+                .map(|key| key.to_vec())
+                .collect();
             assert_eq!(
                 auth.check_lease(caller, access, lease, &lessor),
                 self.model.lease(who, kind, &attached)
@@ -610,7 +622,14 @@ impl Bench {
         }
         assert_eq!(auth.check_admin(caller), self.model.admin(who));
         let txn = dice.valid_txn();
-        let attached = |id| lessor.lock().keys(id).map(<[u8]>::to_vec).collect();
+        let attached = |id| {
+            lessor
+                .lock()
+                .keys(id)
+                .iter()
+                .map(|key| key.to_vec())
+                .collect()
+        };
         let expected = match self.model.enabled {
             true => self.model.txn(who, &txn, &attached),
             false => Ok(()),

@@ -1,9 +1,11 @@
 //! Service `KV`.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use hyper::Response;
 use hyper::body::Incoming;
+use prost::Message;
 use retcd_proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, InternalRaftRequest, PutRequest,
     RangeRequest, ResponseHeader, TxnRequest,
@@ -19,7 +21,7 @@ use super::wire::{MessageReader, ResponseBody, frame, stream_response};
 use super::{Context, Framed, encode, read_request};
 use crate::auth::Credentials;
 use crate::metrics::Operation;
-use crate::runtime::{Local, Permit};
+use crate::runtime::{Local, Permit, blocking};
 
 /// Messages of a stream that wait for the client to take them.
 const STREAM_BACKLOG: usize = 4;
@@ -34,16 +36,26 @@ pub async fn range_call(
         return Err(status::NOT_FOR_LEARNER);
     }
     request::check_range(&request)?;
+    let started = Instant::now();
+    let reply = range(&local, &credentials, &request).await;
+    local.observe(Operation::Range, started, reply.is_ok());
+    let reply = reply?;
+    Ok(encode::range(&header(&local, reply.revision), &reply))
+}
+
+async fn range(
+    local: &Local,
+    credentials: &Credentials,
+    request: &RangeRequest,
+) -> Result<RangeReply, Status> {
     if !request.serializable {
         local.linearizable().await?;
     }
-    let may_read = may_read(&request);
     let read = || {
         local.member.metrics.mvcc.ranges.inc();
-        Ok(local.member.reader.range(&request)?)
+        Ok(local.member.reader.range(request)?)
     };
-    let reply = local.read_as(&credentials, may_read, read).await?;
-    Ok(encode::range(&header(&local, reply.revision), &reply))
+    local.read_as(credentials, may_read(request), read).await
 }
 
 fn may_read(
@@ -197,30 +209,53 @@ pub async fn delete_range(
 }
 
 /// `Txn`; one that only reads does not go through the log.
+///
+/// What it costs to refuse one grows from check to check: form and size are looked at first, then who asks,
+/// and then only whether keys are named twice.
 pub async fn txn(local: Rc<Local>, credentials: Credentials, request: TxnRequest) -> Framed {
-    request::check_txn(&request, local.member.limits.txn_ops_max)?;
+    let ops = request::check_txn(&request, local.member.limits.txn_ops_max)?;
     if mvcc::is_read_only(&request) {
-        if !mvcc::is_serializable(&request) {
-            local.linearizable().await?;
-        }
-        let lessor = &local.member.lessor;
-        let may_read = |store: &AuthStore, who: Caller<'_>| store.check_txn(who, &request, lessor);
-        let read = || Ok(local.member.reader.txn(&request)?);
-        let reply = local.read_as(&credentials, may_read, read).await?;
-        return Ok(encode::txn(&header(&local, reply.revision), &reply));
+        return read_only_txn(&local, &credentials, &request).await;
     }
+    if request.encoded_len() > local.member.limits.request_bytes_max {
+        return Err(status::REQUEST_TOO_LARGE);
+    }
+    let identity = local.identify(&credentials).await?;
+    if identity.is_none() {
+        // What nobody may do is refused where it is applied; no need to go on until there.
+        let store = local.member.auth.read();
+        store.check_txn(Caller::default(), &request, &local.member.lessor)?;
+    }
+    let request = check_duplicates(request, ops).await?;
     local.check_quota(quota::txn_cost(&request)).await?;
-    let request = InternalRaftRequest {
-        txn: Some(request),
-        ..Default::default()
-    };
-    match local
-        .propose_as(&credentials, Operation::Txn, request)
-        .await?
-    {
+    match local.propose_txn(identity, request, ops).await? {
         Reply::Txn(reply) => Ok(encode::txn(&header(&local, reply.revision), &reply)),
         other => unreachable!("a transaction was answered with {other:?}"),
     }
+}
+
+async fn read_only_txn(local: &Local, credentials: &Credentials, request: &TxnRequest) -> Framed {
+    if !mvcc::is_serializable(request) {
+        local.linearizable().await?;
+    }
+    let started = Instant::now();
+    let lessor = &local.member.lessor;
+    let may_read = |store: &AuthStore, who: Caller<'_>| store.check_txn(who, request, lessor);
+    let read = || Ok(local.member.reader.txn(request)?);
+    let reply = local.read_as(credentials, may_read, read).await;
+    local.observe(Operation::ReadonlyTxn, started, reply.is_ok());
+    let reply = reply?;
+    Ok(encode::txn(&header(local, reply.revision), &reply))
+}
+
+/// Refuses a transaction that puts a key twice, or puts and deletes it.
+async fn check_duplicates(request: TxnRequest, ops: usize) -> Result<TxnRequest, Status> {
+    if ops <= Local::INLINE_OPS_MAX {
+        request::check_duplicates(&request)?;
+        return Ok(request);
+    }
+    let checked = blocking(move || request::check_duplicates(&request).map(|()| request));
+    Ok(checked.await??)
 }
 
 /// `Compact`; a physical one is answered when the space is free and the database committed.

@@ -123,7 +123,9 @@ pub async fn leases(
     _request: LeaseLeasesRequest,
 ) -> Framed {
     let lessor = &local.member.lessor;
-    let ids = lessor.lock().list();
+    let mut leases = lessor.lock().list();
+    leases.sort_unstable();
+    let ids: Vec<i64> = leases.into_iter().map(|(_, id)| id).collect();
     let may_read = |store: &AuthStore, who: Caller<'_>| {
         ids.iter()
             .try_for_each(|id| store.check_lease(who, Access::Read, *id, lessor))

@@ -302,8 +302,8 @@ async fn time_to_live<B: Body>(probe: &impl PeerProbe, body: B) -> Response {
                 granted_ttl: lease.granted_ttl,
                 keys: lease
                     .keys
-                    .into_iter()
-                    .map(|key| Vec::from(key).into())
+                    .iter()
+                    .map(|key| Bytes::copy_from_slice(key))
                     .collect(),
             }),
         }),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use retcd_proto::etcdserverpb::{LeaseTimeToLiveRequest, LeaseTimeToLiveResponse};
 use retcd_state::lease::{RenewError, TimeToLive};
 
@@ -98,8 +99,8 @@ impl Local {
             granted_ttl: found.granted_ttl,
             keys: found
                 .keys
-                .into_iter()
-                .map(|key| Vec::from(key).into())
+                .iter()
+                .map(|key| Bytes::copy_from_slice(key))
                 .collect(),
             ..LeaseTimeToLiveResponse::default()
         };

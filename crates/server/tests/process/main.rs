@@ -7,6 +7,7 @@
 
 mod auth;
 mod bad_input;
+mod cost;
 mod durability;
 mod launch;
 mod limits;

@@ -16,6 +16,8 @@
 //! roles were as they are now ([`AuthError::OldRevision`]): a request that was proposed before a change
 //! and is applied after it is refused. Nothing is checked while authentication is off.
 
+use std::collections::BTreeSet;
+
 use retcd_proto::etcdserverpb::request_op::Request;
 use retcd_proto::etcdserverpb::{
     DeleteRangeRequest, InternalRaftRequest, PutRequest, RequestHeader, RequestOp, TxnRequest,
@@ -41,6 +43,25 @@ impl<'a> Caller<'a> {
             user: &header.username,
             revision: header.auth_revision,
         })
+    }
+}
+
+/// The leases whose keys one request's caller was found to be allowed to write. A request may name a
+/// lease in each of its puts, but its keys need to be looked at only once.
+struct CheckedLeases<'a> {
+    lessor: &'a SharedLessor,
+    seen: BTreeSet<i64>,
+}
+
+impl<'a> CheckedLeases<'a> {
+    fn new(lessor: &'a SharedLessor) -> CheckedLeases<'a> {
+        let seen = BTreeSet::new();
+        CheckedLeases { lessor, seen }
+    }
+
+    /// Whether this request has not named `lease` before.
+    fn is_new(&mut self, lease: i64) -> bool {
+        lease != 0 && self.seen.insert(lease)
     }
 }
 
@@ -105,11 +126,21 @@ impl AuthStore {
         if !self.enabled {
             return Ok(());
         }
+        let mut leases = CheckedLeases::new(lessor);
+        self.check_nested(caller, request, &mut leases)
+    }
+
+    fn check_nested(
+        &self,
+        caller: Caller<'_>,
+        request: &TxnRequest,
+        leases: &mut CheckedLeases<'_>,
+    ) -> Result<(), AuthError> {
         for compare in &request.compare {
             self.check_keys(caller, Access::Read, &compare.key, &compare.range_end)?;
         }
         for op in request.success.iter().chain(&request.failure) {
-            self.check_op(caller, op, lessor)?;
+            self.check_op(caller, op, leases)?;
         }
         Ok(())
     }
@@ -128,9 +159,8 @@ impl AuthStore {
         if lease == 0 || self.check_admin(caller).is_ok() {
             return Ok(());
         }
-        let lessor = lessor.lock();
-        lessor
-            .keys(lease)
+        let keys = lessor.lock().keys(lease);
+        keys.iter()
             .try_for_each(|key| self.check_keys(caller, access, key, b""))
     }
 
@@ -146,7 +176,7 @@ impl AuthStore {
         } else if let Some(range) = &r.range {
             self.check_keys(caller, Access::Read, &range.key, &range.range_end)
         } else if let Some(put) = &r.put {
-            self.check_put(caller, put, lessor)
+            self.check_put(caller, put, &mut CheckedLeases::new(lessor))
         } else if let Some(delete) = &r.delete_range {
             self.check_delete(caller, delete)
         } else if let Some(txn) = &r.txn {
@@ -173,15 +203,15 @@ impl AuthStore {
         &self,
         caller: Caller<'_>,
         op: &RequestOp,
-        lessor: &SharedLessor,
+        leases: &mut CheckedLeases<'_>,
     ) -> Result<(), AuthError> {
         match &op.request {
             Some(Request::RequestRange(range)) => {
                 self.check_keys(caller, Access::Read, &range.key, &range.range_end)
             }
-            Some(Request::RequestPut(put)) => self.check_put(caller, put, lessor),
+            Some(Request::RequestPut(put)) => self.check_put(caller, put, leases),
             Some(Request::RequestDeleteRange(delete)) => self.check_delete(caller, delete),
-            Some(Request::RequestTxn(txn)) => self.check_txn(caller, txn, lessor),
+            Some(Request::RequestTxn(txn)) => self.check_nested(caller, txn, leases),
             None => Ok(()),
         }
     }
@@ -191,10 +221,12 @@ impl AuthStore {
         &self,
         caller: Caller<'_>,
         put: &PutRequest,
-        lessor: &SharedLessor,
+        leases: &mut CheckedLeases<'_>,
     ) -> Result<(), AuthError> {
         self.check_keys(caller, Access::Write, &put.key, b"")?;
-        self.check_lease(caller, Access::Write, put.lease, lessor)?;
+        if leases.is_new(put.lease) {
+            self.check_lease(caller, Access::Write, put.lease, leases.lessor)?;
+        }
         if put.prev_kv {
             self.check_keys(caller, Access::Read, &put.key, b"")?;
         }

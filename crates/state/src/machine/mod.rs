@@ -328,7 +328,7 @@ impl Machine {
             self.put(request, applied)
         } else if let Some(request) = &r.delete_range {
             let mut changes = self.keyspace.begin(&mut self.batch);
-            let reply = txn::delete_range(&mut changes, &mut self.lessor.lock(), request);
+            let reply = txn::delete_range(&mut changes, &self.lessor, request);
             applied.events.extend(changes.finish());
             Ok(Ok(Reply::DeleteRange(reply)))
         } else if let Some(request) = &r.txn {
@@ -407,7 +407,7 @@ impl Machine {
         applied: &mut Applied,
     ) -> Result<Result<Reply, ApplyError>, FatalProblem> {
         let mut changes = self.keyspace.begin(&mut self.batch);
-        let reply = txn::put(&mut changes, &mut self.lessor.lock(), request);
+        let reply = txn::put(&mut changes, &self.lessor, request);
         applied.events.extend(changes.finish());
         settle(reply.map(Reply::Put))
     }
@@ -419,7 +419,7 @@ impl Machine {
     ) -> Result<Result<Reply, ApplyError>, FatalProblem> {
         self.flush_for_history(txn::reads_history(request));
         let mut changes = self.keyspace.begin(&mut self.batch);
-        let reply = txn::txn(&mut changes, &mut self.lessor.lock(), request);
+        let reply = txn::txn(&mut changes, &self.lessor, request);
         applied.events.extend(changes.finish());
         settle(reply.map(Reply::Txn))
     }
@@ -487,9 +487,8 @@ impl Machine {
         let cluster_version = self.membership.read().cluster_version();
         let persist =
             self.options.persist_checkpoints || cluster_version >= Some(Version::new(3, 6, 0));
-        let mut lessor = self.lessor.lock();
         for checkpoint in &request.checkpoints {
-            lessor.checkpoint(
+            self.lessor.lock().checkpoint(
                 checkpoint.id,
                 checkpoint.remaining_ttl,
                 now,

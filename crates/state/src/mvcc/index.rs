@@ -226,20 +226,20 @@ impl KeyIndex {
     }
 
     /// Replaces what `key` holds by the record that `change` makes of it, the `sub`-th of its
-    /// revision; returns the record that it held, if it was live.
+    /// revision.
     pub(super) fn change(
         &mut self,
         key: &[u8],
         sub: i64,
         change: impl FnOnce(Option<&Record>) -> Record,
-    ) -> Option<Record> {
+    ) -> Replaced {
         let changed = change_node(Arc::make_mut(&mut self.root), key, sub, change);
         self.live = self.live.wrapping_add_signed(changed.delta as isize);
         if let Some(right) = changed.split {
             let left = Child::of_shared(std::mem::take(&mut self.root));
             self.root = Arc::new(Node::Branch(Sorted::new(vec![left, right])));
         }
-        changed.prev
+        changed.replaced
     }
 
     /// Forgets of `key` what a compaction at `compacted` makes unreadable.
@@ -261,10 +261,25 @@ impl KeyIndex {
 
     /// Entries with `start <= key` and, if given, `key < end`.
     pub(super) fn range<'a>(&'a self, start: &[u8], end: Option<&'a [u8]>) -> Range<'a> {
+        self.walk(start, end, false)
+    }
+
+    /// The records of the live keys in [`KeyIndex::range`]. What was deleted costs next to nothing
+    /// where nothing lives beside it: its nodes are passed over whole.
+    pub(super) fn live_records<'a>(
+        &'a self,
+        start: &[u8],
+        end: Option<&'a [u8]>,
+    ) -> impl Iterator<Item = &'a Record> + use<'a> {
+        self.walk(start, end, true).filter_map(Entry::live)
+    }
+
+    fn walk<'a>(&'a self, start: &[u8], end: Option<&'a [u8]>, live_only: bool) -> Range<'a> {
         let mut range = Range {
             branches: Vec::new(),
             leaf: [].iter(),
             end,
+            live_only,
             done: false,
         };
         let mut node = &*self.root;
@@ -363,10 +378,18 @@ impl Node {
     }
 }
 
+/// What a change of a key took the place of.
+#[derive(Default)]
+pub(super) struct Replaced {
+    /// The record that the key held, if it was live.
+    pub(super) record: Option<Record>,
+    /// The revision of the key's newest change before, deletions included; 0 if none is known.
+    pub(super) mod_revision: i64,
+}
+
 /// What changing a key did to a node.
 struct Changed {
-    /// The record that the key held.
-    prev: Option<Record>,
+    replaced: Replaced,
     /// By how much the number of live keys changed.
     delta: i32,
     /// The right part of the node, if it had to be split.
@@ -383,11 +406,14 @@ fn change_node(
         Node::Leaf(entries) => match entries.search(key) {
             Ok(i) => {
                 let entry = &mut entries.items[i];
-                let prev = entry.live().cloned();
-                entry.supersede(change(prev.as_ref()), sub);
-                let delta = i32::from(entry.is_live()) - i32::from(prev.is_some());
+                let replaced = Replaced {
+                    record: entry.live().cloned(),
+                    mod_revision: entry.record.mod_revision(),
+                };
+                entry.supersede(change(replaced.record.as_ref()), sub);
+                let delta = i32::from(entry.is_live()) - i32::from(replaced.record.is_some());
                 Changed {
-                    prev,
+                    replaced,
                     delta,
                     split: None,
                 }
@@ -399,7 +425,7 @@ fn change_node(
                     .insert(i, entry)
                     .map(|right| Child::of(Node::Leaf(right)));
                 Changed {
-                    prev: None,
+                    replaced: Replaced::default(),
                     delta,
                     split,
                 }
@@ -468,6 +494,8 @@ pub(super) struct Range<'a> {
     branches: Vec<slice::Iter<'a, Child>>,
     leaf: slice::Iter<'a, Entry>,
     end: Option<&'a [u8]>,
+    /// Whether nodes without a live key are passed over.
+    live_only: bool,
     done: bool,
 }
 
@@ -500,6 +528,10 @@ impl<'a> Iterator for Range<'a> {
                 self.branches.pop();
                 continue;
             };
+            // Its keys may lie beyond the end; then so do those of every node that follows.
+            if self.live_only && child.live == 0 {
+                continue;
+            }
             match &*child.node {
                 Node::Leaf(entries) => self.enter_leaf(&entries.items),
                 Node::Branch(children) => self.branches.push(children.items.iter()),

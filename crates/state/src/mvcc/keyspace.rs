@@ -5,6 +5,7 @@
 //! published: a key that has moved on is answered from its history. So no reader ever sees half a
 //! transaction, or an older revision whose record the backend does not have yet.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -13,7 +14,7 @@ use retcd_storage::backend::{Backend, Bucket, WriteBatch};
 
 use super::compaction::Compaction;
 use super::hash::CompactionHashes;
-use super::index::KeyIndex;
+use super::index::{KeyIndex, Replaced};
 use super::range::{Snapshot, Values};
 use super::{Event, EventKind, Fields, Interval, RangeError, RangeReply, Reader, Record, Revision};
 
@@ -72,6 +73,7 @@ impl Keyspace {
             keyspace: self,
             batch,
             events: Vec::new(),
+            origins: None,
         }
     }
 
@@ -96,6 +98,9 @@ pub(crate) struct Changes<'a> {
     keyspace: &'a mut Keyspace,
     batch: &'a mut WriteBatch,
     events: Vec<Event>,
+    /// By key, what it held before the transaction: of all keys that `events` name, once one of them
+    /// is changed a second time.
+    origins: Option<BTreeMap<Box<[u8]>, Option<Record>>>,
 }
 
 impl Changes<'_> {
@@ -138,7 +143,7 @@ impl Changes<'_> {
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8], lease: i64) -> Option<Record> {
         let revision = self.next_revision();
         let mut record = None;
-        let prev = self.change(key, revision, |prev| {
+        let replaced = self.change(key, revision, |prev| {
             let new = Record::encode(Fields {
                 key,
                 create_revision: prev.map_or(revision.main, Record::create_revision),
@@ -152,7 +157,8 @@ impl Changes<'_> {
         let record = record.expect("every change makes a record");
         self.batch
             .put(Bucket::Key, &revision.to_key(), record.to_value());
-        self.tell(EventKind::Put, record, prev.clone());
+        let prev = replaced.record.clone();
+        self.tell(EventKind::Put, record, replaced);
         prev
     }
 
@@ -168,28 +174,30 @@ impl Changes<'_> {
     fn delete(&mut self, key: &[u8]) {
         let revision = self.next_revision();
         let tombstone = Record::tombstone(key, revision.main);
-        let prev = self.change(key, revision, |_| tombstone.clone());
+        let replaced = self.change(key, revision, |_| tombstone.clone());
         self.batch.put(
             Bucket::Key,
             &revision.to_tombstone_key(),
             Record::tombstone(key, 0).to_value(),
         );
-        self.tell(EventKind::Delete, tombstone, prev);
+        self.tell(EventKind::Delete, tombstone, replaced);
     }
 
     /// Adds an event. Its `prev` is what the key held before the whole transaction, as etcd has it,
     /// even where the transaction has changed the key before.
-    fn tell(&mut self, kind: EventKind, record: Record, prev: Option<Record>) {
-        let fresh = prev
-            .as_ref()
-            .is_none_or(|prev| prev.mod_revision() == record.mod_revision());
-        let same_key = |event: &&Event| event.record.key() == record.key();
-        let earlier = if fresh {
-            self.events.iter().find(same_key)
+    fn tell(&mut self, kind: EventKind, record: Record, replaced: Replaced) {
+        let is_changed_again = replaced.mod_revision == record.mod_revision();
+        let prev = if is_changed_again {
+            let events = &self.events;
+            let origins = self.origins.get_or_insert_with(|| origins(events));
+            let origin = origins.get(record.key()).cloned();
+            origin.expect("a key that this revision has changed is among its events")
         } else {
-            None
+            if let Some(origins) = &mut self.origins {
+                origins.insert(record.key().into(), replaced.record.clone());
+            }
+            replaced.record
         };
-        let prev = earlier.map_or(prev, |first| first.prev.clone());
         self.events.push(Event { kind, record, prev });
     }
 
@@ -205,7 +213,7 @@ impl Changes<'_> {
         key: &[u8],
         revision: Revision,
         change: impl FnOnce(Option<&Record>) -> Record,
-    ) -> Option<Record> {
+    ) -> Replaced {
         let mut state = self.keyspace.shared.state.write();
         state.applied = revision.main;
         state.index.change(key, revision.sub, change)
@@ -219,4 +227,13 @@ impl Changes<'_> {
         self.keyspace.revision += 1;
         Some((self.keyspace.revision, self.events.into()))
     }
+}
+
+/// What each key held before the first of `events` that names it. No key is named twice.
+fn origins(events: &[Event]) -> BTreeMap<Box<[u8]>, Option<Record>> {
+    let origins = events.iter().map(|event| {
+        let key: Box<[u8]> = event.record.key().into();
+        (key, event.prev.clone())
+    });
+    origins.collect()
 }

@@ -58,7 +58,7 @@ impl Loaded {
 
     /// Calls `visit` with lease and key of every live key that has a lease.
     pub(crate) fn visit_leased(&self, mut visit: impl FnMut(i64, &[u8])) {
-        for record in self.index.range(b"", None).filter_map(|entry| entry.live()) {
+        for record in self.index.live_records(b"", None) {
             match record.lease() {
                 0 => {}
                 lease => visit(lease, record.key()),

@@ -277,11 +277,8 @@ impl<'a> Snapshot<'a> {
         if at >= self.applied {
             let count = self.index.count_live(start, end);
             let mut kvs = Vec::with_capacity(count.min(limit));
-            let live = self
-                .index
-                .range(start, end)
-                .filter_map(|entry| entry.live().cloned());
-            kvs.extend(live.take(limit));
+            let live = self.index.live_records(start, end);
+            kvs.extend(live.take(limit).cloned());
             return Ok((kvs, count as i64));
         }
         let mut kvs = Vec::new();
@@ -297,6 +294,33 @@ impl<'a> Snapshot<'a> {
         Ok((kvs, count))
     }
 
+    /// Whether `holds` is true of all records of `interval` at the current revision; it is not asked any
+    /// more once it is not.
+    pub(super) fn all(
+        &self,
+        interval: Interval<'_>,
+        mut holds: impl FnMut(&Record) -> bool,
+    ) -> Result<bool, StorageError> {
+        let at = self.revision;
+        let (start, end) = match interval {
+            Interval::Key(key) => {
+                return Ok(self.get(key, at)?.is_none_or(|record| holds(&record)));
+            }
+            Interval::Range { start, end } => (start, end),
+        };
+        if at >= self.applied {
+            return Ok(self.index.live_records(start, end).all(holds));
+        }
+        for entry in self.index.range(start, end) {
+            if let Some(record) = self.resolve(entry.at(at))?
+                && !holds(&record)
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The newest records of `interval`.
     pub(super) fn newest(&self, interval: Interval<'_>) -> Vec<Record> {
         match interval {
@@ -306,11 +330,9 @@ impl<'a> Snapshot<'a> {
                 .and_then(|entry| entry.live().cloned())
                 .into_iter()
                 .collect(),
-            Interval::Range { start, end } => self
-                .index
-                .range(start, end)
-                .filter_map(|entry| entry.live().cloned())
-                .collect(),
+            Interval::Range { start, end } => {
+                self.index.live_records(start, end).cloned().collect()
+            }
         }
     }
 

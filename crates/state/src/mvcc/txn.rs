@@ -3,6 +3,9 @@
 //! Three passes over the request: all compares, nested ones too, are evaluated against the state
 //! before the transaction and choose a path; the chosen path is checked against that same state;
 //! only then is it executed, so that a transaction changes all or nothing.
+//!
+//! A transaction may be large: the lessor, which other threads need too, is held for one operation at
+//! a time. That is enough, since nobody but the machine creates or removes leases.
 
 use std::cmp::Ordering;
 
@@ -15,7 +18,7 @@ use retcd_proto::etcdserverpb::{
 use super::keyspace::Changes;
 use super::range::Snapshot;
 use super::{Interval, RangeError, RangeReply, Record, StorageError};
-use crate::lease::Lessor;
+use crate::lease::SharedLessor;
 
 /// Why a write was refused; the state is unchanged.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +115,7 @@ pub(crate) fn reads_history(request: &TxnRequest) -> bool {
 /// Executes a put.
 pub(crate) fn put(
     changes: &mut Changes<'_>,
-    lessor: &mut Lessor,
+    lessor: &SharedLessor,
     request: &PutRequest,
 ) -> Result<PutReply, WriteError> {
     check_put(request, lessor, |key| Ok(changes.get(key)))?;
@@ -122,12 +125,12 @@ pub(crate) fn put(
 /// Executes a deletion.
 pub(crate) fn delete_range(
     changes: &mut Changes<'_>,
-    lessor: &mut Lessor,
+    lessor: &SharedLessor,
     request: &DeleteRangeRequest,
 ) -> DeleteReply {
     let deleted = changes.delete_range(Interval::new(&request.key, &request.range_end));
     for record in deleted.iter().filter(|record| record.lease() != 0) {
-        lessor.detach(record.lease(), record.key());
+        lessor.lock().detach(record.lease(), record.key());
     }
     DeleteReply {
         revision: changes.revision(),
@@ -139,7 +142,7 @@ pub(crate) fn delete_range(
 /// Executes a transaction.
 pub(crate) fn txn(
     changes: &mut Changes<'_>,
-    lessor: &mut Lessor,
+    lessor: &SharedLessor,
     request: &TxnRequest,
 ) -> Result<TxnReply, WriteError> {
     let chosen = changes.read(|snapshot| {
@@ -209,7 +212,7 @@ impl<'a> Chosen<'a> {
     }
 
     /// Refuses what cannot be executed, before anything is.
-    fn check(&self, snapshot: &Snapshot<'_>, lessor: &Lessor) -> Result<(), WriteError> {
+    fn check(&self, snapshot: &Snapshot<'_>, lessor: &SharedLessor) -> Result<(), WriteError> {
         let mut nested = self.nested.iter();
         for op in self.ops {
             match &op.request {
@@ -233,7 +236,7 @@ impl<'a> Chosen<'a> {
     fn execute(
         &self,
         changes: &mut Changes<'_>,
-        lessor: &mut Lessor,
+        lessor: &SharedLessor,
     ) -> Result<TxnReply, RangeError> {
         let mut nested = self.nested.iter();
         let mut replies = Vec::with_capacity(self.ops.len());
@@ -275,10 +278,10 @@ fn check_range(snapshot: &Snapshot<'_>, request: &RangeRequest) -> Result<(), Ra
 
 fn check_put(
     request: &PutRequest,
-    lessor: &Lessor,
+    lessor: &SharedLessor,
     current: impl FnOnce(&[u8]) -> Result<Option<Record>, StorageError>,
 ) -> Result<(), WriteError> {
-    if request.lease != 0 && !lessor.contains(request.lease) {
+    if request.lease != 0 && !lessor.lock().contains(request.lease) {
         return Err(WriteError::LeaseNotFound);
     }
     if (request.ignore_value || request.ignore_lease) && current(&request.key)?.is_none() {
@@ -287,7 +290,7 @@ fn check_put(
     Ok(())
 }
 
-fn execute_put(changes: &mut Changes<'_>, lessor: &mut Lessor, request: &PutRequest) -> PutReply {
+fn execute_put(changes: &mut Changes<'_>, lessor: &SharedLessor, request: &PutRequest) -> PutReply {
     // An earlier operation of the transaction may have deleted the key since it was checked; there
     // is nothing to keep then.
     let kept = if request.ignore_value || request.ignore_lease {
@@ -306,6 +309,7 @@ fn execute_put(changes: &mut Changes<'_>, lessor: &mut Lessor, request: &PutRequ
     let prev = changes.put(&request.key, value, lease);
     let prev_lease = prev.as_ref().map_or(0, Record::lease);
     if prev_lease != lease {
+        let mut lessor = lessor.lock();
         lessor.detach(prev_lease, &request.key);
         lessor.attach(lease, &request.key);
     }
@@ -318,9 +322,13 @@ fn execute_put(changes: &mut Changes<'_>, lessor: &mut Lessor, request: &PutRequ
 /// Whether `compare` holds for all keys that it names.
 fn holds(compare: &Compare, snapshot: &Snapshot<'_>) -> Result<bool, StorageError> {
     let interval = Interval::new(&compare.key, &compare.range_end);
-    let (records, _) = snapshot.collect(interval, snapshot.revision, None)?;
-    if !records.is_empty() {
-        return Ok(records.iter().all(|record| holds_for(compare, record)));
+    let mut found = false;
+    let all = snapshot.all(interval, |record| {
+        found = true;
+        holds_for(compare, record)
+    })?;
+    if found {
+        return Ok(all);
     }
     // No key compares like one with all fields zero, except by value: an absent value is neither
     // equal nor unequal to anything.

@@ -469,12 +469,13 @@ impl Bench {
         let lessor = self.machine.lessor();
         for id in &self.model.leases {
             let attached = self.model.current().values().filter(|kv| kv.lease == *id);
-            let expected: Vec<_> = attached.map(|kv| Box::from(&kv.key[..])).collect();
+            let expected: Vec<Box<[u8]>> = attached.map(|kv| Box::from(&kv.key[..])).collect();
             let found = lessor
                 .lock()
                 .time_to_live(*id, Time::default(), true)
                 .unwrap();
-            assert_eq!(found.keys, expected);
+            let keys: Vec<_> = found.keys.iter().map(|key| Box::from(&key[..])).collect();
+            assert_eq!(keys, expected);
         }
     }
 }

@@ -170,6 +170,7 @@ pub fn random_request(rng: &mut Rng, revision: i64) -> Request {
             free.dedup();
             let txn = random_txn(rng, revision, 2, &mut free);
             retcd_state::request::check_txn(&txn, 128).unwrap();
+            retcd_state::request::check_duplicates(&txn).unwrap();
             Request::RequestTxn(txn)
         }
     }

@@ -104,7 +104,7 @@ impl Member {
         let leases = lessor
             .list()
             .into_iter()
-            .map(|id| (id, lessor.time_to_live(id, Time::default(), true)));
+            .map(|(_, id)| (id, lessor.time_to_live(id, Time::default(), true)));
         State {
             applied: self.machine.applied(),
             hash: self.reader.hash_kv(0).unwrap(),

@@ -1,12 +1,14 @@
 //! What is wrong with a request whatever the state: checked before it is proposed.
 
-use std::collections::BTreeSet;
+mod duplicates;
 
 use retcd_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use retcd_proto::etcdserverpb::request_op::Request;
 use retcd_proto::etcdserverpb::{
     DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
 };
+
+use duplicates::has_duplicates;
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,14 +93,24 @@ pub fn check_delete_range(request: &DeleteRangeRequest) -> Result<(), RequestErr
     check_key(&request.key)
 }
 
-/// Checks a transaction of at most `ops_max` compares and as many operations per branch; what a
-/// level uses up is not available to those nested in it.
-pub fn check_txn(request: &TxnRequest, ops_max: usize) -> Result<(), RequestError> {
-    check_ops(request, ops_max)?;
-    // Behind the limits, so that a huge request does not cost time here.
-    Touched::of(&request.success)?;
-    Touched::of(&request.failure)?;
-    Ok(())
+/// Checks the form of a transaction of at most `ops_max` compares and as many operations per branch; what
+/// a level uses up is not available to those nested in it. Returns the number of compares and operations,
+/// nested ones too.
+///
+/// Takes no longer than to decode the request; [`check_duplicates`] is the other, costlier half.
+pub fn check_txn(request: &TxnRequest, ops_max: usize) -> Result<usize, RequestError> {
+    let mut total = 0;
+    check_ops(request, ops_max, &mut total)?;
+    Ok(total)
+}
+
+/// Checks that no branch of a transaction puts a key twice, or puts and deletes it.
+pub fn check_duplicates(request: &TxnRequest) -> Result<(), RequestError> {
+    if has_duplicates(&request.success) || has_duplicates(&request.failure) {
+        Err(RequestError::DuplicateKey)
+    } else {
+        Ok(())
+    }
 }
 
 fn check_key(key: &[u8]) -> Result<(), RequestError> {
@@ -109,13 +121,14 @@ fn check_key(key: &[u8]) -> Result<(), RequestError> {
     }
 }
 
-fn check_ops(request: &TxnRequest, ops_max: usize) -> Result<(), RequestError> {
+fn check_ops(request: &TxnRequest, ops_max: usize, total: &mut usize) -> Result<(), RequestError> {
     let ops = request
         .compare
         .len()
         .max(request.success.len())
         .max(request.failure.len());
     let left = ops_max.checked_sub(ops).ok_or(RequestError::TooManyOps)?;
+    *total += request.compare.len() + request.success.len() + request.failure.len();
     request
         .compare
         .iter()
@@ -124,73 +137,16 @@ fn check_ops(request: &TxnRequest, ops_max: usize) -> Result<(), RequestError> {
         .success
         .iter()
         .chain(&request.failure)
-        .try_for_each(|op| check_op(op, left))
+        .try_for_each(|op| check_op(op, left, total))
 }
 
-fn check_op(op: &RequestOp, ops_max: usize) -> Result<(), RequestError> {
+fn check_op(op: &RequestOp, ops_max: usize, total: &mut usize) -> Result<(), RequestError> {
     match &op.request {
         Some(Request::RequestRange(range)) => check_range(range),
         Some(Request::RequestPut(put)) => check_put(put),
         Some(Request::RequestDeleteRange(delete)) => check_delete_range(delete),
-        Some(Request::RequestTxn(txn)) => check_ops(txn, ops_max),
+        Some(Request::RequestTxn(txn)) => check_ops(txn, ops_max, total),
         None => Err(RequestError::EmptyOp),
-    }
-}
-
-/// The keys that a branch puts and the ranges that it deletes, with everything nested in it.
-#[derive(Default)]
-struct Touched<'a> {
-    puts: BTreeSet<&'a [u8]>,
-    deletes: Vec<&'a DeleteRangeRequest>,
-}
-
-impl<'a> Touched<'a> {
-    /// Refuses a key that is put twice, or put and deleted.
-    fn of(ops: &'a [RequestOp]) -> Result<Touched<'a>, RequestError> {
-        let mut touched = Touched::default();
-        touched
-            .deletes
-            .extend(ops.iter().filter_map(|op| match &op.request {
-                Some(Request::RequestDeleteRange(delete)) => Some(delete),
-                _ => None,
-            }));
-        for op in ops {
-            if let Some(Request::RequestTxn(txn)) = &op.request {
-                let (success, failure) = (Touched::of(&txn.success)?, Touched::of(&txn.failure)?);
-                // Only one of the two is executed: both may put the same key.
-                for key in success.puts.union(&failure.puts) {
-                    touched.put(key)?;
-                }
-                touched.deletes.extend(success.deletes);
-                touched.deletes.extend(failure.deletes);
-            }
-        }
-        for op in ops {
-            if let Some(Request::RequestPut(put)) = &op.request {
-                touched.put(&put.key)?;
-            }
-        }
-        Ok(touched)
-    }
-
-    fn put(&mut self, key: &'a [u8]) -> Result<(), RequestError> {
-        let deleted = self.deletes.iter().any(|delete| deletes(delete, key));
-        if deleted || !self.puts.insert(key) {
-            Err(RequestError::DuplicateKey)
-        } else {
-            Ok(())
-        }
-    }
-}
-
-/// Whether `delete` counts as deleting `key`. The open end (one zero byte) counts as the key that it
-/// spells, below all others: etcd does not see puts behind it as duplicates and executes such a
-/// transaction (v3.7: `server/etcdserver/api/v3rpc/key.go`, `checkIntervals`).
-fn deletes(delete: &DeleteRangeRequest, key: &[u8]) -> bool {
-    if delete.range_end.is_empty() {
-        delete.key == key
-    } else {
-        key >= &delete.key[..] && key < &delete.range_end[..]
     }
 }
 
@@ -235,8 +191,10 @@ mod tests {
 
     #[track_caller]
     fn check(ops: Vec<RequestOp>, expected: Result<(), RequestError>) {
-        assert_eq!(check_txn(&branches(ops.clone(), vec![]), 16), expected);
-        assert_eq!(check_txn(&branches(vec![], ops), 16), expected);
+        for txn in [branches(ops.clone(), vec![]), branches(vec![], ops)] {
+            let checked = check_txn(&txn, 16).and_then(|_| check_duplicates(&txn));
+            assert_eq!(checked, expected);
+        }
     }
 
     #[test]
@@ -278,7 +236,8 @@ mod tests {
     #[test]
     fn limits_shrink_with_every_level() {
         let deep = nested(vec![nested(vec![put("a"), put("b")], vec![])], vec![]);
-        assert_eq!(check_txn(&branches(vec![deep.clone()], vec![]), 4), Ok(()));
+        // Both nested transactions and both puts.
+        assert_eq!(check_txn(&branches(vec![deep.clone()], vec![]), 4), Ok(4));
         assert_eq!(
             check_txn(&branches(vec![deep], vec![]), 3),
             Err(RequestError::TooManyOps)
