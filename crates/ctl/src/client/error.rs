@@ -8,9 +8,9 @@ use super::{EndpointError, TlsError};
 /// Users or roles have changed since it was found out who asks.
 pub(super) const OLD_REVISION: &str = "etcdserver: revision of auth store is old";
 /// The token is unknown, or its time is over.
-const INVALID_TOKEN: &str = "etcdserver: invalid auth token";
+pub(super) const INVALID_TOKEN: &str = "etcdserver: invalid auth token";
 /// There was no token: authentication was switched on after the client found that it is off.
-const NO_USER: &str = "etcdserver: user name is empty";
+pub(super) const NO_USER: &str = "etcdserver: user name is empty";
 
 /// A request that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -58,18 +58,6 @@ impl ClientError {
             ClientError::Status(status) => text_with_code(status),
             error => error.to_string(),
         }
-    }
-
-    /// Whether another attempt, maybe with another member, may succeed.
-    pub(super) fn is_unavailable(&self) -> bool {
-        matches!(self, ClientError::Status(status) if status.code() == Code::Unavailable)
-    }
-
-    /// Whether the cluster refused the request for its token alone.
-    pub(super) fn is_about_login(&self) -> bool {
-        [OLD_REVISION, INVALID_TOKEN, NO_USER]
-            .iter()
-            .any(|text| self.is_answer(text))
     }
 
     /// Whether the cluster answered with exactly this text.

@@ -4,10 +4,10 @@ use retcd_proto::etcdserverpb::AuthenticateRequest;
 use retcd_proto::etcdserverpb::auth_client::AuthClient;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
-use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use super::ClientError;
+use super::transport::Transport;
 
 /// What a user gives to be recognised.
 #[derive(Clone)]
@@ -31,7 +31,7 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    pub(super) async fn log_in(&self, channel: Channel) -> Result<Login, ClientError> {
+    pub(super) async fn log_in(&self, transport: Transport) -> Result<Login, ClientError> {
         let token = match self {
             Credentials::Token(token) => token.clone(),
             Credentials::Password { name, password } => {
@@ -39,7 +39,7 @@ impl Credentials {
                     name: name.clone(),
                     password: password.clone(),
                 };
-                match AuthClient::new(channel).authenticate(request).await {
+                match AuthClient::new(transport).authenticate(request).await {
                     Ok(response) => response.into_inner().token,
                     // Credentials are harmless where nobody asks for them.
                     Err(status)

@@ -2,11 +2,13 @@
 //!
 //! All endpoints are tried at once and the first one that accepts a connection serves the requests, so that one
 //! which is down costs nothing. If none accepts, they are tried again until the command's deadline: etcd's client waits
-//! for endpoints in the same way. Reads are repeated when a member answers that it is unavailable; writes never are.
+//! for endpoints in the same way.
 //!
-//! A token can be too old when it is needed: somebody took minutes to type a transaction, a watch broke with the member that
-//! it was on, users were changed meanwhile. Such an answer says that nothing was done, so the client logs in again and
-//! repeats the request, whatever it is.
+//! Which failed request is made again, and where, is the matter of [`retry`]. A token, for one, can be too old when it is
+//! needed: somebody took minutes to type a transaction, a watch broke with the member that it was on, users were changed
+//! meanwhile. Such an answer says that nothing was done, so the client logs in again and repeats the request.
+//!
+//! An endpoint that could not do what was asked is passed over as long as another one can be reached.
 //!
 //! What a failed attempt ended with is told on stderr, once, when the command gives up.
 
@@ -14,9 +16,12 @@ mod connector;
 mod endpoint;
 mod error;
 mod login;
+pub mod retry;
 mod tls;
+mod transport;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
@@ -29,13 +34,15 @@ use retcd_proto::etcdserverpb::lease_client::LeaseClient;
 use retcd_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use retcd_proto::etcdserverpb::watch_client::WatchClient;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Channel;
 
 use crate::log;
+use retry::{Failure, Next, Policy};
+use transport::Transport;
 
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{ClientError, reason_text};
 pub use login::{Credentials, Login};
+pub use retry::Method;
 pub use tls::{Tls, TlsError, TlsFlags};
 
 /// A request is attempted this often at most.
@@ -75,7 +82,7 @@ impl Config {
 }
 
 /// A channel whose requests carry the token of who asks.
-pub type Service = InterceptedService<Channel, Login>;
+pub type Service = InterceptedService<Transport, Login>;
 
 /// A connection to a cluster, made when it is first needed.
 pub struct Client {
@@ -84,7 +91,16 @@ pub struct Client {
     /// For the endpoints that want it.
     tls: Option<Tls>,
     login: RefCell<Option<Login>>,
-    channel: RefCell<Option<Channel>>,
+    connected: RefCell<Option<Connected>>,
+    /// The endpoints, by their places, that did not do what was asked; never all of several.
+    passed_over: RefCell<BTreeSet<usize>>,
+}
+
+#[derive(Clone)]
+struct Connected {
+    /// Its place among the endpoints.
+    endpoint: usize,
+    transport: Transport,
 }
 
 macro_rules! stub {
@@ -94,7 +110,7 @@ macro_rules! stub {
         /// # Errors
         /// Wrong credentials; an endpoint that is not reachable is waited for.
         pub async fn $name(&self) -> Result<$stub<Service>, ClientError> {
-            let service = InterceptedService::new(self.channel().await?, self.login().await?);
+            let service = InterceptedService::new(self.transport().await, self.login().await?);
             Ok($stub::new(service)
                 .max_decoding_message_size(self.config.response_bytes_max))
         }
@@ -132,7 +148,8 @@ impl Client {
             endpoints,
             tls,
             login: RefCell::new(None),
-            channel: RefCell::new(None),
+            connected: RefCell::new(None),
+            passed_over: RefCell::new(BTreeSet::new()),
         })
     }
 
@@ -157,9 +174,8 @@ impl Client {
         if self.config.credentials.is_none() {
             return Ok(());
         }
-        within(self.config.dial_timeout, self.login())
-            .await
-            .map(|_| ())
+        let login = self.call(Method::Authenticate, async || self.login().await);
+        within(self.config.dial_timeout, login).await.map(|_| ())
     }
 
     async fn login(&self) -> Result<Login, ClientError> {
@@ -168,46 +184,62 @@ impl Client {
         }
         let login = match &self.config.credentials {
             None => Login::default(),
-            Some(credentials) => credentials.log_in(self.channel().await?).await?,
+            Some(credentials) => credentials.log_in(self.transport().await).await?,
         };
         *self.login.borrow_mut() = Some(login.clone());
         Ok(login)
     }
 
-    async fn channel(&self) -> Result<Channel, ClientError> {
-        if let Some(channel) = self.channel.borrow().clone() {
-            return Ok(channel);
+    async fn transport(&self) -> Transport {
+        if let Some(connected) = &*self.connected.borrow() {
+            return connected.transport.clone();
         }
-        let channel = self.connect().await;
-        *self.channel.borrow_mut() = Some(channel.clone());
-        Ok(channel)
+        let connected = self.connect().await;
+        let transport = connected.transport.clone();
+        *self.connected.borrow_mut() = Some(connected);
+        transport
     }
 
-    /// Waits for an endpoint that accepts a connection.
-    async fn connect(&self) -> Channel {
-        let configured = self.config.tls.ask_for_tls();
-        let mut waiting = Waiting(None);
+    /// Waits for an endpoint that accepts a connection. One that was passed over is the second choice.
+    async fn connect(&self) -> Connected {
+        let mut waiting = Waiting::default();
         loop {
-            let mut attempts: FuturesUnordered<_> = self
-                .endpoints
-                .iter()
-                .map(|endpoint| {
-                    let encrypted = endpoint.is_encrypted(configured);
-                    let tls = self.tls.as_ref().filter(|_| encrypted);
-                    endpoint.connect(&self.config, tls)
-                })
+            let mut attempts: FuturesUnordered<_> = (0..self.endpoints.len())
+                .map(|endpoint| self.attempt(endpoint))
                 .collect();
+            let mut second_choice = None;
             while let Some(attempt) = attempts.next().await {
                 match attempt {
-                    Ok(channel) => {
-                        waiting.0 = None;
-                        return channel;
+                    Ok(connected) if self.is_passed_over(&connected) => {
+                        second_choice.get_or_insert(connected);
                     }
-                    Err(reason) => waiting.0 = Some(reason),
+                    Ok(connected) => {
+                        waiting.end();
+                        return connected;
+                    }
+                    Err(reason) => waiting.connection_failed(&reason),
                 }
+            }
+            if let Some(connected) = second_choice {
+                waiting.end();
+                return connected;
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
+    }
+
+    async fn attempt(&self, endpoint: usize) -> Result<Connected, String> {
+        let encrypted = self.endpoints[endpoint].is_encrypted(self.config.tls.ask_for_tls());
+        let tls = self.tls.as_ref().filter(|_| encrypted);
+        let channel = self.endpoints[endpoint].connect(&self.config, tls).await?;
+        Ok(Connected {
+            endpoint,
+            transport: Transport(channel),
+        })
+    }
+
+    fn is_passed_over(&self, connected: &Connected) -> bool {
+        self.passed_over.borrow().contains(&connected.endpoint)
     }
 
     /// Refuses a request that is larger than the user allows. (The transport would refuse it, too, but not say why.)
@@ -223,9 +255,28 @@ impl Client {
         }
     }
 
-    /// Forgets the connection; the next request makes a new one.
-    pub fn disconnect(&self) {
-        *self.channel.borrow_mut() = None;
+    /// Forgets the connection; the next request makes a new one, to another endpoint if that is possible.
+    pub fn move_on(&self) {
+        let Some(connected) = self.connected.borrow_mut().take() else {
+            return;
+        };
+        let mut passed_over = self.passed_over.borrow_mut();
+        passed_over.insert(connected.endpoint);
+        if passed_over.len() == self.endpoints.len() {
+            // Each has had its turn; the first may be asked again.
+            passed_over.retain(|endpoint| *endpoint == connected.endpoint);
+        }
+    }
+
+    /// Whether a stream that ended with `error` is to be opened at another endpoint.
+    pub fn asks_elsewhere(&self, error: &ClientError) -> bool {
+        let next = retry::next(Policy::Repeatable, Failure::of(error), self.endpoints.len());
+        next == Next::Elsewhere
+    }
+
+    /// Whether a member refused only because it is a learner, and there are others to ask than the `learners` of before.
+    pub fn is_learner_among_others(&self, error: &ClientError, learners: usize) -> bool {
+        Failure::of(error) == Failure::Learner && learners + 1 < self.endpoints.len()
     }
 
     /// Forgets the token; the next request logs in. To be called before a stream is opened again, whose answers tell of
@@ -234,65 +285,73 @@ impl Client {
         *self.login.borrow_mut() = None;
     }
 
-    /// Whether the request was refused only because of an old token, or of what was known of the user when it was sent.
+    /// Whether another login can help against `error`, which says that the last one is too old.
     fn may_log_in_again(&self, error: &ClientError) -> bool {
         match &self.config.credentials {
             // There is no other.
             Some(Credentials::Token(_)) => false,
-            Some(Credentials::Password { .. }) => error.is_about_login(),
+            Some(Credentials::Password { .. }) => true,
             // A certificate says who asks.
             None => error.is_answer(error::OLD_REVISION),
         }
     }
 
-    /// Makes a request that changes nothing; repeats it while members are unavailable.
+    /// Makes a request, and makes it again as [`retry`] says.
     ///
     /// # Errors
     /// What the last attempt ended with.
-    pub async fn read<T>(
+    pub async fn call<T>(
         &self,
+        method: Method,
         request: impl AsyncFn() -> Result<T, ClientError>,
     ) -> Result<T, ClientError> {
-        self.repeat(request, ClientError::is_unavailable).await
-    }
-
-    /// Makes a request that may change something; repeats it only if it certainly did not.
-    ///
-    /// # Errors
-    /// What the last attempt ended with.
-    pub async fn write<T>(
-        &self,
-        request: impl AsyncFn() -> Result<T, ClientError>,
-    ) -> Result<T, ClientError> {
-        self.repeat(request, |_| false).await
-    }
-
-    async fn repeat<T>(
-        &self,
-        request: impl AsyncFn() -> Result<T, ClientError>,
-        is_worth_another: impl Fn(&ClientError) -> bool,
-    ) -> Result<T, ClientError> {
+        let mut waiting = Waiting::default();
         for _ in 1..ATTEMPTS_MAX {
-            match request().await {
-                Err(error) if self.may_log_in_again(&error) => self.forget_login(),
-                Err(error) if is_worth_another(&error) => self.disconnect(),
-                result => return result,
+            let result = request().await;
+            let Err(error) = &result else {
+                waiting.end();
+                return result;
+            };
+            match retry::next(method.policy(), Failure::of(error), self.endpoints.len()) {
+                Next::LogIn if self.may_log_in_again(error) => self.forget_login(),
+                Next::Elsewhere => self.move_on(),
+                Next::LogIn | Next::GiveUp => {
+                    waiting.end();
+                    return result;
+                }
             }
+            waiting.request_failed(error);
             tokio::time::sleep(RETRY_PAUSE).await;
         }
+        waiting.end();
         request().await
     }
 }
 
-/// Says why there was no connection, if the command ends before there is one.
+/// Says what the last attempt ended with, if the command's time is over before there is another.
+#[derive(Default)]
 struct Waiting(Option<String>);
+
+impl Waiting {
+    fn connection_failed(&mut self, reason: &str) {
+        self.0 = Some(format!(
+            "rpc error: code = DeadlineExceeded desc = latest balancer error: last connection error: connection error: desc = {reason:?}"
+        ));
+    }
+
+    fn request_failed(&mut self, error: &ClientError) {
+        self.0 = Some(error.text_with_code());
+    }
+
+    /// There is nothing to say.
+    fn end(&mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if let Some(reason) = self.0.take() {
-            let error = format!(
-                "rpc error: code = DeadlineExceeded desc = latest balancer error: last connection error: connection error: desc = {reason:?}"
-            );
+        if let Some(error) = self.0.take() {
             log::json_line(
                 "warn",
                 "retrying of unary invoker failed",

@@ -5,7 +5,7 @@ use retcd_proto::etcdserverpb::{AlarmRequest, AlarmResponse};
 
 use super::session::{self, Session};
 use crate::cli::{Command, Exit, Invocation};
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Method};
 use crate::print::Reply;
 
 /// The command.
@@ -29,7 +29,9 @@ pub async fn active(client: &Client) -> Result<AlarmResponse, ClientError> {
         action: AlarmAction::Get.into(),
         ..AlarmRequest::default()
     };
-    client.read(async || ask(client, request).await).await
+    client
+        .call(Method::Alarm, async || ask(client, request).await)
+        .await
 }
 
 async fn ask(client: &Client, request: AlarmRequest) -> Result<AlarmResponse, ClientError> {
@@ -46,7 +48,9 @@ async fn disarm_all(client: &Client) -> Result<AlarmResponse, ClientError> {
             member_id: alarm.member_id,
             alarm: alarm.alarm,
         };
-        let response = client.write(async || ask(client, request).await).await?;
+        let response = client
+            .call(Method::Alarm, async || ask(client, request).await)
+            .await?;
         disarmed.alarms.extend(response.alarms);
     }
     Ok(disarmed)

@@ -7,7 +7,7 @@ use retcd_proto::etcdserverpb::{
 
 use super::session::{self, Session};
 use crate::cli::{Command, Exit, Invocation};
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Method};
 use crate::print::{Reply, print_line};
 
 const ROOT: &str = "root";
@@ -54,24 +54,23 @@ async fn enable_with_root_role(client: &Client) -> Result<(), ClientError> {
                 .auth_enable(AuthEnableRequest {})
                 .await?)
         };
-        client.write(enable).await
+        client.call(Method::AuthEnable, enable).await
     };
     match enable().await {
         Err(error) if error.is_answer("etcdserver: root user does not have root role") => {}
         result => return result.map(|_| ()),
     }
-    client
-        .auth()
-        .await?
-        .role_add(AuthRoleAddRequest {
-            name: ROOT.to_owned(),
-        })
-        .await?;
+    let add = AuthRoleAddRequest {
+        name: ROOT.to_owned(),
+    };
+    let add = async || Ok(client.auth().await?.role_add(add.clone()).await?);
+    client.call(Method::RoleAdd, add).await?;
     let grant = AuthUserGrantRoleRequest {
         user: ROOT.to_owned(),
         role: ROOT.to_owned(),
     };
-    client.auth().await?.user_grant_role(grant).await?;
+    let grant = async || Ok(client.auth().await?.user_grant_role(grant.clone()).await?);
+    client.call(Method::UserGrantRole, grant).await?;
     enable().await.map(|_| ())
 }
 
@@ -81,7 +80,7 @@ fn disable(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     session::run(async {
         let client = session.client().await?;
         session
-            .ask(client.write(async || {
+            .ask(client.call(Method::AuthDisable, async || {
                 Ok(client
                     .auth()
                     .await?
@@ -98,14 +97,14 @@ fn status(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let session = Session::new(invocation, false)?;
     session::run(async {
         let client = session.client().await?;
-        let request = async {
+        let request = client.call(Method::AuthStatus, async || {
             Ok(client
                 .auth()
                 .await?
                 .auth_status(AuthStatusRequest {})
                 .await?
                 .into_inner())
-        };
+        });
         session.print(&Reply::AuthStatus(&session.ask(request).await?))
     })
 }

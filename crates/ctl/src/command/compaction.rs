@@ -4,6 +4,7 @@ use retcd_proto::etcdserverpb::CompactionRequest;
 
 use super::session::{self, Session};
 use crate::cli::{Command, Exit, Flag, Invocation};
+use crate::client::Method;
 use crate::go::number::parse_int;
 use crate::print::print_line;
 
@@ -35,7 +36,9 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     session::run(async {
         let client = session.client().await?;
         session
-            .ask(client.write(async || Ok(client.kv().await?.compact(request).await?)))
+            .ask(client.call(Method::Compact, async || {
+                Ok(client.kv().await?.compact(request).await?)
+            }))
             .await?;
         print_line(&format!("compacted revision {revision}"))
     })

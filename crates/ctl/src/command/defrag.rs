@@ -6,7 +6,7 @@ use retcd_proto::etcdserverpb::DefragmentRequest;
 
 use super::session::{self, Session};
 use crate::cli::{Command, Exit, Flag, Invocation};
-use crate::client::within;
+use crate::client::{Method, within};
 use crate::go::duration;
 use crate::log;
 use crate::print::print_line;
@@ -33,7 +33,7 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         for endpoint in session.each_endpoint(of_cluster).await? {
             let client = session.client_of(&endpoint).await?;
             let start = Instant::now();
-            let request = client.write(async || {
+            let request = client.call(Method::Defragment, async || {
                 Ok(client
                     .maintenance()
                     .await?

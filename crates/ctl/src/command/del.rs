@@ -7,6 +7,7 @@ use retcd_proto::etcdserverpb::DeleteRangeRequest;
 use super::get::{check_exclusive, range};
 use super::session::{self, Session};
 use crate::cli::{Arg, Command, Exit, Flag, FlagSet, Invocation};
+use crate::client::Method;
 use crate::go::quote::quote;
 use crate::log;
 use crate::print::Reply;
@@ -77,7 +78,7 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let session = Session::new(invocation, false)?;
     session::run(async {
         let client = session.client().await?;
-        let delete = client.write(async || {
+        let delete = client.call(Method::DeleteRange, async || {
             Ok(client
                 .kv()
                 .await?

@@ -5,6 +5,7 @@ use retcd_proto::etcdserverpb::downgrade_request::DowngradeAction;
 
 use super::session::{self, Session};
 use crate::cli::{Command, Exit, Invocation};
+use crate::client::Method;
 use crate::print::{Downgrade, Reply};
 
 /// The command.
@@ -66,7 +67,7 @@ fn request(invocation: &mut Invocation<'_>, kind: Downgrade, version: String) ->
     session::run(async {
         let client = session.client().await?;
         let response = session
-            .ask(client.write(async || {
+            .ask(client.call(Method::Downgrade, async || {
                 Ok(client
                     .maintenance()
                     .await?

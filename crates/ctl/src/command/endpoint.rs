@@ -11,7 +11,7 @@ use retcd_proto::etcdserverpb::{
 use super::alarm;
 use super::session::{self, Session};
 use crate::cli::{Command, Exit, Flag, Invocation};
-use crate::client::{Client, ClientError, within};
+use crate::client::{Client, ClientError, Method, within};
 use crate::go::duration;
 use crate::log;
 use crate::print::{Answer, Health, Reply};
@@ -119,7 +119,9 @@ async fn read_any_key(client: &Client) -> Result<(), ClientError> {
         ..RangeRequest::default()
     };
     client
-        .read(async || Ok(client.kv().await?.range(request.clone()).await?))
+        .call(Method::Range, async || {
+            Ok(client.kv().await?.range(request.clone()).await?)
+        })
         .await
         .map(|_| ())
 }
@@ -146,7 +148,7 @@ async fn active_alarms(client: &Client) -> String {
 /// It does not answer.
 pub async fn member_status(client: &Client) -> Result<StatusResponse, ClientError> {
     client
-        .read(async || {
+        .call(Method::Status, async || {
             Ok(client
                 .maintenance()
                 .await?
@@ -180,7 +182,7 @@ fn hash_kv(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     session::run(async {
         let (answers, error) = ask_each(&session, of_cluster, "hash", async |client| {
             client
-                .read(async || {
+                .call(Method::HashKv, async || {
                     Ok(client
                         .maintenance()
                         .await?

@@ -6,7 +6,7 @@ use retcd_proto::etcdserverpb::{RangeRequest, RangeResponse};
 use super::range_end::{from_key_range, prefix_range};
 use super::session::{self, Session};
 use crate::cli::{Arg, Command, Exit, ExitKind, Flag, FlagSet, Invocation};
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Method};
 use crate::go::quote::quote;
 use crate::print::{Format, Reply};
 
@@ -199,9 +199,12 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let response = session::run(async {
         let client = session.client().await?;
         if flags.bool("stream") {
-            session.ask(stream(&client, request)).await
+            let read = client.call(Method::RangeStream, async || {
+                stream(&client, request.clone()).await
+            });
+            session.ask(read).await
         } else {
-            let read = client.read(async || {
+            let read = client.call(Method::Range, async || {
                 Ok(client
                     .kv()
                     .await?

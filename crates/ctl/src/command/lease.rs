@@ -12,7 +12,7 @@ use tonic::Streaming;
 
 use super::session::{self, Session};
 use crate::cli::{Command, Exit, ExitKind, Flag, Invocation};
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Method};
 use crate::go::number::parse_int;
 use crate::print::{Format, Reply, print_line};
 
@@ -83,7 +83,7 @@ fn grant(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         let client = session.client().await?;
         let request = LeaseGrantRequest { ttl, id: 0 };
         let granted = session
-            .ask(client.write(async || {
+            .ask(client.call(Method::LeaseGrant, async || {
                 Ok(client
                     .lease()
                     .await?
@@ -108,7 +108,7 @@ fn revoke(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         let client = session.client().await?;
         let request = LeaseRevokeRequest { id };
         let revoked = session
-            .ask(client.write(async || {
+            .ask(client.call(Method::LeaseRevoke, async || {
                 Ok(client
                     .lease()
                     .await?
@@ -150,7 +150,7 @@ fn time_to_live(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     session::run(async {
         let client = session.client().await?;
         let response = client
-            .read(async || {
+            .call(Method::LeaseTimeToLive, async || {
                 Ok(client
                     .lease()
                     .await?
@@ -168,7 +168,7 @@ fn list(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     session::run(async {
         let client = session.client().await?;
         let response = client
-            .read(async || {
+            .call(Method::LeaseLeases, async || {
                 Ok(client
                     .lease()
                     .await?
@@ -191,8 +191,10 @@ fn keep_alive(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     session::run(async {
         let client = session.client().await?;
         if once {
-            let mut renewals = Renewals::open(&client, id).await.map_err(no_answer)?;
-            let renewed = renewals.next().await.map_err(no_answer)?;
+            let renew = client.call(Method::LeaseKeepAlive, async || {
+                Renewals::open(&client, id).await?.next().await
+            });
+            let renewed = renew.await.map_err(no_answer)?;
             if renewed.ttl <= 0 {
                 return Err(Exit::new(
                     ExitKind::BadConnection,
@@ -220,7 +222,9 @@ async fn renew_until_it_ends(session: &Session, client: &Client, id: i64) -> Res
             return Ok(());
         };
         let mut opened = match opened {
-            Err(error) if !is_alive => return Err(no_answer(error)),
+            Err(error) if !is_alive && !client.asks_elsewhere(&error) => {
+                return Err(no_answer(error));
+            }
             opened => opened.ok(),
         };
         while let Some(renewals) = &mut opened {
@@ -239,7 +243,7 @@ async fn renew_until_it_ends(session: &Session, client: &Client, id: i64) -> Res
                 }
             }
         }
-        client.disconnect();
+        client.move_on();
         client.forget_login();
         tokio::time::sleep(RESUME_PAUSE).await;
     }

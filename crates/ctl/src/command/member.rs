@@ -8,7 +8,7 @@ use retcd_proto::etcdserverpb::{
 use super::get::serializable;
 use super::session::{self, Session};
 use crate::cli::{Command, Exit, Flag, Invocation};
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Method};
 use crate::go::number::parse_uint;
 use crate::go::quote::quote;
 use crate::print::{Format, MemberChange, Reply, print_bytes};
@@ -64,7 +64,7 @@ pub fn command() -> Command {
 pub async fn list(client: &Client, linearizable: bool) -> Result<MemberListResponse, ClientError> {
     let request = MemberListRequest { linearizable };
     client
-        .read(async || {
+        .call(Method::MemberList, async || {
             Ok(client
                 .cluster()
                 .await?
@@ -117,7 +117,7 @@ fn add(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         let client = session.client().await?;
         check_urls(&request.peer_ur_ls)?;
         let response = session
-            .ask(client.write(async || {
+            .ask(client.call(Method::MemberAdd, async || {
                 Ok(client
                     .cluster()
                     .await?
@@ -221,11 +221,16 @@ fn change(
     id: u64,
     request: impl AsyncFn(&Client) -> Result<Changed, ClientError>,
 ) -> Result<(), Exit> {
+    let method = match kind {
+        MemberChange::Remove => Method::MemberRemove,
+        MemberChange::Update => Method::MemberUpdate,
+        MemberChange::Promote => Method::MemberPromote,
+    };
     let session = Session::new(invocation, false)?;
     session::run(async {
         let client = session.client().await?;
         let (header, members) = session
-            .ask(client.write(async || request(&client).await))
+            .ask(client.call(method, async || request(&client).await))
             .await?;
         session.print(&Reply::MemberChange(kind, id, header.as_ref(), &members))
     })

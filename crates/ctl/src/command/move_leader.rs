@@ -5,7 +5,7 @@ use retcd_proto::etcdserverpb::MoveLeaderRequest;
 use super::endpoint::member_status;
 use super::session::{self, Session};
 use crate::cli::{Command, Exit, Invocation};
-use crate::client::{Client, ClientError, within};
+use crate::client::{Client, ClientError, Method, within};
 use crate::go::number::parse_uint;
 use crate::print::Reply;
 
@@ -30,7 +30,7 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         session.client().await?;
         let (client, leader) = find_leader(&session).await?;
         let request = MoveLeaderRequest { target_id };
-        let moved = session.ask(client.write(async || {
+        let moved = session.ask(client.call(Method::MoveLeader, async || {
             Ok(client
                 .maintenance()
                 .await?

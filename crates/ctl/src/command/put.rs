@@ -6,6 +6,7 @@ use retcd_proto::etcdserverpb::PutRequest;
 
 use super::session::{self, Session};
 use crate::cli::{Arg, Command, Exit, Flag, FlagSet, Invocation};
+use crate::client::Method;
 use crate::go::number::parse_int;
 use crate::print::Reply;
 
@@ -104,7 +105,7 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     session::run(async {
         let client = session.client().await?;
         let response = session
-            .ask(client.write(async || {
+            .ask(client.call(Method::Put, async || {
                 Ok(client
                     .kv()
                     .await?

@@ -10,6 +10,7 @@ use super::range_end::{FROM_KEY, prefix_end};
 use super::session::{self, Session};
 use super::user::change;
 use crate::cli::{Arg, Command, Exit, Flag, FlagSet, Invocation};
+use crate::client::Method;
 use crate::print::Reply;
 
 /// The command.
@@ -62,30 +63,40 @@ fn one_name(invocation: &Invocation<'_>, command: &str) -> Result<String, Exit> 
 
 fn add(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let name = one_name(invocation, "add")?;
-    change(invocation, format!("Role {name} created"), async |client| {
-        let request = AuthRoleAddRequest { name: name.clone() };
-        Ok(client
-            .auth()
-            .await?
-            .role_add(request)
-            .await?
-            .into_inner()
-            .header)
-    })
+    change(
+        invocation,
+        Method::RoleAdd,
+        format!("Role {name} created"),
+        async |client| {
+            let request = AuthRoleAddRequest { name: name.clone() };
+            Ok(client
+                .auth()
+                .await?
+                .role_add(request)
+                .await?
+                .into_inner()
+                .header)
+        },
+    )
 }
 
 fn delete(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let role = one_name(invocation, "delete")?;
-    change(invocation, format!("Role {role} deleted"), async |client| {
-        let request = AuthRoleDeleteRequest { role: role.clone() };
-        Ok(client
-            .auth()
-            .await?
-            .role_delete(request)
-            .await?
-            .into_inner()
-            .header)
-    })
+    change(
+        invocation,
+        Method::RoleDelete,
+        format!("Role {role} deleted"),
+        async |client| {
+            let request = AuthRoleDeleteRequest { role: role.clone() };
+            Ok(client
+                .auth()
+                .await?
+                .role_delete(request)
+                .await?
+                .into_inner()
+                .header)
+        },
+    )
 }
 
 fn get(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
@@ -94,7 +105,7 @@ fn get(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     session::run(async {
         let client = session.client().await?;
         let request = AuthRoleGetRequest { role: role.clone() };
-        let response = client.read(async || {
+        let response = client.call(Method::RoleGet, async || {
             Ok(client
                 .auth()
                 .await?
@@ -116,7 +127,7 @@ fn list(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let session = Session::new(invocation, false)?;
     session::run(async {
         let client = session.client().await?;
-        let roles = client.read(async || {
+        let roles = client.call(Method::RoleList, async || {
             Ok(client
                 .auth()
                 .await?
@@ -154,15 +165,20 @@ fn grant_permission(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         name,
         perm: Some(perm),
     };
-    change(invocation, line, async |client| {
-        Ok(client
-            .auth()
-            .await?
-            .role_grant_permission(request.clone())
-            .await?
-            .into_inner()
-            .header)
-    })
+    change(
+        invocation,
+        Method::RoleGrantPermission,
+        line,
+        async |client| {
+            Ok(client
+                .auth()
+                .await?
+                .role_grant_permission(request.clone())
+                .await?
+                .into_inner()
+                .header)
+        },
+    )
 }
 
 fn grant_usage() -> Exit {
@@ -184,15 +200,20 @@ fn revoke_permission(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         key: key.into(),
         range_end: range_end.into(),
     };
-    change(invocation, line, async |client| {
-        Ok(client
-            .auth()
-            .await?
-            .role_revoke_permission(request.clone())
-            .await?
-            .into_inner()
-            .header)
-    })
+    change(
+        invocation,
+        Method::RoleRevokePermission,
+        line,
+        async |client| {
+            Ok(client
+                .auth()
+                .await?
+                .role_revoke_permission(request.clone())
+                .await?
+                .into_inner()
+                .header)
+        },
+    )
 }
 
 fn revoke_usage() -> Exit {

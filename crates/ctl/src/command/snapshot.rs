@@ -12,7 +12,7 @@ use retcd_proto::etcdserverpb::SnapshotRequest;
 use super::session::{self, Session, go_io_text};
 use super::target::Target;
 use crate::cli::{Command, Exit, ExitKind, Invocation};
-use crate::client::{Client, ClientError, within};
+use crate::client::{Client, ClientError, Method, within};
 use crate::go::{duration, size};
 use crate::log;
 use crate::print::print_line;
@@ -111,20 +111,21 @@ async fn copy_stream(
 ) -> Result<(u64, String), Exit> {
     let mut progress = Progress::new();
     let broken = |error: ClientError| failed(error.text_with_code());
-    let mut maintenance = client.maintenance().await.map_err(broken)?;
-    let answer = maintenance.snapshot(SnapshotRequest {}).await;
-    let mut stream = answer.map_err(|status| broken(status.into()))?.into_inner();
+    let open = client.call(Method::Snapshot, async || {
+        let mut maintenance = client.maintenance().await?;
+        let mut stream = maintenance.snapshot(SnapshotRequest {}).await?.into_inner();
+        // Until something has come, another attempt does no harm.
+        let first = stream.message().await?;
+        Ok((stream, first))
+    });
+    let (mut stream, mut next) = open.await.map_err(broken)?;
     log::json_line(
         "info",
         "fetching snapshot",
         &[("endpoint", endpoint.to_owned())],
     );
     let (mut bytes, mut version) = (0, String::new());
-    while let Some(part) = stream
-        .message()
-        .await
-        .map_err(|status| broken(status.into()))?
-    {
+    while let Some(part) = next {
         file.write_all(&part.blob)
             .map_err(|error| failed(format!("could not write snapshot: {}", go_io_text(&error))))?;
         bytes += part.blob.len() as u64;
@@ -132,6 +133,10 @@ async fn copy_stream(
         if version.is_empty() {
             version = part.version;
         }
+        next = stream
+            .message()
+            .await
+            .map_err(|status| broken(status.into()))?;
     }
     progress.clear();
     Ok((bytes, version))

@@ -21,6 +21,7 @@ use retcd_proto::etcdserverpb::{Compare, RequestOp, TxnRequest};
 use super::session::{self, Session};
 use super::{del, get, put, words};
 use crate::cli::{Arg, Command, Exit, ExitKind, Flag, FlagSet, Invocation, parse_flags};
+use crate::client::Method;
 use crate::go::number::parse_int;
 use crate::go::quote::{quote, unquote};
 use crate::print::{Reply, print_line};
@@ -59,7 +60,7 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     session::run(async {
         let client = session.client().await?;
         let request = read_request(&mut std::io::stdin().lock(), prompts)?;
-        let txn = client.write(async || {
+        let txn = client.call(Method::Txn, async || {
             Ok(client
                 .kv()
                 .await?

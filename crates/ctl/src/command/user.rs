@@ -12,7 +12,7 @@ use retcd_proto::etcdserverpb::{
 use super::password;
 use super::session::{self, Session};
 use crate::cli::{Command, Exit, Flag, Invocation};
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Method};
 use crate::print::{AuthChange, Reply, print_line};
 
 /// The command.
@@ -72,13 +72,14 @@ pub fn command() -> Command {
 /// Sends a change and prints its line. Changes of users and roles have no time limit, as in etcd's tool.
 pub fn change(
     invocation: &mut Invocation<'_>,
+    method: Method,
     line: String,
     request: impl AsyncFn(&Client) -> Result<Option<ResponseHeader>, ClientError>,
 ) -> Result<(), Exit> {
     let session = Session::new(invocation, false)?;
     session::run(async {
         let client = session.client().await?;
-        let header = client.write(async || request(&client).await).await;
+        let header = client.call(method, async || request(&client).await).await;
         let header = header.map_err(Exit::error)?;
         session.print(&Reply::AuthChange(AuthChange {
             line,
@@ -123,7 +124,7 @@ fn add(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         options,
         ..Default::default()
     };
-    change(invocation, line, async |client| {
+    change(invocation, Method::UserAdd, line, async |client| {
         Ok(client
             .auth()
             .await?
@@ -162,16 +163,21 @@ fn new_password(name: &str, interactive: bool) -> Result<String, Exit> {
 
 fn delete(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let name = one_name(invocation, "delete")?;
-    change(invocation, format!("User {name} deleted"), async |client| {
-        let request = AuthUserDeleteRequest { name: name.clone() };
-        Ok(client
-            .auth()
-            .await?
-            .user_delete(request)
-            .await?
-            .into_inner()
-            .header)
-    })
+    change(
+        invocation,
+        Method::UserDelete,
+        format!("User {name} deleted"),
+        async |client| {
+            let request = AuthUserDeleteRequest { name: name.clone() };
+            Ok(client
+                .auth()
+                .await?
+                .user_delete(request)
+                .await?
+                .into_inner()
+                .header)
+        },
+    )
 }
 
 fn get(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
@@ -182,7 +188,7 @@ fn get(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         let client = session.client().await?;
         let request = AuthUserGetRequest { name: name.clone() };
         let user = client
-            .read(async || {
+            .call(Method::UserGet, async || {
                 Ok(client
                     .auth()
                     .await?
@@ -200,7 +206,7 @@ fn get(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
             print_line("")?;
             let request = AuthRoleGetRequest { role: role.clone() };
             let response = client
-                .read(async || {
+                .call(Method::RoleGet, async || {
                     Ok(client
                         .auth()
                         .await?
@@ -223,7 +229,7 @@ fn list(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let session = Session::new(invocation, false)?;
     session::run(async {
         let client = session.client().await?;
-        let users = client.read(async || {
+        let users = client.call(Method::UserList, async || {
             Ok(client
                 .auth()
                 .await?
@@ -243,15 +249,20 @@ fn passwd(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         password,
         ..Default::default()
     };
-    change(invocation, "Password updated".to_owned(), async |client| {
-        Ok(client
-            .auth()
-            .await?
-            .user_change_password(request.clone())
-            .await?
-            .into_inner()
-            .header)
-    })
+    change(
+        invocation,
+        Method::UserChangePassword,
+        "Password updated".to_owned(),
+        async |client| {
+            Ok(client
+                .auth()
+                .await?
+                .user_change_password(request.clone())
+                .await?
+                .into_inner()
+                .header)
+        },
+    )
 }
 
 fn user_and_role(invocation: &Invocation<'_>, usage: &str) -> Result<(String, String), Exit> {
@@ -267,6 +278,7 @@ fn grant_role(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let (user, role) = user_and_role(invocation, "user grant command")?;
     change(
         invocation,
+        Method::UserGrantRole,
         format!("Role {role} is granted to user {user}"),
         async |client| {
             let request = AuthUserGrantRoleRequest {
@@ -288,6 +300,7 @@ fn revoke_role(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let (user, role) = user_and_role(invocation, "user revoke-role")?;
     change(
         invocation,
+        Method::UserRevokeRole,
         format!("Role {role} is revoked from user {user}"),
         async |client| {
             let request = AuthUserRevokeRoleRequest {

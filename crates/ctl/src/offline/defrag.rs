@@ -24,6 +24,11 @@ pub fn command() -> Command {
 
 fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let dir = invocation.flags.text("data-dir");
+    if dir.is_empty() {
+        return Err(Exit::bad_args(
+            "--data-dir is empty; name the member's data directory",
+        ));
+    }
     let path = Path::new(dir).join("member/snap/db");
     let failed =
         |reason: String| Exit::error(format!("Failed to defragment etcd data[{dir}] ({reason})"));

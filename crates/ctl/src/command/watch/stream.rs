@@ -75,6 +75,8 @@ pub struct Stream<'c> {
     watches: Vec<Watch>,
     /// Whether progress was asked for and not told yet. A stream that opens meanwhile asks anew.
     wants_progress: bool,
+    /// Members that refused in a row only because they are learners.
+    learners: usize,
     open: Option<Open>,
 }
 
@@ -85,6 +87,7 @@ impl<'c> Stream<'c> {
             client,
             watches: Vec::new(),
             wants_progress: false,
+            learners: 0,
             open: None,
         }
     }
@@ -132,7 +135,10 @@ impl<'c> Stream<'c> {
         }
         let open = self.open.as_mut().expect("opened above");
         match open.responses.message().await {
-            Ok(Some(response)) => self.handle_response(session, response),
+            Ok(Some(response)) => {
+                self.learners = 0;
+                self.handle_response(session, response)
+            }
             Ok(None) => {
                 self.handle_failure(session, &ClientError::Incomplete("watch response"))
                     .await
@@ -148,6 +154,11 @@ impl<'c> Stream<'c> {
         error: &ClientError,
     ) -> Result<Outcome, Exit> {
         self.open = None;
+        if self.client.is_learner_among_others(error, self.learners) {
+            self.learners += 1;
+            self.client.move_on();
+            return Ok(Outcome::Going);
+        }
         let refused = match error {
             ClientError::Status(status) => {
                 let broken = matches!(
@@ -171,7 +182,7 @@ impl<'c> Stream<'c> {
             }
             return Ok(Outcome::Ended);
         }
-        self.client.disconnect();
+        self.client.move_on();
         self.client.forget_login();
         tokio::time::sleep(RESUME_PAUSE).await;
         Ok(Outcome::Going)
