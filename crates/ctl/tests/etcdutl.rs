@@ -2,6 +2,8 @@
 //!
 //! Expected lines, and the checksums of a restored directory's files, are what etcd's own tool makes of the same file.
 
+mod harness;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
@@ -344,7 +346,7 @@ fn a_restore_that_is_interrupted_leaves_nothing_behind() {
     }
     let id = rustix::process::Pid::from_child(&tool);
     rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("it runs");
-    let status = tool.wait().expect("a child can be waited for");
+    let status = harness::wait(&mut tool, "etcdutl");
     assert_eq!(
         status.signal(),
         Some(rustix::process::Signal::TERM.as_raw())

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
+mod harness;
+
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -9,14 +11,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::Duration;
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 
-/// Nothing that is waited for takes this long, unless it never comes.
-const PATIENCE: Duration = Duration::from_secs(20);
+use harness::PATIENCE;
 
 /// A terminal and the command in front of it.
 struct Terminal {
@@ -75,8 +76,10 @@ impl Terminal {
 
     /// A command asks for a moment before it hides what is typed.
     fn wait_until_hidden(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
         while self.echoes() {
             assert_eq!(self.command.try_wait().unwrap(), None);
+            assert!(Instant::now() < deadline, "what is typed is not hidden");
             thread::yield_now();
         }
     }
@@ -92,7 +95,7 @@ impl Terminal {
     }
 
     fn end(&mut self) -> ExitStatus {
-        self.command.wait().unwrap()
+        harness::wait(&mut self.command, "the command at the terminal")
     }
 }
 
@@ -141,8 +144,8 @@ fn a_signal_after_the_question_ends_the_command_as_ever() {
     terminal.type_secret("pw\n");
     let _connection = server.accept().unwrap();
     assert!(terminal.echoes());
-    kill_process(Pid::from_child(&terminal.command), Signal::INT).unwrap();
-    assert_eq!(terminal.end().signal(), Some(Signal::INT.as_raw()));
+    kill_process(Pid::from_child(&terminal.command), Signal::TERM).unwrap();
+    assert_eq!(terminal.end().signal(), Some(Signal::TERM.as_raw()));
 }
 
 #[test]

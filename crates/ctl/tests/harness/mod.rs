@@ -124,8 +124,7 @@ impl Running {
                 }
             }
         }
-        // It has closed its output, and has nothing left to do.
-        let status = self.child.wait().unwrap();
+        let status = wait(&mut self.child, &self.what);
         let stderr = self.stderr.take().expect("only the end takes it");
         Done {
             stdout,
@@ -140,6 +139,21 @@ impl Drop for Running {
         // It has ended by now, unless it was to be ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Waits for the end of a process.
+pub fn wait(child: &mut Child, what: &str) -> ExitStatus {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            panic!("{what} does not end");
+        }
+        thread::sleep(Duration::from_millis(3));
     }
 }
 

@@ -24,10 +24,8 @@ pub struct Step {
 /// When to end a command, and how.
 #[derive(Clone, Debug)]
 pub struct Bound {
-    /// After so many lines on stdout.
+    /// After so many lines on stdout; `None` for as many as the original printed.
     pub lines: Option<usize>,
-    /// After so many seconds at the latest.
-    pub timeout_s: f64,
     /// Whether standard input stays open.
     pub stdin_open: bool,
 }
@@ -136,7 +134,6 @@ fn step(value: &Value) -> Step {
         lines: bound["lines"]
             .as_u64()
             .map(|lines| usize::try_from(lines).expect("a size")),
-        timeout_s: bound["timeout"].as_f64().unwrap_or(2.0),
         stdin_open: bound["stdin"].as_str() == Some("left open"),
     });
     Step {

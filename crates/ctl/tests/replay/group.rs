@@ -1,4 +1,7 @@
 //! A group of entries against a fresh server.
+//!
+//! Commands that do not end by themselves are ended by SIGTERM once they have printed what the transcript has. The original
+//! was ended by SIGINT; that signal is ignored, by the commands, too, where the tests run in the background of a script.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,7 +12,9 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use super::entry::{Bound, Entry, Step};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::entry::{Entry, Step};
 use super::placeholders::Bindings;
 
 /// How long a server may take to start.
@@ -18,10 +23,12 @@ const START_MAX: Duration = Duration::from_secs(30);
 const START_ATTEMPTS: usize = 5;
 /// How long a command may take that should end by itself.
 const COMMAND_MAX: Duration = Duration::from_secs(20);
-/// Commands that show nothing are ended after this time, even if the original was given longer.
-const SILENCE_MAX: Duration = Duration::from_millis(1200);
-/// How long a watch gets to begin before commands run that it shall see, and between the lines of its input.
+/// How long a command gets to print more than it should, before it is ended.
+const GRACE: Duration = Duration::from_millis(150);
+/// How long a watch over TLS gets to begin, which cannot be seen from outside, and a watch between the lines of its input.
 const SETTLE: Duration = Duration::from_millis(250);
+/// The exit code in transcripts of commands that were ended.
+const WAS_ENDED: i64 = 130;
 
 /// What came of a group.
 pub struct Outcome {
@@ -69,12 +76,12 @@ pub fn replay(server: &Path, name: &str, entries: &[Entry]) -> Outcome {
     };
     for entry in entries {
         entry.setup.iter().for_each(|step| {
-            group.run(step);
+            group.run(step, Lines::default());
         });
         let Some(command) = &entry.command else {
             continue;
         };
-        let result = group.run(command);
+        let result = group.run(command, Lines::of(entry, command));
         outcome.compared += 1;
         if let Some(difference) = group.compare(entry, &result) {
             outcome.differences.push(format!(
@@ -104,7 +111,34 @@ impl Drop for Server {
     }
 }
 
+/// How many lines a command that does not end by itself prints.
+#[derive(Clone, Copy, Default)]
+struct Lines {
+    stdout: usize,
+    /// Of those that are compared.
+    stderr: usize,
+}
+
+impl Lines {
+    fn of(entry: &Entry, step: &Step) -> Lines {
+        // Where the transcript does not have all of them, it says how many there were.
+        let told = step.bound.as_ref().and_then(|bound| bound.lines);
+        let told = told.filter(|_| entry.truncated || entry.binary);
+        Lines {
+            stdout: told.unwrap_or_else(|| entry.stdout.lines().count()),
+            stderr: entry.stderr.lines().count(),
+        }
+    }
+}
+
+/// A line that a command has printed.
+enum Line {
+    Stdout(Vec<u8>),
+    Stderr(Vec<u8>),
+}
+
 /// What a command did.
+#[derive(Default)]
 struct Done {
     stdout: Vec<u8>,
     stderr: String,
@@ -144,6 +178,8 @@ impl Group {
         let scheme = if self.encrypted { "https" } else { "http" };
         let child = Command::new(server)
             .args(["--name", "m1", "--data-dir", "m1.etcd"])
+            // No transcript shows it, and most of the time would go into it.
+            .arg("--bcrypt-cost=4")
             .arg("--initial-cluster-token=golden")
             .arg(format!("--listen-client-urls={scheme}://{client}"))
             .arg(format!("--advertise-client-urls={scheme}://{client}"))
@@ -212,54 +248,63 @@ impl Group {
         command
     }
 
-    fn run(&mut self, step: &Step) -> Done {
+    fn run(&mut self, step: &Step, expected: Lines) -> Done {
+        if !step.during.is_empty() {
+            self.wait_for_watchers("no", |watchers| watchers == 0);
+        }
         let mut child = self.command(step).spawn().expect("the tool starts");
         let stdin = child.stdin.take().expect("stdin is a pipe");
-        let (sender, chunks) = mpsc::channel();
+        let (sender, lines) = mpsc::channel();
         let stdout = child.stdout.take().expect("stdout is a pipe");
-        let reader = std::thread::spawn(move || {
-            let mut stdout = BufReader::new(stdout);
-            let mut line = Vec::new();
-            while stdout
-                .read_until(b'\n', &mut line)
-                .is_ok_and(|read| read > 0)
-            {
-                if sender.send(std::mem::take(&mut line)).is_err() {
-                    return;
-                }
-            }
-        });
-        let mut stderr_pipe = child.stderr.take().expect("stderr is a pipe");
-        let stderr_reader = std::thread::spawn(move || {
-            let mut text = Vec::new();
-            // What was read until an error is what there is.
-            let _ = stderr_pipe.read_to_end(&mut text);
-            String::from_utf8_lossy(&text).into_owned()
-        });
+        read_lines(stdout, sender.clone(), Line::Stdout);
+        let stderr = child.stderr.take().expect("stderr is a pipe");
+        read_lines(stderr, sender, Line::Stderr);
 
         let kept_open = feed(stdin, step);
         if !step.during.is_empty() {
-            std::thread::sleep(SETTLE);
+            self.wait_for_watchers("some", |watchers| watchers > 0);
         }
         for during in &step.during {
-            self.run(during);
+            self.run(during, Lines::default());
         }
-        let mut stdout = Vec::new();
-        let exit = match &step.bound {
-            None => wait(&mut child, COMMAND_MAX),
-            Some(bound) => {
-                collect(&chunks, bound, &mut stdout);
-                end(&mut child)
-            }
+        let mut done = Done::default();
+        let bound = step.bound.as_ref().map(|_| expected);
+        collect(&lines, bound, &mut done);
+        let is_over = Instant::now() + COMMAND_MAX;
+        done.exit = match &step.bound {
+            None => wait(&mut child, is_over),
+            Some(_) => end(&mut child, is_over),
         };
         drop(kept_open);
-        reader.join().expect("the reader ends with the pipe");
-        stdout.extend(chunks.try_iter().flatten());
-        let stderr = stderr_reader.join().expect("the reader ends with the pipe");
-        Done {
-            stdout,
-            stderr,
-            exit,
+        // What it printed while it was ended; the readers end with its pipes.
+        collect(&lines, None, &mut done);
+        done
+    }
+
+    /// How many watchers the member has.
+    fn watchers(&self) -> Option<u64> {
+        let page = page(&self.bindings.fill("{{HOST}}"), "/metrics")?;
+        let mut lines = page.lines();
+        lines.find_map(|line| {
+            line.strip_prefix("etcd_debugging_mvcc_watcher_total ")?
+                .parse()
+                .ok()
+        })
+    }
+
+    /// Waits until the member has as many watchers as a command needs that is watched by another.
+    fn wait_for_watchers(&self, how_many: &str, enough: impl Fn(u64) -> bool) {
+        if self.encrypted {
+            std::thread::sleep(SETTLE);
+            return;
+        }
+        let deadline = Instant::now() + COMMAND_MAX;
+        while !self.watchers().is_some_and(&enough) {
+            assert!(
+                Instant::now() < deadline,
+                "the member does not come to have {how_many} watchers"
+            );
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -361,15 +406,36 @@ fn serves_encrypted(log: &Path) -> bool {
 
 /// Whether `/version` shows a cluster version.
 fn cluster_version_is_known(address: &str) -> bool {
-    let Ok(mut connection) = TcpStream::connect(address) else {
-        return false;
-    };
-    let request = format!("GET /version HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    page(address, "/version").is_some_and(|page| page.contains("\"etcdcluster\":\"3"))
+}
+
+/// A page of the server, if it answers.
+fn page(address: &str, path: &str) -> Option<String> {
+    let mut connection = TcpStream::connect(address).ok()?;
+    connection.set_read_timeout(Some(COMMAND_MAX)).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
-    let asked = connection
-        .write_all(request.as_bytes())
-        .and_then(|()| connection.read_to_string(&mut answer));
-    asked.is_ok() && answer.contains("\"etcdcluster\":\"3")
+    connection.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+/// Sends each line of `pipe` as what `kind` makes of it.
+fn read_lines(
+    pipe: impl Read + Send + 'static,
+    lines: mpsc::Sender<Line>,
+    kind: fn(Vec<u8>) -> Line,
+) {
+    std::thread::spawn(move || {
+        let mut pipe = BufReader::new(pipe);
+        let mut line = Vec::new();
+        // What was read until an error is what there is.
+        while pipe.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            if lines.send(kind(std::mem::take(&mut line))).is_err() {
+                return;
+            }
+        }
+    });
 }
 
 /// Writes standard input; returns it if it has to stay open.
@@ -387,40 +453,42 @@ fn feed(mut stdin: ChildStdin, step: &Step) -> Option<ChildStdin> {
     left_open.then_some(stdin)
 }
 
-/// Reads lines until there are enough of them, or nothing more comes.
-fn collect(chunks: &mpsc::Receiver<Vec<u8>>, bound: &Bound, stdout: &mut Vec<u8>) {
-    let limit = Duration::from_secs_f64(bound.timeout_s);
-    let mut deadline = Instant::now()
-        + if bound.lines.is_some() {
-            COMMAND_MAX.min(limit * 4)
-        } else {
-            limit.min(SILENCE_MAX)
-        };
-    let mut lines = 0;
-    while let Ok(line) = chunks.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        stdout.extend(line);
-        lines += 1;
-        if bound.lines == Some(lines) {
-            // What follows at once belongs to it.
-            deadline = Instant::now() + Duration::from_millis(150);
+/// Reads lines until the command closes its output, or until there are as many as expected and no more come.
+fn collect(lines: &mpsc::Receiver<Line>, expected: Option<Lines>, done: &mut Done) {
+    let mut deadline = Instant::now() + COMMAND_MAX;
+    let mut seen = 0;
+    loop {
+        if let Some(expected) = expected
+            && seen >= expected.stdout
+            && plain_lines(&done.stderr).lines().count() >= expected.stderr
+        {
+            deadline = deadline.min(Instant::now() + GRACE);
+        }
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(Line::Stdout(line)) => {
+                seen += 1;
+                done.stdout.extend(line);
+            }
+            Ok(Line::Stderr(line)) => done.stderr.push_str(&String::from_utf8_lossy(&line)),
+            // It has closed its output, or the differences will tell what is missing.
+            Err(_) => return,
         }
     }
 }
 
-/// Ends a command by SIGINT, unless it has ended.
-fn end(child: &mut Child) -> i64 {
+/// Ends a command, unless it has ended.
+fn end(child: &mut Child, deadline: Instant) -> i64 {
     if let Ok(Some(status)) = child.try_wait() {
         return code(status);
     }
-    let interrupted = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status();
-    interrupted.expect("kill exists");
-    wait(child, COMMAND_MAX)
+    kill_process(Pid::from_child(child), Signal::TERM).expect("it has not been waited for");
+    match wait(child, deadline) {
+        ended if ended == 128 + i64::from(Signal::TERM.as_raw()) => WAS_ENDED,
+        code => code,
+    }
 }
 
-fn wait(child: &mut Child, limit: Duration) -> i64 {
-    let deadline = Instant::now() + limit;
+fn wait(child: &mut Child, deadline: Instant) -> i64 {
     loop {
         if let Some(status) = child.try_wait().expect("a child can be waited for") {
             return code(status);
