@@ -19,7 +19,6 @@ use retcd_server::http::{
     Response, handle, handle_peer,
 };
 use retcd_server::metrics::{Detail, Metrics, Sample};
-use retcd_state::lease::TimeToLive;
 use retcd_state::mvcc::KeyspaceHash;
 use serde::Deserialize;
 
@@ -161,12 +160,17 @@ impl PeerProbe for Fake {
         self.lease
     }
 
-    async fn lease_time_to_live(&self, _: i64, keys: bool) -> Result<TimeToLive, LeaseError> {
-        let keys: &[&[u8]] = if keys { &[b"k"] } else { &[] };
-        self.lease.map(|granted_ttl| TimeToLive {
-            granted_ttl,
+    async fn lease_time_to_live(
+        &self,
+        id: i64,
+        keys: bool,
+    ) -> Result<LeaseTimeToLiveResponse, LeaseError> {
+        self.lease.map(|granted_ttl| LeaseTimeToLiveResponse {
+            header: Some(ResponseHeader::default()),
+            id,
             ttl: 7,
-            keys: keys.iter().map(|key| std::sync::Arc::from(*key)).collect(),
+            granted_ttl,
+            keys: keys.then(|| "k".into()).into_iter().collect(),
         })
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use retcd_proto::etcdserverpb::request_op::Request as Op;
-use retcd_proto::etcdserverpb::{InternalRaftRequest, RangeRequest, TxnRequest};
+use retcd_proto::etcdserverpb::{InternalRaftRequest, RangeRequest, RequestOp, TxnRequest};
 use retcd_proto::raftpb::ConfChange;
 use retcd_state::auth::AuthReply;
 use retcd_state::machine::{ApplyError, Reply};
@@ -19,6 +19,12 @@ pub enum Request {
     Change(Box<ConfChange>),
     /// A range, linearizable unless it says otherwise.
     Range(RangeRequest),
+    /// The same, answered piece by piece.
+    Stream(RangeRequest),
+    /// Several ranges in one transaction.
+    Lists(Vec<RangeRequest>),
+    /// All leases, as the member knows them.
+    Leases,
     /// The renewal of a lease.
     KeepAlive(i64),
     /// A token for a user and its password.
@@ -30,9 +36,31 @@ impl Request {
     pub fn is_linearizable(&self) -> bool {
         match self {
             Request::Write(_) | Request::Change(_) => true,
-            Request::Range(range) => !range.serializable,
-            Request::KeepAlive(_) => false,
+            Request::Range(_) | Request::Stream(_) | Request::Lists(_) => {
+                !self.ranges().iter().all(|range| range.serializable)
+            }
+            Request::KeepAlive(_) | Request::Leases => false,
             Request::LogIn(..) => true,
+        }
+    }
+
+    /// The ranges that are read without the log.
+    pub fn ranges(&self) -> &[RangeRequest] {
+        match self {
+            Request::Range(range) | Request::Stream(range) => std::slice::from_ref(range),
+            Request::Lists(ranges) => ranges,
+            _ => &[],
+        }
+    }
+
+    /// These ranges as the operations of a transaction.
+    pub fn as_txn(&self) -> TxnRequest {
+        let op = |range: &RangeRequest| RequestOp {
+            request: Some(Op::RequestRange(range.clone())),
+        };
+        TxnRequest {
+            success: self.ranges().iter().map(op).collect(),
+            ..Default::default()
         }
     }
 }
@@ -84,6 +112,8 @@ pub enum Answer {
     Grant(i64),
     /// To a revocation.
     Revoke(i64),
+    /// To a question for all leases: the revision that it is of, and their ids, ascending.
+    Leases(i64, Vec<i64>),
     /// To a keep-alive: seconds from now; 0 if the lease is gone.
     KeepAlive(i64),
     /// To what is asked of, or done to, users and roles.
@@ -103,6 +133,7 @@ impl Answer {
             | Answer::Range(revision, _, _)
             | Answer::Txn(revision, _, _)
             | Answer::Compact(revision)
+            | Answer::Leases(revision, _)
             | Answer::Revoke(revision) => *revision,
             Answer::Grant(_) | Answer::KeepAlive(_) | Answer::Auth(_) => 0,
             Answer::Other | Answer::Error(_) => 0,
@@ -115,47 +146,56 @@ pub fn of_reply(reply: &Result<Reply, ApplyError>) -> Answer {
     match reply {
         Err(error) => Answer::Error(*error),
         Ok(Reply::Range(range)) => of_range(range),
-        Ok(Reply::Put(put)) => Answer::Put(put.revision, put.prev.as_ref().map(Kv::from)),
+        Ok(Reply::Put(put)) => Answer::Put(put.revision.get(), put.prev.as_ref().map(Kv::from)),
         Ok(Reply::DeleteRange(delete)) => {
-            Answer::Delete(delete.revision, delete.deleted, kvs(&delete.prevs))
+            Answer::Delete(delete.revision.get(), delete.deleted, kvs(&delete.prevs))
         }
         Ok(Reply::Txn(txn)) => of_txn(txn),
-        Ok(Reply::Compact(compact)) => Answer::Compact(compact.revision),
+        Ok(Reply::Compact(compact)) => Answer::Compact(compact.revision.get()),
         Ok(Reply::LeaseGrant(grant)) => Answer::Grant(grant.ttl),
-        Ok(Reply::LeaseRevoke { revision }) => Answer::Revoke(*revision),
-        Ok(Reply::Auth(reply)) => Answer::Auth(reply.clone()),
+        Ok(Reply::LeaseRevoke { revision }) => Answer::Revoke(revision.get()),
+        Ok(Reply::Auth { reply, .. }) => Answer::Auth(reply.clone()),
         Ok(_) => Answer::Other,
     }
 }
 
 /// What a reader answered.
 pub fn of_read(reply: &Result<RangeReply, RangeError>) -> Answer {
-    match reply {
-        Ok(range) => of_range(range),
-        Err(RangeError::Compacted) => Answer::Error(ApplyError::Compacted),
-        Err(RangeError::FutureRevision) => Answer::Error(ApplyError::FutureRevision),
-        Err(_) => Answer::Other,
+    reply.as_ref().map_or_else(of_range_error, of_range)
+}
+
+/// What it answered to ranges in a transaction.
+pub fn of_reads(reply: &Result<TxnReply, RangeError>) -> Answer {
+    reply.as_ref().map_or_else(of_range_error, of_txn)
+}
+
+/// Why it did not.
+pub fn of_range_error(error: &RangeError) -> Answer {
+    match error {
+        RangeError::Compacted => Answer::Error(ApplyError::Compacted),
+        RangeError::FutureRevision => Answer::Error(ApplyError::FutureRevision),
+        _ => Answer::Other,
     }
 }
 
-fn of_range(range: &RangeReply) -> Answer {
-    Answer::Range(range.revision, kvs(&range.kvs), range.count)
+pub(crate) fn of_range(range: &RangeReply) -> Answer {
+    Answer::Range(range.revision.get(), kvs(&range.kvs), range.count)
 }
 
 fn of_txn(txn: &TxnReply) -> Answer {
     let answers = txn.replies.iter().map(|reply| match reply {
         OpReply::Range(range) => of_range(range),
-        OpReply::Put(put) => Answer::Put(put.revision, put.prev.as_ref().map(Kv::from)),
+        OpReply::Put(put) => Answer::Put(put.revision.get(), put.prev.as_ref().map(Kv::from)),
         OpReply::DeleteRange(delete) => {
-            Answer::Delete(delete.revision, delete.deleted, kvs(&delete.prevs))
+            Answer::Delete(delete.revision.get(), delete.deleted, kvs(&delete.prevs))
         }
         OpReply::Txn(txn) => of_txn(txn),
         OpReply::Empty => Answer::Other,
     });
-    Answer::Txn(txn.revision, txn.succeeded, answers.collect())
+    Answer::Txn(txn.revision.get(), txn.succeeded, answers.collect())
 }
 
-fn kvs(records: &[Record]) -> Vec<Kv> {
+pub(crate) fn kvs(records: &[Record]) -> Vec<Kv> {
     records.iter().map(Kv::from).collect()
 }
 
@@ -174,20 +214,41 @@ impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Request::Write(request) => write(request, f),
-            Request::Range(range) => {
-                let kind = if range.serializable { "read" } else { "get" };
-                write!(f, "{kind} {}", interval(&range.key, &range.range_end))?;
-                match range.revision {
-                    0 => Ok(()),
-                    revision => write!(f, " at {revision}"),
-                }
+            Request::Range(range) => write_range(range, f),
+            Request::Stream(range) => {
+                f.write_str("stream: ")?;
+                write_range(range, f)
             }
+            Request::Lists(ranges) => {
+                f.write_str("together:")?;
+                ranges.iter().try_for_each(|range| {
+                    f.write_str(" ")?;
+                    write_range(range, f)
+                })
+            }
+            Request::Leases => f.write_str("list leases"),
             Request::Change(change) => {
                 write!(f, "{:?} {:x}", change.r#type(), change.node_id())
             }
             Request::KeepAlive(lease) => write!(f, "keep-alive {lease}"),
             Request::LogIn(user, password) => write!(f, "log in as {user} with {password}"),
         }
+    }
+}
+
+fn write_range(range: &RangeRequest, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let kind = match (range.count_only, range.serializable) {
+        (true, _) => "count",
+        (false, true) => "read",
+        (false, false) => "get",
+    };
+    write!(f, "{kind} {}", interval(&range.key, &range.range_end))?;
+    if range.sort_target != 0 {
+        write!(f, " by {:?}", range.sort_target())?;
+    }
+    match range.revision {
+        0 => Ok(()),
+        revision => write!(f, " at {revision}"),
     }
 }
 

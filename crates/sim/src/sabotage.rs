@@ -32,6 +32,8 @@ pub enum Sabotage {
     KeepTokens,
     /// A token that was given out at an entry to come is refused at once.
     HastyTokens,
+    /// The header of a streamed list has the revision of when it is sent.
+    HeaderOfNow,
     /// What was read is answered even if users or roles have changed since it was permitted.
     ReadUnconfirmed,
 }

@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
 use retcd_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use retcd_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use retcd_proto::etcdserverpb::request_op::Request as Op;
 use retcd_proto::etcdserverpb::{
     AlarmRequest, AlarmType, AuthRoleGetRequest, AuthRoleGrantPermissionRequest,
@@ -43,12 +44,14 @@ pub fn next(client: &mut Client, cx: &mut Context) -> Request {
         68..72 => create(client, cx),
         72..77 => put_many(client, cx),
         77..80 => delete(cx),
-        80..85 => list(0, cx),
+        80..82 => list(0, cx),
+        82..85 => list_otherwise(cx),
         85..87 => past(cx),
         87..89 => compact(cx),
         89..92 => grant(cx),
         92..95 => put_leased(client, cx),
-        95..99 => keep_alive(client, cx),
+        95..98 => keep_alive(client, cx),
+        98 => Request::Leases,
         _ => revoke(client, cx),
     }
 }
@@ -213,6 +216,37 @@ fn list(revision: i64, cx: &mut Context) -> Request {
         revision,
         ..Default::default()
     })
+}
+
+/// A list in another form: by stream, in a transaction, sorted, counted.
+fn list_otherwise(cx: &mut Context) -> Request {
+    let serializable = cx.rng.u8(..4) == 0;
+    let mut any = || {
+        let (key, range_end) = [("a", "z"), ("k", "l"), ("l", "m")][cx.rng.usize(..3)];
+        let mut range = RangeRequest {
+            key: Bytes::from_static(key.as_bytes()),
+            range_end: Bytes::from_static(range_end.as_bytes()),
+            serializable,
+            limit: [0, 0, 3][cx.rng.usize(..3)],
+            ..Default::default()
+        };
+        match cx.rng.u8(..4) {
+            0 => range.count_only = true,
+            1 => {
+                let targets = [SortTarget::Version, SortTarget::Create, SortTarget::Mod];
+                range.set_sort_target(targets[cx.rng.usize(..3)]);
+                range.set_sort_order([SortOrder::Ascend, SortOrder::Descend][cx.rng.usize(..2)]);
+            }
+            _ => {}
+        }
+        range
+    };
+    match (any(), any()) {
+        (range, other) if range.count_only == other.count_only => {
+            Request::Lists(vec![range, other])
+        }
+        (range, _) => Request::Stream(range),
+    }
 }
 
 fn past(cx: &mut Context) -> Request {

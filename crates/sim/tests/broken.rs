@@ -125,6 +125,12 @@ fn a_token_that_is_refused_before_its_login_is_applied() {
 }
 
 #[test]
+fn a_header_that_is_newer_than_its_list() {
+    let promise = caught(Sabotage::HeaderOfNow, &[]);
+    assert_eq!(promise, "answers tell what the log says");
+}
+
+#[test]
 fn a_read_that_is_not_confirmed() {
     let promise = caught_among_users(Sabotage::ReadUnconfirmed, &[]);
     assert_eq!(

@@ -186,6 +186,9 @@ pub struct Lessor {
     due: BTreeSet<(Time, i64)>,
     /// Long leases of a primary by the time of their next checkpoint.
     checkpoints: BTreeSet<(Time, i64)>,
+    /// The store's revision behind the last entry that took a lease away or changed what is attached to one;
+    /// 0 if that was before the start.
+    changed_at: i64,
 }
 
 impl Lessor {
@@ -210,7 +213,20 @@ impl Lessor {
             primary: false,
             due: BTreeSet::new(),
             checkpoints: BTreeSet::new(),
+            changed_at: 0,
         })
+    }
+
+    /// Records that an entry which makes `revision` has taken effect here, too. To be called under the lock
+    /// under which it did.
+    pub(crate) fn changed_at(&mut self, revision: i64) {
+        self.changed_at = revision;
+    }
+
+    /// The store's revision that the lessor is of: readers may still be at an older one, and are at a newer
+    /// one only if it changed no lease.
+    pub(crate) fn revision(&self) -> i64 {
+        self.changed_at
     }
 
     /// Whether the lease exists.

@@ -71,6 +71,14 @@ fn ask(machine: &mut Machine, request: InternalRaftRequest) -> Result<Reply, App
     apply(machine, &[request]).unwrap().remove(0)
 }
 
+/// What a reply says of users and roles.
+fn told(reply: Reply) -> AuthReply {
+    match reply {
+        Reply::Auth { reply, .. } => reply,
+        other => panic!("a request about users was answered with {other:?}"),
+    }
+}
+
 fn user_add(name: &str, password: &str, hashed_password: &str) -> InternalRaftRequest {
     InternalRaftRequest {
         auth_user_add: Some(AuthUserAddRequest {
@@ -169,7 +177,7 @@ fn entries_of_older_versions_leave_their_rows() {
         let replies = apply(&mut machine, &sample.requests).unwrap();
         for (request, reply) in sample.requests.iter().zip(&replies) {
             assert!(
-                matches!(reply, Ok(Reply::Auth(_))),
+                matches!(reply, Ok(Reply::Auth { .. })),
                 "{request:?}: {reply:?}"
             );
         }
@@ -244,8 +252,8 @@ fn questions_are_answered_and_change_nothing() {
     apply(&mut machine, &setup).unwrap();
     let before = rows(&backend);
     let mut check = |request: InternalRaftRequest, answer: Result<AuthReply, AuthError>| {
-        let answer = answer.map(Reply::Auth).map_err(ApplyError::Auth);
-        assert_eq!(ask(&mut machine, request), answer);
+        let answer = answer.map_err(ApplyError::Auth);
+        assert_eq!(ask(&mut machine, request).map(told), answer);
     };
     let status = AuthReply::Status {
         enabled: false,
@@ -372,9 +380,10 @@ fn a_user_sees_itself_and_its_roles() {
             auth_user_get: get,
             ..Default::default()
         };
-        ask(&mut machine, by(caller, 1, request)).map_err(|error| error.to_string())
+        let answer = ask(&mut machine, by(caller, 1, request));
+        answer.map(told).map_err(|error| error.to_string())
     };
-    let own = Reply::Auth(AuthReply::User(vec!["r".into()]));
+    let own = AuthReply::User(vec!["r".into()]);
     assert_eq!(user("u", "u"), Ok(own.clone()));
     assert_eq!(user("root", "u"), Ok(own));
     assert_eq!(user("u", "root"), Err("permission denied".into()));
@@ -427,11 +436,11 @@ fn tokens_follow_the_log() {
         }]
     );
     assert_eq!(
-        ask(&mut machine, log_in("u", "drawn")),
-        Ok(Reply::Auth(AuthReply::LoggedIn {
+        ask(&mut machine, log_in("u", "drawn")).map(told),
+        Ok(AuthReply::LoggedIn {
             token: format!("drawn.{index}"),
             revision: 4
-        }))
+        })
     );
     // No token is drawn where tokens are signed.
     assert_eq!(token_changes(&mut machine, log_in("u", "")), []);

@@ -15,7 +15,7 @@ use retcd_proto::membershippb::{
 };
 use retcd_proto::raftpb::{ConfChange, ConfChangeType, Entry, EntryType};
 use retcd_state::Time;
-use retcd_state::machine::{ApplyError, FatalProblem, Machine, MachineOptions, Reply};
+use retcd_state::machine::{Applied, ApplyError, FatalProblem, Machine, MachineOptions, Reply};
 use retcd_state::membership::{ConfChangeContext, Member, MemberError};
 use retcd_state::mvcc::{Progress, Revision};
 use retcd_state::version::Version;
@@ -47,6 +47,12 @@ impl Bench {
         kind: EntryType,
         data: Vec<u8>,
     ) -> Result<Result<Reply, ApplyError>, FatalProblem> {
+        let mut applied = self.apply(kind, data)?;
+        let (_, reply) = applied.replies.pop().expect("a request is answered");
+        Ok(reply)
+    }
+
+    fn apply(&mut self, kind: EntryType, data: Vec<u8>) -> Result<Applied, FatalProblem> {
         self.index += 1;
         let entry = Entry {
             index: Some(self.index),
@@ -54,7 +60,7 @@ impl Bench {
             r#type: Some(kind as i32),
             data: Some(data.into()),
         };
-        let mut applied = self
+        let applied = self
             .machine
             .apply(Time::default(), &[entry])
             .map_err(|fatal| {
@@ -65,10 +71,7 @@ impl Bench {
             (applied.applied.index, applied.applied.term),
             (self.index, 3)
         );
-        Ok(applied
-            .replies
-            .pop()
-            .map_or(Ok(Reply::Done), |(_, reply)| reply))
+        Ok(applied)
     }
 
     fn request(&mut self, request: InternalRaftRequest) -> Result<Reply, ApplyError> {
@@ -77,7 +80,7 @@ impl Bench {
     }
 
     fn fatal(&mut self, kind: EntryType, data: Vec<u8>) -> FatalProblem {
-        self.try_apply(kind, data).unwrap_err()
+        self.apply(kind, data).unwrap_err()
     }
 
     fn put(&mut self, key: &'static str, lease: i64) -> Result<Reply, ApplyError> {
@@ -194,10 +197,7 @@ fn applied_index_and_term_are_written_with_the_batch() {
     );
     bench.put("a", 0).unwrap();
     // A new leader's empty entry counts too.
-    bench
-        .try_apply(EntryType::EntryNormal, vec![])
-        .unwrap()
-        .unwrap();
+    bench.apply(EntryType::EntryNormal, vec![]).unwrap();
     assert_eq!(
         value(&bench, b"consistent_index").as_deref(),
         Some(&[0, 0, 0, 0, 0, 0, 0, 2][..])
@@ -308,7 +308,7 @@ fn corrupt_refuses_the_keyspace_and_leases() {
     assert_eq!(bench.request(compact(1)), corrupt);
     assert_eq!(bench.request(grant(2)), corrupt);
     assert_eq!(bench.request(revoke(1)), corrupt);
-    let Reply::Alarm(alarms) = bench.request(alarm(0, 0, AlarmType::None)).unwrap() else {
+    let Reply::Alarm { alarms, .. } = bench.request(alarm(0, 0, AlarmType::None)).unwrap() else {
         panic!()
     };
     assert_eq!(
@@ -321,7 +321,7 @@ fn corrupt_refuses_the_keyspace_and_leases() {
 fn alarms_answer_as_etcd() {
     let mut bench = Bench::new();
     let mut listed = |request| match bench.request(request).unwrap() {
-        Reply::Alarm(alarms) => alarms
+        Reply::Alarm { alarms, .. } => alarms
             .into_iter()
             .map(|alarm| (alarm.member_id, alarm.alarm))
             .collect::<Vec<_>>(),

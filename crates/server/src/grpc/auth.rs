@@ -7,11 +7,12 @@
 use std::rc::Rc;
 
 use retcd_proto::etcdserverpb as pb;
-use retcd_proto::etcdserverpb::{InternalAuthenticateRequest, InternalRaftRequest};
+use retcd_proto::etcdserverpb::{InternalAuthenticateRequest, InternalRaftRequest, ResponseHeader};
 use retcd_state::auth::{AuthError, AuthReply};
 use retcd_state::machine::Reply;
 
 use super::Framed;
+use super::header::header;
 use super::status::Status;
 use super::wire::frame;
 use crate::auth::Credentials;
@@ -33,8 +34,7 @@ macro_rules! changes {
                     $field: Some(request),
                     ..Default::default()
                 };
-                ask(&local, &credentials, Operation::$operation, request).await?;
-                let header = Some(local.member.header());
+                let (header, _) = ask(&local, &credentials, Operation::$operation, request).await?;
                 Ok(frame(&pb::$response { header }))
             }
         )*
@@ -57,15 +57,17 @@ changes! {
         AuthRoleRevokePermission as auth_role_revoke_permission,
 }
 
-/// Puts a request through the log.
+/// Puts a request through the log; the header of the answer, and the answer.
 async fn ask(
     local: &Local,
     credentials: &Credentials,
     operation: Operation,
     request: InternalRaftRequest,
-) -> Result<AuthReply, Status> {
+) -> Result<(Option<ResponseHeader>, AuthReply), Status> {
     match local.propose_as(credentials, operation, request).await? {
-        Reply::Auth(reply) => Ok(reply),
+        Reply::Auth { revision, reply } => {
+            Ok((Some(header(local.member.origin(), revision)), reply))
+        }
         other => unreachable!("a request about users was answered with {other:?}"),
     }
 }
@@ -92,8 +94,7 @@ pub async fn user_add(
         auth_user_add: Some(request),
         ..Default::default()
     };
-    ask(&local, &credentials, Operation::AuthUserAdd, request).await?;
-    let header = Some(local.member.header());
+    let (header, _) = ask(&local, &credentials, Operation::AuthUserAdd, request).await?;
     Ok(frame(&pb::AuthUserAddResponse { header }))
 }
 
@@ -115,8 +116,7 @@ pub async fn user_change_password(
         ..Default::default()
     };
     let operation = Operation::AuthUserChangePassword;
-    ask(&local, &credentials, operation, request).await?;
-    let header = Some(local.member.header());
+    let (header, _) = ask(&local, &credentials, operation, request).await?;
     Ok(frame(&pb::AuthUserChangePasswordResponse { header }))
 }
 
@@ -131,8 +131,8 @@ pub async fn status(
         ..Default::default()
     };
     match ask(&local, &credentials, Operation::AuthStatus, request).await? {
-        AuthReply::Status { enabled, revision } => Ok(frame(&pb::AuthStatusResponse {
-            header: Some(local.member.header()),
+        (header, AuthReply::Status { enabled, revision }) => Ok(frame(&pb::AuthStatusResponse {
+            header,
             enabled,
             auth_revision: revision,
         })),
@@ -151,10 +151,7 @@ pub async fn user_get(
         ..Default::default()
     };
     match ask(&local, &credentials, Operation::AuthUserGet, request).await? {
-        AuthReply::User(roles) => Ok(frame(&pb::AuthUserGetResponse {
-            header: Some(local.member.header()),
-            roles,
-        })),
+        (header, AuthReply::User(roles)) => Ok(frame(&pb::AuthUserGetResponse { header, roles })),
         other => unreachable!("a question for a user was answered with {other:?}"),
     }
 }
@@ -170,10 +167,7 @@ pub async fn user_list(
         ..Default::default()
     };
     match ask(&local, &credentials, Operation::AuthUserList, request).await? {
-        AuthReply::Users(users) => Ok(frame(&pb::AuthUserListResponse {
-            header: Some(local.member.header()),
-            users,
-        })),
+        (header, AuthReply::Users(users)) => Ok(frame(&pb::AuthUserListResponse { header, users })),
         other => unreachable!("a question for all users was answered with {other:?}"),
     }
 }
@@ -189,10 +183,7 @@ pub async fn role_get(
         ..Default::default()
     };
     match ask(&local, &credentials, Operation::AuthRoleGet, request).await? {
-        AuthReply::Role(perm) => Ok(frame(&pb::AuthRoleGetResponse {
-            header: Some(local.member.header()),
-            perm,
-        })),
+        (header, AuthReply::Role(perm)) => Ok(frame(&pb::AuthRoleGetResponse { header, perm })),
         other => unreachable!("a question for a role was answered with {other:?}"),
     }
 }
@@ -208,10 +199,7 @@ pub async fn role_list(
         ..Default::default()
     };
     match ask(&local, &credentials, Operation::AuthRoleList, request).await? {
-        AuthReply::Roles(roles) => Ok(frame(&pb::AuthRoleListResponse {
-            header: Some(local.member.header()),
-            roles,
-        })),
+        (header, AuthReply::Roles(roles)) => Ok(frame(&pb::AuthRoleListResponse { header, roles })),
         other => unreachable!("a question for all roles was answered with {other:?}"),
     }
 }
@@ -231,10 +219,9 @@ pub async fn authenticate(
     let authenticator = &local.member.authenticator;
     loop {
         let checked = check_password(&local, &name, &password).await?;
-        let (token, revision) = log_in(&local, &name).await?;
-        if checked == local.member.auth.read().revision() {
+        let (header, token, revision) = log_in(&local, &name).await?;
+        if checked == revision {
             let token = authenticator.token(&name, token, revision).await?;
-            let header = Some(local.member.header());
             return Ok(frame(&pb::AuthenticateResponse { header, token }));
         }
         crate::info!("revision when password checked became stale; retrying");
@@ -272,8 +259,11 @@ fn stored_password(local: &Local, name: &str) -> Result<(bytes::Bytes, u64), Aut
     Ok((user.password.clone(), store.revision()))
 }
 
-/// The simple token, if tokens are, and the revision of users and roles at the login.
-async fn log_in(local: &Local, name: &str) -> Result<(String, u64), Status> {
+/// The header of the answer, the simple token, if tokens are, and the revision of users and roles at the login.
+async fn log_in(
+    local: &Local,
+    name: &str,
+) -> Result<(Option<ResponseHeader>, String, u64), Status> {
     let request = InternalAuthenticateRequest {
         name: name.to_owned(),
         simple_token: local.member.authenticator.draw_token()?,
@@ -285,7 +275,7 @@ async fn log_in(local: &Local, name: &str) -> Result<(String, u64), Status> {
     };
     let nobody = Credentials::default();
     match ask(local, &nobody, Operation::Authenticate, request).await? {
-        AuthReply::LoggedIn { token, revision } => Ok((token, revision)),
+        (header, AuthReply::LoggedIn { token, revision }) => Ok((header, token, revision)),
         other => unreachable!("a login was answered with {other:?}"),
     }
 }

@@ -7,11 +7,12 @@ use std::rc::Rc;
 use retcd_proto::etcdserverpb::{
     Member as MemberMessage, MemberAddRequest, MemberAddResponse, MemberListRequest,
     MemberListResponse, MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest,
-    MemberRemoveResponse, MemberUpdateRequest, MemberUpdateResponse, ResponseHeader,
+    MemberRemoveResponse, MemberUpdateRequest, MemberUpdateResponse,
 };
 use retcd_state::membership::Member;
 
 use super::Framed;
+use super::header::without_revision;
 use super::wire::frame;
 use crate::auth::Credentials;
 use crate::runtime::Local;
@@ -29,7 +30,7 @@ pub async fn member_list(local: Rc<Local>, request: MemberListRequest) -> Framed
         .map(message)
         .collect();
     Ok(frame(&MemberListResponse {
-        header: header(&local),
+        header: Some(without_revision(local.member.origin())),
         members,
     }))
 }
@@ -39,7 +40,7 @@ pub async fn member_add(local: Rc<Local>, request: MemberAddRequest) -> Framed {
     let added = local.add_member(&request.peer_ur_ls, request.is_learner);
     let (member, members) = added.await?;
     Ok(frame(&MemberAddResponse {
-        header: header(&local),
+        header: Some(without_revision(local.member.origin())),
         member: Some(message(&member)),
         members: messages(&members),
     }))
@@ -49,7 +50,7 @@ pub async fn member_add(local: Rc<Local>, request: MemberAddRequest) -> Framed {
 pub async fn member_remove(local: Rc<Local>, request: MemberRemoveRequest) -> Framed {
     let members = local.remove_member(request.id).await?;
     Ok(frame(&MemberRemoveResponse {
-        header: header(&local),
+        header: Some(without_revision(local.member.origin())),
         members: messages(&members),
     }))
 }
@@ -58,7 +59,7 @@ pub async fn member_remove(local: Rc<Local>, request: MemberRemoveRequest) -> Fr
 pub async fn member_update(local: Rc<Local>, request: MemberUpdateRequest) -> Framed {
     let members = local.update_member(request.id, request.peer_ur_ls).await?;
     Ok(frame(&MemberUpdateResponse {
-        header: header(&local),
+        header: Some(without_revision(local.member.origin())),
         members: messages(&members),
     }))
 }
@@ -71,7 +72,7 @@ pub async fn member_promote(
 ) -> Framed {
     let members = local.promote_member(request.id, &credentials).await?;
     Ok(frame(&MemberPromoteResponse {
-        header: header(&local),
+        header: Some(without_revision(local.member.origin())),
         members: messages(&members),
     }))
 }
@@ -89,8 +90,4 @@ pub fn message(member: &Member) -> MemberMessage {
 
 fn messages(members: &[Member]) -> Vec<MemberMessage> {
     members.iter().map(message).collect()
-}
-
-fn header(local: &Local) -> Option<ResponseHeader> {
-    Some(local.member.header_at(0))
 }

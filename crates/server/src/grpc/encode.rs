@@ -11,7 +11,9 @@ use retcd_proto::etcdserverpb::ResponseHeader;
 use retcd_state::mvcc::{
     DeleteReply, OpReply, Projection, PutReply, RangeChunk, RangeReply, Record, TxnReply,
 };
+use retcd_state::watch::Origin;
 
+use super::header::{header, revision_alone};
 use super::wire::frame_with;
 
 const VARINT: u64 = 0;
@@ -237,15 +239,11 @@ struct Op<'a>(&'a OpReply);
 impl Op<'_> {
     /// Calls `act` with the response and its field number; an operation that asked for nothing has none.
     fn with<R: Default>(&self, act: impl FnOnce(u64, &dyn DynEncode) -> R) -> R {
-        let header = |revision| ResponseHeader {
-            revision,
-            ..Default::default()
-        };
         match self.0 {
-            OpReply::Range(reply) => act(1, &Range::whole(&header(reply.revision), reply)),
-            OpReply::Put(reply) => act(2, &Put(&header(reply.revision), reply)),
-            OpReply::DeleteRange(reply) => act(3, &Delete(&header(reply.revision), reply)),
-            OpReply::Txn(reply) => act(4, &Txn(&header(0), reply)),
+            OpReply::Range(reply) => act(1, &Range::whole(&revision_alone(reply.revision), reply)),
+            OpReply::Put(reply) => act(2, &Put(&revision_alone(reply.revision), reply)),
+            OpReply::DeleteRange(reply) => act(3, &Delete(&revision_alone(reply.revision), reply)),
+            OpReply::Txn(reply) => act(4, &Txn(&ResponseHeader::default(), reply)),
             OpReply::Empty => R::default(),
         }
     }
@@ -286,17 +284,18 @@ fn framed(message: &impl Encode) -> Bytes {
 }
 
 /// A framed `RangeResponse`.
-pub fn range(header: &ResponseHeader, reply: &RangeReply) -> Bytes {
-    framed(&Range::whole(header, reply))
+pub fn range(origin: Origin, reply: &RangeReply) -> Bytes {
+    framed(&Range::whole(&header(origin, reply.revision), reply))
 }
 
 /// A framed `RangeStreamResponse`: header, `more` and `count` are on the last chunk only.
-pub fn range_chunk(header: &ResponseHeader, chunk: &RangeChunk) -> Bytes {
+pub fn range_chunk(origin: Origin, chunk: &RangeChunk) -> Bytes {
     let last = chunk.last.as_ref();
+    let header = last.map(|last| header(origin, last.revision));
     let range = Range {
         kvs: &chunk.kvs,
         projection: chunk.projection,
-        header: last.map(|_| header),
+        header: header.as_ref(),
         more: last.is_some_and(|last| last.more),
         count: last.map_or(0, |last| last.count),
     };
@@ -304,16 +303,16 @@ pub fn range_chunk(header: &ResponseHeader, chunk: &RangeChunk) -> Bytes {
 }
 
 /// A framed `PutResponse`.
-pub fn put(header: &ResponseHeader, reply: &PutReply) -> Bytes {
-    framed(&Put(header, reply))
+pub fn put(origin: Origin, reply: &PutReply) -> Bytes {
+    framed(&Put(&header(origin, reply.revision), reply))
 }
 
 /// A framed `DeleteRangeResponse`.
-pub fn delete(header: &ResponseHeader, reply: &DeleteReply) -> Bytes {
-    framed(&Delete(header, reply))
+pub fn delete(origin: Origin, reply: &DeleteReply) -> Bytes {
+    framed(&Delete(&header(origin, reply.revision), reply))
 }
 
 /// A framed `TxnResponse`.
-pub fn txn(header: &ResponseHeader, reply: &TxnReply) -> Bytes {
-    framed(&Txn(header, reply))
+pub fn txn(origin: Origin, reply: &TxnReply) -> Bytes {
+    framed(&Txn(&header(origin, reply.revision), reply))
 }

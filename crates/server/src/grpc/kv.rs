@@ -8,14 +8,15 @@ use hyper::body::Incoming;
 use prost::Message;
 use retcd_proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, InternalRaftRequest, PutRequest,
-    RangeRequest, ResponseHeader, TxnRequest,
+    RangeRequest, TxnRequest,
 };
 use retcd_state::auth::{Access, AuthError, AuthStore, Caller};
 use retcd_state::machine::Reply;
-use retcd_state::mvcc::{self, RangeChunk, RangeError, RangeReply};
+use retcd_state::mvcc::{self, RangeReply, RangeStream};
 use retcd_state::{quota, request};
 use tokio::sync::mpsc;
 
+use super::header::header;
 use super::status::{self, Code, Status};
 use super::wire::{MessageReader, ResponseBody, frame, stream_response};
 use super::{Context, Framed, encode, read_request};
@@ -40,7 +41,7 @@ pub async fn range_call(
     let reply = range(&local, &credentials, &request).await;
     local.observe(Operation::Range, started, reply.is_ok());
     let reply = reply?;
-    Ok(encode::range(&header(&local, reply.revision), &reply))
+    Ok(encode::range(local.member.origin(), &reply))
 }
 
 async fn range(
@@ -78,12 +79,12 @@ pub async fn range_stream(
         Ok(opened) => opened,
         Err(status) => return context.fail(status),
     };
+    let origin = context.local.member.origin();
     let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);
     tokio::task::spawn_local(async move {
-        let header = context.local.member.header();
         let ended = loop {
             let chunk = match chunks.next_chunk() {
-                Ok(Some(chunk)) => encode::range_chunk(&header, &chunk),
+                Ok(Some(chunk)) => encode::range_chunk(origin, &chunk),
                 Ok(None) => break context.local.confirm(permit),
                 Err(error) => break Err(Status::from(error)),
             };
@@ -110,47 +111,10 @@ pub async fn range_stream(
     stream_response(receiver)
 }
 
-/// Where the chunks of a stream come from.
-enum Chunks {
-    /// From the index as it was, piece by piece.
-    InOrder(Box<mvcc::RangeStream>),
-    /// Sorted by something else than the key, which takes all of them first.
-    Sorted(Option<RangeReply>),
-}
-
-impl Chunks {
-    fn next_chunk(&mut self) -> Result<Option<RangeChunk>, RangeError> {
-        match self {
-            Chunks::InOrder(stream) => stream.next_chunk(),
-            Chunks::Sorted(reply) => Ok(reply.as_mut().map(next_sorted_chunk).inspect(|chunk| {
-                if chunk.last.is_some() {
-                    *reply = None;
-                }
-            })),
-        }
-    }
-}
-
-/// Keys per chunk of a sorted stream.
-const SORTED_CHUNK_KEYS: usize = 100;
-
-fn next_sorted_chunk(reply: &mut RangeReply) -> RangeChunk {
-    let kvs: Vec<_> = reply
-        .kvs
-        .drain(..SORTED_CHUNK_KEYS.min(reply.kvs.len()))
-        .collect();
-    let last = reply.kvs.is_empty().then(|| reply.clone());
-    RangeChunk {
-        kvs,
-        projection: reply.projection,
-        last,
-    }
-}
-
 async fn open_range_stream(
     context: &Context,
     request: RangeRequest,
-) -> Result<(Chunks, Permit), Status> {
+) -> Result<(RangeStream, Permit), Status> {
     request::check_range_stream(&request)?;
     let local = &context.local;
     if !request.serializable {
@@ -159,16 +123,9 @@ async fn open_range_stream(
     let permit = local
         .permit(&context.credentials, may_read(&request))
         .await?;
-    let reader = &local.member.reader;
-    if request.sort_target != 0 && !request.count_only {
-        // etcd 3.7.1 sorts and cuts every chunk for itself, so that a client gets keys twice and misses
-        // others; here it gets what it asked for.
-        let sorted = Chunks::Sorted(Some(reader.range(&request)?));
-        return Ok((sorted, permit));
-    }
     let chunk_bytes = local.member.limits.request_bytes_max;
-    let stream = reader.range_stream(request, chunk_bytes)?;
-    Ok((Chunks::InOrder(Box::new(stream)), permit))
+    let stream = local.member.reader.range_stream(request, chunk_bytes)?;
+    Ok((stream, permit))
 }
 
 /// `Put`.
@@ -183,7 +140,7 @@ pub async fn put(local: Rc<Local>, credentials: Credentials, request: PutRequest
         .propose_as(&credentials, Operation::Put, request)
         .await?
     {
-        Reply::Put(reply) => Ok(encode::put(&header(&local, reply.revision), &reply)),
+        Reply::Put(reply) => Ok(encode::put(local.member.origin(), &reply)),
         other => unreachable!("a put was answered with {other:?}"),
     }
 }
@@ -203,7 +160,7 @@ pub async fn delete_range(
         .propose_as(&credentials, Operation::DeleteRange, request)
         .await?
     {
-        Reply::DeleteRange(reply) => Ok(encode::delete(&header(&local, reply.revision), &reply)),
+        Reply::DeleteRange(reply) => Ok(encode::delete(local.member.origin(), &reply)),
         other => unreachable!("a deletion was answered with {other:?}"),
     }
 }
@@ -229,7 +186,7 @@ pub async fn txn(local: Rc<Local>, credentials: Credentials, request: TxnRequest
     let request = check_duplicates(request, ops).await?;
     local.check_quota(quota::txn_cost(&request)).await?;
     match local.propose_txn(identity, request, ops).await? {
-        Reply::Txn(reply) => Ok(encode::txn(&header(&local, reply.revision), &reply)),
+        Reply::Txn(reply) => Ok(encode::txn(local.member.origin(), &reply)),
         other => unreachable!("a transaction was answered with {other:?}"),
     }
 }
@@ -245,7 +202,7 @@ async fn read_only_txn(local: &Local, credentials: &Credentials, request: &TxnRe
     let reply = local.read_as(credentials, may_read, read).await;
     local.observe(Operation::ReadonlyTxn, started, reply.is_ok());
     let reply = reply?;
-    Ok(encode::txn(&header(local, reply.revision), &reply))
+    Ok(encode::txn(local.member.origin(), &reply))
 }
 
 /// Refuses a transaction that puts a key twice, or puts and deletes it.
@@ -281,10 +238,6 @@ pub async fn compact(
         local.member.commit_backend().await;
     }
     Ok(frame(&CompactionResponse {
-        header: Some(header(&local, reply.revision)),
+        header: Some(header(local.member.origin(), reply.revision)),
     }))
-}
-
-fn header(local: &Local, revision: i64) -> ResponseHeader {
-    local.member.header_at(revision)
 }

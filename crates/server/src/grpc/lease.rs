@@ -11,13 +11,15 @@ use hyper::body::Incoming;
 use retcd_proto::etcdserverpb::{
     InternalRaftRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest,
     LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest,
-    LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+    LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest,
 };
 use retcd_state::auth::{Access, AuthError, AuthStore, Caller};
+use retcd_state::lease::Lessor;
 use retcd_state::machine::Reply;
 use retcd_state::quota;
 use tokio::sync::mpsc;
 
+use super::header::header;
 use super::status::{self, Code, Status};
 use super::wire::{MessageReader, ResponseBody, frame, stream_response};
 use super::{Context, Framed};
@@ -49,9 +51,8 @@ pub async fn grant(
         Reply::LeaseGrant(reply) => {
             local.member.metrics.lease.granted.inc();
             local.member.metrics.lease.ttl.observe(reply.ttl as f64);
-            let header = Some(local.member.header_at(reply.revision));
             Ok(frame(&LeaseGrantResponse {
-                header,
+                header: Some(header(local.member.origin(), reply.revision)),
                 id: reply.id,
                 ttl: reply.ttl,
                 error: String::new(),
@@ -78,7 +79,7 @@ pub async fn revoke(
         Reply::LeaseRevoke { revision } => {
             local.member.metrics.lease.revoked.inc();
             Ok(frame(&LeaseRevokeResponse {
-                header: Some(local.member.header_at(revision)),
+                header: Some(header(local.member.origin(), revision)),
             }))
         }
         other => unreachable!("a revocation was answered with {other:?}"),
@@ -91,17 +92,11 @@ pub async fn time_to_live(
     credentials: Credentials,
     request: LeaseTimeToLiveRequest,
 ) -> Framed {
-    let found = local.lease_time_to_live(request).await?;
+    let response = local.lease_time_to_live(request).await?;
     // These keys, not those that the lease has a moment earlier or later.
-    let keys = found.iter().flat_map(|found| &found.keys);
+    let keys = response.keys.iter();
     let may_read = |store: &AuthStore, who: Caller<'_>| may_read_all(store, who, keys);
     local.require(&credentials, may_read).await?;
-    let mut response = found.unwrap_or(LeaseTimeToLiveResponse {
-        id: request.id,
-        ttl: -1,
-        ..Default::default()
-    });
-    response.header = Some(local.member.header());
     Ok(frame(&response))
 }
 
@@ -122,8 +117,8 @@ pub async fn leases(
     credentials: Credentials,
     _request: LeaseLeasesRequest,
 ) -> Framed {
+    let (mut leases, revision) = local.look_at_leases(Lessor::list).await;
     let lessor = &local.member.lessor;
-    let mut leases = lessor.lock().list();
     leases.sort_unstable();
     let ids: Vec<i64> = leases.into_iter().map(|(_, id)| id).collect();
     let may_read = |store: &AuthStore, who: Caller<'_>| {
@@ -133,7 +128,7 @@ pub async fn leases(
     local.require(&credentials, may_read).await?;
     let leases = ids.into_iter().map(|id| LeaseStatus { id }).collect();
     Ok(frame(&LeaseLeasesResponse {
-        header: Some(local.member.header()),
+        header: Some(header(local.member.origin(), revision)),
         leases,
     }))
 }
@@ -193,9 +188,17 @@ async fn check_renewal(context: &Context, id: i64) -> Result<(), Status> {
 /// A lease that does not exist is answered with 0 seconds, not with an error.
 async fn renew(context: &Context, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
     let local = &context.local;
-    // Made before the renewal, so that its revision is none at which the lease may be gone.
-    let header = Some(local.member.header());
+    // Of before the renewal, so that it is none at which the lease may be gone.
+    let ((), before) = local.look_at_leases(|_| ()).await;
     check_renewal(context, id).await?;
     let ttl = local.renew_lease(id).await?;
-    Ok(LeaseKeepAliveResponse { header, id, ttl })
+    let revision = match ttl {
+        0 => local.revision_behind_all().await?,
+        _ => before,
+    };
+    Ok(LeaseKeepAliveResponse {
+        header: Some(header(local.member.origin(), revision)),
+        id,
+        ttl,
+    })
 }

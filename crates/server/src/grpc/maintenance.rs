@@ -21,6 +21,7 @@ use retcd_storage::backend::BackendError;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use super::header::header;
 use super::status::{self, Code, Status};
 use super::wire::{MessageReader, ResponseBody, frame, stream_response};
 use super::{Context, Framed, read_request};
@@ -51,8 +52,8 @@ pub async fn alarm(local: Rc<Local>, credentials: Credentials, request: AlarmReq
         .propose_as(&credentials, Operation::Alarm, request)
         .await?
     {
-        Reply::Alarm(alarms) => Ok(frame(&AlarmResponse {
-            header: Some(local.member.header()),
+        Reply::Alarm { revision, alarms } => Ok(frame(&AlarmResponse {
+            header: Some(header(local.member.origin(), revision)),
             alarms,
         })),
         other => unreachable!("an alarm request was answered with {other:?}"),
@@ -62,6 +63,7 @@ pub async fn alarm(local: Rc<Local>, credentials: Credentials, request: AlarmReq
 /// `Status`, of this member alone.
 pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
     let member = &local.member;
+    let view = member.reader.view();
     let leader = member.progress.leader();
     let downgrade = member.membership.read().downgrade();
     let mut errors = Vec::new();
@@ -81,7 +83,7 @@ pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
             }),
     );
     Ok(frame(&StatusResponse {
-        header: Some(member.header()),
+        header: Some(header(member.origin(), view.revision())),
         version: crate::VERSION.to_owned(),
         db_size: member.backend.size_bytes() as i64,
         db_size_in_use: member.backend.size_in_use_bytes() as i64,
@@ -126,9 +128,9 @@ pub async fn defragment(local: Rc<Local>, _request: DefragmentRequest) -> Framed
 pub async fn hash(local: Rc<Local>, _request: HashRequest) -> Framed {
     let member = &local.member;
     member.commit_backend().await;
-    let backend = member.backend.clone();
+    let view = member.reader.view();
     let started = Instant::now();
-    let hash = blocking(move || backend.hash(true))
+    let (hash, revision) = blocking(move || view.hash())
         .await?
         .map_err(|error| storage_failure(&error))?;
     member
@@ -137,7 +139,7 @@ pub async fn hash(local: Rc<Local>, _request: HashRequest) -> Framed {
         .hash
         .observe(started.elapsed().as_secs_f64());
     Ok(frame(&HashResponse {
-        header: Some(member.header()),
+        header: Some(header(member.origin(), revision)),
         hash,
     }))
 }
@@ -154,7 +156,7 @@ pub async fn hash_kv(local: Rc<Local>, request: HashKvRequest) -> Framed {
         .hash_revision
         .observe(started.elapsed().as_secs_f64());
     Ok(frame(&HashKvResponse {
-        header: Some(member.header_at(revision)),
+        header: Some(header(member.origin(), revision)),
         hash: hash.hash,
         compact_revision: hash.compact_revision,
         hash_revision: hash.revision,
@@ -241,13 +243,13 @@ pub async fn move_leader(local: Rc<Local>, request: MoveLeaderRequest) -> Framed
 pub async fn downgrade(local: Rc<Local>, request: DowngradeRequest) -> Framed {
     let action = DowngradeAction::try_from(request.action).map_err(|_| status::UNKNOWN_METHOD)?;
     let target = parse_version(&request.version).ok_or(status::WRONG_DOWNGRADE_FORMAT);
-    let version = match action {
+    let (version, revision) = match action {
         DowngradeAction::Validate => versions::validate_downgrade(&local, target?).await?,
         DowngradeAction::Enable => versions::enable_downgrade(&local, target?).await?,
         DowngradeAction::Cancel => versions::cancel_downgrade(&local).await?,
     };
     Ok(frame(&DowngradeResponse {
-        header: Some(local.member.header()),
+        header: Some(header(local.member.origin(), revision)),
         version: version.major_minor(),
     }))
 }
@@ -257,7 +259,7 @@ fn parse_version(text: &str) -> Option<Version> {
     Version::parse(text.as_bytes()).or_else(|| Version::parse(format!("{text}.0").as_bytes()))
 }
 
-fn storage_failure(error: &BackendError) -> Status {
+fn storage_failure(error: &(impl std::error::Error + ?Sized)) -> Status {
     crate::error!("the database could not be read"; "error" => &error.to_string());
     Status::new(Code::Unknown, error.to_string())
 }

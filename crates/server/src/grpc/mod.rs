@@ -5,7 +5,7 @@
 //! because clients match on texts (sizes, unknown methods) that are grpc-go's.
 //!
 //! - [`wire`]: messages over HTTP/2 bodies; [`status`]: codes and texts; [`encode`]: hot responses.
-//! - `access`: who may call which method.
+//! - `access`: who may call which method. `header`: of which state an answer is.
 //! - a room per service: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`], [`health`].
 //!
 //! Statuses and response headers go no deeper than this room.
@@ -15,6 +15,7 @@ mod auth;
 mod cluster;
 mod encode;
 mod errors;
+pub mod header;
 mod health;
 mod kv;
 mod lease;

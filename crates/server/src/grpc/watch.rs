@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use retcd_proto::etcdserverpb::watch_request::RequestUnion;
 use retcd_proto::etcdserverpb::{WatchCreateRequest, WatchRequest};
 use retcd_state::auth::{Access, AuthStore, Caller};
-use retcd_state::watch::{CatchupJob, Caught, Header, Poll, StreamId};
+use retcd_state::watch::{CatchupJob, Caught, Poll, StreamId};
 use tokio::sync::mpsc;
 
 use super::Context;
@@ -183,25 +183,21 @@ impl Stream {
 
     fn encode(&self, context: &Context, responses: &[retcd_state::watch::Response]) -> Bytes {
         let member = &self.local.member;
-        let header = Header {
-            cluster_id: member.cluster_id,
-            member_id: member.id,
-            raft_term: member.progress.term(),
-        };
+        let origin = member.origin();
         let fragment_bytes_max = member.limits.request_bytes_max + FRAGMENT_OVERHEAD_BYTES;
         let mut chunk =
-            BytesMut::with_capacity(responses.iter().map(|r| r.encoded_len(&header) + 5).sum());
+            BytesMut::with_capacity(responses.iter().map(|r| r.encoded_len(&origin) + 5).sum());
         for response in responses {
             let events = response.events().map_or(0, |events| events.count());
             member.metrics.watch.events.inc_by(events as u64);
-            response.for_each_fragment(&header, fragment_bytes_max, |piece| {
+            response.for_each_fragment(&origin, fragment_bytes_max, |piece| {
                 context.call.message_sent();
                 chunk.put_u8(0);
                 chunk.put_u32(
-                    u32::try_from(piece.encoded_len(&header))
+                    u32::try_from(piece.encoded_len(&origin))
                         .expect("a response is far below 4 GiB"),
                 );
-                piece.encode(&header, &mut chunk);
+                piece.encode(&origin, &mut chunk);
             });
         }
         member

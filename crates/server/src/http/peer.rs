@@ -17,10 +17,9 @@ use http_body::Body;
 use http_body_util::{BodyExt, Limited};
 use prost::Message;
 use retcd_proto::etcdserverpb::{
-    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveResponse, Member, ResponseHeader,
+    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveResponse, Member,
 };
 use retcd_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
-use retcd_state::lease::TimeToLive;
 use retcd_state::mvcc::KeyspaceHash;
 use serde::{Deserialize, Serialize};
 
@@ -53,8 +52,12 @@ pub trait PeerProbe: Probe {
     /// Gives a lease its full time again; returns it in seconds.
     async fn renew_lease(&self, id: i64) -> Result<i64, LeaseError>;
 
-    /// What is left of a lease.
-    async fn lease_time_to_live(&self, id: i64, keys: bool) -> Result<TimeToLive, LeaseError>;
+    /// What is left of a lease, with the revision of the store that this is of in the header.
+    async fn lease_time_to_live(
+        &self,
+        id: i64,
+        keys: bool,
+    ) -> Result<LeaseTimeToLiveResponse, LeaseError>;
 }
 
 /// Why a member does not get a vote.
@@ -294,18 +297,8 @@ async fn time_to_live<B: Body>(probe: &impl PeerProbe, body: B) -> Response {
         return unreadable();
     };
     match probe.lease_time_to_live(request.id, request.keys).await {
-        Ok(lease) => protobuf(&LeaseInternalResponse {
-            lease_time_to_live_response: Some(LeaseTimeToLiveResponse {
-                header: Some(ResponseHeader::default()),
-                id: request.id,
-                ttl: lease.ttl,
-                granted_ttl: lease.granted_ttl,
-                keys: lease
-                    .keys
-                    .iter()
-                    .map(|key| Bytes::copy_from_slice(key))
-                    .collect(),
-            }),
+        Ok(found) => protobuf(&LeaseInternalResponse {
+            lease_time_to_live_response: Some(found),
         }),
         Err(error) => lease_error(error, StatusCode::INTERNAL_SERVER_ERROR),
     }

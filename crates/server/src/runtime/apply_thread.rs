@@ -268,8 +268,8 @@ fn operation_of(reply: &Reply) -> Option<Operation> {
         Reply::LeaseGrant(_) => Some(Operation::LeaseGrant),
         Reply::LeaseRevoke { .. } => Some(Operation::LeaseRevoke),
         Reply::LeaseCheckpoint { .. } => Some(Operation::LeaseCheckpoint),
-        Reply::Alarm(_) => Some(Operation::Alarm),
-        Reply::Members(_) | Reply::Auth(_) | Reply::Done => None,
+        Reply::Alarm { .. } => Some(Operation::Alarm),
+        Reply::Members(_) | Reply::Auth { .. } | Reply::Done { .. } => None,
     }
 }
 

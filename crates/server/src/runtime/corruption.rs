@@ -293,7 +293,8 @@ fn compare(own_id: u64, own: KeyspaceHash, peers: &[PeerHash]) -> Verdict {
 
 async fn own_hash(local: &Rc<Local>) -> Result<(KeyspaceHash, i64), Status> {
     let reader = local.member.reader.clone();
-    Ok(blocking(move || reader.hash_kv(0)).await??)
+    let (hash, revision) = blocking(move || reader.hash_kv(0)).await??;
+    Ok((hash, revision.get()))
 }
 
 async fn ask_peers(local: &Rc<Local>, revision: i64) -> Vec<PeerHash> {

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use retcd_proto::etcdserverpb::{LeaseTimeToLiveRequest, LeaseTimeToLiveResponse};
-use retcd_state::lease::{RenewError, TimeToLive};
+use retcd_state::lease::{Lessor, RenewError, TimeToLive};
+use retcd_state::mvcc::StoreRevision;
 
 use super::local::Local;
 use super::reconfigure::peer_urls_of;
 use crate::config::gates::Gate;
+use crate::grpc::header::{self, header};
 use crate::grpc::status::{self, Status};
 use crate::http::LeaseError;
 use crate::peer::ClientError;
@@ -85,47 +87,35 @@ impl Local {
         }
     }
 
-    /// What is left of a lease, `None` if there is no such lease.
+    /// What is left of a lease, -1 seconds if there is no such lease, and the keys attached to it if they are asked for.
     ///
     /// # Errors
     /// There is no leader, or none that answers in time.
     pub async fn lease_time_to_live(
         &self,
         request: LeaseTimeToLiveRequest,
-    ) -> Result<Option<LeaseTimeToLiveResponse>, Status> {
-        let answer = |found: TimeToLive| LeaseTimeToLiveResponse {
-            id: request.id,
-            ttl: found.ttl,
-            granted_ttl: found.granted_ttl,
-            keys: found
-                .keys
-                .iter()
-                .map(|key| Bytes::copy_from_slice(key))
-                .collect(),
-            ..LeaseTimeToLiveResponse::default()
-        };
-        let own = |found: Result<TimeToLive, LeaseError>| match found {
-            Ok(found) => Ok(Some(answer(found))),
-            Err(LeaseError::NotFound) => Ok(None),
-            Err(LeaseError::NotPrimary) => Err(status::LEADER_CHANGED),
-            Err(LeaseError::Behind) => Err(status::TIMEOUT_APPLYING),
-        };
+    ) -> Result<LeaseTimeToLiveResponse, Status> {
         if self.member.progress.is_leader() {
-            return own(self.time_to_live_as_leader(request.id, request.keys).await);
+            return self.own_time_to_live(request).await;
         }
+        // A leader that tells no revision had all that is shown here when it was asked.
+        let ((), before) = self.look_at_leases(|_| ()).await;
         let deadline = self.member.clock.now() + self.member.limits.request_timeout;
         while self.member.clock.now() < deadline {
             let leader = self.leader(deadline).await?;
             if leader.id == self.member.id {
-                return own(self.time_to_live_as_leader(request.id, request.keys).await);
+                return self.own_time_to_live(request).await;
             }
             for url in peer_urls_of(&leader) {
                 let asked = self
                     .client
                     .lease_time_to_live(&url, request.id, request.keys);
                 match asked.await {
-                    Ok(found) => return Ok(Some(found)),
-                    Err(ClientError::LeaseNotFound) => return Ok(None),
+                    Ok(found) => return self.pass_on_time_to_live(found, before).await,
+                    Err(ClientError::LeaseNotFound) => {
+                        let revision = self.revision_behind_all().await?;
+                        return Ok(self.no_such_lease(request.id, revision));
+                    }
                     Err(_) => {}
                 }
             }
@@ -134,25 +124,108 @@ impl Local {
         Err(status::TIMEOUT)
     }
 
-    /// The same at the leader itself.
+    async fn own_time_to_live(
+        &self,
+        request: LeaseTimeToLiveRequest,
+    ) -> Result<LeaseTimeToLiveResponse, Status> {
+        match self.time_to_live_as_leader(request.id, request.keys).await {
+            Ok((Some(found), revision)) => {
+                Ok(self.time_to_live_response(request.id, found, revision))
+            }
+            Ok((None, revision)) => Ok(self.no_such_lease(request.id, revision)),
+            Err(LeaseError::NotFound) => Err(status::LEASE_NOT_FOUND),
+            Err(LeaseError::NotPrimary) => Err(status::LEADER_CHANGED),
+            Err(LeaseError::Behind) => Err(status::TIMEOUT_APPLYING),
+        }
+    }
+
+    /// The leader's answer as this member's: of the leader's revision, once it is shown here.
+    async fn pass_on_time_to_live(
+        &self,
+        mut found: LeaseTimeToLiveResponse,
+        before: StoreRevision,
+    ) -> Result<LeaseTimeToLiveResponse, Status> {
+        let own = header(self.member.origin(), before);
+        found.header = Some(match found.header {
+            Some(leaders) if leaders.revision > own.revision => {
+                let published = self.watches.published(leaders.revision);
+                let in_time = tokio::time::timeout(self.member.limits.request_timeout, published);
+                in_time.await.map_err(|_| status::TIMEOUT)?;
+                header::passed_on(self.member.origin(), &leaders)
+            }
+            _ => own,
+        });
+        Ok(found)
+    }
+
+    /// The answer for who asked this member, as a client or as a member that does not lead.
+    pub fn time_to_live_response(
+        &self,
+        id: i64,
+        found: TimeToLive,
+        revision: StoreRevision,
+    ) -> LeaseTimeToLiveResponse {
+        let keys = found.keys.iter();
+        LeaseTimeToLiveResponse {
+            header: Some(header(self.member.origin(), revision)),
+            id,
+            ttl: found.ttl,
+            granted_ttl: found.granted_ttl,
+            keys: keys.map(|key| Bytes::copy_from_slice(key)).collect(),
+        }
+    }
+
+    fn no_such_lease(&self, id: i64, revision: StoreRevision) -> LeaseTimeToLiveResponse {
+        LeaseTimeToLiveResponse {
+            header: Some(header(self.member.origin(), revision)),
+            id,
+            ttl: -1,
+            ..LeaseTimeToLiveResponse::default()
+        }
+    }
+
+    /// The same at the leader itself, and the revision of the store that it is of.
     ///
     /// # Errors
-    /// There is no such lease, this member does not lead, or it is too slow.
+    /// This member does not lead, or it is too slow.
     pub async fn time_to_live_as_leader(
         &self,
         id: i64,
         keys: bool,
-    ) -> Result<TimeToLive, LeaseError> {
+    ) -> Result<(Option<TimeToLive>, StoreRevision), LeaseError> {
         let applied = self.applied_what_is_committed().await;
         applied.map_err(|_| LeaseError::Behind)?;
-        let lessor = self.member.lessor.lock();
-        let found = lessor.time_to_live(id, self.member.clock.time(), keys);
-        match found {
-            None => Err(LeaseError::NotFound),
+        let now = self.member.clock.time();
+        let look = |lessor: &Lessor| (lessor.time_to_live(id, now, keys), lessor.is_primary());
+        match self.look_at_leases(look).await {
             // Without deadlines what is left is not known.
-            Some(_) if !lessor.is_primary() => Err(LeaseError::NotPrimary),
-            Some(found) => Ok(found),
+            ((Some(_), false), _) => Err(LeaseError::NotPrimary),
+            ((found, _), revision) => Ok((found, revision)),
         }
+    }
+
+    /// What `look` finds among the leases, and the revision of the store that this is of. Readers of this thread
+    /// show that revision by then.
+    pub async fn look_at_leases<T>(&self, look: impl FnOnce(&Lessor) -> T) -> (T, StoreRevision) {
+        let (found, revision) = {
+            let lessor = self.member.lessor.lock();
+            (
+                look(&lessor),
+                self.member.reader.revision_of_leases(&lessor),
+            )
+        };
+        self.watches.published(revision.get()).await;
+        (found, revision)
+    }
+
+    /// A revision of the store that shows all that was committed when this was called: for an answer that says of
+    /// something that it is gone.
+    ///
+    /// # Errors
+    /// As [`Local::linearizable`].
+    pub async fn revision_behind_all(&self) -> Result<StoreRevision, Status> {
+        self.linearizable().await?;
+        Ok(self.member.reader.view().revision())
     }
 
     /// Makes sure that this member still leads, if it may have slept through an election: a stopped process believes what it

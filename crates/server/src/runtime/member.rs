@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use retcd_node::Input;
-use retcd_proto::etcdserverpb::ResponseHeader;
 use retcd_state::lease::SharedLessor;
 use retcd_state::machine::{SharedAlarms, SharedAuth, SharedMembership};
 use retcd_state::mvcc;
 use retcd_state::version::Version;
+use retcd_state::watch::Origin;
 use retcd_storage::backend::Backend;
 
 use super::apply_thread::ToApply;
@@ -114,17 +114,11 @@ impl Limits {
 }
 
 impl Member {
-    /// A header with the current revision.
-    pub fn header(&self) -> ResponseHeader {
-        self.header_at(self.reader.revision())
-    }
-
-    /// A header with the revision that an operation ended at.
-    pub fn header_at(&self, revision: i64) -> ResponseHeader {
-        ResponseHeader {
+    /// Who answers, for a header.
+    pub fn origin(&self) -> Origin {
+        Origin {
             cluster_id: self.cluster_id,
             member_id: self.id,
-            revision,
             raft_term: self.progress.term(),
         }
     }

@@ -3,9 +3,9 @@
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use retcd_proto::etcdserverpb::{AlarmMember, AlarmType, Member as MemberMessage, RangeRequest};
-
-use retcd_state::lease::TimeToLive;
+use retcd_proto::etcdserverpb::{
+    AlarmMember, AlarmType, LeaseTimeToLiveResponse, Member as MemberMessage, RangeRequest,
+};
 use retcd_state::mvcc::{KeyspaceHash, RangeError};
 
 use super::blocking;
@@ -198,6 +198,7 @@ impl PeerProbe for LocalProbe {
         let reader = self.0.member.reader.clone();
         let hashed = blocking(move || reader.hash_kv(revision)).await;
         let hashed = hashed.map_err(|status| status.message.into_owned())?;
+        let hashed = hashed.map(|(hash, current)| (hash, current.get()));
         hashed.map_err(|error| match error {
             // Members look for these texts.
             RangeError::Compacted => "mvcc: required revision has been compacted".to_owned(),
@@ -212,8 +213,14 @@ impl PeerProbe for LocalProbe {
         self.0.renew_as_leader(id).await
     }
 
-    async fn lease_time_to_live(&self, id: i64, keys: bool) -> Result<TimeToLive, LeaseError> {
-        self.0.time_to_live_as_leader(id, keys).await
+    async fn lease_time_to_live(
+        &self,
+        id: i64,
+        keys: bool,
+    ) -> Result<LeaseTimeToLiveResponse, LeaseError> {
+        let (found, revision) = self.0.time_to_live_as_leader(id, keys).await?;
+        let found = found.ok_or(LeaseError::NotFound)?;
+        Ok(self.0.time_to_live_response(id, found, revision))
     }
 }
 

@@ -17,6 +17,7 @@ use retcd_proto::membershippb::{
 };
 use retcd_state::machine::{Machine, Reply};
 use retcd_state::membership::{Downgrade, Member as ClusterMember};
+use retcd_state::mvcc::StoreRevision;
 use retcd_state::version::Version;
 use serde::Serialize;
 
@@ -318,7 +319,11 @@ pub async fn run_downgrade(local: Rc<Local>) {
     }
 }
 
-async fn set_downgrade(local: &Rc<Local>, target: Option<Version>) -> Result<(), Status> {
+/// Begins or ends a downgrade; the store's revision behind it.
+async fn set_downgrade(
+    local: &Rc<Local>,
+    target: Option<Version>,
+) -> Result<StoreRevision, Status> {
     let request = DowngradeInfoSetRequest {
         enabled: target.is_some(),
         ver: target.map_or_else(String::new, |target| target.to_string()),
@@ -328,16 +333,19 @@ async fn set_downgrade(local: &Rc<Local>, target: Option<Version>) -> Result<(),
         ..Default::default()
     };
     match local.propose(request).await? {
-        Reply::Done => Ok(()),
+        Reply::Done { revision } => Ok(revision),
         other => unreachable!("a downgrade was answered with {other:?}"),
     }
 }
 
-/// Checks whether the cluster could go down to `target`; returns the cluster's version.
+/// What is said of a downgrade: the cluster's version, and the revision of the store at which that was true.
+type Said = (Version, StoreRevision);
+
+/// Checks whether the cluster could go down to `target`.
 ///
 /// # Errors
 /// etcd's status when it could not.
-pub async fn validate_downgrade(local: &Rc<Local>, target: Version) -> Result<Version, Status> {
+pub async fn validate_downgrade(local: &Rc<Local>, target: Version) -> Result<Said, Status> {
     let version = local.member.cluster_version();
     version.ok_or(status::CLUSTER_VERSION_UNAVAILABLE)?;
     local.linearizable().await?;
@@ -350,25 +358,25 @@ pub async fn validate_downgrade(local: &Rc<Local>, target: Version) -> Result<Ve
     }
     match membership.downgrade().enabled {
         true => Err(status::DOWNGRADE_IN_PROCESS),
-        false => Ok(cluster),
+        false => Ok((cluster, local.member.reader.view().revision())),
     }
 }
 
-/// Starts to take the cluster down to `target`; returns the cluster's version before.
+/// Starts to take the cluster down to `target`; the version is the one before.
 ///
 /// # Errors
 /// As [`validate_downgrade`] and [`Local::propose`].
-pub async fn enable_downgrade(local: &Rc<Local>, target: Version) -> Result<Version, Status> {
-    let cluster = validate_downgrade(local, target).await?;
-    set_downgrade(local, Some(minor(target))).await?;
-    Ok(cluster)
+pub async fn enable_downgrade(local: &Rc<Local>, target: Version) -> Result<Said, Status> {
+    let (cluster, _) = validate_downgrade(local, target).await?;
+    let revision = set_downgrade(local, Some(minor(target))).await?;
+    Ok((cluster, revision))
 }
 
-/// Ends a downgrade, if there is one; returns the cluster's version.
+/// Ends a downgrade, if there is one.
 ///
 /// # Errors
 /// The cluster's version is not decided. Other failures are logged alone, as in etcd.
-pub async fn cancel_downgrade(local: &Rc<Local>) -> Result<Version, Status> {
+pub async fn cancel_downgrade(local: &Rc<Local>) -> Result<Said, Status> {
     let cancelled = async {
         local.linearizable().await?;
         match local.member.membership.read().downgrade().enabled {
@@ -380,11 +388,13 @@ pub async fn cancel_downgrade(local: &Rc<Local>) -> Result<Version, Status> {
         }?;
         set_downgrade(local, None).await
     };
-    if let Err(status) = cancelled.await {
+    let cancelled = cancelled.await.inspect_err(|status| {
         crate::warn!("failed to cancel downgrade"; "error" => &*status.message);
-    }
+    });
     let version = local.member.cluster_version();
-    version.ok_or(status::CLUSTER_VERSION_UNAVAILABLE)
+    let version = version.ok_or(status::CLUSTER_VERSION_UNAVAILABLE)?;
+    let revision = cancelled.unwrap_or_else(|_| local.member.reader.view().revision());
+    Ok((version, revision))
 }
 
 /// Attributes as etcd up to 3.5 told them through API v2.

@@ -150,7 +150,9 @@ fn recorded_exchanges_are_repeated() {
             );
         });
         for (expected, _) in &exchanges {
-            let question = questions.try_recv().expect("it was asked before it was answered");
+            let question = questions
+                .try_recv()
+                .expect("it was asked before it was answered");
             assert_eq!(essence(&question), essence(expected));
         }
     }

@@ -11,6 +11,7 @@ mod cost;
 mod durability;
 mod launch;
 mod limits;
+mod moments;
 #[expect(dead_code, reason = "other tests share it and need more of it")]
 mod place;
 mod raw;

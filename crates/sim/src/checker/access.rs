@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use retcd_proto::etcdserverpb::{InternalRaftRequest, RangeRequest};
+use retcd_proto::etcdserverpb::InternalRaftRequest;
 use retcd_state::auth::{AuthError, AuthReply};
 use retcd_state::machine::ApplyError;
 
@@ -167,18 +167,14 @@ impl LogChecker {
     }
 
     /// A client has heard of a read.
-    pub(super) fn read_permitted(
-        &self,
-        operation: &Operation,
-        range: &RangeRequest,
-        answer: &Answer,
-    ) -> Verdict {
+    pub(super) fn read_permitted(&self, operation: &Operation, answer: &Answer) -> Verdict {
         let Operation {
             judged_at, read_at, ..
         } = *operation;
         let sender = self.access.sender_at(judged_at, &operation.credentials);
         let auth = self.access.at(judged_at);
-        let truth = auth.may_touch(&sender, false, &range.key, &range.range_end);
+        let mut ranges = operation.request.ranges().iter();
+        let truth = ranges.try_for_each(|r| auth.may_touch(&sender, false, &r.key, &r.range_end));
         let revision = self.access.at(read_at).revision;
         let unchanged = sender.revision == 0 || sender.revision == revision;
         let request = &operation.request;

@@ -172,15 +172,20 @@ fn actions(operation: &Operation, key: &Bytes, values: &mut Values) -> Option<Ac
         _ => None,
     };
     match &operation.request {
-        Request::Range(range) if !range.serializable && range.revision == 0 => match answer {
-            Some(Answer::Range(_, kvs, _)) if contains(&range.key, &range.range_end, key) => {
-                let found = kvs.iter().find(|kv| kv.key == *key);
-                // A limit says nothing of what it cut off.
-                let cut_off = range.limit > 0 && kvs.last().is_none_or(|last| last.key < *key);
-                (!cut_off).then(|| Action::Read(values.of(found)))
+        Request::Range(range) | Request::Stream(range)
+            if !range.serializable && range.revision == 0 && !range.count_only =>
+        {
+            match answer {
+                Some(Answer::Range(_, kvs, _)) if contains(&range.key, &range.range_end, key) => {
+                    let found = kvs.iter().find(|kv| kv.key == *key);
+                    // A limit says nothing of what it cut off.
+                    let is_full = range.limit > 0 && kvs.len() as i64 >= range.limit;
+                    let cut_off = is_full && found.is_none();
+                    (!cut_off).then(|| Action::Read(values.of(found)))
+                }
+                _ => None,
             }
-            _ => None,
-        },
+        }
         Request::Write(write) => {
             if let Some(put) = write.put.as_ref().filter(|put| put.key == *key) {
                 return match answer {

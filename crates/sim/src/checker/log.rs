@@ -19,6 +19,7 @@ use retcd_state::machine::{AppliedConfChange, ApplyError};
 use retcd_state::mvcc::KeyspaceHash;
 
 use super::access::AccessHistory;
+use super::lives::Lives;
 use super::{Verdict, ensure};
 use crate::history::{Floor, Operation, Outcome};
 use crate::model::auth::Sender;
@@ -28,7 +29,7 @@ use crate::request::{Answer, Request};
 const SAME_LOG: &str = "all members apply the same entries";
 const ONE_LEADER: &str = "one leader per term";
 const EXACTLY_ONCE: &str = "a request is executed once at most";
-const TRUE_ANSWER: &str = "answers tell what the log says";
+pub(super) const TRUE_ANSWER: &str = "answers tell what the log says";
 const NOT_LOST: &str = "what was answered is in the log";
 pub(super) const ORDER: &str = "what was answered is visible to what comes after it";
 const SAME_HASH: &str = "equal revisions have equal hashes";
@@ -56,6 +57,7 @@ pub struct LogChecker {
     /// By request id.
     pub(super) done: BTreeMap<u64, Done>,
     leaders: BTreeMap<u64, u64>,
+    lives: Lives,
     /// Hashes of the keyspace by revision and compaction.
     hashes: BTreeMap<(i64, i64), u32>,
     /// Configuration changes by index, with node id 0 if they were refused.
@@ -108,6 +110,11 @@ impl LogChecker {
             )
         })?;
         let executed = self.model.apply(entry);
+        if let Some((request, answer)) = &executed {
+            let before = self.revision_at(index - 1);
+            self.lives
+                .record(index, (before, self.model.revision()), request, answer);
+        }
         self.entries.push(entry.clone());
         self.revisions.push(self.model.revision());
         self.access
@@ -198,7 +205,10 @@ impl LogChecker {
         match &operation.request {
             Request::Write(_) | Request::Change(_) => self.write_returned(operation, answer)?,
             Request::LogIn(_, password) => self.login_returned(operation, password, answer)?,
-            Request::Range(_) => self.read_returned(operation, answer)?,
+            Request::Range(_) | Request::Stream(_) | Request::Lists(_) => {
+                self.read_returned(operation, answer)?;
+            }
+            Request::Leases => self.lives.listed(operation, answer)?,
             Request::KeepAlive(_) => {}
         }
         self.floor.revision = self
@@ -256,21 +266,20 @@ impl LogChecker {
     }
 
     fn read_returned(&self, operation: &Operation, answer: &Answer) -> Verdict {
-        let Request::Range(range) = &operation.request else {
-            return Ok(());
-        };
-        self.read_permitted(operation, range, answer)?;
+        self.read_permitted(operation, answer)?;
+        let ranges = operation.request.ranges();
+        let oldest = ranges.iter().map(|range| range.revision).min().unwrap_or(0);
         match answer {
             Answer::Error(ApplyError::Auth(_)) => return Ok(()),
             Answer::Error(ApplyError::Compacted) => {
-                return ensure(range.revision < self.model.compacted(), TRUE_ANSWER, || {
+                return ensure(oldest < self.model.compacted(), TRUE_ANSWER, || {
                     format!("{} is compacted, the log says otherwise", operation.request)
                 });
             }
             // A member that is behind; a linearizable read has to know better.
             Answer::Error(ApplyError::FutureRevision) => {
                 let known = operation.floor.revision;
-                let lies = operation.request.is_linearizable() && range.revision <= known;
+                let lies = operation.request.is_linearizable() && oldest <= known;
                 return ensure(!lies, ORDER, || {
                     format!(
                         "{} is of the future, but {known} was answered",
@@ -288,7 +297,11 @@ impl LogChecker {
                 operation.request
             )
         })?;
-        let truth = self.model.range(range, revision);
+        let mut truth = ranges.iter().map(|range| self.model.range(range, revision));
+        let truth = match operation.request {
+            Request::Lists(_) => Answer::Txn(revision, true, truth.collect()),
+            _ => truth.next().expect("it asks for a range"),
+        };
         ensure(truth == *answer, TRUE_ANSWER, || {
             format!(
                 "{} was answered {answer:?}; it is {truth:?}",

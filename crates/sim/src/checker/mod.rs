@@ -10,6 +10,7 @@ pub mod access;
 pub mod convergence;
 pub mod lease;
 pub mod linearizable;
+mod lives;
 pub mod log;
 pub mod watch;
 

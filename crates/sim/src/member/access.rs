@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! request ──▶ admit: whose? ──▶ log, in the sender's name
-//!               │       └─────▶ permit ─── a moment ──▶ read, confirm ──▶ answer
+//!               │       └─────▶ permit ─── a moment ──▶ read (piece by piece), confirm ──▶ answer
 //!               └─ a token of an entry to come: first wait until all is applied that there is
 //! login ──▶ wait for all that is committed ──▶ password ─── bcrypt ──▶ log ──▶ again, if users have changed
 //! ```
@@ -12,19 +12,23 @@ use std::collections::BTreeMap;
 use retcd_node::Input;
 use retcd_proto::etcdserverpb::request_op::Request as Op;
 use retcd_proto::etcdserverpb::{
-    InternalAuthenticateRequest, InternalRaftRequest, RangeRequest, RequestOp, TxnRequest,
+    InternalAuthenticateRequest, InternalRaftRequest, RequestOp, TxnRequest,
 };
 use retcd_state::auth::{Access, AuthError, AuthReply, AuthStore, Caller, TokenChange};
 use retcd_state::machine::{ApplyError, Reply};
+use retcd_state::mvcc::RangeStream;
 
 use super::requests::Waiting;
 use super::{Process, Work};
 use crate::context::Context;
 use crate::history::{INVALID_TOKEN, OperationId, Outcome};
 use crate::model::auth::Sender;
-use crate::request::{self, Answer, Request};
+use crate::request::{self, Answer, Kv, Request};
 use crate::sabotage::Sabotage;
 use crate::users::{self, Credentials};
+
+/// Pieces of a streamed answer are to have about this many bytes.
+const CHUNK_BYTES: usize = 200;
 
 /// The tokens that a process remembers.
 #[derive(Default)]
@@ -64,10 +68,17 @@ enum Found {
 }
 
 /// What was permitted to be read.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Permit {
     revision: u64,
-    range: RangeRequest,
+    request: Request,
+}
+
+/// An answer that its client takes piece by piece.
+pub struct Streaming {
+    permit: Permit,
+    chunks: RangeStream,
+    kvs: Vec<Kv>,
 }
 
 fn caller(sender: &Sender) -> Caller<'_> {
@@ -98,7 +109,10 @@ impl Process {
         cx.history.operations[operation].judged_at = applied;
         match cx.history.operations[operation].request.clone() {
             Request::Write(request) => self.write(operation, &sender, *request, cx),
-            Request::Range(range) => self.permit(operation, &sender, range, cx),
+            request @ (Request::Range(_) | Request::Stream(_) | Request::Lists(_)) => {
+                self.permit(operation, &sender, request, cx);
+            }
+            Request::Leases => self.list_leases(operation, cx),
             Request::KeepAlive(lease) => match self.check_renewal(&sender, lease) {
                 Ok(()) => self.keep_alive(operation, lease, cx),
                 Err(_) => cx.answer(operation, Outcome::Refused("may not renew")),
@@ -192,20 +206,27 @@ impl Process {
         &mut self,
         operation: OperationId,
         sender: &Sender,
-        range: RangeRequest,
+        request: Request,
         cx: &mut Context,
     ) {
         let store = self.machine.auth_store();
-        let permitted =
-            store
-                .read()
-                .check_keys(caller(sender), Access::Read, &range.key, &range.range_end);
+        let permitted = match &request {
+            Request::Range(range) | Request::Stream(range) => {
+                let (key, end) = (&range.key, &range.range_end);
+                let store = store.read();
+                store.check_keys(caller(sender), Access::Read, key, end)
+            }
+            request => {
+                let store = store.read();
+                store.check_txn(caller(sender), &request.as_txn(), &self.lessor)
+            }
+        };
         if let Err(refused) = permitted {
             return self.refuse(operation, refused, cx);
         }
         let permit = Permit {
             revision: sender.revision,
-            range,
+            request,
         };
         match store.read().is_enabled() {
             false => self.read(operation, permit, cx),
@@ -226,13 +247,91 @@ impl Process {
     }
 
     fn read(&mut self, operation: OperationId, permit: Permit, cx: &mut Context) {
-        let answer = request::of_read(&self.reader.range(&permit.range));
+        let answer = match &permit.request {
+            Request::Stream(range) => match self.reader.range_stream(range.clone(), CHUNK_BYTES) {
+                Ok(chunks) => {
+                    let streaming = Streaming {
+                        permit,
+                        chunks,
+                        kvs: Vec::new(),
+                    };
+                    self.streams.insert(operation, streaming);
+                    return self.stream_later(operation, cx);
+                }
+                Err(error) => request::of_range_error(&error),
+            },
+            Request::Range(range) => request::of_read(&self.reader.range(range)),
+            request => request::of_reads(&self.reader.txn(&request.as_txn())),
+        };
+        self.confirm(operation, permit.revision, answer, cx);
+    }
+
+    /// Most clients take the next piece at once, some take their time.
+    fn stream_later(&mut self, operation: OperationId, cx: &mut Context) {
+        let delay = match cx.rng.u8(..3) {
+            0 => cx.between_us(1_000, 200_000),
+            _ => cx.between_us(10, 500),
+        };
+        self.work_after(delay, Work::Stream(operation), cx);
+    }
+
+    /// The next piece of an answer goes to its client; it counts when the last is there.
+    pub(super) fn stream(&mut self, operation: OperationId, cx: &mut Context) {
+        let Some(streaming) = self.streams.get_mut(&operation) else {
+            return;
+        };
+        let answer = match streaming.chunks.next_chunk() {
+            Ok(Some(chunk)) => {
+                streaming.kvs.extend(request::kvs(&chunk.kvs));
+                chunk.last.map(|last| {
+                    let kvs = std::mem::take(&mut streaming.kvs);
+                    Answer::Range(last.revision.get(), kvs, last.count)
+                })
+            }
+            Ok(None) => unreachable!("the last piece says that it is"),
+            Err(error) => Some(request::of_range_error(&error)),
+        };
+        match answer {
+            None => self.stream_later(operation, cx),
+            Some(mut answer) => {
+                if let Answer::Range(revision, ..) = &mut answer
+                    && self.is_broken(cx, Sabotage::HeaderOfNow)
+                {
+                    *revision = self.reader.revision();
+                }
+                let streaming = self.streams.remove(&operation);
+                let permit = streaming.expect("it was there a moment ago").permit;
+                self.confirm(operation, permit.revision, answer, cx);
+            }
+        }
+    }
+
+    /// Gives an answer if users and roles are still what they were when it was permitted.
+    fn confirm(
+        &mut self,
+        operation: OperationId,
+        permitted_at: u64,
+        answer: Answer,
+        cx: &mut Context,
+    ) {
         cx.history.operations[operation].read_at = self.machine.applied().index;
         let revision = self.machine.auth_store().read().revision();
-        let is_old = permit.revision != 0 && permit.revision != revision;
+        let is_old = permitted_at != 0 && permitted_at != revision;
         if is_old && !self.is_broken(cx, Sabotage::ReadUnconfirmed) {
             return self.refuse(operation, AuthError::OldRevision, cx);
         }
+        cx.answer(operation, Outcome::Answered(answer));
+    }
+
+    fn list_leases(&mut self, operation: OperationId, cx: &mut Context) {
+        let (leases, revision) = {
+            let lessor = self.lessor.lock();
+            (lessor.list(), self.reader.revision_of_leases(&lessor))
+        };
+        let mut leases: Vec<i64> = leases.into_iter().map(|(_, id)| id).collect();
+        leases.sort_unstable();
+        cx.history.operations[operation].read_at = self.machine.applied().index;
+        let answer = Answer::Leases(revision.get(), leases);
         cx.answer(operation, Outcome::Answered(answer));
     }
 
@@ -338,8 +437,13 @@ impl Process {
         cx: &mut Context,
     ) {
         let checked = self.logins.remove(&operation);
-        let is_stale = matches!(reply, Ok(Reply::Auth(AuthReply::LoggedIn { .. })))
-            && checked != Some(self.machine.auth_store().read().revision());
+        let is_stale = matches!(
+            reply,
+            Ok(Reply::Auth {
+                reply: AuthReply::LoggedIn { .. },
+                ..
+            })
+        ) && checked != Some(self.machine.auth_store().read().revision());
         match is_stale {
             true => self.check_login(operation, cx),
             false => cx.answer(operation, Outcome::Answered(request::of_reply(reply))),

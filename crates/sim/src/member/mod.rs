@@ -39,7 +39,7 @@ use crate::context::{Context, Event};
 use crate::faults::Fault;
 use crate::history::{OperationId, Outcome};
 use crate::sabotage::Sabotage;
-use access::{Permit, Tokens};
+use access::{Permit, Streaming, Tokens};
 use apply::ToApply;
 use leases::LeaseCheck;
 use log::ToLog;
@@ -78,6 +78,8 @@ pub enum Work {
     Watch(StreamId),
     /// What was permitted is read.
     Read(OperationId),
+    /// The next piece of an answer goes out.
+    Stream(OperationId),
     /// A password was compared, and found to be right.
     LogIn(OperationId),
 }
@@ -179,6 +181,8 @@ pub struct Process {
     reads: BTreeMap<u64, Waiting>,
     /// Reads that are permitted and not yet done.
     permits: BTreeMap<OperationId, Permit>,
+    /// Answers that clients take piece by piece.
+    streams: BTreeMap<OperationId, Streaming>,
     /// Logins under way, and the revision of users and roles at which each password was right.
     logins: BTreeMap<OperationId, u64>,
     tokens: Tokens,
@@ -203,6 +207,10 @@ impl Process {
             Work::Watch(stream) => self.poll_watch(stream, cx),
             Work::Read(operation) => {
                 self.read_permitted(operation, cx);
+                Ok(())
+            }
+            Work::Stream(operation) => {
+                self.stream(operation, cx);
                 Ok(())
             }
             Work::LogIn(operation) => {
@@ -421,6 +429,7 @@ impl Process {
         let reads = std::mem::take(&mut self.reads).into_values();
         let reads = reads.map(Waiting::operation);
         let permits = std::mem::take(&mut self.permits).into_keys();
+        let streams = std::mem::take(&mut self.streams).into_keys();
         let logins = std::mem::take(&mut self.logins).into_keys();
         let checks = std::mem::take(&mut self.lease_checks).into_values();
         let renewals = checks.filter_map(|check| match check {
@@ -428,7 +437,7 @@ impl Process {
             LeaseCheck::Expired(_) => None,
         });
         let waiting = proposals.chain(reads).chain(renewals);
-        for operation in waiting.chain(permits).chain(logins) {
+        for operation in waiting.chain(permits).chain(streams).chain(logins) {
             cx.answer(operation, Outcome::Unknown("connection lost"));
         }
         self.hang_up_on_watchers(cx);

@@ -30,7 +30,12 @@ impl Process {
     /// Takes in a client's request.
     pub fn request(&mut self, operation: OperationId, cx: &mut Context) {
         let request = &cx.history.operations[operation].request;
-        let serializable = matches!(request, Request::Range(range) if range.serializable);
+        let serializable = match request {
+            Request::Range(_) | Request::Stream(_) | Request::Lists(_) => {
+                !request.is_linearizable()
+            }
+            _ => false,
+        };
         if !serializable && self.is_no_voter() {
             return cx.answer(operation, Outcome::Refused("not for learners"));
         }
@@ -44,13 +49,15 @@ impl Process {
                 let change = *change;
                 self.push(Input::ProposeConfChange { request, change }, cx);
             }
-            Request::Range(range)
-                if range.serializable || self.is_broken(cx, Sabotage::StaleRead) =>
+            Request::Range(_) | Request::Stream(_) | Request::Lists(_)
+                if serializable || self.is_broken(cx, Sabotage::StaleRead) =>
             {
                 self.admit(operation, false, cx);
             }
-            Request::Range(_) => self.wait_for_read(Waiting::ToBeAdmitted(operation), cx),
-            Request::KeepAlive(_) => self.admit(operation, false, cx),
+            Request::Range(_) | Request::Stream(_) | Request::Lists(_) => {
+                self.wait_for_read(Waiting::ToBeAdmitted(operation), cx);
+            }
+            Request::KeepAlive(_) | Request::Leases => self.admit(operation, false, cx),
             Request::LogIn(..) => self.wait_for_read(Waiting::ToLogIn(operation), cx),
         }
     }

@@ -127,6 +127,7 @@ pub fn start(
         next_id: (id & 0xffff) << 48 | ((wall_ms << 5) & ((1 << 40) - 1)),
         proposals: BTreeMap::new(),
         reads: BTreeMap::new(),
+        streams: BTreeMap::new(),
         permits: BTreeMap::new(),
         logins: BTreeMap::new(),
         tokens,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use retcd_proto::etcdserverpb::WatchCreateRequest;
 use retcd_state::mvcc::Event as Change;
-use retcd_state::watch::{Header, Hub, Limits, Poll, RevisionEvents, StreamId};
+use retcd_state::watch::{Hub, Limits, Origin, Poll, RevisionEvents, StreamId};
 
 use super::{Process, Stop, Work};
 use crate::context::{Context, Event};
@@ -173,9 +173,9 @@ impl Process {
                     if dropped && self.is_broken(cx, Sabotage::DropWatchEvent) {
                         continue;
                     }
-                    let header = Header::default();
-                    let mut bytes = Vec::with_capacity(response.encoded_len(&header));
-                    response.encode(&header, &mut bytes);
+                    let origin = Origin::default();
+                    let mut bytes = Vec::with_capacity(response.encoded_len(&origin));
+                    response.encode(&origin, &mut bytes);
                     self.send_to_watcher(id, bytes, cx);
                 }
             }

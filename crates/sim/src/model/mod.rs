@@ -12,6 +12,7 @@ use bytes::Bytes;
 use prost::Message;
 use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
 use retcd_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use retcd_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use retcd_proto::etcdserverpb::request_op::Request as Op;
 use retcd_proto::etcdserverpb::{
     AlarmRequest, Compare, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest,
@@ -351,6 +352,20 @@ impl Model {
         };
         let mut kvs = self.list(&request.key, &request.range_end, at);
         let count = kvs.len() as i64;
+        if request.count_only {
+            kvs.clear();
+        }
+        let target = |kv: &Kv| match request.sort_target() {
+            SortTarget::Key | SortTarget::Value => panic!("the workload does not sort so"),
+            SortTarget::Version => kv.version,
+            SortTarget::Create => kv.create,
+            SortTarget::Mod => kv.modified,
+        };
+        match request.sort_order() {
+            SortOrder::None => {}
+            SortOrder::Ascend => kvs.sort_by_key(target),
+            SortOrder::Descend => kvs.sort_by_key(|kv| std::cmp::Reverse(target(kv))),
+        }
         if request.limit > 0 {
             kvs.truncate(request.limit as usize);
         }

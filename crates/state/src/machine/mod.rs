@@ -300,7 +300,8 @@ impl Machine {
         applied: &mut Applied,
     ) -> Result<Result<Reply, ApplyError>, FatalProblem> {
         let r = request;
-        let done = Ok(Ok(Reply::Done));
+        let revision = self.keyspace.store_revision();
+        let done = Ok(Ok(Reply::Done { revision }));
         if let Some(request) = &r.cluster_version_set {
             self.set_cluster_version(&request.ver, applied)?;
             return done;
@@ -369,7 +370,11 @@ impl Machine {
             let change = auth::token_change(position.index, &request, reply);
             applied.token_changes.extend(change);
         }
-        Ok(reply.map(Reply::Auth).map_err(ApplyError::Auth))
+        let revision = self.keyspace.store_revision();
+        Ok(match reply {
+            Ok(reply) => Ok(Reply::Auth { revision, reply }),
+            Err(refused) => Err(ApplyError::Auth(refused)),
+        })
     }
 
     /// What the alarms forbid.
@@ -440,23 +445,23 @@ impl Machine {
                 CompactError::FutureRevision => ApplyError::FutureRevision,
             })?;
         Ok(Reply::Compact(CompactReply {
-            revision: self.keyspace.revision(),
+            revision: self.keyspace.store_revision(),
             compacted: revision,
         }))
     }
 
     fn lease_grant(&mut self, now: Time, request: &LeaseGrantRequest) -> Result<Reply, ApplyError> {
-        let ttl = self
-            .lessor
-            .lock()
-            .grant(request.id, request.ttl, now, &mut self.batch);
+        let mut lessor = self.lessor.lock();
+        let ttl = lessor.grant(request.id, request.ttl, now, &mut self.batch);
+        lessor.changed_at(self.keyspace.revision());
+        drop(lessor);
         let ttl = ttl.map_err(|error| match error {
             GrantError::NoId => ApplyError::LeaseNotFound,
             GrantError::Exists => ApplyError::LeaseExists,
             GrantError::TtlTooLarge => ApplyError::LeaseTtlTooLarge,
         })?;
         Ok(Reply::LeaseGrant(LeaseGrantReply {
-            revision: self.keyspace.revision(),
+            revision: self.keyspace.store_revision(),
             id: request.id,
             ttl,
         }))
@@ -468,18 +473,20 @@ impl Machine {
         request: &LeaseRevokeRequest,
         applied: &mut Applied,
     ) -> Result<Reply, ApplyError> {
-        let keys = self
-            .lessor
-            .lock()
-            .revoke(request.id, &mut self.batch)
-            .ok_or(ApplyError::LeaseNotFound)?;
+        let keys = {
+            let mut lessor = self.lessor.lock();
+            let keys = lessor.revoke(request.id, &mut self.batch);
+            let keys = keys.ok_or(ApplyError::LeaseNotFound)?;
+            lessor.changed_at(self.keyspace.revision() + i64::from(!keys.is_empty()));
+            keys
+        };
         let mut changes = self.keyspace.begin(&mut self.batch);
         for key in &keys {
             changes.delete_range(Interval::Key(key));
         }
         applied.events.extend(changes.finish());
         Ok(Reply::LeaseRevoke {
-            revision: self.keyspace.revision(),
+            revision: self.keyspace.store_revision(),
         })
     }
 
@@ -497,14 +504,14 @@ impl Machine {
             );
         }
         Reply::LeaseCheckpoint {
-            revision: self.keyspace.revision(),
+            revision: self.keyspace.store_revision(),
         }
     }
 
     fn alarm(&mut self, request: &AlarmRequest) -> Reply {
         let mut alarms = self.alarms.write();
         let (member_id, alarm) = (request.member_id, request.alarm);
-        Reply::Alarm(match AlarmAction::try_from(request.action) {
+        let alarms = match AlarmAction::try_from(request.action) {
             Ok(AlarmAction::Get) => alarms.list(alarm),
             Ok(AlarmAction::Activate) if alarm == AlarmType::None as i32 => Vec::new(),
             Ok(AlarmAction::Activate) => vec![alarms.activate(member_id, alarm, &mut self.batch)],
@@ -513,7 +520,9 @@ impl Machine {
                 .into_iter()
                 .collect(),
             Err(_) => Vec::new(),
-        })
+        };
+        let revision = self.keyspace.store_revision();
+        Reply::Alarm { revision, alarms }
     }
 
     fn set_cluster_version(
@@ -568,7 +577,10 @@ impl Machine {
                 return Err(FatalProblem::V2 { method, path });
             }
         }
-        applied.replies.push((request.id(), Ok(Reply::Done)));
+        let revision = self.keyspace.store_revision();
+        applied
+            .replies
+            .push((request.id(), Ok(Reply::Done { revision })));
         Ok(())
     }
 }

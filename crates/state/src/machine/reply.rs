@@ -11,7 +11,9 @@ use crate::auth::{AuthError, AuthLoadError, AuthReply, TokenChange};
 use crate::lease::LeaseLoadError;
 use crate::membership::{ConfChangeDamage, Member, MemberError, MembershipLoadError};
 use crate::meta::{AppliedIndex, MetaError};
-use crate::mvcc::{DeleteReply, Event, PutReply, RangeReply, StorageError, TxnReply};
+use crate::mvcc::{
+    DeleteReply, Event, PutReply, RangeReply, StorageError, StoreRevision, TxnReply,
+};
 use crate::version::SchemaError;
 
 /// Why the backend cannot be opened.
@@ -148,31 +150,44 @@ pub enum Reply {
     Compact(CompactReply),
     /// To a lease grant.
     LeaseGrant(LeaseGrantReply),
-    /// To a lease revocation: the current revision.
+    /// To a lease revocation.
     LeaseRevoke {
-        /// The current revision.
-        revision: i64,
+        /// The revision after it.
+        revision: StoreRevision,
     },
-    /// To lease checkpoints: the current revision.
+    /// To lease checkpoints.
     LeaseCheckpoint {
         /// The current revision.
-        revision: i64,
+        revision: StoreRevision,
     },
-    /// To an alarm request: the alarms that it lists, raises or takes back.
-    Alarm(Vec<AlarmMember>),
-    /// To a configuration change: the members after it, by id.
+    /// To an alarm request.
+    Alarm {
+        /// The current revision.
+        revision: StoreRevision,
+        /// The alarms that it lists, raises or takes back.
+        alarms: Vec<AlarmMember>,
+    },
+    /// To a configuration change: the members after it, by id. etcd tells no revision with them.
     Members(Vec<Member>),
     /// To a request about users, roles or authentication.
-    Auth(AuthReply),
-    /// To a request whose answer says nothing.
-    Done,
+    Auth {
+        /// The current revision of the store.
+        revision: StoreRevision,
+        /// The answer.
+        reply: AuthReply,
+    },
+    /// To a request whose answer says nothing else.
+    Done {
+        /// The current revision.
+        revision: StoreRevision,
+    },
 }
 
 /// The answer to a compaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompactReply {
     /// The current revision.
-    pub revision: i64,
+    pub revision: StoreRevision,
     /// The compacted revision. Its rows are gone when [`Machine::compaction_step`](super::Machine::compaction_step) has finished this
     /// revision or a later one.
     pub compacted: i64,
@@ -182,7 +197,7 @@ pub struct CompactReply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseGrantReply {
     /// The current revision.
-    pub revision: i64,
+    pub revision: StoreRevision,
     /// The lease's id.
     pub id: i64,
     /// The effective time to live in seconds.

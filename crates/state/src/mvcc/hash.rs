@@ -10,8 +10,8 @@
 use crc32c::crc32c_append;
 use retcd_storage::backend::Bucket;
 
-use super::reader::Reader;
-use super::{RangeError, Record, Revision, StorageError};
+use super::reader::{Reader, View};
+use super::{RangeError, Record, Revision, StorageError, StoreRevision};
 
 /// A checksum of the keyspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +123,22 @@ impl CompactionHashes {
     }
 }
 
+impl View {
+    /// The sum of the whole database, members' own numbers excepted, and the revision that its rows go up to: more
+    /// than the view's if a batch was about to be published when the view was taken.
+    pub fn hash(&self) -> Result<(u32, StoreRevision), StorageError> {
+        let mut revision = self.revision;
+        let next = Revision::start_of(revision + 1).to_key();
+        for row in self.backend.range(Bucket::Key, &next, None) {
+            let (key, _) = row?;
+            let (at, _) =
+                Revision::from_key(&key).ok_or(StorageError::NoRevision(key[..].into()))?;
+            revision = at.main;
+        }
+        Ok((self.backend.hash(true)?, StoreRevision::new(revision)))
+    }
+}
+
 impl Reader {
     /// The hashes of the last compactions, newest first, at most ten: what members compare with each
     /// other. Each is what [`Reader::hash_kv`] answers at its revision.
@@ -134,13 +150,13 @@ impl Reader {
         hashes.0.iter().rev().copied().collect()
     }
 
-    /// The hash at `revision`, 0 for the current one, and the current revision. At the revision of a
-    /// compaction whose hash is kept it is that one, with the compaction before.
-    pub fn hash_kv(&self, revision: i64) -> Result<(KeyspaceHash, i64), RangeError> {
-        if let Some(hash) = self.shared().hashes.lock().at(revision) {
-            return Ok((hash, self.revision()));
-        }
+    /// The hash at `revision`, 0 for the current one, and the revision of the store that it was asked of. At the
+    /// revision of a compaction whose hash is kept it is that one, with the compaction before.
+    pub fn hash_kv(&self, revision: i64) -> Result<(KeyspaceHash, StoreRevision), RangeError> {
         let view = self.view();
+        if let Some(hash) = self.shared().hashes.lock().at(revision) {
+            return Ok((hash, view.revision()));
+        }
         if revision > view.revision {
             return Err(RangeError::FutureRevision);
         }
@@ -167,6 +183,6 @@ impl Reader {
             };
             hasher.add(&key, &value, row, tombstone, kept);
         }
-        Ok((hasher.finish(), view.revision))
+        Ok((hasher.finish(), view.revision()))
     }
 }

@@ -16,7 +16,10 @@ use super::compaction::Compaction;
 use super::hash::CompactionHashes;
 use super::index::{KeyIndex, Replaced};
 use super::range::{Snapshot, Values};
-use super::{Event, EventKind, Fields, Interval, RangeError, RangeReply, Reader, Record, Revision};
+use super::{
+    Event, EventKind, Fields, Interval, RangeError, RangeReply, Reader, Record, Revision,
+    StoreRevision,
+};
 
 /// What writer and readers share.
 pub(super) struct Shared {
@@ -60,6 +63,11 @@ impl Keyspace {
     /// The newest revision, published or not.
     pub(crate) fn revision(&self) -> i64 {
         self.revision
+    }
+
+    /// The same, for the answer to the entry that is being applied.
+    pub(crate) fn store_revision(&self) -> StoreRevision {
+        StoreRevision::new(self.revision)
     }
 
     /// Whether rows wait for [`Keyspace::compaction_step`].
@@ -107,6 +115,11 @@ impl Changes<'_> {
     /// The revision as seen inside the transaction: the new one as soon as something changed.
     pub(crate) fn revision(&self) -> i64 {
         self.keyspace.revision + i64::from(!self.events.is_empty())
+    }
+
+    /// The same, for the answer to an operation.
+    pub(crate) fn store_revision(&self) -> StoreRevision {
+        StoreRevision::new(self.revision())
     }
 
     /// The current record of `key`.

@@ -33,6 +33,6 @@ pub(crate) use open::Loaded;
 pub use range::{Interval, Projection, RangeError, RangeReply, StorageError};
 pub use reader::{Reader, View};
 pub use record::{DamagedRecord, Fields, Record};
-pub use revision::{Revision, RevisionKey};
+pub use revision::{Revision, RevisionKey, StoreRevision};
 pub use stream::{RangeChunk, RangeStream};
 pub use txn::{DeleteReply, OpReply, PutReply, TxnReply, is_read_only, is_serializable};

@@ -9,7 +9,7 @@ use retcd_storage::backend::{self, Backend, BackendError, Bucket};
 
 use super::index::{Held, KeyIndex};
 use super::keyspace::State;
-use super::{DamagedRecord, Record, Revision};
+use super::{DamagedRecord, Record, Revision, StoreRevision};
 
 /// Bucket `key` could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +77,7 @@ impl Projection {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeReply {
     /// The current revision, whichever revision was asked for.
-    pub revision: i64,
+    pub revision: StoreRevision,
     /// The records, whole: the encoder leaves out what `projection` says.
     pub kvs: Vec<Record>,
     /// Whether the limit cut records off.
@@ -206,7 +206,7 @@ impl<'a> Snapshot<'a> {
         let at = self.read_revision(request.revision)?;
         let interval = Interval::new(&request.key, &request.range_end);
         let mut reply = RangeReply {
-            revision: self.revision,
+            revision: StoreRevision::new(self.revision),
             kvs: Vec::new(),
             more: false,
             count: 0,

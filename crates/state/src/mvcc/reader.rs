@@ -12,7 +12,11 @@ use super::index::KeyIndex;
 use super::keyspace::Shared;
 use super::range::{Snapshot, Values};
 use super::txn::{self, TxnReply};
-use super::{Event, EventKind, Interval, RangeError, RangeReply, Record, Revision, StorageError};
+use super::{
+    Event, EventKind, Interval, RangeError, RangeReply, Record, Revision, StorageError,
+    StoreRevision,
+};
+use crate::lease::Lessor;
 
 /// Answers of up to this many keys are read under the lock.
 const SHORT: usize = 64;
@@ -28,9 +32,17 @@ impl Reader {
         Reader { shared }
     }
 
-    /// The current revision.
+    /// The current revision: for waiting and for metrics. What it is compared with may be older or newer;
+    /// answers have the revision of the state that they come from.
     pub fn revision(&self) -> i64 {
         self.shared.state.read().revision
+    }
+
+    /// The revision of what `lessor` shows, for the answer to whoever looks at it. It may be about to be
+    /// published: an answer waits until it is.
+    pub fn revision_of_leases(&self, lessor: &Lessor) -> StoreRevision {
+        // What was published since its last change has not concerned it: it would have heard of it first.
+        StoreRevision::new(self.revision().max(lessor.revision()))
     }
 
     /// The revision of the last compaction, -1 before the first; smaller ones are not readable.
@@ -73,7 +85,7 @@ impl Reader {
         self.view().txn(request)
     }
 
-    /// Starts to answer `request` in chunks. Its sort options and filters are ignored.
+    /// Starts to answer `request` in chunks. Its filters are ignored, unless it is sorted by something else than the key.
     pub fn range_stream(
         &self,
         request: RangeRequest,
@@ -111,8 +123,8 @@ pub struct View {
 
 impl View {
     /// The newest revision in this view.
-    pub fn revision(&self) -> i64 {
-        self.revision
+    pub fn revision(&self) -> StoreRevision {
+        StoreRevision::new(self.revision)
     }
 
     /// The last compaction that this view knows of, -1 before the first.

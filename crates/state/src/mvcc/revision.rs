@@ -5,6 +5,9 @@
 //! tombstone  the same                                                  | 't'
 //! ```
 
+use std::cmp::Ordering;
+use std::fmt;
+
 /// A point in the history of the keyspace: `main` counts write transactions, `sub` the changes in one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision {
@@ -12,6 +15,44 @@ pub struct Revision {
     pub main: i64,
     /// The change's number within its transaction, from 0.
     pub sub: i64,
+}
+
+/// The store's revision in the state that an answer shows: what stands in the header of that answer.
+///
+/// Only what answers can make one, from the state that it answers from; there is none of "now". A client that
+/// lists keys and then watches from the revision behind relies on it: the list shows every change up to this
+/// revision and none after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StoreRevision(i64);
+
+impl StoreRevision {
+    /// The revision of a state that is at hand.
+    pub(crate) fn new(revision: i64) -> StoreRevision {
+        StoreRevision(revision)
+    }
+
+    /// The number, as it goes over the wire.
+    pub fn get(self) -> i64 {
+        self.0
+    }
+}
+
+impl PartialEq<i64> for StoreRevision {
+    fn eq(&self, other: &i64) -> bool {
+        self.0 == *other
+    }
+}
+
+impl PartialOrd<i64> for StoreRevision {
+    fn partial_cmp(&self, other: &i64) -> Option<Ordering> {
+        self.0.partial_cmp(other)
+    }
+}
+
+impl fmt::Display for StoreRevision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// Length of the key of a put in bytes.

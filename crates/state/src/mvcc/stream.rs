@@ -8,20 +8,24 @@ use super::{Interval, Projection, RangeError, RangeReply, Record};
 /// Keys in the first chunk, as etcd has it.
 const FIRST_CHUNK_KEYS: i64 = 10;
 
+/// Keys per chunk of a sorted answer.
+const SORTED_CHUNK_KEYS: usize = 100;
+
 /// A range request that is answered piece by piece, all from one state of the keyspace.
 ///
 /// Unlike etcd's, a stream goes on when its revision is compacted under way: its view keeps what it
 /// still has to read.
-pub struct RangeStream {
-    view: View,
-    request: RangeRequest,
-    revision: i64,
-    chunk_keys: i64,
-    chunk_bytes: usize,
-    /// Keys still to send; negative for all of them at once.
-    remaining: i64,
-    total: i64,
-    done: bool,
+pub struct RangeStream(Source);
+
+/// Where the chunks come from.
+enum Source {
+    /// From the index as it was, piece by piece.
+    InOrder(Box<Walk>),
+    /// Sorted by something else than the key, which takes all of them first; `None` behind the last chunk.
+    ///
+    /// etcd 3.7.1 sorts and cuts every chunk for itself, so that a client gets keys twice and misses others;
+    /// here it gets what it asked for.
+    Sorted(Option<RangeReply>),
 }
 
 /// A piece of the answer.
@@ -42,6 +46,52 @@ impl RangeStream {
         request: RangeRequest,
         chunk_bytes: usize,
     ) -> Result<RangeStream, RangeError> {
+        Ok(RangeStream(
+            match request.sort_target != 0 && !request.count_only {
+                true => Source::Sorted(Some(view.range(&request)?)),
+                false => Source::InOrder(Box::new(Walk::new(view, request, chunk_bytes)?)),
+            },
+        ))
+    }
+
+    /// The next chunk; `None` after the last.
+    pub fn next_chunk(&mut self) -> Result<Option<RangeChunk>, RangeError> {
+        match &mut self.0 {
+            Source::InOrder(walk) => walk.next_chunk(),
+            Source::Sorted(rest) => Ok(next_sorted(rest)),
+        }
+    }
+}
+
+fn next_sorted(rest: &mut Option<RangeReply>) -> Option<RangeChunk> {
+    let reply = rest.as_mut()?;
+    let kvs = reply.kvs.drain(..SORTED_CHUNK_KEYS.min(reply.kvs.len()));
+    let mut chunk = RangeChunk {
+        kvs: kvs.collect(),
+        projection: reply.projection,
+        last: None,
+    };
+    if reply.kvs.is_empty() {
+        chunk.last = rest.take();
+    }
+    Some(chunk)
+}
+
+/// A way through the keys in their order.
+struct Walk {
+    view: View,
+    request: RangeRequest,
+    revision: i64,
+    chunk_keys: i64,
+    chunk_bytes: usize,
+    /// Keys still to send; negative for all of them at once.
+    remaining: i64,
+    total: i64,
+    done: bool,
+}
+
+impl Walk {
+    fn new(view: View, request: RangeRequest, chunk_bytes: usize) -> Result<Walk, RangeError> {
         let mut request = request;
         // The natural order, without filters; only the projection depends on the sort target.
         request.sort_order = 0;
@@ -58,7 +108,7 @@ impl RangeStream {
         } else {
             request.limit
         };
-        Ok(RangeStream {
+        Ok(Walk {
             view,
             request,
             revision,
@@ -70,8 +120,7 @@ impl RangeStream {
         })
     }
 
-    /// The next chunk; `None` after the last.
-    pub fn next_chunk(&mut self) -> Result<Option<RangeChunk>, RangeError> {
+    fn next_chunk(&mut self) -> Result<Option<RangeChunk>, RangeError> {
         if self.done {
             return Ok(None);
         }

@@ -17,7 +17,7 @@ use retcd_proto::etcdserverpb::{
 
 use super::keyspace::Changes;
 use super::range::Snapshot;
-use super::{Interval, RangeError, RangeReply, Record, StorageError};
+use super::{Interval, RangeError, RangeReply, Record, StorageError, StoreRevision};
 use crate::lease::SharedLessor;
 
 /// Why a write was refused; the state is unchanged.
@@ -44,7 +44,7 @@ impl From<StorageError> for WriteError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PutReply {
     /// The revision of the put.
-    pub revision: i64,
+    pub revision: StoreRevision,
     /// The record before, if it was asked for and existed.
     pub prev: Option<Record>,
 }
@@ -53,7 +53,7 @@ pub struct PutReply {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeleteReply {
     /// The revision of the deletion, or the current one if there was nothing to delete.
-    pub revision: i64,
+    pub revision: StoreRevision,
     /// Number of deleted keys.
     pub deleted: i64,
     /// The records before, if they were asked for.
@@ -64,7 +64,7 @@ pub struct DeleteReply {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TxnReply {
     /// The revision after the transaction; 0 in a nested one, whose header etcd leaves empty.
-    pub revision: i64,
+    pub revision: StoreRevision,
     /// Whether all compares held.
     pub succeeded: bool,
     /// The answers to the operations of the chosen branch, in order.
@@ -119,7 +119,7 @@ pub(crate) fn put(
     request: &PutRequest,
 ) -> Result<PutReply, WriteError> {
     check_put(request, lessor, |key| Ok(changes.get(key)))?;
-    Ok(execute_put(changes, lessor, request))
+    Ok(execute_put(changes, lessor, request, Step::Last))
 }
 
 /// Executes a deletion.
@@ -128,15 +128,9 @@ pub(crate) fn delete_range(
     lessor: &SharedLessor,
     request: &DeleteRangeRequest,
 ) -> DeleteReply {
-    let deleted = changes.delete_range(Interval::new(&request.key, &request.range_end));
-    for record in deleted.iter().filter(|record| record.lease() != 0) {
-        lessor.lock().detach(record.lease(), record.key());
-    }
-    DeleteReply {
-        revision: changes.revision(),
-        deleted: deleted.len() as i64,
-        prevs: if request.prev_kv { deleted } else { Vec::new() },
-    }
+    let reply = execute_delete_range(changes, lessor, request);
+    lessor.lock().changed_at(changes.revision());
+    reply
 }
 
 /// Executes a transaction.
@@ -151,7 +145,8 @@ pub(crate) fn txn(
         Ok::<_, WriteError>(chosen)
     })?;
     let mut reply = chosen.execute(changes, lessor)?;
-    reply.revision = changes.revision();
+    lessor.lock().changed_at(changes.revision());
+    reply.revision = changes.store_revision();
     Ok(reply)
 }
 
@@ -172,7 +167,7 @@ pub(super) fn read_only(
     };
     let replies = chosen.ops.iter().map(answer).collect::<Result<_, _>>()?;
     Ok(TxnReply {
-        revision: snapshot.revision,
+        revision: StoreRevision::new(snapshot.revision),
         succeeded: chosen.succeeded,
         replies,
     })
@@ -245,9 +240,11 @@ impl<'a> Chosen<'a> {
                 Some(Request::RequestRange(range)) => {
                     OpReply::Range(changes.read(|snapshot| snapshot.range(range))?)
                 }
-                Some(Request::RequestPut(put)) => OpReply::Put(execute_put(changes, lessor, put)),
+                Some(Request::RequestPut(put)) => {
+                    OpReply::Put(execute_put(changes, lessor, put, Step::Inner))
+                }
                 Some(Request::RequestDeleteRange(delete)) => {
-                    OpReply::DeleteRange(delete_range(changes, lessor, delete))
+                    OpReply::DeleteRange(execute_delete_range(changes, lessor, delete))
                 }
                 Some(Request::RequestTxn(_)) => {
                     let nested = nested.next().expect("one choice per nested transaction");
@@ -257,7 +254,7 @@ impl<'a> Chosen<'a> {
             });
         }
         Ok(TxnReply {
-            revision: 0,
+            revision: StoreRevision::new(0),
             succeeded: self.succeeded,
             replies,
         })
@@ -290,7 +287,36 @@ fn check_put(
     Ok(())
 }
 
-fn execute_put(changes: &mut Changes<'_>, lessor: &SharedLessor, request: &PutRequest) -> PutReply {
+fn execute_delete_range(
+    changes: &mut Changes<'_>,
+    lessor: &SharedLessor,
+    request: &DeleteRangeRequest,
+) -> DeleteReply {
+    let deleted = changes.delete_range(Interval::new(&request.key, &request.range_end));
+    for record in deleted.iter().filter(|record| record.lease() != 0) {
+        lessor.lock().detach(record.lease(), record.key());
+    }
+    DeleteReply {
+        revision: changes.store_revision(),
+        deleted: deleted.len() as i64,
+        prevs: if request.prev_kv { deleted } else { Vec::new() },
+    }
+}
+
+/// Where in its entry a change of leases stands. What the lessor shows between two steps of a transaction counts
+/// as the state before it, which is at worst older than what is seen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Inner,
+    Last,
+}
+
+fn execute_put(
+    changes: &mut Changes<'_>,
+    lessor: &SharedLessor,
+    request: &PutRequest,
+    step: Step,
+) -> PutReply {
     // An earlier operation of the transaction may have deleted the key since it was checked; there
     // is nothing to keep then.
     let kept = if request.ignore_value || request.ignore_lease {
@@ -312,9 +338,12 @@ fn execute_put(changes: &mut Changes<'_>, lessor: &SharedLessor, request: &PutRe
         let mut lessor = lessor.lock();
         lessor.detach(prev_lease, &request.key);
         lessor.attach(lease, &request.key);
+        if step == Step::Last {
+            lessor.changed_at(changes.revision());
+        }
     }
     PutReply {
-        revision: changes.revision(),
+        revision: changes.store_revision(),
         prev: prev.filter(|_| request.prev_kv),
     }
 }

@@ -15,7 +15,7 @@ use super::index::Index;
 use super::range::KeyRange;
 use super::response::{Body, Response};
 use super::stream::{State, StreamId, WatcherKey};
-use crate::mvcc::{Event, Record, StorageError, View};
+use crate::mvcc::{Event, Record, StorageError, StoreRevision, View};
 
 /// Checks of a watcher against an event that [`Hub::complete_catchup`] may do while everybody else waits
 /// for the hub: about a tenth of a millisecond.
@@ -216,7 +216,7 @@ impl Hub {
         let (id, watch_id, fragment) = (watcher.stream, watcher.id, fragment(watcher));
         self.streams[id.0].queue.push(Response {
             watch_id,
-            revision: self.revision,
+            revision: StoreRevision::new(self.revision),
             body: Body::Events { events, fragment },
         });
         self.wake(id);

@@ -15,6 +15,7 @@ use super::response::{Body, Fragment, NO_WATCH_ID, Refusal, Response};
 use super::slab::Slab;
 use super::stream::{GroupKey, State, Stream, StreamId, Watcher, WatcherKey};
 use crate::Time;
+use crate::mvcc::StoreRevision;
 
 /// Bounds on what streams may hold and steps may do.
 #[derive(Clone, Copy, Debug)]
@@ -412,7 +413,7 @@ impl Hub {
             self.events_pending += events.count();
             stream.queue.push(Response {
                 watch_id: watcher.id,
-                revision: changes.revision(),
+                revision: StoreRevision::new(changes.revision()),
                 body: Body::Events {
                     events: Arc::clone(events),
                     fragment: fragment(watcher),
@@ -459,7 +460,7 @@ impl Hub {
             // etcd leaves the header's revision and the reason empty.
             stream.queue.push(Response {
                 watch_id: watcher.id,
-                revision: 0,
+                revision: StoreRevision::new(0),
                 body: Body::Compacted { compact_revision },
             });
             wake(stream, id, &mut self.woken);
@@ -486,7 +487,9 @@ impl Hub {
 
     fn reply_progress(&mut self, id: StreamId, watch_id: i64) {
         let stream = &self.streams[id.0];
-        let said = stream.queue.ends_with_progress(watch_id, self.revision);
+        let said = stream
+            .queue
+            .ends_with_progress(watch_id, StoreRevision::new(self.revision));
         if !said && !is_full(stream, &self.limits) {
             self.reply(id, watch_id, Body::Progress);
         }
@@ -498,7 +501,7 @@ impl Hub {
         };
         stream.queue.push(Response {
             watch_id,
-            revision: self.revision,
+            revision: StoreRevision::new(self.revision),
             body,
         });
         wake(stream, id, &mut self.woken);

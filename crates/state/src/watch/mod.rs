@@ -51,5 +51,5 @@ mod tests;
 pub use catchup::{CatchupJob, Caught};
 pub use events::{EventSet, RevisionEvents};
 pub use hub::{Hub, Limits, Metrics, Poll};
-pub use response::{Body, Fragment, Header, NO_WATCH_ID, Refusal, Response};
+pub use response::{Body, Fragment, NO_WATCH_ID, Origin, Refusal, Response};
 pub use stream::StreamId;

@@ -16,6 +16,7 @@ use bytes::BufMut;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
 use super::events::EventSet;
+use crate::mvcc::StoreRevision;
 
 /// The id of a response that is not about one watcher: a refused creation, or progress of all.
 pub const NO_WATCH_ID: i64 = -1;
@@ -52,7 +53,7 @@ pub struct Response {
     pub watch_id: i64,
     /// `header.revision`. With events: theirs, or the store's for a watcher that catches up; in a
     /// cancellation by compaction 0, as in etcd; else the store's at the time of the response.
-    pub revision: i64,
+    pub revision: StoreRevision,
     /// What is told.
     pub body: Body,
 }
@@ -93,9 +94,9 @@ pub enum Fragment {
     MoreFollows,
 }
 
-/// What the headers of a member's responses have in common.
+/// Who answers: what the headers of a member's responses have in common.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Header {
+pub struct Origin {
     /// Id of the cluster.
     pub cluster_id: u64,
     /// Id of the member that answers.
@@ -106,13 +107,13 @@ pub struct Header {
 
 impl Response {
     /// Length of the message in bytes.
-    pub fn encoded_len(&self, header: &Header) -> usize {
-        self.fields_len(header) + self.events().map_or(0, EventSet::bytes)
+    pub fn encoded_len(&self, origin: &Origin) -> usize {
+        self.fields_len(origin) + self.events().map_or(0, EventSet::bytes)
     }
 
     /// Writes the message: [`Response::encoded_len`] bytes.
-    pub fn encode(&self, header: &Header, out: &mut impl BufMut) {
-        out.put_slice(self.numbers(header).as_bytes());
+    pub fn encode(&self, origin: &Origin, out: &mut impl BufMut) {
+        out.put_slice(self.numbers(origin).as_bytes());
         let reason = self.cancel_reason();
         if !reason.is_empty() {
             out.put_u8(0x32);
@@ -128,7 +129,7 @@ impl Response {
     /// `bytes_max` (etcd: max-request-bytes + 512 KiB). A piece is below that, or has one event.
     pub fn for_each_fragment(
         &self,
-        header: &Header,
+        origin: &Origin,
         bytes_max: usize,
         mut send: impl FnMut(&Response),
     ) {
@@ -139,7 +140,7 @@ impl Response {
         else {
             return send(self);
         };
-        if self.encoded_len(header) < bytes_max || events.count() < 2 {
+        if self.encoded_len(origin) < bytes_max || events.count() < 2 {
             return send(self);
         }
         let piece = |events, fragment| Response {
@@ -147,7 +148,7 @@ impl Response {
             ..*self
         };
         // Two bytes more than `self` has: the flag, which etcd counts for the last piece too.
-        let room = bytes_max.saturating_sub(self.fields_len(header) + 2 + 1);
+        let room = bytes_max.saturating_sub(self.fields_len(origin) + 2 + 1);
         let mut sets = events.split(room);
         let last = sets.pop().expect("a set is cut into at least one");
         for events in sets {
@@ -165,26 +166,26 @@ impl Response {
     }
 
     /// Length of the fields before the events.
-    fn fields_len(&self, header: &Header) -> usize {
+    fn fields_len(&self, origin: &Origin) -> usize {
         let reason = match self.cancel_reason().len() {
             0 => 0,
             len => 1 + encoded_len_varint(len as u64) + len,
         };
-        self.numbers(header).len + reason
+        self.numbers(origin).len + reason
     }
 
     /// All fields but reason and events. The flag for fragments is behind the reason in the order of
     /// fields, but no response has both.
-    fn numbers(&self, header: &Header) -> Numbers {
+    fn numbers(&self, origin: &Origin) -> Numbers {
         let mut out = Numbers {
             bytes: [0; NUMBERS_MAX],
             // The header's tag and length, of which the latter is known below.
             len: 2,
         };
-        out.push(0x08, header.cluster_id);
-        out.push(0x10, header.member_id);
-        out.push(0x18, self.revision as u64);
-        out.push(0x20, header.raft_term);
+        out.push(0x08, origin.cluster_id);
+        out.push(0x10, origin.member_id);
+        out.push(0x18, self.revision.get() as u64);
+        out.push(0x20, origin.raft_term);
         out.bytes[0] = 0x0a;
         out.bytes[1] = out.len as u8 - 2;
         out.push(0x10, self.watch_id as u64);

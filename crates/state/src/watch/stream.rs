@@ -7,6 +7,7 @@ use super::events::Wanted;
 use super::response::{Body, Response};
 use super::slab::Key;
 use crate::Time;
+use crate::mvcc::StoreRevision;
 
 /// Names a stream of a [`Hub`](super::Hub), never another one, even after it was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -158,7 +159,7 @@ impl Queue {
     }
 
     /// Whether the last response is progress of `watch_id` at `revision`, which need not be said twice.
-    pub(super) fn ends_with_progress(&self, watch_id: i64, revision: i64) -> bool {
+    pub(super) fn ends_with_progress(&self, watch_id: i64, revision: StoreRevision) -> bool {
         self.responses.back().is_some_and(|last| {
             matches!(last.body, Body::Progress)
                 && (last.watch_id, last.revision) == (watch_id, revision)

@@ -5,7 +5,7 @@ use retcd_proto::etcdserverpb::{WatchCreateRequest, WatchResponse};
 use retcd_state::Time;
 use retcd_state::machine::{Applied, Restored};
 use retcd_state::mvcc::{Event, EventKind, Reader};
-use retcd_state::watch::{Header, Hub, Limits, Poll, RevisionEvents, StreamId};
+use retcd_state::watch::{Hub, Limits, Origin, Poll, RevisionEvents, StreamId};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ impl Client {
                 Poll::Responses(responses) => {
                     for response in responses {
                         let mut bytes = Vec::new();
-                        response.encode(&Header::default(), &mut bytes);
+                        response.encode(&Origin::default(), &mut bytes);
                         self.take(WatchResponse::decode(&bytes[..]).unwrap());
                     }
                 }

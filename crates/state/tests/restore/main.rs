@@ -28,7 +28,7 @@ use retcd_state::machine::{
 };
 use retcd_state::membership::Membership;
 use retcd_state::meta::AppliedIndex;
-use retcd_state::mvcc::{KeyspaceHash, Progress, RangeReply, Reader, View};
+use retcd_state::mvcc::{KeyspaceHash, Progress, RangeReply, Reader, StoreRevision, View};
 use retcd_storage::backend::Backend;
 use retcd_storage::bolt::Options;
 use retcd_storage::disk::{Disk, MemDisk, OpenMode};
@@ -52,7 +52,7 @@ struct Member {
 #[derive(Debug, PartialEq)]
 struct State {
     applied: AppliedIndex,
-    hash: (KeyspaceHash, i64),
+    hash: (KeyspaceHash, StoreRevision),
     leases: Vec<(i64, Option<TimeToLive>)>,
     alarms: Vec<AlarmMember>,
     auth: AuthStore,

@@ -121,7 +121,7 @@ impl World {
         let view = self.behind.reader.view();
         let backend = self.behind.backend.reader();
         let oldest = view.compacted_revision().max(1);
-        let past = self.rng.i64(oldest..=view.revision());
+        let past = self.rng.i64(oldest..=view.revision().get());
         self.memories.push(Memory {
             present: all(&view, 0),
             past: all(&view, past),
@@ -137,7 +137,7 @@ impl World {
             assert_eq!(memory.backend.hash(false).unwrap(), memory.hash);
             // `past` was read at one of the view's revisions: look for it among all of them.
             let oldest = memory.view.compacted_revision().max(1);
-            let mut revisions = oldest..=memory.view.revision();
+            let mut revisions = oldest..=memory.view.revision().get();
             assert!(revisions.any(|revision| all(&memory.view, revision) == memory.past));
         }
     }

@@ -261,7 +261,7 @@ fn readers_on_other_threads_see_one_state_or_the_other() {
             let mut last = 1;
             while !done.load(Ordering::Relaxed) {
                 let view = reader.view();
-                let revision = view.revision();
+                let revision = view.revision().get();
                 assert!(revision >= last, "{revision} after {last}");
                 last = revision;
                 for at in [0, (revision - 3).max(1)] {

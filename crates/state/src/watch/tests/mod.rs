@@ -19,7 +19,7 @@ use super::*;
 use crate::Time;
 use crate::mvcc::{Event, EventKind, Fields, Interval, Keyspace, Loaded, Record};
 
-const HEADER: Header = Header {
+const ORIGIN: Origin = Origin {
     cluster_id: 0xcdf8_181e_3227_7b0d,
     member_id: 0x8e9e_05c5_2164_694d,
     raft_term: 3,
@@ -205,8 +205,8 @@ impl World {
 /// What the client decodes from the response's bytes.
 fn decode(response: &Response) -> WatchResponse {
     let mut bytes = Vec::new();
-    response.encode(&HEADER, &mut bytes);
-    assert_eq!(bytes.len(), response.encoded_len(&HEADER));
+    response.encode(&ORIGIN, &mut bytes);
+    assert_eq!(bytes.len(), response.encoded_len(&ORIGIN));
     let message = WatchResponse::decode(&bytes[..]).unwrap();
     assert_eq!(message.encode_to_vec(), bytes, "prost writes the same");
     message
@@ -215,9 +215,9 @@ fn decode(response: &Response) -> WatchResponse {
 /// `watch_id @revision flags: events`
 fn text(message: &WatchResponse) -> String {
     let header = message.header.as_ref().unwrap();
-    assert_eq!(header.cluster_id, HEADER.cluster_id);
-    assert_eq!(header.member_id, HEADER.member_id);
-    assert_eq!(header.raft_term, HEADER.raft_term);
+    assert_eq!(header.cluster_id, ORIGIN.cluster_id);
+    assert_eq!(header.member_id, ORIGIN.member_id);
+    assert_eq!(header.raft_term, ORIGIN.raft_term);
     let mut out = format!("{} @{}", message.watch_id, header.revision);
     for (set, name) in [
         (message.created, " created"),

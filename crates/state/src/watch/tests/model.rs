@@ -390,7 +390,7 @@ impl Script {
                     self.seen.events += response.events().map_or(0, |e| e.count() as u64);
                     let bytes_max = self.rng.usize(1..1000);
                     let mut pieces = Vec::new();
-                    response.for_each_fragment(&HEADER, bytes_max, |piece| {
+                    response.for_each_fragment(&ORIGIN, bytes_max, |piece| {
                         pieces.push(decode(piece));
                     });
                     self.seen.fragments += pieces.len() - 1;

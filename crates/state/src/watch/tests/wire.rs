@@ -1,6 +1,7 @@
 //! The bytes against prost's, and fragments against etcd's rules.
 
 use super::*;
+use crate::mvcc::StoreRevision;
 
 /// `decode` compares each response with prost's encoding; here are the extremes of every field.
 #[test]
@@ -19,13 +20,13 @@ fn every_kind_of_response_is_encoded_as_by_prost() {
         for (watch_id, revision) in [(0, 0), (-1, 1), (i64::MIN, i64::MAX), (127, 128)] {
             let response = Response {
                 watch_id,
-                revision,
+                revision: StoreRevision::new(revision),
                 body: body.clone(),
             };
             let message = decode(&response);
             assert_eq!(message.watch_id, watch_id);
             assert_eq!(message.header.unwrap().revision, revision);
-            let empty = Header::default();
+            let empty = Origin::default();
             let mut bytes = Vec::new();
             response.encode(&empty, &mut bytes);
             assert_eq!(bytes.len(), response.encoded_len(&empty));
@@ -45,7 +46,7 @@ fn slices_are_the_tail_of_the_message() {
     world.txn(&[(b"a", Some(b"1")), (b"c", Some(b"2")), (b"b", Some(b"3"))]);
     let response = world.poll(stream, 1).remove(0);
     let mut bytes = Vec::new();
-    response.encode(&HEADER, &mut bytes);
+    response.encode(&ORIGIN, &mut bytes);
     let events = response.events().unwrap();
     assert_eq!((events.count(), events.slices().count()), (2, 2));
     let tail: Vec<u8> = events.slices().flatten().collect();
@@ -74,7 +75,7 @@ fn watchers_of_a_revision_share_one_encoding() {
 
 fn fragments(response: &Response, bytes_max: usize) -> Vec<WatchResponse> {
     let mut pieces = Vec::new();
-    response.for_each_fragment(&HEADER, bytes_max, |piece| pieces.push(decode(piece)));
+    response.for_each_fragment(&ORIGIN, bytes_max, |piece| pieces.push(decode(piece)));
     pieces
 }
 

@@ -1,0 +1,78 @@
+//! When leases came and went, in revisions of the store: what a list of them may show.
+
+use std::collections::BTreeMap;
+
+use retcd_proto::etcdserverpb::InternalRaftRequest;
+
+use super::log::TRUE_ANSWER;
+use super::{Verdict, ensure};
+use crate::history::Operation;
+use crate::request::{Answer, Request};
+
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    /// The entry that granted it, and the revision of the store then.
+    granted: (u64, i64),
+    /// The revisions before and behind the entry that took it away; equal if no key went with it.
+    gone: Option<(i64, i64)>,
+}
+
+impl Life {
+    fn may_show_at(&self, revision: i64) -> bool {
+        let is_granted = self.granted.1 <= revision;
+        is_granted && self.gone.is_none_or(|(before, _)| revision <= before)
+    }
+
+    fn may_lack_at(&self, revision: i64) -> bool {
+        self.gone.is_some_and(|(_, behind)| behind <= revision)
+    }
+}
+
+/// All leases that there ever were.
+#[derive(Default)]
+pub(super) struct Lives(BTreeMap<i64, Life>);
+
+impl Lives {
+    /// Takes in an executed entry, and the revisions before and behind it.
+    pub(super) fn record(
+        &mut self,
+        index: u64,
+        (before, behind): (i64, i64),
+        request: &InternalRaftRequest,
+        answer: &Answer,
+    ) {
+        match (&request.lease_grant, &request.lease_revoke, answer) {
+            (Some(grant), _, Answer::Grant(_)) => {
+                let life = Life {
+                    granted: (index, behind),
+                    gone: None,
+                };
+                self.0.insert(grant.id, life);
+            }
+            (_, Some(revoke), Answer::Revoke(_)) => {
+                let life = self.0.get_mut(&revoke.id).expect("it was granted");
+                life.gone = Some((before, behind));
+            }
+            _ => {}
+        }
+    }
+
+    /// A list shows the leases that there were at its revision, of those that its member had heard of.
+    pub(super) fn listed(&self, operation: &Operation, answer: &Answer) -> Verdict {
+        let (Request::Leases, Answer::Leases(revision, listed)) = (&operation.request, answer)
+        else {
+            return Ok(());
+        };
+        self.0.iter().try_for_each(|(id, life)| {
+            let is_listed = listed.binary_search(id).is_ok();
+            let is_right = match is_listed {
+                true => life.may_show_at(*revision),
+                false => life.granted.0 > operation.read_at || life.may_lack_at(*revision),
+            };
+            ensure(is_right, TRUE_ANSWER, || {
+                let verb = if is_listed { "shows" } else { "lacks" };
+                format!("a list of leases at revision {revision} {verb} {id}, which was {life:?}")
+            })
+        })
+    }
+}
