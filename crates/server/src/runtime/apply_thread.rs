@@ -172,6 +172,7 @@ impl Applier {
         let file = snap::database_path(&self.dirs.snap_dir, index);
         crate::info!("applying snapshot"; "incoming-leader-snapshot-index" => index,
             "incoming-leader-snapshot-term" => metadata.term());
+        let _restoring = self.member.restoring.enter();
         let restored = match self.machine.restore(&file) {
             Ok(restored) => restored,
             Err(error) => stop_process("the leader's snapshot cannot be applied", &error),

@@ -44,7 +44,6 @@ pub struct Local {
     pub watches: Watches,
     /// Asks other members, from this thread.
     pub client: Client,
-    thread: usize,
     ids: RequestIds,
     /// Counters of the API version that the last client had: most clients have the same.
     last_version: RefCell<(String, [IntCounter; 2])>,
@@ -57,7 +56,8 @@ impl Local {
     pub fn new(member: Arc<Member>, thread: u8, start: StartPoint) -> Rc<Local> {
         let ids = RequestIds::new(member.id, thread, unix_ms());
         let (proposals, reads) = (Proposals::default(), Reads::default());
-        let watches = Watches::new(start);
+        let counts = Arc::clone(&member.watch_counts[usize::from(thread)]);
+        let watches = Watches::new(start, counts);
         let counters = &member.metrics.server.client_requests;
         let pair =
             [RequestKind::Unary, RequestKind::Stream].map(|kind| counters.counter(kind, "unknown"));
@@ -67,7 +67,6 @@ impl Local {
             member,
             client,
             watches,
-            thread: usize::from(thread),
             ids,
             last_version,
             proposals,
@@ -413,7 +412,6 @@ impl Local {
         let now = self.member.clock.now();
         self.proposals.expire(now);
         self.watches.handle_timeout(retcd_state::Time::new(now));
-        self.member.watch_counts[self.thread].publish(self.watches.metrics());
         if let Some(read) = self.reads.expired(now) {
             self.member.metrics.server.slow_read_indexes.inc();
             self.arrive(vec![read], Err(status::TIMEOUT));

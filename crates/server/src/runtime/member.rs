@@ -58,11 +58,13 @@ pub struct Member {
     /// Ways to the connection threads.
     pub mailboxes: Mailboxes,
     /// Watches and waiting requests of each connection thread, for the metrics.
-    pub watch_counts: Vec<WatchCounts>,
+    pub watch_counts: Vec<Arc<WatchCounts>>,
     /// Proposals of all threads that wait for their answer.
     pub pending: AtomicUsize,
     /// Defragmentations under way.
     pub defragmenting: InFlight,
+    /// Whether a database of the leader's is taking the place of ours.
+    pub restoring: InFlight,
     pub(super) storage_version: RwLock<Option<Version>>,
     /// When a compaction last finished, in seconds since 1970; 0 before the first.
     pub compacted_at_seconds: AtomicU64,

@@ -109,7 +109,7 @@ impl Probe for LocalProbe {
             committed_index: member.progress.committed(),
             applied_index: member.progress.applied(),
             proposals_pending: member.pending.load(Relaxed) as u64,
-            applying_snapshot: false,
+            applying_snapshot: member.restoring.any(),
             quota_backend_bytes: member.config.quota_backend_bytes,
             features: member
                 .config

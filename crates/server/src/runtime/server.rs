@@ -46,7 +46,7 @@ use super::storage;
 use super::tasks;
 use super::tls_thread::Handshakers;
 use super::versions::{self, FollowedVersion};
-use super::watches::{StartPoint, WatchCounts};
+use super::watches::StartPoint;
 use crate::auth::{Authenticator, TokenError};
 use crate::config::gates::Gate;
 use crate::config::identity::InitialCluster;
@@ -292,9 +292,10 @@ fn spawn(
         clock,
         metrics: Arc::new(Metrics::new(detail)),
         mailboxes,
-        watch_counts: (0..=threads).map(|_| WatchCounts::default()).collect(),
+        watch_counts: (0..=threads).map(|_| Arc::default()).collect(),
         pending: Default::default(),
         defragmenting: InFlight::default(),
+        restoring: InFlight::default(),
         compacted_at_seconds: Default::default(),
         dialer,
         transport: OnceLock::new(),

@@ -14,7 +14,8 @@ use retcd_state::Time;
 use retcd_state::watch::{Hub, Metrics, RevisionEvents, StreamId};
 use tokio::sync::Notify;
 
-/// What the metrics show of one thread's watches.
+/// What the metrics show of one thread's watches, readable from every thread. It is up to date before anybody
+/// hears of what the hub did.
 #[derive(Debug, Default)]
 pub struct WatchCounts {
     /// Open streams.
@@ -29,7 +30,7 @@ pub struct WatchCounts {
 
 impl WatchCounts {
     /// Publishes the hub's numbers.
-    pub fn publish(&self, metrics: Metrics) {
+    fn publish(&self, metrics: Metrics) {
         self.streams.store(metrics.streams, Relaxed);
         self.watchers.store(metrics.watchers, Relaxed);
         self.slow_watchers.store(metrics.slow_watchers, Relaxed);
@@ -49,13 +50,14 @@ pub struct StartPoint {
 /// A hub and the tasks that wait for it.
 pub struct Watches {
     hub: RefCell<Hub>,
+    counts: Arc<WatchCounts>,
     wakers: RefCell<HashMap<StreamId, Rc<Notify>>>,
     published: Notify,
 }
 
 impl Watches {
-    /// Watches on a store that is at `start`; whatever comes later has to be published.
-    pub fn new(start: StartPoint) -> Watches {
+    /// Watches on a store that is at `start`; whatever comes later has to be published. `counts` follow.
+    pub fn new(start: StartPoint, counts: Arc<WatchCounts>) -> Watches {
         let hub = RefCell::new(Hub::new(
             start.revision,
             start.compacted,
@@ -63,12 +65,13 @@ impl Watches {
         ));
         Watches {
             hub,
+            counts,
             wakers: RefCell::default(),
             published: Notify::new(),
         }
     }
 
-    /// The hub; what it wakes is woken when the guard is dropped.
+    /// The hub; what it wakes is woken, and what it counts is told, when the guard is dropped.
     pub fn hub(&self) -> HubGuard<'_> {
         HubGuard {
             watches: self,
@@ -134,11 +137,6 @@ impl Watches {
             self.hub().handle_timeout(now);
         }
     }
-
-    /// The hub in numbers.
-    pub fn metrics(&self) -> Metrics {
-        self.hub.borrow().metrics()
-    }
 }
 
 /// The hub while it is worked on.
@@ -163,6 +161,7 @@ impl std::ops::DerefMut for HubGuard<'_> {
 
 impl Drop for HubGuard<'_> {
     fn drop(&mut self) {
+        self.watches.counts.publish(self.hub.metrics());
         let mut woken = Vec::new();
         self.hub.drain_woken(&mut woken);
         let wakers = self.watches.wakers.borrow();
