@@ -14,6 +14,7 @@ use crate::member::Setup;
 use crate::plan::Plan;
 use crate::request::Answer;
 use crate::users::Credentials;
+use crate::watcher::WATCHERS;
 
 /// What came of a run.
 pub struct Run {
@@ -160,6 +161,7 @@ pub fn line(operation: &Operation) -> String {
     let client = match operation.client {
         crate::operator::OPERATOR => "operator".to_owned(),
         ADMINISTRATOR => "administrator".to_owned(),
+        WATCHERS.. => format!("watcher {}", operation.client - WATCHERS),
         client => format!("client {client}"),
     };
     let credentials = match &operation.credentials {

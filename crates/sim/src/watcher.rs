@@ -5,13 +5,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
-use retcd_proto::etcdserverpb::{WatchCreateRequest, WatchResponse};
+use retcd_proto::etcdserverpb::{RangeRequest, WatchCreateRequest, WatchResponse};
 
 use crate::checker::log::LogChecker;
 use crate::checker::watch::{Sight, WatchChecker};
 use crate::context::{Context, Event};
+use crate::history::{OperationId, Outcome};
 use crate::member::Session;
+use crate::request::Request;
 use crate::users::Credentials;
+
+/// Watchers are senders of operations from this number on.
+pub const WATCHERS: usize = usize::MAX / 2;
+/// How long a watcher waits for its list.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A watching client.
 pub struct Watcher {
@@ -20,6 +27,8 @@ pub struct Watcher {
     /// Where it is connected, if it is.
     pub host: Option<usize>,
     request: WatchCreateRequest,
+    /// Whether it lists its range first, and watches from behind the list.
+    lists_first: bool,
     /// In whose name it watches.
     pub credentials: Credentials,
     /// What it has seen so far.
@@ -46,8 +55,45 @@ impl Watcher {
             },
             host: None,
             request,
+            lists_first: cx.rng.bool(),
             credentials: Credentials::Nobody,
             checker,
+        }
+    }
+
+    /// Whether it has to list its range before it can watch.
+    pub fn is_to_list(&self) -> bool {
+        self.lists_first && self.checker.resume_at() == 0
+    }
+
+    /// Lists its range in some form.
+    pub fn list(&mut self, cx: &mut Context) {
+        let range = RangeRequest {
+            key: self.request.key.clone(),
+            range_end: self.request.range_end.clone(),
+            serializable: cx.rng.bool(),
+            count_only: cx.rng.u8(..4) == 0,
+            ..Default::default()
+        };
+        let request = match cx.rng.u8(..3) {
+            0 => Request::Range(range),
+            1 => Request::Lists(vec![range]),
+            _ => Request::Stream(range),
+        };
+        let (host, sender) = (crate::client::any_host(cx), WATCHERS + self.session.watcher);
+        cx.ask(sender, host, request, self.credentials.clone(), PATIENCE);
+    }
+
+    /// Its list is there: what comes behind it is to be watched.
+    pub fn listed(&mut self, operation: OperationId, cx: &mut Context) {
+        match &cx.history.operations[operation].outcome {
+            Outcome::Answered(answer) if answer.revision() > 0 => {
+                self.checker.listed(answer.revision());
+                let watcher = self.session.watcher;
+                let pause = cx.between_us(1, 500_000);
+                cx.after(pause, Event::Watch { watcher });
+            }
+            _ => self.disconnected(cx),
         }
     }
 

@@ -60,6 +60,11 @@ impl WatchChecker {
         self.next
     }
 
+    /// A list of the range at `revision` has shown all that there was.
+    pub fn listed(&mut self, revision: i64) {
+        (self.next, self.seen) = (revision + 1, 0);
+    }
+
     /// A new connection: of a revision in pieces the pieces come again.
     pub fn connected(&mut self) {
         self.seen = 0;

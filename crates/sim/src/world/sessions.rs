@@ -6,7 +6,7 @@ use crate::context::Event;
 use crate::history::{OperationId, Outcome};
 use crate::member::Session;
 use crate::operator::OPERATOR;
-use crate::watcher::Watcher;
+use crate::watcher::{WATCHERS, Watcher};
 
 impl World {
     pub(super) fn invoke(&mut self, client: usize) {
@@ -50,12 +50,16 @@ impl World {
         match client {
             OPERATOR => self.operator.returned(number),
             ADMINISTRATOR => self.administrator.returned(number),
+            WATCHERS.. => self.watchers[client - WATCHERS].listed(number, &mut self.cx),
             client => self.clients[client].returned(number, &mut self.cx),
         }
     }
 
     pub(super) fn watch(&mut self, watcher: usize) {
         let watcher = &mut self.watchers[watcher];
+        if watcher.is_to_list() {
+            return watcher.list(&mut self.cx);
+        }
         let (host, request) = watcher.connect(&mut self.cx);
         let session = watcher.session;
         let request = Box::new(request);
