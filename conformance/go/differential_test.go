@@ -298,8 +298,13 @@ func normalizeTxn(r *pb.TxnRequest, m *pb.TxnResponse) {
 
 // normalizeRange orders keys with the same sort value, whose order is not
 // specified; behind a limit even the choice among them is not, so that there
-// only the sort values are compared.
+// only the sort values are compared. etcd 3.7 leaves out leases with the values.
 func normalizeRange(r *pb.RangeRequest, m *pb.RangeResponse) {
+	if r.KeysOnly {
+		for _, kv := range m.Kvs {
+			kv.Lease = 0
+		}
+	}
 	if r.SortTarget == pb.RangeRequest_KEY || len(m.Kvs) == 0 {
 		return
 	}

@@ -1,6 +1,6 @@
 //! Replays transcripts of etcd's own command line tool: same arguments, same bytes on stdout, same errors, same exit codes.
 //!
-//! The transcripts are in `data/golden-etcdctl.jsonl`: a first line that says what was left out and why, then one entry
+//! The transcripts are in `data/golden-etcdctl.jsonl`: a first line that says what was left out or changed, and why, then one entry
 //! per line. Entries of a group run one after the other against a fresh member; groups run in parallel. What changes from
 //! run to run stands as a placeholder such as `{{MEMBER_ID:hex}}`, which is bound to what is seen first and has to stay
 //! the same from then on.

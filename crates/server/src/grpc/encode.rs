@@ -70,20 +70,13 @@ impl Encode for ResponseHeader {
 struct Projected<'a>(&'a Record, Projection);
 
 impl Projected<'_> {
-    fn lease(&self) -> u64 {
-        if self.1 == Projection::KeysAndLeases {
-            self.0.lease() as u64
-        } else {
-            0
-        }
-    }
-
-    fn numbers(&self) -> [(u64, u64); 3] {
+    fn numbers(&self) -> [(u64, u64); 4] {
         let record = self.0;
         [
             (2, record.create_revision() as u64),
             (3, record.mod_revision() as u64),
             (4, record.version() as u64),
+            (6, record.lease() as u64),
         ]
     }
 }
@@ -98,7 +91,7 @@ impl Encode for Projected<'_> {
             .iter()
             .map(|(_, value)| number_len(*value))
             .sum();
-        field_len(self.0.key().len()) + numbers + number_len(self.lease())
+        field_len(self.0.key().len()) + numbers
     }
 
     fn write(&self, buf: &mut BytesMut) {
@@ -113,7 +106,6 @@ impl Encode for Projected<'_> {
         for (field, value) in self.numbers() {
             write_number(field, value, buf);
         }
-        write_number(6, self.lease(), buf);
     }
 }
 

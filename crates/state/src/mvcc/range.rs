@@ -56,19 +56,17 @@ pub enum RangeError {
 pub enum Projection {
     /// Everything.
     Full,
-    /// No value and no lease: what etcd 3.7 answers for `keys_only`, from its index.
-    KeysOnly,
-    /// No value: `keys_only` sorted by value, for which etcd reads the records.
-    KeysAndLeases,
+    /// All but the value: `keys_only`.
+    WithoutValue,
 }
 
 impl Projection {
     /// The projection that `request` asks for.
     pub fn of(request: &RangeRequest) -> Projection {
-        match (request.keys_only, request.sort_target()) {
-            (false, _) => Projection::Full,
-            (true, SortTarget::Value) => Projection::KeysAndLeases,
-            (true, _) => Projection::KeysOnly,
+        // etcd 3.7 answers most of these from its index, which has no leases; etcd up to 3.6 shows them, too.
+        match request.keys_only {
+            false => Projection::Full,
+            true => Projection::WithoutValue,
         }
     }
 }
