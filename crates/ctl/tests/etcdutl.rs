@@ -390,6 +390,18 @@ fn defrag_keeps_the_contents() {
     workshop.check("snapshot restore sn.db --data-dir r", "");
     workshop.check("defrag --data-dir r", "");
     workshop.check("hashkv r/member/snap/db", "3868508452, 8, 3\n");
+    // A database on another volume stays there.
+    fs::rename(workshop.path("r/member/snap/db"), workshop.path("far.db")).expect("room");
+    std::os::unix::fs::symlink("../../../far.db", workshop.path("r/member/snap/db")).expect("room");
+    workshop.check("defrag --data-dir r", "");
+    let link = fs::symlink_metadata(workshop.path("r/member/snap/db")).expect("a link");
+    assert!(link.is_symlink());
+    workshop.check("hashkv far.db", "3868508452, 8, 3\n");
+    workshop.check_refused(
+        "defrag --data-dir=",
+        "--data-dir is empty; name the member's data directory",
+        128,
+    );
     let missing = "Failed to defragment etcd data[none] (stat none/member/snap/db: no such file or directory)";
     workshop.check_refused("defrag --data-dir none", missing, 1);
     let done = workshop.run("defrag");

@@ -6,7 +6,7 @@ use retcd_storage::backend::Backend;
 use retcd_storage::bolt::Access;
 
 use super::source::{check_regular, database_text};
-use super::{disk, lock_limit, open_locked, options};
+use super::{disk, io_text, lock_limit, open_locked, options};
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::log;
 
@@ -38,7 +38,10 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         "defragmenting",
         &[("path", path.display().to_string())],
     );
-    let open = || Backend::open(disk(), &path, options(Access::Existing));
+    // The new database takes the old one's name: that of the file, not of a link to it.
+    let file =
+        std::fs::canonicalize(&path).map_err(|error| failed(io_text("stat", &path, &error)))?;
+    let open = || Backend::open(disk(), &file, options(Access::Existing));
     let backend = open_locked(lock_limit(invocation), open)
         .map_err(|error| failed(database_text(&path, &error)))?;
     let before = backend.size_bytes();

@@ -37,7 +37,8 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let open = || Backend::open(disk(), path, options(Access::ReadOnly));
     let backend = open_locked(lock_limit(invocation), open)
         .map_err(|error| Exit::error(database_text(path, &error)))?;
-    let machine = Machine::open(backend, MachineOptions::default()).map_err(Exit::error)?;
+    let machine = Machine::open(backend, MachineOptions::default())
+        .map_err(|error| Exit::error(format!("{}: {error}", path.display())))?;
     let (hash, _) = machine
         .reader()
         .hash_kv(invocation.flags.int("rev"))

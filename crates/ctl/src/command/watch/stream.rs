@@ -3,6 +3,7 @@
 //! Each watch remembers the first revision that it has not shown yet, so that a new stream continues where the old one
 //! broke. A watch that the server ends is not begun again.
 
+use std::error::Error;
 use std::time::Duration;
 
 use retcd_proto::etcdserverpb::watch_request::RequestUnion;
@@ -161,10 +162,12 @@ impl<'c> Stream<'c> {
         }
         let refused = match error {
             ClientError::Status(status) => {
-                let broken = matches!(
-                    status.code(),
-                    Code::Unavailable | Code::Internal | Code::Unknown
-                );
+                let broken = match status.code() {
+                    Code::Unavailable | Code::Internal => true,
+                    // No answer, but what the transport says of a stream that broke off.
+                    Code::Unknown => status.source().is_some(),
+                    _ => false,
+                };
                 !broken || error.is_answer("etcdserver: no leader")
             }
             _ => false,
