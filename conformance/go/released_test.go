@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // lines are the older release lines that clusters are mixed with.
@@ -52,4 +54,39 @@ func line(t testing.TB, version string) program {
 		built[version] = path
 	}
 	return program{name: name, path: path, catchup: catchup}
+}
+
+// A directory whose cluster has gone down a version is ready for the older
+// program as soon as the member says so, whatever ends it then: the log behind
+// its newest snapshot has nothing that the older program refuses.
+func TestDowngradedDirectoryIsReady(t *testing.T) {
+	for _, p := range []program{ours(), real()} {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			m := startMember(t, p)
+			must(t, "put", second(m.client3().Put(ctx(t), "a", "b")))
+			insist(t, "enable the downgrade", func() error {
+				return second(m.client3().Downgrade(ctx(t), clientv3.DowngradeEnable, "3.6.0"))
+			})
+			eventually(t, "the schema of 3.6", func() bool {
+				s := m.status()
+				return s != nil && s.StorageVersion == "3.6.0"
+			})
+			// The reference says so a moment before it is on its disk.
+			if p == real() {
+				m.stop()
+			} else {
+				m.kill()
+			}
+			checkBolt(t, m.db())
+			m.start(line(t, "3.6"))
+			got, err := m.dial().Get(ctx(t), "a")
+			if err != nil || keys(got) != "a" {
+				t.Fatalf("%v, %v", got, err)
+			}
+			m.stop()
+			m.start(p)
+			must(t, "put", second(m.dial().Put(ctx(t), "a", "c")))
+		})
+	}
 }

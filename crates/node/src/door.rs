@@ -9,6 +9,15 @@ use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use crate::event::Contradiction;
 use crate::raft_types::conf_change_in;
 
+/// Elections that a cluster may have held while this member heard of none. A term that is further ahead comes from
+/// no election, and would leave the cluster without terms to count on.
+const TERM_LEAD_MAX: u64 = 1 << 32;
+/// The same for a member that knows of no term yet, and so of nothing to measure by.
+const FIRST_TERM_MAX: u64 = 1 << 63;
+
+/// Indexes up to which a log is believed to reach. No log is ever so long, and there is room to count on.
+const INDEX_MAX: u64 = 1 << 63;
+
 /// What raft knows that a message is held against.
 pub struct View {
     /// This member's id.
@@ -39,6 +48,17 @@ pub fn judge(message: &Message, view: &View, term_at: impl Fn(u64) -> Option<u64
     if message.to != view.id || message.from == 0 || message.from == view.id {
         return Verdict::Drop;
     }
+    if message.term > newest_credible_term(view.term) {
+        return Verdict::Drop;
+    }
+    // What is passed on for a client has no term. Otherwise raft takes its absence for this member's own word.
+    let passed_on = matches!(
+        message.get_msg_type(),
+        MessageType::MsgPropose | MessageType::MsgReadIndex | MessageType::MsgTransferLeader
+    );
+    if message.term == 0 && !passed_on {
+        return Verdict::Drop;
+    }
     match message.get_msg_type() {
         MessageType::MsgHup
         | MessageType::MsgBeat
@@ -65,6 +85,13 @@ pub fn judge(message: &Message, view: &View, term_at: impl Fn(u64) -> Option<u64
     }
 }
 
+fn newest_credible_term(known: u64) -> u64 {
+    match known {
+        0 => FIRST_TERM_MAX,
+        _ => known.saturating_add(TERM_LEAD_MAX),
+    }
+}
+
 /// Only whole proposals of kinds that etcd knows; joint consensus it does not. A change of the membership that
 /// cannot be read would stop every member that applies it.
 fn proposal(message: &Message) -> Verdict {
@@ -80,7 +107,14 @@ fn proposal(message: &Message) -> Verdict {
 }
 
 /// Entries follow each other, terms never fall, and nothing contradicts what is committed.
+///
+/// Only the origin of a log has the term 0. raft-rs finds it wherever it has no entry, too, and would take entries
+/// behind a gap for those that come next.
 fn append(message: &Message, view: &View, term_at: impl Fn(u64) -> Option<u64>) -> Verdict {
+    let last = message.index.saturating_add(message.entries.len() as u64);
+    if last > INDEX_MAX || (message.log_term == 0 && message.index > 0) {
+        return Verdict::Drop;
+    }
     let mut term = message.log_term;
     for (entry, index) in message.entries.iter().zip(message.index + 1..) {
         if entry.index != index || entry.term < term || entry.term > message.term {
@@ -114,8 +148,8 @@ fn snapshot(message: &Message) -> Verdict {
     let distinct = ids.windows(2).all(|pair| pair[0] != pair[1]) && ids.first() != Some(&0);
     let joint =
         !conf_state.get_voters_outgoing().is_empty() || !conf_state.get_learners_next().is_empty();
-    let sound = metadata.index > 0
-        && metadata.term > 0
+    let sound = (1..=INDEX_MAX).contains(&metadata.index)
+        && (1..=message.term).contains(&metadata.term)
         && !conf_state.get_voters().is_empty()
         && distinct
         && !joint;

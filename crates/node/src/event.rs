@@ -16,7 +16,7 @@ pub struct Config {
     pub election_ticks: u32,
     /// Ask for votes before raising the term.
     pub pre_vote: bool,
-    /// Applied entries between two snapshots on disk.
+    /// Applied entries that may lie behind the newest snapshot on disk: one more, and the next is due, as in etcd.
     pub snapshot_count: u64,
     /// Entries kept in memory behind a snapshot for slow followers.
     pub snapshot_catchup_entries: u64,
@@ -114,6 +114,8 @@ pub enum Input {
         /// The configuration changes among them, in order, as the machine accepted them.
         conf_changes: Vec<raftpb::ConfChange>,
     },
+    /// A snapshot of the next applied index is needed, however few entries there were since the last one.
+    SnapshotWanted,
     /// The snapshot of [`Output::Snapshot`] is durable.
     Snapshotted {
         /// Its index.

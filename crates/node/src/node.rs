@@ -60,6 +60,8 @@ pub struct Node {
     applied: u64,
     /// Index of the newest snapshot, durable or under way.
     snapshot_index: u64,
+    /// Whether the next one is due whatever the count says.
+    snapshot_wanted: bool,
     /// A leader that proposals did not get to, and until when to leave it alone.
     deaf_leader: (u64, Duration),
     /// When leadership was last offered because of the disk.
@@ -119,6 +121,7 @@ impl Node {
             next_tick: now + config.tick,
             applied: recovered.applied,
             snapshot_index: index,
+            snapshot_wanted: false,
             deaf_leader: (0, Duration::ZERO),
             stepped_aside_at: None,
             successor: None,
@@ -165,6 +168,7 @@ impl Node {
                 index,
                 conf_changes,
             } => self.handle_applied(index, &conf_changes),
+            Input::SnapshotWanted => self.snapshot_wanted = true,
             Input::Snapshotted { index } => self.handle_snapshotted(index),
         }
         self.hold_election_timeout();
@@ -646,9 +650,15 @@ impl Node {
     }
 
     fn snapshot_if_due(&mut self) {
-        if self.applied.saturating_sub(self.snapshot_index) < self.config.snapshot_count {
+        let entries = self.applied.saturating_sub(self.snapshot_index);
+        let beyond = match self.snapshot_wanted {
+            true => 0,
+            false => self.config.snapshot_count,
+        };
+        if entries <= beyond {
             return;
         }
+        self.snapshot_wanted = false;
         let store = self.raw.store();
         let term = store
             .term(self.applied)

@@ -274,7 +274,7 @@ fn a_restart_replays_the_log_behind_the_snapshot() {
         driver.propose(request, "x");
     }
     assert!(
-        driver.seen.contains(&"snapshot 5 voters [a1]".to_owned()),
+        driver.seen.contains(&"snapshot 6 voters [a1]".to_owned()),
         "{:?}",
         driver.seen
     );
@@ -284,7 +284,7 @@ fn a_restart_replays_the_log_behind_the_snapshot() {
         ..Default::default()
     };
     let snapshot = SnapshotPoint {
-        index: 5,
+        index: 6,
         term: 2,
         conf_state,
     };
@@ -292,10 +292,10 @@ fn a_restart_replays_the_log_behind_the_snapshot() {
     let replayed: Vec<u64> = restarted.applied.iter().map(|(index, _)| *index).collect();
     assert_eq!(
         replayed,
-        [6, 7, 8],
+        [7, 8],
         "the tail, then the new leader's empty entry"
     );
-    assert_eq!(restarted.applied[1].1, "last");
+    assert_eq!(restarted.applied[0].1, "last");
     assert_eq!(restarted.hard_state.term(), 3);
 }
 
@@ -310,4 +310,23 @@ fn the_same_inputs_give_the_same_outputs() {
         (driver.seen, driver.applied, driver.log)
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn a_snapshot_that_is_wanted_does_not_wait_for_the_count() {
+    let snapshots = |driver: &Driver| {
+        let seen = driver.seen.iter();
+        seen.filter(|seen| seen.starts_with("snapshot")).count()
+    };
+    let mut driver = Driver::new_cluster();
+    driver.handle(Input::SnapshotWanted);
+    assert_eq!(snapshots(&driver), 0, "there is nothing new to stand for");
+    driver.propose(1, "x");
+    assert!(
+        driver.seen.contains(&"snapshot 3 voters [a1]".to_owned()),
+        "{:?}",
+        driver.seen
+    );
+    driver.propose(2, "y");
+    assert_eq!(snapshots(&driver), 1);
 }

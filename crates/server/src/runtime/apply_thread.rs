@@ -23,7 +23,7 @@ use super::log_thread::ToLog;
 use super::mailbox::{Mail, Outcome};
 use super::member::Member;
 use super::peers::Peers;
-use super::versions::FollowedVersion;
+use super::versions::{FollowedVersion, Schema};
 use crate::log::Text;
 use crate::metrics::Operation;
 
@@ -33,6 +33,8 @@ pub enum ToApply {
     Entries(Vec<raftpb::Entry>),
     /// Take over the database that came with this snapshot.
     Restore(raftpb::Snapshot),
+    /// A snapshot of this index is durable.
+    Snapshotted(u64),
     /// End.
     Stop,
 }
@@ -97,6 +99,10 @@ impl Applier {
                     self.restore(&snapshot);
                     compacting = self.machine.is_compacting();
                 }
+                Ok(ToApply::Snapshotted(index)) => {
+                    self.versions
+                        .handle_snapshot(index, &mut self.machine, &self.member);
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     compacting = compaction_step(&mut self.machine, &self.member, self.pace.batch);
                     pause = self.pace.pause;
@@ -148,7 +154,9 @@ impl Applier {
         }
         if cluster_changed {
             self.peers.follow(member);
-            self.versions.follow(&mut self.machine, member);
+            if self.versions.follow(&mut self.machine, member) == Schema::AwaitsSnapshot {
+                let _ = self.node.send(Input::SnapshotWanted);
+            }
             member.cluster_changed.send_modify(|changes| *changes += 1);
         }
         if entries.iter().any(is_first_of_term) {
@@ -192,7 +200,10 @@ impl Applier {
             .restored(restored.revision, restored.compacted);
         self.peers.follow(member);
         *member.storage_version.write() = self.machine.storage_version().ok().flatten();
-        self.versions.follow(&mut self.machine, member);
+        if self.versions.follow(&mut self.machine, member) == Schema::AwaitsSnapshot {
+            self.versions
+                .handle_snapshot(index, &mut self.machine, member);
+        }
         member.cluster_changed.send_modify(|changes| *changes += 1);
         let _ = self.log.send(ToLog::Release(index));
         if let Err(error) =

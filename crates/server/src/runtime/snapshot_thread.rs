@@ -20,6 +20,7 @@ use retcd_storage::disk::Disk;
 use retcd_storage::snap::{self, SnapError};
 use retcd_storage::wal;
 
+use super::apply_thread::ToApply;
 use super::fatal::stop_process;
 use super::log_thread::ToLog;
 use super::member::Member;
@@ -80,6 +81,7 @@ impl Snapshots {
         let index = point.index;
         snap::remove_databases_before(&*dirs.disk, &dirs.snap_dir, index)?;
         let _ = self.node.send(Input::Snapshotted { index });
+        let _ = member.apply.send(ToApply::Snapshotted(index));
         crate::info!("saved snapshot to disk"; "snapshot-index" => index);
         Ok(())
     }

@@ -6,6 +6,10 @@
 //! It only goes down in a downgrade: then the members take the schema of their databases down, programs of the older version
 //! can be started on them, and when all have been, the leader ends the downgrade. Matched is etcd v3.7:
 //! `server/etcdserver/version/monitor.go`.
+//!
+//! A program of an older version goes through the log from the newest snapshot on, and refuses to start if it meets the
+//! version that the cluster had before. So a snapshot comes first, and the schema, by which an operator sees that a member
+//! is ready, follows when it is durable.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -81,9 +85,23 @@ fn decide(cluster: Option<Version>, lowest: Option<Version>, downgrade: &Downgra
     }
 }
 
+/// Whether the database's schema is that of the cluster's version.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Schema {
+    /// It is.
+    Current,
+    /// The version went down: a snapshot of what is applied has to come first.
+    AwaitsSnapshot,
+}
+
 /// The cluster's version as a member last saw it.
 #[derive(Debug, Default)]
-pub struct FollowedVersion(Option<Version>);
+pub struct FollowedVersion {
+    cluster: Option<Version>,
+    /// The applied index at which the schema was found to be newer than the cluster's version.
+    lowered_at: Option<u64>,
+}
 
 impl FollowedVersion {
     /// What a member finds when it starts.
@@ -96,16 +114,20 @@ impl FollowedVersion {
                 own: Version::STORAGE.major_minor(),
                 cluster: cluster.major_minor(),
             }),
-            _ => Ok(FollowedVersion(cluster)),
+            _ => Ok(FollowedVersion {
+                cluster,
+                lowered_at: None,
+            }),
         }
     }
 
-    /// Notes a change of the cluster's version, and brings the database's schema to it.
-    pub(super) fn follow(&mut self, machine: &mut Machine, member: &Member) {
+    /// Notes a change of the cluster's version, and brings the database's schema up to it, or down as soon as
+    /// a snapshot allows that.
+    pub(super) fn follow(&mut self, machine: &mut Machine, member: &Member) -> Schema {
         let Some(now) = member.cluster_version() else {
-            return;
+            return Schema::Current;
         };
-        let before = self.0;
+        let before = self.cluster;
         if before != Some(now) {
             let (cluster, local) = (Hex(member.cluster_id), Hex(member.id));
             match before {
@@ -123,7 +145,24 @@ impl FollowedVersion {
             }
             crate::info!("enabled capabilities for version"; "cluster-version" => &now.major_minor());
         }
+        let schema = member.storage_version().filter(|_| now != OLDEST_CLUSTER);
+        if let Some(schema) = schema.filter(|schema| minor(now) < minor(*schema)) {
+            crate::info!("Cluster version downgrade detected, forcing snapshot";
+                "prev-cluster-version" => &schema.to_string(), "new-cluster-version" => &now.to_string());
+            self.lowered_at.get_or_insert(machine.applied().index);
+            return Schema::AwaitsSnapshot;
+        }
+        self.lowered_at = None;
         update_storage_version(now, machine, member);
+        Schema::Current
+    }
+
+    /// Takes the schema down if the snapshot of this index stands for the entry that lowered the version.
+    pub(super) fn handle_snapshot(&mut self, index: u64, machine: &mut Machine, member: &Member) {
+        let lowered = self.lowered_at.take_if(|lowered_at| *lowered_at <= index);
+        if let (Some(_), Some(cluster)) = (lowered, self.cluster) {
+            update_storage_version(cluster, machine, member);
+        }
     }
 }
 
@@ -135,6 +174,10 @@ fn update_storage_version(cluster: Version, machine: &mut Machine, member: &Memb
     let before = member.storage_version();
     match machine.update_storage_version() {
         Ok(Some(version)) => {
+            // Whoever is told of an older schema may end the member at once, and start an older program.
+            if before.is_some_and(|before| version < before) {
+                member.commit_backend_blocking();
+            }
             if let Some(before) = before {
                 crate::info!("cluster version differs from storage version.";
                     "cluster-version" => &cluster.to_string(), "storage-version" => &before.to_string());

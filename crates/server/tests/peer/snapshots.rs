@@ -15,7 +15,8 @@ use sha2::{Digest, Sha256};
 use crate::member::{Member, Setup, message, start};
 use crate::recorded::{hex, recording};
 
-const INDEX: u64 = 0x1234;
+/// Of the recorded database.
+const INDEX: u64 = 0x2e;
 
 /// A sound database of `bytes` bytes: a small one, and what stands for pages that are free.
 fn database(bytes: usize) -> Vec<u8> {
@@ -83,13 +84,13 @@ fn a_large_database_arrives_byte_by_byte() {
     });
     a.send([snapshot_message()]);
     let received = b.next_message();
-    let file = b.dir.path().join("0000000000001234.snap.db");
+    let file = b.dir.path().join("000000000000002e.snap.db");
     assert!(
         std::fs::read(&file).unwrap() == *sent,
         "the node hears of it when it is there"
     );
     assert!(await_snapshot_report(&a));
-    assert_eq!(b.files(), ["0000000000001234.snap.db"]);
+    assert_eq!(b.files(), ["000000000000002e.snap.db"]);
 
     assert_eq!(received.r#type(), MessageType::MsgSnap);
     let snapshot = received.snapshot.unwrap();
@@ -166,6 +167,12 @@ fn a_database_that_cannot_be_read_to_its_end_is_no_database() {
         ))
     });
     check_fails(|| Ok(outgoing(Cursor::new(vec![7; 50_000]), 50_000)));
+    // It is sound, but of another moment than the message.
+    check_fails(|| {
+        let mut outgoing = outgoing(Cursor::new(database(0)), database(0).len());
+        outgoing.metadata.index = Some(INDEX + 1);
+        Ok(outgoing)
+    });
 }
 
 #[test]

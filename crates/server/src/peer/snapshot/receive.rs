@@ -242,7 +242,7 @@ fn write(
     let (unfinished, file) = create_unfinished(&**disk, dir)?;
     let result = write_to(&*file, &mut pieces).and_then(|stored| {
         drop(file);
-        check(disk, &unfinished)?;
+        check(disk, &unfinished, index)?;
         let path = publish(&**disk, dir, &unfinished, index)?;
         log::info!("saved database snapshot to disk";
             "path" => path, "bytes" => stored.bytes, "size" => human(stored.bytes));
@@ -300,15 +300,25 @@ fn write_to(file: &dyn File, pieces: &mut mpsc::Receiver<Piece>) -> io::Result<S
     Ok(Stored { bytes, fsync })
 }
 
-/// Opens the database as every reader would: meta pages, length and the tree of buckets must be sound.
-fn check(disk: &Arc<dyn Disk>, path: &Path) -> io::Result<()> {
+/// Opens the database as every reader would: meta pages, length and the tree of buckets must be sound. It must be of
+/// the moment that the message tells: once the message is in the log, the member cannot go on without such a database.
+fn check(disk: &Arc<dyn Disk>, path: &Path, index: u64) -> io::Result<()> {
     let options = Options {
         access: Access::ReadOnly,
         ..Options::default()
     };
-    Db::open(Arc::clone(disk), path, options)
-        .map(drop)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
+    let invalid = |error: String| io::Error::new(io::ErrorKind::InvalidData, error);
+    let database = Db::open(Arc::clone(disk), path, options)
+        .and_then(|database| database.read().get(b"meta", b"consistent_index"))
+        .map_err(|error| invalid(error.to_string()))?
+        .and_then(|entry| entry.value().try_into().ok().map(u64::from_be_bytes))
+        .unwrap_or_default();
+    if database != index {
+        return Err(invalid(format!(
+            "the snapshot is of index {index}, the database of index {database}"
+        )));
+    }
+    Ok(())
 }
 
 /// Gives the file its final name. One that is there already came from an earlier, equal snapshot.
