@@ -121,6 +121,16 @@ pub enum StorageError {
         /// Why it failed.
         source: io::Error,
     },
+    /// A directory that was asked for cannot be used.
+    #[error("{what}: {source}; {remedy}")]
+    Unusable {
+        /// What was tried, in etcd's words.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// The log is there, the database is not.
     #[error("database file ({}) of the backend is missing", .0.display())]
     DatabaseMissing(PathBuf),

@@ -70,6 +70,31 @@ fn set<'a>(
     })
 }
 
+/// The command line as it may stand in a log.
+pub(super) fn without_secrets(args: &[String]) -> Vec<String> {
+    let mut shown = Vec::with_capacity(args.len());
+    let mut secret_of: Option<&table::Flag> = None;
+    for arg in args {
+        if let Some(flag) = secret_of.take() {
+            shown.push(flag.shown_value(arg).to_owned());
+            continue;
+        }
+        let (name, value) = match arg.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (arg.as_str(), None),
+        };
+        let flag = table::find(name.trim_start_matches('-')).filter(|flag| flag.secret);
+        match (flag, value) {
+            (Some(flag), Some(value)) => shown.push(format!("{name}={}", flag.shown_value(value))),
+            (flag, _) => {
+                secret_of = flag;
+                shown.push(arg.clone());
+            }
+        }
+    }
+    shown
+}
+
 /// The words for a bad text.
 pub(super) fn reason(error: NodeError) -> String {
     match error {

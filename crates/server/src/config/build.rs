@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Config;
+use super::args;
 use super::literal::parse_bool;
 use super::table::{self, Effect, Flag, Verdict};
 use super::value::NodeError;
@@ -70,6 +71,7 @@ impl Builder {
     }
 
     pub(super) fn note_running(&mut self, args: &[String]) {
+        let args = args::without_secrets(args);
         self.note(log_record!(Info, None, "Running: "; "args" => args));
     }
 

@@ -1,5 +1,6 @@
 //! The environment: `ETCD_MAX_TXN_OPS=5` is `--max-txn-ops=5`. An empty variable is none. A variable beside its flag ends
-//! the start; a variable that no flag knows is only remarked.
+//! the start; a variable that no flag knows is only remarked, and by its name alone: images set passwords in such variables for
+//! their own scripts.
 
 use super::Refusal;
 use super::args::reason;
@@ -43,16 +44,21 @@ pub(super) fn apply(env: &[(String, String)], builder: &mut Builder) -> Result<(
         };
         match builder.set(flag, Input::Text(value)) {
             Ok(()) => builder.note(log_record!(
-                Info, None, "recognized and used environment variable"; "variable-name" => variable, "variable-value" => value
+                Info, None, "recognized and used environment variable";
+                "variable-name" => variable, "variable-value" => flag.shown_value(value)
             )),
             // As in etcd, the last bad one is told.
             Err(error) => {
-                bad = Some(VerifyError::Variable { value: value.to_owned(), name: variable.clone(), reason: reason(error) });
+                bad = Some(VerifyError::Variable {
+                    value: value.to_owned(),
+                    name: variable.clone(),
+                    reason: reason(error),
+                });
             }
         }
         used.push(variable);
     }
-    for (name, value) in env {
+    for (name, _) in env {
         if on_command_line.contains(name) {
             return Err(Refusal::Fatal(log_record!(
                 Fatal,
@@ -64,7 +70,7 @@ pub(super) fn apply(env: &[(String, String)], builder: &mut Builder) -> Result<(
         let foreign = FOREIGN.contains(&name.as_str()) || name == "ETCD_VERSION";
         if name.starts_with("ETCD_") && !used.contains(name) && !foreign {
             builder.note(log_record!(
-                Warn, None, "unrecognized environment variable"; "environment-variable" => format!("{name}={value}")
+                Warn, None, "unrecognized environment variable"; "environment-variable" => name
             ));
         }
     }

@@ -4,8 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use super::table::Status;
-
 /// A feature that can be switched, by its name in etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "the table below says what each does")]
@@ -34,96 +32,52 @@ pub struct GateInfo {
     pub default: bool,
     /// `ALPHA` or `BETA`.
     pub stage: &'static str,
-    /// Whether another value than the default has its effect here.
-    pub status: Status,
+    /// One line for people.
+    pub help: &'static str,
 }
 
 use Gate::*;
-use Status::{NotYet, Supported};
 
 /// Every gate, by name.
+#[rustfmt::skip]
 pub static GATES: [GateInfo; 11] = [
-    gate(AllAlpha, "AllAlpha", false, "ALPHA", Supported),
-    gate(AllBeta, "AllBeta", false, "BETA", Supported),
-    gate(
-        CompactHashCheck,
-        "CompactHashCheck",
-        false,
-        "ALPHA",
-        Supported,
-    ),
-    gate(
-        FastLeaseKeepAlive,
-        "FastLeaseKeepAlive",
-        true,
-        "BETA",
-        Supported,
-    ),
-    gate(
-        InitialCorruptCheck,
-        "InitialCorruptCheck",
-        false,
-        "ALPHA",
-        Supported,
-    ),
-    gate(
-        LeaseCheckpoint,
-        "LeaseCheckpoint",
-        false,
-        "ALPHA",
-        Supported,
-    ),
-    gate(
-        LeaseCheckpointPersist,
-        "LeaseCheckpointPersist",
-        false,
-        "ALPHA",
-        Supported,
-    ),
-    gate(
-        PriorityRequest,
-        "PriorityRequest",
-        false,
-        "ALPHA",
-        NotYet("request priorities"),
-    ),
-    gate(
-        SetMemberLocalAddr,
-        "SetMemberLocalAddr",
-        false,
-        "ALPHA",
-        NotYet("connections to other members"),
-    ),
-    gate(
-        StopGRPCServiceOnDefrag,
-        "StopGRPCServiceOnDefrag",
-        false,
-        "ALPHA",
-        NotYet("defragmentation that stops service"),
-    ),
-    // A buffering mode inside of etcd; there is nothing here that it could change.
-    gate(
-        TxnModeWriteWithSharedBuffer,
-        "TxnModeWriteWithSharedBuffer",
-        true,
-        "BETA",
-        Supported,
-    ),
+    alpha(AllAlpha, "AllAlpha", "All gates of this stage."),
+    beta(AllBeta, "AllBeta", "All gates of this stage.").off(),
+    alpha(CompactHashCheck, "CompactHashCheck", "The leader compares hashes that the members make of their data at each compaction."),
+    beta(FastLeaseKeepAlive, "FastLeaseKeepAlive", "A leader renews a lease that it knows without waiting for what is still to be applied."),
+    alpha(InitialCorruptCheck, "InitialCorruptCheck", "A member compares its data with the others' before it serves."),
+    alpha(LeaseCheckpoint, "LeaseCheckpoint", "The leader tells the others what long leases have left, so that a new leader does not begin them anew."),
+    alpha(LeaseCheckpointPersist, "LeaseCheckpointPersist", "What leases have left is stored, too."),
+    alpha(PriorityRequest, "PriorityRequest", "A member that is too far behind for other requests still takes revocations of leases."),
+    alpha(SetMemberLocalAddr, "SetMemberLocalAddr", "Connections to other members leave from the first address in --initial-advertise-peer-urls that is an IP and not loopback."),
+    alpha(StopGRPCServiceOnDefrag, "StopGRPCServiceOnDefrag", "gRPC's health service says NOT_SERVING while the member defragments, so that clients that ask for it take another."),
+    beta(TxnModeWriteWithSharedBuffer, "TxnModeWriteWithSharedBuffer", "A way of buffering inside of etcd. Without effect here, where there is no such buffer."),
 ];
 
-const fn gate(
-    gate: Gate,
-    name: &'static str,
-    default: bool,
-    stage: &'static str,
-    status: Status,
-) -> GateInfo {
+const fn alpha(gate: Gate, name: &'static str, help: &'static str) -> GateInfo {
     GateInfo {
         gate,
         name,
-        default,
-        stage,
-        status,
+        default: false,
+        stage: "ALPHA",
+        help,
+    }
+}
+
+const fn beta(gate: Gate, name: &'static str, help: &'static str) -> GateInfo {
+    GateInfo {
+        gate,
+        name,
+        default: true,
+        stage: "BETA",
+        help,
+    }
+}
+
+impl GateInfo {
+    const fn off(mut self) -> GateInfo {
+        self.default = false;
+        self
     }
 }
 

@@ -35,11 +35,10 @@ pub fn flags() -> String {
             let _ = writeln!(text, "    {}{}", flag.help, remark(flag.status));
             if flag.name == "feature-gates" {
                 for info in &GATES {
-                    let status = remark(info.status);
                     let _ = writeln!(
                         text,
-                        "    {}=true|false ({} - default={}){status}",
-                        info.name, info.stage, info.default
+                        "    {}=true|false ({} - default={}): {}",
+                        info.name, info.stage, info.default, info.help
                     );
                 }
             }
@@ -52,6 +51,7 @@ pub fn flags() -> String {
 fn remark(status: Status) -> &'static str {
     match status {
         Status::NotYet(_) => " (not supported yet)",
+        Status::WithoutEffect(_) => " (without effect)",
         Status::Supported | Status::Partly(_) => "",
     }
 }
@@ -151,10 +151,7 @@ asks for anything but its default.
         let _ = writeln!(
             text,
             "| `{}` | {} | {} | {} |",
-            info.name,
-            info.stage,
-            info.default,
-            sentence("", info.status).trim_start()
+            info.name, info.stage, info.default, info.help
         );
     }
     text.push_str("\n## Flags of older versions\n\n| flag | what becomes of it |\n|---|---|\n");
@@ -170,6 +167,7 @@ fn sentence(help: &str, status: Status) -> String {
     let help = help.replace('|', "\\|");
     match status {
         Status::NotYet(feature) => format!("{help} *Not yet: {feature}.*"),
+        Status::WithoutEffect(reason) => format!("{help} *Without effect: {reason}.*"),
         Status::Supported | Status::Partly(_) => help,
     }
 }

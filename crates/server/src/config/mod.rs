@@ -87,7 +87,7 @@ pub enum ParseOutcome {
     Fail {
         /// Where the log goes, as far as that is known.
         log: log::Options,
-        /// What to log; the last lines say what is wrong.
+        /// What to log; the last line says what is wrong.
         notes: Vec<Record>,
     },
 }
@@ -269,8 +269,9 @@ impl ParseOutcome {
             ParseOutcome::Fail { log, notes } => {
                 if let Err(error) = log::init(&log) {
                     log::warn!("failed to verify flags"; "error" => log::Text(error));
-                } else {
-                    notes.iter().for_each(log::emit);
+                } else if let [before @ .., reason] = notes.as_slice() {
+                    before.iter().for_each(log::emit);
+                    log::emit_last(reason);
                 }
                 Err(ExitCode::from(1))
             }

@@ -9,7 +9,9 @@ use crate::log::GoDuration;
 use crate::log_record;
 
 /// What a zero stands for, as etcd has it in several places.
-const QUOTA_BYTES_DEFAULT: i64 = 2 * 1024 * 1024 * 1024;
+const SNAPSHOT_COUNT_DEFAULT: u64 = 10_000;
+const SNAPSHOT_CATCHUP_ENTRIES_DEFAULT: u64 = 5_000;
+pub(super) const QUOTA_BYTES_DEFAULT: i64 = 2 * 1024 * 1024 * 1024;
 const BACKEND_BATCH_INTERVAL_DEFAULT: GoDuration = GoDuration::from_millis(100);
 const BACKEND_BATCH_LIMIT_DEFAULT: isize = 10_000;
 const COMPACTION_BATCH_LIMIT_DEFAULT: isize = 1_000;
@@ -37,6 +39,13 @@ fn zeros(config: &mut Config) {
             *value = default;
         }
     }
+    or(&mut config.snapshot_count, SNAPSHOT_COUNT_DEFAULT);
+    or(
+        &mut config.snapshot_catchup_entries,
+        SNAPSHOT_CATCHUP_ENTRIES_DEFAULT,
+    );
+    // As in grpc-go.
+    or(&mut config.max_concurrent_streams, u32::MAX);
     or(&mut config.quota_backend_bytes, QUOTA_BYTES_DEFAULT);
     or(
         &mut config.backend_batch_interval,

@@ -92,7 +92,7 @@ pub struct Config {
     pub raft_read_timeout: GoDuration,
     /// Write timeout between members; at least 5 s.
     pub raft_write_timeout: GoDuration,
-    /// Lock memory; refused in this version.
+    /// Keep memory from being swapped out.
     pub memory_mlock: bool,
     /// Switched features.
     pub feature_gates: FeatureGates,
@@ -158,7 +158,7 @@ pub struct Config {
     pub watch_progress_notify_interval: GoDuration,
     /// Time between the leader's looks whether a downgrade is done; 0 for never.
     pub downgrade_check_time: GoDuration,
-    /// Refused in this version.
+    /// Megabytes that a defragmentation has to free for one to be made at start; 0 for never.
     pub bootstrap_defrag_threshold_megabytes: usize,
     /// Learners that the cluster may have.
     pub max_learners: isize,

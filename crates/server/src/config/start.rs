@@ -1,6 +1,7 @@
-//! The last checks before a member starts, what its settings amount to, and the line that logs them all.
+//! The last checks before a member starts, what its settings amount to, and the lines that log them all.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -8,11 +9,12 @@ use std::time::Duration;
 use super::gates::Gate;
 use super::identity::InitialCluster;
 use super::literal::parse_duration;
+use super::resolve::QUOTA_BYTES_DEFAULT;
 use super::settings::Tls;
 use super::url::Url;
 use super::{Config, member_dir, version};
 use crate::auth::{TokenError, TokenOptions};
-use crate::log::{GoDuration, Record};
+use crate::log::{ByteSize, GoDuration, Record};
 use crate::log_record;
 
 /// Why a member does not start; logged at level `fatal` as `discovery failed`, which is what etcd calls every such failure.
@@ -35,6 +37,14 @@ pub enum StartError {
     SharedUrl(Url),
     #[error("error parsing CompactionRetention: {0}")]
     CompactionRetention(String),
+    #[error(
+        "--auto-compaction-retention={0} is no span to keep: use 0 for all history, or at least {RETENTION_MIN} with --auto-compaction-mode=periodic"
+    )]
+    RetentionTooShort(String),
+    #[error(
+        "--auto-compaction-retention={0} is no number of revisions: use one with --auto-compaction-mode=revision, or --auto-compaction-mode=periodic for a span of time"
+    )]
+    RetentionNotRevisions(String),
     #[error(transparent)]
     AuthToken(#[from] TokenError),
     #[error("error setting up initial cluster: {0}")]
@@ -88,6 +98,14 @@ pub enum AutoCompaction {
     Revision(u64),
 }
 
+/// The shortest span of history that is kept by time. The revision is noted ten times per span, and what is shorter would
+/// keep a processor busy with that; etcd takes any span, and ends at one below ten nanoseconds.
+const RETENTION_MIN: GoDuration = GoDuration::from_millis(100);
+
+/// Larger databases and requests than these are warned of, as in etcd.
+const QUOTA_BYTES_RECOMMENDED_MAX: i64 = 8 << 30;
+const REQUEST_BYTES_RECOMMENDED_MAX: usize = 10 << 20;
+
 /// gRPC messages may be this much larger than `max_request_bytes`.
 pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
 
@@ -137,37 +155,33 @@ impl Config {
     /// How history is compacted by itself.
     ///
     /// # Errors
-    /// When the retention is neither a number nor a duration.
+    /// When the retention is neither a number nor a duration, or not one that the mode can keep.
     pub fn auto_compaction(&self) -> Result<AutoCompaction, StartError> {
-        let retention = self.compaction_retention()?;
-        Ok(
-            match (
-                u64::try_from(retention.0).unwrap_or(0),
-                self.auto_compaction_mode.as_str(),
-            ) {
-                (0, _) => AutoCompaction::Off,
-                (revisions, "revision") => AutoCompaction::Revision(revisions),
-                (nanos, _) => AutoCompaction::Periodic(Duration::from_nanos(nanos)),
-            },
-        )
+        let retention = u64::try_from(self.compaction_retention()?.0)
+            .expect("a retention below zero is refused");
+        Ok(match (retention, self.auto_compaction_mode.as_str()) {
+            (0, _) => AutoCompaction::Off,
+            (revisions, "revision") => AutoCompaction::Revision(revisions),
+            (nanos, _) => AutoCompaction::Periodic(Duration::from_nanos(nanos)),
+        })
     }
 
-    /// As etcd keeps it: a span of time in both modes, one nanosecond per revision.
+    /// As etcd keeps it: a span of time in both modes, one nanosecond per revision. Never below zero.
     fn compaction_retention(&self) -> Result<GoDuration, StartError> {
         const HOUR_NANOS: i64 = 3_600_000_000_000;
-        let text = if self.auto_compaction_retention.is_empty() {
-            "0"
-        } else {
-            &self.auto_compaction_retention
+        let text = match self.auto_compaction_retention.as_str() {
+            "" => "0",
+            text => text,
         };
-        match text.parse::<u32>().map(i64::from) {
-            Ok(revisions) if self.auto_compaction_mode == "revision" => Ok(GoDuration(revisions)),
-            Ok(hours) => Ok(GoDuration(hours.saturating_mul(HOUR_NANOS))),
-            Err(_) => match text.parse::<i64>() {
-                Ok(revisions) if revisions >= 0 && self.auto_compaction_mode == "revision" => {
-                    Ok(GoDuration(revisions))
-                }
-                _ => parse_duration(text).map_err(StartError::CompactionRetention),
+        let number = text.parse::<i64>().ok().filter(|number| *number >= 0);
+        match (number, self.auto_compaction_mode.as_str()) {
+            (Some(revisions), "revision") => Ok(GoDuration(revisions)),
+            (Some(hours), _) => Ok(GoDuration(hours.saturating_mul(HOUR_NANOS))),
+            (None, mode) => match parse_duration(text).map_err(StartError::CompactionRetention)? {
+                GoDuration(0) => Ok(GoDuration(0)),
+                _ if mode == "revision" => Err(StartError::RetentionNotRevisions(text.to_owned())),
+                span if span < RETENTION_MIN => Err(StartError::RetentionTooShort(text.to_owned())),
+                span => Ok(span),
             },
         }
     }
@@ -175,6 +189,18 @@ impl Config {
     /// The size in bytes at which writes are refused; none for no quota.
     pub fn quota_bytes(&self) -> Option<u64> {
         u64::try_from(self.quota_backend_bytes).ok()
+    }
+
+    /// Where connections to other members leave from: the first address that they are told of this member and that they
+    /// could see. None leaves it to the operating system, as without the gate SetMemberLocalAddr.
+    pub fn member_local_address(&self) -> Option<IpAddr> {
+        if !self.feature_gates.enabled(Gate::SetMemberLocalAddr) {
+            return None;
+        }
+        self.initial_advertise_peer_urls
+            .iter()
+            .filter_map(|url| url.host().parse().ok())
+            .find(|address: &IpAddr| !address.is_loopback() && !address.is_unspecified())
     }
 
     /// Ticks without a leader until an election.
@@ -275,7 +301,7 @@ impl Config {
             "advertise-client-urls" => self.advertise_client_urls,
             "listen-client-urls" => self.listen_client_urls,
             "listen-metrics-urls" => self.listen_metrics_urls,
-            "local-address" => "",
+            "local-address" => self.member_local_address().map_or_else(String::new, |address| address.to_string()),
             "cors" => self.cors.0.iter().collect::<Vec<_>>(),
             "host-whitelist" => self.host_whitelist.0.iter().collect::<Vec<_>>(),
             "initial-cluster" => initial_cluster,
@@ -303,10 +329,49 @@ impl Config {
             "discovery-cert" => self.discovery.cert,
             "discovery-key" => self.discovery.key,
             "discovery-cacert" => self.discovery.cacert,
-            "discovery-user" => self.discovery.user,
+            "discovery-user" => self.discovery.user.split(':').next().unwrap_or_default(),
             "downgrade-check-interval" => self.downgrade_check_time,
             "max-learners" => self.max_learners,
             "v2-deprecation" => self.v2_deprecation.0
         )
+    }
+
+    /// What is to be said of the sizes that are allowed: the quota, and what goes beyond etcd's recommendations.
+    pub fn size_records(&self) -> Vec<Record> {
+        const NAME: &str = "v3-applier";
+        let quota = self.quota_backend_bytes;
+        let quota_size = ByteSize(quota.unsigned_abs());
+        let mut records = Vec::new();
+        if self.max_request_bytes > REQUEST_BYTES_RECOMMENDED_MAX {
+            records.push(log_record!(
+                Warn, None, "exceeded recommended request limit";
+                "max-request-bytes" => self.max_request_bytes,
+                "max-request-size" => ByteSize(self.max_request_bytes as u64),
+                "recommended-request-bytes" => REQUEST_BYTES_RECOMMENDED_MAX,
+                "recommended-request-size" => ByteSize(REQUEST_BYTES_RECOMMENDED_MAX as u64)
+            ));
+        }
+        if quota > QUOTA_BYTES_RECOMMENDED_MAX {
+            records.push(log_record!(
+                Warn, None, "quota exceeds the maximum value";
+                "quota-name" => NAME, "quota-size-bytes" => quota, "quota-size" => quota_size,
+                "quota-maximum-size-bytes" => QUOTA_BYTES_RECOMMENDED_MAX,
+                "quota-maximum-size" => ByteSize(QUOTA_BYTES_RECOMMENDED_MAX as u64)
+            ));
+        }
+        records.push(match quota {
+            ..0 => log_record!(
+                Info, None, "disabled backend quota"; "quota-name" => NAME, "quota-size-bytes" => quota
+            ),
+            QUOTA_BYTES_DEFAULT => log_record!(
+                Info, None, "enabled backend quota with default value";
+                "quota-name" => NAME, "quota-size-bytes" => quota, "quota-size" => quota_size
+            ),
+            _ => log_record!(
+                Info, None, "enabled backend quota";
+                "quota-name" => NAME, "quota-size-bytes" => quota, "quota-size" => quota_size
+            ),
+        });
+        records
     }
 }

@@ -25,6 +25,10 @@ pub struct Flag {
     pub key: Option<Key>,
     /// Whether its feature exists.
     pub status: Status,
+    /// Whether a number or a span of time below zero has a meaning; it is refused otherwise.
+    pub signed: bool,
+    /// Whether its value is for nobody's eyes.
+    pub secret: bool,
 }
 
 /// What setting a flag does.
@@ -82,6 +86,8 @@ pub enum Status {
     NotYet(&'static str),
     /// Some values are refused: the function names the missing feature.
     Partly(fn(&Config) -> Option<&'static str>),
+    /// No value changes anything, and who sets it is told. The text says why.
+    WithoutEffect(&'static str),
 }
 
 /// The groups of the help, in its order.
@@ -245,6 +251,14 @@ impl Flag {
         format!("ETCD_{}", self.name.replace('-', "_").to_uppercase())
     }
 
+    /// A value of it as it may stand in a log.
+    pub fn shown_value<'a>(&self, value: &'a str) -> &'a str {
+        match self.secret {
+            true => "(hidden)",
+            false => value,
+        }
+    }
+
     const fn at(mut self, section: Section, leaf: &'static str) -> Flag {
         self.key = Some(Key { section, leaf });
         self
@@ -262,6 +276,21 @@ impl Flag {
 
     const fn not_yet(mut self, feature: &'static str) -> Flag {
         self.status = Status::NotYet(feature);
+        self
+    }
+
+    const fn without_effect(mut self, reason: &'static str) -> Flag {
+        self.status = Status::WithoutEffect(reason);
+        self
+    }
+
+    const fn signed(mut self) -> Flag {
+        self.signed = true;
+        self
+    }
+
+    const fn secret(mut self) -> Flag {
+        self.secret = true;
         self
     }
 
@@ -291,6 +320,8 @@ const fn flag(
             leaf: name,
         }),
         status: Status::Supported,
+        signed: false,
+        secret: false,
     }
 }
 
@@ -306,6 +337,8 @@ const fn older(name: &'static str, effect: Effect) -> Flag {
             leaf: name,
         }),
         status: Status::Supported,
+        signed: false,
+        secret: false,
     }
 }
 
@@ -434,22 +467,23 @@ pub static FLAGS: &[Flag] = &[
         "Raft snapshot files to keep, 0 for all. Deprecated since 3.6, to go in 3.8.",
     ),
     flag(Member, "max-wals", "5", |c| &mut c.max_wals, "Files of the write-ahead log to keep once they are no longer needed, 0 for all."),
-    flag(Member, "memory-mlock", "false", |c| &mut c.memory_mlock, "Keep the process's memory from being swapped out.")
-        .not_yet("locking memory"),
+    flag(Member, "memory-mlock", "false", |c| &mut c.memory_mlock, "Keep the process's memory from being swapped out."),
     flag(
         Member,
         "quota-backend-bytes",
         "0",
         |c| &mut c.quota_backend_bytes,
         "Bytes of stored data at which the member takes no more writes and raises an alarm. 0 is 2 GiB, less than 0 is no quota.",
-    ),
+    )
+    .signed(),
     flag(
         Member,
         "backend-bbolt-freelist-type",
         "map",
         |c| &mut c.backend_bbolt_freelist_type,
-        "'map' or 'array': how etcd lists free pages in memory. Without effect here, where there is one way.",
-    ),
+        "'map' or 'array': how etcd lists free pages in memory.",
+    )
+    .without_effect("there is one way of listing free pages here"),
     flag(
         Member,
         "backend-batch-interval",
@@ -478,22 +512,26 @@ pub static FLAGS: &[Flag] = &[
         "grpc-keepalive-min-time",
         "5s",
         |c| &mut c.grpc_keepalive_min_time,
-        "Read for compatibility: clients that ping faster are answered all the same, never disconnected.",
-    ),
+        "The shortest time between pings of a client.",
+    )
+    .without_effect("clients that ping more often are answered all the same, never disconnected")
+    .signed(),
     flag(
         Member,
         "grpc-keepalive-interval",
         "2h",
         |c| &mut c.grpc_keepalive_interval,
         "Time between pings to a silent client, to learn whether it is still there; 0 for none.",
-    ),
+    )
+    .signed(),
     flag(
         Member,
         "grpc-keepalive-timeout",
         "20s",
         |c| &mut c.grpc_keepalive_timeout,
         "Time to wait for the answer to such a ping before the connection is closed.",
-    ),
+    )
+    .signed(),
     flag(Member, "socket-reuse-port", "false", |c| &mut c.socket_reuse_port, "Bind with SO_REUSEPORT: a port that is in use can be shared.")
         .at(Socket, "reuse-port"),
     flag(
@@ -509,12 +547,15 @@ pub static FLAGS: &[Flag] = &[
         "enable-grpc-gateway",
         "true",
         |c| &mut c.enable_grpc_gateway,
-        "Serve the API as JSON under /v3. Accepted, but the JSON gateway does not exist yet in this version.",
-    ),
+        "Serve the API as JSON under /v3.",
+    )
+    .without_effect("the JSON gateway does not exist yet in this version"),
     flag(Member, "raft-read-timeout", "5s", |c| &mut c.raft_read_timeout, "Read timeout of connections between members; at least 5s.")
-        .not_in_file(),
+        .not_in_file()
+        .signed(),
     flag(Member, "raft-write-timeout", "5s", |c| &mut c.raft_write_timeout, "Write timeout of connections between members; at least 5s.")
-        .not_in_file(),
+        .not_in_file()
+        .signed(),
     flag(Member, "feature-gates", "", |c| &mut c.feature_gates, "Features to switch, as name=bool,name=bool. They are:").text_in_file(),
     flag(
         Clustering,
@@ -594,10 +635,12 @@ pub static FLAGS: &[Flag] = &[
         .not_yet(DISCOVERY),
     flag(Clustering, "discovery-user", "", |c| &mut c.discovery.user, "Discovery: user name, or name:password.")
         .at(DiscoveryAuth, "username")
-        .not_yet(DISCOVERY),
+        .not_yet(DISCOVERY)
+        .secret(),
     flag(Clustering, "discovery-password", "", |c| &mut c.discovery.password, "Discovery: the user's password.")
         .at(DiscoveryAuth, "password")
-        .not_yet(DISCOVERY),
+        .not_yet(DISCOVERY)
+        .secret(),
     flag(Clustering, "discovery-fallback", "exit", |c| &mut c.discovery_fallback, "What to do when discovery fails: 'exit'.").not_in_file(),
     flag(Clustering, "discovery-srv", "", |c| &mut c.discovery_srv, "A DNS domain whose SRV records name the members.").not_yet(DISCOVERY),
     flag(Clustering, "discovery-srv-name", "", |c| &mut c.discovery_srv_name, "A suffix of the SRV records' service name.").not_yet(DISCOVERY),
@@ -748,13 +791,15 @@ pub static FLAGS: &[Flag] = &[
         "300ms",
         |c| &mut c.warning_unary_request_duration,
         "A request that takes longer is logged.",
-    ),
+    )
+    .signed(),
     flag(Tracing, "enable-distributed-tracing", "false", |c| &mut c.tracing.enabled, "Send traces to a collector.").not_yet(TRACING),
     flag(Tracing, "distributed-tracing-address", "localhost:4317", |c| &mut c.tracing.address, "The collector.").not_yet(TRACING),
     flag(Tracing, "distributed-tracing-service-name", "etcd", |c| &mut c.tracing.service_name, "The service's name in traces.").not_yet(TRACING),
     flag(Tracing, "distributed-tracing-instance-id", "", |c| &mut c.tracing.instance_id, "This member's id in traces.").not_yet(TRACING),
     flag(Tracing, "distributed-tracing-sampling-rate", "0", |c| &mut c.tracing.sampling_rate_per_million, "Traces per million to send.")
-        .not_yet(TRACING),
+        .not_yet(TRACING)
+        .signed(),
     flag(Features, "corrupt-check-time", "0s", |c| &mut c.corrupt_check_time, "Time between comparisons of data with the other members; 0 for none."),
     flag(
         Features,
@@ -762,7 +807,8 @@ pub static FLAGS: &[Flag] = &[
         "1m",
         |c| &mut c.compact_hash_check_time,
         "Time between the leader's comparisons of hashes after compactions, with the gate CompactHashCheck.",
-    ),
+    )
+    .signed(),
     flag(Features, "compaction-batch-limit", "0", |c| &mut c.compaction_batch_limit, "Revisions that a compaction deletes in one go; 0 is 1000."),
     flag(
         Features,
@@ -778,22 +824,23 @@ pub static FLAGS: &[Flag] = &[
         "0s",
         |c| &mut c.watch_progress_notify_interval,
         "Time between progress notices of watches that ask for them; 0 is 10m, and 100ms is the least.",
-    ),
+    )
+    .signed(),
     flag(
         Features,
         "warning-apply-duration",
         "100ms",
         |c| &mut c.warning_apply_duration,
         "A request whose execution takes longer is logged.",
-    ),
+    )
+    .signed(),
     flag(
         Features,
         "bootstrap-defrag-threshold-megabytes",
         "0",
         |c| &mut c.bootstrap_defrag_threshold_megabytes,
         "Defragment at start when that frees so many megabytes; 0 for never.",
-    )
-    .not_yet("defragmenting at start"),
+    ),
     flag(Features, "max-learners", "1", |c| &mut c.max_learners, "Learners that the cluster may have."),
     flag(
         Features,

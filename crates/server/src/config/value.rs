@@ -35,6 +35,11 @@ pub trait FlagValue {
     fn yaml(&self) -> String {
         quoted(&self.text())
     }
+
+    /// Whether it is a number or a span of time below zero.
+    fn is_negative(&self) -> bool {
+        false
+    }
 }
 
 /// Why a node of the file cannot be taken.
@@ -158,6 +163,10 @@ macro_rules! integer_value {
             fn yaml(&self) -> String {
                 self.text()
             }
+
+            fn is_negative(&self) -> bool {
+                i128::try_from(*self).is_ok_and(|number| number < 0)
+            }
         }
     };
 }
@@ -206,6 +215,10 @@ impl FlagValue for GoDuration {
 
     fn yaml(&self) -> String {
         self.0.to_string()
+    }
+
+    fn is_negative(&self) -> bool {
+        self.0 < 0
     }
 }
 

@@ -1,7 +1,7 @@
 //! What must hold between the settings, checked in etcd's order and told in its words.
 
 use super::build::Builder;
-use super::gates::{FeatureGates, Gate};
+use super::gates::Gate;
 use super::table::{Effect, FLAGS, Flag, Status};
 use super::url::Url;
 use super::{Config, Refusal};
@@ -29,8 +29,6 @@ pub enum VerifyError {
     Retired(&'static str, String),
     #[error("--{0} is not supported yet ({1})")]
     NotYet(&'static str, &'static str),
-    #[error("--feature-gates={0}={1} is not supported yet ({2})")]
-    GateNotYet(&'static str, bool, &'static str),
     #[error("v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"")]
     FallbackProxy,
     #[error("--logger=capnslog is removed in v3.5")]
@@ -90,6 +88,10 @@ pub enum VerifyError {
         "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint"
     )]
     CheckpointPersist,
+    #[error("--{0} must be >=0 (set to {1})")]
+    Negative(&'static str, String),
+    #[error("--max-request-bytes must be >={REQUEST_BYTES_MIN} (set to {0})")]
+    RequestBytes(usize),
     #[error("--compact-hash-check-time must be >0 (set to {0})")]
     CompactHashCheckTime(GoDuration),
     #[error("unexpected TLS version {0:?} (must be one of: TLS1.2, TLS1.3)")]
@@ -103,6 +105,9 @@ pub enum VerifyError {
 use VerifyError as E;
 
 const ELECTION_MS_MAX: usize = 50_000;
+/// What a member itself has to put through the log to become ready: its name, its addresses, the cluster's version. With less,
+/// etcd starts and never serves.
+const REQUEST_BYTES_MIN: usize = 1024;
 
 pub(super) fn verify(builder: &mut Builder) -> Result<(), Refusal> {
     if let Some(complaint) = builder.take_complaint() {
@@ -130,6 +135,7 @@ pub(super) fn verify(builder: &mut Builder) -> Result<(), Refusal> {
     }
     tls_versions(&builder.config)?;
     deprecated(builder);
+    without_effect(builder);
     missing_features(&builder.config)?;
     Ok(())
 }
@@ -282,7 +288,11 @@ fn raft_times(config: &Config) -> Result<(), VerifyError> {
 }
 
 fn features(builder: &mut Builder) -> Result<(), VerifyError> {
+    not_below_zero(&mut builder.config)?;
     let config = &builder.config;
+    if config.max_request_bytes < REQUEST_BYTES_MIN {
+        return Err(E::RequestBytes(config.max_request_bytes));
+    }
     match config.auto_compaction_mode.as_str() {
         "periodic" | "revision" => {}
         "" => return Err(E::CompactionModeEmpty),
@@ -308,6 +318,18 @@ fn features(builder: &mut Builder) -> Result<(), VerifyError> {
             None,
             "Detected that checkpointing is enabled without persistence. Consider enabling feature gate LeaseCheckpointPersist"
         ));
+    }
+    Ok(())
+}
+
+/// etcd takes any number, and then spins, panics or means something else by it.
+fn not_below_zero(config: &mut Config) -> Result<(), VerifyError> {
+    for flag in FLAGS.iter().filter(|flag| !flag.signed) {
+        if let Effect::Field(field) = flag.effect
+            && field(config).is_negative()
+        {
+            return Err(E::Negative(flag.name, field(config).text()));
+        }
     }
     Ok(())
 }
@@ -353,6 +375,25 @@ fn deprecated(builder: &mut Builder) {
     }
 }
 
+/// Says of what was asked for, beyond the default, that nothing comes of it.
+fn without_effect(builder: &mut Builder) {
+    let mut defaults = Config::from_table();
+    for flag in FLAGS {
+        if let Status::WithoutEffect(reason) = flag.status
+            && differs(flag, &mut builder.config, &mut defaults)
+        {
+            let message = format!("--{} has no effect: {reason}", flag.name);
+            builder.note(log_record!(Warn, None, message));
+        }
+    }
+    let metrics = builder.config.metrics.clone();
+    if !matches!(metrics.as_str(), "basic" | "extensive") {
+        builder.note(log_record!(
+            Warn, None, "unknown value of --metrics; 'basic' is used"; "value" => metrics
+        ));
+    }
+}
+
 /// Refuses what asks for a feature that does not exist yet.
 fn missing_features(config: &Config) -> Result<(), VerifyError> {
     let (mut given, mut defaults) = (config.clone(), Config::from_table());
@@ -366,7 +407,7 @@ fn missing_features(config: &Config) -> Result<(), VerifyError> {
             return Err(E::NotYet(flag.name, feature));
         }
     }
-    missing_gates(&config.feature_gates)
+    Ok(())
 }
 
 fn differs(flag: &Flag, given: &mut Config, defaults: &mut Config) -> bool {
@@ -374,15 +415,4 @@ fn differs(flag: &Flag, given: &mut Config, defaults: &mut Config) -> bool {
         Effect::Field(field) => field(given).text() != field(defaults).text(),
         _ => false,
     }
-}
-
-fn missing_gates(gates: &FeatureGates) -> Result<(), VerifyError> {
-    for (info, on) in gates.all() {
-        if let Status::NotYet(feature) = info.status
-            && on != info.default
-        {
-            return Err(E::GateNotYet(info.name, on, feature));
-        }
-    }
-    Ok(())
 }

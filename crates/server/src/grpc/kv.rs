@@ -52,10 +52,7 @@ async fn range(
     if !request.serializable {
         local.linearizable().await?;
     }
-    let read = || {
-        local.member.metrics.mvcc.ranges.inc();
-        Ok(local.member.reader.range(request)?)
-    };
+    let read = || Ok(local.member.range(request)?);
     local.read_as(credentials, may_read(request), read).await
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -27,7 +28,7 @@ use super::wire::{MessageReader, ResponseBody, frame, stream_response};
 use super::{Context, Framed, read_request};
 use crate::auth::Credentials;
 use crate::metrics::Operation;
-use crate::runtime::{Local, blocking, versions};
+use crate::runtime::{self, Local, blocking, versions};
 
 /// Data per message of a snapshot, as etcd has it.
 const SNAPSHOT_CHUNK_BYTES: usize = 32 << 10;
@@ -96,7 +97,7 @@ pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
         storage_version: member
             .storage_version()
             .map_or_else(String::new, |version| version.to_string()),
-        db_size_quota: member.limits.quota_bytes.map_or(0, |bytes| bytes as i64),
+        db_size_quota: member.config.quota_backend_bytes,
         downgrade_info: Some(DowngradeInfo {
             enabled: downgrade.enabled,
             target_version: downgrade.target_version,
@@ -106,21 +107,10 @@ pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
 
 /// `Defragment`: rewrites the database's file while reads and writes go on.
 pub async fn defragment(local: Rc<Local>, _request: DefragmentRequest) -> Framed {
-    let member = &local.member;
-    let backend = member.backend.clone();
-    let started = Instant::now();
-    crate::info!("starting defragmentation");
-    let in_flight = member.defragmenting.enter();
-    let result = blocking(move || backend.defragment()).await?;
-    drop(in_flight);
-    result.map_err(|error| storage_failure(&error))?;
-    member
-        .metrics
-        .backend
-        .defrag
-        .observe(started.elapsed().as_secs_f64());
-    crate::info!("finished defragmentation"; "took" => started.elapsed(),
-        "current-db-size-bytes" => member.backend.size_bytes());
+    let member = Arc::clone(&local.member);
+    blocking(move || runtime::defragment(&member))
+        .await?
+        .map_err(|error| storage_failure(&error))?;
     Ok(frame(&DefragmentResponse { header: None }))
 }
 

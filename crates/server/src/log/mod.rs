@@ -40,7 +40,7 @@ use jiff::tz::TimeZone;
 pub use crate::{debug, error, fatal, info, warn};
 pub(crate) use output::go_io_error;
 pub use output::{OpenError, Output};
-pub use record::{Field, GoDuration, Hex, Record, Text};
+pub use record::{ByteSize, Field, GoDuration, Hex, Record, Text};
 
 use output::Sink;
 use sample::Sampler;
@@ -156,9 +156,20 @@ pub fn enabled(level: Level) -> bool {
 /// Writes a line, if its level is enabled and its message is not being repeated too often. Errors of
 /// the outputs are ignored: there is nowhere left to report them.
 pub fn emit(record: &Record) {
-    if !enabled(record.level()) {
-        return;
+    match record.level() {
+        Level::Fatal => emit_last(record),
+        level if enabled(level) => write(record, false),
+        _ => {}
     }
+}
+
+/// Writes the line that says why the process ends, whatever its level: also to stderr when everything else goes to files
+/// or is discarded, for whoever has started it and looks there.
+pub fn emit_last(record: &Record) {
+    write(record, true);
+}
+
+fn write(record: &Record, also_seen: bool) {
     let logger = CONFIGURED.get().unwrap_or_else(|| &FALLBACK);
     let now = Timestamp::now();
     if !logger
@@ -170,6 +181,9 @@ pub fn emit(record: &Record) {
     let line = logger.render(record, now);
     for sink in &logger.sinks {
         sink.write(line.as_bytes());
+    }
+    if also_seen && !logger.sinks.iter().any(Sink::is_seen) {
+        Sink::Stderr.write(line.as_bytes());
     }
 }
 

@@ -55,6 +55,11 @@ impl Sink {
         })
     }
 
+    /// Whether who has started the process sees what is written.
+    pub(super) fn is_seen(&self) -> bool {
+        matches!(self, Sink::Stderr | Sink::Stdout)
+    }
+
     pub(super) fn write(&self, line: &[u8]) {
         // A log that cannot be written has nobody to tell.
         let _ = match self {
@@ -68,15 +73,8 @@ impl Sink {
     }
 }
 
-/// An error of the operating system in Go's words: lower case, without the number.
-pub(crate) fn go_io_error(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| {
-        first.to_lowercase().chain(chars).collect()
-    })
-}
+/// The text that Go has for an error of the operating system: without number and capital letter. Others stay as they are.
+pub(crate) use retcd_tls::files::go_error as go_io_error;
 
 fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)

@@ -8,7 +8,7 @@ use std::fmt::{self, Display, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Format, Level};
+use super::{Format, Level, go_io_error};
 
 /// One line of the log before it has a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -232,6 +232,31 @@ impl Field for Duration {
 
 impl Field for std::io::Error {
     fn write_json(&self, out: &mut String) {
+        write_json_string(out, &go_io_error(self));
+    }
+}
+
+/// A number of bytes for people, in powers of 1000: `9 B`, `25 kB`, `2.1 GB`, as etcd's `go-humanize` writes it.
+#[derive(Clone, Copy, Debug)]
+pub struct ByteSize(pub u64);
+
+impl Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+        let exponent = self.0.checked_ilog(1000).unwrap_or(0);
+        let unit = UNITS[exponent as usize];
+        let value = self.0 as f64 / 1000f64.powi(exponent as i32);
+        // One decimal below ten, none above, and both rounded from tenths.
+        let rounded = (value * 10.0 + 0.5).floor() / 10.0;
+        match exponent > 0 && rounded < 10.0 {
+            true => write!(f, "{rounded:.1} {unit}"),
+            false => write!(f, "{rounded:.0} {unit}"),
+        }
+    }
+}
+
+impl Field for ByteSize {
+    fn write_json(&self, out: &mut String) {
         Text(self).write_json(out);
     }
 }
@@ -334,6 +359,24 @@ mod tests {
         check(&Hex(0x8e9e_05c5), "\"8e9e05c5\"");
         check(&Text(std::io::Error::other("disk gone")), "\"disk gone\"");
         check(Path::new("a/b"), "\"a/b\"");
+    }
+
+    #[test]
+    fn byte_sizes_read_as_in_go_humanize() {
+        for (bytes, expected) in [
+            (0, "0 B"),
+            (9, "9 B"),
+            (999, "999 B"),
+            (1_000, "1.0 kB"),
+            (1_500, "1.5 kB"),
+            (24_576, "25 kB"),
+            (999_999, "1000 kB"),
+            (2_147_483_648, "2.1 GB"),
+            (64_000_000, "64 MB"),
+            (u64::MAX, "18 EB"),
+        ] {
+            check(&ByteSize(bytes), &format!("\"{expected}\""));
+        }
     }
 
     #[test]

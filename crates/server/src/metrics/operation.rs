@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramVec};
+use retcd_proto::etcdserverpb::InternalRaftRequest;
 
 macro_rules! operations {
     ($($operation:ident,)*) => {
@@ -63,6 +64,54 @@ operations! {
     DowngradeInfoSet,
     DowngradeVersionTest,
     Unknown,
+}
+
+macro_rules! members {
+    ($request:ident, $($member:ident: $operation:ident,)*) => {
+        $(if $request.$member.is_some() {
+            return Operation::$operation;
+        })*
+    };
+}
+
+impl Operation {
+    /// What `request` does.
+    pub fn of(request: &InternalRaftRequest) -> Operation {
+        members! {
+            request,
+            range: Range,
+            put: Put,
+            delete_range: DeleteRange,
+            txn: Txn,
+            compaction: Compaction,
+            lease_grant: LeaseGrant,
+            lease_revoke: LeaseRevoke,
+            alarm: Alarm,
+            lease_checkpoint: LeaseCheckpoint,
+            auth_enable: AuthEnable,
+            auth_disable: AuthDisable,
+            auth_status: AuthStatus,
+            authenticate: Authenticate,
+            auth_user_add: AuthUserAdd,
+            auth_user_delete: AuthUserDelete,
+            auth_user_get: AuthUserGet,
+            auth_user_change_password: AuthUserChangePassword,
+            auth_user_grant_role: AuthUserGrantRole,
+            auth_user_revoke_role: AuthUserRevokeRole,
+            auth_user_list: AuthUserList,
+            auth_role_list: AuthRoleList,
+            auth_role_add: AuthRoleAdd,
+            auth_role_delete: AuthRoleDelete,
+            auth_role_get: AuthRoleGet,
+            auth_role_grant_permission: AuthRoleGrantPermission,
+            auth_role_revoke_permission: AuthRoleRevokePermission,
+            cluster_version_set: ClusterVersionSet,
+            cluster_member_attr_set: ClusterMemberAttrSet,
+            downgrade_info_set: DowngradeInfoSet,
+            downgrade_version_test: DowngradeVersionTest,
+        }
+        Operation::Unknown
+    }
 }
 
 /// The values of the label `success`, by the outcome as an index.
@@ -136,5 +185,11 @@ mod tests {
             Operation::ClusterMemberAttrSet.name(),
             "ClusterMemberAttrSet"
         );
+        let request = InternalRaftRequest {
+            lease_revoke: Some(Default::default()),
+            ..Default::default()
+        };
+        assert_eq!(Operation::of(&request), Operation::LeaseRevoke);
+        assert_eq!(Operation::of(&Default::default()), Operation::Unknown);
     }
 }

@@ -1,15 +1,17 @@
 //! Connections to other members.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, Sleep};
 
 use crate::config::url::{Scheme, Url};
+use crate::log::go_io_error;
 use crate::tls::Connector;
 
 /// A connection's bytes, whatever carries them.
@@ -25,6 +27,8 @@ pub type Stream = Box<dyn Io>;
 pub struct Dialer {
     connect_timeout: Duration,
     tls: Option<Connector>,
+    /// Where connections leave from, if that is not left to the operating system.
+    local_address: Option<IpAddr>,
 }
 
 impl Dialer {
@@ -33,6 +37,16 @@ impl Dialer {
         Dialer {
             connect_timeout,
             tls: None,
+            local_address: None,
+        }
+    }
+
+    /// The same, with connections that leave from this address of the machine, so that members who compare a certificate's names
+    /// with the address that they see find it there.
+    pub fn leaving_from(self, local_address: Option<IpAddr>) -> Dialer {
+        Dialer {
+            local_address,
+            ..self
         }
     }
 
@@ -58,9 +72,9 @@ impl Dialer {
 
     async fn connect(&self, url: &Url) -> io::Result<Stream> {
         match url.scheme() {
-            Scheme::Http => Ok(Box::new(tcp(url).await?)),
+            Scheme::Http => Ok(Box::new(self.tcp(url).await?)),
             Scheme::Unix => Ok(Box::new(UnixStream::connect(url.address()).await?)),
-            Scheme::Https => self.encrypt(url.host(), tcp(url).await?).await,
+            Scheme::Https => self.encrypt(url.host(), self.tcp(url).await?).await,
             Scheme::Unixs => {
                 let stream = UnixStream::connect(url.address()).await?;
                 // The name of the host that a socket in the file system stands for.
@@ -75,12 +89,37 @@ impl Dialer {
         };
         Ok(Box::new(connector.connect(host, stream).await?))
     }
+
+    async fn tcp(&self, url: &Url) -> io::Result<TcpStream> {
+        let stream = match self.local_address {
+            None => TcpStream::connect(url.address()).await?,
+            Some(local) => connect_from(local, &url.address()).await?,
+        };
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
 }
 
-async fn tcp(url: &Url) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(url.address()).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+/// Connects to the first of the host's addresses that can be reached from `local`.
+async fn connect_from(local: IpAddr, host: &str) -> io::Result<TcpStream> {
+    let mut failure = None;
+    for address in lookup_host(host).await? {
+        let socket = match (local, address) {
+            (IpAddr::V4(_), SocketAddr::V4(_)) => TcpSocket::new_v4()?,
+            (IpAddr::V6(_), SocketAddr::V6(_)) => TcpSocket::new_v6()?,
+            _ => continue,
+        };
+        socket.bind((local, 0).into()).map_err(|error| {
+            let text = format!("bind {local}: {}", go_io_error(&error));
+            io::Error::new(error.kind(), text)
+        })?;
+        match socket.connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = Some(error),
+        }
+    }
+    let none = || io::Error::new(io::ErrorKind::AddrNotAvailable, "no suitable address found");
+    Err(failure.unwrap_or_else(none))
 }
 
 /// A connection whose other end has to take what is written within a time.
@@ -195,6 +234,29 @@ mod tests {
             }
         };
         tokio::join!(writing, reading);
+    }
+
+    /// Where a listener of `host` sees the connections of a member that leaves from `local`, or why there is none.
+    async fn seen(local: &str, host: &str) -> Result<String, String> {
+        let listener = tokio::net::TcpListener::bind((host, 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let dialer = Dialer::new(Duration::from_secs(5)).leaving_from(local.parse().ok());
+        let dialed = dialer.dial(&Url::parse(&url).unwrap()).await;
+        let _open = dialed.map_err(|error| error.to_string())?;
+        Ok(listener.accept().await.unwrap().1.ip().to_string())
+    }
+
+    #[tokio::test]
+    async fn connections_leave_from_where_they_are_told_to() {
+        assert_eq!(seen("127.0.0.7", "127.0.0.1").await.unwrap(), "127.0.0.7");
+        assert_eq!(seen("", "127.0.0.1").await.unwrap(), "127.0.0.1");
+        let refused = |local| async move { seen(local, "127.0.0.1").await.unwrap_err() };
+        // An address of documentation, which no machine has.
+        assert_eq!(
+            refused("192.0.2.1").await,
+            "bind 192.0.2.1: cannot assign requested address"
+        );
+        assert_eq!(refused("::1").await, "no suitable address found");
     }
 
     #[tokio::test]

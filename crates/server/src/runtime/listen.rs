@@ -13,7 +13,7 @@ use super::connections::{Accepted, Dealer, Protocols, Socket};
 use super::descriptors::{Seat, Seats};
 use super::tls_thread::TlsGate;
 use crate::config::url::ListenAddr;
-use crate::log::Text;
+use crate::log::{Text, go_io_error};
 use crate::tls::Portable;
 
 const BACKLOG: i32 = 1024;
@@ -46,10 +46,14 @@ pub fn bind(address: &ListenAddr, options: SocketOptions) -> Result<Listener, St
     match address {
         ListenAddr::Tcp(address) => bind_tcp(*address, options)
             .map(Listener::Tcp)
-            .map_err(|error| format!("listen tcp {address}: bind: {}", go_error(&error))),
-        ListenAddr::Unix(path) => bind_unix(path)
-            .map(Listener::Unix)
-            .map_err(|error| format!("listen unix {}: bind: {}", path.display(), go_error(&error))),
+            .map_err(|error| format!("listen tcp {address}: bind: {}", go_io_error(&error))),
+        ListenAddr::Unix(path) => bind_unix(path).map(Listener::Unix).map_err(|error| {
+            format!(
+                "listen unix {}: bind: {}",
+                path.display(),
+                go_io_error(&error)
+            )
+        }),
     }
 }
 
@@ -80,16 +84,6 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     }?;
     listener.set_nonblocking(true)?;
     Ok(listener)
-}
-
-fn go_error(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "address already in use".to_owned(),
-        io::ErrorKind::AddrNotAvailable => "cannot assign requested address".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
-        _ => error.to_string(),
-    }
 }
 
 /// Where accepted sockets go.

@@ -26,9 +26,11 @@ use super::clock::unix_ms;
 use super::ids::RequestIds;
 use super::mailbox::Mail;
 use super::member::Member;
+use super::progress::Urgency;
 use super::waiting::{Proposals, Reads};
 use super::watches::{StartPoint, Watches};
 use crate::auth::{Credentials, Identity};
+use crate::config::gates::Gate;
 use crate::grpc::status::{self, Status};
 use crate::metrics::{Operation, RequestKind};
 use crate::peer::Client;
@@ -46,7 +48,7 @@ pub struct Local {
     pub client: Client,
     ids: RequestIds,
     /// Counters of the API version that the last client had: most clients have the same.
-    last_version: RefCell<(String, [IntCounter; 2])>,
+    last_version: RefCell<(String, [Option<IntCounter>; 2])>,
     proposals: Proposals,
     reads: Reads,
 }
@@ -58,17 +60,13 @@ impl Local {
         let (proposals, reads) = (Proposals::default(), Reads::default());
         let counts = Arc::clone(&member.watch_counts[usize::from(thread)]);
         let watches = Watches::new(start, counts);
-        let counters = &member.metrics.server.client_requests;
-        let pair =
-            [RequestKind::Unary, RequestKind::Stream].map(|kind| counters.counter(kind, "unknown"));
-        let last_version = RefCell::new(("unknown".to_owned(), pair));
         let client = Client::new(member.dialer.clone(), member.limits.request_timeout);
         Rc::new(Local {
             member,
             client,
             watches,
             ids,
-            last_version,
+            last_version: RefCell::default(),
             proposals,
             reads,
         })
@@ -85,7 +83,7 @@ impl Local {
     /// etcd's status when the request is too large, the member overloaded or without a leader, the
     /// machine refuses, or there is no answer in time.
     pub async fn propose(&self, request: InternalRaftRequest) -> Result<Reply, Status> {
-        self.propose_by(None, request).await
+        self.propose_measured(None, request).await
     }
 
     /// As [`Local::propose`], for what this member does on its own and not everybody may.
@@ -93,8 +91,19 @@ impl Local {
     /// # Errors
     /// As [`Local::propose`].
     pub async fn propose_as_root(&self, request: InternalRaftRequest) -> Result<Reply, Status> {
-        let root = self.root();
-        self.propose_by(root, request).await
+        self.propose_measured(self.root(), request).await
+    }
+
+    async fn propose_measured(
+        &self,
+        identity: Option<Identity>,
+        request: InternalRaftRequest,
+    ) -> Result<Reply, Status> {
+        let (operation, started) = (Operation::of(&request), Instant::now());
+        let result = self.propose_by(identity, request).await;
+        let request = &self.member.metrics.server.request;
+        request.observe(operation, result.is_ok(), started.elapsed());
+        result
     }
 
     async fn propose_by(
@@ -102,14 +111,14 @@ impl Local {
         identity: Option<Identity>,
         mut request: InternalRaftRequest,
     ) -> Result<Reply, Status> {
-        let id = self.begin_proposal()?;
+        let id = self.begin_proposal(self.urgency_of(&request))?;
         request.header = Some(request_header(id, identity));
         self.propose_encoded(id, request.encode_to_vec()).await
     }
 
     /// The id of a request that is about to be proposed, unless too many are under way.
-    fn begin_proposal(&self) -> Result<u64, Status> {
-        match self.member.progress.is_overloaded() {
+    fn begin_proposal(&self, urgency: Urgency) -> Result<u64, Status> {
+        match self.member.progress.is_overloaded(urgency) {
             true => Err(status::TOO_MANY_REQUESTS),
             false => Ok(self.ids.next()),
         }
@@ -124,6 +133,15 @@ impl Local {
             data: data.into(),
         };
         self.submit(id, input).await
+    }
+
+    /// With the gate PriorityRequest the end of a lease is urgent: leases that cannot end are load that never goes away.
+    fn urgency_of(&self, request: &InternalRaftRequest) -> Urgency {
+        let gates = &self.member.config.feature_gates;
+        match request.lease_revoke.is_some() && gates.enabled(Gate::PriorityRequest) {
+            true => Urgency::Urgent,
+            false => Urgency::Ordinary,
+        }
     }
 
     /// Puts a change of the membership through the log; returns the members after it, by id.
@@ -241,7 +259,7 @@ impl Local {
     ) -> Result<Reply, Status> {
         let started = Instant::now();
         let proposed = async {
-            let id = self.begin_proposal()?;
+            let id = self.begin_proposal(Urgency::Ordinary)?;
             let request = InternalRaftRequest {
                 header: Some(request_header(id, identity)),
                 txn: Some(txn),
@@ -315,13 +333,16 @@ impl Local {
 
     /// Counts a client's request by its API version.
     pub fn count_client_request(&self, kind: RequestKind, version: &str) {
-        if self.last_version.borrow().0 != version {
-            let counters = &self.member.metrics.server.client_requests;
-            let pair = [RequestKind::Unary, RequestKind::Stream]
-                .map(|kind| counters.counter(kind, version));
-            *self.last_version.borrow_mut() = (version.to_owned(), pair);
+        let mut last = self.last_version.borrow_mut();
+        if last.0 != version {
+            *last = (version.to_owned(), [None, None]);
         }
-        self.last_version.borrow().1[usize::from(kind == RequestKind::Stream)].inc();
+        last.1[kind as usize]
+            .get_or_insert_with(|| {
+                let counters = &self.member.metrics.server.client_requests;
+                counters.counter(kind, version)
+            })
+            .inc();
     }
 
     /// The interval of periodic watch progress, with a jitter of its own for each stream.

@@ -1,15 +1,16 @@
 //! What every thread of the member shares.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::mpsc::{Sender, SyncSender};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use retcd_node::Input;
+use retcd_proto::etcdserverpb::RangeRequest;
 use retcd_state::lease::SharedLessor;
 use retcd_state::machine::{SharedAlarms, SharedAuth, SharedMembership};
-use retcd_state::mvcc;
+use retcd_state::mvcc::{self, RangeError, RangeReply};
 use retcd_state::version::Version;
 use retcd_state::watch::Origin;
 use retcd_storage::backend::Backend;
@@ -22,6 +23,7 @@ use super::progress::Progress;
 use super::watches::WatchCounts;
 use crate::auth::Authenticator;
 use crate::config::Config;
+use crate::config::gates::Gate;
 use crate::metrics::Metrics;
 use crate::peer::{Dialer, Transport};
 
@@ -125,6 +127,21 @@ impl Member {
         }
     }
 
+    /// Reads a range, and measures that.
+    ///
+    /// # Errors
+    /// As [`mvcc::Reader::range`].
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeReply, RangeError> {
+        let started = Instant::now();
+        let reply = self.reader.range(request);
+        self.metrics.mvcc.ranges.inc();
+        self.metrics
+            .server
+            .range
+            .observe(reply.is_ok(), started.elapsed());
+        reply
+    }
+
     /// The version that all members have agreed to.
     pub fn cluster_version(&self) -> Option<Version> {
         self.membership.read().cluster_version()
@@ -186,6 +203,15 @@ impl Member {
         let _ = removed.wait_for(|removed| *removed).await;
     }
 
+    /// Whether clients that care for it are told to go elsewhere for a while.
+    pub fn is_serving(&self) -> bool {
+        let stops = self
+            .config
+            .feature_gates
+            .enabled(Gate::StopGRPCServiceOnDefrag);
+        !(stops && self.defragmenting.any())
+    }
+
     /// Whether the member stops.
     pub fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
@@ -193,27 +219,38 @@ impl Member {
 }
 
 /// Counts operations under way.
-#[derive(Debug, Default)]
-pub struct InFlight(Arc<AtomicUsize>);
+#[derive(Clone, Debug)]
+pub struct InFlight(tokio::sync::watch::Sender<usize>);
+
+impl Default for InFlight {
+    fn default() -> InFlight {
+        InFlight(tokio::sync::watch::channel(0).0)
+    }
+}
 
 impl InFlight {
     /// Counts one more, until the result is dropped.
     pub fn enter(&self) -> InFlightGuard {
-        self.0.fetch_add(1, Relaxed);
-        InFlightGuard(Arc::clone(&self.0))
+        self.0.send_modify(|count| *count += 1);
+        InFlightGuard(self.clone())
     }
 
     /// Whether any is under way.
     pub fn any(&self) -> bool {
-        self.0.load(Relaxed) > 0
+        *self.0.borrow() > 0
+    }
+
+    /// Follows the number of them.
+    pub fn follow(&self) -> tokio::sync::watch::Receiver<usize> {
+        self.0.subscribe()
     }
 }
 
 /// One operation under way.
-pub struct InFlightGuard(Arc<AtomicUsize>);
+pub struct InFlightGuard(InFlight);
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.0.0.send_modify(|count| *count -= 1);
     }
 }

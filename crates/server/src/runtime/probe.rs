@@ -76,7 +76,6 @@ impl Probe for LocalProbe {
         };
         self.0
             .member
-            .reader
             .range(&request)
             .map(drop)
             .map_err(|error| error.to_string())

@@ -80,9 +80,48 @@ impl Progress {
         self.leader_changes.load(Relaxed)
     }
 
-    /// Whether the machine is too far behind the log to take on more (etcd's limit).
-    pub fn is_overloaded(&self) -> bool {
-        const APPLY_LAG_MAX: u64 = 5000;
-        self.committed().saturating_sub(self.applied()) > APPLY_LAG_MAX
+    /// Whether the machine is too far behind the log to take on more of this urgency (etcd's limits).
+    pub fn is_overloaded(&self, urgency: Urgency) -> bool {
+        let lag_max = match urgency {
+            Urgency::Ordinary => APPLY_LAG_MAX,
+            Urgency::Urgent => 2 * APPLY_LAG_MAX,
+        };
+        self.committed().saturating_sub(self.applied()) > lag_max
+    }
+}
+
+/// Entries that may be committed and not yet applied before ordinary requests are refused.
+const APPLY_LAG_MAX: u64 = 5000;
+
+/// Who still gets in when the machine is behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// Nobody before others.
+    Ordinary,
+    /// What takes load away, such as the end of a lease with its keys.
+    Urgent,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_urgent_gets_in_where_others_are_refused() {
+        let overloaded = |lag: u64| {
+            let progress = Progress::default();
+            progress.committed.store(100_000 + lag, Relaxed);
+            progress.applied.store(100_000, Relaxed);
+            [Urgency::Ordinary, Urgency::Urgent].map(|urgency| progress.is_overloaded(urgency))
+        };
+        assert_eq!(overloaded(0), [false, false]);
+        assert_eq!(overloaded(5000), [false, false]);
+        assert_eq!(overloaded(5001), [true, false]);
+        assert_eq!(overloaded(10_000), [true, false]);
+        assert_eq!(overloaded(10_001), [true, true]);
+        // The two numbers are read one after the other.
+        let progress = Progress::default();
+        progress.applied.store(7, Relaxed);
+        assert!(!progress.is_overloaded(Urgency::Ordinary));
     }
 }

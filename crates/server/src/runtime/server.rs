@@ -6,6 +6,7 @@
 //! Peers are accepted from the moment the threads run, clients only when they will be answered: a
 //! client that connects earlier waits in the listener's queue.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -30,11 +31,13 @@ use super::bootstrap::{Bootstrap, bootstrap, check_initially};
 use super::clock::{Clock, unix_ms};
 use super::connections::{self, Accepted, Dealer, Http2Settings};
 use super::corruption::{self, InitialCheckError, Starting};
+use super::defragment::defragment_at_start;
 use super::descriptors::{Seats, TooFewDescriptors};
 use super::ids::first_read_context;
 use super::log_thread;
 use super::mailbox::{Mail, Mailboxes};
 use super::member::{InFlight, Limits, Member};
+use super::memory::{LockMemoryError, lock_memory};
 use super::node_thread::{self, Outbox};
 use super::peer_thread::{self, PeerThread};
 use super::peers::Peers;
@@ -53,7 +56,7 @@ use crate::config::identity::InitialCluster;
 use crate::config::start::StartError as ConfigError;
 use crate::config::{Config, notify, url::Url};
 use crate::http::{Access, HttpContext};
-use crate::log::{self, Text};
+use crate::log::{self, Text, go_io_error};
 use crate::metrics::{Detail, Metrics};
 use crate::peer::Dialer;
 use crate::tls;
@@ -84,11 +87,14 @@ pub enum StartError {
     /// Clients could not connect.
     #[error(transparent)]
     Descriptors(#[from] TooFewDescriptors),
+    /// Memory cannot be locked.
+    #[error(transparent)]
+    Memory(#[from] LockMemoryError),
     /// The data differs from the other members'.
     #[error(transparent)]
     Corrupt(#[from] InitialCheckError),
     /// The operating system refused a thread or a signal handler.
-    #[error(transparent)]
+    #[error("the operating system refused a thread or a signal handler: {}", go_io_error(.0))]
     System(#[from] std::io::Error),
 }
 
@@ -158,19 +164,25 @@ struct ConnectionThread {
 
 fn start(config: Arc<Config>) -> Result<Server, StartError> {
     config.check_start()?;
+    if config.memory_mlock {
+        lock_memory()?;
+    }
     let seats = Seats::of_process()?;
     let clock = Clock::start();
     let authenticator = Authenticator::new(&config)?;
     let endpoints = tls::open(&config)?;
     let listeners = Listeners::bind(&config, &endpoints, &seats)?;
     let connector = tls::Connector::new(endpoints.peer);
-    let dialer = Dialer::new(config.peer_dial_timeout()).with_tls(connector);
+    let dialer = Dialer::new(config.peer_dial_timeout())
+        .with_tls(connector)
+        .leaving_from(member_local_address(&config));
     let dirs = storage::prepare(Arc::new(OsDisk), &config)?;
     let initial_cluster = match dirs.has_log()? {
         true => None,
         false => Some(InitialCluster::parse(&config.initial_cluster)?),
     };
     log::emit(&config.starting_record(initial_cluster.as_ref()));
+    config.size_records().iter().for_each(log::emit);
     let (opened, remotes) = match initial_cluster.is_some() {
         true => start_first(&dirs, &config, &dialer)?,
         false => (start_again(&dirs, &config, &dialer)?, Vec::new()),
@@ -195,6 +207,26 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
         transport.add_remote(remote.id, remote.peer_urls());
     }
     Ok(server)
+}
+
+/// [`Config::member_local_address`], told as etcd tells it.
+fn member_local_address(config: &Config) -> Option<IpAddr> {
+    if !config.feature_gates.enabled(Gate::SetMemberLocalAddr) {
+        return None;
+    }
+    let advertised = texts(&config.initial_advertise_peer_urls);
+    crate::info!("searching for a suitable member local address in AdvertisePeerURLs"; "advertise-peer-urls" => &advertised);
+    let address = config.member_local_address();
+    match address {
+        Some(address) => {
+            crate::info!("setting member local address"; "LocalAddr" => Text(address));
+        }
+        None => {
+            crate::warn!("unable to set a member local address due to lack of suitable local addresses";
+                "advertise-peer-urls" => &advertised);
+        }
+    }
+    address
 }
 
 /// A member without data; also returns the members of the cluster that it joins.
@@ -309,6 +341,7 @@ fn spawn(
         removed: tokio::sync::watch::channel(false).0,
         config: Arc::clone(&config),
     });
+    defragment_at_start(&member);
     let (transport, door, driver) = peer_thread::transport(&member, &dirs);
     let set = member.transport.set(transport.clone());
     assert!(set.is_ok(), "there is one transport");
@@ -409,11 +442,12 @@ fn node_config(config: &Config, id: u64) -> NodeConfig {
 impl Server {
     /// Serves until a signal comes, then stops everything in order.
     fn serve(mut self) -> Result<End, StartError> {
+        let keepalive_timeout = self.config.grpc_keepalive_timeout.std();
         let settings = Http2Settings {
             streams_max: self.config.max_concurrent_streams,
             keepalive_interval: Some(self.config.grpc_keepalive_interval.std())
-                .filter(|d| !d.is_zero()),
-            keepalive_timeout: self.config.grpc_keepalive_timeout.std(),
+                .filter(|interval| !interval.is_zero() && !keepalive_timeout.is_zero()),
+            keepalive_timeout,
         };
         let mut senders = Vec::new();
         for connection_thread in &mut self.connection_threads {

@@ -37,28 +37,39 @@ pub fn prepare(disk: Arc<dyn Disk>, config: &Config) -> Result<Dirs, StorageErro
         wal_dir: config.wal_dir(),
     };
     let data_dir = Path::new(&config.data_dir);
-    touch(&*dirs.disk, data_dir, "cannot access data directory")?;
-    let member_dir = config.member_dir();
-    touch(&*dirs.disk, &member_dir, "cannot access member directory")?;
-    touch(
-        &*dirs.disk,
-        &dirs.snap_dir,
-        "cannot access member directory",
-    )?;
+    const MEMBER: &str = "cannot access member directory";
+    touch(&*dirs.disk, data_dir, "cannot access data directory", DATA)?;
+    touch(&*dirs.disk, &config.member_dir(), MEMBER, DATA)?;
+    touch(&*dirs.disk, &dirs.snap_dir, MEMBER, DATA)?;
     if !config.wal_dir.is_empty() && dirs.has_log()? {
-        touch(&*dirs.disk, &dirs.wal_dir, "cannot write to WAL directory")?;
+        touch(
+            &*dirs.disk,
+            &dirs.wal_dir,
+            "cannot write to WAL directory",
+            WAL,
+        )?;
     }
     Ok(dirs)
 }
 
-fn touch(disk: &dyn Disk, dir: &Path, what: &str) -> Result<(), StorageError> {
+/// What to do about a directory that cannot be used.
+const DATA: &str = "--data-dir has to name a directory that this process may write to, or create";
+const WAL: &str = "--wal-dir has to name a directory that this process may write to, or create";
+
+fn touch(
+    disk: &dyn Disk,
+    dir: &Path,
+    what: &str,
+    remedy: &'static str,
+) -> Result<(), StorageError> {
     let probe = dir.join(".touch");
     disk.create_dir_all(dir)
         .and_then(|()| disk.open(&probe, OpenMode::Create { mode: 0o600 }))
         .and_then(|_| disk.remove_file(&probe))
-        .map_err(|source| StorageError::Directory {
+        .map_err(|source| StorageError::Unusable {
             what: what.to_owned(),
             source,
+            remedy,
         })
 }
 

@@ -15,7 +15,7 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, SanType,
 };
 
-use crate::log::Text;
+use crate::log::{Text, go_io_error};
 
 /// A year of the flag.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -32,7 +32,7 @@ pub struct Pair {
 pub enum SelfSignedError {
     #[error("selfSignedCertValidity is invalid,it should be greater than 0")]
     Validity,
-    #[error("cannot create {}: {}", .0.display(), .1)]
+    #[error("cannot create {}: {}", .0.display(), go_io_error(.1))]
     File(PathBuf, #[source] io::Error),
     #[error("cannot make a certificate: {0}")]
     Make(#[from] rcgen::Error),

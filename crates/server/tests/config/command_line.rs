@@ -226,6 +226,135 @@ fn settings_that_contradict_are_refused_in_etcds_words() {
     tracing("1000001", "less than 1000000");
 }
 
+/// Numbers and spans of time below zero have no meaning unless the flag gives them one; this holds for every row of the table,
+/// new ones too.
+#[test]
+fn what_is_below_zero_is_refused_unless_it_means_something() {
+    let mean_something = [
+        "quota-backend-bytes",
+        "grpc-keepalive-min-time",
+        "grpc-keepalive-interval",
+        "grpc-keepalive-timeout",
+        "raft-read-timeout",
+        "raft-write-timeout",
+        "warning-unary-request-duration",
+        "warning-apply-duration",
+        "watch-progress-notify-interval",
+    ];
+    for flag in mean_something {
+        let value = match flag {
+            "quota-backend-bytes" => "-1",
+            _ => "-1s",
+        };
+        let config = parse(&Given {
+            args: &[&format!("--{flag}={value}")],
+            ..Given::default()
+        });
+        assert!(matches!(config, ParseOutcome::Run { .. }), "{flag}");
+    }
+    let mut refused = 0;
+    for flag in FLAGS.iter().filter(|flag| flag.group != Group::Older) {
+        let value = match flag.default {
+            default if default.parse::<i64>().is_ok() => "-5",
+            default if default.ends_with(['s', 'm']) && default.starts_with(char::is_numeric) => {
+                "-5s"
+            }
+            _ => continue,
+        };
+        let arg = format!("--{}={value}", flag.name);
+        let got = outcome(&Given {
+            args: &[&arg],
+            ..Given::default()
+        });
+        match flag.name {
+            name if mean_something.contains(&name) => assert!(got.ends_with("run"), "{got}"),
+            // What is read as text is judged by who reads it.
+            "auto-compaction-retention" => assert!(got.ends_with("run"), "{got}"),
+            _ => {
+                assert!(
+                    got.contains(flag.name) && !got.ends_with("run"),
+                    "{arg}: {got}"
+                );
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 20, "{refused}");
+    check_verify(
+        &["--backend-batch-limit=-5"],
+        "--backend-batch-limit must be >=0 (set to -5)",
+    );
+    check_verify(
+        &["--downgrade-check-time=-1s"],
+        "--downgrade-check-time must be >=0 (set to -1s)",
+    );
+    check_verify(
+        &["--max-request-bytes=1023"],
+        "--max-request-bytes must be >=1024 (set to 1023)",
+    );
+}
+
+#[test]
+fn what_changes_nothing_is_said_to_change_nothing() {
+    check_args(
+        &["--backend-bbolt-freelist-type=array"],
+        "warn --backend-bbolt-freelist-type has no effect: there is one way of listing free pages here\nrun",
+    );
+    check_args(
+        &["--metrics=full"],
+        "warn unknown value of --metrics; 'basic' is used {\"value\": \"full\"}\nrun",
+    );
+    check_args(&["--metrics=extensive"], "run");
+}
+
+/// Whoever reads a log must not learn a password from it.
+#[test]
+fn secrets_are_not_logged() {
+    let hidden = |args: &[&str], env: &[(&str, &str)]| {
+        let outcome = parse(&Given {
+            args,
+            env,
+            ..Given::default()
+        });
+        let log = format!("{outcome:?}");
+        let notes = match outcome {
+            ParseOutcome::Run { notes, .. } | ParseOutcome::Fail { notes, .. } => notes,
+            ParseOutcome::Print { .. } => panic!("{log}"),
+        };
+        let lines: Vec<String> = notes.iter().map(ToString::to_string).collect();
+        let text = lines.join("\n");
+        assert!(!text.contains("hunter2"), "{text}");
+        text
+    };
+    let text = hidden(
+        &[
+            "--discovery-password=hunter2",
+            "-discovery-user",
+            "root:hunter2",
+            "--name=a",
+        ],
+        &[],
+    );
+    let args =
+        r#"["etcd","--discovery-password=(hidden)","-discovery-user","(hidden)","--name=a"]"#;
+    assert!(text.contains(args), "{text}");
+    let text = hidden(
+        &[],
+        &[
+            ("ETCD_ROOT_PASSWORD", "hunter2"),
+            ("ETCD_DISCOVERY_PASSWORD", "hunter2"),
+        ],
+    );
+    assert!(
+        text.contains("{\"environment-variable\": \"ETCD_ROOT_PASSWORD\"}"),
+        "{text}"
+    );
+    assert!(
+        text.contains("\"ETCD_DISCOVERY_PASSWORD\", \"variable-value\": \"(hidden)\""),
+        "{text}"
+    );
+}
+
 #[test]
 fn log_flags_are_checked() {
     check_verify(
@@ -285,13 +414,13 @@ fn what_does_not_exist_yet_is_refused_and_never_ignored() {
         "log-outputs",
         "logging to the systemd journal",
     );
-    refused(
-        "--feature-gates=PriorityRequest=true",
-        "feature-gates=PriorityRequest=true",
-        "request priorities",
-    );
     check_args(
-        &["--corrupt-check-time=0", "--feature-gates=AllBeta=true"],
+        &[
+            "--corrupt-check-time=0",
+            "--feature-gates=AllBeta=true,AllAlpha=true",
+            "--memory-mlock",
+            "--bootstrap-defrag-threshold-megabytes=100",
+        ],
         "run",
     );
 }

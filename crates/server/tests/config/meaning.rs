@@ -10,6 +10,9 @@ fn zeros_stand_for_defaults() {
             "--watch-progress-notify-interval=1ms",
             "--bcrypt-cost=99",
             "--raft-read-timeout=1s",
+            "--snapshot-count=0",
+            "--snapshot-catchup-entries=0",
+            "--max-concurrent-streams=0",
         ],
         ..Given::default()
     });
@@ -21,6 +24,14 @@ fn zeros_stand_for_defaults() {
             config.bcrypt_cost
         ),
         (10_000, 1_000, 10)
+    );
+    assert_eq!(
+        (
+            config.snapshot_count,
+            config.snapshot_catchup_entries,
+            config.max_concurrent_streams
+        ),
+        (10_000, 5_000, u32::MAX)
     );
     let spans = [
         config.backend_batch_interval,
@@ -61,6 +72,82 @@ fn a_member_that_listens_everywhere_advertises_the_machine() {
         ..Given::default()
     });
     assert_eq!(unknown.initial_cluster, "a=http://localhost:2380");
+}
+
+/// `SetMemberLocalAddr`: the first address that other members could see.
+#[test]
+fn a_member_leaves_from_the_address_that_it_advertises() {
+    let local_address = |gates: &str, advertised: &str| {
+        let (gates, advertised) = (
+            format!("--feature-gates={gates}"),
+            format!("--initial-advertise-peer-urls={advertised}"),
+        );
+        let config = config(&Given {
+            args: &[&gates, &advertised],
+            ..Given::default()
+        });
+        let line = config.starting_record(None).to_string();
+        let address = config
+            .member_local_address()
+            .map_or_else(String::new, |address| address.to_string());
+        assert!(
+            line.contains(&format!("\"local-address\": \"{address}\"")),
+            "{line}"
+        );
+        address
+    };
+    let on = "SetMemberLocalAddr=true";
+    assert_eq!(local_address(on, "https://192.0.2.7:1"), "192.0.2.7");
+    assert_eq!(local_address(on, "https://[2001:db8::7]:1"), "2001:db8::7");
+    let several = "http://127.0.0.1:1,http://a.example:1,http://192.0.2.8:1,http://192.0.2.9:1";
+    assert_eq!(local_address(on, several), "192.0.2.8");
+    for nothing_suitable in ["http://127.0.0.1:1", "http://[::1]:1", "http://a.example:1"] {
+        assert_eq!(local_address(on, nothing_suitable), "");
+    }
+    assert_eq!(local_address("", "https://192.0.2.7:1"), "");
+}
+
+/// What is larger than etcd recommends is warned of, once and in its words.
+#[test]
+fn sizes_beyond_what_is_recommended_are_warned_of() {
+    let records = |args: &[&str]| -> Vec<String> {
+        let config = config(&Given {
+            args,
+            ..Given::default()
+        });
+        config
+            .size_records()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    };
+    assert_eq!(
+        records(&[]),
+        [
+            r#"info enabled backend quota with default value {"quota-name": "v3-applier", "quota-size-bytes": 2147483648, "quota-size": "2.1 GB"}"#
+        ]
+    );
+    assert_eq!(
+        records(&["--quota-backend-bytes=-1"]),
+        [r#"info disabled backend quota {"quota-name": "v3-applier", "quota-size-bytes": -1}"#]
+    );
+    assert_eq!(
+        records(&["--quota-backend-bytes=8589934592"]),
+        [
+            r#"info enabled backend quota {"quota-name": "v3-applier", "quota-size-bytes": 8589934592, "quota-size": "8.6 GB"}"#
+        ]
+    );
+    let beyond = [
+        "--quota-backend-bytes=8589934593",
+        "--max-request-bytes=10485761",
+    ];
+    assert_eq!(
+        records(&beyond)[..2],
+        [
+            r#"warn exceeded recommended request limit {"max-request-bytes": 10485761, "max-request-size": "10 MB", "recommended-request-bytes": 10485760, "recommended-request-size": "10 MB"}"#,
+            r#"warn quota exceeds the maximum value {"quota-name": "v3-applier", "quota-size-bytes": 8589934593, "quota-size": "8.6 GB", "quota-maximum-size-bytes": 8589934592, "quota-maximum-size": "8.6 GB"}"#
+        ]
+    );
 }
 
 #[test]
@@ -119,6 +206,44 @@ fn starts_are_checked_once_more() {
 }
 
 #[test]
+fn a_retention_that_cannot_be_kept_is_refused() {
+    let refused = |mode: &str, retention: &str| {
+        let args = [
+            format!("--auto-compaction-mode={mode}"),
+            format!("--auto-compaction-retention={retention}"),
+        ];
+        let config = config(&Given {
+            args: &[&args[0], &args[1]],
+            ..Given::default()
+        });
+        let error = config.check_start().expect_err(retention);
+        assert_eq!(
+            config.auto_compaction().unwrap_err().to_string(),
+            error.to_string()
+        );
+        error.to_string()
+    };
+    for span in ["-1h", "1ns", "99ms", "-5s"] {
+        assert_eq!(
+            refused("periodic", span),
+            format!(
+                "--auto-compaction-retention={span} is no span to keep: \
+                 use 0 for all history, or at least 100ms with --auto-compaction-mode=periodic"
+            )
+        );
+    }
+    for span in ["1h", "-1h", "1ns"] {
+        assert_eq!(
+            refused("revision", span),
+            format!(
+                "--auto-compaction-retention={span} is no number of revisions: use one with --auto-compaction-mode=revision, \
+                 or --auto-compaction-mode=periodic for a span of time"
+            )
+        );
+    }
+}
+
+#[test]
 fn retention_means_time_or_revisions() {
     let retention = |mode: &str, retention: &str| {
         let args = [
@@ -133,7 +258,8 @@ fn retention_means_time_or_revisions() {
     };
     assert_eq!(retention("periodic", ""), "Off");
     assert_eq!(retention("periodic", "0"), "Off");
-    assert_eq!(retention("periodic", "-5s"), "Off");
+    assert_eq!(retention("periodic", "0s"), "Off");
+    assert_eq!(retention("periodic", "100ms"), "Periodic(100ms)");
     assert_eq!(retention("periodic", "1"), "Periodic(3600s)");
     assert_eq!(retention("periodic", "5m"), "Periodic(300s)");
     assert_eq!(retention("revision", "1000"), "Revision(1000)");

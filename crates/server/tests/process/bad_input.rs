@@ -210,6 +210,46 @@ async fn requests_that_make_no_sense_say_why() {
     );
 }
 
+/// curl takes an answer for lost when its stream is reset while it is still sending.
+#[tokio::test]
+async fn pages_answer_first_and_then_let_the_body_go() {
+    let place = Place::new();
+    let server = place.start(&[]);
+    let post = |path: &str| {
+        let mut request = call(path);
+        request.headers_mut().remove("content-type");
+        request
+    };
+    let pages = [("/version", 405), ("/nosuch", 404), ("/metrics", 200)];
+    for (path, status) in pages {
+        let connection = Connection::open(&server).await;
+        let (answer, reset) = connection
+            .send_late(post(path), Bytes::from_static(b"hello=world"))
+            .await
+            .unwrap();
+        assert_eq!((answer.http_status, reset), (status, None), "{path}");
+        assert!(!answer.body.is_empty(), "{path}");
+    }
+    // Over HTTP/1.1, the connection stays as well.
+    let body = "x".repeat(2 << 20);
+    let length = body.len();
+    let mut requests = String::new();
+    for _ in 0..2 {
+        requests += &format!(
+            "POST /version HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+    }
+    requests += "GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let answers = String::from_utf8(server.exchange(requests.as_bytes())).unwrap();
+    assert_eq!(
+        answers.matches("405 Method Not Allowed").count(),
+        2,
+        "{answers}"
+    );
+    assert!(answers.contains("\"etcdserver\""), "{answers}");
+    server.assert_well();
+}
+
 #[tokio::test]
 async fn http_garbage_ends_only_its_connection() {
     let place = Place::new();

@@ -25,9 +25,11 @@ fn a_port_in_use_is_named() {
 fn a_data_directory_that_cannot_be_is_named() {
     let place = Place::new();
     std::fs::write(place.data_dir(), "a file").unwrap();
-    place
-        .run_to_end(&[])
-        .assert(1, "cannot access data directory");
+    let text = format!(
+        "cannot access data directory: mkdir {}: not a directory; --data-dir has to name a directory that this process may write to, or create",
+        place.data_dir().display()
+    );
+    place.run_to_end(&[]).assert(1, &text);
     assert_eq!(std::fs::read(place.data_dir()).unwrap(), b"a file");
     // Nobody, root included, creates a directory there.
     place
@@ -55,6 +57,31 @@ fn nonsense_flags_are_refused_as_by_go() {
         .run_to_end(&["--snapshot-count=many"])
         .assert(2, "invalid value \"many\" for flag -snapshot-count");
     assert!(!place.data_dir().exists());
+}
+
+/// Whoever has typed the command looks at the terminal, wherever the log goes and however little of it is wanted.
+#[test]
+fn a_refusal_is_seen_where_the_command_was_given() {
+    let place = Place::new();
+    let file = place.dir().join("etcd.log");
+    let outputs = format!("--log-outputs={}", file.display());
+    let refusals = [
+        // Of a setting, of a start, and of what lies on the disk.
+        ("--heartbeat-interval=0", "--heartbeat-interval must be >0"),
+        ("--auto-compaction-retention=-1h", "is no span to keep"),
+        ("--data-dir=/proc/data", "cannot access data directory"),
+    ];
+    for (flag, text) in refusals {
+        for outputs in [&outputs, "--log-outputs=/dev/null"] {
+            let ended = place.run_to_end(&[outputs, flag]);
+            ended.assert(1, text);
+            assert_eq!(ended.log.lines().count(), 1, "{}", ended.log);
+        }
+        let log = std::fs::read_to_string(&file).unwrap();
+        assert!(log.contains(text), "{log}");
+        let quiet = place.run_to_end(&["--log-level=fatal", flag]);
+        quiet.assert(1, text);
+    }
 }
 
 /// `$?` of a shell that runs the program and sends `signal` to it once it serves.

@@ -175,6 +175,8 @@ impl Ended {
     pub fn assert(&self, status: i32, text: &str) {
         assert_eq!(self.shell_status(), status, "{}", self.log);
         assert!(self.log.contains(text), "no {text:?} in\n{}", self.log);
+        // Rust's own form of the system's errors, which names neither operation nor place.
+        assert!(!self.log.contains("(os error"), "{}", self.log);
     }
 }
 

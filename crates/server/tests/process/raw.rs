@@ -1,9 +1,12 @@
 //! gRPC by hand, so that it can be wrong.
 
+use std::future::poll_fn;
 use std::net::Ipv4Addr;
+use std::task::Poll;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use h2::client::SendRequest;
+use h2::Reason;
+use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Method, Request};
 use prost::Message;
 
@@ -97,21 +100,46 @@ impl Connection {
         let mut sender = self.0.clone().ready().await?;
         let (response, mut stream) = sender.send_request(request, false)?;
         stream.send_data(body, true)?;
-        let (head, mut received) = response.await?.into_parts();
-        let mut body = BytesMut::new();
-        while let Some(chunk) = received.data().await {
-            let chunk = chunk?;
-            received.flow_control().release_capacity(chunk.len())?;
-            body.extend_from_slice(&chunk);
-        }
-        let trailers = received.trailers().await?.unwrap_or_default();
-        let grpc = grpc_status(&trailers).or_else(|| grpc_status(&head.headers));
-        Ok(Answer {
-            http_status: head.status.as_u16(),
-            grpc,
-            body: body.freeze(),
-        })
+        read(response).await
     }
+
+    /// Sends `request`, reads what comes back, and only then sends `body`. The reason tells how the server reset the
+    /// stream, if it did.
+    pub async fn send_late(
+        &self,
+        request: Request<()>,
+        body: Bytes,
+    ) -> Result<(Answer, Option<Reason>), h2::Error> {
+        let mut sender = self.0.clone().ready().await?;
+        let (response, mut stream) = sender.send_request(request, false)?;
+        let answer = read(response).await?;
+        // It fails if the stream was reset, which is told below.
+        let _ = stream.send_data(body, true);
+        // What the server had to say about this stream comes before its answer to the next.
+        self.send(call(PUT), Bytes::new()).await?;
+        let reset = poll_fn(|context| Poll::Ready(stream.poll_reset(context)));
+        match reset.await {
+            Poll::Ready(reason) => Ok((answer, Some(reason?))),
+            Poll::Pending => Ok((answer, None)),
+        }
+    }
+}
+
+async fn read(response: ResponseFuture) -> Result<Answer, h2::Error> {
+    let (head, mut received) = response.await?.into_parts();
+    let mut body = BytesMut::new();
+    while let Some(chunk) = received.data().await {
+        let chunk = chunk?;
+        received.flow_control().release_capacity(chunk.len())?;
+        body.extend_from_slice(&chunk);
+    }
+    let trailers = received.trailers().await?.unwrap_or_default();
+    let grpc = grpc_status(&trailers).or_else(|| grpc_status(&head.headers));
+    Ok(Answer {
+        http_status: head.status.as_u16(),
+        grpc,
+        body: body.freeze(),
+    })
 }
 
 fn grpc_status(headers: &HeaderMap) -> Option<(i32, String)> {

@@ -55,15 +55,15 @@ pub enum AuthLoadError {
     /// The backend failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
-    /// The value is not what belongs under this key.
-    #[error("damaged value of {key:?} in bucket {bucket}: {value:02x?}")]
+    /// The value is not what belongs under this key. It is not told: a user's holds the hash of a password.
+    #[error("damaged value of {key:?} in bucket {bucket} ({value_bytes} bytes)")]
     Damaged {
         /// The bucket's name.
         bucket: &'static str,
         /// The key, as far as it is text.
         key: String,
-        /// What is there.
-        value: Box<[u8]>,
+        /// The length of what is there.
+        value_bytes: usize,
     },
 }
 
@@ -314,7 +314,7 @@ fn damaged(bucket: &'static str, key: &[u8], value: &[u8]) -> AuthLoadError {
     AuthLoadError::Damaged {
         bucket,
         key: String::from_utf8_lossy(key).into_owned(),
-        value: value.into(),
+        value_bytes: value.len(),
     }
 }
 

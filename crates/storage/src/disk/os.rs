@@ -1,6 +1,7 @@
 //! The operating system's files (Linux).
 //!
-//! Files are opened close-on-exec. Interrupted calls are repeated; a failed sync never is.
+//! Files are opened close-on-exec. Interrupted calls are repeated; a failed sync never is. An error says what was tried and
+//! where: it may be all that somebody learns before the process ends.
 
 use std::fs;
 use std::io::{self, IoSlice};
@@ -33,7 +34,8 @@ impl Disk for OsDisk {
             OpenMode::CreateNew { mode } => options.write(true).create_new(true).mode(mode),
             OpenMode::Create { mode } => options.write(true).create(true).mode(mode),
         };
-        Ok(Arc::new(OsFile(options.open(path)?)))
+        let file = options.open(path).map_err(failed("open", path))?;
+        Ok(Arc::new(OsFile(file, path.to_owned())))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -41,42 +43,83 @@ impl Disk for OsDisk {
             .recursive(true)
             .mode(0o700)
             .create(path)
+            .map_err(|error| match error.kind() {
+                // There is something else.
+                io::ErrorKind::AlreadyExists => io::ErrorKind::NotADirectory.into(),
+                _ => error,
+            })
+            .map_err(failed("mkdir", path))
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        let mut entries = fs::read_dir(path)?
-            .map(|entry| Ok(entry?.path()))
-            .collect::<io::Result<Vec<_>>>()?;
+        let mut entries: Vec<PathBuf> = fs::read_dir(path)
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+            .map_err(failed("open", path))?;
         entries.sort_unstable();
         Ok(entries)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
+        fs::rename(from, to).map_err(failed("rename", from))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        fs::remove_file(path).map_err(failed("remove", path))
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        fs::remove_dir_all(path)
+        fs::remove_dir_all(path).map_err(failed("remove", path))
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
-        path.try_exists()
+        path.try_exists().map_err(failed("stat", path))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        fs::File::open(path)?.sync_all()
+        fs::File::open(path)
+            .and_then(|directory| directory.sync_all())
+            .map_err(failed("fsync", path))
     }
 }
 
-struct OsFile(fs::File);
+/// An error of the operating system with what was tried and where, in the words of Go's `PathError`.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} {}: {}", path.display(), reason(source))]
+struct Failed {
+    operation: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    move |source| {
+        let path = path.to_owned();
+        let failed = Failed {
+            operation,
+            path,
+            source,
+        };
+        io::Error::new(failed.source.kind(), failed)
+    }
+}
+
+/// The system's words without their number and capital letter.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| {
+        first.to_lowercase().chain(letters).collect()
+    })
+}
+
+/// A file and its path.
+struct OsFile(fs::File, PathBuf);
 
 impl File for OsFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        let metadata = self.0.metadata().map_err(self.failed("stat"))?;
+        Ok(metadata.len())
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -86,7 +129,7 @@ impl File for OsFile {
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(self.failed("read")(error)),
             }
         }
         Ok(filled)
@@ -112,23 +155,23 @@ impl File for OsFile {
                 rustix::io::pwrite(&self.0, &rest[0][taken..], offset)
             };
             match written {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(0) => return Err(self.failed("write")(io::ErrorKind::WriteZero.into())),
                 Ok(n) => {
                     taken += n;
                     offset += n as u64;
                 }
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(self.failed("write")(error.into())),
             }
         }
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        Ok(rustix::fs::fdatasync(&self.0)?)
+        rustix::fs::fdatasync(&self.0).map_err(|error| self.failed("fdatasync")(error.into()))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.0.set_len(len).map_err(self.failed("truncate"))
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
@@ -143,7 +186,8 @@ impl File for OsFile {
                         Ok(())
                     };
                 }
-                other => return Ok(other?),
+                Ok(()) => return Ok(()),
+                Err(error) => return Err(self.failed("fallocate")(error.into())),
             }
         }
     }
@@ -158,13 +202,17 @@ impl File for OsFile {
 }
 
 impl OsFile {
+    fn failed(&self, operation: &'static str) -> impl FnOnce(io::Error) -> io::Error {
+        failed(operation, &self.1)
+    }
+
     fn flock(&self, operation: FlockOperation) -> io::Result<bool> {
         loop {
             match rustix::fs::flock(&self.0, operation) {
                 Ok(()) => return Ok(true),
                 Err(Errno::WOULDBLOCK) => return Ok(false),
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(self.failed("flock")(error.into())),
             }
         }
     }
@@ -187,7 +235,7 @@ impl OsFile {
                     return self.flock(FlockOperation::NonBlockingLockExclusive);
                 }
                 Err(nix::Error::EINTR) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(self.failed("lock")(error.into())),
             }
         }
     }
@@ -249,6 +297,55 @@ mod tests {
         for lock in [Lock::FlockShared, Lock::FlockExclusive, Lock::OfdExclusive] {
             assert!(second.try_lock(lock).unwrap(), "{lock:?}");
         }
+    }
+
+    /// Whoever is woken by the end of a process has nothing but this text.
+    #[test]
+    fn errors_say_what_was_tried_and_where() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(new_file(dir.path()));
+        let file = dir.path().join("file");
+        let below = file.join("below");
+        let none = dir.path().join("none");
+        let text = |error: Option<io::Error>| {
+            let error = error.expect("it cannot work");
+            let text = error.to_string();
+            assert!(!text.contains("os error"), "{text}");
+            (
+                error.kind(),
+                text.replace(&*dir.path().to_string_lossy(), "D"),
+            )
+        };
+        let open = |path, mode| text(OsDisk.open(path, mode).err());
+        use io::ErrorKind::{AlreadyExists, NotADirectory, NotFound};
+        let expect = |kind, text: &str| (kind, text.to_owned());
+        assert_eq!(
+            open(&none, OpenMode::Write),
+            expect(NotFound, "open D/none: no such file or directory")
+        );
+        assert_eq!(
+            open(&file, OpenMode::CreateNew { mode: 0o600 }),
+            expect(AlreadyExists, "open D/file: file exists")
+        );
+        assert_eq!(
+            text(OsDisk.create_dir_all(&file).err()),
+            expect(NotADirectory, "mkdir D/file: not a directory")
+        );
+        assert_eq!(
+            text(OsDisk.create_dir_all(&below).err()),
+            expect(NotADirectory, "mkdir D/file/below: not a directory")
+        );
+        assert_eq!(
+            text(OsDisk.read_dir(&none).err()),
+            expect(NotFound, "open D/none: no such file or directory")
+        );
+        assert_eq!(
+            text(OsDisk.rename(&none, &file).err()),
+            expect(NotFound, "rename D/none: no such file or directory")
+        );
+        let read_only = OsDisk.open(&file, OpenMode::Read).unwrap();
+        let (_, written) = text(read_only.write_all_at(&[IoSlice::new(b"x")], 0).err());
+        assert_eq!(written, "write D/file: bad file descriptor");
     }
 
     #[test]

@@ -32,8 +32,8 @@ pub use membership::{DocumentError, Member, Membership};
 /// Why a snapshot file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapError {
-    /// The disk failed.
-    #[error("{}: {source}", path.display())]
+    /// The disk failed; it says what was tried and where.
+    #[error("{source}")]
     Io {
         /// The file or directory.
         path: PathBuf,

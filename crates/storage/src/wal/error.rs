@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 /// Why a log cannot be created, opened or written.
 #[derive(Debug, thiserror::Error)]
 pub enum WalError {
-    /// The disk failed.
-    #[error("{}: {source}", path.display())]
+    /// The disk failed; it says what was tried and where.
+    #[error("{source}")]
     Io {
         /// The file or directory.
         path: PathBuf,
