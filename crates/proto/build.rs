@@ -1,6 +1,11 @@
-//! Compiles `proto/` with protox, so that no `protoc` has to be installed.
+//! Compiles `proto/` with protox, so that no `protoc` has to be installed, and notes the shape of every message.
 
 use std::path::Path;
+
+use tonic_prost_build::Config;
+
+#[path = "build/shapes.rs"]
+mod shapes;
 
 const FILES: &[&str] = &[
     "authpb/auth.proto",
@@ -24,13 +29,32 @@ const FILES: &[&str] = &[
     "walpb/record.proto",
 ];
 
+/// The messages that hold themselves, by the names that stand for them there.
+const NESTED: &[(&str, &str)] = &[
+    ("etcdserverpb.NestedTxnRequest", "etcdserverpb.TxnRequest"),
+    ("etcdserverpb.NestedTxnResponse", "etcdserverpb.TxnResponse"),
+];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new("proto");
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(FILES, [root])?;
-    tonic_prost_build::configure()
+    let shapes = shapes::generate(&descriptors);
+    let out = std::env::var("OUT_DIR")?;
+    std::fs::write(Path::new(&out).join("shapes.rs"), shapes)?;
+    let mut config = Config::new();
+    config.enable_type_names();
+    let builder = tonic_prost_build::configure()
         // Byte fields are slices of the receive buffer, not copies of it.
-        .bytes(".")
-        .compile_fds(descriptors)?;
+        .bytes(".");
+    let nest = |builder: tonic_prost_build::Builder, (name, message): &(&str, &str)| {
+        let message = message.replace('.', "::");
+        builder.extern_path(
+            format!(".{name}"),
+            format!("crate::Nested<crate::{message}>"),
+        )
+    };
+    let builder = NESTED.iter().fold(builder, nest);
+    builder.compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

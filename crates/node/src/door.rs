@@ -5,6 +5,8 @@
 //! raft's own business.
 
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+use retcd_proto::raftpb::ConfChange;
+use retcd_state::membership::check_form;
 
 use crate::event::Contradiction;
 use crate::raft_types::conf_change_in;
@@ -92,12 +94,17 @@ fn newest_credible_term(known: u64) -> u64 {
     }
 }
 
+/// Whether a change of the membership can be judged by whoever applies it.
+fn is_sound(change: &ConfChange) -> bool {
+    check_form(change).is_ok()
+}
+
 /// Only whole proposals of kinds that etcd knows; joint consensus it does not. A change of the membership that
 /// cannot be read would stop every member that applies it.
 fn proposal(message: &Message) -> Verdict {
     let sound = |entry: &Entry| match entry.get_entry_type() {
         EntryType::EntryNormal => true,
-        EntryType::EntryConfChange => conf_change_in(entry).is_some(),
+        EntryType::EntryConfChange => conf_change_in(entry).is_some_and(|change| is_sound(&change)),
         EntryType::EntryConfChangeV2 => false,
     };
     match !message.entries.is_empty() && message.entries.iter().all(sound) {
@@ -284,15 +291,24 @@ mod tests {
             verdict(&proposal)
         };
         let change = raftpb::EntryType::EntryConfChange;
-        // Promotion, learner, update; a type that nobody knows; no message at all.
+        // Promotion, learner, update, removal, which needs no context.
         for data in [
-            b"\x08\x01\x10\x00\x18\x02",
-            b"\x08\x01\x10\x03\x18\x02",
-            b"\x08\x01\x10\x02\x18\x02",
+            b"\x08\x01\x10\x00\x18\x02\x22\x08{\"id\":2}".as_slice(),
+            b"\x08\x01\x10\x03\x18\x02\x22\x19{\"id\":2,\"isLearner\":true}",
+            b"\x08\x01\x10\x02\x18\x02\x22\x08{\"ID\":2}",
+            b"\x08\x01\x10\x01\x18\x02",
         ] {
             assert_eq!(judged(change, data), Verdict::Step, "{data:?}");
         }
-        for data in [b"\x10\x04".as_slice(), b"\x0a\xff"] {
+        // A type that nobody knows; no message at all; no context; no JSON; another member's; another role.
+        for data in [
+            b"\x10\x04".as_slice(),
+            b"\x0a\xff",
+            b"\x08\x01\x10\x00\x18\x02",
+            b"\x08\x01\x10\x00\x18\x02\x22\x02no",
+            b"\x08\x01\x10\x00\x18\x02\x22\x08{\"id\":3}",
+            b"\x08\x01\x10\x03\x18\x02\x22\x08{\"id\":2}",
+        ] {
             assert_eq!(judged(change, data), Verdict::Drop, "{data:?}");
         }
         let joint = raftpb::EntryType::EntryConfChangeV2;

@@ -12,10 +12,9 @@
 //! ```
 
 use bytes::{BufMut, Bytes, BytesMut};
-use prost::Message as _;
 use prost::encoding::{decode_varint, encode_varint};
 use raft::eraftpb;
-use retcd_proto::raftpb;
+use retcd_proto::{raftpb, wire};
 
 /// Field 15, of the kind that has a length: no version of either protocol has it in a change.
 const WRAPPING: u8 = 15 << 3 | 2;
@@ -40,13 +39,9 @@ fn unwrap(data: &Bytes) -> Bytes {
     rest
 }
 
-/// The change of the membership that an entry of raft-rs holds, if it is one that etcd knows.
+/// The change of the membership that an entry of raft-rs holds, if there is one.
 pub fn conf_change_in(entry: &eraftpb::Entry) -> Option<raftpb::ConfChange> {
-    let change = raftpb::ConfChange::decode(unwrap(&entry.data)).ok()?;
-    let kind = change.r#type.unwrap_or_default();
-    raftpb::ConfChangeType::try_from(kind)
-        .is_ok()
-        .then_some(change)
+    wire::decode(unwrap(&entry.data)).ok()
 }
 
 /// An entry for raft-rs.

@@ -227,11 +227,13 @@ fn changes_of_the_membership_of_every_kind_are_logged_as_etcd_writes_them() {
     ];
     for (number, proposer) in (100u64..).zip([leader, follower]) {
         for (kind, node_id) in kinds {
+            let is_learner = kind == ConfChangeAddLearnerNode;
+            let context = format!(r#"{{"id":{node_id},"isLearner":{is_learner}}}"#);
             let change = raftpb::ConfChange {
                 id: Some(number),
                 r#type: Some(kind as i32),
                 node_id: Some(node_id),
-                context: Some(Bytes::from_static(b"{}")),
+                context: Some(context.into()),
             };
             let logged = Bytes::from(prost::Message::encode_to_vec(&change));
             let request = number;

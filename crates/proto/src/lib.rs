@@ -1,6 +1,7 @@
 //! etcd's wire and log messages, as prost and tonic generate them from `proto/`.
 //!
-//! No logic lives here; [`code`] names gRPC's status codes. Names and numbers are etcd's (v3.7.1); the `.proto` files tell what each
+//! Little logic lives here: [`wire::decode`] reads what others have written, [`Nested`] makes messages within each other safe to walk, [`code`]
+//! names gRPC's status codes. Names and numbers are etcd's (v3.7.1); the `.proto` files tell what each
 //! means and since which version it is there. Byte fields are [`bytes::Bytes`], and fields are
 //! written in the order of their numbers.
 //!
@@ -12,6 +13,12 @@
 #![allow(clippy::all)]
 
 pub mod code;
+#[warn(missing_docs, clippy::all)]
+mod nested;
+#[warn(missing_docs, clippy::all)]
+pub mod wire;
+
+pub use nested::{Nested, with_stack};
 
 /// Users and roles in the backend.
 pub mod authpb {

@@ -189,7 +189,7 @@ fn of_txn(txn: &TxnReply) -> Answer {
         OpReply::DeleteRange(delete) => {
             Answer::Delete(delete.revision.get(), delete.deleted, kvs(&delete.prevs))
         }
-        OpReply::Txn(txn) => of_txn(txn),
+        OpReply::Txn(txn) => txn.visit(of_txn),
         OpReply::Empty => Answer::Other,
     });
     Answer::Txn(txn.revision.get(), txn.succeeded, answers.collect())

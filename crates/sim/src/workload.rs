@@ -67,7 +67,10 @@ pub fn next_of_user(client: &mut Client, cx: &mut Context) -> Request {
     }
 }
 
-/// Transactions within each other that look at registers, and write leased keys only.
+/// As deep as etcd lets clients go: each level is one of 128 operations, and some are needed above and below.
+const DEPTH_MAX: usize = 120;
+
+/// Transactions within each other that look at registers, and write leased keys only. Every eighth is very deep.
 fn nested(client: &mut Client, cx: &mut Context) -> Request {
     let compare = |key: Bytes, version: i64| Compare {
         result: CompareResult::Greater as i32,
@@ -89,12 +92,20 @@ fn nested(client: &mut Client, cx: &mut Context) -> Request {
         ],
         failure: vec![get_op(one.into())],
     };
+    let levels = match client.values % 8 {
+        0 => DEPTH_MAX,
+        _ => 0,
+    };
+    let inner = (0..levels).fold(inner, |inner, _| TxnRequest {
+        success: vec![op(Op::RequestTxn(inner.into()))],
+        ..Default::default()
+    });
     let delete = DeleteRangeRequest {
         key: other.clone().into(),
         prev_kv: cx.rng.bool(),
         ..Default::default()
     };
-    let outer = vec![get_op(register(cx)), op(Op::RequestTxn(inner))];
+    let outer = vec![get_op(register(cx)), op(Op::RequestTxn(inner.into()))];
     let otherwise = vec![op(Op::RequestDeleteRange(delete)), get_op(register(cx))];
     txn(
         vec![compare(other.into(), cx.rng.i64(-1..3))],

@@ -34,7 +34,7 @@ fn branch_cost(ops: &[RequestOp]) -> u64 {
 fn op_cost(op: &RequestOp) -> u64 {
     match &op.request {
         Some(Request::RequestPut(put)) => put_cost(put),
-        Some(Request::RequestTxn(txn)) => txn_cost(txn),
+        Some(Request::RequestTxn(txn)) => txn.visit(txn_cost),
         _ => 0,
     }
 }
@@ -63,7 +63,7 @@ mod tests {
         let txn = TxnRequest {
             success: vec![
                 op(Request::RequestPut(put(1))),
-                op(Request::RequestTxn(nested)),
+                op(Request::RequestTxn(nested.into())),
             ],
             failure: vec![op(Request::RequestPut(put(100)))],
             ..Default::default()

@@ -177,7 +177,7 @@ impl Model {
                 Request::RequestRange(r) => self.keys(who, READ, &r.key, &r.range_end)?,
                 Request::RequestPut(put) => self.put(who, put, attached)?,
                 Request::RequestDeleteRange(delete) => self.delete(who, delete)?,
-                Request::RequestTxn(txn) => self.txn(who, txn, attached)?,
+                Request::RequestTxn(txn) => txn.visit(|txn| self.txn(who, txn, attached))?,
             }
         }
         Ok(())
@@ -338,7 +338,7 @@ impl Dice {
                     0 | 1 => Request::RequestRange(self.range()),
                     2 => Request::RequestPut(self.put()),
                     3 => Request::RequestDeleteRange(self.delete()),
-                    _ if depth > 0 => Request::RequestTxn(self.txn(depth - 1)),
+                    _ if depth > 0 => Request::RequestTxn(self.txn(depth - 1).into()),
                     _ => Request::RequestRange(self.range()),
                 };
                 RequestOp {
@@ -463,7 +463,9 @@ fn op_records(reply: &OpReply) -> Vec<&Record> {
         OpReply::Range(reply) => reply.kvs.iter().collect(),
         OpReply::Put(reply) => reply.prev.iter().collect(),
         OpReply::DeleteRange(reply) => reply.prevs.iter().collect(),
-        OpReply::Txn(reply) => reply.replies.iter().flat_map(op_records).collect(),
+        OpReply::Txn(reply) => {
+            reply.visit(|reply| reply.replies.iter().flat_map(op_records).collect())
+        }
         OpReply::Empty => Vec::new(),
     }
 }

@@ -79,7 +79,7 @@ fn nested(mut ops: Vec<RequestOp>) -> TxnRequest {
     const WIDTH: usize = 30;
     while ops.len() > WIDTH {
         let level = ops.chunks(WIDTH).map(|ops| RequestOp {
-            request: Some(Request::RequestTxn(branch(ops.to_vec()))),
+            request: Some(Request::RequestTxn(branch(ops.to_vec()).into())),
         });
         ops = level.collect();
     }

@@ -667,9 +667,33 @@ fn api_v2_entries_of_older_members_are_understood_or_fatal() {
 }
 
 #[test]
+fn of_several_requests_the_first_counts() {
+    let mut bench = Bench::new();
+    let put = Some(PutRequest {
+        key: "k".into(),
+        ..Default::default()
+    });
+    let delete_range = Some(DeleteRangeRequest {
+        key: "k".into(),
+        ..Default::default()
+    });
+    let both = InternalRaftRequest {
+        put,
+        delete_range,
+        lease_grant: Some(LeaseGrantRequest { id: 7, ttl: 60 }),
+        ..Default::default()
+    };
+    assert!(matches!(bench.request(both), Ok(Reply::Put(_))));
+    assert!(!bench.machine.lessor().lock().contains(7));
+}
+
+#[test]
 fn what_cannot_be_read_is_fatal() {
     let problem = Bench::new().fatal(EntryType::EntryNormal, vec![0xff; 9]);
-    assert!(matches!(problem, FatalProblem::Undecodable(9)), "{problem}");
+    assert!(
+        matches!(problem, FatalProblem::Undecodable { bytes: 9, .. }),
+        "{problem}"
+    );
     let header = Some(RequestHeader {
         id: 4,
         ..Default::default()

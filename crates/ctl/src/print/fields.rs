@@ -190,7 +190,7 @@ impl Page {
                 Some(Response::ResponsePut(put)) => self.put(put),
                 Some(Response::ResponseRange(range)) => self.get(range),
                 Some(Response::ResponseDeleteRange(delete)) => self.delete(delete),
-                Some(Response::ResponseTxn(txn)) => self.txn(txn),
+                Some(Response::ResponseTxn(txn)) => txn.visit(|txn| self.txn(txn)),
                 None => self.quoted("Unknown", b""),
             }
         }

@@ -168,7 +168,9 @@ fn txn_part(o: &mut Object<'_>, response: Option<&Response>) {
         Some(Response::ResponseDeleteRange(r)) => {
             object(o.field("response_delete_range"), |o| delete(o, r))
         }
-        Some(Response::ResponseTxn(r)) => object(o.field("response_txn"), |o| txn(o, r)),
+        Some(Response::ResponseTxn(r)) => {
+            r.visit(|r| object(o.field("response_txn"), |o| txn(o, r)))
+        }
         None => {}
     }
 }

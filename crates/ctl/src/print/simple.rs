@@ -130,7 +130,7 @@ impl Page {
                 Some(Response::ResponsePut(put)) => self.put(put),
                 Some(Response::ResponseRange(range)) => range.kvs.iter().for_each(|kv| self.kv(kv)),
                 Some(Response::ResponseDeleteRange(delete)) => self.delete(delete),
-                Some(Response::ResponseTxn(txn)) => self.txn(txn),
+                Some(Response::ResponseTxn(txn)) => txn.visit(|txn| self.txn(txn)),
                 None => self.line("unexpected response"),
             }
         }

@@ -77,6 +77,8 @@ fn members<'a>(
             ConfChangeType::ConfChangeAddLearnerNode => {
                 all.insert(id);
             }
+            // The machine refuses it.
+            ConfChangeType::ConfChangeRemoveNode if voters.iter().eq([&id]) => {}
             ConfChangeType::ConfChangeRemoveNode => {
                 voters.remove(&id);
                 all.remove(&id);

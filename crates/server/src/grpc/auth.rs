@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use retcd_proto::etcdserverpb as pb;
 use retcd_proto::etcdserverpb::{InternalAuthenticateRequest, InternalRaftRequest, ResponseHeader};
-use retcd_state::auth::{AuthError, AuthReply};
+use retcd_state::auth::{AuthError, AuthReply, check_form};
 use retcd_state::machine::Reply;
 
 use super::Framed;
@@ -64,6 +64,7 @@ async fn ask(
     operation: Operation,
     request: InternalRaftRequest,
 ) -> Result<(Option<ResponseHeader>, AuthReply), Status> {
+    check_form(&request)?;
     match local.propose_as(credentials, operation, request).await? {
         Reply::Auth { revision, reply } => {
             Ok((Some(header(local.member.origin(), revision)), reply))

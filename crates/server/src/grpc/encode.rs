@@ -235,7 +235,9 @@ impl Op<'_> {
             OpReply::Range(reply) => act(1, &Range::whole(&revision_alone(reply.revision), reply)),
             OpReply::Put(reply) => act(2, &Put(&revision_alone(reply.revision), reply)),
             OpReply::DeleteRange(reply) => act(3, &Delete(&revision_alone(reply.revision), reply)),
-            OpReply::Txn(reply) => act(4, &Txn(&ResponseHeader::default(), reply)),
+            OpReply::Txn(reply) => {
+                reply.visit(|reply| act(4, &Txn(&ResponseHeader::default(), reply)))
+            }
             OpReply::Empty => R::default(),
         }
     }

@@ -98,5 +98,7 @@ fn member_status(error: MemberError) -> Status {
         MemberError::PeerUrlExists => status::PEER_URL_EXISTS,
         MemberError::NotLearner => status::MEMBER_NOT_LEARNER,
         MemberError::TooManyLearners => status::TOO_MANY_LEARNERS,
+        // What etcd says to it where strict reconfiguration is on.
+        MemberError::LastVoter => status::NOT_ENOUGH_STARTED,
     }
 }

@@ -35,7 +35,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Response};
 use hyper::Request;
 use hyper::body::Incoming;
-use prost::Message;
+use prost::{Message, Name};
 
 use crate::auth::Credentials;
 use crate::metrics::{Call, Method, RequestKind};
@@ -168,7 +168,7 @@ async fn unary<T, H, F>(
     handler: H,
 ) -> Response<ResponseBody>
 where
-    T: Message + Default,
+    T: Name + Default,
     H: FnOnce(Rc<Local>, T) -> F,
     F: Future<Output = Framed>,
 {
@@ -182,7 +182,7 @@ async fn unary_as<T, H, F>(
     handler: H,
 ) -> Response<ResponseBody>
 where
-    T: Message + Default,
+    T: Name + Default,
     H: FnOnce(Rc<Local>, Credentials, T) -> F,
     F: Future<Output = Framed>,
 {
@@ -224,7 +224,7 @@ fn not_post(method: &http::Method) -> Response<ResponseBody> {
 }
 
 /// The one request of a call that is answered by a stream.
-async fn read_request<T: Message + Default>(
+async fn read_request<T: Name + Default>(
     reader: &mut MessageReader<Incoming>,
 ) -> Result<T, Status> {
     const NO_REQUEST: &str =

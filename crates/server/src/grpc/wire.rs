@@ -17,7 +17,8 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, HeaderName, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
-use prost::Message;
+use prost::{Message, Name};
+use retcd_proto::wire::decode;
 use tokio::sync::mpsc;
 
 use super::status::{Code, Status};
@@ -106,10 +107,10 @@ where
     ///
     /// # Errors
     /// As [`MessageReader::next`], and a message that is no `T`.
-    pub async fn next_decoded<T: Message + Default>(&mut self) -> Result<Option<T>, Status> {
+    pub async fn next_decoded<T: Name + Default>(&mut self) -> Result<Option<T>, Status> {
         match self.next().await? {
             None => Ok(None),
-            Some(message) => T::decode(message).map(Some).map_err(|error| {
+            Some(message) => decode(message).map(Some).map_err(|error| {
                 Status::new(
                     Code::Internal,
                     format!("grpc: error unmarshalling request: {error}"),

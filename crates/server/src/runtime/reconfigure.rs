@@ -63,6 +63,10 @@ impl Local {
         self.check_strictly("rejecting member remove request", id, |membership, link| {
             membership.check_remove(id, self.member.id, link)
         })?;
+        // Not to be allowed by any flag: no member could ever do anything again.
+        if self.member.membership.read().is_last_voter(id) {
+            return Err(status::NOT_ENOUGH_STARTED);
+        }
         self.change(ConfChangeType::ConfChangeRemoveNode, id, None)
             .await
     }

@@ -191,7 +191,7 @@ impl Process {
         let op = match (&r.put, &r.delete_range) {
             (Some(put), _) => Some(Op::RequestPut(put.clone())),
             (_, Some(delete)) => Some(Op::RequestDeleteRange(delete.clone())),
-            _ => r.txn.clone().map(Op::RequestTxn),
+            _ => r.txn.clone().map(|txn| Op::RequestTxn(txn.into())),
         };
         let txn = TxnRequest {
             success: vec![RequestOp { request: op }],

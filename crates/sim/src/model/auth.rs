@@ -325,7 +325,7 @@ impl Auth {
             let known = User {
                 password: user.password.clone(),
                 has_no_password: user.options.is_some_and(|options| options.no_password),
-                roles: user.roles.iter().cloned().collect(),
+                roles: user.roles.iter().map(|role| text(role)).collect(),
             };
             (text(&user.name), known)
         });

@@ -238,7 +238,7 @@ impl Model {
             false => &txn.failure,
         };
         let step = |op: &'t RequestOp| match &op.request {
-            Some(Op::RequestTxn(txn)) => Step::Txn(self.choose(txn)),
+            Some(Op::RequestTxn(txn)) => Step::Txn(txn.visit(|txn| self.choose(txn))),
             _ => Step::Op(op),
         };
         let steps = ops.iter().map(step).collect();
@@ -394,7 +394,7 @@ fn costs_space(r: &InternalRaftRequest) -> bool {
         let mut ops = txn.success.iter().chain(&txn.failure);
         ops.any(|op| match &op.request {
             Some(Op::RequestPut(_)) => true,
-            Some(Op::RequestTxn(txn)) => puts(txn),
+            Some(Op::RequestTxn(txn)) => txn.visit(puts),
             _ => false,
         })
     }

@@ -74,7 +74,7 @@ impl Model {
             match &op.request {
                 Some(Op::RequestPut(put)) => self.permits_put(sender, put)?,
                 Some(Op::RequestDeleteRange(delete)) => self.permits_delete(sender, delete)?,
-                Some(Op::RequestTxn(txn)) => self.permits_txn(sender, txn)?,
+                Some(Op::RequestTxn(txn)) => txn.visit(|txn| self.permits_txn(sender, txn))?,
                 Some(Op::RequestRange(RangeRequest { key, range_end, .. })) => {
                     self.auth.may_touch(sender, false, key, range_end)?;
                 }

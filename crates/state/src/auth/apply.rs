@@ -66,7 +66,7 @@ impl AuthStore {
             self.log_in(index, request)
         } else if let Some(request) = &r.auth_user_get {
             let user = self.user(&request.name).ok_or(AuthError::UserNotFound);
-            user.map(|user| AuthReply::User(user.roles.clone()))
+            user.map(|user| AuthReply::User(user.roles.iter().map(|role| text(role)).collect()))
         } else if r.auth_user_list.is_some() {
             let names = self.users.keys().map(|name| text(name));
             Ok(AuthReply::Users(names.collect()))

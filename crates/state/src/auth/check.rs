@@ -211,7 +211,9 @@ impl AuthStore {
             }
             Some(Request::RequestPut(put)) => self.check_put(caller, put, leases),
             Some(Request::RequestDeleteRange(delete)) => self.check_delete(caller, delete),
-            Some(Request::RequestTxn(txn)) => self.check_nested(caller, txn, leases),
+            Some(Request::RequestTxn(txn)) => {
+                txn.visit(|txn| self.check_nested(caller, txn, leases))
+            }
             None => Ok(()),
         }
     }
@@ -249,7 +251,7 @@ impl AuthStore {
     fn covers(&self, account: &Account, access: Access, key: &[u8], range_end: &[u8]) -> bool {
         let rights = account.rights(|| {
             let roles = account.user().roles.iter();
-            let roles = roles.filter_map(|role| self.role(role));
+            let roles = roles.filter_map(|role| self.roles.get(&role[..]));
             Rights::of(roles.flat_map(|role| &role.key_permission))
         });
         rights.ranges(access).covers(key, range_end)

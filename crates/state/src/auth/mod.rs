@@ -34,8 +34,10 @@ mod users;
 
 use std::collections::BTreeMap;
 
-use prost::Message;
+use bytes::Bytes;
 use retcd_proto::authpb::{Permission, Role, User};
+use retcd_proto::etcdserverpb::InternalRaftRequest;
+use retcd_proto::wire;
 use retcd_storage::backend::{self, BackendError, Bucket, WriteBatch};
 
 pub(crate) use apply::token_change;
@@ -198,14 +200,14 @@ impl AuthStore {
         };
         for row in reader.range(Bucket::AuthUsers, b"", None) {
             let (key, value) = row?;
-            let user = User::decode(&value[..]).ok();
+            let user: Option<User> = decode(&value);
             let user = user.filter(|user| user.name == key[..]);
             let user = user.ok_or_else(|| damaged("authUsers", &key, &value))?;
             store.users.insert(key[..].into(), Account::new(user));
         }
         for row in reader.range(Bucket::AuthRoles, b"", None) {
             let (key, value) = row?;
-            let role = Role::decode(&value[..]).ok();
+            let role: Option<Role> = decode(&value);
             let role = role.filter(|role| role.name == key[..]);
             let role = role.ok_or_else(|| damaged("authRoles", &key, &value))?;
             store.roles.insert(key[..].into(), role);
@@ -315,6 +317,23 @@ fn damaged(bucket: &'static str, key: &[u8], value: &[u8]) -> AuthLoadError {
         bucket,
         key: String::from_utf8_lossy(key).into_owned(),
         value_bytes: value.len(),
+    }
+}
+
+fn decode<T: prost::Message + prost::Name + Default>(value: &[u8]) -> Option<T> {
+    wire::decode(Bytes::copy_from_slice(value)).ok()
+}
+
+/// Whether what `request` names can be kept, in any state. Where it cannot, etcd's members stop with a panic, so it must not be proposed.
+///
+/// # Errors
+/// [`AuthError::NameTooLong`]
+pub fn check_form(request: &InternalRaftRequest) -> Result<(), AuthError> {
+    let user = request.auth_user_add.as_ref().map(|add| &add.name);
+    let role = request.auth_role_add.as_ref().map(|add| &add.name);
+    match user.or(role) {
+        Some(name) if name.len() > backend::KEY_BYTES_MAX => Err(AuthError::NameTooLong),
+        _ => Ok(()),
     }
 }
 

@@ -71,10 +71,10 @@ impl AuthStore {
         if request.role != ROOT && self.role(&request.role).is_none() {
             return Err(AuthError::RoleNotFound);
         }
-        if user.roles.contains(&request.role) {
+        if user.roles.iter().any(|role| *role == request.role) {
             return Ok(());
         }
-        user.roles.push(request.role.clone());
+        user.roles.push(request.role.clone().into());
         user.roles.sort_unstable();
         self.put_user(user, batch);
         self.raise_revision(batch);

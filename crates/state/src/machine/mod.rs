@@ -20,7 +20,6 @@ mod restore;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use prost::Message;
 use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
 use retcd_proto::etcdserverpb::{
     AlarmRequest, AlarmType, CompactionRequest, InternalRaftRequest, LeaseCheckpointRequest,
@@ -29,6 +28,7 @@ use retcd_proto::etcdserverpb::{
 };
 use retcd_proto::membershippb;
 use retcd_proto::raftpb::{ConfChange, Entry, EntryType};
+use retcd_proto::wire::{self, WireError};
 use retcd_storage::backend::{Backend, WriteBatch};
 
 use crate::alarm::Alarms;
@@ -231,12 +231,12 @@ impl Machine {
             EntryType::EntryConfChangeV2 => Err(FatalProblem::ConfChangeV2),
             // A new leader's first entry says nothing.
             EntryType::EntryNormal if entry.data().is_empty() => Ok(()),
-            EntryType::EntryNormal => match InternalRaftRequest::decode(entry.data()) {
+            EntryType::EntryNormal => match decode(entry) {
                 Ok(request) => self.apply_request(now, entry, request, applied),
                 // Before 3.5 the requests of API v2 were entries of their own.
-                Err(_) => match V2Request::decode(entry.data()) {
+                Err(error) => match decode::<V2Request>(entry) {
                     Ok(request) => self.apply_v2(&request, applied),
-                    Err(_) => Err(FatalProblem::Undecodable(entry.data().len())),
+                    Err(_) => Err(undecodable(entry, error)),
                 },
             },
         }
@@ -247,8 +247,7 @@ impl Machine {
         entry: &Entry,
         applied: &mut Applied,
     ) -> Result<(), FatalProblem> {
-        let mut change = ConfChange::decode(entry.data())
-            .map_err(|_| FatalProblem::Undecodable(entry.data().len()))?;
+        let mut change: ConfChange = decode(entry).map_err(|error| undecodable(entry, error))?;
         let mut membership = self.membership.write();
         let reply = match membership.apply(&change, &mut self.batch)? {
             Ok(()) => Ok(Reply::Members(membership.members().cloned().collect())),
@@ -272,9 +271,10 @@ impl Machine {
         &mut self,
         now: Time,
         entry: &Entry,
-        request: InternalRaftRequest,
+        mut request: InternalRaftRequest,
         applied: &mut Applied,
     ) -> Result<(), FatalProblem> {
+        keep_first(&mut request);
         if let Some(v2) = &request.v2 {
             return self.apply_v2(v2, applied);
         }
@@ -291,7 +291,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Executes one request. In the order in which etcd looks at them, in case there are several.
+    /// Executes one request.
     fn execute(
         &mut self,
         now: Time,
@@ -583,6 +583,38 @@ impl Machine {
             .push((request.id(), Ok(Reply::Done { revision })));
         Ok(())
     }
+}
+
+/// Of several requests in one, which nobody honest writes, the first counts, in the order in which etcd looks at
+/// them (v3.7: `server/etcdserver/apply/uber_applier.go`, `dispatch`).
+fn keep_first(request: &mut InternalRaftRequest) {
+    macro_rules! keep_first {
+        ($($field:ident)*) => {
+            let mut found = false;
+            $(if found {
+                request.$field = None;
+            }
+            found |= request.$field.is_some();)*
+            let _ = found;
+        };
+    }
+    keep_first!(
+        v2 cluster_version_set cluster_member_attr_set downgrade_info_set downgrade_version_test
+        range put delete_range txn compaction lease_grant lease_revoke lease_checkpoint alarm
+        authenticate auth_enable auth_disable auth_status auth_user_add auth_user_delete
+        auth_user_change_password auth_user_grant_role auth_user_get auth_user_revoke_role
+        auth_role_add auth_role_grant_permission auth_role_get auth_role_revoke_permission
+        auth_role_delete auth_user_list auth_role_list
+    );
+}
+
+fn decode<T: prost::Message + prost::Name + Default>(entry: &Entry) -> Result<T, WireError> {
+    wire::decode(entry.data.clone().unwrap_or_default())
+}
+
+fn undecodable(entry: &Entry, error: WireError) -> FatalProblem {
+    let bytes = entry.data().len();
+    FatalProblem::Undecodable { bytes, error }
 }
 
 /// Tells what a client is to blame for from what the store is.

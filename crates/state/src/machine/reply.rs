@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use retcd_proto::etcdserverpb::AlarmMember;
 use retcd_proto::raftpb::{ConfChange, ConfState};
+use retcd_proto::wire::WireError;
 use retcd_storage::backend::BackendError;
 
 use crate::alarm::AlarmLoadError;
@@ -69,9 +70,14 @@ pub enum FatalProblem {
     /// The entry's type is unknown.
     #[error("unknown entry type {0}")]
     UnknownType(i32),
-    /// The entry's data is no request.
-    #[error("undecodable request of {0} bytes")]
-    Undecodable(usize),
+    /// The entry's data is no request. etcd cannot apply it either.
+    #[error("undecodable request of {bytes} bytes: {error}")]
+    Undecodable {
+        /// How long it is.
+        bytes: usize,
+        /// What is wrong with it.
+        error: WireError,
+    },
     /// The request is of a kind that is unknown here.
     #[error("unknown kind of request")]
     UnknownRequest,

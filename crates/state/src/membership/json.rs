@@ -1,7 +1,9 @@
-//! JSON as Go's `encoding/json` writes it, for what others read.
+//! JSON as Go's `encoding/json` reads and writes it.
 
 use retcd_proto::raftpb::ConfState;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 /// `raftpb.ConfState` as Go's `encoding/json` writes it.
 #[derive(Serialize)]
@@ -25,6 +27,28 @@ pub(super) fn conf_state(state: &ConfState) -> String {
         learners_next: state.learners_next.clone(),
         auto_leave: state.auto_leave(),
     })
+}
+
+/// The names that members and contexts of changes have in JSON.
+const NAMES: &[&str] = &[
+    "id",
+    "peerURLs",
+    "isLearner",
+    "name",
+    "clientURLs",
+    "isPromote",
+];
+
+/// Reads JSON as Go does, which takes more than serde: text that is no UTF-8, names in other case, names
+/// that are there twice, and null for what is not given.
+pub(super) fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<T, serde_json::Error> {
+    let given: Map<String, Value> = serde_json::from_str(&String::from_utf8_lossy(json))?;
+    let known = given.into_iter().filter(|(_, value)| !value.is_null());
+    let known = known.map(|(name, value)| {
+        let canonical = NAMES.iter().find(|known| known.eq_ignore_ascii_case(&name));
+        (canonical.map_or(name, |known| (*known).to_owned()), value)
+    });
+    serde_json::from_value(Value::Object(known.collect()))
 }
 
 /// JSON as Go writes it: these characters are escaped although they need not be. They occur in

@@ -94,6 +94,15 @@ pub struct ConfChangeContext {
 }
 
 impl ConfChangeContext {
+    /// The context of a change, read as Go does.
+    ///
+    /// # Errors
+    /// Go could not read it either.
+    pub fn parse(context: &[u8]) -> Result<ConfChangeContext, ConfChangeDamage> {
+        let parsed = json::decode(context);
+        parsed.map_err(|error| ConfChangeDamage::BadContext(error.to_string()))
+    }
+
     /// The JSON for the context of a change.
     pub fn to_json(&self) -> Vec<u8> {
         json::encode(self).into_bytes()
@@ -133,6 +142,9 @@ pub enum MemberError {
     /// The cluster has as many learners as allowed.
     #[error("membership: too many learner members in cluster")]
     TooManyLearners,
+    /// Nobody would have a vote any more. Here etcd's members stop with a panic, at once and at every start.
+    #[error("membership: the last voting member cannot be removed")]
+    LastVoter,
 }
 
 /// Why a configuration change cannot even be judged.
@@ -144,6 +156,9 @@ pub enum ConfChangeDamage {
     /// The context is not the expected JSON.
     #[error("damaged context of a configuration change: {0}")]
     BadContext(String),
+    /// By its context the member has a vote and by its kind not, or the other way round.
+    #[error("a configuration change with the context of another role")]
+    OtherRole,
     /// The context is of another member.
     #[error("a configuration change of member {change:x} with the context of {context:x}")]
     OtherMember {
@@ -152,6 +167,43 @@ pub enum ConfChangeDamage {
         /// The member that the context names.
         context: u64,
     },
+}
+
+/// Whether every member can judge `change` and all make the same of it, whatever it knows. Where it cannot, etcd's members stop with a panic, so it must not be proposed.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_form(change: &ConfChange) -> Result<(), ConfChangeDamage> {
+    let kind = kind_of(change)?;
+    if kind == ConfChangeType::ConfChangeRemoveNode {
+        return Ok(());
+    }
+    let context = ConfChangeContext::parse(change.context())?;
+    check_member(change.node_id(), &context)?;
+    // Raft goes by the kind of change, and a member that starts by the context: they must not differ.
+    let as_learner = match kind {
+        ConfChangeType::ConfChangeAddLearnerNode => true,
+        ConfChangeType::ConfChangeAddNode => false,
+        _ => return Ok(()),
+    };
+    match (context.is_promote, context.member.is_learner) {
+        (true, _) if as_learner => Err(ConfChangeDamage::OtherRole),
+        (false, is_learner) if is_learner != as_learner => Err(ConfChangeDamage::OtherRole),
+        _ => Ok(()),
+    }
+}
+
+fn kind_of(change: &ConfChange) -> Result<ConfChangeType, ConfChangeDamage> {
+    let kind = change.r#type.unwrap_or_default();
+    ConfChangeType::try_from(kind).map_err(|_| ConfChangeDamage::UnknownType(kind))
+}
+
+fn check_member(change: u64, context: &ConfChangeContext) -> Result<(), ConfChangeDamage> {
+    let context = context.member.id;
+    match context == change {
+        true => Ok(()),
+        false => Err(ConfChangeDamage::OtherMember { change, context }),
+    }
 }
 
 /// Membership in the backend that cannot be read.
@@ -250,6 +302,11 @@ impl Membership {
         self.downgrade.clone().unwrap_or_default()
     }
 
+    /// Whether nobody but this member has a vote.
+    pub fn is_last_voter(&self, id: u64) -> bool {
+        self.conf_state.voters == [id]
+    }
+
     /// The raft configuration that the members make up.
     pub fn conf_state(&self) -> &ConfState {
         &self.conf_state
@@ -291,9 +348,7 @@ impl Membership {
         if self.removed.contains(&id) {
             return Ok(Err(MemberError::IdRemoved));
         }
-        let kind = change.r#type.unwrap_or_default();
-        let kind =
-            ConfChangeType::try_from(kind).map_err(|_| ConfChangeDamage::UnknownType(kind))?;
+        let kind = kind_of(change)?;
         let is_addition = matches!(
             kind,
             ConfChangeType::ConfChangeAddNode | ConfChangeType::ConfChangeAddLearnerNode
@@ -303,17 +358,17 @@ impl Membership {
         }
         let context = match kind {
             ConfChangeType::ConfChangeRemoveNode => ConfChangeContext::default(),
-            _ => serde_json::from_slice(change.context())
-                .map_err(|error| ConfChangeDamage::BadContext(error.to_string()))?,
+            _ => ConfChangeContext::parse(change.context())?,
         };
         if let Err(error) = self.judge(id, kind, &context) {
             return Ok(Err(error));
         }
-        if kind != ConfChangeType::ConfChangeRemoveNode && context.member.id != id {
-            return Err(ConfChangeDamage::OtherMember {
-                change: id,
-                context: context.member.id,
-            });
+        if kind != ConfChangeType::ConfChangeRemoveNode {
+            check_member(id, &context)?;
+        }
+        let conf_state = self.followed(id, kind);
+        if conf_state.voters.is_empty() && !self.conf_state.voters.is_empty() {
+            return Ok(Err(MemberError::LastVoter));
         }
         match kind {
             ConfChangeType::ConfChangeRemoveNode => self.remove(id, batch),
@@ -330,7 +385,7 @@ impl Membership {
                 self.members.insert(id, context.member);
             }
         }
-        self.follow(id, kind);
+        self.conf_state = conf_state;
         batch.put(
             Bucket::Meta,
             meta::CONF_STATE,
@@ -400,13 +455,15 @@ impl Membership {
         }
     }
 
-    /// Brings the raft configuration up to date.
-    fn follow(&mut self, id: u64, kind: ConfChangeType) {
+    /// The raft configuration after a change.
+    fn followed(&self, id: u64, kind: ConfChangeType) -> ConfState {
+        let mut conf_state = self.conf_state.clone();
         let ConfState {
             voters, learners, ..
-        } = &mut self.conf_state;
-        if kind == ConfChangeType::ConfChangeUpdateNode {
-            return;
+        } = &mut conf_state;
+        // To raft 0 is nobody.
+        if kind == ConfChangeType::ConfChangeUpdateNode || id == 0 {
+            return conf_state;
         }
         voters.retain(|voter| *voter != id);
         learners.retain(|learner| *learner != id);
@@ -415,6 +472,7 @@ impl Membership {
             ConfChangeType::ConfChangeAddLearnerNode => insert_sorted(learners, id),
             _ => {}
         }
+        conf_state
     }
 
     /// A member has published its name and client URLs. One that is unknown or removed is ignored.
@@ -469,6 +527,7 @@ fn insert_sorted(ids: &mut Vec<u64>, id: u64) {
 }
 
 fn conf_state_of<'a>(members: impl Iterator<Item = &'a Member>) -> ConfState {
+    let members = members.filter(|member| member.id != 0);
     let (learners, voters): (Vec<&Member>, Vec<&Member>) =
         members.partition(|member| member.is_learner);
     let ids = |members: Vec<&Member>| members.into_iter().map(|member| member.id).collect();

@@ -202,6 +202,10 @@ fn texts_are_etcds() {
             "membership: can only promote a learner member",
         ),
         (
+            MemberError::LastVoter,
+            "membership: the last voting member cannot be removed",
+        ),
+        (
             MemberError::TooManyLearners,
             "membership: too many learner members in cluster",
         ),
@@ -314,6 +318,56 @@ fn what_a_change_lacks_matters_only_where_it_is_needed() {
         other
     );
     assert_eq!(membership, before);
+}
+
+#[test]
+fn somebody_always_has_a_vote() {
+    use ConfChangeType::*;
+    for (text, kind, id, context) in [
+        ("a", ConfChangeRemoveNode, 1, ""),
+        ("a (b)", ConfChangeRemoveNode, 1, ""),
+        ("(b) c", ConfChangeRemoveNode, 2, ""),
+    ] {
+        let mut membership = membership(text);
+        let before = membership.clone();
+        let mut batch = WriteBatch::default();
+        let found = membership.apply(&change(kind, id, context), &mut batch);
+        assert_eq!(found, Ok(Err(MemberError::LastVoter)), "{text}");
+        assert_eq!(membership, before);
+        assert!(batch.is_empty() && membership.is_last_voter(id));
+    }
+    let mut membership = membership("a b (c)");
+    let mut apply = |id| {
+        let change = change(ConfChangeRemoveNode, id, "");
+        membership.apply(&change, &mut WriteBatch::default())
+    };
+    assert_eq!(apply(1), Ok(Ok(())));
+    assert_eq!(apply(3), Ok(Ok(())));
+    assert_eq!(apply(2), Ok(Err(MemberError::LastVoter)));
+}
+
+#[test]
+fn contexts_are_read_as_go_reads_them() {
+    let parse = |context: &[u8]| ConfChangeContext::parse(context);
+    let plain = parse(br#"{"id":7,"peerURLs":["http://a"],"isLearner":true}"#).unwrap();
+    for same in [
+        br#"{"ID":7,"PeerURLs":["http://a"],"ISLEARNER":true}"#.as_slice(),
+        br#"{"id":1,"id":7,"peerURLs":["http://a"],"isLearner":true,"name":null}"#,
+        br#"{"id":7,"peerURLs":["http://a"],"isLearner":true,"isPromote":null,"new":[{}]}"#,
+    ] {
+        assert_eq!(parse(same).as_ref(), Ok(&plain));
+    }
+    let lossy = parse(b"{\"id\":7,\"peerURLs\":[\"http://\xff\"]}").unwrap();
+    assert_eq!(lossy.member.peer_urls(), ["http://\u{fffd}"]);
+    for damaged in [
+        b"".as_slice(),
+        b"[]",
+        b"{",
+        br#"{"id":-1}"#,
+        br#"{"id":"7"}"#,
+    ] {
+        assert!(parse(damaged).is_err());
+    }
 }
 
 #[test]

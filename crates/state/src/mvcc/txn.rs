@@ -9,6 +9,7 @@
 
 use std::cmp::Ordering;
 
+use retcd_proto::Nested;
 use retcd_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use retcd_proto::etcdserverpb::request_op::Request;
 use retcd_proto::etcdserverpb::{
@@ -81,7 +82,7 @@ pub enum OpReply {
     /// To a deletion.
     DeleteRange(DeleteReply),
     /// To a nested transaction.
-    Txn(TxnReply),
+    Txn(Nested<TxnReply>),
     /// To an operation that names none of these.
     Empty,
 }
@@ -107,7 +108,7 @@ pub(crate) fn reads_history(request: &TxnRequest) -> bool {
         .chain(&request.failure)
         .any(|op| match &op.request {
             Some(Request::RequestRange(range)) => range.revision > 0,
-            Some(Request::RequestTxn(txn)) => reads_history(txn),
+            Some(Request::RequestTxn(txn)) => txn.visit(reads_history),
             _ => false,
         })
 }
@@ -178,7 +179,7 @@ struct Chosen<'a> {
     succeeded: bool,
     ops: &'a [RequestOp],
     /// In the order of the nested transactions among `ops`.
-    nested: Vec<Chosen<'a>>,
+    nested: Vec<Nested<Chosen<'a>>>,
 }
 
 impl<'a> Chosen<'a> {
@@ -196,9 +197,10 @@ impl<'a> Chosen<'a> {
             &request.failure
         };
         let nested = ops.iter().filter_map(|op| match &op.request {
-            Some(Request::RequestTxn(txn)) => Some(Chosen::of(txn, snapshot)),
+            Some(Request::RequestTxn(txn)) => Some(txn.visit(|txn| Chosen::of(txn, snapshot))),
             _ => None,
         });
+        let nested = nested.map(|chosen| chosen.map(Nested::new));
         Ok(Chosen {
             succeeded,
             ops,
@@ -219,7 +221,7 @@ impl<'a> Chosen<'a> {
                     nested
                         .next()
                         .expect("one choice per nested transaction")
-                        .check(snapshot, lessor)?;
+                        .visit(|chosen| chosen.check(snapshot, lessor))?;
                 }
                 Some(Request::RequestDeleteRange(_)) | None => {}
             }
@@ -248,7 +250,8 @@ impl<'a> Chosen<'a> {
                 }
                 Some(Request::RequestTxn(_)) => {
                     let nested = nested.next().expect("one choice per nested transaction");
-                    OpReply::Txn(nested.execute(changes, lessor)?)
+                    let reply = nested.visit(|chosen| chosen.execute(changes, lessor));
+                    OpReply::Txn(Nested::new(reply?))
                 }
                 None => OpReply::Empty,
             });

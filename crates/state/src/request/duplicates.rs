@@ -14,6 +14,7 @@
 
 use retcd_proto::etcdserverpb::request_op::Request;
 use retcd_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RequestOp};
+use retcd_proto::with_stack;
 
 /// Whether an operation of one of these, however deep, puts a key that another one puts or deletes.
 pub(super) fn has_duplicates(ops: &[RequestOp]) -> bool {
@@ -41,8 +42,10 @@ fn collect_puts<'a>(ops: &'a [RequestOp], keys: &mut Vec<&'a [u8]>) {
         match &op.request {
             Some(Request::RequestPut(put)) => keys.push(&put.key),
             Some(Request::RequestTxn(txn)) => {
-                collect_puts(&txn.success, keys);
-                collect_puts(&txn.failure, keys);
+                txn.visit(|txn| {
+                    collect_puts(&txn.success, keys);
+                    collect_puts(&txn.failure, keys);
+                });
             }
             _ => {}
         }
@@ -78,9 +81,12 @@ fn flatten(ops: &[RequestOp], keys: &[&[u8]], steps: &mut Vec<Step>) {
                 success: 0,
                 failure: 0,
             });
-            flatten(&txn.success, keys, steps);
-            let between = steps.len();
-            flatten(&txn.failure, keys, steps);
+            let between = txn.visit(|txn| {
+                flatten(&txn.success, keys, steps);
+                let between = steps.len();
+                flatten(&txn.failure, keys, steps);
+                between
+            });
             let (success, failure) = (between - at - 1, steps.len() - between);
             steps[at] = Step::Either { success, failure };
         }
@@ -144,7 +150,7 @@ impl Seen {
                     let (branches, tail) = rest.split_at(success + failure);
                     rest = tail;
                     let (success, failure) = branches.split_at(success);
-                    if self.finds_duplicate_in_either(success, failure) {
+                    if with_stack(|| self.finds_duplicate_in_either(success, failure)) {
                         return true;
                     }
                 }
@@ -239,7 +245,8 @@ mod tests {
             }
             for op in ops {
                 if let Some(Request::RequestTxn(txn)) = &op.request {
-                    let (success, failure) = (Naive::of(&txn.success)?, Naive::of(&txn.failure)?);
+                    let (success, failure) = txn
+                        .visit(|txn| Some((Naive::of(&txn.success)?, Naive::of(&txn.failure)?)))?;
                     for key in success.puts.union(&failure.puts) {
                         naive.put(key)?;
                     }
@@ -292,11 +299,14 @@ mod tests {
                     ..Default::default()
                 })),
                 3 => op(Request::RequestRange(Default::default())),
-                _ => op(Request::RequestTxn(TxnRequest {
-                    success: random_ops(rng, depth - 1),
-                    failure: random_ops(rng, depth - 1),
-                    ..Default::default()
-                })),
+                _ => {
+                    let txn = TxnRequest {
+                        success: random_ops(rng, depth - 1),
+                        failure: random_ops(rng, depth - 1),
+                        ..Default::default()
+                    };
+                    op(Request::RequestTxn(txn.into()))
+                }
             })
             .collect()
     }
@@ -354,11 +364,12 @@ mod tests {
                 0 => (ops, vec![put(200_000 + level)]),
                 _ => (vec![put(200_000 + level)], ops),
             };
-            ops = vec![op(Request::RequestTxn(TxnRequest {
+            let txn = TxnRequest {
                 success,
                 failure,
                 ..Default::default()
-            }))];
+            };
+            ops = vec![op(Request::RequestTxn(txn.into()))];
         }
         assert!(!has_duplicates(&ops));
         ops.push(put(99_999));

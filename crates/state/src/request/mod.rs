@@ -145,7 +145,7 @@ fn check_op(op: &RequestOp, ops_max: usize, total: &mut usize) -> Result<(), Req
         Some(Request::RequestRange(range)) => check_range(range),
         Some(Request::RequestPut(put)) => check_put(put),
         Some(Request::RequestDeleteRange(delete)) => check_delete_range(delete),
-        Some(Request::RequestTxn(txn)) => check_ops(txn, ops_max, total),
+        Some(Request::RequestTxn(txn)) => txn.visit(|txn| check_ops(txn, ops_max, total)),
         None => Err(RequestError::EmptyOp),
     }
 }
@@ -185,7 +185,7 @@ mod tests {
 
     fn nested(success: Vec<RequestOp>, failure: Vec<RequestOp>) -> RequestOp {
         RequestOp {
-            request: Some(Request::RequestTxn(branches(success, failure))),
+            request: Some(Request::RequestTxn(branches(success, failure).into())),
         }
     }
 

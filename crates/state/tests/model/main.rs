@@ -65,11 +65,10 @@ fn answer(reply: &OpReply) -> Answer {
             reply.deleted,
             reply.prevs.iter().map(kv).collect(),
         ),
-        OpReply::Txn(reply) => Answer::Txn(
-            reply.revision.get(),
-            reply.succeeded,
-            reply.replies.iter().map(answer).collect(),
-        ),
+        OpReply::Txn(reply) => reply.visit(|reply| {
+            let replies = reply.replies.iter().map(answer);
+            Answer::Txn(reply.revision.get(), reply.succeeded, replies.collect())
+        }),
         OpReply::Empty => panic!("no request of these is empty"),
     }
 }
@@ -79,7 +78,7 @@ fn top_answer(reply: Reply) -> Answer {
         Reply::Range(reply) => OpReply::Range(reply),
         Reply::Put(reply) => OpReply::Put(reply),
         Reply::DeleteRange(reply) => OpReply::DeleteRange(reply),
-        Reply::Txn(reply) => OpReply::Txn(reply),
+        Reply::Txn(reply) => OpReply::Txn(reply.into()),
         other => panic!("unexpected {other:?}"),
     })
 }
@@ -99,7 +98,7 @@ fn internal(request: Request) -> InternalRaftRequest {
         Request::RequestRange(r) => internal.range = Some(r),
         Request::RequestPut(r) => internal.put = Some(r),
         Request::RequestDeleteRange(r) => internal.delete_range = Some(r),
-        Request::RequestTxn(r) => internal.txn = Some(r),
+        Request::RequestTxn(r) => internal.txn = Some(r.into_inner()),
     }
     internal
 }

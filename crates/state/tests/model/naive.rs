@@ -76,7 +76,7 @@ impl Model {
             }
             Request::RequestDeleteRange(delete) => Ok(self.write(|draft| draft.delete(delete))),
             Request::RequestTxn(txn) => {
-                let path = choose(txn, self.current());
+                let path = txn.visit(|txn| choose(txn, self.current()));
                 check_path(&path, self)?;
                 let answer = self.write(|draft| draft.execute(&path));
                 let Answer::Txn(_, succeeded, answers) = answer else {
@@ -356,7 +356,7 @@ pub fn choose<'a>(txn: &'a TxnRequest, state: &State) -> Path<'a> {
     let nested = ops
         .iter()
         .filter_map(|op| match op.request.as_ref().unwrap() {
-            Request::RequestTxn(txn) => Some(choose(txn, state)),
+            Request::RequestTxn(txn) => Some(txn.visit(|txn| choose(txn, state))),
             _ => None,
         });
     Path {

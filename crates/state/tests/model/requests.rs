@@ -126,7 +126,9 @@ pub fn random_txn(
         for _ in 0..rng.usize(..4) {
             let request = match rng.u8(..7) {
                 0 | 1 => Request::RequestRange(random_range(rng, revision)),
-                2 if depth > 0 => Request::RequestTxn(random_txn(rng, revision, depth - 1, free)),
+                2 if depth > 0 => {
+                    Request::RequestTxn(random_txn(rng, revision, depth - 1, free).into())
+                }
                 3 if !free.is_empty() => {
                     let key = free.swap_remove(rng.usize(..free.len()));
                     // An open end may overlap with puts: a key can be written and then deleted in
@@ -171,7 +173,7 @@ pub fn random_request(rng: &mut Rng, revision: i64) -> Request {
             let txn = random_txn(rng, revision, 2, &mut free);
             retcd_state::request::check_txn(&txn, 128).unwrap();
             retcd_state::request::check_duplicates(&txn).unwrap();
-            Request::RequestTxn(txn)
+            Request::RequestTxn(txn.into())
         }
     }
 }
