@@ -51,7 +51,7 @@ pub fn database_text(path: &Path, error: &BoltError) -> String {
         BoltError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             "invalid database".to_owned()
         }
-        BoltError::Io(error) => go_io_text(error),
+        BoltError::Io(error) | BoltError::Full(error) => go_io_text(error),
         BoltError::Damaged(damage) if damage.reason == Reason::NoMeta => {
             "invalid database".to_owned()
         }

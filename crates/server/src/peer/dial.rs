@@ -7,12 +7,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
 
 use crate::config::url::{Scheme, Url};
 use crate::log::go_io_error;
 use crate::tls::Connector;
+use crate::workers::Workers;
 
 /// A connection's bytes, whatever carries them.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -26,16 +27,18 @@ pub type Stream = Box<dyn Io>;
 #[derive(Clone, Debug)]
 pub struct Dialer {
     connect_timeout: Duration,
+    workers: Workers,
     tls: Option<Connector>,
     /// Where connections leave from, if that is not left to the operating system.
     local_address: Option<IpAddr>,
 }
 
 impl Dialer {
-    /// A dialer that gives up after `connect_timeout`; etcd takes 1 s and the election timeout.
-    pub fn new(connect_timeout: Duration) -> Dialer {
+    /// A dialer that gives up after `connect_timeout`; etcd takes 1 s and the election timeout. `workers` look up names.
+    pub fn new(connect_timeout: Duration, workers: Workers) -> Dialer {
         Dialer {
             connect_timeout,
+            workers,
             tls: None,
             local_address: None,
         }
@@ -83,6 +86,13 @@ impl Dialer {
         }
     }
 
+    async fn tcp(&self, url: &Url) -> io::Result<TcpStream> {
+        let addresses = self.workers.addresses(&url.address()).await?;
+        let stream = TcpStream::connect(&addresses[..]).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
     async fn encrypt(&self, host: &str, stream: impl Io + 'static) -> io::Result<Stream> {
         let Some(connector) = &self.tls else {
             return Err(io::ErrorKind::Unsupported.into());
@@ -91,9 +101,10 @@ impl Dialer {
     }
 
     async fn tcp(&self, url: &Url) -> io::Result<TcpStream> {
+        let addresses = self.workers.addresses(&url.address()).await?;
         let stream = match self.local_address {
-            None => TcpStream::connect(url.address()).await?,
-            Some(local) => connect_from(local, &url.address()).await?,
+            None => TcpStream::connect(&addresses[..]).await?,
+            Some(local) => connect_from(local, &addresses).await?,
         };
         stream.set_nodelay(true)?;
         Ok(stream)
@@ -101,9 +112,9 @@ impl Dialer {
 }
 
 /// Connects to the first of the host's addresses that can be reached from `local`.
-async fn connect_from(local: IpAddr, host: &str) -> io::Result<TcpStream> {
+async fn connect_from(local: IpAddr, addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     let mut failure = None;
-    for address in lookup_host(host).await? {
+    for &address in addresses {
         let socket = match (local, address) {
             (IpAddr::V4(_), SocketAddr::V4(_)) => TcpSocket::new_v4()?,
             (IpAddr::V6(_), SocketAddr::V6(_)) => TcpSocket::new_v6()?,
@@ -264,7 +275,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
-        let dialer = Dialer::new(Duration::from_secs(1));
+        let dialer = Dialer::new(Duration::from_secs(1), Workers::start().unwrap());
         let error = dialer.dial(&Url::parse(&url).unwrap()).await.err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }

@@ -25,7 +25,7 @@ use tokio::task::LocalSet;
 use super::Local;
 use super::apply_thread::{Applier, CompactionPace, ToApply};
 use super::backend_thread::ToBackend;
-use super::backend_thread::{self, CommitPace};
+use super::backend_thread::{CommitPace, Committer};
 use super::bind::{Bound, ListenError, Listeners};
 use super::bootstrap::{Bootstrap, bootstrap, check_initially};
 use super::clock::{Clock, unix_ms};
@@ -34,7 +34,7 @@ use super::corruption::{self, InitialCheckError, Starting};
 use super::defragment::defragment_at_start;
 use super::descriptors::{Seats, TooFewDescriptors};
 use super::ids::first_read_context;
-use super::log_thread;
+use super::log_thread::Logger;
 use super::mailbox::{Mail, Mailboxes};
 use super::member::{InFlight, Limits, Member};
 use super::memory::{LockMemoryError, lock_memory};
@@ -43,8 +43,9 @@ use super::peer_thread::{self, PeerThread};
 use super::peers::Peers;
 use super::probe::LocalProbe;
 use super::progress::Progress;
+use super::room::Room;
 use super::signals::{StopSignal, stop_signal};
-use super::snapshot_thread::Snapshots;
+use super::snapshot_thread::{Snapshots, ToSnapshot};
 use super::storage;
 use super::tasks;
 use super::tls_thread::Handshakers;
@@ -60,6 +61,7 @@ use crate::log::{self, Text, go_io_error};
 use crate::metrics::{Detail, Metrics};
 use crate::peer::Dialer;
 use crate::tls;
+use crate::workers::Workers;
 
 /// Inputs that may wait for the node; a full queue refuses requests.
 const NODE_QUEUE_MAX: usize = 16 << 10;
@@ -103,6 +105,9 @@ impl StartError {
     fn message(&self) -> &'static str {
         match self {
             StartError::Tls(error) => error.message(),
+            StartError::System(_) => {
+                "cannot make the threads of etcd process; please raise the limit"
+            }
             StartError::Descriptors(_) => {
                 "file descriptor limit of etcd process is too low; please set higher"
             }
@@ -149,7 +154,7 @@ struct Server {
 struct Threads {
     node: JoinHandle<()>,
     apply: JoinHandle<()>,
-    snapshot: JoinHandle<()>,
+    snapshot: (JoinHandle<()>, mpsc::Sender<ToSnapshot>),
     log: JoinHandle<()>,
     backend: JoinHandle<()>,
 }
@@ -169,11 +174,12 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
     }
     let seats = Seats::of_process()?;
     let clock = Clock::start();
-    let authenticator = Authenticator::new(&config)?;
+    let workers = Workers::start()?;
+    let authenticator = Authenticator::new(&config, workers.clone())?;
     let endpoints = tls::open(&config)?;
     let listeners = Listeners::bind(&config, &endpoints, &seats)?;
     let connector = tls::Connector::new(endpoints.peer);
-    let dialer = Dialer::new(config.peer_dial_timeout())
+    let dialer = Dialer::new(config.peer_dial_timeout(), workers.clone())
         .with_tls(connector)
         .leaving_from(member_local_address(&config));
     let dirs = storage::prepare(Arc::new(OsDisk), &config)?;
@@ -190,15 +196,13 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
     let identity = opened.identity;
     crate::info!("starting local member";
         "local-member-id" => &format!("{:x}", identity.member_id), "cluster-id" => &format!("{:x}", identity.cluster_id));
-    let server = spawn(
-        config,
-        clock,
-        dirs,
-        dialer,
-        opened,
+    let connected = Connected {
         listeners,
+        dialer,
         authenticator,
-    )?;
+        workers,
+    };
+    let server = spawn(config, clock, dirs, opened, connected)?;
     for remote in remotes
         .iter()
         .filter(|remote| remote.id != identity.member_id)
@@ -265,16 +269,28 @@ fn start_again(dirs: &Dirs, config: &Config, dialer: &Dialer) -> Result<Opened, 
     Ok(opened)
 }
 
+/// How a member meets others, made before its data is opened.
+struct Connected {
+    listeners: Listeners,
+    dialer: Dialer,
+    authenticator: Authenticator,
+    workers: Workers,
+}
+
 /// Starts the threads on what was opened.
 fn spawn(
     config: Arc<Config>,
     clock: Clock,
     dirs: Dirs,
-    dialer: Dialer,
     opened: Opened,
-    listeners: Listeners,
-    authenticator: Authenticator,
+    connected: Connected,
 ) -> Result<Server, StartError> {
+    let Connected {
+        listeners,
+        dialer,
+        authenticator,
+        workers,
+    } = connected;
     let Opened {
         identity: durable::Identity {
             member_id,
@@ -317,9 +333,14 @@ fn spawn(
         alarms: machine.alarms(),
         auth: machine.auth_store(),
         authenticator,
+        workers,
         membership: machine.membership(),
         storage_version: machine.storage_version().ok().flatten().into(),
         backend: backend.clone(),
+        room: Arc::new(Room::new(
+            Arc::clone(&dirs.disk),
+            [dirs.snap_dir.clone(), dirs.wal_dir.clone()],
+        )),
         progress: Progress::default(),
         clock,
         metrics: Arc::new(Metrics::new(detail)),
@@ -328,6 +349,7 @@ fn spawn(
         pending: Default::default(),
         defragmenting: InFlight::default(),
         restoring: InFlight::default(),
+        defragmentation: Default::default(),
         compacted_at_seconds: Default::default(),
         dialer,
         transport: OnceLock::new(),
@@ -349,7 +371,7 @@ fn spawn(
     let outbox = Outbox {
         log: to_log.clone(),
         apply: to_apply,
-        snapshot: to_snapshot,
+        snapshot: to_snapshot.clone(),
         peers: transport.clone(),
     };
     let snapshots = Snapshots {
@@ -388,13 +410,23 @@ fn spawn(
         named("snapshot").spawn(move || snapshots.run(&snapshot_inbox, &member))?
     };
     let log_thread = {
-        let metrics = Arc::clone(&member.metrics);
-        named("log").spawn(move || log_thread::run(log, &log_inbox, &to_node, &metrics))?
+        let logger = Logger {
+            log,
+            node: to_node,
+            snapshots: to_snapshot.clone(),
+            room: Arc::clone(&member.room),
+            metrics: Arc::clone(&member.metrics),
+        };
+        named("log").spawn(move || logger.run(&log_inbox))?
     };
     let backend_thread = {
-        let metrics = Arc::clone(&member.metrics);
-        named("backend")
-            .spawn(move || backend_thread::run(&backend, &backend_inbox, &metrics, commit_pace))?
+        let committer = Committer {
+            backend,
+            room: Arc::clone(&member.room),
+            metrics: Arc::clone(&member.metrics),
+            pace: commit_pace,
+        };
+        named("backend").spawn(move || committer.run(&backend_inbox))?
     };
     Ok(Server {
         member,
@@ -418,7 +450,7 @@ fn spawn(
         threads: Threads {
             node: node_thread,
             apply: apply_thread,
-            snapshot: snapshot_thread,
+            snapshot: (snapshot_thread, to_snapshot),
             log: log_thread,
             backend: backend_thread,
         },
@@ -484,7 +516,8 @@ impl Server {
             true => others.len() + 1,
             false => 0,
         };
-        let (handshakers, handshaking) = Handshakers::start(processors, &stopping)?;
+        let (handshakers, handshaking) =
+            Handshakers::start(processors, self.member.workers.clone(), &stopping)?;
         let peers = self.spawn_peer_thread(&handshakers)?;
         let end = run_on_thread(self.lead(dealer, handshakers, first, settings))??;
         for thread in others.into_iter().chain([peers]).chain(handshaking) {
@@ -583,6 +616,7 @@ impl Server {
         let mode = self.config.auto_compaction()?;
         let spawn = |task: Pin<Box<dyn Future<Output = ()>>>| drop(tokio::task::spawn_local(task));
         spawn(Box::pin(tasks::run_leases(Rc::clone(local))));
+        spawn(Box::pin(tasks::watch_room(Rc::clone(local))));
         spawn(Box::pin(tasks::forget_old_tokens(Rc::clone(local))));
         spawn(Box::pin(tasks::run_auto_compaction(Rc::clone(local), mode)));
         spawn(Box::pin(versions::run_downgrade(Rc::clone(local))));
@@ -635,7 +669,9 @@ fn stop_threads(member: &Member, threads: Threads) {
     let _ = threads.node.join();
     let _ = member.apply.send(ToApply::Stop);
     let _ = threads.apply.join();
-    let _ = threads.snapshot.join();
+    let (snapshot, to_snapshot) = threads.snapshot;
+    let _ = to_snapshot.send(ToSnapshot::Stop);
+    let _ = snapshot.join();
     let _ = threads.log.join();
     let _ = member.backend_thread.send(ToBackend::Stop);
     let _ = threads.backend.join();

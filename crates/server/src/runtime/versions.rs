@@ -176,7 +176,11 @@ fn update_storage_version(cluster: Version, machine: &mut Machine, member: &Memb
         Ok(Some(version)) => {
             // Whoever is told of an older schema may end the member at once, and start an older program.
             if before.is_some_and(|before| version < before) {
-                member.commit_backend_blocking();
+                let committed = member.commit_backend_blocking();
+                if let Err(error) = committed {
+                    crate::error!("the storage version is not in the database yet; do not start an older etcd on it before there is room";
+                        "storage-version" => &version.to_string(), "error" => Text(&error));
+                }
             }
             if let Some(before) = before {
                 crate::info!("cluster version differs from storage version.";

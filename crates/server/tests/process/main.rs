@@ -16,4 +16,5 @@ mod moments;
 #[expect(dead_code, reason = "other tests share it and need more of it")]
 mod place;
 mod raw;
+mod resources;
 mod switches;

@@ -9,6 +9,7 @@ use retcd_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
 use retcd_proto::raftpb;
 use retcd_state::machine::Reply;
 use retcd_state::mvcc::Progress;
+use retcd_storage::backend::BackendError;
 
 use super::{Process, Stop, StopKind, Work};
 use crate::checker::ensure;
@@ -176,10 +177,17 @@ impl Process {
         Ok(())
     }
 
+    /// Whether all that was written is in the file: what finds no room waits for the next commit.
+    pub(super) fn commit_database(&self) -> Result<bool, Stop> {
+        match self.backend.commit() {
+            Ok(_) => Ok(true),
+            Err(BackendError::Full(_)) => Ok(false),
+            Err(error) => Err(Stop::disk("the database failed", error)),
+        }
+    }
+
     pub(super) fn commit(&mut self, cx: &mut Context) -> Result<(), Stop> {
-        self.backend
-            .commit()
-            .map_err(|error| Stop::disk("the database failed", error))?;
+        self.commit_database()?;
         if cx.rng.u8(..) == 0 {
             let defragmented = self.backend.defragment();
             defragmented.map_err(|error| Stop::disk("defragmentation failed", error))?;

@@ -8,14 +8,16 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
 use retcd_node::{Input, SnapshotPoint};
 use retcd_proto::raftpb;
 use retcd_state::machine::DatabaseCopy;
-use retcd_storage::disk::{Disk, OpenMode};
-use retcd_storage::{snap, wal};
+use retcd_storage::disk::{Disk, OpenMode, is_full};
+use retcd_storage::snap::{self, SnapError};
+use retcd_storage::wal;
 
 use super::access::Tokens;
 use super::log::ToLog;
@@ -28,6 +30,8 @@ use crate::sabotage::Sabotage;
 const SAME_REVISION: &str = "a snapshot has what the log says";
 /// Files that are kept of each kind.
 const KEEP: usize = 3;
+/// How long after a snapshot found no room it is tried again.
+const SNAPSHOT_RETRY: Duration = Duration::from_millis(100);
 
 /// A snapshot on its way, with its database.
 pub struct Parcel {
@@ -59,14 +63,20 @@ impl Process {
         let Some(point) = self.snapshots.front() else {
             return Ok(());
         };
-        self.backend
-            .commit()
-            .map_err(|error| Stop::disk("the database failed", error))?;
+        if !self.commit_database()? {
+            self.work_after(SNAPSHOT_RETRY, Work::Snapshot, cx);
+            return Ok(());
+        }
         let document = self.machine.membership().read().to_document();
         let snapshot = point.to_snapshot(document);
         let dirs = &self.dirs;
-        snap::write(&*dirs.disk, &dirs.snap_dir, &snapshot)
-            .map_err(|error| Stop::disk("a snapshot could not be written", error))?;
+        match snap::write(&*dirs.disk, &dirs.snap_dir, &snapshot) {
+            Err(SnapError::Io { source, .. }) if is_full(&source) => {
+                self.work_after(SNAPSHOT_RETRY, Work::Snapshot, cx);
+                return Ok(());
+            }
+            other => other.map_err(|error| Stop::disk("a snapshot could not be written", error))?,
+        };
         self.push_to_log(ToLog::Record(snapshot.metadata.unwrap_or_default()), cx);
         Ok(())
     }

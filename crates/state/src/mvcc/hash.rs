@@ -8,7 +8,7 @@
 //! the end of the walk tells whether anything was kept, both sums are made along the way.
 
 use crc32c::crc32c_append;
-use retcd_storage::backend::Bucket;
+use retcd_storage::backend::{self, Bucket};
 
 use super::reader::{Reader, View};
 use super::{RangeError, Record, Revision, StorageError, StoreRevision};
@@ -124,9 +124,12 @@ impl CompactionHashes {
 }
 
 impl View {
-    /// The sum of the whole database, members' own numbers excepted, and the revision that its rows go up to: more
-    /// than the view's if a batch was about to be published when the view was taken.
-    pub fn hash(&self) -> Result<(u32, StoreRevision), StorageError> {
+    /// The sum of the whole database, members' own numbers excepted, to be made in pieces, and the revision that its
+    /// rows go up to: more than the view's if a batch was about to be published when the view was taken.
+    ///
+    /// # Errors
+    /// The database cannot be read or is damaged.
+    pub fn begin_hash(&self) -> Result<(backend::HashInPieces, StoreRevision), StorageError> {
         let mut revision = self.revision;
         let next = Revision::start_of(revision + 1).to_key();
         for row in self.backend.range(Bucket::Key, &next, None) {
@@ -135,7 +138,8 @@ impl View {
                 Revision::from_key(&key).ok_or(StorageError::NoRevision(key[..].into()))?;
             revision = at.main;
         }
-        Ok((self.backend.hash(true)?, StoreRevision::new(revision)))
+        let hash = backend::HashInPieces::new(self.backend.clone(), true);
+        Ok((hash, StoreRevision::new(revision)))
     }
 }
 
@@ -152,10 +156,26 @@ impl Reader {
 
     /// The hash at `revision`, 0 for the current one, and the revision of the store that it was asked of. At the
     /// revision of a compaction whose hash is kept it is that one, with the compaction before.
+    ///
+    /// # Errors
+    /// As [`Reader::begin_hash_kv`] and [`HashInPieces::step`].
     pub fn hash_kv(&self, revision: i64) -> Result<(KeyspaceHash, StoreRevision), RangeError> {
+        let mut hash = self.begin_hash_kv(revision)?;
+        loop {
+            if let Some(result) = hash.step() {
+                return result;
+            }
+        }
+    }
+
+    /// [`Reader::hash_kv`] for whoever must not be busy for as long as the whole keyspace takes.
+    ///
+    /// # Errors
+    /// The revision is compacted or in the future.
+    pub fn begin_hash_kv(&self, revision: i64) -> Result<HashInPieces, RangeError> {
         let view = self.view();
         if let Some(hash) = self.shared().hashes.lock().at(revision) {
-            return Ok((hash, view.revision()));
+            return Ok(HashInPieces(Stage::Known(hash, view.revision())));
         }
         if revision > view.revision {
             return Err(RangeError::FutureRevision);
@@ -168,21 +188,81 @@ impl Reader {
         } else {
             revision
         };
-        let mut hasher = Hasher::new(at, view.compacted);
-        let end = Revision::start_of(at.saturating_add(1).max(0)).to_key();
-        for row in view.backend.range(Bucket::Key, &[], Some(&end)) {
-            let (key, value) = row.map_err(StorageError::from)?;
+        let walk = Walk {
+            hasher: Hasher::new(at, view.compacted),
+            next: Vec::new(),
+            end: Revision::start_of(at.saturating_add(1).max(0))
+                .to_key()
+                .to_vec(),
+            at,
+            view,
+        };
+        Ok(HashInPieces(Stage::Walking(Box::new(walk))))
+    }
+}
+
+/// Bytes of rows that are hashed in one piece: some milliseconds of work.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// A hash that is being made of the keyspace as it was when it was begun.
+pub struct HashInPieces(Stage);
+
+enum Stage {
+    Known(KeyspaceHash, StoreRevision),
+    Walking(Box<Walk>),
+}
+
+impl HashInPieces {
+    /// Does a piece; the hash and the revision at which it was begun when that was the last one.
+    ///
+    /// # Errors
+    /// The database cannot be read or is damaged.
+    pub fn step(&mut self) -> Option<Result<(KeyspaceHash, StoreRevision), RangeError>> {
+        match &mut self.0 {
+            Stage::Known(hash, revision) => Some(Ok((*hash, *revision))),
+            Stage::Walking(walk) => match walk.step() {
+                Ok(false) => None,
+                Ok(true) => Some(Ok((walk.hasher.clone().finish(), walk.view.revision()))),
+                Err(error) => Some(Err(error.into())),
+            },
+        }
+    }
+}
+
+/// A walk over all rows.
+struct Walk {
+    view: View,
+    at: i64,
+    hasher: Hasher,
+    /// The key from which it goes on.
+    next: Vec<u8>,
+    end: Vec<u8>,
+}
+
+impl Walk {
+    /// Whether it has come to the end.
+    fn step(&mut self) -> Result<bool, StorageError> {
+        let mut bytes = 0;
+        let (view, hasher) = (&self.view, &mut self.hasher);
+        for row in view.backend.range(Bucket::Key, &self.next, Some(&self.end)) {
+            let (key, value) = row?;
             let (row, tombstone) =
                 Revision::from_key(&key).ok_or_else(|| StorageError::NoRevision(key[..].into()))?;
             let kept = !tombstone && hasher.needs_kept(row) && {
-                let record = Record::from_value(value.clone()).map_err(StorageError::from)?;
+                let record = Record::from_value(value.clone())?;
                 view.index
                     .get(record.key())
-                    .and_then(|entry| entry.put_at(at))
+                    .and_then(|entry| entry.put_at(self.at))
                     == Some(row)
             };
             hasher.add(&key, &value, row, tombstone, kept);
+            bytes += key.len() + value.len();
+            if bytes >= PIECE_BYTES {
+                // The smallest key behind this one.
+                self.next = [&key[..], &[0]].concat();
+                return Ok(false);
+            }
         }
-        Ok((hasher.finish(), view.revision()))
+        Ok(true)
     }
 }

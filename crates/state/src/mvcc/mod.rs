@@ -27,7 +27,7 @@ pub(crate) mod txn;
 pub(crate) use compaction::CompactError;
 pub use compaction::Progress;
 pub use event::{Event, EventKind};
-pub use hash::KeyspaceHash;
+pub use hash::{HashInPieces, KeyspaceHash};
 pub(crate) use keyspace::Keyspace;
 pub(crate) use open::Loaded;
 pub use range::{Interval, Projection, RangeError, RangeReply, StorageError};

@@ -18,6 +18,7 @@
 //! the committing layer's, which nobody writes to any more.
 
 mod bucket;
+mod hash;
 mod key;
 mod layer;
 mod reader;
@@ -37,6 +38,7 @@ use crate::disk::{Disk, MemDisk};
 use layer::Layer;
 
 pub use bucket::Bucket;
+pub use hash::HashInPieces;
 pub use key::Key;
 pub use reader::{Reader, Scan};
 pub use replace::{Installed, Replacement};
@@ -110,7 +112,7 @@ struct Shared {
 
 struct State {
     pending: Arc<Layer>,
-    /// What a commit is bringing to the file, or failed to.
+    /// What a commit is bringing to the file, or failed to; the next commit begins with it.
     committing: Option<Arc<Layer>>,
     committed: ReadTx,
 }
@@ -171,9 +173,11 @@ impl Backend {
         Reader::new(&state.pending, state.committing.as_ref(), &state.committed)
     }
 
-    /// The number of changes that the next commit will bring to the file.
+    /// The number of changes that are not in the file yet.
     pub fn pending_changes(&self) -> usize {
-        self.shared.state.read().pending.changes()
+        let state = self.shared.state.read();
+        let committing = state.committing.as_ref().map_or(0, |layer| layer.changes());
+        state.pending.changes() + committing
     }
 
     /// Bytes of the keys and values that were put and are not in the file yet.
@@ -190,12 +194,26 @@ impl Backend {
     /// nothing to do it returns at once, with zeros.
     ///
     /// # Errors
-    /// After an error every later commit fails; what was written stays visible.
+    /// What was written stays visible. After [`BoltError::Full`] it waits for a later commit, which may find room; after
+    /// any other error every later commit fails.
     pub fn commit(&self) -> Result<CommitStats, BackendError> {
         let _only_one = self.shared.commit.lock();
-        let Some(layer) = self.commit_take()? else {
-            return Ok(CommitStats::default());
+        // What found no room before, then what was written since.
+        let held = self.shared.state.read().committing.clone();
+        let held = held.map(|layer| self.commit_layer(&layer)).transpose()?;
+        let held = held.unwrap_or_default();
+        let Some(layer) = self.commit_take() else {
+            return Ok(held);
         };
+        let stats = self.commit_layer(&layer)?;
+        Ok(CommitStats {
+            txid: stats.txid,
+            pages: held.pages + stats.pages,
+            bytes: held.bytes + stats.bytes,
+        })
+    }
+
+    fn commit_layer(&self, layer: &Layer) -> Result<CommitStats, BackendError> {
         let stats = layer.with_runs(|runs| self.shared.db.commit(runs))?;
         let mut state = self.shared.state.write();
         let done = state.committing.take();
@@ -207,17 +225,14 @@ impl Backend {
     }
 
     /// Takes what is pending off the writers' hands.
-    fn commit_take(&self) -> Result<Option<Arc<Layer>>, BackendError> {
+    fn commit_take(&self) -> Option<Arc<Layer>> {
         let mut state = self.shared.state.write();
-        if state.committing.is_some() {
-            return Err(BoltError::Poisoned);
-        }
         if state.pending.changes() == 0 {
-            return Ok(None);
+            return None;
         }
         let layer = mem::take(&mut state.pending);
         state.committing = Some(Arc::clone(&layer));
-        Ok(Some(layer))
+        Some(layer)
     }
 
     /// Commits, then gives the whole file as a stream of a known length. Writes and commits go on while

@@ -5,6 +5,7 @@ use std::iter::Peekable;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::hash::HashInPieces;
 use super::layer::Layer;
 use super::{BackendError, Bucket, Key, Value};
 use crate::bolt::{Entry, Range, ReadTx};
@@ -91,39 +92,18 @@ impl Reader {
     /// # Errors
     /// As [`Reader::get`].
     pub fn hash(&self, skip_meta: bool) -> Result<u32, BackendError> {
-        let mut hash = 0;
-        for name in self.tx.buckets() {
-            hash = crc32c::crc32c_append(hash, name);
-            let Some(bucket) = Bucket::from_name(name) else {
-                // A bucket that this version does not know counts as well.
-                for entry in self.tx.range(name, &[], None) {
-                    let entry = entry?;
-                    hash = crc32c::crc32c_append(
-                        crc32c::crc32c_append(hash, entry.key()),
-                        entry.value(),
-                    );
-                }
-                continue;
-            };
-            for pair in self.range(bucket, &[], None) {
-                let (key, value) = pair?;
-                if !(skip_meta && bucket == Bucket::Meta && is_of_the_member(&key)) {
-                    hash = crc32c::crc32c_append(crc32c::crc32c_append(hash, &key), &value);
-                }
+        let mut hash = HashInPieces::new(self.clone(), skip_meta);
+        loop {
+            if let Some(result) = hash.step() {
+                return result;
             }
         }
-        Ok(hash)
     }
 
     /// The file below, without what was written since the last commit.
     pub fn committed(&self) -> &ReadTx {
         &self.tx
     }
-}
-
-/// Keys of bucket `meta` that members with the same data may have different values for.
-fn is_of_the_member(key: &[u8]) -> bool {
-    matches!(key, b"consistent_index" | b"term" | b"storageVersion")
 }
 
 /// The pairs of a bucket within bounds.

@@ -147,7 +147,7 @@ impl Db {
     /// Commits changes of distinct buckets, durably and all or none.
     ///
     /// # Errors
-    /// After [`BoltError::Io`] or [`BoltError::Damaged`] the database is poisoned: the commit may or may
+    /// After [`BoltError::Full`] everything is as before. After [`BoltError::Io`] or [`BoltError::Damaged`] the database is poisoned: the commit may or may
     /// not have reached the disk, reads still see the state before, and no later commit is accepted.
     ///
     /// # Panics

@@ -8,6 +8,9 @@ pub enum BoltError {
     /// The disk failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// There is no room for the file to grow. Nothing has changed, and the commit can be tried again.
+    #[error(transparent)]
+    Full(io::Error),
     /// Another process has the file open. Waiting and trying again is the caller's choice.
     #[error("the database is locked by another process")]
     Locked,

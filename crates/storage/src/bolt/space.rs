@@ -137,6 +137,21 @@ impl Space {
         self.dead = Some((txid, dead));
     }
 
+    /// Takes back what transaction `txid` allocated and dropped, whose commit was not written. `high_water` is where the mark
+    /// stood before it.
+    pub(crate) fn revert(&mut self, txid: u64, high_water: u64) {
+        for page in 0..high_water {
+            if self.born[page as usize] == txid && self.free.insert(page) {
+                self.free_pages += 1;
+            }
+        }
+        self.high_water = high_water;
+        self.born.truncate(high_water as usize);
+        let dead = self.dead.take().map_or(Vec::new(), |(_, dead)| dead);
+        self.held_pages -= dead.iter().map(|extent| extent.pages).sum::<u64>();
+        self.search_from = [0; HINTS];
+    }
+
     /// Frees what no reader can see. `pins` are the transactions of all pinned roots, ascending.
     pub(crate) fn release(&mut self, pins: &[u64]) {
         let gone: Vec<u64> = self
@@ -243,6 +258,27 @@ mod tests {
         assert_eq!(space.free_pages, 0, "the reader at 5 sees it");
         space.release(&[3, 8]);
         assert_eq!(space.free_pages, 1, "those at 3 and 8 do not");
+    }
+
+    #[test]
+    fn a_transaction_that_was_not_written_leaves_no_trace() {
+        let mut space = space(10, &[4, 8]);
+        space.allocate(1, 5);
+        space.drop_pages(5, one(2));
+        space.release(&[4]);
+        let (high_water, unused, free) =
+            (space.high_water(), space.unused_pages(), space.free_pages);
+        for _ in 0..2 {
+            assert_eq!(space.allocate(1, 6), 8);
+            assert_eq!(space.allocate(3, 6), 10);
+            space.drop_pages(6, one(3));
+            space.revert(6, high_water);
+            assert_eq!(
+                (space.high_water(), space.unused_pages(), space.free_pages),
+                (high_water, unused, free)
+            );
+        }
+        assert_eq!(space.allocate(1, 6), 8);
     }
 
     #[test]

@@ -5,7 +5,9 @@
 //! written; they are made durable; the meta page that is not in use is written; it is made durable. At
 //! any point a loss of power leaves either the old or the new root.
 //!
-//! A commit that failed half way leaves the writer poisoned: what the disk holds is not known any more.
+//! A commit that failed half way leaves the writer poisoned: what the disk holds is not known any more. But before
+//! anything is written the file is made long enough, and the space reserved; if there is no room for that, the commit has
+//! not happened ([`BoltError::Full`]). Space is reserved, and not only the length set, so that this is known in time.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -22,11 +24,13 @@ use super::shrink::Shrink;
 use super::space::{Extent, Space};
 use super::spill::Spill;
 use super::walk::used_pages;
+use crate::disk::is_full;
 
-/// How far the file grows beyond what is needed, so that few commits change its length.
-const GROWTH_BYTES: u64 = 16 << 20;
-/// The file is cut when this much at its end is unused.
-const CUT_BYTES: u64 = 4 * GROWTH_BYTES;
+/// How far the file grows beyond what is needed, so that few commits change its length: an eighth, within these bounds.
+const GROWTH_BYTES_MIN: u64 = 1 << 20;
+const GROWTH_BYTES_MAX: u64 = 16 << 20;
+/// The file is cut when so many times its growth is unused at its end.
+const CUT_GROWTHS: u64 = 4;
 /// The longest key that the format holds.
 const KEY_BYTES_MAX: usize = 32768;
 /// The longest value that the format holds.
@@ -162,7 +166,14 @@ impl Writer {
         runs.iter().try_for_each(check_run)?;
         self.poisoned = true;
         self.commit_release();
+        let high_water = self.space.high_water();
         let (root, pages) = self.commit_build(runs)?;
+        let grown = self.commit_grow(&root);
+        if matches!(grown, Err(BoltError::Full(_))) {
+            self.space.revert(root.meta.txid, high_water);
+            self.poisoned = false;
+        }
+        grown?;
         self.commit_write(&root, &pages, durability)?;
         self.poisoned = false;
         let bytes = pages.iter().map(|page| page.bytes().len() as u64).sum();
@@ -230,6 +241,29 @@ impl Writer {
         ))
     }
 
+    /// Makes the file long enough.
+    fn commit_grow(&mut self, root: &Root) -> Result<(), BoltError> {
+        let need = self.pager.offset(root.meta.high_water);
+        if need <= self.file_bytes {
+            return Ok(());
+        }
+        let file = self.pager.file();
+        // A disk that is nearly full may still hold what is needed.
+        let grown = file
+            .allocate(need + growth(need))
+            .or_else(|_| file.allocate(need));
+        match grown {
+            Err(error) if is_full(&error) => {
+                // Part of the space may have been reserved.
+                file.set_len(self.file_bytes)?;
+                return Err(BoltError::Full(error));
+            }
+            other => other?,
+        }
+        self.file_bytes = file.len()?;
+        Ok(())
+    }
+
     fn commit_write(
         &mut self,
         root: &Root,
@@ -238,12 +272,6 @@ impl Writer {
     ) -> Result<(), BoltError> {
         let file = self.pager.file();
         let need = self.pager.offset(root.meta.high_water);
-        if need > self.file_bytes {
-            // A disk that is nearly full may still hold what is needed.
-            file.allocate(need + GROWTH_BYTES)
-                .or_else(|_| file.allocate(need))?;
-            self.file_bytes = file.len()?;
-        }
         self.pager.write(pages)?;
         if durability == Durability::Synced {
             file.sync_data()?;
@@ -256,13 +284,19 @@ impl Writer {
             file.sync_data()?;
         }
         // The other meta page must stay good, too, in case this one is damaged later.
-        let kept = need.max(self.pager.offset(self.root.meta.high_water)) + GROWTH_BYTES;
-        if self.file_bytes >= kept + CUT_BYTES {
+        let need = need.max(self.pager.offset(self.root.meta.high_water));
+        let kept = need + growth(need);
+        if self.file_bytes >= kept + CUT_GROWTHS * growth(need) {
             file.set_len(kept)?;
             self.file_bytes = kept;
         }
         Ok(())
     }
+}
+
+/// How far a file that needs so many bytes grows beyond them.
+fn growth(need: u64) -> u64 {
+    (need / 8).clamp(GROWTH_BYTES_MIN, GROWTH_BYTES_MAX)
 }
 
 /// Marks the pages of a stored freelist as used. What it lists is known from walking the trees.

@@ -17,6 +17,23 @@ mod os;
 pub use mem::{Counts, Fault, MemDisk};
 pub use os::OsDisk;
 
+/// Whether an operation failed for lack of room: the volume is full, a quota is used up, or the file may not be longer.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
+/// The room on the volume that a file lies on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// All bytes.
+    pub bytes: u64,
+    /// Bytes that this process may still use.
+    pub free_bytes: u64,
+}
+
 /// How [`Disk::open`] opens a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
@@ -63,6 +80,8 @@ pub trait Disk: Send + Sync {
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Whether something is at `path`.
     fn exists(&self, path: &Path) -> io::Result<bool>;
+    /// The volume that holds `path`.
+    fn volume(&self, path: &Path) -> io::Result<Volume>;
     /// Makes creations, removals and renames in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 }
@@ -90,7 +109,8 @@ pub trait File: Send + Sync {
     fn sync_data(&self) -> io::Result<()>;
     /// Cuts or extends (with zeros) the file.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Reserves space so that later writes up to `len` change no metadata; the file reads as zeros there.
+    /// Reserves space so that later writes up to `len` change no metadata and find room; the file reads as zeros there.
+    /// Where the file system cannot reserve, the file only gets its length.
     fn allocate(&self, len: u64) -> io::Result<()>;
     /// Takes a lock, held until the file is closed; `false` when another process holds it.
     fn try_lock(&self, lock: Lock) -> io::Result<bool>;

@@ -15,7 +15,7 @@ use nix::libc;
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 
-use super::{Disk, File, Lock, OpenMode};
+use super::{Disk, File, Lock, OpenMode, Volume};
 
 /// How many buffers `pwritev` takes in one call (`IOV_MAX`).
 const SLICES_MAX: usize = 1024;
@@ -73,6 +73,14 @@ impl Disk for OsDisk {
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
         path.try_exists().map_err(failed("stat", path))
+    }
+
+    fn volume(&self, path: &Path) -> io::Result<Volume> {
+        let volume = rustix::fs::statvfs(path)?;
+        Ok(Volume {
+            bytes: volume.f_blocks.saturating_mul(volume.f_frsize),
+            free_bytes: volume.f_bavail.saturating_mul(volume.f_frsize),
+        })
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -279,6 +287,15 @@ mod tests {
         file.read_exact_at(&mut buf, 0).unwrap();
         assert_eq!(&buf, b"abc\0\0");
         assert!(file.read_exact_at(&mut buf, 998).is_err());
+    }
+
+    #[test]
+    fn a_volume_has_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = OsDisk.volume(dir.path()).unwrap();
+        assert!(0 < volume.free_bytes && volume.free_bytes <= volume.bytes);
+        let error = OsDisk.volume(&dir.path().join("none")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

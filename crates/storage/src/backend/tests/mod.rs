@@ -301,6 +301,30 @@ fn after_a_failed_commit_nothing_is_lost_from_view_and_none_is_accepted() {
 }
 
 #[test]
+fn what_finds_no_room_is_seen_and_committed_when_there_is_room() {
+    let disk = MemDisk::new();
+    let backend = open(&disk).unwrap();
+    backend.commit().unwrap();
+    disk.set_capacity(Some(disk.used_bytes()));
+    let mut batch = WriteBatch::default();
+    let large = Arc::from(vec![1; 4 << 20]);
+    batch.put(Bucket::Key, b"large", large);
+    backend.write(batch);
+    for last in 1..=3 {
+        write_number(&backend, last);
+        assert!(matches!(backend.commit(), Err(BoltError::Full(_))));
+        assert_eq!(number(&backend.reader()), last);
+    }
+    disk.set_capacity(None);
+    backend.commit().unwrap();
+    assert_eq!((backend.pending_changes(), backend.pending_bytes()), (0, 0));
+    drop(backend);
+    let reader = open(&disk).unwrap().reader();
+    assert_eq!(number(&reader), 3);
+    assert!(reader.get(Bucket::Key, b"large").unwrap().is_some());
+}
+
+#[test]
 fn only_what_is_not_in_the_file_is_pending() {
     let backend = Backend::default();
     assert_eq!(backend.commit().unwrap(), CommitStats::default());

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 use parking_lot::Mutex;
 
-use super::{Disk, File, Lock, OpenMode};
+use super::{Disk, File, Lock, OpenMode, Volume};
 use inode::Loss;
 use tree::{NodeId, Tree};
 
@@ -283,6 +283,15 @@ impl Disk for MemDisk {
             return Err(power_lost());
         }
         Ok(state.tree.lookup(path)?.is_some())
+    }
+
+    fn volume(&self, _path: &Path) -> io::Result<Volume> {
+        let state = self.state.lock();
+        let bytes = state.capacity.unwrap_or(u64::MAX);
+        Ok(Volume {
+            bytes,
+            free_bytes: bytes.saturating_sub(state.tree.used_bytes()),
+        })
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
