@@ -5,6 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use retcd_proto::raftpb;
 
+use crate::inspection::Inspection;
+
 /// What a member is told when it starts.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -72,8 +74,14 @@ pub enum Input {
         /// The change as etcd logs it.
         change: raftpb::ConfChange,
     },
-    /// A client wants to read the newest state; answered by [`Output::ReadReady`].
+    /// A client wants to read the newest state; answered by [`Output::ReadReady`] when the machine has it.
     Read {
+        /// Named again in the answer.
+        read: u64,
+    },
+    /// Somebody decides by whether this member leads; answered by [`Output::ReadReady`] when a quorum has said so, or at
+    /// once if it does not. The machine is not waited for.
+    ConfirmLeader {
         /// Named again in the answer.
         read: u64,
     },
@@ -97,7 +105,12 @@ pub enum Input {
         /// Whether the peer has it.
         delivered: bool,
     },
-    /// Hand leadership to another member; without effect unless this member leads.
+    /// Somebody decides by where the member stands now; answered by [`Output::Inspected`] at once.
+    Inspect {
+        /// Named again in the answer.
+        request: u64,
+    },
+    /// Hand leadership to another member; without effect unless this member leads. [`LeaderInfo::transferee`] tells how that goes.
     TransferLeader {
         /// The member that is to lead.
         to: u64,
@@ -137,10 +150,14 @@ pub enum Output {
     Restore(raftpb::Snapshot),
     /// Apply to the machine, report [`Input::Applied`].
     Apply(Vec<raftpb::Entry>),
-    /// These reads may be answered now: the machine has applied all that was committed when they came.
+    /// These reads may be answered now: a quorum has been asked since they came, and the machine has applied all that was
+    /// committed then.
     ReadReady {
         /// The reads' names.
         reads: Vec<u64>,
+        /// Whether this member leads. It did so after the reads came, by the word of a quorum; not necessarily in the same
+        /// term as before.
+        leads: bool,
     },
     /// These requests did not enter the log.
     Rejected {
@@ -156,8 +173,15 @@ pub enum Output {
         /// Why.
         reason: RejectReason,
     },
-    /// Leader, term or role changed.
+    /// Leader, term, role or transferee changed.
     Leader(LeaderInfo),
+    /// The answer to [`Input::Inspect`].
+    Inspected {
+        /// The request's name.
+        request: u64,
+        /// Where the member stands.
+        inspection: Inspection,
+    },
     /// Enough entries were applied since the last one: write a snapshot, report [`Input::Snapshotted`].
     Snapshot(SnapshotPoint),
     /// The cluster contradicts what this member has stored: it must stop.
@@ -241,6 +265,8 @@ pub struct LeaderInfo {
     pub term: u64,
     /// This member's part.
     pub role: Role,
+    /// To whom this member hands its leadership; 0 for nobody. Raft gives it up after an election timeout.
+    pub transferee: u64,
 }
 
 /// Where the member stands.

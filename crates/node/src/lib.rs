@@ -27,6 +27,7 @@ pub mod bootstrap;
 mod door;
 pub mod durable;
 mod event;
+mod inspection;
 mod log_store;
 mod node;
 mod proposals;
@@ -38,4 +39,5 @@ pub use event::{
     Append, Config, Contradiction, Follower, Input, LeaderInfo, Output, Recovered, RejectReason,
     ReplicationState, Role, SnapshotPoint, Status,
 };
+pub use inspection::{Inspection, Standing};
 pub use node::Node;

@@ -18,6 +18,7 @@ use crate::event::{
     Append, Config, Follower, Input, LeaderInfo, Output, Recovered, RejectReason, ReplicationState,
     Role, SnapshotPoint, Status,
 };
+use crate::inspection::Inspection;
 use crate::log_store::LogStore;
 use crate::proposals::Proposals;
 use crate::raft_types::{
@@ -25,7 +26,7 @@ use crate::raft_types::{
     hard_state_from_raft, hard_state_to_raft, message_from_raft, message_to_raft,
     snapshot_from_raft,
 };
-use crate::reads::Reads;
+use crate::reads::{Read, Reads};
 use crate::unpersisted::{Decision, Unpersisted};
 
 /// Committed entries handed to the machine at once; bounds the memory of one batch.
@@ -116,6 +117,7 @@ impl Node {
                 leader: 0,
                 term: recovered.hard_state.term(),
                 role: Role::Follower,
+                transferee: 0,
             },
             now,
             next_tick: now + config.tick,
@@ -145,7 +147,9 @@ impl Node {
                 let data = change.encode_to_vec().into();
                 self.push_proposal(request, raftpb::EntryType::EntryConfChange, data);
             }
-            Input::Read { read } => self.reads.push(read),
+            Input::Read { read } => self.reads.push(Read::applied(read)),
+            Input::ConfirmLeader { read } if self.leads() => self.reads.push(Read::at_once(read)),
+            Input::ConfirmLeader { read } => self.answer_reads(vec![read]),
             Input::Messages(messages) => {
                 for message in &messages {
                     self.handle_message(message);
@@ -162,6 +166,7 @@ impl Node {
                     false => SnapshotStatus::Failure,
                 },
             ),
+            Input::Inspect { request } => self.inspect(request),
             Input::TransferLeader { to } => self.transfer_leader(to),
             Input::Appended { number } => self.handle_persisted(number),
             Input::Applied {
@@ -204,6 +209,14 @@ impl Node {
             applied: self.applied,
             last: raft.raft_log.last_index(),
             transferee: raft.lead_transferee.unwrap_or(0),
+        }
+    }
+
+    /// Where it and its followers stand.
+    pub fn inspection(&self) -> Inspection {
+        Inspection {
+            status: self.status(),
+            followers: self.followers(),
         }
     }
 
@@ -380,11 +393,11 @@ impl Node {
         self.propose();
         self.ask_for_reads();
         self.hold_election_timeout();
+        self.report_leader();
         if !self.raw.has_ready() {
             return;
         }
         let mut ready = self.raw.ready();
-        self.report_leader();
         self.confirm_reads(ready.take_read_states());
         let snapshot = self.install(ready.snapshot());
         let entries = ready.take_entries();
@@ -516,8 +529,14 @@ impl Node {
 
     fn release_reads(&mut self) {
         let reads = self.reads.release(self.applied);
+        self.answer_reads(reads);
+    }
+
+    fn answer_reads(&mut self, reads: Vec<u64>) {
         if !reads.is_empty() {
-            self.outputs.push_back(Output::ReadReady { reads });
+            self.report_leader();
+            let leads = self.leads();
+            self.outputs.push_back(Output::ReadReady { reads, leads });
         }
     }
 
@@ -527,6 +546,7 @@ impl Node {
             leader: raft.leader_id,
             term: raft.term,
             role: role_of(raft.state),
+            transferee: raft.lead_transferee.unwrap_or(0),
         };
         if leader == self.leader {
             return;
@@ -614,6 +634,16 @@ impl Node {
             message.term = self.raw.raft.term;
             self.send(vec![message]);
         }
+    }
+
+    /// What was decided before is told before.
+    fn inspect(&mut self, request: u64) {
+        self.report_leader();
+        let inspection = self.inspection();
+        self.outputs.push_back(Output::Inspected {
+            request,
+            inspection,
+        });
     }
 
     fn transfer_leader(&mut self, to: u64) {

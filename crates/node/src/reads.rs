@@ -6,10 +6,38 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+/// Somebody who waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Read {
+    name: u64,
+    /// Whether it also waits for the machine.
+    applied: bool,
+}
+
+impl Read {
+    /// Waits for raft's word and the machine.
+    pub fn applied(name: u64) -> Read {
+        Read {
+            name,
+            applied: true,
+        }
+    }
+
+    /// Waits for raft's word alone.
+    pub fn at_once(name: u64) -> Read {
+        Read {
+            name,
+            applied: false,
+        }
+    }
+}
+
 /// Reads that wait.
 pub struct Reads {
-    waiting: Vec<u64>,
-    in_flight: BTreeMap<u64, Vec<u64>>,
+    waiting: Vec<Read>,
+    in_flight: BTreeMap<u64, Vec<Read>>,
+    /// Those that do not wait for the machine.
+    ready: Vec<u64>,
     /// Read index and reads that wait for the machine to apply it. Invariant: the indexes do not decrease.
     confirmed: VecDeque<(u64, Vec<u64>)>,
     next_context: u64,
@@ -22,6 +50,7 @@ impl Reads {
         Reads {
             waiting: Vec::new(),
             in_flight: BTreeMap::new(),
+            ready: Vec::new(),
             confirmed: VecDeque::new(),
             next_context: first_context,
             asked_at: Duration::ZERO,
@@ -29,7 +58,7 @@ impl Reads {
     }
 
     /// Takes in a read.
-    pub fn push(&mut self, read: u64) {
+    pub fn push(&mut self, read: Read) {
         self.waiting.push(read);
     }
 
@@ -43,7 +72,7 @@ impl Reads {
     pub fn open_context(&mut self, now: Duration, retry: Duration) -> u64 {
         let mut reads = std::mem::take(&mut self.waiting);
         if now >= self.asked_at + retry {
-            reads.append(&mut self.take_in_flight());
+            reads.extend(std::mem::take(&mut self.in_flight).into_values().flatten());
         }
         let context = self.next_context;
         self.next_context += 1;
@@ -59,19 +88,24 @@ impl Reads {
         };
         let newer = self.in_flight.split_off(&newer_from);
         let answered = std::mem::replace(&mut self.in_flight, newer);
-        let reads: Vec<u64> = answered.into_values().flatten().collect();
-        if reads.is_empty() {
+        let (waiting, ready): (Vec<Read>, Vec<Read>) = answered
+            .into_values()
+            .flatten()
+            .partition(|read| read.applied);
+        self.ready.extend(ready.iter().map(|read| read.name));
+        if waiting.is_empty() {
             return;
         }
         // A confirmation that was overtaken by a newer one waits for the newer one's index: later, never
         // earlier, than it must.
         let newest = self.confirmed.back().map_or(0, |(index, _)| *index);
+        let reads = waiting.iter().map(|read| read.name).collect();
         self.confirmed.push_back((index.max(newest), reads));
     }
 
-    /// The reads that may be answered once `applied` is applied.
+    /// The reads that may be answered, now that the machine has applied `applied`.
     pub fn release(&mut self, applied: u64) -> Vec<u64> {
-        let mut released = Vec::new();
+        let mut released = std::mem::take(&mut self.ready);
         while let Some((_, reads)) = self.confirmed.pop_front_if(|(index, _)| *index <= applied) {
             released.extend(reads);
         }
@@ -80,9 +114,7 @@ impl Reads {
 
     /// Takes out what was asked and is not confirmed.
     pub fn take_in_flight(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.in_flight)
-            .into_values()
-            .flatten()
-            .collect()
+        let reads = std::mem::take(&mut self.in_flight).into_values().flatten();
+        reads.map(|read| read.name).collect()
     }
 }

@@ -100,7 +100,7 @@ impl Driver {
                 Output::Append(append) if self.hold_appends => self.held.push(append),
                 Output::Append(append) => self.append(append),
                 Output::Apply(entries) => self.apply(&entries),
-                Output::ReadReady { reads } => self
+                Output::ReadReady { reads, .. } => self
                     .seen
                     .push(format!("read {reads:?} at {}", self.applied.len())),
                 Output::Rejected { requests, reason } => {
@@ -113,7 +113,9 @@ impl Driver {
                     .seen
                     .push(format!("leader {:x} term {}", info.leader, info.term)),
                 Output::Send(_) => {} // Lost on the way.
-                Output::Restore(_) | Output::Contradiction(_) => panic!("{output:?}"),
+                Output::Inspected { .. } | Output::Restore(_) | Output::Contradiction(_) => {
+                    panic!("{output:?}")
+                }
                 Output::Snapshot(point) => {
                     self.seen.push(format!(
                         "snapshot {} voters {:x?}",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use retcd_node::bootstrap::{InitialMember, initial_log};
-use retcd_node::{Append, Config, Input, Node, Output, Recovered, Role};
+use retcd_node::{Append, Config, Input, Node, Output, Recovered, Role, Standing};
 use retcd_proto::raftpb::{self, EntryType, MessageType};
 
 const TICK: Duration = Duration::from_millis(100);
@@ -161,12 +161,15 @@ impl Cluster {
                 }
             }
             Output::Apply(entries) => self.apply(id, &entries),
-            Output::ReadReady { reads } => self.member(id).seen.push(format!("read {reads:?}")),
+            Output::ReadReady { reads, leads } => {
+                let part = if leads { "leader" } else { "follower" };
+                self.member(id).seen.push(format!("{part} read {reads:?}"));
+            }
             Output::Rejected { requests, reason } => {
                 let seen = format!("rejected {requests:?} {reason:?}");
                 self.member(id).seen.push(seen);
             }
-            Output::ReadRejected { .. } | Output::Leader(_) => {}
+            Output::ReadRejected { .. } | Output::Leader(_) | Output::Inspected { .. } => {}
             Output::Restore(_) | Output::Snapshot(_) | Output::Contradiction(_) => {
                 panic!("unexpected {output:?}")
             }
@@ -210,7 +213,46 @@ fn proposals_and_reads_of_followers_go_through_the_leader() {
         assert!(cluster.applied(id, "a"), "at {id}");
     }
     cluster.handle(follower, Input::Read { read: 5 });
-    assert_eq!(cluster.members[&follower].seen, ["read [5]"]);
+    assert_eq!(cluster.members[&follower].seen, ["follower read [5]"]);
+}
+
+#[test]
+fn whether_a_member_leads_is_for_a_quorum_to_say() {
+    let (mut cluster, leader, [follower, _]) = Cluster::with_leader();
+    cluster.handle(follower, Input::ConfirmLeader { read: 5 });
+    assert_eq!(cluster.members[&follower].seen, ["follower read [5]"]);
+    cluster.handle(leader, Input::ConfirmLeader { read: 6 });
+    assert_eq!(cluster.members[&leader].seen, ["leader read [6]"]);
+    // Another one leads, and it does not know.
+    cluster.cut_off.push(leader);
+    cluster.run_until("another leader", |cluster| {
+        cluster.leader().is_some_and(|id| id != leader)
+    });
+    cluster.member(leader).seen.clear();
+    cluster.handle(leader, Input::ConfirmLeader { read: 7 });
+    let seen = &cluster.members[&leader].seen;
+    assert!(!seen.contains(&"leader read [7]".to_owned()), "{seen:?}");
+}
+
+#[test]
+fn an_inspection_is_of_the_moment() {
+    let (mut cluster, leader, [follower, other]) = Cluster::with_leader();
+    let standing = |cluster: &Cluster, of| cluster.members[&leader].node.inspection().standing(of);
+    assert_eq!(standing(&cluster, follower), Standing::InSync);
+    assert_eq!(standing(&cluster, 4), Standing::NotFound);
+    cluster.cut_off.push(other);
+    for _ in 0..20 {
+        cluster.propose(leader, "a");
+    }
+    assert_eq!(standing(&cluster, follower), Standing::InSync);
+    assert!(matches!(standing(&cluster, other), Standing::Behind { .. }));
+    cluster.cut_off.clear();
+    cluster.run_until("the other to catch up", |cluster| {
+        cluster.applied(other, "a")
+    });
+    assert_eq!(standing(&cluster, other), Standing::InSync);
+    let inspection = cluster.members[&follower].node.inspection();
+    assert_eq!(inspection.standing(other), Standing::NotLeader);
 }
 
 #[test]
@@ -294,7 +336,7 @@ fn heartbeats_and_reads_do_not_wait_for_a_disk() {
     // The third is gone, so every confirmation must come from the one whose disk stalls.
     cluster.cut_off.push(other);
     cluster.handle(leader, Input::Read { read: 9 });
-    assert_eq!(cluster.members[&leader].seen, ["read [9]"]);
+    assert_eq!(cluster.members[&leader].seen, ["leader read [9]"]);
     let term = cluster.members[&leader].node.status().term;
     let until = cluster.now + Duration::from_secs(5);
     cluster.run_until("five seconds", |cluster| cluster.now >= until);

@@ -121,12 +121,12 @@ impl Probe for Fake {
         }
     }
 
-    async fn raft_status(&self) -> RaftStatus {
-        RaftStatus {
+    async fn raft_status(&self) -> Option<RaftStatus> {
+        Some(RaftStatus {
             id: MEMBER_ID,
             state: "StateLeader",
             ..RaftStatus::default()
-        }
+        })
     }
 }
 

@@ -85,6 +85,8 @@ pub struct Client {
     pub seen: BTreeMap<Bytes, Bytes>,
     /// Leases that it holds.
     pub leases: Vec<i64>,
+    /// The lease that it was granted a moment ago.
+    granted: Option<i64>,
     /// Whether it was told that there is no space left.
     pub without_space: bool,
     /// Counts its values, so that each is unique.
@@ -105,6 +107,7 @@ impl Client {
             host: any_host(cx),
             seen: BTreeMap::new(),
             leases: Vec::new(),
+            granted: None,
             without_space: false,
             values: 0,
             identity: Identity::Nobody,
@@ -115,9 +118,10 @@ impl Client {
 
     /// Begins an operation.
     pub fn invoke(&mut self, cx: &mut Context) {
+        let renews_at_once = self.granted.is_some();
         let (request, credentials) = self.next(cx);
         // Some ask around, most stay.
-        if cx.rng.u8(..12) == 0 {
+        if renews_at_once || cx.rng.u8(..12) == 0 {
             self.host = any_host(cx);
         }
         let operation = cx.history.operations.len();
@@ -153,6 +157,8 @@ impl Client {
             self.host = any_host(cx);
         }
         let pause = match went_well {
+            // Before all members can know of it.
+            true if self.granted.is_some() => cx.between_us(1, 100),
             true => Duration::from_micros(cx.rng.u64(10..=self.pause_ms * 1000)),
             false => Duration::from_millis(cx.rng.u64(20..300)),
         };
@@ -178,7 +184,8 @@ impl Client {
                 }
             },
         };
-        let request = self.again.take();
+        let granted = self.granted.take().map(Request::KeepAlive);
+        let request = self.again.take().or(granted);
         let request = request.unwrap_or_else(|| match self.identity {
             Identity::Nobody => workload::next(self, cx),
             _ => workload::next_of_user(self, cx),
@@ -194,8 +201,8 @@ impl Client {
                 }
             }
             (Request::Write(write), Answer::Grant(_)) => {
-                self.leases
-                    .extend(write.lease_grant.as_ref().map(|grant| grant.id));
+                self.granted = write.lease_grant.as_ref().map(|grant| grant.id);
+                self.leases.extend(self.granted);
             }
             (Request::Write(write), Answer::Revoke(_)) => {
                 let revoked = write.lease_revoke.as_ref().map(|revoke| revoke.id);

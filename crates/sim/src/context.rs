@@ -12,7 +12,7 @@ use crate::checker::log::LogChecker;
 use crate::checker::{Verdict, Violation};
 use crate::faults::Fault;
 use crate::history::{History, Operation, OperationId, Outcome};
-use crate::member::{Parcel, Session, Work};
+use crate::member::{Parcel, Session, Told, Work};
 use crate::network::{Fate, Network};
 use crate::queue::Queue;
 use crate::request::Request;
@@ -84,6 +84,17 @@ pub enum Event {
         operation: OperationId,
         /// The lease.
         lease: i64,
+        /// The host that has let it pass.
+        from: usize,
+        /// The host.
+        host: usize,
+    },
+    /// The answer to it arrives at the host that has let it pass.
+    RenewalTold {
+        /// The operation.
+        operation: OperationId,
+        /// What it says.
+        told: Told,
         /// The host.
         host: usize,
     },

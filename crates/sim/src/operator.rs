@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use retcd_node::Standing;
 use retcd_proto::raftpb::{ConfChange, ConfChangeType};
 use retcd_state::membership::{ConfChangeContext, Member};
 
@@ -109,15 +110,11 @@ impl Operator {
         self.change(kind, id, Some(context), cx);
     }
 
-    /// Gives a learner its vote, if it has most of the log.
+    /// Gives a learner its vote, if its leader says that it has most of the log.
     fn promote(&mut self, learner: u64, hosts: &[Host], cx: &mut Context) {
-        let place = |host: &Host| host.process.as_ref().map(|process| process.node().status());
-        let behind = hosts
-            .iter()
-            .find(|host| host.id == Some(learner))
-            .and_then(place);
-        let ready = behind.is_some_and(|status| status.applied * 10 >= cx.log.last() * 9);
-        if !ready {
+        let processes = hosts.iter().filter_map(|host| host.process.as_ref());
+        let mut standings = processes.map(|process| process.node().inspection().standing(learner));
+        if !standings.any(|standing| standing == Standing::InSync) {
             return;
         }
         let member = Member {

@@ -20,6 +20,8 @@ pub enum Sabotage {
     DropWatchEvent,
     /// Leases are revoked by who may not lead any more.
     ExpireUnasked,
+    /// A lease that is not known here yet is called unknown at once.
+    HastyUnknown,
     /// Leases run out before their time.
     ExpireEarly,
     /// Snapshots tell of one voter only.

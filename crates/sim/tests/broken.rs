@@ -96,6 +96,12 @@ fn a_leader_that_slept_and_revokes_leases_unasked() {
 }
 
 #[test]
+fn a_lease_that_is_called_unknown_by_who_cannot_know() {
+    let promise = caught(Sabotage::HastyUnknown, &[Kind::SlowApply]);
+    assert_eq!(promise, "a lease that is there is not called unknown");
+}
+
+#[test]
 fn permissions_that_are_looked_up_before_the_log_only() {
     let promise = caught_among_users(Sabotage::CheckAtProposal, &[]);
     assert_eq!(promise, "the same entries make the same revision");

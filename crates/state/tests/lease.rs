@@ -15,6 +15,7 @@ use retcd_storage::backend::{Backend, Bucket, WriteBatch};
 const OPTIONS: LessorOptions = LessorOptions {
     ttl_min: 2,
     checkpoint: true,
+    extend: Duration::from_secs(1),
 };
 
 fn lessor() -> Lessor {
@@ -71,7 +72,7 @@ fn rows_are_etcds_and_come_back() {
         &reader,
         LessorOptions {
             ttl_min: 2000,
-            checkpoint: true,
+            ..OPTIONS
         },
     )
     .unwrap();

@@ -72,11 +72,13 @@ pub async fn alarm(local: Rc<Local>, credentials: Credentials, request: AlarmReq
 /// `Status`, of this member alone.
 pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
     let member = &local.member;
+    // Before the node is asked, which has then committed at least that.
     let view = member.reader.view();
-    let leader = member.progress.leader();
+    let applied = member.progress.applied();
+    let raft = local.inspect().await?.status;
     let downgrade = member.membership.read().downgrade();
     let mut errors = Vec::new();
-    if leader == 0 {
+    if raft.leader == 0 {
         errors.push(status::NO_LEADER.message.into_owned());
     }
     errors.extend(
@@ -96,10 +98,10 @@ pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
         version: crate::VERSION.to_owned(),
         db_size: member.backend.size_bytes() as i64,
         db_size_in_use: member.backend.size_in_use_bytes() as i64,
-        leader,
-        raft_index: member.progress.committed(),
-        raft_applied_index: member.progress.applied(),
-        raft_term: member.progress.term(),
+        leader: raft.leader,
+        raft_index: raft.committed,
+        raft_applied_index: applied,
+        raft_term: raft.term,
         errors,
         is_learner: member.is_learner(),
         storage_version: member
@@ -290,9 +292,6 @@ impl Snapshot {
 
 /// `MoveLeader`, asked of the leader.
 pub async fn move_leader(local: Rc<Local>, request: MoveLeaderRequest) -> Framed {
-    if !local.member.progress.is_leader() {
-        return Err(status::NOT_LEADER);
-    }
     local.move_leader(request.target_id).await?;
     Ok(frame(&MoveLeaderResponse { header: None }))
 }

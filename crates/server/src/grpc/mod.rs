@@ -255,7 +255,7 @@ impl Context {
             return Err(status::NOT_FOR_LEARNER);
         }
         self.local.count_client_request(kind, version);
-        if self.requires_leader() && member.progress.leader() == 0 {
+        if self.requires_leader() && member.leadership.leader() == 0 {
             return Err(status::NO_LEADER);
         }
         Ok(())
@@ -362,7 +362,7 @@ impl Leaderless {
         let mut without = 0;
         while without < Self::ELECTIONS {
             tokio::time::sleep(election).await;
-            without = if local.member.progress.leader() == 0 {
+            without = if local.member.leadership.leader() == 0 {
                 without + 1
             } else {
                 0

@@ -93,7 +93,7 @@ pub trait Probe {
     async fn sample(&self) -> Sample;
 
     /// Raft's view of this member.
-    async fn raft_status(&self) -> RaftStatus;
+    async fn raft_status(&self) -> Option<RaftStatus>;
 }
 
 /// What all requests share.

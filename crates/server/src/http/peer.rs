@@ -86,6 +86,9 @@ pub enum LeaseError {
     /// This member does not lead.
     #[error("not a primary lessor")]
     NotPrimary,
+    /// This member may lead, but no quorum has said so in time.
+    #[error("not a primary lessor")]
+    Unconfirmed,
     /// This member has not applied in time what is committed.
     #[error("waiting for node to catch up its applied index has timed out")]
     Behind,
@@ -308,7 +311,7 @@ async fn time_to_live<B: Body>(probe: &impl PeerProbe, body: B) -> Response {
 fn lease_error(error: LeaseError, not_primary: StatusCode) -> Response {
     let status = match error {
         LeaseError::NotFound => StatusCode::NOT_FOUND,
-        LeaseError::NotPrimary => not_primary,
+        LeaseError::NotPrimary | LeaseError::Unconfirmed => not_primary,
         LeaseError::Behind => StatusCode::REQUEST_TIMEOUT,
     };
     reply::error(status, &error.to_string())

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::log::{self, Hex};
 use crate::metrics::Metrics;
@@ -19,21 +20,10 @@ pub(super) struct Status {
     local: u64,
     peer: u64,
     metrics: Arc<Metrics>,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    active_since: Option<Instant>,
     /// Streams that are being read.
-    read: usize,
-}
-
-impl State {
-    /// `false` if it was not active.
-    fn end(&mut self) -> bool {
-        self.active_since.take().is_some()
-    }
+    read: Mutex<usize>,
+    /// Changes only while `read` is locked.
+    active_since: watch::Sender<Option<Instant>>,
 }
 
 impl Status {
@@ -43,31 +33,33 @@ impl Status {
             local,
             peer,
             metrics,
-            state: Mutex::default(),
+            read: Mutex::default(),
+            active_since: watch::Sender::default(),
         }
     }
 
     /// Something got through.
     pub fn activate(&self) {
-        self.activate_locked(&mut self.state.lock());
+        let _unchanged = self.read.lock();
+        self.activate_locked();
     }
 
     /// A stream is being read, until [`Status::stream_lost`].
     pub fn stream_read(&self) {
-        let mut state = self.state.lock();
-        state.read += 1;
-        self.activate_locked(&mut state);
+        let mut read = self.read.lock();
+        *read += 1;
+        self.activate_locked();
     }
 
     /// A stream is not read any more.
     pub fn stream_lost(&self) {
-        self.state.lock().read -= 1;
+        *self.read.lock() -= 1;
     }
 
-    fn activate_locked(&self, state: &mut State) {
-        if state.active_since.is_none() {
+    fn activate_locked(&self) {
+        if !self.is_active() {
             log::info!("peer became active"; "peer-id" => Hex(self.peer));
-            state.active_since = Some(Instant::now());
+            self.active_since.send_replace(Some(Instant::now()));
             let handles = self.metrics.peer.handles(self.local, self.peer);
             handles.active().inc();
         }
@@ -79,9 +71,8 @@ impl Status {
             let peer = self.peer;
             format!("failed to {action} {peer:x} on {source} ({reason})")
         };
-        let mut state = self.state.lock();
-        if state.read == 0 && state.end() {
-            self.count_end();
+        let read = self.read.lock();
+        if *read == 0 && self.end_locked() {
             log::warn!("peer became inactive (message send to peer failed)";
                 "peer-id" => Hex(self.peer), "error" => text());
         } else {
@@ -91,9 +82,17 @@ impl Status {
 
     /// Ends an active time because the peer is no longer one.
     pub fn end(&self) {
-        if self.state.lock().end() {
+        let _unchanged = self.read.lock();
+        self.end_locked();
+    }
+
+    /// `false` if it was not active.
+    fn end_locked(&self) -> bool {
+        let ended = self.active_since.send_replace(None).is_some();
+        if ended {
             self.count_end();
         }
+        ended
     }
 
     fn count_end(&self) {
@@ -104,7 +103,14 @@ impl Status {
 
     /// Since when it has been active without a break.
     pub fn active_since(&self) -> Option<Instant> {
-        self.state.lock().active_since
+        *self.active_since.borrow()
+    }
+
+    /// Waits until it is not active.
+    pub async fn inactive(&self) {
+        let mut active_since = self.active_since.subscribe();
+        // The sender lives as long as `self`.
+        let _ = active_since.wait_for(Option::is_none).await;
     }
 
     /// Whether it is active.

@@ -339,6 +339,14 @@ impl Transport {
         self.0.peer(id)?.status.active_since()
     }
 
+    /// Waits until a member cannot be talked to; not at all if it is not known.
+    pub async fn inactive(&self, id: u64) {
+        let peer = self.0.peer(id);
+        if let Some(link) = peer {
+            link.status.inactive().await;
+        }
+    }
+
     /// How many members can be talked to.
     pub fn active_peers(&self) -> usize {
         let links = self.0.links.read();

@@ -141,6 +141,7 @@ impl Applier {
             let now = member.clock.now();
             member.authenticator.apply(token_changes, now);
         }
+        member.progress.publish_applied(applied.index);
         observe(member, &replies, &events, started.elapsed());
         let events = events
             .into_iter()
@@ -157,10 +158,9 @@ impl Applier {
             if self.versions.follow(&mut self.machine, member) == Schema::AwaitsSnapshot {
                 let _ = self.node.send(Input::SnapshotWanted);
             }
-            member.cluster_changed.send_modify(|changes| *changes += 1);
         }
-        if entries.iter().any(is_first_of_term) {
-            handle_first_commit(member);
+        if let Some(first) = entries.iter().rfind(|entry| is_first_of_term(entry)) {
+            member.begun_term.send_replace(first.term());
         }
         member
             .mailboxes
@@ -204,7 +204,7 @@ impl Applier {
             self.versions
                 .handle_snapshot(index, &mut self.machine, member);
         }
-        member.cluster_changed.send_modify(|changes| *changes += 1);
+        member.progress.publish_applied(index);
         let _ = self.log.send(ToLog::Release(index));
         if let Err(error) =
             snap::remove_databases_before(&*self.dirs.disk, &self.dirs.snap_dir, index)
@@ -288,17 +288,6 @@ fn operation_of(reply: &Reply) -> Option<Operation> {
 /// Whether this is the entry that a leader starts its term with.
 fn is_first_of_term(entry: &raftpb::Entry) -> bool {
     entry.r#type() == raftpb::EntryType::EntryNormal && entry.data().is_empty()
-}
-
-/// From its first entry on a new leader has applied all that its predecessors did, so that it can keep deadlines.
-fn handle_first_commit(member: &Member) {
-    member.first_commit.send_modify(|terms| *terms += 1);
-    let mut lessor = member.lessor.lock();
-    // The node thread publishes the loss of leadership before it demotes the lessor, under the same lock: one that
-    // is lost here and now is undone there.
-    if member.progress.is_leader() {
-        lessor.promote(member.clock.time(), member.config.election_timeout());
-    }
 }
 
 fn compaction_step(machine: &mut Machine, member: &Arc<Member>, batch: usize) -> bool {

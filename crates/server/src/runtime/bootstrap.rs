@@ -2,9 +2,12 @@
 //!
 //! Nothing runs yet, so that the other members are asked on a runtime of its own, one question after the other.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use retcd_node::durable::Identity;
 use retcd_state::membership::Member as ClusterMember;
 use retcd_state::version::Version;
@@ -25,6 +28,10 @@ use crate::peer::{Client, Dialer};
 const FOUNDING_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long one that joins waits for an answer, as in etcd.
 const JOINING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it waits for others when one has answered.
+const OTHERS_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause before members that do not agree are asked again.
+const DISAGREEMENT_RETRY: Duration = Duration::from_millis(100);
 
 /// A cluster to join.
 pub struct Join {
@@ -87,8 +94,9 @@ fn join(config: &Config, dialer: &Dialer) -> Result<Join, super::StartError> {
 
 /// The cluster that this member was added to, and its id there.
 ///
-/// etcd takes the first answer for the truth. It may come from a member that is a moment behind and does not
-/// know of the addition yet; so the others are asked, too, before the first refusal is final.
+/// etcd takes the first answer for the truth. It may come from a member that is a moment behind: one that does not know of the
+/// addition, or still knows a member that was removed with the same addresses. So all are asked, until those that answer
+/// agree.
 fn find_own_place(
     config: &Config,
     joining: &Joining,
@@ -96,18 +104,72 @@ fn find_own_place(
 ) -> Result<(ExistingCluster, u64), super::StartError> {
     let learners_max = config.max_learners.unsigned_abs();
     let resolve = addresses::resolve_patiently(PATIENCE);
-    let mut refusal = None;
-    for url in joining.peer_urls() {
-        let Some(existing) = run_on_thread(ask_for_cluster(client, &[url], true))? else {
-            continue;
-        };
-        match joining.identify(&existing, learners_max, &resolve) {
-            Ok(member_id) => return Ok((existing, member_id)),
-            Err(error) => refusal = refusal.or(Some(error)),
+    let urls = joining.peer_urls();
+    let deadline = Instant::now() + JOINING_TIMEOUT;
+    loop {
+        let clusters = run_on_thread(ask_all_for_cluster(client, &urls))?;
+        let places = clusters.into_iter().map(|cluster| {
+            let place = joining.identify(&cluster, learners_max, &resolve);
+            place.map(|id| (cluster, id))
+        });
+        match agreement(places.collect()) {
+            Agreement::All(place) => return Ok(place),
+            Agreement::None(refusal) => return Err(refusal.into()),
+            Agreement::Some(place) if Instant::now() >= deadline => return Ok(place),
+            Agreement::Some(_) => std::thread::sleep(DISAGREEMENT_RETRY),
         }
     }
-    let nobody = "could not retrieve cluster information from the given URLs";
-    Err(refusal.unwrap_or(StartError::NoClusterInfo(nobody)).into())
+}
+
+/// How far the members that have answered agree on this one's place.
+#[derive(Debug)]
+enum Agreement {
+    All((ExistingCluster, u64)),
+    /// That is what most of them say.
+    Some((ExistingCluster, u64)),
+    /// None of them knows a place.
+    None(StartError),
+}
+
+fn agreement(places: Vec<Result<(ExistingCluster, u64), StartError>>) -> Agreement {
+    let all = places.len();
+    let mut votes: BTreeMap<u64, usize> = BTreeMap::new();
+    for (_, id) in places.iter().flatten() {
+        *votes.entry(*id).or_default() += 1;
+    }
+    let most = votes.iter().max_by_key(|(_, count)| **count);
+    let Some((id, count)) = most.map(|(id, count)| (*id, *count)) else {
+        let nobody = "could not retrieve cluster information from the given URLs";
+        let refusal = places.into_iter().find_map(Result::err);
+        return Agreement::None(refusal.unwrap_or(StartError::NoClusterInfo(nobody)));
+    };
+    let place = places.into_iter().flatten().find(|place| place.1 == id);
+    let place = place.expect("somebody has voted for it");
+    match count == all {
+        true => Agreement::All(place),
+        false => Agreement::Some(place),
+    }
+}
+
+/// The cluster as each member knows it that answers at all, or soon after the first that does.
+async fn ask_all_for_cluster(client: &Client, urls: &[String]) -> Vec<ExistingCluster> {
+    let ask = |url| ask_for_cluster(client, std::slice::from_ref(url), true);
+    let mut asked: FuturesUnordered<_> = urls.iter().map(ask).collect();
+    let mut clusters = Vec::new();
+    while clusters.is_empty() {
+        match asked.next().await {
+            Some(cluster) => clusters.extend(cluster),
+            None => return clusters,
+        }
+    }
+    let others = async {
+        while let Some(cluster) = asked.next().await {
+            clusters.extend(cluster);
+        }
+    };
+    // Those that are late may be gone.
+    let _ = tokio::time::timeout(OTHERS_TIMEOUT, others).await;
+    clusters
 }
 
 /// The cluster as the first member that answers knows it.
@@ -201,4 +263,35 @@ pub fn check_initially(
         crate::error!("checkInitialHashKV failed"; "error" => Text(&error));
         super::StartError::Corrupt(error)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    //! What is guarded: a member that is a moment behind does not decide what a new one is.
+    use super::*;
+
+    fn knows(id: u64) -> Result<(ExistingCluster, u64), StartError> {
+        Ok((ExistingCluster::default(), id))
+    }
+
+    fn does_not() -> Result<(ExistingCluster, u64), StartError> {
+        Err(StartError::TooManyLearners)
+    }
+
+    #[test]
+    fn a_place_is_one_that_all_members_know() {
+        let told = |answers| match agreement(answers) {
+            Agreement::All((_, id)) => format!("all {id}"),
+            Agreement::Some((_, id)) => format!("some {id}"),
+            Agreement::None(refusal) => refusal.to_string(),
+        };
+        assert_eq!(told(vec![knows(7), knows(7)]), "all 7");
+        assert_eq!(told(vec![does_not(), knows(7)]), "some 7");
+        // One still knows the member that had these addresses before.
+        assert_eq!(told(vec![knows(6), knows(7), knows(7)]), "some 7");
+        assert_eq!(
+            told(vec![does_not(), does_not()]),
+            StartError::TooManyLearners.to_string()
+        );
+    }
 }

@@ -134,7 +134,7 @@ pub async fn run_periodic(local: Rc<Local>) {
     crate::info!("enabled corruption checking"; "local-member-id" => Hex(local.member.id), "interval" => interval);
     loop {
         tokio::time::sleep(interval).await;
-        if !local.member.progress.is_leader() {
+        if !local.leads().await {
             continue;
         }
         if let Err(status) = check_periodically(&local).await {
@@ -198,7 +198,7 @@ pub async fn run_compaction(local: Rc<Local>) {
     let mut checked = 0;
     loop {
         tokio::time::sleep(config.compact_hash_check_time.std()).await;
-        if local.member.progress.is_leader() {
+        if local.leads().await {
             check_compactions(&local, &mut checked).await;
         }
     }

@@ -2,39 +2,52 @@
 
 use std::time::Instant;
 
-use retcd_node::Input;
+use retcd_node::{Input, Role};
 
 use super::local::Local;
 use crate::grpc::status::{self, Status};
 use crate::log::Hex;
 
 impl Local {
-    /// Hands leadership to another voter and waits until it has taken over. This member must lead.
+    /// Hands leadership to another voter and waits until it has taken over.
     ///
     /// # Errors
-    /// etcd's status for a member that cannot lead, or that does not take over in time.
+    /// This member does not lead; etcd's status for a member that cannot lead, or that does not take over in time.
     pub async fn move_leader(&self, to: u64) -> Result<(), Status> {
-        let member = &*self.member;
-        let votes = |id| {
-            member
-                .membership
-                .read()
-                .member(id)
-                .is_some_and(|m| !m.is_learner)
-        };
-        if !votes(to) {
-            return Err(status::BAD_LEADER_TRANSFEREE);
+        if !self.leads().await {
+            return Err(status::NOT_LEADER);
         }
-        let (started, from) = (Instant::now(), member.progress.leader());
-        crate::info!("leadership transfer starting"; "local-member-id" => Hex(member.id),
+        self.linearizable().await?;
+        let votes = {
+            let membership = self.member.membership.read();
+            membership.member(to).is_some_and(|to| !to.is_learner)
+        };
+        match votes {
+            true => self.transfer(to).await,
+            false => Err(status::BAD_LEADER_TRANSFEREE),
+        }
+    }
+
+    /// Ends with the transfer: when `to` leads, when raft gives it up after an election timeout, or when `to` cannot be
+    /// talked to any more, as it stops, too.
+    async fn transfer(&self, to: u64) -> Result<(), Status> {
+        let member = &*self.member;
+        let (started, from) = (Instant::now(), member.id);
+        crate::info!("leadership transfer starting"; "local-member-id" => Hex(from),
             "current-leader-member-id" => Hex(from), "transferee-member-id" => Hex(to));
         self.send(Input::TransferLeader { to })?;
-        // Raft gives a transfer up after an election timeout, without a word.
-        while member.progress.leader() != to {
-            if started.elapsed() >= member.limits.request_timeout {
-                return Err(status::TIMEOUT_LEADER_TRANSFER);
-            }
-            tokio::time::sleep(member.config.heartbeat_interval()).await;
+        // So that what is told of the leader from here on knows of the transfer.
+        self.inspect().await?;
+        let ended = member
+            .leadership
+            .wait_for(|told| told.leader == to || (told.leader != 0 && told.transferee != to));
+        let moved = tokio::select! {
+            ended = ended => ended.leader == to,
+            () = member.transport().inactive(to) => false,
+            () = tokio::time::sleep(member.limits.request_timeout) => false,
+        };
+        if !moved {
+            return Err(status::TIMEOUT_LEADER_TRANSFER);
         }
         crate::info!("leadership transfer finished"; "local-member-id" => Hex(member.id),
             "old-leader-member-id" => Hex(from), "new-leader-member-id" => Hex(to),
@@ -42,31 +55,36 @@ impl Local {
         Ok(())
     }
 
-    /// Hands leadership to the voter that has been connected for longest, as a leader that stops does. A failure is
-    /// logged: the others will notice soon.
+    /// Hands leadership to a voter that can be talked to, the one that has been connected for longest first, as a leader that
+    /// stops does. A failure is logged: the others will notice soon.
     pub async fn leave_leadership(&self) {
         let member = &*self.member;
+        let leads = self.inspect().await;
+        let leads = leads.is_ok_and(|inspection| inspection.status.role == Role::Leader);
         let skipped = |message| {
             crate::info!(message; "local-member-id" => Hex(member.id),
-                "current-leader-member-id" => Hex(member.progress.leader()));
+                "current-leader-member-id" => Hex(member.leadership.leader()));
         };
-        if !member.progress.is_leader() {
+        if !leads {
             return skipped("skipped leadership transfer; local server is not leader");
         }
         let voters: Vec<u64> = member.membership.read().voters().map(|m| m.id).collect();
         if voters.len() <= 1 {
             return skipped("skipped leadership transfer for single voting member cluster");
         }
-        let connected = voters
+        let mut connected: Vec<(Instant, u64)> = voters
             .iter()
-            .filter_map(|id| Some((member.transport().active_since(*id)?, *id)));
-        let moved = match connected.min() {
-            Some((_, id)) => self.move_leader(id).await,
-            None => Err(status::UNHEALTHY),
-        };
-        if let Err(error) = moved {
-            crate::warn!("leadership transfer failed"; "local-member-id" => Hex(member.id),
-                "error" => &*error.message);
+            .filter_map(|id| Some((member.transport().active_since(*id)?, *id)))
+            .collect();
+        connected.sort_unstable();
+        let mut failure = status::UNHEALTHY;
+        for (_, id) in connected {
+            match self.transfer(id).await {
+                Ok(()) => return,
+                Err(error) => failure = error,
+            }
         }
+        crate::warn!("leadership transfer failed"; "local-member-id" => Hex(member.id),
+            "error" => &*failure.message);
     }
 }

@@ -1,10 +1,13 @@
 //! Leases between members: the leader alone keeps deadlines, so that the others send renewals and questions on to it.
+//!
+//! What may be answered is decided by [`Renewal`]; here is who is asked, and how long is waited.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use retcd_proto::etcdserverpb::{LeaseTimeToLiveRequest, LeaseTimeToLiveResponse};
-use retcd_state::lease::{Lessor, RenewError, TimeToLive};
+use retcd_state::lease::renewal::{Renewal, Step};
+use retcd_state::lease::{Lessor, TimeToLive};
 use retcd_state::mvcc::StoreRevision;
 
 use super::local::Local;
@@ -13,6 +16,7 @@ use crate::config::gates::Gate;
 use crate::grpc::header::{self, header};
 use crate::grpc::status::{self, Status};
 use crate::http::LeaseError;
+use crate::log::Hex;
 use crate::peer::ClientError;
 
 /// Pause between two tries to reach the leader, as in etcd.
@@ -26,65 +30,114 @@ impl Local {
     /// # Errors
     /// There is no leader, or none that answers in time.
     pub async fn renew_lease(&self, id: i64) -> Result<i64, Status> {
-        if self.member.progress.is_leader() {
-            self.ensure_leadership().await?;
-            if !self.fast_keep_alive() || !self.member.lessor.lock().contains(id) {
-                self.applied_what_is_committed().await?;
-            }
-            match self.renew_as_leader(id).await {
-                Err(LeaseError::NotPrimary) => {}
-                renewed => return settle(renewed),
-            }
-        }
+        let mut renewal = Renewal::new(id);
         let deadline = self.member.clock.now() + self.member.limits.request_timeout;
         while self.member.clock.now() < deadline {
-            let leader = self.leader(deadline).await?;
-            if leader.id == self.member.id {
-                match self.renew_as_leader(id).await {
-                    Err(LeaseError::NotPrimary) => {}
-                    renewed => return settle(renewed),
-                }
-            } else {
-                for url in peer_urls_of(&leader) {
-                    match self.client.lease_renew(&url, id).await {
-                        Ok(ttl) => return Ok(ttl),
-                        Err(ClientError::LeaseNotFound) => return Ok(0),
-                        Err(_) => {}
-                    }
-                }
+            match self.renew_here(&mut renewal, deadline).await {
+                Ok(ttl) => return Ok(ttl),
+                Err(LeaseError::NotFound) => return Ok(0),
+                Err(LeaseError::Unconfirmed) => return Err(status::NOT_PRIMARY),
+                Err(LeaseError::Behind) => return Err(status::TIMEOUT_APPLYING),
+                Err(LeaseError::NotPrimary) => {}
             }
-            tokio::time::sleep(FORWARD_RETRY).await;
+            if let Some(ttl) = self.renew_at_leader(id, &mut renewal, deadline).await? {
+                return Ok(ttl);
+            }
         }
         Err(status::TIMEOUT)
     }
 
-    /// The same at the leader itself.
+    /// The same on behalf of another member, which holds this one to lead.
     ///
     /// # Errors
-    /// There is no such lease, or this member does not lead.
+    /// There is no such lease, this member does not lead, or it is too slow.
     pub async fn renew_as_leader(&self, id: i64) -> Result<i64, LeaseError> {
+        let deadline = self.member.clock.now() + self.member.limits.request_timeout;
+        self.renew_here(&mut Renewal::new(id), deadline).await
+    }
+
+    async fn renew_here(
+        &self,
+        renewal: &mut Renewal,
+        deadline: Duration,
+    ) -> Result<i64, LeaseError> {
         let member = &*self.member;
-        loop {
-            let renewed = member.lessor.lock().renew(id, member.clock.time());
-            match renewed {
-                Ok(renewed) => {
-                    if renewed.clear_checkpoint {
-                        // Or the next leader would not know of the renewal.
-                        let cleared = self.clear_lease_checkpoint(id).await;
-                        cleared.map_err(|_| LeaseError::NotPrimary)?;
-                    }
+        while member.clock.now() < deadline {
+            let (now, led_at) = (member.clock.time(), self.led_at());
+            let step = renewal.step(&mut member.lessor.lock(), now, led_at);
+            match step {
+                Step::Renewed(ttl) => {
                     member.metrics.lease.renewed.inc();
-                    return Ok(renewed.ttl);
+                    return Ok(ttl);
                 }
-                Err(RenewError::NotFound) => return Err(LeaseError::NotFound),
-                Err(RenewError::NotPrimary) => return Err(LeaseError::NotPrimary),
-                // Its revocation is on its way through the log; with another leader it may come back.
-                Err(RenewError::Expired) if member.is_stopping() => {
-                    return Err(LeaseError::NotPrimary);
+                Step::ClearCheckpoint(ttl) => {
+                    let cleared = self.clear_lease_checkpoint(renewal.id()).await;
+                    cleared.map_err(|_| LeaseError::NotPrimary)?;
+                    member.metrics.lease.renewed.inc();
+                    return Ok(ttl);
                 }
-                Err(RenewError::Expired) => tokio::time::sleep(REVOKED_LOOK).await,
+                Step::Unknown => return Err(LeaseError::NotFound),
+                Step::AskLeader => return Err(LeaseError::NotPrimary),
+                Step::ConfirmLeader => self.confirm_lead().await?,
+                Step::CatchUp => {
+                    let confirmed = self.linearizable().await;
+                    confirmed.map_err(|_| LeaseError::Behind)?;
+                    renewal.caught_up();
+                }
+                // With another leader the lease may come back.
+                Step::Wait if member.is_stopping() => return Err(LeaseError::NotPrimary),
+                Step::Wait => tokio::time::sleep(REVOKED_LOOK).await,
             }
         }
+        Err(LeaseError::Behind)
+    }
+
+    /// Asks a quorum whether this member leads, and the machine whether it has caught up if `--feature-gates` want that
+    /// of every renewal.
+    async fn confirm_lead(&self) -> Result<(), LeaseError> {
+        let member = &*self.member;
+        let gates = &member.config.feature_gates;
+        let confirmed = match gates.enabled(Gate::FastLeaseKeepAlive) {
+            true => self.confirm_leader().await,
+            false => self.linearizable().await,
+        };
+        match confirmed {
+            Ok(confirmed) if confirmed.leads => Ok(()),
+            Ok(_) => Err(LeaseError::NotPrimary),
+            Err(error) => {
+                crate::warn!("failed to confirm that this member leads";
+                    "local-member-id" => Hex(member.id), "error" => &*error.message);
+                Err(LeaseError::Unconfirmed)
+            }
+        }
+    }
+
+    /// `None` if it has to be tried again.
+    async fn renew_at_leader(
+        &self,
+        id: i64,
+        renewal: &mut Renewal,
+        deadline: Duration,
+    ) -> Result<Option<i64>, Status> {
+        let leader = self.leader(deadline).await?;
+        if leader.id == self.member.id {
+            // Just elected: it keeps deadlines as soon as it has caught up.
+            self.linearizable().await?;
+            renewal.caught_up();
+            return Ok(None);
+        }
+        for url in peer_urls_of(&leader) {
+            match self.client.lease_renew(&url, id).await {
+                Ok(ttl) => return Ok(Some(ttl)),
+                Err(ClientError::LeaseNotFound) => {
+                    renewal.denied();
+                    return Ok(None);
+                }
+                Err(_) => {}
+            }
+        }
+        tokio::time::sleep(FORWARD_RETRY).await;
+        Ok(None)
     }
 
     /// What is left of a lease, -1 seconds if there is no such lease, and the keys attached to it if they are asked for.
@@ -95,48 +148,39 @@ impl Local {
         &self,
         request: LeaseTimeToLiveRequest,
     ) -> Result<LeaseTimeToLiveResponse, Status> {
-        if self.member.progress.is_leader() {
-            return self.own_time_to_live(request).await;
-        }
+        let LeaseTimeToLiveRequest { id, keys } = request;
         // A leader that tells no revision had all that is shown here when it was asked.
         let ((), before) = self.look_at_leases(|_| ()).await;
         let deadline = self.member.clock.now() + self.member.limits.request_timeout;
+        let mut denied = false;
         while self.member.clock.now() < deadline {
             let leader = self.leader(deadline).await?;
-            if leader.id == self.member.id {
-                return self.own_time_to_live(request).await;
+            if leader.id == self.member.id || denied {
+                match self.time_to_live_as_leader(id, keys).await {
+                    Ok((Some(found), revision)) => {
+                        return Ok(self.time_to_live_response(id, found, revision));
+                    }
+                    Ok((None, revision)) => return Ok(self.no_such_lease(id, revision)),
+                    Err(LeaseError::Behind | LeaseError::Unconfirmed) => {
+                        return Err(status::TIMEOUT_APPLYING);
+                    }
+                    Err(LeaseError::NotPrimary | LeaseError::NotFound) => denied = false,
+                }
+                continue;
             }
             for url in peer_urls_of(&leader) {
-                let asked = self
-                    .client
-                    .lease_time_to_live(&url, request.id, request.keys);
-                match asked.await {
+                match self.client.lease_time_to_live(&url, id, keys).await {
                     Ok(found) => return self.pass_on_time_to_live(found, before).await,
-                    Err(ClientError::LeaseNotFound) => {
-                        let revision = self.revision_behind_all().await?;
-                        return Ok(self.no_such_lease(request.id, revision));
-                    }
+                    // As with a renewal: what is committed says so, too, or it is not true.
+                    Err(ClientError::LeaseNotFound) => denied = true,
                     Err(_) => {}
                 }
             }
-            tokio::time::sleep(FORWARD_RETRY).await;
+            if !denied {
+                tokio::time::sleep(FORWARD_RETRY).await;
+            }
         }
         Err(status::TIMEOUT)
-    }
-
-    async fn own_time_to_live(
-        &self,
-        request: LeaseTimeToLiveRequest,
-    ) -> Result<LeaseTimeToLiveResponse, Status> {
-        match self.time_to_live_as_leader(request.id, request.keys).await {
-            Ok((Some(found), revision)) => {
-                Ok(self.time_to_live_response(request.id, found, revision))
-            }
-            Ok((None, revision)) => Ok(self.no_such_lease(request.id, revision)),
-            Err(LeaseError::NotFound) => Err(status::LEASE_NOT_FOUND),
-            Err(LeaseError::NotPrimary) => Err(status::LEADER_CHANGED),
-            Err(LeaseError::Behind) => Err(status::TIMEOUT_APPLYING),
-        }
     }
 
     /// The leader's answer as this member's: of the leader's revision, once it is shown here.
@@ -184,7 +228,7 @@ impl Local {
         }
     }
 
-    /// The same at the leader itself, and the revision of the store that it is of.
+    /// The same by what this member knows once a quorum has been asked, and the revision of the store that it is of.
     ///
     /// # Errors
     /// This member does not lead, or it is too slow.
@@ -193,13 +237,13 @@ impl Local {
         id: i64,
         keys: bool,
     ) -> Result<(Option<TimeToLive>, StoreRevision), LeaseError> {
-        let applied = self.applied_what_is_committed().await;
-        applied.map_err(|_| LeaseError::Behind)?;
+        let confirmed = self.linearizable().await;
+        let confirmed = confirmed.map_err(|_| LeaseError::Behind)?;
         let now = self.member.clock.time();
         let look = |lessor: &Lessor| (lessor.time_to_live(id, now, keys), lessor.is_primary());
         match self.look_at_leases(look).await {
             // Without deadlines what is left is not known.
-            ((Some(_), false), _) => Err(LeaseError::NotPrimary),
+            ((Some(_), primary), _) if !primary || !confirmed.leads => Err(LeaseError::NotPrimary),
             ((found, _), revision) => Ok((found, revision)),
         }
     }
@@ -226,45 +270,5 @@ impl Local {
     pub async fn revision_behind_all(&self) -> Result<StoreRevision, Status> {
         self.linearizable().await?;
         Ok(self.member.reader.view().revision())
-    }
-
-    /// Makes sure that this member still leads, if it may have slept through an election: a stopped process believes what it
-    /// knew.
-    ///
-    /// # Errors
-    /// It does not, or cannot know.
-    pub async fn ensure_leadership(&self) -> Result<(), Status> {
-        const TICKS: u32 = 3;
-        let member = &*self.member;
-        let awake = member.config.heartbeat_interval() * TICKS;
-        if member
-            .clock
-            .now()
-            .saturating_sub(member.progress.turned_at())
-            < awake
-        {
-            return Ok(());
-        }
-        let confirmed = self.linearizable().await;
-        if confirmed.is_ok() && member.progress.is_leader() {
-            return Ok(());
-        }
-        crate::warn!("this member does not lead any more"; "local-member-id" => crate::log::Hex(member.id),
-            "new-lead" => crate::log::Hex(member.progress.leader()));
-        Err(status::NOT_PRIMARY)
-    }
-
-    fn fast_keep_alive(&self) -> bool {
-        let gates = &self.member.config.feature_gates;
-        gates.enabled(Gate::FastLeaseKeepAlive)
-    }
-}
-
-fn settle(renewed: Result<i64, LeaseError>) -> Result<i64, Status> {
-    match renewed {
-        Ok(ttl) => Ok(ttl),
-        Err(LeaseError::NotFound) => Ok(0),
-        Err(LeaseError::NotPrimary) => Err(status::NOT_PRIMARY),
-        Err(LeaseError::Behind) => Err(status::TIMEOUT_APPLYING),
     }
 }

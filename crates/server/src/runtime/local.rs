@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 use prost::Message;
-use retcd_node::{Input, RejectReason};
+use retcd_node::{Input, Inspection, RejectReason};
 use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
 use retcd_proto::etcdserverpb::{
     AlarmRequest, AlarmType, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest,
     Request as V2Request, RequestHeader, TxnRequest,
 };
 use retcd_proto::raftpb::{ConfChange, ConfChangeType};
+use retcd_state::Time;
 use retcd_state::machine::Reply;
 use retcd_state::membership::{ConfChangeContext, Member as ClusterMember};
 use retcd_state::quota;
@@ -27,7 +28,7 @@ use super::mailbox::Mail;
 use super::member::Member;
 use super::progress::Urgency;
 use super::room::Promised;
-use super::waiting::{Proposals, Reads};
+use super::waiting::{Confirmed, Inspections, Proposals, Reads};
 use super::watches::{StartPoint, Watches};
 use crate::auth::{Credentials, Identity};
 use crate::config::gates::Gate;
@@ -51,13 +52,16 @@ pub struct Local {
     last_version: RefCell<(String, [Option<IntCounter>; 2])>,
     proposals: Proposals,
     reads: Reads,
+    /// Questions whether this member leads.
+    elections: Reads,
+    inspections: Inspections,
 }
 
 impl Local {
     /// The state of connection thread `thread`.
     pub fn new(member: Arc<Member>, thread: u8, start: StartPoint) -> Rc<Local> {
         let ids = RequestIds::new(member.id, thread, unix_ms());
-        let (proposals, reads) = (Proposals::default(), Reads::default());
+        let (proposals, reads, elections, inspections) = Default::default();
         let counts = Arc::clone(&member.watch_counts[usize::from(thread)]);
         let watches = Watches::new(start, counts);
         let client = Client::new(member.dialer.clone(), member.limits.request_timeout);
@@ -69,6 +73,8 @@ impl Local {
             last_version: RefCell::default(),
             proposals,
             reads,
+            elections,
+            inspections,
         })
     }
 
@@ -210,7 +216,7 @@ impl Local {
             let since = member.transport().active_since(id);
             since.is_some_and(|since| since < asked_at)
         };
-        let leader = member.progress.leader();
+        let leader = member.leadership.leader();
         let cut_off = if leader == member.id {
             let membership = member.membership.read();
             let all = membership.members().count();
@@ -361,25 +367,64 @@ impl Local {
         interval + interval.mul_f64((self.next_id() % 1000) as f64 / 10_000.0)
     }
 
-    /// Waits until the member has applied everything that was committed when this was called.
+    /// Waits until the member has applied everything that was committed when this was called; tells whether it leads.
     ///
     /// # Errors
     /// etcd's status when there is no leader, or none that answers in time.
-    pub async fn linearizable(&self) -> Result<(), Status> {
+    pub async fn linearizable(&self) -> Result<Confirmed, Status> {
         let (answer, nothing_in_flight) = self.reads.join();
         if nothing_in_flight {
-            self.ask_for_reads();
+            self.ask(&self.reads, |read| Input::Read { read });
         }
         answer.await.unwrap_or(Err(status::STOPPED))
     }
 
-    fn ask_for_reads(&self) {
-        let read = self.ids.next();
+    /// Asks a quorum whether this member leads, without waiting for the machine.
+    ///
+    /// # Errors
+    /// As [`Local::linearizable`].
+    pub async fn confirm_leader(&self) -> Result<Confirmed, Status> {
+        let (answer, nothing_in_flight) = self.elections.join();
+        if nothing_in_flight {
+            self.ask(&self.elections, |read| Input::ConfirmLeader { read });
+        }
+        answer.await.unwrap_or(Err(status::STOPPED))
+    }
+
+    /// Where this member stands now, by its node.
+    ///
+    /// # Errors
+    /// It stops, or is overwhelmed.
+    pub async fn inspect(&self) -> Result<Inspection, Status> {
+        let request = self.ids.next();
         let deadline = self.member.clock.now() + self.member.limits.request_timeout;
-        if self.reads.depart(read, deadline)
-            && let Err(status) = self.send(Input::Read { read })
+        let answer = self.inspections.register(request, deadline);
+        if let Err(status) = self.send(Input::Inspect { request }) {
+            self.inspections.answer(request, Err(status));
+        }
+        answer.await.unwrap_or(Err(status::STOPPED))
+    }
+
+    /// Whether this member leads, by the word of a quorum: for what only a leader should begin.
+    pub async fn leads(&self) -> bool {
+        matches!(self.confirm_leader().await, Ok(confirmed) if confirmed.leads)
+    }
+
+    /// When this thread last asked a quorum, and was told that this member leads.
+    pub fn led_at(&self) -> Option<Time> {
+        self.reads
+            .led_at()
+            .max(self.elections.led_at())
+            .map(Time::new)
+    }
+
+    fn ask(&self, reads: &Reads, input: impl FnOnce(u64) -> Input) {
+        let read = self.ids.next();
+        let (now, patience) = (self.member.clock.now(), self.member.limits.request_timeout);
+        if reads.depart(read, now, patience)
+            && let Err(status) = self.send(input(read))
         {
-            self.reads.arrive(read, &Err(status));
+            reads.arrive(read, &Err(status));
         }
     }
 
@@ -420,8 +465,11 @@ impl Local {
                     self.proposals.answer(request, Err(reject_status(reason)));
                 }
             }
-            Mail::ReadsReady(reads) => self.arrive(reads, Ok(())),
+            Mail::ReadsReady(reads, leads) => self.arrive(reads, Ok(Confirmed { leads })),
             Mail::ReadsRejected(reads, reason) => self.arrive(reads, Err(reject_status(reason))),
+            Mail::Inspected(request, inspection) => {
+                self.inspections.answer(request, Ok(inspection));
+            }
             Mail::Compacted(revision) => self.watches.hub().compact(revision),
             Mail::Published(changes) => self.watches.publish(&changes),
             Mail::Restored {
@@ -431,10 +479,13 @@ impl Local {
         }
     }
 
-    fn arrive(&self, reads: Vec<u64>, answer: Result<(), Status>) {
+    fn arrive(&self, reads: Vec<u64>, answer: Result<Confirmed, Status>) {
         for read in reads {
             if self.reads.arrive(read, &answer) {
-                self.ask_for_reads();
+                self.ask(&self.reads, |read| Input::Read { read });
+            }
+            if self.elections.arrive(read, &answer) {
+                self.ask(&self.elections, |read| Input::ConfirmLeader { read });
             }
         }
     }
@@ -442,8 +493,10 @@ impl Local {
     fn sweep(&self) {
         let now = self.member.clock.now();
         self.proposals.expire(now);
-        self.watches.handle_timeout(retcd_state::Time::new(now));
-        if let Some(read) = self.reads.expired(now) {
+        self.inspections.expire(now);
+        self.watches.handle_timeout(Time::new(now));
+        let expired = [&self.reads, &self.elections].map(|reads| reads.expired(now));
+        for read in expired.into_iter().flatten() {
             self.member.metrics.server.slow_read_indexes.inc();
             self.arrive(vec![read], Err(status::TIMEOUT));
         }

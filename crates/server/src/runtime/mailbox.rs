@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use retcd_node::RejectReason;
+use retcd_node::{Inspection, RejectReason};
 use retcd_state::machine::{ApplyError, Reply};
 use retcd_state::watch::RevisionEvents;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -21,10 +21,12 @@ pub enum Mail {
     Replies(Vec<(u64, Outcome)>),
     /// These requests did not enter the log.
     Rejected(Vec<u64>, RejectReason),
-    /// These reads may be answered.
-    ReadsReady(Vec<u64>),
+    /// These reads may be answered; whether this member leads.
+    ReadsReady(Vec<u64>, bool),
     /// These reads cannot be answered.
     ReadsRejected(Vec<u64>, RejectReason),
+    /// Where the member stands, for the one who asked under this name.
+    Inspected(u64, Inspection),
     /// History below this revision is gone.
     Compacted(i64),
     /// These revisions were written; the thread's watchers hear of them.

@@ -20,6 +20,7 @@ use retcd_storage::backend::Backend;
 use super::apply_thread::ToApply;
 use super::backend_thread::{NoRoom, ToBackend};
 use super::clock::Clock;
+use super::leadership::Leadership;
 use super::mailbox::Mailboxes;
 use super::progress::Progress;
 use super::room::Room;
@@ -60,8 +61,10 @@ pub struct Member {
     pub backend: Backend,
     /// The room on the disk.
     pub room: Arc<Room>,
-    /// Raft's numbers.
+    /// How far the log is.
     pub progress: Progress,
+    /// Who leads.
+    pub leadership: Leadership,
     /// Time since the start.
     pub clock: Clock,
     /// What Prometheus is told.
@@ -85,10 +88,10 @@ pub struct Member {
     pub dialer: Dialer,
     /// Sends to the other members; there from before any thread runs.
     pub(super) transport: OnceLock<Transport>,
-    /// Counts the first entries of terms that were applied: from its own on a leader knows all that is committed.
-    pub(super) first_commit: tokio::sync::watch::Sender<u64>,
-    /// Counts changes of members, versions and downgrades.
-    pub(super) cluster_changed: tokio::sync::watch::Sender<u64>,
+    /// The newest term whose first entry is applied: from its own on a leader knows all that is committed.
+    pub(super) begun_term: tokio::sync::watch::Sender<u64>,
+    /// The version that all members have agreed to, for those who wait for it.
+    pub(super) agreed_version: tokio::sync::watch::Sender<Option<Version>>,
     pub(super) node: SyncSender<Input>,
     pub(super) apply: Sender<ToApply>,
     pub(super) backend_thread: Sender<ToBackend>,
@@ -134,7 +137,7 @@ impl Member {
         Origin {
             cluster_id: self.cluster_id,
             member_id: self.id,
-            raft_term: self.progress.term(),
+            raft_term: self.leadership.term(),
         }
     }
 

@@ -24,6 +24,7 @@ mod descriptors;
 mod fatal;
 mod handover;
 mod ids;
+mod leadership;
 mod leases;
 mod listen;
 mod local;

@@ -7,6 +7,7 @@ use retcd_node::{Input, LeaderInfo, Node, Output, Role};
 
 use super::apply_thread::ToApply;
 use super::fatal::stop_process;
+use super::ids::thread_of;
 use super::log_thread::ToLog;
 use super::mailbox::Mail;
 use super::member::Member;
@@ -30,20 +31,16 @@ pub struct Outbox {
 
 /// Runs until the member stops.
 pub fn run(mut node: Node, inbox: &Receiver<Input>, outbox: &Outbox, member: &Arc<Member>) {
-    let mut followers_due = member.clock.now();
     let mut known = LeaderInfo {
         leader: 0,
         term: node.status().term,
         role: Role::Follower,
+        transferee: 0,
     };
     loop {
         act_on_outputs(&mut node, &mut known, outbox, member);
-        let now = member.clock.now();
-        member.progress.publish(member.id, node.status(), now);
-        if now >= followers_due {
-            member.progress.publish_followers(node.followers());
-            followers_due = now + member.config.heartbeat_interval();
-        }
+        let committed = node.status().committed;
+        member.progress.publish_committed(committed);
         let wait = node.poll_timeout().saturating_sub(member.clock.now());
         match inbox.recv_timeout(wait) {
             Ok(input) => {
@@ -69,10 +66,9 @@ fn act_on_outputs(node: &mut Node, known: &mut LeaderInfo, outbox: &Outbox, memb
         match output {
             Output::Append(append) => drop(outbox.log.send(ToLog::Append(append))),
             Output::Apply(entries) => drop(outbox.apply.send(ToApply::Entries(entries))),
-            Output::ReadReady { reads } => {
-                member
-                    .mailboxes
-                    .send_split(reads, |read| *read, Mail::ReadsReady)
+            Output::ReadReady { reads, leads } => {
+                let letter = |reads| Mail::ReadsReady(reads, leads);
+                member.mailboxes.send_split(reads, |read| *read, letter);
             }
             Output::Rejected { requests, reason } => {
                 member
@@ -98,11 +94,15 @@ fn act_on_outputs(node: &mut Node, known: &mut LeaderInfo, outbox: &Outbox, memb
                 );
             }
             Output::Leader(leader) => {
-                // Before anybody acts on it: see `versions::handle_first_commit`.
-                member
-                    .progress
-                    .publish(member.id, node.status(), member.clock.now());
+                member.leadership.publish(leader);
                 handle_leader(std::mem::replace(known, leader), leader, member);
+            }
+            Output::Inspected {
+                request,
+                inspection,
+            } => {
+                let mail = Mail::Inspected(request, inspection);
+                member.mailboxes.send(thread_of(request), mail);
             }
             Output::Snapshot(point) => drop(outbox.snapshot.send(ToSnapshot::Save(point))),
             Output::Send(messages) => outbox.peers.send(messages),
@@ -115,11 +115,11 @@ fn act_on_outputs(node: &mut Node, known: &mut LeaderInfo, outbox: &Outbox, memb
     }
 }
 
-/// Leases expire at the leader only. A new one keeps deadlines from its first commit on: until then it may not have applied
-/// all that its predecessor did.
+/// Leases expire at the leader only.
 fn handle_leader(before: LeaderInfo, now: LeaderInfo, member: &Arc<Member>) {
-    if now.role != Role::Leader {
-        member.lessor.lock().demote();
+    match now.role {
+        Role::Leader => member.lessor.lock().elect(now.term),
+        _ => member.lessor.lock().demote(),
     }
     tell_role(member.id, before, now);
     tell_leader(member, before.leader, now);

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use retcd_node::{Follower, Inspection, ReplicationState, Role};
 use retcd_proto::etcdserverpb::{
     AlarmMember, AlarmType, LeaseTimeToLiveResponse, Member as MemberMessage, RangeRequest,
 };
@@ -24,7 +25,7 @@ impl Probe for LocalProbe {
     }
 
     fn leader(&self) -> Option<u64> {
-        Some(self.0.member.progress.leader()).filter(|leader| *leader != 0)
+        Some(self.0.member.leadership.leader()).filter(|leader| *leader != 0)
     }
 
     fn is_learner(&self) -> bool {
@@ -83,6 +84,8 @@ impl Probe for LocalProbe {
 
     async fn sample(&self) -> Sample {
         let member = &self.0.member;
+        let leader = member.leadership.leader();
+        let (committed, applied) = member.progress.shown();
         let watches =
             |count: fn(&super::watches::WatchCounts) -> &std::sync::atomic::AtomicUsize| {
                 member
@@ -102,11 +105,11 @@ impl Probe for LocalProbe {
             cluster_version: member
                 .cluster_version()
                 .map(|version| version.major_minor()),
-            has_leader: member.progress.leader() != 0,
-            is_leader: member.progress.is_leader(),
+            has_leader: leader != 0,
+            is_leader: leader == member.id,
             is_learner: member.is_learner(),
-            committed_index: member.progress.committed(),
-            applied_index: member.progress.applied(),
+            committed_index: committed,
+            applied_index: applied,
             proposals_pending: member.pending.load(Relaxed) as u64,
             applying_snapshot: member.restoring.any(),
             quota_backend_bytes: member.config.quota_backend_bytes,
@@ -137,34 +140,36 @@ impl Probe for LocalProbe {
         }
     }
 
-    async fn raft_status(&self) -> RaftStatus {
-        let member = &self.0.member;
-        let committed = member.progress.committed();
-        let leads = member.progress.is_leader();
-        let own = Progress {
-            matched: committed,
-            next: committed + 1,
-            state: "StateReplicate",
+    async fn raft_status(&self) -> Option<RaftStatus> {
+        let Inspection { status, followers } = self.0.inspect().await.ok()?;
+        let progress = |follower: Follower| Progress {
+            matched: follower.matched,
+            next: follower.next,
+            state: match follower.state {
+                ReplicationState::Probe => "StateProbe",
+                ReplicationState::Replicate => "StateReplicate",
+                ReplicationState::Snapshot => "StateSnapshot",
+            },
         };
-        RaftStatus {
-            id: member.id,
-            term: member.progress.term(),
-            vote: if leads { member.id } else { 0 },
-            commit: committed,
-            lead: member.progress.leader(),
-            state: if leads {
-                "StateLeader"
-            } else {
-                "StateFollower"
+        Some(RaftStatus {
+            id: self.0.member.id,
+            term: status.term,
+            vote: status.vote,
+            commit: status.committed,
+            lead: status.leader,
+            state: match status.role {
+                Role::Follower => "StateFollower",
+                Role::PreCandidate => "StatePreCandidate",
+                Role::Candidate => "StateCandidate",
+                Role::Leader => "StateLeader",
             },
-            applied: member.progress.applied(),
-            progress: if leads {
-                vec![(member.id, own)]
-            } else {
-                Vec::new()
-            },
-            lead_transferee: 0,
-        }
+            applied: status.applied,
+            progress: followers
+                .into_iter()
+                .map(|of| (of.id, progress(of)))
+                .collect(),
+            lead_transferee: status.transferee,
+        })
     }
 }
 
@@ -209,8 +214,6 @@ impl PeerProbe for LocalProbe {
     }
 
     async fn renew_lease(&self, id: i64) -> Result<i64, LeaseError> {
-        let applied = self.0.applied_what_is_committed().await;
-        applied.map_err(|_| LeaseError::Behind)?;
         self.0.renew_as_leader(id).await
     }
 

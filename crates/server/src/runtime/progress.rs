@@ -1,83 +1,46 @@
-//! Where the member stands, readable from every thread.
+//! How far the log is, readable from every thread.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
-use parking_lot::Mutex;
-use retcd_node::{Follower, Status};
-
-/// Published by the node thread after every turn.
+/// Two numbers that run ahead of what is known here. They push back and are shown; who decides by where the member stands
+/// asks the node ([`Local::inspect`]) or a quorum ([`Local::linearizable`]).
 ///
-/// Each number is true at some recent moment; readers that need two numbers from the same moment
-/// ask the node.
+/// [`Local::inspect`]: super::Local::inspect
+/// [`Local::linearizable`]: super::Local::linearizable
 #[derive(Debug, Default)]
 pub struct Progress {
-    term: AtomicU64,
-    leader: AtomicU64,
     committed: AtomicU64,
     applied: AtomicU64,
-    is_leader: AtomicBool,
-    leader_changes: AtomicU64,
-    turned_at_ms: AtomicU64,
-    followers: Mutex<Vec<Follower>>,
 }
 
 impl Progress {
-    /// Publishes `status` of member `id` as of `now`.
-    pub fn publish(&self, id: u64, status: Status, now: Duration) {
-        self.turned_at_ms.store(now.as_millis() as u64, Relaxed);
-        self.term.store(status.term, Relaxed);
-        self.committed.store(status.committed, Relaxed);
-        self.applied.store(status.applied, Relaxed);
-        if self.leader.swap(status.leader, Relaxed) != status.leader && status.leader != 0 {
-            self.leader_changes.fetch_add(1, Relaxed);
+    /// The progress of a member that has applied up to `applied`.
+    pub fn new(applied: u64) -> Progress {
+        Progress {
+            committed: applied.into(),
+            applied: applied.into(),
         }
-        self.is_leader.store(status.leader == id, Relaxed);
     }
 
-    /// Publishes what a leader knows of the members; nothing, if this one does not lead.
-    pub fn publish_followers(&self, followers: Vec<Follower>) {
-        *self.followers.lock() = followers;
+    /// The node knows everything up to here to be committed.
+    pub fn publish_committed(&self, index: u64) {
+        self.committed.store(index, Relaxed);
     }
 
-    /// What a leader knew of the members, itself included, a heartbeat ago or less; empty if this member does not lead.
-    pub fn followers(&self) -> Vec<Follower> {
-        self.followers.lock().clone()
+    /// The machine has applied everything up to here. To be told before anybody hears of a reply.
+    pub fn publish_applied(&self, index: u64) {
+        self.applied.store(index, Release);
     }
 
-    /// When the node last looked around, on the member's clock.
-    pub fn turned_at(&self) -> Duration {
-        Duration::from_millis(self.turned_at_ms.load(Relaxed))
-    }
-
-    /// The current term.
-    pub fn term(&self) -> u64 {
-        self.term.load(Relaxed)
-    }
-
-    /// The leader's id; 0 when none is known.
-    pub fn leader(&self) -> u64 {
-        self.leader.load(Relaxed)
-    }
-
-    /// Whether this member leads.
-    pub fn is_leader(&self) -> bool {
-        self.is_leader.load(Relaxed)
-    }
-
-    /// The newest committed index.
-    pub fn committed(&self) -> u64 {
-        self.committed.load(Relaxed)
-    }
-
-    /// The newest applied index.
+    /// An index up to which the machine has applied the log, at least that of each entry whose reply is out.
     pub fn applied(&self) -> u64 {
-        self.applied.load(Relaxed)
+        self.applied.load(Acquire)
     }
 
-    /// How often a leader was seen to take over.
-    pub fn leader_changes(&self) -> u64 {
-        self.leader_changes.load(Relaxed)
+    /// Committed and applied index, as they are shown.
+    pub fn shown(&self) -> (u64, u64) {
+        let applied = self.applied();
+        (self.committed.load(Relaxed).max(applied), applied)
     }
 
     /// Whether the machine is too far behind the log to take on more of this urgency (etcd's limits).
@@ -86,7 +49,8 @@ impl Progress {
             Urgency::Ordinary => APPLY_LAG_MAX,
             Urgency::Urgent => 2 * APPLY_LAG_MAX,
         };
-        self.committed().saturating_sub(self.applied()) > lag_max
+        let (committed, applied) = self.shown();
+        committed - applied > lag_max
     }
 }
 
@@ -109,9 +73,8 @@ mod tests {
     #[test]
     fn what_is_urgent_gets_in_where_others_are_refused() {
         let overloaded = |lag: u64| {
-            let progress = Progress::default();
-            progress.committed.store(100_000 + lag, Relaxed);
-            progress.applied.store(100_000, Relaxed);
+            let progress = Progress::new(100_000);
+            progress.publish_committed(100_000 + lag);
             [Urgency::Ordinary, Urgency::Urgent].map(|urgency| progress.is_overloaded(urgency))
         };
         assert_eq!(overloaded(0), [false, false]);
@@ -120,8 +83,8 @@ mod tests {
         assert_eq!(overloaded(10_000), [true, false]);
         assert_eq!(overloaded(10_001), [true, true]);
         // The two numbers are read one after the other.
-        let progress = Progress::default();
-        progress.applied.store(7, Relaxed);
+        let progress = Progress::new(0);
+        progress.publish_applied(7);
         assert!(!progress.is_overloaded(Urgency::Ordinary));
     }
 }

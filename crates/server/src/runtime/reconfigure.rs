@@ -4,13 +4,16 @@
 //! the cluster would keep a quorum of started members that can be talked to, and whether a learner has caught up, which the leader
 //! alone knows. `--strict-reconfig-check=false` switches all but the last off. Whether the change fits to the membership is for
 //! the machine to say, the same on all members.
+//!
+//! All checks are made by the membership and the progress of the moment: what was changed through another member before counts.
 
 use std::time::Duration;
 
+use retcd_node::Standing;
 use retcd_proto::raftpb::ConfChangeType;
 use retcd_state::identity::member_id;
 use retcd_state::membership::{
-    ConfChangeContext, HEALTH_INTERVAL, Link, Member as ClusterMember, ReconfigError, is_in_sync,
+    ConfChangeContext, HEALTH_INTERVAL, Link, Member as ClusterMember, Membership, ReconfigError,
 };
 
 use super::clock::unix_ms;
@@ -39,7 +42,8 @@ impl Local {
         let id = member_id(&peer_urls, &(unix_ms() / 1000).to_string());
         self.check_strictly("rejecting member add request", id, |membership, link| {
             membership.check_add(is_learner, self.member.id, link)
-        })?;
+        })
+        .await?;
         let new = ClusterMember {
             id,
             peer_urls: Some(peer_urls),
@@ -62,7 +66,8 @@ impl Local {
     pub async fn remove_member(&self, id: u64) -> Result<Vec<ClusterMember>, Status> {
         self.check_strictly("rejecting member remove request", id, |membership, link| {
             membership.check_remove(id, self.member.id, link)
-        })?;
+        })
+        .await?;
         // Not to be allowed by any flag: no member could ever do anything again.
         if self.member.membership.read().is_last_voter(id) {
             return Err(status::NOT_ENOUGH_STARTED);
@@ -101,31 +106,42 @@ impl Local {
         credentials: &Credentials,
     ) -> Result<Vec<ClusterMember>, Status> {
         let metrics = &self.member.metrics.server;
-        match self.promote_as_leader(id).await {
-            Err(error) if error == status::NOT_LEADER => {
-                self.promote_through_leader(id, credentials.token()).await
+        let deadline = self.member.clock.now() + self.member.limits.request_timeout;
+        while self.member.clock.now() < deadline {
+            match self.promote_as_leader(id).await {
+                Err(error) if error == status::NOT_LEADER => {}
+                Err(error) => {
+                    let reason = [error.message.as_ref()];
+                    let failures = &metrics.learner_promote_failures;
+                    failures.with_label_values(&reason).inc();
+                    return Err(error);
+                }
+                Ok(members) => {
+                    metrics.learner_promote_successes.inc();
+                    return Ok(members);
+                }
             }
-            Err(error) => {
-                let reason = [error.message.as_ref()];
-                metrics
-                    .learner_promote_failures
-                    .with_label_values(&reason)
-                    .inc();
-                Err(error)
+            let leader = self.leader(deadline).await?;
+            if leader.id != self.member.id
+                && let Some(promoted) = self.promote_at(&leader, id, credentials.token()).await
+            {
+                return promoted;
             }
-            Ok(members) => {
-                metrics.learner_promote_successes.inc();
-                Ok(members)
-            }
+            tokio::time::sleep(FORWARD_RETRY).await;
         }
+        Err(status::TIMEOUT)
     }
 
     async fn promote_as_leader(&self, id: u64) -> Result<Vec<ClusterMember>, Status> {
-        self.applied_what_is_committed().await?;
-        self.check_in_sync(id)?;
+        if !self.leads().await {
+            return Err(status::NOT_LEADER);
+        }
+        self.linearizable().await?;
+        self.check_in_sync(id).await?;
         self.check_strictly("rejecting member promote request", id, |membership, _| {
             membership.check_promote()
-        })?;
+        })
+        .await?;
         let context = ConfChangeContext {
             member: ClusterMember {
                 id,
@@ -137,43 +153,46 @@ impl Local {
             .await
     }
 
-    /// Whether the member has nearly all of the log. One that votes has passed that long ago; what is wrong with its
-    /// promotion is for the machine to say.
-    fn check_in_sync(&self, id: u64) -> Result<(), Status> {
-        let followers = self.member.progress.followers();
-        let matched = |id| followers.iter().find(|f| f.id == id).map(|f| f.matched);
-        let own = matched(self.member.id).ok_or(status::NOT_LEADER)?;
-        let its = matched(id).ok_or(status::MEMBER_NOT_FOUND)?;
-        if is_in_sync(its, own) {
-            return Ok(());
+    /// Refuses a member that does not have nearly all of the log. What else is wrong with its promotion is for the machine to
+    /// say.
+    async fn check_in_sync(&self, id: u64) -> Result<(), Status> {
+        let mut standing = self.inspect().await?.standing(id);
+        if matches!(standing, Standing::Behind { grows: true, .. }) {
+            // Its word for what it was sent last, and may have told others of, can be on its way.
+            tokio::time::sleep(self.member.config.heartbeat_interval()).await;
+            standing = self.inspect().await?.standing(id);
         }
-        crate::error!("rejecting promote learner: learner is not ready";
-            "learner-ready-percent" => &format!("{:.2}", its as f64 / own as f64),
-            "ready-percent-threshold" => "0.9");
-        Err(status::LEARNER_NOT_READY)
+        match standing {
+            Standing::InSync => Ok(()),
+            Standing::NotLeader => Err(status::NOT_LEADER),
+            Standing::NotFound => Err(status::MEMBER_NOT_FOUND),
+            Standing::Behind { its, leaders, .. } => {
+                let share = its as f64 / leaders as f64;
+                crate::error!("rejecting promote learner: learner is not ready";
+                    "learner-ready-percent" => &format!("{share:.2}"),
+                    "ready-percent-threshold" => "0.9");
+                Err(status::LEARNER_NOT_READY)
+            }
+        }
     }
 
-    async fn promote_through_leader(
+    /// Asks the leader for it; `None` if another URL, or another leader, may do it.
+    async fn promote_at(
         &self,
+        leader: &ClusterMember,
         id: u64,
         token: Option<&str>,
-    ) -> Result<Vec<ClusterMember>, Status> {
-        let deadline = self.member.clock.now() + self.member.limits.request_timeout;
-        while self.member.clock.now() < deadline {
-            let leader = self.leader(deadline).await?;
-            for url in peer_urls_of(&leader) {
-                match self.client.promote_member(&url, id, token).await {
-                    Ok(members) => return Ok(members.into_iter().map(from_remote).collect()),
-                    Err(ClientError::MemberNotFound) => return Err(status::MEMBER_NOT_FOUND),
-                    Err(ClientError::NotLearner) => return Err(status::MEMBER_NOT_LEARNER),
-                    Err(ClientError::LearnerNotReady) => return Err(status::LEARNER_NOT_READY),
-                    // Another URL, or another leader, may do it.
-                    Err(_) => {}
-                }
-            }
-            tokio::time::sleep(FORWARD_RETRY).await;
+    ) -> Option<Result<Vec<ClusterMember>, Status>> {
+        for url in peer_urls_of(leader) {
+            return Some(match self.client.promote_member(&url, id, token).await {
+                Ok(members) => Ok(members.into_iter().map(from_remote).collect()),
+                Err(ClientError::MemberNotFound) => Err(status::MEMBER_NOT_FOUND),
+                Err(ClientError::NotLearner) => Err(status::MEMBER_NOT_LEARNER),
+                Err(ClientError::LearnerNotReady) => Err(status::LEARNER_NOT_READY),
+                Err(_) => continue,
+            });
         }
-        Err(status::TIMEOUT)
+        None
     }
 
     /// The member that leads, as soon as there is one.
@@ -183,7 +202,7 @@ impl Local {
     pub async fn leader(&self, deadline: Duration) -> Result<ClusterMember, Status> {
         let member = &*self.member;
         loop {
-            let leader = member.progress.leader();
+            let leader = member.leadership.leader();
             let found = member.membership.read().member(leader).cloned();
             if let Some(leader) = found {
                 return Ok(leader);
@@ -198,40 +217,20 @@ impl Local {
         }
     }
 
-    /// Waits until what was committed when this was called is applied; that is the case nearly always.
-    ///
-    /// # Errors
-    /// It is not within a second.
-    pub async fn applied_what_is_committed(&self) -> Result<(), Status> {
-        const LIMIT: Duration = Duration::from_secs(1);
-        const LOOK: Duration = Duration::from_millis(2);
-        let progress = &self.member.progress;
-        let committed = progress.committed();
-        let deadline = self.member.clock.now() + LIMIT;
-        while progress.applied() < committed {
-            if self.member.is_stopping() {
-                return Err(status::STOPPED);
-            }
-            if self.member.clock.now() >= deadline {
-                return Err(status::TIMEOUT_APPLYING);
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-        Ok(())
-    }
-
-    fn check_strictly(
+    /// Without a quorum the change could not be made; what is known here then says why not, as far as it does.
+    async fn check_strictly(
         &self,
         rejecting: &'static str,
         id: u64,
-        check: impl FnOnce(
-            &retcd_state::membership::Membership,
-            &dyn Fn(u64) -> Link,
-        ) -> Result<(), ReconfigError>,
+        check: impl FnOnce(&Membership, &dyn Fn(u64) -> Link) -> Result<(), ReconfigError>,
     ) -> Result<(), Status> {
         let member = &*self.member;
         if !member.config.strict_reconfig_check {
             return Ok(());
+        }
+        if member.leadership.leader() != 0 {
+            let patience = member.config.election_timeout();
+            let _ = tokio::time::timeout(patience, self.linearizable()).await;
         }
         let link = |id| member.link(id);
         check(&member.membership.read(), &link).map_err(|error| {

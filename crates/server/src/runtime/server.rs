@@ -34,6 +34,7 @@ use super::corruption::{self, InitialCheckError, Starting};
 use super::defragment::defragment_at_start;
 use super::descriptors::{Seats, TooFewDescriptors};
 use super::ids::first_read_context;
+use super::leadership::Leadership;
 use super::log_thread::Logger;
 use super::mailbox::{Mail, Mailboxes};
 use super::member::{InFlight, Limits, Member};
@@ -305,7 +306,8 @@ fn spawn(
     let threads = thread::available_parallelism()
         .map_or(1, usize::from)
         .min(CONNECTION_THREADS_MAX);
-    let versions = FollowedVersion::at_start(machine.membership().read().cluster_version())?;
+    let cluster_version = machine.membership().read().cluster_version();
+    let versions = FollowedVersion::at_start(cluster_version)?;
     let reader = machine.reader();
     let start = StartPoint {
         revision: reader.revision(),
@@ -341,7 +343,8 @@ fn spawn(
             Arc::clone(&dirs.disk),
             [dirs.snap_dir.clone(), dirs.wal_dir.clone()],
         )),
-        progress: Progress::default(),
+        progress: Progress::new(recovered.applied),
+        leadership: Leadership::new(recovered.hard_state.term()),
         clock,
         metrics: Arc::new(Metrics::new(detail)),
         mailboxes,
@@ -353,8 +356,8 @@ fn spawn(
         compacted_at_seconds: Default::default(),
         dialer,
         transport: OnceLock::new(),
-        first_commit: tokio::sync::watch::channel(0).0,
-        cluster_changed: tokio::sync::watch::channel(0).0,
+        begun_term: tokio::sync::watch::Sender::new(0),
+        agreed_version: tokio::sync::watch::Sender::new(cluster_version),
         node: to_node.clone(),
         apply: to_apply.clone(),
         backend_thread: to_backend,

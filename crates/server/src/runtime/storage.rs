@@ -135,6 +135,7 @@ fn options(config: &Config) -> Options {
             lessor: LessorOptions {
                 ttl_min,
                 checkpoint: gates.enabled(Gate::LeaseCheckpoint),
+                extend: config.election_timeout(),
             },
             learners_max: config.max_learners.unsigned_abs(),
             persist_checkpoints: gates.enabled(Gate::LeaseCheckpointPersist),

@@ -50,7 +50,7 @@ pub async fn skip_election_ticks(local: Rc<Local>) {
         return;
     }
     let deadline = member.clock.now() + PEERS_MAX;
-    while member.clock.now() < deadline && member.progress.leader() == 0 {
+    while member.clock.now() < deadline && member.leadership.leader() == 0 {
         tokio::time::sleep(PEERS_LOOK).await;
         let peers = member.transport().active_peers();
         if peers > 1 {
@@ -80,7 +80,7 @@ pub async fn run_leases(local: Rc<Local>) {
             )
         };
         // One that has slept through an election would have leases revoked that the new leader has renewed.
-        if !expired.is_empty() && !still_leads(&local).await {
+        if !expired.is_empty() && !local.leads().await {
             continue;
         }
         for ids in expired.chunks(REVOKE_PARALLEL) {
@@ -148,11 +148,6 @@ pub async fn forget_old_tokens(local: Rc<Local>) {
         let member = &local.member;
         member.authenticator.sweep(member.clock.now());
     }
-}
-
-/// Whether a quorum confirms that this member leads.
-async fn still_leads(local: &Local) -> bool {
-    local.linearizable().await.is_ok() && local.member.progress.is_leader()
 }
 
 /// A revocation that fails is asked for again by the lessor. It deletes the lease's keys, which not
@@ -230,7 +225,7 @@ const REVISION_LINES: CompactionLines = [
 
 async fn compact(local: &Rc<Local>, revision: i64, lines: CompactionLines) -> bool {
     let [starting, completed, failed] = lines;
-    if !local.member.progress.is_leader() {
+    if !local.leads().await {
         return false;
     }
     crate::info!(starting; "revision" => revision);

@@ -24,6 +24,7 @@ use retcd_state::membership::{Downgrade, Member as ClusterMember};
 use retcd_state::mvcc::StoreRevision;
 use retcd_state::version::Version;
 use serde::Serialize;
+use tokio::sync::watch;
 
 use super::fatal::stop_process;
 use super::local::Local;
@@ -145,6 +146,12 @@ impl FollowedVersion {
             }
             crate::info!("enabled capabilities for version"; "cluster-version" => &now.major_minor());
         }
+        let schema = self.follow_schema(now, machine, member);
+        member.agreed_version.send_replace(Some(now));
+        schema
+    }
+
+    fn follow_schema(&mut self, now: Version, machine: &mut Machine, member: &Member) -> Schema {
         let schema = member.storage_version().filter(|_| now != OLDEST_CLUSTER);
         if let Some(schema) = schema.filter(|schema| minor(now) < minor(*schema)) {
             crate::info!("Cluster version downgrade detected, forcing snapshot";
@@ -200,15 +207,27 @@ fn update_storage_version(cluster: Version, machine: &mut Machine, member: &Memb
     *member.storage_version.write() = machine.storage_version().ok().flatten();
 }
 
-/// Keeps the cluster's version, while this member leads.
+/// Keeps the cluster's version, while this member leads: looks at the members when a term begins, and now and then.
 pub async fn run_cluster_version(local: Rc<Local>) {
-    let mut first_commit = local.member.first_commit.subscribe();
+    let mut terms = local.member.begun_term.subscribe();
+    let mut seen = 0;
     while !local.member.is_stopping() {
-        // Whether it is time or there is news does not matter.
-        let _ = tokio::time::timeout(MONITOR_INTERVAL, first_commit.changed()).await;
-        if local.member.progress.is_leader() {
+        let begun = next_term(&mut terms, seen);
+        if let Ok(term) = tokio::time::timeout(MONITOR_INTERVAL, begun).await {
+            seen = term;
+        }
+        if local.leads().await {
             update_cluster_version(&local).await;
         }
+    }
+}
+
+/// The newest term that has begun, as soon as it is another one than `seen`; at once, if it began before anybody waited.
+async fn next_term(terms: &mut watch::Receiver<u64>, seen: u64) -> u64 {
+    match terms.wait_for(|term| *term != seen).await {
+        Ok(term) => *term,
+        // The member is gone, and this task with it.
+        Err(_) => std::future::pending().await,
     }
 }
 
@@ -349,7 +368,7 @@ pub async fn run_downgrade(local: Rc<Local>) {
     loop {
         tokio::time::sleep(interval).await;
         let downgrade = local.member.membership.read().downgrade();
-        if !downgrade.enabled || !local.member.progress.is_leader() {
+        if !downgrade.enabled || !local.leads().await {
             continue;
         }
         let target = Version::parse(downgrade.target_version.as_bytes()).map(minor);
@@ -526,19 +545,34 @@ fn shown(attributes: &Attributes) -> String {
 }
 
 async fn decided_version(member: &Member) -> Version {
-    let mut changed = member.cluster_changed.subscribe();
-    loop {
-        if let Some(version) = member.cluster_version() {
-            return version;
-        }
-        // The sender lives as long as the member.
-        let _ = changed.changed().await;
-    }
+    let mut agreed = member.agreed_version.subscribe();
+    let agreed = agreed.wait_for(Option::is_some).await;
+    agreed
+        .expect("the sender lives as long as the member")
+        .expect("it was just seen")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A start took an interval longer now and then.
+    #[tokio::test]
+    async fn a_term_that_began_before_anybody_waited_is_seen() {
+        let begun = watch::Sender::new(0);
+        begun.send_replace(2);
+        let mut terms = begun.subscribe();
+        assert_eq!(next_term(&mut terms, 0).await, 2);
+        let waiting = next_term(&mut terms, 2);
+        tokio::pin!(waiting);
+        tokio::select! {
+            biased;
+            term = &mut waiting => panic!("term {term} was seen before"),
+            () = std::future::ready(()) => {}
+        }
+        begun.send_replace(3);
+        assert_eq!(waiting.await, 3);
+    }
 
     const fn v(minor: u32) -> Version {
         Version::new(3, minor, 0)

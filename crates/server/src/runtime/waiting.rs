@@ -7,23 +7,37 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use retcd_node::Inspection;
 use tokio::sync::oneshot;
 
 use super::mailbox::Outcome;
 use crate::grpc::status::{self, Status};
 
-/// What a waiting request gets: the machine's word, or why there is none.
-pub type Answer = Result<Outcome, Status>;
-
 /// Requests that were proposed and not answered yet.
-#[derive(Default)]
-pub struct Proposals {
-    waiting: RefCell<HashMap<u64, (Duration, oneshot::Sender<Answer>)>>,
+pub type Proposals = Waiting<Outcome>;
+/// Questions to the node.
+pub type Inspections = Waiting<Inspection>;
+
+/// Requests that were not answered yet.
+pub struct Waiting<T> {
+    waiting: RefCell<HashMap<u64, (Duration, oneshot::Sender<Result<T, Status>>)>>,
 }
 
-impl Proposals {
+impl<T> Default for Waiting<T> {
+    fn default() -> Waiting<T> {
+        Waiting {
+            waiting: RefCell::default(),
+        }
+    }
+}
+
+impl<T> Waiting<T> {
     /// Waits for `request` until `deadline`.
-    pub fn register(&self, request: u64, deadline: Duration) -> oneshot::Receiver<Answer> {
+    pub fn register(
+        &self,
+        request: u64,
+        deadline: Duration,
+    ) -> oneshot::Receiver<Result<T, Status>> {
         let (sender, receiver) = oneshot::channel();
         self.waiting
             .borrow_mut()
@@ -32,7 +46,7 @@ impl Proposals {
     }
 
     /// Answers `request`, if someone still waits for it.
-    pub fn answer(&self, request: u64, answer: Answer) {
+    pub fn answer(&self, request: u64, answer: Result<T, Status>) {
         if let Some((_, sender)) = self.waiting.borrow_mut().remove(&request) {
             // A client that is gone needs no answer.
             let _ = sender.send(answer);
@@ -48,35 +62,53 @@ impl Proposals {
     }
 }
 
-/// Linearizable reads of one thread.
+/// What a quorum was asked for, and has said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    /// Whether this member leads.
+    pub leads: bool,
+}
+
+type ReadAnswer = Result<Confirmed, Status>;
+type ReadSender = oneshot::Sender<ReadAnswer>;
+
+/// Questions to a quorum of one thread.
 ///
-/// One read index serves all reads that came before it was asked for. While one is under way, new
-/// reads gather for the next, so that a thread never has more than one in flight.
+/// One answer serves all that came before it was asked for. While one is under way, new questions gather for the next,
+/// so that a thread never has more than one in flight.
 #[derive(Default)]
 pub struct Reads {
     state: RefCell<ReadState>,
 }
 
-type ReadSender = oneshot::Sender<Result<(), Status>>;
+struct InFlight {
+    read: u64,
+    asked_at: Duration,
+    deadline: Duration,
+    senders: Vec<ReadSender>,
+}
 
 #[derive(Default)]
 struct ReadState {
-    in_flight: Option<(u64, Duration, Vec<ReadSender>)>,
+    in_flight: Option<InFlight>,
     gathering: Vec<ReadSender>,
+    /// When the newest question was asked that this member was told to lead by.
+    led_at: Option<Duration>,
 }
 
 impl Reads {
-    /// Joins the reads that are asked for next; the flag tells that nothing is in flight, so that
+    /// Joins those that are asked for next; the flag tells that nothing is in flight, so that
     /// the caller must ask ([`Reads::depart`]).
-    pub fn join(&self) -> (oneshot::Receiver<Result<(), Status>>, bool) {
+    pub fn join(&self) -> (oneshot::Receiver<ReadAnswer>, bool) {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.state.borrow_mut();
         state.gathering.push(sender);
         (receiver, state.in_flight.is_none())
     }
 
-    /// Sends the gathered reads on their way under the name `read`; `false` when there are none.
-    pub fn depart(&self, read: u64, deadline: Duration) -> bool {
+    /// Sends those that have gathered on their way under the name `read`, now and for `patience`; `false` when there are
+    /// none.
+    pub fn depart(&self, read: u64, now: Duration, patience: Duration) -> bool {
         let mut state = self.state.borrow_mut();
         assert!(
             state.in_flight.is_none(),
@@ -85,35 +117,42 @@ impl Reads {
         if state.gathering.is_empty() {
             return false;
         }
-        let reads = std::mem::take(&mut state.gathering);
-        state.in_flight = Some((read, deadline, reads));
+        state.in_flight = Some(InFlight {
+            read,
+            asked_at: now,
+            deadline: now + patience,
+            senders: std::mem::take(&mut state.gathering),
+        });
         true
     }
 
-    /// Answers the reads under way as `read`; `true` when others have gathered meanwhile.
-    pub fn arrive(&self, read: u64, answer: &Result<(), Status>) -> bool {
+    /// Answers those under way as `read`; `true` when others have gathered meanwhile.
+    pub fn arrive(&self, read: u64, answer: &ReadAnswer) -> bool {
         let mut state = self.state.borrow_mut();
-        if state
-            .in_flight
-            .as_ref()
-            .is_some_and(|(name, ..)| *name == read)
-        {
-            let (_, _, senders) = state.in_flight.take().expect("it was just seen");
-            for sender in senders {
+        if let Some(arrived) = state.in_flight.take_if(|in_flight| in_flight.read == read) {
+            if matches!(answer, Ok(confirmed) if confirmed.leads) {
+                state.led_at = Some(arrived.asked_at);
+            }
+            for sender in arrived.senders {
                 let _ = sender.send(answer.clone());
             }
         }
         state.in_flight.is_none() && !state.gathering.is_empty()
     }
 
-    /// The read under way if its deadline has passed.
+    /// The question under way if its deadline has passed.
     pub fn expired(&self, now: Duration) -> Option<u64> {
-        self.state
-            .borrow()
+        let state = self.state.borrow();
+        let expired = state
             .in_flight
             .as_ref()
-            .filter(|(_, deadline, _)| *deadline <= now)
-            .map(|(read, ..)| *read)
+            .filter(|waiting| waiting.deadline <= now);
+        expired.map(|in_flight| in_flight.read)
+    }
+
+    /// When this thread last asked, and was told that this member leads.
+    pub fn led_at(&self) -> Option<Duration> {
+        self.state.borrow().led_at
     }
 }
 
@@ -124,19 +163,30 @@ mod tests {
     #[test]
     fn reads_that_come_while_one_is_under_way_wait_for_the_next() {
         let reads = Reads::default();
+        let leads = Confirmed { leads: true };
+        let (now, patience) = (Duration::from_secs(3), Duration::from_secs(1));
         let (mut first, alone) = reads.join();
-        assert!(alone && reads.depart(1, Duration::from_secs(1)));
+        assert!(alone && reads.depart(1, now, patience));
         let (mut second, alone) = reads.join();
         assert!(!alone);
-        assert!(reads.arrive(1, &Ok(())), "the second read must be sent now");
-        assert_eq!(first.try_recv(), Ok(Ok(())));
+        assert_eq!(reads.led_at(), None);
+        assert!(
+            reads.arrive(1, &Ok(leads)),
+            "the second read must be sent now"
+        );
+        assert_eq!(first.try_recv(), Ok(Ok(leads)));
+        assert_eq!(reads.led_at(), Some(now), "when it asked, not now");
         assert!(
             second.try_recv().is_err(),
             "the second read came after the first index was asked for"
         );
-        assert!(reads.depart(2, Duration::from_secs(1)));
-        assert!(!reads.arrive(2, &Ok(())));
-        assert_eq!(second.try_recv(), Ok(Ok(())));
+        let follows = Confirmed { leads: false };
+        assert!(reads.depart(2, now + patience, patience));
+        assert_eq!(reads.expired(now + patience), None);
+        assert_eq!(reads.expired(now + 2 * patience), Some(2));
+        assert!(!reads.arrive(2, &Ok(follows)));
+        assert_eq!(second.try_recv(), Ok(Ok(follows)));
+        assert_eq!(reads.led_at(), Some(now));
     }
 
     #[test]

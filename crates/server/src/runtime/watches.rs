@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use retcd_state::Time;
 use retcd_state::watch::{Hub, Metrics, RevisionEvents, StreamId};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// What the metrics show of one thread's watches, readable from every thread. It is up to date before anybody
 /// hears of what the hub did.
@@ -52,7 +52,8 @@ pub struct Watches {
     hub: RefCell<Hub>,
     counts: Arc<WatchCounts>,
     wakers: RefCell<HashMap<StreamId, Rc<Notify>>>,
-    published: Notify,
+    /// The newest revision that the hub was told of.
+    published: watch::Sender<i64>,
 }
 
 impl Watches {
@@ -67,7 +68,7 @@ impl Watches {
             hub,
             counts,
             wakers: RefCell::default(),
-            published: Notify::new(),
+            published: watch::Sender::new(start.revision),
         }
     }
 
@@ -104,26 +105,21 @@ impl Watches {
         for changes in changes {
             hub.publish(Arc::clone(changes));
         }
-        drop(hub);
-        self.published.notify_waiters();
+        self.published.send_replace(hub.revision());
     }
 
     /// The keyspace was replaced by one at `revision`, with history from `compacted` on: watchers read from it
     /// what they missed.
     pub fn restore(&self, revision: i64, compacted: i64) {
         self.hub().restore(revision, compacted);
-        self.published.notify_waiters();
+        self.published.send_replace(revision);
     }
 
     /// Waits until `revision` was published to this thread.
     pub async fn published(&self, revision: i64) {
-        loop {
-            let notified = self.published.notified();
-            if self.hub.borrow().revision() >= revision {
-                return;
-            }
-            notified.await;
-        }
+        let mut published = self.published.subscribe();
+        // The sender lives as long as `self`.
+        let _ = published.wait_for(|newest| *newest >= revision).await;
     }
 
     /// Sends the periodic progress that is due.

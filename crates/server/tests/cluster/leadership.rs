@@ -1,5 +1,7 @@
 //! Leadership that is handed over.
 
+use std::time::{Duration, Instant};
+
 use retcd_proto::etcdserverpb as pb;
 use rustix::process::Signal;
 use tonic::Code;
@@ -36,6 +38,24 @@ async fn leadership_moves_where_it_is_wanted() {
     move_leader(&cluster.members[leader], id).await.unwrap();
     assert_eq!(cluster.leader().await, follower);
     cluster.members[leader].put("k", "v").await;
+}
+
+/// The leader must not wait for one to take over that stops, too.
+#[test]
+fn members_that_are_stopped_together_stop_at_once() {
+    let mut cluster = Cluster::found(3, &[]);
+    let started = Instant::now();
+    for member in &cluster.members {
+        member.signal(Signal::TERM);
+    }
+    let ended = cluster.members.iter_mut().map(Member::wait_for_end);
+    let logs: Vec<String> = ended.map(|ended| ended.log).collect();
+    let took = started.elapsed();
+    assert!(
+        took < Duration::from_secs(4),
+        "it took {took:?}: {}",
+        logs.concat()
+    );
 }
 
 #[tokio::test]

@@ -1,23 +1,30 @@
 //! Leases, asked about at members that do not keep their deadlines.
 
+use futures_util::future::join_all;
 use retcd_proto::etcdserverpb as pb;
 use rustix::process::Signal;
+use tonic::transport::Channel;
 
 use super::members::{Cluster, Member, until};
 
+type Client = pb::lease_client::LeaseClient<Channel>;
+
 async fn grant(member: &Member, id: i64, ttl: i64) {
+    grant_by(member.lease().await, id, ttl).await;
+}
+
+async fn grant_by(mut client: Client, id: i64, ttl: i64) {
     let request = pb::LeaseGrantRequest { id, ttl };
-    member.lease().await.lease_grant(request).await.unwrap();
+    client.lease_grant(request).await.unwrap();
 }
 
 async fn keep_alive(member: &Member, id: i64) -> i64 {
+    keep_alive_by(member.lease().await, id).await
+}
+
+async fn keep_alive_by(mut client: Client, id: i64) -> i64 {
     let requests = tokio_stream::once(pb::LeaseKeepAliveRequest { id });
-    let answers = member
-        .lease()
-        .await
-        .lease_keep_alive(requests)
-        .await
-        .unwrap();
+    let answers = client.lease_keep_alive(requests).await.unwrap();
     let answer = answers.into_inner().message().await.unwrap().unwrap();
     assert_eq!(answer.id, id);
     answer.ttl
@@ -54,6 +61,26 @@ async fn any_member_renews_and_tells_about_leases() {
         assert_eq!(told.header.unwrap().member_id, member.id().await);
         assert_eq!(time_to_live(member, 8).await.ttl, -1);
     }
+}
+
+/// Clients take 0 seconds for the loss of their lease, and with it of their locks.
+#[tokio::test]
+async fn a_lease_that_was_just_granted_is_renewed_through_any_member() {
+    const CLIENTS: i64 = 48;
+    const ROUNDS: i64 = 20;
+    let cluster = Cluster::found(3, &[]);
+    cluster.leader().await;
+    let connected = join_all(cluster.members.iter().map(Member::lease)).await;
+    let client = async |client: i64| {
+        for round in 0..ROUNDS {
+            let id = client * ROUNDS + round + 1;
+            let [by, through] = [round, round + client % 2 + 1]
+                .map(|number| connected[number as usize % connected.len()].clone());
+            grant_by(by, id, 60).await;
+            assert_eq!(keep_alive_by(through, id).await, 60, "lease {id}");
+        }
+    };
+    join_all((0..CLIENTS).map(client)).await;
 }
 
 #[tokio::test]

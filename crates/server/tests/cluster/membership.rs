@@ -153,6 +153,46 @@ async fn a_learner_joins_votes_and_leaves() {
     );
 }
 
+/// Whom a client asks next need not be who has answered it last.
+#[tokio::test]
+async fn a_member_that_was_just_added_is_known_to_all() {
+    let mut cluster = Cluster::found(3, &[AT_ONCE]);
+    for round in 0..10 {
+        // Another address each time, for the id comes from it.
+        let new = cluster.plan();
+        let [adds, promotes, updates, removes] =
+            [0, 1, 2, 1].map(|next| &cluster.members[(round + next) % 3]);
+        let added = add(adds, &cluster.members[new], true).await.unwrap();
+        let id = added.member.unwrap().id;
+        assert_refused(
+            promote(promotes, id).await,
+            Code::FailedPrecondition,
+            "etcdserver: can only promote a learner member which is in sync with leader",
+        );
+        let update = pb::MemberUpdateRequest {
+            id,
+            peer_ur_ls: vec![format!("http://127.0.0.1:{}", 1 + round)],
+        };
+        let updated = updates.cluster().await.member_update(update).await;
+        assert_eq!(updated.unwrap().into_inner().members.len(), 4);
+        assert_eq!(remove(removes, id).await.unwrap().len(), 3);
+        assert_eq!(promotes.list().await.len(), 3);
+    }
+}
+
+#[tokio::test]
+async fn a_learner_that_is_ready_is_promoted_at_once_through_any_member() {
+    let mut cluster = Cluster::found(3, &[AT_ONCE]);
+    for asked in [cluster.follower().await, cluster.leader().await] {
+        let new = cluster.plan();
+        let added = add(&cluster.members[0], &cluster.members[new], true).await;
+        let id = added.unwrap().member.unwrap().id;
+        cluster.start(new, &[EXISTING, AT_ONCE]);
+        let members = promote(&cluster.members[asked], id).await.unwrap();
+        assert!(members.iter().all(|member| !member.is_learner));
+    }
+}
+
 #[tokio::test]
 async fn a_member_that_was_away_learns_of_its_removal() {
     let mut cluster = Cluster::found(3, &[AT_ONCE]);

@@ -1,4 +1,4 @@
-//! Leases: never revoked by the members before their time is over, and gone in the end.
+//! Leases: never revoked by the members before their time is over, never called gone before they are, and gone in the end.
 //!
 //! The time counts from the moment at which the grant was committed, and again from the invocation of every
 //! renewal that was answered: the client cannot know better. It is the true time, less what the fastest clock
@@ -16,8 +16,10 @@ use crate::request::{Answer, Request};
 
 const NOT_EARLY: &str = "a lease is not revoked before its time is over";
 const NOT_GONE: &str = "a lease that is gone is not renewed";
+const NOT_LOST: &str = "a lease that is there is not called unknown";
 
 struct Lease {
+    granted_at: Duration,
     /// Until when its holder may rely on it.
     alive_until: Duration,
     /// When it was revoked by a member.
@@ -44,6 +46,7 @@ impl LeaseChecker {
     pub fn executed(&mut self, now: Duration, r: &InternalRaftRequest, answer: &Answer) -> Verdict {
         if let (Some(grant), Answer::Grant(ttl)) = (&r.lease_grant, answer) {
             let lease = Lease {
+                granted_at: now,
                 alive_until: now + fastest(seconds(*ttl)),
                 expired_at: None,
                 revoked_at: None,
@@ -75,10 +78,19 @@ impl LeaseChecker {
         else {
             return Ok(());
         };
-        let Some(lease) = self.leases.get_mut(id).filter(|_| *ttl > 0) else {
+        let Some(lease) = self.leases.get_mut(id) else {
             return Ok(());
         };
         let invoked = operation.invoked;
+        if *ttl == 0 {
+            let lost = lease.granted_at < invoked && lease.revoked_at.is_none();
+            return ensure(!lost, NOT_LOST, || {
+                let granted_at = lease.granted_at;
+                format!(
+                    "lease {id} was called unknown to a request of {invoked:?}, but granted at {granted_at:?}"
+                )
+            });
+        }
         let until = invoked + fastest(seconds(*ttl));
         lease.alive_until = lease.alive_until.max(until);
         let gone = lease.revoked_at.is_some_and(|revoked| revoked < invoked);

@@ -114,7 +114,7 @@ impl Process {
             }
             Request::Leases => self.list_leases(operation, cx),
             Request::KeepAlive(lease) => match self.check_renewal(&sender, lease) {
-                Ok(()) => self.keep_alive(operation, lease, cx),
+                Ok(()) => self.keep_alive(operation, lease, None, cx),
                 Err(_) => cx.answer(operation, Outcome::Refused("may not renew")),
             },
             Request::Change(_) | Request::LogIn(..) => {

@@ -18,8 +18,6 @@ use crate::model::auth::Sender;
 use crate::request::{self, Answer};
 use crate::sabotage::Sabotage;
 
-/// What a new leader adds to each lease, for clients that still look for it.
-const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
 const SAME_REVISION: &str = "the same entries make the same revision";
 /// Rows per step of a compaction.
 const COMPACTION_ROWS: usize = 10;
@@ -102,9 +100,6 @@ impl Process {
         }));
         cx.trace.mix(&[self.id, index, revision as u64]);
         self.sum_up(before, revision, cx);
-        if entries.iter().any(is_first_of_term) && self.leads() {
-            self.lessor.lock().promote(self.time(cx), ELECTION_TIMEOUT);
-        }
         self.change_tokens(applied.token_changes, cx);
         // Watchers before writers, as the server has it.
         self.publish(applied.events, cx);
@@ -237,9 +232,4 @@ fn unguard(entry: &mut raftpb::Entry) {
         header.auth_revision = u64::MAX;
         entry.data = Some(request.encode_to_vec().into());
     }
-}
-
-/// Whether this is the entry that a leader starts its term with.
-fn is_first_of_term(entry: &raftpb::Entry) -> bool {
-    entry.r#type() == raftpb::EntryType::EntryNormal && entry.data().is_empty()
 }

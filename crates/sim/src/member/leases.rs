@@ -1,11 +1,12 @@
 //! Leases, as the server looks after them: the leader alone keeps deadlines, and asks a quorum whether it still
-//! leads before it revokes anything.
+//! leads before it revokes anything. What a renewal is answered is decided by the server's own [`Renewal`].
 
 use std::time::Duration;
 
 use retcd_node::Input;
 use retcd_proto::etcdserverpb::{InternalRaftRequest, LeaseRevokeRequest};
-use retcd_state::lease::RenewError;
+use retcd_state::Time;
+use retcd_state::lease::renewal::{Renewal, Step};
 
 use super::{LEASE_INTERVAL, Process, Work};
 use crate::context::{Context, Event};
@@ -15,17 +16,47 @@ use crate::sabotage::Sabotage;
 
 /// Revocations per look at the leases.
 const REVOKE_MAX: usize = 500;
-/// A member whose node has not looked around for longer may have slept through an election.
-const AWAKE: Duration = Duration::from_millis(300);
 /// How much too early leases expire on a member that is broken that way.
 const EARLY: Duration = Duration::from_millis(1500);
 
-/// What waits for the confirmation that this member leads.
-pub enum LeaseCheck {
+/// What waits for a quorum's word, asked for at a time on the own clock.
+pub struct LeaseCheck {
+    asked_at: Duration,
+    then: Then,
+}
+
+enum Then {
     /// These leases have run out.
-    Expired(Vec<i64>),
-    /// A client renews one.
-    Renewal(OperationId, i64),
+    Revoke(Vec<i64>),
+    /// A renewal goes on.
+    GoOn(OperationId),
+    /// A renewal goes on, and all is applied that was committed when it asked.
+    CaughtUp(OperationId),
+}
+
+/// A renewal under way.
+pub struct Renewing {
+    renewal: Renewal,
+    /// The host of the member that passed it on; `None` if the client asked here.
+    passed_on_by: Option<usize>,
+}
+
+impl Renewing {
+    /// Whether a client has asked here.
+    pub fn is_clients(&self) -> bool {
+        self.passed_on_by.is_none()
+    }
+}
+
+/// What a member says to another one that passed a renewal on to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The lease has so many seconds again.
+    Renewed(i64),
+    /// There is no such lease.
+    Unknown,
+    /// It cannot tell.
+    Failed,
 }
 
 impl Process {
@@ -39,7 +70,7 @@ impl Process {
         if !expired.is_empty() {
             match self.is_broken(cx, Sabotage::ExpireUnasked) {
                 true => self.revoke(expired, cx),
-                false => self.check_leadership(LeaseCheck::Expired(expired), cx),
+                false => self.ask_quorum(Then::Revoke(expired), cx),
             }
         }
         let due = self
@@ -48,29 +79,45 @@ impl Process {
         self.work_after(due - cx.now, Work::Leases, cx);
     }
 
-    fn check_leadership(&mut self, check: LeaseCheck, cx: &mut Context) {
+    fn ask_quorum(&mut self, then: Then, cx: &mut Context) {
         let read = self.take_id();
-        self.lease_checks.insert(read, check);
-        self.push(Input::Read { read }, cx);
+        let input = match then {
+            Then::Revoke(_) | Then::GoOn(_) => Input::ConfirmLeader { read },
+            Then::CaughtUp(_) => Input::Read { read },
+        };
+        let asked_at = self.local(cx);
+        self.lease_checks
+            .insert(read, LeaseCheck { asked_at, then });
+        self.push(input, cx);
     }
 
-    /// A quorum has confirmed the leader, which may be another one by now.
-    pub(super) fn leases_checked(&mut self, read: u64, cx: &mut Context) {
-        match self.lease_checks.remove(&read) {
-            Some(LeaseCheck::Expired(expired)) if self.leads() => self.revoke(expired, cx),
-            Some(LeaseCheck::Renewal(operation, lease)) if self.leads() => {
-                self.renew(operation, lease, cx);
+    /// A quorum has said who leads.
+    pub(super) fn leases_checked(&mut self, read: u64, leads: bool, cx: &mut Context) {
+        let Some(LeaseCheck { asked_at, then }) = self.lease_checks.remove(&read) else {
+            return;
+        };
+        if leads {
+            self.led_at = self.led_at.max(Some(asked_at));
+        }
+        match then {
+            Then::Revoke(expired) if leads => self.revoke(expired, cx),
+            Then::Revoke(_) => {}
+            Then::GoOn(operation) => self.renew(operation, cx),
+            Then::CaughtUp(operation) => {
+                if let Some(renewing) = self.renewals.get_mut(&operation) {
+                    renewing.renewal.caught_up();
+                }
+                self.renew(operation, cx);
             }
-            Some(LeaseCheck::Renewal(operation, _)) => {
-                cx.answer(operation, Outcome::Refused("not a primary lessor"));
-            }
-            Some(LeaseCheck::Expired(_)) | None => {}
         }
     }
 
     pub(super) fn leases_unchecked(&mut self, read: u64, cx: &mut Context) {
-        if let Some(LeaseCheck::Renewal(operation, _)) = self.lease_checks.remove(&read) {
-            cx.answer(operation, Outcome::Refused("not a primary lessor"));
+        match self.lease_checks.remove(&read).map(|check| check.then) {
+            Some(Then::GoOn(operation) | Then::CaughtUp(operation)) => {
+                self.tell(operation, Told::Failed, cx);
+            }
+            Some(Then::Revoke(_)) | None => {}
         }
     }
 
@@ -86,30 +133,68 @@ impl Process {
         }
     }
 
-    /// Only the leader renews; the others pass it on.
-    pub fn keep_alive(&mut self, operation: OperationId, lease: i64, cx: &mut Context) {
-        if !self.leads() {
-            return self.pass_on(operation, lease, cx);
+    /// Takes in a renewal, of a client or of another member.
+    pub fn keep_alive(
+        &mut self,
+        operation: OperationId,
+        lease: i64,
+        passed_on_by: Option<usize>,
+        cx: &mut Context,
+    ) {
+        let renewing = Renewing {
+            renewal: Renewal::new(lease),
+            passed_on_by,
+        };
+        self.renewals.insert(operation, renewing);
+        self.renew(operation, cx);
+    }
+
+    fn renew(&mut self, operation: OperationId, cx: &mut Context) {
+        let (now, led_at) = (self.time(cx), self.led_at.map(Time::new));
+        let Some(renewing) = self.renewals.get_mut(&operation) else {
+            return;
+        };
+        let (lease, here) = (renewing.renewal.id(), renewing.is_clients());
+        let mut step = renewing.renewal.step(&mut self.lessor.lock(), now, led_at);
+        if step == Step::CatchUp && cx.sabotage == Some(Sabotage::HastyUnknown) {
+            renewing.renewal.caught_up();
+            step = renewing.renewal.step(&mut self.lessor.lock(), now, led_at);
         }
-        match self.local(cx).saturating_sub(self.turned_at) < AWAKE {
-            true => self.renew(operation, lease, cx),
-            false => self.check_leadership(LeaseCheck::Renewal(operation, lease), cx),
+        match step {
+            // There are no checkpoints here.
+            Step::Renewed(ttl) | Step::ClearCheckpoint(ttl) => {
+                self.tell(operation, Told::Renewed(ttl), cx);
+            }
+            Step::Unknown => self.tell(operation, Told::Unknown, cx),
+            Step::ConfirmLeader => self.ask_quorum(Then::GoOn(operation), cx),
+            Step::CatchUp => self.ask_quorum(Then::CaughtUp(operation), cx),
+            Step::AskLeader if here => self.pass_on(operation, lease, cx),
+            Step::AskLeader | Step::Wait => self.tell(operation, Told::Failed, cx),
         }
     }
 
-    fn renew(&mut self, operation: OperationId, lease: i64, cx: &mut Context) {
-        let renewed = self.lessor.lock().renew(lease, self.time(cx));
-        let status = self.node.status();
-        let outcome = match renewed {
-            Ok(renewed) => Outcome::Answered(Answer::KeepAlive(renewed.ttl)),
-            Err(RenewError::NotFound) if status.applied == status.committed => {
-                Outcome::Answered(Answer::KeepAlive(0))
-            }
-            Err(RenewError::NotFound | RenewError::Expired | RenewError::NotPrimary) => {
-                Outcome::Refused("not renewed")
-            }
+    /// Answers who asked.
+    fn tell(&mut self, operation: OperationId, told: Told, cx: &mut Context) {
+        let Some(renewing) = self.renewals.remove(&operation) else {
+            return;
         };
-        cx.answer(operation, outcome);
+        let Some(host) = renewing.passed_on_by else {
+            let outcome = match told {
+                Told::Renewed(ttl) => Outcome::Answered(Answer::KeepAlive(ttl)),
+                Told::Unknown => Outcome::Answered(Answer::KeepAlive(0)),
+                Told::Failed => Outcome::Refused("not renewed"),
+            };
+            return cx.answer(operation, outcome);
+        };
+        if !cx.network.is_cut(self.host, host) {
+            let delay = cx.network.delay(&mut cx.rng);
+            let event = Event::RenewalTold {
+                operation,
+                told,
+                host,
+            };
+            cx.after(delay, event);
+        }
     }
 
     fn pass_on(&mut self, operation: OperationId, lease: i64, cx: &mut Context) {
@@ -120,11 +205,23 @@ impl Process {
                 let event = Event::Renewal {
                     operation,
                     lease,
+                    from: self.host,
                     host,
                 };
                 cx.after(delay, event);
             }
-            _ => cx.answer(operation, Outcome::Refused("no leader")),
+            _ => self.tell(operation, Told::Failed, cx),
+        }
+    }
+
+    /// The member that a renewal was passed on to has answered.
+    pub fn told_of_renewal(&mut self, operation: OperationId, told: Told, cx: &mut Context) {
+        match self.renewals.get_mut(&operation) {
+            Some(renewing) if told == Told::Unknown => {
+                renewing.renewal.denied();
+                self.renew(operation, cx);
+            }
+            _ => self.tell(operation, told, cx),
         }
     }
 }

@@ -41,11 +41,12 @@ use crate::history::{OperationId, Outcome};
 use crate::sabotage::Sabotage;
 use access::{Permit, Streaming, Tokens};
 use apply::ToApply;
-use leases::LeaseCheck;
+use leases::{LeaseCheck, Renewing};
 use log::ToLog;
 use requests::Waiting;
 use watch::Watches;
 
+pub use leases::Told;
 pub use snapshot::Parcel;
 pub use start::{Role as StartRole, Setup, peer_url, start};
 pub use watch::{NOT_PERMITTED, Session};
@@ -186,10 +187,12 @@ pub struct Process {
     /// Logins under way, and the revision of users and roles at which each password was right.
     logins: BTreeMap<OperationId, u64>,
     tokens: Tokens,
-    /// What is done about leases when a quorum has confirmed that this member leads.
+    /// What is done about leases when a quorum has said who leads.
     lease_checks: BTreeMap<u64, LeaseCheck>,
-    /// When the node last looked around, on the own clock.
-    turned_at: Duration,
+    /// Renewals under way.
+    renewals: BTreeMap<OperationId, Renewing>,
+    /// When a quorum was last asked, and said that this member leads, on the own clock.
+    led_at: Option<Duration>,
 }
 
 impl Process {
@@ -286,7 +289,6 @@ impl Process {
     fn turn(&mut self, cx: &mut Context) -> Result<(), Stop> {
         self.turn_due = false;
         let now = self.local(cx);
-        self.turned_at = now;
         for input in std::mem::take(&mut self.inbox) {
             self.node.handle(now, input);
         }
@@ -295,7 +297,6 @@ impl Process {
 
     fn timer(&mut self, cx: &mut Context) -> Result<(), Stop> {
         let now = self.local(cx);
-        self.turned_at = now;
         // The clock's rate may have changed since.
         if now >= self.timer {
             self.node.handle_timeout(now);
@@ -319,12 +320,14 @@ impl Process {
                 Output::Apply(entries) => self.queue_apply(ToApply::Entries(entries), cx),
                 Output::Restore(snapshot) => self.queue_apply(ToApply::Restore(snapshot), cx),
                 Output::Snapshot(point) => self.queue_snapshot(point, cx),
-                Output::ReadReady { reads } => self.reads_ready(&reads, cx),
+                Output::ReadReady { reads, leads } => self.reads_ready(&reads, leads, cx),
                 Output::Rejected { requests, .. } => {
                     self.finish_proposals(&requests, Outcome::Refused("rejected"), cx);
                 }
                 Output::ReadRejected { reads, .. } => self.reads_rejected(&reads, cx),
                 Output::Leader(info) => self.leader_changed(info, cx),
+                // Nobody asks: who wants to know looks at the node.
+                Output::Inspected { .. } => {}
                 Output::Contradiction(contradiction) => {
                     return Err(Stop {
                         reason: contradiction.to_string(),
@@ -373,9 +376,12 @@ impl Process {
     }
 
     fn leader_changed(&mut self, info: LeaderInfo, cx: &mut Context) {
-        let LeaderInfo { leader, term, role } = info;
-        if role != Role::Leader {
-            self.lessor.lock().demote();
+        let LeaderInfo {
+            leader, term, role, ..
+        } = info;
+        match role {
+            Role::Leader => self.lessor.lock().elect(term),
+            _ => self.lessor.lock().demote(),
         }
         if role == Role::Leader {
             let verdict = cx.log.leads(self.id, term);
@@ -431,11 +437,9 @@ impl Process {
         let permits = std::mem::take(&mut self.permits).into_keys();
         let streams = std::mem::take(&mut self.streams).into_keys();
         let logins = std::mem::take(&mut self.logins).into_keys();
-        let checks = std::mem::take(&mut self.lease_checks).into_values();
-        let renewals = checks.filter_map(|check| match check {
-            LeaseCheck::Renewal(operation, _) => Some(operation),
-            LeaseCheck::Expired(_) => None,
-        });
+        let renewals = std::mem::take(&mut self.renewals).into_iter();
+        let renewals = renewals.filter(|(_, renewing)| renewing.is_clients());
+        let renewals = renewals.map(|(operation, _)| operation);
         let waiting = proposals.chain(reads).chain(renewals);
         for operation in waiting.chain(permits).chain(streams).chain(logins) {
             cx.answer(operation, Outcome::Unknown("connection lost"));

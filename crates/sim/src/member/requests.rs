@@ -71,9 +71,9 @@ impl Process {
             .is_none_or(|member| member.is_learner)
     }
 
-    pub(super) fn reads_ready(&mut self, reads: &[u64], cx: &mut Context) {
+    pub(super) fn reads_ready(&mut self, reads: &[u64], leads: bool, cx: &mut Context) {
         for read in reads {
-            self.leases_checked(*read, cx);
+            self.leases_checked(*read, leads, cx);
             match self.reads.remove(read) {
                 Some(Waiting::ToBeAdmitted(operation)) => self.admit(operation, true, cx),
                 Some(Waiting::ToLogIn(operation)) => self.check_login(operation, cx),

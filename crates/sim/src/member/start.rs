@@ -26,6 +26,10 @@ use crate::sabotage::Sabotage;
 
 /// The cluster's id.
 pub const CLUSTER_ID: u64 = 0xc1;
+const TICK: Duration = Duration::from_millis(100);
+const ELECTION_TICKS: u32 = 10;
+const ELECTION_TIMEOUT: Duration =
+    Duration::from_millis(TICK.as_millis() as u64 * ELECTION_TICKS as u64);
 
 /// How members of a run are configured.
 #[derive(Clone, Copy, Debug)]
@@ -90,8 +94,8 @@ pub fn start(
     let wall_ms = clock.wall_ms(cx.now);
     let config = Config {
         id,
-        tick: Duration::from_millis(100),
-        election_ticks: 10,
+        tick: TICK,
+        election_ticks: ELECTION_TICKS,
         pre_vote: setup.pre_vote,
         snapshot_count: setup.snapshot_count,
         snapshot_catchup_entries: setup.catchup_entries,
@@ -132,7 +136,8 @@ pub fn start(
         logins: BTreeMap::new(),
         tokens,
         lease_checks: BTreeMap::new(),
-        turned_at: now,
+        renewals: BTreeMap::new(),
+        led_at: None,
     };
     process.begin(cx);
     Ok(process)
@@ -160,6 +165,7 @@ fn options(setup: &Setup, cx: &Context) -> Options {
             lessor: LessorOptions {
                 ttl_min: TTL_MIN,
                 checkpoint: false,
+                extend: ELECTION_TIMEOUT,
             },
             ..MachineOptions::default()
         },

@@ -222,7 +222,7 @@ impl World {
         let host = match &event {
             Event::Work { host, .. } | Event::Packet { to: host, .. } => Some(*host),
             Event::Request { host, .. } | Event::SnapshotSent { host, .. } => Some(*host),
-            Event::Renewal { host, .. } => Some(*host),
+            Event::Renewal { host, .. } | Event::RenewalTold { host, .. } => Some(*host),
             Event::WatchRequest { host, .. } => Some(*host),
             Event::Parcel(parcel) => Some(parcel.to),
             _ => None,
@@ -260,8 +260,18 @@ impl World {
             Event::Renewal {
                 operation,
                 lease,
+                from,
                 host,
-            } => self.renewal(operation, lease, host),
+            } => self.renewal(operation, lease, from, host),
+            Event::RenewalTold {
+                operation,
+                told,
+                host,
+            } => {
+                if let Some(process) = &mut self.hosts[host].process {
+                    process.told_of_renewal(operation, told, &mut self.cx);
+                }
+            }
             Event::Administrate if self.quiet => {}
             Event::Administrate => self.administrator.administrate(&mut self.cx),
             Event::Watch { watcher } => self.watch(watcher),

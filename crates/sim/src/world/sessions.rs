@@ -4,7 +4,7 @@ use super::World;
 use crate::administrator::ADMINISTRATOR;
 use crate::context::Event;
 use crate::history::{OperationId, Outcome};
-use crate::member::Session;
+use crate::member::{Session, Told};
 use crate::operator::OPERATOR;
 use crate::watcher::{WATCHERS, Watcher};
 
@@ -24,12 +24,12 @@ impl World {
         }
     }
 
-    pub(super) fn renewal(&mut self, operation: OperationId, lease: i64, host: usize) {
-        match &mut self.hosts[host].process {
-            Some(process) => process.keep_alive(operation, lease, &mut self.cx),
-            None => self
-                .cx
-                .answer(operation, Outcome::Refused("connection refused")),
+    pub(super) fn renewal(&mut self, operation: OperationId, lease: i64, from: usize, host: usize) {
+        if let Some(process) = &mut self.hosts[host].process {
+            return process.keep_alive(operation, lease, Some(from), &mut self.cx);
+        }
+        if let Some(process) = &mut self.hosts[from].process {
+            process.told_of_renewal(operation, Told::Failed, &mut self.cx);
         }
     }
 

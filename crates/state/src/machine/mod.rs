@@ -229,8 +229,10 @@ impl Machine {
         match EntryType::try_from(kind).map_err(|_| FatalProblem::UnknownType(kind))? {
             EntryType::EntryConfChange => self.apply_conf_change(entry, applied),
             EntryType::EntryConfChangeV2 => Err(FatalProblem::ConfChangeV2),
-            // A new leader's first entry says nothing.
-            EntryType::EntryNormal if entry.data().is_empty() => Ok(()),
+            EntryType::EntryNormal if entry.data().is_empty() => {
+                self.lessor.lock().begin_term(entry.term(), now);
+                Ok(())
+            }
             EntryType::EntryNormal => match decode(entry) {
                 Ok(request) => self.apply_request(now, entry, request, applied),
                 // Before 3.5 the requests of API v2 were entries of their own.

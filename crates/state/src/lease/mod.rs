@@ -5,6 +5,9 @@
 //! have expired, so that the node can propose their revocation. Everybody else holds leases to be
 //! everlasting; a new primary gives each its full time, or what a checkpoint had left of it.
 //!
+//! A leader becomes the primary with the first entry of its term: only then has it applied all that was granted and
+//! revoked before. What a client may be told of a lease, and by whom, is the matter of [`renewal`].
+//!
 //! How much of its time a long lease has left is noted in the log from time to time, if that is switched on
 //! (a *checkpoint*), so that it does not get all of it again from every new primary. A renewal makes the
 //! note wrong: it has to be cleared, by an entry too, before the client may rely on the renewal.
@@ -28,6 +31,8 @@ use retcd_proto::leasepb;
 use retcd_storage::backend::{self, BackendError, Bucket, WriteBatch};
 
 use crate::Time;
+
+pub mod renewal;
 
 /// The longest time to live in seconds.
 pub const TTL_MAX: i64 = 9_000_000_000;
@@ -54,6 +59,9 @@ pub struct LessorOptions {
     pub ttl_min: i64,
     /// Whether the primary checkpoints the remaining time of long leases.
     pub checkpoint: bool,
+    /// What a new primary gives each lease on top, for clients that still look for it: the election timeout. It also bounds
+    /// how long a leader renews without asking whether it still leads ([`renewal`]).
+    pub extend: Duration,
 }
 
 impl Default for LessorOptions {
@@ -62,6 +70,7 @@ impl Default for LessorOptions {
         LessorOptions {
             ttl_min: 2,
             checkpoint: false,
+            extend: Duration::from_secs(1),
         }
     }
 }
@@ -181,6 +190,8 @@ impl Lease {
 pub struct Lessor {
     options: LessorOptions,
     leases: BTreeMap<i64, Lease>,
+    /// The term in which this member leads; it need not have begun in the log.
+    elected_in: Option<u64>,
     primary: bool,
     /// Every lease of a primary by the time it has to be looked at.
     due: BTreeSet<(Time, i64)>,
@@ -210,6 +221,7 @@ impl Lessor {
         Ok(Lessor {
             options,
             leases,
+            elected_in: None,
             primary: false,
             due: BTreeSet::new(),
             checkpoints: BTreeSet::new(),
@@ -376,6 +388,22 @@ impl Lessor {
         })
     }
 
+    /// This member leads in `term`. It keeps deadlines from that term's first entry on.
+    pub fn elect(&mut self, term: u64) {
+        if self.elected_in != Some(term) {
+            self.demote();
+            self.elected_in = Some(term);
+        }
+    }
+
+    /// Applies the first entry of a term.
+    pub fn begin_term(&mut self, term: u64, now: Time) {
+        if self.elected_in == Some(term) {
+            self.promote(now, self.options.extend);
+            self.elected_in = Some(term);
+        }
+    }
+
     /// Starts to keep deadlines: every lease gets its time, or what a checkpoint has left of it, and
     /// `extend` on top for clients that still look for the new leader.
     pub fn promote(&mut self, now: Time, extend: Duration) {
@@ -424,6 +452,7 @@ impl Lessor {
     /// Stops to keep deadlines.
     pub fn demote(&mut self) {
         self.primary = false;
+        self.elected_in = None;
         self.due.clear();
         self.checkpoints.clear();
         for lease in self.leases.values_mut() {
