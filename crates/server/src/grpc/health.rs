@@ -24,7 +24,7 @@ fn answer(status: ServingStatus) -> HealthCheckResponse {
 /// `Check`.
 pub async fn check(_local: Rc<Local>, request: HealthCheckRequest) -> Framed {
     match request.service.as_str() {
-        "" => Ok(frame(&answer(ServingStatus::Serving))),
+        "" => frame(&answer(ServingStatus::Serving)),
         _ => Err(Status::new(Code::NotFound, "unknown service")),
     }
 }
@@ -32,7 +32,7 @@ pub async fn check(_local: Rc<Local>, request: HealthCheckRequest) -> Framed {
 /// `List`.
 pub async fn list(_local: Rc<Local>, _request: HealthListRequest) -> Framed {
     let statuses = [(String::new(), answer(ServingStatus::Serving))].into();
-    Ok(frame(&HealthListResponse { statuses }))
+    frame(&HealthListResponse { statuses })
 }
 
 /// `Watch`: the state now, then whenever it changes, which is when the member stops.
@@ -52,7 +52,7 @@ pub async fn watch(
             _ => ServingStatus::ServiceUnknown,
         };
         context.call.message_sent();
-        if sender.send(Ok(frame(&answer(state)))).await.is_err() {
+        if sender.send(frame(&answer(state))).await.is_err() {
             return;
         }
         tokio::select! {

@@ -52,10 +52,10 @@ pub async fn alarm(local: Rc<Local>, credentials: Credentials, request: AlarmReq
         .propose_as(&credentials, Operation::Alarm, request)
         .await?
     {
-        Reply::Alarm { revision, alarms } => Ok(frame(&AlarmResponse {
+        Reply::Alarm { revision, alarms } => frame(&AlarmResponse {
             header: Some(header(local.member.origin(), revision)),
             alarms,
-        })),
+        }),
         other => unreachable!("an alarm request was answered with {other:?}"),
     }
 }
@@ -82,7 +82,7 @@ pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
                 format!("memberID:{}  alarm:{kind}", alarm.member_id)
             }),
     );
-    Ok(frame(&StatusResponse {
+    frame(&StatusResponse {
         header: Some(header(member.origin(), view.revision())),
         version: crate::VERSION.to_owned(),
         db_size: member.backend.size_bytes() as i64,
@@ -101,7 +101,7 @@ pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
             enabled: downgrade.enabled,
             target_version: downgrade.target_version,
         }),
-    }))
+    })
 }
 
 /// `Defragment`: rewrites the database's file while reads and writes go on.
@@ -121,7 +121,7 @@ pub async fn defragment(local: Rc<Local>, _request: DefragmentRequest) -> Framed
         .observe(started.elapsed().as_secs_f64());
     crate::info!("finished defragmentation"; "took" => started.elapsed(),
         "current-db-size-bytes" => member.backend.size_bytes());
-    Ok(frame(&DefragmentResponse { header: None }))
+    frame(&DefragmentResponse { header: None })
 }
 
 /// `Hash`: the sum of the whole database, for tests.
@@ -138,10 +138,10 @@ pub async fn hash(local: Rc<Local>, _request: HashRequest) -> Framed {
         .mvcc
         .hash
         .observe(started.elapsed().as_secs_f64());
-    Ok(frame(&HashResponse {
+    frame(&HashResponse {
         header: Some(header(member.origin(), revision)),
         hash,
-    }))
+    })
 }
 
 /// `HashKV`: the sum of the keyspace at a revision, equal on all members.
@@ -155,12 +155,12 @@ pub async fn hash_kv(local: Rc<Local>, request: HashKvRequest) -> Framed {
         .mvcc
         .hash_revision
         .observe(started.elapsed().as_secs_f64());
-    Ok(frame(&HashKvResponse {
+    frame(&HashKvResponse {
         header: Some(header(member.origin(), revision)),
         hash: hash.hash,
         compact_revision: hash.compact_revision,
         hash_revision: hash.revision,
-    }))
+    })
 }
 
 /// `Snapshot`: the database as a file, in pieces, then its SHA-256.
@@ -215,7 +215,7 @@ fn send_snapshot(
             blob,
             version,
         };
-        messages.blocking_send(Ok(frame(&message))).is_ok()
+        messages.blocking_send(frame(&message)).is_ok()
     };
     while remaining > 0 {
         let mut chunk = vec![0; SNAPSHOT_CHUNK_BYTES.min(remaining as usize)];
@@ -236,7 +236,7 @@ pub async fn move_leader(local: Rc<Local>, request: MoveLeaderRequest) -> Framed
         return Err(status::NOT_LEADER);
     }
     local.move_leader(request.target_id).await?;
-    Ok(frame(&MoveLeaderResponse { header: None }))
+    frame(&MoveLeaderResponse { header: None })
 }
 
 /// `Downgrade`: checks, begins or ends the way down to the minor version before the cluster's.
@@ -248,10 +248,10 @@ pub async fn downgrade(local: Rc<Local>, request: DowngradeRequest) -> Framed {
         DowngradeAction::Enable => versions::enable_downgrade(&local, target?).await?,
         DowngradeAction::Cancel => versions::cancel_downgrade(&local).await?,
     };
-    Ok(frame(&DowngradeResponse {
+    frame(&DowngradeResponse {
         header: Some(header(local.member.origin(), revision)),
         version: version.major_minor(),
-    }))
+    })
 }
 
 /// `3.6` or `3.6.0` as a version.

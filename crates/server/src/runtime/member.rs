@@ -22,6 +22,7 @@ use super::progress::Progress;
 use super::watches::WatchCounts;
 use crate::auth::Authenticator;
 use crate::config::Config;
+use crate::grpc::budget::AnswerBudget;
 use crate::metrics::Metrics;
 use crate::peer::{Dialer, Transport};
 
@@ -61,6 +62,8 @@ pub struct Member {
     pub watch_counts: Vec<Arc<WatchCounts>>,
     /// Proposals of all threads that wait for their answer.
     pub pending: AtomicUsize,
+    /// Memory for answers on their way to clients.
+    pub answers: AnswerBudget,
     /// Defragmentations under way.
     pub defragmenting: InFlight,
     /// Whether a database of the leader's is taking the place of ours.

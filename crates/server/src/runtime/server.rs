@@ -294,6 +294,7 @@ fn spawn(
         mailboxes,
         watch_counts: (0..=threads).map(|_| Arc::default()).collect(),
         pending: Default::default(),
+        answers: Default::default(),
         defragmenting: InFlight::default(),
         restoring: InFlight::default(),
         compacted_at_seconds: Default::default(),
