@@ -156,6 +156,10 @@ fn deletions_of_what_is_deleted() {
 /// Other threads renew leases and look at them meanwhile: they find the lessor free between any two
 /// operations, and so see the transaction half done.
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it is about what another thread finds"
+)]
 fn leases_are_not_locked_for_a_whole_transaction() {
     const PUTS: usize = 100_000;
     let mut machine = open();

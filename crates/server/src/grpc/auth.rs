@@ -35,7 +35,7 @@ macro_rules! changes {
                     ..Default::default()
                 };
                 let (header, _) = ask(&local, &credentials, Operation::$operation, request).await?;
-                Ok(frame(&pb::$response { header }))
+                frame(&pb::$response { header })
             }
         )*
     };
@@ -96,7 +96,7 @@ pub async fn user_add(
         ..Default::default()
     };
     let (header, _) = ask(&local, &credentials, Operation::AuthUserAdd, request).await?;
-    Ok(frame(&pb::AuthUserAddResponse { header }))
+    frame(&pb::AuthUserAddResponse { header })
 }
 
 /// `UserChangePassword`; an empty password is none, so that nobody can log in with it.
@@ -118,7 +118,7 @@ pub async fn user_change_password(
     };
     let operation = Operation::AuthUserChangePassword;
     let (header, _) = ask(&local, &credentials, operation, request).await?;
-    Ok(frame(&pb::AuthUserChangePasswordResponse { header }))
+    frame(&pb::AuthUserChangePasswordResponse { header })
 }
 
 /// `AuthStatus`.
@@ -132,11 +132,11 @@ pub async fn status(
         ..Default::default()
     };
     match ask(&local, &credentials, Operation::AuthStatus, request).await? {
-        (header, AuthReply::Status { enabled, revision }) => Ok(frame(&pb::AuthStatusResponse {
+        (header, AuthReply::Status { enabled, revision }) => frame(&pb::AuthStatusResponse {
             header,
             enabled,
             auth_revision: revision,
-        })),
+        }),
         other => unreachable!("a question for the status was answered with {other:?}"),
     }
 }
@@ -152,7 +152,7 @@ pub async fn user_get(
         ..Default::default()
     };
     match ask(&local, &credentials, Operation::AuthUserGet, request).await? {
-        (header, AuthReply::User(roles)) => Ok(frame(&pb::AuthUserGetResponse { header, roles })),
+        (header, AuthReply::User(roles)) => frame(&pb::AuthUserGetResponse { header, roles }),
         other => unreachable!("a question for a user was answered with {other:?}"),
     }
 }
@@ -168,7 +168,7 @@ pub async fn user_list(
         ..Default::default()
     };
     match ask(&local, &credentials, Operation::AuthUserList, request).await? {
-        (header, AuthReply::Users(users)) => Ok(frame(&pb::AuthUserListResponse { header, users })),
+        (header, AuthReply::Users(users)) => frame(&pb::AuthUserListResponse { header, users }),
         other => unreachable!("a question for all users was answered with {other:?}"),
     }
 }
@@ -184,7 +184,7 @@ pub async fn role_get(
         ..Default::default()
     };
     match ask(&local, &credentials, Operation::AuthRoleGet, request).await? {
-        (header, AuthReply::Role(perm)) => Ok(frame(&pb::AuthRoleGetResponse { header, perm })),
+        (header, AuthReply::Role(perm)) => frame(&pb::AuthRoleGetResponse { header, perm }),
         other => unreachable!("a question for a role was answered with {other:?}"),
     }
 }
@@ -200,7 +200,7 @@ pub async fn role_list(
         ..Default::default()
     };
     match ask(&local, &credentials, Operation::AuthRoleList, request).await? {
-        (header, AuthReply::Roles(roles)) => Ok(frame(&pb::AuthRoleListResponse { header, roles })),
+        (header, AuthReply::Roles(roles)) => frame(&pb::AuthRoleListResponse { header, roles }),
         other => unreachable!("a question for all roles was answered with {other:?}"),
     }
 }
@@ -223,7 +223,7 @@ pub async fn authenticate(
         let (header, token, revision) = log_in(&local, &name).await?;
         if checked == revision {
             let token = authenticator.token(&name, token, revision).await?;
-            return Ok(frame(&pb::AuthenticateResponse { header, token }));
+            return frame(&pb::AuthenticateResponse { header, token });
         }
         crate::info!("revision when password checked became stale; retrying");
     }

@@ -29,39 +29,39 @@ pub async fn member_list(local: Rc<Local>, request: MemberListRequest) -> Framed
         .members()
         .map(message)
         .collect();
-    Ok(frame(&MemberListResponse {
+    frame(&MemberListResponse {
         header: Some(without_revision(local.member.origin())),
         members,
-    }))
+    })
 }
 
 /// `MemberAdd`.
 pub async fn member_add(local: Rc<Local>, request: MemberAddRequest) -> Framed {
     let added = local.add_member(&request.peer_ur_ls, request.is_learner);
     let (member, members) = added.await?;
-    Ok(frame(&MemberAddResponse {
+    frame(&MemberAddResponse {
         header: Some(without_revision(local.member.origin())),
         member: Some(message(&member)),
         members: messages(&members),
-    }))
+    })
 }
 
 /// `MemberRemove`.
 pub async fn member_remove(local: Rc<Local>, request: MemberRemoveRequest) -> Framed {
     let members = local.remove_member(request.id).await?;
-    Ok(frame(&MemberRemoveResponse {
+    frame(&MemberRemoveResponse {
         header: Some(without_revision(local.member.origin())),
         members: messages(&members),
-    }))
+    })
 }
 
 /// `MemberUpdate`.
 pub async fn member_update(local: Rc<Local>, request: MemberUpdateRequest) -> Framed {
     let members = local.update_member(request.id, request.peer_ur_ls).await?;
-    Ok(frame(&MemberUpdateResponse {
+    frame(&MemberUpdateResponse {
         header: Some(without_revision(local.member.origin())),
         members: messages(&members),
-    }))
+    })
 }
 
 /// `MemberPromote`.
@@ -71,10 +71,10 @@ pub async fn member_promote(
     request: MemberPromoteRequest,
 ) -> Framed {
     let members = local.promote_member(request.id, &credentials).await?;
-    Ok(frame(&MemberPromoteResponse {
+    frame(&MemberPromoteResponse {
         header: Some(without_revision(local.member.origin())),
         members: messages(&members),
-    }))
+    })
 }
 
 /// A member as clients see it.

@@ -1,12 +1,11 @@
 //! The hot responses, encoded straight from shared records.
 //!
 //! A record's bytes already are the body of a `mvccpb.KeyValue`; a response copies them once, into
-//! the frame that goes to the socket. Lengths are computed first, so that the frame is allocated at
-//! its exact size.
+//! the frame that goes to the socket. Lengths are computed first, so that it is known what an answer takes
+//! before anything is allocated for it.
 
-use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
-use prost::encoding::{encode_varint, encoded_len_varint};
+use prost::encoding::encoded_len_varint;
 use retcd_proto::etcdserverpb::ResponseHeader;
 use retcd_state::mvcc::{
     DeleteReply, OpReply, Projection, PutReply, RangeChunk, RangeReply, Record, TxnReply,
@@ -14,7 +13,7 @@ use retcd_state::mvcc::{
 use retcd_state::watch::Origin;
 
 use super::header::{header, revision_alone};
-use super::wire::frame_with;
+use super::pieces::Sink;
 
 const VARINT: u64 = 0;
 const BYTES: u64 = 2;
@@ -24,9 +23,11 @@ const fn tag(field: u64, wire_type: u64) -> u64 {
 }
 
 /// Something with a known length that can be written into a frame.
-trait Encode {
+pub trait Encode {
+    /// Length in bytes.
     fn len(&self) -> usize;
-    fn write(&self, buf: &mut BytesMut);
+    /// Writes exactly so many.
+    fn write(&self, sink: &mut Sink);
 }
 
 fn field_len(body_len: usize) -> usize {
@@ -34,10 +35,10 @@ fn field_len(body_len: usize) -> usize {
     1 + encoded_len_varint(body_len as u64) + body_len
 }
 
-fn write_field(field: u64, body: &impl Encode, buf: &mut BytesMut) {
-    encode_varint(tag(field, BYTES), buf);
-    encode_varint(body.len() as u64, buf);
-    body.write(buf);
+fn write_field(field: u64, body: &impl Encode, sink: &mut Sink) {
+    sink.put_varint(tag(field, BYTES));
+    sink.put_varint(body.len() as u64);
+    body.write(sink);
 }
 
 fn number_len(value: u64) -> usize {
@@ -48,10 +49,10 @@ fn number_len(value: u64) -> usize {
     }
 }
 
-fn write_number(field: u64, value: u64, buf: &mut BytesMut) {
+fn write_number(field: u64, value: u64, sink: &mut Sink) {
     if value != 0 {
-        encode_varint(tag(field, VARINT), buf);
-        encode_varint(value, buf);
+        sink.put_varint(tag(field, VARINT));
+        sink.put_varint(value);
     }
 }
 
@@ -61,8 +62,8 @@ impl Encode for ResponseHeader {
         self.encoded_len()
     }
 
-    fn write(&self, buf: &mut BytesMut) {
-        self.encode_raw(buf);
+    fn write(&self, sink: &mut Sink) {
+        self.encode_raw(sink.buf());
     }
 }
 
@@ -94,17 +95,17 @@ impl Encode for Projected<'_> {
         field_len(self.0.key().len()) + numbers
     }
 
-    fn write(&self, buf: &mut BytesMut) {
+    fn write(&self, sink: &mut Sink) {
         if self.1 == Projection::Full {
-            buf.put_slice(self.0.as_bytes());
+            sink.put_slice(self.0.as_bytes());
             return;
         }
         let key = self.0.key();
-        encode_varint(tag(1, BYTES), buf);
-        encode_varint(key.len() as u64, buf);
-        buf.put_slice(key);
+        sink.put_varint(tag(1, BYTES));
+        sink.put_varint(key.len() as u64);
+        sink.put_slice(key);
         for (field, value) in self.numbers() {
-            write_number(field, value, buf);
+            write_number(field, value, sink);
         }
     }
 }
@@ -148,15 +149,15 @@ impl Encode for Range<'_> {
         header + kvs + number_len(u64::from(self.more)) + number_len(self.count as u64)
     }
 
-    fn write(&self, buf: &mut BytesMut) {
+    fn write(&self, sink: &mut Sink) {
         if let Some(header) = self.header {
-            write_field(1, header, buf);
+            write_field(1, header, sink);
         }
         for kv in self.kvs {
-            write_field(2, &Projected(kv, self.projection), buf);
+            write_field(2, &Projected(kv, self.projection), sink);
         }
-        write_number(3, u64::from(self.more), buf);
-        write_number(4, self.count as u64, buf);
+        write_number(3, u64::from(self.more), sink);
+        write_number(4, self.count as u64, sink);
     }
 }
 
@@ -172,10 +173,10 @@ impl Encode for Put<'_> {
         field_len(self.0.len()) + prev
     }
 
-    fn write(&self, buf: &mut BytesMut) {
-        write_field(1, self.0, buf);
+    fn write(&self, sink: &mut Sink) {
+        write_field(1, self.0, sink);
         if let Some(prev) = &self.1.prev {
-            write_field(2, &Projected(prev, Projection::Full), buf);
+            write_field(2, &Projected(prev, Projection::Full), sink);
         }
     }
 }
@@ -193,11 +194,11 @@ impl Encode for Delete<'_> {
         field_len(self.0.len()) + number_len(self.1.deleted as u64) + prevs
     }
 
-    fn write(&self, buf: &mut BytesMut) {
-        write_field(1, self.0, buf);
-        write_number(2, self.1.deleted as u64, buf);
+    fn write(&self, sink: &mut Sink) {
+        write_field(1, self.0, sink);
+        write_number(2, self.1.deleted as u64, sink);
         for prev in &self.1.prevs {
-            write_field(3, &Projected(prev, Projection::Full), buf);
+            write_field(3, &Projected(prev, Projection::Full), sink);
         }
     }
 }
@@ -215,11 +216,11 @@ impl Encode for Txn<'_> {
         field_len(self.0.len()) + number_len(u64::from(self.1.succeeded)) + responses
     }
 
-    fn write(&self, buf: &mut BytesMut) {
-        write_field(1, self.0, buf);
-        write_number(2, u64::from(self.1.succeeded), buf);
+    fn write(&self, sink: &mut Sink) {
+        write_field(1, self.0, sink);
+        write_number(2, u64::from(self.1.succeeded), sink);
         for op in &self.1.replies {
-            write_field(3, &Op(op), buf);
+            write_field(3, &Op(op), sink);
         }
     }
 }
@@ -246,7 +247,7 @@ impl Op<'_> {
 /// [`Encode`], usable through a reference to whichever response an operation has.
 trait DynEncode {
     fn dyn_len(&self) -> usize;
-    fn dyn_write(&self, buf: &mut BytesMut);
+    fn dyn_write(&self, sink: &mut Sink);
 }
 
 impl<T: Encode> DynEncode for T {
@@ -254,8 +255,8 @@ impl<T: Encode> DynEncode for T {
         self.len()
     }
 
-    fn dyn_write(&self, buf: &mut BytesMut) {
-        self.write(buf);
+    fn dyn_write(&self, sink: &mut Sink) {
+        self.write(sink);
     }
 }
 
@@ -264,49 +265,80 @@ impl Encode for Op<'_> {
         self.with(|_, body| field_len(body.dyn_len()))
     }
 
-    fn write(&self, buf: &mut BytesMut) {
+    fn write(&self, sink: &mut Sink) {
         self.with(|field, body| {
-            encode_varint(tag(field, BYTES), buf);
-            encode_varint(body.dyn_len() as u64, buf);
-            body.dyn_write(buf);
+            sink.put_varint(tag(field, BYTES));
+            sink.put_varint(body.dyn_len() as u64);
+            body.dyn_write(sink);
         });
     }
 }
 
-fn framed(message: &impl Encode) -> Bytes {
-    frame_with(message.len(), |buf| message.write(buf))
+/// An answer, and what its header has beside the revision that it is of.
+pub struct Headed<T>(pub Origin, pub T);
+
+impl Encode for Headed<RangeReply> {
+    fn len(&self) -> usize {
+        Range::whole(&header(self.0, self.1.revision), &self.1).len()
+    }
+
+    fn write(&self, sink: &mut Sink) {
+        Range::whole(&header(self.0, self.1.revision), &self.1).write(sink);
+    }
 }
 
-/// A framed `RangeResponse`.
-pub fn range(origin: Origin, reply: &RangeReply) -> Bytes {
-    framed(&Range::whole(&header(origin, reply.revision), reply))
+impl Encode for Headed<PutReply> {
+    fn len(&self) -> usize {
+        Put(&header(self.0, self.1.revision), &self.1).len()
+    }
+
+    fn write(&self, sink: &mut Sink) {
+        Put(&header(self.0, self.1.revision), &self.1).write(sink);
+    }
 }
 
-/// A framed `RangeStreamResponse`: header, `more` and `count` are on the last chunk only.
-pub fn range_chunk(origin: Origin, chunk: &RangeChunk) -> Bytes {
-    let last = chunk.last.as_ref();
-    let header = last.map(|last| header(origin, last.revision));
-    let range = Range {
-        kvs: &chunk.kvs,
-        projection: chunk.projection,
-        header: header.as_ref(),
-        more: last.is_some_and(|last| last.more),
-        count: last.map_or(0, |last| last.count),
-    };
-    frame_with(field_len(range.len()), |buf| write_field(1, &range, buf))
+impl Encode for Headed<DeleteReply> {
+    fn len(&self) -> usize {
+        Delete(&header(self.0, self.1.revision), &self.1).len()
+    }
+
+    fn write(&self, sink: &mut Sink) {
+        Delete(&header(self.0, self.1.revision), &self.1).write(sink);
+    }
 }
 
-/// A framed `PutResponse`.
-pub fn put(origin: Origin, reply: &PutReply) -> Bytes {
-    framed(&Put(&header(origin, reply.revision), reply))
+impl Encode for Headed<TxnReply> {
+    fn len(&self) -> usize {
+        Txn(&header(self.0, self.1.revision), &self.1).len()
+    }
+
+    fn write(&self, sink: &mut Sink) {
+        Txn(&header(self.0, self.1.revision), &self.1).write(sink);
+    }
 }
 
-/// A framed `DeleteRangeResponse`.
-pub fn delete(origin: Origin, reply: &DeleteReply) -> Bytes {
-    framed(&Delete(&header(origin, reply.revision), reply))
+impl Headed<RangeChunk> {
+    fn with<R>(&self, act: impl FnOnce(&Range<'_>) -> R) -> R {
+        let Headed(origin, chunk) = self;
+        let last = chunk.last.as_ref();
+        let header = last.map(|last| header(*origin, last.revision));
+        act(&Range {
+            kvs: &chunk.kvs,
+            projection: chunk.projection,
+            header: header.as_ref(),
+            more: last.is_some_and(|last| last.more),
+            count: last.map_or(0, |last| last.count),
+        })
+    }
 }
 
-/// A framed `TxnResponse`.
-pub fn txn(origin: Origin, reply: &TxnReply) -> Bytes {
-    framed(&Txn(&header(origin, reply.revision), reply))
+/// A `RangeStreamResponse`: header, `more` and `count` are on the last chunk only.
+impl Encode for Headed<RangeChunk> {
+    fn len(&self) -> usize {
+        self.with(|range| field_len(range.len()))
+    }
+
+    fn write(&self, sink: &mut Sink) {
+        self.with(|range| write_field(1, range, sink));
+    }
 }

@@ -7,6 +7,7 @@ use retcd_state::mvcc::{RangeError, StorageError};
 use retcd_state::request::RequestError;
 
 use super::status::{self, Code, Status};
+use super::wire::MessageLength;
 
 impl From<RequestError> for Status {
     fn from(error: RequestError) -> Status {
@@ -36,6 +37,7 @@ impl From<RangeError> for Status {
             RangeError::Compacted => status::COMPACTED,
             RangeError::FutureRevision => status::FUTURE_REV,
             RangeError::InvalidSortOption => status::INVALID_SORT_OPTION,
+            RangeError::ReplyTooLarge(bytes) => MessageLength::too_large(bytes),
             RangeError::Storage(error) => error.into(),
         }
     }
@@ -54,6 +56,7 @@ impl From<&ApplyError> for Status {
             ApplyError::Compacted => status::COMPACTED,
             ApplyError::FutureRevision => status::FUTURE_REV,
             ApplyError::InvalidSortOption => status::INVALID_SORT_OPTION,
+            ApplyError::ReplyTooLarge(bytes) => MessageLength::too_large(*bytes),
             ApplyError::KeyNotFound => status::KEY_NOT_FOUND,
             ApplyError::LeaseNotFound => status::LEASE_NOT_FOUND,
             ApplyError::LeaseExists => status::LEASE_EXISTS,

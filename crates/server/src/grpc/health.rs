@@ -35,7 +35,7 @@ fn status_of(member: &Member) -> ServingStatus {
 /// `Check`.
 pub async fn check(local: Rc<Local>, request: HealthCheckRequest) -> Framed {
     match request.service.as_str() {
-        "" => Ok(frame(&answer(status_of(&local.member)))),
+        "" => frame(&answer(status_of(&local.member))),
         _ => Err(Status::new(Code::NotFound, "unknown service")),
     }
 }
@@ -43,7 +43,7 @@ pub async fn check(local: Rc<Local>, request: HealthCheckRequest) -> Framed {
 /// `List`.
 pub async fn list(local: Rc<Local>, _request: HealthListRequest) -> Framed {
     let statuses = [(String::new(), answer(status_of(&local.member)))].into();
-    Ok(frame(&HealthListResponse { statuses }))
+    frame(&HealthListResponse { statuses })
 }
 
 /// `Watch`: the state now, then whenever it changes, until the member stops.
@@ -80,7 +80,7 @@ async fn tell(context: &Context, service: &str, sender: &mpsc::Sender<Result<Byt
         if told != Some(state) {
             told = Some(state);
             context.call.message_sent();
-            if sender.send(Ok(frame(&answer(state)))).await.is_err() {
+            if sender.send(frame(&answer(state))).await.is_err() {
                 return;
             }
         }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use hyper::Response;
 use hyper::body::Incoming;
 use prost::Message;
@@ -13,35 +14,40 @@ use retcd_proto::etcdserverpb::{
 use retcd_state::auth::{Access, AuthError, AuthStore, Caller};
 use retcd_state::machine::Reply;
 use retcd_state::mvcc::{self, RangeReply, RangeStream};
+use retcd_state::watch::Origin;
 use retcd_state::{quota, request};
 use tokio::sync::mpsc;
 
+use super::answer::{Answer, answer, answer_read, deliver};
+use super::encode::Headed;
 use super::header::header;
-use super::status::{self, Code, Status};
+use super::status::{self, Status};
 use super::wire::{MessageReader, ResponseBody, frame, stream_response};
-use super::{Context, Framed, encode, read_request};
+use super::{Context, Framed, read_request};
 use crate::auth::Credentials;
 use crate::metrics::Operation;
 use crate::runtime::{Local, Permit};
 
-/// Messages of a stream that wait for the client to take them.
-const STREAM_BACKLOG: usize = 4;
+/// Pieces of a stream's chunk that wait for the client to take them.
+const STREAM_BACKLOG: usize = 1;
 
 /// `Range`, answered from memory once this member is known to be up to date.
 pub async fn range_call(
     local: Rc<Local>,
     credentials: Credentials,
     request: RangeRequest,
-) -> Framed {
+) -> Result<Answer, Status> {
     if !request.serializable && local.member.is_learner() {
         return Err(status::NOT_FOR_LEARNER);
     }
     request::check_range(&request)?;
-    let started = Instant::now();
-    let reply = range(&local, &credentials, &request).await;
-    local.observe(Operation::Range, started, reply.is_ok());
-    let reply = reply?;
-    Ok(encode::range(local.member.origin(), &reply))
+    let read = async || {
+        let started = Instant::now();
+        let reply = range(&local, &credentials, &request).await;
+        local.observe(Operation::Range, started, reply.is_ok());
+        Ok(Headed(local.member.origin(), reply?))
+    };
+    answer_read(&local, read).await
 }
 
 async fn range(
@@ -79,33 +85,35 @@ pub async fn range_stream(
     let origin = context.local.member.origin();
     let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);
     tokio::task::spawn_local(async move {
-        let ended = loop {
-            let chunk = match chunks.next_chunk() {
-                Ok(Some(chunk)) => encode::range_chunk(origin, &chunk),
-                Ok(None) => break context.local.confirm(permit),
-                Err(error) => break Err(Status::from(error)),
-            };
-            context.call.message_sent();
-            context
-                .local
-                .member
-                .metrics
-                .network
-                .client_sent_bytes
-                .inc_by(chunk.len() as u64);
-            if sender.send(Ok(chunk)).await.is_err() {
-                return; // The client is gone; dropping the call counts it as cancelled.
-            }
+        let sent = send_chunks(&context, origin, &mut chunks, &sender).await;
+        let ended = match sent {
+            Ok(true) => context.local.confirm(permit),
+            // Dropping the call counts it as cancelled.
+            Ok(false) => return,
+            Err(status) => Err(status),
         };
-        let code = ended
-            .as_ref()
-            .map_or_else(|status: &Status| status.code, |()| Code::Ok);
-        context.call.end(code);
-        if let Err(status) = ended {
-            let _ = sender.send(Err(status)).await;
-        }
+        context.end_stream(&sender, ended).await;
     });
     stream_response(receiver)
+}
+
+/// Sends one chunk after the other; the next is made when the connection has taken this one. `false` if
+/// the client is gone.
+async fn send_chunks(
+    context: &Context,
+    origin: Origin,
+    chunks: &mut RangeStream,
+    sender: &mpsc::Sender<Result<Bytes, Status>>,
+) -> Result<bool, Status> {
+    let local = &context.local;
+    while let Some(chunk) = chunks.next_chunk()? {
+        let chunk = answer(local, Headed(origin, chunk)).await?;
+        context.count_sent(chunk.len());
+        if !deliver(local, chunk.into_pieces(), sender).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 async fn open_range_stream(
@@ -126,7 +134,11 @@ async fn open_range_stream(
 }
 
 /// `Put`.
-pub async fn put(local: Rc<Local>, credentials: Credentials, request: PutRequest) -> Framed {
+pub async fn put(
+    local: Rc<Local>,
+    credentials: Credentials,
+    request: PutRequest,
+) -> Result<Answer, Status> {
     request::check_put(&request)?;
     let _promised = local.check_space(quota::put_cost(&request)).await?;
     let request = InternalRaftRequest {
@@ -137,7 +149,7 @@ pub async fn put(local: Rc<Local>, credentials: Credentials, request: PutRequest
         .propose_as(&credentials, Operation::Put, request)
         .await?
     {
-        Reply::Put(reply) => Ok(encode::put(local.member.origin(), &reply)),
+        Reply::Put(reply) => answer(&local, Headed(local.member.origin(), reply)).await,
         other => unreachable!("a put was answered with {other:?}"),
     }
 }
@@ -147,7 +159,7 @@ pub async fn delete_range(
     local: Rc<Local>,
     credentials: Credentials,
     request: DeleteRangeRequest,
-) -> Framed {
+) -> Result<Answer, Status> {
     request::check_delete_range(&request)?;
     let request = InternalRaftRequest {
         delete_range: Some(request),
@@ -157,7 +169,7 @@ pub async fn delete_range(
         .propose_as(&credentials, Operation::DeleteRange, request)
         .await?
     {
-        Reply::DeleteRange(reply) => Ok(encode::delete(local.member.origin(), &reply)),
+        Reply::DeleteRange(reply) => answer(&local, Headed(local.member.origin(), reply)).await,
         other => unreachable!("a deletion was answered with {other:?}"),
     }
 }
@@ -166,7 +178,11 @@ pub async fn delete_range(
 ///
 /// What it costs to refuse one grows from check to check: form and size are looked at first, then who asks,
 /// and then only whether keys are named twice.
-pub async fn txn(local: Rc<Local>, credentials: Credentials, request: TxnRequest) -> Framed {
+pub async fn txn(
+    local: Rc<Local>,
+    credentials: Credentials,
+    request: TxnRequest,
+) -> Result<Answer, Status> {
     let ops = request::check_txn(&request, local.member.limits.txn_ops_max)?;
     if mvcc::is_read_only(&request) {
         return read_only_txn(&local, &credentials, &request).await;
@@ -183,23 +199,29 @@ pub async fn txn(local: Rc<Local>, credentials: Credentials, request: TxnRequest
     let request = check_duplicates(&local, request, ops).await?;
     let _promised = local.check_space(quota::txn_cost(&request)).await?;
     match local.propose_txn(identity, request, ops).await? {
-        Reply::Txn(reply) => Ok(encode::txn(local.member.origin(), &reply)),
+        Reply::Txn(reply) => answer(&local, Headed(local.member.origin(), reply)).await,
         other => unreachable!("a transaction was answered with {other:?}"),
     }
 }
 
-async fn read_only_txn(local: &Local, credentials: &Credentials, request: &TxnRequest) -> Framed {
-    if !mvcc::is_serializable(request) {
-        local.linearizable().await?;
-    }
-    let started = Instant::now();
+async fn read_only_txn(
+    local: &Local,
+    credentials: &Credentials,
+    request: &TxnRequest,
+) -> Result<Answer, Status> {
     let lessor = &local.member.lessor;
     let may_read = |store: &AuthStore, who: Caller<'_>| store.check_txn(who, request, lessor);
-    let read = || Ok(local.member.reader.txn(request)?);
-    let reply = local.read_as(credentials, may_read, read).await;
-    local.observe(Operation::ReadonlyTxn, started, reply.is_ok());
-    let reply = reply?;
-    Ok(encode::txn(local.member.origin(), &reply))
+    let read = async || {
+        if !mvcc::is_serializable(request) {
+            local.linearizable().await?;
+        }
+        let started = Instant::now();
+        let read = || Ok(local.member.reader.txn(request)?);
+        let reply = local.read_as(credentials, may_read, read).await;
+        local.observe(Operation::ReadonlyTxn, started, reply.is_ok());
+        Ok(Headed(local.member.origin(), reply?))
+    };
+    answer_read(local, read).await
 }
 
 /// Refuses a transaction that puts a key twice, or puts and deletes it.
@@ -242,7 +264,7 @@ pub async fn compact(
             .await
             .map_err(|_| status::NO_SPACE)?;
     }
-    Ok(frame(&CompactionResponse {
+    frame(&CompactionResponse {
         header: Some(header(local.member.origin(), reply.revision)),
-    }))
+    })
 }

@@ -51,12 +51,12 @@ pub async fn grant(
         Reply::LeaseGrant(reply) => {
             local.member.metrics.lease.granted.inc();
             local.member.metrics.lease.ttl.observe(reply.ttl as f64);
-            Ok(frame(&LeaseGrantResponse {
+            frame(&LeaseGrantResponse {
                 header: Some(header(local.member.origin(), reply.revision)),
                 id: reply.id,
                 ttl: reply.ttl,
                 error: String::new(),
-            }))
+            })
         }
         other => unreachable!("a grant was answered with {other:?}"),
     }
@@ -78,9 +78,9 @@ pub async fn revoke(
     {
         Reply::LeaseRevoke { revision } => {
             local.member.metrics.lease.revoked.inc();
-            Ok(frame(&LeaseRevokeResponse {
+            frame(&LeaseRevokeResponse {
                 header: Some(header(local.member.origin(), revision)),
-            }))
+            })
         }
         other => unreachable!("a revocation was answered with {other:?}"),
     }
@@ -97,7 +97,7 @@ pub async fn time_to_live(
     let keys = response.keys.iter();
     let may_read = |store: &AuthStore, who: Caller<'_>| may_read_all(store, who, keys);
     local.require(&credentials, may_read).await?;
-    Ok(frame(&response))
+    frame(&response)
 }
 
 fn may_read_all<'a>(
@@ -127,10 +127,10 @@ pub async fn leases(
     };
     local.require(&credentials, may_read).await?;
     let leases = ids.into_iter().map(|id| LeaseStatus { id }).collect();
-    Ok(frame(&LeaseLeasesResponse {
+    frame(&LeaseLeasesResponse {
         header: Some(header(local.member.origin(), revision)),
         leases,
-    }))
+    })
 }
 
 /// `LeaseKeepAlive`: a reply to each request, until the client ends its half.
@@ -161,7 +161,7 @@ async fn keep_alive_loop(
         context.count_received(&request);
         let response = renew(context, request.id).await?;
         context.call.message_sent();
-        if sender.send(Ok(frame(&response))).await.is_err() {
+        if sender.send(frame(&response)).await.is_err() {
             return Err(Status::new(Code::Cancelled, "context canceled"));
         }
     }

@@ -61,10 +61,10 @@ pub async fn alarm(local: Rc<Local>, credentials: Credentials, request: AlarmReq
         .propose_as(&credentials, Operation::Alarm, request)
         .await?
     {
-        Reply::Alarm { revision, alarms } => Ok(frame(&AlarmResponse {
+        Reply::Alarm { revision, alarms } => frame(&AlarmResponse {
             header: Some(header(local.member.origin(), revision)),
             alarms,
-        })),
+        }),
         other => unreachable!("an alarm request was answered with {other:?}"),
     }
 }
@@ -93,7 +93,7 @@ pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
                 format!("memberID:{}  alarm:{kind}", alarm.member_id)
             }),
     );
-    Ok(frame(&StatusResponse {
+    frame(&StatusResponse {
         header: Some(header(member.origin(), view.revision())),
         version: crate::VERSION.to_owned(),
         db_size: member.backend.size_bytes() as i64,
@@ -112,7 +112,7 @@ pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
             enabled: downgrade.enabled,
             target_version: downgrade.target_version,
         }),
-    }))
+    })
 }
 
 /// `Defragment`: rewrites the database's file while reads and writes go on.
@@ -130,7 +130,7 @@ pub async fn defragment(local: Rc<Local>, _request: DefragmentRequest) -> Framed
     };
     let result = member.workers.run(defragment).await?;
     result.map_err(|error| storage_failure(&error))?;
-    Ok(frame(&DefragmentResponse { header: None }))
+    frame(&DefragmentResponse { header: None })
 }
 
 /// `Hash`: the sum of the whole database, for tests.
@@ -150,10 +150,10 @@ pub async fn hash(local: Rc<Local>, _request: HashRequest) -> Framed {
         .mvcc
         .hash
         .observe(started.elapsed().as_secs_f64());
-    Ok(frame(&HashResponse {
+    frame(&HashResponse {
         header: Some(header(member.origin(), revision)),
         hash,
-    }))
+    })
 }
 
 /// `HashKV`: the sum of the keyspace at a revision, equal on all members.
@@ -166,12 +166,12 @@ pub async fn hash_kv(local: Rc<Local>, request: HashKvRequest) -> Framed {
         .mvcc
         .hash_revision
         .observe(started.elapsed().as_secs_f64());
-    Ok(frame(&HashKvResponse {
+    frame(&HashKvResponse {
         header: Some(header(member.origin(), revision)),
         hash: hash.hash,
         compact_revision: hash.compact_revision,
         hash_revision: hash.revision,
-    }))
+    })
 }
 
 /// `Snapshot`: the database as a file, in pieces, then its SHA-256.
@@ -216,7 +216,7 @@ async fn send_snapshot(
             return Ok(());
         };
         if snapshot.file.remaining_bytes() == 0 {
-            room.send(Ok(snapshot.sum()));
+            room.send(snapshot.sum());
             return Ok(());
         }
         let read = move || {
@@ -225,7 +225,7 @@ async fn send_snapshot(
         };
         let (rest, piece) = member.workers.run(read).await?;
         snapshot = rest;
-        room.send(Ok(piece.map_err(|error| storage_failure(&error.into()))?));
+        room.send(Ok(piece?));
     }
 }
 
@@ -262,25 +262,27 @@ impl Snapshot {
     }
 
     /// Messages with the next bytes of the file.
-    fn next_piece(&mut self) -> io::Result<Bytes> {
+    fn next_piece(&mut self) -> Framed {
         let mut piece = BytesMut::new();
         while piece.len() < SNAPSHOT_PIECE_BYTES && self.file.remaining_bytes() > 0 {
             let bytes = self.file.remaining_bytes().min(SNAPSHOT_CHUNK_BYTES);
             let mut chunk = vec![0; bytes as usize];
-            self.file.read_exact(&mut chunk)?;
+            self.file
+                .read_exact(&mut chunk)
+                .map_err(|error| storage_failure(&error.into()))?;
             self.digest.update(&chunk);
-            piece.extend_from_slice(&self.message(chunk.into()));
+            piece.extend_from_slice(&self.message(chunk.into())?);
         }
         Ok(piece.freeze())
     }
 
     /// The last message.
-    fn sum(&self) -> Bytes {
+    fn sum(&self) -> Framed {
         let digest = self.digest.clone().finalize();
         self.message(Bytes::copy_from_slice(&digest))
     }
 
-    fn message(&self, blob: Bytes) -> Bytes {
+    fn message(&self, blob: Bytes) -> Framed {
         frame(&SnapshotResponse {
             header: None,
             remaining_bytes: self.file.remaining_bytes(),
@@ -293,7 +295,7 @@ impl Snapshot {
 /// `MoveLeader`, asked of the leader.
 pub async fn move_leader(local: Rc<Local>, request: MoveLeaderRequest) -> Framed {
     local.move_leader(request.target_id).await?;
-    Ok(frame(&MoveLeaderResponse { header: None }))
+    frame(&MoveLeaderResponse { header: None })
 }
 
 /// `Downgrade`: checks, begins or ends the way down to the minor version before the cluster's.
@@ -305,10 +307,10 @@ pub async fn downgrade(local: Rc<Local>, request: DowngradeRequest) -> Framed {
         DowngradeAction::Enable => versions::enable_downgrade(&local, target?).await?,
         DowngradeAction::Cancel => versions::cancel_downgrade(&local).await?,
     };
-    Ok(frame(&DowngradeResponse {
+    frame(&DowngradeResponse {
         header: Some(header(local.member.origin(), revision)),
         version: version.major_minor(),
-    }))
+    })
 }
 
 /// `3.6` or `3.6.0` as a version.

@@ -5,13 +5,16 @@
 //! because clients match on texts (sizes, unknown methods) that are grpc-go's.
 //!
 //! - [`wire`]: messages over HTTP/2 bodies; [`status`]: codes and texts; [`encode`]: hot responses.
+//! - [`budget`]: the memory that answers may hold; `answer`, `pieces`: how long ones go out.
 //! - `access`: who may call which method. `header`: of which state an answer is.
 //! - a room per service: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`], [`health`].
 //!
 //! Statuses and response headers go no deeper than this room.
 
 mod access;
+mod answer;
 mod auth;
+pub mod budget;
 mod cluster;
 mod encode;
 mod errors;
@@ -20,7 +23,9 @@ mod health;
 mod kv;
 mod lease;
 mod maintenance;
+mod pieces;
 pub mod status;
+mod timeout;
 mod watch;
 pub mod wire;
 
@@ -41,9 +46,12 @@ use crate::auth::Credentials;
 use crate::metrics::{Call, Method, RequestKind};
 use crate::runtime::Local;
 use access::Access;
+use answer::{Answer, deliver};
 use status::{Code, Status};
 use tokio::sync::mpsc;
-use wire::{Encoding, MessageReader, ResponseBody, error_response, unary_response};
+use wire::{
+    Encoding, MessageReader, ResponseBody, error_response, stream_response, unary_response,
+};
 
 /// Whether `request` speaks gRPC.
 pub fn is_grpc<B>(request: &Request<B>) -> bool {
@@ -56,6 +64,8 @@ struct Context {
     local: Rc<Local>,
     method: Method,
     headers: HeaderMap,
+    /// The time that the client gives the call; not zero.
+    timeout: Option<Duration>,
     credentials: Credentials,
     call: Call,
 }
@@ -65,8 +75,16 @@ pub async fn call(local: Rc<Local>, request: Request<Incoming>) -> Response<Resp
     if request.method() != http::Method::POST {
         return not_post(request.method());
     }
+    let timeout = match timeout::of(request.headers()) {
+        Ok(timeout) => timeout,
+        Err(malformed) => return bad_request(&malformed),
+    };
+    let is_late = timeout == Some(Duration::ZERO);
     let Some(method) = Method::from_path(request.uri().path()) else {
-        return error_response(&unknown_method(request.uri().path()));
+        return error_response(&match is_late {
+            true => status::DEADLINE_EXCEEDED,
+            false => unknown_method(request.uri().path()),
+        });
     };
     let (head, body) = request.into_parts();
     let call = local.member.metrics.grpc.start(method);
@@ -75,9 +93,13 @@ pub async fn call(local: Rc<Local>, request: Request<Incoming>) -> Response<Resp
         local,
         method,
         headers: head.headers,
+        timeout,
         credentials,
         call,
     };
+    if is_late {
+        return context.fail(status::DEADLINE_EXCEEDED);
+    }
     let encoding = match context
         .admit(method)
         .and_then(|()| Encoding::of(&context.headers))
@@ -162,7 +184,7 @@ async fn dispatch(
 type Framed = Result<Bytes, Status>;
 
 /// Answers a call that has one request and one response, whoever makes it.
-async fn unary<T, H, F>(
+async fn unary<T, H, F, A>(
     context: Context,
     reader: MessageReader<Incoming>,
     handler: H,
@@ -170,13 +192,14 @@ async fn unary<T, H, F>(
 where
     T: Name + Default,
     H: FnOnce(Rc<Local>, T) -> F,
-    F: Future<Output = Framed>,
+    F: Future<Output = Result<A, Status>>,
+    A: Into<Answer>,
 {
     unary_as(context, reader, |local, _, request| handler(local, request)).await
 }
 
 /// The same for a handler that wants to know who asks.
-async fn unary_as<T, H, F>(
+async fn unary_as<T, H, F, A>(
     context: Context,
     mut reader: MessageReader<Incoming>,
     handler: H,
@@ -184,7 +207,8 @@ async fn unary_as<T, H, F>(
 where
     T: Name + Default,
     H: FnOnce(Rc<Local>, Credentials, T) -> F,
-    F: Future<Output = Framed>,
+    F: Future<Output = Result<A, Status>>,
+    A: Into<Answer>,
 {
     let request: T = match reader.next_decoded().await {
         Ok(Some(request)) => request,
@@ -196,15 +220,15 @@ where
     let (local, credentials) = (Rc::clone(&context.local), context.credentials.clone());
     let handled = async {
         context.check_access().await?;
-        handler(local, credentials, request).await
+        handler(local, credentials, request).await.map(A::into)
     };
-    let result = match grpc_timeout(&context.headers) {
+    let result: Result<Answer, Status> = match context.timeout {
         None => handled.await,
         Some(timeout) => tokio::time::timeout(timeout, handled)
             .await
             .unwrap_or(Err(status::DEADLINE_EXCEEDED)),
     };
-    let response_bytes = result.as_ref().map_or(0, Bytes::len);
+    let response_bytes = result.as_ref().map_or(0, Answer::len);
     context.warn_if_slow(started.elapsed(), request_bytes, response_bytes);
     match result {
         Ok(response) => context.succeed(response),
@@ -220,6 +244,13 @@ fn not_post(method: &http::Method) -> Response<ResponseBody> {
     );
     let mut response = error_response(&Status::new(Code::Internal, text));
     *response.status_mut() = http::StatusCode::METHOD_NOT_ALLOWED;
+    response
+}
+
+/// grpc-go's answer to a call whose headers it cannot read.
+fn bad_request(status: &Status) -> Response<ResponseBody> {
+    let mut response = error_response(status);
+    *response.status_mut() = http::StatusCode::BAD_REQUEST;
     response
 }
 
@@ -325,16 +356,35 @@ impl Context {
             .inc_by(request.encoded_len() as u64);
     }
 
-    fn succeed(self, response: Bytes) -> Response<ResponseBody> {
+    fn count_sent(&self, bytes: usize) {
         self.call.message_sent();
-        self.local
-            .member
-            .metrics
-            .network
-            .client_sent_bytes
-            .inc_by(response.len() as u64);
-        self.call.end(Code::Ok);
-        unary_response(response)
+        let network = &self.local.member.metrics.network;
+        network.client_sent_bytes.inc_by(bytes as u64);
+    }
+
+    fn succeed(self, answer: Answer) -> Response<ResponseBody> {
+        self.count_sent(answer.len());
+        match answer {
+            Answer::Whole(message) => {
+                self.call.end(Code::Ok);
+                unary_response(message)
+            }
+            Answer::Pieces(pieces) => self.succeed_in_pieces(pieces),
+        }
+    }
+
+    fn succeed_in_pieces(self, pieces: Vec<Bytes>) -> Response<ResponseBody> {
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::task::spawn_local(async move {
+            let ended = match deliver(&self.local, pieces, &sender).await {
+                Ok(true) => Ok(()),
+                // Dropping the call counts it as cancelled.
+                Ok(false) => return,
+                Err(status) => Err(status),
+            };
+            self.end_stream(&sender, ended).await;
+        });
+        stream_response(receiver)
     }
 
     fn fail(self, status: Status) -> Response<ResponseBody> {
@@ -371,22 +421,6 @@ impl Leaderless {
     }
 }
 
-/// `grpc-timeout`: up to eight digits and a unit.
-fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
-    let amount: u64 = digits.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(amount.saturating_mul(3600))),
-        "M" => Some(Duration::from_secs(amount.saturating_mul(60))),
-        "S" => Some(Duration::from_secs(amount)),
-        "m" => Some(Duration::from_millis(amount)),
-        "u" => Some(Duration::from_micros(amount)),
-        "n" => Some(Duration::from_nanos(amount)),
-        _ => None,
-    }
-}
-
 /// grpc-go's words for a path that leads nowhere.
 fn unknown_method(path: &str) -> Status {
     let text = match path
@@ -418,23 +452,5 @@ mod tests {
             "unknown service grpc.reflection.v1.ServerReflection"
         );
         assert_eq!(text("nothing"), "malformed method name: \"nothing\"");
-    }
-
-    #[test]
-    fn timeouts_are_read_in_all_units() {
-        let timeout = |value: &'static str| {
-            grpc_timeout(&HeaderMap::from_iter([(
-                http::HeaderName::from_static("grpc-timeout"),
-                http::HeaderValue::from_static(value),
-            )]))
-        };
-        assert_eq!(timeout("5S"), Some(Duration::from_secs(5)));
-        assert_eq!(timeout("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(
-            timeout("99999999H"),
-            Some(Duration::from_secs(99_999_999 * 3600))
-        );
-        assert_eq!(timeout("1"), None);
-        assert_eq!(timeout("zz"), None);
     }
 }

@@ -263,6 +263,11 @@ pub const DOWNGRADE_IN_PROCESS: Status = status(
 );
 /// A downgrade's action is none of the known ones.
 pub const UNKNOWN_METHOD: Status = status(Code::Unknown, "etcdserver: unknown method");
+/// The client has taken nothing of a long answer for a while, and others need the memory.
+pub const NOT_TAKEN: Status = status(
+    Code::ResourceExhausted,
+    "etcdserver: the answer was not taken in time",
+);
 /// The client's deadline passed.
 pub const DEADLINE_EXCEEDED: Status = status(Code::DeadlineExceeded, "context deadline exceeded");
 

@@ -6,17 +6,18 @@
 use std::rc::Rc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use hyper::Response;
 use hyper::body::Incoming;
 use retcd_proto::etcdserverpb::watch_request::RequestUnion;
 use retcd_proto::etcdserverpb::{WatchCreateRequest, WatchRequest};
 use retcd_state::auth::{Access, AuthStore, Caller};
-use retcd_state::watch::{CatchupJob, Caught, Poll, StreamId};
+use retcd_state::watch::{CatchupJob, Caught, Origin, Poll, Response, StreamId};
 use tokio::sync::mpsc;
 
 use super::Context;
+use super::answer::deliver;
+use super::pieces::WHOLE_MAX;
 use super::status::{self, Code, Status};
-use super::wire::{MessageReader, ResponseBody, stream_response};
+use super::wire::{MessageLength, MessageReader, PREFIX_BYTES, ResponseBody, stream_response};
 use crate::log::Text;
 use crate::runtime::{Local, StreamWaker};
 
@@ -28,7 +29,10 @@ const CHUNK_BYTES: usize = 64 << 10;
 const FRAGMENT_OVERHEAD_BYTES: usize = 512 << 10;
 
 /// `Watch`.
-pub async fn watch(context: Context, reader: MessageReader<Incoming>) -> Response<ResponseBody> {
+pub async fn watch(
+    context: Context,
+    reader: MessageReader<Incoming>,
+) -> hyper::Response<ResponseBody> {
     let (sender, receiver) = mpsc::channel(CHUNK_BACKLOG);
     tokio::task::spawn_local(async move {
         let stream = Stream::open(&context.local, sender.clone());
@@ -161,10 +165,8 @@ impl Stream {
                     self.local.watches.hub().complete_catchup(caught);
                 }
                 Poll::Responses(responses) => {
-                    let chunk = self.encode(context, &responses);
-                    if self.sender.send(Ok(chunk)).await.is_err() {
-                        return Err(status::WATCH_CANCELED);
-                    }
+                    let chunk = Chunk::new(&self.local, responses);
+                    self.send_chunk(context, chunk).await?;
                 }
             }
         }
@@ -184,31 +186,111 @@ impl Stream {
             })
     }
 
-    fn encode(&self, context: &Context, responses: &[retcd_state::watch::Response]) -> Bytes {
-        let member = &self.local.member;
-        let origin = member.origin();
-        let fragment_bytes_max = member.limits.request_bytes_max + FRAGMENT_OVERHEAD_BYTES;
-        let mut chunk =
-            BytesMut::with_capacity(responses.iter().map(|r| r.encoded_len(&origin) + 5).sum());
-        for response in responses {
-            let events = response.events().map_or(0, |events| events.count());
-            member.metrics.watch.events.inc_by(events as u64);
-            response.for_each_fragment(&origin, fragment_bytes_max, |piece| {
-                context.call.message_sent();
-                chunk.put_u8(0);
-                chunk.put_u32(
-                    u32::try_from(piece.encoded_len(&origin))
-                        .expect("a response is far below 4 GiB"),
-                );
-                piece.encode(&origin, &mut chunk);
-            });
+    /// Sends the chunk as one, or each of its messages for itself if it is long.
+    async fn send_chunk(&self, context: &Context, chunk: Chunk) -> Result<(), Status> {
+        let size = chunk.measure()?;
+        if size.bytes <= WHOLE_MAX {
+            return self.send_measured(context, chunk, size).await;
         }
-        member
-            .metrics
-            .network
-            .client_sent_bytes
-            .inc_by(chunk.len() as u64);
+        for message in chunk.into_messages() {
+            let size = message.measure()?;
+            self.send_measured(context, message, size).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_measured(
+        &self,
+        context: &Context,
+        chunk: Chunk,
+        size: Size,
+    ) -> Result<(), Status> {
+        let member = &self.local.member;
+        let mut room = member.answers.take(size.bytes).await;
+        let encoded = match size.bytes <= WHOLE_MAX {
+            true => chunk.encode(size.bytes),
+            false => {
+                let encode = move || chunk.encode(size.bytes);
+                member.workers.run(encode).await?
+            },
+        };
+        member.metrics.watch.events.inc_by(size.events as u64);
+        (0..size.messages).for_each(|_| context.call.message_sent());
+        let sent_bytes = &member.metrics.network.client_sent_bytes;
+        sent_bytes.inc_by(size.bytes as u64);
+        match deliver(&self.local, vec![room.hold(encoded)], &self.sender).await? {
+            true => Ok(()),
+            false => Err(status::WATCH_CANCELED),
+        }
+    }
+}
+
+/// Responses that go out together.
+struct Chunk {
+    responses: Vec<Response>,
+    origin: Origin,
+    fragment_bytes_max: usize,
+}
+
+/// What a chunk comes to.
+#[derive(Clone, Copy, Default)]
+struct Size {
+    messages: usize,
+    events: usize,
+    bytes: usize,
+}
+
+impl Chunk {
+    fn new(local: &Local, responses: Vec<Response>) -> Chunk {
+        let member = &local.member;
+        Chunk {
+            responses,
+            origin: member.origin(),
+            fragment_bytes_max: member.limits.request_bytes_max + FRAGMENT_OVERHEAD_BYTES,
+        }
+    }
+
+    /// Each message as a chunk.
+    fn into_messages(self) -> impl Iterator<Item = Chunk> {
+        let mut messages = Vec::new();
+        self.for_each_message(|message| messages.push(message.clone()));
+        let (origin, fragment_bytes_max) = (self.origin, self.fragment_bytes_max);
+        messages.into_iter().map(move |message| Chunk {
+            responses: vec![message],
+            origin,
+            fragment_bytes_max,
+        })
+    }
+
+    /// Before anything is allocated for it.
+    fn measure(&self) -> Result<Size, Status> {
+        let mut size = Size::default();
+        let mut too_large = None;
+        self.for_each_message(|message| {
+            match MessageLength::of(message.encoded_len(&self.origin)) {
+                Ok(length) => size.bytes += PREFIX_BYTES + length.bytes(),
+                Err(status) => too_large = Some(status),
+            }
+            size.messages += 1;
+            size.events += message.events().map_or(0, |events| events.count());
+        });
+        too_large.map_or(Ok(size), Err)
+    }
+
+    fn encode(&self, bytes: usize) -> Bytes {
+        let mut chunk = BytesMut::with_capacity(bytes);
+        self.for_each_message(|message| {
+            let length = MessageLength::of(message.encoded_len(&self.origin));
+            chunk.put_slice(&length.expect("it was measured").prefix());
+            message.encode(&self.origin, &mut chunk);
+        });
         chunk.freeze()
+    }
+
+    fn for_each_message(&self, mut act: impl FnMut(&Response)) {
+        for response in &self.responses {
+            response.for_each_fragment(&self.origin, self.fragment_bytes_max, &mut act);
+        }
     }
 }
 

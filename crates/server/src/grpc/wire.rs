@@ -23,7 +23,46 @@ use tokio::sync::mpsc;
 
 use super::status::{Code, Status};
 
-const PREFIX_BYTES: usize = 5;
+/// Bytes in front of each message.
+pub const PREFIX_BYTES: usize = 5;
+
+/// The length of a message that may be sent: at most what grpc-go, and so etcd, sends. It is known before
+/// anything is allocated for the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageLength(u32);
+
+impl MessageLength {
+    const MAX: usize = i32::MAX as usize;
+
+    /// # Errors
+    /// grpc-go's, for `bytes` above the limit.
+    pub fn of(bytes: usize) -> Result<MessageLength, Status> {
+        match u32::try_from(bytes) {
+            Ok(length) if bytes <= Self::MAX => Ok(MessageLength(length)),
+            _ => Err(Self::too_large(bytes)),
+        }
+    }
+
+    /// What is said of an answer that would be `bytes` long, or that was given up at so many.
+    pub fn too_large(bytes: usize) -> Status {
+        let text = format!(
+            "grpc: trying to send message larger than max ({bytes} vs. {})",
+            Self::MAX
+        );
+        Status::new(Code::ResourceExhausted, text)
+    }
+
+    /// The length.
+    pub fn bytes(self) -> usize {
+        self.0 as usize
+    }
+
+    /// What stands in front of the message.
+    pub fn prefix(self) -> [u8; PREFIX_BYTES] {
+        let [a, b, c, d] = self.0.to_be_bytes();
+        [0, a, b, c, d]
+    }
+}
 
 /// How a client may compress its messages (`grpc-encoding`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,22 +237,16 @@ fn decompress(message: &[u8], bytes_max: usize) -> Result<Bytes, Status> {
     Ok(out.into())
 }
 
-/// Frames a message that `write` puts into the buffer; `size_hint` is its expected size in bytes.
-pub fn frame_with(size_hint: usize, write: impl FnOnce(&mut BytesMut)) -> Bytes {
-    let mut buf = BytesMut::with_capacity(PREFIX_BYTES + size_hint);
-    buf.put_bytes(0, PREFIX_BYTES);
-    write(&mut buf);
-    let length =
-        u32::try_from(buf.len() - PREFIX_BYTES).expect("responses are bounded far below 4 GiB");
-    buf[1..PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
-    buf.freeze()
-}
-
 /// Frames a message.
-pub fn frame<T: Message>(message: &T) -> Bytes {
-    frame_with(message.encoded_len(), |buf| {
-        message.encode(buf).expect("the buffer grows as needed")
-    })
+///
+/// # Errors
+/// It is larger than a message can be.
+pub fn frame<T: Message>(message: &T) -> Result<Bytes, Status> {
+    let length = MessageLength::of(message.encoded_len())?;
+    let mut buf = BytesMut::with_capacity(PREFIX_BYTES + length.bytes());
+    buf.put_slice(&length.prefix());
+    message.encode_raw(&mut buf);
+    Ok(buf.freeze())
 }
 
 /// The body of every response on a client listener.
@@ -306,7 +339,7 @@ impl Body for ResponseBody {
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
-/// A response that consists of one framed message.
+/// A response that consists of one framed message, in one piece.
 pub fn unary_response(message: Bytes) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::Unary(Some(message)));
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
@@ -367,7 +400,7 @@ mod tests {
             value: vec![7; 40].into(),
             ..Default::default()
         };
-        let stream = [frame(&message), frame(&message)].concat();
+        let stream = [frame(&message).unwrap(), frame(&message).unwrap()].concat();
         let expected = Bytes::from(message.encode_to_vec());
         for cut in 0..=stream.len() {
             let (head, tail) = stream.split_at(cut);
@@ -396,5 +429,17 @@ mod tests {
             "grpc: compressed flag set with identity or empty encoding"
         );
         assert_eq!(refused(&[&[0, 0, 0, 0, 3, 1]]), "unexpected EOF");
+    }
+
+    #[test]
+    fn a_message_is_at_most_what_grpc_go_sends() {
+        let largest = MessageLength::of(2_147_483_647).unwrap();
+        assert_eq!(largest.prefix(), [0, 0x7f, 0xff, 0xff, 0xff]);
+        let refused = MessageLength::of(2_516_637_149).unwrap_err();
+        assert_eq!(refused.code, Code::ResourceExhausted);
+        assert_eq!(
+            refused.message,
+            "grpc: trying to send message larger than max (2516637149 vs. 2147483647)"
+        );
     }
 }

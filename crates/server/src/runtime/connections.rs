@@ -38,6 +38,8 @@ const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const SEND_BUFFER_BYTES: usize = 1 << 20;
 /// Clients that cancel many requests at once (a restarted apiserver) are no attack.
 const PENDING_RESETS_MAX: usize = 10_000;
+/// Headers of a request over HTTP/2, as in etcd: tokens may be long.
+const HEADER_LIST_BYTES_MAX: u32 = 1 << 20;
 /// Time for reading a request's head over HTTP/1.1, as etcd has it.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(300);
 /// Time for the words with which HTTP/2 begins, once TLS has settled that it is spoken; as in Go.
@@ -289,6 +291,7 @@ fn http_builder(settings: Http2Settings) -> auto::Builder<LocalExecutor> {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_concurrent_streams(settings.streams_max)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .max_local_error_reset_streams(PENDING_RESETS_MAX)
         .keep_alive_interval(settings.keepalive_interval)

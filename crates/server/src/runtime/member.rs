@@ -28,6 +28,7 @@ use super::watches::WatchCounts;
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::config::gates::Gate;
+use crate::grpc::budget::AnswerBudget;
 use crate::grpc::status::Status;
 use crate::metrics::Metrics;
 use crate::peer::{Dialer, Transport};
@@ -75,6 +76,8 @@ pub struct Member {
     pub watch_counts: Vec<Arc<WatchCounts>>,
     /// Proposals of all threads that wait for their answer.
     pub pending: AtomicUsize,
+    /// Memory for answers on their way to clients.
+    pub answers: AnswerBudget,
     /// Defragmentations under way.
     pub defragmenting: InFlight,
     /// Whether a database of the leader's is taking the place of ours.

@@ -350,6 +350,7 @@ fn spawn(
         mailboxes,
         watch_counts: (0..=threads).map(|_| Arc::default()).collect(),
         pending: Default::default(),
+        answers: Default::default(),
         defragmenting: InFlight::default(),
         restoring: InFlight::default(),
         defragmentation: Default::default(),

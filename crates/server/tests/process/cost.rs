@@ -7,7 +7,7 @@ use retcd_proto::etcdserverpb::request_op::Request;
 use tonic::Code;
 
 use super::place::{Place, Server};
-use super::raw::{Answer, Connection, call, encoded, framed};
+use super::raw::{Answer, Connection, call, call_with, encoded, framed};
 
 const TXN: &str = "/etcdserverpb.KV/Txn";
 
@@ -96,4 +96,124 @@ async fn reads_are_counted_like_writes() {
         );
         assert!(page.contains(&line), "no {line} in\n{page}");
     }
+}
+
+const RANGE: &str = "/etcdserverpb.KV/Range";
+const VALUES: usize = 36;
+
+/// A database of 36 MiB.
+async fn filled(place: &Place) -> Server {
+    let server = place.start(&[]);
+    let mut kv = server.kv().await;
+    for number in 0..VALUES {
+        kv.put(format!("k{number:02}"), vec![b'v'; 1 << 20])
+            .await
+            .unwrap();
+    }
+    server
+}
+
+fn everything() -> pb::RangeRequest {
+    pb::RangeRequest {
+        key: "k".into(),
+        range_end: "l".into(),
+        ..Default::default()
+    }
+}
+
+fn op(request: Request) -> pb::RequestOp {
+    pb::RequestOp {
+        request: Some(request),
+    }
+}
+
+/// The answer would be 4.5 GB: it is refused by its length, without being made.
+#[tokio::test]
+async fn an_answer_larger_than_a_message_is_refused() {
+    let place = Place::new();
+    let server = filled(&place).await;
+    let mut txn = pb::TxnRequest {
+        success: vec![op(Request::RequestRange(everything())); 120],
+        ..Default::default()
+    };
+    let assert_refused = |answer: &Answer| {
+        answer.assert_prefix(
+            Code::ResourceExhausted,
+            "grpc: trying to send message larger than max (2",
+        );
+        let (_, message) = answer.grpc.clone().unwrap();
+        assert!(message.ends_with(" vs. 2147483647)"), "{message}");
+    };
+    assert_refused(&answer(&server, TXN, &txn).await);
+    // With a write it is applied all the same, as in etcd.
+    txn.success.push(op(Request::RequestPut(pb::PutRequest {
+        key: "written".into(),
+        ..Default::default()
+    })));
+    assert_refused(&answer(&server, TXN, &txn).await);
+    assert_eq!(server.kv().await.get("written").await, Some(vec![]));
+    server.assert_well();
+}
+
+/// What is sent in pieces is the same message.
+#[tokio::test]
+async fn a_long_answer_arrives_whole() {
+    let place = Place::new();
+    let server = filled(&place).await;
+    let list = answer(&server, RANGE, &everything()).await;
+    list.assert(Code::Ok, "");
+    let list = pb::RangeResponse::decode(&list.body[5..]).unwrap();
+    assert_eq!((list.count, list.kvs.len()), (36, VALUES));
+    for (number, kv) in list.kvs.iter().enumerate() {
+        assert_eq!(kv.key, format!("k{number:02}"));
+        assert_eq!(kv.value.len(), 1 << 20);
+    }
+    let twice = pb::TxnRequest {
+        success: vec![op(Request::RequestRange(everything())); 2],
+        ..Default::default()
+    };
+    let twice = answer(&server, TXN, &twice).await;
+    twice.assert(Code::Ok, "");
+    let twice = pb::TxnResponse::decode(&twice.body[5..]).unwrap();
+    let lists = twice.responses.iter().map(|op| match &op.response {
+        Some(pb::response_op::Response::ResponseRange(list)) => list.kvs.len(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(lists.collect::<Vec<_>>(), [VALUES; 2]);
+}
+
+#[tokio::test]
+async fn deadlines_are_read_as_by_etcd() {
+    let place = Place::new();
+    let server = place.start(&[]);
+    let connection = Connection::open(&server).await;
+    let with_timeout = async |timeout: &str| {
+        let request = call_with(RANGE, "grpc-timeout", timeout.as_bytes());
+        let answer = connection.send(request, encoded(&everything())).await;
+        answer.expect("the call is answered")
+    };
+    with_timeout("20S").await.assert(Code::Ok, "");
+    for passed in ["0n", "00000000S"] {
+        let answer = with_timeout(passed).await;
+        answer.assert(Code::DeadlineExceeded, "context deadline exceeded");
+        assert_eq!(answer.http_status, 200);
+    }
+    let malformed = with_timeout("5").await;
+    malformed.assert(
+        Code::Internal,
+        "malformed grpc-timeout: transport: timeout string is too short: \"5\"",
+    );
+    assert_eq!(malformed.http_status, 400);
+}
+
+/// A token may be long.
+#[tokio::test]
+async fn headers_may_be_as_long_as_at_etcd() {
+    let place = Place::new();
+    let server = place.start(&[]);
+    let connection = Connection::open(&server).await;
+    let token = vec![b'a'; 500_000];
+    let request = call_with(RANGE, "token", &token);
+    let answer = connection.send(request, encoded(&everything())).await;
+    answer.expect("the call is answered").assert(Code::Ok, "");
 }

@@ -631,6 +631,7 @@ fn settle(reply: Result<Reply, WriteError>) -> Result<Result<Reply, ApplyError>,
         WriteError::Range(RangeError::Compacted) => ApplyError::Compacted,
         WriteError::Range(RangeError::FutureRevision) => ApplyError::FutureRevision,
         WriteError::Range(RangeError::InvalidSortOption) => ApplyError::InvalidSortOption,
+        WriteError::Range(RangeError::ReplyTooLarge(bytes)) => ApplyError::ReplyTooLarge(bytes),
         WriteError::Range(RangeError::Storage(error)) => return Err(error.into()),
     }))
 }

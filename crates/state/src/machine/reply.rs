@@ -115,6 +115,10 @@ pub enum ApplyError {
     /// `invalid sort option`
     #[error("invalid sort option")]
     InvalidSortOption,
+    /// The transaction was executed, but its answer is longer than a message can be; it was given up at so
+    /// many bytes.
+    #[error("an answer of {0} bytes or more is too large")]
+    ReplyTooLarge(usize),
     /// `key not found`
     #[error("key not found")]
     KeyNotFound,

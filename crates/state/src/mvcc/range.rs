@@ -46,6 +46,9 @@ pub enum RangeError {
     /// Unknown sort order or target.
     #[error("invalid sort option")]
     InvalidSortOption,
+    /// The answer is longer than a message can be; it was given up at so many bytes.
+    #[error("an answer of {0} bytes or more is too large")]
+    ReplyTooLarge(usize),
     /// The store failed; nothing is wrong with the request.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -84,6 +87,38 @@ pub struct RangeReply {
     pub count: i64,
     /// What of `kvs` belongs into the answer.
     pub projection: Projection,
+}
+
+/// What the ranges of a transaction have been answered with so far.
+///
+/// A short transaction can ask for a whole range many times over. What no message could hold is not
+/// gathered to its end.
+#[derive(Default)]
+pub(super) struct ReplySize {
+    bytes: usize,
+}
+
+impl ReplySize {
+    /// The longest message that gRPC's clients and servers in Go send.
+    const MAX: usize = i32::MAX as usize;
+
+    /// Takes `reply` in, with no more than its records surely take in the message.
+    pub(super) fn add(&mut self, reply: &RangeReply) -> Result<(), RangeError> {
+        let record_bytes = |record: &Record| match reply.projection {
+            Projection::Full => record.as_bytes().len(),
+            Projection::KeysOnly | Projection::KeysAndLeases => record.key().len(),
+        };
+        self.bytes += reply.kvs.iter().map(record_bytes).sum::<usize>();
+        self.check()
+    }
+
+    /// Refuses what has become too large.
+    pub(super) fn check(&self) -> Result<(), RangeError> {
+        match self.bytes <= Self::MAX {
+            true => Ok(()),
+            false => Err(RangeError::ReplyTooLarge(self.bytes)),
+        }
+    }
 }
 
 /// A range of keys, as requests give it.

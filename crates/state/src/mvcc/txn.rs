@@ -17,11 +17,12 @@ use retcd_proto::etcdserverpb::{
 };
 
 use super::keyspace::Changes;
-use super::range::Snapshot;
+use super::range::{ReplySize, Snapshot};
 use super::{Interval, RangeError, RangeReply, Record, StorageError, StoreRevision};
 use crate::lease::SharedLessor;
 
-/// Why a write was refused; the state is unchanged.
+/// Why a write was refused. The state is unchanged, except where the range error is
+/// [`ReplyTooLarge`](RangeError::ReplyTooLarge): then the write was executed, and only its answer is missing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
     /// A range inside the transaction has no answer.
@@ -145,8 +146,10 @@ pub(crate) fn txn(
         chosen.check(snapshot, lessor)?;
         Ok::<_, WriteError>(chosen)
     })?;
-    let mut reply = chosen.execute(changes, lessor)?;
+    let mut size = ReplySize::default();
+    let mut reply = chosen.execute(changes, lessor, &mut size)?;
     lessor.lock().changed_at(changes.revision());
+    size.check()?;
     reply.revision = changes.store_revision();
     Ok(reply)
 }
@@ -162,11 +165,17 @@ pub(super) fn read_only(
             check_range(snapshot, range)?;
         }
     }
+    let mut size = ReplySize::default();
     let answer = |op: &RequestOp| match &op.request {
-        Some(Request::RequestRange(range)) => snapshot.range(range).map(OpReply::Range),
+        Some(Request::RequestRange(range)) => {
+            let reply = snapshot.range(range)?;
+            size.add(&reply)?;
+            Ok(OpReply::Range(reply))
+        }
         _ => Ok(OpReply::Empty),
     };
-    let replies = chosen.ops.iter().map(answer).collect::<Result<_, _>>()?;
+    let replies = chosen.ops.iter().map(answer);
+    let replies = replies.collect::<Result<_, RangeError>>()?;
     Ok(TxnReply {
         revision: StoreRevision::new(snapshot.revision),
         succeeded: chosen.succeeded,
@@ -234,13 +243,20 @@ impl<'a> Chosen<'a> {
         &self,
         changes: &mut Changes<'_>,
         lessor: &SharedLessor,
+        size: &mut ReplySize,
     ) -> Result<TxnReply, RangeError> {
         let mut nested = self.nested.iter();
         let mut replies = Vec::with_capacity(self.ops.len());
         for op in self.ops {
             replies.push(match &op.request {
+                // Nobody will be answered; what is left to do are the changes.
+                Some(Request::RequestRange(_)) if size.check().is_err() => OpReply::Empty,
                 Some(Request::RequestRange(range)) => {
-                    OpReply::Range(changes.read(|snapshot| snapshot.range(range))?)
+                    let reply = changes.read(|snapshot| snapshot.range(range))?;
+                    match size.add(&reply) {
+                        Ok(()) => OpReply::Range(reply),
+                        Err(_) => OpReply::Empty,
+                    }
                 }
                 Some(Request::RequestPut(put)) => {
                     OpReply::Put(execute_put(changes, lessor, put, Step::Inner))
@@ -250,7 +266,7 @@ impl<'a> Chosen<'a> {
                 }
                 Some(Request::RequestTxn(_)) => {
                     let nested = nested.next().expect("one choice per nested transaction");
-                    let reply = nested.visit(|chosen| chosen.execute(changes, lessor));
+                    let reply = nested.visit(|chosen| chosen.execute(changes, lessor, size));
                     OpReply::Txn(Nested::new(reply?))
                 }
                 None => OpReply::Empty,

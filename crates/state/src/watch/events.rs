@@ -9,6 +9,10 @@
 //! event     [08 01]  12 <len> record  [1a <len> prev]
 //! ```
 //!
+//! An encoding that would be very long is not kept: who deletes everything has watchers told, with previous
+//! pairs, all that there was, which memory need not hold twice. Such events are encoded for each response
+//! that tells them.
+//!
 //! An [`EventSet`] is what one watcher is told in one response: slices of such encodings, in order.
 //! Watchers with the same range and the same [`Wanted`] share the set itself.
 
@@ -66,62 +70,88 @@ impl Runs {
     }
 }
 
+/// Encodings up to this length are kept and shared: a few times what the puts of one request come to.
+const KEPT_BYTES_MAX: usize = 32 << 20;
+
 /// Encoded events, one behind the other.
 #[derive(Debug)]
 pub(super) struct Encoded {
-    bytes: Bytes,
+    form: Form,
     /// Where each event ends, but for the last, which ends with the bytes.
     ends: Box<[usize]>,
+    /// Where the last one ends.
+    len: usize,
+}
+
+#[derive(Debug)]
+enum Form {
+    /// The encoding.
+    Kept(Bytes),
+    /// What to make it of, each time anew.
+    Remade {
+        events: Arc<[Event]>,
+        with_prev: bool,
+    },
 }
 
 impl Encoded {
-    fn new(events: &[Event], with_prev: bool) -> Encoded {
-        let lens: Vec<usize> = events
-            .iter()
-            .map(|event| {
-                let deletion = if event.kind == EventKind::Delete {
-                    2
-                } else {
-                    0
-                };
-                let prev = prev(event, with_prev).map_or(0, |prev| message_len(prev.as_bytes()));
-                deletion + message_len(event.record.as_bytes()) + prev
-            })
-            .collect();
-        let total = lens.iter().map(|&len| 1 + varint_len(len) + len).sum();
-        let mut bytes = BytesMut::with_capacity(total);
-        let mut ends = Vec::with_capacity(events.len());
-        for (event, len) in events.iter().zip(lens) {
-            bytes.put_u8(0x5a);
-            encode_varint(len as u64, &mut bytes);
-            if event.kind == EventKind::Delete {
-                bytes.put_slice(&[0x08, 0x01]);
-            }
-            put_message(&mut bytes, 0x12, event.record.as_bytes());
-            if let Some(prev) = prev(event, with_prev) {
-                put_message(&mut bytes, 0x1a, prev.as_bytes());
-            }
-            ends.push(bytes.len());
-        }
-        assert!(
-            bytes.len() == total,
-            "events of {total} bytes were encoded in {}",
-            bytes.len()
-        );
+    fn new(events: &Arc<[Event]>, with_prev: bool) -> Encoded {
+        let mut len = 0;
+        let ends = events.iter().map(|event| {
+            let body = body_len(event, with_prev);
+            len += 1 + varint_len(body) + body;
+            len
+        });
+        let mut ends: Vec<usize> = ends.collect();
         ends.pop();
-        Encoded {
-            bytes: bytes.freeze(),
-            ends: ends.into(),
-        }
+        let form = if len <= KEPT_BYTES_MAX {
+            let mut bytes = BytesMut::with_capacity(len);
+            events
+                .iter()
+                .for_each(|event| put_event(event, with_prev, &mut bytes));
+            assert!(
+                bytes.len() == len,
+                "events of {len} bytes were encoded in {}",
+                bytes.len()
+            );
+            Form::Kept(bytes.freeze())
+        } else {
+            let events = Arc::clone(events);
+            Form::Remade { events, with_prev }
+        };
+        let ends = ends.into();
+        Encoded { form, ends, len }
     }
 
     /// Where event `number` starts, and where the one before it ends.
     fn start(&self, number: u32) -> usize {
         match number as usize {
             0 => 0,
-            n if n > self.ends.len() => self.bytes.len(),
+            n if n > self.ends.len() => self.len,
             n => self.ends[n - 1],
         }
+    }
+}
+
+/// Length of an event without its tag and length.
+fn body_len(event: &Event, with_prev: bool) -> usize {
+    let deletion = match event.kind {
+        EventKind::Put => 0,
+        EventKind::Delete => 2,
+    };
+    let prev = prev(event, with_prev).map_or(0, |prev| message_len(prev.as_bytes()));
+    deletion + message_len(event.record.as_bytes()) + prev
+}
+
+fn put_event(event: &Event, with_prev: bool, out: &mut impl BufMut) {
+    out.put_u8(0x5a);
+    encode_varint(body_len(event, with_prev) as u64, out);
+    if event.kind == EventKind::Delete {
+        out.put_slice(&[0x08, 0x01]);
+    }
+    put_message(out, 0x12, event.record.as_bytes());
+    if let Some(prev) = prev(event, with_prev) {
+        put_message(out, 0x1a, prev.as_bytes());
     }
 }
 
@@ -142,7 +172,7 @@ fn message_len(message: &[u8]) -> usize {
     1 + varint_len(message.len()) + message.len()
 }
 
-fn put_message(out: &mut BytesMut, tag: u8, message: &[u8]) {
+fn put_message(out: &mut impl BufMut, tag: u8, message: &[u8]) {
     out.put_u8(tag);
     encode_varint(message.len() as u64, out);
     out.put_slice(message);
@@ -222,6 +252,28 @@ impl Part {
     fn byte_range(&self) -> std::ops::Range<usize> {
         self.encoded.start(self.from)..self.encoded.start(self.to)
     }
+
+    fn put(&self, out: &mut impl BufMut) {
+        match &self.encoded.form {
+            Form::Kept(bytes) => out.put_slice(&bytes[self.byte_range()]),
+            Form::Remade { events, with_prev } => {
+                let told = &events[self.from as usize..self.to as usize];
+                told.iter()
+                    .for_each(|event| put_event(event, *with_prev, out));
+            }
+        }
+    }
+
+    fn slice(&self) -> Bytes {
+        match &self.encoded.form {
+            Form::Kept(bytes) => bytes.slice(self.byte_range()),
+            Form::Remade { .. } => {
+                let mut bytes = BytesMut::with_capacity(self.byte_range().len());
+                self.put(&mut bytes);
+                bytes.freeze()
+            }
+        }
+    }
 }
 
 /// The events of one response, encoded; all events of a revision that a watcher wants are in one set.
@@ -246,14 +298,12 @@ impl EventSet {
     /// The encoded events: field 11 of `etcdserverpb.WatchResponse`, repeated, tags included. Joined,
     /// the slices are what follows the other fields of the response.
     pub fn slices(&self) -> impl Iterator<Item = Bytes> + '_ {
-        self.parts
-            .iter()
-            .map(|part| part.encoded.bytes.slice(part.byte_range()))
+        self.parts.iter().map(Part::slice)
     }
 
     pub(super) fn put(&self, out: &mut impl BufMut) {
         for part in &self.parts {
-            out.put_slice(&part.encoded.bytes[part.byte_range()]);
+            part.put(out);
         }
     }
 
@@ -358,5 +408,51 @@ impl<'a> Sets<'a> {
                 Some(make()).filter(|set| set.count > 0)
             })
             .as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mvcc::Fields;
+
+    fn record(key: &[u8], mod_revision: i64, value_bytes: usize) -> Record {
+        Record::encode(Fields {
+            key,
+            create_revision: 2,
+            mod_revision,
+            version: 1,
+            value: &vec![7; value_bytes],
+            lease: 0,
+        })
+    }
+
+    /// The deletion of a large database, of ten thousand keys with values of 1 MiB (they share one here).
+    #[test]
+    fn what_would_be_very_long_is_encoded_when_it_is_told() {
+        const TIMES: usize = 10_000;
+        let prev = Some(record(b"k", 2, 1 << 20));
+        let event = |number: usize| Event {
+            kind: EventKind::Delete,
+            record: Record::tombstone(b"k", 3 + number as i64),
+            prev: prev.clone(),
+        };
+        let events: Arc<[Event]> = (0..TIMES).map(event).collect();
+        let changes = RevisionEvents::new(3, Arc::clone(&events));
+        let mut runs = Runs::default();
+        (0..TIMES as u32).for_each(|number| runs.push(number));
+        let wanted = Wanted {
+            prev_kv: true,
+            ..Wanted::default()
+        };
+        let mut set = EventSet::default();
+        let bytes = set.add(&changes, &runs, wanted);
+        assert!(bytes > TIMES << 20, "{bytes}");
+        // A client that takes fragments gets it nevertheless, in the very bytes that short revisions have.
+        let fragments = set.split(2 << 20);
+        assert_eq!(fragments.len(), TIMES);
+        let told = fragments[7].slices().next().unwrap();
+        let alone = Encoded::new(&Arc::from([events[7].clone()]), true);
+        assert!(matches!(&alone.form, Form::Kept(kept) if *kept == told));
     }
 }

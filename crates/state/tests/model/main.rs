@@ -88,6 +88,7 @@ fn apply_error(error: RangeError) -> ApplyError {
         RangeError::Compacted => ApplyError::Compacted,
         RangeError::FutureRevision => ApplyError::FutureRevision,
         RangeError::InvalidSortOption => ApplyError::InvalidSortOption,
+        RangeError::ReplyTooLarge(bytes) => ApplyError::ReplyTooLarge(bytes),
         RangeError::Storage(error) => panic!("{error}"),
     }
 }

@@ -1,0 +1,188 @@
+//! The memory that answers may hold together until their clients have taken them.
+//!
+//! A short request can ask for a long answer, and a client need not read what it gets. So every answer from
+//! [`COUNTED_FROM`] on takes its room from one budget of the process before it is encoded, and gives it back
+//! piece by piece as the connection takes the pieces, or at once when the client goes away. Who finds no
+//! room waits, in order: that is better than an end for lack of memory.
+//!
+//! It cannot deadlock: room is taken once for a whole message, and by nobody who waits for another answer.
+//! An answer larger than the budget waits for all of it and is then alone. Nor can clients that do not read
+//! keep it for ever: what of a long answer was not taken for [`STALLED_AFTER`] gives way to those who wait
+//! ([`AnswerBudget::is_wanted`]), who themselves wait no longer than for any other answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Shorter answers are not counted: with what hyper holds for a request they weigh about the same.
+pub const COUNTED_FROM: usize = 64 << 10;
+/// A client that has taken nothing for so long is not waited for while others wait for room.
+pub const STALLED_AFTER: Duration = Duration::from_secs(10);
+/// All answers in flight together. Twice as many clients as a cluster of Kubernetes has components can take
+/// lists of 16 MiB at once.
+const BYTES_MAX: usize = 1 << 30;
+/// What the budget is counted in: a semaphore's permits are 32 bits.
+const UNIT: usize = 4 << 10;
+
+/// See the [module](self).
+pub struct AnswerBudget {
+    units: Arc<Semaphore>,
+    units_max: usize,
+    waiting: AtomicUsize,
+}
+
+impl Default for AnswerBudget {
+    fn default() -> AnswerBudget {
+        AnswerBudget::of(BYTES_MAX)
+    }
+}
+
+impl AnswerBudget {
+    fn of(bytes_max: usize) -> AnswerBudget {
+        let units_max = bytes_max / UNIT;
+        AnswerBudget {
+            units: Arc::new(Semaphore::new(units_max)),
+            units_max,
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// Room for an answer of `bytes`, if there is some and nobody waits for it.
+    pub fn try_take(&self, bytes: usize) -> Option<Room> {
+        if bytes < COUNTED_FROM {
+            return Some(Room(None));
+        }
+        let units = Arc::clone(&self.units).try_acquire_many_owned(self.units(bytes));
+        units.ok().map(|units| Room(Some(units)))
+    }
+
+    /// Waits for room for an answer of `bytes`, behind those who came before.
+    pub async fn take(&self, bytes: usize) -> Room {
+        if let Some(room) = self.try_take(bytes) {
+            return room;
+        }
+        let _waiting = Waiting::new(&self.waiting);
+        let units = Arc::clone(&self.units).acquire_many_owned(self.units(bytes));
+        Room(Some(units.await.expect("the budget is never closed")))
+    }
+
+    /// Whether somebody waits for room.
+    pub fn is_wanted(&self) -> bool {
+        self.waiting.load(Relaxed) > 0
+    }
+
+    fn units(&self, bytes: usize) -> u32 {
+        let units = bytes.div_ceil(UNIT).min(self.units_max);
+        u32::try_from(units).expect("the budget is far below 4 G units")
+    }
+}
+
+/// Counts who waits, until it is dropped: a client may go away meanwhile.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Waiting<'a> {
+        waiting.fetch_add(1, Relaxed);
+        Waiting(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A share of the budget; dropping it gives it back.
+pub struct Room(Option<OwnedSemaphorePermit>);
+
+impl Room {
+    /// Ties a share of `bytes.len()` to `bytes`: it comes back when the last clone or slice of them is gone.
+    pub fn hold(&mut self, bytes: Bytes) -> Bytes {
+        let Some(rest) = &mut self.0 else {
+            return bytes;
+        };
+        // The last piece may find less, since each takes whole units.
+        let units = bytes.len().div_ceil(UNIT).min(rest.num_permits());
+        let share = rest.split(units);
+        Bytes::from_owner(Held {
+            bytes,
+            _share: share,
+        })
+    }
+}
+
+/// Bytes and the room that they take.
+struct Held {
+    bytes: Bytes,
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn bytes(len: usize) -> Bytes {
+        vec![0; len].into()
+    }
+
+    #[test]
+    fn room_comes_back_piece_by_piece_as_it_is_let_go_of() {
+        let budget = AnswerBudget::of(4 * MIB);
+        let mut room = budget.try_take(3 * MIB).expect("it is free");
+        assert!(budget.try_take(2 * MIB).is_none());
+        let first = room.hold(bytes(MIB));
+        let (part, copy) = (first.slice(..10), first.clone());
+        let second = room.hold(bytes(2 * MIB));
+        drop((room, first, copy));
+        assert!(budget.try_take(2 * MIB).is_none(), "a slice is left");
+        drop(part);
+        let other = budget.try_take(2 * MIB).expect("the first piece is gone");
+        drop(second);
+        assert!(budget.try_take(2 * MIB).is_some());
+        drop(other);
+        assert_eq!(budget.units.available_permits(), budget.units_max);
+    }
+
+    #[test]
+    fn who_waits_is_served_in_order_and_seen() {
+        let budget = AnswerBudget::of(4 * MIB);
+        let held = budget.try_take(3 * MIB).expect("it is free");
+        let mut large = Box::pin(budget.take(100 * MIB));
+        assert!((&mut large).now_or_never().is_none());
+        assert!(budget.is_wanted());
+        assert!(budget.try_take(MIB).is_none(), "it is the other's turn");
+        drop(held);
+        let all = large
+            .now_or_never()
+            .expect("an answer above the budget is alone");
+        assert!(!budget.is_wanted() && budget.try_take(MIB).is_none());
+        drop(all);
+        assert!(budget.try_take(4 * MIB).is_some());
+    }
+
+    #[test]
+    fn who_goes_away_waits_no_more() {
+        let budget = AnswerBudget::of(MIB);
+        let held = budget.try_take(MIB).expect("it is free");
+        let mut gone = Box::pin(budget.take(MIB));
+        assert!((&mut gone).now_or_never().is_none());
+        drop(gone);
+        assert!(!budget.is_wanted());
+        drop(held);
+        assert!(budget.try_take(MIB).is_some());
+    }
+}
