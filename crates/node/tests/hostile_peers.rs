@@ -92,6 +92,7 @@ impl Target {
                 Output::ReadReady { .. }
                 | Output::Rejected { .. }
                 | Output::ReadRejected { .. }
+                | Output::Inspected { .. }
                 | Output::Leader(_) => {}
             }
         }

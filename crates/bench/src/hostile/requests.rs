@@ -190,7 +190,7 @@ fn nested(mut ops: Vec<pb::RequestOp>) -> pb::TxnRequest {
     while ops.len() > WIDTH {
         let level = ops
             .chunks(WIDTH)
-            .map(|ops| op(Op::RequestTxn(branch(ops.to_vec()))));
+            .map(|ops| op(Op::RequestTxn(branch(ops.to_vec()).into())));
         ops = level.collect();
     }
     branch(ops)

@@ -1,6 +1,6 @@
 //! Service `Maintenance`.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -267,9 +267,8 @@ impl Snapshot {
         while piece.len() < SNAPSHOT_PIECE_BYTES && self.file.remaining_bytes() > 0 {
             let bytes = self.file.remaining_bytes().min(SNAPSHOT_CHUNK_BYTES);
             let mut chunk = vec![0; bytes as usize];
-            self.file
-                .read_exact(&mut chunk)
-                .map_err(|error| storage_failure(&error.into()))?;
+            let read = self.file.read_exact(&mut chunk).map_err(BackendError::from);
+            read.map_err(|error| storage_failure(&error))?;
             self.digest.update(&chunk);
             piece.extend_from_slice(&self.message(chunk.into())?);
         }

@@ -212,7 +212,7 @@ impl Stream {
             false => {
                 let encode = move || chunk.encode(size.bytes);
                 member.workers.run(encode).await?
-            },
+            }
         };
         member.metrics.watch.events.inc_by(size.events as u64);
         (0..size.messages).for_each(|_| context.call.message_sent());

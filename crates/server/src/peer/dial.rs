@@ -86,13 +86,6 @@ impl Dialer {
         }
     }
 
-    async fn tcp(&self, url: &Url) -> io::Result<TcpStream> {
-        let addresses = self.workers.addresses(&url.address()).await?;
-        let stream = TcpStream::connect(&addresses[..]).await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    }
-
     async fn encrypt(&self, host: &str, stream: impl Io + 'static) -> io::Result<Stream> {
         let Some(connector) = &self.tls else {
             return Err(io::ErrorKind::Unsupported.into());
@@ -251,7 +244,8 @@ mod tests {
     async fn seen(local: &str, host: &str) -> Result<String, String> {
         let listener = tokio::net::TcpListener::bind((host, 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let dialer = Dialer::new(Duration::from_secs(5)).leaving_from(local.parse().ok());
+        let dialer = Dialer::new(Duration::from_secs(5), Workers::start().unwrap())
+            .leaving_from(local.parse().ok());
         let dialed = dialer.dial(&Url::parse(&url).unwrap()).await;
         let _open = dialed.map_err(|error| error.to_string())?;
         Ok(listener.accept().await.unwrap().1.ip().to_string())

@@ -10,9 +10,7 @@ use retcd_node::Input;
 use retcd_proto::etcdserverpb::RangeRequest;
 use retcd_state::lease::SharedLessor;
 use retcd_state::machine::{SharedAlarms, SharedAuth, SharedMembership};
-use retcd_state::mvcc::{
-    self, HashInPieces, KeyspaceHash, RangeError, RangeReply, StoreRevision,
-};
+use retcd_state::mvcc::{self, HashInPieces, KeyspaceHash, RangeError, RangeReply, StoreRevision};
 use retcd_state::version::Version;
 use retcd_state::watch::Origin;
 use retcd_storage::backend::Backend;

@@ -106,7 +106,7 @@ impl ReplySize {
     pub(super) fn add(&mut self, reply: &RangeReply) -> Result<(), RangeError> {
         let record_bytes = |record: &Record| match reply.projection {
             Projection::Full => record.as_bytes().len(),
-            Projection::KeysOnly | Projection::KeysAndLeases => record.key().len(),
+            Projection::WithoutValue => record.key().len(),
         };
         self.bytes += reply.kvs.iter().map(record_bytes).sum::<usize>();
         self.check()
