@@ -63,7 +63,12 @@ pub async fn alarm(local: Rc<Local>, credentials: Credentials, request: AlarmReq
 /// `Status`, of this member alone.
 pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
     let member = &local.member;
+    // What was applied is looked at before what is committed, which is never less.
     let view = member.reader.view();
+    let (db_size, db_size_in_use) = view.file_bytes();
+    let (revision, applied) = (view.revision(), view.log_index());
+    drop(view);
+    let origin = member.origin();
     let leader = member.progress.leader();
     let downgrade = member.membership.read().downgrade();
     let mut errors = Vec::new();
@@ -83,14 +88,14 @@ pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
             }),
     );
     Ok(frame(&StatusResponse {
-        header: Some(header(member.origin(), view.revision())),
+        header: Some(header(origin, revision)),
         version: crate::VERSION.to_owned(),
-        db_size: member.backend.size_bytes() as i64,
-        db_size_in_use: member.backend.size_in_use_bytes() as i64,
+        db_size: db_size as i64,
+        db_size_in_use: db_size_in_use as i64,
         leader,
-        raft_index: member.progress.committed(),
-        raft_applied_index: member.progress.applied(),
-        raft_term: member.progress.term(),
+        raft_index: member.progress.committed().max(applied),
+        raft_applied_index: applied,
+        raft_term: origin.raft_term,
         errors,
         is_learner: member.is_learner(),
         storage_version: member
