@@ -18,6 +18,7 @@ use retcd_proto::etcdserverpb::{
 };
 use retcd_state::machine::Reply;
 use retcd_state::version::{self, Version};
+use retcd_state::watch::Origin;
 use retcd_storage::backend::{Backend, BackendError, HashInPieces};
 use retcd_storage::bolt::FileCopy;
 use sha2::{Digest, Sha256};
@@ -72,10 +73,16 @@ pub async fn alarm(local: Rc<Local>, credentials: Credentials, request: AlarmReq
 /// `Status`, of this member alone.
 pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
     let member = &local.member;
-    // Before the node is asked, which has then committed at least that.
+    // What was applied is looked at before what is committed, which is never less.
     let view = member.reader.view();
-    let applied = member.progress.applied();
+    let (db_size, db_size_in_use) = view.file_bytes();
+    let (revision, applied) = (view.revision(), view.log_index());
+    drop(view);
     let raft = local.inspect().await?.status;
+    let origin = Origin {
+        raft_term: raft.term,
+        ..member.origin()
+    };
     let downgrade = member.membership.read().downgrade();
     let mut errors = Vec::new();
     if raft.leader == 0 {
@@ -94,10 +101,10 @@ pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
             }),
     );
     frame(&StatusResponse {
-        header: Some(header(member.origin(), view.revision())),
+        header: Some(header(origin, revision)),
         version: crate::VERSION.to_owned(),
-        db_size: member.backend.size_bytes() as i64,
-        db_size_in_use: member.backend.size_in_use_bytes() as i64,
+        db_size: db_size as i64,
+        db_size_in_use: db_size_in_use as i64,
         leader: raft.leader,
         raft_index: raft.committed,
         raft_applied_index: applied,

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use super::place::{Kv, Place, Server};
+use super::place::{Kv, Place, Server, until};
 
 /// Far beyond what anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -337,10 +337,14 @@ async fn churn_leases(mut kv: Kv, mut leases: LeaseClient<Channel>, newest: Arc<
 async fn answers_about_leases_are_of_the_revision_in_their_header() {
     let place = Place::new();
     let server = place.start(&[]);
-    let newest = Arc::new(AtomicI64::new(1));
+    let newest = Arc::new(AtomicI64::new(0));
     let mut leases = LeaseClient::new(server.channel().await);
     let churn = churn_leases(server.kv().await, leases.clone(), Arc::clone(&newest));
     let churn = tokio::spawn(churn);
+    until("the first lease", async || {
+        newest.load(Ordering::Relaxed) > 0
+    })
+    .await;
     for _ in 0..400 {
         let list = leases
             .lease_leases(pb::LeaseLeasesRequest {})
@@ -397,6 +401,37 @@ async fn answers_about_leases_are_of_the_revision_in_their_header() {
     }
     assert!(!churn.is_finished(), "{:?}", churn.await);
     churn.abort();
+}
+
+#[tokio::test]
+async fn a_status_is_of_one_moment() {
+    let place = Place::new();
+    let server = place.start(&[]);
+    let mut kv = server.kv().await;
+    let mut maintenance = MaintenanceClient::new(server.channel().await);
+    let mut status = async || {
+        maintenance
+            .status(pb::StatusRequest {})
+            .await
+            .unwrap()
+            .into_inner()
+    };
+    let first = status().await;
+    let revision = |status: &pb::StatusResponse| status.header.as_ref().unwrap().revision;
+    // Entries that are no writes; there may be more of them later.
+    let others = first.raft_applied_index - revision(&first) as u64;
+    for _ in 0..200 {
+        let written = kv.put("k", "v").await.unwrap();
+        let status = status().await;
+        assert!(revision(&status) >= written, "{status:?}");
+        assert!(
+            status.raft_applied_index >= revision(&status) as u64 + others,
+            "{status:?}"
+        );
+        assert!(status.raft_applied_index <= status.raft_index, "{status:?}");
+        assert_eq!(status.raft_term, status.header.unwrap().raft_term);
+        assert!(status.db_size_in_use <= status.db_size);
+    }
 }
 
 #[tokio::test]

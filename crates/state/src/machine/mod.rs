@@ -107,7 +107,7 @@ impl Machine {
             lessor: Arc::new(Mutex::new(loaded.lessor)),
             auth: Arc::new(RwLock::new(loaded.auth)),
             batch: loaded.batch,
-            keyspace: Keyspace::new(backend.clone(), loaded.keyspace),
+            keyspace: Keyspace::new(backend.clone(), loaded.keyspace, loaded.applied.index),
             options,
             backend,
         })
@@ -211,7 +211,7 @@ impl Machine {
         if !self.batch.is_empty() {
             self.backend.write(std::mem::take(&mut self.batch));
         }
-        self.keyspace.publish();
+        self.keyspace.publish(self.applied.index);
     }
 
     fn apply_entry(

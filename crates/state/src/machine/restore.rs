@@ -82,7 +82,8 @@ impl Machine {
             .install(replacement)
             .map_err(RestoreError::Replace)?;
         *self.lessor.lock() = loaded.lessor;
-        self.keyspace.restore(loaded.keyspace, installed);
+        let index = loaded.applied.index;
+        self.keyspace.restore(loaded.keyspace, index, installed);
         *self.alarms.write() = loaded.alarms;
         *self.auth.write() = loaded.auth;
         *self.membership.write() = loaded.membership;

@@ -39,6 +39,8 @@ pub(super) struct State {
     pub(super) revision: i64,
     /// Revisions below are refused to readers; -1 if nothing was compacted yet.
     pub(super) compacted: i64,
+    /// The last entry of the log that readers see the effects of.
+    pub(super) log_index: u64,
 }
 
 /// The writer's side of the keyspace.
@@ -85,9 +87,9 @@ impl Keyspace {
         }
     }
 
-    /// Makes everything applied so far visible to readers. The batch that holds it must have been
-    /// written to the backend.
-    pub(crate) fn publish(&mut self) {
+    /// Makes everything applied so far, up to the entry at `log_index`, visible to readers. The batch that
+    /// holds it must have been written to the backend.
+    pub(crate) fn publish(&mut self, log_index: u64) {
         let mut state = self.shared.state.write();
         assert!(
             state.applied <= self.revision,
@@ -98,6 +100,7 @@ impl Keyspace {
         state.applied = self.revision;
         state.revision = self.revision;
         state.compacted = self.compacted;
+        state.log_index = log_index;
     }
 }
 

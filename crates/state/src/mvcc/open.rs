@@ -66,21 +66,22 @@ impl Loaded {
         }
     }
 
-    fn state(self) -> (State, Option<Compaction>) {
+    fn state(self, log_index: u64) -> (State, Option<Compaction>) {
         let state = State {
             index: self.index,
             applied: self.revision,
             revision: self.revision,
             compacted: self.compacted,
+            log_index,
         };
         (state, self.compaction)
     }
 }
 
 impl Keyspace {
-    /// The keyspace that was read from `backend`, which has not changed since.
-    pub(crate) fn new(backend: Backend, loaded: Loaded) -> Keyspace {
-        let (state, compaction) = loaded.state();
+    /// The keyspace that was read from `backend`, which has not changed since the entry at `log_index`.
+    pub(crate) fn new(backend: Backend, loaded: Loaded, log_index: u64) -> Keyspace {
+        let (state, compaction) = loaded.state(log_index);
         let (revision, compacted) = (state.revision, state.compacted);
         let shared = Arc::new(Shared {
             state: RwLock::new(state),
@@ -100,8 +101,8 @@ impl Keyspace {
     /// the change as one: views that they hold stay as they are.
     ///
     /// The hashes of compactions stay, for they are of the same history.
-    pub(crate) fn restore(&mut self, loaded: Loaded, installed: Installed<'_>) {
-        let (new, compaction) = loaded.state();
+    pub(crate) fn restore(&mut self, loaded: Loaded, log_index: u64, installed: Installed<'_>) {
+        let (new, compaction) = loaded.state(log_index);
         (self.revision, self.compacted) = (new.revision, new.compacted);
         (self.compaction, self.next_compaction) = (compaction, None);
         let mut state = self.shared.state.write();

@@ -102,6 +102,7 @@ impl Reader {
             applied: state.applied,
             revision: state.revision,
             compacted: state.compacted,
+            log_index: state.log_index,
             backend: self.shared.backend.reader(),
         }
     }
@@ -118,6 +119,7 @@ pub struct View {
     pub(super) applied: i64,
     pub(super) revision: i64,
     pub(super) compacted: i64,
+    log_index: u64,
     pub(super) backend: backend::Reader,
 }
 
@@ -125,6 +127,18 @@ impl View {
     /// The newest revision in this view.
     pub fn revision(&self) -> StoreRevision {
         StoreRevision::new(self.revision)
+    }
+
+    /// The last entry of the log whose effects are in this view.
+    pub fn log_index(&self) -> u64 {
+        self.log_index
+    }
+
+    /// Bytes of the database's file as of this view: of its used part, and of the pages that hold something.
+    /// What is not committed yet is in neither.
+    pub fn file_bytes(&self) -> (u64, u64) {
+        let file = self.backend.committed();
+        (file.size_bytes(), file.size_in_use_bytes())
     }
 
     /// The last compaction that this view knows of, -1 before the first.

@@ -41,7 +41,7 @@ impl Store {
     fn new() -> Store {
         let backend = Backend::default();
         Store {
-            keyspace: Keyspace::new(backend.clone(), Loaded::read(&backend.reader()).unwrap()),
+            keyspace: Keyspace::new(backend.clone(), Loaded::read(&backend.reader()).unwrap(), 0),
             backend,
             log: Vec::new(),
             pairs: BTreeMap::new(),
@@ -69,7 +69,7 @@ impl Store {
         }
         let finished = txn.finish();
         self.backend.write(batch);
-        self.keyspace.publish();
+        self.keyspace.publish(0);
         let logged = self.log.len();
         for &change in changes {
             self.note(change, next);
@@ -115,7 +115,7 @@ impl Store {
         // Refused if it was compacted already.
         let _ = self.keyspace.compact(revision, &mut batch);
         self.backend.write(batch);
-        self.keyspace.publish();
+        self.keyspace.publish(0);
         for _ in 0..steps {
             self.keyspace.compaction_step(5).unwrap();
         }
