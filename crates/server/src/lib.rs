@@ -17,6 +17,7 @@ pub mod peer;
 mod router;
 pub mod runtime;
 pub mod tls;
+pub mod workers;
 
 /// The version of etcd that this server stands in for.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -3,7 +3,7 @@
 use retcd_proto::raftpb::{Snapshot, SnapshotMetadata};
 use retcd_proto::walpb;
 use retcd_storage::snap::{self, SnapError};
-use retcd_storage::wal::{SyncStats, Wal, WalError};
+use retcd_storage::wal::{Preparation, Prepared, SyncStats, Wal, WalError};
 
 use super::Dirs;
 use crate::{Append, SnapshotPoint};
@@ -55,12 +55,27 @@ impl Log {
         Ok(self.wal.sync()?)
     }
 
-    /// Creates the file of the next segment ahead of its time.
+    /// See [`Wal::prepare`].
+    pub fn prepare(&mut self) -> Option<Preparation> {
+        self.wal.prepare()
+    }
+
+    /// See [`Wal::put_prepared`].
+    pub fn put_prepared(&mut self, prepared: Prepared) {
+        self.wal.put_prepared(prepared);
+    }
+
+    /// See [`Wal::reserve_segments`].
+    pub fn reserve_segments(&mut self, reserve: bool) {
+        self.wal.reserve_segments(reserve);
+    }
+
+    /// See [`Wal::release_reserved`].
     ///
     /// # Errors
     /// See [`LogError`]; the log stays usable.
-    pub fn prepare(&mut self) -> Result<(), LogError> {
-        Ok(self.wal.prepare()?)
+    pub fn release_reserved(&mut self, keep_bytes: u64) -> Result<(), LogError> {
+        Ok(self.wal.release_reserved(keep_bytes)?)
     }
 
     /// Records a snapshot whose file is durable, and lets go of the segments that it covers.

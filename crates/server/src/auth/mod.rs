@@ -30,7 +30,8 @@ use simple::SimpleTokens;
 
 use crate::config::Config;
 use crate::grpc::status::{self, Code, Status};
-use crate::runtime::{blocking, unix_ms};
+use crate::runtime::unix_ms;
+use crate::workers::Workers;
 
 /// Knows who sends a request. Shared by all threads.
 pub struct Authenticator {
@@ -39,6 +40,7 @@ pub struct Authenticator {
     pub passwords: Passwords,
     /// `--client-cert-auth`.
     trusts_certificates: bool,
+    workers: Workers,
 }
 
 /// `--auth-token`.
@@ -62,11 +64,11 @@ pub enum Found {
 }
 
 impl Authenticator {
-    /// As `config` has it; reads the files with keys.
+    /// As `config` has it; reads the files with keys. `workers` hash and sign.
     ///
     /// # Errors
     /// Tokens cannot be as `--auth-token` has them.
-    pub fn new(config: &Config) -> Result<Authenticator, TokenError> {
+    pub fn new(config: &Config, workers: Workers) -> Result<Authenticator, TokenError> {
         let options = TokenOptions::parse(&config.auth_token)?;
         let ttl = Duration::from_secs(config.auth_token_ttl_seconds as u64);
         let tokens = match options.kind()? {
@@ -79,8 +81,13 @@ impl Authenticator {
         };
         Ok(Authenticator {
             tokens,
-            passwords: Passwords::new(config.bcrypt_cost as u32, config.request_timeout()),
+            passwords: Passwords::new(
+                config.bcrypt_cost as u32,
+                config.request_timeout(),
+                workers.clone(),
+            ),
             trusts_certificates: config.client_tls.client_cert_auth,
+            workers,
         })
     }
 
@@ -133,7 +140,8 @@ impl Authenticator {
         };
         let sign = tokens.sign(user, revision, unix_ms());
         let sign = sign.ok_or(status::TOKEN_VERIFY_ONLY)?;
-        blocking(sign)
+        self.workers
+            .run(sign)
             .await?
             .ok_or_else(|| Status::new(Code::Unknown, "key is invalid"))
     }
@@ -174,10 +182,12 @@ mod tests {
     use super::*;
 
     fn authenticator(tokens: Tokens, trusts_certificates: bool) -> Authenticator {
+        let workers = Workers::start().unwrap();
         Authenticator {
             tokens,
-            passwords: Passwords::new(4, Duration::ZERO),
+            passwords: Passwords::new(4, Duration::ZERO, workers.clone()),
             trusts_certificates,
+            workers,
         }
     }
 

@@ -1,6 +1,6 @@
 //! bcrypt, where it hurts nobody.
 //!
-//! A hash takes tens of milliseconds of a processor on purpose. It is made where blocking is allowed, without
+//! A hash takes tens of milliseconds of a processor on purpose. It is made by the workers, without
 //! any lock, and at most on half of the processors at a time: the rest is for those who are logged in. Who
 //! has to wait too long for it, or behind too many others, is told so, as etcd tells of overload elsewhere.
 
@@ -12,7 +12,7 @@ use retcd_state::auth::password;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::grpc::status::{self, Code, Status};
-use crate::runtime::blocking;
+use crate::workers::Workers;
 
 /// Requests that may wait for a hash, here or at work.
 const WAITING_MAX: usize = 1024;
@@ -35,17 +35,19 @@ pub struct Passwords {
     wait_max: Duration,
     waiting: Arc<Semaphore>,
     working: Arc<Semaphore>,
+    workers: Workers,
 }
 
 impl Passwords {
     /// Hashes of `cost` (`--bcrypt-cost`), for each of which a request waits at most for `wait_max`.
-    pub fn new(cost: u32, wait_max: Duration) -> Passwords {
+    pub fn new(cost: u32, wait_max: Duration, workers: Workers) -> Passwords {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Passwords {
             cost,
             wait_max,
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
             working: Arc::new(Semaphore::new((processors / 2).max(1))),
+            workers,
         }
     }
 
@@ -85,12 +87,12 @@ impl Passwords {
             .map_err(|_| status::STOPPED)?;
         // Whether or not the client still waits, the processor is busy until the end.
         let permits: [OwnedSemaphorePermit; 2] = [waiting, working];
-        blocking(move || {
+        let work = move || {
             let done = work();
             drop(permits);
             done
-        })
-        .await
+        };
+        Ok(self.workers.run(work).await?)
     }
 }
 
@@ -109,7 +111,7 @@ mod tests {
     #[test]
     fn a_hash_fits_its_password() {
         run(async {
-            let passwords = Passwords::new(4, Duration::from_secs(60));
+            let passwords = Passwords::new(4, Duration::from_secs(60), Workers::start().unwrap());
             let hash = passwords.hash("pw".into()).await.unwrap();
             assert_ne!(passwords.hash("pw".into()).await.unwrap(), hash);
             // "$2a$04$" in base64.
@@ -123,7 +125,7 @@ mod tests {
     #[test]
     fn who_cannot_have_a_processor_is_told_so() {
         run(async {
-            let passwords = Passwords::new(4, Duration::from_millis(1));
+            let passwords = Passwords::new(4, Duration::from_millis(1), Workers::start().unwrap());
             let processors = passwords.working.available_permits() as u32;
             let busy = passwords.working.acquire_many(processors).await.unwrap();
             let refused = passwords.verify("pw".into(), Bytes::new()).await;

@@ -22,7 +22,7 @@ use super::wire::{MessageReader, ResponseBody, frame, stream_response};
 use super::{Context, Framed, encode, read_request};
 use crate::auth::Credentials;
 use crate::metrics::Operation;
-use crate::runtime::{Local, Permit, blocking};
+use crate::runtime::{Local, Permit};
 
 /// Messages of a stream that wait for the client to take them.
 const STREAM_BACKLOG: usize = 4;
@@ -131,7 +131,7 @@ async fn open_range_stream(
 /// `Put`.
 pub async fn put(local: Rc<Local>, credentials: Credentials, request: PutRequest) -> Framed {
     request::check_put(&request)?;
-    local.check_quota(quota::put_cost(&request)).await?;
+    let _promised = local.check_space(quota::put_cost(&request)).await?;
     let request = InternalRaftRequest {
         put: Some(request),
         ..Default::default()
@@ -183,8 +183,8 @@ pub async fn txn(local: Rc<Local>, credentials: Credentials, request: TxnRequest
         let store = local.member.auth.read();
         store.check_txn(Caller::default(), &request, &local.member.lessor)?;
     }
-    let request = check_duplicates(request, ops).await?;
-    local.check_quota(quota::txn_cost(&request)).await?;
+    let request = check_duplicates(&local, request, ops).await?;
+    let _promised = local.check_space(quota::txn_cost(&request)).await?;
     match local.propose_txn(identity, request, ops).await? {
         Reply::Txn(reply) => Ok(encode::txn(local.member.origin(), &reply)),
         other => unreachable!("a transaction was answered with {other:?}"),
@@ -206,13 +206,17 @@ async fn read_only_txn(local: &Local, credentials: &Credentials, request: &TxnRe
 }
 
 /// Refuses a transaction that puts a key twice, or puts and deletes it.
-async fn check_duplicates(request: TxnRequest, ops: usize) -> Result<TxnRequest, Status> {
+async fn check_duplicates(
+    local: &Local,
+    request: TxnRequest,
+    ops: usize,
+) -> Result<TxnRequest, Status> {
     if ops <= Local::INLINE_OPS_MAX {
         request::check_duplicates(&request)?;
         return Ok(request);
     }
-    let checked = blocking(move || request::check_duplicates(&request).map(|()| request));
-    Ok(checked.await??)
+    let check = move || request::check_duplicates(&request).map(|()| request);
+    Ok(local.member.workers.run(check).await??)
 }
 
 /// `Compact`; a physical one is answered when the space is free and the database committed.
@@ -235,7 +239,11 @@ pub async fn compact(
     };
     if physical {
         local.member.compaction_finished(revision).await;
-        local.member.commit_backend().await;
+        local
+            .member
+            .commit_backend()
+            .await
+            .map_err(|_| status::NO_SPACE)?;
     }
     Ok(frame(&CompactionResponse {
         header: Some(header(local.member.origin(), reply.revision)),

@@ -39,7 +39,7 @@ pub async fn grant(
     while request.id == 0 {
         request.id = (local.next_id() & i64::MAX as u64) as i64;
     }
-    local.check_quota(quota::LEASE_GRANT_COST).await?;
+    let _promised = local.check_space(quota::LEASE_GRANT_COST).await?;
     let request = InternalRaftRequest {
         lease_grant: Some(request),
         ..Default::default()

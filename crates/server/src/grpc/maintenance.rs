@@ -1,10 +1,11 @@
 //! Service `Maintenance`.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::rc::Rc;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::Response;
 use hyper::body::Incoming;
 use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
@@ -16,8 +17,9 @@ use retcd_proto::etcdserverpb::{
     StatusRequest, StatusResponse,
 };
 use retcd_state::machine::Reply;
-use retcd_state::version::Version;
-use retcd_storage::backend::BackendError;
+use retcd_state::version::{self, Version};
+use retcd_storage::backend::{Backend, BackendError, HashInPieces};
+use retcd_storage::bolt::FileCopy;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
@@ -27,12 +29,19 @@ use super::wire::{MessageReader, ResponseBody, frame, stream_response};
 use super::{Context, Framed, read_request};
 use crate::auth::Credentials;
 use crate::metrics::Operation;
-use crate::runtime::{Local, blocking, versions};
+use crate::runtime::{Local, Member, versions};
 
 /// Data per message of a snapshot, as etcd has it.
-const SNAPSHOT_CHUNK_BYTES: usize = 32 << 10;
-/// Messages of a snapshot that wait for the client.
-const SNAPSHOT_BACKLOG: usize = 8;
+const SNAPSHOT_CHUNK_BYTES: u64 = 32 << 10;
+/// Bytes of a snapshot that are read in one turn of the workers.
+const SNAPSHOT_PIECE_BYTES: usize = 64 << 10;
+/// Pieces of a snapshot that wait for the client: with the one that the connection holds, all that a snapshot costs which
+/// nobody reads.
+const SNAPSHOT_BACKLOG: usize = 1;
+/// How long a client may take nothing of a snapshot. While it is open, no page of the database that it shows is written
+/// again, so that the file grows. etcd waits for ever, if the client answers the pings of its connection
+/// (`--grpc-keepalive-interval`); whoever stores a snapshot and stands still for this long has given up.
+const UNREAD_MAX: Duration = Duration::from_secs(300);
 
 /// `Alarm`; also a mere look at the alarms goes through the log.
 pub async fn alarm(local: Rc<Local>, credentials: Credentials, request: AlarmRequest) -> Framed {
@@ -108,11 +117,17 @@ pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
 pub async fn defragment(local: Rc<Local>, _request: DefragmentRequest) -> Framed {
     let member = &local.member;
     let backend = member.backend.clone();
+    let in_flight = member.defragmenting.enter();
+    let only_one = Arc::clone(&member.defragmentation).lock_owned().await;
     let started = Instant::now();
     crate::info!("starting defragmentation");
-    let in_flight = member.defragmenting.enter();
-    let result = blocking(move || backend.defragment()).await?;
-    drop(in_flight);
+    let defragment = move || {
+        let result = backend.defragment();
+        // Not before, if the client leaves.
+        drop((only_one, in_flight));
+        result
+    };
+    let result = member.workers.run(defragment).await?;
     result.map_err(|error| storage_failure(&error))?;
     member
         .metrics
@@ -127,10 +142,13 @@ pub async fn defragment(local: Rc<Local>, _request: DefragmentRequest) -> Framed
 /// `Hash`: the sum of the whole database, for tests.
 pub async fn hash(local: Rc<Local>, _request: HashRequest) -> Framed {
     let member = &local.member;
-    member.commit_backend().await;
-    let view = member.reader.view();
     let started = Instant::now();
-    let (hash, revision) = blocking(move || view.hash())
+    let view = member.reader.view();
+    let begun = member.workers.run(move || view.begin_hash()).await?;
+    let (hash, revision) = begun.map_err(|error| storage_failure(&error))?;
+    let hash = member
+        .workers
+        .run_in_pieces(hash, HashInPieces::step)
         .await?
         .map_err(|error| storage_failure(&error))?;
     member
@@ -147,9 +165,8 @@ pub async fn hash(local: Rc<Local>, _request: HashRequest) -> Framed {
 /// `HashKV`: the sum of the keyspace at a revision, equal on all members.
 pub async fn hash_kv(local: Rc<Local>, request: HashKvRequest) -> Framed {
     let member = &local.member;
-    let reader = member.reader.clone();
     let started = Instant::now();
-    let (hash, revision) = blocking(move || reader.hash_kv(request.revision)).await??;
+    let (hash, revision) = member.hash_kv(request.revision).await?;
     member
         .metrics
         .mvcc
@@ -180,54 +197,103 @@ pub async fn snapshot(
     tokio::task::spawn_local(async move {
         let started = Instant::now();
         let member = &context.local.member;
-        member.commit_backend().await;
-        let backend = member.backend.clone();
-        let version = member
-            .storage_version()
-            .map_or_else(String::new, |version| version.to_string());
-        let messages = sender.clone();
-        let sent = blocking(move || send_snapshot(&backend, &version, &messages)).await;
+        let sent = send_snapshot(member, &sender).await;
         member
             .metrics
             .backend
             .snapshot
             .observe(started.elapsed().as_secs_f64());
-        let ended = sent.and_then(|sent| sent.map_err(|error| storage_failure(&error)));
-        context.end_stream(&sender, ended).await;
+        context.end_stream(&sender, sent).await;
     });
     stream_response(receiver)
 }
 
-/// Runs where blocking is allowed; a client that leaves ends it early.
-fn send_snapshot(
-    backend: &retcd_storage::backend::Backend,
-    version: &str,
+/// A client that leaves ends it early.
+async fn send_snapshot(
+    member: &Member,
     messages: &mpsc::Sender<Result<Bytes, Status>>,
-) -> Result<(), BackendError> {
-    let mut snapshot = backend.snapshot()?;
-    let mut remaining = snapshot.len();
-    let mut digest = Sha256::new();
-    let send = |blob: Bytes, remaining_bytes| {
-        let version = version.to_owned();
-        let message = SnapshotResponse {
-            header: None,
-            remaining_bytes,
-            blob,
-            version,
+) -> Result<(), Status> {
+    let backend = member.backend.clone();
+    let begin = member.workers.run(move || Snapshot::begin(&backend));
+    let mut snapshot = begin.await?.map_err(|error| storage_failure(&error))?;
+    loop {
+        // Room first: what is read waits for nobody, and a client that does not read costs what is in its queue.
+        let Some(room) = room_for_one(messages).await? else {
+            return Ok(());
         };
-        messages.blocking_send(Ok(frame(&message))).is_ok()
-    };
-    while remaining > 0 {
-        let mut chunk = vec![0; SNAPSHOT_CHUNK_BYTES.min(remaining as usize)];
-        snapshot.read_exact(&mut chunk)?;
-        digest.update(&chunk);
-        remaining -= chunk.len() as u64;
-        if !send(chunk.into(), remaining) {
+        if snapshot.file.remaining_bytes() == 0 {
+            room.send(Ok(snapshot.sum()));
             return Ok(());
         }
+        let read = move || {
+            let piece = snapshot.next_piece();
+            (snapshot, piece)
+        };
+        let (rest, piece) = member.workers.run(read).await?;
+        snapshot = rest;
+        room.send(Ok(piece.map_err(|error| storage_failure(&error))?));
     }
-    send(Bytes::copy_from_slice(&digest.finalize()), 0);
-    Ok(())
+}
+
+/// A place in the queue of a stream; nothing if the client is gone.
+///
+/// # Errors
+/// The client has taken nothing for [`UNREAD_MAX`].
+async fn room_for_one<'a>(
+    messages: &'a mpsc::Sender<Result<Bytes, Status>>,
+) -> Result<Option<mpsc::Permit<'a, Result<Bytes, Status>>>, Status> {
+    match tokio::time::timeout(UNREAD_MAX, messages.reserve()).await {
+        Ok(room) => Ok(room.ok()),
+        Err(_) => Err(status::UNREAD),
+    }
+}
+
+/// A snapshot on its way.
+struct Snapshot {
+    file: FileCopy,
+    digest: Sha256,
+    version: String,
+}
+
+impl Snapshot {
+    fn begin(backend: &Backend) -> Result<Snapshot, BackendError> {
+        let reader = backend.committed_reader()?;
+        // A database without a version that is known has none to tell.
+        let version = version::detect(&reader).ok().flatten();
+        Ok(Snapshot {
+            file: reader.committed().clone().copy(),
+            digest: Sha256::new(),
+            version: version.map_or_else(String::new, |version| version.to_string()),
+        })
+    }
+
+    /// Messages with the next bytes of the file.
+    fn next_piece(&mut self) -> io::Result<Bytes> {
+        let mut piece = BytesMut::new();
+        while piece.len() < SNAPSHOT_PIECE_BYTES && self.file.remaining_bytes() > 0 {
+            let bytes = self.file.remaining_bytes().min(SNAPSHOT_CHUNK_BYTES);
+            let mut chunk = vec![0; bytes as usize];
+            self.file.read_exact(&mut chunk)?;
+            self.digest.update(&chunk);
+            piece.extend_from_slice(&self.message(chunk.into()));
+        }
+        Ok(piece.freeze())
+    }
+
+    /// The last message.
+    fn sum(&self) -> Bytes {
+        let digest = self.digest.clone().finalize();
+        self.message(Bytes::copy_from_slice(&digest))
+    }
+
+    fn message(&self, blob: Bytes) -> Bytes {
+        frame(&SnapshotResponse {
+            header: None,
+            remaining_bytes: self.file.remaining_bytes(),
+            blob,
+            version: self.version.clone(),
+        })
+    }
 }
 
 /// `MoveLeader`, asked of the leader.

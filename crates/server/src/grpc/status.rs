@@ -138,6 +138,11 @@ pub const BAD_LEADER_TRANSFEREE: Status = status(
 );
 /// The member is stopping.
 pub const STOPPED: Status = status(Code::Unavailable, "etcdserver: server stopped");
+/// The client has taken nothing of a snapshot for long.
+pub const UNREAD: Status = status(
+    Code::Aborted,
+    "etcdserver: snapshot is not read by the client",
+);
 /// No answer in time.
 pub const TIMEOUT: Status = status(Code::Unavailable, "etcdserver: request timed out");
 /// No answer in time, and this member or the leader could not be talked to meanwhile.

@@ -18,7 +18,7 @@ use super::Context;
 use super::status::{self, Code, Status};
 use super::wire::{MessageReader, ResponseBody, stream_response};
 use crate::log::Text;
-use crate::runtime::{Local, StreamWaker, blocking};
+use crate::runtime::{Local, StreamWaker};
 
 /// Chunks of responses that wait for the connection to take them.
 const CHUNK_BACKLOG: usize = 2;
@@ -170,10 +170,13 @@ impl Stream {
         }
     }
 
-    /// Reads history where blocking is allowed.
+    /// Reads history, a turn of the workers for each step.
     async fn catch_up(&self, job: CatchupJob) -> Result<Caught, Status> {
-        let reader = self.local.member.reader.clone();
-        blocking(move || job.run(&reader.view()))
+        let member = &self.local.member;
+        let reader = member.reader.clone();
+        member
+            .workers
+            .run(move || job.run(&reader.view()))
             .await?
             .map_err(|error| {
                 crate::error!("history could not be read"; "error" => Text(&error));

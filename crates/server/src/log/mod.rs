@@ -30,6 +30,7 @@
 mod output;
 mod record;
 mod sample;
+mod seldom;
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{LazyLock, OnceLock};
@@ -41,6 +42,7 @@ pub use crate::{debug, error, fatal, info, warn};
 pub(crate) use output::go_io_error;
 pub use output::{OpenError, Output};
 pub use record::{Field, GoDuration, Hex, Record, Text};
+pub use seldom::Seldom;
 
 use output::Sink;
 use sample::Sampler;

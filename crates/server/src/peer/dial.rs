@@ -11,6 +11,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::config::url::{Scheme, Url};
 use crate::tls::Connector;
+use crate::workers::Workers;
 
 /// A connection's bytes, whatever carries them.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -24,14 +25,16 @@ pub type Stream = Box<dyn Io>;
 #[derive(Clone, Debug)]
 pub struct Dialer {
     connect_timeout: Duration,
+    workers: Workers,
     tls: Option<Connector>,
 }
 
 impl Dialer {
-    /// A dialer that gives up after `connect_timeout`; etcd takes 1 s and the election timeout.
-    pub fn new(connect_timeout: Duration) -> Dialer {
+    /// A dialer that gives up after `connect_timeout`; etcd takes 1 s and the election timeout. `workers` look up names.
+    pub fn new(connect_timeout: Duration, workers: Workers) -> Dialer {
         Dialer {
             connect_timeout,
+            workers,
             tls: None,
         }
     }
@@ -58,9 +61,9 @@ impl Dialer {
 
     async fn connect(&self, url: &Url) -> io::Result<Stream> {
         match url.scheme() {
-            Scheme::Http => Ok(Box::new(tcp(url).await?)),
+            Scheme::Http => Ok(Box::new(self.tcp(url).await?)),
             Scheme::Unix => Ok(Box::new(UnixStream::connect(url.address()).await?)),
-            Scheme::Https => self.encrypt(url.host(), tcp(url).await?).await,
+            Scheme::Https => self.encrypt(url.host(), self.tcp(url).await?).await,
             Scheme::Unixs => {
                 let stream = UnixStream::connect(url.address()).await?;
                 // The name of the host that a socket in the file system stands for.
@@ -69,18 +72,19 @@ impl Dialer {
         }
     }
 
+    async fn tcp(&self, url: &Url) -> io::Result<TcpStream> {
+        let addresses = self.workers.addresses(&url.address()).await?;
+        let stream = TcpStream::connect(&addresses[..]).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
     async fn encrypt(&self, host: &str, stream: impl Io + 'static) -> io::Result<Stream> {
         let Some(connector) = &self.tls else {
             return Err(io::ErrorKind::Unsupported.into());
         };
         Ok(Box::new(connector.connect(host, stream).await?))
     }
-}
-
-async fn tcp(url: &Url) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(url.address()).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }
 
 /// A connection whose other end has to take what is written within a time.
@@ -202,7 +206,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
-        let dialer = Dialer::new(Duration::from_secs(1));
+        let dialer = Dialer::new(Duration::from_secs(1), Workers::start().unwrap());
         let error = dialer.dial(&Url::parse(&url).unwrap()).await.err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }

@@ -27,10 +27,9 @@ use super::headers::{
     self, CLUSTER_ID, Mismatch, PEER_URLS, RAFT_TO, SERVER_FROM, SERVER_VERSION, text,
 };
 use super::reply;
-use super::seldom::Seldom;
 use super::snapshot;
 use super::transport::Shared;
-use crate::log::{self, Hex};
+use crate::log::{self, Hex, Seldom};
 
 const STREAM_PREFIX: &str = "/raft/stream/";
 

@@ -9,8 +9,7 @@ use std::time::Duration;
 use retcd_node::Input;
 use retcd_proto::raftpb::{Message, MessageType};
 
-use super::seldom::Seldom;
-use crate::log::{self, Hex};
+use crate::log::{self, Hex, Seldom};
 
 /// How long a report that must not be lost waits before it is tried again.
 const REPORT_RETRY: Duration = Duration::from_millis(20);

@@ -8,8 +8,8 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::codec::StreamKind;
 use super::picker::Picker;
-use super::seldom::Seldom;
 use super::status::Status;
+use crate::log::Seldom;
 
 /// Messages that wait for a stream, as in etcd.
 const STREAM_MESSAGES_MAX: usize = 4096;

@@ -40,7 +40,6 @@ mod pipeline;
 mod probe;
 mod reader;
 mod reply;
-mod seldom;
 mod snapshot;
 mod status;
 mod transport;
@@ -67,6 +66,7 @@ pub use snapshot::remove_unfinished;
 pub use transport::Transport;
 
 use crate::metrics::Metrics;
+use crate::workers::Workers;
 
 /// How long the other end of a listener's connection may leave bytes untaken, or keep us waiting for bytes
 /// that are due. Streams carry a heartbeat three times in it.
@@ -97,7 +97,9 @@ pub struct Config {
     pub disk: Arc<dyn Disk>,
     /// The directory of `.snap` files and the database; it must exist.
     pub snap_dir: PathBuf,
-    /// Makes the snapshot that is sent; called on a thread that may block.
+    /// Read and write snapshots, and look up names.
+    pub workers: Workers,
+    /// Makes the snapshot that is sent; called by one of the workers.
     pub snapshot: Box<dyn Fn() -> std::io::Result<OutgoingSnapshot> + Send + Sync>,
     /// Bytes per second of one snapshot being sent; `None` for no limit.
     pub snapshot_pace: Option<u64>,

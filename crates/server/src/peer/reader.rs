@@ -17,12 +17,11 @@ use super::inbox::Refusal;
 use super::line::{self, ExchangeError, Outgoing};
 use super::link::Link;
 use super::reply::REMOVED_MEMBER;
-use super::seldom::Seldom;
 use super::status::Status;
 use super::transport::Shared;
 use super::{IO_TIMEOUT, Mismatch};
 use crate::config::url::Url;
-use crate::log::{self, Hex, Text};
+use crate::log::{self, Hex, Seldom, Text};
 
 /// Time between two attempts to dial, as in etcd.
 const REDIAL: Duration = Duration::from_millis(100);

@@ -18,12 +18,12 @@ use super::dial::Dialer;
 use super::inbox::Inbox;
 use super::link::{Kind, Link, Overflow, PipelineQueue};
 use super::picker::Picker;
-use super::seldom::Seldom;
 use super::status::Status;
 use super::{Config, Identity, OutgoingSnapshot, headers};
 use crate::config::url::Url;
-use crate::log::{self, Hex, Text};
+use crate::log::{self, Hex, Seldom, Text};
 use crate::metrics::Metrics;
+use crate::workers::Workers;
 
 /// Snapshots that are sent at the same time, as in etcd.
 const SNAPSHOTS_SENDING_MAX: usize = 16;
@@ -44,6 +44,7 @@ pub(super) struct Shared {
     pub metrics: Arc<Metrics>,
     pub disk: Arc<dyn Disk>,
     pub snap_dir: PathBuf,
+    pub workers: Workers,
     pub snapshot: Box<dyn Fn() -> std::io::Result<OutgoingSnapshot> + Send + Sync>,
     pub snapshot_pace: Option<u64>,
     pub removed_by_cluster: Box<dyn Fn() + Send + Sync>,
@@ -103,6 +104,7 @@ impl Shared {
             metrics: config.metrics,
             disk: config.disk,
             snap_dir: config.snap_dir,
+            workers: config.workers,
             snapshot: config.snapshot,
             snapshot_pace: config.snapshot_pace,
             removed_by_cluster: config.removed_by_cluster,

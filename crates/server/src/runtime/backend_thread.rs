@@ -2,8 +2,10 @@
 //!
 //! The log is what makes a write safe; the database is a checkpoint of it. So it is committed every
 //! `--backend-batch-interval`, or after `--backend-batch-limit` changes, and nobody waits for that
-//! save those who ask for it: snapshots and physical compactions.
+//! save those who ask for it: snapshots and physical compactions. If there is no room for the file to grow, what is
+//! written waits in memory for the next commit, while the log has it; the thread also looks how much room there is.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -11,6 +13,8 @@ use retcd_storage::backend::{Backend, BackendError};
 use tokio::sync::oneshot;
 
 use super::fatal::stop_process;
+use super::room::Room;
+use crate::log::{Seldom, Text};
 use crate::metrics::Metrics;
 
 /// Longest pause between two looks at the number of pending changes.
@@ -19,10 +23,15 @@ const POLL: Duration = Duration::from_millis(20);
 /// What the backend thread is asked to do.
 pub enum ToBackend {
     /// Commit everything written so far, then answer.
-    Commit(oneshot::Sender<()>),
+    Commit(oneshot::Sender<Result<(), NoRoom>>),
     /// Commit what is left, and end.
     Stop,
 }
+
+/// There is no room for the database to grow: what was written is not durable in it yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no room for the database to grow")]
+pub struct NoRoom;
 
 /// How often the database is committed.
 #[derive(Clone, Copy, Debug)]
@@ -33,46 +42,68 @@ pub struct CommitPace {
     pub changes_max: usize,
 }
 
-/// Runs until the last sender is gone; commits what is left.
-pub fn run(backend: &Backend, inbox: &Receiver<ToBackend>, metrics: &Metrics, pace: CommitPace) {
-    let commit = || -> Result<(), BackendError> {
-        if backend.pending_changes() > 0 {
-            let started = Instant::now();
-            backend.commit()?;
-            metrics
-                .backend
-                .commit
-                .observe(started.elapsed().as_secs_f64());
-        }
-        Ok(())
-    };
-    let commit = || {
-        if let Err(error) = commit() {
-            stop_process(
-                "the database failed; the member stops, its log has everything",
-                &error,
-            );
-        }
-    };
-    let mut committed_at = Instant::now();
-    loop {
-        match inbox.recv_timeout(POLL.min(pace.interval)) {
-            Ok(ToBackend::Commit(done)) => {
-                commit();
-                let _ = done.send(());
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                if committed_at.elapsed() >= pace.interval
-                    || backend.pending_changes() >= pace.changes_max
-                {
-                    commit();
-                    committed_at = Instant::now();
+/// The database and whoever hears of it.
+pub struct Committer {
+    /// The database.
+    pub backend: Backend,
+    /// The room on its disk.
+    pub room: Arc<Room>,
+    /// What Prometheus is told.
+    pub metrics: Arc<Metrics>,
+    /// How often it commits.
+    pub pace: CommitPace,
+}
+
+impl Committer {
+    /// Runs until the last sender is gone; commits what is left.
+    pub fn run(&self, inbox: &Receiver<ToBackend>) {
+        let told = Seldom::default();
+        let mut committed_at = Instant::now();
+        loop {
+            match inbox.recv_timeout(POLL.min(self.pace.interval)) {
+                Ok(ToBackend::Commit(done)) => drop(done.send(self.commit(&told))),
+                Err(RecvTimeoutError::Timeout) => {
+                    if committed_at.elapsed() >= self.pace.interval
+                        || self.backend.pending_changes() >= self.pace.changes_max
+                    {
+                        // What found no room is tried again next time.
+                        let _ = self.commit(&told);
+                        committed_at = Instant::now();
+                    }
+                }
+                Ok(ToBackend::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    // The log has what finds no room.
+                    let _ = self.commit(&told);
+                    return;
                 }
             }
-            Ok(ToBackend::Stop) | Err(RecvTimeoutError::Disconnected) => {
-                commit();
-                return;
+            self.room.look();
+        }
+    }
+
+    /// Any failure but the lack of room ends the process.
+    fn commit(&self, told: &Seldom) -> Result<(), NoRoom> {
+        if self.backend.pending_changes() == 0 {
+            return Ok(());
+        }
+        let started = Instant::now();
+        match self.backend.commit() {
+            Ok(_) => {
+                let took = started.elapsed().as_secs_f64();
+                self.metrics.backend.commit.observe(took);
+                Ok(())
             }
+            Err(BackendError::Full(error)) => {
+                if told.now() {
+                    crate::warn!("no room for the database to grow; what is written waits in memory and is in the log";
+                        "error" => Text(&error), "pending-bytes" => self.backend.pending_bytes());
+                }
+                Err(NoRoom)
+            }
+            Err(error) => stop_process(
+                "the database failed; the member stops, its log has everything",
+                &error,
+            ),
         }
     }
 }

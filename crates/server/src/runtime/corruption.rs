@@ -19,7 +19,6 @@ use retcd_proto::etcdserverpb::{AlarmRequest, AlarmType, InternalRaftRequest};
 use retcd_state::membership::Member as ClusterMember;
 use retcd_state::mvcc::{self, KeyspaceHash, RangeError};
 
-use super::blocking;
 use super::local::Local;
 use super::reconfigure::peer_urls_of;
 use crate::config::gates::Gate;
@@ -292,8 +291,7 @@ fn compare(own_id: u64, own: KeyspaceHash, peers: &[PeerHash]) -> Verdict {
 }
 
 async fn own_hash(local: &Rc<Local>) -> Result<(KeyspaceHash, i64), Status> {
-    let reader = local.member.reader.clone();
-    let (hash, revision) = blocking(move || reader.hash_kv(0)).await??;
+    let (hash, revision) = local.member.hash_kv(0).await?;
     Ok((hash, revision.get()))
 }
 

@@ -21,11 +21,11 @@ use retcd_state::membership::{ConfChangeContext, Member as ClusterMember};
 use retcd_state::quota;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::blocking;
 use super::clock::unix_ms;
 use super::ids::RequestIds;
 use super::mailbox::Mail;
 use super::member::Member;
+use super::room::Promised;
 use super::waiting::{Proposals, Reads};
 use super::watches::{StartPoint, Watches};
 use crate::auth::{Credentials, Identity};
@@ -250,7 +250,8 @@ impl Local {
             let data = if ops <= Self::INLINE_OPS_MAX {
                 request.encode_to_vec()
             } else {
-                blocking(move || request.encode_to_vec()).await?
+                let workers = &self.member.workers;
+                workers.run(move || request.encode_to_vec()).await?
             };
             self.propose_encoded(id, data).await
         };
@@ -265,34 +266,43 @@ impl Local {
         requests.observe(operation, success, started.elapsed());
     }
 
-    /// Refuses what does not fit into the quota any more, and raises the alarm that says so.
+    /// Refuses what does not fit into the quota or on the disk any more, and raises the alarm that says so. The room is
+    /// promised to the request until the result is dropped.
     ///
     /// The quota counts bytes in use, not the file's length: what a compaction frees is there again.
     ///
     /// # Errors
     /// `mvcc: database space exceeded`.
-    pub async fn check_quota(&self, cost: u64) -> Result<(), Status> {
+    pub async fn check_space(&self, cost: u64) -> Result<Promised<'_>, Status> {
         let member = &*self.member;
-        let Some(quota_bytes) = member.limits.quota_bytes else {
-            return Ok(());
-        };
-        let in_use = member.backend.size_in_use_bytes() + member.backend.pending_bytes();
-        if quota::fits(in_use, cost, quota_bytes) {
-            return Ok(());
+        let promised = member.room.promise(cost);
+        let pending = member.backend.pending_bytes();
+        let fits = member.limits.quota_bytes.is_none_or(|quota_bytes| {
+            let in_use = member.backend.size_in_use_bytes() + pending;
+            quota::fits(in_use, cost, quota_bytes)
+        });
+        if fits && (cost == 0 || !member.room.refuses(pending)) {
+            return Ok(promised);
         }
+        self.raise_no_space().await;
+        Err(status::NO_SPACE)
+    }
+
+    /// Raises the alarm that ends writes.
+    pub(super) async fn raise_no_space(&self) {
+        let member = &*self.member;
         let alarm = AlarmRequest {
             action: AlarmAction::Activate as i32,
             member_id: member.id,
             alarm: AlarmType::Nospace as i32,
         };
-        // The write is refused whether or not the alarm can be raised.
+        // What is refused is refused whether or not the alarm can be raised.
         let _ = self
             .propose(InternalRaftRequest {
                 alarm: Some(alarm),
                 ..Default::default()
             })
             .await;
-        Err(status::NO_SPACE)
     }
 
     /// Forgets the remaining time that a checkpoint noted for a lease which has its full time again.

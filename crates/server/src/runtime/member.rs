@@ -9,21 +9,24 @@ use parking_lot::RwLock;
 use retcd_node::Input;
 use retcd_state::lease::SharedLessor;
 use retcd_state::machine::{SharedAlarms, SharedAuth, SharedMembership};
-use retcd_state::mvcc;
+use retcd_state::mvcc::{self, HashInPieces, KeyspaceHash, RangeError, StoreRevision};
 use retcd_state::version::Version;
 use retcd_state::watch::Origin;
 use retcd_storage::backend::Backend;
 
 use super::apply_thread::ToApply;
-use super::backend_thread::ToBackend;
+use super::backend_thread::{NoRoom, ToBackend};
 use super::clock::Clock;
 use super::mailbox::Mailboxes;
 use super::progress::Progress;
+use super::room::Room;
 use super::watches::WatchCounts;
 use crate::auth::Authenticator;
 use crate::config::Config;
+use crate::grpc::status::Status;
 use crate::metrics::Metrics;
 use crate::peer::{Dialer, Transport};
+use crate::workers::{Stopped, Workers};
 
 /// The member as seen from a connection: readers, queues and numbers, no decisions.
 pub struct Member {
@@ -43,12 +46,16 @@ pub struct Member {
     pub alarms: SharedAlarms,
     /// Users and roles.
     pub auth: SharedAuth,
+    /// Threads for work that would hold up connections.
+    pub workers: Workers,
     /// Knows who sends a request.
     pub authenticator: Authenticator,
     /// The members and the cluster's version.
     pub membership: SharedMembership,
     /// The database.
     pub backend: Backend,
+    /// The room on the disk.
+    pub room: Arc<Room>,
     /// Raft's numbers.
     pub progress: Progress,
     /// Time since the start.
@@ -65,6 +72,8 @@ pub struct Member {
     pub defragmenting: InFlight,
     /// Whether a database of the leader's is taking the place of ours.
     pub restoring: InFlight,
+    /// Held by the one defragmentation that is at work; others wait without a thread.
+    pub defragmentation: Arc<tokio::sync::Mutex<()>>,
     pub(super) storage_version: RwLock<Option<Version>>,
     /// When a compaction last finished, in seconds since 1970; 0 before the first.
     pub compacted_at_seconds: AtomicU64,
@@ -158,18 +167,44 @@ impl Member {
     }
 
     /// Makes everything applied so far durable in the database.
-    pub async fn commit_backend(&self) {
+    ///
+    /// # Errors
+    /// There is no room for it, or the member stops.
+    pub async fn commit_backend(&self) -> Result<(), NoRoom> {
         let (done, committed) = tokio::sync::oneshot::channel();
         let _ = self.backend_thread.send(ToBackend::Commit(done));
-        // An error means that the member stops.
-        let _ = committed.await;
+        committed.await.unwrap_or(Err(NoRoom))
     }
 
     /// The same, for a thread that may block.
-    pub fn commit_backend_blocking(&self) {
+    ///
+    /// # Errors
+    /// As [`Member::commit_backend`].
+    pub fn commit_backend_blocking(&self) -> Result<(), NoRoom> {
         let (done, committed) = tokio::sync::oneshot::channel();
         let _ = self.backend_thread.send(ToBackend::Commit(done));
-        let _ = committed.blocking_recv();
+        committed.blocking_recv().unwrap_or(Err(NoRoom))
+    }
+
+    /// Whether the other voters have a quorum without this member, as far as it is connected to them.
+    pub fn others_have_quorum(&self) -> bool {
+        let membership = self.membership.read();
+        let voters = || membership.members().filter(|member| !member.is_learner);
+        let others = voters().filter(|voter| voter.id != self.id);
+        let connected = others.filter(|voter| self.transport().active_since(voter.id).is_some());
+        connected.count() > voters().count() / 2
+    }
+
+    /// The hash of the keyspace at `revision`, 0 for the current one, and the revision of the store that it was asked of.
+    ///
+    /// # Errors
+    /// The revision is compacted or in the future; the database cannot be read; the member stops.
+    pub async fn hash_kv(&self, revision: i64) -> Result<(KeyspaceHash, StoreRevision), HashError> {
+        let hash = self.reader.begin_hash_kv(revision)?;
+        Ok(self
+            .workers
+            .run_in_pieces(hash, HashInPieces::step)
+            .await??)
     }
 
     /// Resolves when the member stops.
@@ -189,6 +224,26 @@ impl Member {
     /// Whether the member stops.
     pub fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
+    }
+}
+
+/// Why there is no hash.
+#[derive(Debug, thiserror::Error)]
+pub enum HashError {
+    /// The revision is not there, or cannot be read.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+    /// The member stops.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+impl From<HashError> for Status {
+    fn from(error: HashError) -> Status {
+        match error {
+            HashError::Range(error) => error.into(),
+            HashError::Stopped(stopped) => stopped.into(),
+        }
     }
 }
 

@@ -29,6 +29,7 @@ mod local;
 mod log_thread;
 mod mailbox;
 mod member;
+mod next_segment;
 mod node_thread;
 mod opening;
 mod peer_thread;
@@ -36,6 +37,7 @@ mod peers;
 mod probe;
 mod progress;
 mod reconfigure;
+mod room;
 mod server;
 mod signals;
 mod snapshot_thread;
@@ -46,8 +48,6 @@ pub(crate) mod versions;
 mod waiting;
 mod watches;
 
-use crate::grpc::status::{self, Status};
-
 pub use access::Permit;
 pub use clock::unix_ms;
 pub use connections::Protocols;
@@ -56,15 +56,3 @@ pub use member::Member;
 pub use probe::LocalProbe;
 pub use server::{StartError, run};
 pub use watches::StreamWaker;
-
-/// Runs `work` where blocking is allowed.
-///
-/// # Errors
-/// The member stops.
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Status> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| status::STOPPED)
-}

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 
-use retcd_node::{Input, LeaderInfo, Node, Output, Role, SnapshotPoint};
+use retcd_node::{Input, LeaderInfo, Node, Output, Role};
 
 use super::apply_thread::ToApply;
 use super::fatal::stop_process;
 use super::log_thread::ToLog;
 use super::mailbox::Mail;
 use super::member::Member;
+use super::snapshot_thread::ToSnapshot;
 use crate::peer::Transport;
 
 /// Inputs that are taken in before the node's outputs are looked at; bounds the latency of a turn.
@@ -22,7 +23,7 @@ pub struct Outbox {
     /// To the machine.
     pub apply: Sender<ToApply>,
     /// To whoever writes snapshots.
-    pub snapshot: Sender<SnapshotPoint>,
+    pub snapshot: Sender<ToSnapshot>,
     /// To the other members.
     pub peers: Transport,
 }
@@ -103,7 +104,7 @@ fn act_on_outputs(node: &mut Node, known: &mut LeaderInfo, outbox: &Outbox, memb
                     .publish(member.id, node.status(), member.clock.now());
                 handle_leader(std::mem::replace(known, leader), leader, member);
             }
-            Output::Snapshot(point) => drop(outbox.snapshot.send(point)),
+            Output::Snapshot(point) => drop(outbox.snapshot.send(ToSnapshot::Save(point))),
             Output::Send(messages) => outbox.peers.send(messages),
             Output::Restore(snapshot) => drop(outbox.apply.send(ToApply::Restore(snapshot))),
             Output::Contradiction(contradiction) => stop_process(

@@ -62,6 +62,7 @@ pub fn transport(member: &Arc<Member>, dirs: &Dirs) -> (Transport, Door, Driver)
         metrics: Arc::clone(&member.metrics),
         disk: Arc::clone(&dirs.disk),
         snap_dir: dirs.snap_dir.clone(),
+        workers: member.workers.clone(),
         snapshot: Box::new(move || {
             let copy = DatabaseCopy::take(&backend).map_err(io::Error::other)?;
             let snapshot = copy.snapshot();

@@ -8,8 +8,8 @@ use retcd_proto::etcdserverpb::{
 };
 use retcd_state::mvcc::{KeyspaceHash, RangeError};
 
-use super::blocking;
 use super::local::Local;
+use super::member::HashError;
 use crate::auth::Credentials;
 use crate::grpc::{cluster_member, status};
 use crate::http::{LeaseError, PeerProbe, Probe, Progress, PromoteError, RaftStatus};
@@ -195,14 +195,16 @@ impl PeerProbe for LocalProbe {
     }
 
     async fn hash_kv(&self, revision: i64) -> Result<(KeyspaceHash, i64), String> {
-        let reader = self.0.member.reader.clone();
-        let hashed = blocking(move || reader.hash_kv(revision)).await;
-        let hashed = hashed.map_err(|status| status.message.into_owned())?;
+        let hashed = self.0.member.hash_kv(revision).await;
         let hashed = hashed.map(|(hash, current)| (hash, current.get()));
         hashed.map_err(|error| match error {
             // Members look for these texts.
-            RangeError::Compacted => "mvcc: required revision has been compacted".to_owned(),
-            RangeError::FutureRevision => "mvcc: required revision is a future revision".to_owned(),
+            HashError::Range(RangeError::Compacted) => {
+                "mvcc: required revision has been compacted".to_owned()
+            }
+            HashError::Range(RangeError::FutureRevision) => {
+                "mvcc: required revision is a future revision".to_owned()
+            }
             other => other.to_string(),
         })
     }

@@ -24,7 +24,7 @@ use tokio::task::LocalSet;
 use super::Local;
 use super::apply_thread::{Applier, CompactionPace, ToApply};
 use super::backend_thread::ToBackend;
-use super::backend_thread::{self, CommitPace};
+use super::backend_thread::{CommitPace, Committer};
 use super::bind::{Bound, ListenError, Listeners};
 use super::bootstrap::{Bootstrap, bootstrap, check_initially};
 use super::clock::{Clock, unix_ms};
@@ -32,7 +32,7 @@ use super::connections::{self, Accepted, Dealer, Http2Settings};
 use super::corruption::{self, InitialCheckError, Starting};
 use super::descriptors::{Seats, TooFewDescriptors};
 use super::ids::first_read_context;
-use super::log_thread;
+use super::log_thread::Logger;
 use super::mailbox::{Mail, Mailboxes};
 use super::member::{InFlight, Limits, Member};
 use super::node_thread::{self, Outbox};
@@ -40,8 +40,9 @@ use super::peer_thread::{self, PeerThread};
 use super::peers::Peers;
 use super::probe::LocalProbe;
 use super::progress::Progress;
+use super::room::Room;
 use super::signals::{StopSignal, stop_signal};
-use super::snapshot_thread::Snapshots;
+use super::snapshot_thread::{Snapshots, ToSnapshot};
 use super::storage;
 use super::tasks;
 use super::tls_thread::Handshakers;
@@ -57,6 +58,7 @@ use crate::log::{self, Text};
 use crate::metrics::{Detail, Metrics};
 use crate::peer::Dialer;
 use crate::tls;
+use crate::workers::Workers;
 
 /// Inputs that may wait for the node; a full queue refuses requests.
 const NODE_QUEUE_MAX: usize = 16 << 10;
@@ -88,7 +90,7 @@ pub enum StartError {
     #[error(transparent)]
     Corrupt(#[from] InitialCheckError),
     /// The operating system refused a thread or a signal handler.
-    #[error(transparent)]
+    #[error("the operating system refused a thread or a signal handler: {0}")]
     System(#[from] std::io::Error),
 }
 
@@ -97,6 +99,9 @@ impl StartError {
     fn message(&self) -> &'static str {
         match self {
             StartError::Tls(error) => error.message(),
+            StartError::System(_) => {
+                "cannot make the threads of etcd process; please raise the limit"
+            }
             StartError::Descriptors(_) => {
                 "file descriptor limit of etcd process is too low; please set higher"
             }
@@ -143,7 +148,7 @@ struct Server {
 struct Threads {
     node: JoinHandle<()>,
     apply: JoinHandle<()>,
-    snapshot: JoinHandle<()>,
+    snapshot: (JoinHandle<()>, mpsc::Sender<ToSnapshot>),
     log: JoinHandle<()>,
     backend: JoinHandle<()>,
 }
@@ -160,11 +165,12 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
     config.check_start()?;
     let seats = Seats::of_process()?;
     let clock = Clock::start();
-    let authenticator = Authenticator::new(&config)?;
+    let workers = Workers::start()?;
+    let authenticator = Authenticator::new(&config, workers.clone())?;
     let endpoints = tls::open(&config)?;
     let listeners = Listeners::bind(&config, &endpoints, &seats)?;
     let connector = tls::Connector::new(endpoints.peer);
-    let dialer = Dialer::new(config.peer_dial_timeout()).with_tls(connector);
+    let dialer = Dialer::new(config.peer_dial_timeout(), workers.clone()).with_tls(connector);
     let dirs = storage::prepare(Arc::new(OsDisk), &config)?;
     let initial_cluster = match dirs.has_log()? {
         true => None,
@@ -178,15 +184,13 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
     let identity = opened.identity;
     crate::info!("starting local member";
         "local-member-id" => &format!("{:x}", identity.member_id), "cluster-id" => &format!("{:x}", identity.cluster_id));
-    let server = spawn(
-        config,
-        clock,
-        dirs,
-        dialer,
-        opened,
+    let connected = Connected {
         listeners,
+        dialer,
         authenticator,
-    )?;
+        workers,
+    };
+    let server = spawn(config, clock, dirs, opened, connected)?;
     for remote in remotes
         .iter()
         .filter(|remote| remote.id != identity.member_id)
@@ -233,16 +237,28 @@ fn start_again(dirs: &Dirs, config: &Config, dialer: &Dialer) -> Result<Opened, 
     Ok(opened)
 }
 
+/// How a member meets others, made before its data is opened.
+struct Connected {
+    listeners: Listeners,
+    dialer: Dialer,
+    authenticator: Authenticator,
+    workers: Workers,
+}
+
 /// Starts the threads on what was opened.
 fn spawn(
     config: Arc<Config>,
     clock: Clock,
     dirs: Dirs,
-    dialer: Dialer,
     opened: Opened,
-    listeners: Listeners,
-    authenticator: Authenticator,
+    connected: Connected,
 ) -> Result<Server, StartError> {
+    let Connected {
+        listeners,
+        dialer,
+        authenticator,
+        workers,
+    } = connected;
     let Opened {
         identity: durable::Identity {
             member_id,
@@ -285,9 +301,14 @@ fn spawn(
         alarms: machine.alarms(),
         auth: machine.auth_store(),
         authenticator,
+        workers,
         membership: machine.membership(),
         storage_version: machine.storage_version().ok().flatten().into(),
         backend: backend.clone(),
+        room: Arc::new(Room::new(
+            Arc::clone(&dirs.disk),
+            [dirs.snap_dir.clone(), dirs.wal_dir.clone()],
+        )),
         progress: Progress::default(),
         clock,
         metrics: Arc::new(Metrics::new(detail)),
@@ -296,6 +317,7 @@ fn spawn(
         pending: Default::default(),
         defragmenting: InFlight::default(),
         restoring: InFlight::default(),
+        defragmentation: Default::default(),
         compacted_at_seconds: Default::default(),
         dialer,
         transport: OnceLock::new(),
@@ -316,7 +338,7 @@ fn spawn(
     let outbox = Outbox {
         log: to_log.clone(),
         apply: to_apply,
-        snapshot: to_snapshot,
+        snapshot: to_snapshot.clone(),
         peers: transport.clone(),
     };
     let snapshots = Snapshots {
@@ -355,13 +377,23 @@ fn spawn(
         named("snapshot").spawn(move || snapshots.run(&snapshot_inbox, &member))?
     };
     let log_thread = {
-        let metrics = Arc::clone(&member.metrics);
-        named("log").spawn(move || log_thread::run(log, &log_inbox, &to_node, &metrics))?
+        let logger = Logger {
+            log,
+            node: to_node,
+            snapshots: to_snapshot.clone(),
+            room: Arc::clone(&member.room),
+            metrics: Arc::clone(&member.metrics),
+        };
+        named("log").spawn(move || logger.run(&log_inbox))?
     };
     let backend_thread = {
-        let metrics = Arc::clone(&member.metrics);
-        named("backend")
-            .spawn(move || backend_thread::run(&backend, &backend_inbox, &metrics, commit_pace))?
+        let committer = Committer {
+            backend,
+            room: Arc::clone(&member.room),
+            metrics: Arc::clone(&member.metrics),
+            pace: commit_pace,
+        };
+        named("backend").spawn(move || committer.run(&backend_inbox))?
     };
     Ok(Server {
         member,
@@ -385,7 +417,7 @@ fn spawn(
         threads: Threads {
             node: node_thread,
             apply: apply_thread,
-            snapshot: snapshot_thread,
+            snapshot: (snapshot_thread, to_snapshot),
             log: log_thread,
             backend: backend_thread,
         },
@@ -450,7 +482,8 @@ impl Server {
             true => others.len() + 1,
             false => 0,
         };
-        let (handshakers, handshaking) = Handshakers::start(processors, &stopping)?;
+        let (handshakers, handshaking) =
+            Handshakers::start(processors, self.member.workers.clone(), &stopping)?;
         let peers = self.spawn_peer_thread(&handshakers)?;
         let end = run_on_thread(self.lead(dealer, handshakers, first, settings))??;
         for thread in others.into_iter().chain([peers]).chain(handshaking) {
@@ -549,6 +582,7 @@ impl Server {
         let mode = self.config.auto_compaction()?;
         let spawn = |task: Pin<Box<dyn Future<Output = ()>>>| drop(tokio::task::spawn_local(task));
         spawn(Box::pin(tasks::run_leases(Rc::clone(local))));
+        spawn(Box::pin(tasks::watch_room(Rc::clone(local))));
         spawn(Box::pin(tasks::forget_old_tokens(Rc::clone(local))));
         spawn(Box::pin(tasks::run_auto_compaction(Rc::clone(local), mode)));
         spawn(Box::pin(versions::run_downgrade(Rc::clone(local))));
@@ -601,7 +635,9 @@ fn stop_threads(member: &Member, threads: Threads) {
     let _ = threads.node.join();
     let _ = member.apply.send(ToApply::Stop);
     let _ = threads.apply.join();
-    let _ = threads.snapshot.join();
+    let (snapshot, to_snapshot) = threads.snapshot;
+    let _ = to_snapshot.send(ToSnapshot::Stop);
+    let _ = snapshot.join();
     let _ = threads.log.join();
     let _ = member.backend_thread.send(ToBackend::Stop);
     let _ = threads.backend.join();

@@ -7,7 +7,10 @@
 //! ```text
 //! database committed at or behind the index ─▶ .snap file, synced ─▶ record in the log, synced ─▶ release
 //! ```
-//! A crash between two steps leaves the earlier ones without effect.
+//! A crash between two steps leaves the earlier ones without effect. If there is no room for the file, nothing is released,
+//! and it is tried again; the newest snapshot that is wanted counts.
+//!
+//! As nobody waits for this thread, it also prepares the segments of the log.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,9 +19,9 @@ use std::time::{Duration, Instant};
 
 use retcd_node::durable::Dirs;
 use retcd_node::{Input, SnapshotPoint};
-use retcd_storage::disk::Disk;
+use retcd_storage::disk::{Disk, is_full};
 use retcd_storage::snap::{self, SnapError};
-use retcd_storage::wal;
+use retcd_storage::wal::{self, Preparation, Prepared, WalError};
 
 use super::fatal::stop_process;
 use super::log_thread::ToLog;
@@ -27,6 +30,18 @@ use crate::log::Text;
 
 /// How often files that nobody needs are looked for, as in etcd.
 const PURGE_INTERVAL: Duration = Duration::from_secs(30);
+/// How long after a snapshot found no room it is tried again; there is a line in the log each time.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What the thread is asked to do.
+pub enum ToSnapshot {
+    /// Write a snapshot.
+    Save(SnapshotPoint),
+    /// Prepare a segment of the log, then answer.
+    Prepare(Preparation, Sender<Result<Prepared, WalError>>),
+    /// End.
+    Stop,
+}
 
 /// What the thread needs to do its work.
 pub struct Snapshots {
@@ -39,18 +54,22 @@ pub struct Snapshots {
 }
 
 impl Snapshots {
-    /// Runs until the last sender is gone.
-    pub fn run(&self, inbox: &Receiver<SnapshotPoint>, member: &Arc<Member>) {
+    /// Runs until it is told to stop, or the last sender is gone.
+    pub fn run(&self, inbox: &Receiver<ToSnapshot>, member: &Arc<Member>) {
         let mut purged_at = Instant::now();
+        // What found no room, and when.
+        let mut delayed: Option<(SnapshotPoint, Instant)> = None;
         loop {
             match inbox.recv_timeout(Duration::from_secs(1)) {
-                Ok(point) => {
-                    if let Err(error) = self.save(point, member) {
-                        stop_process("a snapshot could not be written", &error);
-                    }
-                }
+                Ok(ToSnapshot::Save(point)) => delayed = self.save_or_delay(point, member),
+                Ok(ToSnapshot::Prepare(preparation, done)) => drop(done.send(preparation.make())),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+                Ok(ToSnapshot::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if let Some((point, _)) =
+                delayed.take_if(|(_, since)| since.elapsed() >= RETRY_INTERVAL)
+            {
+                delayed = self.save_or_delay(point, member);
             }
             if purged_at.elapsed() >= PURGE_INTERVAL {
                 self.purge(member);
@@ -59,9 +78,31 @@ impl Snapshots {
         }
     }
 
-    fn save(&self, point: SnapshotPoint, member: &Arc<Member>) -> Result<(), SnapError> {
+    /// Returns what found no room. Any other failure ends the process.
+    fn save_or_delay(
+        &self,
+        point: SnapshotPoint,
+        member: &Arc<Member>,
+    ) -> Option<(SnapshotPoint, Instant)> {
+        // Without this the snapshot would stand for what the database does not have.
+        if let Err(error) = member.commit_backend_blocking() {
+            crate::warn!("no room for a snapshot; the log keeps its segments, and it will be tried again";
+                "error" => Text(error), "retry-after" => RETRY_INTERVAL);
+            return Some((point, Instant::now()));
+        }
+        match self.save(&point, member) {
+            Ok(()) => None,
+            Err(SnapError::Io { path, source }) if is_full(&source) => {
+                crate::warn!("no room for a snapshot; the log keeps its segments, and it will be tried again";
+                    "path" => &path, "error" => Text(&source), "retry-after" => RETRY_INTERVAL);
+                Some((point, Instant::now()))
+            }
+            Err(error) => stop_process("a snapshot could not be written", &error),
+        }
+    }
+
+    fn save(&self, point: &SnapshotPoint, member: &Arc<Member>) -> Result<(), SnapError> {
         let started = Instant::now();
-        member.commit_backend_blocking();
         let document = member.membership.read().to_document();
         let snapshot = point.to_snapshot(document);
         let dirs = &self.dirs;

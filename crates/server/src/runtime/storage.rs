@@ -14,7 +14,7 @@ use retcd_state::machine::MachineOptions;
 use retcd_state::membership::{ConfChangeContext, Member};
 use retcd_storage::backend::Backend;
 use retcd_storage::bolt::{Access, BoltError, Options as BoltOptions};
-use retcd_storage::disk::{Disk, OpenMode};
+use retcd_storage::disk::{Disk, OpenMode, is_full};
 use retcd_storage::wal;
 
 use crate::config::Config;
@@ -51,11 +51,13 @@ pub fn prepare(disk: Arc<dyn Disk>, config: &Config) -> Result<Dirs, StorageErro
     Ok(dirs)
 }
 
+/// A full disk is no reason to refuse: the member is to be started on it, so that room can be made.
 fn touch(disk: &dyn Disk, dir: &Path, what: &str) -> Result<(), StorageError> {
     let probe = dir.join(".touch");
     disk.create_dir_all(dir)
         .and_then(|()| disk.open(&probe, OpenMode::Create { mode: 0o600 }))
         .and_then(|_| disk.remove_file(&probe))
+        .or_else(|error| if is_full(&error) { Ok(()) } else { Err(error) })
         .map_err(|source| StorageError::Directory {
             what: what.to_owned(),
             source,

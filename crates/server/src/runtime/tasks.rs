@@ -9,13 +9,15 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use retcd_node::Input;
 use retcd_proto::etcdserverpb::{
-    CompactionRequest, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest,
+    AlarmType, CompactionRequest, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest,
     LeaseRevokeRequest,
 };
 
 use super::local::Local;
+use super::member::Member;
 use crate::config::start::AutoCompaction;
 use crate::grpc::status::Status;
+use crate::log::Seldom;
 
 /// How often expired leases are looked for, as in etcd.
 const LEASE_INTERVAL: Duration = Duration::from_millis(500);
@@ -24,6 +26,8 @@ const TOKEN_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a member that starts looks for others, and how often, as in etcd.
 const PEERS_MAX: Duration = Duration::from_secs(5);
 const PEERS_LOOK: Duration = Duration::from_millis(50);
+/// How often the room on the disk is looked at.
+const ROOM_INTERVAL: Duration = Duration::from_millis(200);
 /// Leases that are revoked per look.
 const REVOKE_MAX: usize = 500;
 /// Revocations under way at a time.
@@ -97,6 +101,42 @@ pub async fn run_leases(local: Rc<Local>) {
                 .await;
         }
     }
+}
+
+/// Looks after the room on the disk: says so when there is little, and raises the alarm if that concerns the cluster.
+pub async fn watch_room(local: Rc<Local>) {
+    let mut interval = tokio::time::interval(ROOM_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let told = Seldom::default();
+    let member = &*local.member;
+    let room = &member.room;
+    loop {
+        interval.tick().await;
+        if !room.is_close() {
+            continue;
+        }
+        let is_vital = room.is_own() || !member.others_have_quorum();
+        room.set_vital(is_vital);
+        if !room.is_short() {
+            continue;
+        }
+        if told.now() {
+            let free = room
+                .spare_bytes()
+                .saturating_add_unsigned(room.reserve_bytes());
+            crate::warn!("the disk is nearly full"; "free-bytes" => free, "reserve-bytes" => room.reserve_bytes(),
+                "refuses-writes" => is_vital);
+        }
+        if is_vital && !has_no_space_alarm(member) {
+            local.raise_no_space().await;
+        }
+    }
+}
+
+fn has_no_space_alarm(member: &Member) -> bool {
+    let alarms = member.alarms.read();
+    let raised = alarms.list(AlarmType::Nospace as i32);
+    raised.iter().any(|alarm| alarm.member_id == member.id)
 }
 
 /// Forgets tokens that nobody has used for long.

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::connections::{Accepted, Dealer, Protocols, Socket};
 use super::descriptors::Seat;
 use crate::tls::{Endpoint, FIRST_BYTE, Portable};
+use crate::workers::Workers;
 
 /// Handshakes under way on one thread.
 const HANDSHAKES_MAX: usize = 1024;
@@ -58,15 +59,18 @@ struct Arrival {
 pub struct Handshakers {
     threads: Arc<[mpsc::Sender<Arrival>]>,
     next: usize,
+    workers: Workers,
 }
 
 impl Handshakers {
-    /// Starts the threads, for half of the processors, or none if there are none; they end when the member stops.
+    /// Starts the threads, for half of the processors, or none if there are none; they end when the member stops. `workers`
+    /// ask DNS for them.
     ///
     /// # Errors
     /// The operating system refused a thread.
     pub fn start(
         processors: usize,
+        workers: Workers,
         stopping: &watch::Receiver<bool>,
     ) -> io::Result<(Handshakers, Vec<JoinHandle<()>>)> {
         let count = processors.div_ceil(2).min(THREADS_MAX);
@@ -82,8 +86,12 @@ impl Handshakers {
             handles.push(named.spawn(run)?);
             threads.push(sender);
         }
-        let threads = threads.into();
-        Ok((Handshakers { threads, next: 0 }, handles))
+        let handshakers = Handshakers {
+            threads: threads.into(),
+            next: 0,
+            workers,
+        };
+        Ok((handshakers, handles))
     }
 
     async fn send(&mut self, arrival: Arrival) {
@@ -185,7 +193,11 @@ async fn receive(arrival: Arrival) {
         }
         return;
     }
-    if let Some(established) = gate.endpoint.accept(socket).await {
+    if let Some(established) = gate
+        .endpoint
+        .accept(socket, &gate.handshakers.workers)
+        .await
+    {
         let socket = Socket::Tls(Box::new(established));
         let protocols = gate.secure;
         gate.dealer.deal(Accepted {

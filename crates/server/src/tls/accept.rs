@@ -22,6 +22,7 @@ use tokio_rustls::server::{StartHandshake, TlsStream};
 
 use super::endpoint::{Endpoint, Kind};
 use super::remote;
+use crate::workers::Workers;
 
 /// How long a handshake may take altogether, as in etcd.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -89,15 +90,16 @@ struct Known {
 }
 
 impl Endpoint {
-    /// Makes the handshake with who has connected. None if it failed, which has been logged; whoever has connected is gone then.
-    pub async fn accept(&self, socket: Portable) -> Option<Established> {
+    /// Makes the handshake with who has connected; `workers` ask DNS if need be. None if it failed, which has been logged; whoever
+    /// has connected is gone then.
+    pub async fn accept(&self, socket: Portable, workers: &Workers) -> Option<Established> {
         let remote = socket.remote();
         let mut known = Known::default();
         let handshake = self.handshake(socket, &mut known);
         let in_time = tokio::time::timeout(DEADLINE, handshake).await;
         let timed_out = |_| Err(Failure::Refused("i/o timeout".to_owned()));
         let result = match in_time.unwrap_or_else(timed_out) {
-            Ok(stream) => self.let_in(stream, remote, &known).await,
+            Ok(stream) => self.let_in(stream, remote, &known, workers).await,
             Err(failure) => Err(failure),
         };
         let Err(failure) = result else {
@@ -133,11 +135,12 @@ impl Endpoint {
         mut stream: TlsStream<Portable>,
         remote: Option<SocketAddr>,
         known: &Known,
+        workers: &Workers,
     ) -> Result<Established, Failure> {
         let certificate = known.check.as_ref().and_then(|check| check.presented());
         if let (Some(certificate), Some(remote), true) = (certificate, remote, self.checks_address)
         {
-            remote::check(certificate, remote.ip())
+            remote::check(certificate, remote.ip(), workers)
                 .await
                 .map_err(Failure::Refused)?;
         }
@@ -418,12 +421,15 @@ mod tests {
         config.client_tls.auto_tls = true;
         let endpoint = open(&config).unwrap().client.unwrap();
 
+        let workers = Workers::start().unwrap();
+
         let hello = [FIRST_BYTE, 3, 1, 2, 0, 1];
         for said in [&hello[..0], &hello] {
             let (near, mut far) = UnixStream::pair().unwrap();
             far.write_all(said).await.unwrap();
             let begin = tokio::time::Instant::now();
-            assert!(endpoint.accept(Portable::Unix(near)).await.is_none());
+            let accepted = endpoint.accept(Portable::Unix(near), &workers).await;
+            assert!(accepted.is_none());
             assert_eq!(begin.elapsed().as_secs(), DEADLINE.as_secs());
         }
     }

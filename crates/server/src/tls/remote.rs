@@ -9,11 +9,17 @@ use std::net::IpAddr;
 use retcd_dns::Resolver;
 use retcd_tls::Certificate;
 
-/// Checks `certificate` of a connection from `address`.
+use crate::workers::Workers;
+
+/// Checks `certificate` of a connection from `address`; `workers` ask DNS.
 ///
 /// # Errors
 /// It is not valid for the address; the text is etcd's.
-pub async fn check(certificate: &Certificate, address: IpAddr) -> Result<(), String> {
+pub async fn check(
+    certificate: &Certificate,
+    address: IpAddr,
+    workers: &Workers,
+) -> Result<(), String> {
     let address = address.to_canonical();
     let (addresses, names) = (certificate.ip_addresses(), certificate.dns_names());
     if !addresses.is_empty() {
@@ -26,7 +32,7 @@ pub async fn check(certificate: &Certificate, address: IpAddr) -> Result<(), Str
     if names.is_empty() {
         return Ok(());
     }
-    let Err(reason) = is_host_of(address, names).await else {
+    let Err(reason) = is_host_of(address, names, workers).await else {
         return Ok(());
     };
     let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
@@ -38,9 +44,9 @@ pub async fn check(certificate: &Certificate, address: IpAddr) -> Result<(), Str
 
 /// Asks DNS: which names has the address, and then, which addresses have the names. A name `*.DOMAIN` stands for every name in
 /// that domain. If it is no host of theirs, the error is the last one that DNS gave, in brackets, or nothing.
-async fn is_host_of(address: IpAddr, names: &[String]) -> Result<(), String> {
+async fn is_host_of(address: IpAddr, names: &[String], workers: &Workers) -> Result<(), String> {
     let look_up = move || Resolver::of_system().names(address).unwrap_or_default();
-    let own = tokio::task::spawn_blocking(look_up).await;
+    let own = workers.look_up(look_up).await;
     let own = own.unwrap_or_default();
     if own
         .iter()
@@ -50,9 +56,12 @@ async fn is_host_of(address: IpAddr, names: &[String]) -> Result<(), String> {
     }
     let mut reason = String::new();
     for name in names.iter().filter(|name| !name.starts_with("*.")) {
-        match tokio::net::lookup_host((name.as_str(), 0)).await {
-            Ok(mut found) => {
-                if found.any(|found| found.ip().to_canonical() == address) {
+        match workers.addresses(&format!("{name}:0")).await {
+            Ok(found) => {
+                if found
+                    .iter()
+                    .any(|found| found.ip().to_canonical() == address)
+                {
                     return Ok(());
                 }
             }

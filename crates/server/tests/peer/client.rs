@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use retcd_server::config::url::Url;
 use retcd_server::peer::{Client, ClientError, Dialer};
+use retcd_server::workers::Workers;
 
 use crate::recorded::{Recording, VERSIONS, recording};
 
@@ -60,8 +61,12 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     runtime.unwrap().block_on(future)
 }
 
+fn dialer() -> Dialer {
+    Dialer::new(Duration::from_secs(2), Workers::start().unwrap())
+}
+
 fn client() -> Client {
-    Client::new(Dialer::new(Duration::from_secs(2)), Duration::from_secs(10))
+    Client::new(dialer(), Duration::from_secs(10))
 }
 
 /// The recorded exchange whose request line begins so: request and response.
@@ -271,10 +276,7 @@ fn a_kept_connection_that_was_closed_costs_a_second_attempt_if_that_does_no_harm
 fn a_member_that_does_not_answer_is_not_waited_for_forever() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
-    let client = Client::new(
-        Dialer::new(Duration::from_secs(2)),
-        Duration::from_millis(50),
-    );
+    let client = Client::new(dialer(), Duration::from_millis(50));
     let error = block_on(client.version(&url)).unwrap_err();
     assert_eq!(error.to_string(), "context deadline exceeded");
     drop(listener);

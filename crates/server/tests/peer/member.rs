@@ -23,6 +23,7 @@ use retcd_server::metrics::{Detail, Metrics, Sample};
 use retcd_server::peer::{
     self, Config, Dialer, Door, IO_TIMEOUT, Identity, OutgoingSnapshot, Transport, WriteDeadline,
 };
+use retcd_server::workers::Workers;
 use retcd_storage::disk::OsDisk;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -89,13 +90,15 @@ pub fn start(setup: Setup) -> Member {
     let removed: Arc<Mutex<BTreeSet<u64>>> = Arc::default();
     let metrics = Arc::new(Metrics::new(Detail::Basic));
     let is_removed = Arc::clone(&removed);
+    let workers = Workers::start().unwrap();
     let (transport, door, driver) = peer::open(Config {
         identity: Identity {
             id: setup.id,
             cluster_id: setup.cluster_id,
             urls: vec![format!("http://{address}")],
         },
-        dialer: Dialer::new(Duration::from_secs(2)),
+        dialer: Dialer::new(Duration::from_secs(2), workers.clone()),
+        workers,
         node,
         metrics: Arc::clone(&metrics),
         disk: Arc::new(OsDisk),

@@ -15,3 +15,4 @@ mod moments;
 #[expect(dead_code, reason = "other tests share it and need more of it")]
 mod place;
 mod raw;
+mod resources;

@@ -3,6 +3,7 @@
 use retcd_node::durable::LogError;
 use retcd_node::{Append, Input};
 use retcd_proto::raftpb::SnapshotMetadata;
+use retcd_storage::wal::Preparation;
 
 use super::{Process, Stop, Work};
 use crate::context::Context;
@@ -91,7 +92,10 @@ impl Process {
         }
         if finished.newest.is_some() {
             self.log.sync()?;
-            self.log.prepare()?;
+            // What cannot be prepared is made when it is needed.
+            if let Some(Ok(prepared)) = self.log.prepare().map(Preparation::make) {
+                self.log.put_prepared(prepared);
+            }
         }
         for message in others {
             match message {

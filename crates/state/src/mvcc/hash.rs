@@ -8,7 +8,7 @@
 //! the end of the walk tells whether anything was kept, both sums are made along the way.
 
 use crc32c::crc32c_append;
-use retcd_storage::backend::Bucket;
+use retcd_storage::backend::{self, Bucket};
 
 use super::reader::{Reader, View};
 use super::{RangeError, Record, Revision, StorageError, StoreRevision};
@@ -124,9 +124,12 @@ impl CompactionHashes {
 }
 
 impl View {
-    /// The sum of the whole database, members' own numbers excepted, and the revision that its rows go up to: more
-    /// than the view's if a batch was about to be published when the view was taken.
-    pub fn hash(&self) -> Result<(u32, StoreRevision), StorageError> {
+    /// The sum of the whole database, members' own numbers excepted, to be made in pieces, and the revision that its
+    /// rows go up to: more than the view's if a batch was about to be published when the view was taken.
+    ///
+    /// # Errors
+    /// The database cannot be read or is damaged.
+    pub fn begin_hash(&self) -> Result<(backend::HashInPieces, StoreRevision), StorageError> {
         let mut revision = self.revision;
         let next = Revision::start_of(revision + 1).to_key();
         for row in self.backend.range(Bucket::Key, &next, None) {
@@ -135,7 +138,8 @@ impl View {
                 Revision::from_key(&key).ok_or(StorageError::NoRevision(key[..].into()))?;
             revision = at.main;
         }
-        Ok((self.backend.hash(true)?, StoreRevision::new(revision)))
+        let hash = backend::HashInPieces::new(self.backend.clone(), true);
+        Ok((hash, StoreRevision::new(revision)))
     }
 }
 

@@ -34,6 +34,14 @@
 //! commit index alone is written without `fdatasync`, as it can be learned again. A write or sync that
 //! failed poisons the log: what is on the disk is unknown, and the member must stop.
 //!
+//! # When there is no room
+//!
+//! What only serves later may fail: reserving space for the next segment ([`Preparation`]), in a new segment, in the
+//! tail when the log is opened, and the copy of a torn segment. The log then goes on without, and grows as it is written.
+//! What a promise rests on may not: a record, the head of a segment, its length and its name. If one of these
+//! finds no room the log is poisoned, as part of it may be on the disk and the next record must not follow it. So the
+//! owner of the log stops taking in what can be refused well before (see [`Wal::release_reserved`]).
+//!
 //! Not here: clocks, threads, metrics and log lines (the owner times [`Wal::sync`] and prints what
 //! [`Recovered::torn`] and [`purge`] report), and the meaning of the entries.
 
@@ -49,12 +57,14 @@ mod decoder;
 mod encoder;
 mod error;
 mod frame;
+mod prepare;
 mod repair;
 mod replay;
 mod segment;
 mod writer;
 
 pub use error::{Damage, WalError};
+pub use prepare::{Preparation, Prepared};
 pub use segment::{exists, purge};
 pub use writer::{SyncStats, Wal};
 
@@ -104,7 +114,8 @@ pub struct TornTail {
     pub offset: u64,
     /// What is wrong behind it.
     pub damage: Damage,
-    /// Where the segment was copied before the tail was cut off; nothing when it was only read.
+    /// Where the segment was copied before the tail was cut off; nothing when it was only read, or when there was no
+    /// room for a copy.
     pub copy: Option<PathBuf>,
 }
 

@@ -6,20 +6,27 @@ use std::path::{Path, PathBuf};
 
 use super::error::{At, WalError};
 use super::segment::Segment;
-use crate::disk::{Disk, File, OpenMode};
+use crate::disk::{Disk, File, OpenMode, is_full};
 
 /// Bytes that are copied at once.
 const CHUNK_BYTES: u64 = 1 << 20;
 
-/// Copies `segment` to `NAME.wal.broken`, replacing an older copy, and returns that path.
-pub(super) fn copy(disk: &dyn Disk, segment: &Segment) -> Result<PathBuf, WalError> {
+/// Copies `segment` to `NAME.wal.broken`, replacing an older copy, and returns that path; nothing if there is no room for
+/// it. The copy is for people: a member whose disk is full has to start without.
+pub(super) fn copy(disk: &dyn Disk, segment: &Segment) -> Result<Option<PathBuf>, WalError> {
     let mut path = OsString::from(&segment.path);
     path.push(".broken");
     let path = PathBuf::from(path);
-    copy_to(disk, segment.file.as_ref(), &path).at(&path)?;
+    match copy_to(disk, segment.file.as_ref(), &path) {
+        Err(error) if is_full(&error) => {
+            disk.remove_file(&path).at(&path)?;
+            return Ok(None);
+        }
+        other => other.at(&path)?,
+    }
     let dir = path.parent().expect("a segment lies in a directory");
     disk.sync_dir(dir).at(dir)?;
-    Ok(path)
+    Ok(Some(path))
 }
 
 fn copy_to(disk: &dyn Disk, from: &dyn File, path: &Path) -> io::Result<()> {

@@ -13,12 +13,16 @@ use retcd_proto::walpb;
 use super::encoder::Encoder;
 use super::error::{At, WalError};
 use super::frame::Kind;
+use super::prepare::{Preparation, Prepared, reserve_if_possible};
 use super::replay::{self, Replay};
 use super::segment::{self, Name, Segment};
 use super::{Options, Recovered, TornTail, origin, repair};
-use crate::disk::{Disk, File, Lock, OpenMode};
+use crate::disk::Disk;
 
-const FILE_MODE: u32 = 0o600;
+/// What files are called that are prepared, in turn.
+const PREPARED_NAMES: [&str; 2] = ["0.tmp", "1.tmp"];
+/// What a file is called until it is a segment, if none was prepared.
+const OWN_NAME: &str = "next.tmp";
 
 /// What [`Wal::sync`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,14 +60,10 @@ pub struct Wal {
     needs_sync: bool,
     /// The file that becomes the next segment.
     prepared: Option<Prepared>,
-    /// How many files were prepared; their names alternate.
-    prepared_count: u64,
+    /// How many files were, or are being, prepared; their names alternate.
+    prepared_count: usize,
+    reserve_segments: bool,
     poisoned: bool,
-}
-
-struct Prepared {
-    path: PathBuf,
-    file: Arc<dyn File>,
 }
 
 impl Wal {
@@ -100,7 +100,9 @@ impl Wal {
     ) -> Result<Wal, WalError> {
         disk.create_dir_all(building).at(building)?;
         let name = Name { seq: 0, index: 0 };
-        let file = new_file(disk.as_ref(), &building.join(name.to_string()), &options)?;
+        let first = building.join(name.to_string());
+        let Prepared { file, .. } =
+            Preparation::new(&disk, first, options.segment_bytes).make_or_unreserved()?;
         let metadata = Bytes::from(metadata.encode_to_vec());
         let mut encoder = Encoder::new(0);
         encoder.put_crc();
@@ -135,6 +137,7 @@ impl Wal {
             needs_sync: false,
             prepared: None,
             prepared_count: 0,
+            reserve_segments: true,
             poisoned: false,
         })
     }
@@ -176,6 +179,7 @@ impl Wal {
             needs_sync: false,
             prepared: None,
             prepared_count: 0,
+            reserve_segments: true,
             poisoned: false,
         };
         if let Some(damage) = end.torn {
@@ -185,7 +189,7 @@ impl Wal {
                 segment: tail.path.clone(),
                 offset: end.offset,
                 damage,
-                copy: Some(copy),
+                copy,
             });
         }
         wal.clear_tail(recovered.torn.is_some())?;
@@ -264,15 +268,45 @@ impl Wal {
         self.sync()
     }
 
-    /// Creates the file that becomes the next segment, unless there is one. The owner calls it when it has
-    /// nothing else to do; otherwise it happens when the segment is needed.
+    /// What has to be made so that the next segment is there when it is needed; nothing if it is there. The owner has it
+    /// made wherever there is time to wait for the disk, and gives the result to [`Wal::put_prepared`]; until then it
+    /// does not ask again. Whatever is not there in time, the log makes itself.
+    pub fn prepare(&mut self) -> Option<Preparation> {
+        match self.prepared {
+            Some(_) => None,
+            None => {
+                let name = PREPARED_NAMES[self.prepared_count % PREPARED_NAMES.len()];
+                self.prepared_count += 1;
+                let (path, bytes) = (self.dir.join(name), self.options.segment_bytes);
+                Some(Preparation::new(&self.disk, path, bytes))
+            }
+        }
+    }
+
+    /// Takes the file that becomes the next segment.
+    pub fn put_prepared(&mut self, prepared: Prepared) {
+        self.prepared = Some(prepared);
+    }
+
+    /// Whether a segment that the log makes itself, as none was prepared, gets its space at once. It does at first.
+    pub fn reserve_segments(&mut self, reserve: bool) {
+        self.reserve_segments = reserve;
+    }
+
+    /// Gives back space that is reserved for later: the next segment, and what is left in the current one but for
+    /// `keep_bytes`. The log gets it again, or goes on without, as it grows.
     ///
     /// # Errors
     /// When the disk fails; the log stays usable.
-    pub fn prepare(&mut self) -> Result<(), WalError> {
+    pub fn release_reserved(&mut self, keep_bytes: u64) -> Result<(), WalError> {
         self.check()?;
-        if self.prepared.is_none() {
-            self.prepared = Some(self.new_prepared()?);
+        if let Some(Prepared { path, .. }) = self.prepared.take() {
+            self.disk.remove_file(&path).at(&path)?;
+        }
+        let tail = self.tail();
+        let kept = self.offset + keep_bytes;
+        if tail.file.len().at(&tail.path)? > kept {
+            tail.file.set_len(kept).at(&tail.path)?;
         }
         Ok(())
     }
@@ -380,7 +414,15 @@ impl Wal {
             file,
         } = match self.prepared.take() {
             Some(prepared) => prepared,
-            None => self.new_prepared()?,
+            None => {
+                // One that is being prepared has another name.
+                let path = self.dir.join(OWN_NAME);
+                let bytes = match self.reserve_segments {
+                    true => self.options.segment_bytes,
+                    false => 0,
+                };
+                Preparation::new(&self.disk, path, bytes).make_or_unreserved()?
+            }
         };
         self.put_head();
         let bytes = self.encoder.write_to(file.as_ref(), 0).at(&prepared)?;
@@ -397,16 +439,6 @@ impl Wal {
         Ok(bytes)
     }
 
-    fn new_prepared(&mut self) -> Result<Prepared, WalError> {
-        let path = self.dir.join(format!("{}.tmp", self.prepared_count % 2));
-        if self.disk.exists(&path).at(&path)? {
-            self.disk.remove_file(&path).at(&path)?;
-        }
-        let file = new_file(self.disk.as_ref(), &path, &self.options)?;
-        self.prepared_count += 1;
-        Ok(Prepared { path, file })
-    }
-
     /// Encodes what a segment behind the first begins with.
     fn put_head(&mut self) {
         assert_eq!(self.encoder.len(), 0, "a head is the first of a segment");
@@ -418,13 +450,14 @@ impl Wal {
     }
 
     /// Zeros everything behind the last record, so that remains of an interrupted write can never follow
-    /// a new record. The space stays reserved, but not in a segment that was torn: etcd lets that grow.
+    /// a new record. The space stays reserved, as long as there is room for it, but not in a segment that was torn: etcd
+    /// lets that grow.
     fn clear_tail(&mut self, torn: bool) -> Result<(), WalError> {
         let tail = self.tail();
         let reserved = tail.file.len().at(&tail.path)?;
         tail.file.set_len(self.offset).at(&tail.path)?;
         if !torn {
-            tail.file.allocate(reserved).at(&tail.path)?;
+            reserve_if_possible(&*tail.file, reserved).at(&tail.path)?;
         }
         tail.file.sync_data().at(&tail.path)?;
         // A segment that lost even its head gets a new one, so that it can be read from its start.
@@ -439,28 +472,14 @@ impl Wal {
     /// Removes files that were prepared and not used.
     fn remove_leftovers(&mut self) -> Result<(), WalError> {
         self.prepared = None;
-        for number in 0..2 {
-            let path = self.dir.join(format!("{number}.tmp"));
+        for name in PREPARED_NAMES.into_iter().chain([OWN_NAME]) {
+            let path = self.dir.join(name);
             if self.disk.exists(&path).at(&path)? {
                 self.disk.remove_file(&path).at(&path)?;
             }
         }
         Ok(())
     }
-}
-
-/// Creates a locked file with the space of a segment.
-fn new_file(disk: &dyn Disk, path: &Path, options: &Options) -> Result<Arc<dyn File>, WalError> {
-    let file = disk
-        .open(path, OpenMode::CreateNew { mode: FILE_MODE })
-        .at(path)?;
-    if !file.try_lock(Lock::OfdExclusive).at(path)? {
-        return Err(WalError::Locked {
-            path: path.to_owned(),
-        });
-    }
-    file.allocate(options.segment_bytes).at(path)?;
-    Ok(file)
 }
 
 /// Removes `dir` if it is there and holds nothing but leftovers of a log.

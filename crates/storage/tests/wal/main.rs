@@ -4,12 +4,14 @@
 //!   everything that was synced.
 //! - `damage`: interrupted writes are repaired, changed bits are refused.
 //! - `writing`: what is written and synced when, segments, locks, leftovers.
+//! - `full`: a disk without room.
 //! - `samples`: directories that etcd wrote.
 
 // Clippy takes only functions with `#[test]` for tests, and not what they share.
 #![allow(clippy::unwrap_used)]
 
 mod damage;
+mod full;
 mod model;
 mod samples;
 mod writing;
@@ -23,7 +25,7 @@ use retcd_proto::etcdserverpb::Metadata;
 use retcd_proto::raftpb::{ConfState, Entry, HardState};
 use retcd_proto::walpb;
 use retcd_storage::disk::{Disk, File, MemDisk, OpenMode};
-use retcd_storage::wal::{Options, Wal};
+use retcd_storage::wal::{Options, Wal, WalError};
 
 fn dir() -> &'static Path {
     Path::new("/wal")
@@ -75,6 +77,14 @@ fn segments_of(segment_bytes: u64) -> Options {
 
 fn create(disk: &MemDisk, options: Options) -> Wal {
     Wal::create(Arc::new(disk.clone()), dir(), &metadata(), options).unwrap()
+}
+
+/// Prepares the next segment, if it is not there.
+fn prepare(wal: &mut Wal) -> Result<(), WalError> {
+    if let Some(preparation) = wal.prepare() {
+        wal.put_prepared(preparation.make()?);
+    }
+    Ok(())
 }
 
 /// The records in a segment's bytes, each with its offset: what a reader of its own finds, which trusts

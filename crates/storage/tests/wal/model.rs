@@ -13,7 +13,7 @@ use retcd_proto::walpb;
 use retcd_storage::disk::{Fault, MemDisk};
 use retcd_storage::wal::{self, Options, Recovered, Wal, WalError};
 
-use crate::{content, dir, entry, metadata, names, records, segments_of, snapshot, state};
+use crate::{content, dir, entry, metadata, names, prepare, records, segments_of, snapshot, state};
 
 #[derive(Clone)]
 enum Record {
@@ -222,7 +222,7 @@ impl Story {
         match self.rng.u8(..20) {
             0..10 => self.append(wal),
             10..16 => self.sync(wal),
-            16 => wal.prepare(),
+            16 => prepare(wal),
             17 => self.local_snapshot(wal),
             18 => self.leader_snapshot(wal),
             _ => {

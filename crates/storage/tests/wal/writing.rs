@@ -12,7 +12,8 @@ use retcd_storage::disk::{Disk, Fault, MemDisk, OpenMode, OsDisk};
 use retcd_storage::wal::{self, Options, SyncStats, Wal, WalError};
 
 use crate::{
-    content, create, data_end, dir, entry, metadata, names, records, segments_of, snapshot, state,
+    content, create, data_end, dir, entry, metadata, names, prepare, records, segments_of,
+    snapshot, state,
 };
 
 const FIRST: &str = "0000000000000000-0000000000000000.wal";
@@ -167,27 +168,16 @@ fn a_failed_write_or_sync_is_final() {
             wal.save_snapshot(&snapshot(1, 1)),
             Err(WalError::Poisoned)
         ));
-        assert!(matches!(wal.prepare(), Err(WalError::Poisoned)));
         assert!(matches!(wal.close(), Err(WalError::Poisoned)));
     }
-    // So is a full disk when the next segment is needed, but not when it is only prepared.
-    let disk = MemDisk::new();
-    let mut wal = create(&disk, segments_of(2048));
-    disk.set_capacity(Some(4000));
-    assert!(matches!(wal.prepare(), Err(WalError::Io { .. })));
-    wal.append(None, &[entry(1, 1, vec![1; 1000])]).unwrap();
-    wal.sync().unwrap();
-    wal.append(None, &[entry(1, 2, vec![1; 1000])]).unwrap();
-    assert!(matches!(wal.sync(), Err(WalError::Io { .. })));
-    assert!(matches!(wal.sync(), Err(WalError::Poisoned)));
 }
 
 #[test]
 fn a_full_segment_is_cut_at_its_exact_length() {
     let disk = MemDisk::new();
     let mut wal = create(&disk, segments_of(4096));
-    wal.prepare().unwrap();
-    wal.prepare().unwrap();
+    prepare(&mut wal).unwrap();
+    prepare(&mut wal).unwrap();
     assert_eq!(names(&disk), ["0.tmp", FIRST]);
     wal.append(Some(&state(3, 7, 0)), &[entry(3, 1, vec![1; 3900])])
         .unwrap();
@@ -195,7 +185,7 @@ fn a_full_segment_is_cut_at_its_exact_length() {
     wal.append(None, &[entry(3, 2, vec![2; 5000]), entry(3, 3, "")])
         .unwrap();
     assert!(wal.sync().unwrap().cut);
-    wal.prepare().unwrap();
+    prepare(&mut wal).unwrap();
     let second = "0000000000000001-0000000000000004.wal";
     assert_eq!(names(&disk), [FIRST, second, "1.tmp"]);
 
@@ -341,7 +331,7 @@ fn a_log_is_created_once_and_over_nothing_else() {
 
     // A failed creation leaves nothing.
     let full = MemDisk::new();
-    full.set_capacity(Some(1000));
+    full.set_capacity(Some(50));
     let failed = Wal::create(
         Arc::new(full.clone()),
         dir(),
@@ -366,7 +356,7 @@ fn a_log_lives_on_a_real_disk() {
         )
         .unwrap();
         wal.sync().unwrap();
-        wal.prepare().unwrap();
+        prepare(&mut wal).unwrap();
     }
     let again = Wal::open(Arc::clone(&disk), &dir, &wal::origin(), options);
     assert!(matches!(again, Err(WalError::Locked { .. })));

@@ -12,7 +12,6 @@ use hyper::body::Incoming;
 use retcd_proto::raftpb::{Message, MessageType};
 use retcd_storage::bolt::{Access, Db, Options};
 use retcd_storage::disk::{Disk, File, OpenMode};
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::{UnderWay, human};
@@ -20,14 +19,11 @@ use crate::log::{self, Hex, Text};
 use crate::peer::IO_TIMEOUT;
 use crate::peer::body::PeerBody;
 use crate::peer::codec::{CodecError, MessageDecoder, SNAPSHOT_MESSAGE_BYTES_MAX};
-use crate::peer::line::Piece;
 use crate::peer::reply;
 use crate::peer::transport::Shared;
 
 /// A message's length stands before it.
 const LENGTH_BYTES: usize = size_of::<u64>();
-/// Pieces between the connection and the thread that writes.
-const PIECES_MAX: usize = 16;
 /// Bytes that are written at once.
 const BLOCK_BYTES: usize = 1 << 20;
 /// What a file is called until it is complete.
@@ -192,39 +188,39 @@ fn snapshot_index(message: &Message) -> u64 {
     metadata.map_or(0, |metadata| metadata.index())
 }
 
-/// Moves the body to a thread that may block and waits for it.
+/// Writes the body to a file, block by block, each a turn of the workers: they do not wait for the leader.
 async fn store(
     shared: &Arc<Shared>,
     index: u64,
     first: Bytes,
     mut body: Incoming,
 ) -> Result<Stored, String> {
-    let (pieces, received) = mpsc::channel(PIECES_MAX);
+    let workers = &shared.workers;
+    let disk_error = |error: io::Error| log::go_io_error(&error);
     let (disk, dir) = (Arc::clone(&shared.disk), shared.snap_dir.clone());
-    let writing = tokio::task::spawn_blocking(move || write(&disk, &dir, index, received));
-    // Without the end, what was written is dropped.
-    let fed = feed(&pieces, first, &mut body).await;
-    drop(pieces);
-    let written = writing.await.map_err(|error| error.to_string())?;
-    fed.map_err(|error| error.to_string())?;
-    written.map_err(|error| log::go_io_error(&error))
-}
-
-async fn feed(
-    pieces: &mpsc::Sender<Piece>,
-    first: Bytes,
-    body: &mut Incoming,
-) -> Result<(), BodyError> {
+    let create = workers.run(move || Unfinished::create(disk, &dir)).await;
+    let mut file = create
+        .unwrap_or_else(|stopped| Err(stopped.into()))
+        .map_err(disk_error)?;
     let mut next = Some(first);
-    while let Some(bytes) = next {
-        if pieces.send(Piece::Bytes(bytes)).await.is_err() {
-            // The writing thread failed, and tells why.
-            return Ok(());
+    while let Some(mut bytes) = next {
+        while !bytes.is_empty() {
+            file.take(&mut bytes);
+            if file.is_block_full() {
+                let write = workers.run(move || file.write_block()).await;
+                file = write
+                    .unwrap_or_else(|stopped| Err(stopped.into()))
+                    .map_err(disk_error)?;
+            }
         }
-        next = next_bytes(body).await?;
+        next = next_bytes(&mut body)
+            .await
+            .map_err(|error| error.to_string())?;
     }
-    let _ = pieces.send(Piece::End).await;
-    Ok(())
+    let finish = workers.run(move || file.finish(index)).await;
+    finish
+        .unwrap_or_else(|stopped| Err(stopped.into()))
+        .map_err(disk_error)
 }
 
 /// A database that lies under its final name, durably.
@@ -233,26 +229,75 @@ struct Stored {
     fsync: Duration,
 }
 
-fn write(
-    disk: &Arc<dyn Disk>,
-    dir: &Path,
-    index: u64,
-    mut pieces: mpsc::Receiver<Piece>,
-) -> io::Result<Stored> {
-    let (unfinished, file) = create_unfinished(&**disk, dir)?;
-    let result = write_to(&*file, &mut pieces).and_then(|stored| {
-        drop(file);
-        check(disk, &unfinished)?;
-        let path = publish(&**disk, dir, &unfinished, index)?;
-        log::info!("saved database snapshot to disk";
-            "path" => path, "bytes" => stored.bytes, "size" => human(stored.bytes));
-        Ok(stored)
-    });
-    if result.is_err() {
-        // What cannot be removed now is removed at the next start.
-        let _ = disk.remove_file(&unfinished);
+/// A file that is not complete. It is removed when this is dropped; what cannot be removed now is at the next start.
+struct Unfinished {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    path: PathBuf,
+    /// Whether it has its final name.
+    is_finished: bool,
+    file: Arc<dyn File>,
+    /// What has arrived and is not written: it is written in blocks that lie on whole pages of the file, which is several
+    /// times cheaper for the kernel than writing each piece as it comes.
+    block: Vec<u8>,
+    bytes: u64,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            let _ = self.disk.remove_file(&self.path);
+        }
     }
-    result
+}
+
+impl Unfinished {
+    fn create(disk: Arc<dyn Disk>, dir: &Path) -> io::Result<Unfinished> {
+        let (path, file) = create_unfinished(&*disk, dir)?;
+        Ok(Unfinished {
+            disk,
+            dir: dir.to_owned(),
+            path,
+            is_finished: false,
+            file,
+            block: Vec::with_capacity(BLOCK_BYTES),
+            bytes: 0,
+        })
+    }
+
+    /// Takes as much as the block has room for.
+    fn take(&mut self, bytes: &mut Bytes) {
+        let room = BLOCK_BYTES - self.block.len();
+        let piece = bytes.split_to(room.min(bytes.len()));
+        self.block.extend_from_slice(&piece);
+    }
+
+    fn is_block_full(&self) -> bool {
+        self.block.len() == BLOCK_BYTES
+    }
+
+    fn write_block(mut self) -> io::Result<Unfinished> {
+        self.file
+            .write_all_at(&[IoSlice::new(&self.block)], self.bytes)?;
+        self.bytes += self.block.len() as u64;
+        self.block.clear();
+        Ok(self)
+    }
+
+    /// Makes it durable, checks it and gives it its final name.
+    fn finish(self, index: u64) -> io::Result<Stored> {
+        let mut this = self.write_block()?;
+        let start = Instant::now();
+        this.file.sync_data()?;
+        let fsync = start.elapsed();
+        check(&this.disk, &this.path)?;
+        let path = publish(&*this.disk, &this.dir, &this.path, index)?;
+        this.is_finished = true;
+        let bytes = this.bytes;
+        log::info!("saved database snapshot to disk";
+            "path" => path, "bytes" => bytes, "size" => human(bytes));
+        Ok(Stored { bytes, fsync })
+    }
 }
 
 fn create_unfinished(disk: &dyn Disk, dir: &Path) -> io::Result<(PathBuf, Arc<dyn File>)> {
@@ -265,39 +310,6 @@ fn create_unfinished(disk: &dyn Disk, dir: &Path) -> io::Result<(PathBuf, Arc<dy
         }
     }
     Err(io::Error::other("too many unfinished snapshots"))
-}
-
-/// Writes what arrives, however it is cut, in blocks that lie on whole pages of the file: several times cheaper for the
-/// kernel than writing each piece as it comes.
-fn write_to(file: &dyn File, pieces: &mut mpsc::Receiver<Piece>) -> io::Result<Stored> {
-    let mut block = Vec::with_capacity(BLOCK_BYTES);
-    let mut bytes = 0;
-    let mut put = |block: &mut Vec<u8>| {
-        file.write_all_at(&[IoSlice::new(block)], bytes)?;
-        bytes += block.len() as u64;
-        block.clear();
-        io::Result::Ok(bytes)
-    };
-    loop {
-        match pieces.blocking_recv() {
-            Some(Piece::Bytes(mut piece)) => {
-                while !piece.is_empty() {
-                    let room = BLOCK_BYTES - block.len();
-                    block.extend_from_slice(&piece.split_to(room.min(piece.len())));
-                    if block.len() == BLOCK_BYTES {
-                        put(&mut block)?;
-                    }
-                }
-            }
-            Some(Piece::End) => break,
-            None => return Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
-    let bytes = put(&mut block)?;
-    let start = Instant::now();
-    file.sync_data()?;
-    let fsync = start.elapsed();
-    Ok(Stored { bytes, fsync })
 }
 
 /// Opens the database as every reader would: meta pages, length and the tree of buckets must be sound.

@@ -17,10 +17,11 @@ use crate::peer::line::{self, ExchangeError, Outgoing, Piece};
 use crate::peer::link::Link;
 use crate::peer::pipeline::{self, PostError};
 use crate::peer::transport::{Counted, Shared};
+use crate::workers::Workers;
 
 /// Bytes of the database that are read, and written, at once.
 const PIECE_BYTES: usize = 128 << 10;
-/// Pieces between the thread that reads and the connection: all the memory that a snapshot takes here.
+/// Pieces between the reader and the connection: all the memory that a snapshot takes here.
 const PIECES_MAX: usize = 4;
 /// How long the peer may leave bytes untaken: its disk may stall for longer than its network.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -71,8 +72,10 @@ async fn make_and_post(
     mut message: Message,
 ) -> Result<u64, PostError> {
     let source = Arc::clone(shared);
-    let snapshot = blocking(move || (source.snapshot)())
-        .await
+    let made = shared.workers.run(move || (source.snapshot)()).await;
+    let snapshot = made
+        .unwrap_or_else(|stopped| Err(stopped.into()))
+        .map_err(PostError::Source)
         .inspect_err(|error| {
             log::warn!("failed to make a database snapshot";
             "remote-peer-id" => Hex(link.id), "error" => Text(error));
@@ -119,14 +122,14 @@ async fn post(
     let pace = shared.snapshot_pace;
     let all = async {
         let mut sender = line::connect(&shared.dialer, &url, WRITE_TIMEOUT).await?;
-        let reading = blocking(move || read(head, snapshot, &pieces, pace));
+        let reading = read(&shared.workers, head, snapshot, pieces, pace);
         let answer = sender.send_request(request);
         tokio::pin!(reading, answer);
         let answer = tokio::select! {
             // First, so that a failed read is not told as the broken connection that it leads to.
             biased;
             read = &mut reading => {
-                read?;
+                read.map_err(PostError::Source)?;
                 timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| ExchangeError::Timeout)?
             }
             early = &mut answer => early,
@@ -141,40 +144,47 @@ async fn post(
     result
 }
 
-/// Reads the database into pieces, until all of it is there or nobody takes them any more.
-fn read(
+/// Reads the database into pieces, until all of it is there or nobody takes them any more. Each is a turn of the workers; they
+/// do not wait for the peer.
+async fn read(
+    workers: &Workers,
     head: Bytes,
     mut snapshot: OutgoingSnapshot,
-    pieces: &mpsc::Sender<Piece>,
+    pieces: mpsc::Sender<Piece>,
     pace: Option<u64>,
 ) -> io::Result<()> {
     let start = Instant::now();
     let mut read_bytes = 0;
     let mut next = Some(head);
     while let Some(bytes) = next {
-        if pieces.blocking_send(Piece::Bytes(bytes)).is_err() {
+        if pieces.send(Piece::Bytes(bytes)).await.is_err() {
             // Why, the connection tells.
             return Ok(());
         }
-        wait_for_pace(start, read_bytes, pace);
-        next = read_piece(&mut snapshot.database)?;
+        wait_for_pace(start, read_bytes, pace).await;
+        let read = move || {
+            let piece = read_piece(&mut snapshot.database);
+            (snapshot, piece)
+        };
+        let (rest, piece) = workers.run(read).await?;
+        (snapshot, next) = (rest, piece?);
         read_bytes += next.as_ref().map_or(0, |bytes| bytes.len() as u64);
     }
     if read_bytes != snapshot.size_bytes {
         let text = format!("{read_bytes} bytes of {}", snapshot.size_bytes);
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
     }
-    let _ = pieces.blocking_send(Piece::End);
+    let _ = pieces.send(Piece::End).await;
     Ok(())
 }
 
 /// Waits until `bytes` are due at so many per second.
-fn wait_for_pace(start: Instant, bytes: u64, pace: Option<u64>) {
+async fn wait_for_pace(start: Instant, bytes: u64, pace: Option<u64>) {
     let Some(pace) = pace.filter(|pace| *pace > 0) else {
         return;
     };
     let due = Duration::from_secs_f64(bytes as f64 / pace as f64);
-    std::thread::sleep(due.saturating_sub(start.elapsed()));
+    tokio::time::sleep(due.saturating_sub(start.elapsed())).await;
 }
 
 /// The next piece; `None` at the end.
@@ -182,13 +192,4 @@ fn read_piece(database: &mut impl Read) -> io::Result<Option<Bytes>> {
     let mut piece = Vec::with_capacity(PIECE_BYTES);
     database.take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
     Ok((!piece.is_empty()).then(|| piece.into()))
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, PostError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(io::Error::other(error)))
-        .map_err(PostError::Source)
 }

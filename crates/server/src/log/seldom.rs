@@ -9,7 +9,7 @@ const PERIOD: Duration = Duration::from_secs(5);
 
 /// Lets one in a while through.
 #[derive(Debug, Default)]
-pub(super) struct Seldom(Mutex<Option<Instant>>);
+pub struct Seldom(Mutex<Option<Instant>>);
 
 impl Seldom {
     /// Whether it is time again.
