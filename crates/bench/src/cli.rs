@@ -34,7 +34,16 @@ pub enum Command {
     /// Start two servers in turn, put the same load on both, and print a table with ratios.
     #[command(after_help = COMPARE_HELP)]
     Compare(CompareArgs),
+    /// Send a running server each kind of request at its largest, and print how long other clients wait.
+    #[command(after_help = HOSTILE_HELP)]
+    Hostile(HostileArgs),
 }
+
+const HOSTILE_HELP: &str = "\
+For a scratch server: keys are written and deleted. The table is in Markdown.
+
+Example:
+  retcd-bench hostile --endpoint 127.0.0.1:2379";
 
 const LOAD_HELP: &str = "\
 Workloads: put, get, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect.
@@ -91,6 +100,27 @@ pub struct LoadArgs {
     ops: Option<u64>,
     #[command(flatten)]
     shape: Shape,
+}
+
+/// `retcd-bench hostile`.
+#[derive(Debug, Args)]
+pub struct HostileArgs {
+    /// The server's address for clients
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:2379", value_parser = endpoint)]
+    endpoint: Endpoint,
+}
+
+impl HostileArgs {
+    /// Whom the requests go to.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the address cannot stand in a URI or wants TLS.
+    pub fn target(&self) -> Result<Target, Error> {
+        if self.endpoint.https {
+            return Err(Error::Usage("hostile requests go without TLS".into()));
+        }
+        Target::new(std::slice::from_ref(&self.endpoint.address), None)
+    }
 }
 
 /// `retcd-bench compare`.
@@ -313,7 +343,7 @@ mod tests {
     fn load(line: &str) -> LoadArgs {
         match parse(line).unwrap() {
             Command::Load(args) => args,
-            Command::Compare(_) => panic!("{line}: not a load"),
+            Command::Compare(_) | Command::Hostile(_) => panic!("{line}: not a load"),
         }
     }
 
@@ -331,7 +361,7 @@ mod tests {
     fn comparison(line: &str) -> Comparison {
         match parse(line).unwrap() {
             Command::Compare(args) => args.comparison(),
-            Command::Load(_) => panic!("{line}: not a comparison"),
+            Command::Load(_) | Command::Hostile(_) => panic!("{line}: not a comparison"),
         }
     }
 

@@ -5,6 +5,7 @@
 //!   before.
 //! - [`compare`] starts one [`cluster`] after the other, each of one or more [`server`]s of a [`binary`] with [`certificates`] or
 //!   without, measures what [`procfs`], [`disk`] and [`status`] tell, and prints tables.
+//! - [`hostile`] sends one large request after the other and tells how long other clients wait meanwhile.
 //! - [`cleanup`] sees to it that no server and no directory is left behind.
 //!
 //! What is measured and how to read it: `docs/performance.md`. Deliberately absent: open-loop (fixed rate) load, other
@@ -22,6 +23,7 @@ mod disk;
 mod error;
 mod fill;
 mod grpc;
+mod hostile;
 mod keys;
 mod load;
 mod machine;
@@ -68,6 +70,7 @@ fn run(command: Command) -> Result<bool, Error> {
     match command {
         Command::Load(args) => put_load(&args.target()?, &args.plans(), &progress).map(|()| true),
         Command::Compare(args) => compare::compare(&args.comparison(), &progress),
+        Command::Hostile(args) => hostile::run(&args.target()?, &progress).map(|()| true),
     }
 }
 

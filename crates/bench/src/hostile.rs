@@ -1,0 +1,118 @@
+//! Each kind of request at its largest: what it takes, and how long everybody else waits meanwhile.
+//!
+//! The requests are those that a single client may send without any special rights or flags, built to cost as
+//! much as their size allows. While one is under way, other clients read a key over connections of their own,
+//! as fast as they can; the longest of these reads is what the request costs others.
+//!
+//! For a scratch server: keys are written and deleted.
+
+mod requests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use retcd_proto::etcdserverpb as pb;
+use tokio::task::JoinSet;
+
+use crate::error::{CallError, Error};
+use crate::grpc::Connection;
+use crate::load;
+use crate::progress::Progress;
+use crate::target::Target;
+use requests::Request;
+
+/// Connections of other clients: more than a server has threads for them, so that each has to bear one.
+const OTHERS: usize = 8;
+/// Before each request the others read for so long, so that what they wait for is not left over.
+const REST: Duration = Duration::from_millis(500);
+
+/// Sends each request in turn and prints a row for it.
+///
+/// # Errors
+/// [`Error::Call`] if the server cannot be reached, or breaks a connection.
+pub fn run(target: &Target, progress: &Progress) -> Result<(), Error> {
+    println!("| request | bytes | outcome | took | longest wait of others |");
+    println!("|---|---|---|---|---|");
+    load::runtime()?.block_on(async {
+        let others = Others::start(target).await?;
+        for request in requests::all() {
+            progress.task(request.name);
+            let row = measure(target, request, &others).await?;
+            progress.clear();
+            println!("{row}");
+        }
+        Ok(())
+    })
+}
+
+async fn measure(target: &Target, request: Request, others: &Others) -> Result<String, Error> {
+    let failed = || Error::call(request.name);
+    let connection = Connection::open(target, 0).await.map_err(failed())?;
+    for txn in &request.before {
+        let mut method = connection.method("/etcdserverpb.KV/Txn");
+        let written = method.call::<pb::TxnResponse>(txn).await;
+        written.map_err(failed())?;
+    }
+    tokio::time::sleep(REST).await;
+    others.longest_wait();
+    let mut method = connection.method(request.path);
+    let began = Instant::now();
+    let outcome = match method.call_for_len(&request.body).await {
+        Ok(bytes) => format!("{bytes} bytes"),
+        Err(CallError::Status { message, .. }) => message,
+        Err(broken) => return Err(failed()(broken)),
+    };
+    let took = began.elapsed();
+    // A read that was held up ends only now.
+    tokio::time::sleep(REST).await;
+    let waited = others.longest_wait();
+    Ok(format!(
+        "| {} | {} | {outcome} | {:.3} s | {:.0} ms |",
+        request.name,
+        request.body.0.len(),
+        took.as_secs_f64(),
+        waited.as_secs_f64() * 1e3
+    ))
+}
+
+/// Clients that only want to read a key.
+struct Others {
+    longest_wait_ns: Arc<AtomicU64>,
+    _readers: JoinSet<Result<(), CallError>>,
+}
+
+impl Others {
+    async fn start(target: &Target) -> Result<Others, Error> {
+        let longest_wait_ns = Arc::new(AtomicU64::new(0));
+        let mut readers = JoinSet::new();
+        for _ in 0..OTHERS {
+            let connection = Connection::open(target, 0).await;
+            let connection = connection.map_err(Error::call("a reader"))?;
+            readers.spawn(read_on(connection, Arc::clone(&longest_wait_ns)));
+        }
+        Ok(Others {
+            longest_wait_ns,
+            _readers: readers,
+        })
+    }
+
+    /// The longest read since the last call.
+    fn longest_wait(&self) -> Duration {
+        Duration::from_nanos(self.longest_wait_ns.swap(0, Relaxed))
+    }
+}
+
+async fn read_on(connection: Connection, longest_ns: Arc<AtomicU64>) -> Result<(), CallError> {
+    let mut method = connection.method("/etcdserverpb.KV/Range");
+    let request = pb::RangeRequest {
+        key: "other".into(),
+        ..Default::default()
+    };
+    loop {
+        let began = Instant::now();
+        method.call_for_len(&request).await?;
+        longest_ns.fetch_max(began.elapsed().as_nanos() as u64, Relaxed);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
