@@ -564,6 +564,16 @@ fn damaged_data_is_refused() {
     let enabled = |value: &[u8]| put(Bucket::Auth, b"authEnabled", value);
     assert!(enabled(&[0]).is_none());
     assert!(enabled(&[1]).is_none());
+    // A role's name of bytes that are no text, as older lines took it; a field of the options that nobody knows.
+    assert!(put(Bucket::AuthUsers, b"u", b"\x0a\x01u\x1a\x01\xff").is_none());
+    assert!(
+        put(
+            Bucket::AuthUsers,
+            b"u",
+            b"\x0a\x01u\x22\x05\x0a\x01x\x10\x01"
+        )
+        .is_none()
+    );
     let damaged = [
         enabled(&[]),
         enabled(&[2]),
