@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use prost::Message;
 use retcd_proto::raftpb::{ConfChange, ConfChangeType, ConfState, Entry, EntryType, HardState};
+use retcd_proto::wire;
 
 use super::{Notice, Opened, StorageError};
 use crate::Append;
@@ -65,7 +66,8 @@ fn members<'a>(
     all.extend(&voters);
     for entry in entries.filter(|entry| entry.r#type() == EntryType::EntryConfChange) {
         // What cannot be read stops the machine, with an error, when it is applied.
-        let Ok(change) = ConfChange::decode(entry.data()) else {
+        let data = entry.data.clone().unwrap_or_default();
+        let Ok(change) = wire::decode::<ConfChange>(data) else {
             continue;
         };
         let id = change.node_id();
