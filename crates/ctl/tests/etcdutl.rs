@@ -312,7 +312,7 @@ fn a_restore_that_fails_leaves_nothing_behind() {
     }
     // What came before a log that cannot be made goes, too.
     let log = "snapshot restore sn.db --data-dir new --wal-dir /proc/self/wal";
-    refuse(log, "write /proc/self/wal.tmp: no such file or directory");
+    refuse(log, "mkdir /proc/self/wal.tmp: no such file or directory");
     refuse(
         "snapshot restore sn.db --data-dir /proc/self/new",
         "mkdir /proc/self/new",

@@ -22,8 +22,7 @@ use retcd_proto::walpb;
 use retcd_state::mvcc::Revision;
 use retcd_storage::backend::{self, Backend, Bucket, WriteBatch};
 use retcd_storage::bolt::{Access, BoltError};
-use retcd_storage::snap::{self, SnapError};
-use retcd_storage::wal::{self, WalError};
+use retcd_storage::{snap, wal};
 use sha2::{Digest, Sha256};
 
 use super::cluster::{self, Cluster};
@@ -311,12 +310,11 @@ fn rewrite_database(plan: &Plan) -> Result<(), Exit> {
     Ok(())
 }
 
-/// The copy is named when the disk fails. What is wrong with its contents is wrong with the backup's.
+/// A disk that fails names the copy. What is wrong with its contents is wrong with the backup's.
 fn database_failure(plan: &Plan, error: &BoltError) -> String {
     match error {
-        BoltError::Io(error) if error.kind() != ErrorKind::UnexpectedEof => {
-            io_text("write", &plan.snap_dir.join("db"), error)
-        }
+        BoltError::Io(error) if error.kind() != ErrorKind::UnexpectedEof => error.to_string(),
+        BoltError::Full(error) => error.to_string(),
         error => database_text(&plan.source, error),
     }
 }
@@ -375,7 +373,7 @@ fn write_log(plan: &Plan, made: &mut Made) -> Result<(), Exit> {
         cluster_id: Some(cluster.id),
     };
     let mut log = wal::Wal::create(disk(), &plan.wal_dir, &metadata, wal::Options::default())
-        .map_err(log_failure)?;
+        .map_err(Exit::error)?;
     let entries: Vec<Entry> = (1..)
         .zip(&cluster.members)
         .map(|(index, member)| add_member(index, member))
@@ -388,8 +386,8 @@ fn write_log(plan: &Plan, made: &mut Made) -> Result<(), Exit> {
         commit: Some(index),
     };
     log.append(Some(&hard_state), &entries)
-        .map_err(log_failure)?;
-    log.sync().map_err(log_failure)?;
+        .map_err(Exit::error)?;
+    log.sync().map_err(Exit::error)?;
 
     let voters = cluster.members.iter().map(|member| member.id).collect();
     let conf_state = ConfState {
@@ -404,24 +402,14 @@ fn write_log(plan: &Plan, made: &mut Made) -> Result<(), Exit> {
             term: Some(TERM),
         }),
     };
-    snap::write(disk().as_ref(), &plan.snap_dir, &snapshot).map_err(|error| match error {
-        SnapError::Io { path, source } => Exit::error(io_text("write", &path, &source)),
-        error => Exit::error(error),
-    })?;
+    snap::write(disk().as_ref(), &plan.snap_dir, &snapshot).map_err(Exit::error)?;
     let mark = walpb::Snapshot {
         index: Some(index),
         term: Some(TERM),
         conf_state: Some(conf_state),
     };
-    log.save_snapshot(&mark).map_err(log_failure)?;
-    log.close().map_err(log_failure)
-}
-
-fn log_failure(error: WalError) -> Exit {
-    match error {
-        WalError::Io { path, source } => Exit::error(io_text("write", &path, &source)),
-        error => Exit::error(error),
-    }
+    log.save_snapshot(&mark).map_err(Exit::error)?;
+    log.close().map_err(Exit::error)
 }
 
 fn add_member(index: u64, member: &cluster::Member) -> Entry {

@@ -12,7 +12,6 @@ use retcd_storage::bolt::{BoltError, Reason};
 
 use super::io_text;
 use crate::cli::Exit;
-use crate::command::go_io_text;
 
 /// Refuses what is no regular file; says how it is otherwise.
 ///
@@ -45,13 +44,13 @@ pub fn kind(file_type: FileType) -> Option<&'static str> {
     }
 }
 
-/// The words for a database that cannot be used.
+/// The words for a database that cannot be used. A disk that fails names the file by itself.
 pub fn database_text(path: &Path, error: &BoltError) -> String {
     let reason = match error {
         BoltError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             "invalid database".to_owned()
         }
-        BoltError::Io(error) | BoltError::Full(error) => go_io_text(error),
+        BoltError::Io(error) | BoltError::Full(error) => return error.to_string(),
         BoltError::Damaged(damage) if damage.reason == Reason::NoMeta => {
             "invalid database".to_owned()
         }
