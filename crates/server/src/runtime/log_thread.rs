@@ -30,6 +30,8 @@ pub enum ToLog {
     Append(Append),
     /// Record a snapshot whose file is durable, let go of the segments that it covers, then answer.
     Snapshot(SnapshotMetadata, oneshot::Sender<()>),
+    /// Give back what is reserved for later, if there is little room on the disk.
+    MakeRoom,
     /// Let go of the segments before this index: a received database has taken the place of what they led to.
     Release(u64),
 }
@@ -105,6 +107,7 @@ impl Logger {
                     self.log.record(metadata)?;
                     let _ = done.send(());
                 }
+                ToLog::MakeRoom => self.make_room()?,
                 ToLog::Release(index) => self.log.release_to(index),
             }
         }

@@ -64,7 +64,12 @@ impl Snapshots {
             match inbox.recv_timeout(Duration::from_secs(1)) {
                 Ok(ToSnapshot::Save(point)) => delayed = self.save_or_delay(point, member),
                 Ok(ToSnapshot::Prepare(preparation, done)) => drop(done.send(preparation.make())),
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    // Also when nothing is written, which is when the log would look itself.
+                    if member.room.is_close() {
+                        let _ = self.log.send(ToLog::MakeRoom);
+                    }
+                }
                 Ok(ToSnapshot::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
             if let Some((point, _)) =

@@ -28,6 +28,8 @@ const PEERS_MAX: Duration = Duration::from_secs(5);
 const PEERS_LOOK: Duration = Duration::from_millis(50);
 /// How often the room on the disk is looked at.
 const ROOM_INTERVAL: Duration = Duration::from_millis(200);
+/// By then the log has given back what it had reserved, so that it is known how much room there is and whose files take it.
+const ROOM_SETTLED: Duration = Duration::from_secs(2);
 /// Leases that are revoked per look.
 const REVOKE_MAX: usize = 500;
 /// Revocations under way at a time.
@@ -110,14 +112,18 @@ pub async fn watch_room(local: Rc<Local>) {
     let told = Seldom::default();
     let member = &*local.member;
     let room = &member.room;
+    let mut close_since = None;
     loop {
         interval.tick().await;
         if !room.is_close() {
+            close_since = None;
             continue;
         }
-        let is_vital = room.is_own() || !member.others_have_quorum();
+        let since = *close_since.get_or_insert(member.clock.now());
+        let is_settled = member.clock.now() - since >= ROOM_SETTLED;
+        let is_vital = (is_settled && room.is_own()) || !member.others_have_quorum();
         room.set_vital(is_vital);
-        if !room.is_short() {
+        if !room.is_short() || !is_settled {
             continue;
         }
         if told.now() {
