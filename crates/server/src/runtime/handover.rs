@@ -41,7 +41,9 @@ impl Local {
         let ended = member
             .leadership
             .wait_for(|told| told.leader == to || (told.leader != 0 && told.transferee != to));
+        // In this order: who leads already, maybe itself, need not be connected.
         let moved = tokio::select! {
+            biased;
             ended = ended => ended.leader == to,
             () = member.transport().inactive(to) => false,
             () = tokio::time::sleep(member.limits.request_timeout) => false,
