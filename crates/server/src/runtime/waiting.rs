@@ -18,9 +18,12 @@ pub type Proposals = Waiting<Outcome>;
 /// Questions to the node.
 pub type Inspections = Waiting<Inspection>;
 
+type Answer<T> = oneshot::Sender<Result<T, Status>>;
+
 /// Requests that were not answered yet.
 pub struct Waiting<T> {
-    waiting: RefCell<HashMap<u64, (Duration, oneshot::Sender<Result<T, Status>>)>>,
+    /// By id, until when, and who.
+    waiting: RefCell<HashMap<u64, (Duration, Answer<T>)>>,
 }
 
 impl<T> Default for Waiting<T> {
