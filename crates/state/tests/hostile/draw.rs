@@ -314,8 +314,8 @@ fn damaged(mut bytes: Vec<u8>, rng: &mut Rng) -> Vec<u8> {
     let at = rng.usize(..=bytes.len());
     let group = |levels| {
         [
-            vec![0x8b, 0x7d].repeat(levels),
-            vec![0x8c, 0x7d].repeat(levels),
+            [0x8b, 0x7d].repeat(levels),
+            [0x8c, 0x7d].repeat(levels),
         ]
         .concat()
     };
