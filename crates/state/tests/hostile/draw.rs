@@ -312,13 +312,7 @@ fn conf_change(rng: &mut Rng) -> ConfChange {
 /// The same bytes, or what could have become of them.
 fn damaged(mut bytes: Vec<u8>, rng: &mut Rng) -> Vec<u8> {
     let at = rng.usize(..=bytes.len());
-    let group = |levels| {
-        [
-            [0x8b, 0x7d].repeat(levels),
-            [0x8c, 0x7d].repeat(levels),
-        ]
-        .concat()
-    };
+    let group = |levels| [[0x8b, 0x7d].repeat(levels), [0x8c, 0x7d].repeat(levels)].concat();
     match rng.u8(..16) {
         0 => bytes.truncate(at),
         1 if at < bytes.len() => bytes[at] = rng.u8(..),
