@@ -73,10 +73,11 @@ func (r *renewal) check(members []*member) {
 
 // A leader that stands still for longer than leases live takes nothing away when
 // it wakes up: what it believes to have run out was renewed at the next leader.
-// It shows nothing old, either, and its watchers miss nothing.
+// It shows nothing old, either, and its watchers miss nothing. (A leader of Go's that
+// wakes up does take leases away now and then, so it is not asked for this.)
 func TestLeaderFrozen(t *testing.T) {
 	for name, programs := range map[string][]program{
-		"ours": {ours(), ours(), ours()}, "reference": {real(), real(), real()}, "mixed": {ours(), real(), ours()},
+		"ours": {ours(), ours(), ours()}, "mixed": {ours(), real(), ours()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"go.etcd.io/etcd/api/v3/authpb"
@@ -30,7 +31,9 @@ func (m *member) call(conn *grpc.ClientConn, method string, body []byte) (string
 	var answer []byte
 	err := conn.Invoke(ctx(m.t), method, &body, &answer, grpc.ForceCodec(asBytes{}))
 	if s := status.Convert(err); s.Code() != codes.OK {
-		return fmt.Sprintf("%v: %s", s.Code(), s.Message()), nil
+		// Go's protobuf writes this blank or that into its errors, as each build has it.
+		text := strings.ReplaceAll(s.Message(), "\u00a0", " ")
+		return fmt.Sprintf("%v: %s", s.Code(), text), nil
 	}
 	return "ok", answer
 }

@@ -61,7 +61,8 @@ impl Sink {
 
     /// Where short fields are encoded to.
     pub fn buf(&mut self) -> &mut BytesMut {
-        if self.piece.len() >= self.piece_bytes {
+        // A message may end with a field of no bytes, when the last piece is full already.
+        if self.piece.len() >= self.piece_bytes && self.piece.len() < self.left {
             self.cut(0);
         }
         &mut self.piece
@@ -117,6 +118,19 @@ mod tests {
                     "{longest}"
                 );
             }
+        }
+    }
+
+    /// As in the answer to a transaction that ends with one that does nothing.
+    #[test]
+    fn nothing_may_be_written_at_the_end() {
+        for bytes in [0, 50, WHOLE_MAX, PIECE_BYTES * 5] {
+            let mut sink = Sink::new(MessageLength::of(bytes).unwrap());
+            sink.put_slice(&vec![7; bytes]);
+            sink.buf();
+            let pieces = sink.into_pieces();
+            assert!(pieces.iter().all(|piece| !piece.is_empty()));
+            assert!(pieces.len() == 1 || bytes > WHOLE_MAX, "{bytes}");
         }
     }
 
