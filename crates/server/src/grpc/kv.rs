@@ -176,8 +176,8 @@ pub async fn delete_range(
 
 /// `Txn`; one that only reads does not go through the log.
 ///
-/// What it costs to refuse one grows from check to check: form and size are looked at first, then who asks,
-/// and then only whether keys are named twice.
+/// What it costs to refuse one grows from check to check: form and size are looked at first; then, if it has many
+/// operations, who asks, and then only whether keys are named twice.
 pub async fn txn(
     local: Rc<Local>,
     credentials: Credentials,
@@ -190,13 +190,15 @@ pub async fn txn(
     if request.encoded_len() > local.member.limits.request_bytes_max {
         return Err(status::REQUEST_TOO_LARGE);
     }
-    let identity = local.identify(&credentials).await?;
-    if identity.is_none() {
-        // What nobody may do is refused where it is applied; no need to go on until there.
-        let store = local.member.auth.read();
-        store.check_txn(Caller::default(), &request, &local.member.lessor)?;
+    if ops <= Local::INLINE_OPS_MAX {
+        // Cheap, so that whoever gets several things wrong hears of them in etcd's order.
+        request::check_duplicates(&request)?;
     }
-    let request = check_duplicates(&local, request, ops).await?;
+    let identity = local.identify(&credentials).await?;
+    let request = match ops <= Local::INLINE_OPS_MAX {
+        true => request,
+        false => check_many(&local, identity.is_none(), request).await?,
+    };
     let _promised = local.check_space(quota::txn_cost(&request)).await?;
     match local.propose_txn(identity, request, ops).await? {
         Reply::Txn(reply) => answer(&local, Headed(local.member.origin(), reply)).await,
@@ -224,15 +226,16 @@ async fn read_only_txn(
     answer_read(local, read).await
 }
 
-/// Refuses a transaction that puts a key twice, or puts and deletes it.
-async fn check_duplicates(
+/// Refuses a transaction of many operations that puts a key twice, or puts and deletes it.
+async fn check_many(
     local: &Local,
+    is_nobody: bool,
     request: TxnRequest,
-    ops: usize,
 ) -> Result<TxnRequest, Status> {
-    if ops <= Local::INLINE_OPS_MAX {
-        request::check_duplicates(&request)?;
-        return Ok(request);
+    if is_nobody {
+        // What nobody may do is refused where it is applied; no need to go on until there.
+        let store = local.member.auth.read();
+        store.check_txn(Caller::default(), &request, &local.member.lessor)?;
     }
     let check = move || request::check_duplicates(&request).map(|()| request);
     Ok(local.member.workers.run(check).await??)
