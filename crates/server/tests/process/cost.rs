@@ -41,10 +41,10 @@ fn duplicates(bytes: usize) -> pb::TxnRequest {
 async fn a_transaction_is_refused_for_what_is_cheapest_to_see() {
     const DUPLICATE: &str = "etcdserver: duplicate key given in txn request";
     let place = Place::new();
-    let server = place.start(&["--max-request-bytes=50000"]);
+    let server = place.start(&["--max-request-bytes=30000", "--max-txn-ops=2000"]);
     let small = answer(&server, TXN, &duplicates(100)).await;
     small.assert(Code::InvalidArgument, DUPLICATE);
-    let large = answer(&server, TXN, &duplicates(20_000)).await;
+    let large = answer(&server, TXN, &duplicates(40_000)).await;
     large.assert(Code::InvalidArgument, "etcdserver: request is too large");
 
     let auth = "/etcdserverpb.Auth";
@@ -68,7 +68,14 @@ async fn a_transaction_is_refused_for_what_is_cheapest_to_see() {
     // As etcd says; of many operations it would cost too much to say it to nobody.
     let nobody = answer(&server, TXN, &duplicates(100)).await;
     nobody.assert(Code::InvalidArgument, DUPLICATE);
-    let nobody = answer(&server, TXN, &duplicates(2000)).await;
+    let mut many = duplicates(100);
+    many.success = many.success.repeat(600);
+    for op in &mut many.success {
+        if let Some(Request::RequestPut(put)) = &mut op.request {
+            put.value = "".into();
+        }
+    }
+    let nobody = answer(&server, TXN, &many).await;
     nobody.assert(Code::InvalidArgument, "etcdserver: user name is empty");
 }
 
