@@ -101,15 +101,23 @@ func startMember(t testing.TB, p program, flags ...string) *member {
 	return m
 }
 
-// freeAddr finds a loopback address that nobody listens on. The ports lie below
-// the ephemeral range, so that no outgoing connection takes them meanwhile.
+// givenAddrs holds the addresses that freeAddr has given out: a member that is
+// not started yet, or is down for a moment, listens on none of its own.
+var givenAddrs sync.Map
+
+// freeAddr finds a loopback address that nobody listens on, and gives it to
+// nobody else. The ports lie below the ephemeral range, so that no outgoing
+// connection takes them meanwhile.
 func freeAddr(t testing.TB) string {
 	t.Helper()
 	for range 1000 {
 		addr := fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(20000))
 		l, err := net.Listen("tcp", addr)
-		if err == nil {
-			l.Close()
+		if err != nil {
+			continue
+		}
+		l.Close()
+		if _, given := givenAddrs.LoadOrStore(addr, true); !given {
 			return addr
 		}
 	}
