@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::rc::Rc;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -12,6 +11,7 @@ use super::cluster::{Cluster, Member};
 use super::kills::RESUMES_WITHIN;
 use super::load::{self, Load};
 use super::place::until;
+use super::small_disk;
 
 /// Starts its arguments with SIGXFSZ ignored: a write beyond the limit fails, and does not kill.
 const FAILING_WRITES: &str = r#"trap '' XFSZ; exec "$@""#;
@@ -70,19 +70,6 @@ const ON_A_SMALL_DISK: &str = r#"
     echo "ended with $?" >&2
 "#;
 
-/// A shell in name spaces of its own, where mounting needs no privileges; it takes all its processes along.
-const UNSHARED: [&str; 9] = [
-    "unshare",
-    "--user",
-    "--map-root-user",
-    "--mount",
-    "--pid",
-    "--fork",
-    "--kill-child",
-    "sh",
-    "-c",
-];
-
 /// Where the files of `member`, who has a disk of its own, are for us.
 fn small_disk(member: &Member) -> PathBuf {
     let shell = member.with_server(|server| server.child().id());
@@ -93,10 +80,7 @@ fn small_disk(member: &Member) -> PathBuf {
 
 #[test]
 fn a_member_whose_disk_others_have_filled_goes_on_as_long_as_it_can() {
-    let mut mount = Command::new(UNSHARED[0]);
-    mount.args(&UNSHARED[1..]).arg("mount -t tmpfs tmpfs /mnt");
-    let permitted = mount.output();
-    if !permitted.is_ok_and(|output| output.status.success()) {
+    if !small_disk::may_mount() {
         println!("no name spaces for users here; the test above limits the files' size instead");
         return;
     }
@@ -106,7 +90,7 @@ fn a_member_whose_disk_others_have_filled_goes_on_as_long_as_it_can() {
         fs::create_dir(small.place.data_dir()).expect("the directory is new");
         let dir = small.place.data_dir();
         let dir = dir.to_str().expect("a path of ours");
-        small.start_by(&[&UNSHARED, &[ON_A_SMALL_DISK, dir][..]].concat());
+        small.start_by(&[&small_disk::SHELL, &[ON_A_SMALL_DISK, dir][..]].concat());
         // The database is written often, so that it soon wants to grow.
         cluster.start_all(&["--backend-batch-interval=10ms"]).await;
         let load = Load::start(&cluster, 4, 2);

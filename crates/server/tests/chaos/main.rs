@@ -22,3 +22,5 @@ mod partitions;
 #[expect(dead_code, reason = "these tests need only a part of it")]
 mod place;
 mod relay;
+#[path = "../process/small_disk.rs"]
+mod small_disk;

@@ -17,4 +17,5 @@ mod moments;
 mod place;
 mod raw;
 mod resources;
+mod small_disk;
 mod switches;

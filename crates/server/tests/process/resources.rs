@@ -11,6 +11,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
 use super::place::{Kv, Place, Server, program, until};
+use super::small_disk;
 
 /// Far beyond what an answer takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -144,24 +145,6 @@ const ON_A_SMALL_DISK: &str = r#"
     done
 "#;
 
-/// A shell in name spaces of its own, where mounting needs no privileges; it takes all its processes along.
-const UNSHARED: [&str; 8] = [
-    "--user",
-    "--map-root-user",
-    "--mount",
-    "--pid",
-    "--fork",
-    "--kill-child",
-    "sh",
-    "-c",
-];
-
-fn may_mount() -> bool {
-    let mut mount = Command::new("unshare");
-    mount.args(UNSHARED).arg("mount -t tmpfs tmpfs /mnt");
-    mount.output().is_ok_and(|output| output.status.success())
-}
-
 fn child_of(pid: i32) -> i32 {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     let first = children.split_whitespace().next().expect("it has a child");
@@ -179,8 +162,8 @@ impl Small {
     fn start(size: &str, flags: &[&str]) -> Small {
         let place = Place::new();
         fs::create_dir(place.data_dir()).unwrap();
-        let mut command = Command::new("unshare");
-        command.args(UNSHARED).arg(ON_A_SMALL_DISK);
+        let mut command = Command::new(small_disk::SHELL[0]);
+        command.args(&small_disk::SHELL[1..]).arg(ON_A_SMALL_DISK);
         command.arg(place.data_dir()).arg(size).arg(program());
         command.args(place.arguments()).args(flags);
         let server = Server::spawn(command, place.client_port);
@@ -261,7 +244,7 @@ async fn fill(kv: &mut Kv, prefix: &str) -> usize {
 
 #[test]
 fn a_member_whose_disk_is_full_refuses_writes_and_can_be_helped() {
-    if !may_mount() {
+    if !small_disk::may_mount() {
         println!("no name spaces for users here; nothing was tried");
         return;
     }
