@@ -1,7 +1,7 @@
 //! etcd's wire and log messages, as prost and tonic generate them from `proto/`.
 //!
-//! Little logic lives here: [`wire::decode`] reads what others have written, [`Nested`] makes messages within each other safe to walk, [`code`]
-//! names gRPC's status codes. Names and numbers are etcd's (v3.7.1); the `.proto` files tell what each
+//! Little logic lives here: [`wire::decode`] reads what others have written, [`number`] what they have written as text, [`Nested`] makes messages
+//! within each other safe to walk, [`code`] names gRPC's status codes. Names and numbers are etcd's (v3.7.1); the `.proto` files tell what each
 //! means and since which version it is there. Byte fields are [`bytes::Bytes`], and fields are
 //! written in the order of their numbers.
 //!
@@ -15,6 +15,8 @@
 pub mod code;
 #[warn(missing_docs, clippy::all)]
 mod nested;
+#[warn(missing_docs, clippy::all)]
+pub mod number;
 #[warn(missing_docs, clippy::all)]
 pub mod wire;
 

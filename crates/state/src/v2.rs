@@ -5,6 +5,7 @@
 
 use retcd_proto::etcdserverpb::Request;
 use retcd_proto::membershippb::Attributes;
+use retcd_proto::number;
 use serde::Deserialize;
 
 /// What a request means to the state machine.
@@ -43,7 +44,7 @@ fn parse_attributes<'a>(path: &str, json: &str) -> Option<Meaning<'a>> {
     let id = path
         .strip_prefix("/0/members/")?
         .strip_suffix("/attributes")?;
-    let id = u64::from_str_radix(id, 16).ok()?;
+    let id = number::hexadecimal(id)?;
     let AttributesJson { name, client_urls } = serde_json::from_str(json).ok()?;
     Some(Meaning::Attributes(
         id,

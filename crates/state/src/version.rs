@@ -2,19 +2,23 @@
 
 use std::fmt;
 
+use retcd_proto::number;
 use retcd_storage::backend::{self, BackendError, Bucket, WriteBatch};
 
 use crate::meta;
+
+/// The largest number in a version; Go's are signed.
+const NUMBER_MAX: u64 = i64::MAX as u64;
 
 /// A version; what follows the patch number is not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
     /// Major.
-    pub major: u32,
+    pub major: u64,
     /// Minor.
-    pub minor: u32,
+    pub minor: u64,
     /// Patch.
-    pub patch: u32,
+    pub patch: u64,
 }
 
 impl Version {
@@ -22,7 +26,7 @@ impl Version {
     pub const STORAGE: Version = Version::new(3, 7, 0);
 
     /// `major.minor.patch`.
-    pub const fn new(major: u32, minor: u32, patch: u32) -> Version {
+    pub const fn new(major: u64, minor: u64, patch: u64) -> Version {
         Version {
             major,
             minor,
@@ -35,14 +39,27 @@ impl Version {
         format!("{}.{}", self.major, self.minor)
     }
 
-    /// Reads `3.7.0`, maybe with a pre-release or build behind it.
+    /// Reads `3.7.0`, maybe with a pre-release or build behind it, as the library does that etcd uses (go-semver).
     pub fn parse(text: &[u8]) -> Option<Version> {
         let text = std::str::from_utf8(text).ok()?;
-        let numbers = text.split(['-', '+']).next()?;
-        let mut numbers = numbers.splitn(3, '.').map(|number| number.parse().ok());
+        let (text, build) = text.split_once('+').unwrap_or((text, ""));
+        let (numbers, pre_release) = text.split_once('-').unwrap_or((text, ""));
+        if !is_identifier(pre_release) || !is_identifier(build) {
+            return None;
+        }
+        let mut numbers = numbers.split('.').map(|number| {
+            let number = number::decimal(number)?;
+            (number <= NUMBER_MAX).then_some(number)
+        });
         let version = Version::new(numbers.next()??, numbers.next()??, numbers.next()??);
-        Some(version)
+        numbers.next().is_none().then_some(version)
     }
+}
+
+/// What may stand behind the numbers.
+fn is_identifier(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes.all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
 }
 
 impl fmt::Display for Version {
@@ -122,6 +139,42 @@ mod tests {
         }
         backend.write(batch);
         backend
+    }
+
+    #[test]
+    fn versions_are_read_as_go_semver_reads_them() {
+        let parse = |text: &str| Version::parse(text.as_bytes());
+        let read = [
+            ("3.7.0", Version::new(3, 7, 0)),
+            ("03.7.0", Version::new(3, 7, 0)),
+            ("3.6.0-rc.1+build-7", Version::new(3, 6, 0)),
+            ("3.6.0+a-b", Version::new(3, 6, 0)),
+            ("3.0.4294967296", Version::new(3, 0, 1 << 32)),
+            ("3.0.9223372036854775807", Version::new(3, 0, NUMBER_MAX)),
+        ];
+        for (text, version) in read {
+            assert_eq!(parse(text), Some(version), "{text}");
+        }
+        for text in [
+            "",
+            "3.7",
+            "3.7.",
+            "3.7.0.0",
+            "3.7.0.",
+            "3..0",
+            "v3.7.0",
+            " 3.7.0",
+            "+3.7.0",
+            "3.+7.0",
+            "-3.7.0",
+            "3.7.0-ä",
+            "3.7.0-a_b",
+            "3.0.9223372036854775808",
+            "99999999999999999999.0.0",
+        ] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+        assert_eq!(Version::parse(b"3.7.0-\xff"), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use retcd_proto::number;
 use retcd_state::auth::TokenChange;
 
 /// When `--auth-token-ttl` is 0.
@@ -49,7 +50,7 @@ pub fn draw() -> String {
 /// The letters of a token, and its index.
 fn parts(token: &str) -> Option<(&str, u64)> {
     let (drawn, index) = token.split_once('.')?;
-    Some((drawn, index.parse().ok()?))
+    Some((drawn, number::decimal(index)?))
 }
 
 /// Whether a token may have been given out at an entry behind the one at `applied`.

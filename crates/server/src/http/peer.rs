@@ -20,6 +20,7 @@ use retcd_proto::etcdserverpb::{
     LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveResponse, Member,
 };
 use retcd_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
+use retcd_proto::number;
 use retcd_state::mvcc::KeyspaceHash;
 use serde::{Deserialize, Serialize};
 
@@ -177,12 +178,12 @@ fn of_cluster(probe: &impl Probe, mut page: Response) -> Response {
 }
 
 async fn promote(probe: &impl PeerProbe, id: &str, credentials: &Credentials) -> Response {
-    let page = match id.parse() {
-        Err(_) => reply::error(
+    let page = match number::decimal(id) {
+        None => reply::error(
             StatusCode::NOT_FOUND,
             &format!("member {id} not found in cluster"),
         ),
-        Ok(id) => match probe.promote(id, credentials).await {
+        Some(id) => match probe.promote(id, credentials).await {
             Ok(all) => return members(probe, &all),
             Err(error) => {
                 crate::warn!("failed to promote a member";

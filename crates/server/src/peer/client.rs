@@ -23,11 +23,12 @@ use retcd_proto::etcdserverpb::{
     LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use retcd_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
+use retcd_proto::number;
 use serde::Deserialize;
 
 use super::IO_TIMEOUT;
 use super::dial::Dialer;
-use super::headers::{CLUSTER_ID, hex_value, parse_id, text};
+use super::headers::{CLUSTER_ID, hex_value, text};
 use super::line::{ExchangeError, Line, Repeat};
 use crate::config::url::Url;
 
@@ -186,7 +187,7 @@ impl Client {
     pub async fn members(&self, url: &Url) -> Result<RemoteCluster, ClientError> {
         let response = self.get(url, "/members").await?;
         let members = json_members(response.body())?;
-        let cluster_id = parse_id(text(response.headers(), &CLUSTER_ID))
+        let cluster_id = number::hexadecimal(text(response.headers(), &CLUSTER_ID))
             .ok_or_else(|| ClientError::Malformed("failed to parse cluster ID".to_owned()))?;
         if members.is_empty() {
             let text = "failed to get raft cluster member(s) from the given URLs";

@@ -18,6 +18,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use jiff::Timestamp;
+use retcd_proto::number;
 use tokio::time::timeout;
 
 use super::IO_TIMEOUT;
@@ -90,7 +91,7 @@ impl Inner {
             return refuse(mismatch);
         }
         self.add_remote(request.headers());
-        let from = headers::parse_id(text(request.headers(), &SERVER_FROM)).unwrap_or_default();
+        let from = number::hexadecimal(text(request.headers(), &SERVER_FROM)).unwrap_or_default();
         let handles = self
             .shared
             .metrics
@@ -194,7 +195,7 @@ impl Inner {
         let Some((kind, id)) = split_path(path) else {
             return refuse(StatusCode::NOT_FOUND, "invalid path");
         };
-        let Some(from) = headers::parse_id(id) else {
+        let Some(from) = number::hexadecimal(id) else {
             if self.unknown.now() {
                 log::warn!("failed to parse path into ID"; "local-member-id" => local, "path" => id);
             }
@@ -243,7 +244,7 @@ impl Inner {
     }
 
     fn add_remote(&self, headers: &HeaderMap) {
-        if let Some(from) = headers::parse_id(text(headers, &SERVER_FROM)) {
+        if let Some(from) = number::hexadecimal(text(headers, &SERVER_FROM)) {
             self.shared.add_remote_from(from, text(headers, &PEER_URLS));
         }
     }

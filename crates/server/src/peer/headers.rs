@@ -3,6 +3,7 @@
 //! Ids are lower-case hexadecimal without padding and compared as text, as Go's etcd does.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use retcd_state::version::Version;
 
 use super::Identity;
 use crate::log::{self, Hex};
@@ -50,14 +51,6 @@ pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
         .get(name)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default()
-}
-
-/// An id in its text form, as Go's `ParseUint(text, 16, 64)` takes it.
-pub(crate) fn parse_id(text: &str) -> Option<u64> {
-    if text.starts_with('+') {
-        return None;
-    }
-    u64::from_str_radix(text, 16).ok()
 }
 
 /// Why a request is not from this cluster. Displays the body of the answer, status 412.
@@ -164,13 +157,8 @@ pub(super) fn version_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a
 
 /// Major and minor of a semantic version.
 pub(super) fn major_minor(version: &str) -> Option<(u64, u64)> {
-    let core = version.split(['-', '+']).next()?;
-    let mut numbers = core.split('.').map(|number| {
-        let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-        digits.then(|| number.parse::<u64>().ok()).flatten()
-    });
-    let (major, minor, _patch) = (numbers.next()??, numbers.next()??, numbers.next()??);
-    numbers.next().is_none().then_some((major, minor))
+    let version = Version::parse(version.as_bytes())?;
+    Some((version.major, version.minor))
 }
 
 #[cfg(test)]
@@ -262,21 +250,5 @@ mod tests {
             headers.remove(CLUSTER_ID);
         });
         assert_eq!(without, Err(Mismatch::Cluster));
-    }
-
-    #[test]
-    fn ids_are_read_as_go_reads_them() {
-        for (text, expected) in [
-            ("8e9e05c52164694d", Some(0x8e9e_05c5_2164_694d)),
-            ("FF", Some(0xff)),
-            ("00ff", Some(0xff)),
-            ("", None),
-            ("+1", None),
-            ("-1", None),
-            ("0x1", None),
-            ("1ffffffffffffffff", None),
-        ] {
-            assert_eq!(parse_id(text), expected, "{text}");
-        }
     }
 }

@@ -574,7 +574,7 @@ mod tests {
         assert_eq!(waiting.await, 3);
     }
 
-    const fn v(minor: u32) -> Version {
+    const fn v(minor: u64) -> Version {
         Version::new(3, minor, 0)
     }
 

@@ -20,6 +20,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use retcd_proto::membershippb;
+use retcd_proto::number;
 use retcd_proto::raftpb::{ConfChange, ConfChangeType, ConfState};
 use retcd_storage::backend::{self, BackendError, Bucket, WriteBatch};
 use retcd_storage::snap;
@@ -548,9 +549,7 @@ fn parse_json<'a, T: Deserialize<'a>>(
 }
 
 fn parse_id(bucket: &'static str, key: &[u8]) -> Result<u64, MembershipLoadError> {
-    let id = std::str::from_utf8(key)
-        .ok()
-        .and_then(|text| u64::from_str_radix(text, 16).ok());
+    let id = std::str::from_utf8(key).ok().and_then(number::hexadecimal);
     id.ok_or_else(|| damaged(bucket, key, "the key is no member id"))
 }
 

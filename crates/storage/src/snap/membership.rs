@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 
+use retcd_proto::number;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
@@ -220,7 +221,7 @@ fn member(id: &str, mut node: Node) -> Result<Member, DocumentError> {
 }
 
 fn parse_id(text: &str) -> Result<u64, DocumentError> {
-    u64::from_str_radix(text, 16).map_err(|_| DocumentError::Id(text.to_owned()))
+    number::hexadecimal(text).ok_or_else(|| DocumentError::Id(text.to_owned()))
 }
 
 // Writing.

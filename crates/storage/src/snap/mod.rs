@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 use prost::bytes::Bytes;
-use retcd_proto::{raftpb, snappb};
+use retcd_proto::{number, raftpb, snappb};
 
 use crate::disk::{Disk, OpenMode};
 
@@ -255,7 +255,7 @@ pub fn remove_databases_before(
     let old = matching(disk, dir, |name| {
         let digits = name.strip_suffix(".snap.db");
         digits
-            .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+            .and_then(number::hexadecimal)
             .is_some_and(|of| of < index)
     })?;
     remove(disk, old)
