@@ -1,9 +1,11 @@
 //! JSON as Go's `encoding/json` reads and writes it.
 
+use std::fmt;
+
 use retcd_proto::raftpb::ConfState;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 /// `raftpb.ConfState` as Go's `encoding/json` writes it.
 #[derive(Serialize)]
@@ -40,15 +42,41 @@ const NAMES: &[&str] = &[
 ];
 
 /// Reads JSON as Go does, which takes more than serde: text that is no UTF-8, names in other case, names
-/// that are there twice, and null for what is not given.
+/// that are there twice, of which the last one counts, and null for what is not given, also for everything.
 pub(super) fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<T, serde_json::Error> {
-    let given: Map<String, Value> = serde_json::from_str(&String::from_utf8_lossy(json))?;
-    let known = given.into_iter().filter(|(_, value)| !value.is_null());
+    let given: Option<Members> = serde_json::from_str(&String::from_utf8_lossy(json))?;
+    let given = given.unwrap_or_default().0.into_iter();
+    let known = given.filter(|(_, value)| !value.is_null());
     let known = known.map(|(name, value)| {
         let canonical = NAMES.iter().find(|known| known.eq_ignore_ascii_case(&name));
         (canonical.map_or(name, |known| (*known).to_owned()), value)
     });
     serde_json::from_value(Value::Object(known.collect()))
+}
+
+/// An object's members as they stand there, one behind the other.
+#[derive(Default)]
+struct Members(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Members, D::Error> {
+        deserializer.deserialize_map(Members::default())
+    }
+}
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Members;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Members, A::Error> {
+        while let Some(member) = map.next_entry()? {
+            self.0.push(member);
+        }
+        Ok(self)
+    }
 }
 
 /// JSON as Go writes it: these characters are escaped although they need not be. They occur in

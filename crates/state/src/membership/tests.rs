@@ -354,9 +354,12 @@ fn contexts_are_read_as_go_reads_them() {
         br#"{"ID":7,"PeerURLs":["http://a"],"ISLEARNER":true}"#.as_slice(),
         br#"{"id":1,"id":7,"peerURLs":["http://a"],"isLearner":true,"name":null}"#,
         br#"{"id":7,"peerURLs":["http://a"],"isLearner":true,"isPromote":null,"new":[{}]}"#,
+        // The last one counts, whatever its case, and null says nothing.
+        br#"{"id":1,"ID":7,"id":null,"peerURLs":["http://a"],"isLearner":true}"#,
     ] {
         assert_eq!(parse(same).as_ref(), Ok(&plain));
     }
+    assert_eq!(parse(b"null"), Ok(ConfChangeContext::default()));
     let lossy = parse(b"{\"id\":7,\"peerURLs\":[\"http://\xff\"]}").unwrap();
     assert_eq!(lossy.member.peer_urls(), ["http://\u{fffd}"]);
     for damaged in [
