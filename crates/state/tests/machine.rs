@@ -621,7 +621,7 @@ fn api_v2_entries_of_older_members_are_understood_or_fatal() {
     };
     let wrapped = |request: &V2Request| {
         InternalRaftRequest {
-            v2: Some(request.clone()),
+            v2: Some(request.encode_to_vec().into()),
             ..Default::default()
         }
         .encode_to_vec()
@@ -664,27 +664,6 @@ fn api_v2_entries_of_older_members_are_understood_or_fatal() {
         let problem = bench.fatal(EntryType::EntryNormal, encode(&v2("PUT", "/1/foo", "bar")));
         assert!(matches!(problem, FatalProblem::V2 { .. }), "{problem}");
     }
-}
-
-#[test]
-fn of_several_requests_the_first_counts() {
-    let mut bench = Bench::new();
-    let put = Some(PutRequest {
-        key: "k".into(),
-        ..Default::default()
-    });
-    let delete_range = Some(DeleteRangeRequest {
-        key: "k".into(),
-        ..Default::default()
-    });
-    let both = InternalRaftRequest {
-        put,
-        delete_range,
-        lease_grant: Some(LeaseGrantRequest { id: 7, ttl: 60 }),
-        ..Default::default()
-    };
-    assert!(matches!(bench.request(both), Ok(Reply::Put(_))));
-    assert!(!bench.machine.lessor().lock().contains(7));
 }
 
 #[test]

@@ -36,7 +36,6 @@ impl From<RangeError> for Status {
         match error {
             RangeError::Compacted => status::COMPACTED,
             RangeError::FutureRevision => status::FUTURE_REV,
-            RangeError::InvalidSortOption => status::INVALID_SORT_OPTION,
             RangeError::ReplyTooLarge(bytes) => MessageLength::too_large(bytes),
             RangeError::Storage(error) => error.into(),
         }
@@ -55,7 +54,6 @@ impl From<&ApplyError> for Status {
         match error {
             ApplyError::Compacted => status::COMPACTED,
             ApplyError::FutureRevision => status::FUTURE_REV,
-            ApplyError::InvalidSortOption => status::INVALID_SORT_OPTION,
             ApplyError::ReplyTooLarge(bytes) => MessageLength::too_large(*bytes),
             ApplyError::KeyNotFound => status::KEY_NOT_FOUND,
             ApplyError::LeaseNotFound => status::LEASE_NOT_FOUND,

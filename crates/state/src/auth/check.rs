@@ -164,7 +164,8 @@ impl AuthStore {
             .try_for_each(|key| self.check_keys(caller, access, key, b""))
     }
 
-    /// What a log entry needs, apart from what the entry's request itself may be refused for.
+    /// What the one request of a log entry needs, apart from what it may be refused for itself. The entry has passed
+    /// [`check_admin_requests`](AuthStore::check_admin_requests).
     pub(crate) fn check(
         &self,
         caller: Caller<'_>,
@@ -192,10 +193,17 @@ impl AuthStore {
             let own = account.is_some_and(|account| account.has_role(&get.role));
             self.check_admin(caller)
                 .or_else(|e| own.then_some(()).ok_or(e))
-        } else if needs_admin(r) {
-            self.check_admin(caller)
         } else {
             Ok(())
+        }
+    }
+
+    /// What a log entry needs that changes or lists users and roles, whatever else it asks for. To be checked before
+    /// anything else, also before alarms.
+    pub(crate) fn check_admin_requests(&self, r: &InternalRaftRequest) -> Result<(), AuthError> {
+        match needs_admin(r) {
+            true => self.check_admin(Caller::of(r.header.as_ref())),
+            false => Ok(()),
         }
     }
 

@@ -235,10 +235,11 @@ impl Machine {
             }
             EntryType::EntryNormal => match decode(entry) {
                 Ok(request) => self.apply_request(now, entry, request, applied),
-                // Before 3.5 the requests of API v2 were entries of their own.
+                // Before 3.5 the requests of API v2 were entries of their own. Each names its method; without that
+                // any bytes could pass for one that has nothing but fields that are unknown.
                 Err(error) => match decode::<V2Request>(entry) {
-                    Ok(request) => self.apply_v2(&request, applied),
-                    Err(_) => Err(undecodable(entry, error)),
+                    Ok(request) if !request.method().is_empty() => self.apply_v2(&request, applied),
+                    _ => Err(undecodable(entry, error)),
                 },
             },
         }
@@ -276,9 +277,11 @@ impl Machine {
         mut request: InternalRaftRequest,
         applied: &mut Applied,
     ) -> Result<(), FatalProblem> {
-        keep_first(&mut request);
+        let admin = self.auth.read().check_admin_requests(&request);
+        keep_one(&mut request);
         if let Some(v2) = &request.v2 {
-            return self.apply_v2(v2, applied);
+            let v2 = wire::decode(v2.clone()).map_err(|error| undecodable(entry, error))?;
+            return self.apply_v2(&v2, applied);
         }
         let id = match (&request.header, request.id) {
             (Some(header), 0) => header.id,
@@ -288,7 +291,10 @@ impl Machine {
             index: entry.index(),
             term: entry.term(),
         };
-        let reply = self.execute(now, position, &request, applied)?;
+        let reply = match admin {
+            Ok(()) => self.execute(now, position, &request, applied)?,
+            Err(refused) => Err(ApplyError::Auth(refused)),
+        };
         applied.replies.push((id, reply));
         Ok(())
     }
@@ -587,9 +593,10 @@ impl Machine {
     }
 }
 
-/// Of several requests in one, which nobody honest writes, the first counts, in the order in which etcd looks at
-/// them (v3.7: `server/etcdserver/apply/uber_applier.go`, `dispatch`).
-fn keep_first(request: &mut InternalRaftRequest) {
+/// Of several requests in one, which nobody honest writes, one counts: what is executed by etcd's members that were not
+/// asked (v3.7: `server/etcdserver/apply/apply.go`, `noSideEffect`; `uber_applier.go`, `dispatch`). They pass over an entry
+/// with a question in it, whatever else it says; otherwise they take the first, in the order in which they look.
+fn keep_one(request: &mut InternalRaftRequest) {
     macro_rules! keep_first {
         ($($field:ident)*) => {
             let mut found = false;
@@ -601,12 +608,13 @@ fn keep_first(request: &mut InternalRaftRequest) {
         };
     }
     keep_first!(
-        v2 cluster_version_set cluster_member_attr_set downgrade_info_set downgrade_version_test
-        range put delete_range txn compaction lease_grant lease_revoke lease_checkpoint alarm
-        authenticate auth_enable auth_disable auth_status auth_user_add auth_user_delete
-        auth_user_change_password auth_user_grant_role auth_user_get auth_user_revoke_role
-        auth_role_add auth_role_grant_permission auth_role_get auth_role_revoke_permission
-        auth_role_delete auth_user_list auth_role_list
+        range auth_user_get auth_role_get auth_status
+        cluster_version_set cluster_member_attr_set downgrade_info_set downgrade_version_test
+        put delete_range txn compaction lease_grant lease_revoke lease_checkpoint alarm
+        authenticate auth_enable auth_disable auth_user_add auth_user_delete
+        auth_user_change_password auth_user_grant_role auth_user_revoke_role
+        auth_role_add auth_role_grant_permission auth_role_revoke_permission
+        auth_role_delete auth_user_list auth_role_list v2
     );
 }
 
@@ -616,7 +624,10 @@ fn decode<T: prost::Message + prost::Name + Default>(entry: &Entry) -> Result<T,
 
 fn undecodable(entry: &Entry, error: WireError) -> FatalProblem {
     let bytes = entry.data().len();
-    FatalProblem::Undecodable { bytes, error }
+    match error {
+        WireError::NotUtf8 => FatalProblem::NotUtf8 { bytes },
+        error => FatalProblem::Undecodable { bytes, error },
+    }
 }
 
 /// Tells what a client is to blame for from what the store is.
@@ -630,7 +641,6 @@ fn settle(reply: Result<Reply, WriteError>) -> Result<Result<Reply, ApplyError>,
         WriteError::KeyNotFound => ApplyError::KeyNotFound,
         WriteError::Range(RangeError::Compacted) => ApplyError::Compacted,
         WriteError::Range(RangeError::FutureRevision) => ApplyError::FutureRevision,
-        WriteError::Range(RangeError::InvalidSortOption) => ApplyError::InvalidSortOption,
         WriteError::Range(RangeError::ReplyTooLarge(bytes)) => ApplyError::ReplyTooLarge(bytes),
         WriteError::Range(RangeError::Storage(error)) => return Err(error.into()),
     }))

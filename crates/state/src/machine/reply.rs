@@ -78,6 +78,15 @@ pub enum FatalProblem {
         /// What is wrong with it.
         error: WireError,
     },
+    /// A name in the entry's request is no text. etcd cannot apply it either, since 3.7.
+    #[error(
+        "request of {bytes} bytes with a name that is not UTF-8, which etcd up to 3.6 took and 3.7 does not: \
+         start etcd 3.6 on this directory, let it write a snapshot behind this entry, and come back"
+    )]
+    NotUtf8 {
+        /// How long it is.
+        bytes: usize,
+    },
     /// The request is of a kind that is unknown here.
     #[error("unknown kind of request")]
     UnknownRequest,
@@ -112,9 +121,6 @@ pub enum ApplyError {
     /// `mvcc: required revision is a future revision`
     #[error("required revision is a future revision")]
     FutureRevision,
-    /// `invalid sort option`
-    #[error("invalid sort option")]
-    InvalidSortOption,
     /// The transaction was executed, but its answer is longer than a message can be; it was given up at so
     /// many bytes.
     #[error("an answer of {0} bytes or more is too large")]

@@ -43,9 +43,6 @@ pub enum RangeError {
     /// The revision has not been written yet.
     #[error("required revision is a future revision")]
     FutureRevision,
-    /// Unknown sort order or target.
-    #[error("invalid sort option")]
-    InvalidSortOption,
     /// The answer is longer than a message can be; it was given up at so many bytes.
     #[error("an answer of {0} bytes or more is too large")]
     ReplyTooLarge(usize),
@@ -235,7 +232,7 @@ impl<'a> Snapshot<'a> {
 
     /// Answers `request`.
     pub(super) fn range(&self, request: &RangeRequest) -> Result<RangeReply, RangeError> {
-        let sort = Sort::of(request)?;
+        let sort = Sort::of(request);
         let at = self.read_revision(request.revision)?;
         let interval = Interval::new(&request.key, &request.range_end);
         let mut reply = RangeReply {
@@ -396,12 +393,7 @@ impl<'a> Snapshot<'a> {
 /// v3.7 does it (server/etcdserver/txn/range.go).
 pub(super) fn is_whole(request: &RangeRequest) -> bool {
     let ordered = request.sort_order() != SortOrder::None;
-    has_filters(request) || (ordered && matches!(Sort::of(request), Ok(Some(_))))
-}
-
-/// Refuses sort orders and targets that are none.
-pub(super) fn check_sort(request: &RangeRequest) -> Result<(), RangeError> {
-    Sort::of(request).map(|_| ())
+    has_filters(request) || (ordered && Sort::of(request).is_some())
 }
 
 /// An order other than that of the keys.
@@ -412,13 +404,13 @@ struct Sort {
 }
 
 impl Sort {
-    fn of(request: &RangeRequest) -> Result<Option<Sort>, RangeError> {
-        let order =
-            SortOrder::try_from(request.sort_order).map_err(|_| RangeError::InvalidSortOption)?;
-        let target =
-            SortTarget::try_from(request.sort_target).map_err(|_| RangeError::InvalidSortOption)?;
+    /// `None` also for orders and targets that are none. Clients are refused them; in an entry of the log they
+    /// must not keep the rest of a transaction from being applied, which etcd does without a look at them.
+    fn of(request: &RangeRequest) -> Option<Sort> {
+        let order = SortOrder::try_from(request.sort_order).ok()?;
+        let target = SortTarget::try_from(request.sort_target).ok()?;
         let descending = order == SortOrder::Descend;
-        Ok((descending || target != SortTarget::Key).then_some(Sort { target, descending }))
+        (descending || target != SortTarget::Key).then_some(Sort { target, descending })
     }
 
     fn compare(self, a: &Record, b: &Record) -> Ordering {

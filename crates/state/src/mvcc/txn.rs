@@ -283,7 +283,6 @@ impl<'a> Chosen<'a> {
 /// A range inside a transaction: unlike outside, a negative revision counts as one
 /// (etcd v3.7: `server/etcdserver/txn/range.go`, `checkRange`).
 fn check_range(snapshot: &Snapshot<'_>, request: &RangeRequest) -> Result<(), RangeError> {
-    super::range::check_sort(request)?;
     match request.revision {
         0 => Ok(()),
         revision if revision > snapshot.revision => Err(RangeError::FutureRevision),

@@ -254,7 +254,7 @@ fn set_of_members(r: &mut InternalRaftRequest, rng: &mut Rng) {
             let enabled = rng.bool();
             r.downgrade_info_set = Some(DowngradeInfoSetRequest { enabled, ver });
         }
-        2 => r.v2 = Some(v2(rng)),
+        2 => r.v2 = Some(damaged(v2(rng).encode_to_vec(), rng).into()),
         _ => {
             let attributes = Attributes {
                 name: name(rng),

@@ -9,11 +9,12 @@
 
 mod deep;
 mod draw;
+mod several;
 
 use fastrand::Rng;
 use retcd_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
 use retcd_proto::raftpb::{ConfChange, Entry, EntryType};
-use retcd_proto::wire;
+use retcd_proto::wire::{self, WireError};
 use retcd_state::Time;
 use retcd_state::machine::{Fatal, FatalProblem, Machine, MachineOptions};
 use retcd_state::membership::check_form;
@@ -91,7 +92,14 @@ fn excuse(fatal: &Fatal, entry: &Entry) {
     let data = || entry.data.clone().unwrap_or_default();
     let request = || wire::decode::<InternalRaftRequest>(data()).unwrap();
     let excused = match &fatal.problem {
-        FatalProblem::Undecodable { .. } => wire::decode::<InternalRaftRequest>(data()).is_err(),
+        // Nothing but an API v2 request that is none is nothing that etcd 3.7 knows.
+        FatalProblem::Undecodable { .. } => match wire::decode::<InternalRaftRequest>(data()) {
+            Ok(request) => request.v2.is_some(),
+            Err(_) => true,
+        },
+        FatalProblem::NotUtf8 { .. } => {
+            wire::decode::<InternalRaftRequest>(data()) == Err(WireError::NotUtf8)
+        }
         FatalProblem::UnknownRequest => {
             let InternalRaftRequest { header, id, .. } = request();
             let nothing_else = InternalRaftRequest {
@@ -169,4 +177,21 @@ fn what_a_client_sends_stops_nobody() {
             assert_eq!(applied.replies[0].0, id);
         }
     }
+}
+
+/// What no member of etcd 3.7 can read must not be taken for a request of API v2 that does nothing: members of 3.6 have
+/// added the role, and this one would go on without it.
+#[test]
+fn a_name_that_is_no_text_is_not_passed_over() {
+    let role_add = b"\x82\x4b\x04\x0a\x02r\xff";
+    let header = b"\xa2\x06\x02\x08\x05";
+    let data = [&header[..], &role_add[..]].concat();
+    let mut machine = Member::new().machine;
+    let applied = machine.apply(Time::default(), &[entry(1, EntryType::EntryNormal, &data)]);
+    let stopped = applied.unwrap_err();
+    assert!(
+        matches!(stopped.problem, FatalProblem::NotUtf8 { .. }),
+        "{stopped}"
+    );
+    assert!(stopped.to_string().contains("start etcd 3.6"), "{stopped}");
 }

@@ -87,7 +87,6 @@ fn apply_error(error: RangeError) -> ApplyError {
     match error {
         RangeError::Compacted => ApplyError::Compacted,
         RangeError::FutureRevision => ApplyError::FutureRevision,
-        RangeError::InvalidSortOption => ApplyError::InvalidSortOption,
         RangeError::ReplyTooLarge(bytes) => ApplyError::ReplyTooLarge(bytes),
         RangeError::Storage(error) => panic!("{error}"),
     }
