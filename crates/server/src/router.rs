@@ -29,9 +29,12 @@ pub async fn route(
     }
     let (head, body) = request.into_parts();
     let response = match protocols.pages {
-        Some(pages) => http::handle(&http, pages, &Request::from_parts(head, ()))
-            .await
-            .map(ResponseBody::Page),
+        Some(pages) => {
+            let head = Request::from_parts(head, ());
+            // Apart, since hyper moves what it is given several times.
+            let handled = Box::pin(http::handle(&http, pages, &head));
+            handled.await.map(ResponseBody::Page)
+        }
         None => {
             let mut response = Response::new(ResponseBody::Empty);
             *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;

@@ -31,11 +31,13 @@ pub mod wire;
 
 pub use cluster::message as cluster_member;
 
-use std::future::Future;
+use std::future::{Future, ready};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Response};
 use hyper::Request;
@@ -115,68 +117,67 @@ pub async fn call(local: Rc<Local>, request: Request<Incoming>) -> Response<Resp
     dispatch(method, context, reader).await
 }
 
-async fn dispatch(
-    method: Method,
-    context: Context,
-    reader: MessageReader<Incoming>,
-) -> Response<ResponseBody> {
+/// The way of a call. Each method's has an allocation of its own size: hyper moves what it is given several times before
+/// the first poll, and all methods together would be as large as the largest.
+type Called = LocalBoxFuture<'static, Response<ResponseBody>>;
+
+fn dispatch(method: Method, context: Context, reader: MessageReader<Incoming>) -> Called {
     match method {
-        Method::Range => unary_as(context, reader, kv::range_call).await,
-        Method::Put => unary_as(context, reader, kv::put).await,
-        Method::Txn => unary_as(context, reader, kv::txn).await,
-        Method::DeleteRange => unary_as(context, reader, kv::delete_range).await,
-        Method::Compact => unary_as(context, reader, kv::compact).await,
-        Method::RangeStream => kv::range_stream(context, reader).await,
-        Method::Watch => watch::watch(context, reader).await,
-        Method::LeaseGrant => unary_as(context, reader, lease::grant).await,
-        Method::LeaseRevoke => unary_as(context, reader, lease::revoke).await,
-        Method::LeaseTimeToLive => unary_as(context, reader, lease::time_to_live).await,
-        Method::LeaseLeases => unary_as(context, reader, lease::leases).await,
-        Method::LeaseKeepAlive => lease::keep_alive(context, reader).await,
-        Method::MemberList => unary(context, reader, cluster::member_list).await,
-        Method::MemberAdd => unary(context, reader, cluster::member_add).await,
-        Method::MemberRemove => unary(context, reader, cluster::member_remove).await,
-        Method::MemberUpdate => unary(context, reader, cluster::member_update).await,
-        Method::MemberPromote => unary_as(context, reader, cluster::member_promote).await,
-        Method::Alarm => unary_as(context, reader, maintenance::alarm).await,
-        Method::Status => unary(context, reader, maintenance::status).await,
-        Method::Defragment => unary(context, reader, maintenance::defragment).await,
-        Method::Hash => unary(context, reader, maintenance::hash).await,
-        Method::HashKv => unary(context, reader, maintenance::hash_kv).await,
-        Method::Snapshot => maintenance::snapshot(context, reader).await,
-        Method::MoveLeader => unary(context, reader, maintenance::move_leader).await,
-        Method::Downgrade => unary(context, reader, maintenance::downgrade).await,
-        Method::AuthEnable => unary_as(context, reader, auth::enable).await,
-        Method::AuthDisable => unary_as(context, reader, auth::disable).await,
-        Method::AuthStatus => unary_as(context, reader, auth::status).await,
-        Method::Authenticate => unary_as(context, reader, auth::authenticate).await,
-        Method::UserAdd => unary_as(context, reader, auth::user_add).await,
-        Method::UserGet => unary_as(context, reader, auth::user_get).await,
-        Method::UserList => unary_as(context, reader, auth::user_list).await,
-        Method::UserDelete => unary_as(context, reader, auth::user_delete).await,
-        Method::UserChangePassword => unary_as(context, reader, auth::user_change_password).await,
-        Method::UserGrantRole => unary_as(context, reader, auth::user_grant_role).await,
-        Method::UserRevokeRole => unary_as(context, reader, auth::user_revoke_role).await,
-        Method::RoleAdd => unary_as(context, reader, auth::role_add).await,
-        Method::RoleGet => unary_as(context, reader, auth::role_get).await,
-        Method::RoleList => unary_as(context, reader, auth::role_list).await,
-        Method::RoleDelete => unary_as(context, reader, auth::role_delete).await,
-        Method::RoleGrantPermission => unary_as(context, reader, auth::role_grant_permission).await,
-        Method::RoleRevokePermission => {
-            unary_as(context, reader, auth::role_revoke_permission).await
-        }
-        Method::HealthCheck => unary(context, reader, health::check).await,
-        Method::HealthList => unary(context, reader, health::list).await,
-        Method::HealthWatch => health::watch(context, reader).await,
+        Method::Range => unary_as(context, reader, kv::range_call),
+        Method::Put => unary_as(context, reader, kv::put),
+        Method::Txn => unary_as(context, reader, kv::txn),
+        Method::DeleteRange => unary_as(context, reader, kv::delete_range),
+        Method::Compact => unary_as(context, reader, kv::compact),
+        Method::RangeStream => Box::pin(kv::range_stream(context, reader)),
+        Method::Watch => Box::pin(watch::watch(context, reader)),
+        Method::LeaseGrant => unary_as(context, reader, lease::grant),
+        Method::LeaseRevoke => unary_as(context, reader, lease::revoke),
+        Method::LeaseTimeToLive => unary_as(context, reader, lease::time_to_live),
+        Method::LeaseLeases => unary_as(context, reader, lease::leases),
+        Method::LeaseKeepAlive => Box::pin(lease::keep_alive(context, reader)),
+        Method::MemberList => unary(context, reader, cluster::member_list),
+        Method::MemberAdd => unary(context, reader, cluster::member_add),
+        Method::MemberRemove => unary(context, reader, cluster::member_remove),
+        Method::MemberUpdate => unary(context, reader, cluster::member_update),
+        Method::MemberPromote => unary_as(context, reader, cluster::member_promote),
+        Method::Alarm => unary_as(context, reader, maintenance::alarm),
+        Method::Status => unary(context, reader, maintenance::status),
+        Method::Defragment => unary(context, reader, maintenance::defragment),
+        Method::Hash => unary(context, reader, maintenance::hash),
+        Method::HashKv => unary(context, reader, maintenance::hash_kv),
+        Method::Snapshot => Box::pin(maintenance::snapshot(context, reader)),
+        Method::MoveLeader => unary(context, reader, maintenance::move_leader),
+        Method::Downgrade => unary(context, reader, maintenance::downgrade),
+        Method::AuthEnable => unary_as(context, reader, auth::enable),
+        Method::AuthDisable => unary_as(context, reader, auth::disable),
+        Method::AuthStatus => unary_as(context, reader, auth::status),
+        Method::Authenticate => unary_as(context, reader, auth::authenticate),
+        Method::UserAdd => unary_as(context, reader, auth::user_add),
+        Method::UserGet => unary_as(context, reader, auth::user_get),
+        Method::UserList => unary_as(context, reader, auth::user_list),
+        Method::UserDelete => unary_as(context, reader, auth::user_delete),
+        Method::UserChangePassword => unary_as(context, reader, auth::user_change_password),
+        Method::UserGrantRole => unary_as(context, reader, auth::user_grant_role),
+        Method::UserRevokeRole => unary_as(context, reader, auth::user_revoke_role),
+        Method::RoleAdd => unary_as(context, reader, auth::role_add),
+        Method::RoleGet => unary_as(context, reader, auth::role_get),
+        Method::RoleList => unary_as(context, reader, auth::role_list),
+        Method::RoleDelete => unary_as(context, reader, auth::role_delete),
+        Method::RoleGrantPermission => unary_as(context, reader, auth::role_grant_permission),
+        Method::RoleRevokePermission => unary_as(context, reader, auth::role_revoke_permission),
+        Method::HealthCheck => unary(context, reader, health::check),
+        Method::HealthList => unary(context, reader, health::list),
+        Method::HealthWatch => Box::pin(health::watch(context, reader)),
         Method::Lock
         | Method::Unlock
         | Method::Campaign
         | Method::Proclaim
         | Method::Leader
         | Method::Observe
-        | Method::Resign => context.fail(Status::unsupported(
-            "locks and elections on the server's side are",
-        )),
+        | Method::Resign => {
+            let refused = "locks and elections on the server's side are";
+            Box::pin(ready(context.fail(Status::unsupported(refused))))
+        }
     }
 }
 
@@ -184,22 +185,28 @@ async fn dispatch(
 type Framed = Result<Bytes, Status>;
 
 /// Answers a call that has one request and one response, whoever makes it.
-async fn unary<T, H, F, A>(
-    context: Context,
-    reader: MessageReader<Incoming>,
-    handler: H,
-) -> Response<ResponseBody>
+fn unary<T, H, F, A>(context: Context, reader: MessageReader<Incoming>, handler: H) -> Called
 where
-    T: Name + Default,
-    H: FnOnce(Rc<Local>, T) -> F,
-    F: Future<Output = Result<A, Status>>,
-    A: Into<Answer>,
+    T: Name + Default + 'static,
+    H: FnOnce(Rc<Local>, T) -> F + 'static,
+    F: Future<Output = Result<A, Status>> + 'static,
+    A: Into<Answer> + 'static,
 {
-    unary_as(context, reader, |local, _, request| handler(local, request)).await
+    unary_as(context, reader, |local, _, request| handler(local, request))
 }
 
 /// The same for a handler that wants to know who asks.
-async fn unary_as<T, H, F, A>(
+fn unary_as<T, H, F, A>(context: Context, reader: MessageReader<Incoming>, handler: H) -> Called
+where
+    T: Name + Default + 'static,
+    H: FnOnce(Rc<Local>, Credentials, T) -> F + 'static,
+    F: Future<Output = Result<A, Status>> + 'static,
+    A: Into<Answer> + 'static,
+{
+    Box::pin(call_unary(context, reader, handler))
+}
+
+async fn call_unary<T, H, F, A>(
     context: Context,
     mut reader: MessageReader<Incoming>,
     handler: H,
@@ -218,15 +225,18 @@ where
     context.count_received(&request);
     let (started, request_bytes) = (Instant::now(), request.encoded_len());
     let (local, credentials) = (Rc::clone(&context.local), context.credentials.clone());
-    let handled = async {
-        context.check_access().await?;
-        handler(local, credentials, request).await.map(A::into)
-    };
-    let result: Result<Answer, Status> = match context.timeout {
-        None => handled.await,
-        Some(timeout) => tokio::time::timeout(timeout, handled)
-            .await
-            .unwrap_or(Err(status::DEADLINE_EXCEEDED)),
+    let result: Result<Answer, Status> = {
+        // Pinned, so that there is one of it whichever way it is awaited.
+        let handled = pin!(async {
+            context.check_access().await?;
+            handler(local, credentials, request).await.map(A::into)
+        });
+        match context.timeout {
+            None => handled.await,
+            Some(timeout) => tokio::time::timeout(timeout, handled)
+                .await
+                .unwrap_or(Err(status::DEADLINE_EXCEEDED)),
+        }
     };
     let response_bytes = result.as_ref().map_or(0, Answer::len);
     context.warn_if_slow(started.elapsed(), request_bytes, response_bytes);
