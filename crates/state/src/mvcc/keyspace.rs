@@ -15,7 +15,7 @@ use retcd_storage::backend::{Backend, Bucket, WriteBatch};
 use super::compaction::Compaction;
 use super::hash::CompactionHashes;
 use super::index::{KeyIndex, Replaced};
-use super::range::{Snapshot, Values};
+use super::snapshot::{Snapshot, Values};
 use super::{
     Event, EventKind, Fields, Interval, RangeError, RangeReply, Reader, Record, Revision,
     StoreRevision,

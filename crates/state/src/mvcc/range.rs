@@ -1,14 +1,12 @@
-//! Answering a range request from a snapshot of the keyspace.
+//! Answering a range request from a [`Snapshot`] of the keyspace.
 
 use std::cmp::Ordering;
 
-use parking_lot::RwLockReadGuard;
 use retcd_proto::etcdserverpb::RangeRequest;
 use retcd_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
-use retcd_storage::backend::{self, Backend, BackendError, Bucket};
+use retcd_storage::backend::BackendError;
 
-use super::index::{Held, KeyIndex};
-use super::keyspace::State;
+use super::snapshot::{Effort, Gathered, Snapshot};
 use super::{DamagedRecord, Record, Revision, StoreRevision};
 
 /// Bucket `key` could not be read.
@@ -158,232 +156,80 @@ impl<'a> Interval<'a> {
     }
 }
 
-/// Where the records of superseded revisions come from.
-pub(super) enum Values<'a> {
-    /// From the newest state of the backend, while the index is locked.
-    Newest(&'a Backend),
-    /// From a state that was pinned together with the index.
-    Pinned(&'a backend::Reader),
+/// A range request that is being answered.
+pub(super) struct Ranging {
+    sort: Option<Sort>,
+    at: i64,
+    limit: Option<usize>,
+    /// Keys whose records are needed: for a count none, for an order all.
+    needed: usize,
+    gathered: Gathered,
 }
 
-impl Values<'_> {
-    fn record(&self, revision: Revision) -> Result<Record, StorageError> {
-        match self {
-            Values::Newest(backend) => record_of(&backend.reader(), revision),
-            Values::Pinned(reader) => record_of(reader, revision),
-        }
-    }
-}
-
-/// The put at `revision`.
-pub(super) fn record_of(
-    reader: &backend::Reader,
-    revision: Revision,
-) -> Result<Record, StorageError> {
-    let value = reader
-        .get(Bucket::Key, &revision.to_key())?
-        .ok_or(StorageError::Missing(revision))?;
-    Ok(Record::from_value(value)?)
-}
-
-/// A consistent state of the keyspace.
-pub(super) struct Snapshot<'a> {
-    pub(super) index: &'a KeyIndex,
-    /// The newest revision in `index`, which may be ahead of `revision`.
-    pub(super) applied: i64,
-    /// The revision that counts as the current one.
-    pub(super) revision: i64,
-    /// Revisions below are not readable; -1 if nothing was compacted yet.
-    pub(super) compacted: i64,
-    pub(super) values: Values<'a>,
-}
-
-impl<'a> Snapshot<'a> {
-    /// What readers may see of a locked state.
-    pub(super) fn published(
-        state: &'a RwLockReadGuard<'_, State>,
-        backend: &'a Backend,
-    ) -> Snapshot<'a> {
-        Snapshot {
-            index: &state.index,
-            applied: state.applied,
-            revision: state.revision,
-            compacted: state.compacted,
-            values: Values::Newest(backend),
-        }
-    }
-
-    /// The revision to read at for a request that names `revision`.
-    pub(super) fn read_revision(&self, revision: i64) -> Result<i64, RangeError> {
-        if revision > self.revision {
-            return Err(RangeError::FutureRevision);
-        }
-        let revision = if revision <= 0 {
-            self.revision
-        } else {
-            revision
-        };
-        if revision < self.compacted {
-            Err(RangeError::Compacted)
-        } else {
-            Ok(revision)
-        }
-    }
-
-    /// Answers `request`.
-    pub(super) fn range(&self, request: &RangeRequest) -> Result<RangeReply, RangeError> {
+impl Ranging {
+    /// Refuses what has no answer.
+    pub(super) fn begin(
+        request: &RangeRequest,
+        snapshot: &Snapshot<'_>,
+    ) -> Result<Ranging, RangeError> {
         let sort = Sort::of(request);
-        let at = self.read_revision(request.revision)?;
-        let interval = Interval::new(&request.key, &request.range_end);
-        let mut reply = RangeReply {
-            revision: StoreRevision::new(self.revision),
-            kvs: Vec::new(),
-            more: false,
-            count: 0,
-            projection: Projection::of(request),
-        };
-        if request.count_only {
-            reply.count = self.count(interval, at);
-            return Ok(reply);
-        }
+        let at = snapshot.read_revision(request.revision)?;
         let limit = usize::try_from(request.limit)
             .ok()
             .filter(|limit| *limit > 0);
-        let looked_at = match limit {
-            Some(limit) if !is_whole(request) => Some(limit + usize::from(sort.is_some())),
-            _ => None,
+        let needed = match limit {
+            _ if request.count_only => 0,
+            Some(limit) if !is_whole(request) => limit.saturating_add(usize::from(sort.is_some())),
+            _ => usize::MAX,
         };
-        (reply.kvs, reply.count) = self.collect(interval, at, looked_at)?;
+        Ok(Ranging {
+            sort,
+            at,
+            limit,
+            needed,
+            gathered: Gathered::default(),
+        })
+    }
+
+    /// Goes on as far as `effort` allows; the answer, when there is nothing left to do. Always of the same
+    /// request and snapshot.
+    pub(super) fn step(
+        &mut self,
+        request: &RangeRequest,
+        snapshot: &Snapshot<'_>,
+        effort: &mut Effort,
+    ) -> Result<Option<RangeReply>, StorageError> {
+        let interval = Interval::new(&request.key, &request.range_end);
+        let gathered = &mut self.gathered;
+        let is_whole = snapshot.gather(interval, self.at, self.needed, gathered, effort)?;
+        Ok(is_whole.then(|| self.finish(request, snapshot.revision)))
+    }
+
+    fn finish(&mut self, request: &RangeRequest, revision: i64) -> RangeReply {
+        let Gathered { kvs, count, .. } = std::mem::take(&mut self.gathered);
+        let mut reply = RangeReply {
+            revision: StoreRevision::new(revision),
+            kvs,
+            more: false,
+            count,
+            projection: Projection::of(request),
+        };
+        if request.count_only {
+            return reply;
+        }
         let mut matched = reply.count as usize;
         if has_filters(request) {
             reply.kvs.retain(|record| passes_filters(request, record));
             matched = reply.kvs.len();
         }
-        if let Some(sort) = sort {
+        if let Some(sort) = self.sort {
             reply.kvs.sort_by(|a, b| sort.compare(a, b));
         }
-        if let Some(limit) = limit {
+        if let Some(limit) = self.limit {
             reply.kvs.truncate(limit);
             reply.more = matched > limit;
         }
-        Ok(reply)
-    }
-
-    /// The record of `key` at revision `at`.
-    pub(super) fn get(&self, key: &[u8], at: i64) -> Result<Option<Record>, StorageError> {
-        let Some(entry) = self.index.get(key) else {
-            return Ok(None);
-        };
-        if at >= self.applied {
-            return Ok(entry.live().cloned());
-        }
-        self.resolve(entry.at(at))
-    }
-
-    fn resolve(&self, held: Held<'_>) -> Result<Option<Record>, StorageError> {
-        match held {
-            Held::Absent => Ok(None),
-            Held::Newest(record) => Ok(Some(record.clone())),
-            Held::Past(revision) => self.values.record(revision).map(Some),
-        }
-    }
-
-    /// The first `limit` records of `interval` at revision `at`, and how many there are in all.
-    pub(super) fn collect(
-        &self,
-        interval: Interval<'_>,
-        at: i64,
-        limit: Option<usize>,
-    ) -> Result<(Vec<Record>, i64), StorageError> {
-        let (start, end) = match interval {
-            Interval::Key(key) => {
-                let kvs: Vec<Record> = self.get(key, at)?.into_iter().collect();
-                let count = kvs.len() as i64;
-                return Ok((kvs, count));
-            }
-            Interval::Range { start, end } => (start, end),
-        };
-        let limit = limit.unwrap_or(usize::MAX);
-        if at >= self.applied {
-            let count = self.index.count_live(start, end);
-            let mut kvs = Vec::with_capacity(count.min(limit));
-            let live = self.index.live_records(start, end);
-            kvs.extend(live.take(limit).cloned());
-            return Ok((kvs, count as i64));
-        }
-        let mut kvs = Vec::new();
-        let mut count = 0;
-        for entry in self.index.range(start, end) {
-            match entry.at(at) {
-                Held::Absent => continue,
-                held if kvs.len() < limit => kvs.extend(self.resolve(held)?),
-                _ => {}
-            }
-            count += 1;
-        }
-        Ok((kvs, count))
-    }
-
-    /// Whether `holds` is true of all records of `interval` at the current revision; it is not asked any
-    /// more once it is not.
-    pub(super) fn all(
-        &self,
-        interval: Interval<'_>,
-        mut holds: impl FnMut(&Record) -> bool,
-    ) -> Result<bool, StorageError> {
-        let at = self.revision;
-        let (start, end) = match interval {
-            Interval::Key(key) => {
-                return Ok(self.get(key, at)?.is_none_or(|record| holds(&record)));
-            }
-            Interval::Range { start, end } => (start, end),
-        };
-        if at >= self.applied {
-            return Ok(self.index.live_records(start, end).all(holds));
-        }
-        for entry in self.index.range(start, end) {
-            if let Some(record) = self.resolve(entry.at(at))?
-                && !holds(&record)
-            {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// The newest records of `interval`.
-    pub(super) fn newest(&self, interval: Interval<'_>) -> Vec<Record> {
-        match interval {
-            Interval::Key(key) => self
-                .index
-                .get(key)
-                .and_then(|entry| entry.live().cloned())
-                .into_iter()
-                .collect(),
-            Interval::Range { start, end } => {
-                self.index.live_records(start, end).cloned().collect()
-            }
-        }
-    }
-
-    /// Number of keys in `interval` at revision `at`.
-    fn count(&self, interval: Interval<'_>, at: i64) -> i64 {
-        let present = |held: Held<'_>| !matches!(held, Held::Absent);
-        match interval {
-            Interval::Key(key) => i64::from(
-                self.index
-                    .get(key)
-                    .is_some_and(|entry| present(entry.at(at))),
-            ),
-            Interval::Range { start, end } if at >= self.applied => {
-                self.index.count_live(start, end) as i64
-            }
-            Interval::Range { start, end } => self
-                .index
-                .range(start, end)
-                .filter(|entry| present(entry.at(at)))
-                .count() as i64,
-        }
+        reply
     }
 }
 

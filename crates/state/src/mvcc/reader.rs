@@ -10,8 +10,9 @@ use retcd_storage::backend::{self, Bucket};
 
 use super::index::KeyIndex;
 use super::keyspace::Shared;
-use super::range::{Snapshot, Values};
-use super::txn::{self, TxnReply};
+use super::pieces::{Begun, RangeInPieces, ReadOnly, TxnInPieces};
+use super::snapshot::{Effort, Snapshot, Values};
+use super::txn::TxnReply;
 use super::{
     Event, EventKind, Interval, RangeError, RangeReply, Record, Revision, StorageError,
     StoreRevision,
@@ -63,14 +64,26 @@ impl Reader {
         self.view().range(request)
     }
 
+    /// Answers `request` as of now, or begins to. Any keys that are looked at are few, or the last of many.
+    pub fn begin_range(
+        &self,
+        request: &RangeRequest,
+    ) -> Result<Begun<RangeReply, RangeInPieces>, RangeError> {
+        if let Some(reply) = self.range_short(request) {
+            return reply.map(Begun::Done);
+        }
+        RangeInPieces::begin(self.view(), request)
+    }
+
     /// The answer, if it is a short one: a single key, a count, or a few keys of the present.
     fn range_short(&self, request: &RangeRequest) -> Option<Result<RangeReply, RangeError>> {
         let state = self.shared.state.read();
         let snapshot = Snapshot::published(&state, &self.shared.backend);
         let short = match Interval::new(&request.key, &request.range_end) {
+            // A read of the backend, or a walk over histories, and maybe a read for each key.
+            _ if request.revision > 0 => false,
             Interval::Key(_) => true,
-            // A walk over histories, and maybe a read of the backend for each key.
-            _ if request.revision > 0 || state.applied > state.revision => false,
+            _ if state.applied > state.revision => false,
             Interval::Range { start, end } => {
                 let limited =
                     (1..=SHORT as i64).contains(&request.limit) && !super::range::is_whole(request);
@@ -80,9 +93,17 @@ impl Reader {
         short.then(|| snapshot.range(request))
     }
 
-    /// Answers a transaction that has only ranges (see [`txn::is_read_only`]), all of one state.
+    /// Answers a transaction that has only ranges (see [`is_read_only`](super::is_read_only)), all of one state.
     pub fn txn(&self, request: &TxnRequest) -> Result<TxnReply, RangeError> {
         self.view().txn(request)
+    }
+
+    /// The same, or begins to.
+    pub fn begin_txn(
+        &self,
+        request: Arc<TxnRequest>,
+    ) -> Result<Begun<TxnReply, TxnInPieces>, RangeError> {
+        TxnInPieces::begin(self.view(), request)
     }
 
     /// Starts to answer `request` in chunks. Its filters are ignored, unless it is sorted by something else than the key.
@@ -153,7 +174,9 @@ impl View {
 
     /// Answers a transaction that has only ranges from this view.
     pub fn txn(&self, request: &TxnRequest) -> Result<TxnReply, RangeError> {
-        txn::read_only(&self.snapshot(), request)
+        let mut reading = ReadOnly::default();
+        let reply = reading.step(request, &self.snapshot(), &mut { Effort::UNBOUNDED })?;
+        Ok(reply.expect("unbounded effort comes to the end"))
     }
 
     /// The record that `key` had at `revision`, if it existed then. The revision must be readable

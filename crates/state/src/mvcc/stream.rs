@@ -135,14 +135,11 @@ impl Walk {
         } else {
             self.chunk_keys.min(self.remaining)
         };
-        let mut rest = 0;
+        let mut more = false;
         if !self.request.count_only {
             let interval = Interval::new(&self.request.key, &self.request.range_end);
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            (chunk.kvs, rest) =
-                self.view
-                    .snapshot()
-                    .collect(interval, self.revision, Some(limit))?;
+            (chunk.kvs, more) = self.view.snapshot().page(interval, self.revision, limit)?;
         }
         let sent = chunk.kvs.len() as i64;
         self.remaining = if self.remaining < 0 {
@@ -150,9 +147,8 @@ impl Walk {
         } else {
             self.remaining - sent
         };
-        self.done = sent == rest || self.remaining == 0;
+        self.done = !more || self.remaining == 0;
         if self.done {
-            let more = rest > sent;
             let revision = self.view.revision();
             chunk.last = Some(RangeReply {
                 revision,

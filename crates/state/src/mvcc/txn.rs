@@ -17,7 +17,8 @@ use retcd_proto::etcdserverpb::{
 };
 
 use super::keyspace::Changes;
-use super::range::{ReplySize, Snapshot};
+use super::range::ReplySize;
+use super::snapshot::{Effort, Position, Snapshot};
 use super::{Interval, RangeError, RangeReply, Record, StorageError, StoreRevision};
 use crate::lease::SharedLessor;
 
@@ -154,35 +155,6 @@ pub(crate) fn txn(
     Ok(reply)
 }
 
-/// Answers a [read-only](is_read_only) transaction from `snapshot`; other operations are ignored.
-pub(super) fn read_only(
-    snapshot: &Snapshot<'_>,
-    request: &TxnRequest,
-) -> Result<TxnReply, RangeError> {
-    let chosen = Chosen::of(request, snapshot)?;
-    for op in chosen.ops {
-        if let Some(Request::RequestRange(range)) = &op.request {
-            check_range(snapshot, range)?;
-        }
-    }
-    let mut size = ReplySize::default();
-    let answer = |op: &RequestOp| match &op.request {
-        Some(Request::RequestRange(range)) => {
-            let reply = snapshot.range(range)?;
-            size.add(&reply)?;
-            Ok(OpReply::Range(reply))
-        }
-        _ => Ok(OpReply::Empty),
-    };
-    let replies = chosen.ops.iter().map(answer);
-    let replies = replies.collect::<Result<_, RangeError>>()?;
-    Ok(TxnReply {
-        revision: StoreRevision::new(snapshot.revision),
-        succeeded: chosen.succeeded,
-        replies,
-    })
-}
-
 /// The branch that the compares chose, and those of the nested transactions in it.
 struct Chosen<'a> {
     succeeded: bool,
@@ -282,7 +254,10 @@ impl<'a> Chosen<'a> {
 
 /// A range inside a transaction: unlike outside, a negative revision counts as one
 /// (etcd v3.7: `server/etcdserver/txn/range.go`, `checkRange`).
-fn check_range(snapshot: &Snapshot<'_>, request: &RangeRequest) -> Result<(), RangeError> {
+pub(super) fn check_range(
+    snapshot: &Snapshot<'_>,
+    request: &RangeRequest,
+) -> Result<(), RangeError> {
     match request.revision {
         0 => Ok(()),
         revision if revision > snapshot.revision => Err(RangeError::FutureRevision),
@@ -368,19 +343,43 @@ fn execute_put(
 
 /// Whether `compare` holds for all keys that it names.
 fn holds(compare: &Compare, snapshot: &Snapshot<'_>) -> Result<bool, StorageError> {
-    let interval = Interval::new(&compare.key, &compare.range_end);
-    let mut found = false;
-    let all = snapshot.all(interval, |record| {
-        found = true;
-        holds_for(compare, record)
-    })?;
-    if found {
-        return Ok(all);
+    let holds = Comparing::default().step(compare, snapshot, &mut { Effort::UNBOUNDED })?;
+    Ok(holds.expect("unbounded effort comes to the end"))
+}
+
+/// How far a compare has come.
+#[derive(Default)]
+pub(super) struct Comparing {
+    position: Position,
+    found: bool,
+}
+
+impl Comparing {
+    /// Whether `compare` holds for all keys that it names, if `effort` suffices to tell; then it is ready for the next one.
+    pub(super) fn step(
+        &mut self,
+        compare: &Compare,
+        snapshot: &Snapshot<'_>,
+        effort: &mut Effort,
+    ) -> Result<Option<bool>, StorageError> {
+        let interval = Interval::new(&compare.key, &compare.range_end);
+        let Comparing { position, found } = self;
+        let all = snapshot.all(interval, position, effort, |record| {
+            *found = true;
+            holds_for(compare, record)
+        })?;
+        if *position != Position::End {
+            return Ok(None);
+        }
+        let found = std::mem::take(self).found;
+        // No key compares like one with all fields zero, except by value: an absent value is neither
+        // equal nor unequal to anything.
+        let absent = || Record::tombstone(b"", 0);
+        Ok(Some(match found {
+            true => all,
+            false => compare.target != CompareTarget::Value as i32 && holds_for(compare, &absent()),
+        }))
     }
-    // No key compares like one with all fields zero, except by value: an absent value is neither
-    // equal nor unequal to anything.
-    let absent = Record::tombstone(b"", 0);
-    Ok(compare.target != CompareTarget::Value as i32 && holds_for(compare, &absent))
 }
 
 fn holds_for(compare: &Compare, record: &Record) -> bool {
