@@ -9,6 +9,7 @@
 
 pub mod auth;
 pub mod config;
+mod gauge;
 pub mod grpc;
 pub mod http;
 pub mod log;

@@ -88,15 +88,15 @@ impl Workers {
         step: fn(&mut S) -> Option<T>,
     ) -> Result<T, Stopped> {
         loop {
-            let piece = move || {
-                let result = step(&mut state);
-                (state, result)
+            // What is left of it goes here, too, which may be as much as it has worked on.
+            let piece = move || match step(&mut state) {
+                Some(result) => Piece::Last(result),
+                None => Piece::Rest(state),
             };
-            let (rest, result) = self.run(piece).await?;
-            if let Some(result) = result {
-                return Ok(result);
-            }
-            state = rest;
+            state = match self.run(piece).await? {
+                Piece::Last(result) => return Ok(result),
+                Piece::Rest(rest) => rest,
+            };
         }
     }
 
@@ -123,6 +123,12 @@ impl Workers {
         let ask = move || host_port.to_socket_addrs().map(Iterator::collect);
         self.look_up(ask).await?
     }
+}
+
+/// What came of a piece of long work.
+enum Piece<S, T> {
+    Rest(S),
+    Last(T),
 }
 
 /// Makes the threads `NAME-0`, `NAME-1`, … and returns their queue.

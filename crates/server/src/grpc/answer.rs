@@ -28,6 +28,13 @@ impl From<Bytes> for Answer {
 }
 
 impl Answer {
+    fn of(mut pieces: Vec<Bytes>) -> Answer {
+        match pieces.len() {
+            1 => Answer::Whole(pieces.swap_remove(0)),
+            _ => Answer::Pieces(pieces),
+        }
+    }
+
     /// Length in bytes, prefix included.
     pub fn len(&self) -> usize {
         match self {
@@ -53,9 +60,9 @@ pub async fn answer<M: Encode + Send + 'static>(
     local: &Local,
     message: M,
 ) -> Result<Answer, Status> {
-    let length = MessageLength::of(message.len())?;
-    let room = take_room(local, length).await?;
-    encode(local, message, length, room).await
+    let measured = measure(local, message).await?;
+    let room = take_room(local, measured.length).await?;
+    encode(local, measured, room).await
 }
 
 /// Frames the message that `read` makes. If room has to be waited for it is made again then: what waits
@@ -69,17 +76,38 @@ pub async fn answer_read<M: Encode + Send + 'static>(
 ) -> Result<Answer, Status> {
     let mut waited_for: Option<(usize, Room)> = None;
     loop {
-        let message = read().await?;
-        let length = MessageLength::of(message.len())?;
+        let measured = measure(local, read().await?).await?;
+        let length = measured.length;
         let room = match waited_for.take() {
             Some((bytes, room)) if bytes >= length.bytes() => Some(room),
             _ => local.member.answers.try_take(length.bytes()),
         };
         if let Some(room) = room {
-            return encode(local, message, length, room).await;
+            return encode(local, measured, room).await;
         }
-        drop(message);
+        drop(measured);
         waited_for = Some((length.bytes(), take_room(local, length).await?));
+    }
+}
+
+/// A message and its length.
+struct Measured<M> {
+    message: M,
+    length: MessageLength,
+}
+
+async fn measure<M: Encode + Send + 'static>(
+    local: &Local,
+    message: M,
+) -> Result<Measured<M>, Status> {
+    let is_long = message.is_long();
+    let measure = move || {
+        let length = MessageLength::of(message.len())?;
+        Ok(Measured { message, length })
+    };
+    match is_long {
+        false => measure(),
+        true => local.member.workers.run(measure).await?,
     }
 }
 
@@ -95,25 +123,19 @@ async fn take_room(local: &Local, length: MessageLength) -> Result<Room, Status>
 /// Long ones are encoded where others do not wait for it.
 async fn encode<M: Encode + Send + 'static>(
     local: &Local,
-    message: M,
-    length: MessageLength,
+    measured: Measured<M>,
     mut room: Room,
 ) -> Result<Answer, Status> {
-    if length.bytes() <= WHOLE_MAX {
-        let mut pieces = pieces(&message, length);
-        let whole = pieces.pop().expect("a message has at least one piece");
-        assert!(
-            pieces.is_empty(),
-            "a message of {} bytes is one piece",
-            length.bytes()
-        );
-        return Ok(Answer::Whole(room.hold(whole)));
-    }
-    let encode = move || {
+    let Measured { message, length } = measured;
+    let is_long = length.bytes() > WHOLE_MAX || message.is_long();
+    let mut encode = move || {
         let pieces = pieces(&message, length).into_iter();
-        Answer::Pieces(pieces.map(|piece| room.hold(piece)).collect())
+        Answer::of(pieces.map(|piece| room.hold(piece)).collect())
     };
-    Ok(local.member.workers.run(encode).await?)
+    match is_long {
+        false => Ok(encode()),
+        true => Ok(local.member.workers.run(encode).await?),
+    }
 }
 
 fn pieces(message: &impl Encode, length: MessageLength) -> Vec<Bytes> {

@@ -11,11 +11,12 @@
 //! ([`AnswerBudget::is_wanted`]), who themselves wait no longer than for any other answer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::gauge::Gauge;
 
 /// Shorter answers are not counted: with what hyper holds for a request they weigh about the same.
 pub const COUNTED_FROM: usize = 64 << 10;
@@ -31,7 +32,7 @@ const UNIT: usize = 4 << 10;
 pub struct AnswerBudget {
     units: Arc<Semaphore>,
     units_max: usize,
-    waiting: AtomicUsize,
+    waiting: Gauge,
 }
 
 impl Default for AnswerBudget {
@@ -46,7 +47,7 @@ impl AnswerBudget {
         AnswerBudget {
             units: Arc::new(Semaphore::new(units_max)),
             units_max,
-            waiting: AtomicUsize::new(0),
+            waiting: Gauge::default(),
         }
     }
 
@@ -64,35 +65,19 @@ impl AnswerBudget {
         if let Some(room) = self.try_take(bytes) {
             return room;
         }
-        let _waiting = Waiting::new(&self.waiting);
+        let _waiting = self.waiting.enter();
         let units = Arc::clone(&self.units).acquire_many_owned(self.units(bytes));
         Room(Some(units.await.expect("the budget is never closed")))
     }
 
     /// Whether somebody waits for room.
     pub fn is_wanted(&self) -> bool {
-        self.waiting.load(Relaxed) > 0
+        self.waiting.count() > 0
     }
 
     fn units(&self, bytes: usize) -> u32 {
         let units = bytes.div_ceil(UNIT).min(self.units_max);
         u32::try_from(units).expect("the budget is far below 4 G units")
-    }
-}
-
-/// Counts who waits, until it is dropped: a client may go away meanwhile.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(waiting: &'a AtomicUsize) -> Waiting<'a> {
-        waiting.fetch_add(1, Relaxed);
-        Waiting(waiting)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
     }
 }
 

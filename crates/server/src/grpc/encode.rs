@@ -4,8 +4,12 @@
 //! the frame that goes to the socket. Lengths are computed first, so that it is known what an answer takes
 //! before anything is allocated for it.
 
+use std::cell::OnceCell;
+use std::slice;
+
 use prost::Message;
 use prost::encoding::encoded_len_varint;
+use retcd_proto::Nested;
 use retcd_proto::etcdserverpb::ResponseHeader;
 use retcd_state::mvcc::{
     DeleteReply, OpReply, Projection, PutReply, RangeChunk, RangeReply, Record, TxnReply,
@@ -28,7 +32,14 @@ pub trait Encode {
     fn len(&self) -> usize;
     /// Writes exactly so many.
     fn write(&self, sink: &mut Sink);
+    /// Whether it has so many parts that measuring and writing it takes more than a millisecond or so.
+    fn is_long(&self) -> bool {
+        false
+    }
 }
+
+/// An answer of more records, or of more answers within it, is a [long](Encode::is_long) one.
+const PARTS_MAX: usize = 10_000;
 
 fn field_len(body_len: usize) -> usize {
     // All field numbers used here are below 16: the tag is one byte.
@@ -203,74 +214,188 @@ impl Encode for Delete<'_> {
     }
 }
 
-struct Txn<'a>(&'a ResponseHeader, &'a TxnReply);
+/// The answer to a transaction.
+///
+/// Its answers have their lengths in front of them, on every level again, and there may be many levels. So
+/// all are measured at once.
+pub struct TxnAnswer {
+    origin: Origin,
+    reply: TxnReply,
+    lengths: OnceCell<Lengths>,
+}
 
-impl Encode for Txn<'_> {
-    fn len(&self) -> usize {
-        let responses: usize = self
-            .1
-            .replies
-            .iter()
-            .map(|op| field_len(Op(op).len()))
-            .sum();
-        field_len(self.0.len()) + number_len(u64::from(self.1.succeeded)) + responses
+/// Lengths in bytes of the whole message and of the answers in it, in the order in which they are written.
+struct Lengths {
+    message: usize,
+    answers: Vec<usize>,
+}
+
+impl TxnAnswer {
+    /// The answer, and what its header has beside the revision that it is of.
+    pub fn new(origin: Origin, reply: TxnReply) -> TxnAnswer {
+        let lengths = OnceCell::new();
+        TxnAnswer {
+            origin,
+            reply,
+            lengths,
+        }
     }
 
-    fn write(&self, sink: &mut Sink) {
-        write_field(1, self.0, sink);
-        write_number(2, u64::from(self.1.succeeded), sink);
-        for op in &self.1.replies {
-            write_field(3, &Op(op), sink);
-        }
+    fn header(&self) -> ResponseHeader {
+        header(self.origin, self.reply.revision)
+    }
+
+    fn lengths(&self) -> &Lengths {
+        self.lengths.get_or_init(|| {
+            let mut answers = Vec::with_capacity(self.reply.replies.len());
+            let message = measure_txn(&self.header(), &self.reply, &mut answers);
+            Lengths { message, answers }
+        })
     }
 }
 
-/// A response inside a transaction: its header has the revision alone, that of a nested transaction
-/// nothing at all.
-struct Op<'a>(&'a OpReply);
+impl Encode for TxnAnswer {
+    fn len(&self) -> usize {
+        self.lengths().message
+    }
 
-impl Op<'_> {
-    /// Calls `act` with the response and its field number; an operation that asked for nothing has none.
-    fn with<R: Default>(&self, act: impl FnOnce(u64, &dyn DynEncode) -> R) -> R {
-        match self.0 {
-            OpReply::Range(reply) => act(1, &Range::whole(&revision_alone(reply.revision), reply)),
-            OpReply::Put(reply) => act(2, &Put(&revision_alone(reply.revision), reply)),
-            OpReply::DeleteRange(reply) => act(3, &Delete(&revision_alone(reply.revision), reply)),
-            OpReply::Txn(reply) => {
-                reply.visit(|reply| act(4, &Txn(&ResponseHeader::default(), reply)))
+    fn write(&self, sink: &mut Sink) {
+        let mut lengths = self.lengths().answers.iter();
+        write_txn(&self.header(), &self.reply, &mut lengths, sink);
+        assert!(lengths.next().is_none(), "a length is left over");
+    }
+
+    fn is_long(&self) -> bool {
+        let mut left = PARTS_MAX;
+        exceeds(&self.reply, &mut left)
+    }
+}
+
+/// Whether the reply has more than `left` parts, of which it takes its own.
+fn exceeds(reply: &TxnReply, left: &mut usize) -> bool {
+    reply.replies.iter().any(|op| {
+        let parts = match op {
+            OpReply::Range(reply) => 1 + reply.kvs.len(),
+            OpReply::DeleteRange(reply) => 1 + reply.prevs.len(),
+            OpReply::Put(_) | OpReply::Txn(_) | OpReply::Empty => 1,
+        };
+        match left.checked_sub(parts) {
+            Some(rest) => *left = rest,
+            None => return true,
+        }
+        matches!(op, OpReply::Txn(nested) if nested.visit(|reply| exceeds(reply, left)))
+    })
+}
+
+/// What an operation of a transaction is answered with: the field of `ResponseOp`, and what is in it.
+///
+/// The header of an answer inside a transaction has the revision alone, that of a nested transaction nothing at all.
+enum Op<'a> {
+    /// The operation asked for nothing.
+    Empty,
+    Plain(u64, Plain<'a>),
+    Txn(&'a Nested<TxnReply>),
+}
+
+/// The field of `ResponseOp` for a nested transaction.
+const NESTED: u64 = 4;
+
+enum Plain<'a> {
+    Range(ResponseHeader, &'a RangeReply),
+    Put(ResponseHeader, &'a PutReply),
+    Delete(ResponseHeader, &'a DeleteReply),
+}
+
+impl<'a> Op<'a> {
+    fn of(op: &'a OpReply) -> Op<'a> {
+        match op {
+            OpReply::Range(reply) => {
+                Op::Plain(1, Plain::Range(revision_alone(reply.revision), reply))
             }
-            OpReply::Empty => R::default(),
+            OpReply::Put(reply) => Op::Plain(2, Plain::Put(revision_alone(reply.revision), reply)),
+            OpReply::DeleteRange(reply) => {
+                Op::Plain(3, Plain::Delete(revision_alone(reply.revision), reply))
+            }
+            OpReply::Txn(reply) => Op::Txn(reply),
+            OpReply::Empty => Op::Empty,
         }
     }
 }
 
-/// [`Encode`], usable through a reference to whichever response an operation has.
-trait DynEncode {
-    fn dyn_len(&self) -> usize;
-    fn dyn_write(&self, sink: &mut Sink);
-}
-
-impl<T: Encode> DynEncode for T {
-    fn dyn_len(&self) -> usize {
-        self.len()
-    }
-
-    fn dyn_write(&self, sink: &mut Sink) {
-        self.write(sink);
-    }
-}
-
-impl Encode for Op<'_> {
+impl Encode for Plain<'_> {
     fn len(&self) -> usize {
-        self.with(|_, body| field_len(body.dyn_len()))
+        match self {
+            Plain::Range(header, reply) => Range::whole(header, reply).len(),
+            Plain::Put(header, reply) => Put(header, reply).len(),
+            Plain::Delete(header, reply) => Delete(header, reply).len(),
+        }
     }
 
     fn write(&self, sink: &mut Sink) {
-        self.with(|field, body| {
-            sink.put_varint(tag(field, BYTES));
-            sink.put_varint(body.dyn_len() as u64);
-            body.dyn_write(sink);
-        });
+        match self {
+            Plain::Range(header, reply) => Range::whole(header, reply).write(sink),
+            Plain::Put(header, reply) => Put(header, reply).write(sink),
+            Plain::Delete(header, reply) => Delete(header, reply).write(sink),
+        }
+    }
+}
+
+/// The length of a `TxnResponse`; `lengths` gets those of the answers in it.
+fn measure_txn(header: &ResponseHeader, reply: &TxnReply, lengths: &mut Vec<usize>) -> usize {
+    let mut len = field_len(header.len()) + number_len(u64::from(reply.succeeded));
+    for op in &reply.replies {
+        let place = lengths.len();
+        let op_len = match Op::of(op) {
+            Op::Empty => 0,
+            Op::Plain(_, body) => {
+                lengths.push(body.len());
+                field_len(lengths[place])
+            }
+            Op::Txn(nested) => {
+                lengths.push(0);
+                let header = ResponseHeader::default();
+                lengths[place] = nested.visit(|reply| measure_txn(&header, reply, lengths));
+                field_len(lengths[place])
+            }
+        };
+        len += field_len(op_len);
+    }
+    len
+}
+
+/// Writes what [`measure_txn`] has measured.
+fn write_txn(
+    header: &ResponseHeader,
+    reply: &TxnReply,
+    lengths: &mut slice::Iter<'_, usize>,
+    sink: &mut Sink,
+) {
+    write_field(1, header, sink);
+    write_number(2, u64::from(reply.succeeded), sink);
+    for op in &reply.replies {
+        let op = Op::of(op);
+        let field = match op {
+            Op::Empty => {
+                sink.put_varint(tag(3, BYTES));
+                sink.put_varint(0);
+                continue;
+            }
+            Op::Plain(field, _) => field,
+            Op::Txn(_) => NESTED,
+        };
+        let body_len = *lengths.next().expect("every answer was measured");
+        sink.put_varint(tag(3, BYTES));
+        sink.put_varint(field_len(body_len) as u64);
+        sink.put_varint(tag(field, BYTES));
+        sink.put_varint(body_len as u64);
+        match op {
+            Op::Empty => {}
+            Op::Plain(_, body) => body.write(sink),
+            Op::Txn(nested) => {
+                let header = ResponseHeader::default();
+                nested.visit(|reply| write_txn(&header, reply, lengths, sink));
+            }
+        }
     }
 }
 
@@ -284,6 +409,10 @@ impl Encode for Headed<RangeReply> {
 
     fn write(&self, sink: &mut Sink) {
         Range::whole(&header(self.0, self.1.revision), &self.1).write(sink);
+    }
+
+    fn is_long(&self) -> bool {
+        self.1.kvs.len() > PARTS_MAX
     }
 }
 
@@ -305,15 +434,9 @@ impl Encode for Headed<DeleteReply> {
     fn write(&self, sink: &mut Sink) {
         Delete(&header(self.0, self.1.revision), &self.1).write(sink);
     }
-}
 
-impl Encode for Headed<TxnReply> {
-    fn len(&self) -> usize {
-        Txn(&header(self.0, self.1.revision), &self.1).len()
-    }
-
-    fn write(&self, sink: &mut Sink) {
-        Txn(&header(self.0, self.1.revision), &self.1).write(sink);
+    fn is_long(&self) -> bool {
+        self.1.prevs.len() > PARTS_MAX
     }
 }
 
@@ -340,5 +463,160 @@ impl Encode for Headed<RangeChunk> {
 
     fn write(&self, sink: &mut Sink) {
         self.with(|range| write_field(1, range, sink));
+    }
+
+    fn is_long(&self) -> bool {
+        self.1.kvs.len() > PARTS_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fastrand::Rng;
+    use retcd_proto::etcdserverpb as pb;
+    use retcd_proto::etcdserverpb::response_op::Response;
+    use retcd_state::machine::{Machine, MachineOptions};
+    use retcd_state::mvcc::{Fields, StoreRevision};
+    use retcd_storage::backend::Backend;
+
+    use super::super::wire::MessageLength;
+    use super::*;
+
+    const ORIGIN: Origin = Origin {
+        cluster_id: 1,
+        member_id: 2,
+        raft_term: 3,
+    };
+
+    fn record(rng: &mut Rng) -> Record {
+        Record::encode(Fields {
+            key: b"key",
+            create_revision: 1,
+            mod_revision: rng.i64(1..1000),
+            version: 1,
+            value: &vec![7; rng.usize(..200)],
+            lease: 0,
+        })
+    }
+
+    fn records(rng: &mut Rng) -> Vec<Record> {
+        (0..rng.usize(..4)).map(|_| record(rng)).collect()
+    }
+
+    fn range(rng: &mut Rng) -> RangeReply {
+        RangeReply {
+            revision: revision(),
+            kvs: records(rng),
+            more: rng.bool(),
+            count: rng.i64(..300),
+            projection: Projection::Full,
+        }
+    }
+
+    /// Of a store in which nothing was written: only there are revisions made.
+    fn revision() -> StoreRevision {
+        let machine = Machine::open(Backend::default(), MachineOptions::default()).unwrap();
+        machine.reader().view().revision()
+    }
+
+    fn txn(rng: &mut Rng, depth: usize) -> TxnReply {
+        let op = |rng: &mut Rng| match rng.u8(..5) {
+            0 => OpReply::Range(range(rng)),
+            1 => OpReply::Put(PutReply {
+                revision: revision(),
+                prev: records(rng).pop(),
+            }),
+            2 => OpReply::DeleteRange(DeleteReply {
+                revision: revision(),
+                deleted: rng.i64(..2),
+                prevs: records(rng),
+            }),
+            3 if depth > 0 => OpReply::Txn(txn(rng, depth - 1).into()),
+            _ => OpReply::Empty,
+        };
+        TxnReply {
+            revision: revision(),
+            succeeded: rng.bool(),
+            replies: (0..rng.usize(..5)).map(|_| op(rng)).collect(),
+        }
+    }
+
+    fn kvs(records: &[Record]) -> Vec<retcd_proto::mvccpb::KeyValue> {
+        records.iter().map(Record::to_key_value).collect()
+    }
+
+    /// The same message by way of prost.
+    fn message(header: ResponseHeader, reply: &TxnReply) -> pb::TxnResponse {
+        let header_of = |revision| Some(revision_alone(revision));
+        let op = |op: &OpReply| match op {
+            OpReply::Range(reply) => Some(Response::ResponseRange(pb::RangeResponse {
+                header: header_of(reply.revision),
+                kvs: kvs(&reply.kvs),
+                more: reply.more,
+                count: reply.count,
+            })),
+            OpReply::Put(reply) => Some(Response::ResponsePut(pb::PutResponse {
+                header: header_of(reply.revision),
+                prev_kv: reply.prev.as_ref().map(Record::to_key_value),
+            })),
+            OpReply::DeleteRange(reply) => {
+                Some(Response::ResponseDeleteRange(pb::DeleteRangeResponse {
+                    header: header_of(reply.revision),
+                    deleted: reply.deleted,
+                    prev_kvs: kvs(&reply.prevs),
+                }))
+            }
+            OpReply::Txn(reply) => Some(Response::ResponseTxn(
+                reply
+                    .visit(|reply| message(ResponseHeader::default(), reply))
+                    .into(),
+            )),
+            OpReply::Empty => None,
+        };
+        pb::TxnResponse {
+            header: Some(header),
+            succeeded: reply.succeeded,
+            responses: reply
+                .replies
+                .iter()
+                .map(|reply| pb::ResponseOp {
+                    response: op(reply),
+                })
+                .collect(),
+        }
+    }
+
+    fn encoded(answer: &TxnAnswer) -> Vec<u8> {
+        let mut sink = Sink::new(MessageLength::of(answer.len()).unwrap());
+        answer.write(&mut sink);
+        sink.into_pieces().concat().split_off(5)
+    }
+
+    #[test]
+    fn a_transactions_answer_is_encoded_as_by_prost() {
+        let mut rng = Rng::with_seed(5);
+        for _ in 0..200 {
+            let reply = txn(&mut rng, 6);
+            let expected = message(header(ORIGIN, reply.revision), &reply).encode_to_vec();
+            let answer = TxnAnswer::new(ORIGIN, reply);
+            assert_eq!(encoded(&answer), expected);
+        }
+    }
+
+    /// Were every level measured anew, this would take hours.
+    #[test]
+    fn an_answer_of_many_levels_is_measured_once() {
+        let revision = revision();
+        let mut reply = txn(&mut Rng::with_seed(1), 0);
+        for _ in 0..100_000 {
+            reply = TxnReply {
+                replies: vec![OpReply::Txn(reply.into()), OpReply::Empty],
+                revision,
+                succeeded: true,
+            };
+        }
+        let answer = TxnAnswer::new(ORIGIN, reply);
+        assert!(answer.is_long());
+        assert_eq!(encoded(&answer).len(), answer.len());
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::status::{self, Code, Status};
 use super::wire::{MessageReader, ResponseBody, frame, stream_response};
-use super::{Context, Framed, read_request};
+use super::{Context, Framed};
 use crate::runtime::{Local, Member};
 
 fn answer(status: ServingStatus) -> HealthCheckResponse {
@@ -51,11 +51,10 @@ pub async fn watch(
     context: Context,
     mut reader: MessageReader<Incoming>,
 ) -> Response<ResponseBody> {
-    let request: HealthCheckRequest = match read_request(&mut reader).await {
+    let request: HealthCheckRequest = match context.read_request(&mut reader).await {
         Ok(request) => request,
         Err(status) => return context.fail(status),
     };
-    context.count_received(&request);
     let (sender, receiver) = mpsc::channel(2);
     tokio::task::spawn_local(async move {
         tokio::select! {

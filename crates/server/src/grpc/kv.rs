@@ -1,6 +1,7 @@
 //! Service `KV`.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -19,14 +20,14 @@ use retcd_state::{quota, request};
 use tokio::sync::mpsc;
 
 use super::answer::{Answer, answer, answer_read, deliver};
-use super::encode::Headed;
+use super::encode::{Headed, TxnAnswer};
 use super::header::header;
 use super::status::{self, Status};
 use super::wire::{MessageReader, ResponseBody, frame, stream_response};
-use super::{Context, Framed, read_request};
+use super::{Context, Framed};
 use crate::auth::Credentials;
 use crate::metrics::Operation;
-use crate::runtime::{Local, Permit};
+use crate::runtime::{Limits, Local, Permit};
 
 /// Pieces of a stream's chunk that wait for the client to take them.
 const STREAM_BACKLOG: usize = 1;
@@ -58,7 +59,7 @@ async fn range(
     if !request.serializable {
         local.linearizable().await?;
     }
-    let read = || Ok(local.member.range(request)?);
+    let read = async || Ok(local.member.range(request).await?);
     local.read_as(credentials, may_read(request), read).await
 }
 
@@ -74,8 +75,7 @@ pub async fn range_stream(
     mut reader: MessageReader<Incoming>,
 ) -> Response<ResponseBody> {
     let opened = async {
-        let request: RangeRequest = read_request(&mut reader).await?;
-        context.count_received(&request);
+        let request = context.read_request(&mut reader).await?;
         open_range_stream(&context, request).await
     };
     let (mut chunks, permit) = match opened.await {
@@ -174,34 +174,68 @@ pub async fn delete_range(
     }
 }
 
-/// `Txn`; one that only reads does not go through the log.
+/// A transaction of the right form.
+pub enum PreparedTxn {
+    /// It only reads, and does not go through the log.
+    ReadOnly(Arc<TxnRequest>),
+    /// It is small enough to be proposed.
+    Write(WriteTxn),
+}
+
+/// A transaction and what proposing it takes.
+pub struct WriteTxn {
+    request: TxnRequest,
+    /// Compares and operations, nested ones too.
+    ops: usize,
+    /// See [`quota::txn_cost`].
+    cost: u64,
+}
+
+impl PreparedTxn {
+    /// Looks `request` through, once.
+    ///
+    /// # Errors
+    /// Its form is wrong; it is too large.
+    pub fn new(request: TxnRequest, limits: Limits) -> Result<PreparedTxn, Status> {
+        let ops = request::check_txn(&request, limits.txn_ops_max)?;
+        if mvcc::is_read_only(&request) {
+            return Ok(PreparedTxn::ReadOnly(request.into()));
+        }
+        if request.encoded_len() > limits.request_bytes_max {
+            return Err(status::REQUEST_TOO_LARGE);
+        }
+        if ops <= Local::INLINE_OPS_MAX {
+            // Cheap, so that whoever gets several things wrong hears of them in etcd's order.
+            request::check_duplicates(&request)?;
+        }
+        let cost = quota::txn_cost(&request);
+        Ok(PreparedTxn::Write(WriteTxn { request, ops, cost }))
+    }
+}
+
+/// `Txn`.
 ///
 /// What it costs to refuse one grows from check to check: form and size are looked at first; then, if it has many
 /// operations, who asks, and then only whether keys are named twice.
 pub async fn txn(
     local: Rc<Local>,
     credentials: Credentials,
-    request: TxnRequest,
+    request: PreparedTxn,
 ) -> Result<Answer, Status> {
-    let ops = request::check_txn(&request, local.member.limits.txn_ops_max)?;
-    if mvcc::is_read_only(&request) {
-        return read_only_txn(&local, &credentials, &request).await;
-    }
-    if request.encoded_len() > local.member.limits.request_bytes_max {
-        return Err(status::REQUEST_TOO_LARGE);
-    }
-    if ops <= Local::INLINE_OPS_MAX {
-        // Cheap, so that whoever gets several things wrong hears of them in etcd's order.
-        request::check_duplicates(&request)?;
-    }
+    let WriteTxn { request, ops, cost } = match request {
+        PreparedTxn::ReadOnly(request) => {
+            return read_only_txn(&local, &credentials, &request).await;
+        }
+        PreparedTxn::Write(txn) => txn,
+    };
     let identity = local.identify(&credentials).await?;
     let request = match ops <= Local::INLINE_OPS_MAX {
         true => request,
         false => check_many(&local, identity.is_none(), request).await?,
     };
-    let _promised = local.check_space(quota::txn_cost(&request)).await?;
+    let _promised = local.check_space(cost).await?;
     match local.propose_txn(identity, request, ops).await? {
-        Reply::Txn(reply) => answer(&local, Headed(local.member.origin(), reply)).await,
+        Reply::Txn(reply) => answer(&local, TxnAnswer::new(local.member.origin(), reply)).await,
         other => unreachable!("a transaction was answered with {other:?}"),
     }
 }
@@ -209,7 +243,7 @@ pub async fn txn(
 async fn read_only_txn(
     local: &Local,
     credentials: &Credentials,
-    request: &TxnRequest,
+    request: &Arc<TxnRequest>,
 ) -> Result<Answer, Status> {
     let lessor = &local.member.lessor;
     let may_read = |store: &AuthStore, who: Caller<'_>| store.check_txn(who, request, lessor);
@@ -218,10 +252,10 @@ async fn read_only_txn(
             local.linearizable().await?;
         }
         let started = Instant::now();
-        let read = || Ok(local.member.reader.txn(request)?);
+        let read = async || Ok(local.member.txn(Arc::clone(request)).await?);
         let reply = local.read_as(credentials, may_read, read).await;
         local.observe(Operation::ReadonlyTxn, started, reply.is_ok());
-        Ok(Headed(local.member.origin(), reply?))
+        Ok(TxnAnswer::new(local.member.origin(), reply?))
     };
     answer_read(local, read).await
 }

@@ -157,8 +157,8 @@ async fn keep_alive_loop(
     reader: &mut MessageReader<Incoming>,
     sender: &mpsc::Sender<Result<bytes::Bytes, Status>>,
 ) -> Result<(), Status> {
-    while let Some(request) = reader.next_decoded::<LeaseKeepAliveRequest>().await? {
-        context.count_received(&request);
+    while let Some(received) = reader.next().await? {
+        let request: LeaseKeepAliveRequest = context.decode(received).await?;
         let response = renew(context, request.id).await?;
         context.call.message_sent();
         if sender.send(frame(&response)).await.is_err() {

@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 use super::header::header;
 use super::status::{self, Code, Status};
 use super::wire::{MessageReader, ResponseBody, frame, stream_response};
-use super::{Context, Framed, read_request};
+use super::{Context, Framed};
 use crate::auth::Credentials;
 use crate::metrics::Operation;
 use crate::runtime::{self, Local, Member, versions};
@@ -187,8 +187,7 @@ pub async fn snapshot(
     mut reader: MessageReader<Incoming>,
 ) -> Response<ResponseBody> {
     let opened = async {
-        let request: SnapshotRequest = read_request(&mut reader).await?;
-        context.count_received(&request);
+        context.read_request::<SnapshotRequest>(&mut reader).await?;
         context.check_access().await
     };
     if let Err(status) = opened.await {

@@ -42,7 +42,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Response};
 use hyper::Request;
 use hyper::body::Incoming;
-use prost::{Message, Name};
+use prost::Name;
 
 use crate::auth::Credentials;
 use crate::metrics::{Call, Method, RequestKind};
@@ -52,7 +52,8 @@ use answer::{Answer, deliver};
 use status::{Code, Status};
 use tokio::sync::mpsc;
 use wire::{
-    Encoding, MessageReader, ResponseBody, error_response, stream_response, unary_response,
+    Encoding, MessageReader, Received, ResponseBody, error_response, stream_response,
+    unary_response,
 };
 
 /// Whether `request` speaks gRPC.
@@ -125,7 +126,11 @@ fn dispatch(method: Method, context: Context, reader: MessageReader<Incoming>) -
     match method {
         Method::Range => unary_as(context, reader, kv::range_call),
         Method::Put => unary_as(context, reader, kv::put),
-        Method::Txn => unary_as(context, reader, kv::txn),
+        Method::Txn => {
+            let limits = context.local.member.limits;
+            let prepare = move |request| kv::PreparedTxn::new(request, limits);
+            unary_prepared(context, reader, prepare, kv::txn)
+        }
         Method::DeleteRange => unary_as(context, reader, kv::delete_range),
         Method::Compact => unary_as(context, reader, kv::compact),
         Method::RangeStream => Box::pin(kv::range_stream(context, reader)),
@@ -187,7 +192,7 @@ type Framed = Result<Bytes, Status>;
 /// Answers a call that has one request and one response, whoever makes it.
 fn unary<T, H, F, A>(context: Context, reader: MessageReader<Incoming>, handler: H) -> Called
 where
-    T: Name + Default + 'static,
+    T: Name + Default + Send + 'static,
     H: FnOnce(Rc<Local>, T) -> F + 'static,
     F: Future<Output = Result<A, Status>> + 'static,
     A: Into<Answer> + 'static,
@@ -198,32 +203,54 @@ where
 /// The same for a handler that wants to know who asks.
 fn unary_as<T, H, F, A>(context: Context, reader: MessageReader<Incoming>, handler: H) -> Called
 where
-    T: Name + Default + 'static,
+    T: Name + Default + Send + 'static,
     H: FnOnce(Rc<Local>, Credentials, T) -> F + 'static,
     F: Future<Output = Result<A, Status>> + 'static,
     A: Into<Answer> + 'static,
 {
-    Box::pin(call_unary(context, reader, handler))
+    unary_prepared(context, reader, Ok, handler)
 }
 
-async fn call_unary<T, H, F, A>(
+/// The same for a request that is to be looked through first: by `prepare`, where nobody waits for it if it is long.
+fn unary_prepared<T, P, H, F, A>(
+    context: Context,
+    reader: MessageReader<Incoming>,
+    prepare: impl FnOnce(T) -> Result<P, Status> + Send + 'static,
+    handler: H,
+) -> Called
+where
+    T: Name + Default + 'static,
+    P: Send + 'static,
+    H: FnOnce(Rc<Local>, Credentials, P) -> F + 'static,
+    F: Future<Output = Result<A, Status>> + 'static,
+    A: Into<Answer> + 'static,
+{
+    Box::pin(call_unary(context, reader, prepare, handler))
+}
+
+async fn call_unary<T, P, H, F, A>(
     context: Context,
     mut reader: MessageReader<Incoming>,
+    prepare: impl FnOnce(T) -> Result<P, Status> + Send + 'static,
     handler: H,
 ) -> Response<ResponseBody>
 where
     T: Name + Default,
-    H: FnOnce(Rc<Local>, Credentials, T) -> F,
+    P: Send + 'static,
+    H: FnOnce(Rc<Local>, Credentials, P) -> F,
     F: Future<Output = Result<A, Status>>,
     A: Into<Answer>,
 {
-    let request: T = match reader.next_decoded().await {
-        Ok(Some(request)) => request,
+    let received = match reader.next().await {
+        Ok(Some(received)) => received,
         Ok(None) => return context.fail(Status::new(Code::Unknown, "EOF")),
         Err(status) => return context.fail(status),
     };
-    context.count_received(&request);
-    let (started, request_bytes) = (Instant::now(), request.encoded_len());
+    let (request, request_bytes) = match context.prepare(received, prepare).await {
+        Ok(prepared) => prepared,
+        Err(status) => return context.fail(status),
+    };
+    let started = Instant::now();
     let (local, credentials) = (Rc::clone(&context.local), context.credentials.clone());
     let result: Result<Answer, Status> = {
         // Pinned, so that there is one of it whichever way it is awaited.
@@ -262,18 +289,6 @@ fn bad_request(status: &Status) -> Response<ResponseBody> {
     let mut response = error_response(status);
     *response.status_mut() = http::StatusCode::BAD_REQUEST;
     response
-}
-
-/// The one request of a call that is answered by a stream.
-async fn read_request<T: Name + Default>(
-    reader: &mut MessageReader<Incoming>,
-) -> Result<T, Status> {
-    const NO_REQUEST: &str =
-        "cardinality violation: received no request message from non-client-streaming RPC";
-    reader
-        .next_decoded()
-        .await?
-        .ok_or_else(|| Status::new(Code::Internal, NO_REQUEST))
 }
 
 impl Context {
@@ -356,14 +371,51 @@ impl Context {
         }
     }
 
-    fn count_received<T: Message>(&self, request: &T) {
+    /// The one request of a call that is answered by a stream.
+    async fn read_request<T: Name + Default + Send + 'static>(
+        &self,
+        reader: &mut MessageReader<Incoming>,
+    ) -> Result<T, Status> {
+        const NO_REQUEST: &str =
+            "cardinality violation: received no request message from non-client-streaming RPC";
+        let received = reader.next().await?;
+        let received = received.ok_or_else(|| Status::new(Code::Internal, NO_REQUEST))?;
+        self.decode(received).await
+    }
+
+    /// A message of the client's.
+    async fn decode<T: Name + Default + Send + 'static>(
+        &self,
+        received: Received,
+    ) -> Result<T, Status> {
+        let (message, _) = self.prepare(received, Ok).await?;
+        Ok(message)
+    }
+
+    /// What `prepare` makes of a message of the client's, and the message's length in bytes.
+    async fn prepare<T: Name + Default, P: Send + 'static>(
+        &self,
+        received: Received,
+        prepare: impl FnOnce(T) -> Result<P, Status> + Send + 'static,
+    ) -> Result<(P, usize), Status> {
+        let is_long = received.is_long();
+        let decode = move || {
+            let (message, bytes) = received.decode()?;
+            Ok::<_, Status>((prepare(message), bytes))
+        };
+        let decoded = match is_long {
+            false => decode(),
+            true => self.local.member.workers.run(decode).await?,
+        };
+        let (prepared, bytes) = decoded?;
+        self.count_received(bytes);
+        Ok((prepared?, bytes))
+    }
+
+    fn count_received(&self, bytes: usize) {
         self.call.message_received();
-        self.local
-            .member
-            .metrics
-            .network
-            .client_received_bytes
-            .inc_by(request.encoded_len() as u64);
+        let network = &self.local.member.metrics.network;
+        network.client_received_bytes.inc_by(bytes as u64);
     }
 
     fn count_sent(&self, bytes: usize) {

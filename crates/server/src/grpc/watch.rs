@@ -17,7 +17,9 @@ use super::Context;
 use super::answer::deliver;
 use super::pieces::WHOLE_MAX;
 use super::status::{self, Code, Status};
-use super::wire::{MessageLength, MessageReader, PREFIX_BYTES, ResponseBody, stream_response};
+use super::wire::{
+    MessageLength, MessageReader, PREFIX_BYTES, Received, ResponseBody, stream_response,
+};
 use crate::log::Text;
 use crate::runtime::{Local, StreamWaker};
 
@@ -37,6 +39,8 @@ pub async fn watch(
     tokio::task::spawn_local(async move {
         let stream = Stream::open(&context.local, sender.clone());
         let ended = stream.run(&context, reader).await;
+        // It need not hear how it ended.
+        drop(stream);
         context.end_stream(&sender, ended).await;
     });
     stream_response(receiver)
@@ -58,7 +62,7 @@ impl Drop for Stream {
 
 /// What the task of a stream woke up for.
 enum Woken {
-    Request(Option<WatchRequest>),
+    Request(Option<Received>),
     ToSend,
 }
 
@@ -88,14 +92,17 @@ impl Stream {
         loop {
             let reading = !half_closed && self.local.watches.accepts_requests(self.id);
             let woken = tokio::select! {
-                request = reader.next_decoded::<WatchRequest>(), if reading => Woken::Request(request?),
+                request = reader.next(), if reading => Woken::Request(request?),
                 () = self.waker.woken() => Woken::ToSend,
                 () = &mut leaderless => return Err(status::NO_LEADER),
                 () = &mut stopped => return Err(status::STOPPED),
                 () = self.sender.closed() => return Err(status::WATCH_CANCELED),
             };
             match woken {
-                Woken::Request(Some(request)) => self.handle(context, request).await,
+                Woken::Request(Some(received)) => {
+                    let request = context.decode(received).await?;
+                    self.handle(context, request).await;
+                }
                 // The client has nothing more to say, and goes on listening.
                 Woken::Request(None) => half_closed = true,
                 Woken::ToSend => {}
@@ -105,7 +112,6 @@ impl Stream {
     }
 
     async fn handle(&self, context: &Context, request: WatchRequest) {
-        context.count_received(&request);
         match request.request_union {
             Some(RequestUnion::CreateRequest(request)) => {
                 // Whatever this client has seen acknowledged lies before "now".

@@ -120,11 +120,11 @@ where
         }
     }
 
-    /// The next message, `None` at the end of the stream.
+    /// The next message, `None` at the end of the stream. Nothing is lost if the future is dropped.
     ///
     /// # Errors
-    /// A message that is too large, compressed or cut short.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+    /// A message that is too large or cut short, or is compressed although none should be.
+    pub async fn next(&mut self) -> Result<Option<Received>, Status> {
         loop {
             if let Some(message) = self.take_buffered()? {
                 return Ok(Some(message));
@@ -139,22 +139,6 @@ where
                 None if self.buffered.is_empty() && self.partial.is_empty() => return Ok(None),
                 None => return Err(self.cut_short()),
             }
-        }
-    }
-
-    /// The next message, decoded.
-    ///
-    /// # Errors
-    /// As [`MessageReader::next`], and a message that is no `T`.
-    pub async fn next_decoded<T: Name + Default>(&mut self) -> Result<Option<T>, Status> {
-        match self.next().await? {
-            None => Ok(None),
-            Some(message) => decode(message).map(Some).map_err(|error| {
-                Status::new(
-                    Code::Internal,
-                    format!("grpc: error unmarshalling request: {error}"),
-                )
-            }),
         }
     }
 
@@ -179,7 +163,7 @@ where
         }
     }
 
-    fn take_buffered(&mut self) -> Result<Option<Bytes>, Status> {
+    fn take_buffered(&mut self) -> Result<Option<Received>, Status> {
         let available: &[u8] = if self.partial.is_empty() {
             &self.buffered
         } else {
@@ -210,11 +194,47 @@ where
             self.buffered = std::mem::take(&mut self.partial).freeze();
         }
         self.buffered.advance(PREFIX_BYTES);
-        let message = self.buffered.split_to(length);
-        match compressed {
-            true => decompress(&message, self.message_bytes_max).map(Some),
-            false => Ok(Some(message)),
-        }
+        let bytes = self.buffered.split_to(length);
+        let compressed_up_to = compressed.then_some(self.message_bytes_max);
+        Ok(Some(Received {
+            bytes,
+            compressed_up_to,
+        }))
+    }
+}
+
+/// A message as it came.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Received {
+    bytes: Bytes,
+    /// How long it may become when it is decompressed; nothing if it is not compressed.
+    compressed_up_to: Option<usize>,
+}
+
+impl Received {
+    /// Messages up to this length are soon decoded, whatever is in them.
+    const SHORT_BYTES: usize = 64 << 10;
+
+    /// Whether it may take more than a millisecond to decode.
+    pub fn is_long(&self) -> bool {
+        self.bytes.len() > Self::SHORT_BYTES || self.compressed_up_to.is_some()
+    }
+
+    /// The message and its length in bytes.
+    ///
+    /// # Errors
+    /// It is no `T`, or becomes too long when it is decompressed.
+    pub fn decode<T: Name + Default>(self) -> Result<(T, usize), Status> {
+        let message = match self.compressed_up_to {
+            Some(bytes_max) => decompress(&self.bytes, bytes_max)?,
+            None => self.bytes,
+        };
+        let length = message.len();
+        let message = decode(message).map_err(|error| {
+            let text = format!("grpc: error unmarshalling request: {error}");
+            Status::new(Code::Internal, text)
+        })?;
+        Ok((message, length))
     }
 }
 
@@ -369,7 +389,7 @@ mod tests {
     use super::*;
 
     /// Feeds `chunks` and tells what comes out.
-    fn read(chunks: &[&[u8]], max: usize) -> Vec<Result<Option<Bytes>, Status>> {
+    fn read(chunks: &[&[u8]], max: usize) -> Vec<Result<Option<Received>, Status>> {
         let frames: Vec<Result<Frame<Bytes>, std::convert::Infallible>> = chunks
             .iter()
             .map(|chunk| Ok(Frame::data(Bytes::copy_from_slice(chunk))))
@@ -401,19 +421,18 @@ mod tests {
             ..Default::default()
         };
         let stream = [frame(&message).unwrap(), frame(&message).unwrap()].concat();
-        let expected = Bytes::from(message.encode_to_vec());
+        let expected = || {
+            let bytes = message.encode_to_vec().into();
+            let compressed_up_to = None;
+            Ok(Some(Received {
+                bytes,
+                compressed_up_to,
+            }))
+        };
         for cut in 0..=stream.len() {
             let (head, tail) = stream.split_at(cut);
             let got = read(&[head, tail], 100);
-            assert_eq!(
-                got,
-                [
-                    Ok(Some(expected.clone())),
-                    Ok(Some(expected.clone())),
-                    Ok(None)
-                ],
-                "cut at {cut}"
-            );
+            assert_eq!(got, [expected(), expected(), Ok(None)], "cut at {cut}");
         }
     }
 

@@ -95,7 +95,8 @@ impl Local {
         self.permit(credentials, check).await.map(drop)
     }
 
-    /// Reads what `check` allows the sender to read.
+    /// Reads what `check` allows the sender to read. Until `read` waits for the first time, nothing changes
+    /// behind the check: it has to take its view before that.
     ///
     /// # Errors
     /// What `check` and `read` say; `revision of auth store is old`; as [`Local::identify`].
@@ -103,10 +104,10 @@ impl Local {
         &self,
         credentials: &Credentials,
         check: impl FnOnce(&AuthStore, Caller<'_>) -> Result<(), AuthError>,
-        read: impl FnOnce() -> Result<T, Status>,
+        read: impl AsyncFnOnce() -> Result<T, Status>,
     ) -> Result<T, Status> {
         let permit = self.permit(credentials, check).await?;
-        let answer = read();
+        let answer = read().await;
         self.confirm(permit)?;
         answer
     }

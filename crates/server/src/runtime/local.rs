@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::TrySendError;
 use std::time::{Duration, Instant};
 
@@ -198,10 +197,8 @@ impl Local {
         self.send(input).inspect_err(|_| {
             self.proposals.answer(id, Err(status::TOO_MANY_REQUESTS));
         })?;
-        member.pending.fetch_add(1, Relaxed);
-        let answered = answer.await;
-        member.pending.fetch_sub(1, Relaxed);
-        match answered {
+        let _pending = member.pending.enter();
+        match answer.await {
             Ok(Ok(outcome)) => outcome.map_err(|error| Status::from(&error)),
             Ok(Err(status)) if status == status::TIMEOUT => Err(self.why_late(asked_at)),
             Ok(Err(status)) => Err(status),

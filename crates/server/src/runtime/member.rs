@@ -1,16 +1,19 @@
 //! What every thread of the member shares.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Sender, SyncSender};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use retcd_node::Input;
-use retcd_proto::etcdserverpb::RangeRequest;
+use retcd_proto::etcdserverpb::{RangeRequest, TxnRequest};
 use retcd_state::lease::SharedLessor;
 use retcd_state::machine::{SharedAlarms, SharedAuth, SharedMembership};
-use retcd_state::mvcc::{self, HashInPieces, KeyspaceHash, RangeError, RangeReply, StoreRevision};
+use retcd_state::mvcc::{
+    self, Begun, HashInPieces, KeyspaceHash, RangeError, RangeInPieces, RangeReply, StoreRevision,
+    TxnInPieces, TxnReply,
+};
 use retcd_state::version::Version;
 use retcd_state::watch::Origin;
 use retcd_storage::backend::Backend;
@@ -26,6 +29,7 @@ use super::watches::WatchCounts;
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::config::gates::Gate;
+use crate::gauge::Gauge;
 use crate::grpc::budget::AnswerBudget;
 use crate::grpc::status::Status;
 use crate::metrics::Metrics;
@@ -73,7 +77,7 @@ pub struct Member {
     /// Watches and waiting requests of each connection thread, for the metrics.
     pub watch_counts: Vec<Arc<WatchCounts>>,
     /// Proposals of all threads that wait for their answer.
-    pub pending: AtomicUsize,
+    pub pending: Gauge,
     /// Memory for answers on their way to clients.
     pub answers: AnswerBudget,
     /// Defragmentations under way.
@@ -142,19 +146,41 @@ impl Member {
         }
     }
 
-    /// Reads a range, and measures that.
+    /// Reads a range as of now, and measures that. A long one is read in pieces, where nobody waits for it.
     ///
     /// # Errors
-    /// As [`mvcc::Reader::range`].
-    pub fn range(&self, request: &RangeRequest) -> Result<RangeReply, RangeError> {
+    /// As [`mvcc::Reader::range`]; the member stops.
+    pub async fn range(&self, request: &RangeRequest) -> Result<RangeReply, ReadError> {
         let started = Instant::now();
-        let reply = self.reader.range(request);
+        let reply = self.read_range(request).await;
         self.metrics.mvcc.ranges.inc();
-        self.metrics
-            .server
-            .range
-            .observe(reply.is_ok(), started.elapsed());
+        let took = &self.metrics.server.range;
+        took.observe(reply.is_ok(), started.elapsed());
         reply
+    }
+
+    async fn read_range(&self, request: &RangeRequest) -> Result<RangeReply, ReadError> {
+        match self.reader.begin_range(request)? {
+            Begun::Done(reply) => Ok(reply),
+            Begun::Long(pieces) => {
+                let step = |pieces: &mut Box<RangeInPieces>| pieces.step();
+                Ok(self.workers.run_in_pieces(pieces, step).await??)
+            }
+        }
+    }
+
+    /// Reads what a transaction of nothing but ranges asks for, in the same way.
+    ///
+    /// # Errors
+    /// As [`mvcc::Reader::txn`]; the member stops.
+    pub async fn txn(&self, request: Arc<TxnRequest>) -> Result<TxnReply, ReadError> {
+        match self.reader.begin_txn(request)? {
+            Begun::Done(reply) => Ok(reply),
+            Begun::Long(pieces) => {
+                let step = |pieces: &mut Box<TxnInPieces>| pieces.step();
+                Ok(self.workers.run_in_pieces(pieces, step).await??)
+            }
+        }
     }
 
     /// The version that all members have agreed to.
@@ -222,7 +248,7 @@ impl Member {
     ///
     /// # Errors
     /// The revision is compacted or in the future; the database cannot be read; the member stops.
-    pub async fn hash_kv(&self, revision: i64) -> Result<(KeyspaceHash, StoreRevision), HashError> {
+    pub async fn hash_kv(&self, revision: i64) -> Result<(KeyspaceHash, StoreRevision), ReadError> {
         let hash = self.reader.begin_hash_kv(revision)?;
         Ok(self
             .workers
@@ -259,9 +285,9 @@ impl Member {
     }
 }
 
-/// Why there is no hash.
+/// Why there is no answer, or no hash.
 #[derive(Debug, thiserror::Error)]
-pub enum HashError {
+pub enum ReadError {
     /// The revision is not there, or cannot be read.
     #[error(transparent)]
     Range(#[from] RangeError),
@@ -270,11 +296,11 @@ pub enum HashError {
     Stopped(#[from] Stopped),
 }
 
-impl From<HashError> for Status {
-    fn from(error: HashError) -> Status {
+impl From<ReadError> for Status {
+    fn from(error: ReadError) -> Status {
         match error {
-            HashError::Range(error) => error.into(),
-            HashError::Stopped(stopped) => stopped.into(),
+            ReadError::Range(error) => error.into(),
+            ReadError::Stopped(stopped) => stopped.into(),
         }
     }
 }

@@ -56,7 +56,7 @@ pub use clock::unix_ms;
 pub use connections::Protocols;
 pub use defragment::defragment;
 pub use local::Local;
-pub use member::Member;
+pub use member::{Limits, Member};
 pub use probe::LocalProbe;
 pub use server::{StartError, run};
 pub use watches::StreamWaker;

@@ -10,7 +10,7 @@ use retcd_proto::etcdserverpb::{
 use retcd_state::mvcc::{KeyspaceHash, RangeError};
 
 use super::local::Local;
-use super::member::HashError;
+use super::member::ReadError;
 use crate::auth::Credentials;
 use crate::grpc::{cluster_member, status};
 use crate::http::{LeaseError, PeerProbe, Probe, Progress, PromoteError, RaftStatus};
@@ -78,6 +78,7 @@ impl Probe for LocalProbe {
         self.0
             .member
             .range(&request)
+            .await
             .map(drop)
             .map_err(|error| error.to_string())
     }
@@ -110,7 +111,7 @@ impl Probe for LocalProbe {
             is_learner: member.is_learner(),
             committed_index: committed,
             applied_index: applied,
-            proposals_pending: member.pending.load(Relaxed) as u64,
+            proposals_pending: member.pending.count() as u64,
             applying_snapshot: member.restoring.any(),
             quota_backend_bytes: member.config.quota_backend_bytes,
             features: member
@@ -203,10 +204,10 @@ impl PeerProbe for LocalProbe {
         let hashed = hashed.map(|(hash, current)| (hash, current.get()));
         hashed.map_err(|error| match error {
             // Members look for these texts.
-            HashError::Range(RangeError::Compacted) => {
+            ReadError::Range(RangeError::Compacted) => {
                 "mvcc: required revision has been compacted".to_owned()
             }
-            HashError::Range(RangeError::FutureRevision) => {
+            ReadError::Range(RangeError::FutureRevision) => {
                 "mvcc: required revision is a future revision".to_owned()
             }
             other => other.to_string(),

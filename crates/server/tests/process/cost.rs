@@ -6,7 +6,7 @@ use retcd_proto::etcdserverpb as pb;
 use retcd_proto::etcdserverpb::request_op::Request;
 use tonic::Code;
 
-use super::place::{Place, Server};
+use super::place::{Place, Server, until};
 use super::raw::{Answer, Connection, call, call_with, encoded, framed};
 
 const TXN: &str = "/etcdserverpb.KV/Txn";
@@ -106,6 +106,54 @@ async fn reads_are_counted_like_writes() {
         );
         assert!(page.contains(&line), "no {line} in\n{page}");
     }
+}
+
+fn put(key: String) -> pb::RequestOp {
+    op(Request::RequestPut(pb::PutRequest {
+        key: key.into(),
+        ..Default::default()
+    }))
+}
+
+/// As clients get around the limit of operations per level.
+fn nested(mut ops: Vec<pb::RequestOp>) -> pb::TxnRequest {
+    const WIDTH: usize = 30;
+    let branch = |success| pb::TxnRequest {
+        success,
+        ..Default::default()
+    };
+    while ops.len() > WIDTH {
+        let level = ops
+            .chunks(WIDTH)
+            .map(|ops| op(Request::RequestTxn(branch(ops.to_vec()).into())));
+        ops = level.collect();
+    }
+    branch(ops)
+}
+
+/// A gauge that only grows would tell of a member that gets nothing done.
+#[tokio::test]
+async fn who_no_longer_waits_is_not_counted_among_those_who_do() {
+    let place = Place::new();
+    let server = place.start(&[]);
+    let connection = Connection::open(&server).await;
+    let large = nested(
+        (0..30_000)
+            .map(|number| put(format!("k{number}")))
+            .collect(),
+    );
+    // However far the member has come by then.
+    for timeout in ["1m", "5m", "10m", "20m", "40m", "80m", "160m"] {
+        let impatient = call_with(TXN, "grpc-timeout", timeout.as_bytes());
+        let answer = connection.send(impatient, encoded(&large)).await;
+        let (code, _) = answer.expect("the call is answered").grpc.unwrap();
+        assert!([Code::Ok as i32, Code::DeadlineExceeded as i32].contains(&code));
+    }
+    until("nothing to be pending", async || {
+        let page = server.page("/metrics");
+        page.contains("\netcd_server_proposals_pending 0\n")
+    })
+    .await;
 }
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
