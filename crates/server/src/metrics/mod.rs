@@ -17,8 +17,8 @@
 
 mod family;
 mod grpc;
+mod latency;
 mod method;
-mod operation;
 mod peer;
 mod process;
 mod sample;
@@ -31,14 +31,16 @@ use prometheus::Registry;
 use family::{Families, Page};
 
 pub use grpc::{Call, Grpc};
+pub use latency::{OperationLatency, OutcomeLatency};
 pub use method::{CallKind, Method};
-pub use operation::{Operation, OperationLatency, OutcomeLatency};
 pub use peer::{Peer, PeerHandles};
 pub use process::{Process, file_descriptor_limit};
 pub use sample::{Feature, RaisedAlarm, Sample};
 pub use server::{ClientRequests, Health, Network, RequestKind, Scrape, Server, V2};
 pub use store::{Backend, Compaction, Lease, Mvcc, Snap, Wal, Watch};
 pub use text::CONTENT_TYPE;
+
+pub use retcd_state::request::Operation;
 
 /// `--metrics`: how much is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

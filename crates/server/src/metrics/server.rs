@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use parking_lot::RwLock;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use retcd_state::request::Operation;
 
 use super::family::{Buckets, Families, MILLISECONDS};
-use super::operation::{Operation, OperationLatency, OutcomeLatency};
+use super::latency::{OperationLatency, OutcomeLatency};
 
 /// Raft and the requests that go through it.
 pub struct Server {
@@ -92,8 +93,9 @@ impl Server {
             ),
             apply: OperationLatency::new(apply, |operation, success| {
                 let name = match operation {
-                    // Lower case in this family only (etcd v3.7: apply/uber_applier.go).
-                    Operation::Unknown => "unknown",
+                    // etcd v3.7 gives AuthStatus no name here (apply/uber_applier.go), and the name for what
+                    // has none is in lower case in this family only.
+                    Operation::AuthStatus | Operation::Unknown => "unknown",
                     known => known.name(),
                 };
                 vec!["v3", name, success]

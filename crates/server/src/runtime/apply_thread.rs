@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use retcd_node::Input;
 use retcd_node::durable::Dirs;
 use retcd_proto::raftpb;
-use retcd_state::machine::{Applied, ApplyError, Machine, Reply};
+use retcd_state::machine::{Applied, Executed, Machine, Reply};
 use retcd_state::mvcc::{Event, EventKind, Progress};
 use retcd_state::watch::RevisionEvents;
 use retcd_storage::snap;
@@ -20,12 +20,11 @@ use retcd_storage::snap;
 use super::clock::unix_ms;
 use super::fatal::stop_process;
 use super::log_thread::ToLog;
-use super::mailbox::{Mail, Outcome};
+use super::mailbox::Mail;
 use super::member::Member;
 use super::peers::Peers;
 use super::versions::{FollowedVersion, Schema};
 use crate::log::Text;
-use crate::metrics::Operation;
 
 /// What the machine is asked to do.
 pub enum ToApply {
@@ -126,6 +125,7 @@ impl Applier {
         let Applied {
             applied,
             replies,
+            executed,
             events,
             conf_changes,
             cluster_changed,
@@ -142,7 +142,7 @@ impl Applier {
             member.authenticator.apply(token_changes, now);
         }
         member.progress.publish_applied(applied.index);
-        observe(member, &replies, &events, started.elapsed());
+        observe(member, &executed, &events, started.elapsed());
         let events = events
             .into_iter()
             .map(|(revision, events)| Arc::new(RevisionEvents::new(revision, events)));
@@ -226,31 +226,16 @@ impl Applier {
 }
 
 /// Counts what a batch did. Entries of a batch are taken to have cost the same.
-fn observe(
-    member: &Member,
-    replies: &[(u64, Outcome)],
-    events: &[(i64, Arc<[Event]>)],
-    took: Duration,
-) {
-    let each = took / u32::try_from(replies.len()).unwrap_or(u32::MAX).max(1);
-    for (_, outcome) in replies {
-        let (operation, success) = match outcome {
-            Ok(reply) => (operation_of(reply), true),
-            // As in etcd, where a compacted revision is an answer.
-            Err(error) => (None, matches!(error, ApplyError::Compacted)),
-        };
-        if let Some(operation) = operation {
-            member
-                .metrics
-                .server
-                .apply
-                .observe(operation, success, each);
-        }
+fn observe(member: &Member, executed: &[Executed], events: &[(i64, Arc<[Event]>)], took: Duration) {
+    let each = took / u32::try_from(executed.len()).unwrap_or(u32::MAX).max(1);
+    let apply = &member.metrics.server.apply;
+    for request in executed {
+        apply.observe(request.operation, request.success, each);
     }
     if took > member.config.warning_apply_duration.std() {
         member.metrics.server.slow_applies.inc();
         crate::warn!("apply request took too long"; "took" => took,
-            "expected-duration" => member.config.warning_apply_duration.std(), "entries" => replies.len());
+            "expected-duration" => member.config.warning_apply_duration.std(), "entries" => executed.len());
     }
     let mvcc = &member.metrics.mvcc;
     for (_, events) in events {
@@ -267,21 +252,6 @@ fn observe(
         if events.len() > 1 {
             mvcc.txns.inc();
         }
-    }
-}
-
-fn operation_of(reply: &Reply) -> Option<Operation> {
-    match reply {
-        Reply::Put(_) => Some(Operation::Put),
-        Reply::DeleteRange(_) => Some(Operation::DeleteRange),
-        Reply::Txn(_) => Some(Operation::Txn),
-        Reply::Range(_) => Some(Operation::Range),
-        Reply::Compact(_) => Some(Operation::Compaction),
-        Reply::LeaseGrant(_) => Some(Operation::LeaseGrant),
-        Reply::LeaseRevoke { .. } => Some(Operation::LeaseRevoke),
-        Reply::LeaseCheckpoint { .. } => Some(Operation::LeaseCheckpoint),
-        Reply::Alarm { .. } => Some(Operation::Alarm),
-        Reply::Members(_) | Reply::Auth { .. } | Reply::Done { .. } => None,
     }
 }
 

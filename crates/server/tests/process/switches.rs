@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use retcd_proto::etcdserverpb::auth_client::AuthClient;
 use retcd_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use retcd_proto::etcdserverpb::{
-    DefragmentRequest, DeleteRangeRequest, StatusRequest, StatusResponse,
+    AuthStatusRequest, AuthUserAddRequest, DefragmentRequest, DeleteRangeRequest, PutRequest,
+    StatusRequest, StatusResponse,
 };
 use retcd_proto::healthpb::HealthCheckRequest;
 use retcd_proto::healthpb::health_check_response::ServingStatus;
@@ -188,6 +190,55 @@ async fn the_quota_is_told_as_it_was_given() {
         let quota = status(&server).await.db_size_quota;
         assert_eq!(quota, told, "{value:?}");
     }
+}
+
+/// Alerts on failing or slow applies see each kind of request, whatever came of it.
+#[tokio::test]
+async fn what_is_applied_is_measured_by_kind_and_outcome() {
+    let place = Place::new();
+    let server = place.start(&["--bcrypt-cost=4"]);
+    let mut kv = server.kv().await;
+    kv.put("k", "v").await.unwrap();
+    let no_lease = PutRequest {
+        key: "k".into(),
+        lease: 7,
+        ..Default::default()
+    };
+    kv.0.put(no_lease).await.unwrap_err();
+    kv.compact(2).await.unwrap();
+    kv.compact(2).await.unwrap_err();
+    kv.compact(1000).await.unwrap_err();
+    let mut auth = AuthClient::new(server.channel().await);
+    let user = || AuthUserAddRequest {
+        name: "u".to_owned(),
+        password: "p".to_owned(),
+        ..Default::default()
+    };
+    auth.user_add(user()).await.unwrap();
+    auth.user_add(user()).await.unwrap_err();
+    auth.auth_status(AuthStatusRequest {}).await.unwrap();
+
+    let metrics = server.page("/metrics");
+    let mut counts: Vec<&str> = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("etcd_server_apply_duration_seconds_count"))
+        .collect();
+    counts.sort_unstable();
+    assert_eq!(
+        counts,
+        [
+            r#"{op="AuthUserAdd",success="false",version="v3"} 1"#,
+            r#"{op="AuthUserAdd",success="true",version="v3"} 1"#,
+            r#"{op="ClusterMemberAttrSet",success="true",version="v3"} 1"#,
+            r#"{op="ClusterVersionSet",success="true",version="v3"} 1"#,
+            r#"{op="Compaction",success="false",version="v3"} 1"#,
+            // As with etcd, that a revision is compacted already is no failure.
+            r#"{op="Compaction",success="true",version="v3"} 2"#,
+            r#"{op="Put",success="false",version="v3"} 1"#,
+            r#"{op="Put",success="true",version="v3"} 1"#,
+            r#"{op="unknown",success="true",version="v3"} 1"#,
+        ]
+    );
 }
 
 #[tokio::test]

@@ -38,14 +38,15 @@ use crate::membership::{Downgrade, Membership};
 use crate::meta::{self, AppliedIndex};
 use crate::mvcc::txn::{self, WriteError};
 use crate::mvcc::{CompactError, Interval, Keyspace, Progress, RangeError, Reader, StorageError};
+use crate::request::Operation;
 use crate::version::{self, SchemaError, Version};
 use crate::{Time, quota, v2};
 use load::Loaded;
 
 pub use copy::{CopyError, DatabaseCopy};
 pub use reply::{
-    Applied, AppliedConfChange, ApplyError, CompactReply, Fatal, FatalProblem, LeaseGrantReply,
-    OpenError, Reply,
+    Applied, AppliedConfChange, ApplyError, CompactReply, Executed, Fatal, FatalProblem,
+    LeaseGrantReply, OpenError, Reply,
 };
 
 pub use restore::{RestoreError, Restored};
@@ -292,7 +293,14 @@ impl Machine {
             term: entry.term(),
         };
         let reply = match admin {
-            Ok(()) => self.execute(now, position, &request, applied)?,
+            Ok(()) => {
+                let reply = self.execute(now, position, &request, applied)?;
+                applied.executed.push(Executed {
+                    operation: Operation::of(&request),
+                    success: matches!(reply, Ok(_) | Err(ApplyError::Compacted)),
+                });
+                reply
+            }
             Err(refused) => Err(ApplyError::Auth(refused)),
         };
         applied.replies.push((id, reply));

@@ -15,6 +15,7 @@ use crate::meta::{AppliedIndex, MetaError};
 use crate::mvcc::{
     DeleteReply, Event, PutReply, RangeReply, StorageError, StoreRevision, TxnReply,
 };
+use crate::request::Operation;
 use crate::version::SchemaError;
 
 /// Why the backend cannot be opened.
@@ -231,6 +232,15 @@ pub struct AppliedConfChange {
     pub conf_state: ConfState,
 }
 
+/// A request that was executed, or refused for what it asks or where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Executed {
+    /// What it asked for.
+    pub operation: Operation,
+    /// Whether it got it. As in etcd, that a revision is compacted is an answer.
+    pub success: bool,
+}
+
 /// What came of a batch of entries.
 #[derive(Debug, Default)]
 pub struct Applied {
@@ -238,6 +248,8 @@ pub struct Applied {
     pub applied: AppliedIndex,
     /// The answers, by request id, in the order of the entries. Ids of other members are among them.
     pub replies: Vec<(u64, Result<Reply, ApplyError>)>,
+    /// The requests among the entries, in their order.
+    pub executed: Vec<Executed>,
     /// The events of each new revision, ascending.
     pub events: Vec<(i64, Arc<[Event]>)>,
     /// The configuration changes, to be passed on to raft in this order.

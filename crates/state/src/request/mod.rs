@@ -1,6 +1,7 @@
 //! What is wrong with a request whatever the state: checked before it is proposed.
 
 mod duplicates;
+mod operation;
 
 use retcd_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use retcd_proto::etcdserverpb::request_op::Request;
@@ -9,6 +10,7 @@ use retcd_proto::etcdserverpb::{
 };
 
 use duplicates::has_duplicates;
+pub use operation::Operation;
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

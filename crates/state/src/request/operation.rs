@@ -1,17 +1,11 @@
-//! Latencies by operation and outcome.
-//!
-//! A series appears with its first observation, as in Go's library, but no observation looks a
-//! label up: the histogram of each operation and outcome is found once and kept at a fixed place.
+//! What kinds of requests there are.
 
-use std::sync::OnceLock;
-use std::time::Duration;
-
-use prometheus::{Histogram, HistogramVec};
 use retcd_proto::etcdserverpb::InternalRaftRequest;
 
 macro_rules! operations {
     ($($operation:ident,)*) => {
-        /// What a request does, named as the members of `InternalRaftRequest`.
+        /// What a request does, named as the members of `InternalRaftRequest`. `ReadonlyTxn` is a transaction that
+        /// needs no log; a request from the log is never one.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[allow(missing_docs)] // each is the request that its name says
         pub enum Operation {
@@ -19,7 +13,8 @@ macro_rules! operations {
         }
 
         impl Operation {
-            const ALL: &[Operation] = &[$(Operation::$operation,)*];
+            /// Each, at the place that `as usize` gives it.
+            pub const ALL: &[Operation] = &[$(Operation::$operation,)*];
 
             /// The name in labels.
             pub fn name(self) -> &'static str {
@@ -111,64 +106,6 @@ impl Operation {
             downgrade_version_test: DowngradeVersionTest,
         }
         Operation::Unknown
-    }
-}
-
-/// The values of the label `success`, by the outcome as an index.
-const SUCCESS: [&str; 2] = ["false", "true"];
-
-/// The labels of one operation's series, in the order of the family's declaration.
-type Labels = fn(Operation, &'static str) -> Vec<&'static str>;
-
-/// A histogram for each operation and outcome.
-pub struct OperationLatency {
-    family: HistogramVec,
-    labels: Labels,
-    series: Vec<[OnceLock<Histogram>; 2]>,
-}
-
-impl OperationLatency {
-    pub(super) fn new(family: HistogramVec, labels: Labels) -> OperationLatency {
-        let series = Operation::ALL.iter().map(|_| Default::default()).collect();
-        OperationLatency {
-            family,
-            labels,
-            series,
-        }
-    }
-
-    /// Records one operation that took `latency` and succeeded or not.
-    pub fn observe(&self, operation: Operation, success: bool, latency: Duration) {
-        let series = &self.series[operation as usize][usize::from(success)];
-        let resolve = || {
-            let labels = (self.labels)(operation, SUCCESS[usize::from(success)]);
-            self.family.with_label_values(&labels)
-        };
-        series.get_or_init(resolve).observe(latency.as_secs_f64());
-    }
-}
-
-/// A histogram for each outcome.
-pub struct OutcomeLatency {
-    family: HistogramVec,
-    series: [OnceLock<Histogram>; 2],
-}
-
-impl OutcomeLatency {
-    pub(super) fn new(family: HistogramVec) -> OutcomeLatency {
-        OutcomeLatency {
-            family,
-            series: Default::default(),
-        }
-    }
-
-    /// Records one run that took `latency` and succeeded or not.
-    pub fn observe(&self, success: bool, latency: Duration) {
-        let outcome = usize::from(success);
-        let resolve = || self.family.with_label_values(&[SUCCESS[outcome]]);
-        self.series[outcome]
-            .get_or_init(resolve)
-            .observe(latency.as_secs_f64());
     }
 }
 
