@@ -63,6 +63,9 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// Nobody reads the results any more.
+    #[error("standard output is closed")]
+    Unread,
     /// A call failed.
     #[error("{what}: {source}")]
     Call {

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use crate::error::{CallError, Error};
 use crate::grpc::Connection;
 use crate::load;
+use crate::output;
 use crate::progress::Progress;
 use crate::target::Target;
 use requests::Request;
@@ -30,17 +31,17 @@ const REST: Duration = Duration::from_millis(500);
 /// Sends each request in turn and prints a row for it.
 ///
 /// # Errors
-/// [`Error::Call`] if the server cannot be reached, or breaks a connection.
+/// [`Error::Call`] if the server cannot be reached, or breaks a connection; those of [`output::line`].
 pub fn run(target: &Target, progress: &Progress) -> Result<(), Error> {
-    println!("| request | bytes | outcome | took | longest wait of others |");
-    println!("|---|---|---|---|---|");
+    output::line("| request | bytes | outcome | took | longest wait of others |")?;
+    output::line("|---|---|---|---|---|")?;
     load::runtime()?.block_on(async {
         let others = Others::start(target).await?;
         for request in requests::all() {
             progress.task(request.name);
             let row = measure(target, request, &others).await?;
             progress.clear();
-            println!("{row}");
+            output::line(row)?;
         }
         Ok(())
     })

@@ -6,10 +6,16 @@
 //! - [`compare`] starts one [`cluster`] after the other, each of one or more [`server`]s of a [`binary`] with [`certificates`] or
 //!   without, measures what [`procfs`], [`disk`] and [`status`] tell, and prints tables.
 //! - [`hostile`] sends one large request after the other and tells how long other clients wait meanwhile.
-//! - [`cleanup`] sees to it that no server and no directory is left behind.
+//! - [`output`] prints results; [`cleanup`] sees to it that no server and no directory is left behind.
 //!
 //! What is measured and how to read it: `docs/performance.md`. Deliberately absent: open-loop (fixed rate) load, other
 //! machines.
+
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "they panic when nobody reads any more"
+)]
 
 mod arguments;
 mod auth;
@@ -29,6 +35,7 @@ mod load;
 mod machine;
 #[cfg(test)]
 mod model;
+mod output;
 mod procfs;
 mod progress;
 mod server;
@@ -40,6 +47,7 @@ mod target;
 mod tls;
 mod workload;
 
+use std::io::{Write, stderr};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -56,8 +64,10 @@ fn main() -> ExitCode {
     match run(cli.command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        // What shells show for a tool that SIGPIPE has ended.
+        Err(Error::Unread) => ExitCode::from(141),
         Err(error) => {
-            eprintln!("retcd-bench: {error}");
+            let _ = writeln!(stderr(), "retcd-bench: {error}");
             ExitCode::FAILURE
         }
     }
@@ -75,7 +85,7 @@ fn run(command: Command) -> Result<bool, Error> {
 }
 
 fn put_load(target: &Target, plans: &[Plan], progress: &Progress) -> Result<(), Error> {
-    println!(
+    output::line(format_args!(
         "{:<20} {:>12} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>14}",
         "workload",
         "operations",
@@ -86,7 +96,7 @@ fn put_load(target: &Target, plans: &[Plan], progress: &Progress) -> Result<(), 
         "p99.9 ms",
         "max ms",
         "own CPU µs/op"
-    );
+    ))?;
     for plan in plans {
         progress.task(plan.workload.to_string());
         if plan.workload.kind.needs_keys() {
@@ -94,15 +104,15 @@ fn put_load(target: &Target, plans: &[Plan], progress: &Progress) -> Result<(), 
         }
         let outcome = load::run(target, plan, progress, || Ok(()))?;
         progress.clear();
-        print_outcome(plan, &outcome);
+        print_outcome(plan, &outcome)?;
     }
     Ok(())
 }
 
-fn print_outcome(plan: &Plan, outcome: &Outcome<()>) {
+fn print_outcome(plan: &Plan, outcome: &Outcome<()>) -> Result<(), Error> {
     let count = outcome.latencies.count();
     let at = |percent| number(millis(outcome.latencies.percentile(percent)));
-    println!(
+    output::line(format_args!(
         "{:<20} {:>12} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>14}",
         plan.workload.to_string(),
         count,
@@ -113,8 +123,9 @@ fn print_outcome(plan: &Plan, outcome: &Outcome<()>) {
         at(99.9),
         number(millis(outcome.latencies.max())),
         number(outcome.generator_cpu.as_secs_f64() * 1e6 / count.max(1) as f64),
-    );
-    if let Some(error) = &outcome.first_error {
-        println!("  first refusal: {error}");
+    ))?;
+    match &outcome.first_error {
+        Some(error) => output::line(format_args!("  first refusal: {error}")),
+        None => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
 //! One line on standard error that changes as the work goes on; nothing at all where standard error is no terminal.
 
 use std::cell::RefCell;
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write, stderr};
 
 /// Shows what goes on.
 pub struct Progress {
@@ -27,16 +27,21 @@ impl Progress {
     /// Replaces the line.
     pub fn show(&self, step: &str) {
         if self.terminal {
-            eprint!("\r\x1b[2K{}  {step}", self.task.borrow());
+            say(&format!("\r\x1b[2K{}  {step}", self.task.borrow()));
         }
     }
 
     /// Removes the line, so that results can be printed.
     pub fn clear(&self) {
         if self.terminal {
-            eprint!("\r\x1b[2K");
+            say("\r\x1b[2K");
         }
     }
+}
+
+/// The terminal may go away meanwhile; what is shown there is no result.
+fn say(text: &str) {
+    let _ = stderr().write_all(text.as_bytes());
 }
 
 impl Drop for Progress {

@@ -1,6 +1,7 @@
 //! What every part of the world has in common: the time, the dice, what happens next, and who watches.
 
 use std::collections::BTreeMap;
+use std::io::{Write, stderr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -231,9 +232,14 @@ impl Context {
     pub fn note(&mut self, text: impl FnOnce() -> String) {
         let text = text();
         if self.verbose {
-            eprintln!("{:>12.6} {text}", self.now.as_secs_f64());
+            self.tell(&text);
         }
         self.history.note(self.now, text);
+    }
+
+    /// Says what happens now to whoever follows the run; it does not matter to the run whether anybody does.
+    pub fn tell(&self, text: &str) {
+        let _ = writeln!(stderr(), "{:>12.6} {text}", self.now.as_secs_f64());
     }
 
     /// Sends a packet; `false` if it is lost. What must not come `twice` does not.

@@ -13,6 +13,12 @@
 //! What is simulated of the server is its glue: `member` does with a node's outputs what the server's threads
 //! do. gRPC, HTTP and the transport between members are not in here.
 
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "they panic when nobody reads any more"
+)]
+
 mod administrator;
 pub mod checker;
 mod client;

@@ -1,6 +1,14 @@
 //! Runs many worlds, and shows the first that breaks a promise.
 
-use std::process::ExitCode;
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "they panic when nobody reads any more"
+)]
+
+use std::fmt::Display;
+use std::io::{ErrorKind, Write, stderr, stdout};
+use std::process::{ExitCode, exit};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -70,7 +78,7 @@ fn main() -> ExitCode {
                 total.add(&run);
                 if run.violation.is_some() {
                     total.failed.push(seed);
-                    println!("{}", run.report());
+                    say(run.report());
                 }
             }
             Err(_) => total.failed.push(seed),
@@ -79,10 +87,10 @@ fn main() -> ExitCode {
             break;
         }
         if total.runs % 100 == 0 {
-            println!("{total}");
+            say(&total);
         }
     }
-    println!("{total}");
+    say(&total);
     match total.failed.is_empty() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
@@ -95,10 +103,27 @@ fn name_seed_in_panics() {
     std::panic::set_hook(Box::new(move |panic| {
         before(panic);
         let seed = SEED.load(Relaxed);
-        println!(
+        say(format_args!(
             "seed {seed}: a panic, see above\n\nagain: cargo run --release -p retcd-sim -- --seed {seed} --verbose"
-        );
+        ));
     }));
+}
+
+/// Prints a line. When nobody reads any more, the run ends as silently as other tools, with the code that shells show for one
+/// that SIGPIPE has ended.
+fn say(line: impl Display) {
+    if let Err(error) = writeln!(stdout(), "{line}") {
+        match error.kind() {
+            ErrorKind::BrokenPipe => exit(141),
+            _ => {
+                let _ = writeln!(
+                    stderr(),
+                    "retcd-sim: cannot write to standard output: {error}"
+                );
+                exit(1)
+            }
+        }
+    }
 }
 
 #[derive(Default)]

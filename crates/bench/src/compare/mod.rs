@@ -22,6 +22,7 @@ use crate::disk;
 use crate::error::Error;
 use crate::load::Plan;
 use crate::machine;
+use crate::output;
 use crate::progress::Progress;
 use crate::stats::{Latencies, millis, number};
 
@@ -104,7 +105,7 @@ struct Stage<'a> {
 ///
 /// # Errors
 /// [`Error::Usage`] if it contradicts itself, [`Error::Io`] and [`Error::Server`] if the directory or a binary is unusable from the
-/// start.
+/// start; those of [`output::line`].
 pub fn compare(comparison: &Comparison, progress: &Progress) -> Result<bool, Error> {
     comparison.check()?;
     let root = TempDir::new_in(&comparison.directory)?;
@@ -126,11 +127,11 @@ pub fn compare(comparison: &Comparison, progress: &Progress) -> Result<bool, Err
         sections: Vec::new(),
     };
     progress.clear();
-    println!("{}", report.head_text());
+    output::line(report.head_text())?;
     for scenario in &comparison.scenarios {
         let section = measure(&stage, *scenario, &root);
         progress.clear();
-        println!("{}", report.section_text(&section));
+        output::line(report.section_text(&section))?;
         report.sections.push(section);
         // After every section, so that an interrupted run keeps what it has.
         if let Some(path) = &comparison.markdown {

@@ -92,10 +92,6 @@ impl World {
 
     pub(super) fn tell(&self, number: OperationId) {
         let operation = &self.cx.history.operations[number];
-        eprintln!(
-            "{:>12.6} {}",
-            self.cx.now.as_secs_f64(),
-            crate::report::line(operation)
-        );
+        self.cx.tell(&crate::report::line(operation));
     }
 }

@@ -1,0 +1,17 @@
+//! Results on standard output.
+
+use std::fmt::Display;
+use std::io::{ErrorKind, Write, stdout};
+
+use crate::error::Error;
+
+/// Prints a line.
+///
+/// # Errors
+/// [`Error::Unread`] if nobody reads any more, [`Error::Io`] if it cannot be written.
+pub fn line(text: impl Display) -> Result<(), Error> {
+    writeln!(stdout(), "{text}").map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe => Error::Unread,
+        _ => Error::io("cannot write to standard output")(error),
+    })
+}

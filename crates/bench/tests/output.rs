@@ -1,0 +1,30 @@
+//! `retcd-bench … | head`: when nobody reads any more, it ends as other tools do.
+
+#![cfg(test)]
+
+use std::io::pipe;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+/// Far beyond what it takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn nobody_reads_any_more() {
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    // The first line comes before the server, which is not there, is asked for anything.
+    let child = Command::new(env!("CARGO_BIN_EXE_retcd-bench"))
+        .args(["load", "--endpoint=127.0.0.1:1", "put"])
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (ended, output) = channel();
+    thread::spawn(move || ended.send(child.wait_with_output()));
+    let output = output.recv_timeout(PATIENCE).expect("an end").unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), complaint.as_str()), (Some(141), ""));
+}
