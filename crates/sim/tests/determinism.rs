@@ -5,7 +5,13 @@
 
 #![cfg(test)]
 
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
 use retcd_sim::{Options, run};
+
+/// Far beyond what so few seeds take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn digests() -> Vec<(u64, u64)> {
     (2000..2004)
@@ -18,9 +24,11 @@ fn digests() -> Vec<(u64, u64)> {
 
 #[test]
 fn a_run_repeats_in_another_thread() {
-    let other = std::thread::spawn(digests);
+    let (done, other) = channel();
+    std::thread::spawn(move || done.send(digests()));
     let first = digests();
-    assert_eq!(first, other.join().unwrap());
+    let other = other.recv_timeout(PATIENCE);
+    assert_eq!(first, other.expect("the other thread runs as long"));
     let mut distinct = first.clone();
     distinct.dedup();
     assert_eq!(distinct.len(), first.len(), "seeds make a difference");

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -71,8 +71,16 @@ pub struct Member {
     pub dir: TempDir,
     answered: Receiver<Answered>,
     metrics: Arc<Metrics>,
-    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    running: Option<Running>,
     received: RefCell<VecDeque<Message>>,
+}
+
+/// The thread of a member.
+struct Running {
+    stop: oneshot::Sender<()>,
+    /// Disconnected by its end.
+    ended: Receiver<Infallible>,
+    thread: JoinHandle<()>,
 }
 
 pub fn start(setup: Setup) -> Member {
@@ -109,7 +117,9 @@ pub fn start(setup: Setup) -> Member {
         removed_by_cluster: Box::new(move || told.send(()).unwrap_or_default()),
     });
     let (stop, stopped) = oneshot::channel();
+    let (alive, ended) = channel();
     let thread = std::thread::spawn(move || {
+        let _alive = alive;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -132,7 +142,11 @@ pub fn start(setup: Setup) -> Member {
         dir,
         answered,
         metrics,
-        running: Some((stop, thread)),
+        running: Some(Running {
+            stop,
+            ended,
+            thread,
+        }),
         received: Default::default(),
     }
 }
@@ -260,9 +274,11 @@ impl Member {
 
     /// Ends the member at once, with all of its connections.
     pub fn kill(&mut self) {
-        if let Some((stop, thread)) = self.running.take() {
-            let _ = stop.send(());
-            thread.join().unwrap();
+        if let Some(running) = self.running.take() {
+            let _ = running.stop.send(());
+            let ended = running.ended.recv_timeout(PATIENCE);
+            assert_eq!(ended, Err(RecvTimeoutError::Disconnected), "the end");
+            running.thread.join().unwrap();
         }
     }
 }

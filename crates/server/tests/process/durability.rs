@@ -44,6 +44,7 @@ async fn end_under_load(server: Server, signal: Signal, puts: usize) -> Vec<(&'s
             sender.clone(),
         )));
     }
+    drop(sender);
     for _ in 0..puts {
         acknowledged.recv().await.expect("the writers write");
     }
@@ -174,6 +175,7 @@ async fn compaction_and_defragmentation_go_on_under_writes() {
             sender.clone(),
         )));
     }
+    drop(sender);
     let mut kv = server.kv().await;
     let mut maintenance = MaintenanceClient::new(server.channel().await);
     for round in 0..5 {

@@ -11,12 +11,15 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use retcd_proto::etcdserverpb as pb;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
 /// Far beyond what anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Far beyond what a whole test takes: a server that still runs is ended, so that whoever waits for it without a
+/// deadline of his own hears of it.
+const LIFE_MAX: Duration = Duration::from_secs(300);
 
 /// Below the ports that the kernel gives to outgoing connections.
 pub fn free_port() -> u16 {
@@ -215,6 +218,14 @@ impl Log {
         }
     }
 
+    fn ends_within(&self, patience: Duration) -> bool {
+        let state = self.state.lock().expect("no reader panics");
+        let waited = self
+            .changed
+            .wait_timeout_while(state, patience, |(_, ended)| !*ended);
+        waited.expect("no reader panics").0.1
+    }
+
     fn text(&self) -> String {
         self.state.lock().expect("no reader panics").0.clone()
     }
@@ -231,6 +242,14 @@ impl Server {
         let stderr = child.stderr.take().expect("stderr is a pipe");
         let collector = Arc::clone(&log);
         std::thread::spawn(move || collector.collect(stderr));
+        let lived = Arc::clone(&log);
+        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
+        let process = process.expect("the process is ours");
+        std::thread::spawn(move || {
+            if !lived.ends_within(LIFE_MAX) {
+                let _ = pidfd_send_signal(process, Signal::KILL);
+            }
+        });
         Server {
             child,
             log,

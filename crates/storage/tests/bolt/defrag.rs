@@ -1,10 +1,16 @@
 //! Writing the file anew while it is in use.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use retcd_storage::disk::{Disk, MemDisk};
 
 use super::{Batch, Model, PATH, apply, assert_sound, commit, content, open};
+
+/// Far beyond what anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn history(step: u64) -> Batch {
     let mut batch = Batch::new();
@@ -78,28 +84,29 @@ fn readers_of_the_old_file_keep_it() {
 #[test]
 fn commits_go_on_meanwhile() {
     let disk = MemDisk::new();
-    let db = open(&disk, 4096).unwrap();
-    let mut model = Model::new();
-    let stop = AtomicBool::new(false);
-    let mut defragmented = 0;
-    std::thread::scope(|threads| {
-        let (db, model, stop) = (&db, &mut model, &stop);
-        let writer = threads.spawn(move || {
+    let db = Arc::new(open(&disk, 4096).unwrap());
+    let stop = Arc::new(AtomicBool::new(false));
+    let (written, writer) = channel();
+    std::thread::spawn({
+        let (db, stop) = (Arc::clone(&db), Arc::clone(&stop));
+        move || {
+            let mut model = Model::new();
             let mut step = 0;
             while !stop.load(Ordering::Relaxed) || step < 200 {
                 let batch = history(step);
-                commit(db, &batch).unwrap();
-                apply(model, &batch);
+                commit(&db, &batch).unwrap();
+                apply(&mut model, &batch);
                 step += 1;
             }
-        });
-        while defragmented < 10 {
-            db.defragment().unwrap();
-            defragmented += 1;
+            drop(db);
+            let _ = written.send(model);
         }
-        stop.store(true, Ordering::Relaxed);
-        writer.join().unwrap();
     });
+    for _ in 0..10 {
+        db.defragment().unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    let model = writer.recv_timeout(PATIENCE).expect("a writer that ends");
     assert_eq!(content(&db.read()), model);
     assert_sound(&db.read());
     drop(db);
