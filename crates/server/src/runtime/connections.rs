@@ -26,6 +26,7 @@ use super::descriptors::Seat;
 use super::local::Local;
 use super::opening::Opening;
 use super::probe::LocalProbe;
+use super::running::Running;
 use crate::auth::CommonName;
 use crate::http::{HttpContext, ListenerKind};
 use crate::tls::{Established, Portable};
@@ -40,10 +41,16 @@ const SEND_BUFFER_BYTES: usize = 1 << 20;
 const PENDING_RESETS_MAX: usize = 10_000;
 /// Headers of a request over HTTP/2, as in etcd: tokens may be long.
 const HEADER_LIST_BYTES_MAX: u32 = 1 << 20;
+/// Headers of a request over HTTP/1.1; Go counts their bytes only.
+const HTTP1_HEADERS_MAX: usize = 1000;
 /// Time for reading a request's head over HTTP/1.1, as etcd has it.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(300);
 /// Time for the words with which HTTP/2 begins, once TLS has settled that it is spoken; as in Go.
 const HTTP2_OPENING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long clients may take to hear that a member stops, once they have their answers. A connection that is closed before costs
+/// a client that is about to send a request one that fails.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// An accepted socket.
 pub enum Socket {
@@ -153,6 +160,7 @@ pub async fn serve(
 ) {
     let builder = Rc::new(http_builder(settings));
     let graceful = GracefulShutdown::new();
+    let running = Rc::new(Running::default());
     let stopped = local.member.stopped();
     tokio::pin!(stopped);
     loop {
@@ -172,6 +180,7 @@ pub async fn serve(
             local: Rc::clone(&local),
             http: Rc::clone(&http),
             builder: Rc::clone(&builder),
+            running: Rc::clone(&running),
             watcher: graceful.watcher(),
             protocols,
         };
@@ -201,8 +210,20 @@ pub async fn serve(
         });
     }
     // Watches never end by themselves; they see the member stop and end their streams.
-    let grace = local.member.limits.request_timeout;
-    let _ = tokio::time::timeout(grace, graceful.shutdown()).await;
+    let farewell = async {
+        loop {
+            running.none().await;
+            tokio::time::sleep(FAREWELL).await;
+            if !running.any() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = graceful.shutdown() => {}
+        () = farewell => {}
+        () = tokio::time::sleep(local.member.limits.request_timeout) => {}
+    }
 }
 
 /// What a connection is served with.
@@ -210,6 +231,7 @@ struct Connection {
     local: Rc<Local>,
     http: Rc<HttpContext<LocalProbe>>,
     builder: Rc<auto::Builder<LocalExecutor>>,
+    running: Rc<Running>,
     watcher: Watcher,
     protocols: Protocols,
 }
@@ -239,17 +261,20 @@ impl Connection {
             local,
             http,
             builder,
+            running,
             watcher,
             protocols,
         } = self;
         let user = user.map(CommonName);
         let service = service_fn(move |mut request: Request<Incoming>| {
             let (local, http) = (Rc::clone(&local), Rc::clone(&http));
+            let running = running.begin();
             if let Some(user) = &user {
                 request.extensions_mut().insert(user.clone());
             }
             async move {
-                Ok::<_, Infallible>(crate::router::route(local, http, protocols, request).await)
+                let response = crate::router::route(local, http, protocols, request).await;
+                Ok::<_, Infallible>(running.answered(response))
             }
         });
         let io = TokioIo::new(Opening::within(limit, stream));
@@ -280,6 +305,7 @@ fn http_builder(settings: Http2Settings) -> auto::Builder<LocalExecutor> {
     let mut builder = auto::Builder::new(LocalExecutor);
     builder
         .http1()
+        .max_headers(HTTP1_HEADERS_MAX)
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT);
     builder

@@ -41,6 +41,7 @@ mod probe;
 mod progress;
 mod reconfigure;
 mod room;
+mod running;
 mod server;
 mod signals;
 mod snapshot_thread;

@@ -313,3 +313,16 @@ async fn a_connection_cut_in_the_middle_leaves_nothing_behind() {
         server.assert_well();
     }
 }
+
+/// Proxies and meshes add what they like.
+#[test]
+fn a_request_may_have_many_headers() {
+    let place = Place::new();
+    let server = place.start(&[]);
+    let headers: String = (0..300).map(|n| format!("X-{n}: y\r\n")).collect();
+    let request =
+        format!("GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
+    let answer = server.exchange(request.as_bytes());
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+}

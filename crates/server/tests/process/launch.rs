@@ -1,10 +1,10 @@
 //! Starting and ending: what a shell, a service manager and a second process see.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -162,4 +162,21 @@ async fn a_second_process_waits_for_the_first() {
         second.kv().await.get("k99").await.as_deref(),
         Some(&b"v"[..])
     );
+}
+
+/// A client that is frozen, or whose network is gone, never says that it has heard of the end. Requests that run would have
+/// seven seconds.
+#[test]
+fn an_idle_client_that_says_nothing_does_not_hold_up_the_end() {
+    let place = Place::new();
+    let server = place.start(&[]);
+    let mut socket = server.socket();
+    // How HTTP/2 begins, with empty settings. The server has heard it when its own settings are here.
+    let greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    socket.write_all(greeting).unwrap();
+    socket.read_exact(&mut [0; 9]).unwrap();
+    let asked = Instant::now();
+    server.end_with(Signal::TERM);
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
 }
