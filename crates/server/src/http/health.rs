@@ -3,6 +3,9 @@
 //! `/health` is the oldest: it fails for any alarm of any member, without a leader, and when a read
 //! fails. `/livez` and `/readyz` run named checks; their lines are listed in a fixed order, which
 //! etcd leaves open.
+//!
+//! What a probe is told when something is wrong is logged as well: who looks for the reason of a restart or of an endpoint that was
+//! taken out finds it there, when the probe's own answer is long gone.
 
 use http::StatusCode;
 use retcd_proto::etcdserverpb::AlarmType;
@@ -33,7 +36,10 @@ pub(super) async fn health<P: Probe>(context: &HttpContext<P>, query: &str) -> R
                 health: "false",
                 reason,
             };
-            reply::error(StatusCode::SERVICE_UNAVAILABLE, &reply::to_json(&ill))
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            let output = reply::to_json(&ill);
+            crate::warn!("/health error"; "output" => &output, "status-code" => status.as_u16());
+            reply::error(status, &output)
         }
     }
 }
@@ -74,6 +80,14 @@ pub(super) async fn check<P: Probe>(
         Some(check) => std::slice::from_ref(check),
         None => page.checks(),
     };
+    let unknown: Vec<String> = excluded
+        .iter()
+        .filter(|name| only.is_none() && checks.iter().all(|check| *name != check.name()))
+        .map(|name| format!("{name:?}"))
+        .collect();
+    if !unknown.is_empty() {
+        crate::warn!("some health checks cannot be excluded"; "missing-health-checks" => unknown.join(","));
+    }
     let mut report = String::new();
     let mut failed = false;
     for check in checks
@@ -92,7 +106,13 @@ pub(super) async fn check<P: Probe>(
         failed |= result.is_err();
     }
     if failed {
-        return reply::error(StatusCode::SERVICE_UNAVAILABLE, &report);
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let path = match only {
+            Some(check) => format!("/{}/{}", page.name(), check.name()),
+            None => format!("/{}", page.name()),
+        };
+        crate::error!("Health check error"; "path" => path, "reason" => &report, "status-code" => status.as_u16());
+        return reply::error(status, &report);
     }
     let verbose = query::pairs(query).any(|(name, _)| name == "verbose");
     let report = if verbose { report } else { String::new() };

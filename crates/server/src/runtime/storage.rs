@@ -188,7 +188,7 @@ fn tell(notice: &Notice) {
             crate::info!("removed what an interrupted process left"; "path" => path);
         }
         Notice::TookOver(path) => {
-            crate::info!("took over the database that the leader had sent"; "path" => path);
+            crate::info!("Recovering from snapshot backend"; "path" => path);
         }
         Notice::Applied(index) => crate::info!("restore consistentIndex"; "index" => *index),
         Notice::Dropped(entries) => {

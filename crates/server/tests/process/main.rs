@@ -9,6 +9,7 @@ mod auth;
 mod bad_input;
 mod cost;
 mod durability;
+mod health;
 mod hostile;
 mod launch;
 mod limits;
