@@ -1,5 +1,8 @@
 //! Leases, asked about at members that do not keep their deadlines.
 
+use std::cell::Cell;
+use std::cmp::Ordering;
+
 use futures_util::future::join_all;
 use retcd_proto::etcdserverpb as pb;
 use rustix::process::Signal;
@@ -61,6 +64,57 @@ async fn any_member_renews_and_tells_about_leases() {
         assert_eq!(told.header.unwrap().member_id, member.id().await);
         assert_eq!(time_to_live(member, 8).await.ttl, -1);
     }
+}
+
+/// The leader looks, and the member that was asked answers: by its own name, and as of the revision at which the
+/// leader has looked.
+#[tokio::test]
+async fn what_a_follower_passes_on_is_of_the_revision_in_its_header() {
+    const LEASES: i64 = 100;
+    let cluster = Cluster::found(3, &[]);
+    let leader = &cluster.members[cluster.leader().await];
+    let follower = &cluster.members[cluster.follower().await];
+    let (follower_id, leases) = (follower.id().await, follower.lease().await);
+    let newest = Cell::new(0);
+    // Lease N has a key from revision 2 N on, and is revoked with it at the next.
+    let churn = async {
+        let (mut kv, mut leases) = (leader.kv().await, leader.lease().await);
+        for id in 1..=LEASES {
+            grant_by(leases.clone(), id, 60).await;
+            newest.set(id);
+            let put = pb::PutRequest {
+                key: "k".into(),
+                lease: id,
+                ..Default::default()
+            };
+            kv.put(put).await.unwrap();
+            let revoked = leases.lease_revoke(pb::LeaseRevokeRequest { id }).await;
+            let header = revoked.unwrap().into_inner().header.unwrap();
+            assert_eq!(header.revision, 2 * id + 1);
+        }
+    };
+    let mut with_key = 0;
+    let looks = async {
+        while newest.get() < LEASES {
+            let id = newest.get();
+            let request = pb::LeaseTimeToLiveRequest { id, keys: true };
+            let told = leases.clone().lease_time_to_live(request).await;
+            let told = told.unwrap().into_inner();
+            let header = told.header.as_ref().unwrap();
+            assert_eq!(header.member_id, follower_id);
+            assert_ne!((header.cluster_id, header.raft_term), (0, 0), "{told:?}");
+            match header.revision.cmp(&(2 * id)) {
+                Ordering::Less => assert!(told.keys.is_empty(), "{told:?}"),
+                Ordering::Equal => {
+                    assert_eq!((told.keys.len(), told.ttl > 0), (1, true), "{told:?}");
+                    with_key += 1;
+                }
+                Ordering::Greater => assert_eq!(told.ttl, -1, "{told:?}"),
+            }
+        }
+    };
+    tokio::join!(churn, looks);
+    assert!(with_key > 0, "no lease was seen with its key");
 }
 
 /// Clients take 0 seconds for the loss of their lease, and with it of their locks.
