@@ -218,11 +218,12 @@ fn copy_database(plan: &Plan, mut backup: Backup, made: &Made) -> Result<(), Exi
         .read_exact(&mut expected)
         .map_err(|error| Exit::error(io_text("read", source, &error)))?;
     if expected != actual {
+        // Scripts know etcd's line by how it begins.
         return Err(Exit::error(format!(
-            "{}: expected sha256 {}, got {}",
-            source.display(),
+            "expected sha256 {}, got {}: {} is damaged",
             listed(&expected),
-            listed(&actual)
+            listed(&actual),
+            source.display()
         )));
     }
     Ok(())
