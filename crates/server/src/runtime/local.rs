@@ -23,7 +23,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::clock::unix_ms;
 use super::ids::RequestIds;
-use super::mailbox::Mail;
+use super::mailbox::{Mail, Outcome};
 use super::member::Member;
 use super::progress::Urgency;
 use super::room::Promised;
@@ -106,16 +106,15 @@ impl Local {
     ) -> Result<Reply, Status> {
         let (operation, started) = (Operation::of(&request), Instant::now());
         let result = self.propose_by(identity, request).await;
-        let request = &self.member.metrics.server.request;
-        request.observe(operation, result.is_ok(), started.elapsed());
-        result
+        self.observe(operation, started, result.is_ok());
+        told(result)
     }
 
     async fn propose_by(
         &self,
         identity: Option<Identity>,
         mut request: InternalRaftRequest,
-    ) -> Result<Reply, Status> {
+    ) -> Result<Outcome, Status> {
         let id = self.begin_proposal(self.urgency_of(&request))?;
         request.header = Some(request_header(id, identity));
         self.propose_encoded(id, request.encode_to_vec()).await
@@ -129,7 +128,7 @@ impl Local {
         }
     }
 
-    async fn propose_encoded(&self, id: u64, data: Vec<u8>) -> Result<Reply, Status> {
+    async fn propose_encoded(&self, id: u64, data: Vec<u8>) -> Result<Outcome, Status> {
         if data.len() > self.member.limits.request_bytes_max {
             return Err(status::REQUEST_TOO_LARGE);
         }
@@ -168,7 +167,7 @@ impl Local {
         };
         let request = id;
         let input = Input::ProposeConfChange { request, change };
-        match self.submit(id, input).await? {
+        match told(self.submit(id, input).await)? {
             Reply::Members(members) => Ok(members),
             other => unreachable!("a change of the membership was answered with {other:?}"),
         }
@@ -185,11 +184,11 @@ impl Local {
             request: id,
             data: request.encode_to_vec().into(),
         };
-        self.submit(id, input).await.map(drop)
+        told(self.submit(id, input).await).map(drop)
     }
 
     /// Hands a proposal to the node and waits for what the machine makes of it.
-    async fn submit(&self, id: u64, input: Input) -> Result<Reply, Status> {
+    async fn submit(&self, id: u64, input: Input) -> Result<Outcome, Status> {
         let member = &*self.member;
         let asked_at = Instant::now();
         let deadline = member.clock.now() + member.limits.request_timeout;
@@ -199,7 +198,7 @@ impl Local {
         })?;
         let _pending = member.pending.enter();
         match answer.await {
-            Ok(Ok(outcome)) => outcome.map_err(|error| Status::from(&error)),
+            Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(status)) if status == status::TIMEOUT => Err(self.why_late(asked_at)),
             Ok(Err(status)) => Err(status),
             Err(_) => Err(status::STOPPED),
@@ -242,7 +241,7 @@ impl Local {
         let started = Instant::now();
         let result = self.propose_by(identity, request).await;
         self.observe(operation, started, result.is_ok());
-        result
+        told(result)
     }
 
     /// A transaction with more compares and operations than this is worked on outside of the connection
@@ -278,10 +277,11 @@ impl Local {
         };
         let result = proposed.await;
         self.observe(Operation::Txn, started, result.is_ok());
-        result
+        told(result)
     }
 
-    /// Counts a request and what it took since `started`, in `etcd_server_request_duration_seconds`.
+    /// Counts a request and what it took since `started`, in `etcd_server_request_duration_seconds`. As in etcd, one that went
+    /// through the log is a success whatever the machine made of it; that is told by `etcd_server_apply_duration_seconds`.
     pub fn observe(&self, operation: Operation, started: Instant, success: bool) {
         let requests = &self.member.metrics.server.request;
         requests.observe(operation, success, started.elapsed());
@@ -498,6 +498,11 @@ impl Local {
             self.arrive(vec![read], Err(status::TIMEOUT));
         }
     }
+}
+
+/// What the client is told of a proposal.
+fn told(result: Result<Outcome, Status>) -> Result<Reply, Status> {
+    result?.map_err(|error| Status::from(&error))
 }
 
 /// What a log entry says of itself and of who asked for it.
