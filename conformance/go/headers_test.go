@@ -52,6 +52,7 @@ type caller struct {
 	token  string
 	member uint64
 	added  uint64
+	second *member
 	watch  pb.Watch_WatchClient
 	alive  pb.Lease_LeaseKeepAliveClient
 }
@@ -372,7 +373,7 @@ func clusterHeaders() []headerStep {
 				ID: c.added, PeerURLs: []string{"http://127.0.0.1:2"}})
 			return r, err
 		}),
-		// It is not there to catch up. What a promotion says is seen where clusters grow.
+		// It is not there to catch up.
 		step("MemberPromote", "not ready", func(ctx context.Context, c *caller) (proto.Message, error) {
 			r, err := cluster(c).MemberPromote(ctx, &pb.MemberPromoteRequest{ID: c.added})
 			return r, err
@@ -380,6 +381,31 @@ func clusterHeaders() []headerStep {
 		step("MemberRemove", "", func(ctx context.Context, c *caller) (proto.Message, error) {
 			r, err := cluster(c).MemberRemove(ctx, &pb.MemberRemoveRequest{ID: c.added})
 			return r, err
+		}),
+		step("MemberAdd", "learner that starts", func(ctx context.Context, c *caller) (proto.Message, error) {
+			c.second = newMember(c.t, cheap, "--initial-cluster-state=existing")
+			c.second.name = "second"
+			url := "http://" + c.second.peer
+			r, err := cluster(c).MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: []string{url}, IsLearner: true})
+			c.added = r.GetMember().GetID()
+			c.second.cluster = c.m.cluster + "," + c.second.name + "=" + url
+			return r, err
+		}),
+		step("MemberPromote", "ready", func(ctx context.Context, c *caller) (answer proto.Message, err error) {
+			c.second.launch(c.m.program)
+			insist(c.t, "promote a learner", func() error {
+				answer, err = cluster(c).MemberPromote(ctx, &pb.MemberPromoteRequest{ID: c.added})
+				return err
+			})
+			return answer, err
+		}),
+		// A member counts as connected after five seconds.
+		step("MemberRemove", "voter", func(ctx context.Context, c *caller) (answer proto.Message, err error) {
+			insist(c.t, "remove a voter", func() error {
+				answer, err = cluster(c).MemberRemove(ctx, &pb.MemberRemoveRequest{ID: c.added})
+				return err
+			})
+			return answer, err
 		}),
 	}
 }
