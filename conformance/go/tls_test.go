@@ -23,8 +23,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -177,8 +175,11 @@ func (s *tlsSetting) start(t *testing.T, p program, flags ...string) *secureMemb
 }
 
 // ask makes one connection and one request and tells what a client sees.
-func (m *secureMember) ask(config *tls.Config) string {
-	conn, err := (&net.Dialer{Timeout: callTimeout}).Dial("tcp", m.secure)
+func (m *secureMember) ask(config *tls.Config) string { return askAt(m.secure, config) }
+
+// askAt makes a handshake and asks for the version; it tells what came of it.
+func askAt(address string, config *tls.Config) string {
+	conn, err := (&net.Dialer{Timeout: callTimeout}).Dial("tcp", address)
 	if err != nil {
 		return err.Error()
 	}
@@ -583,60 +584,4 @@ func (s *tlsSetting) getByClient(address, scheme, ca string, cert tls.Certificat
 	defer cancel()
 	_, err = client.Get(limit, "a")
 	return err
-}
-
-// Handshakes without end, of strangers and of those who break off, hold up neither who is in nor who comes.
-func TestTLSHandshakeFlood(t *testing.T) {
-	s := newTLSSetting(t, "p256")
-	m := s.start(t, ours())
-	config := &tls.Config{RootCAs: s.roots, ServerName: "localhost", Certificates: []tls.Certificate{s.ca.issue("p256", nil)}}
-	m.member.client, m.member.tls = m.secure, config
-	inside := m.client3()
-	if _, err := inside.Put(ctx(t), "a", "b"); err != nil {
-		t.Fatal(err)
-	}
-	strange := config.Clone()
-	strange.Certificates = []tls.Certificate{newIssuer(t).issue("p256", nil)}
-	over := make(chan struct{})
-	var flood sync.WaitGroup
-	var knocks atomic.Int64
-	for range 16 {
-		flood.Go(func() {
-			for {
-				select {
-				case <-over:
-					return
-				default:
-					knocks.Add(1)
-					m.ask(strange)
-				}
-			}
-		})
-	}
-	// More than there are places for handshakes.
-	for range 1500 {
-		conn, err := net.Dial("tcp", m.secure)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		// Half a greeting; the server may have hung up on it by now.
-		conn.Write([]byte{0x16, 3, 1, 2, 0, 1})
-	}
-	var slowest time.Duration
-	for i := range 200 {
-		begin := time.Now()
-		if _, err := inside.Put(ctx(t), "a", "b"); err != nil {
-			t.Fatal(err)
-		}
-		slowest = max(slowest, time.Since(begin))
-		if i%20 == 0 {
-			if answer := m.ask(config); !strings.HasPrefix(answer, "200 OK") {
-				t.Fatalf("who comes is told: %s", answer)
-			}
-		}
-	}
-	close(over)
-	flood.Wait()
-	t.Logf("%d knocked; the slowest put took %v", knocks.Load(), slowest)
 }
