@@ -10,6 +10,11 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
+// hurried lets members join as soon as the one before has a vote. By default a
+// member counts only when it has been connected for five seconds, which is most of
+// the time that changing members takes; TestClusterReplaced waits for that.
+const hurried = "--strict-reconfig-check=false"
+
 // join adds a member to a live cluster, as a learner at first, and starts it.
 func (c *cluster) join(p program) *member {
 	c.t.Helper()
@@ -306,7 +311,7 @@ func TestClusterLeaseEnds(t *testing.T) {
 func olderCluster(t *testing.T, version string) (*cluster, *clusterLoad, program) {
 	t.Helper()
 	older := line(t, version)
-	c := newCluster(t, 3, "--snapshot-count=200")
+	c := newCluster(t, 3, "--snapshot-count=200", hurried)
 	c.keep(50)
 	c.start(older, older, older)
 	h := c.load(2, 1)

@@ -18,7 +18,7 @@ func TestMembershipChangesInALoop(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			pick := func(i int) program { return programs[i%len(programs)] }
-			c := newCluster(t, 3, "--snapshot-count=300")
+			c := newCluster(t, 3, "--snapshot-count=300", hurried)
 			c.keep(50)
 			c.start(pick(0), pick(1), pick(0))
 			h := c.load(2, 2)
