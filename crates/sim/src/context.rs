@@ -1,6 +1,6 @@
 //! What every part of the world has in common: the time, the dice, what happens next, and who watches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Write, stderr};
 use std::time::Duration;
 
@@ -163,6 +163,8 @@ pub struct Context {
     pub queue: Queue<Event>,
     /// On which host each member runs.
     pub addresses: BTreeMap<u64, usize>,
+    /// Members whose removal was asked for and may yet be made: a quorum has to do without them.
+    pub leaving: BTreeSet<u64>,
     /// The wires.
     pub network: Network,
     /// The committed log.

@@ -11,6 +11,7 @@ use crate::context::{Context, Event};
 use crate::faults::Fault;
 use crate::member::{self, Process, Setup, Speed, StartRole};
 use crate::network::Weather;
+use crate::operator;
 
 /// In an ambush votes come late, so that several candidates of one term ask the same voters.
 const AMBUSH: Weather = Weather {
@@ -314,11 +315,12 @@ pub fn inflict(hosts: &mut [Host], fault: &Fault, cx: &mut Context) {
     cx.after(*lasts, Event::Mend(fault.clone()));
 }
 
-/// Whether the cluster can stand the loss of this member: no other one may be lost already.
+/// Whether the cluster can stand the loss of this host: no other one may be lost already.
 fn can_lose_one(hosts: &[Host], lost: usize, cx: &Context) -> bool {
     let mut others = hosts.iter().filter(|host| host.number != lost);
-    let voters = cx.log.members.values().filter(|learner| !**learner).count();
-    others.all(|host| !host.may_be_lost) && voters > 2
+    let (members, leaving) = (&cx.log.members, &cx.leaving);
+    others.all(|host| !host.may_be_lost)
+        && operator::can_do_without(hosts[lost].id, members, leaving)
 }
 
 /// Lets a fault end.

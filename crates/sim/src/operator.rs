@@ -1,16 +1,19 @@
 //! Who runs the cluster: adds members on spare hosts, promotes, removes, moves the leader.
 //!
 //! One change at a time, as a careful person would, but without looking whether the cluster is in a state for it. A
-//! host whose member was removed gets an empty disk and is spare again.
+//! removal whose answer does not come is asked for again, as it may be made at any time. A host whose member was
+//! removed gets an empty disk and is spare again.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use retcd_node::Standing;
 use retcd_proto::raftpb::{ConfChange, ConfChangeType};
 use retcd_state::membership::{ConfChangeContext, Member};
 
+use crate::client::any_host;
 use crate::context::{Context, Event};
-use crate::history::OperationId;
+use crate::history::{Operation, OperationId, Outcome};
 use crate::host::Host;
 use crate::member::peer_url;
 use crate::request::Request;
@@ -44,9 +47,17 @@ impl Operator {
     }
 
     /// Hears how a change ended.
-    pub fn returned(&mut self, operation: OperationId) {
+    pub fn returned(&mut self, operation: OperationId, cx: &mut Context) {
         if self.waiting_for == Some(operation) {
             self.waiting_for = None;
+        }
+        let Operation {
+            request, outcome, ..
+        } = &cx.history.operations[operation];
+        if let (Request::Change(change), Outcome::Answered(_)) = (request, outcome)
+            && change.r#type() == ConfChangeType::ConfChangeRemoveNode
+        {
+            cx.leaving.remove(&change.node_id());
         }
     }
 
@@ -66,8 +77,12 @@ impl Operator {
             .iter()
             .find(|host| host.is_lost)
             .and_then(|host| host.id);
-        if let Some(lost) = lost.filter(|lost| cx.log.members.contains_key(lost)) {
-            self.change(ConfChangeType::ConfChangeRemoveNode, lost, None, cx);
+        let leaving = cx.leaving.first().copied();
+        if let Some(gone) = lost
+            .or(leaving)
+            .filter(|id| cx.log.members.contains_key(id))
+        {
+            self.change(ConfChangeType::ConfChangeRemoveNode, gone, None, cx);
             return;
         }
         // While one may be lost, no other may go.
@@ -146,16 +161,31 @@ impl Operator {
             node_id: Some(id),
             context: context.map(|context| context.to_json().into()),
         };
-        let hosts: Vec<usize> = cx.addresses.values().copied().collect();
-        let host = hosts[cx.rng.usize(..hosts.len())];
+        if kind == ConfChangeType::ConfChangeRemoveNode {
+            cx.leaving.insert(id);
+        }
+        let host = any_host(cx);
         let request = Request::Change(Box::new(change));
         let operation = cx.ask(OPERATOR, host, request, Credentials::Nobody, PATIENCE);
         self.waiting_for = Some(operation);
     }
 }
 
+/// Whether the voters among `members` keep a quorum without the member `lost`, whichever of those that are `leaving`
+/// go.
+pub fn can_do_without(
+    lost: Option<u64>,
+    members: &BTreeMap<u64, bool>,
+    leaving: &BTreeSet<u64>,
+) -> bool {
+    let voters = members.iter().filter(|(_, is_learner)| !**is_learner);
+    let stay = voters.filter(|(id, _)| Some(**id) != lost && !leaving.contains(id));
+    stay.count() >= 2
+}
+
 /// Starts members that were added, and frees hosts whose member is gone.
 pub fn tidy(hosts: &mut [Host], cx: &mut Context) {
+    cx.leaving.retain(|id| !cx.log.removed.contains(id));
     for (number, host) in hosts.iter_mut().enumerate() {
         let Some(id) = host.id else { continue };
         // Some never hear that they were removed, as nobody talks to them any more.
@@ -176,5 +206,27 @@ fn transfer(to: u64, hosts: &mut [Host], cx: &mut Context) {
         let from = process.id;
         cx.note(|| format!("{from:x} is to hand its leadership to {to:x}"));
         process.push(retcd_node::Input::TransferLeader { to }, cx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(voters: &[u64], leaving: &[u64], lost: u64, expected: bool) {
+        let members = voters.iter().map(|id| (*id, false)).collect();
+        let leaving = leaving.iter().copied().collect();
+        assert_eq!(can_do_without(Some(lost), &members, &leaving), expected);
+    }
+
+    #[test]
+    fn a_removal_under_way_counts_as_made() {
+        check(&[1, 2, 3], &[], 3, true);
+        // Without 1 there would be 2 and 3, which need each other.
+        check(&[1, 2, 3], &[1], 3, false);
+        check(&[1, 2, 3, 4], &[1], 3, true);
+        // What leaves may be lost.
+        check(&[1, 2, 3], &[3], 3, true);
     }
 }

@@ -50,6 +50,7 @@ fn seeds_that_failed_once_do_so_no_more() {
         for (name, value) in words.map_while(|word| word.split_once('=')) {
             match name {
                 "only" => options.only = value.split(',').map(kind).collect(),
+                "members" => options.members = Some(value.parse().expect("a number")),
                 "users" => options.users = Some(value.parse().expect("true or false")),
                 other => panic!("{other}= means nothing"),
             }

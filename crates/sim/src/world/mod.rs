@@ -7,7 +7,7 @@
 mod ending;
 mod sessions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -114,6 +114,7 @@ impl World {
             rng,
             queue: Queue::default(),
             addresses: BTreeMap::new(),
+            leaving: BTreeSet::new(),
             network: Network::new(hosts + SPARE_HOSTS),
             log: LogChecker::default(),
             leases: LeaseChecker::default(),

@@ -48,7 +48,7 @@ impl World {
             self.tell(number);
         }
         match client {
-            OPERATOR => self.operator.returned(number),
+            OPERATOR => self.operator.returned(number, &mut self.cx),
             ADMINISTRATOR => self.administrator.returned(number),
             WATCHERS.. => self.watchers[client - WATCHERS].listed(number, &mut self.cx),
             client => self.clients[client].returned(number, &mut self.cx),
