@@ -95,6 +95,8 @@ pub struct Client {
     pub identity: Identity,
     /// What it tries once more, as users or roles had changed meanwhile.
     again: Option<Request>,
+    /// Whether it is there to hold leases, and asks for little else.
+    pub is_holder: bool,
     /// How often it pauses between operations, in milliseconds at most.
     pause_ms: u64,
 }
@@ -113,6 +115,7 @@ impl Client {
             identity: Identity::Nobody,
             again: None,
             pause_ms: [80, 300, 1_000][cx.rng.usize(..3)],
+            is_holder: cx.rng.u8(..4) == 0,
         }
     }
 
@@ -208,7 +211,7 @@ impl Client {
                 let revoked = write.lease_revoke.as_ref().map(|revoke| revoke.id);
                 self.leases.retain(|lease| Some(*lease) != revoked);
             }
-            (Request::KeepAlive(id), Answer::KeepAlive(0)) => {
+            (Request::KeepAlive(id), Answer::KeepAlive(0, _)) => {
                 self.leases.retain(|lease| lease != id);
             }
             (_, Answer::Range(_, kvs, _)) => {

@@ -57,6 +57,11 @@ pub enum Fault {
         /// Until it goes on.
         lasts: Duration,
     },
+    /// Whoever leads stands still, long enough that the others elect another leader.
+    Sleep {
+        /// Until it goes on.
+        lasts: Duration,
+    },
     /// A host's disk is slow.
     SlowDisk {
         /// Which.
@@ -163,6 +168,7 @@ impl fmt::Display for Fault {
                 )
             }
             Fault::Freeze { host, lasts } => write!(f, "host {host} stands still for {lasts:?}"),
+            Fault::Sleep { lasts } => write!(f, "the leader stands still for {lasts:?}"),
             Fault::SlowDisk {
                 host,
                 sync_us,

@@ -249,6 +249,12 @@ pub fn inflict(hosts: &mut [Host], fault: &Fault, cx: &mut Context) {
             hosts[*host].frozen_until = until;
             return;
         }
+        Fault::Sleep { lasts } => {
+            let until = cx.now + *lasts;
+            let leaders = hosts.iter_mut().filter(|host| host.leads());
+            leaders.for_each(|host| host.frozen_until = until);
+            return;
+        }
         Fault::SlowDisk {
             host,
             sync_us,

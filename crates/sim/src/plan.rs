@@ -10,6 +10,9 @@ use crate::clock::RATE_PPM_MAX;
 use crate::faults::Fault;
 use crate::network::Weather;
 
+/// How long a leader sleeps at least: an election, and the shortest lease.
+const SLEEP_MIN: Duration = Duration::from_secs(4);
+
 /// What goes wrong in a run, by time.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -36,7 +39,7 @@ pub enum Kind {
     Split,
     /// Loss, delay and doubling of packets.
     Storm,
-    /// Hosts that stand still.
+    /// Hosts that stand still, now and then those that lead.
     Freeze,
     /// Slow syncs.
     SlowDisk,
@@ -138,6 +141,9 @@ fn fault(kind: Kind, rng: &mut Rng, hosts: usize) -> Fault {
         Kind::Storm => Fault::Storm {
             weather: storm(rng),
             lasts,
+        },
+        Kind::Freeze if rng.u8(..3) == 0 => Fault::Sleep {
+            lasts: lasts + SLEEP_MIN,
         },
         Kind::Freeze => Fault::Freeze { host, lasts },
         Kind::SlowDisk => Fault::SlowDisk {

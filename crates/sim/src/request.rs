@@ -8,7 +8,7 @@ use retcd_proto::etcdserverpb::{InternalRaftRequest, RangeRequest, RequestOp, Tx
 use retcd_proto::raftpb::ConfChange;
 use retcd_state::auth::AuthReply;
 use retcd_state::machine::{ApplyError, Reply};
-use retcd_state::mvcc::{OpReply, RangeError, RangeReply, Record, TxnReply};
+use retcd_state::mvcc::{KeyspaceHash, OpReply, RangeError, RangeReply, Record, TxnReply};
 
 /// What a client asks.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub enum Request {
     Leases,
     /// The renewal of a lease.
     KeepAlive(i64),
+    /// The hash of the keyspace at a revision, 0 for the newest.
+    HashKv(i64),
     /// A token for a user and its password.
     LogIn(&'static str, &'static str),
 }
@@ -39,7 +41,7 @@ impl Request {
             Request::Range(_) | Request::Stream(_) | Request::Lists(_) => {
                 !self.ranges().iter().all(|range| range.serializable)
             }
-            Request::KeepAlive(_) | Request::Leases => false,
+            Request::KeepAlive(_) | Request::Leases | Request::HashKv(_) => false,
             Request::LogIn(..) => true,
         }
     }
@@ -114,8 +116,10 @@ pub enum Answer {
     Revoke(i64),
     /// To a question for all leases: the revision that it is of, and their ids, ascending.
     Leases(i64, Vec<i64>),
-    /// To a keep-alive: seconds from now; 0 if the lease is gone.
-    KeepAlive(i64),
+    /// To a keep-alive: seconds from now, 0 if the lease is gone, and the revision that it is of.
+    KeepAlive(i64, i64),
+    /// To a question for a hash: the revision that it is of, and the hash.
+    Hash(i64, KeyspaceHash),
     /// To what is asked of, or done to, users and roles.
     Auth(AuthReply),
     /// To anything whose answer is not looked at.
@@ -134,8 +138,10 @@ impl Answer {
             | Answer::Txn(revision, _, _)
             | Answer::Compact(revision)
             | Answer::Leases(revision, _)
+            | Answer::KeepAlive(_, revision)
+            | Answer::Hash(revision, _)
             | Answer::Revoke(revision) => *revision,
-            Answer::Grant(_) | Answer::KeepAlive(_) | Answer::Auth(_) => 0,
+            Answer::Grant(_) | Answer::Auth(_) => 0,
             Answer::Other | Answer::Error(_) => 0,
         }
     }
@@ -231,6 +237,7 @@ impl fmt::Display for Request {
                 write!(f, "{:?} {:x}", change.r#type(), change.node_id())
             }
             Request::KeepAlive(lease) => write!(f, "keep-alive {lease}"),
+            Request::HashKv(revision) => write!(f, "hash at {revision}"),
             Request::LogIn(user, password) => write!(f, "log in as {user} with {password}"),
         }
     }

@@ -22,6 +22,10 @@ pub enum Sabotage {
     ExpireUnasked,
     /// A lease that is not known here yet is called unknown at once.
     HastyUnknown,
+    /// Leases are renewed by who may not lead any more.
+    RenewUnasked,
+    /// Who hears that a lease is gone is told a revision of before it asked.
+    GoneBefore,
     /// Leases run out before their time.
     ExpireEarly,
     /// Snapshots tell of one voter only.
@@ -36,6 +40,8 @@ pub enum Sabotage {
     HastyTokens,
     /// The header of a streamed list has the revision of when it is sent.
     HeaderOfNow,
+    /// The same with a hash.
+    HashHeaderOfNow,
     /// What was read is answered even if users or roles have changed since it was permitted.
     ReadUnconfirmed,
 }

@@ -37,6 +37,9 @@ pub fn next(client: &mut Client, cx: &mut Context) -> Request {
     if cx.rng.u16(..1500) == 0 {
         return alarm(AlarmAction::Activate);
     }
+    if client.is_holder && cx.rng.bool() {
+        return keep_alive(client, cx);
+    }
     match cx.rng.u8(..100) {
         0..30 => put(client, cx),
         30..56 => get(register(cx), cx),
@@ -51,6 +54,7 @@ pub fn next(client: &mut Client, cx: &mut Context) -> Request {
         89..92 => grant(cx),
         92..95 => put_leased(client, cx),
         95..98 => keep_alive(client, cx),
+        98 if cx.rng.bool() => Request::HashKv(hashed_at(cx)),
         98 => Request::Leases,
         _ => revoke(client, cx),
     }
@@ -261,9 +265,21 @@ fn list_otherwise(cx: &mut Context) -> Request {
 }
 
 fn past(cx: &mut Context) -> Request {
-    let newest = cx.log.floor.revision.max(2);
-    let revision = cx.rng.i64(1.max(newest - 40)..newest + 2);
+    let revision = some_revision(cx);
     list(revision, cx)
+}
+
+/// One of the last, which may be compacted, or one to come.
+fn some_revision(cx: &mut Context) -> i64 {
+    let newest = cx.log.floor.revision.max(2);
+    cx.rng.i64(1.max(newest - 40)..newest + 2)
+}
+
+fn hashed_at(cx: &mut Context) -> i64 {
+    match cx.rng.bool() {
+        true => 0,
+        false => some_revision(cx),
+    }
 }
 
 fn swap(client: &mut Client, cx: &mut Context) -> Request {

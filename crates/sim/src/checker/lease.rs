@@ -73,7 +73,7 @@ impl LeaseChecker {
 
     /// A client heard of its renewal.
     pub fn returned(&mut self, operation: &Operation) -> Verdict {
-        let (Request::KeepAlive(id), Outcome::Answered(Answer::KeepAlive(ttl))) =
+        let (Request::KeepAlive(id), Outcome::Answered(Answer::KeepAlive(ttl, _))) =
             (&operation.request, &operation.outcome)
         else {
             return Ok(());

@@ -1,10 +1,11 @@
-//! When leases came and went, in revisions of the store: what a list of them may show.
+//! When leases came and went, in revisions of the store: what a list of them may show, and what revisions renewals may
+//! name.
 
 use std::collections::BTreeMap;
 
 use retcd_proto::etcdserverpb::InternalRaftRequest;
 
-use super::log::TRUE_ANSWER;
+use super::log::{ORDER, TRUE_ANSWER};
 use super::{Verdict, ensure};
 use crate::history::Operation;
 use crate::request::{Answer, Request};
@@ -21,6 +22,10 @@ impl Life {
     fn may_show_at(&self, revision: i64) -> bool {
         let is_granted = self.granted.1 <= revision;
         is_granted && self.gone.is_none_or(|(before, _)| revision <= before)
+    }
+
+    fn is_gone_at(&self, revision: i64) -> bool {
+        self.gone.is_some_and(|(before, _)| before < revision)
     }
 
     fn may_lack_at(&self, revision: i64) -> bool {
@@ -73,6 +78,34 @@ impl Lives {
                 let verb = if is_listed { "shows" } else { "lacks" };
                 format!("a list of leases at revision {revision} {verb} {id}, which was {life:?}")
             })
+        })
+    }
+
+    /// A renewal names a revision at which the lease is not gone; who hears that it is, one at which it is, or of a time
+    /// at which its member had not heard of it.
+    pub(super) fn renewed(&self, operation: &Operation, answer: &Answer) -> Verdict {
+        let (Request::KeepAlive(id), Answer::KeepAlive(ttl, revision)) =
+            (&operation.request, answer)
+        else {
+            return Ok(());
+        };
+        let life = self.0.get(id);
+        let is_right = life.is_none_or(|life| match ttl {
+            0 => life.granted.0 > operation.read_at || life.may_lack_at(*revision),
+            _ => !life.is_gone_at(*revision),
+        });
+        ensure(is_right, TRUE_ANSWER, || {
+            format!(
+                "{} was answered {answer:?}; the lease was {life:?}",
+                operation.request
+            )
+        })?;
+        let floor = operation.floor.revision;
+        ensure(*ttl > 0 || *revision >= floor, ORDER, || {
+            let request = &operation.request;
+            format!(
+                "{request} was answered {answer:?}, but {floor} had been answered before it began"
+            )
         })
     }
 }

@@ -209,8 +209,10 @@ impl LogChecker {
                 self.read_returned(operation, answer)?;
             }
             Request::Leases => self.lives.listed(operation, answer)?,
-            Request::KeepAlive(_) => {}
+            Request::KeepAlive(_) => self.lives.renewed(operation, answer)?,
+            Request::HashKv(revision) => self.hash_returned(*revision, operation, answer)?,
         }
+        self.is_known(operation, answer)?;
         self.floor.revision = self
             .floor
             .revision
@@ -219,6 +221,36 @@ impl LogChecker {
                 false => 0,
             });
         Ok(())
+    }
+
+    /// No answer is of a revision that the log has not come to.
+    fn is_known(&self, operation: &Operation, answer: &Answer) -> Verdict {
+        let known = self.model.revision();
+        ensure(answer.revision() <= known, TRUE_ANSWER, || {
+            let request = &operation.request;
+            format!("{request} was answered {answer:?}, but the log ends at revision {known}")
+        })
+    }
+
+    /// A hash is of the revision that was asked for; if none was, of the one in its header.
+    fn hash_returned(&mut self, asked: i64, operation: &Operation, answer: &Answer) -> Verdict {
+        let (at, hash) = match answer {
+            Answer::Hash(at, hash) => (*at, *hash),
+            Answer::Error(ApplyError::Compacted) => {
+                return ensure(asked < self.model.compacted(), TRUE_ANSWER, || {
+                    format!("{} is compacted, the log says otherwise", operation.request)
+                });
+            }
+            // Of a member that is behind.
+            _ => return Ok(()),
+        };
+        let expected = if asked == 0 { at } else { asked };
+        ensure(
+            hash.revision == expected && at >= expected,
+            TRUE_ANSWER,
+            || format!("{} was answered {answer:?}", operation.request),
+        )?;
+        self.hashed(operation.host as u64, &hash)
     }
 
     fn login_returned(
@@ -289,14 +321,8 @@ impl LogChecker {
             }
             _ => {}
         }
+        self.is_known(operation, answer)?;
         let revision = answer.revision();
-        let known = self.model.revision();
-        ensure(revision <= known, TRUE_ANSWER, || {
-            format!(
-                "{} was answered {answer:?}, but the log ends at revision {known}",
-                operation.request
-            )
-        })?;
         let mut truth = ranges.iter().map(|range| self.model.range(range, revision));
         let truth = match operation.request {
             Request::Lists(_) => Answer::Txn(revision, true, truth.collect()),

@@ -81,7 +81,7 @@ pub struct Streaming {
     kvs: Vec<Kv>,
 }
 
-fn caller(sender: &Sender) -> Caller<'_> {
+pub(super) fn caller(sender: &Sender) -> Caller<'_> {
     Caller {
         user: &sender.user,
         revision: sender.revision,
@@ -113,6 +113,7 @@ impl Process {
                 self.permit(operation, &sender, request, cx);
             }
             Request::Leases => self.list_leases(operation, cx),
+            Request::HashKv(revision) => self.begin_hash(operation, &sender, revision, cx),
             Request::KeepAlive(lease) => match self.check_renewal(&sender, lease) {
                 Ok(()) => self.keep_alive(operation, lease, None, cx),
                 Err(_) => cx.answer(operation, Outcome::Refused("may not renew")),

@@ -187,6 +187,10 @@ impl Process {
             let defragmented = self.backend.defragment();
             defragmented.map_err(|error| Stop::disk("defragmentation failed", error))?;
         }
+        // As after a change of the cluster's version.
+        if cx.rng.u8(..) == 0 {
+            self.push(Input::SnapshotWanted, cx);
+        }
         let jitter = cx.between_us(0, 10_000);
         self.work_after(self.speed.commit_every + jitter, Work::Commit, cx);
         Ok(())

@@ -32,6 +32,8 @@ enum Then {
     GoOn(OperationId),
     /// A renewal goes on, and all is applied that was committed when it asked.
     CaughtUp(OperationId),
+    /// The lease is gone, and the store shows it.
+    Gone(OperationId),
 }
 
 /// A renewal under way.
@@ -39,6 +41,8 @@ pub struct Renewing {
     renewal: Renewal,
     /// The host of the member that passed it on; `None` if the client asked here.
     passed_on_by: Option<usize>,
+    /// The revision of before, so that it is none at which the lease may be gone.
+    before: i64,
 }
 
 impl Renewing {
@@ -83,7 +87,7 @@ impl Process {
         let read = self.take_id();
         let input = match then {
             Then::Revoke(_) | Then::GoOn(_) => Input::ConfirmLeader { read },
-            Then::CaughtUp(_) => Input::Read { read },
+            Then::CaughtUp(_) | Then::Gone(_) => Input::Read { read },
         };
         let asked_at = self.local(cx);
         self.lease_checks
@@ -109,12 +113,21 @@ impl Process {
                 }
                 self.renew(operation, cx);
             }
+            Then::Gone(operation) => {
+                if let Some(renewing) = self.renewals.remove(&operation) {
+                    let revision = match self.is_broken(cx, Sabotage::GoneBefore) {
+                        true => renewing.before,
+                        false => self.reader.revision(),
+                    };
+                    self.answer_renewal(operation, 0, revision, cx);
+                }
+            }
         }
     }
 
     pub(super) fn leases_unchecked(&mut self, read: u64, cx: &mut Context) {
         match self.lease_checks.remove(&read).map(|check| check.then) {
-            Some(Then::GoOn(operation) | Then::CaughtUp(operation)) => {
+            Some(Then::GoOn(operation) | Then::CaughtUp(operation) | Then::Gone(operation)) => {
                 self.tell(operation, Told::Failed, cx);
             }
             Some(Then::Revoke(_)) | None => {}
@@ -141,16 +154,24 @@ impl Process {
         passed_on_by: Option<usize>,
         cx: &mut Context,
     ) {
+        let before = {
+            let lessor = self.lessor.lock();
+            self.reader.revision_of_leases(&lessor)
+        };
         let renewing = Renewing {
             renewal: Renewal::new(lease),
             passed_on_by,
+            before: before.get(),
         };
         self.renewals.insert(operation, renewing);
         self.renew(operation, cx);
     }
 
     fn renew(&mut self, operation: OperationId, cx: &mut Context) {
-        let (now, led_at) = (self.time(cx), self.led_at.map(Time::new));
+        let (now, mut led_at) = (self.time(cx), self.led_at.map(Time::new));
+        if self.is_broken(cx, Sabotage::RenewUnasked) {
+            led_at = Some(now);
+        }
         let Some(renewing) = self.renewals.get_mut(&operation) else {
             return;
         };
@@ -175,16 +196,19 @@ impl Process {
 
     /// Answers who asked.
     fn tell(&mut self, operation: OperationId, told: Told, cx: &mut Context) {
-        let Some(renewing) = self.renewals.remove(&operation) else {
+        let Some(renewing) = self.renewals.get(&operation) else {
             return;
         };
-        let Some(host) = renewing.passed_on_by else {
-            let outcome = match told {
-                Told::Renewed(ttl) => Outcome::Answered(Answer::KeepAlive(ttl)),
-                Told::Unknown => Outcome::Answered(Answer::KeepAlive(0)),
-                Told::Failed => Outcome::Refused("not renewed"),
+        let (before, passed_on_by) = (renewing.before, renewing.passed_on_by);
+        if told == Told::Unknown && passed_on_by.is_none() {
+            return self.ask_quorum(Then::Gone(operation), cx);
+        }
+        self.renewals.remove(&operation);
+        let Some(host) = passed_on_by else {
+            return match told {
+                Told::Renewed(ttl) => self.answer_renewal(operation, ttl, before, cx),
+                _ => cx.answer(operation, Outcome::Refused("not renewed")),
             };
-            return cx.answer(operation, outcome);
         };
         if !cx.network.is_cut(self.host, host) {
             let delay = cx.network.delay(&mut cx.rng);
@@ -195,6 +219,12 @@ impl Process {
             };
             cx.after(delay, event);
         }
+    }
+
+    fn answer_renewal(&self, operation: OperationId, ttl: i64, revision: i64, cx: &mut Context) {
+        cx.history.operations[operation].read_at = self.machine.applied().index;
+        let answer = Answer::KeepAlive(ttl, revision);
+        cx.answer(operation, Outcome::Answered(answer));
     }
 
     fn pass_on(&mut self, operation: OperationId, lease: i64, cx: &mut Context) {

@@ -11,6 +11,7 @@
 
 mod access;
 mod apply;
+mod hash;
 mod leases;
 mod log;
 mod requests;
@@ -29,7 +30,7 @@ use retcd_proto::raftpb;
 use retcd_state::Time;
 use retcd_state::lease::SharedLessor;
 use retcd_state::machine::Machine;
-use retcd_state::mvcc::Reader;
+use retcd_state::mvcc::{HashInPieces, Reader};
 use retcd_state::watch::StreamId;
 use retcd_storage::backend::Backend;
 use retcd_storage::disk::MemDisk;
@@ -83,6 +84,8 @@ pub enum Work {
     Stream(OperationId),
     /// A password was compared, and found to be right.
     LogIn(OperationId),
+    /// The hash that somebody asked for is made.
+    Hash(OperationId),
 }
 
 /// Why a process ends by itself.
@@ -184,6 +187,8 @@ pub struct Process {
     permits: BTreeMap<OperationId, Permit>,
     /// Answers that clients take piece by piece.
     streams: BTreeMap<OperationId, Streaming>,
+    /// Hashes in the making.
+    hashes: BTreeMap<OperationId, HashInPieces>,
     /// Logins under way, and the revision of users and roles at which each password was right.
     logins: BTreeMap<OperationId, u64>,
     tokens: Tokens,
@@ -218,6 +223,10 @@ impl Process {
             }
             Work::LogIn(operation) => {
                 self.log_in(operation, cx);
+                Ok(())
+            }
+            Work::Hash(operation) => {
+                self.finish_hash(operation, cx);
                 Ok(())
             }
             Work::Leases => {
@@ -437,11 +446,13 @@ impl Process {
         let permits = std::mem::take(&mut self.permits).into_keys();
         let streams = std::mem::take(&mut self.streams).into_keys();
         let logins = std::mem::take(&mut self.logins).into_keys();
+        let hashes = std::mem::take(&mut self.hashes).into_keys();
         let renewals = std::mem::take(&mut self.renewals).into_iter();
         let renewals = renewals.filter(|(_, renewing)| renewing.is_clients());
         let renewals = renewals.map(|(operation, _)| operation);
         let waiting = proposals.chain(reads).chain(renewals);
-        for operation in waiting.chain(permits).chain(streams).chain(logins) {
+        let waiting = waiting.chain(permits).chain(streams);
+        for operation in waiting.chain(logins).chain(hashes) {
             cx.answer(operation, Outcome::Unknown("connection lost"));
         }
         self.hang_up_on_watchers(cx);

@@ -57,7 +57,9 @@ impl Process {
             Request::Range(_) | Request::Stream(_) | Request::Lists(_) => {
                 self.wait_for_read(Waiting::ToBeAdmitted(operation), cx);
             }
-            Request::KeepAlive(_) | Request::Leases => self.admit(operation, false, cx),
+            Request::KeepAlive(_) | Request::Leases | Request::HashKv(_) => {
+                self.admit(operation, false, cx);
+            }
             Request::LogIn(..) => self.wait_for_read(Waiting::ToLogIn(operation), cx),
         }
     }

@@ -132,6 +132,7 @@ pub fn start(
         proposals: BTreeMap::new(),
         reads: BTreeMap::new(),
         streams: BTreeMap::new(),
+        hashes: BTreeMap::new(),
         permits: BTreeMap::new(),
         logins: BTreeMap::new(),
         tokens,
