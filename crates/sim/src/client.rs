@@ -211,7 +211,8 @@ impl Client {
                 let revoked = write.lease_revoke.as_ref().map(|revoke| revoke.id);
                 self.leases.retain(|lease| Some(*lease) != revoked);
             }
-            (Request::KeepAlive(id), Answer::KeepAlive(0, _)) => {
+            (Request::KeepAlive(id), Answer::KeepAlive(0, _))
+            | (Request::TimeToLive(id), Answer::TimeToLive(None, _)) => {
                 self.leases.retain(|lease| lease != id);
             }
             (_, Answer::Range(_, kvs, _)) => {

@@ -99,6 +99,8 @@ pub enum Event {
         /// The host.
         host: usize,
     },
+    /// Somebody does what nobody honest would.
+    Harass,
     /// The administrator looks after users and roles.
     Administrate,
     /// A watcher connects to some host.

@@ -27,6 +27,7 @@ mod context;
 mod faults;
 mod history;
 mod host;
+pub mod hostile;
 mod member;
 mod model;
 mod network;

@@ -39,6 +39,9 @@ struct Arguments {
     /// Whether there are users; by default as the seed says.
     #[arg(long)]
     users: Option<bool>,
+    /// Whether somebody puts strange things into the log; by default as the seed says.
+    #[arg(long)]
+    harassed: Option<bool>,
     /// Breaks the members on purpose.
     #[arg(long, value_enum)]
     sabotage: Option<Sabotage>,
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
             faults_for: Duration::from_secs(arguments.seconds),
             only: arguments.only.clone(),
             users: arguments.users,
+            harassed: arguments.harassed,
             sabotage: arguments.sabotage,
             verbose: arguments.verbose,
         };

@@ -10,8 +10,9 @@ use crate::clock::RATE_PPM_MAX;
 use crate::faults::Fault;
 use crate::network::Weather;
 
-/// How long a leader sleeps at least: an election, and the shortest lease.
-const SLEEP_MIN: Duration = Duration::from_secs(4);
+/// How long a leader sleeps: its successor has given all leases their time again by then, and some of them have not run out
+/// by the sleeper's clock.
+const SLEEP_MS: std::ops::Range<u64> = 3_500..6_500;
 
 /// What goes wrong in a run, by time.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub struct Plan {
     pub operated: bool,
     /// Whether there are users, and who may do what is asked.
     pub has_users: bool,
+    /// Whether somebody puts strange things into the log.
+    pub is_harassed: bool,
 }
 
 /// Kinds of faults; a run has some of them.
@@ -98,6 +101,9 @@ impl Plan {
         // A member that lost its log has to be replaced.
         let operated = rng.u8(..3) == 0 || kinds.iter().any(|kind| kind.loses());
         let hosts = if operated { hosts + spare } else { hosts };
+        if hosts == 1 {
+            kinds.retain(|kind| !matches!(kind, Kind::Wire | Kind::Split));
+        }
         let mut faults = Vec::new();
         if !kinds.is_empty() {
             let pause_ms = rng.u64(500..6_000);
@@ -112,8 +118,9 @@ impl Plan {
             faults,
             heal_at,
             operated,
-            // The last draw, so that the faults of a seed are the same with users and without.
+            // The last draws, so that the faults of a seed are the same with users and without.
             has_users: rng.bool(),
+            is_harassed: rng.u8(..3) == 0,
         }
     }
 }
@@ -142,8 +149,8 @@ fn fault(kind: Kind, rng: &mut Rng, hosts: usize) -> Fault {
             weather: storm(rng),
             lasts,
         },
-        Kind::Freeze if rng.u8(..3) == 0 => Fault::Sleep {
-            lasts: lasts + SLEEP_MIN,
+        Kind::Freeze if rng.bool() => Fault::Sleep {
+            lasts: Duration::from_millis(rng.u64(SLEEP_MS)),
         },
         Kind::Freeze => Fault::Freeze { host, lasts },
         Kind::SlowDisk => Fault::SlowDisk {

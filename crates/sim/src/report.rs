@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use retcd_state::auth::{AuthError, AuthReply};
 use retcd_state::machine::ApplyError;
+use retcd_state::membership::MemberError;
 
 use crate::administrator::ADMINISTRATOR;
 use crate::checker::Violation;
 use crate::checker::linearizable::Searched;
 use crate::history::{History, INVALID_TOKEN, Operation, Outcome};
+use crate::hostile::HOSTILE;
 use crate::member::Setup;
 use crate::plan::Plan;
 use crate::request::Answer;
@@ -38,11 +40,13 @@ pub struct Run {
     pub simulated: Duration,
     /// Entries in the committed log.
     pub entries: u64,
+    /// Those of them that nobody honest would have made.
+    pub strange: usize,
     /// What the search for orders found.
     pub searched: Searched,
 }
 
-/// How users fared: a run in which nobody is refused proves little.
+/// How users and the hostile client fared: a run in which nobody is refused proves little.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fared {
     /// Who has logged in.
@@ -55,6 +59,10 @@ pub struct Fared {
     pub overtaken: usize,
     /// Requests with a token that did not count.
     pub without_token: usize,
+    /// Entries that nobody honest would have made.
+    pub strange: usize,
+    /// Last voters that were to go, and stayed.
+    pub stayed: usize,
 }
 
 impl std::ops::AddAssign for Fared {
@@ -64,6 +72,8 @@ impl std::ops::AddAssign for Fared {
         self.denied += other.denied;
         self.overtaken += other.overtaken;
         self.without_token += other.without_token;
+        self.strange += other.strange;
+        self.stayed += other.stayed;
     }
 }
 
@@ -71,8 +81,15 @@ impl std::fmt::Display for Fared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} logins, {} requests of users served, {} denied, {} overtaken, {} without a token that counts",
-            self.logins, self.served, self.denied, self.overtaken, self.without_token
+            "{} logins, {} requests of users served, {} denied, {} overtaken, {} without a token that counts; \
+             {} strange entries, {} last voters stayed",
+            self.logins,
+            self.served,
+            self.denied,
+            self.overtaken,
+            self.without_token,
+            self.strange,
+            self.stayed
         )
     }
 }
@@ -95,7 +112,8 @@ impl Run {
         );
         let _ = writeln!(out, "\n{}\n", violation.detail);
         let _ = writeln!(out, "members: {}, {:?}", self.members, self.setup);
-        let _ = writeln!(out, "users: {}", self.plan.has_users);
+        let (users, harassed) = (self.plan.has_users, self.plan.is_harassed);
+        let _ = writeln!(out, "users: {users}, harassed: {harassed}");
         let _ = writeln!(
             out,
             "\nplan (everything is mended at {:?}):",
@@ -123,7 +141,10 @@ impl Run {
 
     /// How users fared.
     pub fn fared(&self) -> Fared {
-        let mut fared = Fared::default();
+        let mut fared = Fared {
+            strange: self.strange,
+            ..Fared::default()
+        };
         let of_users = self.history.operations.iter();
         for operation in of_users.filter(|operation| operation.client != ADMINISTRATOR) {
             let count = match &operation.outcome {
@@ -132,6 +153,9 @@ impl Run {
                     &mut fared.overtaken
                 }
                 Outcome::Answered(Answer::Error(ApplyError::Auth(_))) => &mut fared.denied,
+                Outcome::Answered(Answer::Error(ApplyError::Member(MemberError::LastVoter))) => {
+                    &mut fared.stayed
+                }
                 Outcome::Answered(_) if operation.credentials != Credentials::Nobody => {
                     &mut fared.served
                 }
@@ -161,6 +185,7 @@ pub fn line(operation: &Operation) -> String {
     let client = match operation.client {
         crate::operator::OPERATOR => "operator".to_owned(),
         ADMINISTRATOR => "administrator".to_owned(),
+        HOSTILE => "hostile client".to_owned(),
         WATCHERS.. => format!("watcher {}", operation.client - WATCHERS),
         client => format!("client {client}"),
     };

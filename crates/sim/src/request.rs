@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use retcd_proto::etcdserverpb::request_op::Request as Op;
 use retcd_proto::etcdserverpb::{InternalRaftRequest, RangeRequest, RequestOp, TxnRequest};
-use retcd_proto::raftpb::ConfChange;
+use retcd_proto::raftpb::{ConfChange, Entry};
 use retcd_state::auth::AuthReply;
 use retcd_state::machine::{ApplyError, Reply};
 use retcd_state::mvcc::{KeyspaceHash, OpReply, RangeError, RangeReply, Record, TxnReply};
@@ -27,8 +27,12 @@ pub enum Request {
     Leases,
     /// The renewal of a lease.
     KeepAlive(i64),
+    /// What is left of a lease.
+    TimeToLive(i64),
     /// The hash of the keyspace at a revision, 0 for the newest.
     HashKv(i64),
+    /// An entry that a member of another program forwards. Nobody answers.
+    Smuggled(Box<Entry>),
     /// A token for a user and its password.
     LogIn(&'static str, &'static str),
 }
@@ -42,7 +46,7 @@ impl Request {
                 !self.ranges().iter().all(|range| range.serializable)
             }
             Request::KeepAlive(_) | Request::Leases | Request::HashKv(_) => false,
-            Request::LogIn(..) => true,
+            Request::LogIn(..) | Request::Smuggled(_) | Request::TimeToLive(_) => true,
         }
     }
 
@@ -118,6 +122,8 @@ pub enum Answer {
     Leases(i64, Vec<i64>),
     /// To a keep-alive: seconds from now, 0 if the lease is gone, and the revision that it is of.
     KeepAlive(i64, i64),
+    /// To a question for what is left of a lease: seconds, nothing if there is no such lease, and the revision that it is of.
+    TimeToLive(Option<i64>, i64),
     /// To a question for a hash: the revision that it is of, and the hash.
     Hash(i64, KeyspaceHash),
     /// To what is asked of, or done to, users and roles.
@@ -139,6 +145,7 @@ impl Answer {
             | Answer::Compact(revision)
             | Answer::Leases(revision, _)
             | Answer::KeepAlive(_, revision)
+            | Answer::TimeToLive(_, revision)
             | Answer::Hash(revision, _)
             | Answer::Revoke(revision) => *revision,
             Answer::Grant(_) | Answer::Auth(_) => 0,
@@ -237,7 +244,12 @@ impl fmt::Display for Request {
                 write!(f, "{:?} {:x}", change.r#type(), change.node_id())
             }
             Request::KeepAlive(lease) => write!(f, "keep-alive {lease}"),
+            Request::TimeToLive(lease) => write!(f, "time to live of {lease}"),
             Request::HashKv(revision) => write!(f, "hash at {revision}"),
+            Request::Smuggled(entry) => {
+                let (kind, data) = (entry.r#type(), entry.data());
+                write!(f, "smuggle {kind:?} {:02x?}", &data[..data.len().min(60)])
+            }
             Request::LogIn(user, password) => write!(f, "log in as {user} with {password}"),
         }
     }

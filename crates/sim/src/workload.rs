@@ -37,8 +37,13 @@ pub fn next(client: &mut Client, cx: &mut Context) -> Request {
     if cx.rng.u16(..1500) == 0 {
         return alarm(AlarmAction::Activate);
     }
-    if client.is_holder && cx.rng.bool() {
-        return keep_alive(client, cx);
+    if client.is_holder {
+        // Many leases, so that each is renewed now and then only.
+        match cx.rng.u8(..8) {
+            0 | 1 => return grant(cx.rng.i64(6..12), cx),
+            2..6 => return keep_alive(client, cx),
+            _ => {}
+        }
     }
     match cx.rng.u8(..100) {
         0..30 => put(client, cx),
@@ -51,7 +56,7 @@ pub fn next(client: &mut Client, cx: &mut Context) -> Request {
         82..85 => list_otherwise(cx),
         85..87 => past(cx),
         87..89 => compact(cx),
-        89..92 => grant(cx),
+        89..92 => grant_short(cx),
         92..95 => put_leased(client, cx),
         95..98 => keep_alive(client, cx),
         98 if cx.rng.bool() => Request::HashKv(hashed_at(cx)),
@@ -352,10 +357,14 @@ fn compact(cx: &mut Context) -> Request {
     })
 }
 
-fn grant(cx: &mut Context) -> Request {
+fn grant_short(cx: &mut Context) -> Request {
+    grant(cx.rng.i64(1..8), cx)
+}
+
+fn grant(ttl: i64, cx: &mut Context) -> Request {
     let lease_grant = Some(LeaseGrantRequest {
         id: cx.rng.i64(1..1 << 40),
-        ttl: cx.rng.i64(1..8),
+        ttl,
     });
     write(InternalRaftRequest {
         lease_grant,
@@ -365,14 +374,20 @@ fn grant(cx: &mut Context) -> Request {
 
 fn keep_alive(client: &mut Client, cx: &mut Context) -> Request {
     match client.leases.len() {
-        0 => grant(cx),
-        len => Request::KeepAlive(client.leases[cx.rng.usize(..len)]),
+        0 => grant_short(cx),
+        len => {
+            let lease = client.leases[cx.rng.usize(..len)];
+            match cx.rng.u8(..8) {
+                0 => Request::TimeToLive(lease),
+                _ => Request::KeepAlive(lease),
+            }
+        }
     }
 }
 
 fn revoke(client: &mut Client, cx: &mut Context) -> Request {
     let id = match client.leases.len() {
-        0 => return grant(cx),
+        0 => return grant_short(cx),
         len => client.leases[cx.rng.usize(..len)],
     };
     write(InternalRaftRequest {

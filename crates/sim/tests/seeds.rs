@@ -33,9 +33,26 @@ fn a_fixed_set_keeps_all_promises() {
         denied,
         overtaken,
         without_token,
+        strange,
+        stayed: _,
     } = fared;
     let enough = logins > 100 && served > 10_000 && denied > 1_000;
     assert!(enough && overtaken > 50 && without_token > 10, "{fared}");
+    assert!(strange > 300, "{fared}");
+}
+
+#[test]
+fn the_last_voter_stays_whoever_asks_it_to_go() {
+    let mut fared = Fared::default();
+    for seed in 0..6 {
+        let options = Options {
+            members: Some(1),
+            harassed: Some(true),
+            ..Options::new(seed)
+        };
+        fared += check(options).fared();
+    }
+    assert!(fared.stayed > 20, "{fared}");
 }
 
 #[test]
@@ -51,6 +68,7 @@ fn seeds_that_failed_once_do_so_no_more() {
             match name {
                 "only" => options.only = value.split(',').map(kind).collect(),
                 "members" => options.members = Some(value.parse().expect("a number")),
+                "harassed" => options.harassed = Some(value.parse().expect("true or false")),
                 "users" => options.users = Some(value.parse().expect("true or false")),
                 other => panic!("{other}= means nothing"),
             }

@@ -48,7 +48,7 @@ pub fn same_state(members: &[&Process], log: &LogChecker) -> Verdict {
         range_end: b"\0"[..].into(),
         ..Default::default()
     };
-    let truth = log.model.list(b"\0", b"\xff", i64::MAX);
+    let truth = log.model.list(b"\0", b"\0", i64::MAX);
     let mut first = None;
     for process in members {
         let id = process.id;

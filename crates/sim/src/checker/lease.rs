@@ -45,13 +45,24 @@ impl LeaseChecker {
     /// A request was executed for the first time.
     pub fn executed(&mut self, now: Duration, r: &InternalRaftRequest, answer: &Answer) -> Verdict {
         if let (Some(grant), Answer::Grant(ttl)) = (&r.lease_grant, answer) {
+            // The revocation of a predecessor may be on its way to an id that is given again.
+            let alive_until = match self.leases.contains_key(&grant.id) {
+                true => Duration::ZERO,
+                false => now + fastest(seconds(*ttl)),
+            };
             let lease = Lease {
                 granted_at: now,
-                alive_until: now + fastest(seconds(*ttl)),
+                alive_until,
                 expired_at: None,
                 revoked_at: None,
             };
             self.leases.insert(grant.id, lease);
+        }
+        // Who shortens a lease by a checkpoint has it so.
+        for checkpoint in r.lease_checkpoint.iter().flat_map(|all| &all.checkpoints) {
+            if let Some(lease) = self.leases.get_mut(&checkpoint.id) {
+                lease.alive_until = Duration::ZERO;
+            }
         }
         let (Some(revoke), Answer::Revoke(_)) = (&r.lease_revoke, answer) else {
             return Ok(());

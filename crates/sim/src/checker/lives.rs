@@ -33,9 +33,9 @@ impl Life {
     }
 }
 
-/// All leases that there ever were.
+/// All leases that there ever were. An id may be given again.
 #[derive(Default)]
-pub(super) struct Lives(BTreeMap<i64, Life>);
+pub(super) struct Lives(BTreeMap<i64, Vec<Life>>);
 
 impl Lives {
     /// Takes in an executed entry, and the revisions before and behind it.
@@ -52,11 +52,12 @@ impl Lives {
                     granted: (index, behind),
                     gone: None,
                 };
-                self.0.insert(grant.id, life);
+                self.0.entry(grant.id).or_default().push(life);
             }
             (_, Some(revoke), Answer::Revoke(_)) => {
-                let life = self.0.get_mut(&revoke.id).expect("it was granted");
-                life.gone = Some((before, behind));
+                let lives = self.0.get_mut(&revoke.id);
+                let life = lives.and_then(|lives| lives.last_mut());
+                life.expect("it was granted").gone = Some((before, behind));
             }
             _ => {}
         }
@@ -68,16 +69,35 @@ impl Lives {
         else {
             return Ok(());
         };
-        self.0.iter().try_for_each(|(id, life)| {
+        self.0.keys().try_for_each(|id| {
             let is_listed = listed.binary_search(id).is_ok();
-            let is_right = match is_listed {
-                true => life.may_show_at(*revision),
-                false => life.granted.0 > operation.read_at || life.may_lack_at(*revision),
-            };
-            ensure(is_right, TRUE_ANSWER, || {
-                let verb = if is_listed { "shows" } else { "lacks" };
-                format!("a list of leases at revision {revision} {verb} {id}, which was {life:?}")
-            })
+            self.may_say(operation, *id, is_listed, *revision)
+        })
+    }
+
+    /// What is left of a lease is told as of a revision at which it is there.
+    pub(super) fn looked_at(&self, operation: &Operation, answer: &Answer) -> Verdict {
+        let (Request::TimeToLive(id), Answer::TimeToLive(left, revision)) =
+            (&operation.request, answer)
+        else {
+            return Ok(());
+        };
+        self.may_say(operation, *id, left.is_some(), *revision)?;
+        is_visible(operation, *revision)
+    }
+
+    /// Whether the lease may be said to be there, or not, at a revision.
+    fn may_say(&self, operation: &Operation, id: i64, is_there: bool, revision: i64) -> Verdict {
+        let lives = self.0.get(&id).map_or(&[][..], Vec::as_slice);
+        let is_right = match is_there {
+            true => lives.iter().any(|life| life.may_show_at(revision)),
+            false => lives
+                .iter()
+                .all(|life| life.granted.0 > operation.read_at || life.may_lack_at(revision)),
+        };
+        ensure(is_right, TRUE_ANSWER, || {
+            let (request, verb) = (&operation.request, if is_there { "shows" } else { "lacks" });
+            format!("{request} at revision {revision} {verb} {id}, which was {lives:?}")
         })
     }
 
@@ -89,7 +109,7 @@ impl Lives {
         else {
             return Ok(());
         };
-        let life = self.0.get(id);
+        let life = self.0.get(id).and_then(|lives| lives.last());
         let is_right = life.is_none_or(|life| match ttl {
             0 => life.granted.0 > operation.read_at || life.may_lack_at(*revision),
             _ => !life.is_gone_at(*revision),
@@ -100,12 +120,20 @@ impl Lives {
                 operation.request
             )
         })?;
-        let floor = operation.floor.revision;
-        ensure(*ttl > 0 || *revision >= floor, ORDER, || {
-            let request = &operation.request;
-            format!(
-                "{request} was answered {answer:?}, but {floor} had been answered before it began"
-            )
-        })
+        match ttl {
+            0 => is_visible(operation, *revision),
+            _ => Ok(()),
+        }
     }
+}
+
+/// What was answered before is shown.
+fn is_visible(operation: &Operation, revision: i64) -> Verdict {
+    let floor = operation.floor.revision;
+    ensure(revision >= floor, ORDER, || {
+        let request = &operation.request;
+        format!(
+            "{request} was answered at revision {revision}, but {floor} had been answered before it began"
+        )
+    })
 }

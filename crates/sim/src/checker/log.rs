@@ -20,6 +20,7 @@ use retcd_state::mvcc::KeyspaceHash;
 
 use super::access::AccessHistory;
 use super::lives::Lives;
+use super::reference::Reference;
 use super::{Verdict, ensure};
 use crate::history::{Floor, Operation, Outcome};
 use crate::model::auth::Sender;
@@ -49,6 +50,8 @@ pub(super) struct Done {
 pub struct LogChecker {
     /// The state behind the last entry.
     pub model: Model,
+    /// What executes the entries that the model does not know, in a world in which there are some.
+    reference: Option<Reference>,
     /// Who could do what, and who was logged in, at every index.
     pub(super) access: AccessHistory,
     entries: Vec<Entry>,
@@ -71,6 +74,27 @@ pub struct LogChecker {
 }
 
 impl LogChecker {
+    /// A log in which there will be entries that the model does not know.
+    pub fn with_reference() -> LogChecker {
+        LogChecker {
+            reference: Some(Reference::default()),
+            ..LogChecker::default()
+        }
+    }
+
+    /// An entry that the model does not know is on its way.
+    pub fn expect_strange(&mut self, entry: &Entry) {
+        if let (Some(reference), Some(data)) = (&mut self.reference, &entry.data) {
+            reference.expect(data.clone());
+        }
+    }
+
+    /// How many entries were executed that the model does not know.
+    pub fn strange(&self) -> usize {
+        let reference = self.reference.as_ref();
+        reference.map_or(0, |reference| reference.executed)
+    }
+
     /// The index of the newest entry that anybody applied.
     pub fn last(&self) -> u64 {
         self.entries.len() as u64
@@ -109,7 +133,10 @@ impl LogChecker {
                 last + 1
             )
         })?;
-        let executed = self.model.apply(entry);
+        let executed = match &mut self.reference {
+            Some(reference) => reference.apply(entry, &mut self.model)?,
+            None => self.model.apply(entry),
+        };
         if let Some((request, answer)) = &executed {
             let before = self.revision_at(index - 1);
             self.lives
@@ -121,6 +148,7 @@ impl LogChecker {
             .record(index, &self.model.auth, executed.as_ref());
         if let Some((request, answer)) = &executed
             && let Some(header) = &request.header
+            && header.id != 0
         {
             let done = Done {
                 index,
@@ -208,8 +236,10 @@ impl LogChecker {
             Request::Range(_) | Request::Stream(_) | Request::Lists(_) => {
                 self.read_returned(operation, answer)?;
             }
+            Request::Smuggled(_) => {}
             Request::Leases => self.lives.listed(operation, answer)?,
             Request::KeepAlive(_) => self.lives.renewed(operation, answer)?,
+            Request::TimeToLive(_) => self.lives.looked_at(operation, answer)?,
             Request::HashKv(revision) => self.hash_returned(*revision, operation, answer)?,
         }
         self.is_known(operation, answer)?;

@@ -12,6 +12,7 @@ pub mod lease;
 pub mod linearizable;
 mod lives;
 pub mod log;
+mod reference;
 pub mod watch;
 
 /// Something that must not happen.

@@ -113,13 +113,14 @@ impl Process {
                 self.permit(operation, &sender, request, cx);
             }
             Request::Leases => self.list_leases(operation, cx),
+            Request::TimeToLive(_) => self.look_at_lease(operation, cx),
             Request::HashKv(revision) => self.begin_hash(operation, &sender, revision, cx),
             Request::KeepAlive(lease) => match self.check_renewal(&sender, lease) {
                 Ok(()) => self.keep_alive(operation, lease, None, cx),
                 Err(_) => cx.answer(operation, Outcome::Refused("may not renew")),
             },
-            Request::Change(_) | Request::LogIn(..) => {
-                unreachable!("changes of the membership and logins are not made in a name")
+            Request::Change(_) | Request::LogIn(..) | Request::Smuggled(_) => {
+                unreachable!("what is not made in a name is not admitted")
             }
         }
     }

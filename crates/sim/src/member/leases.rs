@@ -11,7 +11,7 @@ use retcd_state::lease::renewal::{Renewal, Step};
 use super::{LEASE_INTERVAL, Process, Work};
 use crate::context::{Context, Event};
 use crate::history::{OperationId, Outcome};
-use crate::request::Answer;
+use crate::request::{Answer, Request};
 use crate::sabotage::Sabotage;
 
 /// Revocations per look at the leases.
@@ -34,6 +34,8 @@ enum Then {
     CaughtUp(OperationId),
     /// The lease is gone, and the store shows it.
     Gone(OperationId),
+    /// Somebody is told what is left of a lease.
+    Look(OperationId),
 }
 
 /// A renewal under way.
@@ -87,7 +89,7 @@ impl Process {
         let read = self.take_id();
         let input = match then {
             Then::Revoke(_) | Then::GoOn(_) => Input::ConfirmLeader { read },
-            Then::CaughtUp(_) | Then::Gone(_) => Input::Read { read },
+            Then::CaughtUp(_) | Then::Gone(_) | Then::Look(_) => Input::Read { read },
         };
         let asked_at = self.local(cx);
         self.lease_checks
@@ -113,6 +115,7 @@ impl Process {
                 }
                 self.renew(operation, cx);
             }
+            Then::Look(operation) => self.tell_time_to_live(operation, leads, cx),
             Then::Gone(operation) => {
                 if let Some(renewing) = self.renewals.remove(&operation) {
                     let revision = match self.is_broken(cx, Sabotage::GoneBefore) {
@@ -130,8 +133,38 @@ impl Process {
             Some(Then::GoOn(operation) | Then::CaughtUp(operation) | Then::Gone(operation)) => {
                 self.tell(operation, Told::Failed, cx);
             }
+            Some(Then::Look(operation)) => {
+                cx.answer(operation, Outcome::Refused("nobody says who leads"));
+            }
             Some(Then::Revoke(_)) | None => {}
         }
+    }
+
+    /// Begins to find out what is left of a lease.
+    pub(super) fn look_at_lease(&mut self, operation: OperationId, cx: &mut Context) {
+        self.ask_quorum(Then::Look(operation), cx);
+    }
+
+    /// Only the leader keeps deadlines; the server would ask it.
+    fn tell_time_to_live(&self, operation: OperationId, leads: bool, cx: &mut Context) {
+        let Request::TimeToLive(lease) = cx.history.operations[operation].request else {
+            return;
+        };
+        let (found, primary, revision) = {
+            let lessor = self.lessor.lock();
+            let found = lessor.time_to_live(lease, self.time(cx), false);
+            let revision = self.reader.revision_of_leases(&lessor);
+            (found, lessor.is_primary(), revision.get())
+        };
+        cx.history.operations[operation].read_at = self.machine.applied().index;
+        let outcome = match found {
+            Some(_) if !primary || !leads => Outcome::Refused("for the leader to say"),
+            found => {
+                let left = found.map(|found| found.ttl);
+                Outcome::Answered(Answer::TimeToLive(left, revision))
+            }
+        };
+        cx.answer(operation, outcome);
     }
 
     fn revoke(&mut self, expired: Vec<i64>, cx: &mut Context) {

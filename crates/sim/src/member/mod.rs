@@ -49,7 +49,7 @@ use watch::Watches;
 
 pub use leases::Told;
 pub use snapshot::Parcel;
-pub use start::{Role as StartRole, Setup, peer_url, start};
+pub use start::{Role as StartRole, Setup, machine_options, peer_url, start};
 pub use watch::{NOT_PERMITTED, Session};
 
 /// How often leases are looked at.

@@ -1,6 +1,7 @@
 //! What clients ask of a member.
 
 use retcd_node::Input;
+use retcd_proto::raftpb::{self, Entry};
 
 use super::Process;
 use crate::context::Context;
@@ -57,11 +58,29 @@ impl Process {
             Request::Range(_) | Request::Stream(_) | Request::Lists(_) => {
                 self.wait_for_read(Waiting::ToBeAdmitted(operation), cx);
             }
-            Request::KeepAlive(_) | Request::Leases | Request::HashKv(_) => {
+            Request::KeepAlive(_)
+            | Request::TimeToLive(_)
+            | Request::Leases
+            | Request::HashKv(_) => {
                 self.admit(operation, false, cx);
             }
+            Request::Smuggled(entry) => self.forwarded_by_a_peer(*entry, cx),
             Request::LogIn(..) => self.wait_for_read(Waiting::ToLogIn(operation), cx),
         }
+    }
+
+    /// Takes in an entry as another member forwards it: with none of the checks that are made for clients.
+    fn forwarded_by_a_peer(&mut self, entry: Entry, cx: &mut Context) {
+        let others = cx.addresses.keys().find(|id| **id != self.id);
+        let message = raftpb::Message {
+            r#type: Some(raftpb::MessageType::MsgProp as i32),
+            // A cluster of one has no other, and is asked all the same.
+            from: Some(others.copied().unwrap_or(1)),
+            to: Some(self.id),
+            entries: vec![entry],
+            ..Default::default()
+        };
+        self.push(Input::Messages(vec![message]), cx);
     }
 
     /// Learners, and who does not know of its own membership yet.

@@ -160,16 +160,21 @@ impl Process {
     }
 }
 
+/// How all members execute what is committed.
+pub fn machine_options() -> MachineOptions {
+    MachineOptions {
+        lessor: LessorOptions {
+            ttl_min: TTL_MIN,
+            checkpoint: false,
+            extend: ELECTION_TIMEOUT,
+        },
+        ..MachineOptions::default()
+    }
+}
+
 fn options(setup: &Setup, cx: &Context) -> Options {
     Options {
-        machine: MachineOptions {
-            lessor: LessorOptions {
-                ttl_min: TTL_MIN,
-                checkpoint: false,
-                extend: ELECTION_TIMEOUT,
-            },
-            ..MachineOptions::default()
-        },
+        machine: machine_options(),
         wal: wal::Options {
             segment_bytes: setup.segment_bytes,
             unsafe_no_fsync: cx.sabotage == Some(Sabotage::SkipFsync),

@@ -128,6 +128,26 @@ impl Model {
         Some((request, answer))
     }
 
+    /// Takes over what somebody else has executed: the leases that there are now, and the changes of keys.
+    pub fn adopt(&mut self, leases: &BTreeSet<i64>, changes: Vec<Change>) {
+        for id in leases {
+            self.leases.entry(*id).or_default();
+        }
+        for Change { key, kv, .. } in changes {
+            self.set(key, kv);
+        }
+        self.leases.retain(|id, _| leases.contains(id));
+        if !self.current.is_empty() {
+            self.changes.push(std::mem::take(&mut self.current));
+            self.revision += 1;
+        }
+    }
+
+    /// The same of a compaction.
+    pub fn adopt_compaction(&mut self, compacted: i64) {
+        self.compacted = compacted;
+    }
+
     fn execute(&mut self, index: u64, r: &InternalRaftRequest) -> Answer {
         if !self.full.is_empty() && costs_space(r) {
             return Answer::Error(ApplyError::NoSpace);
@@ -377,6 +397,7 @@ impl Model {
         let versions = self.keys.range(Bytes::copy_from_slice(key)..);
         let within = versions.take_while(|(other, _)| match end {
             b"" => &other[..] == key,
+            b"\0" => true,
             end => &other[..] < end,
         });
         within

@@ -23,6 +23,7 @@ use crate::context::{Context, Event, Trace};
 use crate::faults::Fault;
 use crate::history::History;
 use crate::host::Host;
+use crate::hostile;
 use crate::member::{Parcel, Setup, Stop, StopKind, Work};
 use crate::network::Network;
 use crate::operator::Operator;
@@ -57,6 +58,8 @@ pub struct Options {
     pub only: Vec<Kind>,
     /// Whether there are users; by the seed if it is nothing.
     pub users: Option<bool>,
+    /// Whether somebody puts strange things into the log; by the seed if it is nothing.
+    pub harassed: Option<bool>,
     /// What is broken on purpose.
     pub sabotage: Option<Sabotage>,
     /// Whether to print what happens.
@@ -72,6 +75,7 @@ impl Options {
             faults_for: Duration::from_secs(30),
             only: Vec::new(),
             users: None,
+            harassed: None,
             sabotage: None,
             verbose: false,
         }
@@ -109,6 +113,7 @@ impl World {
             &options.only,
         );
         plan.has_users = options.users.unwrap_or(plan.has_users);
+        plan.is_harassed = options.harassed.unwrap_or(plan.is_harassed);
         let mut cx = Context {
             now: Duration::ZERO,
             rng,
@@ -116,7 +121,10 @@ impl World {
             addresses: BTreeMap::new(),
             leaving: BTreeSet::new(),
             network: Network::new(hosts + SPARE_HOSTS),
-            log: LogChecker::default(),
+            log: match plan.is_harassed {
+                true => LogChecker::with_reference(),
+                false => LogChecker::default(),
+            },
             leases: LeaseChecker::default(),
             history: History::default(),
             ambush_until: Duration::ZERO,
@@ -187,6 +195,9 @@ impl World {
         if self.plan.operated {
             self.cx.after(Duration::from_secs(2), Event::Operate);
         }
+        if self.plan.is_harassed {
+            self.cx.after(Duration::from_secs(2), Event::Harass);
+        }
         self.cx.queue.push(self.plan.heal_at, Event::Heal);
         self.cx.queue.push(self.quiet_at, Event::Quiet);
     }
@@ -214,6 +225,7 @@ impl World {
             events: self.events,
             simulated: self.cx.now,
             entries: self.cx.log.last(),
+            strange: self.cx.log.strange(),
             searched,
         }
     }
@@ -273,6 +285,8 @@ impl World {
                     process.told_of_renewal(operation, told, &mut self.cx);
                 }
             }
+            Event::Harass if self.cx.now >= self.plan.heal_at => {}
+            Event::Harass => hostile::harass(&mut self.cx),
             Event::Administrate if self.quiet => {}
             Event::Administrate => self.administrator.administrate(&mut self.cx),
             Event::Watch { watcher } => self.watch(watcher),

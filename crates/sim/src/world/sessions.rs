@@ -4,6 +4,7 @@ use super::World;
 use crate::administrator::ADMINISTRATOR;
 use crate::context::Event;
 use crate::history::{OperationId, Outcome};
+use crate::hostile::HOSTILE;
 use crate::member::{Session, Told};
 use crate::operator::OPERATOR;
 use crate::watcher::{WATCHERS, Watcher};
@@ -43,13 +44,14 @@ impl World {
         let client = operation.client;
         let verdict = self.cx.log.returned(operation);
         let leases = self.cx.leases.returned(operation);
-        self.cx.check(verdict.and(leases));
+        self.cx.check(leases.and(verdict));
         if self.cx.verbose {
             self.tell(number);
         }
         match client {
             OPERATOR => self.operator.returned(number, &mut self.cx),
             ADMINISTRATOR => self.administrator.returned(number),
+            HOSTILE => {}
             WATCHERS.. => self.watchers[client - WATCHERS].listed(number, &mut self.cx),
             client => self.clients[client].returned(number, &mut self.cx),
         }

@@ -1,15 +1,17 @@
 //! Transactions within each other, of every depth that etcd can have committed.
 
+#![allow(clippy::unwrap_used)]
+
 use prost::Message;
 use retcd_proto::etcdserverpb::request_op::Request;
 use retcd_proto::etcdserverpb::{InternalRaftRequest, PutRequest, RequestOp, TxnRequest};
-use retcd_proto::raftpb::EntryType;
+use retcd_proto::raftpb::Entry;
 use retcd_state::Time;
-use retcd_state::machine::Reply;
 use retcd_state::mvcc::{OpReply, TxnReply};
 use retcd_state::request::{RequestError, check_txn};
 
-use super::{Member, entry};
+use retcd_state::machine::{Machine, MachineOptions, Reply};
+use retcd_storage::backend::Backend;
 
 /// `depth` transactions, the innermost of which puts a key.
 fn nested(depth: usize) -> TxnRequest {
@@ -37,15 +39,20 @@ fn depth(reply: &TxnReply) -> usize {
 
 #[test]
 fn every_depth_is_applied() {
-    let mut member = Member::new();
+    let mut machine = Machine::open(Backend::default(), MachineOptions::default()).unwrap();
     for (levels, index) in (1..=200).chain([1000, 4999]).zip(1..) {
         let request = InternalRaftRequest {
             id: index,
             txn: Some(nested(levels)),
             ..Default::default()
         };
-        let entry = entry(index, EntryType::EntryNormal, &request.encode_to_vec());
-        let applied = member.machine.apply(Time::default(), &[entry]).unwrap();
+        let entry = Entry {
+            index: Some(index),
+            term: Some(2),
+            data: Some(request.encode_to_vec().into()),
+            ..Default::default()
+        };
+        let applied = machine.apply(Time::default(), &[entry]).unwrap();
         let [(_, Ok(Reply::Txn(reply)))] = &applied.replies[..] else {
             panic!("{:?}", applied.replies);
         };

@@ -4,17 +4,17 @@
 //! second. Neither may panic, both must give the same answers, and end with the same rows. A machine may refuse an entry only for a
 //! reason for which etcd's members stop as well; which these are stands in `excuse`. What a client has sent is never among them.
 
+#![cfg(test)]
 // Clippy takes only functions with `#[test]` for tests, and not what they share.
 #![allow(clippy::unwrap_used)]
 
-mod deep;
-mod draw;
 mod several;
 
 use fastrand::Rng;
 use retcd_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
 use retcd_proto::raftpb::{ConfChange, Entry, EntryType};
 use retcd_proto::wire::{self, WireError};
+use retcd_sim::hostile::draw;
 use retcd_state::Time;
 use retcd_state::machine::{Fatal, FatalProblem, Machine, MachineOptions};
 use retcd_state::membership::check_form;

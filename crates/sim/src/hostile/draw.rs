@@ -1,4 +1,5 @@
-//! Random entries, honest, strange and broken.
+//! Random entries, honest, strange and broken: for the simulator, for the tests of the machine beside it, and for whoever
+//! looks for a corpus to fuzz with.
 
 use fastrand::Rng;
 use prost::Message;
@@ -10,6 +11,7 @@ use retcd_proto::membershippb::{
 };
 use retcd_proto::raftpb::{ConfChange, EntryType};
 
+/// An entry as a log could hold it, its kind and its data.
 pub fn entry(rng: &mut Rng) -> (EntryType, Vec<u8>) {
     let (kind, honest) = match rng.u8(..10) {
         0 => (EntryType::EntryConfChange, conf_change(rng).encode_to_vec()),
@@ -22,7 +24,7 @@ pub fn entry(rng: &mut Rng) -> (EntryType, Vec<u8>) {
                 ..Default::default()
             };
             // Now and then more than one.
-            for _ in 0..rng.choice([0, 1, 1, 1, 1, 1, 2, 3]).unwrap() {
+            for _ in 0..pick(rng, [0, 1, 1, 1, 1, 1, 2, 3]) {
                 set(&mut request, rng);
             }
             if rng.u8(..10) == 0 {
@@ -56,7 +58,11 @@ pub fn is_of_client(request: &InternalRaftRequest) -> bool {
     ids && !others && *request != nothing
 }
 
-fn header(rng: &mut Rng) -> RequestHeader {
+fn pick<T: Copy, const N: usize>(rng: &mut Rng, of: [T; N]) -> T {
+    of[rng.usize(..N)]
+}
+
+pub(super) fn header(rng: &mut Rng) -> RequestHeader {
     RequestHeader {
         id: rng.u64(..),
         username: name(rng),
@@ -65,8 +71,7 @@ fn header(rng: &mut Rng) -> RequestHeader {
 }
 
 fn number(rng: &mut Rng) -> i64 {
-    rng.choice([0, 1, 1, 2, 3, 5, 9, -1, -2, i64::MIN, i64::MAX])
-        .unwrap()
+    pick(rng, [0, 1, 1, 2, 3, 5, 9, -1, -2, i64::MIN, i64::MAX])
 }
 
 fn bytes(rng: &mut Rng) -> Vec<u8> {
@@ -92,7 +97,7 @@ fn put(rng: &mut Rng) -> PutRequest {
     PutRequest {
         key: bytes(rng).into(),
         value: bytes(rng).into(),
-        lease: rng.choice([0, 0, 0, 1, -1, 7]).unwrap(),
+        lease: pick(rng, [0, 0, 0, 1, -1, 7]),
         prev_kv: rng.bool(),
         ignore_value: rng.u8(..5) == 0,
         ignore_lease: rng.u8(..5) == 0,
@@ -166,8 +171,8 @@ fn set(r: &mut InternalRaftRequest, rng: &mut Rng) {
         }
         10 | 11 => {
             r.lease_grant = Some(LeaseGrantRequest {
-                id: rng.choice([0, 1, 7, -1, i64::MIN]).unwrap(),
-                ttl: rng.choice([0, -1, 1, 60, 9_000_000_001, i64::MAX]).unwrap(),
+                id: pick(rng, [0, 1, 7, -1, i64::MIN]),
+                ttl: pick(rng, [0, -1, 1, 60, 9_000_000_001, i64::MAX]),
             });
         }
         12 => r.lease_revoke = Some(LeaseRevokeRequest { id: number(rng) }),
@@ -183,7 +188,7 @@ fn set(r: &mut InternalRaftRequest, rng: &mut Rng) {
             r.alarm = Some(AlarmRequest {
                 action: rng.i32(-1..4),
                 member_id: rng.u64(..3),
-                alarm: rng.choice([0, 0, 7, -1]).unwrap(),
+                alarm: pick(rng, [0, 0, 7, -1]),
             });
         }
         _ => set_of_users(r, rng),
@@ -191,7 +196,7 @@ fn set(r: &mut InternalRaftRequest, rng: &mut Rng) {
 }
 
 fn set_of_users(r: &mut InternalRaftRequest, rng: &mut Rng) {
-    let hashed = |rng: &mut Rng| rng.choice(["", "JDJh", "no base64!"]).unwrap().to_owned();
+    let hashed = |rng: &mut Rng| pick(rng, ["", "JDJh", "no base64!"]).to_owned();
     match rng.u8(..12) {
         0 if rng.u8(..6) == 0 => r.auth_enable = Some(AuthEnableRequest {}),
         1 => r.auth_disable = Some(AuthDisableRequest {}),
@@ -245,9 +250,9 @@ fn set_of_users(r: &mut InternalRaftRequest, rng: &mut Rng) {
 }
 
 /// Sets one of those that members make.
-fn set_of_members(r: &mut InternalRaftRequest, rng: &mut Rng) {
+pub(super) fn set_of_members(r: &mut InternalRaftRequest, rng: &mut Rng) {
     let versions = ["3.6.0", "3.7.0", "", "three", "3.7", "99999999999.0.0"];
-    let ver = rng.choice(versions).unwrap().to_owned();
+    let ver = pick(rng, versions).to_owned();
     match rng.u8(..4) {
         0 => r.cluster_version_set = Some(ClusterVersionSetRequest { ver }),
         1 => {
@@ -268,8 +273,8 @@ fn set_of_members(r: &mut InternalRaftRequest, rng: &mut Rng) {
     }
 }
 
-fn v2(rng: &mut Rng) -> retcd_proto::etcdserverpb::Request {
-    let text = |rng: &mut Rng, texts: &[&str]| Some(rng.choice(texts).unwrap().to_string());
+pub(super) fn v2(rng: &mut Rng) -> retcd_proto::etcdserverpb::Request {
+    let text = |rng: &mut Rng, texts: &[&str]| Some(texts[rng.usize(..texts.len())].to_owned());
     let paths = [
         "/0/version",
         "/0/members/1/attributes",
@@ -287,7 +292,7 @@ fn v2(rng: &mut Rng) -> retcd_proto::etcdserverpb::Request {
     }
 }
 
-fn conf_change(rng: &mut Rng) -> ConfChange {
+pub(super) fn conf_change(rng: &mut Rng) -> ConfChange {
     let id = rng.u64(..5);
     let context = match rng.u8(..8) {
         0 => String::new(),
@@ -303,14 +308,14 @@ fn conf_change(rng: &mut Rng) -> ConfChange {
     };
     ConfChange {
         id: Some(rng.u64(..)),
-        r#type: Some(rng.choice([0, 0, 0, 1, 1, 2, 3, 3, 4, -1]).unwrap()),
+        r#type: Some(pick(rng, [0, 0, 0, 1, 1, 2, 3, 3, 4, -1])),
         node_id: Some(id),
         context: Some(context.into_bytes().into()).filter(|_| rng.u8(..9) > 0),
     }
 }
 
 /// The same bytes, or what could have become of them.
-fn damaged(mut bytes: Vec<u8>, rng: &mut Rng) -> Vec<u8> {
+pub(super) fn damaged(mut bytes: Vec<u8>, rng: &mut Rng) -> Vec<u8> {
     let at = rng.usize(..=bytes.len());
     let group = |levels| [[0x8b, 0x7d].repeat(levels), [0x8c, 0x7d].repeat(levels)].concat();
     match rng.u8(..16) {
