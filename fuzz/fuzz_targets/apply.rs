@@ -1,8 +1,8 @@
-//! Whatever is committed has one fate: `cargo +nightly fuzz run apply`.
+//! Whatever is committed has one fate: `docs/testing.md` says how this is run.
 //!
 //! The bytes are entries: a byte for the kind, two for the length, the data. One machine applies them as they come and never
 //! stops, the other is restarted before each. Neither may panic, and both tell the same of each entry. As
-//! `crates/state/tests/hostile` does with random entries that look more like real ones.
+//! `crates/sim/tests/hostile` does with random entries that look more like real ones.
 
 #![no_main]
 
