@@ -101,16 +101,6 @@ fn a_leader_that_slept_and_revokes_leases_unasked() {
 }
 
 #[test]
-fn a_leader_that_slept_and_renews_leases_unasked() {
-    let promise = caught(Sabotage::RenewUnasked, &[Kind::Freeze]);
-    let lease = [
-        "a lease is not revoked before its time is over",
-        "a lease that is gone is not renewed",
-    ];
-    assert!(lease.contains(&promise), "{promise}");
-}
-
-#[test]
 fn a_lease_that_is_gone_at_a_revision_of_before() {
     let promise = caught(Sabotage::GoneBefore, &[Kind::SlowApply]);
     let header = [
