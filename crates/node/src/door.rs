@@ -281,16 +281,16 @@ mod tests {
     fn only_changes_of_the_membership_that_can_be_applied_are_proposed() {
         use crate::raft_types::entry_to_raft;
         use retcd_proto::raftpb;
-        let judged = |kind: raftpb::EntryType, data: &'static [u8]| {
+        let judged = |kind: i32, data: &'static [u8]| {
             let mut proposal = message(MessageType::MsgPropose);
             proposal.mut_entries().push(entry_to_raft(&raftpb::Entry {
-                r#type: Some(kind as i32),
+                r#type: Some(kind),
                 data: Some(data.into()),
                 ..Default::default()
             }));
             verdict(&proposal)
         };
-        let change = raftpb::EntryType::EntryConfChange;
+        let change = raftpb::EntryType::EntryConfChange as i32;
         // Promotion, learner, update, removal, which needs no context.
         for data in [
             b"\x08\x01\x10\x00\x18\x02\x22\x08{\"id\":2}".as_slice(),
@@ -311,7 +311,9 @@ mod tests {
         ] {
             assert_eq!(judged(change, data), Verdict::Drop, "{data:?}");
         }
-        let joint = raftpb::EntryType::EntryConfChangeV2;
-        assert_eq!(judged(joint, b""), Verdict::Drop);
+        let joint = raftpb::EntryType::EntryConfChangeV2 as i32;
+        for kind in [joint, 3, -1] {
+            assert_eq!(judged(kind, b""), Verdict::Drop, "{kind}");
+        }
     }
 }

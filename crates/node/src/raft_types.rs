@@ -10,6 +10,9 @@
 //! ```text
 //! | 7a | length, varint | the data as etcd has it |
 //! ```
+//!
+//! raft-rs has no room for a kind of entry that is unknown. Such an entry is a joint change there, which is not applied either, and
+//! keeps the number of its kind in `context`, a field that etcd's entries do not have.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{decode_varint, encode_varint};
@@ -47,15 +50,23 @@ pub fn conf_change_in(entry: &eraftpb::Entry) -> Option<raftpb::ConfChange> {
 /// An entry for raft-rs.
 pub fn entry_to_raft(entry: &raftpb::Entry) -> eraftpb::Entry {
     let mut out = eraftpb::Entry::default();
-    out.set_entry_type(match entry.r#type() {
-        raftpb::EntryType::EntryNormal => eraftpb::EntryType::EntryNormal,
-        raftpb::EntryType::EntryConfChange => eraftpb::EntryType::EntryConfChange,
-        raftpb::EntryType::EntryConfChangeV2 => eraftpb::EntryType::EntryConfChangeV2,
+    // Not `entry.r#type()`, which takes an unknown number for the first kind.
+    let number = entry.r#type.unwrap_or_default();
+    let kind = raftpb::EntryType::try_from(number);
+    out.set_entry_type(match kind {
+        Ok(raftpb::EntryType::EntryNormal) => eraftpb::EntryType::EntryNormal,
+        Ok(raftpb::EntryType::EntryConfChange) => eraftpb::EntryType::EntryConfChange,
+        Ok(raftpb::EntryType::EntryConfChangeV2) | Err(_) => {
+            eraftpb::EntryType::EntryConfChangeV2
+        }
     });
+    if kind.is_err() {
+        out.context = Bytes::copy_from_slice(&number.to_be_bytes());
+    }
     out.term = entry.term();
     out.index = entry.index();
-    out.data = match entry.r#type() {
-        raftpb::EntryType::EntryConfChange => wrap(entry.data()),
+    out.data = match kind {
+        Ok(raftpb::EntryType::EntryConfChange) => wrap(entry.data()),
         _ => entry.data.clone().unwrap_or_default(),
     };
     out
@@ -72,8 +83,9 @@ pub fn entry_from_raft(entry: &eraftpb::Entry) -> raftpb::Entry {
         raftpb::EntryType::EntryConfChange => unwrap(&entry.data),
         _ => entry.data.clone(),
     };
+    let unknown = entry.context[..].try_into().map(i32::from_be_bytes);
     raftpb::Entry {
-        r#type: Some(kind as i32),
+        r#type: Some(unknown.unwrap_or(kind as i32)),
         term: Some(entry.term),
         index: Some(entry.index),
         data: (!data.is_empty()).then_some(data),
@@ -275,4 +287,22 @@ pub fn conf_change_to_raft(change: &raftpb::ConfChange) -> Option<eraftpb::ConfC
     out.set_change_type(kind);
     out.node_id = change.node_id();
     Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_of_any_kind_come_back_as_they_were() {
+        for kind in [0, 1, 2, 3, 9, -1, i32::MAX] {
+            let entry = raftpb::Entry {
+                r#type: Some(kind),
+                term: Some(3),
+                index: Some(7),
+                data: Some("data".into()),
+            };
+            assert_eq!(entry_from_raft(&entry_to_raft(&entry)), entry);
+        }
+    }
 }
