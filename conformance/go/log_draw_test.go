@@ -36,7 +36,7 @@ func oneOf[T any](d *logDraw, of ...T) T { return of[d.rng.IntN(len(of))] }
 
 func (d *logDraw) entry() *raftpb.Entry {
 	e := d.soundEntry()
-	if d.oneIn(100) {
+	if d.oneIn(400) {
 		e.Data = damaged(d.rng, e.Data)
 	}
 	return e
@@ -268,7 +268,9 @@ func (d *logDraw) change() *raftpb.ConfChange {
 	if kind == raftpb.ConfChangeAddLearnerNode {
 		context["isLearner"] = true
 	}
-	context["peerURLs"] = oneOf(d, nil, []string{}, []string{fmt.Sprintf("http://127.0.0.1:%d", 1+d.rng.IntN(3))})
+	// There is nobody.
+	url := fmt.Sprintf("http://127.0.0.1:%d", 1+d.rng.IntN(3))
+	context["peerURLs"] = []string{url, fmt.Sprint(url, d.rng.IntN(3))}[:1+d.rng.IntN(2)]
 	if d.oneIn(4) {
 		context["name"], context["clientURLs"] = d.name(), []string{"http://<&>"}
 	}

@@ -141,6 +141,7 @@ func (o *origin) fates(t *testing.T, entries []*raftpb.Entry) (etcd, our *logged
 func (o *origin) compare(t *testing.T, entries []*raftpb.Entry) fate {
 	etcd, our := o.fates(t, entries)
 	if etcd.fate == ended {
+		t.Logf("etcd has ended: %s", panicked.FindString(etcd.readLog()))
 		return ended
 	}
 	if our.fate == ended {
@@ -157,6 +158,17 @@ func (o *origin) compare(t *testing.T, entries []*raftpb.Entry) fate {
 	}
 	sameRows(t, etcd, our)
 	return applied
+}
+
+// panicked finds what ended an etcd.
+var panicked = regexp.MustCompile(`(?m)^panic: .*$`)
+
+func (m *loggedMember) readLog() string {
+	log, err := os.ReadFile(m.log)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return string(log)
 }
 
 // loggedMember is a member with a log that it has not applied.
