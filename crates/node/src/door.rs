@@ -45,7 +45,7 @@ pub enum Verdict {
     Stop(Contradiction),
 }
 
-/// Judges `message`; `term_at` gives the term of an entry that is in the log.
+/// Judges `message`; `term_at` gives the term of an entry that is in the log, or is the one before it.
 pub fn judge(message: &Message, view: &View, term_at: impl Fn(u64) -> Option<u64>) -> Verdict {
     if message.to != view.id || message.from == 0 || message.from == view.id {
         return Verdict::Drop;

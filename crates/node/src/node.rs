@@ -336,7 +336,13 @@ impl Node {
             committed: raft.raft_log.committed,
             last: raft.raft_log.last_index(),
         };
-        match door::judge(&message, &view, |index| raft.raft_log.term(index).ok()) {
+        // Where raft has no entry, it says that the term is 0.
+        let held = raft.raft_log.first_index() - 1..=view.last;
+        let term_at = |index| {
+            let term = || raft.raft_log.term(index).ok();
+            held.contains(&index).then(term).flatten()
+        };
+        match door::judge(&message, &view, term_at) {
             Verdict::Drop => {}
             Verdict::Stop(contradiction) => {
                 self.outputs.push_back(Output::Contradiction(contradiction))

@@ -275,6 +275,42 @@ fn nothing_that_peers_say_ends_the_process() {
     assert!(to_the_end > 10, "{to_the_end} runs came to their end");
 }
 
+/// A leader that has heard no answer sends what it has sent before. A member that has let go of these entries meanwhile
+/// cannot compare them any more, which is no reason to take them for others.
+#[test]
+fn the_first_entries_may_come_again_when_they_are_compacted() {
+    let mut target = Target::new(1);
+    let founded = target.node.status().last;
+    let append = |behind: u64, log_term| raftpb::Message {
+        r#type: Some(MessageType::MsgApp as i32),
+        from: Some(OTHERS[0]),
+        to: Some(ID),
+        term: Some(2),
+        log_term: Some(log_term),
+        index: Some(behind),
+        commit: Some(40),
+        entries: (behind + 1..=40)
+            .map(|index| raftpb::Entry {
+                r#type: Some(EntryType::EntryNormal as i32),
+                term: Some(if index <= founded { 1 } else { 2 }),
+                index: Some(index),
+                data: None,
+            })
+            .collect(),
+        ..Default::default()
+    };
+    target.receive(append(founded, 1));
+    assert_eq!(target.node.status().applied, 40);
+    target.sent.clear();
+    target.receive(append(0, 0));
+    assert!(!target.stopped);
+    // It says how far it is.
+    let [answer] = &target.sent[..] else {
+        panic!("{:?}", target.sent)
+    };
+    assert_eq!((answer.index(), answer.reject()), (40, false));
+}
+
 #[test]
 fn a_term_from_nowhere_does_not_leave_the_cluster_without_terms() {
     for kind in [
