@@ -1,8 +1,7 @@
 //! The command line tools: `etcdctl` talks to a cluster, `etcdutl` works on files.
 //!
 //! - [`cli`]: commands, flags and help, with the spellings and error texts of etcd's tools.
-//! - [`client`]: the connection to a cluster.
-//! - [`command`]: `etcdctl`, one command per file.
+//! - [`command`]: `etcdctl`, one command per file, on the crate `client`.
 //! - [`offline`]: `etcdutl`, one command per file.
 //! - [`print`]: the output formats.
 //! - [`go`]: the text formats of Go's standard library that show in results and errors.
@@ -16,7 +15,6 @@
 )]
 
 pub mod cli;
-pub mod client;
 pub mod command;
 pub mod go;
 mod log;

@@ -1,11 +1,11 @@
 //! `alarm`: shows and ends alarms.
 
+use retcd_client::{Client, Error};
 use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
 use retcd_proto::etcdserverpb::{AlarmRequest, AlarmResponse};
 
-use super::session::{self, Session};
+use super::session::{self, Session, failed};
 use crate::cli::{Command, Exit, Invocation};
-use crate::client::{Client, ClientError, Method};
 use crate::print::Reply;
 
 /// The command.
@@ -24,23 +24,16 @@ pub fn command() -> Command {
 ///
 /// # Errors
 /// The cluster does not answer.
-pub async fn active(client: &Client) -> Result<AlarmResponse, ClientError> {
+pub async fn active(client: &Client) -> Result<AlarmResponse, Error> {
     let request = AlarmRequest {
         action: AlarmAction::Get.into(),
         ..AlarmRequest::default()
     };
-    client
-        .call(Method::Alarm, async || ask(client, request).await)
-        .await
-}
-
-async fn ask(client: &Client, request: AlarmRequest) -> Result<AlarmResponse, ClientError> {
-    let answer = client.maintenance().await?.alarm(request).await?;
-    Ok(answer.into_inner())
+    client.alarm(request).await
 }
 
 /// Ends every alarm that is active; the answer lists them and has no header, because it is put together here.
-async fn disarm_all(client: &Client) -> Result<AlarmResponse, ClientError> {
+async fn disarm_all(client: &Client) -> Result<AlarmResponse, Error> {
     let mut disarmed = AlarmResponse::default();
     for alarm in active(client).await?.alarms {
         let request = AlarmRequest {
@@ -48,10 +41,7 @@ async fn disarm_all(client: &Client) -> Result<AlarmResponse, ClientError> {
             member_id: alarm.member_id,
             alarm: alarm.alarm,
         };
-        let response = client
-            .call(Method::Alarm, async || ask(client, request).await)
-            .await?;
-        disarmed.alarms.extend(response.alarms);
+        disarmed.alarms.extend(client.alarm(request).await?.alarms);
     }
     Ok(disarmed)
 }
@@ -62,8 +52,9 @@ fn disarm(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     }
     let session = Session::new(invocation, false)?;
     session::run(async {
-        let client = session.client().await?;
-        session.print(&Reply::Alarm(&session.ask(disarm_all(&client)).await?))
+        let client = session.limited_client().await?;
+        let disarmed = disarm_all(&client).await.map_err(failed)?;
+        session.print(&Reply::Alarm(&disarmed))
     })
 }
 
@@ -73,7 +64,8 @@ fn list(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     }
     let session = Session::new(invocation, false)?;
     session::run(async {
-        let client = session.client().await?;
-        session.print(&Reply::Alarm(&session.ask(active(&client)).await?))
+        let client = session.limited_client().await?;
+        let alarms = active(&client).await.map_err(failed)?;
+        session.print(&Reply::Alarm(&alarms))
     })
 }

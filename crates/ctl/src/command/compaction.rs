@@ -2,9 +2,8 @@
 
 use retcd_proto::etcdserverpb::CompactionRequest;
 
-use super::session::{self, Session};
+use super::session::{self, Session, failed};
 use crate::cli::{Command, Exit, Flag, Invocation};
-use crate::client::Method;
 use crate::go::number::parse_int;
 use crate::print::print_line;
 
@@ -34,12 +33,8 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     };
     let session = Session::new(invocation, false)?;
     session::run(async {
-        let client = session.client().await?;
-        session
-            .ask(client.call(Method::Compact, async || {
-                Ok(client.kv().await?.compact(request).await?)
-            }))
-            .await?;
+        let client = session.limited_client().await?;
+        client.compact(request).await.map_err(failed)?;
         print_line(&format!("compacted revision {revision}"))
     })
 }

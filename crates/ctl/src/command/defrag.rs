@@ -4,9 +4,8 @@ use std::time::Instant;
 
 use retcd_proto::etcdserverpb::DefragmentRequest;
 
-use super::session::{self, Session};
+use super::session::{self, Session, tell_last_attempt};
 use crate::cli::{Command, Exit, Flag, Invocation};
-use crate::client::{Method, within};
 use crate::go::duration;
 use crate::log;
 use crate::print::print_line;
@@ -33,20 +32,15 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         for endpoint in session.each_endpoint(of_cluster).await? {
             let client = session.client_of(&endpoint).await?;
             let start = Instant::now();
-            let request = client.call(Method::Defragment, async || {
-                Ok(client
-                    .maintenance()
-                    .await?
-                    .defragment(DefragmentRequest {})
-                    .await?)
-            });
-            let result = within(session.command_timeout, request).await;
+            let limited = client.within(session.command_timeout);
+            let result = limited.defragment(DefragmentRequest {}).await;
             let took = duration::format(start.elapsed());
             match result {
                 Ok(_) => print_line(&format!(
                     "Finished defragmenting etcd member[{endpoint}]. took {took}"
                 ))?,
                 Err(error) => {
+                    tell_last_attempt(&error);
                     log::tell(format_args!(
                         "Failed to defragment etcd member[{endpoint}]. took {took}. ({error})"
                     ));

@@ -5,9 +5,8 @@ use std::time::Duration;
 use retcd_proto::etcdserverpb::DeleteRangeRequest;
 
 use super::get::{check_exclusive, range};
-use super::session::{self, Session};
+use super::session::{self, Session, failed};
 use crate::cli::{Arg, Command, Exit, Flag, FlagSet, Invocation};
-use crate::client::Method;
 use crate::go::quote::quote;
 use crate::log;
 use crate::print::Reply;
@@ -77,15 +76,8 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let request = request(&invocation.flags, &invocation.args)?;
     let session = Session::new(invocation, false)?;
     session::run(async {
-        let client = session.client().await?;
-        let delete = client.call(Method::DeleteRange, async || {
-            Ok(client
-                .kv()
-                .await?
-                .delete_range(client.check_size(request.clone())?)
-                .await?
-                .into_inner())
-        });
-        session.print(&Reply::Delete(&session.ask(delete).await?))
+        let client = session.limited_client().await?;
+        let deleted = client.delete_range(request).await.map_err(failed)?;
+        session.print(&Reply::Delete(&deleted))
     })
 }

@@ -3,9 +3,8 @@
 use retcd_proto::etcdserverpb::DowngradeRequest;
 use retcd_proto::etcdserverpb::downgrade_request::DowngradeAction;
 
-use super::session::{self, Session};
+use super::session::{self, Session, failed};
 use crate::cli::{Command, Exit, Invocation};
-use crate::client::Method;
 use crate::print::{Downgrade, Reply};
 
 /// The command.
@@ -65,17 +64,8 @@ fn request(invocation: &mut Invocation<'_>, kind: Downgrade, version: String) ->
         version,
     };
     session::run(async {
-        let client = session.client().await?;
-        let response = session
-            .ask(client.call(Method::Downgrade, async || {
-                Ok(client
-                    .maintenance()
-                    .await?
-                    .downgrade(request.clone())
-                    .await?
-                    .into_inner())
-            }))
-            .await?;
+        let client = session.limited_client().await?;
+        let response = client.downgrade(request).await.map_err(failed)?;
         session.print(&Reply::Downgrade(kind, &response))
     })
 }

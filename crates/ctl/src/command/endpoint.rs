@@ -4,14 +4,12 @@ use std::time::Instant;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use retcd_proto::etcdserverpb::{
-    AlarmType, HashKvRequest, RangeRequest, StatusRequest, StatusResponse,
-};
+use retcd_client::{Client, Error};
+use retcd_proto::etcdserverpb::{AlarmType, HashKvRequest, RangeRequest, StatusRequest};
 
 use super::alarm;
-use super::session::{self, Session};
+use super::session::{self, Session, tell_last_attempt};
 use crate::cli::{Command, Exit, Flag, Invocation};
-use crate::client::{Client, ClientError, Method, within};
 use crate::go::duration;
 use crate::log;
 use crate::print::{Answer, Health, Reply};
@@ -89,7 +87,8 @@ async fn check_health(session: &Session, endpoint: String) -> Health {
     };
     let start = Instant::now();
     let mut took = String::new();
-    let checked = within(session.command_timeout, async {
+    let client = client.within(session.command_timeout);
+    let checked = async {
         let read = read_any_key(&client).await;
         took = duration::format(start.elapsed());
         match read {
@@ -98,10 +97,13 @@ async fn check_health(session: &Session, endpoint: String) -> Health {
             read => read?,
         }
         Ok(active_alarms(&client).await)
-    });
+    };
     let error = match checked.await {
         Ok(alarms) => alarms,
-        Err(error) => error.to_string(),
+        Err(error) => {
+            tell_last_attempt(&error);
+            Error::to_string(&error)
+        }
     };
     if took.is_empty() {
         took = duration::format(start.elapsed());
@@ -113,17 +115,12 @@ async fn check_health(session: &Session, endpoint: String) -> Health {
     }
 }
 
-async fn read_any_key(client: &Client) -> Result<(), ClientError> {
+async fn read_any_key(client: &Client) -> Result<(), Error> {
     let request = RangeRequest {
         key: "health".into(),
         ..RangeRequest::default()
     };
-    client
-        .call(Method::Range, async || {
-            Ok(client.kv().await?.range(request.clone()).await?)
-        })
-        .await
-        .map(|_| ())
+    client.range(request).await.map(|_| ())
 }
 
 /// The sentence about active alarms; empty if there are none.
@@ -142,29 +139,12 @@ async fn active_alarms(client: &Client) -> String {
     format!("Active Alarm(s): {}", names.collect::<String>())
 }
 
-/// The status of the member that `client` talks to.
-///
-/// # Errors
-/// It does not answer.
-pub async fn member_status(client: &Client) -> Result<StatusResponse, ClientError> {
-    client
-        .call(Method::Status, async || {
-            Ok(client
-                .maintenance()
-                .await?
-                .status(StatusRequest {})
-                .await?
-                .into_inner())
-        })
-        .await
-}
-
 fn status(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let of_cluster = invocation.flags.bool("cluster");
     let session = Session::new(invocation, false)?;
     session::run(async {
         let (answers, error) = ask_each(&session, of_cluster, "status", async |client| {
-            member_status(client).await
+            client.status(StatusRequest {}).await
         })
         .await?;
         session.print(&Reply::Status(&answers))?;
@@ -181,16 +161,7 @@ fn hash_kv(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let session = Session::new(invocation, false)?;
     session::run(async {
         let (answers, error) = ask_each(&session, of_cluster, "hash", async |client| {
-            client
-                .call(Method::HashKv, async || {
-                    Ok(client
-                        .maintenance()
-                        .await?
-                        .hash_kv(request)
-                        .await?
-                        .into_inner())
-                })
-                .await
+            client.hash_kv(request).await
         })
         .await?;
         session.print(&Reply::HashKv(&answers))?;
@@ -203,15 +174,16 @@ async fn ask_each<R>(
     session: &Session,
     of_cluster: bool,
     what: &str,
-    request: impl AsyncFn(&Client) -> Result<R, ClientError>,
-) -> Result<(Vec<Answer<R>>, Option<ClientError>), Exit> {
+    request: impl AsyncFn(Client) -> Result<R, Error>,
+) -> Result<(Vec<Answer<R>>, Option<Error>), Exit> {
     let mut answers = Vec::new();
     let mut last_error = None;
     for endpoint in session.each_endpoint(of_cluster).await? {
         let client = session.client_of(&endpoint).await?;
-        match within(session.command_timeout, request(&client)).await {
+        match request(client.within(session.command_timeout)).await {
             Ok(response) => answers.push(Answer { endpoint, response }),
             Err(error) => {
+                tell_last_attempt(&error);
                 log::tell(format_args!(
                     "Failed to get the {what} of endpoint {endpoint} ({error})"
                 ));

@@ -1,12 +1,11 @@
 //! `get`: reads a key or a range of keys.
 
+use retcd_client::{from_key_range, prefix_range};
+use retcd_proto::etcdserverpb::RangeRequest;
 use retcd_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
-use retcd_proto::etcdserverpb::{RangeRequest, RangeResponse};
 
-use super::range_end::{from_key_range, prefix_range};
-use super::session::{self, Session};
+use super::session::{self, Session, failed};
 use crate::cli::{Arg, Command, Exit, ExitKind, Flag, FlagSet, Invocation};
-use crate::client::{Client, ClientError, Method};
 use crate::go::quote::quote;
 use crate::print::{Format, Reply};
 
@@ -197,23 +196,12 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let mut session = Session::new(invocation, false)?;
     let flags = &invocation.flags;
     let response = session::run(async {
-        let client = session.client().await?;
-        if flags.bool("stream") {
-            let read = client.call(Method::RangeStream, async || {
-                stream(&client, request.clone()).await
-            });
-            session.ask(read).await
-        } else {
-            let read = client.call(Method::Range, async || {
-                Ok(client
-                    .kv()
-                    .await?
-                    .range(client.check_size(request.clone())?)
-                    .await?
-                    .into_inner())
-            });
-            session.ask(read).await
-        }
+        let client = session.limited_client().await?;
+        let response = match flags.bool("stream") {
+            true => client.range_stream(request).await,
+            false => client.range(request).await,
+        };
+        response.map_err(failed)
     })?;
     // Both are only found out now: the request has been made.
     if flags.bool("count-only") && session.printer.format != Format::Fields {
@@ -230,20 +218,4 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         session.printer.values_only = true;
     }
     session.print(&Reply::Get(&response))
-}
-
-/// Collects the parts of a streamed range.
-async fn stream(client: &Client, request: RangeRequest) -> Result<RangeResponse, ClientError> {
-    let mut parts = client.kv().await?.range_stream(request).await?.into_inner();
-    let mut whole = RangeResponse::default();
-    while let Some(part) = parts.message().await? {
-        let part = part
-            .range_response
-            .ok_or(ClientError::Incomplete("range response"))?;
-        whole.header = part.header.or(whole.header);
-        whole.kvs.extend(part.kvs);
-        whole.more |= part.more;
-        whole.count = whole.count.max(part.count);
-    }
-    Ok(whole)
 }

@@ -1,24 +1,16 @@
 //! `lease`: grants, revokes, shows and renews leases.
 
-use std::time::Duration;
-
+use retcd_client::KeepAliveError;
 use retcd_proto::etcdserverpb::{
-    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
-    LeaseRevokeRequest, LeaseTimeToLiveRequest,
+    LeaseGrantRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
 };
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
 
-use super::session::{self, Session};
+use super::session::{self, Session, failed};
 use crate::cli::{Command, Exit, ExitKind, Flag, Invocation};
-use crate::client::{Client, ClientError, Method};
 use crate::go::number::parse_int;
 use crate::print::{Format, Reply, print_line};
 
 const ABOUT: &str = "Grant, renew and revoke leases";
-/// Renewals are repeated after this pause when their stream breaks.
-const RESUME_PAUSE: Duration = Duration::from_millis(500);
 
 /// The command.
 pub fn command() -> Command {
@@ -80,21 +72,11 @@ fn grant(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let ttl = parse_int(&ttl, 10).map_err(|error| Exit::bad_args(format!("bad TTL ({error})")))?;
     let session = Session::new(invocation, false)?;
     session::run(async {
-        let client = session.client().await?;
+        let client = session.limited_client().await?;
         let request = LeaseGrantRequest { ttl, id: 0 };
-        let granted = session
-            .ask(client.call(Method::LeaseGrant, async || {
-                Ok(client
-                    .lease()
-                    .await?
-                    .lease_grant(request)
-                    .await?
-                    .into_inner())
-            }))
-            .await;
-        session.print(&Reply::LeaseGrant(
-            &granted.map_err(|exit| wrap("failed to grant lease", exit))?,
-        ))
+        let granted = client.lease_grant(request).await;
+        let granted = granted.map_err(|error| wrap("failed to grant lease", failed(error)))?;
+        session.print(&Reply::LeaseGrant(&granted))
     })
 }
 
@@ -105,22 +87,11 @@ fn revoke(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     )?)?;
     let session = Session::new(invocation, false)?;
     session::run(async {
-        let client = session.client().await?;
+        let client = session.limited_client().await?;
         let request = LeaseRevokeRequest { id };
-        let revoked = session
-            .ask(client.call(Method::LeaseRevoke, async || {
-                Ok(client
-                    .lease()
-                    .await?
-                    .lease_revoke(request)
-                    .await?
-                    .into_inner())
-            }))
-            .await;
-        session.print(&Reply::LeaseRevoke(
-            id,
-            &revoked.map_err(|exit| wrap("failed to revoke lease", exit))?,
-        ))
+        let revoked = client.lease_revoke(request).await;
+        let revoked = revoked.map_err(|error| wrap("failed to revoke lease", failed(error)))?;
+        session.print(&Reply::LeaseRevoke(id, &revoked))
     })
 }
 
@@ -132,7 +103,7 @@ fn wrap(context: &str, exit: Exit) -> Exit {
 }
 
 /// The commands without a time limit end with the code of failed connections.
-fn no_answer(error: ClientError) -> Exit {
+fn no_answer(error: impl std::fmt::Display) -> Exit {
     Exit::new(ExitKind::BadConnection, error)
 }
 
@@ -149,16 +120,7 @@ fn time_to_live(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     };
     session::run(async {
         let client = session.client().await?;
-        let response = client
-            .call(Method::LeaseTimeToLive, async || {
-                Ok(client
-                    .lease()
-                    .await?
-                    .lease_time_to_live(request)
-                    .await?
-                    .into_inner())
-            })
-            .await;
+        let response = client.lease_time_to_live(request).await;
         session.print(&Reply::LeaseTimeToLive(&response.map_err(no_answer)?, keys))
     })
 }
@@ -167,16 +129,7 @@ fn list(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let session = Session::new(invocation, false)?;
     session::run(async {
         let client = session.client().await?;
-        let response = client
-            .call(Method::LeaseLeases, async || {
-                Ok(client
-                    .lease()
-                    .await?
-                    .lease_leases(LeaseLeasesRequest {})
-                    .await?
-                    .into_inner())
-            })
-            .await;
+        let response = client.lease_leases(LeaseLeasesRequest {}).await;
         session.print(&Reply::LeaseList(&response.map_err(no_answer)?))
     })
 }
@@ -191,105 +144,20 @@ fn keep_alive(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     session::run(async {
         let client = session.client().await?;
         if once {
-            let renew = client.call(Method::LeaseKeepAlive, async || {
-                Renewals::open(&client, id).await?.next().await
-            });
-            let renewed = renew.await.map_err(no_answer)?;
-            if renewed.ttl <= 0 {
-                return Err(Exit::new(
-                    ExitKind::BadConnection,
-                    "etcdserver: requested lease not found",
-                ));
-            }
+            let renewed = client.keep_alive_once(id).await.map_err(no_answer)?;
             return session.print(&Reply::LeaseKeepAlive(&renewed));
         }
-        renew_until_it_ends(&session, &client, id).await?;
+        let mut keep_alive = client.keep_alive(id);
+        loop {
+            match keep_alive.next().await {
+                Ok(renewed) => session.print(&Reply::LeaseKeepAlive(&renewed))?,
+                Err(KeepAliveError::Ended) => break,
+                Err(error) => return Err(no_answer(error)),
+            }
+        }
         if session.printer.format == Format::Simple {
             print_line(&format!("lease {id:016x} expired or revoked."))?;
         }
         Ok(())
     })
-}
-
-/// Renews the lease after each third of its time. A broken stream is opened again as long as the lease can still live.
-async fn renew_until_it_ends(session: &Session, client: &Client, id: i64) -> Result<(), Exit> {
-    // Until the first answer nobody knows how long the lease lives; etcd's client waits a second longer than it dials.
-    let mut ends =
-        tokio::time::Instant::now() + session.config.dial_timeout + Duration::from_secs(1);
-    let mut is_alive = false;
-    loop {
-        let Ok(opened) = tokio::time::timeout_at(ends, Renewals::open(client, id)).await else {
-            return Ok(());
-        };
-        let mut opened = match opened {
-            Err(error) if !is_alive && !client.asks_elsewhere(&error) => {
-                return Err(no_answer(error));
-            }
-            opened => opened.ok(),
-        };
-        while let Some(renewals) = &mut opened {
-            match tokio::time::timeout_at(ends, renewals.next()).await {
-                Err(_) => return Ok(()),
-                Ok(Err(_)) => opened = None,
-                Ok(Ok(renewed)) => {
-                    let Ok(ttl @ 1..) = u64::try_from(renewed.ttl) else {
-                        return Ok(());
-                    };
-                    is_alive = true;
-                    session.print(&Reply::LeaseKeepAlive(&renewed))?;
-                    let now = tokio::time::Instant::now();
-                    ends = now + Duration::from_secs(ttl);
-                    tokio::time::sleep_until(now + Duration::from_secs(ttl) / 3).await;
-                }
-            }
-        }
-        client.move_on();
-        client.forget_login();
-        tokio::time::sleep(RESUME_PAUSE).await;
-    }
-}
-
-/// A stream of renewals of one lease.
-struct Renewals {
-    id: i64,
-    requests: mpsc::Sender<LeaseKeepAliveRequest>,
-    responses: Streaming<LeaseKeepAliveResponse>,
-    /// Requests that have been sent and not answered.
-    waiting: usize,
-}
-
-impl Renewals {
-    /// Opens the stream and asks for the first renewal: a server may answer nothing before that.
-    async fn open(client: &Client, id: i64) -> Result<Renewals, ClientError> {
-        let (requests, receiver) = mpsc::channel(1);
-        requests
-            .try_send(LeaseKeepAliveRequest { id })
-            .expect("the channel is new and has room");
-        let responses = client
-            .lease()
-            .await?
-            .lease_keep_alive(ReceiverStream::new(receiver))
-            .await?
-            .into_inner();
-        Ok(Renewals {
-            id,
-            requests,
-            responses,
-            waiting: 1,
-        })
-    }
-
-    async fn next(&mut self) -> Result<LeaseKeepAliveResponse, ClientError> {
-        let broken = || ClientError::Incomplete("renewal");
-        if self.waiting == 0 {
-            self.requests
-                .send(LeaseKeepAliveRequest { id: self.id })
-                .await
-                .map_err(|_| broken())?;
-            self.waiting = 1;
-        }
-        let response = self.responses.message().await?.ok_or_else(broken)?;
-        self.waiting = 0;
-        Ok(response)
-    }
 }

@@ -1,14 +1,14 @@
 //! `member`: shows and changes the cluster's members.
 
+use retcd_client::{Client, Error};
 use retcd_proto::etcdserverpb::{
     Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
     MemberPromoteRequest, MemberRemoveRequest, MemberUpdateRequest,
 };
 
 use super::get::serializable;
-use super::session::{self, Session};
+use super::session::{self, Session, failed};
 use crate::cli::{Command, Exit, Flag, Invocation};
-use crate::client::{Client, ClientError, Method};
 use crate::go::number::parse_uint;
 use crate::go::quote::quote;
 use crate::print::{Format, MemberChange, Reply, print_bytes};
@@ -61,18 +61,8 @@ pub fn command() -> Command {
 ///
 /// # Errors
 /// The cluster does not answer.
-pub async fn list(client: &Client, linearizable: bool) -> Result<MemberListResponse, ClientError> {
-    let request = MemberListRequest { linearizable };
-    client
-        .call(Method::MemberList, async || {
-            Ok(client
-                .cluster()
-                .await?
-                .member_list(request)
-                .await?
-                .into_inner())
-        })
-        .await
+pub async fn list(client: &Client, linearizable: bool) -> Result<MemberListResponse, Error> {
+    client.member_list(MemberListRequest { linearizable }).await
 }
 
 fn member_id(invocation: &Invocation<'_>) -> Result<u64, Exit> {
@@ -114,18 +104,9 @@ fn add(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     };
     let session = Session::new(invocation, false)?;
     session::run(async {
-        let client = session.client().await?;
+        let client = session.limited_client().await?;
         check_urls(&request.peer_ur_ls)?;
-        let response = session
-            .ask(client.call(Method::MemberAdd, async || {
-                Ok(client
-                    .cluster()
-                    .await?
-                    .member_add(request.clone())
-                    .await?
-                    .into_inner())
-            }))
-            .await?;
+        let response = client.member_add(request).await.map_err(failed)?;
         session.print(&Reply::MemberAdd(&response))?;
         if session.printer.format == Format::Simple {
             print_bytes(settings_of_new_member(name, &urls, &response).as_bytes())?;
@@ -169,12 +150,7 @@ fn settings_of_new_member(name: &str, urls: &str, response: &MemberAddResponse) 
 fn remove(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let id = member_id(invocation)?;
     change(invocation, MemberChange::Remove, id, async |client| {
-        let response = client
-            .cluster()
-            .await?
-            .member_remove(MemberRemoveRequest { id })
-            .await?
-            .into_inner();
+        let response = client.member_remove(MemberRemoveRequest { id }).await?;
         Ok((response.header, response.members))
     })
 }
@@ -187,12 +163,7 @@ fn update(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     };
     check_urls(&request.peer_ur_ls)?;
     change(invocation, MemberChange::Update, id, async |client| {
-        let response = client
-            .cluster()
-            .await?
-            .member_update(request.clone())
-            .await?
-            .into_inner();
+        let response = client.member_update(request).await?;
         Ok((response.header, response.members))
     })
 }
@@ -200,12 +171,7 @@ fn update(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
 fn promote(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let id = member_id(invocation)?;
     change(invocation, MemberChange::Promote, id, async |client| {
-        let response = client
-            .cluster()
-            .await?
-            .member_promote(MemberPromoteRequest { id })
-            .await?
-            .into_inner();
+        let response = client.member_promote(MemberPromoteRequest { id }).await?;
         Ok((response.header, response.members))
     })
 }
@@ -219,19 +185,12 @@ fn change(
     invocation: &mut Invocation<'_>,
     kind: MemberChange,
     id: u64,
-    request: impl AsyncFn(&Client) -> Result<Changed, ClientError>,
+    request: impl AsyncFnOnce(&Client) -> Result<Changed, Error>,
 ) -> Result<(), Exit> {
-    let method = match kind {
-        MemberChange::Remove => Method::MemberRemove,
-        MemberChange::Update => Method::MemberUpdate,
-        MemberChange::Promote => Method::MemberPromote,
-    };
     let session = Session::new(invocation, false)?;
     session::run(async {
-        let client = session.client().await?;
-        let (header, members) = session
-            .ask(client.call(method, async || request(&client).await))
-            .await?;
+        let client = session.limited_client().await?;
+        let (header, members) = request(&client).await.map_err(failed)?;
         session.print(&Reply::MemberChange(kind, id, header.as_ref(), &members))
     })
 }
@@ -241,9 +200,8 @@ fn list_members(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let serializable = serializable(invocation.flags.text("consistency"), DEFAULT_CONSISTENCY)?;
     let session = Session::new(invocation, false)?;
     session::run(async {
-        let client = session.client().await?;
-        session.print(&Reply::MemberList(
-            &session.ask(list(&client, !serializable)).await?,
-        ))
+        let client = session.limited_client().await?;
+        let members = list(&client, !serializable).await.map_err(failed)?;
+        session.print(&Reply::MemberList(&members))
     })
 }

@@ -23,7 +23,6 @@ mod move_leader;
 mod options;
 mod password;
 mod put;
-pub(crate) mod range_end;
 mod role;
 mod session;
 mod snapshot;

@@ -1,11 +1,10 @@
 //! `move-leader`: hands leadership to another member.
 
-use retcd_proto::etcdserverpb::MoveLeaderRequest;
+use retcd_client::{Client, Error};
+use retcd_proto::etcdserverpb::{MoveLeaderRequest, StatusRequest};
 
-use super::endpoint::member_status;
-use super::session::{self, Session};
+use super::session::{self, Session, failed};
 use crate::cli::{Command, Exit, Invocation};
-use crate::client::{Client, ClientError, Method, within};
 use crate::go::number::parse_uint;
 use crate::print::Reply;
 
@@ -30,15 +29,9 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         session.client().await?;
         let (client, leader) = find_leader(&session).await?;
         let request = MoveLeaderRequest { target_id };
-        let moved = session.ask(client.call(Method::MoveLeader, async || {
-            Ok(client
-                .maintenance()
-                .await?
-                .move_leader(request)
-                .await?
-                .into_inner())
-        }));
-        session.print(&Reply::MoveLeader(leader, target_id, &moved.await?))
+        let limited = client.within(session.command_timeout);
+        let moved = limited.move_leader(request).await.map_err(failed)?;
+        session.print(&Reply::MoveLeader(leader, target_id, &moved))
     })
 }
 
@@ -47,16 +40,11 @@ async fn find_leader(session: &Session) -> Result<(Client, u64), Exit> {
     let endpoints = &session.config.endpoints;
     for endpoint in endpoints {
         let client = session.client_of(endpoint).await?;
-        let status = async {
-            let status = member_status(&client).await?;
-            let header = status.header.ok_or(ClientError::Incomplete("header"))?;
-            Ok((header.member_id, status.leader))
-        };
-        let (member, leader) = within(session.command_timeout, status)
-            .await
-            .map_err(Exit::error)?;
-        if member == leader {
-            return Ok((client, leader));
+        let limited = client.within(session.command_timeout);
+        let status = limited.status(StatusRequest {}).await.map_err(failed)?;
+        let header = status.header.ok_or(Error::Incomplete("header"));
+        if header.map_err(failed)?.member_id == status.leader {
+            return Ok((client, status.leader));
         }
     }
     Err(Exit::bad_args(format!(

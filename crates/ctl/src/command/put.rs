@@ -4,9 +4,8 @@ use std::io::Read;
 
 use retcd_proto::etcdserverpb::PutRequest;
 
-use super::session::{self, Session};
+use super::session::{self, Session, failed};
 use crate::cli::{Arg, Command, Exit, Flag, FlagSet, Invocation};
-use crate::client::Method;
 use crate::go::number::parse_int;
 use crate::print::Reply;
 
@@ -103,17 +102,8 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let request = request(&invocation.flags, &invocation.args, ValueSource::Stdin)?;
     let session = Session::new(invocation, false)?;
     session::run(async {
-        let client = session.client().await?;
-        let response = session
-            .ask(client.call(Method::Put, async || {
-                Ok(client
-                    .kv()
-                    .await?
-                    .put(client.check_size(request.clone())?)
-                    .await?
-                    .into_inner())
-            }))
-            .await?;
+        let client = session.limited_client().await?;
+        let response = client.put(request).await.map_err(failed)?;
         session.print(&Reply::Put(&response))
     })
 }

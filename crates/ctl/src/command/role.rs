@@ -1,16 +1,15 @@
 //! `role`: makes, shows, changes and deletes roles.
 
+use retcd_client::{FROM_KEY, prefix_end};
 use retcd_proto::authpb::{Permission, permission};
 use retcd_proto::etcdserverpb::{
     AuthRoleAddRequest, AuthRoleDeleteRequest, AuthRoleGetRequest, AuthRoleGrantPermissionRequest,
     AuthRoleListRequest, AuthRoleRevokePermissionRequest,
 };
 
-use super::range_end::{FROM_KEY, prefix_end};
-use super::session::{self, Session};
+use super::session::{self, Session, failed};
 use super::user::change;
 use crate::cli::{Arg, Command, Exit, Flag, FlagSet, Invocation};
-use crate::client::Method;
 use crate::print::Reply;
 
 /// The command.
@@ -63,40 +62,18 @@ fn one_name(invocation: &Invocation<'_>, command: &str) -> Result<String, Exit> 
 
 fn add(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let name = one_name(invocation, "add")?;
-    change(
-        invocation,
-        Method::RoleAdd,
-        format!("Role {name} created"),
-        async |client| {
-            let request = AuthRoleAddRequest { name: name.clone() };
-            Ok(client
-                .auth()
-                .await?
-                .role_add(request)
-                .await?
-                .into_inner()
-                .header)
-        },
-    )
+    change(invocation, format!("Role {name} created"), async |client| {
+        let request = AuthRoleAddRequest { name };
+        Ok(client.role_add(request).await?.header)
+    })
 }
 
 fn delete(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let role = one_name(invocation, "delete")?;
-    change(
-        invocation,
-        Method::RoleDelete,
-        format!("Role {role} deleted"),
-        async |client| {
-            let request = AuthRoleDeleteRequest { role: role.clone() };
-            Ok(client
-                .auth()
-                .await?
-                .role_delete(request)
-                .await?
-                .into_inner()
-                .header)
-        },
-    )
+    change(invocation, format!("Role {role} deleted"), async |client| {
+        let request = AuthRoleDeleteRequest { role };
+        Ok(client.role_delete(request).await?.header)
+    })
 }
 
 fn get(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
@@ -105,18 +82,8 @@ fn get(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     session::run(async {
         let client = session.client().await?;
         let request = AuthRoleGetRequest { role: role.clone() };
-        let response = client.call(Method::RoleGet, async || {
-            Ok(client
-                .auth()
-                .await?
-                .role_get(request.clone())
-                .await?
-                .into_inner())
-        });
-        session.print(&Reply::RoleGet(
-            &role,
-            &response.await.map_err(Exit::error)?,
-        ))
+        let response = client.role_get(request);
+        session.print(&Reply::RoleGet(&role, &response.await.map_err(failed)?))
     })
 }
 
@@ -127,15 +94,8 @@ fn list(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let session = Session::new(invocation, false)?;
     session::run(async {
         let client = session.client().await?;
-        let roles = client.call(Method::RoleList, async || {
-            Ok(client
-                .auth()
-                .await?
-                .role_list(AuthRoleListRequest {})
-                .await?
-                .into_inner())
-        });
-        session.print(&Reply::RoleList(&roles.await.map_err(Exit::error)?))
+        let roles = client.role_list(AuthRoleListRequest {});
+        session.print(&Reply::RoleList(&roles.await.map_err(failed)?))
     })
 }
 
@@ -165,20 +125,9 @@ fn grant_permission(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         name,
         perm: Some(perm),
     };
-    change(
-        invocation,
-        Method::RoleGrantPermission,
-        line,
-        async |client| {
-            Ok(client
-                .auth()
-                .await?
-                .role_grant_permission(request.clone())
-                .await?
-                .into_inner()
-                .header)
-        },
-    )
+    change(invocation, line, async |client| {
+        Ok(client.role_grant_permission(request).await?.header)
+    })
 }
 
 fn grant_usage() -> Exit {
@@ -200,20 +149,9 @@ fn revoke_permission(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         key: key.into(),
         range_end: range_end.into(),
     };
-    change(
-        invocation,
-        Method::RoleRevokePermission,
-        line,
-        async |client| {
-            Ok(client
-                .auth()
-                .await?
-                .role_revoke_permission(request.clone())
-                .await?
-                .into_inner()
-                .header)
-        },
-    )
+    change(invocation, line, async |client| {
+        Ok(client.role_revoke_permission(request).await?.header)
+    })
 }
 
 fn revoke_usage() -> Exit {

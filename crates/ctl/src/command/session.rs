@@ -1,11 +1,13 @@
 //! What the global flags and the environment amount to: a configuration, an output format, a runtime.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::Duration;
+
+use retcd_client::{Client, Config, ConfigError, Credentials, Error, TlsConfig};
 
 use super::{discovery, environment, password};
 use crate::cli::{Exit, ExitKind, FlagSet, Invocation};
-use crate::client::{Client, ClientError, Config, Credentials, TlsFlags, within};
 use crate::log;
 use crate::print::{Format, Printer, Reply};
 
@@ -57,13 +59,18 @@ impl Session {
         if endpoints.is_empty() {
             endpoints = given_endpoints(flags);
         }
-        let tls = TlsFlags {
-            cert: flags.text("cert").to_owned(),
-            key: flags.text("key").to_owned(),
-            cacert: flags.text("cacert").to_owned(),
+        let file = |flag| {
+            Some(flags.text(flag))
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from)
+        };
+        let tls = TlsConfig {
+            cert: file("cert"),
+            key: file("key"),
+            authorities: file("cacert"),
             server_name: discovery::server_name(flags),
-            insecure_transport: flags.bool("insecure-transport"),
-            insecure_skip_verify: flags.bool("insecure-skip-tls-verify"),
+            skip_verify: flags.bool("insecure-skip-tls-verify"),
+            required: !flags.bool("insecure-transport"),
         };
         Ok(Session {
             config: Config {
@@ -102,17 +109,12 @@ impl Session {
         connect(self.config.only(endpoint)).await
     }
 
-    /// Makes a request that has to be answered within the command's time.
+    /// A client for all endpoints, whose requests have the command's time from now on.
     ///
     /// # Errors
-    /// The request's, with the exit code of failed requests.
-    pub async fn ask<T>(
-        &self,
-        request: impl Future<Output = Result<T, ClientError>>,
-    ) -> Result<T, Exit> {
-        within(self.command_timeout, request)
-            .await
-            .map_err(Exit::error)
+    /// As [`Session::client`].
+    pub async fn limited_client(&self) -> Result<Client, Exit> {
+        Ok(self.client().await?.within(self.command_timeout))
     }
 
     /// Prints a reply.
@@ -132,7 +134,8 @@ impl Session {
             return Ok(self.config.endpoints.clone());
         }
         let client = Client::new(self.config.clone()).map_err(Exit::error)?;
-        let members = self.ask(super::member::list(&client, true)).await;
+        let client = client.within(self.command_timeout);
+        let members = super::member::list(&client, true).await.map_err(failed);
         let context = "failed to fetch endpoints from etcd cluster member list";
         let members = members.map_err(|exit| Exit {
             message: exit.message.map(|message| format!("{context}: {message}")),
@@ -162,14 +165,29 @@ pub fn run<T>(work: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
 }
 
 async fn connect(config: Config) -> Result<Client, Exit> {
-    let no_client = |error: ClientError| match error {
-        ClientError::Endpoint(error) => Exit::bad_args(error),
-        ClientError::Tls(error) => Exit::bad_args(error),
-        error => Exit::new(ExitKind::BadConnection, error),
-    };
-    let client = Client::new(config).map_err(no_client)?;
-    client.log_in().await.map_err(no_client)?;
+    let client = Client::new(config).map_err(|error| match error {
+        ConfigError::NoEndpoints => Exit::new(ExitKind::BadConnection, error),
+        error => Exit::bad_args(error),
+    })?;
+    client.log_in().await.map_err(|error| {
+        tell_last_attempt(&error);
+        Exit::new(ExitKind::BadConnection, error)
+    })?;
     Ok(client)
+}
+
+/// The end of a command whose request failed.
+pub fn failed(error: Error) -> Exit {
+    tell_last_attempt(&error);
+    Exit::error(error)
+}
+
+/// Says what a request that came to no end in its time was waiting for.
+pub fn tell_last_attempt(error: &Error) {
+    if let Error::DeadlineExceeded { last: Some(last) } = error {
+        let fields = [("error", last.text_with_code())];
+        log::json_line("warn", "retrying of unary invoker failed", &fields);
+    }
 }
 
 /// The endpoints of the flag or its variable. Lists that are put together by scripts have commas too many.

@@ -7,12 +7,11 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use retcd_proto::etcdserverpb::SnapshotRequest;
+use retcd_client::{Client, Error};
 
 use super::session::{self, Session, go_io_text};
 use super::target::Target;
 use crate::cli::{Command, Exit, ExitKind, Invocation};
-use crate::client::{Client, ClientError, Method, within};
 use crate::go::{duration, size};
 use crate::log;
 use crate::print::print_line;
@@ -77,13 +76,17 @@ async fn download(session: &Session, path: &str) -> Result<String, Exit> {
         code: ExitKind::Interrupted as u8,
         ..exit
     })?;
+    let client = match session.command_timeout_given {
+        true => client.within(session.command_timeout),
+        false => client,
+    };
     let mut target = Target::create(Path::new(path)).map_err(failed)?;
     let start = Instant::now();
     let copy = copy_stream(&client, target.file(), endpoint);
     let (bytes, version) = match session.command_timeout_given {
-        true => within(session.command_timeout, async { Ok(copy.await) })
+        true => tokio::time::timeout(session.command_timeout, copy)
             .await
-            .map_err(failed)?,
+            .unwrap_or_else(|_| Err(failed(Error::DeadlineExceeded { last: None }))),
         false => copy.await,
     }?;
     if bytes % PAGE_BYTES != CHECKSUM_BYTES {
@@ -110,22 +113,15 @@ async fn copy_stream(
     endpoint: &str,
 ) -> Result<(u64, String), Exit> {
     let mut progress = Progress::new();
-    let broken = |error: ClientError| failed(error.text_with_code());
-    let open = client.call(Method::Snapshot, async || {
-        let mut maintenance = client.maintenance().await?;
-        let mut stream = maintenance.snapshot(SnapshotRequest {}).await?.into_inner();
-        // Until something has come, another attempt does no harm.
-        let first = stream.message().await?;
-        Ok((stream, first))
-    });
-    let (mut stream, mut next) = open.await.map_err(broken)?;
+    let broken = |error: Error| failed(error.text_with_code());
+    let mut parts = client.snapshot().await.map_err(broken)?;
     log::json_line(
         "info",
         "fetching snapshot",
         &[("endpoint", endpoint.to_owned())],
     );
     let (mut bytes, mut version) = (0, String::new());
-    while let Some(part) = next {
+    while let Some(part) = parts.next().await.map_err(broken)? {
         file.write_all(&part.blob)
             .map_err(|error| failed(format!("could not write snapshot: {}", go_io_text(&error))))?;
         bytes += part.blob.len() as u64;
@@ -133,10 +129,6 @@ async fn copy_stream(
         if version.is_empty() {
             version = part.version;
         }
-        next = stream
-            .message()
-            .await
-            .map_err(|status| broken(status.into()))?;
     }
     progress.clear();
     Ok((bytes, version))

@@ -18,10 +18,9 @@ use retcd_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUni
 use retcd_proto::etcdserverpb::request_op::Request;
 use retcd_proto::etcdserverpb::{Compare, RequestOp, TxnRequest};
 
-use super::session::{self, Session};
+use super::session::{self, Session, failed};
 use super::{del, get, put, words};
 use crate::cli::{Arg, Command, Exit, ExitKind, Flag, FlagSet, Invocation, parse_flags};
-use crate::client::Method;
 use crate::go::number::parse_int;
 use crate::go::quote::{quote, unquote};
 use crate::print::{Reply, print_line};
@@ -60,15 +59,8 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     session::run(async {
         let client = session.client().await?;
         let request = read_request(&mut std::io::stdin().lock(), prompts)?;
-        let txn = client.call(Method::Txn, async || {
-            Ok(client
-                .kv()
-                .await?
-                .txn(client.check_size(request.clone())?)
-                .await?
-                .into_inner())
-        });
-        session.print(&Reply::Txn(&txn.await.map_err(Exit::error)?))
+        let response = client.txn(request).await.map_err(failed)?;
+        session.print(&Reply::Txn(&response))
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::BufRead;
 
+use retcd_client::{Client, Error};
 use retcd_proto::authpb::UserAddOptions;
 use retcd_proto::etcdserverpb::{
     AuthRoleGetRequest, AuthUserAddRequest, AuthUserChangePasswordRequest, AuthUserDeleteRequest,
@@ -10,9 +11,8 @@ use retcd_proto::etcdserverpb::{
 };
 
 use super::password;
-use super::session::{self, Session};
+use super::session::{self, Session, failed};
 use crate::cli::{Command, Exit, Flag, Invocation};
-use crate::client::{Client, ClientError, Method};
 use crate::print::{AuthChange, Reply, print_line};
 
 /// The command.
@@ -72,15 +72,13 @@ pub fn command() -> Command {
 /// Sends a change and prints its line. Changes of users and roles have no time limit, as in etcd's tool.
 pub fn change(
     invocation: &mut Invocation<'_>,
-    method: Method,
     line: String,
-    request: impl AsyncFn(&Client) -> Result<Option<ResponseHeader>, ClientError>,
+    request: impl AsyncFnOnce(&Client) -> Result<Option<ResponseHeader>, Error>,
 ) -> Result<(), Exit> {
     let session = Session::new(invocation, false)?;
     session::run(async {
         let client = session.client().await?;
-        let header = client.call(method, async || request(&client).await).await;
-        let header = header.map_err(Exit::error)?;
+        let header = request(&client).await.map_err(failed)?;
         session.print(&Reply::AuthChange(AuthChange {
             line,
             header: header.as_ref(),
@@ -124,14 +122,8 @@ fn add(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         options,
         ..Default::default()
     };
-    change(invocation, Method::UserAdd, line, async |client| {
-        Ok(client
-            .auth()
-            .await?
-            .user_add(request.clone())
-            .await?
-            .into_inner()
-            .header)
+    change(invocation, line, async |client| {
+        Ok(client.user_add(request).await?.header)
     })
 }
 
@@ -163,21 +155,10 @@ fn new_password(name: &str, interactive: bool) -> Result<String, Exit> {
 
 fn delete(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let name = one_name(invocation, "delete")?;
-    change(
-        invocation,
-        Method::UserDelete,
-        format!("User {name} deleted"),
-        async |client| {
-            let request = AuthUserDeleteRequest { name: name.clone() };
-            Ok(client
-                .auth()
-                .await?
-                .user_delete(request)
-                .await?
-                .into_inner()
-                .header)
-        },
-    )
+    change(invocation, format!("User {name} deleted"), async |client| {
+        let request = AuthUserDeleteRequest { name };
+        Ok(client.user_delete(request).await?.header)
+    })
 }
 
 fn get(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
@@ -187,17 +168,7 @@ fn get(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     session::run(async {
         let client = session.client().await?;
         let request = AuthUserGetRequest { name: name.clone() };
-        let user = client
-            .call(Method::UserGet, async || {
-                Ok(client
-                    .auth()
-                    .await?
-                    .user_get(request.clone())
-                    .await?
-                    .into_inner())
-            })
-            .await
-            .map_err(Exit::error)?;
+        let user = client.user_get(request).await.map_err(failed)?;
         if !detail {
             return session.print(&Reply::UserGet(&name, &user));
         }
@@ -205,17 +176,7 @@ fn get(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         for role in &user.roles {
             print_line("")?;
             let request = AuthRoleGetRequest { role: role.clone() };
-            let response = client
-                .call(Method::RoleGet, async || {
-                    Ok(client
-                        .auth()
-                        .await?
-                        .role_get(request.clone())
-                        .await?
-                        .into_inner())
-                })
-                .await
-                .map_err(Exit::error)?;
+            let response = client.role_get(request).await.map_err(failed)?;
             session.print(&Reply::RoleGet(role, &response))?;
         }
         Ok(())
@@ -229,15 +190,8 @@ fn list(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let session = Session::new(invocation, false)?;
     session::run(async {
         let client = session.client().await?;
-        let users = client.call(Method::UserList, async || {
-            Ok(client
-                .auth()
-                .await?
-                .user_list(AuthUserListRequest {})
-                .await?
-                .into_inner())
-        });
-        session.print(&Reply::UserList(&users.await.map_err(Exit::error)?))
+        let users = client.user_list(AuthUserListRequest {});
+        session.print(&Reply::UserList(&users.await.map_err(failed)?))
     })
 }
 
@@ -249,20 +203,9 @@ fn passwd(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         password,
         ..Default::default()
     };
-    change(
-        invocation,
-        Method::UserChangePassword,
-        "Password updated".to_owned(),
-        async |client| {
-            Ok(client
-                .auth()
-                .await?
-                .user_change_password(request.clone())
-                .await?
-                .into_inner()
-                .header)
-        },
-    )
+    change(invocation, "Password updated".to_owned(), async |client| {
+        Ok(client.user_change_password(request).await?.header)
+    })
 }
 
 fn user_and_role(invocation: &Invocation<'_>, usage: &str) -> Result<(String, String), Exit> {
@@ -278,20 +221,13 @@ fn grant_role(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let (user, role) = user_and_role(invocation, "user grant command")?;
     change(
         invocation,
-        Method::UserGrantRole,
         format!("Role {role} is granted to user {user}"),
         async |client| {
             let request = AuthUserGrantRoleRequest {
                 user: user.clone(),
                 role: role.clone(),
             };
-            Ok(client
-                .auth()
-                .await?
-                .user_grant_role(request)
-                .await?
-                .into_inner()
-                .header)
+            Ok(client.user_grant_role(request).await?.header)
         },
     )
 }
@@ -300,20 +236,13 @@ fn revoke_role(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let (user, role) = user_and_role(invocation, "user revoke-role")?;
     change(
         invocation,
-        Method::UserRevokeRole,
         format!("Role {role} is revoked from user {user}"),
         async |client| {
             let request = AuthUserRevokeRoleRequest {
                 name: user.clone(),
                 role: role.clone(),
             };
-            Ok(client
-                .auth()
-                .await?
-                .user_revoke_role(request)
-                .await?
-                .into_inner()
-                .header)
+            Ok(client.user_revoke_role(request).await?.header)
         },
     )
 }

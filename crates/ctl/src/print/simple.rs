@@ -2,13 +2,13 @@
 
 use std::fmt::Write;
 
+use retcd_client::prefix_end;
 use retcd_proto::authpb::{Permission, permission};
 use retcd_proto::etcdserverpb as pb;
 use retcd_proto::etcdserverpb::response_op::Response;
 use retcd_proto::mvccpb::KeyValue;
 
 use super::{Downgrade, Health, MemberChange, Reply, rows};
-use crate::command::range_end::prefix_end;
 use crate::log;
 
 /// The reply's lines.

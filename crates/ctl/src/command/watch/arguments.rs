@@ -1,9 +1,9 @@
 //! What to watch: from arguments, flags and the environment.
 
+use retcd_client::{FROM_KEY, prefix_range};
 use retcd_proto::etcdserverpb::WatchCreateRequest;
 
 use super::super::environment::{WATCH_KEY, WATCH_RANGE_END};
-use super::super::range_end::{FROM_KEY, prefix_range};
 use super::stream::Watch;
 use crate::cli::{Arg, Exit, FlagSet, parse_flags};
 use crate::go::quote::quote;
@@ -84,7 +84,10 @@ impl Wanted {
             range_end: end.into(),
             ..self.request
         };
-        Ok(Watch::new(request, self.exec))
+        Ok(Watch {
+            request,
+            exec: self.exec,
+        })
     }
 }
 
@@ -181,8 +184,8 @@ mod tests {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match watch {
             Ok(watch) => {
-                let request = watch.request();
-                let command = text(&watch.exec().join(&b' '));
+                let request = &watch.request;
+                let command = text(&watch.exec.join(&b' '));
                 format!(
                     "{} {} {}| {command}",
                     text(&request.key),

@@ -26,7 +26,7 @@ pub async fn run(session: &Session, environment: &Environment) -> Result<(), Exi
         tokio::select! {
             line = lines.recv() => {
                 let ended = || Exit::new(ExitKind::InvalidInput, "error reading watch request line: EOF");
-                handle_line(&line.ok_or_else(ended)?, &mut stream, environment).await?;
+                handle_line(&line.ok_or_else(ended)?, &mut stream, environment)?;
             }
             outcome = stream.next(session), if stream.has_watches() => {
                 // The other watches go on when one ends.
@@ -59,11 +59,7 @@ fn read_lines() -> mpsc::Receiver<String> {
     receiver
 }
 
-async fn handle_line(
-    line: &str,
-    stream: &mut Stream<'_>,
-    environment: &Environment,
-) -> Result<(), Exit> {
+fn handle_line(line: &str, stream: &mut Stream, environment: &Environment) -> Result<(), Exit> {
     let words = words::split(line)?;
     match words.first().map(Vec::as_slice) {
         None => log::tell(format_args!(
@@ -75,10 +71,10 @@ async fn handle_line(
             ));
         }
         Some(b"watch") => match arguments::parse_line(&words[1..], environment)?.into_watch() {
-            Ok(watch) => stream.add(watch).await,
+            Ok(watch) => stream.add(watch),
             Err(text) => log::tell(format_args!("Invalid command {line} ({text})")),
         },
-        Some(b"progress") => stream.request_progress().await,
+        Some(b"progress") => stream.request_progress(),
         Some(_) => log::tell(format_args!("Invalid command {line} (only support watch)")),
     }
     Ok(())

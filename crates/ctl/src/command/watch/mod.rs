@@ -70,7 +70,7 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     session::run(async {
         let client = session.client().await?;
         let mut stream = Stream::new(&client);
-        stream.add(watch).await;
+        stream.add(watch);
         loop {
             if let Outcome::Ended = stream.next(&session).await? {
                 return Err(Exit::new(

@@ -1,12 +1,13 @@
-//! Where to connect: `http://host:port`, `https://host:port`, `host:port`, `unix:path` or `unixs:path`.
+//! Where to connect: `http://host:port`, `https://host:port`, `host:port`, `unix:path` or
+//! `unixs:path`.
 
 use std::path::{Path, PathBuf};
 
 use tonic::transport::{Channel, Uri};
 
-use super::Config;
-use super::connector::{Connector, Target};
-use super::tls::Tls;
+use crate::config::Config;
+use crate::connector::{Connector, Target};
+use crate::tls::Tls;
 
 /// HTTP/2 windows: lists of many megabytes should not wait for round trips.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
@@ -14,7 +15,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// A place to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     address: Address,
     encryption: Encryption,
 }
@@ -32,7 +33,7 @@ enum Address {
 enum Encryption {
     Always,
     Never,
-    /// If there is anything about TLS in the flags.
+    /// If there is anything about TLS in the configuration.
     IfConfigured,
 }
 
@@ -81,7 +82,7 @@ impl Endpoint {
     }
 
     /// Whether `configured` TLS is to be used; an endpoint may also ask for it alone.
-    pub(super) fn is_encrypted(&self, configured: bool) -> bool {
+    pub(crate) fn is_encrypted(&self, configured: bool) -> bool {
         match self.encryption {
             Encryption::Always => true,
             Encryption::Never => false,
@@ -89,7 +90,8 @@ impl Endpoint {
         }
     }
 
-    /// The host that a server's certificate must be valid for. The name of a socket in the file system stands for a host, too.
+    /// The host that a server's certificate must be valid for. The name of a socket in the file
+    /// system stands for a host, too.
     fn host(&self) -> &str {
         let authority = match &self.address {
             Address::Tcp(authority) => authority,
@@ -108,7 +110,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// Why there is none, in the words of etcd's client.
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         &self,
         config: &Config,
         tls: Option<&Tls>,

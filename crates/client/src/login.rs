@@ -4,15 +4,15 @@ use retcd_proto::etcdserverpb::AuthenticateRequest;
 use retcd_proto::etcdserverpb::auth_client::AuthClient;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
-use super::ClientError;
-use super::transport::Transport;
+use crate::error::{Error, INVALID_TOKEN};
+use crate::transport::Transport;
 
 /// What a user gives to be recognised.
 #[derive(Clone)]
 pub enum Credentials {
-    /// Exchanged for a token at the first connection.
+    /// Exchanged for a token before the first request, and again when that one is too old.
     Password {
         /// The user's name.
         name: String,
@@ -31,7 +31,7 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    pub(super) async fn log_in(&self, transport: Transport) -> Result<Login, ClientError> {
+    pub(crate) async fn log_in(&self, transport: Transport) -> Result<Login, Error> {
         let token = match self {
             Credentials::Token(token) => token.clone(),
             Credentials::Password { name, password } => {
@@ -56,16 +56,17 @@ impl Credentials {
 }
 
 /// Adds the token to every request.
-#[derive(Clone, Default)]
-pub struct Login {
+#[derive(Clone, Default, PartialEq)]
+pub(crate) struct Login {
     token: Option<MetadataValue<Ascii>>,
 }
 
 impl Login {
-    fn with_token(token: &str) -> Result<Login, ClientError> {
-        let token = token
-            .parse()
-            .map_err(|_| Status::unauthenticated("etcdserver: invalid auth token"))?;
+    fn with_token(token: &str) -> Result<Login, Error> {
+        let token = token.parse().map_err(|_| Error::Refused {
+            code: Code::Unauthenticated,
+            message: INVALID_TOKEN.to_owned(),
+        })?;
         Ok(Login { token: Some(token) })
     }
 }

@@ -1,7 +1,7 @@
 //! A connection whose failures are told apart: was the request sent, did the other side speak gRPC?
 //!
-//! The library has one kind of error for all that can happen to a connection. Whether a request may be repeated depends on
-//! more than that, and users want to know that what answered is no etcd.
+//! The library has one kind of error for all that can happen to a connection. Whether a request may
+//! be repeated depends on more than that, and users want to know that what answered is no etcd.
 
 use std::error::Error;
 use std::future::Future;
@@ -22,16 +22,16 @@ const SHOWN_BYTES_MAX: usize = 1024;
 /// A request that certainly did not get to the server's program.
 #[derive(Debug, thiserror::Error)]
 #[error("the request was not sent")]
-pub struct Unsent;
+pub(crate) struct Unsent;
 
 /// A request that may have been executed, but whose answer was lost.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection broke")]
-pub struct Broken;
+pub(crate) struct Broken;
 
 /// A channel to one endpoint.
 #[derive(Clone)]
-pub struct Transport(pub(super) Channel);
+pub(crate) struct Transport(pub Channel);
 
 impl Service<http::Request<Body>> for Transport {
     type Response = http::Response<Body>;
@@ -142,6 +142,6 @@ async fn shown(response: http::Response<Body>) -> String {
     shown.truncate(SHOWN_BYTES_MAX);
     match shown.is_empty() {
         true => String::new(),
-        false => format!("\ndata: {}", crate::go::quote::quote(&shown)),
+        false => format!("\ndata: {:?}", String::from_utf8_lossy(&shown)),
     }
 }

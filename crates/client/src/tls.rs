@@ -1,8 +1,11 @@
-//! TLS towards the members: what the flags say, and the handshake.
+//! TLS towards the members: what is configured, and the handshake.
+//!
+//! Certificate and key are read for each handshake, so that new ones count from the next connection
+//! on; authorities when the client is made. That is how etcd's client does it.
 
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use retcd_tls::{Authorities, FileError, Identity, Rules, ServerCheck, Settings, text};
@@ -15,21 +18,21 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// What users say about TLS.
+/// Whom a client trusts, and what it shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsFlags {
-    /// File of the client's certificate; empty for none.
-    pub cert: String,
-    /// File of its key.
-    pub key: String,
-    /// File of trusted authorities; empty for the system's.
-    pub cacert: String,
+pub struct TlsConfig {
+    /// File of the client's certificate and those between it and the authority, in PEM.
+    pub cert: Option<PathBuf>,
+    /// File of its key, in PEM.
+    pub key: Option<PathBuf>,
+    /// File of trusted authorities, in PEM. None: those of the system.
+    pub authorities: Option<PathBuf>,
     /// The name that servers must have instead of the one in the endpoint.
     pub server_name: Option<String>,
-    /// Whether endpoints that do not say so are plain.
-    pub insecure_transport: bool,
     /// Whether any certificate will do.
-    pub insecure_skip_verify: bool,
+    pub skip_verify: bool,
+    /// Whether endpoints that do not say so are encrypted, though nothing else here asks for it.
+    pub required: bool,
 }
 
 /// TLS that cannot be had.
@@ -50,11 +53,12 @@ pub enum TlsError {
 
 /// How connections are encrypted.
 #[derive(Clone)]
-pub struct Tls {
+pub(crate) struct Tls {
     settings: Settings,
     /// None: any certificate will do.
     authorities: Option<Arc<Authorities>>,
-    identity: Option<Identity>,
+    /// Files of certificate and key.
+    identity: Option<(PathBuf, PathBuf)>,
     server_name: Option<String>,
 }
 
@@ -64,38 +68,47 @@ impl std::fmt::Debug for Tls {
     }
 }
 
-impl TlsFlags {
+impl TlsConfig {
     /// Whether endpoints without a scheme are to be encrypted.
-    pub fn ask_for_tls(&self) -> bool {
-        !(self.cert.is_empty() && self.key.is_empty() && self.cacert.is_empty())
+    pub fn asks_for_tls(&self) -> bool {
+        [&self.cert, &self.key, &self.authorities]
+            .iter()
+            .any(|file| file.is_some())
             || self.server_name.is_some()
-            || !self.insecure_transport
-            || self.insecure_skip_verify
+            || self.required
+            || self.skip_verify
     }
 }
 
 impl Tls {
-    /// Reads the files that the flags name.
+    /// Reads the files that are configured.
     ///
     /// # Errors
     /// One cannot be used, or they do not fit together.
-    pub fn load(flags: &TlsFlags) -> Result<Tls, TlsError> {
-        let (cert, key) = (&flags.cert, &flags.key);
-        if cert.is_empty() != key.is_empty() {
-            return Err(TlsError::HalfPair {
-                key: key.clone(),
-                cert: cert.clone(),
-            });
-        }
-        let identity = match cert.is_empty() {
-            true => None,
-            false => Some(Identity::load(Path::new(cert), Path::new(key))?),
+    pub fn load(config: &TlsConfig) -> Result<Tls, TlsError> {
+        let identity = match (&config.cert, &config.key) {
+            (None, None) => None,
+            (Some(cert), Some(key)) => {
+                // A pair that cannot be used is to be noticed now.
+                Identity::load(cert, key)?;
+                Some((cert.clone(), key.clone()))
+            }
+            (cert, key) => {
+                let shown = |path: &Option<PathBuf>| {
+                    let path = path.as_ref().map(|path| path.display().to_string());
+                    path.unwrap_or_default()
+                };
+                return Err(TlsError::HalfPair {
+                    key: shown(key),
+                    cert: shown(cert),
+                });
+            }
         };
-        let authorities = match flags.cacert.as_str() {
-            "" => None,
-            path => Some(Authorities::load(Path::new(path))?),
+        let authorities = match &config.authorities {
+            None => None,
+            Some(path) => Some(Authorities::load(path)?),
         };
-        let authorities = match flags.insecure_skip_verify {
+        let authorities = match config.skip_verify {
             true => None,
             false => Some(Arc::new(authorities.unwrap_or_else(Authorities::of_system))),
         };
@@ -103,7 +116,7 @@ impl Tls {
             settings: Settings::default(),
             authorities,
             identity,
-            server_name: flags.server_name.clone(),
+            server_name: config.server_name.clone(),
         })
     }
 
@@ -125,7 +138,7 @@ impl Tls {
             Arc::new(Rules::default()),
             self.settings.algorithms(),
         ));
-        let config = Arc::new(self.config(Arc::clone(&check)));
+        let config = Arc::new(self.config(Arc::clone(&check))?);
         let connecting = TlsConnector::from(config).connect(name, stream);
         connecting.await.map_err(|error| {
             let reason = text::handshake(&error, check.refusal());
@@ -135,7 +148,7 @@ impl Tls {
         })
     }
 
-    fn config(&self, check: Arc<ServerCheck>) -> ClientConfig {
+    fn config(&self, check: Arc<ServerCheck>) -> io::Result<ClientConfig> {
         let builder = ClientConfig::builder_with_provider(Arc::clone(self.settings.provider()))
             .with_protocol_versions(self.settings.versions())
             .expect("the default settings have suites for their versions")
@@ -143,13 +156,15 @@ impl Tls {
             .with_custom_certificate_verifier(check);
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
-            Some(identity) => {
+            Some((cert, key)) => {
+                let identity = Identity::load(cert, key);
+                let identity = identity.map_err(|error| io::Error::other(error.reason()))?;
                 builder.with_client_cert_resolver(Arc::new(Always(identity.certified_key())))
             }
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
         config.resumption = Resumption::disabled();
-        config
+        Ok(config)
     }
 }
 

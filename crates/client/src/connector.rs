@@ -1,7 +1,8 @@
 //! One connection: socket, handshake, and the first word of the server.
 //!
-//! A connection counts only when the server has spoken on it. With TLS 1.3 a client believes in its connection before the
-//! server has seen the client's certificate, and a server that expects TLS takes a plain connection before it hangs up.
+//! A connection counts only when the server has spoken on it. With TLS 1.3 a client believes in its
+//! connection before the server has seen the client's certificate, and a server that expects TLS
+//! takes a plain connection before it hangs up.
 
 use std::future::Future;
 use std::io;
@@ -17,11 +18,11 @@ use tokio::sync::oneshot;
 use tonic::transport::Uri;
 use tower_service::Service;
 
-use super::tls::Tls;
+use crate::tls::Tls;
 
 /// Where a connector connects.
 #[derive(Clone, Debug)]
-pub enum Target {
+pub(crate) enum Target {
     /// `host:port`.
     Tcp(String),
     /// A socket in the file system.
@@ -30,7 +31,7 @@ pub enum Target {
 
 /// Connects once.
 #[derive(Clone)]
-pub struct Connector {
+pub(crate) struct Connector {
     target: Target,
     /// With the host that the server's certificate must be valid for.
     tls: Option<(Tls, String)>,
@@ -39,7 +40,7 @@ pub struct Connector {
 }
 
 /// Tells when the server has spoken.
-pub struct Greeting(oneshot::Receiver<io::Result<()>>);
+pub(crate) struct Greeting(oneshot::Receiver<io::Result<()>>);
 
 impl Greeting {
     /// Waits for the server's first bytes.
@@ -117,7 +118,7 @@ impl Service<Uri> for Connector {
 }
 
 /// A connection that tells when it has heard something.
-pub struct Connection {
+pub(crate) struct Connection {
     io: Box<dyn Io>,
     /// Until the first bytes have come.
     heard: Option<oneshot::Sender<io::Result<()>>>,

@@ -1,0 +1,258 @@
+//! Elections: one candidate at a time leads, and tells all who want to know something about itself.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use retcd_proto::etcdserverpb::request_op::Request;
+use retcd_proto::etcdserverpb::{
+    PutRequest, RangeResponse, ResponseHeader, TxnRequest, WatchCreateRequest,
+};
+use retcd_proto::mvccpb::KeyValue;
+use retcd_proto::mvccpb::event::EventType;
+
+use super::queue::{Place, QueueError, first_of, op};
+use super::session::Session;
+use crate::client::Client;
+use crate::error::Error;
+use crate::range_end::prefix_end;
+use crate::watch::{SingleWatch, WatchError};
+
+/// Why a leader could not be heard of, or speak.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ElectionError {
+    /// The leadership is over.
+    #[error("election: not leader")]
+    NotLeader,
+    /// A request failed.
+    #[error(transparent)]
+    Request(#[from] Error),
+    /// The watch for what the leader says failed.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+}
+
+/// An election of the cluster, by name.
+pub struct Election {
+    client: Client,
+    prefix: Bytes,
+}
+
+/// Being the leader. Dropping it resigns in the background; [`Leadership::resign`] says how that
+/// ends.
+pub struct Leadership {
+    place: Place,
+}
+
+impl Election {
+    /// The election `name`.
+    pub fn new(client: &Client, name: impl AsRef<[u8]>) -> Election {
+        Election {
+            client: client.without_deadline(),
+            prefix: [name.as_ref(), b"/"].concat().into(),
+        }
+    }
+
+    /// Stands for election with `value` as what is told of oneself, and waits until it is won. Who
+    /// drops the future is no candidate any more. A session is a candidate once: who stands a
+    /// second time changes the value.
+    ///
+    /// # Errors
+    /// The session ended; a request failed for good.
+    pub async fn campaign(
+        &self,
+        session: &Session,
+        value: impl Into<Bytes>,
+    ) -> Result<Leadership, QueueError> {
+        let value = value.into();
+        let entered = Place::enter(session, &self.prefix, value.clone()).await?;
+        let is_first = entered.is_first();
+        let leadership = Leadership {
+            place: entered.place,
+        };
+        if entered.own.is_some_and(|own| own.value != value) {
+            match leadership.proclaim(value).await {
+                Ok(()) => {}
+                Err(ElectionError::Request(error)) => return Err(error.into()),
+                Err(_) => return Err(QueueError::SessionEnded),
+            }
+        }
+        if !is_first {
+            leadership.place.wait().await?;
+        }
+        Ok(leadership)
+    }
+
+    /// The leader's key, if there is a leader: its value is what the leader told of itself.
+    ///
+    /// # Errors
+    /// What the last attempt ended with.
+    pub async fn leader(&self) -> Result<Option<KeyValue>, Error> {
+        let response = self.client.range(first_of(&self.prefix)).await?;
+        Ok(response.kvs.into_iter().next())
+    }
+
+    /// Follows the leaders, and what they tell.
+    pub fn observe(&self) -> Observer {
+        Observer {
+            client: self.client.clone(),
+            prefix: self.prefix.clone(),
+            following: None,
+            told: VecDeque::new(),
+        }
+    }
+}
+
+impl Leadership {
+    /// The leader's key.
+    pub fn key(&self) -> &Bytes {
+        self.place.key()
+    }
+
+    /// The revision at which the candidate's key was created. A later leader has a larger one.
+    pub fn revision(&self) -> i64 {
+        self.place.revision()
+    }
+
+    /// Tells something else of oneself.
+    ///
+    /// # Errors
+    /// [`ElectionError::NotLeader`]; a request failed for good.
+    pub async fn proclaim(&self, value: impl Into<Bytes>) -> Result<(), ElectionError> {
+        let session = self.place.session();
+        let put = PutRequest {
+            key: self.key().clone(),
+            value: value.into(),
+            lease: session.lease(),
+            ..PutRequest::default()
+        };
+        let request = TxnRequest {
+            compare: vec![self.place.is_held()],
+            success: vec![op(Request::RequestPut(put))],
+            ..TxnRequest::default()
+        };
+        let response = session.client().repeatable_txn(request).await?;
+        match response.succeeded {
+            true => Ok(()),
+            false => Err(ElectionError::NotLeader),
+        }
+    }
+
+    /// Lets others lead.
+    ///
+    /// # Errors
+    /// Nobody could be reached: the leadership ends with the session.
+    pub async fn resign(self) -> Result<(), Error> {
+        self.place.leave().await.map(drop)
+    }
+}
+
+/// Follows an election; see [`Election::observe`].
+pub struct Observer {
+    client: Client,
+    prefix: Bytes,
+    following: Option<Following>,
+    told: VecDeque<RangeResponse>,
+}
+
+/// What is waited for.
+enum Following {
+    /// A first candidate.
+    Nobody(SingleWatch),
+    /// What the leader says, or its end.
+    Leader(SingleWatch),
+}
+
+impl Observer {
+    /// Waits for the next leader, or for what the leader says next: its key, and the header of the
+    /// answer in which it came. The first time, that is the leader there is. Dropping the future
+    /// loses nothing. Leaders that come and go in between may not be seen.
+    ///
+    /// # Errors
+    /// A request failed for good. Calling again begins anew.
+    pub async fn next(&mut self) -> Result<RangeResponse, ElectionError> {
+        loop {
+            if let Some(told) = self.told.pop_front() {
+                return Ok(told);
+            }
+            if let Err(error) = self.advance().await {
+                self.following = None;
+                match error {
+                    // What was missed is to be looked up.
+                    ElectionError::Watch(WatchError::Compacted { .. }) => {}
+                    error => return Err(error),
+                }
+            }
+        }
+    }
+
+    async fn advance(&mut self) -> Result<(), ElectionError> {
+        match &mut self.following {
+            None => self.look_up().await?,
+            Some(Following::Nobody(watch)) => {
+                let response = watch.next().await?;
+                let mut puts = response
+                    .events
+                    .into_iter()
+                    .filter(|event| event.r#type() == EventType::Put);
+                if let Some(kv) = puts.find_map(|event| event.kv) {
+                    // The answer may be of several revisions; this is the key's.
+                    let header = response.header.map(|header| ResponseHeader {
+                        revision: kv.mod_revision,
+                        ..header
+                    });
+                    self.follow(header, kv);
+                }
+            }
+            Some(Following::Leader(watch)) => {
+                let response = watch.next().await?;
+                for event in response.events {
+                    if event.r#type() == EventType::Delete {
+                        self.following = None;
+                        break;
+                    }
+                    self.told
+                        .extend(event.kv.map(|kv| told(response.header, kv)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_up(&mut self) -> Result<(), ElectionError> {
+        let response = self.client.range(first_of(&self.prefix)).await?;
+        match response.kvs.into_iter().next() {
+            Some(kv) => self.follow(response.header, kv),
+            None => {
+                let revision = response.header.map_or(0, |header| header.revision);
+                let watch = self.client.watch(WatchCreateRequest {
+                    key: self.prefix.clone(),
+                    range_end: prefix_end(&self.prefix).into(),
+                    start_revision: revision + 1,
+                    ..WatchCreateRequest::default()
+                });
+                self.following = Some(Following::Nobody(watch));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells of a leader, and goes on with what it says after the header's revision.
+    fn follow(&mut self, header: Option<ResponseHeader>, kv: KeyValue) {
+        let revision = header.as_ref().map_or(0, |header| header.revision);
+        let watch = self.client.watch(WatchCreateRequest {
+            key: kv.key.clone(),
+            start_revision: revision + 1,
+            ..WatchCreateRequest::default()
+        });
+        self.following = Some(Following::Leader(watch));
+        self.told.push_back(told(header, kv));
+    }
+}
+
+fn told(header: Option<ResponseHeader>, kv: KeyValue) -> RangeResponse {
+    RangeResponse {
+        header,
+        kvs: vec![kv],
+        ..RangeResponse::default()
+    }
+}

@@ -1,0 +1,192 @@
+//! Leases that are kept alive.
+//!
+//! A lease is renewed when a third of its time has passed. If the stream of renewals breaks,
+//! another one is opened, at another member if there is one, as long as the lease can still live:
+//! its time is counted from when the last renewal that was answered was asked for, so that it is
+//! never believed in for longer than the cluster does.
+
+use std::time::Duration;
+
+use retcd_proto::etcdserverpb::lease_client::LeaseClient;
+use retcd_proto::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Streaming};
+
+use crate::client::{Client, Route, Service};
+use crate::error::{Error, LEASE_NOT_FOUND};
+use crate::retry::Policy;
+use crate::stream::with_leader;
+
+/// The pause before a broken stream is opened again.
+const RESUME_PAUSE: Duration = Duration::from_millis(500);
+/// Until the first answer nobody knows how long the lease lives: it is waited for so much longer
+/// than for a connection.
+const FIRST_ANSWER: Duration = Duration::from_secs(1);
+
+/// Why a lease is not renewed any more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeepAliveError {
+    /// It has ended, or never was; or nobody could be reached for so long that it must have ended.
+    #[error("{LEASE_NOT_FOUND}")]
+    Ended,
+    /// The first renewal was refused.
+    #[error(transparent)]
+    Refused(#[from] Error),
+}
+
+/// A lease that is renewed as long as somebody waits for renewals; see [`Client::keep_alive`].
+pub struct KeepAlive {
+    client: Client,
+    id: i64,
+    /// When its time is over, if nothing more is heard.
+    ends: Instant,
+    /// When it is renewed next.
+    renew_at: Instant,
+    is_renewed: bool,
+    open: Option<(Renewals, Route)>,
+}
+
+impl Client {
+    /// Keeps a lease alive from the first call of [`KeepAlive::next`] on. The first answer has to
+    /// come within the dial timeout and a second.
+    pub fn keep_alive(&self, id: i64) -> KeepAlive {
+        let now = Instant::now();
+        KeepAlive {
+            client: self.without_deadline(),
+            id,
+            ends: now + self.shared.config.dial_timeout + FIRST_ANSWER,
+            renew_at: now,
+            is_renewed: false,
+            open: None,
+        }
+    }
+
+    /// Renews a lease once.
+    ///
+    /// # Errors
+    /// The lease is not there; what the last attempt ended with.
+    pub async fn keep_alive_once(&self, id: i64) -> Result<LeaseKeepAliveResponse, KeepAliveError> {
+        let renew =
+            |service: Service| async move { Renewals::open(service, id).await?.next().await };
+        let renewed = self.call(Policy::Repeatable, renew).await?;
+        match renewed.ttl {
+            ..=0 => Err(KeepAliveError::Ended),
+            _ => Ok(renewed),
+        }
+    }
+}
+
+impl KeepAlive {
+    /// The lease.
+    pub fn id(&self) -> i64 {
+        self.id
+    }
+
+    /// Waits until it is time, renews the lease, and returns the answer, which says how many
+    /// seconds the lease now has. To be called again and again. Dropping the future loses nothing,
+    /// but a lease for which nobody waits ends.
+    ///
+    /// # Errors
+    /// The lease has ended, or its first renewal was refused. Later refusals are not believed
+    /// before its time is over.
+    pub async fn next(&mut self) -> Result<LeaseKeepAliveResponse, KeepAliveError> {
+        loop {
+            let ends = self.ends;
+            let renewed = async {
+                sleep_until(self.renew_at).await;
+                self.renew().await
+            };
+            let error = match timeout_at(ends, renewed).await {
+                Err(_) => return Err(KeepAliveError::Ended),
+                Ok(Err(error)) => error,
+                Ok(Ok((asked_at, renewed))) => {
+                    let Ok(ttl @ 1..) = u64::try_from(renewed.ttl) else {
+                        return Err(KeepAliveError::Ended);
+                    };
+                    let ttl = Duration::from_secs(ttl);
+                    self.is_renewed = true;
+                    self.ends = asked_at + ttl;
+                    self.renew_at = asked_at + ttl / 3;
+                    return Ok(renewed);
+                }
+            };
+            if let Some((_, route)) = self.open.take() {
+                self.client.leave(&route, &error);
+            }
+            if !self.is_renewed && !self.client.may_reopen(&error) {
+                return Err(error.into());
+            }
+            self.renew_at = Instant::now() + RESUME_PAUSE;
+        }
+    }
+
+    /// One renewal, and when it was asked for.
+    async fn renew(&mut self) -> Result<(Instant, LeaseKeepAliveResponse), Error> {
+        let (renewals, _) = match &mut self.open {
+            Some(open) => open,
+            open => {
+                let route = self.client.route().await?;
+                let renewals = Renewals::open(route.service(), self.id).await;
+                match renewals {
+                    Ok(renewals) => open.insert((renewals, route)),
+                    Err(error) => {
+                        self.client.leave(&route, &error);
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        let renewed = renewals.next().await?;
+        Ok((renewals.asked_at, renewed))
+    }
+}
+
+/// A stream of renewals of one lease.
+struct Renewals {
+    id: i64,
+    requests: mpsc::Sender<LeaseKeepAliveRequest>,
+    responses: Streaming<LeaseKeepAliveResponse>,
+    /// When the last request was made.
+    asked_at: Instant,
+    /// Whether it has not been answered.
+    is_waiting: bool,
+}
+
+impl Renewals {
+    /// Opens the stream and asks for the first renewal: a server may answer nothing before that.
+    async fn open(service: Service, id: i64) -> Result<Renewals, Error> {
+        let (requests, receiver) = mpsc::channel(1);
+        requests
+            .try_send(LeaseKeepAliveRequest { id })
+            .expect("the channel is new and has room");
+        let asked_at = Instant::now();
+        let mut stub = LeaseClient::new(service);
+        let request = with_leader(ReceiverStream::new(receiver));
+        let responses = stub.lease_keep_alive(request).await?.into_inner();
+        Ok(Renewals {
+            id,
+            requests,
+            responses,
+            asked_at,
+            is_waiting: true,
+        })
+    }
+
+    async fn next(&mut self) -> Result<LeaseKeepAliveResponse, Error> {
+        let closed = || Error::Broken {
+            code: Code::Unknown,
+            message: "the server closed the stream".to_owned(),
+        };
+        if !self.is_waiting {
+            let request = LeaseKeepAliveRequest { id: self.id };
+            self.requests.try_send(request).map_err(|_| closed())?;
+            self.asked_at = Instant::now();
+            self.is_waiting = true;
+        }
+        let response = self.responses.message().await?.ok_or_else(closed)?;
+        self.is_waiting = false;
+        Ok(response)
+    }
+}

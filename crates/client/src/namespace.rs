@@ -1,0 +1,235 @@
+//! A part of the keyspace: all keys with one prefix, seen without it. The rules are those of etcd's
+//! Go client (client/v3/namespace).
+
+use bytes::{BufMut, Bytes, BytesMut};
+use retcd_proto::etcdserverpb::request_op::Request;
+use retcd_proto::etcdserverpb::response_op::Response;
+use retcd_proto::etcdserverpb::{
+    DeleteRangeRequest, DeleteRangeResponse, LeaseTimeToLiveResponse, PutRequest, PutResponse,
+    RangeRequest, RangeResponse, TxnRequest, TxnResponse, WatchCreateRequest,
+};
+use retcd_proto::mvccpb::{Event, KeyValue};
+use retcd_proto::with_stack;
+use tonic::Code;
+
+use crate::error::Error;
+use crate::range_end::{FROM_KEY, prefix_end};
+
+/// What stands before every key; nothing by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Namespace(Bytes);
+
+impl Namespace {
+    /// A namespace within this one.
+    pub fn within(&self, prefix: &[u8]) -> Namespace {
+        Namespace(self.key(prefix))
+    }
+
+    /// A key as the cluster knows it.
+    fn key(&self, key: &[u8]) -> Bytes {
+        let mut whole = BytesMut::with_capacity(self.0.len() + key.len());
+        whole.put_slice(&self.0);
+        whole.put_slice(key);
+        whole.freeze()
+    }
+
+    /// Puts the prefix before the two ends of a range. Nothing that is asked for ends behind the
+    /// namespace.
+    fn enter(&self, key: &mut Bytes, range_end: &mut Bytes) {
+        if self.0.is_empty() {
+            return;
+        }
+        *key = self.key(key);
+        *range_end = match range_end.as_ref() {
+            b"" => return,
+            FROM_KEY => prefix_end(&self.0).into(),
+            end => self.key(end),
+        };
+    }
+
+    /// The server refuses an empty key; with a prefix before it, it would not.
+    fn refuse_empty(&self, key: &[u8]) -> Result<(), Error> {
+        if key.is_empty() && !self.0.is_empty() {
+            return Err(Error::Refused {
+                code: Code::InvalidArgument,
+                message: "etcdserver: key is not provided".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    pub fn enter_range(&self, request: &mut RangeRequest) -> Result<(), Error> {
+        if request.range_end.is_empty() {
+            self.refuse_empty(&request.key)?;
+        }
+        self.enter(&mut request.key, &mut request.range_end);
+        Ok(())
+    }
+
+    pub fn enter_put(&self, request: &mut PutRequest) -> Result<(), Error> {
+        self.refuse_empty(&request.key)?;
+        self.enter(&mut request.key, &mut Bytes::new());
+        Ok(())
+    }
+
+    pub fn enter_delete(&self, request: &mut DeleteRangeRequest) -> Result<(), Error> {
+        if request.range_end.is_empty() {
+            self.refuse_empty(&request.key)?;
+        }
+        self.enter(&mut request.key, &mut request.range_end);
+        Ok(())
+    }
+
+    pub fn enter_txn(&self, request: &mut TxnRequest) -> Result<(), Error> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        for compare in &mut request.compare {
+            self.enter(&mut compare.key, &mut compare.range_end);
+        }
+        for op in request.success.iter_mut().chain(&mut request.failure) {
+            match &mut op.request {
+                Some(Request::RequestRange(range)) => self.enter_range(range)?,
+                Some(Request::RequestPut(put)) => self.enter_put(put)?,
+                Some(Request::RequestDeleteRange(delete)) => self.enter_delete(delete)?,
+                Some(Request::RequestTxn(nested)) => {
+                    let mut inner = std::mem::take(nested).into_inner();
+                    with_stack(|| self.enter_txn(&mut inner))?;
+                    *nested = inner.into();
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub fn enter_watch(&self, request: &mut WatchCreateRequest) {
+        // An empty key is the first one for a watch.
+        self.enter(&mut request.key, &mut request.range_end);
+    }
+
+    /// Takes the prefix from a key of an answer.
+    fn leave(&self, kv: &mut KeyValue) {
+        kv.key = kv.key.slice(self.0.len().min(kv.key.len())..);
+    }
+
+    pub fn leave_range(&self, response: &mut RangeResponse) {
+        response.kvs.iter_mut().for_each(|kv| self.leave(kv));
+    }
+
+    pub fn leave_put(&self, response: &mut PutResponse) {
+        response.prev_kv.iter_mut().for_each(|kv| self.leave(kv));
+    }
+
+    pub fn leave_delete(&self, response: &mut DeleteRangeResponse) {
+        response.prev_kvs.iter_mut().for_each(|kv| self.leave(kv));
+    }
+
+    pub fn leave_txn(&self, response: &mut TxnResponse) {
+        if self.0.is_empty() {
+            return;
+        }
+        for op in &mut response.responses {
+            match &mut op.response {
+                Some(Response::ResponseRange(range)) => self.leave_range(range),
+                Some(Response::ResponsePut(put)) => self.leave_put(put),
+                Some(Response::ResponseDeleteRange(delete)) => self.leave_delete(delete),
+                Some(Response::ResponseTxn(nested)) => {
+                    let mut inner = std::mem::take(nested).into_inner();
+                    with_stack(|| self.leave_txn(&mut inner));
+                    *nested = inner.into();
+                }
+                None => {}
+            }
+        }
+    }
+
+    pub fn leave_events(&self, events: &mut [Event]) {
+        for event in events {
+            let kvs = event.kv.iter_mut().chain(&mut event.prev_kv);
+            kvs.for_each(|kv| self.leave(kv));
+        }
+    }
+
+    /// Leases may have keys of others.
+    pub fn leave_lease(&self, response: &mut LeaseTimeToLiveResponse) {
+        response.keys.retain_mut(|key| {
+            let is_inside = key.starts_with(&self.0);
+            if is_inside {
+                *key = key.slice(self.0.len()..);
+            }
+            is_inside
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use retcd_proto::etcdserverpb::RequestOp;
+
+    use super::*;
+
+    fn check(prefix: &[u8], key: &[u8], end: &[u8], whole_key: &[u8], whole_end: &[u8]) {
+        let mut request = RangeRequest {
+            key: key.to_vec().into(),
+            range_end: end.to_vec().into(),
+            ..RangeRequest::default()
+        };
+        let namespace = Namespace::default().within(prefix);
+        assert_eq!(namespace.enter_range(&mut request), Ok(()));
+        let shown = (request.key.as_ref(), request.range_end.as_ref());
+        assert_eq!(shown, (whole_key, whole_end), "{prefix:?} {key:?} {end:?}");
+    }
+
+    #[test]
+    fn no_range_leads_out() {
+        check(b"", b"k", b"\0", b"k", b"\0");
+        check(b"a/", b"k", b"", b"a/k", b"");
+        check(b"a/", b"k", b"m", b"a/k", b"a/m");
+        check(b"a/", b"k", b"\0", b"a/k", b"a0");
+        check(b"a/", b"", b"\0", b"a/", b"a0");
+        check(b"a\xff", b"k", b"\0", b"a\xffk", b"b");
+        // Nothing follows a prefix of the last bytes.
+        check(b"\xff", b"k", b"\0", b"\xffk", b"\0");
+    }
+
+    #[test]
+    fn an_empty_key_is_no_key() {
+        let namespace = Namespace::default().within(b"a/");
+        let mut put = PutRequest::default();
+        let refused = namespace
+            .enter_put(&mut put)
+            .map_err(|error| error.to_string());
+        assert_eq!(refused, Err("etcdserver: key is not provided".to_owned()));
+    }
+
+    #[test]
+    fn transactions_are_completed_at_every_depth() {
+        let op = |request| RequestOp {
+            request: Some(request),
+        };
+        let put = |key: &str| {
+            op(Request::RequestPut(PutRequest {
+                key: key.to_owned().into(),
+                ..PutRequest::default()
+            }))
+        };
+        let txn = |prefix: &str| {
+            let mut txn = TxnRequest::default();
+            for depth in 0..500 {
+                let inner = op(Request::RequestTxn(txn.into()));
+                txn = TxnRequest {
+                    success: vec![put(&format!("{prefix}{depth}"))],
+                    failure: vec![inner],
+                    ..TxnRequest::default()
+                };
+            }
+            txn
+        };
+        let namespace = Namespace::default().within(b"a/").within(b"b/");
+        let mut entered = txn("");
+        assert_eq!(namespace.enter_txn(&mut entered), Ok(()));
+        assert!(entered == txn("a/b/"));
+        assert!(entered != txn("a/"));
+    }
+}

@@ -1,0 +1,148 @@
+//! TLS: whom the client believes, and what it shows.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
+mod harness;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use harness::{Member, Relay, Security, key, put, run};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+};
+use retcd_client::{Client, Config, ConfigError, Error, TlsConfig};
+use tempfile::TempDir;
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority() -> Authority {
+    let mut params = named("authority", Vec::new());
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn named(name: &str, hosts: Vec<String>) -> CertificateParams {
+    let mut params = CertificateParams::new(hosts).unwrap();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+/// Files of a test.
+struct Files(TempDir);
+
+impl Files {
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Writes `NAME.pem` and `NAME-key.pem`, for servers and clients on the loopback address.
+    fn write_pair(&self, name: &str, authority: &Authority) {
+        let mut params = named(name, vec!["127.0.0.1".to_owned()]);
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, authority).unwrap();
+        std::fs::write(self.path(&format!("{name}.pem")), certificate.pem()).unwrap();
+        let key_path = self.path(&format!("{name}-key.pem"));
+        std::fs::write(key_path, key.serialize_pem()).unwrap();
+    }
+}
+
+/// A member that wants certificates of its authority, and a client's files.
+async fn member(files: &Files, authority: &Authority) -> Member {
+    std::fs::write(files.path("ca.pem"), authority.pem()).unwrap();
+    files.write_pair("server", authority);
+    files.write_pair("client", authority);
+    let flag = |name: &str, path: &Path| format!("--{name}={}", path.display());
+    let flags = vec![
+        flag("cert-file", &files.path("server.pem")),
+        flag("key-file", &files.path("server-key.pem")),
+        flag("trusted-ca-file", &files.path("ca.pem")),
+        "--client-cert-auth".to_owned(),
+    ];
+    let tls = tls(files);
+    Member::start_with(Security { flags, tls }).await
+}
+
+fn tls(files: &Files) -> TlsConfig {
+    TlsConfig {
+        cert: Some(files.path("client.pem")),
+        key: Some(files.path("client-key.pem")),
+        authorities: Some(files.path("ca.pem")),
+        ..TlsConfig::default()
+    }
+}
+
+/// What a request waited for until its time was over.
+async fn waits_for(client: &Client) -> String {
+    let limited = client.within(Duration::from_secs(1));
+    match limited.range(key("k")).await {
+        Err(Error::DeadlineExceeded { last: Some(last) }) => last.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_new_certificate_counts_from_the_next_connection_on() {
+    run(async {
+        let files = Files(tempfile::tempdir().unwrap());
+        let authority = self::authority();
+        let member = member(&files, &authority).await;
+        let relay = Relay::start(&member.address, &[]).await;
+        let client = member.client_at(&relay.address);
+        client.put(put("k", "1")).await.unwrap();
+        files.write_pair("client", &self::authority());
+        // The connection that there is goes on.
+        client.put(put("k", "2")).await.unwrap();
+        relay.cut();
+        let refused = waits_for(&client).await;
+        assert!(refused.contains("tls: "), "{refused}");
+        files.write_pair("client", &authority);
+        client.put(put("k", "3")).await.unwrap();
+    });
+}
+
+#[test]
+fn a_server_of_another_authority_is_not_believed() {
+    run(async {
+        let files = Files(tempfile::tempdir().unwrap());
+        let member = member(&files, &authority()).await;
+        std::fs::write(files.path("ca.pem"), authority().pem()).unwrap();
+        let strange = member.client();
+        let refused = waits_for(&strange).await;
+        let reason = "x509: certificate signed by unknown authority";
+        assert!(refused.contains(reason), "{refused}");
+        let config = Config {
+            tls: TlsConfig {
+                skip_verify: true,
+                ..tls(&files)
+            },
+            ..Config::new([member.address.as_str()])
+        };
+        let credulous = Client::new(config).unwrap();
+        credulous.put(put("k", "1")).await.unwrap();
+    });
+}
+
+#[test]
+fn half_a_pair_is_none() {
+    let config = Config {
+        tls: TlsConfig {
+            key: Some("client-key.pem".into()),
+            ..TlsConfig::default()
+        },
+        ..Config::new(["127.0.0.1:1"])
+    };
+    let error = Client::new(config).err().unwrap();
+    assert!(matches!(error, ConfigError::Tls(_)));
+    assert_eq!(
+        error.to_string(),
+        "KeyFile and CertFile must both be present[key: client-key.pem, cert: ]"
+    );
+}
