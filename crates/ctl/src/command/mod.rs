@@ -4,7 +4,7 @@
 //! its request, and prints the reply. Its own flags are checked before anything is sent; whether the output format can show
 //! the reply is found out afterwards, as in etcd's tool.
 //!
-//! Not here: `lock`, `elect`, `make-mirror` and `check`.
+//! Not here: `make-mirror` and `check`.
 
 mod alarm;
 mod auth;
@@ -13,11 +13,14 @@ mod defrag;
 mod del;
 mod discovery;
 mod downgrade;
+mod elect;
 mod endpoint;
 mod environment;
+mod exec;
 mod get;
 mod globals;
 mod lease;
+mod lock;
 mod member;
 mod move_leader;
 mod options;
@@ -25,6 +28,7 @@ mod password;
 mod put;
 mod role;
 mod session;
+mod signal;
 mod snapshot;
 mod target;
 mod txn;
@@ -38,6 +42,7 @@ pub(crate) use session::go_io_text;
 use crate::cli::{Command, Program, completion_command, help_command};
 
 const KEYS: &str = "Key-value commands";
+const CONCURRENCY: &str = "Concurrency commands";
 const CLUSTER: &str = "Cluster maintenance commands";
 const AUTH: &str = "Authentication commands";
 const UTILITY: &str = "Utility commands";
@@ -60,6 +65,8 @@ pub fn program() -> Program {
         watch::command().heading(KEYS),
         lease::command().heading(KEYS),
         compaction::command().heading(KEYS),
+        lock::command().heading(CONCURRENCY),
+        elect::command().heading(CONCURRENCY),
         alarm::command().heading(CLUSTER),
         defrag::command().heading(CLUSTER),
         downgrade::command().heading(CLUSTER),

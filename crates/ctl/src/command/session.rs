@@ -1,4 +1,5 @@
-//! What the global flags and the environment amount to: a configuration, an output format, a runtime.
+//! What the global flags and the environment amount to: a configuration, an output format, a
+//! runtime.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -190,7 +191,8 @@ pub fn tell_last_attempt(error: &Error) {
     }
 }
 
-/// The endpoints of the flag or its variable. Lists that are put together by scripts have commas too many.
+/// The endpoints of the flag or its variable. Lists that are put together by scripts have commas
+/// too many.
 fn given_endpoints(flags: &FlagSet) -> Vec<String> {
     let given = flags.list("endpoints").iter();
     given

@@ -14,6 +14,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// Nothing that is waited for takes this long, unless it never comes.
@@ -107,6 +108,12 @@ impl Running {
                 Err(error) => panic!("{}: {wanted:?} does not come: {error}", self.what),
             }
         }
+    }
+
+    /// Asks it to end.
+    pub fn terminate(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)
+            .expect("it has not been waited for");
     }
 
     /// Closes standard input and waits for the end.

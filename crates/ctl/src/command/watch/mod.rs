@@ -1,7 +1,6 @@
 //! `watch`: follows the changes of keys, and runs a command for each.
 
 mod arguments;
-mod exec;
 mod interactive;
 mod stream;
 

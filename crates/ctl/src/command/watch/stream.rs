@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use retcd_client::{Client, WatchError, WatchEvent, WatchId, Watcher, WithoutLeader};
 use retcd_proto::etcdserverpb::{WatchCreateRequest, WatchResponse};
+use retcd_proto::mvccpb::Event;
 
+use super::super::exec;
 use super::super::session::Session;
-use super::exec;
 use crate::cli::{Arg, Exit};
+use crate::go::quote::{quote, quote_list};
 use crate::log;
 use crate::print::{Reply, print_line};
 
@@ -91,9 +93,32 @@ fn show(session: &Session, exec: &[Arg], response: &WatchResponse) -> Result<(),
     }
     session.print(&Reply::Watch(response))?;
     for event in &response.events {
-        exec::run(exec, revision, event)?;
+        run_for(exec, revision, event)?;
     }
     Ok(())
+}
+
+/// Runs the command of a watch for one change.
+fn run_for(command: &[Arg], revision: i64, event: &Event) -> Result<(), Exit> {
+    let kv = event.kv.clone().unwrap_or_default();
+    let quoted = |bytes: &[u8]| quote(bytes).into_bytes();
+    let variables = [
+        ("ETCD_WATCH_REVISION", revision.to_string().into_bytes()),
+        (
+            "ETCD_WATCH_EVENT_TYPE",
+            quoted(event.r#type().as_str_name().as_bytes()),
+        ),
+        ("ETCD_WATCH_KEY", quoted(&kv.key)),
+        ("ETCD_WATCH_VALUE", quoted(&kv.value)),
+    ];
+    exec::run(command, variables).map_err(|problem| {
+        let words = command
+            .iter()
+            .map(|word| String::from_utf8_lossy(word).into_owned());
+        let words = quote_list(&words.collect::<Vec<_>>());
+        log::tell(format_args!("command {words} error ({problem})"));
+        Exit::silent(1)
+    })
 }
 
 fn show_end(session: &Session, error: &WatchError, response: &WatchResponse) -> Result<(), Exit> {

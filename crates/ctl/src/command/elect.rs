@@ -1,0 +1,94 @@
+//! `elect`: stands for election, or follows one.
+
+use retcd_client::concurrency::{DEFAULT_TTL_S, Election, Session as Lease};
+use retcd_proto::etcdserverpb::RangeRequest;
+
+use super::lock::no_lock;
+use super::session::{self, Session, failed};
+use super::signal::stop_requested;
+use crate::cli::{Command, Exit, Flag, Invocation};
+use crate::print::Reply;
+
+const LONG: &str = "\
+Stands for election, and prints its key and the proposal when it is elected. It leads until it gets SIGINT or SIGTERM. With
+--listen it stands for nothing, and prints the leader's key and proposal whenever they change.";
+
+/// The command.
+pub fn command() -> Command {
+    Command::new(
+        "elect",
+        "<election-name> [proposal]",
+        "Stand for election, or follow one",
+        run,
+    )
+    .long(LONG)
+    .flags([Flag::switch("listen", "only follow the election").short('l')])
+}
+
+fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
+    let usage = "elect takes one election name argument and an optional proposal argument";
+    let listens = invocation.flags.bool("listen");
+    let (name, proposal) = match invocation.args.as_slice() {
+        [name] if listens => (name.clone(), None),
+        [_] => return Err(Exit::bad_args("no proposal argument but -l not set")),
+        [_, _] if listens => return Err(Exit::bad_args("proposal given but -l is set")),
+        [name, proposal] => (name.clone(), Some(proposal.clone())),
+        _ => return Err(Exit::bad_args(usage)),
+    };
+    let session = Session::new(invocation, false)?;
+    session::run(async {
+        match proposal {
+            None => observe(&session, &name).await,
+            Some(proposal) => campaign(&session, &name, proposal).await,
+        }
+    })
+}
+
+async fn observe(session: &Session, name: &[u8]) -> Result<(), Exit> {
+    let client = session.client().await?;
+    let mut stop = std::pin::pin!(stop_requested()?);
+    let mut observer = Election::new(&client, name).observe();
+    loop {
+        let told = tokio::select! {
+            told = observer.next() => told,
+            () = &mut stop => return Ok(()),
+        };
+        let told = told.map_err(|_| Exit::error("elect: observer lost"))?;
+        session.print(&Reply::Get(&told))?;
+    }
+}
+
+async fn campaign(session: &Session, name: &[u8], proposal: Vec<u8>) -> Result<(), Exit> {
+    let client = session.client().await?;
+    let stop = stop_requested()?;
+    let lease = Lease::new(&client, DEFAULT_TTL_S).await.map_err(failed)?;
+    let led = lead(session, &lease, name, proposal, stop).await;
+    // With the lease goes the candidate's key, whatever came of it.
+    let closed = lease.close().await.map_err(failed);
+    led.and(closed)
+}
+
+async fn lead(
+    session: &Session,
+    lease: &Lease,
+    name: &[u8],
+    proposal: Vec<u8>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Exit> {
+    let election = Election::new(lease.client(), name);
+    let mut stop = std::pin::pin!(stop);
+    let leadership = tokio::select! {
+        elected = election.campaign(lease, proposal) => elected.map_err(no_lock)?,
+        () = &mut stop => return Err(Exit::error("context canceled")),
+    };
+    let own = RangeRequest {
+        key: leadership.key().clone(),
+        ..RangeRequest::default()
+    };
+    let response = lease.client().range(own).await.map_err(failed)?;
+    session.print(&Reply::Get(&response))?;
+    tokio::select! {
+        () = stop => Ok(()),
+        () = lease.ended() => Err(Exit::error("elect: session expired")),
+    }
+}

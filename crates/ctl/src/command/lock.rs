@@ -1,0 +1,115 @@
+//! `lock`: holds a lock until a signal comes, or while a command runs.
+
+use retcd_client::concurrency::{DEFAULT_TTL_S, Mutex, MutexGuard, QueueError, Session as Lease};
+use retcd_proto::etcdserverpb::RangeRequest;
+
+use super::exec;
+use super::session::{self, Session, failed};
+use super::signal::stop_requested;
+use crate::cli::{Arg, Command, Exit, Flag, Invocation};
+use crate::log;
+use crate::print::Reply;
+
+const LONG: &str = "\
+Waits until the lock is free, takes it, and prints its key. The lock is given back when the tool gets SIGINT or SIGTERM, or,
+if a command is given, when that has ended; the exit code is then the command's. The command finds the lock's key
+and the revision at which it was got in ETCD_LOCK_KEY and ETCD_LOCK_REV:
+  $ etcdctl lock deploy -- sh -c 'echo $ETCD_LOCK_KEY'
+
+Should the tool be killed, the lock is free again after --ttl seconds.";
+
+/// The command.
+pub fn command() -> Command {
+    Command::new(
+        "lock",
+        "<lockname> [exec-command arg1 arg2 ...]",
+        "Hold a lock, or run a command that holds it",
+        run,
+    )
+    .long(LONG)
+    .flags([Flag::int(
+        "ttl",
+        10,
+        "how many seconds the lock outlives this tool",
+    )])
+}
+
+fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
+    let usage = "lock takes a lock name argument and an optional command to execute";
+    let [name, command @ ..] = invocation.args.as_slice() else {
+        return Err(Exit::bad_args(usage));
+    };
+    let (name, command) = (name.clone(), command.to_vec());
+    let ttl_s = ttl_s(invocation.flags.int("ttl"));
+    let session = Session::new(invocation, false)?;
+    session::run(async {
+        let client = session.client().await?;
+        let stop = stop_requested()?;
+        let lease = Lease::new(&client, ttl_s).await.map_err(failed)?;
+        let held = hold(&session, &lease, &name, &command, stop).await;
+        // With the lease the lock is given back, whatever came of it.
+        let closed = lease.close().await.map_err(failed);
+        held.and(closed)
+    })
+}
+
+fn ttl_s(given: i64) -> i64 {
+    if given > 0 {
+        return given;
+    }
+    let field = ("current-session-ttl", DEFAULT_TTL_S.to_string());
+    let message = "WithTTL(): TTL should be > 0, preserving current TTL";
+    log::json_line("warn", message, &[field]);
+    DEFAULT_TTL_S
+}
+
+async fn hold(
+    session: &Session,
+    lease: &Lease,
+    name: &[u8],
+    command: &[Arg],
+    stop: impl Future<Output = ()>,
+) -> Result<(), Exit> {
+    let mutex = Mutex::new(lease, name);
+    let mut stop = std::pin::pin!(stop);
+    let lock = tokio::select! {
+        lock = mutex.lock() => lock.map_err(no_lock)?,
+        () = &mut stop => return Err(Exit::error("context canceled")),
+    };
+    if !command.is_empty() {
+        return run_locked(command, &lock).await;
+    }
+    let own = RangeRequest {
+        key: lock.key().clone(),
+        ..RangeRequest::default()
+    };
+    let response = lease.client().range(own).await.map_err(failed)?;
+    if response.kvs.is_empty() {
+        return Err(Exit::error("lock lost on init"));
+    }
+    session.print(&Reply::Get(&response))?;
+    tokio::select! {
+        () = stop => Ok(()),
+        () = lease.ended() => Err(Exit::error("session expired")),
+    }
+}
+
+async fn run_locked(command: &[Arg], lock: &MutexGuard) -> Result<(), Exit> {
+    let variables = [
+        ("ETCD_LOCK_KEY", lock.key().to_vec()),
+        ("ETCD_LOCK_REV", lock.revision().to_string().into_bytes()),
+    ];
+    let result = exec::run_in_background(command, variables).await;
+    result.map_err(|problem| Exit {
+        code: problem.exit_code(),
+        message: Some(problem.to_string()),
+    })
+}
+
+/// The end of a command that did not get its lock or its office.
+pub fn no_lock(error: QueueError) -> Exit {
+    match error {
+        QueueError::Request(error) => failed(error),
+        error => Exit::error(error),
+    }
+}
