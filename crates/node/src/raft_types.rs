@@ -56,9 +56,7 @@ pub fn entry_to_raft(entry: &raftpb::Entry) -> eraftpb::Entry {
     out.set_entry_type(match kind {
         Ok(raftpb::EntryType::EntryNormal) => eraftpb::EntryType::EntryNormal,
         Ok(raftpb::EntryType::EntryConfChange) => eraftpb::EntryType::EntryConfChange,
-        Ok(raftpb::EntryType::EntryConfChangeV2) | Err(_) => {
-            eraftpb::EntryType::EntryConfChangeV2
-        }
+        Ok(raftpb::EntryType::EntryConfChangeV2) | Err(_) => eraftpb::EntryType::EntryConfChangeV2,
     });
     if kind.is_err() {
         out.context = Bytes::copy_from_slice(&number.to_be_bytes());
