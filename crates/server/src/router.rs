@@ -9,6 +9,7 @@ use hyper::body::{Body, Incoming};
 use hyper::{Request, Response, StatusCode};
 
 use crate::grpc;
+use crate::grpc::outstanding::Outstanding;
 use crate::grpc::wire::ResponseBody;
 use crate::http::{self, HttpContext};
 use crate::runtime::{Local, LocalProbe, Protocols};
@@ -17,15 +18,16 @@ use crate::runtime::{Local, LocalProbe, Protocols};
 const UNREAD_BYTES_MAX: usize = 32 << 20;
 const UNREAD_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Answers one request.
+/// Answers one request that came over `connection`.
 pub async fn route(
     local: Rc<Local>,
     http: Rc<HttpContext<LocalProbe>>,
     protocols: Protocols,
+    connection: Outstanding,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     if protocols.grpc && grpc::is_grpc(&request) {
-        return grpc::call(local, request).await;
+        return grpc::call(local, connection, request).await;
     }
     let (head, body) = request.into_parts();
     let response = match protocols.pages {

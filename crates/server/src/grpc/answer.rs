@@ -1,13 +1,14 @@
 //! Answers on their way: measured, given room, encoded, and handed over piece by piece.
 
-use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::budget::{COUNTED_FROM, Room, STALLED_AFTER};
+use super::budget::{AnswerBudget, COUNTED_FROM, Piece, Room, STALLED_AFTER};
 use super::encode::Encode;
+use super::outstanding::Outstanding;
 use super::pieces::{Sink, WHOLE_MAX};
 use super::status::{self, Status};
 use super::wire::MessageLength;
@@ -16,19 +17,19 @@ use crate::runtime::Local;
 /// A framed response.
 pub enum Answer {
     /// In one piece.
-    Whole(Bytes),
+    Whole(Piece),
     /// In several.
-    Pieces(Vec<Bytes>),
+    Pieces(Vec<Piece>),
 }
 
 impl From<Bytes> for Answer {
     fn from(message: Bytes) -> Answer {
-        Answer::Whole(message)
+        Answer::Whole(message.into())
     }
 }
 
 impl Answer {
-    fn of(mut pieces: Vec<Bytes>) -> Answer {
+    fn of(mut pieces: Vec<Piece>) -> Answer {
         match pieces.len() {
             1 => Answer::Whole(pieces.swap_remove(0)),
             _ => Answer::Pieces(pieces),
@@ -39,12 +40,12 @@ impl Answer {
     pub fn len(&self) -> usize {
         match self {
             Answer::Whole(message) => message.len(),
-            Answer::Pieces(pieces) => pieces.iter().map(Bytes::len).sum(),
+            Answer::Pieces(pieces) => pieces.iter().map(Piece::len).sum(),
         }
     }
 
     /// The pieces in order.
-    pub fn into_pieces(self) -> Vec<Bytes> {
+    pub fn into_pieces(self) -> Vec<Piece> {
         match self {
             Answer::Whole(message) => vec![message],
             Answer::Pieces(pieces) => pieces,
@@ -144,28 +145,126 @@ fn pieces(message: &impl Encode, length: MessageLength) -> Vec<Bytes> {
     sink.into_pieces()
 }
 
-/// Hands over `pieces` as the connection takes them; `false` if the client is gone.
+/// How long a client may take nothing of an answer that is kept for it alone: a list as of a moment, a snapshot.
+pub const UNREAD_MAX: Duration = Duration::from_secs(300);
+
+/// How long a client that takes nothing is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// For [`UNREAD_MAX`].
+    Bounded,
+    /// Until it goes away. Nothing is kept for it but a few pieces.
+    Unbounded,
+}
+
+/// Hands over `pieces` as `connection` takes them; `false` if the client is gone.
 ///
 /// # Errors
-/// The client has taken nothing for [`STALLED_AFTER`], and others wait for the room.
+/// The client has taken nothing for [`STALLED_AFTER`] while others wait for the room, or for as long as `patience` allows.
 pub async fn deliver(
-    local: &Rc<Local>,
-    pieces: Vec<Bytes>,
+    budget: &AnswerBudget,
+    connection: &Outstanding,
+    pieces: Vec<Piece>,
+    patience: Patience,
     sender: &mpsc::Sender<Result<Bytes, Status>>,
 ) -> Result<bool, Status> {
-    let holds_room = pieces.iter().map(Bytes::len).sum::<usize>() >= COUNTED_FROM;
+    let holds_room = pieces.iter().map(Piece::len).sum::<usize>() >= COUNTED_FROM;
     for piece in pieces {
+        let began = Instant::now();
         let place = loop {
             match timeout(STALLED_AFTER, sender.reserve()).await {
                 Ok(Ok(place)) => break place,
                 Ok(Err(_)) => return Ok(false),
-                Err(_) if holds_room && local.member.answers.is_wanted() => {
+                Err(_) if holds_room && budget.is_wanted() => return Err(status::NOT_TAKEN),
+                Err(_) if patience == Patience::Bounded && began.elapsed() >= UNREAD_MAX => {
                     return Err(status::NOT_TAKEN);
                 }
                 Err(_) => {}
             }
         };
-        place.send(Ok(piece));
+        place.send(Ok(piece.hand_over(connection)));
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    /// An answer of four pieces of 1 MiB.
+    fn pieces(budget: &AnswerBudget) -> Vec<Piece> {
+        let mut room = budget.try_take(4 * MIB).expect("there is room");
+        let pieces = (0..4).map(|_| room.hold(vec![0; MIB].into()));
+        pieces.collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_client_does_not_read_gives_way_to_those_who_wait() {
+        let budget = AnswerBudget::of(4 * MIB);
+        let connection = Outstanding::default();
+        let (sender, mut receiver) = mpsc::channel(1);
+        let deliver = deliver(
+            &budget,
+            &connection,
+            pieces(&budget),
+            Patience::Unbounded,
+            &sender,
+        );
+        tokio::pin!(deliver);
+        let long = timeout(10 * UNREAD_MAX, &mut deliver).await;
+        assert!(long.is_err(), "nobody waits");
+        let mut waiting = Box::pin(budget.take(3 * MIB));
+        assert!((&mut waiting).now_or_never().is_none());
+        let began = Instant::now();
+        assert_eq!(deliver.await, Err(status::NOT_TAKEN));
+        assert!(began.elapsed() <= STALLED_AFTER);
+        // All but the piece that is in the queue.
+        waiting.now_or_never().expect("there is room now");
+        drop(receiver.recv().now_or_never());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_for_a_client_alone_is_not_kept_for_ever() {
+        let budget = AnswerBudget::of(4 * MIB);
+        let connection = Outstanding::default();
+        let (sender, _receiver) = mpsc::channel(1);
+        let began = Instant::now();
+        let ended = deliver(
+            &budget,
+            &connection,
+            pieces(&budget),
+            Patience::Bounded,
+            &sender,
+        );
+        assert_eq!(ended.await, Err(status::NOT_TAKEN));
+        let late = began.elapsed() - UNREAD_MAX;
+        assert!(late <= STALLED_AFTER, "{late:?} late");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_client_gets_all_of_it() {
+        let budget = AnswerBudget::of(4 * MIB);
+        let connection = Outstanding::default();
+        let (sender, mut receiver) = mpsc::channel(1);
+        let deliver = deliver(
+            &budget,
+            &connection,
+            pieces(&budget),
+            Patience::Bounded,
+            &sender,
+        );
+        let read = async {
+            for _ in 0..4 {
+                tokio::time::sleep(UNREAD_MAX / 2).await;
+                receiver.recv().await.expect("a piece").expect("no failure");
+            }
+        };
+        let (delivered, ()) = tokio::join!(deliver, read);
+        assert_eq!(delivered, Ok(true));
+        budget.try_take(4 * MIB).expect("everything is free again");
+    }
 }

@@ -12,6 +12,8 @@ use retcd_state::auth::{AuthError, AuthReply, check_form};
 use retcd_state::machine::Reply;
 
 use super::Framed;
+use super::answer::{Answer, answer};
+use super::encode::Plain;
 use super::header::header;
 use super::status::Status;
 use super::wire::frame;
@@ -146,13 +148,15 @@ pub async fn user_get(
     local: Rc<Local>,
     credentials: Credentials,
     request: pb::AuthUserGetRequest,
-) -> Framed {
+) -> Result<Answer, Status> {
     let request = InternalRaftRequest {
         auth_user_get: Some(request),
         ..Default::default()
     };
     match ask(&local, &credentials, Operation::AuthUserGet, request).await? {
-        (header, AuthReply::User(roles)) => frame(&pb::AuthUserGetResponse { header, roles }),
+        (header, AuthReply::User(roles)) => {
+            answer(&local, Plain(pb::AuthUserGetResponse { header, roles })).await
+        }
         other => unreachable!("a question for a user was answered with {other:?}"),
     }
 }
@@ -162,13 +166,15 @@ pub async fn user_list(
     local: Rc<Local>,
     credentials: Credentials,
     request: pb::AuthUserListRequest,
-) -> Framed {
+) -> Result<Answer, Status> {
     let request = InternalRaftRequest {
         auth_user_list: Some(request),
         ..Default::default()
     };
     match ask(&local, &credentials, Operation::AuthUserList, request).await? {
-        (header, AuthReply::Users(users)) => frame(&pb::AuthUserListResponse { header, users }),
+        (header, AuthReply::Users(users)) => {
+            answer(&local, Plain(pb::AuthUserListResponse { header, users })).await
+        }
         other => unreachable!("a question for all users was answered with {other:?}"),
     }
 }
@@ -178,13 +184,15 @@ pub async fn role_get(
     local: Rc<Local>,
     credentials: Credentials,
     request: pb::AuthRoleGetRequest,
-) -> Framed {
+) -> Result<Answer, Status> {
     let request = InternalRaftRequest {
         auth_role_get: Some(request),
         ..Default::default()
     };
     match ask(&local, &credentials, Operation::AuthRoleGet, request).await? {
-        (header, AuthReply::Role(perm)) => frame(&pb::AuthRoleGetResponse { header, perm }),
+        (header, AuthReply::Role(perm)) => {
+            answer(&local, Plain(pb::AuthRoleGetResponse { header, perm })).await
+        }
         other => unreachable!("a question for a role was answered with {other:?}"),
     }
 }
@@ -194,13 +202,15 @@ pub async fn role_list(
     local: Rc<Local>,
     credentials: Credentials,
     request: pb::AuthRoleListRequest,
-) -> Framed {
+) -> Result<Answer, Status> {
     let request = InternalRaftRequest {
         auth_role_list: Some(request),
         ..Default::default()
     };
     match ask(&local, &credentials, Operation::AuthRoleList, request).await? {
-        (header, AuthReply::Roles(roles)) => frame(&pb::AuthRoleListResponse { header, roles }),
+        (header, AuthReply::Roles(roles)) => {
+            answer(&local, Plain(pb::AuthRoleListResponse { header, roles })).await
+        }
         other => unreachable!("a question for all roles was answered with {other:?}"),
     }
 }

@@ -8,7 +8,8 @@
 //! It cannot deadlock: room is taken once for a whole message, and by nobody who waits for another answer.
 //! An answer larger than the budget waits for all of it and is then alone. Nor can clients that do not read
 //! keep it for ever: what of a long answer was not taken for [`STALLED_AFTER`] gives way to those who wait
-//! ([`AnswerBudget::is_wanted`]), who themselves wait no longer than for any other answer.
+//! ([`AnswerBudget::is_wanted`]), who themselves wait no longer than for any other answer; and for what is with a
+//! connection already see [`outstanding`](super::outstanding).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::outstanding::{Outstanding, Share};
 use crate::gauge::Gauge;
 
 /// Shorter answers are not counted: with what hyper holds for a request they weigh about the same.
@@ -42,7 +44,8 @@ impl Default for AnswerBudget {
 }
 
 impl AnswerBudget {
-    fn of(bytes_max: usize) -> AnswerBudget {
+    /// A budget of so many bytes.
+    pub(super) fn of(bytes_max: usize) -> AnswerBudget {
         let units_max = bytes_max / UNIT;
         AnswerBudget {
             units: Arc::new(Semaphore::new(units_max)),
@@ -85,25 +88,52 @@ impl AnswerBudget {
 pub struct Room(Option<OwnedSemaphorePermit>);
 
 impl Room {
-    /// Ties a share of `bytes.len()` to `bytes`: it comes back when the last clone or slice of them is gone.
-    pub fn hold(&mut self, bytes: Bytes) -> Bytes {
-        let Some(rest) = &mut self.0 else {
-            return bytes;
-        };
-        // The last piece may find less, since each takes whole units.
-        let units = bytes.len().div_ceil(UNIT).min(rest.num_permits());
-        let share = rest.split(units);
-        Bytes::from_owner(Held {
-            bytes,
-            _share: share,
-        })
+    /// Gives `bytes` their share of it.
+    pub fn hold(&mut self, bytes: Bytes) -> Piece {
+        let share = self.0.as_mut().and_then(|rest| {
+            // The last piece may find less, since each takes whole units.
+            rest.split(bytes.len().div_ceil(UNIT).min(rest.num_permits()))
+        });
+        Piece { bytes, share }
     }
 }
 
-/// Bytes and the room that they take.
+/// A piece of an answer and the room that it takes, if it counts.
+#[derive(Debug)]
+pub struct Piece {
+    bytes: Bytes,
+    share: Option<OwnedSemaphorePermit>,
+}
+
+impl From<Bytes> for Piece {
+    fn from(bytes: Bytes) -> Piece {
+        Piece { bytes, share: None }
+    }
+}
+
+impl Piece {
+    /// Length in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The bytes, for a connection to send. Their room comes back when the last clone or slice of them is gone.
+    pub fn hand_over(self, connection: &Outstanding) -> Bytes {
+        let Piece { bytes, share } = self;
+        match share {
+            None => bytes,
+            Some(permit) => Bytes::from_owner(Held {
+                bytes,
+                _share: connection.enter(permit),
+            }),
+        }
+    }
+}
+
+/// Bytes that a connection has.
 struct Held {
     bytes: Bytes,
-    _share: Option<OwnedSemaphorePermit>,
+    _share: Share,
 }
 
 impl AsRef<[u8]> for Held {
@@ -129,7 +159,8 @@ mod tests {
         let budget = AnswerBudget::of(4 * MIB);
         let mut room = budget.try_take(3 * MIB).expect("it is free");
         assert!(budget.try_take(2 * MIB).is_none());
-        let first = room.hold(bytes(MIB));
+        let connection = Outstanding::default();
+        let first = room.hold(bytes(MIB)).hand_over(&connection);
         let (part, copy) = (first.slice(..10), first.clone());
         let second = room.hold(bytes(2 * MIB));
         drop((room, first, copy));

@@ -78,6 +78,19 @@ impl Encode for ResponseHeader {
     }
 }
 
+/// A response that is not hot, but may be long.
+pub struct Plain<M>(pub M);
+
+impl<M: Message> Encode for Plain<M> {
+    fn len(&self) -> usize {
+        self.0.encoded_len()
+    }
+
+    fn write(&self, sink: &mut Sink) {
+        self.0.encode_raw(sink.buf());
+    }
+}
+
 /// A record as far as the request wants to see it.
 struct Projected<'a>(&'a Record, Projection);
 
@@ -293,14 +306,14 @@ fn exceeds(reply: &TxnReply, left: &mut usize) -> bool {
 enum Op<'a> {
     /// The operation asked for nothing.
     Empty,
-    Plain(u64, Plain<'a>),
+    Leaf(u64, Leaf<'a>),
     Txn(&'a Nested<TxnReply>),
 }
 
 /// The field of `ResponseOp` for a nested transaction.
 const NESTED: u64 = 4;
 
-enum Plain<'a> {
+enum Leaf<'a> {
     Range(ResponseHeader, &'a RangeReply),
     Put(ResponseHeader, &'a PutReply),
     Delete(ResponseHeader, &'a DeleteReply),
@@ -310,11 +323,11 @@ impl<'a> Op<'a> {
     fn of(op: &'a OpReply) -> Op<'a> {
         match op {
             OpReply::Range(reply) => {
-                Op::Plain(1, Plain::Range(revision_alone(reply.revision), reply))
+                Op::Leaf(1, Leaf::Range(revision_alone(reply.revision), reply))
             }
-            OpReply::Put(reply) => Op::Plain(2, Plain::Put(revision_alone(reply.revision), reply)),
+            OpReply::Put(reply) => Op::Leaf(2, Leaf::Put(revision_alone(reply.revision), reply)),
             OpReply::DeleteRange(reply) => {
-                Op::Plain(3, Plain::Delete(revision_alone(reply.revision), reply))
+                Op::Leaf(3, Leaf::Delete(revision_alone(reply.revision), reply))
             }
             OpReply::Txn(reply) => Op::Txn(reply),
             OpReply::Empty => Op::Empty,
@@ -322,20 +335,20 @@ impl<'a> Op<'a> {
     }
 }
 
-impl Encode for Plain<'_> {
+impl Encode for Leaf<'_> {
     fn len(&self) -> usize {
         match self {
-            Plain::Range(header, reply) => Range::whole(header, reply).len(),
-            Plain::Put(header, reply) => Put(header, reply).len(),
-            Plain::Delete(header, reply) => Delete(header, reply).len(),
+            Leaf::Range(header, reply) => Range::whole(header, reply).len(),
+            Leaf::Put(header, reply) => Put(header, reply).len(),
+            Leaf::Delete(header, reply) => Delete(header, reply).len(),
         }
     }
 
     fn write(&self, sink: &mut Sink) {
         match self {
-            Plain::Range(header, reply) => Range::whole(header, reply).write(sink),
-            Plain::Put(header, reply) => Put(header, reply).write(sink),
-            Plain::Delete(header, reply) => Delete(header, reply).write(sink),
+            Leaf::Range(header, reply) => Range::whole(header, reply).write(sink),
+            Leaf::Put(header, reply) => Put(header, reply).write(sink),
+            Leaf::Delete(header, reply) => Delete(header, reply).write(sink),
         }
     }
 }
@@ -347,7 +360,7 @@ fn measure_txn(header: &ResponseHeader, reply: &TxnReply, lengths: &mut Vec<usiz
         let place = lengths.len();
         let op_len = match Op::of(op) {
             Op::Empty => 0,
-            Op::Plain(_, body) => {
+            Op::Leaf(_, body) => {
                 lengths.push(body.len());
                 field_len(lengths[place])
             }
@@ -380,7 +393,7 @@ fn write_txn(
                 sink.put_varint(0);
                 continue;
             }
-            Op::Plain(field, _) => field,
+            Op::Leaf(field, _) => field,
             Op::Txn(_) => NESTED,
         };
         let body_len = *lengths.next().expect("every answer was measured");
@@ -390,7 +403,7 @@ fn write_txn(
         sink.put_varint(body_len as u64);
         match op {
             Op::Empty => {}
-            Op::Plain(_, body) => body.write(sink),
+            Op::Leaf(_, body) => body.write(sink),
             Op::Txn(nested) => {
                 let header = ResponseHeader::default();
                 nested.visit(|reply| write_txn(&header, reply, lengths, sink));

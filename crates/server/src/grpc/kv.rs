@@ -19,7 +19,7 @@ use retcd_state::watch::Origin;
 use retcd_state::{quota, request};
 use tokio::sync::mpsc;
 
-use super::answer::{Answer, answer, answer_read, deliver};
+use super::answer::{Answer, Patience, answer, answer_read};
 use super::encode::{Headed, TxnAnswer};
 use super::header::header;
 use super::status::{self, Status};
@@ -92,6 +92,8 @@ pub async fn range_stream(
             Ok(false) => return,
             Err(status) => Err(status),
         };
+        // The state of the store that it shows is not kept for a client that does not read how it ended.
+        drop(chunks);
         context.end_stream(&sender, ended).await;
     });
     stream_response(receiver)
@@ -109,7 +111,8 @@ async fn send_chunks(
     while let Some(chunk) = chunks.next_chunk()? {
         let chunk = answer(local, Headed(origin, chunk)).await?;
         context.count_sent(chunk.len());
-        if !deliver(local, chunk.into_pieces(), sender).await? {
+        let pieces = chunk.into_pieces();
+        if !context.deliver(pieces, Patience::Bounded, sender).await? {
             return Ok(false);
         }
     }

@@ -19,6 +19,8 @@ use retcd_state::machine::Reply;
 use retcd_state::quota;
 use tokio::sync::mpsc;
 
+use super::answer::{Answer, answer};
+use super::encode::Plain;
 use super::header::header;
 use super::status::{self, Code, Status};
 use super::wire::{MessageReader, ResponseBody, frame, stream_response};
@@ -91,13 +93,13 @@ pub async fn time_to_live(
     local: Rc<Local>,
     credentials: Credentials,
     request: LeaseTimeToLiveRequest,
-) -> Framed {
+) -> Result<Answer, Status> {
     let response = local.lease_time_to_live(request).await?;
     // These keys, not those that the lease has a moment earlier or later.
     let keys = response.keys.iter();
     let may_read = |store: &AuthStore, who: Caller<'_>| may_read_all(store, who, keys);
     local.require(&credentials, may_read).await?;
-    frame(&response)
+    answer(&local, Plain(response)).await
 }
 
 fn may_read_all<'a>(
@@ -116,7 +118,7 @@ pub async fn leases(
     local: Rc<Local>,
     credentials: Credentials,
     _request: LeaseLeasesRequest,
-) -> Framed {
+) -> Result<Answer, Status> {
     let (mut leases, revision) = local.look_at_leases(Lessor::list).await;
     let lessor = &local.member.lessor;
     leases.sort_unstable();
@@ -127,10 +129,8 @@ pub async fn leases(
     };
     local.require(&credentials, may_read).await?;
     let leases = ids.into_iter().map(|id| LeaseStatus { id }).collect();
-    frame(&LeaseLeasesResponse {
-        header: Some(header(local.member.origin(), revision)),
-        leases,
-    })
+    let header = Some(header(local.member.origin(), revision));
+    answer(&local, Plain(LeaseLeasesResponse { header, leases })).await
 }
 
 /// `LeaseKeepAlive`: a reply to each request, until the client ends its half.

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use hyper::Response;
@@ -24,13 +24,14 @@ use retcd_storage::bolt::FileCopy;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use super::answer::UNREAD_MAX;
 use super::header::header;
 use super::status::{self, Code, Status};
 use super::wire::{MessageReader, ResponseBody, frame, stream_response};
 use super::{Context, Framed};
 use crate::auth::Credentials;
 use crate::metrics::Operation;
-use crate::runtime::{self, Local, Member, versions};
+use crate::runtime::{self, Local, versions};
 
 /// Data per message of a snapshot, as etcd has it.
 const SNAPSHOT_CHUNK_BYTES: u64 = 32 << 10;
@@ -39,11 +40,6 @@ const SNAPSHOT_PIECE_BYTES: usize = 64 << 10;
 /// Pieces of a snapshot that wait for the client: with the one that the connection holds, all that a snapshot costs which
 /// nobody reads.
 const SNAPSHOT_BACKLOG: usize = 1;
-/// How long a client may take nothing of a snapshot. While it is open, no page of the database that it shows is written
-/// again, so that the file grows. etcd waits for ever, if the client answers the pings of its connection
-/// (`--grpc-keepalive-interval`); whoever stores a snapshot and stands still for this long has given up.
-const UNREAD_MAX: Duration = Duration::from_secs(300);
-
 /// `Alarm`; also a mere look at the alarms goes through the log.
 pub async fn alarm(local: Rc<Local>, credentials: Credentials, request: AlarmRequest) -> Framed {
     match AlarmAction::try_from(request.action) {
@@ -197,7 +193,7 @@ pub async fn snapshot(
     tokio::task::spawn_local(async move {
         let started = Instant::now();
         let member = &context.local.member;
-        let sent = send_snapshot(member, &sender).await;
+        let sent = send_snapshot(&context, &sender).await;
         member
             .metrics
             .backend
@@ -210,40 +206,44 @@ pub async fn snapshot(
 
 /// A client that leaves ends it early.
 async fn send_snapshot(
-    member: &Member,
+    context: &Context,
     messages: &mpsc::Sender<Result<Bytes, Status>>,
 ) -> Result<(), Status> {
+    let member = &context.local.member;
     let backend = member.backend.clone();
     let begin = member.workers.run(move || Snapshot::begin(&backend));
     let mut snapshot = begin.await?.map_err(|error| storage_failure(&error))?;
     loop {
         // Room first: what is read waits for nobody, and a client that does not read costs what is in its queue.
-        let Some(room) = room_for_one(messages).await? else {
+        let Some(place) = place_for_one(messages).await? else {
             return Ok(());
         };
         if snapshot.file.remaining_bytes() == 0 {
-            room.send(snapshot.sum());
+            place.send(snapshot.sum());
             return Ok(());
         }
+        let mut room = member.answers.take(SNAPSHOT_PIECE_BYTES).await;
         let read = move || {
             let piece = snapshot.next_piece();
             (snapshot, piece)
         };
         let (rest, piece) = member.workers.run(read).await?;
         snapshot = rest;
-        room.send(Ok(piece?));
+        place.send(Ok(room.hold(piece?).hand_over(&context.connection)));
     }
 }
 
 /// A place in the queue of a stream; nothing if the client is gone.
 ///
 /// # Errors
-/// The client has taken nothing for [`UNREAD_MAX`].
-async fn room_for_one<'a>(
+/// The client has taken nothing for [`UNREAD_MAX`]. While a snapshot is open, no page of the database that it shows is written
+/// again, so that the file grows. etcd waits for ever, if the client answers the pings of its connection
+/// (`--grpc-keepalive-interval`); whoever stores a snapshot and stands still for this long has given up.
+async fn place_for_one<'a>(
     messages: &'a mpsc::Sender<Result<Bytes, Status>>,
 ) -> Result<Option<mpsc::Permit<'a, Result<Bytes, Status>>>, Status> {
     match tokio::time::timeout(UNREAD_MAX, messages.reserve()).await {
-        Ok(room) => Ok(room.ok()),
+        Ok(place) => Ok(place.ok()),
         Err(_) => Err(status::UNREAD),
     }
 }

@@ -5,7 +5,8 @@
 //! because clients match on texts (sizes, unknown methods) that are grpc-go's.
 //!
 //! - [`wire`]: messages over HTTP/2 bodies; [`status`]: codes and texts; [`encode`]: hot responses.
-//! - [`budget`]: the memory that answers may hold; `answer`, `pieces`: how long ones go out.
+//! - [`budget`]: the memory that answers may hold, [`outstanding`]: what each connection has of it; `answer`, `pieces`: how
+//!   long ones go out.
 //! - `access`: who may call which method. `header`: of which state an answer is.
 //! - a room per service: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`], [`health`].
 //!
@@ -23,6 +24,7 @@ mod health;
 mod kv;
 mod lease;
 mod maintenance;
+pub mod outstanding;
 mod pieces;
 pub mod status;
 mod timeout;
@@ -48,7 +50,9 @@ use crate::auth::Credentials;
 use crate::metrics::{Call, Method, RequestKind};
 use crate::runtime::Local;
 use access::Access;
-use answer::{Answer, deliver};
+use answer::{Answer, Patience, deliver};
+use budget::Piece;
+use outstanding::Outstanding;
 use status::{Code, Status};
 use tokio::sync::mpsc;
 use wire::{
@@ -65,6 +69,8 @@ pub fn is_grpc<B>(request: &Request<B>) -> bool {
 /// A call under way.
 struct Context {
     local: Rc<Local>,
+    /// What its connection holds of the budget.
+    connection: Outstanding,
     method: Method,
     headers: HeaderMap,
     /// The time that the client gives the call; not zero.
@@ -73,8 +79,12 @@ struct Context {
     call: Call,
 }
 
-/// Answers one gRPC call.
-pub async fn call(local: Rc<Local>, request: Request<Incoming>) -> Response<ResponseBody> {
+/// Answers one gRPC call that came over `connection`.
+pub async fn call(
+    local: Rc<Local>,
+    connection: Outstanding,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
     if request.method() != http::Method::POST {
         return not_post(request.method());
     }
@@ -94,6 +104,7 @@ pub async fn call(local: Rc<Local>, request: Request<Incoming>) -> Response<Resp
     let credentials = Credentials::of(&head.headers, &head.extensions);
     let context = Context {
         local,
+        connection,
         method,
         headers: head.headers,
         timeout,
@@ -429,16 +440,27 @@ impl Context {
         match answer {
             Answer::Whole(message) => {
                 self.call.end(Code::Ok);
-                unary_response(message)
+                unary_response(message.hand_over(&self.connection))
             }
             Answer::Pieces(pieces) => self.succeed_in_pieces(pieces),
         }
     }
 
-    fn succeed_in_pieces(self, pieces: Vec<Bytes>) -> Response<ResponseBody> {
+    /// See [`deliver`].
+    async fn deliver(
+        &self,
+        pieces: Vec<Piece>,
+        patience: Patience,
+        sender: &mpsc::Sender<Result<Bytes, Status>>,
+    ) -> Result<bool, Status> {
+        let budget = &self.local.member.answers;
+        deliver(budget, &self.connection, pieces, patience, sender).await
+    }
+
+    fn succeed_in_pieces(self, pieces: Vec<Piece>) -> Response<ResponseBody> {
         let (sender, receiver) = mpsc::channel(1);
         tokio::task::spawn_local(async move {
-            let ended = match deliver(&self.local, pieces, &sender).await {
+            let ended = match self.deliver(pieces, Patience::Bounded, &sender).await {
                 Ok(true) => Ok(()),
                 // Dropping the call counts it as cancelled.
                 Ok(false) => return,

@@ -14,7 +14,7 @@ use retcd_state::watch::{CatchupJob, Caught, Origin, Poll, Response, StreamId};
 use tokio::sync::mpsc;
 
 use super::Context;
-use super::answer::deliver;
+use super::answer::Patience;
 use super::pieces::WHOLE_MAX;
 use super::status::{self, Code, Status};
 use super::wire::{
@@ -224,7 +224,9 @@ impl Stream {
         (0..size.messages).for_each(|_| context.call.message_sent());
         let sent_bytes = &member.metrics.network.client_sent_bytes;
         sent_bytes.inc_by(size.bytes as u64);
-        match deliver(&self.local, vec![room.hold(encoded)], &self.sender).await? {
+        let pieces = vec![room.hold(encoded)];
+        let delivered = context.deliver(pieces, Patience::Unbounded, &self.sender);
+        match delivered.await? {
             true => Ok(()),
             false => Err(status::WATCH_CANCELED),
         }

@@ -28,6 +28,7 @@ use super::opening::Opening;
 use super::probe::LocalProbe;
 use super::running::Running;
 use crate::auth::CommonName;
+use crate::grpc::outstanding::Outstanding;
 use crate::http::{HttpContext, ListenerKind};
 use crate::tls::{Established, Portable};
 
@@ -266,20 +267,29 @@ impl Connection {
             protocols,
         } = self;
         let user = user.map(CommonName);
+        let outstanding = Outstanding::default();
+        let (member, given) = (Arc::clone(&local.member), outstanding.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             let (local, http) = (Rc::clone(&local), Rc::clone(&http));
             let running = running.begin();
+            let given = given.clone();
             if let Some(user) = &user {
                 request.extensions_mut().insert(user.clone());
             }
             async move {
-                let response = crate::router::route(local, http, protocols, request).await;
-                Ok::<_, Infallible>(running.answered(response))
+                let response = crate::router::route(local, http, protocols, given, request);
+                Ok::<_, Infallible>(running.answered(response.await))
             }
         });
         let io = TokioIo::new(Opening::within(limit, stream));
         let connection = builder.serve_connection(io, service).into_owned();
-        watcher.watch(connection).await
+        tokio::select! {
+            ended = watcher.watch(connection) => ended,
+            () = outstanding.stuck(&member.answers) => {
+                crate::warn!("closed the connection of a client that does not take its answers, while others wait for the memory");
+                Ok(())
+            }
+        }
     }
 }
 

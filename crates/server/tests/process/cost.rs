@@ -1,15 +1,23 @@
 //! What a request costs: what is refused is refused in the order of the effort, and what was done is counted.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use prost::Message;
 use retcd_proto::etcdserverpb as pb;
 use retcd_proto::etcdserverpb::request_op::Request;
+use retcd_proto::etcdserverpb::watch_client::WatchClient;
+use retcd_proto::etcdserverpb::watch_request::RequestUnion;
+use retcd_proto::mvccpb::KeyValue;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
 use super::place::{Place, Server, until};
 use super::raw::{Answer, Connection, call, call_with, encoded, framed};
 
 const TXN: &str = "/etcdserverpb.KV/Txn";
+/// Far beyond what anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn answer<T: Message>(server: &Server, path: &str, request: &T) -> Answer {
     send(server, path, encoded(request)).await
@@ -238,6 +246,42 @@ async fn a_long_answer_arrives_whole() {
         other => panic!("{other:?}"),
     });
     assert_eq!(lists.collect::<Vec<_>>(), [VALUES; 2]);
+}
+
+/// What a watch tells of large values, before and after, comes piece by piece.
+#[tokio::test]
+async fn a_watch_tells_large_values_with_those_before() {
+    let place = Place::new();
+    let server = place.start(&[]);
+    let mut kv = server.kv().await;
+    let mut watch = WatchClient::new(server.channel().await).max_decoding_message_size(usize::MAX);
+    let create = pb::WatchCreateRequest {
+        key: "k".into(),
+        prev_kv: true,
+        ..Default::default()
+    };
+    let create = pb::WatchRequest {
+        request_union: Some(RequestUnion::CreateRequest(create)),
+    };
+    let (requests, outgoing) = tokio::sync::mpsc::channel(1);
+    requests.send(create).await.unwrap();
+    let responses = watch.watch(ReceiverStream::new(outgoing)).await;
+    let mut responses = responses.unwrap().into_inner();
+    assert!(responses.message().await.unwrap().unwrap().created);
+    for round in 0..20_u8 {
+        kv.put("k", vec![round; 1 << 20]).await.unwrap();
+    }
+    let mut told = 0_u8;
+    while told < 20 {
+        let response = tokio::time::timeout(PATIENCE, responses.message()).await;
+        for event in response.expect("it is told").unwrap().unwrap().events {
+            let value = |kv: Option<KeyValue>| kv.map(|kv| kv.value);
+            let expected = |round: u8| Some(Bytes::from(vec![round; 1 << 20]));
+            assert!(value(event.kv) == expected(told), "at {told}");
+            assert!(value(event.prev_kv) == told.checked_sub(1).and_then(expected));
+            told += 1;
+        }
+    }
 }
 
 #[tokio::test]
