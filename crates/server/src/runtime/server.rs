@@ -45,7 +45,7 @@ use super::peers::Peers;
 use super::probe::LocalProbe;
 use super::progress::Progress;
 use super::room::Room;
-use super::signals::{StopSignal, stop_signal};
+use super::signals::{StopSignal, stop_signal, survive_file_limit};
 use super::snapshot_thread::{Snapshots, ToSnapshot};
 use super::storage;
 use super::tasks;
@@ -170,6 +170,7 @@ struct ConnectionThread {
 
 fn start(config: Arc<Config>) -> Result<Server, StartError> {
     config.check_start()?;
+    survive_file_limit()?;
     if config.memory_mlock {
         lock_memory()?;
     }

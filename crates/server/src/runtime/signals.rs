@@ -1,6 +1,10 @@
-//! The signals that end a server.
+//! The signals that end a server, and the one that must not.
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use std::io;
+use std::sync::Arc;
+
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::flag;
 use signal_hook::low_level::emulate_default_handler;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -40,11 +44,20 @@ impl StopSignal {
     }
 }
 
+/// From now on a write beyond what `ulimit -f` allows fails as on a full disk. Else it would end the process without a word.
+///
+/// # Errors
+/// The handler could not be installed.
+pub fn survive_file_limit() -> io::Result<()> {
+    // Nobody looks whether the signal came: it is to have a handler.
+    flag::register(SIGXFSZ, Arc::default()).map(drop)
+}
+
 /// Resolves with the first signal that asks to stop.
 ///
 /// # Errors
 /// The handlers could not be installed.
-pub async fn stop_signal() -> std::io::Result<StopSignal> {
+pub async fn stop_signal() -> io::Result<StopSignal> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {

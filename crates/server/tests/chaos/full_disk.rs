@@ -13,9 +13,6 @@ use super::load::{self, Load};
 use super::place::until;
 use super::small_disk;
 
-/// Starts its arguments with SIGXFSZ ignored: a write beyond the limit fails, and does not kill.
-const FAILING_WRITES: &str = r#"trap '' XFSZ; exec "$@""#;
-
 fn limit_files(member: &Member, bytes: Option<u64>) {
     let limit = Rlimit {
         current: bytes,
@@ -35,9 +32,6 @@ fn limit_files(member: &Member, bytes: Option<u64>) {
 fn a_leader_and_a_follower_whose_writes_fail_end_and_come_back() {
     load::run(async {
         let cluster = Cluster::new(async |_, port| port).await;
-        for member in &cluster.members {
-            member.start_by(&["sh", "-c", FAILING_WRITES, "sh"]);
-        }
         cluster.start_all(&[]).await;
         let load = Load::start(&cluster, 4, 2);
         for is_leader in [true, false] {

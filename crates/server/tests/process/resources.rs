@@ -284,3 +284,23 @@ fn a_member_whose_disk_is_full_refuses_writes_and_can_be_helped() {
         assert_eq!(kv.get("a0").await, None);
     });
 }
+
+/// As with `ulimit -f` or `LimitFSIZE=`: less than a segment of the log, which then grows as it is written.
+#[test]
+fn a_limit_on_the_size_of_files_does_not_end_a_member() {
+    const LIMITED: &str = r#"ulimit -f 16384; exec "$@""#;
+    run(async {
+        let place = Place::new();
+        let mut command = Command::new("sh");
+        command.args(["-c", LIMITED, "sh", program()]);
+        command.args(place.arguments());
+        let server = Server::spawn(command, place.client_port);
+        server.wait_until_serving();
+        let mut kv = server.kv().await;
+        for number in 0..20 {
+            let put = kv.put(format!("k{number}"), vec![b'v'; 16 << 10]);
+            in_time("a put", put).await.unwrap();
+        }
+        server.assert_well();
+    });
+}
