@@ -39,6 +39,7 @@ impl Listeners {
         endpoints: &tls::Endpoints,
         seats: &Seats,
     ) -> Result<Listeners, ListenError> {
+        let for_metrics = Seats::for_metrics();
         let mut binder = Binder {
             options: SocketOptions {
                 reuse_port: config.socket_reuse_port,
@@ -65,7 +66,7 @@ impl Listeners {
             pages: pages(tls),
         };
         binder.bind(&mut listeners.client, &config.listen_client_http_urls, http)?;
-        binder.seats = None;
+        binder.seats = Some(&for_metrics);
         let metrics = |_| Protocols {
             grpc: false,
             pages: Some(ListenerKind::Metrics),

@@ -2,7 +2,8 @@
 //!
 //! A member that has none left cannot begin a segment of its log, and ends. So clients get all but some of them
 //! ([`Seats`]): a connection has a seat from accept to close, and when all are taken, newcomers wait in the listener's
-//! queue. Other members and the pages for metrics are not counted.
+//! queue. The listeners for metrics have seats of their own, so that a member that is full can be looked at, and cannot be filled
+//! through them. Other members are not counted.
 
 use std::sync::Arc;
 
@@ -12,6 +13,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// What a member needs for its files and for other members, as in etcd.
 const RESERVED: u64 = 150;
 
+/// Connections to the listeners for metrics at a time, out of what is reserved.
+const FOR_METRICS: usize = 32;
+
 /// There are not enough for a single client.
 #[derive(Debug, thiserror::Error)]
 #[error("{limit} descriptors are allowed, and the member keeps {RESERVED} for itself")]
@@ -19,7 +23,7 @@ pub struct TooFewDescriptors {
     limit: u64,
 }
 
-/// The seats of all clients' connections.
+/// The seats of all clients' connections, or of those for metrics.
 #[derive(Clone, Debug)]
 pub struct Seats(Arc<Semaphore>);
 
@@ -44,6 +48,11 @@ impl Seats {
         // If it may not be raised, it stays what it is.
         let _ = setrlimit(Resource::Nofile, raised);
         Seats::of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
+    }
+
+    /// Those of the listeners for metrics.
+    pub fn for_metrics() -> Seats {
+        Seats(Arc::new(Semaphore::new(FOR_METRICS)))
     }
 
     fn of(limit: u64) -> Result<Seats, TooFewDescriptors> {

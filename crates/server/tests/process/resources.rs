@@ -1,6 +1,7 @@
 //! What clients cannot use up: threads, and the last of the disk.
 
 use std::fs;
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
-use super::place::{Kv, Place, Server, program, until};
+use super::place::{Kv, Place, Server, free_port, program, until};
 use super::small_disk;
 
 /// Far beyond what an answer takes on a busy machine.
@@ -285,16 +286,41 @@ fn a_member_whose_disk_is_full_refuses_writes_and_can_be_helped() {
     });
 }
 
+/// A member whose shell was told `limit` before.
+fn limited(limit: &str, place: &Place, flags: &[&str]) -> Server {
+    let mut command = Command::new("sh");
+    let shell = format!(r#"{limit}; exec "$@""#);
+    command.args(["-c", &shell, "sh", program()]);
+    command.args(place.arguments()).args(flags);
+    Server::spawn(command, place.client_port)
+}
+
+/// Whoever asks for metrics and stays must not keep clients, or the member's own files, from a descriptor.
+#[test]
+fn connections_for_metrics_leave_descriptors_to_others() {
+    run(async {
+        let place = Place::new();
+        let port = free_port();
+        let metrics = format!("--listen-metrics-urls=http://127.0.0.1:{port}");
+        let server = limited("ulimit -n 250", &place, &[&metrics]);
+        server.wait_until_serving();
+        let connect = |_| TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let idle: Vec<TcpStream> = (0..300).map(connect).collect();
+        for number in 0..20 {
+            let put = async { server.kv().await.put(format!("k{number}"), "v").await };
+            in_time("a put of a new client", put).await.unwrap();
+        }
+        drop(idle);
+        server.assert_well();
+    });
+}
+
 /// As with `ulimit -f` or `LimitFSIZE=`: less than a segment of the log, which then grows as it is written.
 #[test]
 fn a_limit_on_the_size_of_files_does_not_end_a_member() {
-    const LIMITED: &str = r#"ulimit -f 16384; exec "$@""#;
     run(async {
         let place = Place::new();
-        let mut command = Command::new("sh");
-        command.args(["-c", LIMITED, "sh", program()]);
-        command.args(place.arguments());
-        let server = Server::spawn(command, place.client_port);
+        let server = limited("ulimit -f 16384", &place, &[]);
         server.wait_until_serving();
         let mut kv = server.kv().await;
         for number in 0..20 {
