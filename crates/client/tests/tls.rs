@@ -113,19 +113,24 @@ fn a_server_of_another_authority_is_not_believed() {
     run(async {
         let files = Files(tempfile::tempdir().unwrap());
         let member = member(&files, &authority()).await;
-        std::fs::write(files.path("ca.pem"), authority().pem()).unwrap();
-        let strange = member.client();
-        let refused = waits_for(&strange).await;
+        // Not the file that the member reads, too.
+        let other = files.path("other-ca.pem");
+        std::fs::write(&other, authority().pem()).unwrap();
+        let client = |skip_verify| {
+            let config = Config {
+                tls: TlsConfig {
+                    authorities: Some(other.clone()),
+                    skip_verify,
+                    ..tls(&files)
+                },
+                ..Config::new([member.address.as_str()])
+            };
+            Client::new(config).unwrap()
+        };
+        let refused = waits_for(&client(false)).await;
         let reason = "x509: certificate signed by unknown authority";
         assert!(refused.contains(reason), "{refused}");
-        let config = Config {
-            tls: TlsConfig {
-                skip_verify: true,
-                ..tls(&files)
-            },
-            ..Config::new([member.address.as_str()])
-        };
-        let credulous = Client::new(config).unwrap();
+        let credulous = client(true);
         credulous.put(put("k", "1")).await.unwrap();
     });
 }

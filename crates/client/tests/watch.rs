@@ -287,13 +287,13 @@ fn a_watch_for_which_nobody_waits_is_not_lost() {
             write_numbers(&client, number..number + 1).await;
             number += 1;
             // Given up at any place: while it connects, while it opens the stream, while it waits.
-            match give_up_after(number % 8, watch.next()).await {
+            match give_up_after(number % 4, watch.next()).await {
                 Some(response) => seen.extend(values(&response.unwrap())),
                 None => given_up += 1,
             }
         }
         let expected: Vec<_> = (0..seen.len()).map(|number| number.to_string()).collect();
         assert_eq!(seen, expected);
-        assert!(given_up > 2, "it was waited for each time");
+        assert!(given_up > 0, "it was waited for each time");
     });
 }
