@@ -238,6 +238,14 @@ mod tests {
             names.filter(|name| name.starts_with("thousand-")).count()
         };
         let workers = workers("thousand", 3);
+        // A thread has its name from when it runs.
+        let all_run = Arc::new(std::sync::Barrier::new(3));
+        let begin = (0..3).map(|_| {
+            let all_run = Arc::clone(&all_run);
+            workers.run(move || all_run.wait().is_leader())
+        });
+        let begun = futures_util::future::join_all(begin);
+        tokio::time::timeout(DEADLINE, begun).await.unwrap();
         let work = (0..1000).map(|number| workers.run(move || number));
         let results = futures_util::future::join_all(work);
         let results = tokio::time::timeout(DEADLINE, results).await.unwrap();
