@@ -370,10 +370,16 @@ impl Node {
         }
     }
 
-    /// While leadership is being handed over, followers' proposals wait like our own. The name 0 stands for
-    /// nobody here.
+    /// While leadership is being handed over, followers' proposals wait like our own, and so do their changes of
+    /// the membership until the one before is applied here: raft loses one that comes sooner, though whoever sent
+    /// it may have applied the other already. The name 0 stands for nobody here.
     fn handle_proposals_of_follower(&mut self, mut message: eraftpb::Message) {
-        if self.raw.raft.lead_transferee.is_none() {
+        let entries = message.entries.iter();
+        let changes_members = entries
+            .map(eraftpb::Entry::get_entry_type)
+            .any(|kind| kind == eraftpb::EntryType::EntryConfChange);
+        let must_wait = self.raw.raft.lead_transferee.is_some();
+        if !must_wait && !(changes_members && self.leads()) {
             let _ = self.raw.step(message);
             return;
         }

@@ -16,6 +16,8 @@ struct Member {
     applied: Vec<Bytes>,
     /// Appends that a stalled disk holds back.
     held: Option<Vec<Append>>,
+    /// Entries that a slow machine has not applied yet.
+    unapplied: Option<Vec<raftpb::Entry>>,
     seen: Vec<String>,
 }
 
@@ -55,6 +57,7 @@ impl Cluster {
                 node: Node::new(config, recovered, Duration::ZERO),
                 applied: vec![],
                 held: None,
+                unapplied: None,
                 seen: vec![],
             };
             (id, member)
@@ -160,7 +163,10 @@ impl Cluster {
                     }
                 }
             }
-            Output::Apply(entries) => self.apply(id, &entries),
+            Output::Apply(entries) => match &mut self.member(id).unapplied {
+                Some(unapplied) => unapplied.extend(entries),
+                None => self.apply(id, &entries),
+            },
             Output::ReadReady { reads, leads } => {
                 let part = if leads { "leader" } else { "follower" };
                 self.member(id).seen.push(format!("{part} read {reads:?}"));
@@ -285,6 +291,39 @@ fn changes_of_the_membership_of_every_kind_are_logged_as_etcd_writes_them() {
         }
     }
     assert!(cluster.members[&follower].seen.is_empty());
+}
+
+/// Followers may have applied a change, and answered for it, before their leader has.
+#[test]
+fn a_change_of_the_membership_waits_until_the_leader_has_applied_the_one_before() {
+    use raftpb::ConfChangeType::*;
+    let (mut cluster, leader, [first, second]) = Cluster::with_leader();
+    cluster.cut_off.push(4);
+    cluster.member(leader).unapplied = Some(vec![]);
+    let mut propose = |proposer, kind, context: &str| {
+        let change = raftpb::ConfChange {
+            id: Some(proposer),
+            r#type: Some(kind as i32),
+            node_id: Some(4),
+            context: Some(context.to_owned().into()),
+        };
+        let logged = Bytes::from(prost::Message::encode_to_vec(&change));
+        let request = proposer;
+        cluster.handle(proposer, Input::ProposeConfChange { request, change });
+        logged
+    };
+    let added = propose(
+        first,
+        ConfChangeAddLearnerNode,
+        r#"{"id":4,"isLearner":true}"#,
+    );
+    let updated = propose(second, ConfChangeUpdateNode, r#"{"id":4}"#);
+    let applied = |cluster: &Cluster, data| cluster.members[&second].applied.contains(data);
+    assert!(applied(&cluster, &added) && !applied(&cluster, &updated));
+    let unapplied = cluster.member(leader).unapplied.take();
+    cluster.apply(leader, &unapplied.expect("it was slow"));
+    cluster.settle();
+    assert!(applied(&cluster, &updated));
 }
 
 #[test]
