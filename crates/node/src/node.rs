@@ -378,8 +378,9 @@ impl Node {
         let changes_members = entries
             .map(eraftpb::Entry::get_entry_type)
             .any(|kind| kind == eraftpb::EntryType::EntryConfChange);
-        let must_wait = self.raw.raft.lead_transferee.is_some();
-        if !must_wait && !(changes_members && self.leads()) {
+        let is_leaving = self.raw.raft.lead_transferee.is_some();
+        let must_wait = is_leaving || (changes_members && self.leads());
+        if !must_wait {
             let _ = self.raw.step(message);
             return;
         }

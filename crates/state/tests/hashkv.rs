@@ -197,14 +197,3 @@ fn a_compaction_that_comes_during_another_leaves_that_ones_hash_and_has_none() {
         hash(&calm, fourth + 1).unwrap()
     );
 }
-
-/// The first compaction may be at 0, and then leaves a hash of revision 0.
-#[test]
-fn the_newest_hash_is_of_the_newest_revision_whatever_was_compacted() {
-    let mut bench = Bench::new();
-    bench.apply(&["compact", "0"]);
-    bench.finish();
-    bench.apply(&["put", "a", "value"]);
-    let (hash, revision) = bench.machine.reader().hash_kv(0).unwrap();
-    assert_eq!((hash.revision, revision.get()), (2, 2));
-}

@@ -91,8 +91,8 @@ pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
             .list(AlarmType::None as i32)
             .iter()
             .map(|alarm| {
-                let kind =
-                    AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());
+                let kind = AlarmType::try_from(alarm.alarm);
+                let kind = kind.map_or(alarm.alarm.to_string(), |kind| kind.as_str_name().into());
                 format!("memberID:{}  alarm:{kind}", alarm.member_id)
             }),
     );

@@ -47,7 +47,7 @@ use hyper::body::Incoming;
 use prost::Name;
 
 use crate::auth::Credentials;
-use crate::metrics::{Call, Method, RequestKind};
+use crate::metrics::{Call, CallKind, Method, RequestKind};
 use crate::runtime::Local;
 use access::Access;
 use answer::{Answer, Patience, deliver};
@@ -311,7 +311,7 @@ impl Context {
                 .map_err(|_| status::INVALID_CLIENT_API_VERSION)?,
         };
         let kind = match method.kind() {
-            crate::metrics::CallKind::Unary => RequestKind::Unary,
+            CallKind::Unary => RequestKind::Unary,
             _ => RequestKind::Stream,
         };
         let member = &self.local.member;
@@ -409,9 +409,9 @@ impl Context {
         received: Received,
         prepare: impl FnOnce(T) -> Result<P, Status> + Send + 'static,
     ) -> Result<(P, usize), Status> {
-        let is_long = received.is_long();
+        let (is_long, kind) = (received.is_long(), self.method.kind());
         let decode = move || {
-            let (message, bytes) = received.decode()?;
+            let (message, bytes) = received.decode(kind)?;
             Ok::<_, Status>((prepare(message), bytes))
         };
         let decoded = match is_long {

@@ -22,6 +22,7 @@ use retcd_proto::wire::decode;
 use tokio::sync::mpsc;
 
 use super::status::{Code, Status};
+use crate::metrics::CallKind;
 
 /// Bytes in front of each message.
 pub const PREFIX_BYTES: usize = 5;
@@ -223,16 +224,19 @@ impl Received {
     /// The message and its length in bytes.
     ///
     /// # Errors
-    /// It is no `T`, or becomes too long when it is decompressed.
-    pub fn decode<T: Name + Default>(self) -> Result<(T, usize), Status> {
+    /// It is no `T`, which grpc-go tells in other words for a stream; or it becomes too long when it is decompressed.
+    pub fn decode<T: Name + Default>(self, kind: CallKind) -> Result<(T, usize), Status> {
         let message = match self.compressed_up_to {
             Some(bytes_max) => decompress(&self.bytes, bytes_max)?,
             None => self.bytes,
         };
         let length = message.len();
         let message = decode(message).map_err(|error| {
-            let text = format!("grpc: error unmarshalling request: {error}");
-            Status::new(Code::Internal, text)
+            let failed = match kind {
+                CallKind::Unary => "error unmarshalling request",
+                _ => "failed to unmarshal the received message",
+            };
+            Status::new(Code::Internal, format!("grpc: {failed}: {error}"))
         })?;
         Ok((message, length))
     }

@@ -60,6 +60,11 @@ async fn messages_that_are_no_messages_are_named() {
     let nothing = answer(&server, call(PUT), Bytes::new()).await;
     nothing.assert(Code::Unknown, "EOF");
     // grpc-go has other words where the answer is a stream.
+    for method in ["/etcdserverpb.KV/RangeStream", "/etcdserverpb.Watch/Watch"] {
+        let answer = answer(&server, call(method), framed(0, b"\xff")).await;
+        let text = "grpc: failed to unmarshal the received message: ";
+        answer.assert_prefix(Code::Internal, text);
+    }
     let nothing = answer(
         &server,
         call("/etcdserverpb.Maintenance/Snapshot"),

@@ -174,10 +174,7 @@ impl Reader {
     /// The revision is compacted or in the future.
     pub fn begin_hash_kv(&self, revision: i64) -> Result<HashInPieces, RangeError> {
         let view = self.view();
-        // A compaction at 0, which is allowed once, leaves a hash of revision 0: not what 0 asks for.
-        if revision > 0
-            && let Some(hash) = self.shared().hashes.lock().at(revision)
-        {
+        if let Some(hash) = self.shared().hashes.lock().at(revision) {
             return Ok(HashInPieces(Stage::Known(hash, view.revision())));
         }
         if revision > view.revision {
