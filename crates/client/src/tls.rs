@@ -4,16 +4,11 @@
 //! on; authorities when the client is made. That is how etcd's client does it.
 
 use std::io;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use retcd_tls::{Authorities, FileError, Identity, Rules, ServerCheck, Settings, text};
+use retcd_tls::{Authorities, FileError, Identity, Rules, ServerCheck, Settings, dial, text};
 use rustls::ClientConfig;
-use rustls::SignatureScheme;
-use rustls::client::{ResolvesClientCert, Resumption};
-use rustls::pki_types::ServerName;
-use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -129,10 +124,7 @@ impl Tls {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let host = self.server_name.as_deref().unwrap_or(host);
-        let name = match host.parse::<IpAddr>() {
-            Ok(address) => ServerName::IpAddress(address.into()),
-            Err(_) => ServerName::try_from(host.to_owned()).map_err(io::Error::other)?,
-        };
+        let name = dial::server_name(host)?;
         let check = Arc::new(ServerCheck::new(
             self.authorities.clone(),
             Arc::new(Rules::default()),
@@ -149,36 +141,16 @@ impl Tls {
     }
 
     fn config(&self, check: Arc<ServerCheck>) -> io::Result<ClientConfig> {
-        let builder = ClientConfig::builder_with_provider(Arc::clone(self.settings.provider()))
-            .with_protocol_versions(self.settings.versions())
-            .expect("the default settings have suites for their versions")
-            .dangerous()
-            .with_custom_certificate_verifier(check);
-        let mut config = match &self.identity {
-            None => builder.with_no_client_auth(),
+        let shown = match &self.identity {
+            None => None,
             Some((cert, key)) => {
                 let identity = Identity::load(cert, key);
                 let identity = identity.map_err(|error| io::Error::other(error.reason()))?;
-                builder.with_client_cert_resolver(Arc::new(Always(identity.certified_key())))
+                Some(identity.certified_key())
             }
         };
+        let mut config = dial::client_config(&self.settings, check, shown);
         config.alpn_protocols = vec![b"h2".to_vec()];
-        config.resumption = Resumption::disabled();
         Ok(config)
-    }
-}
-
-/// Shows the same certificate to every server that asks for one, whichever authorities it names.
-#[derive(Debug)]
-struct Always(Arc<CertifiedKey>);
-
-impl ResolvesClientCert for Always {
-    fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let usable = self.0.key.choose_scheme(schemes).is_some();
-        usable.then(|| Arc::clone(&self.0))
-    }
-
-    fn has_certs(&self) -> bool {
-        true
     }
 }

@@ -9,6 +9,7 @@
 //! - [`files`]: what stands in files, and why it cannot be used; [`Certificate`]: the facts of one certificate.
 //! - [`check`]: what rustls asks during a handshake; [`chain`]: whether a certificate leads to a trusted one
 //!   (`signatures` remembers which signatures were good).
+//! - [`dial`]: the configuration of whoever connects, member or client.
 //! - [`settings`]: protocol versions and cipher suites by Go's names; [`text`]: errors in Go's words.
 //!
 //! rustls and webpki do the work. Where Go, and so etcd, takes certificates that webpki does not look at (version 1,
@@ -20,6 +21,7 @@
 
 pub mod chain;
 pub mod check;
+pub mod dial;
 pub mod files;
 pub mod settings;
 pub mod text;

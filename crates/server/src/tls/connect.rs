@@ -2,14 +2,10 @@
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use retcd_tls::{ServerCheck, text};
-use rustls::client::{ResolvesClientCert, Resumption};
-use rustls::pki_types::ServerName;
-use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, SignatureScheme};
+use retcd_tls::{ServerCheck, dial, text};
+use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -40,10 +36,7 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let name = match host.parse::<IpAddr>() {
-            Ok(address) => ServerName::IpAddress(address.into()),
-            Err(_) => ServerName::try_from(host.to_owned()).map_err(io::Error::other)?,
-        };
+        let name = dial::server_name(host)?;
         let check = Arc::new(self.check());
         let config = Arc::new(self.config(Arc::clone(&check)));
         TlsConnector::from(config)
@@ -69,39 +62,11 @@ impl Connector {
 
     fn config(&self, check: Arc<ServerCheck>) -> ClientConfig {
         let endpoint = &*self.0;
-        let builder = ClientConfig::builder_with_provider(Arc::clone(endpoint.settings.provider()))
-            .with_protocol_versions(endpoint.settings.versions())
-            .expect("the settings have a suite for each of their versions")
-            .dangerous()
-            .with_custom_certificate_verifier(check);
         let identity = endpoint
             .client_identity
             .as_ref()
             .or(endpoint.identity.as_ref());
-        let mut config = match identity {
-            None => builder.with_no_client_auth(),
-            Some(identity) => {
-                let key = identity.current().certified_key();
-                builder.with_client_cert_resolver(Arc::new(Always(key)))
-            }
-        };
-        config.resumption = Resumption::disabled();
-        config
-    }
-}
-
-/// Shows the same certificate to everybody who asks for one, as Go's `GetClientCertificate` does: whether its authority is among
-/// those that the server names is for the server to say.
-#[derive(Debug)]
-struct Always(Arc<CertifiedKey>);
-
-impl ResolvesClientCert for Always {
-    fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let usable = self.0.key.choose_scheme(schemes).is_some();
-        usable.then(|| Arc::clone(&self.0))
-    }
-
-    fn has_certs(&self) -> bool {
-        true
+        let shown = identity.map(|identity| identity.current().certified_key());
+        dial::client_config(&endpoint.settings, check, shown)
     }
 }
