@@ -41,7 +41,7 @@ use jiff::tz::TimeZone;
 pub use crate::{debug, error, fatal, info, warn};
 pub(crate) use output::go_io_error;
 pub use output::{OpenError, Output};
-pub use record::{ByteSize, Field, GoDuration, Hex, Record, Text};
+pub use record::{ByteSize, Field, GoDuration, Hex, Record, Remote, Text};
 pub use seldom::Seldom;
 
 use output::Sink;

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -146,6 +147,19 @@ pub struct Hex(pub u64);
 impl Field for Hex {
     fn write_json(&self, out: &mut String) {
         let _ = write!(out, "\"{:x}\"", self.0);
+    }
+}
+
+/// The other end of a connection; `@`, as in Go, if it came over a Unix socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Remote(pub Option<SocketAddr>);
+
+impl Field for Remote {
+    fn write_json(&self, out: &mut String) {
+        let _ = match self.0 {
+            Some(address) => write!(out, "\"{address}\""),
+            None => write!(out, "\"@\""),
+        };
     }
 }
 
@@ -357,6 +371,8 @@ mod tests {
         check(&-5i64, "-5");
         check(&true, "true");
         check(&Hex(0x8e9e_05c5), "\"8e9e05c5\"");
+        check(&Remote("[::1]:80".parse().ok()), "\"[::1]:80\"");
+        check(&Remote(None), "\"@\"");
         check(&Text(std::io::Error::other("disk gone")), "\"disk gone\"");
         check(Path::new("a/b"), "\"a/b\"");
     }

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use super::running::Running;
 use crate::auth::CommonName;
 use crate::grpc::outstanding::Outstanding;
 use crate::http::{HttpContext, ListenerKind};
+use crate::log::Remote;
 use crate::tls::{Established, Portable};
 
 /// Window for all streams of a connection together; etcd clients put up to 2 MiB into one request.
@@ -61,6 +63,17 @@ pub enum Socket {
     Unix(std::os::unix::net::UnixStream),
     /// Encrypted, over one of them.
     Tls(Box<Established>),
+}
+
+impl Socket {
+    /// Where the other end is; none for a Unix socket.
+    fn remote(&self) -> Option<SocketAddr> {
+        match self {
+            Socket::Tcp(socket) => socket.peer_addr().ok(),
+            Socket::Unix(_) => None,
+            Socket::Tls(established) => established.remote(),
+        }
+    }
 }
 
 impl TryFrom<Portable> for Socket {
@@ -182,6 +195,7 @@ pub async fn serve(
             http: Rc::clone(&http),
             builder: Rc::clone(&builder),
             running: Rc::clone(&running),
+            remote: socket.remote(),
             watcher: graceful.watcher(),
             protocols,
         };
@@ -233,6 +247,7 @@ struct Connection {
     http: Rc<HttpContext<LocalProbe>>,
     builder: Rc<auto::Builder<LocalExecutor>>,
     running: Rc<Running>,
+    remote: Option<SocketAddr>,
     watcher: Watcher,
     protocols: Protocols,
 }
@@ -263,6 +278,7 @@ impl Connection {
             http,
             builder,
             running,
+            remote,
             watcher,
             protocols,
         } = self;
@@ -286,7 +302,8 @@ impl Connection {
         tokio::select! {
             ended = watcher.watch(connection) => ended,
             () = outstanding.stuck(&member.answers) => {
-                crate::warn!("closed the connection of a client that does not take its answers, while others wait for the memory");
+                crate::warn!("closed the connection of a client that does not take its answers, while others wait for the memory";
+                    "remote-addr" => Remote(remote));
                 Ok(())
             }
         }

@@ -22,6 +22,7 @@ use tokio_rustls::server::{StartHandshake, TlsStream};
 
 use super::endpoint::{Endpoint, Kind};
 use super::remote;
+use crate::log::Remote;
 use crate::workers::Workers;
 
 /// How long a handshake may take altogether, as in etcd.
@@ -57,6 +58,11 @@ pub struct Established {
 }
 
 impl Established {
+    /// Where the other end is; none for a Unix socket.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.stream.get_ref().0.remote()
+    }
+
     /// Brings the stream to the runtime of this thread.
     ///
     /// # Errors
@@ -203,14 +209,13 @@ impl Endpoint {
         };
         // Probes that connect and go away are nobody's trouble.
         let gone = matches!(failure, Failure::Io(error) if text::is_eof(error));
-        let remote = remote.map_or("@".to_owned(), |remote| remote.to_string());
         let mut record = if gone {
             crate::log_record!(Debug, None, message)
         } else {
             crate::log_record!(Warn, None, message)
         };
         record
-            .with("remote-addr", &remote)
+            .with("remote-addr", &Remote(remote))
             .with("server-name", &known.server_name);
         if let Some(certificate) = check.and_then(|check| check.presented()) {
             record
