@@ -12,7 +12,7 @@ use retcd_client::{Client, KeepAliveError, prefix_range};
 use retcd_proto::etcdserverpb::request_op::Request;
 use retcd_proto::etcdserverpb::{
     LeaseGrantRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, RangeRequest, RequestOp,
-    TxnRequest,
+    TxnRequest, WatchCreateRequest,
 };
 
 const TTL_S: i64 = 60;
@@ -28,12 +28,26 @@ fn below(prefix: &str) -> RangeRequest {
 
 /// Waits until so many keys stand below the prefix.
 async fn wait_for_keys(client: &Client, prefix: &str, count: i64) {
+    let RangeRequest { key, range_end, .. } = below(prefix);
+    let mut changes = client.watch(WatchCreateRequest {
+        key,
+        range_end,
+        start_revision: 1,
+        ..WatchCreateRequest::default()
+    });
     soon("the number of keys", async {
         while client.range(below(prefix)).await.unwrap().count != count {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            changes.next().await.unwrap();
         }
     })
     .await;
+}
+
+async fn two_sessions(client: &Client) -> [Session; 2] {
+    [
+        Session::new(client, TTL_S).await.unwrap(),
+        Session::new(client, TTL_S).await.unwrap(),
+    ]
 }
 
 async fn end(client: &Client, session: &Session) {
@@ -111,10 +125,7 @@ fn whoever_gives_up_waiting_leaves_the_queue() {
     run(async {
         let member = Member::start().await;
         let client = member.client();
-        let [first, second] = [
-            Session::new(&client, TTL_S).await.unwrap(),
-            Session::new(&client, TTL_S).await.unwrap(),
-        ];
+        let [first, second] = two_sessions(&client).await;
         let guard = Mutex::new(&first, "m").lock().await.unwrap();
         let waiting = tokio::spawn(async move {
             let mutex = Mutex::new(&second, "m");
@@ -137,10 +148,7 @@ fn a_lock_ends_with_its_session() {
     run(async {
         let member = Member::start().await;
         let client = member.client();
-        let [first, second] = [
-            Session::new(&client, TTL_S).await.unwrap(),
-            Session::new(&client, TTL_S).await.unwrap(),
-        ];
+        let [first, second] = two_sessions(&client).await;
         let guard = Mutex::new(&first, "m").lock().await.unwrap();
         let fenced = |value: &str| TxnRequest {
             compare: vec![guard.is_held()],
@@ -227,10 +235,7 @@ fn leaders_follow_each_other_and_are_observed() {
         let mut observer = election.observe();
         let next = tokio::time::timeout(Duration::from_millis(100), observer.next());
         assert!(next.await.is_err(), "there is no leader");
-        let [first, second] = [
-            Session::new(&client, TTL_S).await.unwrap(),
-            Session::new(&client, TTL_S).await.unwrap(),
-        ];
+        let [first, second] = two_sessions(&client).await;
         let leads = election.campaign(&first, "a").await.unwrap();
         let told =
             |value: &str, session: &Session| vec![format!("e/{:x}={value}", session.lease())];

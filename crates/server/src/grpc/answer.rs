@@ -202,18 +202,21 @@ mod tests {
         pieces.collect()
     }
 
+    /// Hands all of them to one connection.
+    async fn deliver_all(
+        budget: &AnswerBudget,
+        patience: Patience,
+        sender: &mpsc::Sender<Result<Bytes, Status>>,
+    ) -> Result<bool, Status> {
+        let connection = Outstanding::default();
+        deliver(budget, &connection, pieces(budget), patience, sender).await
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_a_client_does_not_read_gives_way_to_those_who_wait() {
         let budget = AnswerBudget::of(4 * MIB);
-        let connection = Outstanding::default();
         let (sender, mut receiver) = mpsc::channel(1);
-        let deliver = deliver(
-            &budget,
-            &connection,
-            pieces(&budget),
-            Patience::Unbounded,
-            &sender,
-        );
+        let deliver = deliver_all(&budget, Patience::Unbounded, &sender);
         tokio::pin!(deliver);
         let long = timeout(10 * UNREAD_MAX, &mut deliver).await;
         assert!(long.is_err(), "nobody waits");
@@ -230,16 +233,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_kept_for_a_client_alone_is_not_kept_for_ever() {
         let budget = AnswerBudget::of(4 * MIB);
-        let connection = Outstanding::default();
         let (sender, _receiver) = mpsc::channel(1);
         let began = Instant::now();
-        let ended = deliver(
-            &budget,
-            &connection,
-            pieces(&budget),
-            Patience::Bounded,
-            &sender,
-        );
+        let ended = deliver_all(&budget, Patience::Bounded, &sender);
         assert_eq!(ended.await, Err(status::NOT_TAKEN));
         let late = began.elapsed() - UNREAD_MAX;
         assert!(late <= STALLED_AFTER, "{late:?} late");
@@ -248,15 +244,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_client_gets_all_of_it() {
         let budget = AnswerBudget::of(4 * MIB);
-        let connection = Outstanding::default();
         let (sender, mut receiver) = mpsc::channel(1);
-        let deliver = deliver(
-            &budget,
-            &connection,
-            pieces(&budget),
-            Patience::Bounded,
-            &sender,
-        );
+        let deliver = deliver_all(&budget, Patience::Bounded, &sender);
         let read = async {
             for _ in 0..4 {
                 tokio::time::sleep(UNREAD_MAX / 2).await;

@@ -124,10 +124,7 @@ impl ReadOnly {
         let Some(succeeded) = self.compare(request, snapshot, effort)? else {
             return Ok(None);
         };
-        let ops = match succeeded {
-            true => &request.success,
-            false => &request.failure,
-        };
+        let ops = branch(request, succeeded);
         while let Some(op) = ops.get(self.replies.len()) {
             if effort.is_spent() {
                 return Ok(None);
@@ -170,11 +167,7 @@ impl ReadOnly {
                 None => return Ok(None),
             }
         }
-        let ops = match succeeded {
-            true => &request.success,
-            false => &request.failure,
-        };
-        for op in ops {
+        for op in branch(request, succeeded) {
             if let Some(Request::RequestRange(range)) = &op.request {
                 check_range(snapshot, range)?;
             }
@@ -202,6 +195,14 @@ impl ReadOnly {
         };
         self.size.add(&reply)?;
         Ok(Some(OpReply::Range(reply)))
+    }
+}
+
+/// The operations that are executed if the compares hold, or if they do not.
+fn branch(request: &TxnRequest, succeeded: bool) -> &[RequestOp] {
+    match succeeded {
+        true => &request.success,
+        false => &request.failure,
     }
 }
 
