@@ -2,12 +2,16 @@
 //!
 //! - [`config`]: flags, environment, file; [`log`]: JSON lines.
 //! - [`runtime`]: threads, queues, sockets; the only room that knows the operating system's clock.
+//! - `accept`: from a listening socket to the thread that serves a connection; [`tls`]: handshakes and certificates.
+//! - `bootstrap`: the first start of a member, which founds a cluster or joins one; `systemd`: told when it serves.
 //! - [`auth`]: who sends a request.
 //! - [`grpc`] and [`http`]: what clients see; `router` tells the two apart.
 //! - [`peer`]: traffic between members.
 //! - [`metrics`]: what Prometheus sees.
 
+mod accept;
 pub mod auth;
+mod bootstrap;
 pub mod config;
 mod gauge;
 pub mod grpc;
@@ -17,6 +21,7 @@ pub mod metrics;
 pub mod peer;
 mod router;
 pub mod runtime;
+mod systemd;
 pub mod tls;
 pub mod workers;
 

@@ -8,11 +8,12 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::{Request, Response, StatusCode};
 
+use crate::accept::Protocols;
 use crate::grpc;
 use crate::grpc::outstanding::Outstanding;
 use crate::grpc::wire::ResponseBody;
 use crate::http::{self, HttpContext};
-use crate::runtime::{Local, LocalProbe, Protocols};
+use crate::runtime::{Local, LocalProbe};
 
 /// Bytes and time for a body that no page reads.
 const UNREAD_BYTES_MAX: usize = 32 << 20;

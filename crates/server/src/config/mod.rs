@@ -16,12 +16,8 @@
 //! Deliberately absent: a reload while running, and any file but the configuration file itself (data directories and certificates are
 //! opened by those who use them).
 
-pub mod addresses;
 pub mod gates;
 pub mod help;
-pub mod identity;
-pub mod joining;
-pub mod notify;
 pub mod settings;
 pub mod start;
 pub mod table;

@@ -44,7 +44,7 @@ pub struct Config {
     pub initial_advertise_peer_urls: Vec<Url>,
     /// Client addresses that clients are told.
     pub advertise_client_urls: Vec<Url>,
-    /// `name=url,…` at the first start; see [`super::identity`].
+    /// `name=url,…` at the first start; see [`crate::bootstrap`].
     pub initial_cluster: String,
     /// `new` or `existing`.
     pub initial_cluster_state: ClusterState,

@@ -7,7 +7,6 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use super::gates::Gate;
-use super::identity::InitialCluster;
 use super::literal::parse_duration;
 use super::resolve::QUOTA_BYTES_DEFAULT;
 use super::settings::Tls;
@@ -17,10 +16,10 @@ use crate::auth::{TokenError, TokenOptions};
 use crate::log::{ByteSize, GoDuration, Record};
 use crate::log_record;
 
-/// Why a member does not start; logged at level `fatal` as `discovery failed`, which is what etcd calls every such failure.
+/// Settings that contradict each other; logged at level `fatal` as `discovery failed`, which is what etcd calls every such failure.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each says what it is")]
-pub enum StartError {
+pub enum ConfigError {
     #[error("cannot listen on TLS for {0}: KeyFile and CertFile are not presented")]
     PeerTls(String),
     #[error(
@@ -47,44 +46,6 @@ pub enum StartError {
     RetentionNotRevisions(String),
     #[error(transparent)]
     AuthToken(#[from] TokenError),
-    #[error("error setting up initial cluster: {0}")]
-    InitialCluster(String),
-    #[error("couldn't find local name {0:?} in the initial cluster configuration")]
-    NameMissing(String),
-    #[error(
-        "--initial-cluster has {in_cluster} but missing from --initial-advertise-peer-urls={advertised} ({reason})"
-    )]
-    NotAdvertised {
-        in_cluster: String,
-        advertised: String,
-        reason: String,
-    },
-    #[error(
-        "--initial-advertise-peer-urls has {advertised} but missing from --initial-cluster={cluster}"
-    )]
-    NotInCluster { advertised: String, cluster: String },
-    #[error("failed to resolve {advertised} to match --initial-cluster={cluster} ({reason})")]
-    Unresolved {
-        advertised: String,
-        cluster: String,
-        reason: String,
-    },
-    #[error("initial cluster {0} has duplicate url")]
-    DuplicateUrl(InitialCluster),
-    #[error("member {0:x} has already been bootstrapped")]
-    AlreadyBootstrapped(u64),
-    #[error("cannot fetch cluster info from peer urls: {0}")]
-    NoClusterInfo(&'static str),
-    #[error("error validating peerURLs {cluster}: {reason}")]
-    PeerUrls { cluster: String, reason: String },
-    #[error("incompatible with current running cluster")]
-    Incompatible,
-    #[error("membership: too many learner members in cluster")]
-    TooManyLearners,
-    #[error(
-        "invalid downgrade; server version is lower than determined cluster version: this is {own}, the cluster runs {cluster}"
-    )]
-    Outdated { own: String, cluster: String },
 }
 
 /// How history is compacted by itself.
@@ -114,14 +75,14 @@ impl Config {
     ///
     /// # Errors
     /// What contradicts itself, in etcd's words.
-    pub fn check_start(&self) -> Result<(), StartError> {
+    pub fn check_start(&self) -> Result<(), ConfigError> {
         self.check_listeners()?;
         self.auto_compaction()?;
         TokenOptions::parse(&self.auth_token)?;
         Ok(())
     }
 
-    fn check_listeners(&self) -> Result<(), StartError> {
+    fn check_listeners(&self) -> Result<(), ConfigError> {
         // A pair of which one half is missing is told when the files are opened.
         let has_certificate =
             |tls: &Tls| tls.auto_tls || !(tls.cert_file.is_empty() && tls.key_file.is_empty());
@@ -129,14 +90,14 @@ impl Config {
         let plain_clients = !has_certificate(&self.client_tls);
         let mut peer_urls = self.listen_peer_urls.iter();
         if let Some(url) = peer_urls.find(|url| url.is_secure() && plain_peers) {
-            return Err(StartError::PeerTls(url.address()));
+            return Err(ConfigError::PeerTls(url.address()));
         }
         let mut client_urls = self
             .listen_client_urls
             .iter()
             .chain(&self.listen_client_http_urls);
         if let Some(url) = client_urls.find(|url| url.is_secure() && plain_clients) {
-            return Err(StartError::ClientTls(url.clone()));
+            return Err(ConfigError::ClientTls(url.clone()));
         }
         let grpc: BTreeSet<String> = self.listen_client_urls.iter().map(Url::address).collect();
         if let Some(url) = self
@@ -144,10 +105,10 @@ impl Config {
             .iter()
             .find(|url| grpc.contains(&url.address()))
         {
-            return Err(StartError::SharedUrl(url.clone()));
+            return Err(ConfigError::SharedUrl(url.clone()));
         }
         if plain_clients && self.listen_metrics_urls.iter().any(Url::is_secure) {
-            return Err(StartError::MetricsTls);
+            return Err(ConfigError::MetricsTls);
         }
         Ok(())
     }
@@ -156,7 +117,7 @@ impl Config {
     ///
     /// # Errors
     /// When the retention is neither a number nor a duration, or not one that the mode can keep.
-    pub fn auto_compaction(&self) -> Result<AutoCompaction, StartError> {
+    pub fn auto_compaction(&self) -> Result<AutoCompaction, ConfigError> {
         let retention = u64::try_from(self.compaction_retention()?.0)
             .expect("a retention below zero is refused");
         Ok(match (retention, self.auto_compaction_mode.as_str()) {
@@ -167,7 +128,7 @@ impl Config {
     }
 
     /// As etcd keeps it: a span of time in both modes, one nanosecond per revision. Never below zero.
-    fn compaction_retention(&self) -> Result<GoDuration, StartError> {
+    fn compaction_retention(&self) -> Result<GoDuration, ConfigError> {
         const HOUR_NANOS: i64 = 3_600_000_000_000;
         let text = match self.auto_compaction_retention.as_str() {
             "" => "0",
@@ -177,10 +138,12 @@ impl Config {
         match (number, self.auto_compaction_mode.as_str()) {
             (Some(revisions), "revision") => Ok(GoDuration(revisions)),
             (Some(hours), _) => Ok(GoDuration(hours.saturating_mul(HOUR_NANOS))),
-            (None, mode) => match parse_duration(text).map_err(StartError::CompactionRetention)? {
+            (None, mode) => match parse_duration(text).map_err(ConfigError::CompactionRetention)? {
                 GoDuration(0) => Ok(GoDuration(0)),
-                _ if mode == "revision" => Err(StartError::RetentionNotRevisions(text.to_owned())),
-                span if span < RETENTION_MIN => Err(StartError::RetentionTooShort(text.to_owned())),
+                _ if mode == "revision" => Err(ConfigError::RetentionNotRevisions(text.to_owned())),
+                span if span < RETENTION_MIN => {
+                    Err(ConfigError::RetentionTooShort(text.to_owned()))
+                }
                 span => Ok(span),
             },
         }
@@ -257,9 +220,9 @@ impl Config {
         }
     }
 
-    /// The line `starting an etcd server` with the settings that hold, in etcd's order. `founding` is the cluster of a member
-    /// that has no data yet.
-    pub fn starting_record(&self, founding: Option<&InitialCluster>) -> Record {
+    /// The line `starting an etcd server` with the settings that hold, in etcd's order. `initial_cluster` is that
+    /// of a member that has no data yet.
+    pub fn starting_record(&self, initial_cluster: Option<String>) -> Record {
         let cpus = available_parallelism().map_or(1, usize::from);
         let retention = self.compaction_retention().unwrap_or_default();
         let endpoints = self
@@ -269,9 +232,10 @@ impl Config {
             .map(String::as_str)
             .collect::<Vec<_>>()
             .join(",");
-        let (initial_cluster, token) = match founding {
-            Some(cluster) => (cluster.to_string(), self.initial_cluster_token.as_str()),
-            None => (String::new(), ""),
+        let initialized = initial_cluster.is_none();
+        let token = match initialized {
+            true => "",
+            false => self.initial_cluster_token.as_str(),
         };
         log_record!(
             Info, None, "starting an etcd server";
@@ -282,7 +246,7 @@ impl Config {
             "go-arch" => version::go_arch(),
             "max-cpu-set" => cpus,
             "max-cpu-available" => cpus,
-            "member-initialized" => founding.is_none(),
+            "member-initialized" => initialized,
             "name" => self.name,
             "data-dir" => self.data_dir,
             "wal-dir" => self.wal_dir,
@@ -304,7 +268,7 @@ impl Config {
             "local-address" => self.member_local_address().map_or_else(String::new, |address| address.to_string()),
             "cors" => self.cors.0.iter().collect::<Vec<_>>(),
             "host-whitelist" => self.host_whitelist.0.iter().collect::<Vec<_>>(),
-            "initial-cluster" => initial_cluster,
+            "initial-cluster" => initial_cluster.unwrap_or_default(),
             "initial-cluster-state" => self.initial_cluster_state.0,
             "initial-cluster-token" => token,
             "quota-backend-bytes" => self.quota_backend_bytes,

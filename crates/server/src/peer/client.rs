@@ -24,6 +24,7 @@ use retcd_proto::etcdserverpb::{
 };
 use retcd_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use retcd_proto::number;
+use retcd_state::membership::Member as ClusterMember;
 use serde::Deserialize;
 
 use super::IO_TIMEOUT;
@@ -31,6 +32,7 @@ use super::dial::Dialer;
 use super::headers::{CLUSTER_ID, hex_value, text};
 use super::line::{ExchangeError, Line, Repeat};
 use crate::config::url::Url;
+use crate::log::{Hex, Text};
 
 /// Bytes of an answer, as etcd bounds a lease with all of its keys.
 const BODY_BYTES_MAX: usize = 100 << 20;
@@ -109,6 +111,24 @@ pub struct RemoteMember {
     /// Where clients reach it; empty until it has started for the first time.
     #[serde(rename = "clientURLs", deserialize_with = "null_as_empty")]
     pub client_urls: Vec<String>,
+}
+
+impl From<RemoteMember> for ClusterMember {
+    fn from(member: RemoteMember) -> ClusterMember {
+        ClusterMember {
+            id: member.id,
+            peer_urls: Some(member.peer_urls),
+            is_learner: member.is_learner,
+            name: member.name,
+            client_urls: Some(member.client_urls),
+        }
+    }
+}
+
+/// Where a member can be asked. URLs that do not parse are left out: some versions of etcd let them in.
+pub fn peer_urls_of(member: &ClusterMember) -> Vec<Url> {
+    let urls = member.peer_urls().iter();
+    urls.filter_map(|url| Url::parse(url).ok()).collect()
 }
 
 /// Go writes a list that was never set as `null`.
@@ -206,6 +226,20 @@ impl Client {
     pub async fn version(&self, url: &Url) -> Result<RemoteVersions, ClientError> {
         let response = self.get(url, "/version").await?;
         from_json(response.body())
+    }
+
+    /// The versions of `member`, from the first of its URLs that answers. Failures are logged.
+    pub async fn versions_of(&self, member: &ClusterMember) -> Option<RemoteVersions> {
+        for url in peer_urls_of(member) {
+            match self.version(&url).await {
+                Ok(versions) => return Some(versions),
+                Err(error) => {
+                    crate::warn!("failed to get version"; "address" => url.as_str(),
+                        "remote-member-id" => Hex(member.id), "error" => Text(&error));
+                }
+            }
+        }
+        None
     }
 
     /// Whether the cluster is being taken to an earlier version.

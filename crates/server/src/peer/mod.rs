@@ -56,7 +56,9 @@ use retcd_proto::raftpb::SnapshotMetadata;
 use retcd_storage::disk::Disk;
 
 pub use body::PeerBody;
-pub use client::{Client, ClientError, HashKv, RemoteCluster, RemoteMember, RemoteVersions};
+pub use client::{
+    Client, ClientError, HashKv, RemoteCluster, RemoteMember, RemoteVersions, peer_urls_of,
+};
 pub use dial::{Dialer, Io, Stream, WriteDeadline};
 pub use door::Door;
 pub use driver::Driver;

@@ -20,11 +20,10 @@ use retcd_state::membership::Member as ClusterMember;
 use retcd_state::mvcc::{self, KeyspaceHash, RangeError};
 
 use super::local::Local;
-use super::reconfigure::peer_urls_of;
 use crate::config::gates::Gate;
 use crate::grpc::status::Status;
 use crate::log::{Hex, Text};
-use crate::peer::{Client, ClientError, HashKv};
+use crate::peer::{Client, ClientError, HashKv, peer_urls_of};
 
 /// What a peer answered.
 struct PeerHash {

@@ -11,13 +11,12 @@ use retcd_state::lease::{Lessor, TimeToLive};
 use retcd_state::mvcc::StoreRevision;
 
 use super::local::Local;
-use super::reconfigure::peer_urls_of;
 use crate::config::gates::Gate;
 use crate::grpc::header::{self, header};
 use crate::grpc::status::{self, Status};
 use crate::http::LeaseError;
 use crate::log::Hex;
-use crate::peer::ClientError;
+use crate::peer::{ClientError, peer_urls_of};
 
 /// Pause between two tries to reach the leader, as in etcd.
 const FORWARD_RETRY: Duration = Duration::from_millis(50);

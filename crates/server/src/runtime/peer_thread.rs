@@ -21,12 +21,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::connections::{Accepted, Socket};
 use super::local::Local;
 use super::mailbox::Mail;
 use super::member::Member;
 use super::probe::LocalProbe;
 use super::watches::StartPoint;
+use crate::accept::{Accepted, Socket};
 use crate::http::{self, HttpContext};
 use crate::peer::{self, Door, Driver, OutgoingSnapshot, Transport, WriteDeadline};
 

@@ -22,7 +22,7 @@ use crate::auth::Credentials;
 use crate::config::url::Url;
 use crate::grpc::status::{self, Status};
 use crate::log::{Hex, Text};
-use crate::peer::{ClientError, RemoteMember};
+use crate::peer::{ClientError, peer_urls_of};
 
 /// Pause between two tries to reach the leader.
 const FORWARD_RETRY: Duration = Duration::from_millis(50);
@@ -185,7 +185,7 @@ impl Local {
     ) -> Option<Result<Vec<ClusterMember>, Status>> {
         for url in peer_urls_of(leader) {
             return Some(match self.client.promote_member(&url, id, token).await {
-                Ok(members) => Ok(members.into_iter().map(from_remote).collect()),
+                Ok(members) => Ok(members.into_iter().map(ClusterMember::from).collect()),
                 Err(ClientError::MemberNotFound) => Err(status::MEMBER_NOT_FOUND),
                 Err(ClientError::NotLearner) => Err(status::MEMBER_NOT_LEARNER),
                 Err(ClientError::LearnerNotReady) => Err(status::LEARNER_NOT_READY),
@@ -262,23 +262,6 @@ impl super::Member {
             Some(since) if since.elapsed() > HEALTH_INTERVAL => Link::Steady,
             Some(_) => Link::Fresh,
         }
-    }
-}
-
-/// Where the member can be asked. A URL that is none was let in by a version of etcd that does not look.
-pub fn peer_urls_of(member: &ClusterMember) -> Vec<Url> {
-    let urls = member.peer_urls().iter();
-    urls.filter_map(|url| Url::parse(url).ok()).collect()
-}
-
-/// A member as another one has described it.
-pub fn from_remote(member: RemoteMember) -> ClusterMember {
-    ClusterMember {
-        id: member.id,
-        peer_urls: Some(member.peer_urls),
-        is_learner: member.is_learner,
-        name: member.name,
-        client_urls: Some(member.client_urls),
     }
 }
 

@@ -19,6 +19,7 @@ use retcd_node::durable::{self, Dirs, Opened, StorageError};
 use retcd_node::{Config as NodeConfig, Node};
 use retcd_state::membership::Member as ClusterMember;
 use retcd_storage::disk::OsDisk;
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::LocalSet;
 
@@ -26,13 +27,10 @@ use super::Local;
 use super::apply_thread::{Applier, CompactionPace, ToApply};
 use super::backend_thread::ToBackend;
 use super::backend_thread::{CommitPace, Committer};
-use super::bind::{Bound, ListenError, Listeners};
-use super::bootstrap::{Bootstrap, bootstrap, check_initially};
 use super::clock::{Clock, unix_ms};
-use super::connections::{self, Accepted, Dealer, Http2Settings};
+use super::connection_thread::{self, Http2Settings};
 use super::corruption::{self, InitialCheckError, Starting};
 use super::defragment::defragment_at_start;
-use super::descriptors::{Seats, TooFewDescriptors};
 use super::ids::first_read_context;
 use super::leadership::Leadership;
 use super::log_thread::Logger;
@@ -49,18 +47,23 @@ use super::signals::{StopSignal, stop_signal, survive_file_limit};
 use super::snapshot_thread::{Snapshots, ToSnapshot};
 use super::storage;
 use super::tasks;
-use super::tls_thread::Handshakers;
+use super::tls_thread;
 use super::versions::{self, FollowedVersion};
 use super::watches::StartPoint;
+use crate::accept::{
+    Accepted, BoundListener, ConnectionLimit, Dispatcher, HandshakePool, ListenError, Listeners,
+    TooFewDescriptors,
+};
 use crate::auth::{Authenticator, TokenError};
+use crate::bootstrap::{Bootstrap, BootstrapError, InitialCluster, bootstrap};
 use crate::config::gates::Gate;
-use crate::config::identity::InitialCluster;
-use crate::config::start::StartError as ConfigError;
-use crate::config::{Config, notify, url::Url};
+use crate::config::start::ConfigError;
+use crate::config::{Config, url::Url};
 use crate::http::{Access, HttpContext};
 use crate::log::{self, Text, go_io_error};
 use crate::metrics::{Detail, Metrics};
-use crate::peer::Dialer;
+use crate::peer::{Client, Dialer};
+use crate::systemd;
 use crate::tls;
 use crate::workers::Workers;
 
@@ -75,6 +78,19 @@ pub enum StartError {
     /// The configuration asks for what cannot be.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The cluster cannot be founded or joined.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// The cluster runs a version that this member does not know.
+    #[error(
+        "invalid downgrade; server version is lower than determined cluster version: this is {own}, the cluster runs {cluster}"
+    )]
+    Outdated {
+        /// This member's.
+        own: String,
+        /// The cluster's.
+        cluster: String,
+    },
     /// Tokens cannot be as `--auth-token` has them.
     #[error(transparent)]
     Tokens(#[from] TokenError),
@@ -174,12 +190,12 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
     if config.memory_mlock {
         lock_memory()?;
     }
-    let seats = Seats::of_process()?;
+    let limit = ConnectionLimit::of_process()?;
     let clock = Clock::start();
     let workers = Workers::start()?;
     let authenticator = Authenticator::new(&config, workers.clone())?;
     let endpoints = tls::open(&config)?;
-    let listeners = Listeners::bind(&config, &endpoints, &seats)?;
+    let listeners = Listeners::bind(&config, &endpoints, &limit)?;
     let connector = tls::Connector::new(endpoints.peer);
     let dialer = Dialer::new(config.peer_dial_timeout(), workers.clone())
         .with_tls(connector)
@@ -189,7 +205,7 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
         true => None,
         false => Some(InitialCluster::parse(&config.initial_cluster)?),
     };
-    log::emit(&config.starting_record(initial_cluster.as_ref()));
+    log::emit(&config.starting_record(initial_cluster.as_ref().map(ToString::to_string)));
     config.size_records().iter().for_each(log::emit);
     let (opened, remotes) = match initial_cluster.is_some() {
         true => start_first(&dirs, &config, &dialer)?,
@@ -241,7 +257,8 @@ fn start_first(
     config: &Config,
     dialer: &Dialer,
 ) -> Result<(Opened, Vec<ClusterMember>), StartError> {
-    Ok(match bootstrap(config, dialer)? {
+    let runtime = current_thread_runtime()?;
+    Ok(match bootstrap(config, dialer, &runtime)? {
         Bootstrap::Found(founding) => (storage::found(dirs, config, &founding)?, Vec::new()),
         Bootstrap::Join(join) => (storage::join(dirs, config, join.identity)?, join.members),
     })
@@ -269,6 +286,24 @@ fn start_again(dirs: &Dirs, config: &Config, dialer: &Dialer) -> Result<Opened, 
         check_initially(config, dialer, starting)?;
     }
     Ok(opened)
+}
+
+/// The gate `InitialCorruptCheck`, for a member with data.
+///
+/// # Errors
+/// Its data is not that of the others.
+fn check_initially(
+    config: &Config,
+    dialer: &Dialer,
+    member: Starting<'_>,
+) -> Result<(), StartError> {
+    let client = Client::new(dialer.clone(), config.request_timeout());
+    let checked: Result<(), InitialCheckError> =
+        run_on_thread(corruption::check_initially(member, &client))?;
+    checked.map_err(|error| {
+        crate::error!("checkInitialHashKV failed"; "error" => Text(&error));
+        StartError::Corrupt(error)
+    })
 }
 
 /// How a member meets others, made before its data is opened.
@@ -492,7 +527,7 @@ impl Server {
             connection_thread.accepted = accepted;
             senders.push(sender);
         }
-        let dealer = Dealer::new(senders);
+        let dispatcher = Dispatcher::new(senders);
         let mut connection_threads = std::mem::take(&mut self.connection_threads).into_iter();
         let first = connection_threads
             .next()
@@ -521,10 +556,10 @@ impl Server {
             true => others.len() + 1,
             false => 0,
         };
-        let (handshakers, handshaking) =
-            Handshakers::start(processors, self.member.workers.clone(), &stopping)?;
-        let peers = self.spawn_peer_thread(&handshakers)?;
-        let end = run_on_thread(self.lead(dealer, handshakers, first, settings))??;
+        let (handshakes, handshaking) =
+            tls_thread::start(processors, self.member.workers.clone(), &stopping)?;
+        let peers = self.spawn_peer_thread(&handshakes)?;
+        let end = run_on_thread(self.lead(dispatcher, handshakes, first, settings))??;
         for thread in others.into_iter().chain([peers]).chain(handshaking) {
             let _ = thread.join();
         }
@@ -536,23 +571,23 @@ impl Server {
     /// Starts to serve the other members.
     fn spawn_peer_thread(
         &mut self,
-        handshakers: &Handshakers,
+        handshakes: &HandshakePool,
     ) -> Result<JoinHandle<()>, StartError> {
         let parts = self.peer_thread.take().expect("it is started once");
         let listeners = std::mem::take(&mut self.listeners.peer);
         let member = Arc::clone(&self.member);
         let number = u8::try_from(parts.number).expect("there are few connection threads");
-        let handshakers = handshakers.clone();
+        let handshakes = handshakes.clone();
         let serve = move || {
             run_on_thread(async move {
                 let local = Local::new(member, number, parts.start);
                 tokio::task::spawn_local(Rc::clone(&local).run_mailbox(parts.mailbox));
                 let (sender, accepted) = unbounded_channel();
-                let dealer = Dealer::new(vec![sender]);
+                let dispatcher = Dispatcher::new(vec![sender]);
                 for bound in listeners {
                     crate::info!("serving peer traffic"; "address" => &bound.text);
                     let stopping = local.member.stopping.subscribe();
-                    let accept = bound.accept(dealer.clone(), handshakers.clone(), stopping);
+                    let accept = bound.accept(dispatcher.clone(), handshakes.clone(), stopping);
                     tokio::task::spawn_local(accept);
                 }
                 let http = http_context(&local);
@@ -568,8 +603,8 @@ impl Server {
     /// The first connection thread: also makes the member ready, and stops it.
     async fn lead(
         &mut self,
-        dealer: Dealer,
-        handshakers: Handshakers,
+        dispatcher: Dispatcher,
+        handshakes: HandshakePool,
         parts: ConnectionThread,
         settings: Http2Settings,
     ) -> Result<End, StartError> {
@@ -577,7 +612,7 @@ impl Server {
         let connections =
             tokio::task::spawn_local(serve_connections(Rc::clone(&local), parts, settings));
         let early = std::mem::take(&mut self.listeners.early);
-        self.accept(early, &dealer, &handshakers);
+        self.accept(early, &dispatcher, &handshakes);
         for url in &self.config.listen_metrics_urls {
             crate::info!("serving metrics"; "address" => url.as_str());
         }
@@ -589,7 +624,7 @@ impl Server {
             end = &mut end => end?,
             () = become_ready(&local) => {
                 let clients = std::mem::take(&mut self.listeners.client);
-                self.accept(clients, &dealer, &handshakers);
+                self.accept(clients, &dispatcher, &handshakes);
                 self.announce();
                 self.spawn_tasks(&local)?;
                 end.await?
@@ -630,10 +665,19 @@ impl Server {
         Ok(())
     }
 
-    fn accept(&self, listeners: Vec<Bound>, dealer: &Dealer, handshakers: &Handshakers) {
+    fn accept(
+        &self,
+        listeners: Vec<BoundListener>,
+        dispatcher: &Dispatcher,
+        handshakes: &HandshakePool,
+    ) {
         for bound in listeners {
             let stopping = self.member.stopping.subscribe();
-            tokio::task::spawn_local(bound.accept(dealer.clone(), handshakers.clone(), stopping));
+            tokio::task::spawn_local(bound.accept(
+                dispatcher.clone(),
+                handshakes.clone(),
+                stopping,
+            ));
         }
     }
 
@@ -662,7 +706,7 @@ impl Server {
             };
             crate::info!(line; "traffic" => traffic, "address" => &url.address());
         }
-        notify::ready_process();
+        systemd::ready_process();
     }
 }
 
@@ -688,17 +732,20 @@ fn texts(urls: &[Url]) -> Vec<String> {
 
 /// Runs `future` on a runtime of this thread's own.
 pub(super) fn run_on_thread<F: Future>(future: F) -> std::io::Result<F::Output> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    Ok(LocalSet::new().block_on(&current_thread_runtime()?, future))
+}
+
+fn current_thread_runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()?;
-    Ok(LocalSet::new().block_on(&runtime, future))
+        .build()
 }
 
 /// Everything that runs on one connection thread.
 async fn serve_connections(local: Rc<Local>, parts: ConnectionThread, settings: Http2Settings) {
     tokio::task::spawn_local(Rc::clone(&local).run_mailbox(parts.mailbox));
     let http = http_context(&local);
-    connections::serve(local, http, parts.accepted, settings).await;
+    connection_thread::serve(local, http, parts.accepted, settings).await;
 }
 
 fn http_context(local: &Rc<Local>) -> Rc<HttpContext<LocalProbe>> {

@@ -17,9 +17,9 @@ use retcd_storage::bolt::{Access, BoltError, Options as BoltOptions};
 use retcd_storage::disk::{Disk, OpenMode, is_full};
 use retcd_storage::wal;
 
+use crate::bootstrap::Founding;
 use crate::config::Config;
 use crate::config::gates::Gate;
-use crate::config::identity::Founding;
 use crate::log::Text;
 
 /// How long another process may hold the database before that is worth a line in the log, as in etcd.

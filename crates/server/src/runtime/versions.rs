@@ -29,12 +29,10 @@ use tokio::sync::watch;
 use super::fatal::stop_process;
 use super::local::Local;
 use super::member::Member;
-use super::reconfigure::peer_urls_of;
-use crate::config::joining::OLDEST_CLUSTER;
-use crate::config::start::StartError;
+use super::server::StartError;
+use crate::bootstrap::OLDEST_CLUSTER;
 use crate::grpc::status::{self, Status};
 use crate::log::{Hex, Text};
-use crate::peer::{Client, RemoteVersions};
 
 /// How often the leader looks at the members' versions, as etcd does.
 const MONITOR_INTERVAL: Duration = Duration::from_secs(4);
@@ -331,7 +329,7 @@ async fn server_versions(local: &Rc<Local>) -> Vec<(u64, Option<Version>)> {
         if member.id == own_id {
             return (own_id, Version::parse(crate::VERSION.as_bytes()));
         }
-        let versions = versions_of(&local.client, &member).await;
+        let versions = local.client.versions_of(&member).await;
         let version = versions.and_then(|versions| {
             let version = Version::parse(versions.server.as_bytes());
             if version.is_none() {
@@ -343,20 +341,6 @@ async fn server_versions(local: &Rc<Local>) -> Vec<(u64, Option<Version>)> {
         (member.id, version)
     }))
     .await
-}
-
-/// What a member says about its versions, at the first of its URLs that answers.
-pub async fn versions_of(client: &Client, member: &ClusterMember) -> Option<RemoteVersions> {
-    for url in peer_urls_of(member) {
-        match client.version(&url).await {
-            Ok(versions) => return Some(versions),
-            Err(error) => {
-                crate::warn!("failed to get version"; "address" => url.as_str(),
-                    "remote-member-id" => Hex(member.id), "error" => Text(&error));
-            }
-        }
-    }
-    None
 }
 
 /// Ends a downgrade that every member has made, while this member leads.

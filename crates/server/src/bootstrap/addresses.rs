@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use super::url::{Url, split_host_port};
+use crate::config::url::{Url, split_host_port};
 use crate::log::Text;
 
 /// How long etcd looks for a name before it gives up.
@@ -46,7 +46,7 @@ pub fn resolve_patiently(patience: Duration) -> impl Fn(&str) -> std::io::Result
 ///
 /// # Errors
 /// Where they differ, or what cannot be resolved, in etcd's words.
-pub(super) fn same_addresses(a: &[Url], b: &[Url], resolve: Resolve<'_>) -> Result<(), String> {
+pub fn same_addresses(a: &[Url], b: &[Url], resolve: Resolve<'_>) -> Result<(), String> {
     if a.len() != b.len() {
         let list = |urls: &[Url]| {
             urls.iter()

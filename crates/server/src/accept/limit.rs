@@ -1,8 +1,8 @@
-//! How many file descriptors there are, and for whom.
+//! Connection limits, from the number of file descriptors.
 //!
 //! A member that has none left cannot begin a segment of its log, and ends. So clients get all but some of them
-//! ([`Seats`]): a connection has a seat from accept to close, and when all are taken, newcomers wait in the listener's
-//! queue. The listeners for metrics have seats of their own, so that a member that is full can be looked at, and cannot be filled
+//! ([`ConnectionLimit`]): a connection has a permit from accept to close, and when all are taken, newcomers wait in the listener's
+//! queue. The listeners for metrics have a limit of their own, so that a member that is full can be looked at, and cannot be filled
 //! through them. Other members are not counted.
 
 use std::sync::Arc;
@@ -23,23 +23,23 @@ pub struct TooFewDescriptors {
     limit: u64,
 }
 
-/// The seats of all clients' connections, or of those for metrics.
+/// The limit of all clients' connections, or of those for metrics.
 #[derive(Clone, Debug)]
-pub struct Seats(Arc<Semaphore>);
+pub struct ConnectionLimit(Arc<Semaphore>);
 
-/// A connection's seat; free again when this is dropped.
+/// A connection's permit; free again when this is dropped.
 #[derive(Debug, Default)]
-pub struct Seat {
+pub struct ConnectionPermit {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Seats {
+impl ConnectionLimit {
     /// As many as this process may have, after the limit was raised as far as that is allowed: Go's programs do so, and
     /// most services are started with a low limit that they may raise.
     ///
     /// # Errors
     /// There are not enough.
-    pub fn of_process() -> Result<Seats, TooFewDescriptors> {
+    pub fn of_process() -> Result<ConnectionLimit, TooFewDescriptors> {
         let limit = getrlimit(Resource::Nofile);
         let raised = Rlimit {
             current: limit.maximum,
@@ -47,28 +47,28 @@ impl Seats {
         };
         // If it may not be raised, it stays what it is.
         let _ = setrlimit(Resource::Nofile, raised);
-        Seats::of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
+        ConnectionLimit::of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
     }
 
     /// Those of the listeners for metrics.
-    pub fn for_metrics() -> Seats {
-        Seats(Arc::new(Semaphore::new(FOR_METRICS)))
+    pub fn for_metrics() -> ConnectionLimit {
+        ConnectionLimit(Arc::new(Semaphore::new(FOR_METRICS)))
     }
 
-    fn of(limit: u64) -> Result<Seats, TooFewDescriptors> {
+    fn of(limit: u64) -> Result<ConnectionLimit, TooFewDescriptors> {
         let count = limit.saturating_sub(RESERVED);
         if count == 0 {
             return Err(TooFewDescriptors { limit });
         }
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         let count = count.min(Semaphore::MAX_PERMITS);
-        Ok(Seats(Arc::new(Semaphore::new(count))))
+        Ok(ConnectionLimit(Arc::new(Semaphore::new(count))))
     }
 
     /// Waits for a free one.
-    pub async fn take(&self) -> Seat {
+    pub async fn acquire(&self) -> ConnectionPermit {
         let permit = Arc::clone(&self.0).acquire_owned().await;
-        Seat {
+        ConnectionPermit {
             _permit: Some(permit.expect("the semaphore is never closed")),
         }
     }
@@ -80,11 +80,11 @@ mod tests {
 
     #[tokio::test]
     async fn clients_get_what_the_member_does_not_need() {
-        assert!(Seats::of(RESERVED).is_err());
-        assert!(Seats::of(u64::MAX).is_ok());
-        let seats = Seats::of(RESERVED + 2).unwrap();
-        let (first, _second) = (seats.take().await, seats.take().await);
-        let mut third = Box::pin(seats.take());
+        assert!(ConnectionLimit::of(RESERVED).is_err());
+        assert!(ConnectionLimit::of(u64::MAX).is_ok());
+        let limit = ConnectionLimit::of(RESERVED + 2).unwrap();
+        let (first, _second) = (limit.acquire().await, limit.acquire().await);
+        let mut third = Box::pin(limit.acquire());
         assert!(has_to_wait(&mut third).await);
         drop(first);
         third.await;

@@ -4,18 +4,18 @@
 //! --initial-cluster ──▶ URLs of the others ──▶ GET /members of one of them ──▶ match by URLs ──▶ own id
 //!                                              GET /version of all ──▶ compatible?
 //! ```
-//! The asking is done by `runtime`; here is what is asked for and what follows from the answers. The words are etcd's.
+//! [`super::remote`] asks; here is what is asked for and what follows from the answers. The words are etcd's.
 
 use std::fmt::Write;
 
 use retcd_state::membership::Member;
 use retcd_state::version::Version;
 
-use super::Config;
+use super::BootstrapError;
 use super::addresses::{Resolve, same_addresses};
-use super::identity::InitialCluster;
-use super::start::StartError;
-use super::url::Url;
+use super::initial_cluster::InitialCluster;
+use crate::config::Config;
+use crate::config::url::Url;
 
 /// The oldest cluster version that a member joins.
 pub const OLDEST_CLUSTER: Version = Version::new(3, 0, 0);
@@ -42,7 +42,7 @@ impl Joining {
     ///
     /// # Errors
     /// When the configuration does not name this member, or names an address twice.
-    pub fn prepare(config: &Config) -> Result<Joining, StartError> {
+    pub fn prepare(config: &Config) -> Result<Joining, BootstrapError> {
         let initial_cluster = InitialCluster::parse(&config.initial_cluster)?;
         initial_cluster.urls_of(&config.name)?;
         initial_cluster.check_duplicates()?;
@@ -66,8 +66,8 @@ impl Joining {
         existing: &ExistingCluster,
         learners_max: usize,
         resolve: Resolve<'_>,
-    ) -> Result<u64, StartError> {
-        let mismatch = |reason| StartError::PeerUrls {
+    ) -> Result<u64, BootstrapError> {
+        let mismatch = |reason| BootstrapError::PeerUrls {
             cluster: existing.describe(),
             reason,
         };
@@ -89,7 +89,7 @@ impl Joining {
         }
         let learners = existing.members.iter().filter(|member| member.is_learner);
         if learners.count() > learners_max {
-            return Err(StartError::TooManyLearners);
+            return Err(BootstrapError::TooManyLearners);
         }
         // Each name has URLs of its own, so that members of the same number match all names.
         own_id.ok_or_else(|| mismatch(format!("no member has the URLs of {:?}", self.name)))

@@ -17,7 +17,7 @@ use tokio::time::Sleep;
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Ends a connection whose other side does not come to the point.
-pub struct Opening<S> {
+pub struct PrefaceTimeout<S> {
     stream: S,
     /// Until the protocol is known.
     deadline: Option<Pin<Box<Sleep>>>,
@@ -25,10 +25,10 @@ pub struct Opening<S> {
     heard: usize,
 }
 
-impl<S> Opening<S> {
+impl<S> PrefaceTimeout<S> {
     /// Gives the other side so much time.
-    pub fn within(limit: Duration, stream: S) -> Opening<S> {
-        Opening {
+    pub fn within(limit: Duration, stream: S) -> PrefaceTimeout<S> {
+        PrefaceTimeout {
             stream,
             deadline: Some(Box::pin(tokio::time::sleep(limit))),
             heard: 0,
@@ -46,7 +46,7 @@ impl<S> Opening<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for PrefaceTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -65,7 +65,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Opening<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for PrefaceTimeout<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -105,7 +105,7 @@ mod tests {
     /// What comes of a connection whose other side says each of `words` a little before the limit ends again.
     async fn hold(words: &[&[u8]]) -> io::Result<Vec<u8>> {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut near = Opening::within(LIMIT, near);
+        let mut near = PrefaceTimeout::within(LIMIT, near);
         let talk = async {
             for words in words {
                 tokio::time::sleep(LIMIT - Duration::from_secs(1)).await;
@@ -140,7 +140,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_says_nothing_is_hung_up_on() {
         let (near, _far) = tokio::io::duplex(8);
-        let mut silent = Opening::within(LIMIT, near);
+        let mut silent = PrefaceTimeout::within(LIMIT, near);
         let begin = tokio::time::Instant::now();
         let error = silent.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::connections::{Dealer, Protocols};
-use super::descriptors::Seats;
-use super::listen::{self, Listener, SocketOptions, Way};
-use super::tls_thread::{Handshakers, TlsGate};
+use super::dispatch::{Dispatcher, Protocols};
+use super::handshakes::{HandshakePool, TlsAcceptor};
+use super::limit::ConnectionLimit;
+use super::listener::{self, Acceptor, Listener, SocketOptions};
 use crate::config::Config;
 use crate::config::url::{ListenAddr, Url};
 use crate::http::ListenerKind;
@@ -18,15 +18,15 @@ use crate::tls;
 #[error("{0}")]
 pub struct ListenError(String);
 
-/// Bound sockets that do not accept yet.
+/// Sockets that are bound but do not accept yet.
 #[derive(Default)]
 pub struct Listeners {
     /// For the other members.
-    pub peer: Vec<Bound>,
+    pub peer: Vec<BoundListener>,
     /// For metrics, which may be asked for before the member is ready.
-    pub early: Vec<Bound>,
+    pub early: Vec<BoundListener>,
     /// For clients.
-    pub client: Vec<Bound>,
+    pub client: Vec<BoundListener>,
 }
 
 impl Listeners {
@@ -37,22 +37,22 @@ impl Listeners {
     pub fn bind(
         config: &Config,
         endpoints: &tls::Endpoints,
-        seats: &Seats,
+        limit: &ConnectionLimit,
     ) -> Result<Listeners, ListenError> {
-        let for_metrics = Seats::for_metrics();
+        let for_metrics = ConnectionLimit::for_metrics();
         let mut binder = Binder {
             options: SocketOptions {
                 reuse_port: config.socket_reuse_port,
             },
             endpoint: Some(&endpoints.peer),
-            seats: None,
+            limit: None,
         };
         let mut listeners = Listeners::default();
         crate::info!("configuring peer listeners"; "listen-peer-urls" => texts(&config.listen_peer_urls));
         let peer = |_| Protocols::PEER;
         binder.bind(&mut listeners.peer, &config.listen_peer_urls, peer)?;
         binder.endpoint = endpoints.client.as_ref();
-        binder.seats = Some(seats);
+        binder.limit = Some(limit);
         crate::info!("configuring client listeners"; "listen-client-urls" => texts(&config.listen_client_urls));
         let pages = |tls| Some(ListenerKind::Client { tls });
         let shared = config.listen_client_http_urls.is_empty();
@@ -66,7 +66,7 @@ impl Listeners {
             pages: pages(tls),
         };
         binder.bind(&mut listeners.client, &config.listen_client_http_urls, http)?;
-        binder.seats = Some(&for_metrics);
+        binder.limit = Some(&for_metrics);
         let metrics = |_| Protocols {
             grpc: false,
             pages: Some(ListenerKind::Metrics),
@@ -83,7 +83,7 @@ impl Listeners {
 }
 
 /// A bound socket and what may be spoken on it, with TLS and without.
-pub struct Bound {
+pub struct BoundListener {
     /// As the configuration has it, but for the scheme.
     pub text: String,
     address: ListenAddr,
@@ -91,29 +91,31 @@ pub struct Bound {
     plain: Option<Protocols>,
     secure: Option<(Protocols, Arc<tls::Endpoint>)>,
     /// For whom there may be only so many connections.
-    seats: Option<Seats>,
+    limit: Option<ConnectionLimit>,
 }
 
-impl Bound {
-    /// Accepts until the member stops. Sockets go to the threads behind `dealer`, if need be through a handshake.
+impl BoundListener {
+    /// Accepts until the member stops. Sockets go to the threads behind `dispatcher`, if need be through a handshake.
     pub async fn accept(
         self,
-        dealer: Dealer,
-        handshakers: Handshakers,
+        dispatcher: Dispatcher,
+        handshakes: HandshakePool,
         stopping: watch::Receiver<bool>,
     ) {
-        let way = match (self.secure, self.plain) {
-            (Some((secure, endpoint)), plain) => Way::Secure(TlsGate {
+        let acceptor = match (self.secure, self.plain) {
+            (Some((secure, endpoint)), plain) => Acceptor::Secure(TlsAcceptor {
                 endpoint,
                 secure,
                 plain,
-                dealer,
-                handshakers,
+                dispatcher,
+                handshakes,
             }),
-            (None, Some(plain)) => Way::Plain(plain, dealer),
+            (None, Some(plain)) => Acceptor::Plain(plain, dispatcher),
             (None, None) => unreachable!("a listener is bound for something"),
         };
-        self.listener.accept_into(way, self.seats, stopping).await;
+        self.listener
+            .accept_into(acceptor, self.limit, stopping)
+            .await;
     }
 }
 
@@ -121,7 +123,7 @@ impl Bound {
 struct Binder<'a> {
     options: SocketOptions,
     endpoint: Option<&'a Arc<tls::Endpoint>>,
-    seats: Option<&'a Seats>,
+    limit: Option<&'a ConnectionLimit>,
 }
 
 impl Binder<'_> {
@@ -129,7 +131,7 @@ impl Binder<'_> {
     /// address share a socket, as in etcd.
     fn bind(
         &self,
-        bound: &mut Vec<Bound>,
+        bound: &mut Vec<BoundListener>,
         urls: &[Url],
         protocols: impl Fn(bool) -> Protocols,
     ) -> Result<(), ListenError> {
@@ -143,13 +145,13 @@ impl Binder<'_> {
             let at = match shared {
                 Some(at) => at,
                 None => {
-                    bound.push(Bound {
-                        listener: listen::bind(&address, self.options).map_err(ListenError)?,
+                    bound.push(BoundListener {
+                        listener: listener::bind(&address, self.options).map_err(ListenError)?,
                         text: url.address(),
                         address,
                         plain: None,
                         secure: None,
-                        seats: self.seats.cloned(),
+                        limit: self.limit.cloned(),
                     });
                     bound.len() - 1
                 }

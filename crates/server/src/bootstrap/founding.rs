@@ -2,19 +2,13 @@
 //!
 //! Both are fixed in the data from then on: later starts read them there and call nothing of this room.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Display};
-
 use retcd_state::identity::{cluster_id, member_id};
 
-use super::Config;
+use super::BootstrapError;
 use super::addresses::{Resolve, same_addresses};
-use super::start::StartError;
-use super::url::Url;
-
-/// The members of `--initial-cluster`: names with their peer URLs, sorted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct InitialCluster(pub BTreeMap<String, Vec<Url>>);
+use super::initial_cluster::InitialCluster;
+use crate::config::Config;
+use crate::config::url::Url;
 
 /// A member at the founding of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,87 +34,11 @@ pub struct Founding {
     pub initial_cluster: InitialCluster,
 }
 
-impl InitialCluster {
-    /// Reads `name=url,name=url`; a name that comes again has several URLs.
-    ///
-    /// # Errors
-    /// When a URL is bad.
-    pub fn parse(text: &str) -> Result<InitialCluster, StartError> {
-        let mut members: BTreeMap<String, Vec<Url>> = BTreeMap::new();
-        for item in text.split(',').filter(|item| !item.is_empty()) {
-            let (name, url) = item.split_once('=').unwrap_or((item, ""));
-            let url =
-                Url::parse(url).map_err(|error| StartError::InitialCluster(error.to_string()))?;
-            members.entry(name.to_owned()).or_default().push(url);
-        }
-        members.values_mut().for_each(|urls| urls.sort());
-        Ok(InitialCluster(members))
-    }
-
-    /// The URLs of the member of this name, sorted.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn urls_of(&self, name: &str) -> Result<&[Url], StartError> {
-        let urls = self.0.get(name).map(Vec::as_slice);
-        urls.ok_or_else(|| StartError::NameMissing(name.to_owned()))
-    }
-
-    /// The URLs of everybody else, sorted.
-    pub fn urls_besides(&self, name: &str) -> Vec<String> {
-        let others = self.0.iter().filter(|(other, _)| *other != name);
-        let mut urls: Vec<String> = others
-            .flat_map(|(_, urls)| urls.iter().map(Url::to_string))
-            .collect();
-        urls.sort();
-        urls
-    }
-
-    /// Refuses URLs that occur twice.
-    pub(super) fn check_duplicates(&self) -> Result<(), StartError> {
-        let mut seen = BTreeSet::new();
-        match self.0.values().flatten().all(|url| seen.insert(url)) {
-            true => Ok(()),
-            false => Err(StartError::DuplicateUrl(self.clone())),
-        }
-    }
-
-    /// The members as they found a cluster with this token, sorted by id.
-    fn members(&self, token: &str) -> Vec<FoundingMember> {
-        let mut members: Vec<FoundingMember> = self
-            .0
-            .iter()
-            .map(|(name, urls)| {
-                let peer_urls: Vec<String> = urls.iter().map(Url::to_string).collect();
-                FoundingMember {
-                    id: member_id(&peer_urls, token),
-                    name: name.clone(),
-                    peer_urls,
-                }
-            })
-            .collect();
-        members.sort_by_key(|member| member.id);
-        members
-    }
-}
-
-impl Display for InitialCluster {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut pairs: Vec<String> = self
-            .0
-            .iter()
-            .flat_map(|(name, urls)| urls.iter().map(move |url| format!("{name}={url}")))
-            .collect();
-        pairs.sort();
-        f.write_str(&pairs.join(","))
-    }
-}
-
 /// The cluster that a member without data founds.
 ///
 /// # Errors
 /// When the configuration does not name this member with the addresses that it advertises, or names an address twice.
-pub fn found(config: &Config, resolve: Resolve<'_>) -> Result<Founding, StartError> {
+pub fn found(config: &Config, resolve: Resolve<'_>) -> Result<Founding, BootstrapError> {
     let initial_cluster = InitialCluster::parse(&config.initial_cluster)?;
     let own_urls = initial_cluster.urls_of(&config.name)?;
     check_advertised(
@@ -130,7 +48,7 @@ pub fn found(config: &Config, resolve: Resolve<'_>) -> Result<Founding, StartErr
         resolve,
     )?;
     initial_cluster.check_duplicates()?;
-    let members = initial_cluster.members(&config.initial_cluster_token);
+    let members = members(&initial_cluster, &config.initial_cluster_token);
     let ids: Vec<u64> = members.iter().map(|member| member.id).collect();
     let own = members.iter().find(|member| member.name == config.name);
     Ok(Founding {
@@ -141,13 +59,31 @@ pub fn found(config: &Config, resolve: Resolve<'_>) -> Result<Founding, StartErr
     })
 }
 
+/// The members of a new cluster with this token, sorted by id.
+fn members(initial_cluster: &InitialCluster, token: &str) -> Vec<FoundingMember> {
+    let mut members: Vec<FoundingMember> = initial_cluster
+        .0
+        .iter()
+        .map(|(name, urls)| {
+            let peer_urls: Vec<String> = urls.iter().map(Url::to_string).collect();
+            FoundingMember {
+                id: member_id(&peer_urls, token),
+                name: name.clone(),
+                peer_urls,
+            }
+        })
+        .collect();
+    members.sort_by_key(|member| member.id);
+    members
+}
+
 /// The URLs of this member in the cluster must be those that it advertises, if not in text then in address.
 fn check_advertised(
     name: &str,
     advertised: &[Url],
     in_cluster: &[Url],
     resolve: Resolve<'_>,
-) -> Result<(), StartError> {
+) -> Result<(), BootstrapError> {
     let Err(reason) = same_addresses(advertised, in_cluster, resolve) else {
         return Ok(());
     };
@@ -167,7 +103,7 @@ fn check_advertised(
     let named = format!("{name}=");
     let not_advertised = only(in_cluster, advertised);
     if !not_advertised.is_empty() {
-        return Err(StartError::NotAdvertised {
+        return Err(BootstrapError::NotAdvertised {
             in_cluster: list(&not_advertised, &named),
             advertised: list(advertised, ""),
             reason,
@@ -175,12 +111,12 @@ fn check_advertised(
     }
     let not_in_cluster = only(advertised, in_cluster);
     if !not_in_cluster.is_empty() {
-        return Err(StartError::NotInCluster {
+        return Err(BootstrapError::NotInCluster {
             advertised: list(&not_in_cluster, ""),
             cluster: list(advertised, &named),
         });
     }
-    Err(StartError::Unresolved {
+    Err(BootstrapError::Unresolved {
         advertised: list(advertised, ""),
         cluster: list(advertised, &named),
         reason,

@@ -1,6 +1,4 @@
-//! What a member without data does at its first start: it founds a cluster with others, or joins one that runs.
-//!
-//! Nothing runs yet, so that the other members are asked on a runtime of its own, one question after the other.
+//! What the other members are asked before the first start.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,18 +9,15 @@ use futures_util::stream::FuturesUnordered;
 use retcd_node::durable::Identity;
 use retcd_state::membership::Member as ClusterMember;
 use retcd_state::version::Version;
+use tokio::runtime::Runtime;
 
-use super::corruption::{self, InitialCheckError, Starting};
-use super::reconfigure::{from_remote, peer_urls_of};
-use super::server::run_on_thread;
-use super::versions::versions_of;
-use crate::config::addresses::{self, PATIENCE};
-use crate::config::identity::{self, Founding};
-use crate::config::joining::{Compatibility, ExistingCluster, Joining, compatibility};
-use crate::config::start::StartError;
+use super::addresses::{self, PATIENCE};
+use super::founding::{self, Founding};
+use super::joining::{Compatibility, ExistingCluster, Joining, compatibility};
+use super::{BootstrapError, Join};
 use crate::config::{Config, url::Url};
 use crate::log::{Hex, Text};
-use crate::peer::{Client, Dialer};
+use crate::peer::{Client, Dialer, peer_urls_of};
 
 /// How long a member that founds a cluster waits for one that may know better, as in etcd.
 const FOUNDING_TIMEOUT: Duration = Duration::from_secs(1);
@@ -33,55 +28,38 @@ const OTHERS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause before members that do not agree are asked again.
 const DISAGREEMENT_RETRY: Duration = Duration::from_millis(100);
 
-/// A cluster to join.
-pub struct Join {
-    /// The id that the cluster gave to this member, and its own.
-    pub identity: Identity,
-    /// Its members, this one among them.
-    pub members: Vec<ClusterMember>,
-}
-
-/// The first start.
-pub enum Bootstrap {
-    /// Of a new cluster.
-    Found(Founding),
-    /// In a running one.
-    Join(Join),
-}
-
-/// Finds out what the configuration and the other members say about the first start.
-///
-/// # Errors
-/// They contradict each other, or nobody answers.
-pub fn bootstrap(config: &Config, dialer: &Dialer) -> Result<Bootstrap, super::StartError> {
-    if config.initial_cluster_state.0 == "existing" {
-        return join(config, dialer).map(Bootstrap::Join);
-    }
+/// The cluster that `config` founds, unless this member is known to be up in it already.
+pub fn found(
+    config: &Config,
+    dialer: &Dialer,
+    runtime: &Runtime,
+) -> Result<Founding, BootstrapError> {
     let resolve = addresses::resolve_patiently(PATIENCE);
-    let founding = identity::found(config, &resolve)?;
+    let founding = founding::found(config, &resolve)?;
     let others = founding.initial_cluster.urls_besides(&config.name);
     let client = Client::new(dialer.clone(), FOUNDING_TIMEOUT);
-    if let Some(existing) = run_on_thread(ask_for_cluster(&client, &others, false))? {
+    if let Some(existing) = runtime.block_on(ask_for_cluster(&client, &others, false)) {
         let own = existing.member(founding.member_id);
         if own.is_some_and(|own| !own.client_urls().is_empty()) {
-            return Err(StartError::AlreadyBootstrapped(founding.member_id).into());
+            return Err(BootstrapError::AlreadyBootstrapped(founding.member_id));
         }
     }
-    Ok(Bootstrap::Found(founding))
+    Ok(founding)
 }
 
-fn join(config: &Config, dialer: &Dialer) -> Result<Join, super::StartError> {
+/// The running cluster that this member was added to.
+pub fn join(config: &Config, dialer: &Dialer, runtime: &Runtime) -> Result<Join, BootstrapError> {
     let joining = Joining::prepare(config)?;
     let client = Client::new(dialer.clone(), JOINING_TIMEOUT);
-    let (existing, member_id) = find_own_place(config, &joining, &client)?;
+    let (existing, member_id) = find_own_place(config, &joining, &client, runtime)?;
     let client = Client::new(dialer.clone(), config.request_timeout());
     let others: Vec<&ClusterMember> = existing
         .members
         .iter()
         .filter(|member| member.id != member_id)
         .collect();
-    if !run_on_thread(is_compatible(&client, &others))? {
-        return Err(StartError::Incompatible.into());
+    if !runtime.block_on(is_compatible(&client, &others)) {
+        return Err(BootstrapError::Incompatible);
     }
     Ok(Join {
         identity: Identity {
@@ -101,20 +79,21 @@ fn find_own_place(
     config: &Config,
     joining: &Joining,
     client: &Client,
-) -> Result<(ExistingCluster, u64), super::StartError> {
+    runtime: &Runtime,
+) -> Result<(ExistingCluster, u64), BootstrapError> {
     let learners_max = config.max_learners.unsigned_abs();
     let resolve = addresses::resolve_patiently(PATIENCE);
     let urls = joining.peer_urls();
     let deadline = Instant::now() + JOINING_TIMEOUT;
     loop {
-        let clusters = run_on_thread(ask_all_for_cluster(client, &urls))?;
+        let clusters = runtime.block_on(ask_all_for_cluster(client, &urls));
         let places = clusters.into_iter().map(|cluster| {
             let place = joining.identify(&cluster, learners_max, &resolve);
             place.map(|id| (cluster, id))
         });
         match agreement(places.collect()) {
             Agreement::All(place) => return Ok(place),
-            Agreement::None(refusal) => return Err(refusal.into()),
+            Agreement::None(refusal) => return Err(refusal),
             Agreement::Some(place) if Instant::now() >= deadline => return Ok(place),
             Agreement::Some(_) => std::thread::sleep(DISAGREEMENT_RETRY),
         }
@@ -128,10 +107,10 @@ enum Agreement {
     /// That is what most of them say.
     Some((ExistingCluster, u64)),
     /// None of them knows a place.
-    None(StartError),
+    None(BootstrapError),
 }
 
-fn agreement(places: Vec<Result<(ExistingCluster, u64), StartError>>) -> Agreement {
+fn agreement(places: Vec<Result<(ExistingCluster, u64), BootstrapError>>) -> Agreement {
     let all = places.len();
     let mut votes: BTreeMap<u64, usize> = BTreeMap::new();
     for (_, id) in places.iter().flatten() {
@@ -141,7 +120,7 @@ fn agreement(places: Vec<Result<(ExistingCluster, u64), StartError>>) -> Agreeme
     let Some((id, count)) = most.map(|(id, count)| (*id, *count)) else {
         let nobody = "could not retrieve cluster information from the given URLs";
         let refusal = places.into_iter().find_map(Result::err);
-        return Agreement::None(refusal.unwrap_or(StartError::NoClusterInfo(nobody)));
+        return Agreement::None(refusal.unwrap_or(BootstrapError::NoClusterInfo(nobody)));
     };
     let place = places.into_iter().flatten().find(|place| place.1 == id);
     let place = place.expect("somebody has voted for it");
@@ -177,8 +156,11 @@ async fn ask_for_cluster(client: &Client, urls: &[String], aloud: bool) -> Optio
     for url in urls.iter().filter_map(|url| Url::parse(url).ok()) {
         match client.members(&url).await {
             Ok(remote) => {
-                let mut members: Vec<ClusterMember> =
-                    remote.members.into_iter().map(from_remote).collect();
+                let mut members: Vec<ClusterMember> = remote
+                    .members
+                    .into_iter()
+                    .map(ClusterMember::from)
+                    .collect();
                 members.sort_by_key(|member| member.id);
                 return Some(ExistingCluster {
                     id: remote.cluster_id,
@@ -199,7 +181,7 @@ async fn ask_for_cluster(client: &Client, urls: &[String], aloud: bool) -> Optio
 async fn is_compatible(client: &Client, others: &[&ClusterMember]) -> bool {
     let downgrading = is_downgrading(client, others).await;
     let asked = others.iter().map(|member| async {
-        let versions = versions_of(client, member).await?;
+        let versions = client.versions_of(member).await?;
         let version = Version::parse(versions.cluster.as_bytes());
         if version.is_none() {
             crate::warn!("failed to parse cluster version of remote member";
@@ -247,35 +229,17 @@ async fn is_downgrading(client: &Client, others: &[&ClusterMember]) -> bool {
     false
 }
 
-/// The gate `InitialCorruptCheck`, for a member with data.
-///
-/// # Errors
-/// Its data is not that of the others.
-pub fn check_initially(
-    config: &Config,
-    dialer: &Dialer,
-    member: Starting<'_>,
-) -> Result<(), super::StartError> {
-    let client = Client::new(dialer.clone(), config.request_timeout());
-    let checked: Result<(), InitialCheckError> =
-        run_on_thread(corruption::check_initially(member, &client))?;
-    checked.map_err(|error| {
-        crate::error!("checkInitialHashKV failed"; "error" => Text(&error));
-        super::StartError::Corrupt(error)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     //! What is guarded: a member that is a moment behind does not decide what a new one is.
     use super::*;
 
-    fn knows(id: u64) -> Result<(ExistingCluster, u64), StartError> {
+    fn knows(id: u64) -> Result<(ExistingCluster, u64), BootstrapError> {
         Ok((ExistingCluster::default(), id))
     }
 
-    fn does_not() -> Result<(ExistingCluster, u64), StartError> {
-        Err(StartError::TooManyLearners)
+    fn does_not() -> Result<(ExistingCluster, u64), BootstrapError> {
+        Err(BootstrapError::TooManyLearners)
     }
 
     #[test]
@@ -291,7 +255,7 @@ mod tests {
         assert_eq!(told(vec![knows(6), knows(7), knows(7)]), "some 7");
         assert_eq!(
             told(vec![does_not(), does_not()]),
-            StartError::TooManyLearners.to_string()
+            BootstrapError::TooManyLearners.to_string()
         );
     }
 }

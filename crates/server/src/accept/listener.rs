@@ -9,9 +9,9 @@ use std::time::Duration;
 use socket2::{Domain, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 use tokio::sync::watch;
 
-use super::connections::{Accepted, Dealer, Protocols, Socket};
-use super::descriptors::{Seat, Seats};
-use super::tls_thread::TlsGate;
+use super::dispatch::{Accepted, Dispatcher, Protocols, Socket};
+use super::handshakes::TlsAcceptor;
+use super::limit::{ConnectionLimit, ConnectionPermit};
 use crate::config::url::ListenAddr;
 use crate::log::{Text, go_io_error};
 use crate::tls::Portable;
@@ -88,44 +88,44 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 
 /// Where accepted sockets go.
 #[derive(Clone)]
-pub enum Way {
+pub enum Acceptor {
     /// To the threads that serve them.
-    Plain(Protocols, Dealer),
+    Plain(Protocols, Dispatcher),
     /// To a handshake first.
-    Secure(TlsGate),
+    Secure(TlsAcceptor),
 }
 
-impl Way {
-    async fn take(&mut self, socket: Portable, seat: Seat) {
+impl Acceptor {
+    async fn take(&mut self, socket: Portable, permit: ConnectionPermit) {
         match self {
-            Way::Plain(protocols, dealer) => {
+            Acceptor::Plain(protocols, dispatcher) => {
                 // A socket that the system has lost meanwhile is nobody's.
                 if let Ok(socket) = Socket::try_from(socket) {
                     let protocols = *protocols;
-                    dealer.deal(Accepted {
+                    dispatcher.dispatch(Accepted {
                         socket,
                         protocols,
-                        seat,
+                        permit,
                     });
                 }
             }
-            Way::Secure(gate) => gate.admit(socket, seat).await,
+            Acceptor::Secure(gate) => gate.admit(socket, permit).await,
         }
     }
 }
 
 impl Listener {
-    /// Accepts until the member stops, as long as there are free seats if they are counted.
+    /// Accepts until the member stops, as long as the connection limit, if there is one, allows it.
     pub async fn accept_into(
         self,
-        mut way: Way,
-        seats: Option<Seats>,
+        mut acceptor: Acceptor,
+        limit: Option<ConnectionLimit>,
         mut stopping: watch::Receiver<bool>,
     ) {
         let accept = async {
             match self {
-                Listener::Tcp(listener) => accept_tcp(listener, &mut way, seats).await,
-                Listener::Unix(listener) => accept_unix(listener, &mut way, seats).await,
+                Listener::Tcp(listener) => accept_tcp(listener, &mut acceptor, limit).await,
+                Listener::Unix(listener) => accept_unix(listener, &mut acceptor, limit).await,
             }
         };
         tokio::select! {
@@ -137,22 +137,27 @@ impl Listener {
     }
 }
 
-async fn take_seat(seats: &Option<Seats>) -> Seat {
-    match seats {
-        Some(seats) => seats.take().await,
-        None => Seat::default(),
+async fn acquire(limit: &Option<ConnectionLimit>) -> ConnectionPermit {
+    match limit {
+        Some(limit) => limit.acquire().await,
+        None => ConnectionPermit::default(),
     }
 }
 
-async fn accept_tcp(listener: TcpListener, way: &mut Way, seats: Option<Seats>) -> io::Result<()> {
+async fn accept_tcp(
+    listener: TcpListener,
+    acceptor: &mut Acceptor,
+    limit: Option<ConnectionLimit>,
+) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
-        let seat = take_seat(&seats).await;
+        let permit = acquire(&limit).await;
         match listener.accept().await {
             Ok((socket, _)) => {
                 // Best effort, as it only finds out sooner who is gone.
                 let _ = SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE);
-                way.take(Portable::DetachedTcp(socket.into_std()?), seat)
+                acceptor
+                    .take(Portable::DetachedTcp(socket.into_std()?), permit)
                     .await;
             }
             Err(error) => pause_after(&error).await,
@@ -162,15 +167,16 @@ async fn accept_tcp(listener: TcpListener, way: &mut Way, seats: Option<Seats>) 
 
 async fn accept_unix(
     listener: UnixListener,
-    way: &mut Way,
-    seats: Option<Seats>,
+    acceptor: &mut Acceptor,
+    limit: Option<ConnectionLimit>,
 ) -> io::Result<()> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
     loop {
-        let seat = take_seat(&seats).await;
+        let permit = acquire(&limit).await;
         match listener.accept().await {
             Ok((socket, _)) => {
-                way.take(Portable::DetachedUnix(socket.into_std()?), seat)
+                acceptor
+                    .take(Portable::DetachedUnix(socket.into_std()?), permit)
                     .await
             }
             Err(error) => pause_after(&error).await,

@@ -1,7 +1,7 @@
 //! Connection threads: each runs the connections that it was given, and nothing else.
 //!
 //! A thread is one current-thread runtime; a connection lives on it from accept to close, so that its
-//! requests share their state without locks. One acceptor per listener deals sockets out in turn.
+//! requests share their state without locks.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -20,19 +20,18 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_rustls::server::TlsStream;
 
-use super::descriptors::Seat;
+use super::in_flight::Running;
 use super::local::Local;
-use super::opening::Opening;
 use super::probe::LocalProbe;
-use super::running::Running;
+use crate::accept::{Accepted, PrefaceTimeout, Protocols, Socket};
 use crate::auth::CommonName;
 use crate::grpc::outstanding::Outstanding;
-use crate::http::{HttpContext, ListenerKind};
+use crate::http::HttpContext;
 use crate::log::Remote;
-use crate::tls::{Established, Portable};
+use crate::tls::Portable;
 
 /// Window for all streams of a connection together; etcd clients put up to 2 MiB into one request.
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
@@ -49,73 +48,11 @@ const HTTP1_HEADERS_MAX: usize = 1000;
 /// Time for reading a request's head over HTTP/1.1, as etcd has it.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(300);
 /// Time for the words with which HTTP/2 begins, once TLS has settled that it is spoken; as in Go.
-const HTTP2_OPENING_TIMEOUT: Duration = Duration::from_secs(10);
+const HTTP2_PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long clients may take to hear that a member stops, once they have their answers. A connection that is closed before costs
 /// a client that is about to send a request one that fails.
 const FAREWELL: Duration = Duration::from_millis(500);
-
-/// An accepted socket.
-pub enum Socket {
-    /// Over TCP; from `std`, as it moves between runtimes.
-    Tcp(std::net::TcpStream),
-    /// Over a Unix socket.
-    Unix(std::os::unix::net::UnixStream),
-    /// Encrypted, over one of them.
-    Tls(Box<Established>),
-}
-
-impl Socket {
-    /// Where the other end is; none for a Unix socket.
-    fn remote(&self) -> Option<SocketAddr> {
-        match self {
-            Socket::Tcp(socket) => socket.peer_addr().ok(),
-            Socket::Unix(_) => None,
-            Socket::Tls(established) => established.remote(),
-        }
-    }
-}
-
-impl TryFrom<Portable> for Socket {
-    type Error = io::Error;
-
-    fn try_from(socket: Portable) -> io::Result<Socket> {
-        Ok(match socket {
-            Portable::Tcp(socket) => Socket::Tcp(socket.into_std()?),
-            Portable::Unix(socket) => Socket::Unix(socket.into_std()?),
-            Portable::DetachedTcp(socket) => Socket::Tcp(socket),
-            Portable::DetachedUnix(socket) => Socket::Unix(socket),
-            Portable::Closed => return Err(io::ErrorKind::NotConnected.into()),
-        })
-    }
-}
-
-/// A socket and the listener that accepted it.
-pub struct Accepted {
-    /// The connection.
-    pub socket: Socket,
-    /// What it may speak.
-    pub protocols: Protocols,
-    /// A client's.
-    pub seat: Seat,
-}
-
-/// What a listener's connections may speak.
-#[derive(Clone, Copy, Debug)]
-pub struct Protocols {
-    /// gRPC.
-    pub grpc: bool,
-    /// Plain HTTP, with these pages.
-    pub pages: Option<ListenerKind>,
-}
-
-impl Protocols {
-    /// What other members speak is nothing that a client speaks.
-    pub const PEER: Protocols = Protocols {
-        grpc: false,
-        pages: None,
-    };
-}
 
 /// HTTP/2 settings that flags decide.
 #[derive(Clone, Copy, Debug)]
@@ -126,30 +63,6 @@ pub struct Http2Settings {
     pub keepalive_interval: Option<Duration>,
     /// `--grpc-keepalive-timeout`.
     pub keepalive_timeout: Duration,
-}
-
-/// Deals accepted sockets to the connection threads in turn.
-#[derive(Clone)]
-pub struct Dealer {
-    threads: Arc<[UnboundedSender<Accepted>]>,
-    next: usize,
-}
-
-impl Dealer {
-    /// A dealer for these threads.
-    pub fn new(threads: Vec<UnboundedSender<Accepted>>) -> Dealer {
-        Dealer {
-            threads: threads.into(),
-            next: 0,
-        }
-    }
-
-    /// Gives a socket to the next thread.
-    pub fn deal(&mut self, accepted: Accepted) {
-        self.next = (self.next + 1) % self.threads.len();
-        // A thread that has stopped closes what it is given.
-        let _ = self.threads[self.next].send(accepted);
-    }
 }
 
 /// Spawns on the thread's own runtime.
@@ -165,7 +78,7 @@ where
     }
 }
 
-/// Serves what the dealer sends until the member stops, then lets running requests end.
+/// Serves what the dispatcher sends until the member stops, then lets running requests end.
 pub async fn serve(
     local: Rc<Local>,
     http: Rc<HttpContext<LocalProbe>>,
@@ -185,7 +98,7 @@ pub async fn serve(
         let Some(Accepted {
             socket,
             protocols,
-            seat,
+            permit,
         }) = next
         else {
             break;
@@ -214,14 +127,14 @@ pub async fn serve(
                     let user = established.user.clone();
                     match established.attach() {
                         Ok(stream) => {
-                            let limit = opening_timeout(&stream);
+                            let limit = preface_timeout(&stream);
                             connection.serve(stream, user, limit).await
                         }
                         Err(error) => Err(error.into()),
                     }
                 }
             };
-            drop(seat);
+            drop(permit);
         });
     }
     // Watches never end by themselves; they see the member stop and end their streams.
@@ -297,7 +210,7 @@ impl Connection {
                 Ok::<_, Infallible>(running.answered(response.await))
             }
         });
-        let io = TokioIo::new(Opening::within(limit, stream));
+        let io = TokioIo::new(PrefaceTimeout::within(limit, stream));
         let connection = builder.serve_connection(io, service).into_owned();
         tokio::select! {
             ended = watcher.watch(connection) => ended,
@@ -310,9 +223,9 @@ impl Connection {
     }
 }
 
-fn opening_timeout(stream: &TlsStream<Portable>) -> Duration {
+fn preface_timeout(stream: &TlsStream<Portable>) -> Duration {
     match stream.get_ref().1.alpn_protocol() {
-        Some(b"h2") => HTTP2_OPENING_TIMEOUT,
+        Some(b"h2") => HTTP2_PREFACE_TIMEOUT,
         _ => HEADER_READ_TIMEOUT,
     }
 }

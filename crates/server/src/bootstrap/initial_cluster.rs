@@ -1,0 +1,69 @@
+//! The value of `--initial-cluster`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display};
+
+use super::BootstrapError;
+use crate::config::url::Url;
+
+/// The members of `--initial-cluster`: names with their peer URLs, sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InitialCluster(pub BTreeMap<String, Vec<Url>>);
+
+impl InitialCluster {
+    /// Reads `name=url,name=url`; a name that comes again has several URLs.
+    ///
+    /// # Errors
+    /// When a URL is bad.
+    pub fn parse(text: &str) -> Result<InitialCluster, BootstrapError> {
+        let mut members: BTreeMap<String, Vec<Url>> = BTreeMap::new();
+        for item in text.split(',').filter(|item| !item.is_empty()) {
+            let (name, url) = item.split_once('=').unwrap_or((item, ""));
+            let url = Url::parse(url)
+                .map_err(|error| BootstrapError::InitialCluster(error.to_string()))?;
+            members.entry(name.to_owned()).or_default().push(url);
+        }
+        members.values_mut().for_each(|urls| urls.sort());
+        Ok(InitialCluster(members))
+    }
+
+    /// The URLs of the member of this name, sorted.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn urls_of(&self, name: &str) -> Result<&[Url], BootstrapError> {
+        let urls = self.0.get(name).map(Vec::as_slice);
+        urls.ok_or_else(|| BootstrapError::NameMissing(name.to_owned()))
+    }
+
+    /// The URLs of everybody else, sorted.
+    pub fn urls_besides(&self, name: &str) -> Vec<String> {
+        let others = self.0.iter().filter(|(other, _)| *other != name);
+        let mut urls: Vec<String> = others
+            .flat_map(|(_, urls)| urls.iter().map(Url::to_string))
+            .collect();
+        urls.sort();
+        urls
+    }
+
+    /// Refuses URLs that occur twice.
+    pub fn check_duplicates(&self) -> Result<(), BootstrapError> {
+        let mut seen = BTreeSet::new();
+        match self.0.values().flatten().all(|url| seen.insert(url)) {
+            true => Ok(()),
+            false => Err(BootstrapError::DuplicateUrl(self.clone())),
+        }
+    }
+}
+
+impl Display for InitialCluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut pairs: Vec<String> = self
+            .0
+            .iter()
+            .flat_map(|(name, urls)| urls.iter().map(move |url| format!("{name}={url}")))
+            .collect();
+        pairs.sort();
+        f.write_str(&pairs.join(","))
+    }
+}
