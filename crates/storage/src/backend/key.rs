@@ -22,6 +22,7 @@ enum Repr {
 }
 
 const _: () = assert!(size_of::<Key>() == 24);
+const _: () = assert!(INLINE_BYTES_MAX >= 18 && INLINE_BYTES_MAX <= u8::MAX as usize);
 
 impl From<&[u8]> for Key {
     fn from(key: &[u8]) -> Key {

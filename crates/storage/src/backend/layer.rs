@@ -51,6 +51,11 @@ struct Version {
 impl Versions {
     fn write(&mut self, version: Version, read_up_to: u64) {
         let before = std::mem::replace(&mut self.newest, version);
+        let (old, new) = (before.batch, self.newest.batch);
+        assert!(
+            old <= new && read_up_to < new,
+            "batch {new} behind {old}, read up to {read_up_to}"
+        );
         if before.batch <= read_up_to {
             self.older.push(before);
         }

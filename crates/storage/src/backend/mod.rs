@@ -52,6 +52,8 @@ pub type BackendError = BoltError;
 /// The longest key that a bucket can hold, in bytes.
 pub const KEY_BYTES_MAX: usize = 32768;
 
+const _: () = assert!(KEY_BYTES_MAX == crate::bolt::KEY_BYTES_MAX);
+
 /// Changes that become visible, and later durable, together.
 #[derive(Debug, Default)]
 pub struct WriteBatch {
@@ -218,7 +220,18 @@ impl Backend {
         let mut state = self.shared.state.write();
         let done = state.committing.take();
         let before = mem::replace(&mut state.committed, self.shared.db.read());
+        let (old, new) = (before.txid(), state.committed.txid());
         drop(state);
+        assert!(
+            done.as_ref()
+                .is_some_and(|done| std::ptr::eq(&**done, layer)),
+            "the layer that was committed is the one that goes"
+        );
+        assert!(
+            old < stats.txid && stats.txid == new,
+            "transaction {} was committed, {old} was shown and now {new}",
+            stats.txid
+        );
         // Freeing a large layer takes a while: not under the lock.
         drop((done, before));
         Ok(stats)
@@ -230,6 +243,10 @@ impl Backend {
         if state.pending.changes() == 0 {
             return None;
         }
+        assert!(
+            state.committing.is_none(),
+            "a layer is being committed already"
+        );
         let layer = mem::take(&mut state.pending);
         state.committing = Some(Arc::clone(&layer));
         Some(layer)

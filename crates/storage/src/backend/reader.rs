@@ -13,6 +13,9 @@ use crate::bolt::{Entry, Range, ReadTx};
 /// The first, and the most, keys that a scan takes from a layer under one hold of its lock.
 const CHUNK: (usize, usize) = (8, 256);
 
+// A chunk of no keys would look like the end.
+const _: () = assert!(0 < CHUNK.0 && CHUNK.0 <= CHUNK.1);
+
 /// A consistent view of the database at the time of [`super::Backend::reader`]. It is cheap to open and to
 /// clone. While it lives, the pages that it can see are not written again.
 #[derive(Clone)]
@@ -214,6 +217,11 @@ impl<'r> LayerScan<'r> {
             .map_or(Bound::Unbounded, Bound::Excluded);
         let keys = (self.from.as_ref().map(|key| &**key), end);
         let found = layer.range(*bound, self.bucket, keys, self.chunk_max, &mut self.chunk);
+        let (most, len) = (self.chunk_max, self.chunk.len());
+        assert!(
+            found == len && found <= most,
+            "{found} keys found, {len} kept, of {most}"
+        );
         if found < self.chunk_max {
             self.view = None;
         }

@@ -44,6 +44,15 @@ impl Bitmap {
             .unwrap_or((self.words.len() as u64 * 64).max(start))
     }
 
+    /// The number of members.
+    #[cfg(debug_assertions)]
+    pub(crate) fn count(&self) -> u64 {
+        self.words
+            .iter()
+            .map(|word| u64::from(word.count_ones()))
+            .sum()
+    }
+
     /// The lowest bit from `start` on that is set in the words as `view` shows them.
     fn scan(&self, start: u64, view: impl Fn(u64) -> u64) -> Option<u64> {
         let first = (start / 64) as usize;

@@ -78,6 +78,8 @@ impl Read for FileCopy {
             }
         };
         self.position += done as u64;
+        let (position, len) = (self.position, self.len());
+        assert!(position <= len, "{position} bytes of {len} were copied");
         Ok(done)
     }
 }

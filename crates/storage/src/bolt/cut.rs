@@ -13,6 +13,9 @@ const DENSE_PERCENT: usize = 80;
 /// Pages of a node that is made larger only to be dense.
 const DENSE_PAGES_MAX: usize = 8;
 
+// A node is closed because it is dense at the latest when it would be closed because it is full.
+const _: () = assert!(DENSE_PERCENT <= FILL_PERCENT && FILL_PERCENT <= 100);
+
 /// A node with fewer bytes than this is joined with a neighbour.
 pub(crate) fn underfull_below(page_size: usize) -> usize {
     page_size / 4
@@ -46,6 +49,10 @@ pub(crate) fn cut(sizes: &[usize], page_size: usize, append: bool, min: usize) -
     } else {
         nodes.push(sizes.len());
     }
+    let (cut, all) = (nodes.iter().sum::<usize>(), sizes.len());
+    assert_eq!(cut, all, "every element has one node");
+    let least = nodes.iter().min().copied().unwrap_or(0);
+    assert!(least >= min, "a node of {least} elements, not {min}");
     nodes
 }
 

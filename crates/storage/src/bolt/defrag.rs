@@ -67,7 +67,10 @@ impl Db {
         target.sync()?;
         let base_nodes = nodes(&base)?;
         let after = self.swap(target, |newest, target| {
-            copy_changes_knowing(&base, &base_nodes, newest, target).map(|_| ())
+            copy_changes_knowing(&base, &base_nodes, newest, target)?;
+            let (copied, all) = (target.root().buckets.len(), newest.buckets().count());
+            assert_eq!(copied, all, "buckets in the new file and in the old one");
+            Ok(())
         })?;
         Ok(DefragStats {
             bytes_before,

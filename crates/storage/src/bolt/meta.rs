@@ -55,6 +55,13 @@ impl Meta {
 
     /// Writes the meta page with number `slot` (0 or 1) to the start of `bytes`.
     pub(crate) fn write(&self, bytes: &mut [u8], slot: u64) {
+        assert!(slot < 2, "meta page {slot}");
+        assert!(
+            (2..self.high_water).contains(&self.root),
+            "root {} of a file of {} pages",
+            self.root,
+            self.high_water
+        );
         Header {
             id: slot,
             flags: META,
@@ -73,6 +80,8 @@ impl Meta {
         body[48..56].copy_from_slice(&self.txid.to_le_bytes());
         let sum = fnv1a(&body[..56]);
         body[56..64].copy_from_slice(&sum.to_le_bytes());
+        let read = Meta::read(bytes);
+        assert_eq!(read, Some(*self), "a meta page says what was written");
     }
 
     /// Chooses the meta page that counts. `read` gives the bytes at an offset, fewer at the file's end.

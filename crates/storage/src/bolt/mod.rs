@@ -57,4 +57,5 @@ pub use error::{BoltError, Damage, Reason};
 pub use node::Change;
 pub use range::{Entry, Range};
 pub use root::ReadTx;
+pub(crate) use writer::KEY_BYTES_MAX;
 pub use writer::{CommitStats, Run};

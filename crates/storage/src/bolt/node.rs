@@ -324,6 +324,13 @@ fn merge_leaf<'a>(
     if let Some(index) = (0..page.count()).find(|index| page.is_bucket(*index)) {
         return Err(Damage::new(page.id(), Reason::NestedBucket(index)));
     }
+    let (most, count) = (page.count() + changes.len(), items.len());
+    assert!(count <= most, "{count} items of {most} old and new ones");
+    debug_assert!(
+        items.is_sorted_by(|a, b| a.element().key < b.element().key),
+        "items of page {} out of order",
+        page.id()
+    );
     Ok(Leaf {
         items,
         append: last && grew,

@@ -29,6 +29,11 @@ pub(crate) const BUCKET_FLAG: u32 = 1;
 
 const BRANCH: u16 = 1;
 const LEAF: u16 = 2;
+/// The most elements of a node that is written; bbolt gives 0xFFFF another meaning.
+const COUNT_MAX: usize = 0xFFFE;
+
+const _: () = assert!(HEADER_BYTES == 8 + 2 + 2 + 4 && ELEMENT_BYTES == 4 * size_of::<u32>());
+const _: () = assert!(COUNT_MAX < u16::MAX as usize);
 /// Flag of a meta page.
 pub(crate) const META: u16 = 4;
 /// Flag of a freelist page.
@@ -299,16 +304,20 @@ pub(crate) fn encoded_len<'a>(elements: impl Iterator<Item = Element<'a>>) -> us
     HEADER_BYTES + elements.map(bytes).sum::<usize>()
 }
 
-/// Encodes a node into `bytes`, which are zero and large enough.
+/// Encodes a node into `bytes`, which are zero and large enough, and returns how many of them it
+/// takes.
 pub(crate) fn encode<'a>(
     bytes: &mut [u8],
     id: u64,
     kind: Kind,
     overflow: u32,
     elements: impl ExactSizeIterator<Item = Element<'a>>,
-) {
+) -> usize {
     let count = elements.len();
-    assert!(count < 0xFFFF, "a node of {count} elements");
+    assert!(count <= COUNT_MAX, "a node of {count} elements");
+    // Positions and lengths have four bytes.
+    let len = bytes.len();
+    assert!(u32::try_from(len).is_ok(), "a node of {len} bytes");
     let flags = match kind {
         Kind::Branch => BRANCH,
         Kind::Leaf => LEAF,
@@ -348,4 +357,5 @@ pub(crate) fn encode<'a>(
         bytes[data..data + value.len()].copy_from_slice(value);
         data += value.len();
     }
+    data
 }

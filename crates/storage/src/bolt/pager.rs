@@ -18,6 +18,9 @@ use crate::disk::File;
 const SHARDS: usize = 8;
 /// Buffers that are handed to the disk in one write.
 const WRITE_SLICES: usize = 256;
+/// A node that takes more than this part of a shard is cheaper to read again than those that it
+/// would push out.
+const SHARE_MAX: usize = 4;
 
 /// An open file and what is cached of it.
 pub(crate) struct Pager {
@@ -56,6 +59,7 @@ impl Pager {
     /// The node at page `id` of a root whose high-water mark is `high_water`.
     pub(crate) fn page(&self, id: u64, high_water: u64) -> Result<Arc<Page>, BoltError> {
         if let Some(page) = self.shard(id).lock().get(id) {
+            assert_eq!(page.id(), id, "the cache has another page");
             return Ok(page);
         }
         let page = Arc::new(self.read(id, high_water)?);
@@ -129,6 +133,7 @@ impl Pager {
 
     /// Writes nodes, given in the order of their numbers, and keeps them in the cache.
     pub(crate) fn write(&self, pages: &[Arc<Page>]) -> Result<(), BoltError> {
+        self.assert_apart(pages);
         let adjacent = |a: &Arc<Page>, b: &Arc<Page>| a.id() + a.pages() == b.id();
         for run in pages
             .chunk_by(adjacent)
@@ -140,6 +145,17 @@ impl Pager {
         }
         pages.iter().for_each(|page| self.keep(page));
         Ok(())
+    }
+
+    /// No node is written over another one or over a meta page, and each fills its pages.
+    fn assert_apart(&self, pages: &[Arc<Page>]) {
+        let mut from = 2;
+        for page in pages {
+            let (id, bytes) = (page.id(), page.bytes().len() as u64);
+            assert!(id >= from, "page {id} is written over one before {from}");
+            assert_eq!(bytes, self.offset(page.pages()), "bytes of page {id}");
+            from = id + page.pages();
+        }
     }
 
     fn shard(&self, id: u64) -> &Mutex<Shard> {
@@ -178,8 +194,7 @@ impl Shard {
         if let Some(index) = self.by_id.get(&page.id()) {
             self.remove(*index);
         }
-        // A node that would push out most others is cheaper to read again.
-        if page.bytes().len() > bytes_max / 4 {
+        if page.bytes().len() > bytes_max / SHARE_MAX {
             return;
         }
         while self.bytes + page.bytes().len() > bytes_max {
@@ -191,6 +206,13 @@ impl Shard {
             page: Arc::clone(page),
             used: false,
         });
+        assert!(
+            self.bytes <= bytes_max && self.by_id.len() == self.slots.len(),
+            "{} bytes of {bytes_max}, {} pages in {} slots",
+            self.bytes,
+            self.by_id.len(),
+            self.slots.len()
+        );
     }
 
     fn evict(&mut self) {

@@ -63,6 +63,15 @@ impl Root {
         unused_pages: u64,
         open: Arc<AtomicUsize>,
     ) -> Root {
+        assert!(
+            unused_pages < meta.high_water,
+            "{unused_pages} pages of {} are unused",
+            meta.high_water
+        );
+        debug_assert!(
+            buckets.is_sorted_by(|a, b| a.name < b.name),
+            "buckets out of order"
+        );
         let pins = AtomicUsize::new(0);
         Root {
             pager,
@@ -265,7 +274,8 @@ impl Clone for ReadTx {
 impl Drop for ReadTx {
     fn drop(&mut self) {
         // Everything that was read happens before the writer sees that the reader is gone.
-        self.root.pins.fetch_sub(1, Ordering::Release);
-        self.root.open.fetch_sub(1, Ordering::Relaxed);
+        let pins = self.root.pins.fetch_sub(1, Ordering::Release);
+        let open = self.root.open.fetch_sub(1, Ordering::Relaxed);
+        assert!(pins > 0 && open > 0, "{pins} pins on a root, {open} open");
     }
 }

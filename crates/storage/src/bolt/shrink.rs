@@ -61,6 +61,7 @@ impl Shrink {
             };
             search.tree(top, from, LEAVES_MAX - leaves)?;
             leaves += search.keys.len();
+            assert!(leaves <= LEAVES_MAX, "{leaves} leaves are to be moved");
             if !search.keys.is_empty() {
                 moves.push((Arc::clone(&bucket.name), std::mem::take(&mut search.keys)));
             }

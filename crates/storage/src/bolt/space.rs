@@ -7,6 +7,9 @@
 //! not everything that was written and dropped after it.
 //!
 //! Low pages are taken first, so that the end of the file empties and can be cut.
+//!
+//! Invariants: a page is free, or held, or belongs to the newest root, and is counted once; the meta
+//! pages always belong to it.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +19,8 @@ use super::bitmap::Bitmap;
 const HINTS: usize = 8;
 /// With fewer free pages than this a file is never taken for sparse.
 const SPARSE_PAGES_MIN: u64 = 256;
+/// The meta pages, which are never given to a node.
+const META_PAGES: u64 = 2;
 
 /// Pages of one node that no longer belong to the newest root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +63,7 @@ impl Space {
             space.free.insert(page);
             space.free_pages += 1;
         }
+        space.assert_counts();
         space
     }
 
@@ -85,8 +91,14 @@ impl Space {
 
     /// Takes `pages` adjacent pages for transaction `txid` and returns the first.
     pub(crate) fn allocate(&mut self, pages: u64, txid: u64) -> u64 {
+        assert!(pages > 0, "transaction {txid} asks for no pages");
         let start = self.find(pages);
         let end = start + pages;
+        let high_water = self.high_water;
+        assert!(
+            (META_PAGES..=high_water).contains(&start),
+            "page {start} of a file of {high_water} pages"
+        );
         if end > self.high_water {
             self.high_water = end;
             self.born.resize(end as usize, 0);
@@ -95,6 +107,11 @@ impl Space {
             if self.free.contains(page) {
                 self.free.remove(page);
                 self.free_pages -= 1;
+            } else {
+                assert!(
+                    page >= high_water,
+                    "page {page} of {high_water} is taken, and given to transaction {txid}"
+                );
             }
             self.born[page as usize] = txid;
         }
@@ -133,13 +150,27 @@ impl Space {
             self.dead.is_none(),
             "two commits without a release between them"
         );
+        for extent in &dead {
+            let born = self.born[extent.id as usize];
+            assert!(
+                born < txid,
+                "page {} of transaction {born} was dropped by transaction {txid}",
+                extent.id
+            );
+        }
         self.held_pages += dead.iter().map(|extent| extent.pages).sum::<u64>();
         self.dead = Some((txid, dead));
+        self.assert_counts();
     }
 
     /// Takes back what transaction `txid` allocated and dropped, whose commit was not written. `high_water` is where the mark
     /// stood before it.
     pub(crate) fn revert(&mut self, txid: u64, high_water: u64) {
+        assert!(
+            high_water <= self.high_water,
+            "back from {} to {high_water} pages",
+            self.high_water
+        );
         for page in 0..high_water {
             if self.born[page as usize] == txid && self.free.insert(page) {
                 self.free_pages += 1;
@@ -150,10 +181,12 @@ impl Space {
         let dead = self.dead.take().map_or(Vec::new(), |(_, dead)| dead);
         self.held_pages -= dead.iter().map(|extent| extent.pages).sum::<u64>();
         self.search_from = [0; HINTS];
+        self.assert_counts();
     }
 
     /// Frees what no reader can see. `pins` are the transactions of all pinned roots, ascending.
     pub(crate) fn release(&mut self, pins: &[u64]) {
+        assert!(pins.is_sorted(), "pins do not ascend: {pins:?}");
         let gone: Vec<u64> = self
             .held
             .keys()
@@ -176,6 +209,29 @@ impl Space {
                 }
             }
         }
+        self.assert_counts();
+    }
+
+    /// No page is counted twice.
+    fn assert_counts(&self) {
+        let (free, held, all) = (self.free_pages, self.held_pages, self.high_water);
+        assert!(
+            free + held + META_PAGES <= all,
+            "{free} pages free and {held} held of {all}"
+        );
+        assert_eq!(self.born.len() as u64, all, "every page was born");
+        #[cfg(debug_assertions)]
+        self.assert_sums();
+    }
+
+    /// The same of the lists behind the counts.
+    #[cfg(debug_assertions)]
+    fn assert_sums(&self) {
+        assert_eq!(self.free.count(), self.free_pages, "free pages");
+        let dead = self.dead.iter().map(|(_, extents)| extents);
+        let held = self.held.values().chain(dead).flatten();
+        let held: u64 = held.map(|extent| extent.pages).sum();
+        assert_eq!(held, self.held_pages, "held pages");
     }
 
     fn free(&mut self, extent: Extent) {
@@ -206,6 +262,7 @@ impl Space {
         for from in &mut self.search_from {
             *from = (*from).min(self.high_water);
         }
+        self.assert_counts();
     }
 }
 

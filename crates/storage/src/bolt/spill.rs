@@ -86,7 +86,10 @@ impl<'s> Spill<'s> {
             || matches!(&top, Node::Branch(branch) if branch.append);
         let mut links = self.node(top);
         while links.len() > 1 {
+            let below = links.len();
             links = self.branches(links, append);
+            let above = links.len();
+            assert!(above < below, "{above} nodes above {below}");
         }
         links[0].child
     }
@@ -138,6 +141,7 @@ impl<'s> Spill<'s> {
                 child,
             });
         }
+        assert!(rest.is_empty(), "{} items have no leaf", rest.len());
         links
     }
 
@@ -163,6 +167,8 @@ impl<'s> Spill<'s> {
                 child,
             });
         }
+        let left = links.len();
+        assert_eq!(left, 0, "{left} children have no branch");
         above
     }
 
@@ -172,10 +178,12 @@ impl<'s> Spill<'s> {
         kind: Kind,
         elements: impl ExactSizeIterator<Item = Element<'a>> + Clone,
     ) -> u64 {
-        let pages = encoded_len(elements.clone()).div_ceil(self.page_size);
+        let len = encoded_len(elements.clone());
+        let pages = len.div_ceil(self.page_size);
         let id = self.space.allocate(pages as u64, self.txid);
         let mut bytes = vec![0; pages * self.page_size].into_boxed_slice();
-        encode(&mut bytes, id, kind, pages as u32 - 1, elements);
+        let encoded = encode(&mut bytes, id, kind, pages as u32 - 1, elements);
+        assert_eq!(encoded, len, "bytes of page {id}");
         self.pages.push(Arc::new(Page::built(bytes)));
         id
     }

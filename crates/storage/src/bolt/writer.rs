@@ -32,11 +32,15 @@ const GROWTH_BYTES_MAX: u64 = 16 << 20;
 /// The file is cut when so many times its growth is unused at its end.
 const CUT_GROWTHS: u64 = 4;
 /// The longest key that the format holds.
-const KEY_BYTES_MAX: usize = 32768;
+pub(crate) const KEY_BYTES_MAX: usize = 32768;
 /// The longest value that the format holds.
 const VALUE_BYTES_MAX: usize = (1 << 31) - 2;
 /// The first page behind the meta pages.
 const FIRST_PAGE: u64 = 2;
+
+// A file that was just made longer is not cut, and a longest pair still has four-byte positions.
+const _: () = assert!(CUT_GROWTHS > 1 && GROWTH_BYTES_MIN <= GROWTH_BYTES_MAX);
+const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX < u32::MAX as usize);
 
 /// Changes of one bucket in a commit. A bucket that does not exist is created, even without changes.
 #[derive(Clone, Debug)]
@@ -182,6 +186,12 @@ impl Writer {
             pages: self.pages_of(bytes),
             bytes,
         };
+        assert!(
+            self.past
+                .last()
+                .is_none_or(|past| past.meta.txid < self.root.meta.txid),
+            "roots out of order"
+        );
         self.past
             .push(std::mem::replace(&mut self.root, Arc::new(root)));
         Ok(stats)
@@ -225,6 +235,8 @@ impl Writer {
         let pages = spill.into_pages();
         let mut dead = merge.into_dead();
         dead.extend(&old.directory);
+        let written: u64 = pages.iter().map(|page| page.pages()).sum();
+        let dropped: u64 = dead.iter().map(|extent| extent.pages).sum();
         self.space.drop_pages(txid, dead);
         let meta = Meta {
             page_size: old.meta.page_size,
@@ -234,6 +246,23 @@ impl Writer {
             txid,
         };
         let unused_pages = self.space.unused_pages();
+        let used_before = old.meta.high_water - old.unused_pages;
+        assert_eq!(
+            meta.high_water - unused_pages,
+            used_before + written - dropped,
+            "of {used_before} pages {dropped} were dropped, {written} added"
+        );
+        assert!(
+            (FIRST_PAGE..meta.high_water).contains(&root),
+            "root {root} of a file of {} pages",
+            meta.high_water
+        );
+        assert!(
+            buckets.len() >= old.buckets.len(),
+            "{} of {} buckets are left",
+            buckets.len(),
+            old.buckets.len()
+        );
         let (pager, open) = (Arc::clone(&self.pager), Arc::clone(&self.open));
         Ok((
             Root::new(pager, meta, buckets, directory, unused_pages, open),
@@ -272,6 +301,13 @@ impl Writer {
     ) -> Result<(), BoltError> {
         let file = self.pager.file();
         let need = self.pager.offset(root.meta.high_water);
+        assert!(
+            need <= self.file_bytes,
+            "{need} bytes are to be written to a file of {}",
+            self.file_bytes
+        );
+        let (txid, durable) = (root.meta.txid, self.root.meta.txid);
+        assert_eq!(txid, durable + 1, "the meta page of {durable} must stay");
         self.pager.write(pages)?;
         if durability == Durability::Synced {
             file.sync_data()?;
@@ -287,6 +323,7 @@ impl Writer {
         let need = need.max(self.pager.offset(self.root.meta.high_water));
         let kept = need + growth(need);
         if self.file_bytes >= kept + CUT_GROWTHS * growth(need) {
+            assert!(kept >= need, "{need} bytes are used, {kept} kept");
             file.set_len(kept)?;
             self.file_bytes = kept;
         }

@@ -126,7 +126,7 @@ pub fn write(
         None => (0, 0),
     };
     assert!(
-        index > 0,
+        index > 0 && term > 0,
         "a snapshot of term {term} at index {index} is empty"
     );
     let data = snapshot.encode_to_vec();

@@ -80,6 +80,12 @@ impl Decoder {
 
     /// The next record; nothing at the end of the segment.
     pub(super) fn next(&mut self) -> Result<Option<Record>, Fault> {
+        assert!(
+            self.offset <= self.file_bytes,
+            "at {} in a file of {} bytes",
+            self.offset,
+            self.file_bytes
+        );
         let remain = self.file_bytes - self.offset;
         if remain == 0 {
             return Ok(None);
@@ -180,6 +186,11 @@ impl Decoder {
 
     /// The bytes from `offset` on; the caller has checked that the file has them.
     fn bytes(&mut self, offset: u64, len: u64) -> Result<Bytes, Fault> {
+        assert!(
+            len <= self.file_bytes - offset,
+            "{len} bytes at {offset} of a file of {}",
+            self.file_bytes
+        );
         let at = offset.wrapping_sub(self.chunk_offset);
         if at > self.chunk.len() as u64 || len > self.chunk.len() as u64 - at {
             let mut chunk =

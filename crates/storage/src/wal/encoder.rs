@@ -18,6 +18,9 @@ const BY_REFERENCE_BYTES: usize = 8 * 1024;
 /// Memory that the buffer may keep between writes, in bytes.
 const KEPT_BYTES: usize = 1 << 20;
 
+// A buffer that is kept has room for payloads that are copied.
+const _: () = assert!(BY_REFERENCE_BYTES < KEPT_BYTES);
+
 /// Collects frames until they are written.
 pub(super) struct Encoder {
     /// The checksum over the data of all records so far.
@@ -127,7 +130,13 @@ impl Encoder {
 
     /// Writes everything that waits to `file` at `offset` and returns how many bytes that were.
     pub(super) fn write_to(&mut self, file: &dyn File, offset: u64) -> io::Result<u64> {
+        let len = self.len;
+        assert!(
+            len.is_multiple_of(frame::LENGTH_BYTES),
+            "{len} bytes are not whole frames"
+        );
         if self.payloads.is_empty() {
+            assert_eq!(self.buf.len() as u64, len, "every byte was announced");
             file.write_all_at(&[IoSlice::new(&self.buf)], offset)?;
         } else {
             file.write_all_at(&self.slices(), offset)?;

@@ -6,7 +6,12 @@ pub(super) const LENGTH_BYTES: u64 = 8;
 /// The unit that a disk writes whole or not at all.
 pub(super) const SECTOR_BYTES: u64 = 512;
 
+// A length lies in one sector, and a padding leaves the bit beside it free that marks it.
 const _: () = assert!(SECTOR_BYTES.is_multiple_of(LENGTH_BYTES));
+const _: () = assert!(LENGTH_BYTES == size_of::<u64>() as u64 && LENGTH_BYTES <= 0x80);
+
+/// The longest record that a length field can tell of.
+const RECORD_BYTES_MAX: u64 = u64::MAX >> 8;
 
 /// The types of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +44,10 @@ pub(super) fn padding(record: u64) -> u64 {
 
 /// The length field of a record of `record` bytes.
 pub(super) fn encode_length(record: u64) -> u64 {
+    assert!(
+        record <= RECORD_BYTES_MAX,
+        "a record of {record} bytes, more than {RECORD_BYTES_MAX}"
+    );
     match padding(record) {
         0 => record,
         pad => record | (0x80 | pad) << 56,
@@ -48,7 +57,7 @@ pub(super) fn encode_length(record: u64) -> u64 {
 /// The bytes of the record and of its padding, from a length field; nothing if no writer makes such a
 /// field. Padding may be missing altogether, as etcd before 3.0 left it out.
 pub(super) fn decode_length(field: u64) -> Option<(u64, u64)> {
-    let record = field & (u64::MAX >> 8);
+    let record = field & RECORD_BYTES_MAX;
     let pad = padding(record);
     match field >> 56 {
         0 => Some((record, 0)),

@@ -138,6 +138,11 @@ impl Replay {
         }
         self.entries.truncate(before);
         self.entries.push(entry);
+        assert_eq!(
+            start + self.entries.len() as u64,
+            index,
+            "entries behind {start} follow each other"
+        );
         Ok(())
     }
 
@@ -190,6 +195,12 @@ impl Replay {
     /// What was read from the log in `dir`.
     pub(super) fn finish(self, dir: &Path) -> Result<Recovered, WalError> {
         self.check_start()?;
+        let (start, count) = (self.start.index(), self.entries.len() as u64);
+        assert!(
+            count == 0 || start + count <= self.last_index,
+            "{count} entries behind {start}, the last one is {}",
+            self.last_index
+        );
         let metadata = self.metadata.ok_or_else(|| WalError::NoMetadata {
             dir: dir.to_owned(),
         })?;

@@ -25,7 +25,7 @@ impl fmt::Display for Name {
 
 impl Name {
     /// The name in `path`; nothing if it is not a segment's.
-    fn parse(path: &Path) -> Option<Name> {
+    pub(super) fn parse(path: &Path) -> Option<Name> {
         let stem = path.file_name()?.to_str()?.strip_suffix(".wal")?;
         let (seq, index) = stem.split_once('-')?;
         let number = |digits: &str| {

@@ -24,6 +24,9 @@ const PREPARED_NAMES: [&str; 2] = ["0.tmp", "1.tmp"];
 /// What a file is called until it is a segment, if none was prepared.
 const OWN_NAME: &str = "next.tmp";
 
+// The next file is prepared while the one before may still have its name.
+const _: () = assert!(PREPARED_NAMES.len() >= 2);
+
 /// What [`Wal::sync`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SyncStats {
@@ -54,9 +57,9 @@ pub struct Wal {
     hard_state: HardState,
     /// The index of the last entry, or of a snapshot ahead of it.
     last_index: u64,
-    /// Whether something was appended that must be durable before the member answers.
     /// The newest snapshot that was recorded since the log was opened.
     snapshot_index: u64,
+    /// Whether something was appended that must be durable before the member answers.
     needs_sync: bool,
     /// The file that becomes the next segment.
     prepared: Option<Prepared>,
@@ -204,7 +207,8 @@ impl Wal {
     /// Only [`WalError::Poisoned`].
     ///
     /// # Panics
-    /// If an entry leaves a gap, which raft never does.
+    /// If an entry leaves a gap or replaces a committed one, or the hard state takes something back:
+    /// raft never does.
     pub fn append(
         &mut self,
         hard_state: Option<&HardState>,
@@ -217,6 +221,11 @@ impl Wal {
                 index <= last + 1,
                 "entry {index} behind {last} leaves a gap"
             );
+            let commit = self.hard_state.commit();
+            assert!(
+                index > commit,
+                "entry {index} replaces one that is committed, up to {commit}"
+            );
             self.encoder.put_entry(entry);
             self.last_index = index;
             self.needs_sync = true;
@@ -225,6 +234,7 @@ impl Wal {
             return Ok(());
         };
         let (old, new) = (&self.hard_state, state);
+        assert_follows(old, new, self.last_index);
         self.needs_sync |= old.term() != new.term() || old.vote() != new.vote();
         // A snapshot counts only from the commit index on that covers it.
         let covers = old.commit() < self.snapshot_index && self.snapshot_index <= new.commit();
@@ -246,6 +256,7 @@ impl Wal {
         // Until everything went well, nothing may follow.
         self.poisoned = true;
         let stats = self.flush()?;
+        assert_eq!(self.encoder.len(), 0, "bytes that wait after a sync");
         self.poisoned = false;
         Ok(stats)
     }
@@ -261,6 +272,7 @@ impl Wal {
         if !complete || (index > 0 && snapshot.conf_state.is_none()) {
             return Err(WalError::IncompleteSnapshot { index });
         }
+        assert!(index > 0, "a log begins with the snapshot at 0");
         self.encoder.put_message(Kind::Snapshot, snapshot);
         self.last_index = self.last_index.max(index);
         self.snapshot_index = self.snapshot_index.max(index);
@@ -285,6 +297,13 @@ impl Wal {
 
     /// Takes the file that becomes the next segment.
     pub fn put_prepared(&mut self, prepared: Prepared) {
+        let path = &prepared.path;
+        assert!(
+            self.prepared.is_none(),
+            "{} was prepared, and there is one already",
+            path.display()
+        );
+        assert_eq!(path.parent(), Some(&*self.dir), "of another log");
         self.prepared = Some(prepared);
     }
 
@@ -320,6 +339,11 @@ impl Wal {
             .position(|segment| segment.name.index >= index);
         let released = behind.unwrap_or(self.segments.len()).saturating_sub(1);
         self.segments.drain(..released);
+        let first = self.segments.first().expect("a log has a tail").name;
+        assert!(
+            released == 0 || first.index <= index,
+            "segments up to {first} were released for the snapshot at {index}"
+        );
     }
 
     /// Makes everything durable that was appended and gives the log up.
@@ -381,7 +405,8 @@ impl Wal {
 
     /// Writes what waits to the tail.
     fn write(&mut self) -> Result<u64, WalError> {
-        if self.encoder.len() == 0 {
+        let waiting = self.encoder.len();
+        if waiting == 0 {
             return Ok(0);
         }
         let tail = self.segments.last().expect("a log has a tail");
@@ -389,6 +414,7 @@ impl Wal {
             .encoder
             .write_to(tail.file.as_ref(), self.offset)
             .at(&tail.path)?;
+        assert_eq!(bytes, waiting, "everything that waits is written");
         self.offset += bytes;
         Ok(bytes)
     }
@@ -432,6 +458,7 @@ impl Wal {
             index: self.last_index + 1,
         };
         let path = self.dir.join(name.to_string());
+        assert_eq!(Name::parse(&path), Some(name), "a segment is found again");
         self.disk.rename(&prepared, &path).at(&path)?;
         self.disk.sync_dir(&self.dir).at(&self.dir)?;
         self.segments.push(Segment { name, path, file });
@@ -504,6 +531,24 @@ fn remove_empty(disk: &dyn Disk, dir: &Path) -> Result<(), WalError> {
         });
     }
     disk.remove_dir_all(dir).at(dir)
+}
+
+/// Term and commit index never go back, a vote is given once in a term, and what is committed is in
+/// the log. Where that does not hold, two leaders of one term or the loss of acknowledged entries are
+/// possible.
+fn assert_follows(old: &HardState, new: &HardState, last_index: u64) {
+    let (before, after) = (old.term(), new.term());
+    assert!(before <= after, "the term went back, {before} to {after}");
+    let (voted, votes) = (old.vote(), new.vote());
+    assert!(
+        before < after || voted == 0 || voted == votes,
+        "two votes in term {after}: for {voted:x} and for {votes:x}"
+    );
+    let (committed, commit) = (old.commit(), new.commit());
+    assert!(
+        committed <= commit && commit <= last_index,
+        "committed {commit} after {committed}, with a log up to {last_index}"
+    );
 }
 
 fn is_empty(state: &HardState) -> bool {

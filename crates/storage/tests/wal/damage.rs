@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use fastrand::Rng;
+use prost::Message;
 use retcd_proto::walpb;
 use retcd_storage::disk::{Disk, MemDisk};
 use retcd_storage::wal::{self, Damage, Options, Recovered, Wal, WalError};
 use std::io::IoSlice;
 
 use crate::{
-    content, create, data_end, dir, entry, names, open_file, records, segments_of, snapshot, state,
+    content, create, data_end, dir, entry, frame, names, open_file, records, segments_of, snapshot,
+    state,
 };
 
 const FIRST: &str = "0000000000000000-0000000000000000.wal";
@@ -295,9 +297,14 @@ fn a_missing_segment_is_refused() {
 fn a_log_that_ends_before_its_commit_index_is_refused() {
     let disk = MemDisk::new();
     let mut wal = create(&disk, Options::default());
-    wal.append(Some(&state(1, 7, 5)), &[entry(1, 1, "a")])
+    wal.append(Some(&state(1, 7, 1)), &[entry(1, 1, "a")])
         .unwrap();
     wal.close().unwrap();
+    // What no writer of ours leaves.
+    let bytes = content(&disk, FIRST);
+    let crc = records(&bytes).last().unwrap().1.crc();
+    let (beyond, _) = frame(crc, 3, state(1, 7, 5).encode_to_vec());
+    overwrite(&disk, FIRST, &beyond, data_end(&bytes) as u64);
     assert!(matches!(
         open(&disk),
         Err(WalError::CommitBeyondEnd { commit: 5, last: 1 })

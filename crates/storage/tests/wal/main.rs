@@ -107,6 +107,23 @@ fn records(bytes: &[u8]) -> Vec<(usize, walpb::Record)> {
     found
 }
 
+/// A record that follows one with the checksum `crc`, as a writer of its own makes it; its own checksum.
+fn frame(crc: u32, kind: i64, data: Vec<u8>) -> (Vec<u8>, u32) {
+    let crc = crc32c::crc32c_append(crc, &data);
+    let record = walpb::Record {
+        r#type: Some(kind),
+        crc: Some(crc),
+        data: Some(data.into()),
+    };
+    let record = record.encode_to_vec();
+    let pad = record.len().next_multiple_of(8) - record.len();
+    let top = if pad == 0 { 0 } else { 0x80 | pad as u64 };
+    let mut bytes = (record.len() as u64 | top << 56).to_le_bytes().to_vec();
+    bytes.extend(record);
+    bytes.extend(vec![0; pad]);
+    (bytes, crc)
+}
+
 /// Where the last record of a segment ends.
 fn data_end(bytes: &[u8]) -> usize {
     records(bytes).last().map_or(0, |(at, record)| {

@@ -248,10 +248,12 @@ impl Story {
             .collect();
         let last = if count == 0 { last } else { first + count - 1 };
         let commit = self.rng.u64(log.state.commit()..=last);
-        let state = self
-            .rng
-            .bool()
-            .then(|| state(term, self.rng.u64(..3), commit));
+        // A vote is given once in a term.
+        let vote = match log.state.vote() {
+            voted if voted != 0 && term == log.state.term() => voted,
+            _ => self.rng.u64(..3),
+        };
+        let state = self.rng.bool().then(|| state(term, vote, commit));
 
         self.records
             .extend(entries.iter().cloned().map(Record::Entry));
