@@ -1,7 +1,7 @@
 //! The first entries of a new cluster.
 //!
-//! As in etcd, a fresh member starts with one committed `ConfChangeAddNode` entry per initial member,
-//! so that the membership is part of the log from the first index on.
+//! As in etcd, a fresh member starts with one committed `ConfChangeAddNode` entry per initial
+//! member, so that the membership is part of the log from the first index on.
 
 use bytes::Bytes;
 use prost::Message;

@@ -11,13 +11,14 @@ use retcd_state::membership::check_form;
 use crate::event::Contradiction;
 use crate::raft_types::conf_change_in;
 
-/// Elections that a cluster may have held while this member heard of none. A term that is further ahead comes from
-/// no election, and would leave the cluster without terms to count on.
+/// Elections that a cluster may have held while this member heard of none. A term that is further
+/// ahead comes from no election, and would leave the cluster without terms to count on.
 const TERM_LEAD_MAX: u64 = 1 << 32;
 /// The same for a member that knows of no term yet, and so of nothing to measure by.
 const FIRST_TERM_MAX: u64 = 1 << 63;
 
-/// Indexes up to which a log is believed to reach. No log is ever so long, and there is room to count on.
+/// Indexes up to which a log is believed to reach. No log is ever so long, and there is room to
+/// count on.
 const INDEX_MAX: u64 = 1 << 63;
 
 /// What raft knows that a message is held against.
@@ -45,7 +46,8 @@ pub enum Verdict {
     Stop(Contradiction),
 }
 
-/// Judges `message`; `term_at` gives the term of an entry that is in the log, or is the one before it.
+/// Judges `message`; `term_at` gives the term of an entry that is in the log, or is the one before
+/// it.
 pub fn judge(message: &Message, view: &View, term_at: impl Fn(u64) -> Option<u64>) -> Verdict {
     if message.to != view.id || message.from == 0 || message.from == view.id {
         return Verdict::Drop;
@@ -53,7 +55,8 @@ pub fn judge(message: &Message, view: &View, term_at: impl Fn(u64) -> Option<u64
     if message.term > newest_credible_term(view.term) {
         return Verdict::Drop;
     }
-    // What is passed on for a client has no term. Otherwise raft takes its absence for this member's own word.
+    // What is passed on for a client has no term. Otherwise raft takes its absence for this
+    // member's own word.
     let passed_on = matches!(
         message.get_msg_type(),
         MessageType::MsgPropose | MessageType::MsgReadIndex | MessageType::MsgTransferLeader
@@ -99,8 +102,8 @@ fn is_sound(change: &ConfChange) -> bool {
     check_form(change).is_ok()
 }
 
-/// Only whole proposals of kinds that etcd knows; joint consensus it does not. A change of the membership that
-/// cannot be read would stop every member that applies it.
+/// Only whole proposals of kinds that etcd knows; joint consensus it does not. A change of the
+/// membership that cannot be read would stop every member that applies it.
 fn proposal(message: &Message) -> Verdict {
     let sound = |entry: &Entry| match entry.get_entry_type() {
         EntryType::EntryNormal => true,
@@ -115,8 +118,8 @@ fn proposal(message: &Message) -> Verdict {
 
 /// Entries follow each other, terms never fall, and nothing contradicts what is committed.
 ///
-/// Only the origin of a log has the term 0. raft-rs finds it wherever it has no entry, too, and would take entries
-/// behind a gap for those that come next.
+/// Only the origin of a log has the term 0. raft-rs finds it wherever it has no entry, too, and
+/// would take entries behind a gap for those that come next.
 fn append(message: &Message, view: &View, term_at: impl Fn(u64) -> Option<u64>) -> Verdict {
     let last = message.index.saturating_add(message.entries.len() as u64);
     if last > INDEX_MAX || (message.log_term == 0 && message.index > 0) {
@@ -300,7 +303,8 @@ mod tests {
         ] {
             assert_eq!(judged(change, data), Verdict::Step, "{data:?}");
         }
-        // A type that nobody knows; no message at all; no context; no JSON; another member's; another role.
+        // A type that nobody knows; no message at all; no context; no JSON; another member's;
+        // another role.
         for data in [
             b"\x10\x04".as_slice(),
             b"\x0a\xff",

@@ -18,14 +18,15 @@ pub struct Config {
     pub election_ticks: u32,
     /// Ask for votes before raising the term.
     pub pre_vote: bool,
-    /// Applied entries that may lie behind the newest snapshot on disk: one more, and the next is due, as in etcd.
+    /// Applied entries that may lie behind the newest snapshot on disk: one more, and the next is
+    /// due, as in etcd.
     pub snapshot_count: u64,
     /// Entries kept in memory behind a snapshot for slow followers.
     pub snapshot_catchup_entries: u64,
     /// How long a proposal waits for a leader before it is rejected.
     pub proposal_timeout: Duration,
-    /// Contexts of reads count up from here. They must be unique in the cluster and for all time: a context
-    /// that comes back can make an old confirmation stand for a new read.
+    /// Contexts of reads count up from here. They must be unique in the cluster and for all time: a
+    /// context that comes back can make an old confirmation stand for a new read.
     pub first_read_context: u64,
     /// Seeds the election timeouts, so that a run can be repeated.
     pub seed: u64,
@@ -74,13 +75,14 @@ pub enum Input {
         /// The change as etcd logs it.
         change: raftpb::ConfChange,
     },
-    /// A client wants to read the newest state; answered by [`Output::ReadReady`] when the machine has it.
+    /// A client wants to read the newest state; answered by [`Output::ReadReady`] when the machine
+    /// has it.
     Read {
         /// Named again in the answer.
         read: u64,
     },
-    /// Somebody decides by whether this member leads; answered by [`Output::ReadReady`] when a quorum has said so, or at
-    /// once if it does not. The machine is not waited for.
+    /// Somebody decides by whether this member leads; answered by [`Output::ReadReady`] when a
+    /// quorum has said so, or at once if it does not. The machine is not waited for.
     ConfirmLeader {
         /// Named again in the answer.
         read: u64,
@@ -92,11 +94,12 @@ pub enum Input {
         /// The peer.
         peer: u64,
     },
-    /// These proposals were on their way to a leader and certainly did not get there: they wait for the next
-    /// one. Those whose fate is unknown must not come back, as they would be applied twice.
+    /// These proposals were on their way to a leader and certainly did not get there: they wait for
+    /// the next one. Those whose fate is unknown must not come back, as they would be applied
+    /// twice.
     Undelivered(Vec<raftpb::Entry>),
-    /// Most of the first election timeout may be skipped: the peers can be talked to, so that a leader would have
-    /// been heard of soon.
+    /// Most of the first election timeout may be skipped: the peers can be talked to, so that a
+    /// leader would have been heard of soon.
     SkipElectionTicks,
     /// The sending of a snapshot has ended.
     SnapshotSent {
@@ -110,7 +113,8 @@ pub enum Input {
         /// Named again in the answer.
         request: u64,
     },
-    /// Hand leadership to another member; without effect unless this member leads. [`LeaderInfo::transferee`] tells how that goes.
+    /// Hand leadership to another member; without effect unless this member leads.
+    /// [`LeaderInfo::transferee`] tells how that goes.
     TransferLeader {
         /// The member that is to lead.
         to: u64,
@@ -127,7 +131,8 @@ pub enum Input {
         /// The configuration changes among them, in order, as the machine accepted them.
         conf_changes: Vec<raftpb::ConfChange>,
     },
-    /// A snapshot of the next applied index is needed, however few entries there were since the last one.
+    /// A snapshot of the next applied index is needed, however few entries there were since the
+    /// last one.
     SnapshotWanted,
     /// The snapshot of [`Output::Snapshot`] is durable.
     Snapshotted {
@@ -141,22 +146,22 @@ pub enum Input {
 pub enum Output {
     /// Write to the log, make durable, report [`Input::Appended`].
     Append(Append),
-    /// Send to the peers, without waiting. They are complete; only a `MsgSnap` carries nothing but its
-    /// metadata, which whoever sends it replaces by those of the database that goes along. Loss is
-    /// allowed, reordering too.
+    /// Send to the peers, without waiting. They are complete; only a `MsgSnap` carries nothing but
+    /// its metadata, which whoever sends it replaces by those of the database that goes along. Loss
+    /// is allowed, reordering too.
     Send(Vec<raftpb::Message>),
-    /// Replace the machine's state by the received database, whose arrival is in the log by now; report
-    /// [`Input::Applied`].
+    /// Replace the machine's state by the received database, whose arrival is in the log by now;
+    /// report [`Input::Applied`].
     Restore(raftpb::Snapshot),
     /// Apply to the machine, report [`Input::Applied`].
     Apply(Vec<raftpb::Entry>),
-    /// These reads may be answered now: a quorum has been asked since they came, and the machine has applied all that was
-    /// committed then.
+    /// These reads may be answered now: a quorum has been asked since they came, and the machine
+    /// has applied all that was committed then.
     ReadReady {
         /// The reads' names.
         reads: Vec<u64>,
-        /// Whether this member leads. It did so after the reads came, by the word of a quorum; not necessarily in the same
-        /// term as before.
+        /// Whether this member leads. It did so after the reads came, by the word of a quorum; not
+        /// necessarily in the same term as before.
         leads: bool,
     },
     /// These requests did not enter the log.
@@ -182,7 +187,8 @@ pub enum Output {
         /// Where the member stands.
         inspection: Inspection,
     },
-    /// Enough entries were applied since the last one: write a snapshot, report [`Input::Snapshotted`].
+    /// Enough entries were applied since the last one: write a snapshot, report
+    /// [`Input::Snapshotted`].
     Snapshot(SnapshotPoint),
     /// The cluster contradicts what this member has stored: it must stop.
     Contradiction(Contradiction),
@@ -265,7 +271,8 @@ pub struct LeaderInfo {
     pub term: u64,
     /// This member's part.
     pub role: Role,
-    /// To whom this member hands its leadership; 0 for nobody. Raft gives it up after an election timeout.
+    /// To whom this member hands its leadership; 0 for nobody. Raft gives it up after an election
+    /// timeout.
     pub transferee: u64,
 }
 

@@ -9,7 +9,8 @@ use crate::event::{Follower, ReplicationState, Role, Status};
 pub struct Inspection {
     /// Where it stands.
     pub status: Status,
-    /// What a leader knows of the members, itself included, ascending by id; empty if it does not lead.
+    /// What a leader knows of the members, itself included, ascending by id; empty if it does not
+    /// lead.
     pub followers: Vec<Follower>,
 }
 

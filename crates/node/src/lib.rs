@@ -1,9 +1,10 @@
 //! One member, without sockets, clock or threads.
 //!
-//! [`Node`] decides: it orders proposals through raft, tells what to write to the log, what to send, what
-//! to apply and when a read may be answered. It never blocks, reads no clock and does no input or
-//! output: the owner hands in [`Input`]s with the time, takes [`Output`]s in order, and reports back what
-//! became durable ([`Input::Appended`]) and what was applied ([`Input::Applied`]).
+//! [`Node`] decides: it orders proposals through raft, tells what to write to the log, what to
+//! send, what to apply and when a read may be answered. It never blocks, reads no clock and does no
+//! input or output: the owner hands in [`Input`]s with the time, takes [`Output`]s in order, and
+//! reports back what became durable ([`Input::Appended`]) and what was applied
+//! ([`Input::Applied`]).
 //!
 //! ```text
 //!            Propose, Read                    Append (write, fsync)
@@ -16,12 +17,13 @@
 //!  peers ─────────────────▶ └──────┘ ────────────────────────────▶ peers
 //! ```
 //!
-//! What is said to peers at once and what only after the log has acknowledged it is decided in here: a
-//! heartbeat, an answer to one, a read and a question before an election never wait for a disk.
+//! What is said to peers at once and what only after the log has acknowledged it is decided in
+//! here: a heartbeat, an answer to one, a read and a question before an election never wait for a
+//! disk.
 //!
 //! Raft itself is the crate `raft`; its types stay in here. Messages, entries, hard state and
-//! configuration cross this floor's border as etcd's `raftpb` messages, and foreign messages are checked
-//! before raft sees them.
+//! configuration cross this floor's border as etcd's `raftpb` messages, and foreign messages are
+//! checked before raft sees them.
 
 pub mod bootstrap;
 mod door;

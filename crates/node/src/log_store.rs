@@ -1,8 +1,8 @@
 //! The part of the log that raft may still ask for, in memory.
 //!
 //! Entries arrive here the moment raft hands them out to be written; what is durable is raft's to
-//! know (`on_persist_ready`). The oldest entries go when a snapshot covers them, save for a tail that
-//! lets slow followers catch up without a snapshot.
+//! know (`on_persist_ready`). The oldest entries go when a snapshot covers them, save for a tail
+//! that lets slow followers catch up without a snapshot.
 
 use std::collections::VecDeque;
 

@@ -35,8 +35,8 @@ const APPLY_BATCH_BYTES_MAX: u64 = 4 << 20;
 const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 /// Messages on their way to a follower that streams, as in etcd.
 const MESSAGES_IN_FLIGHT_MAX: usize = 512;
-/// A read that raft dropped (no leader yet, a lost heartbeat) is asked for again after this time, as
-/// etcd does.
+/// A read that raft dropped (no leader yet, a lost heartbeat) is asked for again after this time,
+/// as etcd does.
 const READ_RETRY: Duration = Duration::from_millis(500);
 /// Bytes of applied entries that stay in memory for slow followers, whatever the entry count says.
 /// One that needs more gets a snapshot.
@@ -82,7 +82,8 @@ impl Node {
     pub fn new(config: Config, recovered: Recovered, now: Duration) -> Node {
         let (index, term) = recovered.snapshot;
         let mut hard_state = hard_state_to_raft(&recovered.hard_state);
-        // What was applied was committed, although the last note of it may not have reached the disk.
+        // What was applied was committed, although the last note of it may not have reached the
+        // disk.
         hard_state.commit = hard_state.commit.max(recovered.applied);
         let entries = recovered.entries.iter().map(entry_to_raft).collect();
         let conf_state = conf_state_to_raft(&recovered.conf_state);
@@ -258,14 +259,15 @@ impl Node {
         voters.contains(self.config.id)
     }
 
-    /// The index of the newest snapshot that a leader sent, if it is not restored yet; else an index that is
-    /// applied.
+    /// The index of the newest snapshot that a leader sent, if it is not restored yet; else an
+    /// index that is applied.
     fn installed_index(&self) -> u64 {
         self.raw.store().compacted_index()
     }
 
-    /// Whether the machine has not restored yet what the log starts with. Raft looks through all entries that are
-    /// not applied before it campaigns, and ends the process if some are not there.
+    /// Whether the machine has not restored yet what the log starts with. Raft looks through all
+    /// entries that are not applied before it campaigns, and ends the process if some are not
+    /// there.
     fn is_restoring(&self) -> bool {
         self.installed_index() > self.applied
     }
@@ -361,7 +363,8 @@ impl Node {
         }
     }
 
-    /// raft-rs drops reads that come before a leader's first commit; here they wait for it, as in etcd.
+    /// raft-rs drops reads that come before a leader's first commit; here they wait for it, as in
+    /// etcd.
     fn handle_read_of_follower(&mut self, message: eraftpb::Message) {
         if self.can_read() {
             let _ = self.raw.step(message);
@@ -370,9 +373,10 @@ impl Node {
         }
     }
 
-    /// While leadership is being handed over, followers' proposals wait like our own, and so do their changes of
-    /// the membership until the one before is applied here: raft loses one that comes sooner, though whoever sent
-    /// it may have applied the other already. The name 0 stands for nobody here.
+    /// While leadership is being handed over, followers' proposals wait like our own, and so do
+    /// their changes of the membership until the one before is applied here: raft loses one that
+    /// comes sooner, though whoever sent it may have applied the other already. The name 0 stands
+    /// for nobody here.
     fn handle_proposals_of_follower(&mut self, mut message: eraftpb::Message) {
         let entries = message.entries.iter();
         let changes_members = entries
@@ -391,8 +395,8 @@ impl Node {
         }
     }
 
-    /// Proposals that did not get to the leader go to the next one, or again to this one after a while. The
-    /// name 0 stands for whoever waits for them.
+    /// Proposals that did not get to the leader go to the next one, or again to this one after a
+    /// while. The name 0 stands for whoever waits for them.
     fn handle_undelivered(&mut self, entries: &[raftpb::Entry]) {
         self.deaf_leader = (self.raw.raft.leader_id, self.now + self.config.tick);
         let deadline = self.now + self.config.proposal_timeout;
@@ -521,8 +525,8 @@ impl Node {
         }
     }
 
-    /// A leader answers reads only after it has committed an entry of its own term, and only while it is
-    /// a member: raft-rs would take a removed leader beside a single voter for a quorum.
+    /// A leader answers reads only after it has committed an entry of its own term, and only while
+    /// it is a member: raft-rs would take a removed leader beside a single voter for a quorum.
     fn can_read(&self) -> bool {
         let raft = &self.raw.raft;
         match raft.state {
@@ -588,7 +592,8 @@ impl Node {
             "applied went back from {} to {index}",
             self.applied
         );
-        // While a snapshot waits to be restored, raft has its configuration, which is newer than these entries.
+        // While a snapshot waits to be restored, raft has its configuration, which is newer than
+        // these entries.
         let conf_changes = match index < self.installed_index() {
             true => &[],
             false => conf_changes,
@@ -612,8 +617,8 @@ impl Node {
         self.snapshot_if_due();
     }
 
-    /// The only voter need not wait for an election timeout: there is nobody to hear from. It leads at
-    /// once, so the log must have everything.
+    /// The only voter need not wait for an election timeout: there is nobody to hear from. It leads
+    /// at once, so the log must have everything.
     fn campaign_if_alone(&mut self) {
         let raft = &self.raw.raft;
         let alone = raft.prs().is_singleton() && raft.promotable() && self.unpersisted.is_empty();
@@ -623,8 +628,9 @@ impl Node {
         }
     }
 
-    /// A leader that was removed, or has no vote any more, follows: raft-rs ends the process when such a leader
-    /// commits or persists anything. At the next tick it asks the most advanced voter to take over.
+    /// A leader that was removed, or has no vote any more, follows: raft-rs ends the process when
+    /// such a leader commits or persists anything. At the next tick it asks the most advanced voter
+    /// to take over.
     fn resign(&mut self) {
         let voters = self
             .followers()
@@ -665,8 +671,8 @@ impl Node {
         }
     }
 
-    /// A leader commits with its followers' disks, but answers clients only when its own log has the
-    /// entries. If that takes longer than an election, another one leads better.
+    /// A leader commits with its followers' disks, but answers clients only when its own log has
+    /// the entries. If that takes longer than an election, another one leads better.
     fn step_aside_if_the_disk_stalls(&mut self) {
         let patience = self.config.tick * self.config.election_ticks;
         let stalled = self
@@ -715,8 +721,8 @@ impl Node {
         }));
     }
 
-    /// Lets the oldest entries go, but not those that a follower will need as soon as the snapshot arrives
-    /// that is on its way: it would need the next one at once.
+    /// Lets the oldest entries go, but not those that a follower will need as soon as the snapshot
+    /// arrives that is on its way: it would need the next one at once.
     fn handle_snapshotted(&mut self, index: u64) {
         let keep = self.config.snapshot_catchup_entries;
         let progress = self.raw.raft.prs().iter();
@@ -727,8 +733,8 @@ impl Node {
         self.raw.mut_store().compact(up_to);
     }
 
-    /// raft-rs draws anew from the thread's generator whenever term or role change, and at other times;
-    /// ours comes from the seed and changes with term and role only, so that a run repeats.
+    /// raft-rs draws anew from the thread's generator whenever term or role change, and at other
+    /// times; ours comes from the seed and changes with term and role only, so that a run repeats.
     fn hold_election_timeout(&mut self) {
         let current = (self.raw.raft.term, self.raw.raft.state);
         if self.election_timeout.1 != Some(current) {
@@ -747,8 +753,8 @@ impl Node {
     }
 }
 
-/// Neighbouring seeds must not draw alike, or their members would stand for election together for ever
-/// (splitmix64, Steele 2014). Never 0, which xorshift cannot leave.
+/// Neighbouring seeds must not draw alike, or their members would stand for election together for
+/// ever (splitmix64, Steele 2014). Never 0, which xorshift cannot leave.
 fn scramble(seed: u64) -> u64 {
     let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -765,9 +771,10 @@ fn role_of(state: StateRole) -> Role {
     }
 }
 
-/// Splits a follower's messages: those that promise something that must survive a loss of power (votes,
-/// acknowledged entries, a candidacy, which is a vote for oneself) and those that promise nothing and so
-/// never wait for the disk. Of several acknowledgements for one leader the last says it all.
+/// Splits a follower's messages: those that promise something that must survive a loss of power
+/// (votes, acknowledged entries, a candidacy, which is a vote for oneself) and those that promise
+/// nothing and so never wait for the disk. Of several acknowledgements for one leader the last says
+/// it all.
 fn split_promises(
     messages: Vec<eraftpb::Message>,
 ) -> (Vec<eraftpb::Message>, Vec<eraftpb::Message>) {

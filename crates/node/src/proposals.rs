@@ -1,7 +1,7 @@
 //! Requests on their way into the log.
 //!
-//! Those of a turn enter as one batch. While there is no leader, or leadership is being handed over, they
-//! wait, so that clients notice an election as a pause and not as errors.
+//! Those of a turn enter as one batch. While there is no leader, or leadership is being handed
+//! over, they wait, so that clients notice an election as a pause and not as errors.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -55,8 +55,8 @@ impl Proposals {
         self.waiting.is_empty()
     }
 
-    /// The next batch: its requests and entries. A change of the membership ends a batch, as raft takes one
-    /// at a time; with `hold_conf_changes` it ends before it.
+    /// The next batch: its requests and entries. A change of the membership ends a batch, as raft
+    /// takes one at a time; with `hold_conf_changes` it ends before it.
     pub fn next_batch(&mut self, hold_conf_changes: bool) -> (Vec<u64>, Vec<Entry>) {
         let (mut requests, mut entries) = (Vec::new(), Vec::new());
         let mut bytes = 0;

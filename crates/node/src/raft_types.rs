@@ -1,18 +1,20 @@
 //! Translation between etcd's `raftpb` and the crate `raft`.
 //!
 //! Their entries differ in field numbers only; the configuration change types differ in meaning:
-//! etcd has `ConfChangeUpdateNode`, raft-rs does not. Entry data is shared, never copied, but for changes of
-//! the membership.
+//! etcd has `ConfChangeUpdateNode`, raft-rs does not. Entry data is shared, never copied, but for
+//! changes of the membership.
 //!
-//! raft-rs reads the data of a change that is proposed, to see that it changes something, and refuses one
-//! whose type it does not know. So inside raft-rs the data of every such entry is wrapped into a field that it passes over:
+//! raft-rs reads the data of a change that is proposed, to see that it changes something, and
+//! refuses one whose type it does not know. So inside raft-rs the data of every such entry is
+//! wrapped into a field that it passes over:
 //!
 //! ```text
 //! | 7a | length, varint | the data as etcd has it |
 //! ```
 //!
-//! raft-rs has no room for a kind of entry that is unknown. Such an entry is a joint change there, which is not applied either, and
-//! keeps the number of its kind in `context`, a field that etcd's entries do not have.
+//! raft-rs has no room for a kind of entry that is unknown. Such an entry is a joint change there,
+//! which is not applied either, and keeps the number of its kind in `context`, a field that etcd's
+//! entries do not have.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{decode_varint, encode_varint};
@@ -168,8 +170,8 @@ pub fn snapshot_from_raft(snapshot: &eraftpb::Snapshot) -> raftpb::Snapshot {
 
 /// A message for raft-rs; `None` for kinds that it does not know, or that never leave a member.
 ///
-/// What only raft-rs has (priority, commit term) stays at zero, where it has no effect. So does the term of
-/// kinds that are forwarded on behalf of a client.
+/// What only raft-rs has (priority, commit term) stays at zero, where it has no effect. So does the
+/// term of kinds that are forwarded on behalf of a client.
 pub fn message_to_raft(message: &raftpb::Message) -> Option<eraftpb::Message> {
     let kind = message_type_to_raft(message.r#type())?;
     let mut out = eraftpb::Message::default();

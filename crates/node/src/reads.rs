@@ -1,7 +1,7 @@
 //! Linearizable reads: what waits for raft's word, and for the machine.
 //!
-//! All reads of a turn share one context. Contexts count up from a number that no other member and no
-//! earlier life of this member uses, so a late answer cannot be taken for that of a newer read.
+//! All reads of a turn share one context. Contexts count up from a number that no other member and
+//! no earlier life of this member uses, so a late answer cannot be taken for that of a newer read.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -38,7 +38,8 @@ pub struct Reads {
     in_flight: BTreeMap<u64, Vec<Read>>,
     /// Those that do not wait for the machine.
     ready: Vec<u64>,
-    /// Read index and reads that wait for the machine to apply it. Invariant: the indexes do not decrease.
+    /// Read index and reads that wait for the machine to apply it. Invariant: the indexes do not
+    /// decrease.
     confirmed: VecDeque<(u64, Vec<u64>)>,
     next_context: u64,
     asked_at: Duration,
@@ -67,8 +68,8 @@ impl Reads {
         !self.waiting.is_empty() || (!self.in_flight.is_empty() && now >= self.asked_at + retry)
     }
 
-    /// Moves all that wait under a new context, and those in flight for `retry` with them. Answers to the
-    /// older contexts hold for nobody then.
+    /// Moves all that wait under a new context, and those in flight for `retry` with them. Answers
+    /// to the older contexts hold for nobody then.
     pub fn open_context(&mut self, now: Duration, retry: Duration) -> u64 {
         let mut reads = std::mem::take(&mut self.waiting);
         if now >= self.asked_at + retry {
@@ -81,7 +82,8 @@ impl Reads {
         context
     }
 
-    /// Raft confirmed `index` for `context`. The answer holds for all that were asked before it, too.
+    /// Raft confirmed `index` for `context`. The answer holds for all that were asked before it,
+    /// too.
     pub fn confirm(&mut self, context: u64, index: u64) {
         let Some(newer_from) = context.checked_add(1) else {
             return;
@@ -96,8 +98,8 @@ impl Reads {
         if waiting.is_empty() {
             return;
         }
-        // A confirmation that was overtaken by a newer one waits for the newer one's index: later, never
-        // earlier, than it must.
+        // A confirmation that was overtaken by a newer one waits for the newer one's index: later,
+        // never earlier, than it must.
         let newest = self.confirmed.back().map_or(0, |(index, _)| *index);
         let reads = waiting.iter().map(|read| read.name).collect();
         self.confirmed.push_back((index.max(newest), reads));

@@ -1,8 +1,8 @@
 //! What raft decided and the log has not acknowledged yet.
 //!
 //! Raft's decisions are numbered; some need a write, some do not. An acknowledgement covers all
-//! decisions up to the next one that still waits for its write, never beyond: a decision without a write
-//! that comes behind an unacknowledged one does not make that durable.
+//! decisions up to the next one that still waits for its write, never beyond: a decision without a
+//! write that comes behind an unacknowledged one does not make that durable.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! What a new member has promised survives a loss of power, and so do the directories that it is in.
+//! What a new member has promised survives a loss of power, and so do the directories that it is
+//! in.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

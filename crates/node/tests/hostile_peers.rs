@@ -1,6 +1,6 @@
-//! Whatever arrives in the name of a member, of any shape and in any order, never ends the process: not inside
-//! raft-rs, which trusts its own kind, and not by numbers that leave no room to count on. What proves that this
-//! member's own files were lost stops it in order, as in etcd.
+//! Whatever arrives in the name of a member, of any shape and in any order, never ends the process:
+//! not inside raft-rs, which trusts its own kind, and not by numbers that leave no room to count
+//! on. What proves that this member's own files were lost stops it in order, as in etcd.
 
 use std::time::Duration;
 
@@ -212,7 +212,8 @@ fn message(random: &mut fastrand::Rng, target: &Target) -> raftpb::Message {
             entry(random, index, term)
         })
         .collect();
-    // A commit index beyond the log stops a member, so it is not drawn as often as the other numbers.
+    // A commit index beyond the log stops a member, so it is not drawn as often as the other
+    // numbers.
     let commit = match random.u8(..50) {
         0 => number(random, status.last),
         _ => status.committed,
@@ -275,8 +276,9 @@ fn nothing_that_peers_say_ends_the_process() {
     assert!(to_the_end > 10, "{to_the_end} runs came to their end");
 }
 
-/// A leader that has heard no answer sends what it has sent before. A member that has let go of these entries meanwhile
-/// cannot compare them any more, which is no reason to take them for others.
+/// A leader that has heard no answer sends what it has sent before. A member that has let go of
+/// these entries meanwhile cannot compare them any more, which is no reason to take them for
+/// others.
 #[test]
 fn the_first_entries_may_come_again_when_they_are_compacted() {
     let mut target = Target::new(1);

@@ -1,7 +1,7 @@
 //! A member alone: what it asks of the log and the machine, and in which order.
 //!
-//! The driver plays log and machine by hand, so that a test can hold back an acknowledgement and see
-//! that nothing is promised before it.
+//! The driver plays log and machine by hand, so that a test can hold back an acknowledgement and
+//! see that nothing is promised before it.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! A follower that gets a snapshot while its machine is busy: what it must not do before the machine has taken
-//! it over, and what older entries must not undo.
+//! A follower that gets a snapshot while its machine is busy: what it must not do before the
+//! machine has taken it over, and what older entries must not undo.
 
 use std::time::Duration;
 

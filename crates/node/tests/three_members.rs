@@ -1,5 +1,5 @@
-//! Three members whose logs and machines do what they are told at once: what they say to each other, and
-//! what must not wait.
+//! Three members whose logs and machines do what they are told at once: what they say to each
+//! other, and what must not wait.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +21,8 @@ struct Member {
     seen: Vec<String>,
 }
 
-/// Members 1, 2 and 3, and a network that delivers at once or, from or to those who are cut off, never.
+/// Members 1, 2 and 3, and a network that delivers at once or, from or to those who are cut off,
+/// never.
 struct Cluster {
     now: Duration,
     members: BTreeMap<u64, Member>,

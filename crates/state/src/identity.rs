@@ -1,7 +1,7 @@
 //! The ids of members and clusters.
 //!
-//! They follow from what a cluster is founded with, so that its members compute the same ones without
-//! having met, and are fixed in the data from then on.
+//! They follow from what a cluster is founded with, so that its members compute the same ones
+//! without having met, and are fixed in the data from then on.
 //!
 //! ```text
 //! member id  = first 8 bytes, big endian, of SHA-1(peer URLs, sorted and joined ++ token)
@@ -10,8 +10,8 @@
 
 use sha1::{Digest, Sha1};
 
-/// The id of a member. `peer_urls` in any order; `token` is the cluster's token for founding members, and
-/// the decimal Unix time in seconds for those that are added later.
+/// The id of a member. `peer_urls` in any order; `token` is the cluster's token for founding
+/// members, and the decimal Unix time in seconds for those that are added later.
 pub fn member_id(peer_urls: &[String], token: &str) -> u64 {
     let mut urls = peer_urls.to_vec();
     urls.sort();

@@ -39,7 +39,8 @@ impl Version {
         format!("{}.{}", self.major, self.minor)
     }
 
-    /// Reads `3.7.0`, maybe with a pre-release or build behind it, as the library does that etcd uses (go-semver).
+    /// Reads `3.7.0`, maybe with a pre-release or build behind it, as the library does that etcd
+    /// uses (go-semver).
     pub fn parse(text: &[u8]) -> Option<Version> {
         let text = std::str::from_utf8(text).ok()?;
         let (text, build) = text.split_once('+').unwrap_or((text, ""));

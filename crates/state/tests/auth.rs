@@ -1,5 +1,6 @@
-//! Entries about users and roles: what etcd's backend has of them afterwards, ours must have, whoever
-//! wrote the log; who asks is checked when an entry is applied; what it means for tokens is told.
+//! Entries about users and roles: what etcd's backend has of them afterwards, ours must have,
+//! whoever wrote the log; who asks is checked when an entry is applied; what it means for tokens is
+//! told.
 
 // For clippy, which lets tests unwrap.
 #![cfg(test)]
@@ -564,7 +565,8 @@ fn damaged_data_is_refused() {
     let enabled = |value: &[u8]| put(Bucket::Auth, b"authEnabled", value);
     assert!(enabled(&[0]).is_none());
     assert!(enabled(&[1]).is_none());
-    // A role's name of bytes that are no text, as older lines took it; a field of the options that nobody knows.
+    // A role's name of bytes that are no text, as older lines took it; a field of the options that
+    // nobody knows.
     assert!(put(Bucket::AuthUsers, b"u", b"\x0a\x01u\x1a\x01\xff").is_none());
     assert!(
         put(
@@ -618,8 +620,8 @@ fn names_that_no_key_can_hold_are_refused() {
     }
 }
 
-/// Who has just been permitted to read must not find what was there before: so it is in etcd, where each entry is
-/// visible before the next one is executed.
+/// Who has just been permitted to read must not find what was there before: so it is in etcd, where
+/// each entry is visible before the next one is executed.
 #[test]
 fn keys_are_visible_before_later_changes_of_users_are() {
     let backend = Backend::default();

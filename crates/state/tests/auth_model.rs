@@ -1,10 +1,11 @@
-//! Who may do what, beside a naive model: random users, roles and ranges, random requests in the name of
-//! everybody. Each decision of the machine is the model's, and no answer holds a key that its reader may
-//! not read, whatever kind of request brought it up.
+//! Who may do what, beside a naive model: random users, roles and ranges, random requests in the
+//! name of everybody. Each decision of the machine is the model's, and no answer holds a key that
+//! its reader may not read, whatever kind of request brought it up.
 //!
-//! The model knows no ranges: it looks at every key of a small world one by one. In the world each word
-//! of letters is followed by a key that is no bound of any range, so that a gap of any width in what a
-//! user may touch has a key in it, and behind all words there is one for ranges without an end.
+//! The model knows no ranges: it looks at every key of a small world one by one. In the world each
+//! word of letters is followed by a key that is no bound of any range, so that a gap of any width
+//! in what a user may touch has a key in it, and behind all words there is one for ranges without
+//! an end.
 
 // For clippy, which lets tests unwrap.
 #![cfg(test)]

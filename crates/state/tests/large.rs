@@ -1,7 +1,7 @@
 //! What a request costs is bounded by its size, whatever is in it.
 //!
-//! The requests here are as large as requests can be. Work that grows with the square of that would take
-//! minutes, which is how these tests fail.
+//! The requests here are as large as requests can be. Work that grows with the square of that would
+//! take minutes, which is how these tests fail.
 
 // For clippy, which lets tests unwrap.
 #![cfg(test)]
@@ -112,7 +112,8 @@ fn puts_of_new_keys() {
     assert!(applied.events[0].1.iter().all(|event| event.prev.is_none()));
 }
 
-/// To watchers each event shows what the key held before the transaction, however often it was changed.
+/// To watchers each event shows what the key held before the transaction, however often it was
+/// changed.
 #[test]
 fn keys_that_are_deleted_and_put_again() {
     const KEYS: usize = 60_000;
@@ -189,8 +190,8 @@ fn leases_are_not_locked_for_a_whole_transaction() {
     );
 }
 
-/// Whoever attaches a key to a lease must be able to write all of its keys, which is looked at once per
-/// request and not once per put.
+/// Whoever attaches a key to a lease must be able to write all of its keys, which is looked at once
+/// per request and not once per put.
 #[test]
 fn puts_with_one_lease_by_a_user() {
     const PUTS: usize = 20_000;

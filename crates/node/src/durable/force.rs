@@ -1,7 +1,7 @@
 //! `--force-new-cluster`: one member goes on alone when its cluster is lost.
 //!
-//! As in etcd: entries behind the commit index are dropped, and the log gets committed entries that remove
-//! every other member.
+//! As in etcd: entries behind the commit index are dropped, and the log gets committed entries that
+//! remove every other member.
 
 use std::collections::BTreeSet;
 
@@ -55,7 +55,8 @@ pub(super) fn make_alone(opened: &mut Opened) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// The voters, and the ids of all others than `own_id`, once the entries are applied to the configuration.
+/// The voters, and the ids of all others than `own_id`, once the entries are applied to the
+/// configuration.
 fn members<'a>(
     own_id: u64,
     conf_state: &ConfState,

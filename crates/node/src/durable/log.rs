@@ -32,7 +32,8 @@ impl Log {
 
     /// Takes in what the node decided; durable after [`Log::sync`].
     ///
-    /// A received snapshot is recorded first, file before record: from then on the log starts behind it.
+    /// A received snapshot is recorded first, file before record: from then on the log starts
+    /// behind it.
     ///
     /// # Errors
     /// See [`LogError`].

@@ -1,4 +1,5 @@
-//! What a member keeps on its disk, as one: log, snapshots and database, and how they are opened together.
+//! What a member keeps on its disk, as one: log, snapshots and database, and how they are opened
+//! together.
 //!
 //! ```text
 //! member/wal/*.wal               the log: what was promised
@@ -8,11 +9,11 @@
 //! ```
 //!
 //! The database may be ahead of the newest snapshot record in the log, never behind it, with one
-//! exception: a member that was stopped between recording a received snapshot and taking over its database
-//! does the latter when it is opened again.
+//! exception: a member that was stopped between recording a received snapshot and taking over its
+//! database does the latter when it is opened again.
 //!
-//! Whatever is found damaged or contradictory is left as it is, with an error that names it. There are
-//! no log lines in here: what the owner should tell is in [`Notice`].
+//! Whatever is found damaged or contradictory is left as it is, with an error that names it. There
+//! are no log lines in here: what the owner should tell is in [`Notice`].
 
 mod force;
 mod log;

@@ -141,7 +141,8 @@ pub fn reopen(
     Ok(opened)
 }
 
-/// The machine on the database, or on the one that a leader sent, if the log says that it had arrived.
+/// The machine on the database, or on the one that a leader sent, if the log says that it had
+/// arrived.
 fn open_machine(
     dirs: &Dirs,
     options: &Options,
@@ -180,8 +181,8 @@ fn open_machine(
     Ok(machine)
 }
 
-/// API v2 keeps its keys in the snapshot file. One that cannot be read says nothing: etcd since 3.6 never
-/// reads it.
+/// API v2 keeps its keys in the snapshot file. One that cannot be read says nothing: etcd since 3.6
+/// never reads it.
 fn refuse_v2_keys(dirs: &Dirs, snapshot: &walpb::Snapshot) -> Result<(), StorageError> {
     let newest = snap::list(&*dirs.disk, &dirs.snap_dir)?
         .into_iter()
@@ -199,8 +200,8 @@ fn refuse_v2_keys(dirs: &Dirs, snapshot: &walpb::Snapshot) -> Result<(), Storage
     }
 }
 
-/// The directories may be new themselves: a loss of power must not take them along with the promises that are
-/// made in them. Those above that may not be opened were there before.
+/// The directories may be new themselves: a loss of power must not take them along with the
+/// promises that are made in them. Those above that may not be opened were there before.
 fn make_names_durable(dirs: &Dirs) -> Result<(), StorageError> {
     for dir in [&dirs.wal_dir, &dirs.snap_dir] {
         for above in dir.ancestors().skip(1) {

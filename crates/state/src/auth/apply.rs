@@ -105,7 +105,8 @@ impl AuthStore {
     }
 }
 
-/// What the `request` of the entry at `index` means for tokens, given that it was answered with `reply`.
+/// What the `request` of the entry at `index` means for tokens, given that it was answered with
+/// `reply`.
 pub(crate) fn token_change(
     index: u64,
     request: &InternalRaftRequest,
@@ -113,7 +114,8 @@ pub(crate) fn token_change(
 ) -> Option<TokenChange> {
     if let (Some(request), AuthReply::LoggedIn { .. }) = (&request.authenticate, reply) {
         let (drawn, user) = (request.simple_token.clone(), request.name.clone());
-        // A member that signs its tokens draws none. To keep the index alone as one would let it be guessed.
+        // A member that signs its tokens draws none. To keep the index alone as one would let it be
+        // guessed.
         (!drawn.is_empty()).then_some(TokenChange::Login { drawn, index, user })
     } else if let Some(request) = &request.auth_user_delete {
         Some(TokenChange::Logout(request.name.clone()))

@@ -1,6 +1,7 @@
 //! Who may do what.
 //!
-//! The rules are etcd's, in its order (v3.7: `server/etcdserver/apply/auth.go`, `server/auth/store.go`):
+//! The rules are etcd's, in its order (v3.7: `server/etcdserver/apply/auth.go`,
+//! `server/auth/store.go`):
 //!
 //! | request | needs |
 //! |---|---|
@@ -12,9 +13,9 @@
 //! | transaction | all of that for compares and both branches, nested ones too |
 //! | lease revocation | to write all keys of the lease |
 //!
-//! What touches keys also needs a caller ([`AuthError::UserEmpty`]) who was identified when users and
-//! roles were as they are now ([`AuthError::OldRevision`]): a request that was proposed before a change
-//! and is applied after it is refused. Nothing is checked while authentication is off.
+//! What touches keys also needs a caller ([`AuthError::UserEmpty`]) who was identified when users
+//! and roles were as they are now ([`AuthError::OldRevision`]): a request that was proposed before
+//! a change and is applied after it is refused. Nothing is checked while authentication is off.
 
 use std::collections::BTreeSet;
 
@@ -46,8 +47,8 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// The leases whose keys one request's caller was found to be allowed to write. A request may name a
-/// lease in each of its puts, but its keys need to be looked at only once.
+/// The leases whose keys one request's caller was found to be allowed to write. A request may name
+/// a lease in each of its puts, but its keys need to be looked at only once.
 struct CheckedLeases<'a> {
     lessor: &'a SharedLessor,
     seen: BTreeSet<i64>,
@@ -164,8 +165,8 @@ impl AuthStore {
             .try_for_each(|key| self.check_keys(caller, access, key, b""))
     }
 
-    /// What the one request of a log entry needs, apart from what it may be refused for itself. The entry has passed
-    /// [`check_admin_requests`](AuthStore::check_admin_requests).
+    /// What the one request of a log entry needs, apart from what it may be refused for itself. The
+    /// entry has passed [`check_admin_requests`](AuthStore::check_admin_requests).
     pub(crate) fn check(
         &self,
         caller: Caller<'_>,
@@ -198,8 +199,8 @@ impl AuthStore {
         }
     }
 
-    /// What a log entry needs that changes or lists users and roles, whatever else it asks for. To be checked before
-    /// anything else, also before alarms.
+    /// What a log entry needs that changes or lists users and roles, whatever else it asks for. To
+    /// be checked before anything else, also before alarms.
     pub(crate) fn check_admin_requests(&self, r: &InternalRaftRequest) -> Result<(), AuthError> {
         match needs_admin(r) {
             true => self.check_admin(Caller::of(r.header.as_ref())),

@@ -1,11 +1,12 @@
 //! A tree of intervals of etcd's shape, for the requests whose answer depends on it.
 //!
-//! A request for the range from `key` to `range_end` should be permitted if permissions cover it, and for
-//! sensible ranges that is what etcd decides. For a range that ends before it starts, which is for
-//! nothing at all, it decides by what its search comes by in a red-black tree of the permissions
-//! (v3.7: `pkg/adt/interval_tree.go`, the same since 3.4). A member in a cluster with others of etcd has
-//! to decide alike: a transaction with such an operation is refused by all members or by none. So the tree is
-//! built here by the same insertions, and searched in the same way.
+//! A request for the range from `key` to `range_end` should be permitted if permissions cover it,
+//! and for sensible ranges that is what etcd decides. For a range that ends before it starts, which
+//! is for nothing at all, it decides by what its search comes by in a red-black tree of the
+//! permissions (v3.7: `pkg/adt/interval_tree.go`, the same since 3.4). A member in a cluster with
+//! others of etcd has to decide alike: a transaction with such an operation is refused by all
+//! members or by none. So the tree is built here by the same insertions, and searched in the same
+//! way.
 //!
 //! ```text
 //!              [d, f)          by start, then by end; the order of insertion decides who is above whom
@@ -129,7 +130,8 @@ impl IntervalTree {
         false
     }
 
-    /// Shows `see` what the search comes by, in order, until it has seen enough; whether it has not.
+    /// Shows `see` what the search comes by, in order, until it has seen enough; whether it has
+    /// not.
     fn visit<'a>(
         &'a self,
         at: Link,
@@ -231,7 +233,8 @@ impl IntervalTree {
         self.nodes[down].parent = Some(up);
     }
 
-    /// Notes the greatest end of every branch below and at `at`. The tree is flat: twice the logarithm.
+    /// Notes the greatest end of every branch below and at `at`. The tree is flat: twice the
+    /// logarithm.
     fn note_max(&mut self, at: usize) {
         let mut max = self.nodes[at].interval.to.clone();
         for child in self.nodes[at].children.into_iter().flatten() {

@@ -15,12 +15,13 @@
 //! Everything is held in memory as well: users and roles are few, and with authentication on every
 //! request asks for them.
 //!
-//! - [`AuthStore::check_keys`] and its like: who may do what; `permissions`: the merged ranges of a user.
+//! - [`AuthStore::check_keys`] and its like: who may do what; `permissions`: the merged ranges of a
+//!   user.
 //! - [`password`]: what is kept of a password, and whether another one fits.
 //! - [`TokenChange`]: what an entry means for the tokens of logged-in users.
 //!
-//! Deliberately absent: tokens themselves. They live as long as a member says, so they are no part of the
-//! replicated state; what is replicated is who logged in, under which token, at which entry.
+//! Deliberately absent: tokens themselves. They live as long as a member says, so they are no part
+//! of the replicated state; what is replicated is who logged in, under which token, at which entry.
 
 mod apply;
 mod check;
@@ -57,7 +58,8 @@ pub enum AuthLoadError {
     /// The backend failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
-    /// The value is not what belongs under this key. It is not told: a user's holds the hash of a password.
+    /// The value is not what belongs under this key. It is not told: a user's holds the hash of a
+    /// password.
     #[error("damaged value of {key:?} in bucket {bucket} ({value_bytes} bytes)")]
     Damaged {
         /// The bucket's name.
@@ -69,7 +71,8 @@ pub enum AuthLoadError {
     },
 }
 
-/// Why a request was refused; the store is unchanged. Each is one of etcd's errors, but for the last.
+/// Why a request was refused; the store is unchanged. Each is one of etcd's errors, but for the
+/// last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// `root user does not exist`
@@ -161,8 +164,8 @@ pub enum AuthReply {
     Roles(Vec<String>),
 }
 
-/// What an entry means for the tokens of logged-in users. Whoever keeps tokens makes these changes, in
-/// their order, before anyone hears of the entries' replies.
+/// What an entry means for the tokens of logged-in users. Whoever keeps tokens makes these changes,
+/// in their order, before anyone hears of the entries' replies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenChange {
     /// From now on the token stands for the user.
@@ -324,7 +327,8 @@ fn decode<T: prost::Message + prost::Name + Default>(value: &[u8]) -> Option<T> 
     wire::decode(Bytes::copy_from_slice(value)).ok()
 }
 
-/// Whether what `request` names can be kept, in any state. Where it cannot, etcd's members stop with a panic, so it must not be proposed.
+/// Whether what `request` names can be kept, in any state. Where it cannot, etcd's members stop
+/// with a panic, so it must not be proposed.
 ///
 /// # Errors
 /// [`AuthError::NameTooLong`]

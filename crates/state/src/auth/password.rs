@@ -5,13 +5,13 @@
 //! ```
 //!
 //! Since 3.5 the member that takes a request hashes the password, and the log has the hash. Before,
-//! the log has the password, and whoever applies the entry hashes it, each member with a salt of its
-//! own. Here the salt follows from the entry, because what is applied must not depend on chance: a
-//! salt has to be unique, not secret, and so are the entry's index and term. This takes some 50 ms,
-//! which is acceptable since it only happens when the log of such a member is replayed.
+//! the log has the password, and whoever applies the entry hashes it, each member with a salt of
+//! its own. Here the salt follows from the entry, because what is applied must not depend on
+//! chance: a salt has to be unique, not secret, and so are the entry's index and term. This takes
+//! some 50 ms, which is acceptable since it only happens when the log of such a member is replayed.
 //!
-//! Everything in here but [`decode`] is slow on purpose: never to be called with a lock held, nor where
-//! others wait for the thread.
+//! Everything in here but [`decode`] is slow on purpose: never to be called with a lock held, nor
+//! where others wait for the thread.
 
 use std::borrow::Cow;
 
@@ -30,7 +30,8 @@ const COST: u32 = 10;
 /// The costs that bcrypt has.
 const COSTS: std::ops::RangeInclusive<u32> = 4..=31;
 
-/// bcrypt looks at no more of a password and the zero byte behind it. etcd takes no longer new ones.
+/// bcrypt looks at no more of a password and the zero byte behind it. etcd takes no longer new
+/// ones.
 pub const PASSWORD_BYTES_MAX: usize = 72;
 
 /// As lenient as etcd's decoder.
@@ -39,8 +40,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
 );
 
-/// The bytes of a hash in base64, which are kept for the user. Of nothing that is nothing, so that no
-/// password fits.
+/// The bytes of a hash in base64, which are kept for the user. Of nothing that is nothing, so that
+/// no password fits.
 ///
 /// # Errors
 /// [`AuthError::BadPasswordHash`]
@@ -59,7 +60,8 @@ pub fn encode(hash: &str) -> String {
     BASE64.encode(hash)
 }
 
-/// The request of the entry at `position` with its password hashed, if it is of a member before 3.5.
+/// The request of the entry at `position` with its password hashed, if it is of a member before
+/// 3.5.
 pub(crate) fn settle(
     position: AppliedIndex,
     request: &InternalRaftRequest,
@@ -83,13 +85,15 @@ pub(crate) fn settle(
     request
 }
 
-/// Whether `password` is the one that `stored` was made of. What is stored and is no hash fits nothing.
+/// Whether `password` is the one that `stored` was made of. What is stored and is no hash fits
+/// nothing.
 pub fn verify(password: &[u8], stored: &[u8]) -> bool {
     let Some((cost, salt)) = std::str::from_utf8(stored).ok().and_then(parts) else {
         return false;
     };
     let again = hash(password, cost, salt);
-    // The minor version of the format says nothing about hashes of passwords without null characters.
+    // The minor version of the format says nothing about hashes of passwords without null
+    // characters.
     let (again, stored) = (&again.as_bytes()[4..], &stored[4..]);
     let differences = again
         .iter()

@@ -5,12 +5,12 @@
 //! merged:        [a ──────────────────────────── k\0)      [x ─────▶
 //! ```
 //!
-//! Ranges that overlap or touch become one, so that a request is covered exactly if one range covers
-//! it: a lookup is a binary search. A permission without a range end is for one key, one with the range
-//! end `\0` for everything from its key on, as in requests.
+//! Ranges that overlap or touch become one, so that a request is covered exactly if one range
+//! covers it: a lookup is a binary search. A permission without a range end is for one key, one
+//! with the range end `\0` for everything from its key on, as in requests.
 //!
-//! What is not a range at all (an end below its start) is in no such list. Old data may hold it as a
-//! permission, and requests may ask for it; then an [`IntervalTree`] decides, as in etcd.
+//! What is not a range at all (an end below its start) is in no such list. Old data may hold it as
+//! a permission, and requests may ask for it; then an [`IntervalTree`] decides, as in etcd.
 
 use std::sync::OnceLock;
 
@@ -154,8 +154,8 @@ impl Rights {
 pub(super) struct Account {
     user: User,
     is_root: bool,
-    /// Merged when it is first asked for, so that a change of a role costs nothing for those who have
-    /// it and do not come.
+    /// Merged when it is first asked for, so that a change of a role costs nothing for those who
+    /// have it and do not come.
     rights: OnceLock<Rights>,
 }
 
@@ -300,7 +300,8 @@ mod tests {
                 assert_eq!(ranges.tree_covers(key, b""), allowed(key));
                 for end in &ends[2..] {
                     if key < end {
-                        // Words are dense enough: what lies between two of them behaves as the lower.
+                        // Words are dense enough: what lies between two of them behaves as the
+                        // lower.
                         let all = keys
                             .iter()
                             .filter(|word| *word >= key && *word < end)

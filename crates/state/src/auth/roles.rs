@@ -49,9 +49,10 @@ impl AuthStore {
     /// Adds a permission, or changes the type of the one with the same interval.
     ///
     /// Of several permissions with the same key only the first is looked at: one of the others,
-    /// granted again, is added again. So does etcd (v3.7: `server/auth/store.go`), whose bytes these
-    /// are. A new permission goes behind those with the same key; etcd's sorting leaves that open in
-    /// roles of more than twelve permissions, where it depends on the release of its compiler.
+    /// granted again, is added again. So does etcd (v3.7: `server/auth/store.go`), whose bytes
+    /// these are. A new permission goes behind those with the same key; etcd's sorting leaves that
+    /// open in roles of more than twelve permissions, where it depends on the release of its
+    /// compiler.
     pub(super) fn role_grant_permission(
         &mut self,
         request: &AuthRoleGrantPermissionRequest,

@@ -426,7 +426,8 @@ fn permit(from: &[u8], to: &[u8], perm_type: i32) -> Change {
     Change::Permit("r".into(), Some(permission))
 }
 
-/// The odd rule, in the open: of permissions with the same key the first is updated, others pile up.
+/// The odd rule, in the open: of permissions with the same key the first is updated, others pile
+/// up.
 #[test]
 fn permissions_with_the_same_key_pile_up() {
     let mut bench = Bench::new();

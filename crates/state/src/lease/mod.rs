@@ -5,17 +5,20 @@
 //! have expired, so that the node can propose their revocation. Everybody else holds leases to be
 //! everlasting; a new primary gives each its full time, or what a checkpoint had left of it.
 //!
-//! A leader becomes the primary with the first entry of its term: only then has it applied all that was granted and
-//! revoked before. What a client may be told of a lease, and by whom, is the matter of [`renewal`].
+//! A leader becomes the primary with the first entry of its term: only then has it applied all that
+//! was granted and revoked before. What a client may be told of a lease, and by whom, is the matter
+//! of [`renewal`].
 //!
-//! How much of its time a long lease has left is noted in the log from time to time, if that is switched on
-//! (a *checkpoint*), so that it does not get all of it again from every new primary. A renewal makes the
-//! note wrong: it has to be cleared, by an entry too, before the client may rely on the renewal.
+//! How much of its time a long lease has left is noted in the log from time to time, if that is
+//! switched on (a *checkpoint*), so that it does not get all of it again from every new primary. A
+//! renewal makes the note wrong: it has to be cleared, by an entry too, before the client may rely
+//! on the renewal.
 //!
-//! Ownership: the lessor lives behind one mutex, [`SharedLessor`], that the machine takes for each step
-//! of an entry (a look, a key that changes leases) and the runtime while it renews, looks up or asks for
-//! expired ones. No call in here waits for anything, and none that clients or the machine make often
-//! takes longer the more keys a lease has: [`LeaseKeys`] are given out as a copy that shares its nodes.
+//! Ownership: the lessor lives behind one mutex, [`SharedLessor`], that the machine takes for each
+//! step of an entry (a look, a key that changes leases) and the runtime while it renews, looks up
+//! or asks for expired ones. No call in here waits for anything, and none that clients or the
+//! machine make often takes longer the more keys a lease has: [`LeaseKeys`] are given out as a copy
+//! that shares its nodes.
 //!
 //! ```text
 //! bucket lease:   8 bytes id, big endian → leasepb.Lease { 1 ID, 2 TTL, 3 RemainingTTL }
@@ -46,7 +49,8 @@ const EXPIRIES_PER_SECOND: u32 = 750;
 const SPREAD_FROM: usize = 1000;
 /// How often the remaining time of leases is checkpointed, of those that have more than this left.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
-/// How long a primary waits for the entry of a checkpoint before it tells it again. etcd forgets it.
+/// How long a primary waits for the entry of a checkpoint before it tells it again. etcd forgets
+/// it.
 const CHECKPOINT_RETRY: Duration = Duration::from_secs(10);
 
 /// The lessor as machine and runtime share it.
@@ -59,8 +63,9 @@ pub struct LessorOptions {
     pub ttl_min: i64,
     /// Whether the primary checkpoints the remaining time of long leases.
     pub checkpoint: bool,
-    /// What a new primary gives each lease on top, for clients that still look for it: the election timeout. It also bounds
-    /// how long a leader renews without asking whether it still leads ([`renewal`]).
+    /// What a new primary gives each lease on top, for clients that still look for it: the election
+    /// timeout. It also bounds how long a leader renews without asking whether it still leads
+    /// ([`renewal`]).
     pub extend: Duration,
 }
 
@@ -111,8 +116,9 @@ pub enum RenewError {
 pub struct Renewed {
     /// The time to live in seconds, counted from now.
     pub ttl: i64,
-    /// Whether a checkpoint is on record that has to be cleared by proposing one of 0 seconds. Until
-    /// that is applied the client must not be told of the renewal, as the next primary would not know.
+    /// Whether a checkpoint is on record that has to be cleared by proposing one of 0 seconds.
+    /// Until that is applied the client must not be told of the renewal, as the next primary would
+    /// not know.
     pub clear_checkpoint: bool,
 }
 
@@ -197,8 +203,8 @@ pub struct Lessor {
     due: BTreeSet<(Time, i64)>,
     /// Long leases of a primary by the time of their next checkpoint.
     checkpoints: BTreeSet<(Time, i64)>,
-    /// The store's revision behind the last entry that took a lease away or changed what is attached to one;
-    /// 0 if that was before the start.
+    /// The store's revision behind the last entry that took a lease away or changed what is
+    /// attached to one; 0 if that was before the start.
     changed_at: i64,
 }
 
@@ -229,14 +235,14 @@ impl Lessor {
         })
     }
 
-    /// Records that an entry which makes `revision` has taken effect here, too. To be called under the lock
-    /// under which it did.
+    /// Records that an entry which makes `revision` has taken effect here, too. To be called under
+    /// the lock under which it did.
     pub(crate) fn changed_at(&mut self, revision: i64) {
         self.changed_at = revision;
     }
 
-    /// The store's revision that the lessor is of: readers may still be at an older one, and are at a newer
-    /// one only if it changed no lease.
+    /// The store's revision that the lessor is of: readers may still be at an older one, and are at
+    /// a newer one only if it changed no lease.
     pub(crate) fn revision(&self) -> i64 {
         self.changed_at
     }
@@ -261,8 +267,8 @@ impl Lessor {
         self.primary
     }
 
-    /// All ids, each behind its expiry on a primary. Clients see them in the order of such pairs, which
-    /// is left to the caller: it may let go of the lessor before.
+    /// All ids, each behind its expiry on a primary. Clients see them in the order of such pairs,
+    /// which is left to the caller: it may let go of the lessor before.
     pub fn list(&self) -> Vec<(Option<Time>, i64)> {
         let leases = self.leases.iter();
         leases.map(|(id, lease)| (lease.expiry, *id)).collect()
@@ -310,8 +316,8 @@ impl Lessor {
         Some(lease.keys)
     }
 
-    /// Applies a checkpoint: what is left of the lease in seconds, 0 for all of it. An unknown lease
-    /// is no error. With `persist` the checkpoint survives a restart.
+    /// Applies a checkpoint: what is left of the lease in seconds, 0 for all of it. An unknown
+    /// lease is no error. With `persist` the checkpoint survives a restart.
     pub fn checkpoint(
         &mut self,
         id: i64,
@@ -404,8 +410,8 @@ impl Lessor {
         }
     }
 
-    /// Starts to keep deadlines: every lease gets its time, or what a checkpoint has left of it, and
-    /// `extend` on top for clients that still look for the new leader.
+    /// Starts to keep deadlines: every lease gets its time, or what a checkpoint has left of it,
+    /// and `extend` on top for clients that still look for the new leader.
     pub fn promote(&mut self, now: Time, extend: Duration) {
         self.demote();
         self.primary = true;
@@ -460,8 +466,8 @@ impl Lessor {
         }
     }
 
-    /// Up to `limit` leases that have run out, by expiry. Their revocation is to be proposed; each is
-    /// told again if it still exists after a few seconds.
+    /// Up to `limit` leases that have run out, by expiry. Their revocation is to be proposed; each
+    /// is told again if it still exists after a few seconds.
     pub fn expired(&mut self, now: Time, limit: usize) -> Vec<i64> {
         let mut expired = Vec::new();
         while expired.len() < limit
@@ -479,8 +485,8 @@ impl Lessor {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// Up to `limit` leases whose remaining time is to be checkpointed, as (id, seconds). Each is told again
-    /// if its checkpoint is not applied within a few seconds.
+    /// Up to `limit` leases whose remaining time is to be checkpointed, as (id, seconds). Each is
+    /// told again if its checkpoint is not applied within a few seconds.
     pub fn due_checkpoints(&mut self, now: Time, limit: usize) -> Vec<(i64, i64)> {
         let mut checkpoints = Vec::new();
         while checkpoints.len() < limit

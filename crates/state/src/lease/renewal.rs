@@ -1,9 +1,11 @@
 //! What a renewal may be answered, and what has to be found out before.
 //!
-//! Two answers are promises. "It has its full time again" may only come from the leader: who led a moment ago would promise
-//! what its successor does not know of. "There is no such lease" makes a client drop its locks, so it may only come from who
-//! has applied everything that was committed when the question came: the lease may have been granted through another
-//! member that is a few entries ahead. Neither can be decided from what this member believes; both are asked of a quorum.
+//! Two answers are promises. "It has its full time again" may only come from the leader: who led a
+//! moment ago would promise what its successor does not know of. "There is no such lease" makes a
+//! client drop its locks, so it may only come from who has applied everything that was committed
+//! when the question came: the lease may have been granted through another member that is a few
+//! entries ahead. Neither can be decided from what this member believes; both are asked of a
+//! quorum.
 //!
 //! ```text
 //! not the primary ──▶ AskLeader ──▶ renewed
@@ -12,9 +14,9 @@
 //! primary, known, not confirmed of late ──▶ ConfirmLeader
 //! primary, known, confirmed ──▶ Renewed
 //! ```
-//! A quorum is not asked for each renewal. A new leader gives every lease [`LessorOptions::extend`] on top, and it can only have
-//! been elected after the last confirmation of the old one was asked for. So for that long the old one's renewals are kept;
-//! half of it is used, as clocks differ.
+//! A quorum is not asked for each renewal. A new leader gives every lease [`LessorOptions::extend`]
+//! on top, and it can only have been elected after the last confirmation of the old one was asked
+//! for. So for that long the old one's renewals are kept; half of it is used, as clocks differ.
 //!
 //! [`LessorOptions::extend`]: super::LessorOptions::extend
 
@@ -26,7 +28,8 @@ use crate::Time;
 pub enum Step {
     /// Answer with this time to live in seconds.
     Renewed(i64),
-    /// Propose that the lease's checkpoint is cleared; once that is applied answer with this time to live in seconds.
+    /// Propose that the lease's checkpoint is cleared; once that is applied answer with this time
+    /// to live in seconds.
     ClearCheckpoint(i64),
     /// Answer that there is no such lease.
     Unknown,
@@ -34,9 +37,11 @@ pub enum Step {
     ConfirmLeader,
     /// Wait until all that is committed by now is applied; then tell [`Renewal::caught_up`].
     CatchUp,
-    /// Ask the leader, which may be another one by now. If it knows no such lease, tell [`Renewal::denied`].
+    /// Ask the leader, which may be another one by now. If it knows no such lease, tell
+    /// [`Renewal::denied`].
     AskLeader,
-    /// The lease has run out, and its revocation is on its way through the log: look again a bit later.
+    /// The lease has run out, and its revocation is on its way through the log: look again a bit
+    /// later.
     Wait,
 }
 
@@ -73,7 +78,8 @@ impl Renewal {
         (self.denied, self.caught_up) = (true, false);
     }
 
-    /// Renews the lease or says what is missing. `led_at` is when this member last asked a quorum, and was told that it leads.
+    /// Renews the lease or says what is missing. `led_at` is when this member last asked a quorum,
+    /// and was told that it leads.
     pub fn step(&self, lessor: &mut Lessor, now: Time, led_at: Option<Time>) -> Step {
         if !lessor.contains(self.id) && self.caught_up {
             return Step::Unknown;

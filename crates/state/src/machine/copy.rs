@@ -25,8 +25,9 @@ pub enum CopyError {
     Empty,
 }
 
-/// The database as one commit left it, and what goes with it to a follower. Everything in here is read
-/// from the state that the copy has: whatever is applied or committed meanwhile shows in none of it.
+/// The database as one commit left it, and what goes with it to a follower. Everything in here is
+/// read from the state that the copy has: whatever is applied or committed meanwhile shows in none
+/// of it.
 ///
 /// While it lives, the pages that it copies are not written again.
 pub struct DatabaseCopy {

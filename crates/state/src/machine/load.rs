@@ -23,7 +23,8 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    /// Reads all of it. The cheap parts come first, so that a database that is not for us is refused soon.
+    /// Reads all of it. The cheap parts come first, so that a database that is not for us is
+    /// refused soon.
     pub(super) fn read(
         reader: &backend::Reader,
         options: MachineOptions,

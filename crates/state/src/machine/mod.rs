@@ -1,10 +1,10 @@
 //! The machine executes log entries.
 //!
-//! One straight `match` over the request: what it does follows from the entries and the state alone,
-//! so that every member ends up with the same rows. All changes of a call to [`Machine::apply`] go
-//! to the backend in one batch, together with the index of the last entry; only then do readers see
-//! them and may their answers go out. Entries at or below that index change nothing: after a crash
-//! the log is simply applied again.
+//! One straight `match` over the request: what it does follows from the entries and the state
+//! alone, so that every member ends up with the same rows. All changes of a call to
+//! [`Machine::apply`] go to the backend in one batch, together with the index of the last entry;
+//! only then do readers see them and may their answers go out. Entries at or below that index
+//! change nothing: after a crash the log is simply applied again.
 //!
 //! A member that is too far behind for the log takes over a database of the leader's with
 //! [`Machine::restore`]; [`DatabaseCopy`] is what the leader sends.
@@ -236,8 +236,9 @@ impl Machine {
             }
             EntryType::EntryNormal => match decode(entry) {
                 Ok(request) => self.apply_request(now, entry, request, applied),
-                // Before 3.5 the requests of API v2 were entries of their own. Each names its method; without that
-                // any bytes could pass for one that has nothing but fields that are unknown.
+                // Before 3.5 the requests of API v2 were entries of their own. Each names its
+                // method; without that any bytes could pass for one that has nothing but fields
+                // that are unknown.
                 Err(error) => match decode::<V2Request>(entry) {
                     Ok(request) if !request.method().is_empty() => self.apply_v2(&request, applied),
                     _ => Err(undecodable(entry, error)),
@@ -373,7 +374,8 @@ impl Machine {
         applied: &mut Applied,
     ) -> Result<Result<Reply, ApplyError>, FatalProblem> {
         let request = auth::password::settle(position, request);
-        // The change is visible at once: whoever is permitted something by it must not find older keys.
+        // The change is visible at once: whoever is permitted something by it must not find older
+        // keys.
         if !self.batch.is_empty() {
             self.flush();
         }
@@ -601,9 +603,10 @@ impl Machine {
     }
 }
 
-/// Of several requests in one, which nobody honest writes, one counts: what is executed by etcd's members that were not
-/// asked (v3.7: `server/etcdserver/apply/apply.go`, `noSideEffect`; `uber_applier.go`, `dispatch`). They pass over an entry
-/// with a question in it, whatever else it says; otherwise they take the first, in the order in which they look.
+/// Of several requests in one, which nobody honest writes, one counts: what is executed by etcd's
+/// members that were not asked (v3.7: `server/etcdserver/apply/apply.go`, `noSideEffect`;
+/// `uber_applier.go`, `dispatch`). They pass over an entry with a question in it, whatever else it
+/// says; otherwise they take the first, in the order in which they look.
 fn keep_one(request: &mut InternalRaftRequest) {
     macro_rules! keep_first {
         ($($field:ident)*) => {

@@ -122,8 +122,8 @@ pub enum ApplyError {
     /// `mvcc: required revision is a future revision`
     #[error("required revision is a future revision")]
     FutureRevision,
-    /// The transaction was executed, but its answer is longer than a message can be; it was given up at so
-    /// many bytes.
+    /// The transaction was executed, but its answer is longer than a message can be; it was given
+    /// up at so many bytes.
     #[error("an answer of {0} bytes or more is too large")]
     ReplyTooLarge(usize),
     /// `key not found`
@@ -205,8 +205,9 @@ pub enum Reply {
 pub struct CompactReply {
     /// The current revision.
     pub revision: StoreRevision,
-    /// The compacted revision. Its rows are gone when [`Machine::compaction_step`](super::Machine::compaction_step) has finished this
-    /// revision or a later one.
+    /// The compacted revision. Its rows are gone when
+    /// [`Machine::compaction_step`](super::Machine::compaction_step) has finished this revision or
+    /// a later one.
     pub compacted: i64,
 }
 
@@ -246,7 +247,8 @@ pub struct Executed {
 pub struct Applied {
     /// How far the log is applied now.
     pub applied: AppliedIndex,
-    /// The answers, by request id, in the order of the entries. Ids of other members are among them.
+    /// The answers, by request id, in the order of the entries. Ids of other members are among
+    /// them.
     pub replies: Vec<(u64, Result<Reply, ApplyError>)>,
     /// The requests among the entries, in their order.
     pub executed: Vec<Executed>,
@@ -254,7 +256,8 @@ pub struct Applied {
     pub events: Vec<(i64, Arc<[Event]>)>,
     /// The configuration changes, to be passed on to raft in this order.
     pub conf_changes: Vec<AppliedConfChange>,
-    /// Whether rows wait to be removed by [`Machine::compaction_step`](super::Machine::compaction_step).
+    /// Whether rows wait to be removed by
+    /// [`Machine::compaction_step`](super::Machine::compaction_step).
     pub compacting: bool,
     /// What happened to tokens, in order; to be seen to before the replies go out.
     pub token_changes: Vec<TokenChange>,

@@ -57,12 +57,13 @@ pub enum RestoreError {
 }
 
 impl Machine {
-    /// Replaces the database by the file at `file`, which lies beside it, and all state by what the file
-    /// holds, behind the handles that were given out. The file must be durable; it is gone afterwards.
+    /// Replaces the database by the file at `file`, which lies beside it, and all state by what the
+    /// file holds, behind the handles that were given out. The file must be durable; it is gone
+    /// afterwards.
     ///
-    /// Readers and views that were taken before stay as they are. Leases are everlasting until the lessor
-    /// is promoted. A commit under way on another thread is waited for, and nobody else may write to the
-    /// backend.
+    /// Readers and views that were taken before stay as they are. Leases are everlasting until the
+    /// lessor is promoted. A commit under way on another thread is waited for, and nobody else may
+    /// write to the backend.
     pub fn restore(&mut self, file: &Path) -> Result<Restored, RestoreError> {
         let replacement = self
             .backend

@@ -41,8 +41,9 @@ const NAMES: &[&str] = &[
     "isPromote",
 ];
 
-/// Reads JSON as Go does, which takes more than serde: text that is no UTF-8, names in other case, names
-/// that are there twice, of which the last one counts, and null for what is not given, also for everything.
+/// Reads JSON as Go does, which takes more than serde: text that is no UTF-8, names in other case,
+/// names that are there twice, of which the last one counts, and null for what is not given, also
+/// for everything.
 pub(super) fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<T, serde_json::Error> {
     let given: Option<Members> = serde_json::from_str(&String::from_utf8_lossy(json))?;
     let given = given.unwrap_or_default().0.into_iter();

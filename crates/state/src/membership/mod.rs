@@ -8,9 +8,9 @@
 //! bucket meta             confState → {"voters":[…],"learners":[…],"auto_leave":false}
 //! ```
 //!
-//! The JSON is Go's: `isLearner`, `name` and `clientURLs` only where they say something, and `<`, `>`
-//! and `&` escaped. Membership is written with the log index that it follows from, so that entries
-//! at or below that index never change it again.
+//! The JSON is Go's: `isLearner`, `name` and `clientURLs` only where they say something, and `<`,
+//! `>` and `&` escaped. Membership is written with the log index that it follows from, so that
+//! entries at or below that index never change it again.
 
 mod json;
 mod reconfig;
@@ -121,8 +121,8 @@ pub struct Downgrade {
     pub enabled: bool,
 }
 
-/// Why a configuration change was refused. The texts are etcd's, between peers and in logs; clients are
-/// told others.
+/// Why a configuration change was refused. The texts are etcd's, between peers and in logs; clients
+/// are told others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemberError {
     /// The id was removed and never comes back.
@@ -143,7 +143,8 @@ pub enum MemberError {
     /// The cluster has as many learners as allowed.
     #[error("membership: too many learner members in cluster")]
     TooManyLearners,
-    /// Nobody would have a vote any more. Here etcd's members stop with a panic, at once and at every start.
+    /// Nobody would have a vote any more. Here etcd's members stop with a panic, at once and at
+    /// every start.
     #[error("membership: the last voting member cannot be removed")]
     LastVoter,
 }
@@ -170,7 +171,8 @@ pub enum ConfChangeDamage {
     },
 }
 
-/// Whether every member can judge `change` and all make the same of it, whatever it knows. Where it cannot, etcd's members stop with a panic, so it must not be proposed.
+/// Whether every member can judge `change` and all make the same of it, whatever it knows. Where it
+/// cannot, etcd's members stop with a panic, so it must not be proposed.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -181,7 +183,8 @@ pub fn check_form(change: &ConfChange) -> Result<(), ConfChangeDamage> {
     }
     let context = ConfChangeContext::parse(change.context())?;
     check_member(change.node_id(), &context)?;
-    // Raft goes by the kind of change, and a member that starts by the context: they must not differ.
+    // Raft goes by the kind of change, and a member that starts by the context: they must not
+    // differ.
     let as_learner = match kind {
         ConfChangeType::ConfChangeAddLearnerNode => true,
         ConfChangeType::ConfChangeAddNode => false,
@@ -318,8 +321,8 @@ impl Membership {
         json::encode(&self.members.values().collect::<Vec<_>>())
     }
 
-    /// The membership as etcd up to 3.6 takes it from the data of a raft snapshot, in a file or in a
-    /// message.
+    /// The membership as etcd up to 3.6 takes it from the data of a raft snapshot, in a file or in
+    /// a message.
     pub fn to_document(&self) -> Vec<u8> {
         let members = self.members().map(|member| snap::Member {
             id: member.id,
@@ -395,7 +398,8 @@ impl Membership {
         Ok(Ok(()))
     }
 
-    /// Judges a change of a member that was not removed, and that is there unless it is to be added.
+    /// Judges a change of a member that was not removed, and that is there unless it is to be
+    /// added.
     fn judge(
         &self,
         id: u64,

@@ -1,9 +1,9 @@
 //! What a member looks at before it proposes a change of the membership.
 //!
-//! These checks keep a cluster from losing its quorum by a change. They depend on what the proposing member
-//! happens to know, so that they are no part of applying the change, and can be switched off
-//! (`--strict-reconfig-check=false`). Matched is etcd v3.7: `mayAddMember` and its like in
-//! `server/etcdserver/server.go`, and `server/etcdserver/api/membership/cluster.go`.
+//! These checks keep a cluster from losing its quorum by a change. They depend on what the
+//! proposing member happens to know, so that they are no part of applying the change, and can be
+//! switched off (`--strict-reconfig-check=false`). Matched is etcd v3.7: `mayAddMember` and its
+//! like in `server/etcdserver/server.go`, and `server/etcdserver/api/membership/cluster.go`.
 
 use std::time::Duration;
 
@@ -37,8 +37,8 @@ pub enum ReconfigError {
     LearnerNotReady,
 }
 
-/// Whether a learner that has the log up to `learner` has enough of it to get a vote: nine tenths of what
-/// the leader has.
+/// Whether a learner that has the log up to `learner` has enough of it to get a vote: nine tenths
+/// of what the leader has.
 pub fn is_in_sync(learner: u64, leader: u64) -> bool {
     u128::from(learner) * 10 >= u128::from(leader) * 9
 }
@@ -60,8 +60,8 @@ impl Membership {
         })
     }
 
-    /// Whether enough voters are started for one more, which is not. One that is alone may always get
-    /// company.
+    /// Whether enough voters are started for one more, which is not. One that is alone may always
+    /// get company.
     pub fn is_ready_to_add_voter(&self) -> bool {
         let (voters, started) = Membership::count(self.voters());
         (voters, started) == (1, 1) || started >= quorum(voters + 1)
@@ -106,8 +106,8 @@ impl Membership {
         }
     }
 
-    /// Whether member `local`, which is connected to others by `link`, may propose to remove member `id`. One
-    /// that does not exist passes: that is for the applying of the change to say.
+    /// Whether member `local`, which is connected to others by `link`, may propose to remove member
+    /// `id`. One that does not exist passes: that is for the applying of the change to say.
     ///
     /// # Errors
     /// [`ReconfigError::NotEnoughStarted`] or [`ReconfigError::Unhealthy`].

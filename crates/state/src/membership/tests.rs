@@ -1,7 +1,7 @@
 //! Judging changes, and the checks before they are proposed, on memberships written as text.
 //!
-//! `a b .` are three voters of which two are started, `(c)` is a started learner, `(.)` one that is not;
-//! their ids are 1, 2, … in this order.
+//! `a b .` are three voters of which two are started, `(c)` is a started learner, `(.)` one that is
+//! not; their ids are 1, 2, … in this order.
 
 use std::collections::{BTreeMap, BTreeSet};
 

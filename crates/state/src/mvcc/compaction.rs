@@ -9,9 +9,9 @@
 //! `meta` remembers the revision when the compaction is applied (`scheduledCompactRev`) and again
 //! with the last step (`finishedCompactRev`); after a restart an unfinished one starts over.
 //!
-//! A compaction that hashes what it scans is brought to its end even when a later one comes: members
-//! compare these hashes. The later one follows it; any other is taken over by the next, as its rows are
-//! among that one's.
+//! A compaction that hashes what it scans is brought to its end even when a later one comes:
+//! members compare these hashes. The later one follows it; any other is taken over by the next, as
+//! its rows are among that one's.
 
 use retcd_storage::backend::{Bucket, WriteBatch};
 
@@ -29,7 +29,8 @@ pub enum Progress {
         /// Rows removed by this step.
         deleted: usize,
     },
-    /// A compaction is complete, which is durable after the backend's next commit. Another may follow.
+    /// A compaction is complete, which is durable after the backend's next commit. Another may
+    /// follow.
     Finished {
         /// The compacted revision.
         revision: i64,
@@ -87,7 +88,8 @@ impl Keyspace {
         Ok(())
     }
 
-    /// Removes the revisions among the next `limit` rows that the compaction under way made unreadable.
+    /// Removes the revisions among the next `limit` rows that the compaction under way made
+    /// unreadable.
     ///
     /// Call it between batches: everything applied must be published.
     pub(crate) fn compaction_step(&mut self, limit: usize) -> Result<Progress, StorageError> {

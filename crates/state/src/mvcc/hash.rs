@@ -3,9 +3,9 @@
 //!
 //! CRC32C over the name of bucket `key` and then key and value of every row up to the revision,
 //! except rows that a compaction has made unreadable. Which these are is told by the keep-set: for
-//! each key the change that is the newest at the revision. etcd's rule has a quirk: while nothing at
-//! all is kept, nothing counts as unreadable (etcd v3.7: `server/storage/mvcc/hash.go`). Since only
-//! the end of the walk tells whether anything was kept, both sums are made along the way.
+//! each key the change that is the newest at the revision. etcd's rule has a quirk: while nothing
+//! at all is kept, nothing counts as unreadable (etcd v3.7: `server/storage/mvcc/hash.go`). Since
+//! only the end of the walk tells whether anything was kept, both sums are made along the way.
 
 use crc32c::crc32c_append;
 use retcd_storage::backend::{self, Bucket};
@@ -124,8 +124,9 @@ impl CompactionHashes {
 }
 
 impl View {
-    /// The sum of the whole database, members' own numbers excepted, to be made in pieces, and the revision that its
-    /// rows go up to: more than the view's if a batch was about to be published when the view was taken.
+    /// The sum of the whole database, members' own numbers excepted, to be made in pieces, and the
+    /// revision that its rows go up to: more than the view's if a batch was about to be published
+    /// when the view was taken.
     ///
     /// # Errors
     /// The database cannot be read or is damaged.
@@ -144,18 +145,20 @@ impl View {
 }
 
 impl Reader {
-    /// The hashes of the last compactions, newest first, at most ten: what members compare with each
-    /// other. Each is what [`Reader::hash_kv`] answers at its revision.
+    /// The hashes of the last compactions, newest first, at most ten: what members compare with
+    /// each other. Each is what [`Reader::hash_kv`] answers at its revision.
     ///
-    /// A compaction has one if it began when the one before was complete, since this member was started,
-    /// and has been completed itself (etcd v3.7: `server/storage/mvcc/kvstore.go`, `compact`).
+    /// A compaction has one if it began when the one before was complete, since this member was
+    /// started, and has been completed itself (etcd v3.7: `server/storage/mvcc/kvstore.go`,
+    /// `compact`).
     pub fn compaction_hashes(&self) -> Vec<KeyspaceHash> {
         let hashes = self.shared().hashes.lock();
         hashes.0.iter().rev().copied().collect()
     }
 
-    /// The hash at `revision`, 0 for the current one, and the revision of the store that it was asked of. At the
-    /// revision of a compaction whose hash is kept it is that one, with the compaction before.
+    /// The hash at `revision`, 0 for the current one, and the revision of the store that it was
+    /// asked of. At the revision of a compaction whose hash is kept it is that one, with the
+    /// compaction before.
     ///
     /// # Errors
     /// As [`Reader::begin_hash_kv`] and [`HashInPieces::step`].

@@ -158,8 +158,8 @@ enum Node {
 
 #[derive(Clone)]
 struct Child {
-    /// At most the smallest key below, and above every key of the child before. The first child of a
-    /// node takes what is smaller, whatever its `low`.
+    /// At most the smallest key below, and above every key of the child before. The first child of
+    /// a node takes what is smaller, whatever its `low`.
     low: Arc<[u8]>,
     node: Arc<Node>,
     /// Live keys below.
@@ -623,8 +623,8 @@ impl<T: Keyed> Sorted<T> {
             .map_err(|i| i + T::UNORDERED)
     }
 
-    /// Inserts `item` at `i`; the right part if there are too many then. Where the newest item went to
-    /// the end, keys probably arrive in order: the left part stays full.
+    /// Inserts `item` at `i`; the right part if there are too many then. Where the newest item went
+    /// to the end, keys probably arrive in order: the left part stays full.
     fn insert(&mut self, i: usize, item: T) -> Option<Sorted<T>> {
         self.items.insert(i, item);
         if self.items.len() > FANOUT {
@@ -749,7 +749,8 @@ mod tests {
         assert_eq!(found, model.get(&bounds[0]).copied());
     }
 
-    /// Dense and sparse keys, with and without prefixes in common, and some that differ by zero bytes.
+    /// Dense and sparse keys, with and without prefixes in common, and some that differ by zero
+    /// bytes.
     fn random_key(rng: &mut fastrand::Rng) -> Vec<u8> {
         let wide = if rng.bool() { 40 } else { 3000 };
         let mut key = match rng.u8(..4) {

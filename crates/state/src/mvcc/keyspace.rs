@@ -87,8 +87,8 @@ impl Keyspace {
         }
     }
 
-    /// Makes everything applied so far, up to the entry at `log_index`, visible to readers. The batch that
-    /// holds it must have been written to the backend.
+    /// Makes everything applied so far, up to the entry at `log_index`, visible to readers. The
+    /// batch that holds it must have been written to the backend.
     pub(crate) fn publish(&mut self, log_index: u64) {
         let mut state = self.shared.state.write();
         assert!(
@@ -109,8 +109,8 @@ pub(crate) struct Changes<'a> {
     keyspace: &'a mut Keyspace,
     batch: &'a mut WriteBatch,
     events: Vec<Event>,
-    /// By key, what it held before the transaction: of all keys that `events` name, once one of them
-    /// is changed a second time.
+    /// By key, what it held before the transaction: of all keys that `events` name, once one of
+    /// them is changed a second time.
     origins: Option<BTreeMap<Box<[u8]>, Option<Record>>>,
 }
 

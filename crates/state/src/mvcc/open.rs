@@ -79,7 +79,8 @@ impl Loaded {
 }
 
 impl Keyspace {
-    /// The keyspace that was read from `backend`, which has not changed since the entry at `log_index`.
+    /// The keyspace that was read from `backend`, which has not changed since the entry at
+    /// `log_index`.
     pub(crate) fn new(backend: Backend, loaded: Loaded, log_index: u64) -> Keyspace {
         let (state, compaction) = loaded.state(log_index);
         let (revision, compacted) = (state.revision, state.compacted);
@@ -97,8 +98,8 @@ impl Keyspace {
         }
     }
 
-    /// Goes on with the keyspace that was read from the file that `installed` has put in place. Readers see
-    /// the change as one: views that they hold stay as they are.
+    /// Goes on with the keyspace that was read from the file that `installed` has put in place.
+    /// Readers see the change as one: views that they hold stay as they are.
     ///
     /// The hashes of compactions stay, for they are of the same history.
     pub(crate) fn restore(&mut self, loaded: Loaded, log_index: u64, installed: Installed<'_>) {

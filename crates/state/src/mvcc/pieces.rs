@@ -1,7 +1,8 @@
 //! Reading in pieces, so that nobody's turn takes long.
 //!
-//! A short request can ask for all keys, in a transaction many times over. What is soon read is read at once; the
-//! rest goes on piece by piece, whenever the caller sees fit, from the view that it began with.
+//! A short request can ask for all keys, in a transaction many times over. What is soon read is
+//! read at once; the rest goes on piece by piece, whenever the caller sees fit, from the view that
+//! it began with.
 
 use std::sync::Arc;
 
@@ -142,7 +143,8 @@ impl ReadOnly {
         }))
     }
 
-    /// Whether all compares hold. Then nothing is read if a range of the chosen branch has no answer.
+    /// Whether all compares hold. Then nothing is read if a range of the chosen branch has no
+    /// answer.
     fn compare(
         &mut self,
         request: &TxnRequest,

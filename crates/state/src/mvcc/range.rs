@@ -61,7 +61,8 @@ pub enum Projection {
 impl Projection {
     /// The projection that `request` asks for.
     pub fn of(request: &RangeRequest) -> Projection {
-        // etcd 3.7 answers most of these from its index, which has no leases; etcd up to 3.6 shows them, too.
+        // etcd 3.7 answers most of these from its index, which has no leases; etcd up to 3.6 shows
+        // them, too.
         match request.keys_only {
             false => Projection::Full,
             true => Projection::WithoutValue,
@@ -191,8 +192,8 @@ impl Ranging {
         })
     }
 
-    /// Goes on as far as `effort` allows; the answer, when there is nothing left to do. Always of the same
-    /// request and snapshot.
+    /// Goes on as far as `effort` allows; the answer, when there is nothing left to do. Always of
+    /// the same request and snapshot.
     pub(super) fn step(
         &mut self,
         request: &RangeRequest,
@@ -250,8 +251,9 @@ struct Sort {
 }
 
 impl Sort {
-    /// `None` also for orders and targets that are none. Clients are refused them; in an entry of the log they
-    /// must not keep the rest of a transaction from being applied, which etcd does without a look at them.
+    /// `None` also for orders and targets that are none. Clients are refused them; in an entry of
+    /// the log they must not keep the rest of a transaction from being applied, which etcd does
+    /// without a look at them.
     fn of(request: &RangeRequest) -> Option<Sort> {
         let order = SortOrder::try_from(request.sort_order).ok()?;
         let target = SortTarget::try_from(request.sort_target).ok()?;

@@ -33,16 +33,17 @@ impl Reader {
         Reader { shared }
     }
 
-    /// The current revision: for waiting and for metrics. What it is compared with may be older or newer;
-    /// answers have the revision of the state that they come from.
+    /// The current revision: for waiting and for metrics. What it is compared with may be older or
+    /// newer; answers have the revision of the state that they come from.
     pub fn revision(&self) -> i64 {
         self.shared.state.read().revision
     }
 
-    /// The revision of what `lessor` shows, for the answer to whoever looks at it. It may be about to be
-    /// published: an answer waits until it is.
+    /// The revision of what `lessor` shows, for the answer to whoever looks at it. It may be about
+    /// to be published: an answer waits until it is.
     pub fn revision_of_leases(&self, lessor: &Lessor) -> StoreRevision {
-        // What was published since its last change has not concerned it: it would have heard of it first.
+        // What was published since its last change has not concerned it: it would have heard of it
+        // first.
         StoreRevision::new(self.revision().max(lessor.revision()))
     }
 
@@ -64,7 +65,8 @@ impl Reader {
         self.view().range(request)
     }
 
-    /// Answers `request` as of now, or begins to. Any keys that are looked at are few, or the last of many.
+    /// Answers `request` as of now, or begins to. Any keys that are looked at are few, or the last
+    /// of many.
     pub fn begin_range(
         &self,
         request: &RangeRequest,
@@ -93,7 +95,8 @@ impl Reader {
         short.then(|| snapshot.range(request))
     }
 
-    /// Answers a transaction that has only ranges (see [`is_read_only`](super::is_read_only)), all of one state.
+    /// Answers a transaction that has only ranges (see [`is_read_only`](super::is_read_only)), all
+    /// of one state.
     pub fn txn(&self, request: &TxnRequest) -> Result<TxnReply, RangeError> {
         self.view().txn(request)
     }
@@ -106,7 +109,8 @@ impl Reader {
         TxnInPieces::begin(self.view(), request)
     }
 
-    /// Starts to answer `request` in chunks. Its filters are ignored, unless it is sorted by something else than the key.
+    /// Starts to answer `request` in chunks. Its filters are ignored, unless it is sorted by
+    /// something else than the key.
     pub fn range_stream(
         &self,
         request: RangeRequest,
@@ -155,8 +159,8 @@ impl View {
         self.log_index
     }
 
-    /// Bytes of the database's file as of this view: of its used part, and of the pages that hold something.
-    /// What is not committed yet is in neither.
+    /// Bytes of the database's file as of this view: of its used part, and of the pages that hold
+    /// something. What is not committed yet is in neither.
     pub fn file_bytes(&self) -> (u64, u64) {
         let file = self.backend.committed();
         (file.size_bytes(), file.size_in_use_bytes())

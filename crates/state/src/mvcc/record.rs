@@ -330,7 +330,8 @@ mod tests {
         );
     }
 
-    /// Every field must come back from our bytes as from prost's, which must also be the same bytes.
+    /// Every field must come back from our bytes as from prost's, which must also be the same
+    /// bytes.
     #[test]
     fn agrees_with_prost() {
         let mut rng = fastrand::Rng::with_seed(7);

@@ -8,7 +8,8 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-/// A point in the history of the keyspace: `main` counts write transactions, `sub` the changes in one.
+/// A point in the history of the keyspace: `main` counts write transactions, `sub` the changes in
+/// one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision {
     /// The transaction's number; the first write of a store makes revision 2.
@@ -17,11 +18,12 @@ pub struct Revision {
     pub sub: i64,
 }
 
-/// The store's revision in the state that an answer shows: what stands in the header of that answer.
+/// The store's revision in the state that an answer shows: what stands in the header of that
+/// answer.
 ///
-/// Only what answers can make one, from the state that it answers from; there is none of "now". A client that
-/// lists keys and then watches from the revision behind relies on it: the list shows every change up to this
-/// revision and none after.
+/// Only what answers can make one, from the state that it answers from; there is none of "now". A
+/// client that lists keys and then watches from the revision behind relies on it: the list shows
+/// every change up to this revision and none after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StoreRevision(i64);
 

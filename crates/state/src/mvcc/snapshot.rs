@@ -11,7 +11,8 @@ use super::keyspace::State;
 use super::range::Ranging;
 use super::{Interval, RangeError, RangeReply, Record, Revision, StorageError};
 
-/// What may still be done before others have their turn, counted in keys that are looked at in memory.
+/// What may still be done before others have their turn, counted in keys that are looked at in
+/// memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Effort(usize);
 
@@ -156,8 +157,8 @@ impl<'a> Snapshot<'a> {
         }
     }
 
-    /// Calls `visit` for the keys of `interval` that exist at revision `at`, from `position` on, until it
-    /// breaks or `effort` is spent.
+    /// Calls `visit` for the keys of `interval` that exist at revision `at`, from `position` on,
+    /// until it breaks or `effort` is spent.
     fn walk(
         &self,
         interval: Interval<'_>,
@@ -212,8 +213,8 @@ impl<'a> Snapshot<'a> {
         Ok(())
     }
 
-    /// Gathers the first `limit` records of `interval` at revision `at`, and counts how many there are in all.
-    /// Whether it has come to the end.
+    /// Gathers the first `limit` records of `interval` at revision `at`, and counts how many there
+    /// are in all. Whether it has come to the end.
     pub(super) fn gather(
         &self,
         interval: Interval<'_>,
@@ -277,8 +278,8 @@ impl<'a> Snapshot<'a> {
         Ok((kvs, more))
     }
 
-    /// Whether `holds` is true of the records of `interval` at the current revision, from `position` to where it
-    /// comes; it goes no further once it is not.
+    /// Whether `holds` is true of the records of `interval` at the current revision, from
+    /// `position` to where it comes; it goes no further once it is not.
     pub(super) fn all(
         &self,
         interval: Interval<'_>,

@@ -21,10 +21,11 @@ pub struct RangeStream(Source);
 enum Source {
     /// From the index as it was, piece by piece.
     InOrder(Box<Walk>),
-    /// Sorted by something else than the key, which takes all of them first; `None` behind the last chunk.
+    /// Sorted by something else than the key, which takes all of them first; `None` behind the last
+    /// chunk.
     ///
-    /// etcd 3.7.1 sorts and cuts every chunk for itself, so that a client gets keys twice and misses others;
-    /// here it gets what it asked for.
+    /// etcd 3.7.1 sorts and cuts every chunk for itself, so that a client gets keys twice and
+    /// misses others; here it gets what it asked for.
     Sorted(Option<RangeReply>),
 }
 
@@ -35,7 +36,8 @@ pub struct RangeChunk {
     pub kvs: Vec<Record>,
     /// What of them belongs into the answer.
     pub projection: Projection,
-    /// In the last chunk: current revision, `more` and `count` of the whole answer, with no records.
+    /// In the last chunk: current revision, `more` and `count` of the whole answer, with no
+    /// records.
     pub last: Option<RangeReply>,
 }
 

@@ -4,8 +4,8 @@
 //! before the transaction and choose a path; the chosen path is checked against that same state;
 //! only then is it executed, so that a transaction changes all or nothing.
 //!
-//! A transaction may be large: the lessor, which other threads need too, is held for one operation at
-//! a time. That is enough, since nobody but the machine creates or removes leases.
+//! A transaction may be large: the lessor, which other threads need too, is held for one operation
+//! at a time. That is enough, since nobody but the machine creates or removes leases.
 
 use std::cmp::Ordering;
 
@@ -23,7 +23,8 @@ use super::{Interval, RangeError, RangeReply, Record, StorageError, StoreRevisio
 use crate::lease::SharedLessor;
 
 /// Why a write was refused. The state is unchanged, except where the range error is
-/// [`ReplyTooLarge`](RangeError::ReplyTooLarge): then the write was executed, and only its answer is missing.
+/// [`ReplyTooLarge`](RangeError::ReplyTooLarge): then the write was executed, and only its answer
+/// is missing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
     /// A range inside the transaction has no answer.
@@ -296,8 +297,8 @@ fn execute_delete_range(
     }
 }
 
-/// Where in its entry a change of leases stands. What the lessor shows between two steps of a transaction counts
-/// as the state before it, which is at worst older than what is seen.
+/// Where in its entry a change of leases stands. What the lessor shows between two steps of a
+/// transaction counts as the state before it, which is at worst older than what is seen.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
     Inner,
@@ -355,7 +356,8 @@ pub(super) struct Comparing {
 }
 
 impl Comparing {
-    /// Whether `compare` holds for all keys that it names, if `effort` suffices to tell; then it is ready for the next one.
+    /// Whether `compare` holds for all keys that it names, if `effort` suffices to tell; then it is
+    /// ready for the next one.
     pub(super) fn step(
         &mut self,
         compare: &Compare,
@@ -372,8 +374,8 @@ impl Comparing {
             return Ok(None);
         }
         let found = std::mem::take(self).found;
-        // No key compares like one with all fields zero, except by value: an absent value is neither
-        // equal nor unequal to anything.
+        // No key compares like one with all fields zero, except by value: an absent value is
+        // neither equal nor unequal to anything.
         let absent = || Record::tombstone(b"", 0);
         Ok(Some(match found {
             true => all,

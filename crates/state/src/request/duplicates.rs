@@ -1,16 +1,17 @@
 //! Whether a transaction puts a key twice, or puts and deletes it.
 //!
-//! The rules are etcd's (v3.7: `server/etcdserver/api/v3rpc/key.go`, `checkIntervals`). The operations of
-//! a branch are looked at in this order, on every level: deletions, nested transactions one after the
-//! other, puts. A put is a duplicate if, of what was looked at before, something puts or deletes its key.
-//! The two branches of a nested transaction do not see each other, as only one of them is executed; what
-//! follows sees both. So a nested transaction may delete what an earlier one has put, but not the other
-//! way round.
+//! The rules are etcd's (v3.7: `server/etcdserver/api/v3rpc/key.go`, `checkIntervals`). The
+//! operations of a branch are looked at in this order, on every level: deletions, nested
+//! transactions one after the other, puts. A put is a duplicate if, of what was looked at before,
+//! something puts or deletes its key. The two branches of a nested transaction do not see each
+//! other, as only one of them is executed; what follows sees both. So a nested transaction may
+//! delete what an earlier one has put, but not the other way round.
 //!
-//! Cost: O(n log² n) for n operations, however they are nested. The keys that are put are numbered in
-//! their order, so that a deletion is an interval of numbers; a Fenwick tree tells how many deletions cover
-//! a number. A branch is hidden from its sibling by taking back what it has added, always the shorter one
-//! of the two: an operation is taken back only if its branch at least doubles what surrounds it.
+//! Cost: O(n log² n) for n operations, however they are nested. The keys that are put are numbered
+//! in their order, so that a deletion is an interval of numbers; a Fenwick tree tells how many
+//! deletions cover a number. A branch is hidden from its sibling by taking back what it has added,
+//! always the shorter one of the two: an operation is taken back only if its branch at least
+//! doubles what surrounds it.
 
 use retcd_proto::etcdserverpb::request_op::Request;
 use retcd_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RequestOp};
@@ -98,9 +99,9 @@ fn flatten(ops: &[RequestOp], keys: &[&[u8]], steps: &mut Vec<Step>) {
     }
 }
 
-/// The keys that `delete` counts as deleting, if it concerns any. An open end (one zero byte) counts as
-/// the key that it spells, below all others: etcd does not see puts behind it as duplicates and executes
-/// such a transaction.
+/// The keys that `delete` counts as deleting, if it concerns any. An open end (one zero byte)
+/// counts as the key that it spells, below all others: etcd does not see puts behind it as
+/// duplicates and executes such a transaction.
 fn deletion(delete: &DeleteRangeRequest, keys: &[&[u8]]) -> Option<Step> {
     let from = below(&delete.key, keys);
     let to = match &delete.range_end[..] {
@@ -121,8 +122,8 @@ fn below(key: &[u8], keys: &[&[u8]]) -> u32 {
 struct Seen {
     /// How often each key is put.
     puts: Vec<u32>,
-    /// A Fenwick tree over the differences between the deletions of neighbouring keys: the sum up to a key
-    /// is the number of deletions that cover it.
+    /// A Fenwick tree over the differences between the deletions of neighbouring keys: the sum up
+    /// to a key is the number of deletions that cover it.
     deletions: Vec<i32>,
     /// All puts and deletions that are counted in, in order.
     counted: Vec<Step>,
@@ -355,7 +356,8 @@ mod tests {
         assert!(has_duplicates(&ops));
     }
 
-    /// A chain of nested transactions must not have the innermost operations counted once per level.
+    /// A chain of nested transactions must not have the innermost operations counted once per
+    /// level.
     #[test]
     fn depth_does_not_multiply_the_cost() {
         let mut ops: Vec<_> = (0..100_000).map(put).collect();

@@ -95,9 +95,9 @@ pub fn check_delete_range(request: &DeleteRangeRequest) -> Result<(), RequestErr
     check_key(&request.key)
 }
 
-/// Checks the form of a transaction of at most `ops_max` compares and as many operations per branch; what
-/// a level uses up is not available to those nested in it. Returns the number of compares and operations,
-/// nested ones too.
+/// Checks the form of a transaction of at most `ops_max` compares and as many operations per
+/// branch; what a level uses up is not available to those nested in it. Returns the number of
+/// compares and operations, nested ones too.
 ///
 /// Takes no longer than to decode the request; [`check_duplicates`] is the other, costlier half.
 pub fn check_txn(request: &TxnRequest, ops_max: usize) -> Result<usize, RequestError> {

@@ -4,8 +4,8 @@ use retcd_proto::etcdserverpb::InternalRaftRequest;
 
 macro_rules! operations {
     ($($operation:ident,)*) => {
-        /// What a request does, named as the members of `InternalRaftRequest`. `ReadonlyTxn` is a transaction that
-        /// needs no log; a request from the log is never one.
+        /// What a request does, named as the members of `InternalRaftRequest`. `ReadonlyTxn` is a
+        /// transaction that needs no log; a request from the log is never one.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[allow(missing_docs)] // each is the request that its name says
         pub enum Operation {

@@ -1,10 +1,10 @@
 //! How watchers that are behind read history: in steps that do not hold the hub.
 //!
-//! A step takes the watchers of one stream that are furthest behind and reads, once for all of them,
-//! from the oldest revision that one of them wants: from recent memory if it is there, else from the
-//! store. It ends at a revision's end when it has read enough, or found enough to fill the stream's
-//! queue; its watchers then want what follows. When writes went on meanwhile, the last few revisions
-//! are made up for at once, so that a watcher gets synced however fast they come.
+//! A step takes the watchers of one stream that are furthest behind and reads, once for all of
+//! them, from the oldest revision that one of them wants: from recent memory if it is there, else
+//! from the store. It ends at a revision's end when it has read enough, or found enough to fill the
+//! stream's queue; its watchers then want what follows. When writes went on meanwhile, the last few
+//! revisions are made up for at once, so that a watcher gets synced however fast they come.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use super::response::{Body, Response};
 use super::stream::{State, StreamId, WatcherKey};
 use crate::mvcc::{Event, Record, StorageError, StoreRevision, View};
 
-/// Checks of a watcher against an event that [`Hub::complete_catchup`] may do while everybody else waits
-/// for the hub: about a tenth of a millisecond.
+/// Checks of a watcher against an event that [`Hub::complete_catchup`] may do while everybody else
+/// waits for the hub: about a tenth of a millisecond.
 const GAP_CHECKS_MAX: usize = 4096;
 
 /// One step of catching up for some watchers of a stream.
@@ -63,7 +63,8 @@ enum Outcome {
 }
 
 impl Hub {
-    /// The next step for a stream that has watchers behind, room in its queue, and no step under way.
+    /// The next step for a stream that has watchers behind, room in its queue, and no step under
+    /// way.
     pub(super) fn start_catchup(&mut self, id: StreamId) -> Option<CatchupJob> {
         let limits = &self.limits;
         let stream = &mut self.streams[id.0];
@@ -92,7 +93,8 @@ impl Hub {
                 }
             })
             .collect();
-        // The record before an event at the compacted revision is compacted, too; recent memory still has it.
+        // The record before an event at the compacted revision is compacted, too; recent memory
+        // still has it.
         let recent = match from > self.compacted {
             true => self.recent.range(from, to),
             false => None,
@@ -133,7 +135,8 @@ impl Hub {
     ) {
         let gap = self.gap(through, GAP_CHECKS_MAX / watchers.len().max(1));
         for (laggard, events) in watchers {
-            // It may have been cancelled, by its client or by a compaction, while the step was made.
+            // It may have been cancelled, by its client or by a compaction, while the step was
+            // made.
             let behind = self.watchers.get(laggard.key).map(|w| (w.state, w.next));
             match behind {
                 Some((State::Behind, next)) => {
@@ -171,8 +174,8 @@ impl Hub {
         (events <= events_max).then_some(gap)
     }
 
-    /// Queues what `laggard` wants of `gap` from `next` on; the revision up to which that is done, which
-    /// is short of the gap's end if the queue is full.
+    /// Queues what `laggard` wants of `gap` from `next` on; the revision up to which that is done,
+    /// which is short of the gap's end if the queue is full.
     fn close_gap(&mut self, laggard: &Laggard, next: i64, gap: &[Arc<RevisionEvents>]) -> i64 {
         for changes in gap.iter().filter(|changes| changes.revision() >= next) {
             let mut runs = Runs::default();

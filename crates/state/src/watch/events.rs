@@ -1,17 +1,17 @@
 //! The events of a revision, encoded once for everyone who is told of them.
 //!
-//! [`RevisionEvents`] are all events of one revision. What goes over the wire is made when the first watcher
-//! needs it, once without and once with previous pairs, and shared from then on: by all watchers of
-//! all streams, and by the catch-ups that start from recent memory.
+//! [`RevisionEvents`] are all events of one revision. What goes over the wire is made when the
+//! first watcher needs it, once without and once with previous pairs, and shared from then on: by
+//! all watchers of all streams, and by the catch-ups that start from recent memory.
 //!
 //! ```text
 //! Encoded   5a <len> event │ 5a <len> event │ …     field 11 of etcdserverpb.WatchResponse
 //! event     [08 01]  12 <len> record  [1a <len> prev]
 //! ```
 //!
-//! An encoding that would be very long is not kept: who deletes everything has watchers told, with previous
-//! pairs, all that there was, which memory need not hold twice. Such events are encoded for each response
-//! that tells them.
+//! An encoding that would be very long is not kept: who deletes everything has watchers told, with
+//! previous pairs, all that there was, which memory need not hold twice. Such events are encoded
+//! for each response that tells them.
 //!
 //! An [`EventSet`] is what one watcher is told in one response: slices of such encodings, in order.
 //! Watchers with the same range and the same [`Wanted`] share the set itself.
@@ -70,7 +70,8 @@ impl Runs {
     }
 }
 
-/// Encodings up to this length are kept and shared: a few times what the puts of one request come to.
+/// Encodings up to this length are kept and shared: a few times what the puts of one request come
+/// to.
 const KEPT_BYTES_MAX: usize = 32 << 20;
 
 /// Encoded events, one behind the other.
@@ -156,8 +157,8 @@ fn put_event(event: &Event, with_prev: bool, out: &mut impl BufMut) {
 }
 
 fn prev(event: &Event, wanted: bool) -> Option<&Record> {
-    // A transaction may delete a key and create it again: to watchers, as in etcd, the put is then of a
-    // new key.
+    // A transaction may delete a key and create it again: to watchers, as in etcd, the put is then
+    // of a new key.
     let creates = event.kind == EventKind::Put
         && event.record.create_revision() == event.record.mod_revision();
     event.prev.as_ref().filter(|_| wanted && !creates)
@@ -276,7 +277,8 @@ impl Part {
     }
 }
 
-/// The events of one response, encoded; all events of a revision that a watcher wants are in one set.
+/// The events of one response, encoded; all events of a revision that a watcher wants are in one
+/// set.
 #[derive(Clone, Debug, Default)]
 pub struct EventSet {
     parts: Vec<Part>,
@@ -295,8 +297,8 @@ impl EventSet {
         self.bytes
     }
 
-    /// The encoded events: field 11 of `etcdserverpb.WatchResponse`, repeated, tags included. Joined,
-    /// the slices are what follows the other fields of the response.
+    /// The encoded events: field 11 of `etcdserverpb.WatchResponse`, repeated, tags included.
+    /// Joined, the slices are what follows the other fields of the response.
     pub fn slices(&self) -> impl Iterator<Item = Bytes> + '_ {
         self.parts.iter().map(Part::slice)
     }
@@ -377,8 +379,8 @@ pub(super) struct Sets<'a> {
     by_wanted: [Option<Option<Arc<EventSet>>>; Wanted::COUNT],
 }
 
-/// The sets of all events of a revision, without and with previous pairs, for whom nothing is left out:
-/// shared by ranges too.
+/// The sets of all events of a revision, without and with previous pairs, for whom nothing is left
+/// out: shared by ranges too.
 pub(super) type WholeSets = [Option<Arc<EventSet>>; 2];
 
 impl<'a> Sets<'a> {
@@ -427,7 +429,8 @@ mod tests {
         })
     }
 
-    /// The deletion of a large database, of ten thousand keys with values of 1 MiB (they share one here).
+    /// The deletion of a large database, of ten thousand keys with values of 1 MiB (they share one
+    /// here).
     #[test]
     fn what_would_be_very_long_is_encoded_when_it_is_told() {
         const TIMES: usize = 10_000;
@@ -448,7 +451,8 @@ mod tests {
         let mut set = EventSet::default();
         let bytes = set.add(&changes, &runs, wanted);
         assert!(bytes > TIMES << 20, "{bytes}");
-        // A client that takes fragments gets it nevertheless, in the very bytes that short revisions have.
+        // A client that takes fragments gets it nevertheless, in the very bytes that short
+        // revisions have.
         let fragments = set.split(2 << 20);
         assert_eq!(fragments.len(), TIMES);
         let told = fragments[7].slices().next().unwrap();

@@ -22,8 +22,8 @@ use crate::mvcc::StoreRevision;
 pub struct Limits {
     /// A stream's queue takes no more events once it holds this many responses.
     pub queue_responses: usize,
-    /// A stream's queue takes no more events once it holds this many bytes; a catch-up that was under
-    /// way may add as much again, and one response may be larger whatever the bound.
+    /// A stream's queue takes no more events once it holds this many bytes; a catch-up that was
+    /// under way may add as much again, and one response may be larger whatever the bound.
     pub queue_bytes: usize,
     /// With this many unsent replies [`Hub::accepts_requests`] says no.
     pub queue_replies: usize,
@@ -40,8 +40,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Thousand revisions and 512 watchers in one step are etcd's. Two MiB for a client that does not
-    /// read let ten thousand of them fit into a server.
+    /// Thousand revisions and 512 watchers in one step are etcd's. Two MiB for a client that does
+    /// not read let ten thousand of them fit into a server.
     fn default() -> Self {
         Limits {
             queue_responses: 4096,
@@ -76,7 +76,8 @@ pub struct Metrics {
 pub enum Poll {
     /// Send these, then poll again.
     Responses(Vec<Response>),
-    /// Run it without holding the hub, hand the outcome to [`Hub::complete_catchup`], then poll again.
+    /// Run it without holding the hub, hand the outcome to [`Hub::complete_catchup`], then poll
+    /// again.
     Catchup(CatchupJob),
     /// Wait until [`Hub::drain_woken`] names the stream.
     Idle,
@@ -148,8 +149,8 @@ impl Hub {
         }
     }
 
-    /// Opens a stream. Its watchers with `progress_notify` hear of progress every `progress_interval`,
-    /// not zero, into which the caller mixes a jitter.
+    /// Opens a stream. Its watchers with `progress_notify` hear of progress every
+    /// `progress_interval`, not zero, into which the caller mixes a jitter.
     pub fn open_stream(&mut self, now: Time, progress_interval: Duration) -> StreamId {
         assert!(!progress_interval.is_zero(), "a period has a length");
         let due = now + progress_interval;
@@ -174,8 +175,8 @@ impl Hub {
         }
     }
 
-    /// Whether requests of the stream should be read. While the client does not read its replies they
-    /// should not, so that these stay few.
+    /// Whether requests of the stream should be read. While the client does not read its replies
+    /// they should not, so that these stay few.
     pub fn accepts_requests(&self, id: StreamId) -> bool {
         self.streams
             .get(id.0)
@@ -191,8 +192,8 @@ impl Hub {
 
     /// Creates a watcher and replies with its id, or replies with the reason why not.
     ///
-    /// An id of 0 asks for an automatic one. A start of 0 is "now"; one below the compaction makes a
-    /// watcher that is cancelled at once; one in the future hides what comes before.
+    /// An id of 0 asks for an automatic one. A start of 0 is "now"; one below the compaction makes
+    /// a watcher that is cancelled at once; one in the future hides what comes before.
     pub fn create(&mut self, id: StreamId, request: &WatchCreateRequest) -> Option<i64> {
         let stream = self.streams.get_mut(id.0)?;
         let range = match check(stream, request) {
@@ -234,8 +235,8 @@ impl Hub {
 
     /// Replies to a create request that the client may not make; `reason` is the full gRPC error.
     ///
-    /// etcd looks at permissions after a negative start and before everything else: a request with a
-    /// negative start belongs to [`Hub::create`].
+    /// etcd looks at permissions after a negative start and before everything else: a request with
+    /// a negative start belongs to [`Hub::create`].
     pub fn refuse(&mut self, id: StreamId, reason: &'static str) {
         let refusal = Refusal::Unauthorized(reason);
         self.reply(id, NO_WATCH_ID, Body::Refused(refusal));
@@ -257,8 +258,8 @@ impl Hub {
         self.reply(id, watch_id, Body::Canceled);
     }
 
-    /// Replies with the progress of all watchers of the stream, if there are any, all are synced and
-    /// none starts in the future; else not at all, nor if the queue is full.
+    /// Replies with the progress of all watchers of the stream, if there are any, all are synced
+    /// and none starts in the future; else not at all, nor if the queue is full.
     pub fn request_progress(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get(id.0) else {
             return;
@@ -325,8 +326,8 @@ impl Hub {
         self.touched = touched;
     }
 
-    /// Forgets history below `revision`: watchers that still wanted some of it are cancelled. A hub that
-    /// is not told finds out when one of them catches up.
+    /// Forgets history below `revision`: watchers that still wanted some of it are cancelled. A hub
+    /// that is not told finds out when one of them catches up.
     pub fn compact(&mut self, revision: i64) {
         if revision <= self.compacted {
             return;
@@ -337,8 +338,8 @@ impl Hub {
         }
     }
 
-    /// Goes on after the store was replaced by a snapshot at `revision` with history from `compacted`:
-    /// what happened in between has to be read from it.
+    /// Goes on after the store was replaced by a snapshot at `revision` with history from
+    /// `compacted`: what happened in between has to be read from it.
     pub fn restore(&mut self, revision: i64, compacted: i64) {
         let old = self.revision;
         assert!(revision >= old, "restored {revision} over {old}");

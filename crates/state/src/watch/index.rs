@@ -1,12 +1,13 @@
 //! Which watched ranges contain a key.
 //!
-//! Single keys are looked up in a map; intervals in a tree that answers stabbing queries: a balanced
-//! (AVL) search tree ordered by start, then end, in which every node knows which interval of its
-//! subtree ends furthest. A subtree whose furthest end does not lie beyond the key is skipped whole,
-//! so that a lookup costs O(log n) per interval found and does not depend on those that miss.
+//! Single keys are looked up in a map; intervals in a tree that answers stabbing queries: a
+//! balanced (AVL) search tree ordered by start, then end, in which every node knows which interval
+//! of its subtree ends furthest. A subtree whose furthest end does not lie beyond the key is
+//! skipped whole, so that a lookup costs O(log n) per interval found and does not depend on those
+//! that miss.
 //!
-//! The tree is balanced by its shape and not by chance, since clients choose the ranges and must not
-//! be able to choose its depth.
+//! The tree is balanced by its shape and not by chance, since clients choose the ranges and must
+//! not be able to choose its depth.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;

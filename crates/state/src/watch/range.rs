@@ -9,7 +9,8 @@ pub(super) struct KeyRange {
     pub(super) end: RangeEnd,
 }
 
-/// Where a [`KeyRange`] ends. The order of the variants is that of the ends of ranges with one start.
+/// Where a [`KeyRange`] ends. The order of the variants is that of the ends of ranges with one
+/// start.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum RangeEnd {
     /// The range is its start alone.
@@ -21,10 +22,11 @@ pub(super) enum RangeEnd {
 }
 
 impl KeyRange {
-    /// Reads a create request's `key` and `range_end`: an empty key is the smallest one (`"\0"`), an
-    /// empty end means the key alone, an end of `"\0"` means everything from the key on.
+    /// Reads a create request's `key` and `range_end`: an empty key is the smallest one (`"\0"`),
+    /// an empty end means the key alone, an end of `"\0"` means everything from the key on.
     ///
-    /// The bytes are copied: slices of a receive buffer would keep all of it for the watcher's life.
+    /// The bytes are copied: slices of a receive buffer would keep all of it for the watcher's
+    /// life.
     pub(super) fn parse(key: &[u8], range_end: &[u8]) -> Result<KeyRange, Refusal> {
         let start: Box<[u8]> = if key.is_empty() { b"\0" } else { key }.into();
         let end = match range_end {

@@ -1,7 +1,8 @@
 //! The last revisions, kept in memory.
 //!
-//! Whoever fell behind a little finds here what it missed, encoded already, without asking the store;
-//! and the last steps of every catch-up are made from here, so that it ends although writes go on.
+//! Whoever fell behind a little finds here what it missed, encoded already, without asking the
+//! store; and the last steps of every catch-up are made from here, so that it ends although writes
+//! go on.
 //!
 //! Invariant: the revisions are consecutive, and end with the hub's.
 

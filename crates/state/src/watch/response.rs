@@ -174,8 +174,8 @@ impl Response {
         self.numbers(origin).len + reason
     }
 
-    /// All fields but reason and events. The flag for fragments is behind the reason in the order of
-    /// fields, but no response has both.
+    /// All fields but reason and events. The flag for fragments is behind the reason in the order
+    /// of fields, but no response has both.
     fn numbers(&self, origin: &Origin) -> Numbers {
         let mut out = Numbers {
             bytes: [0; NUMBERS_MAX],

@@ -1,8 +1,8 @@
 //! Values in numbered slots: constant-time access, and keys that notice that their value is gone.
 //!
 //! A slot is used again after its value was removed, with a new generation, so that a key that
-//! somebody still holds (a catch-up that was under way while its watcher was cancelled) finds nothing
-//! rather than a stranger.
+//! somebody still holds (a catch-up that was under way while its watcher was cancelled) finds
+//! nothing rather than a stranger.
 
 /// Names a value in a [`Slab`]; never the name of another value, even after removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -31,7 +31,8 @@ pub(super) struct Watcher {
     pub(super) had_events: bool,
     /// As the client asked: 0 is "now".
     pub(super) start_revision: i64,
-    /// The first revision that it may be told of. While behind: everything below has entered the queue.
+    /// The first revision that it may be told of. While behind: everything below has entered the
+    /// queue.
     pub(super) next: i64,
     pub(super) state: State,
 }
@@ -42,8 +43,8 @@ pub(super) enum State {
     Synced,
     /// It has to read history from `next`, which is not beyond the hub's revision.
     Behind,
-    /// It needed compacted history. It is told nothing any more, but its id is taken until the client
-    /// cancels it, and it keeps progress on demand from being answered (as in etcd 3.7).
+    /// It needed compacted history. It is told nothing any more, but its id is taken until the
+    /// client cancels it, and it keeps progress on demand from being answered (as in etcd 3.7).
     Compacted,
 }
 
@@ -158,7 +159,8 @@ impl Queue {
         self.replies
     }
 
-    /// Whether the last response is progress of `watch_id` at `revision`, which need not be said twice.
+    /// Whether the last response is progress of `watch_id` at `revision`, which need not be said
+    /// twice.
     pub(super) fn ends_with_progress(&self, watch_id: i64, revision: StoreRevision) -> bool {
         self.responses.back().is_some_and(|last| {
             matches!(last.body, Body::Progress)

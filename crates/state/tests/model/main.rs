@@ -500,7 +500,8 @@ fn agrees_with_the_model() {
     assert!(overlaps > 10, "{overlaps} compactions during others");
 }
 
-/// The same entries make the same rows, however they are batched and wherever a crash comes between.
+/// The same entries make the same rows, however they are batched and wherever a crash comes
+/// between.
 #[test]
 fn is_deterministic() {
     let all = |backend: &Backend| {

@@ -1,9 +1,10 @@
-//! A member that is too far behind takes another's database, and goes on as if it had applied every entry.
+//! A member that is too far behind takes another's database, and goes on as if it had applied every
+//! entry.
 //!
 //! Two machines get the same random log, one of them with gaps that a copy of the other's database
-//! fills. Whatever they are asked at the same index, they answer alike, and so do their files. Who held a
-//! handle before sees the new state through it, who held a view still sees the old one, and a client
-//! that watches misses nothing but what was compacted.
+//! fills. Whatever they are asked at the same index, they answer alike, and so do their files. Who
+//! held a handle before sees the new state through it, who held a view still sees the old one, and
+//! a client that watches misses nothing but what was compacted.
 
 // Clippy takes only functions with `#[test]` for tests, and not what they share.
 #![allow(clippy::unwrap_used)]

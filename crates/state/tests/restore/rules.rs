@@ -123,8 +123,8 @@ fn a_file_that_cannot_be_used_changes_nothing() {
     check_unharmed(behind, before, &log);
 }
 
-/// A database that the Go etcd wrote, with the digest of a backup behind it, as a file may have more bytes
-/// than the database needs.
+/// A database that the Go etcd wrote, with the digest of a backup behind it, as a file may have
+/// more bytes than the database needs.
 #[test]
 fn a_database_of_go_is_taken() {
     let bytes = include_bytes!("../../../storage/tests/data/bolt/3.7.1-small.db");

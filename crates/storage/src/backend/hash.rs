@@ -1,4 +1,5 @@
-//! The hash of a whole database, made in pieces, so that whoever makes it is not busy for as long as all of it takes.
+//! The hash of a whole database, made in pieces, so that whoever makes it is not busy for as long
+//! as all of it takes.
 
 use super::{BackendError, Bucket, Reader};
 

@@ -1,10 +1,10 @@
 //! Changes that are not in the file yet.
 //!
-//! A layer takes batches while readers look at it. Each change carries the number of its batch, and a
-//! reader sees the batches up to a bound, the newest one at the time it was opened. A change replaces the
-//! one before it only if no reader can have a bound between the two; else the older one is kept beside
-//! it. So a key that every batch writes costs one version per reader at most, and neither a batch nor a
-//! reader copies the map.
+//! A layer takes batches while readers look at it. Each change carries the number of its batch, and
+//! a reader sees the batches up to a bound, the newest one at the time it was opened. A change
+//! replaces the one before it only if no reader can have a bound between the two; else the older
+//! one is kept beside it. So a key that every batch writes costs one version per reader at most,
+//! and neither a batch nor a reader copies the map.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -122,7 +122,8 @@ impl Layer {
         Some(version.value.clone())
     }
 
-    /// Appends up to `max` keys with what this layer says about them. Fewer mean that there are no more.
+    /// Appends up to `max` keys with what this layer says about them. Fewer mean that there are no
+    /// more.
     pub(super) fn range(
         &self,
         bound: u64,

@@ -11,11 +11,11 @@
 //! Invariants: a batch is in the file as a whole or not at all; nobody waits for the disk but
 //! who commits, takes a snapshot or defragments; a reader sees the same pairs as long as it lives.
 //!
-//! The file as a whole can be replaced by another, as a member does that has received a leader's: see
-//! [`Replacement`].
+//! The file as a whole can be replaced by another, as a member does that has received a leader's:
+//! see [`Replacement`].
 //!
-//! Lock order: the right to commit, the state of the backend, then a layer's. Neither is held while the disk is used, but for
-//! the committing layer's, which nobody writes to any more.
+//! Lock order: the right to commit, the state of the backend, then a layer's. Neither is held while
+//! the disk is used, but for the committing layer's, which nobody writes to any more.
 
 mod bucket;
 mod hash;
@@ -129,11 +129,12 @@ impl Default for Backend {
 }
 
 impl Backend {
-    /// Opens the database at `path`, whose directory must exist. Buckets that are missing are created,
-    /// unless the file is opened to be read.
+    /// Opens the database at `path`, whose directory must exist. Buckets that are missing are
+    /// created, unless the file is opened to be read.
     ///
     /// # Errors
-    /// [`BoltError::Locked`] while another process has the file: whether to wait is the caller's choice.
+    /// [`BoltError::Locked`] while another process has the file: whether to wait is the caller's
+    /// choice.
     pub fn open(
         disk: Arc<dyn Disk>,
         path: &Path,
@@ -192,12 +193,12 @@ impl Backend {
         state.pending.put_bytes() + committing
     }
 
-    /// Makes everything durable that was written before the call. Writes and reads go on meanwhile. With
-    /// nothing to do it returns at once, with zeros.
+    /// Makes everything durable that was written before the call. Writes and reads go on meanwhile.
+    /// With nothing to do it returns at once, with zeros.
     ///
     /// # Errors
-    /// What was written stays visible. After [`BoltError::Full`] it waits for a later commit, which may find room; after
-    /// any other error every later commit fails.
+    /// What was written stays visible. After [`BoltError::Full`] it waits for a later commit, which
+    /// may find room; after any other error every later commit fails.
     pub fn commit(&self) -> Result<CommitStats, BackendError> {
         let _only_one = self.shared.commit.lock();
         // What found no room before, then what was written since.
@@ -252,8 +253,8 @@ impl Backend {
         Some(layer)
     }
 
-    /// Commits, then gives the whole file as a stream of a known length. Writes and commits go on while
-    /// it is read.
+    /// Commits, then gives the whole file as a stream of a known length. Writes and commits go on
+    /// while it is read.
     ///
     /// # Errors
     /// As [`Backend::commit`].
@@ -276,8 +277,8 @@ impl Backend {
     /// meanwhile; commits are held up for a moment at the end.
     ///
     /// # Errors
-    /// As [`Backend::commit`]; if only the defragmentation failed, the database can be used on, unless
-    /// it was the directory that could not be synced at the very end.
+    /// As [`Backend::commit`]; if only the defragmentation failed, the database can be used on,
+    /// unless it was the directory that could not be synced at the very end.
     pub fn defragment(&self) -> Result<DefragStats, BackendError> {
         self.commit()?;
         let stats = self.shared.db.defragment()?;

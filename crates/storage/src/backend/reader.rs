@@ -16,8 +16,8 @@ const CHUNK: (usize, usize) = (8, 256);
 // A chunk of no keys would look like the end.
 const _: () = assert!(0 < CHUNK.0 && CHUNK.0 <= CHUNK.1);
 
-/// A consistent view of the database at the time of [`super::Backend::reader`]. It is cheap to open and to
-/// clone. While it lives, the pages that it can see are not written again.
+/// A consistent view of the database at the time of [`super::Backend::reader`]. It is cheap to open
+/// and to clone. While it lives, the pages that it can see are not written again.
 #[derive(Clone)]
 pub struct Reader {
     /// What lies above the file, newest first.
@@ -73,7 +73,8 @@ impl Reader {
             .map(|entry| entry.value().into()))
     }
 
-    /// The pairs of `bucket` with `start <= key` and, if given, `key < end`, in the order of their keys.
+    /// The pairs of `bucket` with `start <= key` and, if given, `key < end`, in the order of their
+    /// keys.
     ///
     /// After an error, as [`Reader::get`] gives them, the iterator ends.
     pub fn range(&self, bucket: Bucket, start: &[u8], end: Option<&[u8]>) -> Scan<'_> {
@@ -88,9 +89,9 @@ impl Reader {
         }
     }
 
-    /// CRC-32C of the names, keys and values of all buckets, as etcd's maintenance `Hash` has it. That
-    /// one skips what differs between members with the same data (`skip_meta`); the hash of `snapshot
-    /// status` does not.
+    /// CRC-32C of the names, keys and values of all buckets, as etcd's maintenance `Hash` has it.
+    /// That one skips what differs between members with the same data (`skip_meta`); the hash of
+    /// `snapshot status` does not.
     ///
     /// # Errors
     /// As [`Reader::get`].

@@ -5,12 +5,12 @@
 //!   └▶ install             commits wait; it takes the database's name, durably
 //!        └▶ publish        readers opened from now on see it; what was pending is dropped
 //! ```
-//! So whoever keeps more in memory than the backend does can read all of it from the new file first, refuse
-//! the file without harm, and change over at the moment of its choice. Readers that were opened before
-//! keep the old file, which has no name any more, until they are dropped.
+//! So whoever keeps more in memory than the backend does can read all of it from the new file
+//! first, refuse the file without harm, and change over at the moment of its choice. Readers that
+//! were opened before keep the old file, which has no name any more, until they are dropped.
 //!
-//! A crash before the rename is durable leaves the old database and the other file, one after it leaves
-//! the new database.
+//! A crash before the rename is durable leaves the old database and the other file, one after it
+//! leaves the new database.
 
 use std::mem;
 use std::path::Path;
@@ -20,7 +20,8 @@ use parking_lot::MutexGuard;
 use super::{Backend, BackendError, Reader, create_buckets};
 use crate::bolt::Db;
 
-/// A database file that is to take the place of a backend's. Dropping it leaves everything as it is.
+/// A database file that is to take the place of a backend's. Dropping it leaves everything as it
+/// is.
 pub struct Replacement {
     db: Db,
 }
@@ -32,8 +33,8 @@ impl Replacement {
     }
 }
 
-/// A backend between two files: the new one has the name, and readers still see the old one. Dropping it
-/// publishes, too.
+/// A backend between two files: the new one has the name, and readers still see the old one.
+/// Dropping it publishes, too.
 #[must_use]
 pub struct Installed<'a> {
     backend: &'a Backend,
@@ -60,25 +61,25 @@ impl Drop for Installed<'_> {
 }
 
 impl Backend {
-    /// Opens and locks the bolt file at `file`, which lies on the backend's disk in the directory of its
-    /// database, to replace that. Buckets that it lacks are created in it.
+    /// Opens and locks the bolt file at `file`, which lies on the backend's disk in the directory
+    /// of its database, to replace that. Buckets that it lacks are created in it.
     ///
     /// # Errors
-    /// [`BoltError::Damaged`] if a meta page, the tree of buckets or a branch of a tree is not sound, or if
-    /// the file is too short; [`BoltError::Locked`] while another process has it.
+    /// [`BoltError::Damaged`] if a meta page, the tree of buckets or a branch of a tree is not
+    /// sound, or if the file is too short; [`BoltError::Locked`] while another process has it.
     pub fn open_replacement(&self, file: &Path) -> Result<Replacement, BackendError> {
         let db = self.shared.db.open_replacement(file)?;
         create_buckets(&db)?;
         Ok(Replacement { db })
     }
 
-    /// Gives the replacement the name of the database and makes that durable. A commit or defragmentation
-    /// under way on another thread is waited for; later commits wait until the new file is published.
-    /// Nothing may be written meanwhile: it would be dropped.
+    /// Gives the replacement the name of the database and makes that durable. A commit or
+    /// defragmentation under way on another thread is waited for; later commits wait until the new
+    /// file is published. Nothing may be written meanwhile: it would be dropped.
     ///
     /// # Errors
-    /// As [`Backend::commit`]; after an error of the disk, which of the two files has the name may be open,
-    /// and every later commit fails or belongs to the old one.
+    /// As [`Backend::commit`]; after an error of the disk, which of the two files has the name may
+    /// be open, and every later commit fails or belongs to the old one.
     pub fn install(&self, replacement: Replacement) -> Result<Installed<'_>, BackendError> {
         let no_commit = self.shared.commit.lock();
         self.shared.db.replace(replacement.db)?;

@@ -1,8 +1,8 @@
 //! Checking a file, page by page.
 //!
 //! Every page is reached once; elements lie within their nodes and ascend, within a page and across
-//! pages; keys lie in the range that the branches above promise; leaves are equally deep; buckets have
-//! valid headers. That is what bbolt's own check asks for, and a little more.
+//! pages; keys lie in the range that the branches above promise; leaves are equally deep; buckets
+//! have valid headers. That is what bbolt's own check asks for, and a little more.
 
 use super::bitmap::Bitmap;
 use super::error::{BoltError, Damage, Reason};

@@ -1,9 +1,9 @@
 //! A consistent copy of the file, as a stream of bytes.
 //!
-//! The copy has meta pages of its own, as Go's `Tx.WriteTo` writes them: page 0 with the transaction,
-//! page 1 with the one before, both with the same root. What follows are the file's pages as they are.
-//! Those that are free may change while they are copied or lie behind a cut of the file; their content
-//! means nothing.
+//! The copy has meta pages of its own, as Go's `Tx.WriteTo` writes them: page 0 with the
+//! transaction, page 1 with the one before, both with the same root. What follows are the file's
+//! pages as they are. Those that are free may change while they are copied or lie behind a cut of
+//! the file; their content means nothing.
 
 use std::io::{self, Read};
 

@@ -6,8 +6,8 @@ use super::page::HEADER_BYTES;
 /// bucket `key`.
 const FILL_PERCENT: usize = 90;
 
-/// Percent of its pages that a node fills at least before an element that does not fit any more begins the next
-/// one. Elements of half a page or more would else leave much of each page empty.
+/// Percent of its pages that a node fills at least before an element that does not fit any more
+/// begins the next one. Elements of half a page or more would else leave much of each page empty.
 const DENSE_PERCENT: usize = 80;
 
 /// Pages of a node that is made larger only to be dense.
@@ -21,12 +21,12 @@ pub(crate) fn underfull_below(page_size: usize) -> usize {
     page_size / 4
 }
 
-/// Cuts elements of the given sizes (element, key and value) into nodes of at least `min` elements and
-/// returns the number of elements of each.
+/// Cuts elements of the given sizes (element, key and value) into nodes of at least `min` elements
+/// and returns the number of elements of each.
 ///
-/// Appended elements fill one page after the other, so that nodes written by an ascending run of keys
-/// are dense; others are spread evenly, so that each node can take more. Where elements are so large that single
-/// pages would be left half empty, several share a node of several pages.
+/// Appended elements fill one page after the other, so that nodes written by an ascending run of
+/// keys are dense; others are spread evenly, so that each node can take more. Where elements are so
+/// large that single pages would be left half empty, several share a node of several pages.
 pub(crate) fn cut(sizes: &[usize], page_size: usize, append: bool, min: usize) -> Vec<usize> {
     let total = HEADER_BYTES + sizes.iter().sum::<usize>();
     if total <= page_size || sizes.len() < 2 * min {
@@ -56,8 +56,8 @@ pub(crate) fn cut(sizes: &[usize], page_size: usize, append: bool, min: usize) -
     nodes
 }
 
-/// Closes a node when it has reached `target` bytes for each of its pages, or when the next element would not fit and it
-/// is dense.
+/// Closes a node when it has reached `target` bytes for each of its pages, or when the next element
+/// would not fit and it is dense.
 fn fill(sizes: &[usize], page_size: usize, target: usize, min: usize) -> Vec<usize> {
     let mut nodes = Vec::new();
     let (mut count, mut bytes) = (0, HEADER_BYTES);
@@ -76,8 +76,8 @@ fn fill(sizes: &[usize], page_size: usize, target: usize, min: usize) -> Vec<usi
     nodes
 }
 
-/// The last two nodes of an appended run. Only what the last one lacks is moved to it, so that the one
-/// before stays dense.
+/// The last two nodes of an appended run. Only what the last one lacks is moved to it, so that the
+/// one before stays dense.
 fn settle_appended(before: usize, last: usize, min: usize) -> Vec<usize> {
     let moved = min.saturating_sub(last);
     match before - moved >= min {
@@ -86,8 +86,8 @@ fn settle_appended(before: usize, last: usize, min: usize) -> Vec<usize> {
     }
 }
 
-/// The last two nodes of elements that are spread, of which the first was to have `before` elements. If
-/// the last one is too small, both are made equal, or one.
+/// The last two nodes of elements that are spread, of which the first was to have `before`
+/// elements. If the last one is too small, both are made equal, or one.
 fn settle_spread(sizes: &[usize], before: usize, page_size: usize, min: usize) -> Vec<usize> {
     let bytes = |sizes: &[usize]| HEADER_BYTES + sizes.iter().sum::<usize>();
     let is_good = |count: usize| {

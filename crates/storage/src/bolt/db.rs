@@ -50,8 +50,8 @@ impl Default for Options {
 
 /// A bolt file: any number of read transactions beside one commit at a time.
 ///
-/// The file is locked, by `flock` as bbolt does it, until the database and all of its read transactions are
-/// dropped.
+/// The file is locked, by `flock` as bbolt does it, until the database and all of its read
+/// transactions are dropped.
 pub struct Db {
     disk: Arc<dyn Disk>,
     path: PathBuf,
@@ -72,9 +72,9 @@ impl Db {
     /// defragmentation has left beside it.
     ///
     /// # Errors
-    /// [`BoltError::Locked`] while another process has the file; [`BoltError::Damaged`] if what every
-    /// use of the file relies on is not sound: a meta page, the tree of buckets, and, unless opened to
-    /// be read, the branches of all trees.
+    /// [`BoltError::Locked`] while another process has the file; [`BoltError::Damaged`] if what
+    /// every use of the file relies on is not sound: a meta page, the tree of buckets, and, unless
+    /// opened to be read, the branches of all trees.
     pub fn open(disk: Arc<dyn Disk>, path: &Path, options: Options) -> Result<Db, BoltError> {
         Db::open_counting(disk, path, options, Arc::default())
     }
@@ -147,8 +147,9 @@ impl Db {
     /// Commits changes of distinct buckets, durably and all or none.
     ///
     /// # Errors
-    /// After [`BoltError::Full`] everything is as before. After [`BoltError::Io`] or [`BoltError::Damaged`] the database is poisoned: the commit may or may
-    /// not have reached the disk, reads still see the state before, and no later commit is accepted.
+    /// After [`BoltError::Full`] everything is as before. After [`BoltError::Io`] or
+    /// [`BoltError::Damaged`] the database is poisoned: the commit may or may not have reached the
+    /// disk, reads still see the state before, and no later commit is accepted.
     ///
     /// # Panics
     /// If the changes of a bucket are not strictly ascending.
@@ -214,12 +215,12 @@ impl Db {
         Db::open_counting(disk, path, options, open)
     }
 
-    /// Puts the database from [`Db::open_replacement`] in place of this one, whose read transactions stay
-    /// as they are. A commit or defragmentation under way is waited for.
+    /// Puts the database from [`Db::open_replacement`] in place of this one, whose read
+    /// transactions stay as they are. A commit or defragmentation under way is waited for.
     ///
     /// # Errors
-    /// If it fails before the other file has taken this one's name, this database is as before. Later,
-    /// it is poisoned.
+    /// If it fails before the other file has taken this one's name, this database is as before.
+    /// Later, it is poisoned.
     pub(crate) fn replace(&self, with: Db) -> Result<(), BoltError> {
         let _none_meanwhile = self.begin_defragment();
         let mut writer = self.writer()?;
@@ -279,7 +280,8 @@ fn open_writer(
     }
     let file = lock(disk.open(path, OpenMode::Write)?, Lock::FlockExclusive)?;
     if options.access == Access::Create && file.is_empty()? {
-        // Another program crashed while it created the file. The lock is held until the new one is there.
+        // Another program crashed while it created the file. The lock is held until the new one is
+        // there.
         let writer = create(disk, path, options, open)?;
         drop(file);
         return Ok((writer, true));

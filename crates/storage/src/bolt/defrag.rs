@@ -1,10 +1,11 @@
 //! Writing the file anew, densely, while it is in use.
 //!
-//! The pinned newest root is copied to a second file, bucket by bucket in the order of the keys. What
-//! was committed meanwhile follows as differences between roots, in rounds that get shorter; the last
-//! one holds up the next commit for a moment. Then the new file takes the name of the old one. Readers
-//! of the old file keep it open. Until the rename is durable the old file is complete, and after it the
-//! new one is: a crash leaves one good file, and at most a temporary one that the next open removes.
+//! The pinned newest root is copied to a second file, bucket by bucket in the order of the keys.
+//! What was committed meanwhile follows as differences between roots, in rounds that get shorter;
+//! the last one holds up the next commit for a moment. Then the new file takes the name of the old
+//! one. Readers of the old file keep it open. Until the rename is durable the old file is complete,
+//! and after it the new one is: a crash leaves one good file, and at most a temporary one that the
+//! next open removes.
 
 use super::bitmap::Bitmap;
 use super::db::Db;
@@ -32,12 +33,12 @@ pub struct DefragStats {
 }
 
 impl Db {
-    /// Writes the file anew without its free pages. Reads and commits go on, but for a pause of commits
-    /// at the end.
+    /// Writes the file anew without its free pages. Reads and commits go on, but for a pause of
+    /// commits at the end.
     ///
     /// # Errors
-    /// If it fails before the new file has taken the old one's name, everything is as before, and the
-    /// database can be used on. Later, the database is poisoned.
+    /// If it fails before the new file has taken the old one's name, everything is as before, and
+    /// the database can be used on. Later, the database is poisoned.
     pub fn defragment(&self) -> Result<DefragStats, BoltError> {
         let _only_one = self.begin_defragment();
         if self.is_poisoned()? {

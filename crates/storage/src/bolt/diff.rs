@@ -1,8 +1,8 @@
 //! What changed between two roots of one file.
 //!
 //! Pages that both roots lead to are the same, as long as the older one is pinned. So only what was
-//! rewritten in between is read: two lists of leaves, those that only the older root has and those that
-//! only the newer one has. Keys that are in neither list did not change.
+//! rewritten in between is read: two lists of leaves, those that only the older root has and those
+//! that only the newer one has. Keys that are in neither list did not change.
 
 use std::cmp::Ordering;
 use std::sync::Arc;

@@ -8,7 +8,8 @@ pub enum BoltError {
     /// The disk failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// There is no room for the file to grow. Nothing has changed, and the commit can be tried again.
+    /// There is no room for the file to grow. Nothing has changed, and the commit can be tried
+    /// again.
     #[error(transparent)]
     Full(io::Error),
     /// Another process has the file open. Waiting and trying again is the caller's choice.
@@ -70,7 +71,8 @@ pub enum Reason {
         /// Bytes that the file has.
         len: u64,
     },
-    /// A reference to a page outside of the used part of the file, or a node that reaches out of it.
+    /// A reference to a page outside of the used part of the file, or a node that reaches out of
+    /// it.
     #[error("outside of the file's used part")]
     OutOfBounds,
     /// The page's header names another page.

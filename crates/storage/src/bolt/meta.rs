@@ -84,7 +84,8 @@ impl Meta {
         assert_eq!(read, Some(*self), "a meta page says what was written");
     }
 
-    /// Chooses the meta page that counts. `read` gives the bytes at an offset, fewer at the file's end.
+    /// Chooses the meta page that counts. `read` gives the bytes at an offset, fewer at the file's
+    /// end.
     pub(crate) fn choose<E: From<Damage>>(
         mut read: impl FnMut(u64) -> Result<Vec<u8>, E>,
     ) -> Result<Meta, E> {

@@ -1,12 +1,12 @@
 //! The part of a tree that a commit changes, in memory.
 //!
 //! [`Merge`] runs a sorted list of changes down a bucket's tree. Nodes that a change falls into are
-//! opened, everything else is kept as a reference to its page. On the way back up, nodes that became
-//! small are joined with a neighbour, so that deleting gives pages back. Nothing is written here, and so
-//! nodes can be joined at every level before any of them has a place in the file.
+//! opened, everything else is kept as a reference to its page. On the way back up, nodes that
+//! became small are joined with a neighbour, so that deleting gives pages back. Nothing is written
+//! here, and so nodes can be joined at every level before any of them has a place in the file.
 //!
-//! Invariant of what is left: below the top, no leaf is empty and no branch has fewer than two children.
-//! The Go library relies on it.
+//! Invariant of what is left: below the top, no leaf is empty and no branch has fewer than two
+//! children. The Go library relies on it.
 
 use std::sync::Arc;
 
@@ -150,8 +150,9 @@ impl<'a> Merge<'a> {
         Ok(page)
     }
 
-    /// Merges `changes`, ascending by key, into the tree whose top is `page`. The leaves where the keys of
-    /// `moves`, ascending, belong are opened as well, whether or not something in them changes.
+    /// Merges `changes`, ascending by key, into the tree whose top is `page`. The leaves where the
+    /// keys of `moves`, ascending, belong are opened as well, whether or not something in them
+    /// changes.
     pub(crate) fn merge(
         &mut self,
         page: &Arc<Page>,
@@ -220,8 +221,9 @@ impl<'a> Merge<'a> {
         }))
     }
 
-    /// Drops empty nodes and joins small ones with a neighbour. Only opened nodes are looked at: a page
-    /// that no change touches stays as it is. `parent` is named in what is wrong with the tree.
+    /// Drops empty nodes and joins small ones with a neighbour. Only opened nodes are looked at: a
+    /// page that no change touches stays as it is. `parent` is named in what is wrong with the
+    /// tree.
     fn balance(
         &mut self,
         children: Vec<Child<'a>>,

@@ -267,8 +267,8 @@ impl Page {
         Err(low)
     }
 
-    /// The index of the child of this branch in whose range `key` lies. Keys below the first child's
-    /// belong to it, too.
+    /// The index of the child of this branch in whose range `key` lies. Keys below the first
+    /// child's belong to it, too.
     pub(crate) fn route(&self, key: &[u8]) -> usize {
         match self.search(key) {
             Ok(index) => index,

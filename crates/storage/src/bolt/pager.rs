@@ -1,8 +1,8 @@
 //! Pages of one open file, through a bounded cache.
 //!
-//! A page's content never changes while a root that leads to it is pinned, and a page is written again
-//! only when none is; what was just written replaces what the cache held. So a cached page is always
-//! the right one for whoever may ask for it.
+//! A page's content never changes while a root that leads to it is pinned, and a page is written
+//! again only when none is; what was just written replaces what the cache held. So a cached page is
+//! always the right one for whoever may ask for it.
 
 use std::collections::HashMap;
 use std::io::IoSlice;

@@ -156,8 +156,8 @@ impl<'t> Range<'t> {
         Ok(page)
     }
 
-    /// The leaf behind `leaf`. As keys must go up from leaf to leaf, a damaged tree cannot keep this
-    /// walking for ever.
+    /// The leaf behind `leaf`. As keys must go up from leaf to leaf, a damaged tree cannot keep
+    /// this walking for ever.
     fn next_leaf(&mut self, leaf: &Page) -> Result<Option<Arc<Page>>, BoltError> {
         while self
             .path

@@ -1,8 +1,8 @@
 //! A committed state of the file, and read transactions on it.
 //!
-//! A [`Root`] is what one commit left: its meta page and the list of buckets, read or written once and then
-//! shared. A [`ReadTx`] pins a root; as long as it lives, no page that the root leads to is written
-//! again. Pinning costs two counters and no lock of the writer.
+//! A [`Root`] is what one commit left: its meta page and the list of buckets, read or written once
+//! and then shared. A [`ReadTx`] pins a root; as long as it lives, no page that the root leads to
+//! is written again. Pinning costs two counters and no lock of the writer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -156,8 +156,8 @@ impl Root {
         Some(&self.buckets[index])
     }
 
-    /// Whether a read transaction is on this root. Once a root is no longer the newest, none comes again
-    /// after the last has gone.
+    /// Whether a read transaction is on this root. Once a root is no longer the newest, none comes
+    /// again after the last has gone.
     pub(crate) fn is_pinned(&self) -> bool {
         self.pins.load(Ordering::Acquire) > 0
     }
@@ -244,8 +244,8 @@ impl ReadTx {
         }
     }
 
-    /// The entries of a bucket with `start <= key` and, if given, `key < end`, ascending; none if there
-    /// is no such bucket.
+    /// The entries of a bucket with `start <= key` and, if given, `key < end`, ascending; none if
+    /// there is no such bucket.
     pub fn range(&self, bucket: &[u8], start: &[u8], end: Option<&[u8]>) -> Range<'_> {
         Range::new(&self.root, bucket, start, end)
     }

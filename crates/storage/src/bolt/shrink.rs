@@ -1,9 +1,9 @@
 //! Emptying the end of a file that is mostly free.
 //!
-//! Free pages at the end of a file are cut off, but what was written last usually lies there and stays.
-//! So while more than half of a file is free, each commit also rewrites some nodes of the file's far
-//! part, as if something in them had changed; as low pages are taken first, they move to the front. The
-//! file ends up at about one and a half times what it holds, without a pause.
+//! Free pages at the end of a file are cut off, but what was written last usually lies there and
+//! stays. So while more than half of a file is free, each commit also rewrites some nodes of the
+//! file's far part, as if something in them had changed; as low pages are taken first, they move to
+//! the front. The file ends up at about one and a half times what it holds, without a pause.
 
 use std::sync::Arc;
 
@@ -99,8 +99,8 @@ impl Search<'_> {
         }
     }
 
-    /// Searches below a branch. `high` says that branches above it are to be moved and that this is the
-    /// first child of all of them: rewriting its first leaf rewrites them, too.
+    /// Searches below a branch. `high` says that branches above it are to be moved and that this is
+    /// the first child of all of them: rewriting its first leaf rewrites them, too.
     fn below(
         &mut self,
         id: u64,

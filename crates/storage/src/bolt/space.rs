@@ -1,15 +1,15 @@
 //! Which pages are free, and which wait for a reader to go.
 //!
-//! A page that a commit no longer needs can be written again once the commit is durable and no reader
-//! is pinned to a root that still leads to it. Such pages are attached to the newest reader that can
-//! see them; when it goes, they move on to the next older one that can, or become free. As every page's
-//! transaction of birth is known, a reader that stays for long holds only the pages of its own root and
-//! not everything that was written and dropped after it.
+//! A page that a commit no longer needs can be written again once the commit is durable and no
+//! reader is pinned to a root that still leads to it. Such pages are attached to the newest reader
+//! that can see them; when it goes, they move on to the next older one that can, or become free. As
+//! every page's transaction of birth is known, a reader that stays for long holds only the pages of
+//! its own root and not everything that was written and dropped after it.
 //!
 //! Low pages are taken first, so that the end of the file empties and can be cut.
 //!
-//! Invariants: a page is free, or held, or belongs to the newest root, and is counted once; the meta
-//! pages always belong to it.
+//! Invariants: a page is free, or held, or belongs to the newest root, and is counted once; the
+//! meta pages always belong to it.
 
 use std::collections::BTreeMap;
 
@@ -34,8 +34,8 @@ pub(crate) struct Space {
     free: Bitmap,
     free_pages: u64,
     high_water: u64,
-    /// No free run of `n + 1` pages begins below `search_from[n]`; the last one bounds all larger runs,
-    /// too.
+    /// No free run of `n + 1` pages begins below `search_from[n]`; the last one bounds all larger
+    /// runs, too.
     search_from: [u64; HINTS],
     /// The transaction that wrote each page; 0 for what was there when the file was opened.
     born: Vec<u64>,
@@ -163,8 +163,8 @@ impl Space {
         self.assert_counts();
     }
 
-    /// Takes back what transaction `txid` allocated and dropped, whose commit was not written. `high_water` is where the mark
-    /// stood before it.
+    /// Takes back what transaction `txid` allocated and dropped, whose commit was not written.
+    /// `high_water` is where the mark stood before it.
     pub(crate) fn revert(&mut self, txid: u64, high_water: u64) {
         assert!(
             high_water <= self.high_water,

@@ -1,7 +1,7 @@
 //! Gives opened nodes their pages.
 //!
-//! Nodes are cut to size, take free pages, children before their parents, and wait here in encoded form
-//! until the commit writes all of them in the order of the file.
+//! Nodes are cut to size, take free pages, children before their parents, and wait here in encoded
+//! form until the commit writes all of them in the order of the file.
 
 use std::sync::Arc;
 

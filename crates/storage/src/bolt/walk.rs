@@ -61,8 +61,8 @@ pub(crate) enum Level {
     Leaf,
 }
 
-/// Visits the nodes of a tree in the order of their keys, branches before their children. `visit` says
-/// whether to go on below a branch.
+/// Visits the nodes of a tree in the order of their keys, branches before their children. `visit`
+/// says whether to go on below a branch.
 ///
 /// A damaged tree can lead to a page more than once; it is for `visit` to notice.
 pub(crate) fn walk(

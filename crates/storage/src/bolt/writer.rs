@@ -1,13 +1,14 @@
 //! The one writer of a file.
 //!
-//! A commit changes nothing that the root before it leads to: changed nodes go to free pages, and the
-//! branches above them with them, up to the tree of buckets. Then, in this order: all new pages are
-//! written; they are made durable; the meta page that is not in use is written; it is made durable. At
-//! any point a loss of power leaves either the old or the new root.
+//! A commit changes nothing that the root before it leads to: changed nodes go to free pages, and
+//! the branches above them with them, up to the tree of buckets. Then, in this order: all new pages
+//! are written; they are made durable; the meta page that is not in use is written; it is made
+//! durable. At any point a loss of power leaves either the old or the new root.
 //!
-//! A commit that failed half way leaves the writer poisoned: what the disk holds is not known any more. But before
-//! anything is written the file is made long enough, and the space reserved; if there is no room for that, the commit has
-//! not happened ([`BoltError::Full`]). Space is reserved, and not only the length set, so that this is known in time.
+//! A commit that failed half way leaves the writer poisoned: what the disk holds is not known any
+//! more. But before anything is written the file is made long enough, and the space reserved; if
+//! there is no room for that, the commit has not happened ([`BoltError::Full`]). Space is reserved,
+//! and not only the length set, so that this is known in time.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -26,7 +27,8 @@ use super::spill::Spill;
 use super::walk::used_pages;
 use crate::disk::is_full;
 
-/// How far the file grows beyond what is needed, so that few commits change its length: an eighth, within these bounds.
+/// How far the file grows beyond what is needed, so that few commits change its length: an eighth,
+/// within these bounds.
 const GROWTH_BYTES_MIN: u64 = 1 << 20;
 const GROWTH_BYTES_MAX: u64 = 16 << 20;
 /// The file is cut when so many times its growth is unused at its end.
@@ -42,7 +44,8 @@ const FIRST_PAGE: u64 = 2;
 const _: () = assert!(CUT_GROWTHS > 1 && GROWTH_BYTES_MIN <= GROWTH_BYTES_MAX);
 const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX < u32::MAX as usize);
 
-/// Changes of one bucket in a commit. A bucket that does not exist is created, even without changes.
+/// Changes of one bucket in a commit. A bucket that does not exist is created, even without
+/// changes.
 #[derive(Clone, Debug)]
 pub struct Run<'a> {
     /// The bucket's name.

@@ -1,11 +1,12 @@
 //! The hardware: files, directories and locks, as the rest of the project sees them.
 //!
-//! This is the only room that touches files. The traits stand where the hardware is, so that the same
-//! log and database run on a real disk and on one that loses power in the middle of a write.
+//! This is the only room that touches files. The traits stand where the hardware is, so that the
+//! same log and database run on a real disk and on one that loses power in the middle of a write.
 //!
 //! Writes go to an explicit offset and are durable only after [`File::sync_data`] (contents and
-//! length) returned; a rename, creation or removal only after [`Disk::sync_dir`] of its directory. A
-//! failed sync is final: the caller must stop, as the pages that failed may be lost without a trace.
+//! length) returned; a rename, creation or removal only after [`Disk::sync_dir`] of its directory.
+//! A failed sync is final: the caller must stop, as the pages that failed may be lost without a
+//! trace.
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,8 @@ mod os;
 pub use mem::{Counts, Fault, MemDisk};
 pub use os::OsDisk;
 
-/// Whether an operation failed for lack of room: the volume is full, a quota is used up, or the file may not be longer.
+/// Whether an operation failed for lack of room: the volume is full, a quota is used up, or the
+/// file may not be longer.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -109,8 +111,8 @@ pub trait File: Send + Sync {
     fn sync_data(&self) -> io::Result<()>;
     /// Cuts or extends (with zeros) the file.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Reserves space so that later writes up to `len` change no metadata and find room; the file reads as zeros there.
-    /// Where the file system cannot reserve, the file only gets its length.
+    /// Reserves space so that later writes up to `len` change no metadata and find room; the file
+    /// reads as zeros there. Where the file system cannot reserve, the file only gets its length.
     fn allocate(&self, len: u64) -> io::Result<()>;
     /// Takes a lock, held until the file is closed; `false` when another process holds it.
     fn try_lock(&self, lock: Lock) -> io::Result<bool>;

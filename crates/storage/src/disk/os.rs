@@ -1,7 +1,7 @@
 //! The operating system's files (Linux).
 //!
-//! Files are opened close-on-exec. Interrupted calls are repeated; a failed sync never is. An error says what was tried and
-//! where: it may be all that somebody learns before the process ends.
+//! Files are opened close-on-exec. Interrupted calls are repeated; a failed sync never is. An error
+//! says what was tried and where: it may be all that somebody learns before the process ends.
 
 use std::fs;
 use std::io::{self, IoSlice};
@@ -90,7 +90,8 @@ impl Disk for OsDisk {
     }
 }
 
-/// An error of the operating system with what was tried and where, in the words of Go's `PathError`.
+/// An error of the operating system with what was tried and where, in the words of Go's
+/// `PathError`.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} {}: {}", path.display(), reason(source))]
 struct Failed {
@@ -225,8 +226,8 @@ impl OsFile {
         }
     }
 
-    /// A write lock on the whole file that belongs to the open file description, or `flock` where the
-    /// kernel has no such locks (etcd v3.7: client/pkg/fileutil/lock_linux.go).
+    /// A write lock on the whole file that belongs to the open file description, or `flock` where
+    /// the kernel has no such locks (etcd v3.7: client/pkg/fileutil/lock_linux.go).
     fn lock_description(&self) -> io::Result<bool> {
         let whole_file = libc::flock {
             l_type: libc::F_WRLCK as libc::c_short,

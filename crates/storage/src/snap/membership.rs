@@ -8,9 +8,9 @@
 //! /1                            keys of API v2
 //! ```
 //!
-//! Written documents hold this and nothing else, byte for byte as etcd 3.7 writes them for members in the
-//! order given: with the history of the events that would have built the tree. Only the membership is read;
-//! keys of API v2 are noticed, but not read here.
+//! Written documents hold this and nothing else, byte for byte as etcd 3.7 writes them for members
+//! in the order given: with the history of the events that would have built the tree. Only the
+//! membership is read; keys of API v2 are noticed, but not read here.
 
 use std::collections::BTreeMap;
 
@@ -167,7 +167,8 @@ struct Root<C> {
     children: C,
 }
 
-/// A node of which only the children's names matter, so that they may be nested as deep as they like.
+/// A node of which only the children's names matter, so that they may be nested as deep as they
+/// like.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Names {

@@ -6,14 +6,16 @@
 //! snappb.Snapshot { 1: CRC32C of 2, 2: raftpb.Snapshot { 1: data, 2: { ConfState, index, term } } }
 //! ```
 //!
-//! `data` is the membership as a JSON document of etcd's old store ([`Membership`]); the keys and values are
-//! in the database. etcd 3.4 and 3.5 take their members from it, 3.6 checks it, 3.7 only writes it.
+//! `data` is the membership as a JSON document of etcd's old store ([`Membership`]); the keys and
+//! values are in the database. etcd 3.4 and 3.5 take their members from it, 3.6 checks it, 3.7 only
+//! writes it.
 //!
-//! A file is built under a name that starts with `tmp` and renamed when it is durable, so that a reader
-//! finds it whole or not at all (etcd writes under the final name and sorts out broken files later).
+//! A file is built under a name that starts with `tmp` and renamed when it is durable, so that a
+//! reader finds it whole or not at all (etcd writes under the final name and sorts out broken files
+//! later).
 //!
-//! Beside them lie the database (`db`) and databases that came from a leader (`INDEX.snap.db`); only their
-//! names are known here.
+//! Beside them lie the database (`db`) and databases that came from a leader (`INDEX.snap.db`);
+//! only their names are known here.
 
 use std::ffi::OsString;
 use std::io::{self, IoSlice};
@@ -84,7 +86,8 @@ impl<T> At<T> for io::Result<T> {
 pub struct Loaded {
     /// The newest snapshot that was accepted.
     pub snapshot: Option<raftpb::Snapshot>,
-    /// The files that were passed over because they could not be read, and are now `NAME.snap.broken`.
+    /// The files that were passed over because they could not be read, and are now
+    /// `NAME.snap.broken`.
     pub broken: Vec<SnapError>,
 }
 
@@ -93,9 +96,9 @@ pub fn database_path(dir: &Path, index: u64) -> PathBuf {
     dir.join(format!("{index:016x}.snap.db"))
 }
 
-/// The database that a leader sent for the snapshot at `index`, if it is there. A member whose log goes on
-/// from that snapshot while its database has not got there stopped before the one took the other's
-/// place: see [`Backend::replace`](crate::backend::Backend::replace).
+/// The database that a leader sent for the snapshot at `index`, if it is there. A member whose log
+/// goes on from that snapshot while its database has not got there stopped before the one took the
+/// other's place: see [`Backend::replace`](crate::backend::Backend::replace).
 ///
 /// # Errors
 /// When the disk fails.
@@ -108,8 +111,8 @@ pub fn find_database(
     Ok(disk.exists(&path).at(&path)?.then_some(path))
 }
 
-/// Writes `snapshot` to its file in `dir`, makes it durable and returns its path. A file for the same term
-/// and index is replaced.
+/// Writes `snapshot` to its file in `dir`, makes it durable and returns its path. A file for the
+/// same term and index is replaced.
 ///
 /// # Errors
 /// When the disk fails.
@@ -202,8 +205,8 @@ pub fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>, SnapError> {
 }
 
 /// The newest snapshot in `dir` that `accept` takes (those that the log knows of: see
-/// [`wal::snapshots`](crate::wal::snapshots)). Files that cannot be decoded on the way are renamed to
-/// `NAME.snap.broken`.
+/// [`wal::snapshots`](crate::wal::snapshots)). Files that cannot be decoded on the way are renamed
+/// to `NAME.snap.broken`.
 ///
 /// # Errors
 /// When the disk fails.
@@ -243,7 +246,8 @@ pub fn purge(disk: &dyn Disk, dir: &Path, keep: usize) -> Result<Vec<PathBuf>, S
     remove(disk, surplus)
 }
 
-/// Removes the databases that leaders sent for snapshots before `index`, and returns what it removed.
+/// Removes the databases that leaders sent for snapshots before `index`, and returns what it
+/// removed.
 ///
 /// # Errors
 /// When the directory cannot be read or a file not removed.
@@ -261,8 +265,9 @@ pub fn remove_databases_before(
     remove(disk, old)
 }
 
-/// Removes what an interrupted process left in `dir`: downloads, snapshot files that were being written
-/// (`tmp…`) and databases that were being defragmented (`db.tmp…`). Returns what it removed.
+/// Removes what an interrupted process left in `dir`: downloads, snapshot files that were being
+/// written (`tmp…`) and databases that were being defragmented (`db.tmp…`). Returns what it
+/// removed.
 ///
 /// # Errors
 /// When the directory cannot be read or a file not removed.

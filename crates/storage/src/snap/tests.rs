@@ -141,8 +141,8 @@ fn documents_of_all_versions_are_read_and_those_of_3_7_written() {
     }
 }
 
-/// Two voters, a learner that has not started, and a removed member, which etcd 3.7.1 wrote in the order of
-/// one of its maps.
+/// Two voters, a learner that has not started, and a removed member, which etcd 3.7.1 wrote in the
+/// order of one of its maps.
 #[test]
 fn a_document_of_several_members_is_written_as_etcd_writes_it() {
     let disk = disk();

@@ -11,8 +11,8 @@ use super::error::Damage;
 use super::frame::{self, Kind, LENGTH_BYTES, SECTOR_BYTES};
 use crate::disk::File;
 
-/// Bytes that are read at once. What was decoded shares this memory, so it is also the most that one
-/// entry can keep from being freed (unless it is larger itself).
+/// Bytes that are read at once. What was decoded shares this memory, so it is also the most that
+/// one entry can keep from being freed (unless it is larger itself).
 const CHUNK_BYTES: u64 = 256 * 1024;
 
 /// A record whose checksum was right.
@@ -24,8 +24,8 @@ pub(super) struct Record {
 /// Why there is no next record.
 pub(super) enum Fault {
     Io(io::Error),
-    /// The record is not what was written; `torn` if an interrupted write at the end of a log can have
-    /// caused that.
+    /// The record is not what was written; `torn` if an interrupted write at the end of a log can
+    /// have caused that.
     Damaged {
         damage: Damage,
         torn: bool,
@@ -54,8 +54,8 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder at the start of `file` that continues the checksum `crc` of the segment before; 0 at the
-    /// first segment that is read.
+    /// A decoder at the start of `file` that continues the checksum `crc` of the segment before; 0
+    /// at the first segment that is read.
     pub(super) fn new(file: Arc<dyn File>, crc: u32) -> io::Result<Decoder> {
         let file_bytes = file.len()?;
         Ok(Decoder {
@@ -117,8 +117,8 @@ impl Decoder {
         Ok(Some(record))
     }
 
-    /// Refuses a length of zero right before other bytes in the same sector: they would have come with their
-    /// length.
+    /// Refuses a length of zero right before other bytes in the same sector: they would have come
+    /// with their length.
     fn check_end(&mut self, remain: u64) -> Result<(), Fault> {
         let in_sector = SECTOR_BYTES - self.offset % SECTOR_BYTES;
         let rest = self.bytes(self.offset, in_sector.min(remain))?;
@@ -128,8 +128,8 @@ impl Decoder {
         }
     }
 
-    /// Refuses a length that the header of the record itself contradicts. Only what lies in one sector with
-    /// the length is looked at, as a torn write has all or nothing of that.
+    /// Refuses a length that the header of the record itself contradicts. Only what lies in one
+    /// sector with the length is looked at, as a torn write has all or nothing of that.
     fn check_length(&mut self, record_bytes: u64, remain: u64) -> Result<(), Fault> {
         let start = self.offset + LENGTH_BYTES;
         let in_sector = (SECTOR_BYTES - self.offset % SECTOR_BYTES) - LENGTH_BYTES;

@@ -54,8 +54,8 @@ pub(super) fn encode_length(record: u64) -> u64 {
     }
 }
 
-/// The bytes of the record and of its padding, from a length field; nothing if no writer makes such a
-/// field. Padding may be missing altogether, as etcd before 3.0 left it out.
+/// The bytes of the record and of its padding, from a length field; nothing if no writer makes such
+/// a field. Padding may be missing altogether, as etcd before 3.0 left it out.
 pub(super) fn decode_length(field: u64) -> Option<(u64, u64)> {
     let record = field & RECORD_BYTES_MAX;
     let pad = padding(record);
@@ -66,7 +66,8 @@ pub(super) fn decode_length(field: u64) -> Option<(u64, u64)> {
     }
 }
 
-/// Whether one of the sectors that `bytes`, found at `offset` in the file, lie in has only zeros of them.
+/// Whether one of the sectors that `bytes`, found at `offset` in the file, lie in has only zeros of
+/// them.
 pub(super) fn has_empty_sector(bytes: &[u8], offset: u64) -> bool {
     let first = (SECTOR_BYTES - offset % SECTOR_BYTES).min(bytes.len() as u64) as usize;
     let (head, rest) = bytes.split_at(first);
@@ -74,8 +75,8 @@ pub(super) fn has_empty_sector(bytes: &[u8], offset: u64) -> bool {
     empty(head) || rest.chunks(SECTOR_BYTES as usize).any(empty)
 }
 
-/// The length that a record's own header declares: the bytes before its data and the length of the data.
-/// Nothing when `head` does not begin with a complete header of a record that has data.
+/// The length that a record's own header declares: the bytes before its data and the length of the
+/// data. Nothing when `head` does not begin with a complete header of a record that has data.
 pub(super) fn declared_length(head: &[u8]) -> Option<u64> {
     let (kind, at) = field_varint(head, 0, 0x08)?;
     let (_crc, at) = field_varint(head, at, 0x10)?;

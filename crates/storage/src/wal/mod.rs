@@ -1,7 +1,7 @@
 //! The write-ahead log, in etcd's format: what a member has promised, before it answers.
 //!
-//! A log is a directory of segments `SEQ-INDEX.wal` (two numbers of 16 hex digits: a running number, and
-//! the index of the first entry that the segment may hold), each a sequence of frames:
+//! A log is a directory of segments `SEQ-INDEX.wal` (two numbers of 16 hex digits: a running
+//! number, and the index of the first entry that the segment may hold), each a sequence of frames:
 //!
 //! ```text
 //!        8 bytes                      n bytes                pad
@@ -12,35 +12,38 @@
 //!  top byte: 0x80 | pad, or 0 without padding
 //! ```
 //!
-//! A segment begins with a crc record (the checksum carried over), the metadata, and, in the first one,
-//! the snapshot record 0/0, in later ones the last hard state. Segments are preallocated with zeros, so a
-//! length of 0 ends them. A later entry replaces an earlier one with the same index and all behind it.
+//! A segment begins with a crc record (the checksum carried over), the metadata, and, in the first
+//! one, the snapshot record 0/0, in later ones the last hard state. Segments are preallocated with
+//! zeros, so a length of 0 ends them. A later entry replaces an earlier one with the same index and
+//! all behind it.
 //!
 //! # Torn and damaged
 //!
-//! A write that was interrupted by a loss of power leaves a *torn* tail: the last segment ends within a
-//! record, or a whole 512-byte sector of it is still zero. What follows was never acknowledged, so
-//! [`Wal::open`] keeps a copy of the segment (`.broken`) and cuts the tail off. Everything else that does
-//! not add up is *damage*, and the log is refused, naming file and offset. That is stricter than etcd in
-//! one point: a length that contradicts what lies in the same sector (the record's own header, or a record
-//! behind a length of zero) cannot come from a torn write, and cutting there would drop acknowledged
-//! entries. What no reader can notice is a changed bit in a record that has an empty sector of its own, as
-//! that looks torn.
+//! A write that was interrupted by a loss of power leaves a *torn* tail: the last segment ends
+//! within a record, or a whole 512-byte sector of it is still zero. What follows was never
+//! acknowledged, so [`Wal::open`] keeps a copy of the segment (`.broken`) and cuts the tail off.
+//! Everything else that does not add up is *damage*, and the log is refused, naming file and
+//! offset. That is stricter than etcd in one point: a length that contradicts what lies in the same
+//! sector (the record's own header, or a record behind a length of zero) cannot come from a torn
+//! write, and cutting there would drop acknowledged entries. What no reader can notice is a changed
+//! bit in a record that has an empty sector of its own, as that looks torn.
 //!
 //! # What is durable when
 //!
-//! [`Wal::append`] only encodes. [`Wal::sync`] brings everything that was appended to the disk with one
-//! write and one `fdatasync`; the owner appends all batches that wait and then syncs once. A change of the
-//! commit index alone is written without `fdatasync`, as it can be learned again. A write or sync that
-//! failed poisons the log: what is on the disk is unknown, and the member must stop.
+//! [`Wal::append`] only encodes. [`Wal::sync`] brings everything that was appended to the disk with
+//! one write and one `fdatasync`; the owner appends all batches that wait and then syncs once. A
+//! change of the commit index alone is written without `fdatasync`, as it can be learned again. A
+//! write or sync that failed poisons the log: what is on the disk is unknown, and the member must
+//! stop.
 //!
 //! # When there is no room
 //!
-//! What only serves later may fail: reserving space for the next segment ([`Preparation`]), in a new segment, in the
-//! tail when the log is opened, and the copy of a torn segment. The log then goes on without, and grows as it is written.
-//! What a promise rests on may not: a record, the head of a segment, its length and its name. If one of these
-//! finds no room the log is poisoned, as part of it may be on the disk and the next record must not follow it. So the
-//! owner of the log stops taking in what can be refused well before (see [`Wal::release_reserved`]).
+//! What only serves later may fail: reserving space for the next segment ([`Preparation`]), in a
+//! new segment, in the tail when the log is opened, and the copy of a torn segment. The log then
+//! goes on without, and grows as it is written. What a promise rests on may not: a record, the head
+//! of a segment, its length and its name. If one of these finds no room the log is poisoned, as
+//! part of it may be on the disk and the next record must not follow it. So the owner of the log
+//! stops taking in what can be refused well before (see [`Wal::release_reserved`]).
 //!
 //! Not here: clocks, threads, metrics and log lines (the owner times [`Wal::sync`] and prints what
 //! [`Recovered::torn`] and [`purge`] report), and the meaning of the entries.
@@ -74,11 +77,11 @@ pub const SEGMENT_BYTES: u64 = 64_000_000;
 /// How a log is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Bytes to which a segment is preallocated, and after which the next one is begun. Only tests have a
-    /// reason to change it.
+    /// Bytes to which a segment is preallocated, and after which the next one is begun. Only tests
+    /// have a reason to change it.
     pub segment_bytes: u64,
-    /// Never calls `fdatasync` when entries are appended: a loss of power may then lose acknowledged
-    /// entries (`--unsafe-no-fsync`).
+    /// Never calls `fdatasync` when entries are appended: a loss of power may then lose
+    /// acknowledged entries (`--unsafe-no-fsync`).
     pub unsafe_no_fsync: bool,
 }
 
@@ -98,8 +101,8 @@ pub struct Recovered {
     pub metadata: Metadata,
     /// The last term, vote and commit index.
     pub hard_state: HardState,
-    /// The entries behind the snapshot, without gaps. Those with an index above the hard state's commit
-    /// may still be replaced.
+    /// The entries behind the snapshot, without gaps. Those with an index above the hard state's
+    /// commit may still be replaced.
     pub entries: Vec<Entry>,
     /// The tail that was cut off, if the last write was interrupted.
     pub torn: Option<TornTail>,
@@ -114,8 +117,8 @@ pub struct TornTail {
     pub offset: u64,
     /// What is wrong behind it.
     pub damage: Damage,
-    /// Where the segment was copied before the tail was cut off; nothing when it was only read, or when there was no
-    /// room for a copy.
+    /// Where the segment was copied before the tail was cut off; nothing when it was only read, or
+    /// when there was no room for a copy.
     pub copy: Option<PathBuf>,
 }
 
@@ -135,8 +138,8 @@ pub fn snapshots(disk: &dyn Disk, dir: &Path) -> Result<Vec<walpb::Snapshot>, Wa
     replay::snapshots(disk, dir)
 }
 
-/// The last of [`snapshots`], found from the newest segment backwards, so that older segments need not
-/// be read.
+/// The last of [`snapshots`], found from the newest segment backwards, so that older segments need
+/// not be read.
 ///
 /// # Errors
 /// When the log is missing or one of the segments that it read is damaged or cannot be read.

@@ -1,10 +1,11 @@
 //! Files that become segments, made ahead of their time.
 //!
-//! A segment's space is reserved when it is created, so that appending to it changes no metadata and finds room. That
-//! can take as long as writing all of it, and can fail, while the log has no need of the file for a good while. So a
-//! [`Preparation`] is independent of the log: it can be made on another thread, and if that fails nothing has
-//! happened. When the log needs a segment and has none, it makes one itself, and if there is no room to reserve, one
-//! that grows as it is written.
+//! A segment's space is reserved when it is created, so that appending to it changes no metadata
+//! and finds room. That can take as long as writing all of it, and can fail, while the log has no
+//! need of the file for a good while. So a [`Preparation`] is independent of the log: it can be
+//! made on another thread, and if that fails nothing has happened. When the log needs a segment and
+//! has none, it makes one itself, and if there is no room to reserve, one that grows as it is
+//! written.
 
 use std::io;
 use std::path::PathBuf;

@@ -11,8 +11,9 @@ use crate::disk::{Disk, File, OpenMode, is_full};
 /// Bytes that are copied at once.
 const CHUNK_BYTES: u64 = 1 << 20;
 
-/// Copies `segment` to `NAME.wal.broken`, replacing an older copy, and returns that path; nothing if there is no room for
-/// it. The copy is for people: a member whose disk is full has to start without.
+/// Copies `segment` to `NAME.wal.broken`, replacing an older copy, and returns that path; nothing
+/// if there is no room for it. The copy is for people: a member whose disk is full has to start
+/// without.
 pub(super) fn copy(disk: &dyn Disk, segment: &Segment) -> Result<Option<PathBuf>, WalError> {
     let mut path = OsString::from(&segment.path);
     path.push(".broken");

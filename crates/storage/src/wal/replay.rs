@@ -26,8 +26,8 @@ pub(super) struct End {
     pub(super) torn: Option<Damage>,
 }
 
-/// Hands every record of `segments`, which follow each other, to `visit`. A torn record ends the log if it
-/// is in the last segment, as does a length of zero.
+/// Hands every record of `segments`, which follow each other, to `visit`. A torn record ends the
+/// log if it is in the last segment, as does a length of zero.
 pub(super) fn scan(
     segments: &[Segment],
     visit: &mut dyn FnMut(Record) -> Result<(), Damage>,
@@ -116,9 +116,9 @@ impl Replay {
         }
     }
 
-    /// An entry replaces what was at its index and everything behind. That holds for entries that the start
-    /// covers as well: etcd passes over those, so that a tail which was replaced comes back to life when a
-    /// snapshot is taken behind the place of replacement.
+    /// An entry replaces what was at its index and everything behind. That holds for entries that
+    /// the start covers as well: etcd passes over those, so that a tail which was replaced comes
+    /// back to life when a snapshot is taken behind the place of replacement.
     fn entry(&mut self, entry: Entry) -> Result<(), Damage> {
         let index = entry.index();
         let start = self.start.index();
@@ -158,8 +158,8 @@ impl Replay {
                 expected: self.start.term(),
             });
         }
-        // A log that has another entry there conflicted with the snapshot, which a leader sent to replace
-        // it; raft then forgets all entries.
+        // A log that has another entry there conflicted with the snapshot, which a leader sent to
+        // replace it; raft then forgets all entries.
         if self
             .start_entry_term
             .is_some_and(|term| term != snapshot.term())
@@ -181,9 +181,10 @@ impl Replay {
         Ok(())
     }
 
-    /// Refuses a log that knows nothing of the start. Its record can lie in an earlier segment than those
-    /// that were read: when a leader's snapshot was recorded, but the power was lost before it was
-    /// committed, and its entries came one by one after all. Then the entry itself stands for it.
+    /// Refuses a log that knows nothing of the start. Its record can lie in an earlier segment than
+    /// those that were read: when a leader's snapshot was recorded, but the power was lost before
+    /// it was committed, and its entries came one by one after all. Then the entry itself stands
+    /// for it.
     fn check_start(&self) -> Result<(), WalError> {
         let (index, term) = (self.start.index(), self.start.term());
         match self.start_found || self.start_entry_term == Some(term) {
@@ -221,8 +222,8 @@ fn decode_metadata(data: Bytes, dir: &Path) -> Result<Metadata, WalError> {
     })
 }
 
-/// A hard state. The checksum does not cover a record's type, and an entry decodes as a hard state but
-/// for its payload, so the payload must not be passed over.
+/// A hard state. The checksum does not cover a record's type, and an entry decodes as a hard state
+/// but for its payload, so the payload must not be passed over.
 fn decode_state(data: Bytes) -> Result<HardState, Damage> {
     let bytes = data.len();
     let state: HardState = decode("raftpb.HardState", data)?;

@@ -1,4 +1,5 @@
-//! The segments of a log: their names, which of them a reader needs, and which nobody needs any more.
+//! The segments of a log: their names, which of them a reader needs, and which nobody needs any
+//! more.
 
 use std::fmt;
 use std::io;
@@ -98,8 +99,8 @@ pub(super) fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<Name>, WalError> {
     }
 }
 
-/// The segments that hold what follows the entry `index`: the last one that begins at or before it, and
-/// all behind that.
+/// The segments that hold what follows the entry `index`: the last one that begins at or before it,
+/// and all behind that.
 pub(super) fn list_from(disk: &dyn Disk, dir: &Path, index: u64) -> Result<Vec<Name>, WalError> {
     let mut names = list(disk, dir)?;
     let first = names
@@ -125,9 +126,9 @@ pub(super) fn check_sequence(names: &[Name]) -> Result<(), WalError> {
     }
 }
 
-/// Removes the oldest segments in `dir` until `keep` are left, but none that is still locked, nor any
-/// behind it, and returns what it removed. Call [`Wal::release_to`](super::Wal::release_to) before. It may
-/// run beside the log's owner.
+/// Removes the oldest segments in `dir` until `keep` are left, but none that is still locked, nor
+/// any behind it, and returns what it removed. Call [`Wal::release_to`](super::Wal::release_to)
+/// before. It may run beside the log's owner.
 ///
 /// # Errors
 /// When the directory cannot be read or a file not removed.

@@ -40,8 +40,8 @@ pub struct SyncStats {
 
 /// A log that is open for appending. It holds locks on the segments that are still needed.
 ///
-/// Dropping it is like losing the process: what was appended but not synced may be lost. [`Wal::close`]
-/// ends it in order.
+/// Dropping it is like losing the process: what was appended but not synced may be lost.
+/// [`Wal::close`] ends it in order.
 pub struct Wal {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -70,8 +70,9 @@ pub struct Wal {
 }
 
 impl Wal {
-    /// Creates a log in `dir`, which must not hold one. It appears whole or not at all, as it is built in
-    /// `DIR.tmp` and renamed. The directory above must be made durable by the caller if it is new.
+    /// Creates a log in `dir`, which must not hold one. It appears whole or not at all, as it is
+    /// built in `DIR.tmp` and renamed. The directory above must be made durable by the caller if it
+    /// is new.
     ///
     /// # Errors
     /// When there is a log, or something else, in `dir`, or the disk fails.
@@ -149,8 +150,9 @@ impl Wal {
     /// recorded. A torn tail is cut off, after a copy of its segment was made.
     ///
     /// # Errors
-    /// When another process holds the log, it is missing or damaged, the snapshot is not in it, committed
-    /// entries are missing, or the disk fails. Nothing was changed then, unless the disk failed.
+    /// When another process holds the log, it is missing or damaged, the snapshot is not in it,
+    /// committed entries are missing, or the disk fails. Nothing was changed then, unless the disk
+    /// failed.
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -200,15 +202,15 @@ impl Wal {
         Ok((wal, recovered))
     }
 
-    /// Encodes `entries` and then `hard_state`; nothing is written before [`Wal::sync`]. Entries follow or
-    /// replace what is there. An empty hard state (all zero) is not recorded.
+    /// Encodes `entries` and then `hard_state`; nothing is written before [`Wal::sync`]. Entries
+    /// follow or replace what is there. An empty hard state (all zero) is not recorded.
     ///
     /// # Errors
     /// Only [`WalError::Poisoned`].
     ///
     /// # Panics
-    /// If an entry leaves a gap or replaces a committed one, or the hard state takes something back:
-    /// raft never does.
+    /// If an entry leaves a gap or replaces a committed one, or the hard state takes something
+    /// back: raft never does.
     pub fn append(
         &mut self,
         hard_state: Option<&HardState>,
@@ -244,10 +246,10 @@ impl Wal {
         Ok(())
     }
 
-    /// Writes everything that was appended, with one write, and makes it durable with one `fdatasync`.
-    /// When only the commit index changed, and covers no recorded snapshot for the first time, it is written but
-    /// need not be durable. Begins a new segment
-    /// when the current one is full.
+    /// Writes everything that was appended, with one write, and makes it durable with one
+    /// `fdatasync`. When only the commit index changed, and covers no recorded snapshot for the
+    /// first time, it is written but need not be durable. Begins a new segment when the current one
+    /// is full.
     ///
     /// # Errors
     /// When the disk fails; then and ever after the log must not be used.
@@ -280,9 +282,10 @@ impl Wal {
         self.sync()
     }
 
-    /// What has to be made so that the next segment is there when it is needed; nothing if it is there. The owner has it
-    /// made wherever there is time to wait for the disk, and gives the result to [`Wal::put_prepared`]; until then it
-    /// does not ask again. Whatever is not there in time, the log makes itself.
+    /// What has to be made so that the next segment is there when it is needed; nothing if it is
+    /// there. The owner has it made wherever there is time to wait for the disk, and gives the
+    /// result to [`Wal::put_prepared`]; until then it does not ask again. Whatever is not there in
+    /// time, the log makes itself.
     pub fn prepare(&mut self) -> Option<Preparation> {
         match self.prepared {
             Some(_) => None,
@@ -307,13 +310,14 @@ impl Wal {
         self.prepared = Some(prepared);
     }
 
-    /// Whether a segment that the log makes itself, as none was prepared, gets its space at once. It does at first.
+    /// Whether a segment that the log makes itself, as none was prepared, gets its space at once.
+    /// It does at first.
     pub fn reserve_segments(&mut self, reserve: bool) {
         self.reserve_segments = reserve;
     }
 
-    /// Gives back space that is reserved for later: the next segment, and what is left in the current one but for
-    /// `keep_bytes`. The log gets it again, or goes on without, as it grows.
+    /// Gives back space that is reserved for later: the next segment, and what is left in the
+    /// current one but for `keep_bytes`. The log gets it again, or goes on without, as it grows.
     ///
     /// # Errors
     /// When the disk fails; the log stays usable.
@@ -330,8 +334,8 @@ impl Wal {
         Ok(())
     }
 
-    /// Unlocks the segments that are not needed to read what follows the snapshot at `index`, so that
-    /// [`purge`](super::purge) may remove them.
+    /// Unlocks the segments that are not needed to read what follows the snapshot at `index`, so
+    /// that [`purge`](super::purge) may remove them.
     pub fn release_to(&mut self, index: u64) {
         let behind = self
             .segments
@@ -428,8 +432,8 @@ impl Wal {
         Ok(true)
     }
 
-    /// Ends the tail at its exact length and begins the next segment, which gets its name only when its
-    /// head is durable. Returns the bytes of the head.
+    /// Ends the tail at its exact length and begins the next segment, which gets its name only when
+    /// its head is durable. Returns the bytes of the head.
     fn cut(&mut self) -> Result<u64, WalError> {
         let tail = self.tail();
         tail.file.set_len(self.offset).at(&tail.path)?;
@@ -476,9 +480,9 @@ impl Wal {
         }
     }
 
-    /// Zeros everything behind the last record, so that remains of an interrupted write can never follow
-    /// a new record. The space stays reserved, as long as there is room for it, but not in a segment that was torn: etcd
-    /// lets that grow.
+    /// Zeros everything behind the last record, so that remains of an interrupted write can never
+    /// follow a new record. The space stays reserved, as long as there is room for it, but not in a
+    /// segment that was torn: etcd lets that grow.
     fn clear_tail(&mut self, torn: bool) -> Result<(), WalError> {
         let tail = self.tail();
         let reserved = tail.file.len().at(&tail.path)?;
@@ -534,8 +538,8 @@ fn remove_empty(disk: &dyn Disk, dir: &Path) -> Result<(), WalError> {
 }
 
 /// Term and commit index never go back, a vote is given once in a term, and what is committed is in
-/// the log. Where that does not hold, two leaders of one term or the loss of acknowledged entries are
-/// possible.
+/// the log. Where that does not hold, two leaders of one term or the loss of acknowledged entries
+/// are possible.
 fn assert_follows(old: &HardState, new: &HardState, last_index: u64) {
     let (before, after) = (old.term(), new.term());
     assert!(before <= after, "the term went back, {before} to {after}");

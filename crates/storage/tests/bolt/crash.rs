@@ -1,8 +1,10 @@
-//! Power that goes at every possible moment, and writes and syncs that fail at every possible moment.
+//! Power that goes at every possible moment, and writes and syncs that fail at every possible
+//! moment.
 //!
-//! A short life of a database (creation, commits that grow the file, a defragmentation, a reopening) runs
-//! again and again, and each time another operation of the disk is the one where it ends. What is found
-//! afterwards is the state before or after the step in which it ended, and it is sound.
+//! A short life of a database (creation, commits that grow the file, a defragmentation, a
+//! reopening) runs again and again, and each time another operation of the disk is the one where it
+//! ends. What is found afterwards is the state before or after the step in which it ended, and it
+//! is sound.
 
 use fastrand::Rng;
 use retcd_storage::bolt::{BoltError, Db};

@@ -1,5 +1,5 @@
-//! Damaged files: whatever is wrong, there is an error or a result, and never a panic, an endless walk or a
-//! request for more memory than the file justifies.
+//! Damaged files: whatever is wrong, there is an error or a result, and never a panic, an endless
+//! walk or a request for more memory than the file justifies.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -248,7 +248,8 @@ fn leaf_with(file: &[u8], key: &[u8; 4]) -> usize {
             let id = u64::from_le_bytes(page[..8].try_into().unwrap());
             id == *number as u64 && is_leaf(page) && holds(page)
         });
-    // Older copies of the leaf lie in free pages; damage there is not found, and the test would fail.
+    // Older copies of the leaf lie in free pages; damage there is not found, and the test would
+    // fail.
     newest
         .map(|(number, _)| number)
         .find(|page| is_reachable(file, *page))

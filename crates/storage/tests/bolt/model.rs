@@ -1,5 +1,5 @@
-//! Random histories: whatever is committed, pinned, reopened and defragmented, the file holds what a map
-//! holds, and no page is lost.
+//! Random histories: whatever is committed, pinned, reopened and defragmented, the file holds what
+//! a map holds, and no page is lost.
 
 use std::io::Read;
 use std::path::Path;
@@ -50,7 +50,8 @@ impl World {
         vec![byte; len]
     }
 
-    /// Ascending keys, of which an early part is deleted from time to time, as in etcd's bucket `key`.
+    /// Ascending keys, of which an early part is deleted from time to time, as in etcd's bucket
+    /// `key`.
     fn change_history(&mut self, batch: &mut Batch) {
         let bucket = batch.entry(b"history".to_vec()).or_default();
         if self.rng.u8(..8) == 0 {

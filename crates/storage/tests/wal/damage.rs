@@ -1,4 +1,5 @@
-//! Torn tails are cut off and kept aside; everything else that is wrong is refused, and nothing changed.
+//! Torn tails are cut off and kept aside; everything else that is wrong is refused, and nothing
+//! changed.
 
 use std::sync::Arc;
 
@@ -46,7 +47,8 @@ fn overwrite(disk: &MemDisk, name: &str, bytes: &[u8], offset: u64) {
         .unwrap();
 }
 
-/// A log of one segment whose last record is an entry of some sectors, and where that record begins.
+/// A log of one segment whose last record is an entry of some sectors, and where that record
+/// begins.
 fn sample() -> (MemDisk, usize) {
     let mut rng = Rng::with_seed(3);
     let mut payload = |len: usize| (0..len).map(|_| rng.u8(1..)).collect::<Vec<u8>>();
@@ -217,8 +219,8 @@ fn a_changed_payload_is_refused_with_its_offset() {
 
 #[test]
 fn a_length_that_is_wrong_is_not_taken_for_torn() {
-    // Reaching into the zeros behind the data, or behind the end of the file: a reader that believes the
-    // length sees a torn record and would drop the entry.
+    // Reaching into the zeros behind the data, or behind the end of the file: a reader that
+    // believes the length sees a torn record and would drop the entry.
     for bit in [12, 13, 40] {
         let (disk, last) = sample();
         let field = u64::from_le_bytes(content(&disk, FIRST)[last..last + 8].try_into().unwrap());

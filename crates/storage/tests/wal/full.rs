@@ -1,5 +1,5 @@
-//! A disk without room: what only serves later may fail, and the log takes entries to the last bytes; what was synced is
-//! there when it is opened again on the full disk.
+//! A disk without room: what only serves later may fail, and the log takes entries to the last
+//! bytes; what was synced is there when it is opened again on the full disk.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -24,7 +24,8 @@ fn is_full(error: &WalError) -> bool {
     matches!(error, WalError::Io { source, .. } if source.kind() == ErrorKind::StorageFull)
 }
 
-/// Appends and syncs entries until the disk is full, as an owner does; returns the last one that was acknowledged.
+/// Appends and syncs entries until the disk is full, as an owner does; returns the last one that
+/// was acknowledged.
 fn fill(disk: &MemDisk, wal: &mut Wal, first: u64) -> u64 {
     for index in first.. {
         if disk.volume(dir()).unwrap().free_bytes < SEGMENT_BYTES {

@@ -1,7 +1,7 @@
 //! The write-ahead log, from outside.
 //!
-//! - `model`: whatever happens to the power, a log comes back as a prefix of what was appended that holds
-//!   everything that was synced.
+//! - `model`: whatever happens to the power, a log comes back as a prefix of what was appended that
+//!   holds everything that was synced.
 //! - `damage`: interrupted writes are repaired, changed bits are refused.
 //! - `writing`: what is written and synced when, segments, locks, leftovers.
 //! - `full`: a disk without room.
@@ -87,8 +87,8 @@ fn prepare(wal: &mut Wal) -> Result<(), WalError> {
     Ok(())
 }
 
-/// The records in a segment's bytes, each with its offset: what a reader of its own finds, which trusts
-/// lengths and checks nothing.
+/// The records in a segment's bytes, each with its offset: what a reader of its own finds, which
+/// trusts lengths and checks nothing.
 fn records(bytes: &[u8]) -> Vec<(usize, walpb::Record)> {
     let mut found = Vec::new();
     let mut at = 0;
@@ -107,7 +107,8 @@ fn records(bytes: &[u8]) -> Vec<(usize, walpb::Record)> {
     found
 }
 
-/// A record that follows one with the checksum `crc`, as a writer of its own makes it; its own checksum.
+/// A record that follows one with the checksum `crc`, as a writer of its own makes it; its own
+/// checksum.
 fn frame(crc: u32, kind: i64, data: Vec<u8>) -> (Vec<u8>, u32) {
     let crc = crc32c::crc32c_append(crc, &data);
     let record = walpb::Record {

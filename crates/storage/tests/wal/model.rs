@@ -1,7 +1,8 @@
 //! The log against a naive model of it, on a disk that loses power at every point.
 //!
-//! The model is the list of all records that were ever appended. Whatever happens, the log must come back
-//! as a prefix of that list which holds everything that a sync had covered, and must then continue.
+//! The model is the list of all records that were ever appended. Whatever happens, the log must
+//! come back as a prefix of that list which holds everything that a sync had covered, and must then
+//! continue.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -124,7 +125,8 @@ impl Story {
         }
     }
 
-    /// Opens the log, or creates it, checks what is in it against the model and forgets what was lost.
+    /// Opens the log, or creates it, checks what is in it against the model and forgets what was
+    /// lost.
     fn recover(&mut self) -> Result<Wal, WalError> {
         if !wal::exists(&self.disk, dir())? {
             assert_eq!(
@@ -192,8 +194,8 @@ impl Story {
             })
     }
 
-    /// After a restart, a snapshot of a leader that was recorded but not committed is overtaken: the leader
-    /// sends it again, or the entries that it covers.
+    /// After a restart, a snapshot of a leader that was recorded but not committed is overtaken:
+    /// the leader sends it again, or the entries that it covers.
     fn overtake(&mut self, wal: &mut Wal) -> Result<(), WalError> {
         let log = Log::of(&self.records);
         let commit = log.state.commit();
@@ -307,7 +309,8 @@ impl Story {
         Ok(())
     }
 
-    /// A snapshot that a leader sent: ahead of the log, or in conflict with what is not committed in it.
+    /// A snapshot that a leader sent: ahead of the log, or in conflict with what is not committed
+    /// in it.
     fn leader_snapshot(&mut self, wal: &mut Wal) -> Result<(), WalError> {
         let log = Log::of(&self.records);
         let index = log.state.commit() + self.rng.u64(1..50);

@@ -1,5 +1,5 @@
-//! Logs that etcd 3.3 to 3.7 wrote, with what another reader found in them (`tests/data/wal/index.json`).
-//! The zeros at the end of a segment were left out of the files.
+//! Logs that etcd 3.3 to 3.7 wrote, with what another reader found in them
+//! (`tests/data/wal/index.json`). The zeros at the end of a segment were left out of the files.
 
 use std::io::{IoSlice, Read as _};
 use std::path::Path;
@@ -154,8 +154,9 @@ fn the_same_records_give_the_same_bytes() {
     assert!(compared >= 10, "{compared}");
 }
 
-/// Writes the records of a log into a new one on `disk`; `false` when that cannot be: snapshot records of etcd
-/// before 3.5 lack what must be in them today, and a backup of API v2 has entries before its snapshot.
+/// Writes the records of a log into a new one on `disk`; `false` when that cannot be: snapshot
+/// records of etcd before 3.5 lack what must be in them today, and a backup of API v2 has entries
+/// before its snapshot.
 fn rewrite(original: &[u8], disk: &MemDisk) -> bool {
     let mut found = records(original).into_iter().map(|(_, record)| record);
     assert_eq!(found.next().unwrap().r#type(), 4);

@@ -1,4 +1,5 @@
-//! Shared by the tests: a store beside its naive model, and a client that shows what it got as text.
+//! Shared by the tests: a store beside its naive model, and a client that shows what it got as
+//! text.
 
 mod model;
 mod rules;

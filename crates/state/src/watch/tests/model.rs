@@ -467,7 +467,8 @@ impl Script {
         assert!(before.is_none(), "created twice");
     }
 
-    /// A queue holds its bound and one catch-up, each rounded up to a revision of all watchers of a step.
+    /// A queue holds its bound and one catch-up, each rounded up to a revision of all watchers of a
+    /// step.
     fn check_bounds(&self) {
         let limits = &self.world.hub.limits;
         let revision_bytes = 7 * 2 * 1000;

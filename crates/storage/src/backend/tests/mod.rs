@@ -1,5 +1,5 @@
-//! The backend as its owner sees it, on a disk in memory: against a map per bucket, with readers of every
-//! age, a loss of power, and other threads.
+//! The backend as its owner sees it, on a disk in memory: against a map per bucket, with readers of
+//! every age, a loss of power, and other threads.
 
 mod replace;
 

@@ -1,5 +1,5 @@
-//! A file that takes the database's place: for readers of every age, beside commits on other threads, and
-//! on a disk that fails at any moment.
+//! A file that takes the database's place: for readers of every age, beside commits on other
+//! threads, and on a disk that fails at any moment.
 
 use super::*;
 
@@ -146,8 +146,8 @@ struct Came {
     error: bool,
 }
 
-/// A life with a replacement in its middle: 3 batches, of which the last is never committed, then a file
-/// with 9, then a tenth.
+/// A life with a replacement in its middle: 3 batches, of which the last is never committed, then a
+/// file with 9, then a tenth.
 fn run(backend: &Backend) -> Came {
     let mut came = Came {
         may_be: vec![2],

@@ -60,7 +60,8 @@ impl Content {
         self.len = len;
     }
 
-    /// Makes the pages that hold `bytes`, and the length, the same as in `other`, sharing the memory.
+    /// Makes the pages that hold `bytes`, and the length, the same as in `other`, sharing the
+    /// memory.
     pub(super) fn take(&mut self, other: &Content, bytes: RangeInclusive<u64>) {
         let pages = bytes.start() / PAGE_BYTES as u64..=bytes.end() / PAGE_BYTES as u64;
         let stale: Vec<u64> = self
@@ -81,7 +82,8 @@ impl Content {
     }
 }
 
-/// The parts of `len` bytes at `offset`, page by page: page number, range in the page, range in the bytes.
+/// The parts of `len` bytes at `offset`, page by page: page number, range in the page, range in the
+/// bytes.
 fn pieces(
     offset: u64,
     len: usize,

@@ -84,8 +84,8 @@ impl Inode {
         }
     }
 
-    /// What a failed sync leaves: the cache drops the changes from its list of what is to be written, so
-    /// that no later sync brings them to the disk, while readers still see them.
+    /// What a failed sync leaves: the cache drops the changes from its list of what is to be
+    /// written, so that no later sync brings them to the disk, while readers still see them.
     pub(super) fn fail_sync(&mut self) {
         self.unsynced.clear();
     }

@@ -1,13 +1,14 @@
 //! A deterministic disk in memory that fails on demand.
 //!
 //! For every file it holds what readers see, what would survive a loss of power, and the changes in
-//! between. [`MemDisk::crash`] cuts the power: from a seed, each unsynced write is lost, kept or torn at
-//! sectors of 512 bytes, independently of the others; each directory keeps a prefix of its unsynced
-//! changes; all handles and locks are gone. [`MemDisk::inject`] makes single operations fail,
-//! [`MemDisk::set_capacity`] bounds the bytes, and [`MemDisk::flip_bit`] damages what is durable.
+//! between. [`MemDisk::crash`] cuts the power: from a seed, each unsynced write is lost, kept or
+//! torn at sectors of 512 bytes, independently of the others; each directory keeps a prefix of its
+//! unsynced changes; all handles and locks are gone. [`MemDisk::inject`] makes single operations
+//! fail, [`MemDisk::set_capacity`] bounds the bytes, and [`MemDisk::flip_bit`] damages what is
+//! durable.
 //!
-//! Files are sparse, so that a preallocated log segment costs nothing. Permission bits are not kept, and
-//! paths are taken from the root, without links.
+//! Files are sparse, so that a preallocated log segment costs nothing. Permission bits are not
+//! kept, and paths are taken from the root, without links.
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -34,12 +35,12 @@ pub enum Fault {
     Read(u64),
     /// The nth write fails after half of its bytes.
     Write(u64),
-    /// The nth [`File::sync_data`] or [`Disk::sync_dir`] fails. What a failed `sync_data` was to make
-    /// durable is never made durable by a later one.
+    /// The nth [`File::sync_data`] or [`Disk::sync_dir`] fails. What a failed `sync_data` was to
+    /// make durable is never made durable by a later one.
     Sync(u64),
-    /// The nth change (anything but reads, locks and opening what exists) finds the power gone, and so
-    /// does every operation after it until [`MemDisk::crash`]. The change itself may or may not have
-    /// reached the disk.
+    /// The nth change (anything but reads, locks and opening what exists) finds the power gone, and
+    /// so does every operation after it until [`MemDisk::crash`]. The change itself may or may not
+    /// have reached the disk.
     PowerLoss(u64),
 }
 
@@ -111,7 +112,8 @@ impl MemDisk {
         }
     }
 
-    /// Cuts the power and switches it on again. What becomes of unsynced changes follows from `seed`.
+    /// Cuts the power and switches it on again. What becomes of unsynced changes follows from
+    /// `seed`.
     pub fn crash(&self, seed: u64) {
         let mut rng = Rng::with_seed(seed);
         let mut state = self.state.lock();
