@@ -2,7 +2,7 @@
 //!
 //! - [`config`]: flags, environment, file; [`log`]: JSON lines.
 //! - [`runtime`]: threads, queues, sockets; the only room that knows the operating system's clock.
-//! - `accept`: from a listening socket to the thread that serves a connection; [`tls`]: handshakes and certificates.
+//! - `accept`: from a listening socket to the thread that serves a connection; `tls`: handshakes and certificates.
 //! - `bootstrap`: the first start of a member, which founds a cluster or joins one; `systemd`: told when it serves.
 //! - [`auth`]: who sends a request.
 //! - [`grpc`] and [`http`]: what clients see; `router` tells the two apart.
@@ -22,7 +22,7 @@ pub mod peer;
 mod router;
 pub mod runtime;
 mod systemd;
-pub mod tls;
+mod tls;
 pub mod workers;
 
 /// The version of etcd that this server stands in for.

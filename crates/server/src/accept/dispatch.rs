@@ -1,4 +1,4 @@
-//! Accepted sockets on their way to the threads that serve them.
+//! Hands accepted connections to the threads that serve them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,91 +7,85 @@ use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::limit::ConnectionPermit;
+use super::stream::Stream;
 use crate::http::ListenerKind;
-use crate::tls::{Established, Portable};
+use crate::tls::Established;
 
-/// An accepted socket.
-pub enum Socket {
-    /// Over TCP; from `std`, as it moves between runtimes.
-    Tcp(std::net::TcpStream),
-    /// Over a Unix socket.
-    Unix(std::os::unix::net::UnixStream),
-    /// Encrypted, over one of them.
-    Tls(Box<Established>),
+/// A connection, what its listener knows of it, and its permit.
+pub(crate) struct Accepted {
+    pub(crate) stream: AcceptedStream,
+    pub(crate) protocols: Protocols,
+    pub(crate) permit: ConnectionPermit,
 }
 
-impl Socket {
-    /// Where the other end is; none for a Unix socket.
-    pub fn remote(&self) -> Option<SocketAddr> {
+/// The stream of a connection, with TLS or without.
+pub(crate) enum AcceptedStream {
+    Plain(Stream),
+    /// The handshake is complete.
+    Tls(Box<Established<Stream>>),
+}
+
+impl AcceptedStream {
+    /// The address of the other end; none for a Unix socket.
+    pub(crate) fn remote(&self) -> Option<SocketAddr> {
         match self {
-            Socket::Tcp(socket) => socket.peer_addr().ok(),
-            Socket::Unix(_) => None,
-            Socket::Tls(established) => established.remote(),
+            AcceptedStream::Plain(stream) => stream.remote(),
+            AcceptedStream::Tls(established) => established.stream.get_ref().0.remote(),
+        }
+    }
+
+    /// See [`Stream::register`].
+    pub(crate) fn register(&mut self) -> io::Result<()> {
+        self.socket().register()
+    }
+
+    fn socket(&mut self) -> &mut Stream {
+        match self {
+            AcceptedStream::Plain(stream) => stream,
+            AcceptedStream::Tls(established) => established.stream.get_mut().0,
         }
     }
 }
 
-impl TryFrom<Portable> for Socket {
-    type Error = io::Error;
-
-    fn try_from(socket: Portable) -> io::Result<Socket> {
-        Ok(match socket {
-            Portable::Tcp(socket) => Socket::Tcp(socket.into_std()?),
-            Portable::Unix(socket) => Socket::Unix(socket.into_std()?),
-            Portable::DetachedTcp(socket) => Socket::Tcp(socket),
-            Portable::DetachedUnix(socket) => Socket::Unix(socket),
-            Portable::Closed => return Err(io::ErrorKind::NotConnected.into()),
-        })
-    }
-}
-
-/// A socket and the listener that accepted it.
-pub struct Accepted {
-    /// The connection.
-    pub socket: Socket,
-    /// What it may speak.
-    pub protocols: Protocols,
-    /// A client's.
-    pub permit: ConnectionPermit,
-}
-
 /// What a listener's connections may speak.
 #[derive(Clone, Copy, Debug)]
-pub struct Protocols {
-    /// gRPC.
-    pub grpc: bool,
-    /// Plain HTTP, with these pages.
-    pub pages: Option<ListenerKind>,
+pub(crate) struct Protocols {
+    pub(crate) grpc: bool,
+    /// Plain HTTP, with the pages of this kind of listener.
+    pub(crate) pages: Option<ListenerKind>,
 }
 
 impl Protocols {
-    /// What other members speak is nothing that a client speaks.
-    pub const PEER: Protocols = Protocols {
+    /// For peer listeners, which answer neither of what clients ask.
+    pub(crate) const PEER: Protocols = Protocols {
         grpc: false,
         pages: None,
     };
 }
 
-/// Deals accepted sockets to the connection threads in turn.
+/// Distributes connections over threads, round robin.
 #[derive(Clone)]
-pub struct Dispatcher {
+pub(crate) struct Dispatcher {
     threads: Arc<[UnboundedSender<Accepted>]>,
     next: usize,
 }
 
 impl Dispatcher {
-    /// A dispatcher for these threads.
-    pub fn new(threads: Vec<UnboundedSender<Accepted>>) -> Dispatcher {
+    pub(crate) fn new(threads: Vec<UnboundedSender<Accepted>>) -> Dispatcher {
         Dispatcher {
             threads: threads.into(),
             next: 0,
         }
     }
 
-    /// Gives a socket to the next thread.
-    pub fn dispatch(&mut self, accepted: Accepted) {
+    /// Sends a connection to the next thread, which has to register it with its runtime.
+    pub(crate) fn dispatch(&mut self, mut accepted: Accepted) {
+        if accepted.stream.socket().deregister().is_err() {
+            // The operating system has lost the connection.
+            return;
+        }
         self.next = (self.next + 1) % self.threads.len();
-        // A thread that has stopped closes what it is given.
+        // Fails when the thread has stopped; the connection is closed then.
         let _ = self.threads[self.next].send(accepted);
     }
 }

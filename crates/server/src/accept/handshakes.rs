@@ -1,12 +1,12 @@
 //! TLS handshakes, on threads of their own.
 //!
-//! A handshake costs as much as dozens of requests, so it is not made where requests are served: however many
-//! strangers knock, connections that are in keep their threads. An encrypted stream is then dispatched to a connection
-//! thread like a plain socket.
+//! A handshake costs as much as dozens of requests. On other threads than the requests', a flood of
+//! new connections does not slow down those that are established.
 //!
-//! A thread works at a bounded number of handshakes. When it has no room left, whoever has kept the server waiting longest
-//! is hung up on, but nobody before [`EVICTABLE_AFTER`]; until then newcomers wait in the listener's queue. So neither idle
-//! connections nor a storm of real ones keep everybody else out.
+//! Each thread works on a bounded number of handshakes. When it has that many, it closes the
+//! connection whose handshake is oldest, but only after [`EVICTABLE_AFTER`]; until then new
+//! connections wait in the listener's backlog. So neither idle connections nor a flood of real ones
+//! keep everybody else out.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,51 +16,56 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::dispatch::{Accepted, Dispatcher, Protocols, Socket};
+use super::dispatch::{Accepted, AcceptedStream, Dispatcher, Protocols};
 use super::limit::ConnectionPermit;
-use crate::tls::{Endpoint, FIRST_BYTE, Portable};
+use super::stream::Stream;
+use crate::tls::{Endpoint, HANDSHAKE_RECORD};
 use crate::workers::Workers;
 
-/// Handshakes under way on one thread.
+/// Handshakes in progress on one thread.
 const HANDSHAKES_MAX: usize = 1024;
-/// Accepted sockets that wait for a thread.
+/// Connections that wait for one thread.
 const QUEUE_MAX: usize = 64;
-/// How long a handshake is sure of its place.
+/// How old a handshake must be to make room for another.
 const EVICTABLE_AFTER: Duration = Duration::from_secs(1);
 
-/// What a listener with TLS does with sockets.
+/// What a listener with TLS does with connections.
 #[derive(Clone)]
-pub struct TlsAcceptor {
-    /// Certificates and rules.
-    pub endpoint: Arc<Endpoint>,
-    /// What encrypted connections may speak.
-    pub secure: Protocols,
-    /// What plain connections on the same port may speak, if there may be any.
-    pub plain: Option<Protocols>,
-    /// Takes them afterwards.
-    pub dispatcher: Dispatcher,
-    /// Makes the handshakes.
-    pub handshakes: HandshakePool,
+pub(super) struct TlsAcceptor {
+    pub(super) endpoint: Arc<Endpoint>,
+    /// What connections with TLS may speak.
+    pub(super) protocols: Protocols,
+    /// What connections without TLS may speak; none if they are refused.
+    pub(super) plain: Option<Protocols>,
+    pub(super) dispatcher: Dispatcher,
+    pub(super) handshakes: HandshakePool,
 }
 
-/// A socket with which a handshake is to be made.
-struct Handshake {
-    socket: Portable,
-    gate: TlsAcceptor,
-    permit: ConnectionPermit,
+impl TlsAcceptor {
+    /// Queues a connection for its handshake; waits while the queue is full.
+    pub(super) async fn accept(&mut self, stream: Stream, permit: ConnectionPermit) {
+        let acceptor = self.clone();
+        let handshake = Handshake {
+            stream,
+            permit,
+            acceptor,
+        };
+        self.handshakes.submit(handshake).await;
+    }
 }
 
-/// The threads' entrances; sockets go to them in turn.
+/// The queues of the threads that make handshakes; connections go to them round robin.
 #[derive(Clone)]
-pub struct HandshakePool {
+pub(crate) struct HandshakePool {
     threads: Arc<[mpsc::Sender<Handshake>]>,
     next: usize,
     workers: Workers,
 }
 
 impl HandshakePool {
-    /// A pool of so many threads, each of which is to [run](HandshakeQueue::run) one of the queues. `workers` ask DNS for them.
-    pub fn new(threads: usize, workers: Workers) -> (HandshakePool, Vec<HandshakeQueue>) {
+    /// A pool of so many threads, each of which has to [run](HandshakeQueue::run) one of the
+    /// queues. Look-ups in DNS are made by `workers`.
+    pub(crate) fn new(threads: usize, workers: Workers) -> (HandshakePool, Vec<HandshakeQueue>) {
         let (senders, queues): (Vec<_>, Vec<_>) = (0..threads)
             .map(|_| mpsc::channel(QUEUE_MAX))
             .map(|(sender, queue)| (sender, HandshakeQueue(queue)))
@@ -73,33 +78,24 @@ impl HandshakePool {
         (pool, queues)
     }
 
-    async fn send(&mut self, handshake: Handshake) {
+    async fn submit(&mut self, mut handshake: Handshake) {
+        if handshake.stream.deregister().is_err() {
+            // The operating system has lost the connection.
+            return;
+        }
         self.next = (self.next + 1) % self.threads.len();
-        // A thread that has stopped closes what it is given.
+        // Fails when the thread has stopped; the connection is closed then.
         let _ = self.threads[self.next].send(handshake).await;
     }
 }
 
-impl TlsAcceptor {
-    /// Takes an accepted socket; waits while there is no room.
-    pub async fn admit(&mut self, socket: Portable, permit: ConnectionPermit) {
-        let gate = self.clone();
-        let handshake = Handshake {
-            socket,
-            gate,
-            permit,
-        };
-        self.handshakes.send(handshake).await;
-    }
-}
-
-/// What one thread of the pool is to do.
-pub struct HandshakeQueue(mpsc::Receiver<Handshake>);
+/// The handshakes that one thread is to make.
+pub(crate) struct HandshakeQueue(mpsc::Receiver<Handshake>);
 
 impl HandshakeQueue {
-    /// Makes handshakes until the member stops.
-    pub async fn run(mut self, mut stopping: watch::Receiver<bool>) {
-        let mut in_progress = HandshakesInProgress::default();
+    /// Makes handshakes until the member stops. Runs in a `LocalSet`.
+    pub(crate) async fn run(mut self, mut stopping: watch::Receiver<bool>) {
+        let mut in_progress = InProgress::default();
         let work = async {
             loop {
                 in_progress.wait_for_room().await;
@@ -116,23 +112,24 @@ impl HandshakeQueue {
     }
 }
 
-/// The handshakes under way, oldest first.
+/// Handshakes in progress.
 #[derive(Default)]
-struct HandshakesInProgress {
+struct InProgress {
     tasks: JoinSet<()>,
-    /// Some of them may be finished.
+    /// Oldest first; may contain some that are finished.
     started: VecDeque<(Instant, AbortHandle)>,
 }
 
-impl HandshakesInProgress {
+impl InProgress {
     fn start(&mut self, handshake: Handshake) {
-        let handle = self.tasks.spawn_local(make(handshake));
+        let handle = self.tasks.spawn_local(handshake.run());
         self.started.push_back((Instant::now(), handle));
         if self.started.len() > 2 * HANDSHAKES_MAX {
             self.started.retain(|(_, handle)| !handle.is_finished());
         }
     }
 
+    /// Waits until another handshake may start, and aborts the oldest one if it is old enough.
     async fn wait_for_room(&mut self) {
         loop {
             while self.tasks.try_join_next().is_some() {}
@@ -144,60 +141,67 @@ impl HandshakesInProgress {
             {
                 self.started.pop_front();
             }
-            let Some((since, oldest)) = self.started.front() else {
+            let Some((started, oldest)) = self.started.front() else {
                 return;
             };
-            let given_up = *since + EVICTABLE_AFTER;
-            if Instant::now() >= given_up {
+            let evictable = *started + EVICTABLE_AFTER;
+            if Instant::now() >= evictable {
                 oldest.abort();
                 self.started.pop_front();
                 crate::warn!("too many TLS handshakes under way; gave up the oldest"; "handshakes" => self.tasks.len());
             }
-            // Whichever comes first: a place, or the end of the oldest one's time.
-            let _ = tokio::time::timeout_at(given_up, self.tasks.join_next()).await;
+            let _ = tokio::time::timeout_at(evictable, self.tasks.join_next()).await;
         }
     }
 }
 
-/// Lets one connection in, or not.
-async fn make(handshake: Handshake) {
-    let Handshake {
-        mut socket,
-        mut gate,
-        permit,
-    } = handshake;
-    // Errors of the system's mean that the connection is gone.
-    if socket.attach().is_err() {
-        return;
-    }
-    if let Some(protocols) = gate.plain
-        && speaks_plainly(&socket).await
-    {
-        if let Ok(socket) = Socket::try_from(socket) {
-            gate.dispatcher.dispatch(Accepted {
-                socket,
-                protocols,
-                permit,
-            });
+/// A connection whose handshake is to be made.
+struct Handshake {
+    stream: Stream,
+    permit: ConnectionPermit,
+    acceptor: TlsAcceptor,
+}
+
+impl Handshake {
+    /// Makes the handshake and dispatches the connection, which is closed if it fails.
+    async fn run(self) {
+        let Handshake {
+            mut stream,
+            permit,
+            mut acceptor,
+        } = self;
+        if stream.register().is_err() {
+            return;
         }
-        return;
-    }
-    if let Some(established) = gate.endpoint.accept(socket, &gate.handshakes.workers).await {
-        let socket = Socket::Tls(Box::new(established));
-        let protocols = gate.secure;
-        gate.dispatcher.dispatch(Accepted {
-            socket,
+        let (stream, protocols) = match acceptor.plain {
+            Some(plain) if is_plain(&stream).await => (AcceptedStream::Plain(stream), plain),
+            _ => match acceptor.tls(stream).await {
+                Some(stream) => (stream, acceptor.protocols),
+                None => return,
+            },
+        };
+        acceptor.dispatcher.dispatch(Accepted {
+            stream,
             protocols,
             permit,
         });
     }
 }
 
-/// Whether the first byte is something else than TLS's.
-async fn speaks_plainly(socket: &Portable) -> bool {
-    let Portable::Tcp(socket) = socket else {
-        return false;
-    };
-    let mut first = [0];
-    matches!(socket.peek(&mut first).await, Ok(1) if first[0] != FIRST_BYTE)
+impl TlsAcceptor {
+    async fn tls(&self, stream: Stream) -> Option<AcceptedStream> {
+        let remote = stream.remote();
+        let workers = &self.handshakes.workers;
+        let established = self.endpoint.accept(stream, remote, workers).await?;
+        // The handshake ends with the client's message, to which the server has nothing to answer.
+        // A client with Nagle's algorithm waits for the acknowledgement before its first request.
+        established.stream.get_ref().0.acknowledge();
+        Some(AcceptedStream::Tls(Box::new(established)))
+    }
+}
+
+/// Whether the client has begun to speak something else than TLS.
+async fn is_plain(stream: &Stream) -> bool {
+    let first = stream.peek_byte().await;
+    first.is_some_and(|first| first != HANDSHAKE_RECORD)
 }

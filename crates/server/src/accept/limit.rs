@@ -1,61 +1,63 @@
-//! Connection limits, from the number of file descriptors.
+//! Limits on connections, so that clients do not use up the file descriptors.
 //!
-//! A member that has none left cannot begin a segment of its log, and ends. So clients get all but some of them
-//! ([`ConnectionLimit`]): a connection has a permit from accept to close, and when all are taken, newcomers wait in the listener's
-//! queue. The listeners for metrics have a limit of their own, so that a member that is full can be looked at, and cannot be filled
-//! through them. Other members are not counted.
+//! A member without a free descriptor cannot open the next segment of its log, and stops. So all
+//! but [`RESERVED`] descriptors are for clients: a connection takes a permit when it is accepted and
+//! returns it when it is closed. While there is none, new connections wait in the listener's backlog.
+//!
+//! Listeners for metrics have a limit of their own, so that an overloaded member can be looked at,
+//! and clients cannot get around their limit. Connections of other members are not limited.
 
 use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What a member needs for its files and for other members, as in etcd.
+/// Descriptors for the member's files and for other members, as in etcd.
 const RESERVED: u64 = 150;
 
-/// Connections to the listeners for metrics at a time, out of what is reserved.
-const FOR_METRICS: usize = 32;
+/// Concurrent connections to the listeners for metrics; taken from what is reserved.
+const METRICS_CONNECTIONS_MAX: usize = 32;
 
-/// There are not enough for a single client.
+/// No descriptor is left for clients.
 #[derive(Debug, thiserror::Error)]
 #[error("{limit} descriptors are allowed, and the member keeps {RESERVED} for itself")]
-pub struct TooFewDescriptors {
+pub(crate) struct TooFewDescriptors {
     limit: u64,
 }
 
-/// The limit of all clients' connections, or of those for metrics.
+/// A limit on concurrent connections.
 #[derive(Clone, Debug)]
-pub struct ConnectionLimit(Arc<Semaphore>);
+pub(crate) struct ConnectionLimit(Arc<Semaphore>);
 
-/// A connection's permit; free again when this is dropped.
+/// The right to one connection, returned when dropped. The default is that of a connection that is
+/// not limited.
 #[derive(Debug, Default)]
-pub struct ConnectionPermit {
+pub(crate) struct ConnectionPermit {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl ConnectionLimit {
-    /// As many as this process may have, after the limit was raised as far as that is allowed: Go's programs do so, and
-    /// most services are started with a low limit that they may raise.
+    /// The limit for clients. Raises the soft limit on descriptors to the hard one first, as Go's
+    /// runtime does: most services are started with a low soft limit.
     ///
     /// # Errors
-    /// There are not enough.
-    pub fn of_process() -> Result<ConnectionLimit, TooFewDescriptors> {
+    /// The limit on descriptors leaves none for clients.
+    pub(crate) fn for_clients() -> Result<ConnectionLimit, TooFewDescriptors> {
         let limit = getrlimit(Resource::Nofile);
         let raised = Rlimit {
             current: limit.maximum,
             maximum: limit.maximum,
         };
-        // If it may not be raised, it stays what it is.
+        // If this fails, the soft limit stays what it is.
         let _ = setrlimit(Resource::Nofile, raised);
-        ConnectionLimit::of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
+        ConnectionLimit::of_descriptors(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
     }
 
-    /// Those of the listeners for metrics.
-    pub fn for_metrics() -> ConnectionLimit {
-        ConnectionLimit(Arc::new(Semaphore::new(FOR_METRICS)))
+    pub(crate) fn for_metrics() -> ConnectionLimit {
+        ConnectionLimit(Arc::new(Semaphore::new(METRICS_CONNECTIONS_MAX)))
     }
 
-    fn of(limit: u64) -> Result<ConnectionLimit, TooFewDescriptors> {
+    fn of_descriptors(limit: u64) -> Result<ConnectionLimit, TooFewDescriptors> {
         let count = limit.saturating_sub(RESERVED);
         if count == 0 {
             return Err(TooFewDescriptors { limit });
@@ -65,8 +67,8 @@ impl ConnectionLimit {
         Ok(ConnectionLimit(Arc::new(Semaphore::new(count))))
     }
 
-    /// Waits for a free one.
-    pub async fn acquire(&self) -> ConnectionPermit {
+    /// Waits until a connection is allowed.
+    pub(crate) async fn acquire(&self) -> ConnectionPermit {
         let permit = Arc::clone(&self.0).acquire_owned().await;
         ConnectionPermit {
             _permit: Some(permit.expect("the semaphore is never closed")),
@@ -77,24 +79,17 @@ impl ConnectionLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
 
-    #[tokio::test]
-    async fn clients_get_what_the_member_does_not_need() {
-        assert!(ConnectionLimit::of(RESERVED).is_err());
-        assert!(ConnectionLimit::of(u64::MAX).is_ok());
-        let limit = ConnectionLimit::of(RESERVED + 2).unwrap();
-        let (first, _second) = (limit.acquire().await, limit.acquire().await);
-        let mut third = Box::pin(limit.acquire());
-        assert!(has_to_wait(&mut third).await);
+    #[test]
+    fn clients_get_the_descriptors_that_are_not_reserved() {
+        assert!(ConnectionLimit::of_descriptors(RESERVED).is_err());
+        assert!(ConnectionLimit::of_descriptors(u64::MAX).is_ok());
+        let limit = ConnectionLimit::of_descriptors(RESERVED + 2).unwrap();
+        let acquire = || limit.acquire().now_or_never();
+        let (first, _second) = (acquire().unwrap(), acquire().unwrap());
+        assert!(acquire().is_none());
         drop(first);
-        third.await;
-    }
-
-    /// Whether `future` has to wait.
-    async fn has_to_wait<F: Future + Unpin>(future: &mut F) -> bool {
-        let poll = std::future::poll_fn(|cx| {
-            std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx).is_pending())
-        });
-        poll.await
+        assert!(acquire().is_some());
     }
 }

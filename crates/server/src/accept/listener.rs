@@ -1,48 +1,69 @@
-//! Sockets that accept.
+//! One listening socket: how it is bound, and the loop that accepts from it.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
 
-use socket2::{Domain, SockRef, Socket as RawSocket, TcpKeepalive, Type};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::sync::watch;
 
-use super::dispatch::{Accepted, Dispatcher, Protocols, Socket};
+use super::dispatch::{Accepted, AcceptedStream, Dispatcher, Protocols};
 use super::handshakes::TlsAcceptor;
 use super::limit::{ConnectionLimit, ConnectionPermit};
+use super::stream::Stream;
 use crate::config::url::ListenAddr;
 use crate::log::{Text, go_io_error};
-use crate::tls::Portable;
 
 const BACKLOG: i32 = 1024;
-/// A connection that is silent is probed, as Go does it, so that one whose other end is gone without a word ends.
+/// Go's defaults. A connection whose other end is gone without a word is found and closed.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(KEEPALIVE_INTERVAL)
     .with_interval(KEEPALIVE_INTERVAL);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// Pause after an error that is not about a single connection.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// How sockets are bound.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SocketOptions {
-    /// Several processes may share the port (`--socket-reuse-port`).
-    pub reuse_port: bool,
+pub(super) struct SocketOptions {
+    /// SO_REUSEPORT (`--socket-reuse-port`).
+    pub(super) reuse_port: bool,
 }
 
-/// A bound socket; connections queue until [`Listener::accept_into`].
-pub enum Listener {
-    /// Over TCP.
-    Tcp(TcpListener),
-    /// Over a Unix socket.
+/// A bound socket. Connections wait in its backlog until [`Listener::run`].
+pub(super) enum Listener {
+    Tcp(std::net::TcpListener),
     Unix(UnixListener),
+}
+
+/// What becomes of accepted connections.
+pub(super) enum Acceptor {
+    /// They go to the threads that serve them.
+    Plain(Protocols, Dispatcher),
+    /// They go to the handshake pool first.
+    Tls(TlsAcceptor),
+}
+
+impl Acceptor {
+    async fn accept(&mut self, stream: Stream, permit: ConnectionPermit) {
+        match self {
+            Acceptor::Plain(protocols, dispatcher) => dispatcher.dispatch(Accepted {
+                stream: AcceptedStream::Plain(stream),
+                protocols: *protocols,
+                permit,
+            }),
+            Acceptor::Tls(acceptor) => acceptor.accept(stream, permit).await,
+        }
+    }
 }
 
 /// Binds `address`.
 ///
 /// # Errors
 /// In Go's words, e.g. `listen tcp 127.0.0.1:2379: bind: address already in use`.
-pub fn bind(address: &ListenAddr, options: SocketOptions) -> Result<Listener, String> {
+pub(super) fn bind(address: &ListenAddr, options: SocketOptions) -> Result<Listener, String> {
     match address {
         ListenAddr::Tcp(address) => bind_tcp(*address, options)
             .map(Listener::Tcp)
@@ -57,9 +78,9 @@ pub fn bind(address: &ListenAddr, options: SocketOptions) -> Result<Listener, St
     }
 }
 
-fn bind_tcp(address: SocketAddr, options: SocketOptions) -> io::Result<TcpListener> {
-    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // As Go's listeners have it, so that a restart does not wait for connections that linger.
+fn bind_tcp(address: SocketAddr, options: SocketOptions) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // As Go does, so that a restart need not wait for connections in TIME_WAIT.
     socket.set_reuse_address(true)?;
     if options.reuse_port {
         socket.set_reuse_port(true)?;
@@ -70,7 +91,7 @@ fn bind_tcp(address: SocketAddr, options: SocketOptions) -> io::Result<TcpListen
     Ok(socket.into())
 }
 
-/// A socket file that a dead process left behind is replaced, one that answers is not.
+/// Replaces the socket file of a dead process, but not of one that answers.
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     let listener = match UnixListener::bind(path) {
         Err(error)
@@ -86,115 +107,87 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Where accepted sockets go.
-#[derive(Clone)]
-pub enum Acceptor {
-    /// To the threads that serve them.
-    Plain(Protocols, Dispatcher),
-    /// To a handshake first.
-    Secure(TlsAcceptor),
-}
-
-impl Acceptor {
-    async fn take(&mut self, socket: Portable, permit: ConnectionPermit) {
-        match self {
-            Acceptor::Plain(protocols, dispatcher) => {
-                // A socket that the system has lost meanwhile is nobody's.
-                if let Ok(socket) = Socket::try_from(socket) {
-                    let protocols = *protocols;
-                    dispatcher.dispatch(Accepted {
-                        socket,
-                        protocols,
-                        permit,
-                    });
-                }
-            }
-            Acceptor::Secure(gate) => gate.admit(socket, permit).await,
-        }
-    }
-}
-
 impl Listener {
-    /// Accepts until the member stops, as long as the connection limit, if there is one, allows it.
-    pub async fn accept_into(
+    /// Accepts connections until the member stops.
+    pub(super) async fn run(
         self,
-        mut acceptor: Acceptor,
+        acceptor: Acceptor,
         limit: Option<ConnectionLimit>,
         mut stopping: watch::Receiver<bool>,
     ) {
-        let accept = async {
-            match self {
-                Listener::Tcp(listener) => accept_tcp(listener, &mut acceptor, limit).await,
-                Listener::Unix(listener) => accept_unix(listener, &mut acceptor, limit).await,
+        let listener = match self.register() {
+            Ok(listener) => listener,
+            Err(error) => {
+                crate::warn!("stopped accepting connections"; "error" => Text(error));
+                return;
             }
         };
         tokio::select! {
-            result = accept => if let Err(error) = result {
-                crate::warn!("stopped accepting connections"; "error" => Text(error));
-            },
+            () = listener.accept_all(acceptor, limit) => {}
             _ = stopping.wait_for(|stopping| *stopping) => {}
         }
     }
-}
 
-async fn acquire(limit: &Option<ConnectionLimit>) -> ConnectionPermit {
-    match limit {
-        Some(limit) => limit.acquire().await,
-        None => ConnectionPermit::default(),
+    fn register(self) -> io::Result<Registered> {
+        Ok(match self {
+            Listener::Tcp(listener) => {
+                Registered::Tcp(tokio::net::TcpListener::from_std(listener)?)
+            }
+            Listener::Unix(listener) => {
+                Registered::Unix(tokio::net::UnixListener::from_std(listener)?)
+            }
+        })
     }
 }
 
-async fn accept_tcp(
-    listener: TcpListener,
-    acceptor: &mut Acceptor,
-    limit: Option<ConnectionLimit>,
-) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    loop {
-        let permit = acquire(&limit).await;
-        match listener.accept().await {
-            Ok((socket, _)) => {
-                // Best effort, as it only finds out sooner who is gone.
+/// A listener that is registered with this thread's runtime.
+enum Registered {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Registered {
+    async fn accept_all(&self, mut acceptor: Acceptor, limit: Option<ConnectionLimit>) {
+        loop {
+            let permit = match &limit {
+                Some(limit) => limit.acquire().await,
+                None => ConnectionPermit::default(),
+            };
+            match self.accept().await {
+                Ok(stream) => acceptor.accept(stream, permit).await,
+                Err(error) => pause_after(&error).await,
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Registered::Tcp(listener) => {
+                let (socket, _) = listener.accept().await?;
+                // Best effort: the first only finds sooner who is gone, the second only saves time.
                 let _ = SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE);
-                acceptor
-                    .take(Portable::DetachedTcp(socket.into_std()?), permit)
-                    .await;
+                let _ = socket.set_nodelay(true);
+                Ok(Stream::Tcp(socket))
             }
-            Err(error) => pause_after(&error).await,
+            Registered::Unix(listener) => {
+                let (socket, _) = listener.accept().await?;
+                Ok(Stream::Unix(socket))
+            }
         }
     }
 }
 
-async fn accept_unix(
-    listener: UnixListener,
-    acceptor: &mut Acceptor,
-    limit: Option<ConnectionLimit>,
-) -> io::Result<()> {
-    let listener = tokio::net::UnixListener::from_std(listener)?;
-    loop {
-        let permit = acquire(&limit).await;
-        match listener.accept().await {
-            Ok((socket, _)) => {
-                acceptor
-                    .take(Portable::DetachedUnix(socket.into_std()?), permit)
-                    .await
-            }
-            Err(error) => pause_after(&error).await,
-        }
-    }
-}
-
-/// Out of file descriptors or memory: connections that end make room again. Anything else concerns
-/// the one connection that was about to be accepted.
+/// Without descriptors or memory, accepting waits for connections to be closed. Other errors concern
+/// only the connection that was about to be accepted.
 async fn pause_after(error: &io::Error) {
-    let transient = matches!(
+    let of_one_connection = matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::Interrupted
     );
-    if !transient {
+    if !of_one_connection {
         crate::warn!("cannot accept a connection; trying again"; "error" => Text(error));
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(RETRY_PAUSE).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Which sockets are bound, and what may be spoken on each.
+//! The listeners of a member: on which addresses, for which protocols, with which limit.
 
 use std::sync::Arc;
 
@@ -16,110 +16,124 @@ use crate::tls;
 /// An address that cannot be listened on, in Go's words.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct ListenError(String);
+pub(crate) struct ListenError(String);
 
-/// Sockets that are bound but do not accept yet.
+/// All listeners of a member, bound but not accepting yet.
 #[derive(Default)]
-pub struct Listeners {
-    /// For the other members.
-    pub peer: Vec<BoundListener>,
-    /// For metrics, which may be asked for before the member is ready.
-    pub early: Vec<BoundListener>,
-    /// For clients.
-    pub client: Vec<BoundListener>,
+pub(crate) struct Listeners {
+    pub(crate) peer: Vec<BoundListener>,
+    /// For metrics, which are served before the member is ready for clients.
+    pub(crate) metrics: Vec<BoundListener>,
+    pub(crate) client: Vec<BoundListener>,
 }
 
 impl Listeners {
-    /// Binds what the configuration names; connections wait in the sockets' queues.
+    /// Binds the addresses that the configuration names.
     ///
     /// # Errors
     /// An address cannot be listened on.
-    pub fn bind(
+    pub(crate) fn bind(
         config: &Config,
         endpoints: &tls::Endpoints,
-        limit: &ConnectionLimit,
+        client_limit: &ConnectionLimit,
     ) -> Result<Listeners, ListenError> {
-        let for_metrics = ConnectionLimit::for_metrics();
-        let mut binder = Binder {
-            options: SocketOptions {
-                reuse_port: config.socket_reuse_port,
-            },
+        let metrics_limit = ConnectionLimit::for_metrics();
+        let options = SocketOptions {
+            reuse_port: config.socket_reuse_port,
+        };
+        let peer = Binder {
+            options,
             endpoint: Some(&endpoints.peer),
             limit: None,
         };
+        let client = Binder {
+            options,
+            endpoint: endpoints.client.as_ref(),
+            limit: Some(client_limit),
+        };
+        let metrics = Binder {
+            limit: Some(&metrics_limit),
+            ..client
+        };
         let mut listeners = Listeners::default();
         crate::info!("configuring peer listeners"; "listen-peer-urls" => texts(&config.listen_peer_urls));
-        let peer = |_| Protocols::PEER;
-        binder.bind(&mut listeners.peer, &config.listen_peer_urls, peer)?;
-        binder.endpoint = endpoints.client.as_ref();
-        binder.limit = Some(limit);
+        peer.bind(&mut listeners.peer, &config.listen_peer_urls, |_| {
+            Protocols::PEER
+        })?;
         crate::info!("configuring client listeners"; "listen-client-urls" => texts(&config.listen_client_urls));
         let pages = |tls| Some(ListenerKind::Client { tls });
         let shared = config.listen_client_http_urls.is_empty();
-        let client = |tls| Protocols {
+        let grpc = |tls| Protocols {
             grpc: true,
             pages: pages(tls).filter(|_| shared),
         };
-        binder.bind(&mut listeners.client, &config.listen_client_urls, client)?;
+        client.bind(&mut listeners.client, &config.listen_client_urls, grpc)?;
         let http = |tls| Protocols {
             grpc: false,
             pages: pages(tls),
         };
-        binder.bind(&mut listeners.client, &config.listen_client_http_urls, http)?;
-        binder.limit = Some(&for_metrics);
-        let metrics = |_| Protocols {
+        client.bind(&mut listeners.client, &config.listen_client_http_urls, http)?;
+        let metrics_only = |_| Protocols {
             grpc: false,
             pages: Some(ListenerKind::Metrics),
         };
-        binder.bind(&mut listeners.early, &config.listen_metrics_urls, metrics)?;
+        metrics.bind(
+            &mut listeners.metrics,
+            &config.listen_metrics_urls,
+            metrics_only,
+        )?;
         Ok(listeners)
     }
 
-    /// Whether there is a listener with TLS.
-    pub fn any_secure(&self) -> bool {
-        let mut all = self.peer.iter().chain(&self.early).chain(&self.client);
-        all.any(|bound| bound.secure.is_some())
+    /// Whether any listener has TLS.
+    pub(crate) fn any_tls(&self) -> bool {
+        let mut all = self.peer.iter().chain(&self.metrics).chain(&self.client);
+        all.any(|listener| listener.tls.is_some())
     }
 }
 
-/// A bound socket and what may be spoken on it, with TLS and without.
-pub struct BoundListener {
-    /// As the configuration has it, but for the scheme.
-    pub text: String,
-    address: ListenAddr,
+/// A listener of its own address; two URLs that differ in their scheme only share one.
+pub(crate) struct BoundListener {
     listener: Listener,
+    address: ListenAddr,
+    /// The address as the configuration has it.
+    text: String,
     plain: Option<Protocols>,
-    secure: Option<(Protocols, Arc<tls::Endpoint>)>,
-    /// For whom there may be only so many connections.
+    tls: Option<(Protocols, Arc<tls::Endpoint>)>,
     limit: Option<ConnectionLimit>,
 }
 
 impl BoundListener {
-    /// Accepts until the member stops. Sockets go to the threads behind `dispatcher`, if need be through a handshake.
-    pub async fn accept(
+    /// The address as the configuration has it, without the scheme.
+    pub(crate) fn address(&self) -> &str {
+        &self.text
+    }
+
+    /// Accepts connections until the member stops. Those with TLS go to `dispatcher` once
+    /// `handshakes` has let them in.
+    pub(crate) async fn accept(
         self,
         dispatcher: Dispatcher,
         handshakes: HandshakePool,
         stopping: watch::Receiver<bool>,
     ) {
-        let acceptor = match (self.secure, self.plain) {
-            (Some((secure, endpoint)), plain) => Acceptor::Secure(TlsAcceptor {
+        let acceptor = match (self.tls, self.plain) {
+            (Some((protocols, endpoint)), plain) => Acceptor::Tls(TlsAcceptor {
                 endpoint,
-                secure,
+                protocols,
                 plain,
                 dispatcher,
                 handshakes,
             }),
             (None, Some(plain)) => Acceptor::Plain(plain, dispatcher),
-            (None, None) => unreachable!("a listener is bound for something"),
+            (None, None) => unreachable!("each URL sets one of the two"),
         };
-        self.listener
-            .accept_into(acceptor, self.limit, stopping)
-            .await;
+        self.listener.run(acceptor, self.limit, stopping).await;
     }
 }
 
-/// Binds the listeners of one side.
+/// Binds the listeners of one kind.
+#[derive(Clone, Copy)]
 struct Binder<'a> {
     options: SocketOptions,
     endpoint: Option<&'a Arc<tls::Endpoint>>,
@@ -127,8 +141,8 @@ struct Binder<'a> {
 }
 
 impl Binder<'_> {
-    /// Binds `urls`, on which may be spoken what `protocols` says for connections with TLS or without. Two URLs of one
-    /// address share a socket, as in etcd.
+    /// Binds `urls` into `bound`. `protocols` says what connections may speak with TLS (true) and
+    /// without. As in etcd, URLs with the same address share a socket.
     fn bind(
         &self,
         bound: &mut Vec<BoundListener>,
@@ -141,16 +155,16 @@ impl Binder<'_> {
                 .map_err(|error| ListenError(error.to_string()))?;
             let shared = bound
                 .iter()
-                .position(|bound| bound.address == address && !url.is_unix());
+                .position(|listener| listener.address == address && !url.is_unix());
             let at = match shared {
                 Some(at) => at,
                 None => {
                     bound.push(BoundListener {
                         listener: listener::bind(&address, self.options).map_err(ListenError)?,
-                        text: url.address(),
                         address,
+                        text: url.address(),
                         plain: None,
-                        secure: None,
+                        tls: None,
                         limit: self.limit.cloned(),
                     });
                     bound.len() - 1
@@ -159,8 +173,8 @@ impl Binder<'_> {
             if url.is_secure() {
                 let endpoint = self
                     .endpoint
-                    .expect("a listener with TLS has an endpoint: the flags were checked");
-                bound[at].secure = Some((protocols(true), Arc::clone(endpoint)));
+                    .expect("a secure URL has an endpoint: the flags were checked");
+                bound[at].tls = Some((protocols(true), Arc::clone(endpoint)));
             } else {
                 bound[at].plain = Some(protocols(false));
             }

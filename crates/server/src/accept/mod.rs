@@ -1,15 +1,16 @@
-//! The way of a connection from a listening socket to the thread that serves it.
+//! From a listening socket to the thread that serves the connection.
 //!
 //! ```text
-//! Listeners ──▶ ConnectionLimit ──▶ accept ──┬─ plain ────────────────────────▶ Dispatcher ──▶ a connection thread
-//! (by flags)    (a permit each)              └─ TLS ──▶ HandshakePool ──────────▶   (in turn)
-//!                                                       (threads of their own)
+//! Listeners ──▶ ConnectionLimit ──▶ accept ──┬─ plain ────────────────────▶ Dispatcher ──▶ a thread
+//! (one per       (a permit for               └─ TLS ──▶ HandshakePool ────▶ (round robin)
+//!  address)       each connection)                      (threads of its own)
 //! ```
 //!
-//! A connection holds its [`ConnectionPermit`] from accept to close. Threads stand in `runtime`: `tls_thread` runs the pool's
-//! handshakes, `connection_thread` and `peer_thread` serve what is dispatched to them.
+//! A connection holds its [`ConnectionPermit`] until it is closed. The threads themselves are in
+//! `runtime`: `tls_thread` drives the pool, `connection_thread` and `peer_thread` serve what is
+//! dispatched to them.
 //!
-//! Deliberately absent: what is spoken on a connection, but for the time in which that must become clear ([`PrefaceTimeout`]).
+//! Nothing here speaks HTTP. [`PrefaceTimeout`] only watches how a connection begins.
 
 mod dispatch;
 mod handshakes;
@@ -17,9 +18,11 @@ mod limit;
 mod listener;
 mod listeners;
 mod preface;
+mod stream;
 
-pub(crate) use dispatch::{Accepted, Dispatcher, Protocols, Socket};
+pub(crate) use dispatch::{Accepted, AcceptedStream, Dispatcher, Protocols};
 pub(crate) use handshakes::HandshakePool;
 pub(crate) use limit::{ConnectionLimit, TooFewDescriptors};
 pub(crate) use listeners::{BoundListener, ListenError, Listeners};
 pub(crate) use preface::PrefaceTimeout;
+pub(crate) use stream::Stream;

@@ -1,8 +1,9 @@
-//! A connection on which something must be said in time.
+//! The time in which a client must begin to speak.
 //!
-//! Whoever connects and says nothing would keep a descriptor forever: the deadline for a request's head begins when it is known
-//! that HTTP/1.1 is spoken. Until then, and until HTTP/2's opening words are complete, this one counts. What comes later is none
-//! of this file's business.
+//! hyper times a request's head only from the moment it knows that the connection is HTTP/1.1. A
+//! client that connects and sends nothing, or only half of HTTP/2's preface, would keep its
+//! connection forever. [`PrefaceTimeout`] closes it, and does nothing more once the preface is
+//! complete or it is clear that there will be none.
 
 use std::future::Future;
 use std::io;
@@ -13,34 +14,36 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// The words with which HTTP/2 begins.
-const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// RFC 9113, section 3.4.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Ends a connection whose other side does not come to the point.
-pub struct PrefaceTimeout<S> {
+/// A stream whose reads fail with `TimedOut` if its first bytes take too long.
+pub(crate) struct PrefaceTimeout<S> {
     stream: S,
-    /// Until the protocol is known.
+    /// None once the protocol is known.
     deadline: Option<Pin<Box<Sleep>>>,
-    /// So many of HTTP/2's opening words have come, and nothing else.
-    heard: usize,
+    /// Bytes of the preface that have been received.
+    matched: usize,
 }
 
 impl<S> PrefaceTimeout<S> {
-    /// Gives the other side so much time.
-    pub fn within(limit: Duration, stream: S) -> PrefaceTimeout<S> {
+    /// Starts the time; needs a tokio runtime.
+    pub(crate) fn new(stream: S, timeout: Duration) -> PrefaceTimeout<S> {
         PrefaceTimeout {
             stream,
-            deadline: Some(Box::pin(tokio::time::sleep(limit))),
-            heard: 0,
+            deadline: Some(Box::pin(tokio::time::sleep(timeout))),
+            matched: 0,
         }
     }
 
-    fn hear(&mut self, bytes: &[u8]) {
-        let expected = &HTTP2[self.heard..];
+    fn received(&mut self, bytes: &[u8]) {
+        let expected = &HTTP2_PREFACE[self.matched..];
         let length = bytes.len().min(expected.len());
-        self.heard += length;
-        // At the end there is nothing to read, either.
-        if length == expected.len() || bytes[..length] != expected[..length] || bytes.is_empty() {
+        self.matched += length;
+        let is_complete = length == expected.len();
+        let is_other = bytes[..length] != expected[..length];
+        let is_closed = bytes.is_empty();
+        if is_complete || is_other || is_closed {
             self.deadline = None;
         }
     }
@@ -56,7 +59,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for PrefaceTimeout<S> {
         let poll = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if let Some(deadline) = &mut self.deadline {
             if poll.is_ready() {
-                self.hear(&buffer.filled()[before..]);
+                self.received(&buffer.filled()[before..]);
             } else if deadline.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
@@ -100,50 +103,54 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    const LIMIT: Duration = Duration::from_secs(300);
+    const TIMEOUT: Duration = Duration::from_secs(300);
 
-    /// What comes of a connection whose other side says each of `words` a little before the limit ends again.
-    async fn hold(words: &[&[u8]]) -> io::Result<Vec<u8>> {
+    /// What is read from a client that sends each of `parts` one second before the timeout would
+    /// have passed again.
+    async fn read_slowly(parts: &[&[u8]]) -> io::Result<Vec<u8>> {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut near = PrefaceTimeout::within(LIMIT, near);
-        let talk = async {
-            for words in words {
-                tokio::time::sleep(LIMIT - Duration::from_secs(1)).await;
-                // Nobody may be listening any more.
-                let _ = far.write_all(words).await;
+        let mut near = PrefaceTimeout::new(near, TIMEOUT);
+        let send = async {
+            for part in parts {
+                tokio::time::sleep(TIMEOUT - Duration::from_secs(1)).await;
+                // Fails when the reader has given up.
+                let _ = far.write_all(part).await;
             }
             drop(far);
         };
-        let mut heard = Vec::new();
-        let listen = async { near.read_to_end(&mut heard).await };
-        let ((), result) = tokio::join!(talk, listen);
-        result.map(|_| heard)
+        let mut received = Vec::new();
+        let read = async { near.read_to_end(&mut received).await };
+        let ((), result) = tokio::join!(send, read);
+        result.map(|_| received)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_the_opening_has_a_deadline() {
-        let said = hold(&[b"GET", b" / HTTP/1.1"]).await.unwrap();
-        assert_eq!(said, b"GET / HTTP/1.1");
-        assert!(hold(&[HTTP2, b"more"]).await.is_ok());
-        assert!(hold(&[b"PRI, and something else", b"more"]).await.is_ok());
-        assert!(
-            hold(&[&[HTTP2, b"more"].concat(), b"even more"])
-                .await
-                .is_ok()
-        );
-        for slow in [&[b"P".as_slice(), b"RI"], &[&HTTP2[..23], &HTTP2[23..]]] {
-            let error = hold(slow).await.unwrap_err();
+    async fn only_the_preface_has_a_timeout() {
+        let received = read_slowly(&[b"GET", b" / HTTP/1.1"]).await.unwrap();
+        assert_eq!(received, b"GET / HTTP/1.1");
+        for slow in [
+            &[HTTP2_PREFACE, b"more"],
+            &[b"PRI, and something else".as_slice(), b"more"],
+            &[&[HTTP2_PREFACE, b"more"].concat(), b"even more"],
+        ] {
+            assert!(read_slowly(slow).await.is_ok());
+        }
+        for slow in [
+            &[b"P".as_slice(), b"RI"],
+            &[&HTTP2_PREFACE[..23], &HTTP2_PREFACE[23..]],
+        ] {
+            let error = read_slowly(slow).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_says_nothing_is_hung_up_on() {
+    async fn a_silent_client_is_disconnected() {
         let (near, _far) = tokio::io::duplex(8);
-        let mut silent = PrefaceTimeout::within(LIMIT, near);
-        let begin = tokio::time::Instant::now();
+        let mut silent = PrefaceTimeout::new(near, TIMEOUT);
+        let start = tokio::time::Instant::now();
         let error = silent.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(begin.elapsed().as_secs(), LIMIT.as_secs());
+        assert_eq!(start.elapsed().as_secs(), TIMEOUT.as_secs());
     }
 }

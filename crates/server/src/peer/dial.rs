@@ -54,7 +54,7 @@ impl Dialer {
     }
 
     /// The same, also for members that want TLS.
-    pub fn with_tls(self, connector: Connector) -> Dialer {
+    pub(crate) fn with_tls(self, connector: Connector) -> Dialer {
         Dialer {
             tls: Some(connector),
             ..self

@@ -1,11 +1,10 @@
-//! Connection threads: each runs the connections that it was given, and nothing else.
+//! A thread that serves client connections.
 //!
-//! A thread is one current-thread runtime; a connection lives on it from accept to close, so that its
-//! requests share their state without locks.
+//! It is a current-thread runtime. A connection stays on it until it is closed, so that its requests
+//! share their state without locks.
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,50 +18,48 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_rustls::server::TlsStream;
 
-use super::in_flight::Running;
+use super::in_flight::RequestsInFlight;
 use super::local::Local;
 use super::probe::LocalProbe;
-use crate::accept::{Accepted, PrefaceTimeout, Protocols, Socket};
+use crate::accept::{Accepted, AcceptedStream, PrefaceTimeout, Protocols, Stream};
 use crate::auth::CommonName;
 use crate::grpc::outstanding::Outstanding;
 use crate::http::HttpContext;
 use crate::log::Remote;
-use crate::tls::Portable;
 
-/// Window for all streams of a connection together; etcd clients put up to 2 MiB into one request.
+/// Flow-control window of a connection. Clients of etcd put up to 2 MiB into one request.
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
-/// Window of one stream.
+/// Flow-control window of a stream.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// Bytes of responses that a connection buffers before a stream has to wait.
+/// Bytes of responses that a stream may buffer.
 const SEND_BUFFER_BYTES: usize = 1 << 20;
-/// Clients that cancel many requests at once (a restarted apiserver) are no attack.
+/// A client that cancels many requests at once (a restarted apiserver) is no attacker.
 const PENDING_RESETS_MAX: usize = 10_000;
 /// Headers of a request over HTTP/2, as in etcd: tokens may be long.
 const HEADER_LIST_BYTES_MAX: u32 = 1 << 20;
-/// Headers of a request over HTTP/1.1; Go counts their bytes only.
+/// Headers of a request over HTTP/1.1. Go limits their bytes only.
 const HTTP1_HEADERS_MAX: usize = 1000;
-/// Time for reading a request's head over HTTP/1.1, as etcd has it.
+/// Time for the head of a request over HTTP/1.1, as in etcd.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(300);
-/// Time for the words with which HTTP/2 begins, once TLS has settled that it is spoken; as in Go.
+/// Time for HTTP/2's preface when ALPN has chosen HTTP/2, as in Go.
 const HTTP2_PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long clients may take to hear that a member stops, once they have their answers. A connection that is closed before costs
-/// a client that is about to send a request one that fails.
-const FAREWELL: Duration = Duration::from_millis(500);
+/// Time for clients to receive GOAWAY once they have their responses. If the connection were closed
+/// at once, a request that a client is just sending would fail.
+const GOAWAY_GRACE: Duration = Duration::from_millis(500);
 
 /// HTTP/2 settings that flags decide.
 #[derive(Clone, Copy, Debug)]
-pub struct Http2Settings {
+pub(crate) struct Http2Settings {
     /// `--max-concurrent-streams`.
-    pub streams_max: u32,
-    /// `--grpc-keepalive-interval`; `None` for no pings.
-    pub keepalive_interval: Option<Duration>,
+    pub(crate) streams_max: u32,
+    /// `--grpc-keepalive-interval`; none for no pings.
+    pub(crate) keepalive_interval: Option<Duration>,
     /// `--grpc-keepalive-timeout`.
-    pub keepalive_timeout: Duration,
+    pub(crate) keepalive_timeout: Duration,
 }
 
 /// Spawns on the thread's own runtime.
@@ -78,8 +75,9 @@ where
     }
 }
 
-/// Serves what the dispatcher sends until the member stops, then lets running requests end.
-pub async fn serve(
+/// Serves the connections that are dispatched to this thread until the member stops, then lets the
+/// requests in flight end.
+pub(crate) async fn serve(
     local: Rc<Local>,
     http: Rc<HttpContext<LocalProbe>>,
     mut accepted: UnboundedReceiver<Accepted>,
@@ -87,7 +85,7 @@ pub async fn serve(
 ) {
     let builder = Rc::new(http_builder(settings));
     let graceful = GracefulShutdown::new();
-    let running = Rc::new(Running::default());
+    let in_flight = Rc::new(RequestsInFlight::default());
     let stopped = local.member.stopped();
     tokio::pin!(stopped);
     loop {
@@ -96,7 +94,7 @@ pub async fn serve(
             () = &mut stopped => None,
         };
         let Some(Accepted {
-            socket,
+            stream,
             protocols,
             permit,
         }) = next
@@ -107,49 +105,30 @@ pub async fn serve(
             local: Rc::clone(&local),
             http: Rc::clone(&http),
             builder: Rc::clone(&builder),
-            running: Rc::clone(&running),
-            remote: socket.remote(),
+            in_flight: Rc::clone(&in_flight),
+            remote: stream.remote(),
             watcher: graceful.watcher(),
             protocols,
         };
         tokio::task::spawn_local(async move {
-            // Errors of a connection are its client's: a reset, a broken frame. There is nobody to tell.
-            let _ = match socket {
-                Socket::Tcp(socket) => match tcp(socket) {
-                    Ok(stream) => connection.serve_plain(stream).await,
-                    Err(error) => Err(error.into()),
-                },
-                Socket::Unix(socket) => match unix(socket) {
-                    Ok(stream) => connection.serve_plain(stream).await,
-                    Err(error) => Err(error.into()),
-                },
-                Socket::Tls(established) => {
-                    let user = established.user.clone();
-                    match established.attach() {
-                        Ok(stream) => {
-                            let limit = preface_timeout(&stream);
-                            connection.serve(stream, user, limit).await
-                        }
-                        Err(error) => Err(error.into()),
-                    }
-                }
-            };
+            // Errors are the client's: a reset, a malformed frame. As in Go, they are not logged.
+            let _ = connection.serve(stream).await;
             drop(permit);
         });
     }
-    // Watches never end by themselves; they see the member stop and end their streams.
-    let farewell = async {
+    let drained = async {
         loop {
-            running.none().await;
-            tokio::time::sleep(FAREWELL).await;
-            if !running.any() {
+            in_flight.drained().await;
+            tokio::time::sleep(GOAWAY_GRACE).await;
+            if in_flight.is_empty() {
                 return;
             }
         }
     };
+    // Watches do not end by themselves: they see the member stop and end their streams.
     tokio::select! {
         () = graceful.shutdown() => {}
-        () = farewell => {}
+        () = drained => {}
         () = tokio::time::sleep(local.member.limits.request_timeout) => {}
     }
 }
@@ -159,7 +138,7 @@ struct Connection {
     local: Rc<Local>,
     http: Rc<HttpContext<LocalProbe>>,
     builder: Rc<auto::Builder<LocalExecutor>>,
-    running: Rc<Running>,
+    in_flight: Rc<RequestsInFlight>,
     remote: Option<SocketAddr>,
     watcher: Watcher,
     protocols: Protocols,
@@ -168,20 +147,26 @@ struct Connection {
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Connection {
-    async fn serve_plain<S>(self, stream: S) -> Result<(), BoxError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
-        self.serve(stream, None, HEADER_READ_TIMEOUT).await
+    async fn serve(self, mut stream: AcceptedStream) -> Result<(), BoxError> {
+        stream.register()?;
+        match stream {
+            AcceptedStream::Plain(stream) => {
+                self.serve_http(stream, None, HEADER_READ_TIMEOUT).await
+            }
+            AcceptedStream::Tls(established) => {
+                let timeout = preface_timeout(&established.stream);
+                let user = established.user.map(CommonName);
+                self.serve_http(established.stream, user, timeout).await
+            }
+        }
     }
 
-    /// Serves the connection to its end. `user` is whom the client's certificate names, `limit` the time in which it must be clear
-    /// what is spoken.
-    async fn serve<S>(
+    /// Serves the connection until it is closed. `user` is from the client's certificate.
+    async fn serve_http<S>(
         self,
         stream: S,
-        user: Option<Arc<str>>,
-        limit: Duration,
+        user: Option<CommonName>,
+        preface_timeout: Duration,
     ) -> Result<(), BoxError>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -190,27 +175,26 @@ impl Connection {
             local,
             http,
             builder,
-            running,
+            in_flight,
             remote,
             watcher,
             protocols,
         } = self;
-        let user = user.map(CommonName);
         let outstanding = Outstanding::default();
         let (member, given) = (Arc::clone(&local.member), outstanding.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             let (local, http) = (Rc::clone(&local), Rc::clone(&http));
-            let running = running.begin();
+            let guard = in_flight.begin();
             let given = given.clone();
             if let Some(user) = &user {
                 request.extensions_mut().insert(user.clone());
             }
             async move {
                 let response = crate::router::route(local, http, protocols, given, request);
-                Ok::<_, Infallible>(running.answered(response.await))
+                Ok::<_, Infallible>(guard.guard(response.await))
             }
         });
-        let io = TokioIo::new(PrefaceTimeout::within(limit, stream));
+        let io = TokioIo::new(PrefaceTimeout::new(stream, preface_timeout));
         let connection = builder.serve_connection(io, service).into_owned();
         tokio::select! {
             ended = watcher.watch(connection) => ended,
@@ -223,22 +207,11 @@ impl Connection {
     }
 }
 
-fn preface_timeout(stream: &TlsStream<Portable>) -> Duration {
+fn preface_timeout(stream: &TlsStream<Stream>) -> Duration {
     match stream.get_ref().1.alpn_protocol() {
         Some(b"h2") => HTTP2_PREFACE_TIMEOUT,
         _ => HEADER_READ_TIMEOUT,
     }
-}
-
-fn tcp(socket: std::net::TcpStream) -> io::Result<TcpStream> {
-    socket.set_nonblocking(true)?;
-    socket.set_nodelay(true)?;
-    TcpStream::from_std(socket)
-}
-
-fn unix(socket: std::os::unix::net::UnixStream) -> io::Result<UnixStream> {
-    socket.set_nonblocking(true)?;
-    UnixStream::from_std(socket)
 }
 
 fn http_builder(settings: Http2Settings) -> auto::Builder<LocalExecutor> {
@@ -250,7 +223,7 @@ fn http_builder(settings: Http2Settings) -> auto::Builder<LocalExecutor> {
         .header_read_timeout(HEADER_READ_TIMEOUT);
     builder
         .http2()
-        // Nor does grpc-go send one; it would be packed into every response.
+        // grpc-go does not send one either, and it would cost bytes in each response.
         .auto_date_header(false)
         .timer(TokioTimer::new())
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

@@ -1,7 +1,7 @@
-//! The requests that a connection thread is answering.
+//! The requests in flight on one connection thread.
 //!
-//! A member that stops lets them end. It cannot go by the connections: a client that is frozen, or whose network is gone, never
-//! says that it has heard of the end, and its idle connection would take all the time that requests have.
+//! A stopping member waits for them and not for its connections: a client that is frozen or cut off
+//! never reacts to GOAWAY, and its idle connection would use up the time that requests have.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -12,9 +12,9 @@ use hyper::Response;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
 
-/// The running requests of a thread.
+/// Counts the requests of a thread.
 #[derive(Default)]
-pub struct Running(Rc<Count>);
+pub(crate) struct RequestsInFlight(Rc<Count>);
 
 #[derive(Default)]
 struct Count {
@@ -22,40 +22,35 @@ struct Count {
     ended: Notify,
 }
 
-/// A request, until it is dropped.
-pub struct Request(Rc<Count>);
+/// Counts one request until it is dropped.
+pub(crate) struct RequestGuard(Rc<Count>);
 
-impl Running {
-    /// Counts a request.
-    pub fn begin(&self) -> Request {
+impl RequestsInFlight {
+    pub(crate) fn begin(&self) -> RequestGuard {
         self.0.requests.set(self.0.requests.get() + 1);
-        Request(Rc::clone(&self.0))
+        RequestGuard(Rc::clone(&self.0))
     }
 
-    /// Whether any request runs.
-    pub fn any(&self) -> bool {
-        self.0.requests.get() > 0
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.requests.get() == 0
     }
 
-    /// Resolves as soon as no request runs.
-    pub async fn none(&self) {
-        while self.any() {
+    /// Waits until there are none.
+    pub(crate) async fn drained(&self) {
+        while !self.is_empty() {
             self.0.ended.notified().await;
         }
     }
 }
 
-impl Request {
-    /// The request runs until the whole answer has been taken, or is given up.
-    pub fn answered<B>(self, response: Response<B>) -> Response<Answer<B>> {
-        response.map(|body| Answer {
-            body,
-            _request: self,
-        })
+impl RequestGuard {
+    /// Counts the request until the whole body of its response has been taken or dropped.
+    pub(crate) fn guard<B>(self, response: Response<B>) -> Response<GuardedBody<B>> {
+        response.map(|body| GuardedBody { body, _guard: self })
     }
 }
 
-impl Drop for Request {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         let left = self.0.requests.get() - 1;
         self.0.requests.set(left);
@@ -65,13 +60,13 @@ impl Drop for Request {
     }
 }
 
-/// The answer to a request.
-pub struct Answer<B> {
+/// The body of a response whose request is in flight.
+pub(crate) struct GuardedBody<B> {
     body: B,
-    _request: Request,
+    _guard: RequestGuard,
 }
 
-impl<B: Body + Unpin> Body for Answer<B> {
+impl<B: Body + Unpin> Body for GuardedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -97,17 +92,17 @@ mod tests {
     use futures_util::FutureExt;
 
     #[test]
-    fn none_runs_when_all_have_been_answered() {
-        let running = Running::default();
-        assert_eq!(running.none().now_or_never(), Some(()));
-        let (first, second) = (running.begin(), running.begin());
-        let mut none = Box::pin(running.none());
-        assert_eq!((&mut none).now_or_never(), None);
+    fn drained_when_all_responses_have_been_taken() {
+        let requests = RequestsInFlight::default();
+        assert_eq!(requests.drained().now_or_never(), Some(()));
+        let (first, second) = (requests.begin(), requests.begin());
+        let mut drained = Box::pin(requests.drained());
+        assert_eq!((&mut drained).now_or_never(), None);
         drop(first);
-        assert_eq!((&mut none).now_or_never(), None);
-        let answer = second.answered(Response::new(String::new()));
-        assert_eq!((&mut none).now_or_never(), None);
-        drop(answer);
-        assert_eq!(none.now_or_never(), Some(()));
+        assert_eq!((&mut drained).now_or_never(), None);
+        let response = second.guard(Response::new(String::new()));
+        assert_eq!((&mut drained).now_or_never(), None);
+        drop(response);
+        assert_eq!(drained.now_or_never(), Some(()));
     }
 }

@@ -53,5 +53,5 @@ pub use defragment::defragment;
 pub use local::Local;
 pub use member::{Limits, Member};
 pub use probe::LocalProbe;
-pub use server::{StartError, run};
+pub use server::run;
 pub use watches::StreamWaker;

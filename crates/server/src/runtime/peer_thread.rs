@@ -1,8 +1,9 @@
-//! The thread of the traffic between members.
+//! The thread that talks to other members.
 //!
-//! It is one more connection thread, which serves the peer listeners alone: what other members ask for
-//! beside raft's messages (the members, a lease's renewal, a promotion) may propose and read like a client's
-//! request. The transport runs on it, too, so that no client's large answer holds up a heartbeat.
+//! It serves the peer listeners as a connection thread serves clients: what members ask for besides
+//! raft's messages (the list of members, a lease's renewal, a promotion) proposes and reads like a
+//! client's request. The transport runs here, too, so that no large response to a client delays a
+//! heartbeat.
 
 use std::convert::Infallible;
 use std::io;
@@ -18,7 +19,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use retcd_node::durable::Dirs;
 use retcd_state::machine::DatabaseCopy;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::local::Local;
@@ -26,26 +26,23 @@ use super::mailbox::Mail;
 use super::member::Member;
 use super::probe::LocalProbe;
 use super::watches::StartPoint;
-use crate::accept::{Accepted, Socket};
+use crate::accept::{Accepted, AcceptedStream};
 use crate::http::{self, HttpContext};
 use crate::peer::{self, Door, Driver, OutgoingSnapshot, Transport, WriteDeadline};
 
-/// What the thread is given.
-pub struct PeerThread {
+/// What the thread runs with.
+pub(crate) struct PeerThread {
     /// Its number among the connection threads.
-    pub number: usize,
-    /// Answers to what was asked on it.
-    pub mailbox: UnboundedReceiver<Mail>,
-    /// What the database held before anything was applied.
-    pub start: StartPoint,
-    /// Answers raft's requests.
-    pub door: Door,
-    /// Runs the transport.
-    pub driver: Driver,
+    pub(crate) number: usize,
+    pub(crate) mailbox: UnboundedReceiver<Mail>,
+    /// The revisions of the database before anything was applied.
+    pub(crate) start: StartPoint,
+    pub(crate) door: Door,
+    pub(crate) driver: Driver,
 }
 
-/// The transport of `member`, which receives databases in `dirs`.
-pub fn transport(member: &Arc<Member>, dirs: &Dirs) -> (Transport, Door, Driver) {
+/// The transport of `member`, which stores received databases in `dirs`.
+pub(crate) fn transport(member: &Arc<Member>, dirs: &Dirs) -> (Transport, Door, Driver) {
     let config = &member.config;
     let urls = &config.initial_advertise_peer_urls;
     let backend = member.backend.clone();
@@ -81,8 +78,8 @@ pub fn transport(member: &Arc<Member>, dirs: &Dirs) -> (Transport, Door, Driver)
     })
 }
 
-/// Serves what the listeners accept and runs the transport, until the member stops.
-pub async fn serve(
+/// Serves the connections of other members and runs the transport until the member stops.
+pub(crate) async fn serve(
     local: Rc<Local>,
     http: Rc<HttpContext<LocalProbe>>,
     door: Door,
@@ -97,11 +94,11 @@ pub async fn serve(
     let member = Arc::clone(&local.member);
     tokio::task::spawn_local(driver.run());
     let accept = async {
-        while let Some(Accepted { socket, .. }) = accepted.recv().await {
+        while let Some(Accepted { stream, .. }) = accepted.recv().await {
             let (builder, door, http) = (Rc::clone(&builder), Rc::clone(&door), Rc::clone(&http));
             tokio::task::spawn_local(async move {
-                // A connection that breaks is opened anew by the member at its other end.
-                let _ = serve_socket(&builder, socket, door, http).await;
+                // The member at the other end connects again.
+                let _ = serve_stream(&builder, stream, door, http).await;
             });
         }
     };
@@ -111,28 +108,21 @@ pub async fn serve(
     }
 }
 
-fn is_of_raft(path: &str) -> bool {
+fn is_raft(path: &str) -> bool {
     path == "/raft" || (path.starts_with("/raft/") && path != "/raft/stream")
 }
 
-async fn serve_socket(
+async fn serve_stream(
     builder: &http1::Builder,
-    socket: Socket,
+    mut stream: AcceptedStream,
     door: Rc<Door>,
     http: Rc<HttpContext<LocalProbe>>,
 ) -> io::Result<()> {
-    match socket {
-        Socket::Tcp(socket) => {
-            socket.set_nonblocking(true)?;
-            socket.set_nodelay(true)?;
-            serve_connection(builder, TcpStream::from_std(socket)?, door, http).await
-        }
-        Socket::Unix(socket) => {
-            socket.set_nonblocking(true)?;
-            serve_connection(builder, UnixStream::from_std(socket)?, door, http).await
-        }
-        Socket::Tls(established) => {
-            serve_connection(builder, established.attach()?, door, http).await
+    stream.register()?;
+    match stream {
+        AcceptedStream::Plain(stream) => serve_connection(builder, stream, door, http).await,
+        AcceptedStream::Tls(established) => {
+            serve_connection(builder, established.stream, door, http).await
         }
     }
 }
@@ -146,7 +136,7 @@ async fn serve_connection(
     let service = service_fn(move |request: Request<Incoming>| {
         let (door, http) = (Rc::clone(&door), Rc::clone(&http));
         async move {
-            let page = if is_of_raft(request.uri().path()) {
+            let page = if is_raft(request.uri().path()) {
                 match door.handle(request).await {
                     Some(response) => return Ok::<_, Infallible>(response.map(Either::Left)),
                     None => http::not_found(),

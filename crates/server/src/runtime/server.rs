@@ -74,7 +74,7 @@ const CONNECTION_THREADS_MAX: usize = 16;
 
 /// Why a member does not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub(crate) enum StartError {
     /// The configuration asks for what cannot be.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -190,7 +190,7 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
     if config.memory_mlock {
         lock_memory()?;
     }
-    let limit = ConnectionLimit::of_process()?;
+    let limit = ConnectionLimit::for_clients()?;
     let clock = Clock::start();
     let workers = Workers::start()?;
     let authenticator = Authenticator::new(&config, workers.clone())?;
@@ -552,7 +552,7 @@ impl Server {
             })
             .collect::<Result<_, _>>()?;
         let stopping = self.member.stopping.subscribe();
-        let processors = match self.listeners.any_secure() {
+        let processors = match self.listeners.any_tls() {
             true => others.len() + 1,
             false => 0,
         };
@@ -585,7 +585,7 @@ impl Server {
                 let (sender, accepted) = unbounded_channel();
                 let dispatcher = Dispatcher::new(vec![sender]);
                 for bound in listeners {
-                    crate::info!("serving peer traffic"; "address" => &bound.text);
+                    crate::info!("serving peer traffic"; "address" => bound.address());
                     let stopping = local.member.stopping.subscribe();
                     let accept = bound.accept(dispatcher.clone(), handshakes.clone(), stopping);
                     tokio::task::spawn_local(accept);
@@ -611,8 +611,8 @@ impl Server {
         let local = Local::new(Arc::clone(&self.member), 0, parts.start);
         let connections =
             tokio::task::spawn_local(serve_connections(Rc::clone(&local), parts, settings));
-        let early = std::mem::take(&mut self.listeners.early);
-        self.accept(early, &dispatcher, &handshakes);
+        let metrics = std::mem::take(&mut self.listeners.metrics);
+        self.accept(metrics, &dispatcher, &handshakes);
         for url in &self.config.listen_metrics_urls {
             crate::info!("serving metrics"; "address" => url.as_str());
         }

@@ -9,15 +9,13 @@ use tokio::task::LocalSet;
 use crate::accept::HandshakePool;
 use crate::workers::Workers;
 
-/// Threads at the most.
 const THREADS_MAX: usize = 8;
 
-/// Starts them, for half of the processors, or none if there are none; they end when the member stops. `workers`
-/// ask DNS for them.
+/// Starts a thread for every two of `processors`, none for 0. They end when the member stops.
 ///
 /// # Errors
 /// The operating system refused a thread.
-pub fn start(
+pub(crate) fn start(
     processors: usize,
     workers: Workers,
     stopping: &watch::Receiver<bool>,

@@ -12,9 +12,9 @@ use tokio_rustls::client::TlsStream;
 
 use super::endpoint::{Endpoint, Trust};
 
-/// Encrypts connections that were dialed.
+/// Makes handshakes on connections to other members.
 #[derive(Clone)]
-pub struct Connector(Arc<Endpoint>);
+pub(crate) struct Connector(Arc<Endpoint>);
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -23,16 +23,15 @@ impl fmt::Debug for Connector {
 }
 
 impl Connector {
-    /// For calls in the name of this endpoint.
-    pub fn new(endpoint: Arc<Endpoint>) -> Connector {
+    pub(crate) fn new(endpoint: Arc<Endpoint>) -> Connector {
         Connector(endpoint)
     }
 
-    /// Makes the handshake with the server of this host name or address.
+    /// Makes the handshake with `host`, a name or an address.
     ///
     /// # Errors
-    /// It failed, in Go's words, or the connection did.
-    pub async fn connect<S>(&self, host: &str, socket: S) -> io::Result<TlsStream<S>>
+    /// The handshake failed, in Go's words, or the connection did.
+    pub(crate) async fn connect<S>(&self, host: &str, socket: S) -> io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -48,7 +47,7 @@ impl Connector {
     fn check(&self) -> ServerCheck {
         let endpoint = &*self.0;
         let authorities = match &endpoint.trust {
-            // Nobody can check a certificate that every member makes for itself.
+            // Certificates that members make for themselves cannot be verified.
             _ if endpoint.self_signed => None,
             Trust::Nobody => Some(endpoint.system()),
             trust => trust.current(),

@@ -2,23 +2,23 @@
 //!
 //! ```text
 //! flags ──▶ Endpoint (one for clients, one for members)
-//!             ├─ accept: handshake, deadline, who it is ──▶ a stream and the name in the client's certificate
-//!             ├─ connect: to other members
-//!             └─ Watched: certificate and key, authorities, revoked ones, as their files are now
+//!             ├─ accept: a client's handshake ──▶ a stream and the name in the client's certificate
+//!             ├─ connect: the handshake with another member
+//!             └─ Watched: certificate and key, authorities, revocations, as their files are now
 //! ```
 //!
-//! What a certificate must be is decided in `retcd_tls`; here is where certificates come from, and what becomes of
-//! connections. `runtime::tls_thread` runs the handshakes.
+//! What makes a certificate acceptable is decided in `retcd_tls`. This room knows where certificates
+//! come from and makes handshakes on streams that others have opened.
 //!
-//! Deliberately absent: a signal that reloads; every handshake looks at the files itself.
+//! Deliberately absent: a signal to reload; every handshake looks at the files itself.
 
-mod accept;
 mod connect;
 mod endpoint;
+mod handshake;
 mod remote;
 mod self_signed;
 mod watched;
 
-pub use accept::{Established, FIRST_BYTE, Portable};
-pub use connect::Connector;
-pub use endpoint::{Endpoint, Endpoints, Kind, TlsError, open};
+pub(crate) use connect::Connector;
+pub(crate) use endpoint::{Endpoint, Endpoints, TlsError, open};
+pub(crate) use handshake::{Established, HANDSHAKE_RECORD};
