@@ -348,15 +348,17 @@ fn agrees_with_a_list() {
                         found.map(|keys| keys.iter().map(|key| key.to_vec()).collect::<Vec<_>>());
                     assert_eq!(found, expected);
                 }
-                3 => {
-                    lessor.attach(id, &key);
-                    model.entry(id).and_modify(|lease| lease.3.push(key));
-                }
-                4 => {
-                    lessor.detach(id, &key);
-                    model
-                        .entry(id)
-                        .and_modify(|lease| lease.3.retain(|k| *k != key));
+                // As the machine does: what is attached already is not attached, nor what is not detached.
+                3 | 4 => {
+                    let attached = model.get(&id).is_some_and(|lease| lease.3.contains(&key));
+                    match attached {
+                        true => lessor.detach(id, &key),
+                        false => assert_eq!(lessor.attach(id, &key), model.contains_key(&id)),
+                    }
+                    model.entry(id).and_modify(|lease| match attached {
+                        true => lease.3.retain(|k| *k != key),
+                        false => lease.3.push(key),
+                    });
                 }
                 5 if rng.u8(..4) == 0 => {
                     primary = !primary;

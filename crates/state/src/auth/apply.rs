@@ -17,7 +17,19 @@ impl AuthStore {
         request: &InternalRaftRequest,
         batch: &mut WriteBatch,
     ) -> Option<Result<AuthReply, AuthError>> {
+        let before = (self.revision, batch.len());
         if let Some(changed) = self.apply_change(request, batch) {
+            let after = (self.revision, batch.len());
+            assert!(
+                after.0 == before.0 || after.0 == before.0 + 1,
+                "one change took users and roles from {} to {}",
+                before.0,
+                after.0
+            );
+            assert!(
+                changed.is_ok() || before == after,
+                "revision and rows of a refused change: {before:?}, {after:?}"
+            );
             return Some(changed.map(|()| AuthReply::Done));
         }
         self.answer(index, request)

@@ -114,6 +114,10 @@ fn merged(mut ranges: Vec<Interval>) -> Vec<Interval> {
             _ => merged.push(range),
         }
     }
+    debug_assert!(
+        merged.is_sorted_by(|a, b| compare(&a.to, &b.from).is_lt()),
+        "merged ranges touch: {merged:?}"
+    );
     merged
 }
 

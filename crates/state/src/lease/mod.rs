@@ -53,6 +53,11 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
 /// it.
 const CHECKPOINT_RETRY: Duration = Duration::from_secs(10);
 
+// A revocation, or a checkpoint, that is under way is not asked for again at every look.
+const _: () = assert!(REVOKE_RETRY.as_nanos() > 0 && CHECKPOINT_RETRY.as_nanos() > 0);
+const _: () = assert!(CHECKPOINT_RETRY.as_secs() < CHECKPOINT_INTERVAL.as_secs());
+const _: () = assert!(EXPIRIES_PER_SECOND > 0 && SPREAD_FROM > EXPIRIES_PER_SECOND as usize);
+
 /// The lessor as machine and runtime share it.
 pub type SharedLessor = Arc<Mutex<Lessor>>;
 
@@ -238,6 +243,11 @@ impl Lessor {
     /// Records that an entry which makes `revision` has taken effect here, too. To be called under
     /// the lock under which it did.
     pub(crate) fn changed_at(&mut self, revision: i64) {
+        let before = self.changed_at;
+        assert!(
+            before <= revision,
+            "leases of {before} changed at {revision}"
+        );
         self.changed_at = revision;
     }
 
@@ -299,6 +309,7 @@ impl Lessor {
             self.run(id, ttl, now);
             self.schedule_next_checkpoint(id, now);
         }
+        self.assert_deadlines();
         Ok(ttl)
     }
 
@@ -312,6 +323,7 @@ impl Lessor {
         if let Some(due) = lease.checkpoint_due {
             self.checkpoints.remove(&(due, id));
         }
+        self.assert_deadlines();
         batch.delete(Bucket::Lease, &id.to_be_bytes());
         Some(lease.keys)
     }
@@ -338,17 +350,22 @@ impl Lessor {
         }
     }
 
-    /// Attaches `key`; lease 0 is none.
-    pub fn attach(&mut self, id: i64, key: &[u8]) {
-        if let Some(lease) = self.leases.get_mut(&id) {
-            lease.keys.insert(key.into());
-        }
+    /// Attaches `key`, which must not be attached to it yet, and says whether there is such a lease;
+    /// lease 0 is none.
+    pub fn attach(&mut self, id: i64, key: &[u8]) -> bool {
+        let Some(lease) = self.leases.get_mut(&id) else {
+            return false;
+        };
+        let before = lease.keys.insert(key.into());
+        debug_assert!(before.is_none(), "{key:?} was attached to {id:x} already");
+        true
     }
 
-    /// Detaches `key`; lease 0 is none.
+    /// Detaches `key`, which must be attached if there is such a lease; lease 0 is none.
     pub fn detach(&mut self, id: i64, key: &[u8]) {
         if let Some(lease) = self.leases.get_mut(&id) {
-            lease.keys.remove(key);
+            let before = lease.keys.remove(key);
+            debug_assert!(before.is_some(), "{key:?} was not attached to {id:x}");
         }
     }
 
@@ -396,6 +413,8 @@ impl Lessor {
 
     /// This member leads in `term`. It keeps deadlines from that term's first entry on.
     pub fn elect(&mut self, term: u64) {
+        let before = self.elected_in.unwrap_or(0);
+        assert!(before <= term, "elected in {term} after {before}");
         if self.elected_in != Some(term) {
             self.demote();
             self.elected_in = Some(term);
@@ -423,6 +442,7 @@ impl Lessor {
         if ids.len() >= SPREAD_FROM {
             self.spread(now, extend);
         }
+        self.assert_deadlines();
     }
 
     /// Keeps leases that would run out in one second from being more than can be revoked in it
@@ -464,6 +484,19 @@ impl Lessor {
         for lease in self.leases.values_mut() {
             (lease.expiry, lease.due, lease.checkpoint_due) = (None, None, None);
         }
+        self.assert_deadlines();
+    }
+
+    /// A primary has a deadline for each lease, anybody else for none.
+    fn assert_deadlines(&self) {
+        let (due, leases) = (self.due.len(), self.leases.len());
+        let expected = if self.primary { leases } else { 0 };
+        assert_eq!(due, expected, "deadlines of {leases} leases");
+        let checkpoints = self.checkpoints.len();
+        assert!(
+            checkpoints <= due,
+            "{checkpoints} checkpoints, {due} deadlines"
+        );
     }
 
     /// Up to `limit` leases that have run out, by expiry. Their revocation is to be proposed; each
@@ -477,6 +510,7 @@ impl Lessor {
             self.schedule(id, now + REVOKE_RETRY);
             expired.push(id);
         }
+        self.assert_deadlines();
         expired
     }
 
@@ -540,9 +574,11 @@ impl Lessor {
             return;
         };
         if let Some(old) = lease.due.replace(due) {
-            self.due.remove(&(old, id));
+            let removed = self.due.remove(&(old, id));
+            assert!(removed, "lease {id:x} was not due at {old:?}");
         }
-        self.due.insert((due, id));
+        let is_new = self.due.insert((due, id));
+        assert!(is_new, "lease {id:x} is due at {due:?} twice");
     }
 
     /// Schedules the next checkpoint of a lease that has long to go.
@@ -560,7 +596,8 @@ impl Lessor {
             return;
         };
         if let Some(old) = std::mem::replace(&mut lease.checkpoint_due, due) {
-            self.checkpoints.remove(&(old, id));
+            let removed = self.checkpoints.remove(&(old, id));
+            assert!(removed, "lease {id:x} had no checkpoint at {old:?}");
         }
         if let Some(due) = due {
             self.checkpoints.insert((due, id));

@@ -41,7 +41,8 @@ impl Loaded {
         let mut lessor = Lessor::open(reader, options.lessor)?;
         let keyspace = mvcc::Loaded::read(reader)?;
         if !lessor.is_empty() {
-            keyspace.visit_leased(|lease, key| lessor.attach(lease, key));
+            // A lease that a file does not have is none: the key stays.
+            keyspace.visit_leased(|lease, key| _ = lessor.attach(lease, key));
         }
         Ok(Loaded {
             applied,

@@ -37,7 +37,9 @@ use crate::lease::{GrantError, LessorOptions, SharedLessor};
 use crate::membership::{Downgrade, Membership};
 use crate::meta::{self, AppliedIndex};
 use crate::mvcc::txn::{self, WriteError};
-use crate::mvcc::{CompactError, Interval, Keyspace, Progress, RangeError, Reader, StorageError};
+use crate::mvcc::{
+    CompactError, Interval, Keyspace, Progress, RangeError, Reader, Record, StorageError,
+};
 use crate::request::Operation;
 use crate::version::{self, SchemaError, Version};
 use crate::{Time, quota, v2};
@@ -173,6 +175,7 @@ impl Machine {
     /// After an error the machine must not be used any more.
     pub fn apply(&mut self, now: Time, entries: &[Entry]) -> Result<Applied, Fatal> {
         let mut applied = Applied::default();
+        let before = self.keyspace.revision();
         for entry in entries {
             let (index, term) = (entry.index(), entry.term());
             if index <= self.applied.index {
@@ -187,6 +190,12 @@ impl Machine {
             self.applied = AppliedIndex { index, term };
         }
         self.flush();
+        let (revision, told) = (self.keyspace.revision(), applied.events.len() as i64);
+        assert_eq!(
+            before + told,
+            revision,
+            "{told} revisions behind {before} are told to watchers"
+        );
         applied.applied = self.applied;
         applied.compacting = self.keyspace.is_compacting();
         Ok(applied)
@@ -205,6 +214,11 @@ impl Machine {
 
     /// Hands the changes to the backend and then to the readers.
     fn flush(&mut self) {
+        let (applied, flushed) = (self.applied.index, self.flushed.index);
+        assert!(
+            flushed <= applied,
+            "applied went back, {flushed} to {applied}"
+        );
         if self.applied != self.flushed {
             meta::put_applied(self.applied, &mut self.batch);
             self.flushed = self.applied;
@@ -500,7 +514,9 @@ impl Machine {
         };
         let mut changes = self.keyspace.begin(&mut self.batch);
         for key in &keys {
-            changes.delete_range(Interval::Key(key));
+            let deleted = changes.delete_range(Interval::Key(key));
+            let leases: Vec<i64> = deleted.iter().map(Record::lease).collect();
+            assert_eq!(leases, [request.id], "leases of {key:?}, which is attached");
         }
         applied.events.extend(changes.finish());
         Ok(Reply::LeaseRevoke {

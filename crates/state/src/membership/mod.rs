@@ -390,12 +390,30 @@ impl Membership {
             }
         }
         self.conf_state = conf_state;
+        self.assert_members(id);
         batch.put(
             Bucket::Meta,
             meta::CONF_STATE,
             json::conf_state(&self.conf_state).into_bytes().into(),
         );
         Ok(Ok(()))
+    }
+
+    /// After a change of member `id`: raft's configuration names the members, each once, and nobody who
+    /// was removed is one.
+    fn assert_members(&self, id: u64) {
+        let ConfState {
+            voters, learners, ..
+        } = &self.conf_state;
+        // To raft 0 is nobody.
+        let members = self.members.len() - usize::from(self.members.contains_key(&0));
+        assert_eq!(
+            voters.len() + learners.len(),
+            members,
+            "voters {voters:x?} and learners {learners:x?} of {members} members"
+        );
+        let is_both = self.members.contains_key(&id) && self.removed.contains(&id);
+        assert!(!is_both, "member {id:x} was removed and is there");
     }
 
     /// Judges a change of a member that was not removed, and that is there unless it is to be

@@ -77,6 +77,10 @@ impl Keyspace {
             meta::SCHEDULED_COMPACTION,
             Revision::start_of(revision).to_key()[..].into(),
         );
+        assert!(
+            self.next_compaction.is_none() || self.compaction.is_some(),
+            "a compaction follows none"
+        );
         // As in etcd: the hash of one that begins before another is complete is not kept.
         let store_hash = self.compaction.is_none();
         let compaction = Some(Compaction::new(revision, self.compacted, store_hash));
@@ -96,6 +100,13 @@ impl Keyspace {
         let Some(mut compaction) = self.compaction.take() else {
             return Ok(Progress::Idle);
         };
+        assert!(
+            compaction.revision <= self.compacted,
+            "rows up to {} are removed, but readers are refused up to {}",
+            compaction.revision,
+            self.compacted
+        );
+        self.assert_published();
         let end = Revision::start_of(compaction.revision.saturating_add(1)).to_key();
         let reader = self.shared.backend.reader();
         let mut batch = WriteBatch::default();
@@ -120,6 +131,7 @@ impl Keyspace {
             last = Some(key);
             scanned += 1;
         }
+        assert!(deleted <= scanned, "{deleted} of {scanned} rows deleted");
         let finished = scanned < limit.max(1);
         let revision = compaction.revision;
         if finished {
@@ -143,6 +155,15 @@ impl Keyspace {
         }
         self.compaction = Some(compaction);
         Ok(Progress::Stepped { deleted })
+    }
+
+    /// Between two batches readers see all of the index.
+    fn assert_published(&self) {
+        let state = self.shared.state.read();
+        let (applied, published) = (state.applied, state.revision);
+        assert_eq!(applied, published, "revision {applied} is not published");
+        let compacted = (state.compacted, self.compacted);
+        assert_eq!(compacted.0, compacted.1, "a compaction is not published");
     }
 
     /// Forgets what is unreadable of `key`; the change at or before `compacted` that stays.

@@ -109,6 +109,13 @@ impl CompactionHashes {
         let at = self
             .0
             .partition_point(|stored| stored.revision <= hash.revision);
+        let last = at.checked_sub(1).map_or(-1, |last| self.0[last].revision);
+        assert!(
+            last < hash.revision && hash.compact_revision < hash.revision,
+            "the hash of a compaction at {} after {}, and {last} is kept",
+            hash.revision,
+            hash.compact_revision
+        );
         self.0.insert(at, hash);
         if self.0.len() > HASHES {
             self.0.remove(0);

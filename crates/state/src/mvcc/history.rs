@@ -14,6 +14,8 @@ use super::Revision;
 /// Revisions in a frozen chunk.
 const CHUNK: usize = 64;
 
+const _: () = assert!(CHUNK > 0);
+
 /// A superseded revision in twelve bytes; the top bit of the last word marks a tombstone.
 #[derive(Clone, Copy)]
 struct Past([u32; 3]);
@@ -75,6 +77,10 @@ impl History {
     pub(super) fn push(&mut self, revision: Revision, tombstone: bool) {
         let revisions = Arc::make_mut(self.0.get_or_insert_default());
         let tail = &mut revisions.tail;
+        if let Some(last) = tail.last() {
+            let (last, _) = last.unpack();
+            assert!(last <= revision, "{revision:?} behind {last:?}");
+        }
         if tail.len() == CHUNK {
             let chunk = Arc::from(&tail[..]);
             tail.clear();

@@ -25,6 +25,9 @@ const FANOUT: usize = 32;
 /// Nodes below this size are merged with a neighbour where both fit into one.
 const SPARSE: usize = FANOUT / 4;
 
+// A branch that is split leaves two with children, and one that was merged is not sparse at once.
+const _: () = assert!(FANOUT >= 4 && SPARSE > 0 && 2 * SPARSE <= FANOUT);
+
 /// A key: its newest record and what came before.
 #[derive(Clone)]
 pub(super) struct Entry {
@@ -120,13 +123,19 @@ impl Entry {
 
     /// Puts `record` on top of what was the newest.
     pub(super) fn supersede(&mut self, record: Record, sub: i64) {
-        self.older.push(self.revision(), !self.is_live());
+        let before = self.revision();
+        self.older.push(before, !self.is_live());
         let older = std::mem::take(&mut self.older);
         *self = Entry {
             older,
             head: self.head,
             ..Entry::new(record, sub)
         };
+        let after = self.revision();
+        assert!(
+            before <= after,
+            "a key went back from {before:?} to {after:?}"
+        );
     }
 
     /// Whether a compaction at `compacted` has something to forget here.
@@ -204,10 +213,17 @@ impl KeyIndex {
                 ))));
             }
         }
-        level.pop().map_or_else(KeyIndex::default, |root| KeyIndex {
+        let index = level.pop().map_or_else(KeyIndex::default, |root| KeyIndex {
             root: root.node,
             live: root.live as usize,
-        })
+        });
+        debug_assert!(
+            index
+                .range(b"", None)
+                .is_sorted_by(|a, b| a.key() < b.key()),
+            "entries out of order"
+        );
+        index
     }
 
     /// Number of live keys.
@@ -234,11 +250,13 @@ impl KeyIndex {
         change: impl FnOnce(Option<&Record>) -> Record,
     ) -> Replaced {
         let changed = change_node(Arc::make_mut(&mut self.root), key, sub, change);
-        self.live = self.live.wrapping_add_signed(changed.delta as isize);
+        let live = self.live.checked_add_signed(changed.delta as isize);
+        self.live = live.expect("only a key that is counted goes");
         if let Some(right) = changed.split {
             let left = Child::of_shared(std::mem::take(&mut self.root));
             self.root = Arc::new(Node::Branch(Sorted::new(vec![left, right])));
         }
+        debug_assert_eq!(self.root.live(), self.live, "live keys below the root");
         changed.replaced
     }
 
@@ -257,6 +275,7 @@ impl KeyIndex {
         {
             self.root = Arc::clone(&only.node);
         }
+        debug_assert_eq!(self.root.live(), self.live, "live keys below the root");
     }
 
     /// Entries with `start <= key` and, if given, `key < end`.
@@ -302,6 +321,11 @@ impl KeyIndex {
     /// Number of live keys in [`KeyIndex::range`], without walking them.
     pub(super) fn count_live(&self, start: &[u8], end: Option<&[u8]>) -> usize {
         let below_end = end.map_or(self.live, |end| self.live_below(end));
+        assert!(
+            below_end <= self.live,
+            "{below_end} of {} live keys",
+            self.live
+        );
         below_end.saturating_sub(self.live_below(start))
     }
 
@@ -370,6 +394,17 @@ impl Default for Node {
 }
 
 impl Node {
+    /// Live keys below, as the entries or the children say.
+    fn live(&self) -> usize {
+        match self {
+            Node::Leaf(entries) => entries.items.iter().filter(|entry| entry.is_live()).count(),
+            Node::Branch(children) => {
+                let live = children.items.iter().map(|child| child.live as usize);
+                live.sum()
+            }
+        }
+    }
+
     fn len(&self) -> usize {
         match self {
             Node::Leaf(entries) => entries.items.len(),
@@ -435,11 +470,23 @@ fn change_node(
             let i = children.of(key);
             let child = &mut children.items[i];
             let changed = change_node(Arc::make_mut(&mut child.node), key, sub, change);
-            child.live = child.live.wrapping_add_signed(changed.delta);
+            let live = child.live.checked_add_signed(changed.delta);
+            child.live = live.expect("only a key that is counted goes");
             let Some(right) = changed.split else {
+                debug_assert_eq!(
+                    child.node.live(),
+                    child.live as usize,
+                    "live keys of a child"
+                );
                 return changed;
             };
-            child.live -= right.live;
+            let left = child.live.checked_sub(right.live);
+            child.live = left.expect("a part has no more than the whole");
+            debug_assert_eq!(
+                child.node.live(),
+                child.live as usize,
+                "live keys of a child"
+            );
             let split = children
                 .insert(i + 1, right)
                 .map(|right| Child::of(Node::Branch(right)));
@@ -487,6 +534,8 @@ fn merge(children: &mut Vec<Child>, i: usize) {
         (Node::Branch(children), Node::Branch(more)) => children.append(more),
         _ => unreachable!("siblings are of one height"),
     }
+    let len = kept.node.len();
+    assert!(len <= FANOUT, "{len} items in a node of {FANOUT}");
 }
 
 /// Ascending entries, see [`KeyIndex::range`].
@@ -627,11 +676,17 @@ impl<T: Keyed> Sorted<T> {
     /// to the end, keys probably arrive in order: the left part stays full.
     fn insert(&mut self, i: usize, item: T) -> Option<Sorted<T>> {
         self.items.insert(i, item);
+        debug_assert!(self.is_ascending_at(i), "item {i} out of order");
         if self.items.len() > FANOUT {
             let appended = i + 1 == self.items.len();
             let at = if appended { i } else { self.items.len() / 2 };
             let right = Sorted::new(self.items.split_off(at));
             self.set_heads();
+            let (left, moved) = (self.items.len(), right.items.len());
+            assert!(
+                left > 0 && moved > 0,
+                "a node is split at {left} of {moved}"
+            );
             return Some(right);
         }
         let is_outermost = i == T::UNORDERED || i + 1 == self.items.len();
@@ -647,6 +702,13 @@ impl<T: Keyed> Sorted<T> {
     fn append(&mut self, more: &Sorted<T>) {
         self.items.extend_from_slice(&more.items);
         self.set_heads();
+    }
+
+    /// Whether item `i` lies between its neighbours, of those that count for the order.
+    fn is_ascending_at(&self, i: usize) -> bool {
+        let from = i.saturating_sub(1).max(T::UNORDERED);
+        let around = self.items.get(from..self.items.len().min(i + 2));
+        around.is_none_or(|items| items.is_sorted_by(|a, b| a.key() < b.key()))
     }
 
     fn ordered(&self) -> &[T] {

@@ -97,6 +97,21 @@ impl Keyspace {
             state.applied,
             self.revision
         );
+        assert!(
+            state.revision <= self.revision && state.log_index <= log_index,
+            "revision {} at entry {} is published over {} at {}",
+            self.revision,
+            log_index,
+            state.revision,
+            state.log_index
+        );
+        assert!(
+            state.compacted <= self.compacted && self.compacted <= self.revision,
+            "compacted up to {} after {}, at revision {}",
+            self.compacted,
+            state.compacted,
+            self.revision
+        );
         state.applied = self.revision;
         state.revision = self.revision;
         state.compacted = self.compacted;
@@ -231,6 +246,12 @@ impl Changes<'_> {
         change: impl FnOnce(Option<&Record>) -> Record,
     ) -> Replaced {
         let mut state = self.keyspace.shared.state.write();
+        assert!(
+            state.applied <= revision.main,
+            "a change at {} after one at {}",
+            revision.main,
+            state.applied
+        );
         state.applied = revision.main;
         state.index.change(key, revision.sub, change)
     }
@@ -241,7 +262,15 @@ impl Changes<'_> {
             return None;
         }
         self.keyspace.revision += 1;
-        Some((self.keyspace.revision, self.events.into()))
+        let revision = self.keyspace.revision;
+        debug_assert!(
+            self.events
+                .iter()
+                .all(|event| event.record.mod_revision() == revision),
+            "events of revision {revision}: {:?}",
+            self.events
+        );
+        Some((revision, self.events.into()))
     }
 }
 

@@ -84,6 +84,10 @@ impl Keyspace {
     pub(crate) fn new(backend: Backend, loaded: Loaded, log_index: u64) -> Keyspace {
         let (state, compaction) = loaded.state(log_index);
         let (revision, compacted) = (state.revision, state.compacted);
+        assert!(
+            compacted <= revision,
+            "compacted up to {compacted}, at revision {revision}"
+        );
         let shared = Arc::new(Shared {
             state: RwLock::new(state),
             backend,
@@ -107,6 +111,14 @@ impl Keyspace {
         (self.revision, self.compacted) = (new.revision, new.compacted);
         (self.compaction, self.next_compaction) = (compaction, None);
         let mut state = self.shared.state.write();
+        assert!(
+            state.revision <= new.revision && state.log_index < new.log_index,
+            "revision {} at entry {} is restored over {} at {}",
+            new.revision,
+            new.log_index,
+            state.revision,
+            state.log_index
+        );
         installed.publish();
         let old = std::mem::replace(&mut *state, new);
         drop(state);

@@ -208,6 +208,9 @@ impl Ranging {
 
     fn finish(&mut self, request: &RangeRequest, revision: i64) -> RangeReply {
         let Gathered { kvs, count, .. } = std::mem::take(&mut self.gathered);
+        // The index counts its keys beside them: what was counted is what was found.
+        let (found, needed) = (kvs.len(), self.needed.min(count as usize));
+        assert_eq!(found, needed, "of {count} keys at revision {}", self.at);
         let mut reply = RangeReply {
             revision: StoreRevision::new(revision),
             kvs,

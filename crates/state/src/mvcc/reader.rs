@@ -122,6 +122,13 @@ impl Reader {
     /// A consistent view of the present; it stays as it is while writes go on.
     pub fn view(&self) -> View {
         let state = self.shared.state.read();
+        assert!(
+            state.revision <= state.applied && state.compacted <= state.revision,
+            "revision {} of {}, compacted up to {}",
+            state.revision,
+            state.applied,
+            state.compacted
+        );
         View {
             index: state.index.clone(),
             applied: state.applied,

@@ -11,6 +11,8 @@ const FIRST_CHUNK_KEYS: i64 = 10;
 /// Keys per chunk of a sorted answer.
 const SORTED_CHUNK_KEYS: usize = 100;
 
+const _: () = assert!(FIRST_CHUNK_KEYS > 0 && SORTED_CHUNK_KEYS > 0);
+
 /// A range request that is answered piece by piece, all from one state of the keyspace.
 ///
 /// Unlike etcd's, a stream goes on when its revision is compacted under way: its view keeps what it
@@ -151,6 +153,10 @@ impl Walk {
         };
         self.done = !more || self.remaining == 0;
         if self.done {
+            if self.request.limit == 0 && !self.request.count_only {
+                let sent = i64::MAX - self.remaining;
+                assert_eq!(sent, self.total, "records sent, and keys counted");
+            }
             let revision = self.view.revision();
             chunk.last = Some(RangeReply {
                 revision,

@@ -208,6 +208,7 @@ impl<'a> Chosen<'a> {
                 Some(Request::RequestDeleteRange(_)) | None => {}
             }
         }
+        assert!(nested.next().is_none(), "a choice without a transaction");
         Ok(())
     }
 
@@ -245,6 +246,7 @@ impl<'a> Chosen<'a> {
                 None => OpReply::Empty,
             });
         }
+        assert!(nested.next().is_none(), "a choice without a transaction");
         Ok(TxnReply {
             revision: StoreRevision::new(0),
             succeeded: self.succeeded,
@@ -331,7 +333,12 @@ fn execute_put(
     if prev_lease != lease {
         let mut lessor = lessor.lock();
         lessor.detach(prev_lease, &request.key);
-        lessor.attach(lease, &request.key);
+        let attached = lessor.attach(lease, &request.key);
+        // What is kept may name a lease that a file never had.
+        assert!(
+            attached || lease == 0 || request.ignore_lease,
+            "lease {lease:x} went while a put with it was applied"
+        );
         if step == Step::Last {
             lessor.changed_at(changes.revision());
         }

@@ -74,6 +74,11 @@ impl Hub {
             return None;
         }
         let &(from, _) = stream.behind.first()?;
+        assert!(
+            from <= self.revision,
+            "a watcher wants {from} of {}",
+            self.revision
+        );
         stream.catching_up = true;
         let to = self
             .revision
@@ -117,6 +122,7 @@ impl Hub {
         let Some(stream) = self.streams.get_mut(id.0) else {
             return;
         };
+        assert!(stream.catching_up, "a step that was not begun is complete");
         stream.catching_up = false;
         match caught.outcome {
             Outcome::Compacted(revision) => self.compact(revision),
@@ -133,6 +139,11 @@ impl Hub {
         through: i64,
         watchers: Vec<(Laggard, Option<Arc<EventSet>>)>,
     ) {
+        assert!(
+            through <= self.revision,
+            "read up to {through} of {}",
+            self.revision
+        );
         let gap = self.gap(through, GAP_CHECKS_MAX / watchers.len().max(1));
         for (laggard, events) in watchers {
             // It may have been cancelled, by its client or by a compaction, while the step was
@@ -199,8 +210,15 @@ impl Hub {
 
     /// Records that everything that `laggard` wants below `next` is queued.
     fn advance(&mut self, id: StreamId, laggard: &Laggard, next: i64) {
+        assert!(
+            (laggard.next..=self.revision + 1).contains(&next),
+            "from {} to {next} of {}",
+            laggard.next,
+            self.revision
+        );
         let behind = &mut self.streams[id.0].behind;
-        behind.remove(&(laggard.next, laggard.key));
+        let removed = behind.remove(&(laggard.next, laggard.key));
+        assert!(removed, "a watcher was not behind at {}", laggard.next);
         let watcher = &mut self.watchers[laggard.key];
         watcher.next = next;
         if next > self.revision {

@@ -56,6 +56,7 @@ impl Runs {
     /// Adds a number above all that are in.
     pub(super) fn push(&mut self, number: u32) {
         match self.0.last_mut() {
+            Some((_, to)) if *to > number => panic!("event {number} behind {to}"),
             Some((_, to)) if *to == number => *to += 1,
             _ => self.0.push((number, number + 1)),
         }
@@ -126,6 +127,8 @@ impl Encoded {
 
     /// Where event `number` starts, and where the one before it ends.
     fn start(&self, number: u32) -> usize {
+        let most = self.ends.len() + 1;
+        assert!(number as usize <= most, "event {number} of {most}");
         match number as usize {
             0 => 0,
             n if n > self.ends.len() => self.len,
@@ -361,6 +364,10 @@ impl EventSet {
             set.push_run(part, from, part.to);
         }
         sets.push(set);
+        let count: usize = sets.iter().map(EventSet::count).sum();
+        let bytes: usize = sets.iter().map(EventSet::bytes).sum();
+        let (whole, cut) = ((self.count, self.bytes), (count, bytes));
+        assert_eq!(whole, cut, "events and bytes, whole and cut");
         sets
     }
 

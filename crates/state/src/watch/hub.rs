@@ -156,6 +156,7 @@ impl Hub {
         let due = now + progress_interval;
         let id = StreamId(self.streams.insert(Stream::new(progress_interval, due)));
         self.progress_due.insert((due, id));
+        self.assert_progress_due();
         id
     }
 
@@ -165,14 +166,37 @@ impl Hub {
             return;
         };
         self.progress_due.remove(&(stream.progress_due, id));
-        self.slow_watchers -= stream.behind.len();
-        self.events_pending -= stream.queue.events();
+        self.assert_progress_due();
+        self.count_off(stream.behind.len(), stream.queue.events());
         for key in stream.watchers.into_values() {
             self.forget_watcher(key);
         }
         if self.streams.len() == 0 {
             self.recent.clear();
+            self.assert_empty();
         }
+    }
+
+    /// Takes watchers that are behind no more, and events that are queued no more, out of the counts.
+    fn count_off(&mut self, behind: usize, events: usize) {
+        let slow = self.slow_watchers.checked_sub(behind);
+        self.slow_watchers = slow.expect("each watcher that is behind was counted");
+        let pending = self.events_pending.checked_sub(events);
+        self.events_pending = pending.expect("each event in a queue was counted");
+    }
+
+    /// Each stream is due for progress at one time.
+    fn assert_progress_due(&self) {
+        let (due, streams) = (self.progress_due.len(), self.streams.len());
+        assert_eq!(due, streams, "times of progress, and streams");
+    }
+
+    /// Without streams there is nothing.
+    fn assert_empty(&self) {
+        let left = (self.watchers.len(), self.groups.len(), self.index.len());
+        assert_eq!(left, (0, 0, 0), "watchers, groups and ranges of no stream");
+        let counted = (self.slow_watchers, self.events_pending);
+        assert_eq!(counted, (0, 0), "slow watchers and events of no stream");
     }
 
     /// Whether requests of the stream should be read. While the client does not read its replies
@@ -224,7 +248,8 @@ impl Hub {
             state: State::Synced,
         });
         self.groups[group].members.push(key);
-        self.streams[id.0].watchers.insert(watch_id, key);
+        let before = self.streams[id.0].watchers.insert(watch_id, key);
+        assert!(before.is_none(), "watcher {watch_id} was there already");
         self.reply(id, watch_id, Body::Created);
         if behind {
             self.fall_behind(key);
@@ -251,8 +276,10 @@ impl Hub {
             return;
         };
         if self.watchers[key].state == State::Behind {
-            stream.behind.remove(&(self.watchers[key].next, key));
-            self.slow_watchers -= 1;
+            let next = self.watchers[key].next;
+            let removed = stream.behind.remove(&(next, key));
+            assert!(removed, "watcher {watch_id} was not behind at {next}");
+            self.count_off(1, 0);
         }
         self.forget_watcher(key);
         self.reply(id, watch_id, Body::Canceled);
@@ -290,7 +317,13 @@ impl Hub {
             } else {
                 now + stream.progress_interval
             };
+            assert!(
+                stream.progress_due > now,
+                "progress due at {:?} at {now:?}",
+                stream.progress_due
+            );
             self.progress_due.insert((stream.progress_due, id));
+            self.assert_progress_due();
             self.notify_progress(id);
         }
     }
@@ -387,7 +420,7 @@ impl Hub {
         let events = stream.queue.events();
         let responses = stream.queue.take(bytes_max);
         let taken = events - stream.queue.events();
-        self.events_pending -= taken;
+        self.count_off(0, taken);
         self.events_delivered += taken as u64;
         Poll::Responses(responses)
     }
@@ -440,7 +473,8 @@ impl Hub {
         );
         watcher.state = State::Behind;
         let stream = &mut self.streams[watcher.stream.0];
-        stream.behind.insert((watcher.next, key));
+        let is_new = stream.behind.insert((watcher.next, key));
+        assert!(is_new, "watcher {} was behind already", watcher.id);
         self.slow_watchers += 1;
         wake(stream, watcher.stream, &mut self.woken);
     }
@@ -455,7 +489,8 @@ impl Hub {
                 return;
             }
             stream.behind.pop_first();
-            self.slow_watchers -= 1;
+            let slow = self.slow_watchers.checked_sub(1);
+            self.slow_watchers = slow.expect("each watcher that is behind was counted");
             let watcher = &mut self.watchers[key];
             watcher.state = State::Compacted;
             // etcd leaves the header's revision and the reason empty.
@@ -538,7 +573,8 @@ impl Hub {
             .remove(key)
             .expect("a stream holds only living watchers");
         let group = &mut self.groups[watcher.group];
-        group.members.swap_remove(watcher.place);
+        let removed = group.members.swap_remove(watcher.place);
+        assert_eq!(removed, key, "the member at place {}", watcher.place);
         if let Some(&moved) = group.members.get(watcher.place) {
             self.watchers[moved].place = watcher.place;
         }

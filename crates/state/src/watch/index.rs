@@ -31,6 +31,11 @@ impl<V> Default for Index<V> {
 }
 
 impl<V: Copy> Index<V> {
+    /// The number of ranges.
+    pub(super) fn len(&self) -> usize {
+        self.keys.len() + self.intervals.nodes.len()
+    }
+
     pub(super) fn get(&self, range: &KeyRange) -> Option<V> {
         match range.end {
             RangeEnd::Single => self.keys.get(&range.start).copied(),
@@ -203,6 +208,12 @@ impl<V: Copy> IntervalTree<V> {
     /// Restores height and order of a subtree of which one side changed by one level; its new root.
     fn balance(&mut self, at: u32) -> u32 {
         let (left, right) = (self.node(at).left, self.node(at).right);
+        let heights = (self.height(left), self.height(right));
+        assert!(
+            heights.0.abs_diff(heights.1) <= 2,
+            "heights {heights:?} below {:?}",
+            self.node(at).range
+        );
         if self.height(left) > self.height(right) + 1 {
             if self.height(self.node(left).left) < self.height(self.node(left).right) {
                 self.node_mut(at).left = self.rotate_left(left);
@@ -285,6 +296,7 @@ impl<V: Copy> IntervalTree<V> {
             }
             at = down;
         }
+        panic!("no way leads to {range:?}");
     }
 
     fn height(&self, at: u32) -> u8 {

@@ -37,6 +37,11 @@ impl Recent {
             };
             self.record_bytes -= oldest.record_bytes();
         }
+        let (count, bytes) = (self.changes.len(), self.record_bytes);
+        assert!(
+            count > 0 || bytes == 0,
+            "{bytes} bytes of {count} revisions"
+        );
     }
 
     pub(super) fn clear(&mut self) {

@@ -38,6 +38,7 @@ impl<T> Slab<T> {
     pub(super) fn insert(&mut self, value: T) -> Key {
         if let Some(slot) = self.free.pop() {
             let free = &mut self.slots[slot as usize];
+            assert!(free.value.is_none(), "slot {slot} is not free");
             free.value = Some(value);
             return Key {
                 slot,

@@ -130,6 +130,11 @@ impl Queue {
                 break;
             }
         }
+        let left = (self.bytes, self.events, self.replies);
+        assert!(
+            !self.responses.is_empty() || left == (0, 0, 0),
+            "bytes, events and replies of an empty queue: {left:?}"
+        );
         if self.responses.is_empty() && self.responses.capacity() > CAPACITY_KEPT {
             self.responses = VecDeque::new();
         }
