@@ -21,6 +21,8 @@ const FIRST_TERM_MAX: u64 = 1 << 63;
 /// count on.
 const INDEX_MAX: u64 = 1 << 63;
 
+const _: () = assert!(TERM_LEAD_MAX < FIRST_TERM_MAX && INDEX_MAX < u64::MAX);
+
 /// What raft knows that a message is held against.
 pub struct View {
     /// This member's id.
@@ -85,7 +87,7 @@ pub fn judge(message: &Message, view: &View, term_at: impl Fn(u64) -> Option<u64
         MessageType::MsgAppendResponse if !message.reject && message.index > view.last => {
             Verdict::Drop
         }
-        MessageType::MsgSnapshot => snapshot(message),
+        MessageType::MsgSnapshot => snapshot(message, view, term_at),
         _ => Verdict::Step,
     }
 }
@@ -150,7 +152,8 @@ fn append(message: &Message, view: &View, term_at: impl Fn(u64) -> Option<u64>) 
 }
 
 /// A snapshot stands for at least one entry and names the members; etcd never uses joint consensus.
-fn snapshot(message: &Message) -> Verdict {
+/// It does not contradict what is committed: raft-rs would take one over the last committed entry.
+fn snapshot(message: &Message, view: &View, term_at: impl Fn(u64) -> Option<u64>) -> Verdict {
     let metadata = message.get_snapshot().get_metadata();
     let conf_state = metadata.get_conf_state();
     let mut ids: Vec<u64> = [conf_state.get_voters(), conf_state.get_learners()].concat();
@@ -163,7 +166,15 @@ fn snapshot(message: &Message) -> Verdict {
         && !conf_state.get_voters().is_empty()
         && distinct
         && !joint;
-    if sound { Verdict::Step } else { Verdict::Drop }
+    if !sound {
+        return Verdict::Drop;
+    }
+    let (index, committed) = (metadata.index, view.committed);
+    let differs = term_at(index).is_some_and(|ours| ours != metadata.term);
+    match message.term >= view.term && index <= committed && differs {
+        true => Verdict::Stop(Contradiction::Conflict { index, committed }),
+        false => Verdict::Step,
+    }
 }
 
 #[cfg(test)]
@@ -278,6 +289,24 @@ mod tests {
             committed: 5,
         };
         assert_eq!(verdict(&append), Verdict::Stop(conflict));
+    }
+
+    #[test]
+    fn a_snapshot_must_agree_with_what_is_committed() {
+        let verdict_of = |index, term| {
+            let mut message = message(MessageType::MsgSnapshot);
+            let metadata = message.mut_snapshot().mut_metadata();
+            (metadata.index, metadata.term) = (index, term);
+            metadata.mut_conf_state().set_voters(vec![1, 2]);
+            verdict(&message)
+        };
+        assert_eq!(verdict_of(5, 2), Verdict::Step);
+        assert_eq!(verdict_of(6, 3), Verdict::Step, "not committed here");
+        let conflict = Contradiction::Conflict {
+            index: 5,
+            committed: 5,
+        };
+        assert_eq!(verdict_of(5, 3), Verdict::Stop(conflict));
     }
 
     #[test]
