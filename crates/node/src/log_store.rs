@@ -40,6 +40,18 @@ impl LogStore {
                 "the log must continue the snapshot at {index}"
             );
         }
+        let last = entries.last().map_or(index, |entry| entry.index);
+        assert_eq!(
+            index + entries.len() as u64,
+            last,
+            "the last of {} entries behind {index}",
+            entries.len()
+        );
+        assert!(
+            hard_state.commit <= last,
+            "committed up to {}, with a log up to {last}",
+            hard_state.commit
+        );
         LogStore {
             bytes: entries.iter().map(|entry| entry.data.len()).sum(),
             entries: entries.into(),
@@ -67,6 +79,24 @@ impl LogStore {
             first.index,
             self.last()
         );
+        assert!(
+            first.index > self.applied,
+            "{} is applied ({})",
+            first.index,
+            self.applied
+        );
+        let mut before = match keep.checked_sub(1).map(|last| &self.entries[last]) {
+            Some(last) => (last.index, last.term),
+            None => (self.compacted_index, self.compacted_term),
+        };
+        for entry in entries {
+            let next = (entry.index, entry.term);
+            assert!(
+                next.0 == before.0 + 1 && next.1 >= before.1,
+                "entry {next:?} behind {before:?} (index, term)"
+            );
+            before = next;
+        }
         let replaced = self.entries.range(keep..);
         self.bytes -= replaced.map(|entry| entry.data.len()).sum::<usize>();
         self.bytes += entries.iter().map(|entry| entry.data.len()).sum::<usize>();
@@ -76,6 +106,13 @@ impl LogStore {
 
     /// Starts anew behind a snapshot that a leader sent.
     pub fn install(&mut self, metadata: &SnapshotMetadata) {
+        assert!(
+            metadata.index > self.applied && metadata.index > self.compacted_index,
+            "a snapshot at {} over {}, compacted up to {}",
+            metadata.index,
+            self.applied,
+            self.compacted_index
+        );
         self.entries.clear();
         self.bytes = 0;
         (self.compacted_index, self.compacted_term) = (metadata.index, metadata.term);
@@ -89,6 +126,11 @@ impl LogStore {
 
     /// The machine has applied everything up to `index`.
     pub fn set_applied(&mut self, index: u64) {
+        let (applied, last) = (self.applied, self.last());
+        assert!(
+            (applied..=last).contains(&index),
+            "applied {index} behind {applied}, with a log up to {last}"
+        );
         self.applied = index;
     }
 
@@ -112,6 +154,13 @@ impl LogStore {
             self.compacted_index = entry.index;
             self.compacted_term = entry.term;
         }
+        let (first, bytes) = (self.entries.front(), self.bytes);
+        assert!(
+            first.is_none_or(|first| first.index == self.compacted_index + 1),
+            "the log is compacted up to {} and begins elsewhere",
+            self.compacted_index
+        );
+        assert!(first.is_some() || bytes == 0, "{bytes} bytes of no entries");
     }
 
     /// Forgets the oldest applied entries while more than `bytes_max` of data are held.
@@ -145,8 +194,8 @@ impl Storage for LogStore {
             return Err(Error::Store(StorageError::Compacted));
         }
         assert!(
-            high <= self.last() + 1,
-            "{high} is past the log's end {}",
+            low <= high && high <= self.last() + 1,
+            "{low} to {high} of a log that ends at {}",
             self.last()
         );
         let max_bytes = max_size.into().unwrap_or(u64::MAX);

@@ -59,6 +59,8 @@ pub struct Node {
     now: Duration,
     next_tick: Duration,
     applied: u64,
+    /// The newest index that the machine was told to apply or to restore. Invariant: `applied <= handed_out`.
+    handed_out: u64,
     /// Index of the newest snapshot, durable or under way.
     snapshot_index: u64,
     /// Whether the next one is due whatever the count says.
@@ -81,6 +83,11 @@ impl Node {
     /// When the log contradicts itself, which the log's reader has ruled out.
     pub fn new(config: Config, recovered: Recovered, now: Duration) -> Node {
         let (index, term) = recovered.snapshot;
+        assert!(
+            index <= recovered.applied,
+            "the log begins behind {index}, applied is {}",
+            recovered.applied
+        );
         let mut hard_state = hard_state_to_raft(&recovered.hard_state);
         // What was applied was committed, although the last note of it may not have reached the
         // disk.
@@ -123,6 +130,7 @@ impl Node {
             now,
             next_tick: now + config.tick,
             applied: recovered.applied,
+            handed_out: recovered.applied,
             snapshot_index: index,
             snapshot_wanted: false,
             deaf_leader: (0, Duration::ZERO),
@@ -201,6 +209,12 @@ impl Node {
     /// Where the member stands.
     pub fn status(&self) -> Status {
         let raft = &self.raw.raft;
+        let (applied, committed) = (self.applied, raft.raft_log.committed);
+        assert!(
+            applied <= committed && committed <= raft.raft_log.last_index(),
+            "applied {applied}, committed {committed}, last {}",
+            raft.raft_log.last_index()
+        );
         Status {
             term: raft.term,
             vote: raft.vote,
@@ -282,6 +296,8 @@ impl Node {
                 self.next_tick = self.now + self.config.tick;
             }
         }
+        let (next, now) = (self.next_tick, self.now);
+        assert!(now < next, "the next tick was due at {next:?}, at {now:?}");
     }
 
     /// Leaves two ticks of the shortest election timeout, as etcd does.
@@ -445,12 +461,28 @@ impl Node {
             self.outputs.push_back(Output::Append(append));
         }
         if !committed.is_empty() {
+            self.hand_out(&committed);
             self.outputs.push_back(Output::Apply(
                 committed.iter().map(entry_from_raft).collect(),
             ));
         }
         // What needs no write is persisted if everything before it is.
         self.handle_persisted(0);
+    }
+
+    /// The machine gets each committed entry once, in order, and none that the log may lose.
+    fn hand_out(&mut self, committed: &[eraftpb::Entry]) {
+        let raft_log = &self.raw.raft.raft_log;
+        let (durable, agreed) = (raft_log.persisted, raft_log.committed);
+        for entry in committed {
+            let (before, index) = (self.handed_out, entry.index);
+            assert_eq!(index, before + 1, "what follows {before}, to be applied");
+            assert!(
+                index <= agreed && index <= durable,
+                "{index} is to be applied, committed {agreed}, durable {durable}"
+            );
+            self.handed_out = index;
+        }
     }
 
     /// The log has everything up to `number`: what was promised on that condition may be said.
@@ -483,6 +515,9 @@ impl Node {
         }
         let metadata = snapshot.get_metadata();
         self.raw.mut_store().install(metadata);
+        let (before, index) = (self.handed_out, metadata.index);
+        assert!(before < index, "a snapshot at {index} over {before}");
+        self.handed_out = index;
         self.snapshot_index = metadata.index;
         Some(snapshot.clone())
     }
@@ -591,6 +626,11 @@ impl Node {
             index >= self.applied,
             "applied went back from {} to {index}",
             self.applied
+        );
+        let handed_out = self.handed_out;
+        assert!(
+            index <= handed_out,
+            "{index} is applied, handed out are entries up to {handed_out}"
         );
         // While a snapshot waits to be restored, raft has its configuration, which is newer than
         // these entries.
@@ -713,6 +753,12 @@ impl Node {
             .term(self.applied)
             .expect("the newest applied entry's term is in memory");
         let conf_state = conf_state_from_raft(store.conf_state());
+        let (before, index) = (self.snapshot_index, self.applied);
+        assert!(before < index, "a snapshot at {index} over {before}");
+        assert!(
+            !conf_state.voters.is_empty(),
+            "a snapshot at {index} without voters"
+        );
         self.snapshot_index = self.applied;
         self.outputs.push_back(Output::Snapshot(SnapshotPoint {
             index: self.applied,
@@ -724,6 +770,8 @@ impl Node {
     /// Lets the oldest entries go, but not those that a follower will need as soon as the snapshot
     /// arrives that is on its way: it would need the next one at once.
     fn handle_snapshotted(&mut self, index: u64) {
+        let newest = self.snapshot_index;
+        assert!(index <= newest, "a snapshot at {index}, newest is {newest}");
         let keep = self.config.snapshot_catchup_entries;
         let progress = self.raw.raft.prs().iter();
         let on_their_way = progress
@@ -742,6 +790,7 @@ impl Node {
             self.random ^= self.random << 13;
             self.random ^= self.random >> 7;
             self.random ^= self.random << 17;
+            assert_ne!(self.random, 0, "xorshift never leaves 0");
             let ticks = u64::from(self.config.election_ticks);
             let drawn = ticks + self.random % ticks;
             self.election_timeout = (drawn as usize, Some(current));

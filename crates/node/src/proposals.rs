@@ -42,6 +42,8 @@ impl Proposals {
         if self.waiting.len() >= WAITING_MAX {
             return Err(RejectReason::TooMany);
         }
+        let last = self.waiting.back().map_or(deadline, |last| last.deadline);
+        assert!(last <= deadline, "deadline {deadline:?} behind {last:?}");
         self.waiting.push_back(Proposal {
             request,
             entry,
@@ -74,6 +76,8 @@ impl Proposals {
                 break;
             }
         }
+        let (names, count) = (requests.len(), entries.len());
+        assert_eq!(names, count, "requests and entries of a batch");
         (requests, entries)
     }
 

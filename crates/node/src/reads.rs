@@ -78,7 +78,8 @@ impl Reads {
         let context = self.next_context;
         self.next_context += 1;
         self.asked_at = now;
-        self.in_flight.insert(context, reads);
+        let before = self.in_flight.insert(context, reads);
+        assert!(before.is_none(), "context {context:x} was used before");
         context
     }
 
@@ -102,7 +103,9 @@ impl Reads {
         // never earlier, than it must.
         let newest = self.confirmed.back().map_or(0, |(index, _)| *index);
         let reads = waiting.iter().map(|read| read.name).collect();
-        self.confirmed.push_back((index.max(newest), reads));
+        let index = index.max(newest);
+        assert!(newest <= index, "reads at {index} behind reads at {newest}");
+        self.confirmed.push_back((index, reads));
     }
 
     /// The reads that may be answered, now that the machine has applied `applied`.

@@ -27,16 +27,26 @@ pub struct Decision {
 #[derive(Default)]
 pub struct Unpersisted {
     decisions: VecDeque<Decision>,
+    /// The number of the newest decision, whether or not it is still in here.
+    newest: u64,
 }
 
 impl Unpersisted {
     /// Adds the newest decision.
     pub fn push(&mut self, decision: Decision) {
+        let (newest, number) = (self.newest, decision.number);
+        assert!(newest < number, "decision {number} behind {newest}");
+        self.newest = number;
         self.decisions.push_back(decision);
     }
 
     /// Takes out what is durable when the log has acknowledged `number`.
     pub fn take_through(&mut self, number: u64) -> Vec<Decision> {
+        let newest = self.newest;
+        assert!(
+            number <= newest,
+            "the log acknowledges {number}, decided is {newest}"
+        );
         let mut taken = Vec::new();
         while let Some(decision) = self
             .decisions
@@ -44,6 +54,11 @@ impl Unpersisted {
         {
             taken.push(decision);
         }
+        let waiting = self.decisions.front();
+        assert!(
+            waiting.is_none_or(|next| next.writes && next.number > number),
+            "a decision is kept that {number} covers"
+        );
         taken
     }
 
