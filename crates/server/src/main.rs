@@ -9,7 +9,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     log::abort_on_panic();
-    match config::parse_process().settle() {
+    match config::parse_process().into_config() {
         Ok(config) => runtime::run(*config),
         Err(exit_code) => exit_code,
     }

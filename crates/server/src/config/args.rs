@@ -1,10 +1,11 @@
-//! The command line, in the grammar of Go's `flag` package: `-x v`, `--x=v`, switches without a value, `--` ends the flags.
+//! The command line, in the syntax of Go's `flag` package: `-x v`, `--x=v`, boolean flags without a
+//! value, `--` before arguments.
 
 use super::build::{Builder, Input};
-use super::value::NodeError;
+use super::value::ValueError;
 use super::{Refusal, help, table};
 
-/// Applies the flags; returns the words after them.
+/// Applies the flags and returns the arguments after them.
 pub(super) fn apply(args: &[String], builder: &mut Builder) -> Result<Vec<String>, Refusal> {
     let mut args = args.iter();
     loop {
@@ -50,7 +51,7 @@ fn set<'a>(
             _ => Refusal::Usage(format!("flag provided but not defined: -{name}")),
         });
     };
-    if builder.is_switch(flag) {
+    if builder.is_bool_flag(flag) {
         let text = value.unwrap_or("true");
         return builder.set(flag, Input::Text(text)).map_err(|error| {
             Refusal::Usage(format!(
@@ -70,13 +71,13 @@ fn set<'a>(
     })
 }
 
-/// The command line as it may stand in a log.
-pub(super) fn without_secrets(args: &[String]) -> Vec<String> {
+/// The command line without secrets, for the log.
+pub(super) fn redacted(args: &[String]) -> Vec<String> {
     let mut shown = Vec::with_capacity(args.len());
     let mut secret_of: Option<&table::Flag> = None;
     for arg in args {
         if let Some(flag) = secret_of.take() {
-            shown.push(flag.shown_value(arg).to_owned());
+            shown.push(flag.redact(arg).to_owned());
             continue;
         }
         let (name, value) = match arg.split_once('=') {
@@ -85,7 +86,7 @@ pub(super) fn without_secrets(args: &[String]) -> Vec<String> {
         };
         let flag = table::find(name.trim_start_matches('-')).filter(|flag| flag.secret);
         match (flag, value) {
-            (Some(flag), Some(value)) => shown.push(format!("{name}={}", flag.shown_value(value))),
+            (Some(flag), Some(value)) => shown.push(format!("{name}={}", flag.redact(value))),
             (flag, _) => {
                 secret_of = flag;
                 shown.push(arg.clone());
@@ -95,10 +96,10 @@ pub(super) fn without_secrets(args: &[String]) -> Vec<String> {
     shown
 }
 
-/// The words for a bad text.
-pub(super) fn reason(error: NodeError) -> String {
+/// Go's words for a value that cannot be parsed.
+pub(super) fn reason(error: ValueError) -> String {
     match error {
-        NodeError::Invalid(reason) => reason,
-        NodeError::Mismatch { .. } => "parse error".into(),
+        ValueError::Invalid(reason) => reason,
+        ValueError::Mismatch { .. } => "parse error".into(),
     }
 }

@@ -1,4 +1,4 @@
-//! The configuration under construction: what was set so far, by which spelling, and what is to be logged about it.
+//! A configuration while it is read: what has been set, by which name, and what to log about it.
 
 use std::collections::BTreeMap;
 
@@ -6,9 +6,9 @@ use super::Config;
 use super::args;
 use super::literal::parse_bool;
 use super::table::{self, Effect, Flag, Verdict};
-use super::value::NodeError;
+use super::value::ValueError;
 use super::verify::VerifyError;
-use super::yaml::Node;
+use super::yaml::Yaml;
 use crate::log::{self, Record};
 use crate::log_record;
 
@@ -16,40 +16,40 @@ pub(super) struct Builder {
     pub(super) config: Config,
     pub(super) log: log::Options,
     pub(super) notes: Vec<Record>,
-    /// Flags that were set, each with the spelling that set it (its own name, or a former one).
+    /// Flags that have been set, each with the name that was used, which may be a former one.
     given: BTreeMap<&'static str, &'static str>,
-    /// The first thing that is wrong about older flags; reported when everything is read.
-    complaint: Option<VerifyError>,
+    /// The first error about older flags, reported when everything has been read.
+    first_error: Option<VerifyError>,
 }
 
-/// A value on its way into a flag.
+/// A value for a flag.
 #[derive(Clone, Copy)]
 pub(super) enum Input<'a> {
     /// From the command line or the environment.
     Text(&'a str),
     /// From the configuration file.
-    Node(&'a Node),
+    Yaml(&'a Yaml),
 }
 
 impl Input<'_> {
     fn text(self) -> String {
         match self {
             Input::Text(text) => text.to_owned(),
-            Input::Node(Node::Text(text) | Node::Number(text)) => text.clone(),
-            Input::Node(Node::Bool(value)) => value.to_string(),
-            Input::Node(other) => other.kind().to_owned(),
+            Input::Yaml(Yaml::Text(text) | Yaml::Number(text)) => text.clone(),
+            Input::Yaml(Yaml::Bool(value)) => value.to_string(),
+            Input::Yaml(other) => other.kind().to_owned(),
         }
     }
 
-    fn bool(self) -> Result<bool, NodeError> {
+    fn bool(self) -> Result<bool, ValueError> {
         match self {
-            Input::Node(Node::Bool(value)) => Ok(*value),
-            Input::Node(other) => Err(NodeError::Mismatch {
+            Input::Yaml(Yaml::Bool(value)) => Ok(*value),
+            Input::Yaml(other) => Err(ValueError::Mismatch {
                 found: other.kind().to_owned(),
                 wanted: "bool",
             }),
             Input::Text(text) => {
-                parse_bool(text).ok_or_else(|| NodeError::Invalid("parse error".into()))
+                parse_bool(text).ok_or_else(|| ValueError::Invalid("parse error".into()))
             }
         }
     }
@@ -62,7 +62,7 @@ impl Builder {
             log: log::Options::default(),
             notes: Vec::new(),
             given: BTreeMap::new(),
-            complaint: None,
+            first_error: None,
         }
     }
 
@@ -71,36 +71,36 @@ impl Builder {
     }
 
     pub(super) fn note_running(&mut self, args: &[String]) {
-        let args = args::without_secrets(args);
+        let args = args::redacted(args);
         self.note(log_record!(Info, None, "Running: "; "args" => args));
     }
 
-    /// Whether a flag was set, also by a former name.
+    /// Whether a flag has been set, by its name or a former one.
     pub(super) fn is_given(&self, name: &str) -> bool {
         self.given.contains_key(name)
     }
 
-    /// Whether a flag was set by exactly this name.
+    /// Whether a flag has been set by this very name.
     pub(super) fn is_spelled(&self, name: &str) -> bool {
         self.given.values().any(|&spelling| spelling == name)
     }
 
-    pub(super) fn take_complaint(&mut self) -> Option<VerifyError> {
-        self.complaint.take()
+    pub(super) fn take_first_error(&mut self) -> Option<VerifyError> {
+        self.first_error.take()
     }
 
-    /// Whether a flag can stand without a value.
-    pub(super) fn is_switch(&mut self, flag: &Flag) -> bool {
+    /// Whether a flag may be given without a value.
+    pub(super) fn is_bool_flag(&mut self, flag: &Flag) -> bool {
         match flag.effect {
-            Effect::Field(field) => field(&mut self.config).is_switch(),
-            Effect::Renamed(now) => self.is_switch(current(now)),
+            Effect::Field(field) => field(&mut self.config).is_bool_flag(),
+            Effect::Renamed(now) => self.is_bool_flag(current(now)),
             Effect::Gate(_) | Effect::Shorthand(..) | Effect::Ignored => true,
             Effect::Retired { switch, .. } => switch,
         }
     }
 
     /// Sets a flag.
-    pub(super) fn set(&mut self, flag: &'static Flag, input: Input<'_>) -> Result<(), NodeError> {
+    pub(super) fn set(&mut self, flag: &'static Flag, input: Input<'_>) -> Result<(), ValueError> {
         match flag.effect {
             Effect::Field(_) => self.set_field(flag, flag.name, input)?,
             Effect::Renamed(now) => {
@@ -141,7 +141,7 @@ impl Builder {
         flag: &'static Flag,
         spelling: &'static str,
         input: Input<'_>,
-    ) -> Result<(), NodeError> {
+    ) -> Result<(), ValueError> {
         let Effect::Field(field) = flag.effect else {
             unreachable!(
                 "the table renames to fields only, and {} is none",
@@ -151,13 +151,13 @@ impl Builder {
         match input {
             Input::Text(text) => field(&mut self.config)
                 .set(text)
-                .map_err(NodeError::Invalid)?,
-            Input::Node(node) => field(&mut self.config).set_node(node)?,
+                .map_err(ValueError::Invalid)?,
+            Input::Yaml(node) => field(&mut self.config).set_yaml(node)?,
         }
         if let Some(other) = self.given.insert(flag.name, spelling)
             && other != spelling
         {
-            self.complain(VerifyError::TwoSpellings(other, spelling));
+            self.report(VerifyError::TwoSpellings(other, spelling));
         }
         Ok(())
     }
@@ -169,24 +169,24 @@ impl Builder {
                 Warn, None, format!("--{name} has no effect: what it asks for is not part of etcd any more");
                 "value" => value
             )),
-            Verdict::Refused => self.complain(VerifyError::Retired(name, value.to_owned())),
+            Verdict::Refused => self.report(VerifyError::Retired(name, value.to_owned())),
         }
     }
 
-    fn complain(&mut self, error: VerifyError) {
-        self.complaint.get_or_insert(error);
+    fn report(&mut self, error: VerifyError) {
+        self.first_error.get_or_insert(error);
     }
 
     fn warn_renamed(&mut self, name: &str, now: &str) {
-        // The first words are etcd 3.6's, which scripts may wait for.
+        // The message begins as that of etcd 3.6, which scripts may match.
         let message = format!(
             "--{name} is deprecated in v3.6 and will be decommissioned in v3.7. Use '{now}' instead."
         );
         self.note(log_record!(Warn, None, message));
     }
 
-    /// What etcd does to defaults after reading flags and before checking them.
-    pub(super) fn settle_flags(&mut self) {
+    /// Defaults that depend on which flags have been set. etcd changes them before it verifies.
+    pub(super) fn adjust_defaults(&mut self) {
         if self.is_given("listen-client-urls") && !self.is_given("advertise-client-urls") {
             self.config.advertise_client_urls.clear();
         }

@@ -1,6 +1,8 @@
-//! The environment: `ETCD_MAX_TXN_OPS=5` is `--max-txn-ops=5`. An empty variable is none. A variable beside its flag ends
-//! the start; a variable that no flag knows is only remarked, and by its name alone: images set passwords in such variables for
-//! their own scripts.
+//! The environment: `ETCD_MAX_TXN_OPS=5` is `--max-txn-ops=5`.
+//!
+//! An empty variable counts as unset. A variable given together with its flag is an error. A
+//! variable without a flag is logged, but without its value: container images keep passwords for
+//! their own scripts in such variables.
 
 use super::Refusal;
 use super::args::reason;
@@ -9,7 +11,7 @@ use super::table::{FLAGS, Flag};
 use super::verify::VerifyError;
 use crate::log_record;
 
-/// Variables of this form that are for others.
+/// Variables that are not for flags.
 const FOREIGN: [&str; 3] = ["ETCD_VERIFY", "ETCD_UNSUPPORTED_ARCH", "ETCD_CONFIG_FILE"];
 
 pub(super) fn apply(env: &[(String, String)], builder: &mut Builder) -> Result<(), Refusal> {
@@ -45,9 +47,9 @@ pub(super) fn apply(env: &[(String, String)], builder: &mut Builder) -> Result<(
         match builder.set(flag, Input::Text(value)) {
             Ok(()) => builder.note(log_record!(
                 Info, None, "recognized and used environment variable";
-                "variable-name" => variable, "variable-value" => flag.shown_value(value)
+                "variable-name" => variable, "variable-value" => flag.redact(value)
             )),
-            // As in etcd, the last bad one is told.
+            // As in etcd, the last error wins.
             Err(error) => {
                 bad = Some(VerifyError::Variable {
                     value: value.to_owned(),

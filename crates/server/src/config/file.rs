@@ -1,28 +1,29 @@
-//! The configuration file. It replaces command line and environment altogether.
+//! The configuration file, which replaces the command line and the environment.
 //!
-//! Keys are the flags' names, some of them in nested mappings; capitals do not matter. Unknown keys are skipped with a
-//! warning (etcd skips them in silence), so that files of older versions load. Durations are whole nanoseconds. Of several
-//! mistakes the one is told that etcd would meet first.
+//! Keys are the names of flags, some of them in nested mappings, in any case. Unknown keys are
+//! skipped with a warning (etcd skips them silently), so that files of older versions load.
+//! Durations are whole nanoseconds. Of several errors, the one is reported that etcd would find
+//! first.
 
 use std::io;
 
 use super::Refusal;
 use super::build::{Builder, Input};
 use super::table::{Effect, FLAGS, Flag, Section};
-use super::value::NodeError;
+use super::value::ValueError;
 use super::verify::VerifyError;
-use super::yaml::Node;
+use super::yaml::Yaml;
 use crate::log::go_io_error;
 use crate::log_record;
 
-/// A mistake in the file, in the order in which etcd looks for them.
+/// Kinds of errors in a file, in the order in which etcd looks for them.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Mistake {
-    /// A value of the wrong type; they are met in the order of the keys.
+enum ErrorKind {
+    /// A value of the wrong type. Among each other these are in the order of the keys.
     Type,
     Gates,
     NoPeerSection,
-    /// A bad URL; the number is the key's place in etcd's code.
+    /// An invalid URL, by the position of its key in [`URL_KEYS`].
     Url(usize),
     Origins,
 }
@@ -53,17 +54,17 @@ pub(super) fn apply(
     let text = String::from_utf8(bytes).map_err(|_| {
         VerifyError::File("error converting YAML to JSON: yaml: invalid UTF-8".into())
     })?;
-    let root = Node::parse(&text).map_err(|error| {
+    let root = Yaml::parse(&text).map_err(|error| {
         VerifyError::File(format!("error converting YAML to JSON: yaml: {error}"))
     })?;
     let default_cluster = builder.config.initial_cluster.clone();
     let mut walk = Walk {
         builder,
-        mistakes: Vec::new(),
+        errors: Vec::new(),
     };
     walk.section(&root, Section::Top);
-    walk.mistakes.sort_by(|(a, _), (b, _)| a.cmp(b));
-    if let Some((_, refusal)) = walk.mistakes.into_iter().next() {
+    walk.errors.sort_by(|(a, _), (b, _)| a.cmp(b));
+    if let Some((_, refusal)) = walk.errors.into_iter().next() {
         return Err(refusal);
     }
     let config = &mut builder.config;
@@ -82,20 +83,20 @@ pub(super) fn apply(
 
 struct Walk<'a> {
     builder: &'a mut Builder,
-    mistakes: Vec<(Mistake, Refusal)>,
+    errors: Vec<(ErrorKind, Refusal)>,
 }
 
 impl Walk<'_> {
-    fn section(&mut self, node: &Node, section: Section) {
+    fn section(&mut self, node: &Yaml, section: Section) {
         match node {
-            Node::Null if section == Section::PeerSecurity => {
-                self.mistakes.push((
-                    Mistake::NoPeerSection,
+            Yaml::Null if section == Section::PeerSecurity => {
+                self.errors.push((
+                    ErrorKind::NoPeerSection,
                     VerifyError::File("invalid peer-transport-security".into()).into(),
                 ));
             }
-            Node::Null => {}
-            Node::Map(map) => {
+            Yaml::Null => {}
+            Yaml::Map(map) => {
                 for (key, value) in map {
                     self.entry(section, key, value);
                 }
@@ -107,12 +108,12 @@ impl Walk<'_> {
                 } else {
                     format!("Go struct field {field} of type {wanted}")
                 };
-                self.type_mistake(other.kind(), &place);
+                self.type_error(other.kind(), &place);
             }
         }
     }
 
-    fn entry(&mut self, section: Section, key: &str, node: &Node) {
+    fn entry(&mut self, section: Section, key: &str, node: &Yaml) {
         let leaf = key.to_lowercase();
         let path = if section == Section::Top {
             leaf.clone()
@@ -128,17 +129,17 @@ impl Walk<'_> {
         }
     }
 
-    fn flag(&mut self, flag: &'static Flag, node: &Node) {
-        if *node == Node::Null {
+    fn flag(&mut self, flag: &'static Flag, node: &Yaml) {
+        if *node == Yaml::Null {
             return;
         }
-        let Err(error) = self.builder.set(flag, Input::Node(node)) else {
+        let Err(error) = self.builder.set(flag, Input::Yaml(node)) else {
             return;
         };
         let key = flag.key.expect("flags without a key are not found by key");
         match error {
-            NodeError::Mismatch { found, wanted } => {
-                self.type_mistake(
+            ValueError::Mismatch { found, wanted } => {
+                self.type_error(
                     &found,
                     &format!(
                         "Go struct field {} of type {wanted}",
@@ -146,38 +147,38 @@ impl Walk<'_> {
                     ),
                 );
             }
-            NodeError::Invalid(reason) => self.text_mistake(flag, &reason),
+            ValueError::Invalid(reason) => self.text_error(flag, &reason),
         }
     }
 
-    fn type_mistake(&mut self, found: &str, place: &str) {
+    fn type_error(&mut self, found: &str, place: &str) {
         let text = format!(
             "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into {place}"
         );
-        self.mistakes
-            .push((Mistake::Type, VerifyError::File(text).into()));
+        self.errors
+            .push((ErrorKind::Type, VerifyError::File(text).into()));
     }
 
-    fn text_mistake(&mut self, flag: &Flag, reason: &str) {
+    fn text_error(&mut self, flag: &Flag, reason: &str) {
         let print = |stderr: String, exit_code| Refusal::Print {
             stdout: String::new(),
             stderr,
             exit_code,
         };
-        let mistake = if let Some(place) = URL_KEYS.iter().position(|&key| key == flag.name) {
-            // etcd misprints the name of this one key, and scripts may know it by that.
+        let kind = if let Some(place) = URL_KEYS.iter().position(|&key| key == flag.name) {
+            // etcd's message has the wrong name here. Scripts may match it.
             let name = if flag.name == "advertise-client-urls" {
                 "advertise-peer-urls"
             } else {
                 flag.name
             };
             (
-                Mistake::Url(place),
+                ErrorKind::Url(place),
                 print(format!("unexpected error setting up {name}: {reason}\n"), 1),
             )
         } else if flag.name == "cors" {
             (
-                Mistake::Origins,
+                ErrorKind::Origins,
                 print(
                     format!("panic: new UniqueURLs should never fail: {reason}\n"),
                     2,
@@ -189,8 +190,11 @@ impl Walk<'_> {
                 "{} refuses texts",
                 flag.name
             );
-            (Mistake::Gates, VerifyError::File(reason.to_owned()).into())
+            (
+                ErrorKind::Gates,
+                VerifyError::File(reason.to_owned()).into(),
+            )
         };
-        self.mistakes.push(mistake);
+        self.errors.push(kind);
     }
 }

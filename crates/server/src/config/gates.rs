@@ -1,10 +1,10 @@
 //! Feature gates: `--feature-gates=A=true,B=false`.
 //!
-//! `AllAlpha` and `AllBeta` set every gate of their stage that was not set by name.
+//! `AllAlpha` and `AllBeta` set those gates of their stage that are not set by name.
 
 use std::collections::BTreeMap;
 
-/// A feature that can be switched, by its name in etcd.
+/// A feature gate, by its name in etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "the table below says what each does")]
 pub enum Gate {
@@ -21,18 +21,18 @@ pub enum Gate {
     TxnModeWriteWithSharedBuffer,
 }
 
-/// What is fixed about a gate.
+/// A row of the table of gates.
 #[derive(Debug)]
 pub struct GateInfo {
-    /// The gate.
+    /// The gate that the row describes.
     pub gate: Gate,
     /// Its name on the command line and in metrics.
     pub name: &'static str,
-    /// Its value when nobody sets it.
+    /// Whether it is on if it is not set.
     pub default: bool,
     /// `ALPHA` or `BETA`.
     pub stage: &'static str,
-    /// One line for people.
+    /// What it does, for help and documentation.
     pub help: &'static str,
 }
 
@@ -98,12 +98,12 @@ impl FeatureGates {
         self.set.get(&gate).copied().unwrap_or(info.default)
     }
 
-    /// Every gate with whether it is on, by name.
+    /// Every gate and whether it is on, by name.
     pub fn all(&self) -> impl Iterator<Item = (&'static GateInfo, bool)> + '_ {
         GATES.iter().map(|info| (info, self.enabled(info.gate)))
     }
 
-    /// Applies a list `name=bool,…` on top of what is set. On an error nothing changes.
+    /// Sets the gates of a list `name=bool,…`. On an error none is set.
     pub(super) fn apply(&mut self, list: &str) -> Result<(), String> {
         let mut named = BTreeMap::new();
         for item in list.split(',').filter(|item| !item.is_empty()) {

@@ -1,4 +1,5 @@
-//! What the table of flags says to people: `--help`, the sample configuration file, the page `docs/flags.md`.
+//! Documents made from the table of flags: `--help`, the sample configuration file and
+//! `docs/flags.md`.
 
 use std::fmt::Write as _;
 
@@ -6,7 +7,7 @@ use super::Config;
 use super::gates::GATES;
 use super::table::{Effect, FLAGS, Flag, Group, Section, Status};
 
-/// The short usage, for standard error.
+/// The usage, for standard error.
 pub fn usage() -> &'static str {
     "Usage:
 
@@ -25,7 +26,7 @@ pub fn usage() -> &'static str {
 "
 }
 
-/// The long list, for standard output.
+/// The list of flags, for standard output.
 pub fn flags() -> String {
     let mut text = String::new();
     for group in Group::SHOWN {
@@ -56,7 +57,7 @@ fn remark(status: Status) -> &'static str {
     }
 }
 
-/// A configuration file of every key with its default.
+/// A configuration file with every key and its default.
 pub fn sample_file() -> String {
     let mut text = String::from(
         "# Configuration of an etcd member: every key, with its default.
@@ -113,7 +114,7 @@ fn write_key(text: &mut String, depth: usize, flag: &Flag, defaults: &mut Config
     }
 }
 
-/// The page of the documentation.
+/// `docs/flags.md`.
 pub fn page() -> String {
     let mut text = String::from(
         "# Flags

@@ -1,4 +1,4 @@
-//! Go's literals: switches, integers and durations as its `strconv` and `time` packages read them.
+//! Booleans, integers and durations, parsed as Go's `strconv` and `time` packages parse them.
 
 use crate::log::GoDuration;
 
@@ -11,14 +11,14 @@ pub(super) fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// Why a text is not a number.
+/// Why a text is not an integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NumberError {
     Syntax,
     Range,
 }
 
-/// A Go integer literal with base prefix and underscores (`strconv.ParseInt` with base 0).
+/// Go's `strconv.ParseInt` with base 0: a base prefix and underscores are allowed.
 pub(super) fn parse_integer(text: &str) -> Result<i128, NumberError> {
     let (negative, digits) = match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),
@@ -32,7 +32,7 @@ pub(super) fn parse_integer(text: &str) -> Result<i128, NumberError> {
         _ if digits.len() > 1 && digits.starts_with('0') => (8, &digits[1..]),
         _ => (10, digits),
     };
-    // Underscores stand between digits, or between a base prefix and a digit.
+    // Underscores are allowed between digits and after a base prefix.
     let prefixed = digits.len() + usize::from(negative || text.starts_with('+')) < text.len();
     if digits.ends_with('_') || digits.contains("__") || (digits.starts_with('_') && !prefixed) {
         return Err(NumberError::Syntax);
@@ -45,7 +45,7 @@ pub(super) fn parse_integer(text: &str) -> Result<i128, NumberError> {
     Ok(if negative { -value } else { value })
 }
 
-/// Go's `time.ParseDuration`; the error is Go's text.
+/// Go's `time.ParseDuration`, with Go's error messages.
 pub(crate) fn parse_duration(text: &str) -> Result<GoDuration, String> {
     let invalid = || format!("time: invalid duration {text:?}");
     let (negative, mut rest) = match text.as_bytes().first() {
@@ -89,7 +89,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<GoDuration, String> {
     i64::try_from(total).map(GoDuration).map_err(|_| invalid())
 }
 
-/// `number` units of time, where the number may have a fraction; None if it is out of range.
+/// The nanoseconds of a decimal number of units; none if out of range.
 fn nanos(number: &str, unit_nanos: i128) -> Option<i128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let whole: i128 = if whole.is_empty() {
@@ -97,7 +97,7 @@ fn nanos(number: &str, unit_nanos: i128) -> Option<i128> {
     } else {
         whole.parse::<u64>().ok()?.into()
     };
-    // Eighteen digits of fraction are finer than a nanosecond of any unit.
+    // For every unit, eighteen digits are finer than a nanosecond.
     let fraction = &fraction[..fraction.len().min(18)];
     let part: i128 = if fraction.is_empty() {
         0

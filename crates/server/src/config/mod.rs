@@ -1,35 +1,38 @@
-//! The configuration of a member: read, checked, resolved.
+//! The flags of a member: read, checked, resolved.
 //!
 //! ```text
 //! argv ──┐                             ┌─ Run(Config)   start a member
-//! ETCD_* ┼─ parse ─ verify ─ resolve ──┼─ Print         help, version, a mistake in the grammar of a flag
-//! file ──┘                             └─ Fail          anything else that is wrong: a line in the log says what
+//! ETCD_* ┼─ parse ─ verify ─ resolve ──┼─ Print         help, version, a syntax error in a flag
+//! file ──┘                             └─ Fail          any other error: the log says which
 //! ```
 //!
-//! A configuration file replaces command line and environment altogether; a flag and its variable together are an error; both
-//! as in etcd. Everything that is known about flags stands in [`table`]. Texts, streams and exit codes are etcd's, because scripts
-//! match them; a flag whose feature does not exist here yet is refused when it asks for anything but its default, never ignored.
+//! As in etcd, a configuration file replaces the command line and the environment, and a flag given
+//! together with its variable is an error. All that is known of flags is in [`table`]. Texts,
+//! streams and exit codes are etcd's, because scripts match them. A flag whose feature does not
+//! exist yet is refused unless it has its default; it is never ignored.
 //!
-//! [`parse`] is a function of its inputs; what is to be logged on the way is returned as records, since only the result
-//! says where the log goes. [`ParseOutcome::settle`] does the printing.
+//! [`parse`] is a pure function. It returns what is to be logged, since the log is opened by its
+//! result; [`ParseOutcome::into_config`] opens it and logs.
 //!
-//! Deliberately absent: a reload while running, and any file but the configuration file itself (data directories and certificates are
-//! opened by those who use them).
+//! Deliberately absent: reloading while the member runs, and any file but the configuration file.
+//! Data directories and certificates are opened by those who use them.
 
-pub mod gates;
+pub(crate) mod gates;
 pub mod help;
-pub mod settings;
-pub mod start;
+pub(crate) mod settings;
 pub mod table;
 pub mod url;
 pub mod value;
-pub mod version;
+pub(crate) mod version;
 
 mod args;
 mod build;
+mod check;
+mod derived;
 mod environment;
 mod file;
 mod literal;
+mod records;
 mod resolve;
 mod verify;
 mod yaml;
@@ -42,11 +45,13 @@ use std::process::ExitCode;
 use crate::log::{self, Record};
 use crate::log_record;
 use build::Builder;
+pub use check::ConfigError;
+pub use derived::AutoCompaction;
 pub(crate) use literal::parse_duration;
 pub use settings::Config;
 use verify::VerifyError;
 
-/// What a process gives to its configuration.
+/// What a configuration is read from.
 pub struct Process<'a> {
     /// The command line, program first.
     pub args: &'a [String],
@@ -54,20 +59,20 @@ pub struct Process<'a> {
     pub env: &'a [(String, String)],
     /// Reads the configuration file.
     pub read_file: &'a dyn Fn(&str) -> io::Result<Vec<u8>>,
-    /// The address that this machine uses towards the world, if it has one.
+    /// The address of the interface with the default route, if there is one.
     pub default_host: &'a dyn Fn() -> Option<IpAddr>,
 }
 
-/// What is to be done.
+/// What to do with a command line.
 #[derive(Debug)]
 pub enum ParseOutcome {
     /// Start a member.
     Run {
         /// Its configuration.
         config: Box<Config>,
-        /// Where its log goes.
+        /// Where the log goes.
         log: log::Options,
-        /// What to log first.
+        /// The first lines of the log.
         notes: Vec<Record>,
     },
     /// Print and exit.
@@ -76,31 +81,31 @@ pub enum ParseOutcome {
         stdout: String,
         /// For standard error.
         stderr: String,
-        /// 0 for help and version, 2 for a mistake in the grammar of flags.
+        /// 0 for help and version, 2 for a syntax error.
         exit_code: u8,
     },
     /// Log and exit with 1.
     Fail {
-        /// Where the log goes, as far as that is known.
+        /// Where the log goes; the default if that is not known yet.
         log: log::Options,
-        /// What to log; the last line says what is wrong.
+        /// The lines of the log. The last one says what is wrong.
         notes: Vec<Record>,
     },
 }
 
-/// Why there is nothing to start.
+/// Why no member is started.
 enum Refusal {
-    /// A mistake in the grammar of flags: the text, then the usage.
+    /// A syntax error, printed before the usage.
     Usage(String),
-    /// Texts and an exit code as they are.
+    /// See [`ParseOutcome::Print`].
     Print {
         stdout: String,
         stderr: String,
         exit_code: u8,
     },
-    /// Something logged as `failed to verify flags`.
+    /// Logged as `failed to verify flags`.
     Verify(VerifyError),
-    /// A line that says it all.
+    /// The last line of the log.
     Fatal(Record),
 }
 
@@ -110,7 +115,7 @@ impl From<VerifyError> for Refusal {
     }
 }
 
-/// Reads command line, environment and configuration file.
+/// Reads the command line, the environment and the configuration file.
 pub fn parse(process: &Process<'_>) -> ParseOutcome {
     let mut builder = Builder::new();
     match read(process, &mut builder) {
@@ -189,7 +194,7 @@ fn read(process: &Process<'_>, builder: &mut Builder) -> Result<(), Refusal> {
     }
     if builder.config.config_file.is_empty() {
         environment::apply(process.env, builder)?;
-        builder.settle_flags();
+        builder.adjust_defaults();
         verify::verify(builder)?;
     } else {
         let path = builder.config.config_file.clone();
@@ -236,11 +241,11 @@ pub fn parse_process() -> ParseOutcome {
 }
 
 impl ParseOutcome {
-    /// Prints and logs what there is to print and log, and sets the process's log.
+    /// Opens the log of the process; prints and logs what there is to say.
     ///
     /// # Errors
-    /// The exit code, when there is no member to start.
-    pub fn settle(self) -> Result<Box<Config>, ExitCode> {
+    /// The exit code, if no member is to be started.
+    pub fn into_config(self) -> Result<Box<Config>, ExitCode> {
         match self {
             ParseOutcome::Run { config, log, notes } => match log::init(&log) {
                 Ok(()) => {
@@ -257,7 +262,7 @@ impl ParseOutcome {
                 stderr,
                 exit_code,
             } => {
-                // Nobody is left to be told when these streams are closed.
+                // If these are closed, there is nowhere to report it.
                 let _ = io::stderr().write_all(stderr.as_bytes());
                 let _ = io::stdout().write_all(stdout.as_bytes());
                 Err(ExitCode::from(exit_code))
@@ -275,8 +280,9 @@ impl ParseOutcome {
     }
 }
 
-/// The address of the interface with the default route. Connecting a datagram socket picks a source address and sends nothing; the
-/// destination is one of those reserved for documentation (RFC 5737).
+/// The address of the interface with the default route. Connecting a datagram socket chooses a
+/// source address without sending anything. The destination is reserved for documentation
+/// (RFC 5737).
 fn default_host() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
@@ -284,7 +290,7 @@ fn default_host() -> Option<IpAddr> {
     (!ip.is_unspecified() && !ip.is_loopback()).then_some(ip)
 }
 
-/// The directory of a member under its data directory.
+/// The subdirectory of a data directory that holds the member's data.
 pub(crate) fn member_dir(data_dir: &str) -> PathBuf {
     PathBuf::from(data_dir).join("member")
 }

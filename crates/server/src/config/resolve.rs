@@ -1,4 +1,5 @@
-//! From what was given to what holds: the defaults behind zeros, the data directory's name, the addresses to advertise.
+//! Effective values: the defaults that a zero stands for, the name of the data directory, the
+//! addresses to advertise.
 
 use std::net::IpAddr;
 
@@ -8,7 +9,7 @@ use super::{Config, table};
 use crate::log::GoDuration;
 use crate::log_record;
 
-/// What a zero stands for, as etcd has it in several places.
+// What a zero stands for. etcd has these in several places.
 const SNAPSHOT_COUNT_DEFAULT: u64 = 10_000;
 const SNAPSHOT_CATCHUP_ENTRIES_DEFAULT: u64 = 5_000;
 pub(super) const QUOTA_BYTES_DEFAULT: i64 = 2 * 1024 * 1024 * 1024;
@@ -29,7 +30,7 @@ pub(super) fn finish(builder: &mut Builder, default_host: &dyn Fn() -> Option<Ip
     bcrypt_cost(builder);
     addresses(builder, default_host);
     data_dir(builder);
-    // The text is read and ignored, so that the log shows what holds.
+    // The flag is ignored; the log shows the effective value.
     builder.config.v2_deprecation.0 = "write-only".into();
 }
 
@@ -44,7 +45,7 @@ fn zeros(config: &mut Config) {
         &mut config.snapshot_catchup_entries,
         SNAPSHOT_CATCHUP_ENTRIES_DEFAULT,
     );
-    // As in grpc-go.
+    // As grpc-go does.
     or(&mut config.max_concurrent_streams, u32::MAX);
     or(&mut config.quota_backend_bytes, QUOTA_BYTES_DEFAULT);
     or(
@@ -104,8 +105,8 @@ fn bcrypt_cost(builder: &mut Builder) {
     }
 }
 
-/// A member that listens on every address and was not told what to advertise advertises the machine's own; a member with a name of its
-/// own is the one member of its cluster.
+/// A member that listens on all addresses and has no address to advertise advertises that of the
+/// machine. A member with a name and no `--initial-cluster` is its cluster's only member.
 fn addresses(builder: &mut Builder, default_host: &dyn Fn() -> Option<IpAddr>) {
     let config = &mut builder.config;
     let peer = everywhere(
@@ -141,7 +142,7 @@ fn addresses(builder: &mut Builder, default_host: &dyn Fn() -> Option<IpAddr>) {
     }
 }
 
-/// The port, if the first listener binds every address and what is advertised is still the default.
+/// The port, if the first listener binds all addresses and the advertised URL is the default.
 fn everywhere(listen: &[Url], advertise: &[Url], flag: &str) -> Option<String> {
     let listen = listen.first()?;
     let untold = matches!(advertise, [only] if only.as_str() == default_of(flag));

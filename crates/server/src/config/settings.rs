@@ -8,15 +8,15 @@ use super::url::Url;
 use super::value::{ClusterState, Fallback, HostNames, Origins, V2Deprecation};
 use crate::log::GoDuration;
 
-/// The settings of a member. Values are resolved: where a flag's 0 stands for a default, the default is here. `usize` and
-/// `isize` are Go's `uint` and `int`.
+/// The settings of a member. Where a flag's 0 stands for a default, the field has the default.
+/// `usize` and `isize` stand for Go's `uint` and `int`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
-    /// The member's name; also its entry in `initial_cluster`.
+    /// The member's name, by which `initial_cluster` lists it.
     pub name: String,
-    /// Root of the data; never empty after parsing.
+    /// The data directory; not empty after parsing.
     pub data_dir: String,
-    /// Directory of the WAL alone; empty for the one under `data_dir`.
+    /// A directory for the write-ahead log; empty for the one in `data_dir`.
     pub wal_dir: String,
     /// Applied entries between raft snapshots.
     pub snapshot_count: u64,
@@ -30,77 +30,77 @@ pub struct Config {
     pub heartbeat_interval_ms: usize,
     /// Milliseconds; from 5 heartbeats to 50000.
     pub election_timeout_ms: usize,
-    /// Whether a starting member skips most of its first election timeout.
+    /// Skip most of the first election timeout at start.
     pub initial_election_tick_advance: bool,
-    /// Where members connect.
+    /// Where other members connect.
     pub listen_peer_urls: Vec<Url>,
     /// Where clients connect with gRPC, and with HTTP unless there are `listen_client_http_urls`.
     pub listen_client_urls: Vec<Url>,
-    /// Where clients connect with HTTP alone.
+    /// Where clients connect with HTTP only.
     pub listen_client_http_urls: Vec<Url>,
-    /// More listeners for metrics and health.
+    /// Additional listeners for metrics and health checks.
     pub listen_metrics_urls: Vec<Url>,
-    /// Peer addresses that other members are told.
+    /// Peer addresses that other members are given.
     pub initial_advertise_peer_urls: Vec<Url>,
-    /// Client addresses that clients are told.
+    /// Client addresses that clients are given.
     pub advertise_client_urls: Vec<Url>,
     /// `name=url,…` at the first start; see [`crate::bootstrap`].
     pub initial_cluster: String,
     /// `new` or `existing`.
     pub initial_cluster_state: ClusterState,
-    /// Text that goes into ids of a new cluster.
+    /// Part of what the ids of a new cluster are hashes of.
     pub initial_cluster_token: String,
     /// Refuse membership changes that would cost the quorum.
     pub strict_reconfig_check: bool,
     /// Run raft's PreVote.
     pub pre_vote: bool,
-    /// Discovery of members; refused in this version.
+    /// Discovery; not supported yet.
     pub discovery: Discovery,
     /// `exit`.
     pub discovery_fallback: Fallback,
-    /// DNS discovery; refused in this version.
+    /// DNS discovery; not supported yet.
     pub discovery_srv: String,
     /// Suffix of the SRV service name.
     pub discovery_srv_name: String,
-    /// Bytes; less than 0 for no quota. Never 0 after parsing. See [`Config::quota_bytes`].
+    /// Bytes; negative for no quota, not 0 after parsing. See [`Config::quota_bytes`].
     pub quota_backend_bytes: i64,
-    /// `map` or `array`, without effect.
+    /// `map` or `array`; no effect.
     pub backend_bbolt_freelist_type: String,
     /// Longest time between commits of the backend.
     pub backend_batch_interval: GoDuration,
     /// Changes after which the backend commits.
     pub backend_batch_limit: isize,
-    /// Operations in each list of a transaction.
+    /// Operations in each branch of a transaction.
     pub max_txn_ops: usize,
-    /// Largest raft proposal, in bytes; gRPC takes messages of 512 KiB more.
+    /// Largest raft proposal, in bytes. gRPC messages may have 512 KiB more.
     pub max_request_bytes: usize,
     /// Streams of one HTTP/2 connection.
     pub max_concurrent_streams: u32,
-    /// Faster pings of clients end their connection.
+    /// No effect.
     pub grpc_keepalive_min_time: GoDuration,
-    /// Time between pings to a silent client; 0 or less for none.
+    /// Time between pings to an idle client; 0 or less for none.
     pub grpc_keepalive_interval: GoDuration,
-    /// How long an answer to a ping may take.
+    /// Time for the answer to a ping.
     pub grpc_keepalive_timeout: GoDuration,
     /// Bind with SO_REUSEPORT.
     pub socket_reuse_port: bool,
     /// Bind with SO_REUSEADDR.
     pub socket_reuse_address: bool,
-    /// Whether the JSON gateway is wanted.
+    /// The JSON gateway; not supported yet.
     pub enable_grpc_gateway: bool,
-    /// Read timeout between members; at least 5 s.
+    /// Read timeout of connections between members; at least 5 s.
     pub raft_read_timeout: GoDuration,
-    /// Write timeout between members; at least 5 s.
+    /// Write timeout of connections between members; at least 5 s.
     pub raft_write_timeout: GoDuration,
     /// Keep memory from being swapped out.
     pub memory_mlock: bool,
-    /// Switched features.
+    /// Feature gates.
     pub feature_gates: FeatureGates,
     /// `periodic` or `revision`; see [`Config::auto_compaction`].
     pub auto_compaction_mode: String,
     /// Hours, revisions or a duration.
     pub auto_compaction_retention: String,
-    /// Read and ignored.
+    /// No effect.
     pub v2_deprecation: V2Deprecation,
     /// TLS towards clients; see [`crate::tls`].
     pub client_tls: Tls,
@@ -114,9 +114,9 @@ pub struct Config {
     pub tls_min_version: String,
     /// `TLS1.2`, `TLS1.3` or empty.
     pub tls_max_version: String,
-    /// Origins that browsers may call from.
+    /// Origins that browsers may send requests from.
     pub cors: Origins,
-    /// Host names of plain HTTP requests.
+    /// Host names that requests without TLS may be addressed to.
     pub host_whitelist: HostNames,
     /// `simple`, empty for no tokens, or `jwt,…`.
     pub auth_token: String,
@@ -124,9 +124,9 @@ pub struct Config {
     pub bcrypt_cost: usize,
     /// Seconds that a simple token lives.
     pub auth_token_ttl_seconds: usize,
-    /// Profiles over HTTP; refused in this version.
+    /// Profiles over HTTP; not supported yet.
     pub enable_pprof: bool,
-    /// `basic` or `extensive`; any other text is basic. See [`Config::extensive_metrics`].
+    /// `basic` or `extensive`; other texts mean `basic`. See [`Config::extensive_metrics`].
     pub metrics: String,
     /// `zap`.
     pub logger: String,
@@ -136,39 +136,39 @@ pub struct Config {
     pub log_level: String,
     /// `json` or `console`; empty is json.
     pub log_format: String,
-    /// Refused in this version.
+    /// Not supported yet.
     pub enable_log_rotation: bool,
-    /// Refused in this version.
+    /// Not supported yet.
     pub log_rotation_config_json: String,
     /// Slower requests are logged.
     pub warning_unary_request_duration: GoDuration,
-    /// Slower executions are logged.
+    /// Applied requests that take longer are logged.
     pub warning_apply_duration: GoDuration,
-    /// Refused in this version.
+    /// Not supported yet.
     pub tracing: Tracing,
-    /// Time between the leader's comparisons of all data with its followers'; 0 for none.
+    /// Time between the leader's comparisons of hashes of all data; 0 for none.
     pub corrupt_check_time: GoDuration,
-    /// Time between the leader's comparisons of what compactions summed up; above 0.
+    /// Time between the leader's comparisons of hashes of compactions; above 0.
     pub compact_hash_check_time: GoDuration,
-    /// Revisions that a compaction deletes in one go.
+    /// Revisions that a compaction deletes in one batch.
     pub compaction_batch_limit: isize,
-    /// Pause between two goes of a compaction.
+    /// Pause between two batches of a compaction.
     pub compaction_sleep_interval: GoDuration,
     /// Time between progress notices of watches; at least 100 ms.
     pub watch_progress_notify_interval: GoDuration,
-    /// Time between the leader's looks whether a downgrade is done; 0 for never.
+    /// Time between the leader's checks whether a downgrade is complete; 0 for never.
     pub downgrade_check_time: GoDuration,
-    /// Megabytes that a defragmentation has to free for one to be made at start; 0 for never.
+    /// Megabytes that defragmenting must free to be done at start; 0 for never.
     pub bootstrap_defrag_threshold_megabytes: usize,
-    /// Learners that the cluster may have.
+    /// Learners that a cluster may have.
     pub max_learners: isize,
-    /// Do not wait for the disk.
+    /// Skip fsync.
     pub unsafe_no_fsync: bool,
-    /// Drop all other members at the start.
+    /// Remove all other members at start.
     pub force_new_cluster: bool,
-    /// The file that the configuration is from, if any.
+    /// The configuration file; empty if there is none.
     pub config_file: String,
-    /// Whether only the version was asked for.
+    /// Print the version and exit.
     pub version: bool,
 }
 
@@ -208,7 +208,7 @@ pub struct Discovery {
     pub password: String,
 }
 
-/// Flags of distributed tracing.
+/// Flags of distributed tracing; not supported yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "named as the flags")]
 pub struct Tracing {
@@ -220,7 +220,7 @@ pub struct Tracing {
 }
 
 impl Config {
-    /// The values of the table, before anything is resolved.
+    /// The defaults of the table of flags, not resolved.
     pub fn from_table() -> Config {
         let mut config = Config::default();
         for flag in FLAGS.iter().filter(|flag| !flag.default.is_empty()) {

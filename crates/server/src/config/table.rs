@@ -1,9 +1,9 @@
-//! The table of flags: the one place that knows every flag of etcd 3.7.1 and those of older versions that unit files
-//! still carry.
+//! The table of flags: all flags of etcd 3.7.1, and those of older versions that unit files may
+//! still contain.
 //!
-//! Command line, environment (`ETCD_` and the name in capitals), configuration file, `--help`, the sample file in `dist/` and
-//! `docs/flags.md` all derive from it. To add a flag: a field in [`Config`], a row here. When a feature arrives, its rows
-//! change from `not_yet(…)` to nothing.
+//! The command line, the environment (`ETCD_` and the name in capitals), the configuration file,
+//! `--help`, the sample file in `dist/` and `docs/flags.md` are derived from it. A new flag needs a
+//! field in [`Config`] and a row here. When a feature is added, its rows lose `not_yet(…)`.
 
 use super::Config;
 use super::value::FlagValue;
@@ -11,23 +11,23 @@ use super::value::FlagValue;
 /// One flag.
 #[derive(Debug)]
 pub struct Flag {
-    /// The name without dashes.
+    /// The name without leading dashes.
     pub name: &'static str,
     /// What setting it does.
     pub effect: Effect,
-    /// The value when nobody sets it, as on the command line. Empty is the type's empty value.
+    /// The default, as on the command line. Empty for the type's default.
     pub default: &'static str,
-    /// Its place in the help; `Older` flags are left out there.
+    /// Its group in the help, which leaves out `Older`.
     pub group: Group,
-    /// One or more lines for people.
+    /// What it does, for help and documentation.
     pub help: &'static str,
-    /// Its place in the configuration file.
+    /// Its key in the configuration file.
     pub key: Option<Key>,
-    /// Whether its feature exists.
+    /// Whether its feature is supported.
     pub status: Status,
-    /// Whether a number or a span of time below zero has a meaning; it is refused otherwise.
+    /// Whether a negative number or duration is allowed.
     pub signed: bool,
-    /// Whether its value is for nobody's eyes.
+    /// Whether its value must not be logged.
     pub secret: bool,
 }
 
@@ -36,20 +36,20 @@ pub struct Flag {
 pub enum Effect {
     /// Sets a field.
     Field(fn(&mut Config) -> &mut dyn FlagValue),
-    /// Former name of another flag; accepted with a warning.
+    /// A former name of another flag; accepted with a warning.
     Renamed(&'static str),
-    /// Former switch of what is now a feature gate.
+    /// A former flag of what is now a feature gate.
     Gate(&'static str),
-    /// A switch that, when on, stands for a value of another flag: (flag, value).
+    /// A boolean flag that sets another flag to a value: (flag, value).
     Shorthand(&'static str, &'static str),
-    /// A flag of something that etcd itself has dropped.
+    /// A flag of a feature that etcd has removed.
     Retired {
-        /// Whether it can stand without a value.
+        /// Whether it may be given without a value.
         switch: bool,
-        /// What becomes of a start that gives it this value.
+        /// How a value is treated.
         verdict: fn(&str) -> Verdict,
     },
-    /// etcd accepts any value and does nothing.
+    /// As in etcd, any value is accepted and has no effect.
     Ignored,
 }
 
@@ -66,31 +66,31 @@ impl std::fmt::Debug for Effect {
     }
 }
 
-/// What becomes of a start with a retired flag.
+/// How a flag of a removed feature is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The value asks for what is the case anyway.
+    /// Accepted: the value asks for what is the case anyway.
     Harmless,
-    /// The start goes on without; a warning says so.
+    /// Ignored with a warning.
     Without,
-    /// The start would do something else than asked.
+    /// Refused: the member would do something else than asked for.
     Refused,
 }
 
-/// Whether a flag's feature exists.
+/// Whether the feature of a flag is supported.
 #[derive(Clone, Copy, Debug)]
 pub enum Status {
-    /// It does.
+    /// Every value is.
     Supported,
-    /// It does not; any value but the default is refused. The text names the feature.
+    /// Values other than the default are refused. The text names the feature.
     NotYet(&'static str),
-    /// Some values are refused: the function names the missing feature.
+    /// Some values are refused. The function names the feature that is missing.
     Partly(fn(&Config) -> Option<&'static str>),
-    /// No value changes anything, and who sets it is told. The text says why.
+    /// No value has an effect; setting it gives a warning. The text says why.
     WithoutEffect(&'static str),
 }
 
-/// The groups of the help, in its order.
+/// Groups of flags, in the order of the help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "title() names them")]
 pub enum Group {
@@ -107,7 +107,7 @@ pub enum Group {
 }
 
 impl Group {
-    /// The groups of the help.
+    /// The groups that the help shows.
     pub const SHOWN: [Group; 9] = [
         Group::Member,
         Group::Clustering,
@@ -137,17 +137,17 @@ impl Group {
     }
 }
 
-/// Where in the configuration file a flag is set: a mapping and the key in it.
+/// A key of the configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// The mapping.
+    /// The mapping that contains it.
     pub section: Section,
-    /// The key.
+    /// Its name there.
     pub leaf: &'static str,
 }
 
 impl Key {
-    /// The way from the top: `client-transport-security.cert-file`.
+    /// For example `client-transport-security.cert-file`.
     pub fn path(self) -> String {
         match self.section.path() {
             "" => self.leaf.to_owned(),
@@ -156,12 +156,12 @@ impl Key {
     }
 }
 
-/// The mappings of the configuration file. etcd's errors name the Go struct behind each.
+/// The mappings of the configuration file, each a struct of Go's that error messages name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "path() names them")]
 pub enum Section {
     Top,
-    /// Top-level keys that etcd reads as text and takes apart itself.
+    /// Keys at the top that etcd reads as text and parses later.
     TopText,
     ClientSecurity,
     PeerSecurity,
@@ -184,7 +184,7 @@ impl Section {
         Section::DiscoveryAuth,
     ];
 
-    /// The way from the top of the file; empty for the top.
+    /// Its path; empty for the top.
     pub fn path(self) -> &'static str {
         match self {
             Section::Top | Section::TopText => "",
@@ -198,7 +198,7 @@ impl Section {
         }
     }
 
-    /// How etcd's error for a key of this mapping names the field.
+    /// The Go field that etcd's error messages name for a key of this mapping.
     pub fn go_field(self, leaf: &str) -> String {
         match self {
             Section::Top => format!("configYAML.Config.{leaf}"),
@@ -214,7 +214,7 @@ impl Section {
         }
     }
 
-    /// The field and the type that etcd's error names when the mapping itself is something else.
+    /// The Go field and type that etcd's error messages name for the mapping itself.
     pub fn go_struct(self) -> (String, &'static str) {
         let path = self.path();
         match self {
@@ -240,7 +240,7 @@ impl Section {
     }
 }
 
-/// The row of a flag, by its name.
+/// The flag of this name.
 pub fn find(name: &str) -> Option<&'static Flag> {
     FLAGS.iter().find(|flag| flag.name == name)
 }
@@ -251,8 +251,8 @@ impl Flag {
         format!("ETCD_{}", self.name.replace('-', "_").to_uppercase())
     }
 
-    /// A value of it as it may stand in a log.
-    pub fn shown_value<'a>(&self, value: &'a str) -> &'a str {
+    /// The value for a log: hidden if it is secret.
+    pub fn redact<'a>(&self, value: &'a str) -> &'a str {
         match self.secret {
             true => "(hidden)",
             false => value,

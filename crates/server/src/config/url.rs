@@ -1,32 +1,32 @@
 //! Addresses of listeners and members: `http://host:port`, `https://…`, `unix:path`, `unixs:path`.
 //!
-//! The text of an address is data: member ids are hashes of it, and members compare it. So a [`Url`] keeps its text as it was
-//! given (with the scheme in lower case) and never normalizes more than that. What is refused, and in which words, is what
-//! Go's `net/url` and etcd's `types.NewURLs` refuse.
+//! Member ids are hashes of these texts, and members compare them. So a [`Url`] keeps its text as
+//! given, except that the scheme is in lower case. What is refused, and with which message, is
+//! decided as by Go's `net/url` and etcd's `types.NewURLs`.
 
 use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-/// The four schemes.
+/// The transport of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scheme {
     /// Plain TCP.
     Http,
     /// TLS over TCP.
     Https,
-    /// A unix socket.
+    /// A Unix socket.
     Unix,
-    /// TLS over a unix socket.
+    /// TLS over a Unix socket.
     Unixs,
 }
 
-/// A valid address. Ordered and compared by its text.
+/// A valid address, compared by its text.
 #[derive(Clone, Debug)]
 pub struct Url {
     text: String,
     scheme: Scheme,
-    /// `host:port`, or what stands in its place before the path of a unix address.
+    /// `host:port`; for a Unix socket, the beginning of the path.
     authority: String,
     path: String,
 }
@@ -34,22 +34,22 @@ pub struct Url {
 /// Where a listener binds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddr {
-    /// An address and port.
+    /// An IP address and a port.
     Tcp(SocketAddr),
     /// A socket file.
     Unix(PathBuf),
 }
 
-/// Why a text is no address; displays etcd's words.
+/// Why a text is not an address, in etcd's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct UrlError(String);
 
 impl Url {
-    /// Reads one address; blanks around it are dropped.
+    /// Parses an address, ignoring blanks around it.
     ///
     /// # Errors
-    /// When the text is not a URL, has no scheme of ours, or, over TCP, no `host:port` or a path.
+    /// The text is not a URL or has another scheme; over TCP, it has no `host:port`, or a path.
     pub fn parse(text: &str) -> Result<Url, UrlError> {
         let text = text.trim();
         let parts =
@@ -87,10 +87,10 @@ impl Url {
         })
     }
 
-    /// Reads a comma separated list; the result is sorted and free of duplicates.
+    /// Parses a comma-separated list. The result is sorted and has no duplicates.
     ///
     /// # Errors
-    /// As [`Url::parse`], for the first bad one.
+    /// As [`Url::parse`], for the first address that is not valid.
     pub fn parse_list(text: &str) -> Result<Vec<Url>, UrlError> {
         let mut urls = text
             .split(',')
@@ -106,27 +106,27 @@ impl Url {
         &self.text
     }
 
-    /// The scheme.
+    /// The transport.
     pub fn scheme(&self) -> Scheme {
         self.scheme
     }
 
-    /// Whether the address asks for TLS.
+    /// Whether it has TLS.
     pub fn is_secure(&self) -> bool {
         matches!(self.scheme, Scheme::Https | Scheme::Unixs)
     }
 
-    /// Whether the address is a socket file.
+    /// Whether it is a Unix socket.
     pub fn is_unix(&self) -> bool {
         matches!(self.scheme, Scheme::Unix | Scheme::Unixs)
     }
 
-    /// The host without port and brackets; may be empty.
+    /// The host without brackets; may be empty.
     pub fn host(&self) -> &str {
         split_host_port(&self.authority).map_or("", |(host, _)| host)
     }
 
-    /// The port's digits; may be empty.
+    /// The digits of the port; may be empty.
     pub fn port(&self) -> &str {
         split_host_port(&self.authority).map_or("", |(_, port)| port)
     }
@@ -150,10 +150,11 @@ impl Url {
         }
     }
 
-    /// Where to bind. `localhost` is 127.0.0.1; no other name is looked up. An empty port asks for any free one.
+    /// What to bind. `localhost` is 127.0.0.1; other names are not resolved. An empty port stands
+    /// for any free one.
     ///
     /// # Errors
-    /// When the host is no address, or the port is above 65535.
+    /// The host is not an IP address, or the port is above 65535.
     pub fn listen_addr(&self) -> Result<ListenAddr, UrlError> {
         if self.is_unix() {
             return Ok(ListenAddr::Unix(self.address().into()));
@@ -206,7 +207,7 @@ impl crate::log::Field for Url {
     }
 }
 
-/// `host:port` taken apart, brackets off. None without a port or with a stray colon or bracket.
+/// Splits `host:port` and removes brackets. None without a port or with a stray colon or bracket.
 pub(crate) fn split_host_port(authority: &str) -> Option<(&str, &str)> {
     let (host, port) = authority.rsplit_once(':')?;
     match host.strip_prefix('[') {
@@ -216,7 +217,7 @@ pub(crate) fn split_host_port(authority: &str) -> Option<(&str, &str)> {
     }
 }
 
-/// The pieces that Go's `url.Parse` finds. A missing scheme is empty.
+/// The parts that Go's `url.Parse` finds. A missing scheme is empty.
 struct Parts<'a> {
     scheme: &'a str,
     host: &'a str,
@@ -259,7 +260,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// The scheme and what follows its colon; an empty scheme when there is none.
+/// The scheme, empty if there is none, and what follows its colon.
 fn split_scheme(text: &str) -> Result<(&str, &str), String> {
     for (i, b) in text.bytes().enumerate() {
         match b {
@@ -273,7 +274,7 @@ fn split_scheme(text: &str) -> Result<(&str, &str), String> {
     Ok(("", text))
 }
 
-/// The `host:port` of an authority, checked.
+/// Checks an authority and returns its `host:port`.
 fn host_of(authority: &str) -> Result<&str, String> {
     let host = match authority.rsplit_once('@') {
         Some((userinfo, host)) => {

@@ -1,84 +1,85 @@
-//! Values of flags: what a text on the command line, a default, or a node of the configuration file means for each
-//! type, in Go's grammar and Go's words.
+//! The types of flags: how each parses a text (from the command line, the environment or the
+//! table's defaults) and a value of the configuration file, by Go's syntax and with Go's error
+//! messages.
 
 use std::collections::BTreeSet;
 
 use super::gates::FeatureGates;
 use super::literal::{NumberError, parse_bool, parse_duration, parse_integer};
 use super::url::Url;
-use super::yaml::Node;
+use super::yaml::Yaml;
 use crate::log::GoDuration;
 
 /// A field of the configuration that a flag can set.
 pub trait FlagValue {
-    /// Takes a value from the command line or the environment.
+    /// Sets it to a text from the command line or the environment.
     ///
     /// # Errors
-    /// What is wrong with the text, in Go's words.
+    /// The text is not valid; the message is Go's.
     fn set(&mut self, text: &str) -> Result<(), String>;
 
-    /// Takes a value from the configuration file.
+    /// Sets it to a value from the configuration file.
     ///
     /// # Errors
-    /// When the node is of another type, or its text is wrong.
-    fn set_node(&mut self, node: &Node) -> Result<(), NodeError>;
+    /// The value has another type or is not valid.
+    fn set_yaml(&mut self, node: &Yaml) -> Result<(), ValueError>;
 
-    /// The value as it would be given on the command line.
+    /// As on the command line.
     fn text(&self) -> String;
 
-    /// Whether the flag can stand without a value.
-    fn is_switch(&self) -> bool {
+    /// Whether the flag may be given without a value.
+    fn is_bool_flag(&self) -> bool {
         false
     }
 
-    /// The value as it would be given in the configuration file.
+    /// As in the configuration file.
     fn yaml(&self) -> String {
         quoted(&self.text())
     }
 
-    /// Whether it is a number or a span of time below zero.
+    /// Whether it is a negative number or duration.
     fn is_negative(&self) -> bool {
         false
     }
 }
 
-/// Why a node of the file cannot be taken.
+/// Why a value from the configuration file is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NodeError {
-    /// The node is of another type than the Go field; both are named as Go does.
+pub enum ValueError {
+    /// It has another type than Go's field; both by their names in Go.
     Mismatch {
         /// `string`, `number -1`, …
         found: String,
         /// `uint`, `[]string`, …
         wanted: &'static str,
     },
-    /// The node's text has no such value.
+    /// It is a text that is not valid.
     Invalid(String),
 }
 
-impl NodeError {
-    fn mismatch(node: &Node, wanted: &'static str) -> NodeError {
-        NodeError::Mismatch {
+impl ValueError {
+    fn mismatch(node: &Yaml, wanted: &'static str) -> ValueError {
+        ValueError::Mismatch {
             found: node.kind().to_owned(),
             wanted,
         }
     }
 }
 
-fn text_of(node: &Node) -> Result<&str, NodeError> {
+fn text_of(node: &Yaml) -> Result<&str, ValueError> {
     match node {
-        Node::Text(text) => Ok(text),
-        other => Err(NodeError::mismatch(other, "string")),
+        Yaml::Text(text) => Ok(text),
+        other => Err(ValueError::mismatch(other, "string")),
     }
 }
 
-fn texts_of(node: &Node) -> Result<Vec<String>, NodeError> {
+fn texts_of(node: &Yaml) -> Result<Vec<String>, ValueError> {
     match node {
-        Node::List(items) => items
+        Yaml::List(items) => items
             .iter()
             .map(|item| text_of(item).map(str::to_owned))
             .collect(),
-        other => Err(NodeError::mismatch(other, "[]string")),
+        other => Err(ValueError::mismatch(other, "[]string")),
     }
 }
 
@@ -92,7 +93,7 @@ impl FlagValue for String {
         Ok(())
     }
 
-    fn set_node(&mut self, node: &Node) -> Result<(), NodeError> {
+    fn set_yaml(&mut self, node: &Yaml) -> Result<(), ValueError> {
         text_of(node)?.clone_into(self);
         Ok(())
     }
@@ -108,10 +109,10 @@ impl FlagValue for bool {
         Ok(())
     }
 
-    fn set_node(&mut self, node: &Node) -> Result<(), NodeError> {
+    fn set_yaml(&mut self, node: &Yaml) -> Result<(), ValueError> {
         match node {
-            Node::Bool(value) => *self = *value,
-            other => return Err(NodeError::mismatch(other, "bool")),
+            Yaml::Bool(value) => *self = *value,
+            other => return Err(ValueError::mismatch(other, "bool")),
         }
         Ok(())
     }
@@ -124,13 +125,13 @@ impl FlagValue for bool {
         self.text()
     }
 
-    fn is_switch(&self) -> bool {
+    fn is_bool_flag(&self) -> bool {
         true
     }
 }
 
-/// Go has two sizes of integer of each sign, which differ in error texts of the file only. Rust's types stand for
-/// them: `usize` for `uint`, `isize` for `int`.
+/// `usize` stands for Go's `uint` and `isize` for `int`; from the types of the same size they
+/// differ only in error messages.
 macro_rules! integer_value {
     ($type:ty, $go_name:literal, $words:expr) => {
         impl FlagValue for $type {
@@ -145,11 +146,11 @@ macro_rules! integer_value {
                 Ok(())
             }
 
-            fn set_node(&mut self, node: &Node) -> Result<(), NodeError> {
-                let Node::Number(number) = node else {
-                    return Err(NodeError::mismatch(node, $go_name));
+            fn set_yaml(&mut self, node: &Yaml) -> Result<(), ValueError> {
+                let Yaml::Number(number) = node else {
+                    return Err(ValueError::mismatch(node, $go_name));
                 };
-                *self = number.parse().map_err(|_| NodeError::Mismatch {
+                *self = number.parse().map_err(|_| ValueError::Mismatch {
                     found: format!("number {number}"),
                     wanted: $go_name,
                 })?;
@@ -198,10 +199,10 @@ impl FlagValue for GoDuration {
         Ok(())
     }
 
-    /// The file has whole nanoseconds.
-    fn set_node(&mut self, node: &Node) -> Result<(), NodeError> {
-        self.0.set_node(node).map_err(|error| match error {
-            NodeError::Mismatch { found, .. } => NodeError::Mismatch {
+    /// Whole nanoseconds.
+    fn set_yaml(&mut self, node: &Yaml) -> Result<(), ValueError> {
+        self.0.set_yaml(node).map_err(|error| match error {
+            ValueError::Mismatch { found, .. } => ValueError::Mismatch {
                 found,
                 wanted: "time.Duration",
             },
@@ -223,7 +224,7 @@ impl FlagValue for GoDuration {
 }
 
 impl FlagValue for Vec<Url> {
-    /// An empty text leaves the value as it is, as in etcd.
+    /// As in etcd, an empty text changes nothing.
     fn set(&mut self, text: &str) -> Result<(), String> {
         if !text.is_empty() {
             *self = Url::parse_list(text).map_err(|error| error.to_string())?;
@@ -231,8 +232,8 @@ impl FlagValue for Vec<Url> {
         Ok(())
     }
 
-    fn set_node(&mut self, node: &Node) -> Result<(), NodeError> {
-        self.set(text_of(node)?).map_err(NodeError::Invalid)
+    fn set_yaml(&mut self, node: &Yaml) -> Result<(), ValueError> {
+        self.set(text_of(node)?).map_err(ValueError::Invalid)
     }
 
     fn text(&self) -> String {
@@ -240,14 +241,14 @@ impl FlagValue for Vec<Url> {
     }
 }
 
-/// A comma separated list in the order given; a list in the file.
+/// A comma-separated list; in the file a list.
 impl FlagValue for Vec<String> {
     fn set(&mut self, text: &str) -> Result<(), String> {
         *self = text.split(',').map(str::to_owned).collect();
         Ok(())
     }
 
-    fn set_node(&mut self, node: &Node) -> Result<(), NodeError> {
+    fn set_yaml(&mut self, node: &Yaml) -> Result<(), ValueError> {
         *self = texts_of(node)?;
         Ok(())
     }
@@ -267,14 +268,14 @@ impl FlagValue for Vec<String> {
     }
 }
 
-/// A comma separated set; a list in the file.
+/// A comma-separated set; in the file a list.
 impl FlagValue for BTreeSet<String> {
     fn set(&mut self, text: &str) -> Result<(), String> {
         *self = text.split(',').map(str::to_owned).collect();
         Ok(())
     }
 
-    fn set_node(&mut self, node: &Node) -> Result<(), NodeError> {
+    fn set_yaml(&mut self, node: &Yaml) -> Result<(), ValueError> {
         *self = texts_of(node)?.into_iter().collect();
         Ok(())
     }
@@ -297,7 +298,8 @@ impl FlagValue for BTreeSet<String> {
     }
 }
 
-/// The values of the `Host` header that plain HTTP requests may have; `*` allows any. One text, also in the file.
+/// Values of the `Host` header that requests without TLS may have; `*` allows any. A
+/// comma-separated text, in the file, too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostNames(pub BTreeSet<String>);
 
@@ -306,10 +308,10 @@ impl FlagValue for HostNames {
         self.0.set(text)
     }
 
-    fn set_node(&mut self, node: &Node) -> Result<(), NodeError> {
+    fn set_yaml(&mut self, node: &Yaml) -> Result<(), ValueError> {
         match text_of(node)? {
             "" => Ok(()),
-            text => self.set(text).map_err(NodeError::Invalid),
+            text => self.set(text).map_err(ValueError::Invalid),
         }
     }
 
@@ -318,14 +320,15 @@ impl FlagValue for HostNames {
     }
 }
 
-/// The origins that browsers may call from, `scheme://host:port` each; `*` allows any. One text, also in the file.
+/// Origins that browsers may send requests from, as `scheme://host:port`; `*` allows any. A
+/// comma-separated text, in the file, too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins(pub BTreeSet<String>);
 
 impl FlagValue for Origins {
     fn set(&mut self, text: &str) -> Result<(), String> {
         if text == "*" {
-            // etcd keeps the origins of an earlier occurrence beside `*`.
+            // As in etcd, this does not replace what an earlier flag has set.
             self.0.insert("*".into());
             return Ok(());
         }
@@ -334,10 +337,10 @@ impl FlagValue for Origins {
         Ok(())
     }
 
-    fn set_node(&mut self, node: &Node) -> Result<(), NodeError> {
+    fn set_yaml(&mut self, node: &Yaml) -> Result<(), ValueError> {
         match text_of(node)? {
             "" => Ok(()),
-            text => self.set(text).map_err(NodeError::Invalid),
+            text => self.set(text).map_err(ValueError::Invalid),
         }
     }
 
@@ -351,8 +354,8 @@ impl FlagValue for FeatureGates {
         self.apply(text)
     }
 
-    fn set_node(&mut self, node: &Node) -> Result<(), NodeError> {
-        self.apply(text_of(node)?).map_err(NodeError::Invalid)
+    fn set_yaml(&mut self, node: &Yaml) -> Result<(), ValueError> {
+        self.apply(text_of(node)?).map_err(ValueError::Invalid)
     }
 
     fn text(&self) -> String {
@@ -360,8 +363,8 @@ impl FlagValue for FeatureGates {
     }
 }
 
-/// A text of a fixed choice on the command line. In the file any text passes here and is judged later or never, as
-/// in etcd.
+/// One of a few texts. As in etcd, any text is accepted from the file here, and checked later if at
+/// all.
 macro_rules! choice {
     ($(#[$doc:meta])* $name:ident, [$($choice:literal),+]) => {
         $(#[$doc])*
@@ -376,8 +379,8 @@ macro_rules! choice {
                 self.0.set(text)
             }
 
-            fn set_node(&mut self, node: &Node) -> Result<(), NodeError> {
-                self.0.set_node(node)
+            fn set_yaml(&mut self, node: &Yaml) -> Result<(), ValueError> {
+                self.0.set_yaml(node)
             }
 
             fn text(&self) -> String {
@@ -392,10 +395,10 @@ choice!(
     ClusterState, ["new", "existing"]
 );
 choice!(
-    /// What to do when discovery fails: `exit` only; `proxy` is known and refused later.
+    /// What to do when discovery fails: `exit`. `proxy` is parsed, too, and refused later.
     Fallback, ["exit", "proxy"]
 );
-/// A phase of the end of the v2 store, or several. etcd 3.7 reads and ignores it; in the file any text passes.
+/// Phases of the removal of the v2 store. etcd 3.7 parses and ignores them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct V2Deprecation(pub String);
 
@@ -413,8 +416,8 @@ impl FlagValue for V2Deprecation {
         }
     }
 
-    fn set_node(&mut self, node: &Node) -> Result<(), NodeError> {
-        self.0.set_node(node)
+    fn set_yaml(&mut self, node: &Yaml) -> Result<(), ValueError> {
+        self.0.set_yaml(node)
     }
 
     fn text(&self) -> String {

@@ -1,4 +1,4 @@
-//! What must hold between the settings, checked in etcd's order and told in its words.
+//! Checks of the settings, in etcd's order and with its messages.
 
 use super::build::Builder;
 use super::gates::Gate;
@@ -8,7 +8,7 @@ use super::{Config, Refusal};
 use crate::log::{self, Format, GoDuration, Level, Output};
 use crate::log_record;
 
-/// Why a configuration is refused; logged as `failed to verify flags`.
+/// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each says what it is")]
 pub enum VerifyError {
@@ -105,13 +105,13 @@ pub enum VerifyError {
 use VerifyError as E;
 
 const ELECTION_MS_MAX: usize = 50_000;
-/// What a member itself has to put through the log to become ready: its name, its addresses, the cluster's version. With less,
-/// etcd starts and never serves.
+/// Enough for what a member itself has to propose before it is ready: its name, its addresses, the
+/// cluster's version. With less, etcd starts and never serves.
 const REQUEST_BYTES_MIN: usize = 1024;
 
 pub(super) fn verify(builder: &mut Builder) -> Result<(), Refusal> {
-    if let Some(complaint) = builder.take_complaint() {
-        return Err(complaint.into());
+    if let Some(first_error) = builder.take_first_error() {
+        return Err(first_error.into());
     }
     if builder.config.discovery_fallback.0 == "proxy" {
         return Err(E::FallbackProxy.into());
@@ -140,7 +140,6 @@ pub(super) fn verify(builder: &mut Builder) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Where the log goes, and which lines.
 fn log_options(config: &Config) -> Result<log::Options, Refusal> {
     match config.logger.as_str() {
         "zap" => {}
@@ -183,7 +182,7 @@ fn log_options(config: &Config) -> Result<log::Options, Refusal> {
     })
 }
 
-/// The output of a name; none for the journal, which is refused later, on stderr.
+/// None for the journal, which is refused later; until then the log goes to stderr.
 fn output(name: &str) -> Option<Output> {
     match name {
         "default" | "stderr" => Some(Output::Stderr),
@@ -226,7 +225,7 @@ fn urls(builder: &mut Builder) -> Result<(), VerifyError> {
     Ok(())
 }
 
-/// Listeners bind addresses and `localhost`, never a name that may change.
+/// Listeners bind IP addresses and `localhost`, not other names, which may change.
 fn check_bind(urls: &[Url]) -> Result<(), VerifyError> {
     let binds = |url: &Url| {
         url.is_unix() || url.host() == "localhost" || url.host().parse::<std::net::IpAddr>().is_ok()
@@ -322,7 +321,7 @@ fn features(builder: &mut Builder) -> Result<(), VerifyError> {
     Ok(())
 }
 
-/// etcd takes any number, and then spins, panics or means something else by it.
+/// etcd accepts negative numbers here, and then spins, panics or takes them for something else.
 fn not_below_zero(config: &mut Config) -> Result<(), VerifyError> {
     for flag in FLAGS.iter().filter(|flag| !flag.signed) {
         if let Effect::Field(field) = flag.effect
@@ -335,7 +334,7 @@ fn not_below_zero(config: &mut Config) -> Result<(), VerifyError> {
 }
 
 fn tls_versions(config: &Config) -> Result<(), VerifyError> {
-    // An empty minimum is the oldest, an empty maximum the newest.
+    // An empty minimum stands for the oldest version, an empty maximum for the newest.
     let number = |name: &String| match name.as_str() {
         "" => Ok(0),
         "TLS1.2" => Ok(2),
@@ -375,7 +374,7 @@ fn deprecated(builder: &mut Builder) {
     }
 }
 
-/// Says of what was asked for, beyond the default, that nothing comes of it.
+/// Warns about flags that are set and have no effect.
 fn without_effect(builder: &mut Builder) {
     let mut defaults = Config::from_table();
     for flag in FLAGS {
@@ -394,7 +393,7 @@ fn without_effect(builder: &mut Builder) {
     }
 }
 
-/// Refuses what asks for a feature that does not exist yet.
+/// Refuses flags whose features do not exist yet.
 fn missing_features(config: &Config) -> Result<(), VerifyError> {
     let (mut given, mut defaults) = (config.clone(), Config::from_table());
     for flag in FLAGS {

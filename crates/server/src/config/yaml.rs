@@ -1,11 +1,12 @@
-//! The configuration file as a tree: YAML (and with it JSON), scalars typed by YAML 1.1 as etcd's reader does.
+//! The syntax of the configuration file: YAML, and JSON with it. As in etcd, the types of scalars
+//! are those of YAML 1.1.
 //!
 //! ```text
 //! yes, On, TRUE, y → bool      1_000, 0x10, 017, 1e3 → number      ~, null, nothing → null      all else → text
 //! ```
 //!
-//! Quoted scalars are always text. Only the first document is read. Anchors and aliases are shared, not copied, so that a
-//! file cannot blow up in memory; nesting is bounded.
+//! Quoted scalars are always text. Only the first document is read. Aliases share the value of
+//! their anchor, so that a small file cannot become a large tree; nesting is bounded.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -14,44 +15,44 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 
 use super::literal::parse_integer;
 
-/// Deeper nesting than this is no configuration.
+/// A bound on nesting; the deepest key of a configuration is at 4.
 const DEPTH_MAX: usize = 32;
 
 /// A value in the file.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Node {
-    /// Nothing; leaves a setting as it is.
+pub enum Yaml {
+    /// Leaves a setting as it is.
     Null,
-    /// A switch.
+    /// A boolean.
     Bool(bool),
     /// A number, as JSON writes it.
     Number(String),
     /// A text.
     Text(String),
     /// A sequence.
-    List(Vec<Rc<Node>>),
-    /// A mapping; of equal keys the last counts.
-    Map(BTreeMap<String, Rc<Node>>),
+    List(Vec<Rc<Yaml>>),
+    /// A mapping; of duplicate keys the last one counts.
+    Map(BTreeMap<String, Rc<Yaml>>),
 }
 
-impl Node {
+impl Yaml {
     /// The type's name in Go's JSON errors.
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            Node::Null => "null",
-            Node::Bool(_) => "bool",
-            Node::Number(_) => "number",
-            Node::Text(_) => "string",
-            Node::List(_) => "array",
-            Node::Map(_) => "object",
+            Yaml::Null => "null",
+            Yaml::Bool(_) => "bool",
+            Yaml::Number(_) => "number",
+            Yaml::Text(_) => "string",
+            Yaml::List(_) => "array",
+            Yaml::Map(_) => "object",
         }
     }
 
-    /// Reads a file's text.
+    /// Parses the text of a file.
     ///
     /// # Errors
-    /// What is wrong with the YAML, and in which line.
-    pub fn parse(text: &str) -> Result<Rc<Node>, String> {
+    /// The text is not YAML; the message has the line.
+    pub fn parse(text: &str) -> Result<Rc<Yaml>, String> {
         let mut reader = Reader {
             events: Parser::new_from_str(text),
             anchors: HashMap::new(),
@@ -59,7 +60,7 @@ impl Node {
         loop {
             match reader.next()? {
                 (Event::DocumentStart(_), _) => return reader.node(0),
-                (Event::StreamEnd, _) => return Ok(Rc::new(Node::Null)),
+                (Event::StreamEnd, _) => return Ok(Rc::new(Yaml::Null)),
                 _ => {}
             }
         }
@@ -68,7 +69,7 @@ impl Node {
 
 struct Reader<'a> {
     events: Parser<'a, StrInput<'a>>,
-    anchors: HashMap<usize, Rc<Node>>,
+    anchors: HashMap<usize, Rc<Yaml>>,
 }
 
 impl<'a> Reader<'a> {
@@ -80,7 +81,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn node(&mut self, depth: usize) -> Result<Rc<Node>, String> {
+    fn node(&mut self, depth: usize) -> Result<Rc<Yaml>, String> {
         let (event, span) = self.next()?;
         self.node_from(event, span, depth)
     }
@@ -90,7 +91,7 @@ impl<'a> Reader<'a> {
         event: Event<'a>,
         span: Span,
         depth: usize,
-    ) -> Result<Rc<Node>, String> {
+    ) -> Result<Rc<Yaml>, String> {
         if depth > DEPTH_MAX {
             return Err(format!("line {}: nested too deeply", span.start.line()));
         }
@@ -102,7 +103,7 @@ impl<'a> Reader<'a> {
                     if plain {
                         resolve(&text)
                     } else {
-                        Node::Text(text.into_owned())
+                        Yaml::Text(text.into_owned())
                     },
                     anchor,
                 )
@@ -113,7 +114,7 @@ impl<'a> Reader<'a> {
                 let known = self.anchors.get(&anchor).cloned();
                 return known.ok_or_else(|| format!("line {}: unknown anchor", span.start.line()));
             }
-            _ => (Node::Null, 0),
+            _ => (Yaml::Null, 0),
         };
         let node = Rc::new(node);
         if anchor != 0 {
@@ -122,19 +123,19 @@ impl<'a> Reader<'a> {
         Ok(node)
     }
 
-    fn list(&mut self, depth: usize) -> Result<Node, String> {
+    fn list(&mut self, depth: usize) -> Result<Yaml, String> {
         let mut items = Vec::new();
         loop {
             match self.next()? {
-                (Event::SequenceEnd, _) => return Ok(Node::List(items)),
+                (Event::SequenceEnd, _) => return Ok(Yaml::List(items)),
                 (event, span) => items.push(self.node_from(event, span, depth + 1)?),
             }
         }
     }
 
-    fn map(&mut self, depth: usize) -> Result<Node, String> {
+    fn map(&mut self, depth: usize) -> Result<Yaml, String> {
         let mut map = BTreeMap::new();
-        let mut merged: Vec<Rc<Node>> = Vec::new();
+        let mut merged: Vec<Rc<Yaml>> = Vec::new();
         loop {
             let (event, span) = match self.next()? {
                 (Event::MappingEnd, _) => break,
@@ -143,9 +144,9 @@ impl<'a> Reader<'a> {
             let key = self.node_from(event, span, depth + 1)?;
             let value = self.node(depth + 1)?;
             match &*key {
-                Node::Text(key) if key == "<<" => merged.push(value),
-                Node::Text(key) | Node::Number(key) => drop(map.insert(key.clone(), value)),
-                Node::Bool(key) => drop(map.insert(key.to_string(), value)),
+                Yaml::Text(key) if key == "<<" => merged.push(value),
+                Yaml::Text(key) | Yaml::Number(key) => drop(map.insert(key.clone(), value)),
+                Yaml::Bool(key) => drop(map.insert(key.to_string(), value)),
                 other => {
                     return Err(format!(
                         "line {}: unsupported map key of type {}",
@@ -156,44 +157,44 @@ impl<'a> Reader<'a> {
             }
         }
         for node in merged {
-            if let Node::Map(defaults) = &*node {
+            if let Yaml::Map(defaults) = &*node {
                 for (key, value) in defaults {
                     map.entry(key.clone()).or_insert_with(|| Rc::clone(value));
                 }
             }
         }
-        Ok(Node::Map(map))
+        Ok(Yaml::Map(map))
     }
 }
 
 /// The type of a plain scalar in YAML 1.1.
-fn resolve(text: &str) -> Node {
+fn resolve(text: &str) -> Yaml {
     match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Node::Null,
+        "" | "~" | "null" | "Null" | "NULL" => return Yaml::Null,
         "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
-            return Node::Bool(true);
+            return Yaml::Bool(true);
         }
         "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
-            return Node::Bool(false);
+            return Yaml::Bool(false);
         }
         _ => {}
     }
     if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
-        return Node::Text(text.to_owned());
+        return Yaml::Text(text.to_owned());
     }
     let plain = text.replace('_', "");
     if let Some(integer) = parse_integer(&plain)
         .ok()
         .filter(|n| (i128::from(i64::MIN)..=i128::from(u64::MAX)).contains(n))
     {
-        return Node::Number(integer.to_string());
+        return Yaml::Number(integer.to_string());
     }
     let float_chars = plain
         .bytes()
         .all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E'));
     match plain.parse::<f64>() {
-        Ok(float) if float_chars && float.is_finite() => Node::Number(json_float(float)),
-        _ => Node::Text(text.to_owned()),
+        Ok(float) if float_chars && float.is_finite() => Yaml::Number(json_float(float)),
+        _ => Yaml::Text(text.to_owned()),
     }
 }
 
@@ -215,13 +216,13 @@ fn json_float(float: f64) -> String {
 mod tests {
     use super::*;
 
-    fn show(node: &Node) -> String {
+    fn show(node: &Yaml) -> String {
         match node {
-            Node::Null => "null".into(),
-            Node::Bool(value) => value.to_string(),
-            Node::Number(number) => number.clone(),
-            Node::Text(text) => format!("{text:?}"),
-            Node::List(items) => format!(
+            Yaml::Null => "null".into(),
+            Yaml::Bool(value) => value.to_string(),
+            Yaml::Number(number) => number.clone(),
+            Yaml::Text(text) => format!("{text:?}"),
+            Yaml::List(items) => format!(
                 "[{}]",
                 items
                     .iter()
@@ -229,7 +230,7 @@ mod tests {
                     .collect::<Vec<_>>()
                     .join(" ")
             ),
-            Node::Map(map) => {
+            Yaml::Map(map) => {
                 let pairs: Vec<String> = map
                     .iter()
                     .map(|(key, value)| format!("{key}:{}", show(value)))
@@ -241,7 +242,7 @@ mod tests {
 
     fn check(text: &str, expected: &str) {
         let got =
-            Node::parse(text).map_or_else(|error| format!("error: {error}"), |node| show(&node));
+            Yaml::parse(text).map_or_else(|error| format!("error: {error}"), |node| show(&node));
         assert_eq!(got, expected, "for {text:?}");
     }
 
@@ -281,7 +282,7 @@ mod tests {
     #[test]
     fn bad_files_are_errors() {
         for text in ["a: b: c", "name: \"x", "[a", "{a: 1", "*x", "? [a]\n: 1"] {
-            let error = Node::parse(text).expect_err(text);
+            let error = Yaml::parse(text).expect_err(text);
             assert!(!error.is_empty(), "for {text:?}");
         }
         check(&"[".repeat(40), "error: line 1: nested too deeply");

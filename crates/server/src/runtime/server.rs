@@ -54,11 +54,10 @@ use crate::accept::{
     Accepted, BoundListener, ConnectionLimit, Dispatcher, HandshakePool, ListenError, Listeners,
     TooFewDescriptors,
 };
-use crate::auth::{Authenticator, TokenError};
+use crate::auth::{Authenticator, TokenError, TokenOptions};
 use crate::bootstrap::{Bootstrap, BootstrapError, InitialCluster, bootstrap};
 use crate::config::gates::Gate;
-use crate::config::start::ConfigError;
-use crate::config::{Config, url::Url};
+use crate::config::{Config, ConfigError, url::Url};
 use crate::http::{Access, HttpContext};
 use crate::log::{self, Text, go_io_error};
 use crate::metrics::{Detail, Metrics};
@@ -186,6 +185,7 @@ struct ConnectionThread {
 
 fn start(config: Arc<Config>) -> Result<Server, StartError> {
     config.check_start()?;
+    TokenOptions::parse(&config.auth_token)?;
     survive_file_limit()?;
     if config.memory_mlock {
         lock_memory()?;

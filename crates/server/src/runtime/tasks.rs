@@ -15,7 +15,7 @@ use retcd_proto::etcdserverpb::{
 
 use super::local::Local;
 use super::member::Member;
-use crate::config::start::AutoCompaction;
+use crate::config::AutoCompaction;
 use crate::grpc::status::Status;
 use crate::log::Seldom;
 
