@@ -2,8 +2,9 @@
 //!
 //! - [`config`]: flags, environment, file; [`log`]: JSON lines.
 //! - [`runtime`]: threads, queues, sockets; the only room that knows the operating system's clock.
-//! - `accept`: from a listening socket to the thread that serves a connection; `tls`: handshakes and certificates.
-//! - `bootstrap`: the first start of a member, which founds a cluster or joins one; `systemd`: told when it serves.
+//! - `accept`: from a listening socket to the thread that serves the connection; `tls`: handshakes
+//!   and certificates.
+//! - `bootstrap`: the first start of a member, which forms a new cluster or joins an existing one.
 //! - [`auth`]: who sends a request.
 //! - [`grpc`] and [`http`]: what clients see; `router` tells the two apart.
 //! - [`peer`]: traffic between members.

@@ -1,4 +1,4 @@
-//! One port, two protocols: gRPC by its content type, everything else is plain HTTP.
+//! Tells gRPC from other requests on the same port, by their content type.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use crate::grpc::wire::ResponseBody;
 use crate::http::{self, HttpContext};
 use crate::runtime::{Local, LocalProbe};
 
-/// Bytes and time for a body that no page reads.
+/// Limits for reading a body that no page has read.
 const UNREAD_BYTES_MAX: usize = 32 << 20;
 const UNREAD_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Answers one request that came over `connection`.
-pub async fn route(
+/// Answers a request; `connection` counts what is outstanding on its connection.
+pub(crate) async fn route(
     local: Rc<Local>,
     http: Rc<HttpContext<LocalProbe>>,
     protocols: Protocols,
@@ -34,7 +34,7 @@ pub async fn route(
     let response = match protocols.pages {
         Some(pages) => {
             let head = Request::from_parts(head, ());
-            // Apart, since hyper moves what it is given several times.
+            // hyper moves a service's future several times; boxed, the pages do not make it larger.
             let handled = Box::pin(http::handle(&http, pages, &head));
             handled.await.map(ResponseBody::Page)
         }
@@ -45,18 +45,18 @@ pub async fn route(
         }
     };
     if !body.is_end_stream() {
-        // It runs when the answer is on its way.
-        tokio::task::spawn_local(let_go(body));
+        // Begins once the response has been handed to hyper.
+        tokio::task::spawn_local(drain(body));
     }
     response
 }
 
-/// Takes the body of a request that nobody reads, within bounds, so that the answer gets through.
+/// Reads and discards a body, within limits.
 ///
-/// A body that is dropped at once resets its stream (HTTP/2) or connection (HTTP/1.1), and a client such as curl that was
-/// still sending then takes the answer for lost, though it is whole.
-async fn let_go(mut body: Incoming) {
-    let drain = async {
+/// Dropping the body would reset its stream (HTTP/2) or connection (HTTP/1.1). A client that is
+/// still sending, such as curl, then discards the response, although it is complete.
+async fn drain(mut body: Incoming) {
+    let read_all = async {
         let mut bytes = 0;
         while bytes < UNREAD_BYTES_MAX {
             match body.frame().await {
@@ -65,6 +65,6 @@ async fn let_go(mut body: Incoming) {
             }
         }
     };
-    // Whoever sends more, or dawdles, is cut off behind the answer.
-    let _ = tokio::time::timeout(UNREAD_TIME_MAX, drain).await;
+    // Beyond the limits the body is dropped, after the response.
+    let _ = tokio::time::timeout(UNREAD_TIME_MAX, read_all).await;
 }

@@ -1,16 +1,14 @@
-//! Tells the service manager that the member serves: `READY=1` to the socket that `$NOTIFY_SOCKET` names (sd_notify(3)).
+//! sd_notify(3): reports to the service manager that the member is ready.
 //!
-//! As etcd, nothing else is ever told: no watchdog, no stopping.
+//! As in etcd, no other state is reported.
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::net::UnixDatagram;
 
-/// Sends `READY=1`; `socket` is the value of `NOTIFY_SOCKET`, a path or `@` and a name in the abstract namespace.
-///
-/// # Errors
-/// When there is no such socket, or it does not take the message.
-pub fn ready(socket: &OsStr) -> io::Result<()> {
+/// Sends `READY=1` to the socket of `$NOTIFY_SOCKET`: a path, or `@` and a name in the abstract
+/// namespace.
+fn send_ready(socket: &OsStr) -> io::Result<()> {
     let message = b"READY=1";
     let sender = UnixDatagram::unbound()?;
     #[cfg(target_os = "linux")]
@@ -22,12 +20,13 @@ pub fn ready(socket: &OsStr) -> io::Result<()> {
     sender.send_to(message, socket).map(drop)
 }
 
-/// [`ready`] for this process, with etcd's lines in the log.
-pub fn ready_process() {
+/// Reports that this process is ready, if it was started by a service manager that wants to know.
+/// The log lines are etcd's.
+pub(crate) fn notify_ready() {
     crate::log::info!("notifying init daemon");
     match std::env::var_os("NOTIFY_SOCKET")
         .filter(|socket| !socket.is_empty())
-        .map_or(Ok(()), |socket| ready(&socket))
+        .map_or(Ok(()), |socket| send_ready(&socket))
     {
         Ok(()) => crate::log::info!("successfully notified init daemon"),
         Err(error) => {
@@ -45,11 +44,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("notify");
         let manager = UnixDatagram::bind(&path).expect("binds");
-        ready(path.as_os_str()).expect("sends");
+        send_ready(path.as_os_str()).expect("sends");
         let mut heard = [0; 64];
         let length = manager.recv(&mut heard).expect("receives");
         assert_eq!(&heard[..length], b"READY=1");
-        assert!(ready(OsStr::new("/nonexist/notify")).is_err());
+        assert!(send_ready(OsStr::new("/nonexist/notify")).is_err());
     }
 
     #[cfg(target_os = "linux")]
@@ -60,7 +59,7 @@ mod tests {
         let address =
             std::os::unix::net::SocketAddr::from_abstract_name(&name).expect("a valid name");
         let manager = UnixDatagram::bind_addr(&address).expect("binds");
-        ready(OsStr::new(&format!("@{name}"))).expect("sends");
+        send_ready(OsStr::new(&format!("@{name}"))).expect("sends");
         let mut heard = [0; 64];
         let length = manager.recv(&mut heard).expect("receives");
         assert_eq!(&heard[..length], b"READY=1");

@@ -1,8 +1,9 @@
 //! Limits on connections, so that clients do not use up the file descriptors.
 //!
 //! A member without a free descriptor cannot open the next segment of its log, and stops. So all
-//! but [`RESERVED`] descriptors are for clients: a connection takes a permit when it is accepted and
-//! returns it when it is closed. While there is none, new connections wait in the listener's backlog.
+//! but [`RESERVED`] descriptors are for clients: a connection takes a permit when it is accepted
+//! and returns it when it is closed. While there is none, new connections wait in the listener's
+//! backlog.
 //!
 //! Listeners for metrics have a limit of their own, so that an overloaded member can be looked at,
 //! and clients cannot get around their limit. Connections of other members are not limited.

@@ -177,8 +177,8 @@ impl Registered {
     }
 }
 
-/// Without descriptors or memory, accepting waits for connections to be closed. Other errors concern
-/// only the connection that was about to be accepted.
+/// Without descriptors or memory, accepting waits for connections to be closed. Other errors
+/// concern only the connection that was about to be accepted.
 async fn pause_after(error: &io::Error) {
     let of_one_connection = matches!(
         error.kind(),

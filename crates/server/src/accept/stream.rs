@@ -2,8 +2,8 @@
 //!
 //! A tokio socket is tied to the runtime on which it was made. An accepted one is needed on up to
 //! three: the listener's, a handshake thread's, and that of the thread that serves it. So it is
-//! deregistered before it is sent to another thread and registered again there. TLS does not notice,
-//! as it wraps the [`Stream`] and not the socket.
+//! deregistered before it is sent to another thread and registered again there. TLS does not
+//! notice, as it wraps the [`Stream`] and not the socket.
 
 use std::io;
 use std::net::SocketAddr;

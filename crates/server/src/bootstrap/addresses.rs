@@ -1,4 +1,4 @@
-//! Whether two lists of URLs lead to the same places, as etcd decides it: by text, then with names resolved.
+//! Compares lists of URLs as etcd does: as text, and if they differ with names resolved.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
@@ -6,32 +6,30 @@ use std::time::{Duration, Instant};
 use crate::config::url::{Url, split_host_port};
 use crate::log::Text;
 
-/// How long etcd looks for a name before it gives up.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Time for resolving names, as in etcd.
+pub(super) const RESOLVE_TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Finds the address of a `host:port`.
-pub type Resolve<'a> = &'a dyn Fn(&str) -> std::io::Result<SocketAddr>;
+/// Resolves a `host:port`.
+pub(super) type Resolve<'a> = &'a dyn Fn(&str) -> std::io::Result<SocketAddr>;
 
-/// Asks the system for the address of a `host:port`.
-///
-/// # Errors
-/// When the name has none.
-pub fn resolve_by_system(address: &str) -> std::io::Result<SocketAddr> {
+pub(super) fn resolve_once(address: &str) -> std::io::Result<SocketAddr> {
     address
         .to_socket_addrs()?
         .next()
         .ok_or_else(|| std::io::Error::other("no such host"))
 }
 
-/// Asks the system again and again for as long as `patience` from now: where members are started together with their
-/// names, a name may come after its member.
-pub fn resolve_patiently(patience: Duration) -> impl Fn(&str) -> std::io::Result<SocketAddr> {
+/// Resolves by the system, with retries for as long as `timeout` from now. Where members are
+/// created together with their DNS records, a record may appear after its member.
+pub(super) fn resolve_with_retries(
+    timeout: Duration,
+) -> impl Fn(&str) -> std::io::Result<SocketAddr> {
     let started = Instant::now();
     move |address| {
         loop {
-            match resolve_by_system(address) {
-                Err(error) if started.elapsed() < patience => {
+            match resolve_once(address) {
+                Err(error) if started.elapsed() < timeout => {
                     crate::warn!("failed to resolve URL Host"; "host" => address,
                         "retry-interval" => RETRY_INTERVAL, "error" => Text(&error));
                     std::thread::sleep(RETRY_INTERVAL);
@@ -42,11 +40,11 @@ pub fn resolve_patiently(patience: Duration) -> impl Fn(&str) -> std::io::Result
     }
 }
 
-/// Whether both lists, each sorted, name the same addresses.
+/// Compares two sorted lists.
 ///
 /// # Errors
-/// Where they differ, or what cannot be resolved, in etcd's words.
-pub fn same_addresses(a: &[Url], b: &[Url], resolve: Resolve<'_>) -> Result<(), String> {
+/// Where they differ or which name cannot be resolved, in etcd's words.
+pub(super) fn same_addresses(a: &[Url], b: &[Url], resolve: Resolve<'_>) -> Result<(), String> {
     if a.len() != b.len() {
         let list = |urls: &[Url]| {
             urls.iter()
@@ -66,7 +64,7 @@ pub fn same_addresses(a: &[Url], b: &[Url], resolve: Resolve<'_>) -> Result<(), 
     }
 }
 
-/// The text of an address with one spelling per IP.
+/// The text of an address, with a canonical spelling of IP addresses.
 fn comparable(url: &Url) -> String {
     match split_host_port(&url.address()).map(|(host, port)| (host.parse::<IpAddr>(), port)) {
         Some((Ok(ip), port)) if !url.is_unix() => format!("{:?} {ip} {port}", url.scheme()),
@@ -74,7 +72,7 @@ fn comparable(url: &Url) -> String {
     }
 }
 
-/// The addresses with names replaced by what they stand for, sorted. `localhost` is left as it is.
+/// The addresses with names resolved, sorted. As in etcd, `localhost` stays.
 fn resolved(urls: &[Url], resolve: Resolve<'_>) -> Result<Vec<String>, String> {
     let mut texts = Vec::with_capacity(urls.len());
     for url in urls {

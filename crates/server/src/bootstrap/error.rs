@@ -1,11 +1,11 @@
-//! What can be wrong about a first start.
+//! Errors of a first start.
 
 use super::initial_cluster::InitialCluster;
 
-/// Why a member cannot start for the first time, in etcd's words.
+/// Why a member cannot bootstrap, in etcd's words.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each says what it is")]
-pub enum BootstrapError {
+pub(crate) enum BootstrapError {
     #[error("error setting up initial cluster: {0}")]
     InitialCluster(String),
     #[error("couldn't find local name {0:?} in the initial cluster configuration")]

@@ -6,16 +6,16 @@ use std::fmt::{self, Display};
 use super::BootstrapError;
 use crate::config::url::Url;
 
-/// The members of `--initial-cluster`: names with their peer URLs, sorted.
+/// The names of the members and the peer URLs of each, sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct InitialCluster(pub BTreeMap<String, Vec<Url>>);
+pub(crate) struct InitialCluster(pub(super) BTreeMap<String, Vec<Url>>);
 
 impl InitialCluster {
-    /// Reads `name=url,name=url`; a name that comes again has several URLs.
+    /// Parses `name=url,name=url`. A name may occur more than once, with a URL each time.
     ///
     /// # Errors
-    /// When a URL is bad.
-    pub fn parse(text: &str) -> Result<InitialCluster, BootstrapError> {
+    /// A URL is not valid.
+    pub(crate) fn parse(text: &str) -> Result<InitialCluster, BootstrapError> {
         let mut members: BTreeMap<String, Vec<Url>> = BTreeMap::new();
         for item in text.split(',').filter(|item| !item.is_empty()) {
             let (name, url) = item.split_once('=').unwrap_or((item, ""));
@@ -27,17 +27,17 @@ impl InitialCluster {
         Ok(InitialCluster(members))
     }
 
-    /// The URLs of the member of this name, sorted.
+    /// The URLs of a member, sorted.
     ///
     /// # Errors
-    /// There is none.
-    pub fn urls_of(&self, name: &str) -> Result<&[Url], BootstrapError> {
+    /// There is no member of this name.
+    pub(super) fn urls_of(&self, name: &str) -> Result<&[Url], BootstrapError> {
         let urls = self.0.get(name).map(Vec::as_slice);
         urls.ok_or_else(|| BootstrapError::NameMissing(name.to_owned()))
     }
 
-    /// The URLs of everybody else, sorted.
-    pub fn urls_besides(&self, name: &str) -> Vec<String> {
+    /// The URLs of all members but one, sorted.
+    pub(super) fn urls_except(&self, name: &str) -> Vec<String> {
         let others = self.0.iter().filter(|(other, _)| *other != name);
         let mut urls: Vec<String> = others
             .flat_map(|(_, urls)| urls.iter().map(Url::to_string))
@@ -46,8 +46,9 @@ impl InitialCluster {
         urls
     }
 
-    /// Refuses URLs that occur twice.
-    pub fn check_duplicates(&self) -> Result<(), BootstrapError> {
+    /// # Errors
+    /// A URL occurs more than once.
+    pub(super) fn check_duplicates(&self) -> Result<(), BootstrapError> {
         let mut seen = BTreeSet::new();
         match self.0.values().flatten().all(|url| seen.insert(url)) {
             true => Ok(()),

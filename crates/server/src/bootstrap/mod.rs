@@ -1,19 +1,20 @@
-//! The first start of a member: it founds a cluster with others, or joins one that runs.
+//! The first start of a member, which forms a new cluster with others or joins an existing one.
 //!
 //! ```text
-//! --initial-cluster ─┬─ new ──────▶ ids from URLs and token ──▶ is this member up already, by what the others say?
-//!                    └─ existing ─▶ GET /members of the others ─▶ match by URLs ─▶ own id ─▶ compatible versions?
+//! --initial-cluster-state
+//!   new ──────▶ ids from URLs and token ──▶ has this member been started before?
+//!   existing ─▶ GET /members of the others ─▶ own id, by URLs ─▶ compatible versions?
 //! ```
-//! What it finds out is written into the member's data; later starts read it there and call nothing of this room.
+//!
+//! The ids are written into the member's data. Later starts read them there and do not bootstrap.
 
 mod addresses;
 mod error;
-mod founding;
+mod existing_cluster;
 mod initial_cluster;
-mod joining;
+mod new_cluster;
 mod remote;
 
-use retcd_node::durable::Identity;
 use retcd_state::membership::Member as ClusterMember;
 use tokio::runtime::Runtime;
 
@@ -21,39 +22,39 @@ use crate::config::Config;
 use crate::peer::Dialer;
 
 pub(crate) use error::BootstrapError;
-pub(crate) use founding::Founding;
+pub(crate) use existing_cluster::OLDEST_CLUSTER;
 pub(crate) use initial_cluster::InitialCluster;
-pub(crate) use joining::OLDEST_CLUSTER;
+pub(crate) use new_cluster::NewCluster;
 
-/// The first start.
+/// What a member becomes part of.
 pub(crate) enum Bootstrap {
-    /// Of a new cluster.
-    Found(Founding),
-    /// In a running one.
-    Join(Join),
+    New(NewCluster),
+    Existing(JoinedCluster),
 }
 
-/// A cluster to join.
-pub(crate) struct Join {
-    /// The id that the cluster gave to this member, and its own.
-    pub(crate) identity: Identity,
-    /// Its members, this one among them.
+/// An existing cluster, in which this member has been added.
+pub(crate) struct JoinedCluster {
+    pub(crate) cluster_id: u64,
+    /// The id that the cluster has given to this member.
+    pub(crate) member_id: u64,
+    /// All members, including this one.
     pub(crate) members: Vec<ClusterMember>,
 }
 
-/// Finds out what the configuration and the other members say about the first start. Nothing serves yet, so that the others
-/// are asked on `runtime` one question after the other.
+/// Determines the ids of this member and its cluster from the configuration and the answers of the
+/// other members. Blocks; requests are made on `runtime`.
 ///
 /// # Errors
-/// They contradict each other, or nobody answers.
+/// The configuration contradicts itself or the cluster, or no member of an existing cluster
+/// answers.
 pub(crate) fn bootstrap(
     config: &Config,
     dialer: &Dialer,
     runtime: &Runtime,
 ) -> Result<Bootstrap, BootstrapError> {
     if config.initial_cluster_state.0 == "existing" {
-        remote::join(config, dialer, runtime).map(Bootstrap::Join)
+        remote::join(config, dialer, runtime).map(Bootstrap::Existing)
     } else {
-        remote::found(config, dialer, runtime).map(Bootstrap::Found)
+        remote::form(config, dialer, runtime).map(Bootstrap::New)
     }
 }

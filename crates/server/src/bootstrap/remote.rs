@@ -1,4 +1,4 @@
-//! What the other members are asked before the first start.
+//! The requests of a first start to other members, and what follows from the answers.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -6,52 +6,60 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
-use retcd_node::durable::Identity;
 use retcd_state::membership::Member as ClusterMember;
 use retcd_state::version::Version;
 use tokio::runtime::Runtime;
 
-use super::addresses::{self, PATIENCE};
-use super::founding::{self, Founding};
-use super::joining::{Compatibility, ExistingCluster, Joining, compatibility};
-use super::{BootstrapError, Join};
+use super::addresses::{RESOLVE_TIMEOUT, resolve_with_retries};
+use super::existing_cluster::{Compatibility, ExistingCluster, ExpectedCluster, compatibility};
+use super::new_cluster::NewCluster;
+use super::{BootstrapError, JoinedCluster};
 use crate::config::{Config, url::Url};
 use crate::log::{Hex, Text};
 use crate::peer::{Client, Dialer, peer_urls_of};
 
-/// How long a member that founds a cluster waits for one that may know better, as in etcd.
-const FOUNDING_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long one that joins waits for an answer, as in etcd.
-const JOINING_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long it waits for others when one has answered.
+/// Time for an answer to a member that forms a new cluster, as in etcd.
+const FORM_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for an answer to a member that joins, as in etcd.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for further answers once one member has answered.
 const OTHERS_TIMEOUT: Duration = Duration::from_secs(1);
-/// Pause before members that do not agree are asked again.
-const DISAGREEMENT_RETRY: Duration = Duration::from_millis(100);
+/// Pause before members that disagree are asked again.
+const DISAGREEMENT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The cluster that `config` founds, unless this member is known to be up in it already.
-pub fn found(
+/// The new cluster that `config` describes.
+///
+/// # Errors
+/// It contradicts itself, or other members know this one as started. Its data has been lost then.
+pub(super) fn form(
     config: &Config,
     dialer: &Dialer,
     runtime: &Runtime,
-) -> Result<Founding, BootstrapError> {
-    let resolve = addresses::resolve_patiently(PATIENCE);
-    let founding = founding::found(config, &resolve)?;
-    let others = founding.initial_cluster.urls_besides(&config.name);
-    let client = Client::new(dialer.clone(), FOUNDING_TIMEOUT);
-    if let Some(existing) = runtime.block_on(ask_for_cluster(&client, &others, false)) {
-        let own = existing.member(founding.member_id);
+) -> Result<NewCluster, BootstrapError> {
+    let resolve = resolve_with_retries(RESOLVE_TIMEOUT);
+    let new = NewCluster::from_config(config, &resolve)?;
+    let others = new.initial_cluster.urls_except(&config.name);
+    let client = Client::new(dialer.clone(), FORM_TIMEOUT);
+    // A new cluster has no member that answers.
+    let request = cluster_from_any(&client, &others, Failures::Ignore);
+    if let Some(existing) = runtime.block_on(request) {
+        let own = existing.member(new.member_id);
         if own.is_some_and(|own| !own.client_urls().is_empty()) {
-            return Err(BootstrapError::AlreadyBootstrapped(founding.member_id));
+            return Err(BootstrapError::AlreadyBootstrapped(new.member_id));
         }
     }
-    Ok(founding)
+    Ok(new)
 }
 
-/// The running cluster that this member was added to.
-pub fn join(config: &Config, dialer: &Dialer, runtime: &Runtime) -> Result<Join, BootstrapError> {
-    let joining = Joining::prepare(config)?;
-    let client = Client::new(dialer.clone(), JOINING_TIMEOUT);
-    let (existing, member_id) = find_own_place(config, &joining, &client, runtime)?;
+/// The existing cluster to which this member has been added.
+pub(super) fn join(
+    config: &Config,
+    dialer: &Dialer,
+    runtime: &Runtime,
+) -> Result<JoinedCluster, BootstrapError> {
+    let expected = ExpectedCluster::from_config(config)?;
+    let client = Client::new(dialer.clone(), JOIN_TIMEOUT);
+    let (existing, member_id) = find_own_id(config, &expected, &client, runtime)?;
     let client = Client::new(dialer.clone(), config.request_timeout());
     let others: Vec<&ClusterMember> = existing
         .members
@@ -61,78 +69,76 @@ pub fn join(config: &Config, dialer: &Dialer, runtime: &Runtime) -> Result<Join,
     if !runtime.block_on(is_compatible(&client, &others)) {
         return Err(BootstrapError::Incompatible);
     }
-    Ok(Join {
-        identity: Identity {
-            member_id,
-            cluster_id: existing.id,
-        },
+    Ok(JoinedCluster {
+        cluster_id: existing.id,
+        member_id,
         members: existing.members,
     })
 }
 
-/// The cluster that this member was added to, and its id there.
+/// The cluster to which this member has been added, and its id there.
 ///
-/// etcd takes the first answer for the truth. It may come from a member that is a moment behind: one that does not know of the
-/// addition, or still knows a member that was removed with the same addresses. So all are asked, until those that answer
-/// agree.
-fn find_own_place(
+/// etcd believes the first member that answers. That member may lag behind: it may not know of the
+/// addition yet, or still know a removed member with the same addresses. So all members are asked
+/// until those that answer agree, or [`JOIN_TIMEOUT`] has passed.
+fn find_own_id(
     config: &Config,
-    joining: &Joining,
+    expected: &ExpectedCluster,
     client: &Client,
     runtime: &Runtime,
 ) -> Result<(ExistingCluster, u64), BootstrapError> {
     let learners_max = config.max_learners.unsigned_abs();
-    let resolve = addresses::resolve_patiently(PATIENCE);
-    let urls = joining.peer_urls();
-    let deadline = Instant::now() + JOINING_TIMEOUT;
+    let resolve = resolve_with_retries(RESOLVE_TIMEOUT);
+    let urls = expected.other_peer_urls();
+    let deadline = Instant::now() + JOIN_TIMEOUT;
     loop {
-        let clusters = runtime.block_on(ask_all_for_cluster(client, &urls));
-        let places = clusters.into_iter().map(|cluster| {
-            let place = joining.identify(&cluster, learners_max, &resolve);
-            place.map(|id| (cluster, id))
+        let clusters = runtime.block_on(clusters_from_all(client, &urls));
+        let answers = clusters.into_iter().map(|cluster| {
+            let id = expected.own_id(&cluster, learners_max, &resolve)?;
+            Ok((cluster, id))
         });
-        match agreement(places.collect()) {
-            Agreement::All(place) => return Ok(place),
-            Agreement::None(refusal) => return Err(refusal),
-            Agreement::Some(place) if Instant::now() >= deadline => return Ok(place),
-            Agreement::Some(_) => std::thread::sleep(DISAGREEMENT_RETRY),
+        match agreement(answers.collect()) {
+            Agreement::All(answer) => return Ok(answer),
+            Agreement::None(error) => return Err(error),
+            Agreement::Some(answer) if Instant::now() >= deadline => return Ok(answer),
+            Agreement::Some(_) => std::thread::sleep(DISAGREEMENT_PAUSE),
         }
     }
 }
 
-/// How far the members that have answered agree on this one's place.
+/// Whether the members that have answered agree on this one's id.
 #[derive(Debug)]
 enum Agreement {
     All((ExistingCluster, u64)),
-    /// That is what most of them say.
+    /// The answer of most of those that know an id.
     Some((ExistingCluster, u64)),
-    /// None of them knows a place.
+    /// None of them knows an id.
     None(BootstrapError),
 }
 
-fn agreement(places: Vec<Result<(ExistingCluster, u64), BootstrapError>>) -> Agreement {
-    let all = places.len();
+fn agreement(answers: Vec<Result<(ExistingCluster, u64), BootstrapError>>) -> Agreement {
+    let all = answers.len();
     let mut votes: BTreeMap<u64, usize> = BTreeMap::new();
-    for (_, id) in places.iter().flatten() {
+    for (_, id) in answers.iter().flatten() {
         *votes.entry(*id).or_default() += 1;
     }
     let most = votes.iter().max_by_key(|(_, count)| **count);
     let Some((id, count)) = most.map(|(id, count)| (*id, *count)) else {
         let nobody = "could not retrieve cluster information from the given URLs";
-        let refusal = places.into_iter().find_map(Result::err);
-        return Agreement::None(refusal.unwrap_or(BootstrapError::NoClusterInfo(nobody)));
+        let error = answers.into_iter().find_map(Result::err);
+        return Agreement::None(error.unwrap_or(BootstrapError::NoClusterInfo(nobody)));
     };
-    let place = places.into_iter().flatten().find(|place| place.1 == id);
-    let place = place.expect("somebody has voted for it");
+    let answer = answers.into_iter().flatten().find(|answer| answer.1 == id);
+    let answer = answer.expect("the id comes from one of them");
     match count == all {
-        true => Agreement::All(place),
-        false => Agreement::Some(place),
+        true => Agreement::All(answer),
+        false => Agreement::Some(answer),
     }
 }
 
-/// The cluster as each member knows it that answers at all, or soon after the first that does.
-async fn ask_all_for_cluster(client: &Client, urls: &[String]) -> Vec<ExistingCluster> {
-    let ask = |url| ask_for_cluster(client, std::slice::from_ref(url), true);
+/// The answers of all members that answer within [`OTHERS_TIMEOUT`] of the first one.
+async fn clusters_from_all(client: &Client, urls: &[String]) -> Vec<ExistingCluster> {
+    let ask = |url| cluster_from_any(client, std::slice::from_ref(url), Failures::Log);
     let mut asked: FuturesUnordered<_> = urls.iter().map(ask).collect();
     let mut clusters = Vec::new();
     while clusters.is_empty() {
@@ -146,13 +152,24 @@ async fn ask_all_for_cluster(client: &Client, urls: &[String]) -> Vec<ExistingCl
             clusters.extend(cluster);
         }
     };
-    // Those that are late may be gone.
+    // The rest may be down.
     let _ = tokio::time::timeout(OTHERS_TIMEOUT, others).await;
     clusters
 }
 
-/// The cluster as the first member that answers knows it.
-async fn ask_for_cluster(client: &Client, urls: &[String], aloud: bool) -> Option<ExistingCluster> {
+/// Whether failed requests are logged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Failures {
+    Log,
+    Ignore,
+}
+
+/// The answer of the first member that answers, in the order of `urls`.
+async fn cluster_from_any(
+    client: &Client,
+    urls: &[String],
+    failures: Failures,
+) -> Option<ExistingCluster> {
     for url in urls.iter().filter_map(|url| Url::parse(url).ok()) {
         match client.members(&url).await {
             Ok(remote) => {
@@ -167,7 +184,7 @@ async fn ask_for_cluster(client: &Client, urls: &[String], aloud: bool) -> Optio
                     members,
                 });
             }
-            Err(error) if aloud => {
+            Err(error) if failures == Failures::Log => {
                 crate::warn!("failed to get cluster response";
                     "address" => &format!("{url}/members"), "error" => Text(&error));
             }
@@ -177,7 +194,7 @@ async fn ask_for_cluster(client: &Client, urls: &[String], aloud: bool) -> Optio
     None
 }
 
-/// Whether at least one member runs a cluster version that this one can follow, and none another.
+/// Whether at least one member answers, and this one is compatible with all that do.
 async fn is_compatible(client: &Client, others: &[&ClusterMember]) -> bool {
     let downgrading = is_downgrading(client, others).await;
     let asked = others.iter().map(|member| async {
@@ -192,7 +209,7 @@ async fn is_compatible(client: &Client, others: &[&ClusterMember]) -> bool {
     let mut known = false;
     for (id, version) in join_all(asked).await.into_iter().flatten() {
         let (message, limit) = match compatibility(version, downgrading) {
-            Compatibility::Fits => {
+            Compatibility::Compatible => {
                 known = true;
                 continue;
             }
@@ -213,7 +230,7 @@ async fn is_compatible(client: &Client, others: &[&ClusterMember]) -> bool {
     known
 }
 
-/// What the first member that answers says: it has read it from the cluster.
+/// The answer of the first member that answers, which has asked its cluster.
 async fn is_downgrading(client: &Client, others: &[&ClusterMember]) -> bool {
     for member in others {
         for url in peer_urls_of(member) {
@@ -231,7 +248,7 @@ async fn is_downgrading(client: &Client, others: &[&ClusterMember]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    //! What is guarded: a member that is a moment behind does not decide what a new one is.
+    //! What is guarded: a member that lags behind does not decide the id of a new one.
     use super::*;
 
     fn knows(id: u64) -> Result<(ExistingCluster, u64), BootstrapError> {
@@ -243,19 +260,20 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_one_that_all_members_know() {
-        let told = |answers| match agreement(answers) {
-            Agreement::All((_, id)) => format!("all {id}"),
-            Agreement::Some((_, id)) => format!("some {id}"),
-            Agreement::None(refusal) => refusal.to_string(),
+    fn an_id_is_one_that_all_members_know() {
+        let check = |answers, expected: &str| {
+            let got = match agreement(answers) {
+                Agreement::All((_, id)) => format!("all {id}"),
+                Agreement::Some((_, id)) => format!("some {id}"),
+                Agreement::None(error) => error.to_string(),
+            };
+            assert_eq!(got, expected);
         };
-        assert_eq!(told(vec![knows(7), knows(7)]), "all 7");
-        assert_eq!(told(vec![does_not(), knows(7)]), "some 7");
+        check(vec![knows(7), knows(7)], "all 7");
+        check(vec![does_not(), knows(7)], "some 7");
         // One still knows the member that had these addresses before.
-        assert_eq!(told(vec![knows(6), knows(7), knows(7)]), "some 7");
-        assert_eq!(
-            told(vec![does_not(), does_not()]),
-            BootstrapError::TooManyLearners.to_string()
-        );
+        check(vec![knows(6), knows(7), knows(7)], "some 7");
+        let error = BootstrapError::TooManyLearners.to_string();
+        check(vec![does_not(), does_not()], &error);
     }
 }

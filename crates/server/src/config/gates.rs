@@ -40,7 +40,7 @@ use Gate::*;
 
 /// Every gate, by name.
 #[rustfmt::skip]
-pub static GATES: [GateInfo; 11] = [
+pub(crate) static GATES: [GateInfo; 11] = [
     alpha(AllAlpha, "AllAlpha", "All gates of this stage."),
     beta(AllBeta, "AllBeta", "All gates of this stage.").off(),
     alpha(CompactHashCheck, "CompactHashCheck", "The leader compares hashes that the members make of their data at each compaction."),

@@ -11,7 +11,7 @@ use crate::log_record;
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each says what it is")]
-pub enum VerifyError {
+pub(super) enum VerifyError {
     #[error("{0:?} is not a valid flag")]
     Leftover(String),
     #[error("invalid value {value:?} for {name}: {reason}")]

@@ -1,19 +1,19 @@
 //! What `--version` prints. Scripts look for the labels, Go's among them.
 
 /// The commit that the build was told, if any.
-pub const GIT_SHA: &str = match option_env!("RETCD_GIT_SHA") {
+pub(crate) const GIT_SHA: &str = match option_env!("RETCD_GIT_SHA") {
     Some(sha) => sha,
     None => "Not provided",
 };
 
 /// Stands where etcd names its version of Go.
-pub const GO_VERSION: &str = "none (Rust)";
+pub(crate) const GO_VERSION: &str = "none (Rust)";
 
 /// The operating system, by Go's name.
-pub const GO_OS: &str = std::env::consts::OS;
+pub(crate) const GO_OS: &str = std::env::consts::OS;
 
 /// The architecture, by Go's name.
-pub fn go_arch() -> &'static str {
+pub(crate) fn go_arch() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -23,7 +23,7 @@ pub fn go_arch() -> &'static str {
 }
 
 /// The four lines.
-pub fn text() -> String {
+pub(crate) fn text() -> String {
     format!(
         "etcd Version: {}\nGit SHA: {GIT_SHA}\nGo Version: {GO_VERSION}\nGo OS/Arch: {GO_OS}/{}\n",
         crate::VERSION,

@@ -2,7 +2,8 @@
 //! are those of YAML 1.1.
 //!
 //! ```text
-//! yes, On, TRUE, y → bool      1_000, 0x10, 017, 1e3 → number      ~, null, nothing → null      all else → text
+//! yes, On, TRUE, y → bool     1_000, 0x10, 017, 1e3 → number
+//! ~, null, nothing → null     all else → text
 //! ```
 //!
 //! Quoted scalars are always text. Only the first document is read. Aliases share the value of

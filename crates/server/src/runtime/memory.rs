@@ -1,10 +1,13 @@
-//! `--memory-mlock`: memory that the member uses is never swapped out.
+//! `--memory-mlock`: keeps the memory of the process from being swapped out.
 //!
-//! Pages are locked from their first use on (`MCL_ONFAULT`), not from the moment that they are reserved, so that the member
-//! takes no more memory than it does otherwise. The kernel counts reserved addresses against `RLIMIT_MEMLOCK` all the same, and once
-//! that is used up, each further allocation fails, which no program survives. So a limit is refused at start, unless it does not
-//! apply to this process. etcd locks the pages of its database's file alone; here the keyspace is memory of the process, which makes it
-//! the whole that has to stay.
+//! Pages are locked when they are first used (`MCL_ONFAULT`) and not when they are reserved, so
+//! that the member does not need more memory than without the flag. The kernel counts reserved
+//! memory against `RLIMIT_MEMLOCK` all the same, and once that is used up, allocations fail and the
+//! process aborts. So a member with such a limit does not start, unless the capability CAP_IPC_LOCK
+//! exempts it.
+//!
+//! etcd locks only the pages of its database file. Here the keyspace is in the memory of the
+//! process.
 
 use std::io;
 
@@ -14,10 +17,10 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::log::go_io_error;
 
-/// Memory cannot be locked as `--memory-mlock` asks for.
+/// Why memory cannot be locked.
 #[derive(Debug, thiserror::Error)]
-pub enum LockMemoryError {
-    /// The member would end when it had used up the limit.
+pub(crate) enum LockMemoryError {
+    /// The process would abort when the limit is used up.
     #[error(
         "--memory-mlock: this process may lock {limit_bytes} bytes of memory, and needs to be without a limit \
          (LimitMEMLOCK=infinity in its unit, ulimit -l unlimited) or to have the capability CAP_IPC_LOCK"
@@ -26,16 +29,16 @@ pub enum LockMemoryError {
         /// `RLIMIT_MEMLOCK`.
         limit_bytes: u64,
     },
-    /// The operating system refused.
+    /// `mlockall` failed.
     #[error("--memory-mlock: mlockall: {}", go_io_error(.0))]
     Refused(#[source] io::Error),
 }
 
-/// Locks all memory of this process, and all that it will take.
+/// Locks the memory of this process, including what it will allocate.
 ///
 /// # Errors
-/// It may not, or not without a limit.
-pub fn lock_memory() -> Result<(), LockMemoryError> {
+/// The process has a limit, or is not allowed to lock memory.
+pub(super) fn lock_memory() -> Result<(), LockMemoryError> {
     check_limit(raised_limit(), has_capability())?;
     let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     mlockall(all).map_err(|error| LockMemoryError::Refused(error.into()))?;
@@ -50,10 +53,10 @@ fn check_limit(limit_bytes: Option<u64>, exempt: bool) -> Result<(), LockMemoryE
     }
 }
 
-/// The limit in bytes, raised as far as this process may; none if there is none.
+/// The soft limit in bytes, after raising it to the hard one; none if there is none.
 fn raised_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Memlock);
-    // If it may not be raised, it stays what it is.
+    // If this fails, the soft limit stays what it is.
     let _ = setrlimit(
         Resource::Memlock,
         Rlimit {

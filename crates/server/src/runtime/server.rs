@@ -259,8 +259,14 @@ fn start_first(
 ) -> Result<(Opened, Vec<ClusterMember>), StartError> {
     let runtime = current_thread_runtime()?;
     Ok(match bootstrap(config, dialer, &runtime)? {
-        Bootstrap::Found(founding) => (storage::found(dirs, config, &founding)?, Vec::new()),
-        Bootstrap::Join(join) => (storage::join(dirs, config, join.identity)?, join.members),
+        Bootstrap::New(new) => (storage::found(dirs, config, &new)?, Vec::new()),
+        Bootstrap::Existing(joined) => {
+            let identity = durable::Identity {
+                member_id: joined.member_id,
+                cluster_id: joined.cluster_id,
+            };
+            (storage::join(dirs, config, identity)?, joined.members)
+        }
     })
 }
 
@@ -706,7 +712,7 @@ impl Server {
             };
             crate::info!(line; "traffic" => traffic, "address" => &url.address());
         }
-        systemd::ready_process();
+        systemd::notify_ready();
     }
 }
 

@@ -1,4 +1,4 @@
-//! The signals that end a server, and the one that must not.
+//! Signals: those that stop the member, and SIGXFSZ, which must not.
 
 use std::io;
 use std::sync::Arc;
@@ -10,27 +10,25 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::log::Text;
 
-/// A signal that asks the server to stop.
+/// A signal that stops the member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopSignal {
-    /// SIGINT.
+pub(super) enum StopSignal {
     Interrupt,
-    /// SIGTERM.
     Terminate,
 }
 
 impl StopSignal {
-    /// The signal's name as Go prints it.
-    pub fn name(self) -> &'static str {
+    /// As Go prints it.
+    pub(super) fn name(self) -> &'static str {
         match self {
             StopSignal::Interrupt => "interrupt",
             StopSignal::Terminate => "terminated",
         }
     }
 
-    /// Ends the process as the signal would have done, so that whoever waits for it sees why. As the
-    /// first process of a container it returns: there the kernel ignores the default action.
-    pub fn raise_again(self) {
+    /// Ends the process by the signal's default action, so that its parent sees why it ended.
+    /// Returns in the first process of a container, for which the kernel ignores default actions.
+    pub(super) fn raise_again(self) {
         if std::process::id() == 1 {
             return;
         }
@@ -44,20 +42,20 @@ impl StopSignal {
     }
 }
 
-/// From now on a write beyond what `ulimit -f` allows fails as on a full disk. Else it would end the process without a word.
+/// Makes writes beyond `ulimit -f` fail, as on a full disk, instead of killing the process.
 ///
 /// # Errors
 /// The handler could not be installed.
-pub fn survive_file_limit() -> io::Result<()> {
-    // Nobody looks whether the signal came: it is to have a handler.
+pub(super) fn survive_file_limit() -> io::Result<()> {
+    // The flag is never read. A handler is enough for the signal not to kill the process.
     flag::register(SIGXFSZ, Arc::default()).map(drop)
 }
 
-/// Resolves with the first signal that asks to stop.
+/// Waits for the first signal that stops the member.
 ///
 /// # Errors
 /// The handlers could not be installed.
-pub async fn stop_signal() -> io::Result<StopSignal> {
+pub(super) async fn stop_signal() -> io::Result<StopSignal> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {

@@ -17,7 +17,7 @@ use retcd_storage::bolt::{Access, BoltError, Options as BoltOptions};
 use retcd_storage::disk::{Disk, OpenMode, is_full};
 use retcd_storage::wal;
 
-use crate::bootstrap::Founding;
+use crate::bootstrap::NewCluster;
 use crate::config::Config;
 use crate::config::gates::Gate;
 use crate::log::Text;
@@ -79,8 +79,8 @@ fn touch(
 ///
 /// # Errors
 /// See [`StorageError`].
-pub fn found(dirs: &Dirs, config: &Config, founding: &Founding) -> Result<Opened, StorageError> {
-    let members = founding.members.iter().map(|member| {
+pub fn found(dirs: &Dirs, config: &Config, new: &NewCluster) -> Result<Opened, StorageError> {
+    let members = new.members.iter().map(|member| {
         let context = ConfChangeContext {
             member: Member {
                 id: member.id,
@@ -96,7 +96,7 @@ pub fn found(dirs: &Dirs, config: &Config, founding: &Founding) -> Result<Opened
         }
     });
     let backend = open_backend(dirs)?;
-    let identity = identity_of(founding);
+    let identity = identity_of(new);
     durable::found(dirs, &options(config), identity, members.collect(), backend)
 }
 
@@ -119,10 +119,10 @@ pub fn reopen(dirs: &Dirs, config: &Config) -> Result<Opened, StorageError> {
     Ok(opened)
 }
 
-fn identity_of(founding: &Founding) -> Identity {
+fn identity_of(new: &NewCluster) -> Identity {
     Identity {
-        member_id: founding.member_id,
-        cluster_id: founding.cluster_id,
+        member_id: new.member_id,
+        cluster_id: new.cluster_id,
     }
 }
 

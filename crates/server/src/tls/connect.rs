@@ -49,7 +49,7 @@ impl Connector {
         let authorities = match &endpoint.trust {
             // Certificates that members make for themselves cannot be verified.
             _ if endpoint.self_signed => None,
-            Trust::Nobody => Some(endpoint.system()),
+            Trust::None => Some(endpoint.system_authorities()),
             trust => trust.current(),
         };
         ServerCheck::new(

@@ -1,4 +1,4 @@
-//! What the TLS flags of one side amount to.
+//! The TLS of one kind of listeners, from its flags and files.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -8,23 +8,21 @@ use retcd_tls::{
     Authorities, FileError, Identity, Revoked, Rules, Settings, SettingsError, Version,
 };
 
+use super::reload::Reloaded;
 use super::self_signed::{self, SelfSignedError};
-use super::watched::Watched;
 use crate::config::Config;
 use crate::config::settings::Tls;
 use crate::config::url::Url;
 
-/// Whom an endpoint serves.
+/// Whom an endpoint is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Clients.
+pub(super) enum Kind {
     Client,
-    /// Other members.
     Peer,
 }
 
 impl Kind {
-    /// The flag of this side's that has this name on the side of clients.
+    /// The flag that has this name for clients.
     fn flag(self, name: &str) -> String {
         match (self, name) {
             (Kind::Client, "crl-file") => "--client-crl-file".to_owned(),
@@ -33,7 +31,8 @@ impl Kind {
         }
     }
 
-    /// A file that is named by one of these flags, or several that do not go together.
+    /// The error for a file of one of these flags, given as pairs of name and path, or for files
+    /// that do not belong together.
     fn unusable(self, error: FileError, flags: &[(&str, &str)]) -> Reason {
         let path = error.path();
         let named = |(_, own): &&(&str, &str)| path.is_none_or(|path| path == Path::new(own));
@@ -46,17 +45,17 @@ impl Kind {
     }
 }
 
-/// Why one side's TLS cannot be had as it is configured.
+/// Why an endpoint cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}")]
-pub struct TlsError {
+pub(crate) struct TlsError {
     side: Kind,
     reason: Reason,
 }
 
 impl TlsError {
-    /// How etcd begins its last line of the log then.
-    pub fn message(&self) -> &'static str {
+    /// The message of etcd's last line of the log for it.
+    pub(crate) fn message(&self) -> &'static str {
         match (&self.reason, self.side) {
             (Reason::SelfSigned(_), Kind::Client) => "failed to get client self-signed certs",
             (Reason::SelfSigned(_), Kind::Peer) => "failed to get peer self-signed certs",
@@ -66,7 +65,7 @@ impl TlsError {
     }
 }
 
-/// What is wrong; in etcd's words where it has some.
+// In etcd's words, where it has some.
 #[derive(Debug, thiserror::Error)]
 enum Reason {
     #[error("KeyFile and CertFile must both be present[key: {key}, cert: {certificate}]")]
@@ -81,70 +80,69 @@ enum Reason {
     TwoKindsOfRules { names: String, hosts: String },
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// The file that cannot be used, and the flags that name it.
     #[error("{error}; see {flags}")]
     File { error: FileError, flags: String },
     #[error(transparent)]
     SelfSigned(#[from] SelfSignedError),
 }
 
-/// Whose certificates are asked for, and by whom they must be signed.
+/// Whether a certificate is required of the other end, and which authorities may have signed it.
 pub(super) enum Trust {
-    /// Nobody is asked for a certificate.
-    Nobody,
-    /// A bundle of authorities.
-    Bundle(Watched<Authorities>),
-    /// The system's authorities.
+    /// No certificate is required.
+    None,
+    /// The authorities of a file.
+    File(Reloaded<Authorities>),
+    /// The authorities of the operating system.
     System(Arc<Authorities>),
 }
 
 impl Trust {
-    pub fn current(&self) -> Option<Arc<Authorities>> {
+    /// None if no certificate is required.
+    pub(super) fn current(&self) -> Option<Arc<Authorities>> {
         match self {
-            Trust::Nobody => None,
-            Trust::Bundle(bundle) => Some(bundle.current()),
+            Trust::None => None,
+            Trust::File(authorities) => Some(authorities.current()),
             Trust::System(authorities) => Some(Arc::clone(authorities)),
         }
     }
 }
 
-/// One side's TLS: its listeners' and, among members, that of its calls.
-pub struct Endpoint {
+/// The TLS of the listeners for clients or for members; for members also of connections to them.
+pub(crate) struct Endpoint {
     pub(super) kind: Kind,
     pub(super) settings: Settings,
-    /// None only for calls of a member that has no certificate.
-    pub(super) identity: Option<Watched<Identity>>,
-    /// Towards other members, if it is another one.
-    pub(super) client_identity: Option<Watched<Identity>>,
+    /// None if there is no certificate; then there are no listeners, only connections to members.
+    pub(super) identity: Option<Reloaded<Identity>>,
+    /// For connections to other members, if it differs.
+    pub(super) client_identity: Option<Reloaded<Identity>>,
     pub(super) trust: Trust,
-    /// The system's authorities, for calls of a member that was told none.
+    /// The operating system's authorities, for connections if no others are configured.
     system: OnceLock<Arc<Authorities>>,
-    pub(super) revoked: Option<Watched<Revoked>>,
+    pub(super) revoked: Option<Reloaded<Revoked>>,
     pub(super) rules: Arc<Rules>,
-    /// Whether a client's certificate must be valid for the address that it comes from.
+    /// Whether a client's certificate must be valid for the address of the client.
     pub(super) checks_address: bool,
-    /// Whether a client's certificate says which user it is.
+    /// Whether the common name of a client's certificate is the name of a user.
     pub(super) names_users: bool,
-    /// Whether the certificate was made by this program, so that nobody can check it.
+    /// Whether the certificate was generated, so that others cannot verify it.
     pub(super) self_signed: bool,
 }
 
-/// The endpoints of a member.
-pub struct Endpoints {
-    /// For clients; none if no listener for them has TLS.
+pub(crate) struct Endpoints {
+    /// None if no listener for clients has TLS.
     pub client: Option<Arc<Endpoint>>,
-    /// For members: calls to others may need TLS whatever this one's listeners are.
+    /// Also needed without such listeners, as the listeners of other members may have TLS.
     pub peer: Arc<Endpoint>,
 }
 
-/// The endpoints for clients and for members.
+/// Opens the endpoints that the flags describe.
 ///
 /// # Errors
-/// Flags contradict each other, a file cannot be used, or a certificate cannot be made.
-pub fn open(config: &Config) -> Result<Endpoints, TlsError> {
+/// Flags contradict each other, a file cannot be used, or a certificate cannot be generated.
+pub(crate) fn open(config: &Config) -> Result<Endpoints, TlsError> {
     let of_side = |side| move |reason| TlsError { side, reason };
     let (of_client, of_peer) = (of_side(Kind::Client), of_side(Kind::Peer));
-    // etcd notices it when it opens its side for members.
+    // etcd finds these errors when it opens its peer endpoint.
     let settings = settings(config).map_err(|error| of_peer(error.into()))?;
     let hosts = |urls: &[&[Url]]| -> Vec<String> {
         let urls = urls.iter().copied().flatten();
@@ -189,7 +187,7 @@ fn settings(config: &Config) -> Result<Settings, SettingsError> {
     Ok(settings)
 }
 
-/// The flags of one side, after certificates were made if that was asked for.
+/// The flags of one endpoint, with generated certificates if these are asked for.
 struct Files<'a> {
     kind: Kind,
     flags: Cow<'a, Tls>,
@@ -223,8 +221,8 @@ impl<'a> Files<'a> {
         }
         let directory = PathBuf::from(&config.data_dir).join("fixtures").join(side);
         let years = config.self_signed_cert_validity_years;
-        let made = self_signed::find_or_make(&directory, hosts, years)?;
-        // As in etcd, nothing else that was said about certificates counts then.
+        let made = self_signed::find_or_generate(&directory, hosts, years)?;
+        // As in etcd, the other flags about certificates are ignored then.
         if flags.client_cert_auth || !flags.trusted_ca_file.is_empty() {
             crate::warn!(format!(
                 "ignoring {side} certificate authentication since certificates are made automatically"
@@ -242,7 +240,6 @@ impl<'a> Files<'a> {
         })
     }
 
-    /// Whether there is no certificate.
     fn is_empty(&self) -> bool {
         self.flags.cert_file.is_empty() && self.flags.key_file.is_empty()
     }
@@ -290,7 +287,7 @@ impl Endpoint {
                 certificate: certificate.clone(),
             });
         }
-        let identity = pair(certificate, key).map_err(|error| {
+        let identity = load_identity(certificate, key).map_err(|error| {
             side.unusable(error, &[("cert-file", certificate), ("key-file", key)])
         })?;
         let (certificate, key) = (&flags.client_cert_file, &flags.client_key_file);
@@ -300,9 +297,9 @@ impl Endpoint {
                 certificate: certificate.clone(),
             });
         }
-        // As in etcd, it counts only beside the other one.
+        // As in etcd, it is ignored without the other one.
         let client_identity = match identity {
-            Some(_) => pair(certificate, key).map_err(|error| {
+            Some(_) => load_identity(certificate, key).map_err(|error| {
                 side.unusable(
                     error,
                     &[("client-cert-file", certificate), ("client-key-file", key)],
@@ -312,16 +309,16 @@ impl Endpoint {
         };
         let trust = match flags.trusted_ca_file.as_str() {
             "" if flags.client_cert_auth => Trust::System(Arc::new(Authorities::of_system())),
-            "" => Trust::Nobody,
-            path => Trust::Bundle(
-                Watched::open(&[path], |paths| Authorities::load(&paths[0]))
+            "" => Trust::None,
+            path => Trust::File(
+                Reloaded::open(&[path], |paths| Authorities::load(&paths[0]))
                     .map_err(|error| side.unusable(error, &[("trusted-ca-file", path)]))?,
             ),
         };
         let revoked = match flags.crl_file.as_str() {
             "" => None,
             path => Some(
-                Watched::open(&[path], |paths| Revoked::load(&paths[0]))
+                Reloaded::open(&[path], |paths| Revoked::load(&paths[0]))
                     .map_err(|error| side.unusable(error, &[("crl-file", path)]))?,
             ),
         };
@@ -347,20 +344,20 @@ impl Endpoint {
         })
     }
 
-    /// The authorities that this system trusts, read once.
-    pub(super) fn system(&self) -> Arc<Authorities> {
+    /// The operating system's authorities, read once.
+    pub(super) fn system_authorities(&self) -> Arc<Authorities> {
         let read = || Arc::new(Authorities::of_system());
         Arc::clone(self.system.get_or_init(read))
     }
 }
 
-/// None if no files are named.
-fn pair(certificate: &str, key: &str) -> Result<Option<Watched<Identity>>, FileError> {
+/// A certificate and its key; none if no files are given.
+fn load_identity(certificate: &str, key: &str) -> Result<Option<Reloaded<Identity>>, FileError> {
     if certificate.is_empty() {
         return Ok(None);
     }
     let load = |paths: &[PathBuf]| Identity::load(&paths[0], &paths[1]);
-    Watched::open(&[certificate, key], load).map(Some)
+    Reloaded::open(&[certificate, key], load).map(Some)
 }
 
 fn rules(flags: &Tls) -> Result<Arc<Rules>, Reason> {
@@ -376,7 +373,7 @@ fn rules(flags: &Tls) -> Result<Arc<Rules>, Reason> {
     }))
 }
 
-/// A list as Go's `%q` has it.
+/// A list as Go formats it with `%q`.
 fn go_list(names: &[String]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
     format!("[{}]", quoted.join(" "))

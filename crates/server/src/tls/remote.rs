@@ -1,8 +1,8 @@
-//! Whether a member's certificate is valid for the address that the member connects from.
+//! Whether a member's certificate is valid for the address from which the member connects.
 //!
-//! etcd v3.7: client/pkg/transport/listener_tls.go. A certificate without names and addresses may come from anywhere. One with
-//! addresses may come from those; one with DNS names from the hosts of these names, by what DNS says of the address or of
-//! the names.
+//! A certificate without DNS names and IP addresses is valid everywhere. Otherwise the address must
+//! be among its IP addresses, or a host of one of its DNS names, by a look-up of the address or of
+//! the names. etcd v3.7: `client/pkg/transport/listener_tls.go`.
 
 use std::net::IpAddr;
 
@@ -11,11 +11,11 @@ use retcd_tls::Certificate;
 
 use crate::workers::Workers;
 
-/// Checks `certificate` of a connection from `address`; `workers` ask DNS.
+/// Checks a certificate that is used from `address`. DNS is asked by `workers`.
 ///
 /// # Errors
-/// It is not valid for the address; the text is etcd's.
-pub async fn check(
+/// It is not valid there; the message is etcd's.
+pub(super) async fn check(
     certificate: &Certificate,
     address: IpAddr,
     workers: &Workers,
@@ -42,15 +42,16 @@ pub async fn check(
     ))
 }
 
-/// Asks DNS: which names has the address, and then, which addresses have the names. A name `*.DOMAIN` stands for every name in
-/// that domain. If it is no host of theirs, the error is the last one that DNS gave, in brackets, or nothing.
+/// Looks up the names of the address, and then the addresses of the names. A name `*.DOMAIN`
+/// matches all names in the domain. The error for an address that does not match is the last error
+/// of DNS in parentheses, or empty.
 async fn is_host_of(address: IpAddr, names: &[String], workers: &Workers) -> Result<(), String> {
     let look_up = move || Resolver::of_system().names(address).unwrap_or_default();
     let own = workers.look_up(look_up).await;
     let own = own.unwrap_or_default();
     if own
         .iter()
-        .any(|own| names.iter().any(|name| stands_for(name, own)))
+        .any(|own| names.iter().any(|name| matches(name, own)))
     {
         return Ok(());
     }
@@ -71,7 +72,7 @@ async fn is_host_of(address: IpAddr, names: &[String], workers: &Workers) -> Res
     Err(reason)
 }
 
-fn stands_for(name: &str, own: &str) -> bool {
+fn matches(name: &str, own: &str) -> bool {
     match name.strip_prefix('*') {
         Some(domain) if domain.starts_with('.') => own.ends_with(domain),
         _ => name == own,
@@ -83,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wildcards_stand_for_a_domain() {
+    fn wildcards_match_a_domain() {
         for (name, own, expected) in [
             ("a.example", "a.example", true),
             ("a.example", "b.example", false),
@@ -93,7 +94,7 @@ mod tests {
             ("*.example", "badexample", false),
             ("*", "*", true),
         ] {
-            assert_eq!(stands_for(name, own), expected, "{name} {own}");
+            assert_eq!(matches(name, own), expected, "{name} {own}");
         }
     }
 }

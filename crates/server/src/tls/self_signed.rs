@@ -1,7 +1,9 @@
-//! Certificates for `--auto-tls` and `--peer-auto-tls`: made once, at the first start, and kept in the data directory.
+//! Certificates for `--auto-tls` and `--peer-auto-tls`, generated at the first start and kept in
+//! the data directory.
 //!
-//! They encrypt and prove nothing. Files, names, validity and purpose are etcd's; the key is on P-256, which costs a handshake
-//! much less than etcd's P-521 (whose keys are read and used, too).
+//! They give encryption without authentication. Files, names, validity and key usage are etcd's.
+//! The key is on P-256, with which a handshake costs much less than with etcd's P-521 (existing
+//! keys of which are used).
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -17,29 +19,29 @@ use rcgen::{
 
 use crate::log::{Text, go_io_error};
 
-/// A year of the flag.
+/// As `--self-signed-cert-validity` counts years.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Where the pair is.
-pub struct Pair {
+/// The files of a certificate and its key.
+pub(super) struct Pair {
     pub certificate: PathBuf,
     pub key: PathBuf,
 }
 
-/// Why there is no certificate.
+/// Why a certificate cannot be generated.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each says what it is")]
-pub enum SelfSignedError {
+pub(super) enum SelfSignedError {
     #[error("selfSignedCertValidity is invalid,it should be greater than 0")]
     Validity,
     #[error("cannot create {}: {}", .0.display(), go_io_error(.1))]
     File(PathBuf, #[source] io::Error),
     #[error("cannot make a certificate: {0}")]
-    Make(#[from] rcgen::Error),
+    Generate(#[from] rcgen::Error),
 }
 
-/// The pair in `directory`, which is made first if there is none: for these hosts, names or addresses.
-pub fn find_or_make(
+/// The pair in `directory`. If there is none, one is generated for `hosts`, which are names or IP
+/// addresses.
+pub(super) fn find_or_generate(
     directory: &Path,
     hosts: &[String],
     years: usize,
@@ -60,12 +62,12 @@ pub fn find_or_make(
         key: directory.join("key.pem"),
     };
     if !(pair.certificate.exists() && pair.key.exists()) {
-        make(&pair, hosts, years)?;
+        generate(&pair, hosts, years)?;
     }
     Ok(pair)
 }
 
-fn make(pair: &Pair, hosts: &[String], years: usize) -> Result<(), SelfSignedError> {
+fn generate(pair: &Pair, hosts: &[String], years: usize) -> Result<(), SelfSignedError> {
     let not_before = SystemTime::now();
     let validity = YEAR.saturating_mul(u32::try_from(years).unwrap_or(u32::MAX));
     let mut parameters = CertificateParams::default();
@@ -107,7 +109,7 @@ fn alternative_names(hosts: &[String]) -> Result<Vec<SanType>, SelfSignedError> 
     Ok(names)
 }
 
-/// Writes a file whole or not at all, with these permissions from its first byte on.
+/// Creates a file atomically, with its permissions from the first byte on.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), SelfSignedError> {
     let failed = |error| SelfSignedError::File(path.to_owned(), error);
     let unfinished = path.with_extension("pem.tmp");
@@ -133,11 +135,11 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn a_pair_is_made_once_and_kept() {
+    fn a_pair_is_generated_once() {
         let dir = tempfile::tempdir().unwrap();
         let fixtures = dir.path().join("data/fixtures/client");
         let hosts = ["127.0.0.1", "localhost", "127.0.0.1", ""].map(str::to_owned);
-        let pair = find_or_make(&fixtures, &hosts, 2).unwrap();
+        let pair = find_or_generate(&fixtures, &hosts, 2).unwrap();
         let made = Identity::load(&pair.certificate, &pair.key).unwrap();
         assert_eq!(made.leaf.dns_names(), ["localhost"]);
         assert_eq!(
@@ -151,11 +153,11 @@ mod tests {
         assert_eq!(mode(&pair.key), 0o600);
         assert_eq!(mode(&fixtures), 0o700);
 
-        let again = find_or_make(&fixtures, &hosts, 2).unwrap();
+        let again = find_or_generate(&fixtures, &hosts, 2).unwrap();
         let again = Identity::load(&again.certificate, &again.key).unwrap();
         assert_eq!(again.leaf, made.leaf);
         assert!(matches!(
-            find_or_make(&fixtures, &hosts, 0),
+            find_or_generate(&fixtures, &hosts, 0),
             Err(SelfSignedError::Validity)
         ));
     }

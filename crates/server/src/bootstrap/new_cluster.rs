@@ -1,6 +1,4 @@
-//! Who a member is: the ids that the first start computes from its configuration, and the checks of that configuration.
-//!
-//! Both are fixed in the data from then on: later starts read them there and call nothing of this room.
+//! A new cluster: the ids that its members compute, each from its own configuration.
 
 use retcd_state::identity::{cluster_id, member_id};
 
@@ -10,63 +8,64 @@ use super::initial_cluster::InitialCluster;
 use crate::config::Config;
 use crate::config::url::Url;
 
-/// A member at the founding of a cluster.
+/// A cluster that is about to be formed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundingMember {
-    /// Its id.
-    pub id: u64,
-    /// Its name.
-    pub name: String,
-    /// Its peer URLs, sorted.
-    pub peer_urls: Vec<String>,
-}
-
-/// A cluster that is being founded, as its configuration says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Founding {
-    /// The cluster's id.
-    pub cluster_id: u64,
+pub(crate) struct NewCluster {
+    pub(crate) cluster_id: u64,
     /// The id of the member that starts.
-    pub member_id: u64,
-    /// Every member, sorted by id.
-    pub members: Vec<FoundingMember>,
-    /// The configuration that this comes from.
-    pub initial_cluster: InitialCluster,
+    pub(crate) member_id: u64,
+    /// All members, by id.
+    pub(crate) members: Vec<NewMember>,
+    pub(crate) initial_cluster: InitialCluster,
 }
 
-/// The cluster that a member without data founds.
-///
-/// # Errors
-/// When the configuration does not name this member with the addresses that it advertises, or names an address twice.
-pub fn found(config: &Config, resolve: Resolve<'_>) -> Result<Founding, BootstrapError> {
-    let initial_cluster = InitialCluster::parse(&config.initial_cluster)?;
-    let own_urls = initial_cluster.urls_of(&config.name)?;
-    check_advertised(
-        &config.name,
-        &config.initial_advertise_peer_urls,
-        own_urls,
-        resolve,
-    )?;
-    initial_cluster.check_duplicates()?;
-    let members = members(&initial_cluster, &config.initial_cluster_token);
-    let ids: Vec<u64> = members.iter().map(|member| member.id).collect();
-    let own = members.iter().find(|member| member.name == config.name);
-    Ok(Founding {
-        cluster_id: cluster_id(&ids),
-        member_id: own.expect("its URLs were found above").id,
-        members,
-        initial_cluster,
-    })
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NewMember {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    /// Sorted.
+    pub(crate) peer_urls: Vec<String>,
 }
 
-/// The members of a new cluster with this token, sorted by id.
-fn members(initial_cluster: &InitialCluster, token: &str) -> Vec<FoundingMember> {
-    let mut members: Vec<FoundingMember> = initial_cluster
+impl NewCluster {
+    /// The cluster that the configuration describes.
+    ///
+    /// # Errors
+    /// `--initial-cluster` does not list this member with the addresses that it advertises, or
+    /// lists an address twice.
+    pub(super) fn from_config(
+        config: &Config,
+        resolve: Resolve<'_>,
+    ) -> Result<NewCluster, BootstrapError> {
+        let initial_cluster = InitialCluster::parse(&config.initial_cluster)?;
+        let own_urls = initial_cluster.urls_of(&config.name)?;
+        check_advertised(
+            &config.name,
+            &config.initial_advertise_peer_urls,
+            own_urls,
+            resolve,
+        )?;
+        initial_cluster.check_duplicates()?;
+        let members = members_of(&initial_cluster, &config.initial_cluster_token);
+        let ids: Vec<u64> = members.iter().map(|member| member.id).collect();
+        let own = members.iter().find(|member| member.name == config.name);
+        Ok(NewCluster {
+            cluster_id: cluster_id(&ids),
+            member_id: own.expect("its URLs were found above").id,
+            members,
+            initial_cluster,
+        })
+    }
+}
+
+/// The members of a new cluster with this token, by id.
+fn members_of(initial_cluster: &InitialCluster, token: &str) -> Vec<NewMember> {
+    let mut members: Vec<NewMember> = initial_cluster
         .0
         .iter()
         .map(|(name, urls)| {
             let peer_urls: Vec<String> = urls.iter().map(Url::to_string).collect();
-            FoundingMember {
+            NewMember {
                 id: member_id(&peer_urls, token),
                 name: name.clone(),
                 peer_urls,
@@ -77,7 +76,8 @@ fn members(initial_cluster: &InitialCluster, token: &str) -> Vec<FoundingMember>
     members
 }
 
-/// The URLs of this member in the cluster must be those that it advertises, if not in text then in address.
+/// Checks that the URLs of this member in `--initial-cluster` are those that it advertises, as text
+/// or once names are resolved.
 fn check_advertised(
     name: &str,
     advertised: &[Url],
@@ -125,7 +125,8 @@ fn check_advertised(
 
 #[cfg(test)]
 mod tests {
-    //! What is guarded: ids, which are in every data directory, and the words about a configuration that contradicts itself.
+    //! What is guarded: ids, which are in every data directory, and the messages about a
+    //! configuration that contradicts itself.
     use std::net::SocketAddr;
 
     use super::*;
@@ -144,8 +145,8 @@ mod tests {
         config.name = name.into();
         config.initial_advertise_peer_urls = Url::parse_list(advertise).expect("valid");
         config.initial_cluster = cluster.into();
-        let got = match found(&config, &resolve) {
-            Ok(founding) => format!("{:x} {:x}", founding.member_id, founding.cluster_id),
+        let got = match NewCluster::from_config(&config, &resolve) {
+            Ok(cluster) => format!("{:x} {:x}", cluster.member_id, cluster.cluster_id),
             Err(error) => error.to_string(),
         };
         assert_eq!(got, expected, "for {name} {advertise} {cluster}");
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn contradictions_are_told() {
+    fn contradictions_are_reported() {
         check(
             "b",
             "http://localhost:2380",
@@ -268,14 +269,11 @@ mod tests {
                 Url::parse_list(&format!("http://127.0.0.1:{port}")).expect("valid");
             config.initial_cluster = cluster.into();
             config.initial_cluster_token = "spec-tok".into();
-            let founding = found(&config, &resolve).expect("valid");
-            assert_eq!(
-                (founding.member_id, founding.cluster_id),
-                (id, 0x3ec5_8811_1592_8858)
-            );
-            let names: Vec<&str> = founding.members.iter().map(|m| m.name.as_str()).collect();
+            let new = NewCluster::from_config(&config, &resolve).expect("valid");
+            assert_eq!((new.member_id, new.cluster_id), (id, 0x3ec5_8811_1592_8858));
+            let names: Vec<&str> = new.members.iter().map(|m| m.name.as_str()).collect();
             assert_eq!(names, ["m3", "m1", "m2"], "by id");
-            let others = founding.initial_cluster.urls_besides(name);
+            let others = new.initial_cluster.urls_except(name);
             assert_eq!(others.len(), 2);
             assert!(others.iter().all(|url| !url.ends_with(&port.to_string())));
         }

@@ -1,11 +1,12 @@
-//! Files that may change while the member runs.
+//! Files that are reloaded when they change.
 //!
-//! Whoever needs what is in them asks at that moment ([`Watched::current`]), which costs a `stat` per file; when one has changed,
-//! all are read again. So a new certificate counts from the next connection on, however it came: written over the old one, renamed
-//! onto it, or by a symbolic link that now leads elsewhere, as Kubernetes swaps volumes.
+//! There is no watcher: [`Reloaded::current`] looks at the files with a `stat` each, and reads all
+//! of them again if one has changed. So a new certificate is used from the next connection on,
+//! whether it was written over the old one, renamed to its name, or a symbolic link now points to
+//! it, as Kubernetes updates volumes.
 //!
-//! What cannot be used is logged once and what was there before stays: a pair of which only one half has been
-//! written so far heals itself with the other half.
+//! If the files cannot be used, this is logged once and their previous contents stay in use. So a
+//! certificate that is written before its key is used when both are there.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -17,11 +18,12 @@ use retcd_tls::FileError;
 
 use crate::log::Text;
 
-/// A file that was changed this recently may change again without getting another time: clocks of file systems tick slowly.
+/// For so long after a change, another one may leave the file with the same timestamps, as clocks
+/// of file systems are coarse. Files this young are read every time.
 const UNSETTLED: Duration = Duration::from_secs(2);
 
-/// What a set of files held when they were last usable.
-pub struct Watched<T> {
+/// The contents of a set of files as of the last time they could be used.
+pub(super) struct Reloaded<T> {
     paths: Vec<PathBuf>,
     load: fn(&[PathBuf]) -> Result<T, FileError>,
     state: Mutex<State<T>>,
@@ -30,18 +32,18 @@ pub struct Watched<T> {
 struct State<T> {
     value: Arc<T>,
     seen: Seen,
-    /// The reason that was logged last; none once the files are usable again.
-    complaint: Option<String>,
+    /// The error that was logged last; none once the files can be used again.
+    logged_error: Option<String>,
 }
 
-/// The files as they were when they were read.
+/// The state of the files when they were read.
 #[derive(PartialEq, Eq)]
 struct Seen {
     stamps: Vec<Option<Stamp>>,
     settled: bool,
 }
 
-/// What changes when a file does.
+/// Metadata that changes when the file changes.
 #[derive(PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -51,34 +53,38 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-impl<T> Watched<T> {
+impl<T> Reloaded<T> {
     /// Reads the files for the first time.
     ///
     /// # Errors
     /// They cannot be used.
-    pub fn open(
+    pub(super) fn open(
         paths: &[&str],
         load: fn(&[PathBuf]) -> Result<T, FileError>,
-    ) -> Result<Watched<T>, FileError> {
+    ) -> Result<Reloaded<T>, FileError> {
         let paths: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
-        // Stamps first: what changes while the files are read is noticed afterwards.
-        let seen = Seen::now(&paths);
+        // Before the files are read, so that a change meanwhile is noticed next time.
+        let seen = Seen::at(since_epoch(), &paths);
         let value = Arc::new(load(&paths)?);
-        Ok(Watched {
+        Ok(Reloaded {
             paths,
             load,
             state: Mutex::new(State {
                 value,
                 seen,
-                complaint: None,
+                logged_error: None,
             }),
         })
     }
 
-    /// What is in the files now, or was when they were last usable.
-    pub fn current(&self) -> Arc<T> {
+    /// The contents now, or those of the last time that the files could be used.
+    pub(super) fn current(&self) -> Arc<T> {
+        self.current_at(since_epoch())
+    }
+
+    fn current_at(&self, now: Duration) -> Arc<T> {
         let mut state = self.state.lock();
-        let seen = Seen::now(&self.paths);
+        let seen = Seen::at(now, &self.paths);
         if state.seen.settled && state.seen == seen {
             return Arc::clone(&state.value);
         }
@@ -86,18 +92,18 @@ impl<T> Watched<T> {
         state.seen = seen;
         match (self.load)(&self.paths) {
             Ok(value) => {
-                if changed || state.complaint.is_some() {
+                if changed || state.logged_error.is_some() {
                     crate::info!("took up changed TLS files"; "paths" => self.texts());
                 }
                 state.value = Arc::new(value);
-                state.complaint = None;
+                state.logged_error = None;
             }
             Err(error) => {
-                let complaint = error.to_string();
-                if state.complaint.as_ref() != Some(&complaint) {
+                let logged_error = error.to_string();
+                if state.logged_error.as_ref() != Some(&logged_error) {
                     crate::warn!("cannot use changed TLS files; what was there before stays in use";
                         "paths" => self.texts(), "error" => Text(&error));
-                    state.complaint = Some(complaint);
+                    state.logged_error = Some(logged_error);
                 }
             }
         }
@@ -110,12 +116,16 @@ impl<T> Watched<T> {
     }
 }
 
+fn since_epoch() -> Duration {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
 impl Seen {
-    fn now(paths: &[PathBuf]) -> Seen {
+    /// `now` counts from the epoch.
+    fn at(now: Duration, paths: &[PathBuf]) -> Seen {
         let stamps: Vec<_> = paths.iter().map(|path| Stamp::of(path)).collect();
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
         let settled = stamps
             .iter()
             .flatten()
@@ -125,7 +135,7 @@ impl Seen {
 }
 
 impl Stamp {
-    /// None for a file that is not there.
+    /// None for a file that does not exist.
     fn of(path: &Path) -> Option<Stamp> {
         let metadata = std::fs::metadata(path).ok()?;
         Some(Stamp {
@@ -145,12 +155,12 @@ impl Stamp {
 
 #[cfg(test)]
 mod tests {
-    //! What is guarded: a change is seen at the next question, and nothing unusable ever gets in.
+    //! What is guarded: a change is seen the next time, and what cannot be used is never used.
     use super::*;
     use std::fs;
     use std::os::unix::fs::symlink;
 
-    /// Numbers from two files, which must be equal.
+    /// A number that two files must agree on.
     fn load(paths: &[PathBuf]) -> Result<u64, FileError> {
         let read = |path: &PathBuf| {
             let text = fs::read_to_string(path).map_err(|source| FileError::Read {
@@ -168,9 +178,9 @@ mod tests {
         }
     }
 
-    fn watched(dir: &Path) -> Watched<u64> {
+    fn reloaded(dir: &Path) -> Reloaded<u64> {
         let path = |name: &str| dir.join(name).display().to_string();
-        Watched::open(&[&path("a"), &path("b")], load).unwrap()
+        Reloaded::open(&[&path("a"), &path("b")], load).unwrap()
     }
 
     fn write(dir: &Path, name: &str, text: &str) {
@@ -182,17 +192,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "a", "1");
         write(dir.path(), "b", "1");
-        let watched = watched(dir.path());
-        assert_eq!(*watched.current(), 1);
+        let reloaded = reloaded(dir.path());
+        assert_eq!(*reloaded.current(), 1);
         write(dir.path(), "a", "2");
-        assert_eq!(*watched.current(), 1, "half a pair");
+        assert_eq!(*reloaded.current(), 1, "half a pair");
         write(dir.path(), "b", "2");
-        assert_eq!(*watched.current(), 2);
+        assert_eq!(*reloaded.current(), 2);
         // Same size, same inode, and maybe the same tick of the file system's clock.
         for number in 3..9 {
             write(dir.path(), "a", &number.to_string());
             write(dir.path(), "b", &number.to_string());
-            assert_eq!(*watched.current(), number);
+            assert_eq!(*reloaded.current(), number);
         }
     }
 
@@ -201,15 +211,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "a", "1");
         write(dir.path(), "b", "1");
-        let watched = watched(dir.path());
+        let reloaded = reloaded(dir.path());
         write(dir.path(), "a", "damaged");
-        assert_eq!(*watched.current(), 1);
+        assert_eq!(*reloaded.current(), 1);
         fs::remove_file(dir.path().join("a")).unwrap();
-        assert_eq!(*watched.current(), 1);
-        assert!(watched.state.lock().complaint.is_some());
+        assert_eq!(*reloaded.current(), 1);
+        assert!(reloaded.state.lock().logged_error.is_some());
         write(dir.path(), "a", "1");
-        assert_eq!(*watched.current(), 1);
-        assert!(watched.state.lock().complaint.is_none());
+        assert_eq!(*reloaded.current(), 1);
+        assert!(reloaded.state.lock().logged_error.is_none());
     }
 
     #[test]
@@ -223,11 +233,11 @@ mod tests {
         symlink("1", dir.path().join("..data")).unwrap();
         symlink("..data/a", dir.path().join("a")).unwrap();
         symlink("..data/b", dir.path().join("b")).unwrap();
-        let watched = watched(dir.path());
-        assert_eq!(*watched.current(), 1);
+        let reloaded = reloaded(dir.path());
+        assert_eq!(*reloaded.current(), 1);
         symlink("2", dir.path().join("..data_tmp")).unwrap();
         fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
-        assert_eq!(*watched.current(), 2);
+        assert_eq!(*reloaded.current(), 2);
     }
 
     #[test]
@@ -235,18 +245,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "a", "1");
         write(dir.path(), "b", "1");
-        let watched = watched(dir.path());
-        let first = watched.current();
-        assert!(
-            !Arc::ptr_eq(&first, &watched.current()),
-            "files this young are read again"
-        );
-        let young = Stamp::of(&dir.path().join("a")).unwrap();
-        let written = Duration::from_secs(u64::try_from(young.changed.0).unwrap());
-        assert!(!young.is_older_than(written + UNSETTLED));
-        assert!(young.is_older_than(written + UNSETTLED + Duration::from_nanos(1)));
-        watched.state.lock().seen.settled = true;
-        let settled = watched.current();
-        drop(settled);
+        let reloaded = reloaded(dir.path());
+        let changed = Stamp::of(&dir.path().join("a")).unwrap().changed;
+        let young = Duration::from_secs(u64::try_from(changed.0).unwrap()) + UNSETTLED;
+        let is_read_again = |now| {
+            let before = reloaded.current_at(now);
+            !Arc::ptr_eq(&before, &reloaded.current_at(now))
+        };
+        assert!(is_read_again(young));
+        // The files were written within two seconds.
+        let old = young + Duration::from_secs(2);
+        assert!(!is_read_again(old));
+        // Another size, as the time may be the same.
+        write(dir.path(), "a", "10");
+        write(dir.path(), "b", "10");
+        assert_eq!(*reloaded.current_at(old), 10);
     }
 }

@@ -1,10 +1,5 @@
-//! Joining a cluster that runs: which of its members the one without data is to be.
-//!
-//! ```text
-//! --initial-cluster ──▶ URLs of the others ──▶ GET /members of one of them ──▶ match by URLs ──▶ own id
-//!                                              GET /version of all ──▶ compatible?
-//! ```
-//! [`super::remote`] asks; here is what is asked for and what follows from the answers. The words are etcd's.
+//! An existing cluster as one of its members describes it: which of its members this one is, and
+//! whether their versions are compatible.
 
 use std::fmt::Write;
 
@@ -17,51 +12,49 @@ use super::initial_cluster::InitialCluster;
 use crate::config::Config;
 use crate::config::url::Url;
 
-/// The oldest cluster version that a member joins.
-pub const OLDEST_CLUSTER: Version = Version::new(3, 0, 0);
+/// The lowest version of clusters that can be joined.
+pub(crate) const OLDEST_CLUSTER: Version = Version::new(3, 0, 0);
 
-/// What the configuration says about the cluster to join.
+/// The answer of a member to `GET /members`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ExistingCluster {
+    pub(super) id: u64,
+    /// By id.
+    pub(super) members: Vec<Member>,
+}
+
+/// The cluster to join, as the configuration of this member describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Joining {
-    /// The members as they were told to this one.
-    pub initial_cluster: InitialCluster,
+pub(super) struct ExpectedCluster {
+    initial_cluster: InitialCluster,
     name: String,
 }
 
-/// A cluster as one of its members describes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ExistingCluster {
-    /// The cluster's id.
-    pub id: u64,
-    /// Its members, by id.
-    pub members: Vec<Member>,
-}
-
-impl Joining {
-    /// Checks what can be checked before anybody is asked.
-    ///
+impl ExpectedCluster {
     /// # Errors
-    /// When the configuration does not name this member, or names an address twice.
-    pub fn prepare(config: &Config) -> Result<Joining, BootstrapError> {
+    /// `--initial-cluster` does not list this member, or lists an address twice.
+    pub(super) fn from_config(config: &Config) -> Result<ExpectedCluster, BootstrapError> {
         let initial_cluster = InitialCluster::parse(&config.initial_cluster)?;
         initial_cluster.urls_of(&config.name)?;
         initial_cluster.check_duplicates()?;
-        Ok(Joining {
+        Ok(ExpectedCluster {
             initial_cluster,
             name: config.name.clone(),
         })
     }
 
-    /// Where the other members may be asked, sorted.
-    pub fn peer_urls(&self) -> Vec<String> {
-        self.initial_cluster.urls_besides(&self.name)
+    /// The peer URLs of the other members, sorted.
+    pub(super) fn other_peer_urls(&self) -> Vec<String> {
+        self.initial_cluster.urls_except(&self.name)
     }
 
-    /// The id that the cluster has given to this member: each of its members must have the URLs of one of ours.
+    /// The id that the cluster has given to this member. Each of its members must have the URLs of
+    /// one in `--initial-cluster`; names are not compared, as a member that was only added has
+    /// none.
     ///
     /// # Errors
-    /// The cluster is not the one that the configuration describes, or has more learners than `learners_max`.
-    pub fn identify(
+    /// It is another cluster, or has more than `learners_max` learners.
+    pub(super) fn own_id(
         &self,
         existing: &ExistingCluster,
         learners_max: usize,
@@ -91,11 +84,11 @@ impl Joining {
         if learners.count() > learners_max {
             return Err(BootstrapError::TooManyLearners);
         }
-        // Each name has URLs of its own, so that members of the same number match all names.
+        // Every name matches a member, as there are as many and no URL occurs twice.
         own_id.ok_or_else(|| mismatch(format!("no member has the URLs of {:?}", self.name)))
     }
 
-    /// Our name for a member of the cluster.
+    /// The name that `--initial-cluster` has for a member.
     fn name_of(&self, member: &Member, resolve: Resolve<'_>) -> Result<&str, String> {
         let mut urls = member
             .peer_urls()
@@ -117,12 +110,11 @@ impl Joining {
 }
 
 impl ExistingCluster {
-    /// The member with this id.
-    pub fn member(&self, id: u64) -> Option<&Member> {
+    pub(super) fn member(&self, id: u64) -> Option<&Member> {
         self.members.iter().find(|member| member.id == id)
     }
 
-    /// As Go prints its cluster object.
+    /// As Go prints a `membership.RaftCluster`.
     fn describe(&self) -> String {
         let mut text = format!("{{ClusterID:{:x} Members:[", self.id);
         for (number, member) in self.members.iter().enumerate() {
@@ -142,20 +134,19 @@ impl ExistingCluster {
     }
 }
 
-/// Why a member is compatible with a cluster or not, by what one of its members says.
+/// Whether this member is compatible with a cluster of some version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compatibility {
-    /// This one's cluster version is in the range.
-    Fits,
-    /// It is below the range's lower end.
+pub(super) enum Compatibility {
+    Compatible,
+    /// The cluster's version is lower than this.
     TooLow(Version),
-    /// It is above the range's upper end.
+    /// The cluster's version is higher than this.
     TooHigh(Version),
 }
 
-/// Judges a cluster's version. While a cluster is being downgraded, only one that is a minor version above
-/// this program may be joined: the cluster is on its way to us.
-pub fn compatibility(cluster: Version, downgrading: bool) -> Compatibility {
+/// Checks a cluster's version. A cluster that is being downgraded can be joined only if it is one
+/// minor version above this program, and so being downgraded to it.
+pub(super) fn compatibility(cluster: Version, downgrading: bool) -> Compatibility {
     let own = Version::STORAGE;
     let (min, max) = match downgrading {
         false => (OLDEST_CLUSTER, own),
@@ -169,13 +160,13 @@ pub fn compatibility(cluster: Version, downgrading: bool) -> Compatibility {
     } else if max < cluster {
         Compatibility::TooHigh(max)
     } else {
-        Compatibility::Fits
+        Compatibility::Compatible
     }
 }
 
 #[cfg(test)]
 mod tests {
-    //! What is guarded: a member takes the id that the cluster gave to its addresses, and nobody else's.
+    //! What is guarded: a member takes the id that the cluster has given to its addresses.
     use std::net::SocketAddr;
 
     use super::*;
@@ -206,8 +197,8 @@ mod tests {
             id: 0xc,
             members: existing,
         };
-        let id = Joining::prepare(&config)
-            .and_then(|joining| joining.identify(&existing, 1, &resolve))
+        let id = ExpectedCluster::from_config(&config)
+            .and_then(|expected| expected.own_id(&existing, 1, &resolve))
             .map(|id| format!("{id:x}"));
         let got = id.unwrap_or_else(|error| error.to_string());
         assert_eq!(got, expected, "for {cluster}");
@@ -226,7 +217,7 @@ mod tests {
             members(),
             "2",
         );
-        // Names are not compared: a member has none before it has started.
+        // Names are not compared.
         check(
             "x=http://127.0.0.1:1,b=http://127.0.0.1:3,b=http://127.0.0.1:2",
             members(),
@@ -280,19 +271,19 @@ mod tests {
     }
 
     #[test]
-    fn versions_up_to_the_own_fit() {
-        use Compatibility::{Fits, TooHigh, TooLow};
+    fn versions_up_to_the_own_are_compatible() {
+        use Compatibility::{Compatible, TooHigh, TooLow};
         let judge = |minor, downgrading| compatibility(Version::new(3, minor, 0), downgrading);
         assert_eq!(
             [judge(0, false), judge(5, false), judge(7, false)],
-            [Fits; 3]
+            [Compatible; 3]
         );
         assert_eq!(judge(8, false), TooHigh(Version::new(3, 7, 0)));
         assert_eq!(
             compatibility(Version::new(2, 3, 0), false),
             TooLow(Version::new(3, 0, 0))
         );
-        assert_eq!(judge(8, true), Fits);
+        assert_eq!(judge(8, true), Compatible);
         assert_eq!(judge(7, true), TooLow(Version::new(3, 8, 0)));
     }
 }
