@@ -20,6 +20,7 @@ pub mod http;
 pub mod log;
 pub mod metrics;
 pub mod peer;
+mod rlimit;
 mod router;
 pub mod runtime;
 mod systemd;

@@ -10,8 +10,10 @@
 
 use std::sync::Arc;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::Resource;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::rlimit::raise_limit;
 
 /// Descriptors for the member's files and for other members, as in etcd.
 const RESERVED: u64 = 150;
@@ -44,14 +46,7 @@ impl ConnectionLimit {
     /// # Errors
     /// The limit on descriptors leaves none for clients.
     pub(crate) fn for_clients() -> Result<ConnectionLimit, TooFewDescriptors> {
-        let limit = getrlimit(Resource::Nofile);
-        let raised = Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        };
-        // If this fails, the soft limit stays what it is.
-        let _ = setrlimit(Resource::Nofile, raised);
-        ConnectionLimit::of_descriptors(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
+        ConnectionLimit::of_descriptors(raise_limit(Resource::Nofile).unwrap_or(u64::MAX))
     }
 
     pub(crate) fn for_metrics() -> ConnectionLimit {

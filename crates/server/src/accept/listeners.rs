@@ -56,11 +56,11 @@ impl Listeners {
             ..client
         };
         let mut listeners = Listeners::default();
-        crate::info!("configuring peer listeners"; "listen-peer-urls" => texts(&config.listen_peer_urls));
+        crate::info!("configuring peer listeners"; "listen-peer-urls" => &config.listen_peer_urls);
         peer.bind(&mut listeners.peer, &config.listen_peer_urls, |_| {
             Protocols::PEER
         })?;
-        crate::info!("configuring client listeners"; "listen-client-urls" => texts(&config.listen_client_urls));
+        crate::info!("configuring client listeners"; "listen-client-urls" => &config.listen_client_urls);
         let pages = |tls| Some(ListenerKind::Client { tls });
         let shared = config.listen_client_http_urls.is_empty();
         let grpc = |tls| Protocols {
@@ -181,8 +181,4 @@ impl Binder<'_> {
         }
         Ok(())
     }
-}
-
-fn texts(urls: &[Url]) -> Vec<String> {
-    urls.iter().map(ToString::to_string).collect()
 }

@@ -6,7 +6,7 @@
 //!  address)       each connection)                      (threads of its own)
 //! ```
 //!
-//! A connection holds its [`ConnectionPermit`] until it is closed. The threads themselves are in
+//! A connection holds its [`limit::ConnectionPermit`] until it is closed. The threads themselves are in
 //! `runtime`: `tls_thread` drives the pool, `connection_thread` and `peer_thread` serve what is
 //! dispatched to them.
 //!

@@ -44,7 +44,7 @@ pub struct Config {
     pub initial_advertise_peer_urls: Vec<Url>,
     /// Client addresses that clients are given.
     pub advertise_client_urls: Vec<Url>,
-    /// `name=url,…` at the first start; see [`crate::bootstrap`].
+    /// `name=url,…` at the first start.
     pub initial_cluster: String,
     /// `new` or `existing`.
     pub initial_cluster_state: ClusterState,
@@ -102,7 +102,7 @@ pub struct Config {
     pub auto_compaction_retention: String,
     /// No effect.
     pub v2_deprecation: V2Deprecation,
-    /// TLS towards clients; see [`crate::tls`].
+    /// TLS towards clients; see `crate::tls`.
     pub client_tls: Tls,
     /// TLS between members.
     pub peer_tls: Tls,

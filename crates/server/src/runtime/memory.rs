@@ -12,10 +12,11 @@
 use std::io;
 
 use rustix::mm::{MlockAllFlags, mlockall};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::Resource;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::log::go_io_error;
+use crate::rlimit::raise_limit;
 
 /// Why memory cannot be locked.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +40,7 @@ pub(crate) enum LockMemoryError {
 /// # Errors
 /// The process has a limit, or is not allowed to lock memory.
 pub(super) fn lock_memory() -> Result<(), LockMemoryError> {
-    check_limit(raised_limit(), has_capability())?;
+    check_limit(raise_limit(Resource::Memlock), has_capability())?;
     let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     mlockall(all).map_err(|error| LockMemoryError::Refused(error.into()))?;
     crate::info!("locked the memory of the process");
@@ -51,20 +52,6 @@ fn check_limit(limit_bytes: Option<u64>, exempt: bool) -> Result<(), LockMemoryE
         Some(limit_bytes) if !exempt => Err(LockMemoryError::Limited { limit_bytes }),
         _ => Ok(()),
     }
-}
-
-/// The soft limit in bytes, after raising it to the hard one; none if there is none.
-fn raised_limit() -> Option<u64> {
-    let limit = getrlimit(Resource::Memlock);
-    // If this fails, the soft limit stays what it is.
-    let _ = setrlimit(
-        Resource::Memlock,
-        Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        },
-    );
-    getrlimit(Resource::Memlock).current
 }
 
 fn has_capability() -> bool {
