@@ -1,4 +1,4 @@
-//! The bodies of answers to peers; above all the endless one of a stream, which is where messages leave.
+//! The bodies of responses to peers, among them the endless one of a stream.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,16 +15,16 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::IO_TIMEOUT;
 use super::codec::{Encoder, StreamKind};
-use super::link::{Link, Turn};
+use super::link::{Attachment, Link};
 use super::transport::Shared;
 use crate::log::{self, Hex};
 
-/// Bytes after which a chunk is closed although more messages wait.
+/// A chunk gets no more messages beyond this size.
 const CHUNK_BYTES_MAX: usize = 512 << 10;
-/// Messages that are taken from the queue at once.
+/// Messages that are received from the queue at once.
 const BATCH_MESSAGES_MAX: usize = 256;
 
-/// The body of an answer to a peer.
+/// The body of a response to a peer.
 pub struct PeerBody(Kind);
 
 enum Kind {
@@ -75,15 +75,15 @@ impl Body for PeerBody {
     }
 }
 
-/// Writes the messages of one stream to the peer that dialed it.
+/// Writes the messages of a stream to the peer that has opened it.
 ///
-/// There is no task and no buffer between the queue and the connection: the connection asks for a chunk
-/// whenever it can write, and gets all that waits in one piece.
+/// There is no task or buffer between the queue and the connection: whenever the connection can
+/// write, it polls for a chunk and gets all messages that wait.
 pub(super) struct StreamBody {
     shared: Arc<Shared>,
     link: Arc<Link>,
     kind: StreamKind,
-    /// Of this connection among those of the stream.
+    /// Identifies this connection among those of the stream.
     number: u64,
     queue: mpsc::Receiver<Message>,
     batch: Vec<Message>,
@@ -94,22 +94,27 @@ pub(super) struct StreamBody {
 }
 
 impl StreamBody {
-    /// Attaches a new connection to a stream; an older one ends. `None` if the member was removed meanwhile.
-    pub fn attach(shared: Arc<Shared>, link: Arc<Link>, kind: StreamKind) -> Option<StreamBody> {
-        let Turn {
+    /// Attaches a new connection to a stream, replacing the one before. None if the member was
+    /// removed.
+    pub(super) fn attach(
+        shared: Arc<Shared>,
+        link: Arc<Link>,
+        kind: StreamKind,
+    ) -> Option<StreamBody> {
+        let Attachment {
             queue,
             number,
             replaced,
-        } = link.lane(kind).attach()?;
-        let handles = shared.metrics.peer.handles(shared.identity.id, link.id);
+        } = link.stream_queue(kind).attach()?;
+        let handles = shared.metrics.peer.handles(shared.local.id, link.id);
         let sent_bytes = handles.sent_bytes();
         let mut heartbeat = interval(IO_TIMEOUT / 3);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The first tick is due now and would be a heartbeat before the peer could miss one.
+        // The first tick would be due at once.
         heartbeat.reset();
         link.status.activate();
         log::info!("set message encoder";
-            "from" => Hex(shared.identity.id), "to" => Hex(link.id), "stream-type" => kind.name());
+            "from" => Hex(shared.local.id), "to" => Hex(link.id), "stream-type" => kind.name());
         let body = StreamBody {
             shared,
             link,
@@ -127,16 +132,16 @@ impl StreamBody {
         }
         log::info!("established TCP streaming connection with remote peer";
             "stream-writer-type" => kind.name(),
-            "local-member-id" => Hex(body.shared.identity.id),
+            "local-member-id" => Hex(body.shared.local.id),
             "remote-peer-id" => Hex(body.link.id));
         Some(body)
     }
 
-    /// The next chunk; `None` once the stream was taken from this connection.
+    /// The next chunk; none once the connection has been replaced.
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if self.heartbeat.poll_tick(cx).is_ready() {
             self.encoder.encode_heartbeat(&mut self.buffer);
-            // Has the timer wake this task again.
+            // Registers the task with the timer again.
             let _ = self.heartbeat.poll_tick(cx);
         }
         let mut open = true;
@@ -165,15 +170,15 @@ impl StreamBody {
     fn log_closed(&self) {
         log::warn!("closed TCP streaming connection with remote peer";
             "stream-writer-type" => self.kind.name(),
-            "local-member-id" => Hex(self.shared.identity.id),
+            "local-member-id" => Hex(self.shared.local.id),
             "remote-peer-id" => Hex(self.link.id));
     }
 }
 
 impl Drop for StreamBody {
-    /// The connection is gone. What was in its buffers may be lost, which raft should know.
+    /// The connection was closed. What was in its buffers may be lost, so raft is notified.
     fn drop(&mut self) {
-        if !self.link.lane(self.kind).detach(self.number) {
+        if !self.link.stream_queue(self.kind).detach(self.number) {
             return;
         }
         self.link
@@ -181,8 +186,8 @@ impl Drop for StreamBody {
             .deactivate("write", self.kind.name(), "connection closed");
         log::warn!("lost TCP streaming connection with remote peer";
             "stream-writer-type" => self.kind.name(),
-            "local-member-id" => Hex(self.shared.identity.id),
+            "local-member-id" => Hex(self.shared.local.id),
             "remote-peer-id" => Hex(self.link.id));
-        self.shared.inbox.report_unreachable(self.link.id);
+        self.shared.node.report_unreachable(self.link.id);
     }
 }

@@ -1,15 +1,15 @@
-//! The small requests between members that are not raft's.
+//! Requests between members that are not raft's.
 //!
 //! | request | for |
 //! |---|---|
-//! | `GET /members` | joining: who is there |
+//! | `GET /members` | joining |
 //! | `GET /version` | the cluster's version; joining |
 //! | `GET /downgrade/enabled` | joining |
-//! | `GET /members/hashkv` | comparing data |
-//! | `POST /leases`, `/leases/internal` | a lease's renewal and time to live, which only the leader knows |
-//! | `POST /members/promote/<id>` | promotion, which only the leader can decide |
+//! | `GET /members/hashkv` | corruption checks |
+//! | `POST /leases`, `/leases/internal` | a lease's renewal and time to live, by the leader |
+//! | `POST /members/promote/<id>` | promotion, by the leader |
 //!
-//! Errors display what Go's etcd says, because it goes on to clients.
+//! Errors have etcd's messages, which are passed on to clients.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,13 +30,13 @@ use serde::Deserialize;
 use super::IO_TIMEOUT;
 use super::dial::Dialer;
 use super::headers::{CLUSTER_ID, hex_value, text};
-use super::line::{ExchangeError, Line, Repeat};
+use super::persistent::{ExchangeError, PersistentConnection, RetryPolicy};
 use crate::config::url::Url;
 use crate::log::{Hex, Text};
 
-/// Bytes of an answer, as etcd bounds a lease with all of its keys.
+/// Bytes of a response; etcd's bound for a lease with all of its keys.
 const BODY_BYTES_MAX: usize = 100 << 20;
-/// Connections that are kept for later requests, over all members.
+/// Idle connections that are kept, over all members.
 const IDLE_MAX: usize = 64;
 
 const NOT_LEARNER: &str = "membership: can only promote a learner member";
@@ -45,22 +45,22 @@ const LEARNER_NOT_READY: &str =
 const COMPACTED: &str = "mvcc: required revision has been compacted";
 const FUTURE_REVISION: &str = "mvcc: required revision is a future revision";
 
-/// Why a member did not answer what was asked.
+/// Why a request to a member failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// There is no answer.
+    /// There is no response.
     #[error("{0}")]
     Exchange(#[from] ExchangeError),
-    /// The answer cannot be read.
+    /// The response cannot be parsed.
     #[error("{0}")]
     Malformed(String),
-    /// The member refused in its own words.
+    /// The member refused; its message.
     #[error("{0}")]
     Refused(String),
-    /// The revision of a hash was compacted.
+    /// The revision of the hash was compacted.
     #[error("etcdserver: {COMPACTED}")]
     Compacted,
-    /// The revision of a hash does not exist yet.
+    /// The revision of the hash does not exist yet.
     #[error("etcdserver: {FUTURE_REVISION}")]
     FutureRevision,
     /// The member belongs to another cluster.
@@ -69,16 +69,16 @@ pub enum ClientError {
     /// There is no such lease.
     #[error("lease not found")]
     LeaseNotFound,
-    /// The member has not applied what it knows to be committed.
+    /// The member has not applied all committed entries.
     #[error("waiting for node to catch up its applied index has timed out")]
     NotCaughtUp,
     /// There is no such member.
     #[error("membership: ID not found")]
     MemberNotFound,
-    /// The member to be promoted votes already.
+    /// The member to promote is a voter already.
     #[error("{NOT_LEARNER}")]
     NotLearner,
-    /// The member to be promoted is too far behind.
+    /// The member to promote is too far behind.
     #[error("{LEARNER_NOT_READY}")]
     LearnerNotReady,
     /// The promotion took too long.
@@ -86,7 +86,7 @@ pub enum ClientError {
     Timeout,
 }
 
-/// The members of a cluster, as one of them knows them.
+/// A cluster, as one of its members knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteCluster {
     /// The cluster's id.
@@ -101,14 +101,14 @@ pub struct RemoteCluster {
 pub struct RemoteMember {
     /// Its id.
     pub id: u64,
-    /// Where members reach it.
+    /// Its URLs for members.
     #[serde(rename = "peerURLs", deserialize_with = "null_as_empty")]
     pub peer_urls: Vec<String>,
-    /// Whether it has no vote.
+    /// Whether it is a learner.
     pub is_learner: bool,
     /// Its name; empty until it has started for the first time.
     pub name: String,
-    /// Where clients reach it; empty until it has started for the first time.
+    /// Its URLs for clients; empty until it has started for the first time.
     #[serde(rename = "clientURLs", deserialize_with = "null_as_empty")]
     pub client_urls: Vec<String>,
 }
@@ -125,13 +125,13 @@ impl From<RemoteMember> for ClusterMember {
     }
 }
 
-/// Where a member can be asked. URLs that do not parse are left out: some versions of etcd let them in.
+/// The peer URLs of a member, without those that do not parse, which some versions of etcd allow.
 pub fn peer_urls_of(member: &ClusterMember) -> Vec<Url> {
     let urls = member.peer_urls().iter();
     urls.filter_map(|url| Url::parse(url).ok()).collect()
 }
 
-/// Go writes a list that was never set as `null`.
+/// Go encodes a list that was never set as `null`.
 fn null_as_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
@@ -150,16 +150,16 @@ pub struct RemoteVersions {
     pub storage: String,
 }
 
-/// A hash of a member's keyspace.
+/// The hash of a member's keyspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashKv {
-    /// The hash of all revisions that are not compacted, up to the one asked for.
+    /// The hash of all revisions from the compacted one to the requested one.
     pub hash: u32,
-    /// The member's revision when it answered.
+    /// The member's revision at the time.
     pub current_revision: i64,
-    /// The compaction that the hash was taken behind; -1 before the first.
+    /// The compacted revision; -1 before the first compaction.
     pub compact_revision: i64,
-    /// The revision that the hash stands for; 0 from members before 3.6, which do not tell.
+    /// The revision of the hash; 0 from members before 3.6, which do not send it.
     pub hash_revision: i64,
 }
 
@@ -178,20 +178,21 @@ struct HashKvHeader {
     revision: i64,
 }
 
-/// Asks other members. Cheap to clone; clones share their connections.
+/// A client of other members. Cheap to clone; clones share their connections.
 ///
-/// Connections live on the runtime that opened them, so a client is to be used on one runtime.
+/// Connections are driven by the runtime on which they were opened, so that a client must be used
+/// on one runtime only.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
 struct Inner {
     dialer: Dialer,
     timeout: Duration,
-    idle: Mutex<Vec<(String, Line)>>,
+    idle: Mutex<Vec<(String, PersistentConnection)>>,
 }
 
 impl Client {
-    /// A client whose requests may take `timeout` each.
+    /// `timeout` is for each request.
     pub fn new(dialer: Dialer, timeout: Duration) -> Client {
         Client(Arc::new(Inner {
             dialer,
@@ -200,10 +201,10 @@ impl Client {
         }))
     }
 
-    /// The members that the one at `url` knows.
+    /// The members of the cluster, from the member at `url`.
     ///
     /// # Errors
-    /// [`ClientError`]; also when the answer names no member.
+    /// [`ClientError`]; also if the list is empty.
     pub async fn members(&self, url: &Url) -> Result<RemoteCluster, ClientError> {
         let response = self.get(url, "/members").await?;
         let members = json_members(response.body())?;
@@ -242,10 +243,10 @@ impl Client {
         None
     }
 
-    /// Whether the cluster is being taken to an earlier version.
+    /// Whether the cluster is being downgraded.
     ///
     /// # Errors
-    /// [`ClientError`]; members before 3.5 do not know.
+    /// [`ClientError`]; also from members before 3.5.
     pub async fn downgrade_enabled(&self, url: &Url) -> Result<bool, ClientError> {
         let response = self.get(url, "/downgrade/enabled").await?;
         match response.body().as_ref() {
@@ -258,11 +259,11 @@ impl Client {
         }
     }
 
-    /// The hash of the keyspace at `revision`, of the member at `url`; 0 stands for its newest.
+    /// The hash of the keyspace at `revision`, from the member at `url`; 0 stands for the newest.
     ///
     /// # Errors
-    /// [`ClientError::Compacted`], [`ClientError::FutureRevision`], [`ClientError::ClusterMismatch`], and what
-    /// any request may meet.
+    /// [`ClientError::Compacted`], [`ClientError::FutureRevision`],
+    /// [`ClientError::ClusterMismatch`], and those of any request.
     pub async fn hash_kv(
         &self,
         url: &Url,
@@ -277,7 +278,7 @@ impl Client {
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CLUSTER_ID, hex_value(cluster_id));
-        let response = self.exchange(url, request, Repeat::Harmless).await?;
+        let response = self.exchange(url, request, RetryPolicy::Repeatable).await?;
         let body = String::from_utf8_lossy(response.body());
         match response.status() {
             StatusCode::OK => {}
@@ -301,11 +302,11 @@ impl Client {
         })
     }
 
-    /// Renews a lease at the leader, whose URL this must be. Gives its time to live in seconds.
+    /// Renews a lease at the leader, which must be at `url`. Returns its time to live in seconds.
     ///
     /// # Errors
-    /// [`ClientError::LeaseNotFound`], [`ClientError::NotCaughtUp`], [`ClientError::Refused`] when the member does
-    /// not lead, and what any request may meet.
+    /// [`ClientError::LeaseNotFound`], [`ClientError::NotCaughtUp`], [`ClientError::Refused`] if
+    /// the member is not the leader, and those of any request.
     pub async fn lease_renew(&self, url: &Url, id: i64) -> Result<i64, ClientError> {
         let request = LeaseKeepAliveRequest { id };
         let body = self.lease(url, "/leases", request.encode_to_vec()).await?;
@@ -344,8 +345,8 @@ impl Client {
     /// Asks the leader to promote a learner. `token` is the caller's, if there is authentication.
     ///
     /// # Errors
-    /// [`ClientError::NotLearner`], [`ClientError::LearnerNotReady`], [`ClientError::MemberNotFound`],
-    /// [`ClientError::Timeout`], and what any request may meet.
+    /// [`ClientError::NotLearner`], [`ClientError::LearnerNotReady`],
+    /// [`ClientError::MemberNotFound`], [`ClientError::Timeout`], and what any request may meet.
     pub async fn promote_member(
         &self,
         url: &Url,
@@ -359,7 +360,9 @@ impl Client {
         }
         let none = HeaderValue::from_static("0");
         request.headers_mut().insert(CONTENT_LENGTH, none);
-        let response = self.exchange(url, request, Repeat::Never).await?;
+        let response = self
+            .exchange(url, request, RetryPolicy::NonRepeatable)
+            .await?;
         let body = String::from_utf8_lossy(response.body());
         match response.status() {
             StatusCode::OK => json_members(response.body()),
@@ -381,7 +384,7 @@ impl Client {
         let mut request = request(Method::POST, path, body);
         let content_type = HeaderValue::from_static("application/protobuf");
         request.headers_mut().insert(CONTENT_TYPE, content_type);
-        let response = self.exchange(url, request, Repeat::Harmless).await?;
+        let response = self.exchange(url, request, RetryPolicy::Repeatable).await?;
         match response.status() {
             StatusCode::OK => Ok(response.into_body()),
             StatusCode::REQUEST_TIMEOUT => Err(ClientError::NotCaughtUp),
@@ -396,7 +399,7 @@ impl Client {
     /// A page that answers 200.
     async fn get(&self, url: &Url, path: &str) -> Result<Response<Bytes>, ClientError> {
         let request = request(Method::GET, path, Bytes::new());
-        let response = self.exchange(url, request, Repeat::Harmless).await?;
+        let response = self.exchange(url, request, RetryPolicy::Repeatable).await?;
         match response.status() {
             StatusCode::OK => Ok(response),
             _ => {
@@ -410,28 +413,28 @@ impl Client {
         &self,
         url: &Url,
         request: Request<Bytes>,
-        repeat: Repeat,
+        retry: RetryPolicy,
     ) -> Result<Response<Bytes>, ExchangeError> {
-        let mut line = self.take_line(url);
+        let mut connection = self.take_connection(url);
         let limit = self.0.timeout;
-        let response = line
-            .exchange(url, request, repeat, limit, BODY_BYTES_MAX)
+        let response = connection
+            .exchange(url, request, retry, limit, BODY_BYTES_MAX)
             .await?;
         let mut idle = self.0.idle.lock();
         if idle.len() >= IDLE_MAX {
             idle.remove(0);
         }
-        idle.push((url.as_str().to_owned(), line));
+        idle.push((url.as_str().to_owned(), connection));
         Ok(response)
     }
 
     /// The connection to `url` that was used last, or a new one.
-    fn take_line(&self, url: &Url) -> Line {
+    fn take_connection(&self, url: &Url) -> PersistentConnection {
         let mut idle = self.0.idle.lock();
         let kept = idle.iter().rposition(|(kept, _)| kept == url.as_str());
         match kept {
             Some(at) => idle.remove(at).1,
-            None => Line::new(self.0.dialer.clone(), IO_TIMEOUT),
+            None => PersistentConnection::new(self.0.dialer.clone(), IO_TIMEOUT),
         }
     }
 }

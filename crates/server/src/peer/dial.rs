@@ -15,13 +15,13 @@ use crate::log::go_io_error;
 use crate::tls::Connector;
 use crate::workers::Workers;
 
-/// A connection's bytes, whatever carries them.
-pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+/// The transport of a connection.
+pub trait PeerIo: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> PeerIo for T {}
 
-/// A connection that was dialed.
-pub type Stream = Box<dyn Io>;
+/// A connection to another member.
+pub type PeerStream = Box<dyn PeerIo>;
 
 /// Opens connections to other members.
 #[derive(Clone, Debug)]
@@ -29,12 +29,12 @@ pub struct Dialer {
     connect_timeout: Duration,
     workers: Workers,
     tls: Option<Connector>,
-    /// Where connections leave from, if that is not left to the operating system.
+    /// None leaves the choice to the operating system.
     local_address: Option<IpAddr>,
 }
 
 impl Dialer {
-    /// A dialer that gives up after `connect_timeout`; etcd takes 1 s and the election timeout. `workers` look up names.
+    /// Names are resolved by `workers`.
     pub fn new(connect_timeout: Duration, workers: Workers) -> Dialer {
         Dialer {
             connect_timeout,
@@ -44,8 +44,8 @@ impl Dialer {
         }
     }
 
-    /// The same, with connections that leave from this address of the machine, so that members who compare a certificate's names
-    /// with the address that they see find it there.
+    /// Binds connections to a local address, so that members which check a certificate against the
+    /// address of the connection find it there.
     pub fn leaving_from(self, local_address: Option<IpAddr>) -> Dialer {
         Dialer {
             local_address,
@@ -53,7 +53,7 @@ impl Dialer {
         }
     }
 
-    /// The same, also for members that want TLS.
+    /// Allows connections with TLS.
     pub(crate) fn with_tls(self, connector: Connector) -> Dialer {
         Dialer {
             tls: Some(connector),
@@ -64,8 +64,8 @@ impl Dialer {
     /// Connects to the member at `url`.
     ///
     /// # Errors
-    /// Those of the operating system, and [`io::ErrorKind::TimedOut`].
-    pub async fn dial(&self, url: &Url) -> io::Result<Stream> {
+    /// Those of the operating system and of the handshake, and [`io::ErrorKind::TimedOut`].
+    pub async fn dial(&self, url: &Url) -> io::Result<PeerStream> {
         let timed_out = |_| io::Error::new(io::ErrorKind::TimedOut, "i/o timeout");
         tokio::time::timeout(self.connect_timeout, self.connect(url))
             .await
@@ -73,20 +73,20 @@ impl Dialer {
             .flatten()
     }
 
-    async fn connect(&self, url: &Url) -> io::Result<Stream> {
+    async fn connect(&self, url: &Url) -> io::Result<PeerStream> {
         match url.scheme() {
             Scheme::Http => Ok(Box::new(self.tcp(url).await?)),
             Scheme::Unix => Ok(Box::new(UnixStream::connect(url.address()).await?)),
             Scheme::Https => self.encrypt(url.host(), self.tcp(url).await?).await,
             Scheme::Unixs => {
                 let stream = UnixStream::connect(url.address()).await?;
-                // The name of the host that a socket in the file system stands for.
+                // The host name that certificates are checked against.
                 self.encrypt("localhost", stream).await
             }
         }
     }
 
-    async fn encrypt(&self, host: &str, stream: impl Io + 'static) -> io::Result<Stream> {
+    async fn encrypt(&self, host: &str, stream: impl PeerIo + 'static) -> io::Result<PeerStream> {
         let Some(connector) = &self.tls else {
             return Err(io::ErrorKind::Unsupported.into());
         };
@@ -104,7 +104,7 @@ impl Dialer {
     }
 }
 
-/// Connects to the first of the host's addresses that can be reached from `local`.
+/// Connects from `local` to the first address that can be reached.
 async fn connect_from(local: IpAddr, addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     let mut failure = None;
     for &address in addresses {
@@ -126,20 +126,19 @@ async fn connect_from(local: IpAddr, addresses: &[SocketAddr]) -> io::Result<Tcp
     Err(failure.unwrap_or_else(none))
 }
 
-/// A connection whose other end has to take what is written within a time.
+/// A stream whose writes time out.
 ///
-/// A member that is gone without a word, or that has stopped reading, would otherwise be noticed only when
-/// the kernel gives up, after minutes. Reads are not watched: they have deadlines where it is known that
-/// something is due.
+/// The kernel needs minutes to notice a member that has vanished or stopped reading. Reads have
+/// timeouts where data is expected.
 pub struct WriteDeadline<S> {
     stream: S,
     limit: Duration,
-    /// Runs while a write waits.
+    /// Runs while a write is pending.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> WriteDeadline<S> {
-    /// Wraps a connection.
+    /// `limit` is for each write.
     pub fn new(stream: S, limit: Duration) -> WriteDeadline<S> {
         WriteDeadline {
             stream,
@@ -240,7 +239,8 @@ mod tests {
         tokio::join!(writing, reading);
     }
 
-    /// Where a listener of `host` sees the connections of a member that leaves from `local`, or why there is none.
+    /// Where a listener of `host` sees the connections of a member that leaves from `local`, or why
+    /// there is none.
     async fn seen(local: &str, host: &str) -> Result<String, String> {
         let listener = tokio::net::TcpListener::bind((host, 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! Everything that runs: the tasks of each link, and the snapshots being sent.
+//! The tasks of the transport: those of each link, and the snapshots being sent.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -19,9 +19,9 @@ use crate::log::{self, Hex};
 pub struct Driver {
     shared: Arc<Shared>,
     commands: UnboundedReceiver<Command>,
-    /// The tasks of each link; dropping a set ends them.
+    /// The tasks of each link; dropping a set aborts them.
     links: BTreeMap<u64, JoinSet<()>>,
-    /// Reports to the node that wait for room.
+    /// Reports to the node that wait for room in its queue.
     reports: JoinSet<()>,
 }
 
@@ -35,12 +35,12 @@ impl Driver {
         }
     }
 
-    /// Runs until [`Transport::stop`](super::Transport::stop), on a runtime with timers and sockets. Its tasks
-    /// take little time each, so one thread serves all members.
+    /// Runs until [`Transport::stop`](super::Transport::stop). Needs a runtime with timers and
+    /// sockets. The tasks never block, so that one thread is enough for all members.
     pub async fn run(mut self) {
         loop {
             tokio::select! {
-                Some(command) = self.commands.recv() => if self.obey(command).is_break() {
+                Some(command) = self.commands.recv() => if self.execute(command).is_break() {
                     return;
                 },
                 Some(_) = self.reports.join_next() => {}
@@ -49,8 +49,9 @@ impl Driver {
         }
     }
 
-    /// Links come and go in the order of commands, so that one of an id is stopped before the next one starts.
-    fn obey(&mut self, command: Command) -> ControlFlow<()> {
+    /// Commands are executed in order, so that a link is stopped before the next one of its id
+    /// starts.
+    fn execute(&mut self, command: Command) -> ControlFlow<()> {
         match command {
             Command::Start(link, queue) => {
                 let tasks = start(&self.shared, &link, &queue);
@@ -58,22 +59,22 @@ impl Driver {
             }
             Command::Stop(link) => {
                 self.links.remove(&link.id);
-                // A task may have reached the member after the link was closed.
+                // A task may have activated it after the link was closed.
                 link.status.end();
                 log::info!("stopped remote peer"; "remote-peer-id" => Hex(link.id));
             }
-            Command::Snapshot(counted, link, message) => {
-                // Of a link that was stopped meanwhile, raft knows nothing any more.
+            Command::Snapshot(permit, link, message) => {
+                // If the link was stopped meanwhile, the member has been removed from raft.
                 if let Some(tasks) = self.links.get_mut(&link.id) {
                     while tasks.try_join_next().is_some() {}
                     let shared = Arc::clone(&self.shared);
-                    tasks.spawn(snapshot::send(shared, counted, link, *message));
+                    tasks.spawn(snapshot::send(shared, permit, link, *message));
                 }
             }
             Command::SnapshotDropped(peer) => {
                 let shared = Arc::clone(&self.shared);
                 self.reports
-                    .spawn(async move { shared.inbox.report_snapshot(peer, false).await });
+                    .spawn(async move { shared.node.report_snapshot(peer, false).await });
             }
             Command::Shutdown => return ControlFlow::Break(()),
         }
@@ -84,7 +85,7 @@ impl Driver {
 fn start(shared: &Arc<Shared>, link: &Arc<Link>, queue: &PipelineQueue) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let both = || (Arc::clone(shared), Arc::clone(link));
-    let (local, peer) = (Hex(shared.identity.id), Hex(link.id));
+    let (local, peer) = (Hex(shared.local.id), Hex(link.id));
     log::info!("starting remote peer"; "remote-peer-id" => peer);
     for _ in 0..pipeline::WORKERS {
         let (shared, link) = both();

@@ -1,40 +1,40 @@
-//! The headers that members recognize each other by, and what they must hold.
+//! The headers by which members identify each other, and their checks.
 //!
-//! Ids are lower-case hexadecimal without padding and compared as text, as Go's etcd does.
+//! Ids are lower-case hexadecimal without padding and compared as text, as in etcd.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use retcd_state::version::Version;
 
-use super::Identity;
+use super::LocalMember;
 use crate::log::{self, Hex};
 
 /// The sender's id.
 pub(crate) const SERVER_FROM: HeaderName = HeaderName::from_static("x-server-from");
-/// The version of the sender's program; of the answering one in responses to streams.
+/// The version of the sender's program; in responses to stream requests, of the responder's.
 pub(crate) const SERVER_VERSION: HeaderName = HeaderName::from_static("x-server-version");
-/// The lowest version that the sender talks to.
+/// The lowest version that the sender accepts.
 pub(crate) const MIN_CLUSTER_VERSION: HeaderName = HeaderName::from_static("x-min-cluster-version");
 /// The cluster's id.
 pub(crate) const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 /// The sender's peer URLs, for receivers that do not know it yet.
 pub(crate) const PEER_URLS: HeaderName = HeaderName::from_static("x-peerurls");
-/// Whom the sender means to talk to.
+/// The id of the recipient.
 pub(crate) const RAFT_TO: HeaderName = HeaderName::from_static("x-raft-to");
 
-/// The lowest version that this member talks to, which is etcd's for all of 3.x.
+/// The lowest version that this member accepts; that of all etcd 3.x.
 const MIN_VERSION: &str = "3.0.0";
-/// What a missing version header stands for.
+/// The version that a missing header stands for.
 const VERSION_WITHOUT_HEADER: &str = "2.0.0";
 
 /// The headers of this member's requests.
-pub(super) fn request_headers(identity: &Identity) -> HeaderMap {
+pub(super) fn request_headers(local: &LocalMember) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert(SERVER_FROM, hex_value(identity.id));
+    headers.insert(SERVER_FROM, hex_value(local.id));
     headers.insert(SERVER_VERSION, HeaderValue::from_static(crate::VERSION));
     headers.insert(MIN_CLUSTER_VERSION, HeaderValue::from_static(MIN_VERSION));
-    headers.insert(CLUSTER_ID, hex_value(identity.cluster_id));
-    // URLs are parsed before they get here, so a value that no header can hold does not occur.
-    if let Ok(urls) = HeaderValue::from_str(&identity.urls.join(",")) {
+    headers.insert(CLUSTER_ID, hex_value(local.cluster_id));
+    // URLs have been parsed, and valid ones are valid in headers.
+    if let Ok(urls) = HeaderValue::from_str(&local.urls.join(",")) {
         headers.insert(PEER_URLS, urls);
     }
     headers
@@ -45,7 +45,7 @@ pub(crate) fn hex_value(id: u64) -> HeaderValue {
     HeaderValue::from_str(&format!("{id:x}")).expect("hexadecimal digits are valid in a header")
 }
 
-/// The text of a header; empty when it is missing or not text.
+/// The text of a header; empty if it is missing or not text.
 pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
     headers
         .get(name)
@@ -53,10 +53,10 @@ pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
         .unwrap_or_default()
 }
 
-/// Why a request is not from this cluster. Displays the body of the answer, status 412.
+/// Why a request is refused with status 412; displayed, the body of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
-    /// One of the two is too old for the other.
+    /// The version of one member is too low for the other.
     #[error("incompatible version")]
     Version,
     /// The sender belongs to another cluster.
@@ -65,7 +65,7 @@ pub enum Mismatch {
 }
 
 impl Mismatch {
-    /// What the body of an answer with status 412 says; `None` if it is none of these.
+    /// Parses the body of a response with status 412; none if it is another error.
     pub(super) fn from_text(body: &[u8]) -> Option<Mismatch> {
         let body = body.strip_suffix(b"\n").unwrap_or(body);
         [Mismatch::Version, Mismatch::Cluster]
@@ -74,9 +74,9 @@ impl Mismatch {
     }
 }
 
-/// Checks versions and cluster id, in this order. `log` says whether a refusal is to be logged.
+/// Checks versions and then the cluster id. `log` says whether to log a refusal.
 pub(super) fn check(
-    identity: &Identity,
+    local: &LocalMember,
     headers: &HeaderMap,
     log: impl FnOnce() -> bool,
 ) -> Result<(), Mismatch> {
@@ -88,8 +88,8 @@ pub(super) fn check(
     if let Err(reason) = remote.check_versions() {
         if log() {
             log::warn!("failed version compatibility check";
-                "local-member-id" => Hex(identity.id),
-                "local-member-cluster-id" => Hex(identity.cluster_id),
+                "local-member-id" => Hex(local.id),
+                "local-member-cluster-id" => Hex(local.cluster_id),
                 "local-member-server-version" => crate::VERSION,
                 "local-member-server-minimum-cluster-version" => MIN_VERSION,
                 "remote-peer-server-name" => remote.name,
@@ -100,11 +100,11 @@ pub(super) fn check(
         return Err(Mismatch::Version);
     }
     let cluster = text(headers, &CLUSTER_ID);
-    if cluster != format!("{:x}", identity.cluster_id) {
+    if cluster != format!("{:x}", local.cluster_id) {
         if log() {
             log::warn!("request cluster ID mismatch";
-                "local-member-id" => Hex(identity.id),
-                "local-member-cluster-id" => Hex(identity.cluster_id),
+                "local-member-id" => Hex(local.id),
+                "local-member-cluster-id" => Hex(local.cluster_id),
                 "local-member-server-version" => crate::VERSION,
                 "local-member-server-minimum-cluster-version" => MIN_VERSION,
                 "remote-peer-server-name" => remote.name,
@@ -124,7 +124,8 @@ struct Remote<'a> {
 }
 
 impl Remote<'_> {
-    /// Compares major and minor alone. A version that is none (on which the Go server panics) is refused.
+    /// Compares major and minor versions. A version that does not parse, on which etcd panics, is
+    /// refused.
     fn check_versions(&self) -> Result<(), String> {
         let local = major_minor(crate::VERSION);
         let lowest = major_minor(MIN_VERSION);
@@ -147,7 +148,7 @@ impl Remote<'_> {
     }
 }
 
-/// The version in a header, or what stands for none.
+/// The version in a header, or [`VERSION_WITHOUT_HEADER`].
 pub(super) fn version_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
     match text(headers, name) {
         "" => VERSION_WITHOUT_HEADER,
@@ -165,8 +166,8 @@ pub(super) fn major_minor(version: &str) -> Option<(u64, u64)> {
 mod tests {
     use super::*;
 
-    fn identity() -> Identity {
-        Identity {
+    fn local() -> LocalMember {
+        LocalMember {
             id: 0x1a,
             cluster_id: 0xc0ffee,
             urls: vec![
@@ -177,14 +178,14 @@ mod tests {
     }
 
     fn checked(change: impl FnOnce(&mut HeaderMap)) -> Result<(), Mismatch> {
-        let mut headers = request_headers(&identity());
+        let mut headers = request_headers(&local());
         change(&mut headers);
-        check(&identity(), &headers, || false)
+        check(&local(), &headers, || false)
     }
 
     #[test]
     fn own_headers_are_etcds() {
-        let headers = request_headers(&identity());
+        let headers = request_headers(&local());
         let all: Vec<_> = headers
             .iter()
             .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))

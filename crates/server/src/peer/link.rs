@@ -1,4 +1,4 @@
-//! One other member, as messages to it are sent: queues, and which of them a message goes into.
+//! The queues of messages to one other member.
 
 use std::sync::Arc;
 
@@ -11,37 +11,39 @@ use super::picker::Picker;
 use super::status::Status;
 use crate::log::Seldom;
 
-/// Messages that wait for a stream, as in etcd.
+/// Messages in the queue of a stream, as in etcd.
 const STREAM_MESSAGES_MAX: usize = 4096;
-/// Messages that wait for the pipeline, as in etcd: about what a short hiccup of the network holds back.
+/// Messages in the queue of the pipeline, as in etcd: enough for a short interruption of the
+/// network.
 const PIPELINE_MESSAGES_MAX: usize = 64;
 
-/// How well a member is known.
+/// How a member is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// By the membership: both sides dial streams.
+    /// It is in the membership: both sides open streams.
     Peer,
-    /// By its own word or somebody else's: it gets what it must have to learn the rest, over the pipeline.
+    /// Only by its own request or another member's answer. It gets what it needs to catch up, over
+    /// the pipeline.
     Remote,
 }
 
-/// One other member.
+/// The connections with one other member.
 pub(super) struct Link {
     pub id: u64,
     pub kind: Kind,
     pub picker: Picker,
     pub status: Status,
-    /// Times at which the peer's refusal of our POSTs was logged.
+    /// Limits logging of refused POSTs.
     pub refused: Seldom,
-    msgapp: Lane,
-    message: Lane,
+    msgapp: StreamQueue,
+    message: StreamQueue,
     pipeline: mpsc::Sender<Message>,
 }
 
-/// What the pipeline's workers take messages from, together.
+/// The receiving end that the workers of a pipeline share.
 pub(super) type PipelineQueue = Arc<tokio::sync::Mutex<mpsc::Receiver<Message>>>;
 
-/// A message that found no room, and where.
+/// A message that was dropped, and the queue that is full.
 #[derive(Debug)]
 pub(super) struct Overflow {
     pub message: Message,
@@ -55,8 +57,13 @@ impl Overflow {
 }
 
 impl Link {
-    /// A link without connections, and its pipeline's other end.
-    pub fn new(id: u64, kind: Kind, picker: Picker, status: Status) -> (Link, PipelineQueue) {
+    /// Returns the receiving end of the pipeline, too.
+    pub(super) fn new(
+        id: u64,
+        kind: Kind,
+        picker: Picker,
+        status: Status,
+    ) -> (Link, PipelineQueue) {
         let (pipeline, queue) = mpsc::channel(PIPELINE_MESSAGES_MAX);
         let link = Link {
             id,
@@ -64,26 +71,25 @@ impl Link {
             picker,
             status,
             refused: Seldom::default(),
-            msgapp: Lane::default(),
-            message: Lane::default(),
+            msgapp: StreamQueue::default(),
+            message: StreamQueue::default(),
             pipeline,
         };
         (link, Arc::new(tokio::sync::Mutex::new(queue)))
     }
 
-    /// The queue of a stream.
-    pub fn lane(&self, kind: StreamKind) -> &Lane {
+    pub(super) fn stream_queue(&self, kind: StreamKind) -> &StreamQueue {
         match kind {
             StreamKind::MsgApp => &self.msgapp,
             StreamKind::Message => &self.message,
         }
     }
 
-    /// Puts a message into the best queue that has a connection.
+    /// Sends a message to the first queue with a connection, in the order of streams and pipeline.
     ///
     /// # Errors
-    /// When that queue is full. A worse one would only bring the message out of order.
-    pub fn send(&self, message: Message) -> Result<(), Box<Overflow>> {
+    /// That queue is full. Another one would only reorder the message.
+    pub(super) fn send(&self, message: Message) -> Result<(), Box<Overflow>> {
         let mut message = message;
         if message.r#type() == MessageType::MsgApp {
             match self.msgapp.send(message) {
@@ -109,33 +115,33 @@ impl Link {
     }
 
     /// Ends the streams.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.msgapp.close();
         self.message.close();
         self.status.end();
     }
 }
 
-/// The queue of one stream: there is one while a connection takes from it.
+/// The queue of a stream, which exists while a connection is attached.
 #[derive(Default)]
-pub(super) struct Lane(Mutex<Attached>);
+pub(super) struct StreamQueue(Mutex<Attached>);
 
 #[derive(Default)]
 struct Attached {
-    /// Counts the connections.
+    /// Counts connections.
     number: u64,
     sender: Option<mpsc::Sender<Message>>,
-    /// The member is gone; no connection may attach any more.
+    /// The member was removed; no connection may attach.
     closed: bool,
 }
 
-/// What a connection gets when it attaches to a lane.
-pub(super) struct Turn {
-    /// Messages for the connection; ends when another one attaches or the member is removed.
+/// What a connection gets when it attaches to a queue.
+pub(super) struct Attachment {
+    /// Closed when another connection attaches or the member is removed.
     pub queue: mpsc::Receiver<Message>,
-    /// Tells the connection from others of the lane.
+    /// Tells the connection from others of the queue.
     pub number: u64,
-    /// Whether there was one before.
+    /// Whether another connection has been replaced.
     pub replaced: bool,
 }
 
@@ -144,24 +150,24 @@ enum Unsent {
     Full(Box<Message>),
 }
 
-impl Lane {
-    /// Gives a new connection a queue of its own; one that was there before ends. `None` once closed.
-    pub fn attach(&self) -> Option<Turn> {
+impl StreamQueue {
+    /// Attaches a new connection, replacing the one before. None once closed.
+    pub(super) fn attach(&self) -> Option<Attachment> {
         let (sender, queue) = mpsc::channel(STREAM_MESSAGES_MAX);
         let mut attached = self.0.lock();
         if attached.closed {
             return None;
         }
         attached.number += 1;
-        Some(Turn {
+        Some(Attachment {
             queue,
             number: attached.number,
             replaced: attached.sender.replace(sender).is_some(),
         })
     }
 
-    /// Takes the queue from a connection that is gone; `false` if it had none any more.
-    pub fn detach(&self, number: u64) -> bool {
+    /// Detaches a connection that is gone; false if it has been replaced already.
+    pub(super) fn detach(&self, number: u64) -> bool {
         let mut attached = self.0.lock();
         attached.number == number && attached.sender.take().is_some()
     }
@@ -226,27 +232,31 @@ mod tests {
         send(1);
         assert_eq!(taken(&mut pipeline), [("MsgApp", 1), ("MsgHeartbeat", 1)]);
 
-        let mut messages = link.lane(StreamKind::Message).attach().unwrap().queue;
+        let mut messages = link
+            .stream_queue(StreamKind::Message)
+            .attach()
+            .unwrap()
+            .queue;
         send(2);
         assert_eq!(taken(&mut messages), [("MsgApp", 2), ("MsgHeartbeat", 2)]);
 
-        let mut msgapp = link.lane(StreamKind::MsgApp).attach().unwrap();
+        let mut msgapp = link.stream_queue(StreamKind::MsgApp).attach().unwrap();
         assert!(!msgapp.replaced);
         send(3);
         assert_eq!(taken(&mut msgapp.queue), [("MsgApp", 3)]);
         assert_eq!(taken(&mut messages), [("MsgHeartbeat", 3)]);
 
-        let mut newer = link.lane(StreamKind::MsgApp).attach().unwrap();
+        let mut newer = link.stream_queue(StreamKind::MsgApp).attach().unwrap();
         assert!(newer.replaced);
         send(4);
         assert_eq!(taken(&mut newer.queue), [("MsgApp", 4)]);
         assert_eq!(taken(&mut msgapp.queue), []);
-        let lane = link.lane(StreamKind::MsgApp);
-        assert!(!lane.detach(msgapp.number), "was replaced");
+        let queue = link.stream_queue(StreamKind::MsgApp);
+        assert!(!queue.detach(msgapp.number), "was replaced");
 
         link.close();
-        assert!(!lane.detach(newer.number), "was closed");
-        assert!(lane.attach().is_none());
+        assert!(!queue.detach(newer.number), "was closed");
+        assert!(queue.attach().is_none());
         send(5);
         assert_eq!(taken(&mut pipeline), [("MsgApp", 5), ("MsgHeartbeat", 5)]);
     }
@@ -254,7 +264,7 @@ mod tests {
     #[test]
     fn a_full_queue_drops_and_does_not_spill_into_another() {
         let (link, _pipeline) = link();
-        let _messages = link.lane(StreamKind::Message).attach().unwrap();
+        let _messages = link.stream_queue(StreamKind::Message).attach().unwrap();
         for index in 0..STREAM_MESSAGES_MAX as u64 {
             link.send(message(MessageType::MsgHeartbeat, index))
                 .unwrap();

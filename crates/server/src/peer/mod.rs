@@ -6,35 +6,38 @@
 //!                        └──▶ snapshots ────────────▶ POST /raft/snapshot
 //!
 //!   peer ──▶ body of the response to our GET ─┐
-//!   peer ──▶ POST /raft, /raft/snapshot ──────┴─▶ Inbox ──▶ the node's queue
+//!   peer ──▶ POST /raft, /raft/snapshot ──────┴─▶ NodeSender ──▶ the node's queue
 //! ```
-//! Each member dials both streams (see [`codec`]) to each other member, and reads what comes; the side that was
-//! dialed writes. So what A tells B flows in the response to a request of B.
+//! Each member opens both streams (see [`codec`]) to each other member and reads them; the side
+//! that accepted the connection writes. So messages from A to B are in the response to a request of
+//! B.
 //!
-//! - [`Transport`]: the handle for other threads. Sending never blocks: every queue has etcd's bound, and a
-//!   message that finds it full is dropped and reported to raft, which copes.
-//! - [`Driver`]: everything that runs, on one thread. A peer that is slow or dead has queues, connections and
-//!   tasks of its own and holds up nobody.
-//! - [`Door`]: answers what peers ask under `/raft`.
-//! - [`Client`]: the small requests between members that are not raft's.
+//! - [`Transport`]: the handle for other threads. Sending never blocks: queues have etcd's bounds,
+//!   and a message for a full queue is dropped and reported to raft, which can handle that.
+//! - [`Driver`]: the tasks, on one thread. Each peer has queues, connections and tasks of its own,
+//!   so that one that is slow or dead does not delay the others.
+//! - [`RaftHandler`]: answers the requests of peers under `/raft`.
+//! - [`Client`]: requests to other members that are not raft's.
 //!
-//! What comes in is checked before it gets to the node: versions, cluster, sender, addressee, and that a
-//! message is one that raft can be given. Refusals have etcd's status and text, and are logged once in a while.
+//! Messages are checked before they get to the node: versions, cluster, sender, recipient, and
+//! whether raft may be given them. Refusals have etcd's status and text, and are logged at a
+//! limited rate.
 //!
-//! Deliberately absent: the pages of the peer listener outside of `/raft` (`/members`, `/version`, ... are
-//! served with the client's), HTTP/2, which older members would take for gRPC, and the listener itself: it
-//! wraps its connections in a [`WriteDeadline`] and hands requests to the [`Door`].
+//! Deliberately absent: the pages of the peer listener outside of `/raft` (`/members`, `/version`,
+//! ... are served with those for clients); HTTP/2, which older members would take for gRPC; and the
+//! listener itself, which wraps its connections in a [`WriteDeadline`] and passes requests to the
+//! [`RaftHandler`].
 
 mod body;
 mod client;
 pub mod codec;
 mod dial;
-mod door;
 mod driver;
+mod handler;
 mod headers;
-mod inbox;
-mod line;
 mod link;
+mod node_sender;
+mod persistent;
 mod picker;
 mod pipeline;
 mod probe;
@@ -59,76 +62,75 @@ pub use body::PeerBody;
 pub use client::{
     Client, ClientError, HashKv, RemoteCluster, RemoteMember, RemoteVersions, peer_urls_of,
 };
-pub use dial::{Dialer, Io, Stream, WriteDeadline};
-pub use door::Door;
+pub use dial::{Dialer, PeerIo, PeerStream, WriteDeadline};
 pub use driver::Driver;
+pub use handler::RaftHandler;
 pub use headers::Mismatch;
-pub use line::ExchangeError;
+pub use persistent::ExchangeError;
 pub use snapshot::remove_unfinished;
 pub use transport::Transport;
 
 use crate::metrics::Metrics;
 use crate::workers::Workers;
 
-/// How long the other end of a listener's connection may leave bytes untaken, or keep us waiting for bytes
-/// that are due. Streams carry a heartbeat three times in it.
+/// Timeout of reads that expect data, and of writes. A stream carries three heartbeats in this
+/// time.
 pub const IO_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Who this member is.
+/// This member, as its headers identify it to others.
 #[derive(Clone, Debug)]
-pub struct Identity {
-    /// This member's id.
+pub struct LocalMember {
+    /// Its id.
     pub id: u64,
     /// The cluster's id.
     pub cluster_id: u64,
-    /// The peer URLs that this member advertises, as text.
+    /// The peer URLs that it advertises.
     pub urls: Vec<String>,
 }
 
-/// What the transport is made of.
+/// What a transport needs.
 pub struct Config {
-    /// Who this member is.
-    pub identity: Identity,
+    /// This member.
+    pub local: LocalMember,
     /// Opens connections to other members.
     pub dialer: Dialer,
     /// The node's queue.
     pub node: SyncSender<Input>,
     /// Numbers for Prometheus.
     pub metrics: Arc<Metrics>,
-    /// Where received databases are put.
+    /// The disk for received databases.
     pub disk: Arc<dyn Disk>,
     /// The directory of `.snap` files and the database; it must exist.
     pub snap_dir: PathBuf,
-    /// Read and write snapshots, and look up names.
+    /// For reading and writing snapshots.
     pub workers: Workers,
-    /// Makes the snapshot that is sent; called by one of the workers.
+    /// Makes a snapshot to send; called on a worker.
     pub snapshot: Box<dyn Fn() -> std::io::Result<OutgoingSnapshot> + Send + Sync>,
     /// Bytes per second of one snapshot being sent; `None` for no limit.
     pub snapshot_pace: Option<u64>,
     /// Whether a member was removed from the cluster; called often.
     pub is_removed: Box<dyn Fn(u64) -> bool + Send + Sync>,
-    /// Called when another member says that this one was removed; the member is to stop. May come more than
-    /// once.
+    /// Called when another member reports that this one was removed, perhaps more than once.
     pub removed_by_cluster: Box<dyn Fn() + Send + Sync>,
 }
 
-/// A snapshot to be sent: the database as of one index, and what goes with it.
+/// A snapshot to send: the database as of an index.
 pub struct OutgoingSnapshot {
-    /// Index and term of the last entry in the database, and the configuration there.
+    /// Index and term of the last applied entry, and the configuration there.
     pub metadata: SnapshotMetadata,
-    /// The membership in the form that `.snap` files have; versions up to 3.5 take it from here.
+    /// The membership, as `.snap` files have it; versions up to 3.5 read it.
     pub data: Bytes,
-    /// Bytes of the database.
+    /// The size of the database.
     pub size_bytes: u64,
     /// The database's file.
     pub database: Box<dyn Read + Send>,
 }
 
-/// Makes the three parts of a member's transport. Nothing runs before the driver does.
-pub fn open(config: Config) -> (Transport, Door, Driver) {
+/// Makes the parts of a member's transport. Nothing runs before the driver does.
+pub fn open(config: Config) -> (Transport, RaftHandler, Driver) {
     let (commands, received) = tokio::sync::mpsc::unbounded_channel();
     let shared = Arc::new(transport::Shared::new(config, commands));
     let transport = Transport::new(Arc::clone(&shared));
-    let door = Door::new(Arc::clone(&shared));
-    (transport, door, Driver::new(shared, received))
+    let handler = RaftHandler::new(Arc::clone(&shared));
+    (transport, handler, Driver::new(shared, received))
 }

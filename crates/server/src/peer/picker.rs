@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 
 use crate::config::url::Url;
 
-/// The URLs of a member, in turn: the next one when the current one could not be reached.
+/// The URLs of a member. When the current one cannot be reached, the next one is used.
 #[derive(Debug)]
 pub(super) struct Picker(Mutex<Urls>);
 
@@ -15,26 +15,26 @@ struct Urls {
 }
 
 impl Picker {
-    /// A picker that begins with the first; `None` if there is none.
-    pub fn new(urls: Vec<Url>) -> Option<Picker> {
+    /// Starts with the first; none if there is none.
+    pub(super) fn new(urls: Vec<Url>) -> Option<Picker> {
         (!urls.is_empty()).then(|| Picker(Mutex::new(Urls { urls, picked: 0 })))
     }
 
-    /// Begins anew with these, unless there are none.
-    pub fn update(&self, urls: Vec<Url>) {
+    /// Replaces the URLs, unless there are none.
+    pub(super) fn update(&self, urls: Vec<Url>) {
         if !urls.is_empty() {
             *self.0.lock() = Urls { urls, picked: 0 };
         }
     }
 
     /// The URL to use now.
-    pub fn pick(&self) -> Url {
+    pub(super) fn pick(&self) -> Url {
         let urls = self.0.lock();
         urls.urls[urls.picked].clone()
     }
 
-    /// Turns to the next URL if this is still the current one.
-    pub fn unreachable(&self, url: &Url) {
+    /// Switches to the next URL if this is still the current one.
+    pub(super) fn unreachable(&self, url: &Url) {
         let mut urls = self.0.lock();
         if urls.urls[urls.picked] == *url {
             urls.picked = (urls.picked + 1) % urls.urls.len();

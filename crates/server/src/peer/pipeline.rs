@@ -1,4 +1,4 @@
-//! Messages one by one, by POST: for members without streams, or until streams are there.
+//! Sends messages one by one with POST, to members without streams or until these are connected.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,27 +9,27 @@ use prost::Message as _;
 use retcd_proto::raftpb::{Message, MessageType};
 
 use super::headers::{CLUSTER_ID, text};
-use super::line::{ExchangeError, Line, Repeat};
 use super::link::{Link, PipelineQueue};
+use super::persistent::{ExchangeError, PersistentConnection, RetryPolicy};
 use super::reply::REMOVED_MEMBER;
 use super::transport::Shared;
 use super::{IO_TIMEOUT, Mismatch};
 use crate::log::{self, Hex};
 
-/// Workers per member, as in etcd: connections, and messages under way.
+/// Workers per member, as in etcd. Each has a connection and sends one message at a time.
 pub(super) const WORKERS: usize = 4;
-/// Time for one message. A proposal may wait at the other end until there is a leader.
+/// Time for a message. A proposal may wait at the other end until there is a leader.
 const POST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of an error's text.
+/// Bytes of the body of an error.
 const ERROR_BYTES_MAX: usize = 64 << 10;
 
-/// Why a POST did not do what it was for.
+/// Why a POST failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PostError {
-    /// There is no answer.
+    /// There is no response.
     #[error("{0}")]
     Exchange(#[from] ExchangeError),
-    /// Version or cluster are not the peer's.
+    /// The peer has another cluster or an incompatible version.
     #[error("{0}")]
     Mismatch(Mismatch),
     /// This member was removed.
@@ -41,27 +41,27 @@ pub(super) enum PostError {
     /// Any other status.
     #[error("unexpected http status {reason} while posting to {url:?}")]
     Status {
-        /// In words.
+        /// The text of the status.
         reason: &'static str,
-        /// Where to.
+        /// Of the request.
         url: String,
     },
-    /// What was to be sent could not be read.
+    /// The snapshot to send could not be read.
     #[error("{0}")]
     Source(std::io::Error),
 }
 
-/// Posts what comes out of the queue, until the task is ended.
+/// Sends the messages of the queue until the task is aborted.
 pub(super) async fn run(shared: Arc<Shared>, link: Arc<Link>, queue: PipelineQueue) {
-    let mut line = Line::new(shared.dialer.clone(), IO_TIMEOUT);
+    let mut connection = PersistentConnection::new(shared.dialer.clone(), IO_TIMEOUT);
     loop {
         let next = queue.lock().await.recv().await;
         let Some(message) = next else {
             return;
         };
         let bytes = message.encoded_len() as u64;
-        let handles = shared.metrics.peer.handles(shared.identity.id, link.id);
-        match post(&shared, &link, &mut line, &message).await {
+        let handles = shared.metrics.peer.handles(shared.local.id, link.id);
+        match post(&shared, &link, &mut connection, &message).await {
             Ok(()) => {
                 link.status.activate();
                 handles.sent_bytes().inc_by(bytes);
@@ -69,10 +69,10 @@ pub(super) async fn run(shared: Arc<Shared>, link: Arc<Link>, queue: PipelineQue
             Err(error) => {
                 link.status.deactivate("write", "pipeline", &error);
                 handles.sent_failures().inc();
-                shared.inbox.report_unreachable(link.id);
+                shared.node.report_unreachable(link.id);
                 let unsent = matches!(error, PostError::Exchange(ExchangeError::Dial { .. }));
                 if unsent && message.r#type() == MessageType::MsgProp {
-                    shared.inbox.give_back(message);
+                    shared.node.return_proposals(message);
                 }
             }
         }
@@ -82,20 +82,20 @@ pub(super) async fn run(shared: Arc<Shared>, link: Arc<Link>, queue: PipelineQue
 async fn post(
     shared: &Shared,
     link: &Link,
-    line: &mut Line,
+    connection: &mut PersistentConnection,
     message: &Message,
 ) -> Result<(), PostError> {
     let url = link.picker.pick();
     let mut body = BytesMut::with_capacity(message.encoded_len());
     message.encode_raw(&mut body);
     let request = request(shared, "/raft", "application/protobuf", body.freeze());
-    let repeat = match message.r#type() {
-        // A proposal that arrives twice is applied twice.
-        MessageType::MsgProp => Repeat::Never,
-        _ => Repeat::Harmless,
+    let retry = match message.r#type() {
+        // A proposal that is received twice is applied twice.
+        MessageType::MsgProp => RetryPolicy::NonRepeatable,
+        _ => RetryPolicy::Repeatable,
     };
-    let result = line
-        .exchange(&url, request, repeat, POST_TIMEOUT, ERROR_BYTES_MAX)
+    let result = connection
+        .exchange(&url, request, retry, POST_TIMEOUT, ERROR_BYTES_MAX)
         .await
         .map_err(PostError::from)
         .and_then(|response| check(shared, link, &response, || format!("{url}/raft")));
@@ -105,7 +105,7 @@ async fn post(
     result
 }
 
-/// A POST to a member with our headers.
+/// A POST with this member's headers.
 pub(super) fn request<B>(
     shared: &Shared,
     path: &'static str,
@@ -121,7 +121,7 @@ pub(super) fn request<B>(
     request
 }
 
-/// What the answer to a POST means.
+/// Checks the response to a POST.
 pub(super) fn check(
     shared: &Shared,
     link: &Link,
@@ -160,6 +160,6 @@ fn log_mismatch(shared: &Shared, link: &Link, response: &Response<impl Sized>, m
         Mismatch::Cluster => log::error!("request sent was ignored due to cluster ID mismatch";
             "remote-peer-id" => Hex(link.id),
             "remote-peer-cluster-id" => text(response.headers(), &CLUSTER_ID),
-            "local-member-cluster-id" => Hex(shared.identity.cluster_id)),
+            "local-member-cluster-id" => Hex(shared.local.cluster_id)),
     }
 }

@@ -1,4 +1,4 @@
-//! Dials a stream to a peer and reads what it sends, again and again.
+//! Opens a stream to a peer and reads its messages, and reconnects when it ends.
 
 use std::io;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::codec::{CodecError, Decoder, StreamKind};
 use super::headers::{self, RAFT_TO, SERVER_VERSION, hex_value};
-use super::inbox::Refusal;
-use super::line::{self, ExchangeError, Outgoing};
 use super::link::Link;
+use super::node_sender::Refusal;
+use super::persistent::{self, ExchangeError, Outgoing};
 use super::reply::REMOVED_MEMBER;
 use super::status::Status;
 use super::transport::Shared;
@@ -23,14 +23,14 @@ use super::{IO_TIMEOUT, Mismatch};
 use crate::config::url::Url;
 use crate::log::{self, Hex, Seldom, Text};
 
-/// Time between two attempts to dial, as in etcd.
+/// Time between attempts to connect, as in etcd.
 const REDIAL: Duration = Duration::from_millis(100);
-/// The first version that has both streams.
+/// The first version with both streams.
 const STREAMS_SINCE: (u64, u64) = (2, 1);
-/// Bytes of an error's text.
+/// Bytes of the body of an error.
 const ERROR_BYTES_MAX: usize = 64 << 10;
 
-/// Why a stream was not given.
+/// Why a stream was not opened.
 #[derive(Debug, thiserror::Error)]
 enum DialError {
     #[error("{0}")]
@@ -49,7 +49,7 @@ enum DialError {
     Status(u16),
 }
 
-/// How a stream ended.
+/// Why a stream has ended.
 #[derive(Debug, thiserror::Error)]
 enum ReadError {
     #[error("EOF")]
@@ -64,7 +64,7 @@ enum ReadError {
     Refused(Refusal),
 }
 
-/// A stream counts as being read, until dropped.
+/// Reports that a stream is being read until dropped.
 struct Reading<'a>(&'a Status);
 
 impl Reading<'_> {
@@ -80,7 +80,7 @@ impl Drop for Reading<'_> {
     }
 }
 
-/// Reads one of a peer's streams.
+/// Reads a stream of a peer.
 pub(super) struct Reader {
     shared: Arc<Shared>,
     link: Arc<Link>,
@@ -90,8 +90,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// A reader that has not dialed yet.
-    pub fn new(shared: Arc<Shared>, link: Arc<Link>, kind: StreamKind) -> Reader {
+    pub(super) fn new(shared: Arc<Shared>, link: Arc<Link>, kind: StreamKind) -> Reader {
         Reader {
             shared,
             link,
@@ -101,10 +100,10 @@ impl Reader {
         }
     }
 
-    /// Runs until the task is ended.
-    pub async fn run(self) {
+    /// Runs until the task is aborted.
+    pub(super) async fn run(self) {
         let name = self.kind.name();
-        let (local, peer) = (Hex(self.shared.identity.id), Hex(self.link.id));
+        let (local, peer) = (Hex(self.shared.local.id), Hex(self.link.id));
         log::info!("started stream reader with remote peer";
             "stream-reader-type" => name, "local-member-id" => local, "remote-peer-id" => peer);
         let mut next = Instant::now();
@@ -142,13 +141,13 @@ impl Reader {
         };
         if let Err(error) = &result {
             self.link.picker.unreachable(&url);
-            self.explain(error);
+            self.report(error);
         }
         result
     }
 
     async fn request(&self, url: &Url) -> Result<Incoming, DialError> {
-        let local = self.shared.identity.id;
+        let local = self.shared.local.id;
         let mut request = Request::new(Outgoing::whole(Bytes::new()));
         *request.uri_mut() = format!("/raft/stream/{}/{local:x}", self.kind.path())
             .parse()
@@ -157,8 +156,8 @@ impl Reader {
         request
             .headers_mut()
             .insert(RAFT_TO, hex_value(self.link.id));
-        line::address(url, &mut request);
-        let mut sender = line::connect(&self.shared.dialer, url, IO_TIMEOUT).await?;
+        persistent::address(url, &mut request);
+        let mut sender = persistent::connect(&self.shared.dialer, url, IO_TIMEOUT).await?;
         let response = sender
             .send_request(request)
             .await
@@ -174,15 +173,15 @@ impl Reader {
                 local,
             }),
             StatusCode::PRECONDITION_FAILED => {
-                let response = line::collect(response, ERROR_BYTES_MAX).await?;
+                let response = persistent::collect(response, ERROR_BYTES_MAX).await?;
                 Err(precondition(response.body()))
             }
             other => Err(DialError::Status(other.as_u16())),
         }
     }
 
-    fn explain(&self, error: &DialError) {
-        let (local, peer) = (Hex(self.shared.identity.id), Hex(self.link.id));
+    fn report(&self, error: &DialError) {
+        let (local, peer) = (Hex(self.shared.local.id), Hex(self.link.id));
         match error {
             DialError::Removed => (self.shared.removed_by_cluster)(),
             DialError::Mismatch(mismatch) if self.refused.now() => {
@@ -196,7 +195,7 @@ impl Reader {
                 };
                 log::warn!(message;
                     "local-member-id" => local,
-                    "local-member-cluster-id" => Hex(self.shared.identity.cluster_id),
+                    "local-member-cluster-id" => Hex(self.shared.local.cluster_id),
                     "remote-peer-id" => peer,
                     "error" => Text(mismatch));
             }
@@ -204,9 +203,8 @@ impl Reader {
         }
     }
 
-    /// Reads until the stream ends.
     async fn read(&self, mut body: Incoming) -> Result<std::convert::Infallible, ReadError> {
-        let local = self.shared.identity.id;
+        let local = self.shared.local.id;
         let handles = self.shared.metrics.peer.handles(local, self.link.id);
         let received_bytes = handles.received_bytes();
         let mut decoder = Decoder::new(self.kind, local, self.link.id);
@@ -222,18 +220,18 @@ impl Reader {
             received_bytes.inc_by(bytes.len() as u64);
             decoder.push(bytes);
             let (messages, end) = self.decode(&mut decoder);
-            self.hand_on(messages)?;
+            self.send_to_node(messages)?;
             end?;
         }
     }
 
-    /// What is complete and may be handed on, and whether more can follow.
+    /// The complete messages that may be sent to the node, and whether more can follow.
     fn decode(&self, decoder: &mut Decoder) -> (Vec<Message>, Result<(), CodecError>) {
         let mut messages = Vec::new();
         loop {
             match decoder.next_message() {
                 // Refused ones were told to the log.
-                Ok(Some(message)) if self.shared.inbox.admit(&message).is_err() => {
+                Ok(Some(message)) if self.shared.node.admit(&message).is_err() => {
                     self.count_failures(1);
                 }
                 Ok(Some(message)) => messages.push(message),
@@ -243,12 +241,12 @@ impl Reader {
         }
     }
 
-    fn hand_on(&self, messages: Vec<Message>) -> Result<(), ReadError> {
+    fn send_to_node(&self, messages: Vec<Message>) -> Result<(), ReadError> {
         if self.shared.is_paused() {
             return Ok(());
         }
         let count = messages.len();
-        let Err(refusal) = self.shared.inbox.put(messages) else {
+        let Err(refusal) = self.shared.node.send(messages) else {
             return Ok(());
         };
         self.count_failures(count);
@@ -258,7 +256,7 @@ impl Reader {
         if self.overloaded.now() {
             log::warn!(
                 "dropped internal Raft message since receiving buffer is full (overloaded network)";
-                "local-member-id" => Hex(self.shared.identity.id),
+                "local-member-id" => Hex(self.shared.local.id),
                 "from" => Hex(self.link.id),
                 "messages" => count,
                 "remote-peer-id" => Hex(self.link.id),
@@ -268,14 +266,14 @@ impl Reader {
     }
 
     fn count_failures(&self, messages: usize) {
-        let local = self.shared.identity.id;
+        let local = self.shared.local.id;
         let handles = self.shared.metrics.peer.handles(local, self.link.id);
         handles.received_failures().inc_by(messages as u64);
     }
 }
 
-/// A connection that the other side closed in the middle is as good as one that it closed at the end: members that stop
-/// do not always get to the end.
+/// A connection that the other side closed in the middle is as good as one that it closed at the
+/// end: members that stop do not always get to the end.
 fn end_of_connection(error: hyper::Error) -> ReadError {
     let source = std::error::Error::source(&error);
     let closed = source

@@ -1,9 +1,9 @@
-//! Whether a peer can be talked to, as the health checks of membership changes ask, and as the log tells.
+//! Whether a peer is active: for the log, and for the checks before changes of the membership.
 //!
-//! Anything that gets through makes a peer active. What fails makes it inactive only while no stream is being
-//! read from it: a stream that is read is known to live, as it carries heartbeats, and one way that breaks while
-//! the others work is no reason to refuse a change of the membership. (In etcd any failure counts, and the next
-//! success begins the time anew.)
+//! Any success makes a peer active. A failure makes it inactive only while no stream is being read
+//! from it: streams carry heartbeats, so one that is read is alive, and a single failed connection
+//! beside it is no reason to refuse a change. (In etcd any failure counts, and the next success
+//! restarts the time.)
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::log::{self, Hex};
 use crate::metrics::Metrics;
 
-/// The state of the connections with one peer, over all of its ways.
+/// The state of all connections with one peer.
 pub(super) struct Status {
     local: u64,
     peer: u64,
@@ -27,8 +27,8 @@ pub(super) struct Status {
 }
 
 impl Status {
-    /// A peer that was not reached yet.
-    pub fn new(local: u64, peer: u64, metrics: Arc<Metrics>) -> Status {
+    /// Not active.
+    pub(super) fn new(local: u64, peer: u64, metrics: Arc<Metrics>) -> Status {
         Status {
             local,
             peer,
@@ -38,21 +38,21 @@ impl Status {
         }
     }
 
-    /// Something got through.
-    pub fn activate(&self) {
+    /// Reports a success.
+    pub(super) fn activate(&self) {
         let _unchanged = self.read.lock();
         self.activate_locked();
     }
 
-    /// A stream is being read, until [`Status::stream_lost`].
-    pub fn stream_read(&self) {
+    /// Reports that a stream is being read, until [`Status::stream_lost`].
+    pub(super) fn stream_read(&self) {
         let mut read = self.read.lock();
         *read += 1;
         self.activate_locked();
     }
 
-    /// A stream is not read any more.
-    pub fn stream_lost(&self) {
+    /// Reports that a stream is no longer read.
+    pub(super) fn stream_lost(&self) {
         *self.read.lock() -= 1;
     }
 
@@ -65,8 +65,8 @@ impl Status {
         }
     }
 
-    /// `action` failed on the way named `source`.
-    pub fn deactivate(&self, action: &str, source: &str, reason: impl Display) {
+    /// Reports that `action` has failed on the stream or pipeline `source`.
+    pub(super) fn deactivate(&self, action: &str, source: &str, reason: impl Display) {
         let text = || {
             let peer = self.peer;
             format!("failed to {action} {peer:x} on {source} ({reason})")
@@ -80,13 +80,13 @@ impl Status {
         }
     }
 
-    /// Ends an active time because the peer is no longer one.
-    pub fn end(&self) {
+    /// Makes the peer inactive because it was removed.
+    pub(super) fn end(&self) {
         let _unchanged = self.read.lock();
         self.end_locked();
     }
 
-    /// `false` if it was not active.
+    /// False if it was not active.
     fn end_locked(&self) -> bool {
         let ended = self.active_since.send_replace(None).is_some();
         if ended {
@@ -101,20 +101,20 @@ impl Status {
         handles.disconnected().inc();
     }
 
-    /// Since when it has been active without a break.
-    pub fn active_since(&self) -> Option<Instant> {
+    /// Since when it has been active without interruption.
+    pub(super) fn active_since(&self) -> Option<Instant> {
         *self.active_since.borrow()
     }
 
     /// Waits until it is not active.
-    pub async fn inactive(&self) {
+    pub(super) async fn inactive(&self) {
         let mut active_since = self.active_since.subscribe();
         // The sender lives as long as `self`.
         let _ = active_since.wait_for(Option::is_none).await;
     }
 
     /// Whether it is active.
-    pub fn is_active(&self) -> bool {
+    pub(super) fn is_active(&self) -> bool {
         self.active_since().is_some()
     }
 }

@@ -1,46 +1,46 @@
-//! The handle that other threads hold, and what it shares with the peer thread.
+//! The handle for other threads, and the state that it shares with the peer thread.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use http::HeaderMap;
 use parking_lot::RwLock;
 use retcd_proto::raftpb::{Message, MessageType};
 use retcd_storage::disk::Disk;
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::codec::make_explicit;
 use super::dial::Dialer;
-use super::inbox::Inbox;
 use super::link::{Kind, Link, Overflow, PipelineQueue};
+use super::node_sender::NodeSender;
 use super::picker::Picker;
 use super::status::Status;
-use super::{Config, Identity, OutgoingSnapshot, headers};
+use super::{Config, LocalMember, OutgoingSnapshot, headers};
 use crate::config::url::Url;
 use crate::log::{self, Hex, Seldom, Text};
 use crate::metrics::Metrics;
 use crate::workers::Workers;
 
-/// Snapshots that are sent at the same time, as in etcd.
+/// Snapshots that are sent concurrently, as in etcd.
 const SNAPSHOTS_SENDING_MAX: usize = 16;
-/// Snapshots that are received at the same time. There is one leader, and perhaps one that does not know yet
-/// that it no longer is.
+/// Snapshots that are received concurrently. They come from the leader, and perhaps from one that
+/// does not know yet that it was replaced.
 const SNAPSHOTS_RECEIVING_MAX: usize = 4;
-/// Members that are known by their own word alone. Each that is added costs a few tasks, and anybody with the
+/// Members that are known only by their requests. Each costs a few tasks, and whoever knows the
 /// cluster's id can add one.
 const REMOTES_MAX: usize = 64;
 
-/// What the transport, the door and the tasks share.
+/// Shared by the transport, the handler and the tasks.
 pub(super) struct Shared {
-    pub identity: Identity,
+    pub local: LocalMember,
     /// The headers of our requests.
     pub headers: HeaderMap,
     pub dialer: Dialer,
-    pub inbox: Inbox,
+    pub node: NodeSender,
     pub metrics: Arc<Metrics>,
     pub disk: Arc<dyn Disk>,
     pub snap_dir: PathBuf,
@@ -49,8 +49,7 @@ pub(super) struct Shared {
     pub snapshot_pace: Option<u64>,
     pub removed_by_cluster: Box<dyn Fn() + Send + Sync>,
     links: RwLock<Links>,
-    snapshots_sending: Arc<AtomicUsize>,
-    /// Snapshots that may be received at the same time.
+    snapshots_sending: Arc<Semaphore>,
     pub snapshots_receiving: Semaphore,
     paused: AtomicBool,
     dropped: Seldom,
@@ -63,43 +62,26 @@ struct Links {
     remotes: BTreeMap<u64, Arc<Link>>,
 }
 
-/// What the handle asks the peer thread to do.
+/// What the handle has the peer thread do.
 pub(super) enum Command {
     /// Run the tasks of a new link.
     Start(Arc<Link>, PipelineQueue),
     /// End them.
     Stop(Arc<Link>),
     /// Send a snapshot.
-    Snapshot(Counted, Arc<Link>, Box<Message>),
-    /// Tell raft that a snapshot was not even begun.
+    Snapshot(OwnedSemaphorePermit, Arc<Link>, Box<Message>),
+    /// Report that a snapshot could not be sent, as there are too many.
     SnapshotDropped(u64),
-    /// End everything.
+    /// End all tasks.
     Shutdown,
 }
 
-/// One of a bounded number, until dropped.
-pub(super) struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    fn enter(count: &Arc<AtomicUsize>, max: usize) -> Option<Counted> {
-        let counted = Counted(Arc::clone(count));
-        (count.fetch_add(1, Relaxed) < max).then_some(counted)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
 impl Shared {
-    /// No links yet.
-    pub fn new(config: Config, commands: UnboundedSender<Command>) -> Shared {
+    pub(super) fn new(config: Config, commands: UnboundedSender<Command>) -> Shared {
         Shared {
-            headers: headers::request_headers(&config.identity),
-            inbox: Inbox::new(config.identity.id, config.node, config.is_removed),
-            identity: config.identity,
+            headers: headers::request_headers(&config.local),
+            node: NodeSender::new(config.local.id, config.node, config.is_removed),
+            local: config.local,
             dialer: config.dialer,
             metrics: config.metrics,
             disk: config.disk,
@@ -109,7 +91,7 @@ impl Shared {
             snapshot_pace: config.snapshot_pace,
             removed_by_cluster: config.removed_by_cluster,
             links: RwLock::default(),
-            snapshots_sending: Arc::default(),
+            snapshots_sending: Arc::new(Semaphore::new(SNAPSHOTS_SENDING_MAX)),
             snapshots_receiving: Semaphore::new(SNAPSHOTS_RECEIVING_MAX),
             paused: AtomicBool::new(false),
             dropped: Seldom::default(),
@@ -117,19 +99,20 @@ impl Shared {
         }
     }
 
-    /// A member that the membership knows.
-    pub fn peer(&self, id: u64) -> Option<Arc<Link>> {
+    /// A member of the membership.
+    pub(super) fn peer(&self, id: u64) -> Option<Arc<Link>> {
         self.links.read().peers.get(&id).cloned()
     }
 
-    /// Whether traffic is to be dropped for now.
-    pub fn is_paused(&self) -> bool {
+    /// Whether messages are dropped; see [`Transport::pause`].
+    pub(super) fn is_paused(&self) -> bool {
         self.paused.load(Relaxed)
     }
 
-    /// Adds a member that told us its URLs, comma separated, unless it is known. What is no URL is ignored.
-    pub fn add_remote_from(&self, id: u64, urls: &str) {
-        if urls.is_empty() || id == self.identity.id || self.inbox.is_removed(id) {
+    /// Adds a member by the comma-separated URLs of its request, unless it is known. Invalid URLs
+    /// are ignored.
+    pub(super) fn add_remote_from(&self, id: u64, urls: &str) {
+        if urls.is_empty() || id == self.local.id || self.node.is_removed(id) {
             return;
         }
         {
@@ -144,7 +127,7 @@ impl Shared {
     }
 
     fn command(&self, command: Command) {
-        // A driver that is gone has nothing left to do.
+        // Fails when the driver has stopped, and the tasks with it.
         let _ = self.commands.send(command);
     }
 
@@ -160,7 +143,7 @@ impl Shared {
         let Some(picker) = Picker::new(urls) else {
             return;
         };
-        let local = self.identity.id;
+        let local = self.local.id;
         let mut links = self.links.write();
         let known = links.peers.contains_key(&id)
             || (kind == Kind::Remote && links.remotes.contains_key(&id));
@@ -210,22 +193,22 @@ impl Shared {
         if let Err(overflow) = link.send(message) {
             self.overflow(&link, &overflow);
             if overflow.message.r#type() == MessageType::MsgProp {
-                self.inbox.give_back(overflow.message);
+                self.node.return_proposals(overflow.message);
             }
         }
     }
 
     fn send_snapshot(&self, link: Arc<Link>, message: Message) {
-        let Some(counted) = Counted::enter(&self.snapshots_sending, SNAPSHOTS_SENDING_MAX) else {
+        let Ok(permit) = Arc::clone(&self.snapshots_sending).try_acquire_owned() else {
             let queue = "snapshots";
             self.overflow(&link, &Overflow { message, queue });
             return self.command(Command::SnapshotDropped(link.id));
         };
-        self.command(Command::Snapshot(counted, link, Box::new(message)));
+        self.command(Command::Snapshot(permit, link, Box::new(message)));
     }
 
     fn overflow(&self, link: &Link, Overflow { message, queue }: &Overflow) {
-        let local = self.identity.id;
+        let local = self.local.id;
         if self.dropped.now() {
             log::warn!("dropped internal Raft message since sending buffer is full";
                 "message-type" => message.r#type().as_str_name(),
@@ -240,12 +223,12 @@ impl Shared {
             .handles(local, link.id)
             .sent_failures()
             .inc();
-        self.inbox.report_unreachable(link.id);
+        self.node.report_unreachable(link.id);
     }
 
     fn remove(&self, id: u64) {
         let removed = self.links.write().peers.remove(&id);
-        let local = Hex(self.identity.id);
+        let local = Hex(self.local.id);
         let Some(link) = removed else {
             log::warn!("skipped removing already removed peer";
                 "local-member-id" => local, "removed-remote-peer-id" => Hex(id));
@@ -263,7 +246,7 @@ fn parse(texts: &[String]) -> Result<Vec<Url>, String> {
     urls.map_err(|error| error.to_string())
 }
 
-/// Sends to the other members, from any thread. Nothing here blocks.
+/// Sends messages to other members, from any thread. Does not block.
 #[derive(Clone)]
 pub struct Transport(Arc<Shared>);
 
@@ -272,11 +255,11 @@ impl Transport {
         Transport(shared)
     }
 
-    /// Sends messages, each to the member that it names. One to a member that is not known, or to 0, is
-    /// dropped. One that finds its queue full is dropped and reported as [`Input::Unreachable`], a snapshot
-    /// also as [`Input::SnapshotSent`] that was not delivered.
+    /// Sends messages to their recipients. Those to unknown members and to 0 are dropped. Those for
+    /// a full queue are dropped and reported as [`Input::Unreachable`], and snapshots also as
+    /// [`Input::SnapshotSent`] that was not delivered.
     ///
-    /// A `MsgSnap` carries metadata alone; the database and the final metadata come from
+    /// A `MsgSnap` only has metadata here. The database and the final metadata come from
     /// [`Config::snapshot`](super::Config::snapshot).
     ///
     /// [`Input::Unreachable`]: retcd_node::Input::Unreachable
@@ -292,12 +275,12 @@ impl Transport {
         }
     }
 
-    /// Adds a member, unless it is known, and dials it.
+    /// Adds a member of the membership, unless it is known, and connects to it.
     pub fn add_peer(&self, id: u64, urls: &[String]) {
         self.0.add(id, Kind::Peer, urls);
     }
 
-    /// Gives a member other URLs, for the next connections.
+    /// Sets the URLs of a member for its next connections.
     pub fn update_peer(&self, id: u64, urls: &[String]) {
         let Some(link) = self.0.peer(id) else {
             return;
@@ -311,17 +294,17 @@ impl Transport {
             }
         }
         log::info!("updated remote peer";
-            "local-member-id" => Hex(self.0.identity.id),
+            "local-member-id" => Hex(self.0.local.id),
             "updated-remote-peer-id" => Hex(id),
             "updated-remote-peer-urls" => urls);
     }
 
-    /// Removes a member and ends its streams.
+    /// Removes a member and closes its streams.
     pub fn remove_peer(&self, id: u64) {
         self.0.remove(id);
     }
 
-    /// Removes all members.
+    /// Removes all members of the membership.
     pub fn remove_all(&self) {
         let ids: Vec<u64> = self.0.links.read().peers.keys().copied().collect();
         for id in ids {
@@ -329,17 +312,19 @@ impl Transport {
         }
     }
 
-    /// Adds a member that the membership does not know (yet), unless it is known. Only the pipeline leads to it.
+    /// Adds a member that is not in the membership (yet), unless it is known. Messages to it use
+    /// the pipeline.
     pub fn add_remote(&self, id: u64, urls: &[String]) {
         self.0.add(id, Kind::Remote, urls);
     }
 
-    /// Since when a member can be talked to without a break; `None` if it cannot, or is not known.
+    /// Since when a member has been active without interruption; none if it is not active or not
+    /// known.
     pub fn active_since(&self, id: u64) -> Option<Instant> {
         self.0.peer(id)?.status.active_since()
     }
 
-    /// Waits until a member cannot be talked to; not at all if it is not known.
+    /// Waits until a member is not active. Returns at once if it is not known.
     pub async fn inactive(&self, id: u64) {
         let peer = self.0.peer(id);
         if let Some(link) = peer {
@@ -347,7 +332,7 @@ impl Transport {
         }
     }
 
-    /// How many members can be talked to.
+    /// The number of active members.
     pub fn active_peers(&self) -> usize {
         let links = self.0.links.read();
         links
@@ -357,7 +342,7 @@ impl Transport {
             .count()
     }
 
-    /// Drops everything that is sent, and everything that comes in on streams, until [`Transport::resume`].
+    /// Drops all messages in both directions until [`Transport::resume`].
     pub fn pause(&self) {
         self.0.paused.store(true, Relaxed);
     }
@@ -367,7 +352,7 @@ impl Transport {
         self.0.paused.store(false, Relaxed);
     }
 
-    /// Ends the driver and all connections to and from members.
+    /// Stops the driver and closes all streams.
     pub fn stop(&self) {
         let links = std::mem::take(&mut *self.0.links.write());
         for link in links.peers.values().chain(links.remotes.values()) {

@@ -28,7 +28,7 @@ use super::probe::LocalProbe;
 use super::watches::StartPoint;
 use crate::accept::{Accepted, AcceptedStream};
 use crate::http::{self, HttpContext};
-use crate::peer::{self, Door, Driver, OutgoingSnapshot, Transport, WriteDeadline};
+use crate::peer::{self, Driver, OutgoingSnapshot, RaftHandler, Transport, WriteDeadline};
 
 /// What the thread runs with.
 pub(crate) struct PeerThread {
@@ -37,19 +37,19 @@ pub(crate) struct PeerThread {
     pub(crate) mailbox: UnboundedReceiver<Mail>,
     /// The revisions of the database before anything was applied.
     pub(crate) start: StartPoint,
-    pub(crate) door: Door,
+    pub(crate) handler: RaftHandler,
     pub(crate) driver: Driver,
 }
 
 /// The transport of `member`, which stores received databases in `dirs`.
-pub(crate) fn transport(member: &Arc<Member>, dirs: &Dirs) -> (Transport, Door, Driver) {
+pub(crate) fn transport(member: &Arc<Member>, dirs: &Dirs) -> (Transport, RaftHandler, Driver) {
     let config = &member.config;
     let urls = &config.initial_advertise_peer_urls;
     let backend = member.backend.clone();
     let membership = Arc::clone(&member.membership);
     let removed = member.removed.clone();
     peer::open(peer::Config {
-        identity: peer::Identity {
+        local: peer::LocalMember {
             id: member.id,
             cluster_id: member.cluster_id,
             urls: urls.iter().map(ToString::to_string).collect(),
@@ -82,7 +82,7 @@ pub(crate) fn transport(member: &Arc<Member>, dirs: &Dirs) -> (Transport, Door, 
 pub(crate) async fn serve(
     local: Rc<Local>,
     http: Rc<HttpContext<LocalProbe>>,
-    door: Door,
+    handler: RaftHandler,
     driver: Driver,
     mut accepted: UnboundedReceiver<Accepted>,
 ) {
@@ -90,15 +90,16 @@ pub(crate) async fn serve(
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(peer::IO_TIMEOUT);
-    let (builder, door) = (Rc::new(builder), Rc::new(door));
+    let (builder, handler) = (Rc::new(builder), Rc::new(handler));
     let member = Arc::clone(&local.member);
     tokio::task::spawn_local(driver.run());
     let accept = async {
         while let Some(Accepted { stream, .. }) = accepted.recv().await {
-            let (builder, door, http) = (Rc::clone(&builder), Rc::clone(&door), Rc::clone(&http));
+            let (builder, handler, http) =
+                (Rc::clone(&builder), Rc::clone(&handler), Rc::clone(&http));
             tokio::task::spawn_local(async move {
                 // The member at the other end connects again.
-                let _ = serve_stream(&builder, stream, door, http).await;
+                let _ = serve_stream(&builder, stream, handler, http).await;
             });
         }
     };
@@ -115,14 +116,14 @@ fn is_raft(path: &str) -> bool {
 async fn serve_stream(
     builder: &http1::Builder,
     mut stream: AcceptedStream,
-    door: Rc<Door>,
+    handler: Rc<RaftHandler>,
     http: Rc<HttpContext<LocalProbe>>,
 ) -> io::Result<()> {
     stream.register()?;
     match stream {
-        AcceptedStream::Plain(stream) => serve_connection(builder, stream, door, http).await,
+        AcceptedStream::Plain(stream) => serve_connection(builder, stream, handler, http).await,
         AcceptedStream::Tls(established) => {
-            serve_connection(builder, established.stream, door, http).await
+            serve_connection(builder, established.stream, handler, http).await
         }
     }
 }
@@ -130,14 +131,14 @@ async fn serve_stream(
 async fn serve_connection(
     builder: &http1::Builder,
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
-    door: Rc<Door>,
+    handler: Rc<RaftHandler>,
     http: Rc<HttpContext<LocalProbe>>,
 ) -> io::Result<()> {
     let service = service_fn(move |request: Request<Incoming>| {
-        let (door, http) = (Rc::clone(&door), Rc::clone(&http));
+        let (handler, http) = (Rc::clone(&handler), Rc::clone(&http));
         async move {
             let page = if is_raft(request.uri().path()) {
-                match door.handle(request).await {
+                match handler.handle(request).await {
                     Some(response) => return Ok::<_, Infallible>(response.map(Either::Left)),
                     None => http::not_found(),
                 }

@@ -410,7 +410,7 @@ fn spawn(
         config: Arc::clone(&config),
     });
     defragment_at_start(&member);
-    let (transport, door, driver) = peer_thread::transport(&member, &dirs);
+    let (transport, handler, driver) = peer_thread::transport(&member, &dirs);
     let set = member.transport.set(transport.clone());
     assert!(set.is_ok(), "there is one transport");
     let node = Node::new(node_config(&config, member_id), recovered, clock.now());
@@ -490,7 +490,7 @@ fn spawn(
             number: threads,
             mailbox: peer_mailbox.expect("there is one mailbox more than connection threads"),
             start,
-            door,
+            handler,
             driver,
         }),
         threads: Threads {
@@ -597,7 +597,7 @@ impl Server {
                     tokio::task::spawn_local(accept);
                 }
                 let http = http_context(&local);
-                peer_thread::serve(local, http, parts.door, parts.driver, accepted).await;
+                peer_thread::serve(local, http, parts.handler, parts.driver, accepted).await;
             })
             .expect("a runtime was built on the first thread, too");
         };

@@ -5,7 +5,7 @@
 
 mod client;
 mod codec;
-mod door;
+mod handler;
 mod member;
 mod recorded;
 mod snapshots;

@@ -21,7 +21,8 @@ use retcd_proto::raftpb::{Entry, Message, MessageType};
 use retcd_server::log;
 use retcd_server::metrics::{Detail, Metrics, Sample};
 use retcd_server::peer::{
-    self, Config, Dialer, Door, IO_TIMEOUT, Identity, OutgoingSnapshot, Transport, WriteDeadline,
+    self, Config, Dialer, IO_TIMEOUT, LocalMember, OutgoingSnapshot, RaftHandler, Transport,
+    WriteDeadline,
 };
 use retcd_server::workers::Workers;
 use retcd_storage::disk::OsDisk;
@@ -99,8 +100,8 @@ pub fn start(setup: Setup) -> Member {
     let metrics = Arc::new(Metrics::new(Detail::Basic));
     let is_removed = Arc::clone(&removed);
     let workers = Workers::start().unwrap();
-    let (transport, door, driver) = peer::open(Config {
-        identity: Identity {
+    let (transport, handler, driver) = peer::open(Config {
+        local: LocalMember {
             id: setup.id,
             cluster_id: setup.cluster_id,
             urls: vec![format!("http://{address}")],
@@ -127,7 +128,7 @@ pub fn start(setup: Setup) -> Member {
         runtime.block_on(async {
             tokio::select! {
                 () = driver.run() => {}
-                () = serve(listener, door, answer) => {}
+                () = serve(listener, handler, answer) => {}
                 _ = stopped => {}
             }
         });
@@ -151,16 +152,16 @@ pub fn start(setup: Setup) -> Member {
     }
 }
 
-async fn serve(listener: std::net::TcpListener, door: Door, answered: Sender<Answered>) {
+async fn serve(listener: std::net::TcpListener, handler: RaftHandler, answered: Sender<Answered>) {
     let listener = TcpListener::from_std(listener).unwrap();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let (door, answered) = (door.clone(), answered.clone());
+        let (handler, answered) = (handler.clone(), answered.clone());
         let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-            let (door, answered) = (door.clone(), answered.clone());
+            let (handler, answered) = (handler.clone(), answered.clone());
             async move {
                 let path = request.uri().path().to_owned();
-                let response = door.handle(request).await;
+                let response = handler.handle(request).await;
                 let response = response.map(|response| response.map(Either::Left));
                 let response = response.unwrap_or_else(|| {
                     let mut response = Response::new(Either::Right(Empty::<Bytes>::new()));

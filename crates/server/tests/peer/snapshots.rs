@@ -335,7 +335,7 @@ fn what_an_interrupted_transfer_left_is_removed_at_the_start() {
 #[test]
 fn a_snapshot_is_not_taken_over_the_pipeline() {
     let b = start(Setup::new(0xb));
-    let answer = crate::door::post_message(&b, &snapshot_message());
+    let answer = crate::handler::post_message(&b, &snapshot_message());
     assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
     assert!(b.inputs.try_recv().is_err());
 }

@@ -1,4 +1,4 @@
-//! Frames into messages.
+//! Decodes frames.
 
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message as _;
@@ -8,17 +8,17 @@ use super::{
     CodecError, FRAME_BYTES_MAX, FRAME_ENTRIES_MAX, Position, StreamKind, is_link_heartbeat,
 };
 
-/// What reads one connection's stream.
+/// The decoder of the stream on a connection.
 #[derive(Debug)]
 pub enum Decoder {
-    /// Of the message stream.
+    /// For the message stream.
     Message(MessageDecoder),
-    /// Of the msgapp stream.
+    /// For the msgapp stream.
     MsgApp(MsgAppDecoder),
 }
 
 impl Decoder {
-    /// A decoder for a new connection of `local` to `remote`.
+    /// For a new connection of `local` to `remote`.
     pub fn new(kind: StreamKind, local: u64, remote: u64) -> Decoder {
         match kind {
             StreamKind::Message => Decoder::Message(MessageDecoder::new(FRAME_BYTES_MAX)),
@@ -32,7 +32,7 @@ impl Decoder {
         }
     }
 
-    /// Takes bytes that arrived.
+    /// Appends received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         match self {
             Decoder::Message(decoder) => decoder.push(bytes),
@@ -40,10 +40,10 @@ impl Decoder {
         }
     }
 
-    /// The next message that is complete; link heartbeats are passed over.
+    /// The next complete message; link heartbeats are skipped.
     ///
     /// # Errors
-    /// When the bytes are no frames. What follows them cannot be read either.
+    /// The bytes are not frames. What follows cannot be decoded either.
     pub fn next_message(&mut self) -> Result<Option<Message>, CodecError> {
         match self {
             Decoder::Message(decoder) => loop {
@@ -57,7 +57,7 @@ impl Decoder {
     }
 }
 
-/// Reads frames of `u64 length | Message`.
+/// Decodes frames of `u64 length | Message`.
 #[derive(Debug)]
 pub struct MessageDecoder {
     bytes_max: u64,
@@ -65,7 +65,7 @@ pub struct MessageDecoder {
 }
 
 impl MessageDecoder {
-    /// A decoder for messages of up to `bytes_max` bytes.
+    /// For messages of up to `bytes_max` bytes.
     pub fn new(bytes_max: u64) -> MessageDecoder {
         MessageDecoder {
             bytes_max,
@@ -73,34 +73,34 @@ impl MessageDecoder {
         }
     }
 
-    /// Takes bytes that arrived.
+    /// Appends received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next message that is complete.
+    /// The next complete message.
     ///
     /// # Errors
-    /// When the message is too large or none.
+    /// The message is too large or cannot be decoded.
     pub fn next_message(&mut self) -> Result<Option<Message>, CodecError> {
         take_frame(&mut self.buffer, self.bytes_max)?
             .map(decode_message)
             .transpose()
     }
 
-    /// The bytes behind the last message.
+    /// The bytes after the last message.
     pub fn into_rest(self) -> Bytes {
         self.buffer.freeze()
     }
 }
 
-/// Reads the msgapp stream.
+/// Decodes the msgapp stream.
 #[derive(Debug)]
 pub struct MsgAppDecoder {
     local: u64,
     remote: u64,
     position: Option<Position>,
-    /// A frame `01` of which not all entries are there yet.
+    /// A frame `01` whose entries have not all been received.
     partial: Option<Partial>,
     buffer: BytesMut,
 }
@@ -142,7 +142,7 @@ impl MsgAppDecoder {
         }
         self.buffer.advance(9);
         let message = decode_message(self.buffer.split_to(length as usize).freeze())?;
-        self.position = Some(Position::behind(&message));
+        self.position = Some(Position::after_message(&message));
         Ok(Some(message))
     }
 
@@ -163,8 +163,8 @@ impl MsgAppDecoder {
         }))
     }
 
-    /// Takes the entries that are there. What is missing waits in `partial`, so that no entry is read twice
-    /// however small the pieces are.
+    /// Decodes the entries that have been received. They are kept in `partial`, so that no entry is
+    /// decoded twice, however small the pieces are.
     fn continue_entries(&mut self, mut partial: Partial) -> Result<Option<Message>, CodecError> {
         while partial.missing > 0 {
             let Some(frame) = take_frame(&mut self.buffer, FRAME_BYTES_MAX - partial.bytes)? else {
@@ -196,7 +196,7 @@ impl MsgAppDecoder {
     }
 }
 
-/// Takes `u64 length | bytes` off the buffer once all of it is there.
+/// Takes `u64 length | bytes` from the buffer once all of it has been received.
 fn take_frame(buffer: &mut BytesMut, bytes_max: u64) -> Result<Option<Bytes>, CodecError> {
     let Some(length) = peek_u64(buffer) else {
         return Ok(None);
@@ -220,10 +220,10 @@ fn peek_u64(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(*bytes.first_chunk()?))
 }
 
-/// Reads one message, which entries then share the bytes of.
+/// Decodes a message whose entries share `bytes`.
 ///
 /// # Errors
-/// When the bytes are none.
+/// The bytes are not a message.
 pub fn decode_message(bytes: Bytes) -> Result<Message, CodecError> {
     let mut message = Message::decode(bytes)?;
     if message.r#type != Some(MessageType::MsgSnap as i32) {

@@ -1,4 +1,4 @@
-//! Messages into frames.
+//! Encodes frames.
 
 use bytes::{BufMut, BytesMut};
 use prost::Message as _;
@@ -6,16 +6,16 @@ use retcd_proto::raftpb::{ConfState, Message, MessageType, Snapshot, SnapshotMet
 
 use super::{Position, StreamKind};
 
-/// What writes one connection's stream.
+/// The encoder of the stream on a connection.
 #[derive(Debug)]
 pub struct Encoder {
     kind: StreamKind,
-    /// Behind the last whole message; `None` before the first.
+    /// None before the first whole message.
     position: Option<Position>,
 }
 
 impl Encoder {
-    /// An encoder for a new connection.
+    /// For a new connection.
     pub fn new(kind: StreamKind) -> Encoder {
         Encoder {
             kind,
@@ -23,7 +23,7 @@ impl Encoder {
         }
     }
 
-    /// Appends a message, which [`make_explicit`] has seen.
+    /// Appends a message that has been through [`make_explicit`].
     pub fn encode(&mut self, message: &Message, buffer: &mut BytesMut) {
         match self.kind {
             StreamKind::Message => encode_frame(message, buffer),
@@ -57,7 +57,7 @@ impl Encoder {
         } else {
             buffer.put_u8(2);
             encode_frame(message, buffer);
-            self.position = Some(Position::behind(message));
+            self.position = Some(Position::after_message(message));
         }
     }
 }
@@ -82,8 +82,8 @@ fn encode_entries(message: &Message, buffer: &mut BytesMut) {
     buffer.put_u64(message.commit());
 }
 
-/// Sets every scalar that is missing, so that it is written, and drops what does not belong on the wire: a
-/// snapshot on anything but a `MsgSnap`, and the fields that are local to a process.
+/// Sets all scalars, so that they are encoded, and clears what is not sent: fields that are local
+/// to a process, and the snapshot of anything but a `MsgSnap`.
 pub fn make_explicit(message: &mut Message) {
     explicit(&mut message.r#type);
     explicit(&mut message.to);

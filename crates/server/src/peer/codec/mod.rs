@@ -1,4 +1,4 @@
-//! The bytes of the two streams between members, without sockets.
+//! The encoding of the two streams between members.
 //!
 //! ```text
 //! message stream     u64 length | raftpb.Message                    one frame per message
@@ -7,16 +7,17 @@
 //!                    01 | u64 n | n × (u64 length | raftpb.Entry) | u64 commit
 //!                    02 | u64 length | raftpb.Message               a whole MsgApp
 //! ```
-//! Integers are big endian. A frame `01` leaves out what both ends know: it continues where the frame
-//! before ended, in the same term (see [`Encoder`] and [`Decoder`], which keep that position, one per
-//! connection). The message stream's link heartbeat is a `MsgHeartbeat` from 0 to 0.
+//! Integers are big endian. A frame `01` continues where the previous frame ended, in the same
+//! term. [`Encoder`] and [`Decoder`] keep that position, and there is one of each per connection.
+//! The link heartbeat of the message stream is a `MsgHeartbeat` from 0 to 0.
 //!
-//! Messages leave with all scalars written, zero or not, as etcd up to 3.6 writes them, because a receiver
-//! may count on any of them; 3.7 leaves out zeros, and both forms are read. A message that was read
-//! has a snapshot only if it is a `MsgSnap`: older members put an empty one into every message.
+//! Messages are encoded with all scalars, also those that are zero, as by etcd up to 3.6, because
+//! receivers may rely on any of them. etcd 3.7 leaves out zeros; both forms are decoded. A decoded
+//! message has a snapshot only if it is a `MsgSnap`: older members put an empty one into every
+//! message.
 //!
-//! Decoders take bytes in any pieces and hold no more memory than arrived: a length is a promise of the other
-//! side, not a size to allocate. Once a decoder has failed, its connection is to be closed.
+//! Decoders accept bytes in any pieces. They do not allocate by the length that a frame announces.
+//! Once a decoder has failed, its connection must be closed.
 
 mod decode;
 mod encode;
@@ -28,22 +29,22 @@ pub use encode::{Encoder, encode_frame, make_explicit};
 
 /// Bytes of one frame of a stream, or of a message that is posted.
 pub const FRAME_BYTES_MAX: u64 = 512 << 20;
-/// Bytes of the message at the head of a posted snapshot.
+/// Bytes of the message at the start of a snapshot.
 pub const SNAPSHOT_MESSAGE_BYTES_MAX: u64 = 64 << 20;
-/// Entries of one frame. A message carries about 1 MiB of entries, of which none has fewer than 6 bytes.
+/// Entries of one frame. A message has about 1 MiB of entries, of at least 6 bytes each.
 pub const FRAME_ENTRIES_MAX: u64 = 1 << 20;
 
 /// The two streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamKind {
-    /// Carries `MsgApp` alone, in a form that is short for a follower that keeps up.
+    /// Only `MsgApp`, with a short form for followers that keep up.
     MsgApp,
-    /// Carries everything else.
+    /// All other messages.
     Message,
 }
 
 impl StreamKind {
-    /// The last part but one of the path.
+    /// Its part of the path.
     pub fn path(self) -> &'static str {
         match self {
             StreamKind::MsgApp => "msgapp",
@@ -51,7 +52,7 @@ impl StreamKind {
         }
     }
 
-    /// The name in the log.
+    /// Its name in the log.
     pub fn name(self) -> &'static str {
         match self {
             StreamKind::MsgApp => "stream MsgApp v2",
@@ -60,40 +61,40 @@ impl StreamKind {
     }
 }
 
-/// Why bytes are no frames.
+/// Why frames cannot be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
-    /// A frame is announced that is larger than any may be.
+    /// The frame is too large.
     #[error("rafthttp: error limit exceeded")]
     TooLarge {
-        /// Bytes that were announced.
+        /// As announced.
         bytes: u64,
     },
-    /// A frame announces more entries than any message has.
+    /// The frame has too many entries.
     #[error("rafthttp: error limit exceeded")]
     TooManyEntries {
-        /// Entries that were announced.
+        /// As announced.
         entries: u64,
     },
-    /// A frame of the msgapp stream begins with none of its types.
+    /// Unknown type of a frame of the msgapp stream.
     #[error("failed to parse type {0} in msgappv2 stream")]
     UnknownType(u8),
-    /// Entries that continue a message, but there was none.
+    /// Entries that continue a message before the first one.
     #[error("entries before the first message in msgappv2 stream")]
     NothingToContinue,
-    /// The bytes are no message.
+    /// The bytes are not a message.
     #[error("{0}")]
     Malformed(#[from] prost::DecodeError),
 }
 
-/// Whether a message only shows that its connection lives.
+/// Whether a message only shows that its connection is alive.
 pub fn is_link_heartbeat(message: &Message) -> bool {
     message.r#type == Some(MessageType::MsgHeartbeat as i32)
         && message.from() == 0
         && message.to() == 0
 }
 
-/// Where the msgapp stream stands: the term of the last message and the index of its last entry.
+/// The position of a msgapp stream: the term of the last message and the index of its last entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Position {
     term: u64,
@@ -101,8 +102,8 @@ struct Position {
 }
 
 impl Position {
-    /// The position behind a whole message.
-    fn behind(message: &Message) -> Position {
+    /// The position after a whole message.
+    fn after_message(message: &Message) -> Position {
         Position {
             term: message.term(),
             index: message
@@ -112,7 +113,7 @@ impl Position {
         }
     }
 
-    /// The position after `entries` more. Wraps as etcd's does; no log gets there.
+    /// The position after more entries. Wraps as in etcd; no log gets there.
     fn after(self, entries: usize) -> Position {
         Position {
             index: self.index.wrapping_add(entries as u64),

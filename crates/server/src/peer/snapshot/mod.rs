@@ -1,11 +1,11 @@
-//! Whole databases, for members that the log no longer reaches back to.
+//! Snapshots of the database, for members that need entries which the log no longer has.
 //!
 //! ```text
 //! POST /raft/snapshot     u64 length | raftpb.Message (MsgSnap) | the database's file, to the end
 //! ```
-//! A part must not be taken for the whole: the sender breaks the connection when it cannot go on, and the
-//! receiver keeps a file only if the body was complete, is a sound database of the length that it says
-//! itself, and is durable. The node hears of it after that.
+//! Part of a database must not be mistaken for the whole. The sender breaks the connection when it
+//! cannot continue. The receiver keeps a file only if the body is complete and a sound database of
+//! the length in its own header, and has been synced. Only then is the node notified.
 
 mod receive;
 mod send;
@@ -16,23 +16,23 @@ pub(super) use receive::receive;
 pub use receive::remove_unfinished;
 pub(super) use send::send;
 
-/// Counts a transfer as under way, until dropped.
-struct UnderWay(IntGauge);
+/// Counts a transfer in a gauge until dropped.
+struct TransferGuard(IntGauge);
 
-impl UnderWay {
-    fn new(gauge: IntGauge) -> UnderWay {
+impl TransferGuard {
+    fn new(gauge: IntGauge) -> TransferGuard {
         gauge.inc();
-        UnderWay(gauge)
+        TransferGuard(gauge)
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for TransferGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
-/// A number of bytes for people: `4.1 kB`, `25 kB`, as etcd shows it beside the exact number.
+/// A human-readable size, as etcd logs it beside the exact one: `4.1 kB`, `25 kB`.
 fn human(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
     if bytes < 10 {

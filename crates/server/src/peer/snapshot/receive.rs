@@ -1,4 +1,4 @@
-//! Takes a database from the leader.
+//! Receives a database from the leader.
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use retcd_storage::bolt::{Access, Db, Options};
 use retcd_storage::disk::{Disk, File, OpenMode};
 use tokio::time::timeout;
 
-use super::{UnderWay, human};
+use super::{TransferGuard, human};
 use crate::log::{self, Hex, Text};
 use crate::peer::IO_TIMEOUT;
 use crate::peer::body::PeerBody;
@@ -22,13 +22,13 @@ use crate::peer::codec::{CodecError, MessageDecoder, SNAPSHOT_MESSAGE_BYTES_MAX}
 use crate::peer::reply;
 use crate::peer::transport::Shared;
 
-/// A message's length stands before it.
+/// The length before the message.
 const LENGTH_BYTES: usize = size_of::<u64>();
-/// Bytes that are written at once.
+/// The unit of writes.
 const BLOCK_BYTES: usize = 1 << 20;
-/// What a file is called until it is complete.
+/// The prefix of files until they are complete.
 const UNFINISHED_PREFIX: &str = "tmp";
-/// Names that are tried for one.
+/// Names to try for a file.
 const UNFINISHED_MAX: u32 = 1000;
 
 /// Why a body could not be read.
@@ -36,7 +36,7 @@ const UNFINISHED_MAX: u32 = 1000;
 enum BodyError {
     #[error("i/o timeout")]
     Silent,
-    /// The body ended where something begins.
+    /// The body ended between two parts.
     #[error("EOF")]
     Missing,
     #[error("unexpected EOF")]
@@ -47,13 +47,14 @@ enum BodyError {
     Codec(#[from] CodecError),
 }
 
-/// Why a snapshot is refused: the answer's status and text.
+/// The response to a snapshot that is refused.
 struct Refused {
     status: StatusCode,
     text: String,
 }
 
-/// Reads a snapshot from the body of a request, whose headers have been checked, stores it and tells the node.
+/// Stores a snapshot from the body of a request whose headers have been checked, and notifies the
+/// node.
 pub(in crate::peer) async fn receive(
     shared: &Arc<Shared>,
     mut body: Incoming,
@@ -63,15 +64,15 @@ pub(in crate::peer) async fn receive(
         Ok(read) => read,
         Err(error) => {
             log::warn!("failed to decode Raft message";
-                "local-member-id" => Hex(shared.identity.id), "error" => Text(&error));
+                "local-member-id" => Hex(shared.local.id), "error" => Text(&error));
             shared.metrics.peer.unknown_snapshot_sender().inc();
             let text = format!("failed to decode raft message ({error})");
             return reply::error(StatusCode::BAD_REQUEST, &text);
         }
     };
     let from = message.from();
-    let handles = shared.metrics.peer.handles(shared.identity.id, from);
-    let receiving = UnderWay::new(handles.snapshot_receiving());
+    let handles = shared.metrics.peer.handles(shared.local.id, from);
+    let receiving = TransferGuard::new(handles.snapshot_receiving());
     let result = take(shared, message, first, body).await;
     drop(receiving);
     match result {
@@ -85,24 +86,24 @@ pub(in crate::peer) async fn receive(
         Err(Refused { status, text }) => {
             handles.snapshot_receive_failures().inc();
             log::warn!("failed to receive a database snapshot";
-                "local-member-id" => Hex(shared.identity.id),
+                "local-member-id" => Hex(shared.local.id),
                 "remote-snapshot-sender-id" => Hex(from),
                 "error" => &text);
             let mut response = reply::error(status, &text);
-            // What is left of the body is not worth reading.
+            // The rest of the body is not read.
             reply::close(&mut response);
             response
         }
     }
 }
 
-/// The message at the head, and what came behind it so far.
+/// The message at the start, and what has been read beyond it.
 async fn read_message(body: &mut Incoming) -> Result<(Message, Bytes), BodyError> {
     let mut decoder = MessageDecoder::new(SNAPSHOT_MESSAGE_BYTES_MAX);
     let mut received = 0;
     loop {
         let bytes = next_bytes(body).await?.ok_or(match received {
-            // Go's words depend on whether anything of the length, or of the message, is there.
+            // As in Go, the error depends on whether the length or the message has begun.
             0 | LENGTH_BYTES => BodyError::Missing,
             _ => BodyError::Ended,
         })?;
@@ -145,8 +146,8 @@ async fn take(
         status: StatusCode::INTERNAL_SERVER_ERROR,
         text: format!("failed to process raft message ({refusal})"),
     };
-    // etcd looks at this only when it has the database; the answer is the same.
-    shared.inbox.check(&message).map_err(cannot_process)?;
+    // etcd checks this after it has received the database, with the same response.
+    shared.node.check(&message).map_err(cannot_process)?;
     let cannot_save = |error: String| Refused {
         status: StatusCode::INTERNAL_SERVER_ERROR,
         text: format!("failed to save KV snapshot ({error})"),
@@ -155,7 +156,7 @@ async fn take(
         return Err(cannot_save("too many at the same time".to_owned()));
     };
     let (index, from) = (snapshot_index(&message), Hex(message.from()));
-    let local = Hex(shared.identity.id);
+    let local = Hex(shared.local.id);
     log::info!("receiving database snapshot";
         "local-member-id" => local, "remote-snapshot-sender-id" => from,
         "incoming-snapshot-index" => index);
@@ -179,7 +180,7 @@ async fn take(
         .snap
         .db_save
         .observe(start.elapsed().as_secs_f64());
-    shared.inbox.put(vec![message]).map_err(cannot_process)?;
+    shared.node.send(vec![message]).map_err(cannot_process)?;
     Ok(stored.bytes)
 }
 
@@ -188,7 +189,8 @@ fn snapshot_index(message: &Message) -> u64 {
     metadata.map_or(0, |metadata| metadata.index())
 }
 
-/// Writes the body to a file, block by block, each a turn of the workers: they do not wait for the leader.
+/// Writes the body to a file. Each block is a task of the workers, which so do not wait for the
+/// leader.
 async fn store(
     shared: &Arc<Shared>,
     index: u64,
@@ -223,13 +225,13 @@ async fn store(
         .map_err(disk_error)
 }
 
-/// A database that lies under its final name, durably.
+/// A database that has its final name and has been synced.
 struct Stored {
     bytes: u64,
     fsync: Duration,
 }
 
-/// A file that is not complete. It is removed when this is dropped; what cannot be removed now is at the next start.
+/// An incomplete file, removed when dropped. If that fails, it is removed at the next start.
 struct Unfinished {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -237,8 +239,8 @@ struct Unfinished {
     /// Whether it has its final name.
     is_finished: bool,
     file: Arc<dyn File>,
-    /// What has arrived and is not written: it is written in blocks that lie on whole pages of the file, which is several
-    /// times cheaper for the kernel than writing each piece as it comes.
+    /// Bytes that have not been written yet. Writes of whole blocks, aligned to pages, cost the
+    /// kernel several times less than a write for each piece that is received.
     block: Vec<u8>,
     bytes: u64,
 }
@@ -265,7 +267,7 @@ impl Unfinished {
         })
     }
 
-    /// Takes as much as the block has room for.
+    /// Takes as many bytes as fit into the block.
     fn take(&mut self, bytes: &mut Bytes) {
         let room = BLOCK_BYTES - self.block.len();
         let piece = bytes.split_to(room.min(bytes.len()));
@@ -284,7 +286,7 @@ impl Unfinished {
         Ok(self)
     }
 
-    /// Makes it durable, checks it and gives it its final name.
+    /// Syncs and checks the file and gives it its final name.
     fn finish(self, index: u64) -> io::Result<Stored> {
         let mut this = self.write_block()?;
         let start = Instant::now();
@@ -312,8 +314,9 @@ fn create_unfinished(disk: &dyn Disk, dir: &Path) -> io::Result<(PathBuf, Arc<dy
     Err(io::Error::other("too many unfinished snapshots"))
 }
 
-/// Opens the database as every reader would: meta pages, length and the tree of buckets must be sound. It must be of
-/// the moment that the message tells: once the message is in the log, the member cannot go on without such a database.
+/// Opens the database as readers do, which checks its meta pages, its length and its buckets. It
+/// must be of the index in the message: once the message is in the log, the member needs such a
+/// database.
 fn check(disk: &Arc<dyn Disk>, path: &Path, index: u64) -> io::Result<()> {
     let options = Options {
         access: Access::ReadOnly,
@@ -333,7 +336,8 @@ fn check(disk: &Arc<dyn Disk>, path: &Path, index: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the file its final name. One that is there already came from an earlier, equal snapshot.
+/// Gives the file its final name. A file of that name is from an earlier snapshot with the same
+/// contents.
 fn publish(disk: &dyn Disk, dir: &Path, unfinished: &Path, index: u64) -> io::Result<PathBuf> {
     let path = dir.join(format!("{index:016x}.snap.db"));
     if disk.exists(&path)? {
@@ -345,7 +349,7 @@ fn publish(disk: &dyn Disk, dir: &Path, unfinished: &Path, index: u64) -> io::Re
     Ok(path)
 }
 
-/// Removes what an interrupted transfer has left in the directory; to be called when a member starts.
+/// Removes incomplete files from the directory. To be called when a member starts.
 ///
 /// # Errors
 /// Those of the disk.

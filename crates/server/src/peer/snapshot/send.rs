@@ -1,4 +1,4 @@
-//! Sends the database to a peer.
+//! Sends a database to a peer.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -6,41 +6,41 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use retcd_proto::raftpb::{Message, Snapshot};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
-use super::{UnderWay, human};
+use super::{TransferGuard, human};
 use crate::log::{self, Hex, Text};
 use crate::peer::OutgoingSnapshot;
 use crate::peer::codec::{encode_frame, make_explicit};
-use crate::peer::line::{self, ExchangeError, Outgoing, Piece};
 use crate::peer::link::Link;
+use crate::peer::persistent::{self, ExchangeError, Outgoing, Piece};
 use crate::peer::pipeline::{self, PostError};
-use crate::peer::transport::{Counted, Shared};
+use crate::peer::transport::Shared;
 use crate::workers::Workers;
 
-/// Bytes of the database that are read, and written, at once.
+/// The unit of reads of the database.
 const PIECE_BYTES: usize = 128 << 10;
-/// Pieces between the reader and the connection: all the memory that a snapshot takes here.
+/// Pieces between reader and connection, which bound the memory of a transfer.
 const PIECES_MAX: usize = 4;
-/// How long the peer may leave bytes untaken: its disk may stall for longer than its network.
+/// Timeout of writes, longer than others because the peer's disk may stall.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the peer may take from the last byte to its answer: it makes the file durable and checks it.
+/// Time from the last byte to the response: the peer syncs and checks the file.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
-/// Bytes of an error's text.
+/// Bytes of the body of an error.
 const ERROR_BYTES_MAX: usize = 64 << 10;
 
-/// Sends a snapshot and tells the node how it went.
+/// Sends a snapshot and reports the result to the node.
 pub(in crate::peer) async fn send(
     shared: Arc<Shared>,
-    counted: Counted,
+    permit: OwnedSemaphorePermit,
     link: Arc<Link>,
     message: Message,
 ) {
     let start = Instant::now();
     let delivered = {
-        let handles = shared.metrics.peer.handles(shared.identity.id, link.id);
-        let sending = UnderWay::new(handles.snapshot_sending());
+        let handles = shared.metrics.peer.handles(shared.local.id, link.id);
+        let sending = TransferGuard::new(handles.snapshot_sending());
         let result = make_and_post(&shared, &link, message).await;
         drop(sending);
         match &result {
@@ -56,13 +56,13 @@ pub(in crate::peer) async fn send(
                 link.status.deactivate("post", "sendMsgSnap", error);
                 handles.sent_failures().inc();
                 handles.snapshot_send_failures().inc();
-                shared.inbox.report_unreachable(link.id);
+                shared.node.report_unreachable(link.id);
             }
         }
         result.is_ok()
     };
-    drop(counted);
-    shared.inbox.report_snapshot(link.id, delivered).await;
+    drop(permit);
+    shared.node.report_snapshot(link.id, delivered).await;
 }
 
 /// The bytes that were sent.
@@ -118,15 +118,15 @@ async fn post(
         "application/octet-stream",
         Outgoing::Pieces(body),
     );
-    line::address(&url, &mut request);
+    persistent::address(&url, &mut request);
     let pace = shared.snapshot_pace;
     let all = async {
-        let mut sender = line::connect(&shared.dialer, &url, WRITE_TIMEOUT).await?;
+        let mut sender = persistent::connect(&shared.dialer, &url, WRITE_TIMEOUT).await?;
         let reading = read(&shared.workers, head, snapshot, pieces, pace);
         let answer = sender.send_request(request);
         tokio::pin!(reading, answer);
         let answer = tokio::select! {
-            // First, so that a failed read is not told as the broken connection that it leads to.
+            // First, so that a failed read is reported and not the broken connection that follows.
             biased;
             read = &mut reading => {
                 read.map_err(PostError::Source)?;
@@ -134,7 +134,8 @@ async fn post(
             }
             early = &mut answer => early,
         };
-        let response = line::collect(answer.map_err(ExchangeError::Http)?, ERROR_BYTES_MAX).await?;
+        let response =
+            persistent::collect(answer.map_err(ExchangeError::Http)?, ERROR_BYTES_MAX).await?;
         pipeline::check(shared, link, &response, || format!("{url}/raft/snapshot"))
     };
     let result = all.await;
@@ -144,8 +145,8 @@ async fn post(
     result
 }
 
-/// Reads the database into pieces, until all of it is there or nobody takes them any more. Each is a turn of the workers; they
-/// do not wait for the peer.
+/// Reads the database in pieces until its end or until the connection is closed. Each read is a
+/// task of the workers, which so do not wait for the peer.
 async fn read(
     workers: &Workers,
     head: Bytes,
@@ -158,7 +159,7 @@ async fn read(
     let mut next = Some(head);
     while let Some(bytes) = next {
         if pieces.send(Piece::Bytes(bytes)).await.is_err() {
-            // Why, the connection tells.
+            // The connection reports why.
             return Ok(());
         }
         wait_for_pace(start, read_bytes, pace).await;
@@ -178,7 +179,7 @@ async fn read(
     Ok(())
 }
 
-/// Waits until `bytes` are due at so many per second.
+/// Waits until `bytes` may have been sent, at `pace` bytes per second.
 async fn wait_for_pace(start: Instant, bytes: u64, pace: Option<u64>) {
     let Some(pace) = pace.filter(|pace| *pace > 0) else {
         return;
@@ -187,7 +188,7 @@ async fn wait_for_pace(start: Instant, bytes: u64, pace: Option<u64>) {
     tokio::time::sleep(due.saturating_sub(start.elapsed())).await;
 }
 
-/// The next piece; `None` at the end.
+/// The next piece; none at the end.
 fn read_piece(database: &mut impl Read) -> io::Result<Option<Bytes>> {
     let mut piece = Vec::with_capacity(PIECE_BYTES);
     database.take(PIECE_BYTES as u64).read_to_end(&mut piece)?;

@@ -1,7 +1,7 @@
-//! The way into the node: checks what comes from outside and puts it into the node's queue.
+//! Sends messages of other members to the node, after checking them.
 //!
-//! Raft ends the process on some messages that no honest member sends. Those are refused here, where it is still
-//! known who sent them.
+//! The raft library panics on some messages that no correct member sends. They are refused here,
+//! where their sender is still known.
 
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
@@ -11,22 +11,22 @@ use retcd_proto::raftpb::{Message, MessageType};
 
 use crate::log::{self, Hex, Seldom};
 
-/// How long a report that must not be lost waits before it is tried again.
+/// Pause before a report that must not be lost is sent again.
 const REPORT_RETRY: Duration = Duration::from_millis(20);
 
-/// Why a message was not taken.
+/// Why a message is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Its sender was removed from the cluster.
+pub(super) enum Refusal {
+    /// The sender was removed from the cluster.
     #[error("cannot process message from removed member")]
     Removed,
-    /// It is for another member.
+    /// The recipient is another member.
     #[error("cannot process message to mismatch member")]
     Mismatch,
-    /// It is of a type that never leaves a process, or lacks what its type must have.
+    /// Its type is local to a process, or it lacks what its type requires.
     #[error("raft: cannot step raft local message")]
     Malformed,
-    /// The node has more to do than it can.
+    /// The node's queue is full.
     #[error("raft: proposal dropped")]
     Busy,
     /// The node has stopped.
@@ -34,22 +34,22 @@ pub enum Refusal {
     Stopped,
 }
 
-/// Puts inputs into the node's queue.
-pub(super) struct Inbox {
+/// The sending end of the node's queue.
+pub(super) struct NodeSender {
     local: u64,
     node: SyncSender<Input>,
     is_removed: Box<dyn Fn(u64) -> bool + Send + Sync>,
     refused: Seldom,
 }
 
-impl Inbox {
-    /// The inbox of the member `local`.
-    pub fn new(
+impl NodeSender {
+    /// For the node of member `local`.
+    pub(super) fn new(
         local: u64,
         node: SyncSender<Input>,
         is_removed: Box<dyn Fn(u64) -> bool + Send + Sync>,
-    ) -> Inbox {
-        Inbox {
+    ) -> NodeSender {
+        NodeSender {
             local,
             node,
             is_removed,
@@ -58,28 +58,28 @@ impl Inbox {
     }
 
     /// Whether a member was removed from the cluster.
-    pub fn is_removed(&self, id: u64) -> bool {
+    pub(super) fn is_removed(&self, id: u64) -> bool {
         (self.is_removed)(id)
     }
 
-    /// Whether a message from a stream or a POST may be handed on.
+    /// Checks a message from a stream or a POST.
     ///
     /// # Errors
-    /// When it is not for the node, which the log tells once in a while.
-    pub fn admit(&self, message: &Message) -> Result<(), Refusal> {
+    /// It must not be sent to the node. Logged at a limited rate.
+    pub(super) fn admit(&self, message: &Message) -> Result<(), Refusal> {
         self.check(message)?;
         match message.r#type() {
-            // Without its database it would lead nowhere: it comes by `snapshot::receive` alone.
+            // Only `snapshot::receive` takes these, with their database.
             MessageType::MsgSnap => self.refuse(message, Refusal::Malformed),
             _ => Ok(()),
         }
     }
 
-    /// Checks sender, addressee and form.
+    /// Checks sender, recipient and form.
     ///
     /// # Errors
-    /// When the message is not for the node.
-    pub fn check(&self, message: &Message) -> Result<(), Refusal> {
+    /// The message must not be sent to the node.
+    pub(super) fn check(&self, message: &Message) -> Result<(), Refusal> {
         if self.is_removed(message.from()) {
             return self.refuse(message, Refusal::Removed);
         }
@@ -92,11 +92,11 @@ impl Inbox {
         Ok(())
     }
 
-    /// Hands messages on that were admitted, in order.
+    /// Sends messages that have been checked.
     ///
     /// # Errors
-    /// [`Refusal::Busy`] or [`Refusal::Stopped`], for all of them.
-    pub fn put(&self, messages: Vec<Message>) -> Result<(), Refusal> {
+    /// [`Refusal::Busy`] or [`Refusal::Stopped`]; none of them is sent then.
+    pub(super) fn send(&self, messages: Vec<Message>) -> Result<(), Refusal> {
         if messages.is_empty() {
             return Ok(());
         }
@@ -124,19 +124,19 @@ impl Inbox {
         Err(refusal)
     }
 
-    /// Tells that messages to a peer were lost. A hint, that may itself be lost.
-    pub fn report_unreachable(&self, peer: u64) {
+    /// Reports that messages to a peer were lost. Best effort.
+    pub(super) fn report_unreachable(&self, peer: u64) {
         let _ = self.node.try_send(Input::Unreachable { peer });
     }
 
-    /// Gives proposals back that certainly did not leave. If there is no room for them they are lost, like a
-    /// message.
-    pub fn give_back(&self, proposals: Message) {
+    /// Returns proposals that certainly were not sent. They are lost if the queue is full.
+    pub(super) fn return_proposals(&self, proposals: Message) {
         let _ = self.node.try_send(Input::Undelivered(proposals.entries));
     }
 
-    /// Tells how sending a snapshot ended. Raft waits for it, so it is repeated until there is room.
-    pub async fn report_snapshot(&self, peer: u64, delivered: bool) {
+    /// Reports how sending a snapshot ended. Raft waits for this, so that it retries until there is
+    /// room.
+    pub(super) async fn report_snapshot(&self, peer: u64, delivered: bool) {
         while let Err(TrySendError::Full(_)) =
             self.node.try_send(Input::SnapshotSent { peer, delivered })
         {
@@ -145,10 +145,10 @@ impl Inbox {
     }
 }
 
-/// Whether raft can be given this message: it has a type that travels, and entries where they must be and in
-/// the order in which a log holds them.
+/// Whether raft may be given this message: its type is not local, and it has the entries that its
+/// type requires, in the order of a log.
 fn is_plausible(message: &Message) -> bool {
-    // Not `message.r#type()`, which takes an unknown number for the first type.
+    // Not `message.r#type()`, which maps unknown numbers to the first type.
     let Ok(kind) = MessageType::try_from(message.r#type.unwrap_or_default()) else {
         return false;
     };
@@ -183,7 +183,7 @@ fn is_plausible(message: &Message) -> bool {
     }
 }
 
-/// Entries follow one another behind the message's index, and no term is below the one before.
+/// Whether entries continue at the message's index without gaps, with terms that do not decrease.
 fn has_ordered_entries(message: &Message) -> bool {
     let (mut index, mut term) = (message.index(), message.log_term());
     message.entries.iter().all(|entry| {

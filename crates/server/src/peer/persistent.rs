@@ -1,8 +1,8 @@
-//! Requests over HTTP/1.1, and a connection that is kept for the next one.
+//! Requests over persistent HTTP/1.1 connections.
 //!
-//! Members close a connection that was silent for five seconds, without a word. One that has been idle for
-//! nearly as long is therefore not used again, and a request on a kept connection that turns out to be
-//! closed goes out once more on a new one, if the other side cannot have acted on it twice.
+//! Members close a connection that has been idle for five seconds. One that has been idle for
+//! nearly as long is therefore not reused. A request on a reused connection that turns out to be
+//! closed is sent once more on a new one, unless the other side may have executed it.
 
 use std::io;
 use std::pin::Pin;
@@ -23,27 +23,27 @@ use super::dial::{Dialer, WriteDeadline};
 use crate::config::url::Url;
 use crate::log::go_io_error;
 
-/// How long a connection may have been idle to be used again. The other end closes it after 5 s.
+/// Connections that have been idle for longer are not reused. The other end closes them after 5 s.
 const IDLE_MAX: Duration = Duration::from_secs(4);
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
-    /// There was no connection.
+    /// No connection could be established.
     #[error("dial tcp {address}: connect: {}", go_io_error(.error))]
     Dial {
-        /// Where to.
+        /// Of the member.
         address: String,
-        /// Why not.
+        /// The operating system's, or the handshake's.
         error: io::Error,
     },
-    /// The connection broke, or what came was no HTTP.
+    /// The connection broke, or the response is not HTTP.
     #[error("{0}")]
     Http(#[from] hyper::Error),
     /// The response did not come in time.
     #[error("context deadline exceeded")]
     Timeout,
-    /// The response is larger than it may be.
+    /// The response is too large.
     #[error("response body exceeds {limit} bytes limit")]
     TooLarge {
         /// In bytes.
@@ -51,9 +51,9 @@ pub enum ExchangeError {
     },
 }
 
-/// Opens a connection for one request and what may follow it.
+/// Opens a connection.
 ///
-/// The connection lives in a task of the current runtime until the sender and the response are dropped.
+/// It is driven by a task of the current runtime until the sender and the response are dropped.
 pub(super) async fn connect(
     dialer: &Dialer,
     url: &Url,
@@ -68,81 +68,81 @@ pub(super) async fn connect(
         })?;
     let stream = TokioIo::new(WriteDeadline::new(stream, write_limit));
     let (sender, connection) = http1::handshake(stream).await?;
-    // Whoever waits for the response is told why the connection ended.
+    // The error goes to the response that is waited for, too.
     tokio::spawn(async move { drop(connection.await) });
     Ok(sender)
 }
 
-/// Names the member that is asked in the request, as HTTP/1.1 wants it.
+/// Sets the header `Host`.
 pub(super) fn address<B>(url: &Url, request: &mut Request<B>) {
-    // A path of a Unix socket may hold anything; nobody reads the name then.
+    // The path of a Unix socket may not be valid in a header. The value does not matter then.
     let host = HeaderValue::from_str(&url.address())
         .unwrap_or_else(|_| HeaderValue::from_static("localhost"));
     request.headers_mut().insert(HOST, host);
 }
 
-/// Whether a request may reach the other side twice.
+/// Whether a request may be executed twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Repeat {
-    /// It does no harm.
-    Harmless,
-    /// It would be done twice.
-    Never,
+pub(super) enum RetryPolicy {
+    /// It may.
+    Repeatable,
+    /// It must not.
+    NonRepeatable,
 }
 
-/// Keeps one connection from request to request.
-pub struct Line {
+/// A connection that is kept from one request to the next.
+pub(super) struct PersistentConnection {
     dialer: Dialer,
     write_limit: Duration,
-    kept: Option<Kept>,
+    idle: Option<Idle>,
 }
 
-struct Kept {
+struct Idle {
     url: Url,
     sender: SendRequest<Outgoing>,
     used: Instant,
 }
 
-impl Line {
-    /// A line without a connection yet. `write_limit` bounds how long the other end may leave bytes untaken.
-    pub fn new(dialer: Dialer, write_limit: Duration) -> Line {
-        Line {
+impl PersistentConnection {
+    /// Connects with the first request. `write_limit` bounds how long a write may block.
+    pub(super) fn new(dialer: Dialer, write_limit: Duration) -> PersistentConnection {
+        PersistentConnection {
             dialer,
             write_limit,
-            kept: None,
+            idle: None,
         }
     }
 
-    /// Sends a request and gives the head of the response. Its body must be read for the connection to be
-    /// used again.
+    /// Sends a request and returns the head of the response. The connection is reused once the body
+    /// has been read.
     ///
     /// # Errors
     /// [`ExchangeError`].
-    pub async fn send(
+    pub(super) async fn send(
         &mut self,
         url: &Url,
         mut request: Request<Bytes>,
-        repeat: Repeat,
+        retry: RetryPolicy,
     ) -> Result<Response<Incoming>, ExchangeError> {
         address(url, &mut request);
-        if let Some(mut kept) = self.take_kept(url) {
+        if let Some(mut idle) = self.take_idle(url) {
             let again = request.clone();
-            match kept
+            match idle
                 .sender
                 .try_send_request(request.map(Outgoing::whole))
                 .await
             {
                 Ok(response) => {
-                    self.keep(url, kept.sender);
+                    self.keep(url, idle.sender);
                     return Ok(response);
                 }
                 Err(error) => {
                     let unsent = error.message().is_some();
                     let error = error.into_error();
-                    // Nothing of a response came; hyper says so in one of these ways.
+                    // No part of a response has been received.
                     let silent =
                         error.is_incomplete_message() || error.is_canceled() || is_io(&error);
-                    if !unsent && (repeat == Repeat::Never || !silent) {
+                    if !unsent && (retry == RetryPolicy::NonRepeatable || !silent) {
                         return Err(error.into());
                     }
                     request = again;
@@ -155,20 +155,21 @@ impl Line {
         Ok(response)
     }
 
-    /// [`Line::send`] and the response's body, all within `limit`. The connection is given up when it is late.
+    /// [`PersistentConnection::send`] and the response's body, within `limit`. The connection is
+    /// closed on a timeout.
     ///
     /// # Errors
     /// [`ExchangeError`].
-    pub async fn exchange(
+    pub(super) async fn exchange(
         &mut self,
         url: &Url,
         request: Request<Bytes>,
-        repeat: Repeat,
+        retry: RetryPolicy,
         limit: Duration,
         body_bytes_max: usize,
     ) -> Result<Response<Bytes>, ExchangeError> {
         let all = async {
-            let response = self.send(url, request, repeat).await?;
+            let response = self.send(url, request, retry).await?;
             collect(response, body_bytes_max).await
         };
         let result = tokio::time::timeout(limit, all)
@@ -176,19 +177,19 @@ impl Line {
             .unwrap_or(Err(ExchangeError::Timeout));
         match &result {
             Ok(_) => self.touch(),
-            Err(_) => self.kept = None,
+            Err(_) => self.idle = None,
         }
         result
     }
 
-    fn take_kept(&mut self, url: &Url) -> Option<Kept> {
-        self.kept.take().filter(|kept| {
-            kept.url == *url && kept.used.elapsed() < IDLE_MAX && kept.sender.is_ready()
+    fn take_idle(&mut self, url: &Url) -> Option<Idle> {
+        self.idle.take().filter(|idle| {
+            idle.url == *url && idle.used.elapsed() < IDLE_MAX && idle.sender.is_ready()
         })
     }
 
     fn keep(&mut self, url: &Url, sender: SendRequest<Outgoing>) {
-        self.kept = Some(Kept {
+        self.idle = Some(Idle {
             url: url.clone(),
             sender,
             used: Instant::now(),
@@ -196,8 +197,8 @@ impl Line {
     }
 
     fn touch(&mut self) {
-        if let Some(kept) = &mut self.kept {
-            kept.used = Instant::now();
+        if let Some(idle) = &mut self.idle {
+            idle.used = Instant::now();
         }
     }
 }
@@ -206,10 +207,10 @@ fn is_io(error: &hyper::Error) -> bool {
     std::error::Error::source(error).is_some_and(|source| source.is::<io::Error>())
 }
 
-/// Reads a response to its end.
+/// Reads the body of a response.
 ///
 /// # Errors
-/// When the connection breaks or the body is larger than `bytes_max`.
+/// The connection breaks, or the body is larger than `bytes_max`.
 pub(super) async fn collect(
     response: Response<Incoming>,
     bytes_max: usize,
@@ -232,23 +233,21 @@ pub(super) async fn collect(
 
 /// The body of a request.
 pub(super) enum Outgoing {
-    /// All of it, at once; `None` when it is out.
+    /// All of it at once; none once it has been sent.
     Whole(Option<Bytes>),
-    /// Piece by piece. The body is complete when the sender said so; one that just ends breaks the connection,
-    /// so that the other side does not take a part for the whole.
+    /// In pieces, ending with [`Piece::End`]. Without that the connection is broken, so that the
+    /// other side does not mistake a part of the body for the whole.
     Pieces(mpsc::Receiver<Piece>),
 }
 
 /// A piece of a body.
 pub(super) enum Piece {
-    /// Some bytes.
     Bytes(Bytes),
-    /// The end.
     End,
 }
 
 impl Outgoing {
-    pub fn whole(bytes: Bytes) -> Outgoing {
+    pub(super) fn whole(bytes: Bytes) -> Outgoing {
         Outgoing::Whole((!bytes.is_empty()).then_some(bytes))
     }
 }

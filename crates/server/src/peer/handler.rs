@@ -1,15 +1,15 @@
-//! Answers what other members ask under `/raft`.
+//! Answers the requests of other members under `/raft`.
 //!
 //! | method, path | answer |
 //! |---|---|
 //! | `POST /raft` | 204 when the message is in the node's queue |
-//! | `GET /raft/stream/{message,msgapp}/<id>` | 200 and the messages for that member, without end |
-//! | `POST /raft/snapshot` | 204 when the database is durable and the node was told |
+//! | `GET /raft/stream/{message,msgapp}/<id>` | 200 and an endless body with the messages for that member |
+//! | `POST /raft/snapshot` | 204 when the database is durable and the node has been notified |
 //! | `GET /raft/probing` | 200 and the time |
 //!
-//! What is looked at, and in which order, is etcd's (v3.7: server/etcdserver/api/rafthttp/http.go): method,
-//! versions, cluster; then, for streams, path, id, whether the member was removed, whether it is known, and
-//! whether it means this member.
+//! Checks are made in etcd's order (v3.7: server/etcdserver/api/rafthttp/http.go): method,
+//! versions, cluster; then, for streams, path, id, whether the sender was removed, whether it is
+//! known, and whether the recipient is this member.
 
 use std::sync::Arc;
 
@@ -34,13 +34,12 @@ use crate::log::{self, Hex, Seldom};
 
 const STREAM_PREFIX: &str = "/raft/stream/";
 
-/// Serves the paths under `/raft` of the peer listener. Cheap to clone.
+/// Handles requests of the peer listener under `/raft`. Cheap to clone.
 #[derive(Clone)]
-pub struct Door(Arc<Inner>);
+pub struct RaftHandler(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
-    /// Times at which something of a kind was logged.
     mismatch: Seldom,
     unknown: Seldom,
     removed: Seldom,
@@ -48,9 +47,9 @@ struct Inner {
     busy: Seldom,
 }
 
-impl Door {
-    pub(super) fn new(shared: Arc<Shared>) -> Door {
-        Door(Arc::new(Inner {
+impl RaftHandler {
+    pub(super) fn new(shared: Arc<Shared>) -> RaftHandler {
+        RaftHandler(Arc::new(Inner {
             shared,
             mismatch: Seldom::default(),
             unknown: Seldom::default(),
@@ -60,10 +59,10 @@ impl Door {
         }))
     }
 
-    /// Answers a request; `None` if its path is none of ours. To be called on a runtime with timers.
+    /// Answers a request; none for another path. Needs a runtime with timers.
     ///
-    /// The connection must be wrapped in a [`WriteDeadline`](super::WriteDeadline), or a peer that stops reading
-    /// keeps its stream for minutes.
+    /// The connection must be wrapped in a [`WriteDeadline`](super::WriteDeadline); without it, a
+    /// peer that stops reading keeps its stream for minutes.
     pub async fn handle(&self, request: Request<Incoming>) -> Option<Response<PeerBody>> {
         let path = request.uri().path();
         Some(match path {
@@ -92,11 +91,7 @@ impl Inner {
         }
         self.add_remote(request.headers());
         let from = number::hexadecimal(text(request.headers(), &SERVER_FROM)).unwrap_or_default();
-        let handles = self
-            .shared
-            .metrics
-            .peer
-            .handles(self.shared.identity.id, from);
+        let handles = self.shared.metrics.peer.handles(self.shared.local.id, from);
         let body = match read_all(request.into_body()).await {
             Ok(body) => body,
             Err(error) => {
@@ -121,17 +116,15 @@ impl Inner {
         if self.shared.is_paused() {
             return reply::no_content();
         }
-        let inbox = &self.shared.inbox;
-        let taken = inbox
-            .admit(&message)
-            .and_then(|()| inbox.put(vec![message]));
+        let node = &self.shared.node;
+        let taken = node.admit(&message).and_then(|()| node.send(vec![message]));
         let Err(refusal) = taken else {
             return reply::no_content();
         };
         handles.received_failures().inc();
         if self.busy.now() {
             log::warn!("failed to process Raft message";
-                "local-member-id" => Hex(self.shared.identity.id),
+                "local-member-id" => Hex(self.shared.local.id),
                 "remote-peer-id" => Hex(from),
                 "error" => log::Text(refusal));
         }
@@ -144,7 +137,7 @@ impl Inner {
     fn unreadable(&self, event: &'static str, doing: &str, error: &str) -> Response<PeerBody> {
         if self.unreadable.now() {
             log::warn!(event;
-                "local-member-id" => Hex(self.shared.identity.id), "error" => error);
+                "local-member-id" => Hex(self.shared.local.id), "error" => error);
         }
         let text = format!("error {doing} raft message");
         reply::error(StatusCode::BAD_REQUEST, &text)
@@ -191,7 +184,7 @@ impl Inner {
         self.check(headers)
             .map_err(|mismatch| Box::new(refuse(mismatch)))?;
         let refuse = |status, text| Err(Box::new(reply::error(status, text)));
-        let local = Hex(self.shared.identity.id);
+        let local = Hex(self.shared.local.id);
         let Some((kind, id)) = split_path(path) else {
             return refuse(StatusCode::NOT_FOUND, "invalid path");
         };
@@ -201,7 +194,7 @@ impl Inner {
             }
             return refuse(StatusCode::NOT_FOUND, "invalid from");
         };
-        if self.shared.inbox.is_removed(from) {
+        if self.shared.node.is_removed(from) {
             if self.removed.now() {
                 log::warn!("rejected stream from remote peer because it was removed";
                     "local-member-id" => local, "remote-peer-id-from" => Hex(from));
@@ -213,23 +206,23 @@ impl Inner {
                 log::warn!("failed to find remote peer in cluster";
                     "local-member-id" => local,
                     "remote-peer-id-from" => Hex(from),
-                    "cluster-id" => Hex(self.shared.identity.cluster_id));
+                    "cluster-id" => Hex(self.shared.local.cluster_id));
             }
             refuse(StatusCode::NOT_FOUND, "error sender not found")
         };
         let Some(link) = self.shared.peer(from) else {
-            // The log of this member may be behind, and the sender be the one who can tell.
+            // If the log of this member is behind, the sender may be the one to catch it up.
             self.shared.add_remote_from(from, text(headers, &PEER_URLS));
             return not_found();
         };
         let meant = text(headers, &RAFT_TO);
-        if meant != format!("{:x}", self.shared.identity.id) {
+        if meant != format!("{:x}", self.shared.local.id) {
             if self.unknown.now() {
                 log::warn!("ignored streaming request; ID mismatch";
                     "local-member-id" => local,
                     "remote-peer-id-header" => meant,
                     "remote-peer-id-from" => Hex(from),
-                    "cluster-id" => Hex(self.shared.identity.cluster_id));
+                    "cluster-id" => Hex(self.shared.local.cluster_id));
             }
             return refuse(StatusCode::PRECONDITION_FAILED, "to field mismatch");
         }
@@ -240,7 +233,7 @@ impl Inner {
     }
 
     fn check(&self, headers: &HeaderMap) -> Result<(), Mismatch> {
-        headers::check(&self.shared.identity, headers, || self.mismatch.now())
+        headers::check(&self.shared.local, headers, || self.mismatch.now())
     }
 
     fn add_remote(&self, headers: &HeaderMap) {
@@ -250,7 +243,7 @@ impl Inner {
     }
 
     fn name_cluster(&self, response: &mut Response<PeerBody>) {
-        let id = headers::hex_value(self.shared.identity.cluster_id);
+        let id = headers::hex_value(self.shared.local.cluster_id);
         response.headers_mut().insert(CLUSTER_ID, id);
     }
 }
@@ -259,7 +252,7 @@ fn refuse(mismatch: Mismatch) -> Response<PeerBody> {
     reply::error(StatusCode::PRECONDITION_FAILED, &mismatch.to_string())
 }
 
-/// Which stream a path names, and the text of the id.
+/// The stream and the id in a path.
 fn split_path(path: &str) -> Option<(StreamKind, &str)> {
     let (kind, id) = path.strip_prefix(STREAM_PREFIX)?.split_once('/')?;
     let kind = [StreamKind::MsgApp, StreamKind::Message]
@@ -268,7 +261,7 @@ fn split_path(path: &str) -> Option<(StreamKind, &str)> {
     (!id.contains('/')).then_some((kind, id))
 }
 
-/// A body of up to [`FRAME_BYTES_MAX`] bytes, each piece of which comes in time.
+/// Reads a body of up to [`FRAME_BYTES_MAX`] bytes, with a timeout for each read.
 async fn read_all(mut body: Incoming) -> Result<Bytes, String> {
     let mut all = BytesMut::new();
     loop {
