@@ -56,7 +56,7 @@ pub(crate) struct Protocols {
 }
 
 impl Protocols {
-    /// For peer listeners, which answer neither of what clients ask.
+    /// Those of peer listeners: nothing that clients speak.
     pub(crate) const PEER: Protocols = Protocols {
         grpc: false,
         pages: None,
