@@ -30,7 +30,7 @@
 mod output;
 mod record;
 mod sample;
-mod seldom;
+mod throttle;
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{LazyLock, OnceLock};
@@ -42,7 +42,7 @@ pub use crate::{debug, error, fatal, info, warn};
 pub(crate) use output::go_io_error;
 pub use output::{OpenError, Output};
 pub use record::{ByteSize, Field, GoDuration, Hex, Record, Remote, Text};
-pub use seldom::Seldom;
+pub use throttle::Throttle;
 
 use output::Sink;
 use sample::Sampler;

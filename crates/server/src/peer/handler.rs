@@ -30,7 +30,7 @@ use super::headers::{
 use super::reply;
 use super::snapshot;
 use super::transport::Shared;
-use crate::log::{self, Hex, Seldom};
+use crate::log::{self, Hex, Throttle};
 
 const STREAM_PREFIX: &str = "/raft/stream/";
 
@@ -40,22 +40,22 @@ pub struct RaftHandler(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
-    mismatch: Seldom,
-    unknown: Seldom,
-    removed: Seldom,
-    unreadable: Seldom,
-    busy: Seldom,
+    mismatch: Throttle,
+    unknown: Throttle,
+    removed: Throttle,
+    unreadable: Throttle,
+    busy: Throttle,
 }
 
 impl RaftHandler {
     pub(super) fn new(shared: Arc<Shared>) -> RaftHandler {
         RaftHandler(Arc::new(Inner {
             shared,
-            mismatch: Seldom::default(),
-            unknown: Seldom::default(),
-            removed: Seldom::default(),
-            unreadable: Seldom::default(),
-            busy: Seldom::default(),
+            mismatch: Throttle::default(),
+            unknown: Throttle::default(),
+            removed: Throttle::default(),
+            unreadable: Throttle::default(),
+            busy: Throttle::default(),
         }))
     }
 
@@ -122,7 +122,7 @@ impl Inner {
             return reply::no_content();
         };
         handles.received_failures().inc();
-        if self.busy.now() {
+        if self.busy.allow() {
             log::warn!("failed to process Raft message";
                 "local-member-id" => Hex(self.shared.local.id),
                 "remote-peer-id" => Hex(from),
@@ -135,7 +135,7 @@ impl Inner {
     }
 
     fn unreadable(&self, event: &'static str, doing: &str, error: &str) -> Response<PeerBody> {
-        if self.unreadable.now() {
+        if self.unreadable.allow() {
             log::warn!(event;
                 "local-member-id" => Hex(self.shared.local.id), "error" => error);
         }
@@ -189,20 +189,20 @@ impl Inner {
             return refuse(StatusCode::NOT_FOUND, "invalid path");
         };
         let Some(from) = number::hexadecimal(id) else {
-            if self.unknown.now() {
+            if self.unknown.allow() {
                 log::warn!("failed to parse path into ID"; "local-member-id" => local, "path" => id);
             }
             return refuse(StatusCode::NOT_FOUND, "invalid from");
         };
         if self.shared.node.is_removed(from) {
-            if self.removed.now() {
+            if self.removed.allow() {
                 log::warn!("rejected stream from remote peer because it was removed";
                     "local-member-id" => local, "remote-peer-id-from" => Hex(from));
             }
             return refuse(StatusCode::GONE, "removed member");
         }
         let not_found = || {
-            if self.unknown.now() {
+            if self.unknown.allow() {
                 log::warn!("failed to find remote peer in cluster";
                     "local-member-id" => local,
                     "remote-peer-id-from" => Hex(from),
@@ -217,7 +217,7 @@ impl Inner {
         };
         let meant = text(headers, &RAFT_TO);
         if meant != format!("{:x}", self.shared.local.id) {
-            if self.unknown.now() {
+            if self.unknown.allow() {
                 log::warn!("ignored streaming request; ID mismatch";
                     "local-member-id" => local,
                     "remote-peer-id-header" => meant,
@@ -233,7 +233,7 @@ impl Inner {
     }
 
     fn check(&self, headers: &HeaderMap) -> Result<(), Mismatch> {
-        headers::check(&self.shared.local, headers, || self.mismatch.now())
+        headers::check(&self.shared.local, headers, || self.mismatch.allow())
     }
 
     fn add_remote(&self, headers: &HeaderMap) {

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use super::codec::StreamKind;
 use super::picker::Picker;
 use super::status::Status;
-use crate::log::Seldom;
+use crate::log::Throttle;
 
 /// Messages in the queue of a stream, as in etcd.
 const STREAM_MESSAGES_MAX: usize = 4096;
@@ -34,7 +34,7 @@ pub(super) struct Link {
     pub picker: Picker,
     pub status: Status,
     /// Limits logging of refused POSTs.
-    pub refused: Seldom,
+    pub refused: Throttle,
     msgapp: StreamQueue,
     message: StreamQueue,
     pipeline: mpsc::Sender<Message>,
@@ -70,7 +70,7 @@ impl Link {
             kind,
             picker,
             status,
-            refused: Seldom::default(),
+            refused: Throttle::default(),
             msgapp: StreamQueue::default(),
             message: StreamQueue::default(),
             pipeline,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use retcd_node::Input;
 use retcd_proto::raftpb::{Message, MessageType};
 
-use crate::log::{self, Hex, Seldom};
+use crate::log::{self, Hex, Throttle};
 
 /// Pause before a report that must not be lost is sent again.
 const REPORT_RETRY: Duration = Duration::from_millis(20);
@@ -39,7 +39,7 @@ pub(super) struct NodeSender {
     local: u64,
     node: SyncSender<Input>,
     is_removed: Box<dyn Fn(u64) -> bool + Send + Sync>,
-    refused: Seldom,
+    refused: Throttle,
 }
 
 impl NodeSender {
@@ -53,7 +53,7 @@ impl NodeSender {
             local,
             node,
             is_removed,
-            refused: Seldom::default(),
+            refused: Throttle::default(),
         }
     }
 
@@ -109,7 +109,7 @@ impl NodeSender {
     }
 
     fn refuse(&self, message: &Message, refusal: Refusal) -> Result<(), Refusal> {
-        if self.refused.now() {
+        if self.refused.allow() {
             let local = Hex(self.local);
             match refusal {
                 Refusal::Removed => log::warn!("rejected Raft message from removed member";

@@ -136,7 +136,7 @@ pub(super) fn check(
         }
         StatusCode::PRECONDITION_FAILED => match Mismatch::from_text(response.body()) {
             Some(mismatch) => {
-                if link.refused.now() {
+                if link.refused.allow() {
                     log_mismatch(shared, link, response, mismatch);
                 }
                 Err(PostError::Mismatch(mismatch))

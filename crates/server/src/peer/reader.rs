@@ -21,7 +21,7 @@ use super::status::Status;
 use super::transport::Shared;
 use super::{IO_TIMEOUT, Mismatch};
 use crate::config::url::Url;
-use crate::log::{self, Hex, Seldom, Text};
+use crate::log::{self, Hex, Text, Throttle};
 
 /// Time between attempts to connect, as in etcd.
 const REDIAL: Duration = Duration::from_millis(100);
@@ -85,8 +85,8 @@ pub(super) struct Reader {
     shared: Arc<Shared>,
     link: Arc<Link>,
     kind: StreamKind,
-    refused: Seldom,
-    overloaded: Seldom,
+    refused: Throttle,
+    overloaded: Throttle,
 }
 
 impl Reader {
@@ -95,8 +95,8 @@ impl Reader {
             shared,
             link,
             kind,
-            refused: Seldom::default(),
-            overloaded: Seldom::default(),
+            refused: Throttle::default(),
+            overloaded: Throttle::default(),
         }
     }
 
@@ -184,7 +184,7 @@ impl Reader {
         let (local, peer) = (Hex(self.shared.local.id), Hex(self.link.id));
         match error {
             DialError::Removed => (self.shared.removed_by_cluster)(),
-            DialError::Mismatch(mismatch) if self.refused.now() => {
+            DialError::Mismatch(mismatch) if self.refused.allow() => {
                 let message = match mismatch {
                     Mismatch::Version => {
                         "request sent was ignored by remote peer due to server version incompatibility"
@@ -253,7 +253,7 @@ impl Reader {
         if refusal == Refusal::Stopped {
             return Err(ReadError::Refused(refusal));
         }
-        if self.overloaded.now() {
+        if self.overloaded.allow() {
             log::warn!(
                 "dropped internal Raft message since receiving buffer is full (overloaded network)";
                 "local-member-id" => Hex(self.shared.local.id),

@@ -21,7 +21,7 @@ use super::picker::Picker;
 use super::status::Status;
 use super::{Config, LocalMember, OutgoingSnapshot, headers};
 use crate::config::url::Url;
-use crate::log::{self, Hex, Seldom, Text};
+use crate::log::{self, Hex, Text, Throttle};
 use crate::metrics::Metrics;
 use crate::workers::Workers;
 
@@ -52,7 +52,7 @@ pub(super) struct Shared {
     snapshots_sending: Arc<Semaphore>,
     pub snapshots_receiving: Semaphore,
     paused: AtomicBool,
-    dropped: Seldom,
+    dropped: Throttle,
     commands: UnboundedSender<Command>,
 }
 
@@ -94,7 +94,7 @@ impl Shared {
             snapshots_sending: Arc::new(Semaphore::new(SNAPSHOTS_SENDING_MAX)),
             snapshots_receiving: Semaphore::new(SNAPSHOTS_RECEIVING_MAX),
             paused: AtomicBool::new(false),
-            dropped: Seldom::default(),
+            dropped: Throttle::default(),
             commands,
         }
     }
@@ -209,7 +209,7 @@ impl Shared {
 
     fn overflow(&self, link: &Link, Overflow { message, queue }: &Overflow) {
         let local = self.local.id;
-        if self.dropped.now() {
+        if self.dropped.allow() {
             log::warn!("dropped internal Raft message since sending buffer is full";
                 "message-type" => message.r#type().as_str_name(),
                 "local-member-id" => Hex(local),

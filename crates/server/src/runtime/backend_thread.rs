@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::fatal::stop_process;
 use super::room::Room;
-use crate::log::{Seldom, Text};
+use crate::log::{Text, Throttle};
 use crate::metrics::Metrics;
 
 /// Longest pause between two looks at the number of pending changes.
@@ -57,23 +57,23 @@ pub struct Committer {
 impl Committer {
     /// Runs until the last sender is gone; commits what is left.
     pub fn run(&self, inbox: &Receiver<ToBackend>) {
-        let told = Seldom::default();
+        let throttle = Throttle::default();
         let mut committed_at = Instant::now();
         loop {
             match inbox.recv_timeout(POLL.min(self.pace.interval)) {
-                Ok(ToBackend::Commit(done)) => drop(done.send(self.commit(&told))),
+                Ok(ToBackend::Commit(done)) => drop(done.send(self.commit(&throttle))),
                 Err(RecvTimeoutError::Timeout) => {
                     if committed_at.elapsed() >= self.pace.interval
                         || self.backend.pending_changes() >= self.pace.changes_max
                     {
                         // What found no room is tried again next time.
-                        let _ = self.commit(&told);
+                        let _ = self.commit(&throttle);
                         committed_at = Instant::now();
                     }
                 }
                 Ok(ToBackend::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     // The log has what finds no room.
-                    let _ = self.commit(&told);
+                    let _ = self.commit(&throttle);
                     return;
                 }
             }
@@ -82,7 +82,7 @@ impl Committer {
     }
 
     /// Any failure but the lack of room ends the process.
-    fn commit(&self, told: &Seldom) -> Result<(), NoRoom> {
+    fn commit(&self, throttle: &Throttle) -> Result<(), NoRoom> {
         if self.backend.pending_changes() == 0 {
             return Ok(());
         }
@@ -94,7 +94,7 @@ impl Committer {
                 Ok(())
             }
             Err(BackendError::Full(error)) => {
-                if told.now() {
+                if throttle.allow() {
                     crate::warn!("no room for the database to grow; what is written waits in memory and is in the log";
                         "error" => Text(&error), "pending-bytes" => self.backend.pending_bytes());
                 }

@@ -17,7 +17,7 @@ use super::local::Local;
 use super::member::Member;
 use crate::config::AutoCompaction;
 use crate::grpc::status::Status;
-use crate::log::Seldom;
+use crate::log::Throttle;
 
 /// How often expired leases are looked for, as in etcd.
 const LEASE_INTERVAL: Duration = Duration::from_millis(500);
@@ -109,7 +109,7 @@ pub async fn run_leases(local: Rc<Local>) {
 pub async fn watch_room(local: Rc<Local>) {
     let mut interval = tokio::time::interval(ROOM_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let told = Seldom::default();
+    let throttle = Throttle::default();
     let member = &*local.member;
     let room = &member.room;
     let mut close_since = None;
@@ -126,7 +126,7 @@ pub async fn watch_room(local: Rc<Local>) {
         if !room.is_short() || !is_settled {
             continue;
         }
-        if told.now() {
+        if throttle.allow() {
             let free = room
                 .spare_bytes()
                 .saturating_add_unsigned(room.reserve_bytes());

@@ -1,19 +1,19 @@
-//! Things that are worth a line in the log, but not each time.
+//! Limits how often a repeating event is logged.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Time between two lines of one kind.
+/// Minimum time between two log lines of one event.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// Lets one in a while through.
+/// Allows an event to be logged at most once per [`PERIOD`].
 #[derive(Debug, Default)]
-pub struct Seldom(Mutex<Option<Instant>>);
+pub struct Throttle(Mutex<Option<Instant>>);
 
-impl Seldom {
-    /// Whether it is time again.
-    pub fn now(&self) -> bool {
+impl Throttle {
+    /// Reports whether the event may be logged now, and starts a new period if so.
+    pub fn allow(&self) -> bool {
         let mut last = self.0.lock();
         let now = Instant::now();
         let due = last.is_none_or(|last| now.duration_since(last) >= PERIOD);
