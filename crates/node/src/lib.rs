@@ -26,11 +26,11 @@
 //! checked before raft sees them.
 
 pub mod bootstrap;
-mod door;
 pub mod durable;
 mod event;
 mod inspection;
 mod log_store;
+mod message_check;
 mod node;
 mod proposals;
 mod raft_types;

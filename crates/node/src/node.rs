@@ -13,20 +13,20 @@ use raft::{
 };
 use retcd_proto::raftpb;
 
-use crate::door::{self, Verdict};
 use crate::event::{
     Append, Config, Follower, Input, LeaderInfo, Output, Recovered, RejectReason, ReplicationState,
     Role, SnapshotPoint, Status,
 };
 use crate::inspection::Inspection;
 use crate::log_store::LogStore;
-use crate::proposals::Proposals;
+use crate::message_check::{self, Verdict};
+use crate::proposals::ProposalQueue;
 use crate::raft_types::{
     conf_change_to_raft, conf_state_from_raft, conf_state_to_raft, entry_from_raft, entry_to_raft,
     hard_state_from_raft, hard_state_to_raft, message_from_raft, message_to_raft,
     snapshot_from_raft,
 };
-use crate::reads::{Read, Reads};
+use crate::reads::{Read, ReadQueue};
 use crate::unpersisted::{Decision, Unpersisted};
 
 /// Committed entries handed to the machine at once; bounds the memory of one batch.
@@ -49,8 +49,8 @@ pub struct Node {
     raw: RawNode<LogStore>,
     config: Config,
     outputs: VecDeque<Output>,
-    proposals: Proposals,
-    reads: Reads,
+    proposals: ProposalQueue,
+    reads: ReadQueue,
     unpersisted: Unpersisted,
     /// Followers' reads that came before this leader could answer them.
     early_reads: Vec<eraftpb::Message>,
@@ -59,16 +59,17 @@ pub struct Node {
     now: Duration,
     next_tick: Duration,
     applied: u64,
-    /// The newest index that the machine was told to apply or to restore. Invariant: `applied <= handed_out`.
+    /// The newest index that the machine was told to apply or to restore. Invariant:
+    /// `applied <= handed_out`.
     handed_out: u64,
     /// Index of the newest snapshot, durable or under way.
     snapshot_index: u64,
     /// Whether the next one is due whatever the count says.
     snapshot_wanted: bool,
     /// A leader that proposals did not get to, and until when to leave it alone.
-    deaf_leader: (u64, Duration),
+    unreachable_leader: (u64, Duration),
     /// When leadership was last offered because of the disk.
-    stepped_aside_at: Option<Duration>,
+    transferred_at: Option<Duration>,
     /// Who is to lead in place of this member, which was removed.
     successor: Option<u64>,
     /// The election timeout in force, in ticks, and the term and role that it was drawn for.
@@ -113,12 +114,12 @@ impl Node {
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raw = RawNode::new(&raft_config, store, &logger)
-            .expect("the configuration is valid: ids and ticks are checked at the door");
+            .expect("the configuration is valid: ids and ticks are checked before");
         let mut node = Node {
             raw,
             outputs: VecDeque::new(),
-            proposals: Proposals::default(),
-            reads: Reads::new(config.first_read_context),
+            proposals: ProposalQueue::default(),
+            reads: ReadQueue::new(config.first_read_context),
             unpersisted: Unpersisted::default(),
             early_reads: Vec::new(),
             leader: LeaderInfo {
@@ -133,8 +134,8 @@ impl Node {
             handed_out: recovered.applied,
             snapshot_index: index,
             snapshot_wanted: false,
-            deaf_leader: (0, Duration::ZERO),
-            stepped_aside_at: None,
+            unreachable_leader: (0, Duration::ZERO),
+            transferred_at: None,
             successor: None,
             election_timeout: (0, None),
             random: scramble(config.seed),
@@ -316,8 +317,8 @@ impl Node {
             self.raw.tick();
         }
         self.hold_election_timeout();
-        self.step_aside_if_the_disk_stalls();
-        self.call_successor();
+        self.transfer_if_disk_stalls();
+        self.ask_successor_to_campaign();
         let requests = self.proposals.expired(self.now);
         self.reject(requests, RejectReason::NoLeader);
     }
@@ -347,7 +348,7 @@ impl Node {
             return;
         };
         let raft = &self.raw.raft;
-        let view = door::View {
+        let view = message_check::View {
             id: self.config.id,
             term: raft.term,
             leads: raft.state == StateRole::Leader,
@@ -360,7 +361,7 @@ impl Node {
             let term = || raft.raft_log.term(index).ok();
             held.contains(&index).then(term).flatten()
         };
-        match door::judge(&message, &view, term_at) {
+        match message_check::check(&message, &view, term_at) {
             Verdict::Drop => {}
             Verdict::Stop(contradiction) => {
                 self.outputs.push_back(Output::Contradiction(contradiction))
@@ -414,7 +415,7 @@ impl Node {
     /// Proposals that did not get to the leader go to the next one, or again to this one after a
     /// while. The name 0 stands for whoever waits for them.
     fn handle_undelivered(&mut self, entries: &[raftpb::Entry]) {
-        self.deaf_leader = (self.raw.raft.leader_id, self.now + self.config.tick);
+        self.unreachable_leader = (self.raw.raft.leader_id, self.now + self.config.tick);
         let deadline = self.now + self.config.proposal_timeout;
         for entry in entries {
             let _ = self.proposals.push(0, entry_to_raft(entry), deadline);
@@ -526,9 +527,9 @@ impl Node {
     fn propose(&mut self) {
         while !self.proposals.is_empty() {
             let raft = &self.raw.raft;
-            let (deaf, until) = self.deaf_leader;
-            let deaf = raft.leader_id == deaf && self.now < until && !self.leads();
-            if raft.leader_id == 0 || raft.lead_transferee.is_some() || deaf {
+            let (unreachable, until) = self.unreachable_leader;
+            let avoid = raft.leader_id == unreachable && self.now < until && !self.leads();
+            if raft.leader_id == 0 || raft.lead_transferee.is_some() || avoid {
                 return;
             }
             // A leader makes one change of the membership after the other.
@@ -646,7 +647,7 @@ impl Node {
             self.raw.mut_store().set_conf_state(conf_state);
         }
         if self.leads() && !self.is_voter() {
-            self.resign();
+            self.step_down();
         }
         self.applied = index;
         self.raw.mut_store().set_applied(index);
@@ -671,7 +672,7 @@ impl Node {
     /// A leader that was removed, or has no vote any more, follows: raft-rs ends the process when
     /// such a leader commits or persists anything. At the next tick it asks the most advanced voter
     /// to take over.
-    fn resign(&mut self) {
+    fn step_down(&mut self) {
         let voters = self
             .followers()
             .into_iter()
@@ -683,7 +684,7 @@ impl Node {
     }
 
     /// Not at once: who has not applied the removal yet may not campaign.
-    fn call_successor(&mut self) {
+    fn ask_successor_to_campaign(&mut self) {
         if let Some(successor) = self.successor.take()
             && self.raw.raft.leader_id == raft::INVALID_ID
         {
@@ -713,14 +714,14 @@ impl Node {
 
     /// A leader commits with its followers' disks, but answers clients only when its own log has
     /// the entries. If that takes longer than an election, another one leads better.
-    fn step_aside_if_the_disk_stalls(&mut self) {
+    fn transfer_if_disk_stalls(&mut self) {
         let patience = self.config.tick * self.config.election_ticks;
         let stalled = self
             .unpersisted
             .waiting_since()
             .is_some_and(|since| self.now >= since + patience);
         let offered = self
-            .stepped_aside_at
+            .transferred_at
             .is_some_and(|at| self.now < at + patience);
         if !self.leads() || !stalled || offered {
             return;
@@ -733,7 +734,7 @@ impl Node {
             .filter(|follower| follower.recent_active && follower.matched > persisted)
             .max_by_key(|follower| follower.matched);
         if let Some(best) = best {
-            self.stepped_aside_at = Some(self.now);
+            self.transferred_at = Some(self.now);
             self.raw.transfer_leader(best.id);
         }
     }

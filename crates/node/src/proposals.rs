@@ -24,11 +24,11 @@ struct Proposal {
 
 /// Requests in the order in which they came.
 #[derive(Default)]
-pub struct Proposals {
+pub struct ProposalQueue {
     waiting: VecDeque<Proposal>,
 }
 
-impl Proposals {
+impl ProposalQueue {
     /// Takes in a request.
     ///
     /// # Errors

@@ -32,8 +32,8 @@ impl Read {
     }
 }
 
-/// Reads that wait.
-pub struct Reads {
+/// ReadQueue that wait.
+pub struct ReadQueue {
     waiting: Vec<Read>,
     in_flight: BTreeMap<u64, Vec<Read>>,
     /// Those that do not wait for the machine.
@@ -45,10 +45,10 @@ pub struct Reads {
     asked_at: Duration,
 }
 
-impl Reads {
+impl ReadQueue {
     /// No reads; contexts count from `first_context`.
-    pub fn new(first_context: u64) -> Reads {
-        Reads {
+    pub fn new(first_context: u64) -> ReadQueue {
+        ReadQueue {
             waiting: Vec::new(),
             in_flight: BTreeMap::new(),
             ready: Vec::new(),

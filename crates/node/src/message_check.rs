@@ -48,9 +48,9 @@ pub enum Verdict {
     Stop(Contradiction),
 }
 
-/// Judges `message`; `term_at` gives the term of an entry that is in the log, or is the one before
+/// Checks `message`; `term_at` gives the term of an entry that is in the log, or is the one before
 /// it.
-pub fn judge(message: &Message, view: &View, term_at: impl Fn(u64) -> Option<u64>) -> Verdict {
+pub fn check(message: &Message, view: &View, term_at: impl Fn(u64) -> Option<u64>) -> Verdict {
     if message.to != view.id || message.from == 0 || message.from == view.id {
         return Verdict::Drop;
     }
@@ -209,7 +209,7 @@ mod tests {
 
     /// Our log: entries 1 to 7, all of term 2.
     fn verdict(message: &Message) -> Verdict {
-        judge(message, &VIEW, |index| (index <= 7).then_some(2))
+        check(message, &VIEW, |index| (index <= 7).then_some(2))
     }
 
     #[test]
