@@ -348,7 +348,8 @@ fn agrees_with_a_list() {
                         found.map(|keys| keys.iter().map(|key| key.to_vec()).collect::<Vec<_>>());
                     assert_eq!(found, expected);
                 }
-                // As the machine does: what is attached already is not attached, nor what is not detached.
+                // As the machine does: what is attached already is not attached, nor what is not
+                // detached.
                 3 | 4 => {
                     let attached = model.get(&id).is_some_and(|lease| lease.3.contains(&key));
                     match attached {

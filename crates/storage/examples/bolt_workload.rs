@@ -1,10 +1,10 @@
 //! Writes a database with a random history to a file, the same for the same seed, so that other
 //! implementations of the format can judge it.
 //!
-//! `bolt_workload SEED FILE` creates FILE, which must not exist, and prints the hash of its content,
-//! its size and the number of pairs in each bucket. Bucket `key` holds a real history: ascending
-//! revisions with encoded key-value records, of which old ones are deleted; leases, users and roles
-//! come and go.
+//! `bolt_workload SEED FILE` creates FILE, which must not exist, and prints the hash of its
+//! content, its size and the number of pairs in each bucket. Bucket `key` holds a real history:
+//! ascending revisions with encoded key-value records, of which old ones are deleted; leases, users
+//! and roles come and go.
 
 use std::collections::VecDeque;
 use std::path::Path;

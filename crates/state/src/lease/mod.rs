@@ -350,8 +350,8 @@ impl Lessor {
         }
     }
 
-    /// Attaches `key`, which must not be attached to it yet, and says whether there is such a lease;
-    /// lease 0 is none.
+    /// Attaches `key`, which must not be attached to it yet, and says whether there is such a
+    /// lease; lease 0 is none.
     pub fn attach(&mut self, id: i64, key: &[u8]) -> bool {
         let Some(lease) = self.leases.get_mut(&id) else {
             return false;

@@ -399,8 +399,8 @@ impl Membership {
         Ok(Ok(()))
     }
 
-    /// After a change of member `id`: raft's configuration names the members, each once, and nobody who
-    /// was removed is one.
+    /// After a change of member `id`: raft's configuration names the members, each once, and nobody
+    /// who was removed is one.
     fn assert_members(&self, id: u64) {
         let ConfState {
             voters, learners, ..

@@ -177,7 +177,8 @@ impl Hub {
         }
     }
 
-    /// Takes watchers that are behind no more, and events that are queued no more, out of the counts.
+    /// Takes watchers that are behind no more, and events that are queued no more, out of the
+    /// counts.
     fn count_off(&mut self, behind: usize, events: usize) {
         let slow = self.slow_watchers.checked_sub(behind);
         self.slow_watchers = slow.expect("each watcher that is behind was counted");

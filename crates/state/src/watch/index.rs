@@ -73,7 +73,7 @@ impl<V: Copy> Index<V> {
 /// The absent node.
 const NIL: u32 = u32::MAX;
 
-struct Node<V> {
+struct IntervalNode<V> {
     range: Arc<KeyRange>,
     value: V,
     left: u32,
@@ -85,7 +85,7 @@ struct Node<V> {
 }
 
 struct IntervalTree<V> {
-    nodes: Vec<Node<V>>,
+    nodes: Vec<IntervalNode<V>>,
     root: u32,
 }
 
@@ -114,7 +114,7 @@ impl<V: Copy> IntervalTree<V> {
 
     fn insert(&mut self, range: Arc<KeyRange>, value: V) {
         let new = self.nodes.len() as u32;
-        self.nodes.push(Node {
+        self.nodes.push(IntervalNode {
             range,
             value,
             left: NIL,
@@ -303,11 +303,11 @@ impl<V: Copy> IntervalTree<V> {
         if at == NIL { 0 } else { self.node(at).height }
     }
 
-    fn node(&self, at: u32) -> &Node<V> {
+    fn node(&self, at: u32) -> &IntervalNode<V> {
         &self.nodes[at as usize]
     }
 
-    fn node_mut(&mut self, at: u32) -> &mut Node<V> {
+    fn node_mut(&mut self, at: u32) -> &mut IntervalNode<V> {
         &mut self.nodes[at as usize]
     }
 }

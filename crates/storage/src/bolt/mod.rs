@@ -16,7 +16,7 @@
 //! - `db`: opening, creating, locking; [`Db`] joins one writer with any number of readers.
 //! - `root`, `range`: a committed state, pinned by a [`ReadTx`]; looking up and walking.
 //! - `writer`: a commit, from sorted changes to a durable meta page; `node` merges changes into
-//!   trees, `cut` decides on the size of nodes, `spill` encodes them, `space` gives them pages;
+//!   trees, `split` decides on the size of nodes, `spill` encodes them, `space` gives them pages;
 //!   `shrink` moves nodes to the front of a file that is mostly free.
 //! - `check`, `walk`: every page, and every branch. `copy`: the file as a stream. `defrag`, `diff`:
 //!   the file anew, while it is in use.
@@ -33,7 +33,6 @@
 mod bitmap;
 mod check;
 mod copy;
-mod cut;
 mod db;
 mod defrag;
 mod diff;
@@ -47,6 +46,7 @@ mod root;
 mod shrink;
 mod space;
 mod spill;
+mod split;
 mod walk;
 mod writer;
 

@@ -10,11 +10,11 @@
 
 use std::sync::Arc;
 
-use super::cut::underfull_below;
 use super::error::{BoltError, Damage, Reason};
 use super::page::{Content, Element, Kind, Page, encoded_len};
 use super::pager::Pager;
 use super::space::Extent;
+use super::split::underfull_below;
 
 /// No tree is deeper than this: a branch has at least two children.
 pub(crate) const DEPTH_MAX: usize = 64;

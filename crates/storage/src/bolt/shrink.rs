@@ -1,6 +1,6 @@
 //! Emptying the end of a file that is mostly free.
 //!
-//! Free pages at the end of a file are cut off, but what was written last usually lies there and
+//! Free pages at the end of a file are truncated, but what was written last usually lies there and
 //! stays. So while more than half of a file is free, each commit also rewrites some nodes of the
 //! file's far part, as if something in them had changed; as low pages are taken first, they move to
 //! the front. The file ends up at about one and a half times what it holds, without a pause.

@@ -6,7 +6,7 @@
 //! every page's transaction of birth is known, a reader that stays for long holds only the pages of
 //! its own root and not everything that was written and dropped after it.
 //!
-//! Low pages are taken first, so that the end of the file empties and can be cut.
+//! Low pages are taken first, so that the end of the file empties and can be truncated.
 //!
 //! Invariants: a page is free, or held, or belongs to the newest root, and is counted once; the
 //! meta pages always belong to it.

@@ -1,14 +1,14 @@
 //! Gives opened nodes their pages.
 //!
-//! Nodes are cut to size, take free pages, children before their parents, and wait here in encoded
-//! form until the commit writes all of them in the order of the file.
+//! Nodes are split to size, take free pages, children before their parents, and wait here in
+//! encoded form until the commit writes all of them in the order of the file.
 
 use std::sync::Arc;
 
-use super::cut::cut;
 use super::node::{BRANCH_MIN, Branch, Child, Item, Node};
 use super::page::{Content, ELEMENT_BYTES, Element, Kind, Page, encode, encoded_len};
 use super::space::{Extent, Space};
+use super::split::split;
 
 /// What a commit has encoded.
 pub(crate) struct Spill<'s> {
@@ -127,7 +127,7 @@ impl<'s> Spill<'s> {
             .collect();
         let mut links = Vec::new();
         let mut rest = items.as_slice();
-        for count in cut(&sizes, self.page_size, append, 1) {
+        for count in split(&sizes, self.page_size, append, 1) {
             let (part, after) = rest.split_at(count);
             rest = after;
             let child = self.encode(Kind::Leaf, part.iter().map(Item::element));
@@ -155,13 +155,16 @@ impl<'s> Spill<'s> {
             .iter()
             .map(|link| element_bytes(&link.element()))
             .collect();
-        let nodes = cut(&sizes, self.page_size, append, BRANCH_MIN);
+        let nodes = split(&sizes, self.page_size, append, BRANCH_MIN);
         let mut above = Vec::with_capacity(nodes.len());
         let mut links = links.into_iter();
         for count in nodes {
             let part: Vec<Link<'a>> = links.by_ref().take(count).collect();
             let child = self.encode(Kind::Branch, part.iter().map(Link::element));
-            let first = part.into_iter().next().expect("cut makes no empty nodes");
+            let first = part
+                .into_iter()
+                .next()
+                .expect("a split makes no empty nodes");
             above.push(Link {
                 key: first.key,
                 child,

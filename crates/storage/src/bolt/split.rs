@@ -1,4 +1,4 @@
-//! Where to cut a run of elements into nodes.
+//! Where to split a run of elements into nodes.
 
 use super::page::HEADER_BYTES;
 
@@ -21,13 +21,13 @@ pub(crate) fn underfull_below(page_size: usize) -> usize {
     page_size / 4
 }
 
-/// Cuts elements of the given sizes (element, key and value) into nodes of at least `min` elements
-/// and returns the number of elements of each.
+/// Splits elements of the given sizes (element, key and value) into nodes of at least `min`
+/// elements and returns the number of elements of each.
 ///
 /// Appended elements fill one page after the other, so that nodes written by an ascending run of
 /// keys are dense; others are spread evenly, so that each node can take more. Where elements are so
 /// large that single pages would be left half empty, several share a node of several pages.
-pub(crate) fn cut(sizes: &[usize], page_size: usize, append: bool, min: usize) -> Vec<usize> {
+pub(crate) fn split(sizes: &[usize], page_size: usize, append: bool, min: usize) -> Vec<usize> {
     let total = HEADER_BYTES + sizes.iter().sum::<usize>();
     if total <= page_size || sizes.len() < 2 * min {
         return vec![sizes.len()];
@@ -49,8 +49,8 @@ pub(crate) fn cut(sizes: &[usize], page_size: usize, append: bool, min: usize) -
     } else {
         nodes.push(sizes.len());
     }
-    let (cut, all) = (nodes.iter().sum::<usize>(), sizes.len());
-    assert_eq!(cut, all, "every element has one node");
+    let (placed, all) = (nodes.iter().sum::<usize>(), sizes.len());
+    assert_eq!(placed, all, "every element has one node");
     let least = nodes.iter().min().copied().unwrap_or(0);
     assert!(least >= min, "a node of {least} elements, not {min}");
     nodes
@@ -111,14 +111,14 @@ mod tests {
 
     #[test]
     fn ascending_runs_fill_pages_and_others_are_spread() {
-        assert_eq!(cut(&[100; 100], 4096, true, 1), [37, 37, 26]);
-        assert_eq!(cut(&[100; 100], 4096, false, 1), [34, 34, 32]);
+        assert_eq!(split(&[100; 100], 4096, true, 1), [37, 37, 26]);
+        assert_eq!(split(&[100; 100], 4096, false, 1), [34, 34, 32]);
     }
 
     #[test]
     fn a_small_element_shares_the_pages_of_a_large_one() {
-        assert_eq!(cut(&[50, 9000, 50], 4096, false, 1), [3]);
-        assert_eq!(cut(&[9000, 9000], 4096, false, 1), [2]);
+        assert_eq!(split(&[50, 9000, 50], 4096, false, 1), [3]);
+        assert_eq!(split(&[9000, 9000], 4096, false, 1), [2]);
     }
 
     #[test]
@@ -126,7 +126,7 @@ mod tests {
         for size in [1500, 2100, 2800, 3500, 4200, 5000, 6300, 7000, 9000] {
             for append in [true, false] {
                 let sizes = [size; 1000];
-                let nodes = cut(&sizes, 4096, append, 1);
+                let nodes = split(&sizes, 4096, append, 1);
                 let pages: usize = nodes
                     .iter()
                     .map(|count| (16 + count * size).div_ceil(4096))
@@ -147,7 +147,7 @@ mod tests {
             let elements = rng.usize(1..80);
             let sizes: Vec<usize> = (0..elements).map(|_| rng.usize(18..=largest)).collect();
             let (append, min) = (rng.bool(), rng.usize(1..=2));
-            let nodes = cut(&sizes, 4096, append, min);
+            let nodes = split(&sizes, 4096, append, min);
             assert_eq!(nodes.iter().sum::<usize>(), elements);
             let smallest = nodes.iter().min();
             assert!(

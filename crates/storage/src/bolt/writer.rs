@@ -31,8 +31,8 @@ use crate::disk::is_full;
 /// within these bounds.
 const GROWTH_BYTES_MIN: u64 = 1 << 20;
 const GROWTH_BYTES_MAX: u64 = 16 << 20;
-/// The file is cut when so many times its growth is unused at its end.
-const CUT_GROWTHS: u64 = 4;
+/// The file is truncated when so many times its growth is unused at its end.
+const TRUNCATE_GROWTHS: u64 = 4;
 /// The longest key that the format holds.
 pub(crate) const KEY_BYTES_MAX: usize = 32768;
 /// The longest value that the format holds.
@@ -40,8 +40,9 @@ const VALUE_BYTES_MAX: usize = (1 << 31) - 2;
 /// The first page behind the meta pages.
 const FIRST_PAGE: u64 = 2;
 
-// A file that was just made longer is not cut, and a longest pair still has four-byte positions.
-const _: () = assert!(CUT_GROWTHS > 1 && GROWTH_BYTES_MIN <= GROWTH_BYTES_MAX);
+// A file that was just made longer is not truncated, and a longest pair still has four-byte
+// positions.
+const _: () = assert!(TRUNCATE_GROWTHS > 1 && GROWTH_BYTES_MIN <= GROWTH_BYTES_MAX);
 const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX < u32::MAX as usize);
 
 /// Changes of one bucket in a commit. A bucket that does not exist is created, even without
@@ -325,7 +326,7 @@ impl Writer {
         // The other meta page must stay good, too, in case this one is damaged later.
         let need = need.max(self.pager.offset(self.root.meta.high_water));
         let kept = need + growth(need);
-        if self.file_bytes >= kept + CUT_GROWTHS * growth(need) {
+        if self.file_bytes >= kept + TRUNCATE_GROWTHS * growth(need) {
             assert!(kept >= need, "{need} bytes are used, {kept} kept");
             file.set_len(kept)?;
             self.file_bytes = kept;

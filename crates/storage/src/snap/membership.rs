@@ -178,30 +178,30 @@ struct Names {
 #[derive(Deserialize)]
 struct Cluster {
     #[serde(rename = "0")]
-    cluster: Option<Node>,
+    cluster: Option<StoreNode>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct Node {
+struct StoreNode {
     value: String,
-    children: Option<BTreeMap<String, Node>>,
+    children: Option<BTreeMap<String, StoreNode>>,
 }
 
-impl Node {
-    fn child(&mut self, name: &str) -> Option<Node> {
+impl StoreNode {
+    fn child(&mut self, name: &str) -> Option<StoreNode> {
         self.children.as_mut()?.remove(name)
     }
 
     /// The children of a child.
-    fn take(&mut self, name: &str) -> BTreeMap<String, Node> {
+    fn take(&mut self, name: &str) -> BTreeMap<String, StoreNode> {
         self.child(name)
             .and_then(|node| node.children)
             .unwrap_or_default()
     }
 }
 
-fn member(id: &str, mut node: Node) -> Result<Member, DocumentError> {
+fn member(id: &str, mut node: StoreNode) -> Result<Member, DocumentError> {
     let id = parse_id(id)?;
     let raft = node
         .child("raftAttributes")
