@@ -79,7 +79,7 @@ async fn connect(target: Target, tls: Option<(Tls, String)>) -> io::Result<Box<d
         Target::Unix(path) => ("unix", path.display().to_string()),
     };
     let failed = |error: io::Error| {
-        let reason = retcd_tls::files::go_error(&error);
+        let reason = retcd_log::go_io_error(&error);
         let text =
             format!("transport: Error while dialing: dial {network} {address}: connect: {reason}");
         io::Error::new(error.kind(), text)

@@ -1,6 +1,6 @@
 //! The etcd server.
 //!
-//! - [`config`]: flags, environment, file; [`log`]: JSON lines.
+//! - [`config`]: flags, environment, file.
 //! - [`runtime`]: threads, queues, sockets; the only room that knows the operating system's clock.
 //! - `accept`: from a listening socket to the thread that serves the connection; `tls`: handshakes
 //!   and certificates.
@@ -13,19 +13,25 @@
 mod accept;
 pub mod auth;
 mod bootstrap;
+mod clock;
 pub mod config;
-mod gauge;
+mod defragment;
 pub mod grpc;
 pub mod http;
-pub mod log;
 pub mod metrics;
+mod observer;
 pub mod peer;
+mod probe;
 mod rlimit;
 mod router;
 pub mod runtime;
+mod server;
 mod systemd;
 mod tls;
 pub mod workers;
+
+pub use retcd_log as log;
+pub(crate) use retcd_log::{error, fatal, info, log_line, log_record, warn};
 
 /// The version of etcd that this server stands in for.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -13,7 +13,8 @@ use crate::grpc;
 use crate::grpc::outstanding::Outstanding;
 use crate::grpc::wire::ResponseBody;
 use crate::http::{self, HttpContext};
-use crate::runtime::{Local, LocalProbe};
+use crate::probe::LocalProbe;
+use crate::server::ServerThread;
 
 /// Limits for reading a body that no page has read.
 const UNREAD_BYTES_MAX: usize = 32 << 20;
@@ -21,14 +22,14 @@ const UNREAD_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Answers a request; `connection` counts what is outstanding on its connection.
 pub(crate) async fn route(
-    local: Rc<Local>,
+    thread: Rc<ServerThread>,
     http: Rc<HttpContext<LocalProbe>>,
     protocols: Protocols,
     connection: Outstanding,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     if protocols.grpc && grpc::is_grpc(&request) {
-        return grpc::call(local, connection, request).await;
+        return grpc::call(thread, connection, request).await;
     }
     let (head, body) = request.into_parts();
     let response = match protocols.pages {

@@ -15,9 +15,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
-
-use crate::grpc::status::{self, Status};
+use retcd_member::{Error, Work};
 
 /// Threads at the least and at the most; between them, as many as there are processors.
 const THREADS_MIN: usize = 2;
@@ -27,16 +25,14 @@ const THREADS_FOR_DEFRAGMENTATION: usize = 1;
 /// Threads that ask name servers, and do nothing else: those may be silent for seconds.
 const LOOKUP_THREADS: usize = 2;
 
-type Work = Box<dyn FnOnce() + Send>;
-
 /// The member stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the member stops")]
 pub struct Stopped;
 
-impl From<Stopped> for Status {
-    fn from(_: Stopped) -> Status {
-        status::STOPPED
+impl From<Error> for Stopped {
+    fn from(_: Error) -> Stopped {
+        Stopped
     }
 }
 
@@ -49,8 +45,8 @@ impl From<Stopped> for io::Error {
 /// The threads and the queues before them; clones share them. They end when the last clone is gone.
 #[derive(Clone, Debug)]
 pub struct Workers {
-    queue: Sender<Work>,
-    lookups: Sender<Work>,
+    queue: retcd_member::Workers,
+    lookups: retcd_member::Workers,
 }
 
 impl Workers {
@@ -62,8 +58,8 @@ impl Workers {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = processors.clamp(THREADS_MIN, THREADS_MAX) + THREADS_FOR_DEFRAGMENTATION;
         Ok(Workers {
-            queue: spawn("work", threads)?,
-            lookups: spawn("lookup", LOOKUP_THREADS)?,
+            queue: queue_to(spawn("work", threads)?),
+            lookups: queue_to(spawn("lookup", LOOKUP_THREADS)?),
         })
     }
 
@@ -75,29 +71,12 @@ impl Workers {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Stopped> {
-        run_in(&self.queue, work).await
+        Ok(self.queue.run(work).await?)
     }
 
-    /// Calls `step` on `state`, a turn each time, until it gives a result.
-    ///
-    /// # Errors
-    /// The member stops.
-    pub async fn run_in_pieces<S: Send + 'static, T: Send + 'static>(
-        &self,
-        mut state: S,
-        step: fn(&mut S) -> Option<T>,
-    ) -> Result<T, Stopped> {
-        loop {
-            // What is left of it goes here, too, which may be as much as it has worked on.
-            let piece = move || match step(&mut state) {
-                Some(result) => Piece::Last(result),
-                None => Piece::Rest(state),
-            };
-            state = match self.run(piece).await? {
-                Piece::Last(result) => return Ok(result),
-                Piece::Rest(rest) => rest,
-            };
-        }
+    /// The queue for all work but questions to name servers.
+    pub fn queue(&self) -> &retcd_member::Workers {
+        &self.queue
     }
 
     /// Runs `ask`, which waits for a name server.
@@ -108,7 +87,7 @@ impl Workers {
         &self,
         ask: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Stopped> {
-        run_in(&self.lookups, ask).await
+        Ok(self.lookups.run(ask).await?)
     }
 
     /// The addresses of `HOST:PORT`.
@@ -125,10 +104,9 @@ impl Workers {
     }
 }
 
-/// What came of a piece of long work.
-enum Piece<S, T> {
-    Rest(S),
-    Last(T),
+fn queue_to(threads: Sender<Work>) -> retcd_member::Workers {
+    // Work for threads that have ended is dropped.
+    retcd_member::Workers::new(move |work| drop(threads.send(work)))
 }
 
 /// Makes the threads `NAME-0`, `NAME-1`, … and returns their queue.
@@ -144,20 +122,6 @@ fn spawn(name: &str, threads: usize) -> io::Result<Sender<Work>> {
         })?;
     }
     Ok(queue)
-}
-
-async fn run_in<T: Send + 'static>(
-    queue: &Sender<Work>,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Stopped> {
-    let (done, result) = oneshot::channel();
-    let work = move || {
-        if !done.is_closed() {
-            let _ = done.send(work());
-        }
-    };
-    let _ = queue.send(Box::new(work));
-    result.await.map_err(|_| Stopped)
 }
 
 fn run(waiting: &Mutex<Receiver<Work>>) {
@@ -179,11 +143,8 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(60);
 
-    fn workers(name: &str, threads: usize) -> Workers {
-        Workers {
-            queue: spawn(name, threads).unwrap(),
-            lookups: channel().0,
-        }
+    fn workers(name: &str, threads: usize) -> retcd_member::Workers {
+        queue_to(spawn(name, threads).unwrap())
     }
 
     #[tokio::test]

@@ -8,17 +8,19 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use prost::Message;
+use retcd_member::Error;
+use retcd_member::access::Credentials;
 use retcd_proto::etcdserverpb::{
     AlarmMember, AlarmType, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveRequest,
     LeaseTimeToLiveResponse, Member, ResponseHeader,
 };
 use retcd_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
-use retcd_server::auth::Credentials;
 use retcd_server::http::{
-    Access, HttpContext, LeaseError, ListenerKind, PeerProbe, Probe, PromoteError, RaftStatus,
-    Response, handle, handle_peer,
+    Access, HttpContext, ListenerKind, PeerProbe, Probe, RaftStatus, Response, handle, handle_peer,
 };
 use retcd_server::metrics::{Detail, Metrics, Sample};
+use retcd_state::machine::ApplyError;
+use retcd_state::membership::{MemberError, ReconfigError};
 use retcd_state::mvcc::KeyspaceHash;
 use serde::Deserialize;
 
@@ -36,11 +38,11 @@ struct Fake {
     learner: bool,
     cluster_version: Option<String>,
     storage_version: Option<String>,
-    linearizable: Result<(), String>,
-    serializable: Result<(), String>,
+    linearizable: Result<(), Error>,
+    serializable: Result<(), Error>,
     members: Vec<Member>,
-    promoted: Result<(), PromoteError>,
-    lease: Result<i64, LeaseError>,
+    promoted: Result<(), Error>,
+    lease: Result<i64, Error>,
 }
 
 impl Fake {
@@ -60,7 +62,7 @@ impl Fake {
                 client_ur_ls: vec!["http://127.0.0.1:2379".to_owned()],
                 is_learner: false,
             }],
-            promoted: Err(PromoteError::NotFound),
+            promoted: Err(Error::MEMBER_NOT_FOUND),
             lease: Ok(60),
         }
     }
@@ -106,11 +108,11 @@ impl Probe for Fake {
         self.members.clone()
     }
 
-    async fn linearizable_read(&self) -> Result<(), String> {
+    async fn linearizable_read(&self) -> Result<(), Error> {
         self.linearizable.clone()
     }
 
-    async fn serializable_read(&self) -> Result<(), String> {
+    async fn serializable_read(&self) -> Result<(), Error> {
         self.serializable.clone()
     }
 
@@ -131,18 +133,18 @@ impl Probe for Fake {
 }
 
 impl PeerProbe for Fake {
-    async fn downgrade_enabled(&self) -> Result<bool, String> {
+    async fn downgrade_enabled(&self) -> Result<bool, Error> {
         self.linearizable.clone().map(|()| false)
     }
 
-    async fn promote(&self, id: u64, _: &Credentials) -> Result<Vec<Member>, PromoteError> {
+    async fn promote(&self, id: u64, _: &Credentials) -> Result<Vec<Member>, Error> {
         match id {
-            MEMBER_ID => Err(PromoteError::NotLearner),
+            MEMBER_ID => Err(Error::member(MemberError::NotLearner)),
             _ => self.promoted.clone().map(|()| self.members.clone()),
         }
     }
 
-    async fn hash_kv(&self, revision: i64) -> Result<(KeyspaceHash, i64), String> {
+    async fn hash_kv(&self, revision: i64) -> Result<(KeyspaceHash, i64), Error> {
         match revision {
             ..=1 => Ok((
                 KeyspaceHash {
@@ -152,26 +154,28 @@ impl PeerProbe for Fake {
                 },
                 1,
             )),
-            _ => Err("mvcc: required revision is a future revision".to_owned()),
+            _ => Err(ApplyError::FutureRevision.into()),
         }
     }
 
-    async fn renew_lease(&self, _: i64) -> Result<i64, LeaseError> {
-        self.lease
+    async fn renew_lease(&self, _: i64) -> Result<i64, Error> {
+        self.lease.clone()
     }
 
     async fn lease_time_to_live(
         &self,
         id: i64,
         keys: bool,
-    ) -> Result<LeaseTimeToLiveResponse, LeaseError> {
-        self.lease.map(|granted_ttl| LeaseTimeToLiveResponse {
-            header: Some(ResponseHeader::default()),
-            id,
-            ttl: 7,
-            granted_ttl,
-            keys: keys.then(|| "k".into()).into_iter().collect(),
-        })
+    ) -> Result<LeaseTimeToLiveResponse, Error> {
+        self.lease
+            .clone()
+            .map(|granted_ttl| LeaseTimeToLiveResponse {
+                header: Some(ResponseHeader::default()),
+                id,
+                ttl: 7,
+                granted_ttl,
+                keys: keys.then(|| "k".into()).into_iter().collect(),
+            })
     }
 }
 
@@ -313,7 +317,7 @@ async fn versions_may_be_unknown() {
 
 #[tokio::test]
 async fn health_says_what_is_wrong() {
-    let timeout = || Err("etcdserver: request timed out".to_owned());
+    let timeout = || Err(Error::TIMED_OUT);
     let cases = [
         (
             Fake::with_alarm(AlarmType::Nospace),
@@ -383,7 +387,7 @@ async fn health_says_what_is_wrong() {
 async fn health_overlooks_what_it_is_told_to() {
     let stuck = Fake {
         leader: None,
-        linearizable: Err("etcdserver: no leader".to_owned()),
+        linearizable: Err(Error::NoLeader),
         ..Fake::healthy()
     };
     let cases = [
@@ -409,7 +413,7 @@ async fn health_overlooks_what_it_is_told_to() {
 async fn checks_fail_one_by_one() {
     let ill = Fake {
         learner: true,
-        linearizable: Err("etcdserver: request timed out".to_owned()),
+        linearizable: Err(Error::TIMED_OUT),
         ..Fake::with_alarm(AlarmType::Corrupt)
     };
     let context = context(ill);
@@ -554,13 +558,13 @@ async fn a_promotion_that_fails_says_why_as_far_as_etcd_does() {
     let none = BTreeMap::new();
     for (error, status, text) in [
         (
-            PromoteError::NotReady,
+            ReconfigError::LearnerNotReady.into(),
             412,
             "etcdserver: can only promote a learner member which is in sync with leader\n",
         ),
-        (PromoteError::NotFound, 404, "membership: ID not found\n"),
+        (Error::MEMBER_NOT_FOUND, 404, "membership: ID not found\n"),
         (
-            PromoteError::Other("etcdserver: unhealthy cluster".to_owned()),
+            ReconfigError::Unhealthy.into(),
             500,
             r#"{"message":"Internal Server Error"}"#,
         ),
@@ -619,10 +623,14 @@ async fn a_leader_answers_about_leases_in_protobuf() {
 async fn leases_that_cannot_be_told_about_have_their_statuses() {
     let none = BTreeMap::new();
     for (error, statuses, text) in [
-        (LeaseError::NotFound, [404, 404], "lease not found\n"),
-        (LeaseError::NotPrimary, [400, 500], "not a primary lessor\n"),
         (
-            LeaseError::Behind,
+            ApplyError::LeaseNotFound.into(),
+            [404, 404],
+            "lease not found\n",
+        ),
+        (Error::NotPrimary, [400, 500], "not a primary lessor\n"),
+        (
+            Error::ApplyTimedOut,
             [408, 408],
             "waiting for node to catch up its applied index has timed out\n",
         ),
@@ -667,7 +675,7 @@ async fn requests_of_members_have_a_bound() {
 #[tokio::test]
 async fn a_downgrade_is_told_after_a_read_alone() {
     let context = context(Fake {
-        linearizable: Err("etcdserver: request timed out".to_owned()),
+        linearizable: Err(Error::TIMED_OUT),
         ..Fake::healthy()
     });
     let page = ask(&context, "GET /downgrade/enabled", &BTreeMap::new(), "").await;

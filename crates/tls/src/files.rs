@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use retcd_log::go_io_error;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::{Error as PemError, PemObject, SectionKind};
 use rustls::pki_types::{
@@ -41,7 +42,7 @@ const CERTIFICATE_FOR_KEY: &str =
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// It cannot be read.
-    #[error("open {}: {}", path.display(), go_error(source))]
+    #[error("open {}: {}", path.display(), go_io_error(source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -118,22 +119,6 @@ impl FileError {
     /// Whether the file does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, FileError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
-    }
-}
-
-/// The text that Go has for an error of the operating system.
-pub fn go_error(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(_) => {
-            let text = error.to_string();
-            let text = text.split(" (os error").next().unwrap_or_default();
-            // C's texts start with a capital letter, Go's do not.
-            let mut letters = text.chars();
-            letters.next().map_or_else(String::new, |first| {
-                first.to_lowercase().chain(letters).collect()
-            })
-        }
-        None => error.to_string(),
     }
 }
 

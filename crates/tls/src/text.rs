@@ -14,7 +14,7 @@ pub fn handshake(error: &io::Error, refusal: Option<&Refusal>) -> String {
     match rustls_error(error) {
         Some(error) => tls(error),
         None if error.kind() == io::ErrorKind::UnexpectedEof => "EOF".to_owned(),
-        None => crate::files::go_error(error),
+        None => retcd_log::go_io_error(error),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use http::{Extensions, HeaderMap, HeaderValue};
-use retcd_state::auth::Caller;
+use http::{Extensions, HeaderMap};
+use retcd_member::access::Credentials;
 
 /// Where tokens are looked for, in this order. The second is what HTTP clients of the gateway can set.
 const TOKEN_KEYS: [&str; 2] = ["token", "authorization"];
@@ -21,59 +21,25 @@ const GATEWAY_KEY: &str = "grpcgateway-accept";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommonName(pub Arc<str>);
 
-/// A request's token and certificate.
-#[derive(Clone, Debug, Default)]
-pub struct Credentials {
-    token: Option<HeaderValue>,
-    certificate: Option<CommonName>,
-}
-
-impl Credentials {
-    /// What the head of a request has.
-    pub fn of(headers: &HeaderMap, extensions: &Extensions) -> Credentials {
-        let token = TOKEN_KEYS.iter().find_map(|key| headers.get(*key));
-        let certificate = extensions
-            .get()
-            .filter(|_| !headers.contains_key(GATEWAY_KEY));
-        Credentials {
-            token: token.cloned(),
-            certificate: certificate.cloned(),
-        }
-    }
-
-    /// The token, if one was sent; without text if it cannot be one.
-    pub fn token(&self) -> Option<&str> {
-        let value = self.token.as_ref()?.to_str().unwrap_or_default();
-        Some(value.strip_prefix(BEARER).unwrap_or(value))
-    }
-
-    /// The name in the client's certificate.
-    pub fn certificate(&self) -> Option<&CommonName> {
-        self.certificate.as_ref()
-    }
-}
-
-/// Who sends a request, and as of which revision of users and roles that is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The user's name; the user may be gone meanwhile.
-    pub user: Arc<str>,
-    /// The revision.
-    pub revision: u64,
-}
-
-impl Identity {
-    /// As the machine wants it.
-    pub fn caller(&self) -> Caller<'_> {
-        Caller {
-            user: &self.user,
-            revision: self.revision,
-        }
+/// What the head of a request says about its sender.
+pub fn credentials_of(headers: &HeaderMap, extensions: &Extensions) -> Credentials {
+    let token = TOKEN_KEYS.iter().find_map(|key| headers.get(*key));
+    let certificate = extensions
+        .get::<CommonName>()
+        .filter(|_| !headers.contains_key(GATEWAY_KEY));
+    Credentials {
+        token: token.map(|value| {
+            let text = value.to_str().unwrap_or_default();
+            text.strip_prefix(BEARER).unwrap_or(text).into()
+        }),
+        certificate: certificate.map(|CommonName(name)| Arc::clone(name)),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn credentials(headers: &[(&'static str, &'static str)], name: Option<&str>) -> Credentials {
@@ -85,12 +51,16 @@ mod tests {
         if let Some(name) = name {
             extensions.insert(CommonName(name.into()));
         }
-        Credentials::of(&headers.collect(), &extensions)
+        credentials_of(&headers.collect(), &extensions)
     }
 
     #[test]
     fn tokens_are_found_as_etcd_finds_them() {
-        let token = |headers: &[_]| credentials(headers, None).token().map(str::to_owned);
+        let token = |headers: &[_]| {
+            credentials(headers, None)
+                .token
+                .map(|token| token.to_string())
+        };
         assert_eq!(token(&[]), None);
         assert_eq!(token(&[("token", "a.1")]), Some("a.1".into()));
         assert_eq!(token(&[("authorization", "a.1")]), Some("a.1".into()));
@@ -103,8 +73,8 @@ mod tests {
 
     #[test]
     fn the_gateways_certificate_names_nobody() {
-        let name = |headers: &[_]| credentials(headers, Some("cn")).certificate().cloned();
-        assert_eq!(name(&[]), Some(CommonName("cn".into())));
+        let name = |headers: &[_]| credentials(headers, Some("cn")).certificate;
+        assert_eq!(name(&[]), Some("cn".into()));
         assert_eq!(name(&[("grpcgateway-accept", "*/*")]), None);
     }
 }

@@ -3,8 +3,8 @@
 //! Which users there are and what they may do is the machine's business (`retcd_state::auth`) and the same
 //! on all members. What is in here belongs to one member:
 //!
-//! - [`Credentials`]: what a request says about its sender; [`Identity`]: who that is.
-//! - [`simple`]: tokens that members remember; [`jwt`]: tokens that are signed.
+//! - [`credentials_of`]: what the head of a request says about its sender.
+//! - [`jwt`]: tokens that are signed. Those that members remember are in crate `member`.
 //! - [`passwords`]: bcrypt, away from the connection threads and a few at a time.
 //!
 //! A request with a token is answered as its user, or not at all: an unknown token is never nobody. Where
@@ -15,29 +15,27 @@ mod credentials;
 pub mod jwt;
 mod options;
 pub mod passwords;
-pub mod simple;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-pub use credentials::{CommonName, Credentials, Identity};
+use bytes::Bytes;
+pub use credentials::{CommonName, credentials_of};
+use futures_util::future::LocalBoxFuture;
 use jwt::JsonWebTokens;
 pub use options::{TokenError, TokenKind, TokenOptions};
 use passwords::Passwords;
+use retcd_member::access::{self, Found, Identity};
+use retcd_member::tokens::{self, SimpleTokens};
+use retcd_member::{Error, Workers};
 use retcd_state::auth::TokenChange;
-use sha2::{Digest, Sha256};
-use simple::SimpleTokens;
 
+use crate::clock::unix_ms;
 use crate::config::Config;
-use crate::grpc::status::{self, Code, Status};
-use crate::runtime::unix_ms;
-use crate::workers::Workers;
 
 /// Knows who sends a request. Shared by all threads.
 pub struct Authenticator {
     tokens: Tokens,
-    /// Hashes and compares passwords.
-    pub passwords: Passwords,
+    passwords: Passwords,
     /// `--client-cert-auth`.
     trusts_certificates: bool,
     workers: Workers,
@@ -51,16 +49,6 @@ enum Tokens {
     Simple(SimpleTokens),
     /// Signed.
     Jwt(JsonWebTokens),
-}
-
-/// What is known of a token at once.
-pub enum Found {
-    /// Its user.
-    User(Identity),
-    /// It is worth nothing.
-    Invalid,
-    /// It was given out at an entry that this member has not applied yet.
-    NotYet,
 }
 
 impl Authenticator {
@@ -79,21 +67,18 @@ impl Authenticator {
             }
             TokenKind::Jwt => Tokens::Jwt(options.load_jwt()?),
         };
+        let (cost, wait_max) = (config.bcrypt_cost as u32, config.request_timeout());
         Ok(Authenticator {
             tokens,
-            passwords: Passwords::new(
-                config.bcrypt_cost as u32,
-                config.request_timeout(),
-                workers.clone(),
-            ),
+            passwords: Passwords::new(cost, wait_max, workers.clone()),
             trusts_certificates: config.client_tls.client_cert_auth,
             workers,
         })
     }
+}
 
-    /// The user of `token`; `revision` is that of users and roles, `now` the time since the start, and
-    /// `applied` the index up to which this member has applied the log.
-    pub fn find(&self, token: &str, revision: u64, now: Duration, applied: u64) -> Found {
+impl access::Authenticator for Authenticator {
+    fn find(&self, token: &str, revision: u64, now: Duration, applied: u64) -> Found {
         match &self.tokens {
             Tokens::None => Found::Invalid,
             Tokens::Jwt(tokens) => match tokens.user(token, unix_ms()) {
@@ -102,91 +87,76 @@ impl Authenticator {
             },
             Tokens::Simple(tokens) => match tokens.user(token, now) {
                 Some(user) => Found::User(Identity { user, revision }),
-                None if simple::is_to_come(token, applied) => Found::NotYet,
+                None if tokens::is_to_come(token, applied) => Found::NotYet,
                 None => Found::Invalid,
             },
         }
     }
 
-    /// The user that a client's certificate names.
-    pub fn find_by_certificate(&self, name: &CommonName, revision: u64) -> Option<Identity> {
-        self.trusts_certificates.then(|| Identity {
-            user: Arc::clone(&name.0),
-            revision,
-        })
+    fn trusts_certificates(&self) -> bool {
+        self.trusts_certificates
     }
 
-    /// What a login proposes as its token, if logins are possible at all: nothing, where tokens are signed.
-    ///
-    /// # Errors
-    /// There are no tokens, or none can be signed here.
-    pub fn draw_token(&self) -> Result<String, Status> {
-        match &self.tokens {
-            Tokens::None => Err(status::AUTH_FAILED),
-            Tokens::Simple(_) => Ok(simple::draw()),
-            Tokens::Jwt(tokens) if tokens.can_sign() => Ok(String::new()),
-            Tokens::Jwt(_) => Err(status::TOKEN_VERIFY_ONLY),
-        }
-    }
-
-    /// The token of `user`, who has logged in at `revision`: the one that was remembered under `simple`, or
-    /// a signed one.
-    ///
-    /// # Errors
-    /// The signature fails.
-    pub async fn token(&self, user: &str, simple: String, revision: u64) -> Result<String, Status> {
-        let Tokens::Jwt(tokens) = &self.tokens else {
-            return Ok(simple);
-        };
-        let sign = tokens.sign(user, revision, unix_ms());
-        let sign = sign.ok_or(status::TOKEN_VERIFY_ONLY)?;
-        self.workers
-            .run(sign)
-            .await?
-            .ok_or_else(|| Status::new(Code::Unknown, "key is invalid"))
-    }
-
-    /// Makes the changes that entries of the log stand for, before anyone hears of their replies.
-    pub fn apply(&self, changes: Vec<TokenChange>, now: Duration) {
+    fn apply(&self, change: TokenChange, now: Duration) {
         if let Tokens::Simple(tokens) = &self.tokens {
-            for change in changes {
-                tokens.apply(change, now);
-            }
+            tokens.apply(change, now);
         }
     }
 
-    /// Forgets all tokens: after the machine has switched to another database, which tells of no logins.
-    pub fn forget_tokens(&self, now: Duration) {
-        self.apply(vec![TokenChange::LogoutAll], now);
-    }
-
-    /// Forgets tokens whose time is over.
-    pub fn sweep(&self, now: Duration) {
+    fn sweep(&self, now: Duration) {
         if let Tokens::Simple(tokens) = &self.tokens {
             tokens.sweep(now);
         }
     }
-}
 
-/// What a log may show of a token: enough to tell two apart, as etcd shows it.
-pub fn fingerprint(token: &str) -> String {
-    let digest = Sha256::digest(token);
-    digest[..6]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    fn draw_token(&self) -> Result<String, Error> {
+        match &self.tokens {
+            Tokens::None => Err(Error::NoTokens),
+            Tokens::Simple(_) => Ok(tokens::draw(|random| {
+                getrandom::fill(random).expect("the operating system gives random bytes");
+            })),
+            Tokens::Jwt(tokens) if tokens.can_sign() => Ok(String::new()),
+            Tokens::Jwt(_) => Err(Error::VerifyOnly),
+        }
+    }
+
+    fn token<'a>(
+        &'a self,
+        user: &'a str,
+        simple: String,
+        revision: u64,
+    ) -> LocalBoxFuture<'a, Result<String, Error>> {
+        Box::pin(async move {
+            let Tokens::Jwt(tokens) = &self.tokens else {
+                return Ok(simple);
+            };
+            let sign = tokens.sign(user, revision, unix_ms());
+            let sign = sign.ok_or(Error::VerifyOnly)?;
+            self.workers.run(sign).await?.ok_or(Error::SigningFailed)
+        })
+    }
+
+    fn hash(&self, password: String) -> LocalBoxFuture<'_, Result<String, Error>> {
+        Box::pin(self.passwords.hash(password))
+    }
+
+    fn verify(&self, password: String, stored: Bytes) -> LocalBoxFuture<'_, Result<bool, Error>> {
+        Box::pin(self.passwords.verify(password, stored))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use retcd_member::access::Authenticator as _;
+
     use super::*;
 
-    fn authenticator(tokens: Tokens, trusts_certificates: bool) -> Authenticator {
-        let workers = Workers::start().unwrap();
+    fn authenticator(tokens: Tokens) -> Authenticator {
+        let workers = crate::workers::Workers::start().unwrap().queue().clone();
         Authenticator {
             tokens,
             passwords: Passwords::new(4, Duration::ZERO, workers.clone()),
-            trusts_certificates,
+            trusts_certificates: false,
             workers,
         }
     }
@@ -196,38 +166,26 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_names_its_user_where_certificates_are_asked_for() {
-        let name = CommonName("alice".into());
-        let find = |trusts| authenticator(simple(), trusts).find_by_certificate(&name, 7);
-        let alice = Identity {
-            user: "alice".into(),
-            revision: 7,
-        };
-        assert_eq!(find(true), Some(alice));
-        assert_eq!(find(false), None);
-    }
-
-    #[test]
     fn a_token_may_be_of_an_entry_that_is_still_to_come() {
-        let authenticator = authenticator(simple(), false);
+        let authenticator = authenticator(simple());
         let find = |token: &str| authenticator.find(token, 3, Duration::ZERO, 10);
         let login = TokenChange::Login {
             drawn: "a".into(),
             index: 10,
             user: "alice".into(),
         };
-        authenticator.apply(vec![login], Duration::ZERO);
+        authenticator.apply(login, Duration::ZERO);
         assert!(matches!(find("a.9"), Found::User(found) if *found.user == *"alice"));
         assert!(matches!(find("b.9"), Found::Invalid));
         assert!(matches!(find("b.10"), Found::NotYet));
-        authenticator.forget_tokens(Duration::ZERO);
+        authenticator.apply(TokenChange::LogoutAll, Duration::ZERO);
         assert!(matches!(find("a.9"), Found::Invalid));
     }
 
     #[test]
     fn without_tokens_nobody_logs_in() {
-        let authenticator = authenticator(Tokens::None, false);
-        assert_eq!(authenticator.draw_token(), Err(status::AUTH_FAILED));
+        let authenticator = authenticator(Tokens::None);
+        assert_eq!(authenticator.draw_token(), Err(Error::NoTokens));
         let found = authenticator.find("a.1", 3, Duration::ZERO, 0);
         assert!(matches!(found, Found::Invalid));
     }

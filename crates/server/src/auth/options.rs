@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::{fs, io};
 
-use retcd_tls::files::go_error;
+use retcd_log::go_io_error;
 
 use super::jwt::{JsonWebTokens, Method};
 use crate::config::parse_duration;
@@ -151,7 +151,7 @@ impl<'a> TokenOptions<'a> {
                     io::ErrorKind::IsADirectory => "read",
                     _ => "open",
                 };
-                problem(&format!("{step} {path}: {}", go_error(&error)))
+                problem(&format!("{step} {path}: {}", go_io_error(&error)))
             }),
         }
     }

@@ -8,26 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use retcd_member::{Error, Workers};
 use retcd_state::auth::password;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::grpc::status::{self, Code, Status};
-use crate::workers::Workers;
-
 /// Requests that may wait for a hash, here or at work.
 const WAITING_MAX: usize = 1024;
-
-/// Whether bcrypt looks at all of a new password.
-///
-/// # Errors
-/// Go's words that it does not.
-pub fn check_length(password: &str) -> Result<(), Status> {
-    if password.len() > password::PASSWORD_BYTES_MAX {
-        const TOO_LONG: &str = "bcrypt: password length exceeds 72 bytes";
-        return Err(Status::new(Code::Unknown, TOO_LONG));
-    }
-    Ok(())
-}
 
 /// Makes and compares hashes.
 pub struct Passwords {
@@ -53,13 +39,14 @@ impl Passwords {
 
     /// The hash to be kept of a new password, in base64.
     ///
+    /// # Panics
+    /// The operating system has no randomness: there is no going on without it.
+    ///
     /// # Errors
-    /// As [`check_length`]; overload; the member stops.
-    pub async fn hash(&self, password: String) -> Result<String, Status> {
-        check_length(&password)?;
+    /// Overload; the member stops.
+    pub async fn hash(&self, password: String) -> Result<String, Error> {
         let mut salt = [0; 16];
-        getrandom::fill(&mut salt)
-            .map_err(|error| Status::new(Code::Unknown, error.to_string()))?;
+        getrandom::fill(&mut salt).expect("the operating system gives random bytes");
         let cost = self.cost;
         self.work(move || password::encode(&password::hash(password.as_bytes(), cost, salt)))
             .await
@@ -69,7 +56,7 @@ impl Passwords {
     ///
     /// # Errors
     /// Overload; the member stops.
-    pub async fn verify(&self, password: String, stored: Bytes) -> Result<bool, Status> {
+    pub async fn verify(&self, password: String, stored: Bytes) -> Result<bool, Error> {
         self.work(move || password::verify(password.as_bytes(), &stored))
             .await
     }
@@ -77,14 +64,14 @@ impl Passwords {
     async fn work<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Status> {
+    ) -> Result<T, Error> {
         let waiting = Arc::clone(&self.waiting).try_acquire_owned();
-        let waiting = waiting.map_err(|_| status::TOO_MANY_REQUESTS)?;
+        let waiting = waiting.map_err(|_| Error::Overloaded)?;
         let working = Arc::clone(&self.working).acquire_owned();
         let working = tokio::time::timeout(self.wait_max, working)
             .await
-            .map_err(|_| status::TIMEOUT)?
-            .map_err(|_| status::STOPPED)?;
+            .map_err(|_| Error::TIMED_OUT)?
+            .map_err(|_| Error::Stopped)?;
         // Whether or not the client still waits, the processor is busy until the end.
         let permits: [OwnedSemaphorePermit; 2] = [waiting, working];
         let work = move || {
@@ -92,13 +79,17 @@ impl Passwords {
             drop(permits);
             done
         };
-        Ok(self.workers.run(work).await?)
+        self.workers.run(work).await
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn workers() -> Workers {
+        crate::workers::Workers::start().unwrap().queue().clone()
+    }
 
     fn run<T>(future: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread()
@@ -111,29 +102,26 @@ mod tests {
     #[test]
     fn a_hash_fits_its_password() {
         run(async {
-            let passwords = Passwords::new(4, Duration::from_secs(60), Workers::start().unwrap());
+            let passwords = Passwords::new(4, Duration::from_secs(60), workers());
             let hash = passwords.hash("pw".into()).await.unwrap();
             assert_ne!(passwords.hash("pw".into()).await.unwrap(), hash);
             // "$2a$04$" in base64.
             assert!(hash.starts_with("JDJhJDA0J"), "{hash}");
-            let long = passwords.hash("x".repeat(73)).await.unwrap_err();
-            assert_eq!(long.message, "bcrypt: password length exceeds 72 bytes");
-            assert!(passwords.hash("x".repeat(72)).await.is_ok());
         });
     }
 
     #[test]
     fn who_cannot_have_a_processor_is_told_so() {
         run(async {
-            let passwords = Passwords::new(4, Duration::from_millis(1), Workers::start().unwrap());
+            let passwords = Passwords::new(4, Duration::from_millis(1), workers());
             let processors = passwords.working.available_permits() as u32;
             let busy = passwords.working.acquire_many(processors).await.unwrap();
             let refused = passwords.verify("pw".into(), Bytes::new()).await;
-            assert_eq!(refused, Err(status::TIMEOUT));
+            assert_eq!(refused, Err(Error::TIMED_OUT));
             let queue = passwords.waiting.acquire_many(WAITING_MAX as u32);
             let queue = queue.await.unwrap();
             let refused = passwords.verify("pw".into(), Bytes::new()).await;
-            assert_eq!(refused, Err(status::TOO_MANY_REQUESTS));
+            assert_eq!(refused, Err(Error::Overloaded));
             drop((busy, queue));
             let answered = passwords.verify("pw".into(), Bytes::new()).await;
             assert_eq!(answered, Ok(false));

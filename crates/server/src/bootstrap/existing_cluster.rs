@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use retcd_member::versions::OLDEST_CLUSTER;
 use retcd_state::membership::Member;
 use retcd_state::version::Version;
 
@@ -11,9 +12,6 @@ use super::addresses::{Resolve, same_addresses};
 use super::initial_cluster::InitialCluster;
 use crate::config::Config;
 use crate::config::url::Url;
-
-/// The lowest version of clusters that can be joined.
-pub(crate) const OLDEST_CLUSTER: Version = Version::new(3, 0, 0);
 
 /// The answer of a member to `GET /members`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

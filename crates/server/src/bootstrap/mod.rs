@@ -22,7 +22,6 @@ use crate::config::Config;
 use crate::peer::Dialer;
 
 pub(crate) use error::BootstrapError;
-pub(crate) use existing_cluster::OLDEST_CLUSTER;
 pub(crate) use initial_cluster::InitialCluster;
 pub(crate) use new_cluster::NewCluster;
 

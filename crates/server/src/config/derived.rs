@@ -4,22 +4,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use retcd_member::config::AutoCompaction;
+
 use super::check::ConfigError;
 use super::gates::Gate;
 use super::literal::parse_duration;
 use super::{Config, member_dir};
 use crate::log::GoDuration;
-
-/// Automatic compaction of history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AutoCompaction {
-    /// None.
-    Off,
-    /// Keeps what is younger than this.
-    Periodic(Duration),
-    /// Keeps so many revisions.
-    Revision(u64),
-}
 
 /// The shortest retention by time. The revision is noted ten times per retention, so that a shorter
 /// one would keep a processor busy. etcd accepts any, and crashes on one below ten nanoseconds.
@@ -63,11 +54,6 @@ impl Config {
                 span => Ok(span),
             },
         }
-    }
-
-    /// The size of the database at which writes are refused; none for no quota.
-    pub fn quota_bytes(&self) -> Option<u64> {
-        u64::try_from(self.quota_backend_bytes).ok()
     }
 
     /// The local address of connections to other members: the first advertised address that is an

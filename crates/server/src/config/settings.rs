@@ -62,7 +62,7 @@ pub struct Config {
     pub discovery_srv: String,
     /// Suffix of the SRV service name.
     pub discovery_srv_name: String,
-    /// Bytes; negative for no quota, not 0 after parsing. See [`Config::quota_bytes`].
+    /// Bytes; negative for no quota, not 0 after parsing.
     pub quota_backend_bytes: i64,
     /// `map` or `array`; no effect.
     pub backend_bbolt_freelist_type: String,

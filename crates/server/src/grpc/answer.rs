@@ -12,7 +12,7 @@ use super::outstanding::Outstanding;
 use super::pieces::{Sink, WHOLE_MAX};
 use super::status::{self, Status};
 use super::wire::MessageLength;
-use crate::runtime::Local;
+use crate::server::ServerThread;
 
 /// A framed response.
 pub enum Answer {
@@ -58,12 +58,12 @@ impl Answer {
 /// # Errors
 /// It is larger than a message can be; there is no room within the request timeout.
 pub async fn answer<M: Encode + Send + 'static>(
-    local: &Local,
+    thread: &ServerThread,
     message: M,
 ) -> Result<Answer, Status> {
-    let measured = measure(local, message).await?;
-    let room = take_room(local, measured.length).await?;
-    encode(local, measured, room).await
+    let measured = measure(thread, message).await?;
+    let room = take_room(thread, measured.length).await?;
+    encode(thread, measured, room).await
 }
 
 /// Frames the message that `read` makes. If room has to be waited for it is made again then: what waits
@@ -72,22 +72,22 @@ pub async fn answer<M: Encode + Send + 'static>(
 /// # Errors
 /// As [`answer`], and what `read` says.
 pub async fn answer_read<M: Encode + Send + 'static>(
-    local: &Local,
+    thread: &ServerThread,
     read: impl AsyncFn() -> Result<M, Status>,
 ) -> Result<Answer, Status> {
     let mut waited_for: Option<(usize, Room)> = None;
     loop {
-        let measured = measure(local, read().await?).await?;
+        let measured = measure(thread, read().await?).await?;
         let length = measured.length;
         let room = match waited_for.take() {
             Some((bytes, room)) if bytes >= length.bytes() => Some(room),
-            _ => local.member.answers.try_take(length.bytes()),
+            _ => thread.server.answers.try_take(length.bytes()),
         };
         if let Some(room) = room {
-            return encode(local, measured, room).await;
+            return encode(thread, measured, room).await;
         }
         drop(measured);
-        waited_for = Some((length.bytes(), take_room(local, length).await?));
+        waited_for = Some((length.bytes(), take_room(thread, length).await?));
     }
 }
 
@@ -98,7 +98,7 @@ struct Measured<M> {
 }
 
 async fn measure<M: Encode + Send + 'static>(
-    local: &Local,
+    thread: &ServerThread,
     message: M,
 ) -> Result<Measured<M>, Status> {
     let is_long = message.is_long();
@@ -108,22 +108,22 @@ async fn measure<M: Encode + Send + 'static>(
     };
     match is_long {
         false => measure(),
-        true => local.member.workers.run(measure).await?,
+        true => thread.server.member.workers.run(measure).await?,
     }
 }
 
-async fn take_room(local: &Local, length: MessageLength) -> Result<Room, Status> {
-    if let Some(room) = local.member.answers.try_take(length.bytes()) {
+async fn take_room(thread: &ServerThread, length: MessageLength) -> Result<Room, Status> {
+    if let Some(room) = thread.server.answers.try_take(length.bytes()) {
         return Ok(room);
     }
-    let room = local.member.answers.take(length.bytes());
-    let room = timeout(local.member.limits.request_timeout, room).await;
+    let room = thread.server.answers.take(length.bytes());
+    let room = timeout(thread.server.member.config.limits.request_timeout, room).await;
     room.map_err(|_| status::TIMEOUT)
 }
 
 /// Long ones are encoded where others do not wait for it.
 async fn encode<M: Encode + Send + 'static>(
-    local: &Local,
+    thread: &ServerThread,
     measured: Measured<M>,
     mut room: Room,
 ) -> Result<Answer, Status> {
@@ -135,7 +135,7 @@ async fn encode<M: Encode + Send + 'static>(
     };
     match is_long {
         false => Ok(encode()),
-        true => Ok(local.member.workers.run(encode).await?),
+        true => Ok(thread.server.member.workers.run(encode).await?),
     }
 }
 

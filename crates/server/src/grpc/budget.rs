@@ -18,7 +18,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::outstanding::{Outstanding, Share};
-use crate::gauge::Gauge;
+use retcd_member::Gauge;
 
 /// Shorter answers are not counted: with what hyper holds for a request they weigh about the same.
 pub const COUNTED_FROM: usize = 64 << 10;

@@ -1,9 +1,8 @@
-//! Service `Cluster`.
-//!
-//! Headers carry no revision here, as etcd's do not.
+//! Service `Cluster`. Its answers tell no revision, as in etcd.
 
 use std::rc::Rc;
 
+use retcd_member::access::Credentials;
 use retcd_proto::etcdserverpb::{
     Member as MemberMessage, MemberAddRequest, MemberAddResponse, MemberListRequest,
     MemberListResponse, MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest,
@@ -11,74 +10,89 @@ use retcd_proto::etcdserverpb::{
 };
 use retcd_state::membership::Member;
 
-use super::Framed;
+use super::encode::Plain;
 use super::header::without_revision;
-use super::wire::frame;
-use crate::auth::Credentials;
-use crate::runtime::Local;
+use super::status::Status;
+use crate::server::ServerThread;
 
 /// `MemberList`.
-pub async fn member_list(local: Rc<Local>, request: MemberListRequest) -> Framed {
-    if request.linearizable {
-        local.linearizable().await?;
-    }
-    let members = local
-        .member
-        .membership
-        .read()
-        .members()
-        .map(message)
-        .collect();
-    frame(&MemberListResponse {
-        header: Some(without_revision(local.member.origin())),
-        members,
-    })
+pub(super) async fn member_list(
+    thread: Rc<ServerThread>,
+    credentials: Credentials,
+    request: MemberListRequest,
+) -> Result<Plain<MemberListResponse>, Status> {
+    let cluster = &thread.member.cluster;
+    let members = cluster.list(&credentials, request.linearizable).await?;
+    Ok(Plain(MemberListResponse {
+        header: Some(without_revision(thread.server.member.origin())),
+        members: messages(&members),
+    }))
 }
 
 /// `MemberAdd`.
-pub async fn member_add(local: Rc<Local>, request: MemberAddRequest) -> Framed {
-    let added = local.add_member(&request.peer_ur_ls, request.is_learner);
-    let (member, members) = added.await?;
-    frame(&MemberAddResponse {
-        header: Some(without_revision(local.member.origin())),
+pub(super) async fn member_add(
+    thread: Rc<ServerThread>,
+    credentials: Credentials,
+    request: MemberAddRequest,
+) -> Result<Plain<MemberAddResponse>, Status> {
+    let MemberAddRequest {
+        peer_ur_ls,
+        is_learner,
+    } = request;
+    let cluster = &thread.member.cluster;
+    let (member, members) = cluster.add(&credentials, &peer_ur_ls, is_learner).await?;
+    Ok(Plain(MemberAddResponse {
+        header: Some(without_revision(thread.server.member.origin())),
         member: Some(message(&member)),
         members: messages(&members),
-    })
+    }))
 }
 
 /// `MemberRemove`.
-pub async fn member_remove(local: Rc<Local>, request: MemberRemoveRequest) -> Framed {
-    let members = local.remove_member(request.id).await?;
-    frame(&MemberRemoveResponse {
-        header: Some(without_revision(local.member.origin())),
+pub(super) async fn member_remove(
+    thread: Rc<ServerThread>,
+    credentials: Credentials,
+    request: MemberRemoveRequest,
+) -> Result<Plain<MemberRemoveResponse>, Status> {
+    let cluster = &thread.member.cluster;
+    let members = cluster.remove(&credentials, request.id).await?;
+    Ok(Plain(MemberRemoveResponse {
+        header: Some(without_revision(thread.server.member.origin())),
         members: messages(&members),
-    })
+    }))
 }
 
 /// `MemberUpdate`.
-pub async fn member_update(local: Rc<Local>, request: MemberUpdateRequest) -> Framed {
-    let members = local.update_member(request.id, request.peer_ur_ls).await?;
-    frame(&MemberUpdateResponse {
-        header: Some(without_revision(local.member.origin())),
+pub(super) async fn member_update(
+    thread: Rc<ServerThread>,
+    credentials: Credentials,
+    request: MemberUpdateRequest,
+) -> Result<Plain<MemberUpdateResponse>, Status> {
+    let MemberUpdateRequest { id, peer_ur_ls } = request;
+    let cluster = &thread.member.cluster;
+    let members = cluster.update(&credentials, id, peer_ur_ls).await?;
+    Ok(Plain(MemberUpdateResponse {
+        header: Some(without_revision(thread.server.member.origin())),
         members: messages(&members),
-    })
+    }))
 }
 
 /// `MemberPromote`.
-pub async fn member_promote(
-    local: Rc<Local>,
+pub(super) async fn member_promote(
+    thread: Rc<ServerThread>,
     credentials: Credentials,
     request: MemberPromoteRequest,
-) -> Framed {
-    let members = local.promote_member(request.id, &credentials).await?;
-    frame(&MemberPromoteResponse {
-        header: Some(without_revision(local.member.origin())),
+) -> Result<Plain<MemberPromoteResponse>, Status> {
+    let cluster = &thread.member.cluster;
+    let members = cluster.promote(&credentials, request.id).await?;
+    Ok(Plain(MemberPromoteResponse {
+        header: Some(without_revision(thread.server.member.origin())),
         members: messages(&members),
-    })
+    }))
 }
 
 /// A member as clients see it.
-pub fn message(member: &Member) -> MemberMessage {
+pub(crate) fn message(member: &Member) -> MemberMessage {
     MemberMessage {
         id: member.id,
         name: member.name.clone(),

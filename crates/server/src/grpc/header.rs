@@ -37,10 +37,11 @@ pub fn without_revision(origin: Origin) -> ResponseHeader {
     }
 }
 
-/// The header of an answer that the leader gave and that this member passes on.
-pub fn passed_on(origin: Origin, leaders: &ResponseHeader) -> ResponseHeader {
+/// The header of an answer about leases that is of the leader's `revision`, which this member's store
+/// shows, too.
+pub fn of_leaders_revision(origin: Origin, revision: i64) -> ResponseHeader {
     ResponseHeader {
-        revision: leaders.revision,
+        revision,
         ..without_revision(origin)
     }
 }

@@ -8,16 +8,18 @@ use std::rc::Rc;
 use bytes::Bytes;
 use hyper::Response;
 use hyper::body::Incoming;
+use retcd_member::access::Credentials;
 use retcd_proto::healthpb::health_check_response::ServingStatus;
 use retcd_proto::healthpb::{
     HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
 };
 use tokio::sync::mpsc;
 
+use super::Context;
+use super::encode::Plain;
 use super::status::{self, Code, Status};
 use super::wire::{MessageReader, ResponseBody, frame, stream_response};
-use super::{Context, Framed};
-use crate::runtime::{Local, Member};
+use crate::server::{Server, ServerThread};
 
 fn answer(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse {
@@ -25,25 +27,33 @@ fn answer(status: ServingStatus) -> HealthCheckResponse {
     }
 }
 
-fn status_of(member: &Member) -> ServingStatus {
-    match member.is_serving() {
+fn status_of(server: &Server) -> ServingStatus {
+    match server.is_serving() {
         true => ServingStatus::Serving,
         false => ServingStatus::NotServing,
     }
 }
 
 /// `Check`.
-pub async fn check(local: Rc<Local>, request: HealthCheckRequest) -> Framed {
+pub(super) async fn check(
+    thread: Rc<ServerThread>,
+    _credentials: Credentials,
+    request: HealthCheckRequest,
+) -> Result<Plain<HealthCheckResponse>, Status> {
     match request.service.as_str() {
-        "" => frame(&answer(status_of(&local.member))),
+        "" => Ok(Plain(answer(status_of(&thread.server)))),
         _ => Err(Status::new(Code::NotFound, "unknown service")),
     }
 }
 
 /// `List`.
-pub async fn list(local: Rc<Local>, _request: HealthListRequest) -> Framed {
-    let statuses = [(String::new(), answer(status_of(&local.member)))].into();
-    frame(&HealthListResponse { statuses })
+pub(super) async fn list(
+    thread: Rc<ServerThread>,
+    _credentials: Credentials,
+    _request: HealthListRequest,
+) -> Result<Plain<HealthListResponse>, Status> {
+    let statuses = [(String::new(), answer(status_of(&thread.server)))].into();
+    Ok(Plain(HealthListResponse { statuses }))
 }
 
 /// `Watch`: the state now, then whenever it changes, until the member stops.
@@ -58,7 +68,7 @@ pub async fn watch(
     let (sender, receiver) = mpsc::channel(2);
     tokio::task::spawn_local(async move {
         tokio::select! {
-            () = context.local.member.stopped() => context.end_stream(&sender, Err(status::STOPPED)).await,
+            () = context.thread.server.member.signals.stopped() => context.end_stream(&sender, Err(status::STOPPED)).await,
             () = tell(&context, &request.service, &sender) => {}
         }
     });
@@ -67,13 +77,13 @@ pub async fn watch(
 
 /// Sends the state of `service` and its changes until the client leaves.
 async fn tell(context: &Context, service: &str, sender: &mpsc::Sender<Result<Bytes, Status>>) {
-    let member = &context.local.member;
-    let mut defragmenting = member.defragmenting.follow();
+    let server = &context.thread.server;
+    let mut defragmenting = server.defragmenting.follow();
     let mut told = None;
     loop {
         defragmenting.mark_unchanged();
         let state = match service {
-            "" => status_of(member),
+            "" => status_of(server),
             _ => ServingStatus::ServiceUnknown,
         };
         if told != Some(state) {

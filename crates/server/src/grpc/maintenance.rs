@@ -8,30 +8,30 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use hyper::Response;
 use hyper::body::Incoming;
+use retcd_member::access::Credentials;
+use retcd_member::maintenance::StatusAnswer;
 use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
 use retcd_proto::etcdserverpb::downgrade_request::DowngradeAction;
 use retcd_proto::etcdserverpb::{
-    AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo,
-    DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse,
-    InternalRaftRequest, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse,
+    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
+    DowngradeInfo, DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest,
+    HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse,
     StatusRequest, StatusResponse,
 };
-use retcd_state::machine::Reply;
 use retcd_state::version::{self, Version};
 use retcd_state::watch::Origin;
-use retcd_storage::backend::{Backend, BackendError, HashInPieces};
+use retcd_storage::backend::{Backend, BackendError};
 use retcd_storage::bolt::FileCopy;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use super::Context;
 use super::answer::UNREAD_MAX;
+use super::encode::Plain;
 use super::header::header;
 use super::status::{self, Code, Status};
 use super::wire::{MessageReader, ResponseBody, frame, stream_response};
-use super::{Context, Framed};
-use crate::auth::Credentials;
-use crate::metrics::Operation;
-use crate::runtime::{self, Local, versions};
+use crate::server::ServerThread;
 
 /// Data per message of a snapshot, as etcd has it.
 const SNAPSHOT_CHUNK_BYTES: u64 = 32 << 10;
@@ -40,151 +40,131 @@ const SNAPSHOT_PIECE_BYTES: usize = 64 << 10;
 /// Pieces of a snapshot that wait for the client: with the one that the connection holds, all that a snapshot costs which
 /// nobody reads.
 const SNAPSHOT_BACKLOG: usize = 1;
+
 /// `Alarm`; also a mere look at the alarms goes through the log.
-pub async fn alarm(local: Rc<Local>, credentials: Credentials, request: AlarmRequest) -> Framed {
-    match AlarmAction::try_from(request.action) {
-        Ok(AlarmAction::Get) => local.require_user(&credentials).await?,
-        Ok(_) => local.require_admin(&credentials).await?,
-        Err(_) => {
-            local.require_admin(&credentials).await?;
-            return Err(status::UNKNOWN_METHOD);
-        }
-    }
-    let request = InternalRaftRequest {
-        alarm: Some(request),
-        ..Default::default()
+pub(super) async fn alarm(
+    thread: Rc<ServerThread>,
+    credentials: Credentials,
+    request: AlarmRequest,
+) -> Result<Plain<AlarmResponse>, Status> {
+    let Ok(action) = AlarmAction::try_from(request.action) else {
+        thread.member.access.require_admin(&credentials).await?;
+        return Err(status::UNKNOWN_METHOD);
     };
-    match local
-        .propose_as(&credentials, Operation::Alarm, request)
-        .await?
-    {
-        Reply::Alarm { revision, alarms } => frame(&AlarmResponse {
-            header: Some(header(local.member.origin(), revision)),
-            alarms,
-        }),
-        other => unreachable!("an alarm request was answered with {other:?}"),
-    }
+    let maintenance = &thread.member.maintenance;
+    let (alarms, revision) = maintenance.alarm(&credentials, action, request).await?;
+    Ok(Plain(AlarmResponse {
+        header: Some(header(thread.server.member.origin(), revision)),
+        alarms,
+    }))
 }
 
 /// `Status`, of this member alone.
-pub async fn status(local: Rc<Local>, _request: StatusRequest) -> Framed {
-    let member = &local.member;
-    // What was applied is looked at before what is committed, which is never less.
-    let view = member.reader.view();
-    let (db_size, db_size_in_use) = view.file_bytes();
-    let (revision, applied) = (view.revision(), view.log_index());
-    drop(view);
-    let raft = local.inspect().await?.status;
+pub(super) async fn status(
+    thread: Rc<ServerThread>,
+    credentials: Credentials,
+    _request: StatusRequest,
+) -> Result<Plain<StatusResponse>, Status> {
+    let answer = thread.member.maintenance.status(&credentials).await?;
+    let StatusAnswer {
+        revision,
+        raft,
+        downgrade,
+        ..
+    } = answer;
     let origin = Origin {
         raft_term: raft.term,
-        ..member.origin()
+        ..thread.server.member.origin()
     };
-    let downgrade = member.membership.read().downgrade();
-    let mut errors = Vec::new();
-    if raft.leader == 0 {
-        errors.push(status::NO_LEADER.message.into_owned());
-    }
-    errors.extend(
-        member
-            .alarms
-            .read()
-            .list(AlarmType::None as i32)
-            .iter()
-            .map(|alarm| {
-                let kind = AlarmType::try_from(alarm.alarm);
-                let kind = kind.map_or(alarm.alarm.to_string(), |kind| kind.as_str_name().into());
-                format!("memberID:{}  alarm:{kind}", alarm.member_id)
-            }),
-    );
-    frame(&StatusResponse {
+    let no_leader = (raft.leader == 0).then(|| status::NO_LEADER.message.into_owned());
+    let alarms = answer.alarms.iter().map(alarm_text);
+    Ok(Plain(StatusResponse {
         header: Some(header(origin, revision)),
         version: crate::VERSION.to_owned(),
-        db_size: db_size as i64,
-        db_size_in_use: db_size_in_use as i64,
+        db_size: answer.db_bytes.0 as i64,
+        db_size_in_use: answer.db_bytes.1 as i64,
         leader: raft.leader,
         raft_index: raft.committed,
-        raft_applied_index: applied,
+        raft_applied_index: answer.applied,
         raft_term: raft.term,
-        errors,
-        is_learner: member.is_learner(),
-        storage_version: member
-            .storage_version()
+        errors: no_leader.into_iter().chain(alarms).collect(),
+        is_learner: answer.is_learner,
+        storage_version: answer
+            .storage_version
             .map_or_else(String::new, |version| version.to_string()),
-        db_size_quota: member.config.quota_backend_bytes,
+        db_size_quota: thread.server.config.quota_backend_bytes,
         downgrade_info: Some(DowngradeInfo {
             enabled: downgrade.enabled,
             target_version: downgrade.target_version,
         }),
-    })
+    }))
+}
+
+/// As Go prints the message.
+fn alarm_text(alarm: &AlarmMember) -> String {
+    let kind = AlarmType::try_from(alarm.alarm);
+    let kind = kind.map_or(alarm.alarm.to_string(), |kind| kind.as_str_name().into());
+    format!("memberID:{}  alarm:{kind}", alarm.member_id)
 }
 
 /// `Defragment`: rewrites the database's file while reads and writes go on.
-pub async fn defragment(local: Rc<Local>, _request: DefragmentRequest) -> Framed {
-    let member = Arc::clone(&local.member);
-    let only_one = Arc::clone(&member.defragmentation).lock_owned().await;
-    let defragment = {
-        let member = Arc::clone(&member);
-        move || {
-            let result = runtime::defragment(&member);
-            // Not before, if the client leaves.
-            drop(only_one);
-            result
-        }
+pub(super) async fn defragment(
+    thread: Rc<ServerThread>,
+    credentials: Credentials,
+    _request: DefragmentRequest,
+) -> Result<Plain<DefragmentResponse>, Status> {
+    thread.member.access.require_admin(&credentials).await?;
+    let server = Arc::clone(&thread.server);
+    let only_one = Arc::clone(&server.defragmentation).lock_owned().await;
+    let defragment = move || {
+        let result = crate::defragment::defragment(&server);
+        // Not before, if the client leaves.
+        drop(only_one);
+        result
     };
-    let result = member.workers.run(defragment).await?;
+    let result = thread.server.member.workers.run(defragment).await?;
     result.map_err(|error| storage_failure(&error))?;
-    frame(&DefragmentResponse { header: None })
+    Ok(Plain(DefragmentResponse { header: None }))
 }
 
 /// `Hash`: the sum of the whole database, for tests.
-pub async fn hash(local: Rc<Local>, _request: HashRequest) -> Framed {
-    let member = &local.member;
-    let started = Instant::now();
-    let view = member.reader.view();
-    let begun = member.workers.run(move || view.begin_hash()).await?;
-    let (hash, revision) = begun.map_err(|error| storage_failure(&error))?;
-    let hash = member
-        .workers
-        .run_in_pieces(hash, HashInPieces::step)
-        .await?
-        .map_err(|error| storage_failure(&error))?;
-    member
-        .metrics
-        .mvcc
-        .hash
-        .observe(started.elapsed().as_secs_f64());
-    frame(&HashResponse {
-        header: Some(header(member.origin(), revision)),
+pub(super) async fn hash(
+    thread: Rc<ServerThread>,
+    credentials: Credentials,
+    _request: HashRequest,
+) -> Result<Plain<HashResponse>, Status> {
+    let (hash, revision) = thread.member.maintenance.hash(&credentials).await?;
+    Ok(Plain(HashResponse {
+        header: Some(header(thread.server.member.origin(), revision)),
         hash,
-    })
+    }))
 }
 
 /// `HashKV`: the sum of the keyspace at a revision, equal on all members.
-pub async fn hash_kv(local: Rc<Local>, request: HashKvRequest) -> Framed {
-    let member = &local.member;
-    let started = Instant::now();
-    let (hash, revision) = member.hash_kv(request.revision).await?;
-    member
-        .metrics
-        .mvcc
-        .hash_revision
-        .observe(started.elapsed().as_secs_f64());
-    frame(&HashKvResponse {
-        header: Some(header(member.origin(), revision)),
+pub(super) async fn hash_kv(
+    thread: Rc<ServerThread>,
+    credentials: Credentials,
+    request: HashKvRequest,
+) -> Result<Plain<HashKvResponse>, Status> {
+    let maintenance = &thread.member.maintenance;
+    let (hash, revision) = maintenance.hash_kv(&credentials, request.revision).await?;
+    Ok(Plain(HashKvResponse {
+        header: Some(header(thread.server.member.origin(), revision)),
         hash: hash.hash,
         compact_revision: hash.compact_revision,
         hash_revision: hash.revision,
-    })
+    }))
 }
 
 /// `Snapshot`: the database as a file, in pieces, then its SHA-256.
-pub async fn snapshot(
+pub(super) async fn snapshot(
     context: Context,
     mut reader: MessageReader<Incoming>,
 ) -> Response<ResponseBody> {
     let opened = async {
         context.read_request::<SnapshotRequest>(&mut reader).await?;
-        context.check_access().await
+        let access = &context.thread.member.access;
+        Ok::<_, Status>(access.require_admin(&context.credentials).await?)
     };
     if let Err(status) = opened.await {
         return context.fail(status);
@@ -192,13 +172,9 @@ pub async fn snapshot(
     let (sender, receiver) = mpsc::channel(SNAPSHOT_BACKLOG);
     tokio::task::spawn_local(async move {
         let started = Instant::now();
-        let member = &context.local.member;
         let sent = send_snapshot(&context, &sender).await;
-        member
-            .metrics
-            .backend
-            .snapshot
-            .observe(started.elapsed().as_secs_f64());
+        let took = &context.thread.server.metrics.backend.snapshot;
+        took.observe(started.elapsed().as_secs_f64());
         context.end_stream(&sender, sent).await;
     });
     stream_response(receiver)
@@ -209,7 +185,8 @@ async fn send_snapshot(
     context: &Context,
     messages: &mpsc::Sender<Result<Bytes, Status>>,
 ) -> Result<(), Status> {
-    let member = &context.local.member;
+    let server = &context.thread.server;
+    let member = &server.member;
     let backend = member.backend.clone();
     let begin = member.workers.run(move || Snapshot::begin(&backend));
     let mut snapshot = begin.await?.map_err(|error| storage_failure(&error))?;
@@ -222,7 +199,7 @@ async fn send_snapshot(
             place.send(snapshot.sum());
             return Ok(());
         }
-        let mut room = member.answers.take(SNAPSHOT_PIECE_BYTES).await;
+        let mut room = server.answers.take(SNAPSHOT_PIECE_BYTES).await;
         let read = move || {
             let piece = snapshot.next_piece();
             (snapshot, piece)
@@ -268,7 +245,7 @@ impl Snapshot {
     }
 
     /// Messages with the next bytes of the file.
-    fn next_piece(&mut self) -> Framed {
+    fn next_piece(&mut self) -> Result<Bytes, Status> {
         let mut piece = BytesMut::new();
         while piece.len() < SNAPSHOT_PIECE_BYTES && self.file.remaining_bytes() > 0 {
             let bytes = self.file.remaining_bytes().min(SNAPSHOT_CHUNK_BYTES);
@@ -282,12 +259,12 @@ impl Snapshot {
     }
 
     /// The last message.
-    fn sum(&self) -> Framed {
+    fn sum(&self) -> Result<Bytes, Status> {
         let digest = self.digest.clone().finalize();
         self.message(Bytes::copy_from_slice(&digest))
     }
 
-    fn message(&self, blob: Bytes) -> Framed {
+    fn message(&self, blob: Bytes) -> Result<Bytes, Status> {
         frame(&SnapshotResponse {
             header: None,
             remaining_bytes: self.file.remaining_bytes(),
@@ -298,24 +275,38 @@ impl Snapshot {
 }
 
 /// `MoveLeader`, asked of the leader.
-pub async fn move_leader(local: Rc<Local>, request: MoveLeaderRequest) -> Framed {
-    local.move_leader(request.target_id).await?;
-    frame(&MoveLeaderResponse { header: None })
+pub(super) async fn move_leader(
+    thread: Rc<ServerThread>,
+    credentials: Credentials,
+    request: MoveLeaderRequest,
+) -> Result<Plain<MoveLeaderResponse>, Status> {
+    let transfer = &thread.member.transfer;
+    transfer
+        .move_leader(&credentials, request.target_id)
+        .await?;
+    Ok(Plain(MoveLeaderResponse { header: None }))
 }
 
 /// `Downgrade`: checks, begins or ends the way down to the minor version before the cluster's.
-pub async fn downgrade(local: Rc<Local>, request: DowngradeRequest) -> Framed {
+pub(super) async fn downgrade(
+    thread: Rc<ServerThread>,
+    credentials: Credentials,
+    request: DowngradeRequest,
+) -> Result<Plain<DowngradeResponse>, Status> {
+    // Before anything in the request is looked at.
+    thread.member.access.require_admin(&credentials).await?;
+    let versions = &thread.member.versions;
     let action = DowngradeAction::try_from(request.action).map_err(|_| status::UNKNOWN_METHOD)?;
     let target = parse_version(&request.version).ok_or(status::WRONG_DOWNGRADE_FORMAT);
     let (version, revision) = match action {
-        DowngradeAction::Validate => versions::validate_downgrade(&local, target?).await?,
-        DowngradeAction::Enable => versions::enable_downgrade(&local, target?).await?,
-        DowngradeAction::Cancel => versions::cancel_downgrade(&local).await?,
+        DowngradeAction::Validate => versions.validate_downgrade(&credentials, target?).await?,
+        DowngradeAction::Enable => versions.enable_downgrade(&credentials, target?).await?,
+        DowngradeAction::Cancel => versions.cancel_downgrade(&credentials).await?,
     };
-    frame(&DowngradeResponse {
-        header: Some(header(local.member.origin(), revision)),
+    Ok(Plain(DowngradeResponse {
+        header: Some(header(thread.server.member.origin(), revision)),
         version: version.major_minor(),
-    })
+    }))
 }
 
 /// `3.6` or `3.6.0` as a version.

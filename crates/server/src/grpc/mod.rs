@@ -7,12 +7,11 @@
 //! - [`wire`]: messages over HTTP/2 bodies; [`status`]: codes and texts; [`encode`]: hot responses.
 //! - [`budget`]: the memory that answers may hold, [`outstanding`]: what each connection has of it; `answer`, `pieces`: how
 //!   long ones go out.
-//! - `access`: who may call which method. `header`: of which state an answer is.
+//! - `header`: of which state an answer is.
 //! - a room per service: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`], [`health`].
 //!
 //! Statuses and response headers go no deeper than this room.
 
-mod access;
 mod answer;
 mod auth;
 pub mod budget;
@@ -31,7 +30,8 @@ mod timeout;
 mod watch;
 pub mod wire;
 
-pub use cluster::message as cluster_member;
+pub(crate) use cluster::message as cluster_member;
+pub(crate) use lease::time_to_live_response;
 
 use std::future::{Future, ready};
 use std::pin::pin;
@@ -45,13 +45,15 @@ use http::{HeaderMap, Response};
 use hyper::Request;
 use hyper::body::Incoming;
 use prost::Name;
+use retcd_member::access::Credentials;
+use retcd_member::kv::PreparedTxn;
 
-use crate::auth::Credentials;
+use crate::auth::credentials_of;
 use crate::metrics::{Call, CallKind, Method, RequestKind};
-use crate::runtime::Local;
-use access::Access;
-use answer::{Answer, Patience, deliver};
+use crate::server::ServerThread;
+use answer::{Answer, Patience, answer, deliver};
 use budget::Piece;
+use encode::Encode;
 use outstanding::Outstanding;
 use status::{Code, Status};
 use tokio::sync::mpsc;
@@ -68,7 +70,7 @@ pub fn is_grpc<B>(request: &Request<B>) -> bool {
 
 /// A call under way.
 struct Context {
-    local: Rc<Local>,
+    thread: Rc<ServerThread>,
     /// What its connection holds of the budget.
     connection: Outstanding,
     method: Method,
@@ -81,7 +83,7 @@ struct Context {
 
 /// Answers one gRPC call that came over `connection`.
 pub async fn call(
-    local: Rc<Local>,
+    thread: Rc<ServerThread>,
     connection: Outstanding,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
@@ -100,10 +102,10 @@ pub async fn call(
         });
     };
     let (head, body) = request.into_parts();
-    let call = local.member.metrics.grpc.start(method);
-    let credentials = Credentials::of(&head.headers, &head.extensions);
+    let call = thread.server.metrics.grpc.start(method);
+    let credentials = credentials_of(&head.headers, &head.extensions);
     let context = Context {
-        local,
+        thread,
         connection,
         method,
         headers: head.headers,
@@ -124,7 +126,7 @@ pub async fn call(
     let reader = MessageReader::new(
         body,
         encoding,
-        context.local.member.limits.receive_bytes_max,
+        context.thread.server.member.config.limits.receive_bytes_max,
     );
     dispatch(method, context, reader).await
 }
@@ -135,28 +137,28 @@ type Called = LocalBoxFuture<'static, Response<ResponseBody>>;
 
 fn dispatch(method: Method, context: Context, reader: MessageReader<Incoming>) -> Called {
     match method {
-        Method::Range => unary_as(context, reader, kv::range_call),
-        Method::Put => unary_as(context, reader, kv::put),
+        Method::Range => unary_answered(context, reader, kv::range),
+        Method::Put => unary(context, reader, kv::put),
         Method::Txn => {
-            let limits = context.local.member.limits;
-            let prepare = move |request| kv::PreparedTxn::new(request, limits);
+            let limits = context.thread.server.member.config.limits;
+            let prepare = move |request| Ok(PreparedTxn::new(request, limits)?);
             unary_prepared(context, reader, prepare, kv::txn)
         }
-        Method::DeleteRange => unary_as(context, reader, kv::delete_range),
-        Method::Compact => unary_as(context, reader, kv::compact),
+        Method::DeleteRange => unary(context, reader, kv::delete_range),
+        Method::Compact => unary(context, reader, kv::compact),
         Method::RangeStream => Box::pin(kv::range_stream(context, reader)),
         Method::Watch => Box::pin(watch::watch(context, reader)),
-        Method::LeaseGrant => unary_as(context, reader, lease::grant),
-        Method::LeaseRevoke => unary_as(context, reader, lease::revoke),
-        Method::LeaseTimeToLive => unary_as(context, reader, lease::time_to_live),
-        Method::LeaseLeases => unary_as(context, reader, lease::leases),
+        Method::LeaseGrant => unary(context, reader, lease::grant),
+        Method::LeaseRevoke => unary(context, reader, lease::revoke),
+        Method::LeaseTimeToLive => unary(context, reader, lease::time_to_live),
+        Method::LeaseLeases => unary(context, reader, lease::leases),
         Method::LeaseKeepAlive => Box::pin(lease::keep_alive(context, reader)),
         Method::MemberList => unary(context, reader, cluster::member_list),
         Method::MemberAdd => unary(context, reader, cluster::member_add),
         Method::MemberRemove => unary(context, reader, cluster::member_remove),
         Method::MemberUpdate => unary(context, reader, cluster::member_update),
-        Method::MemberPromote => unary_as(context, reader, cluster::member_promote),
-        Method::Alarm => unary_as(context, reader, maintenance::alarm),
+        Method::MemberPromote => unary(context, reader, cluster::member_promote),
+        Method::Alarm => unary(context, reader, maintenance::alarm),
         Method::Status => unary(context, reader, maintenance::status),
         Method::Defragment => unary(context, reader, maintenance::defragment),
         Method::Hash => unary(context, reader, maintenance::hash),
@@ -164,23 +166,23 @@ fn dispatch(method: Method, context: Context, reader: MessageReader<Incoming>) -
         Method::Snapshot => Box::pin(maintenance::snapshot(context, reader)),
         Method::MoveLeader => unary(context, reader, maintenance::move_leader),
         Method::Downgrade => unary(context, reader, maintenance::downgrade),
-        Method::AuthEnable => unary_as(context, reader, auth::enable),
-        Method::AuthDisable => unary_as(context, reader, auth::disable),
-        Method::AuthStatus => unary_as(context, reader, auth::status),
-        Method::Authenticate => unary_as(context, reader, auth::authenticate),
-        Method::UserAdd => unary_as(context, reader, auth::user_add),
-        Method::UserGet => unary_as(context, reader, auth::user_get),
-        Method::UserList => unary_as(context, reader, auth::user_list),
-        Method::UserDelete => unary_as(context, reader, auth::user_delete),
-        Method::UserChangePassword => unary_as(context, reader, auth::user_change_password),
-        Method::UserGrantRole => unary_as(context, reader, auth::user_grant_role),
-        Method::UserRevokeRole => unary_as(context, reader, auth::user_revoke_role),
-        Method::RoleAdd => unary_as(context, reader, auth::role_add),
-        Method::RoleGet => unary_as(context, reader, auth::role_get),
-        Method::RoleList => unary_as(context, reader, auth::role_list),
-        Method::RoleDelete => unary_as(context, reader, auth::role_delete),
-        Method::RoleGrantPermission => unary_as(context, reader, auth::role_grant_permission),
-        Method::RoleRevokePermission => unary_as(context, reader, auth::role_revoke_permission),
+        Method::AuthEnable => unary(context, reader, auth::enable),
+        Method::AuthDisable => unary(context, reader, auth::disable),
+        Method::AuthStatus => unary(context, reader, auth::status),
+        Method::Authenticate => unary(context, reader, auth::authenticate),
+        Method::UserAdd => unary(context, reader, auth::user_add),
+        Method::UserGet => unary(context, reader, auth::user_get),
+        Method::UserList => unary(context, reader, auth::user_list),
+        Method::UserDelete => unary(context, reader, auth::user_delete),
+        Method::UserChangePassword => unary(context, reader, auth::user_change_password),
+        Method::UserGrantRole => unary(context, reader, auth::user_grant_role),
+        Method::UserRevokeRole => unary(context, reader, auth::user_revoke_role),
+        Method::RoleAdd => unary(context, reader, auth::role_add),
+        Method::RoleGet => unary(context, reader, auth::role_get),
+        Method::RoleList => unary(context, reader, auth::role_list),
+        Method::RoleDelete => unary(context, reader, auth::role_delete),
+        Method::RoleGrantPermission => unary(context, reader, auth::role_grant_permission),
+        Method::RoleRevokePermission => unary(context, reader, auth::role_revoke_permission),
         Method::HealthCheck => unary(context, reader, health::check),
         Method::HealthList => unary(context, reader, health::list),
         Method::HealthWatch => Box::pin(health::watch(context, reader)),
@@ -197,33 +199,31 @@ fn dispatch(method: Method, context: Context, reader: MessageReader<Incoming>) -
     }
 }
 
-/// What a unary handler returns: a framed response.
-type Framed = Result<Bytes, Status>;
-
-/// Answers a call that has one request and one response, whoever makes it.
-fn unary<T, H, F, A>(context: Context, reader: MessageReader<Incoming>, handler: H) -> Called
+/// Answers a call that has one request and one response, which `handler` makes a message of.
+fn unary<T, H, F, M>(context: Context, reader: MessageReader<Incoming>, handler: H) -> Called
 where
     T: Name + Default + Send + 'static,
-    H: FnOnce(Rc<Local>, T) -> F + 'static,
-    F: Future<Output = Result<A, Status>> + 'static,
-    A: Into<Answer> + 'static,
+    H: FnOnce(Rc<ServerThread>, Credentials, T) -> F + 'static,
+    F: Future<Output = Result<M, Status>> + 'static,
+    M: Encode + Send + 'static,
 {
-    unary_as(context, reader, |local, _, request| handler(local, request))
+    unary_answered(context, reader, async |thread, credentials, request| {
+        let message = handler(Rc::clone(&thread), credentials, request).await?;
+        answer(&thread, message).await
+    })
 }
 
-/// The same for a handler that wants to know who asks.
-fn unary_as<T, H, F, A>(context: Context, reader: MessageReader<Incoming>, handler: H) -> Called
+/// The same for a handler that encodes its answer itself, as it may have to read it again.
+fn unary_answered<T, H>(context: Context, reader: MessageReader<Incoming>, handler: H) -> Called
 where
     T: Name + Default + Send + 'static,
-    H: FnOnce(Rc<Local>, Credentials, T) -> F + 'static,
-    F: Future<Output = Result<A, Status>> + 'static,
-    A: Into<Answer> + 'static,
+    H: AsyncFnOnce(Rc<ServerThread>, Credentials, T) -> Result<Answer, Status> + 'static,
 {
     unary_prepared(context, reader, Ok, handler)
 }
 
 /// The same for a request that is to be looked through first: by `prepare`, where nobody waits for it if it is long.
-fn unary_prepared<T, P, H, F, A>(
+fn unary_prepared<T, P, H>(
     context: Context,
     reader: MessageReader<Incoming>,
     prepare: impl FnOnce(T) -> Result<P, Status> + Send + 'static,
@@ -232,14 +232,12 @@ fn unary_prepared<T, P, H, F, A>(
 where
     T: Name + Default + 'static,
     P: Send + 'static,
-    H: FnOnce(Rc<Local>, Credentials, P) -> F + 'static,
-    F: Future<Output = Result<A, Status>> + 'static,
-    A: Into<Answer> + 'static,
+    H: AsyncFnOnce(Rc<ServerThread>, Credentials, P) -> Result<Answer, Status> + 'static,
 {
     Box::pin(call_unary(context, reader, prepare, handler))
 }
 
-async fn call_unary<T, P, H, F, A>(
+async fn call_unary<T, P, H>(
     context: Context,
     mut reader: MessageReader<Incoming>,
     prepare: impl FnOnce(T) -> Result<P, Status> + Send + 'static,
@@ -248,9 +246,7 @@ async fn call_unary<T, P, H, F, A>(
 where
     T: Name + Default,
     P: Send + 'static,
-    H: FnOnce(Rc<Local>, Credentials, P) -> F,
-    F: Future<Output = Result<A, Status>>,
-    A: Into<Answer>,
+    H: AsyncFnOnce(Rc<ServerThread>, Credentials, P) -> Result<Answer, Status>,
 {
     let received = match reader.next().await {
         Ok(Some(received)) => received,
@@ -262,13 +258,10 @@ where
         Err(status) => return context.fail(status),
     };
     let started = Instant::now();
-    let (local, credentials) = (Rc::clone(&context.local), context.credentials.clone());
-    let result: Result<Answer, Status> = {
+    let (thread, credentials) = (Rc::clone(&context.thread), context.credentials.clone());
+    let result = {
         // Pinned, so that there is one of it whichever way it is awaited.
-        let handled = pin!(async {
-            context.check_access().await?;
-            handler(local, credentials, request).await.map(A::into)
-        });
+        let handled = pin!(handler(thread, credentials, request));
         match context.timeout {
             None => handled.await,
             Some(timeout) => tokio::time::timeout(timeout, handled)
@@ -314,27 +307,18 @@ impl Context {
             CallKind::Unary => RequestKind::Unary,
             _ => RequestKind::Stream,
         };
-        let member = &self.local.member;
+        let member = &self.thread.server.member;
         // A range is looked at when it is known whether it is serializable.
         if member.is_learner()
             && !matches!(method, Method::Status | Method::Range | Method::Snapshot)
         {
             return Err(status::NOT_FOR_LEARNER);
         }
-        self.local.count_client_request(kind, version);
+        self.thread.count_client_request(kind, version);
         if self.requires_leader() && member.leadership.leader() == 0 {
             return Err(status::NO_LEADER);
         }
         Ok(())
-    }
-
-    /// Refuses who may not make this call, whatever is in its request.
-    async fn check_access(&self) -> Result<(), Status> {
-        match access::needed(self.method) {
-            Access::Anybody | Access::ByContent => Ok(()),
-            Access::User => self.local.require_user(&self.credentials).await,
-            Access::Admin => self.local.require_admin(&self.credentials).await,
-        }
     }
 
     /// Whether the client wants to hear when there is no leader.
@@ -347,7 +331,7 @@ impl Context {
     /// Watches for the loss of the leader on behalf of a stream that requires one.
     fn leaderless(&self) -> Leaderless {
         Leaderless {
-            local: self.requires_leader().then(|| Rc::clone(&self.local)),
+            thread: self.requires_leader().then(|| Rc::clone(&self.thread)),
         }
     }
 
@@ -369,12 +353,8 @@ impl Context {
 
     /// `--warning-unary-request-duration`. Keys and values are nobody's business in a log.
     fn warn_if_slow(&self, took: Duration, request_bytes: usize, response_bytes: usize) {
-        let expected = self
-            .local
-            .member
-            .config
-            .warning_unary_request_duration
-            .std();
+        let config = &self.thread.server.config;
+        let expected = config.warning_unary_request_duration.std();
         if took > expected {
             let path = format!("/{}/{}", self.method.service(), self.method.name());
             crate::warn!("request stats"; "time spent" => took, "expected duration" => expected,
@@ -416,7 +396,7 @@ impl Context {
         };
         let decoded = match is_long {
             false => decode(),
-            true => self.local.member.workers.run(decode).await?,
+            true => self.thread.server.member.workers.run(decode).await?,
         };
         let (prepared, bytes) = decoded?;
         self.count_received(bytes);
@@ -425,13 +405,13 @@ impl Context {
 
     fn count_received(&self, bytes: usize) {
         self.call.message_received();
-        let network = &self.local.member.metrics.network;
+        let network = &self.thread.server.metrics.network;
         network.client_received_bytes.inc_by(bytes as u64);
     }
 
     fn count_sent(&self, bytes: usize) {
         self.call.message_sent();
-        let network = &self.local.member.metrics.network;
+        let network = &self.thread.server.metrics.network;
         network.client_sent_bytes.inc_by(bytes as u64);
     }
 
@@ -453,7 +433,7 @@ impl Context {
         patience: Patience,
         sender: &mpsc::Sender<Result<Bytes, Status>>,
     ) -> Result<bool, Status> {
-        let budget = &self.local.member.answers;
+        let budget = &self.thread.server.answers;
         deliver(budget, &self.connection, pieces, patience, sender).await
     }
 
@@ -480,7 +460,7 @@ impl Context {
 
 /// Tells a stream whose client asked for it that there has been no leader for a while.
 struct Leaderless {
-    local: Option<Rc<Local>>,
+    thread: Option<Rc<ServerThread>>,
 }
 
 impl Leaderless {
@@ -489,14 +469,14 @@ impl Leaderless {
 
     /// Resolves when the leader is lost for too long; never, if the client does not care.
     async fn wait(&mut self) {
-        let Some(local) = &self.local else {
+        let Some(thread) = &self.thread else {
             return std::future::pending().await;
         };
-        let election = local.member.config.election_timeout();
+        let member = &thread.server.member;
         let mut without = 0;
         while without < Self::ELECTIONS {
-            tokio::time::sleep(election).await;
-            without = if local.member.leadership.leader() == 0 {
+            tokio::time::sleep(member.config.election_timeout).await;
+            without = if member.leadership.leader() == 0 {
                 without + 1
             } else {
                 0

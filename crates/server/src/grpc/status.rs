@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use http::HeaderValue;
+use retcd_member::Error;
 use retcd_proto::code;
 pub use tonic::Code;
 
@@ -261,6 +262,11 @@ pub const DOWNGRADE_IN_PROCESS: Status = status(
     Code::FailedPrecondition,
     "etcdserver: cluster has a downgrade job in progress",
 );
+/// There is no downgrade to cancel.
+pub const NO_INFLIGHT_DOWNGRADE: Status = status(
+    Code::FailedPrecondition,
+    "etcdserver: no inflight downgrade job",
+);
 /// A downgrade's action is none of the known ones.
 pub const UNKNOWN_METHOD: Status = status(Code::Unknown, "etcdserver: unknown method");
 /// The client has taken nothing of a long answer for a while, and others need the memory.
@@ -270,6 +276,11 @@ pub const NOT_TAKEN: Status = status(
 );
 /// The client's deadline passed.
 pub const DEADLINE_EXCEEDED: Status = status(Code::DeadlineExceeded, "context deadline exceeded");
+
+/// What a gRPC client would be told of `error`.
+pub fn text(error: Error) -> String {
+    Status::from(error).message.into_owned()
+}
 
 impl Status {
     /// A status with a text made up on the spot.

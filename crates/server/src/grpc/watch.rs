@@ -1,27 +1,22 @@
-//! Service `Watch`: a stream's requests go into the thread's hub, its responses come out of it.
-//!
-//! The task of a stream does one thing at a time: it reads a request, or sends what the hub has for it,
-//! and while the client takes nothing it does neither. The hub bounds what waits meanwhile.
-
-use std::rc::Rc;
+//! Service `Watch`: the messages of a [`WatchStream`], in chunks.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::body::Incoming;
-use retcd_proto::etcdserverpb::watch_request::RequestUnion;
-use retcd_proto::etcdserverpb::{WatchCreateRequest, WatchRequest};
-use retcd_state::auth::{Access, AuthStore, Caller};
-use retcd_state::watch::{CatchupJob, Caught, Origin, Poll, Response, StreamId};
+use retcd_member::Error;
+use retcd_member::watch::WatchStream;
+use retcd_proto::etcdserverpb::WatchRequest;
+use retcd_state::auth::AuthError;
+use retcd_state::machine::ApplyError;
+use retcd_state::watch::{Origin, Response};
 use tokio::sync::mpsc;
 
 use super::Context;
 use super::answer::Patience;
 use super::pieces::WHOLE_MAX;
-use super::status::{self, Code, Status};
+use super::status::{self, Status};
 use super::wire::{
     MessageLength, MessageReader, PREFIX_BYTES, Received, ResponseBody, stream_response,
 };
-use crate::log::Text;
-use crate::runtime::{Local, StreamWaker};
 
 /// Chunks of responses that wait for the connection to take them.
 const CHUNK_BACKLOG: usize = 2;
@@ -31,13 +26,17 @@ const CHUNK_BYTES: usize = 64 << 10;
 const FRAGMENT_OVERHEAD_BYTES: usize = 512 << 10;
 
 /// `Watch`.
-pub async fn watch(
+pub(super) async fn watch(
     context: Context,
     reader: MessageReader<Incoming>,
 ) -> hyper::Response<ResponseBody> {
     let (sender, receiver) = mpsc::channel(CHUNK_BACKLOG);
     tokio::task::spawn_local(async move {
-        let stream = Stream::open(&context.local, sender.clone());
+        let interval = context.thread.progress_interval();
+        let stream = Stream {
+            watches: context.thread.member.watch.open(interval),
+            sender: sender.clone(),
+        };
         let ended = stream.run(&context, reader).await;
         // It need not hear how it ended.
         drop(stream);
@@ -46,18 +45,10 @@ pub async fn watch(
     stream_response(receiver)
 }
 
-/// A watch stream; closing it forgets its watchers.
+/// A watch stream and where its chunks go.
 struct Stream {
-    local: Rc<Local>,
-    id: StreamId,
-    waker: StreamWaker,
+    watches: WatchStream,
     sender: mpsc::Sender<Result<Bytes, Status>>,
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.local.watches.close(self.id);
-    }
 }
 
 /// What the task of a stream woke up for.
@@ -67,18 +58,6 @@ enum Woken {
 }
 
 impl Stream {
-    fn open(local: &Rc<Local>, sender: mpsc::Sender<Result<Bytes, Status>>) -> Stream {
-        let (id, waker) = local
-            .watches
-            .open(local.member.clock.time(), local.progress_interval());
-        Stream {
-            local: Rc::clone(local),
-            id,
-            waker,
-            sender,
-        }
-    }
-
     async fn run(
         &self,
         context: &Context,
@@ -86,110 +65,35 @@ impl Stream {
     ) -> Result<(), Status> {
         let mut leaderless = context.leaderless();
         let leaderless = leaderless.wait();
-        let stopped = self.local.member.stopped();
+        let stopped = context.thread.server.member.signals.stopped();
         tokio::pin!(leaderless, stopped);
         let mut half_closed = false;
         loop {
-            let reading = !half_closed && self.local.watches.accepts_requests(self.id);
+            let reading = !half_closed && self.watches.accepts_requests();
             let woken = tokio::select! {
                 request = reader.next(), if reading => Woken::Request(request?),
-                () = self.waker.woken() => Woken::ToSend,
+                () = self.watches.woken() => Woken::ToSend,
                 () = &mut leaderless => return Err(status::NO_LEADER),
                 () = &mut stopped => return Err(status::STOPPED),
                 () = self.sender.closed() => return Err(status::WATCH_CANCELED),
             };
             match woken {
                 Woken::Request(Some(received)) => {
-                    let request = context.decode(received).await?;
-                    self.handle(context, request).await;
+                    let request: WatchRequest = context.decode(received).await?;
+                    let credentials = &context.credentials;
+                    self.watches
+                        .handle(credentials, request, refusal_text)
+                        .await;
                 }
                 // The client has nothing more to say, and goes on listening.
                 Woken::Request(None) => half_closed = true,
                 Woken::ToSend => {}
             }
-            self.send(context).await?;
-        }
-    }
-
-    async fn handle(&self, context: &Context, request: WatchRequest) {
-        match request.request_union {
-            Some(RequestUnion::CreateRequest(request)) => {
-                // Whatever this client has seen acknowledged lies before "now".
-                self.local
-                    .watches
-                    .published(self.local.member.reader.revision())
-                    .await;
-                match self.refusal(context, &request).await {
-                    None => drop(self.local.watches.hub().create(self.id, &request)),
-                    Some(reason) => self.local.watches.hub().refuse(self.id, reason),
-                }
-            }
-            Some(RequestUnion::CancelRequest(request)) => {
-                self.local.watches.hub().cancel(self.id, request.watch_id)
-            }
-            Some(RequestUnion::ProgressRequest(_)) => {
-                self.local
-                    .watches
-                    .published(self.local.member.reader.revision())
-                    .await;
-                self.local.watches.hub().request_progress(self.id);
-            }
-            None => {}
-        }
-    }
-
-    /// Why the client may not watch what it asks for. What it may is decided here once: the watch goes
-    /// on when users or roles change, as in etcd.
-    async fn refusal(
-        &self,
-        context: &Context,
-        request: &WatchCreateRequest,
-    ) -> Option<&'static str> {
-        // The hub answers these.
-        if request.start_revision < 0 {
-            return None;
-        }
-        let key: &[u8] = match &request.key[..] {
-            [] => b"\0",
-            key => key,
-        };
-        let may_read = |store: &AuthStore, who: Caller<'_>| {
-            store.check_keys(who, Access::Read, key, &request.range_end)
-        };
-        let permit = self.local.permit(&context.credentials, may_read).await;
-        permit.err().map(|status| refusal_text(&status))
-    }
-
-    /// Sends until the hub has nothing more for this stream.
-    async fn send(&self, context: &Context) -> Result<(), Status> {
-        loop {
-            let polled = self.local.watches.hub().poll(self.id, CHUNK_BYTES);
-            match polled {
-                Poll::Idle => return Ok(()),
-                Poll::Catchup(job) => {
-                    let caught = self.catch_up(job).await?;
-                    self.local.watches.hub().complete_catchup(caught);
-                }
-                Poll::Responses(responses) => {
-                    let chunk = Chunk::new(&self.local, responses);
-                    self.send_chunk(context, chunk).await?;
-                }
+            while let Some(responses) = self.watches.next(CHUNK_BYTES).await? {
+                let chunk = Chunk::new(context, responses);
+                self.send_chunk(context, chunk).await?;
             }
         }
-    }
-
-    /// Reads history, a turn of the workers for each step.
-    async fn catch_up(&self, job: CatchupJob) -> Result<Caught, Status> {
-        let member = &self.local.member;
-        let reader = member.reader.clone();
-        member
-            .workers
-            .run(move || job.run(&reader.view()))
-            .await?
-            .map_err(|error| {
-                crate::error!("history could not be read"; "error" => Text(&error));
-                Status::new(Code::Unknown, error.to_string())
-            })
     }
 
     /// Sends the chunk as one, or each of its messages for itself if it is long.
@@ -211,18 +115,18 @@ impl Stream {
         chunk: Chunk,
         size: Size,
     ) -> Result<(), Status> {
-        let member = &self.local.member;
-        let mut room = member.answers.take(size.bytes).await;
+        let server = &context.thread.server;
+        let mut room = server.answers.take(size.bytes).await;
         let encoded = match size.bytes <= WHOLE_MAX {
             true => chunk.encode(size.bytes),
             false => {
                 let encode = move || chunk.encode(size.bytes);
-                member.workers.run(encode).await?
+                server.member.workers.run(encode).await?
             }
         };
-        member.metrics.watch.events.inc_by(size.events as u64);
+        server.metrics.watch.events.inc_by(size.events as u64);
         (0..size.messages).for_each(|_| context.call.message_sent());
-        let sent_bytes = &member.metrics.network.client_sent_bytes;
+        let sent_bytes = &server.metrics.network.client_sent_bytes;
         sent_bytes.inc_by(size.bytes as u64);
         let pieces = vec![room.hold(encoded)];
         let delivered = context.deliver(pieces, Patience::Unbounded, &self.sender);
@@ -249,12 +153,13 @@ struct Size {
 }
 
 impl Chunk {
-    fn new(local: &Local, responses: Vec<Response>) -> Chunk {
-        let member = &local.member;
+    fn new(context: &Context, responses: Vec<Response>) -> Chunk {
+        let member = &context.thread.server.member;
+        let request_bytes_max = member.config.limits.request_bytes_max;
         Chunk {
             responses,
             origin: member.origin(),
-            fragment_bytes_max: member.limits.request_bytes_max + FRAGMENT_OVERHEAD_BYTES,
+            fragment_bytes_max: request_bytes_max + FRAGMENT_OVERHEAD_BYTES,
         }
     }
 
@@ -303,16 +208,19 @@ impl Chunk {
 }
 
 /// etcd's `cancel_reason` for a watch that is not permitted: the error as Go prints it.
-fn refusal_text(status: &Status) -> &'static str {
-    if *status == status::PERMISSION_DENIED {
-        "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
-    } else if *status == status::USER_EMPTY {
-        "rpc error: code = InvalidArgument desc = etcdserver: user name is empty"
-    } else if *status == status::AUTH_OLD_REVISION {
-        "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old"
-    } else {
+fn refusal_text(error: &Error) -> &'static str {
+    match error {
+        Error::Refused(ApplyError::Auth(AuthError::PermissionDenied)) => {
+            "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
+        }
+        Error::Refused(ApplyError::Auth(AuthError::UserEmpty)) => {
+            "rpc error: code = InvalidArgument desc = etcdserver: user name is empty"
+        }
+        Error::Refused(ApplyError::Auth(AuthError::OldRevision)) => {
+            "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old"
+        }
         // Also if it cannot be found out whose token it is: the client gets itself another one.
-        "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token"
+        _ => "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token",
     }
 }
 
@@ -322,13 +230,14 @@ mod tests {
 
     #[test]
     fn refusals_read_as_gos() {
-        for status in [
-            status::PERMISSION_DENIED,
-            status::USER_EMPTY,
-            status::AUTH_OLD_REVISION,
-            status::INVALID_AUTH_TOKEN,
+        for error in [
+            AuthError::PermissionDenied.into(),
+            AuthError::UserEmpty.into(),
+            AuthError::OldRevision.into(),
+            Error::InvalidToken,
         ] {
-            assert_eq!(refusal_text(&status), status.go_text());
+            let text = refusal_text(&error);
+            assert_eq!(text, Status::from(error).go_text());
         }
     }
 }

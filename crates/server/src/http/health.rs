@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::mux::{Check, HealthPage};
 use super::{HttpContext, Probe, Response, query, reply};
+use crate::grpc::status::text;
 
 pub(super) async fn health<P: Probe>(context: &HttpContext<P>, query: &str) -> Response {
     #[derive(Serialize)]
@@ -64,7 +65,8 @@ async fn sickness(probe: &impl Probe, query: &str) -> Option<String> {
         false if probe.leader().is_none() => return Some("RAFT NO LEADER".to_owned()),
         false => probe.linearizable_read().await,
     };
-    read.err().map(|error| format!("RANGE ERROR:{error}"))
+    read.err()
+        .map(|error| format!("RANGE ERROR:{}", text(error)))
 }
 
 /// A page of checks, or one check of it, which then cannot be excluded.
@@ -121,8 +123,8 @@ pub(super) async fn check<P: Probe>(
 
 async fn run(probe: &impl Probe, check: Check) -> Result<(), String> {
     match check {
-        Check::SerializableRead => probe.serializable_read().await,
-        Check::LinearizableRead => probe.linearizable_read().await,
+        Check::SerializableRead => probe.serializable_read().await.map_err(text),
+        Check::LinearizableRead => probe.linearizable_read().await.map_err(text),
         Check::NonLearner if probe.is_learner() => Err("not supported for learner".to_owned()),
         Check::NonLearner => Ok(()),
         Check::DataCorruption => {

@@ -28,13 +28,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
+use retcd_member::Error;
 use retcd_proto::etcdserverpb::{AlarmMember, Member};
 use serde::Serialize;
 
 use crate::metrics::{self, Metrics, Sample};
 
 pub use access::Access;
-pub use peer::{LeaseError, PeerProbe, PromoteError, handle_peer};
+pub use peer::{PeerProbe, handle_peer};
 pub(crate) use reply::not_found;
 pub use vars::{Progress, RaftStatus};
 
@@ -82,12 +83,10 @@ pub trait Probe {
     fn members(&self) -> Vec<Member>;
 
     /// Reads one key that need not exist, at a point confirmed by the cluster.
-    ///
-    /// The error is the text that a gRPC client would get, e.g. `etcdserver: request timed out`.
-    async fn linearizable_read(&self) -> Result<(), String>;
+    async fn linearizable_read(&self) -> Result<(), Error>;
 
-    /// Reads one key that need not exist from this member's own state. Errors as above.
-    async fn serializable_read(&self) -> Result<(), String>;
+    /// Reads one key that need not exist from this member's own state.
+    async fn serializable_read(&self) -> Result<(), Error>;
 
     /// The numbers that `/metrics` copies.
     async fn sample(&self) -> Sample;

@@ -16,17 +16,23 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Limited};
 use prost::Message;
+use retcd_member::Error;
+use retcd_member::access::Credentials;
 use retcd_proto::etcdserverpb::{
     LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveResponse, Member,
 };
 use retcd_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use retcd_proto::number;
+use retcd_state::machine::ApplyError;
+use retcd_state::membership::{MemberError, ReconfigError};
 use retcd_state::mvcc::KeyspaceHash;
 use serde::{Deserialize, Serialize};
 
 use super::mux::{self, PeerRoute};
 use super::{HttpContext, Probe, Response, reply, version};
-use crate::auth::Credentials;
+use crate::auth::credentials_of;
+use crate::grpc::status::text;
+use crate::log::{Hex, Text};
 
 /// The header that names the cluster.
 pub const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
@@ -37,62 +43,24 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 // Pages are answered on the connection's own thread, so nothing in here has to be `Send`.
 #[allow(async_fn_in_trait)]
 pub trait PeerProbe: Probe {
-    /// Whether a downgrade is under way, as the cluster knows it now. The error is the text that a gRPC client would get.
-    async fn downgrade_enabled(&self) -> Result<bool, String>;
+    /// Whether a downgrade is under way, as the cluster knows it now.
+    async fn downgrade_enabled(&self) -> Result<bool, Error>;
 
     /// Gives a learner its vote on behalf of a client; returns the members after it.
-    async fn promote(
-        &self,
-        id: u64,
-        credentials: &Credentials,
-    ) -> Result<Vec<Member>, PromoteError>;
+    async fn promote(&self, id: u64, credentials: &Credentials) -> Result<Vec<Member>, Error>;
 
-    /// The hash of the keyspace at a revision, 0 for the newest, with the newest revision. The error is etcd's text.
-    async fn hash_kv(&self, revision: i64) -> Result<(KeyspaceHash, i64), String>;
+    /// The hash of the keyspace at a revision, 0 for the newest, with the newest revision.
+    async fn hash_kv(&self, revision: i64) -> Result<(KeyspaceHash, i64), Error>;
 
     /// Gives a lease its full time again; returns it in seconds.
-    async fn renew_lease(&self, id: i64) -> Result<i64, LeaseError>;
+    async fn renew_lease(&self, id: i64) -> Result<i64, Error>;
 
     /// What is left of a lease, with the revision of the store that this is of in the header.
     async fn lease_time_to_live(
         &self,
         id: i64,
         keys: bool,
-    ) -> Result<LeaseTimeToLiveResponse, LeaseError>;
-}
-
-/// Why a member does not get a vote.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PromoteError {
-    /// There is no such member.
-    #[error("membership: ID not found")]
-    NotFound,
-    /// It has one.
-    #[error("membership: can only promote a learner member")]
-    NotLearner,
-    /// It is too far behind.
-    #[error("etcdserver: can only promote a learner member which is in sync with leader")]
-    NotReady,
-    /// Anything else, which the one that asks is not told.
-    #[error("{0}")]
-    Other(String),
-}
-
-/// Why there is no answer about a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LeaseError {
-    /// There is no such lease.
-    #[error("lease not found")]
-    NotFound,
-    /// This member does not lead.
-    #[error("not a primary lessor")]
-    NotPrimary,
-    /// This member may lead, but no quorum has said so in time.
-    #[error("not a primary lessor")]
-    Unconfirmed,
-    /// This member has not applied in time what is committed.
-    #[error("waiting for node to catch up its applied index has timed out")]
-    Behind,
+    ) -> Result<LeaseTimeToLiveResponse, Error>;
 }
 
 /// Answers one request of another member.
@@ -109,7 +77,7 @@ pub async fn handle_peer<P: PeerProbe, B: Body>(
         PeerRoute::Version => version(probe),
         PeerRoute::Members => members(probe, &probe.members()),
         PeerRoute::Promote(id) => {
-            let credentials = Credentials::of(request.headers(), request.extensions());
+            let credentials = credentials_of(request.headers(), request.extensions());
             promote(probe, &id, &credentials).await
         }
         PeerRoute::HashKv => hash_kv(probe, request).await,
@@ -187,25 +155,33 @@ async fn promote(probe: &impl PeerProbe, id: &str, credentials: &Credentials) ->
             Ok(all) => return members(probe, &all),
             Err(error) => {
                 crate::warn!("failed to promote a member";
-                    "member-id" => crate::log::Hex(id), "error" => crate::log::Text(&error));
-                promote_error(&error)
+                    "member-id" => Hex(id), "error" => Text(&error));
+                promote_error(error)
             }
         },
     };
     of_cluster(probe, page)
 }
 
-fn promote_error(error: &PromoteError) -> Response {
-    let status = match error {
-        PromoteError::NotFound => StatusCode::NOT_FOUND,
-        PromoteError::NotLearner | PromoteError::NotReady => StatusCode::PRECONDITION_FAILED,
-        PromoteError::Other(_) => {
+fn promote_error(error: Error) -> Response {
+    let (status, text) = match error {
+        Error::Refused(ApplyError::Member(MemberError::IdNotFound | MemberError::IdRemoved)) => {
+            (StatusCode::NOT_FOUND, "membership: ID not found".to_owned())
+        }
+        Error::Refused(ApplyError::Member(MemberError::NotLearner)) => (
+            StatusCode::PRECONDITION_FAILED,
+            "membership: can only promote a learner member".to_owned(),
+        ),
+        Error::Reconfig(ReconfigError::LearnerNotReady) => {
+            (StatusCode::PRECONDITION_FAILED, text(error))
+        }
+        _ => {
             let mut page = reply::ok("application/json", r#"{"message":"Internal Server Error"}"#);
             *page.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             return page;
         }
     };
-    reply::error(status, &error.to_string())
+    reply::error(status, &text)
 }
 
 #[derive(Deserialize)]
@@ -249,7 +225,8 @@ async fn hash_kv<B: Body>(probe: &impl PeerProbe, request: Request<B>) -> Respon
         return unreadable();
     };
     match probe.hash_kv(request.revision).await {
-        Err(text) => {
+        Err(error) => {
+            let text = hash_error(error);
             crate::warn!("failed to get hashKV";
                 "requested-revision" => request.revision, "error" => &text);
             reply::error(StatusCode::BAD_REQUEST, &text)
@@ -266,12 +243,21 @@ async fn hash_kv<B: Body>(probe: &impl PeerProbe, request: Request<B>) -> Respon
     }
 }
 
+/// Members look for these texts.
+fn hash_error(error: Error) -> String {
+    let text = text(error);
+    match text.strip_prefix("etcdserver: ") {
+        Some(mvcc) if mvcc.starts_with("mvcc: ") => mvcc.to_owned(),
+        _ => text,
+    }
+}
+
 async fn downgrade_enabled(probe: &impl PeerProbe) -> Response {
     let page = match probe.downgrade_enabled().await {
         Ok(enabled) => reply::ok("text/plain", enabled.to_string()),
-        Err(text) => reply::error(
+        Err(error) => reply::error(
             StatusCode::INTERNAL_SERVER_ERROR,
-            &format!("failed linearized read: {text}"),
+            &format!("failed linearized read: {}", text(error)),
         ),
     };
     of_cluster(probe, page)
@@ -309,13 +295,17 @@ async fn time_to_live<B: Body>(probe: &impl PeerProbe, body: B) -> Response {
 }
 
 /// `not_primary` is what a member that does not lead says: the two pages differ.
-fn lease_error(error: LeaseError, not_primary: StatusCode) -> Response {
-    let status = match error {
-        LeaseError::NotFound => StatusCode::NOT_FOUND,
-        LeaseError::NotPrimary | LeaseError::Unconfirmed => not_primary,
-        LeaseError::Behind => StatusCode::REQUEST_TIMEOUT,
-    };
-    reply::error(status, &error.to_string())
+fn lease_error(error: Error, not_primary: StatusCode) -> Response {
+    match error {
+        Error::Refused(ApplyError::LeaseNotFound) => {
+            reply::error(StatusCode::NOT_FOUND, "lease not found")
+        }
+        Error::ApplyTimedOut => reply::error(
+            StatusCode::REQUEST_TIMEOUT,
+            "waiting for node to catch up its applied index has timed out",
+        ),
+        other => reply::error(not_primary, &text(other)),
+    }
 }
 
 fn protobuf(message: &impl Message) -> Response {

@@ -28,6 +28,7 @@
 //! listener itself, which wraps its connections in a [`WriteDeadline`] and passes requests to the
 //! [`RaftHandler`].
 
+mod ask;
 mod body;
 mod client;
 pub mod codec;
@@ -58,6 +59,7 @@ use retcd_node::Input;
 use retcd_proto::raftpb::SnapshotMetadata;
 use retcd_storage::disk::Disk;
 
+pub(crate) use ask::HttpPeers;
 pub use body::PeerBody;
 pub use client::{
     Client, ClientError, HashKv, RemoteCluster, RemoteMember, RemoteVersions, peer_urls_of,

@@ -1,30 +1,26 @@
 //! The thread that owns the machine.
 //!
-//! It applies committed entries in batches, answers those who wait for them, publishes the changes to
-//! the watchers, and hands the writes to the backend. Between batches it works off compactions in small
-//! steps: at once when idle, a step per batch under load.
+//! It has committed entries applied in batches, and between batches it works off compactions in small
+//! steps: at once when idle, a step per batch under load. In which order a batch is made known stands in
+//! [`Applier`].
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
 
+use retcd_member::{Applier, ApplyFailure, NoRoom, Report, Step, ToLog};
 use retcd_node::Input;
 use retcd_node::durable::Dirs;
 use retcd_proto::raftpb;
-use retcd_state::machine::{Applied, Executed, Machine, Reply};
-use retcd_state::mvcc::{Event, EventKind, Progress};
-use retcd_state::watch::RevisionEvents;
 use retcd_storage::snap;
+use tokio::sync::oneshot;
 
-use super::clock::unix_ms;
 use super::fatal::stop_process;
-use super::log_thread::ToLog;
-use super::mailbox::Mail;
-use super::member::Member;
-use super::peers::Peers;
-use super::versions::{FollowedVersion, Schema};
+use super::peers::PeerSet;
+use crate::clock::{Clock, unix_ms};
 use crate::log::Text;
+use crate::server::Server;
 
 /// What the machine is asked to do.
 pub enum ToApply {
@@ -38,48 +34,31 @@ pub enum ToApply {
     Stop,
 }
 
-/// A snapshot whose database is of another index.
-#[derive(Debug, thiserror::Error)]
-#[error("the snapshot is of index {snapshot}, the database that came with it of index {database}")]
-struct ForeignDatabase {
-    snapshot: u64,
-    database: u64,
-}
-
-/// How fast compactions go.
-#[derive(Clone, Copy, Debug)]
-pub struct CompactionPace {
-    /// Revisions per step.
-    pub batch: usize,
-    /// Pause between steps.
-    pub pause: Duration,
-}
-
 /// The machine and whoever hears of what it did.
-pub struct Applier {
+pub struct ApplyThread {
     /// The machine.
-    pub machine: Machine,
+    pub applier: Applier,
     /// To the node.
     pub node: SyncSender<Input>,
     /// To the log.
     pub log: Sender<ToLog>,
     /// What the threads share.
-    pub member: Arc<Member>,
+    pub server: Arc<Server>,
+    /// The member's clock.
+    pub clock: Clock,
     /// The members that are sent to.
-    pub peers: Peers,
-    /// The cluster's version as it was last seen.
-    pub versions: FollowedVersion,
+    pub peers: PeerSet,
     /// Where received databases are.
     pub dirs: Dirs,
-    /// How fast compactions go.
-    pub pace: CompactionPace,
+    /// Pause between two steps of a compaction.
+    pub compaction_pause: Duration,
 }
 
-impl Applier {
+impl ApplyThread {
     /// Runs until it is told to stop, or the last sender is gone.
     pub fn run(mut self, inbox: &Receiver<ToApply>) {
         // The first step of a compaction does not wait, so that small ones are over at once.
-        let mut compacting = self.machine.is_compacting();
+        let mut compacting = self.applier.is_compacting();
         let mut pause = Duration::ZERO;
         loop {
             let next = match compacting {
@@ -88,198 +67,134 @@ impl Applier {
             };
             match next {
                 Ok(ToApply::Entries(entries)) => {
-                    self.apply(&entries);
-                    if !compacting {
-                        compacting = self.machine.is_compacting();
+                    let more = self.apply(&entries);
+                    if more && !compacting {
                         pause = Duration::ZERO;
                     }
+                    compacting |= more;
                 }
-                Ok(ToApply::Restore(snapshot)) => {
-                    self.restore(&snapshot);
-                    compacting = self.machine.is_compacting();
-                }
+                Ok(ToApply::Restore(snapshot)) => compacting = self.restore(&snapshot),
                 Ok(ToApply::Snapshotted(index)) => {
-                    self.versions
-                        .handle_snapshot(index, &mut self.machine, &self.member);
+                    let commit = &mut || commit_database(&self.server);
+                    self.applier.handle_snapshot(index, commit);
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    compacting = compaction_step(&mut self.machine, &self.member, self.pace.batch);
-                    pause = self.pace.pause;
+                    compacting = self.compaction_step();
+                    pause = self.compaction_pause;
                 }
                 Ok(ToApply::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    fn apply(&mut self, entries: &[raftpb::Entry]) {
-        let member = &self.member;
+    /// Whether a compaction has steps to be made.
+    fn apply(&mut self, entries: &[raftpb::Entry]) -> bool {
         let started = Instant::now();
-        let was_enabled = member.auth.read().is_enabled();
-        let applied = match self.machine.apply(member.clock.time(), entries) {
-            Ok(applied) => applied,
-            Err(error) => stop_process(
-                "a committed entry cannot be applied; the member stops rather than lose it",
-                &error,
-            ),
-        };
-        let Applied {
-            applied,
-            replies,
-            executed,
-            events,
-            conf_changes,
-            cluster_changed,
-            token_changes,
-            ..
-        } = applied;
-        match (was_enabled, member.auth.read().is_enabled()) {
-            (false, true) => crate::info!("enabled authentication"),
-            (true, false) => crate::info!("disabled authentication"),
-            _ => {}
+        let applied = self.applier.apply(
+            self.clock.time(),
+            entries,
+            |membership| self.peers.follow(membership),
+            &mut || commit_database(&self.server),
+        );
+        let mut report = applied.unwrap_or_else(|failure| stop(&failure));
+        for input in report.inputs.drain(..) {
+            // The node thread outlives this one unless the process is stopping.
+            let _ = self.node.send(input);
         }
-        if !token_changes.is_empty() {
-            let now = member.clock.now();
-            member.authenticator.apply(token_changes, now);
-        }
-        member.progress.publish_applied(applied.index);
-        observe(member, &executed, &events, started.elapsed());
-        let events = events
-            .into_iter()
-            .map(|(revision, events)| Arc::new(RevisionEvents::new(revision, events)));
-        // Watchers before writers: who has seen its write acknowledged finds it published.
-        member.mailboxes.publish(events.collect());
-        for (_, reply) in &replies {
-            if let Ok(Reply::Compact(compaction)) = reply {
-                member.mailboxes.compacted(compaction.compacted);
-            }
-        }
-        if cluster_changed {
-            self.peers.follow(member);
-            if self.versions.follow(&mut self.machine, member) == Schema::AwaitsSnapshot {
-                let _ = self.node.send(Input::SnapshotWanted);
-            }
-        }
-        if let Some(first) = entries.iter().rfind(|entry| is_first_of_term(entry)) {
-            member.begun_term.send_replace(first.term());
-        }
-        member
-            .mailboxes
-            .send_split(replies, |(request, _)| *request, Mail::Replies);
-        let conf_changes = conf_changes
-            .into_iter()
-            .map(|applied| applied.change)
-            .collect();
-        self.report(applied.index, conf_changes);
+        self.observe(&report, started.elapsed());
+        report.compacting
     }
 
     /// Goes on with the database that the leader has sent; the log has recorded its arrival.
-    fn restore(&mut self, snapshot: &raftpb::Snapshot) {
+    fn restore(&mut self, snapshot: &raftpb::Snapshot) -> bool {
         let started = Instant::now();
         let metadata = snapshot.metadata.clone().unwrap_or_default();
         let index = metadata.index();
-        let file = snap::database_path(&self.dirs.snap_dir, index);
         crate::info!("applying snapshot"; "incoming-leader-snapshot-index" => index,
             "incoming-leader-snapshot-term" => metadata.term());
-        let _restoring = self.member.restoring.enter();
-        let restored = match self.machine.restore(&file) {
-            Ok(restored) => restored,
-            Err(error) => stop_process("the leader's snapshot cannot be applied", &error),
-        };
-        if restored.applied.index != index {
-            let error = ForeignDatabase {
-                snapshot: index,
-                database: restored.applied.index,
-            };
-            stop_process("the leader's snapshot cannot be applied", &error);
-        }
-        let member = &self.member;
-        // The database does not tell who has logged out meanwhile.
-        member.authenticator.forget_tokens(member.clock.now());
-        member
-            .mailboxes
-            .restored(restored.revision, restored.compacted);
-        self.peers.follow(member);
-        *member.storage_version.write() = self.machine.storage_version().ok().flatten();
-        if self.versions.follow(&mut self.machine, member) == Schema::AwaitsSnapshot {
-            self.versions
-                .handle_snapshot(index, &mut self.machine, member);
-        }
-        member.progress.publish_applied(index);
+        let _restoring = self.server.restoring.enter();
+        let restored = self.applier.restore(
+            self.clock.time(),
+            snapshot,
+            &snap::database_path(&self.dirs.snap_dir, index),
+            |membership| self.peers.follow(membership),
+            &mut || commit_database(&self.server),
+        );
+        let restored = restored.unwrap_or_else(|failure| stop(&failure));
         let _ = self.log.send(ToLog::Release(index));
-        if let Err(error) =
-            snap::remove_databases_before(&*self.dirs.disk, &self.dirs.snap_dir, index)
-        {
+        let removed = snap::remove_databases_before(&*self.dirs.disk, &self.dirs.snap_dir, index);
+        if let Err(error) = removed {
             crate::warn!("failed to remove received databases"; "error" => Text(&error));
         }
         crate::info!("applied snapshot"; "incoming-leader-snapshot-index" => index,
             "revision" => restored.revision, "took" => started.elapsed());
-        self.report(index, Vec::new());
-    }
-
-    fn report(&self, index: u64, conf_changes: Vec<raftpb::ConfChange>) {
-        // The node thread outlives this one unless the process is stopping.
         let _ = self.node.send(Input::Applied {
             index,
-            conf_changes,
+            conf_changes: Vec::new(),
         });
+        restored.compacting
     }
-}
 
-/// Counts what a batch did. Entries of a batch are taken to have cost the same.
-fn observe(member: &Member, executed: &[Executed], events: &[(i64, Arc<[Event]>)], took: Duration) {
-    let each = took / u32::try_from(executed.len()).unwrap_or(u32::MAX).max(1);
-    let apply = &member.metrics.server.apply;
-    for request in executed {
-        apply.observe(request.operation, request.success, each);
+    /// Counts what a batch did. Entries of a batch are taken to have cost the same.
+    fn observe(&self, report: &Report, took: Duration) {
+        let executed = &report.executed;
+        let each = took / u32::try_from(executed.len()).unwrap_or(u32::MAX).max(1);
+        let metrics = &self.server.metrics;
+        for request in executed {
+            let apply = &metrics.server.apply;
+            apply.observe(request.operation, request.success, each);
+        }
+        let expected = self.server.config.warning_apply_duration.std();
+        if took > expected {
+            metrics.server.slow_applies.inc();
+            crate::warn!("apply request took too long"; "took" => took,
+                "expected-duration" => expected, "entries" => executed.len());
+        }
+        let changes = report.changes;
+        metrics.mvcc.puts.inc_by(changes.puts);
+        metrics.mvcc.put_bytes.add(changes.put_bytes as i64);
+        metrics.mvcc.deletes.inc_by(changes.deletes);
+        metrics.mvcc.txns.inc_by(changes.txns);
     }
-    if took > member.config.warning_apply_duration.std() {
-        member.metrics.server.slow_applies.inc();
-        crate::warn!("apply request took too long"; "took" => took,
-            "expected-duration" => member.config.warning_apply_duration.std(), "entries" => executed.len());
-    }
-    let mvcc = &member.metrics.mvcc;
-    for (_, events) in events {
-        let puts = events.iter().filter(|event| event.kind == EventKind::Put);
-        let (count, bytes) = puts.fold((0, 0), |(count, bytes), event| {
-            (
-                count + 1,
-                bytes + event.record.key().len() + event.record.value().len(),
-            )
-        });
-        mvcc.puts.inc_by(count);
-        mvcc.put_bytes.add(bytes as i64);
-        mvcc.deletes.inc_by(events.len() as u64 - count);
-        if events.len() > 1 {
-            mvcc.txns.inc();
+
+    /// Whether there are more.
+    fn compaction_step(&mut self) -> bool {
+        let started = Instant::now();
+        match self.applier.compaction_step() {
+            Ok(Step::Idle) => false,
+            Ok(Step::Stepped) => {
+                let pause = &self.server.metrics.compaction.db_pause;
+                pause.observe(started.elapsed().as_secs_f64() * 1e3);
+                true
+            }
+            Ok(Step::Finished { more }) => {
+                let finished = &self.server.compacted_at_seconds;
+                finished.store(unix_ms() / 1000, Relaxed);
+                more
+            }
+            Err(error) => stop_process("compaction failed to read the database", &error),
         }
     }
 }
 
-/// Whether this is the entry that a leader starts its term with.
-fn is_first_of_term(entry: &raftpb::Entry) -> bool {
-    entry.r#type() == raftpb::EntryType::EntryNormal && entry.data().is_empty()
+fn stop(failure: &ApplyFailure) -> ! {
+    let what = match failure {
+        ApplyFailure::Entry(_) => {
+            "a committed entry cannot be applied; the member stops rather than lose it"
+        }
+        ApplyFailure::Restore(_) | ApplyFailure::ForeignDatabase { .. } => {
+            "the leader's snapshot cannot be applied"
+        }
+        ApplyFailure::Outdated(_) => {
+            "the cluster has gone on to a version that this program is too old for"
+        }
+    };
+    stop_process(what, failure)
 }
 
-fn compaction_step(machine: &mut Machine, member: &Arc<Member>, batch: usize) -> bool {
-    let started = Instant::now();
-    match machine.compaction_step(batch) {
-        Ok(Progress::Finished { revision, deleted }) => {
-            member.metrics.compaction.db_keys.inc_by(deleted as u64);
-            crate::info!("finished scheduled compaction"; "compact-revision" => revision);
-            member.compacted_at_seconds.store(unix_ms() / 1000, Relaxed);
-            member.compacted.send_replace(revision);
-            machine.is_compacting()
-        }
-        Ok(Progress::Stepped { deleted }) => {
-            member.metrics.compaction.db_keys.inc_by(deleted as u64);
-            member
-                .metrics
-                .compaction
-                .db_pause
-                .observe(started.elapsed().as_secs_f64() * 1e3);
-            true
-        }
-        Ok(Progress::Idle) => false,
-        Err(error) => stop_process("compaction failed to read the database", &error),
-    }
+/// Makes everything applied so far durable in the database; blocks.
+pub fn commit_database(server: &Server) -> Result<(), NoRoom> {
+    let (done, committed) = oneshot::channel();
+    (server.member.commits)(done);
+    committed.blocking_recv().unwrap_or(Err(NoRoom))
 }

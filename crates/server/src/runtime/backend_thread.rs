@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use retcd_member::room::Room;
+use retcd_member::{Committed, NoRoom};
 use retcd_storage::backend::{Backend, BackendError};
-use tokio::sync::oneshot;
 
 use super::fatal::stop_process;
-use super::room::Room;
 use crate::log::{Text, Throttle};
 use crate::metrics::Metrics;
 
@@ -23,15 +23,10 @@ const POLL: Duration = Duration::from_millis(20);
 /// What the backend thread is asked to do.
 pub enum ToBackend {
     /// Commit everything written so far, then answer.
-    Commit(oneshot::Sender<Result<(), NoRoom>>),
+    Commit(Committed),
     /// Commit what is left, and end.
     Stop,
 }
-
-/// There is no room for the database to grow: what was written is not durable in it yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no room for the database to grow")]
-pub struct NoRoom;
 
 /// How often the database is committed.
 #[derive(Clone, Copy, Debug)]

@@ -22,13 +22,13 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_rustls::server::TlsStream;
 
 use super::in_flight::RequestsInFlight;
-use super::local::Local;
-use super::probe::LocalProbe;
 use crate::accept::{Accepted, AcceptedStream, PrefaceTimeout, Protocols, Stream};
 use crate::auth::CommonName;
 use crate::grpc::outstanding::Outstanding;
 use crate::http::HttpContext;
 use crate::log::Remote;
+use crate::probe::LocalProbe;
+use crate::server::ServerThread;
 
 /// Flow-control window of a connection. Clients of etcd put up to 2 MiB into one request.
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
@@ -78,7 +78,7 @@ where
 /// Serves the connections that are dispatched to this thread until the member stops, then lets the
 /// requests in flight end.
 pub(crate) async fn serve(
-    local: Rc<Local>,
+    thread: Rc<ServerThread>,
     http: Rc<HttpContext<LocalProbe>>,
     mut accepted: UnboundedReceiver<Accepted>,
     settings: Http2Settings,
@@ -86,7 +86,7 @@ pub(crate) async fn serve(
     let builder = Rc::new(http_builder(settings));
     let graceful = GracefulShutdown::new();
     let in_flight = Rc::new(RequestsInFlight::default());
-    let stopped = local.member.stopped();
+    let stopped = thread.server.member.signals.stopped();
     tokio::pin!(stopped);
     loop {
         let next = tokio::select! {
@@ -102,7 +102,7 @@ pub(crate) async fn serve(
             break;
         };
         let connection = Connection {
-            local: Rc::clone(&local),
+            thread: Rc::clone(&thread),
             http: Rc::clone(&http),
             builder: Rc::clone(&builder),
             in_flight: Rc::clone(&in_flight),
@@ -129,13 +129,13 @@ pub(crate) async fn serve(
     tokio::select! {
         () = graceful.shutdown() => {}
         () = drained => {}
-        () = tokio::time::sleep(local.member.limits.request_timeout) => {}
+        () = tokio::time::sleep(thread.server.member.config.limits.request_timeout) => {}
     }
 }
 
 /// What a connection is served with.
 struct Connection {
-    local: Rc<Local>,
+    thread: Rc<ServerThread>,
     http: Rc<HttpContext<LocalProbe>>,
     builder: Rc<auto::Builder<LocalExecutor>>,
     in_flight: Rc<RequestsInFlight>,
@@ -172,7 +172,7 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let Connection {
-            local,
+            thread,
             http,
             builder,
             in_flight,
@@ -181,16 +181,16 @@ impl Connection {
             protocols,
         } = self;
         let outstanding = Outstanding::default();
-        let (member, given) = (Arc::clone(&local.member), outstanding.clone());
+        let (server, given) = (Arc::clone(&thread.server), outstanding.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
-            let (local, http) = (Rc::clone(&local), Rc::clone(&http));
+            let (thread, http) = (Rc::clone(&thread), Rc::clone(&http));
             let guard = in_flight.begin();
             let given = given.clone();
             if let Some(user) = &user {
                 request.extensions_mut().insert(user.clone());
             }
             async move {
-                let response = crate::router::route(local, http, protocols, given, request);
+                let response = crate::router::route(thread, http, protocols, given, request);
                 Ok::<_, Infallible>(guard.guard(response.await))
             }
         });
@@ -198,7 +198,7 @@ impl Connection {
         let connection = builder.serve_connection(io, service).into_owned();
         tokio::select! {
             ended = watcher.watch(connection) => ended,
-            () = outstanding.stuck(&member.answers) => {
+            () = outstanding.stuck(&server.answers) => {
                 crate::warn!("closed the connection of a client that does not take its answers, while others wait for the memory";
                     "remote-addr" => Remote(remote));
                 Ok(())

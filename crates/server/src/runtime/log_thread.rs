@@ -1,45 +1,27 @@
 //! The thread that owns the write-ahead log.
 //!
-//! It drains everything that is queued, writes it with one system call, makes it durable with one
-//! more, and acknowledges the newest batch, which covers the older ones. It never waits on a timer: the
-//! next group gathers while the disk works on this one. Nor does it wait for the next segment, which the snapshot thread
-//! prepares (see [`NextSegment`]).
+//! It drains everything that is queued into one turn (see [`Logger::turn`]): one write, one `fdatasync`,
+//! one acknowledgement. It never waits on a timer: the next group gathers while the disk works on this
+//! one. Nor does it wait for the next segment, which the snapshot thread prepares (see [`NextSegment`]).
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
 use std::time::Instant;
 
-use retcd_node::durable::{Log, LogError};
-use retcd_node::{Append, Input};
-use retcd_proto::raftpb::SnapshotMetadata;
-use retcd_storage::wal;
-use tokio::sync::oneshot;
+use retcd_member::room::Room;
+use retcd_member::{Logger, ToLog};
+use retcd_node::Input;
+use retcd_node::durable::LogError;
 
 use super::fatal::stop_process;
 use super::next_segment::NextSegment;
-use super::room::Room;
 use super::snapshot_thread::ToSnapshot;
 use crate::metrics::Metrics;
 
-/// Bytes that stay reserved in the log when there is little room on the disk: the last that a member has.
-const KEPT_BYTES: u64 = 4 << 20;
-
-/// What the log is asked to do.
-pub enum ToLog {
-    /// Append entries and hard state.
-    Append(Append),
-    /// Record a snapshot whose file is durable, let go of the segments that it covers, then answer.
-    Snapshot(SnapshotMetadata, oneshot::Sender<()>),
-    /// Give back what is reserved for later, if there is little room on the disk.
-    MakeRoom,
-    /// Let go of the segments before this index: a received database has taken the place of what they led to.
-    Release(u64),
-}
-
 /// The log and whoever hears of it.
-pub struct Logger {
+pub struct LogThread {
     /// The log.
-    pub log: Log,
+    pub logger: Logger,
     /// To the node.
     pub node: SyncSender<Input>,
     /// To whoever prepares segments.
@@ -50,7 +32,7 @@ pub struct Logger {
     pub metrics: Arc<Metrics>,
 }
 
-impl Logger {
+impl LogThread {
     /// Runs until the last sender is gone; closes the log.
     ///
     /// A failed write or sync ends the process: what the disk holds is unknown from then on.
@@ -64,7 +46,7 @@ impl Logger {
                 );
             }
         }
-        if let Err(error) = self.log.close() {
+        if let Err(error) = self.logger.close() {
             stop_process("the write-ahead log could not be closed", &error);
         }
     }
@@ -75,53 +57,21 @@ impl Logger {
         inbox: &Receiver<ToLog>,
         next_segment: &mut NextSegment,
     ) -> Result<(), LogError> {
-        let mut newest = None;
-        let mut others = Vec::new();
-        for message in std::iter::once(first).chain(inbox.try_iter()) {
-            match message {
-                ToLog::Append(append) => {
-                    self.log.append(&append)?;
-                    newest = Some(append.number);
-                }
-                other => others.push(other),
+        next_segment.take(self.logger.log());
+        let (node, metrics) = (&self.node, &self.metrics);
+        let messages = std::iter::once(first).chain(inbox.try_iter());
+        self.logger.turn(messages, Instant::now, |synced| {
+            if synced.stats.synced {
+                let took = synced.started.elapsed().as_secs_f64();
+                metrics.wal.fsync.observe(took);
             }
-        }
-        next_segment.take(&mut self.log);
-        if let Some(number) = newest {
-            let started = Instant::now();
-            let stats = self.log.sync()?;
-            if stats.synced {
-                let took = started.elapsed().as_secs_f64();
-                self.metrics.wal.fsync.observe(took);
-            }
-            self.metrics.wal.write_bytes.add(stats.bytes as i64);
+            metrics.wal.write_bytes.add(synced.stats.bytes as i64);
             // The node thread outlives this one unless the process is stopping.
-            let _ = self.node.send(Input::Appended { number });
-            self.make_room()?;
-            next_segment.ask_for(&mut self.log, &self.snapshots, &self.room);
-        }
-        for message in others {
-            match message {
-                ToLog::Append(_) => unreachable!("appends were taken above"),
-                ToLog::Snapshot(metadata, done) => {
-                    self.log.record(metadata)?;
-                    let _ = done.send(());
-                }
-                ToLog::MakeRoom => self.make_room()?,
-                ToLog::Release(index) => self.log.release_to(index),
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives back what is reserved for later while others have no room.
-    fn make_room(&mut self) -> Result<(), LogError> {
-        let may_reserve = !self.room.may_not_reserve(wal::SEGMENT_BYTES);
-        self.log.reserve_segments(may_reserve);
-        if self.room.is_close() {
-            self.log.release_reserved(KEPT_BYTES)?;
-            self.room.look();
-        }
+            let _ = node.send(Input::Appended {
+                number: synced.number,
+            });
+        })?;
+        next_segment.ask_for(self.logger.log(), &self.snapshots, &self.room);
         Ok(())
     }
 }

@@ -7,10 +7,10 @@
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
+use retcd_member::room::Room;
 use retcd_node::durable::Log;
 use retcd_storage::wal::{self, Prepared, WalError};
 
-use super::room::Room;
 use super::snapshot_thread::ToSnapshot;
 use crate::log::Text;
 

@@ -3,22 +3,24 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 
-use retcd_node::{Input, LeaderInfo, Node, Output, Role};
+use retcd_member::{Outputs, Shared, ToLog};
+use retcd_node::{Input, Node, Output};
 
 use super::apply_thread::ToApply;
 use super::fatal::stop_process;
-use super::ids::thread_of;
-use super::log_thread::ToLog;
-use super::mailbox::Mail;
-use super::member::Member;
 use super::snapshot_thread::ToSnapshot;
+use crate::clock::Clock;
 use crate::peer::Transport;
 
 /// Inputs that are taken in before the node's outputs are looked at; bounds the latency of a turn.
 const INPUTS_PER_TURN_MAX: usize = 1024;
 
-/// Where the node's outputs go.
-pub struct Outbox {
+/// The node and where its outputs go.
+pub struct NodeThread {
+    /// The node.
+    pub node: Node,
+    /// To those who wait.
+    pub outputs: Outputs,
     /// To the write-ahead log.
     pub log: Sender<ToLog>,
     /// To the machine.
@@ -27,138 +29,53 @@ pub struct Outbox {
     pub snapshot: Sender<ToSnapshot>,
     /// To the other members.
     pub peers: Transport,
+    /// The member's clock.
+    pub clock: Clock,
+    /// What the threads share.
+    pub member: Arc<Shared>,
 }
 
-/// Runs until the member stops.
-pub fn run(mut node: Node, inbox: &Receiver<Input>, outbox: &Outbox, member: &Arc<Member>) {
-    let mut known = LeaderInfo {
-        leader: 0,
-        term: node.status().term,
-        role: Role::Follower,
-        transferee: 0,
-    };
-    loop {
-        act_on_outputs(&mut node, &mut known, outbox, member);
-        let committed = node.status().committed;
-        member.progress.publish_committed(committed);
-        let wait = node.poll_timeout().saturating_sub(member.clock.now());
-        match inbox.recv_timeout(wait) {
-            Ok(input) => {
-                let now = member.clock.now();
-                node.handle(now, input);
-                for input in inbox.try_iter().take(INPUTS_PER_TURN_MAX) {
-                    node.handle(now, input);
-                }
+impl NodeThread {
+    /// Runs until the member stops.
+    pub fn run(mut self, inbox: &Receiver<Input>) {
+        loop {
+            while let Some(output) = self.node.poll_output() {
+                self.act_on(output);
             }
-            Err(RecvTimeoutError::Timeout) => node.handle_timeout(member.clock.now()),
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-        if *member.stopping.borrow() {
-            return;
+            let committed = self.node.status().committed;
+            self.member.progress.publish_committed(committed);
+            let wait = self.node.poll_timeout().saturating_sub(self.clock.now());
+            match inbox.recv_timeout(wait) {
+                Ok(input) => {
+                    let now = self.clock.now();
+                    self.node.handle(now, input);
+                    for input in inbox.try_iter().take(INPUTS_PER_TURN_MAX) {
+                        self.node.handle(now, input);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => self.node.handle_timeout(self.clock.now()),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if self.member.signals.is_stopping() {
+                return;
+            }
         }
     }
-}
 
-/// `known` is what was last told of the leader.
-fn act_on_outputs(node: &mut Node, known: &mut LeaderInfo, outbox: &Outbox, member: &Arc<Member>) {
-    while let Some(output) = node.poll_output() {
+    fn act_on(&mut self, output: Output) {
         // A thread that is gone means that the process is stopping: nothing is owed to it.
-        match output {
-            Output::Append(append) => drop(outbox.log.send(ToLog::Append(append))),
-            Output::Apply(entries) => drop(outbox.apply.send(ToApply::Entries(entries))),
-            Output::ReadReady { reads, leads } => {
-                let letter = |reads| Mail::ReadsReady(reads, leads);
-                member.mailboxes.send_split(reads, |read| *read, letter);
-            }
-            Output::Rejected { requests, reason } => {
-                member
-                    .metrics
-                    .server
-                    .proposals_failed
-                    .inc_by(requests.len() as u64);
-                let letter = |requests| Mail::Rejected(requests, reason);
-                member
-                    .mailboxes
-                    .send_split(requests, |request| *request, letter);
-            }
-            Output::ReadRejected { reads, reason } => {
-                member
-                    .metrics
-                    .server
-                    .read_indexes_failed
-                    .inc_by(reads.len() as u64);
-                member.mailboxes.send_split(
-                    reads,
-                    |read| *read,
-                    |reads| Mail::ReadsRejected(reads, reason),
-                );
-            }
-            Output::Leader(leader) => {
-                member.leadership.publish(leader);
-                handle_leader(std::mem::replace(known, leader), leader, member);
-            }
-            Output::Inspected {
-                request,
-                inspection,
-            } => {
-                let mail = Mail::Inspected(request, inspection);
-                member.mailboxes.send(thread_of(request), mail);
-            }
-            Output::Snapshot(point) => drop(outbox.snapshot.send(ToSnapshot::Save(point))),
-            Output::Send(messages) => outbox.peers.send(messages),
-            Output::Restore(snapshot) => drop(outbox.apply.send(ToApply::Restore(snapshot))),
-            Output::Contradiction(contradiction) => stop_process(
+        match self.outputs.pass_on(output) {
+            None => {}
+            Some(Output::Append(append)) => drop(self.log.send(ToLog::Append(append))),
+            Some(Output::Apply(entries)) => drop(self.apply.send(ToApply::Entries(entries))),
+            Some(Output::Restore(snapshot)) => drop(self.apply.send(ToApply::Restore(snapshot))),
+            Some(Output::Snapshot(point)) => drop(self.snapshot.send(ToSnapshot::Save(point))),
+            Some(Output::Send(messages)) => self.peers.send(messages),
+            Some(Output::Contradiction(contradiction)) => stop_process(
                 "the cluster contradicts what this member has stored",
                 &contradiction,
             ),
+            Some(other) => unreachable!("nobody was told of {other:?}"),
         }
-    }
-}
-
-/// Leases expire at the leader only.
-fn handle_leader(before: LeaderInfo, now: LeaderInfo, member: &Arc<Member>) {
-    match now.role {
-        Role::Leader => member.lessor.lock().elect(now.term),
-        _ => member.lessor.lock().demote(),
-    }
-    tell_role(member.id, before, now);
-    tell_leader(member, before.leader, now);
-}
-
-/// In the words of Go's raft, which people search for.
-fn tell_role(id: u64, before: LeaderInfo, now: LeaderInfo) {
-    if (before.role, before.term) == (now.role, now.term) {
-        return;
-    }
-    let role = match now.role {
-        Role::Follower => "follower",
-        Role::PreCandidate => "pre-candidate",
-        Role::Candidate => "candidate",
-        Role::Leader => "leader",
-    };
-    if before.role == Role::Follower && now.role != Role::Follower {
-        let term = before.term;
-        crate::info!(logger: "raft", format!("{id:x} is starting a new election at term {term}"));
-    }
-    let term = now.term;
-    crate::info!(logger: "raft", format!("{id:x} became {role} at term {term}"));
-}
-
-fn tell_leader(member: &Member, before: u64, now: LeaderInfo) {
-    let id = member.id;
-    let LeaderInfo { leader, term, .. } = now;
-    if before == leader {
-        return;
-    }
-    let text = match (before, leader) {
-        (_, 0) => format!("raft.node: {id:x} lost leader {before:x} at term {term}"),
-        (0, _) => format!("raft.node: {id:x} elected leader {leader:x} at term {term}"),
-        _ => {
-            format!("raft.node: {id:x} changed leader from {before:x} to {leader:x} at term {term}")
-        }
-    };
-    crate::info!(logger: "raft", text);
-    if leader != 0 {
-        member.metrics.server.leader_changes.inc();
     }
 }

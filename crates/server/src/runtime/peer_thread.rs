@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 
 use http_body_util::Either;
 use hyper::Request;
@@ -16,19 +17,20 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use retcd_member::watch::StartPoint;
+use retcd_member::{Mail, Shared};
+use retcd_node::Input;
 use retcd_node::durable::Dirs;
 use retcd_state::machine::DatabaseCopy;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::local::Local;
-use super::mailbox::Mail;
-use super::member::Member;
-use super::probe::LocalProbe;
-use super::watches::StartPoint;
 use crate::accept::{Accepted, AcceptedStream};
 use crate::http::{self, HttpContext};
-use crate::peer::{self, Driver, OutgoingSnapshot, RaftHandler, Transport, WriteDeadline};
+use crate::peer::{self, Dialer, Driver, OutgoingSnapshot, RaftHandler, Transport, WriteDeadline};
+use crate::probe::LocalProbe;
+use crate::server::Server;
+use crate::workers::Workers;
 
 /// What the thread runs with.
 pub(crate) struct PeerThread {
@@ -41,25 +43,39 @@ pub(crate) struct PeerThread {
     pub(crate) driver: Driver,
 }
 
-/// The transport of `member`, which stores received databases in `dirs`.
-pub(crate) fn transport(member: &Arc<Member>, dirs: &Dirs) -> (Transport, RaftHandler, Driver) {
-    let config = &member.config;
-    let urls = &config.initial_advertise_peer_urls;
+/// What a transport is made of beside the server.
+pub(crate) struct Made {
+    /// Opens connections to other members.
+    pub(crate) dialer: Dialer,
+    /// Read and write snapshots, and look up names.
+    pub(crate) workers: Workers,
+    /// The node's queue.
+    pub(crate) node: SyncSender<Input>,
+}
+
+/// The transport of `server`'s member, which stores received databases in `dirs`.
+pub(crate) fn transport(
+    server: &Arc<Server>,
+    dirs: &Dirs,
+    made_of: Made,
+) -> (Transport, RaftHandler, Driver) {
+    let member = &server.member;
+    let urls = &server.config.initial_advertise_peer_urls;
     let backend = member.backend.clone();
-    let membership = Arc::clone(&member.membership);
-    let removed = member.removed.clone();
+    let membership = Arc::clone(&member.state.membership);
+    let removed = Arc::clone(member);
     peer::open(peer::Config {
         local: peer::LocalMember {
             id: member.id,
             cluster_id: member.cluster_id,
             urls: urls.iter().map(ToString::to_string).collect(),
         },
-        dialer: member.dialer.clone(),
-        node: member.node.clone(),
-        metrics: Arc::clone(&member.metrics),
+        dialer: made_of.dialer,
+        node: made_of.node,
+        metrics: Arc::clone(&server.metrics),
         disk: Arc::clone(&dirs.disk),
         snap_dir: dirs.snap_dir.clone(),
-        workers: member.workers.clone(),
+        workers: made_of.workers,
         snapshot: Box::new(move || {
             let copy = DatabaseCopy::take(&backend).map_err(io::Error::other)?;
             let snapshot = copy.snapshot();
@@ -72,15 +88,13 @@ pub(crate) fn transport(member: &Arc<Member>, dirs: &Dirs) -> (Transport, RaftHa
         }),
         snapshot_pace: None,
         is_removed: Box::new(move |id| membership.read().is_removed(id)),
-        removed_by_cluster: Box::new(move || {
-            removed.send_replace(true);
-        }),
+        removed_by_cluster: Box::new(move || removed.signals.remove()),
     })
 }
 
 /// Serves the connections of other members and runs the transport until the member stops.
 pub(crate) async fn serve(
-    local: Rc<Local>,
+    member: &Shared,
     http: Rc<HttpContext<LocalProbe>>,
     handler: RaftHandler,
     driver: Driver,
@@ -91,7 +105,6 @@ pub(crate) async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(peer::IO_TIMEOUT);
     let (builder, handler) = (Rc::new(builder), Rc::new(handler));
-    let member = Arc::clone(&local.member);
     tokio::task::spawn_local(driver.run());
     let accept = async {
         while let Some(Accepted { stream, .. }) = accepted.recv().await {
@@ -105,7 +118,7 @@ pub(crate) async fn serve(
     };
     tokio::select! {
         () = accept => {}
-        () = member.stopped() => {}
+        () = member.signals.stopped() => {}
     }
 }
 

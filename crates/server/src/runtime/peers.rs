@@ -2,35 +2,33 @@
 
 use std::collections::BTreeMap;
 
-use super::member::Member;
+use retcd_state::membership::Membership;
+
 use crate::peer::Transport;
 
 /// The members that the transport knows, with their peer URLs.
-pub struct Peers {
+pub struct PeerSet {
+    own_id: u64,
     transport: Transport,
     known: BTreeMap<u64, Vec<String>>,
 }
 
-impl Peers {
+impl PeerSet {
     /// Nobody yet.
-    pub fn new(transport: Transport) -> Peers {
-        Peers {
+    pub fn new(own_id: u64, transport: Transport) -> PeerSet {
+        PeerSet {
+            own_id,
             transport,
             known: BTreeMap::new(),
         }
     }
 
-    /// Brings the transport up to the membership as it is now.
-    pub fn follow(&mut self, member: &Member) {
-        let membership = member.membership.read();
-        if membership.is_removed(member.id) {
-            member.removed.send_replace(true);
-        }
-        let others = membership.members().filter(|other| other.id != member.id);
+    /// Brings the transport up to the membership.
+    pub fn follow(&mut self, membership: &Membership) {
+        let others = membership.members().filter(|other| other.id != self.own_id);
         let now: BTreeMap<u64, Vec<String>> = others
             .map(|other| (other.id, other.peer_urls().to_vec()))
             .collect();
-        drop(membership);
         for id in self.known.keys().filter(|id| !now.contains_key(id)) {
             self.transport.remove_peer(*id);
         }

@@ -7,61 +7,58 @@
 //! client that connects earlier waits in the listener's queue.
 
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, TrySendError};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use retcd_member::request_id::first_read_context;
+use retcd_member::room::Room;
+use retcd_member::snapshot::Snapshots;
+use retcd_member::watch::StartPoint;
+use retcd_member::{
+    Applier, Error, FollowedVersion, Handle, InitialCheckError, Logger, Mail, Mailboxes, NodeQueue,
+    Outdated, Outputs, Parts, Shared, Starting, Thread,
+};
 use retcd_node::durable::{self, Dirs, Opened, StorageError};
-use retcd_node::{Config as NodeConfig, Node};
+use retcd_node::{Config as NodeConfig, Input, Node};
 use retcd_state::membership::Member as ClusterMember;
 use retcd_storage::disk::OsDisk;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::LocalSet;
 
-use super::Local;
-use super::apply_thread::{Applier, CompactionPace, ToApply};
+use super::apply_thread::{ApplyThread, ToApply};
 use super::backend_thread::ToBackend;
 use super::backend_thread::{CommitPace, Committer};
-use super::clock::{Clock, unix_ms};
 use super::connection_thread::{self, Http2Settings};
-use super::corruption::{self, InitialCheckError, Starting};
-use super::defragment::defragment_at_start;
-use super::ids::first_read_context;
-use super::leadership::Leadership;
-use super::log_thread::Logger;
-use super::mailbox::{Mail, Mailboxes};
-use super::member::{InFlight, Limits, Member};
+use super::log_thread::LogThread;
 use super::memory::{LockMemoryError, lock_memory};
-use super::node_thread::{self, Outbox};
+use super::node_thread::NodeThread;
 use super::peer_thread::{self, PeerThread};
-use super::peers::Peers;
-use super::probe::LocalProbe;
-use super::progress::Progress;
-use super::room::Room;
+use super::peers::PeerSet;
 use super::signals::{StopSignal, stop_signal, survive_file_limit};
-use super::snapshot_thread::{Snapshots, ToSnapshot};
+use super::snapshot_thread::{SnapshotThread, ToSnapshot};
 use super::storage;
-use super::tasks;
 use super::tls_thread;
-use super::versions::{self, FollowedVersion};
-use super::watches::StartPoint;
 use crate::accept::{
     Accepted, BoundListener, ConnectionLimit, Dispatcher, HandshakePool, ListenError, Listeners,
     TooFewDescriptors,
 };
 use crate::auth::{Authenticator, TokenError, TokenOptions};
 use crate::bootstrap::{Bootstrap, BootstrapError, InitialCluster, bootstrap};
+use crate::clock::{Clock, unix_ms};
 use crate::config::gates::Gate;
 use crate::config::{Config, ConfigError, url::Url};
+use crate::defragment::defragment_at_start;
 use crate::http::{Access, HttpContext};
 use crate::log::{self, Text, go_io_error};
 use crate::metrics::{Detail, Metrics};
-use crate::peer::{Client, Dialer};
+use crate::peer::{Client, Dialer, HttpPeers};
+use crate::probe::LocalProbe;
+use crate::server::{Server, ServerThread};
 use crate::systemd;
 use crate::tls;
 use crate::workers::Workers;
@@ -80,16 +77,6 @@ pub(crate) enum StartError {
     /// The cluster cannot be founded or joined.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
-    /// The cluster runs a version that this member does not know.
-    #[error(
-        "invalid downgrade; server version is lower than determined cluster version: this is {own}, the cluster runs {cluster}"
-    )]
-    Outdated {
-        /// This member's.
-        own: String,
-        /// The cluster's.
-        cluster: String,
-    },
     /// Tokens cannot be as `--auth-token` has them.
     #[error(transparent)]
     Tokens(#[from] TokenError),
@@ -111,6 +98,9 @@ pub(crate) enum StartError {
     /// The data differs from the other members'.
     #[error(transparent)]
     Corrupt(#[from] InitialCheckError),
+    /// The cluster is too new for this program.
+    #[error(transparent)]
+    Outdated(#[from] Outdated),
     /// The operating system refused a thread or a signal handler.
     #[error("the operating system refused a thread or a signal handler: {}", go_io_error(.0))]
     System(#[from] std::io::Error),
@@ -134,7 +124,7 @@ impl StartError {
 
 /// Runs a member until a signal ends it; returns the process's exit code.
 pub fn run(config: Config) -> ExitCode {
-    match start(Arc::new(config)).and_then(Server::serve) {
+    match start(Arc::new(config)).and_then(Started::serve) {
         Ok(End::Signal(signal)) => {
             signal.raise_again();
             ExitCode::SUCCESS
@@ -157,9 +147,14 @@ enum End {
 }
 
 /// A member whose threads run.
-struct Server {
-    member: Arc<Member>,
+struct Started {
+    server: Arc<Server>,
     config: Arc<Config>,
+    clock: Clock,
+    dialer: Dialer,
+    workers: Workers,
+    apply: mpsc::Sender<ToApply>,
+    backend: mpsc::Sender<ToBackend>,
     listeners: Listeners,
     connection_threads: Vec<ConnectionThread>,
     peer_thread: Option<PeerThread>,
@@ -183,7 +178,7 @@ struct ConnectionThread {
     start: StartPoint,
 }
 
-fn start(config: Arc<Config>) -> Result<Server, StartError> {
+fn start(config: Arc<Config>) -> Result<Started, StartError> {
     config.check_start()?;
     TokenOptions::parse(&config.auth_token)?;
     survive_file_limit()?;
@@ -193,7 +188,7 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
     let limit = ConnectionLimit::for_clients()?;
     let clock = Clock::start();
     let workers = Workers::start()?;
-    let authenticator = Authenticator::new(&config, workers.clone())?;
+    let authenticator = Authenticator::new(&config, workers.queue().clone())?;
     let endpoints = tls::open(&config)?;
     let listeners = Listeners::bind(&config, &endpoints, &limit)?;
     let connector = tls::Connector::new(endpoints.peer);
@@ -220,15 +215,15 @@ fn start(config: Arc<Config>) -> Result<Server, StartError> {
         authenticator,
         workers,
     };
-    let server = spawn(config, clock, dirs, opened, connected)?;
+    let started = spawn(config, clock, dirs, opened, connected)?;
     for remote in remotes
         .iter()
         .filter(|remote| remote.id != identity.member_id)
     {
-        let transport = server.member.transport();
+        let transport = started.server.transport();
         transport.add_remote(remote.id, remote.peer_urls());
     }
-    Ok(server)
+    Ok(started)
 }
 
 /// [`Config::member_local_address`], told as etcd tells it.
@@ -285,11 +280,10 @@ fn start_again(dirs: &Dirs, config: &Config, dialer: &Dialer) -> Result<Opened, 
             .collect();
         let starting = Starting {
             id,
-            cluster_id: opened.identity.cluster_id,
             reader: &opened.machine.reader(),
             peers,
         };
-        check_initially(config, dialer, starting)?;
+        check_initially(config, dialer, opened.identity.cluster_id, starting)?;
     }
     Ok(opened)
 }
@@ -301,11 +295,17 @@ fn start_again(dirs: &Dirs, config: &Config, dialer: &Dialer) -> Result<Opened, 
 fn check_initially(
     config: &Config,
     dialer: &Dialer,
+    cluster_id: u64,
     member: Starting<'_>,
 ) -> Result<(), StartError> {
-    let client = Client::new(dialer.clone(), config.request_timeout());
+    let peers = HttpPeers {
+        client: Client::new(dialer.clone(), config.request_timeout()),
+        cluster_id,
+        transport: None,
+        clock: Clock::start(),
+    };
     let checked: Result<(), InitialCheckError> =
-        run_on_thread(corruption::check_initially(member, &client))?;
+        run_on_thread(retcd_member::check_initially(member, &peers))?;
     checked.map_err(|error| {
         crate::error!("checkInitialHashKV failed"; "error" => Text(&error));
         StartError::Corrupt(error)
@@ -327,7 +327,7 @@ fn spawn(
     dirs: Dirs,
     opened: Opened,
     connected: Connected,
-) -> Result<Server, StartError> {
+) -> Result<Started, StartError> {
     let Connected {
         listeners,
         dialer,
@@ -348,13 +348,8 @@ fn spawn(
     let threads = thread::available_parallelism()
         .map_or(1, usize::from)
         .min(CONNECTION_THREADS_MAX);
-    let cluster_version = machine.membership().read().cluster_version();
-    let versions = FollowedVersion::at_start(cluster_version)?;
-    let reader = machine.reader();
-    let start = StartPoint {
-        revision: reader.revision(),
-        compacted: reader.compacted_revision(),
-    };
+    let version = FollowedVersion::at_start(machine.membership().read().cluster_version())?;
+    let start = StartPoint::of(&machine.reader());
     // The last one is the peer thread's.
     let (mailboxes, mut mailbox_receivers) = Mailboxes::new(member_id, threads + 1);
     let peer_mailbox = mailbox_receivers.pop();
@@ -363,120 +358,112 @@ fn spawn(
     let (to_apply, apply_inbox) = mpsc::channel();
     let (to_snapshot, snapshot_inbox) = mpsc::channel();
     let (to_backend, backend_inbox) = mpsc::channel();
-    let detail = if config.extensive_metrics() {
-        Detail::Extensive
-    } else {
-        Detail::Basic
-    };
-    let member = Arc::new(Member {
+    let metrics = Arc::new(Metrics::new(match config.extensive_metrics() {
+        true => Detail::Extensive,
+        false => Detail::Basic,
+    }));
+    let room = Arc::new(Room::new(
+        Arc::clone(&dirs.disk),
+        [dirs.snap_dir.clone(), dirs.wal_dir.clone()],
+    ));
+    let term = recovered.hard_state.term();
+    let parts = Parts {
         id: member_id,
         cluster_id,
-        limits: Limits::of(&config),
-        reader,
-        lessor: machine.lessor(),
-        alarms: machine.alarms(),
-        auth: machine.auth_store(),
-        authenticator,
-        workers,
-        membership: machine.membership(),
-        storage_version: machine.storage_version().ok().flatten().into(),
+        config: config.member()?,
+        term,
         backend: backend.clone(),
-        room: Arc::new(Room::new(
-            Arc::clone(&dirs.disk),
-            [dirs.snap_dir.clone(), dirs.wal_dir.clone()],
-        )),
-        progress: Progress::new(recovered.applied),
-        leadership: Leadership::new(recovered.hard_state.term()),
-        clock,
-        metrics: Arc::new(Metrics::new(detail)),
-        mailboxes,
+        room: Arc::clone(&room),
+        authenticator: Arc::new(authenticator),
+        workers: workers.queue().clone(),
+        observer: Arc::clone(&metrics) as _,
+        node: node_queue(to_node.clone()),
+        commits: {
+            let to_backend = to_backend.clone();
+            Box::new(move |done| drop(to_backend.send(ToBackend::Commit(done))))
+        },
+    };
+    let member = Arc::new(Shared::new(&machine, parts));
+    let server = Arc::new(Server {
+        member: Arc::clone(&member),
+        metrics: Arc::clone(&metrics),
         watch_counts: (0..=threads).map(|_| Arc::default()).collect(),
-        pending: Default::default(),
         answers: Default::default(),
-        defragmenting: InFlight::default(),
-        restoring: InFlight::default(),
+        defragmenting: Default::default(),
+        restoring: Default::default(),
         defragmentation: Default::default(),
         compacted_at_seconds: Default::default(),
-        dialer,
         transport: OnceLock::new(),
-        begun_term: tokio::sync::watch::Sender::new(0),
-        agreed_version: tokio::sync::watch::Sender::new(cluster_version),
-        node: to_node.clone(),
-        apply: to_apply.clone(),
-        backend_thread: to_backend,
-        compacted: tokio::sync::watch::channel(-1).0,
-        stopping: tokio::sync::watch::channel(false).0,
-        removed: tokio::sync::watch::channel(false).0,
         config: Arc::clone(&config),
     });
-    defragment_at_start(&member);
-    let (transport, handler, driver) = peer_thread::transport(&member, &dirs);
-    let set = member.transport.set(transport.clone());
+    defragment_at_start(&server);
+    let made_of = peer_thread::Made {
+        dialer: dialer.clone(),
+        workers: workers.clone(),
+        node: to_node.clone(),
+    };
+    let (transport, handler, driver) = peer_thread::transport(&server, &dirs, made_of);
+    let set = server.transport.set(transport.clone());
     assert!(set.is_ok(), "there is one transport");
-    let node = Node::new(node_config(&config, member_id), recovered, clock.now());
-    let outbox = Outbox {
+    let named = |name: &str| thread::Builder::new().name(name.to_owned());
+    let node_thread = NodeThread {
+        node: Node::new(node_config(&config, member_id), recovered, clock.now()),
+        outputs: Outputs::new(&member, mailboxes.clone(), term),
         log: to_log.clone(),
-        apply: to_apply,
+        apply: to_apply.clone(),
         snapshot: to_snapshot.clone(),
         peers: transport.clone(),
-    };
-    let snapshots = Snapshots {
-        dirs: dirs.clone(),
-        log: to_log.clone(),
-        node: to_node.clone(),
-    };
-    let compaction_pace = CompactionPace {
-        batch: config.compaction_batch_limit.unsigned_abs().max(1),
-        pause: config.compaction_sleep_interval.std(),
-    };
-    let commit_pace = CommitPace {
-        interval: config.backend_batch_interval.std(),
-        changes_max: config.backend_batch_limit.unsigned_abs().max(1),
-    };
-    let named = |name: &str| thread::Builder::new().name(name.to_owned());
-    let node_thread = {
-        let member = Arc::clone(&member);
-        named("node").spawn(move || node_thread::run(node, &node_inbox, &outbox, &member))?
-    };
-    let mut peers = Peers::new(transport);
-    peers.follow(&member);
-    let applier = Applier {
-        machine,
-        node: to_node.clone(),
-        log: to_log,
+        clock,
         member: Arc::clone(&member),
+    };
+    let node_thread = named("node").spawn(move || node_thread.run(&node_inbox))?;
+    let mut peers = PeerSet::new(member_id, transport);
+    peers.follow(&member.state.membership.read());
+    let apply_thread = ApplyThread {
+        applier: Applier::new(machine, &member, mailboxes, version),
+        node: to_node.clone(),
+        log: to_log.clone(),
+        server: Arc::clone(&server),
+        clock,
         peers,
-        versions,
-        dirs,
-        pace: compaction_pace,
+        dirs: dirs.clone(),
+        compaction_pause: config.compaction_sleep_interval.std(),
     };
-    let apply_thread = named("apply").spawn(move || applier.run(&apply_inbox))?;
-    let snapshot_thread = {
-        let member = Arc::clone(&member);
-        named("snapshot").spawn(move || snapshots.run(&snapshot_inbox, &member))?
+    let apply_thread = named("apply").spawn(move || apply_thread.run(&apply_inbox))?;
+    let snapshot_thread = SnapshotThread {
+        snapshots: Snapshots::new(dirs, Arc::clone(&member.state.membership)),
+        log: to_log,
+        node: to_node.clone(),
+        apply: to_apply.clone(),
+        server: Arc::clone(&server),
     };
-    let log_thread = {
-        let logger = Logger {
-            log,
-            node: to_node,
-            snapshots: to_snapshot.clone(),
-            room: Arc::clone(&member.room),
-            metrics: Arc::clone(&member.metrics),
-        };
-        named("log").spawn(move || logger.run(&log_inbox))?
+    let snapshot_thread = named("snapshot").spawn(move || snapshot_thread.run(&snapshot_inbox))?;
+    let log_thread = LogThread {
+        logger: Logger::new(log, Arc::clone(&room)),
+        node: to_node,
+        snapshots: to_snapshot.clone(),
+        room: Arc::clone(&room),
+        metrics: Arc::clone(&metrics),
     };
-    let backend_thread = {
-        let committer = Committer {
-            backend,
-            room: Arc::clone(&member.room),
-            metrics: Arc::clone(&member.metrics),
-            pace: commit_pace,
-        };
-        named("backend").spawn(move || committer.run(&backend_inbox))?
+    let log_thread = named("log").spawn(move || log_thread.run(&log_inbox))?;
+    let committer = Committer {
+        backend,
+        room,
+        metrics,
+        pace: CommitPace {
+            interval: config.backend_batch_interval.std(),
+            changes_max: config.backend_batch_limit.unsigned_abs().max(1),
+        },
     };
-    Ok(Server {
-        member,
+    let backend_thread = named("backend").spawn(move || committer.run(&backend_inbox))?;
+    Ok(Started {
+        server,
         config,
+        clock,
+        dialer,
+        workers,
+        apply: to_apply,
+        backend: to_backend,
         listeners,
         connection_threads: mailbox_receivers
             .into_iter()
@@ -503,6 +490,50 @@ fn spawn(
     })
 }
 
+fn node_queue(node: mpsc::SyncSender<Input>) -> NodeQueue {
+    NodeQueue::new(move |input| {
+        node.try_send(input).map_err(|error| match error {
+            TrySendError::Full(_) => Error::Overloaded,
+            TrySendError::Disconnected(_) => Error::Stopped,
+        })
+    })
+}
+
+/// What one thread needs to use the member.
+#[derive(Clone)]
+struct ThreadParts {
+    server: Arc<Server>,
+    clock: Clock,
+    dialer: Dialer,
+}
+
+impl ThreadParts {
+    fn build(self, number: u8, start: StartPoint) -> Rc<ServerThread> {
+        let ThreadParts {
+            server,
+            clock,
+            dialer,
+        } = self;
+        let member = &server.member;
+        let peers = HttpPeers {
+            client: Client::new(dialer, member.config.limits.request_timeout),
+            cluster_id: member.cluster_id,
+            transport: Some(server.transport().clone()),
+            clock,
+        };
+        let thread = Thread {
+            number,
+            clock: Rc::new(clock),
+            peers: Rc::new(peers),
+            start,
+            watch_limits: Default::default(),
+            watch_counts: Arc::clone(&server.watch_counts[usize::from(number)]),
+        };
+        let handle = Handle::new(member, thread);
+        ServerThread::new(server, handle)
+    }
+}
+
 fn node_config(config: &Config, id: u64) -> NodeConfig {
     NodeConfig {
         id,
@@ -517,7 +548,7 @@ fn node_config(config: &Config, id: u64) -> NodeConfig {
     }
 }
 
-impl Server {
+impl Started {
     /// Serves until a signal comes, then stops everything in order.
     fn serve(mut self) -> Result<End, StartError> {
         let keepalive_timeout = self.config.grpc_keepalive_timeout.std();
@@ -541,37 +572,41 @@ impl Server {
         let others: Vec<JoinHandle<()>> = (1u8..)
             .zip(connection_threads)
             .map(|(number, parts)| {
-                let member = Arc::clone(&self.member);
+                let thread_parts = self.thread_parts();
                 thread::Builder::new()
                     .name(format!("conn-{number}"))
                     .spawn(move || {
                         run_on_thread(async move {
-                            serve_connections(
-                                Local::new(member, number, parts.start),
-                                parts,
-                                settings,
-                            )
-                            .await
+                            let thread = thread_parts.build(number, parts.start);
+                            serve_connections(thread, parts, settings).await
                         })
                         .expect("a runtime was built on the first thread, too");
                     })
             })
             .collect::<Result<_, _>>()?;
-        let stopping = self.member.stopping.subscribe();
+        let stopping = self.server.member.signals.follow_stopping();
         let processors = match self.listeners.any_tls() {
             true => others.len() + 1,
             false => 0,
         };
         let (handshakes, handshaking) =
-            tls_thread::start(processors, self.member.workers.clone(), &stopping)?;
+            tls_thread::start(processors, self.workers.clone(), &stopping)?;
         let peers = self.spawn_peer_thread(&handshakes)?;
         let end = run_on_thread(self.lead(dispatcher, handshakes, first, settings))??;
         for thread in others.into_iter().chain([peers]).chain(handshaking) {
             let _ = thread.join();
         }
-        stop_threads(&self.member, self.threads);
+        stop_threads(&self.apply, &self.backend, self.threads);
         crate::info!("closed etcd server"; "name" => &self.config.name, "data-dir" => &self.config.data_dir);
         Ok(end)
+    }
+
+    fn thread_parts(&self) -> ThreadParts {
+        ThreadParts {
+            server: Arc::clone(&self.server),
+            clock: self.clock,
+            dialer: self.dialer.clone(),
+        }
     }
 
     /// Starts to serve the other members.
@@ -581,23 +616,30 @@ impl Server {
     ) -> Result<JoinHandle<()>, StartError> {
         let parts = self.peer_thread.take().expect("it is started once");
         let listeners = std::mem::take(&mut self.listeners.peer);
-        let member = Arc::clone(&self.member);
+        let thread_parts = self.thread_parts();
         let number = u8::try_from(parts.number).expect("there are few connection threads");
         let handshakes = handshakes.clone();
         let serve = move || {
             run_on_thread(async move {
-                let local = Local::new(member, number, parts.start);
-                tokio::task::spawn_local(Rc::clone(&local).run_mailbox(parts.mailbox));
+                let thread = thread_parts.build(number, parts.start);
+                spawn_mailbox(&thread, parts.mailbox);
                 let (sender, accepted) = unbounded_channel();
                 let dispatcher = Dispatcher::new(vec![sender]);
                 for bound in listeners {
                     crate::info!("serving peer traffic"; "address" => bound.address());
-                    let stopping = local.member.stopping.subscribe();
+                    let stopping = thread.server.member.signals.follow_stopping();
                     let accept = bound.accept(dispatcher.clone(), handshakes.clone(), stopping);
                     tokio::task::spawn_local(accept);
                 }
-                let http = http_context(&local);
-                peer_thread::serve(local, http, parts.handler, parts.driver, accepted).await;
+                let http = http_context(&thread);
+                peer_thread::serve(
+                    &thread.server.member,
+                    http,
+                    parts.handler,
+                    parts.driver,
+                    accepted,
+                )
+                .await;
             })
             .expect("a runtime was built on the first thread, too");
         };
@@ -614,25 +656,28 @@ impl Server {
         parts: ConnectionThread,
         settings: Http2Settings,
     ) -> Result<End, StartError> {
-        let local = Local::new(Arc::clone(&self.member), 0, parts.start);
+        let thread = self.thread_parts().build(0, parts.start);
         let connections =
-            tokio::task::spawn_local(serve_connections(Rc::clone(&local), parts, settings));
+            tokio::task::spawn_local(serve_connections(Rc::clone(&thread), parts, settings));
         let metrics = std::mem::take(&mut self.listeners.metrics);
         self.accept(metrics, &dispatcher, &handshakes);
         for url in &self.config.listen_metrics_urls {
             crate::info!("serving metrics"; "address" => url.as_str());
         }
-        tokio::task::spawn_local(versions::run_cluster_version(Rc::clone(&local)));
-        tokio::task::spawn_local(tasks::skip_election_ticks(Rc::clone(&local)));
-        let end = end_of(Arc::clone(&self.member));
+        for task in thread.member.early_tasks() {
+            tokio::task::spawn_local(task);
+        }
+        let end = end_of(Arc::clone(&self.server.member));
         tokio::pin!(end);
         let end = tokio::select! {
             end = &mut end => end?,
-            () = become_ready(&local) => {
+            () = thread.member.become_ready() => {
                 let clients = std::mem::take(&mut self.listeners.client);
                 self.accept(clients, &dispatcher, &handshakes);
                 self.announce();
-                self.spawn_tasks(&local)?;
+                for task in thread.member.tasks() {
+                    tokio::task::spawn_local(task);
+                }
                 end.await?
             }
         };
@@ -650,25 +695,11 @@ impl Server {
             "advertise-client-urls" => texts(&self.config.advertise_client_urls));
         if matches!(end, End::Signal(_)) {
             // While clients are still served: they need a leader.
-            local.leave_leadership().await;
+            thread.member.transfer.leave().await;
         }
-        self.member.stopping.send_replace(true);
+        self.server.member.signals.stop();
         let _ = connections.await;
         Ok(end)
-    }
-
-    /// What a member does on its own.
-    fn spawn_tasks(&self, local: &Rc<Local>) -> Result<(), StartError> {
-        let mode = self.config.auto_compaction()?;
-        let spawn = |task: Pin<Box<dyn Future<Output = ()>>>| drop(tokio::task::spawn_local(task));
-        spawn(Box::pin(tasks::run_leases(Rc::clone(local))));
-        spawn(Box::pin(tasks::watch_room(Rc::clone(local))));
-        spawn(Box::pin(tasks::forget_old_tokens(Rc::clone(local))));
-        spawn(Box::pin(tasks::run_auto_compaction(Rc::clone(local), mode)));
-        spawn(Box::pin(versions::run_downgrade(Rc::clone(local))));
-        spawn(Box::pin(corruption::run_periodic(Rc::clone(local))));
-        spawn(Box::pin(corruption::run_compaction(Rc::clone(local))));
-        Ok(())
     }
 
     fn accept(
@@ -678,7 +709,7 @@ impl Server {
         handshakes: &HandshakePool,
     ) {
         for bound in listeners {
-            let stopping = self.member.stopping.subscribe();
+            let stopping = self.server.member.signals.follow_stopping();
             tokio::task::spawn_local(bound.accept(
                 dispatcher.clone(),
                 handshakes.clone(),
@@ -718,17 +749,21 @@ impl Server {
 
 /// Ends the threads: the node first, as it feeds the others; what it has handed out is still written,
 /// applied and committed.
-fn stop_threads(member: &Member, threads: Threads) {
+fn stop_threads(
+    apply: &mpsc::Sender<ToApply>,
+    backend: &mpsc::Sender<ToBackend>,
+    threads: Threads,
+) {
     // Each thread ends when it is told to or when nobody can send to it any more. A panic anywhere
     // ends the process at once, so that a join never fails.
     let _ = threads.node.join();
-    let _ = member.apply.send(ToApply::Stop);
+    let _ = apply.send(ToApply::Stop);
     let _ = threads.apply.join();
     let (snapshot, to_snapshot) = threads.snapshot;
     let _ = to_snapshot.send(ToSnapshot::Stop);
     let _ = snapshot.join();
     let _ = threads.log.join();
-    let _ = member.backend_thread.send(ToBackend::Stop);
+    let _ = backend.send(ToBackend::Stop);
     let _ = threads.backend.join();
 }
 
@@ -748,17 +783,26 @@ fn current_thread_runtime() -> std::io::Result<Runtime> {
 }
 
 /// Everything that runs on one connection thread.
-async fn serve_connections(local: Rc<Local>, parts: ConnectionThread, settings: Http2Settings) {
-    tokio::task::spawn_local(Rc::clone(&local).run_mailbox(parts.mailbox));
-    let http = http_context(&local);
-    connection_thread::serve(local, http, parts.accepted, settings).await;
+async fn serve_connections(
+    thread: Rc<ServerThread>,
+    parts: ConnectionThread,
+    settings: Http2Settings,
+) {
+    spawn_mailbox(&thread, parts.mailbox);
+    let http = http_context(&thread);
+    connection_thread::serve(thread, http, parts.accepted, settings).await;
 }
 
-fn http_context(local: &Rc<Local>) -> Rc<HttpContext<LocalProbe>> {
-    let config = &local.member.config;
+fn spawn_mailbox(thread: &Rc<ServerThread>, mailbox: UnboundedReceiver<Mail>) {
+    let member = Rc::clone(&thread.member);
+    tokio::task::spawn_local(async move { member.run_mailbox(mailbox).await });
+}
+
+fn http_context(thread: &Rc<ServerThread>) -> Rc<HttpContext<LocalProbe>> {
+    let config = &thread.server.config;
     Rc::new(HttpContext {
-        probe: LocalProbe(Rc::clone(local)),
-        metrics: Arc::clone(&local.member.metrics),
+        probe: LocalProbe(Rc::clone(thread)),
+        metrics: Arc::clone(&thread.server.metrics),
         access: Access {
             cors: config.cors.0.clone(),
             host_whitelist: config.host_whitelist.0.clone(),
@@ -768,20 +812,15 @@ fn http_context(local: &Rc<Local>) -> Rc<HttpContext<LocalProbe>> {
 }
 
 /// Resolves when there is a reason to stop.
-async fn end_of(member: Arc<Member>) -> Result<End, StartError> {
+async fn end_of(member: Arc<Shared>) -> Result<End, StartError> {
     // The others have to hear that the removal is committed.
     const FAREWELL: Duration = Duration::from_secs(1);
     let removed = async {
-        member.removed().await;
+        member.signals.removed().await;
         tokio::time::sleep(FAREWELL).await;
     };
     tokio::select! {
         signal = stop_signal() => Ok(End::Signal(signal?)),
         () = removed => Ok(End::Removed),
     }
-}
-
-/// Resolves when this member can answer clients.
-async fn become_ready(local: &Rc<Local>) {
-    versions::publish(local).await;
 }

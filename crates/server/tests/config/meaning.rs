@@ -16,7 +16,10 @@ fn zeros_stand_for_defaults() {
         ],
         ..Given::default()
     });
-    assert_eq!(config.quota_bytes(), Some(2_147_483_648));
+    assert_eq!(
+        config.member().unwrap().limits.quota_bytes,
+        Some(2_147_483_648)
+    );
     assert_eq!(
         (
             config.backend_batch_limit,

@@ -1,0 +1,421 @@
+//! One event on its way to the log: its parts, and how values become JSON.
+//!
+//! A record owns its text, so that it can also be kept and written later: the configuration is read before it is
+//! known where the log goes.
+
+use std::borrow::Cow;
+use std::fmt::{self, Display, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Format, Level, go_io_error};
+
+/// One line of the log before it has a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    level: Level,
+    logger: Option<&'static str>,
+    caller: (Cow<'static, str>, u32),
+    message: Cow<'static, str>,
+    /// Keys and their values as JSON.
+    fields: Vec<(&'static str, String)>,
+}
+
+impl Record {
+    /// A record without fields. `caller` is file and line of the call site.
+    pub fn new(
+        level: Level,
+        logger: Option<&'static str>,
+        (file, line): (impl Into<Cow<'static, str>>, u32),
+        message: impl Into<Cow<'static, str>>,
+    ) -> Record {
+        Record {
+            level,
+            logger,
+            caller: (file.into(), line),
+            message: message.into(),
+            fields: Vec::new(),
+        }
+    }
+
+    /// Appends a field.
+    pub fn with<F: Field + ?Sized>(&mut self, key: &'static str, value: &F) -> &mut Self {
+        let mut json = String::new();
+        value.write_json(&mut json);
+        self.fields.push((key, json));
+        self
+    }
+
+    /// The severity.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// The message, without fields.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Writes the line with its newline; `time` is already laid out.
+    pub(super) fn render(&self, line: &mut String, format: Format, time: &str) {
+        match format {
+            Format::Json => self.render_json(line, time),
+            Format::Console => self.render_console(line, time),
+        }
+        line.push('\n');
+    }
+
+    fn render_json(&self, line: &mut String, time: &str) {
+        let _ = write!(line, r#"{{"level":"{}","ts":"{time}""#, self.level.name());
+        if let Some(logger) = self.logger {
+            let _ = write!(line, r#","logger":"{logger}""#);
+        }
+        let (file, at) = (short(&self.caller.0), self.caller.1);
+        let _ = write!(line, r#","caller":"{file}:{at}","msg":"#);
+        write_json_string(line, &self.message);
+        for (key, value) in &self.fields {
+            let _ = write!(line, r#","{key}":{value}"#);
+        }
+        line.push('}');
+    }
+
+    fn render_console(&self, line: &mut String, time: &str) {
+        let _ = write!(line, "{time}\t{}\t", self.level.name());
+        if let Some(logger) = self.logger {
+            let _ = write!(line, "{logger}\t");
+        }
+        let (file, at) = (short(&self.caller.0), self.caller.1);
+        let _ = write!(line, "{file}:{at}\t{}", self.message);
+        if !self.fields.is_empty() {
+            let _ = write!(line, "\t{}", self.fields_json());
+        }
+    }
+
+    fn fields_json(&self) -> String {
+        let fields: Vec<String> = self
+            .fields
+            .iter()
+            .map(|(key, value)| format!("\"{key}\": {value}"))
+            .collect();
+        format!("{{{}}}", fields.join(", "))
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_caller(&mut self, file: &'static str, line: u32) {
+        self.caller = (file.into(), line);
+    }
+}
+
+/// The record without time and caller: `warn message {"key": value}`.
+impl Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.level.name(), self.message)?;
+        if !self.fields.is_empty() {
+            write!(f, " {}", self.fields_json())?;
+        }
+        Ok(())
+    }
+}
+
+/// Directory and file of a path without its `src`: `config/mod.rs`, `member/lease.rs`, as etcd names its
+/// packages.
+fn short(path: &str) -> String {
+    let mut parts = path.rsplit('/').filter(|part| *part != "src");
+    let file = parts.next().unwrap_or(path);
+    match parts.next() {
+        Some(dir) => format!("{dir}/{file}"),
+        None => file.to_owned(),
+    }
+}
+
+/// A value that can stand in a line.
+pub trait Field {
+    /// Appends the value as JSON.
+    fn write_json(&self, out: &mut String);
+}
+
+/// An id (of a member, cluster, lease) as lower-case hex text without padding.
+#[derive(Clone, Copy, Debug)]
+pub struct Hex(pub u64);
+
+impl Field for Hex {
+    fn write_json(&self, out: &mut String) {
+        let _ = write!(out, "\"{:x}\"", self.0);
+    }
+}
+
+/// The other end of a connection; `@`, as in Go, if it came over a Unix socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Remote(pub Option<SocketAddr>);
+
+impl Field for Remote {
+    fn write_json(&self, out: &mut String) {
+        let _ = match self.0 {
+            Some(address) => write!(out, "\"{address}\""),
+            None => write!(out, "\"@\""),
+        };
+    }
+}
+
+/// Anything that displays itself, as text; for errors above all.
+#[derive(Clone, Copy, Debug)]
+pub struct Text<T>(pub T);
+
+impl<T: Display> Field for Text<T> {
+    fn write_json(&self, out: &mut String) {
+        write_json_string(out, &self.0.to_string());
+    }
+}
+
+/// A signed span of time in nanoseconds, the way Go keeps durations; displayed as Go does: `1h0m0s`, `1.5s`, `981.427µs`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GoDuration(pub i64);
+
+impl GoDuration {
+    /// The span from whole milliseconds.
+    pub const fn from_millis(millis: i64) -> GoDuration {
+        GoDuration(millis * 1_000_000)
+    }
+
+    /// The span as the standard library's type; negative spans are zero.
+    pub fn std(self) -> Duration {
+        Duration::from_nanos(u64::try_from(self.0).unwrap_or(0))
+    }
+}
+
+impl From<Duration> for GoDuration {
+    fn from(duration: Duration) -> Self {
+        GoDuration(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX))
+    }
+}
+
+impl Display for GoDuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nanos = self.0.unsigned_abs();
+        if self.0 < 0 {
+            f.write_str("-")?;
+        }
+        match nanos {
+            0 => f.write_str("0s"),
+            1..1_000 => write!(f, "{nanos}ns"),
+            1_000..1_000_000 => write!(f, "{}µs", decimal(nanos, 1_000)),
+            1_000_000..1_000_000_000 => write!(f, "{}ms", decimal(nanos, 1_000_000)),
+            _ => {
+                let minutes = nanos / 60_000_000_000;
+                match (minutes / 60, minutes % 60) {
+                    (0, 0) => {}
+                    (0, minutes) => write!(f, "{minutes}m")?,
+                    (hours, minutes) => write!(f, "{hours}h{minutes}m")?,
+                }
+                write!(f, "{}s", decimal(nanos % 60_000_000_000, 1_000_000_000))
+            }
+        }
+    }
+}
+
+/// `value / unit` in decimal without trailing zeros; `unit` is a power of ten.
+fn decimal(value: u64, unit: u64) -> String {
+    let whole = value / unit;
+    match value % unit {
+        0 => whole.to_string(),
+        rest => {
+            let digits = unit.ilog10() as usize;
+            let fraction = format!("{rest:0digits$}");
+            format!("{whole}.{}", fraction.trim_end_matches('0'))
+        }
+    }
+}
+
+impl Field for GoDuration {
+    fn write_json(&self, out: &mut String) {
+        let _ = write!(out, "\"{self}\"");
+    }
+}
+
+impl Field for Duration {
+    fn write_json(&self, out: &mut String) {
+        GoDuration::from(*self).write_json(out);
+    }
+}
+
+impl Field for std::io::Error {
+    fn write_json(&self, out: &mut String) {
+        write_json_string(out, &go_io_error(self));
+    }
+}
+
+/// A number of bytes for people, in powers of 1000: `9 B`, `25 kB`, `2.1 GB`, as etcd's `go-humanize` writes it.
+#[derive(Clone, Copy, Debug)]
+pub struct ByteSize(pub u64);
+
+impl Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+        let exponent = self.0.checked_ilog(1000).unwrap_or(0);
+        let unit = UNITS[exponent as usize];
+        let value = self.0 as f64 / 1000f64.powi(exponent as i32);
+        // One decimal below ten, none above, and both rounded from tenths.
+        let rounded = (value * 10.0 + 0.5).floor() / 10.0;
+        match exponent > 0 && rounded < 10.0 {
+            true => write!(f, "{rounded:.1} {unit}"),
+            false => write!(f, "{rounded:.0} {unit}"),
+        }
+    }
+}
+
+impl Field for ByteSize {
+    fn write_json(&self, out: &mut String) {
+        Text(self).write_json(out);
+    }
+}
+
+macro_rules! plain_fields {
+    ($($type:ty)*) => {$(
+        impl Field for $type {
+            fn write_json(&self, out: &mut String) {
+                let _ = write!(out, "{self}");
+            }
+        }
+    )*};
+}
+plain_fields!(bool i32 i64 isize u16 u32 u64 usize);
+
+impl Field for str {
+    fn write_json(&self, out: &mut String) {
+        write_json_string(out, self);
+    }
+}
+
+impl Field for String {
+    fn write_json(&self, out: &mut String) {
+        write_json_string(out, self);
+    }
+}
+
+impl Field for Path {
+    fn write_json(&self, out: &mut String) {
+        write_json_string(out, &self.to_string_lossy());
+    }
+}
+
+impl Field for PathBuf {
+    fn write_json(&self, out: &mut String) {
+        self.as_path().write_json(out);
+    }
+}
+
+impl<T: Field + ?Sized> Field for &T {
+    fn write_json(&self, out: &mut String) {
+        (**self).write_json(out);
+    }
+}
+
+impl<T: Field> Field for [T] {
+    fn write_json(&self, out: &mut String) {
+        out.push('[');
+        for (i, item) in self.iter().enumerate() {
+            if i > 0 {
+                out.push(',');
+            }
+            item.write_json(out);
+        }
+        out.push(']');
+    }
+}
+
+impl<T: Field> Field for Vec<T> {
+    fn write_json(&self, out: &mut String) {
+        self.as_slice().write_json(out);
+    }
+}
+
+fn write_json_string(out: &mut String, text: &str) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c < ' ' => {
+                let _ = write!(out, "\\u{:04x}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<F: Field + ?Sized>(value: &F, expected: &str) {
+        let mut json = String::new();
+        value.write_json(&mut json);
+        assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn values_become_json() {
+        check("a \"b\"\\\n\u{1}é", "\"a \\\"b\\\"\\\\\\n\\u0001é\"");
+        check(&vec!["a", "b"], r#"["a","b"]"#);
+        check(&Vec::<String>::new(), "[]");
+        check(&-5i64, "-5");
+        check(&true, "true");
+        check(&Hex(0x8e9e_05c5), "\"8e9e05c5\"");
+        check(&Remote("[::1]:80".parse().ok()), "\"[::1]:80\"");
+        check(&Remote(None), "\"@\"");
+        check(&Text(std::io::Error::other("disk gone")), "\"disk gone\"");
+        check(Path::new("a/b"), "\"a/b\"");
+    }
+
+    #[test]
+    fn byte_sizes_read_as_in_go_humanize() {
+        for (bytes, expected) in [
+            (0, "0 B"),
+            (9, "9 B"),
+            (999, "999 B"),
+            (1_000, "1.0 kB"),
+            (1_500, "1.5 kB"),
+            (24_576, "25 kB"),
+            (999_999, "1000 kB"),
+            (2_147_483_648, "2.1 GB"),
+            (64_000_000, "64 MB"),
+            (u64::MAX, "18 EB"),
+        ] {
+            check(&ByteSize(bytes), &format!("\"{expected}\""));
+        }
+    }
+
+    #[test]
+    fn durations_read_as_in_go() {
+        for (nanos, expected) in [
+            (0, "0s"),
+            (100, "100ns"),
+            (981_427, "981.427µs"),
+            (1_500_000, "1.5ms"),
+            (300_000_000, "300ms"),
+            (1_000_000_000, "1s"),
+            (60_000_000_000, "1m0s"),
+            (90_500_000_000, "1m30.5s"),
+            (7_200_000_000_000, "2h0m0s"),
+            (-1_000_000_000, "-1s"),
+            (i64::MAX, "2562047h47m16.854775807s"),
+            (i64::MIN, "-2562047h47m16.854775808s"),
+        ] {
+            check(&GoDuration(nanos), &format!("\"{expected}\""));
+        }
+        check(&Duration::from_millis(900), "\"900ms\"");
+        check(&Duration::MAX, "\"2562047h47m16.854775807s\"");
+    }
+
+    #[test]
+    fn the_caller_is_directory_and_file() {
+        assert_eq!(short("crates/server/src/config/mod.rs"), "config/mod.rs");
+        assert_eq!(short("crates/member/src/kv.rs"), "member/kv.rs");
+        assert_eq!(short("main.rs"), "main.rs");
+    }
+}

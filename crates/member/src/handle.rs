@@ -1,0 +1,318 @@
+//! A member as one thread uses it.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Either, LocalBoxFuture, select};
+use retcd_log::Hex;
+use retcd_node::Input;
+use retcd_state::Time;
+use retcd_state::watch::Limits;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::access::Access;
+use crate::auth::Auth;
+use crate::clock::Clock;
+use crate::cluster::Cluster;
+use crate::compactor::Compactor;
+use crate::corruption::CorruptionChecks;
+use crate::kv::Kv;
+use crate::lease::Leases;
+use crate::mailbox::Mail;
+use crate::maintenance::Maintenance;
+use crate::peers::Peers;
+use crate::pending::Confirmed;
+use crate::proposer::Proposer;
+use crate::publish::Publisher;
+use crate::read_index::ReadIndex;
+use crate::request_id::RequestIds;
+use crate::shared::Shared;
+use crate::space::Space;
+use crate::transfer::Transfer;
+use crate::versions::Versions;
+use crate::watch::{StartPoint, WatchCounts, WatchService, Watches};
+
+/// How often overdue waits are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Everything that belongs to one thread of a member: a list of parts, each of which answers for one
+/// thing.
+pub struct Handle {
+    /// Keys and values.
+    pub kv: Kv,
+    /// Watches.
+    pub watch: WatchService,
+    /// Leases.
+    pub leases: Leases,
+    /// Users, roles and logins.
+    pub auth: Auth,
+    /// Members.
+    pub cluster: Cluster,
+    /// Alarms, status and hashes.
+    pub maintenance: Maintenance,
+    /// The cluster's version.
+    pub versions: Versions,
+    /// Leadership that is handed over.
+    pub transfer: Transfer,
+    /// Who asks.
+    pub access: Rc<Access>,
+    /// Linearizable reads.
+    pub read_index: Rc<ReadIndex>,
+    proposer: Rc<Proposer>,
+    space: Rc<Space>,
+    watches: Rc<Watches>,
+    shared: Arc<Shared>,
+    clock: Rc<dyn Clock>,
+    peers: Rc<dyn Peers>,
+}
+
+/// What a thread brings along.
+pub struct Thread {
+    /// Its number, by which replies find it.
+    pub number: u8,
+    /// Its clock.
+    pub clock: Rc<dyn Clock>,
+    /// How it asks other members.
+    pub peers: Rc<dyn Peers>,
+    /// What the store held before anything was applied: the mailbox tells of everything since.
+    pub start: StartPoint,
+    /// Limits of its watches.
+    pub watch_limits: Limits,
+    /// What its watches come to.
+    pub watch_counts: Arc<WatchCounts>,
+}
+
+impl Handle {
+    /// The parts for one thread.
+    pub fn new(shared: &Arc<Shared>, thread: Thread) -> Handle {
+        let Thread {
+            number,
+            clock,
+            peers,
+            start,
+            watch_limits,
+            watch_counts,
+        } = thread;
+        let ids = Rc::new(RequestIds::new(shared.id, number, clock.unix_ms()));
+        let proposer = Rc::new(Proposer::new(shared, &ids, &clock, &peers));
+        let read_index = Rc::new(ReadIndex::new(shared, &ids, &clock));
+        let access = Rc::new(Access::new(shared, &clock, &read_index));
+        let watches = Rc::new(Watches::new(start, watch_limits, watch_counts));
+        let space = Rc::new(Space {
+            shared: Arc::clone(shared),
+            clock: Rc::clone(&clock),
+            proposer: Rc::clone(&proposer),
+            peers: Rc::clone(&peers),
+        });
+        Handle {
+            kv: Kv {
+                shared: Arc::clone(shared),
+                clock: Rc::clone(&clock),
+                access: Rc::clone(&access),
+                proposer: Rc::clone(&proposer),
+                read_index: Rc::clone(&read_index),
+                space: Rc::clone(&space),
+            },
+            watch: WatchService {
+                watches: Rc::clone(&watches),
+                clock: Rc::clone(&clock),
+                access: Rc::clone(&access),
+                reader: shared.state.reader.clone(),
+                workers: shared.workers.clone(),
+            },
+            leases: Leases {
+                shared: Arc::clone(shared),
+                clock: Rc::clone(&clock),
+                access: Rc::clone(&access),
+                proposer: Rc::clone(&proposer),
+                read_index: Rc::clone(&read_index),
+                space: Rc::clone(&space),
+                watches: Rc::clone(&watches),
+                peers: Rc::clone(&peers),
+            },
+            auth: Auth {
+                shared: Arc::clone(shared),
+                access: Rc::clone(&access),
+                proposer: Rc::clone(&proposer),
+                read_index: Rc::clone(&read_index),
+            },
+            cluster: Cluster {
+                shared: Arc::clone(shared),
+                clock: Rc::clone(&clock),
+                access: Rc::clone(&access),
+                proposer: Rc::clone(&proposer),
+                read_index: Rc::clone(&read_index),
+                peers: Rc::clone(&peers),
+            },
+            maintenance: Maintenance {
+                shared: Arc::clone(shared),
+                clock: Rc::clone(&clock),
+                access: Rc::clone(&access),
+                proposer: Rc::clone(&proposer),
+                read_index: Rc::clone(&read_index),
+            },
+            versions: Versions {
+                shared: Arc::clone(shared),
+                clock: Rc::clone(&clock),
+                access: Rc::clone(&access),
+                proposer: Rc::clone(&proposer),
+                read_index: Rc::clone(&read_index),
+                peers: Rc::clone(&peers),
+            },
+            transfer: Transfer {
+                shared: Arc::clone(shared),
+                clock: Rc::clone(&clock),
+                access: Rc::clone(&access),
+                read_index: Rc::clone(&read_index),
+                peers: Rc::clone(&peers),
+            },
+            shared: Arc::clone(shared),
+            access,
+            read_index,
+            proposer,
+            space,
+            watches,
+            clock,
+            peers,
+        }
+    }
+
+    /// What all threads of the member share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// A fresh id, for whatever needs one.
+    pub fn next_id(&self) -> u64 {
+        self.proposer.next_id()
+    }
+
+    /// Delivers mail and ends overdue waits, until nobody can send any more.
+    pub async fn run_mailbox(&self, mut mailbox: UnboundedReceiver<Mail>) {
+        loop {
+            let mut sweep = self.clock.sleep_until(self.clock.now() + SWEEP_INTERVAL);
+            loop {
+                match select(pin!(mailbox.recv()), &mut sweep).await {
+                    Either::Left((Some(mail), _)) => self.deliver(mail),
+                    Either::Left((None, _)) => return,
+                    Either::Right(((), _)) => break,
+                }
+            }
+            self.sweep();
+        }
+    }
+
+    fn deliver(&self, mail: Mail) {
+        match mail {
+            Mail::Replies(replies) => {
+                for (request, outcome) in replies {
+                    self.proposer.executed(request, outcome);
+                }
+            }
+            Mail::Rejected(requests, reason) => {
+                for request in requests {
+                    self.proposer.rejected(request, reason);
+                }
+            }
+            Mail::ReadsReady(reads, leads) => {
+                for read in reads {
+                    self.read_index.answered(read, &Ok(Confirmed { leads }));
+                }
+            }
+            Mail::ReadsRejected(reads, reason) => {
+                for read in reads {
+                    self.read_index.rejected(read, reason);
+                }
+            }
+            Mail::Inspected(request, inspection) => self.read_index.inspected(request, inspection),
+            Mail::Compacted(revision) => self.watches.compact(revision),
+            Mail::Published(changes) => self.watches.publish(&changes),
+            Mail::Restored {
+                revision,
+                compacted,
+            } => self.watches.restore(revision, compacted),
+        }
+    }
+
+    fn sweep(&self) {
+        let now = self.clock.now();
+        self.proposer.expire(now);
+        self.watches.handle_timeout(Time::new(now));
+        self.read_index.expire(now);
+    }
+
+    /// What a member does on its own from the moment it runs, on one of its threads.
+    pub fn early_tasks(self: &Rc<Handle>) -> [LocalBoxFuture<'static, ()>; 2] {
+        let [version, ticks] = [Rc::clone(self), Rc::clone(self)];
+        [
+            Box::pin(async move { version.versions.run().await }),
+            Box::pin(async move { ticks.skip_election_ticks().await }),
+        ]
+    }
+
+    /// Tells the cluster of this member; returns when clients can be answered, or when the member stops.
+    pub async fn become_ready(&self) {
+        let publisher = Publisher {
+            shared: Arc::clone(&self.shared),
+            clock: Rc::clone(&self.clock),
+            proposer: Rc::clone(&self.proposer),
+        };
+        publisher.publish().await;
+    }
+
+    /// What a member does on its own once it serves clients, on one of its threads.
+    pub fn tasks(self: &Rc<Handle>) -> [LocalBoxFuture<'static, ()>; 7] {
+        let [leases, space, access, versions] = [(); 4].map(|()| Rc::clone(self));
+        let compactor = Compactor {
+            shared: Arc::clone(&self.shared),
+            clock: Rc::clone(&self.clock),
+            proposer: Rc::clone(&self.proposer),
+            read_index: Rc::clone(&self.read_index),
+        };
+        let [periodic, compaction] = [(); 2].map(|()| CorruptionChecks {
+            shared: Arc::clone(&self.shared),
+            clock: Rc::clone(&self.clock),
+            proposer: Rc::clone(&self.proposer),
+            read_index: Rc::clone(&self.read_index),
+            peers: Rc::clone(&self.peers),
+        });
+        [
+            Box::pin(async move { leases.leases.run_expiry().await }),
+            Box::pin(async move { space.space.run().await }),
+            Box::pin(async move { access.access.run_sweep().await }),
+            Box::pin(async move { versions.versions.run_downgrade().await }),
+            Box::pin(async move { compactor.run().await }),
+            Box::pin(async move { periodic.run_periodic().await }),
+            Box::pin(async move { compaction.run_compaction().await }),
+        ]
+    }
+
+    /// Lets a member that starts skip most of its first election timeout once it can talk to others
+    /// (`--initial-election-tick-advance`): if one of them led, it would have been heard of.
+    async fn skip_election_ticks(&self) {
+        /// How long a member that starts looks for others, and how often, as in etcd.
+        const LOOK_FOR: Duration = Duration::from_secs(5);
+        const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+        let member = &*self.shared;
+        let (ticks, timeout) = (member.config.election_ticks, member.config.election_timeout);
+        if !member.config.initial_election_tick_advance {
+            retcd_log::info!("skipping initial election tick advance"; "election-ticks" => ticks);
+            return;
+        }
+        let deadline = self.clock.now() + LOOK_FOR;
+        while self.clock.now() < deadline && member.leadership.leader() == 0 {
+            self.clock.sleep(LOOK_INTERVAL).await;
+            let connected = self.peers.connected();
+            if connected > 1 {
+                retcd_log::info!("initialized peer connections; fast-forwarding election ticks";
+                    "local-member-id" => Hex(member.id), "election-ticks" => ticks,
+                    "election-timeout" => timeout, "active-remote-members" => connected);
+                // A node whose queue is full has other worries.
+                let _ = member.node.send(Input::SkipElectionTicks);
+                return;
+            }
+        }
+    }
+}

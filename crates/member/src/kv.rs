@@ -1,0 +1,329 @@
+//! Keys and values, as clients ask for them.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use prost::Message;
+use retcd_proto::etcdserverpb::{
+    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest,
+    TxnRequest,
+};
+use retcd_state::auth::{self, AuthError, AuthStore, Caller};
+use retcd_state::machine::{CompactReply, Reply};
+use retcd_state::mvcc::{
+    self, Begun, DeleteReply, PutReply, RangeChunk, RangeInPieces, RangeReply, RangeStream,
+    TxnInPieces, TxnReply,
+};
+use retcd_state::request::Operation;
+use retcd_state::{quota, request};
+
+use crate::Error;
+use crate::access::{Access, Credentials, Permit};
+use crate::clock::Clock;
+use crate::config::Limits;
+use crate::proposer::{INLINE_OPS_MAX, Proposer};
+use crate::read_index::ReadIndex;
+use crate::shared::Shared;
+use crate::space::Space;
+
+/// Keys and values.
+pub struct Kv {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) clock: Rc<dyn Clock>,
+    pub(crate) access: Rc<Access>,
+    pub(crate) proposer: Rc<Proposer>,
+    pub(crate) read_index: Rc<ReadIndex>,
+    pub(crate) space: Rc<Space>,
+}
+
+/// A transaction of the right form.
+pub enum PreparedTxn {
+    /// It only reads, and does not go through the log.
+    ReadOnly(Arc<TxnRequest>),
+    /// It is small enough to be proposed.
+    Write(WriteTxn),
+}
+
+/// A transaction that writes, and what proposing it takes.
+pub struct WriteTxn {
+    request: TxnRequest,
+    /// Compares and operations, nested ones too.
+    ops: usize,
+    /// See [`quota::txn_cost`].
+    cost: u64,
+}
+
+impl PreparedTxn {
+    /// Looks `request` through, once.
+    ///
+    /// # Errors
+    /// Its form is wrong; it is too large.
+    pub fn new(request: TxnRequest, limits: Limits) -> Result<PreparedTxn, Error> {
+        let ops = request::check_txn(&request, limits.txn_ops_max)?;
+        if mvcc::is_read_only(&request) {
+            return Ok(PreparedTxn::ReadOnly(request.into()));
+        }
+        if request.encoded_len() > limits.request_bytes_max {
+            return Err(Error::RequestTooLarge);
+        }
+        if ops <= INLINE_OPS_MAX {
+            // Cheap, so that whoever gets several things wrong hears of them in etcd's order.
+            request::check_duplicates(&request)?;
+        }
+        let cost = quota::txn_cost(&request);
+        Ok(PreparedTxn::Write(WriteTxn { request, ops, cost }))
+    }
+}
+
+impl Kv {
+    /// Reads a range from memory, once this member is known to be up to date.
+    ///
+    /// # Errors
+    /// The form is wrong, the caller may not read it, the revision is gone or still to come; there is no
+    /// leader, or none that answers in time.
+    pub async fn range(
+        &self,
+        credentials: &Credentials,
+        request: &RangeRequest,
+    ) -> Result<RangeReply, Error> {
+        if !request.serializable && self.shared.is_learner() {
+            return Err(Error::NotForLearner);
+        }
+        request::check_range(request)?;
+        let started = self.clock.now();
+        let read = async {
+            if !request.serializable {
+                self.read_index.linearizable().await?;
+            }
+            let read = async || self.read(request).await;
+            self.access
+                .read_as(credentials, may_read(request), read)
+                .await
+        };
+        let reply = read.await;
+        self.observe(Operation::Range, started, reply.is_ok());
+        reply
+    }
+
+    /// Reads a range as of now, whoever asks. A long one is read in pieces, where nobody waits for it.
+    ///
+    /// # Errors
+    /// The revision is gone or still to come; the member stops.
+    pub async fn read(&self, request: &RangeRequest) -> Result<RangeReply, Error> {
+        let started = self.clock.now();
+        let reply = match self.shared.state.reader.begin_range(request) {
+            Ok(Begun::Done(reply)) => Ok(reply),
+            Ok(Begun::Long(pieces)) => {
+                let step = |pieces: &mut Box<RangeInPieces>| pieces.step();
+                let read = self.shared.workers.run_in_pieces(pieces, step).await;
+                read.and_then(|reply| Ok(reply?))
+            }
+            Err(error) => Err(error.into()),
+        };
+        let took = self.clock.now() - started;
+        self.shared.observer.range(reply.is_ok(), took);
+        reply
+    }
+
+    /// The same in chunks, for lists of any length.
+    ///
+    /// # Errors
+    /// As [`Kv::range`].
+    pub async fn range_stream(
+        &self,
+        credentials: &Credentials,
+        request: RangeRequest,
+    ) -> Result<RangeChunks, Error> {
+        request::check_range_stream(&request)?;
+        if !request.serializable {
+            self.read_index.linearizable().await?;
+        }
+        let permit = self.access.permit(credentials, may_read(&request)).await?;
+        let chunk_bytes = self.shared.config.limits.request_bytes_max;
+        let chunks = self
+            .shared
+            .state
+            .reader
+            .range_stream(request, chunk_bytes)?;
+        Ok(RangeChunks {
+            access: Rc::clone(&self.access),
+            chunks: Some(chunks),
+            permit,
+        })
+    }
+
+    /// Puts a key.
+    ///
+    /// # Errors
+    /// The form is wrong; as [`Space::check`] and [`Proposer::propose_as`].
+    pub async fn put(
+        &self,
+        credentials: &Credentials,
+        request: PutRequest,
+    ) -> Result<PutReply, Error> {
+        request::check_put(&request)?;
+        let _promised = self.space.check(quota::put_cost(&request)).await?;
+        let request = InternalRaftRequest {
+            put: Some(request),
+            ..Default::default()
+        };
+        let proposed = self.proposer.propose_as(&self.access, credentials, request);
+        match proposed.await? {
+            Reply::Put(reply) => Ok(reply),
+            other => unreachable!("a put was answered with {other:?}"),
+        }
+    }
+
+    /// Deletes a range.
+    ///
+    /// # Errors
+    /// The form is wrong; as [`Proposer::propose_as`].
+    pub async fn delete_range(
+        &self,
+        credentials: &Credentials,
+        request: DeleteRangeRequest,
+    ) -> Result<DeleteReply, Error> {
+        request::check_delete_range(&request)?;
+        let request = InternalRaftRequest {
+            delete_range: Some(request),
+            ..Default::default()
+        };
+        let proposed = self.proposer.propose_as(&self.access, credentials, request);
+        match proposed.await? {
+            Reply::DeleteRange(reply) => Ok(reply),
+            other => unreachable!("a deletion was answered with {other:?}"),
+        }
+    }
+
+    /// Executes a transaction that writes.
+    ///
+    /// What it costs to refuse one grows from check to check: form and size are looked at first, in
+    /// [`PreparedTxn::new`]; then, if it has many operations, who asks, and then only whether keys are
+    /// named twice.
+    ///
+    /// # Errors
+    /// The form is wrong; as [`Space::check`] and [`Proposer::propose_as`].
+    pub async fn txn(&self, credentials: &Credentials, txn: WriteTxn) -> Result<TxnReply, Error> {
+        let WriteTxn { request, ops, cost } = txn;
+        let identity = self.access.identify(credentials).await?;
+        let request = match ops <= INLINE_OPS_MAX {
+            true => request,
+            false => self.check_many(identity.is_none(), request).await?,
+        };
+        let _promised = self.space.check(cost).await?;
+        match self.proposer.propose_txn(identity, request, ops).await? {
+            Reply::Txn(reply) => Ok(reply),
+            other => unreachable!("a transaction was answered with {other:?}"),
+        }
+    }
+
+    /// Refuses a transaction of many operations that puts a key twice, or puts and deletes it.
+    async fn check_many(&self, is_nobody: bool, request: TxnRequest) -> Result<TxnRequest, Error> {
+        if is_nobody {
+            // What nobody may do is refused where it is applied; no need to go on until there.
+            let state = &self.shared.state;
+            let store = state.auth.read();
+            store.check_txn(Caller::default(), &request, &state.lessor)?;
+        }
+        let check = move || request::check_duplicates(&request).map(|()| request);
+        Ok(self.shared.workers.run(check).await??)
+    }
+
+    /// Answers a transaction that only reads.
+    ///
+    /// # Errors
+    /// As [`Kv::range`].
+    pub async fn read_only_txn(
+        &self,
+        credentials: &Credentials,
+        request: &Arc<TxnRequest>,
+    ) -> Result<TxnReply, Error> {
+        let lessor = &self.shared.state.lessor;
+        let may_read = |store: &AuthStore, who: Caller<'_>| store.check_txn(who, request, lessor);
+        if !mvcc::is_serializable(request) {
+            self.read_index.linearizable().await?;
+        }
+        let started = self.clock.now();
+        let read = async || self.read_txn(Arc::clone(request)).await;
+        let reply = self.access.read_as(credentials, may_read, read).await;
+        self.observe(Operation::ReadonlyTxn, started, reply.is_ok());
+        reply
+    }
+
+    async fn read_txn(&self, request: Arc<TxnRequest>) -> Result<TxnReply, Error> {
+        match self.shared.state.reader.begin_txn(request)? {
+            Begun::Done(reply) => Ok(reply),
+            Begun::Long(pieces) => {
+                let step = |pieces: &mut Box<TxnInPieces>| pieces.step();
+                Ok(self.shared.workers.run_in_pieces(pieces, step).await??)
+            }
+        }
+    }
+
+    /// Compacts the history; a physical compaction is answered when the rows are gone and the database is
+    /// committed.
+    ///
+    /// # Errors
+    /// The caller may not; as [`Proposer::propose_as`].
+    pub async fn compact(
+        &self,
+        credentials: &Credentials,
+        request: CompactionRequest,
+    ) -> Result<CompactReply, Error> {
+        self.access.require_admin(credentials).await?;
+        let CompactionRequest { revision, physical } = request;
+        let request = InternalRaftRequest {
+            compaction: Some(request),
+            ..Default::default()
+        };
+        let proposed = self.proposer.propose_as(&self.access, credentials, request);
+        let reply = match proposed.await? {
+            Reply::Compact(reply) => reply,
+            other => unreachable!("a compaction was answered with {other:?}"),
+        };
+        if physical {
+            self.shared.signals.compacted(revision).await;
+            let committed = self.shared.commit_database().await;
+            committed.map_err(|_| Error::NO_SPACE)?;
+        }
+        Ok(reply)
+    }
+
+    fn observe(&self, operation: Operation, started: std::time::Duration, success: bool) {
+        let took = self.clock.now() - started;
+        self.shared.observer.request(operation, success, took);
+    }
+}
+
+fn may_read(
+    request: &RangeRequest,
+) -> impl FnOnce(&AuthStore, Caller<'_>) -> Result<(), AuthError> {
+    let (key, end) = (&request.key, &request.range_end);
+    move |store, who| store.check_keys(who, auth::Access::Read, key, end)
+}
+
+/// A list as of one moment, chunk by chunk.
+pub struct RangeChunks {
+    access: Rc<Access>,
+    /// `None` behind the last one: the state of the store is not kept for a client that does not read on.
+    chunks: Option<RangeStream>,
+    permit: Permit,
+}
+
+impl RangeChunks {
+    /// The next chunk; `None` behind the last one, if the caller may still read what it was given.
+    ///
+    /// # Errors
+    /// The database cannot be read; users or roles have changed meanwhile.
+    pub fn next_chunk(&mut self) -> Result<Option<RangeChunk>, Error> {
+        let Some(chunks) = &mut self.chunks else {
+            return Ok(None);
+        };
+        if let Some(chunk) = chunks.next_chunk()? {
+            return Ok(Some(chunk));
+        }
+        self.chunks = None;
+        self.access.confirm(self.permit)?;
+        Ok(None)
+    }
+}

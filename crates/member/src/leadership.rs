@@ -1,0 +1,61 @@
+//! Who leads, as this member last heard.
+//!
+//! That tells whom to ask and what to show, and can be waited for. It is no ground to decide by: whoever
+//! reads that this member leads may read what was true before an election. [`ReadIndex::leads`] asks a
+//! quorum, [`ReadIndex::inspect`] the node.
+//!
+//! [`ReadIndex::leads`]: crate::ReadIndex::leads
+//! [`ReadIndex::inspect`]: crate::ReadIndex::inspect
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use retcd_node::{LeaderInfo, Role};
+use tokio::sync::watch;
+
+/// What the node last told of its leader.
+#[derive(Debug)]
+pub struct Leadership {
+    term: AtomicU64,
+    leader: AtomicU64,
+    told: watch::Sender<LeaderInfo>,
+}
+
+impl Leadership {
+    /// No leader yet in `term`.
+    pub fn new(term: u64) -> Leadership {
+        Leadership {
+            term: term.into(),
+            leader: 0.into(),
+            told: watch::Sender::new(LeaderInfo {
+                leader: 0,
+                term,
+                role: Role::Follower,
+                transferee: 0,
+            }),
+        }
+    }
+
+    /// Tells, before anything else gets out that the node decided behind it.
+    pub fn publish(&self, told: LeaderInfo) {
+        self.term.store(told.term, Relaxed);
+        self.leader.store(told.leader, Relaxed);
+        self.told.send_replace(told);
+    }
+
+    /// The term.
+    pub fn term(&self) -> u64 {
+        self.term.load(Relaxed)
+    }
+
+    /// The leader's id; 0 when none is known.
+    pub fn leader(&self) -> u64 {
+        self.leader.load(Relaxed)
+    }
+
+    /// Waits until what is told fulfils `condition`; not at all if it does already.
+    pub async fn wait_for(&self, condition: impl FnMut(&LeaderInfo) -> bool) -> LeaderInfo {
+        let mut told = self.told.subscribe();
+        let told = told.wait_for(condition).await;
+        *told.expect("the sender lives as long as `self`")
+    }
+}

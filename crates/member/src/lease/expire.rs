@@ -1,0 +1,75 @@
+//! What a leader does about leases on its own: revoke what has run out, and note what long ones have left.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use retcd_proto::etcdserverpb::{
+    InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest,
+};
+
+use super::Leases;
+use crate::Error;
+
+/// How often expired leases are looked for, as in etcd.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Leases that are revoked per look.
+const REVOKE_MAX: usize = 500;
+/// Revocations under way at a time.
+const REVOKE_PARALLEL: usize = 16;
+/// Checkpoints per proposal.
+const CHECKPOINT_MAX: usize = 1000;
+
+impl Leases {
+    /// Revokes and checkpoints while this member leads; never ends.
+    pub(crate) async fn run_expiry(&self) {
+        loop {
+            self.clock.sleep(INTERVAL).await;
+            self.expire().await;
+        }
+    }
+
+    async fn expire(&self) {
+        let now = self.clock.time();
+        let (expired, checkpoints) = {
+            let mut lessor = self.shared.state.lessor.lock();
+            (
+                lessor.expired(now, REVOKE_MAX),
+                lessor.due_checkpoints(now, CHECKPOINT_MAX),
+            )
+        };
+        // One that has slept through an election would have leases revoked that the new leader has renewed.
+        if !expired.is_empty() && !self.read_index.leads().await {
+            return;
+        }
+        for ids in expired.chunks(REVOKE_PARALLEL) {
+            let revoked = join_all(ids.iter().map(|id| self.revoke_as_root(*id))).await;
+            let count = revoked.iter().filter(|result| result.is_ok()).count();
+            self.shared.observer.leases_expired(count);
+        }
+        if !checkpoints.is_empty() {
+            // What fails now is due again at the next look.
+            let _ = self.checkpoint(checkpoints).await;
+        }
+    }
+
+    /// A revocation that fails is asked for again by the lessor. It deletes the lease's keys, which not
+    /// everybody may.
+    async fn revoke_as_root(&self, id: i64) -> Result<(), Error> {
+        let request = InternalRaftRequest {
+            lease_revoke: Some(LeaseRevokeRequest { id }),
+            ..Default::default()
+        };
+        let root = self.access.root();
+        self.proposer.propose_by(root, request).await.map(drop)
+    }
+
+    async fn checkpoint(&self, checkpoints: Vec<(i64, i64)>) -> Result<(), Error> {
+        let checkpoint = |(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl };
+        let checkpoints = checkpoints.into_iter().map(checkpoint).collect();
+        let request = InternalRaftRequest {
+            lease_checkpoint: Some(LeaseCheckpointRequest { checkpoints }),
+            ..Default::default()
+        };
+        self.proposer.propose(request).await.map(drop)
+    }
+}

@@ -1,0 +1,469 @@
+//! Leases: the leader alone keeps deadlines, so that the other members send renewals and questions on to
+//! it.
+//!
+//! Grants and revocations go through the log. What a renewal may be answered is decided by [`Renewal`];
+//! here is who is asked, and how long is waited. `expire` is what a leader does on its own.
+
+mod expire;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use retcd_log::{Hex, Text};
+use retcd_proto::etcdserverpb::{
+    InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseGrantRequest,
+    LeaseRevokeRequest,
+};
+use retcd_state::auth::{self, AuthError, AuthStore, Caller};
+use retcd_state::lease::renewal::{Renewal, Step};
+use retcd_state::lease::{Lessor, TimeToLive};
+use retcd_state::machine::{ApplyError, LeaseGrantReply, Reply};
+use retcd_state::mvcc::StoreRevision;
+use retcd_state::quota;
+
+use crate::Error;
+use crate::access::{Access, Credentials};
+use crate::clock::Clock;
+use crate::peers::{PeerError, Peers};
+use crate::proposer::Proposer;
+use crate::read_index::{LEADER_RETRY, ReadIndex};
+use crate::shared::Shared;
+use crate::space::Space;
+use crate::watch::Watches;
+
+/// How often a lease that has run out is looked at again until it is revoked.
+const REVOKED_LOOK: Duration = Duration::from_millis(20);
+
+/// The leases.
+pub struct Leases {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) clock: Rc<dyn Clock>,
+    pub(crate) access: Rc<Access>,
+    pub(crate) proposer: Rc<Proposer>,
+    pub(crate) read_index: Rc<ReadIndex>,
+    pub(crate) space: Rc<Space>,
+    pub(crate) watches: Rc<Watches>,
+    pub(crate) peers: Rc<dyn Peers>,
+}
+
+/// What is left of a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimeToLiveAnswer {
+    /// The lease; `None` if there is none.
+    pub found: Option<TimeToLive>,
+    /// The state that this is of.
+    pub revision: LeaseRevision,
+}
+
+/// The revision of the store that an answer about leases is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseRevision {
+    /// Of this member's.
+    Own(StoreRevision),
+    /// Of the leader's, which this member's shows, too.
+    Leaders(i64),
+}
+
+impl LeaseRevision {
+    /// The number.
+    pub fn get(self) -> i64 {
+        match self {
+            LeaseRevision::Own(revision) => revision.get(),
+            LeaseRevision::Leaders(revision) => revision,
+        }
+    }
+}
+
+/// A lease was renewed, or is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepAliveAnswer {
+    /// The lease's id.
+    pub id: i64,
+    /// Its time in seconds; 0 if there is no such lease.
+    pub ttl: i64,
+    /// A revision at which the lease was there, or, if there is none, at which it was gone.
+    pub revision: StoreRevision,
+}
+
+/// Why a member that may lead does not answer for a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unanswered {
+    /// There is no such lease.
+    NotFound,
+    /// It does not lead.
+    NotPrimary,
+    /// It may lead, but no quorum has said so in time.
+    Unconfirmed,
+    /// It has not applied in time what is committed.
+    Behind,
+}
+
+impl From<Unanswered> for Error {
+    fn from(unanswered: Unanswered) -> Error {
+        match unanswered {
+            Unanswered::NotFound => ApplyError::LeaseNotFound.into(),
+            Unanswered::NotPrimary | Unanswered::Unconfirmed => Error::NotPrimary,
+            Unanswered::Behind => Error::ApplyTimedOut,
+        }
+    }
+}
+
+impl Leases {
+    /// Grants a lease; id 0 lets this member choose one.
+    ///
+    /// # Errors
+    /// As [`Proposer::propose_as`] and [`Space::check`].
+    pub async fn grant(
+        &self,
+        credentials: &Credentials,
+        mut request: LeaseGrantRequest,
+    ) -> Result<LeaseGrantReply, Error> {
+        self.access.require_user(credentials).await?;
+        while request.id == 0 {
+            request.id = (self.proposer.next_id() & i64::MAX as u64) as i64;
+        }
+        let _promised = self.space.check(quota::LEASE_GRANT_COST).await?;
+        let request = InternalRaftRequest {
+            lease_grant: Some(request),
+            ..Default::default()
+        };
+        let proposed = self.proposer.propose_as(&self.access, credentials, request);
+        match proposed.await? {
+            Reply::LeaseGrant(reply) => {
+                self.shared.observer.lease_granted(reply.ttl);
+                Ok(reply)
+            }
+            other => unreachable!("a grant was answered with {other:?}"),
+        }
+    }
+
+    /// Revokes a lease and deletes its keys; the revision after that.
+    ///
+    /// # Errors
+    /// As [`Proposer::propose_as`].
+    pub async fn revoke(&self, credentials: &Credentials, id: i64) -> Result<StoreRevision, Error> {
+        self.access.require_user(credentials).await?;
+        let request = InternalRaftRequest {
+            lease_revoke: Some(LeaseRevokeRequest { id }),
+            ..Default::default()
+        };
+        let proposed = self.proposer.propose_as(&self.access, credentials, request);
+        match proposed.await? {
+            Reply::LeaseRevoke { revision } => {
+                self.shared.observer.lease_revoked();
+                Ok(revision)
+            }
+            other => unreachable!("a revocation was answered with {other:?}"),
+        }
+    }
+
+    /// All leases, by the end of their time where it is known, for those who may read all their keys; and
+    /// the revision of the store that this is of.
+    ///
+    /// # Errors
+    /// The caller may not; as [`Access::identify`].
+    pub async fn list(
+        &self,
+        credentials: &Credentials,
+    ) -> Result<(Vec<i64>, StoreRevision), Error> {
+        self.access.require_user(credentials).await?;
+        let (mut leases, revision) = self.look(Lessor::list).await;
+        leases.sort_unstable();
+        let ids: Vec<i64> = leases.into_iter().map(|(_, id)| id).collect();
+        let lessor = &self.shared.state.lessor;
+        let may_read = |store: &AuthStore, who: Caller<'_>| {
+            ids.iter()
+                .try_for_each(|id| store.check_lease(who, auth::Access::Read, *id, lessor))
+        };
+        self.access.require(credentials, may_read).await?;
+        Ok((ids, revision))
+    }
+
+    /// Gives a lease its full time again.
+    ///
+    /// # Errors
+    /// The caller may not write its keys; there is no leader, or none that answers in time.
+    pub async fn keep_alive(
+        &self,
+        credentials: &Credentials,
+        id: i64,
+    ) -> Result<KeepAliveAnswer, Error> {
+        // Of before the renewal, so that it is none at which the lease may be gone.
+        let ((), before) = self.look(|_| ()).await;
+        self.check_renewal(credentials, id).await?;
+        let ttl = self.renew(id).await?;
+        let revision = match ttl {
+            0 => self.revision_behind_all().await?,
+            _ => before,
+        };
+        Ok(KeepAliveAnswer { id, ttl, revision })
+    }
+
+    /// Who keeps a lease alive must be able to write its keys.
+    async fn check_renewal(&self, credentials: &Credentials, id: i64) -> Result<(), Error> {
+        let state = &self.shared.state;
+        if !state.auth.read().is_enabled() {
+            return Ok(());
+        }
+        self.access.require_user(credentials).await?;
+        if !state.lessor.lock().contains(id) {
+            // Granted a moment ago, it may not be applied here yet, nor may its keys.
+            self.read_index.linearizable().await?;
+        }
+        let may_write = |store: &AuthStore, who: Caller<'_>| {
+            store.check_lease(who, auth::Access::Write, id, &state.lessor)
+        };
+        self.access.require(credentials, may_write).await
+    }
+
+    /// Gives a lease its full time again; returns it in seconds, 0 if there is no such lease.
+    async fn renew(&self, id: i64) -> Result<i64, Error> {
+        let mut renewal = Renewal::new(id);
+        let deadline = self.deadline();
+        while self.clock.now() < deadline {
+            match self.renew_here(&mut renewal, deadline).await {
+                Ok(ttl) => return Ok(ttl),
+                Err(Unanswered::NotFound) => return Ok(0),
+                Err(Unanswered::NotPrimary) => {}
+                Err(other) => return Err(other.into()),
+            }
+            if let Some(ttl) = self.renew_at_leader(id, &mut renewal, deadline).await? {
+                return Ok(ttl);
+            }
+        }
+        Err(Error::TIMED_OUT)
+    }
+
+    fn deadline(&self) -> Duration {
+        self.clock.now() + self.shared.config.limits.request_timeout
+    }
+
+    /// Gives a lease its full time again on behalf of another member, which holds this one to lead.
+    ///
+    /// # Errors
+    /// There is no such lease, this member does not lead, or it is too slow.
+    pub async fn renew_as_leader(&self, id: i64) -> Result<i64, Error> {
+        let deadline = self.deadline();
+        Ok(self.renew_here(&mut Renewal::new(id), deadline).await?)
+    }
+
+    async fn renew_here(
+        &self,
+        renewal: &mut Renewal,
+        deadline: Duration,
+    ) -> Result<i64, Unanswered> {
+        let member = &*self.shared;
+        while self.clock.now() < deadline {
+            let (now, led_at) = (self.clock.time(), self.read_index.led_at());
+            let step = renewal.step(&mut member.state.lessor.lock(), now, led_at);
+            match step {
+                Step::Renewed(ttl) => {
+                    member.observer.lease_renewed();
+                    return Ok(ttl);
+                }
+                Step::ClearCheckpoint(ttl) => {
+                    let cleared = self.clear_checkpoint(renewal.id()).await;
+                    cleared.map_err(|_| Unanswered::NotPrimary)?;
+                    member.observer.lease_renewed();
+                    return Ok(ttl);
+                }
+                Step::Unknown => return Err(Unanswered::NotFound),
+                Step::AskLeader => return Err(Unanswered::NotPrimary),
+                Step::ConfirmLeader => self.confirm_lead().await?,
+                Step::CatchUp => {
+                    let confirmed = self.read_index.linearizable().await;
+                    confirmed.map_err(|_| Unanswered::Behind)?;
+                    renewal.caught_up();
+                }
+                // With another leader the lease may come back.
+                Step::Wait if member.signals.is_stopping() => return Err(Unanswered::NotPrimary),
+                Step::Wait => self.clock.sleep(REVOKED_LOOK).await,
+            }
+        }
+        Err(Unanswered::Behind)
+    }
+
+    /// Asks a quorum whether this member leads, and the machine whether it has caught up if the gate wants
+    /// that of every renewal.
+    async fn confirm_lead(&self) -> Result<(), Unanswered> {
+        let confirmed = match self.shared.config.fast_lease_keep_alive {
+            true => self.read_index.confirm_leader().await,
+            false => self.read_index.linearizable().await,
+        };
+        match confirmed {
+            Ok(confirmed) if confirmed.leads => Ok(()),
+            Ok(_) => Err(Unanswered::NotPrimary),
+            Err(error) => {
+                retcd_log::warn!("failed to confirm that this member leads";
+                    "local-member-id" => Hex(self.shared.id), "error" => Text(&error));
+                Err(Unanswered::Unconfirmed)
+            }
+        }
+    }
+
+    /// `None` if it has to be tried again.
+    async fn renew_at_leader(
+        &self,
+        id: i64,
+        renewal: &mut Renewal,
+        deadline: Duration,
+    ) -> Result<Option<i64>, Error> {
+        let leader = self.read_index.leader(deadline).await?;
+        if leader.id == self.shared.id {
+            // Just elected: it keeps deadlines as soon as it has caught up.
+            self.read_index.linearizable().await?;
+            renewal.caught_up();
+            return Ok(None);
+        }
+        match self.peers.renew_lease(&leader, id).await {
+            Ok(ttl) => return Ok(Some(ttl)),
+            Err(PeerError::LeaseNotFound) => renewal.denied(),
+            Err(_) => self.clock.sleep(LEADER_RETRY).await,
+        }
+        Ok(None)
+    }
+
+    /// Forgets the remaining time that a checkpoint noted for a lease which has its full time again.
+    async fn clear_checkpoint(&self, id: i64) -> Result<(), Error> {
+        let checkpoints = vec![LeaseCheckpoint {
+            id,
+            remaining_ttl: 0,
+        }];
+        let lease_checkpoint = Some(LeaseCheckpointRequest { checkpoints });
+        let request = InternalRaftRequest {
+            lease_checkpoint,
+            ..Default::default()
+        };
+        self.proposer.propose(request).await.map(drop)
+    }
+
+    /// What is left of a lease, and the keys attached to it if they are asked for and may be read.
+    ///
+    /// # Errors
+    /// The caller may not read the keys; there is no leader, or none that answers in time.
+    pub async fn time_to_live(
+        &self,
+        credentials: &Credentials,
+        id: i64,
+        keys: bool,
+    ) -> Result<TimeToLiveAnswer, Error> {
+        self.access.require_user(credentials).await?;
+        let answer = self.find(id, keys).await?;
+        // These keys, not those that the lease has a moment earlier or later.
+        let keys = answer.found.iter().flat_map(|found| found.keys.iter());
+        let may_read = |store: &AuthStore, who: Caller<'_>| may_read_all(store, who, keys);
+        self.access.require(credentials, may_read).await?;
+        Ok(answer)
+    }
+
+    async fn find(&self, id: i64, keys: bool) -> Result<TimeToLiveAnswer, Error> {
+        // A leader that tells no revision had all that is shown here when it was asked.
+        let ((), before) = self.look(|_| ()).await;
+        let deadline = self.deadline();
+        let mut denied = false;
+        while self.clock.now() < deadline {
+            let leader = self.read_index.leader(deadline).await?;
+            if leader.id == self.shared.id || denied {
+                match self.find_as_leader(id, keys).await {
+                    Ok((found, revision)) => {
+                        let revision = LeaseRevision::Own(revision);
+                        return Ok(TimeToLiveAnswer { found, revision });
+                    }
+                    Err(Unanswered::Behind | Unanswered::Unconfirmed) => {
+                        return Err(Error::ApplyTimedOut);
+                    }
+                    Err(Unanswered::NotPrimary | Unanswered::NotFound) => denied = false,
+                }
+                continue;
+            }
+            match self.peers.time_to_live(&leader, id, keys).await {
+                Ok(told) => {
+                    let revision = self.show_leaders(told.revision, before).await?;
+                    let found = Some(told.found);
+                    return Ok(TimeToLiveAnswer { found, revision });
+                }
+                // As with a renewal: what is committed says so, too, or it is not true.
+                Err(PeerError::LeaseNotFound) => denied = true,
+                Err(_) => self.clock.sleep(LEADER_RETRY).await,
+            }
+        }
+        Err(Error::TIMED_OUT)
+    }
+
+    /// The revision of an answer that the leader gave at `leaders`, once it is shown here.
+    async fn show_leaders(
+        &self,
+        leaders: Option<i64>,
+        before: StoreRevision,
+    ) -> Result<LeaseRevision, Error> {
+        let Some(revision) = leaders.filter(|revision| *revision > before.get()) else {
+            return Ok(LeaseRevision::Own(before));
+        };
+        let timeout = self.shared.config.limits.request_timeout;
+        let published = self.watches.published(revision);
+        let in_time = self.clock.within(timeout, published).await;
+        in_time.ok_or(Error::TIMED_OUT)?;
+        Ok(LeaseRevision::Leaders(revision))
+    }
+
+    /// What is left of a lease by what this member knows once a quorum has been asked, and the revision of
+    /// the store that it is of: for another member, which holds this one to lead.
+    ///
+    /// # Errors
+    /// There is no such lease, this member does not lead, or it is too slow.
+    pub async fn time_to_live_as_leader(
+        &self,
+        id: i64,
+        keys: bool,
+    ) -> Result<(TimeToLive, StoreRevision), Error> {
+        let (found, revision) = self.find_as_leader(id, keys).await?;
+        Ok((found.ok_or(Unanswered::NotFound)?, revision))
+    }
+
+    async fn find_as_leader(
+        &self,
+        id: i64,
+        keys: bool,
+    ) -> Result<(Option<TimeToLive>, StoreRevision), Unanswered> {
+        let confirmed = self.read_index.linearizable().await;
+        let confirmed = confirmed.map_err(|_| Unanswered::Behind)?;
+        let now = self.clock.time();
+        let look = |lessor: &Lessor| (lessor.time_to_live(id, now, keys), lessor.is_primary());
+        match self.look(look).await {
+            // Without deadlines what is left is not known.
+            ((Some(_), primary), _) if !primary || !confirmed.leads => Err(Unanswered::NotPrimary),
+            ((found, _), revision) => Ok((found, revision)),
+        }
+    }
+
+    /// What `look` finds among the leases, and the revision of the store that this is of. Readers of this
+    /// thread show that revision by then.
+    async fn look<T>(&self, look: impl FnOnce(&Lessor) -> T) -> (T, StoreRevision) {
+        let (found, revision) = {
+            let state = &self.shared.state;
+            let lessor = state.lessor.lock();
+            (look(&lessor), state.reader.revision_of_leases(&lessor))
+        };
+        self.watches.published(revision.get()).await;
+        (found, revision)
+    }
+
+    /// A revision of the store that shows all that was committed when this was called: for an answer that
+    /// says of something that it is gone.
+    async fn revision_behind_all(&self) -> Result<StoreRevision, Error> {
+        self.read_index.linearizable().await?;
+        Ok(self.shared.state.reader.view().revision())
+    }
+}
+
+fn may_read_all<'a, K: AsRef<[u8]> + 'a>(
+    store: &AuthStore,
+    who: Caller<'_>,
+    mut keys: impl Iterator<Item = &'a K>,
+) -> Result<(), AuthError> {
+    if store.check_admin(who).is_ok() {
+        return Ok(());
+    }
+    keys.try_for_each(|key| store.check_keys(who, auth::Access::Read, key.as_ref(), b""))
+}

@@ -1,0 +1,110 @@
+//! What a node says to those who wait: its outputs that are no work for log, machine or network.
+
+use std::sync::Arc;
+
+use retcd_node::{LeaderInfo, Output, Role};
+
+use crate::mailbox::{Mail, Mailboxes};
+use crate::request_id::thread_of;
+use crate::shared::Shared;
+
+/// Passes on what a node says.
+pub struct Outputs {
+    shared: Arc<Shared>,
+    mailboxes: Mailboxes,
+    /// What was last told of the leader.
+    known: LeaderInfo,
+}
+
+impl Outputs {
+    /// Passes on what the node says that starts in `term`.
+    pub fn new(shared: &Arc<Shared>, mailboxes: Mailboxes, term: u64) -> Outputs {
+        Outputs {
+            shared: Arc::clone(shared),
+            mailboxes,
+            known: LeaderInfo {
+                leader: 0,
+                term,
+                role: Role::Follower,
+                transferee: 0,
+            },
+        }
+    }
+
+    /// Passes `output` on to those who wait for it; gives back what is work for somebody else.
+    pub fn pass_on(&mut self, output: Output) -> Option<Output> {
+        let (shared, mailboxes) = (&*self.shared, &self.mailboxes);
+        match output {
+            Output::ReadReady { reads, leads } => {
+                let mail = |reads| Mail::ReadsReady(reads, leads);
+                mailboxes.send_split(reads, |read| *read, mail);
+            }
+            Output::Rejected { requests, reason } => {
+                shared.observer.proposals_failed(requests.len());
+                let mail = |requests| Mail::Rejected(requests, reason);
+                mailboxes.send_split(requests, |request| *request, mail);
+            }
+            Output::ReadRejected { reads, reason } => {
+                shared.observer.read_indexes_failed(reads.len());
+                let mail = |reads| Mail::ReadsRejected(reads, reason);
+                mailboxes.send_split(reads, |read| *read, mail);
+            }
+            Output::Inspected {
+                request,
+                inspection,
+            } => mailboxes.send(thread_of(request), Mail::Inspected(request, inspection)),
+            Output::Leader(now) => self.handle_leader(now),
+            work => return Some(work),
+        }
+        None
+    }
+
+    /// Leases expire at the leader only.
+    fn handle_leader(&mut self, now: LeaderInfo) {
+        let shared = &*self.shared;
+        shared.leadership.publish(now);
+        match now.role {
+            Role::Leader => shared.state.lessor.lock().elect(now.term),
+            _ => shared.state.lessor.lock().demote(),
+        }
+        let before = std::mem::replace(&mut self.known, now);
+        tell_role(shared.id, before, now);
+        if before.leader != now.leader {
+            tell_leader(shared.id, before.leader, now);
+            if now.leader != 0 {
+                shared.observer.leader_changed();
+            }
+        }
+    }
+}
+
+/// In the words of Go's raft, which people search for.
+fn tell_role(id: u64, before: LeaderInfo, now: LeaderInfo) {
+    if (before.role, before.term) == (now.role, now.term) {
+        return;
+    }
+    let role = match now.role {
+        Role::Follower => "follower",
+        Role::PreCandidate => "pre-candidate",
+        Role::Candidate => "candidate",
+        Role::Leader => "leader",
+    };
+    if before.role == Role::Follower && now.role != Role::Follower {
+        let term = before.term;
+        retcd_log::info!(logger: "raft", format!("{id:x} is starting a new election at term {term}"));
+    }
+    let term = now.term;
+    retcd_log::info!(logger: "raft", format!("{id:x} became {role} at term {term}"));
+}
+
+fn tell_leader(id: u64, before: u64, now: LeaderInfo) {
+    let LeaderInfo { leader, term, .. } = now;
+    let text = match (before, leader) {
+        (_, 0) => format!("raft.node: {id:x} lost leader {before:x} at term {term}"),
+        (0, _) => format!("raft.node: {id:x} elected leader {leader:x} at term {term}"),
+        _ => {
+            format!("raft.node: {id:x} changed leader from {before:x} to {leader:x} at term {term}")
+        }
+    };
+    retcd_log::info!(logger: "raft", text);
+}

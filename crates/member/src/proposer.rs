@@ -1,0 +1,279 @@
+//! Proposals and their answers, for one thread.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message;
+use retcd_node::{Input, RejectReason};
+use retcd_proto::etcdserverpb::{
+    InternalRaftRequest, Request as V2Request, RequestHeader, TxnRequest,
+};
+use retcd_proto::raftpb::{ConfChange, ConfChangeType};
+use retcd_state::machine::Reply;
+use retcd_state::membership::{ConfChangeContext, Member};
+use retcd_state::request::Operation;
+
+use crate::Error;
+use crate::access::{Access, Credentials, Identity};
+use crate::clock::Clock;
+use crate::mailbox::Outcome;
+use crate::peers::Peers;
+use crate::pending::Pending;
+use crate::progress::Urgency;
+use crate::request_id::RequestIds;
+use crate::shared::Shared;
+
+/// A transaction with more compares and operations than this is worked on by the workers: so many take
+/// about a tenth of a millisecond.
+pub(crate) const INLINE_OPS_MAX: usize = 1000;
+
+/// Puts requests through the log and waits for what the machine makes of them.
+pub struct Proposer {
+    shared: Arc<Shared>,
+    ids: Rc<RequestIds>,
+    clock: Rc<dyn Clock>,
+    peers: Rc<dyn Peers>,
+    pending: Pending<Outcome>,
+}
+
+impl Proposer {
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        ids: &Rc<RequestIds>,
+        clock: &Rc<dyn Clock>,
+        peers: &Rc<dyn Peers>,
+    ) -> Proposer {
+        Proposer {
+            shared: Arc::clone(shared),
+            ids: Rc::clone(ids),
+            clock: Rc::clone(clock),
+            peers: Rc::clone(peers),
+            pending: Pending::default(),
+        }
+    }
+
+    /// A fresh id, also good as the id of a lease.
+    pub fn next_id(&self) -> u64 {
+        self.ids.next()
+    }
+
+    /// Puts `request` through the log in nobody's name.
+    ///
+    /// # Errors
+    /// It is too large, the member overloaded or without a leader, the machine refuses, or there is no
+    /// answer in time.
+    pub async fn propose(&self, request: InternalRaftRequest) -> Result<Reply, Error> {
+        self.propose_by(None, request).await
+    }
+
+    /// The same in the name of who was identified before.
+    ///
+    /// # Errors
+    /// As [`Proposer::propose`].
+    pub async fn propose_by(
+        &self,
+        identity: Option<Identity>,
+        mut request: InternalRaftRequest,
+    ) -> Result<Reply, Error> {
+        let (operation, started) = (Operation::of(&request), self.clock.now());
+        let result = async {
+            let id = self.begin(self.urgency_of(&request))?;
+            request.header = Some(request_header(id, identity));
+            self.submit_encoded(id, request.encode_to_vec()).await
+        };
+        let result = result.await;
+        self.observe(operation, started, &result);
+        Ok(result??)
+    }
+
+    /// The same in the name of who has these credentials.
+    ///
+    /// # Errors
+    /// As [`Proposer::propose`] and [`Access::identify`].
+    pub async fn propose_as(
+        &self,
+        access: &Access,
+        credentials: &Credentials,
+        request: InternalRaftRequest,
+    ) -> Result<Reply, Error> {
+        let identity = access.identify(credentials).await?;
+        self.propose_by(identity, request).await
+    }
+
+    /// A transaction of `ops` compares and operations, nested ones too.
+    ///
+    /// # Errors
+    /// As [`Proposer::propose`].
+    pub(crate) async fn propose_txn(
+        &self,
+        identity: Option<Identity>,
+        txn: TxnRequest,
+        ops: usize,
+    ) -> Result<Reply, Error> {
+        let started = self.clock.now();
+        let result = async {
+            let id = self.begin(Urgency::Ordinary)?;
+            let request = InternalRaftRequest {
+                header: Some(request_header(id, identity)),
+                txn: Some(txn),
+                ..Default::default()
+            };
+            let data = if ops <= INLINE_OPS_MAX {
+                request.encode_to_vec()
+            } else {
+                let workers = &self.shared.workers;
+                workers.run(move || request.encode_to_vec()).await?
+            };
+            self.submit_encoded(id, data).await
+        };
+        let result = result.await;
+        self.observe(Operation::Txn, started, &result);
+        Ok(result??)
+    }
+
+    /// Puts a change of the membership through the log; returns the members after it, by id.
+    ///
+    /// # Errors
+    /// As [`Proposer::propose`].
+    pub(crate) async fn propose_conf_change(
+        &self,
+        kind: ConfChangeType,
+        member_id: u64,
+        context: Option<&ConfChangeContext>,
+    ) -> Result<Vec<Member>, Error> {
+        let id = self.ids.next();
+        let change = ConfChange {
+            id: Some(id),
+            r#type: Some(kind as i32),
+            node_id: Some(member_id),
+            context: context.map(|context| context.to_json().into()),
+        };
+        let request = id;
+        let input = Input::ProposeConfChange { request, change };
+        match self.submit(id, input).await?? {
+            Reply::Members(members) => Ok(members),
+            other => unreachable!("a change of the membership was answered with {other:?}"),
+        }
+    }
+
+    /// Puts a request in the form of etcd up to 3.4 through the log.
+    ///
+    /// # Errors
+    /// As [`Proposer::propose`].
+    pub(crate) async fn propose_v2(&self, mut request: V2Request) -> Result<(), Error> {
+        let id = self.ids.next();
+        request.id = Some(id);
+        self.submit_encoded(id, request.encode_to_vec()).await??;
+        Ok(())
+    }
+
+    /// The id of a request that is about to be proposed, unless too much is under way.
+    fn begin(&self, urgency: Urgency) -> Result<u64, Error> {
+        match self.shared.progress.is_overloaded(urgency) {
+            true => Err(Error::Overloaded),
+            false => Ok(self.ids.next()),
+        }
+    }
+
+    /// Leases that cannot end are load that never goes away.
+    fn urgency_of(&self, request: &InternalRaftRequest) -> Urgency {
+        match request.lease_revoke.is_some() && self.shared.config.priority_requests {
+            true => Urgency::Urgent,
+            false => Urgency::Ordinary,
+        }
+    }
+
+    async fn submit_encoded(&self, id: u64, data: Vec<u8>) -> Result<Outcome, Error> {
+        if data.len() > self.shared.config.limits.request_bytes_max {
+            return Err(Error::RequestTooLarge);
+        }
+        let input = Input::Propose {
+            request: id,
+            data: data.into(),
+        };
+        self.submit(id, input).await
+    }
+
+    /// Hands a proposal to the node and waits for what the machine makes of it.
+    async fn submit(&self, id: u64, input: Input) -> Result<Outcome, Error> {
+        let asked_at = self.clock.now();
+        let deadline = asked_at + self.shared.config.limits.request_timeout;
+        let answer = self.pending.register(id, deadline);
+        self.shared.node.send(input).inspect_err(|error| {
+            self.pending.answer(id, Err(error.clone()));
+        })?;
+        let _pending = self.shared.proposals_pending.enter();
+        match answer.await {
+            Ok(Err(Error::TimedOut { .. })) => Err(Error::TimedOut {
+                cut_off: self.may_be_cut_off(asked_at),
+            }),
+            Ok(answer) => answer,
+            Err(_) => Err(Error::Stopped),
+        }
+    }
+
+    /// Whether this member, or the one that leads, may have been cut off since `asked_at`.
+    fn may_be_cut_off(&self, asked_at: Duration) -> bool {
+        let connected = |id| {
+            let since = self.peers.connected_since(id);
+            since.is_some_and(|since| since < asked_at)
+        };
+        let leader = self.shared.leadership.leader();
+        if leader == self.shared.id {
+            let membership = self.shared.state.membership.read();
+            let all = membership.members().count();
+            let others = membership.members().filter(|other| connected(other.id));
+            1 + others.count() < all / 2 + 1
+        } else {
+            leader != 0 && !connected(leader)
+        }
+    }
+
+    fn observe(&self, operation: Operation, started: Duration, result: &Result<Outcome, Error>) {
+        let took = self.clock.now() - started;
+        self.shared
+            .observer
+            .request(operation, result.is_ok(), took);
+    }
+
+    /// The machine has executed `request`.
+    pub(crate) fn executed(&self, request: u64, outcome: Outcome) {
+        self.pending.answer(request, Ok(outcome));
+    }
+
+    /// `request` did not enter the log.
+    pub(crate) fn rejected(&self, request: u64, reason: RejectReason) {
+        self.pending.answer(request, Err(reason.into()));
+    }
+
+    /// Ends the waits whose deadline has passed.
+    pub(crate) fn expire(&self, now: Duration) {
+        self.pending.expire(now);
+    }
+}
+
+impl From<RejectReason> for Error {
+    fn from(reason: RejectReason) -> Error {
+        match reason {
+            RejectReason::NoLeader => Error::NoLeader,
+            RejectReason::LeaderChanged => Error::LeaderChanged,
+            RejectReason::TooMany => Error::Overloaded,
+        }
+    }
+}
+
+/// What a log entry says of itself and of who asked for it.
+fn request_header(id: u64, identity: Option<Identity>) -> RequestHeader {
+    match identity {
+        None => RequestHeader {
+            id,
+            ..Default::default()
+        },
+        Some(Identity { user, revision }) => RequestHeader {
+            id,
+            username: user.to_string(),
+            auth_revision: revision,
+        },
+    }
+}

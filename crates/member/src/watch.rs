@@ -1,0 +1,301 @@
+//! The watches of one thread.
+//!
+//! Each thread has a hub of its own, fed by its mailbox: watchers share no lock with anyone, and an event
+//! that one thread's hub has encoded is encoded for all of them.
+
+use std::cell::{RefCell, RefMut};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use retcd_proto::etcdserverpb::watch_request::RequestUnion;
+use retcd_proto::etcdserverpb::{WatchCreateRequest, WatchRequest};
+use retcd_state::Time;
+use retcd_state::auth::{self, AuthStore, Caller};
+use retcd_state::mvcc::Reader;
+use retcd_state::watch::{Hub, Limits, Metrics, Poll, Response, RevisionEvents, StreamId};
+use tokio::sync::{Notify, watch};
+
+use crate::Error;
+use crate::access::{Access, Credentials};
+use crate::clock::Clock;
+use crate::workers::Workers;
+
+/// What the metrics show of one thread's watches, readable from every thread. It is up to date before anybody
+/// hears of what the hub did.
+#[derive(Debug, Default)]
+pub struct WatchCounts {
+    /// Open streams.
+    pub streams: AtomicUsize,
+    /// Watchers.
+    pub watchers: AtomicUsize,
+    /// Watchers that are behind.
+    pub slow_watchers: AtomicUsize,
+    /// Events in queues.
+    pub events_pending: AtomicUsize,
+}
+
+impl WatchCounts {
+    /// Publishes the hub's numbers.
+    fn publish(&self, metrics: Metrics) {
+        self.streams.store(metrics.streams, Relaxed);
+        self.watchers.store(metrics.watchers, Relaxed);
+        self.slow_watchers.store(metrics.slow_watchers, Relaxed);
+        self.events_pending.store(metrics.events_pending, Relaxed);
+    }
+}
+
+/// Where a store is when its watches begin.
+#[derive(Clone, Copy, Debug)]
+pub struct StartPoint {
+    /// The current revision.
+    pub revision: i64,
+    /// The last compacted revision; -1 for none.
+    pub compacted: i64,
+}
+
+impl StartPoint {
+    /// Where the store of `reader` is now.
+    pub fn of(reader: &Reader) -> StartPoint {
+        StartPoint {
+            revision: reader.revision(),
+            compacted: reader.compacted_revision(),
+        }
+    }
+}
+
+/// A hub and the tasks that wait for it.
+pub struct Watches {
+    hub: RefCell<Hub>,
+    counts: Arc<WatchCounts>,
+    wakers: RefCell<BTreeMap<StreamId, Rc<Notify>>>,
+    /// The newest revision that the hub was told of.
+    published: watch::Sender<i64>,
+}
+
+impl Watches {
+    /// Watches on a store that is at `start`; whatever comes later has to be published. `counts` follow.
+    pub fn new(start: StartPoint, limits: Limits, counts: Arc<WatchCounts>) -> Watches {
+        let hub = Hub::new(start.revision, start.compacted, limits);
+        Watches {
+            hub: hub.into(),
+            counts,
+            wakers: RefCell::default(),
+            published: watch::Sender::new(start.revision),
+        }
+    }
+
+    /// The hub; what it wakes is woken, and what it counts is told, when the guard is dropped.
+    fn hub(&self) -> HubGuard<'_> {
+        HubGuard {
+            watches: self,
+            hub: self.hub.borrow_mut(),
+        }
+    }
+
+    /// History below `revision` is gone.
+    pub(crate) fn compact(&self, revision: i64) {
+        self.hub().compact(revision);
+    }
+
+    /// Tells the watchers of new revisions.
+    pub fn publish(&self, changes: &[Arc<RevisionEvents>]) {
+        let mut hub = self.hub();
+        for changes in changes {
+            hub.publish(Arc::clone(changes));
+        }
+        self.published.send_replace(hub.revision());
+    }
+
+    /// The keyspace was replaced by one at `revision`, with history from `compacted` on: watchers read from it
+    /// what they missed.
+    pub fn restore(&self, revision: i64, compacted: i64) {
+        self.hub().restore(revision, compacted);
+        self.published.send_replace(revision);
+    }
+
+    /// Waits until `revision` was published to this thread.
+    pub async fn published(&self, revision: i64) {
+        let mut published = self.published.subscribe();
+        // The sender lives as long as `self`.
+        let _ = published.wait_for(|newest| *newest >= revision).await;
+    }
+
+    /// Sends the periodic progress that is due.
+    pub fn handle_timeout(&self, now: Time) {
+        if self
+            .hub
+            .borrow()
+            .poll_timeout()
+            .is_some_and(|due| due <= now)
+        {
+            self.hub().handle_timeout(now);
+        }
+    }
+}
+
+/// The hub while it is worked on.
+struct HubGuard<'a> {
+    watches: &'a Watches,
+    hub: RefMut<'a, Hub>,
+}
+
+impl std::ops::Deref for HubGuard<'_> {
+    type Target = Hub;
+
+    fn deref(&self) -> &Hub {
+        &self.hub
+    }
+}
+
+impl std::ops::DerefMut for HubGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Hub {
+        &mut self.hub
+    }
+}
+
+impl Drop for HubGuard<'_> {
+    fn drop(&mut self) {
+        self.watches.counts.publish(self.hub.metrics());
+        let mut woken = Vec::new();
+        self.hub.drain_woken(&mut woken);
+        let wakers = self.watches.wakers.borrow();
+        for waker in woken.iter().filter_map(|stream| wakers.get(stream)) {
+            waker.notify_one();
+        }
+    }
+}
+
+/// Opens streams of watches.
+pub struct WatchService {
+    pub(crate) watches: Rc<Watches>,
+    pub(crate) clock: Rc<dyn Clock>,
+    pub(crate) access: Rc<Access>,
+    pub(crate) reader: Reader,
+    pub(crate) workers: Workers,
+}
+
+impl WatchService {
+    /// Opens a stream, whose watchers hear of progress every `progress_interval`.
+    pub fn open(&self, progress_interval: Duration) -> WatchStream {
+        let now = self.clock.time();
+        let id = self.watches.hub().open_stream(now, progress_interval);
+        let notify = Rc::new(Notify::new());
+        let wakers = &self.watches.wakers;
+        wakers.borrow_mut().insert(id, Rc::clone(&notify));
+        WatchStream {
+            watches: Rc::clone(&self.watches),
+            access: Rc::clone(&self.access),
+            reader: self.reader.clone(),
+            workers: self.workers.clone(),
+            id,
+            notify,
+        }
+    }
+}
+
+/// A client's stream of watches: requests go into the hub, responses come out of it. Dropping it forgets
+/// its watchers.
+///
+/// Whoever serves it does one thing at a time: [`WatchStream::handle`] a request while
+/// [`WatchStream::accepts_requests`], or send what [`WatchStream::next`] has once [`WatchStream::woken`].
+/// While the client takes nothing it does neither; the hub bounds what waits meanwhile.
+pub struct WatchStream {
+    watches: Rc<Watches>,
+    access: Rc<Access>,
+    reader: Reader,
+    workers: Workers,
+    id: StreamId,
+    notify: Rc<Notify>,
+}
+
+impl Drop for WatchStream {
+    fn drop(&mut self) {
+        self.watches.hub().close_stream(self.id);
+        self.watches.wakers.borrow_mut().remove(&self.id);
+    }
+}
+
+impl WatchStream {
+    /// Whether requests should be read.
+    pub fn accepts_requests(&self) -> bool {
+        self.watches.hub.borrow().accepts_requests(self.id)
+    }
+
+    /// Resolves when the hub has had something for the stream since the last call.
+    pub async fn woken(&self) {
+        self.notify.notified().await;
+    }
+
+    /// Does what the client asks for. `refusal` words why it may not watch something.
+    pub async fn handle(
+        &self,
+        credentials: &Credentials,
+        request: WatchRequest,
+        refusal: impl FnOnce(&Error) -> &'static str,
+    ) {
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(request)) => {
+                // Whatever this client has seen acknowledged lies before "now".
+                self.watches.published(self.reader.revision()).await;
+                let permitted = self.check(credentials, &request).await;
+                let mut hub = self.watches.hub();
+                match permitted {
+                    Ok(()) => drop(hub.create(self.id, &request)),
+                    Err(error) => hub.refuse(self.id, refusal(&error)),
+                }
+            }
+            Some(RequestUnion::CancelRequest(request)) => {
+                self.watches.hub().cancel(self.id, request.watch_id);
+            }
+            Some(RequestUnion::ProgressRequest(_)) => {
+                self.watches.published(self.reader.revision()).await;
+                self.watches.hub().request_progress(self.id);
+            }
+            None => {}
+        }
+    }
+
+    /// Whether the client may watch what it asks for. That is decided here once: the watch goes on when
+    /// users or roles change, as in etcd.
+    async fn check(
+        &self,
+        credentials: &Credentials,
+        request: &WatchCreateRequest,
+    ) -> Result<(), Error> {
+        // The hub answers these.
+        if request.start_revision < 0 {
+            return Ok(());
+        }
+        let key: &[u8] = match &request.key[..] {
+            [] => b"\0",
+            key => key,
+        };
+        let may_read = |store: &AuthStore, who: Caller<'_>| {
+            store.check_keys(who, auth::Access::Read, key, &request.range_end)
+        };
+        self.access.require(credentials, may_read).await
+    }
+
+    /// The next responses, some `bytes` of them; `None` if there are none for now. History that a watcher
+    /// has missed is read by the workers.
+    ///
+    /// # Errors
+    /// The database cannot be read; the member stops.
+    pub async fn next(&self, bytes: usize) -> Result<Option<Vec<Response>>, Error> {
+        loop {
+            let polled = self.watches.hub().poll(self.id, bytes);
+            match polled {
+                Poll::Idle => return Ok(None),
+                Poll::Responses(responses) => return Ok(Some(responses)),
+                Poll::Catchup(job) => {
+                    let reader = self.reader.clone();
+                    let caught = self.workers.run(move || job.run(&reader.view())).await??;
+                    self.watches.hub().complete_catchup(caught);
+                }
+            }
+        }
+    }
+}

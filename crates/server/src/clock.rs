@@ -1,0 +1,58 @@
+//! The operating system's clocks.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::LocalBoxFuture;
+use retcd_state::Time;
+
+/// Monotonic time since the server started.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    pub fn start() -> Clock {
+        Clock {
+            start: Instant::now(),
+        }
+    }
+
+    /// Time since the start.
+    pub fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// The same, as the machine takes it.
+    pub fn time(&self) -> Time {
+        Time::new(self.now())
+    }
+
+    /// The time at which the clock showed `instant`.
+    pub fn of(&self, instant: Instant) -> Duration {
+        instant.saturating_duration_since(self.start)
+    }
+}
+
+impl retcd_member::Clock for Clock {
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn unix_ms(&self) -> u64 {
+        unix_ms()
+    }
+
+    fn sleep_until(&self, at: Duration) -> LocalBoxFuture<'static, ()> {
+        let deadline = tokio::time::Instant::from_std(self.start + at);
+        Box::pin(tokio::time::sleep_until(deadline))
+    }
+}
+
+/// Milliseconds since 1970.
+pub fn unix_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_millis() as u64)
+}
