@@ -160,9 +160,10 @@ impl Applier {
             token_changes,
             cluster_changed,
         } = self.machine.apply(now, entries)?;
+        let last = entries.last().map_or(before, raftpb::Entry::index);
         assert!(
-            applied.index >= before,
-            "applied up to {} after {before}",
+            applied.index == last.max(before),
+            "applied up to {}, not to entry {last}, after {before}",
             applied.index
         );
         match (was_enabled, shared.state.auth.read().is_enabled()) {

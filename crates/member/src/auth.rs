@@ -18,22 +18,32 @@ use retcd_state::mvcc::StoreRevision;
 
 use crate::Error;
 use crate::access::{Access, Credentials};
+use crate::core::Core;
 use crate::proposer::Proposer;
 use crate::read_index::ReadIndex;
 use crate::shared::Shared;
 
 /// Users, roles and logins.
 pub struct Auth {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) access: Rc<Access>,
-    pub(crate) proposer: Rc<Proposer>,
-    pub(crate) read_index: Rc<ReadIndex>,
+    shared: Arc<Shared>,
+    access: Rc<Access>,
+    proposer: Rc<Proposer>,
+    read_index: Rc<ReadIndex>,
 }
 
 /// An answer about users and roles, and the revision of the store that it is of.
 pub type AuthAnswer = (AuthReply, StoreRevision);
 
 impl Auth {
+    pub(crate) fn new(core: &Core) -> Auth {
+        Auth {
+            shared: Arc::clone(&core.shared),
+            access: Rc::clone(&core.access),
+            proposer: Rc::clone(&core.proposer),
+            read_index: Rc::clone(&core.read_index),
+        }
+    }
+
     /// Puts a change of users and roles, or a question for them, through the log. Requests with a password
     /// have methods of their own.
     ///

@@ -23,6 +23,7 @@ use retcd_state::membership::{
 use crate::Error;
 use crate::access::{Access, Credentials};
 use crate::clock::Clock;
+use crate::core::Core;
 use crate::peers::{PeerError, Peers};
 use crate::proposer::Proposer;
 use crate::read_index::{LEADER_RETRY, ReadIndex};
@@ -30,15 +31,26 @@ use crate::shared::{Shared, link};
 
 /// The members of the cluster.
 pub struct Cluster {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) clock: Rc<dyn Clock>,
-    pub(crate) access: Rc<Access>,
-    pub(crate) proposer: Rc<Proposer>,
-    pub(crate) read_index: Rc<ReadIndex>,
-    pub(crate) peers: Rc<dyn Peers>,
+    shared: Arc<Shared>,
+    clock: Rc<dyn Clock>,
+    access: Rc<Access>,
+    proposer: Rc<Proposer>,
+    read_index: Rc<ReadIndex>,
+    peers: Rc<dyn Peers>,
 }
 
 impl Cluster {
+    pub(crate) fn new(core: &Core) -> Cluster {
+        Cluster {
+            shared: Arc::clone(&core.shared),
+            clock: Rc::clone(&core.clock),
+            access: Rc::clone(&core.access),
+            proposer: Rc::clone(&core.proposer),
+            read_index: Rc::clone(&core.read_index),
+            peers: Rc::clone(&core.peers),
+        }
+    }
+
     /// The members, by id; those of everything that is committed if `linearizable`.
     ///
     /// # Errors

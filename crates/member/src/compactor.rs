@@ -12,6 +12,7 @@ use retcd_state::machine::ApplyError;
 use crate::Error;
 use crate::clock::Clock;
 use crate::config::AutoCompaction;
+use crate::core::Core;
 use crate::proposer::Proposer;
 use crate::read_index::ReadIndex;
 use crate::shared::Shared;
@@ -38,13 +39,22 @@ const REVISION_LINES: Lines = [
 
 /// Compacts while this member leads.
 pub(crate) struct Compactor {
-    pub shared: Arc<Shared>,
-    pub clock: Rc<dyn Clock>,
-    pub proposer: Rc<Proposer>,
-    pub read_index: Rc<ReadIndex>,
+    shared: Arc<Shared>,
+    clock: Rc<dyn Clock>,
+    proposer: Rc<Proposer>,
+    read_index: Rc<ReadIndex>,
 }
 
 impl Compactor {
+    pub(crate) fn new(core: &Core) -> Compactor {
+        Compactor {
+            shared: Arc::clone(&core.shared),
+            clock: Rc::clone(&core.clock),
+            proposer: Rc::clone(&core.proposer),
+            read_index: Rc::clone(&core.read_index),
+        }
+    }
+
     pub async fn run(&self) {
         match self.shared.config.auto_compaction {
             AutoCompaction::Off => {}

@@ -23,6 +23,7 @@ use retcd_state::mvcc::{self, HashInPieces, KeyspaceHash, RangeError};
 
 use crate::Error;
 use crate::clock::Clock;
+use crate::core::Core;
 use crate::peers::{PeerError, PeerHash, Peers};
 use crate::proposer::Proposer;
 use crate::read_index::ReadIndex;
@@ -110,14 +111,24 @@ pub async fn check_initially(
 
 /// The checks of a leader.
 pub(crate) struct CorruptionChecks {
-    pub shared: Arc<Shared>,
-    pub clock: Rc<dyn Clock>,
-    pub proposer: Rc<Proposer>,
-    pub read_index: Rc<ReadIndex>,
-    pub peers: Rc<dyn Peers>,
+    shared: Arc<Shared>,
+    clock: Rc<dyn Clock>,
+    proposer: Rc<Proposer>,
+    read_index: Rc<ReadIndex>,
+    peers: Rc<dyn Peers>,
 }
 
 impl CorruptionChecks {
+    pub(crate) fn new(core: &Core) -> CorruptionChecks {
+        CorruptionChecks {
+            shared: Arc::clone(&core.shared),
+            clock: Rc::clone(&core.clock),
+            proposer: Rc::clone(&core.proposer),
+            read_index: Rc::clone(&core.read_index),
+            peers: Rc::clone(&core.peers),
+        }
+    }
+
     /// `--corrupt-check-time`.
     pub async fn run_periodic(&self) {
         let Some(interval) = self.shared.config.corrupt_check else {

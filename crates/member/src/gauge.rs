@@ -25,6 +25,7 @@ pub struct Entered<'a>(&'a AtomicUsize);
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        let before = self.0.fetch_sub(1, Relaxed);
+        assert!(before > 0, "left more often than entered");
     }
 }

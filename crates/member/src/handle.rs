@@ -17,6 +17,7 @@ use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::compactor::Compactor;
+use crate::core::Core;
 use crate::corruption::CorruptionChecks;
 use crate::kv::Kv;
 use crate::lease::Leases;
@@ -24,10 +25,8 @@ use crate::mailbox::Mail;
 use crate::maintenance::Maintenance;
 use crate::peers::Peers;
 use crate::pending::Confirmed;
-use crate::proposer::Proposer;
 use crate::publish::Publisher;
 use crate::read_index::ReadIndex;
-use crate::request_id::RequestIds;
 use crate::shared::Shared;
 use crate::space::Space;
 use crate::transfer::Transfer;
@@ -60,12 +59,9 @@ pub struct Handle {
     pub access: Rc<Access>,
     /// Linearizable reads.
     pub read_index: Rc<ReadIndex>,
-    proposer: Rc<Proposer>,
     space: Rc<Space>,
     watches: Rc<Watches>,
-    shared: Arc<Shared>,
-    clock: Rc<dyn Clock>,
-    peers: Rc<dyn Peers>,
+    core: Core,
 }
 
 /// What a thread brings along.
@@ -95,104 +91,43 @@ impl Handle {
             watch_limits,
             watch_counts,
         } = thread;
-        let ids = Rc::new(RequestIds::new(shared.id, number, clock.unix_ms()));
-        let proposer = Rc::new(Proposer::new(shared, &ids, &clock, &peers));
-        let read_index = Rc::new(ReadIndex::new(shared, &ids, &clock));
-        let access = Rc::new(Access::new(shared, &clock, &read_index));
+        let core = Core::new(shared, number, clock, peers);
         let watches = Rc::new(Watches::new(start, watch_limits, watch_counts));
-        let space = Rc::new(Space {
-            shared: Arc::clone(shared),
-            clock: Rc::clone(&clock),
-            proposer: Rc::clone(&proposer),
-            peers: Rc::clone(&peers),
-        });
+        let space = Rc::new(Space::new(&core));
         Handle {
-            kv: Kv {
-                shared: Arc::clone(shared),
-                clock: Rc::clone(&clock),
-                access: Rc::clone(&access),
-                proposer: Rc::clone(&proposer),
-                read_index: Rc::clone(&read_index),
-                space: Rc::clone(&space),
-            },
-            watch: WatchService {
-                watches: Rc::clone(&watches),
-                clock: Rc::clone(&clock),
-                access: Rc::clone(&access),
-                reader: shared.state.reader.clone(),
-                workers: shared.workers.clone(),
-            },
-            leases: Leases {
-                shared: Arc::clone(shared),
-                clock: Rc::clone(&clock),
-                access: Rc::clone(&access),
-                proposer: Rc::clone(&proposer),
-                read_index: Rc::clone(&read_index),
-                space: Rc::clone(&space),
-                watches: Rc::clone(&watches),
-                peers: Rc::clone(&peers),
-            },
-            auth: Auth {
-                shared: Arc::clone(shared),
-                access: Rc::clone(&access),
-                proposer: Rc::clone(&proposer),
-                read_index: Rc::clone(&read_index),
-            },
-            cluster: Cluster {
-                shared: Arc::clone(shared),
-                clock: Rc::clone(&clock),
-                access: Rc::clone(&access),
-                proposer: Rc::clone(&proposer),
-                read_index: Rc::clone(&read_index),
-                peers: Rc::clone(&peers),
-            },
-            maintenance: Maintenance {
-                shared: Arc::clone(shared),
-                clock: Rc::clone(&clock),
-                access: Rc::clone(&access),
-                proposer: Rc::clone(&proposer),
-                read_index: Rc::clone(&read_index),
-            },
-            versions: Versions {
-                shared: Arc::clone(shared),
-                clock: Rc::clone(&clock),
-                access: Rc::clone(&access),
-                proposer: Rc::clone(&proposer),
-                read_index: Rc::clone(&read_index),
-                peers: Rc::clone(&peers),
-            },
-            transfer: Transfer {
-                shared: Arc::clone(shared),
-                clock: Rc::clone(&clock),
-                access: Rc::clone(&access),
-                read_index: Rc::clone(&read_index),
-                peers: Rc::clone(&peers),
-            },
-            shared: Arc::clone(shared),
-            access,
-            read_index,
-            proposer,
+            kv: Kv::new(&core, &space),
+            watch: WatchService::new(&core, &watches),
+            leases: Leases::new(&core, &space, &watches),
+            auth: Auth::new(&core),
+            cluster: Cluster::new(&core),
+            maintenance: Maintenance::new(&core),
+            versions: Versions::new(&core),
+            transfer: Transfer::new(&core),
+            access: Rc::clone(&core.access),
+            read_index: Rc::clone(&core.read_index),
             space,
             watches,
-            clock,
-            peers,
+            core,
         }
     }
 
     /// What all threads of the member share.
     pub fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+        &self.core.shared
     }
 
     /// A fresh id, for whatever needs one.
     pub fn next_id(&self) -> u64 {
-        self.proposer.next_id()
+        self.core.proposer.next_id()
     }
 
     /// Delivers mail and ends overdue waits, until nobody can send any more.
     pub async fn run_mailbox(&self, mut mailbox: UnboundedReceiver<Mail>) {
         loop {
-            let mut sweep = self.clock.sleep_until(self.clock.now() + SWEEP_INTERVAL);
+            let mut sweep = self
+                .core
+                .clock
+                .sleep_until(self.core.clock.now() + SWEEP_INTERVAL);
             loop {
                 match select(pin!(mailbox.recv()), &mut sweep).await {
                     Either::Left((Some(mail), _)) => self.deliver(mail),
@@ -208,12 +143,12 @@ impl Handle {
         match mail {
             Mail::Replies(replies) => {
                 for (request, outcome) in replies {
-                    self.proposer.executed(request, outcome);
+                    self.core.proposer.executed(request, outcome);
                 }
             }
             Mail::Rejected(requests, reason) => {
                 for request in requests {
-                    self.proposer.rejected(request, reason);
+                    self.core.proposer.rejected(request, reason);
                 }
             }
             Mail::ReadsReady(reads, leads) => {
@@ -237,8 +172,8 @@ impl Handle {
     }
 
     fn sweep(&self) {
-        let now = self.clock.now();
-        self.proposer.expire(now);
+        let now = self.core.clock.now();
+        self.core.proposer.expire(now);
         self.watches.handle_timeout(Time::new(now));
         self.read_index.expire(now);
     }
@@ -254,30 +189,15 @@ impl Handle {
 
     /// Tells the cluster of this member; returns when clients can be answered, or when the member stops.
     pub async fn become_ready(&self) {
-        let publisher = Publisher {
-            shared: Arc::clone(&self.shared),
-            clock: Rc::clone(&self.clock),
-            proposer: Rc::clone(&self.proposer),
-        };
+        let publisher = Publisher::new(&self.core);
         publisher.publish().await;
     }
 
     /// What a member does on its own once it serves clients, on one of its threads.
     pub fn tasks(self: &Rc<Handle>) -> [LocalBoxFuture<'static, ()>; 7] {
         let [leases, space, access, versions] = [(); 4].map(|()| Rc::clone(self));
-        let compactor = Compactor {
-            shared: Arc::clone(&self.shared),
-            clock: Rc::clone(&self.clock),
-            proposer: Rc::clone(&self.proposer),
-            read_index: Rc::clone(&self.read_index),
-        };
-        let [periodic, compaction] = [(); 2].map(|()| CorruptionChecks {
-            shared: Arc::clone(&self.shared),
-            clock: Rc::clone(&self.clock),
-            proposer: Rc::clone(&self.proposer),
-            read_index: Rc::clone(&self.read_index),
-            peers: Rc::clone(&self.peers),
-        });
+        let compactor = Compactor::new(&self.core);
+        let [periodic, compaction] = [(); 2].map(|()| CorruptionChecks::new(&self.core));
         [
             Box::pin(async move { leases.leases.run_expiry().await }),
             Box::pin(async move { space.space.run().await }),
@@ -295,16 +215,16 @@ impl Handle {
         /// How long a member that starts looks for others, and how often, as in etcd.
         const LOOK_FOR: Duration = Duration::from_secs(5);
         const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-        let member = &*self.shared;
+        let member = &*self.core.shared;
         let (ticks, timeout) = (member.config.election_ticks, member.config.election_timeout);
         if !member.config.initial_election_tick_advance {
             retcd_log::info!("skipping initial election tick advance"; "election-ticks" => ticks);
             return;
         }
-        let deadline = self.clock.now() + LOOK_FOR;
-        while self.clock.now() < deadline && member.leadership.leader() == 0 {
-            self.clock.sleep(LOOK_INTERVAL).await;
-            let connected = self.peers.connected();
+        let deadline = self.core.clock.now() + LOOK_FOR;
+        while self.core.clock.now() < deadline && member.leadership.leader() == 0 {
+            self.core.clock.sleep(LOOK_INTERVAL).await;
+            let connected = self.core.peers.connected();
             if connected > 1 {
                 retcd_log::info!("initialized peer connections; fast-forwarding election ticks";
                     "local-member-id" => Hex(member.id), "election-ticks" => ticks,

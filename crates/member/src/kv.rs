@@ -21,6 +21,7 @@ use crate::Error;
 use crate::access::{Access, Credentials, Permit};
 use crate::clock::Clock;
 use crate::config::Limits;
+use crate::core::Core;
 use crate::proposer::{INLINE_OPS_MAX, Proposer};
 use crate::read_index::ReadIndex;
 use crate::shared::Shared;
@@ -28,12 +29,12 @@ use crate::space::Space;
 
 /// Keys and values.
 pub struct Kv {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) clock: Rc<dyn Clock>,
-    pub(crate) access: Rc<Access>,
-    pub(crate) proposer: Rc<Proposer>,
-    pub(crate) read_index: Rc<ReadIndex>,
-    pub(crate) space: Rc<Space>,
+    shared: Arc<Shared>,
+    clock: Rc<dyn Clock>,
+    access: Rc<Access>,
+    proposer: Rc<Proposer>,
+    read_index: Rc<ReadIndex>,
+    space: Rc<Space>,
 }
 
 /// A transaction of the right form.
@@ -76,6 +77,17 @@ impl PreparedTxn {
 }
 
 impl Kv {
+    pub(crate) fn new(core: &Core, space: &Rc<Space>) -> Kv {
+        Kv {
+            shared: Arc::clone(&core.shared),
+            clock: Rc::clone(&core.clock),
+            access: Rc::clone(&core.access),
+            proposer: Rc::clone(&core.proposer),
+            read_index: Rc::clone(&core.read_index),
+            space: Rc::clone(space),
+        }
+    }
+
     /// Reads a range from memory, once this member is known to be up to date.
     ///
     /// # Errors

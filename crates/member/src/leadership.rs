@@ -37,7 +37,8 @@ impl Leadership {
 
     /// Tells, before anything else gets out that the node decided behind it.
     pub fn publish(&self, told: LeaderInfo) {
-        self.term.store(told.term, Relaxed);
+        let before = self.term.swap(told.term, Relaxed);
+        assert!(before <= told.term, "term {} after {before}", told.term);
         self.leader.store(told.leader, Relaxed);
         self.told.send_replace(told);
     }

@@ -14,17 +14,18 @@ use retcd_storage::backend;
 use crate::Error;
 use crate::access::{Access, Credentials};
 use crate::clock::Clock;
+use crate::core::Core;
 use crate::proposer::Proposer;
 use crate::read_index::ReadIndex;
 use crate::shared::Shared;
 
 /// Alarms, status and hashes.
 pub struct Maintenance {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) clock: Rc<dyn Clock>,
-    pub(crate) access: Rc<Access>,
-    pub(crate) proposer: Rc<Proposer>,
-    pub(crate) read_index: Rc<ReadIndex>,
+    shared: Arc<Shared>,
+    clock: Rc<dyn Clock>,
+    access: Rc<Access>,
+    proposer: Rc<Proposer>,
+    read_index: Rc<ReadIndex>,
 }
 
 /// Where a member stands.
@@ -49,6 +50,16 @@ pub struct StatusAnswer {
 }
 
 impl Maintenance {
+    pub(crate) fn new(core: &Core) -> Maintenance {
+        Maintenance {
+            shared: Arc::clone(&core.shared),
+            clock: Rc::clone(&core.clock),
+            access: Rc::clone(&core.access),
+            proposer: Rc::clone(&core.proposer),
+            read_index: Rc::clone(&core.read_index),
+        }
+    }
+
     /// Raises, takes back or lists alarms, all through the log.
     ///
     /// # Errors

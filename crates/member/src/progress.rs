@@ -1,6 +1,6 @@
 //! How far the log is, readable from every thread.
 
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
 
 /// The committed and the applied index as they were last published. They are shown, and push back; who
 /// decides by where the member stands asks the node ([`ReadIndex::inspect`]) or a quorum
@@ -25,12 +25,15 @@ impl Progress {
 
     /// The node knows everything up to here to be committed.
     pub fn publish_committed(&self, index: u64) {
-        self.committed.store(index, Relaxed);
+        let before = self.committed.swap(index, Relaxed);
+        assert!(before <= index, "committed up to {index} after {before}");
     }
 
     /// The machine has applied everything up to here. To be told before anybody hears of a reply.
     pub fn publish_applied(&self, index: u64) {
-        self.applied.store(index, Release);
+        // An acknowledged write must never disappear from what is read.
+        let before = self.applied.swap(index, AcqRel);
+        assert!(before <= index, "applied up to {index} after {before}");
     }
 
     /// An index up to which the machine has applied the log, at least that of each entry whose reply is out.

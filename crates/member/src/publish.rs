@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::clock::Clock;
+use crate::core::Core;
 use crate::proposer::Proposer;
 use crate::shared::Shared;
 use crate::versions::{speaks_v2_only, v2_put};
@@ -21,9 +22,9 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// Tells the cluster of this member.
 pub(crate) struct Publisher {
-    pub shared: Arc<Shared>,
-    pub clock: Rc<dyn Clock>,
-    pub proposer: Rc<Proposer>,
+    shared: Arc<Shared>,
+    clock: Rc<dyn Clock>,
+    proposer: Rc<Proposer>,
 }
 
 /// Attributes as etcd up to 3.5 told them through API v2.
@@ -35,6 +36,14 @@ struct AttributesJson<'a> {
 }
 
 impl Publisher {
+    pub(crate) fn new(core: &Core) -> Publisher {
+        Publisher {
+            shared: Arc::clone(&core.shared),
+            clock: Rc::clone(&core.clock),
+            proposer: Rc::clone(&core.proposer),
+        }
+    }
+
     /// Tells the cluster this member's name and client URLs; returns when they are applied, or when the
     /// member stops.
     ///

@@ -53,7 +53,12 @@ pub struct Promised<'r> {
 
 impl Drop for Promised<'_> {
     fn drop(&mut self) {
-        self.room.promised_bytes.fetch_sub(self.bytes, Relaxed);
+        let before = self.room.promised_bytes.fetch_sub(self.bytes, Relaxed);
+        assert!(
+            before >= self.bytes,
+            "{} of {before} bytes given back",
+            self.bytes
+        );
     }
 }
 

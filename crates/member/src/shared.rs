@@ -15,9 +15,9 @@ use retcd_state::watch::Origin;
 use retcd_storage::backend::Backend;
 use tokio::sync::{oneshot, watch};
 
-use crate::access::Authenticator;
 use crate::config::Config;
 use crate::gauge::Gauge;
+use crate::identity::Authenticator;
 use crate::leadership::Leadership;
 use crate::observer::Observer;
 use crate::progress::Progress;
@@ -276,7 +276,8 @@ impl Signals {
 
     /// A compaction has removed all rows up to `revision` that it may.
     pub fn compaction_finished(&self, revision: i64) {
-        self.compacted.send_replace(revision);
+        let before = self.compacted.send_replace(revision);
+        assert!(before <= revision, "compacted {revision} after {before}");
     }
 
     /// Resolves when the compaction at `revision`, or a later one, has finished.
@@ -289,7 +290,8 @@ impl Signals {
     }
 
     pub(crate) fn term_began(&self, term: u64) {
-        self.begun_term.send_replace(term);
+        let before = self.begun_term.send_replace(term);
+        assert!(before <= term, "term {term} began after {before}");
     }
 
     /// The newest term that has begun, as soon as it is another one than `seen`; at once, if it began

@@ -10,6 +10,7 @@ use retcd_state::quota;
 
 use crate::Error;
 use crate::clock::Clock;
+use crate::core::Core;
 use crate::peers::Peers;
 use crate::proposer::Proposer;
 use crate::room::Promised;
@@ -25,13 +26,22 @@ const TOLD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Admits what writes, and raises the alarm NOSPACE.
 pub struct Space {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) clock: Rc<dyn Clock>,
-    pub(crate) proposer: Rc<Proposer>,
-    pub(crate) peers: Rc<dyn Peers>,
+    shared: Arc<Shared>,
+    clock: Rc<dyn Clock>,
+    proposer: Rc<Proposer>,
+    peers: Rc<dyn Peers>,
 }
 
 impl Space {
+    pub(crate) fn new(core: &Core) -> Space {
+        Space {
+            shared: Arc::clone(&core.shared),
+            clock: Rc::clone(&core.clock),
+            proposer: Rc::clone(&core.proposer),
+            peers: Rc::clone(&core.peers),
+        }
+    }
+
     /// Refuses what does not fit into the quota or on the disk any more, and raises the alarm that says
     /// so. The room is promised to the request until the result is dropped.
     ///

@@ -13,20 +13,31 @@ use retcd_state::membership::ReconfigError;
 use crate::Error;
 use crate::access::{Access, Credentials};
 use crate::clock::Clock;
+use crate::core::Core;
 use crate::peers::Peers;
 use crate::read_index::ReadIndex;
 use crate::shared::Shared;
 
 /// Hands leadership over.
 pub struct Transfer {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) clock: Rc<dyn Clock>,
-    pub(crate) access: Rc<Access>,
-    pub(crate) read_index: Rc<ReadIndex>,
-    pub(crate) peers: Rc<dyn Peers>,
+    shared: Arc<Shared>,
+    clock: Rc<dyn Clock>,
+    access: Rc<Access>,
+    read_index: Rc<ReadIndex>,
+    peers: Rc<dyn Peers>,
 }
 
 impl Transfer {
+    pub(crate) fn new(core: &Core) -> Transfer {
+        Transfer {
+            shared: Arc::clone(&core.shared),
+            clock: Rc::clone(&core.clock),
+            access: Rc::clone(&core.access),
+            read_index: Rc::clone(&core.read_index),
+            peers: Rc::clone(&core.peers),
+        }
+    }
+
     /// Hands leadership to another voter and waits until it has taken over.
     ///
     /// # Errors

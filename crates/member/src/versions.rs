@@ -23,6 +23,7 @@ use retcd_state::version::Version;
 use crate::Error;
 use crate::access::{Access, Credentials};
 use crate::clock::Clock;
+use crate::core::Core;
 use crate::peers::Peers;
 use crate::proposer::Proposer;
 use crate::read_index::ReadIndex;
@@ -37,12 +38,12 @@ const FIRST_WITH_V3_REQUESTS: Version = Version::new(3, 5, 0);
 
 /// The cluster's version.
 pub struct Versions {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) clock: Rc<dyn Clock>,
-    pub(crate) access: Rc<Access>,
-    pub(crate) proposer: Rc<Proposer>,
-    pub(crate) read_index: Rc<ReadIndex>,
-    pub(crate) peers: Rc<dyn Peers>,
+    shared: Arc<Shared>,
+    clock: Rc<dyn Clock>,
+    access: Rc<Access>,
+    proposer: Rc<Proposer>,
+    read_index: Rc<ReadIndex>,
+    peers: Rc<dyn Peers>,
 }
 
 /// What is said of a downgrade: the cluster's version, and the revision of the store at which that was true.
@@ -92,6 +93,17 @@ fn decide(cluster: Option<Version>, lowest: Option<Version>, downgrade: &Downgra
 }
 
 impl Versions {
+    pub(crate) fn new(core: &Core) -> Versions {
+        Versions {
+            shared: Arc::clone(&core.shared),
+            clock: Rc::clone(&core.clock),
+            access: Rc::clone(&core.access),
+            proposer: Rc::clone(&core.proposer),
+            read_index: Rc::clone(&core.read_index),
+            peers: Rc::clone(&core.peers),
+        }
+    }
+
     /// Keeps the cluster's version while this member leads: looks at the members when a term begins, and now
     /// and then. Ends when the member stops.
     pub(crate) async fn run(&self) {

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, watch};
 use crate::Error;
 use crate::access::{Access, Credentials};
 use crate::clock::Clock;
+use crate::core::Core;
 use crate::workers::Workers;
 
 /// What the metrics show of one thread's watches, readable from every thread. It is up to date before anybody
@@ -106,7 +107,9 @@ impl Watches {
         for changes in changes {
             hub.publish(Arc::clone(changes));
         }
-        self.published.send_replace(hub.revision());
+        let (before, now) = (*self.published.borrow(), hub.revision());
+        assert!(before <= now, "revision {now} published after {before}");
+        self.published.send_replace(now);
     }
 
     /// The keyspace was replaced by one at `revision`, with history from `compacted` on: watchers read from it
@@ -170,14 +173,24 @@ impl Drop for HubGuard<'_> {
 
 /// Opens streams of watches.
 pub struct WatchService {
-    pub(crate) watches: Rc<Watches>,
-    pub(crate) clock: Rc<dyn Clock>,
-    pub(crate) access: Rc<Access>,
-    pub(crate) reader: Reader,
-    pub(crate) workers: Workers,
+    watches: Rc<Watches>,
+    clock: Rc<dyn Clock>,
+    access: Rc<Access>,
+    reader: Reader,
+    workers: Workers,
 }
 
 impl WatchService {
+    pub(crate) fn new(core: &Core, watches: &Rc<Watches>) -> WatchService {
+        WatchService {
+            watches: Rc::clone(watches),
+            clock: Rc::clone(&core.clock),
+            access: Rc::clone(&core.access),
+            reader: core.shared.state.reader.clone(),
+            workers: core.shared.workers.clone(),
+        }
+    }
+
     /// Opens a stream, whose watchers hear of progress every `progress_interval`.
     pub fn open(&self, progress_interval: Duration) -> WatchStream {
         let now = self.clock.time();

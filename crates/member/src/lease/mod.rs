@@ -25,6 +25,7 @@ use retcd_state::quota;
 use crate::Error;
 use crate::access::{Access, Credentials};
 use crate::clock::Clock;
+use crate::core::Core;
 use crate::peers::{PeerError, Peers};
 use crate::proposer::Proposer;
 use crate::read_index::{LEADER_RETRY, ReadIndex};
@@ -37,14 +38,14 @@ const REVOKED_LOOK: Duration = Duration::from_millis(20);
 
 /// The leases.
 pub struct Leases {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) clock: Rc<dyn Clock>,
-    pub(crate) access: Rc<Access>,
-    pub(crate) proposer: Rc<Proposer>,
-    pub(crate) read_index: Rc<ReadIndex>,
-    pub(crate) space: Rc<Space>,
-    pub(crate) watches: Rc<Watches>,
-    pub(crate) peers: Rc<dyn Peers>,
+    shared: Arc<Shared>,
+    clock: Rc<dyn Clock>,
+    access: Rc<Access>,
+    proposer: Rc<Proposer>,
+    read_index: Rc<ReadIndex>,
+    space: Rc<Space>,
+    watches: Rc<Watches>,
+    peers: Rc<dyn Peers>,
 }
 
 /// What is left of a lease.
@@ -110,6 +111,19 @@ impl From<Unanswered> for Error {
 }
 
 impl Leases {
+    pub(crate) fn new(core: &Core, space: &Rc<Space>, watches: &Rc<Watches>) -> Leases {
+        Leases {
+            shared: Arc::clone(&core.shared),
+            clock: Rc::clone(&core.clock),
+            access: Rc::clone(&core.access),
+            proposer: Rc::clone(&core.proposer),
+            read_index: Rc::clone(&core.read_index),
+            space: Rc::clone(space),
+            watches: Rc::clone(watches),
+            peers: Rc::clone(&core.peers),
+        }
+    }
+
     /// Grants a lease; id 0 lets this member choose one.
     ///
     /// # Errors
