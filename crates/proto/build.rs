@@ -1,11 +1,12 @@
-//! Compiles `proto/` with protox, so that no `protoc` has to be installed, and notes the shape of every message.
+//! Compiles `proto/` with protox, so that `protoc` need not be installed, and generates a schema
+//! for every message.
 
 use std::path::Path;
 
 use tonic_prost_build::Config;
 
-#[path = "build/shapes.rs"]
-mod shapes;
+#[path = "build/schemas.rs"]
+mod schemas;
 
 const FILES: &[&str] = &[
     "authpb/auth.proto",
@@ -29,7 +30,7 @@ const FILES: &[&str] = &[
     "walpb/record.proto",
 ];
 
-/// The messages that hold themselves, by the names that stand for them there.
+/// The recursive messages, and the placeholder names that stand for them in the `.proto` files.
 const NESTED: &[(&str, &str)] = &[
     ("etcdserverpb.NestedTxnRequest", "etcdserverpb.TxnRequest"),
     ("etcdserverpb.NestedTxnResponse", "etcdserverpb.TxnResponse"),
@@ -39,13 +40,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new("proto");
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(FILES, [root])?;
-    let shapes = shapes::generate(&descriptors);
+    let schemas = schemas::generate(&descriptors);
     let out = std::env::var("OUT_DIR")?;
-    std::fs::write(Path::new(&out).join("shapes.rs"), shapes)?;
+    std::fs::write(Path::new(&out).join("schemas.rs"), schemas)?;
     let mut config = Config::new();
     config.enable_type_names();
     let builder = tonic_prost_build::configure()
-        // Byte fields are slices of the receive buffer, not copies of it.
+        // Byte fields are slices of the receive buffer, not copies.
         .bytes(".");
     let nest = |builder: tonic_prost_build::Builder, (name, message): &(&str, &str)| {
         let message = message.replace('.', "::");

@@ -7,7 +7,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use retcd_tls::{Authorities, FileError, Identity, Rules, ServerCheck, Settings, dial, text};
+use retcd_tls::{
+    AllowedNames, Authorities, FileError, Identity, ServerVerifier, Settings, dial, text,
+};
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
@@ -105,7 +107,9 @@ impl Tls {
         };
         let authorities = match config.skip_verify {
             true => None,
-            false => Some(Arc::new(authorities.unwrap_or_else(Authorities::of_system))),
+            false => Some(Arc::new(
+                authorities.unwrap_or_else(Authorities::from_system),
+            )),
         };
         Ok(Tls {
             settings: Settings::default(),
@@ -125,9 +129,9 @@ impl Tls {
     {
         let host = self.server_name.as_deref().unwrap_or(host);
         let name = dial::server_name(host)?;
-        let check = Arc::new(ServerCheck::new(
+        let check = Arc::new(ServerVerifier::new(
             self.authorities.clone(),
-            Arc::new(Rules::default()),
+            Arc::new(AllowedNames::default()),
             self.settings.algorithms(),
         ));
         let config = Arc::new(self.config(Arc::clone(&check))?);
@@ -140,7 +144,7 @@ impl Tls {
         })
     }
 
-    fn config(&self, check: Arc<ServerCheck>) -> io::Result<ClientConfig> {
+    fn config(&self, check: Arc<ServerVerifier>) -> io::Result<ClientConfig> {
         let shown = match &self.identity {
             None => None,
             Some((cert, key)) => {

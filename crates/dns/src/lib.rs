@@ -1,14 +1,16 @@
-//! The two questions to name servers that the system's resolver does not ask: where a service is (SRV), and all names of an
+//! DNS lookups that the standard library does not offer: SRV records, and the host names of an
 //! address (PTR).
 //!
 //! ```text
-//! /etc/resolv.conf ──▶ servers, search list ──▶ query over UDP, over TCP if the answer is cut ──▶ records
-//! /etc/hosts ────────▶ names of addresses, before any server is asked
+//! /etc/resolv.conf ──▶ servers, search list ──▶ query over UDP, over TCP if truncated ──▶ records
+//! /etc/hosts ────────▶ names of addresses, consulted before any server
 //! ```
-//! As Go's own resolver has it, which etcd uses: the same files, timeouts, attempts, order of names, and texts of errors. Calls
-//! block, for seconds if servers are silent; who must not wait calls from a thread that may.
+//! The behaviour is that of Go's resolver, which etcd uses: the same files, timeouts, attempts,
+//! order of names and error texts. Calls block, for seconds if servers do not respond; call from a
+//! thread that may block.
 //!
-//! Deliberately absent: addresses of names (the system does that), caches, DNSSEC, encrypted transports.
+//! Deliberately absent: address lookups (the system resolver does those), caching, DNSSEC,
+//! encrypted transports.
 
 mod message;
 mod system;
@@ -18,28 +20,28 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use message::{Answer, Question, Record};
+use message::{Answer, Query, Record};
 
-pub use message::Service;
+pub use message::SrvRecord;
 
-/// Asks name servers.
+/// A blocking DNS resolver.
 #[derive(Clone, Debug)]
 pub struct Resolver {
-    /// Who is asked, in order.
+    /// Name servers, in the order in which they are tried.
     pub servers: Vec<SocketAddr>,
-    /// Domains that are tried behind a name.
+    /// Domains appended to names that are not fully qualified.
     pub search: Vec<String>,
-    /// A name with so many dots is first tried as it is.
-    pub dots: usize,
-    /// How long one server may take.
+    /// A name with at least this many dots is tried as it is before the search list.
+    pub ndots: usize,
+    /// Timeout of one query to one server.
     pub timeout: Duration,
-    /// How often all servers are asked.
+    /// How many times the list of servers is tried.
     pub attempts: usize,
-    /// The file of names that are known without asking.
+    /// The hosts file.
     pub hosts: PathBuf,
 }
 
-/// Why there is no answer; displays Go's words.
+/// Why a lookup failed. Displays the text that Go's resolver reports.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("lookup {name} on {server}: {reason}")]
 pub struct LookupError {
@@ -48,7 +50,7 @@ pub struct LookupError {
     reason: Reason,
 }
 
-/// What went wrong last.
+/// The last failure.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 enum Reason {
     #[error("no such host")]
@@ -62,64 +64,65 @@ enum Reason {
 }
 
 impl Resolver {
-    /// The places of a service, e.g. `_etcd-client._tcp.example.com`, those to be preferred first.
+    /// Looks up the SRV records of `name`, e.g. `_etcd-client._tcp.example.com`, sorted by priority
+    /// and, within a priority, by descending weight.
     ///
     /// # Errors
-    /// There are none, or no server says.
-    pub fn services(&self, name: &str) -> Result<Vec<Service>, LookupError> {
-        let records = self.ask_with_search(name, Question::SERVICE)?;
-        let mut services: Vec<Service> = records
+    /// There are no such records, or no server answered.
+    pub fn lookup_srv(&self, name: &str) -> Result<Vec<SrvRecord>, LookupError> {
+        let records = self.query_with_search(name, Query::SRV)?;
+        let mut services: Vec<SrvRecord> = records
             .into_iter()
             .filter_map(|record| match record {
-                Record::Service(service) => Some(service),
-                Record::Pointer(_) => None,
+                Record::Srv(service) => Some(service),
+                Record::Ptr(_) => None,
             })
             .collect();
         services.sort_by_key(|service| (service.priority, std::cmp::Reverse(service.weight)));
         Ok(services)
     }
 
-    /// All names of an address, without a dot at their end.
+    /// Looks up the host names of `address`, without a trailing dot.
     ///
     /// # Errors
-    /// It has none, or no server says.
-    pub fn names(&self, address: IpAddr) -> Result<Vec<String>, LookupError> {
+    /// There are no names, or no server answered.
+    pub fn lookup_addr(&self, address: IpAddr) -> Result<Vec<String>, LookupError> {
         let known = system::names_in(&self.hosts, address);
         if !known.is_empty() {
             return Ok(known);
         }
-        let records = self.ask(&message::reverse_name(address), Question::POINTER)?;
+        let records = self.query(&message::reverse_name(address), Query::PTR)?;
         let names = records.into_iter().filter_map(|record| match record {
-            Record::Pointer(name) => Some(name.trim_end_matches('.').to_owned()),
-            Record::Service(_) => None,
+            Record::Ptr(name) => Some(name.trim_end_matches('.').to_owned()),
+            Record::Srv(_) => None,
         });
         Ok(names.collect())
     }
 
-    /// Tries the name as it is and behind it the domains of the search list.
-    fn ask_with_search(&self, name: &str, kind: u16) -> Result<Vec<Record>, LookupError> {
-        let as_it_is = || std::iter::once(name.trim_end_matches('.').to_owned());
+    /// Queries `name` as it is and with each domain of the search list appended, in Go's order.
+    fn query_with_search(&self, name: &str, kind: u16) -> Result<Vec<Record>, LookupError> {
+        let unchanged = || std::iter::once(name.trim_end_matches('.').to_owned());
         if let Some(whole) = name.strip_suffix('.') {
-            return self.ask(whole, kind);
+            return self.query(whole, kind);
         }
         let searched = self.search.iter().map(|domain| format!("{name}.{domain}"));
-        let names: Vec<String> = if name.matches('.').count() >= self.dots {
-            as_it_is().chain(searched).collect()
+        let names: Vec<String> = if name.matches('.').count() >= self.ndots {
+            unchanged().chain(searched).collect()
         } else {
-            searched.chain(as_it_is()).collect()
+            searched.chain(unchanged()).collect()
         };
         let mut first = None;
         for candidate in names {
-            match self.ask(&candidate, kind) {
+            match self.query(&candidate, kind) {
                 Ok(records) => return Ok(records),
                 Err(error) => {
-                    let is_final = error.reason != Reason::NoSuchHost;
+                    let is_permanent = error.reason != Reason::NoSuchHost;
                     let error = LookupError {
                         name: name.to_owned(),
                         ..error
                     };
                     first.get_or_insert(error);
-                    if is_final {
+                    if is_permanent {
                         break;
                     }
                 }
@@ -128,7 +131,7 @@ impl Resolver {
         Err(first.expect("there is at least the name itself"))
     }
 
-    fn ask(&self, name: &str, kind: u16) -> Result<Vec<Record>, LookupError> {
+    fn query(&self, name: &str, kind: u16) -> Result<Vec<Record>, LookupError> {
         let mut last = None;
         for _ in 0..self.attempts.max(1) {
             for server in &self.servers {
@@ -137,11 +140,11 @@ impl Resolver {
                     server: *server,
                     reason,
                 };
-                let question = Question::new(name, kind);
-                let Some(question) = question else {
+                let query = Query::new(name, kind);
+                let Some(query) = query else {
                     return Err(failed(Reason::NoSuchHost));
                 };
-                match transport::exchange(*server, &question, self.timeout) {
+                match transport::exchange(*server, &query, self.timeout) {
                     Ok(Answer::Records(records)) if !records.is_empty() => return Ok(records),
                     Ok(Answer::Records(_) | Answer::NoSuchName) => {
                         return Err(failed(Reason::NoSuchHost));
@@ -151,7 +154,7 @@ impl Resolver {
                 }
             }
         }
-        Err(last.expect("there is at least one server: of_system adds one"))
+        Err(last.expect("there is at least one server: from_system adds one"))
     }
 }
 

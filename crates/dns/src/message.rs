@@ -1,10 +1,11 @@
-//! Questions and answers as bytes (RFC 1035).
+//! Encoding of DNS queries and decoding of replies (RFC 1035).
 //!
 //! ```text
 //! id │ flags │ 4 counts │ questions │ answers: name, type, class, ttl, length, data
 //! name: length, label, length, label, …, 0; or a pointer to an earlier name
 //! ```
-//! Answers come from strangers: whatever is wrong in one makes it no answer, and nothing else.
+//! Replies are untrusted input. A malformed reply is reported as unrelated to the query and has no
+//! other effect.
 
 use std::net::IpAddr;
 
@@ -12,64 +13,64 @@ const INTERNET: u16 = 1;
 const HEADER_BYTES: usize = 12;
 const LABEL_BYTES_MAX: usize = 63;
 const NAME_BYTES_MAX: usize = 254;
-/// Pointers in one name; each must lead further back.
+/// Compression pointers followed in one name. Each must point further back than the last.
 const POINTERS_MAX: usize = 32;
 
-/// A place of a service.
+/// An SRV record (RFC 2782).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
-    /// Lower ones are to be tried first.
+pub struct SrvRecord {
+    /// Targets with a lower priority are tried first.
     pub priority: u16,
-    /// The share among those of one priority.
+    /// The relative share of requests among targets of equal priority.
     pub weight: u16,
-    /// The port.
+    /// The TCP or UDP port of the service.
     pub port: u16,
-    /// The host, with a dot at its end.
+    /// The host name, fully qualified with a trailing dot.
     pub target: String,
 }
 
-/// A record that was asked for.
+/// An answer record of a type this crate queries for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    Service(Service),
-    /// A name, with a dot at its end.
-    Pointer(String),
+    Srv(SrvRecord),
+    /// A host name, fully qualified with a trailing dot.
+    Ptr(String),
 }
 
-/// What a server says.
+/// The result of a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Maybe none.
+    /// The records of the requested type; may be empty.
     Records(Vec<Record>),
     NoSuchName,
-    /// It cannot or does not want to say.
+    /// Any other error code (SERVFAIL, REFUSED, ...).
     Refused,
 }
 
-/// What an answer turned out to be.
+/// How a received message relates to a query.
 pub enum Reply {
     Answer(Answer),
-    /// There is more than fits into a datagram.
+    /// The answer did not fit into a datagram; retry over TCP.
     Truncated,
-    /// It belongs to another question, or is damaged.
+    /// The message answers another query, or is malformed.
     Unrelated,
 }
 
-/// A question, ready to be sent.
-pub struct Question {
+/// An encoded query.
+pub struct Query {
     pub bytes: Vec<u8>,
     kind: u16,
 }
 
-impl Question {
-    pub const POINTER: u16 = 12;
-    pub const SERVICE: u16 = 33;
+impl Query {
+    pub const PTR: u16 = 12;
+    pub const SRV: u16 = 33;
 
-    /// None for what is no name.
-    pub fn new(name: &str, kind: u16) -> Option<Question> {
+    /// Returns `None` if `name` is not a valid domain name.
+    pub fn new(name: &str, kind: u16) -> Option<Query> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + name.len() + 6);
         bytes.extend(random().to_be_bytes());
-        // Recursion is desired; one question.
+        // Flags: recursion desired. Counts: one query.
         bytes.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
         for label in name.split('.') {
             if label.is_empty() || label.len() > LABEL_BYTES_MAX {
@@ -84,12 +85,12 @@ impl Question {
         }
         bytes.extend(kind.to_be_bytes());
         bytes.extend(INTERNET.to_be_bytes());
-        Some(Question { bytes, kind })
+        Some(Query { bytes, kind })
     }
 
-    /// Reads what came back.
+    /// Decodes a message received from the server.
     pub fn read(&self, reply: &[u8]) -> Reply {
-        if !self.is_of_this(reply) {
+        if !self.is_answered_by(reply) {
             return Reply::Unrelated;
         }
         if reply[2] & 2 != 0 {
@@ -105,8 +106,8 @@ impl Question {
         }
     }
 
-    /// Whether a reply has the question's number and repeats the question.
-    fn is_of_this(&self, reply: &[u8]) -> bool {
+    /// Whether `reply` has this query's id and repeats its query.
+    fn is_answered_by(&self, reply: &[u8]) -> bool {
         reply.len() >= self.bytes.len()
             && reply[..2] == self.bytes[..2]
             && reply[2] & 0x80 != 0
@@ -131,7 +132,7 @@ impl Question {
             if kind == self.kind && class == INTERNET {
                 records.push(reader.record(kind)?);
             }
-            // Aliases stand among the answers; what they lead to follows.
+            // CNAME records precede the records of their target and are skipped.
             if end > reply.len() {
                 return None;
             }
@@ -141,13 +142,14 @@ impl Question {
     }
 }
 
-/// A number that others do not guess: the standard library seeds its hash maps from the system's randomness.
+/// An unpredictable query id. The standard library seeds its hashers from the system's random
+/// source.
 fn random() -> u16 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish() as u16
 }
 
-/// The name under which the names of an address are found.
+/// The name whose PTR records list the host names of `address`.
 pub fn reverse_name(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(address) => {
@@ -182,10 +184,10 @@ impl Reader<'_> {
     }
 
     fn record(&mut self, kind: u16) -> Option<Record> {
-        if kind == Question::POINTER {
-            return self.name().map(Record::Pointer);
+        if kind == Query::PTR {
+            return self.name().map(Record::Ptr);
         }
-        Some(Record::Service(Service {
+        Some(Record::Srv(SrvRecord {
             priority: self.u16()?,
             weight: self.u16()?,
             port: self.u16()?,
@@ -193,10 +195,10 @@ impl Reader<'_> {
         }))
     }
 
-    /// Reads a name and goes on behind it.
+    /// Decodes a name and advances past it.
     fn name(&mut self) -> Option<String> {
         let mut name = String::new();
-        let (mut at, mut behind, mut pointers) = (self.at, None, 0);
+        let (mut at, mut after_pointer, mut pointers) = (self.at, None, 0);
         loop {
             let length = usize::from(*self.bytes.get(at)?);
             match length >> 6 {
@@ -209,7 +211,7 @@ impl Reader<'_> {
                 }
                 3 => {
                     let low = usize::from(*self.bytes.get(at + 1)?);
-                    behind.get_or_insert(at + 2);
+                    after_pointer.get_or_insert(at + 2);
                     let target = (length & 0x3f) << 8 | low;
                     pointers += 1;
                     if target >= at || pointers > POINTERS_MAX {
@@ -223,7 +225,7 @@ impl Reader<'_> {
                 return None;
             }
         }
-        self.at = behind.unwrap_or(at + 1);
+        self.at = after_pointer.unwrap_or(at + 1);
         Some(name)
     }
 }
@@ -233,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_have_names_to_be_found_under() {
+    fn reverse_names() {
         for (address, name) in [
             ("10.1.2.3", "3.2.1.10.in-addr.arpa"),
             ("::ffff:10.1.2.3", "3.2.1.10.in-addr.arpa"),
@@ -247,41 +249,42 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_makes_no_question() {
+    fn invalid_names_are_rejected() {
         for name in ["", "a..b", ".", &"a".repeat(64), &"a.".repeat(200)] {
-            assert!(Question::new(name, Question::POINTER).is_none(), "{name:?}");
+            assert!(Query::new(name, Query::PTR).is_none(), "{name:?}");
         }
     }
 
     #[test]
-    fn whatever_a_stranger_sends_is_read_without_harm() {
-        let question = Question::new("a.example", Question::SERVICE).unwrap();
-        let mut reply = question.bytes.clone();
+    fn malformed_replies_are_handled() {
+        let query = Query::new("a.example", Query::SRV).unwrap();
+        let mut reply = query.bytes.clone();
         reply[2] |= 0x80;
         reply[7] = 1;
         let record = [
             0xc0, 12, 0, 33, 0, 1, 0, 0, 0, 0, 0, 9, 0, 1, 0, 2, 0, 3, 1, b'b', 0,
         ];
         reply.extend(record);
-        let expected = Service {
+        let expected = SrvRecord {
             priority: 1,
             weight: 2,
             port: 3,
             target: "b.".to_owned(),
         };
-        match question.read(&reply) {
+        match query.read(&reply) {
             Reply::Answer(Answer::Records(records)) => {
-                assert_eq!(records, [Record::Service(expected)]);
+                assert_eq!(records, [Record::Srv(expected)]);
             }
             _ => panic!("no answer"),
         }
-        // Cut and changed at every place, it may say something else, but always comes to an end.
+        // Truncated or altered at any byte, the reply may decode to something else, but decoding
+        // terminates.
         for at in 0..reply.len() {
-            question.read(&reply[..at]);
+            query.read(&reply[..at]);
             for value in 0..=255 {
                 let mut changed = reply.clone();
                 changed[at] = value;
-                question.read(&changed);
+                query.read(&changed);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What the system says about names: `/etc/resolv.conf` and `/etc/hosts`.
+//! System configuration: `/etc/resolv.conf` and `/etc/hosts`.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -8,22 +8,22 @@ use std::time::Duration;
 use super::Resolver;
 
 const PORT: u16 = 53;
-/// As the C library and Go have it.
+/// The limit of glibc and Go.
 const SERVERS_MAX: usize = 3;
 const DOTS_MAX: usize = 15;
 
 impl Resolver {
-    /// As the system is configured; without a configuration the name server of this machine is asked.
-    pub fn of_system() -> Resolver {
+    /// Reads `/etc/resolv.conf`. Without it, the name server on localhost is used.
+    pub fn from_system() -> Resolver {
         Resolver::parse(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
     }
 
-    /// Reads the text of a `resolv.conf`; what is not understood in it is passed over.
+    /// Parses the text of a `resolv.conf`. Unknown directives are ignored.
     pub fn parse(text: &str) -> Resolver {
         let mut resolver = Resolver {
             servers: Vec::new(),
             search: Vec::new(),
-            dots: 1,
+            ndots: 1,
             timeout: Duration::from_secs(5),
             attempts: 2,
             hosts: "/etc/hosts".into(),
@@ -49,8 +49,8 @@ impl Resolver {
             }
         }
         if resolver.servers.is_empty() {
-            let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            resolver.servers.push(SocketAddr::new(here, PORT));
+            let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            resolver.servers.push(SocketAddr::new(localhost, PORT));
         }
         resolver
     }
@@ -63,7 +63,7 @@ impl Resolver {
             return;
         };
         match name {
-            "ndots" => self.dots = value.min(DOTS_MAX),
+            "ndots" => self.ndots = value.min(DOTS_MAX),
             "timeout" => self.timeout = Duration::from_secs(value.max(1) as u64),
             "attempts" => self.attempts = value.max(1),
             _ => {}
@@ -71,15 +71,15 @@ impl Resolver {
     }
 }
 
-/// The names of an address in a file like `/etc/hosts`.
+/// The host names that the hosts file lists for `address`.
 pub fn names_in(hosts: &Path, address: IpAddr) -> Vec<String> {
     let text = fs::read_to_string(hosts).unwrap_or_default();
     let mut names = Vec::new();
     for line in text.lines() {
         let line = line.split('#').next().unwrap_or_default();
         let mut words = line.split_whitespace();
-        let of_line = words.next().and_then(|word| word.parse::<IpAddr>().ok());
-        if of_line == Some(address) {
+        let line_address = words.next().and_then(|word| word.parse::<IpAddr>().ok());
+        if line_address == Some(address) {
             names.extend(words.map(str::to_owned));
         }
     }
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_systems_configuration_is_read() {
+    fn resolv_conf_is_parsed() {
         let resolver = Resolver::parse(
             "# a comment\nnameserver 10.0.0.1\nnameserver nonsense\nnameserver ::1 # another\n\
              search a.example. b.example\noptions ndots:5 timeout:1 attempts:3 rotate\n",
@@ -104,10 +104,10 @@ mod tests {
             ]
         );
         assert_eq!(resolver.search, ["a.example", "b.example"]);
-        assert_eq!((resolver.dots, resolver.attempts), (5, 3));
+        assert_eq!((resolver.ndots, resolver.attempts), (5, 3));
         assert_eq!(resolver.timeout, Duration::from_secs(1));
         let nothing = Resolver::parse("");
         assert_eq!(nothing.servers, ["127.0.0.1:53".parse().unwrap()]);
-        assert_eq!((nothing.dots, nothing.attempts), (1, 2));
+        assert_eq!((nothing.ndots, nothing.attempts), (1, 2));
     }
 }

@@ -1,13 +1,14 @@
-//! Messages that hold messages of their own kind.
+//! Recursive messages.
 //!
-//! A transaction may hold transactions, and those hold more: a request of a megabyte can be a hundred thousand levels deep. Whatever
-//! walks such a message calls itself once a level, also what drops, clones, compares, prints, decodes and encodes it. [`Nested`] is the one
-//! way to the next level, and it sees to two things:
+//! A transaction may contain transactions, and those may contain more: a request of one megabyte
+//! can be nested a hundred thousand levels deep. Every traversal of such a message recurses once
+//! per level, including drop, clone, comparison, formatting, decoding and encoding. [`Nested`] is
+//! the only way to reach the next level, and it guarantees two things:
 //!
-//! - **The stack suffices.** Before each step there are [`STACK_LEFT_MIN`] bytes of it, or a new one is taken for what is below. So
-//!   whoever visits a message needs no thread of a certain size.
-//! - **The depth is bounded** as it is in Go's decoder, at 10,000 messages within each other: what is deeper does not
-//!   decode. prost's own bound of 100 would refuse what etcd has committed.
+//! - **Enough stack.** Before each step there are at least [`STACK_LEFT_MIN`] bytes of stack, or a
+//!   new segment is allocated. Callers need no thread with a particular stack size.
+//! - **Bounded depth.** As in Go's decoder, messages nested more than 10,000 deep do not decode.
+//!   prost's own limit of 100 would reject what etcd has committed.
 
 use std::cell::Cell;
 use std::fmt;
@@ -18,30 +19,32 @@ use bytes::{Buf, BufMut};
 use prost::encoding::{DecodeContext, WireType};
 use prost::{DecodeError, Message};
 
-/// What one level may use of the stack, in bytes, with all that it calls until the next one.
+/// Stack, in bytes, that one level may use, including everything it calls before the next level.
 const STACK_LEFT_MIN: usize = 256 << 10;
-/// The size of a further stack in bytes.
+/// Size of a new stack segment in bytes.
 const STACK_BYTES: usize = 4 << 20;
 
-/// Up to this level prost starts counting anew at each. Its count of 100 from there on, two for a level, ends where Go's decoder does:
-/// 5,000 transactions within each other, or 4,999 if the innermost does something.
+/// Up to this level, prost's recursion limit starts anew at each level. From here on its limit of
+/// 100, two per level, ends where that of Go's decoder does: at 5,000 nested transactions, or 4,999
+/// if the innermost contains an operation.
 const LEVELS_MAX: usize = 4_949;
 
-/// A message within another of its kind.
+/// A message nested within a message of the same type.
 pub struct Nested<T> {
-    /// Absent only while it is dropped.
+    /// `None` only during drop.
     message: Option<Box<T>>,
-    /// Its encoded length, which every level above asks for, and those above that again.
+    /// The encoded length, cached: every enclosing level needs it, which would take quadratic time.
     encoded_len: OnceLock<usize>,
 }
 
-/// Calls `visit` with enough stack for one level, for what goes as deep as a message without being one.
+/// Calls `visit` with enough stack for one level. For recursion that follows a message's nesting
+/// without going through [`Nested`].
 pub fn with_stack<R>(visit: impl FnOnce() -> R) -> R {
     stacker::maybe_grow(STACK_LEFT_MIN, STACK_BYTES, visit)
 }
 
 impl<T> Nested<T> {
-    /// A level more.
+    /// Nests `message` one level deeper.
     pub fn new(message: T) -> Nested<T> {
         Nested {
             message: Some(Box::new(message)),
@@ -53,12 +56,13 @@ impl<T> Nested<T> {
         self.message.as_ref().expect("it is not being dropped")
     }
 
-    /// Calls `visit` with the message.
+    /// Calls `visit` with the message, on a stack with enough space.
     pub fn visit<'a, R>(&'a self, visit: impl FnOnce(&'a T) -> R) -> R {
         with_stack(|| visit(self.message()))
     }
 
-    /// The message. To be let go of level by level: who keeps it, walks it as it is.
+    /// Returns the message. Consume it level by level: dropping the result recurses on the caller's
+    /// stack only for one level.
     pub fn into_inner(mut self) -> T {
         *self.message.take().expect("it is not being dropped")
     }
@@ -111,7 +115,7 @@ impl<T: fmt::Debug> fmt::Debug for Nested<T> {
 }
 
 thread_local! {
-    /// At which level this thread is decoding.
+    /// The nesting level that this thread is decoding.
     static LEVEL: Cell<usize> = const { Cell::new(0) };
 }
 

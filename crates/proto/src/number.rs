@@ -1,14 +1,14 @@
-//! Numbers in text as Go's `strconv.ParseUint` reads them.
+//! Parsing of numbers in text as Go's `strconv.ParseUint` does it.
 //!
-//! Ids, indexes and versions travel as text in headers, paths, keys and tokens. Rust's own parser also takes a plus
-//! sign, so that one id would have two spellings.
+//! Ids, indexes and versions travel as text in headers, paths, keys and tokens. `str::parse`
+//! accepts a leading plus sign as well, which would give one id two spellings.
 
-/// The number that decimal digits write, and nothing else.
+/// Parses decimal digits; any other byte, an empty string or an overflow gives `None`.
 pub fn decimal(text: &str) -> Option<u64> {
     digits(text, 10)
 }
 
-/// The number that hexadecimal digits write, and nothing else.
+/// Parses hexadecimal digits; any other byte, an empty string or an overflow gives `None`.
 pub fn hexadecimal(text: &str) -> Option<u64> {
     digits(text, 16)
 }

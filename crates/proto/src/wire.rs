@@ -1,81 +1,83 @@
-//! Decoding of bytes that others have written, as Go's decoder does it.
+//! Decoding of protobuf messages from other members and clients, compatible with Go's decoder.
 //!
-//! prost and Go agree on what a message says, but not on what is none: where a known field has another wire type than it should, Go
-//! keeps it as unknown and prost gives up; Go passes over unknown groups of 10,000 levels, prost of 100. What a Go member takes from a client, or
-//! has in its log, must mean the same here. So bytes that prost does not like are held against the message's [`Shape`]: either Go does
-//! not like them either ([`WireError`], in its words), or what it does not know is cut out, and prost reads the rest.
+//! prost and Go agree on the meaning of valid messages, but not on what is invalid. If a known
+//! field has an unexpected wire type, Go keeps it as an unknown field and prost fails. Go skips
+//! unknown groups nested 10,000 deep, prost only 100. Bytes that a Go member accepts from a client,
+//! or has in its log, must mean the same here. So bytes that prost rejects are checked against the
+//! message's [`Schema`]: either Go rejects them as well ([`WireError`], with its texts), or the
+//! fields unknown to Go are removed and prost decodes the rest.
 //!
 //! ```text
-//! key  value                             what becomes of it
+//! key  value                             result
 //!   1  length, bytes                     kept
-//!   3  length, bytes   (3 is a number)   cut out
-//!   9  group { group { … } }             cut out
-//!   6  length, message { 1 …, 77 … }     kept, without its 77 and with a new length
+//!   3  length, bytes   (3 is a number)   removed
+//!   9  group { group { … } }             removed
+//!   6  length, message { 1 …, 77 … }     kept, without field 77 and with a new length
 //! ```
 //!
-//! This takes one pass over the bytes and one over the pieces, however deep they are.
+//! This takes one pass over the bytes and one over the pieces kept, whatever the nesting.
 
 use bytes::Bytes;
 use prost::encoding::WireType;
 use prost::{Message, Name};
 
-/// Messages within each other, the outermost included, that Go's decoder takes.
+/// Nesting depth of messages that Go's decoder accepts, including the outermost.
 const MESSAGES_MAX: usize = 10_000;
-/// Groups within each other that it passes over.
+/// Nesting depth of unknown groups that Go's decoder skips.
 const GROUPS_MAX: usize = 10_001;
 
-/// Why bytes are not the message that they should be. The texts are Go's.
+/// Why bytes are not a valid message. Displays the texts of Go's decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// They are no message at all.
+    /// The wire format is malformed.
     #[error("proto: cannot parse invalid wire-format data")]
     Malformed,
-    /// Too many messages within each other.
+    /// Messages are nested too deeply.
     #[error("proto: exceeded maximum recursion depth")]
     TooDeep,
-    /// A text is none.
+    /// A string field is not valid UTF-8.
     #[error("string field contains invalid UTF-8")]
     NotUtf8,
 }
 
-/// The message in `bytes`.
+/// Decodes a message.
 ///
 /// # Errors
-/// Go's decoder would refuse it.
+/// Go's decoder would reject the bytes.
 pub fn decode<T: Message + Name + Default>(bytes: Bytes) -> Result<T, WireError> {
     match T::decode(bytes.clone()) {
         Ok(message) => Ok(message),
         Err(_) => {
-            let known = known_part(shape_of(&T::full_name()), &bytes)?;
+            let known = remove_unknown(schema_of(&T::full_name()), &bytes)?;
             T::decode(Bytes::from(known)).map_err(|_| WireError::Malformed)
         }
     }
 }
 
-/// The fields of a message by ascending number, and what each holds.
-struct Shape(&'static [(u32, Kind)]);
+/// The fields of a message, sorted by number, and the type of each.
+struct Schema(&'static [(u32, Kind)]);
 
-/// What a field holds.
+/// The type of a field, as far as the wire format distinguishes it.
 #[derive(Clone, Copy)]
 enum Kind {
     Number,
-    /// Each with a key of its own, or all in one.
+    /// A repeated number, packed or not.
     Numbers,
     Bytes,
     Text,
-    Message(&'static Shape),
+    Message(&'static Schema),
 }
 
-// `static SHAPES: &[(&str, &Shape)]`, sorted by name.
-include!(concat!(env!("OUT_DIR"), "/shapes.rs"));
+// `static SCHEMAS: &[(&str, &Schema)]`, sorted by name.
+include!(concat!(env!("OUT_DIR"), "/schemas.rs"));
 
-fn shape_of(name: &str) -> &'static Shape {
-    let at = SHAPES.binary_search_by(|(other, _)| (*other).cmp(name));
-    SHAPES[at.expect("every message has a shape")].1
+fn schema_of(name: &str) -> &'static Schema {
+    let at = SCHEMAS.binary_search_by(|(other, _)| (*other).cmp(name));
+    SCHEMAS[at.expect("every message has a schema")].1
 }
 
-impl Shape {
-    /// What the field holds if it is written with this wire type; `None` if it is unknown then.
+impl Schema {
+    /// The type of field `number` if it may have this wire type; `None` if the field is unknown.
     fn kind(&self, number: u32, wire_type: WireType) -> Option<Kind> {
         let (_, kind) = self.0.iter().find(|(known, _)| *known == number)?;
         let fits = match kind {
@@ -87,27 +89,28 @@ impl Shape {
     }
 }
 
-/// A piece of what is kept.
+/// A part of the output.
 enum Piece {
-    /// The bytes from here to there.
+    /// Copies the input bytes in this range.
     Copy(usize, usize),
-    /// The key of a message, from here to there, and the message's place among the lengths. Its own pieces follow.
-    Open(usize, usize, usize),
+    /// Copies the key of a message field (a range of the input), then writes the length at this
+    /// index of `lengths`. The pieces of the message follow.
+    Message(usize, usize, usize),
 }
 
-/// A message that is being read.
-struct Open {
-    shape: &'static Shape,
+/// A message whose end has not been reached.
+struct OpenMessage {
+    schema: &'static Schema,
     end: usize,
-    /// Its place among the lengths.
+    /// The index of its output length in `lengths`.
     length: usize,
 }
 
-/// The message in `bytes` without what its shape does not have.
-fn known_part(shape: &'static Shape, bytes: &[u8]) -> Result<Vec<u8>, WireError> {
+/// The encoding of the message without the fields that its schema does not have.
+fn remove_unknown(schema: &'static Schema, bytes: &[u8]) -> Result<Vec<u8>, WireError> {
     let (mut pieces, mut lengths) = (Vec::new(), vec![0]);
-    let mut open = vec![Open {
-        shape,
+    let mut open = vec![OpenMessage {
+        schema,
         end: bytes.len(),
         length: 0,
     }];
@@ -123,14 +126,14 @@ fn known_part(shape: &'static Shape, bytes: &[u8]) -> Result<Vec<u8>, WireError>
         };
         let (number, wire_type) = reader.key()?;
         let value = reader.at;
-        match message.shape.kind(number, wire_type) {
+        match message.schema.kind(number, wire_type) {
             None => reader.skip(number, wire_type)?,
-            Some(Kind::Message(shape)) => {
+            Some(Kind::Message(schema)) => {
                 let length = reader.length()?;
-                pieces.push(Piece::Open(at, value, lengths.len()));
+                pieces.push(Piece::Message(at, value, lengths.len()));
                 lengths[message.length] += value - at;
-                open.push(Open {
-                    shape,
+                open.push(OpenMessage {
+                    schema,
                     end: reader.at + length,
                     length: lengths.len(),
                 });
@@ -159,8 +162,8 @@ fn known_part(shape: &'static Shape, bytes: &[u8]) -> Result<Vec<u8>, WireError>
     Ok(join(bytes, &pieces, &lengths))
 }
 
-/// The innermost message is through: the one around it grows by its length, and by what says so.
-fn close(open: &mut Vec<Open>, lengths: &mut [usize]) {
+/// Ends the innermost message: the enclosing one grows by its length and length prefix.
+fn close(open: &mut Vec<OpenMessage>, lengths: &mut [usize]) {
     let closed = open.pop().expect("only an open message is closed");
     if let Some(around) = open.last() {
         let length = lengths[closed.length];
@@ -173,7 +176,7 @@ fn join(bytes: &[u8], pieces: &[Piece], lengths: &[usize]) -> Vec<u8> {
     for piece in pieces {
         match *piece {
             Piece::Copy(from, to) => out.extend_from_slice(&bytes[from..to]),
-            Piece::Open(from, to, length) => {
+            Piece::Message(from, to, length) => {
                 out.extend_from_slice(&bytes[from..to]);
                 prost::encode_length_delimiter(lengths[length], &mut out)
                     .expect("a vector grows as needed");
@@ -205,7 +208,7 @@ impl Reader<'_> {
         Ok((number.ok_or(WireError::Malformed)?, wire_type))
     }
 
-    /// The length of what follows, which is there.
+    /// Reads a length prefix, checked against the bytes that remain.
     fn length(&mut self) -> Result<usize, WireError> {
         let length = self.varint()?;
         let left = self.bytes.len() - self.at;
@@ -223,7 +226,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Passes over the value of a field.
+    /// Skips the value of a field.
     fn skip(&mut self, number: u32, wire_type: WireType) -> Result<(), WireError> {
         let mut groups = Vec::new();
         let (mut number, mut wire_type) = (number, wire_type);

@@ -1,4 +1,4 @@
-//! The facts of one certificate, and the names that it is valid for.
+//! Parsed certificates and host name verification.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 
-/// A certificate that was read. Everything but names is for [`crate::chain`].
+/// A parsed certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     der: CertificateDer<'static>,
@@ -16,37 +16,38 @@ pub struct Certificate {
     dns_names: Vec<String>,
     ip_addresses: Vec<IpAddr>,
     has_alternative_names: bool,
-    /// The number's bytes, without leading zeros.
+    /// Big-endian, without leading zeros.
     serial: Vec<u8>,
     pub(crate) subject: Vec<u8>,
     pub(crate) issuer: Vec<u8>,
     pub(crate) public_key_info: Vec<u8>,
-    /// What is signed, and by which algorithm (the content of its DER sequence), and the signature.
+    /// The signed bytes, the content of the DER sequence that names the algorithm, and the
+    /// signature.
     pub(crate) signed: Vec<u8>,
     pub(crate) signature_algorithm: Vec<u8>,
     pub(crate) signature: Vec<u8>,
-    /// Seconds since 1970, both inclusive.
+    /// Unix seconds, both inclusive.
     pub(crate) not_before: i64,
     pub(crate) not_after: i64,
     /// 1 to 3.
     pub(crate) version: u32,
     pub(crate) basic_constraints: Option<BasicConstraints>,
-    /// Whether it may sign certificates, when it says for what its key is.
+    /// Whether the key may sign certificates; `None` without a key usage extension.
     pub(crate) may_sign: Option<bool>,
     pub(crate) usages: Option<Usages>,
     pub(crate) has_name_constraints: bool,
     pub(crate) has_unknown_critical_extension: bool,
 }
 
-/// Whether a certificate is an authority's.
+/// The basic constraints extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BasicConstraints {
     pub authority: bool,
-    /// How many authorities may stand between this one and a leaf.
+    /// How many intermediates may follow this one in a chain.
     pub path_length: Option<u32>,
 }
 
-/// What a certificate is for, as far as TLS asks.
+/// The extended key usages that matter to TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Usages {
     pub any: bool,
@@ -54,13 +55,13 @@ pub(crate) struct Usages {
     pub client: bool,
 }
 
-/// Why bytes are no certificate.
+/// Why bytes are not a valid certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("x509: malformed {0}")]
 pub struct CertificateError(String);
 
 impl CertificateError {
-    /// For something else where a certificate should be, e.g. a key.
+    /// The error for a DER structure that is not a certificate, e.g. a key.
     pub(crate) fn not_a_certificate() -> CertificateError {
         CertificateError("tbs certificate".to_owned())
     }
@@ -70,7 +71,7 @@ impl CertificateError {
     }
 }
 
-/// Why a certificate is not valid for a host; in Go's words.
+/// Why a certificate is not valid for a host. Displays Go's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostNameError(String);
 
@@ -82,10 +83,10 @@ impl fmt::Display for HostNameError {
 
 impl std::error::Error for HostNameError {}
 
-/// So many names of a certificate are listed in an error at the most, as in Go.
+/// An error lists at most this many names, as in Go.
 const LISTED_NAMES_MAX: usize = 100;
 
-/// The extensions that Go understands (by the last number of 2.5.29.x) and that may therefore be critical.
+/// Extensions that Go handles (by the last arc of 2.5.29.x), and that may therefore be critical.
 const KNOWN_EXTENSIONS: &[&str] = &[
     "2.5.29.14",
     "2.5.29.15",
@@ -102,10 +103,10 @@ const KNOWN_EXTENSIONS: &[&str] = &[
 ];
 
 impl Certificate {
-    /// Reads a certificate.
+    /// Parses a certificate.
     ///
     /// # Errors
-    /// The bytes are no certificate, or there is something behind it.
+    /// The bytes are not a certificate, or bytes follow it.
     pub fn parse(der: CertificateDer<'_>) -> Result<Certificate, CertificateError> {
         let malformed = CertificateError::new;
         let (rest, parsed) = X509Certificate::from_der(&der).map_err(|error| match error {
@@ -117,12 +118,12 @@ impl Certificate {
         if !rest.is_empty() {
             return Err(malformed("trailing data"));
         }
-        // Of two extensions of one kind, readers might each see another one.
+        // If an extension appears twice, two implementations may each read a different one.
         parsed
             .extensions_map()
             .map_err(|_| malformed("an extension is there twice"))?;
         let signed = parsed.tbs_certificate.as_ref().to_vec();
-        let signature_algorithm = behind(&der, &parsed)
+        let signature_algorithm = signature_algorithm(&der, &parsed)
             .ok_or_else(|| malformed("no signature algorithm"))?
             .to_vec();
         let mut certificate = Certificate {
@@ -169,7 +170,8 @@ impl Certificate {
                 for name in &names.general_names {
                     self.take_name(name)?;
                 }
-                // A critical extension whose names mean nothing here was not understood.
+                // An extension counts as handled only if at least one of its names is of a known
+                // type.
                 let understood = names.general_names.iter().any(|name| {
                     matches!(
                         name,
@@ -222,7 +224,7 @@ impl Certificate {
         Ok(())
     }
 
-    /// The certificate's bytes.
+    /// The certificate in DER.
     pub fn der(&self) -> &CertificateDer<'static> {
         &self.der
     }
@@ -237,25 +239,26 @@ impl Certificate {
         &self.dns_names
     }
 
-    /// The addresses it is valid for.
+    /// The IP addresses it is valid for.
     pub fn ip_addresses(&self) -> &[IpAddr] {
         &self.ip_addresses
     }
 
-    /// The serial number's bytes, the most significant first, without leading zeros.
+    /// The serial number, big-endian, without leading zeros.
     pub fn serial(&self) -> &[u8] {
         &self.serial
     }
 
-    /// The last second of its validity, since 1970.
+    /// End of validity, inclusive, in Unix seconds.
     pub fn not_after(&self) -> i64 {
         self.not_after
     }
 
-    /// Whether it is valid for `host`, a name or an address (also in brackets). The common name does not count.
+    /// Verifies that it is valid for `host`, a DNS name or an IP address (which may be in
+    /// brackets). The common name is ignored.
     ///
     /// # Errors
-    /// It is not.
+    /// It is not valid for `host`.
     pub fn verify_host_name(&self, host: &str) -> Result<(), HostNameError> {
         let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
         if let Ok(address) = bare.unwrap_or(host).parse::<IpAddr>() {
@@ -333,7 +336,7 @@ fn not_valid(own: Vec<String>, host: &str) -> String {
     }
 }
 
-/// Whether labels are equal, one by one; `*` as the first label of the pattern stands for any one.
+/// Whether all labels are equal; a pattern may start with the label `*`, which matches any.
 fn matches_name(pattern: &str, host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     if pattern.is_empty() || host.is_empty() {
@@ -350,7 +353,8 @@ fn matches_name(pattern: &str, host: &str) -> bool {
     }
 }
 
-/// Go's idea of a host name, which allows underscores; a pattern may begin with a label `*`.
+/// Go's definition of a host name, which allows underscores; a pattern may start with the label
+/// `*`.
 fn is_host_name(name: &str, pattern: bool) -> bool {
     let name = if pattern {
         name
@@ -380,14 +384,14 @@ pub(crate) fn without_leading_zeros(number: &[u8]) -> &[u8] {
     &number[zeros..]
 }
 
-/// The content of the sequence that follows what is signed: the algorithm of the signature.
-fn behind<'a>(der: &'a [u8], parsed: &X509Certificate<'_>) -> Option<&'a [u8]> {
+/// The content of the sequence that follows the signed part: the signature algorithm.
+fn signature_algorithm<'a>(der: &'a [u8], parsed: &X509Certificate<'_>) -> Option<&'a [u8]> {
     let (_, content) = sequence(der)?;
     let rest = content.get(parsed.tbs_certificate.as_ref().len()..)?;
     sequence(rest).map(|(_, algorithm)| algorithm)
 }
 
-/// The sequence at the beginning of `der`: its length with header, its content.
+/// The length, with header, and the content of the sequence at the start of `der`.
 fn sequence(der: &[u8]) -> Option<(usize, &[u8])> {
     let (&0x30, rest) = der.split_first()? else {
         return None;

@@ -1,21 +1,24 @@
-//! Whether a certificate leads to a trusted one.
+//! Verification of certificate chains.
 //!
-//! webpki decides. It is stricter than Go's `crypto/x509` about the form of certificates, and certificates in forms that only
-//! Go takes are in use with etcd: version 1, which `openssl x509 -req` makes unless it is told otherwise; a self-signed
-//! authority that is its own server's certificate, which is what `openssl req -x509` and `--auto-tls` make; the usage
-//! "any". Where webpki refuses one of these forms, [`Search`] takes a second look with Go's rules:
+//! webpki does most of it. It is stricter than Go's `crypto/x509` about the form of certificates,
+//! and certificates in forms that only Go accepts are in use with etcd: version 1 certificates,
+//! which `openssl x509 -req` creates by default; self-signed CA certificates used as server
+//! certificates, which `openssl req -x509` and `--auto-tls` create; and the extended key usage
+//! "any". If webpki rejects one of these forms, [`PathSearch`] verifies the certificate by Go's
+//! rules:
 //!
-//! - a leaf that is itself trusted needs no issuer;
-//! - an issuer has the name that the certificate gives, and its key made the signature; from version 3 on it says that
-//!   it is an authority, and if it says what its key is for, then for signing certificates; it is valid now; no more authorities
-//!   follow than it allows;
-//! - each certificate of the chain that says what it is for names the purpose, or any.
+//! - A leaf that is itself trusted needs no issuer.
+//! - An issuer's subject is the issuer name of the certificate, and its key made the signature.
+//!   From version 3 on it must be marked as a CA, and if it has a key usage, that must include
+//!   certificate signing. It must be valid now, and its path length constraint must hold.
+//! - If a certificate of the chain has extended key usages, they must include the purpose, or
+//!   "any".
 //!
-//! The second look does not read name constraints: a chain with one is left to webpki.
+//! The search does not evaluate name constraints: chains that have them are left to webpki.
 //!
-//! In other things Go is the stricter one: a trusted certificate that has expired is trusted no more, a key that is not for signing
-//! certificates signs none, and what a trusted certificate says of its purpose and of the length of chains holds. That is asked of
-//! the chains that webpki finds, too.
+//! In other respects Go is stricter than webpki: it checks the validity, the extended key usages
+//! and the path length constraint of trust anchors, and the key usage of every issuer. These checks
+//! apply to chains that webpki accepts as well.
 
 use rustls::DistinguishedName;
 use rustls::crypto::WebPkiSupportedAlgorithms;
@@ -25,93 +28,93 @@ use rustls::pki_types::{
 use webpki::{EndEntityCert, KeyUsage, RawPublicKeyEntity, VerifiedPath};
 
 use crate::certificate::{Certificate, CertificateError, HostNameError};
-use crate::civil::rfc3339;
-use crate::signatures::Verified;
+use crate::rfc3339::rfc3339;
+use crate::signatures::SignatureCache;
 
-/// Signatures that the second look verifies for one certificate.
+/// Signatures verified per path search, a bound on the work that a peer can cause.
 const SIGNATURES_MAX: usize = 32;
-/// Certificates that it takes from what the other side sent.
+/// Intermediates considered per path search.
 const INTERMEDIATES_MAX: usize = 16;
 
-/// What a certificate is to be used for.
+/// The purpose that a certificate is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// To show clients which server this is.
+    /// Server authentication.
     Server,
-    /// To show a server who asks.
+    /// Client authentication.
     Client,
 }
 
-/// Why a certificate is refused; displays Go's and etcd's words.
+/// Why a certificate was rejected. Displays the texts of Go and etcd.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// It leads to nobody who is trusted.
+    /// No chain leads to a trusted certificate.
     #[error("x509: certificate signed by unknown authority")]
     UnknownAuthority,
-    /// It is not valid yet.
+    /// The certificate is not valid yet.
     #[error(
         "x509: certificate has expired or is not yet valid: current time {} is before {}", rfc3339(*now), rfc3339(*not_before)
     )]
     NotYetValid {
-        /// Seconds since 1970.
+        /// The time of the check, in Unix seconds.
         now: i64,
-        /// Seconds since 1970.
+        /// Start of validity, in Unix seconds.
         not_before: i64,
     },
-    /// It is not valid any more.
+    /// The certificate has expired.
     #[error(
         "x509: certificate has expired or is not yet valid: current time {} is after {}", rfc3339(*now), rfc3339(*not_after)
     )]
     Expired {
-        /// Seconds since 1970.
+        /// The time of the check, in Unix seconds.
         now: i64,
-        /// Seconds since 1970.
+        /// End of validity, in Unix seconds.
         not_after: i64,
     },
-    /// It is for something else.
+    /// Its extended key usages do not include the purpose.
     #[error("x509: certificate specifies an incompatible key usage")]
     IncompatibleUsage,
-    /// It says something that must be understood and is not.
+    /// It has an unknown extension marked as critical.
     #[error("x509: unhandled critical extension")]
     UnhandledCriticalExtension,
-    /// An authority signed a name that it may not sign.
+    /// It violates the name constraints of an issuer.
     #[error("x509: a root or intermediate certificate is not authorized to sign for this name")]
     NameConstraints,
-    /// More authorities than one of them allows.
+    /// The chain violates the path length constraint of an issuer.
     #[error("x509: too many intermediates for path length constraint")]
     TooManyIntermediates,
     /// It is not valid for the server's name.
     #[error(transparent)]
     HostName(HostNameError),
-    /// Its serial number, in hexadecimal, is on the list of revoked ones.
+    /// Its serial number (here in hexadecimal) is on the revocation list.
     #[error("transport: certificate serial {0} revoked")]
     Revoked(String),
-    /// It has none of the allowed names.
+    /// Its names are not among the allowed ones.
     #[error("client certificate authentication failed")]
     NotAllowed,
-    /// It cannot be read.
+    /// It could not be parsed.
     #[error(transparent)]
     Malformed(#[from] CertificateError),
-    /// Anything else; the text is webpki's.
+    /// Any other reason; the text is webpki's.
     #[error("x509: {0}")]
     Other(String),
 }
 
-/// Certificates that are trusted to vouch for others.
+/// Trusted certificates (Go: `x509.CertPool`), and a cache of the signatures verified against them.
 #[derive(Debug, Default)]
 pub struct Authorities {
     certificates: Vec<Certificate>,
-    /// For each certificate.
+    /// One per certificate, in the same order.
     anchors: Vec<TrustAnchor<'static>>,
     subjects: Vec<DistinguishedName>,
-    verified: Verified,
+    verified: SignatureCache,
 }
 
 impl Authorities {
-    /// Trusts these.
+    /// Trusts `certificates`.
     ///
     /// # Errors
-    /// One cannot be read.
+    /// A certificate cannot be parsed.
     pub fn new<'a>(
         certificates: impl IntoIterator<Item = CertificateDer<'a>>,
     ) -> Result<Authorities, CertificateError> {
@@ -121,7 +124,8 @@ impl Authorities {
             if authorities.certificates.contains(&certificate) {
                 continue;
             }
-            // What webpki cannot use as an anchor, the second look may; the vectors stay in step.
+            // The path search may use what webpki cannot use as an anchor. A placeholder keeps the
+            // indexes of the two vectors equal.
             let anchor = webpki::anchor_from_trusted_cert(certificate.der())
                 .map(|anchor| anchor.to_owned())
                 .unwrap_or_else(|_| unusable_anchor());
@@ -134,7 +138,7 @@ impl Authorities {
         Ok(authorities)
     }
 
-    /// Whether nobody is trusted.
+    /// Whether there is no trusted certificate.
     pub fn is_empty(&self) -> bool {
         self.certificates.is_empty()
     }
@@ -144,12 +148,13 @@ impl Authorities {
         &self.certificates
     }
 
-    /// Their names, as clients are told whose certificates are welcome.
+    /// The subjects of the trusted certificates, for the CA list of a certificate request.
     pub fn subjects(&self) -> &[DistinguishedName] {
         &self.subjects
     }
 
-    /// Whether `leaf` may be used for `purpose` now; `others` came with it, in any order.
+    /// Verifies that `leaf` may be used for `purpose` at `now`. `others` are the intermediates that
+    /// the peer sent, in any order.
     ///
     /// # Errors
     /// It may not.
@@ -163,16 +168,16 @@ impl Authorities {
     ) -> Result<(), Refusal> {
         let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         leaf.check_alone(seconds)?;
-        match self.verify_by_webpki(leaf, others, purpose, now, algorithms) {
+        match self.verify_with_webpki(leaf, others, purpose, now, algorithms) {
             Ok(()) => Ok(()),
-            Err(error) if is_question_of_form(&error) || self.certificates.contains(leaf) => {
-                Search::new(self, others, purpose, seconds, algorithms).run(leaf)
+            Err(error) if is_form_rejected(&error) || self.certificates.contains(leaf) => {
+                PathSearch::new(self, others, purpose, seconds, algorithms).run(leaf)
             }
             Err(error) => Err(refusal(&error, seconds)),
         }
     }
 
-    fn verify_by_webpki(
+    fn verify_with_webpki(
         &self,
         leaf: &Certificate,
         others: &[CertificateDer<'_>],
@@ -185,9 +190,9 @@ impl Authorities {
             Purpose::Client => KeyUsage::client_auth(),
         };
         let is_allowed = |path: &VerifiedPath<'_>| self.check_path(path, purpose, now);
-        let remembering = self.verified.remembering(algorithms.all);
+        let cached = self.verified.wrap(algorithms.all);
         let algorithms: Vec<&dyn SignatureVerificationAlgorithm> =
-            remembering.iter().map(|one| one as _).collect();
+            cached.iter().map(|one| one as _).collect();
         EndEntityCert::try_from(leaf.der())?
             .verify_for_usage(
                 &algorithms,
@@ -201,8 +206,8 @@ impl Authorities {
             .map(drop)
     }
 
-    /// What webpki does not ask, and Go does: of those who signed, whether their keys are for that, and of the trusted one also
-    /// its time, its purpose, and how many may follow it.
+    /// The checks that Go makes and webpki does not: the key usage of every issuer, and the
+    /// validity, the extended key usages and the path length constraint of the anchor.
     fn check_path(
         &self,
         path: &VerifiedPath<'_>,
@@ -221,7 +226,7 @@ impl Authorities {
         let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         let anchor = path.anchor();
         let mut refusal = webpki::Error::UnknownIssuer;
-        // Several certificates may stand for one key: an authority that was renewed.
+        // A renewed CA has several certificates with one key.
         for (own, certificate) in self.anchors.iter().zip(&self.certificates) {
             if own.subject != anchor.subject
                 || own.subject_public_key_info != anchor.subject_public_key_info
@@ -240,7 +245,7 @@ impl Authorities {
     }
 }
 
-/// An anchor that is nobody's issuer.
+/// An anchor that matches no issuer.
 fn unusable_anchor() -> TrustAnchor<'static> {
     TrustAnchor {
         subject: Vec::new().into(),
@@ -249,8 +254,8 @@ fn unusable_anchor() -> TrustAnchor<'static> {
     }
 }
 
-/// Whether webpki did not look further because of the form of a certificate.
-fn is_question_of_form(error: &webpki::Error) -> bool {
+/// Whether webpki rejected a certificate for its form, which Go may accept.
+fn is_form_rejected(error: &webpki::Error) -> bool {
     matches!(
         error,
         webpki::Error::UnsupportedCertVersion
@@ -281,7 +286,7 @@ fn refusal(error: &webpki::Error, now: i64) -> Refusal {
 }
 
 impl Certificate {
-    /// What can be said of a certificate without its issuer.
+    /// The checks that do not depend on other certificates.
     fn check_alone(&self, now: i64) -> Result<(), Refusal> {
         if self.has_unknown_critical_extension {
             return Err(Refusal::UnhandledCriticalExtension);
@@ -300,7 +305,7 @@ impl Certificate {
         }
     }
 
-    /// Whether it may sign certificates at all.
+    /// Whether it is a CA certificate whose key may sign certificates.
     fn is_authority(&self) -> bool {
         let authority = match self.basic_constraints {
             Some(constraints) => constraints.authority,
@@ -309,7 +314,7 @@ impl Certificate {
         authority && self.may_sign.unwrap_or(true)
     }
 
-    /// Whether it may stand in a chain above a leaf and `between` authorities.
+    /// Checks it as an issuer with `between` intermediates below it.
     fn check_as_issuer(&self, between: usize, purpose: Purpose, now: i64) -> Result<(), Refusal> {
         self.check_alone(now)?;
         let longest = self
@@ -354,28 +359,28 @@ impl Certificate {
     }
 }
 
-/// The second look at one certificate.
-struct Search<'a> {
+/// Path building by Go's rules, for one leaf.
+struct PathSearch<'a> {
     trusted: &'a Authorities,
     others: Vec<Certificate>,
     purpose: Purpose,
     now: i64,
     algorithms: &'a WebPkiSupportedAlgorithms,
     signatures_left: usize,
-    /// What was wrong with the candidate that came closest.
+    /// The first rejection of an issuer whose signature was valid.
     refusal: Option<Refusal>,
 }
 
-impl<'a> Search<'a> {
+impl<'a> PathSearch<'a> {
     fn new(
         trusted: &'a Authorities,
         others: &[CertificateDer<'_>],
         purpose: Purpose,
         now: i64,
         algorithms: &'a WebPkiSupportedAlgorithms,
-    ) -> Search<'a> {
+    ) -> PathSearch<'a> {
         let others = others.iter().take(INTERMEDIATES_MAX);
-        Search {
+        PathSearch {
             trusted,
             others: others
                 .filter_map(|der| Certificate::parse(der.clone()).ok())
@@ -396,15 +401,16 @@ impl<'a> Search<'a> {
             return Ok(());
         }
         let others = std::mem::take(&mut self.others);
-        if self.leads_to_trusted(&mut vec![leaf], &others) {
+        if self.find_path(&mut vec![leaf], &others) {
             Ok(())
         } else {
             Err(self.refusal.unwrap_or(Refusal::UnknownAuthority))
         }
     }
 
-    /// Whether the last of `chain` was signed by a trusted one, directly or through `others`.
-    fn leads_to_trusted<'c>(
+    /// Whether the last certificate of `chain` was issued by a trusted one, directly or through
+    /// `others`.
+    fn find_path<'c>(
         &mut self,
         chain: &mut Vec<&'c Certificate>,
         others: &'c [Certificate],
@@ -413,17 +419,18 @@ impl<'a> Search<'a> {
         if trusted
             .certificates
             .iter()
-            .any(|issuer| self.may_follow(chain, issuer))
+            .any(|issuer| self.is_issued_by(chain, issuer))
         {
             return true;
         }
         for issuer in others {
-            // A certificate of version 1 says nothing of being an authority: only trust makes it one.
-            if issuer.basic_constraints.is_none() || !self.may_follow(chain, issuer) {
+            // Version 1 certificates are not marked as a CA: they may issue only if they are
+            // trusted.
+            if issuer.basic_constraints.is_none() || !self.is_issued_by(chain, issuer) {
                 continue;
             }
             chain.push(issuer);
-            if self.leads_to_trusted(chain, others) {
+            if self.find_path(chain, others) {
                 return true;
             }
             chain.pop();
@@ -431,8 +438,8 @@ impl<'a> Search<'a> {
         false
     }
 
-    /// Whether `issuer` signed the last of `chain` and was allowed to.
-    fn may_follow(&mut self, chain: &[&Certificate], issuer: &Certificate) -> bool {
+    /// Whether `issuer` issued the last certificate of `chain` and was allowed to.
+    fn is_issued_by(&mut self, chain: &[&Certificate], issuer: &Certificate) -> bool {
         let child = chain.last().expect("a chain begins with its leaf");
         if issuer.subject != child.issuer || chain.contains(&issuer) || self.signatures_left == 0 {
             return false;

@@ -1,6 +1,6 @@
-//! Certificates, keys, authorities and lists of revoked certificates from files.
+//! Loading of certificates, keys, CA bundles and revocation lists.
 //!
-//! Every error names the file. Where Go has words for a reason, they are used.
+//! Every error names the file and gives Go's text for the reason, where Go has one.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -20,7 +20,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer};
 use crate::certificate::{Certificate, CertificateError, without_leading_zeros};
 use crate::chain::{Authorities, Refusal};
 
-/// Where systems keep the authorities that they trust, as Go looks for them.
+/// Locations of the system's CA bundle, in the order in which Go tries them.
 const SYSTEM_BUNDLES: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -46,28 +46,28 @@ pub enum FileError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// There is no certificate in it.
+    /// It contains no certificate.
     #[error("{}: {NO_CERTIFICATE}", .0.display())]
     NoCertificate(PathBuf),
-    /// There is a private key where a certificate should be.
+    /// It contains a private key instead of a certificate.
     #[error("{}: {KEY_FOR_CERTIFICATE}", .0.display())]
     KeyForCertificate(PathBuf),
-    /// There is a certificate where a private key should be.
+    /// It contains a certificate instead of a private key.
     #[error("{}: {CERTIFICATE_FOR_KEY}", .0.display())]
     CertificateForKey(PathBuf),
-    /// A certificate in it cannot be read.
+    /// A certificate in it cannot be parsed.
     #[error("{}: {}", .0.display(), .1)]
     Certificate(PathBuf, CertificateError),
-    /// There is no private key in it.
+    /// It contains no private key.
     #[error("{}: {NO_KEY}", .0.display())]
     NoKey(PathBuf),
-    /// The private key is encrypted, of a kind that is not supported, or damaged.
+    /// The private key is encrypted, unsupported, or malformed.
     #[error("{}: tls: failed to parse private key: {}", .0.display(), .1)]
     Key(PathBuf, String),
-    /// Key and certificate are not of one pair.
+    /// The private key does not belong to the certificate.
     #[error("tls: private key does not match public key (certificate {}, key {})", certificate.display(), key.display())]
     Mismatch {
         /// The certificate's file.
@@ -75,16 +75,16 @@ pub enum FileError {
         /// The key's file.
         key: PathBuf,
     },
-    /// A block of it is no PEM.
+    /// It contains a malformed PEM block.
     #[error("{}: malformed PEM: {}", .0.display(), .1)]
     Pem(PathBuf, String),
-    /// It is no list of revoked certificates.
+    /// It is not a certificate revocation list.
     #[error("{}: x509: malformed crl", .0.display())]
-    RevocationList(PathBuf),
+    MalformedRevocationList(PathBuf),
 }
 
 impl FileError {
-    /// The reason alone, as Go's programs print it.
+    /// The reason without the path, as Go programs print it.
     pub fn reason(&self) -> String {
         match self {
             FileError::Read { .. } => self.to_string(),
@@ -96,11 +96,11 @@ impl FileError {
             FileError::Key(_, reason) => format!("tls: failed to parse private key: {reason}"),
             FileError::Mismatch { .. } => "tls: private key does not match public key".to_owned(),
             FileError::Pem(_, reason) => format!("malformed PEM: {reason}"),
-            FileError::RevocationList(_) => "x509: malformed crl".to_owned(),
+            FileError::MalformedRevocationList(_) => "x509: malformed crl".to_owned(),
         }
     }
 
-    /// The file that it is about; none if it is about how two files go together.
+    /// The file at fault; `None` for a mismatch between two files.
     pub fn path(&self) -> Option<&Path> {
         match self {
             FileError::Read { path, .. }
@@ -111,7 +111,7 @@ impl FileError {
             | FileError::NoKey(path)
             | FileError::Key(path, _)
             | FileError::Pem(path, _)
-            | FileError::RevocationList(path) => Some(path),
+            | FileError::MalformedRevocationList(path) => Some(path),
             FileError::Mismatch { .. } => None,
         }
     }
@@ -133,17 +133,17 @@ fn pem_error(path: &Path, error: &PemError) -> FileError {
     FileError::Pem(path.to_owned(), error.to_string())
 }
 
-/// A certificate with the chain that leads to its authority, and its key.
+/// A certificate chain and its private key (Go: `tls.Certificate`).
 #[derive(Clone)]
 pub struct Identity {
-    /// The certificate itself.
+    /// The first certificate of the chain.
     pub leaf: Certificate,
     key: Arc<CertifiedKey>,
 }
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Keys have no place in messages.
+        // The key must not appear in logs.
         f.debug_struct("Identity")
             .field("common_name", &self.leaf.common_name())
             .finish_non_exhaustive()
@@ -151,10 +151,11 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// Reads a certificate, the leaf first, and its key: RSA, ECDSA or Ed25519, as PKCS#1, PKCS#8 or SEC1.
+    /// Loads a certificate chain, leaf first, and its private key: RSA, ECDSA or Ed25519, as
+    /// PKCS#1, PKCS#8 or SEC1.
     ///
     /// # Errors
-    /// A file cannot be read, has nothing or something damaged in it, or the two do not belong together.
+    /// A file cannot be read or parsed, or the key does not belong to the certificate.
     pub fn load(certificate: &Path, key: &Path) -> Result<Identity, FileError> {
         let (certificate_pem, key_pem) = (read(certificate)?, read(key)?);
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&certificate_pem)
@@ -181,7 +182,7 @@ impl Identity {
         })
     }
 
-    /// As rustls wants it.
+    /// The chain and key as rustls uses them.
     pub fn certified_key(&self) -> Arc<CertifiedKey> {
         Arc::clone(&self.key)
     }
@@ -205,7 +206,8 @@ fn private_key(pem: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, FileEr
     })
 }
 
-/// As in Go, what a key is counts more than what it is called: keys of PKCS#8 go under the names of the older forms, too.
+/// Like Go, tries every encoding whatever the PEM label: some tools write PKCS#8 keys under the
+/// labels of the older forms.
 fn signing_key(key: &PrivateKeyDer<'_>) -> Option<Arc<dyn SigningKey>> {
     let renamed = PrivatePkcs8KeyDer::from(key.secret_der());
     any_supported_type(key)
@@ -213,7 +215,7 @@ fn signing_key(key: &PrivateKeyDer<'_>) -> Option<Arc<dyn SigningKey>> {
         .ok()
 }
 
-/// Whether a key that cannot be read is encrypted, in one of the two ways that OpenSSL has for it.
+/// Whether a key that cannot be parsed is encrypted, in either of OpenSSL's two formats.
 fn is_encrypted(pem: &[u8]) -> bool {
     const MARKS: [&[u8]; 2] = [
         b"-----BEGIN ENCRYPTED PRIVATE KEY-----",
@@ -224,16 +226,16 @@ fn is_encrypted(pem: &[u8]) -> bool {
 }
 
 impl Authorities {
-    /// Reads a bundle of certificates.
+    /// Loads a CA bundle.
     ///
     /// # Errors
-    /// The file cannot be read, has no certificate, or something damaged in it.
+    /// The file cannot be read or parsed, or contains no certificate.
     pub fn load(path: &Path) -> Result<Authorities, FileError> {
         let pem = read(path)?;
         let mut certificates = Vec::new();
         for block in <(SectionKind, Vec<u8>)>::pem_slice_iter(&pem) {
             let (kind, der) = block.map_err(|error| pem_error(path, &error))?;
-            // Go takes every block for a certificate, and stumbles over the others.
+            // Go parses every PEM block as a certificate, and fails for the others.
             if kind != SectionKind::Certificate {
                 let error = CertificateError::not_a_certificate();
                 return Err(FileError::Certificate(path.to_owned(), error));
@@ -247,9 +249,9 @@ impl Authorities {
             .map_err(|error| FileError::Certificate(path.to_owned(), error))
     }
 
-    /// The authorities that this system trusts: the bundle that `SSL_CERT_FILE` names, or the first that is found where
-    /// systems keep it. What cannot be read in it is passed over, as in Go.
-    pub fn of_system() -> Authorities {
+    /// The system's CA certificates: the bundle named by `SSL_CERT_FILE`, or the first one found in
+    /// the usual locations. Like Go, ignores what cannot be parsed.
+    pub fn from_system() -> Authorities {
         let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
         let bundle = match named.filter(|path| !path.as_os_str().is_empty()) {
             Some(path) => std::fs::read(path).ok(),
@@ -265,32 +267,32 @@ impl Authorities {
     }
 }
 
-/// The serial numbers of revoked certificates.
+/// The serial numbers of a certificate revocation list.
 ///
-/// As in etcd a number counts whoever issued it, and the list's signature and dates do not matter: the file is as
-/// trustworthy as the key beside it.
+/// As in etcd, a serial number is revoked whatever the issuer, and the list's signature and dates
+/// are not checked: the file is trusted as much as the key file is.
 #[derive(Debug, Default)]
-pub struct Revoked {
+pub struct RevocationList {
     serials: HashSet<Vec<u8>>,
 }
 
-impl Revoked {
-    /// Reads a list as DER, which is all that etcd takes, or any number of them as PEM.
+impl RevocationList {
+    /// Loads a list in DER, the only form that etcd accepts, or any number of lists in PEM.
     ///
     /// # Errors
-    /// The file cannot be read, or is no such list.
-    pub fn load(path: &Path) -> Result<Revoked, FileError> {
+    /// The file cannot be read, or is not a revocation list.
+    pub fn load(path: &Path) -> Result<RevocationList, FileError> {
         let bytes = read(path)?;
-        let malformed = || FileError::RevocationList(path.to_owned());
-        let mut revoked = Revoked::default();
+        let malformed = || FileError::MalformedRevocationList(path.to_owned());
+        let mut revoked = RevocationList::default();
         if bytes.first() == Some(&0x30) {
-            revoked.take(&bytes).ok_or_else(malformed)?;
+            revoked.add(&bytes).ok_or_else(malformed)?;
             return Ok(revoked);
         }
         let mut lists = 0;
         for list in CertificateRevocationListDer::pem_slice_iter(&bytes) {
             let list = list.map_err(|error| pem_error(path, &error))?;
-            revoked.take(&list).ok_or_else(malformed)?;
+            revoked.add(&list).ok_or_else(malformed)?;
             lists += 1;
         }
         if lists == 0 {
@@ -299,7 +301,7 @@ impl Revoked {
         Ok(revoked)
     }
 
-    fn take(&mut self, der: &[u8]) -> Option<()> {
+    fn add(&mut self, der: &[u8]) -> Option<()> {
         let (rest, list) = CertificateRevocationList::from_der(der).ok()?;
         let serials = list
             .iter_revoked_certificates()
@@ -308,7 +310,7 @@ impl Revoked {
         rest.is_empty().then_some(())
     }
 
-    /// Refuses a certificate that is on the list.
+    /// Checks that `certificate` is not on the list.
     ///
     /// # Errors
     /// [`Refusal::Revoked`].

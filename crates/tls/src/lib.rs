@@ -1,37 +1,38 @@
-//! Certificates and TLS by the rules that etcd's users know, for servers and clients alike.
+//! TLS configuration and certificate verification, compatible with Go's, for servers and clients.
 //!
 //! ```text
-//! files ──▶ Identity, Authorities, Revoked ──▶ ClientCheck │ ServerCheck ──▶ rustls configuration
-//!                                                   │
-//!                                   Certificate ◀───┴───▶ chain: who signed it, and for what
+//! files ──▶ Identity, Authorities, RevocationList ──▶ verifier ──▶ rustls configuration
+//!                                                        │
+//!                 Certificate ◀── parsing ───────────────┴──▶ chain: path, purpose, validity
 //! ```
 //!
-//! - [`files`]: what stands in files, and why it cannot be used; [`Certificate`]: the facts of one certificate.
-//! - [`check`]: what rustls asks during a handshake; [`chain`]: whether a certificate leads to a trusted one
-//!   (`signatures` remembers which signatures were good).
-//! - [`dial`]: the configuration of whoever connects, member or client.
-//! - [`settings`]: protocol versions and cipher suites by Go's names; [`text`]: errors in Go's words.
+//! - [`files`]: loading of PEM and DER files; [`Certificate`]: the fields of one certificate.
+//! - [`verifier`]: the verifiers that rustls calls; [`chain`]: verification of chains, with a cache
+//!   of signatures (`signatures`).
+//! - [`dial`]: the client side's configuration, for members and clients.
+//! - [`settings`]: protocol versions and cipher suites by Go's names; [`text`]: Go's error texts.
 //!
-//! rustls and webpki do the work. Where Go, and so etcd, takes certificates that webpki does not look at (version 1,
-//! authorities that serve as their own certificate, "any" usage), [`chain`] takes a second look; why and how far is said there.
-//! The crypto is aws-lc, because ring knows no P-521, the curve of every certificate that etcd's `--auto-tls` has made.
+//! rustls and webpki do the work. Where Go, and therefore etcd, accepts certificates that webpki
+//! rejects (version 1, CA certificates used as server certificates, the "any" usage), [`chain`]
+//! verifies them by Go's rules. The cryptography is aws-lc, because ring does not support P-521,
+//! the curve of all certificates that etcd's `--auto-tls` generates.
 //!
-//! Deliberately absent: sockets, threads, and reloading (the server's business); resumption of sessions, which would let
-//! a certificate in again without asking whether it is still welcome.
+//! Deliberately absent: sockets, threads, reloading (left to the server), and session resumption,
+//! which would accept a client without checking again whether its certificate has been revoked.
 
 pub mod chain;
-pub mod check;
 pub mod dial;
 pub mod files;
 pub mod settings;
 pub mod text;
+pub mod verifier;
 
 mod certificate;
-mod civil;
+mod rfc3339;
 mod signatures;
 
 pub use certificate::{Certificate, CertificateError, HostNameError};
 pub use chain::{Authorities, Purpose, Refusal};
-pub use check::{ClientCheck, Rules, ServerCheck};
-pub use files::{FileError, Identity, Revoked};
+pub use files::{FileError, Identity, RevocationList};
 pub use settings::{Settings, SettingsError, Version};
+pub use verifier::{AllowedNames, ClientVerifier, ServerVerifier};

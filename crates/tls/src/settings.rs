@@ -1,11 +1,11 @@
-//! Protocol versions and cipher suites, by the names that Go has for them.
+//! Protocol versions and cipher suites by Go's names.
 
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::{CipherSuite, SupportedCipherSuite, SupportedProtocolVersion, version};
 
-/// A protocol version.
+/// A TLS protocol version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     /// TLS 1.2.
@@ -15,7 +15,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// The version that a flag names.
+    /// Parses the value of `--tls-min-version` and `--tls-max-version`.
     pub fn from_name(name: &str) -> Option<Version> {
         match name {
             "TLS1.2" => Some(Version::Tls12),
@@ -25,7 +25,7 @@ impl Version {
     }
 }
 
-/// What a handshake may end with.
+/// The protocol versions and cipher suites that a handshake may negotiate.
 #[derive(Clone, Debug)]
 pub struct Settings {
     provider: Arc<CryptoProvider>,
@@ -33,20 +33,21 @@ pub struct Settings {
     unavailable: Vec<String>,
 }
 
-/// Settings that cannot be.
+/// Why settings are invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// Go has no cipher suite of that name.
+    /// Go has no cipher suite of this name.
     #[error("unexpected TLS cipher suite {0:?}")]
     UnknownSuite(String),
-    /// Go has them, this program does not: they use CBC, RC4, 3DES or a key exchange without forward secrecy.
+    /// None of the cipher suites is supported here, only by Go: they use CBC, RC4, 3DES or a key
+    /// exchange without forward secrecy.
     #[error(
         "none of the TLS cipher suites {0:?} is available: only AES-GCM and ChaCha20 with ECDHE are"
     )]
     NoSuite(Vec<String>),
 }
 
-/// Suites that Go has and rustls does not.
+/// Cipher suites that Go supports and rustls does not.
 const LEGACY_SUITES: &[&str] = &[
     "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
     "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256",
@@ -66,14 +67,14 @@ const LEGACY_SUITES: &[&str] = &[
     "TLS_RSA_WITH_RC4_128_SHA",
 ];
 
-/// The suites of TLS 1.3, which are always on, as in Go.
+/// The cipher suites of TLS 1.3, which are always enabled, as in Go.
 const TLS13_SUITES: &[&str] = &[
     "TLS_AES_128_GCM_SHA256",
     "TLS_AES_256_GCM_SHA384",
     "TLS_CHACHA20_POLY1305_SHA256",
 ];
 
-/// A suite of TLS 1.2 by its name in Go.
+/// The TLS 1.2 cipher suite that Go calls `name`.
 fn suite(name: &str) -> Option<CipherSuite> {
     use CipherSuite as S;
     Some(match name {
@@ -92,8 +93,8 @@ fn suite(name: &str) -> Option<CipherSuite> {
     })
 }
 
-/// Go's order, which decides at servers and is what clients ask for: TLS 1.3 first, and 128 bits before 256, whose
-/// larger hash makes handshakes dearer.
+/// Go's preference, which decides on servers and orders a client's offer: TLS 1.3 first, and
+/// 128-bit keys before 256-bit keys, whose larger hash makes handshakes more expensive.
 fn preference(suite: &SupportedCipherSuite) -> (bool, u8) {
     let older = matches!(suite, SupportedCipherSuite::Tls12(_));
     let name = suite.suite().as_str().unwrap_or_default();
@@ -112,11 +113,12 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Versions from `min` (none: 1.2) to `max` (none: the newest), and for TLS 1.2 only the cipher suites of these names,
-    /// if there are any. Suites that are allowed but not available are left out.
+    /// Enables versions from `min` (default: 1.2) to `max` (default: the newest) and, for TLS 1.2,
+    /// the named cipher suites (default: all). Named suites that rustls does not support are left
+    /// out.
     ///
     /// # Errors
-    /// A name that Go does not know, or none of the suites is available.
+    /// A cipher suite is unknown to Go, or none of the named ones is supported.
     pub fn new(
         min: Option<Version>,
         max: Option<Version>,
@@ -158,22 +160,22 @@ impl Settings {
         })
     }
 
-    /// The suites that were asked for by name and that only Go has.
+    /// The requested cipher suites that rustls does not support.
     pub fn unavailable(&self) -> &[String] {
         &self.unavailable
     }
 
-    /// The cryptography behind it.
+    /// The crypto provider, restricted to the enabled cipher suites.
     pub fn provider(&self) -> &Arc<CryptoProvider> {
         &self.provider
     }
 
-    /// The protocol versions.
+    /// The enabled protocol versions.
     pub fn versions(&self) -> &[&'static SupportedProtocolVersion] {
         &self.versions
     }
 
-    /// The signatures that can be verified.
+    /// The signature algorithms accepted in certificates.
     pub fn algorithms(&self) -> WebPkiSupportedAlgorithms {
         self.provider.signature_verification_algorithms
     }
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn suites_are_chosen_by_gos_names() {
+    fn suites_are_selected_by_gos_names() {
         assert_eq!(ids(&[]).unwrap().len(), 6);
         let rsa = CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256;
         let old_and_new_name = [
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn suites_that_only_go_has_are_left_out_if_others_remain() {
+    fn suites_unsupported_by_rustls_are_left_out_if_others_remain() {
         let legacy = "TLS_RSA_WITH_AES_128_CBC_SHA";
         let both = Settings::new(
             None,

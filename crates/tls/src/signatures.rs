@@ -1,11 +1,11 @@
-//! Signatures on certificates that have been verified once already.
+//! A cache of verified certificate signatures.
 //!
-//! A key's signature over some bytes is good for ever once it is good. So who comes back with the same certificate is spared
-//! half of the signatures that a handshake verifies. All that can change is asked each time: whether the certificates are
-//! valid now, what they are for, who is trusted, what has been revoked.
+//! A signature over given bytes by a given key stays valid. So a peer that reconnects with the same
+//! certificate saves half of the signature verifications of a handshake. Whatever can change is
+//! checked every time: validity, purpose, trust and revocation.
 //!
-//! Only good signatures are remembered, by a digest over the algorithm, the key, the bytes and the signature: whoever could
-//! make another one pass could forge the hash. A new bundle of authorities begins with an empty memory.
+//! Only valid signatures are cached, by a SHA-256 digest of algorithm, key, message and signature,
+//! so that a false hit requires a hash collision. Reloaded authorities start with an empty cache.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -13,24 +13,24 @@ use std::sync::{Mutex, PoisonError};
 use rustls::pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm};
 use sha2::{Digest as _, Sha256};
 
-/// Signatures that are remembered; with one more, all are forgotten. 32 bytes each.
-const REMEMBERED_MAX: usize = 4096;
+/// Capacity in signatures of 32 bytes each. A full cache is cleared.
+const SIGNATURES_MAX: usize = 4096;
 
-/// The signatures that were good.
+/// Digests of signatures that were valid.
 #[derive(Debug, Default)]
-pub(crate) struct Verified(Mutex<HashSet<[u8; 32]>>);
+pub(crate) struct SignatureCache(Mutex<HashSet<[u8; 32]>>);
 
-impl Verified {
-    /// The algorithms, each asked only for what it has not been asked before.
-    pub(crate) fn remembering<'a>(
+impl SignatureCache {
+    /// Wraps `algorithms` so that each consults the cache first.
+    pub(crate) fn wrap<'a>(
         &'a self,
         algorithms: &[&'a dyn SignatureVerificationAlgorithm],
-    ) -> Vec<Remembering<'a>> {
-        let remembering = |algorithm: &&'a dyn SignatureVerificationAlgorithm| Remembering {
+    ) -> Vec<CachedAlgorithm<'a>> {
+        let cached = |algorithm: &&'a dyn SignatureVerificationAlgorithm| CachedAlgorithm {
             algorithm: *algorithm,
             verified: self,
         };
-        algorithms.iter().map(remembering).collect()
+        algorithms.iter().map(cached).collect()
     }
 
     fn contains(&self, digest: &[u8; 32]) -> bool {
@@ -40,21 +40,21 @@ impl Verified {
 
     fn insert(&self, digest: [u8; 32]) {
         let mut digests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if digests.len() >= REMEMBERED_MAX {
+        if digests.len() >= SIGNATURES_MAX {
             digests.clear();
         }
         digests.insert(digest);
     }
 }
 
-/// A signature algorithm with a memory.
+/// A signature algorithm that consults the cache.
 #[derive(Debug)]
-pub(crate) struct Remembering<'a> {
+pub(crate) struct CachedAlgorithm<'a> {
     algorithm: &'a dyn SignatureVerificationAlgorithm,
-    verified: &'a Verified,
+    verified: &'a SignatureCache,
 }
 
-impl SignatureVerificationAlgorithm for Remembering<'_> {
+impl SignatureVerificationAlgorithm for CachedAlgorithm<'_> {
     fn verify_signature(
         &self,
         public_key: &[u8],
@@ -100,11 +100,11 @@ mod tests {
 
     use super::*;
 
-    /// Finds signatures good that begin with "good", and counts how often it is asked.
+    /// An algorithm that accepts signatures beginning with "good", and counts its calls.
     #[derive(Debug, Default)]
-    struct Counting(AtomicUsize);
+    struct CountingAlgorithm(AtomicUsize);
 
-    impl SignatureVerificationAlgorithm for Counting {
+    impl SignatureVerificationAlgorithm for CountingAlgorithm {
         fn verify_signature(
             &self,
             _public_key: &[u8],
@@ -128,11 +128,11 @@ mod tests {
     }
 
     #[test]
-    fn only_the_very_same_good_signature_is_taken_unasked() {
-        let (verified, counting) = (Verified::default(), Counting::default());
+    fn only_an_identical_valid_signature_is_a_cache_hit() {
+        let (verified, counting) = (SignatureCache::default(), CountingAlgorithm::default());
         let asked = |key: &[u8], message: &[u8], signature: &[u8]| {
             let before = counting.0.load(Relaxed);
-            let [algorithm] = &verified.remembering(&[&counting])[..] else {
+            let [algorithm] = &verified.wrap(&[&counting])[..] else {
                 panic!("one algorithm went in");
             };
             let result = algorithm.verify_signature(key, message, signature);
@@ -156,9 +156,9 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_is_bounded() {
-        let verified = Verified::default();
-        for number in 0..=REMEMBERED_MAX as u64 {
+    fn the_cache_is_bounded() {
+        let verified = SignatureCache::default();
+        for number in 0..=SIGNATURES_MAX as u64 {
             let mut digest = [0; 32];
             digest[..8].copy_from_slice(&number.to_be_bytes());
             verified.insert(digest);

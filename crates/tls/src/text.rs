@@ -1,4 +1,4 @@
-//! Errors of handshakes in Go's words, which operators search for.
+//! Texts of handshake errors as Go reports them, which operators and tools search for.
 
 use std::io;
 
@@ -6,7 +6,8 @@ use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible};
 
 use crate::chain::Refusal;
 
-/// What went wrong, as Go's `crypto/tls` would have it. `refusal` is why this side refused a certificate, if it did.
+/// The text of a handshake error as Go's `crypto/tls` reports it. `refusal` is set if this side
+/// rejected the peer's certificate.
 pub fn handshake(error: &io::Error, refusal: Option<&Refusal>) -> String {
     if let Some(refusal) = refusal {
         return refused(refusal);
@@ -18,13 +19,14 @@ pub fn handshake(error: &io::Error, refusal: Option<&Refusal>) -> String {
     }
 }
 
-/// Whether a client speaks nothing newer than TLS 1.1. rustls finds something else wrong with it first.
+/// Whether the client supports nothing newer than TLS 1.1. rustls reports a missing extension
+/// before it looks at the version.
 pub fn is_too_old(error: &Error) -> bool {
     let reason = PeerIncompatible::SignatureAlgorithmsExtensionRequired;
     *error == Error::PeerIncompatible(reason)
 }
 
-/// Whether the other side just went away.
+/// Whether the peer closed the connection.
 pub fn is_eof(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::UnexpectedEof && rustls_error(error).is_none()
 }
@@ -35,7 +37,7 @@ fn rustls_error(error: &io::Error) -> Option<&Error> {
 
 fn refused(refusal: &Refusal) -> String {
     match refusal {
-        // etcd's own reasons stand alone, those of Go's verification behind its name.
+        // etcd's own reasons carry no prefix, unlike those of Go's verification.
         Refusal::Revoked(_) | Refusal::NotAllowed => refusal.to_string(),
         Refusal::Malformed(_) => format!("tls: failed to parse certificate: {refusal}"),
         _ => format!("tls: failed to verify certificate: {refusal}"),
@@ -55,7 +57,7 @@ fn tls(error: &Error) -> String {
     }
 }
 
-/// What a client that speaks something else than TLS is told by Go.
+/// Go's text for a client that does not speak TLS.
 pub const NOT_TLS: &str = "tls: first record does not look like a TLS handshake";
 
 fn incompatible(reason: &PeerIncompatible) -> String {
@@ -74,7 +76,7 @@ fn incompatible(reason: &PeerIncompatible) -> String {
         | P::SupportedVersionsExtensionRequired
         | P::ServerDoesNotSupportTls12Or13
         | P::ServerTlsVersionIsDisabledByOurConfig
-        // Clients name them from TLS 1.2 on.
+        // Clients send this extension from TLS 1.2 on.
         | P::SignatureAlgorithmsExtensionRequired => {
             "tls: client offered only unsupported versions"
         }

@@ -1,5 +1,5 @@
-//! What is guarded: whom a member lets in. Each case names what Go's `crypto/x509` answers; where webpki alone would answer
-//! something else, the case says so.
+//! Guards which certificates a member accepts. Each case states the answer of Go's `crypto/x509`; a
+//! comment marks where webpki alone would answer differently.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
@@ -40,7 +40,7 @@ fn verify(trusted: &Authority, leaf: &Pair, purpose: Purpose) -> Result<(), Refu
 }
 
 #[test]
-fn what_an_authority_signed_is_good_for_what_it_says() {
+fn issued_certificates_are_valid_for_their_purposes() {
     let ca = Authority::new("ca");
     let other = Authority::new("ca");
     let anything = ca.issue("a", |_| {});
@@ -48,7 +48,7 @@ fn what_an_authority_signed_is_good_for_what_it_says() {
     let client = ca.issue("a", |p| usages(p, false, true));
     for purpose in [Purpose::Server, Purpose::Client] {
         assert_eq!(verify(&ca, &anything, purpose), Ok(()));
-        // Another authority of the same name.
+        // Another CA with the same name.
         assert_eq!(
             verify(&other, &anything, purpose),
             Err(Refusal::UnknownAuthority)
@@ -67,9 +67,9 @@ fn what_an_authority_signed_is_good_for_what_it_says() {
 }
 
 #[test]
-fn any_usage_is_any_usage() {
+fn any_usage_includes_both_purposes() {
     let ca = Authority::new("ca");
-    // webpki wants the purpose itself.
+    // webpki requires the purpose itself.
     let any = ca.issue("a", |p| {
         p.extended_key_usages.push(ExtendedKeyUsagePurpose::Any);
     });
@@ -78,7 +78,7 @@ fn any_usage_is_any_usage() {
 }
 
 #[test]
-fn time_counts_for_leaf_and_authority() {
+fn validity_is_checked_for_leaf_and_ca() {
     let ca = Authority::new("ca");
     let old = ca.issue("a", expired);
     assert!(matches!(
@@ -86,7 +86,7 @@ fn time_counts_for_leaf_and_authority() {
         Err(Refusal::Expired { not_after, .. }) if not_after == 1_609_459_200
     ));
     let old = Authority::with("ca", expired);
-    // webpki does not ask how old a trusted certificate is.
+    // webpki does not check the validity of trust anchors.
     let leaf = old.issue("a", |_| {});
     assert!(verify(&old, &leaf, Purpose::Client).is_err());
     let while_valid = UnixTime::since_unix_epoch(Duration::from_secs(1_600_000_000));
@@ -102,7 +102,7 @@ fn time_counts_for_leaf_and_authority() {
 }
 
 #[test]
-fn an_authority_that_was_renewed_is_valid_beside_its_old_certificate() {
+fn a_renewed_ca_is_valid_next_to_its_old_certificate() {
     let old = Authority::with("ca", expired);
     let leaf = old.issue("a", |_| {});
     let new = {
@@ -122,10 +122,10 @@ fn an_authority_that_was_renewed_is_valid_beside_its_old_certificate() {
 }
 
 #[test]
-fn version_1_is_taken_from_a_leaf_of_a_trusted_authority() {
+fn version_1_leaves_of_a_trusted_ca_are_accepted() {
     let ca = Authority::new("ca");
     let other = Authority::new("ca");
-    // webpki takes version 3 only.
+    // webpki accepts version 3 only.
     let leaf = ca.issue_version_1("alice");
     assert_eq!(verify(&ca, &leaf, Purpose::Client), Ok(()));
     assert_eq!(verify(&ca, &leaf, Purpose::Server), Ok(()));
@@ -133,7 +133,7 @@ fn version_1_is_taken_from_a_leaf_of_a_trusted_authority() {
         verify(&other, &leaf, Purpose::Client),
         Err(Refusal::UnknownAuthority)
     );
-    // Through an authority that came with it.
+    // Through an intermediate that the peer sent.
     let middle = ca.authority("middle", |_| {});
     let leaf = middle.issue_version_1("alice");
     let trusted = [ca.der()];
@@ -148,7 +148,7 @@ fn version_1_is_taken_from_a_leaf_of_a_trusted_authority() {
 }
 
 #[test]
-fn a_changed_certificate_of_version_1_is_refused() {
+fn an_altered_version_1_certificate_is_rejected() {
     let ca = Authority::new("ca");
     let mut leaf = ca.issue_version_1("alice").der;
     let at = leaf.windows(5).rposition(|name| name == b"alice").unwrap();
@@ -160,7 +160,7 @@ fn a_changed_certificate_of_version_1_is_refused() {
 }
 
 #[test]
-fn a_trusted_certificate_needs_no_authority() {
+fn a_trusted_leaf_needs_no_issuer() {
     let own = self_signed("server", |p| hosts(p, &["localhost"]));
     let other = self_signed("server", |p| hosts(p, &["localhost"]));
     let trusted = [own.der.clone()];
@@ -171,7 +171,8 @@ fn a_trusted_certificate_needs_no_authority() {
             Err(Refusal::UnknownAuthority)
         );
     }
-    // As `openssl req -x509` and `--auto-tls` make it; webpki takes no authority for a server.
+    // As `openssl req -x509` and `--auto-tls` create it; webpki rejects CA certificates as server
+    // certificates.
     let authority = self_signed("server", |p| {
         hosts(p, &["localhost"]);
         p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -186,7 +187,7 @@ fn a_trusted_certificate_needs_no_authority() {
         verify_at(&trusted, &authority.der, &[], Purpose::Client, now()),
         Err(Refusal::IncompatibleUsage)
     );
-    // Trust in a leaf is not trust in what it might sign, and no trust ends the calendar.
+    // Trust in a leaf does not extend to certificates it signs, nor past its expiry.
     let old = self_signed("server", expired);
     assert!(matches!(
         verify_at(
@@ -201,7 +202,7 @@ fn a_trusted_certificate_needs_no_authority() {
 }
 
 #[test]
-fn an_authority_may_show_its_own_certificate() {
+fn a_trusted_ca_certificate_is_valid_as_a_leaf() {
     let ca = Authority::new("ca");
     let member = ca.authority("member", |p| hosts(p, &["localhost"]));
     assert_eq!(
@@ -216,7 +217,7 @@ fn an_authority_may_show_its_own_certificate() {
 }
 
 #[test]
-fn only_authorities_sign() {
+fn only_cas_may_issue() {
     let ca = Authority::new("ca");
     let trusted = [ca.der()];
     let good = ca.authority("middle", |_| {});
@@ -242,7 +243,7 @@ fn only_authorities_sign() {
 }
 
 #[test]
-fn path_lengths_and_name_constraints_hold() {
+fn path_length_and_name_constraints_are_enforced() {
     let ca = Authority::with("ca", |p| {
         p.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     });
@@ -277,12 +278,12 @@ fn path_lengths_and_name_constraints_hold() {
 }
 
 #[test]
-fn circles_and_crowds_come_to_an_end() {
+fn path_search_is_bounded() {
     let ca = Authority::new("ca");
     let stranger = Authority::new("stranger");
     let mut middle = stranger.authority("middle", |_| {});
     let leaf = middle.issue_version_1("a");
-    // Many certificates of one name, each of which might have signed each other.
+    // Many certificates with one name, each of which might have issued any other.
     let mut crowd = vec![middle.der()];
     for _ in 0..40 {
         middle = middle.authority("middle", |_| {});
@@ -295,7 +296,7 @@ fn circles_and_crowds_come_to_an_end() {
 }
 
 #[test]
-fn unknown_critical_extensions_are_refused() {
+fn unknown_critical_extensions_are_rejected() {
     let ca = Authority::new("ca");
     let with = |critical| {
         ca.issue("a", |p| {

@@ -1,4 +1,4 @@
-//! What is guarded: which files are understood, and that an error names the file and the reason.
+//! Guards which files are accepted, and that an error names the file and the reason.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
@@ -11,13 +11,13 @@ use rcgen::{
     KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519,
     PKCS_RSA_SHA256, RsaKeySize,
 };
-use retcd_tls::{Authorities, Identity, Revoked};
+use retcd_tls::{Authorities, Identity, RevocationList};
 
-struct Place(tempfile::TempDir);
+struct Directory(tempfile::TempDir);
 
-impl Place {
-    fn new() -> Place {
-        Place(tempfile::tempdir().unwrap())
+impl Directory {
+    fn new() -> Directory {
+        Directory(tempfile::tempdir().unwrap())
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -43,8 +43,8 @@ fn pair(key: KeyPair) -> Pair {
 }
 
 #[test]
-fn keys_of_every_kind_and_form_are_understood() {
-    let place = Place::new();
+fn keys_load_in_every_algorithm_and_encoding() {
+    let directory = Directory::new();
     let curves = [
         &PKCS_ECDSA_P256_SHA256,
         &PKCS_ECDSA_P384_SHA384,
@@ -53,51 +53,55 @@ fn keys_of_every_kind_and_form_are_understood() {
     ];
     for algorithm in curves {
         let pair = pair(KeyPair::generate_for(algorithm).unwrap());
-        place.load(&pair.pem, &pair.key.serialize_pem()).unwrap();
+        directory
+            .load(&pair.pem, &pair.key.serialize_pem())
+            .unwrap();
         if *algorithm != PKCS_ED25519 {
-            place.load(&pair.pem, &traditional(&pair.key)).unwrap();
+            directory.load(&pair.pem, &traditional(&pair.key)).unwrap();
         }
     }
     let rsa = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
     let rsa = pair(rsa);
-    place.load(&rsa.pem, &rsa.key.serialize_pem()).unwrap();
+    directory.load(&rsa.pem, &rsa.key.serialize_pem()).unwrap();
     let traditional = traditional(&rsa.key);
     assert!(traditional.starts_with("-----BEGIN RSA PRIVATE KEY-----"));
-    place.load(&rsa.pem, &traditional).unwrap();
-    // Some tools rename keys without changing them.
+    directory.load(&rsa.pem, &traditional).unwrap();
+    // Some tools relabel keys without converting them.
     for label in ["RSA PRIVATE KEY", "EC PRIVATE KEY"] {
         let renamed = rsa.key.serialize_pem().replace("PRIVATE KEY", label);
-        place.load(&rsa.pem, &renamed).unwrap();
+        directory.load(&rsa.pem, &renamed).unwrap();
     }
 }
 
 #[test]
-fn a_chain_and_other_blocks_may_be_in_the_files() {
-    let place = Place::new();
+fn files_may_contain_chains_and_other_blocks() {
+    let directory = Directory::new();
     let ca = Authority::new("ca");
     let middle = ca.authority("middle", |_| {});
     let leaf = middle.issue("leaf", |_| {});
     let chain = format!("a comment\n{}\n{}", leaf.pem, middle.pem());
     let parameters = issuer::pem("EC PARAMETERS", &[6, 1, 0]);
     let key = format!("{parameters}{}", leaf.key.serialize_pem());
-    let identity = place.load(&chain, &key).unwrap();
+    let identity = directory.load(&chain, &key).unwrap();
     assert_eq!(identity.leaf.common_name(), "leaf");
     assert_eq!(identity.certified_key().cert.len(), 2);
-    // Windows' line ends.
+    // Windows line endings.
     let key = leaf.key.serialize_pem().replace('\n', "\r\n");
-    place.load(&leaf.pem.replace('\n', "\r\n"), &key).unwrap();
+    directory
+        .load(&leaf.pem.replace('\n', "\r\n"), &key)
+        .unwrap();
 }
 
 #[test]
-fn what_is_wrong_is_told_with_its_file() {
-    let place = Place::new();
+fn errors_name_the_file_and_the_reason() {
+    let directory = Directory::new();
     let (one, other) = (
         pair(KeyPair::generate().unwrap()),
         pair(KeyPair::generate().unwrap()),
     );
     let key = one.key.serialize_pem();
     let check = |certificate: &str, key: &str, text: &str| {
-        assert_eq!(place.load(certificate, key).unwrap_err(), text);
+        assert_eq!(directory.load(certificate, key).unwrap_err(), text);
     };
     check(
         &one.pem,
@@ -130,7 +134,7 @@ fn what_is_wrong_is_told_with_its_file() {
         &encrypted,
         "DIR/key: tls: failed to parse private key: it is encrypted",
     );
-    // The older way, as `openssl genrsa -traditional -aes128` writes it.
+    // The older format, as written by `openssl genrsa -traditional -aes128`.
     let headers =
         "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n";
     let encrypted = issuer::pem("RSA PRIVATE KEY", &[7; 48]);
@@ -140,56 +144,58 @@ fn what_is_wrong_is_told_with_its_file() {
         &encrypted,
         "DIR/key: tls: failed to parse private key: it is encrypted",
     );
-    let garbage = place
+    let garbage = directory
         .load(&issuer::pem("CERTIFICATE", b"garbage"), &key)
         .unwrap_err();
     assert!(
         garbage.starts_with("DIR/crt: x509: malformed certificate"),
         "{garbage}"
     );
-    let garbage = place
+    let garbage = directory
         .load(&one.pem, &issuer::pem("PRIVATE KEY", b"garbage"))
         .unwrap_err();
     assert_eq!(
         garbage,
         "DIR/key: tls: failed to parse private key: it is damaged, or none of RSA from 2048 bits on, ECDSA on P-256, P-384 or P-521, and Ed25519"
     );
-    let missing = Identity::load(&place.path("none"), Path::new("none")).unwrap_err();
+    let missing = Identity::load(&directory.path("none"), Path::new("none")).unwrap_err();
     assert!(missing.is_not_found());
     assert_eq!(
         missing.to_string(),
         format!(
             "open {}: no such file or directory",
-            place.path("none").display()
+            directory.path("none").display()
         )
     );
 }
 
 #[test]
-fn bundles_of_authorities() {
-    let place = Place::new();
+fn ca_bundles_load() {
+    let directory = Directory::new();
     let (one, other) = (Authority::new("one"), Authority::new("other"));
     let bundle = format!("{}{}{}", one.pem(), other.pem(), one.pem());
-    let bundle = Authorities::load(&place.write("ca", bundle)).unwrap();
+    let bundle = Authorities::load(&directory.write("ca", bundle)).unwrap();
     assert_eq!(bundle.certificates().len(), 2, "a double counts once");
-    assert!(Authorities::load(&place.write("ca", "")).is_err());
+    assert!(Authorities::load(&directory.write("ca", "")).is_err());
     let damaged = format!("{}{}", one.pem(), issuer::pem("CERTIFICATE", &[1, 2]));
-    assert!(Authorities::load(&place.write("ca", damaged)).is_err());
+    assert!(Authorities::load(&directory.write("ca", damaged)).is_err());
 }
 
 #[test]
-fn lists_of_revoked_certificates_in_both_forms() {
-    let place = Place::new();
+fn revocation_lists_load_in_pem_and_der() {
+    let directory = Directory::new();
     let ca = Authority::new("ca");
     let (der, pem) = ca.revoke(&[0x1234, 0x80]);
     let with = |serial: u64| {
         let pair = ca.issue("a", |p| p.serial_number = Some(serial.into()));
-        let identity = place.load(&pair.pem, &pair.key.serialize_pem()).unwrap();
+        let identity = directory
+            .load(&pair.pem, &pair.key.serialize_pem())
+            .unwrap();
         identity.leaf
     };
     let both = format!("{}{pem}", ca.revoke(&[7]).1);
     for content in [der, pem.into_bytes(), both.into_bytes()] {
-        let revoked = Revoked::load(&place.write("crl", content)).unwrap();
+        let revoked = RevocationList::load(&directory.write("crl", content)).unwrap();
         let refusal = revoked.check(&with(0x1234)).unwrap_err();
         assert_eq!(
             refusal.to_string(),
@@ -199,7 +205,7 @@ fn lists_of_revoked_certificates_in_both_forms() {
         assert_eq!(revoked.check(&with(0x1235)), Ok(()));
     }
     for content in ["", "nothing", "0"] {
-        let error = Revoked::load(&place.write("crl", content)).unwrap_err();
+        let error = RevocationList::load(&directory.write("crl", content)).unwrap_err();
         assert!(error.to_string().ends_with("crl: x509: malformed crl"));
     }
 }

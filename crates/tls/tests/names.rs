@@ -1,4 +1,4 @@
-//! What is guarded: for which hosts a certificate is valid, and Go's words when it is not.
+//! Guards for which hosts a certificate is valid, and Go's texts when it is not.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
@@ -41,7 +41,7 @@ fn names_and_addresses_match() {
 }
 
 #[test]
-fn what_does_not_match_is_told_in_gos_words() {
+fn mismatches_are_reported_in_gos_words() {
     invalid(
         "",
         &["127.0.0.1"],

@@ -1,9 +1,9 @@
-//! Where random numbers come from. Whoever builds has to find `.cargo/config.toml`.
+//! Guards that the build uses `.cargo/config.toml`, which selects the source of random numbers.
 
 #![cfg(test)]
 
-/// AWS-LC's other source takes 40 ms of computing at the start of every process that speaks TLS.
+/// AWS-LC's default source takes 40 ms of CPU at the start of every process that uses TLS.
 #[test]
-fn the_seed_is_the_kernels() {
+fn the_seed_comes_from_the_kernel() {
     assert_eq!(option_env!("AWS_LC_SYS_NO_JITTER_ENTROPY"), Some("1"));
 }

@@ -1,6 +1,6 @@
 //! Endpoints from DNS: `--discovery-srv`.
 
-use retcd_dns::{LookupError, Resolver, Service};
+use retcd_dns::{LookupError, Resolver, SrvRecord};
 
 use crate::cli::{Exit, FlagSet};
 use crate::log;
@@ -14,9 +14,9 @@ pub fn endpoints(flags: &FlagSet) -> Result<Vec<String>, Exit> {
     if domain.is_empty() {
         return Ok(Vec::new());
     }
-    let resolver = Resolver::of_system();
+    let resolver = Resolver::from_system();
     let look_up =
-        |service| resolver.services(&name(service, flags.text("discovery-srv-name"), domain));
+        |service| resolver.lookup_srv(&name(service, flags.text("discovery-srv-name"), domain));
     let found = combine(look_up("etcd-client-ssl"), look_up("etcd-client"))?;
     if flags.bool("insecure-discovery") {
         return Ok(found);
@@ -48,16 +48,17 @@ fn name(service: &str, suffix: &str, domain: &str) -> String {
 }
 
 fn combine(
-    secure: Result<Vec<Service>, LookupError>,
-    plain: Result<Vec<Service>, LookupError>,
+    secure: Result<Vec<SrvRecord>, LookupError>,
+    plain: Result<Vec<SrvRecord>, LookupError>,
 ) -> Result<Vec<String>, Exit> {
     if let (Err(first), Err(second)) = (&secure, &plain) {
         return Err(Exit::error(format!(
             "dns lookup errors: {first} and {second}"
         )));
     }
-    let url =
-        |scheme: &str, service: &Service| format!("{scheme}://{}:{}", service.target, service.port);
+    let url = |scheme: &str, service: &SrvRecord| {
+        format!("{scheme}://{}:{}", service.target, service.port)
+    };
     let secure = secure.unwrap_or_default();
     let plain = plain.unwrap_or_default();
     let secure = secure.iter().map(|service| url("https", service));
@@ -80,7 +81,7 @@ mod tests {
 
     #[test]
     fn endpoints_with_tls_come_first() {
-        let service = |target: &str| Service {
+        let service = |target: &str| SrvRecord {
             priority: 0,
             weight: 0,
             port: 2379,

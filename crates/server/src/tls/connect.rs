@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use retcd_tls::{ServerCheck, dial, text};
+use retcd_tls::{ServerVerifier, dial, text};
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
@@ -44,7 +44,7 @@ impl Connector {
             .map_err(|error| io::Error::new(error.kind(), text::handshake(&error, check.refusal())))
     }
 
-    fn check(&self) -> ServerCheck {
+    fn check(&self) -> ServerVerifier {
         let endpoint = &*self.0;
         let authorities = match &endpoint.trust {
             // Certificates that members make for themselves cannot be verified.
@@ -52,14 +52,14 @@ impl Connector {
             Trust::None => Some(endpoint.system_authorities()),
             trust => trust.current(),
         };
-        ServerCheck::new(
+        ServerVerifier::new(
             authorities,
             Arc::clone(&endpoint.rules),
             endpoint.settings.algorithms(),
         )
     }
 
-    fn config(&self, check: Arc<ServerCheck>) -> ClientConfig {
+    fn config(&self, check: Arc<ServerVerifier>) -> ClientConfig {
         let endpoint = &*self.0;
         let identity = endpoint
             .client_identity

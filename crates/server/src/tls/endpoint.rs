@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use retcd_tls::{
-    Authorities, FileError, Identity, Revoked, Rules, Settings, SettingsError, Version,
+    AllowedNames, Authorities, FileError, Identity, RevocationList, Settings, SettingsError,
+    Version,
 };
 
 use super::reload::Reloaded;
@@ -118,8 +119,8 @@ pub(crate) struct Endpoint {
     pub(super) trust: Trust,
     /// The operating system's authorities, for connections if no others are configured.
     system: OnceLock<Arc<Authorities>>,
-    pub(super) revoked: Option<Reloaded<Revoked>>,
-    pub(super) rules: Arc<Rules>,
+    pub(super) revoked: Option<Reloaded<RevocationList>>,
+    pub(super) rules: Arc<AllowedNames>,
     /// Whether a client's certificate must be valid for the address of the client.
     pub(super) checks_address: bool,
     /// Whether the common name of a client's certificate is the name of a user.
@@ -308,7 +309,7 @@ impl Endpoint {
             None => None,
         };
         let trust = match flags.trusted_ca_file.as_str() {
-            "" if flags.client_cert_auth => Trust::System(Arc::new(Authorities::of_system())),
+            "" if flags.client_cert_auth => Trust::System(Arc::new(Authorities::from_system())),
             "" => Trust::None,
             path => Trust::File(
                 Reloaded::open(&[path], |paths| Authorities::load(&paths[0]))
@@ -318,7 +319,7 @@ impl Endpoint {
         let revoked = match flags.crl_file.as_str() {
             "" => None,
             path => Some(
-                Reloaded::open(&[path], |paths| Revoked::load(&paths[0]))
+                Reloaded::open(&[path], |paths| RevocationList::load(&paths[0]))
                     .map_err(|error| side.unusable(error, &[("crl-file", path)]))?,
             ),
         };
@@ -346,7 +347,7 @@ impl Endpoint {
 
     /// The operating system's authorities, read once.
     pub(super) fn system_authorities(&self) -> Arc<Authorities> {
-        let read = || Arc::new(Authorities::of_system());
+        let read = || Arc::new(Authorities::from_system());
         Arc::clone(self.system.get_or_init(read))
     }
 }
@@ -360,14 +361,14 @@ fn load_identity(certificate: &str, key: &str) -> Result<Option<Reloaded<Identit
     Reloaded::open(&[certificate, key], load).map(Some)
 }
 
-fn rules(flags: &Tls) -> Result<Arc<Rules>, Reason> {
+fn rules(flags: &Tls) -> Result<Arc<AllowedNames>, Reason> {
     if !flags.allowed_cns.is_empty() && !flags.allowed_hostnames.is_empty() {
         return Err(Reason::TwoKindsOfRules {
             names: go_list(&flags.allowed_cns),
             hosts: go_list(&flags.allowed_hostnames),
         });
     }
-    Ok(Arc::new(Rules {
+    Ok(Arc::new(AllowedNames {
         allowed_common_names: flags.allowed_cns.clone(),
         allowed_host_names: flags.allowed_hostnames.clone(),
     }))

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use retcd_tls::{Certificate, ClientCheck, Identity, text};
+use retcd_tls::{Certificate, ClientVerifier, Identity, text};
 use rustls::ServerConfig;
 use rustls::server::{Accepted, Acceptor, ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -56,7 +56,7 @@ impl From<io::Error> for Failure {
 struct Client<S> {
     remote: Option<SocketAddr>,
     server_name: String,
-    check: Option<Arc<ClientCheck>>,
+    check: Option<Arc<ClientVerifier>>,
     /// The stream on which rustls has sent an alert.
     alerted: Option<S>,
 }
@@ -140,9 +140,9 @@ impl Endpoint {
     }
 
     /// How a client's certificate is checked by what the files say now; none if none is asked for.
-    fn client_check(&self) -> Option<Arc<ClientCheck>> {
+    fn client_check(&self) -> Option<Arc<ClientVerifier>> {
         let authorities = self.trust.current()?;
-        Some(Arc::new(ClientCheck::new(
+        Some(Arc::new(ClientVerifier::new(
             authorities,
             Arc::clone(&self.rules),
             self.revoked.as_ref().map(|revoked| revoked.current()),
@@ -151,7 +151,7 @@ impl Endpoint {
     }
 
     /// The configuration for one handshake, with the certificate that is in the files now.
-    fn server_config(&self, check: Option<Arc<ClientCheck>>) -> ServerConfig {
+    fn server_config(&self, check: Option<Arc<ClientVerifier>>) -> ServerConfig {
         let builder = ServerConfig::builder_with_provider(Arc::clone(self.settings.provider()))
             .with_protocol_versions(self.settings.versions())
             .expect("the settings have a suite for each of their versions");

@@ -46,7 +46,11 @@ pub(super) async fn check(
 /// matches all names in the domain. The error for an address that does not match is the last error
 /// of DNS in parentheses, or empty.
 async fn is_host_of(address: IpAddr, names: &[String], workers: &Workers) -> Result<(), String> {
-    let look_up = move || Resolver::of_system().names(address).unwrap_or_default();
+    let look_up = move || {
+        Resolver::from_system()
+            .lookup_addr(address)
+            .unwrap_or_default()
+    };
     let own = workers.look_up(look_up).await;
     let own = own.unwrap_or_default();
     if own

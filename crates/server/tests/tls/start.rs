@@ -161,7 +161,7 @@ fn certificates_are_made_once_and_kept() {
 fn shown(setting: &Setting) -> Vec<u8> {
     let nobody = Client::of(&Authority::new("nobody"));
     let mut config = nobody.config();
-    let check = retcd_tls::ServerCheck::new(
+    let check = retcd_tls::ServerVerifier::new(
         None,
         Default::default(),
         retcd_tls::Settings::default().algorithms(),

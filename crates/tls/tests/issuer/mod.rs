@@ -1,4 +1,4 @@
-//! Authorities and certificates for tests, made on the spot.
+//! A CA that issues certificates for tests.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
@@ -25,10 +25,10 @@ impl Pair {
     }
 }
 
-/// Somebody who signs certificates.
+/// A certificate authority.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
-fn named(name: &str) -> CertificateParams {
+fn parameters(name: &str) -> CertificateParams {
     let mut parameters = CertificateParams::default();
     parameters.distinguished_name = rcgen::DistinguishedName::new();
     if !name.is_empty() {
@@ -37,8 +37,8 @@ fn named(name: &str) -> CertificateParams {
     parameters
 }
 
-fn of_authority(name: &str) -> CertificateParams {
-    let mut parameters = named(name);
+fn ca_parameters(name: &str) -> CertificateParams {
+    let mut parameters = parameters(name);
     parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     parameters
@@ -50,15 +50,15 @@ impl Authority {
     }
 
     pub fn with(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Authority {
-        let mut parameters = of_authority(name);
+        let mut parameters = ca_parameters(name);
         change(&mut parameters);
         let key = KeyPair::generate().unwrap();
         Authority(CertifiedIssuer::self_signed(parameters, key).unwrap())
     }
 
-    /// An authority that this one vouches for.
+    /// Issues an intermediate CA certificate.
     pub fn authority(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Authority {
-        let mut parameters = of_authority(name);
+        let mut parameters = ca_parameters(name);
         change(&mut parameters);
         let key = KeyPair::generate().unwrap();
         Authority(CertifiedIssuer::signed_by(parameters, key, &self.0).unwrap())
@@ -80,7 +80,7 @@ impl Authority {
         std::fs::write(dir.join(name), self.pem()).unwrap();
     }
 
-    /// A certificate with this common name, changed to taste.
+    /// Issues a certificate with this common name; `change` may modify the parameters.
     pub fn issue(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Pair {
         self.issue_for(KeyPair::generate().unwrap(), name, change)
     }
@@ -91,7 +91,7 @@ impl Authority {
         name: &str,
         change: impl FnOnce(&mut CertificateParams),
     ) -> Pair {
-        let mut parameters = named(name);
+        let mut parameters = parameters(name);
         change(&mut parameters);
         let certificate = parameters.signed_by(&key, &self.0).unwrap();
         Pair {
@@ -101,7 +101,7 @@ impl Authority {
         }
     }
 
-    /// A certificate of version 1, which has no extensions: `openssl x509 -req` makes them.
+    /// Issues a version 1 certificate, which has no extensions, as `openssl x509 -req` does.
     pub fn issue_version_1(&self, name: &str) -> Pair {
         let pair = self.issue(name, |_| {});
         let (_, certificate) = element(&pair.der);
@@ -130,7 +130,7 @@ impl Authority {
         }
     }
 
-    /// A list that revokes these serial numbers: as DER and as PEM.
+    /// A list that revokes these serial numbers, as DER and as PEM.
     pub fn revoke(&self, serials: &[u64]) -> (Vec<u8>, String) {
         let revoked = |serial: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
@@ -151,9 +151,9 @@ impl Authority {
     }
 }
 
-/// A certificate that vouches for itself.
+/// A self-signed certificate.
 pub fn self_signed(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Pair {
-    let mut parameters = named(name);
+    let mut parameters = parameters(name);
     change(&mut parameters);
     let key = KeyPair::generate().unwrap();
     let certificate = parameters.self_signed(&key).unwrap();
@@ -164,7 +164,7 @@ pub fn self_signed(name: &str, change: impl FnOnce(&mut CertificateParams)) -> P
     }
 }
 
-/// Valid for these names and addresses.
+/// Makes it valid for these host names and IP addresses.
 pub fn hosts(parameters: &mut CertificateParams, hosts: &[&str]) {
     let name = |host: &&str| match host.parse() {
         Ok(address) => SanType::IpAddress(address),
@@ -173,7 +173,7 @@ pub fn hosts(parameters: &mut CertificateParams, hosts: &[&str]) {
     parameters.subject_alt_names = hosts.iter().map(name).collect();
 }
 
-/// For servers, for clients.
+/// Sets the extended key usages.
 pub fn usages(parameters: &mut CertificateParams, server: bool, client: bool) {
     let usages = &mut parameters.extended_key_usages;
     if server {
@@ -184,13 +184,13 @@ pub fn usages(parameters: &mut CertificateParams, server: bool, client: bool) {
     }
 }
 
-/// Not valid any more.
+/// Makes it an expired one.
 pub fn expired(parameters: &mut CertificateParams) {
     parameters.not_before = date_time_ymd(2020, 1, 1);
     parameters.not_after = date_time_ymd(2021, 1, 1);
 }
 
-/// The key in the form that its algorithm had before PKCS#8: PKCS#1 for RSA, SEC1 for elliptic curves.
+/// The key in the format used before PKCS#8: PKCS#1 for RSA, SEC1 for elliptic curves.
 pub fn traditional(key: &KeyPair) -> String {
     let der = key.serialize_der();
     let (_, info) = element(&der);
@@ -205,7 +205,7 @@ pub fn traditional(key: &KeyPair) -> String {
     pem(&format!("{label} PRIVATE KEY"), inner)
 }
 
-/// Base64 between two lines.
+/// Encodes a PEM block.
 pub fn pem(label: &str, der: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
@@ -234,7 +234,7 @@ pub fn pem(label: &str, der: &[u8]) -> String {
     )
 }
 
-/// The first DER element: its length with header, its content.
+/// The length, with header, and the content of the first DER element.
 fn element(der: &[u8]) -> (usize, &[u8]) {
     let (length, header) = match der[1] {
         short @ 0..0x80 => (usize::from(short), 2),

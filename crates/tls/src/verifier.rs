@@ -1,7 +1,8 @@
-//! What rustls asks during a handshake: may this certificate in?
+//! The certificate verifiers that rustls calls during a handshake.
 //!
-//! A check serves one handshake: it keeps why it refused ([`ClientCheck::refusal`]), which rustls has no words for, and
-//! which tells the operator what to do. The alert that the other side gets is the nearest to Go's.
+//! A verifier serves one handshake: it keeps the reason of a rejection
+//! ([`ClientVerifier::refusal`]) for the log, because rustls has no error that carries it. The
+//! alert sent to the peer is the closest to Go's.
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,18 +18,18 @@ use webpki::RawPublicKeyEntity;
 
 use crate::certificate::Certificate;
 use crate::chain::{Authorities, Purpose, Refusal};
-use crate::files::Revoked;
+use crate::files::RevocationList;
 
-/// Whom of those who are trusted a server lets in. Empty lists let everybody in.
+/// Restricts which clients with a trusted certificate a server accepts. Empty lists accept all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
-    /// A certificate must have one of these common names.
+pub struct AllowedNames {
+    /// The common names of which a certificate must have one.
     pub allowed_common_names: Vec<String>,
-    /// A certificate must be valid for one of these hosts.
+    /// The hosts for one of which a certificate must be valid.
     pub allowed_host_names: Vec<String>,
 }
 
-impl Rules {
+impl AllowedNames {
     fn check(&self, certificate: &Certificate) -> Result<(), Refusal> {
         let (names, hosts) = (&self.allowed_common_names, &self.allowed_host_names);
         let allowed = (names.is_empty() && hosts.is_empty())
@@ -44,28 +45,28 @@ impl Rules {
     }
 }
 
-/// A server's check of a client's certificate, for one handshake.
+/// Verifies a client's certificate in one handshake.
 #[derive(Debug)]
-pub struct ClientCheck {
+pub struct ClientVerifier {
     authorities: Arc<Authorities>,
-    rules: Arc<Rules>,
-    revoked: Option<Arc<Revoked>>,
+    allowed: Arc<AllowedNames>,
+    revoked: Option<Arc<RevocationList>>,
     algorithms: WebPkiSupportedAlgorithms,
     presented: OnceLock<Certificate>,
     refusal: OnceLock<Refusal>,
 }
 
-impl ClientCheck {
-    /// A check against these.
+impl ClientVerifier {
+    /// Creates the verifier for one handshake.
     pub fn new(
         authorities: Arc<Authorities>,
-        rules: Arc<Rules>,
-        revoked: Option<Arc<Revoked>>,
+        allowed: Arc<AllowedNames>,
+        revoked: Option<Arc<RevocationList>>,
         algorithms: WebPkiSupportedAlgorithms,
-    ) -> ClientCheck {
-        ClientCheck {
+    ) -> ClientVerifier {
+        ClientVerifier {
             authorities,
-            rules,
+            allowed,
             revoked,
             algorithms,
             presented: OnceLock::new(),
@@ -73,18 +74,18 @@ impl ClientCheck {
         }
     }
 
-    /// Why the certificate was refused, if it was.
+    /// Why the certificate was rejected, if it was.
     pub fn refusal(&self) -> Option<&Refusal> {
         self.refusal.get()
     }
 
-    /// The certificate that the client showed. Whether the client may have it, and has its key, is known when the
-    /// handshake has succeeded.
+    /// The certificate that the client presented. It is authenticated only once the handshake has
+    /// succeeded.
     pub fn presented(&self) -> Option<&Certificate> {
         self.presented.get()
     }
 
-    fn judge(
+    fn verify(
         &self,
         leaf: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
@@ -94,7 +95,7 @@ impl ClientCheck {
         let leaf = self.presented.get_or_init(|| leaf);
         self.authorities
             .verify(leaf, others, Purpose::Client, now, &self.algorithms)?;
-        self.rules.check(leaf)?;
+        self.allowed.check(leaf)?;
         if let Some(revoked) = &self.revoked {
             revoked.check(leaf)?;
             for other in others {
@@ -105,7 +106,7 @@ impl ClientCheck {
     }
 }
 
-impl ClientCertVerifier for ClientCheck {
+impl ClientCertVerifier for ClientVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.authorities.subjects()
     }
@@ -116,7 +117,7 @@ impl ClientCertVerifier for ClientCheck {
         others: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.judge(leaf, others, now)
+        self.verify(leaf, others, now)
             .map(|()| ClientCertVerified::assertion())
             .map_err(|refusal| self.refusal.get_or_init(|| refusal).into())
     }
@@ -144,37 +145,38 @@ impl ClientCertVerifier for ClientCheck {
     }
 }
 
-/// A client's check of a server's certificate, for one handshake.
+/// Verifies a server's certificate in one handshake.
 #[derive(Debug)]
-pub struct ServerCheck {
-    /// None: any certificate will do.
+pub struct ServerVerifier {
+    /// `None` accepts any certificate.
     authorities: Option<Arc<Authorities>>,
-    rules: Arc<Rules>,
+    allowed: Arc<AllowedNames>,
     algorithms: WebPkiSupportedAlgorithms,
     refusal: OnceLock<Refusal>,
 }
 
-impl ServerCheck {
-    /// A check against these; without authorities the certificate is not looked at, but for the key's signature.
+impl ServerVerifier {
+    /// Creates the verifier for one handshake. Without `authorities`, only the handshake signature
+    /// is verified.
     pub fn new(
         authorities: Option<Arc<Authorities>>,
-        rules: Arc<Rules>,
+        allowed: Arc<AllowedNames>,
         algorithms: WebPkiSupportedAlgorithms,
-    ) -> ServerCheck {
-        ServerCheck {
+    ) -> ServerVerifier {
+        ServerVerifier {
             authorities,
-            rules,
+            allowed,
             algorithms,
             refusal: OnceLock::new(),
         }
     }
 
-    /// Why the certificate was refused, if it was.
+    /// Why the certificate was rejected, if it was.
     pub fn refusal(&self) -> Option<&Refusal> {
         self.refusal.get()
     }
 
-    fn judge(
+    fn verify(
         &self,
         leaf: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
@@ -188,11 +190,11 @@ impl ServerCheck {
         authorities.verify(&leaf, others, Purpose::Server, now, &self.algorithms)?;
         leaf.verify_host_name(&name.to_str())
             .map_err(Refusal::HostName)?;
-        self.rules.check(&leaf)
+        self.allowed.check(&leaf)
     }
 }
 
-impl ServerCertVerifier for ServerCheck {
+impl ServerCertVerifier for ServerVerifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -201,7 +203,7 @@ impl ServerCertVerifier for ServerCheck {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.judge(leaf, others, name, now)
+        self.verify(leaf, others, name, now)
             .map(|()| ServerCertVerified::assertion())
             .map_err(|refusal| self.refusal.get_or_init(|| refusal).into())
     }
@@ -230,8 +232,8 @@ impl ServerCertVerifier for ServerCheck {
 }
 
 impl From<&Refusal> for Error {
-    /// Chooses the alert: Go says `unknown certificate authority`, `expired certificate`, and else `bad certificate`; of
-    /// a revoked certificate it says nothing at all.
+    /// Chooses the alert. Go sends `unknown certificate authority`, `expired certificate`, or
+    /// otherwise `bad certificate`; for a revoked certificate it sends none.
     fn from(refusal: &Refusal) -> Error {
         Error::InvalidCertificate(match refusal {
             Refusal::UnknownAuthority => CertificateError::UnknownIssuer,
@@ -242,7 +244,7 @@ impl From<&Refusal> for Error {
     }
 }
 
-/// As rustls does it, but for certificates of version 1, too: the key is all that matters here.
+/// As in rustls, but also for version 1 certificates: only the key matters here.
 fn verify_tls12(
     message: &[u8],
     certificate: &CertificateDer<'_>,
@@ -258,7 +260,7 @@ fn verify_tls12(
         .iter()
         .find(|(scheme, _)| *scheme == signed.scheme)
         .ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
-    // The scheme does not name the curve in TLS 1.2: only one of the candidates is for this key.
+    // In TLS 1.2 the scheme does not determine the curve: only one of the candidates fits the key.
     let valid = candidates.iter().any(|algorithm| {
         key.verify_signature(*algorithm, message, signed.signature())
             .is_ok()

@@ -1,6 +1,6 @@
-//! Seconds since 1970 as RFC 3339, in UTC.
+//! RFC 3339 formatting.
 
-/// `2026-11-21T10:38:38Z`.
+/// Formats Unix seconds in UTC, e.g. `2026-11-21T10:38:38Z`.
 pub(crate) fn rfc3339(unix_seconds: i64) -> String {
     let (days, second) = (
         unix_seconds.div_euclid(86_400),
@@ -11,8 +11,8 @@ pub(crate) fn rfc3339(unix_seconds: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// The date of a day since 1970-01-01. Years begin in March here, so that the leap day is a year's last, and eras of 400 years
-/// are all alike.
+/// Year, month and day of a day number counted from 1970-01-01. Years start in March here, which
+/// puts the leap day at the end of a year, and all eras of 400 years have the same length.
 fn date(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_written_as_rfc_3339() {
+    fn formats_rfc_3339() {
         for (seconds, text) in [
             (0, "1970-01-01T00:00:00Z"),
             (-1, "1969-12-31T23:59:59Z"),

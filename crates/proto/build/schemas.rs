@@ -1,11 +1,11 @@
-//! Writes down, as Rust, which fields the messages have: what `src/wire.rs` holds foreign bytes against.
+//! Generates the message schemas that `src/wire.rs` checks untrusted bytes against.
 
 use std::fmt::Write as _;
 
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 
-/// A static for each message, and a table of them by name.
+/// Returns Rust source: a static per message and a table of them by name.
 pub fn generate(descriptors: &FileDescriptorSet) -> String {
     let mut messages = Vec::new();
     for file in &descriptors.file {
@@ -16,12 +16,12 @@ pub fn generate(descriptors: &FileDescriptorSet) -> String {
     for (name, message) in &messages {
         let fields = message.field.iter().map(of_field);
         let fields: String = fields.collect();
-        writeln!(out, "static {}: Shape = Shape(&[{fields}]);", ident(name)).expect("a string");
+        writeln!(out, "static {}: Schema = Schema(&[{fields}]);", ident(name)).expect("a string");
     }
     let rows = messages.iter();
     let rows = rows.map(|(name, _)| format!("({name:?}, &{}),", ident(name)));
     let rows: String = rows.collect();
-    writeln!(out, "static SHAPES: &[(&str, &Shape)] = &[{rows}];").expect("a string");
+    writeln!(out, "static SCHEMAS: &[(&str, &Schema)] = &[{rows}];").expect("a string");
     out
 }
 
