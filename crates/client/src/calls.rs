@@ -1,7 +1,7 @@
-//! The methods that have one answer, and for each whether it may be executed twice.
+//! The unary methods, and whether each is idempotent.
 //!
-//! Requests and answers are those of etcd's API: see its `.proto` files in the crate `proto` for
-//! what each field means.
+//! Requests and responses are those of etcd's API: the `.proto` files of the crate `proto` document
+//! their fields.
 
 use retcd_proto::etcdserverpb::auth_client::AuthClient;
 use retcd_proto::etcdserverpb::cluster_client::ClusterClient;
@@ -14,14 +14,14 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::retry::Policy;
 
-/// Lines of the table: name, request, answer, service, whether it may be executed twice.
+/// Generates methods from a table of name, request, response, gRPC method and retry policy.
 macro_rules! calls {
     ($($(#[$doc:meta])* $vis:vis fn $name:ident($request:ty) -> $response:ty: $stub:ident::$rpc:ident, $policy:ident;)*) => {
         impl Client {$(
             $(#[$doc])*
             ///
             /// # Errors
-            /// What the last attempt ended with; the deadline is over.
+            /// The error of the last attempt, or [`Error::DeadlineExceeded`].
             $vis async fn $name(&self, request: $request) -> Result<$response, Error> {
                 self.check_size(&request)?;
                 let response_bytes_max = self.shared.config.response_bytes_max;
@@ -38,87 +38,87 @@ macro_rules! calls {
     };
 }
 
-// Those with keys in them, which `namespace` completes.
+// Methods with keys, which `namespace` wraps.
 calls! {
-    /// As [`Client::range`], whatever the namespace.
+    /// [`Client::range`] on keys that have been prefixed.
     pub(crate) fn range_anywhere(RangeRequest) -> RangeResponse: KvClient::range, Repeatable;
-    /// As [`Client::put`], whatever the namespace.
+    /// [`Client::put`] on a key that has been prefixed.
     pub(crate) fn put_anywhere(PutRequest) -> PutResponse: KvClient::put, AtMostOnce;
-    /// As [`Client::delete_range`], whatever the namespace.
+    /// [`Client::delete_range`] on keys that have been prefixed.
     pub(crate) fn delete_range_anywhere(DeleteRangeRequest) -> DeleteRangeResponse: KvClient::delete_range, AtMostOnce;
-    /// As [`Client::txn`], whatever the namespace.
+    /// [`Client::txn`] on keys that have been prefixed.
     pub(crate) fn txn_anywhere(TxnRequest) -> TxnResponse: KvClient::txn, AtMostOnce;
-    /// As [`Client::repeatable_txn`], whatever the namespace.
+    /// [`Client::repeatable_txn`] on keys that have been prefixed.
     pub(crate) fn repeatable_txn_anywhere(TxnRequest) -> TxnResponse: KvClient::txn, Repeatable;
-    /// As [`Client::lease_time_to_live`], whatever the namespace.
+    /// [`Client::lease_time_to_live`] without a namespace.
     pub(crate) fn lease_time_to_live_anywhere(LeaseTimeToLiveRequest) -> LeaseTimeToLiveResponse: LeaseClient::lease_time_to_live, Repeatable;
 }
 
 calls! {
-    /// Forgets what keys were before a revision.
+    /// Removes the key history before a revision.
     pub fn compact(CompactionRequest) -> CompactionResponse: KvClient::compact, AtMostOnce;
 
-    /// Makes a lease. One that is made twice has no keys the second time, and ends by itself.
+    /// Grants a lease. A duplicate granted by a retry has no keys and expires.
     pub fn lease_grant(LeaseGrantRequest) -> LeaseGrantResponse: LeaseClient::lease_grant, Repeatable;
-    /// Ends a lease and deletes its keys.
+    /// Revokes a lease and deletes its keys.
     pub fn lease_revoke(LeaseRevokeRequest) -> LeaseRevokeResponse: LeaseClient::lease_revoke, Repeatable;
     /// Lists all leases.
     pub fn lease_leases(LeaseLeasesRequest) -> LeaseLeasesResponse: LeaseClient::lease_leases, Repeatable;
 
-    /// Adds a member.
+    /// Adds a member to the cluster.
     pub fn member_add(MemberAddRequest) -> MemberAddResponse: ClusterClient::member_add, AtMostOnce;
-    /// Removes a member.
+    /// Removes a member from the cluster.
     pub fn member_remove(MemberRemoveRequest) -> MemberRemoveResponse: ClusterClient::member_remove, AtMostOnce;
-    /// Changes the URLs at which a member's peers reach it.
+    /// Changes a member's peer URLs.
     pub fn member_update(MemberUpdateRequest) -> MemberUpdateResponse: ClusterClient::member_update, AtMostOnce;
-    /// Makes a voter of a learner.
+    /// Promotes a learner to a voting member.
     pub fn member_promote(MemberPromoteRequest) -> MemberPromoteResponse: ClusterClient::member_promote, AtMostOnce;
     /// Lists the members.
     pub fn member_list(MemberListRequest) -> MemberListResponse: ClusterClient::member_list, Repeatable;
 
-    /// Lists, raises or ends alarms.
+    /// Lists, raises or clears alarms.
     pub fn alarm(AlarmRequest) -> AlarmResponse: MaintenanceClient::alarm, Repeatable;
-    /// Asks the member of the connection how it is. Make a client for one endpoint
-    /// ([`Config::only`](crate::Config::only)) to choose which.
+    /// Returns the status of the member connected to. Use a client with one endpoint
+    /// ([`Config::only`](crate::Config::only)) to choose the member.
     pub fn status(StatusRequest) -> StatusResponse: MaintenanceClient::status, Repeatable;
-    /// Asks the member of the connection for a hash of its keys.
+    /// Returns a hash of the key-value store of the member connected to.
     pub fn hash_kv(HashKvRequest) -> HashKvResponse: MaintenanceClient::hash_kv, Repeatable;
-    /// Gives unused space in the database of the connection's member back.
+    /// Defragments the database of the member connected to.
     pub fn defragment(DefragmentRequest) -> DefragmentResponse: MaintenanceClient::defragment, AtMostOnce;
-    /// Hands leadership over, if the connection's member has it.
+    /// Transfers leadership, if the member connected to is the leader.
     pub fn move_leader(MoveLeaderRequest) -> MoveLeaderResponse: MaintenanceClient::move_leader, Repeatable;
-    /// Prepares for an older version, or stops to.
+    /// Validates, enables or cancels a downgrade of the cluster.
     pub fn downgrade(DowngradeRequest) -> DowngradeResponse: MaintenanceClient::downgrade, AtMostOnce;
 
-    /// Switches authentication on.
+    /// Enables authentication.
     pub fn auth_enable(AuthEnableRequest) -> AuthEnableResponse: AuthClient::auth_enable, AtMostOnce;
-    /// Switches authentication off.
+    /// Disables authentication.
     pub fn auth_disable(AuthDisableRequest) -> AuthDisableResponse: AuthClient::auth_disable, AtMostOnce;
-    /// Says whether authentication is on.
+    /// Returns whether authentication is enabled.
     pub fn auth_status(AuthStatusRequest) -> AuthStatusResponse: AuthClient::auth_status, Repeatable;
-    /// Makes a user.
+    /// Adds a user.
     pub fn user_add(AuthUserAddRequest) -> AuthUserAddResponse: AuthClient::user_add, AtMostOnce;
     /// Deletes a user.
     pub fn user_delete(AuthUserDeleteRequest) -> AuthUserDeleteResponse: AuthClient::user_delete, AtMostOnce;
     /// Changes a user's password.
     pub fn user_change_password(AuthUserChangePasswordRequest) -> AuthUserChangePasswordResponse: AuthClient::user_change_password, AtMostOnce;
-    /// Gives a user a role.
+    /// Grants a role to a user.
     pub fn user_grant_role(AuthUserGrantRoleRequest) -> AuthUserGrantRoleResponse: AuthClient::user_grant_role, AtMostOnce;
-    /// Takes a role from a user.
+    /// Revokes a role from a user.
     pub fn user_revoke_role(AuthUserRevokeRoleRequest) -> AuthUserRevokeRoleResponse: AuthClient::user_revoke_role, AtMostOnce;
-    /// Shows a user.
+    /// Returns a user's roles.
     pub fn user_get(AuthUserGetRequest) -> AuthUserGetResponse: AuthClient::user_get, Repeatable;
     /// Lists the users.
     pub fn user_list(AuthUserListRequest) -> AuthUserListResponse: AuthClient::user_list, Repeatable;
-    /// Makes a role.
+    /// Adds a role.
     pub fn role_add(AuthRoleAddRequest) -> AuthRoleAddResponse: AuthClient::role_add, AtMostOnce;
     /// Deletes a role.
     pub fn role_delete(AuthRoleDeleteRequest) -> AuthRoleDeleteResponse: AuthClient::role_delete, AtMostOnce;
-    /// Gives a role a permission.
+    /// Grants a permission to a role.
     pub fn role_grant_permission(AuthRoleGrantPermissionRequest) -> AuthRoleGrantPermissionResponse: AuthClient::role_grant_permission, AtMostOnce;
-    /// Takes a permission from a role.
+    /// Revokes a permission from a role.
     pub fn role_revoke_permission(AuthRoleRevokePermissionRequest) -> AuthRoleRevokePermissionResponse: AuthClient::role_revoke_permission, AtMostOnce;
-    /// Shows a role.
+    /// Returns a role's permissions.
     pub fn role_get(AuthRoleGetRequest) -> AuthRoleGetResponse: AuthClient::role_get, Repeatable;
     /// Lists the roles.
     pub fn role_list(AuthRoleListRequest) -> AuthRoleListResponse: AuthClient::role_list, Repeatable;

@@ -1,5 +1,4 @@
-//! A handle to a cluster: whose requests carry a token, have a deadline, and may live in a
-//! namespace.
+//! The client handle: deadlines, tokens, namespaces.
 
 use std::future::{Future, ready};
 use std::sync::{Arc, Mutex};
@@ -18,19 +17,19 @@ use crate::namespace::Namespace;
 use crate::retry::{self, Failure, Next, Policy};
 use crate::transport::Transport;
 
-/// A request is attempted this often at most.
+/// Maximum number of attempts per request.
 const ATTEMPTS_MAX: usize = 100;
-/// The pause between two attempts.
+/// Pause between attempts.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
 
-/// A channel whose requests carry the token of who asks.
+/// A channel that adds the token to requests.
 pub(crate) type Service = InterceptedService<Transport, Login>;
 
 /// A client of one cluster. Clones share its connections.
 ///
-/// Requests take the endpoints in turn. Which failed request is made again, and where, is told in
-/// the crate's documentation. All requests are cancelled by dropping their future; what was sent
-/// may be executed nevertheless.
+/// Requests are distributed over the endpoints round robin. The crate's documentation describes
+/// which requests are retried, and where. Dropping the future of a request cancels it; a request
+/// that was sent may still be executed.
 ///
 /// A client belongs to the tokio runtime on which it is first used.
 #[derive(Clone)]
@@ -44,11 +43,11 @@ pub(crate) struct Shared {
     pub config: Arc<Config>,
     connections: Arc<Connections>,
     login: Mutex<Option<Login>>,
-    /// Held by whoever logs in, so that all who wait do it once.
+    /// Held during authentication, so that concurrent requests authenticate once.
     logging_in: tokio::sync::Mutex<()>,
 }
 
-/// A connection together with who asks on it: what a stream is opened on.
+/// A connection and the token to use on it, for opening a stream.
 pub(crate) struct Route {
     link: Link,
     login: Login,
@@ -61,10 +60,10 @@ impl Route {
 }
 
 impl Client {
-    /// Checks the configuration; nothing is sent yet.
+    /// Creates a client. Only checks the configuration; connecting starts with the first request.
     ///
     /// # Errors
-    /// No endpoints, or one that cannot be understood; TLS files that cannot be used.
+    /// There is no endpoint, an endpoint is invalid, or TLS files cannot be used.
     pub fn new(config: Config) -> Result<Client, ConfigError> {
         let config = Arc::new(config);
         let connections = Arc::new(Connections::new(Arc::clone(&config))?);
@@ -80,18 +79,18 @@ impl Client {
         })
     }
 
-    /// The same client, whose requests have so much time from now on, all together. A limit of
-    /// nothing is over before anything is sent. Streams (watches, keep-alive, snapshots) need only
-    /// have been opened by then.
+    /// The same client with a deadline: all its requests together must complete within `limit` from
+    /// now. With a limit of zero no request is sent. Streams (watches, keep-alive, snapshots) need
+    /// only be opened by the deadline.
     pub fn within(&self, limit: Duration) -> Client {
         Client {
-            // Centuries are as good as no limit.
+            // On overflow there is no deadline.
             deadline: Instant::now().checked_add(limit),
             ..self.clone()
         }
     }
 
-    /// The same client, whose requests may take as long as they want.
+    /// The same client without a deadline.
     pub fn without_deadline(&self) -> Client {
         Client {
             deadline: None,
@@ -99,10 +98,10 @@ impl Client {
         }
     }
 
-    /// The same client, to which all keys are what follows `prefix`: it is put before the keys of
-    /// requests and taken from those of answers and events. Requests cannot reach other keys;
-    /// users, roles, leases and compactions are those of the whole cluster. A namespace within a
-    /// namespace has both prefixes, the outer one first.
+    /// The same client restricted to the keys that start with `prefix`: the prefix is added to the
+    /// keys of requests and removed from those of responses and events. Users, roles, leases and
+    /// compactions remain those of the whole cluster. In a nested namespace the outer prefix comes
+    /// first.
     pub fn namespace(&self, prefix: impl Into<Bytes>) -> Client {
         Client {
             namespace: self.namespace.within(&prefix.into()),
@@ -110,11 +109,11 @@ impl Client {
         }
     }
 
-    /// Logs in, if there are credentials, within the dial timeout. Requests do so by themselves:
-    /// this is for learning of wrong credentials early.
+    /// Authenticates within the dial timeout, if there are credentials. Requests do so when needed:
+    /// this is for detecting wrong credentials early.
     ///
     /// # Errors
-    /// Refused credentials, or no endpoint that answers in time.
+    /// The credentials are rejected, or no endpoint answers in time.
     pub async fn log_in(&self) -> Result<(), Error> {
         if self.shared.config.credentials.is_none() {
             return Ok(());
@@ -123,8 +122,8 @@ impl Client {
         limited.call(Policy::AtMostOnce, |_| ready(Ok(()))).await
     }
 
-    /// Refuses a request that is larger than the configuration allows. (The transport would refuse
-    /// it, too, but not say why.)
+    /// Rejects a request that exceeds the configured size. (The transport would fail as well, but
+    /// without the reason.)
     pub(crate) fn check_size(&self, request: &impl Message) -> Result<(), Error> {
         let (bytes, limit) = (request.encoded_len(), self.shared.config.request_bytes_max);
         match bytes > limit {
@@ -133,7 +132,7 @@ impl Client {
         }
     }
 
-    /// Makes a request, and makes it again as [`retry`] says, until the deadline.
+    /// Sends a request and retries it as [`retry`] decides, until the deadline.
     pub(crate) async fn call<T, F>(
         &self,
         policy: Policy,
@@ -192,7 +191,7 @@ impl Client {
         }
     }
 
-    /// What to do about a failed request.
+    /// Decides how to proceed after a failed request.
     fn next(&self, policy: Policy, error: &Error) -> Next {
         match retry::next(policy, Failure::of(error), self.endpoints()) {
             Next::LogIn if !self.may_log_in_again(error) => Next::GiveUp,
@@ -200,20 +199,20 @@ impl Client {
         }
     }
 
-    /// How many endpoints there are.
+    /// The number of endpoints.
     pub(crate) fn endpoints(&self) -> usize {
         self.shared.connections.len()
     }
 
-    /// Whether a stream that could not be opened, or ended, for this reason is worth opening again.
+    /// Whether to open a stream again that failed with this error.
     pub(crate) fn may_reopen(&self, error: &Error) -> bool {
         self.next(Policy::Repeatable, error) != Next::GiveUp
     }
 
-    /// Waits for a connection, and logs in if that has not been done.
+    /// Waits for a connection, and authenticates if that has not been done.
     ///
     /// # Errors
-    /// The login's; other endpoints then go first.
+    /// Authentication failed; the endpoint is then passed over for a while.
     pub(crate) async fn route(&self) -> Result<Route, Error> {
         let link = self.shared.connections.pick().await;
         match self.login(&link).await {
@@ -225,8 +224,8 @@ impl Client {
         }
     }
 
-    /// Lets a stream be opened at another endpoint, and with another token: the answers of streams
-    /// tell of one that is too old in ways of their own.
+    /// Makes the next stream use another endpoint and a new token: streams report an outdated token
+    /// in different ways.
     pub(crate) fn leave(&self, route: &Route, error: &Error) {
         self.go_elsewhere(&route.link, error);
         if !matches!(self.shared.config.credentials, Some(Credentials::Token(_))) {
@@ -263,7 +262,7 @@ impl Client {
         login.expect("nothing panics under it").clone()
     }
 
-    /// Lets the next request log in, unless somebody has done so since `outdated` was used.
+    /// Makes the next request authenticate, unless that has happened since `outdated` was used.
     fn forget_login(&self, outdated: Option<&Login>) {
         let mut login = self.shared.login.lock().expect("nothing panics under it");
         if login.as_ref() == outdated {
@@ -271,13 +270,14 @@ impl Client {
         }
     }
 
-    /// Whether another login can help against `error`, which says that the last one is too old.
+    /// Whether `error` reports an outdated token that authentication can replace.
     fn may_log_in_again(&self, error: &Error) -> bool {
         match &self.shared.config.credentials {
-            // There is no other.
+            // A fixed token cannot be replaced.
             Some(Credentials::Token(_)) => false,
             Some(Credentials::Password { .. }) => true,
-            // A certificate says who asks.
+            // The user may be that of the client certificate, for which only the revision can be
+            // outdated.
             None => error.is_answer(OLD_REVISION),
         }
     }

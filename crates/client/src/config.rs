@@ -1,4 +1,4 @@
-//! How to reach a cluster.
+//! Client configuration.
 
 use std::time::Duration;
 
@@ -6,27 +6,27 @@ use crate::endpoint::EndpointError;
 use crate::login::Credentials;
 use crate::tls::{TlsConfig, TlsError};
 
-/// How to reach a cluster. The defaults are those of etcd's Go client where it has any.
+/// How to reach a cluster. Defaults are those of etcd's Go client, where it has any.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where to connect: `host:port`, `http://host:port`, `https://host:port`, `unix:path` or
-    /// `unixs:path`. At least one.
+    /// `host:port`, `http://host:port`, `https://host:port`, `unix:path` or `unixs:path`. At least
+    /// one.
     pub endpoints: Vec<String>,
-    /// How long one attempt to connect may take, and how long
-    /// [`Client::log_in`](crate::Client::log_in) waits. Two seconds.
+    /// Timeout of an attempt to connect, and of [`Client::log_in`](crate::Client::log_in). Default:
+    /// 2 s.
     pub dial_timeout: Duration,
-    /// A connection that is silent for so long is probed. Two seconds.
+    /// A connection that is idle for this long is probed. Default: 2 s.
     pub keepalive_time: Duration,
-    /// A probe that is not answered for so long ends the connection. Six seconds.
+    /// A probe without a response within this time closes the connection. Default: 6 s.
     pub keepalive_timeout: Duration,
-    /// The largest request, in bytes. 2 MiB.
+    /// Maximum size of a request in bytes. Default: 2 MiB.
     pub request_bytes_max: usize,
-    /// The largest response, in bytes. 2 GiB - 1.
+    /// Maximum size of a response in bytes. Default: 2 GiB - 1.
     pub response_bytes_max: usize,
-    /// Whom to trust and what to show. None: endpoints that say `https` or `unixs` are checked with
-    /// the system's authorities, all others are not encrypted.
+    /// TLS files and options. By default, `https` and `unixs` endpoints are verified against the
+    /// system's CA certificates, and all others are not encrypted.
     pub tls: TlsConfig,
-    /// Who asks. None: nobody, or whom the client's certificate names.
+    /// How to authenticate. By default, as the user named by the client certificate, if at all.
     pub credentials: Option<Credentials>,
 }
 
@@ -46,7 +46,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The defaults, and these endpoints.
+    /// The defaults with these endpoints.
     pub fn new<T: Into<String>>(endpoints: impl IntoIterator<Item = T>) -> Config {
         Config {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
@@ -54,7 +54,7 @@ impl Config {
         }
     }
 
-    /// The same configuration for one endpoint alone.
+    /// This configuration with a single endpoint.
     pub fn only(&self, endpoint: &str) -> Config {
         Config {
             endpoints: vec![endpoint.to_owned()],
@@ -63,16 +63,16 @@ impl Config {
     }
 }
 
-/// A configuration of which no client can be made.
+/// Why a configuration is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// There is nowhere to connect to.
+    /// There is no endpoint.
     #[error("etcdclient: no available endpoints")]
     NoEndpoints,
-    /// An endpoint that cannot be used.
+    /// An endpoint is invalid.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
-    /// TLS that cannot be had.
+    /// The TLS configuration is invalid.
     #[error(transparent)]
     Tls(#[from] TlsError),
 }

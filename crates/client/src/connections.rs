@@ -1,13 +1,13 @@
-//! A connection to each endpoint, and which of them serves the next request.
+//! A connection per endpoint, and the choice of one for each request.
 //!
-//! A task for each endpoint keeps it connected: it connects when the client is first used, and
-//! again, with growing pauses, when the connection is lost. Requests take the connected endpoints
-//! in turn. So an endpoint that is down costs nothing, and the first request waits for the first
-//! one that accepts.
+//! A task per endpoint keeps it connected. It connects when the client is first used, and
+//! reconnects with exponential backoff when the connection is lost. Requests are distributed over
+//! the connected endpoints round robin. So an endpoint that is down delays no request, and the
+//! first request waits for the first endpoint that connects.
 //!
-//! An endpoint that could not do what was asked (a learner, a member without a leader) is *passed
-//! over* for a while: it serves only if every other endpoint is passed over, too, or has refused
-//! its last connection.
+//! An endpoint that could not serve a request (a learner, a member without a leader) is *passed
+//! over* for a while: it is chosen only if every other endpoint is passed over as well, or failed
+//! to connect.
 //!
 //! The tasks run on the runtime of the first request, and end with the client.
 
@@ -23,48 +23,48 @@ use crate::endpoint::Endpoint;
 use crate::tls::Tls;
 use crate::transport::Transport;
 
-/// The pause behind the first attempt that fails; each further one is twice as long.
+/// The pause after the first failed attempt; it doubles with each further one.
 const PAUSE_MIN: Duration = Duration::from_millis(25);
-/// An endpoint that was down is found again after so long at most.
+/// Upper bound of the pause between attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(3);
-/// How long an endpoint is passed over. Long enough for an election, short enough that a promoted
-/// learner is soon asked again.
+/// How long an endpoint is passed over: longer than an election, and short enough that a promoted
+/// learner is soon used.
 const PASSED_OVER: Duration = Duration::from_secs(5);
 
 /// The endpoints and their connections.
 pub(crate) struct Connections {
     config: Arc<Config>,
     endpoints: Vec<Endpoint>,
-    /// For the endpoints that want it.
+    /// For endpoints that use TLS.
     tls: Option<Tls>,
     slots: watch::Sender<Vec<Slot>>,
-    /// Whose turn it is.
+    /// The round-robin counter.
     turn: AtomicUsize,
     started: Once,
 }
 
-/// An endpoint, by its place in the configuration.
+/// The state of an endpoint, at its index in the configuration.
 #[derive(Clone, Default)]
 struct Slot {
     state: State,
-    /// How many connections there have been.
+    /// The number of connections established so far, which identifies the current one.
     generation: u64,
     passed_over_until: Option<Instant>,
 }
 
 #[derive(Clone, Default)]
 enum State {
-    /// Nothing is known yet.
+    /// The first attempt is pending.
     #[default]
     Connecting,
     Connected(Transport),
-    /// The last attempt failed; there will be others.
+    /// The last attempt failed; more will follow.
     Failed {
         reason: String,
     },
 }
 
-/// A connection that was chosen for a request.
+/// A connection chosen for a request.
 #[derive(Clone)]
 pub(crate) struct Link {
     endpoint: usize,
@@ -76,7 +76,7 @@ impl Connections {
     /// Checks the configuration; nothing is sent yet.
     ///
     /// # Errors
-    /// No endpoints, or one that cannot be understood; TLS files that cannot be used.
+    /// There is no endpoint, an endpoint is invalid, or TLS files cannot be used.
     pub fn new(config: Arc<Config>) -> Result<Connections, ConfigError> {
         let configured = config.tls.asks_for_tls();
         let mut tls = match configured {
@@ -105,7 +105,7 @@ impl Connections {
         })
     }
 
-    /// How many endpoints there are.
+    /// The number of endpoints.
     pub fn len(&self) -> usize {
         self.endpoints.len()
     }
@@ -128,14 +128,14 @@ impl Connections {
         chosen.expect("it was waited for")
     }
 
-    /// Lets other endpoints go first, because this one did not do what was asked.
+    /// Makes requests prefer other endpoints for a while.
     pub fn pass_over(&self, link: &Link) {
         self.slots.send_modify(|slots| {
             slots[link.endpoint].passed_over_until = Some(Instant::now() + PASSED_OVER);
         });
     }
 
-    /// Gives up a connection that broke. Others may have said so already.
+    /// Drops a connection that failed, unless it has already been replaced.
     pub fn lose(&self, link: &Link) {
         self.slots.send_modify(|slots| {
             let slot = &mut slots[link.endpoint];
@@ -145,7 +145,7 @@ impl Connections {
         });
     }
 
-    /// Why there is no connection; none if there is one, or nothing has been heard yet.
+    /// Why there is no connection; `None` if there is one, or the first attempts are pending.
     pub fn failure(&self) -> Option<String> {
         let slots = self.slots.borrow();
         let mut reason = None;
@@ -160,7 +160,7 @@ impl Connections {
     }
 }
 
-/// The connection for the request with this number; none if it is worth waiting for one.
+/// Chooses the connection for request number `turn`; `None` to wait for one.
 fn choose(slots: &[Slot], turn: usize, now: Instant) -> Option<Link> {
     let in_turn = || (0..slots.len()).map(|at| (turn + at) % slots.len());
     let link = |endpoint: usize| match &slots[endpoint].state {
@@ -182,7 +182,7 @@ fn choose(slots: &[Slot], turn: usize, now: Instant) -> Option<Link> {
     if in_turn().filter(is_welcome).any(is_connecting) {
         return None;
     }
-    // Whoever was passed over first has had the most time to change.
+    // The endpoint passed over longest ago is the most likely to have recovered.
     let passed_over = in_turn().filter(|endpoint| !is_welcome(endpoint));
     passed_over
         .filter(|endpoint| matches!(slots[*endpoint].state, State::Connected(_)))
@@ -190,7 +190,7 @@ fn choose(slots: &[Slot], turn: usize, now: Instant) -> Option<Link> {
         .and_then(link)
 }
 
-/// Connects, and connects again when the connection is lost, as long as there is a client.
+/// Connects, and reconnects when the connection is lost, until the client is dropped.
 async fn keep_connected(connections: Weak<Connections>, endpoint: usize) {
     let mut pause = PAUSE_MIN;
     loop {
@@ -235,7 +235,8 @@ mod tests {
 
     use super::*;
 
-    /// `+` connected, `-` failed, `?` connecting; a number behind it: when it was passed over.
+    /// `+` connected, `-` failed, `?` connecting; a digit after it is the time at which it was
+    /// passed over.
     fn slots(text: &str, now: Instant) -> Vec<Slot> {
         let slot = |word: &str| {
             let state = match &word[..1] {
@@ -255,7 +256,7 @@ mod tests {
         text.split(' ').map(slot).collect()
     }
 
-    /// Who serves the requests 0 to 3; `_` if they wait.
+    /// The endpoints chosen for requests 0 to 3; `_` if a request waits.
     fn check(text: &str, expected: &str) {
         let now = Instant::now();
         let slots = slots(text, now);
@@ -282,7 +283,7 @@ mod tests {
         check("+5 + +", "1121");
         check("+5", "0000");
         check("+5 -", "0000");
-        // It may become a better one.
+        // The pending endpoint may turn out to be better.
         check("+5 ?", "____");
         check("+5 +3 +4", "1111");
         check("+5 -3", "0000");

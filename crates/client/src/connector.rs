@@ -1,8 +1,8 @@
-//! One connection: socket, handshake, and the first word of the server.
+//! Establishing one connection: socket, TLS handshake, and the first bytes from the server.
 //!
-//! A connection counts only when the server has spoken on it. With TLS 1.3 a client believes in its
-//! connection before the server has seen the client's certificate, and a server that expects TLS
-//! takes a plain connection before it hangs up.
+//! A connection is considered established only once the server has sent something. With TLS 1.3 a
+//! client completes the handshake before the server has verified the client's certificate, and a
+//! server that expects TLS accepts a plaintext connection before it closes it.
 
 use std::future::Future;
 use std::io;
@@ -20,33 +20,33 @@ use tower_service::Service;
 
 use crate::tls::Tls;
 
-/// Where a connector connects.
+/// The address to connect to.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
     /// `host:port`.
     Tcp(String),
-    /// A socket in the file system.
+    /// The path of a Unix domain socket.
     Unix(PathBuf),
 }
 
-/// Connects once.
+/// A tower service that connects once.
 #[derive(Clone)]
 pub(crate) struct Connector {
     target: Target,
-    /// With the host that the server's certificate must be valid for.
+    /// With the host name to verify the server's certificate against.
     tls: Option<(Tls, String)>,
-    /// The service may be cloned, but only one connection is made.
+    /// Shared because tonic requires the service to be `Clone`; only one connection is made.
     heard: Arc<Mutex<Option<oneshot::Sender<io::Result<()>>>>>,
 }
 
-/// Tells when the server has spoken.
+/// Resolves when the server has sent its first bytes.
 pub(crate) struct Greeting(oneshot::Receiver<io::Result<()>>);
 
 impl Greeting {
     /// Waits for the server's first bytes.
     ///
     /// # Errors
-    /// The connection ended before.
+    /// The connection closed or failed before.
     pub async fn wait(self) -> Result<(), String> {
         match self.0.await {
             Ok(Ok(())) => Ok(()),
@@ -60,7 +60,7 @@ impl Greeting {
 }
 
 impl Connector {
-    /// A connector and what tells of its connection.
+    /// Creates a connector and the future of its connection's first bytes.
     pub fn new(target: Target, tls: Option<(Tls, String)>) -> (Connector, Greeting) {
         let (sender, receiver) = oneshot::channel();
         let heard = Arc::new(Mutex::new(Some(sender)));
@@ -68,7 +68,7 @@ impl Connector {
     }
 }
 
-/// A connection's bytes, whatever carries them.
+/// The byte stream of a connection, with or without TLS.
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
@@ -117,10 +117,10 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// A connection that tells when it has heard something.
+/// A connection that reports its first read.
 pub(crate) struct Connection {
     io: Box<dyn Io>,
-    /// Until the first bytes have come.
+    /// Taken by the first read.
     heard: Option<oneshot::Sender<io::Result<()>>>,
 }
 
@@ -137,13 +137,13 @@ impl AsyncRead for Connection {
             Poll::Ready(Ok(())) if buffer.filled().len() > before => Ok(()),
             Poll::Ready(Ok(())) => Err(io::ErrorKind::UnexpectedEof.into()),
             Poll::Ready(Err(error)) => {
-                // The caller gets a copy; only the one who waits for the greeting reads the reason.
+                // The caller gets a copy; the original goes to the waiter, which reports it.
                 let copy = io::Error::new(error.kind(), error.to_string());
                 Err(std::mem::replace(error, copy))
             }
         };
         if let Some(heard) = self.heard.take() {
-            // Nobody waits any more if the time to connect is over.
+            // The receiver is gone if the dial timeout has expired.
             let _ = heard.send(first);
         }
         poll

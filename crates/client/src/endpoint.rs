@@ -1,5 +1,4 @@
-//! Where to connect: `http://host:port`, `https://host:port`, `host:port`, `unix:path` or
-//! `unixs:path`.
+//! Endpoints: `http://host:port`, `https://host:port`, `host:port`, `unix:path` or `unixs:path`.
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +8,11 @@ use crate::config::Config;
 use crate::connector::{Connector, Target};
 use crate::tls::Tls;
 
-/// HTTP/2 windows: lists of many megabytes should not wait for round trips.
+/// HTTP/2 flow control windows, large enough that long lists do not wait for round trips.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
-/// A place to connect to.
+/// An address and whether to use TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     address: Address,
@@ -24,32 +23,32 @@ pub(crate) struct Endpoint {
 enum Address {
     /// `host:port`.
     Tcp(String),
-    /// A socket in the file system.
+    /// The path of a Unix domain socket.
     Unix(PathBuf),
 }
 
-/// Whether the endpoint's scheme asks for TLS.
+/// Whether the scheme selects TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Encryption {
     Always,
     Never,
-    /// If there is anything about TLS in the configuration.
+    /// If TLS is configured.
     IfConfigured,
 }
 
-/// An endpoint that cannot be used.
+/// Why an endpoint is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
-    /// The text is no endpoint.
+    /// It is not a valid address.
     #[error("invalid endpoint {0:?}")]
     Invalid(String),
 }
 
 impl Endpoint {
-    /// Reads an endpoint as users write it.
+    /// Parses an endpoint.
     ///
     /// # Errors
-    /// A scheme that is not supported, or a text that is no address.
+    /// The scheme is not supported, or the address is invalid.
     pub fn parse(text: &str) -> Result<Endpoint, EndpointError> {
         for (scheme, encryption) in [
             ("unix:", Encryption::IfConfigured),
@@ -81,7 +80,8 @@ impl Endpoint {
         })
     }
 
-    /// Whether `configured` TLS is to be used; an endpoint may also ask for it alone.
+    /// Whether to use TLS, where `configured` tells whether TLS is configured. A scheme may select
+    /// it by itself.
     pub(crate) fn is_encrypted(&self, configured: bool) -> bool {
         match self.encryption {
             Encryption::Always => true,
@@ -90,8 +90,8 @@ impl Endpoint {
         }
     }
 
-    /// The host that a server's certificate must be valid for. The name of a socket in the file
-    /// system stands for a host, too.
+    /// The host to verify the server's certificate against. For a Unix domain socket that is the
+    /// name of the socket.
     fn host(&self) -> &str {
         let authority = match &self.address {
             Address::Tcp(authority) => authority,
@@ -106,10 +106,10 @@ impl Endpoint {
         host.trim_start_matches('[').trim_end_matches(']')
     }
 
-    /// Opens a connection and waits until the server speaks on it.
+    /// Opens a connection and waits for the server's first bytes.
     ///
     /// # Errors
-    /// Why there is none, in the words of etcd's client.
+    /// The text of the failure, as etcd's client reports it.
     pub(crate) async fn connect(
         &self,
         config: &Config,
@@ -117,7 +117,7 @@ impl Endpoint {
     ) -> Result<Channel, String> {
         let authority = match &self.address {
             Address::Tcp(authority) => authority.as_str(),
-            // The name of the host that a socket in the file system stands for.
+            // The `:authority` of requests over a Unix domain socket.
             Address::Unix(_) => "localhost",
         };
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -147,7 +147,7 @@ impl Endpoint {
     }
 }
 
-/// The text of the first cause.
+/// The text of the root cause.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {

@@ -1,4 +1,4 @@
-//! What can become of a request, in the words that etcd's users know.
+//! Why a request failed, with the texts of etcd's client.
 
 use std::error::Error as StdError;
 
@@ -7,57 +7,57 @@ use tonic::{Code, Status};
 
 use crate::transport::{Broken, Unsent};
 
-/// Users or roles have changed since it was found out who asks.
+/// Users or roles have changed since the caller was authenticated.
 pub(crate) const OLD_REVISION: &str = "etcdserver: revision of auth store is old";
-/// The token is unknown, or its time is over.
+/// The token is unknown or expired.
 pub(crate) const INVALID_TOKEN: &str = "etcdserver: invalid auth token";
-/// There was no token: authentication was switched on after the client found that it is off.
+/// No token was sent: authentication was enabled after the client had found it disabled.
 pub(crate) const NO_USER: &str = "etcdserver: user name is empty";
-/// The member is a learner, which answers little.
+/// The member is a learner, which does not serve the method.
 pub(crate) const LEARNER: &str = "etcdserver: rpc not supported for learner";
-/// The member knows of no leader.
+/// The member has no leader.
 pub(crate) const NO_LEADER: &str = "etcdserver: no leader";
-/// A lease has ended, or never was.
+/// The lease has expired, or never existed.
 pub(crate) const LEASE_NOT_FOUND: &str = "etcdserver: requested lease not found";
 
-/// A request that did not succeed.
+/// A failed request.
 ///
-/// The text of each is that of etcd's Go client: answers that it knows stand alone, all others
-/// behind their gRPC code.
+/// Displays the text of etcd's Go client: known server errors as they are, others with their gRPC
+/// code.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A member's answer; the request has had no effect, unless the code says that the member does
-    /// not know either (`Unavailable`, `Cancelled`, `DeadlineExceeded`).
+    /// The member rejected the request. It had no effect, unless the code leaves that open
+    /// (`Unavailable`, `Cancelled`, `DeadlineExceeded`).
     #[error("{}", answer_text(*code, message))]
     Refused {
         /// The gRPC code.
         code: Code,
-        /// The text, as the member sent it.
+        /// The member's message.
         message: String,
     },
-    /// The request did not get to a member.
+    /// The request was not sent.
     #[error("{}", text_with_code(Code::Unavailable, message))]
     Unsent {
-        /// Why not.
+        /// The reason.
         message: String,
     },
-    /// The answer was lost. The request may have been executed.
+    /// The response was lost. The request may have been executed.
     #[error("{}", text_with_code(*code, message))]
     Broken {
-        /// The gRPC code that the transport gives it.
+        /// The gRPC code assigned by the transport.
         code: Code,
-        /// What happened to the connection.
+        /// The failure of the connection.
         message: String,
     },
-    /// The time that the caller gave is over. Requests that were sent may have been executed.
+    /// The caller's deadline expired. Requests that were sent may have been executed.
     #[error("context deadline exceeded")]
     DeadlineExceeded {
-        /// What the last attempt ended with, if there was one.
+        /// The error of the last attempt, if there was one.
         #[source]
         last: Option<Box<Error>>,
     },
-    /// No endpoint accepts a connection: never the end of a request by itself, but what was waited
-    /// for when its time was over.
+    /// No endpoint is connected. A request never fails with this: it is the source of
+    /// [`Error::DeadlineExceeded`].
     #[error(
         "rpc error: code = DeadlineExceeded desc = latest balancer error: last connection error: connection error: desc = {reason:?}"
     )]
@@ -65,29 +65,29 @@ pub enum Error {
         /// Why the last attempt to connect failed.
         reason: String,
     },
-    /// The request is larger than [`Config::request_bytes_max`](crate::Config::request_bytes_max);
-    /// it was not sent.
+    /// The request exceeds [`Config::request_bytes_max`](crate::Config::request_bytes_max) and was
+    /// not sent.
     #[error(
         "rpc error: code = ResourceExhausted desc = trying to send message larger than max ({bytes} vs. {limit})"
     )]
     RequestTooLarge {
-        /// The request's size in bytes.
+        /// The size of the request in bytes.
         bytes: usize,
         /// The limit in bytes.
         limit: usize,
     },
-    /// The answer is larger than [`Config::response_bytes_max`](crate::Config::response_bytes_max).
-    /// The request was executed.
+    /// The response exceeds [`Config::response_bytes_max`](crate::Config::response_bytes_max). The
+    /// request was executed.
     #[error(
         "rpc error: code = ResourceExhausted desc = grpc: received message larger than max ({bytes} vs. {limit})"
     )]
     ResponseTooLarge {
-        /// The answer's size in bytes.
+        /// The size of the response in bytes.
         bytes: usize,
         /// The limit in bytes.
         limit: usize,
     },
-    /// The answer lacks a part that it must have.
+    /// A required part of the response is missing.
     #[error("the server's answer has no {0}")]
     Incomplete(&'static str),
 }
@@ -96,7 +96,7 @@ impl From<Status> for Error {
     fn from(status: Status) -> Error {
         let (code, message) = (status.code(), status.message().to_owned());
         let lost = has_source::<Broken>(&status)
-            // The answer broke off.
+            // The response ended prematurely.
             || (code == Code::Unknown && status.source().is_some());
         if has_source::<Unsent>(&status) {
             Error::Unsent { message }
@@ -111,7 +111,7 @@ impl From<Status> for Error {
 }
 
 impl Error {
-    /// The error with its gRPC code even if its text is a known one.
+    /// The text with its gRPC code, even for a known server error.
     pub fn text_with_code(&self) -> String {
         match self {
             Error::Refused { code, message } => text_with_code(*code, message),
@@ -129,7 +129,7 @@ fn has_source<E: StdError + 'static>(status: &Status) -> bool {
     status.source().is_some_and(|source| source.is::<E>())
 }
 
-/// Answers that etcd's client knows print as they are, others with their gRPC code.
+/// Like etcd's client, prints known server errors as they are, others with their gRPC code.
 pub(crate) fn answer_text(code: Code, message: &str) -> String {
     if KNOWN_ANSWERS.contains(&message) {
         return message.to_owned();
@@ -141,7 +141,7 @@ fn text_with_code(code: Code, message: &str) -> String {
     format!("rpc error: code = {} desc = {message}", code::name(code))
 }
 
-/// Size and limit of an answer over the limit, which the transport tells in words.
+/// Parses size and limit from the transport's message about a response that is too large.
 fn sizes(message: &str) -> Option<(usize, usize)> {
     let text = message.strip_prefix("Error, decoded message length too large: found ")?;
     let mut numbers = text
@@ -151,7 +151,7 @@ fn sizes(message: &str) -> Option<(usize, usize)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// Answers that etcd's client recognises by their text.
+/// Server errors that etcd's client recognizes by their text.
 const KNOWN_ANSWERS: &[&str] = &[
     "etcdserver: key is not provided",
     "etcdserver: key not found",

@@ -1,4 +1,4 @@
-//! Keys: the methods that a namespace completes.
+//! Requests on keys, which a namespace prefixes.
 
 use retcd_proto::etcdserverpb::kv_client::KvClient;
 use retcd_proto::etcdserverpb::{
@@ -14,7 +14,7 @@ impl Client {
     /// Reads a key or a range of keys.
     ///
     /// # Errors
-    /// What the last attempt ended with; the deadline is over.
+    /// The error of the last attempt, or [`Error::DeadlineExceeded`].
     pub async fn range(&self, mut request: RangeRequest) -> Result<RangeResponse, Error> {
         self.namespace.enter_range(&mut request)?;
         let mut response = self.range_anywhere(request).await?;
@@ -22,11 +22,11 @@ impl Client {
         Ok(response)
     }
 
-    /// Reads a range that the server sends in parts, so that neither side needs it as one message.
-    /// If the stream breaks off, it is read again from the start.
+    /// Reads a range as a stream of parts, so that neither side has to hold it as one message. If
+    /// the stream breaks, the range is read again from the start.
     ///
     /// # Errors
-    /// What the last attempt ended with; the deadline is over.
+    /// The error of the last attempt, or [`Error::DeadlineExceeded`].
     pub async fn range_stream(&self, mut request: RangeRequest) -> Result<RangeResponse, Error> {
         self.namespace.enter_range(&mut request)?;
         self.check_size(&request)?;
@@ -54,10 +54,10 @@ impl Client {
         Ok(response)
     }
 
-    /// Writes a key. The request is not made again once it may have been executed.
+    /// Writes a key. Not retried once it may have been executed.
     ///
     /// # Errors
-    /// What the last attempt ended with; the deadline is over.
+    /// The error of the last attempt, or [`Error::DeadlineExceeded`].
     pub async fn put(&self, mut request: PutRequest) -> Result<PutResponse, Error> {
         self.namespace.enter_put(&mut request)?;
         let mut response = self.put_anywhere(request).await?;
@@ -65,11 +65,10 @@ impl Client {
         Ok(response)
     }
 
-    /// Deletes a key or a range of keys. The request is not made again once it may have been
-    /// executed.
+    /// Deletes a key or a range of keys. Not retried once it may have been executed.
     ///
     /// # Errors
-    /// What the last attempt ended with; the deadline is over.
+    /// The error of the last attempt, or [`Error::DeadlineExceeded`].
     pub async fn delete_range(
         &self,
         mut request: DeleteRangeRequest,
@@ -80,10 +79,10 @@ impl Client {
         Ok(response)
     }
 
-    /// Executes a transaction. The request is not made again once it may have been executed.
+    /// Executes a transaction. Not retried once it may have been executed.
     ///
     /// # Errors
-    /// What the last attempt ended with; the deadline is over.
+    /// The error of the last attempt, or [`Error::DeadlineExceeded`].
     pub async fn txn(&self, mut request: TxnRequest) -> Result<TxnResponse, Error> {
         self.namespace.enter_txn(&mut request)?;
         let mut response = self.txn_anywhere(request).await?;
@@ -91,12 +90,11 @@ impl Client {
         Ok(response)
     }
 
-    /// Executes a transaction of which the caller knows that a second execution changes nothing
-    /// (because its comparisons fail then, or because it leads to the same state). It is made again
-    /// as long as a read would be.
+    /// Executes an idempotent transaction: executing it again must have no effect, because its
+    /// comparisons fail then or because it leads to the same state. Retried like a read.
     ///
     /// # Errors
-    /// What the last attempt ended with; the deadline is over.
+    /// The error of the last attempt, or [`Error::DeadlineExceeded`].
     pub async fn repeatable_txn(&self, mut request: TxnRequest) -> Result<TxnResponse, Error> {
         self.namespace.enter_txn(&mut request)?;
         let mut response = self.repeatable_txn_anywhere(request).await?;
@@ -104,10 +102,10 @@ impl Client {
         Ok(response)
     }
 
-    /// Shows a lease, and the keys of the namespace that are attached to it.
+    /// Returns a lease's time to live and, if requested, its keys within the namespace.
     ///
     /// # Errors
-    /// What the last attempt ended with; the deadline is over.
+    /// The error of the last attempt, or [`Error::DeadlineExceeded`].
     pub async fn lease_time_to_live(
         &self,
         request: LeaseTimeToLiveRequest,

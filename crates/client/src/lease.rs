@@ -1,9 +1,9 @@
-//! Leases that are kept alive.
+//! Keeping leases alive.
 //!
-//! A lease is renewed when a third of its time has passed. If the stream of renewals breaks,
-//! another one is opened, at another member if there is one, as long as the lease can still live:
-//! its time is counted from when the last renewal that was answered was asked for, so that it is
-//! never believed in for longer than the cluster does.
+//! A lease is renewed after a third of its time to live. If the stream of renewals breaks, another
+//! one is opened, at another member if possible, as long as the lease may still exist. Its expiry
+//! is computed from when the last answered renewal was sent, so that it is never later than the
+//! cluster's.
 
 use std::time::Duration;
 
@@ -19,38 +19,39 @@ use crate::error::{Error, LEASE_NOT_FOUND};
 use crate::retry::Policy;
 use crate::stream::with_leader;
 
-/// The pause before a broken stream is opened again.
+/// The pause before a broken stream is reopened.
 const RESUME_PAUSE: Duration = Duration::from_millis(500);
-/// Until the first answer nobody knows how long the lease lives: it is waited for so much longer
-/// than for a connection.
+/// Timeout of the first response, in addition to the dial timeout: the time to live is unknown
+/// until then.
 const FIRST_ANSWER: Duration = Duration::from_secs(1);
 
-/// Why a lease is not renewed any more.
+/// Why a lease is no longer renewed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeepAliveError {
-    /// It has ended, or never was; or nobody could be reached for so long that it must have ended.
+    /// It has expired or never existed, or no endpoint could be reached before it must have
+    /// expired.
     #[error("{LEASE_NOT_FOUND}")]
     Ended,
-    /// The first renewal was refused.
+    /// The first renewal was rejected.
     #[error(transparent)]
     Refused(#[from] Error),
 }
 
-/// A lease that is renewed as long as somebody waits for renewals; see [`Client::keep_alive`].
+/// Renews a lease while it is polled; see [`Client::keep_alive`].
 pub struct KeepAlive {
     client: Client,
     id: i64,
-    /// When its time is over, if nothing more is heard.
+    /// When the lease expires unless it is renewed.
     ends: Instant,
-    /// When it is renewed next.
+    /// When to send the next renewal.
     renew_at: Instant,
     is_renewed: bool,
     open: Option<(Renewals, Route)>,
 }
 
 impl Client {
-    /// Keeps a lease alive from the first call of [`KeepAlive::next`] on. The first answer has to
-    /// come within the dial timeout and a second.
+    /// Keeps a lease alive from the first call of [`KeepAlive::next`] on. The first response must
+    /// arrive within the dial timeout plus one second.
     pub fn keep_alive(&self, id: i64) -> KeepAlive {
         let now = Instant::now();
         KeepAlive {
@@ -66,7 +67,7 @@ impl Client {
     /// Renews a lease once.
     ///
     /// # Errors
-    /// The lease is not there; what the last attempt ended with.
+    /// The lease does not exist, or the error of the last attempt.
     pub async fn keep_alive_once(&self, id: i64) -> Result<LeaseKeepAliveResponse, KeepAliveError> {
         let renew =
             |service: Service| async move { Renewals::open(service, id).await?.next().await };
@@ -79,18 +80,18 @@ impl Client {
 }
 
 impl KeepAlive {
-    /// The lease.
+    /// The id of the lease.
     pub fn id(&self) -> i64 {
         self.id
     }
 
-    /// Waits until it is time, renews the lease, and returns the answer, which says how many
-    /// seconds the lease now has. To be called again and again. Dropping the future loses nothing,
-    /// but a lease for which nobody waits ends.
+    /// Waits until the next renewal is due, renews the lease, and returns the response with the new
+    /// time to live in seconds. Call it in a loop: a lease that nobody waits for expires. Cancel
+    /// safe.
     ///
     /// # Errors
-    /// The lease has ended, or its first renewal was refused. Later refusals are not believed
-    /// before its time is over.
+    /// The lease has expired, or its first renewal was rejected. Later rejections are retried until
+    /// the lease expires.
     pub async fn next(&mut self) -> Result<LeaseKeepAliveResponse, KeepAliveError> {
         loop {
             let ends = self.ends;
@@ -122,7 +123,7 @@ impl KeepAlive {
         }
     }
 
-    /// One renewal, and when it was asked for.
+    /// Renews once; returns also when the request was sent.
     async fn renew(&mut self) -> Result<(Instant, LeaseKeepAliveResponse), Error> {
         let (renewals, _) = match &mut self.open {
             Some(open) => open,
@@ -143,19 +144,19 @@ impl KeepAlive {
     }
 }
 
-/// A stream of renewals of one lease.
+/// An open keep-alive stream for one lease.
 struct Renewals {
     id: i64,
     requests: mpsc::Sender<LeaseKeepAliveRequest>,
     responses: Streaming<LeaseKeepAliveResponse>,
-    /// When the last request was made.
+    /// When the last request was sent.
     asked_at: Instant,
-    /// Whether it has not been answered.
+    /// Whether its response is outstanding.
     is_waiting: bool,
 }
 
 impl Renewals {
-    /// Opens the stream and asks for the first renewal: a server may answer nothing before that.
+    /// Opens the stream and sends the first renewal: a server may not respond before that.
     async fn open(service: Service, id: i64) -> Result<Renewals, Error> {
         let (requests, receiver) = mpsc::channel(1);
         requests

@@ -1,4 +1,4 @@
-//! Who asks: a name and a password, or a token made elsewhere.
+//! Authentication by user name and password, or by a token from elsewhere.
 
 use retcd_proto::etcdserverpb::AuthenticateRequest;
 use retcd_proto::etcdserverpb::auth_client::AuthClient;
@@ -9,14 +9,14 @@ use tonic::{Code, Request, Status};
 use crate::error::{Error, INVALID_TOKEN};
 use crate::transport::Transport;
 
-/// What a user gives to be recognised.
+/// How to authenticate.
 #[derive(Clone)]
 pub enum Credentials {
-    /// Exchanged for a token before the first request, and again when that one is too old.
+    /// Exchanged for a token before the first request, and again when the token is rejected.
     Password {
-        /// The user's name.
+        /// The user name.
         name: String,
-        /// The user's password.
+        /// The password.
         password: String,
     },
     /// Sent as it is.
@@ -25,7 +25,7 @@ pub enum Credentials {
 
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Secrets have no place in messages.
+        // Secrets must not appear in logs.
         f.write_str("Credentials(..)")
     }
 }
@@ -41,7 +41,7 @@ impl Credentials {
                 };
                 match AuthClient::new(transport).authenticate(request).await {
                     Ok(response) => response.into_inner().token,
-                    // Credentials are harmless where nobody asks for them.
+                    // Credentials are ignored while authentication is disabled.
                     Err(status)
                         if status.message() == "etcdserver: authentication is not enabled" =>
                     {
@@ -55,7 +55,7 @@ impl Credentials {
     }
 }
 
-/// Adds the token to every request.
+/// A gRPC interceptor that adds the token to every request.
 #[derive(Clone, Default, PartialEq)]
 pub(crate) struct Login {
     token: Option<MetadataValue<Ascii>>,

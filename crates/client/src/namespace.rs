@@ -1,5 +1,4 @@
-//! A part of the keyspace: all keys with one prefix, seen without it. The rules are those of etcd's
-//! Go client (client/v3/namespace).
+//! Prefixing of keys (etcd's Go client: client/v3/namespace).
 
 use bytes::{BufMut, Bytes, BytesMut};
 use retcd_proto::etcdserverpb::request_op::Request;
@@ -15,17 +14,17 @@ use tonic::Code;
 use crate::error::Error;
 use crate::range_end::{FROM_KEY, prefix_end};
 
-/// What stands before every key; nothing by default.
+/// A prefix of all keys; empty by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Namespace(Bytes);
 
 impl Namespace {
-    /// A namespace within this one.
+    /// The namespace `prefix` inside this one.
     pub fn within(&self, prefix: &[u8]) -> Namespace {
         Namespace(self.key(prefix))
     }
 
-    /// A key as the cluster knows it.
+    /// Adds the prefix to a key.
     fn key(&self, key: &[u8]) -> Bytes {
         let mut whole = BytesMut::with_capacity(self.0.len() + key.len());
         whole.put_slice(&self.0);
@@ -33,7 +32,7 @@ impl Namespace {
         whole.freeze()
     }
 
-    /// Puts the prefix before the two ends of a range. Nothing that is asked for ends behind the
+    /// Adds the prefix to a key and a range end. The resulting range does not extend beyond the
     /// namespace.
     fn enter(&self, key: &mut Bytes, range_end: &mut Bytes) {
         if self.0.is_empty() {
@@ -47,7 +46,7 @@ impl Namespace {
         };
     }
 
-    /// The server refuses an empty key; with a prefix before it, it would not.
+    /// The server rejects empty keys, but would not notice one that has been prefixed.
     fn refuse_empty(&self, key: &[u8]) -> Result<(), Error> {
         if key.is_empty() && !self.0.is_empty() {
             return Err(Error::Refused {
@@ -104,11 +103,11 @@ impl Namespace {
     }
 
     pub fn enter_watch(&self, request: &mut WatchCreateRequest) {
-        // An empty key is the first one for a watch.
+        // A watch on the empty key starts at the first key.
         self.enter(&mut request.key, &mut request.range_end);
     }
 
-    /// Takes the prefix from a key of an answer.
+    /// Removes the prefix from a key of a response.
     fn leave(&self, kv: &mut KeyValue) {
         kv.key = kv.key.slice(self.0.len().min(kv.key.len())..);
     }
@@ -151,7 +150,7 @@ impl Namespace {
         }
     }
 
-    /// Leases may have keys of others.
+    /// Also drops keys outside the namespace, which the lease may have.
     pub fn leave_lease(&self, response: &mut LeaseTimeToLiveResponse) {
         response.keys.retain_mut(|key| {
             let is_inside = key.starts_with(&self.0);
@@ -189,7 +188,7 @@ mod tests {
         check(b"a/", b"k", b"\0", b"a/k", b"a0");
         check(b"a/", b"", b"\0", b"a/", b"a0");
         check(b"a\xff", b"k", b"\0", b"a\xffk", b"b");
-        // Nothing follows a prefix of the last bytes.
+        // No key follows a prefix that consists of 0xff bytes only.
         check(b"\xff", b"k", b"\0", b"\xffk", b"\0");
     }
 

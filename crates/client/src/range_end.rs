@@ -1,9 +1,9 @@
-//! Ends of key ranges.
+//! Range ends.
 
-/// The key of "everything": with it as an end, a range has none.
+/// A range end of `\0` means no end: the range contains all keys from its start on.
 pub const FROM_KEY: &[u8] = b"\0";
 
-/// The first key behind all keys that start with `prefix`; [`FROM_KEY`] if there is none.
+/// The first key after all keys with this prefix; [`FROM_KEY`] if there is none.
 pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
     match prefix.iter().rposition(|byte| *byte < 0xff) {
         Some(last) => {
@@ -15,7 +15,7 @@ pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Key and end of everything that starts with `prefix`.
+/// Key and range end of all keys with this prefix.
 pub fn prefix_range(prefix: &[u8]) -> (Vec<u8>, Vec<u8>) {
     if prefix.is_empty() {
         return from_key_range(prefix);
@@ -23,7 +23,7 @@ pub fn prefix_range(prefix: &[u8]) -> (Vec<u8>, Vec<u8>) {
     (prefix.to_vec(), prefix_end(prefix))
 }
 
-/// Key and end of everything from `key` on.
+/// Key and range end of all keys from `key` on.
 pub fn from_key_range(key: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let key = if key.is_empty() { FROM_KEY } else { key };
     (key.to_vec(), FROM_KEY.to_vec())

@@ -1,53 +1,52 @@
-//! Which failed request is made again, and where.
+//! Which requests are retried, and where.
 //!
-//! Two tables decide: what may be done twice (the [`Policy`] of each method in
-//! [`calls`](crate::calls)), and what a failure says about whether it was done ([`Failure::of`]).
-//! Both are those of etcd's Go client (client/v3: `retry.go`, `retry_interceptor.go`), but for what
-//! stands in docs/compatibility.md.
+//! Two tables decide: whether a method is idempotent (its [`Policy`] in [`calls`](crate::calls)),
+//! and what an error says about the request ([`Failure::of`]). Both follow etcd's Go client
+//! (client/v3: `retry.go`, `retry_interceptor.go`), except as listed in docs/compatibility.md.
 //!
 //! | failure | repeatable | at most once |
 //! |---|---|---|
-//! | never sent | again | again |
-//! | the login is too old | again, with a new one | again, with a new one |
-//! | a learner refuses, and there are other endpoints | at the next | at the next |
-//! | no leader, and there are other endpoints | at the next | at the next |
-//! | no leader | again | the end |
-//! | unavailable, or the connection broke | at the next | the end |
-//! | the server gave up, though there is time left | at the next | the end |
-//! | anything else | the end | the end |
+//! | not sent | retry | retry |
+//! | token outdated | authenticate and retry | authenticate and retry |
+//! | rejected by a learner, other endpoints exist | next endpoint | next endpoint |
+//! | no leader, other endpoints exist | next endpoint | next endpoint |
+//! | no leader | retry | fail |
+//! | unavailable, or the connection broke | next endpoint | fail |
+//! | the server timed out before the deadline | next endpoint | fail |
+//! | anything else | fail | fail |
 
 use tonic::Code;
 
 use crate::error::{Error, INVALID_TOKEN, LEARNER, NO_LEADER, NO_USER, OLD_REVISION};
 
-/// Whether a request may be executed twice.
+/// Whether a request may be executed more than once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {
-    /// The second time changes nothing that matters.
+    /// Executing it again has no further effect.
     Repeatable,
-    /// The caller asked for it once.
+    /// It must not be executed again.
     AtMostOnce,
 }
 
-/// What a failure says about the request.
+/// What an error says about the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// It never left.
+    /// It was not sent.
     Unsent,
-    /// It was refused for its token, or for what was known of the user.
+    /// It was rejected because the token or the user's permissions are outdated.
     LoginOutdated,
-    /// It was refused by a learner, which does not do such things. Others do.
+    /// It was rejected by a learner, which does not serve the method.
     Learner,
-    /// It was refused by a member that knows of no leader. Others may.
+    /// It was rejected by a member without a leader.
     NoLeader,
-    /// It may have been executed. Asking once more may succeed.
+    /// It may have been executed. A retry may succeed.
     Unknown,
-    /// That was the answer.
+    /// It was answered; a retry would fail as well.
     Final,
 }
 
 impl Failure {
-    /// What `error` says.
+    /// Classifies `error`.
     pub fn of(error: &Error) -> Failure {
         let (code, message) = match error {
             Error::Unsent { .. } | Error::Unreachable { .. } => return Failure::Unsent,
@@ -62,25 +61,26 @@ impl Failure {
             (_, OLD_REVISION | INVALID_TOKEN | NO_USER) => Failure::LoginOutdated,
             (Code::FailedPrecondition, LEARNER) => Failure::Learner,
             (Code::Unavailable, NO_LEADER) => Failure::NoLeader,
-            // The time that the caller gave is looked after elsewhere, so it is not over.
+            // The server's own timeout: the caller's deadline is checked elsewhere and has not
+            // expired.
             (Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded, _) => Failure::Unknown,
             _ => Failure::Final,
         }
     }
 }
 
-/// What to do about a failure.
+/// How to proceed after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Ask again, at another endpoint if there is one.
+    /// Retry at another endpoint, if there is one.
     Elsewhere,
-    /// Log in and ask again.
+    /// Authenticate and retry.
     LogIn,
-    /// Tell the caller.
+    /// Return the error.
     GiveUp,
 }
 
-/// The table above.
+/// Implements the table above.
 pub(crate) fn next(policy: Policy, failure: Failure, endpoints: usize) -> Next {
     match (failure, policy) {
         (Failure::Unsent, _) => Next::Elsewhere,

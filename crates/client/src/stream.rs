@@ -1,4 +1,4 @@
-//! Streams: how they are opened, and the one that has an end.
+//! Streams: their metadata, and the snapshot stream.
 
 use retcd_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use retcd_proto::etcdserverpb::{SnapshotRequest, SnapshotResponse};
@@ -9,7 +9,7 @@ use crate::client::{Client, Service};
 use crate::error::Error;
 use crate::retry::Policy;
 
-/// A stream on which a member without a leader shall say so instead of staying silent.
+/// Adds the metadata that makes a member without a leader end the stream.
 pub(crate) fn with_leader<T>(requests: T) -> Request<T> {
     let mut request = Request::new(requests);
     let value = MetadataValue::from_static("true");
@@ -17,18 +17,18 @@ pub(crate) fn with_leader<T>(requests: T) -> Request<T> {
     request
 }
 
-/// A copy of a member's database on its way.
+/// A snapshot of a member's database, received in parts.
 pub struct Snapshot {
     first: Option<SnapshotResponse>,
     parts: Streaming<SnapshotResponse>,
 }
 
 impl Client {
-    /// Begins to copy the database of the connection's member. The deadline is for the first part;
-    /// until that has come, the request is made again as a read would be.
+    /// Requests a snapshot of the member connected to. The deadline applies to the first part;
+    /// until it arrives, the request is retried like a read.
     ///
     /// # Errors
-    /// What the last attempt ended with; the deadline is over.
+    /// The error of the last attempt, or [`Error::DeadlineExceeded`].
     pub async fn snapshot(&self) -> Result<Snapshot, Error> {
         let response_bytes_max = self.shared.config.response_bytes_max;
         let open = |service: Service| async move {
@@ -43,10 +43,10 @@ impl Client {
 }
 
 impl Snapshot {
-    /// Waits for the next part; none at the end.
+    /// Waits for the next part; `None` at the end.
     ///
     /// # Errors
-    /// The stream broke off: the copy has to be made again.
+    /// The stream broke: the snapshot must be requested again.
     pub async fn next(&mut self) -> Result<Option<SnapshotResponse>, Error> {
         match self.first.take() {
             Some(first) => Ok(Some(first)),

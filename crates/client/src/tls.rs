@@ -1,7 +1,7 @@
-//! TLS towards the members: what is configured, and the handshake.
+//! TLS configuration and the client side of the handshake.
 //!
-//! Certificate and key are read for each handshake, so that new ones count from the next connection
-//! on; authorities when the client is made. That is how etcd's client does it.
+//! As in etcd's client, the certificate and key are loaded for each handshake, so that renewed ones
+//! are used from the next connection on, and the CA certificates when the client is created.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,27 +15,27 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Whom a client trusts, and what it shows.
+/// TLS files and options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsConfig {
-    /// File of the client's certificate and those between it and the authority, in PEM.
+    /// The client certificate and intermediates, a PEM file.
     pub cert: Option<PathBuf>,
-    /// File of its key, in PEM.
+    /// The certificate's private key, a PEM file.
     pub key: Option<PathBuf>,
-    /// File of trusted authorities, in PEM. None: those of the system.
+    /// Trusted CA certificates, a PEM file. Default: the system's.
     pub authorities: Option<PathBuf>,
-    /// The name that servers must have instead of the one in the endpoint.
+    /// Overrides the host name to verify server certificates against.
     pub server_name: Option<String>,
-    /// Whether any certificate will do.
+    /// Accept any server certificate.
     pub skip_verify: bool,
-    /// Whether endpoints that do not say so are encrypted, though nothing else here asks for it.
+    /// Use TLS for endpoints without a scheme, even if no other option is set.
     pub required: bool,
 }
 
-/// TLS that cannot be had.
+/// Why the TLS configuration is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A certificate without a key, or a key without a certificate.
+    /// Only one of certificate and key is given.
     #[error("KeyFile and CertFile must both be present[key: {key}, cert: {cert}]")]
     HalfPair {
         /// The key's file.
@@ -43,18 +43,18 @@ pub enum TlsError {
         /// The certificate's file.
         cert: String,
     },
-    /// A file that cannot be used.
+    /// A file cannot be used.
     #[error("{}", .0.reason())]
     File(#[from] FileError),
 }
 
-/// How connections are encrypted.
+/// A loaded TLS configuration.
 #[derive(Clone)]
 pub(crate) struct Tls {
     settings: Settings,
-    /// None: any certificate will do.
+    /// `None` accepts any certificate.
     authorities: Option<Arc<Authorities>>,
-    /// Files of certificate and key.
+    /// The files of the certificate and the key.
     identity: Option<(PathBuf, PathBuf)>,
     server_name: Option<String>,
 }
@@ -66,7 +66,7 @@ impl std::fmt::Debug for Tls {
 }
 
 impl TlsConfig {
-    /// Whether endpoints without a scheme are to be encrypted.
+    /// Whether endpoints without a scheme use TLS.
     pub fn asks_for_tls(&self) -> bool {
         [&self.cert, &self.key, &self.authorities]
             .iter()
@@ -78,15 +78,15 @@ impl TlsConfig {
 }
 
 impl Tls {
-    /// Reads the files that are configured.
+    /// Loads the configured files.
     ///
     /// # Errors
-    /// One cannot be used, or they do not fit together.
+    /// A file cannot be used, or certificate and key do not match.
     pub fn load(config: &TlsConfig) -> Result<Tls, TlsError> {
         let identity = match (&config.cert, &config.key) {
             (None, None) => None,
             (Some(cert), Some(key)) => {
-                // A pair that cannot be used is to be noticed now.
+                // Report an unusable pair now.
                 Identity::load(cert, key)?;
                 Some((cert.clone(), key.clone()))
             }
@@ -119,10 +119,10 @@ impl Tls {
         })
     }
 
-    /// Makes the handshake with the server of this host name or address.
+    /// Performs the handshake with `host`, a host name or IP address.
     ///
     /// # Errors
-    /// In the words of etcd's client.
+    /// The text is that of etcd's client.
     pub async fn handshake<S>(&self, host: &str, stream: S) -> io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,

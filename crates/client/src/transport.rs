@@ -1,7 +1,8 @@
-//! A connection whose failures are told apart: was the request sent, did the other side speak gRPC?
+//! A channel that distinguishes failures: whether the request was sent, and whether the peer speaks
+//! gRPC.
 //!
-//! The library has one kind of error for all that can happen to a connection. Whether a request may
-//! be repeated depends on more than that, and users want to know that what answered is no etcd.
+//! tonic reports all failures of a connection alike. Retrying depends on whether the request was
+//! sent, and users want to know if the peer is not etcd.
 
 use std::error::Error;
 use std::future::Future;
@@ -16,15 +17,15 @@ use tonic::transport::Channel;
 use tonic::{Code, ConnectError, Status};
 use tower_service::Service;
 
-/// So much of a foreign answer's body is shown.
+/// How much of a non-gRPC response body is reported.
 const SHOWN_BYTES_MAX: usize = 1024;
 
-/// A request that certainly did not get to the server's program.
+/// The request was certainly not processed by the server.
 #[derive(Debug, thiserror::Error)]
 #[error("the request was not sent")]
 pub(crate) struct Unsent;
 
-/// A request that may have been executed, but whose answer was lost.
+/// The request may have been processed, but the response was lost.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection broke")]
 pub(crate) struct Broken;
@@ -54,7 +55,7 @@ impl Service<http::Request<Body>> for Transport {
     }
 }
 
-/// What became of a request without an answer.
+/// The status of a request without a response.
 fn failure(error: &(dyn Error + 'static)) -> Status {
     let innermost = causes(error).last().map(ToString::to_string);
     let text = innermost.unwrap_or_default();
@@ -69,7 +70,7 @@ fn failure(error: &(dyn Error + 'static)) -> Status {
     }
 }
 
-/// An error and what is behind it, from the outside to the inside.
+/// The chain of sources of an error, starting with itself.
 fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
     let mut next = Some(error);
     std::iter::from_fn(move || {
@@ -80,15 +81,15 @@ fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn
 }
 
 fn is_before_sending(cause: &(dyn Error + 'static)) -> bool {
-    // No connection could be made.
+    // The connection could not be established.
     cause.is::<ConnectError>()
-        // The connection was closed while the request waited for its turn.
+        // The connection was closed while the request was queued.
         || cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
-        // The server says so.
+        // The server reset the stream before processing it.
         || cause.downcast_ref::<h2::Error>().is_some_and(is_refusal)
 }
 
-/// A server that stops or has too much to do refuses streams before it looks at them.
+/// REFUSED_STREAM: a server that is stopping or overloaded rejects streams unprocessed.
 fn is_refusal(error: &h2::Error) -> bool {
     let reason = match error.is_go_away() {
         true => h2::Reason::NO_ERROR,
@@ -97,7 +98,7 @@ fn is_refusal(error: &h2::Error) -> bool {
     error.is_remote() && error.reason() == Some(reason)
 }
 
-/// Code and text, as grpc-go words them, for an answer that is none of gRPC.
+/// Code and text, as grpc-go words them, for a response that is not gRPC.
 fn foreign(status: StatusCode, headers: &HeaderMap) -> Option<(Code, String)> {
     let content_type = match headers.get(header::CONTENT_TYPE) {
         None => "malformed header: missing HTTP content-type".to_owned(),
@@ -130,7 +131,7 @@ fn is_grpc(content_type: &str) -> bool {
     subtype.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
 }
 
-/// The beginning of a foreign answer, which often says what answered.
+/// The start of a non-gRPC response body, which often identifies the peer.
 async fn shown(response: http::Response<Body>) -> String {
     let mut body = response.into_body();
     let mut shown = Vec::new();

@@ -1,11 +1,10 @@
-//! Watches on one stream, which is opened again when the connection breaks.
+//! Watches on a stream that is reopened when the connection breaks.
 //!
-//! Each watch remembers the first revision that its owner has not been given yet, so that a new
-//! stream continues where the old one broke: nothing is missed and nothing comes twice. A watch
-//! that the server ends is not begun again.
+//! Each watch keeps the first revision not yet delivered to the caller, and a new stream resumes
+//! there: no event is lost or delivered twice. A watch that the server cancels is not resumed.
 //!
-//! A watcher is read by whoever wants its events; no task runs for it. If nobody reads, the
-//! stream's window fills up (4 MiB), and the server keeps what comes then.
+//! No task reads the stream; the caller's polling does. If the caller does not poll, the stream's
+//! flow control window fills up (4 MiB) and the server buffers further events.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -25,41 +24,40 @@ use crate::error::{Error, NO_LEADER, answer_text};
 use crate::retry::Failure;
 use crate::stream::with_leader;
 
-/// The pause before a broken stream is opened again.
+/// The pause before a broken stream is reopened.
 const RESUME_PAUSE: Duration = Duration::from_millis(100);
-/// Responses for all watches carry this id.
+/// The watch id in responses that concern all watches.
 const ALL_WATCHES: i64 = -1;
 
-/// A watch of a [`Watcher`]; stays the same when the stream is opened again.
+/// Identifies a watch of a [`Watcher`], across reopened streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WatchId(u64);
 
-/// What becomes of watches when a member says that it knows of no leader: it cannot tell whether
-/// there is anything new.
+/// How to handle a member that has no leader, and so cannot tell whether there are new events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WithoutLeader {
-    /// They go on at another member, or at this one when it has a leader.
+    /// Resume at another member, or at this one once it has a leader.
     #[default]
     Resume,
-    /// They end with [`WatchError::Stream`].
+    /// End the watches with [`WatchError::Stream`].
     End,
 }
 
-/// What a [`Watcher`] tells.
+/// An event of a [`Watcher`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum WatchEvent {
-    /// The server has begun the watch; only the first time.
+    /// The server has created the watch; not repeated when it resumes.
     Created(WatchId, WatchResponse),
-    /// Changes, all of them complete revisions; or, without changes, how far the watch has come:
-    /// its header's revision.
+    /// Events of complete revisions; or, without events, a progress notification: all events up to
+    /// the revision of the header have been delivered.
     Response(WatchId, WatchResponse),
     /// The watch has ended.
     Ended {
-        /// Which.
+        /// The watch that ended.
         watch: WatchId,
-        /// Why.
+        /// The reason.
         error: WatchError,
-        /// What the server said last, if it ended the watch.
+        /// The server's last response, if the server ended the watch.
         response: WatchResponse,
     },
 }
@@ -67,40 +65,41 @@ pub enum WatchEvent {
 /// Why a watch ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WatchError {
-    /// What was to be told next is forgotten.
+    /// The next revision to deliver has been compacted.
     #[error("etcdserver: mvcc: required revision has been compacted")]
     Compacted {
-        /// The oldest revision from which a watch can go on.
+        /// The oldest revision from which a watch can start.
         compact_revision: i64,
     },
-    /// The server did not begin the watch.
+    /// The server rejected the watch.
     #[error("{reason}")]
     Refused {
-        /// Why not.
+        /// The server's reason.
         reason: String,
     },
-    /// The server ended the watch.
+    /// The server canceled the watch.
     #[error("{}", answer_text(Code::FailedPrecondition, reason))]
     Canceled {
-        /// Why.
+        /// The server's reason.
         reason: String,
     },
-    /// The server refused the stream.
+    /// The server rejected the stream.
     #[error(transparent)]
     Stream(#[from] Error),
 }
 
 struct Watch {
     id: WatchId,
-    /// Says always where to go on.
+    /// Its start revision is updated with each delivery.
     request: WatchCreateRequest,
-    /// The server's name for it on the open stream, once that has begun it.
+    /// The server's id on the open stream, once it has created the watch.
     server_id: Option<i64>,
-    /// Whether its owner has heard that it was begun.
+    /// Whether the caller has been told that the watch was created.
     is_told: bool,
-    /// Whether nobody wants it any more; it is taken away when the server has begun it.
+    /// Whether the caller has canceled the watch before the server created it; it is canceled when
+    /// created.
     is_unwanted: bool,
-    /// The first fragments of a response.
+    /// The fragments received so far of a response.
     fragments: Option<WatchResponse>,
 }
 
@@ -116,24 +115,24 @@ pub struct Watcher {
     without_leader: WithoutLeader,
     watches: Vec<Watch>,
     last_id: u64,
-    /// Whether progress was asked for and not told yet. A stream that opens meanwhile asks anew.
+    /// Whether a progress request is unanswered. It is repeated on a reopened stream.
     wants_progress: bool,
-    /// Members that refused in a row only because they are learners.
+    /// The number of consecutive rejections by learners.
     learners: usize,
-    /// Whether the stream has a new token, because the last one was refused.
+    /// Whether the stream uses a new token, because the last one was rejected.
     has_new_login: bool,
     open: Option<Open>,
-    /// When a broken stream is opened again.
+    /// When to reopen a broken stream.
     resume_at: Option<Instant>,
-    /// What has come and was not taken yet.
+    /// Received events that have not been returned yet.
     events: VecDeque<WatchEvent>,
 }
 
 impl Client {
-    /// A watcher without watches; see [`Watcher`].
+    /// Creates a watcher without watches; see [`Watcher`].
     pub fn watcher(&self, without_leader: WithoutLeader) -> Watcher {
         Watcher {
-            // How long events are waited for is a matter of whoever reads them.
+            // The deadline does not apply to waiting for events.
             client: self.without_deadline(),
             without_leader,
             watches: Vec::new(),
@@ -147,7 +146,7 @@ impl Client {
         }
     }
 
-    /// One watch, on a stream of its own, that goes on at another member when one has no leader.
+    /// Creates a watch with its own stream, which resumes at another member if one has no leader.
     pub fn watch(&self, request: WatchCreateRequest) -> SingleWatch {
         let mut watcher = self.watcher(WithoutLeader::Resume);
         watcher.add(request);
@@ -155,15 +154,15 @@ impl Client {
     }
 }
 
-/// One watch; see [`Client::watch`].
+/// A watch with its own stream; see [`Client::watch`].
 pub struct SingleWatch(Watcher);
 
 impl SingleWatch {
-    /// Waits for the next changes, or for how far the watch has come: see [`WatchEvent::Response`].
-    /// Dropping the future loses nothing.
+    /// Waits for the next events or progress notification: see [`WatchEvent::Response`]. Cancel
+    /// safe.
     ///
     /// # Errors
-    /// The watch has ended. What follows is [`WatchError::Canceled`].
+    /// The watch has ended. Further calls return [`WatchError::Canceled`].
     pub async fn next(&mut self) -> Result<WatchResponse, WatchError> {
         loop {
             match self.0.next().await {
@@ -180,8 +179,8 @@ impl SingleWatch {
 }
 
 impl Watcher {
-    /// Begins a further watch. Its events come out of [`Watcher::next`]. The server chooses its own
-    /// ids: one in the request has no effect.
+    /// Adds a watch, whose events [`Watcher::next`] returns. The server assigns ids: a `watch_id`
+    /// in the request has no effect.
     pub fn add(&mut self, mut request: WatchCreateRequest) -> WatchId {
         self.client.namespace.enter_watch(&mut request);
         request.watch_id = 0;
@@ -200,8 +199,8 @@ impl Watcher {
         id
     }
 
-    /// Ends a watch. No more events of it come out of [`Watcher::next`]; of one that is not there,
-    /// nothing happens.
+    /// Cancels a watch. [`Watcher::next`] returns no further events of it. Does nothing for an
+    /// unknown watch.
     pub fn cancel(&mut self, id: WatchId) {
         self.events.retain(|event| event.watch() != id);
         let Some(at) = self.watches.iter().position(|watch| watch.id == id) else {
@@ -212,14 +211,13 @@ impl Watcher {
                 self.watches.remove(at);
                 self.send(cancel(server_id));
             }
-            // The server's next answers are told apart by their order.
+            // Creations are matched with their responses by order, so it must stay in the list.
             None if self.open.is_some() => self.watches[at].is_unwanted = true,
             None => drop(self.watches.remove(at)),
         }
     }
 
-    /// Asks the server how far the watches have come, if there are any: each gets a response
-    /// without changes.
+    /// Requests a progress notification for each watch, if there are any.
     pub fn request_progress(&mut self) {
         self.wants_progress = !self.watches.is_empty();
         if self.wants_progress {
@@ -227,13 +225,13 @@ impl Watcher {
         }
     }
 
-    /// Whether there is nothing to wait for.
+    /// Whether there is neither a watch nor an event left.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty() && self.watches.iter().all(|watch| watch.is_unwanted)
     }
 
-    /// Sends a request if the stream is open. A stream that is about to open begins with all that
-    /// is wanted.
+    /// Sends a request if the stream is open. A stream that is opened later starts with all pending
+    /// requests.
     fn send(&mut self, request: WatchRequest) {
         if let Some(open) = &self.open
             && open.requests.send(request).is_err()
@@ -242,7 +240,7 @@ impl Watcher {
         }
     }
 
-    /// Waits for what comes next; none if there is no watch. Dropping the future loses nothing.
+    /// Waits for the next event; `None` if there is no watch. Cancel safe.
     pub async fn next(&mut self) -> Option<WatchEvent> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -255,7 +253,7 @@ impl Watcher {
         }
     }
 
-    /// Opens the stream, or takes one response from it.
+    /// Opens the stream, or receives one response.
     async fn advance(&mut self) {
         if let Some(at) = self.resume_at {
             tokio::time::sleep_until(at).await;
@@ -286,7 +284,7 @@ impl Watcher {
         self.handle_failure(error, route);
     }
 
-    /// Opens a stream that begins all watches, and asks for their progress if that is wanted.
+    /// Opens a stream, creates all watches on it, and repeats a pending progress request.
     async fn open_stream(&mut self) -> Result<Open, (Error, Option<Route>)> {
         let route = self.client.route().await.map_err(|error| (error, None))?;
         self.watches.retain(|watch| !watch.is_unwanted);
@@ -315,7 +313,7 @@ impl Watcher {
         }
     }
 
-    /// A stream that broke is opened again, one that was refused ends its watches.
+    /// Reopens a broken stream; ends the watches of a rejected one.
     fn handle_failure(&mut self, error: Error, route: Option<Route>) {
         if let Some(route) = &route {
             self.client.leave(route, &error);
@@ -337,7 +335,7 @@ impl Watcher {
         }
     }
 
-    /// Whether nothing is wrong but the token, and the last one was not new.
+    /// Whether only the token was rejected, and it was not a new one.
     fn logs_in_again(&mut self, error: &Error) -> bool {
         let is_outdated = Failure::of(error) == Failure::LoginOutdated;
         is_outdated
@@ -362,7 +360,7 @@ impl Watcher {
         }
         if response.watch_id == ALL_WATCHES {
             self.wants_progress = false;
-            // Those that are not begun yet may have to begin with older revisions.
+            // Watches not yet created may start at older revisions.
             let begun = |watch: &&mut Watch| watch.server_id.is_some();
             for watch in self.watches.iter_mut().filter(begun) {
                 deliver(&mut self.events, watch, response.clone());
@@ -371,7 +369,7 @@ impl Watcher {
         }
         let has_id = |watch: &Watch| watch.server_id == Some(response.watch_id);
         let Some(at) = self.watches.iter().position(has_id) else {
-            // A watch that was cancelled here, of which the server does not know yet.
+            // A watch canceled here while the server's response was under way.
             return;
         };
         if response.canceled {
@@ -397,7 +395,7 @@ impl Watcher {
         deliver(&mut self.events, watch, response);
     }
 
-    /// The server answers in the order of the requests.
+    /// The server responds in the order of the requests.
     fn handle_created(&mut self, response: WatchResponse) {
         let is_next = |watch: &Watch| watch.server_id.is_none();
         let Some(at) = self.watches.iter().position(is_next) else {
@@ -455,8 +453,8 @@ impl WatchEvent {
 }
 
 impl Watch {
-    /// A response, with the fragments that came before it; none if there are more to come. Where a
-    /// stream breaks between two fragments, the whole response comes again.
+    /// Assembles a fragmented response; `None` until the last fragment. If the stream breaks in
+    /// between, the server sends the whole response again.
     fn put_together(&mut self, mut response: WatchResponse) -> Option<WatchResponse> {
         if let Some(mut whole) = self.fragments.take() {
             whole.events.append(&mut response.events);
@@ -470,7 +468,7 @@ impl Watch {
     }
 }
 
-/// Hands a response over, and remembers what comes after it.
+/// Delivers a response, and advances the start revision past it.
 fn deliver(events: &mut VecDeque<WatchEvent>, watch: &mut Watch, response: WatchResponse) {
     let revision = response.header.as_ref().map_or(0, |header| header.revision);
     let last_change = response.events.last().and_then(|event| event.kv.as_ref());
@@ -484,7 +482,7 @@ fn deliver(events: &mut VecDeque<WatchEvent>, watch: &mut Watch, response: Watch
     }
 }
 
-/// The reason of a refused watch, which is the text of a status with or without its code.
+/// The error of a rejected watch. The reason is the text of a status, with or without its code.
 fn refusal(reason: &str) -> Error {
     let message = reason
         .split_once(" desc = ")

@@ -1,6 +1,5 @@
-//! Which answers are final, after which a request is made again, and where. The other side is made
-//! of servers that give one answer to the first request, whoever of them gets it, and do as they
-//! are told from then on.
+//! Guards which responses are final, which are retried, and where. The fake servers give one chosen
+//! answer to the first request, whichever of them receives it, and succeed afterwards.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
@@ -18,7 +17,7 @@ use retcd_client::{Client, Code, Config, Credentials, Error};
 use retcd_proto::etcdserverpb as pb;
 
 type Answered = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
-/// A method's name, and a request of it.
+/// A method's name and a function that calls it.
 type Request = (&'static str, fn(Client) -> Answered);
 
 macro_rules! requests {
@@ -43,7 +42,7 @@ const READS: &[Request] = requests![
     role_get(AuthRoleGetRequest),
     role_list(AuthRoleListRequest),
 ];
-/// They change something, but may do so twice.
+/// Requests with effects that are idempotent.
 const REPEATABLE: &[Request] = requests![
     lease_grant(LeaseGrantRequest),
     lease_revoke(LeaseRevokeRequest),
@@ -82,7 +81,7 @@ fn client(fakes: &Fakes) -> Client {
     Client::new(Config::new(fakes.endpoints.clone())).unwrap()
 }
 
-/// Makes each request; returns its result, and which servers were asked in which order.
+/// Makes each request; returns its result, and which servers received it in which order.
 async fn ask_each(
     servers: usize,
     first: First,
@@ -96,7 +95,7 @@ async fn ask_each(
     }
 }
 
-/// After `first`, the requests are made again, and at another server if there is one.
+/// After `first`, requests are retried, at another server if there is one.
 async fn asks_again(servers: usize, first: First, requests: &[&[Request]]) {
     ask_each(servers, first, requests, |name, result, asked| {
         assert_eq!(result, Ok(()), "{first:?}, {name}");
@@ -107,7 +106,7 @@ async fn asks_again(servers: usize, first: First, requests: &[&[Request]]) {
     .await;
 }
 
-/// `first` is the end.
+/// `first` is final.
 async fn gives_up(servers: usize, first: First, requests: &[&[Request]]) {
     ask_each(servers, first, requests, |name, result, asked| {
         assert!(result.is_err(), "{first:?}, {name}");
@@ -282,7 +281,7 @@ fn endpoints_take_turns_and_one_that_is_down_is_left_out() {
             );
         }
         fakes.stop(1).await;
-        // What was on its way may break; from then on nobody notices.
+        // A request in flight may fail; later ones do not.
         let _ = client.range(key("k")).await;
         let before = fakes.asked().len();
         for _ in 0..8 {
@@ -331,10 +330,10 @@ fn a_deadline_says_what_was_waited_for() {
             "transport: Error while dialing: dial tcp {endpoint}: connect: connection refused"
         );
         assert_eq!(**last, Error::Unreachable { reason });
-        // It is over for good.
+        // The deadline stays expired.
         let error = limited.range(key("k")).await.unwrap_err();
         assert_eq!(error, Error::DeadlineExceeded { last: None });
-        // A refusal that was to pass is told, too.
+        // A temporary rejection is reported as well.
         let fakes = Fakes::start(1, First::Always(14, "etcdserver: no leader")).await;
         let limited = client(&fakes).within(Duration::from_millis(200));
         let error = limited.range(key("k")).await.unwrap_err();

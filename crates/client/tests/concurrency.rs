@@ -1,4 +1,4 @@
-//! Sessions, locks and elections, on the real server.
+//! Sessions, locks and elections against the real server.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
@@ -26,7 +26,7 @@ fn below(prefix: &str) -> RangeRequest {
     }
 }
 
-/// Waits until so many keys stand below the prefix.
+/// Waits until `count` keys exist below the prefix.
 async fn wait_for_keys(client: &Client, prefix: &str, count: i64) {
     let RangeRequest { key, range_end, .. } = below(prefix);
     let mut changes = client.watch(WatchCreateRequest {
@@ -100,11 +100,10 @@ fn a_lock_is_a_key_that_programs_in_go_know() {
         let kv = client.range(key(&name)).await.unwrap().kvs.remove(0);
         assert_eq!((kv.value.as_ref(), kv.lease), (&b""[..], session.lease()));
         assert_eq!(kv.create_revision, guard.revision());
-        // Once more is the same lock.
+        // The lock is reentrant within a session.
         let again = Mutex::new(&session, "m").lock().await.unwrap();
         assert_eq!(again.key(), guard.key());
-        // A holder that is older in Go's eyes is older in ours: waiting ends when its key is
-        // deleted.
+        // Waiting ends when the key of the holder, which counts as older, is deleted.
         let other = Session::new(&client, TTL_S).await.unwrap();
         let refused = Mutex::new(&other, "m").try_lock().await.err().unwrap();
         assert_eq!(refused, QueueError::Taken);
@@ -136,7 +135,7 @@ fn whoever_gives_up_waiting_leaves_the_queue() {
         wait_for_keys(&client, "m/", 2).await;
         let second = waiting.await.unwrap();
         wait_for_keys(&client, "m/", 1).await;
-        // So does a guard that is dropped.
+        // Dropping a guard deletes it as well.
         drop(guard);
         wait_for_keys(&client, "m/", 0).await;
         assert!(!first.has_ended() && !second.has_ended());
@@ -165,7 +164,7 @@ fn a_lock_ends_with_its_session() {
         let next = soon("the lock", next).await.unwrap().unwrap();
         assert!(!client.txn(fenced("2")).await.unwrap().succeeded);
         assert!(next.revision() > guard.revision());
-        // Waiting ends with the session, too, though somebody else has the lock.
+        // The session's expiry ends the wait although another session holds the lock.
         let third = Session::new(&client, 2).await.unwrap();
         let waits = third.clone();
         let waiting = tokio::spawn(async move { Mutex::new(&waits, "m").lock().await.err() });
@@ -202,7 +201,7 @@ fn a_session_lives_while_connections_break_and_members_restart() {
         };
         let lease = client.lease_time_to_live(time_to_live).await.unwrap();
         assert_eq!(lease.keys, [guard.key().clone()]);
-        // The client's end comes before the cluster's, or with it.
+        // The client considers the session expired before the cluster does, or at the same time.
         member.kill();
         soon("the end", session.ended()).await;
     });
@@ -249,7 +248,7 @@ fn leaders_follow_each_other_and_are_observed() {
         wait_for_keys(&client, "e/", 2).await;
         leads.proclaim("c").await.unwrap();
         sees("c", &first).await;
-        // Standing once more changes what is told.
+        // Campaigning again changes the value.
         let leads_still = election.campaign(&first, "d").await.unwrap();
         assert_eq!(leads_still.revision(), leads.revision());
         sees("d", &first).await;

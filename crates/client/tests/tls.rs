@@ -1,4 +1,4 @@
-//! TLS: whom the client believes, and what it shows.
+//! TLS: which servers the client accepts, and which certificate it presents.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
@@ -31,7 +31,7 @@ fn named(name: &str, hosts: Vec<String>) -> CertificateParams {
     params
 }
 
-/// Files of a test.
+/// A directory of certificates.
 struct Files(TempDir);
 
 impl Files {
@@ -54,7 +54,7 @@ impl Files {
     }
 }
 
-/// A member that wants certificates of its authority, and a client's files.
+/// A member that requires client certificates of its CA, and a client's files.
 async fn member(files: &Files, authority: &Authority) -> Member {
     std::fs::write(files.path("ca.pem"), authority.pem()).unwrap();
     files.write_pair("server", authority);
@@ -79,7 +79,7 @@ fn tls(files: &Files) -> TlsConfig {
     }
 }
 
-/// What a request waited for until its time was over.
+/// The source of a deadline error.
 async fn waits_for(client: &Client) -> String {
     let limited = client.within(Duration::from_secs(1));
     match limited.range(key("k")).await {
@@ -98,7 +98,7 @@ fn a_new_certificate_counts_from_the_next_connection_on() {
         let client = member.client_at(&relay.address);
         client.put(put("k", "1")).await.unwrap();
         files.write_pair("client", &self::authority());
-        // The connection that there is goes on.
+        // The existing connection stays usable.
         client.put(put("k", "2")).await.unwrap();
         relay.cut();
         let refused = waits_for(&client).await;
@@ -113,7 +113,7 @@ fn a_server_of_another_authority_is_not_believed() {
     run(async {
         let files = Files(tempfile::tempdir().unwrap());
         let member = member(&files, &authority()).await;
-        // Not the file that the member reads, too.
+        // A file of its own, so that the member's remains unchanged.
         let other = files.path("other-ca.pem");
         std::fs::write(&other, authority().pem()).unwrap();
         let client = |skip_verify| {

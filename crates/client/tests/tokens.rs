@@ -1,4 +1,4 @@
-//! Tokens that become too old: the client logs in again, and nobody notices.
+//! Outdated tokens: the client authenticates again, transparently.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
@@ -20,7 +20,7 @@ fn user(member: &Member, name: &str, password: &str) -> Client {
     Client::new(config).unwrap()
 }
 
-/// `root` may do everything, `u` may read and write key `k`; both have the password `pw`.
+/// `root` has all permissions, `u` may read and write key `k`; both have the password `pw`.
 async fn locked_member() -> Member {
     let member = Member::start().await;
     let client = member.client();
@@ -65,7 +65,7 @@ async fn set_password(member: &Member, password: &str) {
     root.user_change_password(request).await.unwrap();
 }
 
-/// The tokens that `u` has are worth nothing from now on, but its password is the same.
+/// Invalidates the tokens of `u` without changing its password.
 async fn log_out(member: &Member) {
     set_password(member, "pw").await;
 }
@@ -87,7 +87,7 @@ fn requests_and_watches_get_a_new_token() {
         log_out(&member).await;
         client.put(put("k", "2")).await.unwrap();
         log_out(&member).await;
-        // Many at once log in once or twice, and all get through.
+        // Concurrent requests authenticate once or twice, and all succeed.
         let requests: Vec<_> = (0..20)
             .map(|_| {
                 let client = client.clone();

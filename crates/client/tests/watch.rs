@@ -1,4 +1,4 @@
-//! Watches on connections that break: nothing is missed, and nothing comes twice.
+//! Watches over connections that break: no event is lost or delivered twice.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
@@ -55,7 +55,7 @@ fn every_change_comes_once_though_the_connection_breaks_all_the_time() {
                 let response = soon("a change", watch.next()).await.unwrap();
                 let numbers = values(&response);
                 seen.extend(numbers.iter().map(|text| text.parse::<usize>().unwrap()));
-                // In each round once, at another place.
+                // Once per round, each time after another event.
                 if !is_cut && seen.len() >= first + round {
                     is_cut = true;
                     relay.cut();
@@ -77,7 +77,7 @@ fn from_now_on_is_from_when_the_watch_has_begun() {
         let id = watcher.add(all_below("n", 0));
         let begun = soon("the beginning", watcher.next()).await;
         assert!(matches!(begun, Some(WatchEvent::Created(..))), "{begun:?}");
-        // Nothing has been seen yet when the connection breaks.
+        // The connection breaks before the first event.
         relay.cut();
         write_numbers(&member.client(), 0..1).await;
         match soon("the change", watcher.next()).await {
@@ -126,8 +126,7 @@ fn a_revision_that_breaks_off_between_two_fragments_comes_again_as_a_whole() {
         };
         client.txn(all()).await.unwrap();
         let second = client.txn(all()).await.unwrap().header.unwrap().revision;
-        // With what the keys were before, the revision is of 2.8 MB: more than the server sends as
-        // one fragment.
+        // With previous values, the revision takes 2.8 MB: more than one fragment.
         let relay = Relay::start(&member.address, &[2_000_000, 2_200_000]).await;
         let mut watch = relay.client().watch(WatchCreateRequest {
             prev_kv: true,
@@ -181,7 +180,7 @@ fn watches_of_one_stream_begin_and_end_by_themselves() {
         let relay = Relay::start(&member.address, &[]).await;
         let mut watcher = relay.client().watcher(WithoutLeader::Resume);
         let a = watcher.add(all_below("a", 0));
-        // Taken away before the server knows of it.
+        // Canceled before the server has created it.
         let nothing = watcher.add(all_below("a", 0));
         watcher.cancel(nothing);
         let b = watcher.add(all_below("b", 0));
@@ -259,7 +258,7 @@ fn a_namespace_is_all_that_there_is() {
     });
 }
 
-/// Drops a future that is not ready after so many wakes.
+/// Drops a future that is not ready after `wakes` wakes.
 async fn give_up_after<T>(wakes: usize, future: impl Future<Output = T>) -> Option<T> {
     let mut future = std::pin::pin!(future);
     let mut left = wakes;
@@ -286,7 +285,7 @@ fn a_watch_for_which_nobody_waits_is_not_lost() {
         while seen.len() < 20 {
             write_numbers(&client, number..number + 1).await;
             number += 1;
-            // Given up at any place: while it connects, while it opens the stream, while it waits.
+            // Cancelled at any point: while connecting, opening the stream, or waiting.
             match give_up_after(number % 4, watch.next()).await {
                 Some(response) => seen.extend(values(&response.unwrap())),
                 None => given_up += 1,

@@ -1,4 +1,4 @@
-//! Elections: one candidate at a time leads, and tells all who want to know something about itself.
+//! Leader election: one candidate at a time leads and publishes a value.
 
 use std::collections::VecDeque;
 
@@ -17,34 +17,34 @@ use crate::error::Error;
 use crate::range_end::prefix_end;
 use crate::watch::{SingleWatch, WatchError};
 
-/// Why a leader could not be heard of, or speak.
+/// Why an operation on an election failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ElectionError {
-    /// The leadership is over.
+    /// The leadership has been lost.
     #[error("election: not leader")]
     NotLeader,
     /// A request failed.
     #[error(transparent)]
     Request(#[from] Error),
-    /// The watch for what the leader says failed.
+    /// The watch on the election failed.
     #[error(transparent)]
     Watch(#[from] WatchError),
 }
 
-/// An election of the cluster, by name.
+/// A named election.
 pub struct Election {
     client: Client,
     prefix: Bytes,
 }
 
-/// Being the leader. Dropping it resigns in the background; [`Leadership::resign`] says how that
-/// ends.
+/// Leadership of an election. Dropping it resigns in the background; [`Leadership::resign`] reports
+/// the outcome.
 pub struct Leadership {
     place: Place,
 }
 
 impl Election {
-    /// The election `name`.
+    /// The election called `name`.
     pub fn new(client: &Client, name: impl AsRef<[u8]>) -> Election {
         Election {
             client: client.without_deadline(),
@@ -52,12 +52,11 @@ impl Election {
         }
     }
 
-    /// Stands for election with `value` as what is told of oneself, and waits until it is won. Who
-    /// drops the future is no candidate any more. A session is a candidate once: who stands a
-    /// second time changes the value.
+    /// Campaigns with `value` and waits until elected. Dropping the future withdraws the candidacy.
+    /// A session has one candidacy per election: campaigning again changes its value.
     ///
     /// # Errors
-    /// The session ended; a request failed for good.
+    /// The session expired, or a request failed permanently.
     pub async fn campaign(
         &self,
         session: &Session,
@@ -82,16 +81,16 @@ impl Election {
         Ok(leadership)
     }
 
-    /// The leader's key, if there is a leader: its value is what the leader told of itself.
+    /// The key of the current leader, whose value is what it proclaimed, if there is a leader.
     ///
     /// # Errors
-    /// What the last attempt ended with.
+    /// The error of the last attempt.
     pub async fn leader(&self) -> Result<Option<KeyValue>, Error> {
         let response = self.client.range(first_of(&self.prefix)).await?;
         Ok(response.kvs.into_iter().next())
     }
 
-    /// Follows the leaders, and what they tell.
+    /// Observes the leaders and the values that they proclaim.
     pub fn observe(&self) -> Observer {
         Observer {
             client: self.client.clone(),
@@ -108,15 +107,15 @@ impl Leadership {
         self.place.key()
     }
 
-    /// The revision at which the candidate's key was created. A later leader has a larger one.
+    /// The create revision of the key. A later leader has a larger one.
     pub fn revision(&self) -> i64 {
         self.place.revision()
     }
 
-    /// Tells something else of oneself.
+    /// Publishes another value.
     ///
     /// # Errors
-    /// [`ElectionError::NotLeader`]; a request failed for good.
+    /// [`ElectionError::NotLeader`], or a request failed permanently.
     pub async fn proclaim(&self, value: impl Into<Bytes>) -> Result<(), ElectionError> {
         let session = self.place.session();
         let put = PutRequest {
@@ -137,16 +136,16 @@ impl Leadership {
         }
     }
 
-    /// Lets others lead.
+    /// Gives up leadership.
     ///
     /// # Errors
-    /// Nobody could be reached: the leadership ends with the session.
+    /// No endpoint could be reached: the leadership ends when the session expires.
     pub async fn resign(self) -> Result<(), Error> {
         self.place.leave().await.map(drop)
     }
 }
 
-/// Follows an election; see [`Election::observe`].
+/// Observes an election; see [`Election::observe`].
 pub struct Observer {
     client: Client,
     prefix: Bytes,
@@ -154,21 +153,21 @@ pub struct Observer {
     told: VecDeque<RangeResponse>,
 }
 
-/// What is waited for.
+/// What the observer waits for.
 enum Following {
-    /// A first candidate.
+    /// The first candidate.
     Nobody(SingleWatch),
-    /// What the leader says, or its end.
+    /// A new value of the leader, or the deletion of its key.
     Leader(SingleWatch),
 }
 
 impl Observer {
-    /// Waits for the next leader, or for what the leader says next: its key, and the header of the
-    /// answer in which it came. The first time, that is the leader there is. Dropping the future
-    /// loses nothing. Leaders that come and go in between may not be seen.
+    /// Waits for the next leader or the next value of the current one: its key, and the header of
+    /// the response that reported it. The first call returns the current leader, if there is one.
+    /// Cancel safe. Leaders with a short term may be skipped.
     ///
     /// # Errors
-    /// A request failed for good. Calling again begins anew.
+    /// A request failed permanently. The next call starts over.
     pub async fn next(&mut self) -> Result<RangeResponse, ElectionError> {
         loop {
             if let Some(told) = self.told.pop_front() {
@@ -177,7 +176,7 @@ impl Observer {
             if let Err(error) = self.advance().await {
                 self.following = None;
                 match error {
-                    // What was missed is to be looked up.
+                    // Read the current state again.
                     ElectionError::Watch(WatchError::Compacted { .. }) => {}
                     error => return Err(error),
                 }
@@ -195,7 +194,7 @@ impl Observer {
                     .into_iter()
                     .filter(|event| event.r#type() == EventType::Put);
                 if let Some(kv) = puts.find_map(|event| event.kv) {
-                    // The answer may be of several revisions; this is the key's.
+                    // The response may cover several revisions; report the key's own.
                     let header = response.header.map(|header| ResponseHeader {
                         revision: kv.mod_revision,
                         ..header
@@ -236,7 +235,7 @@ impl Observer {
         Ok(())
     }
 
-    /// Tells of a leader, and goes on with what it says after the header's revision.
+    /// Reports a leader, and watches its key after the header's revision.
     fn follow(&mut self, header: Option<ResponseHeader>, kv: KeyValue) {
         let revision = header.as_ref().map_or(0, |header| header.revision);
         let watch = self.client.watch(WatchCreateRequest {

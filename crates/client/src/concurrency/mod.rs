@@ -1,14 +1,13 @@
-//! Locks and elections among processes, made of leases and transactions.
+//! Distributed locks and elections, based on leases and transactions.
 //!
-//! The keys and the comparisons are those of etcd's Go client (client/v3/concurrency), so that
-//! programs in both languages can wait for each other: whoever wants something puts the key
-//! `NAME/LEASE` (the lease's id in hexadecimal) with his lease, and has it when no key below
-//! `NAME/` is older. What a process holds ends with its session, and the session with the process,
-//! at the latest when the lease's time is over.
+//! Keys and comparisons are those of etcd's Go client (client/v3/concurrency), so that programs in
+//! both languages interoperate: a contender puts the key `NAME/LEASE` (the lease id in hexadecimal)
+//! with its lease attached, and owns the lock when no key below `NAME/` is older. Whatever a
+//! process owns is released with its session, at the latest when the lease expires.
 //!
-//! A lock does not protect what has no part in it: a process that stood still for longer than its
-//! lease believes in its lock for a moment. Transactions that compare with [`MutexGuard::is_held`]
-//! are safe from that.
+//! A lock cannot protect resources outside of etcd: a process that is suspended for longer than its
+//! lease briefly believes that it still owns the lock. Transactions that compare with
+//! [`MutexGuard::is_held`] are not affected.
 
 mod election;
 mod mutex;

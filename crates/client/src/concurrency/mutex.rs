@@ -1,4 +1,4 @@
-//! A lock that one process at a time has.
+//! A distributed lock.
 
 use bytes::Bytes;
 use retcd_proto::etcdserverpb::Compare;
@@ -7,22 +7,22 @@ use super::queue::{Place, QueueError};
 use super::session::Session;
 use crate::error::Error;
 
-/// A lock of the cluster, by name.
+/// A named lock.
 pub struct Mutex {
     session: Session,
     prefix: Bytes,
 }
 
-/// A lock that is had. Dropping it gives it back in the background; [`MutexGuard::unlock`] says how
-/// that ends.
+/// A lock that is held. Dropping it unlocks in the background; [`MutexGuard::unlock`] reports the
+/// outcome.
 pub struct MutexGuard {
     place: Place,
     revision: i64,
 }
 
 impl Mutex {
-    /// The lock `name`, for this session. Two locks of the same name and the same session are one:
-    /// whoever has it gets it again.
+    /// The lock called `name`, for this session. The lock is reentrant within a session, as in
+    /// etcd's Go client.
     pub fn new(session: &Session, name: impl AsRef<[u8]>) -> Mutex {
         Mutex {
             session: session.clone(),
@@ -30,10 +30,10 @@ impl Mutex {
         }
     }
 
-    /// Waits for the lock. Who drops the future leaves the queue.
+    /// Waits for the lock. Dropping the future leaves the queue.
     ///
     /// # Errors
-    /// The session ended; a request failed for good.
+    /// The session expired, or a request failed permanently.
     pub async fn lock(&self) -> Result<MutexGuard, QueueError> {
         let entered = Place::enter(&self.session, &self.prefix, Bytes::new()).await?;
         let revision = match entered.is_first() {
@@ -49,10 +49,10 @@ impl Mutex {
         })
     }
 
-    /// Takes the lock if nobody has it or waits for it.
+    /// Acquires the lock if the queue is empty.
     ///
     /// # Errors
-    /// [`QueueError::Taken`]; the session ended; a request failed for good.
+    /// [`QueueError::Taken`]; the session expired; a request failed permanently.
     pub async fn try_lock(&self) -> Result<MutexGuard, QueueError> {
         let entered = Place::enter(&self.session, &self.prefix, Bytes::new()).await?;
         if !entered.is_first() {
@@ -67,25 +67,26 @@ impl Mutex {
 }
 
 impl MutexGuard {
-    /// The key that stands for the lock.
+    /// The key of this holder.
     pub fn key(&self) -> &Bytes {
         self.place.key()
     }
 
-    /// The store's revision when the lock was got. A later holder has a larger one.
+    /// The store's revision at which the lock was acquired. A later holder has a larger one: usable
+    /// as a fencing token.
     pub fn revision(&self) -> i64 {
         self.revision
     }
 
-    /// A comparison that holds in a transaction exactly as long as the lock is had.
+    /// A comparison that holds in a transaction while the lock is held.
     pub fn is_held(&self) -> Compare {
         self.place.is_held()
     }
 
-    /// Gives the lock back.
+    /// Releases the lock.
     ///
     /// # Errors
-    /// Nobody could be reached: the lock ends with the session.
+    /// No endpoint could be reached: the lock is released when the session expires.
     pub async fn unlock(self) -> Result<(), Error> {
         self.place.leave().await.map(drop)
     }

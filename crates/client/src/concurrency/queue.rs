@@ -1,4 +1,4 @@
-//! The queue that locks and elections share: keys below one prefix, in the order of their creation.
+//! The queue behind locks and elections: keys with a common prefix, ordered by creation.
 
 use bytes::Bytes;
 use retcd_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -18,47 +18,47 @@ use crate::error::Error;
 use crate::range_end::prefix_end;
 use crate::watch::WatchError;
 
-/// Why a place in a queue did not get to the front.
+/// Why waiting in the queue failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueueError {
-    /// Somebody else has it, and it was not to be waited for.
+    /// Another session is first, and the caller did not want to wait.
     #[error("mutex: Locked by another session")]
     Taken,
-    /// The session ended, and with it the place.
+    /// The session expired, which deleted the key.
     #[error("mutex: session is expired")]
     SessionEnded,
     /// A request failed.
     #[error(transparent)]
     Request(#[from] Error),
-    /// The watch for whoever was before failed.
+    /// The watch on the preceding key failed.
     #[error(transparent)]
     Watch(#[from] WatchError),
 }
 
-/// A key of one's own in a queue. Dropping it takes it out of the queue, in the background and
-/// without a promise.
+/// A key in a queue, owned by a session. Dropping it deletes the key in the background, best
+/// effort.
 pub(super) struct Place {
     session: Session,
     prefix: Bytes,
     key: Bytes,
-    /// The revision at which the key was created: the place in the queue.
+    /// The key's create revision, which determines its position.
     revision: i64,
-    /// Whether it is still to be left.
+    /// Whether the key has yet to be deleted.
     is_kept: bool,
 }
 
-/// A place that was just taken, and what was found.
+/// A key that was just enqueued, and the state of the queue at that time.
 pub(super) struct Entered {
     pub place: Place,
-    /// The key as it was, if the session had a place already.
+    /// The existing key, if the session was already in the queue.
     pub own: Option<KeyValue>,
-    /// The oldest key; none if there was no other than the new one.
+    /// The oldest other key; `None` if there was none.
     pub first: Option<KeyValue>,
     pub header: ResponseHeader,
 }
 
 impl Entered {
-    /// Whether the place is the first one.
+    /// Whether the key is first in the queue.
     pub fn is_first(&self) -> bool {
         let first = self.first.as_ref();
         first.is_none_or(|first| first.create_revision == self.place.revision)
@@ -66,8 +66,8 @@ impl Entered {
 }
 
 impl Place {
-    /// Takes the last place in the queue below `prefix`, or finds the one that the session has.
-    /// Doing so twice is doing it once, so it is done again after failures.
+    /// Appends a key to the queue below `prefix`, or finds the session's existing one. Idempotent,
+    /// and retried accordingly.
     pub async fn enter(session: &Session, prefix: &Bytes, value: Bytes) -> Result<Entered, Error> {
         let lease = session.lease();
         let mut key = prefix.to_vec();
@@ -89,7 +89,7 @@ impl Place {
             success: vec![op(Request::RequestPut(put)), op(first.clone())],
             failure: vec![op(Request::RequestRange(own)), op(first)],
         };
-        // From here on the key may be there.
+        // From here on the key may exist.
         let mut place = Place {
             session: session.clone(),
             prefix: prefix.clone(),
@@ -126,12 +126,12 @@ impl Place {
         self.revision
     }
 
-    /// The comparison that holds as long as the place does.
+    /// A comparison that holds while the key exists.
     pub fn is_held(&self) -> Compare {
         is_created_at(self.key.clone(), self.revision)
     }
 
-    /// Waits until no older key is left, then looks whether its own still is.
+    /// Waits until the key is first, then checks that it still exists.
     pub async fn wait(&self) -> Result<RangeResponse, QueueError> {
         tokio::select! {
             waited = self.wait_for_older() => waited?,
@@ -152,7 +152,7 @@ impl Place {
         }
     }
 
-    /// Waits for the deletion of the youngest older key, again and again.
+    /// Waits for the deletion of the preceding key until there is none.
     async fn wait_for_older(&self) -> Result<(), QueueError> {
         let client = self.session.client();
         loop {
@@ -164,31 +164,31 @@ impl Place {
                 return Ok(());
             };
             match wait_for_deletion(client, older.key, revision + 1).await {
-                // Nobody knows any more whether it was deleted: to be looked up.
+                // The deletion may have been compacted: look again.
                 Ok(()) | Err(WatchError::Compacted { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// Leaves the queue. Doing so twice is doing it once.
+    /// Deletes the key. Idempotent.
     ///
     /// # Errors
-    /// Nobody could be reached: the key ends with the session.
+    /// No endpoint could be reached: the key is deleted when the session expires.
     pub async fn leave(mut self) -> Result<TxnResponse, Error> {
-        // Whoever asks wants to know how it ends, and need not be done behind his back as well.
+        // The caller handles the outcome, so the drop must not delete the key again.
         self.is_kept = false;
         self.session.client().repeatable_txn(self.deletion()).await
     }
 
-    /// Deletes the key, if it is still the same one.
+    /// Deletes the key, if it is still the one created here.
     fn deletion(&self) -> TxnRequest {
         let delete = DeleteRangeRequest {
             key: self.key.clone(),
             ..DeleteRangeRequest::default()
         };
         let is_same = match self.revision {
-            // It is not known whether there is one: that of this lease, in any case.
+            // The create revision is unknown: delete the key of this lease, if there is one.
             0 => Vec::new(),
             _ => vec![self.is_held()],
         };
@@ -207,7 +207,7 @@ impl Drop for Place {
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (session, deletion) = (self.session.clone(), self.deletion());
-            // The session's end takes the key away if this does not.
+            // If this fails, the key is deleted when the session expires.
             runtime.spawn(async move { session.client().repeatable_txn(deletion).await.map(drop) });
         }
     }
@@ -231,7 +231,7 @@ async fn wait_for_deletion(client: &Client, key: Bytes, from: i64) -> Result<(),
     }
 }
 
-/// The oldest key below a prefix.
+/// Reads the oldest key with this prefix.
 pub(super) fn first_of(prefix: &Bytes) -> RangeRequest {
     in_order(prefix, SortOrder::Ascend)
 }
@@ -263,7 +263,7 @@ pub(super) fn op(request: Request) -> RequestOp {
     }
 }
 
-/// The first key in the answer to a transaction's range.
+/// The first key of the range response at index `at` of a transaction.
 fn range_of(response: &TxnResponse, at: usize) -> Option<KeyValue> {
     match response.responses.get(at)?.response.as_ref()? {
         Response::ResponseRange(range) => range.kvs.first().cloned(),

@@ -1,4 +1,4 @@
-//! A lease that is kept alive as long as the process lives.
+//! A lease that is kept alive while the process runs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use crate::client::Client;
 use crate::error::{Error, LEASE_NOT_FOUND};
 use crate::lease::KeepAlive;
 
-/// How long after the death of its process a session ends, in seconds, where nothing else is said.
+/// The default time to live of a session's lease, in seconds.
 pub const DEFAULT_TTL_S: i64 = 60;
 
-/// A lease that a task keeps alive. Clones share it; with the last one the renewals end, and the
-/// lease when its time is over.
+/// A lease that a background task keeps alive. Clones share it. When the last clone is dropped,
+/// renewal stops and the lease expires.
 #[derive(Clone)]
 pub struct Session(Arc<Inner>);
 
@@ -34,25 +34,25 @@ impl Drop for Inner {
 }
 
 impl Session {
-    /// Makes a lease of so many seconds (at least one; the cluster may give more) and keeps it
+    /// Grants a lease of `ttl_s` seconds (at least one; the cluster may grant more) and keeps it
     /// alive.
     ///
     /// # Errors
-    /// The lease cannot be made.
+    /// The lease could not be granted.
     pub async fn new(client: &Client, ttl_s: i64) -> Result<Session, Error> {
         let request = LeaseGrantRequest { ttl: ttl_s, id: 0 };
         let granted = client.lease_grant(request).await?;
         Ok(Session::with_lease(client, granted.id, granted.ttl))
     }
 
-    /// Keeps a lease alive that there is already; `ttl_s` is what it has been granted.
+    /// Keeps an existing lease alive; `ttl_s` is its granted time to live.
     pub fn with_lease(client: &Client, lease: i64, ttl_s: i64) -> Session {
         let client = client.without_deadline();
         let (ended, has_ended) = watch::channel(false);
         let keep_alive = client.keep_alive(lease);
         let renewing = tokio::spawn(async move {
             renew(keep_alive).await;
-            // Nobody waits any more if the session is gone.
+            // There is no receiver if the session has been dropped.
             let _ = ended.send(true);
         });
         Session(Arc::new(Inner {
@@ -64,17 +64,17 @@ impl Session {
         }))
     }
 
-    /// The client whose session it is, without a deadline.
+    /// The session's client, without a deadline.
     pub fn client(&self) -> &Client {
         &self.0.client
     }
 
-    /// The lease's id.
+    /// The id of the lease.
     pub fn lease(&self) -> i64 {
         self.0.lease
     }
 
-    /// Whether the lease has ended: what was held with it is not held any more.
+    /// Whether the lease has ended, and with it everything held by the session.
     pub fn has_ended(&self) -> bool {
         *self.0.has_ended.borrow()
     }
@@ -82,14 +82,15 @@ impl Session {
     /// Waits until the lease has ended.
     pub async fn ended(&self) {
         let mut has_ended = self.0.has_ended.clone();
-        // The task that renews is gone only if the runtime is, and with it whoever waits.
+        // The sender is dropped early only with the runtime.
         let _ = has_ended.wait_for(|has_ended| *has_ended).await;
     }
 
-    /// Ends the lease, and with it all that is held. Tries for as long as the lease would live.
+    /// Revokes the lease, which releases everything held by the session. Retries for as long as the
+    /// lease may live.
     ///
     /// # Errors
-    /// Nobody could be reached: the lease ends by itself.
+    /// No endpoint could be reached: the lease expires.
     pub async fn close(self) -> Result<(), Error> {
         self.0.renewing.abort();
         let client = self.0.client.within(self.0.ttl);

@@ -1,4 +1,4 @@
-//! Servers that answer as they are told.
+//! Fake servers with prescribed responses.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
@@ -17,37 +17,37 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-/// What the first request gets. All others are answered.
+/// The response to the first request. Others succeed.
 #[derive(Clone, Copy, Debug)]
 pub enum First {
-    /// The same as the others.
+    /// Success.
     Success,
     /// A gRPC status.
     Status(u8, &'static str),
-    /// A gRPC status, and so for all others.
+    /// A gRPC status, for all requests.
     Always(u8, &'static str),
-    /// An HTTP answer of something that is no etcd: status, content type, body.
+    /// An HTTP response of a server other than etcd: status, content type, body.
     Http(u16, Option<&'static str>, &'static str),
-    /// The stream is refused before anybody looks at it.
+    /// The stream is refused unprocessed.
     Refused,
-    /// The connection ends.
+    /// The connection is closed.
     Broken,
 }
 
 type Body = BoxBody<Bytes, Infallible>;
 
-/// Servers of one cluster.
+/// The servers of one cluster.
 pub struct Fakes {
     pub endpoints: Vec<String>,
-    /// Which of them was asked, in the order of the requests.
+    /// The index of the server that received each request, in order.
     asked: Arc<Mutex<Vec<usize>>>,
     servers: Vec<Server>,
     first: First,
 }
 
-/// One of them.
+/// One server.
 struct Server {
-    /// How often it was stopped. Whatever began before ends with it.
+    /// Counts the stops. Connections end with the next one.
     stops: watch::Sender<usize>,
     listening: Mutex<Option<JoinHandle<()>>>,
 }
@@ -73,12 +73,12 @@ impl Fakes {
         fakes
     }
 
-    /// Which of them was asked, in the order of the requests.
+    /// The index of the server that received each request, in order.
     pub fn asked(&self) -> Vec<usize> {
         self.asked.lock().unwrap().clone()
     }
 
-    /// Ends a server and its connections.
+    /// Stops a server and closes its connections.
     pub async fn stop(&self, index: usize) {
         let server = &self.servers[index];
         server.stops.send_modify(|stops| *stops += 1);
@@ -109,11 +109,11 @@ impl Fakes {
     }
 }
 
-/// Ends when the server is stopped from now on.
+/// Resolves when the server is stopped next.
 fn stopped(mut stops: watch::Receiver<usize>) -> impl Future<Output = ()> {
     let before = *stops.borrow_and_update();
     async move {
-        // The end of the test is an end, too.
+        // The sender is dropped at the end of the test.
         let _ = stops.wait_for(|stops| *stops != before).await;
     }
 }
@@ -151,7 +151,7 @@ async fn accept(
                 biased;
                 () = stopped => {}
                 () = ended.notified() => {}
-                // Clients hang up without a word.
+                // Clients close connections without notice.
                 _ = connection => {}
             }
         });
@@ -183,8 +183,8 @@ async fn answer(first: First, end: Arc<Notify>) -> Result<Response<Body>, h2::Er
     .expect("valid headers"))
 }
 
-/// A message whose first field is an empty message, which is a header in most answers, and the
-/// status OK.
+/// A message whose first field is an empty message, which most responses decode as their header,
+/// and the status OK.
 fn success() -> Body {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", http::HeaderValue::from_static("0"));

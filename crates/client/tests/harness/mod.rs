@@ -1,4 +1,4 @@
-//! A member, and a wire to it that can be cut. Every wait has a deadline.
+//! A member, and a TCP relay to it whose connections can be broken. Every wait has a deadline.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
@@ -18,12 +18,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-/// Nothing that is waited for takes this long, unless it never comes.
+/// Upper bound of every wait.
 pub const PATIENCE: Duration = Duration::from_secs(40);
-/// Attempts to start a server before the test gives up: somebody else may take its ports.
+/// Attempts to start a server: its ports may have been taken meanwhile.
 const START_ATTEMPTS: usize = 5;
 
-/// Runs a test that has to end in time.
+/// Runs a test with a deadline.
 pub fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -34,7 +34,7 @@ pub fn run(test: impl Future<Output = ()>) {
         .expect("the test comes to an end");
 }
 
-/// Waits for something that is expected.
+/// Waits for `work` with a deadline.
 pub async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
     let waited = tokio::time::timeout(PATIENCE / 2, work).await;
     waited.unwrap_or_else(|_| panic!("{what} does not come"))
@@ -45,25 +45,25 @@ fn free_address() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
-/// This workspace's server, which lies beside the tests.
+/// The server binary of this workspace, next to the test binaries.
 fn server_path() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let directory = test.parent().and_then(Path::parent).unwrap();
     directory.join("etcd")
 }
 
-/// A member, alone.
+/// A single-member cluster.
 pub struct Member {
     directory: TempDir,
-    /// Where it serves clients: `host:port`.
+    /// Its client address: `host:port`.
     pub address: String,
     peer: String,
-    /// How clients speak to it, and the flags for that.
+    /// The client's configuration and the member's flags.
     security: Security,
     server: Child,
 }
 
-/// How clients speak to a member.
+/// How clients connect to a member.
 #[derive(Clone, Default)]
 pub struct Security {
     /// The member's flags; TLS if there are any.
@@ -95,13 +95,13 @@ impl Member {
         panic!("the server ended {START_ATTEMPTS} times");
     }
 
-    /// Waits until it answers; whether it does, or has ended.
+    /// Waits until it serves; `false` if the process exited.
     async fn is_ready(&mut self) -> bool {
         let client = self.client();
         loop {
             let limited = client.within(Duration::from_millis(300));
             match limited.range(key("k")).await {
-                // Whoever is refused is answered.
+                // A rejection is also a response.
                 Ok(_) | Err(retcd_client::Error::Refused { .. }) => return true,
                 Err(_) if self.server.try_wait().unwrap().is_some() => return false,
                 Err(_) => {}
@@ -109,12 +109,12 @@ impl Member {
         }
     }
 
-    /// A client of its own.
+    /// Creates a client.
     pub fn client(&self) -> Client {
         self.client_at(&self.address)
     }
 
-    /// A client that reaches it there.
+    /// Creates a client that connects to `address`.
     pub fn client_at(&self, address: &str) -> Client {
         let config = Config {
             tls: self.security.tls.clone(),
@@ -160,7 +160,7 @@ fn start_server(directory: &Path, client: &str, peer: &str, flags: &[String]) ->
         .expect("the server lies beside the tests: build the workspace")
 }
 
-/// A wire to a server. It lasts as long as the runtime.
+/// A TCP relay to a server. It lives as long as the runtime.
 pub struct Relay {
     pub address: String,
     cuts: watch::Sender<usize>,
@@ -168,8 +168,8 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// The n-th connection breaks when so many bytes have come from the server; those behind the
-    /// last number last.
+    /// Connection `n` breaks after `lives_bytes[n]` bytes from the server; connections past the end
+    /// of the slice do not break.
     pub async fn start(target: &str, lives_bytes: &'static [usize]) -> Relay {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -196,7 +196,7 @@ impl Relay {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// How many connections there have been.
+    /// The number of connections accepted so far.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
@@ -248,7 +248,7 @@ pub fn put(key: &str, value: &str) -> PutRequest {
     }
 }
 
-/// `key=value` of each record.
+/// Each record as `key=value`.
 pub fn shown(response: &RangeResponse) -> Vec<String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let kvs = response.kvs.iter();
