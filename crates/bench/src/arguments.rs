@@ -1,23 +1,23 @@
-//! Values of the command line that have a form of their own; their errors say what was expected.
+//! Parsers of command line values. Their errors name the expected format.
 
 use std::fmt;
 use std::time::Duration;
 
-/// A server's address for clients.
+/// The client address of a server.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     /// `HOST:PORT`.
     pub address: String,
-    /// Whether it was written with `https://`.
+    /// Whether it was given with `https://`.
     pub https: bool,
 }
 
-/// Who logs in.
+/// A user's credentials.
 #[derive(Clone)]
 pub struct User {
-    /// As the server knows them.
+    /// The user name.
     pub name: String,
-    /// Never printed.
+    /// The password. Never printed.
     pub password: String,
 }
 
@@ -27,10 +27,10 @@ impl fmt::Debug for User {
     }
 }
 
-/// `NAME:PASSWORD`.
+/// Parses `NAME:PASSWORD`.
 ///
 /// # Errors
-/// What was expected.
+/// The expected format.
 pub fn user(text: &str) -> Result<User, String> {
     match text.split_once(':') {
         Some((name, password)) if !name.is_empty() => Ok(User {
@@ -41,10 +41,10 @@ pub fn user(text: &str) -> Result<User, String> {
     }
 }
 
-/// `HOST:PORT`, also with the `http://` or `https://` that etcdctl takes.
+/// Parses `HOST:PORT`, with an optional `http://` or `https://` as in etcdctl.
 ///
 /// # Errors
-/// What was expected.
+/// The expected format.
 pub fn endpoint(text: &str) -> Result<Endpoint, String> {
     let (address, https) = match text.strip_prefix("https://") {
         Some(address) => (address, true),
@@ -62,10 +62,10 @@ pub fn endpoint(text: &str) -> Result<Endpoint, String> {
     }
 }
 
-/// Up to a day, also in fractions.
+/// Parses seconds, with an optional fraction, up to a day.
 ///
 /// # Errors
-/// What was expected.
+/// The expected format.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     const MAX: f64 = 86_400.0;
     match text.parse::<f64>() {
@@ -74,10 +74,10 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// As [`seconds`], but some.
+/// As [`seconds`], but greater than zero.
 ///
 /// # Errors
-/// What was expected.
+/// The expected format.
 pub fn positive_seconds(text: &str) -> Result<Duration, String> {
     match seconds(text)? {
         Duration::ZERO => Err("expected more than 0 seconds".into()),

@@ -1,4 +1,4 @@
-//! Users: a server that tells them apart, and the tokens that calls carry then.
+//! Clusters with authentication enabled, and the tokens of calls to them.
 
 use prost::Message;
 use retcd_proto::authpb;
@@ -13,10 +13,10 @@ use crate::target::Target;
 
 const ROOT: &str = "root";
 const USER: &str = "bench";
-/// For both, on servers that live as long as a measurement.
+/// The password of both users. The servers exist only during a measurement.
 const PASSWORD: &str = "bench";
 
-/// A cluster as its two users see it.
+/// A cluster as its two users access it.
 pub struct Users {
     /// May read and write the key space, and nothing else.
     pub user: Target,
@@ -25,7 +25,7 @@ pub struct Users {
 }
 
 impl Users {
-    /// For a cluster that does not tell users apart.
+    /// For a cluster without authentication.
     pub fn nobody(target: &Target) -> Self {
         Self {
             user: target.clone(),
@@ -34,7 +34,8 @@ impl Users {
     }
 }
 
-/// Makes `root`, and a user who may read and write all of `keys`, turns authentication on, and logs both in.
+/// Creates `root`, and a user with read and write permission on `keys`, enables authentication, and
+/// authenticates both.
 ///
 /// # Errors
 /// [`Error::Call`] if the server refuses a step.
@@ -48,10 +49,10 @@ pub fn enable(target: &Target, keys: &KeySpace) -> Result<Users, Error> {
     })
 }
 
-/// `target` with the token that the server gives `name` for `password`.
+/// `target` with a token for `name`.
 ///
 /// # Errors
-/// [`Error::Call`] if it gives none.
+/// [`Error::Call`] if authentication fails.
 pub fn log_in(target: &Target, name: &str, password: &str) -> Result<Target, Error> {
     let request = pb::AuthenticateRequest {
         name: name.into(),

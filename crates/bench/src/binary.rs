@@ -1,4 +1,4 @@
-//! An etcd executable, ours or any other, and what it tells about itself.
+//! An etcd executable, ours or any other.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -6,22 +6,22 @@ use std::process::{Command, Output, Stdio};
 
 use crate::error::Error;
 
-/// An executable, and how it is called in results.
+/// An executable and its name in results.
 #[derive(Debug, Clone)]
 pub struct Binary {
-    /// Column head.
+    /// The column heading.
     pub name: String,
     /// The executable.
     pub path: PathBuf,
-    /// Arguments behind those that every server gets.
+    /// Arguments that follow those of every server.
     pub args: Vec<String>,
 }
 
 impl Binary {
-    /// The first line that `--version` prints.
+    /// The first line of `--version`.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be executed, [`Error::Server`] if it says nothing.
+    /// [`Error::Io`] if it cannot be executed, [`Error::Server`] if it prints nothing.
     pub fn version(&self) -> Result<String, Error> {
         let output = self.output("--version")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -35,13 +35,14 @@ impl Binary {
         }
     }
 
-    /// The first of `flags` (without dashes) that `--help` lists: releases call the same setting by different names.
+    /// The first of `flags` (without dashes) that `--help` lists: releases use different names for
+    /// the same setting.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be executed, [`Error::Server`] if it knows none of them.
+    /// [`Error::Io`] if it cannot be executed, [`Error::Server`] if it has none of them.
     pub fn first_known<'f>(&self, flags: &[&'f str]) -> Result<&'f str, Error> {
         let output = self.output("--help")?;
-        // etcd before 3.6 writes it to standard error.
+        // etcd before 3.6 prints it to standard error.
         let help = [output.stdout, output.stderr].concat();
         let help = String::from_utf8_lossy(&help);
         let known = flags.iter().find(|flag| lists(&help, flag));
@@ -57,7 +58,8 @@ impl Binary {
         output.map_err(Error::io(format!("cannot execute {}", self.path.display())))
     }
 
-    /// To execute it without the settings that a server would take from the environment, which would hold for one run and not for another.
+    /// The command, without environment variables that configure servers and might differ between
+    /// runs.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
         command.stdin(Stdio::null());

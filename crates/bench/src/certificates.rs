@@ -1,7 +1,8 @@
-//! Certificates for one comparison: an authority, and one certificate that servers and clients share.
+//! Certificates for one comparison: a CA, and one certificate shared by servers and clients.
 //!
-//! P-256 with ECDSA, as most tools make them for etcd today; valid for `127.0.0.1` and `localhost`, for servers
-//! and clients, because a member is a client of the others. They lie in the comparison's directory and go with it.
+//! P-256 with ECDSA, as most tools generate for etcd today; valid for `127.0.0.1` and `localhost`,
+//! for server and client authentication, because members are clients of each other. They are stored
+//! in, and removed with, the comparison's directory.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -16,7 +17,7 @@ use rcgen::{
 use crate::error::Error;
 use crate::tls::Tls;
 
-/// The files.
+/// The certificate files.
 #[derive(Debug, Clone)]
 pub struct Certificates {
     ca: PathBuf,
@@ -25,10 +26,10 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Makes them in `directory`.
+    /// Generates them in `directory`.
     ///
     /// # Errors
-    /// [`Error::Io`] if a file cannot be written, [`Error::Tls`] if the system has no randomness to give.
+    /// [`Error::Io`] if a file cannot be written, [`Error::Tls`] if no randomness is available.
     pub fn make(directory: &Path) -> Result<Self, Error> {
         let [ca, certificate, key] = make_pem().map_err(Error::tls("new certificates"))?;
         let write = |name: &str, text: String| {
@@ -43,7 +44,8 @@ impl Certificates {
         })
     }
 
-    /// The flags of a server that uses them towards clients and members, and asks both for theirs.
+    /// The flags of a server that uses them for clients and peers and requires both to present
+    /// theirs.
     pub fn server_args(&self) -> Vec<String> {
         let file = |flag: &str, path: &Path| format!("--{flag}={}", path.display());
         let side = |prefix: &str| {
@@ -57,16 +59,16 @@ impl Certificates {
         [side(""), side("peer-")].concat()
     }
 
-    /// TLS of a client that trusts and shows them.
+    /// The TLS configuration of a client that trusts and presents them.
     ///
     /// # Errors
-    /// [`Error::Tls`] if a file is not any more what it was.
+    /// [`Error::Tls`] if a file has become unusable.
     pub fn client(&self) -> Result<Tls, Error> {
         Tls::from_files(&self.ca, Some((&self.certificate, &self.key)))
     }
 }
 
-/// The authority's certificate, the shared one, and its key.
+/// The CA certificate, the shared certificate, and its key.
 fn make_pem() -> Result<[String; 3], rcgen::Error> {
     let mut authority = named("retcd-bench authority", Vec::new())?;
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -1,9 +1,10 @@
-//! Nothing stays behind: started servers are killed and temporary directories removed however this program ends.
+//! Kills server processes and removes temporary directories, however this program ends.
 //!
-//! On the usual way out, also with an error, [`Guarded`] and the directory's owner do it by dropping. A signal or a panic ends the
-//! process without that, so what lives is also entered here, and a signal thread and a panic hook clear it. Only processes
-//! that were started here are ended, by their id; an id cannot be somebody else's before its process has been waited for,
-//! and that happens under the lock of the list.
+//! On a normal exit, also after an error, dropping [`Guarded`] and the directory's owner does it. A
+//! signal or a panic ends the process without drops, so processes and directories are also
+//! registered here, and a signal thread and a panic hook clean up. Only processes started here are
+//! killed, by id. An id cannot be reused before its process has been waited for, which happens
+//! under the lock of the registry.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
@@ -29,26 +30,26 @@ static LIVING: Mutex<Living> = Mutex::new(Living {
 });
 
 fn living() -> MutexGuard<'static, Living> {
-    // The list is whole between its methods' calls, so a panic elsewhere under the lock does not matter.
+    // The registry is consistent between calls of its methods, so poisoning is harmless.
     LIVING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Clears up when a signal or a panic ends this process.
+/// Installs cleanup on signals and panics.
 ///
 /// # Errors
-/// [`Error::Io`] if signals cannot be received.
+/// [`Error::Io`] if signal handlers cannot be installed.
 pub fn install() -> Result<(), Error> {
     let earlier = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         earlier(info);
         drop(clear());
-        // One thread's panic would leave the others measuring something else.
+        // A panic of one thread would leave the others measuring something else.
         process::exit(101);
     }));
     let runtime = load::runtime()?;
     thread::spawn(move || {
         let number = runtime.block_on(first_signal());
-        // Held until the process is gone, so that nothing can be started any more.
+        // Held until the process exits, so that nothing can be started any more.
         let _held = clear();
         process::exit(128 + number);
     });
@@ -73,7 +74,7 @@ async fn first_signal() -> i32 {
 fn clear() -> MutexGuard<'static, Living> {
     let mut living = living();
     for pid in living.processes.drain(..) {
-        // Both fail only if the process has ended already.
+        // Both fail only if the process has already exited.
         let _ = kill_process(pid, Signal::KILL);
         let _ = waitpid(Some(pid), WaitOptions::empty());
     }
@@ -83,14 +84,14 @@ fn clear() -> MutexGuard<'static, Living> {
     living
 }
 
-/// A directory that is removed with all it holds.
+/// A directory that is removed with its contents.
 pub struct TempDir(tempfile::TempDir);
 
 impl TempDir {
-    /// Makes one in `parent`.
+    /// Creates one in `parent`.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be made there.
+    /// [`Error::Io`] if it cannot be created.
     pub fn new_in(parent: &Path) -> Result<Self, Error> {
         let what = format!("cannot make a directory in {}", parent.display());
         let mut living = living();
@@ -102,7 +103,7 @@ impl TempDir {
         Ok(Self(directory))
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         self.0.path()
     }
@@ -114,7 +115,7 @@ impl Drop for TempDir {
     }
 }
 
-/// A started process that is killed and waited for when dropped.
+/// A process that is killed and waited for on drop.
 pub struct Guarded {
     child: Child,
     pid: Pid,
@@ -124,7 +125,7 @@ impl Guarded {
     /// Starts `command`.
     ///
     /// # Errors
-    /// What the system says if it cannot be started.
+    /// The system's error if it cannot be started.
     pub fn spawn(command: &mut Command) -> io::Result<Self> {
         let mut living = living();
         let child = command.spawn()?;
@@ -138,10 +139,10 @@ impl Guarded {
         self.child.id()
     }
 
-    /// How it ended, if it has.
+    /// The exit status, if it has exited.
     ///
     /// # Errors
-    /// What the system says if it cannot tell.
+    /// The system's error.
     pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         let mut living = living();
         let status = self.child.try_wait()?;
@@ -151,10 +152,10 @@ impl Guarded {
         Ok(status)
     }
 
-    /// Sends `signal` and waits up to `patience` for the end; `None` if it goes on.
+    /// Sends `signal` and waits up to `patience` for the exit; `None` if it is still running.
     ///
     /// # Errors
-    /// What the system says if the signal cannot be sent.
+    /// The system's error if the signal cannot be sent.
     pub fn end(&mut self, signal: Signal, patience: Duration) -> io::Result<Option<ExitStatus>> {
         const POLL: Duration = Duration::from_millis(5);
         if let Some(status) = self.ended()? {
@@ -174,7 +175,7 @@ impl Guarded {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        // A killed process ends, unless the disk holds it in the kernel; then nobody can end it.
+        // A killed process exits, unless it is blocked in the kernel by the disk.
         drop(self.end(Signal::KILL, Duration::from_secs(30)));
     }
 }

@@ -34,7 +34,7 @@ pub enum Command {
     /// Start two servers in turn, put the same load on both, and print a table with ratios.
     #[command(after_help = COMPARE_HELP)]
     Compare(CompareArgs),
-    /// Send a running server each kind of request at its largest, and print how long other clients wait.
+    /// Send a running server the largest requests of each kind, and print how long others wait.
     #[command(after_help = HOSTILE_HELP)]
     Hostile(HostileArgs),
 }
@@ -80,22 +80,22 @@ pub struct LoadArgs {
     /// Addresses for clients, separated by commas; connections go to them in turn
     #[arg(long, value_name = "HOST:PORT,...", default_value = "127.0.0.1:2379", value_delimiter = ',', value_parser = endpoint)]
     endpoint: Vec<Endpoint>,
-    /// Speak TLS 1.3 and trust the authorities in this file
+    /// Use TLS 1.3 and trust the CA certificates in this file
     #[arg(long, value_name = "FILE")]
     cacert: Option<PathBuf>,
-    /// Show this certificate
+    /// Present this client certificate
     #[arg(long, value_name = "FILE", requires_all = ["cacert", "key"])]
     cert: Option<PathBuf>,
-    /// Its key
+    /// The private key of the certificate
     #[arg(long, value_name = "FILE", requires_all = ["cacert", "cert"])]
     key: Option<PathBuf>,
-    /// Log in as this user
+    /// Authenticate as this user
     #[arg(long, value_name = "NAME:PASSWORD", value_parser = user)]
     user: Option<User>,
     /// One after the other
     #[arg(required = true, value_name = "WORKLOAD")]
     workloads: Vec<Workload>,
-    /// End after this many operations instead of --duration; nothing is warmed up then
+    /// Stop after this many operations instead of --duration; without warmup
     #[arg(long, value_name = "N", conflicts_with_all = ["duration", "warmup"], value_parser = clap::value_parser!(u64).range(1..))]
     ops: Option<u64>,
     #[command(flatten)]
@@ -111,10 +111,10 @@ pub struct HostileArgs {
 }
 
 impl HostileArgs {
-    /// Whom the requests go to.
+    /// The target of the requests.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the address cannot stand in a URI or wants TLS.
+    /// [`Error::Usage`] if the address is not a valid URI authority or requires TLS.
     pub fn target(&self) -> Result<Target, Error> {
         if self.endpoint.https {
             return Err(Error::Usage("hostile requests go without TLS".into()));
@@ -132,7 +132,7 @@ pub struct CompareArgs {
     /// Executable of server B
     #[arg(long, value_name = "PATH")]
     other: PathBuf,
-    /// More arguments for A, separated by blanks
+    /// More arguments for A, separated by spaces
     #[arg(
         long,
         value_name = "ARGS",
@@ -141,7 +141,7 @@ pub struct CompareArgs {
         allow_hyphen_values = true
     )]
     ours_args: String,
-    /// More arguments for B, separated by blanks
+    /// More arguments for B, separated by spaces
     #[arg(
         long,
         value_name = "ARGS",
@@ -150,10 +150,10 @@ pub struct CompareArgs {
         allow_hyphen_values = true
     )]
     other_args: String,
-    /// What A is called in the tables
+    /// Name of A in the tables
     #[arg(long, value_name = "NAME", default_value = "ours")]
     ours_name: String,
-    /// What B is called in the tables
+    /// Name of B in the tables
     #[arg(long, value_name = "NAME", default_value = "other")]
     other_name: String,
     /// What to measure, separated by commas
@@ -167,10 +167,10 @@ pub struct CompareArgs {
     /// Members of each server, all on this machine
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=9))]
     members: u32,
-    /// Clients and members speak TLS and show certificates, which are made for the comparison
+    /// Use TLS between clients and members, with certificates generated for the comparison
     #[arg(long)]
     tls: bool,
-    /// Users are told apart; the load comes from one who has logged in
+    /// Enable authentication; the load comes from an authenticated user
     #[arg(long)]
     auth: bool,
     /// Measurements of each server
@@ -179,10 +179,10 @@ pub struct CompareArgs {
     /// Keys of the scenario `restart`
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     restart_keys: u64,
-    /// Size of the values that the follower of the scenario `catch-up` misses
+    /// Total size of the values that the follower of the scenario `catch-up` misses
     #[arg(long, value_name = "MIB", default_value_t = 500, value_parser = clap::value_parser!(u64).range(CATCH_UP_MIB_MIN..=CATCH_UP_MIB_MAX))]
     catch_up_mib: u64,
-    /// Where data directories are made and removed
+    /// Parent of the temporary data directories
     #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
     /// Also write the results to this file, as Markdown
@@ -192,11 +192,11 @@ pub struct CompareArgs {
     shape: Shape,
 }
 
-/// The shape of the load.
+/// The parameters of the load.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Load")]
 struct Shape {
-    /// Clients, each with one request under way
+    /// Clients, each with one request in flight
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     clients: u32,
     /// Connections that the clients share
@@ -205,16 +205,16 @@ struct Shape {
     /// Keys in the key space
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     keys: u64,
-    /// Bytes in a value
+    /// Size of values in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     value_size: u32,
-    /// What all keys begin with
+    /// Common prefix of all keys
     #[arg(long, value_name = "TEXT", default_value = "/bench/", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     prefix: String,
     /// Length of a measurement
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = positive_seconds)]
     duration: Duration,
-    /// Load before it
+    /// Length of the load before it
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     warmup: Duration,
     /// Streams that the watchers share
@@ -226,7 +226,7 @@ struct Shape {
     /// Threads of the generator [default: half of the processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     threads: Option<u32>,
-    /// Where random choices start
+    /// Seed of random choices
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 }
@@ -252,18 +252,18 @@ impl Shape {
     }
 }
 
-/// The server gets the others.
+/// The server gets the other half.
 fn half_of_the_processors() -> u32 {
     let all = std::thread::available_parallelism().map_or(1, usize::from);
     u32::try_from(all / 2).unwrap_or(1).max(1)
 }
 
 impl LoadArgs {
-    /// Whom the load goes to; a user is logged in.
+    /// The target of the load, with an authenticated user if one is given.
     ///
     /// # Errors
-    /// [`Error::Usage`] and [`Error::Tls`] if the arguments contradict each other or name unusable files, [`Error::Call`] if the server
-    /// does not let the user in.
+    /// [`Error::Usage`] and [`Error::Tls`] if the arguments are contradictory or name unusable
+    /// files, [`Error::Call`] if the server rejects the user.
     pub fn target(&self) -> Result<Target, Error> {
         if self.cacert.is_none() && self.endpoint.iter().any(|endpoint| endpoint.https) {
             return Err(Error::Usage("https:// needs --cacert".into()));
@@ -298,7 +298,7 @@ impl LoadArgs {
 }
 
 impl CompareArgs {
-    /// The comparison that was asked for.
+    /// The comparison described by the arguments.
     pub fn comparison(self) -> Comparison {
         let binary = |name, path, args: String| Binary {
             name,

@@ -1,5 +1,4 @@
-//! A cluster of one binary on this machine: its members founded together on free loopback ports, started, asked and stopped
-//! together.
+//! A cluster of one binary on this machine, on free loopback ports.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -20,7 +19,7 @@ use crate::procfs::{self, Memory};
 use crate::server::{Addresses, Home, Server};
 use crate::target::Target;
 
-/// Where the members live. Outlives the processes that serve them.
+/// The directories and addresses of the members. Outlives the server processes.
 pub struct Site {
     homes: Vec<Home>,
     target: Target,
@@ -32,8 +31,8 @@ pub struct Cluster<'a> {
 }
 
 impl Site {
-    /// For `members` new members of `binary`, each in a directory of its own in `directory`, which must be empty; with TLS towards
-    /// clients and members if there are `certificates`. Every member gets `args`.
+    /// Prepares `members` new members of `binary`, each in a subdirectory of `directory`, which
+    /// must be empty. With `certificates`, clients and members use TLS. Every member gets `args`.
     ///
     /// # Errors
     /// [`Error::Io`] if no ports are free, [`Error::Tls`] if the certificates are unusable.
@@ -67,22 +66,22 @@ impl Site {
         })
     }
 
-    /// All members, as clients reach them.
+    /// The client endpoints of all members.
     pub fn target(&self) -> &Target {
         &self.target
     }
 
-    /// How many members there are.
+    /// The number of members.
     pub fn members(&self) -> usize {
         self.homes.len()
     }
 
-    /// Where member `at` lives.
+    /// The directory and addresses of member `at`.
     pub fn home(&self, at: usize) -> &Home {
         &self.homes[at]
     }
 
-    /// Starts all members and returns at once.
+    /// Starts all members without waiting.
     ///
     /// # Errors
     /// [`Error::Io`] if the binary cannot be executed.
@@ -96,10 +95,11 @@ impl Site {
         })
     }
 
-    /// Starts all members and waits until each answers a linearizable get.
+    /// Starts all members and waits until each serves a linearizable get.
     ///
     /// # Errors
-    /// [`Error::Io`] if the binary cannot be executed, [`Error::Server`] with an excerpt of its log if one does not come up.
+    /// [`Error::Io`] if the binary cannot be executed, [`Error::Server`] with an excerpt of its log
+    /// if a member fails to start.
     pub fn start(&self) -> Result<Cluster<'_>, Error> {
         const PAUSE: Duration = Duration::from_millis(20);
         let runtime = load::runtime()?;
@@ -115,15 +115,15 @@ impl Site {
         Ok(cluster)
     }
 
-    /// Bytes of all files of all members, as allocated on the disk.
+    /// Disk space allocated to the files of all members, in bytes.
     pub fn disk_bytes(&self) -> u64 {
         self.homes.iter().map(Home::disk_bytes).sum()
     }
 }
 
-/// Names, and ports that nobody uses.
+/// Member names and unused ports.
 fn free_addresses(members: u32) -> std::io::Result<Vec<Addresses>> {
-    // All are held until all are known, so that they differ.
+    // All sockets stay bound until the last port is known, so that the ports differ.
     let mut held = Vec::new();
     let mut free = || -> std::io::Result<SocketAddr> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -143,10 +143,10 @@ fn free_addresses(members: u32) -> std::io::Result<Vec<Addresses>> {
 }
 
 impl<'a> Cluster<'a> {
-    /// Processor time that all members have used so far.
+    /// CPU time used by all members so far.
     ///
     /// # Errors
-    /// [`Error::Io`] if one has ended.
+    /// [`Error::Io`] if a member has exited.
     pub fn cpu_time(&self) -> Result<Duration, Error> {
         self.servers.iter().map(Server::cpu_time).sum()
     }
@@ -154,32 +154,33 @@ impl<'a> Cluster<'a> {
     /// Resident memory of each member.
     ///
     /// # Errors
-    /// [`Error::Io`] if one has ended.
+    /// [`Error::Io`] if a member has exited.
     pub fn memory(&self) -> Result<Vec<Memory>, Error> {
         self.servers.iter().map(Server::memory).collect()
     }
 
-    /// Makes all peaks start again from what is resident now, where the kernel can do it.
+    /// Resets the peak memory of all members, where the kernel supports it.
     pub fn reset_peaks(&self) {
         for server in &self.servers {
             drop(procfs::reset_peak(server.pid()));
         }
     }
 
-    /// Member `at` of those that run.
+    /// The running member `at`.
     pub fn server(&self, at: usize) -> &Server<'a> {
         &self.servers[at]
     }
 
-    /// Takes member `at` of those that run out, to be ended by itself; the others move up.
+    /// Removes and returns the running member `at`, to be stopped alone; later members move up.
     pub fn take(&mut self, at: usize) -> Server<'a> {
         self.servers.remove(at)
     }
 
-    /// Waits until the first member answers a linearizable get of the last key of `keys`; returns the time since its start.
+    /// Waits until the first member serves a linearizable get of the last key of `keys`; returns
+    /// the time since its start.
     ///
     /// # Errors
-    /// [`Error::Server`] if that does not happen.
+    /// [`Error::Server`] if it does not.
     pub fn first_get(&mut self, target: &Target, keys: &KeySpace) -> Result<Duration, Error> {
         const PAUSE: Duration = Duration::from_millis(2);
         let (runtime, first) = (load::runtime()?, target.only(0));
@@ -189,10 +190,10 @@ impl<'a> Cluster<'a> {
         })
     }
 
-    /// Ends all members with `signal`, at the same time, and waits for them.
+    /// Sends `signal` to all members at once and waits for them to exit.
     ///
     /// # Errors
-    /// [`Error::Server`] if one does not end; it is killed then.
+    /// [`Error::Server`] if a member does not exit; it is then killed.
     pub fn stop(self, signal: Signal) -> Result<(), Error> {
         thread::scope(|scope| {
             let stopping: Vec<_> = self
@@ -207,8 +208,8 @@ impl<'a> Cluster<'a> {
     }
 }
 
-/// How many records a linearizable get of `key` brings. Any failure means "not yet": the port is closed, or open and not served, or
-/// served without a leader.
+/// The number of records that a linearizable get of `key` returns. Any failure means "not yet": the
+/// port is closed, not served yet, or the member has no leader.
 async fn get(target: &Target, key: Bytes) -> Option<usize> {
     let get = async {
         let mut range = Connection::open(target, 0)
@@ -222,7 +223,7 @@ async fn get(target: &Target, key: Bytes) -> Option<usize> {
         let reply: pb::RangeResponse = range.call(&request).await.ok()?;
         Some(reply.kvs.len())
     };
-    // A connection made while the server starts may be dropped without a word.
+    // Connections made during the start of a server may be dropped silently.
     let limit = Duration::from_secs(10);
     tokio::time::timeout(limit, get).await.ok().flatten()
 }
@@ -253,7 +254,7 @@ mod tests {
             path: "/bin/sh".into(),
             args: vec![],
         };
-        // A shell refuses `--name=m1` and says so.
+        // The shell rejects `--name=m1` with an error.
         let site = Site::new(&binary, 3, directory.path(), None, &[]).unwrap();
         let error = site.start().map(drop).unwrap_err().to_string();
         assert!(

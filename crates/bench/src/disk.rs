@@ -1,6 +1,6 @@
-//! What the disk itself can do: the time of a small appended write with its `fdatasync`, the floor under every put.
+//! Disk measurements: the latency of a small append with `fdatasync`, a lower bound for every put.
 //!
-//! As a write-ahead log does it: one file, its first 64 MiB allocated before, entries written one behind the other.
+//! As in a write-ahead log, entries are appended to one file whose first 64 MiB are preallocated.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,9 +13,9 @@ use crate::error::Error;
 use crate::stats::Latencies;
 
 const ALLOCATED: u64 = 64 << 20;
-/// About what a put of a 256-byte value takes in the log.
+/// About the size of the log entry of a put with a 256-byte value.
 const ENTRY_LEN: usize = 320;
-/// Enough for a p99.
+/// Enough samples for a p99.
 pub const SYNCS_MAX: usize = 2_000;
 const TIME_MAX: Duration = Duration::from_secs(3);
 
@@ -27,7 +27,7 @@ pub fn measure_syncs(directory: &Path, count: usize) -> Result<Latencies, Error>
     let path = directory.join("fdatasync");
     let failed = || Error::io(format!("cannot measure the disk with {}", path.display()));
     let mut file = File::create(&path).map_err(failed())?;
-    // Without it (some network file systems) each write also grows the file.
+    // Where it is not supported (some network file systems), each write also grows the file.
     let _ = fallocate(&file, FallocateFlags::empty(), 0, ALLOCATED);
     let mut latencies = Latencies::default();
     let began = Instant::now();
@@ -44,7 +44,8 @@ pub fn measure_syncs(directory: &Path, count: usize) -> Result<Latencies, Error>
     Ok(latencies)
 }
 
-/// Writes out what earlier runs left in the page cache of `directory`'s file system, so that the next one does not pay for it.
+/// Syncs the file system of `directory`, so that the next run does not pay for the dirty pages of
+/// earlier ones.
 ///
 /// # Errors
 /// [`Error::Io`] if the file system reports a failed write.
@@ -56,7 +57,7 @@ pub fn settle(directory: &Path) -> Result<(), Error> {
     )))
 }
 
-/// Whether `directory` lies in memory, where a sync costs nothing.
+/// Whether `directory` is on a memory file system, where a sync costs nothing.
 pub fn is_in_memory(directory: &Path) -> bool {
     const TMPFS_MAGIC: u64 = 0x0102_1994;
     statfs(directory).is_ok_and(|system| system.f_type as u64 == TMPFS_MAGIC)

@@ -1,41 +1,41 @@
-//! What can go wrong, told by who is at fault: the command line, the machine, or the server under load.
+//! Errors, by who is at fault: the command line, the machine, or the server under load.
 
 use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
 
-/// A call that did not bring the expected reply.
+/// Why a call did not return the expected response.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The server answered with a gRPC status other than OK.
+    /// The server returned a gRPC status other than OK.
     #[error("the server answered with gRPC code {code}: {message}")]
     Status {
         /// The status code, 1 to 16.
         code: u32,
-        /// The text that came with it.
+        /// The status message.
         message: String,
     },
-    /// There is no connection: the port does not answer, or the handshake failed.
+    /// The connection or the TLS handshake failed.
     #[error("cannot connect to {endpoint}: {source}")]
     Connect {
         /// `HOST:PORT`.
         endpoint: String,
-        /// Why not.
+        /// The reason.
         source: io::Error,
     },
     /// The connection or the stream broke.
     #[error("connection broken: {0}")]
     Broken(#[from] h2::Error),
-    /// The condition of a transaction did not hold: somebody else wrote the key between get and put.
+    /// The condition of a transaction failed: another client wrote the key between get and put.
     #[error("the key has changed between get and put")]
     Conflict,
-    /// The server answered with something that etcd would not say.
+    /// The response is not one that etcd would send.
     #[error("unexpected reply: {0}")]
     Unexpected(String),
 }
 
 impl CallError {
-    /// Whether the server answered in order, only not as wished, so that the client may go on.
+    /// Whether the server responded properly but refused, so that the client may continue.
     pub fn is_refusal(&self) -> bool {
         match self {
             CallError::Status { .. } | CallError::Conflict => true,
@@ -43,7 +43,7 @@ impl CallError {
         }
     }
 
-    /// Whether the server could not do it now, for want of a leader or time: gRPC's code 14, Unavailable.
+    /// Whether the server refused temporarily, e.g. without a leader: gRPC code 14, Unavailable.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, CallError::Status { code: 14, .. })
     }
@@ -52,18 +52,18 @@ impl CallError {
 /// Why a run ended without a result.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The command line asks for something that makes no sense.
+    /// The command line is contradictory.
     #[error("{0}")]
     Usage(String),
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried, with its path or address.
+        /// The operation, with its path or address.
         what: String,
-        /// The system's answer.
+        /// The error.
         source: io::Error,
     },
-    /// Nobody reads the results any more.
+    /// Standard output is closed.
     #[error("standard output is closed")]
     Unread,
     /// A call failed.
@@ -71,47 +71,47 @@ pub enum Error {
     Call {
         /// The workload or step that made the call.
         what: String,
-        /// Its failure.
+        /// The error.
         source: CallError,
     },
-    /// A certificate, a key or a file of them is unusable.
+    /// A certificate, a key or a PEM file is unusable.
     #[error("{what}: {reason}")]
     Tls {
-        /// The file, or what was made.
+        /// The file, or the object being created.
         what: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// A server has lost what it had acknowledged.
+    /// A server has lost acknowledged writes.
     #[error("{lost} of {of} acknowledged puts are not there, among them {example}")]
     Lost {
-        /// How many are missing.
+        /// The number of missing keys.
         lost: usize,
-        /// How many there were.
+        /// The number of acknowledged keys.
         of: usize,
-        /// The key of one of the missing.
+        /// One of the missing keys.
         example: String,
     },
-    /// A server did not do what a scenario needs of it.
+    /// A server did not do what a scenario requires.
     #[error("{}: {reason}{}", binary.display(), quoted(log))]
     Server {
         /// The server's executable.
         binary: PathBuf,
         /// What it did or failed to do.
         reason: String,
-        /// An excerpt of what it logged, empty if there is nothing.
+        /// An excerpt of its log; may be empty.
         log: String,
     },
 }
 
 impl Error {
-    /// For `map_err` on I/O: names what was tried.
+    /// For `map_err` on I/O; `what` names the operation.
     pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
         let what = what.into();
         move |source| Error::Io { what, source }
     }
 
-    /// For `map_err` on certificates and keys: names the file.
+    /// For `map_err` on certificates and keys; `what` names the file.
     pub fn tls<E: Display>(what: impl Display) -> impl FnOnce(E) -> Error {
         let what = what.to_string();
         move |reason| Error::Tls {
@@ -120,7 +120,7 @@ impl Error {
         }
     }
 
-    /// For `map_err` on calls: names who called.
+    /// For `map_err` on calls; `what` names the caller.
     pub fn call(what: impl Into<String>) -> impl FnOnce(CallError) -> Error {
         let what = what.into();
         move |source| Error::Call { what, source }

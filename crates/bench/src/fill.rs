@@ -1,4 +1,4 @@
-//! Fills a key space fast: transactions of a hundred puts, many under way at once.
+//! Bulk loading of a key space: transactions of a hundred puts, many in flight.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,15 +16,15 @@ use crate::load;
 use crate::progress::Progress;
 use crate::target::Target;
 
-/// Puts in a transaction if nobody asks for fewer; etcd's default limit of operations is 128.
+/// Puts per transaction by default; etcd's default limit of operations is 128.
 const PUTS_PER_TXN: u64 = 100;
 const CONNECTIONS: usize = 4;
 const TXNS_UNDER_WAY: usize = 32;
-/// Of a transaction that the server cannot serve now; it may take seconds to say so.
+/// Attempts per transaction while the server is unavailable, which it may take seconds to report.
 const TRIES: u32 = 10;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// Writes every key of `keys` once, with values of `value_size` bytes, and returns how long that took.
+/// Writes every key of `keys` once, with values of `value_size` bytes; returns the time taken.
 ///
 /// # Errors
 /// [`Error::Io`] and [`Error::Call`] if the server cannot be reached or refuses a transaction.
@@ -37,7 +37,8 @@ pub fn fill(
     fill_in_txns(target, keys, value_size, PUTS_PER_TXN, progress)
 }
 
-/// As [`fill`], with a transaction for every `puts_per_txn` keys (1 to 100): fewer of them make a longer log.
+/// As [`fill`], with `puts_per_txn` keys per transaction (1 to 100): smaller transactions make a
+/// longer log.
 ///
 /// # Errors
 /// As [`fill`].
@@ -57,7 +58,7 @@ pub fn fill_in_txns(
     Ok(began.elapsed())
 }
 
-/// Fills `keys` unless the server already holds that many.
+/// Fills `keys` unless the server already has that many.
 ///
 /// # Errors
 /// As [`fill`].
@@ -157,7 +158,7 @@ async fn write_some(
     }
 }
 
-/// A cluster that looks for a leader refuses for a while; to write the same again does no harm.
+/// Retries during leader elections; writing the same keys again is harmless.
 async fn write(txn: &mut Method, request: &pb::TxnRequest) -> Result<(), CallError> {
     for _ in 1..TRIES {
         match txn.call_for_len(request).await {

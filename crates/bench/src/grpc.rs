@@ -1,10 +1,11 @@
-//! A gRPC client reduced to what a load generator needs, straight on HTTP/2.
+//! A minimal gRPC client for load generation, directly on HTTP/2.
 //!
-//! The generator shares the processors with the server that it measures, so a call here costs one encoded message and one
-//! HTTP/2 stream: no connection pool, no interceptors, no task per call. A large reply is counted and given back to flow
-//! control, never assembled, unless the caller asks for it.
+//! The generator shares the CPUs with the server that it measures, so a call costs one encoded
+//! message and one HTTP/2 stream: no connection pool, no interceptors, no task per call. Large
+//! responses are counted and released to flow control without being assembled, unless the caller
+//! needs them.
 //!
-//! A message on the wire:
+//! The format of a message:
 //!
 //! ```text
 //! +------------+--------------------------+----------------+
@@ -28,14 +29,14 @@ use tokio::net::TcpStream;
 use crate::error::CallError;
 use crate::target::Target;
 
-/// Bytes before each message: the compression flag and the length.
+/// The prefix of each message: compression flag and length.
 pub const FRAME_HEADER: usize = 5;
 
-// A list of thousands of keys must not wait for the generator's window updates.
+// Large enough that lists do not wait for the generator's window updates.
 const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 64 << 20;
 
-/// One connection to a server. Clones share it.
+/// A connection to a server. Clones share it.
 #[derive(Clone)]
 pub struct Connection {
     requests: SendRequest<Bytes>,
@@ -45,10 +46,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to member `at` of `target` (see [`Target::member`]) and drives the connection on the runtime of the caller.
+    /// Connects to member `at` of `target` (see [`Target::member`]) and drives the connection on
+    /// the caller's runtime.
     ///
     /// # Errors
-    /// [`CallError::Connect`] if the port does not answer or refuses TLS, [`CallError::Broken`] if it does not speak HTTP/2.
+    /// [`CallError::Connect`] if the connection or the TLS handshake fails, [`CallError::Broken`]
+    /// if the server does not speak HTTP/2.
     pub async fn open(target: &Target, at: usize) -> Result<Self, CallError> {
         let authority = target.member(at).clone();
         let refused = |source| CallError::Connect {
@@ -96,7 +99,7 @@ impl Connection {
     }
 }
 
-/// Begins HTTP/2 on `socket` and drives it in a task of its own.
+/// Performs the HTTP/2 handshake on `socket` and spawns the connection's task.
 async fn shake_hands(
     socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) -> Result<SendRequest<Bytes>, CallError> {
@@ -106,19 +109,19 @@ async fn shake_hands(
         .enable_push(false)
         .handshake(socket)
         .await?;
-    // A broken connection shows in every call on it; nothing to add here.
+    // Every call on a broken connection reports its own error.
     tokio::spawn(async move { drop(driver.await) });
     Ok(requests)
 }
 
-/// One method of one server, ready to be called again and again.
+/// A method of one server, prepared for repeated calls.
 pub struct Method {
     requests: SendRequest<Bytes>,
     head: Box<Request<()>>,
 }
 
 impl Method {
-    /// Calls and returns the whole reply message.
+    /// Calls the method and returns the response.
     ///
     /// # Errors
     /// See [`CallError`].
@@ -136,7 +139,8 @@ impl Method {
         decode(message)
     }
 
-    /// Calls and returns only the length of the reply message in bytes; its content is dropped as it arrives.
+    /// Calls the method and returns the length of the response in bytes; its content is dropped as
+    /// it arrives.
     ///
     /// # Errors
     /// See [`CallError`].
@@ -148,7 +152,7 @@ impl Method {
             .ok_or_else(|| CallError::Unexpected(format!("a body of {total} bytes")))
     }
 
-    /// Opens a stream in both directions.
+    /// Opens a bidirectional stream.
     ///
     /// # Errors
     /// [`CallError::Broken`] if the connection is gone.
@@ -188,7 +192,7 @@ impl Method {
     }
 }
 
-/// A stream of messages in both directions.
+/// A bidirectional stream.
 pub struct Stream {
     out: SendStream<Bytes>,
     incoming: Incoming,
@@ -213,7 +217,7 @@ impl Stream {
     /// Waits for the next message.
     ///
     /// # Errors
-    /// See [`CallError`]; the end of the stream is an error, for no workload ends its streams.
+    /// See [`CallError`]; the end of the stream is an error, because no workload expects it.
     pub async fn next<R: Message + Default>(&mut self) -> Result<R, CallError> {
         loop {
             if let Some(message) = split_message(&mut self.buffered) {
@@ -252,7 +256,7 @@ impl Stream {
     }
 }
 
-/// Awaits the response's head; a head that already carries a status ("trailers only") is a failure.
+/// Waits for the response headers; a "trailers-only" response is a failure.
 async fn accept(
     response: impl Future<Output = Result<http::Response<RecvStream>, h2::Error>>,
 ) -> Result<RecvStream, CallError> {
@@ -285,7 +289,7 @@ fn check_status(headers: &HeaderMap) -> Result<(), CallError> {
     Err(CallError::Status { code, message })
 }
 
-/// Status texts travel percent-encoded; what is not an escape stands for itself.
+/// Decodes a percent-encoded status message; invalid escapes are kept as they are.
 fn percent_decoded(text: &str) -> String {
     let (mut decoded, mut rest) = (Vec::new(), text.as_bytes());
     while let Some((&byte, behind)) = rest.split_first() {
@@ -319,7 +323,7 @@ fn frame(message: &impl Message) -> Bytes {
     bytes.freeze()
 }
 
-/// Takes the first complete message off `buffered`, or leaves it untouched.
+/// Removes the first complete message from `buffered`, if there is one.
 fn split_message(buffered: &mut Bytes) -> Option<Bytes> {
     let header = buffered.get(..FRAME_HEADER)?;
     let len = u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize;
@@ -333,7 +337,7 @@ fn split_message(buffered: &mut Bytes) -> Option<Bytes> {
 
 fn append(body: &mut BytesMut, chunk: Bytes) {
     if body.is_empty() {
-        // The usual reply is one DATA frame, which nothing else refers to: taken over without a copy.
+        // The usual response is a single DATA frame with a unique owner: use it without copying.
         *body = chunk
             .try_into_mut()
             .unwrap_or_else(|shared| BytesMut::from(&shared[..]));

@@ -1,10 +1,10 @@
-//! Each kind of request at its largest: what it takes, and how long everybody else waits meanwhile.
+//! Sends each kind of request at its maximum size and measures how it delays other clients.
 //!
-//! The requests are those that a single client may send without any special rights or flags, built to cost as
-//! much as their size allows. While one is under way, other clients read a key over connections of their own,
-//! as fast as they can; the longest of these reads is what the request costs others.
+//! The requests need no special permissions or flags, and are built to cost as much as their size
+//! allows. While one is in progress, other clients read a key over their own connections in a
+//! closed loop; the slowest of these reads is the impact on others.
 //!
-//! For a scratch server: keys are written and deleted.
+//! Use a scratch server: keys are written and deleted.
 
 mod requests;
 
@@ -23,15 +23,18 @@ use crate::progress::Progress;
 use crate::target::Target;
 use requests::Request;
 
-/// Connections of other clients: more than a server has threads for them, so that each has to bear one.
+/// Connections of other clients: more than the server has connection threads, so that each thread
+/// serves one.
 const OTHERS: usize = 8;
-/// Before each request the others read for so long, so that what they wait for is not left over.
+/// How long the other clients read before each request, so that effects of the previous one have
+/// passed.
 const REST: Duration = Duration::from_millis(500);
 
 /// Sends each request in turn and prints a row for it.
 ///
 /// # Errors
-/// [`Error::Call`] if the server cannot be reached, or breaks a connection; those of [`output::line`].
+/// [`Error::Call`] if the server cannot be reached or closes a connection; those of
+/// [`output::line`].
 pub fn run(target: &Target, progress: &Progress) -> Result<(), Error> {
     output::line("| request | bytes | outcome | took | longest wait of others |")?;
     output::line("|---|---|---|---|---|")?;
@@ -65,7 +68,7 @@ async fn measure(target: &Target, request: Request, others: &Others) -> Result<S
         Err(broken) => return Err(failed()(broken)),
     };
     let took = began.elapsed();
-    // A read that was held up ends only now.
+    // Lets reads that were delayed complete.
     tokio::time::sleep(REST).await;
     let waited = others.longest_wait();
     Ok(format!(
@@ -77,7 +80,7 @@ async fn measure(target: &Target, request: Request, others: &Others) -> Result<S
     ))
 }
 
-/// Clients that only want to read a key.
+/// The clients that read a key.
 struct Others {
     longest_wait_ns: Arc<AtomicU64>,
     _readers: JoinSet<Result<(), CallError>>,
@@ -98,7 +101,7 @@ impl Others {
         })
     }
 
-    /// The longest read since the last call.
+    /// The slowest read since the last call.
     fn longest_wait(&self) -> Duration {
         Duration::from_nanos(self.longest_wait_ns.swap(0, Relaxed))
     }

@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use fastrand::Rng;
 
-/// Numbered keys under one prefix: `PREFIX` and the number in sixteen digits, so that their order is the numbers' order.
+/// Numbered keys under one prefix: `PREFIX` followed by the number in sixteen digits, so that
+/// lexical and numerical order agree.
 #[derive(Debug, Clone)]
 pub struct KeySpace {
-    /// What all keys begin with.
+    /// The common prefix of all keys.
     pub prefix: String,
-    /// How many there are.
+    /// The number of keys.
     pub count: u64,
 }
 
@@ -18,24 +19,24 @@ impl KeySpace {
         format!("{}{at:016}", self.prefix).into()
     }
 
-    /// A key that `rng` picks.
+    /// A random key.
     pub fn random(&self, rng: &mut Rng) -> Bytes {
         self.key(rng.u64(0..self.count))
     }
 
-    /// First key and range end of everything under the prefix.
+    /// The first key and the range end of everything under the prefix.
     pub fn whole(&self) -> (Bytes, Bytes) {
         let mut end = self.prefix.clone().into_bytes();
         let last = end
             .last_mut()
             .expect("the command line refuses an empty prefix");
-        // A prefix is text, whose bytes are never 0xff.
+        // A prefix is text, which has no 0xff bytes.
         *last += 1;
         (self.prefix.clone().into(), end.into())
     }
 }
 
-/// A value of `size` printable bytes, the same for the same seed.
+/// A value of `size` printable bytes, determined by the state of `rng`.
 pub fn value(size: usize, rng: &mut Rng) -> Bytes {
     (0..size).map(|_| rng.alphanumeric() as u8).collect()
 }

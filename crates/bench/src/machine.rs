@@ -1,9 +1,9 @@
-//! The machine that measured, in one line.
+//! A one-line description of the machine.
 
 use std::fs;
 use std::thread::available_parallelism;
 
-/// Processors, their model, memory and kernel; what the system does not tell is left out.
+/// CPUs, their model, memory and kernel; unknown parts are omitted.
 pub fn describe() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cores = available_parallelism().map_or(1, usize::from);

@@ -1,15 +1,17 @@
 //! `retcd-bench`: a load generator, and a side-by-side comparison of two etcd binaries.
 //!
-//! - [`load`] runs one workload against one cluster: [`workload`] names it, [`keys`] it works on, [`target`] says where to, [`grpc`]
-//!   carries it, over [`tls`] or not, for a user of [`auth`] or not, [`stats`] sums it up; [`fill`] writes the keys that must exist
-//!   before.
-//! - [`compare`] starts one [`cluster`] after the other, each of one or more [`server`]s of a [`binary`] with [`certificates`] or
-//!   without, measures what [`procfs`], [`disk`] and [`status`] tell, and prints tables.
-//! - [`hostile`] sends one large request after the other and tells how long other clients wait meanwhile.
-//! - [`output`] prints results; [`cleanup`] sees to it that no server and no directory is left behind.
+//! - [`load`] runs one [`workload`] on the [`keys`] of one cluster. [`target`] describes the
+//!   cluster, [`grpc`] calls it, over [`tls`] and for a user of [`auth`] if requested, and
+//!   [`stats`] summarizes the latencies. [`fill`] writes keys that must exist before.
+//! - [`compare`] starts one [`cluster`] after the other, each of one or more [`server`]s of a
+//!   [`binary`], with [`certificates`] if requested, measures with [`procfs`], [`disk`] and
+//!   [`status`], and prints tables.
+//! - [`hostile`] sends large requests and measures how long other clients wait.
+//! - [`output`] prints results; [`cleanup`] ensures that no server process and no directory is left
+//!   behind.
 //!
-//! What is measured and how to read it: `docs/performance.md`. Deliberately absent: open-loop (fixed rate) load, other
-//! machines.
+//! `docs/performance.md` describes what is measured and how to read it. Deliberately absent:
+//! open-loop (fixed rate) load, distributed load.
 
 #![deny(
     clippy::print_stdout,
@@ -64,7 +66,7 @@ fn main() -> ExitCode {
     match run(cli.command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        // What shells show for a tool that SIGPIPE has ended.
+        // The code that shells report for a tool killed by SIGPIPE.
         Err(Error::Unread) => ExitCode::from(141),
         Err(error) => {
             let _ = writeln!(stderr(), "retcd-bench: {error}");
@@ -73,7 +75,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all that was asked for has been measured.
+/// Returns whether everything requested has been measured.
 fn run(command: Command) -> Result<bool, Error> {
     cleanup::install()?;
     let progress = Progress::new();

@@ -1,4 +1,5 @@
-//! A server in this process for tests: a real gRPC stack over a keyspace that knows only what the workloads send.
+//! An in-process server for tests: a real gRPC stack over a keyspace that supports only what the
+//! workloads send.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -29,7 +30,7 @@ use crate::load;
 type Events = UnboundedSender<Result<pb::WatchResponse, Status>>;
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// What the server in this process knows.
+/// The state of a server.
 #[derive(Default)]
 pub struct Keyspace {
     pub revision: i64,
@@ -92,21 +93,21 @@ impl Keyspace {
     }
 }
 
-/// One member; clones are the same one.
+/// A member; clones share it.
 #[derive(Clone, Default)]
 pub struct Model {
     keyspace: Arc<Mutex<Keyspace>>,
     pub leases: Arc<AtomicU64>,
-    /// Connections that clients have made.
+    /// The number of connections accepted.
     pub connections: Arc<AtomicU64>,
-    /// Transactions that find no leader before one is served.
+    /// The number of transactions still to be answered with "no leader".
     leaderless: Arc<AtomicU64>,
     refusing: bool,
     token: Option<&'static str>,
 }
 
 impl Model {
-    /// Refuses every put.
+    /// A server that refuses every put.
     pub fn refusing() -> Self {
         Self {
             refusing: true,
@@ -114,7 +115,7 @@ impl Model {
         }
     }
 
-    /// Has no leader for the first `txns` transactions.
+    /// A server without a leader for the first `txns` transactions.
     pub fn leaderless(txns: u64) -> Self {
         Self {
             leaderless: Arc::new(AtomicU64::new(txns)),
@@ -122,7 +123,7 @@ impl Model {
         }
     }
 
-    /// Refuses gets and puts without `token`.
+    /// A server that refuses gets and puts without `token`.
     pub fn wanting(token: &'static str) -> Self {
         Self {
             token: Some(token),
@@ -307,7 +308,8 @@ pub fn serve(model: &Model) -> SocketAddr {
     std::thread::spawn(move || {
         load::runtime().unwrap().block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            // tonic leaves accepted sockets as they are: with Nagle's algorithm each stream message waits 40 ms for an ACK.
+            // tonic does not set TCP_NODELAY on accepted sockets: with Nagle's algorithm each
+            // stream message waits 40 ms for an ACK.
             let connections = Arc::clone(&model.connections);
             let sockets = TcpListenerStream::new(listener).map(move |socket| {
                 let socket = socket?;
@@ -326,7 +328,8 @@ pub fn serve(model: &Model) -> SocketAddr {
     address
 }
 
-/// Serves `model` over TLS by the flags that a server gets, until the test process ends: a relay before [`serve`].
+/// Serves `model` over TLS, configured by a server's flags, until the test process ends: a proxy in
+/// front of [`serve`].
 pub fn serve_tls(model: &Model, certificates: &Certificates) -> SocketAddr {
     let (plain, acceptor) = (serve(model), acceptor(&certificates.server_args()));
     let (listener, address) = listen();

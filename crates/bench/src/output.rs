@@ -8,7 +8,7 @@ use crate::error::Error;
 /// Prints a line.
 ///
 /// # Errors
-/// [`Error::Unread`] if nobody reads any more, [`Error::Io`] if it cannot be written.
+/// [`Error::Unread`] if standard output is closed, [`Error::Io`] for other failures.
 pub fn line(text: impl Display) -> Result<(), Error> {
     writeln!(stdout(), "{text}").map_err(|error| match error.kind() {
         ErrorKind::BrokenPipe => Error::Unread,

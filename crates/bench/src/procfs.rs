@@ -1,7 +1,7 @@
-//! What a process used, as Linux tells it under `/proc/PID`.
+//! Resource usage of a process, from `/proc/PID`.
 //!
-//! Processor time comes in clock ticks (`stat`, fields 14 and 15: user and system time of all threads, also of those that
-//! have ended), memory in kibibytes (`status`).
+//! CPU time is in clock ticks (`stat`, fields 14 and 15: user and system time of all threads,
+//! including exited ones), memory in kibibytes (`status`).
 
 use std::fs;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use crate::error::Error;
 /// Resident memory in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// Now (`VmRSS`).
+    /// The current value (`VmRSS`).
     pub resident: u64,
-    /// The most since the start or the last [`reset_peak`] (`VmHWM`).
+    /// The maximum since the start or the last [`reset_peak`] (`VmHWM`).
     pub peak: u64,
 }
 
-/// Processor time that process `pid` has used so far, in user and system mode.
+/// User and system CPU time used by process `pid` so far.
 ///
 /// # Errors
 /// [`Error::Io`] if there is no such process.
@@ -32,15 +32,15 @@ pub fn cpu_time(pid: u32) -> Result<Duration, Error> {
 /// Resident memory of process `pid`.
 ///
 /// # Errors
-/// [`Error::Io`] if there is no such process, or if it has ended and holds no memory.
+/// [`Error::Io`] if there is no such process, or it has exited.
 pub fn memory(pid: u32) -> Result<Memory, Error> {
     parse_memory(&read(pid, "status")?).ok_or_else(|| malformed(pid, "status"))
 }
 
-/// Makes [`Memory::peak`] start again from what is resident now.
+/// Resets [`Memory::peak`] to the current value.
 ///
 /// # Errors
-/// [`Error::Io`] if the kernel does not offer that.
+/// [`Error::Io`] if the kernel does not support it.
 pub fn reset_peak(pid: u32) -> Result<(), Error> {
     let path = format!("/proc/{pid}/clear_refs");
     fs::write(&path, "5").map_err(Error::io(path))
@@ -60,7 +60,7 @@ fn malformed(pid: u32, file: &str) -> Error {
 }
 
 fn parse_cpu_ticks(stat: &str) -> Option<u64> {
-    // The second field is the command in parentheses, and may itself hold blanks and parentheses.
+    // The second field is the command in parentheses, which may contain spaces and parentheses.
     let (_, after_command) = stat.rsplit_once(')')?;
     let mut from_state = after_command.split_ascii_whitespace();
     let user: u64 = from_state.nth(11)?.parse().ok()?;

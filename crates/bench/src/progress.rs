@@ -1,16 +1,16 @@
-//! One line on standard error that changes as the work goes on; nothing at all where standard error is no terminal.
+//! A progress line on standard error, if it is a terminal.
 
 use std::cell::RefCell;
 use std::io::{IsTerminal, Write, stderr};
 
-/// Shows what goes on.
+/// The progress line.
 pub struct Progress {
     terminal: bool,
     task: RefCell<String>,
 }
 
 impl Progress {
-    /// For the standard error of this process.
+    /// Creates a progress line on standard error.
     pub fn new() -> Self {
         Self {
             terminal: stderr().is_terminal(),
@@ -18,7 +18,7 @@ impl Progress {
         }
     }
 
-    /// Names the task that the next [`Progress::show`]s are steps of.
+    /// Sets the task that later [`Progress::show`]s are steps of.
     pub fn task(&self, name: impl Into<String>) {
         *self.task.borrow_mut() = name.into();
         self.show("");
@@ -39,7 +39,7 @@ impl Progress {
     }
 }
 
-/// The terminal may go away meanwhile; what is shown there is no result.
+/// Errors are ignored: the terminal may be gone, and progress is not a result.
 fn say(text: &str) {
     let _ = stderr().write_all(text.as_bytes());
 }

@@ -1,4 +1,4 @@
-//! One member: its directory, its ports, and the process that serves it.
+//! A member: its directory, ports, and server process.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -13,13 +13,14 @@ use crate::cleanup::Guarded;
 use crate::error::Error;
 use crate::procfs::{self, Memory};
 
-/// A server that has not done by then what it is waited for never will.
+/// Timeout of a server start and of other conditions that a server must reach.
 const START_PATIENCE: Duration = Duration::from_secs(120);
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
-/// Of a log, in an error: its first lines tell of a wrong flag, its last ones of everything else.
+/// The number of first and last log lines in an error: the first show invalid flags, the last
+/// everything else.
 const LOG_LINES: [usize; 2] = [3, 10];
 
-/// Where one member lives: its directory and ports. Outlives the processes that serve it.
+/// The directory and ports of a member. Outlives the server processes.
 pub struct Home {
     binary: Binary,
     directory: PathBuf,
@@ -29,11 +30,11 @@ pub struct Home {
 /// The addresses of one member.
 #[derive(Debug, Clone)]
 pub struct Addresses {
-    /// Its name in the cluster.
+    /// The member name.
     pub name: String,
-    /// For clients.
+    /// The client address.
     pub client: SocketAddr,
-    /// For the other members.
+    /// The peer address.
     pub peer: SocketAddr,
 }
 
@@ -45,11 +46,12 @@ pub struct Server<'a> {
 }
 
 impl Home {
-    /// For a new member of `binary` in a cluster founded by all of `cluster` together, of which it is `own`; `scheme` is `http`
-    /// or `https`, and `args` go behind the usual flags and before the binary's own.
+    /// Prepares a new member of `binary` in the cluster that `cluster` founds, with the addresses
+    /// `own`. `scheme` is `http` or `https`; `args` follow the usual flags and precede the binary's
+    /// own.
     ///
     /// # Errors
-    /// [`Error::Io`] if `directory` cannot be made.
+    /// [`Error::Io`] if `directory` cannot be created.
     pub fn new(
         binary: &Binary,
         directory: PathBuf,
@@ -76,7 +78,7 @@ impl Home {
             format!("--listen-peer-urls={peer}"),
             format!("--initial-advertise-peer-urls={peer}"),
             format!("--initial-cluster={}", founders.join(",")),
-            // Warnings about slow requests would be part of the measured load.
+            // Warnings about slow requests would add to the measured load.
             "--log-level=error".into(),
         ];
         Ok(Self {
@@ -86,7 +88,7 @@ impl Home {
         })
     }
 
-    /// Starts the member and returns at once.
+    /// Starts the member without waiting.
     ///
     /// # Errors
     /// [`Error::Io`] if the binary cannot be executed.
@@ -117,7 +119,7 @@ impl Home {
         self.directory.join("log")
     }
 
-    /// Bytes of all files of the member, as allocated on the disk.
+    /// Disk space allocated to the files of the member, in bytes.
     pub fn disk_bytes(&self) -> u64 {
         allocated(&self.directory.join("data"))
     }
@@ -138,36 +140,37 @@ impl Server<'_> {
         self.process.id()
     }
 
-    /// Where it lives.
+    /// The directory and ports of the member.
     pub fn home(&self) -> &Home {
         self.home
     }
 
-    /// Time since its start.
+    /// The time since its start.
     pub fn age(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Processor time that it has used so far.
+    /// CPU time used so far.
     ///
     /// # Errors
-    /// [`Error::Io`] if it has ended.
+    /// [`Error::Io`] if it has exited.
     pub fn cpu_time(&self) -> Result<Duration, Error> {
         procfs::cpu_time(self.pid())
     }
 
-    /// Its resident memory.
+    /// Resident memory.
     ///
     /// # Errors
-    /// [`Error::Io`] if it has ended.
+    /// [`Error::Io`] if it has exited.
     pub fn memory(&self) -> Result<Memory, Error> {
         procfs::memory(self.pid())
     }
 
-    /// Asks `done` every `pause` until it says yes; returns the time since the start of the process.
+    /// Polls `done` every `pause` until it returns true; returns the time since the start of the
+    /// process.
     ///
     /// # Errors
-    /// [`Error::Server`] with an excerpt of its log if the process ends before, or if it takes too long.
+    /// [`Error::Server`] with an excerpt of its log if the process exits first, or on timeout.
     pub fn wait_until(
         &mut self,
         pause: Duration,
@@ -180,10 +183,10 @@ impl Server<'_> {
         Ok(self.age())
     }
 
-    /// Ends the process with `signal` and waits for it.
+    /// Sends `signal` to the process and waits for it to exit.
     ///
     /// # Errors
-    /// [`Error::Server`] if it does not end; it is killed then.
+    /// [`Error::Server`] if it does not exit; it is then killed.
     pub fn stop(mut self, signal: Signal) -> Result<(), Error> {
         match self.process.end(signal, STOP_PATIENCE) {
             Ok(Some(_)) => Ok(()),
@@ -206,7 +209,7 @@ impl Server<'_> {
     }
 }
 
-/// The first and last lines of `log`, without the blank ones.
+/// The first and last lines of `log`, without blank ones.
 fn excerpt(log: &[u8], [first, last]: [usize; 2]) -> String {
     let text = String::from_utf8_lossy(log);
     let lines: Vec<_> = text
@@ -220,7 +223,7 @@ fn excerpt(log: &[u8], [first, last]: [usize; 2]) -> String {
     format!("{}\n…\n{}", begin.join("\n"), end.join("\n"))
 }
 
-/// What cannot be read any more counts nothing: a server may remove files while they are counted.
+/// Unreadable files count as zero: a server may remove files meanwhile.
 fn allocated(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let Ok(metadata) = fs::symlink_metadata(path) else {

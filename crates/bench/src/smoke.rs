@@ -1,7 +1,8 @@
-//! The generator against the servers of [`crate::model`].
+//! Runs the generator against the servers of [`crate::model`].
 //!
-//! What a user would notice: every workload counts exactly the operations that were asked for, what was filled is really there,
-//! all members are put under load, with TLS and tokens as asked for, and refusals, missing keys and dead servers are told apart.
+//! Guards that every workload counts exactly the requested operations, that filled keys exist, that
+//! all members receive load, with TLS and tokens as requested, and that refusals, missing keys and
+//! dead servers are told apart.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -116,7 +117,7 @@ fn tls_needs_the_right_certificates_on_both_sides() {
         distrusting.contains("invalid peer certificate"),
         "{distrusting}"
     );
-    // What these two notice is how the server hangs up, which may be a word or a reset.
+    // These two see how the server closes the connection, which may be an alert or a reset.
     let ca = directories[0].path().join("ca.pem");
     failure(&through(Tls::from_files(&ca, None).unwrap()));
     failure(&Target::new(&[endpoint], None).unwrap());
@@ -141,7 +142,7 @@ fn every_watcher_is_served_and_counted() {
     let model = Model::default();
     let outcome = run(&at(&[serve(&model)]), &plan("watch-5", 500)).unwrap();
     assert_eq!(outcome.latencies.count(), 500);
-    // Each put makes five events; those of two writers may be under way.
+    // Each put makes five events; one put of each of the two writers may be in flight.
     let puts = model.keyspace().revision;
     assert!((100..=110).contains(&puts), "{puts} puts");
 }

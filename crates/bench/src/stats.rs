@@ -1,10 +1,10 @@
-//! Numbers: latencies, medians, and how they are written for people.
+//! Latency histograms, medians, and number formatting.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// Latencies from one microsecond up to ten minutes, to three significant digits.
+/// A histogram of latencies from one microsecond to ten minutes, with three significant digits.
 #[derive(Clone)]
 pub struct Latencies(Histogram<u64>);
 
@@ -21,36 +21,37 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// Adds one; what lies outside of the bounds counts as the bound.
+    /// Records one latency, clamped to the range.
     pub fn record(&mut self, latency: Duration) {
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(NANOS_MAX);
         self.0.saturating_record(nanos.clamp(NANOS_MIN, NANOS_MAX));
     }
 
-    /// Takes over all of `other`.
+    /// Adds all latencies of `other`.
     pub fn add(&mut self, other: &Latencies) {
         self.0
             .add(&other.0)
             .expect("all histograms here have the same bounds");
     }
 
-    /// How many were recorded.
+    /// The number of recorded latencies.
     pub fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// The latency that `percent` (0 to 100) of all do not exceed; zero if there are none.
+    /// The given percentile (0 to 100); zero if there are none.
     pub fn percentile(&self, percent: f64) -> Duration {
         Duration::from_nanos(self.0.value_at_quantile(percent / 100.0))
     }
 
-    /// The longest; zero if there are none.
+    /// The maximum; zero if there are none.
     pub fn max(&self) -> Duration {
         Duration::from_nanos(self.0.max())
     }
 }
 
-/// The middle of `values`, the mean of the two middle ones if their number is even; `None` without values.
+/// The median, which for an even number of values is the mean of the middle two; `None` without
+/// values.
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -62,13 +63,15 @@ pub fn median(values: &[f64]) -> Option<f64> {
     }
 }
 
-/// Three significant digits, thousands apart from 1,000 on: `0.0123`, `1.23`, `45.6`, `789`, `12,345`.
+/// Formats three significant digits, with thousands separators from 1,000 on: `0.0123`, `1.23`,
+/// `45.6`, `789`, `12,345`.
 pub fn number(value: f64) -> String {
     let magnitude = value.abs();
     if magnitude >= 99.95 {
         return thousands(value.round() as i64);
     }
-    // The tests beside the powers of ten keep rounding from adding a digit (9.996 is 10.0, not 10.00).
+    // The thresholds next to the powers of ten keep rounding from adding a digit (9.996 is 10.0,
+    // not 10.00).
     let decimals = match magnitude {
         0.0 => return "0".into(),
         m if m >= 9.995 => 1,

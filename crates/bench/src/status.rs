@@ -1,4 +1,4 @@
-//! What members say about themselves: who leads, and how far they have applied the log.
+//! Member status: the leader, and how far the log has been applied.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use crate::grpc::Connection;
 use crate::load;
 use crate::target::Target;
 
-/// A member that does not answer by then is taken for one that does not run.
+/// A member that does not respond in this time is considered down.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Asks member `at` of `target` for its status on a new connection.
+/// Queries the status of member `at` of `target` on a new connection.
 ///
 /// # Errors
-/// See [`CallError`]; no answer within a second is one.
+/// See [`CallError`]; includes a timeout of one second.
 pub async fn status(target: &Target, at: usize) -> Result<pb::StatusResponse, CallError> {
     let ask = async {
         let connection = Connection::open(target, at).await?;
@@ -30,7 +30,7 @@ pub async fn status(target: &Target, at: usize) -> Result<pb::StatusResponse, Ca
         .unwrap_or_else(|_| Err(CallError::Unexpected(format!("no status for {PATIENCE:?}"))))
 }
 
-/// Position of the member of `target` that says of itself that it leads, if one does.
+/// The index of the member of `target` that reports itself as leader, if there is one.
 pub async fn leading(target: &Target) -> Option<usize> {
     for at in 0..target.members() {
         if let Ok(status) = status(target, at).await
@@ -47,10 +47,10 @@ fn is_leader(status: &pb::StatusResponse) -> bool {
     own != 0 && own == status.leader
 }
 
-/// Waits until a member of `target` leads; returns its position.
+/// Waits until a member of `target` leads; returns its index.
 ///
 /// # Errors
-/// [`Error::Usage`] if none does for half a minute.
+/// [`Error::Usage`] if none does within half a minute.
 pub fn leader(target: &Target) -> Result<usize, Error> {
     const ELECTION_PATIENCE: Duration = Duration::from_secs(30);
     let (runtime, began) = (load::runtime()?, Instant::now());

@@ -1,4 +1,4 @@
-//! Whom the load goes to, and as whom: the members' addresses, TLS, and the token of a user.
+//! The target of a load: member addresses, TLS, and a user's token.
 
 use http::HeaderValue;
 use http::uri::Authority;
@@ -6,7 +6,7 @@ use http::uri::Authority;
 use crate::error::Error;
 use crate::tls::Tls;
 
-/// A cluster under load. At least one member; connections go to them in turn.
+/// A cluster under load, with at least one member. Connections are distributed round robin.
 #[derive(Debug, Clone)]
 pub struct Target {
     members: Vec<Authority>,
@@ -15,10 +15,11 @@ pub struct Target {
 }
 
 impl Target {
-    /// The cluster whose members listen at `endpoints` (`HOST:PORT` each, at least one), with TLS if there is `tls`.
+    /// The cluster whose members listen at `endpoints` (`HOST:PORT` each, at least one), with TLS
+    /// if `tls` is set.
     ///
     /// # Errors
-    /// [`Error::Usage`] if an endpoint cannot stand in a URI.
+    /// [`Error::Usage`] if an endpoint is not a valid URI authority.
     pub fn new(endpoints: &[String], tls: Option<Tls>) -> Result<Self, Error> {
         assert!(!endpoints.is_empty(), "a target without members");
         let member = |endpoint: &String| {
@@ -32,10 +33,10 @@ impl Target {
         })
     }
 
-    /// The same cluster, every call made by the user whom the server gave `token`.
+    /// The same cluster with `token` in every call.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the token cannot stand in a header.
+    /// [`Error::Usage`] if the token is not a valid header value.
     pub fn with_token(&self, token: &str) -> Result<Self, Error> {
         let mut token = HeaderValue::from_str(token)
             .map_err(|error| Error::Usage(format!("a token of the server: {error}")))?;
@@ -46,7 +47,7 @@ impl Target {
         })
     }
 
-    /// The same cluster, of which only member `at` is spoken to.
+    /// The same cluster restricted to member `at`.
     pub fn only(&self, at: usize) -> Self {
         Self {
             members: vec![self.members[at].clone()],
@@ -54,7 +55,7 @@ impl Target {
         }
     }
 
-    /// The same cluster, of which member `at` is left alone; it must not be the only one.
+    /// The same cluster without member `at`, which must not be the only one.
     pub fn without(&self, at: usize) -> Self {
         let mut rest = self.clone();
         rest.members.remove(at);
@@ -62,22 +63,23 @@ impl Target {
         rest
     }
 
-    /// How many members there are.
+    /// The number of members.
     pub fn members(&self) -> usize {
         self.members.len()
     }
 
-    /// The address of member `at`, counted round: connections spread evenly if `at` goes up by one for each.
+    /// The address of member `at` modulo the number of members: incrementing `at` for each
+    /// connection distributes them evenly.
     pub fn member(&self, at: usize) -> &Authority {
         &self.members[at % self.members.len()]
     }
 
-    /// How to speak TLS, if it is spoken.
+    /// The TLS configuration, if TLS is used.
     pub fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
     }
 
-    /// The header `token` of every call, if users are told apart.
+    /// The `token` header of every call, if there is one.
     pub fn token(&self) -> Option<&HeaderValue> {
         self.token.as_ref()
     }

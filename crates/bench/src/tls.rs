@@ -1,6 +1,7 @@
-//! TLS of the generator: version 1.3 only, and no resumption, so that every new connection costs both sides a whole handshake.
+//! TLS of the generator: version 1.3 only, without resumption, so that every connection costs a
+//! full handshake.
 //!
-//! The other choices are the library's: its cipher suites and key exchanges in its order, the same for every server.
+//! Cipher suites and key exchanges are the library's defaults, the same for every server.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,12 +18,13 @@ use tokio_rustls::client::TlsStream;
 
 use crate::error::Error;
 
-/// What a client trusts and shows. Clones share it.
+/// A TLS client configuration. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Tls(Arc<ClientConfig>);
 
 impl Tls {
-    /// Trusts the authorities in the file `ca` and shows the certificate and key of the pair of files, all PEM.
+    /// Trusts the CA certificates in the file `ca` and presents the certificate and key of `pair`,
+    /// all PEM.
     ///
     /// # Errors
     /// [`Error::Tls`] if a file cannot be used.
@@ -49,16 +51,16 @@ impl Tls {
         Ok(Self(Arc::new(config)))
     }
 
-    /// Shakes hands on `socket` with a server whose certificate must be for `host`.
+    /// Performs the handshake on `socket` with a server whose certificate must be valid for `host`.
     ///
     /// # Errors
-    /// What the socket says, or why the handshake failed.
+    /// The I/O error, or why the handshake failed.
     pub async fn connect(
         &self,
         host: &str,
         socket: TcpStream,
     ) -> std::io::Result<TlsStream<TcpStream>> {
-        // IPv6 addresses stand in brackets in a URI and without them in a certificate.
+        // IPv6 addresses have brackets in a URI, but not in a certificate.
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(bare.to_owned()).map_err(std::io::Error::other)?;
         TlsConnector::from(Arc::clone(&self.0))

@@ -1,4 +1,4 @@
-//! The kinds of load, and how they are written on the command line.
+//! Workloads and their command line syntax.
 //!
 //! ```text
 //! NAME [-SIZE] [@CLIENTS]        put   put@1   list-1000   list-100000@16   watch-100
@@ -7,50 +7,53 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// What the clients do again and again.
+/// The operation that clients repeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A put of a random key.
     Put,
     /// A linearizable get of a random key.
     Get,
-    /// A get of a random key that the server may answer without asking the others.
+    /// A serializable get of a random key.
     GetSerializable,
-    /// A linearizable read of this many neighbouring keys.
+    /// A linearizable read of this many consecutive keys.
     List(u32),
-    /// A linearizable read from a random key to the end of the key space, limited to this many keys: a page of a list, as
-    /// Kubernetes asks for it. The server also counts what the limit leaves out.
+    /// A linearizable read from a random key to the end of the key space, limited to this many
+    /// keys, as Kubernetes reads a page of a list. The server also counts the keys beyond the
+    /// limit.
     Page(u32),
-    /// A get, then a put on the condition that the key has not changed, as the Kubernetes API server updates an object.
+    /// A get, then a put on the condition that the key has not changed, as the Kubernetes API
+    /// server updates an object.
     Txn,
-    /// Puts of random keys under a prefix that this many watchers watch; an operation is one event at one watcher.
+    /// Puts of random keys under a prefix watched by this many watchers. An operation is one event
+    /// delivered to one watcher.
     Watch(u32),
-    /// A new lease.
+    /// A lease grant.
     LeaseGrant,
-    /// A keep-alive on a stream of its own, for a lease of its own.
+    /// A keep-alive, with a stream and a lease per client.
     LeaseKeepAlive,
-    /// A new connection, one linearizable get of a random key, and the end of the connection.
+    /// A new connection, one linearizable get of a random key, and closing the connection.
     Connect,
 }
 
-/// A kind of load and, if it is not the default, how many clients make it.
+/// A kind of load and, unless it is the default, the number of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Workload {
-    /// What they do.
+    /// The kind of load.
     pub kind: Kind,
-    /// How many do it; for [`Kind::Watch`] the number of writers.
+    /// The number of clients; for [`Kind::Watch`] that of writers.
     pub clients: Option<u32>,
 }
 
-/// Sizes that `list`, `page` and `watch` have if none is given.
+/// Default sizes of `list`, `page` and `watch`.
 const LIST_DEFAULT: u32 = 1000;
 const WATCH_DEFAULT: u32 = 100;
 
-/// The names as help texts list them.
+/// The names, for help texts.
 pub const NAMES: &str = "put, get, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect";
 
 impl Kind {
-    /// Whether the key space has to exist before.
+    /// Whether the key space must be filled first.
     pub fn needs_keys(self) -> bool {
         match self {
             Kind::Get
@@ -63,7 +66,7 @@ impl Kind {
         }
     }
 
-    /// What one operation is called in a table.
+    /// The name of one operation in tables.
     pub fn unit(self) -> &'static str {
         match self {
             Kind::Watch(_) => "event",

@@ -1,4 +1,4 @@
-//! `retcd-bench … | head`: when nobody reads any more, it ends as other tools do.
+//! `retcd-bench … | head`: when standard output is closed, it exits like other tools.
 
 #![cfg(test)]
 
@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn nobody_reads_any_more() {
     let (reader, writer) = pipe().unwrap();
     drop(reader);
-    // The first line comes before the server, which is not there, is asked for anything.
+    // The first line is printed before the server, which does not exist, is contacted.
     let child = Command::new(env!("CARGO_BIN_EXE_retcd-bench"))
         .args(["load", "--endpoint=127.0.0.1:1", "put"])
         .stdout(writer)

@@ -1,12 +1,13 @@
-//! The command line tools: `etcdctl` talks to a cluster, `etcdutl` works on files.
+//! The command line tools: `etcdctl`, a client of clusters, and `etcdutl`, which works on files.
 //!
-//! - [`cli`]: commands, flags and help, with the spellings and error texts of etcd's tools.
-//! - [`command`]: `etcdctl`, one command per file, on the crate `client`.
-//! - [`offline`]: `etcdutl`, one command per file.
-//! - [`print`]: the output formats.
-//! - [`go`]: the text formats of Go's standard library that show in results and errors.
+//! - [`cli`]: commands, flags and help, compatible with etcd's tools.
+//! - [`command`]: `etcdctl`, one file per command, on top of the crate `client`.
+//! - [`offline`]: `etcdutl`, one file per command.
+//! - [`print`]: output formats.
+//! - [`go`]: text formats of Go's standard library that appear in results and errors.
 //!
-//! What they print on stdout, their error lines and their exit codes are interface, byte for byte. Help texts are not.
+//! The output on stdout, the error lines and the exit codes are interface, byte for byte. Help
+//! texts are not.
 
 #![deny(
     clippy::print_stdout,
@@ -22,10 +23,10 @@ pub mod offline;
 pub mod print;
 mod urls;
 
-/// The version that the tools report.
+/// The version of the tools.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The text of `version`: the tool's version, and the API's, which is the version without its patch.
+/// The output of `version`: the tool's version, and the API version, which omits the patch number.
 fn version_text(tool: &str) -> String {
     let api = VERSION.rsplit_once('.').map_or(VERSION, |(api, _)| api);
     format!("{tool} version: {VERSION}\nAPI version: {api}")

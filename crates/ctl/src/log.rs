@@ -1,31 +1,31 @@
-//! What goes to stderr: plain lines and log lines. Results never pass through here.
+//! Output to stderr: plain lines and log lines. Results go to stdout only.
 //!
-//! Nobody may be reading stderr any more (`2>&1 | head`). That is no reason to stop, or to panic as `eprintln!` does, so
-//! every line passes through [`tell`].
+//! The reader of stderr may have exited (`2>&1 | head`). That must neither stop the command nor
+//! panic as `eprintln!` does, so all output passes through [`tell`], which ignores errors.
 //!
-//! `etcdctl` writes them as JSON, `etcdutl` as tab-separated columns, as etcd's tools do; only their shape and messages
-//! carry over, there is no caller column.
+//! Like etcd's tools, `etcdctl` logs in JSON and `etcdutl` in tab-separated columns. Unlike theirs,
+//! the lines have no caller.
 
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::go::json;
 
-/// A further column of a log line.
+/// An additional field of a log line.
 pub type Field<'f> = (&'f str, String);
 
-/// Writes a line to stderr as it is.
+/// Writes a line to stderr.
 pub fn tell(line: impl std::fmt::Display) {
     tell_part(format_args!("{line}\n"));
 }
 
-/// Writes to stderr without ending the line.
+/// Writes to stderr without a newline.
 pub fn tell_part(text: impl std::fmt::Display) {
-    // There is nowhere left to complain.
+    // There is nowhere left to report the error.
     let _ = std::io::stderr().write_all(text.to_string().as_bytes());
 }
 
-/// Writes a line as JSON.
+/// Logs a line in JSON.
 pub fn json_line(level: &str, message: &str, fields: &[Field<'_>]) {
     let mut line = String::new();
     json::object(&mut line, |o| {
@@ -39,7 +39,7 @@ pub fn json_line(level: &str, message: &str, fields: &[Field<'_>]) {
     tell(line);
 }
 
-/// Writes a line as columns: time, level, message and, if there are any, the fields as JSON.
+/// Logs a line in columns: time, level, message and, if there are any, the fields as JSON.
 pub fn console_line(level: &str, message: &str, fields: &[Field<'_>]) {
     let mut line = format!("{}\t{level}\t{message}", timestamp(now_micros(), 0));
     if !fields.is_empty() {
@@ -60,7 +60,7 @@ fn now_micros() -> u64 {
     u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Microseconds since 1970 as RFC 3339 in UTC.
+/// Formats microseconds since 1970 in UTC, as RFC 3339.
 fn timestamp(micros: u64, decimals: usize) -> String {
     let seconds = micros / 1_000_000;
     let (year, month, day) = civil_date(seconds / 86_400);
@@ -73,7 +73,8 @@ fn timestamp(micros: u64, decimals: usize) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
 }
 
-/// Days since 1970 as a date of the Gregorian calendar, counted in eras of 400 years that start in March.
+/// The Gregorian date of a day number counted from 1970-01-01, computed in eras of 400 years that
+/// start in March.
 fn civil_date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);

@@ -1,40 +1,40 @@
-//! URLs of members, with the checks and the texts of etcd's tools.
+//! Member URLs, with the validation and error texts of etcd's tools.
 
 use crate::go::quote::quote;
 
-/// A URL that a member can have.
+/// A valid member URL.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MemberUrl {
     text: String,
 }
 
-/// A text that is no member's URL.
+/// Why a text is not a valid member URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    /// Another scheme, or none.
+    /// An unsupported scheme, or none.
     #[error("URL scheme must be http, https, unix, or unixs: {0}")]
     Scheme(String),
     /// No port.
     #[error("URL address does not have the form \"host:port\": {0}")]
     Address(String),
-    /// Something behind the port.
+    /// Something follows the port.
     #[error("URL must not contain a path: {0}")]
     Path(String),
-    /// What no URL looks like.
+    /// Not a URL.
     #[error("parse {}: {reason}", quote(text.as_bytes()))]
     Syntax {
-        /// What was given.
+        /// The text.
         text: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: &'static str,
     },
 }
 
 impl MemberUrl {
-    /// Reads a URL.
+    /// Parses a URL.
     ///
     /// # Errors
-    /// Anything but `http` and `https` with a host and a port, `unix` and `unixs`.
+    /// The URL is neither `http` nor `https` with host and port, nor `unix` or `unixs`.
     pub fn parse(text: &str) -> Result<MemberUrl, UrlError> {
         let text = text.trim();
         if text.contains(|c: char| c.is_ascii_control()) {
@@ -57,7 +57,7 @@ impl MemberUrl {
         match scheme.to_ascii_lowercase().as_str() {
             "http" | "https" => check_authority(text, rest)?,
             "unix" | "unixs" => {}
-            // Go reads `127.0.0.1:80` as a path whose first part looks like a scheme.
+            // Go parses `127.0.0.1:80` as a path whose first segment contains a colon.
             scheme if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) => {
                 let reason = "first path segment in URL cannot contain colon";
                 return Err(UrlError::Syntax {
@@ -72,7 +72,7 @@ impl MemberUrl {
         })
     }
 
-    /// The URL as it is written.
+    /// The URL as it was given.
     pub fn as_str(&self) -> &str {
         &self.text
     }

@@ -1,5 +1,5 @@
-//! What users run into: input that holds commands, lists with commas too many, output that nobody reads any more, backups
-//! into what is no file.
+//! Guards against common mishaps: commands on standard input, lists with extra commas, closed
+//! output, backups to targets that are not files.
 
 mod harness;
 
@@ -10,7 +10,7 @@ use std::process::Command;
 
 use harness::{Member, Running, etcdctl, run};
 
-/// Runs a command that needs no server.
+/// Runs a command that needs no server and must fail.
 fn refused(args: &[&str], error: &str, code: i32) {
     let done = run(etcdctl(args), "");
     let expected = (format!("Error: {error}"), Some(code));
@@ -24,7 +24,7 @@ fn a_transaction_is_not_a_value() {
     let usage = "put command needs 1 argument and input from stdin or 2 arguments";
     assert_eq!(done.errors(), format!("Error: {usage}"));
     assert_eq!(done.status.code(), Some(128));
-    // Outside of transactions, standard input is one.
+    // Outside of transactions, standard input is the value.
     assert_eq!(member.run(&["put", "k1"], "a b\n").stdout, "OK\n");
     assert_eq!(member.run(&["get", "k1"], "").stdout, "k1\na b\n\n");
 }
@@ -87,7 +87,7 @@ fn progress_can_be_asked_for_before_the_watch_has_begun() {
     watch.expect_lines(&["progress notify: 2"]);
 }
 
-/// A pipe that nobody reads.
+/// A pipe without a reader.
 fn closed_pipe() -> io::PipeWriter {
     let (reader, writer) = io::pipe().expect("a pipe");
     drop(reader);
@@ -108,14 +108,14 @@ fn nobody_hears_of_an_output_that_nobody_reads() {
             .output()
             .expect("the tool starts");
         let errors = String::from_utf8_lossy(&done.stderr);
-        // What shells show for a command that SIGPIPE has ended.
+        // The code that shells report for a command killed by SIGPIPE.
         assert_eq!(
             (&errors[..], done.status.code()),
             ("", Some(141)),
             "{args:?}"
         );
     }
-    // The same for errors: there is no way to complain, and no reason to panic.
+    // On stderr as well: the error cannot be reported, and must not panic.
     let mut command = etcdctl(&["nosuch"]);
     let done = command
         .stderr(closed_pipe())
@@ -167,7 +167,7 @@ fn a_backup_replaces_nothing_but_files() {
         at("piped").display()
     );
     let mut shell = Command::new("bash");
-    // The shell waits for the command behind the pipe.
+    // The shell waits for the command in the pipeline.
     shell.args(["-c", &format!("{to_pipe}; wait $!")]);
     let done = Running::start(shell).end();
     assert!(done.status.success(), "{done:?}");

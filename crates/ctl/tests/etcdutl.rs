@@ -1,6 +1,8 @@
-//! `etcdutl` on a backup that etcd 3.7.1 wrote (`data/backup.db`): keys k1 to k5 of which k3 is deleted, compacted at 3.
+//! `etcdutl` on a backup of etcd 3.7.1 (`data/backup.db`): keys k1 to k5, k3 deleted, compacted at
+//! 3.
 //!
-//! Expected lines, and the checksums of a restored directory's files, are what etcd's own tool makes of the same file.
+//! The expected lines, and the checksums of the files of a restored directory, are those of etcd's
+//! own tool on the same file.
 
 mod harness;
 
@@ -16,14 +18,14 @@ use retcd_storage::snap::Membership;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-/// A directory with the backup in it.
+/// A temporary directory with the backup.
 struct Workshop {
     directory: TempDir,
 }
 
 struct Done {
     stdout: String,
-    /// The lines of stderr that are no log lines.
+    /// The lines of stderr that are not log lines.
     errors: String,
     exit: Option<i32>,
 }
@@ -183,7 +185,7 @@ fn restore_makes_the_directory_that_etcd_makes() {
         fs::metadata(workshop.path(log)).expect("it was made").len(),
         64_000_000
     );
-    // etcd's tool writes the members of this file in any order, so that its bytes vary.
+    // etcd's tool writes the members in this file in random order, so its bytes vary.
     let snapshot =
         retcd_storage::snap::read(&OsDisk, &workshop.path(snap)).expect("a valid snapshot");
     let document = snapshot
@@ -211,7 +213,7 @@ fn restore_raises_the_revision() {
         "snapshot restore sn.db --data-dir r --bump-revision 1000 --mark-compacted",
         "",
     );
-    // The number of pages is the engine's own affair, everything else is not.
+    // The number of pages depends on the storage engine, everything else does not.
     let done = workshop.run("snapshot status r/member/snap/db -w json");
     let json = "{\"hash\":3622900703,\"revision\":1008,\"totalKey\":5,\"totalSize\":";
     assert!(done.stdout.starts_with(json), "{}", done.stdout);
@@ -258,11 +260,11 @@ fn restore_checks_the_checksum() {
     );
 }
 
-/// Backups that are none, with what is said about each.
+/// Invalid backups, and the error for each.
 fn bad_backups(workshop: &Workshop) -> Vec<(&'static str, String)> {
     let mut backup = fs::read(workshop.path("sn.db")).expect("it was written");
     fs::write(workshop.path("empty.db"), "").expect("room");
-    // Sound by its checksum, but no database.
+    // Its checksum is correct, but it is not a database.
     let zeroes = vec![0; 8192];
     let checksum = Sha256::digest(&zeroes);
     fs::write(workshop.path("zero.db"), [&zeroes[..], &checksum].concat()).expect("room");
@@ -312,14 +314,14 @@ fn a_restore_that_fails_leaves_nothing_behind() {
             &text,
         );
     }
-    // What came before a log that cannot be made goes, too.
+    // If the log cannot be created, everything before it is removed as well.
     let log = "snapshot restore sn.db --data-dir new --wal-dir /proc/self/wal";
     refuse(log, "mkdir /proc/self/wal.tmp: no such file or directory");
     refuse(
         "snapshot restore sn.db --data-dir /proc/self/new",
         "mkdir /proc/self/new",
     );
-    // An empty directory that was there stays, and stays empty.
+    // An existing empty directory is kept, empty.
     fs::create_dir(workshop.path("mine")).expect("room");
     workshop.run("snapshot restore flip.db --data-dir mine");
     let left = fs::read_dir(workshop.path("mine"))
@@ -332,7 +334,7 @@ fn a_restore_that_fails_leaves_nothing_behind() {
 #[test]
 fn a_restore_that_is_interrupted_leaves_nothing_behind() {
     let workshop = Workshop::new();
-    // Sparse, and large enough to be in the middle of.
+    // Sparse, and large enough for a signal to arrive during the copy.
     let large = fs::File::create(workshop.path("large.db")).expect("room");
     large.set_len((8 << 30) + 32).expect("a sparse file");
     let mut tool = Command::new(env!("CARGO_BIN_EXE_etcdutl"))

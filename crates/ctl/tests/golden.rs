@@ -1,12 +1,13 @@
-//! Replays transcripts of etcd's own command line tool: same arguments, same bytes on stdout, same errors, same exit codes.
+//! Replays transcripts of etcd's own tool: the same arguments must give the same stdout, errors and
+//! exit codes.
 //!
-//! The transcripts are in `data/golden-etcdctl.jsonl`: a first line that says what was left out or changed, and why, then one entry
-//! per line. Entries of a group run one after the other against a fresh member; groups run in parallel. What changes from
-//! run to run stands as a placeholder such as `{{MEMBER_ID:hex}}`, which is bound to what is seen first and has to stay
-//! the same from then on.
+//! The transcripts are in `data/golden-etcdctl.jsonl`: a first line lists the omissions and changes
+//! with reasons, followed by one entry per line. The entries of a group run in order against a new
+//! member; groups run in parallel. Values that vary between runs are placeholders such as
+//! `{{MEMBER_ID:hex}}`, bound at their first occurrence.
 //!
-//! The member is the workspace's own `etcd`, or the server at `RETCD_GOLDEN_SERVER`. Of stderr only the lines that are no
-//! JSON are compared, up to a usage text.
+//! The member is the workspace's `etcd`, or the server at `RETCD_GOLDEN_SERVER`. Of stderr only
+//! lines that are not JSON are compared, up to a usage text.
 
 mod replay;
 
@@ -17,7 +18,7 @@ use replay::entry::Entry;
 use replay::group;
 
 const DATA: &str = include_str!("data/golden-etcdctl.jsonl");
-/// Groups that run at the same time: each has a server of its own.
+/// Each group runs its own server.
 const PARALLEL_GROUPS: usize = 4;
 
 #[test]
@@ -31,7 +32,7 @@ fn prints_what_etcd_prints() {
         .iter()
         .map(|(name, list)| (name.as_str(), list.as_slice()))
         .collect();
-    // The longest group decides how long everything takes.
+    // Longest groups first, which minimizes the total time.
     queue.sort_by_key(|(_, list)| list.iter().map(Entry::waits).sum::<usize>() + list.len());
     let queue = Mutex::new(queue);
     let results = Mutex::new(BTreeMap::new());

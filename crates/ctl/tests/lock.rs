@@ -1,4 +1,4 @@
-//! `lock` and `elect`, ended by a signal while they wait, and while they hold what they waited for.
+//! `lock` and `elect`, terminated while they wait and while they hold.
 
 mod harness;
 
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use harness::{Member, PATIENCE, Running};
 
-/// Waits until so many keys start with the prefix.
+/// Waits until `count` keys have the prefix.
 fn wait_for_keys(member: &Member, prefix: &str, count: usize) {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -24,7 +24,7 @@ fn leases(member: &Member) -> String {
     member.run(&["lease", "list"], "").stdout
 }
 
-/// Ends a command that waits behind others: it has printed nothing, leaves the queue and no lease.
+/// Terminates a waiting command: it has printed nothing, leaves the queue, and revokes its lease.
 fn gives_up(member: &Member, prefix: &str, tool: Running, left: usize) {
     tool.terminate();
     let done = tool.end();

@@ -1,4 +1,4 @@
-//! Passwords on a terminal: nobody sees what is typed, and afterwards the terminal is as it was.
+//! Password prompts: input is not echoed, and the terminal is restored afterwards.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
@@ -19,10 +19,10 @@ use rustix::termios::{LocalModes, tcgetattr};
 
 use harness::PATIENCE;
 
-/// A terminal and the command in front of it.
+/// A pseudoterminal and the command that runs on it.
 struct Terminal {
     keyboard: File,
-    /// Held, so that the terminal outlives the command.
+    /// Keeps the terminal open after the command exits.
     line: File,
     shown: Receiver<u8>,
     command: Child,
@@ -61,7 +61,7 @@ impl Terminal {
         }
     }
 
-    /// Waits until the screen ends with `text`; all that was shown since the last time.
+    /// Waits until the output ends with `text`; returns the output since the last call.
     fn expect(&self, text: &str) -> String {
         let mut seen = String::new();
         while !seen.ends_with(text) {
@@ -74,7 +74,7 @@ impl Terminal {
         seen
     }
 
-    /// A command asks for a moment before it hides what is typed.
+    /// The prompt appears before echo is turned off.
     fn wait_until_hidden(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         while self.echoes() {
@@ -101,7 +101,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // It has ended by now, unless the test failed.
+        // It has usually exited by now.
         let _ = self.command.kill();
     }
 }
@@ -135,7 +135,7 @@ fn an_interrupted_command_leaves_a_terminal_that_shows() {
 
 #[test]
 fn a_signal_after_the_question_ends_the_command_as_ever() {
-    // It accepts, and says nothing.
+    // Accepts connections and never responds.
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = server.local_addr().unwrap().to_string();
     let args = ["--dial-timeout=1h", "--user=root", "--endpoints", &address];
@@ -154,7 +154,7 @@ fn a_password_without_questions_is_one_line() {
     let address = server.local_addr().unwrap().to_string();
     let args = ["--endpoints", &address, "user", "add", "u"];
     let mut terminal = Terminal::run(&[&args[..], &["--interactive=false"]].concat());
-    // The input does not end, but the command goes on.
+    // The input stays open, but the command continues.
     terminal.keyboard.write_all(b"pw\n").unwrap();
     let (sender, connected) = mpsc::channel();
     thread::spawn(move || sender.send(server.accept().map(drop)));

@@ -1,10 +1,11 @@
-//! Tokens that become too old while a command runs: it logs in again, and nobody notices.
+//! Tokens that expire while a command runs: it authenticates again, transparently.
 
 mod harness;
 
 use harness::Member;
 
-/// A member in which user `u` with password `pw` may read and write key `k`, and `root` with password `pw` everything.
+/// A member whose user `u` may read and write key `k`, and `root` everything; both have the
+/// password `pw`.
 fn locked_member() -> Member {
     let member = Member::start();
     for command in [
@@ -32,7 +33,7 @@ fn set_password(member: &Member, password: &str) {
     run_as_root(member, &passwd, &format!("{password}\n"));
 }
 
-/// The tokens that `u` has are worth nothing from now on, but its password is the same.
+/// Invalidates the tokens of `u` without changing its password.
 fn log_out(member: &Member) {
     set_password(member, "pw");
 }
@@ -42,7 +43,7 @@ fn a_transaction_may_take_long_to_type() {
     let member = locked_member();
     let mut tool = member.begin(&["--user=u:pw", "txn", "-i"]);
     tool.expect_lines(&["compares:"]);
-    // The tool has logged in, and waits for what is typed.
+    // The tool is authenticated and waits for input.
     log_out(&member);
     tool.write("\nput k v\n\n\n");
     let done = tool.end();

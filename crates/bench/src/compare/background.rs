@@ -1,4 +1,4 @@
-//! The company that the puts of the scenario `mixed` have: lists, compactions, defragmentations.
+//! The background load of the scenario `mixed`: lists, compactions, defragmentations.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -21,26 +21,26 @@ use crate::target::Target;
 const COMPACT_EVERY: Duration = Duration::from_secs(1);
 const DEFRAGMENT_EVERY: Duration = Duration::from_secs(3);
 
-/// How often each was done.
+/// The number of operations of each kind.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Done {
     pub(super) lists: u64,
     pub(super) compactions: u64,
     pub(super) defragmentations: u64,
     pub(super) longest_defragmentation: Duration,
-    /// Lists and compactions that the server could not serve then.
+    /// Lists and compactions that the server refused temporarily.
     pub(super) refused: u64,
 }
 
-/// The thread that does it.
+/// The background thread.
 pub(super) struct Background {
     stop: Arc<Notify>,
     thread: JoinHandle<Result<Done, Error>>,
 }
 
 impl Background {
-    /// Lists `listed` of `keys` again and again, compacts the history and defragments one member after the other, until
-    /// [`Background::stop`].
+    /// Repeatedly lists `listed` of `keys`, compacts the history, and defragments the members in
+    /// turn, until [`Background::stop`].
     pub(super) fn start(users: &Users, keys: &KeySpace, listed: u32) -> Result<Self, Error> {
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
@@ -67,20 +67,20 @@ impl Background {
         Ok(Self { stop, thread })
     }
 
-    /// Ends the thread; what it had begun is dropped.
+    /// Stops the thread; operations in progress are dropped.
     ///
     /// # Errors
-    /// The failure that ended it before.
+    /// The failure that ended it earlier.
     pub(super) fn stop(self) -> Result<Done, Error> {
         self.stop.notify_one();
         self.thread.join().expect("a panic has ended the process")
     }
 }
 
-/// Each of its methods goes on until it fails.
+/// The background loops; each method runs until it fails.
 struct Company {
     user: Target,
-    /// Who may compact and defragment.
+    /// The user that may compact and defragment.
     root: Target,
     keys: KeySpace,
     listed: u64,
@@ -154,7 +154,7 @@ impl Company {
     }
 }
 
-/// A cluster that looks for a leader refuses for a while, which is counted and waited for; `None` then.
+/// Counts a temporary refusal, as during an election, and pauses; returns `None` then.
 async fn tolerate<T>(
     done: &Cell<Done>,
     what: &str,

@@ -1,6 +1,8 @@
-//! The scenario `catch-up`: a follower that missed more than the log still holds comes back and needs a snapshot.
+//! The scenario `catch-up`: a follower returns after missing more entries than the log retains, and
+//! needs a snapshot.
 //!
-//! The servers are told to snapshot early and to keep few entries behind it, so that no log reaches back to the follower.
+//! The servers are configured to snapshot early and to retain few entries, so that no log reaches
+//! back to the follower.
 
 use std::thread;
 use std::time::Duration;
@@ -23,26 +25,27 @@ use crate::stats::millis;
 use crate::status::{self, status};
 use crate::target::Target;
 
-/// Bytes of each value that the follower misses.
+/// The size of each missed value in bytes.
 pub(super) const VALUE_SIZE: usize = 4096;
-/// Clients that put while it catches up, and how many puts they make together.
+/// The number of clients that put while it catches up, and of puts they make in total.
 pub(super) const CLIENTS: u32 = 4;
 pub(super) const PUTS_PER_SECOND: u32 = 200;
 
 const SNAPSHOT_COUNT: u64 = 1_000;
 const ENTRIES_KEPT: u64 = 100;
-/// The log grows by at least this many entries, so that the servers have snapshotted and cut it.
+/// The log grows by at least this many entries, so that the servers have snapshotted and compacted
+/// it.
 const ENTRIES_MIN: u64 = 4 * SNAPSHOT_COUNT;
-/// Room for every size of the scenario.
+/// Enough for every size of the scenario.
 const QUOTA_BYTES: u64 = 8 << 30;
 const _: () = assert!(QUOTA_BYTES >= (super::CATCH_UP_MIB_MAX << 20) * 2);
-/// How often the follower is asked how far it is.
+/// The interval at which the follower's progress is polled.
 const POLL: Duration = Duration::from_millis(10);
 
-/// What the servers are told, in the words of `binary`'s release.
+/// The server flags, by the names that `binary` uses.
 ///
 /// # Errors
-/// [`Error::Server`] if it has no words for it.
+/// [`Error::Server`] if it has no such flags.
 pub(super) fn server_args(binary: &Binary) -> Result<Vec<String>, Error> {
     let kept = binary.first_known(&[
         "snapshot-catchup-entries",
@@ -98,7 +101,7 @@ pub(super) fn measure(
     Ok(samples)
 }
 
-/// Stops the follower and puts what it misses; returns how many entries that took.
+/// Stops the follower and puts what it misses; returns the number of entries.
 fn fall_behind(
     subject: &mut Subject,
     plan: &Plan,
@@ -135,7 +138,7 @@ fn describe_puts(journal: &Journal, from: Duration, until: Duration) -> [Sample;
     ]
 }
 
-/// The keys that the follower misses, beside those of the other loads.
+/// The keys that the follower misses, disjoint from those of other loads.
 fn missed_keys(keys: &KeySpace, size_mib: u64) -> KeySpace {
     KeySpace {
         prefix: format!("{}catch-up/", keys.prefix),
@@ -153,7 +156,7 @@ fn light_load(target: &Target, plan: &Plan) -> Shape {
     }
 }
 
-/// The last entry that member `at` has applied, if it answers.
+/// The applied index of member `at`, if it responds.
 fn applied(target: &Target, at: usize) -> Option<u64> {
     let runtime = load::runtime().ok()?;
     let status = runtime.block_on(status(target, at)).ok()?;

@@ -1,4 +1,5 @@
-//! Measured numbers as rows of a table, named so that a reader knows whether they are one member's or all members'.
+//! Measured numbers as table rows, named so that it is clear whether they are one member's or all
+//! members'.
 
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use crate::load::Outcome;
 use crate::procfs::Memory;
 use crate::stats::{Latencies, millis};
 
-/// Throughput, latencies and processor time of a load whose operation is called `unit`, on a cluster of `members`.
+/// Throughput, latencies and CPU time of a load whose operation is called `unit`, on a cluster of
+/// `members`.
 pub(super) fn describe_load(
     outcome: &Outcome<Duration>,
     unit: &str,
@@ -40,7 +42,7 @@ pub(super) fn describe_load(
     samples
 }
 
-/// What the processor time of a cluster of `members` is called.
+/// The name of the CPU time of a cluster of `members`.
 pub(super) fn server_cpu(members: usize) -> String {
     match members {
         1 => "server CPU".into(),
@@ -53,7 +55,7 @@ fn percentiles(latencies: &Latencies) -> [Sample; 2] {
     [at("p50", 50.0), at("p99", 99.0)]
 }
 
-/// Resident memory of each member: the only one's, or the sum and the largest.
+/// Resident memory: of the only member, or the sum and the maximum.
 pub(super) fn describe_memory(members: &[Memory], when: &str) -> Vec<Sample> {
     let row = |measure: String, bytes: u64| Sample::new(measure, Unit::MiB, mib(bytes));
     let both = |measure: String, of: fn(&Memory) -> u64| match members {

@@ -1,4 +1,4 @@
-//! The scenario `leader-kill`: what clients notice when the leader dies.
+//! The scenario `leader-kill`: the impact of the leader's death on clients.
 //!
 //! ```text
 //!  start      from              killed      elected     back                        until
@@ -6,7 +6,7 @@
 //!                               |<-- longest gap -->|
 //! ```
 //!
-//! In the end every acknowledged put is looked for on the members that are left.
+//! In the end the surviving members must have every acknowledged put.
 
 use std::thread;
 use std::time::Duration;
@@ -26,17 +26,18 @@ use crate::stats::{Latencies, millis};
 use crate::status;
 use crate::target::Target;
 
-/// Clients that put, a connection for each.
+/// The number of clients, each with its own connection.
 pub(super) const CLIENTS: u32 = 32;
-/// Between two puts of a client: far from what a machine can do, so that the rate before the kill is about the same for every
-/// server, and back when as many clients as [`RATE_BACK`] says are served again.
+/// The pause between two puts of a client: long enough that the rate before the kill is about the
+/// same for every server, and has recovered when the share [`RATE_BACK`] of the clients is served
+/// again.
 pub(super) const PAUSE: Duration = Duration::from_millis(10);
-/// The rate is back when this part of it holds for a [`WINDOW`].
+/// The rate has recovered when it reaches this share for a [`WINDOW`].
 const RATE_BACK: f64 = 0.8;
 const WINDOW: Duration = Duration::from_millis(500);
-/// Keys that are read back in one call.
+/// Keys per call when reading back.
 const PAGE: i64 = if cfg!(test) { 100 } else { 10_000 };
-/// A cluster that does not write by then never will.
+/// Timeout of the recovery.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) fn measure(mut subject: Subject, plan: &Plan) -> Result<Vec<Sample>, Error> {
@@ -112,14 +113,14 @@ fn describe_calls(journal: &Journal) -> Vec<Sample> {
         count("broken connections", journal.broken),
         count("refused calls", journal.refusals.values().sum()),
     ];
-    // Last, for they differ from round to round.
+    // Last, because the refusals differ between rounds.
     for (text, times) in &journal.refusals {
         samples.push(count(&format!("… {text}"), *times));
     }
     samples
 }
 
-/// How long each put took.
+/// The latency of each put.
 pub(super) fn latencies(puts: &[Put]) -> Latencies {
     let mut latencies = Latencies::default();
     for put in puts {
@@ -130,13 +131,14 @@ pub(super) fn latencies(puts: &[Put]) -> Latencies {
 
 /// Times since the kill.
 struct Recovery {
-    /// A survivor said that it leads.
+    /// A survivor reported that it leads.
     elected: Duration,
-    /// The rate was back.
+    /// The rate recovered.
     back: Duration,
 }
 
-/// Waits until one of `survivors` leads and the clients put at the rate `wanted`; or says what did not happen.
+/// Waits until one of `survivors` leads and the clients put at the rate `wanted`; otherwise reports
+/// which did not happen.
 fn recover(
     steady: &Steady,
     survivors: &Target,
@@ -166,13 +168,13 @@ fn recover(
     }
 }
 
-/// Those of `puts` that were acknowledged in `from..to`.
+/// The `puts` acknowledged in `from..to`.
 pub(super) fn between(puts: &[Put], from: Duration, to: Duration) -> &[Put] {
     let at = |time| puts.partition_point(|put| put.acknowledged < time);
     &puts[at(from)..at(to).max(at(from))]
 }
 
-/// The longest time in `from..to` in which nothing was acknowledged.
+/// The longest time in `from..to` without an acknowledgement.
 fn longest_gap(puts: &[Put], from: Duration, to: Duration) -> Duration {
     let times = between(puts, from, to).iter().map(|put| put.acknowledged);
     let (mut last, mut longest) = (from, Duration::ZERO);
@@ -183,7 +185,8 @@ fn longest_gap(puts: &[Put], from: Duration, to: Duration) -> Duration {
     longest
 }
 
-/// The time from `from` until a [`WINDOW`] begins in which at least `wanted` puts per second were acknowledged.
+/// The time from `from` until the start of a [`WINDOW`] with at least `wanted` acknowledged puts
+/// per second.
 fn rate_back(puts: &[Put], from: Duration, wanted: f64) -> Option<Duration> {
     let needed = ((wanted * WINDOW.as_secs_f64()).ceil() as usize).max(1);
     let puts = between(puts, from, Duration::MAX);
@@ -192,7 +195,7 @@ fn rate_back(puts: &[Put], from: Duration, wanted: f64) -> Option<Duration> {
         .map(|window| window[0].acknowledged - from)
 }
 
-/// Reads all keys of `shape` and looks for every one that was acknowledged.
+/// Reads all keys of `shape` and checks that every acknowledged one exists.
 fn check_nothing_lost(target: &Target, shape: &Shape, puts: &[Put]) -> Result<(), Error> {
     let read = load::runtime()?.block_on(read_keys(target, &shape.prefix));
     let found = read.map_err(Error::call("reading the acknowledged puts back"))?;
@@ -211,7 +214,7 @@ fn check_nothing_lost(target: &Target, shape: &Shape, puts: &[Put]) -> Result<()
     }
 }
 
-/// All keys that begin with `prefix`, in order.
+/// All keys with this prefix, in order.
 async fn read_keys(target: &Target, prefix: &str) -> Result<Vec<Bytes>, CallError> {
     let all = KeySpace {
         prefix: prefix.to_owned(),
@@ -248,7 +251,7 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// Puts that were acknowledged at these milliseconds.
+    /// Puts acknowledged at these milliseconds.
     fn puts(acknowledged: impl IntoIterator<Item = u64>) -> Vec<Put> {
         let put = |(number, at)| Put {
             client: 0,
@@ -270,7 +273,8 @@ mod tests {
 
     #[test]
     fn the_rate_is_back_where_a_window_of_it_begins() {
-        // One each 10 ms until 1 s, two lonely ones, and from 3 s on one each 10 ms again: 50 in a window.
+        // One per 10 ms until 1 s, two isolated ones, and from 3 s on one per 10 ms again: 50 in a
+        // window.
         let puts = puts(
             (0..1_000)
                 .step_by(10)

@@ -1,7 +1,9 @@
-//! Two servers side by side: each scenario in turn, each round A then B, every time on a fresh data directory.
+//! Side-by-side comparison of two servers: for each scenario and round A then B, every time with a
+//! new data directory.
 //!
-//! A server is a cluster of one or more members on this machine. Only one server runs at a time, for the two would take each other's processors, and the rounds alternate, so that what
-//! changes slowly on a machine (heat, neighbours, a disk that wakes up) falls on both.
+//! A server is a cluster of one or more members on this machine. Only one server runs at a time,
+//! because two would compete for CPU. The rounds alternate, so that gradual changes of the machine
+//! (heat, neighbors, a disk that wakes up) affect both.
 
 mod background;
 mod catch_up;
@@ -29,32 +31,32 @@ use crate::stats::{Latencies, millis, number};
 pub use scenario::Scenario;
 use table::{Report, Section};
 
-/// The least of [`Comparison::catch_up_mib`]: less would not fill the log that the follower must not find.
+/// The minimum of [`Comparison::catch_up_mib`]: the log must be compacted past the follower.
 pub const CATCH_UP_MIB_MIN: u64 = 16;
-/// The most of it: what fits into the quota of the servers with room to spare.
+/// The maximum: well within the quota of the servers.
 pub const CATCH_UP_MIB_MAX: u64 = 1 << 12;
 
-/// Everything that a comparison needs to know.
+/// The parameters of a comparison.
 pub struct Comparison {
     /// A and B; ratios are A's number divided by B's.
     pub binaries: [Binary; 2],
-    /// What to measure, in this order.
+    /// The scenarios, in order.
     pub scenarios: Vec<Scenario>,
-    /// How often.
+    /// The number of rounds.
     pub rounds: u32,
-    /// Members of each server.
+    /// The number of members per server.
     pub members: u32,
-    /// Whether clients and members speak TLS and show certificates.
+    /// Whether clients and members use TLS with certificates on both sides.
     pub tls: bool,
-    /// Whether the load comes from a user who has logged in.
+    /// Whether the load comes from an authenticated user.
     pub auth: bool,
-    /// The shape of every load; the workload is filled in.
+    /// The parameters of every load; the workload is filled in.
     pub plan: Plan,
-    /// Keys of the scenario `restart`.
+    /// The number of keys in the scenario `restart`.
     pub restart_keys: u64,
-    /// Size of the values that the follower of the scenario `catch-up` misses.
+    /// The total size of the values that the follower misses in the scenario `catch-up`.
     pub catch_up_mib: u64,
-    /// Data directories are made in here.
+    /// The parent of the data directories.
     pub directory: PathBuf,
     /// Where to write the results as Markdown.
     pub markdown: Option<PathBuf>,
@@ -77,7 +79,7 @@ impl Comparison {
         Ok(())
     }
 
-    /// What is special about its servers, behind the title of every table; empty if nothing is.
+    /// The server options, for the title of every table; empty if there are none.
     fn special(&self) -> String {
         let mut words = Vec::new();
         if self.members > 1 {
@@ -93,19 +95,19 @@ impl Comparison {
     }
 }
 
-/// What all measurements of a comparison share.
+/// State shared by all measurements of a comparison.
 struct Stage<'a> {
     comparison: &'a Comparison,
     certificates: Option<Certificates>,
     progress: &'a Progress,
 }
 
-/// Measures all of `comparison`, printing each table as it is complete. A scenario that fails on one side is reported in its
-/// place and the others go on; returns whether all were measured.
+/// Measures all of `comparison`, printing each table when it is complete. A scenario that fails on
+/// one side is reported in its place and the others continue; returns whether all succeeded.
 ///
 /// # Errors
-/// [`Error::Usage`] if it contradicts itself, [`Error::Io`] and [`Error::Server`] if the directory or a binary is unusable from the
-/// start; those of [`output::line`].
+/// [`Error::Usage`] if it is contradictory, [`Error::Io`] and [`Error::Server`] if the directory or
+/// a binary is unusable from the start; those of [`output::line`].
 pub fn compare(comparison: &Comparison, progress: &Progress) -> Result<bool, Error> {
     comparison.check()?;
     let root = TempDir::new_in(&comparison.directory)?;
@@ -133,7 +135,7 @@ pub fn compare(comparison: &Comparison, progress: &Progress) -> Result<bool, Err
         progress.clear();
         output::line(report.section_text(&section))?;
         report.sections.push(section);
-        // After every section, so that an interrupted run keeps what it has.
+        // After every section, so that an interrupted run keeps its results.
         if let Some(path) = &comparison.markdown {
             let written = fs::write(path, report.markdown());
             written.map_err(Error::io(format!("cannot write {}", path.display())))?;
@@ -170,7 +172,7 @@ fn measure(stage: &Stage, scenario: Scenario, root: &TempDir) -> Section {
     section
 }
 
-/// The lines above the tables: who, where, how.
+/// The lines above the tables: binaries, machine, parameters.
 fn describe(
     comparison: &Comparison,
     root: &TempDir,
@@ -218,7 +220,7 @@ fn describe(
     Ok(lines)
 }
 
-/// What is special about the servers, a line for each.
+/// The server options, a line each.
 fn describe_servers(comparison: &Comparison) -> Vec<String> {
     let mut lines = Vec::new();
     if comparison.members > 1 {

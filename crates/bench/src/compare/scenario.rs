@@ -1,4 +1,4 @@
-//! What is compared, and what a reader of its table must know.
+//! The scenarios, and notes for readers of their tables.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,23 +9,23 @@ use crate::workload::{Kind, Workload};
 /// Names beyond those of the workloads.
 const NAMES: &str = "mixed, rss, restart, leader-kill, catch-up";
 
-/// Keys that are written again before the kill, so that the log holds what the last checkpoint does not.
+/// Keys that are rewritten before the kill, so that the log is ahead of the last checkpoint.
 pub(super) const REWRITTEN_KEYS: u64 = 10_000;
 
-/// One thing to compare.
+/// A scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scenario {
     /// One workload alone.
     Load(Workload),
-    /// Puts while lists, compactions and defragmentations go on.
+    /// Puts during lists, compactions and defragmentations.
     Mixed,
-    /// Memory that the key space takes.
+    /// Memory used by the key space.
     Rss,
     /// Start with a large key space.
     Restart,
     /// Puts while the leader is killed.
     LeaderKill,
-    /// A member comes back after it has missed more than the log still holds.
+    /// A member returns after missing more entries than the log retains.
     CatchUp,
 }
 
@@ -61,7 +61,7 @@ impl FromStr for Scenario {
 }
 
 impl Scenario {
-    /// What a reader of its table must know.
+    /// The note below its table.
     pub(super) fn note(self, comparison: &Comparison) -> String {
         let plan = &comparison.plan;
         match self {
@@ -109,7 +109,7 @@ impl Scenario {
         }
     }
 
-    /// The fewest members that it can be measured with: with two, a cluster that misses one does not write.
+    /// The minimum number of members: with two, a cluster that misses one cannot write.
     pub(super) fn members_min(self) -> u32 {
         match self {
             Scenario::LeaderKill | Scenario::CatchUp => 3,
@@ -117,7 +117,7 @@ impl Scenario {
         }
     }
 
-    /// Whether members are asked again after they were stopped and started.
+    /// Whether members are stopped and started again.
     pub(super) fn restarts(self) -> bool {
         matches!(self, Scenario::Restart | Scenario::CatchUp)
     }

@@ -1,8 +1,10 @@
-//! Clients that put new keys for as long as they are asked to, whatever happens to the members, and remember every answer.
+//! Clients that put new keys until they are stopped, whatever happens to the members, and record
+//! every result.
 //!
-//! Each has a connection of its own, at first to a member each in turn, and one put under way. When the connection breaks or a
-//! call takes too long, it goes on at the next member; a refusal is counted and it tries again where it is. A key is never put
-//! twice, so what was acknowledged must be there in the end, whatever else came later.
+//! Each client has one connection, initially distributed over the members round robin, and one put
+//! in flight. When the connection breaks or a call times out, it continues at the next member;
+//! after a refusal it retries at the same one. A key is never put twice, so every acknowledged key
+//! must exist in the end.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,23 +24,23 @@ use crate::keys;
 use crate::load;
 use crate::target::Target;
 
-/// Longer than a server takes to give up by itself (etcd: 7 seconds with default settings), so that its answer is seen.
+/// Longer than a server's own timeout (etcd: 7 seconds by default), so that its answer is received.
 const CALL_PATIENCE: Duration = Duration::from_secs(10);
-/// A client that could not put waits this long, so that failures do not become the load.
+/// Pause after a failed put, so that failures do not become the load.
 const FAILED_PAUSE: Duration = Duration::from_millis(10);
 
-/// What the clients do.
+/// The parameters of the clients.
 #[derive(Debug, Clone)]
 pub(super) struct Shape {
-    /// The members that they may go to.
+    /// The members to use.
     pub(super) target: Target,
-    /// How many they are.
+    /// The number of clients.
     pub(super) clients: u32,
-    /// Pause of a client between two puts.
+    /// The pause of a client between two puts.
     pub(super) pause: Duration,
-    /// What all their keys begin with.
+    /// The common prefix of all keys.
     pub(super) prefix: String,
-    /// Bytes in a value.
+    /// The size of values in bytes.
     pub(super) value_size: usize,
 }
 
@@ -51,23 +53,23 @@ pub(super) struct Put {
     pub(super) acknowledged: Duration,
 }
 
-/// What the clients have seen.
+/// The recorded results.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
-    /// In the order of their acknowledgements.
+    /// In order of acknowledgement.
     pub(super) puts: Vec<Put>,
-    /// How often servers answered with which error.
+    /// The number of answers per error.
     pub(super) refusals: BTreeMap<String, u64>,
-    /// Calls without an answer within [`CALL_PATIENCE`].
+    /// Calls without a response within [`CALL_PATIENCE`].
     pub(super) timeouts: u64,
-    /// Calls whose connection broke, and connections that could not be made.
+    /// Calls whose connection broke, and failed connections.
     pub(super) broken: u64,
-    /// The longest that a client waited for the end of a call, whatever that was.
+    /// The longest time between the start and the end of a call, whatever its result.
     pub(super) longest: Duration,
 }
 
 impl Journal {
-    /// Enters a call that was `put` if it was acknowledged.
+    /// Records the result of a call; `put` if it was acknowledged.
     fn record(&mut self, put: Put, ended: &Ended) {
         self.longest = self.longest.max(put.acknowledged - put.sent);
         match ended {
@@ -84,13 +86,13 @@ impl Journal {
         }
     }
 
-    /// Calls that were not acknowledged.
+    /// The number of calls that were not acknowledged.
     pub(super) fn failed(&self) -> u64 {
         self.refusals.values().sum::<u64>() + self.timeouts + self.broken
     }
 }
 
-/// Clients at work.
+/// Running clients.
 pub(super) struct Steady {
     shared: Arc<Shared>,
     thread: JoinHandle<()>,
@@ -111,10 +113,10 @@ impl Shape {
 }
 
 impl Steady {
-    /// Starts the clients, on a thread of their own.
+    /// Starts the clients on a new thread.
     ///
     /// # Errors
-    /// [`Error::Io`] if the system has no descriptors left.
+    /// [`Error::Io`] if no file descriptor is available.
     pub(super) fn start(shape: Shape) -> Result<Self, Error> {
         let shared = Arc::new(Shared {
             shape,
@@ -135,17 +137,17 @@ impl Steady {
         Ok(Self { shared, thread })
     }
 
-    /// Time since their start.
+    /// The time since their start.
     pub(super) fn now(&self) -> Duration {
         self.shared.origin.elapsed()
     }
 
-    /// What they have seen so far.
+    /// The results so far.
     pub(super) fn journal(&self) -> MutexGuard<'_, Journal> {
         self.shared.journal()
     }
 
-    /// Lets every client end the call that it has under way; returns what they have seen.
+    /// Lets every client complete its current call; returns the results.
     pub(super) fn stop(self) -> Journal {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("a panic has ended the process");
@@ -159,7 +161,7 @@ impl Shared {
     }
 }
 
-/// How a put ended; the connection is handed back if it can be used again.
+/// How a put ended. The connection is returned if it is still usable.
 enum Ended {
     Acknowledged(Method),
     Refused(Method, CallError),
@@ -244,7 +246,7 @@ mod tests {
         }
     }
 
-    /// Lets the clients go on until `enough`.
+    /// Runs the clients until `enough`.
     fn run(shape: &Shape, enough: impl Fn(&Journal) -> bool) -> Journal {
         let steady = Steady::start(shape.clone()).unwrap();
         while !enough(&steady.journal()) {

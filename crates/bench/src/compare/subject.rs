@@ -23,7 +23,7 @@ use crate::progress::Progress;
 use crate::stats::millis;
 use crate::workload::{Kind, Workload};
 
-/// How long a server may rest before its memory is read, so that what it does in the background is done.
+/// How long a server is idle before its memory is read, so that background work has completed.
 const REST: Duration = Duration::from_secs(2);
 
 /// Measures `scenario` once on `binary`, with its data in `directory`.
@@ -182,7 +182,7 @@ impl Subject<'_> {
         Ok(samples)
     }
 
-    /// Ends the servers with `signal` and executes them again.
+    /// Stops the servers with `signal` and starts them again.
     fn again(self, signal: Signal) -> Result<Self, Error> {
         self.progress.show("stopping");
         self.cluster.stop(signal)?;
@@ -217,7 +217,7 @@ impl Subject<'_> {
     }
 
     fn run(&self, plan: &Plan) -> Result<Outcome<Duration>, Error> {
-        // Where the kernel cannot do it, the peak holds the preparation too.
+        // Where the kernel does not support it, the peak includes the preparation.
         self.cluster.reset_peaks();
         disk::settle(self.directory.path())?;
         load::run(&self.users.user, plan, self.progress, || {

@@ -1,8 +1,8 @@
-//! Results: samples of both sides, their medians and ratios, as text and as Markdown.
+//! Results: samples of both sides, their medians and ratios, as text and Markdown.
 
 use crate::stats::{median, number};
 
-/// What a number counts.
+/// The unit of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {
     PerSecond,
@@ -24,7 +24,7 @@ impl Unit {
     }
 }
 
-/// One measured number.
+/// A measured number.
 #[derive(Debug, Clone)]
 pub(super) struct Sample {
     measure: String,
@@ -50,7 +50,7 @@ impl Sample {
     }
 }
 
-/// One measure of both sides, a value for each round.
+/// One measure of both sides, with a value per round.
 struct Row {
     measure: String,
     values: [Vec<f64>; 2],
@@ -75,7 +75,7 @@ impl Section {
         }
     }
 
-    /// Adds the samples that one round brought for `side` (0 or 1).
+    /// Adds the samples of one round of `side` (0 or 1).
     pub(super) fn add(&mut self, side: usize, samples: Vec<Sample>) {
         for sample in samples {
             let known = self
@@ -101,7 +101,7 @@ impl Section {
     }
 }
 
-/// Median, and the extremes if there is more than one value.
+/// The median, and the extremes if there is more than one value.
 fn cell(values: &[f64]) -> String {
     let Some(middle) = median(values) else {
         return "–".into();
@@ -126,7 +126,7 @@ fn ratio(row: &Row) -> String {
     }
 }
 
-/// All of a comparison.
+/// All results of a comparison.
 pub(super) struct Report {
     pub(super) head: Vec<String>,
     pub(super) names: [String; 2],
@@ -139,12 +139,12 @@ impl Report {
         [String::new(), a.clone(), b.clone(), format!("{a}/{b}")]
     }
 
-    /// The head for a terminal or a pipe.
+    /// The header as plain text.
     pub(super) fn head_text(&self) -> String {
         self.head.iter().map(|line| format!("{line}\n")).collect()
     }
 
-    /// `section` for a terminal or a pipe, in aligned columns.
+    /// `section` as plain text, in aligned columns.
     pub(super) fn section_text(&self, section: &Section) -> String {
         let mut lines = vec![self.columns()];
         lines.extend(section.cells());
@@ -170,7 +170,7 @@ impl Report {
         text
     }
 
-    /// All of it, as Markdown.
+    /// The whole report as Markdown.
     pub(super) fn markdown(&self) -> String {
         let mut text: String = self.head.iter().map(|line| format!("- {line}\n")).collect();
         for section in &self.sections {

@@ -1,4 +1,4 @@
-//! The requests, and what has to be there for them.
+//! The requests, and the data that they require.
 
 use bytes::{BufMut, Bytes};
 use prost::Message;
@@ -7,7 +7,7 @@ use retcd_proto::etcdserverpb as pb;
 use retcd_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use retcd_proto::etcdserverpb::request_op::Request as Op;
 
-/// Operations on each level of a nested transaction, within etcd's limit of 128 for all levels.
+/// Operations per level of a nested transaction, within etcd's limit of 128 operations.
 const WIDTH: usize = 30;
 
 /// One row of the table.
@@ -15,15 +15,15 @@ pub struct Request {
     pub name: &'static str,
     pub path: &'static str,
     pub body: Encoded,
-    /// Written before.
+    /// Transactions to execute first.
     pub before: Vec<pb::TxnRequest>,
 }
 
-/// A message that is encoded already.
+/// An encoded message.
 #[derive(Debug, Default)]
 pub struct Encoded(pub Bytes);
 
-/// Only ever sent.
+/// Only used for sending.
 impl Message for Encoded {
     fn encode_raw(&self, buf: &mut impl BufMut) {
         buf.put_slice(&self.0);
@@ -52,7 +52,7 @@ const TXN: &str = "/etcdserverpb.KV/Txn";
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const DELETE: &str = "/etcdserverpb.KV/DeleteRange";
 
-/// All of them, in an order in which none is in another's way.
+/// All requests, in an order in which none affects a later one.
 pub fn all() -> Vec<Request> {
     let mut large = (0..36).map(|number| put(format!("large/{number:02}"), 1 << 20));
     let large = large.by_ref().map(|put| branch(vec![put])).collect();
@@ -185,7 +185,7 @@ fn branch(success: Vec<pb::RequestOp>) -> pb::TxnRequest {
     }
 }
 
-/// The operations in transactions in transactions, so that no level has too many.
+/// Nests the operations in transactions within transactions, so that no level has too many.
 fn nested(mut ops: Vec<pb::RequestOp>) -> pb::TxnRequest {
     while ops.len() > WIDTH {
         let level = ops
@@ -196,10 +196,10 @@ fn nested(mut ops: Vec<pb::RequestOp>) -> pb::TxnRequest {
     branch(ops)
 }
 
-/// As short as they can be, so that many fit into a request.
+/// Keys as short as possible, so that many fit into a request.
 fn short_key(number: usize) -> Vec<u8> {
     let digit = |shift: usize| b'0' + ((number >> shift) & 63) as u8;
-    // Behind all other keys.
+    // Sorts after all other keys.
     vec![0x80 + digit(12) - b'0', digit(6), digit(0)]
 }
 
@@ -207,7 +207,7 @@ fn puts(numbers: std::ops::Range<usize>) -> Vec<pb::RequestOp> {
     numbers.map(|number| put(short_key(number), 0)).collect()
 }
 
-/// Every put lies between two deletions.
+/// Alternates deletions and puts.
 fn deletions_and_puts(each: usize) -> pb::TxnRequest {
     let ops = (0..each).flat_map(|number| {
         let [a, b, c] = [2 * number, 2 * number + 1, 2 * number + 2].map(short_key);
@@ -234,7 +234,7 @@ fn compares(key: &'static str, range_end: &'static str, count: usize) -> pb::Txn
 mod tests {
     use super::*;
 
-    /// What a server takes by default, but for the one that is there to be refused.
+    /// Within a server's default limits, except for the one that must be rejected.
     #[test]
     fn requests_are_as_large_as_they_can_be() {
         const REQUEST_BYTES_MAX: usize = 1536 << 10;

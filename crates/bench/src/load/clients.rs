@@ -1,4 +1,4 @@
-//! The clients of one thread: what each workload sends, and the loop around it.
+//! The clients of one thread: the requests of each workload, and the closed loop around them.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,16 +16,17 @@ use crate::keys::{self, KeySpace};
 use crate::target::Target;
 use crate::workload::Kind;
 
-/// Time to live of all leases, in seconds: longer than any run, so that none expires in between.
+/// Time to live of all leases, in seconds: longer than any run.
 const LEASE_TTL: i64 = 3600;
 
-/// A client that is refused waits this long, so that refusals do not become the load.
+/// Pause after a refusal, so that refusals do not become the load.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 
-/// A thread's tally; only the tasks of that thread take the lock, so it is never waited for.
+/// The tally of a thread. Only tasks of that thread lock it, so there is no contention.
 pub(super) type SharedTally = Arc<Mutex<Tally>>;
 
-/// Connects, prepares, calls `ready`, waits for the load to begin, and serves until the run stops or nothing is left to do.
+/// Connects, prepares, calls `ready`, waits for the start, and runs until the run stops or all
+/// operations are done.
 pub(super) async fn serve(
     shared: &Arc<Shared>,
     share: Share,
@@ -74,7 +75,7 @@ async fn prepare(
     Ok(tasks)
 }
 
-/// Awaits the end of all `tasks`, or the first failure.
+/// Waits for all `tasks`, or for the first failure.
 async fn until_done(mut tasks: JoinSet<Result<(), CallError>>) -> Result<(), CallError> {
     while let Some(ended) = tasks.join_next().await {
         ended.expect("a panic has ended the process")?;
@@ -93,7 +94,7 @@ struct Client {
     work: Work,
 }
 
-/// What a client holds to make its requests.
+/// The state of a client, by workload.
 enum Work {
     Put {
         put: Method,
@@ -119,19 +120,19 @@ enum Work {
     },
     Connect {
         target: Target,
-        /// The member that the next connection goes to, counted round.
+        /// The member of the next connection, modulo the number of members.
         next: usize,
         reply_len_min: usize,
     },
 }
 
-/// What a range request asks for, from a random key on.
+/// A range request, starting at a random key.
 #[derive(Debug, Clone, Copy)]
 struct Read {
-    /// How many keys the reply holds.
+    /// The number of keys in the response.
     keys: u32,
     serializable: bool,
-    /// Whether they are cut out of the rest of the key space by a limit, rather than by the range's end.
+    /// Whether a limit ends the range instead of a range end.
     page: bool,
 }
 
@@ -162,7 +163,7 @@ impl Read {
     }
 }
 
-/// The part of the key space that only this client writes: every `step`th key from `first` on.
+/// The keys that only this client writes: every `step`th key, starting with `first`.
 #[derive(Debug, Clone, Copy)]
 struct OwnKeys {
     first: u64,
@@ -303,7 +304,7 @@ pub fn put_request(key: Bytes, value: Bytes) -> pb::PutRequest {
     }
 }
 
-/// A server that answers fast because it finds nothing must not win.
+/// A server that is fast because it finds nothing must not win.
 fn check_reply_len(len: usize, min: usize) -> Result<(), CallError> {
     if len >= min {
         return Ok(());
@@ -313,7 +314,7 @@ fn check_reply_len(len: usize, min: usize) -> Result<(), CallError> {
     )))
 }
 
-/// Reads the key, then writes it on the condition that it is as read; the other branch would read it again.
+/// Reads the key, then writes it if it has not changed. The failure branch would read it again.
 async fn update(
     range: &mut Method,
     txn: &mut Method,

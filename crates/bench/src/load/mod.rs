@@ -1,18 +1,19 @@
-//! Runs one workload against one cluster: connections, clients, phases, and the tally at the end.
+//! Runs one workload against one cluster: connections, clients, phases, and the final tally.
 //!
-//! A closed loop: each client sends its next request when it has the answer to the last one, so the load adapts to the
-//! server, and a latency holds all the queueing that the clients cause each other.
+//! The load is a closed loop: each client sends its next request when the last one has completed.
+//! So the load adapts to the server, and latencies include the queueing that clients cause each
+//! other.
 //!
 //! ```text
-//!  Setup ──────────> Warm ───────────> Measure ────────────────────────────> Stop
-//!  connect, leases,  load, not         `sample()`, then what completes is     `sample()`, clients are
-//!  watches           counted           counted until the time or the          dropped where they are
-//!                                      number of operations is reached
+//!  Setup ────────> Warm ─────────> Measure ──────────────────────────> Stop
+//!  connect,        load, not       `sample()`, then completions are    `sample()`, clients are
+//!  leases,         counted         counted until the time or the       dropped immediately
+//!  watches                         number of operations is reached
 //! ```
 //!
-//! The connections go to the members in turn, as etcd's own clients spread their calls.
-//! Each thread has a current-thread runtime and its own share of connections and clients, and tallies by itself; the
-//! threads meet only in [`Pace`].
+//! Connections are distributed over the members round robin, like the calls of etcd's own clients.
+//! Each thread has a current-thread runtime and its own share of connections and clients, and keeps
+//! its own tally; threads share only [`Pace`].
 
 mod clients;
 mod pace;
@@ -35,57 +36,57 @@ pub use clients::put_request;
 use pace::{Pace, Phase};
 use watchers::FanOut;
 
-/// How long a workload runs.
+/// When a run ends.
 #[derive(Debug, Clone, Copy)]
 pub enum Extent {
-    /// For this long.
+    /// After this time.
     Time(Duration),
-    /// Until this many operations are done.
+    /// After this many operations.
     Operations(u64),
 }
 
-/// Everything that a run needs to know, but for whom it is put on.
+/// The parameters of a run, except for its target.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// What the clients do.
+    /// The workload.
     pub workload: Workload,
-    /// How many they are, unless the workload says so itself.
+    /// The number of clients, unless the workload sets it.
     pub clients: u32,
-    /// On how many connections.
+    /// The number of connections shared by the clients.
     pub connections: u32,
-    /// Threads of the generator.
+    /// The number of generator threads.
     pub threads: u32,
-    /// Streams that the watchers of [`Kind::Watch`] share.
+    /// The number of streams shared by the watchers of [`Kind::Watch`].
     pub streams: u32,
-    /// Clients that write for [`Kind::Watch`], unless the workload says so itself.
+    /// The number of writers of [`Kind::Watch`], unless the workload sets it.
     pub writers: u32,
-    /// The keys they choose from.
+    /// The key space.
     pub keys: KeySpace,
-    /// Bytes in a value.
+    /// The size of values in bytes.
     pub value_size: usize,
     /// Load before the first counted operation.
     pub warmup: Duration,
     /// When to end.
     pub extent: Extent,
-    /// Where all random choices start.
+    /// The seed of all random choices.
     pub seed: u64,
 }
 
-/// What a run brought.
+/// The result of a run.
 pub struct Outcome<S> {
-    /// Of every counted operation.
+    /// The latency of every counted operation.
     pub latencies: Latencies,
-    /// Calls that the server refused.
+    /// The number of refused calls.
     pub errors: u64,
     /// The first refusal.
     pub first_error: Option<CallError>,
     /// Length of the measured phase.
     pub elapsed: Duration,
-    /// What `sample` saw as the measured phase began.
+    /// The sample taken at the start of the measured phase.
     pub before: S,
-    /// What `sample` saw as it ended.
+    /// The sample taken at its end.
     pub after: S,
-    /// Processor time that this process used in the measured phase.
+    /// CPU time used by this process in the measured phase.
     pub generator_cpu: Duration,
 }
 
@@ -96,7 +97,7 @@ impl<S> Outcome<S> {
     }
 }
 
-/// What the threads of a run share.
+/// State shared by the threads of a run.
 struct Shared {
     target: Target,
     plan: Plan,
@@ -104,7 +105,7 @@ struct Shared {
     fan_out: FanOut,
 }
 
-/// One thread's count.
+/// The counters of one thread.
 #[derive(Default)]
 struct Tally {
     latencies: Latencies,
@@ -127,28 +128,29 @@ impl Tally {
     }
 }
 
-/// One thread's part of connections, clients, watchers and streams.
+/// A thread's share of connections, clients, watchers and streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Share {
-    /// Number of its first connection among all.
+    /// The index of its first connection among all.
     first_connection: u32,
     connections: u32,
-    /// Number of its first client among all.
+    /// The index of its first client among all.
     first_client: u32,
     clients: u32,
     watchers: u32,
     streams: u32,
 }
 
-/// What a thread tells the conductor.
+/// Messages from the threads to the conductor.
 enum Event {
     Ready,
-    /// All its clients have ended: nothing left to count, or a failure that the thread returns.
+    /// All clients of the thread have ended: no operations are left, or the thread returns an
+    /// error.
     Ended,
 }
 
 impl Plan {
-    /// Length of the measured phase, if that is limited by time; else zero.
+    /// The length of the measured phase if it is limited by time, else zero.
     pub fn duration(&self) -> Duration {
         match self.extent {
             Extent::Time(time) => time,
@@ -156,7 +158,7 @@ impl Plan {
         }
     }
 
-    /// Clients that make requests.
+    /// The number of clients that send requests.
     fn callers(&self) -> u32 {
         let usual = match self.workload.kind {
             Kind::Watch(_) => self.writers,
@@ -220,16 +222,16 @@ impl Plan {
     }
 }
 
-/// The `at`th of `parts` parts of `total`, which differ by at most one.
+/// Share `at` of `total` divided into `parts`; shares differ by at most one.
 fn part(total: u32, parts: u32, at: u32) -> u32 {
     total / parts + u32::from(at < total % parts)
 }
 
-/// Runs `plan` against `target`; `sample` is called as the measured phase begins and as it ends.
+/// Runs `plan` against `target`; `sample` is called at the start and the end of the measured phase.
 ///
 /// # Errors
-/// [`Error::Usage`] if the plan contradicts itself, [`Error::Io`] and [`Error::Call`] if the server cannot be reached, goes away,
-/// or refuses every call, and whatever `sample` returns.
+/// [`Error::Usage`] if the plan is contradictory; [`Error::Io`] and [`Error::Call`] if the server
+/// cannot be reached, exits, or refuses every call; and errors of `sample`.
 pub fn run<S>(
     target: &Target,
     plan: &Plan,
@@ -260,7 +262,7 @@ pub fn run<S>(
     shared.pace.enter(Phase::Stop);
     let mut total = Tally::default();
     for thread in threads {
-        // A thread's failure is the cause of what the conductor saw, so it goes first.
+        // A thread's error is the cause of what the conductor saw, so it is reported first.
         total.add(thread.join().expect("a panic has ended the process")?);
     }
     let measured = measured?.ok_or_else(|| {
@@ -290,7 +292,7 @@ struct Measured<S> {
     generator_cpu: Duration,
 }
 
-/// Leads the threads through the phases; `None` if one of them ended too early.
+/// Takes the threads through the phases; `None` if one of them ended early.
 fn conduct<S>(
     plan: &Plan,
     pace: &Pace,
@@ -359,7 +361,7 @@ fn wait(
             return Waited { timed_out: true };
         }
         match heard.recv_timeout(left) {
-            // One that ends before the time is over has failed; the others would go on for nothing.
+            // A thread that ends early has failed: stop the others.
             Ok(Event::Ended) if limit.is_some() => break,
             Ok(Event::Ended) => running -= 1,
             Ok(Event::Ready) | Err(RecvTimeoutError::Timeout) => {}
@@ -383,9 +385,9 @@ fn measuring(passed: Duration, extent: Extent) -> String {
     }
 }
 
-/// One thread of the generator.
+/// The body of a generator thread.
 fn work(shared: &Arc<Shared>, share: Share, events: &Sender<Event>) -> Result<Tally, Error> {
-    // The conductor stops listening only when it has failed itself, and then says why.
+    // The receiver is gone only if the conductor has failed, which it reports.
     let tell = |event| drop(events.send(event));
     let result = runtime()
         .and_then(|runtime| runtime.block_on(clients::serve(shared, share, || tell(Event::Ready))));
@@ -393,10 +395,10 @@ fn work(shared: &Arc<Shared>, share: Share, events: &Sender<Event>) -> Result<Ta
     result
 }
 
-/// A runtime for one thread.
+/// Creates a current-thread runtime.
 ///
 /// # Errors
-/// [`Error::Io`] if the system has no descriptors left.
+/// [`Error::Io`] if no file descriptor is available.
 pub fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

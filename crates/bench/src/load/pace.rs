@@ -1,4 +1,4 @@
-//! The one thing that the generator's threads share: the phase they are in and the operations left to do.
+//! The state shared by the generator's threads: the current phase and the remaining operations.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,28 +6,28 @@ use tokio::sync::watch;
 
 use super::Extent;
 
-/// Where a run is; see the picture in [`super`].
+/// The phase of a run; see the diagram in [`super`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Threads connect and prepare.
     Setup,
-    /// Load without counting.
+    /// Load that is not counted.
     Warm,
-    /// Load with counting.
+    /// Load that is counted.
     Measure,
-    /// Drop everything.
+    /// Clients are dropped.
     Stop,
 }
 
-/// Phase and remaining operations of a run.
+/// The phase and the remaining operations of a run.
 pub struct Pace {
     phase: watch::Sender<Phase>,
-    /// Operations not yet begun; `None` if time is the limit.
+    /// Operations not yet started; `None` if the run is limited by time.
     left: Option<AtomicU64>,
 }
 
 impl Pace {
-    /// In [`Phase::Setup`].
+    /// Starts in [`Phase::Setup`].
     pub fn new(extent: Extent) -> Self {
         let left = match extent {
             Extent::Time(_) => None,
@@ -50,7 +50,7 @@ impl Pace {
         });
     }
 
-    /// Waits for the load to begin.
+    /// Waits for the start of the load.
     pub async fn started(&self) {
         self.reached(|phase| phase != Phase::Setup).await;
     }
@@ -68,13 +68,13 @@ impl Pace {
             .expect("the sender lives as long as `self`");
     }
 
-    /// Whether what completes now counts.
+    /// Whether operations that complete now are counted.
     pub fn measuring(&self) -> bool {
         *self.phase.borrow() == Phase::Measure
     }
 
-    /// Takes up to `count` of the operations left and returns how many; all of them if time is the limit or nothing is
-    /// counted yet.
+    /// Takes up to `count` of the remaining operations and returns how many; all of them if the run
+    /// is limited by time or not counted yet.
     pub fn take(&self, count: u64) -> u64 {
         let Some(left) = self.left.as_ref().filter(|_| self.measuring()) else {
             return count;

@@ -1,12 +1,13 @@
 //! Watch fan-out: writers put keys under a prefix that all watchers watch.
 //!
-//! Each value begins with the time of sending, so that a watcher knows how long its event was on the way: from before the
-//! put was sent until the event is taken off the stream.
+//! Each value starts with its send time, so that a watcher can compute the latency of its event:
+//! from before the put was sent until the event is read from the stream.
 //!
-//! The keys lie below a part of the prefix that no other run shares, so that every event is one of this run's.
+//! The keys share a prefix that no other run uses, so that every event belongs to this run.
 //!
-//! Closed as the other loops are: a writer takes one permit per watcher before a put, and each delivered event gives one
-//! back. So the puts that some watcher still waits for are at most as many as writers, and no backlog grows.
+//! The load is closed like that of the other workloads: a writer takes one permit per watcher
+//! before a put, and each delivered event returns one. At most as many puts as there are writers
+//! are undelivered, and no backlog grows.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,14 +26,15 @@ use crate::grpc::{Connection, Method, Stream};
 use crate::keys::{self, KeySpace};
 use crate::workload::Kind;
 
-/// Bytes of a value that hold the time of sending: nanoseconds since the run's origin, in hexadecimal digits.
+/// The part of a value that contains its send time: nanoseconds since the start of the run, in
+/// hexadecimal.
 pub(super) const STAMP_LEN: usize = 16;
 
-/// What the writers and watchers of all threads share.
+/// State shared by the writers and watchers of all threads.
 pub(super) struct FanOut {
-    /// Time zero of the stamps.
+    /// The time zero of send times.
     origin: Instant,
-    /// One permit for each event that may be under way.
+    /// One permit per event in flight.
     window: Semaphore,
     watchers: u32,
     keys: KeySpace,
@@ -55,7 +57,7 @@ impl FanOut {
         }
     }
 
-    /// `tail` behind the present time.
+    /// The current time followed by `tail`.
     fn stamp(&self, tail: &Bytes) -> Bytes {
         let mut value = BytesMut::with_capacity(STAMP_LEN + tail.len());
         value.put_slice(format!("{:0STAMP_LEN$x}", self.origin.elapsed().as_nanos()).as_bytes());
@@ -63,7 +65,7 @@ impl FanOut {
         value.freeze()
     }
 
-    /// How long ago `value` was stamped.
+    /// The time since `value` was stamped.
     fn age(&self, value: &[u8]) -> Option<Duration> {
         let digits = std::str::from_utf8(value.get(..STAMP_LEN)?).ok()?;
         let sent = Duration::from_nanos(u64::from_str_radix(digits, 16).ok()?);
@@ -71,7 +73,8 @@ impl FanOut {
     }
 }
 
-/// Opens the streams and watches of this thread, calls `ready`, waits for the load to begin, and starts watchers and writers.
+/// Opens the streams and watches of this thread, calls `ready`, waits for the start, and spawns
+/// watchers and writers.
 pub(super) async fn prepare(
     shared: &Arc<Shared>,
     share: Share,
@@ -88,7 +91,8 @@ pub(super) async fn prepare(
     }
     let mut writers = Vec::new();
     for at in 0..share.clients {
-        // From the other end of the connections, so that few streams and few writers do not share one.
+        // Counted from the last connection, so that a few streams and a few writers do not share
+        // one.
         let connection = &connections[connections.len() - 1 - at as usize % connections.len()];
         writers.push((
             connection.method("/etcdserverpb.KV/Put"),
@@ -107,7 +111,7 @@ pub(super) async fn prepare(
     Ok(tasks)
 }
 
-/// One stream with `watchers` watches of the whole key space.
+/// Opens one stream with `watchers` watches of the whole key space.
 async fn open(
     keys: &KeySpace,
     connection: &Connection,

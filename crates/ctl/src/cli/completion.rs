@@ -1,4 +1,4 @@
-//! `completion`: scripts that teach a shell the commands and flags.
+//! `completion`: generates shell completion scripts.
 
 use clap_complete::{Generator, Shell};
 
@@ -41,7 +41,7 @@ fn script(root: &Command, shell: Shell) -> Vec<u8> {
     let title =
         |shell: &str| format!("# {shell} completion for {name:<36} -*- shell-script -*-\n\n");
     let (head, rest) = match shell {
-        // The marker that zsh looks for has to stay the first line.
+        // zsh requires its marker on the first line.
         Shell::Zsh => {
             let end = generated
                 .iter()
@@ -60,7 +60,7 @@ fn script(root: &Command, shell: Shell) -> Vec<u8> {
     [head.as_bytes(), &generated[rest..]].concat()
 }
 
-/// The tree in the words of the library that writes the scripts.
+/// Converts the command tree for clap, which generates the scripts.
 fn describe(command: &Command) -> clap::Command {
     let mut description = clap::Command::new(command.name)
         .about(command.about)

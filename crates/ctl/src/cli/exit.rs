@@ -1,33 +1,33 @@
-//! How a command ends when it does not succeed.
+//! Exit codes and errors of commands.
 
-/// The exit codes that etcd's tools use, by what went wrong.
+/// The exit codes of etcd's tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitKind {
-    /// A failed request or a wrong command line.
+    /// The request failed, or the command line is invalid.
     Error = 1,
-    /// No client could be made.
+    /// The client could not be created.
     BadConnection = 2,
-    /// Standard input cannot be understood.
+    /// Standard input is invalid.
     InvalidInput = 3,
-    /// A known flag with an unsupported value.
+    /// A flag has an unsupported value.
     BadFeature = 4,
-    /// A watch or a snapshot that ended early.
+    /// A watch or snapshot ended early.
     Interrupted = 5,
-    /// Wrong arguments.
+    /// The arguments are invalid.
     BadArgs = 128,
 }
 
-/// The end of a command that did not succeed: its code and, if there is more to say, one line for stderr.
+/// The exit of a failed command: its code and an optional error line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
     /// The process's exit code.
     pub code: u8,
-    /// Printed behind `Error: `.
+    /// Printed after `Error: `.
     pub message: Option<String>,
 }
 
 impl Exit {
-    /// An end with a line on stderr.
+    /// An exit with an error line.
     pub fn new(kind: ExitKind, message: impl ToString) -> Exit {
         Exit {
             code: kind as u8,
@@ -35,7 +35,7 @@ impl Exit {
         }
     }
 
-    /// An end about which everything has been said.
+    /// An exit whose error has already been printed.
     pub fn silent(code: u8) -> Exit {
         Exit {
             code,
@@ -43,7 +43,7 @@ impl Exit {
         }
     }
 
-    /// Wrong arguments.
+    /// Invalid arguments.
     pub fn bad_args(message: impl ToString) -> Exit {
         Exit::new(ExitKind::BadArgs, message)
     }

@@ -1,7 +1,8 @@
-//! Flags: their declaration, their values, and the parser.
+//! Flag declarations, values, and the parser.
 //!
-//! Spellings: `--name value`, `--name=value`, `--switch`, `-w value`, `-wvalue`, `-w=value`, switches joined as `-ih`.
-//! Flags may stand among the arguments; `--` ends them. A value that starts with `-` is taken as it is.
+//! Accepted forms: `--name value`, `--name=value`, `--switch`, `-w value`, `-wvalue`, `-w=value`,
+//! and combined switches as `-ih`. Flags and arguments may be mixed; `--` ends the flags. A value
+//! may start with `-`.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -14,22 +15,22 @@ use crate::go::quote::quote;
 /// A flag's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// A switch.
+    /// A boolean.
     Bool(bool),
-    /// A number.
+    /// A signed integer.
     Int(i64),
-    /// A number that is not negative.
+    /// An unsigned integer.
     Uint(u64),
-    /// A time span.
+    /// A duration.
     Duration(Duration),
-    /// A text.
+    /// A string.
     Text(String),
-    /// Texts separated by commas; repeating the flag adds to them.
+    /// Comma-separated strings; repeating the flag appends.
     List(Vec<String>),
 }
 
 impl Value {
-    /// The name of the type in usage texts.
+    /// The type name in usage texts.
     pub fn type_name(&self) -> &'static str {
         match self {
             Value::Bool(_) => "",
@@ -52,7 +53,7 @@ impl Value {
         }
     }
 
-    /// The default as usage texts show it; `None` for what goes without saying.
+    /// The default as shown in usage texts; `None` for zero values, which are not shown.
     pub fn shown_default(&self) -> Option<String> {
         match self {
             value if value.is_zero() => None,
@@ -99,13 +100,13 @@ impl std::fmt::Display for Value {
 pub struct Flag {
     /// The name without dashes.
     pub name: &'static str,
-    /// The letter of its short form.
+    /// The one-letter short form.
     pub short: Option<char>,
-    /// The value if it is not given.
+    /// The value if it is not set.
     pub default: Value,
-    /// One line for the usage.
+    /// A one-line description.
     pub help: Cow<'static, str>,
-    /// Whether the command cannot do without it.
+    /// Whether it must be set.
     pub required: bool,
 }
 
@@ -124,37 +125,37 @@ impl Flag {
         }
     }
 
-    /// A switch that is off unless given.
+    /// A boolean flag, false by default.
     pub fn switch(name: &'static str, help: &'static str) -> Flag {
         Flag::new(name, Value::Bool(false), help)
     }
 
-    /// A switch with a default.
+    /// A boolean flag.
     pub fn boolean(name: &'static str, default: bool, help: &'static str) -> Flag {
         Flag::new(name, Value::Bool(default), help)
     }
 
-    /// A number.
+    /// A signed integer flag.
     pub fn int(name: &'static str, default: i64, help: &'static str) -> Flag {
         Flag::new(name, Value::Int(default), help)
     }
 
-    /// A number that is not negative.
+    /// An unsigned integer flag.
     pub fn uint(name: &'static str, default: u64, help: &'static str) -> Flag {
         Flag::new(name, Value::Uint(default), help)
     }
 
-    /// A time span.
+    /// A duration flag.
     pub fn duration(name: &'static str, default: Duration, help: &'static str) -> Flag {
         Flag::new(name, Value::Duration(default), help)
     }
 
-    /// A text.
+    /// A string flag.
     pub fn text(name: &'static str, default: &str, help: &'static str) -> Flag {
         Flag::new(name, Value::Text(default.to_owned()), help)
     }
 
-    /// A list of texts.
+    /// A list flag.
     pub fn list(name: &'static str, default: &[&str], help: &'static str) -> Flag {
         Flag::new(
             name,
@@ -163,13 +164,13 @@ impl Flag {
         )
     }
 
-    /// The same flag with a short form.
+    /// Adds a short form.
     pub fn short(mut self, letter: char) -> Flag {
         self.short = Some(letter);
         self
     }
 
-    /// The same flag, which has to be given.
+    /// Makes the flag required.
     pub fn required(mut self) -> Flag {
         self.required = true;
         self
@@ -179,7 +180,7 @@ impl Flag {
         matches!(self.default, Value::Bool(_))
     }
 
-    /// How error texts name the flag.
+    /// The flag as shown in error texts.
     fn shown(&self) -> String {
         match self.short {
             Some(letter) => format!("-{letter}, --{}", self.name),
@@ -188,7 +189,7 @@ impl Flag {
     }
 }
 
-/// The flags of one call with their values.
+/// The flags of an invocation and their values.
 #[derive(Clone, Debug, Default)]
 pub struct FlagSet {
     entries: Vec<Entry>,
@@ -203,7 +204,7 @@ struct Entry {
 }
 
 impl FlagSet {
-    /// Adds flags with their defaults; `inherited` ones were declared above the command.
+    /// Adds flags with their defaults; `inherited` marks those of an ancestor command.
     pub fn declare(&mut self, flags: &[Flag], inherited: bool) {
         self.entries.extend(flags.iter().map(|flag| Entry {
             value: flag.default.clone(),
@@ -228,7 +229,7 @@ impl FlagSet {
             .map(|entry| &entry.flag)
     }
 
-    /// The inherited flags by name: those that environment variables can set.
+    /// The names of the inherited flags, which environment variables can set.
     pub fn inherited_names(&self) -> Vec<&'static str> {
         let mut names: Vec<_> = self
             .entries
@@ -240,7 +241,7 @@ impl FlagSet {
         names
     }
 
-    /// The required flags that were not given, by name.
+    /// The names of required flags that are not set.
     pub(super) fn missing(&self) -> Vec<&'static str> {
         self.entries
             .iter()
@@ -249,10 +250,10 @@ impl FlagSet {
             .collect()
     }
 
-    /// Sets a flag from text.
+    /// Parses and sets a value.
     ///
     /// # Errors
-    /// A text that the flag's type does not allow.
+    /// The text is invalid for the flag's type.
     pub fn set(&mut self, name: &str, text: &str) -> Result<(), ParseError> {
         let entry = self
             .entries
@@ -276,17 +277,17 @@ impl FlagSet {
         entry.unwrap_or_else(|| panic!("flag {name} is not declared"))
     }
 
-    /// Whether the flag was given, on the command line or by the environment.
+    /// Whether the flag was set, on the command line or by the environment.
     pub fn given(&self, name: &str) -> bool {
         self.entry(name).given
     }
 
-    /// A flag's value.
+    /// The flag's value.
     pub fn value(&self, name: &str) -> &Value {
         &self.entry(name).value
     }
 
-    /// A switch's value.
+    /// The value of a boolean flag.
     pub fn bool(&self, name: &str) -> bool {
         match self.value(name) {
             Value::Bool(value) => *value,
@@ -294,7 +295,7 @@ impl FlagSet {
         }
     }
 
-    /// A number's value.
+    /// The value of a signed integer flag.
     pub fn int(&self, name: &str) -> i64 {
         match self.value(name) {
             Value::Int(value) => *value,
@@ -302,7 +303,7 @@ impl FlagSet {
         }
     }
 
-    /// The value of a number that is not negative.
+    /// The value of an unsigned integer flag.
     pub fn uint(&self, name: &str) -> u64 {
         match self.value(name) {
             Value::Uint(value) => *value,
@@ -310,7 +311,7 @@ impl FlagSet {
         }
     }
 
-    /// A time span's value.
+    /// The value of a duration flag.
     pub fn duration(&self, name: &str) -> Duration {
         match self.value(name) {
             Value::Duration(value) => *value,
@@ -318,7 +319,7 @@ impl FlagSet {
         }
     }
 
-    /// A text's value.
+    /// The value of a string flag.
     pub fn text(&self, name: &str) -> &str {
         match self.value(name) {
             Value::Text(value) => value,
@@ -326,7 +327,7 @@ impl FlagSet {
         }
     }
 
-    /// A list's value.
+    /// The value of a list flag.
     pub fn list(&self, name: &str) -> &[String] {
         match self.value(name) {
             Value::List(value) => value,
@@ -335,32 +336,32 @@ impl FlagSet {
     }
 }
 
-/// What is wrong with a command line's flags.
+/// Why flags could not be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     /// `-h` or `--help` was given.
     #[error("help requested")]
     Help,
-    /// A long flag that does not exist.
+    /// An unknown long flag.
     #[error("unknown flag: --{0}")]
     Unknown(String),
-    /// A short flag that does not exist; the argument that holds it.
+    /// An unknown short flag, and the argument that contains it.
     #[error("unknown shorthand flag: {} in -{}", quote_letter(*.0), .1)]
     UnknownShort(char, String),
-    /// `--` with something that is no name.
+    /// `--` followed by an invalid name.
     #[error("bad flag syntax: {0}")]
     BadSyntax(String),
-    /// The last argument is a flag that wants a value.
+    /// The last argument is a flag that requires a value.
     #[error("flag needs an argument: {0}")]
     NeedsValue(String),
-    /// A value of the wrong type.
+    /// An invalid value.
     #[error("invalid argument {} for \"{flag}\" flag: {reason}", quote(text.as_bytes()))]
     InvalidValue {
-        /// What was given.
+        /// The value.
         text: String,
-        /// The flag as error texts show it.
+        /// The flag as shown in error texts.
         flag: String,
-        /// Why it is wrong.
+        /// The reason.
         reason: String,
     },
 }
@@ -372,7 +373,7 @@ fn quote_letter(letter: char) -> String {
 /// Parses `args` into `flags`; returns the positional arguments.
 ///
 /// # Errors
-/// The first flag that cannot be understood. `--help` is one, unless it is declared.
+/// The first invalid flag; also `--help`, unless it is declared.
 pub fn parse(flags: &mut FlagSet, args: &[Arg]) -> Result<Vec<Arg>, ParseError> {
     let mut positional = Vec::new();
     let mut args = args.iter();
@@ -439,7 +440,7 @@ fn parse_short(
             });
         };
         let name = flag.name;
-        // `-w=x` and `-wx` give a value, `-w x` takes the next argument.
+        // `-w=x` and `-wx` contain the value; for `-w x` it is the next argument.
         if let Some(value) = tail.strip_prefix('=') {
             return flags.set(name, value);
         }

@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use super::{Command, Flag, Value};
 
-/// Names of commands are padded to at least this many columns.
+/// The minimum width of the column of command names.
 const NAME_WIDTH_MIN: usize = 11;
 
-/// The help of a command: its text, then its usage. `path` is how it is called, `globals` are the flags of the whole
-/// program unless it has another place for them.
+/// The help of a command: its text, then its usage. `path` is the full name of the command;
+/// `globals` are the global flags to list.
 pub fn help(command: &Command, path: &str, globals: &[Flag]) -> String {
     let text = if command.long.is_empty() {
         command.about
@@ -18,13 +18,13 @@ pub fn help(command: &Command, path: &str, globals: &[Flag]) -> String {
     format!("{}\n\n{}", text.trim_end(), usage(command, path, globals))
 }
 
-/// The usage of a command, as it also follows errors about its flags.
+/// The usage of a command, which also follows flag errors.
 pub fn usage(command: &Command, path: &str, globals: &[Flag]) -> String {
     let mut text = String::from("Usage:\n");
     let is_root = !path.contains(' ');
     if matches!(command.action, super::Action::Run(_)) {
         let separator = if command.synopsis.is_empty() { "" } else { " " };
-        // A command with fixed words as arguments says all in its synopsis.
+        // The synopsis describes a command with fixed words as arguments completely.
         let flags = if command.positional == super::Positional::Unchecked {
             " [flags]"
         } else {
@@ -114,7 +114,7 @@ fn push_commands(text: &mut String, command: &Command) {
     }
 }
 
-/// One line per flag, in the order of their names.
+/// One line per flag, sorted by name.
 pub fn flag_usages(flags: &[Flag]) -> String {
     let mut flags: Vec<&Flag> = flags.iter().collect();
     flags.sort_by_key(|flag| flag.name);

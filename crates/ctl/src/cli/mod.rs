@@ -1,8 +1,9 @@
-//! Commands, their flags and their help, with the behaviour of the Go libraries that etcd's tools are built on.
+//! Commands, flags and help, compatible with the Go libraries that etcd's tools use (cobra and
+//! pflag).
 //!
-//! Which flag spellings are accepted, where flags may stand, and the texts about what is wrong are interface: scripts
-//! and habits rely on them, and no argument parser of the Rust world lets them be reproduced. A program is one
-//! [`Command`] tree; [`Program::run`] finds the command, parses the flags, and calls it.
+//! The accepted flag spellings, the positions of flags, and the error texts are interface: scripts
+//! and habits rely on them, and no Rust argument parser can reproduce them. A program is a tree of
+//! [`Command`]s; [`Program::run`] finds the command, parses its flags, and runs it.
 //!
 //! Arguments are bytes, because keys and values are.
 
@@ -17,62 +18,63 @@ pub use exit::{Exit, ExitKind};
 pub use flags::{Flag, FlagSet, ParseError, Value, parse as parse_flags};
 pub use program::{Invocation, Program, flag_table, help_command};
 
-/// One argument as the shell gave it.
+/// An argument as the shell passed it.
 pub type Arg = Vec<u8>;
 
-/// What a command does once its flags are parsed.
+/// The implementation of a command, called with parsed flags.
 pub type Run = fn(&mut Invocation<'_>) -> Result<(), Exit>;
 
-/// Which positional arguments are accepted before a command is called.
+/// Which positional arguments a command accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Positional {
-    /// The command looks at them itself.
+    /// The command validates them itself.
     Unchecked,
-    /// So many.
+    /// Exactly this many.
     Exactly(usize),
     /// One of these words.
     OneOf(&'static [&'static str]),
 }
 
-/// A command, or a group of commands when it has no `run`.
+/// A command, or a group of commands if it has no `run`.
 pub struct Command {
-    /// The word that calls it.
+    /// The word that selects it.
     pub name: &'static str,
     /// What follows the name in the usage line.
     pub synopsis: &'static str,
-    /// One line for lists of commands.
+    /// A one-line description for lists of commands.
     pub about: &'static str,
     /// The text above the usage; `about` if empty.
     pub long: &'static str,
-    /// Shell lines to learn from.
+    /// Example shell lines.
     pub examples: &'static str,
     /// The heading under which the program's help lists it.
     pub heading: &'static str,
-    /// Flags of this command alone.
+    /// Flags of this command only.
     pub flags: Vec<Flag>,
-    /// Flags of this command and of everything below it.
+    /// Flags of this command and all its descendants.
     pub persistent_flags: Vec<Flag>,
     /// The commands of a group.
     pub children: Vec<Command>,
-    /// Checked before `run`.
+    /// Validated before `run`.
     pub positional: Positional,
-    /// What to do when it is called.
+    /// What invoking it does.
     pub action: Action,
 }
 
-/// What a command is.
+/// What invoking a command does.
 #[derive(Clone, Copy)]
 pub enum Action {
-    /// It does something.
+    /// Runs it.
     Run(Run),
-    /// A group of commands: it prints its help.
+    /// Prints the help of a group.
     ShowHelp,
-    /// It has gone to another program, and names the command there. No list shows it; all arguments are accepted.
+    /// Reports that the command moved to another program. It is hidden from lists and accepts any
+    /// arguments.
     Moved(&'static str),
 }
 
 impl Command {
-    /// A command without flags.
+    /// Creates a command without flags.
     pub fn new(
         name: &'static str,
         synopsis: &'static str,
@@ -85,7 +87,7 @@ impl Command {
         }
     }
 
-    /// A group of commands.
+    /// Creates a group of commands.
     pub fn group(name: &'static str, about: &'static str, children: Vec<Command>) -> Command {
         Command {
             name,
@@ -102,7 +104,7 @@ impl Command {
         }
     }
 
-    /// A command that older versions had here, and that is `to` now.
+    /// Creates a command of older versions that was replaced by `to`.
     pub fn moved(name: &'static str, to: &'static str) -> Command {
         Command {
             action: Action::Moved(to),
@@ -110,7 +112,7 @@ impl Command {
         }
     }
 
-    /// The children that help and completions show.
+    /// The children that help and completion list.
     fn shown_children(&self) -> impl Iterator<Item = &Command> {
         let is_here = |child: &&Command| !matches!(child.action, Action::Moved(_));
         self.children.iter().filter(is_here)
@@ -121,43 +123,43 @@ impl Command {
         self
     }
 
-    /// The same command with `flags`.
+    /// Sets the flags.
     pub fn flags(mut self, flags: impl IntoIterator<Item = Flag>) -> Command {
         self.flags.extend(flags);
         self
     }
 
-    /// The same command with flags that hold for everything below it, too.
+    /// Sets the flags that descendants inherit.
     pub fn persistent(mut self, flags: impl IntoIterator<Item = Flag>) -> Command {
         self.persistent_flags.extend(flags);
         self
     }
 
-    /// The same command with a longer text above its usage.
+    /// Sets a longer text for the help.
     pub fn long(mut self, long: &'static str) -> Command {
         self.long = long;
         self
     }
 
-    /// The same command with examples.
+    /// Sets the examples.
     pub fn examples(mut self, examples: &'static str) -> Command {
         self.examples = examples;
         self
     }
 
-    /// The same command listed under `heading`.
+    /// Sets the heading under which it is listed.
     pub fn heading(mut self, heading: &'static str) -> Command {
         self.heading = heading;
         self
     }
 
-    /// The same command with a rule for its arguments.
+    /// Sets the accepted positional arguments.
     pub fn positional(mut self, positional: Positional) -> Command {
         self.positional = positional;
         self
     }
 
-    /// The child with this name, or the only one that starts with it.
+    /// The child with this name, or the only one whose name starts with it.
     fn child(&self, name: &[u8]) -> Option<&Command> {
         if let Some(exact) = self
             .children

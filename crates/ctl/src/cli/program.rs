@@ -1,4 +1,4 @@
-//! From the argument list to a running command.
+//! Command lookup and execution.
 
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
@@ -9,21 +9,21 @@ use crate::go::quote::quote;
 use crate::log;
 use crate::print::print_bytes;
 
-/// A program: its command tree and its habits.
+/// A command line program.
 pub struct Program {
-    /// The tree; its persistent flags are the global ones.
+    /// The command tree; its persistent flags are the global ones.
     pub root: Command,
-    /// The last line of every help.
+    /// The last line of every help text.
     pub hint: &'static str,
-    /// Whether errors about the command line are printed twice, before and after the usage.
+    /// Whether command line errors are printed before and after the usage, as `etcdutl` does.
     pub repeats_errors: bool,
 }
 
-/// A command with its flags and arguments.
+/// A command with its parsed flags and arguments.
 pub struct Invocation<'p> {
-    /// The program that it belongs to.
+    /// The program.
     pub program: &'p Program,
-    /// The flags of the command and of everything above it.
+    /// The flags of the command and its ancestors.
     pub flags: FlagSet,
     /// The positional arguments.
     pub args: Vec<Arg>,
@@ -32,7 +32,7 @@ pub struct Invocation<'p> {
 }
 
 impl Invocation<'_> {
-    /// The positional arguments as text; bytes that are not UTF-8 are replaced.
+    /// The positional arguments as text; invalid UTF-8 is replaced.
     pub fn texts(&self) -> Vec<String> {
         self.args
             .iter()
@@ -41,11 +41,11 @@ impl Invocation<'_> {
     }
 }
 
-/// A command that was found by its words.
+/// A command found in the tree.
 struct Found<'p> {
-    /// From the root to the command.
+    /// The path from the root to the command.
     chain: Vec<&'p Command>,
-    /// The arguments without the words that led here.
+    /// The arguments without the command's words.
     args: Vec<Arg>,
 }
 
@@ -66,7 +66,7 @@ impl<'p> Found<'p> {
             .expect("the chain starts with the root");
         let mut flags = FlagSet::default();
         flags.declare(&command.flags, false);
-        // The root's own flags count as its persistent ones when nothing is below it.
+        // The root's own flags are inherited if nothing is below it.
         flags.declare(&command.persistent_flags, above.is_empty());
         above
             .iter()
@@ -76,7 +76,7 @@ impl<'p> Found<'p> {
 }
 
 impl Program {
-    /// Runs the process's command line.
+    /// Runs the command line of the process.
     pub fn run(&self) -> ExitCode {
         let args = std::env::args_os()
             .skip(1)
@@ -134,10 +134,10 @@ impl Program {
         })
     }
 
-    /// Follows the words of the command line down the tree; flags may stand between them.
+    /// Follows the words of the command line down the tree; flags may be mixed in.
     ///
     /// # Errors
-    /// The word that the program does not know. Groups below the root accept any: they print their help.
+    /// The unknown word. Groups below the root accept any word: they print their help.
     fn find(&self, args: &[Arg]) -> Result<Found<'_>, Arg> {
         let mut found = Found {
             chain: vec![&self.root],
@@ -183,7 +183,7 @@ impl Program {
         Exit::silent(1)
     }
 
-    /// The commands that `word` starts or that two edits turn it into.
+    /// Commands that start with `word`, or have an edit distance of at most two.
     fn suggestions(&self, word: &str) -> Vec<&'static str> {
         let word = word.to_lowercase();
         let mut names: Vec<_> = self.root.children.iter().map(|child| child.name).collect();
@@ -209,7 +209,7 @@ impl Program {
         print_bytes(text.as_bytes())
     }
 
-    /// The global flags, for programs whose help does not point elsewhere for them.
+    /// The global flags, if the program's help lists them.
     fn shown_globals(&self) -> &[Flag] {
         if self.hint.is_empty() {
             &self.root.persistent_flags
@@ -235,12 +235,12 @@ impl Program {
     }
 }
 
-/// The `help` command; the program itself answers it.
+/// The `help` command, which the program handles itself.
 pub fn help_command(heading: &'static str) -> Command {
     Command::group("help", "Show the help of a command", Vec::new()).heading(heading)
 }
 
-/// Prints a table of flags, as `options` does.
+/// Formats a table of flags, as `options` prints it.
 pub fn flag_table(command: &Command) -> String {
     help::flag_usages(&command.persistent_flags)
 }
@@ -249,7 +249,7 @@ fn print_error(text: &str) {
     log::tell(format_args!("Error: {text}"));
 }
 
-/// The position of the first argument that is neither a flag nor a flag's value.
+/// The index of the first argument that is neither a flag nor the value of one.
 fn first_word(declared: &FlagSet, args: &[Arg]) -> Option<usize> {
     let mut position = 0;
     while let Some(arg) = args.get(position) {
@@ -298,7 +298,7 @@ fn check_positional(found: &Found<'_>, args: &[Arg]) -> Result<(), String> {
     }
 }
 
-/// Levenshtein's distance.
+/// The Levenshtein distance.
 fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

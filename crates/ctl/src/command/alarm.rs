@@ -1,4 +1,4 @@
-//! `alarm`: shows and ends alarms.
+//! `alarm`: lists and disarms alarms.
 
 use retcd_client::{Client, Error};
 use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
@@ -8,7 +8,7 @@ use super::session::{self, Session, failed};
 use crate::cli::{Command, Exit, Invocation};
 use crate::print::Reply;
 
-/// The command.
+/// The `alarm` command.
 pub fn command() -> Command {
     Command::group(
         "alarm",
@@ -20,10 +20,10 @@ pub fn command() -> Command {
     )
 }
 
-/// The active alarms.
+/// Lists the active alarms.
 ///
 /// # Errors
-/// The cluster does not answer.
+/// The request failed.
 pub async fn active(client: &Client) -> Result<AlarmResponse, Error> {
     let request = AlarmRequest {
         action: AlarmAction::Get.into(),
@@ -32,7 +32,8 @@ pub async fn active(client: &Client) -> Result<AlarmResponse, Error> {
     client.alarm(request).await
 }
 
-/// Ends every alarm that is active; the answer lists them and has no header, because it is put together here.
+/// Disarms every active alarm. The response lists them; it has no header, because it is assembled
+/// here.
 async fn disarm_all(client: &Client) -> Result<AlarmResponse, Error> {
     let mut disarmed = AlarmResponse::default();
     for alarm in active(client).await?.alarms {

@@ -1,4 +1,4 @@
-//! `auth`: switches authentication on and off.
+//! `auth`: enables and disables authentication.
 
 use retcd_client::{Client, Error};
 use retcd_proto::etcdserverpb::{
@@ -12,7 +12,7 @@ use crate::print::{Reply, print_line};
 
 const ROOT: &str = "root";
 
-/// The command.
+/// The `auth` command.
 pub fn command() -> Command {
     Command::group(
         "auth",
@@ -44,7 +44,7 @@ fn enable(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     })
 }
 
-/// User root needs the role root; it is made if it does not exist.
+/// Enabling requires that user root has the role root, which is created if necessary.
 async fn enable_with_root_role(client: &Client) -> Result<(), Error> {
     match client.auth_enable(AuthEnableRequest {}).await {
         Err(error) if error.is_answer("etcdserver: root user does not have root role") => {}

@@ -1,4 +1,4 @@
-//! `compaction`: forgets history.
+//! `compaction`: compacts the key history.
 
 use retcd_proto::etcdserverpb::CompactionRequest;
 
@@ -7,7 +7,7 @@ use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::go::number::parse_int;
 use crate::print::print_line;
 
-/// The command.
+/// The `compaction` command.
 pub fn command() -> Command {
     Command::new(
         "compaction",

@@ -1,4 +1,4 @@
-//! `defrag`: gives unused space in the members' databases back.
+//! `defrag`: defragments the databases of members.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::go::duration;
 use crate::log;
 use crate::print::print_line;
 
-/// The command.
+/// The `defrag` command.
 pub fn command() -> Command {
     Command::new(
         "defrag",

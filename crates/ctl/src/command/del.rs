@@ -11,10 +11,10 @@ use crate::go::quote::quote;
 use crate::log;
 use crate::print::Reply;
 
-/// How long a user can think better of deleting a range.
+/// How long the user may abort the deletion of a range.
 const SECOND_THOUGHTS: Duration = Duration::from_secs(2);
 
-/// The command.
+/// The `del` command.
 pub fn command() -> Command {
     Command::new(
         "del",
@@ -25,7 +25,7 @@ pub fn command() -> Command {
     .flags(flags())
 }
 
-/// The flags, which `txn` knows, too.
+/// The flags, which `txn` accepts as well.
 pub fn flags() -> Vec<Flag> {
     vec![
         Flag::switch("prefix", "delete all keys that start with the key"),
@@ -38,10 +38,11 @@ pub fn flags() -> Vec<Flag> {
     ]
 }
 
-/// The request that flags and arguments describe. A range without `--range` is announced, and waits for two seconds.
+/// The request for these flags and arguments. A range without `--range` is announced two seconds in
+/// advance.
 ///
 /// # Errors
-/// Arguments that make no request.
+/// The arguments are invalid.
 pub fn request(flags: &FlagSet, args: &[Arg]) -> Result<DeleteRangeRequest, Exit> {
     let (key, end) = match args {
         [key] => (key, None),

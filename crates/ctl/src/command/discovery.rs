@@ -1,14 +1,15 @@
-//! Endpoints from DNS: `--discovery-srv`.
+//! Endpoint discovery by DNS SRV records: `--discovery-srv`.
 
 use retcd_dns::{LookupError, Resolver, SrvRecord};
 
 use crate::cli::{Exit, FlagSet};
 use crate::log;
 
-/// The endpoints that DNS has for the domain in the flags; none if there is no domain, or nothing that may be used.
+/// The endpoints that DNS lists for the domain of the flags; empty without a domain, or if no
+/// endpoint may be used.
 ///
 /// # Errors
-/// DNS knows neither endpoints with TLS nor without.
+/// DNS has neither TLS nor plaintext endpoints.
 pub fn endpoints(flags: &FlagSet) -> Result<Vec<String>, Exit> {
     let domain = flags.text("discovery-srv");
     if domain.is_empty() {
@@ -32,7 +33,8 @@ pub fn endpoints(flags: &FlagSet) -> Result<Vec<String>, Exit> {
     Ok(secure)
 }
 
-/// The name that a server must have instead of its host's: endpoints that DNS gave are worth as much as their certificates.
+/// The domain that server certificates must be valid for. DNS answers are not authenticated, so
+/// verifying the discovered host names proves nothing.
 pub fn server_name(flags: &FlagSet) -> Option<String> {
     let domain = flags.text("discovery-srv");
     let wanted = !domain.is_empty() && !flags.bool("insecure-discovery");

@@ -1,4 +1,4 @@
-//! `downgrade`: prepares a cluster for older servers.
+//! `downgrade`: manages the downgrade of a cluster to an older version.
 
 use retcd_proto::etcdserverpb::DowngradeRequest;
 use retcd_proto::etcdserverpb::downgrade_request::DowngradeAction;
@@ -7,7 +7,7 @@ use super::session::{self, Session, failed};
 use crate::cli::{Command, Exit, Invocation};
 use crate::print::{Downgrade, Reply};
 
-/// The command.
+/// The `downgrade` command.
 pub fn command() -> Command {
     Command::group(
         "downgrade",

@@ -1,4 +1,4 @@
-//! `elect`: stands for election, or follows one.
+//! `elect`: campaigns in an election, or observes it.
 
 use retcd_client::concurrency::{DEFAULT_TTL_S, Election, Session as Lease};
 use retcd_proto::etcdserverpb::RangeRequest;
@@ -13,7 +13,7 @@ const LONG: &str = "\
 Stands for election, and prints its key and the proposal when it is elected. It leads until it gets SIGINT or SIGTERM. With
 --listen it stands for nothing, and prints the leader's key and proposal whenever they change.";
 
-/// The command.
+/// The `elect` command.
 pub fn command() -> Command {
     Command::new(
         "elect",
@@ -63,7 +63,7 @@ async fn campaign(session: &Session, name: &[u8], proposal: Vec<u8>) -> Result<(
     let stop = stop_requested()?;
     let lease = Lease::new(&client, DEFAULT_TTL_S).await.map_err(failed)?;
     let led = lead(session, &lease, name, proposal, stop).await;
-    // With the lease goes the candidate's key, whatever came of it.
+    // Revoking the lease also deletes the candidate's key.
     let closed = lease.close().await.map_err(failed);
     led.and(closed)
 }

@@ -1,4 +1,4 @@
-//! `endpoint`: asks each endpoint how it is.
+//! `endpoint`: queries each endpoint.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ Shows the status of each endpoint. With the simple format the columns are: endpo
 db size, in use, percentage not in use, quota, is leader, is learner, raft term, raft index, raft applied index, \
 errors, downgrade target version, downgrade enabled.";
 
-/// The command.
+/// The `endpoint` command.
 pub fn command() -> Command {
     Command::group(
         "endpoint",
@@ -73,7 +73,7 @@ fn health(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     })
 }
 
-/// An endpoint that commits a read and has no alarms is healthy.
+/// An endpoint is healthy if it completes a linearizable read and has no alarms.
 async fn check_health(session: &Session, endpoint: String) -> Health {
     let client = match session.client_of(&endpoint).await {
         Ok(client) => client,
@@ -92,7 +92,7 @@ async fn check_health(session: &Session, endpoint: String) -> Health {
         let read = read_any_key(&client).await;
         took = duration::format(start.elapsed());
         match read {
-            // Whoever is told that it must not read has been answered by a working cluster.
+            // A permission error shows that the cluster works.
             Err(error) if error.is_answer("etcdserver: permission denied") => {}
             read => read?,
         }
@@ -148,7 +148,7 @@ fn status(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         })
         .await?;
         session.print(&Reply::Status(&answers))?;
-        // Everything has been said about each endpoint.
+        // The error of each endpoint has already been printed.
         error.map_or(Ok(()), |_| Err(Exit::silent(1)))
     })
 }
@@ -169,7 +169,7 @@ fn hash_kv(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     })
 }
 
-/// Asks one endpoint after the other; complains about each that does not answer, and returns the last error.
+/// Queries the endpoints in turn; prints each error and returns the last one.
 async fn ask_each<R>(
     session: &Session,
     of_cluster: bool,

@@ -1,27 +1,27 @@
-//! `ETCDCTL_*`: environment variables stand for global flags.
+//! Global flags from `ETCDCTL_*` environment variables.
 //!
-//! An empty variable counts as unset, and one with a value that its flag refuses is passed over. A variable and a flag
-//! that say the same thing are refused, because one of them would be ignored.
+//! An empty variable counts as unset, and a value that the flag rejects is ignored. Setting both
+//! the variable and the flag is an error, because one of them would be ignored.
 
 use crate::cli::{Exit, FlagSet};
 use crate::log;
 
 const PREFIX: &str = "ETCDCTL_";
 
-/// Variables that only `watch` reads.
+/// Read by `watch` only.
 pub const WATCH_KEY: &str = "ETCDCTL_WATCH_KEY";
-/// Variables that only `watch` reads.
+/// Read by `watch` only.
 pub const WATCH_RANGE_END: &str = "ETCDCTL_WATCH_RANGE_END";
 
-/// The variable that stands for a flag.
+/// The environment variable of a flag.
 pub fn variable(flag: &str) -> String {
     PREFIX.to_owned() + &flag.to_uppercase().replace('-', "_")
 }
 
-/// Sets the inherited flags from the environment; warns of variables with the prefix that mean nothing.
+/// Sets the inherited flags from the environment; warns of unknown variables with the prefix.
 ///
 /// # Errors
-/// A flag that was given and whose variable exists, too.
+/// A flag is set on the command line and in the environment.
 pub fn apply(
     flags: &mut FlagSet,
     variables: &[(String, String)],
@@ -44,7 +44,7 @@ pub fn apply(
             .find(|(name, _)| *name == variable)
             .map_or("", |(_, value)| value);
         if !value.is_empty() {
-            // A refused value leaves the flag as it was.
+            // A rejected value leaves the flag unchanged.
             let _ = flags.set(name, value);
             used.push(variable);
         }

@@ -1,4 +1,4 @@
-//! Commands that `watch` and `lock` run, and how they end, in Go's words.
+//! Running the commands given to `watch` and `lock`, and their exit status in Go's words.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -13,22 +13,23 @@ use super::session::go_io_text;
 use crate::cli::Arg;
 use crate::go::quote::quote;
 
-/// A command that did not succeed.
+/// Why a command failed.
 #[derive(Debug)]
 pub enum Problem {
     /// It could not be started.
     Start {
-        /// Its name.
+        /// The command.
         name: Arg,
-        /// What the system says.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// It ended so.
+    /// It exited with this status.
     Status(ExitStatus),
 }
 
 impl Problem {
-    /// The exit code for whoever ran it: its own, 255 after a signal, 1 if it could not be started.
+    /// The exit code to pass on: the command's own, 255 if a signal killed it, 1 if it could not be
+    /// started.
     pub fn exit_code(&self) -> u8 {
         match self {
             Problem::Start { .. } => 1,
@@ -66,10 +67,10 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Runs a command, without input, and waits for its end. `variables` are added to its environment.
+/// Runs a command without input and waits for it. `variables` are added to its environment.
 ///
 /// # Errors
-/// It cannot be started, or does not succeed.
+/// It could not be started, or failed.
 pub fn run<const N: usize>(
     command: &[Arg],
     variables: [(&'static str, Vec<u8>); N],
@@ -92,7 +93,7 @@ pub fn run<const N: usize>(
     }
 }
 
-/// The same while connections are looked after.
+/// [`run`] on another thread, so that connections are served meanwhile.
 ///
 /// # Errors
 /// As [`run`].
@@ -103,7 +104,7 @@ pub async fn run_in_background<const N: usize>(
     let (ended, end) = oneshot::channel();
     let command = command.to_vec();
     std::thread::spawn(move || {
-        // Nobody waits any more if the tool ends.
+        // The receiver is gone when the tool exits.
         let _ = ended.send(run(&command, variables));
     });
     end.await.expect("the thread sends before it ends")

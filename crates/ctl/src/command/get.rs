@@ -9,7 +9,7 @@ use crate::cli::{Arg, Command, Exit, ExitKind, Flag, FlagSet, Invocation};
 use crate::go::quote::quote;
 use crate::print::{Format, Reply};
 
-/// The command.
+/// The `get` command.
 pub fn command() -> Command {
     Command::new(
         "get",
@@ -20,7 +20,7 @@ pub fn command() -> Command {
     .flags(flags())
 }
 
-/// The flags, which `txn` knows, too.
+/// The flags, which `txn` accepts as well.
 pub fn flags() -> Vec<Flag> {
     vec![
         Flag::text("consistency", "l", "linearizable (l) or serializable (s)"),
@@ -67,10 +67,10 @@ pub fn flags() -> Vec<Flag> {
     ]
 }
 
-/// The request that flags and arguments describe.
+/// The request for these flags and arguments.
 ///
 /// # Errors
-/// Arguments that make no request.
+/// The arguments are invalid.
 pub fn request(flags: &FlagSet, args: &[Arg]) -> Result<RangeRequest, Exit> {
     let usage = "get command needs one argument as key and an optional argument as range_end";
     let key = args.first().ok_or_else(|| Exit::bad_args(usage))?;
@@ -93,7 +93,7 @@ pub fn request(flags: &FlagSet, args: &[Arg]) -> Result<RangeRequest, Exit> {
     };
     request.set_sort_order(sort_order(flags.text("order"))?);
     request.set_sort_target(sort_target(flags.text("sort-by"))?);
-    // Keys come in ascending order anyway.
+    // Ascending order by key is the default.
     if request.sort_order() == SortOrder::Ascend && request.sort_target() == SortTarget::Key {
         request.set_sort_order(SortOrder::None);
     }
@@ -103,7 +103,7 @@ pub fn request(flags: &FlagSet, args: &[Arg]) -> Result<RangeRequest, Exit> {
     Ok(request)
 }
 
-/// Refuses `--prefix` together with `--from-key`; `del` has the same rule.
+/// Rejects the combination of `--prefix` and `--from-key`, for `get` and `del`.
 ///
 /// # Errors
 /// Both are set.
@@ -116,10 +116,10 @@ pub fn check_exclusive(flags: &FlagSet) -> Result<(), Exit> {
     Ok(())
 }
 
-/// Key and end of the range that `--prefix`, `--from-key` or a second argument describe.
+/// Key and range end, given by `--prefix`, `--from-key` or a second argument.
 ///
 /// # Errors
-/// A second argument besides one of the flags.
+/// There is a second argument together with one of the flags.
 pub fn range(flags: &FlagSet, key: &[u8], end: Option<&Arg>) -> Result<(Vec<u8>, Vec<u8>), Exit> {
     let (prefix, from_key) = (flags.bool("prefix"), flags.bool("from-key"));
     match end {
@@ -133,10 +133,10 @@ pub fn range(flags: &FlagSet, key: &[u8], end: Option<&Arg>) -> Result<(Vec<u8>,
     }
 }
 
-/// Reads a consistency; `shown` is what the error text names.
+/// Parses a consistency; `shown` is the value named in the error text.
 ///
 /// # Errors
-/// Neither `l` nor `s`.
+/// It is neither `l` nor `s`.
 pub fn serializable(consistency: &str, shown: &str) -> Result<bool, Exit> {
     match consistency {
         "s" => Ok(true),
@@ -178,7 +178,7 @@ fn sort_target(text: &str) -> Result<SortTarget, Exit> {
     })
 }
 
-/// The revisions between which `--min-*` and `--max-*` filter; 0 is no bound.
+/// The revision bounds of `--min-*` and `--max-*`; 0 means none.
 fn bounds(flags: &FlagSet, flag: &str, shown: &str) -> Result<(i64, i64), Exit> {
     let (min, max) = (
         flags.int(&format!("min-{flag}")),
@@ -203,7 +203,7 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         };
         response.map_err(failed)
     })?;
-    // Both are only found out now: the request has been made.
+    // Like etcdctl, checks these only after the request.
     if flags.bool("count-only") && session.printer.format != Format::Fields {
         return Err(Exit::bad_args(
             "--count-only is only for `--write-out=fields`",

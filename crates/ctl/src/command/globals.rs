@@ -1,10 +1,10 @@
-//! The flags that every command takes.
+//! Global flags.
 
 use std::time::Duration;
 
 use crate::cli::Flag;
 
-/// The flags; each can also be set by an environment variable, see [`super::environment`].
+/// The global flags. Each can be set by an environment variable, see [`super::environment`].
 pub fn flags() -> Vec<Flag> {
     let seconds = Duration::from_secs;
     vec![

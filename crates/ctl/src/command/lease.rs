@@ -12,7 +12,7 @@ use crate::print::{Format, Reply, print_line};
 
 const ABOUT: &str = "Grant, renew and revoke leases";
 
-/// The command.
+/// The `lease` command.
 pub fn command() -> Command {
     let once = "renew the lease once and end";
     Command::group(
@@ -58,7 +58,7 @@ fn lease_id(text: &str) -> Result<i64, Exit> {
         .map_err(|error| Exit::bad_args(format!("bad lease ID arg ({error}), expecting ID in Hex")))
 }
 
-/// The only argument, or an error that says which it is.
+/// The only argument, or an error that names it.
 fn only_argument(invocation: &Invocation<'_>, usage: &str) -> Result<String, Exit> {
     let mut texts = invocation.texts();
     if texts.len() != 1 {
@@ -102,7 +102,7 @@ fn wrap(context: &str, exit: Exit) -> Exit {
     }
 }
 
-/// The commands without a time limit end with the code of failed connections.
+/// Commands without a timeout exit with the code of connection failures.
 fn no_answer(error: impl std::fmt::Display) -> Exit {
     Exit::new(ExitKind::BadConnection, error)
 }

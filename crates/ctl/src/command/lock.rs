@@ -1,4 +1,4 @@
-//! `lock`: holds a lock until a signal comes, or while a command runs.
+//! `lock`: holds a lock until a signal arrives, or while a command runs.
 
 use retcd_client::concurrency::{DEFAULT_TTL_S, Mutex, MutexGuard, QueueError, Session as Lease};
 use retcd_proto::etcdserverpb::RangeRequest;
@@ -18,7 +18,7 @@ and the revision at which it was got in ETCD_LOCK_KEY and ETCD_LOCK_REV:
 
 Should the tool be killed, the lock is free again after --ttl seconds.";
 
-/// The command.
+/// The `lock` command.
 pub fn command() -> Command {
     Command::new(
         "lock",
@@ -47,7 +47,7 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         let stop = stop_requested()?;
         let lease = Lease::new(&client, ttl_s).await.map_err(failed)?;
         let held = hold(&session, &lease, &name, &command, stop).await;
-        // With the lease the lock is given back, whatever came of it.
+        // Revoking the lease also releases the lock.
         let closed = lease.close().await.map_err(failed);
         held.and(closed)
     })
@@ -106,7 +106,7 @@ async fn run_locked(command: &[Arg], lock: &MutexGuard) -> Result<(), Exit> {
     })
 }
 
-/// The end of a command that did not get its lock or its office.
+/// The exit of a command that could not acquire its lock or leadership.
 pub fn no_lock(error: QueueError) -> Exit {
     match error {
         QueueError::Request(error) => failed(error),

@@ -1,4 +1,4 @@
-//! `member`: shows and changes the cluster's members.
+//! `member`: lists and changes the members of the cluster.
 
 use retcd_client::{Client, Error};
 use retcd_proto::etcdserverpb::{
@@ -19,7 +19,7 @@ const DEFAULT_CONSISTENCY: &str = "l";
 const LIST_LONG: &str = "\
 Lists the members. With the simple format the columns are: ID, Status, Name, Peer Addrs, Client Addrs, Is Learner.";
 
-/// The command.
+/// The `member` command.
 pub fn command() -> Command {
     Command::group(
         "member",
@@ -57,10 +57,10 @@ pub fn command() -> Command {
     )
 }
 
-/// The members as a member that answers knows them.
+/// Lists the members.
 ///
 /// # Errors
-/// The cluster does not answer.
+/// The request failed.
 pub async fn list(client: &Client, linearizable: bool) -> Result<MemberListResponse, Error> {
     client.member_list(MemberListRequest { linearizable }).await
 }
@@ -82,7 +82,8 @@ fn peer_urls(invocation: &Invocation<'_>) -> Result<Vec<String>, Exit> {
     }
 }
 
-/// Refuses URLs that no member can have, with the code of failed requests: etcd's client checks them when it asks.
+/// Rejects invalid peer URLs with the exit code of failed requests: etcd's client validates them as
+/// part of the request.
 fn check_urls(urls: &[String]) -> Result<(), Exit> {
     urls.iter()
         .try_for_each(|url| MemberUrl::parse(url).map(|_| ()))
@@ -115,7 +116,7 @@ fn add(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     })
 }
 
-/// People used to give the URLs without their flag.
+/// Older versions took the URLs as arguments.
 fn too_many_arguments(texts: &[String]) -> String {
     let urls = texts
         .iter()
@@ -126,7 +127,7 @@ fn too_many_arguments(texts: &[String]) -> String {
     format!("too many arguments{hints}")
 }
 
-/// The environment that the new member's server has to be started with.
+/// The environment for the server of the new member.
 fn settings_of_new_member(name: &str, urls: &str, response: &MemberAddResponse) -> String {
     let new_id = response.member.as_ref().map(|member| member.id);
     let mut cluster = Vec::new();
@@ -196,7 +197,7 @@ fn change(
 }
 
 fn list_members(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
-    // The error text names the default and not the value: that is how etcd's tool words it.
+    // Like etcdctl, the error text names the default instead of the value.
     let serializable = serializable(invocation.flags.text("consistency"), DEFAULT_CONSISTENCY)?;
     let session = Session::new(invocation, false)?;
     session::run(async {

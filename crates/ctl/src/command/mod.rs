@@ -1,10 +1,11 @@
-//! `etcdctl`: one command per file.
+//! `etcdctl`, with one file per command.
 //!
-//! A command checks its arguments, makes a [`Session`](session::Session) from the global flags and the environment, sends
-//! its request, and prints the reply. Its own flags are checked before anything is sent; whether the output format can show
-//! the reply is found out afterwards, as in etcd's tool.
+//! A command validates its arguments, creates a [`Session`](session::Session) from the global flags
+//! and the environment, sends its request, and prints the reply. Its own flags are validated before
+//! anything is sent; as in etcd's tool, whether the output format supports the reply is checked
+//! afterwards.
 //!
-//! Not here: `make-mirror` and `check`.
+//! Deliberately absent: `make-mirror` and `check`.
 
 mod alarm;
 mod auth;
@@ -55,7 +56,7 @@ Prints a script that completes commands and flags in a shell.
   fish:        etcdctl completion fish > ~/.config/fish/completions/etcdctl.fish
   powershell:  etcdctl completion powershell | Out-String | Invoke-Expression";
 
-/// The program.
+/// The `etcdctl` program.
 pub fn program() -> Program {
     let commands = vec![
         get::command().heading(KEYS),

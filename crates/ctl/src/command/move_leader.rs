@@ -1,4 +1,4 @@
-//! `move-leader`: hands leadership to another member.
+//! `move-leader`: transfers leadership to another member.
 
 use retcd_client::{Client, Error};
 use retcd_proto::etcdserverpb::{MoveLeaderRequest, StatusRequest};
@@ -8,7 +8,7 @@ use crate::cli::{Command, Exit, Invocation};
 use crate::go::number::parse_uint;
 use crate::print::Reply;
 
-/// The command.
+/// The `move-leader` command.
 pub fn command() -> Command {
     Command::new(
         "move-leader",
@@ -35,7 +35,7 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     })
 }
 
-/// Only the leader can hand leadership over, so each endpoint is asked whether it is the one.
+/// Finds the endpoint of the leader, which alone can transfer leadership.
 async fn find_leader(session: &Session) -> Result<(Client, u64), Exit> {
     let endpoints = &session.config.endpoints;
     for endpoint in endpoints {

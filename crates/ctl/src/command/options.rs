@@ -3,7 +3,7 @@
 use crate::cli::{Command, Exit, Invocation, flag_table};
 use crate::print::print_bytes;
 
-/// The command.
+/// The `options` command.
 pub fn command() -> Command {
     Command::new(
         "options",

@@ -1,7 +1,8 @@
-//! Asking for secrets without showing what is typed.
+//! Reading secrets without echo.
 //!
-//! While a terminal hides what is typed, a signal that ends the command first lets it show again: otherwise the user's shell
-//! would stay blind. From then on signals do what they do without this module, but are delivered by a thread.
+//! While echo is off, a handler for the terminating signals first restores the terminal, which
+//! would otherwise stay without echo in the user's shell. The handlers stay installed: afterwards
+//! they apply the default action of each signal, from a thread.
 
 use std::io::{self, BufRead, Write};
 use std::process;
@@ -13,17 +14,17 @@ use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
-/// What etcd's tool exits with when it is interrupted while it asks.
+/// The exit code of etcd's tool when it is interrupted while prompting.
 const INTERRUPTED: i32 = 255;
 
-/// What the terminal was like, while it hides what is typed.
+/// The terminal settings to restore, while echo is off.
 static SHOWN: Mutex<Option<Termios>> = Mutex::new(None);
 
-/// Prints `prompt` on stdout and reads a line from stdin; on a terminal, what is typed stays invisible. White space around
-/// it does not count.
+/// Prints `prompt` to stdout and reads a line from stdin, without echo on a terminal. Surrounding
+/// whitespace is removed.
 ///
 /// # Errors
-/// Stdin or stdout fail.
+/// Reading stdin or writing stdout failed.
 pub fn ask(prompt: &str) -> io::Result<String> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(prompt.as_bytes())?;
@@ -41,7 +42,7 @@ fn read_secret(input: &mut impl BufRead) -> io::Result<String> {
     Ok(line.trim().to_owned())
 }
 
-/// Hides what is typed from now on, if stdin is a terminal.
+/// Turns echo off if stdin is a terminal.
 fn hide() -> io::Result<()> {
     let stdin = io::stdin();
     let Ok(shown) = tcgetattr(&stdin) else {
@@ -56,7 +57,7 @@ fn hide() -> io::Result<()> {
     Ok(())
 }
 
-/// Shows again what is typed; whether it was hidden.
+/// Restores the terminal; returns whether echo was off.
 fn show() -> io::Result<bool> {
     let mut saved = SHOWN.lock().expect("nothing panics with it");
     let Some(shown) = saved.take() else {
@@ -80,7 +81,7 @@ fn show_on_signals() -> io::Result<()> {
 
 fn end_by(signal: i32) {
     if matches!(show(), Ok(false)) {
-        // Nothing is asked any more.
+        // No prompt is active.
         let _ = emulate_default_handler(signal);
     }
     process::exit(INTERRUPTED);

@@ -20,7 +20,7 @@ A value that starts with a dash has to stand behind two dashes:
 
 const USAGE: &str = "put command needs 1 argument and input from stdin or 2 arguments";
 
-/// The command.
+/// The `put` command.
 pub fn command() -> Command {
     Command::new(
         "put",
@@ -32,7 +32,7 @@ pub fn command() -> Command {
     .flags(flags())
 }
 
-/// The flags, which `txn` knows, too.
+/// The flags, which `txn` accepts as well.
 pub fn flags() -> Vec<Flag> {
     vec![
         Flag::text(
@@ -46,19 +46,19 @@ pub fn flags() -> Vec<Flag> {
     ]
 }
 
-/// Where a value comes from that is not among the arguments.
+/// Where the value comes from if it is not an argument.
 #[derive(Clone, Copy)]
 pub enum ValueSource {
-    /// All of standard input is the value.
+    /// The value is all of standard input.
     Stdin,
-    /// Nowhere: standard input holds the commands.
+    /// Nowhere: standard input contains the commands of a transaction.
     Nothing,
 }
 
-/// The request that flags and arguments describe.
+/// The request for these flags and arguments.
 ///
 /// # Errors
-/// Arguments that make no request, or no value.
+/// The arguments are invalid, or there is no value.
 pub fn request(flags: &FlagSet, args: &[Arg], source: ValueSource) -> Result<PutRequest, Exit> {
     let key = args.first().ok_or_else(|| Exit::bad_args(USAGE))?;
     let ignore_value = flags.bool("ignore-value");

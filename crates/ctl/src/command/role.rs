@@ -1,4 +1,4 @@
-//! `role`: makes, shows, changes and deletes roles.
+//! `role`: creates, shows, changes and deletes roles.
 
 use retcd_client::{FROM_KEY, prefix_end};
 use retcd_proto::authpb::{Permission, permission};
@@ -12,7 +12,7 @@ use super::user::change;
 use crate::cli::{Arg, Command, Exit, Flag, FlagSet, Invocation};
 use crate::print::Reply;
 
-/// The command.
+/// The `role` command.
 pub fn command() -> Command {
     let flags = || {
         [
@@ -173,7 +173,7 @@ fn revoked_line(role: &str, key: &str, end: &[u8]) -> String {
     }
 }
 
-/// Key and end of what is granted or revoked. An empty key stands for the first one.
+/// Key and range end of a permission. An empty key stands for the first key.
 fn key_range(flags: &FlagSet, keys: &[Arg]) -> Result<(Arg, Arg), Exit> {
     let (prefix, from_key) = (flags.bool("prefix"), flags.bool("from-key"));
     let (key, end) = (&keys[0], keys.get(1));

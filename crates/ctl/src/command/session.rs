@@ -1,5 +1,5 @@
-//! What the global flags and the environment amount to: a configuration, an output format, a
-//! runtime.
+//! Client configuration, output format and runtime of a command, from the global flags and the
+//! environment.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -15,15 +15,15 @@ use crate::print::{Format, Printer, Reply};
 const REQUEST_BYTES_MAX: usize = 2 << 20;
 const RESPONSE_BYTES_MAX: usize = i32::MAX as usize;
 
-/// A command's dealings with a cluster.
+/// The settings of an invocation.
 pub struct Session {
-    /// How to reach the cluster.
+    /// The client configuration.
     pub config: Config,
-    /// How to print.
+    /// The output format.
     pub printer: Printer,
-    /// How long a short command may take.
+    /// The timeout of short commands.
     pub command_timeout: Duration,
-    /// Whether the user chose that time.
+    /// Whether the user set the timeout.
     pub command_timeout_given: bool,
 }
 
@@ -31,7 +31,7 @@ impl Session {
     /// Reads flags and environment.
     ///
     /// # Errors
-    /// Conflicting or unusable flags.
+    /// Flags conflict or are invalid.
     pub fn new(invocation: &mut Invocation<'_>, watches: bool) -> Result<Session, Exit> {
         let variables: Vec<(String, String)> = std::env::vars_os()
             .map(|(name, value)| {
@@ -94,10 +94,10 @@ impl Session {
         })
     }
 
-    /// A client for all endpoints, logged in if there are credentials.
+    /// A client for all endpoints, authenticated if there are credentials.
     ///
     /// # Errors
-    /// No client can be made of the configuration, or the credentials are refused.
+    /// The configuration is invalid, or the credentials are rejected.
     pub async fn client(&self) -> Result<Client, Exit> {
         connect(self.config.clone()).await
     }
@@ -110,7 +110,7 @@ impl Session {
         connect(self.config.only(endpoint)).await
     }
 
-    /// A client for all endpoints, whose requests have the command's time from now on.
+    /// A client for all endpoints, with the command timeout as its deadline from now on.
     ///
     /// # Errors
     /// As [`Session::client`].
@@ -126,10 +126,10 @@ impl Session {
         self.printer.print(reply)
     }
 
-    /// The endpoints to talk to one by one: the given ones, or those of all members.
+    /// The endpoints to query one by one: the given ones, or those of all members.
     ///
     /// # Errors
-    /// The members are asked for and do not answer.
+    /// The members could not be listed.
     pub async fn each_endpoint(&self, of_cluster: bool) -> Result<Vec<String>, Exit> {
         if !of_cluster {
             return Ok(self.config.endpoints.clone());
@@ -153,14 +153,14 @@ impl Session {
 /// Runs a command's asynchronous part.
 ///
 /// # Errors
-/// The command's, or that no runtime could be started.
+/// Those of the command, or the runtime could not be created.
 pub fn run<T>(work: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| Exit::error(format!("cannot start: {error}")))?;
     let result = runtime.block_on(work);
-    // A thread that still waits for stdin must not hold up the end.
+    // A thread that still reads stdin must not delay the exit.
     runtime.shutdown_background();
     result
 }
@@ -177,13 +177,13 @@ async fn connect(config: Config) -> Result<Client, Exit> {
     Ok(client)
 }
 
-/// The end of a command whose request failed.
+/// The exit of a command whose request failed.
 pub fn failed(error: Error) -> Exit {
     tell_last_attempt(&error);
     Exit::error(error)
 }
 
-/// Says what a request that came to no end in its time was waiting for.
+/// Logs what a request that timed out was waiting for.
 pub fn tell_last_attempt(error: &Error) {
     if let Error::DeadlineExceeded { last: Some(last) } = error {
         let fields = [("error", last.text_with_code())];
@@ -191,8 +191,8 @@ pub fn tell_last_attempt(error: &Error) {
     }
 }
 
-/// The endpoints of the flag or its variable. Lists that are put together by scripts have commas
-/// too many.
+/// The endpoints of the flag or its variable. Empty elements are ignored: scripts that build lists
+/// leave extra commas.
 fn given_endpoints(flags: &FlagSet) -> Vec<String> {
     let given = flags.list("endpoints").iter();
     given
@@ -220,13 +220,13 @@ fn refuse_empty_tls_files(flags: &FlagSet) -> Result<(), Exit> {
     Ok(())
 }
 
-/// The text that Go has for an error of the operating system.
+/// Go's text for an error of the operating system.
 pub fn go_io_text(error: &std::io::Error) -> String {
     match error.raw_os_error() {
         Some(code) => {
             let text = error.to_string();
             let text = text.split(" (os error").next().unwrap_or_default();
-            // C's texts start with a capital letter, Go's do not.
+            // The C library's texts start with a capital letter, Go's do not.
             let mut chars = text.chars();
             match chars.next() {
                 Some(first) => first.to_lowercase().chain(chars).collect(),
@@ -251,7 +251,7 @@ fn credentials(flags: &FlagSet) -> Result<Option<Credentials>, Exit> {
         Some((name, password)) => (name, password.to_owned()),
         None => (user, password::ask("Password: ").map_err(Exit::error)?),
     };
-    // etcd's client logs in only if it has both.
+    // etcd's client authenticates only with both.
     let complete = !name.is_empty() && !password.is_empty();
     Ok(complete.then(|| Credentials::Password {
         name: name.to_owned(),

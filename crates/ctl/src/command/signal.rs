@@ -1,4 +1,4 @@
-//! Signals that ask a command to come to an end.
+//! Termination signals.
 
 use std::future::Future;
 
@@ -6,10 +6,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::Exit;
 
-/// Waits for SIGINT or SIGTERM. From now on they do not end the process by themselves.
+/// Installs handlers for SIGINT and SIGTERM and returns a future that resolves on either. The
+/// signals no longer terminate the process.
 ///
 /// # Errors
-/// The system refuses.
+/// The handlers could not be installed.
 pub fn stop_requested() -> Result<impl Future<Output = ()>, Exit> {
     let listen = |kind| {
         signal(kind).map_err(|error| Exit::error(format!("cannot wait for signals: {error}")))

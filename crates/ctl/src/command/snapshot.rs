@@ -1,4 +1,4 @@
-//! `snapshot save`: copies a member's database into a file.
+//! `snapshot save`: saves a member's database to a file.
 //!
 //! The file is the database followed by its SHA-256, as the server sends it.
 
@@ -20,11 +20,11 @@ const EXAMPLES: &str = "  etcdctl snapshot save /backup/etcd.db
   etcdctl --endpoints=127.0.0.1:3000 snapshot save /backup/etcd.db
   etcdctl snapshot save /backup/etcd_$(date +%Y%m%d_%H%M%S).db";
 
-/// Databases are whole pages, so that a file with this remainder ends with a checksum.
+/// A database is a multiple of this size; the remainder of a backup is its checksum.
 const PAGE_BYTES: u64 = 512;
 const CHECKSUM_BYTES: u64 = 32;
 
-/// The command.
+/// The `snapshot` command.
 pub fn command() -> Command {
     let save = Command::new(
         "save",
@@ -64,7 +64,7 @@ fn failed(text: impl ToString) -> Exit {
     Exit::new(ExitKind::Interrupted, text)
 }
 
-/// Returns the version of the database's schema, if the server tells it.
+/// Returns the storage version, if the server reports it.
 async fn download(session: &Session, path: &str) -> Result<String, Exit> {
     let [endpoint] = session.config.endpoints.as_slice() else {
         let endpoints = session.config.endpoints.join(" ");
@@ -106,7 +106,7 @@ async fn download(session: &Session, path: &str) -> Result<String, Exit> {
     Ok(version)
 }
 
-/// Writes the stream into `file`; returns its length in bytes and the version that the server told.
+/// Writes the stream to `file`; returns its length in bytes and the reported storage version.
 async fn copy_stream(
     client: &Client,
     file: &mut File,
@@ -134,7 +134,7 @@ async fn copy_stream(
     Ok((bytes, version))
 }
 
-/// A line on the terminal that says how much has arrived; nothing where stderr is no terminal.
+/// A progress line on stderr, if it is a terminal.
 struct Progress {
     shown_percent: Option<u64>,
     on_terminal: bool,

@@ -1,8 +1,8 @@
-//! A file that a command makes under a name that the user gave.
+//! An output file that appears under its name only when complete.
 //!
-//! It is built beside that name and renamed when it is complete and on disk, so that a file with the name is always whole. A
-//! name that stands for something else than a file is never replaced: behind a symbolic link, the file that it points to is
-//! made; a device or a FIFO is written into; anything else is refused.
+//! It is written to a temporary file next to it, synced, and renamed. Only regular files are
+//! replaced: a symbolic link is followed and its target replaced, devices and FIFOs are written to
+//! directly, and anything else is rejected.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use super::go_io_text;
 use crate::log;
 
-/// How many symbolic links may follow each other, as for the system itself.
+/// Maximum number of symbolic links followed, as in Linux.
 const LINKS_MAX: usize = 40;
 
-/// A file that is being made.
+/// An output file being written.
 pub struct Target {
     file: File,
-    /// `None` for what is written into directly.
+    /// `None` if the target is written to directly.
     building: Option<Building>,
 }
 
@@ -28,10 +28,10 @@ struct Building {
 }
 
 impl Target {
-    /// Begins to make what `path` names.
+    /// Starts writing the file `path`.
     ///
     /// # Errors
-    /// The text of why that is impossible.
+    /// The text of the reason.
     pub fn create(path: &Path) -> Result<Target, String> {
         match fs::metadata(path).map(|metadata| metadata.file_type()) {
             Ok(kind) if kind.is_char_device() || kind.is_fifo() => Target::write_into(path),
@@ -79,15 +79,15 @@ impl Target {
         })
     }
 
-    /// Where to write to.
+    /// The file to write to.
     pub fn file(&mut self) -> &mut File {
         &mut self.file
     }
 
-    /// Gives the file its name, once it is on disk.
+    /// Syncs the file and renames it to its final name.
     ///
     /// # Errors
-    /// The text of why that is impossible.
+    /// The text of the reason.
     pub fn finish(mut self) -> Result<(), String> {
         let Some(Building { part, path }) = &self.building else {
             return Ok(());
@@ -106,7 +106,7 @@ impl Target {
 impl Drop for Target {
     fn drop(&mut self) {
         if let Some(Building { part, .. }) = &self.building {
-            // What is there is of no use to anyone; the error that led here is what matters.
+            // The error that led here is the one to report.
             let _ = fs::remove_file(part);
         }
     }
@@ -120,14 +120,14 @@ fn failed(action: &str, path: &Path, error: &io::Error) -> String {
     )
 }
 
-/// The name that `path` stands for; nothing need be there.
+/// Follows symbolic links; the result need not exist.
 fn behind_links(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
         match fs::read_link(&path) {
-            // A relative link starts where it stands.
+            // A relative link is resolved from its own directory.
             Ok(link) => path = path.parent().unwrap_or(Path::new("")).join(link),
-            // No link, or nothing there.
+            // Not a link, or nonexistent.
             Err(_) => return Ok(path),
         }
     }
@@ -197,7 +197,8 @@ mod tests {
 
     #[test]
     fn what_is_no_file_is_written_into_or_refused() {
-        // A device that no test can replace by mistake, whoever runs it: nothing can be renamed over a terminal.
+        // A pseudoterminal is a device that the test cannot replace by mistake, even as root: files
+        // cannot be renamed onto it.
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
         let mut terminal = File::from(openpt(flags).unwrap());
         grantpt(&terminal).unwrap();

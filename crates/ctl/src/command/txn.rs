@@ -1,7 +1,7 @@
-//! `txn`: compares, then puts, gets and deletes, at once.
+//! `txn`: executes a transaction.
 //!
-//! Standard input has three sections, each ended by an empty line: what must hold, what to do if it does, what to do if it
-//! does not.
+//! Standard input has three sections, each terminated by an empty line: comparisons, requests on
+//! success, requests on failure.
 //!
 //! ```text
 //! mod("key1") > "0"
@@ -38,7 +38,7 @@ comparisons, requests for when all of them hold, and requests for when one does 
 
 Comparisons are ver, create, mod, val or lease of a key, then =, !=, < or >, then a quoted value;\nids of leases are hexadecimal.";
 
-/// The command.
+/// The `txn` command.
 pub fn command() -> Command {
     Command::new(
         "txn",
@@ -91,7 +91,7 @@ fn read_section<T>(
     loop {
         let mut line = Vec::new();
         input.read_until(b'\n', &mut line).map_err(invalid)?;
-        // A line without its end is not a line: the section's end is missing.
+        // A last line without a newline does not count: the section is not terminated.
         if !line.ends_with(b"\n") {
             return Err(invalid("EOF"));
         }
@@ -102,7 +102,7 @@ fn read_section<T>(
     }
 }
 
-/// `TARGET("key") OP "value"`.
+/// Parses `TARGET("key") OP "value"`.
 fn parse_compare(line: &str) -> Result<Compare, Exit> {
     let malformed = || invalid(format!("malformed comparison: {line}"));
     let (target, operands) = line.split_once('(').ok_or_else(malformed)?;
@@ -126,7 +126,8 @@ fn parse_compare(line: &str) -> Result<Compare, Exit> {
             CompareTarget::Value,
             TargetUnion::Value(value.clone().into()),
         ),
-        // As `lease grant` prints it, and etcd after 3.7; etcd 3.7.1 panics.
+        // In hexadecimal, as `lease grant` prints it and as etcd accepts it after 3.7; etcd 3.7.1
+        // panics.
         "lease" => (CompareTarget::Lease, TargetUnion::Lease(number(16)?)),
         _ => {
             return Err(invalid(format!(
@@ -154,7 +155,7 @@ fn parse_compare(line: &str) -> Result<Compare, Exit> {
     })
 }
 
-/// What could be read of a comparison's operands; error texts show it.
+/// The operands parsed before an error, for its text.
 #[derive(Default)]
 struct Partial {
     key: Vec<u8>,
@@ -162,7 +163,7 @@ struct Partial {
     value: Vec<u8>,
 }
 
-/// Reads `"key") OP "value"`; the blanks around the operator are needed.
+/// Parses `"key") OP "value"`; the spaces around the operator are required.
 fn scan_operands(text: &str) -> Result<(Vec<u8>, String, Vec<u8>), Partial> {
     let mut read = Partial::default();
     let Ok((key, rest)) = unquote(text.trim_start()) else {
@@ -184,7 +185,7 @@ fn scan_operands(text: &str) -> Result<(Vec<u8>, String, Vec<u8>), Partial> {
     }
 }
 
-/// A line such as `put key value --prev-kv`.
+/// Parses a line such as `put key value --prev-kv`.
 fn parse_op(line: &str) -> Result<RequestOp, Exit> {
     let words = words::split(line)?;
     let [name, _, ..] = words.as_slice() else {
@@ -313,7 +314,7 @@ mod tests {
             panic!("{del:?}")
         };
         assert_eq!(&del.range_end[..], b"q");
-        // Flags do not outlive their line.
+        // The flags of one line do not affect the next.
         let get = parse_op("get p").expect("a valid line");
         let Some(Request::RequestRange(get)) = get.request else {
             panic!("{get:?}")

@@ -1,4 +1,4 @@
-//! `user`: makes, shows, changes and deletes users.
+//! `user`: creates, shows, changes and deletes users.
 
 use std::io::BufRead;
 
@@ -15,7 +15,7 @@ use super::session::{self, Session, failed};
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::print::{AuthChange, Reply, print_line};
 
-/// The command.
+/// The `user` command.
 pub fn command() -> Command {
     let interactive = || {
         Flag::boolean(
@@ -69,7 +69,8 @@ pub fn command() -> Command {
     )
 }
 
-/// Sends a change and prints its line. Changes of users and roles have no time limit, as in etcd's tool.
+/// Sends a change and prints its result line. Like etcdctl, applies no timeout to changes of users
+/// and roles.
 pub fn change(
     invocation: &mut Invocation<'_>,
     line: String,
@@ -127,10 +128,10 @@ fn add(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     })
 }
 
-/// Asks twice on a terminal, or takes one word from standard input.
+/// Prompts twice on a terminal, or reads one word from standard input.
 fn new_password(name: &str, interactive: bool) -> Result<String, Exit> {
     if !interactive {
-        // A line and no more: on a terminal nobody ends the input.
+        // Reads a single line: a terminal does not reach end of file.
         let mut line = String::new();
         std::io::stdin()
             .lock()

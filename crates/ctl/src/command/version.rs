@@ -1,9 +1,9 @@
-//! `version`: shows the tool's version.
+//! `version`: prints the version of etcdctl.
 
 use crate::cli::{Command, Exit, Invocation};
 use crate::print::print_line;
 
-/// The command.
+/// The `version` command.
 pub fn command() -> Command {
     Command::new("version", "", "Show the version of etcdctl", run)
 }

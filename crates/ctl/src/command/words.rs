@@ -1,12 +1,13 @@
-//! The words of an interactive line: `"…"` with escapes, `'…'` as it is, or anything without blanks.
+//! Splitting of interactive lines into words: `"…"` with escapes, `'…'` without, or anything
+//! without spaces.
 
 use crate::cli::{Arg, Exit, ExitKind};
 use crate::go::quote::unquote;
 
-/// Splits a line into its words. What is between words and starts none is passed over, as etcd's tool does.
+/// Splits a line into words. Like etcdctl, ignores anything between words that cannot start one.
 ///
 /// # Errors
-/// A quoted word with an escape that does not exist.
+/// A quoted word contains an invalid escape.
 pub fn split(line: &str) -> Result<Vec<Arg>, Exit> {
     let mut words = Vec::new();
     let mut rest = line;
@@ -34,7 +35,7 @@ pub fn split(line: &str) -> Result<Vec<Arg>, Exit> {
     Ok(words)
 }
 
-/// The length of the quoted word at the start of `text`, with its quotes.
+/// The length of the quoted word at the start of `text`, including its quotes.
 fn quoted_end(text: &str) -> Option<usize> {
     let mut chars = text.char_indices().skip(1);
     while let Some((position, c)) = chars.next() {

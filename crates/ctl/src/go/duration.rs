@@ -1,4 +1,4 @@
-//! Go's `time.Duration`: printing (`1m30.5s`) and reading.
+//! Formatting (`1m30.5s`) and parsing of Go's `time.Duration`.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::quote::quote;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// `duration` as `time.Duration.String` prints it: `0s`, `1.5µs`, `4.622316ms`, `1h0m0.5s`.
+/// Formats like `time.Duration.String`: `0s`, `1.5µs`, `4.622316ms`, `1h0m0.5s`.
 pub fn format(duration: Duration) -> String {
     let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     match nanos {
@@ -28,29 +28,29 @@ fn format_clock(nanos: u64) -> String {
     }
 }
 
-/// `nanos / unit` with as many decimals as it has.
+/// `nanos / unit` as an exact decimal.
 fn decimal(nanos: u64, unit: u64) -> String {
     let width = unit.ilog10() as usize;
     let text = format!("{}.{:0width$}", nanos / unit, nanos % unit);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// A text that is no duration; displays as Go's `time` does.
+/// The text is not a duration. Displays the text of Go's `time` package.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
-    /// Not a number with a unit, or too large.
+    /// Not a number with a unit, or out of range.
     #[error("time: invalid duration {}", quote(.0.as_bytes()))]
     Invalid(String),
     /// A number without a unit.
     #[error("time: missing unit in duration {}", quote(.0.as_bytes()))]
     MissingUnit(String),
-    /// A unit that does not exist.
+    /// An unknown unit.
     #[error("time: unknown unit {} in duration {}", quote(.0.as_bytes()), quote(.1.as_bytes()))]
     UnknownUnit(String, String),
 }
 
-/// Reads a duration such as `1h5m`, `1.5s` or `300ms`. Negative ones, which Go knows, are read as zero: as a timeout both
-/// are over at once.
+/// Parses a duration such as `1h5m`, `1.5s` or `300ms`. Negative durations, which Go supports, are
+/// parsed as zero: as timeouts, both expire at once.
 pub fn parse(text: &str) -> Result<Duration, DurationError> {
     let invalid = || DurationError::Invalid(text.to_owned());
     let negative = text.starts_with('-');
@@ -94,7 +94,7 @@ fn take_while<'t>(text: &mut &'t str, accept: impl Fn(char) -> bool) -> &'t str 
     head
 }
 
-/// A decimal number times `scale`, truncated to whole nanoseconds.
+/// A decimal number times `scale`, truncated to nanoseconds.
 fn scaled(number: &str, scale: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let whole: u64 = if whole.is_empty() {
@@ -105,7 +105,7 @@ fn scaled(number: &str, scale: u64) -> Option<u64> {
     let mut nanos = whole.checked_mul(scale)?;
     let mut digit_scale = scale;
     for digit in fraction.bytes() {
-        // Digits below a nanosecond are worth nothing.
+        // Digits below a nanosecond are ignored.
         nanos = nanos.checked_add(u64::from(digit - b'0') * digit_scale / 10)?;
         digit_scale /= 10;
     }

@@ -1,17 +1,18 @@
-//! JSON as Go's `encoding/json` writes structs: fields in their order, `omitempty`, HTML-safe escapes, bytes in base64.
+//! JSON as Go's `encoding/json` encodes structs: fields in declaration order, `omitempty`,
+//! HTML-safe escapes, bytes in base64.
 //!
-//! A writer and not `serde`: one message has several forms here (ids in hexadecimal, flattened headers, capitalised
-//! names), and each is a list of fields to read from top to bottom.
+//! This is a writer rather than `serde`, because one message has several forms (ids in hexadecimal,
+//! flattened headers, capitalized names), and each is easiest to read as a list of fields.
 
 use std::fmt::{Display, Write};
 
-/// Writes one JSON object; the closing brace comes with [`object`]'s return.
+/// Writes one JSON object; [`object`] adds the braces.
 pub struct Object<'o> {
     out: &'o mut String,
     empty: bool,
 }
 
-/// Appends an object with the fields that `fields` writes.
+/// Appends an object with the fields written by `fields`.
 pub fn object(out: &mut String, fields: impl FnOnce(&mut Object<'_>)) {
     out.push('{');
     fields(&mut Object { out, empty: true });
@@ -77,7 +78,7 @@ pub fn bytes(out: &mut String, bytes: &[u8]) {
 }
 
 impl Object<'_> {
-    /// Writes a field's name and returns the place for its value.
+    /// Writes a field name and returns the output, for the caller to write the value.
     pub fn field(&mut self, name: &str) -> &mut String {
         if !self.empty {
             self.out.push(',');
@@ -88,45 +89,45 @@ impl Object<'_> {
         self.out
     }
 
-    /// A number or a boolean, zero or not.
+    /// Writes a number or boolean, even if it is zero.
     pub fn value(&mut self, name: &str, value: impl Display) {
         write!(self.field(name), "{value}").expect("a String takes every write");
     }
 
-    /// A number or a boolean that is left out when it is zero or false.
+    /// Writes a number or boolean unless it is zero or false.
     pub fn value_opt<T: Display + Default + PartialEq>(&mut self, name: &str, value: T) {
         if value != T::default() {
             self.value(name, value);
         }
     }
 
-    /// A string, empty or not.
+    /// Writes a string, even if it is empty.
     pub fn string(&mut self, name: &str, value: &str) {
         string(self.field(name), value);
     }
 
-    /// A string that is left out when it is empty.
+    /// Writes a string unless it is empty.
     pub fn string_opt(&mut self, name: &str, value: &str) {
         if !value.is_empty() {
             self.string(name, value);
         }
     }
 
-    /// Bytes that are left out when there are none.
+    /// Writes bytes unless they are empty.
     pub fn bytes_opt(&mut self, name: &str, value: &[u8]) {
         if !value.is_empty() {
             bytes(self.field(name), value);
         }
     }
 
-    /// A list that is left out when it is empty.
+    /// Writes an array unless it is empty.
     pub fn array_opt<T>(&mut self, name: &str, items: &[T], element: impl Fn(&mut String, &T)) {
         if !items.is_empty() {
             array(self.field(name), items, element);
         }
     }
 
-    /// A message that is left out when it is absent.
+    /// Writes a message if it is present.
     pub fn object_opt<T>(
         &mut self,
         name: &str,

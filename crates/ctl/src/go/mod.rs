@@ -1,8 +1,8 @@
-//! The text formats of Go's standard library that etcd's command line shows to its users.
+//! Text formats of Go's standard library that appear in the output of etcd's tools.
 //!
-//! Scripts match on these bytes, so each format is written out here after its documentation: quoting (`%q`),
-//! numbers and booleans (`strconv`), durations (`time`), JSON (`encoding/json`) and humanised sizes. Nothing here
-//! knows etcd.
+//! Scripts match on this output, so each format is implemented here from its documentation: quoting
+//! (`%q`), numbers and booleans (`strconv`), durations (`time`), JSON (`encoding/json`) and
+//! human-readable sizes. Nothing in this module depends on etcd.
 
 pub mod duration;
 pub mod json;

@@ -1,8 +1,8 @@
-//! Go's `strconv`: reading numbers and booleans, with its error texts.
+//! Parsing of numbers and booleans as in Go's `strconv`, with its error texts.
 
 use super::quote::quote;
 
-/// A text that is no number, or one that does not fit; displays as `strconv` does.
+/// The text is not a number, or out of range. Displays `strconv`'s text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("strconv.{function}: parsing {}: {reason}", quote(text.as_bytes()))]
 pub struct NumError {
@@ -14,7 +14,8 @@ pub struct NumError {
 const SYNTAX: &str = "invalid syntax";
 const RANGE: &str = "value out of range";
 
-/// `strconv.ParseInt(text, radix, 64)`; radix 0 takes the base from a prefix (`0x`, `0o`, `0b`, `0`) and allows `_`.
+/// `strconv.ParseInt(text, radix, 64)`. Radix 0 selects the base by prefix (`0x`, `0o`, `0b`, `0`)
+/// and allows `_`.
 pub fn parse_int(text: &str, radix: u32) -> Result<i64, NumError> {
     let error = |reason| NumError {
         function: "ParseInt",
@@ -69,7 +70,7 @@ fn parse_magnitude(text: &str, radix: u32) -> Result<u64, &'static str> {
         [b'0', _, ..] => (&lower[1..], 8, true),
         _ => (&lower[..], 10, false),
     };
-    // Underscores may only separate digits, or follow the base's prefix.
+    // Underscores may only separate digits, or follow the base prefix.
     let leading = digits.starts_with('_') && !prefixed;
     if leading || digits.ends_with('_') || digits.contains("__") {
         return Err(SYNTAX);

@@ -1,4 +1,4 @@
-//! Go's quoted strings: `%q`, and the reverse for what users type.
+//! Go's quoted strings: formatting with `%q`, and unquoting of user input.
 
 use std::fmt::Write;
 
@@ -49,15 +49,16 @@ fn push_escaped(quoted: &mut String, c: char) {
     }
 }
 
-/// Whether Go calls `c` printable: letters, marks, numbers, punctuation, symbols and the ASCII space.
+/// `strconv.IsPrint`: letters, marks, numbers, punctuation, symbols and the ASCII space.
 fn is_print(c: char) -> bool {
-    // The standard library escapes the same categories when debugging, and besides a leading combining mark.
+    // The standard library's debug format escapes the same categories, and a leading combining
+    // mark.
     let mut text = String::from("a");
     text.push(c);
     matches!(c, '\'' | '"' | '\\') || text.escape_debug().count() == 2
 }
 
-/// Why a quoted string could not be read.
+/// Why a quoted string is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UnquoteError {
     /// The text does not start with a quote.
@@ -66,12 +67,13 @@ pub enum UnquoteError {
     /// The closing quote is missing.
     #[error("unexpected EOF")]
     Unterminated,
-    /// An escape sequence that Go does not know, or a raw newline.
+    /// An unknown escape sequence, or a raw newline.
     #[error("invalid syntax")]
     Syntax,
 }
 
-/// Reads the quoted string (`"…"` with escapes or `` `…` ``) at the start of `text`; returns its bytes and the rest.
+/// Unquotes the string (`"…"` with escapes or `` `…` ``) at the start of `text`; returns its bytes
+/// and the remaining text.
 pub fn unquote(text: &str) -> Result<(Vec<u8>, &str), UnquoteError> {
     if let Some(raw) = text.strip_prefix('`') {
         let (content, rest) = raw.split_once('`').ok_or(UnquoteError::Unterminated)?;
@@ -94,7 +96,7 @@ pub fn unquote(text: &str) -> Result<(Vec<u8>, &str), UnquoteError> {
     }
 }
 
-/// Reads what follows a backslash.
+/// Decodes the escape sequence that follows a backslash.
 fn unescape<'t>(text: &'t str, bytes: &mut Vec<u8>) -> Result<&'t str, UnquoteError> {
     let kind = text.chars().next().ok_or(UnquoteError::Unterminated)?;
     let rest = &text[kind.len_utf8()..];

@@ -1,13 +1,13 @@
-//! Byte counts for people, in powers of 1000.
+//! Human-readable byte counts, in powers of 1000, like go-humanize.
 
 const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
 
-/// `bytes` as `9 B`, `25 kB` or `2.1 GB`: one decimal below ten, none above.
+/// Formats `bytes` as `9 B`, `25 kB` or `2.1 GB`: with one decimal below ten.
 pub fn humanise(bytes: u64) -> String {
     if bytes < 10 {
         return format!("{bytes} B");
     }
-    // The same floating point steps as go-humanize's, so that rounding falls the same way.
+    // The floating point operations of go-humanize, for the same rounding.
     let exponent = ((bytes as f64).ln() / 1000f64.ln()).floor();
     let value = (bytes as f64 / 1000f64.powf(exponent) * 10.0 + 0.5).floor() / 10.0;
     let unit = UNITS[exponent as usize];

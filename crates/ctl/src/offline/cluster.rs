@@ -1,6 +1,6 @@
-//! The cluster that a restored member founds: its members and ids.
+//! The new cluster of a restored member: members and ids.
 //!
-//! Every member that is restored with the same flags computes the same ids.
+//! All members restored with the same flags compute the same ids.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::ToSocketAddrs;
@@ -11,19 +11,19 @@ use crate::go::json;
 use crate::go::quote::quote;
 use crate::urls::{MemberUrl, UrlError};
 
-/// A founding member.
+/// An initial member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Its id.
+    /// The member id.
     pub id: u64,
-    /// Its name.
+    /// The member name.
     pub name: String,
     /// Its peer URLs, sorted.
     pub peer_urls: Vec<String>,
 }
 
 impl Member {
-    /// The member as etcd keeps it in its database and in its log.
+    /// The member in JSON, as etcd stores it in the database and the log.
     pub fn to_json(&self) -> String {
         let mut text = String::new();
         json::object(&mut text, |o| {
@@ -37,30 +37,30 @@ impl Member {
     }
 }
 
-/// A cluster that is founded.
+/// A new cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
-    /// Its id.
+    /// The cluster id.
     pub id: u64,
-    /// The member that starts.
+    /// The id of the restored member.
     pub own_id: u64,
     /// All members, sorted by id.
     pub members: Vec<Member>,
 }
 
-/// Flags that describe no cluster.
+/// Why the flags do not describe a cluster.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClusterError {
-    /// A URL is wrong.
+    /// A URL is invalid.
     #[error(transparent)]
     Url(#[from] UrlError),
     /// The member is not in the cluster.
     #[error("couldn't find local name {} in the initial cluster configuration", quote(.0.as_bytes()))]
     NameMissing(String),
-    /// The member advertises other URLs than the cluster has for it.
+    /// The advertised URLs differ from the member's URLs in the cluster.
     #[error("--initial-cluster has {0} but missing from --initial-advertise-peer-urls={1} ({2})")]
     NotAdvertised(String, String, String),
-    /// The member advertises URLs that the cluster does not have for it.
+    /// The member's URLs in the cluster do not include all advertised ones.
     #[error("--initial-advertise-peer-urls has {0} but missing from --initial-cluster={1}")]
     NotInCluster(String, String),
     /// Two members have the same URL.
@@ -68,10 +68,10 @@ pub enum ClusterError {
     DuplicateUrl(String),
 }
 
-/// Reads the flags.
+/// Computes the cluster from the flags.
 ///
 /// # Errors
-/// They contradict each other, or a URL is wrong.
+/// The flags contradict each other, or a URL is invalid.
 pub fn found(
     name: &str,
     initial_cluster: &str,
@@ -139,7 +139,7 @@ fn shown(members: &BTreeMap<String, Vec<String>>) -> String {
     pairs.join(",")
 }
 
-/// The member's URLs must be those that it advertises, if not in text then in address.
+/// Compares the member's URLs with the advertised ones, textually or by resolved address.
 fn check_advertised(
     name: &str,
     advertised: &[String],
@@ -200,7 +200,7 @@ fn same_addresses(a: &[String], b: &[String]) -> Result<(), String> {
     }
 }
 
-/// The URL with an IP address instead of its host's name, if that has one.
+/// The URL with its host name resolved to an IP address, if possible.
 fn resolve(url: &str) -> String {
     let Some((scheme, address)) = url
         .split_once("://")

@@ -1,4 +1,4 @@
-//! `defrag`: writes the database of a member that is not running anew, without unused space.
+//! `defrag`: rewrites the database of a stopped member without its free pages.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::{disk, io_text, lock_limit, open_locked, options};
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::log;
 
-/// The command.
+/// The `defrag` command.
 pub fn command() -> Command {
     let data_dir = Flag::text("data-dir", "", "the member's data directory").required();
     Command::new(
@@ -38,7 +38,7 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         "defragmenting",
         &[("path", path.display().to_string())],
     );
-    // The new database takes the old one's name: that of the file, not of a link to it.
+    // The new database replaces the file itself, not a symbolic link to it.
     let file =
         std::fs::canonicalize(&path).map_err(|error| failed(io_text("stat", &path, &error)))?;
     let open = || Backend::open(disk(), &file, options(Access::Existing));

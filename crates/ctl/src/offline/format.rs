@@ -1,24 +1,24 @@
-//! How results of `etcdutl` are printed: all of them are a handful of named values.
+//! Output of `etcdutl`, whose results are a few named values each.
 
 use crate::cli::{Exit, ExitKind};
 use crate::go::json;
 use crate::print::{Format, print_bytes, render_table};
 
-/// A value with its names.
+/// A value with its names in each format.
 pub struct Column {
-    /// In tables.
+    /// The heading in `table`.
     pub heading: &'static str,
-    /// In `fields`.
+    /// The name in `fields`.
     pub field: &'static str,
-    /// In `json`.
+    /// The name in `json`.
     pub name: &'static str,
-    /// For people.
+    /// The value for `simple` and `table`.
     pub shown: String,
-    /// For programs: a number, or a text.
+    /// The value for `fields` and `json`.
     pub raw: Raw,
 }
 
-/// A value for programs.
+/// A machine-readable value.
 pub enum Raw {
     /// Printed as it is.
     Number(i64),
@@ -26,10 +26,10 @@ pub enum Raw {
     Text(String),
 }
 
-/// Prints values in the format with this name.
+/// Prints values in the named format.
 ///
 /// # Errors
-/// There is no such format, or it has no form for values.
+/// The format is unknown, or does not support values.
 pub fn print(format: &str, columns: &[Column]) -> Result<(), Exit> {
     let bad = |text: &str| Exit::new(ExitKind::BadFeature, text);
     let text = match Format::parse(format) {

@@ -1,6 +1,7 @@
-//! `hashkv`: the hash of a database's keyspace, equal to what a server with the same data answers.
+//! `hashkv`: prints the hash of a database's key-value store, as a server with the same data
+//! computes it.
 //!
-//! The file is opened to be read, so that a backup keeps its checksum. (etcd's tool writes to it.)
+//! The file is opened read-only, so that a backup keeps its checksum. (etcd's tool writes to it.)
 
 use std::path::Path;
 
@@ -14,7 +15,7 @@ use super::source::{check_regular, database_text};
 use super::{disk, lock_limit, open_locked, options};
 use crate::cli::{Command, Exit, Flag, Invocation, Positional};
 
-/// The command.
+/// The `hashkv` command.
 pub fn command() -> Command {
     Command::new(
         "hashkv",

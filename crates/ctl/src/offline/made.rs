@@ -1,8 +1,8 @@
-//! What a command has made so far, which is removed again unless the command succeeds: whoever corrects a mistyped
-//! command must not first clean up after the last one.
+//! Files and directories created by a command, removed again unless it succeeds, so that a failed
+//! command can be repeated without cleaning up.
 //!
-//! A signal that ends the command counts as a failure. It is looked for between the steps, so that nothing is made behind
-//! the removal's back.
+//! A termination signal counts as a failure. It is checked between steps, so that nothing is
+//! created after the removal.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,18 +17,18 @@ use signal_hook::low_level::emulate_default_handler;
 use super::io_text;
 use crate::cli::Exit;
 
-/// Files and directories that are removed when this is dropped, unless they are kept.
+/// Files and directories to remove on drop, unless kept.
 pub struct Made {
     paths: Vec<PathBuf>,
-    /// The signal that shall end the command; 0 for none.
+    /// The termination signal received; 0 for none.
     signal: Arc<AtomicUsize>,
 }
 
 impl Made {
-    /// Nothing yet. From now on signals are looked for by [`Made::check_signals`].
+    /// Creates an empty set. From now on signals are only noticed by [`Made::check_signals`].
     ///
     /// # Errors
-    /// Signals cannot be waited for.
+    /// The signal handlers could not be installed.
     pub fn new() -> io::Result<Made> {
         let signal = Arc::new(AtomicUsize::new(0));
         for number in [SIGHUP, SIGINT, SIGTERM] {
@@ -41,10 +41,10 @@ impl Made {
         })
     }
 
-    /// Makes a directory and those above it.
+    /// Creates a directory and its missing parents.
     ///
     /// # Errors
-    /// The file system's.
+    /// An I/O error.
     pub fn create_dir(&mut self, path: &Path) -> Result<(), Exit> {
         self.expect(path);
         let created = fs::DirBuilder::new()
@@ -54,7 +54,7 @@ impl Made {
         created.map_err(|error| Exit::error(io_text("mkdir", path, &error)))
     }
 
-    /// Announces that something will be made at `path`, where nothing is.
+    /// Registers `path`, which does not exist yet, for removal.
     pub fn expect(&mut self, path: &Path) {
         let missing = path.ancestors().take_while(|above| {
             !above.as_os_str().is_empty() && fs::symlink_metadata(above).is_err()
@@ -62,8 +62,10 @@ impl Made {
         self.paths.extend(missing.last().map(Path::to_owned));
     }
 
+    /// Checks for a termination signal.
+    ///
     /// # Errors
-    /// The command shall end.
+    /// One was received.
     pub fn check_signals(&self) -> Result<(), Exit> {
         match self.signal.load(Ordering::Relaxed) {
             0 => Ok(()),
@@ -71,10 +73,10 @@ impl Made {
         }
     }
 
-    /// Keeps everything, and makes its names durable.
+    /// Keeps everything and syncs the directories.
     ///
     /// # Errors
-    /// The file system's; nothing is kept then.
+    /// An I/O error; nothing is kept then.
     pub fn keep(mut self) -> Result<(), Exit> {
         for path in &self.paths {
             let above = match path.parent() {
@@ -91,7 +93,7 @@ impl Made {
     }
 }
 
-/// Makes the names in a directory and in those below it durable.
+/// Syncs a directory and its descendants.
 fn sync_dirs(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -105,7 +107,7 @@ fn sync_dirs(dir: &Path) -> io::Result<()> {
 impl Drop for Made {
     fn drop(&mut self) {
         for path in self.paths.iter().rev() {
-            // Some of it may not have been made. The error that led here is what matters.
+            // Parts may not exist. The error that led here is the one to report.
             let _ = fs::remove_dir_all(path);
         }
         if let Ok(signal @ 1..) = i32::try_from(self.signal.load(Ordering::Relaxed)) {

@@ -1,6 +1,6 @@
-//! `etcdutl`: one command per file. It reads and writes files and never talks to a server.
+//! `etcdutl`, with one file per command. It reads and writes files and never connects to a server.
 //!
-//! Not here: `migrate`.
+//! Deliberately absent: `migrate`.
 
 mod cluster;
 mod defrag;
@@ -23,10 +23,10 @@ use crate::cli::{Command, Exit, Flag, Invocation, Program, completion_command, h
 use crate::command::go_io_text;
 use crate::print::print_line;
 
-/// How often a locked file is tried again.
+/// The interval between attempts to lock a file.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
-/// The program.
+/// The `etcdutl` program.
 pub fn program() -> Program {
     let completion = "Prints a script that completes commands and flags in a shell.";
     let commands = vec![
@@ -71,7 +71,7 @@ fn disk() -> Arc<OsDisk> {
     Arc::new(OsDisk)
 }
 
-/// Opens something that another process may have locked; waits for so long, or for ever.
+/// Opens something that another process may have locked; waits until `limit`, or indefinitely.
 fn open_locked<T>(
     limit: Option<Duration>,
     open: impl Fn() -> Result<T, BoltError>,

@@ -1,12 +1,14 @@
-//! `snapshot restore`: makes a data directory from a backup, with which a member of a new cluster starts.
+//! `snapshot restore`: creates the data directory of a member of a new cluster from a backup.
 //!
 //! ```text
-//! DIR/member/snap/db                                     the backup's database with the new members in it
+//! DIR/member/snap/db                                     the backup's database, new members
 //! DIR/member/snap/0000000000000001-<members>.snap        term 1, index = number of members
-//! DIR/member/wal/0000000000000000-0000000000000000.wal   one configuration change per member, then that snapshot
+//! DIR/member/wal/0000000000000000-0000000000000000.wal   a configuration change per member, then
+//!                                                        that snapshot
 //! ```
 //!
-//! Either all of that is made, or nothing stays behind. Keys, leases, users and alarms stay. All members that are restored from one backup with the same flags form a cluster.
+//! On failure nothing is left behind. Keys, leases, users and alarms are kept. All members restored
+//! from one backup with the same flags form a cluster.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -33,13 +35,13 @@ use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::go::quote::quote;
 use crate::log;
 
-/// Databases are whole pages, so that a file with this remainder ends with a checksum.
+/// A database is a multiple of this size; the remainder of a backup is its checksum.
 const PAGE_BYTES: u64 = 512;
 const CHECKSUM_BYTES: u64 = 32;
-/// The term of everything that a restored log holds.
+/// The term of all entries of a restored log.
 const TERM: u64 = 1;
 
-/// The command.
+/// The `restore` command.
 pub fn command() -> Command {
     let cluster = "members of the new cluster: name=url, separated by commas";
     Command::new(
@@ -84,14 +86,14 @@ pub fn command() -> Command {
     ])
 }
 
-/// What is restored, and where.
+/// What to restore, and where.
 struct Plan {
     source: PathBuf,
     data_dir: PathBuf,
     snap_dir: PathBuf,
     wal_dir: PathBuf,
     skip_hash_check: bool,
-    /// How much the revision is raised; 0 for not at all.
+    /// By how much to increase the revision; 0 leaves it unchanged.
     bump: u64,
     cluster: Cluster,
 }
@@ -173,14 +175,14 @@ fn plan(invocation: &Invocation<'_>) -> Result<Plan, Exit> {
     })
 }
 
-/// A file that looks like a backup.
+/// A backup file of plausible size.
 struct Backup {
     file: File,
     database_bytes: u64,
     has_checksum: bool,
 }
 
-/// Opens the backup, and sees what can be seen without reading it.
+/// Opens the backup and checks what can be checked without reading it.
 fn open_backup(plan: &Plan) -> Result<Backup, Exit> {
     let source = &plan.source;
     let bytes = check_regular(source)?.len();
@@ -205,7 +207,7 @@ fn open_backup(plan: &Plan) -> Result<Backup, Exit> {
     })
 }
 
-/// Copies the database without its checksum, which is compared.
+/// Copies the database without its checksum, and verifies it.
 fn copy_database(plan: &Plan, mut backup: Backup, made: &Made) -> Result<(), Exit> {
     let source = &plan.source;
     let actual = copy(plan, &mut backup, made)?;
@@ -218,7 +220,7 @@ fn copy_database(plan: &Plan, mut backup: Backup, made: &Made) -> Result<(), Exi
         .read_exact(&mut expected)
         .map_err(|error| Exit::error(io_text("read", source, &error)))?;
     if expected != actual {
-        // Scripts know etcd's line by how it begins.
+        // Scripts match the start of etcd's line.
         return Err(Exit::error(format!(
             "expected sha256 {}, got {}: {} is damaged",
             listed(&expected),
@@ -229,7 +231,7 @@ fn copy_database(plan: &Plan, mut backup: Backup, made: &Made) -> Result<(), Exi
     Ok(())
 }
 
-/// Copies the backup's database into a new file; returns its SHA-256.
+/// Copies the backup's database to a new file; returns its SHA-256.
 fn copy(plan: &Plan, backup: &mut Backup, made: &Made) -> Result<[u8; 32], Exit> {
     let target = &plan.snap_dir.join("db");
     let unread = |error| Exit::error(io_text("read", &plan.source, &error));
@@ -256,13 +258,13 @@ fn copy(plan: &Plan, backup: &mut Backup, made: &Made) -> Result<[u8; 32], Exit>
     Ok(hash.finalize().into())
 }
 
-/// Bytes as etcd's tool prints them: `[125 124 138]`.
+/// Bytes as Go prints a slice: `[125 124 138]`.
 fn listed(bytes: &[u8]) -> String {
     let numbers: Vec<String> = bytes.iter().map(u8::to_string).collect();
     format!("[{}]", numbers.join(" "))
 }
 
-/// Makes the database that of the new cluster.
+/// Updates the database for the new cluster.
 fn rewrite_database(plan: &Plan) -> Result<(), Exit> {
     let path = plan.snap_dir.join("db");
     let failed = |error: &_| Exit::error(database_failure(plan, error));
@@ -311,7 +313,7 @@ fn rewrite_database(plan: &Plan) -> Result<(), Exit> {
     Ok(())
 }
 
-/// A disk that fails names the copy. What is wrong with its contents is wrong with the backup's.
+/// I/O errors name the copy; invalid contents are those of the backup.
 fn database_failure(plan: &Plan, error: &BoltError) -> String {
     match error {
         BoltError::Io(error) if error.kind() != ErrorKind::UnexpectedEof => error.to_string(),
@@ -336,8 +338,8 @@ fn latest_revision(plan: &Plan, reader: &backend::Reader) -> Result<i64, Exit> {
     Ok(latest)
 }
 
-/// Raises the revision with a record without contents, and marks everything before it as compacted: watchers then notice
-/// that what they saw is gone.
+/// Increases the revision with an empty record and marks all earlier revisions as compacted, so
+/// that watchers notice that their history is gone.
 fn bump_revision(latest: i64, bump: u64, batch: &mut WriteBatch) -> Result<(), Exit> {
     let overflow = || Exit::error(format!("revision {latest} cannot be raised by {bump}"));
     let raised = latest.checked_add_unsigned(bump).ok_or_else(overflow)?;

@@ -1,7 +1,8 @@
-//! The file that a command is to read: a backup, or a database.
+//! Input files: backups and databases.
 //!
-//! It is looked at before it is opened: opening a FIFO waits for whoever writes to it, and a directory can be opened but not
-//! read. Errors name the file, because the commands also deal with files that the user did not name.
+//! The file type is checked before opening: opening a FIFO blocks until there is a writer, and a
+//! directory can be opened but not read. Errors name the file, because commands also open files
+//! that the user did not name.
 
 use std::fs::{self, FileType, Metadata};
 use std::io;
@@ -13,10 +14,10 @@ use retcd_storage::bolt::{BoltError, Reason};
 use super::io_text;
 use crate::cli::Exit;
 
-/// Refuses what is no regular file; says how it is otherwise.
+/// Returns the metadata of a regular file.
 ///
 /// # Errors
-/// There is no such file, or it is something else.
+/// The file does not exist, or is not a regular file.
 pub fn check_regular(path: &Path) -> Result<Metadata, Exit> {
     let metadata =
         fs::metadata(path).map_err(|error| Exit::error(io_text("stat", path, &error)))?;
@@ -29,7 +30,7 @@ pub fn check_regular(path: &Path) -> Result<Metadata, Exit> {
     }
 }
 
-/// What something is that is no regular file.
+/// The kind of a file that is not regular.
 pub fn kind(file_type: FileType) -> Option<&'static str> {
     if file_type.is_file() {
         None
@@ -44,7 +45,7 @@ pub fn kind(file_type: FileType) -> Option<&'static str> {
     }
 }
 
-/// The words for a database that cannot be used. A disk that fails names the file by itself.
+/// The text for a database that cannot be used. I/O errors already name the file.
 pub fn database_text(path: &Path, error: &BoltError) -> String {
     let reason = match error {
         BoltError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {

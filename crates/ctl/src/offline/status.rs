@@ -1,7 +1,7 @@
-//! `snapshot status`: what a backup, or the database of a member that is not running, holds.
+//! `snapshot status`: describes a backup, or the database of a stopped member.
 //!
-//! The hash is CRC-32C over the name of each bucket and then its keys and values. The SHA-256 at the end of a backup is not
-//! looked at; the pages of the database are.
+//! The hash is CRC-32C over the name of each bucket followed by its keys and values. The SHA-256 at
+//! the end of a backup is not verified; the pages of the database are.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ const LONG: &str = "\
 Checks a backup's database and shows what it holds. With the simple format the columns are: hash, revision, total keys, \
 total size, version.";
 
-/// The command.
+/// The `status` command.
 pub fn command() -> Command {
     Command::new("status", "<filename>", "Show what a backup holds", run).long(LONG)
 }
@@ -137,7 +137,7 @@ fn storage_version(view: &ReadTx) -> Result<String, BoltError> {
 }
 
 impl Status {
-    /// Follows the history: what is put is there, what is deleted is not.
+    /// Tracks the live keys: a put adds one, a tombstone removes it.
     fn count(&mut self, key: &[u8], value: &[u8]) -> Result<(), Exit> {
         let damaged = |what: &str| Exit::error(format!("bucket key: {key:02x?} is no {what}"));
         let (revision, tombstone) = Revision::from_key(key).ok_or_else(|| damaged("revision"))?;

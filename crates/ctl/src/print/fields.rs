@@ -10,7 +10,7 @@ use super::simple::alarm_name;
 use super::{Answer, Reply, Unsupported};
 use crate::go::quote::quote;
 
-/// The reply's lines.
+/// Formats a reply.
 pub fn render(reply: &Reply<'_>, hex: bool) -> Result<String, Unsupported> {
     let mut page = Page {
         out: String::new(),
@@ -34,7 +34,7 @@ impl Page {
         self.field(name, quote(value));
     }
 
-    /// Ids of members and clusters.
+    /// Writes a member or cluster id.
     fn id(&mut self, name: &str, id: u64) {
         if self.hex {
             self.field(name, format_args!("{id:x}"))
@@ -148,7 +148,7 @@ impl Page {
         let header = header.copied().unwrap_or_default();
         self.id("ClusterID", header.cluster_id);
         self.id("MemberID", header.member_id);
-        // Only answers about keys have a revision.
+        // Only responses about keys have a revision.
         if header.revision > 0 {
             self.field("Revision", header.revision);
         }

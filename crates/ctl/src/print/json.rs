@@ -1,7 +1,8 @@
-//! `-w json`: the response as Go's `encoding/json` writes the struct that etcd's client has for it.
+//! `-w json`: the response as Go's `encoding/json` encodes the corresponding struct of etcd's
+//! client.
 //!
-//! Most structs are the protobuf messages, with their names and without what is zero. Leases, watches and lists of
-//! endpoints are structs of the client and have names of their own.
+//! Most structs are the protobuf messages, with their field names and without zero values. Leases,
+//! watches and lists of endpoints are structs of the client with names of their own.
 
 use retcd_proto::authpb::Permission;
 use retcd_proto::etcdserverpb as pb;
@@ -13,7 +14,7 @@ use crate::go::json::{self, Object, array, object};
 
 type Header<'h> = Option<&'h pb::ResponseHeader>;
 
-/// The reply as one line.
+/// Formats a reply as one line.
 pub fn render(reply: &Reply<'_>, hex: bool) -> Result<String, Unsupported> {
     let mut out = String::new();
     match reply {
@@ -29,7 +30,7 @@ pub fn render(reply: &Reply<'_>, hex: bool) -> Result<String, Unsupported> {
     Ok(out)
 }
 
-/// Go tells a list that was never filled from an empty one.
+/// In Go, a nil slice is encoded as `null`, an empty one as `[]`.
 fn list_or_null<T>(out: &mut String, items: &[T], fields: impl Fn(&mut Object<'_>, &T)) {
     if items.is_empty() {
         return out.push_str("null");
@@ -113,7 +114,7 @@ fn header_fields(o: &mut Object<'_>, header: &pb::ResponseHeader) {
     o.value_opt("raft_term", header.raft_term);
 }
 
-/// Leases carry the header's fields among their own.
+/// Leases embed the fields of the header.
 fn lease_head(o: &mut Object<'_>, header: Header<'_>) {
     if let Some(header) = header {
         header_fields(o, header);
@@ -183,7 +184,7 @@ fn watch(o: &mut Object<'_>, r: &pb::WatchResponse) {
     o.value("CompactRevision", r.compact_revision);
     o.value("Canceled", r.canceled);
     o.value("Created", r.created);
-    // etcd's client keeps the reason to itself.
+    // etcd's client does not export the reason.
     o.string("CancelReason", "");
 }
 
@@ -217,7 +218,7 @@ fn members(o: &mut Object<'_>, header: Header<'_>, list: &[pb::Member], hex: boo
     member_list(o, list, hex);
 }
 
-/// Only replies about members follow `--hex`.
+/// `--hex` applies to replies about members only.
 fn member_header(o: &mut Object<'_>, head: Header<'_>, hex: bool) {
     match head {
         Some(head) if hex => object(o.field("header"), |o| {

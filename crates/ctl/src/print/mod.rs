@@ -1,7 +1,7 @@
-//! What commands print: one room per output format, one [`Reply`] for everything that can be printed.
+//! Output formats, a module each, and [`Reply`], which covers everything that can be printed.
 //!
-//! The bytes on stdout are interface. A format that cannot show a reply says so by returning [`Unsupported`]; by then the
-//! request has been made, as in etcd's tools.
+//! The bytes on stdout are interface. A format that does not support a reply returns
+//! [`Unsupported`]; as in etcd's tools, the request has been made by then.
 
 mod fields;
 mod json;
@@ -27,14 +27,14 @@ pub enum Format {
     Fields,
     /// One JSON object.
     Json,
-    /// The response message as it came.
+    /// The encoded response message.
     Protobuf,
-    /// A table with a frame.
+    /// A table with borders.
     Table,
 }
 
 impl Format {
-    /// The format with this name.
+    /// Parses the name of a format.
     pub fn parse(name: &str) -> Option<Format> {
         Some(match name {
             "simple" => Format::Simple,
@@ -46,7 +46,7 @@ impl Format {
         })
     }
 
-    /// The format's name.
+    /// The name of the format.
     pub fn name(self) -> &'static str {
         match self {
             Format::Simple => "simple",
@@ -60,51 +60,51 @@ impl Format {
 
 /// The health of an endpoint.
 pub struct Health {
-    /// The endpoint as the user wrote it.
+    /// The endpoint as given by the user.
     pub endpoint: String,
     /// Empty if it is healthy.
     pub error: String,
-    /// How long its answer took, in Go's form; empty if no client could be made.
+    /// The response time in Go's format; empty if the client could not be created.
     pub took: String,
 }
 
-/// What an endpoint answered.
+/// The response of an endpoint.
 pub struct Answer<R> {
-    /// The endpoint as the user wrote it.
+    /// The endpoint as given by the user.
     pub endpoint: String,
-    /// Its response.
+    /// The response.
     pub response: R,
 }
 
-/// A change of the membership.
+/// A membership change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemberChange {
-    /// A member left.
+    /// A member was removed.
     Remove,
-    /// A member has other peer URLs.
+    /// A member's peer URLs changed.
     Update,
-    /// A learner became a voter.
+    /// A learner was promoted.
     Promote,
 }
 
-/// Which downgrade request was answered.
+/// The action of a downgrade request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Downgrade {
-    /// Whether it would be possible.
+    /// Checks whether a downgrade is possible.
     Validate,
-    /// It began.
+    /// Starts a downgrade.
     Enable,
-    /// It ended.
+    /// Cancels a downgrade.
     Cancel,
 }
 
-/// What a change of users and roles did; such replies differ only in one line.
+/// The result of a change of users or roles. Such replies differ in one line only.
 pub struct AuthChange<'r> {
-    /// The line that `simple` prints.
+    /// The line printed by `simple`.
     pub line: String,
-    /// The header of the response, which is all that is in it.
+    /// The response header, the only content of the response.
     pub header: Option<&'r pb::ResponseHeader>,
-    /// Whether `fields` shows it.
+    /// Whether `fields` prints it.
     pub has_fields: bool,
 }
 
@@ -126,13 +126,13 @@ pub enum Reply<'r> {
     LeaseRevoke(i64, &'r pb::LeaseRevokeResponse),
     /// `lease keep-alive`
     LeaseKeepAlive(&'r pb::LeaseKeepAliveResponse),
-    /// `lease timetolive`, and whether its keys were asked for
+    /// `lease timetolive`, and whether its keys were requested
     LeaseTimeToLive(&'r pb::LeaseTimeToLiveResponse, bool),
     /// `lease list`
     LeaseList(&'r pb::LeaseLeasesResponse),
     /// `member add`
     MemberAdd(&'r pb::MemberAddResponse),
-    /// `member remove`, `update`, `promote`: whose, and what it answered
+    /// `member remove`, `update`, `promote`: the member id, and the response
     MemberChange(
         MemberChange,
         u64,
@@ -147,7 +147,7 @@ pub enum Reply<'r> {
     Status(&'r [Answer<pb::StatusResponse>]),
     /// `endpoint hashkv`
     HashKv(&'r [Answer<pb::HashKvResponse>]),
-    /// `move-leader`: from whom, to whom
+    /// `move-leader`: the old leader and the new one
     MoveLeader(u64, u64, &'r pb::MoveLeaderResponse),
     /// `downgrade`
     Downgrade(Downgrade, &'r pb::DowngradeResponse),
@@ -167,10 +167,10 @@ pub enum Reply<'r> {
     RoleList(&'r pb::AuthRoleListResponse),
 }
 
-/// A reply that a format cannot show.
+/// A format does not support a reply.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unsupported {
-    /// Why; `None` for the usual sentence.
+    /// The reason; `None` for the default text.
     pub reason: Option<String>,
 }
 
@@ -178,22 +178,22 @@ impl Unsupported {
     const USUAL: Unsupported = Unsupported { reason: None };
 }
 
-/// How replies are printed.
+/// The output options.
 #[derive(Clone, Copy, Debug)]
 pub struct Printer {
     /// The format.
     pub format: Format,
-    /// Whether keys, values and ids are shown in hexadecimal, where the format knows how.
+    /// Print keys, values and ids in hexadecimal, where the format supports it.
     pub hex: bool,
-    /// Whether `simple` leaves out keys.
+    /// Omit keys in `simple`.
     pub values_only: bool,
 }
 
 impl Printer {
-    /// Prints a reply on stdout.
+    /// Prints a reply to stdout.
     ///
     /// # Errors
-    /// The format cannot show it, or nobody reads stdout any more.
+    /// The format does not support it, or stdout is closed.
     pub fn print(&self, reply: &Reply<'_>) -> Result<(), Exit> {
         let bytes = self.render(reply).map_err(|unsupported| {
             let usual = || format!("{} not supported as output format", self.format.name());
@@ -216,10 +216,10 @@ impl Printer {
     }
 }
 
-/// Writes bytes to stdout at once.
+/// Writes bytes to stdout and flushes.
 ///
 /// # Errors
-/// Nobody reads stdout any more: silent, with the code that shells show for a broken pipe.
+/// Stdout is closed: a silent exit, with the code that shells report for SIGPIPE.
 pub fn print_bytes(bytes: &[u8]) -> Result<(), Exit> {
     let mut stdout = io::stdout().lock();
     stdout

@@ -1,11 +1,11 @@
-//! `-w protobuf`: the response message, without length or newline.
+//! `-w protobuf`: the encoded response message, without length or newline.
 
 use prost::Message;
 use retcd_proto::etcdserverpb as pb;
 
 use super::{MemberChange, Reply, Unsupported};
 
-/// The message's bytes.
+/// Encodes a reply.
 pub fn render(reply: &Reply<'_>) -> Result<Vec<u8>, Unsupported> {
     Ok(match reply {
         Reply::Put(response) => response.encode_to_vec(),
@@ -13,7 +13,7 @@ pub fn render(reply: &Reply<'_>) -> Result<Vec<u8>, Unsupported> {
         Reply::Delete(response) => response.encode_to_vec(),
         Reply::Txn(response) => response.encode_to_vec(),
         Reply::Watch(response) => watch(response),
-        // etcd's client wraps these, and only the header inside is a message.
+        // etcd's client wraps these in structs of its own, of which only the header is a message.
         Reply::LeaseGrant(response) => header(response.header.as_ref()),
         Reply::LeaseKeepAlive(response) => header(response.header.as_ref()),
         Reply::LeaseTimeToLive(response, _) => header(response.header.as_ref()),
@@ -26,7 +26,7 @@ pub fn render(reply: &Reply<'_>) -> Result<Vec<u8>, Unsupported> {
         Reply::Downgrade(_, response) => response.encode_to_vec(),
         Reply::Alarm(response) => response.encode_to_vec(),
         Reply::AuthChange(change) => {
-            // All of these responses have a header as their first field and nothing else.
+            // All of these responses consist of a header in field 1.
             pb::AuthEnableResponse {
                 header: change.header.copied(),
             }

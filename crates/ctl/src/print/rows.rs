@@ -1,11 +1,11 @@
-//! Replies that are lists of columns: `simple` joins them with commas, `table` frames them.
+//! Replies that are rows of columns: `simple` joins them with commas, `table` draws borders.
 
 use retcd_proto::etcdserverpb as pb;
 
 use super::{Answer, Health, Reply, Unsupported, table};
 use crate::go::size::humanise;
 
-/// The reply as a table.
+/// Formats a reply as a table.
 pub fn table(reply: &Reply<'_>) -> Result<String, Unsupported> {
     let (headings, rows): (&[&str], _) = match reply {
         Reply::MemberList(response) => (
@@ -88,7 +88,7 @@ fn status_row(endpoint: &str, status: &pb::StatusResponse) -> Vec<String> {
     let member = status.header.as_ref().map_or(0, |header| header.member_id);
     let downgrade = status.downgrade_info.clone().unwrap_or_default();
     let size = |bytes: i64| humanise(u64::try_from(bytes).unwrap_or(0));
-    // An empty database has nothing unused.
+    // An empty database has no unused space.
     let used_percent = (status.db_size_in_use.saturating_mul(100))
         .checked_div(status.db_size)
         .unwrap_or(100);

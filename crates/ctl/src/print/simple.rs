@@ -1,4 +1,4 @@
-//! `-w simple`: lines for people and shell scripts. Keys and values are printed as the bytes that they are.
+//! `-w simple`: lines for people and shell scripts. Keys and values are printed as raw bytes.
 
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ use retcd_proto::mvccpb::KeyValue;
 use super::{Downgrade, Health, MemberChange, Reply, rows};
 use crate::log;
 
-/// The reply's lines.
+/// Formats a reply.
 pub fn render(reply: &Reply<'_>, hex: bool, values_only: bool) -> Vec<u8> {
     let mut page = Page {
         out: Vec::new(),
@@ -221,7 +221,7 @@ impl Page {
         ));
     }
 
-    /// The text form of protobuf messages, which leaves out zeros.
+    /// The text format of protobuf messages, which omits zero values.
     fn alarm(&mut self, alarm: &pb::AlarmMember) {
         let mut parts = Vec::new();
         if alarm.member_id != 0 {
@@ -236,7 +236,7 @@ impl Page {
     fn role(&mut self, name: &str, permissions: &[Permission]) {
         use permission::Type::{Read, Readwrite, Write};
         self.line(format!("Role {name}"));
-        // Nobody grants root anything: it may do everything.
+        // The role root has all permissions without any being granted.
         let everything = name == "root" && permissions.is_empty();
         for (title, kinds) in [
             ("KV Read:", [Read, Readwrite]),
@@ -271,7 +271,7 @@ fn cluster_id(header: Option<&pb::ResponseHeader>) -> u64 {
     header.map_or(0, |header| header.cluster_id)
 }
 
-/// The alarm's name, or its number if it has none.
+/// The alarm's name, or its number if it is unknown.
 pub fn alarm_name(alarm: i32) -> String {
     let mut name = String::new();
     match pb::AlarmType::try_from(alarm) {

@@ -1,6 +1,6 @@
-//! Tables with a frame.
+//! Tables with borders.
 
-/// Draws a table: headings centred in upper case, cells to the right.
+/// Draws a table: headings centered in upper case, cells aligned right.
 pub fn render(headings: &[&str], rows: &[Vec<String>]) -> String {
     let headings: Vec<String> = headings
         .iter()

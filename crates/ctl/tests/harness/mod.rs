@@ -1,7 +1,8 @@
-//! Commands and a member for tests. Every wait has a deadline, and its failure says what was waited for.
+//! Tools and a member for tests. Every wait has a deadline, and its failure names what was
+//! expected.
 //!
-//! Commands are ended by SIGTERM or SIGKILL, never by SIGINT: where the tests run in the background of a script, that one is
-//! ignored from the start, and by the commands, too.
+//! Tools are terminated with SIGTERM or SIGKILL, never SIGINT: shells start background jobs with
+//! SIGINT ignored, and children inherit that.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
@@ -17,19 +18,19 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// Nothing that is waited for takes this long, unless it never comes.
+/// Upper bound of every wait.
 pub const PATIENCE: Duration = Duration::from_secs(40);
-/// Attempts to start a server before the test gives up: somebody else may take its ports.
+/// Attempts to start a server: its ports may have been taken meanwhile.
 const START_ATTEMPTS: usize = 5;
 
-/// A tool with an empty environment.
+/// The tool, with an empty environment.
 pub fn etcdctl(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_etcdctl"));
     command.env_clear().args(args);
     command
 }
 
-/// A command that runs; killed when dropped.
+/// A running command, killed on drop.
 pub struct Running {
     what: String,
     child: Child,
@@ -38,17 +39,17 @@ pub struct Running {
     stderr: Option<JoinHandle<String>>,
 }
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Done {
-    /// What it printed and nobody had read yet.
+    /// The output that has not been read.
     pub stdout: String,
     pub stderr: String,
     pub status: ExitStatus,
 }
 
 impl Done {
-    /// The lines of stderr that are no log lines.
+    /// The lines of stderr that are not log lines.
     pub fn errors(&self) -> String {
         let lines = self.stderr.lines().filter(|line| !line.starts_with('{'));
         lines.collect::<Vec<_>>().join("\n")
@@ -81,7 +82,7 @@ impl Running {
         let mut stderr = child.stderr.take().unwrap();
         let stderr = thread::spawn(move || {
             let mut text = Vec::new();
-            // What was read until an error is what there is.
+            // Keep what was read before an error.
             let _ = stderr.read_to_end(&mut text);
             String::from_utf8_lossy(&text).into_owned()
         });
@@ -94,13 +95,13 @@ impl Running {
         }
     }
 
-    /// Writes to standard input, which stays open.
+    /// Writes to standard input and keeps it open.
     pub fn write(&mut self, text: &str) {
         let stdin = self.stdin.as_mut().expect("it was not closed");
         stdin.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Reads lines from standard output.
+    /// Reads lines from standard output, and compares them.
     pub fn expect_lines(&mut self, wanted: &[&str]) {
         for wanted in wanted {
             match self.lines.recv_timeout(PATIENCE) {
@@ -110,13 +111,13 @@ impl Running {
         }
     }
 
-    /// Asks it to end.
+    /// Sends SIGTERM.
     pub fn terminate(&self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM)
             .expect("it has not been waited for");
     }
 
-    /// Closes standard input and waits for the end.
+    /// Closes standard input and waits for the exit.
     pub fn end(mut self) -> Done {
         self.stdin = None;
         let deadline = Instant::now() + PATIENCE;
@@ -143,13 +144,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It has ended by now, unless it was to be ended.
+        // It has usually exited by now.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Waits for the end of a process.
+/// Waits for a process to exit.
 pub fn wait(child: &mut Child, what: &str) -> ExitStatus {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -164,11 +165,11 @@ pub fn wait(child: &mut Child, what: &str) -> ExitStatus {
     }
 }
 
-/// Runs a command to its end.
+/// Runs a command to completion.
 pub fn run(command: Command, input: &str) -> Done {
     let mut running = Running::start(command);
     let mut stdin = running.stdin.take().unwrap();
-    // A command that has ended does not read its input.
+    // A command that has exited does not read its input.
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     running.end()
@@ -179,10 +180,10 @@ pub fn free_address() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
-/// This workspace's server, alone.
+/// A single-member cluster, run by this workspace's server.
 pub struct Member {
     pub directory: TempDir,
-    /// Where it serves clients: `host:port`.
+    /// Its client address: `host:port`.
     pub client: String,
     peer: String,
     server: Child,
@@ -207,7 +208,7 @@ impl Member {
         panic!("the server ended {START_ATTEMPTS} times");
     }
 
-    /// Waits until it answers; whether it does, or has ended.
+    /// Waits until it serves; `false` if the process exited.
     pub fn is_ready(&mut self) -> bool {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -237,7 +238,7 @@ impl Member {
         assert!(self.is_ready());
     }
 
-    /// A command that asks this member.
+    /// An etcdctl command for this member.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = etcdctl(&["--endpoints", &self.client]);
         command.args(args);

@@ -1,66 +1,67 @@
-//! The transcripts' entries.
+//! Entries of the transcripts.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// A command line with its surroundings.
+/// A command line and its environment.
 #[derive(Clone, Debug, Default)]
 pub struct Step {
     /// The arguments; empty for a shell line.
     pub args: Vec<String>,
-    /// A shell line instead of a command of the tool.
+    /// A shell line instead of an etcdctl command.
     pub shell: Option<String>,
-    /// What stands on standard input.
+    /// Standard input.
     pub stdin: String,
-    /// The `ETCDCTL_*` variables; `None` for the usual ones.
+    /// The `ETCDCTL_*` variables; `None` for the defaults.
     pub env: Option<BTreeMap<String, String>>,
-    /// The command does not end by itself.
+    /// For commands that do not exit by themselves.
     pub bound: Option<Bound>,
-    /// Commands that run while it runs.
+    /// Commands to run while it runs.
     pub during: Vec<Step>,
 }
 
-/// When to end a command, and how.
+/// When to terminate a command.
 #[derive(Clone, Debug)]
 pub struct Bound {
-    /// After so many lines on stdout; `None` for as many as the original printed.
+    /// After this many lines on stdout; `None` for as many as the original printed.
     pub lines: Option<usize>,
     /// Whether standard input stays open.
     pub stdin_open: bool,
 }
 
-/// A command and what the original did.
+/// A command and its recorded result.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Group and number.
     pub id: String,
     /// The server's flags.
     pub flags: Vec<String>,
-    /// Whether it serves clients over TLS.
+    /// Whether clients connect over TLS.
     pub encrypted: bool,
     /// Whether a server runs.
     pub needs_server: bool,
-    /// What runs before it and is not compared.
+    /// Commands that run before it and are not compared.
     pub setup: Vec<Step>,
     /// The command; `None` if there is only a setup.
     pub command: Option<Step>,
     /// Its standard output.
     pub stdout: String,
-    /// The same in other orders: that of members follows from their ids, that of a lease's keys from nothing.
+    /// Alternative orders of its lines: member order depends on ids, the order of a lease's keys is
+    /// arbitrary.
     pub stdout_or: Vec<String>,
-    /// Whether only the beginning of stdout is known.
+    /// Whether only the start of stdout was recorded.
     pub truncated: bool,
-    /// Whether stdout is binary and is compared in its being there only.
+    /// Whether stdout is binary and only required to be present.
     pub binary: bool,
-    /// Its error lines.
+    /// The expected error lines.
     pub stderr: String,
     /// Its exit code; 128 + n for signal n.
     pub exit: i64,
 }
 
 impl Entry {
-    /// A measure of how long it waits.
+    /// An estimate of how long it waits.
     pub fn waits(&self) -> usize {
         self.command
             .as_ref()
@@ -68,7 +69,7 @@ impl Entry {
     }
 }
 
-/// Reads the file: what was left out, and the entries by group.
+/// Reads the file: the omissions, and the entries by group.
 pub fn read(data: &str) -> (BTreeMap<String, u64>, BTreeMap<String, Vec<Entry>>) {
     let mut lines = data
         .lines()

@@ -1,7 +1,8 @@
-//! A group of entries against a fresh server.
+//! Replays a group of entries against a new server.
 //!
-//! Commands that do not end by themselves are ended by SIGTERM once they have printed what the transcript has. The original
-//! was ended by SIGINT; that signal is ignored, by the commands, too, where the tests run in the background of a script.
+//! Commands that do not exit by themselves get SIGTERM once they have printed what the transcript
+//! contains. The original was interrupted with SIGINT, but shells start background jobs with SIGINT
+//! ignored, and children inherit that.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,31 +18,32 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::entry::{Entry, Step};
 use super::placeholders::Bindings;
 
-/// How long a server may take to start.
+/// Timeout of a server start.
 const START_MAX: Duration = Duration::from_secs(30);
-/// How often a server that ends while it starts is started again.
+/// Attempts to start a server.
 const START_ATTEMPTS: usize = 5;
-/// How long a command may take that should end by itself.
+/// Timeout of a command that should exit by itself.
 const COMMAND_MAX: Duration = Duration::from_secs(20);
-/// How long a command gets to print more than it should, before it is ended.
+/// How long a command may print more than expected before it is terminated.
 const GRACE: Duration = Duration::from_millis(150);
-/// How long a watch over TLS gets to begin, which cannot be seen from outside, and a watch between the lines of its input.
+/// How long a watch over TLS may take to start, which cannot be observed, and the pause between the
+/// input lines of a watch.
 const SETTLE: Duration = Duration::from_millis(250);
-/// The exit code in transcripts of commands that were ended.
+/// The recorded exit code of interrupted commands.
 const WAS_ENDED: i64 = 130;
 
-/// What came of a group.
+/// The result of a group.
 pub struct Outcome {
-    /// Entries that were compared.
+    /// The number of entries compared.
     pub compared: usize,
-    /// What differs, for people.
+    /// Descriptions of the differences.
     pub differences: Vec<String>,
 }
 
-/// The server to test against.
+/// The server to test.
 ///
 /// # Panics
-/// There is none.
+/// It does not exist.
 pub fn server_path() -> PathBuf {
     let path = match std::env::var_os("RETCD_GOLDEN_SERVER") {
         Some(path) => PathBuf::from(path),
@@ -55,7 +57,7 @@ pub fn server_path() -> PathBuf {
     path
 }
 
-/// Runs a group's entries one after the other.
+/// Runs the entries of a group in order.
 pub fn replay(server: &Path, name: &str, entries: &[Entry]) -> Outcome {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let needs_server = entries.iter().any(|entry| entry.needs_server);
@@ -96,32 +98,32 @@ pub fn replay(server: &Path, name: &str, entries: &[Entry]) -> Outcome {
 struct Group {
     directory: PathBuf,
     bindings: Bindings,
-    /// Whether clients are served over TLS.
+    /// Whether clients connect over TLS.
     encrypted: bool,
 }
 
-/// A server that ends with the group.
+/// A server that is killed with the group.
 struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself, which the comparisons have shown.
+        // It may have exited, which the comparison has shown.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// How many lines a command that does not end by itself prints.
+/// The number of lines that a command prints before it is terminated.
 #[derive(Clone, Copy, Default)]
 struct Lines {
     stdout: usize,
-    /// Of those that are compared.
+    /// Compared lines only.
     stderr: usize,
 }
 
 impl Lines {
     fn of(entry: &Entry, step: &Step) -> Lines {
-        // Where the transcript does not have all of them, it says how many there were.
+        // Given explicitly where the transcript is truncated.
         let told = step.bound.as_ref().and_then(|bound| bound.lines);
         let told = told.filter(|_| entry.truncated || entry.binary);
         Lines {
@@ -131,13 +133,13 @@ impl Lines {
     }
 }
 
-/// A line that a command has printed.
+/// A line printed by a command.
 enum Line {
     Stdout(Vec<u8>),
     Stderr(Vec<u8>),
 }
 
-/// What a command did.
+/// The result of a command.
 #[derive(Default)]
 struct Done {
     stdout: Vec<u8>,
@@ -146,7 +148,7 @@ struct Done {
 }
 
 impl Group {
-    /// Starts a server. Another process may take one of its ports first; it then gets others.
+    /// Starts a server, with other ports if another process takes one first.
     fn start_server(&mut self, server: &Path, flags: &[String]) -> Server {
         for _ in 0..START_ATTEMPTS {
             let (client, peer) = free_addresses();
@@ -161,7 +163,7 @@ impl Group {
         panic!("the server ended {START_ATTEMPTS} times while it started");
     }
 
-    /// Waits until the server is ready; `None` if it ends instead.
+    /// Waits until the server is ready; `None` if it exits.
     fn try_start(
         &self,
         server: &Path,
@@ -178,7 +180,7 @@ impl Group {
         let scheme = if self.encrypted { "https" } else { "http" };
         let child = Command::new(server)
             .args(["--name", "m1", "--data-dir", "m1.etcd"])
-            // No transcript shows it, and most of the time would go into it.
+            // Speeds up the tests; no transcript depends on it.
             .arg("--bcrypt-cost=4")
             .arg("--initial-cluster-token=golden")
             .arg(format!("--listen-client-urls={scheme}://{client}"))
@@ -276,12 +278,12 @@ impl Group {
             Some(_) => end(&mut child, is_over),
         };
         drop(kept_open);
-        // What it printed while it was ended; the readers end with its pipes.
+        // Output after the termination; the readers end when the pipes close.
         collect(&lines, None, &mut done);
         done
     }
 
-    /// How many watchers the member has.
+    /// The member's number of watchers.
     fn watchers(&self) -> Option<u64> {
         let page = page(&self.bindings.fill("{{HOST}}"), "/metrics")?;
         let mut lines = page.lines();
@@ -292,7 +294,7 @@ impl Group {
         })
     }
 
-    /// Waits until the member has as many watchers as a command needs that is watched by another.
+    /// Waits until the member has enough watchers for a command that runs during another.
     fn wait_for_watchers(&self, how_many: &str, enough: impl Fn(u64) -> bool) {
         if self.encrypted {
             std::thread::sleep(SETTLE);
@@ -308,7 +310,7 @@ impl Group {
         }
     }
 
-    /// What differs from the transcript, if something does.
+    /// The difference to the transcript, if there is one.
     fn compare(&mut self, entry: &Entry, done: &Done) -> Option<String> {
         let mut differences = Vec::new();
         if done.exit != entry.exit {
@@ -342,7 +344,7 @@ impl Group {
         (!differences.is_empty()).then(|| differences.join("\n"))
     }
 
-    /// Compares text, tables by their cells: placeholders are not as wide as what they stand for.
+    /// Compares texts; tables cell by cell, because placeholders and values differ in width.
     fn same_text(&mut self, template: &str, actual: &str) -> bool {
         let before = self.bindings.clone();
         let same = self.same_lines(template, actual);
@@ -384,8 +386,7 @@ impl Group {
     }
 }
 
-/// Two addresses that nobody listens on at this moment and that no other group gets. They lie below the ports that the
-/// system gives to outgoing connections.
+/// Two unused addresses that no other group gets, below the range of ephemeral ports.
 fn free_addresses() -> (String, String) {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let mut given = GIVEN.lock().expect("no thread panics with it");
@@ -398,18 +399,18 @@ fn free_addresses() -> (String, String) {
     (address(), address())
 }
 
-/// Whether the server's log says that it serves clients over TLS.
+/// Whether the server has logged that it serves clients over TLS.
 fn serves_encrypted(log: &Path) -> bool {
     let log = std::fs::read_to_string(log).unwrap_or_default();
     log.contains("serving client traffic securely")
 }
 
-/// Whether `/version` shows a cluster version.
+/// Whether `/version` reports a cluster version.
 fn cluster_version_is_known(address: &str) -> bool {
     page(address, "/version").is_some_and(|page| page.contains("\"etcdcluster\":\"3"))
 }
 
-/// A page of the server, if it answers.
+/// Fetches a page of the server.
 fn page(address: &str, path: &str) -> Option<String> {
     let mut connection = TcpStream::connect(address).ok()?;
     connection.set_read_timeout(Some(COMMAND_MAX)).ok()?;
@@ -420,7 +421,7 @@ fn page(address: &str, path: &str) -> Option<String> {
     Some(answer)
 }
 
-/// Sends each line of `pipe` as what `kind` makes of it.
+/// Sends each line of `pipe`, wrapped by `kind`.
 fn read_lines(
     pipe: impl Read + Send + 'static,
     lines: mpsc::Sender<Line>,
@@ -429,7 +430,7 @@ fn read_lines(
     std::thread::spawn(move || {
         let mut pipe = BufReader::new(pipe);
         let mut line = Vec::new();
-        // What was read until an error is what there is.
+        // Keep what was read before an error.
         while pipe.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
             if lines.send(kind(std::mem::take(&mut line))).is_err() {
                 return;
@@ -438,11 +439,11 @@ fn read_lines(
     });
 }
 
-/// Writes standard input; returns it if it has to stay open.
+/// Writes standard input; returns it if it must stay open.
 fn feed(mut stdin: ChildStdin, step: &Step) -> Option<ChildStdin> {
     let left_open = step.bound.as_ref().is_some_and(|bound| bound.stdin_open);
     for line in step.stdin.split_inclusive('\n') {
-        // A command that has ended does not read its input.
+        // A command that has exited does not read its input.
         let _ = stdin
             .write_all(line.as_bytes())
             .and_then(|()| stdin.flush());
@@ -453,7 +454,8 @@ fn feed(mut stdin: ChildStdin, step: &Step) -> Option<ChildStdin> {
     left_open.then_some(stdin)
 }
 
-/// Reads lines until the command closes its output, or until there are as many as expected and no more come.
+/// Collects lines until the command closes its output, or until the expected number has arrived and
+/// no more follow.
 fn collect(lines: &mpsc::Receiver<Line>, expected: Option<Lines>, done: &mut Done) {
     let mut deadline = Instant::now() + COMMAND_MAX;
     let mut seen = 0;
@@ -470,13 +472,13 @@ fn collect(lines: &mpsc::Receiver<Line>, expected: Option<Lines>, done: &mut Don
                 done.stdout.extend(line);
             }
             Ok(Line::Stderr(line)) => done.stderr.push_str(&String::from_utf8_lossy(&line)),
-            // It has closed its output, or the differences will tell what is missing.
+            // The output is closed, or the comparison will report what is missing.
             Err(_) => return,
         }
     }
 }
 
-/// Ends a command, unless it has ended.
+/// Terminates a command, unless it has exited.
 fn end(child: &mut Child, deadline: Instant) -> i64 {
     if let Ok(Some(status)) = child.try_wait() {
         return code(status);

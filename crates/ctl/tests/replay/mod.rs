@@ -1,4 +1,4 @@
-//! Replaying transcripts.
+//! Replay of recorded transcripts.
 
 pub mod entry;
 pub mod group;

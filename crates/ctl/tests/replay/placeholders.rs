@@ -1,10 +1,11 @@
 //! Placeholders: `{{NAME}}`, `{{NAME:number:form}}`.
 //!
-//! Ids are bound to the number that is seen first, in whatever form it stands; measured values match by their shape.
+//! An id placeholder is bound to the first number that it matches, in any form; measured values
+//! match by their format.
 
 use std::collections::HashMap;
 
-/// What placeholders are bound to.
+/// The values of placeholders.
 #[derive(Clone, Default)]
 pub struct Bindings {
     texts: HashMap<String, String>,
@@ -12,12 +13,12 @@ pub struct Bindings {
 }
 
 impl Bindings {
-    /// Binds a placeholder to a fixed text.
+    /// Binds a placeholder to a text.
     pub fn set(&mut self, name: &str, text: String) {
         self.texts.insert(name.to_owned(), text);
     }
 
-    /// Replaces the bound placeholders of an argument or an environment variable.
+    /// Substitutes the bound placeholders in an argument or environment variable.
     pub fn fill(&self, template: &str) -> String {
         pieces(template)
             .map(|piece| match piece {
@@ -37,7 +38,7 @@ impl Bindings {
         self.numbers.get(&name).map(|number| form.format(*number))
     }
 
-    /// Whether `actual` is what `template` describes; binds what it meets for the first time.
+    /// Whether `actual` matches `template`; binds placeholders at their first occurrence.
     pub fn matches(&mut self, template: &str, actual: &str) -> bool {
         let mut rest = actual;
         for piece in pieces(template) {
@@ -69,12 +70,12 @@ impl Bindings {
             _ => |c| c.is_ascii_digit(),
         };
         let end = actual.len() - actual.trim_start_matches(shape).len();
-        // A full stop behind a number ends the sentence.
+        // A period after a number ends the sentence.
         let end = actual[..end].trim_end_matches(['.', ' ']).len();
         (end > 0).then_some(&actual[end..])
     }
 
-    /// Ids may be padded with blanks on their left.
+    /// Ids may be padded with spaces on the left.
     fn match_id<'a>(&mut self, key: String, form: Form, actual: &'a str) -> Option<&'a str> {
         let actual = actual.trim_start_matches(' ');
         let digits = actual
@@ -151,7 +152,7 @@ fn pieces(template: &str) -> impl Iterator<Item = Piece<'_>> {
             rest = &inner[end + 2..];
             return Some(Piece::Placeholder(&inner[..end]));
         }
-        // The first two bytes may be braces that open no placeholder.
+        // The first two bytes may be braces that do not start a placeholder.
         let skip = if rest.starts_with("{{") { 2 } else { 0 };
         let end = rest[skip..].find("{{").map_or(rest.len(), |end| end + skip);
         let (text, tail) = rest.split_at(end);

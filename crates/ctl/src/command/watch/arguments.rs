@@ -1,4 +1,4 @@
-//! What to watch: from arguments, flags and the environment.
+//! The watch request, from arguments, flags and environment.
 
 use retcd_client::{FROM_KEY, prefix_range};
 use retcd_proto::etcdserverpb::WatchCreateRequest;
@@ -10,18 +10,18 @@ use crate::go::quote::quote;
 
 const BAD_COUNT: &str = "bad number of arguments";
 
-/// Key and range end from the environment, for when there are no arguments.
+/// Key and range end from the environment, used if there are no arguments.
 #[derive(Default)]
 pub struct Environment {
-    /// Key and, if there is one, range end.
+    /// The key and, if set, the range end.
     keys: Vec<Arg>,
 }
 
 impl Environment {
-    /// Reads `ETCDCTL_WATCH_KEY` and `ETCDCTL_WATCH_RANGE_END`; empty ones count as absent.
+    /// Reads `ETCDCTL_WATCH_KEY` and `ETCDCTL_WATCH_RANGE_END`; empty variables count as unset.
     ///
     /// # Errors
-    /// A range end without a key.
+    /// There is a range end but no key.
     pub fn read() -> Result<Environment, Exit> {
         use std::os::unix::ffi::OsStringExt;
         let variable = |name| {
@@ -44,13 +44,13 @@ impl Environment {
         }
     }
 
-    /// Whether there is nothing to watch in it.
+    /// Whether no key is set.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 }
 
-/// A watch that the user asked for, before the last check of what can be combined.
+/// The parsed arguments of a watch, before their combination is validated.
 pub struct Wanted {
     keys: Vec<Arg>,
     exec: Vec<Arg>,
@@ -59,10 +59,10 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// The watch to send.
+    /// Validates the combination and returns the watch.
     ///
     /// # Errors
-    /// The text of what cannot be combined.
+    /// The text of the invalid combination.
     pub fn into_watch(self) -> Result<Watch, &'static str> {
         let (key, end) = match self.keys.as_slice() {
             [] => return Err(BAD_COUNT),
@@ -71,7 +71,7 @@ impl Wanted {
             }
             [key, ..] if self.prefix => prefix_range(key),
             [key, end] => (key.clone(), end.clone()),
-            // Arguments behind the second make the range end disappear; etcd's tool does the same.
+            // Like etcdctl, drops the range end if there are more than two arguments.
             [key, ..] => (key.clone(), Vec::new()),
         };
         let key = if key.is_empty() {
@@ -91,11 +91,11 @@ impl Wanted {
     }
 }
 
-/// Reads the command line of `watch`. `raw` is the whole of it: the parser takes out the two dashes behind which a command
-/// stands.
+/// Parses the command line of `watch`. `raw` is the whole command line: the flag parser removes the
+/// `--` that separates the command to run.
 ///
 /// # Errors
-/// Arguments that make no watch.
+/// The arguments are invalid.
 pub fn parse(
     flags: &FlagSet,
     args: &[Arg],
@@ -107,10 +107,10 @@ pub fn parse(
     wanted(flags, keys, exec, environment)
 }
 
-/// Reads a line of an interactive watch, without its first word.
+/// Parses a line of an interactive watch, without its first word.
 ///
 /// # Errors
-/// Arguments that make no watch.
+/// The arguments are invalid.
 pub fn parse_line(words: &[Arg], environment: &Environment) -> Result<Wanted, Exit> {
     let exec = command_behind_dashes(words)?;
     let mut flags = FlagSet::default();
@@ -174,7 +174,7 @@ mod tests {
             .collect()
     }
 
-    /// `key end | command` of the watch that a line asks for, or the error's text.
+    /// `key end | command` of the parsed line, or the error.
     fn parsed(line: &str, environment: &str) -> String {
         let environment = Environment {
             keys: words(environment),

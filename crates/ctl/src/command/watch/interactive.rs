@@ -1,4 +1,4 @@
-//! `watch --interactive`: each line of standard input begins a watch or asks for progress.
+//! `watch --interactive`: each line of standard input starts a watch or requests progress.
 
 use std::io::BufRead;
 
@@ -11,13 +11,13 @@ use super::stream::Stream;
 use crate::cli::{Exit, ExitKind};
 use crate::log;
 
-/// Lines that may wait to be read by the command.
+/// Capacity of the queue between the reader thread and the command.
 const QUEUED_LINES: usize = 16;
 
 /// Runs until standard input ends, which is an error.
 ///
 /// # Errors
-/// The end of standard input, or a line that cannot be forgiven.
+/// Standard input ended, or a line is invalid.
 pub async fn run(session: &Session, environment: &Environment) -> Result<(), Exit> {
     let client = session.client().await?;
     let mut lines = read_lines();
@@ -29,15 +29,15 @@ pub async fn run(session: &Session, environment: &Environment) -> Result<(), Exi
                 handle_line(&line.ok_or_else(ended)?, &mut stream, environment)?;
             }
             outcome = stream.next(session), if stream.has_watches() => {
-                // The other watches go on when one ends.
+                // When a watch ends, the others continue.
                 outcome?;
             }
         }
     }
 }
 
-/// Reads lines in a thread, because standard input cannot be waited for together with a connection. A last line without
-/// its end is no line.
+/// Reads lines on a thread, because standard input cannot be polled together with a connection.
+/// Like etcdctl, ignores a last line without a newline.
 fn read_lines() -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(QUEUED_LINES);
     std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! `watch`: follows the changes of keys, and runs a command for each.
+//! `watch`: prints the events of keys, and runs a command for each.
 
 mod arguments;
 mod interactive;
@@ -19,7 +19,7 @@ With --interactive each line of standard input starts a further watch, or asks f
   watch foo --prev-kv
   progress";
 
-/// The command.
+/// The `watch` command.
 pub fn command() -> Command {
     Command::new(
         "watch",
@@ -31,7 +31,7 @@ pub fn command() -> Command {
     .flags(flags())
 }
 
-/// The flags, which interactive lines take, too.
+/// The flags, which interactive lines accept as well.
 fn flags() -> Vec<Flag> {
     vec![
         Flag::switch("interactive", "read watches from standard input").short('i'),

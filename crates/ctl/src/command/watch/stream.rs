@@ -1,4 +1,4 @@
-//! The watches of a command, shown as they come.
+//! The watches of a command, printed as events arrive.
 
 use std::collections::BTreeMap;
 
@@ -13,30 +13,30 @@ use crate::go::quote::{quote, quote_list};
 use crate::log;
 use crate::print::{Reply, print_line};
 
-/// One watch.
+/// A watch and its command.
 pub struct Watch {
-    /// What is watched.
+    /// The request.
     pub request: WatchCreateRequest,
-    /// The command that runs for each change, if it is not empty.
+    /// The command to run for each event; none if empty.
     pub exec: Vec<Arg>,
 }
 
-/// What came of waiting for the stream.
+/// The result of waiting on the stream.
 pub enum Outcome {
-    /// The stream goes on.
+    /// The stream continues.
     Going,
     /// A watch ended.
     Ended,
 }
 
-/// All watches of a command.
+/// All watches of an invocation.
 pub struct Stream {
     watcher: Watcher,
     commands: BTreeMap<WatchId, Vec<Arg>>,
 }
 
 impl Stream {
-    /// No watches yet.
+    /// Creates a stream without watches.
     pub fn new(client: &Client) -> Stream {
         Stream {
             watcher: client.watcher(WithoutLeader::End),
@@ -44,26 +44,26 @@ impl Stream {
         }
     }
 
-    /// Whether there is something to wait for.
+    /// Whether there is a watch or an event to wait for.
     pub fn has_watches(&self) -> bool {
         !self.watcher.is_empty()
     }
 
-    /// Begins a further watch.
+    /// Adds a watch.
     pub fn add(&mut self, watch: Watch) {
         let id = self.watcher.add(watch.request);
         self.commands.insert(id, watch.exec);
     }
 
-    /// Asks the server how far the watches have come, if there are any.
+    /// Requests a progress notification for each watch, if there are any.
     pub fn request_progress(&mut self) {
         self.watcher.request_progress();
     }
 
-    /// Waits for the next response and shows it. Dropping the future while it waits loses nothing.
+    /// Waits for the next response and prints it. Cancel safe while waiting.
     ///
     /// # Errors
-    /// It cannot be printed, or the command that it runs fails.
+    /// It cannot be printed, or the command to run fails.
     pub async fn next(&mut self, session: &Session) -> Result<Outcome, Exit> {
         match self.watcher.next().await {
             None => Ok(Outcome::Ended),
@@ -98,7 +98,7 @@ fn show(session: &Session, exec: &[Arg], response: &WatchResponse) -> Result<(),
     Ok(())
 }
 
-/// Runs the command of a watch for one change.
+/// Runs a watch's command for one event.
 fn run_for(command: &[Arg], revision: i64, event: &Event) -> Result<(), Exit> {
     let kv = event.kv.clone().unwrap_or_default();
     let quoted = |bytes: &[u8]| quote(bytes).into_bytes();
@@ -127,7 +127,7 @@ fn show_end(session: &Session, error: &WatchError, response: &WatchResponse) -> 
         WatchError::Compacted { .. } | WatchError::Canceled { .. } => {
             session.print(&Reply::Watch(response))
         }
-        // The server's answer is to a watch that never was.
+        // There is no response of a watch to print.
         WatchError::Refused { .. } | WatchError::Stream(_) => {
             session.print(&Reply::Watch(&WatchResponse {
                 canceled: true,
