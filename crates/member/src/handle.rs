@@ -129,10 +129,11 @@ impl Handle {
                 .clock
                 .sleep_until(self.core.clock.now() + SWEEP_INTERVAL);
             loop {
-                match select(pin!(mailbox.recv()), &mut sweep).await {
-                    Either::Left((Some(mail), _)) => self.deliver(mail),
-                    Either::Left((None, _)) => return,
-                    Either::Right(((), _)) => break,
+                // The sweep first: under load there is always mail.
+                match select(&mut sweep, pin!(mailbox.recv())).await {
+                    Either::Left(((), _)) => break,
+                    Either::Right((Some(mail), _)) => self.deliver(mail),
+                    Either::Right((None, _)) => return,
                 }
             }
             self.sweep();
