@@ -1,11 +1,13 @@
-//! Who looks after users and roles: sets them up, switches authentication on, and goes on changing its mind.
+//! Who looks after users and roles: sets them up, switches authentication on, and goes on changing
+//! its mind.
 //!
-//! One change at a time. What is missing is put back more often than something is taken away, so that most users may do
-//! something most of the time.
+//! One change at a time. What is missing is put back more often than something is taken away, so
+//! that most users may do something most of the time.
 
 use std::time::Duration;
 
 use fastrand::Rng;
+use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
 use retcd_proto::etcdserverpb::{
     AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleDeleteRequest,
     AuthRoleGrantPermissionRequest, AuthRoleListRequest, AuthRoleRevokePermissionRequest,
@@ -19,6 +21,7 @@ use crate::history::OperationId;
 use crate::model::auth::Auth;
 use crate::request::Request;
 use crate::users::{self, Credentials, NAMES, PASSWORDS, ROLES};
+use crate::workload;
 use retcd_proto::authpb::UserAddOptions;
 
 /// The client number that operations of the administrator have.
@@ -39,6 +42,11 @@ pub struct Administrator {
 impl Administrator {
     /// Looks at users and roles and changes something.
     pub fn administrate(&mut self, cx: &mut Context) {
+        let is_full = cx.log.model.full().next().is_some();
+        if self.waiting_for.is_none() && is_full && cx.rng.bool() {
+            let request = workload::alarm(AlarmAction::Deactivate, cx);
+            self.ask(request, cx);
+        }
         if self.waiting_for.is_none() {
             let auth = &cx.log.model.auth;
             let missing = missing(auth, &mut cx.rng);
@@ -50,7 +58,7 @@ impl Administrator {
                     any_change(auth, &mut cx.rng)
                 }
             };
-            self.ask(request, cx);
+            self.ask(Request::Write(Box::new(request)), cx);
         }
         let pause = match self.has_set_up {
             true => cx.between_us(10_000, 700_000),
@@ -66,9 +74,8 @@ impl Administrator {
         }
     }
 
-    fn ask(&mut self, request: InternalRaftRequest, cx: &mut Context) {
+    fn ask(&mut self, request: Request, cx: &mut Context) {
         let host = any_host(cx);
-        let request = Request::Write(Box::new(request));
         let root = Credentials::Certificate(ROOT);
         let operation = cx.ask(ADMINISTRATOR, host, request, root, PATIENCE);
         self.waiting_for = Some(operation);

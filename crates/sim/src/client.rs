@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
-use retcd_state::auth::{AuthError, AuthReply};
+use retcd_state::auth::AuthError;
 use retcd_state::machine::ApplyError;
 
 use crate::context::{Context, Event};
-use crate::history::{INVALID_TOKEN, Operation, OperationId, Outcome};
+use crate::history::{INVALID_TOKEN, NO_PATIENCE, Operation, OperationId, Outcome};
 use crate::request::{Answer, Request};
 use crate::users::{self, Credentials};
 use crate::workload;
@@ -60,10 +60,9 @@ impl Identity {
             return;
         };
         match (request, outcome) {
-            (
-                Request::LogIn(..),
-                Outcome::Answered(Answer::Auth(AuthReply::LoggedIn { token: new, .. })),
-            ) => *token = Some(new.clone()),
+            (Request::LogIn(..), Outcome::Answered(Answer::Token(new))) => {
+                *token = Some(new.clone())
+            }
             (_, Outcome::Refused(INVALID_TOKEN)) => *token = None,
             (_, Outcome::Answered(Answer::Error(ApplyError::Auth(error)))) => match error {
                 AuthError::NotEnabled => *goes_without = true,
@@ -129,18 +128,16 @@ impl Client {
         }
         let operation = cx.history.operations.len();
         let host = self.host;
-        cx.history.operations.push(Operation::new(
-            self.number,
-            host,
-            request,
-            credentials,
-            cx.now,
-            cx.log.floor,
-        ));
+        let floor = cx.log.floor;
+        let asked = Operation::new(self.number, host, request, credentials, cx.now, floor);
+        cx.history.operations.push(Operation {
+            slowest: cx.slowest(),
+            ..asked
+        });
         let delay = cx.network.delay(&mut cx.rng);
         cx.after(delay, Event::Request { operation, host });
         let patience = Duration::from_millis(cx.rng.u64(1_000..8_000));
-        let outcome = Outcome::Unknown("timeout");
+        let outcome = Outcome::Unknown(NO_PATIENCE);
         cx.after(patience, Event::Return { operation, outcome });
     }
 

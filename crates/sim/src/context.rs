@@ -1,4 +1,5 @@
-//! What every part of the world has in common: the time, the dice, what happens next, and who watches.
+//! What every part of the world has in common: the time, the dice, what happens next, and who
+//! watches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Write, stderr};
@@ -7,13 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use fastrand::Rng;
 use retcd_proto::etcdserverpb::WatchCreateRequest;
+use retcd_state::version::Version;
 
 use crate::checker::lease::LeaseChecker;
 use crate::checker::log::LogChecker;
 use crate::checker::{Verdict, Violation};
 use crate::faults::Fault;
-use crate::history::{History, Operation, OperationId, Outcome};
-use crate::member::{Parcel, Session, Told, Work};
+use crate::history::{History, NO_PATIENCE, Operation, OperationId, Outcome};
+use crate::member::{Ask, Parcel, ReturnAddress, Session, Step, Told};
 use crate::network::{Fate, Network};
 use crate::queue::Queue;
 use crate::request::Request;
@@ -23,13 +25,13 @@ use crate::users::Credentials;
 /// Something that is going to happen.
 pub enum Event {
     /// A process has something to do, if it still lives.
-    Work {
+    Step {
         /// The host that it runs on.
         host: usize,
         /// Which of its processes.
         life: u32,
         /// What to do.
-        work: Work,
+        step: Step,
     },
     /// A packet with messages arrives.
     Packet {
@@ -79,24 +81,44 @@ pub enum Event {
         /// The host.
         host: usize,
     },
-    /// The renewal of a lease, which another host has let pass, arrives at the one that leads.
-    Renewal {
+    /// The client of an operation has lost its patience, and the host hears of it.
+    GiveUp {
         /// The operation.
         operation: OperationId,
-        /// The lease.
-        lease: i64,
-        /// The host that has let it pass.
-        from: usize,
         /// The host.
         host: usize,
     },
-    /// The answer to it arrives at the host that has let it pass.
-    RenewalTold {
-        /// The operation.
-        operation: OperationId,
-        /// What it says.
-        told: Told,
+    /// A member is heard of at a host.
+    Heard {
         /// The host.
+        to: usize,
+        /// The member.
+        member: u64,
+    },
+    /// A member's question arrives at a host.
+    Asked {
+        /// Who asks.
+        from: ReturnAddress,
+        /// The host.
+        host: usize,
+        /// What is asked.
+        ask: Ask,
+    },
+    /// The answer to it is back.
+    Told {
+        /// Who has asked.
+        to: ReturnAddress,
+        /// The answer.
+        told: Told,
+    },
+    /// A host gets a newer program.
+    Upgrade {
+        /// Which.
+        host: usize,
+    },
+    /// Something of what a host's member holds is turned over.
+    Corrupt {
+        /// Which.
         host: usize,
     },
     /// Somebody does what nobody honest would.
@@ -167,6 +189,14 @@ pub struct Context {
     pub addresses: BTreeMap<u64, usize>,
     /// Members whose removal was asked for and may yet be made: a quorum has to do without them.
     pub leaving: BTreeSet<u64>,
+    /// Hosts for members that were asked to be added, by where peers will find them.
+    pub invited: BTreeMap<String, usize>,
+    /// The version of the program that each member runs, or last ran.
+    pub versions: BTreeMap<u64, Version>,
+    /// Requests by which members set the cluster's version.
+    pub version_requests: BTreeSet<u64>,
+    /// The last entry that each running member has applied.
+    pub applied: BTreeMap<u64, u64>,
     /// The wires.
     pub network: Network,
     /// The committed log.
@@ -193,7 +223,8 @@ impl Context {
         self.queue.push(self.now + delay, event);
     }
 
-    /// Sends `host` a request by who is no client of the load, and waits for the answer for so long.
+    /// Sends `host` a request by who is no client of the load, and waits for the answer for so
+    /// long.
     pub fn ask(
         &mut self,
         sender: usize,
@@ -208,14 +239,14 @@ impl Context {
         self.history.operations.push(asked);
         let delay = self.network.delay(&mut self.rng);
         self.after(delay, Event::Request { operation, host });
-        let outcome = Outcome::Unknown("timeout");
+        let outcome = Outcome::Unknown(NO_PATIENCE);
         self.after(patience, Event::Return { operation, outcome });
         operation
     }
 
-    /// Lets a process do something after a while.
-    pub fn work_after(&mut self, delay: Duration, host: usize, life: u32, work: Work) {
-        self.after(delay, Event::Work { host, life, work });
+    /// The last entry that all running members have applied.
+    pub fn slowest(&self) -> u64 {
+        self.applied.values().min().copied().unwrap_or(0)
     }
 
     /// A random time.
@@ -241,7 +272,8 @@ impl Context {
         self.history.note(self.now, text);
     }
 
-    /// Says what happens now to whoever follows the run; it does not matter to the run whether anybody does.
+    /// Says what happens now to whoever follows the run; it does not matter to the run whether
+    /// anybody does.
     pub fn tell(&self, text: &str) {
         let _ = writeln!(stderr(), "{:>12.6} {text}", self.now.as_secs_f64());
     }

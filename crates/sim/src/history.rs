@@ -19,6 +19,9 @@ pub enum Outcome {
 /// Why a request is refused whose token does not count.
 pub const INVALID_TOKEN: &str = "invalid auth token";
 
+/// Why a client does not know how its operation ended: it has not waited for it.
+pub const NO_PATIENCE: &str = "timeout";
+
 /// One operation of a client.
 pub struct Operation {
     /// Who asked.
@@ -29,10 +32,13 @@ pub struct Operation {
     pub request: Request,
     /// In whose name.
     pub credentials: Credentials,
-    /// The last entry that the member had applied when it found out who asks.
+    /// The last entry that the member had applied when the request came.
+    pub arrived_at: u64,
+    /// The same when it was found out who asks and what is permitted: when it was put into the log,
+    /// or answered without.
     pub judged_at: u64,
-    /// The same when it had read what it answers.
-    pub read_at: u64,
+    /// The same when it was answered.
+    pub answered_at: u64,
     /// When.
     pub invoked: Duration,
     /// When the client heard; nothing while it waits.
@@ -43,6 +49,8 @@ pub struct Operation {
     pub request_id: u64,
     /// What had been answered to anybody when it was invoked.
     pub floor: Floor,
+    /// The last entry that the slowest member had applied then.
+    pub slowest: u64,
 }
 
 impl Operation {
@@ -60,13 +68,15 @@ impl Operation {
             host,
             request,
             credentials,
+            arrived_at: 0,
             judged_at: 0,
-            read_at: 0,
+            answered_at: 0,
             invoked: now,
             returned: None,
             outcome: Outcome::Unknown("still waiting"),
             request_id: 0,
             floor,
+            slowest: 0,
         }
     }
 }

@@ -3,15 +3,21 @@
 use std::path::Path;
 use std::time::Duration;
 
+use prost::Message;
 use retcd_node::durable::StorageError;
+use retcd_proto::mvccpb::KeyValue;
+use retcd_state::mvcc::Revision;
+use retcd_state::version::Version;
+use retcd_storage::backend::{Bucket, Value, WriteBatch};
 use retcd_storage::disk::{self, Disk, MemDisk};
 
 use crate::clock::Clock;
 use crate::context::{Context, Event};
 use crate::faults::Fault;
-use crate::member::{self, Process, Setup, Speed, StartRole};
+use crate::member::{self, Place, Process, Setup, Speed, StartRole};
 use crate::network::Weather;
 use crate::operator;
+use crate::request::Kv;
 
 /// In an ambush votes come late, so that several candidates of one term ask the same voters.
 const AMBUSH: Weather = Weather {
@@ -20,6 +26,11 @@ const AMBUSH: Weather = Weather {
     delayed: 400,
     delay_max: Duration::from_millis(900),
 };
+
+/// The version of most programs.
+pub const NEWEST: Version = Version::new(3, 7, 1);
+/// That of the others.
+pub const OLD: Version = Version::new(3, 6, 7);
 
 /// A host.
 pub struct Host {
@@ -30,6 +41,8 @@ pub struct Host {
     disk: MemDisk,
     clock: Clock,
     speed: Speed,
+    /// The version of the program that is started here.
+    pub version: Version,
     /// The running process.
     pub process: Option<Process>,
     lives: u32,
@@ -64,6 +77,7 @@ impl Host {
                 disk: MemDisk::new(),
                 clock: Clock::new(offset, cx.rng.i64(-200..200)),
                 speed: Speed::GOOD,
+                version: NEWEST,
                 process: None,
                 lives: 0,
                 frozen_until: Duration::ZERO,
@@ -110,18 +124,18 @@ impl Host {
             return Ok(());
         }
         self.lives += 1;
-        let process = member::start(
-            self.number,
-            self.lives,
+        let place = Place {
+            host: self.number,
+            life: self.lives,
             id,
-            &self.role,
-            &self.disk,
-            self.clock,
-            self.speed,
-            setup,
-            cx,
-        )?;
-        self.process = Some(process);
+            role: &self.role,
+            disk: &self.disk,
+            clock: self.clock,
+            speed: self.speed,
+            version: self.version,
+        };
+        cx.versions.insert(id, place.version);
+        self.process = Some(member::start(place, setup, cx)?);
         Ok(())
     }
 
@@ -139,7 +153,8 @@ impl Host {
         self.set_speed(Speed::GOOD);
     }
 
-    fn leads(&self) -> bool {
+    /// Whether its member believes to lead.
+    pub fn leads(&self) -> bool {
         self.process.as_ref().is_some_and(Process::leads)
     }
 
@@ -169,7 +184,8 @@ impl Host {
         let list = |dir: &str| self.disk.read_dir(Path::new(dir)).unwrap_or_default();
         let mut files = list("/member/wal");
         files.extend(list("/member/snap"));
-        // The database has no checksums but in its meta pages: what decays there shows by comparison only.
+        // The database has no checksums but in its meta pages: what decays there shows by
+        // comparison only.
         files.retain(|path| {
             let extension = path.extension().and_then(|extension| extension.to_str());
             matches!(extension, Some("wal" | "snap"))
@@ -189,6 +205,31 @@ impl Host {
                 )
             });
         }
+    }
+
+    /// Turns over a bit of what its member holds under `key`, whose newest revision this is.
+    pub fn turn_over(&mut self, kv: &Kv) -> bool {
+        let Some(process) = &self.process else {
+            return false;
+        };
+        let wrong = KeyValue {
+            key: kv.key.clone(),
+            value: b"keps"[..].into(),
+            create_revision: kv.create,
+            mod_revision: kv.modified,
+            version: kv.version,
+            lease: kv.lease,
+        };
+        let row = Revision {
+            main: kv.modified,
+            sub: 0,
+        };
+        let mut batch = WriteBatch::default();
+        let value = wrong.encode_to_vec();
+        batch.put(Bucket::Key, row.to_key().as_ref(), Value::from(&value[..]));
+        process.backend().write(batch);
+        self.may_be_lost = true;
+        true
     }
 
     fn down(&mut self, lasts: Duration, power: bool, cx: &mut Context) {
@@ -299,6 +340,7 @@ pub fn inflict(hosts: &mut [Host], fault: &Fault, cx: &mut Context) {
             let host = &mut hosts[*host];
             host.disk.set_capacity(Some(host.disk.used_bytes() + free));
             host.is_ill = true;
+            cx.log.may_lack_space = true;
             lasts
         }
         Fault::FlipBit { host } => {
@@ -322,7 +364,7 @@ pub fn inflict(hosts: &mut [Host], fault: &Fault, cx: &mut Context) {
 }
 
 /// Whether the cluster can stand the loss of this host: no other one may be lost already.
-fn can_lose_one(hosts: &[Host], lost: usize, cx: &Context) -> bool {
+pub fn can_lose_one(hosts: &[Host], lost: usize, cx: &Context) -> bool {
     let mut others = hosts.iter().filter(|host| host.number != lost);
     let (members, leaving) = (&cx.log.members, &cx.leaving);
     others.all(|host| !host.may_be_lost)

@@ -1,7 +1,7 @@
 //! A cluster of real members in a world that is made up: one thread, one seed, no clock.
 //!
-//! Members are the real `Node`, log and machine on disks in memory; the network, the disks, the clocks and
-//! the clients are simulated. A plan of faults follows from the seed, and so does everything else: the same
+//! Members are the real ones on disks in memory; the network, the disks, the clocks and the clients
+//! are simulated. A plan of faults follows from the seed, and so does everything else: the same
 //! seed gives the same run, bit for bit.
 //!
 //! ```text
@@ -10,8 +10,9 @@
 //!  plan ─────▶ │ network    queue of events        │
 //!              └───────────────────────────────────┘
 //! ```
-//! What is simulated of the server is its glue: `member` does with a node's outputs what the server's threads
-//! do. gRPC, HTTP and the transport between members are not in here.
+//! What surrounds node, log and machine is the server's own code, too: crate `retcd-member`, whose
+//! steps and tasks `member` runs in the order that the seed dictates. gRPC, HTTP and the transport
+//! between members are not in here.
 
 #![deny(
     clippy::print_stdout,
@@ -49,5 +50,12 @@ pub use world::{Options, World};
 
 /// Runs a world from its beginning to the verdict.
 pub fn run(options: Options) -> Run {
+    // What members say to their operators is of no use here.
+    let silent = retcd_log::Options {
+        level: retcd_log::Level::Fatal,
+        outputs: Vec::new(),
+        ..retcd_log::Options::default()
+    };
+    retcd_log::init(&silent).expect("nothing is opened");
     World::new(options).run()
 }

@@ -1,4 +1,5 @@
-//! The wires between hosts: they lose, delay, duplicate and reorder, and can be cut in one direction.
+//! The wires between hosts: they lose, delay, duplicate and reorder, and can be cut in one
+//! direction.
 
 use std::time::Duration;
 
@@ -36,6 +37,16 @@ pub enum Fate {
     ArrivesTwice(Duration, Duration),
     /// It does not.
     Lost,
+}
+
+impl Fate {
+    /// When it arrives for the first time, if it does.
+    pub fn first(self) -> Option<Duration> {
+        match self {
+            Fate::Arrives(delay) | Fate::ArrivesTwice(delay, _) => Some(delay),
+            Fate::Lost => None,
+        }
+    }
 }
 
 /// All wires.

@@ -1,23 +1,23 @@
 //! Who runs the cluster: adds members on spare hosts, promotes, removes, moves the leader.
 //!
-//! One change at a time, as a careful person would, but without looking whether the cluster is in a state for it. A
-//! removal whose answer does not come is asked for again, as it may be made at any time. A host whose member was
-//! removed gets an empty disk and is spare again.
+//! One change at a time, as a careful person would, but without looking whether the cluster is in a
+//! state for it: that is for the members to refuse. A removal whose answer does not come is asked
+//! for again, as it may be made at any time. A host whose member was removed gets an empty disk and
+//! is spare again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use retcd_node::Standing;
-use retcd_proto::raftpb::{ConfChange, ConfChangeType};
-use retcd_state::membership::{ConfChangeContext, Member};
+use retcd_proto::etcdserverpb::AlarmType;
+use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
 
 use crate::client::any_host;
 use crate::context::{Context, Event};
 use crate::history::{Operation, OperationId, Outcome};
 use crate::host::Host;
-use crate::member::peer_url;
-use crate::request::Request;
+use crate::request::{Answer, MemberRequest, Request};
 use crate::users::Credentials;
+use crate::workload;
 
 /// The client number that operations of the operator have.
 pub const OPERATOR: usize = usize::MAX;
@@ -33,7 +33,12 @@ pub struct Operator {
     waiting_for: Option<OperationId>,
     /// Counts the members that were added.
     added: u64,
+    /// Whether it sees to it that there is something to be turned over.
+    pub keeps: bool,
 }
+
+/// A key of the operator's, which nobody else asks for.
+pub const KEPT: &[u8] = b"~kept";
 
 impl Operator {
     /// Looks at the cluster and does something about it, or not.
@@ -54,10 +59,18 @@ impl Operator {
         let Operation {
             request, outcome, ..
         } = &cx.history.operations[operation];
-        if let (Request::Change(change), Outcome::Answered(_)) = (request, outcome)
-            && change.r#type() == ConfChangeType::ConfChangeRemoveNode
-        {
-            cx.leaving.remove(&change.node_id());
+        let Request::Members(request) = request else {
+            return;
+        };
+        let is_refused = match outcome {
+            Outcome::Answered(answer) => matches!(answer, Answer::Error(_)),
+            Outcome::Refused(_) => true,
+            Outcome::Unknown(_) => return,
+        };
+        match request {
+            MemberRequest::Add { url, .. } if is_refused => drop(cx.invited.remove(url)),
+            MemberRequest::Remove(id) => drop(cx.leaving.remove(id)),
+            _ => {}
         }
     }
 
@@ -68,7 +81,10 @@ impl Operator {
             .iter()
             .find(|(_, learner)| *learner)
             .map(|(id, _)| *id);
-        let spare = hosts.iter().position(Host::is_spare);
+        let is_free = |number: &usize| {
+            hosts[*number].is_spare() && cx.invited.values().all(|invited| invited != number)
+        };
+        let spare = (0..hosts.len()).find(is_free);
         let any = |cx: &mut Context| match members.len() {
             0 => 0,
             len => members[cx.rng.usize(..len)].0,
@@ -77,102 +93,97 @@ impl Operator {
             .iter()
             .find(|host| host.is_lost)
             .and_then(|host| host.id);
+        if let Some(request) = self.look_after_data(cx) {
+            return self.ask(any_host(cx), request, cx);
+        }
         let leaving = cx.leaving.first().copied();
         if let Some(gone) = lost
             .or(leaving)
             .filter(|id| cx.log.members.contains_key(id))
         {
-            self.change(ConfChangeType::ConfChangeRemoveNode, gone, None, cx);
-            return;
+            return self.remove(gone, cx);
         }
         // While one may be lost, no other may go.
         let may_remove = voters > 2 && !hosts.iter().any(|host| host.may_be_lost);
         match (cx.rng.u8(..8), learner, spare) {
-            (0..5, Some(learner), _) => self.promote(learner, hosts, cx),
+            (0..5, Some(learner), _) => {
+                // Users are known by certificates, which do not go along with what a member passes
+                // on.
+                let leader = leader(hosts).filter(|_| cx.rng.bool());
+                let host = leader.unwrap_or_else(|| any_host(cx));
+                let request = Request::Members(MemberRequest::Promote(learner));
+                self.ask(host, request, cx);
+            }
             (0..2, None, Some(spare)) if voters < VOTERS_MAX => {
-                let kind = ConfChangeType::ConfChangeAddLearnerNode;
-                self.add(kind, &mut hosts[spare], cx);
+                self.add(true, spare, cx);
             }
             (2, None, Some(spare)) if voters < VOTERS_MAX => {
-                self.add(ConfChangeType::ConfChangeAddNode, &mut hosts[spare], cx);
+                self.add(false, spare, cx);
             }
             (3..5, None, None) | (5, ..) if may_remove => {
                 let member = any(cx);
-                self.change(ConfChangeType::ConfChangeRemoveNode, member, None, cx);
+                self.remove(member, cx);
             }
             (6, ..) => {
                 let to = any(cx);
-                transfer(to, hosts, cx);
+                if let Some(host) = leader(hosts) {
+                    let request = Request::Members(MemberRequest::MoveLeader(to));
+                    self.ask(host, request, cx);
+                }
             }
             _ => {}
         }
     }
 
-    fn add(&mut self, kind: ConfChangeType, host: &mut Host, cx: &mut Context) {
+    /// Puts in what may be turned over, brings it to light that it was, and lets the cluster go on
+    /// without the member that was found.
+    fn look_after_data(&mut self, cx: &mut Context) -> Option<Request> {
+        if let Some(found) = cx.log.model.corrupt().next() {
+            if cx.log.members.contains_key(&found) {
+                cx.leaving.insert(found);
+                return Some(Request::Members(MemberRequest::Remove(found)));
+            }
+            return Some(workload::alarm_for(
+                found,
+                AlarmAction::Deactivate,
+                AlarmType::Corrupt,
+            ));
+        }
+        if self.keeps && cx.log.model.get(KEPT).is_none() {
+            return Some(workload::keep(KEPT));
+        }
+        let is_hidden = cx.log.is_corrupt() && cx.rng.bool();
+        is_hidden.then(|| workload::compact_at(cx.log.floor.revision))
+    }
+
+    /// Invites a member; it is started when it is known under which id.
+    fn add(&mut self, is_learner: bool, host: usize, cx: &mut Context) {
         self.added += 1;
-        let id = 0x1000 + self.added;
-        host.give(id, cx);
-        let member = Member {
-            id,
-            peer_urls: Some(vec![peer_url(id)]),
-            is_learner: kind == ConfChangeType::ConfChangeAddLearnerNode,
-            ..Member::default()
-        };
-        let context = ConfChangeContext {
-            member,
-            is_promote: false,
-        };
-        self.change(kind, id, Some(context), cx);
+        let url = format!("http://added-{}:2380", self.added);
+        cx.invited.insert(url.clone(), host);
+        let request = Request::Members(MemberRequest::Add { url, is_learner });
+        self.ask(any_host(cx), request, cx);
     }
 
-    /// Gives a learner its vote, if its leader says that it has most of the log.
-    fn promote(&mut self, learner: u64, hosts: &[Host], cx: &mut Context) {
-        let processes = hosts.iter().filter_map(|host| host.process.as_ref());
-        let mut standings = processes.map(|process| process.node().inspection().standing(learner));
-        if !standings.any(|standing| standing == Standing::InSync) {
-            return;
-        }
-        let member = Member {
-            id: learner,
-            ..Member::default()
-        };
-        let context = ConfChangeContext {
-            member,
-            is_promote: true,
-        };
-        self.change(
-            ConfChangeType::ConfChangeAddNode,
-            learner,
-            Some(context),
-            cx,
-        );
+    fn remove(&mut self, id: u64, cx: &mut Context) {
+        cx.leaving.insert(id);
+        let request = Request::Members(MemberRequest::Remove(id));
+        self.ask(any_host(cx), request, cx);
     }
 
-    fn change(
-        &mut self,
-        kind: ConfChangeType,
-        id: u64,
-        context: Option<ConfChangeContext>,
-        cx: &mut Context,
-    ) {
-        let change = ConfChange {
-            id: None,
-            r#type: Some(kind as i32),
-            node_id: Some(id),
-            context: context.map(|context| context.to_json().into()),
-        };
-        if kind == ConfChangeType::ConfChangeRemoveNode {
-            cx.leaving.insert(id);
-        }
-        let host = any_host(cx);
-        let request = Request::Change(Box::new(change));
-        let operation = cx.ask(OPERATOR, host, request, Credentials::Nobody, PATIENCE);
+    fn ask(&mut self, host: usize, request: Request, cx: &mut Context) {
+        let root = Credentials::Certificate("root");
+        let operation = cx.ask(OPERATOR, host, request, root, PATIENCE);
         self.waiting_for = Some(operation);
     }
 }
 
-/// Whether the voters among `members` keep a quorum without the member `lost`, whichever of those that are `leaving`
-/// go.
+fn leader(hosts: &[Host]) -> Option<usize> {
+    hosts.iter().position(Host::leads)
+}
+
+/// Whether the voters among `members` keep a quorum without the member `lost`, whichever of those
+/// that are `leaving` go.
 pub fn can_do_without(
     lost: Option<u64>,
     members: &BTreeMap<u64, bool>,
@@ -186,6 +197,15 @@ pub fn can_do_without(
 /// Starts members that were added, and frees hosts whose member is gone.
 pub fn tidy(hosts: &mut [Host], cx: &mut Context) {
     cx.leaving.retain(|id| !cx.log.removed.contains(id));
+    for (url, host) in cx.invited.clone() {
+        let Some(&id) = cx.log.urls.get(&url) else {
+            continue;
+        };
+        cx.invited.remove(&url);
+        if cx.log.members.contains_key(&id) {
+            hosts[host].give(id, cx);
+        }
+    }
     for (number, host) in hosts.iter_mut().enumerate() {
         let Some(id) = host.id else { continue };
         // Some never hear that they were removed, as nobody talks to them any more.
@@ -196,16 +216,6 @@ pub fn tidy(hosts: &mut [Host], cx: &mut Context) {
         } else if cx.log.members.contains_key(&id) && host.process.is_none() {
             cx.after(Duration::ZERO, Event::Start { host: number });
         }
-    }
-}
-
-/// Asks who leads to let another one do it.
-fn transfer(to: u64, hosts: &mut [Host], cx: &mut Context) {
-    let leader = hosts.iter_mut().filter_map(|host| host.process.as_mut());
-    for process in leader.filter(|process| process.leads()) {
-        let from = process.id;
-        cx.note(|| format!("{from:x} is to hand its leadership to {to:x}"));
-        process.push(retcd_node::Input::TransferLeader { to }, cx);
     }
 }
 

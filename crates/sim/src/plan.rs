@@ -10,8 +10,8 @@ use crate::clock::RATE_PPM_MAX;
 use crate::faults::Fault;
 use crate::network::Weather;
 
-/// How long a leader sleeps: its successor has given all leases their time again by then, and some of them have not run out
-/// by the sleeper's clock.
+/// How long a leader sleeps: its successor has given all leases their time again by then, and some
+/// of them have not run out by the sleeper's clock.
 const SLEEP_MS: std::ops::Range<u64> = 3_500..6_500;
 
 /// What goes wrong in a run, by time.
@@ -27,6 +27,10 @@ pub struct Plan {
     pub has_users: bool,
     /// Whether somebody puts strange things into the log.
     pub is_harassed: bool,
+    /// Hosts whose program is an old one, and when they get the new one.
+    pub old: Vec<(usize, Duration)>,
+    /// When something of what a member holds is turned over behind its back, and where.
+    pub corruption: Option<(Duration, usize)>,
 }
 
 /// Kinds of faults; a run has some of them.
@@ -100,6 +104,10 @@ impl Plan {
         kinds.retain(|kind| only.is_empty() || only.contains(kind));
         // A member that lost its log has to be replaced.
         let operated = rng.u8(..3) == 0 || kinds.iter().any(|kind| kind.loses());
+        let corruption = (rng.u8(..8) == 0 && hosts > 2)
+            .then(|| (heal_at.mul_f64(rng.f64() * 0.6), rng.usize(..hosts)));
+        let operated = operated || corruption.is_some();
+        let founders = hosts;
         let hosts = if operated { hosts + spare } else { hosts };
         if hosts == 1 {
             kinds.retain(|kind| !matches!(kind, Kind::Wire | Kind::Split));
@@ -121,8 +129,20 @@ impl Plan {
             // The last draws, so that the faults of a seed are the same with users and without.
             has_users: rng.bool(),
             is_harassed: rng.u8(..3) == 0,
+            old: old_hosts(rng, founders, heal_at),
+            corruption,
         }
     }
+}
+
+/// In a quarter of the runs some of the founders begin with an old program.
+fn old_hosts(rng: &mut Rng, founders: usize, heal_at: Duration) -> Vec<(usize, Duration)> {
+    let some = rng.u8(..4) == 0;
+    let hosts = (0..founders).filter_map(|host| {
+        let (is_old, share) = (rng.bool(), rng.f64());
+        (some && is_old).then(|| (host, heal_at.mul_f64(share)))
+    });
+    hosts.collect()
 }
 
 fn fault(kind: Kind, rng: &mut Rng, hosts: usize) -> Fault {

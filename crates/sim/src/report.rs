@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use retcd_state::auth::{AuthError, AuthReply};
+use retcd_state::auth::AuthError;
 use retcd_state::machine::ApplyError;
 use retcd_state::membership::MemberError;
 
@@ -13,8 +13,9 @@ use crate::checker::linearizable::Searched;
 use crate::history::{History, INVALID_TOKEN, Operation, Outcome};
 use crate::hostile::HOSTILE;
 use crate::member::Setup;
+use crate::operator::OPERATOR;
 use crate::plan::Plan;
-use crate::request::Answer;
+use crate::request::{Answer, MemberRequest, Request};
 use crate::users::Credentials;
 use crate::watcher::WATCHERS;
 
@@ -42,6 +43,8 @@ pub struct Run {
     pub entries: u64,
     /// Those of them that nobody honest would have made.
     pub strange: usize,
+    /// Members whose data were turned over and that were found.
+    pub found: usize,
     /// What the search for orders found.
     pub searched: Searched,
 }
@@ -63,6 +66,18 @@ pub struct Fared {
     pub strange: usize,
     /// Last voters that were to go, and stayed.
     pub stayed: usize,
+    /// Writes for which there was no room.
+    pub without_room: usize,
+    /// Learners that got a vote.
+    pub promoted: usize,
+    /// Leaders that handed leadership over.
+    pub handed_over: usize,
+    /// Compactions whose rows were gone when they were answered.
+    pub compacted: usize,
+    /// Members whose data were wrong and that were found.
+    pub found: usize,
+    /// Hosts that got a newer program.
+    pub upgraded: usize,
 }
 
 impl std::ops::AddAssign for Fared {
@@ -74,6 +89,12 @@ impl std::ops::AddAssign for Fared {
         self.without_token += other.without_token;
         self.strange += other.strange;
         self.stayed += other.stayed;
+        self.without_room += other.without_room;
+        self.promoted += other.promoted;
+        self.handed_over += other.handed_over;
+        self.compacted += other.compacted;
+        self.found += other.found;
+        self.upgraded += other.upgraded;
     }
 }
 
@@ -82,14 +103,21 @@ impl std::fmt::Display for Fared {
         write!(
             f,
             "{} logins, {} requests of users served, {} denied, {} overtaken, {} without a token that counts; \
-             {} strange entries, {} last voters stayed",
+             {} strange entries, {} last voters stayed; {} without room, {} promoted, {} handed over, \
+             {} compacted physically, {} corrupt members found, {} upgraded",
             self.logins,
             self.served,
             self.denied,
             self.overtaken,
             self.without_token,
             self.strange,
-            self.stayed
+            self.stayed,
+            self.without_room,
+            self.promoted,
+            self.handed_over,
+            self.compacted,
+            self.found,
+            self.upgraded
         )
     }
 }
@@ -143,12 +171,17 @@ impl Run {
     pub fn fared(&self) -> Fared {
         let mut fared = Fared {
             strange: self.strange,
+            found: self.found,
+            upgraded: self.plan.old.len(),
             ..Fared::default()
         };
+        for operation in &self.history.operations {
+            self.count(operation, &mut fared);
+        }
         let of_users = self.history.operations.iter();
-        for operation in of_users.filter(|operation| operation.client != ADMINISTRATOR) {
+        for operation in of_users.filter(|operation| !is_staff(operation.client)) {
             let count = match &operation.outcome {
-                Outcome::Answered(Answer::Auth(AuthReply::LoggedIn { .. })) => &mut fared.logins,
+                Outcome::Answered(Answer::Token(_)) => &mut fared.logins,
                 Outcome::Answered(Answer::Error(ApplyError::Auth(AuthError::OldRevision))) => {
                     &mut fared.overtaken
                 }
@@ -167,6 +200,26 @@ impl Run {
         fared
     }
 
+    fn count(&self, operation: &Operation, fared: &mut Fared) {
+        let Outcome::Answered(answer) = &operation.outcome else {
+            return;
+        };
+        let count = match (&operation.request, answer) {
+            (_, Answer::Error(ApplyError::NoSpace)) => &mut fared.without_room,
+            (Request::Members(MemberRequest::Promote(_)), Answer::Other) => &mut fared.promoted,
+            (Request::Members(MemberRequest::MoveLeader(_)), Answer::Other) => {
+                &mut fared.handed_over
+            }
+            (Request::Write(r), Answer::Compact(_))
+                if r.compaction.is_some_and(|compaction| compaction.physical) =>
+            {
+                &mut fared.compacted
+            }
+            _ => return,
+        };
+        *count += 1;
+    }
+
     fn lines(&self) -> Vec<(Duration, String)> {
         let notes = self.history.notes.iter().cloned();
         let operations = self.history.operations.iter();
@@ -180,10 +233,14 @@ impl Run {
     }
 }
 
+fn is_staff(client: usize) -> bool {
+    [ADMINISTRATOR, OPERATOR].contains(&client)
+}
+
 /// An operation in one line.
 pub fn line(operation: &Operation) -> String {
     let client = match operation.client {
-        crate::operator::OPERATOR => "operator".to_owned(),
+        OPERATOR => "operator".to_owned(),
         ADMINISTRATOR => "administrator".to_owned(),
         HOSTILE => "hostile client".to_owned(),
         WATCHERS.. => format!("watcher {}", operation.client - WATCHERS),

@@ -8,14 +8,18 @@ use retcd_proto::etcdserverpb::{InternalRaftRequest, RangeRequest, RequestOp, Tx
 use retcd_proto::raftpb::{ConfChange, Entry};
 use retcd_state::auth::AuthReply;
 use retcd_state::machine::{ApplyError, Reply};
-use retcd_state::mvcc::{KeyspaceHash, OpReply, RangeError, RangeReply, Record, TxnReply};
+use retcd_state::mvcc::{
+    DeleteReply, KeyspaceHash, OpReply, PutReply, RangeReply, Record, TxnReply,
+};
 
 /// What a client asks.
 #[derive(Clone, Debug)]
 pub enum Request {
     /// Something that goes through the log.
     Write(Box<InternalRaftRequest>),
-    /// A change of the membership.
+    /// Something about members.
+    Members(MemberRequest),
+    /// A change of the membership that is put into the log without any of the checks before it.
     Change(Box<ConfChange>),
     /// A range, linearizable unless it says otherwise.
     Range(RangeRequest),
@@ -37,17 +41,40 @@ pub enum Request {
     LogIn(&'static str, &'static str),
 }
 
+/// What is asked about members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberRequest {
+    /// Add one.
+    Add {
+        /// Where its peers find it.
+        url: String,
+        /// Whether it has no vote.
+        is_learner: bool,
+    },
+    /// Remove one.
+    Remove(u64),
+    /// Give a learner its vote.
+    Promote(u64),
+    /// Hand leadership over.
+    MoveLeader(u64),
+}
+
 impl Request {
     /// Whether the answer must show everything that was answered before the request was made.
     pub fn is_linearizable(&self) -> bool {
         match self {
-            Request::Write(_) | Request::Change(_) => true,
+            Request::Write(_) | Request::Members(_) | Request::Change(_) => true,
             Request::Range(_) | Request::Stream(_) | Request::Lists(_) => {
                 !self.ranges().iter().all(|range| range.serializable)
             }
             Request::KeepAlive(_) | Request::Leases | Request::HashKv(_) => false,
             Request::LogIn(..) | Request::Smuggled(_) | Request::TimeToLive(_) => true,
         }
+    }
+
+    /// Whether any member may answer from what it has.
+    pub fn is_serializable(&self) -> bool {
+        !self.ranges().is_empty() && !self.is_linearizable()
     }
 
     /// The ranges that are read without the log.
@@ -110,7 +137,8 @@ pub enum Answer {
     Delete(i64, i64, Vec<Kv>),
     /// To a range: the store's revision, what is there, and how many in all.
     Range(i64, Vec<Kv>, i64),
-    /// To a transaction: its revision, whether the compares held, and the answers to its operations.
+    /// To a transaction: its revision, whether the compares held, and the answers to its
+    /// operations.
     Txn(i64, bool, Vec<Answer>),
     /// To a compaction.
     Compact(i64),
@@ -122,12 +150,17 @@ pub enum Answer {
     Leases(i64, Vec<i64>),
     /// To a keep-alive: seconds from now, 0 if the lease is gone, and the revision that it is of.
     KeepAlive(i64, i64),
-    /// To a question for what is left of a lease: seconds, nothing if there is no such lease, and the revision that it is of.
+    /// To a question for what is left of a lease: seconds, nothing if there is no such lease, and
+    /// the revision that it is of.
     TimeToLive(Option<i64>, i64),
     /// To a question for a hash: the revision that it is of, and the hash.
     Hash(i64, KeyspaceHash),
     /// To what is asked of, or done to, users and roles.
     Auth(AuthReply),
+    /// To a login: the token.
+    Token(String),
+    /// To the addition of a member: its id.
+    Added(u64),
     /// To anything whose answer is not looked at.
     Other,
     /// A refusal that is an answer.
@@ -148,7 +181,7 @@ impl Answer {
             | Answer::TimeToLive(_, revision)
             | Answer::Hash(revision, _)
             | Answer::Revoke(revision) => *revision,
-            Answer::Grant(_) | Answer::Auth(_) => 0,
+            Answer::Grant(_) | Answer::Auth(_) | Answer::Token(_) | Answer::Added(_) => 0,
             Answer::Other | Answer::Error(_) => 0,
         }
     }
@@ -159,10 +192,8 @@ pub fn of_reply(reply: &Result<Reply, ApplyError>) -> Answer {
     match reply {
         Err(error) => Answer::Error(*error),
         Ok(Reply::Range(range)) => of_range(range),
-        Ok(Reply::Put(put)) => Answer::Put(put.revision.get(), put.prev.as_ref().map(Kv::from)),
-        Ok(Reply::DeleteRange(delete)) => {
-            Answer::Delete(delete.revision.get(), delete.deleted, kvs(&delete.prevs))
-        }
+        Ok(Reply::Put(put)) => of_put(put),
+        Ok(Reply::DeleteRange(delete)) => of_delete(delete),
         Ok(Reply::Txn(txn)) => of_txn(txn),
         Ok(Reply::Compact(compact)) => Answer::Compact(compact.revision.get()),
         Ok(Reply::LeaseGrant(grant)) => Answer::Grant(grant.ttl),
@@ -172,43 +203,35 @@ pub fn of_reply(reply: &Result<Reply, ApplyError>) -> Answer {
     }
 }
 
-/// What a reader answered.
-pub fn of_read(reply: &Result<RangeReply, RangeError>) -> Answer {
-    reply.as_ref().map_or_else(of_range_error, of_range)
+/// The answer to a put.
+pub fn of_put(put: &PutReply) -> Answer {
+    Answer::Put(put.revision.get(), put.prev.as_ref().map(Kv::from))
 }
 
-/// What it answered to ranges in a transaction.
-pub fn of_reads(reply: &Result<TxnReply, RangeError>) -> Answer {
-    reply.as_ref().map_or_else(of_range_error, of_txn)
+/// The answer to a deletion.
+pub fn of_delete(delete: &DeleteReply) -> Answer {
+    Answer::Delete(delete.revision.get(), delete.deleted, kvs(&delete.prevs))
 }
 
-/// Why it did not.
-pub fn of_range_error(error: &RangeError) -> Answer {
-    match error {
-        RangeError::Compacted => Answer::Error(ApplyError::Compacted),
-        RangeError::FutureRevision => Answer::Error(ApplyError::FutureRevision),
-        _ => Answer::Other,
-    }
-}
-
-pub(crate) fn of_range(range: &RangeReply) -> Answer {
+/// The answer to a range.
+pub fn of_range(range: &RangeReply) -> Answer {
     Answer::Range(range.revision.get(), kvs(&range.kvs), range.count)
 }
 
-fn of_txn(txn: &TxnReply) -> Answer {
+/// The answer to a transaction.
+pub fn of_txn(txn: &TxnReply) -> Answer {
     let answers = txn.replies.iter().map(|reply| match reply {
         OpReply::Range(range) => of_range(range),
-        OpReply::Put(put) => Answer::Put(put.revision.get(), put.prev.as_ref().map(Kv::from)),
-        OpReply::DeleteRange(delete) => {
-            Answer::Delete(delete.revision.get(), delete.deleted, kvs(&delete.prevs))
-        }
+        OpReply::Put(put) => of_put(put),
+        OpReply::DeleteRange(delete) => of_delete(delete),
         OpReply::Txn(txn) => txn.visit(of_txn),
         OpReply::Empty => Answer::Other,
     });
     Answer::Txn(txn.revision.get(), txn.succeeded, answers.collect())
 }
 
-pub(crate) fn kvs(records: &[Record]) -> Vec<Kv> {
+/// Records in the shape of this module.
+pub fn kvs(records: &[Record]) -> Vec<Kv> {
     records.iter().map(Kv::from).collect()
 }
 
@@ -240,6 +263,7 @@ impl fmt::Display for Request {
                 })
             }
             Request::Leases => f.write_str("list leases"),
+            Request::Members(request) => write!(f, "{request:x?}"),
             Request::Change(change) => {
                 write!(f, "{:?} {:x}", change.r#type(), change.node_id())
             }
@@ -286,7 +310,12 @@ fn write(r: &InternalRaftRequest, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         return write_txn(txn, f);
     }
     if let Some(compaction) = &r.compaction {
-        return write!(f, "compact {}", compaction.revision);
+        let physically = if compaction.physical {
+            " physically"
+        } else {
+            ""
+        };
+        return write!(f, "compact {}{physically}", compaction.revision);
     }
     if let Some(grant) = &r.lease_grant {
         return write!(f, "grant {} of {} s", grant.id, grant.ttl);

@@ -1,5 +1,6 @@
-//! Members that are broken on purpose, so that the checkers can show that they notice. All of it is in how the
-//! simulator treats a member's outputs: the member itself is whole.
+//! Members that are broken on purpose, so that the checkers can show that they notice. All of it is
+//! in what surrounds the member: the order of its steps, its clocks, tokens and peers, what of its
+//! questions is answered early and what of its outputs is lost. Its own code is whole.
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -42,6 +43,16 @@ pub enum Sabotage {
     HeaderOfNow,
     /// The same with a hash.
     HashHeaderOfNow,
+    /// Who has written is answered before anybody can see it.
+    AckBeforePublished,
+    /// Logins and logouts are made known late: behind the answers to those who asked for them.
+    LateTokens,
+    /// A member of an old program calls itself one of the new.
+    WrongVersion,
+    /// A member says nothing of what it holds to who compares it with others.
+    NoHashes,
+    /// Request ids begin anew with every process.
+    SameIds,
     /// What was read is answered even if users or roles have changed since it was permitted.
     ReadUnconfirmed,
 }

@@ -1,13 +1,14 @@
 //! Users, passwords and permissions that a run may have.
 //!
-//! There are a handful of each, so that chance brings them together. The hashes of the passwords are made once with the
-//! lowest cost of bcrypt, as comparing them is no more than looking them up: whether a hash fits its password is a
-//! matter of other tests.
+//! There are a handful of each, so that chance brings them together. The hashes of the passwords
+//! are made once with the lowest cost of bcrypt, as comparing them is no more than looking them up:
+//! whether a hash fits its password is a matter of other tests.
 
 use std::sync::OnceLock;
 
 use bytes::Bytes;
 use fastrand::Rng;
+use retcd_member::access;
 use retcd_proto::authpb::{Permission, permission};
 use retcd_state::auth::password;
 
@@ -45,6 +46,22 @@ pub enum Credentials {
     Token(String),
     /// By the name in a certificate.
     Certificate(&'static str),
+}
+
+impl Credentials {
+    /// As the member takes them.
+    pub fn shown(&self) -> access::Credentials {
+        access::Credentials {
+            token: match self {
+                Credentials::Token(token) => Some(token.as_str().into()),
+                _ => None,
+            },
+            certificate: match self {
+                Credentials::Certificate(name) => Some((*name).into()),
+                _ => None,
+            },
+        }
+    }
 }
 
 /// Somebody, with a certificate or nothing.
@@ -87,6 +104,14 @@ pub fn hash(password: &str) -> &'static str {
     });
     let number = PASSWORDS.iter().position(|known| *known == password);
     &hashes[number.expect("only these passwords are ever tried")]
+}
+
+/// The password of a hash that a request carries; empty for none.
+pub fn password_of(hash: &str) -> &'static str {
+    let known = PASSWORDS
+        .into_iter()
+        .find(|password| self::hash(password) == hash);
+    known.unwrap_or_default()
 }
 
 /// What is kept of a hash that a request carries.

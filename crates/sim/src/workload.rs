@@ -1,6 +1,8 @@
-//! What clients do: mostly puts, gets and swaps on a few contended keys, and a little of everything else.
+//! What clients do: mostly puts, gets and swaps on a few contended keys, and a little of everything
+//! else.
 //!
-//! Values are unique. Keys with leases have a range of their own (`l…`), as they vanish by themselves.
+//! Values are unique. Keys with leases have a range of their own (`l…`), as they vanish by
+//! themselves.
 
 use bytes::Bytes;
 use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
@@ -32,10 +34,10 @@ pub fn is_register(key: &[u8]) -> bool {
 pub fn next(client: &mut Client, cx: &mut Context) -> Request {
     if client.without_space {
         client.without_space = cx.rng.bool();
-        return alarm(AlarmAction::Deactivate);
+        return alarm(AlarmAction::Deactivate, cx);
     }
     if cx.rng.u16(..1500) == 0 {
-        return alarm(AlarmAction::Activate);
+        return alarm(AlarmAction::Activate, cx);
     }
     if client.is_holder {
         // Many leases, so that each is renewed now and then only.
@@ -65,7 +67,8 @@ pub fn next(client: &mut Client, cx: &mut Context) -> Request {
     }
 }
 
-/// The next thing that a client does who is a user: now and then what not everybody may do, or not all of it.
+/// The next thing that a client does who is a user: now and then what not everybody may do, or not
+/// all of it.
 pub fn next_of_user(client: &mut Client, cx: &mut Context) -> Request {
     match cx.rng.u8(..100) {
         0..5 => nested(client, cx),
@@ -76,10 +79,12 @@ pub fn next_of_user(client: &mut Client, cx: &mut Context) -> Request {
     }
 }
 
-/// As deep as etcd lets clients go: each level is one of 128 operations, and some are needed above and below.
+/// As deep as etcd lets clients go: each level is one of 128 operations, and some are needed above
+/// and below.
 const DEPTH_MAX: usize = 120;
 
-/// Transactions within each other that look at registers, and write leased keys only. Every eighth is very deep.
+/// Transactions within each other that look at registers, and write leased keys only. Every eighth
+/// is very deep.
 fn nested(client: &mut Client, cx: &mut Context) -> Request {
     let compare = |key: Bytes, version: i64| Compare {
         result: CompareResult::Greater as i32,
@@ -349,10 +354,32 @@ fn compact(cx: &mut Context) -> Request {
     let revision = (newest - cx.rng.i64(0..50)).max(1);
     let compaction = Some(CompactionRequest {
         revision,
-        ..Default::default()
+        physical: cx.rng.u8(..3) == 0,
     });
     write(InternalRaftRequest {
         compaction,
+        ..Default::default()
+    })
+}
+
+/// Compacts at a revision.
+pub fn compact_at(revision: i64) -> Request {
+    write(InternalRaftRequest {
+        compaction: Some(CompactionRequest {
+            revision,
+            ..Default::default()
+        }),
+        ..Default::default()
+    })
+}
+
+/// Puts a key that is kept for good.
+pub fn keep(key: &'static [u8]) -> Request {
+    write(InternalRaftRequest {
+        put: Some(put_request(
+            Bytes::from_static(key),
+            Bytes::from_static(b"kept"),
+        )),
         ..Default::default()
     })
 }
@@ -396,12 +423,22 @@ fn revoke(client: &mut Client, cx: &mut Context) -> Request {
     })
 }
 
-/// Member 1 is none: an alarm outlives its member.
-fn alarm(action: AlarmAction) -> Request {
+/// Raises an alarm for member 1, which is none, as an alarm outlives its member; or takes back what
+/// was raised.
+pub fn alarm(action: AlarmAction, cx: &Context) -> Request {
+    let raised = match action {
+        AlarmAction::Deactivate => cx.log.model.full().next(),
+        _ => None,
+    };
+    alarm_for(raised.unwrap_or(1), action, AlarmType::Nospace)
+}
+
+/// Raises an alarm for a member, or takes it back.
+pub fn alarm_for(member_id: u64, action: AlarmAction, alarm: AlarmType) -> Request {
     let alarm = Some(AlarmRequest {
         action: action as i32,
-        member_id: 1,
-        alarm: AlarmType::Nospace as i32,
+        member_id,
+        alarm: alarm as i32,
     });
     write(InternalRaftRequest {
         alarm,

@@ -1,8 +1,9 @@
-//! Leases: never revoked by the members before their time is over, never called gone before they are, and gone in the end.
+//! Leases: never revoked by the members before their time is over, never called gone before they
+//! are, and gone in the end.
 //!
-//! The time counts from the moment at which the grant was committed, and again from the invocation of every
-//! renewal that was answered: the client cannot know better. It is the true time, less what the fastest clock
-//! may be ahead.
+//! The time counts from the moment at which the grant was committed, and again from the invocation
+//! of every renewal that was answered: the client cannot know better. It is the true time, less
+//! what the fastest clock may be ahead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -24,8 +25,8 @@ struct Lease {
     alive_until: Duration,
     /// When it was revoked by a member.
     expired_at: Option<Duration>,
-    /// When it was revoked, by anybody.
-    revoked_at: Option<Duration>,
+    /// When it was revoked, by anybody, and by which entry.
+    revoked_at: Option<(Duration, u64)>,
 }
 
 /// All leases that there ever were.
@@ -43,7 +44,13 @@ impl LeaseChecker {
     }
 
     /// A request was executed for the first time.
-    pub fn executed(&mut self, now: Duration, r: &InternalRaftRequest, answer: &Answer) -> Verdict {
+    pub fn executed(
+        &mut self,
+        now: Duration,
+        index: u64,
+        r: &InternalRaftRequest,
+        answer: &Answer,
+    ) -> Verdict {
         if let (Some(grant), Answer::Grant(ttl)) = (&r.lease_grant, answer) {
             // The revocation of a predecessor may be on its way to an id that is given again.
             let alive_until = match self.leases.contains_key(&grant.id) {
@@ -70,7 +77,7 @@ impl LeaseChecker {
         let Some(lease) = self.leases.get_mut(&revoke.id) else {
             return Ok(());
         };
-        lease.revoked_at = Some(now);
+        lease.revoked_at = Some((now, index));
         let id = r.header.as_ref().map_or(0, |header| header.id);
         if !self.expiries.contains(&id) {
             return Ok(());
@@ -104,7 +111,10 @@ impl LeaseChecker {
         }
         let until = invoked + fastest(seconds(*ttl));
         lease.alive_until = lease.alive_until.max(until);
-        let gone = lease.revoked_at.is_some_and(|revoked| revoked < invoked);
+        // A leader whose disk is slow may be behind the others, and is trusted for a while.
+        let gone = lease
+            .revoked_at
+            .is_some_and(|(revoked, index)| revoked < invoked && index <= operation.slowest);
         ensure(!gone, NOT_GONE, || {
             format!(
                 "lease {id} was renewed by a request of {invoked:?}, but revoked at {:?}",

@@ -1,5 +1,5 @@
-//! When leases came and went, in revisions of the store: what a list of them may show, and what revisions renewals may
-//! name.
+//! When leases came and went, in revisions of the store: what a list of them may show, and what
+//! revisions renewals may name.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +16,8 @@ struct Life {
     granted: (u64, i64),
     /// The revisions before and behind the entry that took it away; equal if no key went with it.
     gone: Option<(i64, i64)>,
+    /// That entry.
+    gone_at: u64,
 }
 
 impl Life {
@@ -51,19 +53,22 @@ impl Lives {
                 let life = Life {
                     granted: (index, behind),
                     gone: None,
+                    gone_at: 0,
                 };
                 self.0.entry(grant.id).or_default().push(life);
             }
             (_, Some(revoke), Answer::Revoke(_)) => {
                 let lives = self.0.get_mut(&revoke.id);
                 let life = lives.and_then(|lives| lives.last_mut());
-                life.expect("it was granted").gone = Some((before, behind));
+                let life = life.expect("it was granted");
+                (life.gone, life.gone_at) = (Some((before, behind)), index);
             }
             _ => {}
         }
     }
 
-    /// A list shows the leases that there were at its revision, of those that its member had heard of.
+    /// A list shows the leases that there were at its revision, of those that its member had heard
+    /// of.
     pub(super) fn listed(&self, operation: &Operation, answer: &Answer) -> Verdict {
         let (Request::Leases, Answer::Leases(revision, listed)) = (&operation.request, answer)
         else {
@@ -93,7 +98,7 @@ impl Lives {
             true => lives.iter().any(|life| life.may_show_at(revision)),
             false => lives
                 .iter()
-                .all(|life| life.granted.0 > operation.read_at || life.may_lack_at(revision)),
+                .all(|life| life.granted.0 > operation.arrived_at || life.may_lack_at(revision)),
         };
         ensure(is_right, TRUE_ANSWER, || {
             let (request, verb) = (&operation.request, if is_there { "shows" } else { "lacks" });
@@ -101,8 +106,8 @@ impl Lives {
         })
     }
 
-    /// A renewal names a revision at which the lease is not gone; who hears that it is, one at which it is, or of a time
-    /// at which its member had not heard of it.
+    /// A renewal names a revision at which the lease is not gone; who hears that it is, one at
+    /// which it is, or of a time at which its member had not heard of it.
     pub(super) fn renewed(&self, operation: &Operation, answer: &Answer) -> Verdict {
         let (Request::KeepAlive(id), Answer::KeepAlive(ttl, revision)) =
             (&operation.request, answer)
@@ -111,8 +116,9 @@ impl Lives {
         };
         let life = self.0.get(id).and_then(|lives| lives.last());
         let is_right = life.is_none_or(|life| match ttl {
-            0 => life.granted.0 > operation.read_at || life.may_lack_at(*revision),
-            _ => !life.is_gone_at(*revision),
+            0 => life.granted.0 > operation.arrived_at || life.may_lack_at(*revision),
+            // A leader whose disk is slow may be behind the others.
+            _ => !life.is_gone_at(*revision) || life.gone_at > operation.slowest,
         });
         ensure(is_right, TRUE_ANSWER, || {
             format!(

@@ -1,12 +1,12 @@
 //! The committed log: one for all members, never changed, and answered truthfully.
 //!
-//! Whoever applies an entry first makes it the truth; everybody else must apply the same one. The model
-//! executes it once, so that every answer can be held against it:
+//! Whoever applies an entry first makes it the truth; everybody else must apply the same one. The
+//! model executes it once, so that every answer can be held against it:
 //!
-//! - an answer to a write is the model's, and the entry lies behind all that was answered before the write was
-//!   invoked;
-//! - an answer to a read is the state of the model at the revision that it names, and no linearizable read
-//!   names one below what was answered before it was invoked.
+//! - an answer to a write is the model's, and the entry lies behind all that was answered before
+//!   the write was invoked;
+//! - an answer to a read is the state of the model at the revision that it names, and no
+//!   linearizable read names one below what was answered before it was invoked.
 //!
 //! Since every answer names its place in one order, these two make a history strictly serializable.
 
@@ -14,8 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use retcd_proto::etcdserverpb::InternalRaftRequest;
 use retcd_proto::raftpb::{ConfChange, ConfChangeType, Entry};
-use retcd_state::machine::{AppliedConfChange, ApplyError};
-
+use retcd_state::membership::ConfChangeContext;
 use retcd_state::mvcc::KeyspaceHash;
 
 use super::access::AccessHistory;
@@ -25,13 +24,14 @@ use super::{Verdict, ensure};
 use crate::history::{Floor, Operation, Outcome};
 use crate::model::auth::Sender;
 use crate::model::{self, Model};
-use crate::request::{Answer, Request};
+use crate::operator::KEPT;
+use crate::request::Answer;
 
 const SAME_LOG: &str = "all members apply the same entries";
 const ONE_LEADER: &str = "one leader per term";
 const EXACTLY_ONCE: &str = "a request is executed once at most";
 pub(super) const TRUE_ANSWER: &str = "answers tell what the log says";
-const NOT_LOST: &str = "what was answered is in the log";
+pub(super) const NOT_LOST: &str = "what was answered is in the log";
 pub(super) const ORDER: &str = "what was answered is visible to what comes after it";
 const SAME_HASH: &str = "equal revisions have equal hashes";
 const SAME_CHANGE: &str = "all members make the same configuration changes";
@@ -42,7 +42,19 @@ pub(super) struct Done {
     pub(super) index: u64,
     /// Who is named as its sender.
     pub(super) sender: Sender,
-    pub(super) answer: Answer,
+    /// Nothing for a change of the membership that was refused, for whatever reason.
+    pub(super) answer: Option<Answer>,
+}
+
+/// A member of whose data something was turned over behind its back.
+#[derive(Clone, Copy, Debug)]
+pub struct Corrupt {
+    /// The member.
+    pub member: u64,
+    /// Its host.
+    pub host: usize,
+    /// The revision of what was turned over.
+    pub revision: i64,
 }
 
 /// The truth, as far as it is known.
@@ -60,7 +72,7 @@ pub struct LogChecker {
     /// By request id.
     pub(super) done: BTreeMap<u64, Done>,
     leaders: BTreeMap<u64, u64>,
-    lives: Lives,
+    pub(super) lives: Lives,
     /// Hashes of the keyspace by revision and compaction.
     hashes: BTreeMap<(i64, i64), u32>,
     /// Configuration changes by index, with node id 0 if they were refused.
@@ -69,15 +81,23 @@ pub struct LogChecker {
     pub members: BTreeMap<u64, bool>,
     /// Those that were removed.
     pub removed: BTreeSet<u64>,
+    /// Where peers find members that were added.
+    pub urls: BTreeMap<String, u64>,
+    /// The member that holds something else than the log says.
+    pub corrupt: Option<Corrupt>,
+    /// Whether members may be short of room.
+    pub may_lack_space: bool,
     /// What has been answered to anybody.
     pub floor: Floor,
 }
 
 impl LogChecker {
-    /// A log in which there will be entries that the model does not know.
-    pub fn with_reference() -> LogChecker {
+    /// An empty log, in which there may be entries that the model does not know, of members that
+    /// may be short of room.
+    pub fn new(has_strange: bool, may_lack_space: bool) -> LogChecker {
         LogChecker {
-            reference: Some(Reference::default()),
+            reference: has_strange.then(Reference::default),
+            may_lack_space,
             ..LogChecker::default()
         }
     }
@@ -93,6 +113,21 @@ impl LogChecker {
     pub fn strange(&self) -> usize {
         let reference = self.reference.as_ref();
         reference.map_or(0, |reference| reference.executed)
+    }
+
+    /// Whether the member holds something else than the log says, through no fault of its own.
+    pub fn holds_something_else(&self, member: u64) -> bool {
+        self.corrupt.is_some_and(|corrupt| corrupt.member == member)
+    }
+
+    /// Whether such a member is still to be found and removed.
+    pub fn is_corrupt(&self) -> bool {
+        // What was put over it has healed it.
+        let kept = self.model.get(KEPT).map(|kv| kv.modified);
+        let is_in = |corrupt: Corrupt| {
+            self.members.contains_key(&corrupt.member) && kept == Some(corrupt.revision)
+        };
+        self.corrupt.is_some_and(is_in) || self.model.corrupt().next().is_some()
     }
 
     /// The index of the newest entry that anybody applied.
@@ -153,7 +188,7 @@ impl LogChecker {
             let done = Done {
                 index,
                 sender: model::sender(Some(header)),
-                answer: answer.clone(),
+                answer: Some(answer.clone()),
             };
             let before = self.done.insert(header.id, done);
             ensure(before.is_none(), EXACTLY_ONCE, || {
@@ -166,22 +201,19 @@ impl LogChecker {
         Ok(executed)
     }
 
-    /// `member` has made a configuration change, or refused it.
-    pub fn changed(&mut self, member: u64, applied: &AppliedConfChange, answer: Answer) -> Verdict {
-        let AppliedConfChange { index, change, .. } = applied;
-        if let Some(known) = self.changes.get(index) {
+    /// `member` has made a configuration change of the entry at `index`, or refused it.
+    pub fn changed(&mut self, member: u64, index: u64, change: &ConfChange) -> Verdict {
+        if let Some(known) = self.changes.get(&index) {
             return ensure(known == change, SAME_CHANGE, || {
                 format!("{member:x} makes {change:?} of entry {index}, others {known:?}")
             });
         }
-        self.changes.insert(*index, change.clone());
+        self.changes.insert(index, change.clone());
         if change.id() != 0 {
-            let index = *index;
-            let sender = Sender::default();
             let done = Done {
                 index,
-                sender,
-                answer,
+                sender: Sender::default(),
+                answer: (change.node_id() != 0).then_some(Answer::Other),
             };
             let before = self.done.insert(change.id(), done);
             ensure(before.is_none(), EXACTLY_ONCE, || {
@@ -194,6 +226,11 @@ impl LogChecker {
         let id = change.node_id();
         if id == 0 {
             return Ok(());
+        }
+        let context = ConfChangeContext::parse(change.context()).ok();
+        let member = context.and_then(|context| context.member.peer_urls);
+        for url in member.into_iter().flatten() {
+            self.urls.insert(url, id);
         }
         match change.r#type() {
             ConfChangeType::ConfChangeAddNode => drop(self.members.insert(id, false)),
@@ -221,156 +258,6 @@ impl LogChecker {
         let leader = *self.leaders.entry(term).or_insert(member);
         ensure(leader == member, ONE_LEADER, || {
             format!("{member:x} and {leader:x} lead in term {term}")
-        })
-    }
-
-    /// A client has heard of its operation.
-    pub fn returned(&mut self, operation: &Operation) -> Verdict {
-        let answer = match &operation.outcome {
-            Outcome::Answered(answer) => answer,
-            Outcome::Refused(_) | Outcome::Unknown(_) => return Ok(()),
-        };
-        match &operation.request {
-            Request::Write(_) | Request::Change(_) => self.write_returned(operation, answer)?,
-            Request::LogIn(_, password) => self.login_returned(operation, password, answer)?,
-            Request::Range(_) | Request::Stream(_) | Request::Lists(_) => {
-                self.read_returned(operation, answer)?;
-            }
-            Request::Smuggled(_) => {}
-            Request::Leases => self.lives.listed(operation, answer)?,
-            Request::KeepAlive(_) => self.lives.renewed(operation, answer)?,
-            Request::TimeToLive(_) => self.lives.looked_at(operation, answer)?,
-            Request::HashKv(revision) => self.hash_returned(*revision, operation, answer)?,
-        }
-        self.is_known(operation, answer)?;
-        self.floor.revision = self
-            .floor
-            .revision
-            .max(match operation.request.is_linearizable() {
-                true => answer.revision(),
-                false => 0,
-            });
-        Ok(())
-    }
-
-    /// No answer is of a revision that the log has not come to.
-    fn is_known(&self, operation: &Operation, answer: &Answer) -> Verdict {
-        let known = self.model.revision();
-        ensure(answer.revision() <= known, TRUE_ANSWER, || {
-            let request = &operation.request;
-            format!("{request} was answered {answer:?}, but the log ends at revision {known}")
-        })
-    }
-
-    /// A hash is of the revision that was asked for; if none was, of the one in its header.
-    fn hash_returned(&mut self, asked: i64, operation: &Operation, answer: &Answer) -> Verdict {
-        let (at, hash) = match answer {
-            Answer::Hash(at, hash) => (*at, *hash),
-            Answer::Error(ApplyError::Compacted) => {
-                return ensure(asked < self.model.compacted(), TRUE_ANSWER, || {
-                    format!("{} is compacted, the log says otherwise", operation.request)
-                });
-            }
-            // Of a member that is behind.
-            _ => return Ok(()),
-        };
-        let expected = if asked == 0 { at } else { asked };
-        ensure(
-            hash.revision == expected && at >= expected,
-            TRUE_ANSWER,
-            || format!("{} was answered {answer:?}", operation.request),
-        )?;
-        self.hashed(operation.host as u64, &hash)
-    }
-
-    fn login_returned(
-        &mut self,
-        operation: &Operation,
-        password: &str,
-        answer: &Answer,
-    ) -> Verdict {
-        if operation.request_id == 0 {
-            // Refused without the log.
-            return self.login_refused(operation, answer);
-        }
-        self.write_returned(operation, answer)?;
-        self.logged_in(password, answer)
-    }
-
-    pub(super) fn write_returned(&mut self, operation: &Operation, answer: &Answer) -> Verdict {
-        let Some(done) = self.done.get(&operation.request_id) else {
-            return ensure(false, NOT_LOST, || {
-                format!(
-                    "{} was answered {answer:?}, and is in no entry",
-                    operation.request
-                )
-            });
-        };
-        ensure(done.answer == *answer, TRUE_ANSWER, || {
-            let (request, index) = (&operation.request, done.index);
-            format!(
-                "{request} was answered {answer:?}; entry {index} says {:?}",
-                done.answer
-            )
-        })?;
-        let Floor { revision, index } = operation.floor;
-        let at = self.revision_at(done.index);
-        ensure(done.index > index && at >= revision, ORDER, || {
-            let request = &operation.request;
-            format!(
-                "{request} is entry {} at revision {at}, but entry {index} and revision {revision} had been \
-                 answered before it began",
-                done.index
-            )
-        })?;
-        self.floor.index = self.floor.index.max(done.index);
-        Ok(())
-    }
-
-    fn read_returned(&self, operation: &Operation, answer: &Answer) -> Verdict {
-        self.read_permitted(operation, answer)?;
-        let ranges = operation.request.ranges();
-        let oldest = ranges.iter().map(|range| range.revision).min().unwrap_or(0);
-        match answer {
-            Answer::Error(ApplyError::Auth(_)) => return Ok(()),
-            Answer::Error(ApplyError::Compacted) => {
-                return ensure(oldest < self.model.compacted(), TRUE_ANSWER, || {
-                    format!("{} is compacted, the log says otherwise", operation.request)
-                });
-            }
-            // A member that is behind; a linearizable read has to know better.
-            Answer::Error(ApplyError::FutureRevision) => {
-                let known = operation.floor.revision;
-                let lies = operation.request.is_linearizable() && oldest <= known;
-                return ensure(!lies, ORDER, || {
-                    format!(
-                        "{} is of the future, but {known} was answered",
-                        operation.request
-                    )
-                });
-            }
-            _ => {}
-        }
-        self.is_known(operation, answer)?;
-        let revision = answer.revision();
-        let mut truth = ranges.iter().map(|range| self.model.range(range, revision));
-        let truth = match operation.request {
-            Request::Lists(_) => Answer::Txn(revision, true, truth.collect()),
-            _ => truth.next().expect("it asks for a range"),
-        };
-        ensure(truth == *answer, TRUE_ANSWER, || {
-            format!(
-                "{} was answered {answer:?}; it is {truth:?}",
-                operation.request
-            )
-        })?;
-        let floor = operation.floor.revision;
-        let visible = revision >= floor || !operation.request.is_linearizable();
-        ensure(visible, ORDER, || {
-            let request = &operation.request;
-            format!(
-                "{request} was answered at revision {revision}, but {floor} had been answered before it began"
-            )
         })
     }
 

@@ -1,18 +1,20 @@
 //! What must hold, whatever happens.
 //!
-//! Some checkers look at every step of the run (`log`, `access`, `watch`, `lease`), some at its end (`linearizable`,
-//! `convergence`). Each knows the truth from the committed log alone, executed by a plain [`Model`]: never
-//! from a member.
+//! Some checkers look at every step of the run (`log`, `access`, `watch`, `lease`, `version`), some
+//! at its end (`linearizable`, `convergence`). Each knows the truth from the committed log alone,
+//! executed by a plain [`Model`]: never from a member.
 //!
 //! [`Model`]: crate::model::Model
 
 pub mod access;
+mod answers;
 pub mod convergence;
 pub mod lease;
 pub mod linearizable;
 mod lives;
 pub mod log;
 mod reference;
+pub mod version;
 pub mod watch;
 
 /// Something that must not happen.

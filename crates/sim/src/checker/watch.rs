@@ -1,7 +1,8 @@
 //! Watches: in the order of the log, complete, each event once, and so across broken connections.
 //!
-//! A watcher remembers the first revision that it has not seen to the end. What arrives must be exactly the
-//! changes of its range from there on, as the model has them; only a compaction may cut some off, and says so.
+//! A watcher remembers the first revision that it has not seen to the end. What arrives must be
+//! exactly the changes of its range from there on, as the model has them; only a compaction may cut
+//! some off, and says so.
 
 use retcd_proto::etcdserverpb::{WatchCreateRequest, WatchResponse};
 use retcd_proto::mvccpb::event::EventType;
@@ -149,7 +150,12 @@ impl WatchChecker {
         let prev = event.prev_kv.as_ref().map(of);
         // What was there before may be compacted.
         let may_miss = !self.prev_kv || kv.mod_revision - 1 < model.compacted();
-        right && ((prev.is_none() && may_miss) || (self.prev_kv && prev == change.prev))
+        // Of two changes of a key in one revision, which no client can ask for, the second has what was
+        // there before the first when history is read, as in etcd.
+        let is_second = change.prev.as_ref().map(|prev| prev.modified) == Some(kv.mod_revision);
+        let before = || model.list(&change.key, b"", kv.mod_revision - 1).pop();
+        let is_prev = prev == change.prev || (is_second && prev == before());
+        right && ((prev.is_none() && may_miss) || (self.prev_kv && is_prev))
     }
 
     fn ends_revision(&mut self, model: &Model) -> Verdict {

@@ -1,12 +1,14 @@
 //! Who wishes the cluster ill: puts things into the log that no honest program would.
 //!
-//! They come as from a member of another program, which forwards what its clients have sent it: past all checks that are made
-//! before the log. All members must make the same of each, and none may stop. What stops etcd's members as well (bytes that
-//! are no request, unknown kinds) is left out; `tests/hostile` says what that is.
+//! They come as from a member of another program, which forwards what its clients have sent it:
+//! past all checks that are made before the log. All members must make the same of each, and none
+//! may stop. What stops etcd's members as well (bytes that are no request, unknown kinds) is left
+//! out; `tests/hostile` says what that is.
 //!
-//! Some is left out because a cluster that does as it is told is of no use for the rest of the run: alarms, users and roles
-//! that the administrator counts on, leases that outlive the world, members that nobody starts, a compaction at 0 (from then on
-//! the newest hash that is asked for is that of revision 0, as in etcd).
+//! Some is left out because a cluster that does as it is told is of no use for the rest of the run:
+//! alarms, users and roles that the administrator counts on, leases that outlive the world, members
+//! that nobody starts, a compaction at 0 (from then on the newest hash that is asked for is that of
+//! revision 0, as in etcd).
 
 pub mod draw;
 
@@ -20,6 +22,7 @@ use retcd_proto::raftpb::{ConfChange, ConfChangeType, Entry, EntryType};
 use retcd_proto::wire;
 use retcd_state::Time;
 use retcd_state::machine::{Machine, MachineOptions};
+use retcd_state::version::Version;
 use retcd_storage::backend::Backend;
 
 use crate::client::any_host;
@@ -35,6 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const TTL_MAX: i64 = 8;
 /// The fields of the log's request that are about users and roles.
 const OF_USERS: std::ops::Range<u32> = 1000..1300;
+/// The oldest cluster whose members tell each other things by requests of today.
+const OLDEST_SPOKEN: Version = Version::new(3, 5, 0);
 /// From here on a lease is refused.
 const TTL_REFUSED: i64 = 9_000_000_001;
 
@@ -55,7 +60,7 @@ pub(crate) fn harass(cx: &mut Context) {
         let (host, request) = (any_host(cx), Request::Change(Box::new(change)));
         cx.ask(HOSTILE, host, request, Credentials::Nobody, PATIENCE);
     }
-    let pause = cx.between_us(10_000, 400_000);
+    let pause = cx.between_us(10_000, 300_000);
     cx.after(pause, Event::Harass);
 }
 
@@ -83,7 +88,8 @@ fn any(cx: &mut Context) -> Option<Entry> {
     (!goes_in || is_bearable(&entry) && stops_nobody(&entry)).then_some(entry)
 }
 
-/// What a client has sent, as the member that it sent it to forwards it: the bytes as they were, and a header.
+/// What a client has sent, as the member that it sent it to forwards it: the bytes as they were,
+/// and a header.
 fn forwarded(rng: &mut Rng) -> Option<Bytes> {
     let mut bytes = draw::client_request(rng);
     let request: InternalRaftRequest = wire::decode(bytes.clone().into()).ok()?;
@@ -171,5 +177,12 @@ fn stops_nobody(entry: &Entry) -> bool {
         term: Some(1),
         ..entry.clone()
     };
-    machine.apply(Time::default(), &[first]).is_ok()
+    machine.apply(Time::default(), &[first]).is_ok() && is_spoken(&machine)
+}
+
+/// Whether the members speak the cluster's version. They stop at a newer one, and speak to an older
+/// one in requests that the model does not know.
+fn is_spoken(machine: &Machine) -> bool {
+    let version = machine.membership().read().cluster_version();
+    version.is_none_or(|version| (OLDEST_SPOKEN..=Version::STORAGE).contains(&version))
 }

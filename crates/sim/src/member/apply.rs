@@ -1,30 +1,27 @@
-//! The machine's part: batches of committed entries, the database's commits, compactions, leases.
+//! The machine's part: batches of committed entries, the database's commits, compactions.
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use prost::Message;
+use retcd_member::{ApplyFailure, NoRoom, Report};
 use retcd_node::Input;
-use retcd_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
+use retcd_proto::etcdserverpb::InternalRaftRequest;
 use retcd_proto::raftpb;
-use retcd_state::machine::Reply;
-use retcd_state::mvcc::Progress;
-use retcd_storage::backend::BackendError;
+use retcd_state::machine::RestoreError;
+use retcd_storage::backend::{Backend, BackendError};
 
-use super::{Process, Stop, StopKind, Work};
-use crate::checker::ensure;
+use super::{Process, Step, Stop, StopKind};
+use crate::checker::{ensure, version};
 use crate::context::Context;
-use crate::model::auth::Sender;
-use crate::request::{self, Answer};
 use crate::sabotage::Sabotage;
 
 const SAME_REVISION: &str = "the same entries make the same revision";
-/// Rows per step of a compaction.
-const COMPACTION_ROWS: usize = 10;
 /// Revisions between two hashes.
 const HASHED_EVERY: i64 = 60;
 /// Which entry is passed over by a member that is broken that way.
 const SKIPPED_EVERY: u64 = 50;
+/// How far the clock is behind by which leases are granted on a member that is broken that way.
+const BEHIND: Duration = Duration::from_millis(1500);
 
 /// What the machine is asked to do.
 pub enum ToApply {
@@ -34,8 +31,42 @@ pub enum ToApply {
     Restore(raftpb::Snapshot),
 }
 
+/// Commits `backend` for whoever needs that at once; what stands in the way of it is left in
+/// `failed`.
+pub(super) fn commit_at_once(backend: &Backend, failed: &mut Option<Stop>) -> Result<(), NoRoom> {
+    match backend.commit() {
+        Ok(_) => Ok(()),
+        Err(BackendError::Full(_)) => Err(NoRoom),
+        Err(error) => {
+            *failed = Some(Stop::disk("the database failed", error));
+            Err(NoRoom)
+        }
+    }
+}
+
+/// Goes on unless something has failed.
+pub(super) fn unless(failed: Option<Stop>) -> Result<(), Stop> {
+    failed.map_or(Ok(()), Err)
+}
+
+impl From<ApplyFailure> for Stop {
+    fn from(failure: ApplyFailure) -> Stop {
+        let kind = match failure {
+            ApplyFailure::Restore(RestoreError::Replace(_)) => StopKind::Disk,
+            _ => StopKind::Contradiction,
+        };
+        Stop {
+            reason: failure.to_string(),
+            kind,
+        }
+    }
+}
+
 impl Process {
     pub(super) fn queue_apply(&mut self, message: ToApply, cx: &mut Context) {
+        if let ToApply::Entries(entries) = &message {
+            self.acknowledge_early(entries);
+        }
         self.apply_queue.push_back(message);
         self.apply_next(cx);
     }
@@ -45,7 +76,7 @@ impl Process {
             self.apply_due = true;
             let (from, to) = self.speed.apply_us;
             let delay = cx.between_us(from, to);
-            self.work_after(delay, Work::Apply, cx);
+            self.step_after(delay, Step::Apply, cx);
         }
     }
 
@@ -68,83 +99,91 @@ impl Process {
         for entry in &entries {
             match cx.log.applies(self.id, entry) {
                 Ok(Some((request, answer))) => {
-                    let verdict = cx.leases.executed(cx.now, &request, &answer);
+                    let (now, index) = (cx.now, entry.index());
+                    let verdict = cx
+                        .leases
+                        .executed(now, index, &request, &answer)
+                        .and_then(|()| version::is_of_all(&request, cx));
                     cx.check(verdict);
                 }
                 Ok(None) => {}
                 Err(violation) => cx.check(Err(violation)),
             }
         }
-        if self.is_broken(cx, Sabotage::SkipEntry) && self.host == 0 {
+        if self.is_broken(Sabotage::SkipEntry) && self.host == 0 {
             let skipped = |entry: &&mut raftpb::Entry| entry.index().is_multiple_of(SKIPPED_EVERY);
             if let Some(entry) = entries.iter_mut().find(skipped) {
                 entry.data = None;
             }
         }
-        if self.is_broken(cx, Sabotage::CheckAtProposal) {
+        if self.is_broken(Sabotage::CheckAtProposal) {
             entries.iter_mut().for_each(unguard);
         }
-        let before = self.reader.revision();
-        let applied = self
-            .machine
-            .apply(self.time(cx), &entries)
-            .map_err(|fatal| Stop {
-                reason: fatal.to_string(),
-                kind: StopKind::Contradiction,
-            })?;
-        let index = applied.applied.index;
-        let (revision, expected) = (self.reader.revision(), cx.log.revision_at(index));
+        let mut now = self.machine_time();
+        if self.is_broken(Sabotage::ExpireEarly) {
+            now = retcd_state::Time::new(now.since_start().saturating_sub(BEHIND));
+        }
+        let before = self.shared.state.reader.revision();
+        let applied_before = self.applied();
+        let (backend, mut failed) = (self.backend().clone(), None);
+        let mut commit = || commit_at_once(&backend, &mut failed);
+        let report = self.applier.apply(now, &entries, |_| {}, &mut commit)?;
+        unless(failed)?;
+        let index = self.applied();
+        let (revision, expected) = (
+            self.shared.state.reader.revision(),
+            cx.log.revision_at(index),
+        );
         let id = self.id;
         cx.check(ensure(revision == expected, SAME_REVISION, || {
             format!("{id:x} is at revision {revision} behind entry {index}, not {expected}")
         }));
+        cx.applied.insert(id, index);
         cx.trace.mix(&[self.id, index, revision as u64]);
         self.sum_up(before, revision, cx);
-        self.change_tokens(applied.token_changes, cx);
-        // Watchers before writers, as the server has it.
-        self.publish(applied.events, cx);
-        for (id, reply) in &applied.replies {
-            if let Ok(Reply::Compact(compaction)) = reply {
-                self.history_compacted(compaction.compacted, cx);
-            }
-            if let Some(operation) = self.proposals.remove(id) {
-                self.answer_proposal(operation, reply, cx);
-            }
+        self.members_changed(&entries, applied_before, &report, cx);
+        if self.shared.state.membership.read().is_removed(self.id) {
+            // The others have to hear that the change is committed; then it goes.
+            self.step_after(Duration::from_secs(1), Step::Leave, cx);
         }
-        for change in &applied.conf_changes {
-            let reply = applied
-                .replies
-                .iter()
-                .find(|(id, _)| *id == change.change.id());
-            let answer = reply.map_or(Answer::Other, |(_, reply)| request::of_reply(reply));
-            let verdict = cx.log.changed(self.id, change, answer);
+        let compacting = report.compacting;
+        for input in report.inputs {
+            self.push(input, cx);
+        }
+        self.compact_if(compacting, cx);
+        Ok(())
+    }
+
+    /// Tells what became of changes of the membership.
+    fn members_changed(
+        &self,
+        entries: &[raftpb::Entry],
+        applied_before: u64,
+        report: &Report,
+        cx: &mut Context,
+    ) {
+        let changes = report.inputs.iter().flat_map(|input| match input {
+            Input::Applied { conf_changes, .. } => conf_changes.as_slice(),
+            _ => &[],
+        });
+        let is_change = |entry: &&raftpb::Entry| {
+            entry.index() > applied_before && entry.r#type() == raftpb::EntryType::EntryConfChange
+        };
+        let entries = entries.iter().filter(is_change);
+        for (entry, change) in entries.zip(changes) {
+            let verdict = cx.log.changed(self.id, entry.index(), change);
             cx.check(verdict);
         }
-        if self.machine.membership().read().is_removed(self.id) {
-            // The others have to hear that the change is committed; then it goes.
-            self.work_after(Duration::from_secs(1), Work::Leave, cx);
-        }
-        let changes = applied.conf_changes.into_iter();
-        let conf_changes = changes.map(|applied| applied.change).collect();
-        self.push(
-            Input::Applied {
-                index,
-                conf_changes,
-            },
-            cx,
-        );
-        self.compact_if(applied.compacting, cx);
-        Ok(())
     }
 
     /// Every member sums up its keyspace at the same revisions.
     fn sum_up(&self, before: i64, revision: i64, cx: &mut Context) {
         let at = revision / HASHED_EVERY * HASHED_EVERY;
-        if at <= before {
+        if at <= before || cx.log.holds_something_else(self.id) {
             return;
         }
         // A revision that was compacted meanwhile has no hash.
-        if let Ok((hash, _)) = self.reader.hash_kv(at) {
+        if let Ok((hash, _)) = self.shared.state.reader.hash_kv(at) {
             let verdict = cx.log.hashed(self.id, &hash);
             cx.check(verdict);
         }
@@ -154,37 +193,36 @@ impl Process {
         if compacting && !self.compact_due {
             self.compact_due = true;
             let delay = cx.between_us(10, 20_000);
-            self.work_after(delay, Work::Compact, cx);
+            self.step_after(delay, Step::Compact, cx);
         }
     }
 
     pub(super) fn compact(&mut self, cx: &mut Context) -> Result<(), Stop> {
         self.compact_due = false;
-        let progress = self
-            .machine
-            .compaction_step(COMPACTION_ROWS)
+        self.applier
+            .compaction_step()
             .map_err(|error| Stop::disk("a compaction failed", error))?;
-        if matches!(progress, Progress::Stepped { .. }) || self.machine.is_compacting() {
+        if self.applier.is_compacting() {
             self.compact_due = true;
             let delay = cx.between_us(1_000, 20_000);
-            self.work_after(delay, Work::Compact, cx);
+            self.step_after(delay, Step::Compact, cx);
         }
         Ok(())
     }
 
-    /// Whether all that was written is in the file: what finds no room waits for the next commit.
-    pub(super) fn commit_database(&self) -> Result<bool, Stop> {
-        match self.backend.commit() {
-            Ok(_) => Ok(true),
-            Err(BackendError::Full(_)) => Ok(false),
-            Err(error) => Err(Stop::disk("the database failed", error)),
-        }
+    pub(super) fn commit_database(&self) -> Result<Result<(), NoRoom>, Stop> {
+        let mut failed = None;
+        let committed = commit_at_once(self.backend(), &mut failed);
+        unless(failed)?;
+        Ok(committed)
     }
 
     pub(super) fn commit(&mut self, cx: &mut Context) -> Result<(), Stop> {
-        self.commit_database()?;
+        // What finds no room waits for the next commit.
+        let _ = self.commit_database()?;
+        self.shared.room.look();
         if cx.rng.u8(..) == 0 {
-            let defragmented = self.backend.defragment();
+            let defragmented = self.backend().defragment();
             defragmented.map_err(|error| Stop::disk("defragmentation failed", error))?;
         }
         // As after a change of the cluster's version.
@@ -192,36 +230,8 @@ impl Process {
             self.push(Input::SnapshotWanted, cx);
         }
         let jitter = cx.between_us(0, 10_000);
-        self.work_after(self.speed.commit_every + jitter, Work::Commit, cx);
+        self.step_after(self.speed.commit_every + jitter, Step::Commit, cx);
         Ok(())
-    }
-
-    /// Hands a request to the node; its id.
-    pub(super) fn propose(
-        &mut self,
-        sender: &Sender,
-        mut request: InternalRaftRequest,
-        cx: &mut Context,
-    ) -> u64 {
-        let id = self.take_id();
-        request.header = Some(RequestHeader {
-            id,
-            username: sender.user.clone(),
-            auth_revision: sender.revision,
-        });
-        let data = Bytes::from(request.encode_to_vec());
-        if self.is_broken(cx, Sabotage::ProposeTwice) && id.is_multiple_of(16) {
-            let data = data.clone();
-            self.push(Input::Propose { request: id, data }, cx);
-        }
-        self.push(Input::Propose { request: id, data }, cx);
-        id
-    }
-
-    /// A new request id, as the server makes them.
-    pub(super) fn take_id(&mut self) -> u64 {
-        self.next_id += 1;
-        self.next_id
     }
 }
 

@@ -1,63 +1,73 @@
-//! A member's process: the real [`Node`], log and machine, and in place of the server's threads the glue that
-//! carries what one of them says to the others, in an order and with delays that follow from the seed.
+//! A member's process: the real node, log and machine, and crate `member` around them, whose steps
+//! and tasks are run in an order and with delays that follow from the seed.
 //!
 //! ```text
-//!   requests, packets ──▶ inbox ──turn──▶ Node ──▶ log queue ──write+sync──▶ Appended
-//!                                          ├────▶ apply queue ──apply──▶ answers, Applied
-//!                                          └────▶ packets
+//!   requests, packets ──▶ inbox ──turn──▶ Node ──▶ log queue ──Logger::turn──▶ Appended
+//!        │                  ▲              ├────▶ apply queue ──Applier::apply──▶ mail, Applied
+//!        └─▶ tasks ◀─ mail ─┴── Outputs ◀──┴────▶ packets
 //! ```
-//! Each queue is worked off as the server's thread of that name does it: `log` takes everything that waits
-//! and syncs once, `apply` takes one batch after the other, the database is committed now and then.
+//! Nothing here decides what a member does. [`executor`] polls its tasks, [`time`] wakes them,
+//! [`outbox`] takes what they send, [`peers`] carries their questions to other members; [`apply`],
+//! [`log`] and [`snapshot`] are where the server has threads; [`requests`] and [`watch`] are its
+//! fronts.
 
-mod access;
 mod apply;
-mod hash;
-mod leases;
+mod authenticator;
+mod early;
+mod executor;
 mod log;
+mod outbox;
+mod peers;
 mod requests;
+mod serving;
 mod snapshot;
 mod start;
+mod time;
+mod turn;
 mod watch;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
-use retcd_node::durable::{Dirs, Log};
-use retcd_node::{Input, LeaderInfo, Node, Output, Role, SnapshotPoint};
-use retcd_proto::raftpb;
-use retcd_state::Time;
-use retcd_state::lease::SharedLessor;
+use retcd_member::request_id::RequestIds;
+use retcd_member::snapshot::Snapshots;
+use retcd_member::{Applier, Handle, Logger, Mail, Mailboxes, Outputs, Shared, ToLog, Work};
+use retcd_node::durable::Dirs;
+use retcd_node::{Input, Node, Role, SnapshotPoint};
+use retcd_proto::etcdserverpb::WatchResponse;
 use retcd_state::machine::Machine;
-use retcd_state::mvcc::{HashInPieces, Reader};
-use retcd_state::watch::StreamId;
+use retcd_state::version::Version;
 use retcd_storage::backend::Backend;
 use retcd_storage::disk::MemDisk;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::context::{Context, Event};
-use crate::faults::Fault;
-use crate::history::{OperationId, Outcome};
+use crate::history::OperationId;
 use crate::sabotage::Sabotage;
-use access::{Permit, Streaming, Tokens};
 use apply::ToApply;
-use leases::{LeaseCheck, Renewing};
-use log::ToLog;
-use requests::Waiting;
-use watch::Watches;
+use authenticator::Tokens;
+use executor::{Executor, TaskId};
+use outbox::{Outbox, Queues};
+use peers::Wires;
+use time::Time;
+use watch::Stream;
 
-pub use leases::Told;
+pub use authenticator::TokenJudged;
+pub use peers::{Ask, ReturnAddress, Told};
 pub use snapshot::Parcel;
-pub use start::{Role as StartRole, Setup, machine_options, peer_url, start};
-pub use watch::{NOT_PERMITTED, Session};
-
-/// How often leases are looked at.
-const LEASE_INTERVAL: Duration = Duration::from_millis(500);
+pub use start::{Place, Role as StartRole, Setup, machine_options, start};
+pub use watch::{NOT_PERMITTED, Opened, Session};
 
 /// What a process has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Work {
+pub enum Step {
     /// The node takes in what waits.
     Turn,
     /// The node's time has come.
@@ -68,24 +78,22 @@ pub enum Work {
     Apply,
     /// The database is committed.
     Commit,
+    /// The same for those who wait for it.
+    CommitFor,
     /// A step of a compaction.
     Compact,
-    /// Expired leases are looked for.
-    Leases,
     /// A snapshot is written.
     Snapshot,
     /// The member was removed and goes.
     Leave,
-    /// What a stream has goes to its watcher.
-    Watch(StreamId),
-    /// What was permitted is read.
-    Read(OperationId),
-    /// The next piece of an answer goes out.
-    Stream(OperationId),
-    /// A password was compared, and found to be right.
-    LogIn(OperationId),
-    /// The hash that somebody asked for is made.
-    Hash(OperationId),
+    /// Some task's time has come, if the timer was not set anew since.
+    Wake(u64),
+    /// A task was woken.
+    Poll(TaskId),
+    /// A worker takes the next piece of work.
+    Work,
+    /// The other members are to hear of this one.
+    Probe,
 }
 
 /// Why a process ends by itself.
@@ -158,92 +166,135 @@ pub struct Process {
     pub clock: Clock,
     /// How fast it is.
     pub speed: Speed,
+    sabotage: Option<Sabotage>,
     dirs: Dirs,
     node: Node,
     inbox: Vec<Input>,
     turn_due: bool,
     /// When the node's timer is set to, on the own clock.
     timer: Duration,
-    log: Log,
+    logger: Logger,
     log_queue: Vec<ToLog>,
     /// What the disk works on; empty if it is idle.
     log_running: Vec<ToLog>,
-    machine: Machine,
+    applier: Applier,
     apply_queue: VecDeque<ToApply>,
     apply_due: bool,
+    /// What a member that is broken that way answers from.
+    early: Option<Machine>,
     compact_due: bool,
+    snapshots: Snapshots,
     /// Snapshots to be written; the first is under way.
-    snapshots: VecDeque<SnapshotPoint>,
-    reader: Reader,
-    lessor: SharedLessor,
-    backend: Backend,
-    watches: Watches,
-    next_id: u64,
-    /// Who waits for a proposal.
-    proposals: BTreeMap<u64, OperationId>,
-    /// Who waits for a read.
-    reads: BTreeMap<u64, Waiting>,
-    /// Reads that are permitted and not yet done.
-    permits: BTreeMap<OperationId, Permit>,
-    /// Answers that clients take piece by piece.
-    streams: BTreeMap<OperationId, Streaming>,
-    /// Hashes in the making.
-    hashes: BTreeMap<OperationId, HashInPieces>,
-    /// Logins under way, and the revision of users and roles at which each password was right.
-    logins: BTreeMap<OperationId, u64>,
-    tokens: Tokens,
-    /// What is done about leases when a quorum has said who leads.
-    lease_checks: BTreeMap<u64, LeaseCheck>,
-    /// Renewals under way.
-    renewals: BTreeMap<OperationId, Renewing>,
-    /// When a quorum was last asked, and said that this member leads, on the own clock.
-    led_at: Option<Duration>,
+    snapshot_queue: VecDeque<SnapshotPoint>,
+    /// Says when the log has recorded it.
+    recording: Option<oneshot::Receiver<()>>,
+    shared: Arc<Shared>,
+    outputs: Outputs,
+    mailboxes: Mailboxes,
+    tokens: Arc<Tokens>,
+    wires: Wires,
+    time: Time,
+    queues: Queues,
+    outbox: Outbox,
+    executor: Executor,
+    /// When the next [`Step::Wake`] comes, on the own clock, and how often that was set.
+    wakes_at: Option<Duration>,
+    timers_set: u64,
+    /// What the workers have to do.
+    work: VecDeque<Work>,
+    /// Who waits for a commit of the database.
+    commits: Vec<retcd_member::Committed>,
+    /// The threads that serve clients.
+    handles: [Rc<Handle>; THREADS],
+    /// Whether clients are served.
+    is_ready: bool,
+    /// The task that revokes what has run out.
+    expiry: Option<TaskId>,
+    /// The tasks of clients' operations, and the other way round.
+    operations: BTreeMap<OperationId, TaskId>,
+    operation_of: BTreeMap<TaskId, OperationId>,
+    /// For what is put into the log past all checks: ids, mailbox, and who waits.
+    hand_ids: RequestIds,
+    hand_mail: UnboundedReceiver<Mail>,
+    by_hand: BTreeMap<u64, OperationId>,
+    streams: BTreeMap<Session, Stream>,
+    /// Responses to watchers so far.
+    watched: u64,
+    /// The newest revision that was acknowledged to a client.
+    acknowledged: Rc<Cell<i64>>,
 }
+
+/// Threads that serve clients: replies of one and what is published to the other are apart.
+const THREADS: usize = 2;
 
 impl Process {
     /// Does what was due.
-    pub fn work(&mut self, work: Work, cx: &mut Context) -> Result<(), Stop> {
-        match work {
-            Work::Turn => self.turn(cx),
-            Work::Timer => self.timer(cx),
-            Work::Logged => self.logged(cx),
-            Work::Apply => self.apply(cx),
-            Work::Commit => self.commit(cx),
-            Work::Compact => self.compact(cx),
-            Work::Snapshot => self.save_snapshot(cx),
-            Work::Leave => Err(Stop::removed()),
-            Work::Watch(stream) => self.poll_watch(stream, cx),
-            Work::Read(operation) => {
-                self.read_permitted(operation, cx);
+    pub fn step(&mut self, step: Step, cx: &mut Context) -> Result<(), Stop> {
+        self.wake_up(cx);
+        let mut polled = None;
+        let done = match step {
+            Step::Turn => self.turn(cx),
+            Step::Timer => self.node_timer(cx),
+            Step::Logged => self.logged(cx),
+            Step::Apply => self.apply(cx),
+            Step::Commit => self.commit(cx),
+            Step::CommitFor => self.commit_for(),
+            Step::Compact => self.compact(cx),
+            Step::Snapshot => self.save_snapshot(cx),
+            Step::Leave => Err(Stop::removed()),
+            Step::Wake(number) => {
+                if number == self.timers_set {
+                    self.wakes_at = None;
+                    self.time.wake();
+                }
                 Ok(())
             }
-            Work::Stream(operation) => {
-                self.stream(operation, cx);
+            Step::Poll(task) => {
+                polled = Some(task);
+                self.executor.poll(task);
                 Ok(())
             }
-            Work::LogIn(operation) => {
-                self.log_in(operation, cx);
+            Step::Work => {
+                if let Some(work) = self.work.pop_front() {
+                    work();
+                }
                 Ok(())
             }
-            Work::Hash(operation) => {
-                self.finish_hash(operation, cx);
+            Step::Probe => {
+                self.probe(cx);
                 Ok(())
             }
-            Work::Leases => {
-                self.look_after_leases(cx);
-                self.tell_progress(cx);
-                Ok(())
-            }
-        }
+        };
+        self.settle_behind(polled, cx);
+        done
     }
 
-    /// What the member's own clock shows.
-    fn local(&self, cx: &Context) -> Duration {
-        self.clock.local(cx.now)
+    /// Sets the clocks that the tasks read.
+    fn wake_up(&self, cx: &Context) {
+        let wall_ms = match self.is_broken(Sabotage::SameIds) {
+            true => 1,
+            false => self.clock.wall_ms(cx.now),
+        };
+        self.time.set(self.clock.local(cx.now), wall_ms);
     }
 
-    fn time(&self, cx: &Context) -> Time {
-        Time::new(self.local(cx))
+    fn local(&self) -> Duration {
+        use retcd_member::Clock as _;
+        self.time.now()
+    }
+
+    fn machine_time(&self) -> retcd_state::Time {
+        retcd_state::Time::new(self.local())
+    }
+
+    /// The last entry that was applied.
+    pub fn applied(&self) -> u64 {
+        self.machine().applied().index
+    }
+
+    /// The cluster's version, as far as the member knows.
+    pub fn cluster_version(&self) -> Option<Version> {
+        self.shared.cluster_version()
     }
 
     /// The node, to be looked at.
@@ -253,157 +304,12 @@ impl Process {
 
     /// The machine, to be looked at.
     pub fn machine(&self) -> &Machine {
-        &self.machine
+        self.applier.machine()
     }
 
     /// The database, to be looked at.
     pub fn backend(&self) -> &Backend {
-        &self.backend
-    }
-
-    /// A packet from a peer.
-    pub fn receive(&mut self, from: usize, bytes: Bytes, cx: &mut Context) {
-        let message = raftpb::Message::decode(bytes).expect("the network changes no bytes");
-        let sender = message.from();
-        if self.machine.membership().read().is_removed(sender) {
-            // As the server's transport: refused, and told why.
-            let delay = cx.network.delay(&mut cx.rng);
-            cx.after(
-                delay,
-                Event::Removed {
-                    host: from,
-                    member: sender,
-                },
-            );
-            return;
-        }
-        self.push(Input::Messages(vec![message]), cx);
-    }
-
-    /// A peer says that this member was removed.
-    pub fn told_of_removal(&self) -> Stop {
-        Stop::removed()
-    }
-
-    /// Puts something into the node's inbox.
-    pub fn push(&mut self, input: Input, cx: &mut Context) {
-        self.inbox.push(input);
-        if !self.turn_due {
-            self.turn_due = true;
-            let delay = cx.between_us(1, 30);
-            cx.work_after(delay, self.host, self.life, Work::Turn);
-        }
-    }
-
-    fn turn(&mut self, cx: &mut Context) -> Result<(), Stop> {
-        self.turn_due = false;
-        let now = self.local(cx);
-        for input in std::mem::take(&mut self.inbox) {
-            self.node.handle(now, input);
-        }
-        self.act_on_outputs(cx)
-    }
-
-    fn timer(&mut self, cx: &mut Context) -> Result<(), Stop> {
-        let now = self.local(cx);
-        // The clock's rate may have changed since.
-        if now >= self.timer {
-            self.node.handle_timeout(now);
-            self.act_on_outputs(cx)?;
-        }
-        self.set_timer(cx);
-        Ok(())
-    }
-
-    fn set_timer(&mut self, cx: &mut Context) {
-        self.timer = self.node.poll_timeout();
-        let due = self.clock.true_time(self.timer, cx.now);
-        cx.work_after(due - cx.now, self.host, self.life, Work::Timer);
-    }
-
-    fn act_on_outputs(&mut self, cx: &mut Context) -> Result<(), Stop> {
-        while let Some(output) = self.node.poll_output() {
-            match output {
-                Output::Append(append) => self.queue_append(append, cx),
-                Output::Send(messages) => self.send(messages, cx)?,
-                Output::Apply(entries) => self.queue_apply(ToApply::Entries(entries), cx),
-                Output::Restore(snapshot) => self.queue_apply(ToApply::Restore(snapshot), cx),
-                Output::Snapshot(point) => self.queue_snapshot(point, cx),
-                Output::ReadReady { reads, leads } => self.reads_ready(&reads, leads, cx),
-                Output::Rejected { requests, .. } => {
-                    self.finish_proposals(&requests, Outcome::Refused("rejected"), cx);
-                }
-                Output::ReadRejected { reads, .. } => self.reads_rejected(&reads, cx),
-                Output::Leader(info) => self.leader_changed(info, cx),
-                // Nobody asks: who wants to know looks at the node.
-                Output::Inspected { .. } => {}
-                Output::Contradiction(contradiction) => {
-                    return Err(Stop {
-                        reason: contradiction.to_string(),
-                        kind: StopKind::Contradiction,
-                    });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, messages: Vec<raftpb::Message>, cx: &mut Context) -> Result<(), Stop> {
-        for message in messages {
-            let Some(&to) = cx.addresses.get(&message.to()) else {
-                continue;
-            };
-            if message.r#type() == raftpb::MessageType::MsgSnap {
-                self.send_snapshot(message, to, cx)?;
-                continue;
-            }
-            let bytes = Bytes::from(message.encode_to_vec());
-            cx.trace.mix_bytes(&bytes);
-            // Proposals have no number by which raft could know them again: a transport must not repeat them.
-            let twice = message.r#type() != raftpb::MessageType::MsgProp;
-            // A sender hears of some losses.
-            if !cx.send(self.host, to, bytes, twice) && cx.rng.u8(..4) == 0 {
-                let peer = message.to();
-                self.push(Input::Unreachable { peer }, cx);
-                if !twice {
-                    self.push(Input::Undelivered(message.entries.clone()), cx);
-                }
-            }
-            self.ambush(&message, cx);
-        }
-        Ok(())
-    }
-
-    /// In an ambush who has just given a vote may be killed for it.
-    fn ambush(&self, message: &raftpb::Message, cx: &mut Context) {
-        let votes = message.r#type() == raftpb::MessageType::MsgVoteResp && !message.reject();
-        if votes && cx.now < cx.ambush_until && cx.rng.bool() {
-            let (host, delay) = (self.host, cx.between_us(1, 1_000));
-            let lasts = cx.between_us(100, 100_000);
-            cx.after(delay, Event::Fault(Fault::Kill { host, lasts }));
-        }
-    }
-
-    fn leader_changed(&mut self, info: LeaderInfo, cx: &mut Context) {
-        let LeaderInfo {
-            leader, term, role, ..
-        } = info;
-        match role {
-            Role::Leader => self.lessor.lock().elect(term),
-            _ => self.lessor.lock().demote(),
-        }
-        if role == Role::Leader {
-            let verdict = cx.log.leads(self.id, term);
-            cx.check(verdict);
-            let id = self.id;
-            cx.note(|| format!("{id:x} leads in term {term}"));
-            if cx.now < cx.ambush_until {
-                let (host, delay) = (self.host, cx.between_us(1_000, 800_000));
-                let lasts = cx.between_us(1_000, 500_000);
-                cx.after(delay, Event::Fault(Fault::Kill { host, lasts }));
-            }
-        }
-        cx.trace.mix(&[self.id, leader, term]);
+        &self.shared.backend
     }
 
     /// Whether this member believes to lead.
@@ -411,7 +317,8 @@ impl Process {
         self.node.status().role == Role::Leader
     }
 
-    /// Ends the process as a signal does: what was written stays written. Clients see their connections break.
+    /// Ends the process as a signal does: what was written stays written. Clients see their
+    /// connections break.
     pub fn kill(mut self, cx: &mut Context) {
         if cx.rng.bool() {
             // The disk may still have got what was under way.
@@ -430,7 +337,7 @@ impl Process {
             }
             2 => {
                 disk.inject(lost_at);
-                let _ = self.backend.commit();
+                let _ = self.backend().commit();
             }
             _ => {}
         }
@@ -439,37 +346,17 @@ impl Process {
         disk.crash(cx.rng.u64(..));
     }
 
-    fn hang_up(&mut self, cx: &mut Context) {
-        let proposals = std::mem::take(&mut self.proposals).into_values();
-        let reads = std::mem::take(&mut self.reads).into_values();
-        let reads = reads.map(Waiting::operation);
-        let permits = std::mem::take(&mut self.permits).into_keys();
-        let streams = std::mem::take(&mut self.streams).into_keys();
-        let logins = std::mem::take(&mut self.logins).into_keys();
-        let hashes = std::mem::take(&mut self.hashes).into_keys();
-        let renewals = std::mem::take(&mut self.renewals).into_iter();
-        let renewals = renewals.filter(|(_, renewing)| renewing.is_clients());
-        let renewals = renewals.map(|(operation, _)| operation);
-        let waiting = proposals.chain(reads).chain(renewals);
-        let waiting = waiting.chain(permits).chain(streams);
-        for operation in waiting.chain(logins).chain(hashes) {
-            cx.answer(operation, Outcome::Unknown("connection lost"));
-        }
-        self.hang_up_on_watchers(cx);
+    fn is_broken(&self, sabotage: Sabotage) -> bool {
+        self.sabotage == Some(sabotage)
     }
 
-    fn is_broken(&self, cx: &Context, sabotage: Sabotage) -> bool {
-        cx.sabotage == Some(sabotage)
+    fn step_after(&self, delay: Duration, step: Step, cx: &mut Context) {
+        let (host, life) = (self.host, self.life);
+        cx.after(delay, Event::Step { host, life, step });
     }
+}
 
-    fn work_after(&self, delay: Duration, work: Work, cx: &mut Context) {
-        cx.after(
-            delay,
-            Event::Work {
-                host: self.host,
-                life: self.life,
-                work,
-            },
-        );
-    }
+/// What the hub has encoded.
+fn decode_response(bytes: &Bytes) -> WatchResponse {
+    WatchResponse::decode(bytes.clone()).expect("the hub knows how to encode")
 }

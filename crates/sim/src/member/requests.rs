@@ -1,123 +1,300 @@
-//! What clients ask of a member.
+//! What clients ask of a member: each request is a task that calls the member's own method and
+//! answers.
 
-use retcd_node::Input;
-use retcd_proto::raftpb::{self, Entry};
+use std::rc::Rc;
+use std::time::Duration;
 
-use super::Process;
-use crate::context::Context;
-use crate::history::{OperationId, Outcome};
-use crate::request::Request;
+use retcd_member::access::Credentials;
+use retcd_member::kv::PreparedTxn;
+use retcd_member::{Clock, Error, Handle};
+use retcd_proto::etcdserverpb::request_op::Request as Op;
+use retcd_proto::etcdserverpb::{
+    AuthUserAddRequest, AuthUserChangePasswordRequest, InternalRaftRequest, RangeRequest,
+    RequestOp, TxnRequest,
+};
+use retcd_state::auth::{Access, AuthStore, Caller};
+
+use super::outbox::Ended;
+use super::time::Time;
+use crate::history::{INVALID_TOKEN, OperationId, Outcome};
+use crate::request::{self, Answer, MemberRequest, Request};
 use crate::sabotage::Sabotage;
+use crate::users;
 
-/// What is done when all is applied that was committed.
-#[derive(Clone, Copy, Debug)]
-pub enum Waiting {
-    /// Its sender is identified, and it is answered.
-    ToBeAdmitted(OperationId),
-    /// The password is compared.
-    ToLogIn(OperationId),
+/// A client's request, as its task knows it.
+pub struct Asking {
+    /// The thread that serves it.
+    pub handle: Rc<Handle>,
+    /// The process's clock.
+    pub time: Time,
+    /// The operation.
+    pub operation: OperationId,
+    /// What is asked.
+    pub request: Request,
+    /// In whose name.
+    pub credentials: Credentials,
+    /// How long the client takes before it wants the next piece of an answer.
+    pub pauses_us: Vec<u64>,
+    /// What is broken.
+    pub sabotage: Option<Sabotage>,
 }
 
-impl Waiting {
-    /// The operation that waits.
-    pub fn operation(self) -> OperationId {
-        match self {
-            Waiting::ToBeAdmitted(operation) | Waiting::ToLogIn(operation) => operation,
-        }
-    }
-}
+type Answered = Result<Answer, Error>;
 
-impl Process {
-    /// Takes in a client's request.
-    pub fn request(&mut self, operation: OperationId, cx: &mut Context) {
-        let request = &cx.history.operations[operation].request;
-        let serializable = match request {
-            Request::Range(_) | Request::Stream(_) | Request::Lists(_) => {
-                !request.is_linearizable()
+impl Asking {
+    /// Does what is asked.
+    pub async fn run(self) -> Ended {
+        let mut judged_at = None;
+        let answered = match self.request.clone() {
+            Request::Write(write) => self.write(*write).await,
+            Request::Members(request) => self.change_members(request).await,
+            Request::Range(range) => self.range(&range, &mut judged_at).await,
+            Request::Stream(range) => self.stream(range, &mut judged_at).await,
+            Request::Lists(_) => self.lists().await,
+            Request::Leases => {
+                let listed = self.handle.leases.list(&self.credentials).await;
+                listed.map(|(mut ids, revision)| {
+                    ids.sort_unstable();
+                    Answer::Leases(revision.get(), ids)
+                })
             }
-            _ => false,
+            Request::KeepAlive(id) => self.keep_alive(id).await,
+            Request::TimeToLive(id) => {
+                let leases = &self.handle.leases;
+                let found = leases.time_to_live(&self.credentials, id, false).await;
+                found.map(|answer| {
+                    let left = answer.found.map(|found| found.ttl);
+                    Answer::TimeToLive(left, answer.revision.get())
+                })
+            }
+            Request::HashKv(revision) => self.hash(revision).await,
+            Request::LogIn(name, password) => {
+                let given = self.handle.auth.authenticate(name, password).await;
+                given.map(|(token, _)| Answer::Token(token))
+            }
+            Request::Change(_) | Request::Smuggled(_) => {
+                unreachable!("what no client can ask is not asked by one")
+            }
         };
-        if !serializable && self.is_no_voter() {
-            return cx.answer(operation, Outcome::Refused("not for learners"));
-        }
-        match cx.history.operations[operation].request.clone() {
-            Request::Write(_) => self.admit(operation, false, cx),
-            Request::Change(mut change) => {
-                let request = self.take_id();
-                change.id = Some(request);
-                cx.history.operations[operation].request_id = request;
-                self.proposals.insert(request, operation);
-                let change = *change;
-                self.push(Input::ProposeConfChange { request, change }, cx);
-            }
-            Request::Range(_) | Request::Stream(_) | Request::Lists(_)
-                if serializable || self.is_broken(cx, Sabotage::StaleRead) =>
-            {
-                self.admit(operation, false, cx);
-            }
-            Request::Range(_) | Request::Stream(_) | Request::Lists(_) => {
-                self.wait_for_read(Waiting::ToBeAdmitted(operation), cx);
-            }
-            Request::KeepAlive(_)
-            | Request::TimeToLive(_)
-            | Request::Leases
-            | Request::HashKv(_) => {
-                self.admit(operation, false, cx);
-            }
-            Request::Smuggled(entry) => self.forwarded_by_a_peer(*entry, cx),
-            Request::LogIn(..) => self.wait_for_read(Waiting::ToLogIn(operation), cx),
+        Ended {
+            operation: self.operation,
+            outcome: outcome(&self.request, answered),
+            judged_at: judged_at.unwrap_or_else(|| self.applied()),
         }
     }
 
-    /// Takes in an entry as another member forwards it: with none of the checks that are made for clients.
-    fn forwarded_by_a_peer(&mut self, entry: Entry, cx: &mut Context) {
-        let others = cx.addresses.keys().find(|id| **id != self.id);
-        let message = raftpb::Message {
-            r#type: Some(raftpb::MessageType::MsgProp as i32),
-            // A cluster of one has no other, and is asked all the same.
-            from: Some(others.copied().unwrap_or(1)),
-            to: Some(self.id),
-            entries: vec![entry],
+    fn applied(&self) -> u64 {
+        self.handle.shared().progress.applied()
+    }
+
+    fn is_broken(&self, sabotage: Sabotage) -> bool {
+        self.sabotage == Some(sabotage)
+    }
+
+    /// A moment in which something else may happen.
+    async fn pause(&self, number: usize) {
+        let clock: &dyn Clock = &self.time;
+        let pause = self.pauses_us[number % self.pauses_us.len()];
+        clock.sleep(Duration::from_micros(pause)).await;
+    }
+
+    async fn write(&self, r: InternalRaftRequest) -> Answered {
+        if self.is_broken(Sabotage::CheckAtProposal) {
+            self.check_at_proposal(&r).await?;
+        }
+        let (handle, who) = (&self.handle, &self.credentials);
+        if let Some(put) = r.put {
+            let put = handle.kv.put(who, put).await?;
+            return Ok(request::of_put(&put));
+        }
+        if let Some(delete) = r.delete_range {
+            let deleted = handle.kv.delete_range(who, delete).await?;
+            return Ok(request::of_delete(&deleted));
+        }
+        if let Some(txn) = r.txn {
+            let limits = handle.shared().config.limits;
+            let reply = match PreparedTxn::new(txn, limits)? {
+                PreparedTxn::Write(txn) => handle.kv.txn(who, txn).await?,
+                PreparedTxn::ReadOnly(txn) => handle.kv.read_only_txn(who, &txn).await?,
+            };
+            return Ok(request::of_txn(&reply));
+        }
+        if let Some(compaction) = r.compaction {
+            let compacted = handle.kv.compact(who, compaction).await?;
+            return Ok(Answer::Compact(compacted.revision.get()));
+        }
+        if let Some(grant) = r.lease_grant {
+            let granted = handle.leases.grant(who, grant).await?;
+            return Ok(Answer::Grant(granted.ttl));
+        }
+        if let Some(revoke) = r.lease_revoke {
+            let revision = handle.leases.revoke(who, revoke.id).await?;
+            return Ok(Answer::Revoke(revision.get()));
+        }
+        if let Some(alarm) = r.alarm {
+            let action = alarm.action();
+            handle.maintenance.alarm(who, action, alarm).await?;
+            return Ok(Answer::Other);
+        }
+        self.change_users(r).await
+    }
+
+    /// Clients send passwords, not hashes.
+    async fn change_users(&self, r: InternalRaftRequest) -> Answered {
+        let (auth, who) = (&self.handle.auth, &self.credentials);
+        let (reply, _) = match (r.auth_user_add.clone(), r.auth_user_change_password.clone()) {
+            (Some(add), _) => {
+                let add = AuthUserAddRequest {
+                    password: users::password_of(&add.hashed_password).to_owned(),
+                    hashed_password: String::new(),
+                    ..add
+                };
+                auth.add_user(who, add).await?
+            }
+            (_, Some(change)) => {
+                let change = AuthUserChangePasswordRequest {
+                    password: users::password_of(&change.hashed_password).to_owned(),
+                    hashed_password: String::new(),
+                    ..change
+                };
+                auth.change_password(who, change).await?
+            }
+            _ => auth.ask(who, r).await?,
+        };
+        Ok(Answer::Auth(reply))
+    }
+
+    async fn change_members(&self, request: MemberRequest) -> Answered {
+        let (handle, who) = (&self.handle, &self.credentials);
+        match request {
+            MemberRequest::Add { url, is_learner } => {
+                let (member, _) = handle.cluster.add(who, &[url], is_learner).await?;
+                return Ok(Answer::Added(member.id));
+            }
+            MemberRequest::Remove(id) => drop(handle.cluster.remove(who, id).await?),
+            MemberRequest::Promote(id) => drop(handle.cluster.promote(who, id).await?),
+            MemberRequest::MoveLeader(to) => {
+                handle.transfer.move_leader(who, to).await?;
+            }
+        }
+        Ok(Answer::Other)
+    }
+
+    async fn range(&self, range: &RangeRequest, judged_at: &mut Option<u64>) -> Answered {
+        let kv = &self.handle.kv;
+        if !self.is_broken(Sabotage::ReadUnconfirmed) {
+            let read = kv.range(&self.credentials, range).await?;
+            return Ok(request::of_range(&read));
+        }
+        if !range.serializable {
+            self.handle.read_index.linearizable().await?;
+        }
+        let (key, end) = (&range.key, &range.range_end);
+        let may_read = self.handle.access.permit(&self.credentials, |store, who| {
+            store.check_keys(who, Access::Read, key, end)
+        });
+        let _unconfirmed = may_read.await?;
+        *judged_at = Some(self.applied());
+        self.pause(0).await;
+        Ok(request::of_range(&kv.read(range).await?))
+    }
+
+    async fn stream(&self, range: RangeRequest, judged_at: &mut Option<u64>) -> Answered {
+        let kv = &self.handle.kv;
+        let mut chunks = kv.range_stream(&self.credentials, range).await?;
+        *judged_at = Some(self.applied());
+        let (mut kvs, mut last) = (Vec::new(), None);
+        let mut taken = 0;
+        loop {
+            self.pause(taken).await;
+            taken += 1;
+            let Some(chunk) = chunks.next_chunk()? else {
+                break;
+            };
+            kvs.extend(request::kvs(&chunk.kvs));
+            last = chunk.last.or(last);
+        }
+        let last = last.expect("the last piece says that it is");
+        let revision = match self.is_broken(Sabotage::HeaderOfNow) {
+            true => self.handle.shared().state.reader.revision(),
+            false => last.revision.get(),
+        };
+        Ok(Answer::Range(revision, kvs, last.count))
+    }
+
+    async fn lists(&self) -> Answered {
+        let txn = self.request.as_txn();
+        let limits = self.handle.shared().config.limits;
+        match PreparedTxn::new(txn, limits)? {
+            PreparedTxn::ReadOnly(txn) => {
+                let read = self.handle.kv.read_only_txn(&self.credentials, &txn);
+                Ok(request::of_txn(&read.await?))
+            }
+            PreparedTxn::Write(_) => unreachable!("it only reads"),
+        }
+    }
+
+    async fn keep_alive(&self, id: i64) -> Answered {
+        let before = self.handle.shared().state.reader.revision();
+        let renewed = self.handle.leases.keep_alive(&self.credentials, id).await?;
+        let revision = match renewed.ttl == 0 && self.is_broken(Sabotage::GoneBefore) {
+            true => before,
+            false => renewed.revision.get(),
+        };
+        Ok(Answer::KeepAlive(renewed.ttl, revision))
+    }
+
+    async fn hash(&self, revision: i64) -> Answered {
+        let maintenance = &self.handle.maintenance;
+        let (hash, at) = maintenance.hash_kv(&self.credentials, revision).await?;
+        let header = match self.is_broken(Sabotage::HashHeaderOfNow) {
+            true => self.handle.shared().state.reader.revision(),
+            false => at.get(),
+        };
+        Ok(Answer::Hash(header, hash))
+    }
+
+    /// What a member checks that is broken in that way.
+    async fn check_at_proposal(&self, r: &InternalRaftRequest) -> Result<(), Error> {
+        let op = match (&r.put, &r.delete_range) {
+            (Some(put), _) => Some(Op::RequestPut(put.clone())),
+            (_, Some(delete)) => Some(Op::RequestDeleteRange(delete.clone())),
+            _ => r.txn.clone().map(|txn| Op::RequestTxn(txn.into())),
+        };
+        let txn = TxnRequest {
+            success: vec![RequestOp { request: op }],
             ..Default::default()
         };
-        self.push(Input::Messages(vec![message]), cx);
+        let lessor = &self.handle.shared().state.lessor;
+        let check = |store: &AuthStore, who: Caller<'_>| store.check_txn(who, &txn, lessor);
+        let checked = self.handle.access.require(&self.credentials, check).await;
+        // As one that is sure that nothing comes of it.
+        checked.map_err(|_| Error::NoLeader)
     }
+}
 
-    /// Learners, and who does not know of its own membership yet.
-    fn is_no_voter(&self) -> bool {
-        let membership = self.machine.membership();
-        let membership = membership.read();
-        membership
-            .member(self.id)
-            .is_none_or(|member| member.is_learner)
-    }
-
-    pub(super) fn reads_ready(&mut self, reads: &[u64], leads: bool, cx: &mut Context) {
-        for read in reads {
-            self.leases_checked(*read, leads, cx);
-            match self.reads.remove(read) {
-                Some(Waiting::ToBeAdmitted(operation)) => self.admit(operation, true, cx),
-                Some(Waiting::ToLogIn(operation)) => self.check_login(operation, cx),
-                None => {}
-            }
+/// What the client of a request makes of its end. What may have been done must not be called
+/// refused.
+fn outcome(request: &Request, answered: Answered) -> Outcome {
+    let is_physical = matches!(request, Request::Write(write)
+        if write.compaction.as_ref().is_some_and(|compaction| compaction.physical));
+    match answered {
+        Ok(answer) => Outcome::Answered(answer),
+        // The compaction was made, and the database has no room to say so.
+        Err(error) if is_physical && error == Error::NO_SPACE => Outcome::Unknown("no room"),
+        Err(Error::Refused(error)) => Outcome::Answered(Answer::Error(error)),
+        Err(Error::InvalidToken) => Outcome::Refused(INVALID_TOKEN),
+        Err(Error::Request(_) | Error::RequestTooLarge) => Outcome::Refused("malformed"),
+        Err(Error::NotForLearner) => Outcome::Refused("not for learners"),
+        Err(Error::NoLeader) => Outcome::Refused("no leader"),
+        Err(Error::LeaderChanged) => Outcome::Refused("leader changed"),
+        Err(Error::Overloaded) => Outcome::Refused("too many requests"),
+        Err(Error::Reconfig(_)) => Outcome::Refused("the cluster is too weak for it"),
+        Err(Error::NotLeader | Error::BadTransferee | Error::TransferTimedOut) => {
+            Outcome::Refused("leadership is not handed over")
         }
-    }
-
-    pub(super) fn reads_rejected(&mut self, reads: &[u64], cx: &mut Context) {
-        for read in reads {
-            self.leases_unchecked(*read, cx);
-            if let Some(waiting) = self.reads.remove(read) {
-                cx.answer(waiting.operation(), Outcome::Refused("read rejected"));
-            }
-        }
-    }
-
-    pub(super) fn finish_proposals(&mut self, ids: &[u64], outcome: Outcome, cx: &mut Context) {
-        for id in ids {
-            if let Some(operation) = self.proposals.remove(id) {
-                self.logins.remove(&operation);
-                cx.answer(operation, outcome.clone());
-            }
-        }
+        Err(Error::NotPrimary | Error::ApplyTimedOut) => Outcome::Refused("not known here"),
+        Err(Error::TimedOut { .. }) => Outcome::Unknown("no answer in time"),
+        Err(_) => Outcome::Unknown("the member cannot go on"),
     }
 }

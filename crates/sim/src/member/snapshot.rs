@@ -1,4 +1,5 @@
-//! Snapshots: own ones, which let the log go, and those that travel to a follower with the whole database.
+//! Snapshots: own ones, which let the log go, and those that travel to a follower with the whole
+//! database.
 //!
 //! ```text
 //! own:       commit the database ─▶ .snap file ─▶ record in the log ─▶ Snapshotted
@@ -12,16 +13,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
+use retcd_member::ToLog;
 use retcd_node::{Input, SnapshotPoint};
 use retcd_proto::raftpb;
 use retcd_state::machine::DatabaseCopy;
-use retcd_storage::disk::{Disk, OpenMode, is_full};
-use retcd_storage::snap::{self, SnapError};
-use retcd_storage::wal;
+use retcd_storage::disk::{Disk, OpenMode};
+use retcd_storage::snap;
+use tokio::sync::oneshot;
 
-use super::access::Tokens;
-use super::log::ToLog;
-use super::{Process, Stop, StopKind, Work};
+use super::apply::{commit_at_once, unless};
+use super::{Process, Step, Stop};
 use crate::checker::ensure;
 use crate::context::{Context, Event};
 use crate::network::Fate;
@@ -51,62 +52,62 @@ pub struct Parcel {
 
 impl Process {
     pub(super) fn queue_snapshot(&mut self, point: SnapshotPoint, cx: &mut Context) {
-        self.snapshots.push_back(point);
-        if self.snapshots.len() == 1 {
+        self.snapshot_queue.push_back(point);
+        if self.snapshot_queue.len() == 1 {
             let delay = cx.between_us(500, 50_000);
-            self.work_after(delay, Work::Snapshot, cx);
+            self.step_after(delay, Step::Snapshot, cx);
         }
     }
 
     /// Writes the oldest snapshot that waits.
     pub(super) fn save_snapshot(&mut self, cx: &mut Context) -> Result<(), Stop> {
-        let Some(point) = self.snapshots.front() else {
+        let Some(point) = self.snapshot_queue.front() else {
             return Ok(());
         };
-        if !self.commit_database()? {
-            self.work_after(SNAPSHOT_RETRY, Work::Snapshot, cx);
-            return Ok(());
-        }
-        let document = self.machine.membership().read().to_document();
-        let snapshot = point.to_snapshot(document);
-        let dirs = &self.dirs;
-        match snap::write(&*dirs.disk, &dirs.snap_dir, &snapshot) {
-            Err(SnapError::Io { source, .. }) if is_full(&source) => {
-                self.work_after(SNAPSHOT_RETRY, Work::Snapshot, cx);
-                return Ok(());
+        let (backend, mut failed) = (self.backend().clone(), None);
+        let mut commit = || commit_at_once(&backend, &mut failed);
+        let written = self.snapshots.write(point, &mut commit);
+        unless(failed)?;
+        let written =
+            written.map_err(|error| Stop::disk("a snapshot could not be written", error))?;
+        match written {
+            Some(metadata) => {
+                let (done, recorded) = oneshot::channel();
+                self.recording = Some(recorded);
+                self.push_to_log(ToLog::Record(metadata, done), cx);
             }
-            other => other.map_err(|error| Stop::disk("a snapshot could not be written", error))?,
-        };
-        self.push_to_log(ToLog::Record(snapshot.metadata.unwrap_or_default()), cx);
+            None => self.step_after(SNAPSHOT_RETRY, Step::Snapshot, cx),
+        }
         Ok(())
     }
 
-    /// The log has recorded the snapshot.
-    pub(super) fn snapshot_recorded(&mut self, cx: &mut Context) -> Result<(), Stop> {
-        let Some(point) = self.snapshots.pop_front() else {
+    /// Goes on when the log has recorded the snapshot.
+    pub(super) fn look_for_record(&mut self, cx: &mut Context) -> Result<(), Stop> {
+        let recorded = self.recording.as_mut().map(oneshot::Receiver::try_recv);
+        if recorded != Some(Ok(())) {
+            return Ok(());
+        }
+        self.recording = None;
+        let Some(point) = self.snapshot_queue.pop_front() else {
             return Ok(());
         };
-        let index = point.index;
-        let dirs = &self.dirs;
-        snap::remove_databases_before(&*dirs.disk, &dirs.snap_dir, index)
+        let input = self
+            .snapshots
+            .recorded(point.index)
             .map_err(|error| Stop::disk("old databases could not be removed", error))?;
-        self.push(Input::Snapshotted { index }, cx);
+        self.push(input, cx);
+        let (backend, mut failed) = (self.backend().clone(), None);
+        let mut commit = || commit_at_once(&backend, &mut failed);
+        self.applier.handle_snapshot(point.index, &mut commit);
+        unless(failed)?;
         if cx.rng.bool() {
-            self.purge()?;
+            let purged = self.snapshots.purge(KEEP, KEEP);
+            purged.map_err(|error| Stop::disk("old files could not be removed", error))?;
         }
-        if !self.snapshots.is_empty() {
+        if !self.snapshot_queue.is_empty() {
             let delay = cx.between_us(500, 50_000);
-            self.work_after(delay, Work::Snapshot, cx);
+            self.step_after(delay, Step::Snapshot, cx);
         }
-        Ok(())
-    }
-
-    fn purge(&self) -> Result<(), Stop> {
-        let dirs = &self.dirs;
-        wal::purge(&*dirs.disk, &dirs.wal_dir, KEEP)
-            .map_err(|error| Stop::disk("old segments could not be removed", error))?;
-        snap::purge(&*dirs.disk, &dirs.snap_dir, KEEP)
-            .map_err(|error| Stop::disk("old snapshots could not be removed", error))?;
         Ok(())
     }
 
@@ -117,10 +118,10 @@ impl Process {
         to: usize,
         cx: &mut Context,
     ) -> Result<(), Stop> {
-        let mut copy = DatabaseCopy::take(&self.backend)
+        let mut copy = DatabaseCopy::take(self.backend())
             .map_err(|error| Stop::disk("the database could not be copied", error))?;
         let mut snapshot = copy.snapshot();
-        if self.is_broken(cx, Sabotage::OldConfState)
+        if self.is_broken(Sabotage::OldConfState)
             && let Some(metadata) = &mut snapshot.metadata
             && let Some(conf_state) = &mut metadata.conf_state
         {
@@ -187,6 +188,7 @@ impl Process {
         let path = snap::database_path(&self.dirs.snap_dir, index);
         self.write_database(&path, &parcel.database)
             .map_err(|error| Stop::disk("a received database could not be written", error))?;
+        self.hear(message.from(), cx);
         self.push(Input::Messages(vec![message]), cx);
         Ok(true)
     }
@@ -210,14 +212,18 @@ impl Process {
     ) -> Result<(), Stop> {
         let metadata = snapshot.metadata.clone().unwrap_or_default();
         let path = snap::database_path(&self.dirs.snap_dir, metadata.index());
-        let restored = self.machine.restore(&path).map_err(|error| Stop {
-            reason: format!("a received database cannot be used: {error}"),
-            kind: StopKind::Contradiction,
-        })?;
-        let index = restored.applied.index;
-        // The database tells of no logins.
-        self.tokens = Tokens::none_since(index);
-        self.forget_users(cx);
+        let now = self.machine_time();
+        let (backend, mut failed) = (self.backend().clone(), None);
+        let mut commit = || commit_at_once(&backend, &mut failed);
+        let restored = self
+            .applier
+            .restore(now, snapshot, &path, |_| {}, &mut commit)?;
+        unless(failed)?;
+        let index = restored.index;
+        cx.applied.insert(self.id, index);
+        self.begin_early();
+        self.tokens.forget_until(index);
+        self.forget_users();
         let expected = cx.log.revision_at(index);
         let id = self.id;
         cx.note(|| format!("{id:x} goes on with a snapshot at {index}"));
@@ -233,7 +239,6 @@ impl Process {
             },
             cx,
         );
-        self.history_restored(restored.revision, restored.compacted, cx);
         self.compact_if(restored.compacting, cx);
         Ok(())
     }

@@ -1,20 +1,29 @@
-//! Watches: one hub per process, and a stream for every watcher that is connected.
+//! Watches: a task for every watcher that is connected, which serves the member's own stream.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::cell::Cell;
+use std::pin::pin;
+use std::rc::Rc;
 use std::time::Duration;
 
-use retcd_proto::etcdserverpb::WatchCreateRequest;
-use retcd_state::mvcc::Event as Change;
-use retcd_state::watch::{Hub, Limits, Origin, Poll, RevisionEvents, StreamId};
+use futures_util::future::{Either, select};
+use retcd_member::access::Credentials;
+use retcd_member::watch::WatchStream;
+use retcd_member::{Clock, Error, Handle};
+use retcd_proto::etcdserverpb::watch_request::RequestUnion;
+use retcd_proto::etcdserverpb::{WatchCreateRequest, WatchProgressRequest, WatchRequest};
+use retcd_state::watch::{Limits, Response};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::{Process, Stop, Work};
+use super::Process;
+use super::executor::TaskId;
+use super::outbox::{Outbox, Sent};
+use super::time::Time;
 use crate::context::{Context, Event};
 use crate::sabotage::Sabotage;
-use crate::users::Credentials;
+use crate::users;
 
 /// Small, so that watchers fall behind.
-const LIMITS: Limits = Limits {
+pub const LIMITS: Limits = Limits {
     queue_responses: 6,
     queue_bytes: 4096,
     queue_replies: 16,
@@ -33,7 +42,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(3);
 const DROPPED_EVERY: u64 = 40;
 
 /// The connection of a watcher.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Session {
     /// Whose.
     pub watcher: usize,
@@ -41,30 +50,43 @@ pub struct Session {
     pub number: u32,
 }
 
-struct Stream {
-    session: Session,
-    /// Whether it is about to be polled.
-    due: bool,
+/// What became of the request to watch.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// Whose.
+    pub credentials: users::Credentials,
+    /// The keys.
+    pub interval: (bytes::Bytes, bytes::Bytes),
+    /// The last entry that was applied then.
+    pub judged_at: u64,
+    /// Whether it is refused.
+    pub is_refused: bool,
+    /// The newest revision that the member had acknowledged when it was asked.
+    pub acknowledged: i64,
+    /// The revision that the watch begins behind, as it says.
+    pub revision: i64,
+}
+
+/// A watcher's stream, as the process knows it.
+pub struct Stream {
+    task: TaskId,
+    requests: UnboundedSender<WatchRequest>,
     /// Nothing arrives before this.
     arrived: Duration,
 }
 
-/// The watches of a process.
-pub struct Watches {
-    hub: Hub,
-    streams: BTreeMap<StreamId, Stream>,
-    sent: u64,
-}
-
-impl Watches {
-    /// Watches on a store at `revision` with history from `compacted`.
-    pub fn new(revision: i64, compacted: i64) -> Watches {
-        Watches {
-            hub: Hub::new(revision, compacted, LIMITS),
-            streams: BTreeMap::new(),
-            sent: 0,
-        }
-    }
+/// A watcher's stream, as its task knows it.
+struct Serving {
+    handle: Rc<Handle>,
+    time: Time,
+    outbox: Outbox,
+    session: Session,
+    credentials: Credentials,
+    /// What was acknowledged by now.
+    acknowledged: Rc<Cell<i64>>,
+    requests: UnboundedReceiver<WatchRequest>,
+    /// How long the watcher takes for a response.
+    pauses_us: Vec<u64>,
 }
 
 impl Process {
@@ -72,139 +94,177 @@ impl Process {
     pub fn watch(
         &mut self,
         session: Session,
-        credentials: &Credentials,
+        credentials: &users::Credentials,
         request: &WatchCreateRequest,
         cx: &mut Context,
     ) {
-        let now = self.time(cx);
-        let permitted = self.check_watch(credentials, (&request.key, &request.range_end), cx);
-        let hub = &mut self.watches.hub;
-        let id = hub.open_stream(now, PROGRESS_INTERVAL);
-        match permitted {
-            Ok(()) => drop(hub.create(id, request)),
-            Err(_) => hub.refuse(id, NOT_PERMITTED),
+        if !self.is_ready {
+            let delay = cx.network.delay(&mut cx.rng);
+            return cx.after(delay, Event::WatchBroken { session });
         }
-        let stream = Stream {
+        self.wake_up(cx);
+        let before = self.streams.keys().copied();
+        let before: Vec<Session> = before
+            .filter(|other| other.watcher == session.watcher)
+            .collect();
+        for stream in before.iter().filter_map(|other| self.streams.remove(other)) {
+            self.executor.cancel(stream.task);
+        }
+        let (requests, receiver) = unbounded_channel();
+        let serving = Serving {
+            handle: Rc::clone(self.handle(session.watcher)),
+            time: self.time.clone(),
+            outbox: self.outbox.clone(),
             session,
-            due: false,
-            arrived: cx.now,
+            credentials: credentials.shown(),
+            acknowledged: Rc::clone(&self.acknowledged),
+            requests: receiver,
+            pauses_us: (0..8).map(|_| pause_us(session.watcher, cx)).collect(),
         };
-        self.watches.streams.insert(id, stream);
-        self.wake_streams(cx);
+        let (credentials, request) = (credentials.clone(), request.clone());
+        let task = self.executor.spawn(Box::pin(async move {
+            // Who cannot be served any more sees the connection break with the process.
+            let _ = serving.run(credentials, request).await;
+        }));
+        let arrived = cx.now;
+        let stream = Stream {
+            task,
+            requests,
+            arrived,
+        };
+        self.streams.insert(session, stream);
+        self.settle(cx);
     }
 
     /// A watcher asks how far it is.
     pub fn watch_progress(&mut self, session: Session, cx: &mut Context) {
-        let streams = &self.watches.streams;
-        let found = streams.iter().find(|(_, stream)| stream.session == session);
-        if let Some((&id, _)) = found {
-            self.watches.hub.request_progress(id);
-            self.wake_streams(cx);
+        self.wake_up(cx);
+        if let Some(stream) = self.streams.get(&session) {
+            let request_union = RequestUnion::ProgressRequest(WatchProgressRequest {});
+            let _ = stream.requests.send(WatchRequest {
+                request_union: Some(request_union),
+            });
         }
+        self.settle(cx);
     }
 
-    pub(super) fn publish(&mut self, events: Vec<(i64, Arc<[Change]>)>, cx: &mut Context) {
-        for (revision, events) in events {
-            let events = RevisionEvents::new(revision, events);
-            self.watches.hub.publish(Arc::new(events));
-        }
-        self.wake_streams(cx);
+    /// What was found out about a watch.
+    pub(super) fn watch_opened(&self, opened: &Opened, cx: &mut Context) {
+        let verdict = cx.log.watch_opened(self.id, opened);
+        cx.check(verdict);
     }
 
-    pub(super) fn history_compacted(&mut self, revision: i64, cx: &mut Context) {
-        self.watches.hub.compact(revision);
-        self.wake_streams(cx);
-    }
-
-    pub(super) fn history_restored(&mut self, revision: i64, compacted: i64, cx: &mut Context) {
-        self.watches.hub.restore(revision, compacted);
-        self.wake_streams(cx);
-    }
-
-    pub(super) fn tell_progress(&mut self, cx: &mut Context) {
-        let now = self.time(cx);
-        self.watches.hub.handle_timeout(now);
-        self.wake_streams(cx);
-    }
-
-    fn wake_streams(&mut self, cx: &mut Context) {
-        let mut woken = Vec::new();
-        self.watches.hub.drain_woken(&mut woken);
-        for id in woken {
-            self.poll_later(id, cx);
-        }
-    }
-
-    /// Most clients read at once, some take their time.
-    fn poll_later(&mut self, id: StreamId, cx: &mut Context) {
-        let Some(stream) = self.watches.streams.get_mut(&id) else {
-            return;
-        };
-        if stream.due {
+    pub(super) fn send_to_watcher(
+        &mut self,
+        session: Session,
+        bytes: bytes::Bytes,
+        cx: &mut Context,
+    ) {
+        self.watched += 1;
+        let is_dropped = self.watched.is_multiple_of(DROPPED_EVERY);
+        if is_dropped && self.is_broken(Sabotage::DropWatchEvent) {
             return;
         }
-        stream.due = true;
-        let watcher = stream.session.watcher;
-        let delay = match (watcher % 3, cx.rng.u8(..4)) {
-            (0, 0) => cx.between_us(1_000, 900_000),
-            _ => cx.between_us(10, 500),
-        };
-        self.work_after(delay, Work::Watch(id), cx);
-    }
-
-    /// What a stream has goes to its watcher; history is read for it.
-    pub(super) fn poll_watch(&mut self, id: StreamId, cx: &mut Context) -> Result<(), Stop> {
-        let Some(stream) = self.watches.streams.get_mut(&id) else {
-            return Ok(());
-        };
-        stream.due = false;
-        match self.watches.hub.poll(id, TAKEN_BYTES) {
-            Poll::Idle => return Ok(()),
-            Poll::Catchup(job) => {
-                let caught = job
-                    .run(&self.reader.view())
-                    .map_err(|error| Stop::disk("history cannot be read", error))?;
-                self.watches.hub.complete_catchup(caught);
-            }
-            Poll::Responses(responses) => {
-                for response in responses {
-                    self.watches.sent += 1;
-                    let dropped = self.watches.sent.is_multiple_of(DROPPED_EVERY);
-                    if dropped && self.is_broken(cx, Sabotage::DropWatchEvent) {
-                        continue;
-                    }
-                    let origin = Origin::default();
-                    let mut bytes = Vec::with_capacity(response.encoded_len(&origin));
-                    response.encode(&origin, &mut bytes);
-                    self.send_to_watcher(id, bytes, cx);
-                }
-            }
-        }
-        self.poll_later(id, cx);
-        self.wake_streams(cx);
-        Ok(())
-    }
-
-    fn send_to_watcher(&mut self, id: StreamId, bytes: Vec<u8>, cx: &mut Context) {
-        let Some(stream) = self.watches.streams.get_mut(&id) else {
+        let Some(stream) = self.streams.get_mut(&session) else {
             return;
         };
         // A connection keeps the order.
         stream.arrived = stream.arrived.max(cx.now + cx.network.delay(&mut cx.rng));
-        let event = Event::Watched {
-            session: stream.session,
-            bytes: bytes.into(),
-        };
-        cx.queue.push(stream.arrived, event);
+        cx.queue
+            .push(stream.arrived, Event::Watched { session, bytes });
     }
 
     /// All watchers see their connections break.
     pub(super) fn hang_up_on_watchers(&mut self, cx: &mut Context) {
-        let streams = std::mem::take(&mut self.watches.streams);
-        for stream in streams.into_values() {
+        for (session, stream) in std::mem::take(&mut self.streams) {
             let at = stream.arrived.max(cx.now + cx.network.delay(&mut cx.rng));
-            let session = stream.session;
             cx.queue.push(at, Event::WatchBroken { session });
+        }
+    }
+}
+
+/// Most clients read at once, some take their time.
+fn pause_us(watcher: usize, cx: &mut Context) -> u64 {
+    match (watcher % 3, cx.rng.u8(..4)) {
+        (0, 0) => cx.rng.u64(1_000..900_000),
+        _ => cx.rng.u64(10..500),
+    }
+}
+
+impl Serving {
+    async fn run(
+        mut self,
+        credentials: users::Credentials,
+        request: WatchCreateRequest,
+    ) -> Result<(), Error> {
+        let stream = self.handle.watch.open(PROGRESS_INTERVAL);
+        let acknowledged = self.acknowledged.get();
+        let interval = (request.key.clone(), request.range_end.clone());
+        let create = WatchRequest {
+            request_union: Some(RequestUnion::CreateRequest(request)),
+        };
+        self.handle_request(&stream, create).await;
+        let mut unopened = Some(Opened {
+            credentials,
+            interval,
+            judged_at: self.handle.shared().progress.applied(),
+            is_refused: false,
+            acknowledged,
+            revision: 0,
+        });
+        let mut taken = 0;
+        loop {
+            let request = {
+                let woken = pin!(stream.woken());
+                let request = pin!(self.requests.recv());
+                match stream.accepts_requests() {
+                    true => match select(woken, request).await {
+                        Either::Left(((), _)) => None,
+                        Either::Right((request, _)) => Some(request),
+                    },
+                    false => {
+                        woken.await;
+                        None
+                    }
+                }
+            };
+            match request {
+                Some(None) => return Ok(()),
+                Some(Some(request)) => self.handle_request(&stream, request).await,
+                None => {
+                    while let Some(responses) = stream.next(TAKEN_BYTES).await? {
+                        self.send(&responses, &mut unopened);
+                        let pause = self.pauses_us[taken % self.pauses_us.len()];
+                        taken += 1;
+                        let clock: &dyn Clock = &self.time;
+                        clock.sleep(Duration::from_micros(pause)).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn handle_request(&self, stream: &WatchStream, request: WatchRequest) {
+        let refusal = |_: &Error| NOT_PERMITTED;
+        stream.handle(&self.credentials, request, refusal).await;
+    }
+
+    fn send(&self, responses: &[Response], unopened: &mut Option<Opened>) {
+        let origin = self.handle.shared().origin();
+        for response in responses {
+            let mut bytes = Vec::with_capacity(response.encoded_len(&origin));
+            response.encode(&origin, &mut bytes);
+            let bytes = bytes::Bytes::from(bytes);
+            if let Some(mut opened) = unopened.take() {
+                let response = super::decode_response(&bytes);
+                opened.is_refused = response.canceled && response.cancel_reason == NOT_PERMITTED;
+                opened.revision = response.header.map_or(0, |header| header.revision);
+                self.outbox.send(Sent::Opened(opened));
+            }
+            self.outbox.send(Sent::Watched {
+                session: self.session,
+                bytes,
+            });
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What the log means, computed once more in the plainest way: every version of every key in a map.
 //!
-//! Fed with the committed entries in order. It executes what the workload asks for, not all that etcd
-//! knows; and it keeps everything, so that any past state can be looked up. Users and roles are in [`auth`].
+//! Fed with the committed entries in order. It executes what the workload asks for, not all that
+//! etcd knows; and it keeps everything, so that any past state can be looked up. Users and roles
+//! are in [`auth`].
 
 pub mod auth;
 mod permits;
@@ -15,8 +16,8 @@ use retcd_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUni
 use retcd_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use retcd_proto::etcdserverpb::request_op::Request as Op;
 use retcd_proto::etcdserverpb::{
-    AlarmRequest, Compare, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest,
-    RequestOp, TxnRequest,
+    AlarmRequest, AlarmType, Compare, DeleteRangeRequest, InternalRaftRequest, PutRequest,
+    RangeRequest, RequestOp, TxnRequest,
 };
 use retcd_proto::raftpb::{Entry, EntryType};
 use retcd_state::machine::ApplyError;
@@ -64,6 +65,9 @@ pub struct Model {
     leases: BTreeMap<i64, Lease>,
     /// Members that have raised NOSPACE.
     full: BTreeSet<u64>,
+    /// Members that were found to hold something else than the others, 0 if it is not known which.
+    corrupt: BTreeSet<u64>,
+    was_corrupt: bool,
     /// Users and roles.
     pub auth: Auth,
     /// The changes of each revision from 2 on.
@@ -80,6 +84,8 @@ impl Default for Model {
             keys: BTreeMap::new(),
             leases: BTreeMap::new(),
             full: BTreeSet::new(),
+            corrupt: BTreeSet::new(),
+            was_corrupt: false,
             auth: Auth::default(),
             changes: Vec::new(),
             current: Vec::new(),
@@ -108,6 +114,27 @@ impl Model {
         self.leases.keys().copied()
     }
 
+    /// Members that have raised NOSPACE.
+    pub fn full(&self) -> impl Iterator<Item = u64> {
+        self.full.iter().copied()
+    }
+
+    /// Members that are called corrupt; 0 if it is not known which.
+    pub fn corrupt(&self) -> impl Iterator<Item = u64> {
+        self.corrupt.iter().copied()
+    }
+
+    /// Whether a member was ever called corrupt.
+    pub fn was_corrupt(&self) -> bool {
+        self.was_corrupt
+    }
+
+    /// What a key holds.
+    pub fn get(&self, key: &[u8]) -> Option<&Kv> {
+        let (_, newest) = self.keys.get(key)?.last()?;
+        newest.as_ref()
+    }
+
     /// The changes of `revision`, in order.
     pub fn changes(&self, revision: i64) -> &[Change] {
         let number = usize::try_from(revision - 2).unwrap_or(usize::MAX);
@@ -128,7 +155,8 @@ impl Model {
         Some((request, answer))
     }
 
-    /// Takes over what somebody else has executed: the leases that there are now, and the changes of keys.
+    /// Takes over what somebody else has executed: the leases that there are now, and the changes
+    /// of keys.
     pub fn adopt(&mut self, leases: &BTreeSet<i64>, changes: Vec<Change>) {
         for id in leases {
             self.leases.entry(*id).or_default();
@@ -149,6 +177,9 @@ impl Model {
     }
 
     fn execute(&mut self, index: u64, r: &InternalRaftRequest) -> Answer {
+        if !self.corrupt.is_empty() && touches_keyspace(r) {
+            return Answer::Error(ApplyError::Corrupt);
+        }
         if !self.full.is_empty() && costs_space(r) {
             return Answer::Error(ApplyError::NoSpace);
         }
@@ -187,11 +218,6 @@ impl Model {
     /// The revision that the entry being executed is at.
     fn at(&self) -> i64 {
         self.revision + i64::from(!self.current.is_empty())
-    }
-
-    fn get(&self, key: &[u8]) -> Option<&Kv> {
-        let (_, newest) = self.keys.get(key)?.last()?;
-        newest.as_ref()
     }
 
     fn set(&mut self, key: Bytes, kv: Option<Kv>) {
@@ -347,11 +373,17 @@ impl Model {
     }
 
     fn alarm(&mut self, alarm: &AlarmRequest) -> Answer {
+        let member = alarm.member_id;
+        let raised = match alarm.alarm() {
+            AlarmType::Corrupt => &mut self.corrupt,
+            AlarmType::Nospace | AlarmType::None => &mut self.full,
+        };
         match alarm.action() {
-            AlarmAction::Activate => drop(self.full.insert(alarm.member_id)),
-            AlarmAction::Deactivate => drop(self.full.remove(&alarm.member_id)),
+            AlarmAction::Activate => drop(raised.insert(member)),
+            AlarmAction::Deactivate => drop(raised.remove(&member)),
             AlarmAction::Get => {}
         }
+        self.was_corrupt |= !self.corrupt.is_empty();
         Answer::Other
     }
 
@@ -407,6 +439,12 @@ impl Model {
             })
             .collect()
     }
+}
+
+/// What is refused while a member is called corrupt.
+fn touches_keyspace(r: &InternalRaftRequest) -> bool {
+    let keys = r.put.is_some() || r.delete_range.is_some() || r.txn.is_some() || r.range.is_some();
+    keys || r.compaction.is_some() || r.lease_grant.is_some() || r.lease_revoke.is_some()
 }
 
 /// What is refused while a member has no space left.

@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
+use retcd_state::version::Version;
+
 use super::{STATE, World};
 use crate::checker::{self, Violation, convergence, linearizable};
 use crate::context::Event;
+use crate::host::NEWEST;
 use crate::member::Process;
 use crate::operator;
 use crate::watcher::Watcher;
 use crate::workload;
 
 /// How long members may take to settle.
-const SETTLE_MAX: Duration = Duration::from_secs(20);
+const SETTLE_MAX: Duration = Duration::from_secs(40);
+const FOUND: &str = "a member that holds something else than the others is called corrupt";
 
 impl World {
     /// The members that the log knows of; nothing if one of them does not run.
@@ -27,7 +31,22 @@ impl World {
     pub(super) fn nothing_is_left(&self) -> bool {
         let model = &self.cx.log.model;
         let done = |watcher: &Watcher| watcher.is_done(&self.cx.log);
-        self.watchers.iter().all(done) && model.leases().next().is_none()
+        let has_leases = model.leases().next().is_some();
+        self.watchers.iter().all(done) && !has_leases && self.is_found() && self.is_upgraded()
+    }
+
+    /// The member whose data were turned over is gone, and the cluster goes on without it.
+    fn is_found(&self) -> bool {
+        !self.cx.log.is_corrupt()
+    }
+
+    /// The cluster's version is that of all programs, unless somebody has put another one into the
+    /// log.
+    fn is_upgraded(&self) -> bool {
+        let minor = Version::new(NEWEST.major, NEWEST.minor, 0);
+        let mut processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
+        let is_new = |process: &Process| process.cluster_version() == Some(minor);
+        self.plan.is_harassed || processes.all(is_new)
     }
 
     pub(super) fn converge(&mut self) {
@@ -42,8 +61,12 @@ impl World {
             return;
         }
         let waited = self.cx.now - self.quiet_at;
+        let (promise, detail) = match self.is_found() {
+            true => (STATE, "not settled"),
+            false => (FOUND, "not found, or not gone"),
+        };
         self.cx
-            .check(checker::ensure(waited < SETTLE_MAX, STATE, || {
+            .check(checker::ensure(waited < SETTLE_MAX, promise, || {
                 let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
                 let places = processes.map(|process| {
                     let status = process.node().status();
@@ -55,7 +78,7 @@ impl World {
                 let watching =
                     watchers.find_map(|watcher| watcher.checker.finish(&self.cx.log.model).err());
                 format!(
-                    "still not settled, members {members:x?}, leases {leases:?}, {watching:?}:{}",
+                    "still {detail}, members {members:x?}, leases {leases:?}, {watching:?}:{}",
                     places.collect::<String>()
                 )
             }));

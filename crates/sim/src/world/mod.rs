@@ -5,6 +5,7 @@
 //! ```
 
 mod ending;
+mod hosts;
 mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,19 +13,16 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use retcd_node::Input;
-use retcd_node::durable::StorageError;
 
 use crate::administrator::Administrator;
-use crate::checker;
 use crate::checker::lease::LeaseChecker;
 use crate::checker::log::LogChecker;
 use crate::client::{Client, Identity};
 use crate::context::{Context, Event, Trace};
-use crate::faults::Fault;
 use crate::history::History;
-use crate::host::Host;
+use crate::host::{Host, OLD};
 use crate::hostile;
-use crate::member::{Parcel, Setup, Stop, StopKind, Work};
+use crate::member::{Parcel, Setup, Step};
 use crate::network::Network;
 use crate::operator::Operator;
 use crate::plan::{Kind, Plan};
@@ -34,14 +32,15 @@ use crate::sabotage::Sabotage;
 use crate::users;
 use crate::watcher::Watcher;
 
-const STARTS: &str = "a member starts on what it stored";
-const SOUND: &str = "no member contradicts its cluster";
 const STATE: &str = "all members arrive at the same state";
 /// How long clients go on after everything is mended.
 const GOES_ON: Duration = Duration::from_secs(14);
 /// How long the operator goes on after everything is mended.
 const OPERATED_FOR: Duration = Duration::from_secs(5);
 
+/// What a database may use in runs with a quota: not much more than it does between two
+/// compactions.
+const QUOTA_BYTES: u64 = 120 << 10;
 /// Hosts that have no member at first.
 const SPARE_HOSTS: usize = 2;
 
@@ -104,7 +103,7 @@ impl World {
     pub fn new(options: Options) -> World {
         let mut rng = Rng::with_seed(options.seed);
         let hosts = options.members.unwrap_or([3, 3, 3, 5][rng.usize(..4)]);
-        let setup = setup(&mut rng);
+        let mut setup = setup(&mut rng);
         let mut plan = Plan::new(
             &mut rng.fork(),
             hosts,
@@ -114,17 +113,21 @@ impl World {
         );
         plan.has_users = options.users.unwrap_or(plan.has_users);
         plan.is_harassed = options.harassed.unwrap_or(plan.is_harassed);
+        if plan.corruption.is_some() {
+            setup.uncover();
+        }
         let mut cx = Context {
             now: Duration::ZERO,
             rng,
             queue: Queue::default(),
             addresses: BTreeMap::new(),
             leaving: BTreeSet::new(),
+            invited: BTreeMap::new(),
+            applied: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            version_requests: BTreeSet::new(),
             network: Network::new(hosts + SPARE_HOSTS),
-            log: match plan.is_harassed {
-                true => LogChecker::with_reference(),
-                false => LogChecker::default(),
-            },
+            log: LogChecker::new(plan.is_harassed, setup.quota_bytes.is_some()),
             leases: LeaseChecker::default(),
             history: History::default(),
             ambush_until: Duration::ZERO,
@@ -133,7 +136,10 @@ impl World {
             violation: None,
             verbose: options.verbose,
         };
-        let hosts = Host::founders(hosts, SPARE_HOSTS, &mut cx);
+        let mut hosts = Host::founders(hosts, SPARE_HOSTS, &mut cx);
+        for (host, _) in &plan.old {
+            hosts[*host].version = OLD;
+        }
         let clients = (0..cx.rng.usize(3..8))
             .map(|number| Client::new(number, &mut cx))
             .collect();
@@ -192,6 +198,13 @@ impl World {
         for (at, fault) in &self.plan.faults {
             self.cx.queue.push(*at, Event::Fault(fault.clone()));
         }
+        for &(host, at) in &self.plan.old {
+            self.cx.queue.push(at, Event::Upgrade { host });
+        }
+        if let Some((at, host)) = self.plan.corruption {
+            self.operator.keeps = true;
+            self.cx.queue.push(at, Event::Corrupt { host });
+        }
         if self.plan.operated {
             self.cx.after(Duration::from_secs(2), Event::Operate);
         }
@@ -226,6 +239,7 @@ impl World {
             simulated: self.cx.now,
             entries: self.cx.log.last(),
             strange: self.cx.log.strange(),
+            found: usize::from(self.cx.log.model.was_corrupt()),
             searched,
         }
     }
@@ -233,9 +247,11 @@ impl World {
     fn handle(&mut self, event: Event) {
         // A host that stands still does nothing; what comes waits for it.
         let host = match &event {
-            Event::Work { host, .. } | Event::Packet { to: host, .. } => Some(*host),
+            Event::Step { host, .. } | Event::Packet { to: host, .. } => Some(*host),
             Event::Request { host, .. } | Event::SnapshotSent { host, .. } => Some(*host),
-            Event::Renewal { host, .. } | Event::RenewalTold { host, .. } => Some(*host),
+            Event::GiveUp { host, .. } | Event::Heard { to: host, .. } => Some(*host),
+            Event::Asked { host, .. } => Some(*host),
+            Event::Told { to, .. } => Some(to.host),
             Event::WatchRequest { host, .. } => Some(*host),
             Event::Parcel(parcel) => Some(parcel.to),
             _ => None,
@@ -247,7 +263,7 @@ impl World {
             return;
         }
         match event {
-            Event::Work { host, life, work } => self.work(host, life, work),
+            Event::Step { host, life, step } => self.step(host, life, step),
             Event::Packet { from, to, bytes } => {
                 if let Some(process) = &mut self.hosts[to].process {
                     process.receive(from, bytes, &mut self.cx);
@@ -255,7 +271,7 @@ impl World {
             }
             Event::Removed { host, member } => self.removed(host, member),
             Event::Operate => {
-                let lost = self.hosts.iter().any(|host| host.is_lost);
+                let lost = self.hosts.iter().any(|host| host.is_lost) || self.cx.log.is_corrupt();
                 if self.cx.now < self.plan.heal_at + OPERATED_FOR || lost {
                     self.operator.operate(&mut self.hosts, &mut self.cx);
                 }
@@ -270,21 +286,30 @@ impl World {
             Event::Start { host } => self.start(host),
             Event::Invoke { client } => self.invoke(client),
             Event::Request { operation, host } => self.request(operation, host),
-            Event::Renewal {
-                operation,
-                lease,
-                from,
-                host,
-            } => self.renewal(operation, lease, from, host),
-            Event::RenewalTold {
-                operation,
-                told,
-                host,
-            } => {
+            Event::GiveUp { operation, host } => {
                 if let Some(process) = &mut self.hosts[host].process {
-                    process.told_of_renewal(operation, told, &mut self.cx);
+                    process.give_up(operation, &mut self.cx);
                 }
             }
+            Event::Heard { to, member } => {
+                if let Some(process) = &mut self.hosts[to].process {
+                    process.hear(member, &self.cx);
+                }
+            }
+            Event::Asked { from, host, ask } => {
+                if let Some(process) = &mut self.hosts[host].process {
+                    process.asked(from, ask, &mut self.cx);
+                }
+            }
+            Event::Told { to, told } => {
+                if let Some(process) = &mut self.hosts[to.host].process
+                    && process.life == to.life
+                {
+                    process.told(to.number, told, &mut self.cx);
+                }
+            }
+            Event::Upgrade { host } => self.upgrade(host),
+            Event::Corrupt { host } => self.corrupt(host),
             Event::Harass if self.cx.now >= self.plan.heal_at => {}
             Event::Harass => hostile::harass(&mut self.cx),
             Event::Administrate if self.quiet => {}
@@ -319,7 +344,7 @@ impl World {
         }
     }
 
-    fn work(&mut self, host: usize, life: u32, work: Work) {
+    fn step(&mut self, host: usize, life: u32, step: Step) {
         let Some(process) = &mut self.hosts[host].process else {
             return;
         };
@@ -327,7 +352,7 @@ impl World {
             return;
         }
         self.cx.trace.mix(&[host as u64]);
-        if let Err(stop) = process.work(work, &mut self.cx) {
+        if let Err(stop) = process.step(step, &mut self.cx) {
             self.stopped(host, stop);
         }
     }
@@ -364,91 +389,6 @@ impl World {
             process.push(input, &mut self.cx);
         }
     }
-
-    /// A process has ended by itself.
-    fn stopped(&mut self, host: usize, stop: Stop) {
-        let Stop { reason, kind } = stop;
-        self.cx.note(|| format!("host {host} stops: {reason}"));
-        if kind == StopKind::Contradiction {
-            self.cx.check(checker::ensure(false, SOUND, || {
-                format!("host {host} stopped: {reason}")
-            }));
-        }
-        if let Some(process) = self.hosts[host].process.take() {
-            process.kill(&mut self.cx);
-            self.hosts[host].close_files();
-        }
-        if kind != StopKind::Removed {
-            let delay = self.cx.between_us(100_000, 3_000_000);
-            self.cx.after(delay, Event::Start { host });
-        }
-    }
-
-    /// A peer has refused a member because it was removed.
-    fn removed(&mut self, host: usize, member: u64) {
-        let process = self.hosts[host].process.as_ref();
-        if let Some(process) = process.filter(|process| process.id == member) {
-            let stop = process.told_of_removal();
-            self.stopped(host, stop);
-        }
-    }
-
-    fn start(&mut self, number: usize) {
-        let host = &mut self.hosts[number];
-        if host.process.is_some() || host.down_until > self.cx.now {
-            return;
-        }
-        match host.start(&self.setup, &mut self.cx) {
-            Ok(()) if host.process.is_none() => {}
-            Ok(()) => self.cx.note(|| format!("host {number} starts")),
-            Err(error) => self.failed_to_start(number, &error),
-        }
-    }
-
-    fn failed_to_start(&mut self, host: usize, error: &StorageError) {
-        let number = host;
-        let host = &mut self.hosts[number];
-        host.close_files();
-        self.cx
-            .note(|| format!("host {number} cannot start: {error}"));
-        if host.is_ill && !host.may_be_lost {
-            let delay = self.cx.between_us(300_000, 2_000_000);
-            self.cx.after(delay, Event::Start { host: number });
-            return;
-        }
-        // Damage that is found out: the member has to be replaced.
-        host.is_lost = host.may_be_lost;
-        // A write that was to fail may do so late; the operator comes back for it.
-        if host.is_lost && self.cx.now >= self.plan.heal_at + OPERATED_FOR {
-            self.cx.after(Duration::ZERO, Event::Operate);
-        }
-        self.cx.check(checker::ensure(host.is_lost, STARTS, || {
-            format!("host {number}: {error}")
-        }));
-    }
-
-    fn fault(&mut self, fault: Fault) {
-        self.cx.note(|| format!("fault: {fault}"));
-        crate::host::inflict(&mut self.hosts, &fault, &mut self.cx);
-    }
-
-    fn mend(&mut self, fault: &Fault) {
-        crate::host::mend(&mut self.hosts, fault, &mut self.cx);
-    }
-
-    fn heal(&mut self) {
-        self.cx.note(|| "everything is mended".to_owned());
-        self.cx.network.heal();
-        self.cx.ambush_until = Duration::ZERO;
-        for (number, host) in self.hosts.iter_mut().enumerate() {
-            host.heal(self.cx.now);
-            if host.process.is_none() {
-                self.cx
-                    .queue
-                    .push(self.cx.now, Event::Start { host: number });
-            }
-        }
-    }
 }
 
 fn setup(rng: &mut Rng) -> Setup {
@@ -457,5 +397,11 @@ fn setup(rng: &mut Rng) -> Setup {
         catchup_entries: [0, 10, 5_000][rng.usize(..3)],
         segment_bytes: [8 << 10, 64 << 10, 64 << 20][rng.usize(..3)],
         pre_vote: rng.u8(..8) != 0,
+        fast_lease_keep_alive: rng.bool(),
+        request_bytes_max: [250, 1 << 20, 1 << 20][rng.usize(..3)],
+        quota_bytes: [None, None, Some(QUOTA_BYTES)][rng.usize(..3)],
+        token_ttl: Duration::from_secs([2, 10, 300][rng.usize(..3)]),
+        corrupt_check: [None, Some(Duration::from_secs(3))][rng.usize(..2)],
+        compact_hash_check: [None, Some(Duration::from_secs(2))][rng.usize(..2)],
     }
 }

@@ -3,9 +3,9 @@
 use super::World;
 use crate::administrator::ADMINISTRATOR;
 use crate::context::Event;
-use crate::history::{OperationId, Outcome};
+use crate::history::{NO_PATIENCE, OperationId, Outcome};
 use crate::hostile::HOSTILE;
-use crate::member::{Session, Told};
+use crate::member::Session;
 use crate::operator::OPERATOR;
 use crate::watcher::{WATCHERS, Watcher};
 
@@ -25,21 +25,18 @@ impl World {
         }
     }
 
-    pub(super) fn renewal(&mut self, operation: OperationId, lease: i64, from: usize, host: usize) {
-        if let Some(process) = &mut self.hosts[host].process {
-            return process.keep_alive(operation, lease, Some(from), &mut self.cx);
-        }
-        if let Some(process) = &mut self.hosts[from].process {
-            process.told_of_renewal(operation, Told::Failed, &mut self.cx);
-        }
-    }
-
     pub(super) fn returned(&mut self, number: OperationId, outcome: Outcome) {
         let operation = &mut self.cx.history.operations[number];
         if operation.returned.is_some() {
             return;
         }
         operation.returned = Some(self.cx.now);
+        if outcome == Outcome::Unknown(NO_PATIENCE) {
+            let (delay, host) = (self.cx.network.delay(&mut self.cx.rng), operation.host);
+            let operation = number;
+            self.cx.after(delay, Event::GiveUp { operation, host });
+        }
+        let operation = &mut self.cx.history.operations[number];
         operation.outcome = outcome;
         let client = operation.client;
         let verdict = self.cx.log.returned(operation);

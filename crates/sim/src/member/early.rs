@@ -1,0 +1,59 @@
+//! A member that is broken in one way: it acknowledges what it has not executed, by what a second
+//! machine says.
+
+use std::io::{IoSlice, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use retcd_member::Mail;
+use retcd_proto::raftpb;
+use retcd_state::machine::{DatabaseCopy, Machine};
+use retcd_storage::backend::Backend;
+use retcd_storage::bolt;
+use retcd_storage::disk::{Disk, MemDisk, OpenMode};
+
+use super::{Process, machine_options};
+use crate::sabotage::Sabotage;
+
+impl Process {
+    /// Makes the second machine, of what the first one holds.
+    pub(super) fn begin_early(&mut self) {
+        if self.is_broken(Sabotage::AckBeforePublished) {
+            self.early = Some(copy_of(self.backend()));
+        }
+    }
+
+    /// Answers the requests among `entries`, which are going to be executed.
+    pub(super) fn acknowledge_early(&mut self, entries: &[raftpb::Entry]) {
+        let now = self.machine_time();
+        if let Some(early) = &mut self.early
+            && let Ok(applied) = early.apply(now, entries)
+        {
+            let request = |reply: &(u64, _)| reply.0;
+            self.mailboxes
+                .send_split(applied.replies, request, Mail::Replies);
+        }
+    }
+}
+
+fn copy_of(backend: &Backend) -> Machine {
+    let opened = match DatabaseCopy::take(backend) {
+        Ok(copy) => open(copy),
+        // Nothing was written yet.
+        Err(_) => Backend::default(),
+    };
+    Machine::open(opened, machine_options()).expect("it is one of a member")
+}
+
+fn open(mut copy: DatabaseCopy) -> Backend {
+    let mut bytes = Vec::new();
+    let read = copy.file.read_to_end(&mut bytes);
+    read.expect("nothing fails in these runs");
+    let (disk, path) = (MemDisk::new(), Path::new("/db"));
+    let file = disk.open(path, OpenMode::Create { mode: 0o600 });
+    let file = file.expect("the disk is empty");
+    let written = file.write_all_at(&[IoSlice::new(&bytes)], 0);
+    written.expect("the disk is not full");
+    let opened = Backend::open(Arc::new(disk), path, bolt::Options::default());
+    opened.expect("it is a database")
+}
