@@ -1,7 +1,8 @@
 //! Writes what `fuzz/fuzz_targets/apply.rs` starts from: `fuzz_corpus DIR`.
 //!
-//! Logs that etcd wrote, from the fixtures of `storage`, a few entries a file, and entries as the tests of hostile ones draw
-//! them. An entry is a byte for its kind, two for its length, and the data.
+//! Logs that etcd wrote, from the fixtures of `storage`, a few entries a file, and entries as the
+//! tests of hostile ones draw them. An entry is a byte for its kind, two for its length, and the
+//! data.
 
 use std::error::Error;
 use std::io::{IoSlice, Read as _};

@@ -1,5 +1,5 @@
-//! A member's clocks: one that only goes forward, a little too fast or too slow, and one on the wall that
-//! may be anywhere.
+//! A member's clocks: one that only goes forward, a little too fast or too slow, and one on the
+//! wall that may be anywhere.
 
 use std::time::Duration;
 

@@ -87,8 +87,8 @@ pub enum Fault {
         /// Between two commits.
         every: Duration,
     },
-    /// The leader is killed, and so are some of those that vote for the next one. Meanwhile the others hear of
-    /// each other through one host alone.
+    /// The leader is killed, and so are some of those that vote for the next one. Meanwhile the
+    /// others hear of each other through one host alone.
     Ambush {
         /// Whom all hosts can talk to.
         center: usize,

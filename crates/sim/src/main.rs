@@ -113,8 +113,8 @@ fn name_seed_in_panics() {
     }));
 }
 
-/// Prints a line. When nobody reads any more, the run ends as silently as other tools, with the code that shells show for one
-/// that SIGPIPE has ended.
+/// Prints a line. When nobody reads any more, the run ends as silently as other tools, with the
+/// code that shells show for one that SIGPIPE has ended.
 fn say(line: impl Display) {
     if let Err(error) = writeln!(stdout(), "{line}") {
         match error.kind() {

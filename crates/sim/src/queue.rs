@@ -1,4 +1,5 @@
-//! What is going to happen, by time. Events of one moment come in the order in which they were added.
+//! What is going to happen, by time. Events of one moment come in the order in which they were
+//! added.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;

@@ -1,5 +1,5 @@
-//! Clients that watch: each follows a range for as long as the world lasts, over broken connections, and
-//! tells the checker what it sees.
+//! Clients that watch: each follows a range for as long as the world lasts, over broken
+//! connections, and tells the checker what it sees.
 
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
 //! The same seed gives the same run, bit for bit, wherever and whenever it runs.
 //!
-//! The digest is over every event, every message's bytes and every applied entry. The crate `raft` draws its
-//! election timeouts from the thread's random source; that this does not show proves that `Node` overrides it.
+//! The digest is over every event, every message's bytes and every applied entry. The crate `raft`
+//! draws its election timeouts from the thread's random source; that this does not show proves that
+//! `Node` overrides it.
 
 #![cfg(test)]
 

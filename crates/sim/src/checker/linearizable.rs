@@ -1,12 +1,13 @@
 //! Linearizability by search, key by key, from what the clients saw alone: no revisions, no log.
 //!
-//! Each key is a register that is written, read, deleted, and compared and set. A history is linearizable
-//! if there is an order of its operations, each placed between its invocation and its return, in which
-//! every answer is right. The search is that of Wing and Gong (1993) with Lowe's memory (2017) of where it has
-//! been: a set of placed operations and the register's value need to be tried only once.
+//! Each key is a register that is written, read, deleted, and compared and set. A history is
+//! linearizable if there is an order of its operations, each placed between its invocation and its
+//! return, in which every answer is right. The search is that of Wing and Gong (1993) with Lowe's
+//! memory (2017) of where it has been: a set of placed operations and the register's value need to
+//! be tried only once.
 //!
-//! An operation without an answer may be placed at any time after its invocation, or not at all. Values are
-//! unique, so that one which nobody ever saw need not be placed.
+//! An operation without an answer may be placed at any time after its invocation, or not at all.
+//! Values are unique, so that one which nobody ever saw need not be placed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -298,7 +299,8 @@ fn search(calls: &[Call]) -> Option<bool> {
     let mut value: Value = 0;
     let mut left = answered;
     let mut seen: BTreeSet<(Vec<u64>, Value)> = BTreeSet::new();
-    // Placed calls with the value before, and from where in `order` to go on when they are taken back.
+    // Placed calls with the value before, and from where in `order` to go on when they are taken
+    // back.
     let mut stack: Vec<(usize, Value)> = Vec::new();
     let mut from = 0;
     let mut steps = 0;
@@ -333,8 +335,8 @@ fn search(calls: &[Call]) -> Option<bool> {
     }
 }
 
-/// The next call, from position `from` on, that may come first among those that are not placed and leads to
-/// a state where the search has not been.
+/// The next call, from position `from` on, that may come first among those that are not placed and
+/// leads to a state where the search has not been.
 fn candidate(
     calls: &[Call],
     order: &[usize],

@@ -1,7 +1,9 @@
-//! A machine beside the model, for entries that the model knows nothing of: one that is never stopped, restarted or behind.
+//! A machine beside the model, for entries that the model knows nothing of: one that is never
+//! stopped, restarted or behind.
 //!
-//! What hostile entries mean is not computed once more. They are executed here, and the model takes over what became of them. So they
-//! prove less than others do: that all members meet the same fate, and none stops. What they mean is held against etcd elsewhere.
+//! What hostile entries mean is not computed once more. They are executed here, and the model takes
+//! over what became of them. So they prove less than others do: that all members meet the same
+//! fate, and none stops. What they mean is held against etcd elsewhere.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! Random entries, honest, strange and broken: for the simulator, for the tests of the machine beside it, and for whoever
-//! looks for a corpus to fuzz with.
+//! Random entries, honest, strange and broken: for the simulator, for the tests of the machine
+//! beside it, and for whoever looks for a corpus to fuzz with.
 
 use fastrand::Rng;
 use prost::Message;
@@ -36,7 +36,8 @@ pub fn entry(rng: &mut Rng) -> (EntryType, Vec<u8>) {
     (kind, damaged(honest, rng))
 }
 
-/// A request as the bytes in which a member finds it, in the field of the log's request that it would go to.
+/// A request as the bytes in which a member finds it, in the field of the log's request that it
+/// would go to.
 pub fn client_request(rng: &mut Rng) -> Vec<u8> {
     let mut request = InternalRaftRequest::default();
     set(&mut request, rng);

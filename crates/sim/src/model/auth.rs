@@ -1,7 +1,8 @@
-//! Users and roles, computed once more from what etcd says of them: nothing is merged, nothing remembered.
+//! Users and roles, computed once more from what etcd says of them: nothing is merged, nothing
+//! remembered.
 //!
-//! What a user may touch is found out point by point. A range is covered if its first key is, and if so is every
-//! key in it at which some permission ends.
+//! What a user may touch is found out point by point. A range is covered if its first key is, and
+//! if so is every key in it at which some permission ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -204,7 +205,8 @@ impl Auth {
         } else {
             self.change_roles(r)?
         };
-        // A change of the password counts even if it is to the same one, a new type of a permission, too.
+        // A change of the password counts even if it is to the same one, a new type of a
+        // permission, too.
         let counts = r.auth_user_change_password.is_some()
             || r.auth_role_grant_permission.is_some()
             || (r.auth_enable.is_none() && *self != before);
@@ -341,7 +343,8 @@ impl Auth {
     }
 }
 
-/// A permission for a key that the role has none for is added; of those with the same key only the first can be changed.
+/// A permission for a key that the role has none for is added; of those with the same key only the
+/// first can be changed.
 fn permit(role: &mut Vec<Permission>, new: Permission) {
     let same = role.iter_mut().find(|old| old.key == new.key);
     match same {

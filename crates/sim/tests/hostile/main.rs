@@ -1,8 +1,9 @@
 //! Whatever is committed has one fate on every member.
 //!
-//! Random entries, most of them such as no honest program writes, go to two machines: one at a time to the first, in batches to the
-//! second. Neither may panic, both must give the same answers, and end with the same rows. A machine may refuse an entry only for a
-//! reason for which etcd's members stop as well; which these are stands in `excuse`. What a client has sent is never among them.
+//! Random entries, most of them such as no honest program writes, go to two machines: one at a time
+//! to the first, in batches to the second. Neither may panic, both must give the same answers, and
+//! end with the same rows. A machine may refuse an entry only for a reason for which etcd's members
+//! stop as well; which these are stands in `excuse`. What a client has sent is never among them.
 
 #![cfg(test)]
 // Clippy takes only functions with `#[test]` for tests, and not what they share.
@@ -37,7 +38,8 @@ impl Member {
         }
     }
 
-    /// Applies the entries behind each other. One that stops the member must have been alone, and is passed over.
+    /// Applies the entries behind each other. One that stops the member must have been alone, and
+    /// is passed over.
     fn apply(&mut self, entries: &[(EntryType, Vec<u8>)]) -> Result<(), String> {
         let next = self.machine.applied().index + 1;
         let numbered = entries.iter().zip(next..);
@@ -179,8 +181,8 @@ fn what_a_client_sends_stops_nobody() {
     }
 }
 
-/// What no member of etcd 3.7 can read must not be taken for a request of API v2 that does nothing: members of 3.6 have
-/// added the role, and this one would go on without it.
+/// What no member of etcd 3.7 can read must not be taken for a request of API v2 that does nothing:
+/// members of 3.6 have added the role, and this one would go on without it.
 #[test]
 fn a_name_that_is_no_text_is_not_passed_over() {
     let role_add = b"\x82\x4b\x04\x0a\x02r\xff";

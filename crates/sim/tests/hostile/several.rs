@@ -1,4 +1,5 @@
-//! Entries with several requests in one, which nobody honest writes: what etcd's members make of them.
+//! Entries with several requests in one, which nobody honest writes: what etcd's members make of
+//! them.
 
 use prost::Message;
 use retcd_proto::authpb::UserAddOptions;
@@ -93,7 +94,8 @@ fn an_entry_with_a_question_changes_nothing() {
     }
 }
 
-/// What only `root` may ask for is looked for before anything else: whatever stands beside it is refused, too.
+/// What only `root` may ask for is looked for before anything else: whatever stands beside it is
+/// refused, too.
 #[test]
 fn a_request_for_administrators_is_checked_first() {
     let mut member = Member::new();
