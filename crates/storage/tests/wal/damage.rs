@@ -50,13 +50,18 @@ fn overwrite(disk: &MemDisk, name: &str, bytes: &[u8], offset: u64) {
 /// A log of one segment whose last record is an entry of some sectors, and where that record
 /// begins.
 fn sample() -> (MemDisk, usize) {
+    sample_with(700)
+}
+
+/// The same with a second entry of so many bytes, which moves the last record.
+fn sample_with(len: usize) -> (MemDisk, usize) {
     let mut rng = Rng::with_seed(3);
     let mut payload = |len: usize| (0..len).map(|_| rng.u8(1..)).collect::<Vec<u8>>();
     let disk = MemDisk::new();
     let mut wal = create(&disk, segments_of(8192));
     wal.append(
         Some(&state(1, 7, 1)),
-        &[entry(1, 1, payload(20)), entry(1, 2, payload(700))],
+        &[entry(1, 1, payload(20)), entry(1, 2, payload(len))],
     )
     .unwrap();
     wal.sync().unwrap();
@@ -111,19 +116,22 @@ fn a_last_record_that_is_cut_anywhere_is_torn() {
 
 #[test]
 fn a_last_record_that_lost_a_sector_is_torn() {
-    let (original, last) = sample();
-    let end = data_end(&content(&original, FIRST));
-    let first = (last + 8).next_multiple_of(512);
-    let sectors: Vec<usize> = (first..end).step_by(512).collect();
-    assert!(sectors.len() >= 2);
-    for &sector in &sectors {
-        let one = original.fork();
-        overwrite(&one, FIRST, &vec![0; 512.min(end - sector)], sector as u64);
-        check_torn(&one, last);
+    // Wherever the record lies among the sectors: their borders cut its header at every place.
+    for len in (700..700 + 512).step_by(8) {
+        let (original, last) = sample_with(len);
+        let end = data_end(&content(&original, FIRST));
+        let first = (last + 8).next_multiple_of(512);
+        let sectors: Vec<usize> = (first..end).step_by(512).collect();
+        assert!(sectors.len() >= 2);
+        for &sector in &sectors {
+            let one = original.fork();
+            overwrite(&one, FIRST, &vec![0; 512.min(end - sector)], sector as u64);
+            check_torn(&one, last);
 
-        let rest = original.fork();
-        overwrite(&rest, FIRST, &vec![0; end - sector], sector as u64);
-        check_torn(&rest, last);
+            let rest = original.fork();
+            overwrite(&rest, FIRST, &vec![0; end - sector], sector as u64);
+            check_torn(&rest, last);
+        }
     }
 }
 
