@@ -219,3 +219,41 @@ fn keys_that_the_format_cannot_hold_are_refused_and_do_no_harm() {
     put(&[1; 32768]).unwrap();
     assert_sound(&db.read());
 }
+
+/// So that the state before stays whole until the new one is durable, and Go's library finds the newest
+/// where it looks for it.
+#[test]
+fn a_commit_writes_the_meta_page_of_its_number_and_leaves_the_other() {
+    let disk = MemDisk::new();
+    let db = open(&disk, 4096).unwrap();
+    let metas = || {
+        let bytes = bytes_of(&disk);
+        [bytes[..4096].to_vec(), bytes[4096..8192].to_vec()]
+    };
+    for number in 2..8u64 {
+        let before = metas();
+        let batch = Batch::from([(b"b".to_vec(), [(vec![1], Some(vec![number as u8]))].into())]);
+        assert_eq!(commit(&db, &batch).unwrap().txid, number);
+        let after = metas();
+        let (own, other) = ((number % 2) as usize, (number + 1) as usize % 2);
+        assert_eq!(after[own][64..72], number.to_le_bytes(), "its transaction");
+        assert_eq!(after[other], before[other]);
+    }
+}
+
+#[test]
+fn a_small_last_leaf_joins_the_one_before() {
+    let disk = MemDisk::new();
+    let db = open(&disk, 4096).unwrap();
+    let key = |number: u8| vec![b'k', number];
+    let changes = |numbers: std::ops::Range<u8>, value: Option<Vec<u8>>| {
+        let changes = numbers.map(|number| (key(number), value.clone()));
+        Batch::from([(b"b".to_vec(), changes.collect())])
+    };
+    commit(&db, &changes(0..80, Some(vec![1; 50]))).unwrap();
+    let pages = || db.size_in_use_bytes() / 4096;
+    assert_eq!(pages(), 6, "meta pages, buckets, a branch and two leaves");
+    commit(&db, &changes(54..80, None)).unwrap();
+    assert_eq!(pages(), 4, "one leaf is enough");
+    assert_sound(&db.read());
+}
