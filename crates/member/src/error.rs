@@ -1,6 +1,6 @@
 //! Why a request has no answer.
 //!
-//! Domain terms only: `server::grpc::errors` turns them into gRPC codes and etcd's texts, the pages for
+//! Domain terms only: `server::status` turns them into gRPC codes and etcd's texts, the pages for
 //! other members into theirs. Whoever decides by an error matches on a variant.
 
 use retcd_state::auth::AuthError;

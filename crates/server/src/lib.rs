@@ -6,13 +6,15 @@
 //!   and certificates.
 //! - `bootstrap`: the first start of a member, which forms a new cluster or joins an existing one.
 //! - [`auth`]: who sends a request.
-//! - [`grpc`] and [`http`]: what clients see; `router` tells the two apart.
+//! - [`grpc`] and [`http`]: what clients see; `router` tells the two apart. `status`: errors in etcd's codes
+//!   and texts; `budget`: the memory that answers may hold.
 //! - [`peer`]: traffic between members.
 //! - [`metrics`]: what Prometheus sees.
 
 mod accept;
 pub mod auth;
 mod bootstrap;
+mod budget;
 mod clock;
 pub mod config;
 mod defragment;
@@ -26,6 +28,7 @@ mod rlimit;
 mod router;
 pub mod runtime;
 mod server;
+mod status;
 mod systemd;
 mod tls;
 pub mod workers;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use retcd_member::{Error, Observer};
 use retcd_state::request::Operation;
 
-use crate::grpc::status::text;
 use crate::metrics::Metrics;
+use crate::status::text;
 
 impl Observer for Metrics {
     fn request(&self, operation: Operation, success: bool, took: Duration) {

@@ -9,8 +9,8 @@ use hyper::body::{Body, Incoming};
 use hyper::{Request, Response, StatusCode};
 
 use crate::accept::Protocols;
+use crate::budget::Outstanding;
 use crate::grpc;
-use crate::grpc::outstanding::Outstanding;
 use crate::grpc::wire::ResponseBody;
 use crate::http::{self, HttpContext};
 use crate::probe::LocalProbe;

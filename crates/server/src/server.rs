@@ -13,9 +13,9 @@ use prometheus::IntCounter;
 use retcd_member::{Handle, Shared};
 use tokio::sync::{Mutex, watch};
 
+use crate::budget::AnswerBudget;
 use crate::config::Config;
 use crate::config::gates::Gate;
-use crate::grpc::budget::AnswerBudget;
 use crate::metrics::{Metrics, RequestKind};
 use crate::peer::Transport;
 

@@ -6,13 +6,13 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use super::budget::{AnswerBudget, COUNTED_FROM, Piece, Room, STALLED_AFTER};
 use super::encode::Encode;
-use super::outstanding::Outstanding;
 use super::pieces::{Sink, WHOLE_MAX};
-use super::status::{self, Status};
 use super::wire::MessageLength;
+use crate::budget::Outstanding;
+use crate::budget::{AnswerBudget, COUNTED_FROM, Piece, Room, STALLED_AFTER};
 use crate::server::ServerThread;
+use crate::status::{self, Status};
 
 /// A framed response.
 pub enum Answer {

@@ -9,8 +9,8 @@ use retcd_state::auth::AuthReply;
 
 use super::encode::Plain;
 use super::header::header;
-use super::status::Status;
 use crate::server::ServerThread;
+use crate::status::Status;
 
 /// A change: a field of the log's request, and an answer that has a header and nothing else.
 macro_rules! changes {

@@ -12,8 +12,8 @@ use retcd_state::membership::Member;
 
 use super::encode::Plain;
 use super::header::without_revision;
-use super::status::Status;
 use crate::server::ServerThread;
+use crate::status::Status;
 
 /// `MemberList`.
 pub(super) async fn member_list(

@@ -17,9 +17,9 @@ use tokio::sync::mpsc;
 
 use super::Context;
 use super::encode::Plain;
-use super::status::{self, Code, Status};
 use super::wire::{MessageReader, ResponseBody, frame, stream_response};
 use crate::server::{Server, ServerThread};
+use crate::status::{self, Code, Status};
 
 fn answer(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse {

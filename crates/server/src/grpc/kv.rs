@@ -18,9 +18,9 @@ use super::Context;
 use super::answer::{Answer, Patience, answer, answer_read};
 use super::encode::{Headed, Plain, TxnAnswer};
 use super::header::header;
-use super::status::Status;
 use super::wire::{MessageReader, ResponseBody, stream_response};
 use crate::server::ServerThread;
+use crate::status::Status;
 
 /// Pieces of a stream's chunk that wait for the client to take them.
 const STREAM_BACKLOG: usize = 1;

@@ -18,9 +18,9 @@ use tokio::sync::mpsc;
 use super::Context;
 use super::encode::Plain;
 use super::header::{header, of_leaders_revision};
-use super::status::{self, Code, Status};
 use super::wire::{MessageReader, ResponseBody, frame, stream_response};
 use crate::server::ServerThread;
+use crate::status::{self, Code, Status};
 
 /// Replies that wait for a client to take them before its next keep-alive is read.
 const KEEP_ALIVE_BACKLOG: usize = 16;

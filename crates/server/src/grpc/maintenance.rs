@@ -29,9 +29,9 @@ use super::Context;
 use super::answer::UNREAD_MAX;
 use super::encode::Plain;
 use super::header::header;
-use super::status::{self, Code, Status};
 use super::wire::{MessageReader, ResponseBody, frame, stream_response};
 use crate::server::ServerThread;
+use crate::status::{self, Code, Status};
 
 /// Data per message of a snapshot, as etcd has it.
 const SNAPSHOT_CHUNK_BYTES: u64 = 32 << 10;

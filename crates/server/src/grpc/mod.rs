@@ -4,28 +4,23 @@
 //! and frames what it returns. It stands here instead of tonic's router for its cost per call and
 //! because clients match on texts (sizes, unknown methods) that are grpc-go's.
 //!
-//! - [`wire`]: messages over HTTP/2 bodies; [`status`]: codes and texts; [`encode`]: hot responses.
-//! - [`budget`]: the memory that answers may hold, [`outstanding`]: what each connection has of it; `answer`, `pieces`: how
-//!   long ones go out.
+//! - [`wire`]: messages over HTTP/2 bodies; [`encode`]: hot responses.
+//! - `answer`, `pieces`: how long answers go out, within the [budget](crate::budget) of all.
 //! - `header`: of which state an answer is.
 //! - a room per service: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`], [`health`].
 //!
-//! Statuses and response headers go no deeper than this room.
+//! Response headers go no deeper than this room; codes and texts are in [`status`](crate::status).
 
 mod answer;
 mod auth;
-pub mod budget;
 mod cluster;
 mod encode;
-mod errors;
 pub mod header;
 mod health;
 mod kv;
 mod lease;
 mod maintenance;
-pub mod outstanding;
 mod pieces;
-pub mod status;
 mod timeout;
 mod watch;
 pub mod wire;
@@ -49,13 +44,12 @@ use retcd_member::access::Credentials;
 use retcd_member::kv::PreparedTxn;
 
 use crate::auth::credentials_of;
+use crate::budget::{Outstanding, Piece};
 use crate::metrics::{Call, CallKind, Method, RequestKind};
 use crate::server::ServerThread;
+use crate::status::{self, Code, Status};
 use answer::{Answer, Patience, answer, deliver};
-use budget::Piece;
 use encode::Encode;
-use outstanding::Outstanding;
-use status::{Code, Status};
 use tokio::sync::mpsc;
 use wire::{
     Encoding, MessageReader, Received, ResponseBody, error_response, stream_response,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
-use super::status::{Code, Status};
+use crate::status::{Code, Status};
 
 /// The time that the client gives the call; `None` for any.
 ///

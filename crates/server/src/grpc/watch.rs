@@ -13,10 +13,10 @@ use tokio::sync::mpsc;
 use super::Context;
 use super::answer::Patience;
 use super::pieces::WHOLE_MAX;
-use super::status::{self, Status};
 use super::wire::{
     MessageLength, MessageReader, PREFIX_BYTES, Received, ResponseBody, stream_response,
 };
+use crate::status::{self, Status};
 
 /// Chunks of responses that wait for the connection to take them.
 const CHUNK_BACKLOG: usize = 2;

@@ -21,8 +21,8 @@ use prost::{Message, Name};
 use retcd_proto::wire::decode;
 use tokio::sync::mpsc;
 
-use super::status::{Code, Status};
 use crate::metrics::CallKind;
+use crate::status::{Code, MESSAGE_BYTES_MAX, Status};
 
 /// Bytes in front of each message.
 pub const PREFIX_BYTES: usize = 5;
@@ -33,24 +33,13 @@ pub const PREFIX_BYTES: usize = 5;
 pub struct MessageLength(u32);
 
 impl MessageLength {
-    const MAX: usize = i32::MAX as usize;
-
     /// # Errors
     /// grpc-go's, for `bytes` above the limit.
     pub fn of(bytes: usize) -> Result<MessageLength, Status> {
         match u32::try_from(bytes) {
-            Ok(length) if bytes <= Self::MAX => Ok(MessageLength(length)),
-            _ => Err(Self::too_large(bytes)),
+            Ok(length) if bytes <= MESSAGE_BYTES_MAX => Ok(MessageLength(length)),
+            _ => Err(Status::message_too_large(bytes)),
         }
-    }
-
-    /// What is said of an answer that would be `bytes` long, or that was given up at so many.
-    pub fn too_large(bytes: usize) -> Status {
-        let text = format!(
-            "grpc: trying to send message larger than max ({bytes} vs. {})",
-            Self::MAX
-        );
-        Status::new(Code::ResourceExhausted, text)
     }
 
     /// The length.

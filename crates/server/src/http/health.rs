@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::mux::{Check, HealthPage};
 use super::{HttpContext, Probe, Response, query, reply};
-use crate::grpc::status::text;
+use crate::status::text;
 
 pub(super) async fn health<P: Probe>(context: &HttpContext<P>, query: &str) -> Response {
     #[derive(Serialize)]

@@ -31,8 +31,8 @@ use serde::{Deserialize, Serialize};
 use super::mux::{self, PeerRoute};
 use super::{HttpContext, Probe, Response, reply, version};
 use crate::auth::credentials_of;
-use crate::grpc::status::text;
 use crate::log::{Hex, Text};
+use crate::status::text;
 
 /// The header that names the cluster.
 pub const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");

@@ -24,7 +24,7 @@ use tokio_rustls::server::TlsStream;
 use super::in_flight::RequestsInFlight;
 use crate::accept::{Accepted, AcceptedStream, PrefaceTimeout, Protocols, Stream};
 use crate::auth::CommonName;
-use crate::grpc::outstanding::Outstanding;
+use crate::budget::Outstanding;
 use crate::http::HttpContext;
 use crate::log::Remote;
 use crate::probe::LocalProbe;

@@ -6,8 +6,8 @@ use retcd_state::machine::ApplyError;
 use retcd_state::membership::{MemberError, ReconfigError};
 use retcd_state::request::RequestError;
 
-use super::status::{self, Code, Status};
-use super::wire::MessageLength;
+use super::{Code, Status};
+use crate::status;
 
 impl From<Error> for Status {
     fn from(error: Error) -> Status {
@@ -69,7 +69,7 @@ fn apply_status(error: ApplyError) -> Status {
     match error {
         ApplyError::Compacted => status::COMPACTED,
         ApplyError::FutureRevision => status::FUTURE_REV,
-        ApplyError::ReplyTooLarge(bytes) => MessageLength::too_large(bytes),
+        ApplyError::ReplyTooLarge(bytes) => Status::message_too_large(bytes),
         ApplyError::KeyNotFound => status::KEY_NOT_FOUND,
         ApplyError::LeaseNotFound => status::LEASE_NOT_FOUND,
         ApplyError::LeaseExists => status::LEASE_EXISTS,

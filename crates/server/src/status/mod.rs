@@ -3,12 +3,17 @@
 //! Clients match on these texts, so they are interface. Two of etcd's errors go out as `Unknown`
 //! although a better code exists for them; that is matched, too (see `TOO_MANY_REQUESTS`).
 
+mod errors;
+
 use std::borrow::Cow;
 
 use http::HeaderValue;
 use retcd_member::Error;
 use retcd_proto::code;
 pub use tonic::Code;
+
+/// Bytes of the largest message that grpc-go, and so etcd, sends.
+pub(crate) const MESSAGE_BYTES_MAX: usize = i32::MAX as usize;
 
 /// What a call failed with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -289,6 +294,14 @@ impl Status {
             code,
             message: message.into(),
         }
+    }
+
+    /// grpc-go's error for an answer of `bytes`, or one that was given up at so many.
+    pub fn message_too_large(bytes: usize) -> Status {
+        let text = format!(
+            "grpc: trying to send message larger than max ({bytes} vs. {MESSAGE_BYTES_MAX})"
+        );
+        Status::new(Code::ResourceExhausted, text)
     }
 
     /// What this member does not do yet, with what to use instead.

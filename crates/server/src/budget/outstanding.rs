@@ -1,4 +1,4 @@
-//! What a connection has of the [budget](super::budget) and has not let go of.
+//! What a connection has of the [budget](super) and has not let go of.
 //!
 //! A piece that was given to a connection is in its buffers until its client takes it, and nothing short of an end of the connection
 //! brings it back. So a connection that holds on to one for [`HELD_MAX`] is closed, if others wait for room. Its client has
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::budget::AnswerBudget;
+use super::AnswerBudget;
 
 /// A client that has not taken a piece for so long is cut off while others wait for room. Pieces are of some 256 KiB, or a
 /// record long.

@@ -9,16 +9,18 @@
 //! An answer larger than the budget waits for all of it and is then alone. Nor can clients that do not read
 //! keep it for ever: what of a long answer was not taken for [`STALLED_AFTER`] gives way to those who wait
 //! ([`AnswerBudget::is_wanted`]), who themselves wait no longer than for any other answer; and for what is with a
-//! connection already see [`outstanding`](super::outstanding).
+//! connection already see `outstanding`.
+
+mod outstanding;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-use super::outstanding::{Outstanding, Share};
+pub use outstanding::Outstanding;
+use outstanding::Share;
 use retcd_member::Gauge;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Shorter answers are not counted: with what hyper holds for a request they weigh about the same.
 pub const COUNTED_FROM: usize = 64 << 10;
@@ -45,7 +47,7 @@ impl Default for AnswerBudget {
 
 impl AnswerBudget {
     /// A budget of so many bytes.
-    pub(super) fn of(bytes_max: usize) -> AnswerBudget {
+    pub(crate) fn of(bytes_max: usize) -> AnswerBudget {
         let units_max = bytes_max / UNIT;
         AnswerBudget {
             units: Arc::new(Semaphore::new(units_max)),
@@ -113,7 +115,7 @@ impl From<Bytes> for Piece {
 
 impl Piece {
     /// Length in bytes.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
