@@ -6,7 +6,7 @@
 //!   and certificates.
 //! - `bootstrap`: the first start of a member, which forms a new cluster or joins an existing one.
 //! - [`auth`]: who sends a request.
-//! - [`grpc`] and [`http`]: what clients see; `router` tells the two apart. `status`: errors in etcd's codes
+//! - [`grpc`] and [`http`]: what clients see; `router` tells the two apart. `net_http`: HTTP as Go speaks it. `status`: errors in etcd's codes
 //!   and texts; `budget`: the memory that answers may hold.
 //! - [`peer`]: traffic between members.
 //! - [`metrics`]: what Prometheus sees.
@@ -21,6 +21,7 @@ mod defragment;
 pub mod grpc;
 pub mod http;
 pub mod metrics;
+mod net_http;
 mod observer;
 pub mod peer;
 mod probe;

@@ -1,4 +1,4 @@
-//! What the pages over HTTP learn about the member.
+//! What the pages for clients and those for other members learn about this one.
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -14,8 +14,9 @@ use retcd_state::mvcc::KeyspaceHash;
 
 use crate::grpc::header::header;
 use crate::grpc::{cluster_member, time_to_live_response};
-use crate::http::{PeerProbe, Probe, Progress, RaftStatus};
+use crate::http::{Probe, Progress, RaftStatus};
 use crate::metrics::{Feature, RaisedAlarm, Sample};
+use crate::peer::{PeerProbe, Versions};
 use crate::server::ServerThread;
 
 /// The member, asked from one connection thread.
@@ -24,6 +25,11 @@ pub struct LocalProbe(pub Rc<ServerThread>);
 impl LocalProbe {
     fn member(&self) -> &Shared {
         &self.0.server.member
+    }
+
+    fn known_versions(&self) -> Versions {
+        let member = self.member();
+        Versions::of_this_member(member.cluster_version(), member.storage_version())
     }
 }
 
@@ -44,30 +50,8 @@ impl Probe for LocalProbe {
         self.member().is_learner()
     }
 
-    fn cluster_version(&self) -> Option<String> {
-        self.member()
-            .cluster_version()
-            .map(|version| version.to_string())
-    }
-
-    fn storage_version(&self) -> Option<String> {
-        self.member()
-            .storage_version()
-            .map(|version| version.to_string())
-    }
-
-    fn cluster_id(&self) -> u64 {
-        self.member().cluster_id
-    }
-
-    fn members(&self) -> Vec<MemberMessage> {
-        self.member()
-            .state
-            .membership
-            .read()
-            .members()
-            .map(cluster_member)
-            .collect()
+    fn versions(&self) -> Versions {
+        self.known_versions()
     }
 
     async fn linearizable_read(&self) -> Result<(), Error> {
@@ -177,6 +161,19 @@ impl Probe for LocalProbe {
 }
 
 impl PeerProbe for LocalProbe {
+    fn versions(&self) -> Versions {
+        self.known_versions()
+    }
+
+    fn cluster_id(&self) -> u64 {
+        self.member().cluster_id
+    }
+
+    fn members(&self) -> Vec<MemberMessage> {
+        let membership = self.member().state.membership.read();
+        membership.members().map(cluster_member).collect()
+    }
+
     async fn downgrade_enabled(&self) -> Result<bool, Error> {
         self.0.member.versions.downgrade_enabled().await
     }

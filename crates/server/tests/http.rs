@@ -15,13 +15,14 @@ use retcd_proto::etcdserverpb::{
     LeaseTimeToLiveResponse, Member, ResponseHeader,
 };
 use retcd_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
-use retcd_server::http::{
-    Access, HttpContext, ListenerKind, PeerProbe, Probe, RaftStatus, Response, handle, handle_peer,
-};
+use retcd_server::http::{Access, HttpContext, ListenerKind, Probe, RaftStatus, Response, handle};
 use retcd_server::metrics::{Detail, Metrics, Sample};
+use retcd_server::peer::Versions;
+use retcd_server::peer::pages::{PeerProbe, page};
 use retcd_state::machine::ApplyError;
 use retcd_state::membership::{MemberError, ReconfigError};
 use retcd_state::mvcc::KeyspaceHash;
+use retcd_state::version::Version;
 use serde::Deserialize;
 
 /// One request a line, and how etcd answered it on a healthy member.
@@ -36,8 +37,8 @@ struct Fake {
     alarms: Vec<AlarmMember>,
     leader: Option<u64>,
     learner: bool,
-    cluster_version: Option<String>,
-    storage_version: Option<String>,
+    cluster_version: Option<Version>,
+    storage_version: Option<Version>,
     linearizable: Result<(), Error>,
     serializable: Result<(), Error>,
     members: Vec<Member>,
@@ -51,8 +52,8 @@ impl Fake {
             alarms: Vec::new(),
             leader: Some(MEMBER_ID),
             learner: false,
-            cluster_version: Some("3.7.0".to_owned()),
-            storage_version: Some("3.7.0".to_owned()),
+            cluster_version: Version::parse(b"3.7.0"),
+            storage_version: Version::parse(b"3.7.0"),
             linearizable: Ok(()),
             serializable: Ok(()),
             members: vec![Member {
@@ -65,6 +66,10 @@ impl Fake {
             promoted: Err(Error::MEMBER_NOT_FOUND),
             lease: Ok(60),
         }
+    }
+
+    fn known_versions(&self) -> Versions {
+        Versions::of_this_member(self.cluster_version, self.storage_version)
     }
 
     fn with_alarm(kind: AlarmType) -> Fake {
@@ -92,20 +97,8 @@ impl Probe for Fake {
         self.learner
     }
 
-    fn cluster_version(&self) -> Option<String> {
-        self.cluster_version.clone()
-    }
-
-    fn storage_version(&self) -> Option<String> {
-        self.storage_version.clone()
-    }
-
-    fn cluster_id(&self) -> u64 {
-        0xb0adbc5ea5d33154
-    }
-
-    fn members(&self) -> Vec<Member> {
-        self.members.clone()
+    fn versions(&self) -> Versions {
+        self.known_versions()
     }
 
     async fn linearizable_read(&self) -> Result<(), Error> {
@@ -133,6 +126,18 @@ impl Probe for Fake {
 }
 
 impl PeerProbe for Fake {
+    fn versions(&self) -> Versions {
+        self.known_versions()
+    }
+
+    fn cluster_id(&self) -> u64 {
+        0xb0adbc5ea5d33154
+    }
+
+    fn members(&self) -> Vec<Member> {
+        self.members.clone()
+    }
+
     async fn downgrade_enabled(&self) -> Result<bool, Error> {
         self.linearizable.clone().map(|()| false)
     }
@@ -215,7 +220,7 @@ async fn ask(
     body: impl Into<Bytes>,
 ) -> Response {
     let request = request(line, headers).map(|()| Full::new(body.into()));
-    handle_peer(context, request).await
+    page(&context.probe, request).await
 }
 
 async fn get(context: &HttpContext<Fake>, listener: ListenerKind, uri: &str) -> (u16, String) {

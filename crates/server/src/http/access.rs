@@ -8,7 +8,7 @@ use http::header::{
 };
 use http::{HeaderValue, Request, StatusCode};
 
-use super::{Response, reply};
+use crate::net_http::{Response, reply};
 
 /// `--cors` and `--host-whitelist`. In both, `*` and an empty set stand for everyone.
 #[derive(Debug, Clone, Default)]

@@ -12,7 +12,8 @@ use retcd_proto::etcdserverpb::AlarmType;
 use serde::Serialize;
 
 use super::mux::{Check, HealthPage};
-use super::{HttpContext, Probe, Response, query, reply};
+use super::{HttpContext, Probe, Response};
+use crate::net_http::{query, reply};
 use crate::status::text;
 
 pub(super) async fn health<P: Probe>(context: &HttpContext<P>, query: &str) -> Response {

@@ -1,48 +1,38 @@
-//! HTTP/1.1 beside gRPC: versions, health, metrics, and what members ask each other.
+//! What clients see over HTTP beside gRPC: versions, health, metrics.
 //!
 //! ```text
 //! client ──► access (client listeners: Host, CORS, OPTIONS) ──► mux ──► health, vars …
-//! member ───────────────────────────────────────────────────────► mux ──► peer
-//!                                                                 │
-//!                                                            Probe (the server)
+//!                                                                          │
+//!                                                                  Probe (the server)
 //! ```
 //!
-//! [`handle`] takes the head of a request and gives the whole answer, [`handle_peer`] does so for another
-//! member, whose request may have a body. They open no socket, spawn
-//! nothing, and learn about the server through [`Probe`] alone. Headers that depend on the
+//! [`handle`] takes the head of a request and gives the whole answer. It opens no socket, spawns
+//! nothing, and learns about the server through [`Probe`] alone. Headers that depend on the
 //! connection (`Date`, `Content-Length`, no body after `HEAD`) are left to the HTTP server.
 //!
 //! Deliberately absent: the JSON gateway (`/v3/`), which without being enabled is a path that does
-//! not exist, Go's profiles (`/debug/pprof/`), and raft's paths on the peer listener, which are not pages.
+//! not exist; Go's profiles (`/debug/pprof/`); and what members ask each other, which is in `peer`.
 
 mod access;
 mod health;
 mod mux;
-pub mod peer;
-mod query;
-mod reply;
 mod vars;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{Method, Request};
-use http_body_util::Full;
 use retcd_member::Error;
-use retcd_proto::etcdserverpb::{AlarmMember, Member};
-use serde::Serialize;
+use retcd_proto::etcdserverpb::AlarmMember;
 
 use crate::metrics::{self, Metrics, Sample};
+pub use crate::net_http::Response;
+use crate::net_http::reply;
+use crate::peer::Versions;
 
 pub use access::Access;
-pub use peer::{PeerProbe, handle_peer};
-pub(crate) use reply::not_found;
 pub use vars::{Progress, RaftStatus};
 
 use mux::Route;
-
-/// An answer of [`handle`].
-pub type Response = http::Response<Full<Bytes>>;
 
 /// What a listener is for; it decides which paths there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,17 +60,8 @@ pub trait Probe {
     /// Whether this member has no vote.
     fn is_learner(&self) -> bool;
 
-    /// The cluster's version as `major.minor.patch`, once it is decided.
-    fn cluster_version(&self) -> Option<String>;
-
-    /// The version of the stored data's schema as `major.minor.patch`, when it is known.
-    fn storage_version(&self) -> Option<String>;
-
-    /// The cluster's id.
-    fn cluster_id(&self) -> u64;
-
-    /// All members, in order of their ids.
-    fn members(&self) -> Vec<Member>;
+    /// The versions of program, cluster and storage.
+    fn versions(&self) -> Versions;
 
     /// Reads one key that need not exist, at a point confirmed by the cluster.
     async fn linearizable_read(&self) -> Result<(), Error>;
@@ -140,7 +121,7 @@ async fn serve<P: Probe, B>(
     }
     let query = request.uri().query().unwrap_or_default();
     match route {
-        Route::Version => version(&context.probe),
+        Route::Version => reply::json(&context.probe.versions()),
         Route::Health => health::health(context, query).await,
         Route::Check(page, check) => health::check(context, page, check, query).await,
         Route::Metrics => {
@@ -151,21 +132,4 @@ async fn serve<P: Probe, B>(
         Route::Redirect(location) => reply::moved(request.method(), &location),
         Route::NotFound => reply::not_found(),
     }
-}
-
-/// `/version`. Joining members and tools read it; the order of the fields is etcd's.
-fn version(probe: &impl Probe) -> Response {
-    #[derive(Serialize)]
-    struct Versions<'a> {
-        etcdserver: &'a str,
-        etcdcluster: &'a str,
-        storage: &'a str,
-    }
-    let cluster = probe.cluster_version();
-    let storage = probe.storage_version();
-    reply::json(&Versions {
-        etcdserver: env!("CARGO_PKG_VERSION"),
-        etcdcluster: cluster.as_deref().unwrap_or("not_decided"),
-        storage: storage.as_deref().unwrap_or("unknown"),
-    })
 }

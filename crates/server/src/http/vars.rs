@@ -5,8 +5,9 @@
 
 use serde::{Serialize, Serializer};
 
-use super::{HttpContext, Probe, Response, reply};
+use super::{HttpContext, Probe, Response};
 use crate::metrics::{Process, file_descriptor_limit};
+use crate::net_http::reply;
 
 /// Raft's view of a member. Ids are shown in hexadecimal; 0 is nobody.
 #[derive(Debug, Clone, Default, Serialize)]

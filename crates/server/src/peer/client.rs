@@ -25,7 +25,8 @@ use retcd_proto::etcdserverpb::{
 use retcd_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use retcd_proto::number;
 use retcd_state::membership::Member as ClusterMember;
-use serde::Deserialize;
+use retcd_state::version::Version;
+use serde::{Deserialize, Serialize};
 
 use super::IO_TIMEOUT;
 use super::dial::Dialer;
@@ -136,18 +137,32 @@ fn null_as_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
-/// The versions of a member.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+/// The versions of a member, as `/version` tells them. The order of the fields is etcd's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct RemoteVersions {
+pub struct Versions {
     /// Of its program.
     #[serde(rename = "etcdserver")]
     pub server: String,
     /// Of the cluster; `not_decided` before there is one.
     #[serde(rename = "etcdcluster")]
     pub cluster: String,
-    /// Of its files; empty before 3.6.
+    /// Of its files; `unknown` before there are any, empty before 3.6.
     pub storage: String,
+}
+
+impl Versions {
+    /// Those of this program, and of the cluster and the storage where they are known.
+    pub fn of_this_member(cluster: Option<Version>, storage: Option<Version>) -> Versions {
+        let or = |version: Option<Version>, unknown: &str| {
+            version.map_or(unknown.to_owned(), |version| version.to_string())
+        };
+        Versions {
+            server: crate::VERSION.to_owned(),
+            cluster: or(cluster, "not_decided"),
+            storage: or(storage, "unknown"),
+        }
+    }
 }
 
 /// The hash of a member's keyspace.
@@ -224,13 +239,13 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn version(&self, url: &Url) -> Result<RemoteVersions, ClientError> {
+    pub async fn version(&self, url: &Url) -> Result<Versions, ClientError> {
         let response = self.get(url, "/version").await?;
         from_json(response.body())
     }
 
     /// The versions of `member`, from the first of its URLs that answers. Failures are logged.
-    pub async fn versions_of(&self, member: &ClusterMember) -> Option<RemoteVersions> {
+    pub async fn versions_of(&self, member: &ClusterMember) -> Option<Versions> {
         for url in peer_urls_of(member) {
             match self.version(&url).await {
                 Ok(versions) => return Some(versions),

@@ -78,7 +78,7 @@ impl RaftHandler {
 impl Inner {
     async fn message(&self, request: Request<Incoming>) -> Response<PeerBody> {
         if request.method() != Method::POST {
-            return reply::method_not_allowed("POST");
+            return reply::method_not_allowed(&Method::POST);
         }
         let mut response = self.take_message(request).await;
         self.name_cluster(&mut response);
@@ -147,7 +147,7 @@ impl Inner {
         let unknown = self.shared.metrics.peer.unknown_snapshot_sender();
         if request.method() != Method::POST {
             unknown.inc();
-            return reply::method_not_allowed("POST");
+            return reply::method_not_allowed(&Method::POST);
         }
         let mut response = match self.check(request.headers()) {
             Ok(()) => {
@@ -165,7 +165,7 @@ impl Inner {
 
     fn stream(&self, request: &Request<Incoming>) -> Response<PeerBody> {
         if request.method() != Method::GET {
-            return reply::method_not_allowed("GET");
+            return reply::method_not_allowed(&Method::GET);
         }
         let mut response = self
             .open_stream(request.uri().path(), request.headers())
@@ -282,8 +282,8 @@ async fn read_all(mut body: Incoming) -> Result<Bytes, String> {
 }
 
 fn probing() -> Response<PeerBody> {
-    reply::text(
-        StatusCode::OK,
-        format!("{{\"OK\":true,\"Now\":\"{}\"}}\n", Timestamp::now()),
-    )
+    reply::text(format!(
+        "{{\"OK\":true,\"Now\":\"{}\"}}\n",
+        Timestamp::now()
+    ))
 }

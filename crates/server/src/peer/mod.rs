@@ -16,17 +16,15 @@
 //!   and a message for a full queue is dropped and reported to raft, which can handle that.
 //! - [`Driver`]: the tasks, on one thread. Each peer has queues, connections and tasks of its own,
 //!   so that one that is slow or dead does not delay the others.
-//! - [`RaftHandler`]: answers the requests of peers under `/raft`.
-//! - [`Client`]: requests to other members that are not raft's.
+//! - [`PeerService`]: serves the connections of other members. [`RaftHandler`] answers their requests under `/raft`,
+//!   [`pages`] the others.
+//! - [`Client`]: asks other members for their pages.
 //!
 //! Messages are checked before they get to the node: versions, cluster, sender, recipient, and
 //! whether raft may be given them. Refusals have etcd's status and text, and are logged at a
 //! limited rate.
 //!
-//! Deliberately absent: the pages of the peer listener outside of `/raft` (`/members`, `/version`,
-//! ... are served with those for clients); HTTP/2, which older members would take for gRPC; and the
-//! listener itself, which wraps its connections in a [`WriteDeadline`] and passes requests to the
-//! [`RaftHandler`].
+//! Deliberately absent: HTTP/2, which older members would take for gRPC; and the listener itself.
 
 mod ask;
 mod body;
@@ -38,12 +36,14 @@ mod handler;
 mod headers;
 mod link;
 mod node_sender;
+pub mod pages;
 mod persistent;
 mod picker;
 mod pipeline;
 mod probe;
 mod reader;
 mod reply;
+mod service;
 mod snapshot;
 mod status;
 mod transport;
@@ -62,13 +62,15 @@ use retcd_storage::disk::Disk;
 pub(crate) use ask::HttpPeers;
 pub use body::PeerBody;
 pub use client::{
-    Client, ClientError, HashKv, RemoteCluster, RemoteMember, RemoteVersions, peer_urls_of,
+    Client, ClientError, HashKv, RemoteCluster, RemoteMember, Versions, peer_urls_of,
 };
 pub use dial::{Dialer, PeerIo, PeerStream, WriteDeadline};
 pub use driver::Driver;
 pub use handler::RaftHandler;
 pub use headers::Mismatch;
+pub use pages::PeerProbe;
 pub use persistent::ExchangeError;
+pub use service::PeerService;
 pub use snapshot::remove_unfinished;
 pub use transport::Transport;
 

@@ -1,41 +1,28 @@
-//! Answers to peers in the shapes of Go's `net/http`.
+//! Replies to raft's requests, in the shapes of Go's `net/http`.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 
 use super::body::PeerBody;
+use crate::net_http::reply;
 
 /// What a member reports when the cluster says that it was removed.
 pub(super) const REMOVED_MEMBER: &str = "the member has been permanently removed from the cluster";
 
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-
-/// A status with a body of text.
-pub(super) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<PeerBody> {
-    let mut response = Response::new(Full::new(text.into()).into());
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, TEXT);
-    response
+/// 200 with text.
+pub(super) fn text(text: impl Into<Bytes>) -> Response<PeerBody> {
+    reply::ok(reply::TEXT, text).map(PeerBody::from)
 }
 
 /// An error: the text and a newline.
 pub(super) fn error(status: StatusCode, message: &str) -> Response<PeerBody> {
-    let mut response = text(status, format!("{message}\n"));
-    let nosniff = HeaderValue::from_static("nosniff");
-    response
-        .headers_mut()
-        .insert(X_CONTENT_TYPE_OPTIONS, nosniff);
-    response
+    reply::error(status, message).map(PeerBody::from)
 }
 
 /// 405, with the method that is allowed.
-pub(super) fn method_not_allowed(allowed: &'static str) -> Response<PeerBody> {
-    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
-    let allowed = HeaderValue::from_static(allowed);
-    response.headers_mut().insert(ALLOW, allowed);
-    response
+pub(super) fn method_not_allowed(allowed: &Method) -> Response<PeerBody> {
+    reply::method_not_allowed(allowed).map(PeerBody::from)
 }
 
 /// 204.

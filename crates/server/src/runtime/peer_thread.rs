@@ -5,29 +5,20 @@
 //! client's request. The transport runs here, too, so that no large response to a client delays a
 //! heartbeat.
 
-use std::convert::Infallible;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use http_body_util::Either;
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use retcd_member::watch::StartPoint;
 use retcd_member::{Mail, Shared};
 use retcd_node::Input;
 use retcd_node::durable::Dirs;
 use retcd_state::machine::DatabaseCopy;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::accept::{Accepted, AcceptedStream};
-use crate::http::{self, HttpContext};
-use crate::peer::{self, Dialer, Driver, OutgoingSnapshot, RaftHandler, Transport, WriteDeadline};
+use crate::peer::{self, Dialer, Driver, OutgoingSnapshot, PeerService, RaftHandler, Transport};
 use crate::probe::LocalProbe;
 use crate::server::Server;
 use crate::workers::Workers;
@@ -95,24 +86,18 @@ pub(crate) fn transport(
 /// Serves the connections of other members and runs the transport until the member stops.
 pub(crate) async fn serve(
     member: &Shared,
-    http: Rc<HttpContext<LocalProbe>>,
-    handler: RaftHandler,
+    service: PeerService<LocalProbe>,
     driver: Driver,
     mut accepted: UnboundedReceiver<Accepted>,
 ) {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(peer::IO_TIMEOUT);
-    let (builder, handler) = (Rc::new(builder), Rc::new(handler));
+    let service = Rc::new(service);
     tokio::task::spawn_local(driver.run());
     let accept = async {
         while let Some(Accepted { stream, .. }) = accepted.recv().await {
-            let (builder, handler, http) =
-                (Rc::clone(&builder), Rc::clone(&handler), Rc::clone(&http));
+            let service = Rc::clone(&service);
             tokio::task::spawn_local(async move {
                 // The member at the other end connects again.
-                let _ = serve_stream(&builder, stream, handler, http).await;
+                let _ = serve_stream(&service, stream).await;
             });
         }
     };
@@ -122,48 +107,13 @@ pub(crate) async fn serve(
     }
 }
 
-fn is_raft(path: &str) -> bool {
-    path == "/raft" || (path.starts_with("/raft/") && path != "/raft/stream")
-}
-
 async fn serve_stream(
-    builder: &http1::Builder,
+    service: &PeerService<LocalProbe>,
     mut stream: AcceptedStream,
-    handler: Rc<RaftHandler>,
-    http: Rc<HttpContext<LocalProbe>>,
 ) -> io::Result<()> {
     stream.register()?;
     match stream {
-        AcceptedStream::Plain(stream) => serve_connection(builder, stream, handler, http).await,
-        AcceptedStream::Tls(established) => {
-            serve_connection(builder, established.stream, handler, http).await
-        }
+        AcceptedStream::Plain(stream) => service.serve(stream).await,
+        AcceptedStream::Tls(established) => service.serve(established.stream).await,
     }
-}
-
-async fn serve_connection(
-    builder: &http1::Builder,
-    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
-    handler: Rc<RaftHandler>,
-    http: Rc<HttpContext<LocalProbe>>,
-) -> io::Result<()> {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (handler, http) = (Rc::clone(&handler), Rc::clone(&http));
-        async move {
-            let page = if is_raft(request.uri().path()) {
-                match handler.handle(request).await {
-                    Some(response) => return Ok::<_, Infallible>(response.map(Either::Left)),
-                    None => http::not_found(),
-                }
-            } else {
-                http::handle_peer(&http, request).await
-            };
-            Ok(page.map(Either::Right))
-        }
-    });
-    let io = TokioIo::new(WriteDeadline::new(stream, peer::IO_TIMEOUT));
-    builder
-        .serve_connection(io, service)
-        .await
-        .map_err(io::Error::other)
 }

@@ -56,7 +56,7 @@ use crate::defragment::defragment_at_start;
 use crate::http::{Access, HttpContext};
 use crate::log::{self, Text, go_io_error};
 use crate::metrics::{Detail, Metrics};
-use crate::peer::{Client, Dialer, HttpPeers};
+use crate::peer::{Client, Dialer, HttpPeers, PeerService};
 use crate::probe::LocalProbe;
 use crate::server::{Server, ServerThread};
 use crate::systemd;
@@ -631,15 +631,9 @@ impl Started {
                     let accept = bound.accept(dispatcher.clone(), handshakes.clone(), stopping);
                     tokio::task::spawn_local(accept);
                 }
-                let http = http_context(&thread);
-                peer_thread::serve(
-                    &thread.server.member,
-                    http,
-                    parts.handler,
-                    parts.driver,
-                    accepted,
-                )
-                .await;
+                let service = PeerService::new(parts.handler, LocalProbe(Rc::clone(&thread)));
+                let member = &thread.server.member;
+                peer_thread::serve(member, service, parts.driver, accepted).await;
             })
             .expect("a runtime was built on the first thread, too");
         };

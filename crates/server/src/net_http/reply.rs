@@ -1,4 +1,4 @@
-//! Answers in the shapes of Go's `net/http`.
+//! Replies in the shapes of Go's `net/http`.
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, LOCATION, X_CONTENT_TYPE_OPTIONS};
@@ -8,10 +8,10 @@ use serde::Serialize;
 
 use super::Response;
 
-pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// 200 with a body.
-pub(super) fn ok(content_type: &'static str, body: impl Into<Bytes>) -> Response {
+pub(crate) fn ok(content_type: &'static str, body: impl Into<Bytes>) -> Response {
     let mut response = Response::new(Full::new(body.into()));
     let content_type = HeaderValue::from_static(content_type);
     response.headers_mut().insert(CONTENT_TYPE, content_type);
@@ -19,16 +19,16 @@ pub(super) fn ok(content_type: &'static str, body: impl Into<Bytes>) -> Response
 }
 
 /// 200 with JSON, without a newline at the end.
-pub(super) fn json(value: &impl Serialize) -> Response {
+pub(crate) fn json(value: &impl Serialize) -> Response {
     ok("application/json", to_json(value))
 }
 
-pub(super) fn to_json(value: &impl Serialize) -> String {
+pub(crate) fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("plain structs of strings and numbers have a JSON form")
 }
 
 /// An answer that a browser must not take for anything but text, without a newline added.
-pub(super) fn plain(status: StatusCode, body: impl Into<Bytes>) -> Response {
+pub(crate) fn plain(status: StatusCode, body: impl Into<Bytes>) -> Response {
     let mut response = ok(TEXT, body);
     *response.status_mut() = status;
     let nosniff = HeaderValue::from_static("nosniff");
@@ -39,7 +39,7 @@ pub(super) fn plain(status: StatusCode, body: impl Into<Bytes>) -> Response {
 }
 
 /// An error: the text and a newline.
-pub(super) fn error(status: StatusCode, text: &str) -> Response {
+pub(crate) fn error(status: StatusCode, text: &str) -> Response {
     plain(status, format!("{text}\n"))
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn not_found() -> Response {
     error(StatusCode::NOT_FOUND, "404 page not found")
 }
 
-pub(super) fn method_not_allowed(allowed: &Method) -> Response {
+pub(crate) fn method_not_allowed(allowed: &Method) -> Response {
     let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     let allowed = HeaderValue::from_str(allowed.as_str()).expect("methods are tokens");
     response.headers_mut().insert(ALLOW, allowed);
@@ -55,7 +55,7 @@ pub(super) fn method_not_allowed(allowed: &Method) -> Response {
 }
 
 /// 301. Only `GET` and `HEAD` are told in words.
-pub(super) fn moved(method: &Method, location: &str) -> Response {
+pub(crate) fn moved(method: &Method, location: &str) -> Response {
     let mut response = match *method {
         Method::GET | Method::HEAD => {
             let link = escape_html(location);

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 /// The parameters in their order.
-pub(super) fn pairs(query: &str) -> impl Iterator<Item = (String, String)> + '_ {
+pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (String, String)> + '_ {
     query.split('&').filter_map(|part| {
         if part.is_empty() || part.contains(';') {
             return None;
@@ -18,14 +18,14 @@ pub(super) fn pairs(query: &str) -> impl Iterator<Item = (String, String)> + '_ 
 }
 
 /// The values given for a parameter, without empty ones.
-pub(super) fn values(query: &str, name: &str) -> Vec<String> {
+pub(crate) fn values(query: &str, name: &str) -> Vec<String> {
     let given = pairs(query).filter(|(other, value)| other == name && !value.is_empty());
     given.map(|(_, value)| value).collect()
 }
 
 /// Resolves `%XX`. `None` when an escape is broken. Bytes that are not UTF-8 are replaced, since
 /// no name that is looked for here holds any.
-pub(super) fn decode_percent(text: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn decode_percent(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains('%') {
         return Some(Cow::Borrowed(text));
     }

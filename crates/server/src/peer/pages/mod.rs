@@ -1,4 +1,4 @@
-//! What members ask each other beside raft's messages.
+//! The pages of the peer listener: what members ask each other beside raft's messages. [`Client`](super::Client) asks.
 //!
 //! | request | answer |
 //! |---|---|
@@ -11,8 +11,10 @@
 //!
 //! Ids in JSON are numbers of 64 bits, in headers lower case hexadecimal digits. Errors are text with a newline.
 
+mod route;
+
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Limited};
 use prost::Message;
@@ -28,21 +30,30 @@ use retcd_state::membership::{MemberError, ReconfigError};
 use retcd_state::mvcc::KeyspaceHash;
 use serde::{Deserialize, Serialize};
 
-use super::mux::{self, PeerRoute};
-use super::{HttpContext, Probe, Response, reply, version};
+use super::client::Versions;
+use super::headers::CLUSTER_ID;
 use crate::auth::credentials_of;
 use crate::log::{Hex, Text};
+use crate::net_http::{Response, reply};
 use crate::status::text;
+use route::Route;
 
-/// The header that names the cluster.
-pub const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 /// Bytes of a request's body; real ones have a few dozen.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
 /// What other members ask of this one.
 // Pages are answered on the connection's own thread, so nothing in here has to be `Send`.
 #[allow(async_fn_in_trait)]
-pub trait PeerProbe: Probe {
+pub trait PeerProbe {
+    /// The versions of program, cluster and storage.
+    fn versions(&self) -> Versions;
+
+    /// The cluster's id.
+    fn cluster_id(&self) -> u64;
+
+    /// All members, in order of their ids.
+    fn members(&self) -> Vec<Member>;
+
     /// Whether a downgrade is under way, as the cluster knows it now.
     async fn downgrade_enabled(&self) -> Result<bool, Error>;
 
@@ -64,37 +75,33 @@ pub trait PeerProbe: Probe {
 }
 
 /// Answers one request of another member.
-pub async fn handle_peer<P: PeerProbe, B: Body>(
-    context: &HttpContext<P>,
-    request: Request<B>,
-) -> Response {
-    let probe = &context.probe;
-    let route = mux::peer_route(request.uri());
+pub async fn page<P: PeerProbe, B: Body>(probe: &P, request: Request<B>) -> Response {
+    let route = Route::of(request.uri());
     if let Some(refusal) = refuse_method(&route, request.method()) {
         return refusal;
     }
     match route {
-        PeerRoute::Version => version(probe),
-        PeerRoute::Members => members(probe, &probe.members()),
-        PeerRoute::Promote(id) => {
+        Route::Version => reply::json(&probe.versions()),
+        Route::Members => members(probe, &probe.members()),
+        Route::Promote(id) => {
             let credentials = credentials_of(request.headers(), request.extensions());
             promote(probe, &id, &credentials).await
         }
-        PeerRoute::HashKv => hash_kv(probe, request).await,
-        PeerRoute::DowngradeEnabled => downgrade_enabled(probe).await,
-        PeerRoute::Renew => renew(probe, request.into_body()).await,
-        PeerRoute::TimeToLive => time_to_live(probe, request.into_body()).await,
-        PeerRoute::Redirect(location) => reply::moved(request.method(), &location),
-        PeerRoute::NotFound => reply::not_found(),
+        Route::HashKv => hash_kv(probe, request).await,
+        Route::DowngradeEnabled => downgrade_enabled(probe).await,
+        Route::Renew => renew(probe, request.into_body()).await,
+        Route::TimeToLive => time_to_live(probe, request.into_body()).await,
+        Route::Redirect(location) => reply::moved(request.method(), &location),
+        Route::NotFound => reply::not_found(),
     }
 }
 
-fn refuse_method(route: &PeerRoute, method: &Method) -> Option<Response> {
+fn refuse_method(route: &Route, method: &Method) -> Option<Response> {
     let (allowed, told) = match route {
-        PeerRoute::Redirect(_) | PeerRoute::NotFound => return None,
-        PeerRoute::Promote(_) => (Method::POST, true),
+        Route::Redirect(_) | Route::NotFound => return None,
+        Route::Promote(_) => (Method::POST, true),
         // etcd v3.7: server/lease/leasehttp does not say which methods it allows.
-        PeerRoute::Renew | PeerRoute::TimeToLive => (Method::POST, false),
+        Route::Renew | Route::TimeToLive => (Method::POST, false),
         _ => (Method::GET, true),
     };
     if *method == allowed {
@@ -131,14 +138,14 @@ impl<'a> From<&'a Member> for MemberJson<'a> {
     }
 }
 
-fn members(probe: &impl Probe, members: &[Member]) -> Response {
+fn members(probe: &impl PeerProbe, members: &[Member]) -> Response {
     let members: Vec<MemberJson<'_>> = members.iter().map(MemberJson::from).collect();
     let page = reply::ok("application/json", reply::to_json(&members) + "\n");
     of_cluster(probe, page)
 }
 
 /// The page with the cluster's id in its header.
-fn of_cluster(probe: &impl Probe, mut page: Response) -> Response {
+fn of_cluster(probe: &impl PeerProbe, mut page: Response) -> Response {
     let id = HeaderValue::from_str(&format!("{:x}", probe.cluster_id()));
     let id = id.expect("hexadecimal digits are valid");
     page.headers_mut().insert(CLUSTER_ID, id);
