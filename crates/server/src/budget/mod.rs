@@ -1,15 +1,16 @@
-//! The memory that answers may hold together until their clients have taken them.
+//! The memory that answers may hold until their clients have taken them.
 //!
-//! A short request can ask for a long answer, and a client need not read what it gets. So every answer from
-//! [`COUNTED_FROM`] on takes its room from one budget of the process before it is encoded, and gives it back
-//! piece by piece as the connection takes the pieces, or at once when the client goes away. Who finds no
-//! room waits, in order: that is better than an end for lack of memory.
+//! A short request can ask for a long answer, and a client need not read what it gets. So every
+//! answer of [`COUNTED_FROM`] bytes or more reserves its memory from one budget of the process before
+//! it is encoded, and releases it piece by piece as the connection sends the pieces, or at once when
+//! the client goes away. An answer that does not fit waits in order, which is better than running out
+//! of memory.
 //!
-//! It cannot deadlock: room is taken once for a whole message, and by nobody who waits for another answer.
-//! An answer larger than the budget waits for all of it and is then alone. Nor can clients that do not read
-//! keep it for ever: what of a long answer was not taken for [`STALLED_AFTER`] gives way to those who wait
-//! ([`AnswerBudget::is_wanted`]), who themselves wait no longer than for any other answer; and for what is with a
-//! connection already see `outstanding`.
+//! It cannot deadlock: an answer makes one reservation for all of its bytes, and nobody who waits for
+//! another answer makes one. An answer larger than the budget waits for all of it and is then alone.
+//! Nor can clients that do not read hold memory for ever: an answer of which nothing was taken for
+//! [`STALLED_AFTER`] is given up when others wait ([`AnswerBudget::is_wanted`]). Those wait no longer
+//! than for any other answer. For what a connection has already been given see `outstanding`.
 
 mod outstanding;
 
@@ -24,10 +25,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Shorter answers are not counted: with what hyper holds for a request they weigh about the same.
 pub const COUNTED_FROM: usize = 64 << 10;
-/// A client that has taken nothing for so long is not waited for while others wait for room.
+/// A client that has taken nothing for so long is not waited for while others wait.
 pub const STALLED_AFTER: Duration = Duration::from_secs(10);
-/// All answers in flight together. Twice as many clients as a cluster of Kubernetes has components can take
-/// lists of 16 MiB at once.
+/// All answers in flight together. Twice as many clients as a cluster of Kubernetes has components
+/// can take lists of 16 MiB at once.
 const BYTES_MAX: usize = 1 << 30;
 /// What the budget is counted in: a semaphore's permits are 32 bits.
 const UNIT: usize = 4 << 10;
@@ -56,26 +57,26 @@ impl AnswerBudget {
         }
     }
 
-    /// Room for an answer of `bytes`, if there is some and nobody waits for it.
-    pub fn try_take(&self, bytes: usize) -> Option<Room> {
+    /// Reserves `bytes` for an answer, if they are free and nobody waits for them.
+    pub fn try_reserve(&self, bytes: usize) -> Option<Reservation> {
         if bytes < COUNTED_FROM {
-            return Some(Room(None));
+            return Some(Reservation(None));
         }
         let units = Arc::clone(&self.units).try_acquire_many_owned(self.units(bytes));
-        units.ok().map(|units| Room(Some(units)))
+        units.ok().map(|units| Reservation(Some(units)))
     }
 
-    /// Waits for room for an answer of `bytes`, behind those who came before.
-    pub async fn take(&self, bytes: usize) -> Room {
-        if let Some(room) = self.try_take(bytes) {
-            return room;
+    /// Reserves `bytes` for an answer, behind those who came before.
+    pub async fn reserve(&self, bytes: usize) -> Reservation {
+        if let Some(reservation) = self.try_reserve(bytes) {
+            return reservation;
         }
         let _waiting = self.waiting.enter();
         let units = Arc::clone(&self.units).acquire_many_owned(self.units(bytes));
-        Room(Some(units.await.expect("the budget is never closed")))
+        Reservation(Some(units.await.expect("the budget is never closed")))
     }
 
-    /// Whether somebody waits for room.
+    /// Whether anybody waits for memory.
     pub fn is_wanted(&self) -> bool {
         self.waiting.count() > 0
     }
@@ -87,9 +88,9 @@ impl AnswerBudget {
 }
 
 /// A share of the budget; dropping it gives it back.
-pub struct Room(Option<OwnedSemaphorePermit>);
+pub struct Reservation(Option<OwnedSemaphorePermit>);
 
-impl Room {
+impl Reservation {
     /// Gives `bytes` their share of it.
     pub fn hold(&mut self, bytes: Bytes) -> Piece {
         let share = self.0.as_mut().and_then(|rest| {
@@ -100,7 +101,7 @@ impl Room {
     }
 }
 
-/// A piece of an answer and the room that it takes, if it counts.
+/// A piece of an answer and its part of the reservation, if it is counted.
 #[derive(Debug)]
 pub struct Piece {
     bytes: Bytes,
@@ -119,7 +120,8 @@ impl Piece {
         self.bytes.len()
     }
 
-    /// The bytes, for a connection to send. Their room comes back when the last clone or slice of them is gone.
+    /// The bytes, for a connection to send. Their memory is free when the last clone or slice of
+    /// them is gone.
     pub fn hand_over(self, connection: &Outstanding) -> Bytes {
         let Piece { bytes, share } = self;
         match share {
@@ -157,50 +159,52 @@ mod tests {
     }
 
     #[test]
-    fn room_comes_back_piece_by_piece_as_it_is_let_go_of() {
+    fn memory_is_released_piece_by_piece() {
         let budget = AnswerBudget::of(4 * MIB);
-        let mut room = budget.try_take(3 * MIB).expect("it is free");
-        assert!(budget.try_take(2 * MIB).is_none());
+        let mut reservation = budget.try_reserve(3 * MIB).expect("it is free");
+        assert!(budget.try_reserve(2 * MIB).is_none());
         let connection = Outstanding::default();
-        let first = room.hold(bytes(MIB)).hand_over(&connection);
+        let first = reservation.hold(bytes(MIB)).hand_over(&connection);
         let (part, copy) = (first.slice(..10), first.clone());
-        let second = room.hold(bytes(2 * MIB));
-        drop((room, first, copy));
-        assert!(budget.try_take(2 * MIB).is_none(), "a slice is left");
+        let second = reservation.hold(bytes(2 * MIB));
+        drop((reservation, first, copy));
+        assert!(budget.try_reserve(2 * MIB).is_none(), "a slice is left");
         drop(part);
-        let other = budget.try_take(2 * MIB).expect("the first piece is gone");
+        let other = budget
+            .try_reserve(2 * MIB)
+            .expect("the first piece is gone");
         drop(second);
-        assert!(budget.try_take(2 * MIB).is_some());
+        assert!(budget.try_reserve(2 * MIB).is_some());
         drop(other);
         assert_eq!(budget.units.available_permits(), budget.units_max);
     }
 
     #[test]
-    fn who_waits_is_served_in_order_and_seen() {
+    fn reservations_wait_in_order() {
         let budget = AnswerBudget::of(4 * MIB);
-        let held = budget.try_take(3 * MIB).expect("it is free");
-        let mut large = Box::pin(budget.take(100 * MIB));
+        let held = budget.try_reserve(3 * MIB).expect("it is free");
+        let mut large = Box::pin(budget.reserve(100 * MIB));
         assert!((&mut large).now_or_never().is_none());
         assert!(budget.is_wanted());
-        assert!(budget.try_take(MIB).is_none(), "it is the other's turn");
+        assert!(budget.try_reserve(MIB).is_none(), "it is the other's turn");
         drop(held);
         let all = large
             .now_or_never()
             .expect("an answer above the budget is alone");
-        assert!(!budget.is_wanted() && budget.try_take(MIB).is_none());
+        assert!(!budget.is_wanted() && budget.try_reserve(MIB).is_none());
         drop(all);
-        assert!(budget.try_take(4 * MIB).is_some());
+        assert!(budget.try_reserve(4 * MIB).is_some());
     }
 
     #[test]
-    fn who_goes_away_waits_no_more() {
+    fn a_dropped_reservation_no_longer_waits() {
         let budget = AnswerBudget::of(MIB);
-        let held = budget.try_take(MIB).expect("it is free");
-        let mut gone = Box::pin(budget.take(MIB));
+        let held = budget.try_reserve(MIB).expect("it is free");
+        let mut gone = Box::pin(budget.reserve(MIB));
         assert!((&mut gone).now_or_never().is_none());
         drop(gone);
         assert!(!budget.is_wanted());
         drop(held);
-        assert!(budget.try_take(MIB).is_some());
+        assert!(budget.try_reserve(MIB).is_some());
     }
 }

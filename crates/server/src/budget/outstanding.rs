@@ -1,8 +1,8 @@
 //! What a connection has of the [budget](super) and has not let go of.
 //!
-//! A piece that was given to a connection is in its buffers until its client takes it, and nothing short of an end of the connection
-//! brings it back. So a connection that holds on to one for [`HELD_MAX`] is closed, if others wait for room. Its client has
-//! stopped, or wants the memory.
+//! A piece that was given to a connection is in its buffers until its client takes it, and nothing
+//! short of an end of the connection brings it back. So a connection that holds on to one for
+//! [`HELD_MAX`] is closed, if others wait for memory. Its client has stopped, or wants the memory.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::AnswerBudget;
 
-/// A client that has not taken a piece for so long is cut off while others wait for room. Pieces are of some 256 KiB, or a
-/// record long.
+/// A client that has not taken a piece for so long is cut off while others wait for memory. Pieces
+/// are of some 256 KiB, or a record long.
 const HELD_MAX: Duration = Duration::from_secs(20);
 /// Pause before it is asked again whether somebody waits.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ impl Outstanding {
         }
     }
 
-    /// Resolves when a piece has been held for too long, and others wait for room.
+    /// Resolves when a piece has been held for too long, and others wait for memory.
     pub async fn stuck(&self, budget: &AnswerBudget) {
         loop {
             let Some(oldest) = self.oldest() else {
@@ -101,8 +101,10 @@ mod tests {
 
     /// A piece of `bytes` that is with the connection.
     fn give(budget: &AnswerBudget, outstanding: &Outstanding, bytes: usize) -> Bytes {
-        let mut room = budget.try_take(bytes).expect("there is room");
-        room.hold(vec![0; bytes].into()).hand_over(outstanding)
+        let mut reservation = budget.try_reserve(bytes).expect("it is free");
+        reservation
+            .hold(vec![0; bytes].into())
+            .hand_over(outstanding)
     }
 
     #[tokio::test(start_paused = true)]
@@ -113,7 +115,7 @@ mod tests {
         tokio::pin!(stuck);
         assert!((&mut stuck).now_or_never().is_none(), "it has nothing");
         let piece = give(&budget, &outstanding, 3 * MIB);
-        let mut waiting = Box::pin(budget.take(2 * MIB));
+        let mut waiting = Box::pin(budget.reserve(2 * MIB));
         assert!((&mut waiting).now_or_never().is_none());
         assert!((&mut stuck).now_or_never().is_none(), "it was just given");
         let began = Instant::now();
@@ -135,8 +137,8 @@ mod tests {
         assert!(ended.is_err(), "nobody waits");
         // From now on somebody does.
         drop(piece);
-        let _all = full.try_take(MIB).expect("it is free");
-        let mut waiting = Box::pin(full.take(MIB));
+        let _all = full.try_reserve(MIB).expect("it is free");
+        let mut waiting = Box::pin(full.reserve(MIB));
         assert!((&mut waiting).now_or_never().is_none());
         for _ in 0..5 {
             piece = give(&other, &outstanding, MIB);

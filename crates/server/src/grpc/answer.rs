@@ -1,4 +1,4 @@
-//! Answers on their way: measured, given room, encoded, and handed over piece by piece.
+//! Sending answers: they are measured, admitted by the budget, encoded, and delivered in pieces.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::encode::Encode;
 use super::pieces::{Sink, WHOLE_MAX};
 use super::wire::MessageLength;
 use crate::budget::Outstanding;
-use crate::budget::{AnswerBudget, COUNTED_FROM, Piece, Room, STALLED_AFTER};
+use crate::budget::{AnswerBudget, COUNTED_FROM, Piece, Reservation, STALLED_AFTER};
 use crate::server::ServerThread;
 use crate::status::{self, Status};
 
@@ -53,21 +53,21 @@ impl Answer {
     }
 }
 
-/// Frames `message`, which is there in any case, when there is room for it.
+/// Frames `message`, once the budget has memory for it.
 ///
 /// # Errors
-/// It is larger than a message can be; there is no room within the request timeout.
+/// It is larger than a message can be; no memory was free within the request timeout.
 pub async fn answer<M: Encode + Send + 'static>(
     thread: &ServerThread,
     message: M,
 ) -> Result<Answer, Status> {
     let measured = measure(thread, message).await?;
-    let room = take_room(thread, measured.length).await?;
-    encode(thread, measured, room).await
+    let reservation = reserve(thread, measured.length).await?;
+    encode(thread, measured, reservation).await
 }
 
-/// Frames the message that `read` makes. If room has to be waited for it is made again then: what waits
-/// holds nothing.
+/// Frames the message that `read` makes. If memory has to be waited for it is made again then: what
+/// waits holds nothing.
 ///
 /// # Errors
 /// As [`answer`], and what `read` says.
@@ -75,19 +75,19 @@ pub async fn answer_read<M: Encode + Send + 'static>(
     thread: &ServerThread,
     read: impl AsyncFn() -> Result<M, Status>,
 ) -> Result<Answer, Status> {
-    let mut waited_for: Option<(usize, Room)> = None;
+    let mut waited_for: Option<(usize, Reservation)> = None;
     loop {
         let measured = measure(thread, read().await?).await?;
         let length = measured.length;
-        let room = match waited_for.take() {
-            Some((bytes, room)) if bytes >= length.bytes() => Some(room),
-            _ => thread.server.answers.try_take(length.bytes()),
+        let reservation = match waited_for.take() {
+            Some((bytes, reservation)) if bytes >= length.bytes() => Some(reservation),
+            _ => thread.server.answers.try_reserve(length.bytes()),
         };
-        if let Some(room) = room {
-            return encode(thread, measured, room).await;
+        if let Some(reservation) = reservation {
+            return encode(thread, measured, reservation).await;
         }
         drop(measured);
-        waited_for = Some((length.bytes(), take_room(thread, length).await?));
+        waited_for = Some((length.bytes(), reserve(thread, length).await?));
     }
 }
 
@@ -112,26 +112,30 @@ async fn measure<M: Encode + Send + 'static>(
     }
 }
 
-async fn take_room(thread: &ServerThread, length: MessageLength) -> Result<Room, Status> {
-    if let Some(room) = thread.server.answers.try_take(length.bytes()) {
-        return Ok(room);
+async fn reserve(thread: &ServerThread, length: MessageLength) -> Result<Reservation, Status> {
+    if let Some(reservation) = thread.server.answers.try_reserve(length.bytes()) {
+        return Ok(reservation);
     }
-    let room = thread.server.answers.take(length.bytes());
-    let room = timeout(thread.server.member.config.limits.request_timeout, room).await;
-    room.map_err(|_| status::TIMEOUT)
+    let reservation = thread.server.answers.reserve(length.bytes());
+    let reservation = timeout(
+        thread.server.member.config.limits.request_timeout,
+        reservation,
+    )
+    .await;
+    reservation.map_err(|_| status::TIMEOUT)
 }
 
 /// Long ones are encoded where others do not wait for it.
 async fn encode<M: Encode + Send + 'static>(
     thread: &ServerThread,
     measured: Measured<M>,
-    mut room: Room,
+    mut reservation: Reservation,
 ) -> Result<Answer, Status> {
     let Measured { message, length } = measured;
     let is_long = length.bytes() > WHOLE_MAX || message.is_long();
     let mut encode = move || {
         let pieces = pieces(&message, length).into_iter();
-        Answer::of(pieces.map(|piece| room.hold(piece)).collect())
+        Answer::of(pieces.map(|piece| reservation.hold(piece)).collect())
     };
     match is_long {
         false => Ok(encode()),
@@ -145,7 +149,8 @@ fn pieces(message: &impl Encode, length: MessageLength) -> Vec<Bytes> {
     sink.into_pieces()
 }
 
-/// How long a client may take nothing of an answer that is kept for it alone: a list as of a moment, a snapshot.
+/// How long a client may take nothing of an answer that is kept for it alone: a list as of a
+/// moment, a snapshot.
 pub const UNREAD_MAX: Duration = Duration::from_secs(300);
 
 /// How long a client that takes nothing is waited for.
@@ -160,7 +165,8 @@ pub enum Patience {
 /// Hands over `pieces` as `connection` takes them; `false` if the client is gone.
 ///
 /// # Errors
-/// The client has taken nothing for [`STALLED_AFTER`] while others wait for the room, or for as long as `patience` allows.
+/// The client has taken nothing for [`STALLED_AFTER`] while others wait for memory, or for as
+/// long as `patience` allows.
 pub async fn deliver(
     budget: &AnswerBudget,
     connection: &Outstanding,
@@ -168,14 +174,14 @@ pub async fn deliver(
     patience: Patience,
     sender: &mpsc::Sender<Result<Bytes, Status>>,
 ) -> Result<bool, Status> {
-    let holds_room = pieces.iter().map(Piece::len).sum::<usize>() >= COUNTED_FROM;
+    let is_counted = pieces.iter().map(Piece::len).sum::<usize>() >= COUNTED_FROM;
     for piece in pieces {
         let began = Instant::now();
         let place = loop {
             match timeout(STALLED_AFTER, sender.reserve()).await {
                 Ok(Ok(place)) => break place,
                 Ok(Err(_)) => return Ok(false),
-                Err(_) if holds_room && budget.is_wanted() => return Err(status::NOT_TAKEN),
+                Err(_) if is_counted && budget.is_wanted() => return Err(status::NOT_TAKEN),
                 Err(_) if patience == Patience::Bounded && began.elapsed() >= UNREAD_MAX => {
                     return Err(status::NOT_TAKEN);
                 }
@@ -197,8 +203,8 @@ mod tests {
 
     /// An answer of four pieces of 1 MiB.
     fn pieces(budget: &AnswerBudget) -> Vec<Piece> {
-        let mut room = budget.try_take(4 * MIB).expect("there is room");
-        let pieces = (0..4).map(|_| room.hold(vec![0; MIB].into()));
+        let mut reservation = budget.try_reserve(4 * MIB).expect("it is free");
+        let pieces = (0..4).map(|_| reservation.hold(vec![0; MIB].into()));
         pieces.collect()
     }
 
@@ -220,13 +226,13 @@ mod tests {
         tokio::pin!(deliver);
         let long = timeout(10 * UNREAD_MAX, &mut deliver).await;
         assert!(long.is_err(), "nobody waits");
-        let mut waiting = Box::pin(budget.take(3 * MIB));
+        let mut waiting = Box::pin(budget.reserve(3 * MIB));
         assert!((&mut waiting).now_or_never().is_none());
         let began = Instant::now();
         assert_eq!(deliver.await, Err(status::NOT_TAKEN));
         assert!(began.elapsed() <= STALLED_AFTER);
         // All but the piece that is in the queue.
-        waiting.now_or_never().expect("there is room now");
+        waiting.now_or_never().expect("there is memory now");
         drop(receiver.recv().now_or_never());
     }
 
@@ -254,6 +260,8 @@ mod tests {
         };
         let (delivered, ()) = tokio::join!(deliver, read);
         assert_eq!(delivered, Ok(true));
-        budget.try_take(4 * MIB).expect("everything is free again");
+        budget
+            .try_reserve(4 * MIB)
+            .expect("everything is free again");
     }
 }

@@ -199,14 +199,14 @@ async fn send_snapshot(
             place.send(snapshot.sum());
             return Ok(());
         }
-        let mut room = server.answers.take(SNAPSHOT_PIECE_BYTES).await;
+        let mut reservation = server.answers.reserve(SNAPSHOT_PIECE_BYTES).await;
         let read = move || {
             let piece = snapshot.next_piece();
             (snapshot, piece)
         };
         let (rest, piece) = member.workers.run(read).await?;
         snapshot = rest;
-        place.send(Ok(room.hold(piece?).hand_over(&context.connection)));
+        place.send(Ok(reservation.hold(piece?).hand_over(&context.connection)));
     }
 }
 

@@ -116,7 +116,7 @@ impl Stream {
         size: Size,
     ) -> Result<(), Status> {
         let server = &context.thread.server;
-        let mut room = server.answers.take(size.bytes).await;
+        let mut reservation = server.answers.reserve(size.bytes).await;
         let encoded = match size.bytes <= WHOLE_MAX {
             true => chunk.encode(size.bytes),
             false => {
@@ -128,7 +128,7 @@ impl Stream {
         (0..size.messages).for_each(|_| context.call.message_sent());
         let sent_bytes = &server.metrics.network.client_sent_bytes;
         sent_bytes.inc_by(size.bytes as u64);
-        let pieces = vec![room.hold(encoded)];
+        let pieces = vec![reservation.hold(encoded)];
         let delivered = context.deliver(pieces, Patience::Unbounded, &self.sender);
         match delivered.await? {
             true => Ok(()),
