@@ -4,9 +4,9 @@
 //! {"level":"info","ts":"2026-11-21T10:38:38.222319Z","logger":"raft","caller":"node/raft.rs:507","msg":"…","key":value}
 //! ```
 //!
-//! `logger` appears on named loggers only; the fields follow `msg` in the order in which the call site names them. Times
-//! are local, with microseconds. The `console` form has the same parts, tab separated, with the fields as one JSON object
-//! at the end.
+//! `logger` appears on named loggers only; the fields follow `msg` in the order in which the call
+//! site names them. Times are local, with microseconds. The `console` form has the same parts, tab
+//! separated, with the fields as one JSON object at the end.
 //!
 //! ```no_run
 //! use retcd_log::{self as log, Hex, Text};
@@ -15,17 +15,17 @@
 //! log::warn!(logger: "raft", "lost leader"; "local-member-id" => Hex(id), "error" => Text(&error));
 //! ```
 //!
-//! A line below the level costs one relaxed load: neither message nor fields are evaluated. Of equal messages within
-//! one second the first hundred are written and then every hundredth, so that a storm cannot fill a disk; `panic` and
-//! `fatal` lines are always written.
+//! A line below the level costs one relaxed load: neither message nor fields are evaluated. Of
+//! equal messages within one second the first hundred are written and then every hundredth, so that
+//! a storm cannot fill a disk; `panic` and `fatal` lines are always written.
 //!
-//! This is our own code and not `tracing` with a formatter, because the shape is an interface (order of keys, `ts` layout,
-//! durations as Go writes them) that needs its own formatter there too, and then nothing of that crate is left in use:
-//! a member has no spans. The logger is global and set once, by [`init`]; before that, lines go to stderr as JSON from
-//! level `info` on.
+//! This is our own code and not `tracing` with a formatter, because the shape is an interface
+//! (order of keys, `ts` layout, durations as Go writes them) that needs its own formatter there
+//! too, and then nothing of that crate is left in use: a member has no spans. The logger is global
+//! and set once, by [`init`]; before that, lines go to stderr as JSON from level `info` on.
 //!
-//! Deliberately absent: rotation, the systemd journal, stack traces, asynchronous writing (a line is on its way
-//! to the kernel when the macro returns, also when the process dies next).
+//! Deliberately absent: rotation, the systemd journal, stack traces, asynchronous writing (a line
+//! is on its way to the kernel when the macro returns, also when the process dies next).
 
 mod output;
 mod record;
@@ -66,7 +66,8 @@ pub enum Level {
 }
 
 impl Level {
-    /// The level that `--log-level` names, in any case; an empty name is `info`. None if there is no such level.
+    /// The level that `--log-level` names, in any case; an empty name is `info`. None if there is
+    /// no such level.
     pub fn from_name(name: &str) -> Option<Level> {
         Some(match name.to_ascii_lowercase().as_str() {
             "debug" => Level::Debug,
@@ -153,8 +154,8 @@ pub fn enabled(level: Level) -> bool {
     level as u8 >= LEVEL.load(Ordering::Relaxed)
 }
 
-/// Writes a line, if its level is enabled and its message is not being repeated too often. Errors of
-/// the outputs are ignored: there is nowhere left to report them.
+/// Writes a line, if its level is enabled and its message is not being repeated too often. Errors
+/// of the outputs are ignored: there is nowhere left to report them.
 pub fn emit(record: &Record) {
     match record.level() {
         Level::Fatal => emit_last(record),
@@ -163,8 +164,8 @@ pub fn emit(record: &Record) {
     }
 }
 
-/// Writes the line that says why the process ends, whatever its level: also to stderr when everything else goes to files
-/// or is discarded, for whoever has started it and looks there.
+/// Writes the line that says why the process ends, whatever its level: also to stderr when
+/// everything else goes to files or is discarded, for whoever has started it and looks there.
 pub fn emit_last(record: &Record) {
     write(record, true);
 }
@@ -187,8 +188,8 @@ fn write(record: &Record, also_seen: bool) {
     }
 }
 
-/// Makes every panic, on whichever thread, write a `fatal` line with its message and place and then abort the process: a
-/// member that lost a thread must not look alive.
+/// Makes every panic, on whichever thread, write a `fatal` line with its message and place and then
+/// abort the process: a member that lost a thread must not look alive.
 pub fn abort_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         emit(&panic_record(panic));
@@ -244,7 +245,8 @@ impl Logger {
     }
 }
 
-/// A [`Record`] from a call site: level, optional logger name, message, fields. The macros below are the everyday form.
+/// A [`Record`] from a call site: level, optional logger name, message, fields. The macros below
+/// are the everyday form.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! log_record {

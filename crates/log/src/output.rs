@@ -1,7 +1,7 @@
 //! Where lines go.
 //!
-//! A file is appended to; each line is one `write`, so that several processes may share it. `/dev/null` among the outputs
-//! discards everything, as in etcd.
+//! A file is appended to; each line is one `write`, so that several processes may share it.
+//! `/dev/null` among the outputs discards everything, as in etcd.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

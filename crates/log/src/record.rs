@@ -1,7 +1,7 @@
 //! One event on its way to the log: its parts, and how values become JSON.
 //!
-//! A record owns its text, so that it can also be kept and written later: the configuration is read before it is
-//! known where the log goes.
+//! A record owns its text, so that it can also be kept and written later: the configuration is read
+//! before it is known where the log goes.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write as _};
@@ -118,8 +118,8 @@ impl Display for Record {
     }
 }
 
-/// Directory and file of a path without its `src`: `config/mod.rs`, `member/lease.rs`, as etcd names its
-/// packages.
+/// Directory and file of a path without its `src`: `config/mod.rs`, `member/lease.rs`, as etcd
+/// names its packages.
 fn short(path: &str) -> String {
     let mut parts = path.rsplit('/').filter(|part| *part != "src");
     let file = parts.next().unwrap_or(path);
@@ -168,7 +168,8 @@ impl<T: Display> Field for Text<T> {
     }
 }
 
-/// A signed span of time in nanoseconds, the way Go keeps durations; displayed as Go does: `1h0m0s`, `1.5s`, `981.427µs`.
+/// A signed span of time in nanoseconds, the way Go keeps durations; displayed as Go does:
+/// `1h0m0s`, `1.5s`, `981.427µs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GoDuration(pub i64);
 
@@ -245,7 +246,8 @@ impl Field for std::io::Error {
     }
 }
 
-/// A number of bytes for people, in powers of 1000: `9 B`, `25 kB`, `2.1 GB`, as etcd's `go-humanize` writes it.
+/// A number of bytes for people, in powers of 1000: `9 B`, `25 kB`, `2.1 GB`, as etcd's
+/// `go-humanize` writes it.
 #[derive(Clone, Copy, Debug)]
 pub struct ByteSize(pub u64);
 

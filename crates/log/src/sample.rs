@@ -1,9 +1,9 @@
-//! Keeps a storm of equal messages from filling the disk: per second and message, the first hundred lines pass and
-//! then every hundredth.
+//! Keeps a storm of equal messages from filling the disk: per second and message, the first hundred
+//! lines pass and then every hundredth.
 //!
-//! Messages share a fixed number of counters by hash, so memory is bounded; two messages that meet in one counter are
-//! thinned out together, which matters only while both are frequent. Counters are lock-free; lines that race at
-//! the turn of a second may be counted to either side.
+//! Messages share a fixed number of counters by hash, so memory is bounded; two messages that meet
+//! in one counter are thinned out together, which matters only while both are frequent. Counters
+//! are lock-free; lines that race at the turn of a second may be counted to either side.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

@@ -1,7 +1,9 @@
-//! Defragmentation of the database's file: when a client asks for it, and at start (`--bootstrap-defrag-threshold-megabytes`).
+//! Defragmentation of the database's file: on request, and at start
+//! (`--bootstrap-defrag-threshold-megabytes`).
 //!
-//! Reads and writes go on meanwhile, so that nothing has to be refused. Yet the disk is busy, and a member whose
-//! owner wants its clients elsewhere for that time says so (gate `StopGRPCServiceOnDefrag`, [`Server::is_serving`]).
+//! Reads and writes go on meanwhile, so nothing has to be refused. The disk is busy, though; with the
+//! gate `StopGRPCServiceOnDefrag` health checks send clients to other members for that time (see
+//! [`Server::is_serving`]).
 
 use std::time::Instant;
 
@@ -13,7 +15,8 @@ use crate::server::Server;
 /// Defragments. Blocks.
 ///
 /// # Errors
-/// The file could not be written anew. If nothing else is broken, the member goes on with the one that it has.
+/// The file could not be written anew. If nothing else is broken, the member goes on with the one
+/// that it has.
 pub fn defragment(server: &Server) -> Result<(), BackendError> {
     let started = Instant::now();
     crate::info!("starting defragmentation");
@@ -39,8 +42,8 @@ pub fn defragment(server: &Server) -> Result<(), BackendError> {
 
 /// Defragments before anybody is served if that frees as much as the owner asks for.
 ///
-/// A failure, such as a disk without room for the second file, does not keep the member from starting: it is needed all the
-/// more then. (etcd ends.)
+/// A failure, such as a disk without room for the second file, does not keep the member from
+/// starting: it is needed all the more then. (etcd ends.)
 pub fn defragment_at_start(server: &Server) {
     let threshold_megabytes = server.config.bootstrap_defrag_threshold_megabytes as u64;
     if threshold_megabytes == 0 {

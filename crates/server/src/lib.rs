@@ -6,8 +6,9 @@
 //!   and certificates.
 //! - `bootstrap`: the first start of a member, which forms a new cluster or joins an existing one.
 //! - [`auth`]: who sends a request.
-//! - [`grpc`] and [`http`]: what clients see; `router` tells the two apart. `net_http`: HTTP as Go speaks it. `status`: errors in etcd's codes
-//!   and texts; `budget`: the memory that answers may hold.
+//! - [`grpc`] and [`http`]: what clients see; `router` tells the two apart. `net_http`: HTTP as Go
+//!   speaks it. `status`: errors in etcd's codes and texts; `budget`: the memory that answers may
+//!   hold.
 //! - [`peer`]: traffic between members.
 //! - [`metrics`]: what Prometheus sees.
 

@@ -1,4 +1,4 @@
-//! What a member tells of itself, as metrics.
+//! [`Observer`] for the metrics: what a member reports becomes a number for Prometheus.
 
 use std::time::Duration;
 

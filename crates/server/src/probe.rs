@@ -1,4 +1,4 @@
-//! What the pages for clients and those for other members learn about this one.
+//! [`Probe`] and [`PeerProbe`] for this member: what pages tell clients and other members of it.
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

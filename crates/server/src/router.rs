@@ -1,4 +1,4 @@
-//! Tells gRPC from other requests on the same port, by their content type.
+//! Routes the requests of a client listener: gRPC by its content type, the rest to the pages.
 
 use std::rc::Rc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
-//! What the rooms that serve share: the member and what is around it in this process.
+//! The state that everything shares that serves requests.
 //!
-//! [`Server`] is shared by all threads, [`ServerThread`] belongs to one of them. Neither decides anything:
-//! the member's behaviour is in crate `member`, and each of its parts is asked for what it knows.
+//! [`Server`] is shared by all threads, [`ServerThread`] belongs to one of them. Neither decides
+//! anything: behaviour is in crate `member`, whose parts are asked for what they know.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -1,13 +1,14 @@
-//! The few threads for work that would hold up those who serve connections: reading history and snapshots, hashes, passwords,
-//! signatures, defragmentation, questions to name servers.
+//! A small pool of threads for work that would block connection threads: reading history and
+//! snapshots, hashes, passwords, signatures, defragmentation, name lookups.
 //!
-//! All are made when the member starts, so that there is nothing to be refused later, and their number does not depend
-//! on what clients ask for. Work waits in one queue, in order. Whoever has much to do does it in pieces of a few
-//! milliseconds and queues anew for each, so that everybody gets on; and nothing waits *on* a thread for a client, another
-//! member or a lock that is held for long: that is waited for between the pieces, outside.
+//! All threads are made when the member starts, so that none can be refused later, and their number
+//! does not depend on what clients ask for. Work waits in one queue, in order. Long work is done in
+//! pieces of a few milliseconds, each queued anew, so that everybody gets on. Nothing waits on these
+//! threads for a client, another member or a lock that is held for long; such waits happen between
+//! the pieces, outside of the pool.
 //!
-//! The queue needs no bound of its own: who has work in it waits for the result, so it is no longer than the number of
-//! requests under way.
+//! The queue needs no bound of its own: whoever queues work waits for its result, so the queue is no
+//! longer than the number of requests under way.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};

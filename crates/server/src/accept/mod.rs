@@ -6,9 +6,9 @@
 //!  address)       each connection)                      (threads of its own)
 //! ```
 //!
-//! A connection holds its [`limit::ConnectionPermit`] until it is closed. The threads themselves are in
-//! `runtime`: `tls_thread` drives the pool, `connection_thread` and `peer_thread` serve what is
-//! dispatched to them.
+//! A connection holds its [`limit::ConnectionPermit`] until it is closed. The threads themselves
+//! are in `runtime`: `tls_thread` drives the pool, `connection_thread` and `peer_thread` serve what
+//! is dispatched to them.
 //!
 //! Nothing here speaks HTTP. [`PrefaceTimeout`] only watches how a connection begins.
 

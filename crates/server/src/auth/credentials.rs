@@ -1,23 +1,24 @@
-//! What a request says about its sender.
+//! The credentials in the head of a request.
 
 use std::sync::Arc;
 
 use http::{Extensions, HeaderMap};
 use retcd_member::access::Credentials;
 
-/// Where tokens are looked for, in this order. The second is what HTTP clients of the gateway can set.
+/// Where tokens are looked for, in this order. The second is what HTTP clients of the gateway can
+/// set.
 const TOKEN_KEYS: [&str; 2] = ["token", "authorization"];
 /// Go strips exactly this spelling.
 const BEARER: &str = "Bearer ";
-/// Metadata of calls that the HTTP gateway makes: over a connection of its own, whose certificate is the
-/// server's and says nothing about the client.
+/// Metadata of calls that the HTTP gateway makes: over a connection of its own, whose certificate
+/// is the server's and says nothing about the client.
 const GATEWAY_KEY: &str = "grpcgateway-accept";
 
-/// The common name in the certificate that a client's connection was made with; empty if the certificate
-/// has none.
+/// The common name in the certificate that a client's connection was made with; empty if the
+/// certificate has none.
 ///
-/// Whoever accepts TLS connections puts it into the extensions of each of their requests, and only when the
-/// certificate was verified.
+/// Whoever accepts TLS connections puts it into the extensions of each of their requests, and only
+/// when the certificate was verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommonName(pub Arc<str>);
 

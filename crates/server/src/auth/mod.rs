@@ -1,15 +1,15 @@
-//! Who sends a request: tokens, passwords, names in certificates.
+//! Authentication: tokens, passwords, and common names of certificates.
 //!
-//! Which users there are and what they may do is the machine's business (`retcd_state::auth`) and the same
-//! on all members. What is in here belongs to one member:
+//! Which users there are and what they may do is the machine's business (`retcd_state::auth`) and
+//! the same on all members. What is in here belongs to one member:
 //!
 //! - [`credentials_of`]: what the head of a request says about its sender.
 //! - [`jwt`]: tokens that are signed. Those that members remember are in crate `member`.
 //! - [`passwords`]: bcrypt, away from the connection threads and a few at a time.
 //!
-//! A request with a token is answered as its user, or not at all: an unknown token is never nobody. Where
-//! there is no token, the common name of the certificate that the client's connection was made with is
-//! the user, if `--client-cert-auth` asks for certificates.
+//! A request with a token is executed as the token's user or refused; an unknown token never makes
+//! a request anonymous. Without a token, the user is the common name of the client's certificate,
+//! if `--client-cert-auth` asks for one.
 
 mod credentials;
 pub mod jwt;
@@ -32,7 +32,7 @@ use retcd_state::auth::TokenChange;
 use crate::clock::unix_ms;
 use crate::config::Config;
 
-/// Knows who sends a request. Shared by all threads.
+/// Authenticates requests. Shared by all threads.
 pub struct Authenticator {
     tokens: Tokens,
     passwords: Passwords,

@@ -1,8 +1,9 @@
-//! bcrypt, where it hurts nobody.
+//! bcrypt, off the connection threads.
 //!
 //! A hash takes tens of milliseconds of a processor on purpose. It is made by the workers, without
-//! any lock, and at most on half of the processors at a time: the rest is for those who are logged in. Who
-//! has to wait too long for it, or behind too many others, is told so, as etcd tells of overload elsewhere.
+//! any lock, and on half of the processors at most; the others stay free for clients that are logged
+//! in. A login that has to wait too long, or behind too many others, fails like any other request to
+//! an overloaded member.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,8 @@ pub struct Passwords {
 }
 
 impl Passwords {
-    /// Hashes of `cost` (`--bcrypt-cost`), for each of which a request waits at most for `wait_max`.
+    /// Hashes of `cost` (`--bcrypt-cost`), for each of which a request waits at most for
+    /// `wait_max`.
     pub fn new(cost: u32, wait_max: Duration, workers: Workers) -> Passwords {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Passwords {

@@ -50,8 +50,8 @@ changes! {
         "RoleRevokePermission" as auth_role_revoke_permission,
 }
 
-/// A question: a field of the log's request, the reply that it is answered with, and the answer that this
-/// makes.
+/// A question: a field of the log's request, the reply that it is answered with, and the answer
+/// that this makes.
 macro_rules! questions {
     ($($handler:ident: $request:ident -> $response:ident, $method:literal as $field:ident,
         $reply:pat => { $($answer:ident: $value:expr),* },)*) => {

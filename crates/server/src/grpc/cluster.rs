@@ -1,4 +1,4 @@
-//! Service `Cluster`. Its answers tell no revision, as in etcd.
+//! Service `Cluster`. Its responses carry no revision, as in etcd.
 
 use std::rc::Rc;
 

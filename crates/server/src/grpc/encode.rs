@@ -1,8 +1,8 @@
 //! The hot responses, encoded straight from shared records.
 //!
 //! A record's bytes already are the body of a `mvccpb.KeyValue`; a response copies them once, into
-//! the frame that goes to the socket. Lengths are computed first, so that it is known what an answer takes
-//! before anything is allocated for it.
+//! the frame that goes to the socket. Lengths are computed first, so that it is known what an
+//! answer takes before anything is allocated for it.
 
 use std::cell::OnceCell;
 use std::slice;
@@ -32,7 +32,8 @@ pub trait Encode {
     fn len(&self) -> usize;
     /// Writes exactly so many.
     fn write(&self, sink: &mut Sink);
-    /// Whether it has so many parts that measuring and writing it takes more than a millisecond or so.
+    /// Whether it has so many parts that measuring and writing it takes more than a millisecond or
+    /// so.
     fn is_long(&self) -> bool {
         false
     }
@@ -229,15 +230,16 @@ impl Encode for Delete<'_> {
 
 /// The answer to a transaction.
 ///
-/// Its answers have their lengths in front of them, on every level again, and there may be many levels. So
-/// all are measured at once.
+/// Its answers have their lengths in front of them, on every level again, and there may be many
+/// levels. So all are measured at once.
 pub struct TxnAnswer {
     origin: Origin,
     reply: TxnReply,
     lengths: OnceCell<Lengths>,
 }
 
-/// Lengths in bytes of the whole message and of the answers in it, in the order in which they are written.
+/// Lengths in bytes of the whole message and of the answers in it, in the order in which they are
+/// written.
 struct Lengths {
     message: usize,
     answers: Vec<usize>,
@@ -300,9 +302,11 @@ fn exceeds(reply: &TxnReply, left: &mut usize) -> bool {
     })
 }
 
-/// What an operation of a transaction is answered with: the field of `ResponseOp`, and what is in it.
+/// What an operation of a transaction is answered with: the field of `ResponseOp`, and what is in
+/// it.
 ///
-/// The header of an answer inside a transaction has the revision alone, that of a nested transaction nothing at all.
+/// The header of an answer inside a transaction has the revision alone, that of a nested
+/// transaction nothing at all.
 enum Op<'a> {
     /// The operation asked for nothing.
     Empty,

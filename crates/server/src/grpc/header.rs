@@ -1,8 +1,9 @@
 //! Headers: who answers, and of which state of the store the answer is.
 //!
-//! A client that lists keys and then watches from `header.revision + 1` must miss nothing and be told nothing
-//! twice. So a header is made from the [`StoreRevision`] that came with the answer: with the view that was read,
-//! or with the reply of the entry that was executed. There is no header of "now".
+//! A client that lists keys and then watches from `header.revision + 1` must miss nothing and be
+//! told nothing twice. So a header is made from the [`StoreRevision`] that came with the answer:
+//! with the view that was read, or with the reply of the entry that was executed. There is no
+//! header of "now".
 //!
 //! | methods | the revision in the header |
 //! |---|---|
@@ -37,8 +38,8 @@ pub fn without_revision(origin: Origin) -> ResponseHeader {
     }
 }
 
-/// The header of an answer about leases that is of the leader's `revision`, which this member's store
-/// shows, too.
+/// The header of an answer about leases that is of the leader's `revision`, which this member's
+/// store shows, too.
 pub fn of_leaders_revision(origin: Origin, revision: i64) -> ResponseHeader {
     ResponseHeader {
         revision,

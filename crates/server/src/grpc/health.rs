@@ -1,7 +1,8 @@
 //! gRPC's standard health service: the one service named `""` serves as long as this member does.
 //!
-//! With the gate `StopGRPCServiceOnDefrag` it does not while the member defragments: every request is still answered, but a client that
-//! asks for its server's health, as gRPC's own balancers do, takes another member until the disk has its peace again.
+//! With the gate `StopGRPCServiceOnDefrag` it does not while the member defragments: every request
+//! is still answered, but a client that asks for its server's health, as gRPC's own balancers do,
+//! uses another member until the defragmentation is over.
 
 use std::rc::Rc;
 

@@ -66,8 +66,8 @@ pub(super) async fn range_stream(
     stream_response(receiver)
 }
 
-/// Sends one chunk after the other; the next is made when the connection has taken this one. `false` if
-/// the client is gone.
+/// Sends one chunk after the other; the next is made when the connection has taken this one.
+/// `false` if the client is gone.
 async fn send_chunks(
     context: &Context,
     origin: Origin,

@@ -70,7 +70,8 @@ pub(super) async fn time_to_live(
     Ok(Plain(time_to_live_response(header, id, answer.found)))
 }
 
-/// What is said of a lease, to clients and other members; one that does not exist has -1 seconds left.
+/// What is said of a lease, to clients and other members; one that does not exist has -1 seconds
+/// left.
 pub(crate) fn time_to_live_response(
     header: ResponseHeader,
     id: i64,

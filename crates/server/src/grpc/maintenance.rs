@@ -37,8 +37,8 @@ use crate::status::{self, Code, Status};
 const SNAPSHOT_CHUNK_BYTES: u64 = 32 << 10;
 /// Bytes of a snapshot that are read in one turn of the workers.
 const SNAPSHOT_PIECE_BYTES: usize = 64 << 10;
-/// Pieces of a snapshot that wait for the client: with the one that the connection holds, all that a snapshot costs which
-/// nobody reads.
+/// Pieces of a snapshot that wait for the client: with the one that the connection holds, all that
+/// a snapshot costs which nobody reads.
 const SNAPSHOT_BACKLOG: usize = 1;
 
 /// `Alarm`; also a mere look at the alarms goes through the log.
@@ -191,7 +191,8 @@ async fn send_snapshot(
     let begin = member.workers.run(move || Snapshot::begin(&backend));
     let mut snapshot = begin.await?.map_err(|error| storage_failure(&error))?;
     loop {
-        // Room first: what is read waits for nobody, and a client that does not read costs what is in its queue.
+        // Room first: what is read waits for nobody, and a client that does not read costs what is
+        // in its queue.
         let Some(place) = place_for_one(messages).await? else {
             return Ok(());
         };
@@ -213,9 +214,10 @@ async fn send_snapshot(
 /// A place in the queue of a stream; nothing if the client is gone.
 ///
 /// # Errors
-/// The client has taken nothing for [`UNREAD_MAX`]. While a snapshot is open, no page of the database that it shows is written
-/// again, so that the file grows. etcd waits for ever, if the client answers the pings of its connection
-/// (`--grpc-keepalive-interval`); whoever stores a snapshot and stands still for this long has given up.
+/// The client has taken nothing for [`UNREAD_MAX`]. While a snapshot is open, no page of the
+/// database that it shows is written again, so that the file grows. etcd waits for ever, if the
+/// client answers the pings of its connection (`--grpc-keepalive-interval`); whoever stores a
+/// snapshot and stands still for this long has given up.
 async fn place_for_one<'a>(
     messages: &'a mpsc::Sender<Result<Bytes, Status>>,
 ) -> Result<Option<mpsc::Permit<'a, Result<Bytes, Status>>>, Status> {

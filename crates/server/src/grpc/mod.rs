@@ -7,7 +7,8 @@
 //! - [`wire`]: messages over HTTP/2 bodies; [`encode`]: hot responses.
 //! - `answer`, `pieces`: how long answers go out, within the [budget](crate::budget) of all.
 //! - `header`: of which state an answer is.
-//! - a room per service: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`], [`health`].
+//! - a room per service: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`],
+//!   [`health`].
 //!
 //! Response headers go no deeper than this room; codes and texts are in [`status`](crate::status).
 
@@ -125,8 +126,8 @@ pub async fn call(
     dispatch(method, context, reader).await
 }
 
-/// The way of a call. Each method's has an allocation of its own size: hyper moves what it is given several times before
-/// the first poll, and all methods together would be as large as the largest.
+/// The way of a call. Each method's has an allocation of its own size: hyper moves what it is given
+/// several times before the first poll, and all methods together would be as large as the largest.
 type Called = LocalBoxFuture<'static, Response<ResponseBody>>;
 
 fn dispatch(method: Method, context: Context, reader: MessageReader<Incoming>) -> Called {
@@ -216,7 +217,8 @@ where
     unary_prepared(context, reader, Ok, handler)
 }
 
-/// The same for a request that is to be looked through first: by `prepare`, where nobody waits for it if it is long.
+/// The same for a request that is to be looked through first: by `prepare`, where nobody waits for
+/// it if it is long.
 fn unary_prepared<T, P, H>(
     context: Context,
     reader: MessageReader<Incoming>,

@@ -1,8 +1,9 @@
 //! Long messages in pieces.
 //!
-//! A message is framed by its length, which is known before anything is allocated. A short one becomes one
-//! piece of exactly its size. A long one becomes several, each with an allocation of its own, so that memory
-//! comes back while the client still reads, and so that what the client does not take can be dropped.
+//! A message is framed by its length, which is known before anything is allocated. A short one
+//! becomes one piece of exactly its size. A long one becomes several, each with an allocation of
+//! its own, so that memory comes back while the client still reads, and so that what the client
+//! does not take can be dropped.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::encode_varint;

@@ -1,4 +1,5 @@
-//! `grpc-timeout`: how long a client waits for a call, as a number of up to eight digits and a unit.
+//! `grpc-timeout`: how long a client waits for a call, as a number of up to eight digits and a
+//! unit.
 
 use std::time::Duration;
 

@@ -22,7 +22,8 @@ use crate::status::{self, Status};
 const CHUNK_BACKLOG: usize = 2;
 /// Responses are gathered into chunks of about this size.
 const CHUNK_BYTES: usize = 64 << 10;
-/// Added to `--max-request-bytes` for the largest response that a fragmenting watch gets, as in etcd.
+/// Added to `--max-request-bytes` for the largest response that a fragmenting watch gets, as in
+/// etcd.
 const FRAGMENT_OVERHEAD_BYTES: usize = 512 << 10;
 
 /// `Watch`.

@@ -4,8 +4,8 @@
 //! | compressed: u8 = 0 | length: u32 big endian | message |
 //! ```
 //!
-//! A message that arrives in one piece is a slice of the receive buffer. Clients may compress with gzip,
-//! which etcd understands, too; responses are never compressed.
+//! A message that arrives in one piece is a slice of the receive buffer. Clients may compress with
+//! gzip, which etcd understands, too; responses are never compressed.
 
 use std::io::Read;
 use std::pin::Pin;
@@ -27,8 +27,8 @@ use crate::status::{Code, MESSAGE_BYTES_MAX, Status};
 /// Bytes in front of each message.
 pub const PREFIX_BYTES: usize = 5;
 
-/// The length of a message that may be sent: at most what grpc-go, and so etcd, sends. It is known before
-/// anything is allocated for the message.
+/// The length of a message that may be sent: at most what grpc-go, and so etcd, sends. It is known
+/// before anything is allocated for the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MessageLength(u32);
 
@@ -213,7 +213,8 @@ impl Received {
     /// The message and its length in bytes.
     ///
     /// # Errors
-    /// It is no `T`, which grpc-go tells in other words for a stream; or it becomes too long when it is decompressed.
+    /// It is no `T`, which grpc-go tells in other words for a stream; or it becomes too long when
+    /// it is decompressed.
     pub fn decode<T: Name + Default>(self, kind: CallKind) -> Result<(T, usize), Status> {
         let message = match self.compressed_up_to {
             Some(bytes_max) => decompress(&self.bytes, bytes_max)?,

@@ -1,4 +1,4 @@
-//! Who may ask on a client listener: the Host header, and origins of other pages (CORS).
+//! Which requests a client listener accepts: the `Host` header, and cross-origin requests (CORS).
 
 use std::collections::BTreeSet;
 

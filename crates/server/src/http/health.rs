@@ -4,8 +4,8 @@
 //! fails. `/livez` and `/readyz` run named checks; their lines are listed in a fixed order, which
 //! etcd leaves open.
 //!
-//! What a probe is told when something is wrong is logged as well: who looks for the reason of a restart or of an endpoint that was
-//! taken out finds it there, when the probe's own answer is long gone.
+//! A failed check is logged as well: the log still has the reason for a restart, or for an endpoint
+//! that was taken out of service, when the answer to the probe is long gone.
 
 use http::StatusCode;
 use retcd_proto::etcdserverpb::AlarmType;

@@ -1,4 +1,4 @@
-//! Which path is which page on which listener.
+//! Which page a path leads to, by the kind of listener.
 
 use http::Uri;
 

@@ -25,7 +25,8 @@ pub struct Peer {
 
 /// What is counted of the traffic with one member. Times are in seconds.
 ///
-/// A family shows a member from the first time that its handle was asked for. The handles can be kept.
+/// A family shows a member from the first time that its handle was asked for. The handles can be
+/// kept.
 pub struct PeerHandles<'a> {
     families: &'a Peer,
     local: String,

@@ -93,8 +93,8 @@ impl Server {
             ),
             apply: OperationLatency::new(apply, |operation, success| {
                 let name = match operation {
-                    // etcd v3.7 gives AuthStatus no name here (apply/uber_applier.go), and the name for what
-                    // has none is in lower case in this family only.
+                    // etcd v3.7 gives AuthStatus no name here (apply/uber_applier.go), and the name
+                    // for what has none is in lower case in this family only.
                     Operation::AuthStatus | Operation::Unknown => "unknown",
                     known => known.name(),
                 };

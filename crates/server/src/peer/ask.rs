@@ -1,4 +1,4 @@
-//! The other members over HTTP, as the member asks them: each question tries the URLs of a member in turn.
+//! [`Peers`] over HTTP: each request tries the URLs of a member in turn.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,7 +100,7 @@ impl Peers for HttpPeers {
     }
 }
 
-/// Tries the member's URLs until one has a word that counts.
+/// Tries the member's URLs until one gives a result, or an error that is the member's answer.
 async fn ask<T>(
     member: &Member,
     question: impl AsyncFn(Url) -> Result<T, PeerError>,

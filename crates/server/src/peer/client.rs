@@ -1,4 +1,4 @@
-//! Requests between members that are not raft's.
+//! Asks other members for their pages: the requests that are not raft's.
 //!
 //! | request | for |
 //! |---|---|

@@ -16,8 +16,8 @@
 //!   and a message for a full queue is dropped and reported to raft, which can handle that.
 //! - [`Driver`]: the tasks, on one thread. Each peer has queues, connections and tasks of its own,
 //!   so that one that is slow or dead does not delay the others.
-//! - [`PeerService`]: serves the connections of other members. [`RaftHandler`] answers their requests under `/raft`,
-//!   [`pages`] the others.
+//! - [`PeerService`]: serves the connections of other members. [`RaftHandler`] answers their
+//!   requests under `/raft`, [`pages`] the others.
 //! - [`Client`]: asks other members for their pages.
 //!
 //! Messages are checked before they get to the node: versions, cluster, sender, recipient, and

@@ -36,7 +36,8 @@ impl<P: PeerProbe> PeerService<P> {
     /// Serves one connection until it ends.
     ///
     /// # Errors
-    /// Why it ended before its time. There is nothing to do about it: the other member connects again.
+    /// Why it ended before its time. There is nothing to do about it: the other member connects
+    /// again.
     pub async fn serve(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + 'static,

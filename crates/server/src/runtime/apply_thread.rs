@@ -1,8 +1,8 @@
 //! The thread that owns the machine.
 //!
-//! It has committed entries applied in batches, and between batches it works off compactions in small
-//! steps: at once when idle, a step per batch under load. In which order a batch is made known stands in
-//! [`Applier`].
+//! It applies committed entries in batches, and between batches it runs compactions in small steps:
+//! at once when idle, one step per batch under load. [`Applier`] defines the order in which the
+//! effects of a batch become visible.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

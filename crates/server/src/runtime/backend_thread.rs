@@ -1,9 +1,9 @@
 //! The thread that makes the database durable.
 //!
-//! The log is what makes a write safe; the database is a checkpoint of it. So it is committed every
-//! `--backend-batch-interval`, or after `--backend-batch-limit` changes, and nobody waits for that
-//! save those who ask for it: snapshots and physical compactions. If there is no room for the file to grow, what is
-//! written waits in memory for the next commit, while the log has it; the thread also looks how much room there is.
+//! The log is what makes a write safe; the database is a checkpoint of it. It is committed every
+//! `--backend-batch-interval`, or after `--backend-batch-limit` changes. Only snapshots and physical
+//! compactions wait for a commit. While the file cannot grow, changes stay in memory for a later
+//! commit, as the log has them; the thread also watches the free space of the disk.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};

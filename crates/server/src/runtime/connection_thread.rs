@@ -1,7 +1,7 @@
 //! A thread that serves client connections.
 //!
-//! It is a current-thread runtime. A connection stays on it until it is closed, so that its
-//! requests share their state without locks.
+//! It runs a current-thread runtime. A connection stays on its thread until it is closed, so its
+//! requests share state without locks.
 
 use std::convert::Infallible;
 use std::future::Future;

@@ -1,4 +1,4 @@
-//! The end of a member that must not go on.
+//! Ends the process after a failure that a member must not survive.
 
 use std::error::Error;
 

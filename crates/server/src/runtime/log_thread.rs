@@ -1,8 +1,9 @@
 //! The thread that owns the write-ahead log.
 //!
-//! It drains everything that is queued into one turn (see [`Logger::turn`]): one write, one `fdatasync`,
-//! one acknowledgement. It never waits on a timer: the next group gathers while the disk works on this
-//! one. Nor does it wait for the next segment, which the snapshot thread prepares (see [`NextSegment`]).
+//! It drains everything that is queued into one turn (see [`Logger::turn`]): one write, one
+//! `fdatasync`, one acknowledgement. It never waits on a timer: the next group gathers while the
+//! disk works on this one. Nor does it wait for the next segment, which the snapshot thread
+//! prepares (see [`NextSegment`]).
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender};

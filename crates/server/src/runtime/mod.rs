@@ -1,4 +1,4 @@
-//! Threads and queues: the member at work.
+//! The threads of a member, and the queues between them.
 //!
 //! ```text
 //!  connection threads ──▶ node thread ──▶ log thread          (append, fdatasync)
@@ -8,8 +8,9 @@
 //!   └─▶ mvcc::Reader: reads never enter a loop              snapshot thread (.snap files, purge)
 //! ```
 //!
-//! Each thread owns what it works on; they share nothing but queues, readers, and published numbers. What a
-//! thread does with it is crate `member`'s. The queue into the node is bounded: a full one is answered with `too many requests`.
+//! Each thread owns what it works on; they share nothing but queues, readers and published numbers.
+//! The behaviour is in crate `member`; here is what drives it. The queue into the node is bounded:
+//! while it is full, requests fail with `too many requests`.
 
 mod apply_thread;
 mod backend_thread;

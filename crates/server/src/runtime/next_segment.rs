@@ -1,8 +1,9 @@
 //! The segment that the log will need next, which another thread prepares.
 //!
-//! As etcd's file pipeline (v3.7: server/storage/wal/file_pipeline.go) it keeps the reservation of a segment's space
-//! off the path of writes. Unlike it, a failure is not kept until the segment is needed and then final: it is tried
-//! again, and in the end the log makes a segment without reserved space.
+//! As etcd's file pipeline (v3.7: server/storage/wal/file_pipeline.go) it keeps the reservation of
+//! a segment's space off the path of writes. Unlike it, a failure is not kept until the segment is
+//! needed and then final: it is tried again, and in the end the log makes a segment without
+//! reserved space.
 
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
@@ -51,7 +52,8 @@ impl NextSegment {
         };
     }
 
-    /// Has the segment prepared, unless it is there, under way, or has failed a moment ago, or there is little room.
+    /// Has the segment prepared, unless it is there, under way, or has failed a moment ago, or
+    /// there is little room.
     pub fn ask_for(&mut self, log: &mut Log, snapshots: &Sender<ToSnapshot>, room: &Room) {
         match self {
             NextSegment::UnderWay(_) => return,

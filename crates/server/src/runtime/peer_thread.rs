@@ -1,9 +1,9 @@
 //! The thread that talks to other members.
 //!
-//! It serves the peer listeners as a connection thread serves clients: what members ask for besides
-//! raft's messages (the list of members, a lease's renewal, a promotion) proposes and reads like a
-//! client's request. The transport runs here, too, so that no large response to a client delays a
-//! heartbeat.
+//! It serves the peer listeners as a connection thread serves clients: the pages that members ask
+//! for (the list of members, a lease's renewal, a promotion) propose and read like clients'
+//! requests. The transport runs here, too, so that no large response to a client delays a
+//! heartbeat. The protocol itself is in [`peer`].
 
 use std::io;
 use std::rc::Rc;

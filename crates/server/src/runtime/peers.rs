@@ -1,4 +1,4 @@
-//! Who is sent to: the transport follows the applied membership.
+//! Keeps the transport's peers in step with the applied membership.
 
 use std::collections::BTreeMap;
 

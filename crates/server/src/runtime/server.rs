@@ -1,4 +1,4 @@
-//! From a configuration to a running member, and back to nothing.
+//! Starts a member from its configuration, serves, and stops it.
 //!
 //! ```text
 //! bind ─▶ open storage ─▶ threads ─▶ elected, published, versions agreed ─▶ accept clients ─▶ signal ─▶ stop
@@ -107,7 +107,8 @@ pub(crate) enum StartError {
 }
 
 impl StartError {
-    /// How etcd begins its last line of the log then; nearly always with the same words, whatever the reason.
+    /// How etcd begins its last line of the log then; nearly always with the same words, whatever
+    /// the reason.
     fn message(&self) -> &'static str {
         match self {
             StartError::Tls(error) => error.message(),
@@ -741,8 +742,8 @@ impl Started {
     }
 }
 
-/// Ends the threads: the node first, as it feeds the others; what it has handed out is still written,
-/// applied and committed.
+/// Ends the threads: the node first, as it feeds the others; what it has handed out is still
+/// written, applied and committed.
 fn stop_threads(
     apply: &mpsc::Sender<ToApply>,
     backend: &mpsc::Sender<ToBackend>,
@@ -807,11 +808,11 @@ fn http_context(thread: &Rc<ServerThread>) -> Rc<HttpContext<LocalProbe>> {
 
 /// Resolves when there is a reason to stop.
 async fn end_of(member: Arc<Shared>) -> Result<End, StartError> {
-    // The others have to hear that the removal is committed.
-    const FAREWELL: Duration = Duration::from_secs(1);
+    // The other members still have to learn from this one that its removal is committed.
+    const REMOVED_STOP_DELAY: Duration = Duration::from_secs(1);
     let removed = async {
         member.signals.removed().await;
-        tokio::time::sleep(FAREWELL).await;
+        tokio::time::sleep(REMOVED_STOP_DELAY).await;
     };
     tokio::select! {
         signal = stop_signal() => Ok(End::Signal(signal?)),

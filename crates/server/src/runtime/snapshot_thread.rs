@@ -1,8 +1,7 @@
-//! The thread that writes raft snapshots, every `--snapshot-count` entries. What that takes stands in
-//! [`retcd_member::snapshot`].
+//! The thread that writes raft snapshots, every `--snapshot-count` entries; see
+//! [`retcd_member::snapshot`] for the steps.
 //!
-//! As nobody waits for this thread, it also prepares the segments of the log and removes files that nobody
-//! needs.
+//! As nobody waits for this thread, it also prepares the log's next segment and purges old files.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};

@@ -1,7 +1,7 @@
 //! The member's directories, opened as the configuration says.
 //!
-//! What is in them and how it fits together is `retcd_node::durable`'s; here are the checks of the
-//! directories, the wait for another process to let go of the database, and the log lines.
+//! Their contents are opened by `retcd_node::durable`; here are the checks of the directories, the
+//! wait for another process to release the database, and the log lines.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +22,8 @@ use crate::config::Config;
 use crate::config::gates::Gate;
 use crate::log::Text;
 
-/// How long another process may hold the database before that is worth a line in the log, as in etcd.
+/// How long another process may hold the database before that is worth a line in the log, as in
+/// etcd.
 const LOCK_WARNING: Duration = Duration::from_secs(10);
 const LOCK_RETRY: Duration = Duration::from_millis(100);
 

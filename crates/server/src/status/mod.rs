@@ -108,8 +108,8 @@ pub const LEARNER_NOT_READY: Status = status(
     Code::FailedPrecondition,
     "etcdserver: can only promote a learner member which is in sync with leader",
 );
-/// The change would leave too few members that have started; `FailedPrecondition` in etcd's table, yet `Unknown` on
-/// etcd's wire.
+/// The change would leave too few members that have started; `FailedPrecondition` in etcd's table,
+/// yet `Unknown` on etcd's wire.
 pub const NOT_ENOUGH_STARTED: Status = status(
     Code::Unknown,
     "etcdserver: re-configuration failed due to not enough started members",

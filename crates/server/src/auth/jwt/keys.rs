@@ -1,9 +1,8 @@
 //! Signing methods and their keys.
 //!
-//! A file holds one PEM block, of which the content counts and not the label: a private key as PKCS#8, PKCS#1
-//! (RSA) or SEC 1 (elliptic curves); a public key as SubjectPublicKeyInfo, PKCS#1 (RSA), or, but for EdDSA, in a
-//! certificate.
-//! The file of an HMAC is the secret as it is.
+//! A file holds one PEM block, of which the content counts and not the label: a private key as
+//! PKCS#8, PKCS#1 (RSA) or SEC 1 (elliptic curves); a public key as SubjectPublicKeyInfo, PKCS#1
+//! (RSA), or, but for EdDSA, in a certificate. The file of an HMAC is the secret as it is.
 
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::hmac;

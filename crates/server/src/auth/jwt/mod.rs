@@ -3,13 +3,14 @@
 //! ```text
 //! base64url({"alg":"RS256","typ":"JWT"}) . base64url({"exp":…,"revision":…,"username":"…"}) . base64url(signature)
 //! ```
-//! A token is good for whoever holds it until `exp` (seconds since 1970), and as long as users and roles are
-//! at `revision`. Nobody remembers it, so that logging out is not possible. Members that only know the public
-//! key check tokens that somebody else signs; for those `exp` is optional, and `nbf` is kept to.
+//! A token is good for whoever holds it until `exp` (seconds since 1970), and as long as users and
+//! roles are at `revision`. Nobody remembers it, so that logging out is not possible. Members that
+//! only know the public key check tokens that somebody else signs; for those `exp` is optional, and
+//! `nbf` is kept to.
 //!
-//! Which method a token was signed with is ours to say and not the token's: another one in its header is
-//! refused. Tokens that were found to be signed are remembered, a bounded number of them, since a signature
-//! takes longer to check than most requests take.
+//! Which method a token was signed with is ours to say and not the token's: another one in its
+//! header is refused. Tokens that were found to be signed are remembered, a bounded number of them,
+//! since a signature takes longer to check than most requests take.
 
 mod keys;
 
@@ -91,8 +92,8 @@ fn date(claims: &Value, name: &str) -> Option<Option<f64>> {
 }
 
 impl JsonWebTokens {
-    /// Tokens signed with `method` that live for `ttl`. The keys are the content of files, empty for none;
-    /// of an HMAC the private one is the secret.
+    /// Tokens signed with `method` that live for `ttl`. The keys are the content of files, empty
+    /// for none; of an HMAC the private one is the secret.
     ///
     /// # Errors
     /// The keys are not what the method needs.
@@ -117,7 +118,8 @@ impl JsonWebTokens {
         self.signer.is_some()
     }
 
-    /// A token of `user`, as work for a thread that may take its time; `now_ms` is the time since 1970.
+    /// A token of `user`, as work for a thread that may take its time; `now_ms` is the time since
+    /// 1970.
     pub fn sign(
         &self,
         user: &str,

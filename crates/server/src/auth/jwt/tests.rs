@@ -1,4 +1,5 @@
-//! The keys and tokens in `tests/data/jwt` were made with OpenSSL and with the library that etcd signs with.
+//! The keys and tokens in `tests/data/jwt` were made with OpenSSL and with the library that etcd
+//! signs with.
 
 use super::*;
 use crate::auth::TokenError;

@@ -1,4 +1,5 @@
-//! The pages of the peer listener: what members ask each other beside raft's messages. [`Client`](super::Client) asks.
+//! The pages of the peer listener: what members ask each other beside raft's messages.
+//! [`Client`](super::Client) asks.
 //!
 //! | request | answer |
 //! |---|---|
@@ -9,7 +10,8 @@
 //! | `GET /downgrade/enabled` | `true` or `false`, after a linearizable read |
 //! | `POST /leases`, `/leases/internal` with protobuf | renewal, remaining time: the leader alone keeps deadlines |
 //!
-//! Ids in JSON are numbers of 64 bits, in headers lower case hexadecimal digits. Errors are text with a newline.
+//! Ids in JSON are numbers of 64 bits, in headers lower case hexadecimal digits. Errors are text
+//! with a newline.
 
 mod route;
 
