@@ -1,8 +1,9 @@
 //! Who sends a request, and whether they may have what is answered without the log.
 //!
-//! What goes through the log is checked where it is applied, by the users and roles at its place. What is
-//! answered from memory is checked here: the sender is identified when all that was acknowledged before is
-//! applied, and if users or roles have changed by the time the answer is there, it is not given.
+//! What goes through the log is checked where it is applied, by the users and roles at its place.
+//! What is answered from memory is checked here: the sender is identified when all that was
+//! acknowledged before is applied, and if users or roles have changed by the time the answer is
+//! there, it is not given.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -139,7 +140,8 @@ impl Access {
         answer
     }
 
-    /// The first half of [`Access::read_as`], for what takes a while; [`Access::confirm`] is the other.
+    /// The first half of [`Access::read_as`], for what takes a while; [`Access::confirm`] is the
+    /// other.
     ///
     /// # Errors
     /// What `check` says; as [`Access::identify`].

@@ -1,5 +1,5 @@
-//! What surrounds the machine: the order in which a batch of entries, a received database and the steps
-//! of compactions are executed and made known.
+//! What surrounds the machine: the order in which a batch of entries, a received database and the
+//! steps of compactions are executed and made known.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ pub struct Applier {
     version: FollowedVersion,
 }
 
-/// Why a member cannot go on. The process has to stop: what it knows and what its cluster has agreed on
-/// would go apart.
+/// Why a member cannot go on. The process has to stop: what it knows and what its cluster has
+/// agreed on would go apart.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyFailure {
     /// A committed entry cannot be applied.
@@ -133,7 +133,8 @@ impl Applier {
     ///
     /// 1. tokens, so that nobody who hears of a logout is let in by its token;
     /// 2. the applied index, so that nobody with a new token is told that it is still to come;
-    /// 3. events and compactions, so that whoever has seen its write acknowledged finds it published;
+    /// 3. events and compactions, so that whoever has seen its write acknowledged finds it
+    ///    published;
     /// 4. the members that are talked to (`follow`) and the schema;
     /// 5. the term that has begun, which the cluster's version waits for;
     /// 6. replies.
@@ -211,8 +212,8 @@ impl Applier {
         })
     }
 
-    /// Goes on with the database in `file`, which the leader has sent with `snapshot`; the log has recorded
-    /// its arrival.
+    /// Goes on with the database in `file`, which the leader has sent with `snapshot`; the log has
+    /// recorded its arrival.
     ///
     /// # Errors
     /// The database cannot be read, or is not the snapshot's.

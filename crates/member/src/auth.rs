@@ -1,8 +1,8 @@
 //! Users, roles and logins, as clients ask for them.
 //!
-//! Changes and questions alike go through the log and are judged there, in their sender's name; the one
-//! exception is a login, which nobody has to be logged in for. Passwords never go through it, only their
-//! hashes.
+//! Changes and questions alike go through the log and are judged there, in their sender's name; the
+//! one exception is a login, which nobody has to be logged in for. Passwords never go through it,
+//! only their hashes.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -44,8 +44,8 @@ impl Auth {
         }
     }
 
-    /// Puts a change of users and roles, or a question for them, through the log. Requests with a password
-    /// have methods of their own.
+    /// Puts a change of users and roles, or a question for them, through the log. Requests with a
+    /// password have methods of their own.
     ///
     /// # Errors
     /// The form is wrong; what the machine refuses; as [`Proposer::propose_as`].
@@ -113,9 +113,9 @@ impl Auth {
 
     /// A token for a name and its password, and the revision of the store at the login.
     ///
-    /// The password is compared here, with what the member knows of it once it is up to date, and the
-    /// login is then put into the log, so that all members hear of the token. If users have changed
-    /// meanwhile, the password may have, too, and everything is done again.
+    /// The password is compared here, with what the member knows of it once it is up to date, and
+    /// the login is then put into the log, so that all members hear of the token. If users have
+    /// changed meanwhile, the password may have, too, and everything is done again.
     ///
     /// # Errors
     /// There is no such user, or it has another password; as [`Auth::ask`].
@@ -168,8 +168,8 @@ impl Auth {
         Ok((user.password.clone(), store.revision()))
     }
 
-    /// The simple token, if tokens are, and the revisions of users and roles and of the store at the
-    /// login.
+    /// The simple token, if tokens are, and the revisions of users and roles and of the store at
+    /// the login.
     async fn log_in(&self, name: &str) -> Result<(String, u64, StoreRevision), Error> {
         let request = InternalAuthenticateRequest {
             name: name.to_owned(),

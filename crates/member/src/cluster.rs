@@ -1,13 +1,13 @@
 //! Members and changes of the membership, as clients ask for them.
 //!
-//! What is checked here depends on what this member happens to know, so that it is no part of applying the
-//! change: whether the cluster would keep a quorum of started members that can be talked to, and whether a
-//! learner has caught up, which the leader alone knows. `--strict-reconfig-check=false` switches all but
-//! the last off. Whether the change fits to the membership is for the machine to say, the same on all
-//! members.
+//! What is checked here depends on what this member happens to know, so that it is no part of
+//! applying the change: whether the cluster would keep a quorum of started members that can be
+//! talked to, and whether a learner has caught up, which the leader alone knows.
+//! `--strict-reconfig-check=false` switches all but the last off. Whether the change fits to the
+//! membership is for the machine to say, the same on all members.
 //!
-//! All checks are made by the membership and the progress of the moment: what was changed through another
-//! member before counts.
+//! All checks are made by the membership and the progress of the moment: what was changed through
+//! another member before counts.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -71,7 +71,8 @@ impl Cluster {
     /// Adds a member; returns it and all members.
     ///
     /// # Errors
-    /// URLs that are none, a cluster that is too weak, a URL that is taken; and as [`Proposer::propose`].
+    /// URLs that are none, a cluster that is too weak, a URL that is taken; and as
+    /// [`Proposer::propose`].
     pub async fn add(
         &self,
         credentials: &Credentials,
@@ -104,7 +105,8 @@ impl Cluster {
     /// Removes a member; returns those that are left.
     ///
     /// # Errors
-    /// a cluster that would be too weak, or a member that does not exist; and as [`Proposer::propose`].
+    /// a cluster that would be too weak, or a member that does not exist; and as
+    /// [`Proposer::propose`].
     pub async fn remove(&self, credentials: &Credentials, id: u64) -> Result<Vec<Member>, Error> {
         self.access.require_admin(credentials).await?;
         self.check_strictly("rejecting member remove request", id, |membership, link| {
@@ -122,8 +124,8 @@ impl Cluster {
     /// Gives a member other peer URLs; returns all members.
     ///
     /// # Errors
-    /// URLs that are none (which stop Go's members with a panic) or taken, or a member that does not exist;
-    /// and as [`Proposer::propose`].
+    /// URLs that are none (which stop Go's members with a panic) or taken, or a member that does
+    /// not exist; and as [`Proposer::propose`].
     pub async fn update(
         &self,
         credentials: &Credentials,
@@ -141,11 +143,12 @@ impl Cluster {
             .await
     }
 
-    /// Gives a learner its vote, through the leader, who checks the client's `credentials` again; returns
-    /// all members.
+    /// Gives a learner its vote, through the leader, who checks the client's `credentials` again;
+    /// returns all members.
     ///
     /// # Errors
-    /// The member does not exist, votes already, or has not caught up; and as [`Proposer::propose`].
+    /// The member does not exist, votes already, or has not caught up; and as
+    /// [`Proposer::propose`].
     pub async fn promote(&self, credentials: &Credentials, id: u64) -> Result<Vec<Member>, Error> {
         self.access.require_admin(credentials).await?;
         let deadline = self.clock.now() + self.shared.config.limits.request_timeout;
@@ -190,8 +193,8 @@ impl Cluster {
             .await
     }
 
-    /// Refuses a member that does not have nearly all of the log. What else is wrong with its promotion is for the machine to
-    /// say.
+    /// Refuses a member that does not have nearly all of the log. What else is wrong with its
+    /// promotion is for the machine to say.
     async fn check_in_sync(&self, id: u64) -> Result<(), Error> {
         let mut standing = self.read_index.inspect().await?.standing(id);
         if matches!(standing, Standing::Behind { grows: true, .. }) {
@@ -232,7 +235,8 @@ impl Cluster {
         })
     }
 
-    /// Without a quorum the change could not be made; what is known here then says why not, as far as it does.
+    /// Without a quorum the change could not be made; what is known here then says why not, as far
+    /// as it does.
     async fn check_strictly(
         &self,
         rejecting: &'static str,

@@ -75,8 +75,8 @@ impl Compactor {
         }
     }
 
-    /// Notes the revision ten times per period and compacts at the one from a period ago: once a period,
-    /// or once an hour if the period is longer.
+    /// Notes the revision ten times per period and compacts at the one from a period ago: once a
+    /// period, or once an hour if the period is longer.
     async fn run_periodically(&self, retention: Duration) {
         let note_every = retention.min(PERIODIC_INTERVAL_MAX) / NOTES_PER_PERIOD;
         let notes_max = (retention.as_nanos() / note_every.as_nanos().max(1)) as usize + 1;

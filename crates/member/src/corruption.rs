@@ -6,9 +6,10 @@
 //! | periodic | every `--corrupt-check-time`, at the leader | the same |
 //! | compaction | every `--compact-hash-check-time`, at the leader, with the gate `CompactHashCheck` | the sums that compactions made |
 //!
-//! The first refuses to start. The others raise the alarm CORRUPT for the member that is wrong, as far as that can be told. Hashes
-//! can be compared where they were made behind the same compaction. A member that does not answer is no reason for an
-//! alarm. Matched is etcd v3.7: `server/etcdserver/corrupt.go`.
+//! The first refuses to start. The others raise the alarm CORRUPT for the member that is wrong, as
+//! far as that can be told. Hashes can be compared where they were made behind the same compaction.
+//! A member that does not answer is no reason for an alarm. Matched is etcd v3.7:
+//! `server/etcdserver/corrupt.go`.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -181,7 +182,8 @@ impl CorruptionChecks {
         }
     }
 
-    /// Compares the newest compaction that all members have made. `checked` is the newest revision that was found equal everywhere.
+    /// Compares the newest compaction that all members have made. `checked` is the newest revision
+    /// that was found equal everywhere.
     async fn check_compactions(&self, checked: &mut i64) {
         let own_id = self.shared.id;
         retcd_log::info!("starting compact hash check"; "local-member-id" => Hex(own_id),
@@ -252,8 +254,8 @@ impl CorruptionChecks {
     }
 }
 
-/// The first member that cannot be right, and why. `before` and `after` are the leader's hashes before and after its peers
-/// answered; the latter when the leader was at `revision`.
+/// The first member that cannot be right, and why. `before` and `after` are the leader's hashes
+/// before and after its peers answered; the latter when the leader was at `revision`.
 fn suspect(
     own_id: u64,
     before: KeyspaceHash,
@@ -329,7 +331,8 @@ fn compare(own_id: u64, own: KeyspaceHash, peers: &[Answered]) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    //! What is guarded: a member that is right is never called corrupt, and one that is wrong is, as soon as it can be known.
+    //! What is guarded: a member that is right is never called corrupt, and one that is wrong is,
+    //! as soon as it can be known.
     use super::*;
 
     fn own(hash: u32, compact_revision: i64, revision: i64) -> KeyspaceHash {

@@ -19,7 +19,8 @@ pub enum Error {
     /// It does not fit into a log entry.
     #[error("request is too large")]
     RequestTooLarge,
-    /// The state does not allow it: said by the machine, or by a look at the state before proposing.
+    /// The state does not allow it: said by the machine, or by a look at the state before
+    /// proposing.
     #[error(transparent)]
     Refused(#[from] ApplyError),
     /// The token is nobody's.

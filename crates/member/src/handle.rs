@@ -36,8 +36,8 @@ use crate::watch::{StartPoint, WatchCounts, WatchService, Watches};
 /// How often overdue waits are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Everything that belongs to one thread of a member: a list of parts, each of which answers for one
-/// thing.
+/// Everything that belongs to one thread of a member: a list of parts, each of which answers for
+/// one thing.
 pub struct Handle {
     /// Keys and values.
     pub kv: Kv,
@@ -55,7 +55,7 @@ pub struct Handle {
     pub versions: Versions,
     /// Leadership that is handed over.
     pub transfer: Transfer,
-    /// Who asks.
+    /// Identifies callers and checks what they may read.
     pub access: Rc<Access>,
     /// Linearizable reads.
     pub read_index: Rc<ReadIndex>,
@@ -188,7 +188,8 @@ impl Handle {
         ]
     }
 
-    /// Tells the cluster of this member; returns when clients can be answered, or when the member stops.
+    /// Tells the cluster of this member; returns when clients can be answered, or when the member
+    /// stops.
     pub async fn become_ready(&self) {
         let publisher = Publisher::new(&self.core);
         publisher.publish().await;

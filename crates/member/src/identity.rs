@@ -65,8 +65,8 @@ pub enum Found {
 
 /// Tokens and passwords of one member. What users there are is the machine's business.
 pub trait Authenticator: Send + Sync {
-    /// The user of `token`; `revision` is that of users and roles, `now` the member's clock, and `applied`
-    /// the index up to which it has applied the log.
+    /// The user of `token`; `revision` is that of users and roles, `now` the member's clock, and
+    /// `applied` the index up to which it has applied the log.
     fn find(&self, token: &str, revision: u64, now: Duration, applied: u64) -> Found;
 
     /// Whether the names in clients' certificates are users.
@@ -84,8 +84,8 @@ pub trait Authenticator: Send + Sync {
     /// Nobody can log in here.
     fn draw_token(&self) -> Result<String, Error>;
 
-    /// The token of `user`, who has logged in at `revision`: `simple`, which was remembered, or a signed
-    /// one.
+    /// The token of `user`, who has logged in at `revision`: `simple`, which was remembered, or a
+    /// signed one.
     ///
     /// # Errors
     /// It cannot be signed.

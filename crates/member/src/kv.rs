@@ -91,8 +91,8 @@ impl Kv {
     /// Reads a range from memory, once this member is known to be up to date.
     ///
     /// # Errors
-    /// The form is wrong, the caller may not read it, the revision is gone or still to come; there is no
-    /// leader, or none that answers in time.
+    /// The form is wrong, the caller may not read it, the revision is gone or still to come; there
+    /// is no leader, or none that answers in time.
     pub async fn range(
         &self,
         credentials: &Credentials,
@@ -117,7 +117,8 @@ impl Kv {
         reply
     }
 
-    /// Reads a range as of now, whoever asks. A long one is read in pieces, where nobody waits for it.
+    /// Reads a range as of now, whoever asks. A long one is read in pieces, where nobody waits for
+    /// it.
     ///
     /// # Errors
     /// The revision is gone or still to come; the member stops.
@@ -210,8 +211,8 @@ impl Kv {
     /// Executes a transaction that writes.
     ///
     /// What it costs to refuse one grows from check to check: form and size are looked at first, in
-    /// [`PreparedTxn::new`]; then, if it has many operations, who asks, and then only whether keys are
-    /// named twice.
+    /// [`PreparedTxn::new`]; then, if it has many operations, its caller, and then only whether keys
+    /// are named twice.
     ///
     /// # Errors
     /// The form is wrong; as [`Space::check`] and [`Proposer::propose_as`].
@@ -272,8 +273,8 @@ impl Kv {
         }
     }
 
-    /// Compacts the history; a physical compaction is answered when the rows are gone and the database is
-    /// committed.
+    /// Compacts the history; a physical compaction is answered when the rows are gone and the
+    /// database is committed.
     ///
     /// # Errors
     /// The caller may not; as [`Proposer::propose_as`].
@@ -317,7 +318,8 @@ fn may_read(
 /// A list as of one moment, chunk by chunk.
 pub struct RangeChunks {
     access: Rc<Access>,
-    /// `None` behind the last one: the state of the store is not kept for a client that does not read on.
+    /// `None` behind the last one: the state of the store is not kept for a client that does not
+    /// read on.
     chunks: Option<RangeStream>,
     permit: Permit,
 }

@@ -1,8 +1,8 @@
 //! Who leads, as this member last heard.
 //!
-//! That tells whom to ask and what to show, and can be waited for. It is no ground to decide by: whoever
-//! reads that this member leads may read what was true before an election. [`ReadIndex::leads`] asks a
-//! quorum, [`ReadIndex::inspect`] the node.
+//! That tells whom to ask and what to show, and can be waited for. It is no ground to decide by:
+//! whoever reads that this member leads may read what was true before an election.
+//! [`ReadIndex::leads`] asks a quorum, [`ReadIndex::inspect`] the node.
 //!
 //! [`ReadIndex::leads`]: crate::ReadIndex::leads
 //! [`ReadIndex::inspect`]: crate::ReadIndex::inspect

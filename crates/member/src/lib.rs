@@ -2,12 +2,12 @@
 //!
 //! A library of behaviour, driven from outside. Two kinds of code:
 //!
-//! - *Steps* are methods of an owner: [`Applier`] (a batch of entries, a received database, a step of a
-//!   compaction), [`Logger`] (a turn of the log), [`snapshot`] (a snapshot), [`Outputs`] (what a node says
-//!   to those who wait).
-//! - *Conversations* are async functions: a request and its answer ([`kv`], [`lease`], [`cluster`], …), and
-//!   what a member does on its own ([`Handle::tasks`]). They await channels and the [`Clock`], nothing
-//!   else; other members are asked through [`Peers`].
+//! - *Steps* are methods of an owner: [`Applier`] (a batch of entries, a received database, a step
+//!   of a compaction), [`Logger`] (a turn of the log), [`snapshot`] (a snapshot), [`Outputs`] (what
+//!   a node says to those who wait).
+//! - *Conversations* are async functions: a request and its answer ([`kv`], [`lease`], [`cluster`],
+//!   …), and what a member does on its own ([`Handle::tasks`]). They await channels and the
+//!   [`Clock`], nothing else; other members are asked through [`Peers`].
 //!
 //! ```text
 //!  fronts ──▶ Handle: kv, watch, leases, auth, …  ──▶ Proposer, ReadIndex ──▶ NodeQueue ──▶ Node
@@ -16,9 +16,10 @@
 //!                                     └── mailbox ◀── Applier ◀── entries ◀──────────────────┘
 //! ```
 //!
-//! Nothing here owns a thread, socket, file or runtime: `server::runtime` gives steps a thread each and
-//! conversations the threads of connections, `sim` polls all of them from one queue, in the order that its
-//! seed dictates. Errors say what happened, in this member's terms; codes and texts are for the fronts.
+//! Nothing here owns a thread, socket, file or runtime: `server::runtime` gives steps a thread each
+//! and conversations the threads of connections, `sim` polls all of them from one queue, in the
+//! order that its seed dictates. Errors say what happened, in this member's terms; codes and texts
+//! are for the fronts.
 
 pub mod access;
 mod apply;

@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 
 use crate::room::Room;
 
-/// Bytes that stay reserved in the log when there is little room on the disk: the last that a member has.
+/// Bytes that stay reserved in the log when there is little room on the disk: the last that a
+/// member has.
 const KEPT_BYTES: u64 = 4 << 20;
 
 /// What the log is asked to do.
@@ -21,8 +22,8 @@ pub enum ToLog {
     Record(SnapshotMetadata, oneshot::Sender<()>),
     /// Give back what is reserved for later, if there is little room on the disk.
     MakeRoom,
-    /// Let go of the segments before this index: a received database has taken the place of what they led
-    /// to.
+    /// Let go of the segments before this index: a received database has taken the place of what
+    /// they led to.
     Release(u64),
 }
 
@@ -54,8 +55,9 @@ impl Logger {
         &mut self.log
     }
 
-    /// Does what `messages` ask for: appends everything, makes it durable with one `fdatasync`, says so to
-    /// `synced`, and only then does the rest. `start` is called before the `fdatasync`, for who measures.
+    /// Does what `messages` ask for: appends everything, makes it durable with one `fdatasync`,
+    /// says so to `synced`, and only then does the rest. `start` is called before the `fdatasync`,
+    /// for who measures.
     ///
     /// # Errors
     /// A write or sync failed. What the disk holds is unknown then: the member must stop.

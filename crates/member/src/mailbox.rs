@@ -90,7 +90,8 @@ impl Mailboxes {
         }
     }
 
-    /// Splits `items` by the thread that `request` of each routes to and delivers one letter to each.
+    /// Splits `items` by the thread that `request` of each routes to and delivers one letter to
+    /// each.
     pub fn send_split<T>(
         &self,
         items: Vec<T>,

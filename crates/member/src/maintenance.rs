@@ -126,8 +126,8 @@ impl Maintenance {
         Ok((hash, revision))
     }
 
-    /// The hash of the keyspace at `revision`, 0 for the newest, and the revision of the store that it was
-    /// asked of.
+    /// The hash of the keyspace at `revision`, 0 for the newest, and the revision of the store that
+    /// it was asked of.
     ///
     /// # Errors
     /// The caller may not; as [`Maintenance::peers_hash_kv`].

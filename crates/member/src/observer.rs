@@ -8,8 +8,8 @@ use crate::Error;
 
 /// Hears of what a member does, for its metrics. All methods may do nothing.
 pub trait Observer: Send + Sync {
-    /// A request took so long from here to its result. As in etcd, one that went through the log is a
-    /// success whatever the machine made of it.
+    /// A request took so long from here to its result. As in etcd, one that went through the log is
+    /// a success whatever the machine made of it.
     fn request(&self, _operation: Operation, _success: bool, _took: Duration) {}
     /// A range was read from memory, which took so long.
     fn range(&self, _success: bool, _took: Duration) {}

@@ -23,8 +23,8 @@ pub trait Peers {
         keys: bool,
     ) -> Asked<'a, PeerTimeToLive>;
 
-    /// Asks `leader` to give a learner its vote, in the name of `token`'s user; its answer is the members
-    /// after that.
+    /// Asks `leader` to give a learner its vote, in the name of `token`'s user; its answer is the
+    /// members after that.
     fn promote<'a>(
         &'a self,
         leader: &'a Member,
@@ -38,7 +38,8 @@ pub trait Peers {
     /// Asks `member` for the version of its program.
     fn version<'a>(&'a self, member: &'a Member) -> Asked<'a, String>;
 
-    /// Since when, on the member's clock, this member has been connected to another; `None` if it is not.
+    /// Since when, on the member's clock, this member has been connected to another; `None` if it
+    /// is not.
     fn connected_since(&self, id: u64) -> Option<Duration>;
 
     /// How many others this member is connected to.

@@ -1,7 +1,7 @@
 //! Who waits for what on one thread.
 //!
-//! Everything here belongs to the thread: no locks. A sweep a few times a second ends the waits whose
-//! deadline has passed, so that a request needs no timer of its own.
+//! Everything here belongs to the thread: no locks. A sweep a few times a second ends the waits
+//! whose deadline has passed, so that a request needs no timer of its own.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -72,8 +72,8 @@ type ReadSender = oneshot::Sender<ReadAnswer>;
 
 /// The questions to a quorum of one thread, in batches.
 ///
-/// One answer serves all that came before it was asked for. While one is under way, new questions gather for the next,
-/// so that a thread never has more than one in flight.
+/// One answer serves all that came before it was asked for. While one is under way, new questions
+/// gather for the next, so that a thread never has more than one in flight.
 #[derive(Default)]
 pub struct ReadBatches {
     state: RefCell<ReadState>,
@@ -104,8 +104,8 @@ impl ReadBatches {
         (receiver, state.in_flight.is_none())
     }
 
-    /// Puts those that have gathered under way as `read`, now and for `patience`; `false` when there are
-    /// none.
+    /// Puts those that have gathered under way as `read`, now and for `patience`; `false` when
+    /// there are none.
     pub fn begin(&self, read: u64, now: Duration, patience: Duration) -> bool {
         let mut state = self.state.borrow_mut();
         assert!(

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
 
-/// The committed and the applied index as they were last published. They are shown, and push back; who
-/// decides by where the member stands asks the node ([`ReadIndex::inspect`]) or a quorum
+/// The committed and the applied index as they were last published. They are shown, and push back;
+/// who decides by where the member stands asks the node ([`ReadIndex::inspect`]) or a quorum
 /// ([`ReadIndex::linearizable`]).
 ///
 /// [`ReadIndex::inspect`]: crate::ReadIndex::inspect
@@ -36,7 +36,8 @@ impl Progress {
         assert!(before <= index, "applied up to {index} after {before}");
     }
 
-    /// An index up to which the machine has applied the log, at least that of each entry whose reply is out.
+    /// An index up to which the machine has applied the log, at least that of each entry whose
+    /// reply is out.
     pub fn applied(&self) -> u64 {
         self.applied.load(Acquire)
     }
@@ -47,7 +48,8 @@ impl Progress {
         (self.committed.load(Relaxed).max(applied), applied)
     }
 
-    /// Whether the machine is too far behind the log to take on more of this urgency (etcd's limits).
+    /// Whether the machine is too far behind the log to take on more of this urgency (etcd's
+    /// limits).
     pub fn is_overloaded(&self, urgency: Urgency) -> bool {
         let lag_max = match urgency {
             Urgency::Ordinary => APPLY_LAG_MAX,

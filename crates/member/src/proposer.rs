@@ -24,8 +24,8 @@ use crate::progress::Urgency;
 use crate::request_id::RequestIds;
 use crate::shared::Shared;
 
-/// A transaction with more compares and operations than this is worked on by the workers: so many take
-/// about a tenth of a millisecond.
+/// A transaction with more compares and operations than this is worked on by the workers: so many
+/// take about a tenth of a millisecond.
 pub(crate) const INLINE_OPS_MAX: usize = 1000;
 
 /// Puts requests through the log and waits for what the machine makes of them.
@@ -61,8 +61,8 @@ impl Proposer {
     /// Puts `request` through the log in nobody's name.
     ///
     /// # Errors
-    /// It is too large, the member overloaded or without a leader, the machine refuses, or there is no
-    /// answer in time.
+    /// It is too large, the member overloaded or without a leader, the machine refuses, or there is
+    /// no answer in time.
     pub async fn propose(&self, request: InternalRaftRequest) -> Result<Reply, Error> {
         self.propose_by(None, request).await
     }

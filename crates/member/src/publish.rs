@@ -44,12 +44,12 @@ impl Publisher {
         }
     }
 
-    /// Tells the cluster this member's name and client URLs; returns when they are applied, or when the
-    /// member stops.
+    /// Tells the cluster this member's name and client URLs; returns when they are applied, or when
+    /// the member stops.
     ///
-    /// The cluster's version tells how, unless this member is alone: what stands in the log should then be
-    /// readable for etcd 3.7, also if the data comes from an older one. It is decided as soon as there is
-    /// a leader, without whom nothing can be told.
+    /// The cluster's version tells how, unless this member is alone: what stands in the log should
+    /// then be readable for etcd 3.7, also if the data comes from an older one. It is decided as
+    /// soon as there is a leader, without whom nothing can be told.
     pub async fn publish(&self) {
         let member = &*self.shared;
         let attributes = Attributes {

@@ -44,8 +44,8 @@ impl ReadIndex {
         }
     }
 
-    /// Waits until the machine has applied everything that was committed when this was called; tells
-    /// whether this member leads.
+    /// Waits until the machine has applied everything that was committed when this was called;
+    /// tells whether this member leads.
     ///
     /// # Errors
     /// There is no leader, or none that answers in time.

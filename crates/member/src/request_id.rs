@@ -4,10 +4,10 @@
 //! | member: 16 bits | thread: 8 bits | counter: 40 bits |
 //! ```
 //!
-//! An id names its request in the log and routes the reply to the thread that waits for it. The counter
-//! starts at the wall clock's milliseconds, shifted so that it runs ahead of no clock below 32 requests
-//! per millisecond: a restarted member does not reuse the ids of requests that are still in its log or on
-//! their way.
+//! An id names its request in the log and routes the reply to the thread that waits for it. The
+//! counter starts at the wall clock's milliseconds, shifted so that it runs ahead of no clock below
+//! 32 requests per millisecond: a restarted member does not reuse the ids of requests that are
+//! still in its log or on their way.
 
 use std::cell::Cell;
 
@@ -51,8 +51,8 @@ pub fn first_read_context(member: u64, unix_ms: u64) -> u64 {
         | (unix_ms & ((1 << COUNTER_BITS) - 1)) << THREAD_BITS
 }
 
-/// Whether `request` may be one of `member`'s: two members in 65,536 cannot be told apart, and whoever
-/// waits compares the whole id.
+/// Whether `request` may be one of `member`'s: two members in 65,536 cannot be told apart, and
+/// whoever waits compares the whole id.
 pub fn is_of_member(request: u64, member: u64) -> bool {
     request >> (COUNTER_BITS + THREAD_BITS) == member & 0xffff
 }

@@ -1,7 +1,8 @@
 //! Room on the disk: how much there is, and who is refused while there still is some.
 //!
-//! A promise needs room in the log, and what brings room back (deletions, compactions, a defragmentation, a restart) needs
-//! some in log and database. So some of the volume is kept for that:
+//! A promise needs room in the log, and what brings room back (deletions, compactions, a
+//! defragmentation, a restart) needs some in log and database. So some of the volume is kept for
+//! that:
 //!
 //! ```text
 //! free bytes   everybody is served
@@ -10,13 +11,15 @@
 //! ─ 0 ──────────▶ the database waits in memory; the log uses up the little that it has kept reserved, then the member ends
 //! ```
 //!
-//! The alarm stops the writes of the whole cluster, as that of the quota does. A member raises it only if its end would
-//! not help anybody: if its own files take most of the volume, so that those of the others, which hold the same, will be as
-//! full soon; or if the others have no quorum without it. Else somebody else has filled the disk of one member, and the
-//! cluster can do without it.
+//! The alarm stops the writes of the whole cluster, as that of the quota does. A member raises it
+//! only if its end would not help anybody: if its own files take most of the volume, so that those
+//! of the others, which hold the same, will be as full soon; or if the others have no quorum
+//! without it. Else somebody else has filled the disk of one member, and the cluster can do without
+//! it.
 //!
-//! Bytes that have been promised to requests under way, or are not in the database yet, count as used: twice, as they go
-//! into the log, too. What reaches a follower through its leader does not ask; the reserve is for that as well.
+//! Bytes that have been promised to requests under way, or are not in the database yet, count as
+//! used: twice, as they go into the log, too. What reaches a follower through its leader does not
+//! ask; the reserve is for that as well.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -151,7 +154,8 @@ impl Room {
         self.is_vital.store(is_vital, Relaxed);
     }
 
-    /// Promises room to a request of so many bytes, whether or not there is any: see [`Room::refuses`].
+    /// Promises room to a request of so many bytes, whether or not there is any: see
+    /// [`Room::refuses`].
     pub fn promise(&self, bytes: u64) -> Promised<'_> {
         self.promised_bytes.fetch_add(bytes, Relaxed);
         Promised { room: self, bytes }
@@ -171,7 +175,8 @@ fn signed(bytes: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    //! What is guarded: requests are refused while there is room left, and the log stops to reserve before that.
+    //! What is guarded: requests are refused while there is room left, and the log stops to reserve
+    //! before that.
 
     use std::path::Path;
 

@@ -1,8 +1,9 @@
 //! The schema of the database, which follows the version that the cluster runs.
 //!
-//! A program of an older version goes through the log from the newest snapshot on, and refuses to start if
-//! it meets the version that the cluster had before. So when the version goes down a snapshot comes first,
-//! and the schema, by which an operator sees that a member is ready, follows when that is durable.
+//! A program of an older version goes through the log from the newest snapshot on, and refuses to
+//! start if it meets the version that the cluster had before. So when the version goes down a
+//! snapshot comes first, and the schema, by which an operator sees that a member is ready, follows
+//! when that is durable.
 
 use retcd_log::{Hex, Text};
 use retcd_state::machine::Machine;
@@ -64,8 +65,8 @@ impl FollowedVersion {
         }
     }
 
-    /// Notes a change of the cluster's version, and brings the database's schema up to it, or down as soon as
-    /// a snapshot allows that.
+    /// Notes a change of the cluster's version, and brings the database's schema up to it, or down
+    /// as soon as a snapshot allows that.
     pub(crate) fn follow(
         &mut self,
         machine: &mut Machine,
@@ -113,7 +114,8 @@ impl FollowedVersion {
         Schema::Current
     }
 
-    /// Takes the schema down if the snapshot of this index stands for the entry that lowered the version.
+    /// Takes the schema down if the snapshot of this index stands for the entry that lowered the
+    /// version.
     pub(crate) fn handle_snapshot(
         &mut self,
         index: u64,
@@ -141,7 +143,8 @@ fn update_storage_version(
     let before = member.storage_version();
     match machine.update_storage_version() {
         Ok(Some(version)) => {
-            // Whoever is told of an older schema may end the member at once, and start an older program.
+            // Whoever is told of an older schema may end the member at once, and start an older
+            // program.
             if before.is_some_and(|before| version < before)
                 && let Err(error) = commit()
             {

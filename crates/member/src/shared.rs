@@ -1,7 +1,7 @@
 //! What all threads of a member share: the state to read, queues, and numbers that were published.
 //!
-//! Nothing in here decides. The parts of a [`Handle`](crate::Handle) are built from it; each keeps what it
-//! needs.
+//! Nothing in here decides. The parts of a [`Handle`](crate::Handle) are built from it; each keeps
+//! what it needs.
 
 use std::sync::Arc;
 
@@ -57,8 +57,8 @@ impl State {
 pub struct NodeQueue(Box<dyn Fn(Input) -> Result<(), Error> + Send + Sync>);
 
 impl NodeQueue {
-    /// A queue that `send` puts inputs into. It fails with [`Error::Overloaded`] when the queue is full and
-    /// with [`Error::Stopped`] when nobody reads it any more.
+    /// A queue that `send` puts inputs into. It fails with [`Error::Overloaded`] when the queue is
+    /// full and with [`Error::Stopped`] when nobody reads it any more.
     pub fn new(send: impl Fn(Input) -> Result<(), Error> + Send + Sync + 'static) -> NodeQueue {
         NodeQueue(Box::new(send))
     }
@@ -211,14 +211,16 @@ impl Shared {
     }
 }
 
-/// States that can be waited for. Each holds a value, so that whoever waits a moment later sees it, too.
+/// States that can be waited for. Each holds a value, so that whoever waits a moment later sees it,
+/// too.
 #[derive(Debug)]
 pub struct Signals {
     stopping: watch::Sender<bool>,
     removed: watch::Sender<bool>,
     /// The newest revision whose compaction has finished.
     compacted: watch::Sender<i64>,
-    /// The newest term whose first entry is applied: from its own on a leader knows all that is committed.
+    /// The newest term whose first entry is applied: from its own on a leader knows all that is
+    /// committed.
     begun_term: watch::Sender<u64>,
     agreed_version: watch::Sender<Option<Version>>,
 }
@@ -294,8 +296,8 @@ impl Signals {
         assert!(before <= term, "term {term} began after {before}");
     }
 
-    /// The newest term that has begun, as soon as it is another one than `seen`; at once, if it began
-    /// before anybody waited.
+    /// The newest term that has begun, as soon as it is another one than `seen`; at once, if it
+    /// began before anybody waited.
     pub(crate) async fn other_term(&self, seen: u64) -> u64 {
         let mut begun = self.begun_term.subscribe();
         *begun

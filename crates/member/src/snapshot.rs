@@ -1,13 +1,13 @@
 //! Raft snapshots, which let the log go.
 //!
-//! A snapshot stands for the database, which is a file of its own already. What is written is its index
-//! and configuration, and the membership as etcd up to 3.6 reads it.
+//! A snapshot stands for the database, which is a file of its own already. What is written is its
+//! index and configuration, and the membership as etcd up to 3.6 reads it.
 //!
 //! ```text
 //! database committed at or behind the index ─▶ .snap file, synced ─▶ record in the log, synced ─▶ release
 //! ```
-//! A crash between two steps leaves the earlier ones without effect. If there is no room for the file,
-//! nothing is released, and it is tried again; the newest snapshot that is wanted counts.
+//! A crash between two steps leaves the earlier ones without effect. If there is no room for the
+//! file, nothing is released, and it is tried again; the newest snapshot that is wanted counts.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,8 +38,8 @@ impl Snapshots {
         Snapshots { dirs, membership }
     }
 
-    /// Writes the file of a snapshot at `point`; what the log is to record then, or nothing if there was no
-    /// room.
+    /// Writes the file of a snapshot at `point`; what the log is to record then, or nothing if
+    /// there was no room.
     ///
     /// # Errors
     /// Any failure but the lack of room; the member must stop.

@@ -18,8 +18,8 @@ use crate::shared::Shared;
 
 /// How often the room on the disk is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-/// By then the log has given back what it had reserved, so that it is known how much room there is and
-/// whose files take it.
+/// By then the log has given back what it had reserved, so that it is known how much room there is
+/// and whose files take it.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 /// Time between two lines about a full disk.
 const TOLD_INTERVAL: Duration = Duration::from_secs(5);
@@ -42,10 +42,11 @@ impl Space {
         }
     }
 
-    /// Refuses what does not fit into the quota or on the disk any more, and raises the alarm that says
-    /// so. The room is promised to the request until the result is dropped.
+    /// Refuses what does not fit into the quota or on the disk any more, and raises the alarm that
+    /// says so. The room is promised to the request until the result is dropped.
     ///
-    /// The quota counts bytes in use, not the file's length: what a compaction frees is there again.
+    /// The quota counts bytes in use, not the file's length: what a compaction frees is there
+    /// again.
     ///
     /// # Errors
     /// [`Error::NO_SPACE`].
@@ -118,7 +119,8 @@ impl Space {
         raised.iter().any(|alarm| alarm.member_id == self.shared.id)
     }
 
-    /// Whether the other voters have a quorum without this member, as far as it is connected to them.
+    /// Whether the other voters have a quorum without this member, as far as it is connected to
+    /// them.
     fn others_have_quorum(&self) -> bool {
         let membership = self.shared.state.membership.read();
         let others = membership

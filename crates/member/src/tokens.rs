@@ -5,10 +5,10 @@
 //! 16 letters       index of the entry before the login's, or of that itself before 3.5.3
 //! ```
 //! The proposer of a login draws the letters, and whoever applies the entry remembers them for the
-//! user, so that the token is good on all members, whatever their version: both indexes count. How long it is
-//! remembered is each member's own matter: a time after its last use, and not over a restart. There are as many
-//! tokens as bcrypt lets in during that time, up to a limit, behind which the ones that were not used for longest
-//! are forgotten early.
+//! user, so that the token is good on all members, whatever their version: both indexes count. How
+//! long it is remembered is each member's own matter: a time after its last use, and not over a
+//! restart. There are as many tokens as bcrypt lets in during that time, up to a limit, behind
+//! which the ones that were not used for longest are forgotten early.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,8 @@ use retcd_state::auth::TokenChange;
 /// When `--auth-token-ttl` is 0.
 const TTL_DEFAULT: Duration = Duration::from_secs(300);
 
-/// Tokens that are remembered at a time, some 30 MB; at the default cost and time to live, no host logs in as many.
+/// Tokens that are remembered at a time, some 30 MB; at the default cost and time to live, no host
+/// logs in as many.
 const TOKENS_MAX: usize = 1 << 18;
 
 /// Letters of a token.

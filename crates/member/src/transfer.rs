@@ -41,7 +41,8 @@ impl Transfer {
     /// Hands leadership to another voter and waits until it has taken over.
     ///
     /// # Errors
-    /// The caller may not; this member does not lead; the other cannot lead, or does not take over in time.
+    /// The caller may not; this member does not lead; the other cannot lead, or does not take over
+    /// in time.
     pub async fn move_leader(&self, credentials: &Credentials, to: u64) -> Result<(), Error> {
         self.access.require_admin(credentials).await?;
         if !self.read_index.leads().await {
@@ -58,8 +59,8 @@ impl Transfer {
         }
     }
 
-    /// Ends with the transfer: when `to` leads, when raft gives it up after an election timeout, or when `to` cannot be
-    /// talked to any more, as it stops, too.
+    /// Ends with the transfer: when `to` leads, when raft gives it up after an election timeout, or
+    /// when `to` cannot be talked to any more, as it stops, too.
     async fn transfer(&self, to: u64) -> Result<(), Error> {
         let member = &*self.shared;
         let (started, from) = (self.clock.now(), member.id);
@@ -89,8 +90,9 @@ impl Transfer {
         Ok(())
     }
 
-    /// Hands leadership to a voter that can be talked to, the one that has been connected for longest first, as a leader that
-    /// stops does. A failure is logged: the others will notice soon.
+    /// Hands leadership to a voter that can be talked to, the one that has been connected for
+    /// longest first, as a leader that stops does. A failure is logged: the others will notice
+    /// soon.
     pub async fn leave(&self) {
         let member = &*self.shared;
         let leads = self.read_index.inspect().await;

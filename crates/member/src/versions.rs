@@ -3,9 +3,9 @@
 //! ```text
 //! leader: version of all ──▶ decide ──▶ cluster_version_set through the log ──▶ every member: `schema`
 //! ```
-//! It only goes down in a downgrade: then the members take the schema of their databases down, programs of
-//! the older version can be started on them, and when all have been, the leader ends the downgrade. Matched
-//! is etcd v3.7: `server/etcdserver/version/monitor.go`.
+//! It only goes down in a downgrade: then the members take the schema of their databases down,
+//! programs of the older version can be started on them, and when all have been, the leader ends
+//! the downgrade. Matched is etcd v3.7: `server/etcdserver/version/monitor.go`.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -46,7 +46,8 @@ pub struct Versions {
     peers: Rc<dyn Peers>,
 }
 
-/// What is said of a downgrade: the cluster's version, and the revision of the store at which that was true.
+/// What is said of a downgrade: the cluster's version, and the revision of the store at which that
+/// was true.
 pub type DowngradeAnswer = (Version, StoreRevision);
 
 /// Major and minor alone.
@@ -104,8 +105,8 @@ impl Versions {
         }
     }
 
-    /// Keeps the cluster's version while this member leads: looks at the members when a term begins, and now
-    /// and then. Ends when the member stops.
+    /// Keeps the cluster's version while this member leads: looks at the members when a term
+    /// begins, and now and then. Ends when the member stops.
     pub(crate) async fn run(&self) {
         let signals = &self.shared.signals;
         let mut seen = 0;
@@ -299,7 +300,8 @@ impl Versions {
     /// Ends a downgrade, if there is one.
     ///
     /// # Errors
-    /// The caller may not; the cluster's version is not decided. Other failures are logged alone, as in etcd.
+    /// The caller may not; the cluster's version is not decided. Other failures are logged alone,
+    /// as in etcd.
     pub async fn cancel_downgrade(
         &self,
         credentials: &Credentials,
@@ -332,8 +334,8 @@ impl Versions {
     }
 }
 
-/// Whether the cluster has members that would stop at requests of today. The oldest version of all stands for one that could
-/// not be told.
+/// Whether the cluster has members that would stop at requests of today. The oldest version of all
+/// stands for one that could not be told.
 pub(crate) fn speaks_v2_only(cluster: Version) -> bool {
     cluster != OLDEST_CLUSTER && cluster < FIRST_WITH_V3_REQUESTS
 }

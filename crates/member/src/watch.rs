@@ -1,7 +1,7 @@
 //! The watches of one thread.
 //!
-//! Each thread has a hub of its own, fed by its mailbox: watchers share no lock with anyone, and an event
-//! that one thread's hub has encoded is encoded for all of them.
+//! Each thread has a hub of its own, fed by its mailbox: watchers share no lock with anyone, and an
+//! event that one thread's hub has encoded is encoded for all of them.
 
 use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
@@ -24,8 +24,8 @@ use crate::clock::Clock;
 use crate::core::Core;
 use crate::workers::Workers;
 
-/// What the metrics show of one thread's watches, readable from every thread. It is up to date before anybody
-/// hears of what the hub did.
+/// What the metrics show of one thread's watches, readable from every thread. It is up to date
+/// before anybody hears of what the hub did.
 #[derive(Debug, Default)]
 pub struct WatchCounts {
     /// Open streams.
@@ -77,7 +77,8 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Watches on a store that is at `start`; whatever comes later has to be published. `counts` follow.
+    /// Watches on a store that is at `start`; whatever comes later has to be published. `counts`
+    /// follow.
     pub fn new(start: StartPoint, limits: Limits, counts: Arc<WatchCounts>) -> Watches {
         let hub = Hub::new(start.revision, start.compacted, limits);
         Watches {
@@ -112,8 +113,8 @@ impl Watches {
         self.published.send_replace(now);
     }
 
-    /// The keyspace was replaced by one at `revision`, with history from `compacted` on: watchers read from it
-    /// what they missed.
+    /// The keyspace was replaced by one at `revision`, with history from `compacted` on: watchers
+    /// read from it what they missed.
     pub fn restore(&self, revision: i64, compacted: i64) {
         self.hub().restore(revision, compacted);
         self.published.send_replace(revision);
@@ -209,12 +210,13 @@ impl WatchService {
     }
 }
 
-/// A client's stream of watches: requests go into the hub, responses come out of it. Dropping it forgets
-/// its watchers.
+/// A client's stream of watches: requests go into the hub, responses come out of it. Dropping it
+/// forgets its watchers.
 ///
 /// Whoever serves it does one thing at a time: [`WatchStream::handle`] a request while
-/// [`WatchStream::accepts_requests`], or send what [`WatchStream::next`] has once [`WatchStream::woken`].
-/// While the client takes nothing it does neither; the hub bounds what waits meanwhile.
+/// [`WatchStream::accepts_requests`], or send what [`WatchStream::next`] has once
+/// [`WatchStream::woken`]. While the client takes nothing it does neither; the hub bounds what
+/// waits meanwhile.
 pub struct WatchStream {
     watches: Rc<Watches>,
     access: Rc<Access>,
@@ -271,8 +273,8 @@ impl WatchStream {
         }
     }
 
-    /// Whether the client may watch what it asks for. That is decided here once: the watch goes on when
-    /// users or roles change, as in etcd.
+    /// Whether the client may watch what it asks for. That is decided here once: the watch goes on
+    /// when users or roles change, as in etcd.
     async fn check(
         &self,
         credentials: &Credentials,
@@ -292,8 +294,8 @@ impl WatchStream {
         self.access.require(credentials, may_read).await
     }
 
-    /// The next responses, some `bytes` of them; `None` if there are none for now. History that a watcher
-    /// has missed is read by the workers.
+    /// The next responses, some `bytes` of them; `None` if there are none for now. History that a
+    /// watcher has missed is read by the workers.
     ///
     /// # Errors
     /// The database cannot be read; the member stops.

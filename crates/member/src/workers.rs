@@ -1,7 +1,8 @@
 //! Work that would hold up whoever waits for it: reading history, hashing, passwords.
 //!
-//! Where it is done is for the owner of the member to say: on a few threads in the server, at a time of the
-//! seed's choosing in the simulator. Long work is done in pieces of a few milliseconds, each queued anew.
+//! Where it is done is for the owner of the member to say: on a few threads in the server, at a
+//! time of the seed's choosing in the simulator. Long work is done in pieces of a few milliseconds,
+//! each queued anew.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,8 +16,8 @@ pub type Work = Box<dyn FnOnce() + Send>;
 
 /// A queue of work; clones share it.
 ///
-/// It needs no bound of its own: who puts work into it waits for the result, so that it is no longer than
-/// the number of requests under way.
+/// It needs no bound of its own: who puts work into it waits for the result, so that it is no
+/// longer than the number of requests under way.
 #[derive(Clone)]
 pub struct Workers(Arc<dyn Fn(Work) + Send + Sync>);
 

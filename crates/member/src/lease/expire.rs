@@ -1,4 +1,5 @@
-//! What a leader does about leases on its own: revoke what has run out, and note what long ones have left.
+//! What a leader does about leases on its own: revoke what has run out, and note what long ones
+//! have left.
 
 use std::time::Duration;
 
@@ -37,7 +38,8 @@ impl Leases {
                 lessor.due_checkpoints(now, CHECKPOINT_MAX),
             )
         };
-        // One that has slept through an election would have leases revoked that the new leader has renewed.
+        // One that has slept through an election would have leases revoked that the new leader has
+        // renewed.
         if !expired.is_empty() && !self.read_index.leads().await {
             return;
         }
@@ -52,8 +54,8 @@ impl Leases {
         }
     }
 
-    /// A revocation that fails is asked for again by the lessor. It deletes the lease's keys, which not
-    /// everybody may.
+    /// A revocation that fails is asked for again by the lessor. It deletes the lease's keys, which
+    /// not everybody may.
     async fn revoke_as_root(&self, id: i64) -> Result<(), Error> {
         let request = InternalRaftRequest {
             lease_revoke: Some(LeaseRevokeRequest { id }),

@@ -1,8 +1,9 @@
-//! Leases: the leader alone keeps deadlines, so that the other members send renewals and questions on to
-//! it.
+//! Leases: the leader alone keeps deadlines, so that the other members send renewals and questions
+//! on to it.
 //!
-//! Grants and revocations go through the log. What a renewal may be answered is decided by [`Renewal`];
-//! here is who is asked, and how long is waited. `expire` is what a leader does on its own.
+//! Grants and revocations go through the log. What a renewal may be answered is decided by
+//! [`Renewal`]; here is who is asked, and how long is waited. `expire` is what a leader does on its
+//! own.
 
 mod expire;
 
@@ -172,8 +173,8 @@ impl Leases {
         }
     }
 
-    /// All leases, by the end of their time where it is known, for those who may read all their keys; and
-    /// the revision of the store that this is of.
+    /// All leases, by the end of their time where it is known, for those who may read all their
+    /// keys; and the revision of the store that this is of.
     ///
     /// # Errors
     /// The caller may not; as [`Access::identify`].
@@ -298,8 +299,8 @@ impl Leases {
         Err(Unanswered::Behind)
     }
 
-    /// Asks a quorum whether this member leads, and the machine whether it has caught up if the gate wants
-    /// that of every renewal.
+    /// Asks a quorum whether this member leads, and the machine whether it has caught up if the
+    /// gate wants that of every renewal.
     async fn confirm_lead(&self) -> Result<(), Unanswered> {
         let confirmed = match self.shared.config.fast_lease_keep_alive {
             true => self.read_index.confirm_leader().await,
@@ -338,7 +339,8 @@ impl Leases {
         Ok(None)
     }
 
-    /// Forgets the remaining time that a checkpoint noted for a lease which has its full time again.
+    /// Forgets the remaining time that a checkpoint noted for a lease which has its full time
+    /// again.
     async fn clear_checkpoint(&self, id: i64) -> Result<(), Error> {
         let checkpoints = vec![LeaseCheckpoint {
             id,
@@ -421,8 +423,8 @@ impl Leases {
         Ok(LeaseRevision::Leaders(revision))
     }
 
-    /// What is left of a lease by what this member knows once a quorum has been asked, and the revision of
-    /// the store that it is of: for another member, which holds this one to lead.
+    /// What is left of a lease by what this member knows once a quorum has been asked, and the
+    /// revision of the store that it is of: for another member, which holds this one to lead.
     ///
     /// # Errors
     /// There is no such lease, this member does not lead, or it is too slow.
@@ -451,8 +453,8 @@ impl Leases {
         }
     }
 
-    /// What `look` finds among the leases, and the revision of the store that this is of. Readers of this
-    /// thread show that revision by then.
+    /// What `look` finds among the leases, and the revision of the store that this is of. Readers
+    /// of this thread show that revision by then.
     async fn look<T>(&self, look: impl FnOnce(&Lessor) -> T) -> (T, StoreRevision) {
         let (found, revision) = {
             let state = &self.shared.state;
@@ -463,8 +465,8 @@ impl Leases {
         (found, revision)
     }
 
-    /// A revision of the store that shows all that was committed when this was called: for an answer that
-    /// says of something that it is gone.
+    /// A revision of the store that shows all that was committed when this was called: for an
+    /// answer that says of something that it is gone.
     async fn revision_behind_all(&self) -> Result<StoreRevision, Error> {
         self.read_index.linearizable().await?;
         Ok(self.shared.state.reader.view().revision())
