@@ -27,6 +27,8 @@
 //! Deliberately absent: rotation, the systemd journal, stack traces, asynchronous writing (a line
 //! is on its way to the kernel when the macro returns, also when the process dies next).
 
+#![warn(unreachable_pub)]
+
 mod output;
 mod record;
 mod sample;

@@ -55,7 +55,7 @@ impl Compactor {
         }
     }
 
-    pub async fn run(&self) {
+    pub(crate) async fn run(&self) {
         match self.shared.config.auto_compaction {
             AutoCompaction::Off => {}
             AutoCompaction::Revision(retention) => self.run_by_revision(retention).await,

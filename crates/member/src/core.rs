@@ -23,7 +23,7 @@ pub(crate) struct Core {
 
 impl Core {
     /// For thread `number`.
-    pub fn new(
+    pub(crate) fn new(
         shared: &Arc<Shared>,
         number: u8,
         clock: Rc<dyn Clock>,

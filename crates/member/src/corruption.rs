@@ -131,7 +131,7 @@ impl CorruptionChecks {
     }
 
     /// `--corrupt-check-time`.
-    pub async fn run_periodic(&self) {
+    pub(crate) async fn run_periodic(&self) {
         let Some(interval) = self.shared.config.corrupt_check else {
             return;
         };
@@ -169,7 +169,7 @@ impl CorruptionChecks {
     }
 
     /// `--compact-hash-check-time`.
-    pub async fn run_compaction(&self) {
+    pub(crate) async fn run_compaction(&self) {
         let Some(interval) = self.shared.config.compact_hash_check else {
             return;
         };

@@ -21,6 +21,8 @@
 //! order that its seed dictates. Errors say what happened, in this member's terms; codes and texts
 //! are for the fronts.
 
+#![warn(unreachable_pub)]
+
 pub mod access;
 mod apply;
 pub mod auth;

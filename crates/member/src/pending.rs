@@ -14,7 +14,7 @@ use crate::Error;
 type Sender<T> = oneshot::Sender<Result<T, Error>>;
 
 /// Requests that were not answered yet.
-pub struct Pending<T> {
+pub(crate) struct Pending<T> {
     /// By id: until when, and who.
     waiting: RefCell<BTreeMap<u64, (Duration, Sender<T>)>>,
 }
@@ -29,7 +29,7 @@ impl<T> Default for Pending<T> {
 
 impl<T> Pending<T> {
     /// Waits for the answer to `request` until `deadline`.
-    pub fn register(
+    pub(crate) fn register(
         &self,
         request: u64,
         deadline: Duration,
@@ -44,7 +44,7 @@ impl<T> Pending<T> {
     }
 
     /// Answers `request`, if someone still waits for it.
-    pub fn answer(&self, request: u64, answer: Result<T, Error>) {
+    pub(crate) fn answer(&self, request: u64, answer: Result<T, Error>) {
         if let Some((_, sender)) = self.waiting.borrow_mut().remove(&request) {
             // A client that is gone needs no answer.
             let _ = sender.send(answer);
@@ -52,7 +52,7 @@ impl<T> Pending<T> {
     }
 
     /// Ends the waits whose deadline has passed.
-    pub fn expire(&self, now: Duration) {
+    pub(crate) fn expire(&self, now: Duration) {
         let mut waiting = self.waiting.borrow_mut();
         for (_, (_, sender)) in waiting.extract_if(.., |_, (deadline, _)| *deadline <= now) {
             let _ = sender.send(Err(Error::TIMED_OUT));
@@ -75,7 +75,7 @@ type ReadSender = oneshot::Sender<ReadAnswer>;
 /// One answer serves all that came before it was asked for. While one is under way, new questions
 /// gather for the next, so that a thread never has more than one in flight.
 #[derive(Default)]
-pub struct ReadBatches {
+pub(crate) struct ReadBatches {
     state: RefCell<ReadState>,
 }
 
@@ -97,7 +97,7 @@ struct ReadState {
 impl ReadBatches {
     /// Joins those that are asked for next; the flag tells that nothing is in flight, so that
     /// the caller must ask ([`ReadBatches::begin`]).
-    pub fn join(&self) -> (oneshot::Receiver<ReadAnswer>, bool) {
+    pub(crate) fn join(&self) -> (oneshot::Receiver<ReadAnswer>, bool) {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.state.borrow_mut();
         state.gathering.push(sender);
@@ -106,7 +106,7 @@ impl ReadBatches {
 
     /// Puts those that have gathered under way as `read`, now and for `patience`; `false` when
     /// there are none.
-    pub fn begin(&self, read: u64, now: Duration, patience: Duration) -> bool {
+    pub(crate) fn begin(&self, read: u64, now: Duration, patience: Duration) -> bool {
         let mut state = self.state.borrow_mut();
         assert!(
             state.in_flight.is_none(),
@@ -125,7 +125,7 @@ impl ReadBatches {
     }
 
     /// Answers those under way as `read`; `true` when others have gathered meanwhile.
-    pub fn finish(&self, read: u64, answer: &ReadAnswer) -> bool {
+    pub(crate) fn finish(&self, read: u64, answer: &ReadAnswer) -> bool {
         let mut state = self.state.borrow_mut();
         if let Some(arrived) = state.in_flight.take_if(|in_flight| in_flight.read == read) {
             if matches!(answer, Ok(confirmed) if confirmed.leads) {
@@ -139,7 +139,7 @@ impl ReadBatches {
     }
 
     /// The question under way if its deadline has passed.
-    pub fn expired(&self, now: Duration) -> Option<u64> {
+    pub(crate) fn expired(&self, now: Duration) -> Option<u64> {
         let state = self.state.borrow();
         let expired = state
             .in_flight
@@ -149,7 +149,7 @@ impl ReadBatches {
     }
 
     /// When this thread last asked, and was told that this member leads.
-    pub fn led_at(&self) -> Option<Duration> {
+    pub(crate) fn led_at(&self) -> Option<Duration> {
         self.state.borrow().led_at
     }
 }

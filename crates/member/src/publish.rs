@@ -50,7 +50,7 @@ impl Publisher {
     /// The cluster's version tells how, unless this member is alone: what stands in the log should
     /// then be readable for etcd 3.7, also if the data comes from an older one. It is decided as
     /// soon as there is a leader, without whom nothing can be told.
-    pub async fn publish(&self) {
+    pub(crate) async fn publish(&self) {
         let member = &*self.shared;
         let attributes = Attributes {
             name: member.config.name.clone(),

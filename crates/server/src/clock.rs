@@ -7,30 +7,30 @@ use retcd_state::Time;
 
 /// Monotonic time since the server started.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock {
+pub(crate) struct Clock {
     start: Instant,
 }
 
 impl Clock {
     /// A clock that starts now.
-    pub fn start() -> Clock {
+    pub(crate) fn start() -> Clock {
         Clock {
             start: Instant::now(),
         }
     }
 
     /// Time since the start.
-    pub fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         self.start.elapsed()
     }
 
     /// The same, as the machine takes it.
-    pub fn time(&self) -> Time {
+    pub(crate) fn time(&self) -> Time {
         Time::new(self.now())
     }
 
     /// The time at which the clock showed `instant`.
-    pub fn of(&self, instant: Instant) -> Duration {
+    pub(crate) fn of(&self, instant: Instant) -> Duration {
         instant.saturating_duration_since(self.start)
     }
 }
@@ -51,7 +51,7 @@ impl retcd_member::Clock for Clock {
 }
 
 /// Milliseconds since 1970.
-pub fn unix_ms() -> u64 {
+pub(crate) fn unix_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |elapsed| elapsed.as_millis() as u64)

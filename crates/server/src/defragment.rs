@@ -17,7 +17,7 @@ use crate::server::Server;
 /// # Errors
 /// The file could not be written anew. If nothing else is broken, the member goes on with the one
 /// that it has.
-pub fn defragment(server: &Server) -> Result<(), BackendError> {
+pub(crate) fn defragment(server: &Server) -> Result<(), BackendError> {
     let started = Instant::now();
     crate::info!("starting defragmentation");
     let in_flight = server.defragmenting.enter();
@@ -44,7 +44,7 @@ pub fn defragment(server: &Server) -> Result<(), BackendError> {
 ///
 /// A failure, such as a disk without room for the second file, does not keep the member from
 /// starting: it is needed all the more then. (etcd ends.)
-pub fn defragment_at_start(server: &Server) {
+pub(crate) fn defragment_at_start(server: &Server) {
     let threshold_megabytes = server.config.bootstrap_defrag_threshold_megabytes as u64;
     if threshold_megabytes == 0 {
         return;

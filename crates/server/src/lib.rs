@@ -1,25 +1,28 @@
 //! The etcd server.
 //!
-//! - [`config`]: flags, environment, file.
-//! - [`runtime`]: threads, queues, sockets; the only room that knows the operating system's clock.
+//! - [`runtime`]: the threads, and the queues between them.
 //! - `accept`: from a listening socket to the thread that serves the connection; `tls`: handshakes
 //!   and certificates.
 //! - `bootstrap`: the first start of a member, which forms a new cluster or joins an existing one.
-//! - [`auth`]: who sends a request.
-//! - [`grpc`] and [`http`]: what clients see; `router` tells the two apart. `net_http`: HTTP as Go
-//!   speaks it. `status`: errors in etcd's codes and texts; `budget`: the memory that answers may
-//!   hold.
+//! - `router`: tells gRPC (`grpc`) from other requests of clients ([`http`]).
 //! - [`peer`]: traffic between members.
-//! - [`metrics`]: what Prometheus sees.
+//! - `server`: what everything shares that serves requests.
+//! - `auth`: authentication. `status`: etcd's error codes and texts. `budget`: the memory that
+//!   answers may hold. `net_http`: HTTP as Go speaks it. [`metrics`]: what Prometheus sees.
+//! - [`config`]: flags, environment, file.
+//!
+//! Tests are the only other user of this library, and see what is public.
+
+#![warn(unreachable_pub)]
 
 mod accept;
-pub mod auth;
+mod auth;
 mod bootstrap;
 mod budget;
 mod clock;
 pub mod config;
 mod defragment;
-pub mod grpc;
+mod grpc;
 pub mod http;
 pub mod metrics;
 mod net_http;

@@ -20,7 +20,7 @@ use crate::peer::{PeerProbe, Versions};
 use crate::server::ServerThread;
 
 /// The member, asked from one connection thread.
-pub struct LocalProbe(pub Rc<ServerThread>);
+pub(crate) struct LocalProbe(pub Rc<ServerThread>);
 
 impl LocalProbe {
     fn member(&self) -> &Shared {

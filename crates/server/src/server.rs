@@ -20,7 +20,7 @@ use crate::metrics::{Metrics, RequestKind};
 use crate::peer::Transport;
 
 /// What all threads of the process share.
-pub struct Server {
+pub(crate) struct Server {
     /// The member.
     pub member: Arc<Shared>,
     /// The effective configuration.
@@ -45,21 +45,21 @@ pub struct Server {
 
 impl Server {
     /// Sends to the other members.
-    pub fn transport(&self) -> &Transport {
+    pub(crate) fn transport(&self) -> &Transport {
         self.transport
             .get()
             .expect("it is set before any thread runs")
     }
 
     /// Whether clients that care for it are told to go elsewhere for a while.
-    pub fn is_serving(&self) -> bool {
+    pub(crate) fn is_serving(&self) -> bool {
         let gates = &self.config.feature_gates;
         !(gates.enabled(Gate::StopGRPCServiceOnDefrag) && self.defragmenting.any())
     }
 }
 
 /// What belongs to one thread of connections; lives as long as the thread.
-pub struct ServerThread {
+pub(crate) struct ServerThread {
     /// What all threads share.
     pub server: Arc<Server>,
     /// The member.
@@ -70,7 +70,7 @@ pub struct ServerThread {
 
 impl ServerThread {
     /// The thread that uses `member`.
-    pub fn new(server: Arc<Server>, member: Handle) -> Rc<ServerThread> {
+    pub(crate) fn new(server: Arc<Server>, member: Handle) -> Rc<ServerThread> {
         Rc::new(ServerThread {
             server,
             member: Rc::new(member),
@@ -79,7 +79,7 @@ impl ServerThread {
     }
 
     /// Counts a client's request by its API version.
-    pub fn count_client_request(&self, kind: RequestKind, version: &str) {
+    pub(crate) fn count_client_request(&self, kind: RequestKind, version: &str) {
         let mut last = self.last_version.borrow_mut();
         if last.0 != version {
             *last = (version.to_owned(), [None, None]);
@@ -93,7 +93,7 @@ impl ServerThread {
     }
 
     /// The interval of periodic watch progress, with a jitter of its own for each stream.
-    pub fn progress_interval(&self) -> Duration {
+    pub(crate) fn progress_interval(&self) -> Duration {
         let interval = self.server.config.watch_progress_notify_interval.std();
         interval + interval.mul_f64((self.member.next_id() % 1000) as f64 / 10_000.0)
     }
@@ -101,7 +101,7 @@ impl ServerThread {
 
 /// Counts operations under way.
 #[derive(Clone, Debug)]
-pub struct InFlight(watch::Sender<usize>);
+pub(crate) struct InFlight(watch::Sender<usize>);
 
 impl Default for InFlight {
     fn default() -> InFlight {
@@ -111,24 +111,24 @@ impl Default for InFlight {
 
 impl InFlight {
     /// Counts one more, until the result is dropped.
-    pub fn enter(&self) -> InFlightGuard {
+    pub(crate) fn enter(&self) -> InFlightGuard {
         self.0.send_modify(|count| *count += 1);
         InFlightGuard(self.clone())
     }
 
     /// Whether any is under way.
-    pub fn any(&self) -> bool {
+    pub(crate) fn any(&self) -> bool {
         *self.0.borrow() > 0
     }
 
     /// Follows the number of them.
-    pub fn follow(&self) -> watch::Receiver<usize> {
+    pub(crate) fn follow(&self) -> watch::Receiver<usize> {
         self.0.subscribe()
     }
 }
 
 /// One operation under way.
-pub struct InFlightGuard(InFlight);
+pub(crate) struct InFlightGuard(InFlight);
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {

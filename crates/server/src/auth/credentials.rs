@@ -20,10 +20,10 @@ const GATEWAY_KEY: &str = "grpcgateway-accept";
 /// Whoever accepts TLS connections puts it into the extensions of each of their requests, and only
 /// when the certificate was verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CommonName(pub Arc<str>);
+pub(crate) struct CommonName(pub Arc<str>);
 
 /// What the head of a request says about its sender.
-pub fn credentials_of(headers: &HeaderMap, extensions: &Extensions) -> Credentials {
+pub(crate) fn credentials_of(headers: &HeaderMap, extensions: &Extensions) -> Credentials {
     let token = TOKEN_KEYS.iter().find_map(|key| headers.get(*key));
     let certificate = extensions
         .get::<CommonName>()

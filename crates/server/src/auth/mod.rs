@@ -12,17 +12,17 @@
 //! if `--client-cert-auth` asks for one.
 
 mod credentials;
-pub mod jwt;
+pub(crate) mod jwt;
 mod options;
-pub mod passwords;
+pub(crate) mod passwords;
 
 use std::time::Duration;
 
 use bytes::Bytes;
-pub use credentials::{CommonName, credentials_of};
+pub(crate) use credentials::{CommonName, credentials_of};
 use futures_util::future::LocalBoxFuture;
 use jwt::JsonWebTokens;
-pub use options::{TokenError, TokenKind, TokenOptions};
+pub(crate) use options::{TokenError, TokenKind, TokenOptions};
 use passwords::Passwords;
 use retcd_member::access::{self, Found, Identity};
 use retcd_member::tokens::{self, SimpleTokens};
@@ -33,7 +33,7 @@ use crate::clock::unix_ms;
 use crate::config::Config;
 
 /// Authenticates requests. Shared by all threads.
-pub struct Authenticator {
+pub(crate) struct Authenticator {
     tokens: Tokens,
     passwords: Passwords,
     /// `--client-cert-auth`.
@@ -56,7 +56,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// Tokens cannot be as `--auth-token` has them.
-    pub fn new(config: &Config, workers: Workers) -> Result<Authenticator, TokenError> {
+    pub(crate) fn new(config: &Config, workers: Workers) -> Result<Authenticator, TokenError> {
         let options = TokenOptions::parse(&config.auth_token)?;
         let ttl = Duration::from_secs(config.auth_token_ttl_seconds as u64);
         let tokens = match options.kind()? {

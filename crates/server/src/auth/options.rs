@@ -14,7 +14,7 @@ const TTL_DEFAULT: GoDuration = GoDuration::from_millis(5 * 60 * 1000);
 
 /// Why tokens cannot be as `--auth-token` has them; the texts are etcd's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TokenError {
+pub(crate) enum TokenError {
     /// Unknown kind, malformed or duplicate option, unknown method, unreadable file, bad duration.
     #[error("auth: invalid auth options")]
     Options,
@@ -44,14 +44,14 @@ impl TokenError {
 
 /// `--auth-token`, taken apart.
 #[derive(Debug, PartialEq, Eq)]
-pub struct TokenOptions<'a> {
+pub(crate) struct TokenOptions<'a> {
     kind: &'a str,
     options: BTreeMap<&'a str, &'a str>,
 }
 
 /// What tokens are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenKind {
+pub(crate) enum TokenKind {
     /// There are none.
     None,
     /// Random text that members remember.
@@ -65,7 +65,7 @@ impl<'a> TokenOptions<'a> {
     ///
     /// # Errors
     /// [`TokenError::Options`]
-    pub fn parse(value: &'a str) -> Result<TokenOptions<'a>, TokenError> {
+    pub(crate) fn parse(value: &'a str) -> Result<TokenOptions<'a>, TokenError> {
         TokenOptions::take_apart(value).inspect_err(TokenError::log)
     }
 
@@ -96,7 +96,7 @@ impl<'a> TokenOptions<'a> {
     ///
     /// # Errors
     /// [`TokenError::Options`]
-    pub fn kind(&self) -> Result<TokenKind, TokenError> {
+    pub(crate) fn kind(&self) -> Result<TokenKind, TokenError> {
         match self.kind {
             "" => Ok(TokenKind::None),
             "simple" => Ok(TokenKind::Simple),
@@ -109,7 +109,7 @@ impl<'a> TokenOptions<'a> {
     ///
     /// # Errors
     /// Each [`TokenError`].
-    pub fn load_jwt(&self) -> Result<JsonWebTokens, TokenError> {
+    pub(crate) fn load_jwt(&self) -> Result<JsonWebTokens, TokenError> {
         self.jwt().inspect_err(TokenError::log)
     }
 

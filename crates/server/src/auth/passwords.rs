@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const WAITING_MAX: usize = 1024;
 
 /// Makes and compares hashes.
-pub struct Passwords {
+pub(crate) struct Passwords {
     cost: u32,
     wait_max: Duration,
     waiting: Arc<Semaphore>,
@@ -28,7 +28,7 @@ pub struct Passwords {
 impl Passwords {
     /// Hashes of `cost` (`--bcrypt-cost`), for each of which a request waits at most for
     /// `wait_max`.
-    pub fn new(cost: u32, wait_max: Duration, workers: Workers) -> Passwords {
+    pub(crate) fn new(cost: u32, wait_max: Duration, workers: Workers) -> Passwords {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Passwords {
             cost,
@@ -46,7 +46,7 @@ impl Passwords {
     ///
     /// # Errors
     /// Overload; the member stops.
-    pub async fn hash(&self, password: String) -> Result<String, Error> {
+    pub(crate) async fn hash(&self, password: String) -> Result<String, Error> {
         let mut salt = [0; 16];
         getrandom::fill(&mut salt).expect("the operating system gives random bytes");
         let cost = self.cost;
@@ -58,7 +58,7 @@ impl Passwords {
     ///
     /// # Errors
     /// Overload; the member stops.
-    pub async fn verify(&self, password: String, stored: Bytes) -> Result<bool, Error> {
+    pub(crate) async fn verify(&self, password: String, stored: Bytes) -> Result<bool, Error> {
         self.work(move || password::verify(password.as_bytes(), &stored))
             .await
     }

@@ -18,15 +18,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-pub use outstanding::Outstanding;
+pub(crate) use outstanding::Outstanding;
 use outstanding::Share;
 use retcd_member::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Shorter answers are not counted: with what hyper holds for a request they weigh about the same.
-pub const COUNTED_FROM: usize = 64 << 10;
+pub(crate) const COUNTED_FROM: usize = 64 << 10;
 /// A client that has taken nothing for so long is not waited for while others wait.
-pub const STALLED_AFTER: Duration = Duration::from_secs(10);
+pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(10);
 /// All answers in flight together. Twice as many clients as a cluster of Kubernetes has components
 /// can take lists of 16 MiB at once.
 const BYTES_MAX: usize = 1 << 30;
@@ -34,7 +34,7 @@ const BYTES_MAX: usize = 1 << 30;
 const UNIT: usize = 4 << 10;
 
 /// See the [module](self).
-pub struct AnswerBudget {
+pub(crate) struct AnswerBudget {
     units: Arc<Semaphore>,
     units_max: usize,
     waiting: Gauge,
@@ -58,7 +58,7 @@ impl AnswerBudget {
     }
 
     /// Reserves `bytes` for an answer, if they are free and nobody waits for them.
-    pub fn try_reserve(&self, bytes: usize) -> Option<Reservation> {
+    pub(crate) fn try_reserve(&self, bytes: usize) -> Option<Reservation> {
         if bytes < COUNTED_FROM {
             return Some(Reservation(None));
         }
@@ -67,7 +67,7 @@ impl AnswerBudget {
     }
 
     /// Reserves `bytes` for an answer, behind those who came before.
-    pub async fn reserve(&self, bytes: usize) -> Reservation {
+    pub(crate) async fn reserve(&self, bytes: usize) -> Reservation {
         if let Some(reservation) = self.try_reserve(bytes) {
             return reservation;
         }
@@ -77,7 +77,7 @@ impl AnswerBudget {
     }
 
     /// Whether anybody waits for memory.
-    pub fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         self.waiting.count() > 0
     }
 
@@ -88,11 +88,11 @@ impl AnswerBudget {
 }
 
 /// A share of the budget; dropping it gives it back.
-pub struct Reservation(Option<OwnedSemaphorePermit>);
+pub(crate) struct Reservation(Option<OwnedSemaphorePermit>);
 
 impl Reservation {
     /// Gives `bytes` their share of it.
-    pub fn hold(&mut self, bytes: Bytes) -> Piece {
+    pub(crate) fn hold(&mut self, bytes: Bytes) -> Piece {
         let share = self.0.as_mut().and_then(|rest| {
             // The last piece may find less, since each takes whole units.
             rest.split(bytes.len().div_ceil(UNIT).min(rest.num_permits()))
@@ -103,7 +103,7 @@ impl Reservation {
 
 /// A piece of an answer and its part of the reservation, if it is counted.
 #[derive(Debug)]
-pub struct Piece {
+pub(crate) struct Piece {
     bytes: Bytes,
     share: Option<OwnedSemaphorePermit>,
 }
@@ -122,7 +122,7 @@ impl Piece {
 
     /// The bytes, for a connection to send. Their memory is free when the last clone or slice of
     /// them is gone.
-    pub fn hand_over(self, connection: &Outstanding) -> Bytes {
+    pub(crate) fn hand_over(self, connection: &Outstanding) -> Bytes {
         let Piece { bytes, share } = self;
         match share {
             None => bytes,

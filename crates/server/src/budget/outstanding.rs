@@ -22,7 +22,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// The pieces of one connection; clones share them.
 #[derive(Clone, Default)]
-pub struct Outstanding(Arc<Pieces>);
+pub(crate) struct Outstanding(Arc<Pieces>);
 
 #[derive(Default)]
 struct Pieces {
@@ -39,7 +39,7 @@ struct Held {
 }
 
 /// A piece's share of the budget, until the connection lets go of it.
-pub struct Share {
+pub(crate) struct Share {
     outstanding: Outstanding,
     since: (Instant, u64),
     _permit: OwnedSemaphorePermit,
@@ -47,7 +47,7 @@ pub struct Share {
 
 impl Outstanding {
     /// Takes note of a piece that the connection is given now.
-    pub fn enter(&self, permit: OwnedSemaphorePermit) -> Share {
+    pub(crate) fn enter(&self, permit: OwnedSemaphorePermit) -> Share {
         let mut held = self.0.held.lock();
         let since = (Instant::now(), held.next);
         held.next += 1;
@@ -62,7 +62,7 @@ impl Outstanding {
     }
 
     /// Resolves when a piece has been held for too long, and others wait for memory.
-    pub async fn stuck(&self, budget: &AnswerBudget) {
+    pub(crate) async fn stuck(&self, budget: &AnswerBudget) {
         loop {
             let Some(oldest) = self.oldest() else {
                 self.0.begun.notified().await;

@@ -15,7 +15,7 @@ use crate::server::ServerThread;
 use crate::status::{self, Status};
 
 /// A framed response.
-pub enum Answer {
+pub(super) enum Answer {
     /// In one piece.
     Whole(Piece),
     /// In several.
@@ -37,7 +37,7 @@ impl Answer {
     }
 
     /// Length in bytes, prefix included.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Answer::Whole(message) => message.len(),
             Answer::Pieces(pieces) => pieces.iter().map(Piece::len).sum(),
@@ -45,7 +45,7 @@ impl Answer {
     }
 
     /// The pieces in order.
-    pub fn into_pieces(self) -> Vec<Piece> {
+    pub(super) fn into_pieces(self) -> Vec<Piece> {
         match self {
             Answer::Whole(message) => vec![message],
             Answer::Pieces(pieces) => pieces,
@@ -57,7 +57,7 @@ impl Answer {
 ///
 /// # Errors
 /// It is larger than a message can be; no memory was free within the request timeout.
-pub async fn answer<M: Encode + Send + 'static>(
+pub(super) async fn answer<M: Encode + Send + 'static>(
     thread: &ServerThread,
     message: M,
 ) -> Result<Answer, Status> {
@@ -71,7 +71,7 @@ pub async fn answer<M: Encode + Send + 'static>(
 ///
 /// # Errors
 /// As [`answer`], and what `read` says.
-pub async fn answer_read<M: Encode + Send + 'static>(
+pub(super) async fn answer_read<M: Encode + Send + 'static>(
     thread: &ServerThread,
     read: impl AsyncFn() -> Result<M, Status>,
 ) -> Result<Answer, Status> {
@@ -151,11 +151,11 @@ fn pieces(message: &impl Encode, length: MessageLength) -> Vec<Bytes> {
 
 /// How long a client may take nothing of an answer that is kept for it alone: a list as of a
 /// moment, a snapshot.
-pub const UNREAD_MAX: Duration = Duration::from_secs(300);
+pub(super) const UNREAD_MAX: Duration = Duration::from_secs(300);
 
 /// How long a client that takes nothing is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
+pub(super) enum Patience {
     /// For [`UNREAD_MAX`].
     Bounded,
     /// Until it goes away. Nothing is kept for it but a few pieces.
@@ -167,7 +167,7 @@ pub enum Patience {
 /// # Errors
 /// The client has taken nothing for [`STALLED_AFTER`] while others wait for memory, or for as
 /// long as `patience` allows.
-pub async fn deliver(
+pub(super) async fn deliver(
     budget: &AnswerBudget,
     connection: &Outstanding,
     pieces: Vec<Piece>,

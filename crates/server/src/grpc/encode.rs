@@ -27,7 +27,7 @@ const fn tag(field: u64, wire_type: u64) -> u64 {
 }
 
 /// Something with a known length that can be written into a frame.
-pub trait Encode {
+pub(super) trait Encode {
     /// Length in bytes.
     fn len(&self) -> usize;
     /// Writes exactly so many.
@@ -80,7 +80,7 @@ impl Encode for ResponseHeader {
 }
 
 /// A response that is not hot, but may be long.
-pub struct Plain<M>(pub M);
+pub(super) struct Plain<M>(pub M);
 
 impl<M: Message> Encode for Plain<M> {
     fn len(&self) -> usize {
@@ -232,7 +232,7 @@ impl Encode for Delete<'_> {
 ///
 /// Its answers have their lengths in front of them, on every level again, and there may be many
 /// levels. So all are measured at once.
-pub struct TxnAnswer {
+pub(super) struct TxnAnswer {
     origin: Origin,
     reply: TxnReply,
     lengths: OnceCell<Lengths>,
@@ -247,7 +247,7 @@ struct Lengths {
 
 impl TxnAnswer {
     /// The answer, and what its header has beside the revision that it is of.
-    pub fn new(origin: Origin, reply: TxnReply) -> TxnAnswer {
+    pub(super) fn new(origin: Origin, reply: TxnReply) -> TxnAnswer {
         let lengths = OnceCell::new();
         TxnAnswer {
             origin,
@@ -417,7 +417,7 @@ fn write_txn(
 }
 
 /// An answer, and what its header has beside the revision that it is of.
-pub struct Headed<T>(pub Origin, pub T);
+pub(super) struct Headed<T>(pub Origin, pub T);
 
 impl Encode for Headed<RangeReply> {
     fn len(&self) -> usize {

@@ -21,7 +21,7 @@ use retcd_state::mvcc::StoreRevision;
 use retcd_state::watch::Origin;
 
 /// The header of an answer that is of `revision`.
-pub fn header(origin: Origin, revision: StoreRevision) -> ResponseHeader {
+pub(crate) fn header(origin: Origin, revision: StoreRevision) -> ResponseHeader {
     ResponseHeader {
         revision: revision.get(),
         ..without_revision(origin)
@@ -29,7 +29,7 @@ pub fn header(origin: Origin, revision: StoreRevision) -> ResponseHeader {
 }
 
 /// The header of an answer that says nothing of the store.
-pub fn without_revision(origin: Origin) -> ResponseHeader {
+pub(crate) fn without_revision(origin: Origin) -> ResponseHeader {
     ResponseHeader {
         cluster_id: origin.cluster_id,
         member_id: origin.member_id,
@@ -40,7 +40,7 @@ pub fn without_revision(origin: Origin) -> ResponseHeader {
 
 /// The header of an answer about leases that is of the leader's `revision`, which this member's
 /// store shows, too.
-pub fn of_leaders_revision(origin: Origin, revision: i64) -> ResponseHeader {
+pub(crate) fn of_leaders_revision(origin: Origin, revision: i64) -> ResponseHeader {
     ResponseHeader {
         revision,
         ..without_revision(origin)
@@ -48,7 +48,7 @@ pub fn of_leaders_revision(origin: Origin, revision: i64) -> ResponseHeader {
 }
 
 /// The header of an answer inside a transaction.
-pub fn revision_alone(revision: StoreRevision) -> ResponseHeader {
+pub(crate) fn revision_alone(revision: StoreRevision) -> ResponseHeader {
     ResponseHeader {
         revision: revision.get(),
         ..ResponseHeader::default()

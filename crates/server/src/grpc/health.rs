@@ -58,7 +58,7 @@ pub(super) async fn list(
 }
 
 /// `Watch`: the state now, then whenever it changes, until the member stops.
-pub async fn watch(
+pub(super) async fn watch(
     context: Context,
     mut reader: MessageReader<Incoming>,
 ) -> Response<ResponseBody> {

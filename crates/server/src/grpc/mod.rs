@@ -16,7 +16,7 @@ mod answer;
 mod auth;
 mod cluster;
 mod encode;
-pub mod header;
+pub(crate) mod header;
 mod health;
 mod kv;
 mod lease;
@@ -24,7 +24,7 @@ mod maintenance;
 mod pieces;
 mod timeout;
 mod watch;
-pub mod wire;
+pub(crate) mod wire;
 
 pub(crate) use cluster::message as cluster_member;
 pub(crate) use lease::time_to_live_response;
@@ -58,7 +58,7 @@ use wire::{
 };
 
 /// Whether `request` speaks gRPC.
-pub fn is_grpc<B>(request: &Request<B>) -> bool {
+pub(crate) fn is_grpc<B>(request: &Request<B>) -> bool {
     let content_type = request.headers().get(CONTENT_TYPE);
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
@@ -77,7 +77,7 @@ struct Context {
 }
 
 /// Answers one gRPC call that came over `connection`.
-pub async fn call(
+pub(crate) async fn call(
     thread: Rc<ServerThread>,
     connection: Outstanding,
     request: Request<Incoming>,

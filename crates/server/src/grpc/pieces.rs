@@ -11,7 +11,7 @@ use prost::encoding::encode_varint;
 use super::wire::{MessageLength, PREFIX_BYTES};
 
 /// Messages up to this length are one piece.
-pub const WHOLE_MAX: usize = 1 << 20;
+pub(super) const WHOLE_MAX: usize = 1 << 20;
 /// About the size of the pieces of longer ones; a record is not cut, whatever its length.
 const PIECE_BYTES: usize = 256 << 10;
 /// A piece is filled at least so far, even if it then grows beyond its size.
@@ -20,7 +20,7 @@ const PIECE_BYTES_MIN: usize = PIECE_BYTES / 4;
 const SLACK_BYTES: usize = 64;
 
 /// Takes a message apart while it is written.
-pub struct Sink {
+pub(super) struct Sink {
     done: Vec<Bytes>,
     piece: BytesMut,
     /// Bytes of the frame that are still to be written behind this piece.
@@ -30,7 +30,7 @@ pub struct Sink {
 
 impl Sink {
     /// A sink for a frame around a message of this length.
-    pub fn new(length: MessageLength) -> Sink {
+    pub(super) fn new(length: MessageLength) -> Sink {
         let left = PREFIX_BYTES + length.bytes();
         let piece_bytes = match length.bytes() <= WHOLE_MAX {
             true => left,
@@ -47,12 +47,12 @@ impl Sink {
     }
 
     /// Writes a number, or a tag, of a few bytes.
-    pub fn put_varint(&mut self, value: u64) {
+    pub(super) fn put_varint(&mut self, value: u64) {
         encode_varint(value, self.buf());
     }
 
     /// Writes bytes; never splits them.
-    pub fn put_slice(&mut self, bytes: &[u8]) {
+    pub(super) fn put_slice(&mut self, bytes: &[u8]) {
         let is_full = self.piece.len() + bytes.len() > self.piece_bytes;
         if is_full && self.piece.len() >= PIECE_BYTES_MIN {
             self.cut(bytes.len());
@@ -61,7 +61,7 @@ impl Sink {
     }
 
     /// Where short fields are encoded to.
-    pub fn buf(&mut self) -> &mut BytesMut {
+    pub(super) fn buf(&mut self) -> &mut BytesMut {
         // A message may end with a field of no bytes, when the last piece is full already.
         if self.piece.len() >= self.piece_bytes && self.piece.len() < self.left {
             self.cut(0);
@@ -79,7 +79,7 @@ impl Sink {
     }
 
     /// The pieces, in order; at least one.
-    pub fn into_pieces(mut self) -> Vec<Bytes> {
+    pub(super) fn into_pieces(mut self) -> Vec<Bytes> {
         let last = self.piece.freeze();
         assert!(
             last.len() == self.left,

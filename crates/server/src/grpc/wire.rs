@@ -25,17 +25,17 @@ use crate::metrics::CallKind;
 use crate::status::{Code, MESSAGE_BYTES_MAX, Status};
 
 /// Bytes in front of each message.
-pub const PREFIX_BYTES: usize = 5;
+pub(crate) const PREFIX_BYTES: usize = 5;
 
 /// The length of a message that may be sent: at most what grpc-go, and so etcd, sends. It is known
 /// before anything is allocated for the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MessageLength(u32);
+pub(crate) struct MessageLength(u32);
 
 impl MessageLength {
     /// # Errors
     /// grpc-go's, for `bytes` above the limit.
-    pub fn of(bytes: usize) -> Result<MessageLength, Status> {
+    pub(crate) fn of(bytes: usize) -> Result<MessageLength, Status> {
         match u32::try_from(bytes) {
             Ok(length) if bytes <= MESSAGE_BYTES_MAX => Ok(MessageLength(length)),
             _ => Err(Status::message_too_large(bytes)),
@@ -43,12 +43,12 @@ impl MessageLength {
     }
 
     /// The length.
-    pub fn bytes(self) -> usize {
+    pub(crate) fn bytes(self) -> usize {
         self.0 as usize
     }
 
     /// What stands in front of the message.
-    pub fn prefix(self) -> [u8; PREFIX_BYTES] {
+    pub(crate) fn prefix(self) -> [u8; PREFIX_BYTES] {
         let [a, b, c, d] = self.0.to_be_bytes();
         [0, a, b, c, d]
     }
@@ -56,7 +56,7 @@ impl MessageLength {
 
 /// How a client may compress its messages (`grpc-encoding`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
+pub(crate) enum Encoding {
     /// Not at all.
     Identity,
     /// By gzip, each message for itself.
@@ -68,7 +68,7 @@ impl Encoding {
     ///
     /// # Errors
     /// An encoding that etcd does not understand either.
-    pub fn of(headers: &HeaderMap) -> Result<Encoding, Status> {
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Encoding, Status> {
         let encoding = headers
             .get("grpc-encoding")
             .map(|encoding| encoding.to_str());
@@ -86,7 +86,7 @@ impl Encoding {
 }
 
 /// Reads the messages of a request.
-pub struct MessageReader<B> {
+pub(crate) struct MessageReader<B> {
     body: B,
     buffered: Bytes,
     /// Pieces of a message that did not arrive whole.
@@ -100,7 +100,7 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     /// Reads from `body`, refusing messages above `message_bytes_max`.
-    pub fn new(body: B, encoding: Encoding, message_bytes_max: usize) -> MessageReader<B> {
+    pub(crate) fn new(body: B, encoding: Encoding, message_bytes_max: usize) -> MessageReader<B> {
         MessageReader {
             body,
             encoding,
@@ -114,7 +114,7 @@ where
     ///
     /// # Errors
     /// A message that is too large or cut short, or is compressed although none should be.
-    pub async fn next(&mut self) -> Result<Option<Received>, Status> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Received>, Status> {
         loop {
             if let Some(message) = self.take_buffered()? {
                 return Ok(Some(message));
@@ -195,7 +195,7 @@ where
 
 /// A message as it came.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Received {
+pub(crate) struct Received {
     bytes: Bytes,
     /// How long it may become when it is decompressed; nothing if it is not compressed.
     compressed_up_to: Option<usize>,
@@ -206,7 +206,7 @@ impl Received {
     const SHORT_BYTES: usize = 64 << 10;
 
     /// Whether it may take more than a millisecond to decode.
-    pub fn is_long(&self) -> bool {
+    pub(crate) fn is_long(&self) -> bool {
         self.bytes.len() > Self::SHORT_BYTES || self.compressed_up_to.is_some()
     }
 
@@ -215,7 +215,7 @@ impl Received {
     /// # Errors
     /// It is no `T`, which grpc-go tells in other words for a stream; or it becomes too long when
     /// it is decompressed.
-    pub fn decode<T: Name + Default>(self, kind: CallKind) -> Result<(T, usize), Status> {
+    pub(crate) fn decode<T: Name + Default>(self, kind: CallKind) -> Result<(T, usize), Status> {
         let message = match self.compressed_up_to {
             Some(bytes_max) => decompress(&self.bytes, bytes_max)?,
             None => self.bytes,
@@ -255,7 +255,7 @@ fn decompress(message: &[u8], bytes_max: usize) -> Result<Bytes, Status> {
 ///
 /// # Errors
 /// It is larger than a message can be.
-pub fn frame<T: Message>(message: &T) -> Result<Bytes, Status> {
+pub(crate) fn frame<T: Message>(message: &T) -> Result<Bytes, Status> {
     let length = MessageLength::of(message.encoded_len())?;
     let mut buf = BytesMut::with_capacity(PREFIX_BYTES + length.bytes());
     buf.put_slice(&length.prefix());
@@ -264,7 +264,7 @@ pub fn frame<T: Message>(message: &T) -> Result<Bytes, Status> {
 }
 
 /// The body of every response on a client listener.
-pub enum ResponseBody {
+pub(crate) enum ResponseBody {
     /// A page over plain HTTP.
     Page(Full<Bytes>),
     /// Nothing: a gRPC error is all in the headers.
@@ -354,21 +354,23 @@ impl Body for ResponseBody {
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
 /// A response that consists of one framed message, in one piece.
-pub fn unary_response(message: Bytes) -> Response<ResponseBody> {
+pub(crate) fn unary_response(message: Bytes) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::Unary(Some(message)));
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     response
 }
 
 /// A response whose messages come from a task.
-pub fn stream_response(messages: mpsc::Receiver<Result<Bytes, Status>>) -> Response<ResponseBody> {
+pub(crate) fn stream_response(
+    messages: mpsc::Receiver<Result<Bytes, Status>>,
+) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::Stream(messages));
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     response
 }
 
 /// A response that consists of a failed status.
-pub fn error_response(status: &Status) -> Response<ResponseBody> {
+pub(crate) fn error_response(status: &Status) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::Empty);
     *response.headers_mut() = trailers(status);
     response.headers_mut().insert(CONTENT_TYPE, GRPC);

@@ -38,7 +38,7 @@ pub(super) enum Check {
 }
 
 impl HealthPage {
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             HealthPage::Livez => "livez",
             HealthPage::Readyz => "readyz",
@@ -46,7 +46,7 @@ impl HealthPage {
     }
 
     /// The checks in the order in which they run and are listed.
-    pub fn checks(self) -> &'static [Check] {
+    pub(super) fn checks(self) -> &'static [Check] {
         match self {
             HealthPage::Livez => &[Check::SerializableRead],
             HealthPage::Readyz => &[
@@ -60,7 +60,7 @@ impl HealthPage {
 }
 
 impl Check {
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Check::DataCorruption => "data_corruption",
             Check::LinearizableRead => "linearizable_read",
@@ -72,7 +72,7 @@ impl Check {
 
 impl Route {
     /// `/metrics` answers any method (etcd v3.7: promhttp does not look at it).
-    pub fn is_get_only(&self) -> bool {
+    pub(super) fn is_get_only(&self) -> bool {
         !matches!(self, Route::Metrics | Route::Redirect(_) | Route::NotFound)
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Buckets {
 pub(super) const MILLISECONDS: Buckets = Buckets::powers_of_two(0.001, 14);
 
 impl Buckets {
-    pub const fn powers_of_two(start: f64, count: usize) -> Buckets {
+    pub(super) const fn powers_of_two(start: f64, count: usize) -> Buckets {
         Buckets {
             start,
             factor: 2.0,
@@ -46,28 +46,28 @@ impl Buckets {
 pub(super) struct Families<'a>(pub &'a Registry);
 
 impl Families<'_> {
-    pub fn counter(&self, name: &str, help: &str) -> IntCounter {
+    pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
         self.register(IntCounter::new(name, help).expect(CONSTANT))
     }
 
-    pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.register(IntCounterVec::new(Opts::new(name, help), labels).expect(CONSTANT))
     }
 
-    pub fn gauge(&self, name: &str, help: &str) -> IntGauge {
+    pub(super) fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.register(IntGauge::new(name, help).expect(CONSTANT))
     }
 
-    pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.register(IntGaugeVec::new(Opts::new(name, help), labels).expect(CONSTANT))
     }
 
-    pub fn histogram(&self, name: &str, help: &str, buckets: Buckets) -> Histogram {
+    pub(super) fn histogram(&self, name: &str, help: &str, buckets: Buckets) -> Histogram {
         let options = HistogramOpts::new(name, help).buckets(buckets.bounds());
         self.register(Histogram::with_opts(options).expect(CONSTANT))
     }
 
-    pub fn histograms(
+    pub(super) fn histograms(
         &self,
         name: &str,
         help: &str,
@@ -77,7 +77,7 @@ impl Families<'_> {
         self.histograms_with_bounds(name, help, buckets.bounds(), labels)
     }
 
-    pub fn histograms_with_bounds(
+    pub(super) fn histograms_with_bounds(
         &self,
         name: &str,
         help: &str,
@@ -88,7 +88,7 @@ impl Families<'_> {
         self.register(HistogramVec::new(options, labels).expect(CONSTANT))
     }
 
-    pub fn register<C: Collector + Clone + 'static>(&self, collector: C) -> C {
+    pub(super) fn register<C: Collector + Clone + 'static>(&self, collector: C) -> C {
         self.0
             .register(Box::new(collector.clone()))
             .expect(CONSTANT);
@@ -101,11 +101,11 @@ impl Families<'_> {
 pub(super) struct Page(Vec<MetricFamily>);
 
 impl Page {
-    pub fn gauge(&mut self, name: &str, help: &str, value: f64) {
+    pub(super) fn gauge(&mut self, name: &str, help: &str, value: f64) {
         self.push(MetricType::GAUGE, name, help, vec![gauge(&[], value)]);
     }
 
-    pub fn counter(&mut self, name: &str, help: &str, value: f64) {
+    pub(super) fn counter(&mut self, name: &str, help: &str, value: f64) {
         let mut counter = Counter::default();
         counter.set_value(value);
         let mut metric = Metric::default();
@@ -114,14 +114,14 @@ impl Page {
     }
 
     /// A family with labels. Nothing is written when it has no members, as in Go's library.
-    pub fn gauges(&mut self, name: &str, help: &str, metrics: Vec<Metric>) {
+    pub(super) fn gauges(&mut self, name: &str, help: &str, metrics: Vec<Metric>) {
         if !metrics.is_empty() {
             self.push(MetricType::GAUGE, name, help, metrics);
         }
     }
 
     /// These families and `counted`'s, sorted by name.
-    pub fn with(self, mut counted: Vec<MetricFamily>) -> Vec<MetricFamily> {
+    pub(super) fn with(self, mut counted: Vec<MetricFamily>) -> Vec<MetricFamily> {
         counted.extend(self.0);
         counted.sort_by(|a, b| a.name().cmp(b.name()));
         counted

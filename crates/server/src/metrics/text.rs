@@ -18,7 +18,7 @@ use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
 
 /// Writes the families in the given order.
-pub fn encode(families: &[MetricFamily]) -> String {
+pub(super) fn encode(families: &[MetricFamily]) -> String {
     let mut text = Text(String::with_capacity(256 * 1024));
     for family in families {
         text.family(family);

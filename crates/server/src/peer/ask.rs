@@ -17,7 +17,7 @@ use crate::config::url::Url;
 use crate::log::{Hex, Text};
 
 /// The other members, from one thread.
-pub struct HttpPeers {
+pub(crate) struct HttpPeers {
     /// Asks them.
     pub client: Client,
     /// The cluster's id.

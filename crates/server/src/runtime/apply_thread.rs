@@ -23,7 +23,7 @@ use crate::log::Text;
 use crate::server::Server;
 
 /// What the machine is asked to do.
-pub enum ToApply {
+pub(super) enum ToApply {
     /// Apply committed entries.
     Entries(Vec<raftpb::Entry>),
     /// Take over the database that came with this snapshot.
@@ -35,7 +35,7 @@ pub enum ToApply {
 }
 
 /// The machine and whoever hears of what it did.
-pub struct ApplyThread {
+pub(super) struct ApplyThread {
     /// The machine.
     pub applier: Applier,
     /// To the node.
@@ -56,7 +56,7 @@ pub struct ApplyThread {
 
 impl ApplyThread {
     /// Runs until it is told to stop, or the last sender is gone.
-    pub fn run(mut self, inbox: &Receiver<ToApply>) {
+    pub(super) fn run(mut self, inbox: &Receiver<ToApply>) {
         // The first step of a compaction does not wait, so that small ones are over at once.
         let mut compacting = self.applier.is_compacting();
         let mut pause = Duration::ZERO;
@@ -193,7 +193,7 @@ fn stop(failure: &ApplyFailure) -> ! {
 }
 
 /// Makes everything applied so far durable in the database; blocks.
-pub fn commit_database(server: &Server) -> Result<(), NoRoom> {
+pub(super) fn commit_database(server: &Server) -> Result<(), NoRoom> {
     let (done, committed) = oneshot::channel();
     (server.member.commits)(done);
     committed.blocking_recv().unwrap_or(Err(NoRoom))

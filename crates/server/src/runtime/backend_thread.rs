@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 const POLL: Duration = Duration::from_millis(20);
 
 /// What the backend thread is asked to do.
-pub enum ToBackend {
+pub(super) enum ToBackend {
     /// Commit everything written so far, then answer.
     Commit(Committed),
     /// Commit what is left, and end.
@@ -30,7 +30,7 @@ pub enum ToBackend {
 
 /// How often the database is committed.
 #[derive(Clone, Copy, Debug)]
-pub struct CommitPace {
+pub(super) struct CommitPace {
     /// Longest time that a change waits.
     pub interval: Duration,
     /// Changes that are committed without waiting.
@@ -38,7 +38,7 @@ pub struct CommitPace {
 }
 
 /// The database and whoever hears of it.
-pub struct Committer {
+pub(super) struct Committer {
     /// The database.
     pub backend: Backend,
     /// The room on its disk.
@@ -51,7 +51,7 @@ pub struct Committer {
 
 impl Committer {
     /// Runs until the last sender is gone; commits what is left.
-    pub fn run(&self, inbox: &Receiver<ToBackend>) {
+    pub(super) fn run(&self, inbox: &Receiver<ToBackend>) {
         let throttle = Throttle::default();
         let mut committed_at = Instant::now();
         loop {

@@ -8,6 +8,6 @@ use crate::log::Text;
 ///
 /// Used where going on could lose or falsify data: a failed write to the log or the database, a
 /// committed entry that cannot be applied.
-pub fn stop_process(what: &'static str, error: &dyn Error) -> ! {
+pub(super) fn stop_process(what: &'static str, error: &dyn Error) -> ! {
     crate::fatal!(what; "error" => Text(error))
 }

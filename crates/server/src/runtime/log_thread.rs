@@ -20,7 +20,7 @@ use super::snapshot_thread::ToSnapshot;
 use crate::metrics::Metrics;
 
 /// The log and whoever hears of it.
-pub struct LogThread {
+pub(super) struct LogThread {
     /// The log.
     pub logger: Logger,
     /// To the node.
@@ -37,7 +37,7 @@ impl LogThread {
     /// Runs until the last sender is gone; closes the log.
     ///
     /// A failed write or sync ends the process: what the disk holds is unknown from then on.
-    pub fn run(mut self, inbox: &Receiver<ToLog>) {
+    pub(super) fn run(mut self, inbox: &Receiver<ToLog>) {
         let mut next_segment = NextSegment::default();
         while let Ok(first) = inbox.recv() {
             if let Err(error) = self.turn(first, inbox, &mut next_segment) {

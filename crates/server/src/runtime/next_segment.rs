@@ -20,7 +20,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// How far the preparation is.
 #[derive(Default)]
-pub enum NextSegment {
+pub(super) enum NextSegment {
     /// The segment is there, or nobody was asked for it.
     #[default]
     Idle,
@@ -32,7 +32,7 @@ pub enum NextSegment {
 
 impl NextSegment {
     /// Gives the log what has been prepared.
-    pub fn take(&mut self, log: &mut Log) {
+    pub(super) fn take(&mut self, log: &mut Log) {
         let NextSegment::UnderWay(answer) = self else {
             return;
         };
@@ -54,7 +54,7 @@ impl NextSegment {
 
     /// Has the segment prepared, unless it is there, under way, or has failed a moment ago, or
     /// there is little room.
-    pub fn ask_for(&mut self, log: &mut Log, snapshots: &Sender<ToSnapshot>, room: &Room) {
+    pub(super) fn ask_for(&mut self, log: &mut Log, snapshots: &Sender<ToSnapshot>, room: &Room) {
         match self {
             NextSegment::UnderWay(_) => return,
             NextSegment::Failed(at) if at.elapsed() < RETRY_AFTER => return,

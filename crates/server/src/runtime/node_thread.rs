@@ -16,7 +16,7 @@ use crate::peer::Transport;
 const INPUTS_PER_TURN_MAX: usize = 1024;
 
 /// The node and where its outputs go.
-pub struct NodeThread {
+pub(super) struct NodeThread {
     /// The node.
     pub node: Node,
     /// To those who wait.
@@ -37,7 +37,7 @@ pub struct NodeThread {
 
 impl NodeThread {
     /// Runs until the member stops.
-    pub fn run(mut self, inbox: &Receiver<Input>) {
+    pub(super) fn run(mut self, inbox: &Receiver<Input>) {
         loop {
             while let Some(output) = self.node.poll_output() {
                 self.act_on(output);

@@ -7,7 +7,7 @@ use retcd_state::membership::Membership;
 use crate::peer::Transport;
 
 /// The members that the transport knows, with their peer URLs.
-pub struct PeerSet {
+pub(super) struct PeerSet {
     own_id: u64,
     transport: Transport,
     known: BTreeMap<u64, Vec<String>>,
@@ -15,7 +15,7 @@ pub struct PeerSet {
 
 impl PeerSet {
     /// Nobody yet.
-    pub fn new(own_id: u64, transport: Transport) -> PeerSet {
+    pub(super) fn new(own_id: u64, transport: Transport) -> PeerSet {
         PeerSet {
             own_id,
             transport,
@@ -24,7 +24,7 @@ impl PeerSet {
     }
 
     /// Brings the transport up to the membership.
-    pub fn follow(&mut self, membership: &Membership) {
+    pub(super) fn follow(&mut self, membership: &Membership) {
         let others = membership.members().filter(|other| other.id != self.own_id);
         let now: BTreeMap<u64, Vec<String>> = others
             .map(|other| (other.id, other.peer_urls().to_vec()))

@@ -23,7 +23,7 @@ use crate::server::Server;
 const PURGE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What the thread is asked to do.
-pub enum ToSnapshot {
+pub(super) enum ToSnapshot {
     /// Write a snapshot.
     Save(SnapshotPoint),
     /// Prepare a segment of the log, then answer.
@@ -33,7 +33,7 @@ pub enum ToSnapshot {
 }
 
 /// What the thread needs to do its work.
-pub struct SnapshotThread {
+pub(super) struct SnapshotThread {
     /// Writes snapshots.
     pub snapshots: Snapshots,
     /// To the log.
@@ -48,7 +48,7 @@ pub struct SnapshotThread {
 
 impl SnapshotThread {
     /// Runs until it is told to stop, or the last sender is gone.
-    pub fn run(&self, inbox: &Receiver<ToSnapshot>) {
+    pub(super) fn run(&self, inbox: &Receiver<ToSnapshot>) {
         let mut purged_at = Instant::now();
         // What found no room, and when.
         let mut delayed: Option<(SnapshotPoint, Instant)> = None;

@@ -31,7 +31,7 @@ const LOCK_RETRY: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// A directory that cannot be used, in etcd's words.
-pub fn prepare(disk: Arc<dyn Disk>, config: &Config) -> Result<Dirs, StorageError> {
+pub(super) fn prepare(disk: Arc<dyn Disk>, config: &Config) -> Result<Dirs, StorageError> {
     let dirs = Dirs {
         disk,
         snap_dir: config.snap_dir(),
@@ -80,7 +80,11 @@ fn touch(
 ///
 /// # Errors
 /// See [`StorageError`].
-pub fn found(dirs: &Dirs, config: &Config, new: &NewCluster) -> Result<Opened, StorageError> {
+pub(super) fn found(
+    dirs: &Dirs,
+    config: &Config,
+    new: &NewCluster,
+) -> Result<Opened, StorageError> {
     let members = new.members.iter().map(|member| {
         let context = ConfChangeContext {
             member: Member {
@@ -105,7 +109,11 @@ pub fn found(dirs: &Dirs, config: &Config, new: &NewCluster) -> Result<Opened, S
 ///
 /// # Errors
 /// See [`StorageError`].
-pub fn join(dirs: &Dirs, config: &Config, identity: Identity) -> Result<Opened, StorageError> {
+pub(super) fn join(
+    dirs: &Dirs,
+    config: &Config,
+    identity: Identity,
+) -> Result<Opened, StorageError> {
     let backend = open_backend(dirs)?;
     durable::join(dirs, &options(config), identity, backend)
 }
@@ -114,7 +122,7 @@ pub fn join(dirs: &Dirs, config: &Config, identity: Identity) -> Result<Opened, 
 ///
 /// # Errors
 /// See [`StorageError`].
-pub fn reopen(dirs: &Dirs, config: &Config) -> Result<Opened, StorageError> {
+pub(super) fn reopen(dirs: &Dirs, config: &Config) -> Result<Opened, StorageError> {
     let opened = durable::reopen(dirs, &options(config), || open_backend(dirs))?;
     opened.notices.iter().for_each(tell);
     Ok(opened)

@@ -18,7 +18,7 @@ use super::TokenError;
 
 /// `sign-method`.
 #[derive(Clone, Copy)]
-pub struct Method {
+pub(crate) struct Method {
     name: &'static str,
     family: Family,
 }
@@ -114,12 +114,12 @@ const METHODS: [Method; 14] = {
 
 impl Method {
     /// The method of this name, as it stands in tokens.
-    pub fn named(name: &str) -> Option<Method> {
+    pub(crate) fn named(name: &str) -> Option<Method> {
         METHODS.into_iter().find(|method| method.name == name)
     }
 
     /// Its name.
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         self.name
     }
 }

@@ -23,7 +23,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-pub use keys::Method;
+pub(crate) use keys::Method;
 use keys::{Signer, Verifier};
 
 use super::{Identity, TokenError};
@@ -42,7 +42,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 const VERIFIED_MAX: usize = 4096;
 
 /// Signs and checks tokens.
-pub struct JsonWebTokens {
+pub(crate) struct JsonWebTokens {
     method: Method,
     /// `None` with a public key only.
     signer: Option<Arc<Signer>>,
@@ -97,7 +97,7 @@ impl JsonWebTokens {
     ///
     /// # Errors
     /// The keys are not what the method needs.
-    pub fn new(
+    pub(crate) fn new(
         method: Method,
         public: &[u8],
         private: &[u8],
@@ -114,13 +114,13 @@ impl JsonWebTokens {
     }
 
     /// Whether tokens can be given out at all.
-    pub fn can_sign(&self) -> bool {
+    pub(crate) fn can_sign(&self) -> bool {
         self.signer.is_some()
     }
 
     /// A token of `user`, as work for a thread that may take its time; `now_ms` is the time since
     /// 1970.
-    pub fn sign(
+    pub(crate) fn sign(
         &self,
         user: &str,
         revision: u64,
@@ -142,7 +142,7 @@ impl JsonWebTokens {
     }
 
     /// Who a token is for; `now_ms` is the time since 1970.
-    pub fn user(&self, token: &str, now_ms: u64) -> Option<Identity> {
+    pub(crate) fn user(&self, token: &str, now_ms: u64) -> Option<Identity> {
         let known = self.verified.lock().get(token).cloned();
         let claims = match known {
             Some(claims) => claims,
