@@ -211,8 +211,8 @@ impl Kv {
     /// Executes a transaction that writes.
     ///
     /// What it costs to refuse one grows from check to check: form and size are looked at first, in
-    /// [`PreparedTxn::new`]; then, if it has many operations, its caller, and then only whether keys
-    /// are named twice.
+    /// [`PreparedTxn::new`]; then, if it has many operations, its caller, and then only whether
+    /// keys are named twice.
     ///
     /// # Errors
     /// The form is wrong; as [`Space::check`] and [`Proposer::propose_as`].

@@ -1,9 +1,9 @@
 //! Defragmentation of the database's file: on request, and at start
 //! (`--bootstrap-defrag-threshold-megabytes`).
 //!
-//! Reads and writes go on meanwhile, so nothing has to be refused. The disk is busy, though; with the
-//! gate `StopGRPCServiceOnDefrag` health checks send clients to other members for that time (see
-//! [`Server::is_serving`]).
+//! Reads and writes go on meanwhile, so nothing has to be refused. The disk is busy, though; with
+//! the gate `StopGRPCServiceOnDefrag` health checks send clients to other members for that time
+//! (see [`Server::is_serving`]).
 
 use std::time::Instant;
 

@@ -3,12 +3,12 @@
 //!
 //! All threads are made when the member starts, so that none can be refused later, and their number
 //! does not depend on what clients ask for. Work waits in one queue, in order. Long work is done in
-//! pieces of a few milliseconds, each queued anew, so that everybody gets on. Nothing waits on these
-//! threads for a client, another member or a lock that is held for long; such waits happen between
-//! the pieces, outside of the pool.
+//! pieces of a few milliseconds, each queued anew, so that everybody gets on. Nothing waits on
+//! these threads for a client, another member or a lock that is held for long; such waits happen
+//! between the pieces, outside of the pool.
 //!
-//! The queue needs no bound of its own: whoever queues work waits for its result, so the queue is no
-//! longer than the number of requests under way.
+//! The queue needs no bound of its own: whoever queues work waits for its result, so the queue is
+//! no longer than the number of requests under way.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};

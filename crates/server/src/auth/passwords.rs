@@ -1,9 +1,9 @@
 //! bcrypt, off the connection threads.
 //!
 //! A hash takes tens of milliseconds of a processor on purpose. It is made by the workers, without
-//! any lock, and on half of the processors at most; the others stay free for clients that are logged
-//! in. A login that has to wait too long, or behind too many others, fails like any other request to
-//! an overloaded member.
+//! any lock, and on half of the processors at most; the others stay free for clients that are
+//! logged in. A login that has to wait too long, or behind too many others, fails like any other
+//! request to an overloaded member.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,16 +1,17 @@
 //! The memory that answers may hold until their clients have taken them.
 //!
 //! A short request can ask for a long answer, and a client need not read what it gets. So every
-//! answer of [`COUNTED_FROM`] bytes or more reserves its memory from one budget of the process before
-//! it is encoded, and releases it piece by piece as the connection sends the pieces, or at once when
-//! the client goes away. An answer that does not fit waits in order, which is better than running out
-//! of memory.
+//! answer of [`COUNTED_FROM`] bytes or more reserves its memory from one budget of the process
+//! before it is encoded, and releases it piece by piece as the connection sends the pieces, or at
+//! once when the client goes away. An answer that does not fit waits in order, which is better than
+//! running out of memory.
 //!
-//! It cannot deadlock: an answer makes one reservation for all of its bytes, and nobody who waits for
-//! another answer makes one. An answer larger than the budget waits for all of it and is then alone.
-//! Nor can clients that do not read hold memory for ever: an answer of which nothing was taken for
-//! [`STALLED_AFTER`] is given up when others wait ([`AnswerBudget::is_wanted`]). Those wait no longer
-//! than for any other answer. For what a connection has already been given see `outstanding`.
+//! It cannot deadlock: an answer makes one reservation for all of its bytes, and nobody who waits
+//! for another answer makes one. An answer larger than the budget waits for all of it and is then
+//! alone. Nor can clients that do not read hold memory for ever: an answer of which nothing was
+//! taken for [`STALLED_AFTER`] is given up when others wait ([`AnswerBudget::is_wanted`]). Those
+//! wait no longer than for any other answer. For what a connection has already been given see
+//! `outstanding`.
 
 mod outstanding;
 

@@ -1,9 +1,9 @@
 //! The thread that makes the database durable.
 //!
 //! The log is what makes a write safe; the database is a checkpoint of it. It is committed every
-//! `--backend-batch-interval`, or after `--backend-batch-limit` changes. Only snapshots and physical
-//! compactions wait for a commit. While the file cannot grow, changes stay in memory for a later
-//! commit, as the log has them; the thread also watches the free space of the disk.
+//! `--backend-batch-interval`, or after `--backend-batch-limit` changes. Only snapshots and
+//! physical compactions wait for a commit. While the file cannot grow, changes stay in memory for a
+//! later commit, as the log has them; the thread also watches the free space of the disk.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
