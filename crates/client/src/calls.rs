@@ -41,17 +41,17 @@ macro_rules! calls {
 // Methods with keys, which `namespace` wraps.
 calls! {
     /// [`Client::range`] on keys that have been prefixed.
-    pub(crate) fn range_anywhere(RangeRequest) -> RangeResponse: KvClient::range, Repeatable;
+    pub(crate) fn range_raw(RangeRequest) -> RangeResponse: KvClient::range, Repeatable;
     /// [`Client::put`] on a key that has been prefixed.
-    pub(crate) fn put_anywhere(PutRequest) -> PutResponse: KvClient::put, AtMostOnce;
+    pub(crate) fn put_raw(PutRequest) -> PutResponse: KvClient::put, AtMostOnce;
     /// [`Client::delete_range`] on keys that have been prefixed.
-    pub(crate) fn delete_range_anywhere(DeleteRangeRequest) -> DeleteRangeResponse: KvClient::delete_range, AtMostOnce;
+    pub(crate) fn delete_range_raw(DeleteRangeRequest) -> DeleteRangeResponse: KvClient::delete_range, AtMostOnce;
     /// [`Client::txn`] on keys that have been prefixed.
-    pub(crate) fn txn_anywhere(TxnRequest) -> TxnResponse: KvClient::txn, AtMostOnce;
+    pub(crate) fn txn_raw(TxnRequest) -> TxnResponse: KvClient::txn, AtMostOnce;
     /// [`Client::repeatable_txn`] on keys that have been prefixed.
-    pub(crate) fn repeatable_txn_anywhere(TxnRequest) -> TxnResponse: KvClient::txn, Repeatable;
+    pub(crate) fn repeatable_txn_raw(TxnRequest) -> TxnResponse: KvClient::txn, Repeatable;
     /// [`Client::lease_time_to_live`] without a namespace.
-    pub(crate) fn lease_time_to_live_anywhere(LeaseTimeToLiveRequest) -> LeaseTimeToLiveResponse: LeaseClient::lease_time_to_live, Repeatable;
+    pub(crate) fn lease_time_to_live_raw(LeaseTimeToLiveRequest) -> LeaseTimeToLiveResponse: LeaseClient::lease_time_to_live, Repeatable;
 }
 
 calls! {
@@ -79,7 +79,7 @@ calls! {
     /// Lists, raises or clears alarms.
     pub fn alarm(AlarmRequest) -> AlarmResponse: MaintenanceClient::alarm, Repeatable;
     /// Returns the status of the member connected to. Use a client with one endpoint
-    /// ([`Config::only`](crate::Config::only)) to choose the member.
+    /// ([`Config::with_endpoint`](crate::Config::with_endpoint)) to choose the member.
     pub fn status(StatusRequest) -> StatusResponse: MaintenanceClient::status, Repeatable;
     /// Returns a hash of the key-value store of the member connected to.
     pub fn hash_kv(HashKvRequest) -> HashKvResponse: MaintenanceClient::hash_kv, Repeatable;

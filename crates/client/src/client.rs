@@ -14,7 +14,7 @@ use crate::connections::{Connections, Link};
 use crate::error::{Error, OLD_REVISION};
 use crate::login::{Credentials, Login};
 use crate::namespace::Namespace;
-use crate::retry::{self, Failure, Next, Policy};
+use crate::retry::{self, Failure, Policy, RetryAction};
 use crate::transport::Transport;
 
 /// Maximum number of attempts per request.
@@ -79,13 +79,13 @@ impl Client {
         })
     }
 
-    /// The same client with a deadline: all its requests together must complete within `limit` from
-    /// now. With a limit of zero no request is sent. Streams (watches, keep-alive, snapshots) need
-    /// only be opened by the deadline.
-    pub fn within(&self, limit: Duration) -> Client {
+    /// The same client with a deadline: all its requests together must complete within `timeout`
+    /// from now. With a zero timeout no request is sent. Streams (watches, keep-alive, snapshots)
+    /// need only be opened by the deadline.
+    pub fn with_timeout(&self, timeout: Duration) -> Client {
         Client {
             // On overflow there is no deadline.
-            deadline: Instant::now().checked_add(limit),
+            deadline: Instant::now().checked_add(timeout),
             ..self.clone()
         }
     }
@@ -104,7 +104,7 @@ impl Client {
     /// first.
     pub fn namespace(&self, prefix: impl Into<Bytes>) -> Client {
         Client {
-            namespace: self.namespace.within(&prefix.into()),
+            namespace: self.namespace.nested(&prefix.into()),
             ..self.clone()
         }
     }
@@ -118,7 +118,7 @@ impl Client {
         if self.shared.config.credentials.is_none() {
             return Ok(());
         }
-        let limited = self.within(self.shared.config.dial_timeout);
+        let limited = self.with_timeout(self.shared.config.dial_timeout);
         limited.call(Policy::AtMostOnce, |_| ready(Ok(()))).await
     }
 
@@ -180,11 +180,11 @@ impl Client {
                 Err(error) => error,
             };
             attempts_left -= 1;
-            match self.next(policy, &error) {
-                Next::GiveUp => return Err(error),
+            match self.retry_action(policy, &error) {
+                RetryAction::Fail => return Err(error),
                 _ if attempts_left == 0 => return Err(error),
-                Next::LogIn => self.forget_login(login.ok().as_ref()),
-                Next::Elsewhere => self.go_elsewhere(&link, &error),
+                RetryAction::Authenticate => self.forget_token(login.ok().as_ref()),
+                RetryAction::OtherEndpoint => self.use_other_endpoint(&link, &error),
             }
             *last = Some(error);
             tokio::time::sleep(RETRY_PAUSE).await;
@@ -192,9 +192,9 @@ impl Client {
     }
 
     /// Decides how to proceed after a failed request.
-    fn next(&self, policy: Policy, error: &Error) -> Next {
-        match retry::next(policy, Failure::of(error), self.endpoints()) {
-            Next::LogIn if !self.may_log_in_again(error) => Next::GiveUp,
+    fn retry_action(&self, policy: Policy, error: &Error) -> RetryAction {
+        match retry::decide(policy, Failure::of(error), self.endpoints()) {
+            RetryAction::Authenticate if !self.can_authenticate_again(error) => RetryAction::Fail,
             next => next,
         }
     }
@@ -206,7 +206,7 @@ impl Client {
 
     /// Whether to open a stream again that failed with this error.
     pub(crate) fn may_reopen(&self, error: &Error) -> bool {
-        self.next(Policy::Repeatable, error) != Next::GiveUp
+        self.retry_action(Policy::Repeatable, error) != RetryAction::Fail
     }
 
     /// Waits for a connection, and authenticates if that has not been done.
@@ -218,7 +218,7 @@ impl Client {
         match self.login(&link).await {
             Ok(login) => Ok(Route { link, login }),
             Err(error) => {
-                self.go_elsewhere(&link, &error);
+                self.use_other_endpoint(&link, &error);
                 Err(error)
             }
         }
@@ -227,13 +227,13 @@ impl Client {
     /// Makes the next stream use another endpoint and a new token: streams report an outdated token
     /// in different ways.
     pub(crate) fn leave(&self, route: &Route, error: &Error) {
-        self.go_elsewhere(&route.link, error);
+        self.use_other_endpoint(&route.link, error);
         if !matches!(self.shared.config.credentials, Some(Credentials::Token(_))) {
-            self.forget_login(Some(&route.login));
+            self.forget_token(Some(&route.login));
         }
     }
 
-    fn go_elsewhere(&self, link: &Link, error: &Error) {
+    fn use_other_endpoint(&self, link: &Link, error: &Error) {
         let connections = &self.shared.connections;
         connections.pass_over(link);
         if matches!(error, Error::Unsent { .. } | Error::Broken { .. }) {
@@ -263,7 +263,7 @@ impl Client {
     }
 
     /// Makes the next request authenticate, unless that has happened since `outdated` was used.
-    fn forget_login(&self, outdated: Option<&Login>) {
+    fn forget_token(&self, outdated: Option<&Login>) {
         let mut login = self.shared.login.lock().expect("nothing panics under it");
         if login.as_ref() == outdated {
             *login = None;
@@ -271,7 +271,7 @@ impl Client {
     }
 
     /// Whether `error` reports an outdated token that authentication can replace.
-    fn may_log_in_again(&self, error: &Error) -> bool {
+    fn can_authenticate_again(&self, error: &Error) -> bool {
         match &self.shared.config.credentials {
             // A fixed token cannot be replaced.
             Some(Credentials::Token(_)) => false,

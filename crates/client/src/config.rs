@@ -55,7 +55,7 @@ impl Config {
     }
 
     /// This configuration with a single endpoint.
-    pub fn only(&self, endpoint: &str) -> Config {
+    pub fn with_endpoint(&self, endpoint: &str) -> Config {
         Config {
             endpoints: vec![endpoint.to_owned()],
             ..self.clone()

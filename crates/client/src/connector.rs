@@ -36,13 +36,13 @@ pub(crate) struct Connector {
     /// With the host name to verify the server's certificate against.
     tls: Option<(Tls, String)>,
     /// Shared because tonic requires the service to be `Clone`; only one connection is made.
-    heard: Arc<Mutex<Option<oneshot::Sender<io::Result<()>>>>>,
+    first_read: Arc<Mutex<Option<oneshot::Sender<io::Result<()>>>>>,
 }
 
 /// Resolves when the server has sent its first bytes.
-pub(crate) struct Greeting(oneshot::Receiver<io::Result<()>>);
+pub(crate) struct FirstRead(oneshot::Receiver<io::Result<()>>);
 
-impl Greeting {
+impl FirstRead {
     /// Waits for the server's first bytes.
     ///
     /// # Errors
@@ -61,10 +61,17 @@ impl Greeting {
 
 impl Connector {
     /// Creates a connector and the future of its connection's first bytes.
-    pub fn new(target: Target, tls: Option<(Tls, String)>) -> (Connector, Greeting) {
+    pub fn new(target: Target, tls: Option<(Tls, String)>) -> (Connector, FirstRead) {
         let (sender, receiver) = oneshot::channel();
-        let heard = Arc::new(Mutex::new(Some(sender)));
-        (Connector { target, tls, heard }, Greeting(receiver))
+        let first_read = Arc::new(Mutex::new(Some(sender)));
+        (
+            Connector {
+                target,
+                tls,
+                first_read,
+            },
+            FirstRead(receiver),
+        )
     }
 }
 
@@ -109,10 +116,14 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, _: Uri) -> Self::Future {
         let (target, tls) = (self.target.clone(), self.tls.clone());
-        let heard = self.heard.lock().expect("nothing panics under it").take();
+        let first_read = self
+            .first_read
+            .lock()
+            .expect("nothing panics under it")
+            .take();
         Box::pin(async move {
             let io = connect(target, tls).await?;
-            Ok(TokioIo::new(Connection { io, heard }))
+            Ok(TokioIo::new(Connection { io, first_read }))
         })
     }
 }
@@ -121,7 +132,7 @@ impl Service<Uri> for Connector {
 pub(crate) struct Connection {
     io: Box<dyn Io>,
     /// Taken by the first read.
-    heard: Option<oneshot::Sender<io::Result<()>>>,
+    first_read: Option<oneshot::Sender<io::Result<()>>>,
 }
 
 impl AsyncRead for Connection {
@@ -142,9 +153,9 @@ impl AsyncRead for Connection {
                 Err(std::mem::replace(error, copy))
             }
         };
-        if let Some(heard) = self.heard.take() {
+        if let Some(first_read) = self.first_read.take() {
             // The receiver is gone if the dial timeout has expired.
-            let _ = heard.send(first);
+            let _ = first_read.send(first);
         }
         poll
     }

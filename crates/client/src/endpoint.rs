@@ -135,11 +135,11 @@ impl Endpoint {
             Address::Unix(path) => Target::Unix(path.clone()),
         };
         let tls = tls.map(|tls| (tls.clone(), self.host().to_owned()));
-        let (connector, greeting) = Connector::new(target, tls);
+        let (connector, first_read) = Connector::new(target, tls);
         let connecting = async {
             let channel = builder.connect_with_connector(connector).await;
-            let channel = channel.map_err(|error| innermost(&error))?;
-            greeting.wait().await.map(|()| channel)
+            let channel = channel.map_err(|error| root_cause(&error))?;
+            first_read.wait().await.map(|()| channel)
         };
         tokio::time::timeout(config.dial_timeout, connecting)
             .await
@@ -148,7 +148,7 @@ impl Endpoint {
 }
 
 /// The text of the root cause.
-fn innermost(error: &dyn std::error::Error) -> String {
+fn root_cause(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

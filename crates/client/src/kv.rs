@@ -16,9 +16,9 @@ impl Client {
     /// # Errors
     /// The error of the last attempt, or [`Error::DeadlineExceeded`].
     pub async fn range(&self, mut request: RangeRequest) -> Result<RangeResponse, Error> {
-        self.namespace.enter_range(&mut request)?;
-        let mut response = self.range_anywhere(request).await?;
-        self.namespace.leave_range(&mut response);
+        self.namespace.prefix_get(&mut request)?;
+        let mut response = self.range_raw(request).await?;
+        self.namespace.unprefix_range(&mut response);
         Ok(response)
     }
 
@@ -28,7 +28,7 @@ impl Client {
     /// # Errors
     /// The error of the last attempt, or [`Error::DeadlineExceeded`].
     pub async fn range_stream(&self, mut request: RangeRequest) -> Result<RangeResponse, Error> {
-        self.namespace.enter_range(&mut request)?;
+        self.namespace.prefix_get(&mut request)?;
         self.check_size(&request)?;
         let response_bytes_max = self.shared.config.response_bytes_max;
         let collect = |service: Service| {
@@ -50,7 +50,7 @@ impl Client {
             }
         };
         let mut response = self.call(Policy::Repeatable, collect).await?;
-        self.namespace.leave_range(&mut response);
+        self.namespace.unprefix_range(&mut response);
         Ok(response)
     }
 
@@ -59,9 +59,9 @@ impl Client {
     /// # Errors
     /// The error of the last attempt, or [`Error::DeadlineExceeded`].
     pub async fn put(&self, mut request: PutRequest) -> Result<PutResponse, Error> {
-        self.namespace.enter_put(&mut request)?;
-        let mut response = self.put_anywhere(request).await?;
-        self.namespace.leave_put(&mut response);
+        self.namespace.prefix_put(&mut request)?;
+        let mut response = self.put_raw(request).await?;
+        self.namespace.unprefix_put(&mut response);
         Ok(response)
     }
 
@@ -73,9 +73,9 @@ impl Client {
         &self,
         mut request: DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, Error> {
-        self.namespace.enter_delete(&mut request)?;
-        let mut response = self.delete_range_anywhere(request).await?;
-        self.namespace.leave_delete(&mut response);
+        self.namespace.prefix_delete(&mut request)?;
+        let mut response = self.delete_range_raw(request).await?;
+        self.namespace.unprefix_delete(&mut response);
         Ok(response)
     }
 
@@ -84,9 +84,9 @@ impl Client {
     /// # Errors
     /// The error of the last attempt, or [`Error::DeadlineExceeded`].
     pub async fn txn(&self, mut request: TxnRequest) -> Result<TxnResponse, Error> {
-        self.namespace.enter_txn(&mut request)?;
-        let mut response = self.txn_anywhere(request).await?;
-        self.namespace.leave_txn(&mut response);
+        self.namespace.prefix_txn(&mut request)?;
+        let mut response = self.txn_raw(request).await?;
+        self.namespace.unprefix_txn(&mut response);
         Ok(response)
     }
 
@@ -96,9 +96,9 @@ impl Client {
     /// # Errors
     /// The error of the last attempt, or [`Error::DeadlineExceeded`].
     pub async fn repeatable_txn(&self, mut request: TxnRequest) -> Result<TxnResponse, Error> {
-        self.namespace.enter_txn(&mut request)?;
-        let mut response = self.repeatable_txn_anywhere(request).await?;
-        self.namespace.leave_txn(&mut response);
+        self.namespace.prefix_txn(&mut request)?;
+        let mut response = self.repeatable_txn_raw(request).await?;
+        self.namespace.unprefix_txn(&mut response);
         Ok(response)
     }
 
@@ -110,8 +110,8 @@ impl Client {
         &self,
         request: LeaseTimeToLiveRequest,
     ) -> Result<LeaseTimeToLiveResponse, Error> {
-        let mut response = self.lease_time_to_live_anywhere(request).await?;
-        self.namespace.leave_lease(&mut response);
+        let mut response = self.lease_time_to_live_raw(request).await?;
+        self.namespace.unprefix_lease(&mut response);
         Ok(response)
     }
 }

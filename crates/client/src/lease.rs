@@ -1,6 +1,6 @@
 //! Keeping leases alive.
 //!
-//! A lease is renewed after a third of its time to live. If the stream of renewals breaks, another
+//! A lease is renewed after a third of its time to live. If the stream of stream breaks, another
 //! one is opened, at another member if possible, as long as the lease may still exist. Its expiry
 //! is computed from when the last answered renewal was sent, so that it is never later than the
 //! cluster's.
@@ -46,7 +46,7 @@ pub struct KeepAlive {
     /// When to send the next renewal.
     renew_at: Instant,
     is_renewed: bool,
-    open: Option<(Renewals, Route)>,
+    open: Option<(KeepAliveStream, Route)>,
 }
 
 impl Client {
@@ -69,8 +69,9 @@ impl Client {
     /// # Errors
     /// The lease does not exist, or the error of the last attempt.
     pub async fn keep_alive_once(&self, id: i64) -> Result<LeaseKeepAliveResponse, KeepAliveError> {
-        let renew =
-            |service: Service| async move { Renewals::open(service, id).await?.next().await };
+        let renew = |service: Service| async move {
+            KeepAliveStream::open(service, id).await?.next().await
+        };
         let renewed = self.call(Policy::Repeatable, renew).await?;
         match renewed.ttl {
             ..=0 => Err(KeepAliveError::Ended),
@@ -102,14 +103,14 @@ impl KeepAlive {
             let error = match timeout_at(ends, renewed).await {
                 Err(_) => return Err(KeepAliveError::Ended),
                 Ok(Err(error)) => error,
-                Ok(Ok((asked_at, renewed))) => {
+                Ok(Ok((sent_at, renewed))) => {
                     let Ok(ttl @ 1..) = u64::try_from(renewed.ttl) else {
                         return Err(KeepAliveError::Ended);
                     };
                     let ttl = Duration::from_secs(ttl);
                     self.is_renewed = true;
-                    self.ends = asked_at + ttl;
-                    self.renew_at = asked_at + ttl / 3;
+                    self.ends = sent_at + ttl;
+                    self.renew_at = sent_at + ttl / 3;
                     return Ok(renewed);
                 }
             };
@@ -125,13 +126,13 @@ impl KeepAlive {
 
     /// Renews once; returns also when the request was sent.
     async fn renew(&mut self) -> Result<(Instant, LeaseKeepAliveResponse), Error> {
-        let (renewals, _) = match &mut self.open {
+        let (stream, _) = match &mut self.open {
             Some(open) => open,
             open => {
                 let route = self.client.route().await?;
-                let renewals = Renewals::open(route.service(), self.id).await;
-                match renewals {
-                    Ok(renewals) => open.insert((renewals, route)),
+                let stream = KeepAliveStream::open(route.service(), self.id).await;
+                match stream {
+                    Ok(stream) => open.insert((stream, route)),
                     Err(error) => {
                         self.client.leave(&route, &error);
                         return Err(error);
@@ -139,38 +140,38 @@ impl KeepAlive {
                 }
             }
         };
-        let renewed = renewals.next().await?;
-        Ok((renewals.asked_at, renewed))
+        let renewed = stream.next().await?;
+        Ok((stream.sent_at, renewed))
     }
 }
 
 /// An open keep-alive stream for one lease.
-struct Renewals {
+struct KeepAliveStream {
     id: i64,
     requests: mpsc::Sender<LeaseKeepAliveRequest>,
     responses: Streaming<LeaseKeepAliveResponse>,
     /// When the last request was sent.
-    asked_at: Instant,
+    sent_at: Instant,
     /// Whether its response is outstanding.
     is_waiting: bool,
 }
 
-impl Renewals {
+impl KeepAliveStream {
     /// Opens the stream and sends the first renewal: a server may not respond before that.
-    async fn open(service: Service, id: i64) -> Result<Renewals, Error> {
+    async fn open(service: Service, id: i64) -> Result<KeepAliveStream, Error> {
         let (requests, receiver) = mpsc::channel(1);
         requests
             .try_send(LeaseKeepAliveRequest { id })
             .expect("the channel is new and has room");
-        let asked_at = Instant::now();
+        let sent_at = Instant::now();
         let mut stub = LeaseClient::new(service);
         let request = with_leader(ReceiverStream::new(receiver));
         let responses = stub.lease_keep_alive(request).await?.into_inner();
-        Ok(Renewals {
+        Ok(KeepAliveStream {
             id,
             requests,
             responses,
-            asked_at,
+            sent_at,
             is_waiting: true,
         })
     }
@@ -183,7 +184,7 @@ impl Renewals {
         if !self.is_waiting {
             let request = LeaseKeepAliveRequest { id: self.id };
             self.requests.try_send(request).map_err(|_| closed())?;
-            self.asked_at = Instant::now();
+            self.sent_at = Instant::now();
             self.is_waiting = true;
         }
         let response = self.responses.message().await?.ok_or_else(closed)?;

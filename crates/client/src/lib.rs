@@ -18,7 +18,7 @@
 //!     value: "red".into(),
 //!     ..PutRequest::default()
 //! };
-//! app.within(Duration::from_secs(5)).put(put).await?;
+//! app.with_timeout(Duration::from_secs(5)).put(put).await?;
 //!
 //! let session = Session::new(&app, 10).await?;
 //! let lock = Mutex::new(&session, "painter").lock().await?;
@@ -45,8 +45,8 @@
 //! - **At most once**: a request that changes something is made again only if it certainly was not
 //!   executed. Reads, and requests that may be executed twice, are made again after all failures
 //!   that may pass. The whole table is in the source of `retry`.
-//! - Without a deadline ([`Client::within`]) a request waits for an endpoint for as long as that
-//!   takes. [`Error::DeadlineExceeded`] says what was waited for.
+//! - Without a deadline ([`Client::with_timeout`]) a request waits for an endpoint for as long as
+//!   that takes. [`Error::DeadlineExceeded`] says what was waited for.
 //! - A token that is too old is replaced, and the request made again.
 //! - [`Watcher`]: nothing is missed and nothing comes twice when connections break. [`KeepAlive`]:
 //!   a lease is never believed in for longer than the cluster does. [`concurrency`]: locks and

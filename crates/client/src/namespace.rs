@@ -20,12 +20,12 @@ pub(crate) struct Namespace(Bytes);
 
 impl Namespace {
     /// The namespace `prefix` inside this one.
-    pub fn within(&self, prefix: &[u8]) -> Namespace {
-        Namespace(self.key(prefix))
+    pub fn nested(&self, prefix: &[u8]) -> Namespace {
+        Namespace(self.prefixed(prefix))
     }
 
     /// Adds the prefix to a key.
-    fn key(&self, key: &[u8]) -> Bytes {
+    fn prefixed(&self, key: &[u8]) -> Bytes {
         let mut whole = BytesMut::with_capacity(self.0.len() + key.len());
         whole.put_slice(&self.0);
         whole.put_slice(key);
@@ -34,20 +34,20 @@ impl Namespace {
 
     /// Adds the prefix to a key and a range end. The resulting range does not extend beyond the
     /// namespace.
-    fn enter(&self, key: &mut Bytes, range_end: &mut Bytes) {
+    fn prefix_interval(&self, key: &mut Bytes, range_end: &mut Bytes) {
         if self.0.is_empty() {
             return;
         }
-        *key = self.key(key);
+        *key = self.prefixed(key);
         *range_end = match range_end.as_ref() {
             b"" => return,
             FROM_KEY => prefix_end(&self.0).into(),
-            end => self.key(end),
+            end => self.prefixed(end),
         };
     }
 
     /// The server rejects empty keys, but would not notice one that has been prefixed.
-    fn refuse_empty(&self, key: &[u8]) -> Result<(), Error> {
+    fn reject_empty(&self, key: &[u8]) -> Result<(), Error> {
         if key.is_empty() && !self.0.is_empty() {
             return Err(Error::Refused {
                 code: Code::InvalidArgument,
@@ -57,43 +57,43 @@ impl Namespace {
         Ok(())
     }
 
-    pub fn enter_range(&self, request: &mut RangeRequest) -> Result<(), Error> {
+    pub fn prefix_get(&self, request: &mut RangeRequest) -> Result<(), Error> {
         if request.range_end.is_empty() {
-            self.refuse_empty(&request.key)?;
+            self.reject_empty(&request.key)?;
         }
-        self.enter(&mut request.key, &mut request.range_end);
+        self.prefix_interval(&mut request.key, &mut request.range_end);
         Ok(())
     }
 
-    pub fn enter_put(&self, request: &mut PutRequest) -> Result<(), Error> {
-        self.refuse_empty(&request.key)?;
-        self.enter(&mut request.key, &mut Bytes::new());
+    pub fn prefix_put(&self, request: &mut PutRequest) -> Result<(), Error> {
+        self.reject_empty(&request.key)?;
+        self.prefix_interval(&mut request.key, &mut Bytes::new());
         Ok(())
     }
 
-    pub fn enter_delete(&self, request: &mut DeleteRangeRequest) -> Result<(), Error> {
+    pub fn prefix_delete(&self, request: &mut DeleteRangeRequest) -> Result<(), Error> {
         if request.range_end.is_empty() {
-            self.refuse_empty(&request.key)?;
+            self.reject_empty(&request.key)?;
         }
-        self.enter(&mut request.key, &mut request.range_end);
+        self.prefix_interval(&mut request.key, &mut request.range_end);
         Ok(())
     }
 
-    pub fn enter_txn(&self, request: &mut TxnRequest) -> Result<(), Error> {
+    pub fn prefix_txn(&self, request: &mut TxnRequest) -> Result<(), Error> {
         if self.0.is_empty() {
             return Ok(());
         }
         for compare in &mut request.compare {
-            self.enter(&mut compare.key, &mut compare.range_end);
+            self.prefix_interval(&mut compare.key, &mut compare.range_end);
         }
         for op in request.success.iter_mut().chain(&mut request.failure) {
             match &mut op.request {
-                Some(Request::RequestRange(range)) => self.enter_range(range)?,
-                Some(Request::RequestPut(put)) => self.enter_put(put)?,
-                Some(Request::RequestDeleteRange(delete)) => self.enter_delete(delete)?,
+                Some(Request::RequestRange(range)) => self.prefix_get(range)?,
+                Some(Request::RequestPut(put)) => self.prefix_put(put)?,
+                Some(Request::RequestDeleteRange(delete)) => self.prefix_delete(delete)?,
                 Some(Request::RequestTxn(nested)) => {
                     let mut inner = std::mem::take(nested).into_inner();
-                    with_stack(|| self.enter_txn(&mut inner))?;
+                    with_stack(|| self.prefix_txn(&mut inner))?;
                     *nested = inner.into();
                 }
                 None => {}
@@ -102,40 +102,43 @@ impl Namespace {
         Ok(())
     }
 
-    pub fn enter_watch(&self, request: &mut WatchCreateRequest) {
+    pub fn prefix_watch(&self, request: &mut WatchCreateRequest) {
         // A watch on the empty key starts at the first key.
-        self.enter(&mut request.key, &mut request.range_end);
+        self.prefix_interval(&mut request.key, &mut request.range_end);
     }
 
     /// Removes the prefix from a key of a response.
-    fn leave(&self, kv: &mut KeyValue) {
+    fn unprefix(&self, kv: &mut KeyValue) {
         kv.key = kv.key.slice(self.0.len().min(kv.key.len())..);
     }
 
-    pub fn leave_range(&self, response: &mut RangeResponse) {
-        response.kvs.iter_mut().for_each(|kv| self.leave(kv));
+    pub fn unprefix_range(&self, response: &mut RangeResponse) {
+        response.kvs.iter_mut().for_each(|kv| self.unprefix(kv));
     }
 
-    pub fn leave_put(&self, response: &mut PutResponse) {
-        response.prev_kv.iter_mut().for_each(|kv| self.leave(kv));
+    pub fn unprefix_put(&self, response: &mut PutResponse) {
+        response.prev_kv.iter_mut().for_each(|kv| self.unprefix(kv));
     }
 
-    pub fn leave_delete(&self, response: &mut DeleteRangeResponse) {
-        response.prev_kvs.iter_mut().for_each(|kv| self.leave(kv));
+    pub fn unprefix_delete(&self, response: &mut DeleteRangeResponse) {
+        response
+            .prev_kvs
+            .iter_mut()
+            .for_each(|kv| self.unprefix(kv));
     }
 
-    pub fn leave_txn(&self, response: &mut TxnResponse) {
+    pub fn unprefix_txn(&self, response: &mut TxnResponse) {
         if self.0.is_empty() {
             return;
         }
         for op in &mut response.responses {
             match &mut op.response {
-                Some(Response::ResponseRange(range)) => self.leave_range(range),
-                Some(Response::ResponsePut(put)) => self.leave_put(put),
-                Some(Response::ResponseDeleteRange(delete)) => self.leave_delete(delete),
+                Some(Response::ResponseRange(range)) => self.unprefix_range(range),
+                Some(Response::ResponsePut(put)) => self.unprefix_put(put),
+                Some(Response::ResponseDeleteRange(delete)) => self.unprefix_delete(delete),
                 Some(Response::ResponseTxn(nested)) => {
                     let mut inner = std::mem::take(nested).into_inner();
-                    with_stack(|| self.leave_txn(&mut inner));
+                    with_stack(|| self.unprefix_txn(&mut inner));
                     *nested = inner.into();
                 }
                 None => {}
@@ -143,15 +146,15 @@ impl Namespace {
         }
     }
 
-    pub fn leave_events(&self, events: &mut [Event]) {
+    pub fn unprefix_events(&self, events: &mut [Event]) {
         for event in events {
             let kvs = event.kv.iter_mut().chain(&mut event.prev_kv);
-            kvs.for_each(|kv| self.leave(kv));
+            kvs.for_each(|kv| self.unprefix(kv));
         }
     }
 
     /// Also drops keys outside the namespace, which the lease may have.
-    pub fn leave_lease(&self, response: &mut LeaseTimeToLiveResponse) {
+    pub fn unprefix_lease(&self, response: &mut LeaseTimeToLiveResponse) {
         response.keys.retain_mut(|key| {
             let is_inside = key.starts_with(&self.0);
             if is_inside {
@@ -174,8 +177,8 @@ mod tests {
             range_end: end.to_vec().into(),
             ..RangeRequest::default()
         };
-        let namespace = Namespace::default().within(prefix);
-        assert_eq!(namespace.enter_range(&mut request), Ok(()));
+        let namespace = Namespace::default().nested(prefix);
+        assert_eq!(namespace.prefix_get(&mut request), Ok(()));
         let shown = (request.key.as_ref(), request.range_end.as_ref());
         assert_eq!(shown, (whole_key, whole_end), "{prefix:?} {key:?} {end:?}");
     }
@@ -194,10 +197,10 @@ mod tests {
 
     #[test]
     fn an_empty_key_is_no_key() {
-        let namespace = Namespace::default().within(b"a/");
+        let namespace = Namespace::default().nested(b"a/");
         let mut put = PutRequest::default();
         let refused = namespace
-            .enter_put(&mut put)
+            .prefix_put(&mut put)
             .map_err(|error| error.to_string());
         assert_eq!(refused, Err("etcdserver: key is not provided".to_owned()));
     }
@@ -225,10 +228,10 @@ mod tests {
             }
             txn
         };
-        let namespace = Namespace::default().within(b"a/").within(b"b/");
-        let mut entered = txn("");
-        assert_eq!(namespace.enter_txn(&mut entered), Ok(()));
-        assert!(entered == txn("a/b/"));
-        assert!(entered != txn("a/"));
+        let namespace = Namespace::default().nested(b"a/").nested(b"b/");
+        let mut prefixed = txn("");
+        assert_eq!(namespace.prefix_txn(&mut prefixed), Ok(()));
+        assert!(prefixed == txn("a/b/"));
+        assert!(prefixed != txn("a/"));
     }
 }

@@ -34,7 +34,7 @@ pub(crate) enum Failure {
     /// It was not sent.
     Unsent,
     /// It was rejected because the token or the user's permissions are outdated.
-    LoginOutdated,
+    TokenOutdated,
     /// It was rejected by a learner, which does not serve the method.
     Learner,
     /// It was rejected by a member without a leader.
@@ -58,7 +58,7 @@ impl Failure {
             | Error::Incomplete(_) => return Failure::Final,
         };
         match (code, message) {
-            (_, OLD_REVISION | INVALID_TOKEN | NO_USER) => Failure::LoginOutdated,
+            (_, OLD_REVISION | INVALID_TOKEN | NO_USER) => Failure::TokenOutdated,
             (Code::FailedPrecondition, LEARNER) => Failure::Learner,
             (Code::Unavailable, NO_LEADER) => Failure::NoLeader,
             // The server's own timeout: the caller's deadline is checked elsewhere and has not
@@ -71,24 +71,24 @@ impl Failure {
 
 /// How to proceed after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
+pub(crate) enum RetryAction {
     /// Retry at another endpoint, if there is one.
-    Elsewhere,
+    OtherEndpoint,
     /// Authenticate and retry.
-    LogIn,
+    Authenticate,
     /// Return the error.
-    GiveUp,
+    Fail,
 }
 
 /// Implements the table above.
-pub(crate) fn next(policy: Policy, failure: Failure, endpoints: usize) -> Next {
+pub(crate) fn decide(policy: Policy, failure: Failure, endpoints: usize) -> RetryAction {
     match (failure, policy) {
-        (Failure::Unsent, _) => Next::Elsewhere,
-        (Failure::LoginOutdated, _) => Next::LogIn,
-        (Failure::Learner | Failure::NoLeader, _) if endpoints > 1 => Next::Elsewhere,
-        (Failure::NoLeader | Failure::Unknown, Policy::Repeatable) => Next::Elsewhere,
+        (Failure::Unsent, _) => RetryAction::OtherEndpoint,
+        (Failure::TokenOutdated, _) => RetryAction::Authenticate,
+        (Failure::Learner | Failure::NoLeader, _) if endpoints > 1 => RetryAction::OtherEndpoint,
+        (Failure::NoLeader | Failure::Unknown, Policy::Repeatable) => RetryAction::OtherEndpoint,
         (Failure::Learner | Failure::NoLeader | Failure::Unknown | Failure::Final, _) => {
-            Next::GiveUp
+            RetryAction::Fail
         }
     }
 }

@@ -144,8 +144,8 @@ impl Tls {
         })
     }
 
-    fn config(&self, check: Arc<ServerVerifier>) -> io::Result<ClientConfig> {
-        let shown = match &self.identity {
+    fn config(&self, verifier: Arc<ServerVerifier>) -> io::Result<ClientConfig> {
+        let certificate = match &self.identity {
             None => None,
             Some((cert, key)) => {
                 let identity = Identity::load(cert, key);
@@ -153,7 +153,7 @@ impl Tls {
                 Some(identity.certified_key())
             }
         };
-        let mut config = dial::client_config(&self.settings, check, shown);
+        let mut config = dial::client_config(&self.settings, verifier, certificate);
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(config)
     }

@@ -18,7 +18,7 @@ use tonic::{Code, ConnectError, Status};
 use tower_service::Service;
 
 /// How much of a non-gRPC response body is reported.
-const SHOWN_BYTES_MAX: usize = 1024;
+const BODY_EXCERPT_BYTES_MAX: usize = 1024;
 
 /// The request was certainly not processed by the server.
 #[derive(Debug, thiserror::Error)]
@@ -47,9 +47,9 @@ impl Service<http::Request<Body>> for Transport {
         let answer = self.0.call(request);
         Box::pin(async move {
             let response = answer.await.map_err(|error| failure(&error))?;
-            match foreign(response.status(), response.headers()) {
+            match non_grpc_status(response.status(), response.headers()) {
                 None => Ok(response),
-                Some((code, text)) => Err(Status::new(code, text + &shown(response).await)),
+                Some((code, text)) => Err(Status::new(code, text + &body_excerpt(response).await)),
             }
         })
     }
@@ -57,8 +57,8 @@ impl Service<http::Request<Body>> for Transport {
 
 /// The status of a request without a response.
 fn failure(error: &(dyn Error + 'static)) -> Status {
-    let innermost = causes(error).last().map(ToString::to_string);
-    let text = innermost.unwrap_or_default();
+    let root_cause = causes(error).last().map(ToString::to_string);
+    let text = root_cause.unwrap_or_default();
     if causes(error).any(is_before_sending) {
         let mut status = Status::unavailable(format!("connection error: desc = {text:?}"));
         status.set_source(Arc::new(Unsent));
@@ -99,7 +99,7 @@ fn is_refusal(error: &h2::Error) -> bool {
 }
 
 /// Code and text, as grpc-go words them, for a response that is not gRPC.
-fn foreign(status: StatusCode, headers: &HeaderMap) -> Option<(Code, String)> {
+fn non_grpc_status(status: StatusCode, headers: &HeaderMap) -> Option<(Code, String)> {
     let content_type = match headers.get(header::CONTENT_TYPE) {
         None => "malformed header: missing HTTP content-type".to_owned(),
         Some(value) => {
@@ -132,17 +132,17 @@ fn is_grpc(content_type: &str) -> bool {
 }
 
 /// The start of a non-gRPC response body, which often identifies the peer.
-async fn shown(response: http::Response<Body>) -> String {
+async fn body_excerpt(response: http::Response<Body>) -> String {
     let mut body = response.into_body();
-    let mut shown = Vec::new();
-    while shown.len() < SHOWN_BYTES_MAX
+    let mut excerpt = Vec::new();
+    while excerpt.len() < BODY_EXCERPT_BYTES_MAX
         && let Some(Ok(frame)) = body.frame().await
     {
-        shown.extend_from_slice(frame.data_ref().map_or(&[], |data| &data[..]));
+        excerpt.extend_from_slice(frame.data_ref().map_or(&[], |data| &data[..]));
     }
-    shown.truncate(SHOWN_BYTES_MAX);
-    match shown.is_empty() {
+    excerpt.truncate(BODY_EXCERPT_BYTES_MAX);
+    match excerpt.is_empty() {
         true => String::new(),
-        false => format!("\ndata: {:?}", String::from_utf8_lossy(&shown)),
+        false => format!("\ndata: {:?}", String::from_utf8_lossy(&excerpt)),
     }
 }

@@ -95,10 +95,10 @@ struct Watch {
     /// The server's id on the open stream, once it has created the watch.
     server_id: Option<i64>,
     /// Whether the caller has been told that the watch was created.
-    is_told: bool,
+    is_created_delivered: bool,
     /// Whether the caller has canceled the watch before the server created it; it is canceled when
     /// created.
-    is_unwanted: bool,
+    is_canceled: bool,
     /// The fragments received so far of a response.
     fragments: Option<WatchResponse>,
 }
@@ -182,15 +182,15 @@ impl Watcher {
     /// Adds a watch, whose events [`Watcher::next`] returns. The server assigns ids: a `watch_id`
     /// in the request has no effect.
     pub fn add(&mut self, mut request: WatchCreateRequest) -> WatchId {
-        self.client.namespace.enter_watch(&mut request);
+        self.client.namespace.prefix_watch(&mut request);
         request.watch_id = 0;
         self.last_id += 1;
         let watch = Watch {
             id: WatchId(self.last_id),
             request,
             server_id: None,
-            is_told: false,
-            is_unwanted: false,
+            is_created_delivered: false,
+            is_canceled: false,
             fragments: None,
         };
         self.send(create(&watch));
@@ -212,7 +212,7 @@ impl Watcher {
                 self.send(cancel(server_id));
             }
             // Creations are matched with their responses by order, so it must stay in the list.
-            None if self.open.is_some() => self.watches[at].is_unwanted = true,
+            None if self.open.is_some() => self.watches[at].is_canceled = true,
             None => drop(self.watches.remove(at)),
         }
     }
@@ -227,7 +227,7 @@ impl Watcher {
 
     /// Whether there is neither a watch nor an event left.
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.watches.iter().all(|watch| watch.is_unwanted)
+        self.events.is_empty() && self.watches.iter().all(|watch| watch.is_canceled)
     }
 
     /// Sends a request if the stream is open. A stream that is opened later starts with all pending
@@ -287,7 +287,7 @@ impl Watcher {
     /// Opens a stream, creates all watches on it, and repeats a pending progress request.
     async fn open_stream(&mut self) -> Result<Open, (Error, Option<Route>)> {
         let route = self.client.route().await.map_err(|error| (error, None))?;
-        self.watches.retain(|watch| !watch.is_unwanted);
+        self.watches.retain(|watch| !watch.is_canceled);
         let (requests, receiver) = mpsc::unbounded_channel();
         let send = |request| {
             requests.send(request).expect("the receiver is here");
@@ -322,11 +322,11 @@ impl Watcher {
             self.learners += 1;
             return;
         }
-        if self.is_broken(&error) || self.logs_in_again(&error) {
+        if self.is_broken(&error) || self.authenticates_again(&error) {
             self.resume_at = Some(Instant::now() + RESUME_PAUSE);
             return;
         }
-        for watch in self.watches.drain(..).filter(|watch| !watch.is_unwanted) {
+        for watch in self.watches.drain(..).filter(|watch| !watch.is_canceled) {
             self.events.push_back(WatchEvent::Ended {
                 watch: watch.id,
                 error: WatchError::Stream(error.clone()),
@@ -336,8 +336,8 @@ impl Watcher {
     }
 
     /// Whether only the token was rejected, and it was not a new one.
-    fn logs_in_again(&mut self, error: &Error) -> bool {
-        let is_outdated = Failure::of(error) == Failure::LoginOutdated;
+    fn authenticates_again(&mut self, error: &Error) -> bool {
+        let is_outdated = Failure::of(error) == Failure::TokenOutdated;
         is_outdated
             && self.client.may_reopen(error)
             && !std::mem::replace(&mut self.has_new_login, true)
@@ -388,10 +388,10 @@ impl Watcher {
             return;
         }
         let watch = &mut self.watches[at];
-        let Some(mut response) = watch.put_together(response) else {
+        let Some(mut response) = watch.assemble(response) else {
             return;
         };
-        self.client.namespace.leave_events(&mut response.events);
+        self.client.namespace.unprefix_events(&mut response.events);
         deliver(&mut self.events, watch, response);
     }
 
@@ -401,7 +401,7 @@ impl Watcher {
         let Some(at) = self.watches.iter().position(is_next) else {
             return;
         };
-        if self.watches[at].is_unwanted {
+        if self.watches[at].is_canceled {
             self.watches.remove(at);
             if !response.canceled {
                 self.send(cancel(response.watch_id));
@@ -410,7 +410,7 @@ impl Watcher {
         }
         if response.canceled {
             let refusal = refusal(&response.cancel_reason);
-            if self.logs_in_again(&refusal)
+            if self.authenticates_again(&refusal)
                 && let Some(open) = self.open.take()
             {
                 self.client.leave(&open.route, &refusal);
@@ -435,8 +435,8 @@ impl Watcher {
         {
             watch.request.start_revision = header.revision + 1;
         }
-        if !watch.is_told {
-            watch.is_told = true;
+        if !watch.is_created_delivered {
+            watch.is_created_delivered = true;
             let event = WatchEvent::Created(watch.id, response);
             self.events.push_back(event);
         }
@@ -455,7 +455,7 @@ impl WatchEvent {
 impl Watch {
     /// Assembles a fragmented response; `None` until the last fragment. If the stream breaks in
     /// between, the server sends the whole response again.
-    fn put_together(&mut self, mut response: WatchResponse) -> Option<WatchResponse> {
+    fn assemble(&mut self, mut response: WatchResponse) -> Option<WatchResponse> {
         if let Some(mut whole) = self.fragments.take() {
             whole.events.append(&mut response.events);
             response.events = whole.events;
@@ -477,7 +477,7 @@ fn deliver(events: &mut VecDeque<WatchEvent>, watch: &mut Watch, response: Watch
     } else if revision != 0 {
         watch.request.start_revision = revision + 1;
     }
-    if !watch.is_unwanted {
+    if !watch.is_canceled {
         events.push_back(WatchEvent::Response(watch.id, response));
     }
 }

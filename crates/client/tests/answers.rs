@@ -308,7 +308,7 @@ fn one_that_is_down_from_the_start_costs_nothing() {
     run(async {
         let fakes = Fakes::start(2, First::Success).await;
         fakes.stop(0).await;
-        let client = client(&fakes).within(Duration::from_secs(2));
+        let client = client(&fakes).with_timeout(Duration::from_secs(2));
         client.put(put("k", "v")).await.unwrap();
         assert_eq!(fakes.asked(), [1]);
     });
@@ -320,7 +320,7 @@ fn a_deadline_says_what_was_waited_for() {
         let fakes = Fakes::start(1, First::Success).await;
         fakes.stop(0).await;
         let endpoint = fakes.endpoints[0].clone();
-        let limited = client(&fakes).within(Duration::from_millis(200));
+        let limited = client(&fakes).with_timeout(Duration::from_millis(200));
         let error = limited.put(put("k", "v")).await.unwrap_err();
         assert_eq!(error.to_string(), "context deadline exceeded");
         let Error::DeadlineExceeded { last: Some(last) } = &error else {
@@ -335,7 +335,7 @@ fn a_deadline_says_what_was_waited_for() {
         assert_eq!(error, Error::DeadlineExceeded { last: None });
         // A temporary rejection is reported as well.
         let fakes = Fakes::start(1, First::Always(14, "etcdserver: no leader")).await;
-        let limited = client(&fakes).within(Duration::from_millis(200));
+        let limited = client(&fakes).with_timeout(Duration::from_millis(200));
         let error = limited.range(key("k")).await.unwrap_err();
         let Error::DeadlineExceeded { last: Some(last) } = &error else {
             panic!("{error:?}");

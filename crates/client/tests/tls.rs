@@ -81,7 +81,7 @@ fn tls(files: &Files) -> TlsConfig {
 
 /// The source of a deadline error.
 async fn waits_for(client: &Client) -> String {
-    let limited = client.within(Duration::from_secs(1));
+    let limited = client.with_timeout(Duration::from_secs(1));
     match limited.range(key("k")).await {
         Err(Error::DeadlineExceeded { last: Some(last) }) => last.to_string(),
         other => panic!("{other:?}"),

@@ -1,7 +1,7 @@
 //! Output to stderr: plain lines and log lines. Results go to stdout only.
 //!
 //! The reader of stderr may have exited (`2>&1 | head`). That must neither stop the command nor
-//! panic as `eprintln!` does, so all output passes through [`tell`], which ignores errors.
+//! panic as `eprintln!` does, so all output passes through [`write_line`], which ignores errors.
 //!
 //! Like etcd's tools, `etcdctl` logs in JSON and `etcdutl` in tab-separated columns. Unlike theirs,
 //! the lines have no caller.
@@ -15,12 +15,12 @@ use crate::go::json;
 pub type Field<'f> = (&'f str, String);
 
 /// Writes a line to stderr.
-pub fn tell(line: impl std::fmt::Display) {
-    tell_part(format_args!("{line}\n"));
+pub fn write_line(line: impl std::fmt::Display) {
+    write_part(format_args!("{line}\n"));
 }
 
 /// Writes to stderr without a newline.
-pub fn tell_part(text: impl std::fmt::Display) {
+pub fn write_part(text: impl std::fmt::Display) {
     // There is nowhere left to report the error.
     let _ = std::io::stderr().write_all(text.to_string().as_bytes());
 }
@@ -36,7 +36,7 @@ pub fn json_line(level: &str, message: &str, fields: &[Field<'_>]) {
             .iter()
             .for_each(|(name, value)| o.string(name, value));
     });
-    tell(line);
+    write_line(line);
 }
 
 /// Logs a line in columns: time, level, message and, if there are any, the fields as JSON.
@@ -50,7 +50,7 @@ pub fn console_line(level: &str, message: &str, fields: &[Field<'_>]) {
                 .for_each(|(name, value)| o.string(name, value))
         });
     }
-    tell(line);
+    write_line(line);
 }
 
 fn now_micros() -> u64 {

@@ -10,7 +10,7 @@ use retcd_proto::etcdserverpb::{
 use retcd_proto::mvccpb::KeyValue;
 use retcd_proto::mvccpb::event::EventType;
 
-use super::queue::{Place, QueueError, first_of, op};
+use super::queue::{QueueError, QueueKey, oldest_key, op};
 use super::session::Session;
 use crate::client::Client;
 use crate::error::Error;
@@ -40,7 +40,7 @@ pub struct Election {
 /// Leadership of an election. Dropping it resigns in the background; [`Leadership::resign`] reports
 /// the outcome.
 pub struct Leadership {
-    place: Place,
+    key: QueueKey,
 }
 
 impl Election {
@@ -63,12 +63,10 @@ impl Election {
         value: impl Into<Bytes>,
     ) -> Result<Leadership, QueueError> {
         let value = value.into();
-        let entered = Place::enter(session, &self.prefix, value.clone()).await?;
-        let is_first = entered.is_first();
-        let leadership = Leadership {
-            place: entered.place,
-        };
-        if entered.own.is_some_and(|own| own.value != value) {
+        let enqueued = QueueKey::enqueue(session, &self.prefix, value.clone()).await?;
+        let is_first = enqueued.is_first();
+        let leadership = Leadership { key: enqueued.key };
+        if enqueued.own.is_some_and(|own| own.value != value) {
             match leadership.proclaim(value).await {
                 Ok(()) => {}
                 Err(ElectionError::Request(error)) => return Err(error.into()),
@@ -76,7 +74,7 @@ impl Election {
             }
         }
         if !is_first {
-            leadership.place.wait().await?;
+            leadership.key.wait().await?;
         }
         Ok(leadership)
     }
@@ -86,7 +84,7 @@ impl Election {
     /// # Errors
     /// The error of the last attempt.
     pub async fn leader(&self) -> Result<Option<KeyValue>, Error> {
-        let response = self.client.range(first_of(&self.prefix)).await?;
+        let response = self.client.range(oldest_key(&self.prefix)).await?;
         Ok(response.kvs.into_iter().next())
     }
 
@@ -95,8 +93,8 @@ impl Election {
         Observer {
             client: self.client.clone(),
             prefix: self.prefix.clone(),
-            following: None,
-            told: VecDeque::new(),
+            watching: None,
+            pending: VecDeque::new(),
         }
     }
 }
@@ -104,12 +102,12 @@ impl Election {
 impl Leadership {
     /// The leader's key.
     pub fn key(&self) -> &Bytes {
-        self.place.key()
+        self.key.key()
     }
 
     /// The create revision of the key. A later leader has a larger one.
     pub fn revision(&self) -> i64 {
-        self.place.revision()
+        self.key.revision()
     }
 
     /// Publishes another value.
@@ -117,7 +115,7 @@ impl Leadership {
     /// # Errors
     /// [`ElectionError::NotLeader`], or a request failed permanently.
     pub async fn proclaim(&self, value: impl Into<Bytes>) -> Result<(), ElectionError> {
-        let session = self.place.session();
+        let session = self.key.session();
         let put = PutRequest {
             key: self.key().clone(),
             value: value.into(),
@@ -125,7 +123,7 @@ impl Leadership {
             ..PutRequest::default()
         };
         let request = TxnRequest {
-            compare: vec![self.place.is_held()],
+            compare: vec![self.key.is_held()],
             success: vec![op(Request::RequestPut(put))],
             ..TxnRequest::default()
         };
@@ -141,7 +139,7 @@ impl Leadership {
     /// # Errors
     /// No endpoint could be reached: the leadership ends when the session expires.
     pub async fn resign(self) -> Result<(), Error> {
-        self.place.leave().await.map(drop)
+        self.key.delete().await.map(drop)
     }
 }
 
@@ -149,14 +147,14 @@ impl Leadership {
 pub struct Observer {
     client: Client,
     prefix: Bytes,
-    following: Option<Following>,
-    told: VecDeque<RangeResponse>,
+    watching: Option<Watching>,
+    pending: VecDeque<RangeResponse>,
 }
 
 /// What the observer waits for.
-enum Following {
+enum Watching {
     /// The first candidate.
-    Nobody(SingleWatch),
+    Candidates(SingleWatch),
     /// A new value of the leader, or the deletion of its key.
     Leader(SingleWatch),
 }
@@ -170,11 +168,11 @@ impl Observer {
     /// A request failed permanently. The next call starts over.
     pub async fn next(&mut self) -> Result<RangeResponse, ElectionError> {
         loop {
-            if let Some(told) = self.told.pop_front() {
-                return Ok(told);
+            if let Some(response) = self.pending.pop_front() {
+                return Ok(response);
             }
             if let Err(error) = self.advance().await {
-                self.following = None;
+                self.watching = None;
                 match error {
                     // Read the current state again.
                     ElectionError::Watch(WatchError::Compacted { .. }) => {}
@@ -185,9 +183,9 @@ impl Observer {
     }
 
     async fn advance(&mut self) -> Result<(), ElectionError> {
-        match &mut self.following {
+        match &mut self.watching {
             None => self.look_up().await?,
-            Some(Following::Nobody(watch)) => {
+            Some(Watching::Candidates(watch)) => {
                 let response = watch.next().await?;
                 let mut puts = response
                     .events
@@ -202,15 +200,15 @@ impl Observer {
                     self.follow(header, kv);
                 }
             }
-            Some(Following::Leader(watch)) => {
+            Some(Watching::Leader(watch)) => {
                 let response = watch.next().await?;
                 for event in response.events {
                     if event.r#type() == EventType::Delete {
-                        self.following = None;
+                        self.watching = None;
                         break;
                     }
-                    self.told
-                        .extend(event.kv.map(|kv| told(response.header, kv)));
+                    self.pending
+                        .extend(event.kv.map(|kv| leader_response(response.header, kv)));
                 }
             }
         }
@@ -218,7 +216,7 @@ impl Observer {
     }
 
     async fn look_up(&mut self) -> Result<(), ElectionError> {
-        let response = self.client.range(first_of(&self.prefix)).await?;
+        let response = self.client.range(oldest_key(&self.prefix)).await?;
         match response.kvs.into_iter().next() {
             Some(kv) => self.follow(response.header, kv),
             None => {
@@ -229,7 +227,7 @@ impl Observer {
                     start_revision: revision + 1,
                     ..WatchCreateRequest::default()
                 });
-                self.following = Some(Following::Nobody(watch));
+                self.watching = Some(Watching::Candidates(watch));
             }
         }
         Ok(())
@@ -243,12 +241,12 @@ impl Observer {
             start_revision: revision + 1,
             ..WatchCreateRequest::default()
         });
-        self.following = Some(Following::Leader(watch));
-        self.told.push_back(told(header, kv));
+        self.watching = Some(Watching::Leader(watch));
+        self.pending.push_back(leader_response(header, kv));
     }
 }
 
-fn told(header: Option<ResponseHeader>, kv: KeyValue) -> RangeResponse {
+fn leader_response(header: Option<ResponseHeader>, kv: KeyValue) -> RangeResponse {
     RangeResponse {
         header,
         kvs: vec![kv],

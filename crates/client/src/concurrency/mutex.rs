@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use retcd_proto::etcdserverpb::Compare;
 
-use super::queue::{Place, QueueError};
+use super::queue::{QueueError, QueueKey};
 use super::session::Session;
 use crate::error::Error;
 
@@ -16,7 +16,7 @@ pub struct Mutex {
 /// A lock that is held. Dropping it unlocks in the background; [`MutexGuard::unlock`] reports the
 /// outcome.
 pub struct MutexGuard {
-    place: Place,
+    key: QueueKey,
     revision: i64,
 }
 
@@ -35,16 +35,16 @@ impl Mutex {
     /// # Errors
     /// The session expired, or a request failed permanently.
     pub async fn lock(&self) -> Result<MutexGuard, QueueError> {
-        let entered = Place::enter(&self.session, &self.prefix, Bytes::new()).await?;
-        let revision = match entered.is_first() {
-            true => entered.header.revision,
+        let enqueued = QueueKey::enqueue(&self.session, &self.prefix, Bytes::new()).await?;
+        let revision = match enqueued.is_first() {
+            true => enqueued.header.revision,
             false => {
-                let own = entered.place.wait().await?;
+                let own = enqueued.key.wait().await?;
                 own.header.map_or(0, |header| header.revision)
             }
         };
         Ok(MutexGuard {
-            place: entered.place,
+            key: enqueued.key,
             revision,
         })
     }
@@ -54,14 +54,14 @@ impl Mutex {
     /// # Errors
     /// [`QueueError::Taken`]; the session expired; a request failed permanently.
     pub async fn try_lock(&self) -> Result<MutexGuard, QueueError> {
-        let entered = Place::enter(&self.session, &self.prefix, Bytes::new()).await?;
-        if !entered.is_first() {
-            entered.place.leave().await?;
+        let enqueued = QueueKey::enqueue(&self.session, &self.prefix, Bytes::new()).await?;
+        if !enqueued.is_first() {
+            enqueued.key.delete().await?;
             return Err(QueueError::Taken);
         }
         Ok(MutexGuard {
-            revision: entered.header.revision,
-            place: entered.place,
+            revision: enqueued.header.revision,
+            key: enqueued.key,
         })
     }
 }
@@ -69,7 +69,7 @@ impl Mutex {
 impl MutexGuard {
     /// The key of this holder.
     pub fn key(&self) -> &Bytes {
-        self.place.key()
+        self.key.key()
     }
 
     /// The store's revision at which the lock was acquired. A later holder has a larger one: usable
@@ -80,7 +80,7 @@ impl MutexGuard {
 
     /// A comparison that holds in a transaction while the lock is held.
     pub fn is_held(&self) -> Compare {
-        self.place.is_held()
+        self.key.is_held()
     }
 
     /// Releases the lock.
@@ -88,6 +88,6 @@ impl MutexGuard {
     /// # Errors
     /// No endpoint could be reached: the lock is released when the session expires.
     pub async fn unlock(self) -> Result<(), Error> {
-        self.place.leave().await.map(drop)
+        self.key.delete().await.map(drop)
     }
 }

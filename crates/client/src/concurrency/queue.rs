@@ -37,19 +37,19 @@ pub enum QueueError {
 
 /// A key in a queue, owned by a session. Dropping it deletes the key in the background, best
 /// effort.
-pub(super) struct Place {
+pub(super) struct QueueKey {
     session: Session,
     prefix: Bytes,
     key: Bytes,
     /// The key's create revision, which determines its position.
     revision: i64,
     /// Whether the key has yet to be deleted.
-    is_kept: bool,
+    needs_deletion: bool,
 }
 
 /// A key that was just enqueued, and the state of the queue at that time.
-pub(super) struct Entered {
-    pub place: Place,
+pub(super) struct Enqueued {
+    pub key: QueueKey,
     /// The existing key, if the session was already in the queue.
     pub own: Option<KeyValue>,
     /// The oldest other key; `None` if there was none.
@@ -57,18 +57,22 @@ pub(super) struct Entered {
     pub header: ResponseHeader,
 }
 
-impl Entered {
+impl Enqueued {
     /// Whether the key is first in the queue.
     pub fn is_first(&self) -> bool {
         let first = self.first.as_ref();
-        first.is_none_or(|first| first.create_revision == self.place.revision)
+        first.is_none_or(|first| first.create_revision == self.key.revision)
     }
 }
 
-impl Place {
+impl QueueKey {
     /// Appends a key to the queue below `prefix`, or finds the session's existing one. Idempotent,
     /// and retried accordingly.
-    pub async fn enter(session: &Session, prefix: &Bytes, value: Bytes) -> Result<Entered, Error> {
+    pub async fn enqueue(
+        session: &Session,
+        prefix: &Bytes,
+        value: Bytes,
+    ) -> Result<Enqueued, Error> {
         let lease = session.lease();
         let mut key = prefix.to_vec();
         key.extend_from_slice(format!("{lease:x}").as_bytes());
@@ -83,19 +87,19 @@ impl Place {
             key: key.clone(),
             ..RangeRequest::default()
         };
-        let first = Request::RequestRange(first_of(prefix));
+        let first = Request::RequestRange(oldest_key(prefix));
         let request = TxnRequest {
             compare: vec![is_created_at(key.clone(), 0)],
             success: vec![op(Request::RequestPut(put)), op(first.clone())],
             failure: vec![op(Request::RequestRange(own)), op(first)],
         };
         // From here on the key may exist.
-        let mut place = Place {
+        let mut key = QueueKey {
             session: session.clone(),
             prefix: prefix.clone(),
             key,
             revision: 0,
-            is_kept: true,
+            needs_deletion: true,
         };
         let response = session.client().repeatable_txn(request).await?;
         let header = response.header.ok_or(Error::Incomplete("header"))?;
@@ -103,12 +107,12 @@ impl Place {
             true => None,
             false => Some(range_of(&response, 0).ok_or(Error::Incomplete("own key"))?),
         };
-        place.revision = own
+        key.revision = own
             .as_ref()
             .map_or(header.revision, |own| own.create_revision);
-        Ok(Entered {
+        Ok(Enqueued {
             first: range_of(&response, 1),
-            place,
+            key,
             own,
             header,
         })
@@ -175,9 +179,9 @@ impl Place {
     ///
     /// # Errors
     /// No endpoint could be reached: the key is deleted when the session expires.
-    pub async fn leave(mut self) -> Result<TxnResponse, Error> {
+    pub async fn delete(mut self) -> Result<TxnResponse, Error> {
         // The caller handles the outcome, so the drop must not delete the key again.
-        self.is_kept = false;
+        self.needs_deletion = false;
         self.session.client().repeatable_txn(self.deletion()).await
     }
 
@@ -200,9 +204,9 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for QueueKey {
     fn drop(&mut self) {
-        if !self.is_kept || self.session.has_ended() {
+        if !self.needs_deletion || self.session.has_ended() {
             return;
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -232,7 +236,7 @@ async fn wait_for_deletion(client: &Client, key: Bytes, from: i64) -> Result<(),
 }
 
 /// Reads the oldest key with this prefix.
-pub(super) fn first_of(prefix: &Bytes) -> RangeRequest {
+pub(super) fn oldest_key(prefix: &Bytes) -> RangeRequest {
     in_order(prefix, SortOrder::Ascend)
 }
 

@@ -93,7 +93,7 @@ impl Session {
     /// No endpoint could be reached: the lease expires.
     pub async fn close(self) -> Result<(), Error> {
         self.0.renewing.abort();
-        let client = self.0.client.within(self.0.ttl);
+        let client = self.0.client.with_timeout(self.0.ttl);
         match client
             .lease_revoke(LeaseRevokeRequest { id: self.0.lease })
             .await

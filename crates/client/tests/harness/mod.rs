@@ -99,7 +99,7 @@ impl Member {
     async fn is_ready(&mut self) -> bool {
         let client = self.client();
         loop {
-            let limited = client.within(Duration::from_millis(300));
+            let limited = client.with_timeout(Duration::from_millis(300));
             match limited.range(key("k")).await {
                 // A rejection is also a response.
                 Ok(_) | Err(retcd_client::Error::Refused { .. }) => return true,

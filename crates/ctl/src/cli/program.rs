@@ -174,7 +174,7 @@ impl Program {
                 .iter()
                 .for_each(|name| text.push_str(&format!("\t{name}\n")));
         }
-        log::tell(format_args!(
+        log::write_line(format_args!(
             "Error: {text}\nRun '{name} --help' for usage."
         ));
         if self.repeats_errors {
@@ -194,7 +194,7 @@ impl Program {
 
     fn usage_error(&self, found: &Found<'_>, text: &str) -> Exit {
         print_error(text);
-        log::tell(format_args!(
+        log::write_line(format_args!(
             "{}",
             help::usage(found.command(), &found.path(), self.shown_globals())
         ));
@@ -226,8 +226,8 @@ impl Program {
             .iter()
             .map(|arg| format!("`{}`", String::from_utf8_lossy(arg)))
             .collect();
-        log::tell(format_args!("Unknown help topic [{}]", topics.join(" ")));
-        log::tell_part(format_args!(
+        log::write_line(format_args!("Unknown help topic [{}]", topics.join(" ")));
+        log::write_part(format_args!(
             "{}",
             help::usage(&self.root, self.root.name, self.shown_globals())
         ));
@@ -246,7 +246,7 @@ pub fn flag_table(command: &Command) -> String {
 }
 
 fn print_error(text: &str) {
-    log::tell(format_args!("Error: {text}"));
+    log::write_line(format_args!("Error: {text}"));
 }
 
 /// The index of the first argument that is neither a flag nor the value of one.

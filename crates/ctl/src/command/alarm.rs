@@ -4,7 +4,7 @@ use retcd_client::{Client, Error};
 use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
 use retcd_proto::etcdserverpb::{AlarmRequest, AlarmResponse};
 
-use super::session::{self, Session, failed};
+use super::context::{self, Context, failed};
 use crate::cli::{Command, Exit, Invocation};
 use crate::print::Reply;
 
@@ -51,11 +51,11 @@ fn disarm(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     if !invocation.args.is_empty() {
         return Err(Exit::bad_args("alarm disarm command accepts no arguments"));
     }
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.limited_client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.limited_client().await?;
         let disarmed = disarm_all(&client).await.map_err(failed)?;
-        session.print(&Reply::Alarm(&disarmed))
+        context.print(&Reply::Alarm(&disarmed))
     })
 }
 
@@ -63,10 +63,10 @@ fn list(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     if !invocation.args.is_empty() {
         return Err(Exit::bad_args("alarm list command accepts no arguments"));
     }
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.limited_client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.limited_client().await?;
         let alarms = active(&client).await.map_err(failed)?;
-        session.print(&Reply::Alarm(&alarms))
+        context.print(&Reply::Alarm(&alarms))
     })
 }

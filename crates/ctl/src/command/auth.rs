@@ -6,7 +6,7 @@ use retcd_proto::etcdserverpb::{
     AuthUserGrantRoleRequest,
 };
 
-use super::session::{self, Session, failed};
+use super::context::{self, Context, failed};
 use crate::cli::{Command, Exit, Invocation};
 use crate::print::{Reply, print_line};
 
@@ -36,9 +36,9 @@ fn refuse_arguments(invocation: &Invocation<'_>, name: &str) -> Result<(), Exit>
 
 fn enable(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     refuse_arguments(invocation, "enable")?;
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.limited_client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.limited_client().await?;
         enable_with_root_role(&client).await.map_err(failed)?;
         print_line("Authentication Enabled")
     })
@@ -64,9 +64,9 @@ async fn enable_with_root_role(client: &Client) -> Result<(), Error> {
 
 fn disable(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     refuse_arguments(invocation, "disable")?;
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.limited_client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.limited_client().await?;
         let disabled = client.auth_disable(AuthDisableRequest {});
         disabled.await.map_err(failed)?;
         print_line("Authentication Disabled")
@@ -75,10 +75,10 @@ fn disable(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
 
 fn status(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     refuse_arguments(invocation, "status")?;
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.limited_client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.limited_client().await?;
         let status = client.auth_status(AuthStatusRequest {});
-        session.print(&Reply::AuthStatus(&status.await.map_err(failed)?))
+        context.print(&Reply::AuthStatus(&status.await.map_err(failed)?))
     })
 }

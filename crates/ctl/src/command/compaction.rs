@@ -2,7 +2,7 @@
 
 use retcd_proto::etcdserverpb::CompactionRequest;
 
-use super::session::{self, Session, failed};
+use super::context::{self, Context, failed};
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::go::number::parse_int;
 use crate::print::print_line;
@@ -31,9 +31,9 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         revision,
         physical: invocation.flags.bool("physical"),
     };
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.limited_client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.limited_client().await?;
         client.compact(request).await.map_err(failed)?;
         print_line(&format!("compacted revision {revision}"))
     })

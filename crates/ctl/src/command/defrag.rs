@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use retcd_proto::etcdserverpb::DefragmentRequest;
 
-use super::session::{self, Session, tell_last_attempt};
+use super::context::{self, Context, log_last_attempt};
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::go::duration;
 use crate::log;
@@ -26,13 +26,13 @@ pub fn command() -> Command {
 
 fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let of_cluster = invocation.flags.bool("cluster");
-    let session = Session::new(invocation, false)?;
-    session::run(async {
+    let context = Context::new(invocation, false)?;
+    context::run(async {
         let mut failed = false;
-        for endpoint in session.each_endpoint(of_cluster).await? {
-            let client = session.client_of(&endpoint).await?;
+        for endpoint in context.each_endpoint(of_cluster).await? {
+            let client = context.client_of(&endpoint).await?;
             let start = Instant::now();
-            let limited = client.within(session.command_timeout);
+            let limited = client.with_timeout(context.command_timeout);
             let result = limited.defragment(DefragmentRequest {}).await;
             let took = duration::format(start.elapsed());
             match result {
@@ -40,8 +40,8 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
                     "Finished defragmenting etcd member[{endpoint}]. took {took}"
                 ))?,
                 Err(error) => {
-                    tell_last_attempt(&error);
-                    log::tell(format_args!(
+                    log_last_attempt(&error);
+                    log::write_line(format_args!(
                         "Failed to defragment etcd member[{endpoint}]. took {took}. ({error})"
                     ));
                     failed = true;

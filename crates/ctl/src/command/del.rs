@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use retcd_proto::etcdserverpb::DeleteRangeRequest;
 
+use super::context::{self, Context, failed};
 use super::get::{check_exclusive, range};
-use super::session::{self, Session, failed};
 use crate::cli::{Arg, Command, Exit, Flag, FlagSet, Invocation};
 use crate::go::quote::quote;
 use crate::log;
 use crate::print::Reply;
 
 /// How long the user may abort the deletion of a range.
-const SECOND_THOUGHTS: Duration = Duration::from_secs(2);
+const ABORT_PERIOD: Duration = Duration::from_secs(2);
 
 /// The `del` command.
 pub fn command() -> Command {
@@ -58,13 +58,13 @@ pub fn request(flags: &FlagSet, args: &[Arg]) -> Result<DeleteRangeRequest, Exit
     if let Some(end) = end
         && !flags.bool("range")
     {
-        log::tell(format_args!(
+        log::write_line(format_args!(
             "Warning: Keys between {} and {} will be deleted. Please interrupt the command within next 2 seconds to \
              cancel. You can provide `--range` flag to avoid the delay.",
             quote(key),
             quote(end)
         ));
-        std::thread::sleep(SECOND_THOUGHTS);
+        std::thread::sleep(ABORT_PERIOD);
     }
     Ok(DeleteRangeRequest {
         key: range_key.into(),
@@ -75,10 +75,10 @@ pub fn request(flags: &FlagSet, args: &[Arg]) -> Result<DeleteRangeRequest, Exit
 
 fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let request = request(&invocation.flags, &invocation.args)?;
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.limited_client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.limited_client().await?;
         let deleted = client.delete_range(request).await.map_err(failed)?;
-        session.print(&Reply::Delete(&deleted))
+        context.print(&Reply::Delete(&deleted))
     })
 }

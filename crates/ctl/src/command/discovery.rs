@@ -26,7 +26,7 @@ pub fn endpoints(flags: &FlagSet) -> Result<Vec<String>, Exit> {
         .into_iter()
         .partition(|url| url.starts_with("http://"));
     for url in plain {
-        log::tell(format_args!(
+        log::write_line(format_args!(
             "ignoring discovered insecure endpoint {url:?}"
         ));
     }

@@ -3,7 +3,7 @@
 use retcd_proto::etcdserverpb::DowngradeRequest;
 use retcd_proto::etcdserverpb::downgrade_request::DowngradeAction;
 
-use super::session::{self, Session, failed};
+use super::context::{self, Context, failed};
 use crate::cli::{Command, Exit, Invocation};
 use crate::print::{Downgrade, Reply};
 
@@ -53,7 +53,7 @@ fn target_version(invocation: &Invocation<'_>) -> Result<String, Exit> {
 }
 
 fn request(invocation: &mut Invocation<'_>, kind: Downgrade, version: String) -> Result<(), Exit> {
-    let session = Session::new(invocation, false)?;
+    let context = Context::new(invocation, false)?;
     let action = match kind {
         Downgrade::Validate => DowngradeAction::Validate,
         Downgrade::Enable => DowngradeAction::Enable,
@@ -63,9 +63,9 @@ fn request(invocation: &mut Invocation<'_>, kind: Downgrade, version: String) ->
         action: action.into(),
         version,
     };
-    session::run(async {
-        let client = session.limited_client().await?;
+    context::run(async {
+        let client = context.limited_client().await?;
         let response = client.downgrade(request).await.map_err(failed)?;
-        session.print(&Reply::Downgrade(kind, &response))
+        context.print(&Reply::Downgrade(kind, &response))
     })
 }

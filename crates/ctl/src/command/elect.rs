@@ -1,10 +1,10 @@
 //! `elect`: campaigns in an election, or observes it.
 
-use retcd_client::concurrency::{DEFAULT_TTL_S, Election, Session as Lease};
+use retcd_client::concurrency::{DEFAULT_TTL_S, Election, Session};
 use retcd_proto::etcdserverpb::RangeRequest;
 
+use super::context::{self, Context, failed};
 use super::lock::no_lock;
-use super::session::{self, Session, failed};
 use super::signal::stop_requested;
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::print::Reply;
@@ -35,17 +35,17 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         [name, proposal] => (name.clone(), Some(proposal.clone())),
         _ => return Err(Exit::bad_args(usage)),
     };
-    let session = Session::new(invocation, false)?;
-    session::run(async {
+    let context = Context::new(invocation, false)?;
+    context::run(async {
         match proposal {
-            None => observe(&session, &name).await,
-            Some(proposal) => campaign(&session, &name, proposal).await,
+            None => observe(&context, &name).await,
+            Some(proposal) => campaign(&context, &name, proposal).await,
         }
     })
 }
 
-async fn observe(session: &Session, name: &[u8]) -> Result<(), Exit> {
-    let client = session.client().await?;
+async fn observe(context: &Context, name: &[u8]) -> Result<(), Exit> {
+    let client = context.client().await?;
     let mut stop = std::pin::pin!(stop_requested()?);
     let mut observer = Election::new(&client, name).observe();
     loop {
@@ -54,23 +54,23 @@ async fn observe(session: &Session, name: &[u8]) -> Result<(), Exit> {
             () = &mut stop => return Ok(()),
         };
         let told = told.map_err(|_| Exit::error("elect: observer lost"))?;
-        session.print(&Reply::Get(&told))?;
+        context.print(&Reply::Get(&told))?;
     }
 }
 
-async fn campaign(session: &Session, name: &[u8], proposal: Vec<u8>) -> Result<(), Exit> {
-    let client = session.client().await?;
+async fn campaign(context: &Context, name: &[u8], proposal: Vec<u8>) -> Result<(), Exit> {
+    let client = context.client().await?;
     let stop = stop_requested()?;
-    let lease = Lease::new(&client, DEFAULT_TTL_S).await.map_err(failed)?;
-    let led = lead(session, &lease, name, proposal, stop).await;
+    let lease = Session::new(&client, DEFAULT_TTL_S).await.map_err(failed)?;
+    let led = lead(context, &lease, name, proposal, stop).await;
     // Revoking the lease also deletes the candidate's key.
     let closed = lease.close().await.map_err(failed);
     led.and(closed)
 }
 
 async fn lead(
-    session: &Session,
-    lease: &Lease,
+    context: &Context,
+    lease: &Session,
     name: &[u8],
     proposal: Vec<u8>,
     stop: impl Future<Output = ()>,
@@ -86,7 +86,7 @@ async fn lead(
         ..RangeRequest::default()
     };
     let response = lease.client().range(own).await.map_err(failed)?;
-    session.print(&Reply::Get(&response))?;
+    context.print(&Reply::Get(&response))?;
     tokio::select! {
         () = stop => Ok(()),
         () = lease.ended() => Err(Exit::error("elect: session expired")),

@@ -8,7 +8,7 @@ use retcd_client::{Client, Error};
 use retcd_proto::etcdserverpb::{AlarmType, HashKvRequest, RangeRequest, StatusRequest};
 
 use super::alarm;
-use super::session::{self, Session, tell_last_attempt};
+use super::context::{self, Context, log_last_attempt};
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::go::duration;
 use crate::log;
@@ -54,18 +54,18 @@ pub fn command() -> Command {
 
 fn health(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let of_cluster = invocation.flags.bool("cluster");
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let endpoints = session.each_endpoint(of_cluster).await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let endpoints = context.each_endpoint(of_cluster).await?;
         let mut checks: FuturesUnordered<_> = endpoints
             .into_iter()
-            .map(|endpoint| check_health(&session, endpoint))
+            .map(|endpoint| check_health(&context, endpoint))
             .collect();
         let mut list = Vec::new();
         while let Some(health) = checks.next().await {
             list.push(health);
         }
-        session.print(&Reply::Health(&list))?;
+        context.print(&Reply::Health(&list))?;
         if list.iter().any(|health| !health.error.is_empty()) {
             return Err(Exit::error("unhealthy cluster"));
         }
@@ -74,8 +74,8 @@ fn health(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
 }
 
 /// An endpoint is healthy if it completes a linearizable read and has no alarms.
-async fn check_health(session: &Session, endpoint: String) -> Health {
-    let client = match session.client_of(&endpoint).await {
+async fn check_health(context: &Context, endpoint: String) -> Health {
+    let client = match context.client_of(&endpoint).await {
         Ok(client) => client,
         Err(exit) => {
             return Health {
@@ -87,7 +87,7 @@ async fn check_health(session: &Session, endpoint: String) -> Health {
     };
     let start = Instant::now();
     let mut took = String::new();
-    let client = client.within(session.command_timeout);
+    let client = client.with_timeout(context.command_timeout);
     let checked = async {
         let read = read_any_key(&client).await;
         took = duration::format(start.elapsed());
@@ -101,7 +101,7 @@ async fn check_health(session: &Session, endpoint: String) -> Health {
     let error = match checked.await {
         Ok(alarms) => alarms,
         Err(error) => {
-            tell_last_attempt(&error);
+            log_last_attempt(&error);
             Error::to_string(&error)
         }
     };
@@ -141,13 +141,13 @@ async fn active_alarms(client: &Client) -> String {
 
 fn status(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let of_cluster = invocation.flags.bool("cluster");
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let (answers, error) = ask_each(&session, of_cluster, "status", async |client| {
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let (answers, error) = ask_each(&context, of_cluster, "status", async |client| {
             client.status(StatusRequest {}).await
         })
         .await?;
-        session.print(&Reply::Status(&answers))?;
+        context.print(&Reply::Status(&answers))?;
         // The error of each endpoint has already been printed.
         error.map_or(Ok(()), |_| Err(Exit::silent(1)))
     })
@@ -158,33 +158,33 @@ fn hash_kv(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let request = HashKvRequest {
         revision: invocation.flags.int("rev"),
     };
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let (answers, error) = ask_each(&session, of_cluster, "hash", async |client| {
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let (answers, error) = ask_each(&context, of_cluster, "hash", async |client| {
             client.hash_kv(request).await
         })
         .await?;
-        session.print(&Reply::HashKv(&answers))?;
+        context.print(&Reply::HashKv(&answers))?;
         error.map_or(Ok(()), |error| Err(Exit::error(error)))
     })
 }
 
 /// Queries the endpoints in turn; prints each error and returns the last one.
 async fn ask_each<R>(
-    session: &Session,
+    context: &Context,
     of_cluster: bool,
     what: &str,
     request: impl AsyncFn(Client) -> Result<R, Error>,
 ) -> Result<(Vec<Answer<R>>, Option<Error>), Exit> {
     let mut answers = Vec::new();
     let mut last_error = None;
-    for endpoint in session.each_endpoint(of_cluster).await? {
-        let client = session.client_of(&endpoint).await?;
-        match request(client.within(session.command_timeout)).await {
+    for endpoint in context.each_endpoint(of_cluster).await? {
+        let client = context.client_of(&endpoint).await?;
+        match request(client.with_timeout(context.command_timeout)).await {
             Ok(response) => answers.push(Answer { endpoint, response }),
             Err(error) => {
-                tell_last_attempt(&error);
-                log::tell(format_args!(
+                log_last_attempt(&error);
+                log::write_line(format_args!(
                     "Failed to get the {what} of endpoint {endpoint} ({error})"
                 ));
                 last_error = Some(error);

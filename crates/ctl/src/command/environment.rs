@@ -76,7 +76,7 @@ mod tests {
 
     fn flags(line: &str) -> FlagSet {
         let mut flags = FlagSet::default();
-        flags.declare(&super::super::globals::flags(), true);
+        flags.declare(&super::super::global_flags::flags(), true);
         let args: Vec<_> = line
             .split_whitespace()
             .map(|arg| arg.as_bytes().to_vec())

@@ -9,7 +9,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use tokio::sync::oneshot;
 
-use super::session::go_io_text;
+use super::context::go_io_text;
 use crate::cli::Arg;
 use crate::go::quote::quote;
 

@@ -4,7 +4,7 @@ use retcd_client::{from_key_range, prefix_range};
 use retcd_proto::etcdserverpb::RangeRequest;
 use retcd_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 
-use super::session::{self, Session, failed};
+use super::context::{self, Context, failed};
 use crate::cli::{Arg, Command, Exit, ExitKind, Flag, FlagSet, Invocation};
 use crate::go::quote::quote;
 use crate::print::{Format, Reply};
@@ -193,10 +193,10 @@ fn bounds(flags: &FlagSet, flag: &str, shown: &str) -> Result<(i64, i64), Exit> 
 
 fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let request = request(&invocation.flags, &invocation.args)?;
-    let mut session = Session::new(invocation, false)?;
+    let mut context = Context::new(invocation, false)?;
     let flags = &invocation.flags;
-    let response = session::run(async {
-        let client = session.limited_client().await?;
+    let response = context::run(async {
+        let client = context.limited_client().await?;
         let response = match flags.bool("stream") {
             true => client.range_stream(request).await,
             false => client.range(request).await,
@@ -204,18 +204,18 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         response.map_err(failed)
     })?;
     // Like etcdctl, checks these only after the request.
-    if flags.bool("count-only") && session.printer.format != Format::Fields {
+    if flags.bool("count-only") && context.printer.format != Format::Fields {
         return Err(Exit::bad_args(
             "--count-only is only for `--write-out=fields`",
         ));
     }
     if flags.bool("print-value-only") {
-        if session.printer.format != Format::Simple {
+        if context.printer.format != Format::Simple {
             return Err(Exit::bad_args(
                 "print-value-only is only for `--write-out=simple`",
             ));
         }
-        session.printer.values_only = true;
+        context.printer.values_only = true;
     }
-    session.print(&Reply::Get(&response))
+    context.print(&Reply::Get(&response))
 }

@@ -5,7 +5,7 @@ use retcd_proto::etcdserverpb::{
     LeaseGrantRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
 };
 
-use super::session::{self, Session, failed};
+use super::context::{self, Context, failed};
 use crate::cli::{Command, Exit, ExitKind, Flag, Invocation};
 use crate::go::number::parse_int;
 use crate::print::{Format, Reply, print_line};
@@ -70,13 +70,13 @@ fn only_argument(invocation: &Invocation<'_>, usage: &str) -> Result<String, Exi
 fn grant(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let ttl = only_argument(invocation, "lease grant command needs TTL argument")?;
     let ttl = parse_int(&ttl, 10).map_err(|error| Exit::bad_args(format!("bad TTL ({error})")))?;
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.limited_client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.limited_client().await?;
         let request = LeaseGrantRequest { ttl, id: 0 };
         let granted = client.lease_grant(request).await;
         let granted = granted.map_err(|error| wrap("failed to grant lease", failed(error)))?;
-        session.print(&Reply::LeaseGrant(&granted))
+        context.print(&Reply::LeaseGrant(&granted))
     })
 }
 
@@ -85,13 +85,13 @@ fn revoke(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         invocation,
         "lease revoke command needs 1 argument",
     )?)?;
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.limited_client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.limited_client().await?;
         let request = LeaseRevokeRequest { id };
         let revoked = client.lease_revoke(request).await;
         let revoked = revoked.map_err(|error| wrap("failed to revoke lease", failed(error)))?;
-        session.print(&Reply::LeaseRevoke(id, &revoked))
+        context.print(&Reply::LeaseRevoke(id, &revoked))
     })
 }
 
@@ -113,24 +113,24 @@ fn time_to_live(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         "lease timetolive command needs lease ID as argument",
     )?;
     let keys = invocation.flags.bool("keys");
-    let session = Session::new(invocation, false)?;
+    let context = Context::new(invocation, false)?;
     let request = LeaseTimeToLiveRequest {
         id: lease_id(&text)?,
         keys,
     };
-    session::run(async {
-        let client = session.client().await?;
+    context::run(async {
+        let client = context.client().await?;
         let response = client.lease_time_to_live(request).await;
-        session.print(&Reply::LeaseTimeToLive(&response.map_err(no_answer)?, keys))
+        context.print(&Reply::LeaseTimeToLive(&response.map_err(no_answer)?, keys))
     })
 }
 
 fn list(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.client().await?;
         let response = client.lease_leases(LeaseLeasesRequest {}).await;
-        session.print(&Reply::LeaseList(&response.map_err(no_answer)?))
+        context.print(&Reply::LeaseList(&response.map_err(no_answer)?))
     })
 }
 
@@ -140,22 +140,22 @@ fn keep_alive(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         "lease keep-alive command needs lease ID as argument",
     )?)?;
     let once = invocation.flags.bool("once");
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.client().await?;
         if once {
             let renewed = client.keep_alive_once(id).await.map_err(no_answer)?;
-            return session.print(&Reply::LeaseKeepAlive(&renewed));
+            return context.print(&Reply::LeaseKeepAlive(&renewed));
         }
         let mut keep_alive = client.keep_alive(id);
         loop {
             match keep_alive.next().await {
-                Ok(renewed) => session.print(&Reply::LeaseKeepAlive(&renewed))?,
+                Ok(renewed) => context.print(&Reply::LeaseKeepAlive(&renewed))?,
                 Err(KeepAliveError::Ended) => break,
                 Err(error) => return Err(no_answer(error)),
             }
         }
-        if session.printer.format == Format::Simple {
+        if context.printer.format == Format::Simple {
             print_line(&format!("lease {id:016x} expired or revoked."))?;
         }
         Ok(())

@@ -1,10 +1,10 @@
 //! `lock`: holds a lock until a signal arrives, or while a command runs.
 
-use retcd_client::concurrency::{DEFAULT_TTL_S, Mutex, MutexGuard, QueueError, Session as Lease};
+use retcd_client::concurrency::{DEFAULT_TTL_S, Mutex, MutexGuard, QueueError, Session};
 use retcd_proto::etcdserverpb::RangeRequest;
 
+use super::context::{self, Context, failed};
 use super::exec;
-use super::session::{self, Session, failed};
 use super::signal::stop_requested;
 use crate::cli::{Arg, Command, Exit, Flag, Invocation};
 use crate::log;
@@ -41,12 +41,12 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     };
     let (name, command) = (name.clone(), command.to_vec());
     let ttl_s = ttl_s(invocation.flags.int("ttl"));
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.client().await?;
         let stop = stop_requested()?;
-        let lease = Lease::new(&client, ttl_s).await.map_err(failed)?;
-        let held = hold(&session, &lease, &name, &command, stop).await;
+        let lease = Session::new(&client, ttl_s).await.map_err(failed)?;
+        let held = hold(&context, &lease, &name, &command, stop).await;
         // Revoking the lease also releases the lock.
         let closed = lease.close().await.map_err(failed);
         held.and(closed)
@@ -64,8 +64,8 @@ fn ttl_s(given: i64) -> i64 {
 }
 
 async fn hold(
-    session: &Session,
-    lease: &Lease,
+    context: &Context,
+    lease: &Session,
     name: &[u8],
     command: &[Arg],
     stop: impl Future<Output = ()>,
@@ -87,7 +87,7 @@ async fn hold(
     if response.kvs.is_empty() {
         return Err(Exit::error("lock lost on init"));
     }
-    session.print(&Reply::Get(&response))?;
+    context.print(&Reply::Get(&response))?;
     tokio::select! {
         () = stop => Ok(()),
         () = lease.ended() => Err(Exit::error("session expired")),

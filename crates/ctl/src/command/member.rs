@@ -6,8 +6,8 @@ use retcd_proto::etcdserverpb::{
     MemberPromoteRequest, MemberRemoveRequest, MemberUpdateRequest,
 };
 
+use super::context::{self, Context, failed};
 use super::get::serializable;
-use super::session::{self, Session, failed};
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::go::number::parse_uint;
 use crate::go::quote::quote;
@@ -103,13 +103,13 @@ fn add(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         peer_ur_ls,
         is_learner: invocation.flags.bool("learner"),
     };
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.limited_client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.limited_client().await?;
         check_urls(&request.peer_ur_ls)?;
         let response = client.member_add(request).await.map_err(failed)?;
-        session.print(&Reply::MemberAdd(&response))?;
-        if session.printer.format == Format::Simple {
+        context.print(&Reply::MemberAdd(&response))?;
+        if context.printer.format == Format::Simple {
             print_bytes(settings_of_new_member(name, &urls, &response).as_bytes())?;
         }
         Ok(())
@@ -188,21 +188,21 @@ fn change(
     id: u64,
     request: impl AsyncFnOnce(&Client) -> Result<Changed, Error>,
 ) -> Result<(), Exit> {
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.limited_client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.limited_client().await?;
         let (header, members) = request(&client).await.map_err(failed)?;
-        session.print(&Reply::MemberChange(kind, id, header.as_ref(), &members))
+        context.print(&Reply::MemberChange(kind, id, header.as_ref(), &members))
     })
 }
 
 fn list_members(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     // Like etcdctl, the error text names the default instead of the value.
     let serializable = serializable(invocation.flags.text("consistency"), DEFAULT_CONSISTENCY)?;
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.limited_client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.limited_client().await?;
         let members = list(&client, !serializable).await.map_err(failed)?;
-        session.print(&Reply::MemberList(&members))
+        context.print(&Reply::MemberList(&members))
     })
 }

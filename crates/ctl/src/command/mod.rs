@@ -1,6 +1,6 @@
 //! `etcdctl`, with one file per command.
 //!
-//! A command validates its arguments, creates a [`Session`](session::Session) from the global flags
+//! A command validates its arguments, creates a [`Context`](context::Context) from the global flags
 //! and the environment, sends its request, and prints the reply. Its own flags are validated before
 //! anything is sent; as in etcd's tool, whether the output format supports the reply is checked
 //! afterwards.
@@ -10,6 +10,7 @@
 mod alarm;
 mod auth;
 mod compaction;
+mod context;
 mod defrag;
 mod del;
 mod discovery;
@@ -19,26 +20,25 @@ mod endpoint;
 mod environment;
 mod exec;
 mod get;
-mod globals;
+mod global_flags;
 mod lease;
 mod lock;
 mod member;
 mod move_leader;
 mod options;
+mod output_file;
 mod password;
 mod put;
 mod role;
-mod session;
 mod signal;
 mod snapshot;
-mod target;
 mod txn;
 mod user;
 mod version;
 mod watch;
 mod words;
 
-pub(crate) use session::go_io_text;
+pub(crate) use context::go_io_text;
 
 use crate::cli::{Command, Program, completion_command, help_command};
 
@@ -89,7 +89,7 @@ pub fn program() -> Program {
             "Talk to an etcd cluster from the command line.",
             commands,
         )
-        .persistent(globals::flags()),
+        .persistent(global_flags::flags()),
         hint: "Use \"etcdctl options\" for a list of global command-line options (applies to all commands).\n",
         repeats_errors: false,
     }

@@ -3,7 +3,7 @@
 use retcd_client::{Client, Error};
 use retcd_proto::etcdserverpb::{MoveLeaderRequest, StatusRequest};
 
-use super::session::{self, Session, failed};
+use super::context::{self, Context, failed};
 use crate::cli::{Command, Exit, Invocation};
 use crate::go::number::parse_uint;
 use crate::print::Reply;
@@ -24,23 +24,23 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         return Err(Exit::bad_args("move-leader command needs 1 argument"));
     };
     let target_id = parse_uint(target, 16).map_err(Exit::bad_args)?;
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        session.client().await?;
-        let (client, leader) = find_leader(&session).await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        context.client().await?;
+        let (client, leader) = find_leader(&context).await?;
         let request = MoveLeaderRequest { target_id };
-        let limited = client.within(session.command_timeout);
+        let limited = client.with_timeout(context.command_timeout);
         let moved = limited.move_leader(request).await.map_err(failed)?;
-        session.print(&Reply::MoveLeader(leader, target_id, &moved))
+        context.print(&Reply::MoveLeader(leader, target_id, &moved))
     })
 }
 
 /// Finds the endpoint of the leader, which alone can transfer leadership.
-async fn find_leader(session: &Session) -> Result<(Client, u64), Exit> {
-    let endpoints = &session.config.endpoints;
+async fn find_leader(context: &Context) -> Result<(Client, u64), Exit> {
+    let endpoints = &context.config.endpoints;
     for endpoint in endpoints {
-        let client = session.client_of(endpoint).await?;
-        let limited = client.within(session.command_timeout);
+        let client = context.client_of(endpoint).await?;
+        let limited = client.with_timeout(context.command_timeout);
         let status = limited.status(StatusRequest {}).await.map_err(failed)?;
         let header = status.header.ok_or(Error::Incomplete("header"));
         if header.map_err(failed)?.member_id == status.leader {

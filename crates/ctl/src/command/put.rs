@@ -4,7 +4,7 @@ use std::io::Read;
 
 use retcd_proto::etcdserverpb::PutRequest;
 
-use super::session::{self, Session, failed};
+use super::context::{self, Context, failed};
 use crate::cli::{Arg, Command, Exit, Flag, FlagSet, Invocation};
 use crate::go::number::parse_int;
 use crate::print::Reply;
@@ -100,10 +100,10 @@ impl ValueSource {
 
 fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let request = request(&invocation.flags, &invocation.args, ValueSource::Stdin)?;
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.limited_client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.limited_client().await?;
         let response = client.put(request).await.map_err(failed)?;
-        session.print(&Reply::Put(&response))
+        context.print(&Reply::Put(&response))
     })
 }

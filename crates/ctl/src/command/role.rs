@@ -7,7 +7,7 @@ use retcd_proto::etcdserverpb::{
     AuthRoleListRequest, AuthRoleRevokePermissionRequest,
 };
 
-use super::session::{self, Session, failed};
+use super::context::{self, Context, failed};
 use super::user::change;
 use crate::cli::{Arg, Command, Exit, Flag, FlagSet, Invocation};
 use crate::print::Reply;
@@ -78,12 +78,12 @@ fn delete(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
 
 fn get(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let role = one_name(invocation, "get")?;
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.client().await?;
         let request = AuthRoleGetRequest { role: role.clone() };
         let response = client.role_get(request);
-        session.print(&Reply::RoleGet(&role, &response.await.map_err(failed)?))
+        context.print(&Reply::RoleGet(&role, &response.await.map_err(failed)?))
     })
 }
 
@@ -91,11 +91,11 @@ fn list(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     if !invocation.args.is_empty() {
         return Err(Exit::bad_args("role list command requires no arguments"));
     }
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.client().await?;
         let roles = client.role_list(AuthRoleListRequest {});
-        session.print(&Reply::RoleList(&roles.await.map_err(failed)?))
+        context.print(&Reply::RoleList(&roles.await.map_err(failed)?))
     })
 }
 

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use retcd_client::{Client, Error};
 
-use super::session::{self, Session, go_io_text};
-use super::target::Target;
+use super::context::{self, Context, go_io_text};
+use super::output_file::OutputFile;
 use crate::cli::{Command, Exit, ExitKind, Invocation};
 use crate::go::{duration, size};
 use crate::log;
@@ -51,8 +51,8 @@ fn save(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
             "snapshot save expects one argument <filename>",
         ));
     };
-    let session = Session::new(invocation, false)?;
-    let version = session::run(download(&session, path))?;
+    let context = Context::new(invocation, false)?;
+    let version = context::run(download(&context, path))?;
     print_line(&format!("Snapshot saved at {path}"))?;
     if !version.is_empty() {
         print_line(&format!("Server version {version}"))?;
@@ -65,26 +65,26 @@ fn failed(text: impl ToString) -> Exit {
 }
 
 /// Returns the storage version, if the server reports it.
-async fn download(session: &Session, path: &str) -> Result<String, Exit> {
-    let [endpoint] = session.config.endpoints.as_slice() else {
-        let endpoints = session.config.endpoints.join(" ");
+async fn download(context: &Context, path: &str) -> Result<String, Exit> {
+    let [endpoint] = context.config.endpoints.as_slice() else {
+        let endpoints = context.config.endpoints.join(" ");
         return Err(failed(format!(
             "snapshot must be requested to one selected node, not multiple [{endpoints}]"
         )));
     };
-    let client = session.client().await.map_err(|exit| Exit {
+    let client = context.client().await.map_err(|exit| Exit {
         code: ExitKind::Interrupted as u8,
         ..exit
     })?;
-    let client = match session.command_timeout_given {
-        true => client.within(session.command_timeout),
+    let client = match context.command_timeout_given {
+        true => client.with_timeout(context.command_timeout),
         false => client,
     };
-    let mut target = Target::create(Path::new(path)).map_err(failed)?;
+    let mut target = OutputFile::create(Path::new(path)).map_err(failed)?;
     let start = Instant::now();
     let copy = copy_stream(&client, target.file(), endpoint);
-    let (bytes, version) = match session.command_timeout_given {
-        true => tokio::time::timeout(session.command_timeout, copy)
+    let (bytes, version) = match context.command_timeout_given {
+        true => tokio::time::timeout(context.command_timeout, copy)
             .await
             .unwrap_or_else(|_| Err(failed(Error::DeadlineExceeded { last: None }))),
         false => copy.await,
@@ -151,7 +151,7 @@ impl Progress {
     fn show(&mut self, done: u64, remaining: u64) {
         let percent = (done * 100).checked_div(done + remaining).unwrap_or(100);
         if self.on_terminal && self.shown_percent != Some(percent) {
-            log::tell_part(format_args!(
+            log::write_part(format_args!(
                 "\r{percent:3}% of {}",
                 size::humanise(done + remaining)
             ));
@@ -161,7 +161,7 @@ impl Progress {
 
     fn clear(&self) {
         if self.shown_percent.is_some() {
-            log::tell_part(format_args!("\r{:30}\r", ""));
+            log::write_part(format_args!("\r{:30}\r", ""));
         }
     }
 }

@@ -18,7 +18,7 @@ use retcd_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUni
 use retcd_proto::etcdserverpb::request_op::Request;
 use retcd_proto::etcdserverpb::{Compare, RequestOp, TxnRequest};
 
-use super::session::{self, Session, failed};
+use super::context::{self, Context, failed};
 use super::{del, get, put, words};
 use crate::cli::{Arg, Command, Exit, ExitKind, Flag, FlagSet, Invocation, parse_flags};
 use crate::go::number::parse_int;
@@ -55,12 +55,12 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         return Err(Exit::bad_args("txn command does not accept argument"));
     }
     let prompts = invocation.flags.bool("interactive");
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.client().await?;
         let request = read_request(&mut std::io::stdin().lock(), prompts)?;
         let response = client.txn(request).await.map_err(failed)?;
-        session.print(&Reply::Txn(&response))
+        context.print(&Reply::Txn(&response))
     })
 }
 

@@ -10,8 +10,8 @@ use retcd_proto::etcdserverpb::{
     ResponseHeader,
 };
 
+use super::context::{self, Context, failed};
 use super::password;
-use super::session::{self, Session, failed};
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::print::{AuthChange, Reply, print_line};
 
@@ -76,11 +76,11 @@ pub fn change(
     line: String,
     request: impl AsyncFnOnce(&Client) -> Result<Option<ResponseHeader>, Error>,
 ) -> Result<(), Exit> {
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.client().await?;
         let header = request(&client).await.map_err(failed)?;
-        session.print(&Reply::AuthChange(AuthChange {
+        context.print(&Reply::AuthChange(AuthChange {
             line,
             header: header.as_ref(),
             has_fields: true,
@@ -165,20 +165,20 @@ fn delete(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
 fn get(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let name = one_name(invocation, "get")?;
     let detail = invocation.flags.bool("detail");
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.client().await?;
         let request = AuthUserGetRequest { name: name.clone() };
         let user = client.user_get(request).await.map_err(failed)?;
         if !detail {
-            return session.print(&Reply::UserGet(&name, &user));
+            return context.print(&Reply::UserGet(&name, &user));
         }
         print_line(&format!("User: {name}"))?;
         for role in &user.roles {
             print_line("")?;
             let request = AuthRoleGetRequest { role: role.clone() };
             let response = client.role_get(request).await.map_err(failed)?;
-            session.print(&Reply::RoleGet(role, &response))?;
+            context.print(&Reply::RoleGet(role, &response))?;
         }
         Ok(())
     })
@@ -188,11 +188,11 @@ fn list(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     if !invocation.args.is_empty() {
         return Err(Exit::bad_args("user list command requires no arguments"));
     }
-    let session = Session::new(invocation, false)?;
-    session::run(async {
-        let client = session.client().await?;
+    let context = Context::new(invocation, false)?;
+    context::run(async {
+        let client = context.client().await?;
         let users = client.user_list(AuthUserListRequest {});
-        session.print(&Reply::UserList(&users.await.map_err(failed)?))
+        context.print(&Reply::UserList(&users.await.map_err(failed)?))
     })
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use retcd_storage::backend::Backend;
 use retcd_storage::bolt::Access;
 
-use super::source::{check_regular, database_text};
+use super::input_file::{check_regular, database_text};
 use super::{disk, io_text, lock_limit, open_locked, options};
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::log;

@@ -11,7 +11,7 @@ use retcd_storage::backend::Backend;
 use retcd_storage::bolt::Access;
 
 use super::format::{self, Column, Raw};
-use super::source::{check_regular, database_text};
+use super::input_file::{check_regular, database_text};
 use super::{disk, lock_limit, open_locked, options};
 use crate::cli::{Command, Exit, Flag, Invocation, Positional};
 

@@ -3,12 +3,12 @@
 //! Deliberately absent: `migrate`.
 
 mod cluster;
+mod created_files;
 mod defrag;
 mod format;
 mod hashkv;
-mod made;
+mod input_file;
 mod restore;
-mod source;
 mod status;
 
 use std::io;

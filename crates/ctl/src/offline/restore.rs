@@ -28,8 +28,8 @@ use retcd_storage::{snap, wal};
 use sha2::{Digest, Sha256};
 
 use super::cluster::{self, Cluster};
-use super::made::Made;
-use super::source::{check_regular, database_text};
+use super::created_files::CreatedFiles;
+use super::input_file::{check_regular, database_text};
 use super::{disk, io_text, options};
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::go::quote::quote;
@@ -108,14 +108,14 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         ("snap-dir", snap_dir),
     ];
     log::console_line("info", "restoring snapshot", &fields);
-    let mut made = Made::new().map_err(Exit::error)?;
+    let mut created = CreatedFiles::new().map_err(Exit::error)?;
     let backup = open_backup(&plan)?;
-    made.create_dir(&plan.snap_dir)?;
-    copy_database(&plan, backup, &made)?;
+    created.create_dir(&plan.snap_dir)?;
+    copy_database(&plan, backup, &created)?;
     rewrite_database(&plan)?;
-    made.check_signals()?;
-    write_log(&plan, &mut made)?;
-    made.keep()?;
+    created.check_signals()?;
+    write_log(&plan, &mut created)?;
+    created.keep()?;
     log::console_line("info", "restored snapshot", &fields);
     Ok(())
 }
@@ -208,9 +208,9 @@ fn open_backup(plan: &Plan) -> Result<Backup, Exit> {
 }
 
 /// Copies the database without its checksum, and verifies it.
-fn copy_database(plan: &Plan, mut backup: Backup, made: &Made) -> Result<(), Exit> {
+fn copy_database(plan: &Plan, mut backup: Backup, created: &CreatedFiles) -> Result<(), Exit> {
     let source = &plan.source;
-    let actual = copy(plan, &mut backup, made)?;
+    let actual = copy(plan, &mut backup, created)?;
     if plan.skip_hash_check || !backup.has_checksum {
         return Ok(());
     }
@@ -232,7 +232,7 @@ fn copy_database(plan: &Plan, mut backup: Backup, made: &Made) -> Result<(), Exi
 }
 
 /// Copies the backup's database to a new file; returns its SHA-256.
-fn copy(plan: &Plan, backup: &mut Backup, made: &Made) -> Result<[u8; 32], Exit> {
+fn copy(plan: &Plan, backup: &mut Backup, created: &CreatedFiles) -> Result<[u8; 32], Exit> {
     let target = &plan.snap_dir.join("db");
     let unread = |error| Exit::error(io_text("read", &plan.source, &error));
     let unwritten = |error| Exit::error(io_text("write", target, &error));
@@ -246,7 +246,7 @@ fn copy(plan: &Plan, backup: &mut Backup, made: &Made) -> Result<[u8; 32], Exit>
     let mut limited = (&mut backup.file).take(backup.database_bytes);
     let mut buffer = vec![0; 1 << 20];
     loop {
-        made.check_signals()?;
+        created.check_signals()?;
         let read = limited.read(&mut buffer).map_err(unread)?;
         if read == 0 {
             break;
@@ -361,16 +361,16 @@ fn bump_revision(latest: i64, bump: u64, batch: &mut WriteBatch) -> Result<(), E
 }
 
 /// Writes the log and the snapshot at its end.
-fn write_log(plan: &Plan, made: &mut Made) -> Result<(), Exit> {
+fn write_log(plan: &Plan, created: &mut CreatedFiles) -> Result<(), Exit> {
     let cluster = &plan.cluster;
     if let Some(above) = plan
         .wal_dir
         .parent()
         .filter(|above| !above.as_os_str().is_empty())
     {
-        made.create_dir(above)?;
+        created.create_dir(above)?;
     }
-    made.expect(&plan.wal_dir);
+    created.expect(&plan.wal_dir);
     let metadata = Metadata {
         node_id: Some(cluster.own_id),
         cluster_id: Some(cluster.id),

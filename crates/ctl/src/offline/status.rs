@@ -15,7 +15,7 @@ use retcd_storage::backend::Bucket;
 use retcd_storage::bolt::{Access, BoltError, Db, ReadTx};
 
 use super::format::{self, Column, Raw};
-use super::source::{check_regular, database_text};
+use super::input_file::{check_regular, database_text};
 use super::{disk, lock_limit, open_locked, options};
 use crate::cli::{Command, Exit, Invocation};
 use crate::go::size::humanise;

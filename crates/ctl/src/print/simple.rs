@@ -203,7 +203,7 @@ impl Page {
                 "{endpoint} is healthy: successfully committed proposal: took = {took}"
             ));
         } else {
-            log::tell(format_args!(
+            log::write_line(format_args!(
                 "{endpoint} is unhealthy: failed to commit proposal: {error}"
             ));
         }

@@ -51,14 +51,14 @@ impl Environment {
 }
 
 /// The parsed arguments of a watch, before their combination is validated.
-pub struct Wanted {
+pub struct WatchArguments {
     keys: Vec<Arg>,
     exec: Vec<Arg>,
     prefix: bool,
     request: WatchCreateRequest,
 }
 
-impl Wanted {
+impl WatchArguments {
     /// Validates the combination and returns the watch.
     ///
     /// # Errors
@@ -101,7 +101,7 @@ pub fn parse(
     args: &[Arg],
     raw: &[Arg],
     environment: &Environment,
-) -> Result<Wanted, Exit> {
+) -> Result<WatchArguments, Exit> {
     let exec = command_behind_dashes(raw)?;
     let keys = &args[..args.len() - exec.len()];
     wanted(flags, keys, exec, environment)
@@ -111,7 +111,7 @@ pub fn parse(
 ///
 /// # Errors
 /// The arguments are invalid.
-pub fn parse_line(words: &[Arg], environment: &Environment) -> Result<Wanted, Exit> {
+pub fn parse_line(words: &[Arg], environment: &Environment) -> Result<WatchArguments, Exit> {
     let exec = command_behind_dashes(words)?;
     let mut flags = FlagSet::default();
     flags.declare(&super::flags(), false);
@@ -140,7 +140,7 @@ fn wanted(
     keys: &[Arg],
     exec: Vec<Arg>,
     environment: &Environment,
-) -> Result<Wanted, Exit> {
+) -> Result<WatchArguments, Exit> {
     let keys = match (keys, environment.keys.as_slice()) {
         (keys, []) => keys.to_vec(),
         ([], environment) => environment.to_vec(),
@@ -156,7 +156,7 @@ fn wanted(
         progress_notify: flags.bool("progress-notify"),
         ..WatchCreateRequest::default()
     };
-    Ok(Wanted {
+    Ok(WatchArguments {
         keys,
         exec,
         prefix: flags.bool("prefix"),

@@ -4,7 +4,7 @@ use std::io::BufRead;
 
 use tokio::sync::mpsc;
 
-use super::super::session::Session;
+use super::super::context::Context;
 use super::super::words;
 use super::arguments::{self, Environment};
 use super::stream::Stream;
@@ -18,8 +18,8 @@ const QUEUED_LINES: usize = 16;
 ///
 /// # Errors
 /// Standard input ended, or a line is invalid.
-pub async fn run(session: &Session, environment: &Environment) -> Result<(), Exit> {
-    let client = session.client().await?;
+pub async fn run(context: &Context, environment: &Environment) -> Result<(), Exit> {
+    let client = context.client().await?;
     let mut lines = read_lines();
     let mut stream = Stream::new(&client);
     loop {
@@ -28,7 +28,7 @@ pub async fn run(session: &Session, environment: &Environment) -> Result<(), Exi
                 let ended = || Exit::new(ExitKind::InvalidInput, "error reading watch request line: EOF");
                 handle_line(&line.ok_or_else(ended)?, &mut stream, environment)?;
             }
-            outcome = stream.next(session), if stream.has_watches() => {
+            outcome = stream.next(context), if stream.has_watches() => {
                 // When a watch ends, the others continue.
                 outcome?;
             }
@@ -62,20 +62,20 @@ fn read_lines() -> mpsc::Receiver<String> {
 fn handle_line(line: &str, stream: &mut Stream, environment: &Environment) -> Result<(), Exit> {
     let words = words::split(line)?;
     match words.first().map(Vec::as_slice) {
-        None => log::tell(format_args!(
+        None => log::write_line(format_args!(
             "Invalid command: {line} (watch and progress supported)"
         )),
         Some(b"watch") if words.len() < 2 && environment.is_empty() => {
-            log::tell(format_args!(
+            log::write_line(format_args!(
                 "Invalid command {line} (command type or key is not provided)"
             ));
         }
         Some(b"watch") => match arguments::parse_line(&words[1..], environment)?.into_watch() {
             Ok(watch) => stream.add(watch),
-            Err(text) => log::tell(format_args!("Invalid command {line} ({text})")),
+            Err(text) => log::write_line(format_args!("Invalid command {line} ({text})")),
         },
         Some(b"progress") => stream.request_progress(),
-        Some(_) => log::tell(format_args!("Invalid command {line} (only support watch)")),
+        Some(_) => log::write_line(format_args!("Invalid command {line} (only support watch)")),
     }
     Ok(())
 }

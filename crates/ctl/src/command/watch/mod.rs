@@ -4,7 +4,7 @@ mod arguments;
 mod interactive;
 mod stream;
 
-use super::session::{self, Session};
+use super::context::{self, Context};
 use crate::cli::{Command, Exit, ExitKind, Flag, Invocation};
 use arguments::Environment;
 use stream::{Outcome, Stream};
@@ -55,8 +55,8 @@ fn flags() -> Vec<Flag> {
 fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let environment = Environment::read()?;
     if invocation.flags.bool("interactive") {
-        let session = Session::new(invocation, true)?;
-        return session::run(interactive::run(&session, &environment));
+        let context = Context::new(invocation, true)?;
+        return context::run(interactive::run(&context, &environment));
     }
     let watch = arguments::parse(
         &invocation.flags,
@@ -64,14 +64,14 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         &invocation.raw,
         &environment,
     )?;
-    let session = Session::new(invocation, true)?;
+    let context = Context::new(invocation, true)?;
     let watch = watch.into_watch().map_err(Exit::bad_args)?;
-    session::run(async {
-        let client = session.client().await?;
+    context::run(async {
+        let client = context.client().await?;
         let mut stream = Stream::new(&client);
         stream.add(watch);
         loop {
-            if let Outcome::Ended = stream.next(&session).await? {
+            if let Outcome::Ended = stream.next(&context).await? {
                 return Err(Exit::new(
                     ExitKind::Interrupted,
                     "watch is canceled by the server",

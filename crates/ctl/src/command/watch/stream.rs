@@ -6,8 +6,8 @@ use retcd_client::{Client, WatchError, WatchEvent, WatchId, Watcher, WithoutLead
 use retcd_proto::etcdserverpb::{WatchCreateRequest, WatchResponse};
 use retcd_proto::mvccpb::Event;
 
+use super::super::context::Context;
 use super::super::exec;
-use super::super::session::Session;
 use crate::cli::{Arg, Exit};
 use crate::go::quote::{quote, quote_list};
 use crate::log;
@@ -24,7 +24,7 @@ pub struct Watch {
 /// The result of waiting on the stream.
 pub enum Outcome {
     /// The stream continues.
-    Going,
+    Continues,
     /// A watch ended.
     Ended,
 }
@@ -64,14 +64,14 @@ impl Stream {
     ///
     /// # Errors
     /// It cannot be printed, or the command to run fails.
-    pub async fn next(&mut self, session: &Session) -> Result<Outcome, Exit> {
+    pub async fn next(&mut self, context: &Context) -> Result<Outcome, Exit> {
         match self.watcher.next().await {
             None => Ok(Outcome::Ended),
-            Some(WatchEvent::Created(..)) => Ok(Outcome::Going),
+            Some(WatchEvent::Created(..)) => Ok(Outcome::Continues),
             Some(WatchEvent::Response(id, response)) => {
                 let exec = self.commands.get(&id).map_or(&[][..], Vec::as_slice);
-                show(session, exec, &response)?;
-                Ok(Outcome::Going)
+                show(context, exec, &response)?;
+                Ok(Outcome::Continues)
             }
             Some(WatchEvent::Ended {
                 watch,
@@ -79,19 +79,19 @@ impl Stream {
                 response,
             }) => {
                 self.commands.remove(&watch);
-                show_end(session, &error, &response)?;
+                show_end(context, &error, &response)?;
                 Ok(Outcome::Ended)
             }
         }
     }
 }
 
-fn show(session: &Session, exec: &[Arg], response: &WatchResponse) -> Result<(), Exit> {
+fn show(context: &Context, exec: &[Arg], response: &WatchResponse) -> Result<(), Exit> {
     let revision = response.header.map_or(0, |header| header.revision);
     if response.events.is_empty() && revision != 0 {
         print_line(&format!("progress notify: {revision}"))?;
     }
-    session.print(&Reply::Watch(response))?;
+    context.print(&Reply::Watch(response))?;
     for event in &response.events {
         run_for(exec, revision, event)?;
     }
@@ -116,20 +116,20 @@ fn run_for(command: &[Arg], revision: i64, event: &Event) -> Result<(), Exit> {
             .iter()
             .map(|word| String::from_utf8_lossy(word).into_owned());
         let words = quote_list(&words.collect::<Vec<_>>());
-        log::tell(format_args!("command {words} error ({problem})"));
+        log::write_line(format_args!("command {words} error ({problem})"));
         Exit::silent(1)
     })
 }
 
-fn show_end(session: &Session, error: &WatchError, response: &WatchResponse) -> Result<(), Exit> {
-    log::tell(format_args!("watch was canceled ({error})"));
+fn show_end(context: &Context, error: &WatchError, response: &WatchResponse) -> Result<(), Exit> {
+    log::write_line(format_args!("watch was canceled ({error})"));
     match error {
         WatchError::Compacted { .. } | WatchError::Canceled { .. } => {
-            session.print(&Reply::Watch(response))
+            context.print(&Reply::Watch(response))
         }
         // There is no response of a watch to print.
         WatchError::Refused { .. } | WatchError::Stream(_) => {
-            session.print(&Reply::Watch(&WatchResponse {
+            context.print(&Reply::Watch(&WatchResponse {
                 canceled: true,
                 ..WatchResponse::default()
             }))

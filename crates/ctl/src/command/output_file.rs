@@ -16,7 +16,7 @@ use crate::log;
 const LINKS_MAX: usize = 40;
 
 /// An output file being written.
-pub struct Target {
+pub struct OutputFile {
     file: File,
     /// `None` if the target is written to directly.
     building: Option<Building>,
@@ -27,15 +27,15 @@ struct Building {
     path: PathBuf,
 }
 
-impl Target {
+impl OutputFile {
     /// Starts writing the file `path`.
     ///
     /// # Errors
     /// The text of the reason.
-    pub fn create(path: &Path) -> Result<Target, String> {
+    pub fn create(path: &Path) -> Result<OutputFile, String> {
         match fs::metadata(path).map(|metadata| metadata.file_type()) {
-            Ok(kind) if kind.is_char_device() || kind.is_fifo() => Target::write_into(path),
-            Ok(kind) if kind.is_file() => Target::build(path),
+            Ok(kind) if kind.is_char_device() || kind.is_fifo() => OutputFile::write_into(path),
+            Ok(kind) if kind.is_file() => OutputFile::build(path),
             Ok(kind) => {
                 let what = if kind.is_dir() {
                     "a directory"
@@ -46,21 +46,21 @@ impl Target {
                 };
                 Err(format!("{} is {what}, not a file", path.display()))
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => Target::build(path),
+            Err(error) if error.kind() == ErrorKind::NotFound => OutputFile::build(path),
             Err(error) => Err(failed("stat", path, &error)),
         }
     }
 
-    fn write_into(path: &Path) -> Result<Target, String> {
+    fn write_into(path: &Path) -> Result<OutputFile, String> {
         let file = OpenOptions::new().write(true).open(path);
-        Ok(Target {
+        Ok(OutputFile {
             file: file.map_err(|error| failed("open", path, &error))?,
             building: None,
         })
     }
 
-    fn build(path: &Path) -> Result<Target, String> {
-        let path = behind_links(path).map_err(|error| failed("readlink", path, &error))?;
+    fn build(path: &Path) -> Result<OutputFile, String> {
+        let path = follow_links(path).map_err(|error| failed("readlink", path, &error))?;
         let mut part = path.clone().into_os_string();
         part.push(".part");
         let part = PathBuf::from(part);
@@ -73,7 +73,7 @@ impl Target {
         let file = opened.map_err(|error| failed("open", &part, &error))?;
         let fields = [("path", part.display().to_string())];
         log::json_line("info", "created temporary db file", &fields);
-        Ok(Target {
+        Ok(OutputFile {
             file,
             building: Some(Building { part, path }),
         })
@@ -103,7 +103,7 @@ impl Target {
     }
 }
 
-impl Drop for Target {
+impl Drop for OutputFile {
     fn drop(&mut self) {
         if let Some(Building { part, .. }) = &self.building {
             // The error that led here is the one to report.
@@ -121,7 +121,7 @@ fn failed(action: &str, path: &Path, error: &io::Error) -> String {
 }
 
 /// Follows symbolic links; the result need not exist.
-fn behind_links(path: &Path) -> io::Result<PathBuf> {
+fn follow_links(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
         match fs::read_link(&path) {
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     fn make(path: &Path) -> Result<(), String> {
-        let mut target = Target::create(path)?;
+        let mut target = OutputFile::create(path)?;
         target.file().write_all(b"new").unwrap();
         target.finish()
     }
@@ -153,7 +153,7 @@ mod tests {
     fn a_file_appears_whole_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
-        let mut unfinished = Target::create(&path).unwrap();
+        let mut unfinished = OutputFile::create(&path).unwrap();
         unfinished.file().write_all(b"half").unwrap();
         assert!(!path.exists());
         drop(unfinished);

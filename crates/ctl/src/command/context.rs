@@ -16,7 +16,7 @@ const REQUEST_BYTES_MAX: usize = 2 << 20;
 const RESPONSE_BYTES_MAX: usize = i32::MAX as usize;
 
 /// The settings of an invocation.
-pub struct Session {
+pub struct Context {
     /// The client configuration.
     pub config: Config,
     /// The output format.
@@ -27,12 +27,12 @@ pub struct Session {
     pub command_timeout_given: bool,
 }
 
-impl Session {
+impl Context {
     /// Reads flags and environment.
     ///
     /// # Errors
     /// Flags conflict or are invalid.
-    pub fn new(invocation: &mut Invocation<'_>, watches: bool) -> Result<Session, Exit> {
+    pub fn new(invocation: &mut Invocation<'_>, watches: bool) -> Result<Context, Exit> {
         let variables: Vec<(String, String)> = std::env::vars_os()
             .map(|(name, value)| {
                 (
@@ -45,7 +45,7 @@ impl Session {
         environment::apply(flags, &variables, watches)?;
         if flags.bool("debug") {
             for name in flags.inherited_names() {
-                log::tell(format_args!(
+                log::write_line(format_args!(
                     "{}={}",
                     environment::variable(name),
                     flags.value(name)
@@ -73,7 +73,7 @@ impl Session {
             skip_verify: flags.bool("insecure-skip-tls-verify"),
             required: !flags.bool("insecure-transport"),
         };
-        Ok(Session {
+        Ok(Context {
             config: Config {
                 endpoints,
                 dial_timeout: flags.duration("dial-timeout"),
@@ -105,17 +105,17 @@ impl Session {
     /// A client for one endpoint.
     ///
     /// # Errors
-    /// As [`Session::client`].
+    /// As [`Context::client`].
     pub async fn client_of(&self, endpoint: &str) -> Result<Client, Exit> {
-        connect(self.config.only(endpoint)).await
+        connect(self.config.with_endpoint(endpoint)).await
     }
 
     /// A client for all endpoints, with the command timeout as its deadline from now on.
     ///
     /// # Errors
-    /// As [`Session::client`].
+    /// As [`Context::client`].
     pub async fn limited_client(&self) -> Result<Client, Exit> {
-        Ok(self.client().await?.within(self.command_timeout))
+        Ok(self.client().await?.with_timeout(self.command_timeout))
     }
 
     /// Prints a reply.
@@ -135,7 +135,7 @@ impl Session {
             return Ok(self.config.endpoints.clone());
         }
         let client = Client::new(self.config.clone()).map_err(Exit::error)?;
-        let client = client.within(self.command_timeout);
+        let client = client.with_timeout(self.command_timeout);
         let members = super::member::list(&client, true).await.map_err(failed);
         let context = "failed to fetch endpoints from etcd cluster member list";
         let members = members.map_err(|exit| Exit {
@@ -171,7 +171,7 @@ async fn connect(config: Config) -> Result<Client, Exit> {
         error => Exit::bad_args(error),
     })?;
     client.log_in().await.map_err(|error| {
-        tell_last_attempt(&error);
+        log_last_attempt(&error);
         Exit::new(ExitKind::BadConnection, error)
     })?;
     Ok(client)
@@ -179,12 +179,12 @@ async fn connect(config: Config) -> Result<Client, Exit> {
 
 /// The exit of a command whose request failed.
 pub fn failed(error: Error) -> Exit {
-    tell_last_attempt(&error);
+    log_last_attempt(&error);
     Exit::error(error)
 }
 
 /// Logs what a request that timed out was waiting for.
-pub fn tell_last_attempt(error: &Error) {
+pub fn log_last_attempt(error: &Error) {
     if let Error::DeadlineExceeded { last: Some(last) } = error {
         let fields = [("error", last.text_with_code())];
         log::json_line("warn", "retrying of unary invoker failed", &fields);

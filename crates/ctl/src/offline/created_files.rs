@@ -18,24 +18,25 @@ use super::io_text;
 use crate::cli::Exit;
 
 /// Files and directories to remove on drop, unless kept.
-pub struct Made {
+pub struct CreatedFiles {
     paths: Vec<PathBuf>,
     /// The termination signal received; 0 for none.
     signal: Arc<AtomicUsize>,
 }
 
-impl Made {
-    /// Creates an empty set. From now on signals are only noticed by [`Made::check_signals`].
+impl CreatedFiles {
+    /// Creates an empty set. From now on signals are only noticed by
+    /// [`CreatedFiles::check_signals`].
     ///
     /// # Errors
     /// The signal handlers could not be installed.
-    pub fn new() -> io::Result<Made> {
+    pub fn new() -> io::Result<CreatedFiles> {
         let signal = Arc::new(AtomicUsize::new(0));
         for number in [SIGHUP, SIGINT, SIGTERM] {
             let value = usize::try_from(number).expect("signals have positive numbers");
             signal_hook::flag::register_usize(number, Arc::clone(&signal), value)?;
         }
-        Ok(Made {
+        Ok(CreatedFiles {
             paths: Vec::new(),
             signal,
         })
@@ -104,7 +105,7 @@ fn sync_dirs(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-impl Drop for Made {
+impl Drop for CreatedFiles {
     fn drop(&mut self) {
         for path in self.paths.iter().rev() {
             // Parts may not exist. The error that led here is the one to report.
