@@ -5,20 +5,20 @@ use std::time::Duration;
 
 /// The client address of a server.
 #[derive(Debug, Clone)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// `HOST:PORT`.
-    pub address: String,
+    pub(crate) address: String,
     /// Whether it was given with `https://`.
-    pub https: bool,
+    pub(crate) https: bool,
 }
 
 /// A user's credentials.
 #[derive(Clone)]
-pub struct User {
+pub(crate) struct User {
     /// The user name.
-    pub name: String,
+    pub(crate) name: String,
     /// The password. Never printed.
-    pub password: String,
+    pub(crate) password: String,
 }
 
 impl fmt::Debug for User {
@@ -31,7 +31,7 @@ impl fmt::Debug for User {
 ///
 /// # Errors
 /// The expected format.
-pub fn user(text: &str) -> Result<User, String> {
+pub(crate) fn user(text: &str) -> Result<User, String> {
     match text.split_once(':') {
         Some((name, password)) if !name.is_empty() => Ok(User {
             name: name.into(),
@@ -45,7 +45,7 @@ pub fn user(text: &str) -> Result<User, String> {
 ///
 /// # Errors
 /// The expected format.
-pub fn endpoint(text: &str) -> Result<Endpoint, String> {
+pub(crate) fn endpoint(text: &str) -> Result<Endpoint, String> {
     let (address, https) = match text.strip_prefix("https://") {
         Some(address) => (address, true),
         None => (text.strip_prefix("http://").unwrap_or(text), false),
@@ -66,7 +66,7 @@ pub fn endpoint(text: &str) -> Result<Endpoint, String> {
 ///
 /// # Errors
 /// The expected format.
-pub fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     const MAX: f64 = 86_400.0;
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..=MAX).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
@@ -78,7 +78,7 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// The expected format.
-pub fn positive_seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn positive_seconds(text: &str) -> Result<Duration, String> {
     match seconds(text)? {
         Duration::ZERO => Err("expected more than 0 seconds".into()),
         duration => Ok(duration),

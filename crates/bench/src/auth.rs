@@ -17,16 +17,16 @@ const USER: &str = "bench";
 const PASSWORD: &str = "bench";
 
 /// A cluster as its two users access it.
-pub struct Users {
+pub(crate) struct Users {
     /// May read and write the key space, and nothing else.
-    pub user: Target,
+    pub(crate) user: Target,
     /// May do everything.
-    pub root: Target,
+    pub(crate) root: Target,
 }
 
 impl Users {
     /// For a cluster without authentication.
-    pub fn nobody(target: &Target) -> Self {
+    pub(crate) fn nobody(target: &Target) -> Self {
         Self {
             user: target.clone(),
             root: target.clone(),
@@ -39,7 +39,7 @@ impl Users {
 ///
 /// # Errors
 /// [`Error::Call`] if the server refuses a step.
-pub fn enable(target: &Target, keys: &KeySpace) -> Result<Users, Error> {
+pub(crate) fn enable(target: &Target, keys: &KeySpace) -> Result<Users, Error> {
     load::runtime()?
         .block_on(set_up(target, keys))
         .map_err(Error::call("turning authentication on"))?;
@@ -53,7 +53,7 @@ pub fn enable(target: &Target, keys: &KeySpace) -> Result<Users, Error> {
 ///
 /// # Errors
 /// [`Error::Call`] if authentication fails.
-pub fn log_in(target: &Target, name: &str, password: &str) -> Result<Target, Error> {
+pub(crate) fn log_in(target: &Target, name: &str, password: &str) -> Result<Target, Error> {
     let request = pb::AuthenticateRequest {
         name: name.into(),
         password: password.into(),

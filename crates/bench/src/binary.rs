@@ -8,13 +8,13 @@ use crate::error::Error;
 
 /// An executable and its name in results.
 #[derive(Debug, Clone)]
-pub struct Binary {
+pub(crate) struct Binary {
     /// The column heading.
-    pub name: String,
+    pub(crate) name: String,
     /// The executable.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Arguments that follow those of every server.
-    pub args: Vec<String>,
+    pub(crate) args: Vec<String>,
 }
 
 impl Binary {
@@ -22,7 +22,7 @@ impl Binary {
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be executed, [`Error::Server`] if it prints nothing.
-    pub fn version(&self) -> Result<String, Error> {
+    pub(crate) fn version(&self) -> Result<String, Error> {
         let output = self.output("--version")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         match text.lines().next() {
@@ -40,7 +40,7 @@ impl Binary {
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be executed, [`Error::Server`] if it has none of them.
-    pub fn first_known<'f>(&self, flags: &[&'f str]) -> Result<&'f str, Error> {
+    pub(crate) fn first_known<'f>(&self, flags: &[&'f str]) -> Result<&'f str, Error> {
         let output = self.output("--help")?;
         // etcd before 3.6 prints it to standard error.
         let help = [output.stdout, output.stderr].concat();
@@ -60,7 +60,7 @@ impl Binary {
 
     /// The command, without environment variables that configure servers and might differ between
     /// runs.
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
         command.stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {

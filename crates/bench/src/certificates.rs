@@ -19,7 +19,7 @@ use crate::tls::Tls;
 
 /// The certificate files.
 #[derive(Debug, Clone)]
-pub struct Certificates {
+pub(crate) struct Certificates {
     ca: PathBuf,
     certificate: PathBuf,
     key: PathBuf,
@@ -30,7 +30,7 @@ impl Certificates {
     ///
     /// # Errors
     /// [`Error::Io`] if a file cannot be written, [`Error::Tls`] if no randomness is available.
-    pub fn make(directory: &Path) -> Result<Self, Error> {
+    pub(crate) fn make(directory: &Path) -> Result<Self, Error> {
         let [ca, certificate, key] = make_pem().map_err(Error::tls("new certificates"))?;
         let write = |name: &str, text: String| {
             let path = directory.join(name);
@@ -46,7 +46,7 @@ impl Certificates {
 
     /// The flags of a server that uses them for clients and peers and requires both to present
     /// theirs.
-    pub fn server_args(&self) -> Vec<String> {
+    pub(crate) fn server_args(&self) -> Vec<String> {
         let file = |flag: &str, path: &Path| format!("--{flag}={}", path.display());
         let side = |prefix: &str| {
             [
@@ -63,7 +63,7 @@ impl Certificates {
     ///
     /// # Errors
     /// [`Error::Tls`] if a file has become unusable.
-    pub fn client(&self) -> Result<Tls, Error> {
+    pub(crate) fn client(&self) -> Result<Tls, Error> {
         Tls::from_files(&self.ca, Some((&self.certificate, &self.key)))
     }
 }

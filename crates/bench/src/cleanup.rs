@@ -1,6 +1,6 @@
 //! Kills server processes and removes temporary directories, however this program ends.
 //!
-//! On a normal exit, also after an error, dropping [`Guarded`] and the directory's owner does it. A
+//! On a normal exit, also after an error, dropping [`ChildGuard`] and the directory's owner does it. A
 //! signal or a panic ends the process without drops, so processes and directories are also
 //! registered here, and a signal thread and a panic hook clean up. Only processes started here are
 //! killed, by id. An id cannot be reused before its process has been waited for, which happens
@@ -38,7 +38,7 @@ fn living() -> MutexGuard<'static, Living> {
 ///
 /// # Errors
 /// [`Error::Io`] if signal handlers cannot be installed.
-pub fn install() -> Result<(), Error> {
+pub(crate) fn install() -> Result<(), Error> {
     let earlier = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         earlier(info);
@@ -85,14 +85,14 @@ fn clear() -> MutexGuard<'static, Living> {
 }
 
 /// A directory that is removed with its contents.
-pub struct TempDir(tempfile::TempDir);
+pub(crate) struct TempDir(tempfile::TempDir);
 
 impl TempDir {
     /// Creates one in `parent`.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be created.
-    pub fn new_in(parent: &Path) -> Result<Self, Error> {
+    pub(crate) fn new_in(parent: &Path) -> Result<Self, Error> {
         let what = format!("cannot make a directory in {}", parent.display());
         let mut living = living();
         let made = tempfile::Builder::new()
@@ -104,7 +104,7 @@ impl TempDir {
     }
 
     /// Its path.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 }
@@ -116,17 +116,17 @@ impl Drop for TempDir {
 }
 
 /// A process that is killed and waited for on drop.
-pub struct Guarded {
+pub(crate) struct ChildGuard {
     child: Child,
     pid: Pid,
 }
 
-impl Guarded {
+impl ChildGuard {
     /// Starts `command`.
     ///
     /// # Errors
     /// The system's error if it cannot be started.
-    pub fn spawn(command: &mut Command) -> io::Result<Self> {
+    pub(crate) fn spawn(command: &mut Command) -> io::Result<Self> {
         let mut living = living();
         let child = command.spawn()?;
         let pid = Pid::from_child(&child);
@@ -135,7 +135,7 @@ impl Guarded {
     }
 
     /// Its process id.
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
@@ -143,7 +143,7 @@ impl Guarded {
     ///
     /// # Errors
     /// The system's error.
-    pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+    pub(crate) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         let mut living = living();
         let status = self.child.try_wait()?;
         if status.is_some() {
@@ -156,7 +156,11 @@ impl Guarded {
     ///
     /// # Errors
     /// The system's error if the signal cannot be sent.
-    pub fn end(&mut self, signal: Signal, patience: Duration) -> io::Result<Option<ExitStatus>> {
+    pub(crate) fn end(
+        &mut self,
+        signal: Signal,
+        patience: Duration,
+    ) -> io::Result<Option<ExitStatus>> {
         const POLL: Duration = Duration::from_millis(5);
         if let Some(status) = self.ended()? {
             return Ok(Some(status));
@@ -173,7 +177,7 @@ impl Guarded {
     }
 }
 
-impl Drop for Guarded {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         // A killed process exits, unless it is blocked in the kernel by the disk.
         drop(self.end(Signal::KILL, Duration::from_secs(30)));
@@ -186,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_dropped_process_is_gone() {
-        let child = Guarded::spawn(Command::new("sleep").arg("600")).unwrap();
+        let child = ChildGuard::spawn(Command::new("sleep").arg("600")).unwrap();
         let proc = PathBuf::from(format!("/proc/{}", child.id()));
         let pid = child.pid;
         assert!(proc.exists() && living().processes.contains(&pid));

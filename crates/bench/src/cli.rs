@@ -19,15 +19,15 @@ use crate::workload::{Kind, Workload};
 /// Puts load on etcd servers and compares two of them side by side.
 #[derive(Debug, Parser)]
 #[command(name = "retcd-bench", version, about)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Put load on a running server and print throughput and latencies.
     #[command(after_help = LOAD_HELP)]
     Load(LoadArgs),
@@ -76,7 +76,7 @@ Examples:
 
 /// `retcd-bench load`.
 #[derive(Debug, Args)]
-pub struct LoadArgs {
+pub(crate) struct LoadArgs {
     /// Addresses for clients, separated by commas; connections go to them in turn
     #[arg(long, value_name = "HOST:PORT,...", default_value = "127.0.0.1:2379", value_delimiter = ',', value_parser = endpoint)]
     endpoint: Vec<Endpoint>,
@@ -104,7 +104,7 @@ pub struct LoadArgs {
 
 /// `retcd-bench hostile`.
 #[derive(Debug, Args)]
-pub struct HostileArgs {
+pub(crate) struct HostileArgs {
     /// The server's address for clients
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:2379", value_parser = endpoint)]
     endpoint: Endpoint,
@@ -115,7 +115,7 @@ impl HostileArgs {
     ///
     /// # Errors
     /// [`Error::Usage`] if the address is not a valid URI authority or requires TLS.
-    pub fn target(&self) -> Result<Target, Error> {
+    pub(crate) fn target(&self) -> Result<Target, Error> {
         if self.endpoint.https {
             return Err(Error::Usage("hostile requests go without TLS".into()));
         }
@@ -125,7 +125,7 @@ impl HostileArgs {
 
 /// `retcd-bench compare`.
 #[derive(Debug, Args)]
-pub struct CompareArgs {
+pub(crate) struct CompareArgs {
     /// Executable of server A
     #[arg(long, value_name = "PATH")]
     ours: PathBuf,
@@ -264,7 +264,7 @@ impl LoadArgs {
     /// # Errors
     /// [`Error::Usage`] and [`Error::Tls`] if the arguments are contradictory or name unusable
     /// files, [`Error::Call`] if the server rejects the user.
-    pub fn target(&self) -> Result<Target, Error> {
+    pub(crate) fn target(&self) -> Result<Target, Error> {
         if self.cacert.is_none() && self.endpoint.iter().any(|endpoint| endpoint.https) {
             return Err(Error::Usage("https:// needs --cacert".into()));
         }
@@ -283,7 +283,7 @@ impl LoadArgs {
     }
 
     /// One plan for each workload.
-    pub fn plans(self) -> Vec<Plan> {
+    pub(crate) fn plans(self) -> Vec<Plan> {
         let mut plan = self.shape.plan(self.workloads[0]);
         if let Some(count) = self.ops {
             plan.extent = Extent::Operations(count);
@@ -299,7 +299,7 @@ impl LoadArgs {
 
 impl CompareArgs {
     /// The comparison described by the arguments.
-    pub fn comparison(self) -> Comparison {
+    pub(crate) fn comparison(self) -> Comparison {
         let binary = |name, path, args: String| Binary {
             name,
             path,

@@ -16,27 +16,27 @@ use crate::grpc::Connection;
 use crate::keys::KeySpace;
 use crate::load;
 use crate::procfs::{self, Memory};
-use crate::server::{Addresses, Home, Server};
+use crate::server::{Addresses, MemberLayout, Server};
 use crate::target::Target;
 
 /// The directories and addresses of the members. Outlives the server processes.
-pub struct Site {
-    homes: Vec<Home>,
+pub(crate) struct ClusterLayout {
+    members: Vec<MemberLayout>,
     target: Target,
 }
 
-/// The running members of a site.
-pub struct Cluster<'a> {
+/// The running members of a layout.
+pub(crate) struct Cluster<'a> {
     servers: Vec<Server<'a>>,
 }
 
-impl Site {
+impl ClusterLayout {
     /// Prepares `members` new members of `binary`, each in a subdirectory of `directory`, which
     /// must be empty. With `certificates`, clients and members use TLS. Every member gets `args`.
     ///
     /// # Errors
     /// [`Error::Io`] if no ports are free, [`Error::Tls`] if the certificates are unusable.
-    pub fn new(
+    pub(crate) fn new(
         binary: &Binary,
         members: u32,
         directory: &Path,
@@ -48,8 +48,8 @@ impl Site {
         let scheme = certificates.map_or("http", |_| "https");
         let tls_args = certificates.map_or(Vec::new(), Certificates::server_args);
         let args = [&tls_args, args].concat();
-        let homes = found.iter().map(|own| {
-            Home::new(
+        let members = found.iter().map(|own| {
+            MemberLayout::new(
                 binary,
                 directory.join(&own.name),
                 own,
@@ -61,36 +61,36 @@ impl Site {
         let endpoints: Vec<_> = found.iter().map(|own| own.client.to_string()).collect();
         let tls = certificates.map(Certificates::client).transpose()?;
         Ok(Self {
-            homes: homes.collect::<Result<_, _>>()?,
+            members: members.collect::<Result<_, _>>()?,
             target: Target::new(&endpoints, tls)?,
         })
     }
 
     /// The client endpoints of all members.
-    pub fn target(&self) -> &Target {
+    pub(crate) fn target(&self) -> &Target {
         &self.target
     }
 
     /// The number of members.
-    pub fn members(&self) -> usize {
-        self.homes.len()
+    pub(crate) fn members(&self) -> usize {
+        self.members.len()
     }
 
     /// The directory and addresses of member `at`.
-    pub fn home(&self, at: usize) -> &Home {
-        &self.homes[at]
+    pub(crate) fn layout(&self, at: usize) -> &MemberLayout {
+        &self.members[at]
     }
 
     /// Starts all members without waiting.
     ///
     /// # Errors
     /// [`Error::Io`] if the binary cannot be executed.
-    pub fn exec(&self) -> Result<Cluster<'_>, Error> {
+    pub(crate) fn exec(&self) -> Result<Cluster<'_>, Error> {
         Ok(Cluster {
             servers: self
-                .homes
+                .members
                 .iter()
-                .map(Home::exec)
+                .map(MemberLayout::exec)
                 .collect::<Result<_, _>>()?,
         })
     }
@@ -100,7 +100,7 @@ impl Site {
     /// # Errors
     /// [`Error::Io`] if the binary cannot be executed, [`Error::Server`] with an excerpt of its log
     /// if a member fails to start.
-    pub fn start(&self) -> Result<Cluster<'_>, Error> {
+    pub(crate) fn start(&self) -> Result<Cluster<'_>, Error> {
         const PAUSE: Duration = Duration::from_millis(20);
         let runtime = load::runtime()?;
         let mut cluster = self.exec()?;
@@ -116,8 +116,8 @@ impl Site {
     }
 
     /// Disk space allocated to the files of all members, in bytes.
-    pub fn disk_bytes(&self) -> u64 {
-        self.homes.iter().map(Home::disk_bytes).sum()
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.members.iter().map(MemberLayout::disk_bytes).sum()
     }
 }
 
@@ -147,7 +147,7 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// [`Error::Io`] if a member has exited.
-    pub fn cpu_time(&self) -> Result<Duration, Error> {
+    pub(crate) fn cpu_time(&self) -> Result<Duration, Error> {
         self.servers.iter().map(Server::cpu_time).sum()
     }
 
@@ -155,24 +155,24 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// [`Error::Io`] if a member has exited.
-    pub fn memory(&self) -> Result<Vec<Memory>, Error> {
+    pub(crate) fn memory(&self) -> Result<Vec<Memory>, Error> {
         self.servers.iter().map(Server::memory).collect()
     }
 
     /// Resets the peak memory of all members, where the kernel supports it.
-    pub fn reset_peaks(&self) {
+    pub(crate) fn reset_peaks(&self) {
         for server in &self.servers {
             drop(procfs::reset_peak(server.pid()));
         }
     }
 
     /// The running member `at`.
-    pub fn server(&self, at: usize) -> &Server<'a> {
+    pub(crate) fn server(&self, at: usize) -> &Server<'a> {
         &self.servers[at]
     }
 
     /// Removes and returns the running member `at`, to be stopped alone; later members move up.
-    pub fn take(&mut self, at: usize) -> Server<'a> {
+    pub(crate) fn take(&mut self, at: usize) -> Server<'a> {
         self.servers.remove(at)
     }
 
@@ -181,7 +181,11 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// [`Error::Server`] if it does not.
-    pub fn first_get(&mut self, target: &Target, keys: &KeySpace) -> Result<Duration, Error> {
+    pub(crate) fn first_get(
+        &mut self,
+        target: &Target,
+        keys: &KeySpace,
+    ) -> Result<Duration, Error> {
         const PAUSE: Duration = Duration::from_millis(2);
         let (runtime, first) = (load::runtime()?, target.only(0));
         let key = keys.key(keys.count - 1);
@@ -194,7 +198,7 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// [`Error::Server`] if a member does not exit; it is then killed.
-    pub fn stop(self, signal: Signal) -> Result<(), Error> {
+    pub(crate) fn stop(self, signal: Signal) -> Result<(), Error> {
         thread::scope(|scope| {
             let stopping: Vec<_> = self
                 .servers
@@ -255,8 +259,8 @@ mod tests {
             args: vec![],
         };
         // The shell rejects `--name=m1` with an error.
-        let site = Site::new(&binary, 3, directory.path(), None, &[]).unwrap();
-        let error = site.start().map(drop).unwrap_err().to_string();
+        let layout = ClusterLayout::new(&binary, 3, directory.path(), None, &[]).unwrap();
+        let error = layout.start().map(drop).unwrap_err().to_string();
         assert!(
             error.contains("ended too early") && error.contains("its log:"),
             "{error}"

@@ -16,14 +16,14 @@ const ALLOCATED: u64 = 64 << 20;
 /// About the size of the log entry of a put with a 256-byte value.
 const ENTRY_LEN: usize = 320;
 /// Enough samples for a p99.
-pub const SYNCS_MAX: usize = 2_000;
+pub(crate) const SYNCS_MAX: usize = 2_000;
 const TIME_MAX: Duration = Duration::from_secs(3);
 
 /// Times up to `count` writes with `fdatasync`, fewer on a slow disk, in a new file in `directory`.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be written.
-pub fn measure_syncs(directory: &Path, count: usize) -> Result<Latencies, Error> {
+pub(crate) fn measure_syncs(directory: &Path, count: usize) -> Result<Latencies, Error> {
     let path = directory.join("fdatasync");
     let failed = || Error::io(format!("cannot measure the disk with {}", path.display()));
     let mut file = File::create(&path).map_err(failed())?;
@@ -49,7 +49,7 @@ pub fn measure_syncs(directory: &Path, count: usize) -> Result<Latencies, Error>
 ///
 /// # Errors
 /// [`Error::Io`] if the file system reports a failed write.
-pub fn settle(directory: &Path) -> Result<(), Error> {
+pub(crate) fn settle(directory: &Path) -> Result<(), Error> {
     let synced = File::open(directory).and_then(|directory| Ok(syncfs(directory)?));
     synced.map_err(Error::io(format!(
         "cannot sync the file system of {}",
@@ -58,7 +58,7 @@ pub fn settle(directory: &Path) -> Result<(), Error> {
 }
 
 /// Whether `directory` is on a memory file system, where a sync costs nothing.
-pub fn is_in_memory(directory: &Path) -> bool {
+pub(crate) fn is_in_memory(directory: &Path) -> bool {
     const TMPFS_MAGIC: u64 = 0x0102_1994;
     statfs(directory).is_ok_and(|system| system.f_type as u64 == TMPFS_MAGIC)
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 /// Why a call did not return the expected response.
 #[derive(Debug, thiserror::Error)]
-pub enum CallError {
+pub(crate) enum CallError {
     /// The server returned a gRPC status other than OK.
     #[error("the server answered with gRPC code {code}: {message}")]
     Status {
@@ -36,7 +36,7 @@ pub enum CallError {
 
 impl CallError {
     /// Whether the server responded properly but refused, so that the client may continue.
-    pub fn is_refusal(&self) -> bool {
+    pub(crate) fn is_refusal(&self) -> bool {
         match self {
             CallError::Status { .. } | CallError::Conflict => true,
             CallError::Connect { .. } | CallError::Broken(_) | CallError::Unexpected(_) => false,
@@ -44,14 +44,14 @@ impl CallError {
     }
 
     /// Whether the server refused temporarily, e.g. without a leader: gRPC code 14, Unavailable.
-    pub fn is_unavailable(&self) -> bool {
+    pub(crate) fn is_unavailable(&self) -> bool {
         matches!(self, CallError::Status { code: 14, .. })
     }
 }
 
 /// Why a run ended without a result.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The command line is contradictory.
     #[error("{0}")]
     Usage(String),
@@ -65,7 +65,7 @@ pub enum Error {
     },
     /// Standard output is closed.
     #[error("standard output is closed")]
-    Unread,
+    StdoutClosed,
     /// A call failed.
     #[error("{what}: {source}")]
     Call {
@@ -106,13 +106,13 @@ pub enum Error {
 
 impl Error {
     /// For `map_err` on I/O; `what` names the operation.
-    pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
         let what = what.into();
         move |source| Error::Io { what, source }
     }
 
     /// For `map_err` on certificates and keys; `what` names the file.
-    pub fn tls<E: Display>(what: impl Display) -> impl FnOnce(E) -> Error {
+    pub(crate) fn tls<E: Display>(what: impl Display) -> impl FnOnce(E) -> Error {
         let what = what.to_string();
         move |reason| Error::Tls {
             what,
@@ -121,7 +121,7 @@ impl Error {
     }
 
     /// For `map_err` on calls; `what` names the caller.
-    pub fn call(what: impl Into<String>) -> impl FnOnce(CallError) -> Error {
+    pub(crate) fn call(what: impl Into<String>) -> impl FnOnce(CallError) -> Error {
         let what = what.into();
         move |source| Error::Call { what, source }
     }

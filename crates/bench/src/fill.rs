@@ -28,7 +28,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// [`Error::Io`] and [`Error::Call`] if the server cannot be reached or refuses a transaction.
-pub fn fill(
+pub(crate) fn fill(
     target: &Target,
     keys: &KeySpace,
     value_size: usize,
@@ -42,7 +42,7 @@ pub fn fill(
 ///
 /// # Errors
 /// As [`fill`].
-pub fn fill_in_txns(
+pub(crate) fn fill_in_txns(
     target: &Target,
     keys: &KeySpace,
     value_size: usize,
@@ -62,7 +62,7 @@ pub fn fill_in_txns(
 ///
 /// # Errors
 /// As [`fill`].
-pub fn fill_if_missing(
+pub(crate) fn fill_if_missing(
     target: &Target,
     keys: &KeySpace,
     value_size: usize,

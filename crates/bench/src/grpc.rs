@@ -30,7 +30,7 @@ use crate::error::CallError;
 use crate::target::Target;
 
 /// The prefix of each message: compression flag and length.
-pub const FRAME_HEADER: usize = 5;
+pub(crate) const FRAME_HEADER: usize = 5;
 
 // Large enough that lists do not wait for the generator's window updates.
 const STREAM_WINDOW: u32 = 8 << 20;
@@ -38,7 +38,7 @@ const CONNECTION_WINDOW: u32 = 64 << 20;
 
 /// A connection to a server. Clones share it.
 #[derive(Clone)]
-pub struct Connection {
+pub(crate) struct Connection {
     requests: SendRequest<Bytes>,
     scheme: Scheme,
     authority: Authority,
@@ -52,7 +52,7 @@ impl Connection {
     /// # Errors
     /// [`CallError::Connect`] if the connection or the TLS handshake fails, [`CallError::Broken`]
     /// if the server does not speak HTTP/2.
-    pub async fn open(target: &Target, at: usize) -> Result<Self, CallError> {
+    pub(crate) async fn open(target: &Target, at: usize) -> Result<Self, CallError> {
         let authority = target.member(at).clone();
         let refused = |source| CallError::Connect {
             endpoint: authority.to_string(),
@@ -63,10 +63,10 @@ impl Connection {
             .and_then(|socket| socket.set_nodelay(true).map(|()| socket))
             .map_err(refused)?;
         let (requests, scheme) = match target.tls() {
-            None => (shake_hands(socket).await?, Scheme::HTTP),
+            None => (handshake(socket).await?, Scheme::HTTP),
             Some(tls) => {
                 let sealed = tls.connect(authority.host(), socket).await;
-                (shake_hands(sealed.map_err(refused)?).await?, Scheme::HTTPS)
+                (handshake(sealed.map_err(refused)?).await?, Scheme::HTTPS)
             }
         };
         Ok(Self {
@@ -78,7 +78,7 @@ impl Connection {
     }
 
     /// Prepares calls of `path` (`/package.Service/Method`).
-    pub fn method(&self, path: &'static str) -> Method {
+    pub(crate) fn method(&self, path: &'static str) -> Method {
         let uri = Uri::builder()
             .scheme(self.scheme.clone())
             .authority(self.authority.clone())
@@ -100,7 +100,7 @@ impl Connection {
 }
 
 /// Performs the HTTP/2 handshake on `socket` and spawns the connection's task.
-async fn shake_hands(
+async fn handshake(
     socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) -> Result<SendRequest<Bytes>, CallError> {
     let (requests, driver) = h2::client::Builder::new()
@@ -115,7 +115,7 @@ async fn shake_hands(
 }
 
 /// A method of one server, prepared for repeated calls.
-pub struct Method {
+pub(crate) struct Method {
     requests: SendRequest<Bytes>,
     head: Box<Request<()>>,
 }
@@ -125,7 +125,7 @@ impl Method {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn call<R: Message + Default>(
+    pub(crate) async fn call<R: Message + Default>(
         &mut self,
         request: &impl Message,
     ) -> Result<R, CallError> {
@@ -144,7 +144,10 @@ impl Method {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn call_for_len(&mut self, request: &impl Message) -> Result<usize, CallError> {
+    pub(crate) async fn call_for_len(
+        &mut self,
+        request: &impl Message,
+    ) -> Result<usize, CallError> {
         let mut total = 0;
         self.exchange(request, |chunk| total += chunk.len()).await?;
         total
@@ -156,7 +159,7 @@ impl Method {
     ///
     /// # Errors
     /// [`CallError::Broken`] if the connection is gone.
-    pub async fn open(&mut self) -> Result<Stream, CallError> {
+    pub(crate) async fn open(&mut self) -> Result<Stream, CallError> {
         let (response, out) = self.send_head().await?;
         Ok(Stream {
             out,
@@ -193,7 +196,7 @@ impl Method {
 }
 
 /// A bidirectional stream.
-pub struct Stream {
+pub(crate) struct Stream {
     out: SendStream<Bytes>,
     incoming: Incoming,
     buffered: Bytes,
@@ -210,7 +213,7 @@ impl Stream {
     ///
     /// # Errors
     /// [`CallError::Broken`] if the stream is closed.
-    pub fn send(&mut self, message: &impl Message) -> Result<(), CallError> {
+    pub(crate) fn send(&mut self, message: &impl Message) -> Result<(), CallError> {
         Ok(self.out.send_data(frame(message), false)?)
     }
 
@@ -218,7 +221,7 @@ impl Stream {
     ///
     /// # Errors
     /// See [`CallError`]; the end of the stream is an error, because no workload expects it.
-    pub async fn next<R: Message + Default>(&mut self) -> Result<R, CallError> {
+    pub(crate) async fn next<R: Message + Default>(&mut self) -> Result<R, CallError> {
         loop {
             if let Some(message) = split_message(&mut self.buffered) {
                 return decode(message);

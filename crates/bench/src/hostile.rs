@@ -28,18 +28,18 @@ use requests::Request;
 const OTHERS: usize = 8;
 /// How long the other clients read before each request, so that effects of the previous one have
 /// passed.
-const REST: Duration = Duration::from_millis(500);
+const IDLE: Duration = Duration::from_millis(500);
 
 /// Sends each request in turn and prints a row for it.
 ///
 /// # Errors
 /// [`Error::Call`] if the server cannot be reached or closes a connection; those of
 /// [`output::line`].
-pub fn run(target: &Target, progress: &Progress) -> Result<(), Error> {
+pub(crate) fn run(target: &Target, progress: &Progress) -> Result<(), Error> {
     output::line("| request | bytes | outcome | took | longest wait of others |")?;
     output::line("|---|---|---|---|---|")?;
     load::runtime()?.block_on(async {
-        let others = Others::start(target).await?;
+        let others = Readers::start(target).await?;
         for request in requests::all() {
             progress.task(request.name);
             let row = measure(target, request, &others).await?;
@@ -50,7 +50,7 @@ pub fn run(target: &Target, progress: &Progress) -> Result<(), Error> {
     })
 }
 
-async fn measure(target: &Target, request: Request, others: &Others) -> Result<String, Error> {
+async fn measure(target: &Target, request: Request, others: &Readers) -> Result<String, Error> {
     let failed = || Error::call(request.name);
     let connection = Connection::open(target, 0).await.map_err(failed())?;
     for txn in &request.before {
@@ -58,7 +58,7 @@ async fn measure(target: &Target, request: Request, others: &Others) -> Result<S
         let written = method.call::<pb::TxnResponse>(txn).await;
         written.map_err(failed())?;
     }
-    tokio::time::sleep(REST).await;
+    tokio::time::sleep(IDLE).await;
     others.longest_wait();
     let mut method = connection.method(request.path);
     let began = Instant::now();
@@ -69,7 +69,7 @@ async fn measure(target: &Target, request: Request, others: &Others) -> Result<S
     };
     let took = began.elapsed();
     // Lets reads that were delayed complete.
-    tokio::time::sleep(REST).await;
+    tokio::time::sleep(IDLE).await;
     let waited = others.longest_wait();
     Ok(format!(
         "| {} | {} | {outcome} | {:.3} s | {:.0} ms |",
@@ -81,13 +81,13 @@ async fn measure(target: &Target, request: Request, others: &Others) -> Result<S
 }
 
 /// The clients that read a key.
-struct Others {
+struct Readers {
     longest_wait_ns: Arc<AtomicU64>,
     _readers: JoinSet<Result<(), CallError>>,
 }
 
-impl Others {
-    async fn start(target: &Target) -> Result<Others, Error> {
+impl Readers {
+    async fn start(target: &Target) -> Result<Readers, Error> {
         let longest_wait_ns = Arc::new(AtomicU64::new(0));
         let mut readers = JoinSet::new();
         for _ in 0..OTHERS {
@@ -95,7 +95,7 @@ impl Others {
             let connection = connection.map_err(Error::call("a reader"))?;
             readers.spawn(read_on(connection, Arc::clone(&longest_wait_ns)));
         }
-        Ok(Others {
+        Ok(Readers {
             longest_wait_ns,
             _readers: readers,
         })

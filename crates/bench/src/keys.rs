@@ -6,26 +6,26 @@ use fastrand::Rng;
 /// Numbered keys under one prefix: `PREFIX` followed by the number in sixteen digits, so that
 /// lexical and numerical order agree.
 #[derive(Debug, Clone)]
-pub struct KeySpace {
+pub(crate) struct KeySpace {
     /// The common prefix of all keys.
-    pub prefix: String,
+    pub(crate) prefix: String,
     /// The number of keys.
-    pub count: u64,
+    pub(crate) count: u64,
 }
 
 impl KeySpace {
     /// Key number `at`.
-    pub fn key(&self, at: u64) -> Bytes {
+    pub(crate) fn key(&self, at: u64) -> Bytes {
         format!("{}{at:016}", self.prefix).into()
     }
 
     /// A random key.
-    pub fn random(&self, rng: &mut Rng) -> Bytes {
+    pub(crate) fn random(&self, rng: &mut Rng) -> Bytes {
         self.key(rng.u64(0..self.count))
     }
 
     /// The first key and the range end of everything under the prefix.
-    pub fn whole(&self) -> (Bytes, Bytes) {
+    pub(crate) fn whole(&self) -> (Bytes, Bytes) {
         let mut end = self.prefix.clone().into_bytes();
         let last = end
             .last_mut()
@@ -37,7 +37,7 @@ impl KeySpace {
 }
 
 /// A value of `size` printable bytes, determined by the state of `rng`.
-pub fn value(size: usize, rng: &mut Rng) -> Bytes {
+pub(crate) fn value(size: usize, rng: &mut Rng) -> Bytes {
     (0..size).map(|_| rng.alphanumeric() as u8).collect()
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::thread::available_parallelism;
 
 /// CPUs, their model, memory and kernel; unknown parts are omitted.
-pub fn describe() -> String {
+pub(crate) fn describe() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cores = available_parallelism().map_or(1, usize::from);
     let kernel = read("/proc/sys/kernel/osrelease");

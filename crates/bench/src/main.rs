@@ -13,6 +13,7 @@
 //! `docs/performance.md` describes what is measured and how to read it. Deliberately absent:
 //! open-loop (fixed rate) load, distributed load.
 
+#![warn(unreachable_pub)]
 #![deny(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -67,7 +68,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         // The code that shells report for a tool killed by SIGPIPE.
-        Err(Error::Unread) => ExitCode::from(141),
+        Err(Error::StdoutClosed) => ExitCode::from(141),
         Err(error) => {
             let _ = writeln!(stderr(), "retcd-bench: {error}");
             ExitCode::FAILURE

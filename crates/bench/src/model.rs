@@ -32,9 +32,9 @@ type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The state of a server.
 #[derive(Default)]
-pub struct Keyspace {
-    pub revision: i64,
-    pub records: BTreeMap<Bytes, mvccpb::KeyValue>,
+pub(crate) struct Keyspace {
+    pub(crate) revision: i64,
+    pub(crate) records: BTreeMap<Bytes, mvccpb::KeyValue>,
     watchers: Vec<Events>,
 }
 
@@ -95,11 +95,11 @@ impl Keyspace {
 
 /// A member; clones share it.
 #[derive(Clone, Default)]
-pub struct Model {
+pub(crate) struct Model {
     keyspace: Arc<Mutex<Keyspace>>,
-    pub leases: Arc<AtomicU64>,
+    pub(crate) leases: Arc<AtomicU64>,
     /// The number of connections accepted.
-    pub connections: Arc<AtomicU64>,
+    pub(crate) connections: Arc<AtomicU64>,
     /// The number of transactions still to be answered with "no leader".
     leaderless: Arc<AtomicU64>,
     refusing: bool,
@@ -108,7 +108,7 @@ pub struct Model {
 
 impl Model {
     /// A server that refuses every put.
-    pub fn refusing() -> Self {
+    pub(crate) fn refusing() -> Self {
         Self {
             refusing: true,
             ..Self::default()
@@ -116,7 +116,7 @@ impl Model {
     }
 
     /// A server without a leader for the first `txns` transactions.
-    pub fn leaderless(txns: u64) -> Self {
+    pub(crate) fn leaderless(txns: u64) -> Self {
         Self {
             leaderless: Arc::new(AtomicU64::new(txns)),
             ..Self::default()
@@ -124,7 +124,7 @@ impl Model {
     }
 
     /// A server that refuses gets and puts without `token`.
-    pub fn wanting(token: &'static str) -> Self {
+    pub(crate) fn wanting(token: &'static str) -> Self {
         Self {
             token: Some(token),
             ..Self::default()
@@ -141,7 +141,7 @@ impl Model {
         }
     }
 
-    pub fn keyspace(&self) -> std::sync::MutexGuard<'_, Keyspace> {
+    pub(crate) fn keyspace(&self) -> std::sync::MutexGuard<'_, Keyspace> {
         self.keyspace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -302,7 +302,7 @@ impl Lease for Model {
 }
 
 /// Serves `model` until the test process ends.
-pub fn serve(model: &Model) -> SocketAddr {
+pub(crate) fn serve(model: &Model) -> SocketAddr {
     let (listener, address) = listen();
     let model = model.clone();
     std::thread::spawn(move || {
@@ -330,7 +330,7 @@ pub fn serve(model: &Model) -> SocketAddr {
 
 /// Serves `model` over TLS, configured by a server's flags, until the test process ends: a proxy in
 /// front of [`serve`].
-pub fn serve_tls(model: &Model, certificates: &Certificates) -> SocketAddr {
+pub(crate) fn serve_tls(model: &Model, certificates: &Certificates) -> SocketAddr {
     let (plain, acceptor) = (serve(model), acceptor(&certificates.server_args()));
     let (listener, address) = listen();
     std::thread::spawn(move || {
@@ -383,6 +383,6 @@ fn listen() -> (std::net::TcpListener, SocketAddr) {
 }
 
 /// A port that refuses connections.
-pub fn closed_port() -> SocketAddr {
+pub(crate) fn closed_port() -> SocketAddr {
     listen().1
 }

@@ -8,10 +8,10 @@ use crate::error::Error;
 /// Prints a line.
 ///
 /// # Errors
-/// [`Error::Unread`] if standard output is closed, [`Error::Io`] for other failures.
-pub fn line(text: impl Display) -> Result<(), Error> {
+/// [`Error::StdoutClosed`] if standard output is closed, [`Error::Io`] for other failures.
+pub(crate) fn line(text: impl Display) -> Result<(), Error> {
     writeln!(stdout(), "{text}").map_err(|error| match error.kind() {
-        ErrorKind::BrokenPipe => Error::Unread,
+        ErrorKind::BrokenPipe => Error::StdoutClosed,
         _ => Error::io("cannot write to standard output")(error),
     })
 }

@@ -10,18 +10,18 @@ use crate::error::Error;
 
 /// Resident memory in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// The current value (`VmRSS`).
-    pub resident: u64,
+    pub(crate) resident: u64,
     /// The maximum since the start or the last [`reset_peak`] (`VmHWM`).
-    pub peak: u64,
+    pub(crate) peak: u64,
 }
 
 /// User and system CPU time used by process `pid` so far.
 ///
 /// # Errors
 /// [`Error::Io`] if there is no such process.
-pub fn cpu_time(pid: u32) -> Result<Duration, Error> {
+pub(crate) fn cpu_time(pid: u32) -> Result<Duration, Error> {
     let stat = read(pid, "stat")?;
     let ticks = parse_cpu_ticks(&stat).ok_or_else(|| malformed(pid, "stat"))?;
     Ok(Duration::from_secs_f64(
@@ -33,7 +33,7 @@ pub fn cpu_time(pid: u32) -> Result<Duration, Error> {
 ///
 /// # Errors
 /// [`Error::Io`] if there is no such process, or it has exited.
-pub fn memory(pid: u32) -> Result<Memory, Error> {
+pub(crate) fn memory(pid: u32) -> Result<Memory, Error> {
     parse_memory(&read(pid, "status")?).ok_or_else(|| malformed(pid, "status"))
 }
 
@@ -41,7 +41,7 @@ pub fn memory(pid: u32) -> Result<Memory, Error> {
 ///
 /// # Errors
 /// [`Error::Io`] if the kernel does not support it.
-pub fn reset_peak(pid: u32) -> Result<(), Error> {
+pub(crate) fn reset_peak(pid: u32) -> Result<(), Error> {
     let path = format!("/proc/{pid}/clear_refs");
     fs::write(&path, "5").map_err(Error::io(path))
 }

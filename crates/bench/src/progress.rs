@@ -4,14 +4,14 @@ use std::cell::RefCell;
 use std::io::{IsTerminal, Write, stderr};
 
 /// The progress line.
-pub struct Progress {
+pub(crate) struct Progress {
     terminal: bool,
     task: RefCell<String>,
 }
 
 impl Progress {
     /// Creates a progress line on standard error.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             terminal: stderr().is_terminal(),
             task: RefCell::default(),
@@ -19,20 +19,20 @@ impl Progress {
     }
 
     /// Sets the task that later [`Progress::show`]s are steps of.
-    pub fn task(&self, name: impl Into<String>) {
+    pub(crate) fn task(&self, name: impl Into<String>) {
         *self.task.borrow_mut() = name.into();
         self.show("");
     }
 
     /// Replaces the line.
-    pub fn show(&self, step: &str) {
+    pub(crate) fn show(&self, step: &str) {
         if self.terminal {
             say(&format!("\r\x1b[2K{}  {step}", self.task.borrow()));
         }
     }
 
     /// Removes the line, so that results can be printed.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         if self.terminal {
             say("\r\x1b[2K");
         }

@@ -9,19 +9,19 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::binary::Binary;
-use crate::cleanup::Guarded;
+use crate::cleanup::ChildGuard;
 use crate::error::Error;
 use crate::procfs::{self, Memory};
 
 /// Timeout of a server start and of other conditions that a server must reach.
-const START_PATIENCE: Duration = Duration::from_secs(120);
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 /// The number of first and last log lines in an error: the first show invalid flags, the last
 /// everything else.
 const LOG_LINES: [usize; 2] = [3, 10];
 
 /// The directory and ports of a member. Outlives the server processes.
-pub struct Home {
+pub(crate) struct MemberLayout {
     binary: Binary,
     directory: PathBuf,
     args: Vec<String>,
@@ -29,30 +29,30 @@ pub struct Home {
 
 /// The addresses of one member.
 #[derive(Debug, Clone)]
-pub struct Addresses {
+pub(crate) struct Addresses {
     /// The member name.
-    pub name: String,
+    pub(crate) name: String,
     /// The client address.
-    pub client: SocketAddr,
+    pub(crate) client: SocketAddr,
     /// The peer address.
-    pub peer: SocketAddr,
+    pub(crate) peer: SocketAddr,
 }
 
 /// A running member.
-pub struct Server<'a> {
-    home: &'a Home,
-    process: Guarded,
+pub(crate) struct Server<'a> {
+    layout: &'a MemberLayout,
+    process: ChildGuard,
     started: Instant,
 }
 
-impl Home {
+impl MemberLayout {
     /// Prepares a new member of `binary` in the cluster that `cluster` founds, with the addresses
     /// `own`. `scheme` is `http` or `https`; `args` follow the usual flags and precede the binary's
     /// own.
     ///
     /// # Errors
     /// [`Error::Io`] if `directory` cannot be created.
-    pub fn new(
+    pub(crate) fn new(
         binary: &Binary,
         directory: PathBuf,
         own: &Addresses,
@@ -92,7 +92,7 @@ impl Home {
     ///
     /// # Errors
     /// [`Error::Io`] if the binary cannot be executed.
-    pub fn exec(&self) -> Result<Server<'_>, Error> {
+    pub(crate) fn exec(&self) -> Result<Server<'_>, Error> {
         let log = File::options()
             .create(true)
             .append(true)
@@ -104,12 +104,12 @@ impl Home {
         let mut command = self.binary.command();
         command.args(&self.args).stdout(log).stderr(log_too);
         let started = Instant::now();
-        let process = Guarded::spawn(&mut command).map_err(Error::io(format!(
+        let process = ChildGuard::spawn(&mut command).map_err(Error::io(format!(
             "cannot execute {}",
             self.binary.path.display()
         )))?;
         Ok(Server {
-            home: self,
+            layout: self,
             process,
             started,
         })
@@ -120,12 +120,12 @@ impl Home {
     }
 
     /// Disk space allocated to the files of the member, in bytes.
-    pub fn disk_bytes(&self) -> u64 {
+    pub(crate) fn disk_bytes(&self) -> u64 {
         allocated(&self.directory.join("data"))
     }
 
     /// An error of this member, with an excerpt of its log.
-    pub fn failure(&self, reason: String) -> Error {
+    pub(crate) fn failure(&self, reason: String) -> Error {
         Error::Server {
             binary: self.binary.path.clone(),
             reason,
@@ -136,17 +136,17 @@ impl Home {
 
 impl Server<'_> {
     /// Its process id.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }
 
     /// The directory and ports of the member.
-    pub fn home(&self) -> &Home {
-        self.home
+    pub(crate) fn layout(&self) -> &MemberLayout {
+        self.layout
     }
 
     /// The time since its start.
-    pub fn age(&self) -> Duration {
+    pub(crate) fn age(&self) -> Duration {
         self.started.elapsed()
     }
 
@@ -154,7 +154,7 @@ impl Server<'_> {
     ///
     /// # Errors
     /// [`Error::Io`] if it has exited.
-    pub fn cpu_time(&self) -> Result<Duration, Error> {
+    pub(crate) fn cpu_time(&self) -> Result<Duration, Error> {
         procfs::cpu_time(self.pid())
     }
 
@@ -162,7 +162,7 @@ impl Server<'_> {
     ///
     /// # Errors
     /// [`Error::Io`] if it has exited.
-    pub fn memory(&self) -> Result<Memory, Error> {
+    pub(crate) fn memory(&self) -> Result<Memory, Error> {
         procfs::memory(self.pid())
     }
 
@@ -171,7 +171,7 @@ impl Server<'_> {
     ///
     /// # Errors
     /// [`Error::Server`] with an excerpt of its log if the process exits first, or on timeout.
-    pub fn wait_until(
+    pub(crate) fn wait_until(
         &mut self,
         pause: Duration,
         mut done: impl FnMut() -> bool,
@@ -187,23 +187,25 @@ impl Server<'_> {
     ///
     /// # Errors
     /// [`Error::Server`] if it does not exit; it is then killed.
-    pub fn stop(mut self, signal: Signal) -> Result<(), Error> {
+    pub(crate) fn stop(mut self, signal: Signal) -> Result<(), Error> {
         match self.process.end(signal, STOP_PATIENCE) {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(self
-                .home
+                .layout
                 .failure(format!("still running {STOP_PATIENCE:?} after {signal:?}"))),
-            Err(error) => Err(self.home.failure(format!("cannot be ended: {error}"))),
+            Err(error) => Err(self.layout.failure(format!("cannot be ended: {error}"))),
         }
     }
 
     fn check(&mut self) -> Result<(), Error> {
         match self.process.ended() {
-            Ok(Some(status)) => Err(self.home.failure(format!("ended too early, with {status}"))),
-            Err(error) => Err(self.home.failure(format!("cannot be watched: {error}"))),
-            Ok(None) if self.started.elapsed() > START_PATIENCE => Err(self
-                .home
-                .failure(format!("not ready {START_PATIENCE:?} after its start"))),
+            Ok(Some(status)) => Err(self
+                .layout
+                .failure(format!("ended too early, with {status}"))),
+            Err(error) => Err(self.layout.failure(format!("cannot be watched: {error}"))),
+            Ok(None) if self.started.elapsed() > START_TIMEOUT => Err(self
+                .layout
+                .failure(format!("not ready {START_TIMEOUT:?} after its start"))),
             Ok(None) => Ok(()),
         }
     }

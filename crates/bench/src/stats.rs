@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 
 /// A histogram of latencies from one microsecond to ten minutes, with three significant digits.
 #[derive(Clone)]
-pub struct Latencies(Histogram<u64>);
+pub(crate) struct Latencies(Histogram<u64>);
 
 const NANOS_MAX: u64 = 600 * 1_000_000_000;
 const NANOS_MIN: u64 = 1_000;
@@ -22,37 +22,37 @@ impl Default for Latencies {
 
 impl Latencies {
     /// Records one latency, clamped to the range.
-    pub fn record(&mut self, latency: Duration) {
+    pub(crate) fn record(&mut self, latency: Duration) {
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(NANOS_MAX);
         self.0.saturating_record(nanos.clamp(NANOS_MIN, NANOS_MAX));
     }
 
     /// Adds all latencies of `other`.
-    pub fn add(&mut self, other: &Latencies) {
+    pub(crate) fn add(&mut self, other: &Latencies) {
         self.0
             .add(&other.0)
             .expect("all histograms here have the same bounds");
     }
 
     /// The number of recorded latencies.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.0.len()
     }
 
     /// The given percentile (0 to 100); zero if there are none.
-    pub fn percentile(&self, percent: f64) -> Duration {
+    pub(crate) fn percentile(&self, percent: f64) -> Duration {
         Duration::from_nanos(self.0.value_at_quantile(percent / 100.0))
     }
 
     /// The maximum; zero if there are none.
-    pub fn max(&self) -> Duration {
+    pub(crate) fn max(&self) -> Duration {
         Duration::from_nanos(self.0.max())
     }
 }
 
 /// The median, which for an even number of values is the mean of the middle two; `None` without
 /// values.
-pub fn median(values: &[f64]) -> Option<f64> {
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -65,7 +65,7 @@ pub fn median(values: &[f64]) -> Option<f64> {
 
 /// Formats three significant digits, with thousands separators from 1,000 on: `0.0123`, `1.23`,
 /// `45.6`, `789`, `12,345`.
-pub fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let magnitude = value.abs();
     if magnitude >= 99.95 {
         return thousands(value.round() as i64);
@@ -95,7 +95,7 @@ fn thousands(value: i64) -> String {
 }
 
 /// Milliseconds as a number.
-pub fn millis(duration: Duration) -> f64 {
+pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 

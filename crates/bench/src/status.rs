@@ -11,13 +11,13 @@ use crate::load;
 use crate::target::Target;
 
 /// A member that does not respond in this time is considered down.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Queries the status of member `at` of `target` on a new connection.
 ///
 /// # Errors
 /// See [`CallError`]; includes a timeout of one second.
-pub async fn status(target: &Target, at: usize) -> Result<pb::StatusResponse, CallError> {
+pub(crate) async fn status(target: &Target, at: usize) -> Result<pb::StatusResponse, CallError> {
     let ask = async {
         let connection = Connection::open(target, at).await?;
         connection
@@ -25,13 +25,13 @@ pub async fn status(target: &Target, at: usize) -> Result<pb::StatusResponse, Ca
             .call(&pb::StatusRequest::default())
             .await
     };
-    tokio::time::timeout(PATIENCE, ask)
+    tokio::time::timeout(TIMEOUT, ask)
         .await
-        .unwrap_or_else(|_| Err(CallError::Unexpected(format!("no status for {PATIENCE:?}"))))
+        .unwrap_or_else(|_| Err(CallError::Unexpected(format!("no status for {TIMEOUT:?}"))))
 }
 
 /// The index of the member of `target` that reports itself as leader, if there is one.
-pub async fn leading(target: &Target) -> Option<usize> {
+pub(crate) async fn leading(target: &Target) -> Option<usize> {
     for at in 0..target.members() {
         if let Ok(status) = status(target, at).await
             && is_leader(&status)
@@ -51,7 +51,7 @@ fn is_leader(status: &pb::StatusResponse) -> bool {
 ///
 /// # Errors
 /// [`Error::Usage`] if none does within half a minute.
-pub fn leader(target: &Target) -> Result<usize, Error> {
+pub(crate) fn leader(target: &Target) -> Result<usize, Error> {
     const ELECTION_PATIENCE: Duration = Duration::from_secs(30);
     let (runtime, began) = (load::runtime()?, Instant::now());
     loop {

@@ -8,7 +8,7 @@ use crate::tls::Tls;
 
 /// A cluster under load, with at least one member. Connections are distributed round robin.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub(crate) struct Target {
     members: Vec<Authority>,
     tls: Option<Tls>,
     token: Option<HeaderValue>,
@@ -20,7 +20,7 @@ impl Target {
     ///
     /// # Errors
     /// [`Error::Usage`] if an endpoint is not a valid URI authority.
-    pub fn new(endpoints: &[String], tls: Option<Tls>) -> Result<Self, Error> {
+    pub(crate) fn new(endpoints: &[String], tls: Option<Tls>) -> Result<Self, Error> {
         assert!(!endpoints.is_empty(), "a target without members");
         let member = |endpoint: &String| {
             let parsed = endpoint.parse::<Authority>();
@@ -37,7 +37,7 @@ impl Target {
     ///
     /// # Errors
     /// [`Error::Usage`] if the token is not a valid header value.
-    pub fn with_token(&self, token: &str) -> Result<Self, Error> {
+    pub(crate) fn with_token(&self, token: &str) -> Result<Self, Error> {
         let mut token = HeaderValue::from_str(token)
             .map_err(|error| Error::Usage(format!("a token of the server: {error}")))?;
         token.set_sensitive(true);
@@ -48,7 +48,7 @@ impl Target {
     }
 
     /// The same cluster restricted to member `at`.
-    pub fn only(&self, at: usize) -> Self {
+    pub(crate) fn only(&self, at: usize) -> Self {
         Self {
             members: vec![self.members[at].clone()],
             ..self.clone()
@@ -56,7 +56,7 @@ impl Target {
     }
 
     /// The same cluster without member `at`, which must not be the only one.
-    pub fn without(&self, at: usize) -> Self {
+    pub(crate) fn without(&self, at: usize) -> Self {
         let mut rest = self.clone();
         rest.members.remove(at);
         assert!(!rest.members.is_empty(), "a target without members");
@@ -64,23 +64,23 @@ impl Target {
     }
 
     /// The number of members.
-    pub fn members(&self) -> usize {
+    pub(crate) fn members(&self) -> usize {
         self.members.len()
     }
 
     /// The address of member `at` modulo the number of members: incrementing `at` for each
     /// connection distributes them evenly.
-    pub fn member(&self, at: usize) -> &Authority {
+    pub(crate) fn member(&self, at: usize) -> &Authority {
         &self.members[at % self.members.len()]
     }
 
     /// The TLS configuration, if TLS is used.
-    pub fn tls(&self) -> Option<&Tls> {
+    pub(crate) fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
     }
 
     /// The `token` header of every call, if there is one.
-    pub fn token(&self) -> Option<&HeaderValue> {
+    pub(crate) fn token(&self) -> Option<&HeaderValue> {
         self.token.as_ref()
     }
 }

@@ -20,7 +20,7 @@ use crate::error::Error;
 
 /// A TLS client configuration. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Tls(Arc<ClientConfig>);
+pub(crate) struct Tls(Arc<ClientConfig>);
 
 impl Tls {
     /// Trusts the CA certificates in the file `ca` and presents the certificate and key of `pair`,
@@ -28,7 +28,7 @@ impl Tls {
     ///
     /// # Errors
     /// [`Error::Tls`] if a file cannot be used.
-    pub fn from_files(ca: &Path, pair: Option<(&Path, &Path)>) -> Result<Self, Error> {
+    pub(crate) fn from_files(ca: &Path, pair: Option<(&Path, &Path)>) -> Result<Self, Error> {
         let mut roots = RootCertStore::empty();
         for certificate in read_certificates(ca)? {
             roots.add(certificate).map_err(Error::tls(ca.display()))?;
@@ -55,7 +55,7 @@ impl Tls {
     ///
     /// # Errors
     /// The I/O error, or why the handshake failed.
-    pub async fn connect(
+    pub(crate) async fn connect(
         &self,
         host: &str,
         socket: TcpStream,

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 /// The operation that clients repeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A put of a random key.
     Put,
     /// A linearizable get of a random key.
@@ -38,11 +38,11 @@ pub enum Kind {
 
 /// A kind of load and, unless it is the default, the number of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Workload {
+pub(crate) struct Workload {
     /// The kind of load.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// The number of clients; for [`Kind::Watch`] that of writers.
-    pub clients: Option<u32>,
+    pub(crate) clients: Option<u32>,
 }
 
 /// Default sizes of `list`, `page` and `watch`.
@@ -50,11 +50,11 @@ const LIST_DEFAULT: u32 = 1000;
 const WATCH_DEFAULT: u32 = 100;
 
 /// The names, for help texts.
-pub const NAMES: &str = "put, get, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect";
+pub(crate) const NAMES: &str = "put, get, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect";
 
 impl Kind {
     /// Whether the key space must be filled first.
-    pub fn needs_keys(self) -> bool {
+    pub(crate) fn needs_keys(self) -> bool {
         match self {
             Kind::Get
             | Kind::GetSerializable
@@ -67,7 +67,7 @@ impl Kind {
     }
 
     /// The name of one operation in tables.
-    pub fn unit(self) -> &'static str {
+    pub(crate) fn unit(self) -> &'static str {
         match self {
             Kind::Watch(_) => "event",
             Kind::Connect => "connection",

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Far beyond what it takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[test]
 fn nobody_reads_any_more() {
@@ -24,7 +24,7 @@ fn nobody_reads_any_more() {
         .unwrap();
     let (ended, output) = channel();
     thread::spawn(move || ended.send(child.wait_with_output()));
-    let output = output.recv_timeout(PATIENCE).expect("an end").unwrap();
+    let output = output.recv_timeout(TIMEOUT).expect("an end").unwrap();
     let complaint = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), complaint.as_str()), (Some(141), ""));
 }

@@ -54,7 +54,7 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    pub fn service(&self) -> Service {
+    pub(crate) fn service(&self) -> Service {
         InterceptedService::new(self.link.transport.clone(), self.login.clone())
     }
 }

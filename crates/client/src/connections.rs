@@ -77,7 +77,7 @@ impl Connections {
     ///
     /// # Errors
     /// There is no endpoint, an endpoint is invalid, or TLS files cannot be used.
-    pub fn new(config: Arc<Config>) -> Result<Connections, ConfigError> {
+    pub(crate) fn new(config: Arc<Config>) -> Result<Connections, ConfigError> {
         let configured = config.tls.asks_for_tls();
         let mut tls = match configured {
             true => Some(Tls::load(&config.tls)?),
@@ -106,12 +106,12 @@ impl Connections {
     }
 
     /// The number of endpoints.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.endpoints.len()
     }
 
     /// Waits for a connection.
-    pub async fn pick(self: &Arc<Self>) -> Link {
+    pub(crate) async fn pick(self: &Arc<Self>) -> Link {
         self.started.call_once(|| {
             for endpoint in 0..self.endpoints.len() {
                 tokio::spawn(keep_connected(Arc::downgrade(self), endpoint));
@@ -129,14 +129,14 @@ impl Connections {
     }
 
     /// Makes requests prefer other endpoints for a while.
-    pub fn pass_over(&self, link: &Link) {
+    pub(crate) fn pass_over(&self, link: &Link) {
         self.slots.send_modify(|slots| {
             slots[link.endpoint].passed_over_until = Some(Instant::now() + PASSED_OVER);
         });
     }
 
     /// Drops a connection that failed, unless it has already been replaced.
-    pub fn lose(&self, link: &Link) {
+    pub(crate) fn lose(&self, link: &Link) {
         self.slots.send_modify(|slots| {
             let slot = &mut slots[link.endpoint];
             if slot.generation == link.generation {
@@ -146,7 +146,7 @@ impl Connections {
     }
 
     /// Why there is no connection; `None` if there is one, or the first attempts are pending.
-    pub fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<String> {
         let slots = self.slots.borrow();
         let mut reason = None;
         for slot in slots.iter() {

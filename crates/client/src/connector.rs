@@ -47,7 +47,7 @@ impl FirstRead {
     ///
     /// # Errors
     /// The connection closed or failed before.
-    pub async fn wait(self) -> Result<(), String> {
+    pub(crate) async fn wait(self) -> Result<(), String> {
         match self.0.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(format!(
@@ -61,7 +61,7 @@ impl FirstRead {
 
 impl Connector {
     /// Creates a connector and the future of its connection's first bytes.
-    pub fn new(target: Target, tls: Option<(Tls, String)>) -> (Connector, FirstRead) {
+    pub(crate) fn new(target: Target, tls: Option<(Tls, String)>) -> (Connector, FirstRead) {
         let (sender, receiver) = oneshot::channel();
         let first_read = Arc::new(Mutex::new(Some(sender)));
         (

@@ -49,7 +49,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// The scheme is not supported, or the address is invalid.
-    pub fn parse(text: &str) -> Result<Endpoint, EndpointError> {
+    pub(crate) fn parse(text: &str) -> Result<Endpoint, EndpointError> {
         for (scheme, encryption) in [
             ("unix:", Encryption::IfConfigured),
             ("unixs:", Encryption::Always),

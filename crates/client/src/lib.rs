@@ -58,6 +58,8 @@
 //! `client`: attempts and deadlines. `calls` and `kv`: the methods. `retry`, `error`: what a
 //! failure means. `watch`, `lease`, `stream`: streams. `namespace`: keys.
 
+#![warn(unreachable_pub)]
+
 mod calls;
 mod client;
 pub mod concurrency;

@@ -20,7 +20,7 @@ pub(crate) struct Namespace(Bytes);
 
 impl Namespace {
     /// The namespace `prefix` inside this one.
-    pub fn nested(&self, prefix: &[u8]) -> Namespace {
+    pub(crate) fn nested(&self, prefix: &[u8]) -> Namespace {
         Namespace(self.prefixed(prefix))
     }
 
@@ -57,7 +57,7 @@ impl Namespace {
         Ok(())
     }
 
-    pub fn prefix_get(&self, request: &mut RangeRequest) -> Result<(), Error> {
+    pub(crate) fn prefix_get(&self, request: &mut RangeRequest) -> Result<(), Error> {
         if request.range_end.is_empty() {
             self.reject_empty(&request.key)?;
         }
@@ -65,13 +65,13 @@ impl Namespace {
         Ok(())
     }
 
-    pub fn prefix_put(&self, request: &mut PutRequest) -> Result<(), Error> {
+    pub(crate) fn prefix_put(&self, request: &mut PutRequest) -> Result<(), Error> {
         self.reject_empty(&request.key)?;
         self.prefix_interval(&mut request.key, &mut Bytes::new());
         Ok(())
     }
 
-    pub fn prefix_delete(&self, request: &mut DeleteRangeRequest) -> Result<(), Error> {
+    pub(crate) fn prefix_delete(&self, request: &mut DeleteRangeRequest) -> Result<(), Error> {
         if request.range_end.is_empty() {
             self.reject_empty(&request.key)?;
         }
@@ -79,7 +79,7 @@ impl Namespace {
         Ok(())
     }
 
-    pub fn prefix_txn(&self, request: &mut TxnRequest) -> Result<(), Error> {
+    pub(crate) fn prefix_txn(&self, request: &mut TxnRequest) -> Result<(), Error> {
         if self.0.is_empty() {
             return Ok(());
         }
@@ -102,7 +102,7 @@ impl Namespace {
         Ok(())
     }
 
-    pub fn prefix_watch(&self, request: &mut WatchCreateRequest) {
+    pub(crate) fn prefix_watch(&self, request: &mut WatchCreateRequest) {
         // A watch on the empty key starts at the first key.
         self.prefix_interval(&mut request.key, &mut request.range_end);
     }
@@ -112,22 +112,22 @@ impl Namespace {
         kv.key = kv.key.slice(self.0.len().min(kv.key.len())..);
     }
 
-    pub fn unprefix_range(&self, response: &mut RangeResponse) {
+    pub(crate) fn unprefix_range(&self, response: &mut RangeResponse) {
         response.kvs.iter_mut().for_each(|kv| self.unprefix(kv));
     }
 
-    pub fn unprefix_put(&self, response: &mut PutResponse) {
+    pub(crate) fn unprefix_put(&self, response: &mut PutResponse) {
         response.prev_kv.iter_mut().for_each(|kv| self.unprefix(kv));
     }
 
-    pub fn unprefix_delete(&self, response: &mut DeleteRangeResponse) {
+    pub(crate) fn unprefix_delete(&self, response: &mut DeleteRangeResponse) {
         response
             .prev_kvs
             .iter_mut()
             .for_each(|kv| self.unprefix(kv));
     }
 
-    pub fn unprefix_txn(&self, response: &mut TxnResponse) {
+    pub(crate) fn unprefix_txn(&self, response: &mut TxnResponse) {
         if self.0.is_empty() {
             return;
         }
@@ -146,7 +146,7 @@ impl Namespace {
         }
     }
 
-    pub fn unprefix_events(&self, events: &mut [Event]) {
+    pub(crate) fn unprefix_events(&self, events: &mut [Event]) {
         for event in events {
             let kvs = event.kv.iter_mut().chain(&mut event.prev_kv);
             kvs.for_each(|kv| self.unprefix(kv));
@@ -154,7 +154,7 @@ impl Namespace {
     }
 
     /// Also drops keys outside the namespace, which the lease may have.
-    pub fn unprefix_lease(&self, response: &mut LeaseTimeToLiveResponse) {
+    pub(crate) fn unprefix_lease(&self, response: &mut LeaseTimeToLiveResponse) {
         response.keys.retain_mut(|key| {
             let is_inside = key.starts_with(&self.0);
             if is_inside {

@@ -47,7 +47,7 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// Classifies `error`.
-    pub fn of(error: &Error) -> Failure {
+    pub(crate) fn of(error: &Error) -> Failure {
         let (code, message) = match error {
             Error::Unsent { .. } | Error::Unreachable { .. } => return Failure::Unsent,
             Error::Broken { .. } => return Failure::Unknown,

@@ -82,7 +82,7 @@ impl Tls {
     ///
     /// # Errors
     /// A file cannot be used, or certificate and key do not match.
-    pub fn load(config: &TlsConfig) -> Result<Tls, TlsError> {
+    pub(crate) fn load(config: &TlsConfig) -> Result<Tls, TlsError> {
         let identity = match (&config.cert, &config.key) {
             (None, None) => None,
             (Some(cert), Some(key)) => {
@@ -123,7 +123,7 @@ impl Tls {
     ///
     /// # Errors
     /// The text is that of etcd's client.
-    pub async fn handshake<S>(&self, host: &str, stream: S) -> io::Result<TlsStream<S>>
+    pub(crate) async fn handshake<S>(&self, host: &str, stream: S) -> io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {

@@ -21,7 +21,7 @@ fn user(member: &Member, name: &str, password: &str) -> Client {
 }
 
 /// `root` has all permissions, `u` may read and write key `k`; both have the password `pw`.
-async fn locked_member() -> Member {
+async fn member_with_auth() -> Member {
     let member = Member::start().await;
     let client = member.client();
     for (name, role) in [("root", "root"), ("u", "r")] {
@@ -66,7 +66,7 @@ async fn set_password(member: &Member, password: &str) {
 }
 
 /// Invalidates the tokens of `u` without changing its password.
-async fn log_out(member: &Member) {
+async fn invalidate_tokens(member: &Member) {
     set_password(member, "pw").await;
 }
 
@@ -81,12 +81,12 @@ fn watch_k(client: &Client) -> retcd_client::SingleWatch {
 #[test]
 fn requests_and_watches_get_a_new_token() {
     run(async {
-        let member = locked_member().await;
+        let member = member_with_auth().await;
         let client = user(&member, "u", "pw");
         client.put(put("k", "1")).await.unwrap();
-        log_out(&member).await;
+        invalidate_tokens(&member).await;
         client.put(put("k", "2")).await.unwrap();
-        log_out(&member).await;
+        invalidate_tokens(&member).await;
         // Concurrent requests authenticate once or twice, and all succeed.
         let requests: Vec<_> = (0..20)
             .map(|_| {
@@ -97,7 +97,7 @@ fn requests_and_watches_get_a_new_token() {
         for request in requests {
             assert_eq!(soon("the answer", request).await.unwrap(), Ok(()));
         }
-        log_out(&member).await;
+        invalidate_tokens(&member).await;
         let mut watch = watch_k(&client);
         let response = soon("a change", watch.next()).await.unwrap();
         assert!(!response.events.is_empty());
@@ -107,7 +107,7 @@ fn requests_and_watches_get_a_new_token() {
 #[test]
 fn a_password_that_is_wrong_by_now_is_said_to_be() {
     run(async {
-        let member = locked_member().await;
+        let member = member_with_auth().await;
         let client = user(&member, "u", "pw");
         client.log_in().await.unwrap();
         set_password(&member, "other").await;
@@ -125,7 +125,7 @@ fn a_password_that_is_wrong_by_now_is_said_to_be() {
 #[test]
 fn what_is_not_allowed_is_no_reason_to_log_in_again() {
     run(async {
-        let member = locked_member().await;
+        let member = member_with_auth().await;
         let client = user(&member, "u", "pw");
         let error = client.put(put("other", "1")).await.unwrap_err();
         assert!(error.is_answer("etcdserver: permission denied"));

@@ -1,5 +1,5 @@
-//! `etcdctl`: see [`retcd_ctl::command`].
+//! The `etcdctl` binary.
 
 fn main() -> std::process::ExitCode {
-    retcd_ctl::command::program().run()
+    retcd_ctl::etcdctl()
 }

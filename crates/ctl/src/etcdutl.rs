@@ -1,5 +1,5 @@
-//! `etcdutl`: see [`retcd_ctl::offline`].
+//! The `etcdutl` binary.
 
 fn main() -> std::process::ExitCode {
-    retcd_ctl::offline::program().run()
+    retcd_ctl::etcdutl()
 }

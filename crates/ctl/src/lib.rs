@@ -1,30 +1,43 @@
 //! The command line tools: `etcdctl`, a client of clusters, and `etcdutl`, which works on files.
 //!
-//! - [`cli`]: commands, flags and help, compatible with etcd's tools.
-//! - [`command`]: `etcdctl`, one file per command, on top of the crate `client`.
-//! - [`offline`]: `etcdutl`, one file per command.
-//! - [`print`]: output formats.
-//! - [`go`]: text formats of Go's standard library that appear in results and errors.
+//! - `cli`: commands, flags and help, compatible with etcd's tools.
+//! - `command`: `etcdctl`, one file per command, on top of the crate `client`.
+//! - `offline`: `etcdutl`, one file per command.
+//! - `print`: output formats.
+//! - `go`: text formats of Go's standard library that appear in results and errors.
 //!
 //! The output on stdout, the error lines and the exit codes are interface, byte for byte. Help
 //! texts are not.
 
+#![warn(unreachable_pub)]
 #![deny(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "`print` and `log` know what to do when nobody reads any more"
 )]
 
-pub mod cli;
-pub mod command;
-pub mod go;
+mod cli;
+mod command;
+mod go;
 mod log;
-pub mod offline;
-pub mod print;
+mod offline;
+mod print;
 mod urls;
 
+use std::process::ExitCode;
+
+/// Runs the command line of `etcdctl`.
+pub fn etcdctl() -> ExitCode {
+    command::program().run()
+}
+
+/// Runs the command line of `etcdutl`.
+pub fn etcdutl() -> ExitCode {
+    offline::program().run()
+}
+
 /// The version of the tools.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The output of `version`: the tool's version, and the API version, which omits the patch number.
 fn version_text(tool: &str) -> String {

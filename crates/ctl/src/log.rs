@@ -12,21 +12,21 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::go::json;
 
 /// An additional field of a log line.
-pub type Field<'f> = (&'f str, String);
+pub(crate) type Field<'f> = (&'f str, String);
 
 /// Writes a line to stderr.
-pub fn write_line(line: impl std::fmt::Display) {
+pub(crate) fn write_line(line: impl std::fmt::Display) {
     write_part(format_args!("{line}\n"));
 }
 
 /// Writes to stderr without a newline.
-pub fn write_part(text: impl std::fmt::Display) {
+pub(crate) fn write_part(text: impl std::fmt::Display) {
     // There is nowhere left to report the error.
     let _ = std::io::stderr().write_all(text.to_string().as_bytes());
 }
 
 /// Logs a line in JSON.
-pub fn json_line(level: &str, message: &str, fields: &[Field<'_>]) {
+pub(crate) fn json_line(level: &str, message: &str, fields: &[Field<'_>]) {
     let mut line = String::new();
     json::object(&mut line, |o| {
         o.string("level", level);
@@ -40,7 +40,7 @@ pub fn json_line(level: &str, message: &str, fields: &[Field<'_>]) {
 }
 
 /// Logs a line in columns: time, level, message and, if there are any, the fields as JSON.
-pub fn console_line(level: &str, message: &str, fields: &[Field<'_>]) {
+pub(crate) fn console_line(level: &str, message: &str, fields: &[Field<'_>]) {
     let mut line = format!("{}\t{level}\t{message}", timestamp(now_micros(), 0));
     if !fields.is_empty() {
         line.push('\t');

@@ -4,13 +4,13 @@ use crate::go::quote::quote;
 
 /// A valid member URL.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct MemberUrl {
+pub(crate) struct MemberUrl {
     text: String,
 }
 
 /// Why a text is not a valid member URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UrlError {
+pub(crate) enum UrlError {
     /// An unsupported scheme, or none.
     #[error("URL scheme must be http, https, unix, or unixs: {0}")]
     Scheme(String),
@@ -35,7 +35,7 @@ impl MemberUrl {
     ///
     /// # Errors
     /// The URL is neither `http` nor `https` with host and port, nor `unix` or `unixs`.
-    pub fn parse(text: &str) -> Result<MemberUrl, UrlError> {
+    pub(crate) fn parse(text: &str) -> Result<MemberUrl, UrlError> {
         let text = text.trim();
         if text.contains(|c: char| c.is_ascii_control()) {
             let reason = "net/url: invalid control character in URL";
@@ -73,7 +73,7 @@ impl MemberUrl {
     }
 
     /// The URL as it was given.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
 }

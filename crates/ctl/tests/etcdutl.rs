@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 /// A temporary directory with the backup.
-struct Workshop {
+struct TestDir {
     directory: TempDir,
 }
 
@@ -30,15 +30,15 @@ struct Done {
     exit: Option<i32>,
 }
 
-impl Workshop {
-    fn new() -> Workshop {
+impl TestDir {
+    fn new() -> TestDir {
         let directory = tempfile::tempdir().expect("a temporary directory");
         fs::write(
             directory.path().join("sn.db"),
             include_bytes!("data/backup.db"),
         )
         .expect("room for 20 KiB");
-        Workshop { directory }
+        TestDir { directory }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -91,12 +91,12 @@ impl Workshop {
 
 #[test]
 fn status_shows_what_a_backup_holds() {
-    let workshop = Workshop::new();
-    workshop.check("snapshot status sn.db", "46688fed, 8, 4, 20 kB, 3.7.0\n");
+    let dir = TestDir::new();
+    dir.check("snapshot status sn.db", "46688fed, 8, 4, 20 kB, 3.7.0\n");
     let json = "{\"hash\":1181257709,\"revision\":8,\"totalKey\":4,\"totalSize\":20480,\"version\":\"3.7.0\"}\n";
-    workshop.check("snapshot status sn.db -w json", json);
+    dir.check("snapshot status sn.db -w json", json);
     let fields = "\"Hash\" : 1181257709\n\"Revision\" : 8\n\"Keys\" : 4\n\"Size\" : 20480\n\"Version\" : 3.7.0\n";
-    workshop.check("snapshot status sn.db --write-out=fields", fields);
+    dir.check("snapshot status sn.db --write-out=fields", fields);
     let table = "\
 ┌──────────┬──────────┬────────────┬────────────┬─────────┐
 │   HASH   │ REVISION │ TOTAL KEYS │ TOTAL SIZE │ VERSION │
@@ -104,30 +104,30 @@ fn status_shows_what_a_backup_holds() {
 │ 46688fed │        8 │          4 │      20 kB │   3.7.0 │
 └──────────┴──────────┴────────────┴────────────┴─────────┘
 ";
-    workshop.check("sn st sn.db -wtable", table);
+    dir.check("sn st sn.db -wtable", table);
 }
 
 #[test]
 fn status_refuses_what_is_no_backup() {
-    let workshop = Workshop::new();
-    fs::write(workshop.path("bad.db"), "no database").expect("room");
-    workshop.check_refused(
+    let dir = TestDir::new();
+    fs::write(dir.path("bad.db"), "no database").expect("room");
+    dir.check_refused(
         "snapshot status",
         "snapshot status requires exactly one argument",
         128,
     );
-    workshop.check_refused(
+    dir.check_refused(
         "snapshot status nofile",
         "stat nofile: no such file or directory",
         1,
     );
-    workshop.check_refused("snapshot status bad.db", "bad.db: invalid database", 1);
-    workshop.check_refused(
+    dir.check_refused("snapshot status bad.db", "bad.db: invalid database", 1);
+    dir.check_refused(
         "snapshot status sn.db -w bogus",
         "unsupported output format",
         4,
     );
-    workshop.check_refused(
+    dir.check_refused(
         "snapshot status sn.db -w protobuf",
         "protobuf not supported as output format",
         4,
@@ -136,33 +136,33 @@ fn status_refuses_what_is_no_backup() {
 
 #[test]
 fn hashkv_equals_the_servers_and_leaves_the_file_alone() {
-    let workshop = Workshop::new();
-    let before = fs::read(workshop.path("sn.db")).expect("it was written");
-    workshop.check("hashkv sn.db", "3868508452, 8, 3\n");
-    workshop.check(
+    let dir = TestDir::new();
+    let before = fs::read(dir.path("sn.db")).expect("it was written");
+    dir.check("hashkv sn.db", "3868508452, 8, 3\n");
+    dir.check(
         "hashkv sn.db -w json",
         "{\"hash\":3868508452,\"hashRevision\":8,\"compactRevision\":3}\n",
     );
-    workshop.check_refused(
+    dir.check_refused(
         "hashkv sn.db --rev 100",
         "mvcc: required revision is a future revision",
         1,
     );
-    workshop.check_refused(
+    dir.check_refused(
         "hashkv sn.db --rev 2",
         "mvcc: required revision has been compacted",
         1,
     );
     assert!(
-        fs::read(workshop.path("sn.db")).expect("it is still there") == before,
+        fs::read(dir.path("sn.db")).expect("it is still there") == before,
         "the backup was changed"
     );
 }
 
 #[test]
 fn restore_makes_the_directory_that_etcd_makes() {
-    let workshop = Workshop::new();
-    workshop.check(
+    let dir = TestDir::new();
+    dir.check(
         "snapshot restore sn.db --data-dir r --name a \
          --initial-cluster a=http://127.0.0.1:29380,b=http://127.0.0.1:29382 \
          --initial-advertise-peer-urls http://127.0.0.1:29380",
@@ -171,7 +171,7 @@ fn restore_makes_the_directory_that_etcd_makes() {
     let snap = "r/member/snap/0000000000000001-0000000000000002.snap";
     let log = "r/member/wal/0000000000000000-0000000000000000.wal";
     let mode = |name: &str| {
-        fs::metadata(workshop.path(name))
+        fs::metadata(dir.path(name))
             .expect("it was made")
             .permissions()
             .mode()
@@ -182,12 +182,11 @@ fn restore_makes_the_directory_that_etcd_makes() {
         (0o700, 0o600, 0o600)
     );
     assert_eq!(
-        fs::metadata(workshop.path(log)).expect("it was made").len(),
+        fs::metadata(dir.path(log)).expect("it was made").len(),
         64_000_000
     );
     // etcd's tool writes the members in this file in random order, so its bytes vary.
-    let snapshot =
-        retcd_storage::snap::read(&OsDisk, &workshop.path(snap)).expect("a valid snapshot");
+    let snapshot = retcd_storage::snap::read(&OsDisk, &dir.path(snap)).expect("a valid snapshot");
     let document = snapshot
         .data
         .expect("the members as older servers read them");
@@ -195,11 +194,11 @@ fn restore_makes_the_directory_that_etcd_makes() {
     let ids: Vec<u64> = membership.members.iter().map(|member| member.id).collect();
     assert_eq!(ids, [0x151a_a8a8_d37c_3e01, 0xb90b_d3cf_b420_c743]);
     assert_eq!(
-        workshop.sha256(log, 400),
+        dir.sha256(log, 400),
         "347c8b03c18c861c386d7481e31edf26c15318805c4f8a0f6315679484bb81fa"
     );
-    workshop.check("hashkv r/member/snap/db", "3868508452, 8, 3\n");
-    workshop.check_refused(
+    dir.check("hashkv r/member/snap/db", "3868508452, 8, 3\n");
+    dir.check_refused(
         "snapshot restore sn.db --data-dir r",
         "data-dir \"r\" not empty or could not be read",
         1,
@@ -208,22 +207,22 @@ fn restore_makes_the_directory_that_etcd_makes() {
 
 #[test]
 fn restore_raises_the_revision() {
-    let workshop = Workshop::new();
-    workshop.check(
+    let dir = TestDir::new();
+    dir.check(
         "snapshot restore sn.db --data-dir r --bump-revision 1000 --mark-compacted",
         "",
     );
     // The number of pages depends on the storage engine, everything else does not.
-    let done = workshop.run("snapshot status r/member/snap/db -w json");
+    let done = dir.run("snapshot status r/member/snap/db -w json");
     let json = "{\"hash\":3622900703,\"revision\":1008,\"totalKey\":5,\"totalSize\":";
     assert!(done.stdout.starts_with(json), "{}", done.stdout);
     let exclusive = "--mark-compacted required if --revision-bump > 0";
-    workshop.check_refused(
+    dir.check_refused(
         "snapshot restore sn.db --data-dir s --mark-compacted",
         exclusive,
         128,
     );
-    workshop.check_refused(
+    dir.check_refused(
         "snapshot restore sn.db --data-dir s --bump-revision 1",
         exclusive,
         128,
@@ -232,25 +231,25 @@ fn restore_raises_the_revision() {
 
 #[test]
 fn restore_checks_the_checksum() {
-    let workshop = Workshop::new();
-    let mut backup = fs::read(workshop.path("sn.db")).expect("it was written");
+    let dir = TestDir::new();
+    let mut backup = fs::read(dir.path("sn.db")).expect("it was written");
     let database_bytes = backup.len() - 32;
-    fs::write(workshop.path("bare.db"), &backup[..database_bytes]).expect("room");
+    fs::write(dir.path("bare.db"), &backup[..database_bytes]).expect("room");
     backup[9000] ^= 1;
-    fs::write(workshop.path("flip.db"), &backup).expect("room");
-    fs::write(workshop.path("short.db"), "short").expect("room");
+    fs::write(dir.path("flip.db"), &backup).expect("room");
+    fs::write(dir.path("short.db"), "short").expect("room");
     let missing = "bare.db: snapshot missing hash but --skip-hash-check=false";
-    workshop.check_refused("snapshot restore bare.db --data-dir r1", missing, 1);
-    workshop.check(
+    dir.check_refused("snapshot restore bare.db --data-dir r1", missing, 1);
+    dir.check(
         "snapshot restore bare.db --data-dir r2 --skip-hash-check",
         "",
     );
-    workshop.check_refused(
+    dir.check_refused(
         "snapshot restore short.db --data-dir r3",
         "short.db: no backup, 5 bytes are too few",
         1,
     );
-    let done = workshop.run("snapshot restore flip.db --data-dir r4");
+    let done = dir.run("snapshot restore flip.db --data-dir r4");
     assert!(
         done.errors.starts_with("Error: expected sha256 [")
             && done.errors.trim_end().ends_with("]: flip.db is damaged")
@@ -261,18 +260,18 @@ fn restore_checks_the_checksum() {
 }
 
 /// Invalid backups, and the error for each.
-fn bad_backups(workshop: &Workshop) -> Vec<(&'static str, String)> {
-    let mut backup = fs::read(workshop.path("sn.db")).expect("it was written");
-    fs::write(workshop.path("empty.db"), "").expect("room");
+fn bad_backups(dir: &TestDir) -> Vec<(&'static str, String)> {
+    let mut backup = fs::read(dir.path("sn.db")).expect("it was written");
+    fs::write(dir.path("empty.db"), "").expect("room");
     // Its checksum is correct, but it is not a database.
     let zeroes = vec![0; 8192];
     let checksum = Sha256::digest(&zeroes);
-    fs::write(workshop.path("zero.db"), [&zeroes[..], &checksum].concat()).expect("room");
+    fs::write(dir.path("zero.db"), [&zeroes[..], &checksum].concat()).expect("room");
     backup[9000] ^= 1;
-    fs::write(workshop.path("flip.db"), &backup).expect("room");
-    fs::create_dir(workshop.path("dir.db")).expect("room");
+    fs::write(dir.path("flip.db"), &backup).expect("room");
+    fs::create_dir(dir.path("dir.db")).expect("room");
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-    rustix::fs::mkfifoat(rustix::fs::CWD, workshop.path("fifo.db"), mode).expect("room");
+    rustix::fs::mkfifoat(rustix::fs::CWD, dir.path("fifo.db"), mode).expect("room");
     [
         ("typo.db", "stat typo.db: no such file or directory"),
         ("empty.db", "empty.db: no backup, 0 bytes are too few"),
@@ -290,16 +289,16 @@ fn bad_backups(workshop: &Workshop) -> Vec<(&'static str, String)> {
 
 #[test]
 fn a_restore_that_fails_leaves_nothing_behind() {
-    let workshop = Workshop::new();
-    let bad = bad_backups(&workshop);
+    let dir = TestDir::new();
+    let bad = bad_backups(&dir);
     let entries = || {
-        fs::read_dir(workshop.directory.path())
+        fs::read_dir(dir.directory.path())
             .expect("it exists")
             .count()
     };
     let before = entries();
     let refuse = |line: &str, text: &str| {
-        let done = workshop.run(line);
+        let done = dir.run(line);
         let expected = format!("Error: {text}");
         assert!(
             done.errors.starts_with(&expected),
@@ -322,29 +321,27 @@ fn a_restore_that_fails_leaves_nothing_behind() {
         "mkdir /proc/self/new",
     );
     // An existing empty directory is kept, empty.
-    fs::create_dir(workshop.path("mine")).expect("room");
-    workshop.run("snapshot restore flip.db --data-dir mine");
-    let left = fs::read_dir(workshop.path("mine"))
-        .expect("it exists")
-        .count();
+    fs::create_dir(dir.path("mine")).expect("room");
+    dir.run("snapshot restore flip.db --data-dir mine");
+    let left = fs::read_dir(dir.path("mine")).expect("it exists").count();
     assert_eq!(left, 0);
-    workshop.check("snapshot restore sn.db --data-dir mine", "");
+    dir.check("snapshot restore sn.db --data-dir mine", "");
 }
 
 #[test]
 fn a_restore_that_is_interrupted_leaves_nothing_behind() {
-    let workshop = Workshop::new();
+    let dir = TestDir::new();
     // Sparse, and large enough for a signal to arrive during the copy.
-    let large = fs::File::create(workshop.path("large.db")).expect("room");
+    let large = fs::File::create(dir.path("large.db")).expect("room");
     large.set_len((8 << 30) + 32).expect("a sparse file");
     let mut tool = Command::new(env!("CARGO_BIN_EXE_etcdutl"))
         .args(["snapshot", "restore", "large.db", "--data-dir=new"])
-        .current_dir(workshop.directory.path())
+        .current_dir(dir.directory.path())
         .stderr(std::process::Stdio::null())
         .spawn()
         .expect("the tool starts");
     let deadline = Instant::now() + Duration::from_secs(30);
-    while !workshop.path("new/member/snap/db").exists() {
+    while !dir.path("new/member/snap/db").exists() {
         assert!(Instant::now() < deadline, "the copy does not begin");
         std::thread::yield_now();
     }
@@ -355,60 +352,60 @@ fn a_restore_that_is_interrupted_leaves_nothing_behind() {
         status.signal(),
         Some(rustix::process::Signal::TERM.as_raw())
     );
-    assert!(!workshop.path("new").exists());
+    assert!(!dir.path("new").exists());
 }
 
 #[test]
 fn what_is_no_file_is_not_opened() {
-    let workshop = Workshop::new();
-    bad_backups(&workshop);
+    let dir = TestDir::new();
+    bad_backups(&dir);
     for command in ["snapshot status", "hashkv"] {
         let check = |name: &str, kind: &str| {
             let text = format!("{name} is {kind}, not a file with a database");
-            workshop.check_refused(&format!("{command} {name}"), &text, 1);
+            dir.check_refused(&format!("{command} {name}"), &text, 1);
         };
         check("fifo.db", "a FIFO");
         check("dir.db", "a directory");
         check("/dev/null", "a device");
     }
-    fs::create_dir_all(workshop.path("m/member/snap")).expect("room");
-    fs::rename(workshop.path("fifo.db"), workshop.path("m/member/snap/db")).expect("room");
+    fs::create_dir_all(dir.path("m/member/snap")).expect("room");
+    fs::rename(dir.path("fifo.db"), dir.path("m/member/snap/db")).expect("room");
     let text = "Failed to defragment etcd data[m] (m/member/snap/db is a FIFO, not a file with a database)";
-    workshop.check_refused("defrag --data-dir m", text, 1);
+    dir.check_refused("defrag --data-dir m", text, 1);
 }
 
 #[test]
 fn a_database_in_use_is_given_up_after_the_timeout() {
-    let workshop = Workshop::new();
-    let db = fs::File::open(workshop.path("sn.db")).expect("it was written");
+    let dir = TestDir::new();
+    let db = fs::File::open(dir.path("sn.db")).expect("it was written");
     rustix::fs::flock(&db, rustix::fs::FlockOperation::LockExclusive).expect("nobody has it");
     let text = "sn.db: the database is in use; stop its member first, \
                 or take a backup with `etcdctl snapshot save`";
-    workshop.check_refused("snapshot status sn.db --timeout 100ms", text, 1);
-    workshop.check_refused("hashkv sn.db --timeout 100ms", text, 1);
+    dir.check_refused("snapshot status sn.db --timeout 100ms", text, 1);
+    dir.check_refused("hashkv sn.db --timeout 100ms", text, 1);
 }
 
 #[test]
 fn defrag_keeps_the_contents() {
-    let workshop = Workshop::new();
-    workshop.check("snapshot restore sn.db --data-dir r", "");
-    workshop.check("defrag --data-dir r", "");
-    workshop.check("hashkv r/member/snap/db", "3868508452, 8, 3\n");
+    let dir = TestDir::new();
+    dir.check("snapshot restore sn.db --data-dir r", "");
+    dir.check("defrag --data-dir r", "");
+    dir.check("hashkv r/member/snap/db", "3868508452, 8, 3\n");
     // A database on another volume stays there.
-    fs::rename(workshop.path("r/member/snap/db"), workshop.path("far.db")).expect("room");
-    std::os::unix::fs::symlink("../../../far.db", workshop.path("r/member/snap/db")).expect("room");
-    workshop.check("defrag --data-dir r", "");
-    let link = fs::symlink_metadata(workshop.path("r/member/snap/db")).expect("a link");
+    fs::rename(dir.path("r/member/snap/db"), dir.path("far.db")).expect("room");
+    std::os::unix::fs::symlink("../../../far.db", dir.path("r/member/snap/db")).expect("room");
+    dir.check("defrag --data-dir r", "");
+    let link = fs::symlink_metadata(dir.path("r/member/snap/db")).expect("a link");
     assert!(link.is_symlink());
-    workshop.check("hashkv far.db", "3868508452, 8, 3\n");
-    workshop.check_refused(
+    dir.check("hashkv far.db", "3868508452, 8, 3\n");
+    dir.check_refused(
         "defrag --data-dir=",
         "--data-dir is empty; name the member's data directory",
         128,
     );
     let missing = "Failed to defragment etcd data[none] (stat none/member/snap/db: no such file or directory)";
-    workshop.check_refused("defrag --data-dir none", missing, 1);
-    let done = workshop.run("defrag");
+    dir.check_refused("defrag --data-dir none", missing, 1);
+    let done = dir.run("defrag");
     assert!(
         done.errors
             .starts_with("Error: required flag(s) \"data-dir\" not set\nUsage:"),
@@ -421,7 +418,7 @@ fn defrag_keeps_the_contents() {
 #[test]
 fn version_names_the_tool() {
     assert!(Path::new(env!("CARGO_BIN_EXE_etcdutl")).is_file());
-    Workshop::new().check(
+    TestDir::new().check(
         "version -w json",
         "etcdutl version: 3.7.1\nAPI version: 3.7\n",
     );

@@ -5,11 +5,11 @@ mod harness;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{Member, PATIENCE, Running};
+use harness::{Member, Running, TIMEOUT};
 
 /// Waits until `count` keys have the prefix.
 fn wait_for_keys(member: &Member, prefix: &str, count: usize) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let keys = member.run(&["get", prefix, "--prefix", "--print-value-only"], "");
         if keys.stdout.lines().count() == count {

@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 
-use harness::PATIENCE;
+use harness::TIMEOUT;
 
 /// A pseudoterminal and the command that runs on it.
 struct Terminal {
@@ -65,7 +65,7 @@ impl Terminal {
     fn expect(&self, text: &str) -> String {
         let mut seen = String::new();
         while !seen.ends_with(text) {
-            let byte = self.shown.recv_timeout(PATIENCE);
+            let byte = self.shown.recv_timeout(TIMEOUT);
             seen.push(
                 byte.unwrap_or_else(|_| panic!("{text:?} after {seen:?}"))
                     .into(),
@@ -76,7 +76,7 @@ impl Terminal {
 
     /// The prompt appears before echo is turned off.
     fn wait_until_hidden(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while self.echoes() {
             assert_eq!(self.command.try_wait().unwrap(), None);
             assert!(Instant::now() < deadline, "what is typed is not hidden");
@@ -158,5 +158,5 @@ fn a_password_without_questions_is_one_line() {
     terminal.keyboard.write_all(b"pw\n").unwrap();
     let (sender, connected) = mpsc::channel();
     thread::spawn(move || sender.send(server.accept().map(drop)));
-    connected.recv_timeout(PATIENCE).unwrap().unwrap();
+    connected.recv_timeout(TIMEOUT).unwrap().unwrap();
 }

@@ -6,7 +6,7 @@ use harness::Member;
 
 /// A member whose user `u` may read and write key `k`, and `root` everything; both have the
 /// password `pw`.
-fn locked_member() -> Member {
+fn member_with_auth() -> Member {
     let member = Member::start();
     for command in [
         "user add root:pw",
@@ -34,17 +34,17 @@ fn set_password(member: &Member, password: &str) {
 }
 
 /// Invalidates the tokens of `u` without changing its password.
-fn log_out(member: &Member) {
+fn invalidate_tokens(member: &Member) {
     set_password(member, "pw");
 }
 
 #[test]
 fn a_transaction_may_take_long_to_type() {
-    let member = locked_member();
+    let member = member_with_auth();
     let mut tool = member.begin(&["--user=u:pw", "txn", "-i"]);
     tool.expect_lines(&["compares:"]);
     // The tool is authenticated and waits for input.
-    log_out(&member);
+    invalidate_tokens(&member);
     tool.write("\nput k v\n\n\n");
     let done = tool.end();
     assert!(done.stdout.ends_with("SUCCESS\n\nOK\n"), "{done:?}");
@@ -53,11 +53,11 @@ fn a_transaction_may_take_long_to_type() {
 
 #[test]
 fn a_watch_goes_on_at_a_member_that_does_not_know_its_token() {
-    let mut member = locked_member();
+    let mut member = member_with_auth();
     run_as_root(&member, &["put", "k", "1"], "");
     let mut tool = member.begin(&["--user=u:pw", "watch", "k", "--rev=1"]);
     tool.expect_lines(&["PUT", "k", "1"]);
-    log_out(&member);
+    invalidate_tokens(&member);
     member.restart();
     run_as_root(&member, &["put", "k", "2"], "");
     tool.expect_lines(&["PUT", "k", "2"]);
@@ -65,7 +65,7 @@ fn a_watch_goes_on_at_a_member_that_does_not_know_its_token() {
 
 #[test]
 fn a_lease_is_kept_alive_at_a_member_that_does_not_know_the_token() {
-    let mut member = locked_member();
+    let mut member = member_with_auth();
     let granted = member.run(&["--user=u:pw", "lease", "grant", "12"], "");
     let id = granted
         .stdout
@@ -77,14 +77,14 @@ fn a_lease_is_kept_alive_at_a_member_that_does_not_know_the_token() {
     let mut tool = member.begin(&["--user=u:pw", "lease", "keep-alive", id]);
     let renewed = format!("lease {id} keepalived with TTL(12)");
     tool.expect_lines(&[&renewed]);
-    log_out(&member);
+    invalidate_tokens(&member);
     member.restart();
     tool.expect_lines(&[&renewed]);
 }
 
 #[test]
 fn a_password_that_is_wrong_by_now_is_said_to_be() {
-    let member = locked_member();
+    let member = member_with_auth();
     let mut tool = member.begin(&["--user=u:pw", "txn", "-i"]);
     tool.expect_lines(&["compares:"]);
     set_password(&member, "other");

@@ -12,6 +12,8 @@
 //! Deliberately absent: address lookups (the system resolver does those), caching, DNSSEC,
 //! encrypted transports.
 
+#![warn(unreachable_pub)]
+
 mod message;
 mod system;
 mod transport;

@@ -31,7 +31,7 @@ pub struct SrvRecord {
 
 /// An answer record of a type this crate queries for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Record {
+pub(crate) enum Record {
     Srv(SrvRecord),
     /// A host name, fully qualified with a trailing dot.
     Ptr(String),
@@ -39,7 +39,7 @@ pub enum Record {
 
 /// The result of a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// The records of the requested type; may be empty.
     Records(Vec<Record>),
     NoSuchName,
@@ -48,7 +48,7 @@ pub enum Answer {
 }
 
 /// How a received message relates to a query.
-pub enum Reply {
+pub(crate) enum Reply {
     Answer(Answer),
     /// The answer did not fit into a datagram; retry over TCP.
     Truncated,
@@ -57,17 +57,17 @@ pub enum Reply {
 }
 
 /// An encoded query.
-pub struct Query {
+pub(crate) struct Query {
     pub bytes: Vec<u8>,
     kind: u16,
 }
 
 impl Query {
-    pub const PTR: u16 = 12;
-    pub const SRV: u16 = 33;
+    pub(crate) const PTR: u16 = 12;
+    pub(crate) const SRV: u16 = 33;
 
     /// Returns `None` if `name` is not a valid domain name.
-    pub fn new(name: &str, kind: u16) -> Option<Query> {
+    pub(crate) fn new(name: &str, kind: u16) -> Option<Query> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + name.len() + 6);
         bytes.extend(random().to_be_bytes());
         // Flags: recursion desired. Counts: one query.
@@ -89,7 +89,7 @@ impl Query {
     }
 
     /// Decodes a message received from the server.
-    pub fn read(&self, reply: &[u8]) -> Reply {
+    pub(crate) fn read(&self, reply: &[u8]) -> Reply {
         if !self.is_answered_by(reply) {
             return Reply::Unrelated;
         }
@@ -150,7 +150,7 @@ fn random() -> u16 {
 }
 
 /// The name whose PTR records list the host names of `address`.
-pub fn reverse_name(address: IpAddr) -> String {
+pub(crate) fn reverse_name(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(address) => {
             let [a, b, c, d] = address.octets();

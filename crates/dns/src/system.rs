@@ -72,7 +72,7 @@ impl Resolver {
 }
 
 /// The host names that the hosts file lists for `address`.
-pub fn names_in(hosts: &Path, address: IpAddr) -> Vec<String> {
+pub(crate) fn names_in(hosts: &Path, address: IpAddr) -> Vec<String> {
     let text = fs::read_to_string(hosts).unwrap_or_default();
     let mut names = Vec::new();
     for line in text.lines() {

@@ -9,7 +9,7 @@ use crate::message::{Answer, Query, Reply};
 const DATAGRAM_BYTES_MAX: usize = 4096;
 
 /// Sends the query and waits for the reply. Each query uses a new socket and so a new source port.
-pub fn exchange(server: SocketAddr, query: &Query, timeout: Duration) -> io::Result<Answer> {
+pub(crate) fn exchange(server: SocketAddr, query: &Query, timeout: Duration) -> io::Result<Answer> {
     let deadline = Instant::now() + timeout;
     let any: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

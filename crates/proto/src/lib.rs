@@ -10,6 +10,7 @@
 //! log ([`etcdserverpb::Request`] and [`etcdserverpb::InternalRaftRequest::v2`]), which 3.7
 //! dropped, are kept to read older logs, and [`snappb::Snapshot`] is capitalized.
 
+#![warn(unreachable_pub)]
 #![allow(missing_docs)] // fields whose names say all have no comment in the .proto files
 #![allow(clippy::all)]
 

@@ -20,6 +20,8 @@
 //! Deliberately absent: sockets, threads, reloading (left to the server), and session resumption,
 //! which would accept a client without checking again whether its certificate has been revoked.
 
+#![warn(unreachable_pub)]
+
 pub mod chain;
 pub mod dial;
 pub mod files;

@@ -44,7 +44,7 @@ impl Background {
     pub(super) fn start(users: &Users, keys: &KeySpace, listed: u32) -> Result<Self, Error> {
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
-        let company = Company {
+        let company = BackgroundLoops {
             user: users.user.clone(),
             root: users.root.clone(),
             keys: keys.clone(),
@@ -78,7 +78,7 @@ impl Background {
 }
 
 /// The background loops; each method runs until it fails.
-struct Company {
+struct BackgroundLoops {
     user: Target,
     /// The user that may compact and defragment.
     root: Target,
@@ -86,7 +86,7 @@ struct Company {
     listed: u64,
 }
 
-impl Company {
+impl BackgroundLoops {
     async fn list(&self, done: &Cell<Done>, seed: u64) -> Result<Infallible, Error> {
         let connection = connect(&self.user, seed as usize).await?;
         let mut range = connection.method("/etcdserverpb.KV/Range");

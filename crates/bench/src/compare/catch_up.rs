@@ -75,7 +75,7 @@ pub(super) fn measure(
     subject.progress.show("catching up");
     drop(procfs::reset_peak(leader.pid()));
     let (cpu_before, from) = (leader.cpu_time()?, light.now());
-    let mut returned = subject.site.home(follower).exec()?;
+    let mut returned = subject.layout.layout(follower).exec()?;
     let took = returned.wait_until(POLL, || has_caught_up(&target, follower, &rest.only(at)))?;
     let until = light.now();
     let leader_cpu = leader.cpu_time()?.saturating_sub(cpu_before);
@@ -121,7 +121,7 @@ fn fall_behind(
     let behind = applied(&rest, at).unwrap_or(0).saturating_sub(stopped_at);
     if behind < 2 * SNAPSHOT_COUNT {
         let reason = format!("has only {behind} more entries than the stopped follower");
-        return Err(subject.cluster.server(at).home().failure(reason));
+        return Err(subject.cluster.server(at).layout().failure(reason));
     }
     Ok(behind)
 }

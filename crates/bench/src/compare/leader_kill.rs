@@ -38,7 +38,7 @@ const WINDOW: Duration = Duration::from_millis(500);
 /// Keys per call when reading back.
 const PAGE: i64 = if cfg!(test) { 100 } else { 10_000 };
 /// Timeout of the recovery.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) fn measure(mut subject: Subject, plan: &Plan) -> Result<Vec<Sample>, Error> {
     let (target, half) = (subject.users.user.clone(), plan.duration() / 2);
@@ -65,7 +65,7 @@ pub(super) fn measure(mut subject: Subject, plan: &Plan) -> Result<Vec<Sample>, 
     let before = between(&steady.journal().puts, from, killed).to_vec();
     let wanted = before.len() as f64 / (killed - from).as_secs_f64() * RATE_BACK;
     let recovery = recover(&steady, &survivors, killed, wanted)
-        .map_err(|reason| subject.site.home(leader).failure(reason))?;
+        .map_err(|reason| subject.layout.layout(leader).failure(reason))?;
     thread::sleep(half);
     let until = steady.now();
     subject.progress.show("reading back");
@@ -155,9 +155,9 @@ fn recover(
         if let (Some(elected), Some(back)) = (elected, back) {
             return Ok(Recovery { elected, back });
         }
-        if steady.now() - killed > PATIENCE {
+        if steady.now() - killed > TIMEOUT {
             return Err(format!(
-                "{PATIENCE:?} after it was killed {}",
+                "{TIMEOUT:?} after it was killed {}",
                 match elected {
                     None => "no other member leads".into(),
                     Some(_) => format!("the others do not serve {wanted:.0} puts per second"),

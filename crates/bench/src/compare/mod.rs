@@ -28,38 +28,38 @@ use crate::output;
 use crate::progress::Progress;
 use crate::stats::{Latencies, millis, number};
 
-pub use scenario::Scenario;
+pub(crate) use scenario::Scenario;
 use table::{Report, Section};
 
 /// The minimum of [`Comparison::catch_up_mib`]: the log must be compacted past the follower.
-pub const CATCH_UP_MIB_MIN: u64 = 16;
+pub(crate) const CATCH_UP_MIB_MIN: u64 = 16;
 /// The maximum: well within the quota of the servers.
-pub const CATCH_UP_MIB_MAX: u64 = 1 << 12;
+pub(crate) const CATCH_UP_MIB_MAX: u64 = 1 << 12;
 
 /// The parameters of a comparison.
-pub struct Comparison {
+pub(crate) struct Comparison {
     /// A and B; ratios are A's number divided by B's.
-    pub binaries: [Binary; 2],
+    pub(crate) binaries: [Binary; 2],
     /// The scenarios, in order.
-    pub scenarios: Vec<Scenario>,
+    pub(crate) scenarios: Vec<Scenario>,
     /// The number of rounds.
-    pub rounds: u32,
+    pub(crate) rounds: u32,
     /// The number of members per server.
-    pub members: u32,
+    pub(crate) members: u32,
     /// Whether clients and members use TLS with certificates on both sides.
-    pub tls: bool,
+    pub(crate) tls: bool,
     /// Whether the load comes from an authenticated user.
-    pub auth: bool,
+    pub(crate) auth: bool,
     /// The parameters of every load; the workload is filled in.
-    pub plan: Plan,
+    pub(crate) plan: Plan,
     /// The number of keys in the scenario `restart`.
-    pub restart_keys: u64,
+    pub(crate) restart_keys: u64,
     /// The total size of the values that the follower misses in the scenario `catch-up`.
-    pub catch_up_mib: u64,
+    pub(crate) catch_up_mib: u64,
     /// The parent of the data directories.
-    pub directory: PathBuf,
+    pub(crate) directory: PathBuf,
     /// Where to write the results as Markdown.
-    pub markdown: Option<PathBuf>,
+    pub(crate) markdown: Option<PathBuf>,
 }
 
 impl Comparison {
@@ -108,7 +108,7 @@ struct Stage<'a> {
 /// # Errors
 /// [`Error::Usage`] if it is contradictory, [`Error::Io`] and [`Error::Server`] if the directory or
 /// a binary is unusable from the start; those of [`output::line`].
-pub fn compare(comparison: &Comparison, progress: &Progress) -> Result<bool, Error> {
+pub(crate) fn compare(comparison: &Comparison, progress: &Progress) -> Result<bool, Error> {
     comparison.check()?;
     let root = TempDir::new_in(&comparison.directory)?;
     let certificates = comparison

@@ -14,7 +14,7 @@ pub(super) const REWRITTEN_KEYS: u64 = 10_000;
 
 /// A scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scenario {
+pub(crate) enum Scenario {
     /// One workload alone.
     Load(Workload),
     /// Puts during lists, compactions and defragmentations.

@@ -25,7 +25,7 @@ use crate::load;
 use crate::target::Target;
 
 /// Longer than a server's own timeout (etcd: 7 seconds by default), so that its answer is received.
-const CALL_PATIENCE: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failed put, so that failures do not become the load.
 const FAILED_PAUSE: Duration = Duration::from_millis(10);
 
@@ -60,7 +60,7 @@ pub(super) struct Journal {
     pub(super) puts: Vec<Put>,
     /// The number of answers per error.
     pub(super) refusals: BTreeMap<String, u64>,
-    /// Calls without a response within [`CALL_PATIENCE`].
+    /// Calls without a response within [`CALL_TIMEOUT`].
     pub(super) timeouts: u64,
     /// Calls whose connection broke, and failed connections.
     pub(super) broken: u64,
@@ -225,7 +225,7 @@ async fn put(
             Err(_) => Ended::Broken,
         }
     };
-    timeout(CALL_PATIENCE, attempt)
+    timeout(CALL_TIMEOUT, attempt)
         .await
         .unwrap_or(Ended::TimedOut)
 }

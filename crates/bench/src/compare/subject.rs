@@ -13,7 +13,7 @@ use super::{Stage, catch_up, leader_kill};
 use crate::auth::{self, Users};
 use crate::binary::Binary;
 use crate::cleanup::TempDir;
-use crate::cluster::{Cluster, Site};
+use crate::cluster::{Cluster, ClusterLayout};
 use crate::disk;
 use crate::error::Error;
 use crate::fill::fill;
@@ -24,7 +24,7 @@ use crate::stats::millis;
 use crate::workload::{Kind, Workload};
 
 /// How long a server is idle before its memory is read, so that background work has completed.
-const REST: Duration = Duration::from_secs(2);
+const IDLE: Duration = Duration::from_secs(2);
 
 /// Measures `scenario` once on `binary`, with its data in `directory`.
 pub(super) fn measure(
@@ -39,7 +39,7 @@ pub(super) fn measure(
         Scenario::CatchUp => catch_up::server_args(binary)?,
         _ => Vec::new(),
     };
-    let site = Site::new(
+    let layout = ClusterLayout::new(
         binary,
         comparison.members,
         directory.path(),
@@ -48,14 +48,14 @@ pub(super) fn measure(
     )?;
     stage.progress.show("starting");
     let plan = &comparison.plan;
-    let cluster = site.start()?;
+    let cluster = layout.start()?;
     let users = if comparison.auth {
-        auth::enable(site.target(), &plan.keys)?
+        auth::enable(layout.target(), &plan.keys)?
     } else {
-        Users::nobody(site.target())
+        Users::nobody(layout.target())
     };
     let subject = Subject {
-        site: &site,
+        layout: &layout,
         cluster,
         users,
         directory,
@@ -76,7 +76,7 @@ pub(super) fn measure(
 
 /// The cluster under measurement.
 pub(super) struct Subject<'a> {
-    pub(super) site: &'a Site,
+    pub(super) layout: &'a ClusterLayout,
     pub(super) cluster: Cluster<'a>,
     pub(super) users: Users,
     pub(super) directory: &'a TempDir,
@@ -90,7 +90,7 @@ impl Subject<'_> {
         }
         let outcome = self.run(plan)?;
         let unit = plan.workload.kind.unit();
-        let mut samples = describe_load(&outcome, unit, self.site.members());
+        let mut samples = describe_load(&outcome, unit, self.layout.members());
         samples.extend(self.memory("after")?);
         self.cluster.stop(Signal::TERM)?;
         Ok(samples)
@@ -112,7 +112,7 @@ impl Subject<'_> {
         let outcome = self.run(&plan);
         let done = background.stop()?;
         let outcome = outcome?;
-        let mut samples = describe_load(&outcome, "put", self.site.members());
+        let mut samples = describe_load(&outcome, "put", self.layout.members());
         let tail = [
             ("p99.9", outcome.latencies.percentile(99.9)),
             ("max", outcome.latencies.max()),
@@ -189,7 +189,7 @@ impl Subject<'_> {
         disk::settle(self.directory.path())?;
         self.progress.show("starting again");
         Ok(Subject {
-            cluster: self.site.exec()?,
+            cluster: self.layout.exec()?,
             ..self
         })
     }
@@ -208,7 +208,7 @@ impl Subject<'_> {
             millis(passed),
         ));
         samples.push(Sample::new(
-            format!("{} {when}", server_cpu(self.site.members())),
+            format!("{} {when}", server_cpu(self.layout.members())),
             Unit::Millis,
             millis(cpu),
         ));
@@ -234,15 +234,15 @@ impl Subject<'_> {
     }
 
     fn disk(&self) -> Sample {
-        let measure = match self.site.members() {
+        let measure = match self.layout.members() {
             1 => "data directory".into(),
             members => format!("data directories of {members} members"),
         };
-        Sample::new(measure, Unit::MiB, mib(self.site.disk_bytes()))
+        Sample::new(measure, Unit::MiB, mib(self.layout.disk_bytes()))
     }
 
     pub(super) fn rest(&self) {
         self.progress.show("resting");
-        thread::sleep(REST);
+        thread::sleep(IDLE);
     }
 }

@@ -11,17 +11,17 @@ use retcd_proto::etcdserverpb::request_op::Request as Op;
 const WIDTH: usize = 30;
 
 /// One row of the table.
-pub struct Request {
-    pub name: &'static str,
-    pub path: &'static str,
-    pub body: Encoded,
+pub(crate) struct Request {
+    pub(crate) name: &'static str,
+    pub(crate) path: &'static str,
+    pub(crate) body: Encoded,
     /// Transactions to execute first.
-    pub before: Vec<pb::TxnRequest>,
+    pub(crate) before: Vec<pb::TxnRequest>,
 }
 
 /// An encoded message.
 #[derive(Debug, Default)]
-pub struct Encoded(pub Bytes);
+pub(crate) struct Encoded(pub(crate) Bytes);
 
 /// Only used for sending.
 impl Message for Encoded {
@@ -53,7 +53,7 @@ const RANGE: &str = "/etcdserverpb.KV/Range";
 const DELETE: &str = "/etcdserverpb.KV/DeleteRange";
 
 /// All requests, in an order in which none affects a later one.
-pub fn all() -> Vec<Request> {
+pub(crate) fn all() -> Vec<Request> {
     let mut large = (0..36).map(|number| put(format!("large/{number:02}"), 1 << 20));
     let large = large.by_ref().map(|put| branch(vec![put])).collect();
     let many = (0..100_000).map(|number| put(format!("many/{number:06}"), 256));

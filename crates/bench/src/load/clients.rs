@@ -296,7 +296,7 @@ impl Client {
 }
 
 /// A put without options.
-pub fn put_request(key: Bytes, value: Bytes) -> pb::PutRequest {
+pub(crate) fn put_request(key: Bytes, value: Bytes) -> pb::PutRequest {
     pb::PutRequest {
         key,
         value,

@@ -32,13 +32,13 @@ use crate::stats::Latencies;
 use crate::target::Target;
 use crate::workload::{Kind, Workload};
 
-pub use clients::put_request;
+pub(crate) use clients::put_request;
 use pace::{Pace, Phase};
 use watchers::FanOut;
 
 /// When a run ends.
 #[derive(Debug, Clone, Copy)]
-pub enum Extent {
+pub(crate) enum Extent {
     /// After this time.
     Time(Duration),
     /// After this many operations.
@@ -47,52 +47,52 @@ pub enum Extent {
 
 /// The parameters of a run, except for its target.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The workload.
-    pub workload: Workload,
+    pub(crate) workload: Workload,
     /// The number of clients, unless the workload sets it.
-    pub clients: u32,
+    pub(crate) clients: u32,
     /// The number of connections shared by the clients.
-    pub connections: u32,
+    pub(crate) connections: u32,
     /// The number of generator threads.
-    pub threads: u32,
+    pub(crate) threads: u32,
     /// The number of streams shared by the watchers of [`Kind::Watch`].
-    pub streams: u32,
+    pub(crate) streams: u32,
     /// The number of writers of [`Kind::Watch`], unless the workload sets it.
-    pub writers: u32,
+    pub(crate) writers: u32,
     /// The key space.
-    pub keys: KeySpace,
+    pub(crate) keys: KeySpace,
     /// The size of values in bytes.
-    pub value_size: usize,
+    pub(crate) value_size: usize,
     /// Load before the first counted operation.
-    pub warmup: Duration,
+    pub(crate) warmup: Duration,
     /// When to end.
-    pub extent: Extent,
+    pub(crate) extent: Extent,
     /// The seed of all random choices.
-    pub seed: u64,
+    pub(crate) seed: u64,
 }
 
 /// The result of a run.
-pub struct Outcome<S> {
+pub(crate) struct Outcome<S> {
     /// The latency of every counted operation.
-    pub latencies: Latencies,
+    pub(crate) latencies: Latencies,
     /// The number of refused calls.
-    pub errors: u64,
+    pub(crate) errors: u64,
     /// The first refusal.
-    pub first_error: Option<CallError>,
+    pub(crate) first_error: Option<CallError>,
     /// Length of the measured phase.
-    pub elapsed: Duration,
+    pub(crate) elapsed: Duration,
     /// The sample taken at the start of the measured phase.
-    pub before: S,
+    pub(crate) before: S,
     /// The sample taken at its end.
-    pub after: S,
+    pub(crate) after: S,
     /// CPU time used by this process in the measured phase.
-    pub generator_cpu: Duration,
+    pub(crate) generator_cpu: Duration,
 }
 
 impl<S> Outcome<S> {
     /// Operations per second.
-    pub fn rate(&self) -> f64 {
+    pub(crate) fn rate(&self) -> f64 {
         self.latencies.count() as f64 / self.elapsed.as_secs_f64()
     }
 }
@@ -151,7 +151,7 @@ enum Event {
 
 impl Plan {
     /// The length of the measured phase if it is limited by time, else zero.
-    pub fn duration(&self) -> Duration {
+    pub(crate) fn duration(&self) -> Duration {
         match self.extent {
             Extent::Time(time) => time,
             Extent::Operations(_) => Duration::ZERO,
@@ -232,7 +232,7 @@ fn part(total: u32, parts: u32, at: u32) -> u32 {
 /// # Errors
 /// [`Error::Usage`] if the plan is contradictory; [`Error::Io`] and [`Error::Call`] if the server
 /// cannot be reached, exits, or refuses every call; and errors of `sample`.
-pub fn run<S>(
+pub(crate) fn run<S>(
     target: &Target,
     plan: &Plan,
     progress: &Progress,
@@ -399,7 +399,7 @@ fn work(shared: &Arc<Shared>, share: Share, events: &Sender<Event>) -> Result<Ta
 ///
 /// # Errors
 /// [`Error::Io`] if no file descriptor is available.
-pub fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -8,7 +8,7 @@ use super::Extent;
 
 /// The phase of a run; see the diagram in [`super`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Threads connect and prepare.
     Setup,
     /// Load that is not counted.
@@ -20,7 +20,7 @@ pub enum Phase {
 }
 
 /// The phase and the remaining operations of a run.
-pub struct Pace {
+pub(crate) struct Pace {
     phase: watch::Sender<Phase>,
     /// Operations not yet started; `None` if the run is limited by time.
     left: Option<AtomicU64>,
@@ -28,7 +28,7 @@ pub struct Pace {
 
 impl Pace {
     /// Starts in [`Phase::Setup`].
-    pub fn new(extent: Extent) -> Self {
+    pub(crate) fn new(extent: Extent) -> Self {
         let left = match extent {
             Extent::Time(_) => None,
             Extent::Operations(count) => Some(AtomicU64::new(count)),
@@ -40,7 +40,7 @@ impl Pace {
     }
 
     /// Changes the phase; [`Phase::Stop`] is final.
-    pub fn enter(&self, phase: Phase) {
+    pub(crate) fn enter(&self, phase: Phase) {
         self.phase.send_if_modified(|current| {
             let changes = *current != Phase::Stop && *current != phase;
             if changes {
@@ -51,12 +51,12 @@ impl Pace {
     }
 
     /// Waits for the start of the load.
-    pub async fn started(&self) {
+    pub(crate) async fn started(&self) {
         self.reached(|phase| phase != Phase::Setup).await;
     }
 
     /// Waits for the end.
-    pub async fn stopped(&self) {
+    pub(crate) async fn stopped(&self) {
         self.reached(|phase| phase == Phase::Stop).await;
     }
 
@@ -69,13 +69,13 @@ impl Pace {
     }
 
     /// Whether operations that complete now are counted.
-    pub fn measuring(&self) -> bool {
+    pub(crate) fn measuring(&self) -> bool {
         *self.phase.borrow() == Phase::Measure
     }
 
     /// Takes up to `count` of the remaining operations and returns how many; all of them if the run
     /// is limited by time or not counted yet.
-    pub fn take(&self, count: u64) -> u64 {
+    pub(crate) fn take(&self, count: u64) -> u64 {
         let Some(left) = self.left.as_ref().filter(|_| self.measuring()) else {
             return count;
         };

@@ -59,7 +59,7 @@ pub(super) struct Enqueued {
 
 impl Enqueued {
     /// Whether the key is first in the queue.
-    pub fn is_first(&self) -> bool {
+    pub(super) fn is_first(&self) -> bool {
         let first = self.first.as_ref();
         first.is_none_or(|first| first.create_revision == self.key.revision)
     }
@@ -68,7 +68,7 @@ impl Enqueued {
 impl QueueKey {
     /// Appends a key to the queue below `prefix`, or finds the session's existing one. Idempotent,
     /// and retried accordingly.
-    pub async fn enqueue(
+    pub(super) async fn enqueue(
         session: &Session,
         prefix: &Bytes,
         value: Bytes,
@@ -118,25 +118,25 @@ impl QueueKey {
         })
     }
 
-    pub fn session(&self) -> &Session {
+    pub(super) fn session(&self) -> &Session {
         &self.session
     }
 
-    pub fn key(&self) -> &Bytes {
+    pub(super) fn key(&self) -> &Bytes {
         &self.key
     }
 
-    pub fn revision(&self) -> i64 {
+    pub(super) fn revision(&self) -> i64 {
         self.revision
     }
 
     /// A comparison that holds while the key exists.
-    pub fn is_held(&self) -> Compare {
+    pub(super) fn is_held(&self) -> Compare {
         is_created_at(self.key.clone(), self.revision)
     }
 
     /// Waits until the key is first, then checks that it still exists.
-    pub async fn wait(&self) -> Result<RangeResponse, QueueError> {
+    pub(super) async fn wait(&self) -> Result<RangeResponse, QueueError> {
         tokio::select! {
             waited = self.wait_for_older() => waited?,
             () = self.session.ended() => return Err(QueueError::SessionEnded),
@@ -179,7 +179,7 @@ impl QueueKey {
     ///
     /// # Errors
     /// No endpoint could be reached: the key is deleted when the session expires.
-    pub async fn delete(mut self) -> Result<TxnResponse, Error> {
+    pub(super) async fn delete(mut self) -> Result<TxnResponse, Error> {
         // The caller handles the outcome, so the drop must not delete the key again.
         self.needs_deletion = false;
         self.session.client().repeatable_txn(self.deletion()).await

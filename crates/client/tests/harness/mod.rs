@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 /// Upper bound of every wait.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub const TIMEOUT: Duration = Duration::from_secs(40);
 /// Attempts to start a server: its ports may have been taken meanwhile.
 const START_ATTEMPTS: usize = 5;
 
@@ -30,13 +30,13 @@ pub fn run(test: impl Future<Output = ()>) {
         .build()
         .unwrap();
     runtime
-        .block_on(async { tokio::time::timeout(PATIENCE, test).await })
+        .block_on(async { tokio::time::timeout(TIMEOUT, test).await })
         .expect("the test comes to an end");
 }
 
 /// Waits for `work` with a deadline.
 pub async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
-    let waited = tokio::time::timeout(PATIENCE / 2, work).await;
+    let waited = tokio::time::timeout(TIMEOUT / 2, work).await;
     waited.unwrap_or_else(|_| panic!("{what} does not come"))
 }
 

@@ -8,7 +8,7 @@ use crate::print::print_bytes;
 const SHELLS: &[&str] = &["bash", "zsh", "fish", "powershell"];
 
 /// The `completion` command.
-pub fn completion_command(heading: &'static str, long: &'static str) -> Command {
+pub(crate) fn completion_command(heading: &'static str, long: &'static str) -> Command {
     Command::new(
         "completion",
         "[bash|zsh|fish|powershell]",

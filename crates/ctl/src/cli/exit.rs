@@ -2,7 +2,7 @@
 
 /// The exit codes of etcd's tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExitKind {
+pub(crate) enum ExitKind {
     /// The request failed, or the command line is invalid.
     Error = 1,
     /// The client could not be created.
@@ -19,16 +19,16 @@ pub enum ExitKind {
 
 /// The exit of a failed command: its code and an optional error line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exit {
+pub(crate) struct Exit {
     /// The process's exit code.
-    pub code: u8,
+    pub(crate) code: u8,
     /// Printed after `Error: `.
-    pub message: Option<String>,
+    pub(crate) message: Option<String>,
 }
 
 impl Exit {
     /// An exit with an error line.
-    pub fn new(kind: ExitKind, message: impl ToString) -> Exit {
+    pub(crate) fn new(kind: ExitKind, message: impl ToString) -> Exit {
         Exit {
             code: kind as u8,
             message: Some(message.to_string()),
@@ -36,7 +36,7 @@ impl Exit {
     }
 
     /// An exit whose error has already been printed.
-    pub fn silent(code: u8) -> Exit {
+    pub(crate) fn silent(code: u8) -> Exit {
         Exit {
             code,
             message: None,
@@ -44,12 +44,12 @@ impl Exit {
     }
 
     /// Invalid arguments.
-    pub fn bad_args(message: impl ToString) -> Exit {
+    pub(crate) fn bad_args(message: impl ToString) -> Exit {
         Exit::new(ExitKind::BadArgs, message)
     }
 
     /// A failed request.
-    pub fn error(message: impl ToString) -> Exit {
+    pub(crate) fn error(message: impl ToString) -> Exit {
         Exit::new(ExitKind::Error, message)
     }
 }

@@ -14,7 +14,7 @@ use crate::go::quote::quote;
 
 /// A flag's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
+pub(crate) enum Value {
     /// A boolean.
     Bool(bool),
     /// A signed integer.
@@ -31,7 +31,7 @@ pub enum Value {
 
 impl Value {
     /// The type name in usage texts.
-    pub fn type_name(&self) -> &'static str {
+    pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Value::Bool(_) => "",
             Value::Int(_) => "int",
@@ -54,7 +54,7 @@ impl Value {
     }
 
     /// The default as shown in usage texts; `None` for zero values, which are not shown.
-    pub fn shown_default(&self) -> Option<String> {
+    pub(crate) fn shown_default(&self) -> Option<String> {
         match self {
             value if value.is_zero() => None,
             Value::Text(value) => Some(quote(value.as_bytes())),
@@ -97,17 +97,17 @@ impl std::fmt::Display for Value {
 
 /// A flag that a command accepts.
 #[derive(Clone, Debug)]
-pub struct Flag {
+pub(crate) struct Flag {
     /// The name without dashes.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// The one-letter short form.
-    pub short: Option<char>,
+    pub(crate) short: Option<char>,
     /// The value if it is not set.
-    pub default: Value,
+    pub(crate) default: Value,
     /// A one-line description.
-    pub help: Cow<'static, str>,
+    pub(crate) help: Cow<'static, str>,
     /// Whether it must be set.
-    pub required: bool,
+    pub(crate) required: bool,
 }
 
 impl Flag {
@@ -126,37 +126,37 @@ impl Flag {
     }
 
     /// A boolean flag, false by default.
-    pub fn switch(name: &'static str, help: &'static str) -> Flag {
+    pub(crate) fn switch(name: &'static str, help: &'static str) -> Flag {
         Flag::new(name, Value::Bool(false), help)
     }
 
     /// A boolean flag.
-    pub fn boolean(name: &'static str, default: bool, help: &'static str) -> Flag {
+    pub(crate) fn boolean(name: &'static str, default: bool, help: &'static str) -> Flag {
         Flag::new(name, Value::Bool(default), help)
     }
 
     /// A signed integer flag.
-    pub fn int(name: &'static str, default: i64, help: &'static str) -> Flag {
+    pub(crate) fn int(name: &'static str, default: i64, help: &'static str) -> Flag {
         Flag::new(name, Value::Int(default), help)
     }
 
     /// An unsigned integer flag.
-    pub fn uint(name: &'static str, default: u64, help: &'static str) -> Flag {
+    pub(crate) fn uint(name: &'static str, default: u64, help: &'static str) -> Flag {
         Flag::new(name, Value::Uint(default), help)
     }
 
     /// A duration flag.
-    pub fn duration(name: &'static str, default: Duration, help: &'static str) -> Flag {
+    pub(crate) fn duration(name: &'static str, default: Duration, help: &'static str) -> Flag {
         Flag::new(name, Value::Duration(default), help)
     }
 
     /// A string flag.
-    pub fn text(name: &'static str, default: &str, help: &'static str) -> Flag {
+    pub(crate) fn text(name: &'static str, default: &str, help: &'static str) -> Flag {
         Flag::new(name, Value::Text(default.to_owned()), help)
     }
 
     /// A list flag.
-    pub fn list(name: &'static str, default: &[&str], help: &'static str) -> Flag {
+    pub(crate) fn list(name: &'static str, default: &[&str], help: &'static str) -> Flag {
         Flag::new(
             name,
             Value::List(default.iter().map(|item| (*item).to_owned()).collect()),
@@ -165,13 +165,13 @@ impl Flag {
     }
 
     /// Adds a short form.
-    pub fn short(mut self, letter: char) -> Flag {
+    pub(crate) fn short(mut self, letter: char) -> Flag {
         self.short = Some(letter);
         self
     }
 
     /// Makes the flag required.
-    pub fn required(mut self) -> Flag {
+    pub(crate) fn required(mut self) -> Flag {
         self.required = true;
         self
     }
@@ -191,7 +191,7 @@ impl Flag {
 
 /// The flags of an invocation and their values.
 #[derive(Clone, Debug, Default)]
-pub struct FlagSet {
+pub(crate) struct FlagSet {
     entries: Vec<Entry>,
 }
 
@@ -205,7 +205,7 @@ struct Entry {
 
 impl FlagSet {
     /// Adds flags with their defaults; `inherited` marks those of an ancestor command.
-    pub fn declare(&mut self, flags: &[Flag], inherited: bool) {
+    pub(crate) fn declare(&mut self, flags: &[Flag], inherited: bool) {
         self.entries.extend(flags.iter().map(|flag| Entry {
             value: flag.default.clone(),
             flag: flag.clone(),
@@ -215,7 +215,7 @@ impl FlagSet {
     }
 
     /// The flag with this name.
-    pub fn find(&self, name: &str) -> Option<&Flag> {
+    pub(crate) fn find(&self, name: &str) -> Option<&Flag> {
         self.entries
             .iter()
             .find(|entry| entry.flag.name == name)
@@ -230,7 +230,7 @@ impl FlagSet {
     }
 
     /// The names of the inherited flags, which environment variables can set.
-    pub fn inherited_names(&self) -> Vec<&'static str> {
+    pub(crate) fn inherited_names(&self) -> Vec<&'static str> {
         let mut names: Vec<_> = self
             .entries
             .iter()
@@ -254,7 +254,7 @@ impl FlagSet {
     ///
     /// # Errors
     /// The text is invalid for the flag's type.
-    pub fn set(&mut self, name: &str, text: &str) -> Result<(), ParseError> {
+    pub(crate) fn set(&mut self, name: &str, text: &str) -> Result<(), ParseError> {
         let entry = self
             .entries
             .iter_mut()
@@ -278,17 +278,17 @@ impl FlagSet {
     }
 
     /// Whether the flag was set, on the command line or by the environment.
-    pub fn given(&self, name: &str) -> bool {
+    pub(crate) fn given(&self, name: &str) -> bool {
         self.entry(name).given
     }
 
     /// The flag's value.
-    pub fn value(&self, name: &str) -> &Value {
+    pub(crate) fn value(&self, name: &str) -> &Value {
         &self.entry(name).value
     }
 
     /// The value of a boolean flag.
-    pub fn bool(&self, name: &str) -> bool {
+    pub(crate) fn bool(&self, name: &str) -> bool {
         match self.value(name) {
             Value::Bool(value) => *value,
             other => panic!("flag {name} is {other:?}, not a switch"),
@@ -296,7 +296,7 @@ impl FlagSet {
     }
 
     /// The value of a signed integer flag.
-    pub fn int(&self, name: &str) -> i64 {
+    pub(crate) fn int(&self, name: &str) -> i64 {
         match self.value(name) {
             Value::Int(value) => *value,
             other => panic!("flag {name} is {other:?}, not a number"),
@@ -304,7 +304,7 @@ impl FlagSet {
     }
 
     /// The value of an unsigned integer flag.
-    pub fn uint(&self, name: &str) -> u64 {
+    pub(crate) fn uint(&self, name: &str) -> u64 {
         match self.value(name) {
             Value::Uint(value) => *value,
             other => panic!("flag {name} is {other:?}, not a number"),
@@ -312,7 +312,7 @@ impl FlagSet {
     }
 
     /// The value of a duration flag.
-    pub fn duration(&self, name: &str) -> Duration {
+    pub(crate) fn duration(&self, name: &str) -> Duration {
         match self.value(name) {
             Value::Duration(value) => *value,
             other => panic!("flag {name} is {other:?}, not a duration"),
@@ -320,7 +320,7 @@ impl FlagSet {
     }
 
     /// The value of a string flag.
-    pub fn text(&self, name: &str) -> &str {
+    pub(crate) fn text(&self, name: &str) -> &str {
         match self.value(name) {
             Value::Text(value) => value,
             other => panic!("flag {name} is {other:?}, not a text"),
@@ -328,7 +328,7 @@ impl FlagSet {
     }
 
     /// The value of a list flag.
-    pub fn list(&self, name: &str) -> &[String] {
+    pub(crate) fn list(&self, name: &str) -> &[String] {
         match self.value(name) {
             Value::List(value) => value,
             other => panic!("flag {name} is {other:?}, not a list"),
@@ -338,7 +338,7 @@ impl FlagSet {
 
 /// Why flags could not be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ParseError {
+pub(crate) enum ParseError {
     /// `-h` or `--help` was given.
     #[error("help requested")]
     Help,
@@ -374,7 +374,7 @@ fn quote_letter(letter: char) -> String {
 ///
 /// # Errors
 /// The first invalid flag; also `--help`, unless it is declared.
-pub fn parse(flags: &mut FlagSet, args: &[Arg]) -> Result<Vec<Arg>, ParseError> {
+pub(crate) fn parse(flags: &mut FlagSet, args: &[Arg]) -> Result<Vec<Arg>, ParseError> {
     let mut positional = Vec::new();
     let mut args = args.iter();
     while let Some(arg) = args.next() {

@@ -9,7 +9,7 @@ const NAME_WIDTH_MIN: usize = 11;
 
 /// The help of a command: its text, then its usage. `path` is the full name of the command;
 /// `globals` are the global flags to list.
-pub fn help(command: &Command, path: &str, globals: &[Flag]) -> String {
+pub(crate) fn help(command: &Command, path: &str, globals: &[Flag]) -> String {
     let text = if command.long.is_empty() {
         command.about
     } else {
@@ -19,7 +19,7 @@ pub fn help(command: &Command, path: &str, globals: &[Flag]) -> String {
 }
 
 /// The usage of a command, which also follows flag errors.
-pub fn usage(command: &Command, path: &str, globals: &[Flag]) -> String {
+pub(crate) fn usage(command: &Command, path: &str, globals: &[Flag]) -> String {
     let mut text = String::from("Usage:\n");
     let is_root = !path.contains(' ');
     if matches!(command.action, super::Action::Run(_)) {
@@ -115,7 +115,7 @@ fn push_commands(text: &mut String, command: &Command) {
 }
 
 /// One line per flag, sorted by name.
-pub fn flag_usages(flags: &[Flag]) -> String {
+pub(crate) fn flag_usages(flags: &[Flag]) -> String {
     let mut flags: Vec<&Flag> = flags.iter().collect();
     flags.sort_by_key(|flag| flag.name);
     let heads: Vec<String> = flags.iter().map(|flag| flag_head(flag)).collect();

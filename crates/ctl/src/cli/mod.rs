@@ -13,20 +13,20 @@ mod flags;
 mod help;
 mod program;
 
-pub use completion::completion_command;
-pub use exit::{Exit, ExitKind};
-pub use flags::{Flag, FlagSet, ParseError, Value, parse as parse_flags};
-pub use program::{Invocation, Program, flag_table, help_command};
+pub(crate) use completion::completion_command;
+pub(crate) use exit::{Exit, ExitKind};
+pub(crate) use flags::{Flag, FlagSet, Value, parse as parse_flags};
+pub(crate) use program::{Invocation, Program, flag_table, help_command};
 
 /// An argument as the shell passed it.
-pub type Arg = Vec<u8>;
+pub(crate) type Arg = Vec<u8>;
 
 /// The implementation of a command, called with parsed flags.
-pub type Run = fn(&mut Invocation<'_>) -> Result<(), Exit>;
+pub(crate) type Run = fn(&mut Invocation<'_>) -> Result<(), Exit>;
 
 /// Which positional arguments a command accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Positional {
+pub(crate) enum Positional {
     /// The command validates them itself.
     Unchecked,
     /// Exactly this many.
@@ -36,34 +36,34 @@ pub enum Positional {
 }
 
 /// A command, or a group of commands if it has no `run`.
-pub struct Command {
+pub(crate) struct Command {
     /// The word that selects it.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What follows the name in the usage line.
-    pub synopsis: &'static str,
+    pub(crate) synopsis: &'static str,
     /// A one-line description for lists of commands.
-    pub about: &'static str,
+    pub(crate) about: &'static str,
     /// The text above the usage; `about` if empty.
-    pub long: &'static str,
+    pub(crate) long: &'static str,
     /// Example shell lines.
-    pub examples: &'static str,
+    pub(crate) examples: &'static str,
     /// The heading under which the program's help lists it.
-    pub heading: &'static str,
+    pub(crate) heading: &'static str,
     /// Flags of this command only.
-    pub flags: Vec<Flag>,
+    pub(crate) flags: Vec<Flag>,
     /// Flags of this command and all its descendants.
-    pub persistent_flags: Vec<Flag>,
+    pub(crate) persistent_flags: Vec<Flag>,
     /// The commands of a group.
-    pub children: Vec<Command>,
+    pub(crate) children: Vec<Command>,
     /// Validated before `run`.
-    pub positional: Positional,
+    pub(crate) positional: Positional,
     /// What invoking it does.
-    pub action: Action,
+    pub(crate) action: Action,
 }
 
 /// What invoking a command does.
 #[derive(Clone, Copy)]
-pub enum Action {
+pub(crate) enum Action {
     /// Runs it.
     Run(Run),
     /// Prints the help of a group.
@@ -75,7 +75,7 @@ pub enum Action {
 
 impl Command {
     /// Creates a command without flags.
-    pub fn new(
+    pub(crate) fn new(
         name: &'static str,
         synopsis: &'static str,
         about: &'static str,
@@ -88,7 +88,11 @@ impl Command {
     }
 
     /// Creates a group of commands.
-    pub fn group(name: &'static str, about: &'static str, children: Vec<Command>) -> Command {
+    pub(crate) fn group(
+        name: &'static str,
+        about: &'static str,
+        children: Vec<Command>,
+    ) -> Command {
         Command {
             name,
             synopsis: "",
@@ -105,7 +109,7 @@ impl Command {
     }
 
     /// Creates a command of older versions that was replaced by `to`.
-    pub fn moved(name: &'static str, to: &'static str) -> Command {
+    pub(crate) fn moved(name: &'static str, to: &'static str) -> Command {
         Command {
             action: Action::Moved(to),
             ..Command::group(name, "", Vec::new())
@@ -124,37 +128,37 @@ impl Command {
     }
 
     /// Sets the flags.
-    pub fn flags(mut self, flags: impl IntoIterator<Item = Flag>) -> Command {
+    pub(crate) fn flags(mut self, flags: impl IntoIterator<Item = Flag>) -> Command {
         self.flags.extend(flags);
         self
     }
 
     /// Sets the flags that descendants inherit.
-    pub fn persistent(mut self, flags: impl IntoIterator<Item = Flag>) -> Command {
+    pub(crate) fn persistent(mut self, flags: impl IntoIterator<Item = Flag>) -> Command {
         self.persistent_flags.extend(flags);
         self
     }
 
     /// Sets a longer text for the help.
-    pub fn long(mut self, long: &'static str) -> Command {
+    pub(crate) fn long(mut self, long: &'static str) -> Command {
         self.long = long;
         self
     }
 
     /// Sets the examples.
-    pub fn examples(mut self, examples: &'static str) -> Command {
+    pub(crate) fn examples(mut self, examples: &'static str) -> Command {
         self.examples = examples;
         self
     }
 
     /// Sets the heading under which it is listed.
-    pub fn heading(mut self, heading: &'static str) -> Command {
+    pub(crate) fn heading(mut self, heading: &'static str) -> Command {
         self.heading = heading;
         self
     }
 
     /// Sets the accepted positional arguments.
-    pub fn positional(mut self, positional: Positional) -> Command {
+    pub(crate) fn positional(mut self, positional: Positional) -> Command {
         self.positional = positional;
         self
     }

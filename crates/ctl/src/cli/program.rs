@@ -10,30 +10,30 @@ use crate::log;
 use crate::print::print_bytes;
 
 /// A command line program.
-pub struct Program {
+pub(crate) struct Program {
     /// The command tree; its persistent flags are the global ones.
-    pub root: Command,
+    pub(crate) root: Command,
     /// The last line of every help text.
-    pub hint: &'static str,
+    pub(crate) hint: &'static str,
     /// Whether command line errors are printed before and after the usage, as `etcdutl` does.
-    pub repeats_errors: bool,
+    pub(crate) repeats_errors: bool,
 }
 
 /// A command with its parsed flags and arguments.
-pub struct Invocation<'p> {
+pub(crate) struct Invocation<'p> {
     /// The program.
-    pub program: &'p Program,
+    pub(crate) program: &'p Program,
     /// The flags of the command and its ancestors.
-    pub flags: FlagSet,
+    pub(crate) flags: FlagSet,
     /// The positional arguments.
-    pub args: Vec<Arg>,
+    pub(crate) args: Vec<Arg>,
     /// The whole command line after the program's name.
-    pub raw: Vec<Arg>,
+    pub(crate) raw: Vec<Arg>,
 }
 
 impl Invocation<'_> {
     /// The positional arguments as text; invalid UTF-8 is replaced.
-    pub fn texts(&self) -> Vec<String> {
+    pub(crate) fn texts(&self) -> Vec<String> {
         self.args
             .iter()
             .map(|arg| String::from_utf8_lossy(arg).into_owned())
@@ -77,7 +77,7 @@ impl<'p> Found<'p> {
 
 impl Program {
     /// Runs the command line of the process.
-    pub fn run(&self) -> ExitCode {
+    pub(crate) fn run(&self) -> ExitCode {
         let args = std::env::args_os()
             .skip(1)
             .map(OsStringExt::into_vec)
@@ -236,12 +236,12 @@ impl Program {
 }
 
 /// The `help` command, which the program handles itself.
-pub fn help_command(heading: &'static str) -> Command {
+pub(crate) fn help_command(heading: &'static str) -> Command {
     Command::group("help", "Show the help of a command", Vec::new()).heading(heading)
 }
 
 /// Formats a table of flags, as `options` prints it.
-pub fn flag_table(command: &Command) -> String {
+pub(crate) fn flag_table(command: &Command) -> String {
     help::flag_usages(&command.persistent_flags)
 }
 

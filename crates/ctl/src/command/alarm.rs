@@ -9,7 +9,7 @@ use crate::cli::{Command, Exit, Invocation};
 use crate::print::Reply;
 
 /// The `alarm` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::group(
         "alarm",
         "List and disarm alarms",
@@ -24,7 +24,7 @@ pub fn command() -> Command {
 ///
 /// # Errors
 /// The request failed.
-pub async fn active(client: &Client) -> Result<AlarmResponse, Error> {
+pub(crate) async fn active(client: &Client) -> Result<AlarmResponse, Error> {
     let request = AlarmRequest {
         action: AlarmAction::Get.into(),
         ..AlarmRequest::default()

@@ -13,7 +13,7 @@ use crate::print::{Reply, print_line};
 const ROOT: &str = "root";
 
 /// The `auth` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::group(
         "auth",
         "Switch authentication on and off",

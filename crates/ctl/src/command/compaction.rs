@@ -8,7 +8,7 @@ use crate::go::number::parse_int;
 use crate::print::print_line;
 
 /// The `compaction` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new(
         "compaction",
         "[options] <revision>",

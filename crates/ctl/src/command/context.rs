@@ -16,15 +16,15 @@ const REQUEST_BYTES_MAX: usize = 2 << 20;
 const RESPONSE_BYTES_MAX: usize = i32::MAX as usize;
 
 /// The settings of an invocation.
-pub struct Context {
+pub(crate) struct Context {
     /// The client configuration.
-    pub config: Config,
+    pub(crate) config: Config,
     /// The output format.
-    pub printer: Printer,
+    pub(crate) printer: Printer,
     /// The timeout of short commands.
-    pub command_timeout: Duration,
+    pub(crate) command_timeout: Duration,
     /// Whether the user set the timeout.
-    pub command_timeout_given: bool,
+    pub(crate) command_timeout_given: bool,
 }
 
 impl Context {
@@ -32,7 +32,7 @@ impl Context {
     ///
     /// # Errors
     /// Flags conflict or are invalid.
-    pub fn new(invocation: &mut Invocation<'_>, watches: bool) -> Result<Context, Exit> {
+    pub(crate) fn new(invocation: &mut Invocation<'_>, watches: bool) -> Result<Context, Exit> {
         let variables: Vec<(String, String)> = std::env::vars_os()
             .map(|(name, value)| {
                 (
@@ -98,7 +98,7 @@ impl Context {
     ///
     /// # Errors
     /// The configuration is invalid, or the credentials are rejected.
-    pub async fn client(&self) -> Result<Client, Exit> {
+    pub(crate) async fn client(&self) -> Result<Client, Exit> {
         connect(self.config.clone()).await
     }
 
@@ -106,7 +106,7 @@ impl Context {
     ///
     /// # Errors
     /// As [`Context::client`].
-    pub async fn client_of(&self, endpoint: &str) -> Result<Client, Exit> {
+    pub(crate) async fn client_of(&self, endpoint: &str) -> Result<Client, Exit> {
         connect(self.config.with_endpoint(endpoint)).await
     }
 
@@ -114,7 +114,7 @@ impl Context {
     ///
     /// # Errors
     /// As [`Context::client`].
-    pub async fn limited_client(&self) -> Result<Client, Exit> {
+    pub(crate) async fn limited_client(&self) -> Result<Client, Exit> {
         Ok(self.client().await?.with_timeout(self.command_timeout))
     }
 
@@ -122,7 +122,7 @@ impl Context {
     ///
     /// # Errors
     /// As [`Printer::print`].
-    pub fn print(&self, reply: &Reply<'_>) -> Result<(), Exit> {
+    pub(crate) fn print(&self, reply: &Reply<'_>) -> Result<(), Exit> {
         self.printer.print(reply)
     }
 
@@ -130,7 +130,7 @@ impl Context {
     ///
     /// # Errors
     /// The members could not be listed.
-    pub async fn each_endpoint(&self, of_cluster: bool) -> Result<Vec<String>, Exit> {
+    pub(crate) async fn each_endpoint(&self, of_cluster: bool) -> Result<Vec<String>, Exit> {
         if !of_cluster {
             return Ok(self.config.endpoints.clone());
         }
@@ -154,7 +154,7 @@ impl Context {
 ///
 /// # Errors
 /// Those of the command, or the runtime could not be created.
-pub fn run<T>(work: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
+pub(crate) fn run<T>(work: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -178,13 +178,13 @@ async fn connect(config: Config) -> Result<Client, Exit> {
 }
 
 /// The exit of a command whose request failed.
-pub fn failed(error: Error) -> Exit {
+pub(crate) fn failed(error: Error) -> Exit {
     log_last_attempt(&error);
     Exit::error(error)
 }
 
 /// Logs what a request that timed out was waiting for.
-pub fn log_last_attempt(error: &Error) {
+pub(crate) fn log_last_attempt(error: &Error) {
     if let Error::DeadlineExceeded { last: Some(last) } = error {
         let fields = [("error", last.text_with_code())];
         log::json_line("warn", "retrying of unary invoker failed", &fields);
@@ -221,7 +221,7 @@ fn refuse_empty_tls_files(flags: &FlagSet) -> Result<(), Exit> {
 }
 
 /// Go's text for an error of the operating system.
-pub fn go_io_text(error: &std::io::Error) -> String {
+pub(crate) fn go_io_text(error: &std::io::Error) -> String {
     match error.raw_os_error() {
         Some(code) => {
             let text = error.to_string();

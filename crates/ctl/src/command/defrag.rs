@@ -11,7 +11,7 @@ use crate::log;
 use crate::print::print_line;
 
 /// The `defrag` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new(
         "defrag",
         "",

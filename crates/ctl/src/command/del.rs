@@ -15,7 +15,7 @@ use crate::print::Reply;
 const ABORT_PERIOD: Duration = Duration::from_secs(2);
 
 /// The `del` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new(
         "del",
         "[options] <key> [range_end]",
@@ -26,7 +26,7 @@ pub fn command() -> Command {
 }
 
 /// The flags, which `txn` accepts as well.
-pub fn flags() -> Vec<Flag> {
+pub(crate) fn flags() -> Vec<Flag> {
     vec![
         Flag::switch("prefix", "delete all keys that start with the key"),
         Flag::switch("prev-kv", "print the records that are deleted"),
@@ -43,7 +43,7 @@ pub fn flags() -> Vec<Flag> {
 ///
 /// # Errors
 /// The arguments are invalid.
-pub fn request(flags: &FlagSet, args: &[Arg]) -> Result<DeleteRangeRequest, Exit> {
+pub(crate) fn request(flags: &FlagSet, args: &[Arg]) -> Result<DeleteRangeRequest, Exit> {
     let (key, end) = match args {
         [key] => (key, None),
         [key, end] => (key, Some(end)),

@@ -10,7 +10,7 @@ use crate::log;
 ///
 /// # Errors
 /// DNS has neither TLS nor plaintext endpoints.
-pub fn endpoints(flags: &FlagSet) -> Result<Vec<String>, Exit> {
+pub(crate) fn endpoints(flags: &FlagSet) -> Result<Vec<String>, Exit> {
     let domain = flags.text("discovery-srv");
     if domain.is_empty() {
         return Ok(Vec::new());
@@ -35,7 +35,7 @@ pub fn endpoints(flags: &FlagSet) -> Result<Vec<String>, Exit> {
 
 /// The domain that server certificates must be valid for. DNS answers are not authenticated, so
 /// verifying the discovered host names proves nothing.
-pub fn server_name(flags: &FlagSet) -> Option<String> {
+pub(crate) fn server_name(flags: &FlagSet) -> Option<String> {
     let domain = flags.text("discovery-srv");
     let wanted = !domain.is_empty() && !flags.bool("insecure-discovery");
     wanted.then(|| domain.to_owned())

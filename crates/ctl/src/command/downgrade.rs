@@ -8,7 +8,7 @@ use crate::cli::{Command, Exit, Invocation};
 use crate::print::{Downgrade, Reply};
 
 /// The `downgrade` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::group(
         "downgrade",
         "Prepare a cluster for older servers",

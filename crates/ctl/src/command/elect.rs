@@ -14,7 +14,7 @@ Stands for election, and prints its key and the proposal when it is elected. It 
 --listen it stands for nothing, and prints the leader's key and proposal whenever they change.";
 
 /// The `elect` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new(
         "elect",
         "<election-name> [proposal]",

@@ -20,7 +20,7 @@ db size, in use, percentage not in use, quota, is leader, is learner, raft term,
 errors, downgrade target version, downgrade enabled.";
 
 /// The `endpoint` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::group(
         "endpoint",
         "Ask endpoints for their health, status and hash",

@@ -9,12 +9,12 @@ use crate::log;
 const PREFIX: &str = "ETCDCTL_";
 
 /// Read by `watch` only.
-pub const WATCH_KEY: &str = "ETCDCTL_WATCH_KEY";
+pub(crate) const WATCH_KEY: &str = "ETCDCTL_WATCH_KEY";
 /// Read by `watch` only.
-pub const WATCH_RANGE_END: &str = "ETCDCTL_WATCH_RANGE_END";
+pub(crate) const WATCH_RANGE_END: &str = "ETCDCTL_WATCH_RANGE_END";
 
 /// The environment variable of a flag.
-pub fn variable(flag: &str) -> String {
+pub(crate) fn variable(flag: &str) -> String {
     PREFIX.to_owned() + &flag.to_uppercase().replace('-', "_")
 }
 
@@ -22,7 +22,7 @@ pub fn variable(flag: &str) -> String {
 ///
 /// # Errors
 /// A flag is set on the command line and in the environment.
-pub fn apply(
+pub(crate) fn apply(
     flags: &mut FlagSet,
     variables: &[(String, String)],
     watches: bool,

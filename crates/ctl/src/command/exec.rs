@@ -15,7 +15,7 @@ use crate::go::quote::quote;
 
 /// Why a command failed.
 #[derive(Debug)]
-pub enum Problem {
+pub(crate) enum Problem {
     /// It could not be started.
     Start {
         /// The command.
@@ -30,7 +30,7 @@ pub enum Problem {
 impl Problem {
     /// The exit code to pass on: the command's own, 255 if a signal killed it, 1 if it could not be
     /// started.
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Problem::Start { .. } => 1,
             Problem::Status(status) => status
@@ -71,7 +71,7 @@ impl fmt::Display for Problem {
 ///
 /// # Errors
 /// It could not be started, or failed.
-pub fn run<const N: usize>(
+pub(crate) fn run<const N: usize>(
     command: &[Arg],
     variables: [(&'static str, Vec<u8>); N],
 ) -> Result<(), Problem> {
@@ -97,7 +97,7 @@ pub fn run<const N: usize>(
 ///
 /// # Errors
 /// As [`run`].
-pub async fn run_in_background<const N: usize>(
+pub(crate) async fn run_in_background<const N: usize>(
     command: &[Arg],
     variables: [(&'static str, Vec<u8>); N],
 ) -> Result<(), Problem> {

@@ -10,7 +10,7 @@ use crate::go::quote::quote;
 use crate::print::{Format, Reply};
 
 /// The `get` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new(
         "get",
         "[options] <key> [range_end]",
@@ -21,7 +21,7 @@ pub fn command() -> Command {
 }
 
 /// The flags, which `txn` accepts as well.
-pub fn flags() -> Vec<Flag> {
+pub(crate) fn flags() -> Vec<Flag> {
     vec![
         Flag::text("consistency", "l", "linearizable (l) or serializable (s)"),
         Flag::text("order", "", "order of the results: ASCEND or DESCEND"),
@@ -71,7 +71,7 @@ pub fn flags() -> Vec<Flag> {
 ///
 /// # Errors
 /// The arguments are invalid.
-pub fn request(flags: &FlagSet, args: &[Arg]) -> Result<RangeRequest, Exit> {
+pub(crate) fn request(flags: &FlagSet, args: &[Arg]) -> Result<RangeRequest, Exit> {
     let usage = "get command needs one argument as key and an optional argument as range_end";
     let key = args.first().ok_or_else(|| Exit::bad_args(usage))?;
     check_exclusive(flags)?;
@@ -107,7 +107,7 @@ pub fn request(flags: &FlagSet, args: &[Arg]) -> Result<RangeRequest, Exit> {
 ///
 /// # Errors
 /// Both are set.
-pub fn check_exclusive(flags: &FlagSet) -> Result<(), Exit> {
+pub(crate) fn check_exclusive(flags: &FlagSet) -> Result<(), Exit> {
     if flags.bool("prefix") && flags.bool("from-key") {
         return Err(Exit::bad_args(
             "`--prefix` and `--from-key` cannot be set at the same time, choose one",
@@ -120,7 +120,11 @@ pub fn check_exclusive(flags: &FlagSet) -> Result<(), Exit> {
 ///
 /// # Errors
 /// There is a second argument together with one of the flags.
-pub fn range(flags: &FlagSet, key: &[u8], end: Option<&Arg>) -> Result<(Vec<u8>, Vec<u8>), Exit> {
+pub(crate) fn range(
+    flags: &FlagSet,
+    key: &[u8],
+    end: Option<&Arg>,
+) -> Result<(Vec<u8>, Vec<u8>), Exit> {
     let (prefix, from_key) = (flags.bool("prefix"), flags.bool("from-key"));
     match end {
         Some(_) if prefix || from_key => Err(Exit::bad_args(
@@ -137,7 +141,7 @@ pub fn range(flags: &FlagSet, key: &[u8], end: Option<&Arg>) -> Result<(Vec<u8>,
 ///
 /// # Errors
 /// It is neither `l` nor `s`.
-pub fn serializable(consistency: &str, shown: &str) -> Result<bool, Exit> {
+pub(crate) fn serializable(consistency: &str, shown: &str) -> Result<bool, Exit> {
     match consistency {
         "s" => Ok(true),
         "l" => Ok(false),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::cli::Flag;
 
 /// The global flags. Each can be set by an environment variable, see [`super::environment`].
-pub fn flags() -> Vec<Flag> {
+pub(crate) fn flags() -> Vec<Flag> {
     let seconds = Duration::from_secs;
     vec![
         Flag::list(

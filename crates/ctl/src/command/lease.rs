@@ -13,7 +13,7 @@ use crate::print::{Format, Reply, print_line};
 const ABOUT: &str = "Grant, renew and revoke leases";
 
 /// The `lease` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     let once = "renew the lease once and end";
     Command::group(
         "lease",

@@ -19,7 +19,7 @@ and the revision at which it was got in ETCD_LOCK_KEY and ETCD_LOCK_REV:
 Should the tool be killed, the lock is free again after --ttl seconds.";
 
 /// The `lock` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new(
         "lock",
         "<lockname> [exec-command arg1 arg2 ...]",
@@ -107,7 +107,7 @@ async fn run_locked(command: &[Arg], lock: &MutexGuard) -> Result<(), Exit> {
 }
 
 /// The exit of a command that could not acquire its lock or leadership.
-pub fn no_lock(error: QueueError) -> Exit {
+pub(crate) fn no_lock(error: QueueError) -> Exit {
     match error {
         QueueError::Request(error) => failed(error),
         error => Exit::error(error),

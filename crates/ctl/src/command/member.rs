@@ -20,7 +20,7 @@ const LIST_LONG: &str = "\
 Lists the members. With the simple format the columns are: ID, Status, Name, Peer Addrs, Client Addrs, Is Learner.";
 
 /// The `member` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::group(
         "member",
         "List, add, remove and change members",
@@ -61,7 +61,7 @@ pub fn command() -> Command {
 ///
 /// # Errors
 /// The request failed.
-pub async fn list(client: &Client, linearizable: bool) -> Result<MemberListResponse, Error> {
+pub(crate) async fn list(client: &Client, linearizable: bool) -> Result<MemberListResponse, Error> {
     client.member_list(MemberListRequest { linearizable }).await
 }
 

@@ -57,7 +57,7 @@ Prints a script that completes commands and flags in a shell.
   powershell:  etcdctl completion powershell | Out-String | Invoke-Expression";
 
 /// The `etcdctl` program.
-pub fn program() -> Program {
+pub(crate) fn program() -> Program {
     let commands = vec![
         get::command().heading(KEYS),
         put::command().heading(KEYS),

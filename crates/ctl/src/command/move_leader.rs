@@ -9,7 +9,7 @@ use crate::go::number::parse_uint;
 use crate::print::Reply;
 
 /// The `move-leader` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new(
         "move-leader",
         "<transferee-member-id>",

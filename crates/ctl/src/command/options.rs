@@ -4,7 +4,7 @@ use crate::cli::{Command, Exit, Invocation, flag_table};
 use crate::print::print_bytes;
 
 /// The `options` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new(
         "options",
         "",

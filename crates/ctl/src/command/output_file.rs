@@ -16,7 +16,7 @@ use crate::log;
 const LINKS_MAX: usize = 40;
 
 /// An output file being written.
-pub struct OutputFile {
+pub(crate) struct OutputFile {
     file: File,
     /// `None` if the target is written to directly.
     building: Option<Building>,
@@ -32,7 +32,7 @@ impl OutputFile {
     ///
     /// # Errors
     /// The text of the reason.
-    pub fn create(path: &Path) -> Result<OutputFile, String> {
+    pub(crate) fn create(path: &Path) -> Result<OutputFile, String> {
         match fs::metadata(path).map(|metadata| metadata.file_type()) {
             Ok(kind) if kind.is_char_device() || kind.is_fifo() => OutputFile::write_into(path),
             Ok(kind) if kind.is_file() => OutputFile::build(path),
@@ -80,7 +80,7 @@ impl OutputFile {
     }
 
     /// The file to write to.
-    pub fn file(&mut self) -> &mut File {
+    pub(crate) fn file(&mut self) -> &mut File {
         &mut self.file
     }
 
@@ -88,7 +88,7 @@ impl OutputFile {
     ///
     /// # Errors
     /// The text of the reason.
-    pub fn finish(mut self) -> Result<(), String> {
+    pub(crate) fn finish(mut self) -> Result<(), String> {
         let Some(Building { part, path }) = &self.building else {
             return Ok(());
         };

@@ -25,7 +25,7 @@ static SHOWN: Mutex<Option<Termios>> = Mutex::new(None);
 ///
 /// # Errors
 /// Reading stdin or writing stdout failed.
-pub fn ask(prompt: &str) -> io::Result<String> {
+pub(crate) fn ask(prompt: &str) -> io::Result<String> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(prompt.as_bytes())?;
     stdout.flush()?;

@@ -21,7 +21,7 @@ A value that starts with a dash has to stand behind two dashes:
 const USAGE: &str = "put command needs 1 argument and input from stdin or 2 arguments";
 
 /// The `put` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new(
         "put",
         "[options] <key> <value> (<value> can also be given from stdin)",
@@ -33,7 +33,7 @@ pub fn command() -> Command {
 }
 
 /// The flags, which `txn` accepts as well.
-pub fn flags() -> Vec<Flag> {
+pub(crate) fn flags() -> Vec<Flag> {
     vec![
         Flag::text(
             "lease",
@@ -48,7 +48,7 @@ pub fn flags() -> Vec<Flag> {
 
 /// Where the value comes from if it is not an argument.
 #[derive(Clone, Copy)]
-pub enum ValueSource {
+pub(crate) enum ValueSource {
     /// The value is all of standard input.
     Stdin,
     /// Nowhere: standard input contains the commands of a transaction.
@@ -59,7 +59,11 @@ pub enum ValueSource {
 ///
 /// # Errors
 /// The arguments are invalid, or there is no value.
-pub fn request(flags: &FlagSet, args: &[Arg], source: ValueSource) -> Result<PutRequest, Exit> {
+pub(crate) fn request(
+    flags: &FlagSet,
+    args: &[Arg],
+    source: ValueSource,
+) -> Result<PutRequest, Exit> {
     let key = args.first().ok_or_else(|| Exit::bad_args(USAGE))?;
     let ignore_value = flags.bool("ignore-value");
     if ignore_value && args.len() > 1 {

@@ -13,7 +13,7 @@ use crate::cli::{Arg, Command, Exit, Flag, FlagSet, Invocation};
 use crate::print::Reply;
 
 /// The `role` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     let flags = || {
         [
             Flag::switch("prefix", "all keys that start with the key"),

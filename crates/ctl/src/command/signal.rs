@@ -11,7 +11,7 @@ use crate::cli::Exit;
 ///
 /// # Errors
 /// The handlers could not be installed.
-pub fn stop_requested() -> Result<impl Future<Output = ()>, Exit> {
+pub(crate) fn stop_requested() -> Result<impl Future<Output = ()>, Exit> {
     let listen = |kind| {
         signal(kind).map_err(|error| Exit::error(format!("cannot wait for signals: {error}")))
     };

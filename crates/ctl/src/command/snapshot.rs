@@ -25,7 +25,7 @@ const PAGE_BYTES: u64 = 512;
 const CHECKSUM_BYTES: u64 = 32;
 
 /// The `snapshot` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     let save = Command::new(
         "save",
         "<filename>",

@@ -39,7 +39,7 @@ comparisons, requests for when all of them hold, and requests for when one does 
 Comparisons are ver, create, mod, val or lease of a key, then =, !=, < or >, then a quoted value;\nids of leases are hexadecimal.";
 
 /// The `txn` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new(
         "txn",
         "[options]",

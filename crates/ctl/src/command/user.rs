@@ -16,7 +16,7 @@ use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::print::{AuthChange, Reply, print_line};
 
 /// The `user` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     let interactive = || {
         Flag::boolean(
             "interactive",
@@ -71,7 +71,7 @@ pub fn command() -> Command {
 
 /// Sends a change and prints its result line. Like etcdctl, applies no timeout to changes of users
 /// and roles.
-pub fn change(
+pub(crate) fn change(
     invocation: &mut Invocation<'_>,
     line: String,
     request: impl AsyncFnOnce(&Client) -> Result<Option<ResponseHeader>, Error>,

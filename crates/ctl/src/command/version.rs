@@ -4,7 +4,7 @@ use crate::cli::{Command, Exit, Invocation};
 use crate::print::print_line;
 
 /// The `version` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new("version", "", "Show the version of etcdctl", run)
 }
 

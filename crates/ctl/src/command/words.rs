@@ -8,7 +8,7 @@ use crate::go::quote::unquote;
 ///
 /// # Errors
 /// A quoted word contains an invalid escape.
-pub fn split(line: &str) -> Result<Vec<Arg>, Exit> {
+pub(crate) fn split(line: &str) -> Result<Vec<Arg>, Exit> {
     let mut words = Vec::new();
     let mut rest = line;
     while let Some(first) = rest.chars().next() {

@@ -7,7 +7,7 @@ use super::quote::quote;
 const SECOND: u64 = 1_000_000_000;
 
 /// Formats like `time.Duration.String`: `0s`, `1.5µs`, `4.622316ms`, `1h0m0.5s`.
-pub fn format(duration: Duration) -> String {
+pub(crate) fn format(duration: Duration) -> String {
     let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     match nanos {
         0 => "0s".to_owned(),
@@ -37,7 +37,7 @@ fn decimal(nanos: u64, unit: u64) -> String {
 
 /// The text is not a duration. Displays the text of Go's `time` package.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DurationError {
+pub(crate) enum DurationError {
     /// Not a number with a unit, or out of range.
     #[error("time: invalid duration {}", quote(.0.as_bytes()))]
     Invalid(String),
@@ -51,7 +51,7 @@ pub enum DurationError {
 
 /// Parses a duration such as `1h5m`, `1.5s` or `300ms`. Negative durations, which Go supports, are
 /// parsed as zero: as timeouts, both expire at once.
-pub fn parse(text: &str) -> Result<Duration, DurationError> {
+pub(crate) fn parse(text: &str) -> Result<Duration, DurationError> {
     let invalid = || DurationError::Invalid(text.to_owned());
     let negative = text.starts_with('-');
     let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);

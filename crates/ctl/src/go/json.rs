@@ -7,20 +7,20 @@
 use std::fmt::{Display, Write};
 
 /// Writes one JSON object; [`object`] adds the braces.
-pub struct Object<'o> {
+pub(crate) struct Object<'o> {
     out: &'o mut String,
     empty: bool,
 }
 
 /// Appends an object with the fields written by `fields`.
-pub fn object(out: &mut String, fields: impl FnOnce(&mut Object<'_>)) {
+pub(crate) fn object(out: &mut String, fields: impl FnOnce(&mut Object<'_>)) {
     out.push('{');
     fields(&mut Object { out, empty: true });
     out.push('}');
 }
 
 /// Appends an array with one element per item.
-pub fn array<T>(
+pub(crate) fn array<T>(
     out: &mut String,
     items: impl IntoIterator<Item = T>,
     element: impl Fn(&mut String, T),
@@ -36,7 +36,7 @@ pub fn array<T>(
 }
 
 /// Appends a string.
-pub fn string(out: &mut String, text: &str) {
+pub(crate) fn string(out: &mut String, text: &str) {
     out.push('"');
     for c in text.chars() {
         match c {
@@ -57,7 +57,7 @@ pub fn string(out: &mut String, text: &str) {
 }
 
 /// Appends bytes as a string in padded standard base64.
-pub fn bytes(out: &mut String, bytes: &[u8]) {
+pub(crate) fn bytes(out: &mut String, bytes: &[u8]) {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     out.push('"');
     for chunk in bytes.chunks(3) {
@@ -79,7 +79,7 @@ pub fn bytes(out: &mut String, bytes: &[u8]) {
 
 impl Object<'_> {
     /// Writes a field name and returns the output, for the caller to write the value.
-    pub fn field(&mut self, name: &str) -> &mut String {
+    pub(crate) fn field(&mut self, name: &str) -> &mut String {
         if !self.empty {
             self.out.push(',');
         }
@@ -90,45 +90,50 @@ impl Object<'_> {
     }
 
     /// Writes a number or boolean, even if it is zero.
-    pub fn value(&mut self, name: &str, value: impl Display) {
+    pub(crate) fn value(&mut self, name: &str, value: impl Display) {
         write!(self.field(name), "{value}").expect("a String takes every write");
     }
 
     /// Writes a number or boolean unless it is zero or false.
-    pub fn value_opt<T: Display + Default + PartialEq>(&mut self, name: &str, value: T) {
+    pub(crate) fn value_opt<T: Display + Default + PartialEq>(&mut self, name: &str, value: T) {
         if value != T::default() {
             self.value(name, value);
         }
     }
 
     /// Writes a string, even if it is empty.
-    pub fn string(&mut self, name: &str, value: &str) {
+    pub(crate) fn string(&mut self, name: &str, value: &str) {
         string(self.field(name), value);
     }
 
     /// Writes a string unless it is empty.
-    pub fn string_opt(&mut self, name: &str, value: &str) {
+    pub(crate) fn string_opt(&mut self, name: &str, value: &str) {
         if !value.is_empty() {
             self.string(name, value);
         }
     }
 
     /// Writes bytes unless they are empty.
-    pub fn bytes_opt(&mut self, name: &str, value: &[u8]) {
+    pub(crate) fn bytes_opt(&mut self, name: &str, value: &[u8]) {
         if !value.is_empty() {
             bytes(self.field(name), value);
         }
     }
 
     /// Writes an array unless it is empty.
-    pub fn array_opt<T>(&mut self, name: &str, items: &[T], element: impl Fn(&mut String, &T)) {
+    pub(crate) fn array_opt<T>(
+        &mut self,
+        name: &str,
+        items: &[T],
+        element: impl Fn(&mut String, &T),
+    ) {
         if !items.is_empty() {
             array(self.field(name), items, element);
         }
     }
 
     /// Writes a message if it is present.
-    pub fn object_opt<T>(
+    pub(crate) fn object_opt<T>(
         &mut self,
         name: &str,
         message: Option<&T>,

@@ -4,8 +4,8 @@
 //! (`%q`), numbers and booleans (`strconv`), durations (`time`), JSON (`encoding/json`) and
 //! human-readable sizes. Nothing in this module depends on etcd.
 
-pub mod duration;
-pub mod json;
-pub mod number;
-pub mod quote;
-pub mod size;
+pub(crate) mod duration;
+pub(crate) mod json;
+pub(crate) mod number;
+pub(crate) mod quote;
+pub(crate) mod size;

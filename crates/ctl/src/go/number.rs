@@ -5,7 +5,7 @@ use super::quote::quote;
 /// The text is not a number, or out of range. Displays `strconv`'s text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("strconv.{function}: parsing {}: {reason}", quote(text.as_bytes()))]
-pub struct NumError {
+pub(crate) struct NumError {
     function: &'static str,
     text: String,
     reason: &'static str,
@@ -16,7 +16,7 @@ const RANGE: &str = "value out of range";
 
 /// `strconv.ParseInt(text, radix, 64)`. Radix 0 selects the base by prefix (`0x`, `0o`, `0b`, `0`)
 /// and allows `_`.
-pub fn parse_int(text: &str, radix: u32) -> Result<i64, NumError> {
+pub(crate) fn parse_int(text: &str, radix: u32) -> Result<i64, NumError> {
     let error = |reason| NumError {
         function: "ParseInt",
         text: text.to_owned(),
@@ -37,7 +37,7 @@ pub fn parse_int(text: &str, radix: u32) -> Result<i64, NumError> {
 }
 
 /// `strconv.ParseUint(text, radix, 64)`.
-pub fn parse_uint(text: &str, radix: u32) -> Result<u64, NumError> {
+pub(crate) fn parse_uint(text: &str, radix: u32) -> Result<u64, NumError> {
     parse_magnitude(text, radix).map_err(|reason| NumError {
         function: "ParseUint",
         text: text.to_owned(),
@@ -46,7 +46,7 @@ pub fn parse_uint(text: &str, radix: u32) -> Result<u64, NumError> {
 }
 
 /// `strconv.ParseBool`.
-pub fn parse_bool(text: &str) -> Result<bool, NumError> {
+pub(crate) fn parse_bool(text: &str) -> Result<bool, NumError> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 /// `text` as a double-quoted Go string; bytes that are not UTF-8 become `\xNN`.
-pub fn quote(text: &[u8]) -> String {
+pub(crate) fn quote(text: &[u8]) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for chunk in text.utf8_chunks() {
@@ -20,7 +20,7 @@ pub fn quote(text: &[u8]) -> String {
 }
 
 /// A list of strings as Go prints it with `%q`: `["a" "b"]`.
-pub fn quote_list(items: &[String]) -> String {
+pub(crate) fn quote_list(items: &[String]) -> String {
     let quoted: Vec<String> = items.iter().map(|item| quote(item.as_bytes())).collect();
     format!("[{}]", quoted.join(" "))
 }
@@ -60,7 +60,7 @@ fn is_print(c: char) -> bool {
 
 /// Why a quoted string is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum UnquoteError {
+pub(crate) enum UnquoteError {
     /// The text does not start with a quote.
     #[error("expected quoted string")]
     NotQuoted,
@@ -74,7 +74,7 @@ pub enum UnquoteError {
 
 /// Unquotes the string (`"…"` with escapes or `` `…` ``) at the start of `text`; returns its bytes
 /// and the remaining text.
-pub fn unquote(text: &str) -> Result<(Vec<u8>, &str), UnquoteError> {
+pub(crate) fn unquote(text: &str) -> Result<(Vec<u8>, &str), UnquoteError> {
     if let Some(raw) = text.strip_prefix('`') {
         let (content, rest) = raw.split_once('`').ok_or(UnquoteError::Unterminated)?;
         return Ok((content.replace('\r', "").into_bytes(), rest));

@@ -3,7 +3,7 @@
 const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
 
 /// Formats `bytes` as `9 B`, `25 kB` or `2.1 GB`: with one decimal below ten.
-pub fn humanise(bytes: u64) -> String {
+pub(crate) fn humanise(bytes: u64) -> String {
     if bytes < 10 {
         return format!("{bytes} B");
     }

@@ -13,18 +13,18 @@ use crate::urls::{MemberUrl, UrlError};
 
 /// An initial member.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
+pub(crate) struct Member {
     /// The member id.
-    pub id: u64,
+    pub(crate) id: u64,
     /// The member name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its peer URLs, sorted.
-    pub peer_urls: Vec<String>,
+    pub(crate) peer_urls: Vec<String>,
 }
 
 impl Member {
     /// The member in JSON, as etcd stores it in the database and the log.
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         let mut text = String::new();
         json::object(&mut text, |o| {
             o.value("id", self.id);
@@ -39,18 +39,18 @@ impl Member {
 
 /// A new cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     /// The cluster id.
-    pub id: u64,
+    pub(crate) id: u64,
     /// The id of the restored member.
-    pub own_id: u64,
+    pub(crate) own_id: u64,
     /// All members, sorted by id.
-    pub members: Vec<Member>,
+    pub(crate) members: Vec<Member>,
 }
 
 /// Why the flags do not describe a cluster.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ClusterError {
+pub(crate) enum ClusterError {
     /// A URL is invalid.
     #[error(transparent)]
     Url(#[from] UrlError),
@@ -72,7 +72,7 @@ pub enum ClusterError {
 ///
 /// # Errors
 /// The flags contradict each other, or a URL is invalid.
-pub fn found(
+pub(crate) fn found(
     name: &str,
     initial_cluster: &str,
     advertised: &str,

@@ -18,7 +18,7 @@ use super::io_text;
 use crate::cli::Exit;
 
 /// Files and directories to remove on drop, unless kept.
-pub struct CreatedFiles {
+pub(crate) struct CreatedFiles {
     paths: Vec<PathBuf>,
     /// The termination signal received; 0 for none.
     signal: Arc<AtomicUsize>,
@@ -30,7 +30,7 @@ impl CreatedFiles {
     ///
     /// # Errors
     /// The signal handlers could not be installed.
-    pub fn new() -> io::Result<CreatedFiles> {
+    pub(crate) fn new() -> io::Result<CreatedFiles> {
         let signal = Arc::new(AtomicUsize::new(0));
         for number in [SIGHUP, SIGINT, SIGTERM] {
             let value = usize::try_from(number).expect("signals have positive numbers");
@@ -46,7 +46,7 @@ impl CreatedFiles {
     ///
     /// # Errors
     /// An I/O error.
-    pub fn create_dir(&mut self, path: &Path) -> Result<(), Exit> {
+    pub(crate) fn create_dir(&mut self, path: &Path) -> Result<(), Exit> {
         self.expect(path);
         let created = fs::DirBuilder::new()
             .recursive(true)
@@ -56,7 +56,7 @@ impl CreatedFiles {
     }
 
     /// Registers `path`, which does not exist yet, for removal.
-    pub fn expect(&mut self, path: &Path) {
+    pub(crate) fn expect(&mut self, path: &Path) {
         let missing = path.ancestors().take_while(|above| {
             !above.as_os_str().is_empty() && fs::symlink_metadata(above).is_err()
         });
@@ -67,7 +67,7 @@ impl CreatedFiles {
     ///
     /// # Errors
     /// One was received.
-    pub fn check_signals(&self) -> Result<(), Exit> {
+    pub(crate) fn check_signals(&self) -> Result<(), Exit> {
         match self.signal.load(Ordering::Relaxed) {
             0 => Ok(()),
             _ => Err(Exit::silent(1)),
@@ -78,7 +78,7 @@ impl CreatedFiles {
     ///
     /// # Errors
     /// An I/O error; nothing is kept then.
-    pub fn keep(mut self) -> Result<(), Exit> {
+    pub(crate) fn keep(mut self) -> Result<(), Exit> {
         for path in &self.paths {
             let above = match path.parent() {
                 Some(above) if !above.as_os_str().is_empty() => above,

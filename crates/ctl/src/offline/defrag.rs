@@ -11,7 +11,7 @@ use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::log;
 
 /// The `defrag` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     let data_dir = Flag::text("data-dir", "", "the member's data directory").required();
     Command::new(
         "defrag",

@@ -5,21 +5,21 @@ use crate::go::json;
 use crate::print::{Format, print_bytes, render_table};
 
 /// A value with its names in each format.
-pub struct Column {
+pub(crate) struct Column {
     /// The heading in `table`.
-    pub heading: &'static str,
+    pub(crate) heading: &'static str,
     /// The name in `fields`.
-    pub field: &'static str,
+    pub(crate) field: &'static str,
     /// The name in `json`.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// The value for `simple` and `table`.
-    pub shown: String,
+    pub(crate) shown: String,
     /// The value for `fields` and `json`.
-    pub raw: Raw,
+    pub(crate) raw: Raw,
 }
 
 /// A machine-readable value.
-pub enum Raw {
+pub(crate) enum Raw {
     /// Printed as it is.
     Number(i64),
     /// Quoted in JSON.
@@ -30,7 +30,7 @@ pub enum Raw {
 ///
 /// # Errors
 /// The format is unknown, or does not support values.
-pub fn print(format: &str, columns: &[Column]) -> Result<(), Exit> {
+pub(crate) fn print(format: &str, columns: &[Column]) -> Result<(), Exit> {
     let bad = |text: &str| Exit::new(ExitKind::BadFeature, text);
     let text = match Format::parse(format) {
         None => return Err(bad("unsupported output format")),

@@ -16,7 +16,7 @@ use super::{disk, lock_limit, open_locked, options};
 use crate::cli::{Command, Exit, Flag, Invocation, Positional};
 
 /// The `hashkv` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new(
         "hashkv",
         "<filename>",

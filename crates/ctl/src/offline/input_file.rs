@@ -18,7 +18,7 @@ use crate::cli::Exit;
 ///
 /// # Errors
 /// The file does not exist, or is not a regular file.
-pub fn check_regular(path: &Path) -> Result<Metadata, Exit> {
+pub(crate) fn check_regular(path: &Path) -> Result<Metadata, Exit> {
     let metadata =
         fs::metadata(path).map_err(|error| Exit::error(io_text("stat", path, &error)))?;
     match kind(metadata.file_type()) {
@@ -31,7 +31,7 @@ pub fn check_regular(path: &Path) -> Result<Metadata, Exit> {
 }
 
 /// The kind of a file that is not regular.
-pub fn kind(file_type: FileType) -> Option<&'static str> {
+pub(crate) fn kind(file_type: FileType) -> Option<&'static str> {
     if file_type.is_file() {
         None
     } else if file_type.is_dir() {
@@ -46,7 +46,7 @@ pub fn kind(file_type: FileType) -> Option<&'static str> {
 }
 
 /// The text for a database that cannot be used. I/O errors already name the file.
-pub fn database_text(path: &Path, error: &BoltError) -> String {
+pub(crate) fn database_text(path: &Path, error: &BoltError) -> String {
     let reason = match error {
         BoltError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             "invalid database".to_owned()

@@ -27,7 +27,7 @@ use crate::print::print_line;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The `etcdutl` program.
-pub fn program() -> Program {
+pub(crate) fn program() -> Program {
     let completion = "Prints a script that completes commands and flags in a shell.";
     let commands = vec![
         completion_command("", completion),

@@ -42,7 +42,7 @@ const CHECKSUM_BYTES: u64 = 32;
 const TERM: u64 = 1;
 
 /// The `restore` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     let cluster = "members of the new cluster: name=url, separated by commas";
     Command::new(
         "restore",

@@ -25,7 +25,7 @@ Checks a backup's database and shows what it holds. With the simple format the c
 total size, version.";
 
 /// The `status` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new("status", "<filename>", "Show what a backup holds", run).long(LONG)
 }
 

@@ -11,7 +11,7 @@ use super::{Answer, Reply, Unsupported};
 use crate::go::quote::quote;
 
 /// Formats a reply.
-pub fn render(reply: &Reply<'_>, hex: bool) -> Result<String, Unsupported> {
+pub(crate) fn render(reply: &Reply<'_>, hex: bool) -> Result<String, Unsupported> {
     let mut page = Page {
         out: String::new(),
         hex,

@@ -15,7 +15,7 @@ use crate::go::json::{self, Object, array, object};
 type Header<'h> = Option<&'h pb::ResponseHeader>;
 
 /// Formats a reply as one line.
-pub fn render(reply: &Reply<'_>, hex: bool) -> Result<String, Unsupported> {
+pub(crate) fn render(reply: &Reply<'_>, hex: bool) -> Result<String, Unsupported> {
     let mut out = String::new();
     match reply {
         Reply::Health(list) => list_or_null(&mut out, list, health),

@@ -16,11 +16,11 @@ use retcd_proto::etcdserverpb as pb;
 
 use crate::cli::{Exit, ExitKind};
 
-pub use table::render as render_table;
+pub(crate) use table::render as render_table;
 
 /// An output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// Lines for people and shell scripts.
     Simple,
     /// `"Name" : value` lines.
@@ -35,7 +35,7 @@ pub enum Format {
 
 impl Format {
     /// Parses the name of a format.
-    pub fn parse(name: &str) -> Option<Format> {
+    pub(crate) fn parse(name: &str) -> Option<Format> {
         Some(match name {
             "simple" => Format::Simple,
             "fields" => Format::Fields,
@@ -47,7 +47,7 @@ impl Format {
     }
 
     /// The name of the format.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Format::Simple => "simple",
             Format::Fields => "fields",
@@ -59,26 +59,26 @@ impl Format {
 }
 
 /// The health of an endpoint.
-pub struct Health {
+pub(crate) struct Health {
     /// The endpoint as given by the user.
-    pub endpoint: String,
+    pub(crate) endpoint: String,
     /// Empty if it is healthy.
-    pub error: String,
+    pub(crate) error: String,
     /// The response time in Go's format; empty if the client could not be created.
-    pub took: String,
+    pub(crate) took: String,
 }
 
 /// The response of an endpoint.
-pub struct Answer<R> {
+pub(crate) struct Answer<R> {
     /// The endpoint as given by the user.
-    pub endpoint: String,
+    pub(crate) endpoint: String,
     /// The response.
-    pub response: R,
+    pub(crate) response: R,
 }
 
 /// A membership change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemberChange {
+pub(crate) enum MemberChange {
     /// A member was removed.
     Remove,
     /// A member's peer URLs changed.
@@ -89,7 +89,7 @@ pub enum MemberChange {
 
 /// The action of a downgrade request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Downgrade {
+pub(crate) enum Downgrade {
     /// Checks whether a downgrade is possible.
     Validate,
     /// Starts a downgrade.
@@ -99,17 +99,17 @@ pub enum Downgrade {
 }
 
 /// The result of a change of users or roles. Such replies differ in one line only.
-pub struct AuthChange<'r> {
+pub(crate) struct AuthChange<'r> {
     /// The line printed by `simple`.
-    pub line: String,
+    pub(crate) line: String,
     /// The response header, the only content of the response.
-    pub header: Option<&'r pb::ResponseHeader>,
+    pub(crate) header: Option<&'r pb::ResponseHeader>,
     /// Whether `fields` prints it.
-    pub has_fields: bool,
+    pub(crate) has_fields: bool,
 }
 
 /// Everything that can be printed.
-pub enum Reply<'r> {
+pub(crate) enum Reply<'r> {
     /// `put`
     Put(&'r pb::PutResponse),
     /// `get`
@@ -169,9 +169,9 @@ pub enum Reply<'r> {
 
 /// A format does not support a reply.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Unsupported {
+pub(crate) struct Unsupported {
     /// The reason; `None` for the default text.
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
 }
 
 impl Unsupported {
@@ -180,13 +180,13 @@ impl Unsupported {
 
 /// The output options.
 #[derive(Clone, Copy, Debug)]
-pub struct Printer {
+pub(crate) struct Printer {
     /// The format.
-    pub format: Format,
+    pub(crate) format: Format,
     /// Print keys, values and ids in hexadecimal, where the format supports it.
-    pub hex: bool,
+    pub(crate) hex: bool,
     /// Omit keys in `simple`.
-    pub values_only: bool,
+    pub(crate) values_only: bool,
 }
 
 impl Printer {
@@ -194,7 +194,7 @@ impl Printer {
     ///
     /// # Errors
     /// The format does not support it, or stdout is closed.
-    pub fn print(&self, reply: &Reply<'_>) -> Result<(), Exit> {
+    pub(crate) fn print(&self, reply: &Reply<'_>) -> Result<(), Exit> {
         let bytes = self.render(reply).map_err(|unsupported| {
             let usual = || format!("{} not supported as output format", self.format.name());
             Exit::new(
@@ -220,7 +220,7 @@ impl Printer {
 ///
 /// # Errors
 /// Stdout is closed: a silent exit, with the code that shells report for SIGPIPE.
-pub fn print_bytes(bytes: &[u8]) -> Result<(), Exit> {
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Exit> {
     let mut stdout = io::stdout().lock();
     stdout
         .write_all(bytes)
@@ -235,6 +235,6 @@ pub fn print_bytes(bytes: &[u8]) -> Result<(), Exit> {
 ///
 /// # Errors
 /// As [`print_bytes`].
-pub fn print_line(line: &str) -> Result<(), Exit> {
+pub(crate) fn print_line(line: &str) -> Result<(), Exit> {
     print_bytes(format!("{line}\n").as_bytes())
 }

@@ -6,7 +6,7 @@ use retcd_proto::etcdserverpb as pb;
 use super::{MemberChange, Reply, Unsupported};
 
 /// Encodes a reply.
-pub fn render(reply: &Reply<'_>) -> Result<Vec<u8>, Unsupported> {
+pub(crate) fn render(reply: &Reply<'_>) -> Result<Vec<u8>, Unsupported> {
     Ok(match reply {
         Reply::Put(response) => response.encode_to_vec(),
         Reply::Get(response) => response.encode_to_vec(),

@@ -6,7 +6,7 @@ use super::{Answer, Health, Reply, Unsupported, table};
 use crate::go::size::humanise;
 
 /// Formats a reply as a table.
-pub fn table(reply: &Reply<'_>) -> Result<String, Unsupported> {
+pub(crate) fn table(reply: &Reply<'_>) -> Result<String, Unsupported> {
     let (headings, rows): (&[&str], _) = match reply {
         Reply::MemberList(response) => (
             &[
@@ -47,7 +47,7 @@ pub fn table(reply: &Reply<'_>) -> Result<String, Unsupported> {
     Ok(table::render(headings, &rows))
 }
 
-pub fn members(members: &[pb::Member]) -> Vec<Vec<String>> {
+pub(crate) fn members(members: &[pb::Member]) -> Vec<Vec<String>> {
     let row = |member: &pb::Member| {
         vec![
             format!("{:x}", member.id),
@@ -78,7 +78,7 @@ fn health(list: &[Health]) -> Vec<Vec<String>> {
     list.iter().map(row).collect()
 }
 
-pub fn status(list: &[Answer<pb::StatusResponse>]) -> Vec<Vec<String>> {
+pub(crate) fn status(list: &[Answer<pb::StatusResponse>]) -> Vec<Vec<String>> {
     list.iter()
         .map(|answer| status_row(&answer.endpoint, &answer.response))
         .collect()
@@ -112,7 +112,7 @@ fn status_row(endpoint: &str, status: &pb::StatusResponse) -> Vec<String> {
     ]
 }
 
-pub fn hash_kv(list: &[Answer<pb::HashKvResponse>]) -> Vec<Vec<String>> {
+pub(crate) fn hash_kv(list: &[Answer<pb::HashKvResponse>]) -> Vec<Vec<String>> {
     let row = |answer: &Answer<pb::HashKvResponse>| {
         vec![
             answer.endpoint.clone(),

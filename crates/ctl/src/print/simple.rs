@@ -12,7 +12,7 @@ use super::{Downgrade, Health, MemberChange, Reply, rows};
 use crate::log;
 
 /// Formats a reply.
-pub fn render(reply: &Reply<'_>, hex: bool, values_only: bool) -> Vec<u8> {
+pub(crate) fn render(reply: &Reply<'_>, hex: bool, values_only: bool) -> Vec<u8> {
     let mut page = Page {
         out: Vec::new(),
         hex,
@@ -272,7 +272,7 @@ fn cluster_id(header: Option<&pb::ResponseHeader>) -> u64 {
 }
 
 /// The alarm's name, or its number if it is unknown.
-pub fn alarm_name(alarm: i32) -> String {
+pub(crate) fn alarm_name(alarm: i32) -> String {
     let mut name = String::new();
     match pb::AlarmType::try_from(alarm) {
         Ok(known) => name.push_str(known.as_str_name()),

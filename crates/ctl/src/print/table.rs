@@ -1,7 +1,7 @@
 //! Tables with borders.
 
 /// Draws a table: headings centered in upper case, cells aligned right.
-pub fn render(headings: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn render(headings: &[&str], rows: &[Vec<String>]) -> String {
     let headings: Vec<String> = headings
         .iter()
         .map(|heading| heading.replace('_', " ").to_uppercase())

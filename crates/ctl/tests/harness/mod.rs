@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// Upper bound of every wait.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub const TIMEOUT: Duration = Duration::from_secs(40);
 /// Attempts to start a server: its ports may have been taken meanwhile.
 const START_ATTEMPTS: usize = 5;
 
@@ -104,7 +104,7 @@ impl Running {
     /// Reads lines from standard output, and compares them.
     pub fn expect_lines(&mut self, wanted: &[&str]) {
         for wanted in wanted {
-            match self.lines.recv_timeout(PATIENCE) {
+            match self.lines.recv_timeout(TIMEOUT) {
                 Ok(line) => assert_eq!(line.trim_end(), *wanted, "{}", self.what),
                 Err(error) => panic!("{}: {wanted:?} does not come: {error}", self.what),
             }
@@ -120,7 +120,7 @@ impl Running {
     /// Closes standard input and waits for the exit.
     pub fn end(mut self) -> Done {
         self.stdin = None;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut stdout = String::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -152,7 +152,7 @@ impl Drop for Running {
 
 /// Waits for a process to exit.
 pub fn wait(child: &mut Child, what: &str) -> ExitStatus {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             return status;
@@ -210,7 +210,7 @@ impl Member {
 
     /// Waits until it serves; `false` if the process exited.
     pub fn is_ready(&mut self) -> bool {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let health = self.run(&["--user=root:pw", "endpoint", "health"], "");
             if health.status.success() {

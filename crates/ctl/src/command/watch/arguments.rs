@@ -12,7 +12,7 @@ const BAD_COUNT: &str = "bad number of arguments";
 
 /// Key and range end from the environment, used if there are no arguments.
 #[derive(Default)]
-pub struct Environment {
+pub(crate) struct Environment {
     /// The key and, if set, the range end.
     keys: Vec<Arg>,
 }
@@ -22,7 +22,7 @@ impl Environment {
     ///
     /// # Errors
     /// There is a range end but no key.
-    pub fn read() -> Result<Environment, Exit> {
+    pub(crate) fn read() -> Result<Environment, Exit> {
         use std::os::unix::ffi::OsStringExt;
         let variable = |name| {
             std::env::var_os(name)
@@ -45,13 +45,13 @@ impl Environment {
     }
 
     /// Whether no key is set.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 }
 
 /// The parsed arguments of a watch, before their combination is validated.
-pub struct WatchArguments {
+pub(crate) struct WatchArguments {
     keys: Vec<Arg>,
     exec: Vec<Arg>,
     prefix: bool,
@@ -63,7 +63,7 @@ impl WatchArguments {
     ///
     /// # Errors
     /// The text of the invalid combination.
-    pub fn into_watch(self) -> Result<Watch, &'static str> {
+    pub(crate) fn into_watch(self) -> Result<Watch, &'static str> {
         let (key, end) = match self.keys.as_slice() {
             [] => return Err(BAD_COUNT),
             [_, _] if self.prefix => {
@@ -96,7 +96,7 @@ impl WatchArguments {
 ///
 /// # Errors
 /// The arguments are invalid.
-pub fn parse(
+pub(crate) fn parse(
     flags: &FlagSet,
     args: &[Arg],
     raw: &[Arg],
@@ -111,7 +111,7 @@ pub fn parse(
 ///
 /// # Errors
 /// The arguments are invalid.
-pub fn parse_line(words: &[Arg], environment: &Environment) -> Result<WatchArguments, Exit> {
+pub(crate) fn parse_line(words: &[Arg], environment: &Environment) -> Result<WatchArguments, Exit> {
     let exec = command_behind_dashes(words)?;
     let mut flags = FlagSet::default();
     flags.declare(&super::flags(), false);

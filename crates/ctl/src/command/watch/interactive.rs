@@ -18,7 +18,7 @@ const QUEUED_LINES: usize = 16;
 ///
 /// # Errors
 /// Standard input ended, or a line is invalid.
-pub async fn run(context: &Context, environment: &Environment) -> Result<(), Exit> {
+pub(crate) async fn run(context: &Context, environment: &Environment) -> Result<(), Exit> {
     let client = context.client().await?;
     let mut lines = read_lines();
     let mut stream = Stream::new(&client);

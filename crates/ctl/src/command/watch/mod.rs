@@ -20,7 +20,7 @@ With --interactive each line of standard input starts a further watch, or asks f
   progress";
 
 /// The `watch` command.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new(
         "watch",
         "[options] [key or prefix] [range_end] [--] [exec-command arg1 arg2 ...]",

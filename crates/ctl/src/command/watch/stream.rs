@@ -14,15 +14,15 @@ use crate::log;
 use crate::print::{Reply, print_line};
 
 /// A watch and its command.
-pub struct Watch {
+pub(crate) struct Watch {
     /// The request.
-    pub request: WatchCreateRequest,
+    pub(crate) request: WatchCreateRequest,
     /// The command to run for each event; none if empty.
-    pub exec: Vec<Arg>,
+    pub(crate) exec: Vec<Arg>,
 }
 
 /// The result of waiting on the stream.
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The stream continues.
     Continues,
     /// A watch ended.
@@ -30,14 +30,14 @@ pub enum Outcome {
 }
 
 /// All watches of an invocation.
-pub struct Stream {
+pub(crate) struct Stream {
     watcher: Watcher,
     commands: BTreeMap<WatchId, Vec<Arg>>,
 }
 
 impl Stream {
     /// Creates a stream without watches.
-    pub fn new(client: &Client) -> Stream {
+    pub(crate) fn new(client: &Client) -> Stream {
         Stream {
             watcher: client.watcher(WithoutLeader::End),
             commands: BTreeMap::new(),
@@ -45,18 +45,18 @@ impl Stream {
     }
 
     /// Whether there is a watch or an event to wait for.
-    pub fn has_watches(&self) -> bool {
+    pub(crate) fn has_watches(&self) -> bool {
         !self.watcher.is_empty()
     }
 
     /// Adds a watch.
-    pub fn add(&mut self, watch: Watch) {
+    pub(crate) fn add(&mut self, watch: Watch) {
         let id = self.watcher.add(watch.request);
         self.commands.insert(id, watch.exec);
     }
 
     /// Requests a progress notification for each watch, if there are any.
-    pub fn request_progress(&mut self) {
+    pub(crate) fn request_progress(&mut self) {
         self.watcher.request_progress();
     }
 
@@ -64,7 +64,7 @@ impl Stream {
     ///
     /// # Errors
     /// It cannot be printed, or the command to run fails.
-    pub async fn next(&mut self, context: &Context) -> Result<Outcome, Exit> {
+    pub(crate) async fn next(&mut self, context: &Context) -> Result<Outcome, Exit> {
         match self.watcher.next().await {
             None => Ok(Outcome::Ended),
             Some(WatchEvent::Created(..)) => Ok(Outcome::Continues),
