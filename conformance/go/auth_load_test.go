@@ -21,8 +21,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// users adds root and u, who may read and write what begins with u/, and
-// switches nothing on.
+// users adds root, and u, who may read and write keys that begin with u/, and does not enable
+// authentication.
 func (c *cluster) users() {
 	c.t.Helper()
 	admin := c.leader().client3()
@@ -35,9 +35,9 @@ func (c *cluster) users() {
 	must(c.t, "permit", second(admin.RoleGrantPermission(ctx(c.t), "u", "u/", "u0", both)))
 }
 
-// Authentication is switched on and off again and again under load. Nobody
-// without a name writes while it is on, nobody who may is locked out for long,
-// nothing that was acknowledged is lost, and the members stay equal.
+// Authentication is enabled and disabled repeatedly under load. No anonymous client writes while it
+// is enabled, no authorized one is locked out for long, no acknowledged write is lost, and the
+// members stay equal.
 func TestAuthSwitchedUnderLoad(t *testing.T) {
 	for name, programs := range map[string][]program{
 		"ours": {ours(), ours(), ours()}, "reference": {real(), real(), real()}, "mixed": {ours(), real(), ours()},
@@ -67,7 +67,8 @@ func TestAuthSwitchedUnderLoad(t *testing.T) {
 	}
 }
 
-// dialUser is a client that logs in when it has to, also when authentication is off as it begins.
+// dialUser returns a client that authenticates when necessary, even if authentication is disabled
+// when it connects.
 func (m *member) dialUser(user string) (*clientv3.Client, error) {
 	return clientv3.New(clientv3.Config{
 		Endpoints: []string{m.client}, DialTimeout: callTimeout, Username: user, Password: user + "-pw",
@@ -75,13 +76,13 @@ func (m *member) dialUser(user string) (*clientv3.Client, error) {
 	})
 }
 
-// switchedLoad is a load of those who have a name and those who do not.
+// switchedLoad is a load of authenticated and anonymous clients.
 type switchedLoad struct {
 	c *cluster
-	// enabled is odd from the moment that authentication is on everywhere it was
-	// asked, until it is about to be switched off.
+	// enabled is odd from the moment that authentication is enabled on every member asked, until it
+	// is about to be disabled.
 	enabled atomic.Int64
-	// What those with a name wrote, those without, and how often the latter were refused.
+	// The writes of authenticated and of anonymous clients, and the refusals of the latter.
 	byName, anonymous, refused atomic.Int64
 	ending                     atomic.Bool
 	wg                         sync.WaitGroup
@@ -134,8 +135,7 @@ func (l *switchedLoad) put(client *clientv3.Client, key string) error {
 	return nil
 }
 
-// anonymously writes without a name, which must not succeed if authentication
-// was on from before the beginning until after the end.
+// anonymously writes without a user, which must fail if authentication was enabled throughout.
 func (l *switchedLoad) anonymously(m *member, key string) {
 	before := l.enabled.Load()
 	err := l.put(m.client3(), key)
@@ -178,9 +178,9 @@ func (l *switchedLoad) finish() {
 		l.byName.Load(), l.anonymous.Load(), l.refused.Load(), l.failed)
 }
 
-// A token is worth nothing from the moment that its user is gone, at no member
-// and for nothing, and stays so when there is a user of that name again. What
-// was opened with it goes on or ends as in the reference.
+// A token is invalid from the moment that its user is deleted, at every member and for every
+// request, and stays so when a user of that name is created again. Streams opened with it continue
+// or end as in the reference.
 func TestTokenAfterItsUser(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "secret")
 	writeFile(t, secret, []byte("of all members"))
@@ -196,7 +196,7 @@ func TestTokenAfterItsUser(t *testing.T) {
 	}
 }
 
-// afterItsUser tells what a token is good for before and after its user's end.
+// afterItsUser describes what a token permits before and after its user is deleted.
 func afterItsUser(t *testing.T, p program, tokens string) []string {
 	c := newCluster(t, 3, cheap, "--auth-token="+tokens)
 	c.start(p, p, p)
@@ -298,7 +298,7 @@ func wordsOf(err error) string {
 	return fmt.Sprintf("%v: %s", s.Code(), s.Message())
 }
 
-// opened is what was begun with a token.
+// opened holds what was opened with a token.
 type opened struct {
 	watch pb.Watch_WatchClient
 	alive pb.Lease_LeaseKeepAliveClient
@@ -326,10 +326,10 @@ func openWithToken(t *testing.T, conn *grpc.ClientConn, token string) *opened {
 	return o
 }
 
-// afterwards tells what becomes of it once the user is gone.
+// afterwards describes what happens to it once the user is deleted.
 func (o *opened) afterwards(t *testing.T, root *clientv3.Client) []string {
 	t.Helper()
-	// Whoever waits for an answer that does not come sees the streams end.
+	// A receiver whose response does not arrive sees the streams end.
 	defer time.AfterFunc(callTimeout, o.end).Stop()
 	must(t, "put", second(root.Put(ctx(t), "u/after", "x")))
 	event, err := o.watch.Recv()

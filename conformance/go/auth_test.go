@@ -29,11 +29,11 @@ import (
 
 const authRequestsPerSeed = 900
 
-// cheap makes logging in cost nothing: these tests are not about bcrypt.
+// cheap makes authentication fast: these tests are not about bcrypt.
 const cheap = "--bcrypt-cost=4"
 
-// The server under test answers a random script about users, roles and keys as
-// etcd 3.7.1 does, whoever asks: every field, every code and text.
+// The server under test answers a random script about users, roles and keys as etcd 3.7.1 does, for
+// every caller: every field, every code and text.
 func TestSameAnswersToEveryUser(t *testing.T) {
 	all := &outcomes{by: map[string]int{}}
 	t.Cleanup(func() { all.check(t) })
@@ -59,7 +59,7 @@ func TestSameAnswersToEveryUser(t *testing.T) {
 	}
 }
 
-// authed is a request in the name of a user, with the token that it got last.
+// authed is a request of a user, with the user's last token.
 type authed struct {
 	user    string
 	request any
@@ -68,8 +68,8 @@ type authed struct {
 // watchCreate is a watch of which only the first response counts.
 type watchCreate struct{ *pb.WatchCreateRequest }
 
-// userSide is one of the two servers, and the tokens that it or, if both sign
-// with one key, the other one gave out.
+// userSide is one of the two servers, and the tokens that it or, if both sign with the same key,
+// the other one issued.
 type userSide struct {
 	*side
 	tokens map[string]string
@@ -112,7 +112,7 @@ func compareUsers(t *testing.T, seed uint64, all *outcomes, tokens string, excha
 	}
 }
 
-// outcomes counts what all scripts together came to.
+// outcomes counts the results of all scripts.
 type outcomes struct {
 	sync.Mutex
 	total int
@@ -126,7 +126,7 @@ func (o *outcomes) count(err string, n int) {
 	o.by[err] += n
 }
 
-// check is for scripts in which nobody may do anything: they would prove little.
+// check fails if the scripts consisted of refusals only, which would prove little.
 func (o *outcomes) check(t *testing.T) {
 	t.Logf("%d requests: %v", o.total, o.by)
 	for err, share := range map[string]int{
@@ -142,8 +142,7 @@ func (o *outcomes) check(t *testing.T) {
 
 var simpleToken = regexp.MustCompile(`^[a-zA-Z]{16}\.[0-9]+$`)
 
-// ask makes a request and its answer comparable; a token that was given out is
-// returned apart.
+// ask sends a request and makes its answer comparable; a token in it is returned separately.
 func (s *userSide) ask(r authed) (answer, string) {
 	c, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
@@ -245,7 +244,7 @@ func (s *userSide) callAs(c context.Context, request any) (proto.Message, error)
 	return s.call(c, request, 0)
 }
 
-// userScript draws who asks, and for what.
+// userScript draws callers and their requests.
 type userScript struct{ *script }
 
 func (s *userScript) user() string { return pick(s.script, "root", "u", "u", "v", "v", "w", "x", "") }
@@ -254,12 +253,12 @@ func (s *userScript) password() string {
 	return pick(s.script, "one", "one", "one", "one", "two", "")
 }
 
-// caller is mostly someone who has logged in.
+// caller is mostly an authenticated user.
 func (s *userScript) caller() string {
 	return pick(s.script, "root", "root", "u", "u", "u", "v", "v", "w", "x", "", "garbage", "future")
 }
 
-// start has everything that can be granted, and switches authentication on.
+// start creates everything that can be granted, and enables authentication.
 func start() []authed {
 	script := []authed{
 		{"", &pb.AuthEnableRequest{}},
@@ -301,7 +300,7 @@ func (s *userScript) next(i int) authed {
 	case n < 60:
 		return authed{"", &pb.AuthenticateRequest{Name: s.user(), Password: s.password()}}
 	case n < 80:
-		// Root comes and goes in between.
+		// Root is deleted and created in between.
 		return authed{pick(s.script, "root", "root", "root", s.caller()), s.change()}
 	case n < 84:
 		return authed{"", &pb.AuthenticateRequest{Name: "root", Password: "one"}}
@@ -381,8 +380,8 @@ func (s *userScript) question() any {
 	}
 }
 
-// Users, roles and passwords go from one program to the other and back, also
-// through SIGKILL, and each goes on where the other stopped.
+// Users, roles and passwords are taken over by the other program and back, also after SIGKILL, and
+// each continues where the other stopped.
 func TestTakeoverWithUsers(t *testing.T) {
 	for _, order := range []struct {
 		name          string
@@ -408,8 +407,8 @@ func TestTakeoverWithUsers(t *testing.T) {
 	}
 }
 
-// oneMoreUser looks whether the users of earlier turns are there, with all
-// that they may do, and adds one.
+// oneMoreUser checks that the users of earlier turns exist with all their permissions, and adds
+// one.
 func (m *member) oneMoreUser(turn int, users []string) []string {
 	c := m.dial()
 	defer c.Close()
@@ -446,7 +445,7 @@ func (m *member) oneMoreUser(turn int, users []string) []string {
 	return append(users, name)
 }
 
-// dialAs logs in; the password follows from the name.
+// dialAs authenticates; the password is derived from the name.
 func (m *member) dialAs(user string) *clientv3.Client {
 	m.t.Helper()
 	c, err := clientv3.New(clientv3.Config{
@@ -467,9 +466,8 @@ func must(t testing.TB, what string, err error) {
 	}
 }
 
-// Whom a client's certificate names is its user where certificates are asked
-// for: unless there is a token, the call came through the gateway, or nothing
-// says that certificates count.
+// With client certificate authentication, the common name is the user, unless there is a token, the
+// request came through the gateway, or authentication by certificate is off.
 func TestCertificateIsTheUser(t *testing.T) {
 	for _, certAuth := range []bool{true, false} {
 		t.Run(fmt.Sprintf("client-cert-auth=%v", certAuth), func(t *testing.T) {
@@ -495,7 +493,7 @@ func TestCertificateIsTheUser(t *testing.T) {
 	}
 }
 
-// askByCertificate locks the member and tells what it answers to each of the
+// askByCertificate enables authentication on the member and describes its answers to each of the
 // names, with and without a token.
 func (m *secureMember) askByCertificate(s *tlsSetting, names []string, certs map[string]tls.Certificate) []string {
 	dial := func(name string) *grpc.ClientConn {
@@ -555,9 +553,9 @@ func (m *secureMember) askByCertificate(s *tlsSetting, names []string, certs map
 	return seen
 }
 
-// In a cluster of both programs each member decides alike: after a random
-// script sent to all of them in turn they hold the same keys, leases, users and
-// roles. A token is good at once wherever it is shown.
+// In a cluster of both programs all members decide alike: after a random script sent to them in
+// turn they have the same keys, leases, users and roles. A token is valid immediately at every
+// member.
 func TestClusterWithUsers(t *testing.T) {
 	for name, programs := range map[string][]program{
 		"ours":                     {ours(), ours(), ours()},
@@ -591,8 +589,9 @@ func TestClusterWithUsers(t *testing.T) {
 				}
 				user := r.request.(*pb.AuthenticateRequest).Name
 				tokens[user] = token
-				// Whoever did not hand it out may still have to hear of it. The reference
-				// waits for the entry before the login's alone, and may come too soon.
+				// A member that did not issue the token may have to learn of it first. The
+				// reference only waits for the entry before the authentication, and may be asked
+				// too early.
 				other := sides[(at+1+draw.rng.IntN(2))%len(sides)]
 				shown := func() string {
 					a, _ := other.ask(authed{user, &pb.StatusRequest{}})
@@ -613,7 +612,7 @@ func TestClusterWithUsers(t *testing.T) {
 	}
 }
 
-// concernsRoot is about requests after which root could not look at the end.
+// concernsRoot reports requests after which root could not read the final state.
 func concernsRoot(request any) bool {
 	switch r := request.(type) {
 	case *pb.AuthUserDeleteRequest:
@@ -632,7 +631,7 @@ func concernsRoot(request any) bool {
 	return false
 }
 
-// sameUsers compares what the members hold, each asked for itself.
+// sameUsers compares the state of the members, queried at each one.
 func sameUsers(t *testing.T, sides []*userSide) {
 	t.Helper()
 	rootAt := func(s *userSide, request any) proto.Message {
@@ -659,7 +658,7 @@ func sameUsers(t *testing.T, sides []*userSide) {
 		questions = append(questions, &pb.AuthRoleGetRequest{Role: role})
 	}
 	for _, question := range questions {
-		// The first read at each member brings it up to date.
+		// The first read at each member waits until it is up to date.
 		want := rootAt(sides[0], question)
 		for _, s := range sides[1:] {
 			if diff := difference(answer{Msg: want}, answer{Msg: rootAt(s, question)}); diff != "" {

@@ -19,8 +19,8 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 )
 
-// onEach runs a test against the server under test and against the reference:
-// what the reference does not do, this suite must not ask for.
+// onEach runs a test against the server under test and against the reference: this suite must not
+// require what the reference does not do.
 func onEach(t *testing.T, test func(t *testing.T, m *member), flags ...string) {
 	for _, p := range []program{ours(), real()} {
 		t.Run(p.name, func(t *testing.T) {
@@ -30,7 +30,7 @@ func onEach(t *testing.T, test func(t *testing.T, m *member), flags ...string) {
 	}
 }
 
-// need unwraps an answer that the test cannot go on without.
+// need unwraps an answer without which the test cannot continue.
 func need[T any](v T, err error) func(testing.TB) T {
 	return func(t testing.TB) T {
 		t.Helper()
@@ -73,7 +73,7 @@ func TestGetOptions(t *testing.T) {
 			key  string
 			opts []clientv3.OpOption
 			want string
-			// count is given where it differs from the number of keys.
+			// count is set where it differs from the number of keys.
 			count int64
 			more  bool
 		}{
@@ -145,7 +145,7 @@ func TestPutAndDeleteOptions(t *testing.T) {
 	})
 }
 
-// Every refusal has etcd's code and text: clients match on both.
+// Every error has etcd's code and text: clients match on both.
 func TestErrors(t *testing.T) {
 	onEach(t, func(t *testing.T, m *member) {
 		conn := m.conn()
@@ -270,8 +270,8 @@ func TestTxn(t *testing.T) {
 				t.Errorf("%s: %v", test.name, r)
 			}
 		}
-		// Later operations see earlier ones, an explicit revision sees the past, and
-		// the nested txn is decided by the state before the whole.
+		// Later operations see earlier ones, an explicit revision reads the past, and the nested
+		// txn is decided by the state before the transaction.
 		r := need(c.Txn(ctx(t)).Then(
 			clientv3.OpPut("a", "new"),
 			clientv3.OpGet("a"),
@@ -310,7 +310,7 @@ func TestLease(t *testing.T) {
 		put := need(c.Put(ctx(t), "long/a", "", clientv3.WithLease(long.ID)))(t)
 		need(c.Put(ctx(t), "long/b", "", clientv3.WithLease(long.ID)))(t)
 
-		// The short lease ends by itself and takes its key along.
+		// The short lease expires and deletes its key.
 		events := c.Watch(ctx(t), "short", clientv3.WithRev(put.Header.Revision))
 		if e := need(next(t, events))(t).Events[0]; e.Type != clientv3.EventTypeDelete {
 			t.Errorf("expiry sent %v", e)
@@ -366,8 +366,8 @@ func TestMembersAndHealth(t *testing.T) {
 	})
 }
 
-// The client's own recipes: session, mutex and election live on leases, txns and
-// watches, in the order of creation revisions.
+// The client's concurrency package: session, mutex and election are based on leases, txns and
+// watches, ordered by create revision.
 func TestConcurrency(t *testing.T) {
 	onEach(t, func(t *testing.T, m *member) {
 		c := m.dial()
@@ -399,7 +399,7 @@ func TestConcurrency(t *testing.T) {
 		if r := need(e1.Leader(ctx(t)))(t); string(r.Kvs[0].Value) != "one" {
 			t.Errorf("leader: %v", r.Kvs)
 		}
-		// The end of the leader's session gives the seat to the next one.
+		// Closing the leader's session elects the next candidate.
 		if err := one.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -410,7 +410,7 @@ func TestConcurrency(t *testing.T) {
 			t.Errorf("leader: %v", r.Kvs)
 		}
 
-		// A counter raised by many at once misses no step.
+		// A counter incremented concurrently misses no step.
 		const raises = 20
 		done := make(chan error, raises)
 		for range raises {

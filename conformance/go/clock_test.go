@@ -10,12 +10,12 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// faketime is the library of the package libfaketime, which lies between a
-// program and its C library; FAKETIME_LIBRARY names another file. Go's own
-// programs read the clock without one, so that the reference cannot be tried beside.
+// faketime is the library of the package libfaketime, which interposes C library calls;
+// FAKETIME_LIBRARY names another file. Go programs read the clock without the C library, so the
+// reference cannot be tested with it.
 const faketime = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 
-// jumpingClock is a wall clock that a test sets.
+// jumpingClock is a wall clock set by the test.
 type jumpingClock struct {
 	t             testing.TB
 	library, path string
@@ -35,7 +35,7 @@ func newJumpingClock(t testing.TB) *jumpingClock {
 	return c
 }
 
-// run lets a program see this clock; its monotonic clock is the machine's.
+// run starts a program with this clock; its monotonic clock is the machine's.
 func (c *jumpingClock) run(p program) program {
 	script := filepath.Join(c.t.TempDir(), "etcd")
 	text := fmt.Sprintf("#!/bin/sh\nexec env LD_PRELOAD=%s FAKETIME_TIMESTAMP_FILE=%s FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1 %s \"$@\"\n",
@@ -59,9 +59,8 @@ func (c *jumpingClock) jump(offset string) {
 	}
 }
 
-// The wall clock jumps by years, forth and back, at the leader and at a
-// follower: no lease ends early or lives on, nobody loses leadership or a token,
-// and nothing that was acknowledged is lost.
+// The wall clock jumps by years, forward and back, at the leader and at a follower: no lease
+// expires early or late, no leadership or token is lost, and no acknowledged write is lost.
 func TestClockJumps(t *testing.T) {
 	t.Parallel()
 	clocks := []*jumpingClock{newJumpingClock(t), newJumpingClock(t)}

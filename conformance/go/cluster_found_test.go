@@ -15,9 +15,8 @@ func mixes(t *testing.T) map[string][]program {
 	}
 }
 
-// Members of both kinds found a cluster, elect each other, replicate in both
-// directions and come back after an end of any kind, under a load that loses
-// nothing.
+// Members of both kinds found a cluster, elect each other, replicate in both directions, and
+// restart after a clean stop and SIGKILL, under a load that loses no write.
 func TestClusterFounded(t *testing.T) {
 	for name, programs := range mixes(t) {
 		t.Run(name, func(t *testing.T) {

@@ -10,9 +10,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// hurried lets members join as soon as the one before has a vote. By default a
-// member counts only when it has been connected for five seconds, which is most of
-// the time that changing members takes; TestClusterReplaced waits for that.
+// hurried lets members join as soon as the previous one votes. By default a member must have been
+// connected for five seconds, which dominates the time of these tests; TestClusterReplaced waits
+// for it.
 const hurried = "--strict-reconfig-check=false"
 
 // join adds a member to a live cluster, as a learner at first, and starts it.
@@ -30,8 +30,8 @@ func (c *cluster) join(p program) *member {
 		return err
 	})
 	m.id = added.Member.ID
-	// Whoever is asked first by the one that joins must know of it already: it
-	// takes the first answer for the truth.
+	// The member that the joining one asks first must already know of it: the first answer is
+	// trusted.
 	for _, other := range c.running() {
 		eventually(c.t, other.String()+" to know of a learner", func() bool {
 			return page(other.peer, "/members", fmt.Sprint(m.id))
@@ -56,10 +56,10 @@ func (c *cluster) join(p program) *member {
 	return m
 }
 
-// promote makes a learner a voter, which clients ask from then on.
+// promote makes a learner a voter, to which clients connect from then on.
 func (c *cluster) promote(m *member) {
 	c.t.Helper()
-	// Any member passes it on to the leader, who knows how far the learner is.
+	// Any member forwards it to the leader, which knows the learner's progress.
 	asked := c.running()[0]
 	insist(c.t, "promote "+m.String(), func() error {
 		_, err := asked.client3().MemberPromote(ctx(c.t), m.id)
@@ -71,7 +71,7 @@ func (c *cluster) promote(m *member) {
 	c.mu.Unlock()
 }
 
-// remove takes a member out of the cluster; it ends by itself.
+// remove removes a member from the cluster; its process exits by itself.
 func (c *cluster) remove(m *member) {
 	c.t.Helper()
 	id := m.status().Header.MemberId
@@ -95,7 +95,7 @@ func (c *cluster) remove(m *member) {
 	m.up.Store(false)
 }
 
-// mustRun fails the test if the process has ended.
+// mustRun fails the test if the process has exited.
 func (m *member) mustRun() {
 	m.t.Helper()
 	select {
@@ -105,7 +105,7 @@ func (m *member) mustRun() {
 	}
 }
 
-// serves checks what a load does not: watches and leases of one member.
+// serves checks what a load does not cover: watches and leases at one member.
 func (c *cluster) serves(m *member, h *clusterLoad) {
 	c.t.Helper()
 	client := m.client3()
@@ -123,7 +123,7 @@ func (c *cluster) serves(m *member, h *clusterLoad) {
 	if got.Err() != nil || len(got.Events) != 1 || got.Events[0].Kv.ModRevision != put.Header.Revision {
 		c.t.Fatalf("%s: watch: %+v", m, got)
 	}
-	// Leases are the leader's: others ask it.
+	// Leases are kept by the leader: other members ask it.
 	for _, other := range c.running() {
 		if alive, err := other.client3().KeepAliveOnce(ctx(c.t), lease.ID); err != nil || alive.TTL != 600 {
 			c.t.Fatalf("%s: keep-alive of a lease of %s: %v, %v", other, m, alive, err)
@@ -142,7 +142,7 @@ func (c *cluster) serves(m *member, h *clusterLoad) {
 	h.await(20)
 }
 
-// witness watches the load through one member, over its restarts.
+// witness watches the load at one member, across its restarts.
 type witness struct {
 	m      *member
 	cancel context.CancelFunc
@@ -178,7 +178,7 @@ func (h *clusterLoad) watch(m *member) *witness {
 	return w
 }
 
-// check waits until the witness has seen everything that was acknowledged.
+// check waits until the witness has seen every acknowledged write.
 func (w *witness) check(h *clusterLoad) {
 	h.c.t.Helper()
 	defer w.cancel()
@@ -207,7 +207,7 @@ func (w *witness) check(h *clusterLoad) {
 	}
 }
 
-// compact lets go of the older half of the history.
+// compact removes the older half of the history.
 func (c *cluster) compact(through *member) {
 	c.t.Helper()
 	s := through.status()
@@ -219,7 +219,7 @@ func (c *cluster) compact(through *member) {
 	}
 }
 
-// quiet checks that no member has found another one's data to be different.
+// quiet checks that no member has detected a hash mismatch.
 func (c *cluster) quiet() {
 	c.t.Helper()
 	for _, m := range c.running() {
@@ -230,7 +230,7 @@ func (c *cluster) quiet() {
 	}
 }
 
-// replace lets a member of another program take a member's place, under load.
+// replace replaces a member by one of another program, under load.
 func (c *cluster) replace(old *member, p program, h *clusterLoad) *member {
 	c.t.Helper()
 	replaced := old.String()
@@ -247,7 +247,7 @@ func (c *cluster) replace(old *member, p program, h *clusterLoad) *member {
 	c.t.Logf("%s replaced %s", fresh, replaced)
 	h.await(50)
 	c.sameHash()
-	// A restart in the middle of it.
+	// A restart in between.
 	fresh.kill()
 	h.await(20)
 	fresh.start(p)
@@ -258,11 +258,11 @@ func (c *cluster) replace(old *member, p program, h *clusterLoad) *member {
 	return fresh
 }
 
-// A cluster of the reference is replaced member by member, under load, and back
-// again: learners, snapshots, votes, leadership of either kind.
+// A cluster of the reference is replaced member by member, under load, and back: learners,
+// snapshots, votes, leadership of either kind.
 func TestClusterReplaced(t *testing.T) {
 	t.Parallel()
-	// With all checks of one member's data against another's.
+	// With all corruption checks.
 	c := newCluster(t, 3, "--snapshot-count=200", "--feature-gates=InitialCorruptCheck=true,CompactHashCheck=true",
 		"--compact-hash-check-time=1s", "--corrupt-check-time=2s")
 	c.keep(50)
@@ -278,8 +278,8 @@ func TestClusterReplaced(t *testing.T) {
 	h.finish()
 }
 
-// A lease that nobody renews ends, and not before its time, whoever leads: also
-// if leadership went from one program to the other meanwhile.
+// A lease that is not renewed expires, and not early, whoever leads: also if leadership moved from
+// one program to the other meanwhile.
 func TestClusterLeaseEnds(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)
@@ -299,7 +299,7 @@ func TestClusterLeaseEnds(t *testing.T) {
 			r, err := to.client3().Get(ctx(t), key)
 			return err == nil && r.Count == 0
 		})
-		// A new leader gives each lease its whole time again.
+		// A new leader extends each lease by its full time to live.
 		if took := time.Since(start); took < 3*time.Second || took > 15*time.Second {
 			t.Errorf("under %s a lease of 3s ended after %v", to, took)
 		}
@@ -307,7 +307,7 @@ func TestClusterLeaseEnds(t *testing.T) {
 	c.sameHash()
 }
 
-// olderCluster is a cluster of an older line that has been written to for a while.
+// olderCluster is a cluster of an older line with some data.
 func olderCluster(t *testing.T, version string) (*cluster, *clusterLoad, program) {
 	t.Helper()
 	older := line(t, version)
@@ -319,8 +319,8 @@ func olderCluster(t *testing.T, version string) (*cluster, *clusterLoad, program
 	return c, h, older
 }
 
-// Members of an older line keep one member among two of ours, which hold to the
-// older version meanwhile, and get them back.
+// A member of an older line remains among two of ours, which keep to the older version meanwhile,
+// and is then joined by others again.
 func TestOlderClusterReplaced(t *testing.T) {
 	for _, version := range lines {
 		t.Run(version, func(t *testing.T) {
@@ -330,7 +330,7 @@ func TestOlderClusterReplaced(t *testing.T) {
 				for _, m := range append([]*member(nil), c.members[:2]...) {
 					c.replace(m, p, h)
 				}
-				// The one that was there before leads both kinds.
+				// The remaining older member leads both kinds.
 				c.lead(c.members[0])
 				c.serves(c.members[1], h)
 				c.version(version + ".0")
@@ -340,7 +340,7 @@ func TestOlderClusterReplaced(t *testing.T) {
 	}
 }
 
-// version checks the cluster's version as every member tells it.
+// version checks the cluster version reported by every member.
 func (c *cluster) version(want string) {
 	c.t.Helper()
 	for _, m := range c.running() {

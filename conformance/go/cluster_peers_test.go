@@ -17,15 +17,14 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// peerDoor is a member as somebody sees it who claims to be another one.
+// peerDoor is the peer port of a member, as seen by an impostor.
 type peerDoor struct {
 	*member
-	// Hexadecimal: its own id, its cluster's, one that was removed, one that is a
-	// member.
+	// Ids in hexadecimal: the member's own, its cluster's, a removed member's, another member's.
 	self, cluster, removed, known string
 }
 
-// openDoor starts a member beside which one was removed and one is a learner.
+// openDoor starts a member in a cluster with a removed member and a learner.
 func openDoor(t *testing.T, p program) *peerDoor {
 	m := startMember(t, p)
 	d := &peerDoor{member: m}
@@ -48,25 +47,25 @@ func openDoor(t *testing.T, p program) *peerDoor {
 
 func hex(id uint64) string { return fmt.Sprintf("%x", id) }
 
-// names replaces the ids, which differ from one cluster to another.
+// names replaces ids by names: ids differ between clusters.
 func (d *peerDoor) names(s string) string {
 	return strings.NewReplacer(d.self, "SELF", d.cluster, "CLUSTER", d.removed, "REMOVED", d.known, "KNOWN").Replace(s)
 }
 
-// peerCase is what a bad peer asks.
+// peerCase is a request of a bad peer.
 type peerCase struct {
 	name         string
 	method, path string
-	// headers replace those of a good peer; an empty value takes one away. Words
-	// in capitals stand for ids.
+	// headers override those of a good peer; an empty value removes one. Words in capitals stand
+	// for ids.
 	headers map[string]string
 	body    func(d *peerDoor) []byte
-	// length is told instead of the body's; the connection then ends, and nobody
-	// waits for an answer.
+	// length is sent instead of the body's length; the connection is then closed without waiting
+	// for a response.
 	length int
 }
 
-// answer is what comes back, as text.
+// answer returns the response as text.
 func (d *peerDoor) answer(t *testing.T, c peerCase) string {
 	t.Helper()
 	fill := strings.NewReplacer("SELF", d.self, "CLUSTER", d.cluster, "REMOVED", d.removed, "KNOWN", d.known)
@@ -93,7 +92,7 @@ func (d *peerDoor) answer(t *testing.T, c peerCase) string {
 	return d.names(d.exchange(t, append([]byte(request+"\r\n"), body...), c.length > len(body)))
 }
 
-// exchange sends bytes and returns status, the headers that matter, and the body.
+// exchange sends bytes and returns the status, the relevant headers, and the body.
 func (d *peerDoor) exchange(t *testing.T, request []byte, cut bool) string {
 	t.Helper()
 	conn, err := net.Dial("tcp", d.peer)
@@ -102,7 +101,7 @@ func (d *peerDoor) exchange(t *testing.T, request []byte, cut bool) string {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(callTimeout))
-	// It may have closed before it was told everything.
+	// The server may have closed the connection before reading everything.
 	conn.Write(request)
 	if cut {
 		return "cut off"
@@ -118,7 +117,7 @@ func (d *peerDoor) exchange(t *testing.T, request []byte, cut bool) string {
 			text += "\n" + name + ": " + value
 		}
 	}
-	// A stream that was accepted has no end.
+	// An accepted stream does not end.
 	body, _ := io.ReadAll(io.LimitReader(response.Body, 200))
 	return text + "\n" + string(body)
 }
@@ -145,7 +144,7 @@ func raftMessage(change func(m *raftpb.Message, d *peerDoor)) func(*peerDoor) []
 	}
 }
 
-// snapshotOf is the body of a snapshot: a message behind its length, and a file.
+// snapshotOf is the body of a snapshot: a message with its length, followed by a file.
 func snapshotOf(message func(*peerDoor) []byte, database []byte) func(*peerDoor) []byte {
 	return func(d *peerDoor) []byte {
 		m := message(d)
@@ -231,7 +230,7 @@ func badPeers() []peerCase {
 	return cases
 }
 
-// Bad peers get the reference's status and text, and the member goes on.
+// Bad peers get the reference's status and text, and the member keeps running.
 func TestBadPeers(t *testing.T) {
 	reference, tested := openDoor(t, real()), openDoor(t, ours())
 	for _, c := range badPeers() {
@@ -243,7 +242,7 @@ func TestBadPeers(t *testing.T) {
 	tested.stillServes(t)
 }
 
-// Random bytes, and requests with random damage, harm nothing.
+// Random bytes and randomly damaged requests do no harm.
 func TestRandomPeers(t *testing.T) {
 	d := openDoor(t, ours())
 	rng := rand.New(rand.NewPCG(7, 7))
@@ -282,12 +281,12 @@ func (d *peerDoor) stillServes(t *testing.T) {
 	}
 }
 
-// asReleased has Go's redirect as the released 3.7.1 answers it: from Go 1.26 on
-// the same code is built with another.
+// asReleased rewrites Go's redirect to that of the released 3.7.1: from Go 1.26 on it has another
+// code.
 var asReleased = strings.NewReplacer("307 Temporary Redirect", "301 Moved Permanently", "Temporary Redirect", "Moved Permanently")
 
-// withoutWords leaves out what depends on the libraries alone: how what could
-// not be decoded is called, and which redirect sends to a folder's page.
+// withoutWords removes what depends on libraries only: descriptions of decoding errors, and
+// redirects to a directory.
 func withoutWords(answer string) string {
 	answer = asReleased.Replace(answer)
 	if at := strings.Index(answer, "decode raft message (proto:"); at >= 0 {

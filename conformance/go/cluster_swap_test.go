@@ -2,8 +2,8 @@ package conformance
 
 import "testing"
 
-// swap ends a member's program and starts another on the same directory, with
-// the same flags, under load.
+// swap stops a member's program and starts another on the same directory, with the same flags,
+// under load.
 func (c *cluster) swap(m *member, p program, h *clusterLoad) {
 	c.t.Helper()
 	was := m.String()
@@ -17,8 +17,8 @@ func (c *cluster) swap(m *member, p program, h *clusterLoad) {
 	c.t.Logf("%s took the place of %s", m, was)
 }
 
-// The rolling upgrade of a running cluster: the binary is swapped at one member
-// after the other, which keeps its directory and its flags. And back.
+// A rolling upgrade: the binary of one member after the other is replaced, with the same directory
+// and flags. And back.
 func TestClusterSwapped(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3, "--snapshot-count=200", "--feature-gates=InitialCorruptCheck=true,CompactHashCheck=true",
@@ -36,8 +36,8 @@ func TestClusterSwapped(t *testing.T) {
 	h.finish()
 }
 
-// A cluster of an older line: as long as one of its members is left, the others
-// can go back. With the last one the cluster's version rises.
+// A cluster of an older line: as long as one of its members remains, the others can go back. After
+// the last one is replaced, the cluster version rises.
 func TestOlderClusterSwapped(t *testing.T) {
 	for _, version := range lines {
 		t.Run(version, func(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 // cluster is a set of members, some of which may be down.
 type cluster struct {
 	t testing.TB
-	// flags are every member's; catchup, too.
+	// flags are passed to every member; so is catchup.
 	flags   []string
 	catchup int
 	joined  int
@@ -43,7 +43,7 @@ func newCluster(t testing.TB, n int, flags ...string) *cluster {
 	return c
 }
 
-// keep is how many entries leaders keep for slow followers.
+// keep sets how many entries leaders retain for slow followers.
 func (c *cluster) keep(entries int) {
 	c.catchup = entries
 	for _, m := range c.members {
@@ -51,7 +51,7 @@ func (c *cluster) keep(entries int) {
 	}
 }
 
-// start starts all members, each with a program of its own, until they serve.
+// start starts all members, each with its program, and waits until they serve.
 func (c *cluster) start(programs ...program) {
 	c.t.Helper()
 	for i, m := range c.members {
@@ -75,7 +75,7 @@ func (c *cluster) running() []*member {
 	return running
 }
 
-// status is what a member says of itself, or nil while it cannot.
+// status returns the member's status, or nil while it is not available.
 func (m *member) status() *clientv3.StatusResponse {
 	c := m.client3()
 	deadline, cancel := context.WithTimeout(context.Background(), 2*time.Second)
@@ -97,8 +97,7 @@ func eventually(t testing.TB, what string, condition func() bool) {
 	}
 }
 
-// insist does something until it succeeds; what it says meanwhile is told when it
-// never does.
+// insist repeats an action until it succeeds; a timeout reports its last error.
 func insist(t testing.TB, what string, action func() error) {
 	t.Helper()
 	var said []string
@@ -116,7 +115,7 @@ func insist(t testing.TB, what string, action func() error) {
 	}
 }
 
-// leader waits until all running members agree on a leader that runs.
+// leader waits until all running members agree on a running leader.
 func (c *cluster) leader() *member {
 	c.t.Helper()
 	var leader *member
@@ -138,7 +137,7 @@ func (c *cluster) leader() *member {
 	return leader
 }
 
-// lead makes a member the leader by asking the present one.
+// lead makes a member the leader by asking the current one.
 func (c *cluster) lead(to *member) {
 	c.t.Helper()
 	insist(c.t, "make "+to.String()+" lead", func() error {
@@ -160,8 +159,8 @@ func (c *cluster) lead(to *member) {
 	})
 }
 
-// sameHash compares the keyspaces of all running members at one revision, which
-// may be in the middle of a load.
+// sameHash compares the hashes of all running members at one revision, which may be in the middle
+// of a load.
 func (c *cluster) sameHash() {
 	c.t.Helper()
 	members := c.running()
@@ -187,8 +186,7 @@ func (c *cluster) sameHash() {
 	}
 }
 
-// loadPause is between two requests of one client: several clusters share the
-// machine.
+// loadPause is between two requests of one client: several clusters share the machine.
 const loadPause = 2 * time.Millisecond
 
 // write is one acknowledged put.
@@ -197,15 +195,15 @@ type write struct {
 	rev   int64
 }
 
-// clusterLoad is a load on a cluster and what it was told.
+// clusterLoad is a load on a cluster and its results.
 //
-// Every put has a key of its own, so that what was acknowledged must be there
-// at its revision, and what was never sent must not.
+// Every put has a distinct key, so every acknowledged key must exist at its revision, and no other
+// key may exist.
 type clusterLoad struct {
 	c      *cluster
 	ending atomic.Bool
 	wg     sync.WaitGroup
-	// highest is the highest revision that any answer showed.
+	// highest is the highest revision in any response.
 	highest atomic.Int64
 
 	mu        sync.Mutex
@@ -216,10 +214,10 @@ type clusterLoad struct {
 	lastAck   time.Time
 }
 
-// load starts writers and readers that ask all running members in turn.
+// load starts writers and readers that use all running members in turn.
 func (c *cluster) load(writers, readers int) *clusterLoad {
 	h := &clusterLoad{c: c, acked: map[string]write{}, attempted: map[string]string{}, failed: map[string]int{}}
-	// Loads of one test after another must not share keys.
+	// Successive loads of one test must not share keys.
 	name := fmt.Sprintf("load/%08x", rand.Uint32())
 	for w := range writers {
 		h.wg.Go(func() {
@@ -274,7 +272,7 @@ func (h *clusterLoad) put(key string) {
 	h.seen(r.Header.Revision)
 }
 
-// get reads an acknowledged key somewhere.
+// get reads an acknowledged key at some member.
 func (h *clusterLoad) get() {
 	h.mu.Lock()
 	if len(h.keys) == 0 {
@@ -335,8 +333,7 @@ func (h *clusterLoad) await(n int) {
 	eventually(h.c.t, fmt.Sprintf("%d more writes", n), func() bool { return h.count() >= start+n })
 }
 
-// resumed waits for a write that was acknowledged after now, and tells how long
-// that took.
+// resumed waits for a write acknowledged after now, and returns how long that took.
 func (h *clusterLoad) resumed() time.Duration {
 	h.c.t.Helper()
 	now := time.Now()
@@ -350,7 +347,7 @@ func (h *clusterLoad) resumed() time.Duration {
 	return last.Sub(now)
 }
 
-// finish ends the load and compares every running member with what it was told.
+// finish stops the load and compares every running member with its results.
 func (h *clusterLoad) finish() {
 	h.c.t.Helper()
 	h.ending.Store(true)
@@ -394,8 +391,8 @@ func (h *clusterLoad) check(m *member) {
 	}
 }
 
-// returns starts a member that has ended, after it has missed more than leaders
-// keep, so that it needs a snapshot.
+// returns starts a stopped member that has missed more entries than leaders retain, so that it
+// needs a snapshot.
 func (c *cluster) returns(m *member, p program, h *clusterLoad) {
 	c.t.Helper()
 	c.t.Logf("without %s writes resume after %v", m, h.resumed())

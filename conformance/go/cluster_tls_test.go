@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// secureCluster is a cluster whose members and clients show each other certificates.
+// secureCluster is a cluster with mutual TLS between members and with clients.
 type secureCluster struct {
 	*cluster
 	ca *issuer
@@ -22,13 +22,13 @@ type secureCluster struct {
 type peerTLS int
 
 const (
-	// byAuthority: each has a certificate of the same authority.
+	// byAuthority: their certificates have the same CA.
 	byAuthority peerTLS = iota
-	// bySelf: each makes one for itself.
+	// bySelf: each has a self-signed one.
 	bySelf
 )
 
-// newSecureCluster prepares n members, with all that a unit file says of TLS.
+// newSecureCluster prepares n members with all TLS flags of a typical unit file.
 func newSecureCluster(t *testing.T, n int, among peerTLS, flags ...string) *secureCluster {
 	t.Helper()
 	s := newTLSSetting(t, "p256")
@@ -63,7 +63,7 @@ func newSecureCluster(t *testing.T, n int, among peerTLS, flags ...string) *secu
 	return c
 }
 
-// renew gives every member another certificate, which the next connections show.
+// renew replaces every member's certificate, which new connections use.
 func (c *secureCluster) renew() {
 	c.t.Helper()
 	for _, dir := range c.dirs {
@@ -71,8 +71,9 @@ func (c *secureCluster) renew() {
 	}
 }
 
-// Members of both programs found a cluster over TLS, elect each other, replicate in both directions, come back after an end of any
-// kind, and catch up by log and by snapshot, under a load that loses nothing.
+// Members of both programs found a cluster over TLS, elect each other, replicate in both
+// directions, restart after a clean stop and SIGKILL, and catch up by log and by snapshot, under a
+// load that loses no write.
 func TestClusterOverTLS(t *testing.T) {
 	for _, among := range []struct {
 		name string
@@ -93,7 +94,7 @@ func TestClusterOverTLS(t *testing.T) {
 					c.lead(m)
 					h.await(100)
 					c.sameHash()
-					// What is stopped now has to be let in with another certificate.
+					// Members stopped from now on reconnect with another certificate.
 					c.renew()
 					if i == 1 {
 						m.stop()
@@ -108,7 +109,7 @@ func TestClusterOverTLS(t *testing.T) {
 	}
 }
 
-// A stranger among the members is refused by both programs alike: a certificate of another authority, and none.
+// Both programs reject peers with a certificate of another CA, or none.
 func TestClusterOverTLSRefusesStrangers(t *testing.T) {
 	for _, p := range []program{ours(), real()} {
 		t.Run(p.name, func(t *testing.T) {

@@ -41,7 +41,7 @@ func TestSameAnswersAsReference(t *testing.T) {
 	}
 }
 
-// The same against an older line, for what both know.
+// The same against an older line, for what both support.
 func TestSameAnswersAsOlderLine(t *testing.T) {
 	if _, err := os.Stat(debianBin); err != nil {
 		t.Skipf("no older etcd on this machine: %v", err)
@@ -62,7 +62,7 @@ type side struct {
 	watch []*watcher
 }
 
-// answer is what came back, with all that may differ made equal.
+// answer is a response with everything that may differ normalized.
 type answer struct {
 	Msg proto.Message
 	Err string
@@ -79,8 +79,8 @@ func compareServers(t *testing.T, seed uint64, reference program, modern bool) {
 	for i := range requestsPerSeed {
 		request := draw.next()
 		if _, ok := request.(*pb.CompactionRequest); ok {
-			// Previous values and events below the compacted revision are a race
-			// for watchers that lag; nobody lags behind this line.
+			// Previous values and events below the compacted revision are racy for lagging
+			// watchers; from here on no watcher lags.
 			syncWatches(t, sides, draw)
 		}
 		if _, ok := request.(history); ok {
@@ -111,8 +111,8 @@ func compareServers(t *testing.T, seed uint64, reference program, modern bool) {
 	}
 }
 
-// difference is empty for equal answers. Equality is decided before anything is
-// printed, for a readable difference of large answers takes minutes.
+// difference is empty for equal answers. Equality is checked before formatting, because a readable
+// diff of large answers takes minutes.
 func difference(want, got answer) string {
 	if want.Err == got.Err && proto.Equal(want.Msg, got.Msg) {
 		return ""
@@ -121,7 +121,7 @@ func difference(want, got answer) string {
 	return diff[:min(len(diff), 3000)]
 }
 
-// both asks the two servers at the same time.
+// both queries the two servers concurrently.
 func both[T any](sides []*side, ask func(*side) T) []T {
 	got := make([]T, len(sides))
 	var wg sync.WaitGroup
@@ -136,7 +136,7 @@ func both[T any](sides []*side, ask func(*side) T) []T {
 	return got
 }
 
-// learn keeps the revisions that later requests are drawn around.
+// learn records the revisions around which later requests are drawn.
 func (s *script) learn(request any, a answer) {
 	if a.Msg == nil {
 		return
@@ -149,7 +149,7 @@ func (s *script) learn(request any, a answer) {
 	}
 }
 
-// do sends one request and makes its answer comparable.
+// do sends one request and normalizes its answer.
 func (s *side) do(request any, rev int64) answer {
 	c, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
@@ -224,8 +224,8 @@ func (s *side) readHistory(c context.Context, r *pb.WatchCreateRequest, rev int6
 	return w.readTo(rev)
 }
 
-// normalize makes equal what two clusters may answer differently: ids and
-// terms (present or not is compared), remaining seconds, and unspecified order.
+// normalize removes permitted differences between two clusters: ids and terms (their presence is
+// compared), remaining seconds, and unspecified order.
 func normalize(request any, msg proto.Message) {
 	if h, ok := msg.(interface{ GetHeader() *pb.ResponseHeader }); ok {
 		normalizeHeader(h.GetHeader())
@@ -249,7 +249,7 @@ func normalize(request any, msg proto.Message) {
 	}
 }
 
-// shorten puts a checksum in the place of every huge byte string.
+// shorten replaces every huge byte string by a checksum.
 func shorten(m protoreflect.Message) {
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
@@ -296,9 +296,9 @@ func normalizeTxn(r *pb.TxnRequest, m *pb.TxnResponse) {
 	}
 }
 
-// normalizeRange orders keys with the same sort value, whose order is not
-// specified; behind a limit even the choice among them is not, so that there
-// only the sort values are compared. etcd 3.7 leaves out leases with the values.
+// normalizeRange sorts keys with the same sort value, whose order is unspecified; with a limit even
+// the selection among them is, so only the sort values are compared there. etcd 3.7 omits leases
+// together with values.
 func normalizeRange(r *pb.RangeRequest, m *pb.RangeResponse) {
 	if r.KeysOnly {
 		for _, kv := range m.Kvs {
@@ -317,7 +317,7 @@ func normalizeRange(r *pb.RangeRequest, m *pb.RangeResponse) {
 		case pb.RangeRequest_MOD:
 			return a.ModRevision == b.ModRevision
 		}
-		// keys_only removes the values that were sorted by.
+		// keys_only removes the values that determined the order.
 		return r.KeysOnly || bytes.Equal(a.Value, b.Value)
 	}
 	for from := 0; from < len(m.Kvs); {
@@ -326,7 +326,7 @@ func normalizeRange(r *pb.RangeRequest, m *pb.RangeResponse) {
 			to++
 		}
 		slices.SortFunc(m.Kvs[from:to], func(a, b *mvccpb.KeyValue) int { return bytes.Compare(a.Key, b.Key) })
-		// The run at the cut may hold other keys than the other server chose.
+		// The last run before the limit may contain other keys than the other server chose.
 		if m.More && to == len(m.Kvs) {
 			for i := from; i < to; i++ {
 				m.Kvs[i] = sortValueOnly(r.SortTarget, m.Kvs[i])
@@ -348,11 +348,11 @@ func sortValueOnly(target pb.RangeRequest_SortTarget, kv *mvccpb.KeyValue) *mvcc
 	return &mvccpb.KeyValue{Value: kv.Value}
 }
 
-// sentinel lies in every interval that the comparison watches.
+// sentinel is in every interval that the comparison watches.
 var sentinel = []byte("d/~sentinel")
 
-// syncSentinels puts and deletes the sentinel, so that every watcher, whatever
-// it filters, has an event to wait for. It returns the revision of the put.
+// syncSentinels puts and deletes the sentinel, so that every watcher, whatever it filters, has an
+// event to wait for. It returns the revision of the put.
 func syncSentinels(t testing.TB, sides []*side) int64 {
 	t.Helper()
 	revs := both(sides, func(s *side) int64 {
@@ -374,7 +374,7 @@ func syncSentinels(t testing.TB, sides []*side) int64 {
 	return revs[0]
 }
 
-// clearAlarm lets the sentinel's put through.
+// clearAlarm clears alarms so that the sentinel can be put.
 func clearAlarm(t testing.TB, sides []*side) {
 	both(sides, func(s *side) error {
 		_, err := pb.NewMaintenanceClient(s.conn).Alarm(ctx(t), &pb.AlarmRequest{
@@ -420,8 +420,8 @@ func (s *side) openWatches() {
 	}
 }
 
-// watcher is one watch on a stream of its own; how events are batched into
-// responses is the server's choice, their sequence is not.
+// watcher is one watch on its own stream. How events are batched into responses is up to the
+// server, their sequence is not.
 type watcher struct {
 	request *pb.WatchCreateRequest
 	stream  pb.Watch_WatchClient
@@ -451,8 +451,8 @@ func openWatch(c context.Context, conn *grpc.ClientConn, r *pb.WatchCreateReques
 	return w, nil
 }
 
-// readTo reads until the events of a pair of sentinels are in (rev is the
-// delete, rev-1 the put), or the server cancels the watch.
+// readTo reads until the events of a pair of sentinels have arrived (rev is the delete, rev-1 the
+// put), or the server cancels the watch.
 func (w *watcher) readTo(rev int64) (*pb.WatchResponse, error) {
 	if slices.Contains(w.request.Filters, pb.WatchCreateRequest_NODELETE) {
 		rev--

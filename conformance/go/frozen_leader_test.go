@@ -12,7 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// frozenFor is longer than the leases below live without being renewed.
+// frozenFor is longer than the time to live of the leases below.
 const frozenFor = 20 * time.Second
 
 // renewal keeps leases alive through members that the test has not stopped.
@@ -38,7 +38,7 @@ func renew(t testing.TB, n int, ttl int64, through []*member) *renewal {
 		r.wg.Go(func() {
 			for !r.ending.Load() {
 				within, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-				// While nobody leads, there is no answer; a lease that is lost shows in the end.
+				// Without a leader there is no response; a lost lease is detected in the end.
 				through[i%len(through)].client3().KeepAliveOnce(within, id)
 				cancel()
 				time.Sleep(200 * time.Millisecond)
@@ -54,7 +54,7 @@ func (r *renewal) end() {
 	r.wg.Wait()
 }
 
-// check asks every member for every lease.
+// check queries every lease at every member.
 func (r *renewal) check(members []*member) {
 	r.t.Helper()
 	for _, m := range members {
@@ -71,10 +71,10 @@ func (r *renewal) check(members []*member) {
 	}
 }
 
-// A leader that stands still for longer than leases live takes nothing away when
-// it wakes up: what it believes to have run out was renewed at the next leader.
-// It shows nothing old, either, and its watchers miss nothing. (A leader of Go's that
-// wakes up does take leases away now and then, so it is not asked for this.)
+// A leader suspended for longer than the time to live of leases revokes nothing when it resumes:
+// leases that look expired to it have been renewed at the next leader. It serves no stale reads,
+// and its watchers miss nothing. (Go's leader does revoke leases then now and then, so it is not
+// tested.)
 func TestLeaderFrozen(t *testing.T) {
 	for name, programs := range map[string][]program{
 		"ours": {ours(), ours(), ours()}, "mixed": {ours(), real(), ours()},
@@ -97,7 +97,7 @@ func TestLeaderFrozen(t *testing.T) {
 			frozen.up.Store(false)
 			t.Logf("writes resume %v after %s was frozen", h.resumed(), frozen)
 			next := c.leader()
-			// The time itself is what this is about.
+			// The duration itself is under test.
 			time.Sleep(time.Until(since.Add(frozenFor)))
 			must(t, "thaw", frozen.cmd.Process.Signal(syscall.SIGCONT))
 			frozen.up.Store(true)

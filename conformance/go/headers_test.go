@@ -14,9 +14,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// The header of every method, on the same requests in the same order, says what
-// that of etcd 3.7.1 says: the same revision, and ids and the term where etcd
-// sets them. Every method of the API has to be among the steps.
+// For every method and the same requests in the same order, the header equals that of etcd 3.7.1:
+// the same revision, and ids and the term where etcd sets them. Every method of the API must be
+// among the steps.
 func TestSameHeadersAsReference(t *testing.T) {
 	sides := []*side{{t: t, m: startMember(t, ours(), cheap)}, {t: t, m: startMember(t, real(), cheap)}}
 	for _, s := range sides {
@@ -46,7 +46,7 @@ func TestSameHeadersAsReference(t *testing.T) {
 	}
 }
 
-// caller asks one server, and remembers what later steps need.
+// caller calls one server, and remembers what later steps need.
 type caller struct {
 	*side
 	token  string
@@ -57,7 +57,7 @@ type caller struct {
 	alive  pb.Lease_LeaseKeepAliveClient
 }
 
-// headerStep is one request; its answers are those whose headers are compared.
+// headerStep is one request; the headers of its answers are compared.
 type headerStep struct {
 	method string
 	name   string
@@ -82,7 +82,7 @@ func (c *caller) ask(step headerStep) string {
 	return text
 }
 
-// headerText tells the header, and those of the answers inside of a transaction.
+// headerText formats the header, and those of the answers inside of a transaction.
 func headerText(answer proto.Message) string {
 	text := "has none"
 	if a, ok := answer.(interface{ GetHeader() *pb.ResponseHeader }); ok && a.GetHeader() != nil {
@@ -116,7 +116,7 @@ func headerText(answer proto.Message) string {
 	return text
 }
 
-// one makes a step of a call with one answer.
+// one makes a step of a unary call.
 func one[Q any, A proto.Message](method, name string, call func(*caller) func(context.Context, Q) (A, error), request Q) headerStep {
 	return headerStep{method, name, func(ctx context.Context, c *caller) ([]proto.Message, error) {
 		answer, err := call(c)(ctx, request)
@@ -196,7 +196,7 @@ func kvHeaders() []headerStep {
 			if err != nil {
 				return nil, err
 			}
-			// How many chunks there are is each server's own affair: the last has the header.
+			// The number of chunks is up to the server: the last one has the header.
 			chunks, err := all(s.Recv)
 			if err != nil {
 				return nil, err
@@ -373,7 +373,7 @@ func clusterHeaders() []headerStep {
 				ID: c.added, PeerURLs: []string{"http://127.0.0.1:2"}})
 			return r, err
 		}),
-		// It is not there to catch up.
+		// The learner does not exist, so it cannot catch up.
 		step("MemberPromote", "not ready", func(ctx context.Context, c *caller) (proto.Message, error) {
 			r, err := cluster(c).MemberPromote(ctx, &pb.MemberPromoteRequest{ID: c.added})
 			return r, err
@@ -463,7 +463,7 @@ func maintenanceHeaders() []headerStep {
 			if err != nil {
 				return nil, err
 			}
-			// How long the file is differs.
+			// The length of the file differs.
 			return messages[:1], nil
 		}},
 		step("MoveLeader", "to itself", func(ctx context.Context, c *caller) (proto.Message, error) {

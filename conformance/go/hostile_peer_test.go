@@ -11,14 +11,13 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// hostility is what somebody does at the peer port of a member, in the name of
-// one that it knows.
+// hostility is an attack on the peer port of a member, by an impostor of a known member.
 type hostility struct {
 	name  string
 	case_ func(t *testing.T, d *peerDoor) peerCase
 }
 
-// inTerm is a message of a term.
+// inTerm is a message with a term.
 func inTerm(kind raftpb.MessageType, term uint64) func(*raftpb.Message, *peerDoor) {
 	return func(m *raftpb.Message, _ *peerDoor) {
 		m.Type, m.Term = kind.Enum(), proto.Uint64(term)
@@ -31,7 +30,7 @@ func posted(message func(*peerDoor) []byte) func(*testing.T, *peerDoor) peerCase
 	}
 }
 
-// behindAGap appends an entry where the log has nothing before it.
+// behindAGap appends an entry that does not follow the end of the log.
 func behindAGap(index uint64) func(*raftpb.Message, *peerDoor) {
 	return func(m *raftpb.Message, _ *peerDoor) {
 		m.Type, m.Term = raftpb.MsgApp.Enum(), proto.Uint64(1<<20)
@@ -40,8 +39,8 @@ func behindAGap(index uint64) func(*raftpb.Message, *peerDoor) {
 	}
 }
 
-// snapshotFor is the message of a snapshot that the member would have to take: it
-// is of a newer term, far ahead, and the member is one of its voters.
+// snapshotFor is the message of a snapshot that the member would have to accept: its term is newer,
+// its index far ahead, and the member is one of its voters.
 func snapshotFor(m *raftpb.Message, d *peerDoor) {
 	var self uint64
 	fmt.Sscanf(d.self, "%x", &self)
@@ -51,7 +50,7 @@ func snapshotFor(m *raftpb.Message, d *peerDoor) {
 	}}
 }
 
-// withDatabase sends a snapshot with what change makes of a copy of the member's own database.
+// withDatabase sends a snapshot with a modified copy of the member's own database.
 func withDatabase(change func([]byte) []byte) func(*testing.T, *peerDoor) peerCase {
 	return func(t *testing.T, d *peerDoor) peerCase {
 		database, err := os.ReadFile(d.db())
@@ -95,9 +94,8 @@ func hostilities() []hostility {
 	)
 }
 
-// What a program says in a member's name, of terms that nobody can count on, of
-// entries behind gaps, of databases that are none, stops nobody: the member goes
-// on, also after a restart, and can still be elected.
+// Messages of an impostor with absurd terms, entries that leave gaps, or invalid databases stop no
+// member: it keeps running, also after a restart, and can still be elected.
 func TestHostilePeer(t *testing.T) {
 	for _, h := range hostilities() {
 		t.Run(strings.ReplaceAll(h.name, " ", "-"), func(t *testing.T) {

@@ -18,30 +18,28 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// asBytes sends and takes messages as the bytes that they are.
+// asBytes is a codec that sends and receives messages as raw bytes.
 type asBytes struct{}
 
 func (asBytes) Name() string                    { return "proto" }
 func (asBytes) Marshal(v any) ([]byte, error)   { return *v.(*[]byte), nil }
 func (asBytes) Unmarshal(b []byte, v any) error { *v.(*[]byte) = bytes.Clone(b); return nil }
 
-// call makes a call with a body that need not be a message; what it tells is
-// code and text, and the answer.
+// call makes a call with an arbitrary body; it returns code and text, and the answer.
 func (m *member) call(conn *grpc.ClientConn, method string, body []byte) (string, []byte) {
 	var answer []byte
 	err := conn.Invoke(ctx(m.t), method, &body, &answer, grpc.ForceCodec(asBytes{}))
 	if s := status.Convert(err); s.Code() != codes.OK {
-		// Go's protobuf writes this blank or that into its errors, as each build has it.
+		// Go's protobuf randomly uses one of two kinds of space in its errors, fixed per build.
 		text := strings.ReplaceAll(s.Message(), "\u00a0", " ")
 		return fmt.Sprintf("%v: %s", s.Code(), text), nil
 	}
 	return "ok", answer
 }
 
-// nestedTxn is depth transactions within each other, around a put if there is a
-// key.
+// nestedTxn is depth nested transactions, around a put if there is a key.
 func nestedTxn(depth int, key string) []byte {
-	// From the inside, and backwards, so that it takes no longer than it is.
+	// Built in reverse from the inside out, in linear time.
 	var reversed []byte
 	prepend := func(b []byte) {
 		for _, c := range b {
@@ -74,7 +72,7 @@ func backwards(b []byte) []byte {
 	return out
 }
 
-// nestedDepth is how many transactions an answer holds within each other.
+// nestedDepth is the nesting depth of transactions in an answer.
 func nestedDepth(t testing.TB, answer []byte) int {
 	var r pb.TxnResponse
 	if err := proto.Unmarshal(answer, &r); err != nil {
@@ -87,8 +85,8 @@ func nestedDepth(t testing.TB, answer []byte) int {
 	return depth
 }
 
-// Transactions within each other have the same fate at every depth, and each
-// program goes on with the log in which the other one has them.
+// Nested transactions are treated alike at every depth, and each program continues with the log in
+// which the other one has them.
 func TestNestedTxnOfAnyDepth(t *testing.T) {
 	sides := []*member{startMember(t, ours()), startMember(t, real())}
 	var depths []int
@@ -114,8 +112,7 @@ func TestNestedTxnOfAnyDepth(t *testing.T) {
 	exchange(t, sides)
 }
 
-// exchange compares two members, lets each go on with the other one's program,
-// and compares them again.
+// exchange compares two members, swaps their programs, and compares them again.
 func exchange(t *testing.T, sides []*member) {
 	t.Helper()
 	programs := []program{sides[0].program, sides[1].program}
@@ -125,7 +122,7 @@ func exchange(t *testing.T, sides []*member) {
 			t.Fatalf("turn %d: hash %d at %d and %d at %d", turn, first.Hash, first.HashRevision, second.Hash, second.HashRevision)
 		}
 		for i, m := range sides {
-			// Killed, they have what came last in their logs alone.
+			// After SIGKILL, the latest entries are in the log only.
 			if turn == 0 {
 				m.kill()
 			} else {
@@ -136,8 +133,7 @@ func exchange(t *testing.T, sides []*member) {
 	}
 }
 
-// A Go member takes from its clients what ours has to apply, and the other way
-// round.
+// A Go member accepts from its clients what ours has to apply, and vice versa.
 func TestHostileRequestsInMixedCluster(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)
@@ -167,7 +163,7 @@ func TestHostileRequestsInMixedCluster(t *testing.T) {
 	c.sameHash()
 }
 
-// strangePuts are puts with fields that nobody knows, or not like that.
+// strangePuts are puts with unknown fields, or known ones of another wire type.
 func strangePuts() [][]byte {
 	honest := []byte("\x0a\x01k\x12\x01v")
 	var all [][]byte
@@ -187,14 +183,15 @@ func groups(levels int) []byte {
 	return append(bytes.Repeat([]byte{0x93, 0x03}, levels), bytes.Repeat([]byte{0x94, 0x03}, levels)...)
 }
 
-// Random requests, most of them damaged, have the same answers from both
-// programs, code and text, and leave the same state.
+// Random requests, most of them damaged, get the same answers from both programs, code and text,
+// and lead to the same state.
 func TestHostileRequests(t *testing.T) {
 	for seed := uint64(1); seed <= 3; seed++ {
 		t.Run(fmt.Sprintf("seed-%d", seed), func(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(seed, 0))
-			// The shortest lease is one and a half election timeouts long, and must not end here.
+			// The shortest lease is one and a half election timeouts long, and must not expire
+			// here.
 			flags := []string{"--heartbeat-interval=1000", "--election-timeout=50000"}
 			sides := []*member{startMember(t, ours(), flags...), startMember(t, real(), flags...)}
 			conns := []*grpc.ClientConn{sides[0].conn(), sides[1].conn()}
@@ -211,7 +208,7 @@ func TestHostileRequests(t *testing.T) {
 	}
 }
 
-// hostileRequest is a method, and a request to it that may be anything.
+// hostileRequest is a method and an arbitrary request to it.
 func hostileRequest(rng *rand.Rand) (string, []byte) {
 	some := func(of ...string) string { return of[rng.IntN(len(of))] }
 	key := func() []byte { return []byte(some("", "\x00", "a", "b", "c", "\xff\xff")) }
@@ -279,7 +276,7 @@ func hostileRequest(rng *rand.Rand) (string, []byte) {
 	return chosen.method, damaged(rng, body)
 }
 
-// damaged is the same, or what may have become of it.
+// damaged returns b, possibly damaged.
 func damaged(rng *rand.Rand, b []byte) []byte {
 	at := rng.IntN(len(b) + 1)
 	switch rng.IntN(14) {
@@ -303,8 +300,7 @@ func damaged(rng *rand.Rand, b []byte) []byte {
 	return b
 }
 
-// The last member that votes cannot be removed; etcd's stops for good when it
-// is asked for that without strict checks.
+// The last voter cannot be removed; etcd stops permanently when asked to without strict checks.
 func TestLastVoterStays(t *testing.T) {
 	t.Parallel()
 	m := startMember(t, ours(), "--strict-reconfig-check=false")

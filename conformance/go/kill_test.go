@@ -12,13 +12,13 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// acks records, per key, the newest write that the server acknowledged.
+// acks records, per key, the newest acknowledged write.
 type acks struct {
 	mu    sync.Mutex
 	value map[string]int
 }
 
-// writers is a load that runs until it is ended.
+// writers is a load that runs until it is stopped.
 type writers struct {
 	ending atomic.Bool
 	cancel context.CancelFunc
@@ -26,9 +26,8 @@ type writers struct {
 	client *clientv3.Client
 }
 
-// load starts writers and records what is acknowledged to them. Each writer owns
-// its keys and writes ascending numbers, so that "not older than acknowledged" is
-// the whole check.
+// load starts n writers and records acknowledged writes. Each writer owns its keys and writes
+// ascending numbers, so that "not older than acknowledged" is a complete check.
 func (a *acks) load(m *member, n int) *writers {
 	run, cancel := context.WithCancel(context.Background())
 	l := &writers{cancel: cancel, client: m.dial()}
@@ -41,7 +40,7 @@ func (a *acks) load(m *member, n int) *writers {
 				a.mu.Lock()
 				next := a.value[key] + 1
 				a.mu.Unlock()
-				// A write without an answer may have happened or not; the writer ends.
+				// A write without an answer may or may not have been executed; the writer ends.
 				_, err := l.client.Put(run, key, fmt.Sprintf("%d %0100d", next, 0))
 				if err != nil {
 					return
@@ -55,7 +54,7 @@ func (a *acks) load(m *member, n int) *writers {
 	return l
 }
 
-// finish ends the load; every write that was begun has its answer.
+// finish stops the load; every write that was started has its answer.
 func (l *writers) finish() {
 	l.ending.Store(true)
 	l.wg.Wait()
@@ -63,7 +62,7 @@ func (l *writers) finish() {
 	l.client.Close()
 }
 
-// abandon ends the load of a server that is gone.
+// abandon stops the load of a server that has been killed.
 func (l *writers) abandon() {
 	l.ending.Store(true)
 	l.cancel()
@@ -93,8 +92,8 @@ func (a *acks) await(t testing.TB, n int) {
 	}
 }
 
-// check compares what a server holds with what was acknowledged. A value may be
-// one newer: the answer to that write was lost with the process.
+// check compares a server's state with what was acknowledged. A value may be newer by one: the
+// answer to that write was lost with the process.
 func (a *acks) check(t testing.TB, c *clientv3.Client) {
 	t.Helper()
 	r, err := c.Get(ctx(t), "writer-", clientv3.WithPrefix())
@@ -119,8 +118,7 @@ func (a *acks) check(t testing.TB, c *clientv3.Client) {
 	}
 }
 
-// No write that was acknowledged is lost when the process is killed, whatever
-// it was doing at that moment.
+// No acknowledged write is lost when the process is killed, whatever it was doing at that moment.
 func TestKillLosesNoAcknowledgedWrite(t *testing.T) {
 	t.Parallel()
 	m := newMember(t, "--snapshot-count=200")

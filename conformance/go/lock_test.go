@@ -14,7 +14,8 @@ import (
 	"go.etcd.io/etcd/client/v3/concurrency"
 )
 
-// A command that waits for something, and then holds it until it is asked to stop.
+// holder is a command that waits for a lock or leadership, and then holds it until it is
+// terminated.
 type holder struct {
 	cmd   *exec.Cmd
 	lines chan string
@@ -38,7 +39,7 @@ func hold(t *testing.T, m *member, args ...string) *holder {
 	return h
 }
 
-// line waits for the next line; an empty answer is the end of the output.
+// line waits for the next line; an empty one means the end of the output.
 func (h *holder) line(t *testing.T) string {
 	t.Helper()
 	select {
@@ -62,7 +63,7 @@ func (h *holder) stop(t *testing.T) {
 	}
 }
 
-// waitForKeys waits until so many keys stand below the prefix.
+// waitForKeys waits until count keys have the prefix.
 func waitForKeys(t *testing.T, c *clientv3.Client, prefix string, count int64) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; {
@@ -76,7 +77,7 @@ func waitForKeys(t *testing.T, c *clientv3.Client, prefix string, count int64) {
 	}
 }
 
-// Programs in Go and ours wait for each other's locks.
+// Go programs and ours wait for each other's locks.
 func TestLocksAreSharedWithGo(t *testing.T) {
 	onEach(t, func(t *testing.T, m *member) {
 		c := m.dial()

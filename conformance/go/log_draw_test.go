@@ -14,8 +14,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// logDraw draws entries: most of them such as etcd applies, however strange, so
-// that there is something to compare, and now and then one of any form.
+// logDraw draws entries: most of them such that etcd applies them, however odd, so that there is
+// something to compare, and occasionally arbitrary ones.
 type logDraw struct {
 	rng *rand.Rand
 	// self is the member whose log it is.
@@ -79,7 +79,7 @@ func marshal(m proto.Message) []byte {
 	return data
 }
 
-// unknownFields are fields of a request that nobody knows, or not like that.
+// unknownFields are unknown fields of a request, or known ones of another wire type.
 func unknownFields() [][]byte {
 	field := func(number protowire.Number, text string) []byte {
 		return protowire.AppendString(protowire.AppendTag(nil, number, protowire.BytesType), text)
@@ -156,7 +156,7 @@ func (d *logDraw) txn(depth int) *pb.TxnRequest {
 	return r
 }
 
-// request is one that clients make, or members on behalf of clients.
+// request is one made by clients, or by members on their behalf.
 func (d *logDraw) request() *pb.InternalRaftRequest {
 	r := &pb.InternalRaftRequest{Header: &pb.RequestHeader{ID: d.rng.Uint64(), Username: d.name(), AuthRevision: d.rng.Uint64N(40)}}
 	if d.oneIn(10) {
@@ -187,7 +187,7 @@ func (d *logDraw) request() *pb.InternalRaftRequest {
 	case 14:
 		r.Alarm = &pb.AlarmRequest{Action: pb.AlarmRequest_AlarmAction(d.rng.IntN(5) - 1), MemberID: d.rng.Uint64N(2),
 			Alarm: oneOf(d, pb.AlarmType_NONE, pb.AlarmType_NOSPACE, pb.AlarmType_CORRUPT, 7, -1)}
-		// Most of what follows is refused while they are raised.
+		// While an alarm is raised, most later requests are refused.
 		if r.Alarm.Alarm != pb.AlarmType_NONE && r.Alarm.Action == pb.AlarmRequest_ACTIVATE && !d.oneIn(4) {
 			r.Alarm.Action = pb.AlarmRequest_DEACTIVATE
 		}
@@ -207,7 +207,7 @@ func (d *logDraw) userRequest(r *pb.InternalRaftRequest) {
 	case 2:
 		r.AuthStatus = &pb.AuthStatusRequest{}
 	case 3, 4:
-		// A password that is to be hashed now would be hashed with salt, differently each time.
+		// A password to be hashed at apply would be hashed with random salt.
 		r.AuthUserAdd = &pb.AuthUserAddRequest{Name: d.name(), HashedPassword: oneOf(d, "JDJh", "no base64!"),
 			Options: oneOf(d, nil, &authpb.UserAddOptions{}, &authpb.UserAddOptions{NoPassword: true})}
 	case 5:
@@ -238,7 +238,7 @@ func (d *logDraw) userRequest(r *pb.InternalRaftRequest) {
 	}
 }
 
-// memberRequest is one that members make.
+// memberRequest is one made by members.
 func (d *logDraw) memberRequest() *pb.InternalRaftRequest {
 	r := &pb.InternalRaftRequest{}
 	switch d.rng.IntN(4) {
@@ -255,8 +255,7 @@ func (d *logDraw) memberRequest() *pb.InternalRaftRequest {
 	return r
 }
 
-// change is a change of the membership by any member of any member but the one
-// whose log it is.
+// change is a membership change by any member, of any member except the one whose log it is.
 func (d *logDraw) change() *raftpb.ConfChange {
 	id := d.rng.Uint64N(5)
 	kind := oneOf(d, raftpb.ConfChangeAddNode, raftpb.ConfChangeAddLearnerNode, raftpb.ConfChangeAddLearnerNode,
@@ -268,7 +267,7 @@ func (d *logDraw) change() *raftpb.ConfChange {
 	if kind == raftpb.ConfChangeAddLearnerNode {
 		context["isLearner"] = true
 	}
-	// There is nobody.
+	// Nobody listens there.
 	url := fmt.Sprintf("http://127.0.0.1:%d", 1+d.rng.IntN(3))
 	context["peerURLs"] = []string{url, fmt.Sprint(url, d.rng.IntN(3))}[:1+d.rng.IntN(2)]
 	if d.oneIn(4) {

@@ -12,9 +12,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Entries at which every member of etcd ends, at each start again, and what ours
-// does with them: it goes on where nothing can be lost by that, and otherwise
-// ends and says why. docs/compatibility.md has the same list.
+// Entries at which every etcd member exits, at each start again, and what ours does with them: it
+// continues where that loses nothing, and otherwise exits with the reason. docs/compatibility.md
+// has the same list.
 func TestLogsThatEndEtcd(t *testing.T) {
 	origin := newOrigin(t)
 	for _, poison := range poisons(origin.self) {
@@ -38,7 +38,7 @@ type poison struct {
 	name  string
 	entry *raftpb.Entry
 	ours  fate
-	// says is what ours says when it ends.
+	// says is the reason that ours logs when it exits.
 	says string
 }
 
@@ -46,13 +46,13 @@ func putEntry(key string) *raftpb.Entry {
 	return requestEntry(&pb.InternalRaftRequest{Put: &pb.PutRequest{Key: []byte(key)}})
 }
 
-// requestEntry is the entry of a request from nobody in particular.
+// requestEntry is the entry of a request without an author.
 func requestEntry(r *pb.InternalRaftRequest) *raftpb.Entry {
 	r.Header = &pb.RequestHeader{ID: 7}
 	return normal(marshal(r))
 }
 
-// v2Entry is a request of API v2 as etcd up to 3.5 has written it.
+// v2Entry is a request of API v2 as etcd up to 3.5 wrote it.
 func v2Entry(method, path, value string) *raftpb.Entry {
 	data := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 7)
 	for i, text := range []string{method, path, value} {

@@ -24,26 +24,23 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Logs that no client could bring about: entries of every form, committed and
-// not applied yet, in the log of a member that is not running. Either program
-// starts on a copy of it. What etcd applies, ours applies as well, to the same
-// rows; where etcd ends, ours may go on, or end and say why.
+// Logs that no client could produce: arbitrary entries, committed and not yet applied, in the log
+// of a stopped member. Both programs start on copies of it. What etcd applies, ours applies with
+// the same result; where etcd exits, ours may continue, or exit with a reason.
 
-// fate is what became of a member on such a log.
+// fate is the outcome of a start on such a log.
 type fate int
 
 const (
 	applied fate = iota
 	ended
-	// It has applied the log and finds no leader: raft counts on voters who do
-	// not exist.
+	// It has applied the log and has no leader: the log adds voters that do not exist.
 	waits
 )
 
 func (f fate) String() string { return []string{"applied", "ended", "waits"}[f] }
 
-// logSeeds are the seeds that are drawn in every run. LOG_SEEDS takes others:
-// "7" for one, "100-400" for more.
+// logSeeds are the seeds of a run. LOG_SEEDS overrides them: "7" for one, "100-400" for more.
 func logSeeds(t *testing.T) (first, last uint64) {
 	text := os.Getenv("LOG_SEEDS")
 	if text == "" {
@@ -80,7 +77,7 @@ func TestLogsOfAnyForm(t *testing.T) {
 	}
 }
 
-// origin is a directory of etcd's, with a little of everything in it.
+// origin is a data directory of etcd with some data of every kind.
 type origin struct {
 	dir string
 	// self is the member's id.
@@ -102,8 +99,8 @@ func newOrigin(t *testing.T) *origin {
 	return &origin{dir: m.dir, self: members.Members[0].ID}
 }
 
-// awaitVersion waits until the cluster has decided on its version: an entry that
-// would come between others.
+// awaitVersion waits until the cluster version is set, so that its entry does not come between
+// others.
 func awaitVersion(t *testing.T, m *member) {
 	deadline := time.Now().Add(callTimeout)
 	for !page(m.client, "/version", `"etcdcluster":"3.7.0"`) {
@@ -114,9 +111,8 @@ func awaitVersion(t *testing.T, m *member) {
 	}
 }
 
-// logFlags keep everything that has to do with time and addresses out of the
-// state: the shortest lease is one and a half election timeouts long, and a
-// member publishes its URLs.
+// logFlags keep time and addresses out of the state: the shortest lease is one and a half election
+// timeouts long, and a member publishes its URLs.
 func logFlags() []string {
 	return []string{
 		"--heartbeat-interval=1000", "--election-timeout=50000", "--unsafe-no-fsync",
@@ -139,8 +135,8 @@ func (o *origin) fates(t *testing.T, entries []*raftpb.Entry) (etcd, our *logged
 	return etcd, our
 }
 
-// compare gives both programs a log; where etcd has applied it, ours has made
-// the same of it. It returns etcd's fate.
+// compare starts both programs on a log; if etcd applied it, ours must have the same result. It
+// returns etcd's fate.
 func (o *origin) compare(t *testing.T, entries []*raftpb.Entry) fate {
 	etcd, our := o.fates(t, entries)
 	if etcd.fate == ended {
@@ -166,7 +162,7 @@ func (o *origin) compare(t *testing.T, entries []*raftpb.Entry) fate {
 	return applied
 }
 
-// panicked finds what ended an etcd.
+// panicked matches etcd's panic message.
 var panicked = regexp.MustCompile(`(?m)^panic: .*$`)
 
 func (m *loggedMember) readLog() string {
@@ -177,7 +173,7 @@ func (m *loggedMember) readLog() string {
 	return string(log)
 }
 
-// loggedMember is a member with a log that it has not applied.
+// loggedMember is a member with unapplied entries in its log.
 type loggedMember struct {
 	*member
 	of      program
@@ -193,15 +189,15 @@ func (o *origin) member(t *testing.T, p program, entries []*raftpb.Entry) *logge
 	if err := os.CopyFS(m.dir, os.DirFS(o.dir)); err != nil {
 		t.Fatal(err)
 	}
-	// etcd wants a directory that is its owner's alone.
+	// etcd requires a directory accessible to its owner only.
 	if err := os.Chmod(m.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return &loggedMember{member: m, of: p, metrics: metrics, last: appendToLog(t, m.dir, entries)}
 }
 
-// appendToLog writes entries to the log of a member that is not running, as
-// committed; it returns the index of the last one.
+// appendToLog appends entries to the log of a stopped member, as committed; it returns the index of
+// the last one.
 func appendToLog(t *testing.T, dir string, entries []*raftpb.Entry) uint64 {
 	w, err := wal.Open(zap.NewNop(), filepath.Join(dir, "member", "wal"), &walpb.Snapshot{})
 	if err != nil {
@@ -225,7 +221,7 @@ func appendToLog(t *testing.T, dir string, entries []*raftpb.Entry) uint64 {
 	return index
 }
 
-// awaitFate waits until the member has applied its log, or has ended.
+// awaitFate waits until the member has applied its log, or has exited.
 func (m *loggedMember) awaitFate() {
 	m.t.Helper()
 	deadline := time.Now().Add(startTimeout)
@@ -245,7 +241,7 @@ func (m *loggedMember) awaitFate() {
 
 var appliedTotal = regexp.MustCompile(`(?m)^etcd_server_proposals_applied_total (\S+)$`)
 
-// applied is the index up to which the member has applied its log, as its metrics say.
+// applied is the applied index in the member's metrics.
 func (m *loggedMember) applied() uint64 {
 	found := appliedTotal.FindStringSubmatch(pageBody("http://" + m.metrics + "/metrics"))
 	if found == nil {
@@ -255,7 +251,7 @@ func (m *loggedMember) applied() uint64 {
 	return uint64(index)
 }
 
-// pageBody is the page at a URL; nothing if there is none.
+// pageBody is the page at a URL; empty on failure.
 func pageBody(url string) string {
 	client := http.Client{Timeout: 5 * time.Second}
 	resp, err := client.Get(url)
@@ -270,8 +266,8 @@ func pageBody(url string) string {
 	return body.String()
 }
 
-// mayServe tells whether nobody but the member has a vote. With others, who do
-// not exist, there is no leader.
+// mayServe reports whether the member is the only voter. With other voters, which do not exist,
+// there is no leader.
 func (m *loggedMember) mayServe() bool {
 	rows, err := m.rows()
 	if err != nil {
@@ -286,7 +282,7 @@ func (m *loggedMember) mayServe() bool {
 	return voters == 1
 }
 
-// serves waits for the member, and tells whether it does in time.
+// serves waits for the member, and reports whether it serves in time.
 func (m *loggedMember) serves() bool {
 	for deadline := time.Now().Add(startTimeout); !m.healthy(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -296,7 +292,7 @@ func (m *loggedMember) serves() bool {
 	return true
 }
 
-// saysWhy fails if an operator could not tell why the member has ended.
+// saysWhy fails if the log does not tell an operator why the member exited.
 func (m *loggedMember) saysWhy() {
 	m.t.Helper()
 	says := m.logged("cannot apply entry") || m.logged("too old for")
@@ -305,7 +301,7 @@ func (m *loggedMember) saysWhy() {
 	}
 }
 
-// sameRows waits until two members have the same rows in their databases.
+// sameRows waits until the databases of two members have the same rows.
 func sameRows(t *testing.T, etcd, our *loggedMember) {
 	t.Helper()
 	deadline := time.Now().Add(callTimeout)
@@ -339,8 +335,8 @@ func diffRows(want, got map[string]string) string {
 	return strings.Join(lines[:min(len(lines), 30)], "\n")
 }
 
-// rows are the rows of the member's database, but for how far it is. The
-// database may be in use: a copy is read, which may be none for a moment.
+// rows are the rows of the member's database, except for the applied index. If the database is in
+// use, the copy that is read may be inconsistent for a moment.
 func (m *loggedMember) rows() (map[string]string, error) {
 	data, err := os.ReadFile(m.db())
 	if err != nil {

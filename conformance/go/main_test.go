@@ -1,11 +1,9 @@
-// Package conformance drives the server under test from outside, as its users
-// do: with the official client, beside the reference server, on each other's
-// files, and through SIGKILL.
+// Package conformance tests the server from outside, as its users do: with the official client,
+// next to the reference server, on each other's files, and with SIGKILL.
 //
-// RETCD_BIN_DIR names the directory that holds the binaries under test (etcd,
-// etcdctl, etcdutl); without it they are taken from the debug build.
-// REAL_ETCD_BIN names a built cmd/realetcd; without it the tests build one.
-// CONFORMANCE_SEEDS is how many random scripts are compared, for a longer search.
+// RETCD_BIN_DIR names the directory of the binaries under test (etcd, etcdctl, etcdutl); the
+// default is the debug build. REAL_ETCD_BIN names a built cmd/realetcd; by default the tests build
+// one. CONFORMANCE_SEEDS is the number of random scripts to compare.
 package conformance
 
 import (

@@ -41,7 +41,7 @@ func TestStatusAndAlarm(t *testing.T) {
 		if s := need(c.Status(ctx(t), m.client))(t); len(s.Errors) != 1 || !strings.Contains(s.Errors[0], "NOSPACE") {
 			t.Errorf("status under the alarm: %v", s.Errors)
 		}
-		// What takes space is refused, what gives it back is not.
+		// Requests that take space are refused, those that free space are not.
 		_, err := c.Put(ctx(t), "k", "w")
 		wantError(t, "put", err, rpctypes.ErrGRPCNoSpace)
 		_, err = c.Grant(ctx(t), 10)
@@ -102,7 +102,7 @@ func TestHashAndSnapshot(t *testing.T) {
 	})
 }
 
-// Writes go on while the file is defragmented, and nothing is lost by it.
+// Writes continue during defragmentation, and none is lost.
 func TestDefragmentDuringWrites(t *testing.T) {
 	onEach(t, func(t *testing.T, m *member) {
 		c := m.dial()

@@ -37,8 +37,7 @@ const (
 type program struct {
 	name string
 	path string
-	// catchup is its flag for the entries that are kept for slow followers, if
-	// it has one.
+	// catchup is its flag for the number of entries retained for slow followers, if it has one.
 	catchup string
 }
 
@@ -47,7 +46,7 @@ func ours() program {
 }
 func real() program { return program{"etcd-3.7.1", realBin, "--snapshot-catchup-entries"} }
 
-// member is one server process on a data directory of its own.
+// member is one server process with its own data directory.
 type member struct {
 	t      testing.TB
 	name   string
@@ -58,16 +57,16 @@ type member struct {
 	// cluster is the value of --initial-cluster.
 	cluster string
 	flags   []string
-	// catchup is how many entries are kept for slow followers, if not the default.
+	// catchup is the number of entries retained for slow followers, unless it is the default.
 	catchup int
-	// tls is how clients speak to it, if not plainly.
+	// tls is the client configuration; nil means plaintext.
 	tls *tls.Config
 
 	program program
 	cmd     *exec.Cmd
 	exited  chan struct{}
 	log     string
-	// up tells whether the process is meant to run.
+	// up reports whether the process should be running.
 	up atomic.Bool
 
 	clientOnce sync.Once
@@ -93,7 +92,7 @@ func newMember(t testing.TB, flags ...string) *member {
 	return m
 }
 
-// startMember starts a program on a fresh data directory.
+// startMember starts a program on a new data directory.
 func startMember(t testing.TB, p program, flags ...string) *member {
 	t.Helper()
 	m := newMember(t, flags...)
@@ -101,13 +100,12 @@ func startMember(t testing.TB, p program, flags ...string) *member {
 	return m
 }
 
-// givenAddrs holds the addresses that freeAddr has given out: a member that is
-// not started yet, or is down for a moment, listens on none of its own.
+// givenAddrs are the addresses that freeAddr has returned: a member that has not been started, or
+// is down, does not listen on its own.
 var givenAddrs sync.Map
 
-// freeAddr finds a loopback address that nobody listens on, and gives it to
-// nobody else. The ports lie below the ephemeral range, so that no outgoing
-// connection takes them meanwhile.
+// freeAddr returns an unused loopback address, and never returns it again. The ports are below the
+// ephemeral range, so that no outgoing connection takes them meanwhile.
 func freeAddr(t testing.TB) string {
 	t.Helper()
 	for range 1000 {
@@ -125,7 +123,7 @@ func freeAddr(t testing.TB) string {
 	return ""
 }
 
-// start runs a program on the member's directory until it serves.
+// start runs a program on the member's directory and waits until it serves.
 func (m *member) start(p program) {
 	m.t.Helper()
 	m.launch(p)
@@ -148,7 +146,7 @@ func (m *member) awaitHealthy() {
 	}
 }
 
-// launch starts the process and returns at once.
+// launch starts the process without waiting.
 func (m *member) launch(p program) {
 	m.t.Helper()
 	args := append([]string{
@@ -193,7 +191,7 @@ func (m *member) healthy() bool {
 	return pageOver(m.tls, url+"/health", `"health":"true"`)
 }
 
-// page tells whether a page is there and contains a text.
+// page reports whether a page exists and contains a text.
 func page(address, path, text string) bool {
 	return pageOver(nil, "http://"+address+path, text)
 }
@@ -212,7 +210,7 @@ func pageOver(config *tls.Config, url, text string) bool {
 	return err == nil && resp.StatusCode == http.StatusOK && bytes.Contains(body, []byte(text))
 }
 
-// stop ends the member cleanly.
+// stop stops the member with SIGTERM.
 func (m *member) stop() {
 	m.t.Helper()
 	m.up.Store(false)
@@ -224,26 +222,26 @@ func (m *member) stop() {
 	}
 }
 
-// kill ends the member without letting it do anything more.
+// kill stops the member with SIGKILL.
 func (m *member) kill() {
 	m.up.Store(false)
 	m.cmd.Process.Kill()
 	<-m.exited
 }
 
-// client3 is a client of this member alone, which outlives restarts.
+// client3 is a client of this member only, which survives restarts.
 func (m *member) client3() *clientv3.Client {
 	m.clientOnce.Do(func() { m.clientV3 = m.dial() })
 	return m.clientV3
 }
 
-// logged tells whether the server's log has a text.
+// logged reports whether the server's log contains a text.
 func (m *member) logged(text string) bool {
 	log, err := os.ReadFile(m.log)
 	return err == nil && bytes.Contains(log, []byte(text))
 }
 
-// logTail is the end of the server's log, for failures.
+// logTail is the end of the server's log, for failure messages.
 func (m *member) logTail() string {
 	log, err := os.ReadFile(m.log)
 	if err != nil {
@@ -271,7 +269,7 @@ func (m *member) dial() *clientv3.Client {
 	return c
 }
 
-// conn opens a bare gRPC connection for what the client hides.
+// conn opens a plain gRPC connection, for what the client hides.
 func (m *member) conn() *grpc.ClientConn {
 	m.t.Helper()
 	c, err := grpc.NewClient(m.client, grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -293,7 +291,7 @@ func ctx(t testing.TB) context.Context {
 	return c
 }
 
-// hashKV asks for the hash of the whole keyspace at a revision (0: now).
+// hashKV returns the hash of the keyspace at a revision (0: the current one).
 func (m *member) hashKV(rev int64) *clientv3.HashKVResponse {
 	m.t.Helper()
 	c := m.dial()

@@ -8,9 +8,9 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// Members come and go, one after another, under load: as learners at first, with
-// and without leadership, the newest and the oldest. Nothing is lost, a watch
-// through one that stays misses nothing, and all agree on who is left.
+// Members are added and removed one after another under load: as learners first, with and without
+// leadership, the newest and the oldest. No write is lost, a watch at a remaining member misses
+// nothing, and all agree on the membership.
 func TestMembershipChangesInALoop(t *testing.T) {
 	for name, programs := range map[string][]program{
 		"ours": {ours()}, "reference": {real()}, "mixed": {ours(), real()},
@@ -27,8 +27,8 @@ func TestMembershipChangesInALoop(t *testing.T) {
 			for round := range 8 {
 				fresh := c.join(pick(round + 1))
 				c.promote(fresh)
-				// The first member stays; of the others go, in turn, the oldest, the newest,
-				// and whoever leads.
+				// The first member stays; of the others, the oldest, the newest and the leader are
+				// removed in turn.
 				gone := c.members[1]
 				switch round % 4 {
 				case 1:
@@ -50,7 +50,7 @@ func TestMembershipChangesInALoop(t *testing.T) {
 	}
 }
 
-// sameMembers compares what the members say of each other.
+// sameMembers compares the member lists of all members.
 func (c *cluster) sameMembers() {
 	c.t.Helper()
 	var first []string

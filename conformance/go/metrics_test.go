@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// counted are the families that count what clients ask for, and what came of it.
+// counted are the families that count requests and their results.
 var counted = []string{
 	"etcd_debugging_lease_granted_total",
 	"etcd_debugging_lease_renewed_total",
@@ -24,19 +24,19 @@ var counted = []string{
 	"grpc_server_started_total",
 }
 
-// Dashboards and alerts see what they see of etcd 3.7.1: after the same requests of
-// every method, granted and refused, the same series have counted as much.
+// Dashboards and alerts work as with etcd 3.7.1: after the same requests of every method, granted
+// and refused, the same series have the same counts.
 func TestSameCountsAsReference(t *testing.T) {
 	t.Parallel()
 	var counts []map[string]float64
 	for _, p := range []program{real(), ours()} {
 		s := &side{t: t, m: startMember(t, p, cheap)}
 		s.conn = s.m.conn()
-		// How often its health was asked for differs.
+		// The number of health checks differs.
 		before := s.m.counts()
 		c := &caller{side: s}
 		for _, step := range headerSteps() {
-			// How often that is tried is a matter of time.
+			// The number of attempts depends on timing.
 			if step.method != "MemberPromote" || step.name == "not ready" {
 				c.ask(step)
 			}

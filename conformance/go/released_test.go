@@ -11,19 +11,18 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// lines are the older release lines that clusters are mixed with.
+// lines are the older release lines in mixed clusters.
 var lines = []string{"3.4", "3.5", "3.6"}
 
 var (
 	builtMu sync.Mutex
 	built   = map[string]string{}
-	// buildDir holds what is built for one run of the tests.
+	// buildDir holds binaries built for one run of the tests.
 	buildDir string
 )
 
-// line is the reference's program of a release line. 3.4 is the distribution's,
-// the others are built from the modules beside this one, when they are needed
-// first. REAL_ETCD35_BIN and REAL_ETCD36_BIN name built ones.
+// line is the reference of a release line. 3.4 is the distribution's, the others are built on first
+// use from the modules next to this one. REAL_ETCD35_BIN and REAL_ETCD36_BIN name built ones.
 func line(t testing.TB, version string) program {
 	t.Helper()
 	name, catchup := "etcd-"+version, "--snapshot-catchup-entries"
@@ -32,7 +31,7 @@ func line(t testing.TB, version string) program {
 		if _, err := os.Stat(debianBin); err != nil {
 			t.Fatalf("install the package etcd-server: %v", err)
 		}
-		// It keeps 5000 entries, whatever it is told.
+		// It retains 5000 entries, whatever the flags.
 		return program{name: name, path: debianBin}
 	case "3.5":
 		catchup = "--experimental-snapshot-catchup-entries"
@@ -56,9 +55,9 @@ func line(t testing.TB, version string) program {
 	return program{name: name, path: path, catchup: catchup}
 }
 
-// A directory whose cluster has gone down a version is ready for the older
-// program as soon as the member says so, whatever ends it then: the log behind
-// its newest snapshot has nothing that the older program refuses.
+// The directory of a downgraded cluster is ready for the older program as soon as the member
+// reports it, however it stops then: the log after its newest snapshot contains nothing that the
+// older program rejects.
 func TestDowngradedDirectoryIsReady(t *testing.T) {
 	for _, p := range []program{ours(), real()} {
 		t.Run(p.name, func(t *testing.T) {
@@ -72,7 +71,7 @@ func TestDowngradedDirectoryIsReady(t *testing.T) {
 				s := m.status()
 				return s != nil && s.StorageVersion == "3.6.0"
 			})
-			// The reference says so a moment before it is on its disk.
+			// The reference reports it shortly before it is on disk.
 			if p == real() {
 				m.stop()
 			} else {

@@ -8,16 +8,16 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// script draws requests from a seed. What it draws depends on nothing but the
-// seed and the revisions that it is told, so that one seed is one script.
+// script draws requests from a seed. It depends only on the seed and the revisions in the answers,
+// so that a seed determines the script.
 type script struct {
 	rng *rand.Rand
-	// rev and compacted are the newest and the compacted revision as far as known.
+	// rev and compacted are the newest and the compacted revision, as far as known.
 	rev, compacted int64
-	// settled says that the last compaction was waited for. Until a compaction is
-	// done, the hash at its revision depends on how far it came.
+	// settled reports whether the last compaction has been waited for. Until a compaction is
+	// complete, the hash at its revision depends on its progress.
 	settled bool
-	// modern allows what only 3.7 knows or answers alike.
+	// modern allows what only 3.7 supports or answers alike.
 	modern bool
 }
 
@@ -29,7 +29,7 @@ func (s *script) one(in int) bool { return s.rng.IntN(in) == 0 }
 
 func pick[T any](s *script, from ...T) T { return from[s.rng.IntN(len(from))] }
 
-// key draws from few keys, so that requests meet; some are odd on purpose.
+// key draws from few keys, so that requests interact; some are odd on purpose.
 func (s *script) key() []byte {
 	switch s.rng.IntN(40) {
 	case 0:
@@ -70,7 +70,7 @@ func (s *script) value() []byte {
 	return fmt.Appendf(nil, "value-%d", s.rng.IntN(5))
 }
 
-// lease draws one of few ids; zero is none.
+// lease draws from few ids; zero is none.
 func (s *script) lease() int64 {
 	if !s.one(4) {
 		return 0
@@ -78,7 +78,7 @@ func (s *script) lease() int64 {
 	return pick[int64](s, 11, 12, 13, 14, 99, -5)
 }
 
-// revision draws one around the borders that matter.
+// revision draws near the relevant boundaries.
 func (s *script) revision() int64 {
 	switch s.rng.IntN(8) {
 	case 0:
@@ -207,7 +207,7 @@ func (s *script) op(depth int) *pb.RequestOp {
 	return &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: s.txnRequest(depth - 1)}}
 }
 
-// huge is a txn or a value at the edge of what a server takes.
+// huge is a txn or a value at the limit of what a server accepts.
 func (s *script) huge() proto.Message {
 	if s.one(2) {
 		return &pb.PutRequest{Key: []byte("a/0"), Value: make([]byte, pick(s, 1572864, 1572864-100))}
@@ -220,20 +220,20 @@ func (s *script) huge() proto.Message {
 	return t
 }
 
-// rangeStream asks for the same as a Range, over RangeStream.
+// rangeStream is a Range sent as a RangeStream.
 type rangeStream struct{ *pb.RangeRequest }
 
-// history asks for the events of an interval since a revision.
+// history requests the events of an interval since a revision.
 type history struct{ *pb.WatchCreateRequest }
 
 func (s *script) history() history {
 	w := &pb.WatchCreateRequest{StartRevision: s.revision(), PrevKv: s.one(2), Fragment: s.one(3)}
-	// Zero would mean now, behind the events that are waited for.
+	// Zero would mean now, which is after the expected events.
 	if w.StartRevision == 0 {
 		w.StartRevision = max(1, s.compacted)
 	}
-	// The older line answers a negative one otherwise, and forgets a deletion at
-	// the compacted revision itself.
+	// The older line answers a negative one differently, and omits a deletion at the compacted
+	// revision itself.
 	if !s.modern && w.StartRevision <= s.compacted && w.StartRevision != s.compacted-1 {
 		w.StartRevision = s.compacted + 1
 	}

@@ -15,9 +15,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// Either program goes on with the directory that the other one left: after a
-// clean stop and after SIGKILL under load, again and again, with the same hash,
-// every acknowledged write, the leases and the members.
+// Each program continues with the directory of the other one: after a clean stop and after SIGKILL
+// under load, repeatedly, with the same hash, every acknowledged write, the leases and the members.
 func TestTakeover(t *testing.T) {
 	for _, order := range []struct {
 		name          string
@@ -26,8 +25,8 @@ func TestTakeover(t *testing.T) {
 		for _, end := range []string{"stopped", "killed"} {
 			t.Run(order.name+"/"+end, func(t *testing.T) {
 				t.Parallel()
-				// Few entries between snapshots, so that .snap files and a log that
-				// starts behind one are among what is handed over.
+				// Few entries between snapshots, so that the directory contains .snap files and a
+				// log that starts after one.
 				takeover(t, order.first(), order.second(), end == "killed", "--snapshot-count=150")
 			})
 		}
@@ -49,8 +48,8 @@ func takeover(t *testing.T, first, second program, kill bool, flags ...string) {
 		if kill {
 			m.kill()
 			load.abandon()
-			// Nobody knows what exactly a killed server had; but the two programs
-			// must read the same from what it left.
+			// The exact state of a killed server is unknown; but the two programs must read the
+			// same from its directory.
 			before = m.readBy(other[next.name])
 		} else {
 			load.finish()
@@ -71,7 +70,7 @@ func takeover(t *testing.T, first, second program, kill bool, flags ...string) {
 			t.Fatalf("turn %d: %s took over from the other", turn, next.name)
 		}
 	}
-	// What the last one made of it, the other one still reads alike.
+	// The other program still reads the same from what the last one wrote.
 	before := m.state()
 	m.stop()
 	m.start(first)
@@ -80,8 +79,8 @@ func takeover(t *testing.T, first, second program, kill bool, flags ...string) {
 	checkBolt(t, m.db())
 }
 
-// readBy starts a program on a copy of a directory that nobody serves, and
-// returns what it finds there.
+// readBy starts a program on a copy of a directory that is not in use, and returns the state that
+// it reads.
 func (m *member) readBy(p program) snapshotOfState {
 	m.t.Helper()
 	twin := newMember(m.t, m.flags...)
@@ -89,7 +88,7 @@ func (m *member) readBy(p program) snapshotOfState {
 	if err := os.CopyFS(twin.dir, os.DirFS(m.dir)); err != nil {
 		m.t.Fatal(err)
 	}
-	// etcd wants a directory that is its owner's alone, and writable files.
+	// etcd requires a directory accessible to its owner only, and writable files.
 	if err := os.Chmod(twin.dir, 0o700); err != nil {
 		m.t.Fatal(err)
 	}
@@ -102,8 +101,8 @@ func (m *member) readBy(p program) snapshotOfState {
 	return state
 }
 
-// populate writes of everything that a backend holds: history, tombstones,
-// a compaction, a lease with its key, an alarm.
+// populate writes data of every kind: history, tombstones, a compaction, a lease with its key, an
+// alarm.
 func populate(t testing.TB, c *clientv3.Client) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(3, 3))
@@ -174,9 +173,9 @@ func (m *member) compareState(want snapshotOfState) {
 	}
 }
 
-// A snapshot taken by one and restored by the other's tool is the same keyspace.
+// A snapshot saved by one and restored by the other's tool has the same keyspace.
 func TestSnapshotRestore(t *testing.T) {
-	// Our etcdctl and etcdutl, and the library behind the reference's.
+	// Our etcdctl and etcdutl, and the library of the reference's tools.
 	ourSave := func(m *member, path string) {
 		tool(t, "etcdctl", "--endpoints", m.client, "snapshot", "save", path)
 	}
@@ -253,8 +252,8 @@ func tool(t testing.TB, name string, args ...string) string {
 	return string(out)
 }
 
-// bbolt's own check passes on the file after load, defragmentation while load
-// goes on, and SIGKILL in the middle of it.
+// bbolt's own check passes on the file after load, defragmentation under load, and SIGKILL during
+// it.
 func TestBoltCheckAfterDefragUnderLoad(t *testing.T) {
 	t.Parallel()
 	m := startMember(t, ours())

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// flood is handshakes without end: of those whom strange stands for, and of those
-// who break off after half a greeting.
+// flood performs handshakes continuously: some with an untrusted certificate, some that stop within
+// the ClientHello.
 type flood struct {
 	over   chan struct{}
 	wg     sync.WaitGroup
@@ -35,20 +35,20 @@ func startFlood(t *testing.T, addresses []string, strange *tls.Config) *flood {
 		})
 	}
 	t.Cleanup(func() { f.end() })
-	// More than there are places for handshakes.
+	// More than the server handshakes concurrently.
 	for i := range 1500 {
 		conn, err := net.Dial("tcp", addresses[i%len(addresses)])
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { conn.Close() })
-		// The server may have hung up on it by now.
+		// The server may already have closed it.
 		conn.Write([]byte{0x16, 3, 1, 2, 0, 1})
 	}
 	return f
 }
 
-// end ends the flood, and tells how many handshakes there were.
+// end stops the flood, and returns the number of handshakes.
 func (f *flood) end() int64 {
 	select {
 	case <-f.over:
@@ -59,7 +59,7 @@ func (f *flood) end() int64 {
 	return f.knocks.Load()
 }
 
-// Handshakes without end hold up neither who is in nor who comes.
+// A flood of handshakes delays neither existing connections nor new ones.
 func TestTLSHandshakeFlood(t *testing.T) {
 	s := newTLSSetting(t, "p256")
 	m := s.start(t, ours())

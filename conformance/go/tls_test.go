@@ -30,7 +30,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// issuer is an authority for one test.
+// issuer is a CA for one test.
 type issuer struct {
 	t      *testing.T
 	cert   *x509.Certificate
@@ -60,7 +60,7 @@ func newIssuer(t *testing.T) *issuer {
 	return &issuer{t: t, cert: cert, key: key, serial: 1}
 }
 
-// issue makes a certificate for a new key of this kind: p256, p521, rsa or ed25519.
+// issue creates a certificate with a new key of this kind: p256, p521, rsa or ed25519.
 func (i *issuer) issue(kind string, change func(*x509.Certificate)) tls.Certificate {
 	i.t.Helper()
 	var key crypto.Signer
@@ -93,7 +93,7 @@ func (i *issuer) issue(kind string, change func(*x509.Certificate)) tls.Certific
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// revoke writes a list of revoked certificates, as etcd reads it.
+// revoke writes a revocation list, as etcd reads it.
 func (i *issuer) revoke(path string, certs ...tls.Certificate) {
 	i.t.Helper()
 	list := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour)}
@@ -137,7 +137,7 @@ func forServers(c *x509.Certificate) {
 	c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 }
 
-// tlsSetting is a directory with certificates and the flags that name them.
+// tlsSetting is a directory of certificates and the flags that name them.
 type tlsSetting struct {
 	ca    *issuer
 	dir   string
@@ -156,7 +156,7 @@ func newTLSSetting(t *testing.T, serverKey string) *tlsSetting {
 	return s
 }
 
-// secureMember serves clients over TLS at secure, and its health, plainly, at client.
+// secureMember serves clients over TLS at secure, and its health in plaintext at client.
 type secureMember struct {
 	*member
 	secure string
@@ -174,10 +174,10 @@ func (s *tlsSetting) start(t *testing.T, p program, flags ...string) *secureMemb
 	return &secureMember{m, secure}
 }
 
-// ask makes one connection and one request and tells what a client sees.
+// ask makes one connection and one request and describes what a client sees.
 func (m *secureMember) ask(config *tls.Config) string { return askAt(m.secure, config) }
 
-// askAt makes a handshake and asks for the version; it tells what came of it.
+// askAt performs a handshake and requests the version; it describes the result.
 func askAt(address string, config *tls.Config) string {
 	conn, err := (&net.Dialer{Timeout: callTimeout}).Dial("tcp", address)
 	if err != nil {
@@ -189,7 +189,7 @@ func askAt(address string, config *tls.Config) string {
 	if err := secure.Handshake(); err != nil {
 		return err.Error()
 	}
-	// What the server thinks of the client's certificate comes back on reading.
+	// The server's verdict on the client's certificate arrives with the first read.
 	fmt.Fprintf(secure, "GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	resp, err := http.ReadResponse(bufio.NewReader(secure), nil)
 	if err != nil {
@@ -201,7 +201,7 @@ func askAt(address string, config *tls.Config) string {
 
 var times = regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:]+(Z|[+-][\d:]+)`)
 
-// rejections are the reasons that the log has for refused connections.
+// rejections are the logged reasons of rejected connections.
 func (m *secureMember) rejections() []string {
 	var reasons []string
 	data, err := os.ReadFile(m.log)
@@ -217,7 +217,7 @@ func (m *secureMember) rejections() []string {
 	return reasons
 }
 
-// awaitRejection waits for one line more than there were.
+// awaitRejection waits for one more line than before.
 func (m *secureMember) awaitRejection(before int) string {
 	m.t.Helper()
 	for deadline := time.Now().Add(callTimeout); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
@@ -229,7 +229,7 @@ func (m *secureMember) awaitRejection(before int) string {
 	return ""
 }
 
-// Who gets in and who does not, what the client is told, and what the log says: as with the reference.
+// Which clients are accepted, what they see, and what is logged: as with the reference.
 func TestTLSMatrixAsReference(t *testing.T) {
 	s := newTLSSetting(t, "p256")
 	revoked := s.ca.issue("p256", nil)
@@ -253,9 +253,10 @@ func TestTLSMatrixAsReference(t *testing.T) {
 	cases := []struct {
 		name   string
 		config *tls.Config
-		// in says that the client is let in: nothing is logged then.
+		// in means that the client is accepted: nothing is logged then.
 		in bool
-		// lax says that what the client sees may differ: etcd hangs up without a word, or with a vaguer one.
+		// lax means that the client may see something else: etcd closes the connection without an
+		// alert, or with a less specific one.
 		lax bool
 	}{
 		{name: "good", config: with(good), in: true},
@@ -314,15 +315,15 @@ func TestTLSMatrixAsReference(t *testing.T) {
 				ours.seen, real.seen = "", ""
 			}
 			switch c.name {
-			// Go goes on to list what was asked for.
+			// Go goes on to list the requested protocols.
 			case "unknown protocol":
 				real.logged, _, _ = strings.Cut(real.logged, " (")
 			case "TLS 1.1":
 				real.logged, _, _ = strings.Cut(real.logged, ": [")
 			}
-			// Go adds a guess.
+			// Go appends a guess.
 			real.logged, _, _ = strings.Cut(real.logged, " (possibly because of")
-			// The addresses of a connection that broke are its own.
+			// The addresses of a broken connection vary.
 			if ours != real && !strings.Contains(real.seen, "connection reset") && !strings.Contains(real.seen, "broken pipe") {
 				t.Errorf("ours %+v, reference %+v", ours, real)
 			}
@@ -360,7 +361,7 @@ func TestTLSGoClient(t *testing.T) {
 	}
 }
 
-// Certificates as openssl makes them without being told much: version 1, only a common name.
+// Certificates as openssl creates them by default: version 1, only a common name.
 func TestTLSOpenSSLCertificates(t *testing.T) {
 	for _, tool := range []string{"openssl", "curl"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -410,7 +411,7 @@ func TestTLSOpenSSLCertificates(t *testing.T) {
 	if out, err := shell("curl -sS --max-time 30 http://" + m.secure + "/version"); err == nil {
 		t.Errorf("let in without TLS: %s", out)
 	}
-	// The server's own certificate as the authority, on both sides.
+	// The server's own certificate as the CA, on both sides.
 	s = &tlsSetting{flags: []string{
 		"--cert-file=" + file("self.crt"), "--key-file=" + file("self.key"),
 		"--trusted-ca-file=" + file("self.crt"), "--client-cert-auth",
@@ -423,7 +424,7 @@ func TestTLSOpenSSLCertificates(t *testing.T) {
 	}
 }
 
-// Our etcdctl gets in on either side.
+// Our etcdctl can connect to either server.
 func TestTLSMemberOfEachProgram(t *testing.T) {
 	s := newTLSSetting(t, "p256")
 	cert, key := writePair(t, s.dir, "client", s.ca.issue("p256", nil))
@@ -452,7 +453,8 @@ func onlyForServing(c *x509.Certificate) {
 	c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 }
 
-// Who is refused and why, as curl and the Go client tell it: each time the same for both programs.
+// Which clients are rejected and why, as curl and the Go client report it: the same for both
+// programs.
 func TestTLSMatrixForTools(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("no curl on this machine")
@@ -477,9 +479,9 @@ func TestTLSMatrixForTools(t *testing.T) {
 	cases := []struct {
 		name, cert, ca, scheme string
 		flags                  []string
-		// to plain says that the member speaks no TLS.
+		// toPlain means that the member serves plaintext; in means that the client is accepted.
 		toPlain, in bool
-		// lax says that curl may put it in other words.
+		// lax means that curl may word it differently.
 		lax bool
 	}{
 		{name: "good", cert: "good", in: true},
@@ -489,14 +491,14 @@ func TestTLSMatrixForTools(t *testing.T) {
 		{name: "HTTP/1.1", cert: "good", flags: []string{"--http1.1"}, in: true},
 		{name: "expired", cert: "expired"},
 		{name: "wrong authority", cert: "stranger"},
-		// etcd hangs up without a word.
+		// etcd closes the connection without an alert.
 		{name: "revoked", cert: "revoked", lax: true},
 		{name: "no certificate"},
 		{name: "server of another authority", cert: "good", ca: "other.crt"},
 		{name: "wrong name", cert: "good", flags: []string{"--connect-to", "example.com::127.0.0.1:"}},
 		{name: "TLS 1.1", cert: "good", flags: []string{"--tls-max", "1.1"}},
 		{name: "plaintext to TLS", scheme: "http"},
-		// etcd hangs up without a word.
+		// etcd closes the connection without a response.
 		{name: "TLS to plaintext", cert: "good", toPlain: true, lax: true},
 	}
 	for _, c := range cases {
@@ -526,8 +528,8 @@ func TestTLSMatrixForTools(t *testing.T) {
 	}
 }
 
-// brokenOff tells whether curl lost the connection before it could read why: the
-// reference may reset it behind its alert.
+// brokenOff reports whether curl lost the connection before it could read why: the reference may
+// reset it right after its alert.
 func brokenOff(curl string) bool {
 	for _, text := range []string{"reset by peer", "Broken pipe", "not connected"} {
 		if strings.Contains(curl, text) {
@@ -537,7 +539,8 @@ func brokenOff(curl string) bool {
 	return false
 }
 
-// curlTo asks a member for its version, and tells what curl says without what is the connection's own.
+// curlTo requests the version from a member, and returns curl's message without connection-specific
+// parts.
 func curlTo(dir, address, scheme, ca, cert string, flags []string) (string, bool) {
 	if scheme == "" {
 		scheme = "https"
@@ -579,7 +582,7 @@ func (s *tlsSetting) getByClient(address, scheme, ca string, cert tls.Certificat
 		return err
 	}
 	defer client.Close()
-	// Who is refused is not told so, but waits.
+	// A rejected client is not told so, but waits.
 	limit, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
 	_, err = client.Get(limit, "a")

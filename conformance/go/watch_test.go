@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// next awaits one response of a watch.
+// next waits for one response of a watch.
 func next(t testing.TB, events clientv3.WatchChan) (clientv3.WatchResponse, error) {
 	t.Helper()
 	select {
@@ -28,7 +28,7 @@ func next(t testing.TB, events clientv3.WatchChan) (clientv3.WatchResponse, erro
 	}
 }
 
-// read awaits n events and tells them as text.
+// read waits for n events and formats them.
 func read(t testing.TB, events clientv3.WatchChan, n int) string {
 	t.Helper()
 	var all []string
@@ -76,7 +76,7 @@ func TestWatch(t *testing.T) {
 			}
 		}
 
-		// A start behind the compaction is told where it may start again.
+		// A start before the compacted revision is told where it may start.
 		need(c.Compact(ctx(t), 4, clientv3.WithCompactPhysical()))(t)
 		r, err := next(t, c.Watch(ctx(t), "a", clientv3.WithRev(2)))
 		if !errors.Is(err, rpctypes.ErrCompacted) || r.CompactRevision != 4 || !r.Canceled {
@@ -88,8 +88,8 @@ func TestWatch(t *testing.T) {
 	})
 }
 
-// A previous value is what stood there a revision earlier, unless the event
-// creates its key or that revision is compacted.
+// A previous value is the value at the preceding revision, unless the event creates its key or that
+// revision is compacted.
 func TestWatchPreviousValues(t *testing.T) {
 	onEach(t, func(t *testing.T, m *member) {
 		c := m.dial()
@@ -105,7 +105,7 @@ func TestWatchPreviousValues(t *testing.T) {
 				t.Errorf("deleted and created at once: %s, want %s", got, want)
 			}
 		}
-		// The compaction may not have removed the old row yet: that must not show.
+		// The old row may not have been removed yet: that must not show.
 		for i := range 20 {
 			need(c.Put(ctx(t), "c", "old"))(t)
 			rev := need(c.Put(ctx(t), "c", "new"))(t).Header.Revision
@@ -146,7 +146,7 @@ func TestManyWatchersOnOneStream(t *testing.T) {
 		defer cancel()
 		var all []clientv3.WatchChan
 		for i := range watchers {
-			// A third watches one key each, the others overlap.
+			// A third watch one key each, the others overlap.
 			key, opts := fmt.Sprintf("w/%03d", i), []clientv3.OpOption{clientv3.WithCreatedNotify()}
 			if i%3 != 0 {
 				key, opts = "w/", append(opts, clientv3.WithPrefix())
@@ -180,7 +180,7 @@ func TestWatchProgress(t *testing.T) {
 		put := need(c.Put(ctx(t), "other", ""))(t)
 		events := c.Watch(ctx(t), "quiet", clientv3.WithCreatedNotify())
 		need(next(t, events))(t)
-		// A request that arrives before the watch is in step is dropped.
+		// A request that arrives before the watch is synced is ignored.
 		for asked := false; !asked; {
 			if err := c.RequestProgress(ctx(t)); err != nil {
 				t.Fatal(err)
@@ -201,7 +201,7 @@ func TestWatchProgress(t *testing.T) {
 	}, "--watch-progress-notify-interval=300ms")
 }
 
-// What the client hides: ids, refusals, cancellation and fragments.
+// What the client hides: ids, errors, cancellation and fragments.
 func TestWatchStream(t *testing.T) {
 	onEach(t, func(t *testing.T, m *member) {
 		stream := need(pb.NewWatchClient(m.conn()).Watch(ctx(t)))(t)
@@ -248,8 +248,8 @@ func TestWatchStream(t *testing.T) {
 	})
 }
 
-// A revision that is larger than a client takes comes in fragments to those who
-// ask for them. Only deletions with their previous values grow that large.
+// A revision larger than the client's limit is sent in fragments to clients that request them. Only
+// deletions with their previous values get that large.
 func TestWatchFragments(t *testing.T) {
 	onEach(t, func(t *testing.T, m *member) {
 		c := m.dial()

@@ -1,5 +1,4 @@
-// Command go35 is etcd of the 3.5 line in Go, with all of its flags: a member of
-// the clusters that the tests mix.
+// Command go35 is etcd of the 3.5 line in Go, with all of its flags, for members of mixed clusters.
 package main
 
 import (

@@ -1,5 +1,4 @@
-// Command go36 is etcd of the 3.6 line in Go, with all of its flags: a member of
-// the clusters that the tests mix.
+// Command go36 is etcd of the 3.6 line in Go, with all of its flags, for members of mixed clusters.
 package main
 
 import (

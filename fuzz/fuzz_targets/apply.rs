@@ -1,8 +1,10 @@
-//! Whatever is committed has one fate: `docs/testing.md` says how this is run.
+//! Applying committed entries is deterministic and does not panic; `docs/testing.md` says how to
+//! run it.
 //!
-//! The bytes are entries: a byte for the kind, two for the length, the data. One machine applies them as they come and never
-//! stops, the other is restarted before each. Neither may panic, and both tell the same of each entry. As
-//! `crates/sim/tests/hostile` does with random entries that look more like real ones.
+//! The input is a sequence of entries: one byte for the type, two for the length, then the data.
+//! One machine applies them in sequence, another is restarted before each. Neither may panic, and
+//! both must report the same for each entry. `crates/sim/tests/hostile` does the same with random
+//! entries that look more like real ones.
 
 #![no_main]
 
@@ -44,7 +46,7 @@ impl Member {
         self.machine = open(&self.backend);
     }
 
-    /// What became of the entry; one that stops the member is passed over.
+    /// Describes the result of an entry; one that stops the member is skipped.
     fn apply(&mut self, kind: EntryType, data: &[u8]) -> String {
         let entry = Entry {
             index: Some(self.machine.applied().index + 1),

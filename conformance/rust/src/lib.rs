@@ -1,1 +1,1 @@
-//! Tests only: see `tests/`.
+//! Contains tests only: see `tests/`.

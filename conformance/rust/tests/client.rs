@@ -1,5 +1,5 @@
-//! The crate `etcd-client`, a client that many Rust programs use, drives every service of the server in
-//! `RETCD_BIN_DIR` (default: the workspace's `target/debug`).
+//! Tests every service of the server in `RETCD_BIN_DIR` (default: the workspace's `target/debug`)
+//! with the crate `etcd-client`, which many Rust programs use.
 
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use etcd_client::{
     LeaseGrantOptions, LeaseTimeToLiveOptions, PutOptions, Txn, TxnOp, WatchOptions,
 };
 
-/// A server of the test's own; ends with it.
+/// A server that is killed at the end of the test.
 struct Server {
     process: Child,
     endpoint: String,
@@ -66,8 +66,8 @@ impl Server {
         }
     }
 
-    /// A client connects at its first call, which must find the socket bound; it is answered when the
-    /// member is ready.
+    /// A client connects at its first call, when the socket must be bound; the call completes once
+    /// the member is ready.
     async fn client(&self) -> Client {
         let address = self.endpoint.trim_start_matches("http://");
         for _ in 0..200 {

@@ -1,7 +1,7 @@
 //! Kills server processes and removes temporary directories, however this program ends.
 //!
-//! On a normal exit, also after an error, dropping [`ChildGuard`] and the directory's owner does it. A
-//! signal or a panic ends the process without drops, so processes and directories are also
+//! On a normal exit, also after an error, dropping [`ChildGuard`] and the directory's owner does
+//! it. A signal or a panic ends the process without drops, so processes and directories are also
 //! registered here, and a signal thread and a panic hook clean up. Only processes started here are
 //! killed, by id. An id cannot be reused before its process has been waited for, which happens
 //! under the lock of the registry.

@@ -1,5 +1,5 @@
-// Command realetcd is the reference: etcd v3.7.1 in Go, with all of its flags.
-// The tests start it beside the server under test and compare the answers.
+// Command realetcd is the reference: etcd v3.7.1 in Go, with all of its flags. The tests run it
+// next to the server under test and compare the answers.
 package main
 
 import (
