@@ -47,7 +47,7 @@ fn run(target: &Target, plan: &Plan) -> Result<Outcome<()>, Error> {
 }
 
 #[test]
-fn every_workload_counts_the_operations_that_were_asked_for() {
+fn every_workload_counts_the_requested_operations() {
     let model = Model::default();
     let target = at(&[serve(&model)]);
     let shape = plan("put", 1);
@@ -173,7 +173,7 @@ fn fewer_puts_in_a_transaction_still_write_every_key() {
 }
 
 #[test]
-fn a_fill_outlives_an_election_and_no_more() {
+fn a_fill_survives_one_election_only() {
     let plan = plan("put", 1);
     let fill = |txns| {
         let model = Model::leaderless(txns);

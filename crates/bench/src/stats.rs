@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_bounds_counts_as_the_bound() {
+    fn latencies_are_clamped_to_the_range() {
         let mut latencies = Latencies::default();
         assert_eq!(
             (latencies.percentile(99.0), latencies.max()),

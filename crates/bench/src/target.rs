@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn invalid_addresses_are_rejected() {
         let error = Target::new(&["local host:1".into()], None).unwrap_err();
         assert!(error.to_string().contains("local host:1"), "{error}");
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[test]
-fn nobody_reads_any_more() {
+fn closed_output_ends_the_tool() {
     let (reader, writer) = pipe().unwrap();
     drop(reader);
     // The first line is printed before the server, which does not exist, is contacted.

@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn endpoints_take_turns_as_far_as_they_can() {
+    async fn connected_endpoints_are_chosen_round_robin() {
         check("? ? ?", "____");
         check("+ + +", "0120");
         check("+ ? -", "0000");
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_passed_over_serves_when_nobody_else_can() {
+    async fn passed_over_endpoints_are_the_last_resort() {
         check("+5 + +", "1121");
         check("+5", "0000");
         check("+5 -", "0000");

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_endpoints_as_users_write_them() {
+    fn parses_endpoints() {
         use Encryption::{Always, IfConfigured, Never};
         let tcp = |authority: &str| Address::Tcp(authority.to_owned());
         let unix = |path: &str| Address::Unix(path.into());

@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_answers_as_etcd_does() {
+    fn formats_errors_like_etcd() {
         let check = |code, message: &str, text: &str| {
             assert_eq!(Error::from(Status::new(code, message)).to_string(), text)
         };
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_for_lack_of_time_says_what_was_waited_for() {
+    fn deadline_errors_have_a_source() {
         let last = Error::Unreachable {
             reason: "refused".to_owned(),
         };

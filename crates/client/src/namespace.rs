@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn no_range_leads_out() {
+    fn ranges_stay_within_the_namespace() {
         check(b"", b"k", b"\0", b"k", b"\0");
         check(b"a/", b"k", b"", b"a/k", b"");
         check(b"a/", b"k", b"m", b"a/k", b"a/m");
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_key_is_no_key() {
+    fn empty_keys_are_rejected() {
         let namespace = Namespace::default().nested(b"a/");
         let mut put = PutRequest::default();
         let refused = namespace
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn transactions_are_completed_at_every_depth() {
+    fn nested_transactions_are_prefixed() {
         let op = |request| RequestOp {
             request: Some(request),
         };

@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ends_behind_the_prefix() {
+    fn prefix_end_follows_the_prefix() {
         assert_eq!(prefix_end(b"a/"), b"a0");
         assert_eq!(prefix_end(b"a\xff\xff"), b"b");
         assert_eq!(prefix_end(b"\xff"), FROM_KEY);

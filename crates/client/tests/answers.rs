@@ -119,7 +119,7 @@ const LEARNER: First = First::Status(9, "etcdserver: rpc not supported for learn
 const NO_LEADER: First = First::Status(14, "etcdserver: no leader");
 
 #[test]
-fn what_a_learner_refuses_is_asked_of_another_member() {
+fn requests_rejected_by_a_learner_are_retried_elsewhere() {
     run(async {
         asks_again(2, LEARNER, &[READS, SNAPSHOT, REPEATABLE, WRITES]).await;
         gives_up(1, LEARNER, &[READS, SNAPSHOT, REPEATABLE, WRITES]).await;
@@ -127,7 +127,7 @@ fn what_a_learner_refuses_is_asked_of_another_member() {
 }
 
 #[test]
-fn a_member_without_a_leader_has_done_nothing() {
+fn requests_rejected_without_a_leader_are_retried() {
     run(async {
         asks_again(2, NO_LEADER, &[READS, SNAPSHOT, REPEATABLE, WRITES]).await;
         asks_again(1, NO_LEADER, &[READS, SNAPSHOT, REPEATABLE]).await;
@@ -136,7 +136,7 @@ fn a_member_without_a_leader_has_done_nothing() {
 }
 
 #[test]
-fn a_request_that_was_not_sent_is_sent_again() {
+fn unsent_requests_are_retried() {
     run(async {
         for servers in [1, 2] {
             asks_again(
@@ -150,7 +150,7 @@ fn a_request_that_was_not_sent_is_sent_again() {
 }
 
 #[test]
-fn what_may_have_been_done_is_repeated_if_it_may_be_done_twice() {
+fn only_idempotent_requests_are_retried_after_unknown_outcomes() {
     run(async {
         for first in [
             First::Broken,
@@ -189,7 +189,7 @@ fn all_other_codes_are_final() {
 }
 
 #[test]
-fn a_user_that_has_changed_is_asked_about_again() {
+fn outdated_auth_revisions_are_retried() {
     run(async {
         let first = First::Status(3, "etcdserver: revision of auth store is old");
         asks_again(1, first, &[&READS[..1], &WRITES[..1]]).await;
@@ -197,7 +197,7 @@ fn a_user_that_has_changed_is_asked_about_again() {
 }
 
 #[test]
-fn a_token_that_was_given_is_not_replaced() {
+fn a_fixed_token_is_not_replaced() {
     run(async {
         let first = First::Status(16, "etcdserver: invalid auth token");
         let fakes = Fakes::start(1, first).await;
@@ -212,7 +212,7 @@ fn a_token_that_was_given_is_not_replaced() {
 }
 
 #[test]
-fn an_answer_of_something_else_than_etcd_is_shown() {
+fn non_grpc_responses_are_reported() {
     async fn check(first: First, text: &str) {
         let expected = format!("rpc error: code = {text}");
         ask_each(1, first, &[&READS[..1], &WRITES[..1]], |name, result, _| {
@@ -255,7 +255,7 @@ fn an_answer_of_something_else_than_etcd_is_shown() {
 }
 
 #[test]
-fn endpoints_take_turns_and_one_that_is_down_is_left_out() {
+fn requests_are_round_robin_without_endpoints_that_are_down() {
     run(async {
         let fakes = Fakes::start(3, First::Success).await;
         let client = client(&fakes);
@@ -304,7 +304,7 @@ fn endpoints_take_turns_and_one_that_is_down_is_left_out() {
 }
 
 #[test]
-fn one_that_is_down_from_the_start_costs_nothing() {
+fn an_endpoint_that_never_was_up_delays_nothing() {
     run(async {
         let fakes = Fakes::start(2, First::Success).await;
         fakes.stop(0).await;
@@ -315,7 +315,7 @@ fn one_that_is_down_from_the_start_costs_nothing() {
 }
 
 #[test]
-fn a_deadline_says_what_was_waited_for() {
+fn deadline_errors_name_the_last_failure() {
     run(async {
         let fakes = Fakes::start(1, First::Success).await;
         fakes.stop(0).await;
@@ -345,7 +345,7 @@ fn a_deadline_says_what_was_waited_for() {
 }
 
 #[test]
-fn a_request_that_is_too_large_is_not_sent() {
+fn oversized_requests_are_not_sent() {
     run(async {
         let fakes = Fakes::start(1, First::Success).await;
         let config = Config {

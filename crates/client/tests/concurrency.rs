@@ -58,7 +58,7 @@ async fn end(client: &Client, session: &Session) {
 }
 
 #[test]
-fn a_lock_is_had_by_one_at_a_time_in_the_order_of_asking() {
+fn a_lock_is_exclusive_and_fair() {
     run(async {
         let member = Member::start().await;
         let client = member.client();
@@ -89,7 +89,7 @@ fn a_lock_is_had_by_one_at_a_time_in_the_order_of_asking() {
 }
 
 #[test]
-fn a_lock_is_a_key_that_programs_in_go_know() {
+fn a_lock_interoperates_with_go() {
     run(async {
         let member = Member::start().await;
         let client = member.client();
@@ -120,7 +120,7 @@ fn a_lock_is_a_key_that_programs_in_go_know() {
 }
 
 #[test]
-fn whoever_gives_up_waiting_leaves_the_queue() {
+fn a_dropped_waiter_leaves_the_queue() {
     run(async {
         let member = Member::start().await;
         let client = member.client();
@@ -179,7 +179,7 @@ fn a_lock_ends_with_its_session() {
 }
 
 #[test]
-fn a_session_lives_while_connections_break_and_members_restart() {
+fn a_session_survives_broken_connections_and_restarts() {
     run(async {
         let mut member = Member::start().await;
         let relay = Relay::start(&member.address, &[]).await;
@@ -208,7 +208,7 @@ fn a_session_lives_while_connections_break_and_members_restart() {
 }
 
 #[test]
-fn a_lease_that_is_none_is_not_kept_alive() {
+fn a_missing_lease_is_not_kept_alive() {
     run(async {
         let member = Member::start().await;
         let client = member.client();
@@ -225,7 +225,7 @@ fn a_lease_that_is_none_is_not_kept_alive() {
 }
 
 #[test]
-fn leaders_follow_each_other_and_are_observed() {
+fn successive_leaders_are_observed() {
     run(async {
         let member = Member::start().await;
         let client = member.client();
@@ -268,7 +268,7 @@ fn leaders_follow_each_other_and_are_observed() {
 }
 
 #[test]
-fn locks_are_those_of_a_namespace() {
+fn locks_respect_namespaces() {
     run(async {
         let member = Member::start().await;
         let all = member.client();

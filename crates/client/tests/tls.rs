@@ -89,7 +89,7 @@ async fn waits_for(client: &Client) -> String {
 }
 
 #[test]
-fn a_new_certificate_counts_from_the_next_connection_on() {
+fn a_renewed_certificate_is_used_by_new_connections() {
     run(async {
         let files = Files(tempfile::tempdir().unwrap());
         let authority = self::authority();
@@ -109,7 +109,7 @@ fn a_new_certificate_counts_from_the_next_connection_on() {
 }
 
 #[test]
-fn a_server_of_another_authority_is_not_believed() {
+fn a_server_of_another_ca_is_rejected() {
     run(async {
         let files = Files(tempfile::tempdir().unwrap());
         let member = member(&files, &authority()).await;
@@ -136,7 +136,7 @@ fn a_server_of_another_authority_is_not_believed() {
 }
 
 #[test]
-fn half_a_pair_is_none() {
+fn a_certificate_requires_its_key() {
     let config = Config {
         tls: TlsConfig {
             key: Some("client-key.pem".into()),

@@ -105,7 +105,7 @@ fn requests_and_watches_get_a_new_token() {
 }
 
 #[test]
-fn a_password_that_is_wrong_by_now_is_said_to_be() {
+fn a_changed_password_is_reported() {
     run(async {
         let member = member_with_auth().await;
         let client = user(&member, "u", "pw");
@@ -123,7 +123,7 @@ fn a_password_that_is_wrong_by_now_is_said_to_be() {
 }
 
 #[test]
-fn what_is_not_allowed_is_no_reason_to_log_in_again() {
+fn permission_errors_do_not_authenticate_again() {
     run(async {
         let member = member_with_auth().await;
         let client = user(&member, "u", "pw");

@@ -37,7 +37,7 @@ async fn write_numbers(client: &Client, numbers: std::ops::Range<usize>) {
 }
 
 #[test]
-fn every_change_comes_once_though_the_connection_breaks_all_the_time() {
+fn events_are_delivered_once_over_broken_connections() {
     const ROUNDS: usize = 12;
     const CHANGES: usize = 12;
     run(async {
@@ -69,7 +69,7 @@ fn every_change_comes_once_though_the_connection_breaks_all_the_time() {
 }
 
 #[test]
-fn from_now_on_is_from_when_the_watch_has_begun() {
+fn a_watch_without_a_revision_starts_at_its_creation() {
     run(async {
         let member = Member::start().await;
         let relay = Relay::start(&member.address, &[]).await;
@@ -90,7 +90,7 @@ fn from_now_on_is_from_when_the_watch_has_begun() {
 }
 
 #[test]
-fn a_watch_goes_on_behind_a_restart() {
+fn a_watch_resumes_after_a_restart() {
     run(async {
         let mut member = Member::start().await;
         let client = member.client();
@@ -110,7 +110,7 @@ fn a_watch_goes_on_behind_a_restart() {
 }
 
 #[test]
-fn a_revision_that_breaks_off_between_two_fragments_comes_again_as_a_whole() {
+fn a_fragmented_response_is_repeated_after_a_break() {
     const VALUE_BYTES: usize = 140 << 10;
     run(async {
         let member = Member::start().await;
@@ -148,7 +148,7 @@ fn a_revision_that_breaks_off_between_two_fragments_comes_again_as_a_whole() {
 }
 
 #[test]
-fn what_is_forgotten_is_not_watched() {
+fn a_compacted_revision_ends_the_watch() {
     run(async {
         let member = Member::start().await;
         let client = member.client();
@@ -173,7 +173,7 @@ fn what_is_forgotten_is_not_watched() {
 }
 
 #[test]
-fn watches_of_one_stream_begin_and_end_by_themselves() {
+fn watches_of_one_stream_are_independent() {
     run(async {
         let member = Member::start().await;
         let client = member.client();
@@ -217,7 +217,7 @@ fn watches_of_one_stream_begin_and_end_by_themselves() {
 }
 
 #[test]
-fn a_namespace_is_all_that_there_is() {
+fn watches_see_their_namespace_only() {
     run(async {
         let member = Member::start().await;
         let (all, app) = (member.client(), member.client().namespace("app/"));
@@ -274,7 +274,7 @@ async fn give_up_after<T>(wakes: usize, future: impl Future<Output = T>) -> Opti
 }
 
 #[test]
-fn a_watch_for_which_nobody_waits_is_not_lost() {
+fn next_is_cancel_safe() {
     run(async {
         let member = Member::start().await;
         let client = member.client();

@@ -95,7 +95,7 @@ fn closed_pipe() -> io::PipeWriter {
 }
 
 #[test]
-fn nobody_hears_of_an_output_that_nobody_reads() {
+fn closed_output_ends_commands_silently() {
     for args in [
         &["completion", "bash"][..],
         &["--help"],
@@ -125,7 +125,7 @@ fn nobody_hears_of_an_output_that_nobody_reads() {
 }
 
 #[test]
-fn commands_that_have_moved_say_where() {
+fn moved_commands_name_their_replacement() {
     for (command, to) in [
         ("restore", "etcdutl snapshot restore"),
         ("status", "etcdutl snapshot status"),
@@ -139,7 +139,7 @@ fn commands_that_have_moved_say_where() {
 }
 
 #[test]
-fn a_backup_replaces_nothing_but_files() {
+fn a_backup_replaces_regular_files_only() {
     let member = Member::start();
     let dir = tempfile::tempdir().expect("a temporary directory");
     let at = |name: &str| dir.path().join(name);

@@ -108,7 +108,7 @@ fn status_shows_what_a_backup_holds() {
 }
 
 #[test]
-fn status_refuses_what_is_no_backup() {
+fn status_rejects_invalid_backups() {
     let dir = TestDir::new();
     fs::write(dir.path("bad.db"), "no database").expect("room");
     dir.check_refused(
@@ -160,7 +160,7 @@ fn hashkv_equals_the_servers_and_leaves_the_file_alone() {
 }
 
 #[test]
-fn restore_makes_the_directory_that_etcd_makes() {
+fn restore_creates_the_same_directory_as_etcd() {
     let dir = TestDir::new();
     dir.check(
         "snapshot restore sn.db --data-dir r --name a \
@@ -206,7 +206,7 @@ fn restore_makes_the_directory_that_etcd_makes() {
 }
 
 #[test]
-fn restore_raises_the_revision() {
+fn restore_increases_the_revision() {
     let dir = TestDir::new();
     dir.check(
         "snapshot restore sn.db --data-dir r --bump-revision 1000 --mark-compacted",
@@ -288,7 +288,7 @@ fn bad_backups(dir: &TestDir) -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn a_restore_that_fails_leaves_nothing_behind() {
+fn a_failed_restore_leaves_nothing_behind() {
     let dir = TestDir::new();
     let bad = bad_backups(&dir);
     let entries = || {
@@ -329,7 +329,7 @@ fn a_restore_that_fails_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_restore_that_is_interrupted_leaves_nothing_behind() {
+fn an_interrupted_restore_leaves_nothing_behind() {
     let dir = TestDir::new();
     // Sparse, and large enough for a signal to arrive during the copy.
     let large = fs::File::create(dir.path("large.db")).expect("room");
@@ -356,7 +356,7 @@ fn a_restore_that_is_interrupted_leaves_nothing_behind() {
 }
 
 #[test]
-fn what_is_no_file_is_not_opened() {
+fn special_files_are_not_opened() {
     let dir = TestDir::new();
     bad_backups(&dir);
     for command in ["snapshot status", "hashkv"] {
@@ -375,7 +375,7 @@ fn what_is_no_file_is_not_opened() {
 }
 
 #[test]
-fn a_database_in_use_is_given_up_after_the_timeout() {
+fn waiting_for_a_locked_database_times_out() {
     let dir = TestDir::new();
     let db = fs::File::open(dir.path("sn.db")).expect("it was written");
     rustix::fs::flock(&db, rustix::fs::FlockOperation::LockExclusive).expect("nobody has it");

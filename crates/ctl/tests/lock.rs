@@ -37,7 +37,7 @@ fn gives_up(member: &Member, prefix: &str, tool: Running, left: usize) {
 }
 
 #[test]
-fn whoever_waits_for_a_lock_can_be_asked_to_stop() {
+fn waiting_for_a_lock_can_be_interrupted() {
     let member = Member::start();
     assert!(member.run(&["put", "l/1", ""], "").status.success());
     let tool = member.begin(&["lock", "l"]);
@@ -47,7 +47,7 @@ fn whoever_waits_for_a_lock_can_be_asked_to_stop() {
 }
 
 #[test]
-fn whoever_stands_for_election_can_be_asked_to_stop() {
+fn campaigning_can_be_interrupted() {
     let member = Member::start();
     assert!(member.run(&["put", "e/1", "somebody"], "").status.success());
     let tool = member.begin(&["elect", "e", "me"]);
@@ -57,7 +57,7 @@ fn whoever_stands_for_election_can_be_asked_to_stop() {
 }
 
 #[test]
-fn the_next_one_has_the_lock_when_the_command_of_the_last_one_ends() {
+fn the_lock_is_released_when_its_command_exits() {
     let member = Member::start();
     let first = member.begin(&["lock", "l", "--", "sh", "-c", "cat; exit 3"]);
     // Commands have no input.
@@ -91,7 +91,7 @@ fn the_next_one_has_the_lock_when_the_command_of_the_last_one_ends() {
 }
 
 #[test]
-fn a_lock_whose_lease_is_taken_away_is_said_to_be_lost() {
+fn revoking_the_lease_loses_the_lock() {
     let member = Member::start();
     let tool = member.begin(&["lock", "l", "--ttl=3"]);
     wait_for_keys(&member, "l/", 1);
@@ -113,7 +113,7 @@ fn a_lock_whose_lease_is_taken_away_is_said_to_be_lost() {
 }
 
 #[test]
-fn an_election_is_followed_until_somebody_asks_to_stop() {
+fn observing_can_be_interrupted() {
     let member = Member::start();
     let mut follower = member.begin(&["elect", "-l", "e"]);
     let mut leader = member.begin(&["elect", "e", "first"]);

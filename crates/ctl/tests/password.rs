@@ -107,7 +107,7 @@ impl Drop for Terminal {
 }
 
 #[test]
-fn what_is_typed_is_not_shown() {
+fn input_is_not_echoed() {
     let mut terminal = Terminal::run(&["user", "add", "u"]);
     terminal.expect("Password of u: ");
     terminal.type_secret("one\n");
@@ -121,7 +121,7 @@ fn what_is_typed_is_not_shown() {
 }
 
 #[test]
-fn an_interrupted_command_leaves_a_terminal_that_shows() {
+fn an_interrupted_prompt_restores_echo() {
     for signal in [Signal::INT, Signal::QUIT, Signal::TERM] {
         let mut terminal = Terminal::run(&["--user=root", "get", "k"]);
         terminal.expect("Password: ");
@@ -134,7 +134,7 @@ fn an_interrupted_command_leaves_a_terminal_that_shows() {
 }
 
 #[test]
-fn a_signal_after_the_question_ends_the_command_as_ever() {
+fn a_signal_after_the_prompt_terminates_the_command() {
     // Accepts connections and never responds.
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = server.local_addr().unwrap().to_string();
@@ -149,7 +149,7 @@ fn a_signal_after_the_question_ends_the_command_as_ever() {
 }
 
 #[test]
-fn a_password_without_questions_is_one_line() {
+fn a_non_interactive_password_is_one_line() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = server.local_addr().unwrap().to_string();
     let args = ["--endpoints", &address, "user", "add", "u"];

@@ -39,7 +39,7 @@ fn invalidate_tokens(member: &Member) {
 }
 
 #[test]
-fn a_transaction_may_take_long_to_type() {
+fn a_token_may_expire_while_a_transaction_is_typed() {
     let member = member_with_auth();
     let mut tool = member.begin(&["--user=u:pw", "txn", "-i"]);
     tool.expect_lines(&["compares:"]);
@@ -52,7 +52,7 @@ fn a_transaction_may_take_long_to_type() {
 }
 
 #[test]
-fn a_watch_goes_on_at_a_member_that_does_not_know_its_token() {
+fn a_watch_resumes_at_a_member_without_its_token() {
     let mut member = member_with_auth();
     run_as_root(&member, &["put", "k", "1"], "");
     let mut tool = member.begin(&["--user=u:pw", "watch", "k", "--rev=1"]);
@@ -64,7 +64,7 @@ fn a_watch_goes_on_at_a_member_that_does_not_know_its_token() {
 }
 
 #[test]
-fn a_lease_is_kept_alive_at_a_member_that_does_not_know_the_token() {
+fn a_lease_is_kept_alive_at_a_member_without_the_token() {
     let mut member = member_with_auth();
     let granted = member.run(&["--user=u:pw", "lease", "grant", "12"], "");
     let id = granted
@@ -83,7 +83,7 @@ fn a_lease_is_kept_alive_at_a_member_that_does_not_know_the_token() {
 }
 
 #[test]
-fn a_password_that_is_wrong_by_now_is_said_to_be() {
+fn a_changed_password_is_reported() {
     let member = member_with_auth();
     let mut tool = member.begin(&["--user=u:pw", "txn", "-i"]);
     tool.expect_lines(&["compares:"]);

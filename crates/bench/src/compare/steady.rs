@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_whose_member_is_gone_go_on_at_another() {
+    fn clients_move_to_another_member() {
         let model = Model::default();
         let shape = shape(&[closed_port(), serve(&model)]);
         let all = |journal: &Journal| {

@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_every_spelling() {
+    fn accepts_all_flag_forms() {
         let (flags, rest) =
             parsed("a --limit 5 --prefix b -wjson -i -- --limit c").expect("a valid line");
         assert_eq!(

@@ -14,7 +14,7 @@ pub(crate) fn command() -> Command {
         "alarm",
         "List and disarm alarms",
         vec![
-            Command::new("disarm", "", "End all alarms", disarm),
+            Command::new("disarm", "", "Disarm all alarms", disarm),
             Command::new("list", "", "List all alarms", list),
         ],
     )

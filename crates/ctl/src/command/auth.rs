@@ -16,11 +16,16 @@ const ROOT: &str = "root";
 pub(crate) fn command() -> Command {
     Command::group(
         "auth",
-        "Switch authentication on and off",
+        "Enable or disable authentication",
         vec![
-            Command::new("enable", "", "Switch authentication on", enable),
-            Command::new("disable", "", "Switch authentication off", disable),
-            Command::new("status", "", "Show whether authentication is on", status),
+            Command::new("enable", "", "Enable authentication", enable),
+            Command::new("disable", "", "Disable authentication", disable),
+            Command::new(
+                "status",
+                "",
+                "Show whether authentication is enabled",
+                status,
+            ),
         ],
     )
 }

@@ -12,7 +12,7 @@ pub(crate) fn command() -> Command {
     Command::new(
         "compaction",
         "[options] <revision>",
-        "Forget the history before a revision",
+        "Compact the history before a revision",
         run,
     )
     .flags([Flag::switch(

@@ -12,15 +12,9 @@ use crate::print::print_line;
 
 /// The `defrag` command.
 pub(crate) fn command() -> Command {
-    Command::new(
-        "defrag",
-        "",
-        "Give unused space in the members' databases back",
-        run,
-    )
-    .flags([Flag::switch(
+    Command::new("defrag", "", "Defragment the databases of members", run).flags([Flag::switch(
         "cluster",
-        "do so on all members that the member list names",
+        "defragment all members in the member list",
     )])
 }
 

@@ -29,10 +29,10 @@ pub(crate) fn command() -> Command {
 pub(crate) fn flags() -> Vec<Flag> {
     vec![
         Flag::switch("prefix", "delete all keys that start with the key"),
-        Flag::switch("prev-kv", "print the records that are deleted"),
+        Flag::switch("prev-kv", "print the deleted key-value pairs"),
         Flag::switch(
             "from-key",
-            "delete all keys from the key on, in the order of their bytes",
+            "delete all keys greater than or equal to the key, in byte order",
         ),
         Flag::switch("range", "delete the keys up to range_end without a delay"),
     ]

@@ -11,21 +11,21 @@ use crate::print::{Downgrade, Reply};
 pub(crate) fn command() -> Command {
     Command::group(
         "downgrade",
-        "Prepare a cluster for older servers",
+        "Manage the downgrade of the cluster",
         vec![
             Command::new(
                 "validate",
                 "<TARGET_VERSION>",
-                "Check whether the cluster can go down to a version",
+                "Check whether the cluster can be downgraded to a version",
                 validate,
             ),
             Command::new(
                 "enable",
                 "<TARGET_VERSION>",
-                "Begin to go down to a version",
+                "Start a downgrade to a version",
                 enable,
             ),
-            Command::new("cancel", "", "Stop going down", |invocation| {
+            Command::new("cancel", "", "Cancel the downgrade", |invocation| {
                 request(invocation, Downgrade::Cancel, String::new())
             }),
         ],

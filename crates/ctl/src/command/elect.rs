@@ -10,19 +10,19 @@ use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::print::Reply;
 
 const LONG: &str = "\
-Stands for election, and prints its key and the proposal when it is elected. It leads until it gets SIGINT or SIGTERM. With
---listen it stands for nothing, and prints the leader's key and proposal whenever they change.";
+Campaigns in an election, and prints its key and proposal once elected. It leads until SIGINT or SIGTERM. With
+--listen it only observes the election, and prints the leader's key and proposal whenever they change.";
 
 /// The `elect` command.
 pub(crate) fn command() -> Command {
     Command::new(
         "elect",
         "<election-name> [proposal]",
-        "Stand for election, or follow one",
+        "Campaign in an election, or observe it",
         run,
     )
     .long(LONG)
-    .flags([Flag::switch("listen", "only follow the election").short('l')])
+    .flags([Flag::switch("listen", "observe the election").short('l')])
 }
 
 fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {

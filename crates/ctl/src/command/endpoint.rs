@@ -23,14 +23,9 @@ errors, downgrade target version, downgrade enabled.";
 pub(crate) fn command() -> Command {
     Command::group(
         "endpoint",
-        "Ask endpoints for their health, status and hash",
+        "Query the health, status and hash of endpoints",
         vec![
-            Command::new(
-                "health",
-                "",
-                "Check whether each endpoint can commit",
-                health,
-            ),
+            Command::new("health", "", "Check the health of each endpoint", health),
             Command::new("status", "", "Show the status of each endpoint", status)
                 .long(STATUS_LONG),
             Command::new(
@@ -48,7 +43,7 @@ pub(crate) fn command() -> Command {
     )
     .persistent([Flag::switch(
         "cluster",
-        "ask all members that the member list names",
+        "query all members in the member list",
     )])
 }
 

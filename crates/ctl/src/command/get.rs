@@ -28,16 +28,16 @@ pub(crate) fn flags() -> Vec<Flag> {
         Flag::text(
             "sort-by",
             "",
-            "what to sort by: CREATE, KEY, MODIFY, VALUE or VERSION",
+            "sort by CREATE, KEY, MODIFY, VALUE or VERSION",
         ),
-        Flag::int("limit", 0, "largest number of results (0 means all)"),
+        Flag::int("limit", 0, "maximum number of results (0 means all)"),
         Flag::switch("prefix", "read all keys that start with the key"),
         Flag::switch(
             "from-key",
-            "read all keys from the key on, in the order of their bytes",
+            "read all keys greater than or equal to the key, in byte order",
         ),
         Flag::int("rev", 0, "read as of this revision (0 means the latest)"),
-        Flag::switch("keys-only", "leave out the values"),
+        Flag::switch("keys-only", "omit the values"),
         Flag::switch("count-only", "only count the keys"),
         Flag::switch(
             "print-value-only",
@@ -46,22 +46,18 @@ pub(crate) fn flags() -> Vec<Flag> {
         Flag::int(
             "min-create-rev",
             0,
-            "leave out keys that were created before this revision",
+            "omit keys created before this revision",
         ),
-        Flag::int(
-            "max-create-rev",
-            0,
-            "leave out keys that were created after this revision",
-        ),
+        Flag::int("max-create-rev", 0, "omit keys created after this revision"),
         Flag::int(
             "min-mod-rev",
             0,
-            "leave out keys that were last changed before this revision",
+            "omit keys last modified before this revision",
         ),
         Flag::int(
             "max-mod-rev",
             0,
-            "leave out keys that were last changed after this revision",
+            "omit keys last modified after this revision",
         ),
         Flag::switch("stream", "receive the result in parts"),
     ]

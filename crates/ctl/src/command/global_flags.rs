@@ -11,7 +11,7 @@ pub(crate) fn flags() -> Vec<Flag> {
         Flag::list(
             "endpoints",
             &["127.0.0.1:2379"],
-            "where the members listen for clients",
+            "client URLs of the members",
         ),
         Flag::switch("debug", "show the effective flags on stderr"),
         Flag::text(
@@ -24,32 +24,28 @@ pub(crate) fn flags() -> Vec<Flag> {
         Flag::duration(
             "dial-timeout",
             seconds(2),
-            "how long to wait for a connection",
+            "timeout for establishing a connection",
         ),
-        Flag::duration(
-            "command-timeout",
-            seconds(5),
-            "how long to wait for the answer to a short command",
-        ),
+        Flag::duration("command-timeout", seconds(5), "timeout for short commands"),
         Flag::duration(
             "keepalive-time",
             seconds(2),
-            "probe a connection that is silent for so long",
+            "idle time after which a connection is probed",
         ),
         Flag::duration(
             "keepalive-timeout",
             seconds(6),
-            "give up a connection whose probe is not answered for so long",
+            "time after which an unanswered probe closes the connection",
         ),
         Flag::int(
             "max-request-bytes",
             0,
-            "largest request to send, in bytes (0 means 2 MiB)",
+            "maximum size of a request in bytes (0 means 2 MiB)",
         ),
         Flag::int(
             "max-recv-bytes",
             0,
-            "largest response to accept, in bytes (0 means 2 GiB - 1)",
+            "maximum size of a response in bytes (0 means 2 GiB - 1)",
         ),
         Flag::boolean("insecure-transport", true, "connect without TLS"),
         Flag::boolean(
@@ -59,29 +55,25 @@ pub(crate) fn flags() -> Vec<Flag> {
         ),
         Flag::switch(
             "insecure-skip-tls-verify",
-            "do not check the servers' certificates (for tests only)",
+            "do not verify server certificates (for tests only)",
         ),
         Flag::text("cert", "", "file with the client's TLS certificate"),
         Flag::text("key", "", "file with the client's TLS key"),
-        Flag::text(
-            "cacert",
-            "",
-            "file with the certificates of trusted authorities",
-        ),
+        Flag::text("cacert", "", "file with the trusted CA certificates"),
         Flag::text(
             "auth-jwt-token",
             "",
-            "token to identify with, instead of a user and a password",
+            "token to authenticate with, instead of a user and a password",
         ),
         Flag::text(
             "user",
             "",
-            "name[:password] to identify with (asks for a missing password)",
+            "name[:password] to authenticate with (prompts for a missing password)",
         ),
         Flag::text(
             "password",
             "",
-            "password to identify with; --user is then the name alone",
+            "password to authenticate with; --user is then only the name",
         ),
         Flag::text(
             "discovery-srv",

@@ -22,13 +22,13 @@ pub(crate) fn command() -> Command {
             Command::new(
                 "grant",
                 "<ttl>",
-                "Make a lease that ends after so many seconds",
+                "Grant a lease with a time to live in seconds",
                 grant,
             ),
             Command::new(
                 "revoke",
                 "<leaseID>",
-                "End a lease and delete its keys",
+                "Revoke a lease and delete its keys",
                 revoke,
             ),
             Command::new(
@@ -37,15 +37,12 @@ pub(crate) fn command() -> Command {
                 "Show a lease",
                 time_to_live,
             )
-            .flags([Flag::switch(
-                "keys",
-                "list the keys that are attached to the lease",
-            )]),
+            .flags([Flag::switch("keys", "list the keys attached to the lease")]),
             Command::new("list", "", "List all leases", list),
             Command::new(
                 "keep-alive",
                 "[options] <leaseID>",
-                "Renew a lease again and again",
+                "Keep a lease alive",
                 keep_alive,
             )
             .flags([Flag::switch("once", once)]),

@@ -11,12 +11,12 @@ use crate::log;
 use crate::print::Reply;
 
 const LONG: &str = "\
-Waits until the lock is free, takes it, and prints its key. The lock is given back when the tool gets SIGINT or SIGTERM, or,
-if a command is given, when that has ended; the exit code is then the command's. The command finds the lock's key
-and the revision at which it was got in ETCD_LOCK_KEY and ETCD_LOCK_REV:
+Acquires the lock and prints its key. The lock is released on SIGINT or SIGTERM or, if a command is given, when
+the command exits, with the exit code of the command. The command's environment contains the lock's key and the
+revision at which it was acquired as ETCD_LOCK_KEY and ETCD_LOCK_REV:
   $ etcdctl lock deploy -- sh -c 'echo $ETCD_LOCK_KEY'
 
-Should the tool be killed, the lock is free again after --ttl seconds.";
+If the tool is killed, the lock is released after --ttl seconds.";
 
 /// The `lock` command.
 pub(crate) fn command() -> Command {
@@ -30,7 +30,7 @@ pub(crate) fn command() -> Command {
     .flags([Flag::int(
         "ttl",
         10,
-        "how many seconds the lock outlives this tool",
+        "seconds until the lock is released if this tool is killed",
     )])
 }
 

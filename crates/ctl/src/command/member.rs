@@ -31,13 +31,13 @@ pub(crate) fn command() -> Command {
                     "",
                     "the new member's peer URLs, separated by commas",
                 ),
-                Flag::switch("learner", "add the member without a vote"),
+                Flag::switch("learner", "add the member as a learner"),
             ]),
             Command::new("remove", "<memberID>", "Remove a member", remove),
             Command::new(
                 "update",
                 "<memberID> [options]",
-                "Give a member other peer URLs",
+                "Change the peer URLs of a member",
                 update,
             )
             .flags([Flag::text(
@@ -45,7 +45,12 @@ pub(crate) fn command() -> Command {
                 "",
                 "the member's peer URLs, separated by commas",
             )]),
-            Command::new("promote", "<memberID>", "Give a learner its vote", promote),
+            Command::new(
+                "promote",
+                "<memberID>",
+                "Promote a learner to a voting member",
+                promote,
+            ),
             Command::new("list", "", "List all members", list_members)
                 .long(LIST_LONG)
                 .flags([Flag::text(

@@ -84,12 +84,8 @@ pub(crate) fn program() -> Program {
         version::command().heading(UTILITY),
     ];
     Program {
-        root: Command::group(
-            "etcdctl",
-            "Talk to an etcd cluster from the command line.",
-            commands,
-        )
-        .persistent(global_flags::flags()),
+        root: Command::group("etcdctl", "A command line client for etcd.", commands)
+            .persistent(global_flags::flags()),
         hint: "Use \"etcdctl options\" for a list of global command-line options (applies to all commands).\n",
         repeats_errors: false,
     }

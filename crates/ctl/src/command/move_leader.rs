@@ -13,7 +13,7 @@ pub(crate) fn command() -> Command {
     Command::new(
         "move-leader",
         "<transferee-member-id>",
-        "Hand leadership to another member",
+        "Transfer leadership to another member",
         run,
     )
 }

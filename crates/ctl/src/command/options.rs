@@ -5,12 +5,7 @@ use crate::print::print_bytes;
 
 /// The `options` command.
 pub(crate) fn command() -> Command {
-    Command::new(
-        "options",
-        "",
-        "List the flags that every command takes",
-        run,
-    )
+    Command::new("options", "", "List the global flags", run)
 }
 
 fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_appears_whole_or_not_at_all() {
+    fn a_file_is_complete_or_absent() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         let mut unfinished = OutputFile::create(&path).unwrap();
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn links_stay_links() {
+    fn symbolic_links_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name| dir.path().join(name);
         fs::create_dir(at("elsewhere")).unwrap();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_written_into_or_refused() {
+    fn special_files_are_written_directly_or_rejected() {
         // A pseudoterminal is a device that the test cannot replace by mistake, even as root: files
         // cannot be renamed onto it.
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;

@@ -15,7 +15,7 @@ Sets a key to a value and prints OK.
 Without a value on the command line, all of standard input is the value:
   $ cat file | etcdctl put key
 
-A value that starts with a dash has to stand behind two dashes:
+A value that starts with a dash must follow two dashes:
   $ etcdctl put key -- -value";
 
 const USAGE: &str = "put command needs 1 argument and input from stdin or 2 arguments";
@@ -40,7 +40,7 @@ pub(crate) fn flags() -> Vec<Flag> {
             "0",
             "id of the lease to attach to the key, in hexadecimal",
         ),
-        Flag::switch("prev-kv", "print the record that is replaced"),
+        Flag::switch("prev-kv", "print the replaced key-value pair"),
         Flag::switch("ignore-value", "keep the key's value"),
         Flag::switch("ignore-lease", "keep the key's lease"),
     ]

@@ -19,7 +19,7 @@ pub(crate) fn command() -> Command {
             Flag::switch("prefix", "all keys that start with the key"),
             Flag::switch(
                 "from-key",
-                "all keys from the key on, in the order of their bytes",
+                "all keys greater than or equal to the key, in byte order",
             ),
         ]
     };
@@ -30,19 +30,19 @@ pub(crate) fn command() -> Command {
         vec![
             Command::new("add", "<role name>", "Add a role", add),
             Command::new("delete", "<role name>", "Delete a role", delete),
-            Command::new("get", "<role name>", "Show what a role permits", get),
+            Command::new("get", "<role name>", "Show the permissions of a role", get),
             Command::new("list", "", "List all roles", list),
             Command::new(
                 "grant-permission",
                 grant,
-                "Let a role read or write keys",
+                "Grant a permission on keys to a role",
                 grant_permission,
             )
             .flags(flags()),
             Command::new(
                 "revoke-permission",
                 "<role name> <key> [endkey]",
-                "Take keys from a role",
+                "Revoke a permission on keys from a role",
                 revoke_permission,
             )
             .flags(flags()),

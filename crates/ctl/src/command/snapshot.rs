@@ -29,12 +29,12 @@ pub(crate) fn command() -> Command {
     let save = Command::new(
         "save",
         "<filename>",
-        "Copy a member's database into a file",
+        "Save a member's database to a file",
         save,
     );
     Command::group(
         "snapshot",
-        "Make backups of a member",
+        "Back up members",
         vec![
             save.examples(EXAMPLES),
             Command::moved("restore", "etcdutl snapshot restore"),

@@ -26,8 +26,8 @@ use crate::go::quote::{quote, unquote};
 use crate::print::{Reply, print_line};
 
 const LONG: &str = "\
-Reads a transaction from standard input and runs it. It has three sections, each ended by an empty line:
-comparisons, requests for when all of them hold, and requests for when one does not.
+Reads a transaction from standard input and executes it. It has three sections, each terminated by an empty line:
+comparisons, requests to execute if all of them succeed, and requests to execute otherwise.
 
   mod(\"key1\") > \"0\"
 
@@ -36,18 +36,13 @@ comparisons, requests for when all of them hold, and requests for when one does 
   put key1 \"created\"
   put key2 \"some more\"
 
-Comparisons are ver, create, mod, val or lease of a key, then =, !=, < or >, then a quoted value;\nids of leases are hexadecimal.";
+Comparisons are ver, create, mod, val or lease of a key, then =, !=, < or >, then a quoted value;\nlease ids are hexadecimal.";
 
 /// The `txn` command.
 pub(crate) fn command() -> Command {
-    Command::new(
-        "txn",
-        "[options]",
-        "Run several requests in one transaction",
-        run,
-    )
-    .long(LONG)
-    .flags([Flag::switch("interactive", "say which section comes next").short('i')])
+    Command::new("txn", "[options]", "Execute a transaction", run)
+        .long(LONG)
+        .flags([Flag::switch("interactive", "prompt for each section").short('i')])
 }
 
 fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {

@@ -21,7 +21,7 @@ pub(crate) fn command() -> Command {
         Flag::boolean(
             "interactive",
             true,
-            "ask for the password on the terminal, not on stdin",
+            "prompt for the password on the terminal instead of reading stdin",
         )
     };
     Command::group(
@@ -39,7 +39,7 @@ pub(crate) fn command() -> Command {
                 Flag::text("new-user-password", "", "the new user's password"),
                 Flag::switch(
                     "no-password",
-                    "make a user who can only identify with a certificate",
+                    "add a user who can only authenticate with a certificate",
                 ),
             ]),
             Command::new("delete", "<user name>", "Delete a user", delete),

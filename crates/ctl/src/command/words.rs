@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn splits_as_people_write() {
+    fn splits_words() {
         let check = |line: &str, words: &[&str]| {
             let expected: Vec<Arg> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
             assert_eq!(split(line), Ok(expected), "{line}");

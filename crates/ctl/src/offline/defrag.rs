@@ -16,7 +16,7 @@ pub(crate) fn command() -> Command {
     Command::new(
         "defrag",
         "--data-dir {data dir}",
-        "Give unused space in a member's database back",
+        "Defragment the database of a stopped member",
         run,
     )
     .flags([data_dir])

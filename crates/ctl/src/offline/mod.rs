@@ -41,10 +41,10 @@ pub(crate) fn program() -> Program {
         ),
         Command::new("version", "", "Show the version of etcdutl", version),
     ];
-    let timeout = "how long to wait for the lock of a database (0 means for ever)";
+    let timeout = "timeout for locking a database (0 means none)";
     let root = Command::group(
         "etcdutl",
-        "Work on the files of etcd members that are not running.",
+        "An administration tool for the files of stopped etcd members.",
         commands,
     )
     .persistent([

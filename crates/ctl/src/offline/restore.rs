@@ -47,15 +47,15 @@ pub(crate) fn command() -> Command {
     Command::new(
         "restore",
         "<filename> --data-dir {output dir} [options]",
-        "Make a data directory from a backup",
+        "Create a data directory from a backup",
         run,
     )
     .flags([
-        Flag::text("data-dir", "", "directory to make (NAME.etcd if not given)"),
+        Flag::text("data-dir", "", "directory to create (default: NAME.etcd)"),
         Flag::text(
             "wal-dir",
             "",
-            "directory for the log (DATA-DIR/member/wal if not given)",
+            "directory of the log (default: DATA-DIR/member/wal)",
         ),
         Flag::text("name", "default", "this member's name"),
         Flag::text("initial-cluster", "default=http://localhost:2380", cluster),
@@ -71,17 +71,17 @@ pub(crate) fn command() -> Command {
         ),
         Flag::switch(
             "skip-hash-check",
-            "accept a database without checksum, as it is in data directories",
+            "accept a database without checksum, e.g. from a data directory",
         ),
-        Flag::uint("bump-revision", 0, "raise the latest revision by so much"),
+        Flag::uint("bump-revision", 0, "increase the latest revision by this amount"),
         Flag::switch(
             "mark-compacted",
-            "let watchers notice that history was lost; needs --bump-revision",
+            "mark the restored history as compacted, so that watchers notice; requires --bump-revision",
         ),
         Flag::uint(
             "initial-memory-map-size",
             10 << 30,
-            "accepted and not needed: nothing is mapped",
+            "ignored: files are not memory-mapped",
         ),
     ])
 }

@@ -21,12 +21,12 @@ use crate::cli::{Command, Exit, Invocation};
 use crate::go::size::humanise;
 
 const LONG: &str = "\
-Checks a backup's database and shows what it holds. With the simple format the columns are: hash, revision, total keys, \
+Checks the database of a backup and describes it. With the simple format the columns are: hash, revision, total keys, \
 total size, version.";
 
 /// The `status` command.
 pub(crate) fn command() -> Command {
-    Command::new("status", "<filename>", "Show what a backup holds", run).long(LONG)
+    Command::new("status", "<filename>", "Describe a backup", run).long(LONG)
 }
 
 #[derive(Default)]

@@ -67,7 +67,7 @@ where
 }
 
 #[test]
-fn what_is_not_known_is_passed_over() {
+fn unknown_fields_are_skipped() {
     for unknown in [
         b"".as_slice(),
         b"\x98\x06\x01",             // number 99
@@ -85,7 +85,7 @@ fn what_is_not_known_is_passed_over() {
 }
 
 #[test]
-fn lengths_around_what_is_cut_out_are_right() {
+fn lengths_are_updated_around_removed_fields() {
     let unknown = [groups(200), b"\x1a\x011".to_vec()].concat();
     let within = |key: u8, bytes: &[u8]| {
         let mut out = vec![key];
@@ -99,7 +99,7 @@ fn lengths_around_what_is_cut_out_are_right() {
 }
 
 #[test]
-fn what_is_no_message_is_refused_in_gos_words() {
+fn malformed_messages_are_rejected_in_gos_words() {
     for bytes in [
         b"\x0a\xff".as_slice(),
         b"\x0a\x02k",
@@ -119,7 +119,7 @@ fn what_is_no_message_is_refused_in_gos_words() {
 }
 
 #[test]
-fn oneofs_and_packed_numbers_stay_what_they_are() {
+fn oneofs_and_packed_numbers_are_preserved() {
     // A watch create request with filters, both packed and not, in a message that sets the oneof
     // more than once.
     let create = b"\x0a\x08\x0a\x01k\x2a\x01\x01\x28\x00";
@@ -129,7 +129,7 @@ fn oneofs_and_packed_numbers_stay_what_they_are() {
 }
 
 #[test]
-fn transactions_are_as_deep_as_gos_decoder_takes_them() {
+fn transactions_nest_as_deep_as_in_gos_decoder() {
     let empty = TxnRequest::default;
     for (levels_in, innermost) in [
         (49, one_put()),
@@ -151,7 +151,7 @@ fn transactions_are_as_deep_as_gos_decoder_takes_them() {
 }
 
 #[test]
-fn deep_messages_are_walked_on_any_stack() {
+fn deep_messages_are_traversed_on_any_stack() {
     let walk = || {
         let bytes = nested(4999, one_put());
         let txn: TxnRequest = decode(bytes.clone().into()).unwrap();

@@ -10,12 +10,12 @@ use arguments::Environment;
 use stream::{Outcome, Stream};
 
 const LONG: &str = "\
-Follows the changes of a key, of a range, or with --prefix of all keys that start with it. Behind two dashes may stand a
-command that runs once for each change, with ETCD_WATCH_REVISION, ETCD_WATCH_EVENT_TYPE, ETCD_WATCH_KEY and
-ETCD_WATCH_VALUE in its environment:
+Watches a key, a range, or with --prefix all keys that start with it. A command after two dashes is run for
+each event, with ETCD_WATCH_REVISION, ETCD_WATCH_EVENT_TYPE, ETCD_WATCH_KEY and ETCD_WATCH_VALUE in its
+environment:
   $ etcdctl watch foo -- sh -c 'echo $ETCD_WATCH_VALUE'
 
-With --interactive each line of standard input starts a further watch, or asks for progress:
+With --interactive, each line of standard input starts a watch or requests progress:
   watch foo --prev-kv
   progress";
 
@@ -45,10 +45,7 @@ fn flags() -> Vec<Flag> {
             "prev-kv",
             "print the records as they were before the changes",
         ),
-        Flag::switch(
-            "progress-notify",
-            "let the server tell from time to time how far the watch has come",
-        ),
+        Flag::switch("progress-notify", "request periodic progress notifications"),
     ]
 }
 
