@@ -207,7 +207,7 @@ impl<'a> Cluster<'a> {
                 .collect();
             stopping
                 .into_iter()
-                .try_for_each(|thread| thread.join().expect("a panic has ended the process"))
+                .try_for_each(|thread| thread.join().expect("a panic ends the process"))
         })
     }
 }

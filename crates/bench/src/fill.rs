@@ -119,7 +119,7 @@ async fn write_all(
         tokio::select! {
             ended = tasks.join_next() => match ended {
                 Some(result) => {
-                    result.expect("a panic has ended the process").map_err(failed())?;
+                    result.expect("a panic ends the process").map_err(failed())?;
                 }
                 None => return Ok(()),
             },

@@ -84,7 +84,7 @@ impl Connection {
             .authority(self.authority.clone())
             .path_and_query(path)
             .build()
-            .expect("the parts are whole, and paths are constants");
+            .expect("authority and path are valid, and paths are constants");
         let mut head = Request::post(uri)
             .header("content-type", "application/grpc")
             .header("te", "trailers")
@@ -322,7 +322,7 @@ fn frame(message: &impl Message) -> Bytes {
     bytes.put_u32(u32::try_from(len).expect("requests are far smaller than 4 GiB"));
     message
         .encode(&mut bytes)
-        .expect("the buffer has the room that encoded_len asked for");
+        .expect("the buffer has encoded_len bytes of capacity");
     bytes.freeze()
 }
 

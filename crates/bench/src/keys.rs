@@ -29,7 +29,7 @@ impl KeySpace {
         let mut end = self.prefix.clone().into_bytes();
         let last = end
             .last_mut()
-            .expect("the command line refuses an empty prefix");
+            .expect("the command line rejects an empty prefix");
         // A prefix is text, which has no 0xff bytes.
         *last += 1;
         (self.prefix.clone().into(), end.into())

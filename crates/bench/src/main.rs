@@ -17,7 +17,7 @@
 #![deny(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "they panic when nobody reads any more"
+    reason = "they panic if the output is closed"
 )]
 
 mod arguments;

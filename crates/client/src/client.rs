@@ -253,18 +253,28 @@ impl Client {
             return Ok(login);
         }
         let login = credentials.log_in(link.transport.clone()).await?;
-        *self.shared.login.lock().expect("nothing panics under it") = Some(login.clone());
+        *self
+            .shared
+            .login
+            .lock()
+            .expect("no code panics while holding the lock") = Some(login.clone());
         Ok(login)
     }
 
     fn known_login(&self) -> Option<Login> {
         let login = self.shared.login.lock();
-        login.expect("nothing panics under it").clone()
+        login
+            .expect("no code panics while holding the lock")
+            .clone()
     }
 
     /// Makes the next request authenticate, unless that has happened since `outdated` was used.
     fn forget_token(&self, outdated: Option<&Login>) {
-        let mut login = self.shared.login.lock().expect("nothing panics under it");
+        let mut login = self
+            .shared
+            .login
+            .lock()
+            .expect("no code panics while holding the lock");
         if login.as_ref() == outdated {
             *login = None;
         }

@@ -125,7 +125,7 @@ impl Connections {
             chosen.is_some()
         });
         drop(waited.await.expect("the sender lives as long as its owner"));
-        chosen.expect("it was waited for")
+        chosen.expect("it has been waited for")
     }
 
     /// Makes requests prefer other endpoints for a while.

@@ -119,7 +119,7 @@ impl Service<Uri> for Connector {
         let first_read = self
             .first_read
             .lock()
-            .expect("nothing panics under it")
+            .expect("no code panics while holding the lock")
             .take();
         Box::pin(async move {
             let io = connect(target, tls).await?;

@@ -1,5 +1,4 @@
-//! A client of etcd clusters, for programs: no command line, no environment, nothing on stdout or
-//! stderr.
+//! A client library for etcd clusters. It reads no command line or environment, and prints nothing.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -10,7 +9,7 @@
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Client::new(Config::new(["127.0.0.1:2379", "127.0.0.1:22379"]))?;
-//! // What is below `app/` is all that this client sees.
+//! // This client sees only keys below `app/`.
 //! let app = client.namespace("app/");
 //!
 //! let put = PutRequest {
@@ -38,25 +37,25 @@
 //! # }
 //! ```
 //!
-//! # What a request may count on
+//! # Guarantees
 //!
-//! - Requests take the endpoints in turn; one that is down is left out until it accepts connections
-//!   again.
-//! - **At most once**: a request that changes something is made again only if it certainly was not
-//!   executed. Reads, and requests that may be executed twice, are made again after all failures
-//!   that may pass. The whole table is in the source of `retry`.
-//! - Without a deadline ([`Client::with_timeout`]) a request waits for an endpoint for as long as
-//!   that takes. [`Error::DeadlineExceeded`] says what was waited for.
-//! - A token that is too old is replaced, and the request made again.
-//! - [`Watcher`]: nothing is missed and nothing comes twice when connections break. [`KeepAlive`]:
-//!   a lease is never believed in for longer than the cluster does. [`concurrency`]: locks and
-//!   elections that programs in Go share.
+//! - Requests are distributed over the endpoints round robin. An endpoint that is down is not used
+//!   until it accepts connections again.
+//! - **At most once**: a request with effects is retried only if it certainly was not executed.
+//!   Reads and idempotent requests are retried after every temporary failure. The source of `retry`
+//!   has the full table.
+//! - Without a deadline ([`Client::with_timeout`]) a request waits for an endpoint indefinitely.
+//!   The source of [`Error::DeadlineExceeded`] is what it was waiting for.
+//! - An outdated token is replaced, and the request retried.
+//! - [`Watcher`]: no event is lost or delivered twice when connections break. [`KeepAlive`]: a
+//!   lease never appears to live longer than it does in the cluster. [`concurrency`]: locks and
+//!   elections interoperate with etcd's Go client.
 //!
-//! # Rooms
+//! # Modules
 //!
-//! `connections` (with `connector`, `endpoint`, `tls`, `transport`): who serves the next request.
-//! `client`: attempts and deadlines. `calls` and `kv`: the methods. `retry`, `error`: what a
-//! failure means. `watch`, `lease`, `stream`: streams. `namespace`: keys.
+//! `connections` (with `connector`, `endpoint`, `tls`, `transport`): the connection for the next
+//! request. `client`: attempts and deadlines. `calls` and `kv`: the methods. `retry`, `error`:
+//! classification of failures. `watch`, `lease`, `stream`: streams. `namespace`: prefixing of keys.
 
 #![warn(unreachable_pub)]
 

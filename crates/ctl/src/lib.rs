@@ -13,7 +13,7 @@
 #![deny(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "`print` and `log` know what to do when nobody reads any more"
+    reason = "`print` and `log` handle closed output"
 )]
 
 mod cli;

@@ -179,7 +179,7 @@ fn join(bytes: &[u8], pieces: &[Piece], lengths: &[usize]) -> Vec<u8> {
             Piece::Message(from, to, length) => {
                 out.extend_from_slice(&bytes[from..to]);
                 prost::encode_length_delimiter(lengths[length], &mut out)
-                    .expect("a vector grows as needed");
+                    .expect("writing to a Vec cannot fail");
             }
         }
     }

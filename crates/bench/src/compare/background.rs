@@ -73,7 +73,7 @@ impl Background {
     /// The failure that ended it earlier.
     pub(super) fn stop(self) -> Result<Done, Error> {
         self.stop.notify_one();
-        self.thread.join().expect("a panic has ended the process")
+        self.thread.join().expect("a panic ends the process")
     }
 }
 

@@ -150,14 +150,14 @@ impl Steady {
     /// Lets every client complete its current call; returns the results.
     pub(super) fn stop(self) -> Journal {
         self.shared.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("a panic has ended the process");
+        self.thread.join().expect("a panic ends the process");
         std::mem::take(&mut self.shared.journal())
     }
 }
 
 impl Shared {
     fn journal(&self) -> MutexGuard<'_, Journal> {
-        self.journal.lock().expect("a panic has ended the process")
+        self.journal.lock().expect("a panic ends the process")
     }
 }
 

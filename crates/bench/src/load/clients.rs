@@ -78,13 +78,13 @@ async fn prepare(
 /// Waits for all `tasks`, or for the first failure.
 async fn until_done(mut tasks: JoinSet<Result<(), CallError>>) -> Result<(), CallError> {
     while let Some(ended) = tasks.join_next().await {
-        ended.expect("a panic has ended the process")?;
+        ended.expect("a panic ends the process")?;
     }
     Ok(())
 }
 
 pub(super) fn locked(tally: &SharedTally) -> std::sync::MutexGuard<'_, Tally> {
-    tally.lock().expect("a panic has ended the process")
+    tally.lock().expect("a panic ends the process")
 }
 
 /// One closed loop.

@@ -263,7 +263,7 @@ pub(crate) fn run<S>(
     let mut total = Tally::default();
     for thread in threads {
         // A thread's error is the cause of what the conductor saw, so it is reported first.
-        total.add(thread.join().expect("a panic has ended the process")?);
+        total.add(thread.join().expect("a panic ends the process")?);
     }
     let measured = measured?.ok_or_else(|| {
         Error::Usage(format!("{}: the load ended before its time", plan.workload))

@@ -69,7 +69,8 @@ pub(crate) fn usage(command: &Command, path: &str, globals: &[Flag]) -> String {
 }
 
 fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
-    text.write_fmt(line).expect("a String takes every write");
+    text.write_fmt(line)
+        .expect("writing to a String cannot fail");
 }
 
 fn own_flags(command: &Command) -> Vec<Flag> {

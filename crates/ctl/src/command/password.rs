@@ -51,7 +51,7 @@ fn hide() -> io::Result<()> {
     show_on_signals()?;
     let mut hidden = shown.clone();
     hidden.local_modes.remove(LocalModes::ECHO);
-    let mut saved = SHOWN.lock().expect("nothing panics with it");
+    let mut saved = SHOWN.lock().expect("no code panics while holding the lock");
     tcsetattr(&stdin, OptionalActions::Now, &hidden)?;
     *saved = Some(shown);
     Ok(())
@@ -59,7 +59,7 @@ fn hide() -> io::Result<()> {
 
 /// Restores the terminal; returns whether echo was off.
 fn show() -> io::Result<bool> {
-    let mut saved = SHOWN.lock().expect("nothing panics with it");
+    let mut saved = SHOWN.lock().expect("no code panics while holding the lock");
     let Some(shown) = saved.take() else {
         return Ok(false);
     };

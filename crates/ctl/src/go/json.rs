@@ -48,7 +48,7 @@ pub(crate) fn string(out: &mut String, text: &str) {
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
             '\0'..' ' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                write!(out, "\\u{:04x}", u32::from(c)).expect("a String takes every write");
+                write!(out, "\\u{:04x}", u32::from(c)).expect("writing to a String cannot fail");
             }
             c => out.push(c),
         }
@@ -91,7 +91,7 @@ impl Object<'_> {
 
     /// Writes a number or boolean, even if it is zero.
     pub(crate) fn value(&mut self, name: &str, value: impl Display) {
-        write!(self.field(name), "{value}").expect("a String takes every write");
+        write!(self.field(name), "{value}").expect("writing to a String cannot fail");
     }
 
     /// Writes a number or boolean unless it is zero or false.

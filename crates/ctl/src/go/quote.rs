@@ -12,7 +12,7 @@ pub(crate) fn quote(text: &[u8]) -> String {
             .chars()
             .for_each(|c| push_escaped(&mut quoted, c));
         for byte in chunk.invalid() {
-            write!(quoted, "\\x{byte:02x}").expect("a String takes every write");
+            write!(quoted, "\\x{byte:02x}").expect("writing to a String cannot fail");
         }
     }
     quoted.push('"');
@@ -44,7 +44,7 @@ fn push_escaped(quoted: &mut String, c: char) {
                 0x80..0x1_0000 => write!(quoted, "\\u{code:04x}"),
                 _ => write!(quoted, "\\U{code:08x}"),
             }
-            .expect("a String takes every write");
+            .expect("writing to a String cannot fail");
         }
     }
 }

@@ -27,7 +27,7 @@ struct Page {
 
 impl Page {
     fn field(&mut self, name: &str, value: impl Display) {
-        writeln!(self.out, "\"{name}\" : {value}").expect("a String takes every write");
+        writeln!(self.out, "\"{name}\" : {value}").expect("writing to a String cannot fail");
     }
 
     fn quoted(&mut self, name: &str, value: &[u8]) {

@@ -276,7 +276,7 @@ pub(crate) fn alarm_name(alarm: i32) -> String {
     let mut name = String::new();
     match pb::AlarmType::try_from(alarm) {
         Ok(known) => name.push_str(known.as_str_name()),
-        Err(_) => write!(name, "{alarm}").expect("a String takes every write"),
+        Err(_) => write!(name, "{alarm}").expect("writing to a String cannot fail"),
     }
     name
 }
