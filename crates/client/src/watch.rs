@@ -95,7 +95,7 @@ struct Watch {
     /// The server's id on the open stream, once it has created the watch.
     server_id: Option<i64>,
     /// Whether the caller has been told that the watch was created.
-    is_created_delivered: bool,
+    is_announced: bool,
     /// Whether the caller has canceled the watch before the server created it; it is canceled when
     /// created.
     is_canceled: bool,
@@ -189,7 +189,7 @@ impl Watcher {
             id: WatchId(self.last_id),
             request,
             server_id: None,
-            is_created_delivered: false,
+            is_announced: false,
             is_canceled: false,
             fragments: None,
         };
@@ -435,8 +435,8 @@ impl Watcher {
         {
             watch.request.start_revision = header.revision + 1;
         }
-        if !watch.is_created_delivered {
-            watch.is_created_delivered = true;
+        if !watch.is_announced {
+            watch.is_announced = true;
             let event = WatchEvent::Created(watch.id, response);
             self.events.push_back(event);
         }
