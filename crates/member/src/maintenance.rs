@@ -15,6 +15,7 @@ use crate::Error;
 use crate::access::{Access, Credentials};
 use crate::clock::Clock;
 use crate::core::Core;
+use crate::database::DatabaseStream;
 use crate::proposer::Proposer;
 use crate::read_index::ReadIndex;
 use crate::shared::Shared;
@@ -109,6 +110,15 @@ impl Maintenance {
             storage_version: member.storage_version(),
             downgrade: member.state.membership.read().downgrade(),
         })
+    }
+
+    /// The database as a file, as of now.
+    ///
+    /// # Errors
+    /// The caller may not; the database cannot be read; the member stops.
+    pub async fn snapshot(&self, credentials: &Credentials) -> Result<DatabaseStream, Error> {
+        self.access.require_admin(credentials).await?;
+        DatabaseStream::open(&self.shared.workers, &self.shared.backend).await
     }
 
     /// The hash of the whole database, and the revision that it shows.

@@ -1,6 +1,5 @@
 //! Service `Maintenance`.
 
-use std::io::Read;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,6 +9,7 @@ use hyper::Response;
 use hyper::body::Incoming;
 use retcd_member::access::Credentials;
 use retcd_member::maintenance::StatusAnswer;
+use retcd_member::{DatabasePiece, DatabaseStream};
 use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
 use retcd_proto::etcdserverpb::downgrade_request::DowngradeAction;
 use retcd_proto::etcdserverpb::{
@@ -18,11 +18,8 @@ use retcd_proto::etcdserverpb::{
     HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse,
     StatusRequest, StatusResponse,
 };
-use retcd_state::version::{self, Version};
+use retcd_state::version::Version;
 use retcd_state::watch::Origin;
-use retcd_storage::backend::{Backend, BackendError};
-use retcd_storage::bolt::FileCopy;
-use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::Context;
@@ -34,7 +31,7 @@ use crate::server::ServerThread;
 use crate::status::{self, Code, Status};
 
 /// Data per message of a snapshot, as etcd has it.
-const SNAPSHOT_CHUNK_BYTES: u64 = 32 << 10;
+const SNAPSHOT_CHUNK_BYTES: usize = 32 << 10;
 /// Bytes of a snapshot that are read in one turn of the workers.
 const SNAPSHOT_PIECE_BYTES: usize = 64 << 10;
 /// Pieces of a snapshot that wait for the client: with the one that the connection holds, all that
@@ -163,16 +160,17 @@ pub(super) async fn snapshot(
 ) -> Response<ResponseBody> {
     let opened = async {
         context.read_request::<SnapshotRequest>(&mut reader).await?;
-        let access = &context.thread.member.access;
-        Ok::<_, Status>(access.require_admin(&context.credentials).await?)
+        let maintenance = &context.thread.member.maintenance;
+        Ok::<_, Status>(maintenance.snapshot(&context.credentials).await?)
     };
-    if let Err(status) = opened.await {
-        return context.fail(status);
-    }
+    let database = match opened.await {
+        Ok(database) => database,
+        Err(status) => return context.fail(status),
+    };
     let (sender, receiver) = mpsc::channel(SNAPSHOT_BACKLOG);
     tokio::task::spawn_local(async move {
         let started = Instant::now();
-        let sent = send_snapshot(&context, &sender).await;
+        let sent = send_snapshot(&context, database, &sender).await;
         let took = &context.thread.server.metrics.backend.snapshot;
         took.observe(started.elapsed().as_secs_f64());
         context.end_stream(&sender, sent).await;
@@ -183,31 +181,47 @@ pub(super) async fn snapshot(
 /// A client that leaves ends it early.
 async fn send_snapshot(
     context: &Context,
+    mut database: DatabaseStream,
     messages: &mpsc::Sender<Result<Bytes, Status>>,
 ) -> Result<(), Status> {
     let server = &context.thread.server;
-    let member = &server.member;
-    let backend = member.backend.clone();
-    let begin = member.workers.run(move || Snapshot::begin(&backend));
-    let mut snapshot = begin.await?.map_err(|error| storage_failure(&error))?;
+    let version = database.version();
+    let version = version.map_or_else(String::new, |version| version.to_string());
     loop {
         // Room first: what is read waits for nobody, and a client that does not read costs what is
         // in its queue.
         let Some(place) = place_for_one(messages).await? else {
             return Ok(());
         };
-        if snapshot.file.remaining_bytes() == 0 {
-            place.send(snapshot.sum());
+        let mut reservation = server.answers.reserve(SNAPSHOT_PIECE_BYTES).await;
+        let pieces = database
+            .next(SNAPSHOT_PIECE_BYTES, SNAPSHOT_CHUNK_BYTES)
+            .await?;
+        if pieces.is_empty() {
             return Ok(());
         }
-        let mut reservation = server.answers.reserve(SNAPSHOT_PIECE_BYTES).await;
-        let read = move || {
-            let piece = snapshot.next_piece();
-            (snapshot, piece)
-        };
-        let (rest, piece) = member.workers.run(read).await?;
-        snapshot = rest;
-        place.send(Ok(reservation.hold(piece?).hand_over(&context.connection)));
+        let mut framed = BytesMut::new();
+        for piece in pieces {
+            framed.extend_from_slice(&frame(&snapshot_message(piece, &version))?);
+        }
+        let framed = reservation.hold(framed.freeze());
+        place.send(Ok(framed.hand_over(&context.connection)));
+    }
+}
+
+fn snapshot_message(piece: DatabasePiece, version: &str) -> SnapshotResponse {
+    let (blob, remaining_bytes) = match piece {
+        DatabasePiece::File {
+            chunk,
+            remaining_bytes,
+        } => (chunk, remaining_bytes),
+        DatabasePiece::Digest(digest) => (digest, 0),
+    };
+    SnapshotResponse {
+        header: None,
+        remaining_bytes,
+        blob,
+        version: version.to_owned(),
     }
 }
 
@@ -224,55 +238,6 @@ async fn place_for_one<'a>(
     match tokio::time::timeout(UNREAD_MAX, messages.reserve()).await {
         Ok(place) => Ok(place.ok()),
         Err(_) => Err(status::UNREAD),
-    }
-}
-
-/// A snapshot on its way.
-struct Snapshot {
-    file: FileCopy,
-    digest: Sha256,
-    version: String,
-}
-
-impl Snapshot {
-    fn begin(backend: &Backend) -> Result<Snapshot, BackendError> {
-        let reader = backend.committed_reader()?;
-        // A database without a version that is known has none to tell.
-        let version = version::detect(&reader).ok().flatten();
-        Ok(Snapshot {
-            file: reader.committed().clone().copy(),
-            digest: Sha256::new(),
-            version: version.map_or_else(String::new, |version| version.to_string()),
-        })
-    }
-
-    /// Messages with the next bytes of the file.
-    fn next_piece(&mut self) -> Result<Bytes, Status> {
-        let mut piece = BytesMut::new();
-        while piece.len() < SNAPSHOT_PIECE_BYTES && self.file.remaining_bytes() > 0 {
-            let bytes = self.file.remaining_bytes().min(SNAPSHOT_CHUNK_BYTES);
-            let mut chunk = vec![0; bytes as usize];
-            let read = self.file.read_exact(&mut chunk).map_err(BackendError::from);
-            read.map_err(|error| storage_failure(&error))?;
-            self.digest.update(&chunk);
-            piece.extend_from_slice(&self.message(chunk.into())?);
-        }
-        Ok(piece.freeze())
-    }
-
-    /// The last message.
-    fn sum(&self) -> Result<Bytes, Status> {
-        let digest = self.digest.clone().finalize();
-        self.message(Bytes::copy_from_slice(&digest))
-    }
-
-    fn message(&self, blob: Bytes) -> Result<Bytes, Status> {
-        frame(&SnapshotResponse {
-            header: None,
-            remaining_bytes: self.file.remaining_bytes(),
-            blob,
-            version: self.version.clone(),
-        })
     }
 }
 
