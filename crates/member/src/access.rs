@@ -164,7 +164,13 @@ impl Access {
     /// [`AuthError::OldRevision`].
     pub fn confirm(&self, permit: Permit) -> Result<(), Error> {
         // A permit for nobody was given while authentication was off, or for what needs none.
-        if permit.revision != 0 && permit.revision != self.shared.state.auth.read().revision() {
+        let now = self.shared.state.auth.read().revision();
+        assert!(
+            permit.revision <= now,
+            "a permit of revision {} at {now}",
+            permit.revision
+        );
+        if permit.revision != 0 && permit.revision != now {
             return Err(AuthError::OldRevision.into());
         }
         Ok(())

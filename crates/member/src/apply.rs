@@ -177,6 +177,17 @@ impl Applier {
         }
         shared.progress.publish_applied(applied.index);
         let changes = Changes::of(&events);
+        if let Some((newest, _)) = events.last() {
+            // Whoever hears of a revision must be able to read it.
+            let shown = shared.state.reader.revision();
+            assert!(*newest <= shown, "events of {newest}, readers at {shown}");
+        }
+        assert!(
+            conf_changes.len() <= entries.len(),
+            "{} changes of the membership in {} entries",
+            conf_changes.len(),
+            entries.len()
+        );
         let publish = |(revision, events)| Arc::new(RevisionEvents::new(revision, events));
         self.mailboxes
             .publish(events.into_iter().map(publish).collect());
@@ -235,6 +246,17 @@ impl Applier {
             });
         }
         let shared = &*self.shared;
+        let applied = shared.progress.applied();
+        assert!(
+            applied <= index,
+            "a snapshot of {index} takes the place of entry {applied}"
+        );
+        assert!(
+            restored.compacted <= restored.revision,
+            "compacted {} in a store at {}",
+            restored.compacted,
+            restored.revision
+        );
         // The database does not tell who has logged out meanwhile.
         let logged_out = TokenChange::LogoutAll;
         shared.authenticator.apply(logged_out, now.since_start());

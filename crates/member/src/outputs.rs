@@ -62,6 +62,13 @@ impl Outputs {
     /// Leases expire at the leader only.
     fn handle_leader(&mut self, now: LeaderInfo) {
         let shared = &*self.shared;
+        assert!(
+            (now.role == Role::Leader) == (now.leader == shared.id),
+            "member {:x} is {:?} while {:x} leads",
+            shared.id,
+            now.role,
+            now.leader
+        );
         shared.leadership.publish(now);
         match now.role {
             Role::Leader => shared.state.lessor.lock().elect(now.term),

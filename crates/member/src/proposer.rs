@@ -21,7 +21,7 @@ use crate::mailbox::Outcome;
 use crate::peers::Peers;
 use crate::pending::Pending;
 use crate::progress::Urgency;
-use crate::request_id::RequestIds;
+use crate::request_id::{RequestIds, is_of_member};
 use crate::shared::Shared;
 
 /// A transaction with more compares and operations than this is worked on by the workers: so many
@@ -197,6 +197,12 @@ impl Proposer {
 
     /// Hands a proposal to the node and waits for what the machine makes of it.
     async fn submit(&self, id: u64, input: Input) -> Result<Outcome, Error> {
+        // Otherwise the reply would not find its way back.
+        assert!(
+            is_of_member(id, self.shared.id),
+            "request {id:x} of member {:x}",
+            self.shared.id
+        );
         let asked_at = self.clock.now();
         let deadline = asked_at + self.shared.config.limits.request_timeout;
         let answer = self.pending.register(id, deadline);

@@ -14,6 +14,10 @@ use std::cell::Cell;
 const COUNTER_BITS: u32 = 40;
 const THREAD_BITS: u32 = 8;
 const PER_MILLISECOND_BITS: u32 = 5;
+/// What is left for the member's id.
+const MEMBER_BITS: u32 = 16;
+
+const _: () = assert!(MEMBER_BITS + THREAD_BITS + COUNTER_BITS == u64::BITS);
 
 /// The ids of one thread.
 pub struct RequestIds {

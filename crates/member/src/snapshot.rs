@@ -57,6 +57,12 @@ impl Snapshots {
         }
         let document = self.membership.read().to_document();
         let snapshot = point.to_snapshot(document);
+        let written = snapshot.metadata.as_ref().map(SnapshotMetadata::index);
+        assert!(
+            written == Some(point.index) && point.index > 0,
+            "a snapshot of {written:?} at {}",
+            point.index
+        );
         match snap::write(&*self.dirs.disk, &self.dirs.snap_dir, &snapshot) {
             Ok(_) => Ok(Some(snapshot.metadata.unwrap_or_default())),
             Err(SnapError::Io { path, source }) if is_full(&source) => {

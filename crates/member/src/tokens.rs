@@ -94,6 +94,7 @@ impl SimpleTokens {
                     forget_older_half(&mut tokens);
                 }
                 tokens.insert(drawn, login);
+                assert!(tokens.len() <= TOKENS_MAX, "{} tokens", tokens.len());
             }
             TokenChange::Logout(user) => tokens.retain(|_, login| *login.user != *user),
             TokenChange::LogoutAll => *tokens = BTreeMap::new(),

@@ -138,6 +138,11 @@ impl Versions {
     }
 
     async fn set(&self, from: Option<Version>, to: Version) {
+        let own = minor(self.shared.config.version);
+        assert!(
+            to == minor(to) && to <= own,
+            "version {to} by a member of {own}"
+        );
         let shown = to.major_minor();
         match from {
             None => {

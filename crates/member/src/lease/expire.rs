@@ -38,6 +38,12 @@ impl Leases {
                 lessor.due_checkpoints(now, CHECKPOINT_MAX),
             )
         };
+        for (id, remaining_ttl) in &checkpoints {
+            assert!(
+                *remaining_ttl > 0,
+                "lease {id:x} has {remaining_ttl} s left at a checkpoint"
+            );
+        }
         // One that has slept through an election would have leases revoked that the new leader has
         // renewed.
         if !expired.is_empty() && !self.read_index.leads().await {

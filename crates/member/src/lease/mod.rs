@@ -272,6 +272,10 @@ impl Leases {
         while self.clock.now() < deadline {
             let (now, led_at) = (self.clock.time(), self.read_index.led_at());
             let step = renewal.step(&mut member.state.lessor.lock(), now, led_at);
+            if let Step::Renewed(ttl) | Step::ClearCheckpoint(ttl) = step {
+                // Clients take 0 for the end of the lease.
+                assert!(ttl > 0, "lease {:x} was renewed for {ttl} s", renewal.id());
+            }
             match step {
                 Step::Renewed(ttl) => {
                     member.observer.lease_renewed();
