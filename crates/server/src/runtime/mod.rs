@@ -15,8 +15,10 @@
 mod apply_thread;
 mod backend_thread;
 mod connection_thread;
+mod error;
 mod fatal;
 mod in_flight;
+mod local_runtime;
 mod log_thread;
 mod memory;
 mod next_segment;
@@ -26,6 +28,8 @@ mod peers;
 mod server;
 mod signals;
 mod snapshot_thread;
+mod spawn;
+mod start;
 mod storage;
 mod tls_thread;
 
