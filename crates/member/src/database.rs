@@ -67,8 +67,8 @@ impl DatabaseStream {
         self.version
     }
 
-    /// The next pieces: chunks of `chunk_bytes` until there are `bytes` of them, read by the workers in one
-    /// turn, or the last one. Nothing behind that.
+    /// The next pieces: chunks of `chunk_bytes` until there are `bytes` of them, read by the
+    /// workers in one turn, or the last one. Nothing behind that.
     ///
     /// # Errors
     /// The database cannot be read; the member stops.

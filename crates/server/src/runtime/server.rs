@@ -4,7 +4,8 @@
 //! bind ─▶ open storage ─▶ threads ─▶ elected, published, versions agreed ─▶ accept clients ─▶ signal ─▶ stop
 //! ```
 //! Peers are accepted from the moment the threads run, clients only when they will be answered: a
-//! client that connects earlier waits in the listener's queue. [`start`] is the way up to the threads.
+//! client that connects earlier waits in the listener's queue. [`start`] is the way up to the
+//! threads.
 
 use std::process::ExitCode;
 use std::rc::Rc;

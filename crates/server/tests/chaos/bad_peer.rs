@@ -1,5 +1,5 @@
-//! A third member that is none: a program that answers on its port with nonsense. The two others go on, without
-//! more memory and without filling their logs.
+//! A third member that is none: a program that answers on its port with nonsense. The two others go
+//! on, without more memory and without filling their logs.
 
 use std::cell::Cell;
 use std::io;
@@ -66,7 +66,8 @@ const ALL: [Nonsense; 12] = {
 const GROWTH_BYTES_MAX: u64 = 64 << 20;
 /// Connections after which each of the two has met a kind of nonsense: they dial two streams each.
 const DIALS: usize = 6;
-/// Lines of the log for each kind of nonsense, on each member. Most come once in five seconds and stream.
+/// Lines of the log for each kind of nonsense, on each member. Most come once in five seconds and
+/// stream.
 const LINES_MAX: usize = 120;
 
 fn noise() -> Vec<u8> {
@@ -132,7 +133,8 @@ async fn answer(mut connection: TcpStream, nonsense: Nonsense) -> io::Result<()>
     match nonsense {
         Nonsense::NoiseInStream => bytes.extend(chunk(&noise())),
         Nonsense::EndlessFrame => bytes.extend(chunk(&[0xff; 64])),
-        // The type of a message in the short form, and a length of 511 MiB: one of the two streams takes it.
+        // The type of a message in the short form, and a length of 511 MiB: one of the two streams
+        // takes it.
         Nonsense::UnfinishedFrame => {
             let length = (511_u64 << 20).to_be_bytes();
             let kind = if head.contains("/msgapp/") {

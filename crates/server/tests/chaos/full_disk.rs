@@ -1,5 +1,5 @@
-//! A member that cannot write its log any more ends, with a reason, and comes back when there is room again; the
-//! others go on meanwhile. One whose database alone finds no room goes on.
+//! A member that cannot write its log any more ends, with a reason, and comes back when there is
+//! room again; the others go on meanwhile. One whose database alone finds no room goes on.
 
 use std::fs;
 use std::path::PathBuf;
@@ -100,7 +100,8 @@ fn a_member_whose_disk_others_have_filled_goes_on_as_long_as_it_can() {
             small.with_server(|server| server.log().contains("the disk is nearly full"))
         })
         .await;
-        // Its log still has some room, so that nothing is missing on it, and the cluster is not stopped for one of three.
+        // Its log still has some room, so that nothing is missing on it, and the cluster is not
+        // stopped for one of three.
         load.more(200).await;
         let log = small.with_server(|server| server.log());
         assert!(!log.contains("ended with"), "{log}");

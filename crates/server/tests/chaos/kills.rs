@@ -5,8 +5,8 @@ use rustix::process::Signal;
 use super::cluster::{Cluster, ELECTION_TIMEOUT};
 use super::load::{self, Load};
 
-/// What a test may wait for writes after a leader is lost. Two election timeouts on a machine that has
-/// nothing else to do; far more on one that runs all the tests at once.
+/// What a test may wait for writes after a leader is lost. Two election timeouts on a machine that
+/// has nothing else to do; far more on one that runs all the tests at once.
 pub const RESUMES_WITHIN: std::time::Duration = ELECTION_TIMEOUT.saturating_mul(12);
 
 #[test]

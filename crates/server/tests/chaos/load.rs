@@ -188,8 +188,8 @@ impl Load {
 
     /// Sends writes until one is acknowledged that was sent from now on; how long that took.
     ///
-    /// A write that a dead leader took along is heard of never again, so that the load's own clients would
-    /// measure their patience instead.
+    /// A write that a dead leader took along is heard of never again, so that the load's own
+    /// clients would measure their patience instead.
     pub async fn resumed(&self) -> Duration {
         let started = Instant::now();
         let done = Rc::new(Cell::new(false));

@@ -1,5 +1,5 @@
-//! Three real members under faults: killed, frozen, cut off from each other, restarted one by one, out of
-//! disk. A load of writers and readers runs all the while.
+//! Three real members under faults: killed, frozen, cut off from each other, restarted one by one,
+//! out of disk. A load of writers and readers runs all the while.
 //!
 //! What is guarded, whatever happens to a minority of the members:
 //! - an acknowledged write is there afterwards, on every member, at the revision that was told;
@@ -7,8 +7,8 @@
 //! - all members hold the same keyspace (`HashKV`);
 //! - writes go on soon: with a leader's loss after an election, with a follower's at once.
 //!
-//! Each test has directories, ports and processes of its own. What is awaited is always an event, by asking
-//! again and again; spans of time occur only where the time itself is the fault.
+//! Each test has directories, ports and processes of its own. What is awaited is always an event,
+//! by asking again and again; spans of time occur only where the time itself is the fault.
 
 #![cfg(test)]
 

@@ -4,9 +4,9 @@
 //!  m1 ──▶ relay of m2 ──▶ peer port of m2        who dials is told by the first request's X-Server-From
 //!  m1 ◀── relay of m1 ◀── m2
 //! ```
-//! A direction that is cut holds its bytes back and lets them through when it is mended, as a network
-//! that loses packets does for connections that outlive it. Most do not: members give up a silent one after
-//! five seconds and dial anew.
+//! A direction that is cut holds its bytes back and lets them through when it is mended, as a
+//! network that loses packets does for connections that outlive it. Most do not: members give up a
+//! silent one after five seconds and dial anew.
 
 use std::cell::RefCell;
 use std::io;

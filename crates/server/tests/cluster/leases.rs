@@ -66,8 +66,8 @@ async fn any_member_renews_and_tells_about_leases() {
     }
 }
 
-/// The leader looks, and the member that was asked answers: by its own name, and as of the revision at which the
-/// leader has looked.
+/// The leader looks, and the member that was asked answers: by its own name, and as of the revision
+/// at which the leader has looked.
 #[tokio::test]
 async fn what_a_follower_passes_on_is_of_the_revision_in_its_header() {
     const LEASES: i64 = 100;

@@ -1,7 +1,8 @@
 //! Several real processes as one cluster: founded, joined, changed, left, and ended.
 //!
-//! Each case has a directory, ports and processes of its own. What is awaited is always an event (an answer, a line of the log,
-//! the end of a process), never a span of time, but where a cluster has to stay quiet for etcd's five seconds.
+//! Each case has a directory, ports and processes of its own. What is awaited is always an event
+//! (an answer, a line of the log, the end of a process), never a span of time, but where a cluster
+//! has to stay quiet for etcd's five seconds.
 
 #![cfg(test)]
 

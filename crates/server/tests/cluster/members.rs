@@ -18,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Quick, and still more than a busy machine takes to answer.
 const TIMES: [&str; 2] = ["--heartbeat-interval=50", "--election-timeout=500"];
 
-/// Below the ports that the kernel gives to outgoing connections, and above those of the other tests.
+/// Below the ports that the kernel gives to outgoing connections, and above those of the other
+/// tests.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let base = 30_200 + (std::process::id() % 20) as u16 * 100;

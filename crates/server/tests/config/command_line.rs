@@ -226,8 +226,8 @@ fn settings_that_contradict_are_refused_in_etcds_words() {
     tracing("1000001", "less than 1000000");
 }
 
-/// Numbers and spans of time below zero have no meaning unless the flag gives them one; this holds for every row of the table,
-/// new ones too.
+/// Numbers and spans of time below zero have no meaning unless the flag gives them one; this holds
+/// for every row of the table, new ones too.
 #[test]
 fn what_is_below_zero_is_refused_unless_it_means_something() {
     let mean_something = [
@@ -425,7 +425,8 @@ fn what_does_not_exist_yet_is_refused_and_never_ignored() {
     );
 }
 
-/// Every row that is not supported refuses something, and every other value than the default is either supported or refused.
+/// Every row that is not supported refuses something, and every other value than the default is
+/// either supported or refused.
 #[test]
 fn each_missing_flag_is_refused_when_set() {
     for flag in FLAGS {

@@ -1,8 +1,9 @@
-//! How a configuration is read: command line, environment and file in; exit code, streams and log lines out.
+//! How a configuration is read: command line, environment and file in; exit code, streams and log
+//! lines out.
 //!
-//! What is guarded: unit files, manifests and scripts that were written for etcd must start the same member here or get the
-//! same refusal, word for word, on the same stream, with the same exit code. The rows are what etcd 3.7.1 answers,
-//! but for features that this version refuses.
+//! What is guarded: unit files, manifests and scripts that were written for etcd must start the
+//! same member here or get the same refusal, word for word, on the same stream, with the same exit
+//! code. The rows are what etcd 3.7.1 answers, but for features that this version refuses.
 
 mod command_line;
 mod documents;

@@ -11,8 +11,8 @@ use retcd_server::workers::Workers;
 
 use crate::recorded::{Recording, VERSIONS, recording};
 
-/// Answers one request after the other, on as few connections as the client opens, and tells what was asked.
-/// `None` closes the connection instead.
+/// Answers one request after the other, on as few connections as the client opens, and tells what
+/// was asked. `None` closes the connection instead.
 fn serve(answers: Vec<Option<Vec<u8>>>) -> (Url, Receiver<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

@@ -1,5 +1,5 @@
-//! What is guarded: that we read what Go's etcd writes and write what it reads, in whatever pieces bytes come, and that
-//! foreign bytes do nothing worse than end their connection.
+//! What is guarded: that we read what Go's etcd writes and write what it reads, in whatever pieces
+//! bytes come, and that foreign bytes do nothing worse than end their connection.
 
 use bytes::{Bytes, BytesMut};
 use prost::Message as _;

@@ -1,5 +1,5 @@
-//! The transport between members: its bytes against recorded traffic of Go's etcd, and members that talk to each
-//! other over loopback.
+//! The transport between members: its bytes against recorded traffic of Go's etcd, and members that
+//! talk to each other over loopback.
 
 #![allow(clippy::unwrap_used)]
 

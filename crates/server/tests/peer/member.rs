@@ -1,4 +1,5 @@
-//! A member for tests: the transport on a thread of its own, a listener, and a node that is the test itself.
+//! A member for tests: the transport on a thread of its own, a listener, and a node that is the
+//! test itself.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};

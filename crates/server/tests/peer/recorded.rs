@@ -1,5 +1,5 @@
-//! Traffic between two members of etcd 3.5.30 and 3.7.1, as it went over the wire, and what an independent parser
-//! found in it.
+//! Traffic between two members of etcd 3.5.30 and 3.7.1, as it went over the wire, and what an
+//! independent parser found in it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -210,8 +210,8 @@ fn only_so_many_are_sent_at_the_same_time() {
     );
 }
 
-/// Posts a recorded snapshot to the member that it was meant for, after `change` had its way with the bytes that
-/// follow the head of the request.
+/// Posts a recorded snapshot to the member that it was meant for, after `change` had its way with
+/// the bytes that follow the head of the request.
 fn post_recorded(
     version: &str,
     head: &str,

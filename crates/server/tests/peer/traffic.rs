@@ -1,5 +1,5 @@
-//! Members that talk to each other: what arrives, in which order, and what happens to the rest when one of them is slow,
-//! gone or not wanted.
+//! Members that talk to each other: what arrives, in which order, and what happens to the rest when
+//! one of them is slow, gone or not wanted.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

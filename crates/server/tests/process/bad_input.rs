@@ -287,7 +287,8 @@ async fn http2_garbage_ends_only_its_connection() {
     let place = Place::new();
     let server = place.start(&[]);
     let frames: [&[u8]; 5] = [
-        // A frame of 16 MB, DATA on stream 0, HEADERS with a broken header block, SETTINGS of 5 bytes, noise.
+        // A frame of 16 MB, DATA on stream 0, HEADERS with a broken header block, SETTINGS of 5
+        // bytes, noise.
         b"\xff\xff\xff\x00\x00\x00\x00\x00\x01",
         b"\x00\x00\x01\x00\x00\x00\x00\x00\x00x",
         b"\x00\x00\x04\x01\x05\x00\x00\x00\x01\xff\xff\xff\xff",

@@ -1,4 +1,5 @@
-//! What a request costs: what is refused is refused in the order of the effort, and what was done is counted.
+//! What a request costs: what is refused is refused in the order of the effort, and what was done
+//! is counted.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Requests that could stop a member for good, if one that cannot be applied were committed: each has etcd's
-//! answer, and the member starts again with them in its log.
+//! Requests that could stop a member for good, if one that cannot be applied were committed: each
+//! has etcd's answer, and the member starts again with them in its log.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use retcd_proto::etcdserverpb::request_op::Request;

@@ -59,7 +59,8 @@ fn nonsense_flags_are_refused_as_by_go() {
     assert!(!place.data_dir().exists());
 }
 
-/// Whoever has typed the command looks at the terminal, wherever the log goes and however little of it is wanted.
+/// Whoever has typed the command looks at the terminal, wherever the log goes and however little of
+/// it is wanted.
 #[test]
 fn a_refusal_is_seen_where_the_command_was_given() {
     let place = Place::new();
@@ -164,14 +165,15 @@ async fn a_second_process_waits_for_the_first() {
     );
 }
 
-/// A client that is frozen, or whose network is gone, never says that it has heard of the end. Requests that run would have
-/// seven seconds.
+/// A client that is frozen, or whose network is gone, never says that it has heard of the end.
+/// Requests that run would have seven seconds.
 #[test]
 fn an_idle_client_that_says_nothing_does_not_hold_up_the_end() {
     let place = Place::new();
     let server = place.start(&[]);
     let mut socket = server.socket();
-    // How HTTP/2 begins, with empty settings. The server has heard it when its own settings are here.
+    // How HTTP/2 begins, with empty settings. The server has heard it when its own settings are
+    // here.
     let greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     socket.write_all(greeting).unwrap();
     socket.read_exact(&mut [0; 9]).unwrap();

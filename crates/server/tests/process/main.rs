@@ -1,7 +1,8 @@
-//! The built `etcd` program as its users meet it: started by a shell, fed nonsense, killed, started again.
+//! The built `etcd` program as its users meet it: started by a shell, fed nonsense, killed, started
+//! again.
 //!
-//! Each case has a directory, ports and processes of its own. What is awaited is always an event (a line of
-//! the log, an answer, the end of a process), never a span of time.
+//! Each case has a directory, ports and processes of its own. What is awaited is always an event (a
+//! line of the log, an answer, the end of a process), never a span of time.
 
 #![cfg(test)]
 

@@ -1,7 +1,8 @@
 //! An answer is of one moment: what it shows is what the store held at the revision in its header.
 //!
-//! Writers work as fast as they can, and every revision that they make can be told from what it leaves behind, so
-//! that an answer and its header are held against each other however the two were timed.
+//! Writers work as fast as they can, and every revision that they make can be told from what it
+//! leaves behind, so that an answer and its header are held against each other however the two were
+//! timed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -28,8 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const AT_ONCE: usize = 24;
 const WRITERS: usize = 4;
 
-/// Writers that work until this is dropped. Every revision of theirs changes `k` and adds a key to `n/`: at
-/// revision R the last change of `k` is of R, and `n/` has R - 1 keys.
+/// Writers that work until this is dropped. Every revision of theirs changes `k` and adds a key to
+/// `n/`: at revision R the last change of `k` is of R, and `n/` has R - 1 keys.
 struct Writers(Arc<AtomicBool>);
 
 impl Drop for Writers {
@@ -317,8 +318,8 @@ async fn progress_comes_when_everything_up_to_it_has() {
     }
 }
 
-/// Grants lease after lease, puts a key with each, and revokes it: lease N is attached at revision 2N and gone at
-/// 2N + 1.
+/// Grants lease after lease, puts a key with each, and revokes it: lease N is attached at revision
+/// 2N and gone at 2N + 1.
 async fn churn_leases(mut kv: Kv, mut leases: LeaseClient<Channel>, newest: Arc<AtomicI64>) {
     for id in 1.. {
         let grant = pb::LeaseGrantRequest { id, ttl: 1000 };

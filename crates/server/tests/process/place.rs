@@ -17,8 +17,8 @@ use tonic::transport::{Channel, Endpoint};
 
 /// Far beyond what anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Far beyond what a whole test takes: a server that still runs is ended, so that whoever waits for it without a
-/// deadline of his own hears of it.
+/// Far beyond what a whole test takes: a server that still runs is ended, so that whoever waits for
+/// it without a deadline of his own hears of it.
 const LIFE_MAX: Duration = Duration::from_secs(300);
 
 /// Below the ports that the kernel gives to outgoing connections.

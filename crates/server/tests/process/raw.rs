@@ -103,8 +103,8 @@ impl Connection {
         read(response).await
     }
 
-    /// Sends `request`, reads what comes back, and only then sends `body`. The reason tells how the server reset the
-    /// stream, if it did.
+    /// Sends `request`, reads what comes back, and only then sends `body`. The reason tells how the
+    /// server reset the stream, if it did.
     pub async fn send_late(
         &self,
         request: Request<()>,

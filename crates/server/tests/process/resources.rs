@@ -134,7 +134,8 @@ fn streams_that_nobody_reads_take_neither_threads_nor_turns() {
     });
 }
 
-/// Mounts a small disk on `$0`, runs the program there, and again when there is a file `again` on it.
+/// Mounts a small disk on `$0`, runs the program there, and again when there is a file `again` on
+/// it.
 const ON_A_SMALL_DISK: &str = r#"
     size="$1"; shift
     mount -t tmpfs -o "size=$size,mode=700" tmpfs "$0" || exit 3
@@ -295,7 +296,8 @@ fn limited(limit: &str, place: &Place, flags: &[&str]) -> Server {
     Server::spawn(command, place.client_port)
 }
 
-/// Whoever asks for metrics and stays must not keep clients, or the member's own files, from a descriptor.
+/// Whoever asks for metrics and stays must not keep clients, or the member's own files, from a
+/// descriptor.
 #[test]
 fn connections_for_metrics_leave_descriptors_to_others() {
     run(async {
@@ -315,7 +317,8 @@ fn connections_for_metrics_leave_descriptors_to_others() {
     });
 }
 
-/// As with `ulimit -f` or `LimitFSIZE=`: less than a segment of the log, which then grows as it is written.
+/// As with `ulimit -f` or `LimitFSIZE=`: less than a segment of the log, which then grows as it is
+/// written.
 #[test]
 fn a_limit_on_the_size_of_files_does_not_end_a_member() {
     run(async {

@@ -1,9 +1,10 @@
-//! A small disk for one program: a shell in name spaces of its own, where mounting needs no privileges, mounts it
-//! and runs the program there.
+//! A small disk for one program: a shell in name spaces of its own, where mounting needs no
+//! privileges, mounts it and runs the program there.
 
 use std::process::Command;
 
-/// What runs a shell script in such name spaces; the shell takes all its processes along when it ends.
+/// What runs a shell script in such name spaces; the shell takes all its processes along when it
+/// ends.
 pub const SHELL: [&str; 9] = [
     "unshare",
     "--user",

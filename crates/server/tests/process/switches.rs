@@ -137,8 +137,8 @@ async fn health(server: &Server) -> UnboundedReceiver<ServingStatus> {
     receiver
 }
 
-/// Balancers follow `Health/Watch`. A defragmentation may be over before the stream is looked at, so it is asked for again
-/// until it was seen.
+/// Balancers follow `Health/Watch`. A defragmentation may be over before the stream is looked at,
+/// so it is asked for again until it was seen.
 #[tokio::test]
 async fn a_member_that_defragments_sends_clients_elsewhere_if_it_is_told_to() {
     let place = Place::new();

@@ -1,4 +1,5 @@
-//! A client as thin as can be: one handshake, one request over HTTP/1.1. Its checks are rustls' own.
+//! A client as thin as can be: one handshake, one request over HTTP/1.1. Its checks are rustls'
+//! own.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};

@@ -135,7 +135,8 @@ async fn members_take_up_new_certificates_without_a_restart() {
         member.wait_for("serving client traffic securely");
     }
     let next = Authority::new("next");
-    // First everybody trusts both authorities, then everybody shows the new one's certificates, then nobody trusts the old one.
+    // First everybody trusts both authorities, then everybody shows the new one's certificates,
+    // then nobody trusts the old one.
     let both = format!("{}{}", cluster.ca.pem(), next.pem());
     for place in &cluster.places {
         write(place.dir(), "ca.pem", &both);
@@ -146,7 +147,8 @@ async fn members_take_up_new_certificates_without_a_restart() {
     for place in &cluster.places {
         next.write(place.dir(), "ca.pem");
     }
-    // The last one knows nothing of the old authority now, and has to be let in by the others, and to let them in.
+    // The last one knows nothing of the old authority now, and has to be let in by the others, and
+    // to let them in.
     drop(members.pop());
     let last = cluster.launch(2, &[]);
     last.wait_for("serving client traffic securely");

@@ -1,7 +1,9 @@
-//! TLS as clients and members meet it: the built `etcd` program, certificates made on the spot, handshakes over sockets.
+//! TLS as clients and members meet it: the built `etcd` program, certificates made on the spot,
+//! handshakes over sockets.
 //!
-//! What is guarded: who gets in and who does not, and that the log and the client are told why, in the words that operators
-//! know. Each case has a directory, ports and processes of its own; what is awaited is always an event.
+//! What is guarded: who gets in and who does not, and that the log and the client are told why, in
+//! the words that operators know. Each case has a directory, ports and processes of its own; what
+//! is awaited is always an event.
 
 #![cfg(test)]
 

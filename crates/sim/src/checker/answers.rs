@@ -1,5 +1,5 @@
-//! Answers: each is what the log says, at the place in it that the answer names, and that place lies
-//! behind all that had been answered before.
+//! Answers: each is what the log says, at the place in it that the answer names, and that place
+//! lies behind all that had been answered before.
 
 use retcd_state::auth::AuthReply;
 use retcd_state::machine::ApplyError;

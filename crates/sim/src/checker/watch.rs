@@ -150,8 +150,8 @@ impl WatchChecker {
         let prev = event.prev_kv.as_ref().map(of);
         // What was there before may be compacted.
         let may_miss = !self.prev_kv || kv.mod_revision - 1 < model.compacted();
-        // Of two changes of a key in one revision, which no client can ask for, the second has what was
-        // there before the first when history is read, as in etcd.
+        // Of two changes of a key in one revision, which no client can ask for, the second has what
+        // was there before the first when history is read, as in etcd.
         let is_second = change.prev.as_ref().map(|prev| prev.modified) == Some(kv.mod_revision);
         let before = || model.list(&change.key, b"", kv.mod_revision - 1).pop();
         let is_prev = prev == change.prev || (is_second && prev == before());

@@ -220,8 +220,8 @@ fn keys_that_the_format_cannot_hold_are_refused_and_do_no_harm() {
     assert_sound(&db.read());
 }
 
-/// So that the state before stays whole until the new one is durable, and Go's library finds the newest
-/// where it looks for it.
+/// So that the state before stays whole until the new one is durable, and Go's library finds the
+/// newest where it looks for it.
 #[test]
 fn a_commit_writes_the_meta_page_of_its_number_and_leaves_the_other() {
     let disk = MemDisk::new();
