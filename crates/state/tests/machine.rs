@@ -820,3 +820,50 @@ fn the_revision_does_not_go_back_after_a_compaction() {
         (4, 4, 1)
     );
 }
+
+/// Requests like this are refused, but a log may hold them. Each event tells of the pair before all of
+/// it, as in etcd.
+#[test]
+fn events_of_keys_that_change_twice_tell_what_was_before_the_transaction() {
+    let mut bench = Bench::new();
+    for key in ["a", "b", "c"] {
+        bench.put(key, 0).unwrap();
+    }
+    let op = |request| RequestOp {
+        request: Some(request),
+    };
+    let put = |key: &'static str| {
+        op(request_op::Request::RequestPut(PutRequest {
+            key: key.into(),
+            value: "new".into(),
+            ..Default::default()
+        }))
+    };
+    let delete = |key| op(request_op::Request::RequestDeleteRange(delete(key)));
+    let txn = TxnRequest {
+        success: vec![
+            put("a"),
+            delete("a"),
+            put("b"),
+            delete("b"),
+            put("c"),
+            put("c"),
+        ],
+        ..Default::default()
+    };
+    let request = InternalRaftRequest {
+        txn: Some(txn),
+        ..Default::default()
+    };
+    let applied = bench.apply(EntryType::EntryNormal, request.encode_to_vec());
+    let (_, events) = applied.unwrap().events.pop().unwrap();
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| {
+            let prev = event.prev.as_ref().unwrap();
+            (event.record.key(), prev.key(), prev.value())
+        })
+        .collect();
+    let expected = [b"a", b"a", b"b", b"b", b"c", b"c"];
+    assert_eq!(told, expected.map(|key| (&key[..], &key[..], &b"v"[..])));
+}

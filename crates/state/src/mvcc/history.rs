@@ -170,6 +170,21 @@ fn partition_point(chunks: &imbl::Vector<Arc<[Past]>>, before: impl Fn(&[Past]) 
 mod tests {
     use super::*;
 
+    #[test]
+    fn nothing_stays_before_what_a_compaction_keeps() {
+        let last = 3 * CHUNK as i64;
+        for compacted in 1..=last {
+            let mut history = History::default();
+            for main in 1..=last {
+                history.push(Revision::start_of(main), false);
+            }
+            history.trim(compacted);
+            assert_eq!(history.newest_at(compacted - 1), None, "{compacted}");
+            let kept = Some((Revision::start_of(compacted), false));
+            assert_eq!(history.newest_at(compacted), kept);
+        }
+    }
+
     /// Against a plain vector, with copies taken on the way that must not change.
     #[test]
     fn agrees_with_a_vector() {

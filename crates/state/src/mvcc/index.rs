@@ -696,6 +696,11 @@ impl<T: Keyed> Sorted<T> {
             let head = head_of(self.items[i].key(), self.prefix);
             self.items[i].set_head(head);
         }
+        debug_assert!(
+            self.ordered().is_sorted_by_key(T::head),
+            "heads out of order: {} items",
+            self.items.len()
+        );
         None
     }
 
@@ -868,7 +873,7 @@ mod tests {
     #[test]
     fn ascending_keys_fill_the_leaves_and_bulk_loading_agrees() {
         let mut rng = fastrand::Rng::with_seed(4);
-        for count in [0, 1, 23, 24, 25, 1000, 40_000] {
+        for count in [0_usize, 1, 23, 24, 25, 1000, 40_000] {
             let mut model = Model::new();
             let mut grown = KeyIndex::default();
             let mut entries = Vec::new();
@@ -878,10 +883,22 @@ mod tests {
                 entries.push(Entry::new(put(&key, 2), 0));
                 model.insert(key, (2, true));
             }
+            let leaves = count.div_ceil(FANOUT).max(1);
+            assert_eq!(leaves_below(&grown.root), leaves, "all are full");
             let loaded = KeyIndex::from_sorted(entries);
             for _ in 0..20 {
                 check(&grown, &model, &mut rng);
                 check(&loaded, &model, &mut rng);
+            }
+        }
+    }
+
+    fn leaves_below(node: &Node) -> usize {
+        match node {
+            Node::Leaf(_) => 1,
+            Node::Branch(children) => {
+                let leaves = children.items.iter().map(|child| leaves_below(&child.node));
+                leaves.sum()
             }
         }
     }

@@ -253,7 +253,7 @@ fn a_small_last_leaf_joins_the_one_before() {
     commit(&db, &changes(0..80, Some(vec![1; 50]))).unwrap();
     let pages = || db.size_in_use_bytes() / 4096;
     assert_eq!(pages(), 6, "meta pages, buckets, a branch and two leaves");
-    commit(&db, &changes(54..80, None)).unwrap();
+    commit(&db, &changes(56..80, None)).unwrap();
     assert_eq!(pages(), 4, "one leaf is enough");
     assert_sound(&db.read());
 }

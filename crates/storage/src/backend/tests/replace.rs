@@ -280,3 +280,21 @@ fn threads_see_whole_databases_whatever_is_under_way() {
     drop(backend);
     assert_eq!(number(&open(&disk).unwrap().reader()), ROUNDS * 10 + 9);
 }
+
+#[test]
+fn what_found_no_room_belongs_to_the_old_file() {
+    let disk = MemDisk::new();
+    let backend = open(&disk).unwrap();
+    receive(&disk, 9);
+    disk.set_capacity(Some(disk.used_bytes()));
+    let mut batch = WriteBatch::default();
+    batch.put(Bucket::Key, b"large", Arc::from(vec![1; 4 << 20]));
+    backend.write(batch);
+    write_number(&backend, 1);
+    assert!(matches!(backend.commit(), Err(BoltError::Full(_))));
+
+    disk.set_capacity(None);
+    backend.replace(Path::new(RECEIVED)).unwrap();
+    assert_eq!(number(&backend.reader()), 9);
+    assert_eq!((backend.pending_changes(), backend.pending_bytes()), (0, 0));
+}
