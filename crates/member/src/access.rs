@@ -91,27 +91,30 @@ impl Access {
         })
     }
 
-    /// Refuses whoever has not logged in, if authentication is on.
+    /// Who has logged in, refusing whoever has not if authentication is on.
     ///
     /// # Errors
     /// [`AuthError::UserEmpty`]; as [`Access::identify`].
-    pub async fn require_user(&self, credentials: &Credentials) -> Result<(), Error> {
+    pub async fn require_user(&self, credentials: &Credentials) -> Result<Option<Identity>, Error> {
         let identity = self.identify(credentials).await?;
         if identity.is_none() && self.shared.state.auth.read().is_enabled() {
             return Err(AuthError::UserEmpty.into());
         }
-        Ok(())
+        Ok(identity)
     }
 
-    /// Refuses whoever does not have role `root`, if authentication is on.
+    /// Who has role `root`, refusing whoever has not if authentication is on.
     ///
     /// # Errors
     /// What [`AuthStore::check_admin`] says; as [`Access::identify`].
-    pub async fn require_admin(&self, credentials: &Credentials) -> Result<(), Error> {
+    pub async fn require_admin(
+        &self,
+        credentials: &Credentials,
+    ) -> Result<Option<Identity>, Error> {
         self.require(credentials, AuthStore::check_admin).await
     }
 
-    /// Refuses whom `check` refuses.
+    /// Who this is, refusing whom `check` refuses.
     ///
     /// # Errors
     /// What `check` says; as [`Access::identify`].
@@ -119,12 +122,27 @@ impl Access {
         &self,
         credentials: &Credentials,
         check: impl FnOnce(&AuthStore, Caller<'_>) -> Result<(), AuthError>,
-    ) -> Result<(), Error> {
-        self.permit(credentials, check).await.map(drop)
+    ) -> Result<Option<Identity>, Error> {
+        let identity = self.identify(credentials).await?;
+        self.check(identity.as_ref(), check)?;
+        Ok(identity)
     }
 
-    /// Reads what `check` allows the sender to read. Until `read` waits for the first time, nothing
-    /// changes behind the check: it has to take its view before that.
+    /// Refuses who was identified before if `check` does.
+    ///
+    /// # Errors
+    /// What `check` says.
+    pub(crate) fn check(
+        &self,
+        identity: Option<&Identity>,
+        check: impl FnOnce(&AuthStore, Caller<'_>) -> Result<(), AuthError>,
+    ) -> Result<(), Error> {
+        Ok(check(&self.shared.state.auth.read(), caller(identity))?)
+    }
+
+    /// Reads what `check` allows the sender to read. `read` has to take its view before it waits
+    /// for the first time: a change of users and roles meanwhile is found by
+    /// [`Access::confirm`], but for who was let in while authentication was off, as in etcd.
     ///
     /// # Errors
     /// What `check` and `read` say; [`AuthError::OldRevision`]; as [`Access::identify`].
@@ -150,9 +168,7 @@ impl Access {
         credentials: &Credentials,
         check: impl FnOnce(&AuthStore, Caller<'_>) -> Result<(), AuthError>,
     ) -> Result<Permit, Error> {
-        let identity = self.identify(credentials).await?;
-        let store = self.shared.state.auth.read();
-        check(&store, caller(identity.as_ref()))?;
+        let identity = self.require(credentials, check).await?;
         Ok(Permit {
             revision: identity.map_or(0, |identity| identity.revision),
         })

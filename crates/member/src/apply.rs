@@ -13,6 +13,7 @@ use retcd_state::membership::Membership;
 use retcd_state::mvcc::{Event, EventKind, Progress, StorageError};
 use retcd_state::watch::RevisionEvents;
 
+use crate::log::ToLog;
 use crate::mailbox::{Mail, Mailboxes};
 use crate::schema::{Commit, FollowedVersion, Outdated, Schema};
 use crate::shared::Shared;
@@ -55,12 +56,6 @@ pub enum ApplyFailure {
 pub struct Report {
     /// For the node, in this order.
     pub inputs: Vec<Input>,
-    /// The requests among the entries.
-    pub executed: Vec<Executed>,
-    /// What they changed.
-    pub changes: Changes,
-    /// Whether the members may have changed.
-    pub cluster_changed: bool,
     /// Whether a compaction has steps to be made.
     pub compacting: bool,
 }
@@ -93,12 +88,15 @@ pub enum Step {
 }
 
 /// What was taken over.
-#[derive(Clone, Copy, Debug)]
 pub struct Restored {
     /// The index that the database is of.
     pub index: u64,
     /// Its revision.
     pub revision: i64,
+    /// For the log, which may let go what is before.
+    pub to_log: ToLog,
+    /// For the node.
+    pub input: Input,
     /// Whether a compaction has steps to be made.
     pub compacting: bool,
 }
@@ -133,11 +131,12 @@ impl Applier {
     ///
     /// 1. tokens, so that nobody who hears of a logout is let in by its token;
     /// 2. the applied index, so that nobody with a new token is told that it is still to come;
-    /// 3. events and compactions, so that whoever has seen its write acknowledged finds it
+    /// 3. what was executed (`count`), so that whoever has an answer finds it counted;
+    /// 4. events and compactions, so that whoever has seen its write acknowledged finds it
     ///    published;
-    /// 4. the members that are talked to (`follow`) and the schema;
-    /// 5. the term that has begun, which the cluster's version waits for;
-    /// 6. replies.
+    /// 5. the members that are talked to (`follow`) and the schema;
+    /// 6. the term that has begun, which the cluster's version waits for;
+    /// 7. replies.
     ///
     /// # Errors
     /// An entry cannot be applied; the cluster has become too new for this program.
@@ -145,6 +144,7 @@ impl Applier {
         &mut self,
         now: Time,
         entries: &[raftpb::Entry],
+        count: impl FnOnce(&[Executed], Changes),
         follow: impl FnOnce(&Membership),
         commit: Commit<'_>,
     ) -> Result<Report, ApplyFailure> {
@@ -160,6 +160,7 @@ impl Applier {
             compacting,
             token_changes,
             cluster_changed,
+            begun_term,
         } = self.machine.apply(now, entries)?;
         let last = entries.last().map_or(before, raftpb::Entry::index);
         assert!(
@@ -176,7 +177,7 @@ impl Applier {
             shared.authenticator.apply(change, now.since_start());
         }
         shared.progress.publish_applied(applied.index);
-        let changes = Changes::of(&events);
+        count(&executed, Changes::of(&events));
         if let Some((newest, _)) = events.last() {
             // Whoever hears of a revision must be able to read it.
             let shown = shared.state.reader.revision();
@@ -204,8 +205,8 @@ impl Applier {
                 inputs.push(Input::SnapshotWanted);
             }
         }
-        if let Some(first) = entries.iter().rfind(|entry| is_first_of_term(entry)) {
-            shared.signals.term_began(first.term());
+        if let Some(term) = begun_term {
+            shared.signals.term_began(term);
         }
         self.mailboxes
             .send_split(replies, |(request, _)| *request, Mail::Replies);
@@ -214,13 +215,7 @@ impl Applier {
             index: applied.index,
             conf_changes: changed.collect(),
         });
-        Ok(Report {
-            inputs,
-            executed,
-            changes,
-            cluster_changed,
-            compacting,
-        })
+        Ok(Report { inputs, compacting })
     }
 
     /// Goes on with the database in `file`, which the leader has sent with `snapshot`; the log has
@@ -270,9 +265,18 @@ impl Applier {
                 .handle_snapshot(index, &mut self.machine, shared, commit);
         }
         shared.progress.publish_applied(index);
+        if !restored.compacting {
+            // The leader has made the compactions that somebody waits for here.
+            shared.signals.compaction_finished(restored.compacted);
+        }
         Ok(Restored {
             index,
             revision: restored.revision,
+            to_log: ToLog::Release(index),
+            input: Input::Applied {
+                index,
+                conf_changes: Vec::new(),
+            },
             compacting: restored.compacting,
         })
     }
@@ -313,11 +317,6 @@ fn follow_members(shared: &Shared, follow: impl FnOnce(&Membership)) {
         shared.signals.remove();
     }
     follow(&membership);
-}
-
-/// Whether this is the entry that a leader starts its term with.
-fn is_first_of_term(entry: &raftpb::Entry) -> bool {
-    entry.r#type() == raftpb::EntryType::EntryNormal && entry.data().is_empty()
 }
 
 impl Changes {

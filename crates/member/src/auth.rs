@@ -5,7 +5,6 @@
 //! only their hashes.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use retcd_proto::etcdserverpb::{
@@ -17,30 +16,21 @@ use retcd_state::machine::Reply;
 use retcd_state::mvcc::StoreRevision;
 
 use crate::Error;
-use crate::access::{Access, Credentials};
+use crate::access::{Credentials, Identity};
 use crate::core::Core;
-use crate::proposer::Proposer;
-use crate::read_index::ReadIndex;
-use crate::shared::Shared;
 
 /// Users, roles and logins.
 pub struct Auth {
-    shared: Arc<Shared>,
-    access: Rc<Access>,
-    proposer: Rc<Proposer>,
-    read_index: Rc<ReadIndex>,
+    core: Rc<Core>,
 }
 
 /// An answer about users and roles, and the revision of the store that it is of.
 pub type AuthAnswer = (AuthReply, StoreRevision);
 
 impl Auth {
-    pub(crate) fn new(core: &Core) -> Auth {
+    pub(crate) fn new(core: &Rc<Core>) -> Auth {
         Auth {
-            shared: Arc::clone(&core.shared),
-            access: Rc::clone(&core.access),
-            proposer: Rc::clone(&core.proposer),
-            read_index: Rc::clone(&core.read_index),
+            core: Rc::clone(core),
         }
     }
 
@@ -48,15 +38,24 @@ impl Auth {
     /// password have methods of their own.
     ///
     /// # Errors
-    /// The form is wrong; what the machine refuses; as [`Proposer::propose_as`].
+    /// The form is wrong; what the machine refuses; as
+    /// [`Core::propose_as`].
     pub async fn ask(
         &self,
         credentials: &Credentials,
         request: InternalRaftRequest,
     ) -> Result<AuthAnswer, Error> {
         check_form(&request)?;
-        let proposed = self.proposer.propose_as(&self.access, credentials, request);
-        match proposed.await? {
+        let identity = self.core.access.identify(credentials).await?;
+        self.ask_by(identity, request).await
+    }
+
+    async fn ask_by(
+        &self,
+        identity: Option<Identity>,
+        request: InternalRaftRequest,
+    ) -> Result<AuthAnswer, Error> {
+        match self.core.proposer.propose_by(identity, request).await? {
             Reply::Auth { revision, reply } => Ok((reply, revision)),
             other => unreachable!("a request about users was answered with {other:?}"),
         }
@@ -78,15 +77,20 @@ impl Auth {
         if has_password {
             check_length(&password)?;
         }
-        self.access.require_admin(credentials).await?;
-        if has_password {
-            request.hashed_password = self.shared.authenticator.hash(password).await?;
-        }
-        let request = InternalRaftRequest {
+        let identity = self.core.access.require_admin(credentials).await?;
+        let mut request = InternalRaftRequest {
             auth_user_add: Some(request),
             ..Default::default()
         };
-        self.ask(credentials, request).await
+        check_form(&request)?;
+        if has_password {
+            let hashed = self.core.shared.authenticator.hash(password).await?;
+            request
+                .auth_user_add
+                .get_or_insert_default()
+                .hashed_password = hashed;
+        }
+        self.ask_by(identity, request).await
     }
 
     /// Gives a user another password; an empty one is none, so that nobody can log in with it.
@@ -100,15 +104,15 @@ impl Auth {
     ) -> Result<AuthAnswer, Error> {
         let password = std::mem::take(&mut request.password);
         check_length(&password)?;
-        self.access.require_admin(credentials).await?;
+        let identity = self.core.access.require_admin(credentials).await?;
         if !password.is_empty() {
-            request.hashed_password = self.shared.authenticator.hash(password).await?;
+            request.hashed_password = self.core.shared.authenticator.hash(password).await?;
         }
         let request = InternalRaftRequest {
             auth_user_change_password: Some(request),
             ..Default::default()
         };
-        self.ask(credentials, request).await
+        self.ask_by(identity, request).await
     }
 
     /// A token for a name and its password, and the revision of the store at the login.
@@ -124,12 +128,12 @@ impl Auth {
         name: &str,
         password: &str,
     ) -> Result<(String, StoreRevision), Error> {
-        self.read_index.linearizable().await?;
+        self.core.read_index.linearizable().await?;
         loop {
             let checked = self.check_password(name, password).await?;
             let (token, revision, at) = self.log_in(name).await?;
             if checked == revision {
-                let authenticator = &self.shared.authenticator;
+                let authenticator = &self.core.shared.authenticator;
                 let token = authenticator.token(name, token, revision).await?;
                 return Ok((token, at));
             }
@@ -141,7 +145,7 @@ impl Auth {
     async fn check_password(&self, name: &str, password: &str) -> Result<u64, Error> {
         let checked = match self.stored_password(name) {
             Ok((stored, revision)) => {
-                let authenticator = &self.shared.authenticator;
+                let authenticator = &self.core.shared.authenticator;
                 let fits = authenticator.verify(password.to_owned(), stored).await?;
                 fits.then_some(revision).ok_or(AuthError::Failed)
             }
@@ -157,7 +161,7 @@ impl Auth {
 
     /// What is kept of a user's password, and the revision that it is of.
     fn stored_password(&self, name: &str) -> Result<(Bytes, u64), AuthError> {
-        let store = self.shared.state.auth.read();
+        let store = self.core.shared.state.auth.read();
         if !store.is_enabled() {
             return Err(AuthError::NotEnabled);
         }
@@ -173,7 +177,7 @@ impl Auth {
     async fn log_in(&self, name: &str) -> Result<(String, u64, StoreRevision), Error> {
         let request = InternalAuthenticateRequest {
             name: name.to_owned(),
-            simple_token: self.shared.authenticator.draw_token()?,
+            simple_token: self.core.shared.authenticator.draw_token()?,
             ..Default::default()
         };
         let request = InternalRaftRequest {

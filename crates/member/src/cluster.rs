@@ -10,7 +10,6 @@
 //! another member before counts.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use retcd_log::{Hex, Text};
 use retcd_node::Standing;
@@ -21,50 +20,40 @@ use retcd_state::membership::{
 };
 
 use crate::Error;
-use crate::access::{Access, Credentials};
-use crate::clock::Clock;
+use crate::access::Credentials;
 use crate::core::Core;
-use crate::peers::{PeerError, Peers};
-use crate::proposer::Proposer;
-use crate::read_index::{LEADER_RETRY, ReadIndex};
-use crate::shared::{Shared, link};
+use crate::peers::PeerError;
+use crate::read_index::LEADER_RETRY;
+use retcd_state::membership::HEALTH_INTERVAL;
+use std::time::Duration;
 
 /// The members of the cluster.
 pub struct Cluster {
-    shared: Arc<Shared>,
-    clock: Rc<dyn Clock>,
-    access: Rc<Access>,
-    proposer: Rc<Proposer>,
-    read_index: Rc<ReadIndex>,
-    peers: Rc<dyn Peers>,
+    core: Rc<Core>,
 }
 
 impl Cluster {
-    pub(crate) fn new(core: &Core) -> Cluster {
+    pub(crate) fn new(core: &Rc<Core>) -> Cluster {
         Cluster {
-            shared: Arc::clone(&core.shared),
-            clock: Rc::clone(&core.clock),
-            access: Rc::clone(&core.access),
-            proposer: Rc::clone(&core.proposer),
-            read_index: Rc::clone(&core.read_index),
-            peers: Rc::clone(&core.peers),
+            core: Rc::clone(core),
         }
     }
 
     /// The members, by id; those of everything that is committed if `linearizable`.
     ///
     /// # Errors
-    /// The caller has not logged in; as [`ReadIndex::linearizable`].
+    /// The caller has not logged in; as
+    /// [`ReadIndex::linearizable`](crate::read_index::ReadIndex::linearizable).
     pub async fn list(
         &self,
         credentials: &Credentials,
         linearizable: bool,
     ) -> Result<Vec<Member>, Error> {
-        self.access.require_user(credentials).await?;
+        self.core.access.require_user(credentials).await?;
         if linearizable {
-            self.read_index.linearizable().await?;
+            self.core.read_index.linearizable().await?;
         }
-        let membership = self.shared.state.membership.read();
+        let membership = self.core.shared.state.membership.read();
         Ok(membership.members().cloned().collect())
     }
 
@@ -72,19 +61,19 @@ impl Cluster {
     ///
     /// # Errors
     /// URLs that are none, a cluster that is too weak, a URL that is taken; and as
-    /// [`Proposer::propose`].
+    /// [`Proposer::propose`](crate::proposer::Proposer::propose).
     pub async fn add(
         &self,
         credentials: &Credentials,
         peer_urls: &[String],
         is_learner: bool,
     ) -> Result<(Member, Vec<Member>), Error> {
-        self.access.require_admin(credentials).await?;
+        self.core.access.require_admin(credentials).await?;
         let peer_urls = self.parse_urls(peer_urls)?;
         // Not a founding member: the seconds make the id of one that was removed a new one.
-        let id = member_id(&peer_urls, &(self.clock.unix_ms() / 1000).to_string());
+        let id = member_id(&peer_urls, &(self.core.clock.unix_ms() / 1000).to_string());
         self.check_strictly("rejecting member add request", id, |membership, link| {
-            membership.check_add(is_learner, self.shared.id, link)
+            membership.check_add(is_learner, self.core.shared.id, link)
         })
         .await?;
         let new = Member {
@@ -106,15 +95,15 @@ impl Cluster {
     ///
     /// # Errors
     /// a cluster that would be too weak, or a member that does not exist; and as
-    /// [`Proposer::propose`].
+    /// [`Proposer::propose`](crate::proposer::Proposer::propose).
     pub async fn remove(&self, credentials: &Credentials, id: u64) -> Result<Vec<Member>, Error> {
-        self.access.require_admin(credentials).await?;
+        self.core.access.require_admin(credentials).await?;
         self.check_strictly("rejecting member remove request", id, |membership, link| {
-            membership.check_remove(id, self.shared.id, link)
+            membership.check_remove(id, self.core.shared.id, link)
         })
         .await?;
         // Not to be allowed by any flag: no member could ever do anything again.
-        if self.shared.state.membership.read().is_last_voter(id) {
+        if self.core.shared.state.membership.read().is_last_voter(id) {
             return Err(ReconfigError::NotEnoughStarted.into());
         }
         self.change(ConfChangeType::ConfChangeRemoveNode, id, None)
@@ -125,14 +114,14 @@ impl Cluster {
     ///
     /// # Errors
     /// URLs that are none (which stop Go's members with a panic) or taken, or a member that does
-    /// not exist; and as [`Proposer::propose`].
+    /// not exist; and as [`Proposer::propose`](crate::proposer::Proposer::propose).
     pub async fn update(
         &self,
         credentials: &Credentials,
         id: u64,
         peer_urls: Vec<String>,
     ) -> Result<Vec<Member>, Error> {
-        self.access.require_admin(credentials).await?;
+        self.core.access.require_admin(credentials).await?;
         self.parse_urls(&peer_urls)?;
         let context = context_of(Member {
             id,
@@ -148,35 +137,35 @@ impl Cluster {
     ///
     /// # Errors
     /// The member does not exist, votes already, or has not caught up; and as
-    /// [`Proposer::propose`].
+    /// [`Proposer::propose`](crate::proposer::Proposer::propose).
     pub async fn promote(&self, credentials: &Credentials, id: u64) -> Result<Vec<Member>, Error> {
-        self.access.require_admin(credentials).await?;
-        let deadline = self.clock.now() + self.shared.config.limits.request_timeout;
-        while self.clock.now() < deadline {
+        self.core.access.require_admin(credentials).await?;
+        let deadline = self.core.clock.now() + self.core.shared.config.limits.request_timeout;
+        while self.core.clock.now() < deadline {
             match self.promote_as_leader(id).await {
                 Err(Error::NotLeader) => {}
                 result => {
                     let observed = result.as_ref().map(|_| ());
-                    self.shared.observer.promoted(observed);
+                    self.core.shared.observer.promoted(observed);
                     return result;
                 }
             }
-            let leader = self.read_index.leader(deadline).await?;
-            if leader.id != self.shared.id
+            let leader = self.core.read_index.leader(deadline).await?;
+            if leader.id != self.core.shared.id
                 && let Some(promoted) = self.promote_at(&leader, id, credentials).await
             {
                 return promoted;
             }
-            self.clock.sleep(LEADER_RETRY).await;
+            self.core.clock.sleep(LEADER_RETRY).await;
         }
         Err(Error::TIMED_OUT)
     }
 
     async fn promote_as_leader(&self, id: u64) -> Result<Vec<Member>, Error> {
-        if !self.read_index.leads().await {
+        if !self.core.read_index.leads().await {
             return Err(Error::NotLeader);
         }
-        self.read_index.linearizable().await?;
+        self.core.read_index.linearizable().await?;
         self.check_in_sync(id).await?;
         self.check_strictly("rejecting member promote request", id, |membership, _| {
             membership.check_promote()
@@ -196,13 +185,14 @@ impl Cluster {
     /// Refuses a member that does not have nearly all of the log. What else is wrong with its
     /// promotion is for the machine to say.
     async fn check_in_sync(&self, id: u64) -> Result<(), Error> {
-        let mut standing = self.read_index.inspect().await?.standing(id);
+        let mut standing = self.core.read_index.inspect().await?.standing(id);
         if matches!(standing, Standing::Behind { grows: true, .. }) {
             // Its word for what it was sent last, and may have told others of, can be on its way.
-            self.clock
-                .sleep(self.shared.config.heartbeat_interval)
+            self.core
+                .clock
+                .sleep(self.core.shared.config.heartbeat_interval)
                 .await;
-            standing = self.read_index.inspect().await?.standing(id);
+            standing = self.core.read_index.inspect().await?.standing(id);
         }
         match standing {
             Standing::InSync => Ok(()),
@@ -226,7 +216,7 @@ impl Cluster {
         credentials: &Credentials,
     ) -> Option<Result<Vec<Member>, Error>> {
         let token = credentials.token.as_deref();
-        Some(match self.peers.promote(leader, id, token).await {
+        Some(match self.core.peers.promote(leader, id, token).await {
             Ok(members) => Ok(members),
             Err(PeerError::MemberNotFound) => Err(Error::MEMBER_NOT_FOUND),
             Err(PeerError::NotLearner) => Err(Error::member(MemberError::NotLearner)),
@@ -243,17 +233,17 @@ impl Cluster {
         id: u64,
         check: impl FnOnce(&Membership, &dyn Fn(u64) -> Link) -> Result<(), ReconfigError>,
     ) -> Result<(), Error> {
-        let member = &*self.shared;
+        let member = &*self.core.shared;
         if !member.config.strict_reconfig_check {
             return Ok(());
         }
         if member.leadership.leader() != 0 {
             let patience = member.config.election_timeout;
-            let up_to_date = self.read_index.linearizable();
-            let _ = self.clock.within(patience, up_to_date).await;
+            let up_to_date = self.core.read_index.linearizable();
+            let _ = self.core.clock.within(patience, up_to_date).await;
         }
-        let now = self.clock.now();
-        let link = |id| link(self.peers.connected_since(id), now);
+        let now = self.core.clock.now();
+        let link = |id| link(self.core.peers.connected_since(id), now);
         check(&member.state.membership.read(), &link).map_err(|error| {
             retcd_log::warn!(rejecting; "local-member-id" => Hex(member.id),
                 "requested-member-id" => Hex(id), "error" => Text(&error));
@@ -263,7 +253,7 @@ impl Cluster {
 
     /// The texts of valid URLs, sorted.
     fn parse_urls(&self, texts: &[String]) -> Result<Vec<String>, Error> {
-        let urls = (self.shared.config.parse_peer_urls)(texts);
+        let urls = (self.core.shared.config.parse_peer_urls)(texts);
         let urls = urls.filter(|urls| !urls.is_empty());
         urls.ok_or(Error::BadPeerUrls)
     }
@@ -274,11 +264,27 @@ impl Cluster {
         id: u64,
         context: Option<&ConfChangeContext>,
     ) -> Result<Vec<Member>, Error> {
-        let result = self.proposer.propose_conf_change(kind, id, context).await;
-        retcd_log::info!("applied a configuration change through raft";
-            "local-member-id" => Hex(self.shared.id), "raft-conf-change" => kind.as_str_name(),
-            "raft-conf-change-node-id" => Hex(id));
+        let result = self
+            .core
+            .proposer
+            .propose_conf_change(kind, id, context)
+            .await;
+        // What the machine refused was applied, too.
+        if matches!(result, Ok(_) | Err(Error::Refused(_))) {
+            retcd_log::info!("applied a configuration change through raft";
+                "local-member-id" => Hex(self.core.shared.id),
+                "raft-conf-change" => kind.as_str_name(), "raft-conf-change-node-id" => Hex(id));
+        }
         result
+    }
+}
+
+/// How long this member has been connected to another, as `connected_since` says at `now`.
+fn link(connected_since: Option<Duration>, now: Duration) -> Link {
+    match connected_since {
+        None => Link::Down,
+        Some(since) if now.saturating_sub(since) > HEALTH_INTERVAL => Link::Steady,
+        Some(_) => Link::Fresh,
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use retcd_log::Text;
@@ -10,12 +9,8 @@ use retcd_proto::etcdserverpb::{CompactionRequest, InternalRaftRequest};
 use retcd_state::machine::ApplyError;
 
 use crate::Error;
-use crate::clock::Clock;
 use crate::config::AutoCompaction;
 use crate::core::Core;
-use crate::proposer::Proposer;
-use crate::read_index::ReadIndex;
-use crate::shared::Shared;
 
 /// How often compaction by revisions looks, as in etcd.
 const REVISION_INTERVAL: Duration = Duration::from_secs(300);
@@ -39,24 +34,18 @@ const REVISION_LINES: Lines = [
 
 /// Compacts while this member leads.
 pub(crate) struct Compactor {
-    shared: Arc<Shared>,
-    clock: Rc<dyn Clock>,
-    proposer: Rc<Proposer>,
-    read_index: Rc<ReadIndex>,
+    core: Rc<Core>,
 }
 
 impl Compactor {
-    pub(crate) fn new(core: &Core) -> Compactor {
+    pub(crate) fn new(core: &Rc<Core>) -> Compactor {
         Compactor {
-            shared: Arc::clone(&core.shared),
-            clock: Rc::clone(&core.clock),
-            proposer: Rc::clone(&core.proposer),
-            read_index: Rc::clone(&core.read_index),
+            core: Rc::clone(core),
         }
     }
 
     pub(crate) async fn run(&self) {
-        match self.shared.config.auto_compaction {
+        match self.core.shared.config.auto_compaction {
             AutoCompaction::Off => {}
             AutoCompaction::Revision(retention) => self.run_by_revision(retention).await,
             AutoCompaction::Periodic(retention) => self.run_periodically(retention).await,
@@ -66,8 +55,8 @@ impl Compactor {
     async fn run_by_revision(&self, retention: u64) {
         let mut last = 0;
         loop {
-            self.clock.sleep(REVISION_INTERVAL).await;
-            let newest = self.shared.state.reader.revision();
+            self.core.clock.sleep(REVISION_INTERVAL).await;
+            let newest = self.core.shared.state.reader.revision();
             let revision = newest - i64::try_from(retention).unwrap_or(i64::MAX);
             if revision > last && self.compact(revision, REVISION_LINES).await {
                 last = revision;
@@ -84,9 +73,9 @@ impl Compactor {
         let mut last = 0;
         let mut since_compaction = 0;
         loop {
-            notes.push_back(self.shared.state.reader.revision());
+            notes.push_back(self.core.shared.state.reader.revision());
             let pause = note_every.max(Duration::from_millis(1));
-            self.clock.sleep(pause).await;
+            self.core.clock.sleep(pause).await;
             since_compaction += 1;
             if notes.len() < notes_max || since_compaction < NOTES_PER_PERIOD {
                 continue;
@@ -105,7 +94,7 @@ impl Compactor {
     /// Whether the store is compacted at `revision` now.
     async fn compact(&self, revision: i64, lines: Lines) -> bool {
         let [starting, completed, failed] = lines;
-        if !self.read_index.leads().await {
+        if !self.core.read_index.leads().await {
             return false;
         }
         retcd_log::info!(starting; "revision" => revision);
@@ -117,7 +106,7 @@ impl Compactor {
             compaction: Some(request),
             ..Default::default()
         };
-        match self.proposer.propose(request).await {
+        match self.core.proposer.propose(request).await {
             Ok(_) => {
                 retcd_log::info!(completed; "revision" => revision);
                 true

@@ -59,8 +59,6 @@ pub enum AutoCompaction {
 pub struct Limits {
     /// Bytes of one proposal.
     pub request_bytes_max: usize,
-    /// Bytes of one gRPC message from a client.
-    pub receive_bytes_max: usize,
     /// Operations per list of a transaction.
     pub txn_ops_max: usize,
     /// Bytes in use from which writes are refused; `None` for no quota.

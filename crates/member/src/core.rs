@@ -3,7 +3,12 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::access::Access;
+use retcd_proto::etcdserverpb::InternalRaftRequest;
+use retcd_state::machine::Reply;
+use retcd_state::mvcc::{HashInPieces, KeyspaceHash, StoreRevision};
+
+use crate::Error;
+use crate::access::{Access, Credentials};
 use crate::clock::Clock;
 use crate::peers::Peers;
 use crate::proposer::Proposer;
@@ -11,7 +16,7 @@ use crate::read_index::ReadIndex;
 use crate::request_id::RequestIds;
 use crate::shared::Shared;
 
-/// What one thread of a member has once. A part keeps clones of what it uses.
+/// What one thread of a member has once, and each of its parts uses.
 pub(crate) struct Core {
     pub shared: Arc<Shared>,
     pub clock: Rc<dyn Clock>,
@@ -40,5 +45,32 @@ impl Core {
             clock,
             peers,
         }
+    }
+
+    /// Puts a request through the log in the name of who has these credentials.
+    ///
+    /// # Errors
+    /// As [`Proposer::propose`] and [`Access::identify`].
+    pub(crate) async fn propose_as(
+        &self,
+        credentials: &Credentials,
+        request: InternalRaftRequest,
+    ) -> Result<Reply, Error> {
+        let identity = self.access.identify(credentials).await?;
+        self.proposer.propose_by(identity, request).await
+    }
+
+    /// The hash of the keyspace at `revision`, 0 for the newest, and the revision of the store that
+    /// it was asked of.
+    ///
+    /// # Errors
+    /// The revision is gone or still to come; the database cannot be read; the member stops.
+    pub(crate) async fn hash_kv(
+        &self,
+        revision: i64,
+    ) -> Result<(KeyspaceHash, StoreRevision), Error> {
+        let hash = self.shared.state.reader.begin_hash_kv(revision)?;
+        let workers = &self.shared.workers;
+        Ok(workers.run_in_pieces(hash, HashInPieces::step).await??)
     }
 }

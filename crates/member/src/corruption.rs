@@ -13,22 +13,16 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use futures_util::future::join_all;
 use retcd_log::{Hex, Text};
-use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
-use retcd_proto::etcdserverpb::{AlarmRequest, AlarmType, InternalRaftRequest};
+use retcd_proto::etcdserverpb::AlarmType;
 use retcd_state::membership::Member;
-use retcd_state::mvcc::{self, HashInPieces, KeyspaceHash, RangeError};
+use retcd_state::mvcc::{self, KeyspaceHash, RangeError};
 
 use crate::Error;
-use crate::clock::Clock;
 use crate::core::Core;
 use crate::peers::{PeerError, PeerHash, Peers};
-use crate::proposer::Proposer;
-use crate::read_index::ReadIndex;
-use crate::shared::Shared;
 
 /// What a peer answered.
 struct Answered {
@@ -112,34 +106,26 @@ pub async fn check_initially(
 
 /// The checks of a leader.
 pub(crate) struct CorruptionChecks {
-    shared: Arc<Shared>,
-    clock: Rc<dyn Clock>,
-    proposer: Rc<Proposer>,
-    read_index: Rc<ReadIndex>,
-    peers: Rc<dyn Peers>,
+    core: Rc<Core>,
 }
 
 impl CorruptionChecks {
-    pub(crate) fn new(core: &Core) -> CorruptionChecks {
+    pub(crate) fn new(core: &Rc<Core>) -> CorruptionChecks {
         CorruptionChecks {
-            shared: Arc::clone(&core.shared),
-            clock: Rc::clone(&core.clock),
-            proposer: Rc::clone(&core.proposer),
-            read_index: Rc::clone(&core.read_index),
-            peers: Rc::clone(&core.peers),
+            core: Rc::clone(core),
         }
     }
 
     /// `--corrupt-check-time`.
     pub(crate) async fn run_periodic(&self) {
-        let Some(interval) = self.shared.config.corrupt_check else {
+        let Some(interval) = self.core.shared.config.corrupt_check else {
             return;
         };
         retcd_log::info!("enabled corruption checking";
-            "local-member-id" => Hex(self.shared.id), "interval" => interval);
+            "local-member-id" => Hex(self.core.shared.id), "interval" => interval);
         loop {
-            self.clock.sleep(interval).await;
-            if !self.read_index.leads().await {
+            self.core.clock.sleep(interval).await;
+            if !self.core.read_index.leads().await {
                 continue;
             }
             if let Err(error) = self.check_periodically().await {
@@ -149,20 +135,21 @@ impl CorruptionChecks {
     }
 
     async fn check_periodically(&self) -> Result<(), Error> {
-        let (before, _) = self.own_hash().await?;
+        let (before, _) = self.core.hash_kv(0).await?;
         let peers = self.ask_peers(before.revision).await;
-        self.read_index.linearizable().await?;
-        let (after, revision) = self.own_hash().await?;
+        self.core.read_index.linearizable().await?;
+        let (after, revision) = self.core.hash_kv(0).await?;
+        let revision = revision.get();
         let answered: Vec<(u64, PeerHash)> = peers
             .into_iter()
             .filter_map(|peer| Some((peer.id, peer.answer.ok()?)))
             .collect();
-        let suspect = suspect(self.shared.id, before, after, revision, &answered);
+        let suspect = suspect(self.core.shared.id, before, after, revision, &answered);
         if let Some((id, reason)) = suspect {
             retcd_log::warn!(reason; "leader-revision" => revision,
                 "leader-compact-revision" => after.compact_revision,
                 "leader-hash" => before.hash, "follower-peer-id" => Hex(id));
-            self.raise_alarm(id).await;
+            self.core.proposer.raise_alarm(id, AlarmType::Corrupt).await;
         }
         retcd_log::info!("finished peer corruption check"; "number-of-peers-checked" => answered.len());
         Ok(())
@@ -170,13 +157,13 @@ impl CorruptionChecks {
 
     /// `--compact-hash-check-time`.
     pub(crate) async fn run_compaction(&self) {
-        let Some(interval) = self.shared.config.compact_hash_check else {
+        let Some(interval) = self.core.shared.config.compact_hash_check else {
             return;
         };
         let mut checked = 0;
         loop {
-            self.clock.sleep(interval).await;
-            if self.read_index.leads().await {
+            self.core.clock.sleep(interval).await;
+            if self.core.read_index.leads().await {
                 self.check_compactions(&mut checked).await;
             }
         }
@@ -185,10 +172,10 @@ impl CorruptionChecks {
     /// Compares the newest compaction that all members have made. `checked` is the newest revision
     /// that was found equal everywhere.
     async fn check_compactions(&self, checked: &mut i64) {
-        let own_id = self.shared.id;
+        let own_id = self.core.shared.id;
         retcd_log::info!("starting compact hash check"; "local-member-id" => Hex(own_id),
-            "timeout" => self.shared.config.limits.request_timeout);
-        let hashes = self.shared.state.reader.compaction_hashes();
+            "timeout" => self.core.shared.config.limits.request_timeout);
+        let hashes = self.core.shared.state.reader.compaction_hashes();
         let mut number = 0;
         for own in hashes.into_iter().filter(|own| own.revision > *checked) {
             number += 1;
@@ -214,7 +201,11 @@ impl CorruptionChecks {
                             "leader-revision" => own.revision, "leader-compact-revision" => own.compact_revision,
                             "leader-hash" => own.hash, "peer-id" => Hex(*id));
                     }
-                    join_all(ids.iter().map(|id| self.raise_alarm(*id))).await;
+                    join_all(
+                        ids.iter()
+                            .map(|id| self.core.proposer.raise_alarm(*id, AlarmType::Corrupt)),
+                    )
+                    .await;
                     break;
                 }
             }
@@ -222,35 +213,14 @@ impl CorruptionChecks {
         retcd_log::info!("finished compaction hash check"; "number-of-hashes-checked" => number);
     }
 
-    async fn own_hash(&self) -> Result<(KeyspaceHash, i64), Error> {
-        let hash = self.shared.state.reader.begin_hash_kv(0)?;
-        let workers = &self.shared.workers;
-        let (hash, revision) = workers.run_in_pieces(hash, HashInPieces::step).await??;
-        Ok((hash, revision.get()))
-    }
-
     async fn ask_peers(&self, revision: i64) -> Vec<Answered> {
-        let own_id = self.shared.id;
+        let own_id = self.core.shared.id;
         let others = {
-            let membership = self.shared.state.membership.read();
+            let membership = self.core.shared.state.membership.read();
             let others = membership.members().filter(|member| member.id != own_id);
             others.cloned().collect()
         };
-        peer_hashes(&*self.peers, others, revision).await
-    }
-
-    /// A cluster that cannot take the alarm now is checked again.
-    async fn raise_alarm(&self, member_id: u64) {
-        let alarm = AlarmRequest {
-            action: AlarmAction::Activate as i32,
-            member_id,
-            alarm: AlarmType::Corrupt as i32,
-        };
-        let request = InternalRaftRequest {
-            alarm: Some(alarm),
-            ..Default::default()
-        };
-        let _ = self.proposer.propose(request).await;
+        peer_hashes(&*self.core.peers, others, revision).await
     }
 }
 

@@ -3,6 +3,7 @@
 //! Domain terms only: `server::status` turns them into gRPC codes and etcd's texts, the pages for
 //! other members into theirs. Whoever decides by an error matches on a variant.
 
+use retcd_node::RejectReason;
 use retcd_state::auth::AuthError;
 use retcd_state::machine::ApplyError;
 use retcd_state::membership::{MemberError, ReconfigError};
@@ -117,6 +118,16 @@ impl Error {
     /// What users and roles do not allow.
     pub const fn auth(error: AuthError) -> Error {
         Error::Refused(ApplyError::Auth(error))
+    }
+}
+
+impl From<RejectReason> for Error {
+    fn from(reason: RejectReason) -> Error {
+        match reason {
+            RejectReason::NoLeader => Error::NoLeader,
+            RejectReason::LeaderChanged => Error::LeaderChanged,
+            RejectReason::TooMany => Error::Overloaded,
+        }
     }
 }
 

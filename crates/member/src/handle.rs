@@ -61,7 +61,7 @@ pub struct Handle {
     pub read_index: Rc<ReadIndex>,
     space: Rc<Space>,
     watches: Rc<Watches>,
-    core: Core,
+    core: Rc<Core>,
 }
 
 /// What a thread brings along.
@@ -91,7 +91,7 @@ impl Handle {
             watch_limits,
             watch_counts,
         } = thread;
-        let core = Core::new(shared, number, clock, peers);
+        let core = Rc::new(Core::new(shared, number, clock, peers));
         let watches = Rc::new(Watches::new(start, watch_limits, watch_counts));
         let space = Rc::new(Space::new(&core));
         Handle {
@@ -188,8 +188,8 @@ impl Handle {
         ]
     }
 
-    /// Tells the cluster of this member; returns when clients can be answered, or when the member
-    /// stops.
+    /// Tells the cluster of this member; returns when clients can be answered. Whoever stops drops
+    /// it.
     pub async fn become_ready(&self) {
         let publisher = Publisher::new(&self.core);
         publisher.publish().await;

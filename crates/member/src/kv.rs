@@ -19,21 +19,14 @@ use retcd_state::{quota, request};
 
 use crate::Error;
 use crate::access::{Access, Credentials, Permit};
-use crate::clock::Clock;
 use crate::config::Limits;
 use crate::core::Core;
-use crate::proposer::{INLINE_OPS_MAX, Proposer};
-use crate::read_index::ReadIndex;
-use crate::shared::Shared;
+use crate::proposer::INLINE_OPS_MAX;
 use crate::space::Space;
 
 /// Keys and values.
 pub struct Kv {
-    shared: Arc<Shared>,
-    clock: Rc<dyn Clock>,
-    access: Rc<Access>,
-    proposer: Rc<Proposer>,
-    read_index: Rc<ReadIndex>,
+    core: Rc<Core>,
     space: Rc<Space>,
 }
 
@@ -77,13 +70,9 @@ impl PreparedTxn {
 }
 
 impl Kv {
-    pub(crate) fn new(core: &Core, space: &Rc<Space>) -> Kv {
+    pub(crate) fn new(core: &Rc<Core>, space: &Rc<Space>) -> Kv {
         Kv {
-            shared: Arc::clone(&core.shared),
-            clock: Rc::clone(&core.clock),
-            access: Rc::clone(&core.access),
-            proposer: Rc::clone(&core.proposer),
-            read_index: Rc::clone(&core.read_index),
+            core: Rc::clone(core),
             space: Rc::clone(space),
         }
     }
@@ -98,17 +87,18 @@ impl Kv {
         credentials: &Credentials,
         request: &RangeRequest,
     ) -> Result<RangeReply, Error> {
-        if !request.serializable && self.shared.is_learner() {
+        if !request.serializable && self.core.shared.is_learner() {
             return Err(Error::NotForLearner);
         }
         request::check_range(request)?;
-        let started = self.clock.now();
+        let started = self.core.clock.now();
         let read = async {
             if !request.serializable {
-                self.read_index.linearizable().await?;
+                self.core.read_index.linearizable().await?;
             }
             let read = async || self.read(request).await;
-            self.access
+            self.core
+                .access
                 .read_as(credentials, may_read(request), read)
                 .await
         };
@@ -123,18 +113,18 @@ impl Kv {
     /// # Errors
     /// The revision is gone or still to come; the member stops.
     pub async fn read(&self, request: &RangeRequest) -> Result<RangeReply, Error> {
-        let started = self.clock.now();
-        let reply = match self.shared.state.reader.begin_range(request) {
+        let started = self.core.clock.now();
+        let reply = match self.core.shared.state.reader.begin_range(request) {
             Ok(Begun::Done(reply)) => Ok(reply),
             Ok(Begun::Long(pieces)) => {
                 let step = |pieces: &mut Box<RangeInPieces>| pieces.step();
-                let read = self.shared.workers.run_in_pieces(pieces, step).await;
+                let read = self.core.shared.workers.run_in_pieces(pieces, step).await;
                 read.and_then(|reply| Ok(reply?))
             }
             Err(error) => Err(error.into()),
         };
-        let took = self.clock.now() - started;
-        self.shared.observer.range(reply.is_ok(), took);
+        let took = self.core.clock.now() - started;
+        self.core.shared.observer.range(reply.is_ok(), took);
         reply
     }
 
@@ -149,17 +139,22 @@ impl Kv {
     ) -> Result<RangeChunks, Error> {
         request::check_range_stream(&request)?;
         if !request.serializable {
-            self.read_index.linearizable().await?;
+            self.core.read_index.linearizable().await?;
         }
-        let permit = self.access.permit(credentials, may_read(&request)).await?;
-        let chunk_bytes = self.shared.config.limits.request_bytes_max;
+        let permit = self
+            .core
+            .access
+            .permit(credentials, may_read(&request))
+            .await?;
+        let chunk_bytes = self.core.shared.config.limits.request_bytes_max;
         let chunks = self
+            .core
             .shared
             .state
             .reader
             .range_stream(request, chunk_bytes)?;
         Ok(RangeChunks {
-            access: Rc::clone(&self.access),
+            access: Rc::clone(&self.core.access),
             chunks: Some(chunks),
             permit,
         })
@@ -168,7 +163,8 @@ impl Kv {
     /// Puts a key.
     ///
     /// # Errors
-    /// The form is wrong; as [`Space::check`] and [`Proposer::propose_as`].
+    /// The form is wrong; as [`Space::check`] and
+    /// [`Core::propose_as`].
     pub async fn put(
         &self,
         credentials: &Credentials,
@@ -180,8 +176,7 @@ impl Kv {
             put: Some(request),
             ..Default::default()
         };
-        let proposed = self.proposer.propose_as(&self.access, credentials, request);
-        match proposed.await? {
+        match self.core.propose_as(credentials, request).await? {
             Reply::Put(reply) => Ok(reply),
             other => unreachable!("a put was answered with {other:?}"),
         }
@@ -190,7 +185,7 @@ impl Kv {
     /// Deletes a range.
     ///
     /// # Errors
-    /// The form is wrong; as [`Proposer::propose_as`].
+    /// The form is wrong; as [`Core::propose_as`].
     pub async fn delete_range(
         &self,
         credentials: &Credentials,
@@ -201,8 +196,7 @@ impl Kv {
             delete_range: Some(request),
             ..Default::default()
         };
-        let proposed = self.proposer.propose_as(&self.access, credentials, request);
-        match proposed.await? {
+        match self.core.propose_as(credentials, request).await? {
             Reply::DeleteRange(reply) => Ok(reply),
             other => unreachable!("a deletion was answered with {other:?}"),
         }
@@ -215,16 +209,22 @@ impl Kv {
     /// keys are named twice.
     ///
     /// # Errors
-    /// The form is wrong; as [`Space::check`] and [`Proposer::propose_as`].
+    /// The form is wrong; as [`Space::check`] and
+    /// [`Core::propose_as`].
     pub async fn txn(&self, credentials: &Credentials, txn: WriteTxn) -> Result<TxnReply, Error> {
         let WriteTxn { request, ops, cost } = txn;
-        let identity = self.access.identify(credentials).await?;
+        let identity = self.core.access.identify(credentials).await?;
         let request = match ops <= INLINE_OPS_MAX {
             true => request,
             false => self.check_many(identity.is_none(), request).await?,
         };
         let _promised = self.space.check(cost).await?;
-        match self.proposer.propose_txn(identity, request, ops).await? {
+        match self
+            .core
+            .proposer
+            .propose_txn(identity, request, ops)
+            .await?
+        {
             Reply::Txn(reply) => Ok(reply),
             other => unreachable!("a transaction was answered with {other:?}"),
         }
@@ -234,12 +234,12 @@ impl Kv {
     async fn check_many(&self, is_nobody: bool, request: TxnRequest) -> Result<TxnRequest, Error> {
         if is_nobody {
             // What nobody may do is refused where it is applied; no need to go on until there.
-            let state = &self.shared.state;
+            let state = &self.core.shared.state;
             let store = state.auth.read();
             store.check_txn(Caller::default(), &request, &state.lessor)?;
         }
         let check = move || request::check_duplicates(&request).map(|()| request);
-        Ok(self.shared.workers.run(check).await??)
+        Ok(self.core.shared.workers.run(check).await??)
     }
 
     /// Answers a transaction that only reads.
@@ -251,24 +251,29 @@ impl Kv {
         credentials: &Credentials,
         request: &Arc<TxnRequest>,
     ) -> Result<TxnReply, Error> {
-        let lessor = &self.shared.state.lessor;
+        let lessor = &self.core.shared.state.lessor;
         let may_read = |store: &AuthStore, who: Caller<'_>| store.check_txn(who, request, lessor);
         if !mvcc::is_serializable(request) {
-            self.read_index.linearizable().await?;
+            self.core.read_index.linearizable().await?;
         }
-        let started = self.clock.now();
+        let started = self.core.clock.now();
         let read = async || self.read_txn(Arc::clone(request)).await;
-        let reply = self.access.read_as(credentials, may_read, read).await;
+        let reply = self.core.access.read_as(credentials, may_read, read).await;
         self.observe(Operation::ReadonlyTxn, started, reply.is_ok());
         reply
     }
 
     async fn read_txn(&self, request: Arc<TxnRequest>) -> Result<TxnReply, Error> {
-        match self.shared.state.reader.begin_txn(request)? {
+        match self.core.shared.state.reader.begin_txn(request)? {
             Begun::Done(reply) => Ok(reply),
             Begun::Long(pieces) => {
                 let step = |pieces: &mut Box<TxnInPieces>| pieces.step();
-                Ok(self.shared.workers.run_in_pieces(pieces, step).await??)
+                Ok(self
+                    .core
+                    .shared
+                    .workers
+                    .run_in_pieces(pieces, step)
+                    .await??)
             }
         }
     }
@@ -277,34 +282,33 @@ impl Kv {
     /// database is committed.
     ///
     /// # Errors
-    /// The caller may not; as [`Proposer::propose_as`].
+    /// The caller may not; as [`Proposer::propose`](crate::proposer::Proposer::propose).
     pub async fn compact(
         &self,
         credentials: &Credentials,
         request: CompactionRequest,
     ) -> Result<CompactReply, Error> {
-        self.access.require_admin(credentials).await?;
+        let identity = self.core.access.require_admin(credentials).await?;
         let CompactionRequest { revision, physical } = request;
         let request = InternalRaftRequest {
             compaction: Some(request),
             ..Default::default()
         };
-        let proposed = self.proposer.propose_as(&self.access, credentials, request);
+        let proposed = self.core.proposer.propose_by(identity, request);
         let reply = match proposed.await? {
             Reply::Compact(reply) => reply,
             other => unreachable!("a compaction was answered with {other:?}"),
         };
         if physical {
-            self.shared.signals.compacted(revision).await;
-            let committed = self.shared.commit_database().await;
-            committed.map_err(|_| Error::NO_SPACE)?;
+            self.core.shared.signals.compacted(revision).await;
+            self.core.shared.commit_database().await?;
         }
         Ok(reply)
     }
 
     fn observe(&self, operation: Operation, started: std::time::Duration, success: bool) {
-        let took = self.clock.now() - started;
-        self.shared.observer.request(operation, success, took);
+        let took = self.core.clock.now() - started;
+        self.core.shared.observer.request(operation, success, took);
     }
 }
 
@@ -317,11 +321,11 @@ fn may_read(
 
 /// A list as of one moment, chunk by chunk.
 pub struct RangeChunks {
-    access: Rc<Access>,
     /// `None` behind the last one: the state of the store is not kept for a client that does not
     /// read on.
     chunks: Option<RangeStream>,
     permit: Permit,
+    access: Rc<Access>,
 }
 
 impl RangeChunks {

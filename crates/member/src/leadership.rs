@@ -35,12 +35,13 @@ impl Leadership {
         }
     }
 
-    /// Tells, before anything else gets out that the node decided behind it.
-    pub fn publish(&self, told: LeaderInfo) {
+    /// Tells, before anything else gets out that the node decided behind it; returns what was told
+    /// before.
+    pub(crate) fn publish(&self, told: LeaderInfo) -> LeaderInfo {
         let before = self.term.swap(told.term, Relaxed);
         assert!(before <= told.term, "term {} after {before}", told.term);
         self.leader.store(told.leader, Relaxed);
-        self.told.send_replace(told);
+        self.told.send_replace(told)
     }
 
     /// The term.

@@ -6,8 +6,8 @@
 //!   of a compaction), [`Logger`] (a turn of the log), [`snapshot`] (a snapshot), [`Outputs`] (what
 //!   a node says to those who wait).
 //! - *Conversations* are async functions: a request and its answer ([`kv`], [`lease`], [`cluster`],
-//!   …), and what a member does on its own ([`Handle::tasks`]). They await channels and the
-//!   [`Clock`], nothing else; other members are asked through [`Peers`].
+//!   …), and what a member does on its own ([`Handle::tasks`]). They await channels,
+//!   notifications and the [`Clock`], nothing else; other members are asked through [`Peers`].
 //!
 //! ```text
 //!  fronts ──▶ Handle: kv, watch, leases, auth, …  ──▶ Proposer, ReadIndex ──▶ NodeQueue ──▶ Node
@@ -75,15 +75,12 @@ pub use leadership::Leadership;
 pub use log::{Logger, Synced, ToLog};
 pub use mailbox::{Mail, Mailboxes, Outcome};
 pub use observer::{Observer, Unobserved};
-pub use outputs::Outputs;
+pub use outputs::{NodeWork, Outputs};
 pub use peers::Peers;
 pub use pending::Confirmed;
 pub use progress::{Progress, Urgency};
-pub use proposer::Proposer;
 pub use read_index::ReadIndex;
-pub(crate) use retcd_state::membership::Link;
 pub use schema::{Commit, FollowedVersion, Outdated};
 pub use shared::{CommitQueue, Committed, NoRoom, NodeQueue, Parts, Shared, Signals, State};
-pub use space::Space;
 pub use transfer::Transfer;
 pub use workers::{Work, Workers};

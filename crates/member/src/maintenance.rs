@@ -1,32 +1,23 @@
 //! Alarms, status and hashes, as clients and other members ask for them.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
 use retcd_proto::etcdserverpb::{AlarmMember, AlarmRequest, AlarmType, InternalRaftRequest};
 use retcd_state::machine::Reply;
 use retcd_state::membership::Downgrade;
-use retcd_state::mvcc::{self, HashInPieces, KeyspaceHash, StoreRevision};
+use retcd_state::mvcc::{self, KeyspaceHash, StoreRevision};
 use retcd_state::version::Version;
 use retcd_storage::backend;
 
 use crate::Error;
-use crate::access::{Access, Credentials};
-use crate::clock::Clock;
+use crate::access::Credentials;
 use crate::core::Core;
 use crate::database::DatabaseStream;
-use crate::proposer::Proposer;
-use crate::read_index::ReadIndex;
-use crate::shared::Shared;
 
 /// Alarms, status and hashes.
 pub struct Maintenance {
-    shared: Arc<Shared>,
-    clock: Rc<dyn Clock>,
-    access: Rc<Access>,
-    proposer: Rc<Proposer>,
-    read_index: Rc<ReadIndex>,
+    core: Rc<Core>,
 }
 
 /// Where a member stands.
@@ -51,35 +42,31 @@ pub struct StatusAnswer {
 }
 
 impl Maintenance {
-    pub(crate) fn new(core: &Core) -> Maintenance {
+    pub(crate) fn new(core: &Rc<Core>) -> Maintenance {
         Maintenance {
-            shared: Arc::clone(&core.shared),
-            clock: Rc::clone(&core.clock),
-            access: Rc::clone(&core.access),
-            proposer: Rc::clone(&core.proposer),
-            read_index: Rc::clone(&core.read_index),
+            core: Rc::clone(core),
         }
     }
 
     /// Raises, takes back or lists alarms, all through the log.
     ///
     /// # Errors
-    /// The caller may not; as [`Proposer::propose_as`].
+    /// The caller may not; as [`Core::propose_as`].
     pub async fn alarm(
         &self,
         credentials: &Credentials,
         action: AlarmAction,
         request: AlarmRequest,
     ) -> Result<(Vec<AlarmMember>, StoreRevision), Error> {
-        match action {
-            AlarmAction::Get => self.access.require_user(credentials).await?,
-            _ => self.access.require_admin(credentials).await?,
-        }
+        let identity = match action {
+            AlarmAction::Get => self.core.access.require_user(credentials).await?,
+            _ => self.core.access.require_admin(credentials).await?,
+        };
         let request = InternalRaftRequest {
             alarm: Some(request),
             ..Default::default()
         };
-        let proposed = self.proposer.propose_as(&self.access, credentials, request);
+        let proposed = self.core.proposer.propose_by(identity, request);
         match proposed.await? {
             Reply::Alarm { revision, alarms } => Ok((alarms, revision)),
             other => unreachable!("an alarm request was answered with {other:?}"),
@@ -91,14 +78,14 @@ impl Maintenance {
     /// # Errors
     /// The caller has not logged in; the member stops, or is overwhelmed.
     pub async fn status(&self, credentials: &Credentials) -> Result<StatusAnswer, Error> {
-        self.access.require_user(credentials).await?;
-        let member = &*self.shared;
+        self.core.access.require_user(credentials).await?;
+        let member = &*self.core.shared;
         // What was applied is looked at before what is committed, which is never less.
         let view = member.state.reader.view();
         let db_bytes = view.file_bytes();
         let (revision, applied) = (view.revision(), view.log_index());
         drop(view);
-        let raft = self.read_index.inspect().await?.status;
+        let raft = self.core.read_index.inspect().await?.status;
         let alarms = member.state.alarms.read().list(AlarmType::None as i32);
         Ok(StatusAnswer {
             revision,
@@ -117,8 +104,8 @@ impl Maintenance {
     /// # Errors
     /// The caller may not; the database cannot be read; the member stops.
     pub async fn snapshot(&self, credentials: &Credentials) -> Result<DatabaseStream, Error> {
-        self.access.require_admin(credentials).await?;
-        DatabaseStream::open(&self.shared.workers, &self.shared.backend).await
+        self.core.access.require_admin(credentials).await?;
+        DatabaseStream::open(&self.core.shared.workers, &self.core.shared.backend).await
     }
 
     /// The hash of the whole database, and the revision that it shows.
@@ -126,13 +113,19 @@ impl Maintenance {
     /// # Errors
     /// The caller may not; the database cannot be read; the member stops.
     pub async fn hash(&self, credentials: &Credentials) -> Result<(u32, StoreRevision), Error> {
-        self.access.require_admin(credentials).await?;
-        let started = self.clock.now();
-        let (workers, view) = (&self.shared.workers, self.shared.state.reader.view());
+        self.core.access.require_admin(credentials).await?;
+        let started = self.core.clock.now();
+        let (workers, view) = (
+            &self.core.shared.workers,
+            self.core.shared.state.reader.view(),
+        );
         let (hash, revision) = workers.run(move || view.begin_hash()).await??;
         let hash = workers.run_in_pieces(hash, backend::HashInPieces::step);
         let hash = hash.await?.map_err(mvcc::StorageError::from)?;
-        self.shared.observer.hash(self.clock.now() - started);
+        self.core
+            .shared
+            .observer
+            .hash(self.core.clock.now() - started);
         Ok((hash, revision))
     }
 
@@ -146,10 +139,13 @@ impl Maintenance {
         credentials: &Credentials,
         revision: i64,
     ) -> Result<(KeyspaceHash, StoreRevision), Error> {
-        self.access.require_admin(credentials).await?;
-        let started = self.clock.now();
+        self.core.access.require_admin(credentials).await?;
+        let started = self.core.clock.now();
         let hash = self.peers_hash_kv(revision).await?;
-        self.shared.observer.hash_kv(self.clock.now() - started);
+        self.core
+            .shared
+            .observer
+            .hash_kv(self.core.clock.now() - started);
         Ok(hash)
     }
 
@@ -161,8 +157,6 @@ impl Maintenance {
         &self,
         revision: i64,
     ) -> Result<(KeyspaceHash, StoreRevision), Error> {
-        let hash = self.shared.state.reader.begin_hash_kv(revision)?;
-        let workers = &self.shared.workers;
-        Ok(workers.run_in_pieces(hash, HashInPieces::step).await??)
+        self.core.hash_kv(revision).await
     }
 }

@@ -2,37 +2,47 @@
 
 use std::sync::Arc;
 
-use retcd_node::{LeaderInfo, Output, Role};
+use retcd_node::{Append, Contradiction, LeaderInfo, Output, Role, SnapshotPoint};
+use retcd_proto::raftpb;
 
 use crate::mailbox::{Mail, Mailboxes};
 use crate::request_id::thread_of;
 use crate::shared::Shared;
 
+/// What a node wants done by somebody.
+#[derive(Debug)]
+pub enum NodeWork {
+    /// The log is to write this and sync it.
+    Append(Append),
+    /// The machine is to apply these entries.
+    Apply(Vec<raftpb::Entry>),
+    /// The machine is to go on with the database that came with this snapshot.
+    Restore(raftpb::Snapshot),
+    /// A snapshot is to be written.
+    Snapshot(SnapshotPoint),
+    /// These messages are to be sent.
+    Send(Vec<raftpb::Message>),
+    /// The member has to stop.
+    Contradiction(Contradiction),
+}
+
 /// Passes on what a node says.
 pub struct Outputs {
     shared: Arc<Shared>,
     mailboxes: Mailboxes,
-    /// What was last told of the leader.
-    known: LeaderInfo,
 }
 
 impl Outputs {
-    /// Passes on what the node says that starts in `term`.
-    pub fn new(shared: &Arc<Shared>, mailboxes: Mailboxes, term: u64) -> Outputs {
+    /// Passes on what the member's node says.
+    pub fn new(shared: &Arc<Shared>, mailboxes: Mailboxes) -> Outputs {
         Outputs {
             shared: Arc::clone(shared),
             mailboxes,
-            known: LeaderInfo {
-                leader: 0,
-                term,
-                role: Role::Follower,
-                transferee: 0,
-            },
         }
     }
 
     /// Passes `output` on to those who wait for it; gives back what is work for somebody else.
-    pub fn pass_on(&mut self, output: Output) -> Option<Output> {
+    pub fn pass_on(&self, output: Output) -> Option<NodeWork> {
         let (shared, mailboxes) = (&*self.shared, &self.mailboxes);
         match output {
             Output::ReadReady { reads, leads } => {
@@ -54,13 +64,18 @@ impl Outputs {
                 inspection,
             } => mailboxes.send(thread_of(request), Mail::Inspected(request, inspection)),
             Output::Leader(now) => self.handle_leader(now),
-            work => return Some(work),
+            Output::Append(append) => return Some(NodeWork::Append(append)),
+            Output::Apply(entries) => return Some(NodeWork::Apply(entries)),
+            Output::Restore(snapshot) => return Some(NodeWork::Restore(snapshot)),
+            Output::Snapshot(point) => return Some(NodeWork::Snapshot(point)),
+            Output::Send(messages) => return Some(NodeWork::Send(messages)),
+            Output::Contradiction(found) => return Some(NodeWork::Contradiction(found)),
         }
         None
     }
 
     /// Leases expire at the leader only.
-    fn handle_leader(&mut self, now: LeaderInfo) {
+    fn handle_leader(&self, now: LeaderInfo) {
         let shared = &*self.shared;
         assert!(
             (now.role == Role::Leader) == (now.leader == shared.id),
@@ -69,12 +84,11 @@ impl Outputs {
             now.role,
             now.leader
         );
-        shared.leadership.publish(now);
+        let before = shared.leadership.publish(now);
         match now.role {
             Role::Leader => shared.state.lessor.lock().elect(now.term),
             _ => shared.state.lessor.lock().demote(),
         }
-        let before = std::mem::replace(&mut self.known, now);
         tell_role(shared.id, before, now);
         if before.leader != now.leader {
             tell_leader(shared.id, before.leader, now);

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use prost::Message;
 use retcd_node::{Input, RejectReason};
+use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
 use retcd_proto::etcdserverpb::{
-    InternalRaftRequest, Request as V2Request, RequestHeader, TxnRequest,
+    AlarmRequest, AlarmType, InternalRaftRequest, Request as V2Request, RequestHeader, TxnRequest,
 };
 use retcd_proto::raftpb::{ConfChange, ConfChangeType};
 use retcd_state::machine::Reply;
@@ -15,7 +16,7 @@ use retcd_state::membership::{ConfChangeContext, Member};
 use retcd_state::request::Operation;
 
 use crate::Error;
-use crate::access::{Access, Credentials, Identity};
+use crate::access::Identity;
 use crate::clock::Clock;
 use crate::mailbox::Outcome;
 use crate::peers::Peers;
@@ -29,7 +30,7 @@ use crate::shared::Shared;
 pub(crate) const INLINE_OPS_MAX: usize = 1000;
 
 /// Puts requests through the log and waits for what the machine makes of them.
-pub struct Proposer {
+pub(crate) struct Proposer {
     shared: Arc<Shared>,
     ids: Rc<RequestIds>,
     clock: Rc<dyn Clock>,
@@ -54,7 +55,7 @@ impl Proposer {
     }
 
     /// A fresh id, also good as the id of a lease.
-    pub fn next_id(&self) -> u64 {
+    pub(crate) fn next_id(&self) -> u64 {
         self.ids.next()
     }
 
@@ -63,7 +64,7 @@ impl Proposer {
     /// # Errors
     /// It is too large, the member overloaded or without a leader, the machine refuses, or there is
     /// no answer in time.
-    pub async fn propose(&self, request: InternalRaftRequest) -> Result<Reply, Error> {
+    pub(crate) async fn propose(&self, request: InternalRaftRequest) -> Result<Reply, Error> {
         self.propose_by(None, request).await
     }
 
@@ -71,34 +72,12 @@ impl Proposer {
     ///
     /// # Errors
     /// As [`Proposer::propose`].
-    pub async fn propose_by(
+    pub(crate) async fn propose_by(
         &self,
         identity: Option<Identity>,
-        mut request: InternalRaftRequest,
-    ) -> Result<Reply, Error> {
-        let (operation, started) = (Operation::of(&request), self.clock.now());
-        let result = async {
-            let id = self.begin(self.urgency_of(&request))?;
-            request.header = Some(request_header(id, identity));
-            self.submit_encoded(id, request.encode_to_vec()).await
-        };
-        let result = result.await;
-        self.observe(operation, started, &result);
-        Ok(result??)
-    }
-
-    /// The same in the name of who has these credentials.
-    ///
-    /// # Errors
-    /// As [`Proposer::propose`] and [`Access::identify`].
-    pub async fn propose_as(
-        &self,
-        access: &Access,
-        credentials: &Credentials,
         request: InternalRaftRequest,
     ) -> Result<Reply, Error> {
-        let identity = access.identify(credentials).await?;
-        self.propose_by(identity, request).await
+        self.propose_sized(identity, request, 0).await
     }
 
     /// A transaction of `ops` compares and operations, nested ones too.
@@ -111,14 +90,38 @@ impl Proposer {
         txn: TxnRequest,
         ops: usize,
     ) -> Result<Reply, Error> {
-        let started = self.clock.now();
+        let request = InternalRaftRequest {
+            txn: Some(txn),
+            ..Default::default()
+        };
+        self.propose_sized(identity, request, ops).await
+    }
+
+    /// Raises an alarm. Whoever cannot now finds the reason for it again.
+    pub(crate) async fn raise_alarm(&self, member_id: u64, alarm: AlarmType) {
+        let alarm = AlarmRequest {
+            action: AlarmAction::Activate as i32,
+            member_id,
+            alarm: alarm as i32,
+        };
+        let request = InternalRaftRequest {
+            alarm: Some(alarm),
+            ..Default::default()
+        };
+        let _ = self.propose(request).await;
+    }
+
+    /// Puts a request of `ops` operations through the log.
+    async fn propose_sized(
+        &self,
+        identity: Option<Identity>,
+        mut request: InternalRaftRequest,
+        ops: usize,
+    ) -> Result<Reply, Error> {
+        let (operation, started) = (Operation::of(&request), self.clock.now());
         let result = async {
-            let id = self.begin(Urgency::Ordinary)?;
-            let request = InternalRaftRequest {
-                header: Some(request_header(id, identity)),
-                txn: Some(txn),
-                ..Default::default()
-            };
+            let id = self.begin(self.urgency_of(&request))?;
+            request.header = Some(request_header(id, identity));
             let data = if ops <= INLINE_OPS_MAX {
                 request.encode_to_vec()
             } else {
@@ -128,7 +131,7 @@ impl Proposer {
             self.submit_encoded(id, data).await
         };
         let result = result.await;
-        self.observe(Operation::Txn, started, &result);
+        self.observe(operation, started, &result);
         Ok(result??)
     }
 
@@ -256,16 +259,6 @@ impl Proposer {
     /// Ends the waits whose deadline has passed.
     pub(crate) fn expire(&self, now: Duration) {
         self.pending.expire(now);
-    }
-}
-
-impl From<RejectReason> for Error {
-    fn from(reason: RejectReason) -> Error {
-        match reason {
-            RejectReason::NoLeader => Error::NoLeader,
-            RejectReason::LeaderChanged => Error::LeaderChanged,
-            RejectReason::TooMany => Error::Overloaded,
-        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! Telling the cluster this member's name and client URLs.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use retcd_log::{Hex, Text};
@@ -11,10 +10,7 @@ use retcd_state::version::Version;
 use serde::Serialize;
 
 use crate::Error;
-use crate::clock::Clock;
 use crate::core::Core;
-use crate::proposer::Proposer;
-use crate::shared::Shared;
 use crate::versions::{speaks_v2_only, v2_put};
 
 /// Pause before what failed for lack of a leader is tried again.
@@ -22,9 +18,7 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// Tells the cluster of this member.
 pub(crate) struct Publisher {
-    shared: Arc<Shared>,
-    clock: Rc<dyn Clock>,
-    proposer: Rc<Proposer>,
+    core: Rc<Core>,
 }
 
 /// Attributes as etcd up to 3.5 told them through API v2.
@@ -36,22 +30,20 @@ struct AttributesJson<'a> {
 }
 
 impl Publisher {
-    pub(crate) fn new(core: &Core) -> Publisher {
+    pub(crate) fn new(core: &Rc<Core>) -> Publisher {
         Publisher {
-            shared: Arc::clone(&core.shared),
-            clock: Rc::clone(&core.clock),
-            proposer: Rc::clone(&core.proposer),
+            core: Rc::clone(core),
         }
     }
 
-    /// Tells the cluster this member's name and client URLs; returns when they are applied, or when
-    /// the member stops.
+    /// Tells the cluster this member's name and client URLs; returns when they are applied. Whoever
+    /// stops drops it.
     ///
     /// The cluster's version tells how, unless this member is alone: what stands in the log should
     /// then be readable for etcd 3.7, also if the data comes from an older one. It is decided as
     /// soon as there is a leader, without whom nothing can be told.
     pub(crate) async fn publish(&self) {
-        let member = &*self.shared;
+        let member = &*self.core.shared;
         let attributes = Attributes {
             name: member.config.name.clone(),
             client_urls: member.config.client_urls.clone(),
@@ -61,13 +53,10 @@ impl Publisher {
         let members = member.state.membership.read().members().count();
         let as_v2 = publishes_as_v2(cluster, members);
         while let Err(error) = self.publish_once(&attributes, as_v2).await {
-            if member.signals.is_stopping() {
-                return;
-            }
             retcd_log::warn!("failed to publish local member to cluster through raft";
                 "local-member-id" => Hex(member.id), "local-member-attributes" => &shown(&attributes),
                 "publish-timeout" => timeout, "error" => Text(&error));
-            self.clock.sleep(RETRY).await;
+            self.core.clock.sleep(RETRY).await;
         }
         retcd_log::info!("published local member to cluster through raft";
             "local-member-id" => Hex(member.id), "local-member-attributes" => &shown(&attributes),
@@ -75,7 +64,7 @@ impl Publisher {
     }
 
     async fn publish_once(&self, attributes: &Attributes, as_v2: bool) -> Result<(), Error> {
-        let id = self.shared.id;
+        let id = self.core.shared.id;
         if as_v2 {
             let json = AttributesJson {
                 name: &attributes.name,
@@ -83,7 +72,7 @@ impl Publisher {
             };
             let json = serde_json::to_string(&json).expect("strings have a JSON form");
             let path = format!("/0/members/{id:x}/attributes");
-            return self.proposer.propose_v2(v2_put(path, json)).await;
+            return self.core.proposer.propose_v2(v2_put(path, json)).await;
         }
         let request = ClusterMemberAttrSetRequest {
             member_id: id,
@@ -93,7 +82,7 @@ impl Publisher {
             cluster_member_attr_set: Some(request),
             ..Default::default()
         };
-        self.proposer.propose(request).await.map(drop)
+        self.core.proposer.propose(request).await.map(drop)
     }
 }
 

@@ -15,6 +15,7 @@ use retcd_state::watch::Origin;
 use retcd_storage::backend::Backend;
 use tokio::sync::{oneshot, watch};
 
+use crate::Error;
 use crate::config::Config;
 use crate::gauge::Gauge;
 use crate::identity::Authenticator;
@@ -23,7 +24,6 @@ use crate::observer::Observer;
 use crate::progress::Progress;
 use crate::room::Room;
 use crate::workers::Workers;
-use crate::{Error, Link};
 
 /// The replicated state, to be read. Cheap to clone; only the machine changes it.
 #[derive(Clone)]
@@ -203,11 +203,12 @@ impl Shared {
     /// Makes everything applied so far durable in the database.
     ///
     /// # Errors
-    /// There is no room for it, or the member stops.
-    pub async fn commit_database(&self) -> Result<(), NoRoom> {
+    /// [`Error::NO_SPACE`]; the member stops.
+    pub(crate) async fn commit_database(&self) -> Result<(), Error> {
         let (done, committed) = oneshot::channel();
         (self.commits)(done);
-        committed.await.unwrap_or(Err(NoRoom))
+        let committed = committed.await.map_err(|_| Error::Stopped)?;
+        committed.map_err(|NoRoom| Error::NO_SPACE)
     }
 }
 
@@ -216,6 +217,7 @@ impl Shared {
 #[derive(Debug)]
 pub struct Signals {
     stopping: watch::Sender<bool>,
+    ended: watch::Sender<bool>,
     removed: watch::Sender<bool>,
     /// The newest revision whose compaction has finished.
     compacted: watch::Sender<i64>,
@@ -231,6 +233,7 @@ impl Signals {
     fn new(cluster_version: Option<Version>) -> Signals {
         Signals {
             stopping: watch::Sender::new(false),
+            ended: watch::Sender::new(false),
             removed: watch::Sender::new(false),
             compacted: watch::Sender::new(-1),
             begun_term: watch::Sender::new(0),
@@ -238,7 +241,7 @@ impl Signals {
         }
     }
 
-    /// The member stops.
+    /// The member stops: it takes no more requests, but still answers those in flight.
     pub fn stop(&self) {
         self.stopping.send_replace(true);
     }
@@ -260,6 +263,27 @@ impl Signals {
             .wait_for(|stopping| *stopping)
             .await
             .expect(SENDER_LIVES);
+    }
+
+    /// All requests are answered: nobody needs the node or the other members any more.
+    pub fn end(&self) {
+        self.ended.send_replace(true);
+    }
+
+    /// Whether nobody needs the node any more.
+    pub fn has_ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+
+    /// Follows whether nobody needs the node any more.
+    pub fn follow_ended(&self) -> watch::Receiver<bool> {
+        self.ended.subscribe()
+    }
+
+    /// Resolves when nobody needs the node any more.
+    pub async fn ended(&self) {
+        let mut ended = self.ended.subscribe();
+        ended.wait_for(|ended| *ended).await.expect(SENDER_LIVES);
     }
 
     /// The cluster has removed this member.
@@ -315,17 +339,6 @@ impl Signals {
         let mut agreed = self.agreed_version.subscribe();
         let agreed = agreed.wait_for(Option::is_some).await.expect(SENDER_LIVES);
         agreed.expect("it was waited for")
-    }
-}
-
-/// How long this member has been connected to another, as `connected_since` says at `now`.
-pub(crate) fn link(connected_since: Option<std::time::Duration>, now: std::time::Duration) -> Link {
-    match connected_since {
-        None => Link::Down,
-        Some(since) if now.saturating_sub(since) > retcd_state::membership::HEALTH_INTERVAL => {
-            Link::Steady
-        }
-        Some(_) => Link::Fresh,
     }
 }
 

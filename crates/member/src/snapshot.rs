@@ -9,13 +9,14 @@
 //! A crash between two steps leaves the earlier ones without effect. If there is no room for the
 //! file, nothing is released, and it is tried again; the newest snapshot that is wanted counts.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use retcd_log::Text;
 use retcd_node::durable::Dirs;
 use retcd_node::{Input, SnapshotPoint};
-use retcd_proto::raftpb::SnapshotMetadata;
+use retcd_proto::raftpb::{ConfState, SnapshotMetadata};
 use retcd_state::machine::SharedMembership;
 use retcd_storage::disk::{Disk, is_full};
 use retcd_storage::snap::{self, SnapError};
@@ -25,6 +26,17 @@ use crate::schema::Commit;
 
 /// How long after a snapshot found no room it is tried again; there is a line in the log each time.
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What became of a snapshot.
+#[derive(Debug)]
+pub enum Written {
+    /// Its file is there; the log is to record this.
+    Durable(SnapshotMetadata),
+    /// There was no room for it.
+    NoRoom,
+    /// The members have changed since: a newer one is wanted instead ([`Input::SnapshotWanted`]).
+    Outdated,
+}
 
 /// Writes snapshots.
 pub struct Snapshots {
@@ -38,24 +50,28 @@ impl Snapshots {
         Snapshots { dirs, membership }
     }
 
-    /// Writes the file of a snapshot at `point`; what the log is to record then, or nothing if
-    /// there was no room.
+    /// Writes the file of a snapshot at `point`.
+    ///
+    /// It holds the members of now. If they are others than at `point`, etcd 3.4 and 3.5 would meet
+    /// a change that the file has made already, and refuse it.
     ///
     /// # Errors
     /// Any failure but the lack of room; the member must stop.
-    pub fn write(
-        &self,
-        point: &SnapshotPoint,
-        commit: Commit<'_>,
-    ) -> Result<Option<SnapshotMetadata>, SnapError> {
+    pub fn write(&self, point: &SnapshotPoint, commit: Commit<'_>) -> Result<Written, SnapError> {
         const NO_ROOM: &str =
             "no room for a snapshot; the log keeps its segments, and it will be tried again";
         // Without this the snapshot would stand for what the database does not have.
         if let Err(error) = commit() {
             retcd_log::warn!(NO_ROOM; "error" => Text(error), "retry-after" => RETRY_INTERVAL);
-            return Ok(None);
+            return Ok(Written::NoRoom);
         }
-        let document = self.membership.read().to_document();
+        let document = {
+            let membership = self.membership.read();
+            if !is_same(membership.conf_state(), &point.conf_state) {
+                return Ok(Written::Outdated);
+            }
+            membership.to_document()
+        };
         let snapshot = point.to_snapshot(document);
         let written = snapshot.metadata.as_ref().map(SnapshotMetadata::index);
         assert!(
@@ -64,11 +80,11 @@ impl Snapshots {
             point.index
         );
         match snap::write(&*self.dirs.disk, &self.dirs.snap_dir, &snapshot) {
-            Ok(_) => Ok(Some(snapshot.metadata.unwrap_or_default())),
+            Ok(_) => Ok(Written::Durable(snapshot.metadata.unwrap_or_default())),
             Err(SnapError::Io { path, source }) if is_full(&source) => {
                 retcd_log::warn!(NO_ROOM; "path" => &path, "error" => Text(&source),
                     "retry-after" => RETRY_INTERVAL);
-                Ok(None)
+                Ok(Written::NoRoom)
             }
             Err(error) => Err(error),
         }
@@ -93,6 +109,12 @@ impl Snapshots {
         purge_dir(disk, &self.dirs.wal_dir, wals_max, wal::purge)?;
         purge_dir(disk, &self.dirs.snap_dir, snaps_max, snap::purge)
     }
+}
+
+fn is_same(one: &ConfState, other: &ConfState) -> bool {
+    let set = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<u64>>();
+    let sets = |state: &ConfState| (set(&state.voters), set(&state.learners));
+    sets(one) == sets(other)
 }
 
 fn purge_dir<E: std::fmt::Display>(

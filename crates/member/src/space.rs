@@ -1,20 +1,14 @@
 //! Whether there is room for more data: the quota, and the disk.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
-use retcd_proto::etcdserverpb::{AlarmRequest, AlarmType, InternalRaftRequest};
+use retcd_proto::etcdserverpb::AlarmType;
 use retcd_state::quota;
 
 use crate::Error;
-use crate::clock::Clock;
 use crate::core::Core;
-use crate::peers::Peers;
-use crate::proposer::Proposer;
 use crate::room::Promised;
-use crate::shared::Shared;
 
 /// How often the room on the disk is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -25,20 +19,14 @@ const SETTLED_AFTER: Duration = Duration::from_secs(2);
 const TOLD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Admits what writes, and raises the alarm NOSPACE.
-pub struct Space {
-    shared: Arc<Shared>,
-    clock: Rc<dyn Clock>,
-    proposer: Rc<Proposer>,
-    peers: Rc<dyn Peers>,
+pub(crate) struct Space {
+    core: Rc<Core>,
 }
 
 impl Space {
-    pub(crate) fn new(core: &Core) -> Space {
+    pub(crate) fn new(core: &Rc<Core>) -> Space {
         Space {
-            shared: Arc::clone(&core.shared),
-            clock: Rc::clone(&core.clock),
-            proposer: Rc::clone(&core.proposer),
-            peers: Rc::clone(&core.peers),
+            core: Rc::clone(core),
         }
     }
 
@@ -50,8 +38,8 @@ impl Space {
     ///
     /// # Errors
     /// [`Error::NO_SPACE`].
-    pub async fn check(&self, cost: u64) -> Result<Promised<'_>, Error> {
-        let member = &*self.shared;
+    pub(crate) async fn check(&self, cost: u64) -> Result<Promised<'_>, Error> {
+        let member = &*self.core.shared;
         let promised = member.room.promise(cost);
         let pending = member.backend.pending_bytes();
         let fits = member.config.limits.quota_bytes.is_none_or(|quota_bytes| {
@@ -61,37 +49,34 @@ impl Space {
         if fits && (cost == 0 || !member.room.refuses(pending)) {
             return Ok(promised);
         }
+        // What is refused takes no room from others.
+        drop(promised);
         self.raise_alarm().await;
         Err(Error::NO_SPACE)
     }
 
+    /// Once is enough: an entry for each request that is refused would take room, too.
     async fn raise_alarm(&self) {
-        let alarm = AlarmRequest {
-            action: AlarmAction::Activate as i32,
-            member_id: self.shared.id,
-            alarm: AlarmType::Nospace as i32,
-        };
-        let request = InternalRaftRequest {
-            alarm: Some(alarm),
-            ..Default::default()
-        };
-        // What is refused is refused whether or not the alarm can be raised.
-        let _ = self.proposer.propose(request).await;
+        if !self.has_alarm() {
+            let id = self.core.shared.id;
+            self.core.proposer.raise_alarm(id, AlarmType::Nospace).await;
+        }
     }
 
     /// Looks after the room on the disk: says so when there is little, and raises the alarm if that
     /// concerns the cluster. Never ends.
     pub(crate) async fn run(&self) {
-        let room = &self.shared.room;
+        let room = &self.core.shared.room;
         let mut close_since = None;
         let mut told_at: Option<Duration> = None;
         loop {
-            self.clock.sleep(LOOK_INTERVAL).await;
+            self.core.clock.sleep(LOOK_INTERVAL).await;
             if !room.is_close() {
                 close_since = None;
+                room.set_vital(false);
                 continue;
             }
-            let now = self.clock.now();
+            let now = self.core.clock.now();
             let since = *close_since.get_or_insert(now);
             let is_settled = now - since >= SETTLED_AFTER;
             let is_vital = (is_settled && room.is_own()) || !self.others_have_quorum();
@@ -107,26 +92,28 @@ impl Space {
                 retcd_log::warn!("the disk is nearly full"; "free-bytes" => free,
                     "reserve-bytes" => room.reserve_bytes(), "refuses-writes" => is_vital);
             }
-            if is_vital && !self.has_alarm() {
+            if is_vital {
                 self.raise_alarm().await;
             }
         }
     }
 
     fn has_alarm(&self) -> bool {
-        let alarms = self.shared.state.alarms.read();
+        let alarms = self.core.shared.state.alarms.read();
         let raised = alarms.list(AlarmType::Nospace as i32);
-        raised.iter().any(|alarm| alarm.member_id == self.shared.id)
+        raised
+            .iter()
+            .any(|alarm| alarm.member_id == self.core.shared.id)
     }
 
     /// Whether the other voters have a quorum without this member, as far as it is connected to
     /// them.
     fn others_have_quorum(&self) -> bool {
-        let membership = self.shared.state.membership.read();
+        let membership = self.core.shared.state.membership.read();
         let others = membership
             .voters()
-            .filter(|voter| voter.id != self.shared.id);
-        let connected = others.filter(|voter| self.peers.connected_since(voter.id).is_some());
+            .filter(|voter| voter.id != self.core.shared.id);
+        let connected = others.filter(|voter| self.core.peers.connected_since(voter.id).is_some());
         connected.count() > membership.voters().count() / 2
     }
 }

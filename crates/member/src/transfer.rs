@@ -2,7 +2,6 @@
 
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -11,30 +10,18 @@ use retcd_node::{Input, Role};
 use retcd_state::membership::ReconfigError;
 
 use crate::Error;
-use crate::access::{Access, Credentials};
-use crate::clock::Clock;
+use crate::access::Credentials;
 use crate::core::Core;
-use crate::peers::Peers;
-use crate::read_index::ReadIndex;
-use crate::shared::Shared;
 
 /// Hands leadership over.
 pub struct Transfer {
-    shared: Arc<Shared>,
-    clock: Rc<dyn Clock>,
-    access: Rc<Access>,
-    read_index: Rc<ReadIndex>,
-    peers: Rc<dyn Peers>,
+    core: Rc<Core>,
 }
 
 impl Transfer {
-    pub(crate) fn new(core: &Core) -> Transfer {
+    pub(crate) fn new(core: &Rc<Core>) -> Transfer {
         Transfer {
-            shared: Arc::clone(&core.shared),
-            clock: Rc::clone(&core.clock),
-            access: Rc::clone(&core.access),
-            read_index: Rc::clone(&core.read_index),
-            peers: Rc::clone(&core.peers),
+            core: Rc::clone(core),
         }
     }
 
@@ -44,13 +31,13 @@ impl Transfer {
     /// The caller may not; this member does not lead; the other cannot lead, or does not take over
     /// in time.
     pub async fn move_leader(&self, credentials: &Credentials, to: u64) -> Result<(), Error> {
-        self.access.require_admin(credentials).await?;
-        if !self.read_index.leads().await {
+        self.core.access.require_admin(credentials).await?;
+        if !self.core.read_index.leads().await {
             return Err(Error::NotLeader);
         }
-        self.read_index.linearizable().await?;
+        self.core.read_index.linearizable().await?;
         let votes = {
-            let membership = self.shared.state.membership.read();
+            let membership = self.core.shared.state.membership.read();
             membership.member(to).is_some_and(|to| !to.is_learner)
         };
         match votes {
@@ -62,22 +49,22 @@ impl Transfer {
     /// Ends with the transfer: when `to` leads, when raft gives it up after an election timeout, or
     /// when `to` cannot be talked to any more, as it stops, too.
     async fn transfer(&self, to: u64) -> Result<(), Error> {
-        let member = &*self.shared;
-        let (started, from) = (self.clock.now(), member.id);
+        let member = &*self.core.shared;
+        let (started, from) = (self.core.clock.now(), member.id);
         retcd_log::info!("leadership transfer starting"; "local-member-id" => Hex(from),
             "current-leader-member-id" => Hex(from), "transferee-member-id" => Hex(to));
         member.node.send(Input::TransferLeader { to })?;
         // So that what is told of the leader from here on knows of the transfer.
-        self.read_index.inspect().await?;
+        self.core.read_index.inspect().await?;
         let ended = pin!(
             member
                 .leadership
                 .wait_for(|told| told.leader == to || (told.leader != 0 && told.transferee != to))
         );
         // In this order: who leads already, maybe itself, need not be connected.
-        let ended = select(ended, self.peers.disconnected(to));
+        let ended = select(ended, self.core.peers.disconnected(to));
         let timeout = member.config.limits.request_timeout;
-        let moved = match self.clock.within(timeout, ended).await {
+        let moved = match self.core.clock.within(timeout, ended).await {
             Some(Either::Left((ended, _))) => ended.leader == to,
             Some(Either::Right(_)) | None => false,
         };
@@ -86,7 +73,7 @@ impl Transfer {
         }
         retcd_log::info!("leadership transfer finished"; "local-member-id" => Hex(member.id),
             "old-leader-member-id" => Hex(from), "new-leader-member-id" => Hex(to),
-            "took" => self.clock.now() - started);
+            "took" => self.core.clock.now() - started);
         Ok(())
     }
 
@@ -94,8 +81,8 @@ impl Transfer {
     /// longest first, as a leader that stops does. A failure is logged: the others will notice
     /// soon.
     pub async fn leave(&self) {
-        let member = &*self.shared;
-        let leads = self.read_index.inspect().await;
+        let member = &*self.core.shared;
+        let leads = self.core.read_index.inspect().await;
         let leads = leads.is_ok_and(|inspection| inspection.status.role == Role::Leader);
         let skipped = |message| {
             retcd_log::info!(message; "local-member-id" => Hex(member.id),
@@ -116,7 +103,7 @@ impl Transfer {
         }
         let mut connected: Vec<(Duration, u64)> = voters
             .iter()
-            .filter_map(|id| Some((self.peers.connected_since(*id)?, *id)))
+            .filter_map(|id| Some((self.core.peers.connected_since(*id)?, *id)))
             .collect();
         connected.sort_unstable();
         let mut failure = Error::from(ReconfigError::Unhealthy);

@@ -8,7 +8,6 @@
 //! the downgrade. Matched is etcd v3.7: `server/etcdserver/version/monitor.go`.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -21,13 +20,8 @@ use retcd_state::mvcc::StoreRevision;
 use retcd_state::version::Version;
 
 use crate::Error;
-use crate::access::{Access, Credentials};
-use crate::clock::Clock;
+use crate::access::Credentials;
 use crate::core::Core;
-use crate::peers::Peers;
-use crate::proposer::Proposer;
-use crate::read_index::ReadIndex;
-use crate::shared::Shared;
 
 /// How often the leader looks at the members' versions, as etcd does.
 const MONITOR_INTERVAL: Duration = Duration::from_secs(4);
@@ -38,12 +32,7 @@ const FIRST_WITH_V3_REQUESTS: Version = Version::new(3, 5, 0);
 
 /// The cluster's version.
 pub struct Versions {
-    shared: Arc<Shared>,
-    clock: Rc<dyn Clock>,
-    access: Rc<Access>,
-    proposer: Rc<Proposer>,
-    read_index: Rc<ReadIndex>,
-    peers: Rc<dyn Peers>,
+    core: Rc<Core>,
 }
 
 /// What is said of a downgrade: the cluster's version, and the revision of the store at which that
@@ -94,28 +83,23 @@ fn decide(cluster: Option<Version>, lowest: Option<Version>, downgrade: &Downgra
 }
 
 impl Versions {
-    pub(crate) fn new(core: &Core) -> Versions {
+    pub(crate) fn new(core: &Rc<Core>) -> Versions {
         Versions {
-            shared: Arc::clone(&core.shared),
-            clock: Rc::clone(&core.clock),
-            access: Rc::clone(&core.access),
-            proposer: Rc::clone(&core.proposer),
-            read_index: Rc::clone(&core.read_index),
-            peers: Rc::clone(&core.peers),
+            core: Rc::clone(core),
         }
     }
 
     /// Keeps the cluster's version while this member leads: looks at the members when a term
     /// begins, and now and then. Ends when the member stops.
     pub(crate) async fn run(&self) {
-        let signals = &self.shared.signals;
+        let signals = &self.core.shared.signals;
         let mut seen = 0;
         while !signals.is_stopping() {
             let begun = signals.other_term(seen);
-            if let Some(term) = self.clock.within(MONITOR_INTERVAL, begun).await {
+            if let Some(term) = self.core.clock.within(MONITOR_INTERVAL, begun).await {
                 seen = term;
             }
-            if self.read_index.leads().await {
+            if self.core.read_index.leads().await {
                 self.update().await;
             }
         }
@@ -124,7 +108,7 @@ impl Versions {
     async fn update(&self) {
         let lowest = self.lowest_version().await;
         let (cluster, downgrade) = {
-            let membership = self.shared.state.membership.read();
+            let membership = self.core.shared.state.membership.read();
             (membership.cluster_version(), membership.downgrade())
         };
         match decide(cluster, lowest, &downgrade) {
@@ -138,7 +122,7 @@ impl Versions {
     }
 
     async fn set(&self, from: Option<Version>, to: Version) {
-        let own = minor(self.shared.config.version);
+        let own = minor(self.core.shared.config.version);
         assert!(
             to == minor(to) && to <= own,
             "version {to} by a member of {own}"
@@ -154,7 +138,7 @@ impl Versions {
         }
         let proposed = if speaks_v2_only(to) {
             let request = v2_put("/0/version".to_owned(), to.to_string());
-            self.proposer.propose_v2(request).await
+            self.core.proposer.propose_v2(request).await
         } else {
             let request = ClusterVersionSetRequest {
                 ver: to.to_string(),
@@ -163,7 +147,7 @@ impl Versions {
                 cluster_version_set: Some(request),
                 ..Default::default()
             };
-            self.proposer.propose(request).await.map(drop)
+            self.core.proposer.propose(request).await.map(drop)
         };
         match proposed {
             Ok(()) => retcd_log::info!("cluster version is updated"; "cluster-version" => &shown),
@@ -176,7 +160,7 @@ impl Versions {
     /// The lowest version of all members' programs, if all of them can be asked.
     async fn lowest_version(&self) -> Option<Version> {
         let versions = self.all().await;
-        let own = self.shared.config.version;
+        let own = self.core.shared.config.version;
         for (id, version) in &versions {
             if let Some(version) = version
                 && own < *version
@@ -188,19 +172,20 @@ impl Versions {
         }
         let known: Option<Vec<Version>> =
             versions.into_iter().map(|(_, version)| version).collect();
-        known?.into_iter().min()
+        // This program counts even if its member has just been removed.
+        known?.into_iter().chain([own]).min()
     }
 
     /// The version of each member's program, by member.
     async fn all(&self) -> Vec<(u64, Option<Version>)> {
-        let own_id = self.shared.id;
+        let own_id = self.core.shared.id;
         let members: Vec<Member> = {
-            let membership = self.shared.state.membership.read();
+            let membership = self.core.shared.state.membership.read();
             membership.members().cloned().collect()
         };
         let ask = |member: Member| async move {
             match member.id == own_id {
-                true => (own_id, Some(self.shared.config.version)),
+                true => (own_id, Some(self.core.shared.config.version)),
                 false => (member.id, self.version_of(&member).await),
             }
         };
@@ -208,7 +193,7 @@ impl Versions {
     }
 
     async fn version_of(&self, member: &Member) -> Option<Version> {
-        let text = self.peers.version(member).await.ok()?;
+        let text = self.core.peers.version(member).await.ok()?;
         let version = Version::parse(text.as_bytes());
         if version.is_none() {
             retcd_log::warn!("failed to parse server version of remote member";
@@ -219,13 +204,13 @@ impl Versions {
 
     /// Ends a downgrade that every member has made, while this member leads.
     pub(crate) async fn run_downgrade(&self) {
-        let Some(interval) = self.shared.config.downgrade_check else {
+        let Some(interval) = self.core.shared.config.downgrade_check else {
             return;
         };
         loop {
-            self.clock.sleep(interval).await;
-            let downgrade = self.shared.state.membership.read().downgrade();
-            if !downgrade.enabled || !self.read_index.leads().await {
+            self.core.clock.sleep(interval).await;
+            let downgrade = self.core.shared.state.membership.read().downgrade();
+            if !downgrade.enabled || !self.core.read_index.leads().await {
                 continue;
             }
             let target = Version::parse(downgrade.target_version.as_bytes()).map(minor);
@@ -252,7 +237,7 @@ impl Versions {
             downgrade_info_set: Some(request),
             ..Default::default()
         };
-        match self.proposer.propose(request).await? {
+        match self.core.proposer.propose(request).await? {
             Reply::Done { revision } => Ok(revision),
             other => unreachable!("a downgrade was answered with {other:?}"),
         }
@@ -267,15 +252,15 @@ impl Versions {
         credentials: &Credentials,
         target: Version,
     ) -> Result<DowngradeAnswer, Error> {
-        self.access.require_admin(credentials).await?;
+        self.core.access.require_admin(credentials).await?;
         self.validate(target).await
     }
 
     async fn validate(&self, target: Version) -> Result<DowngradeAnswer, Error> {
-        let version = self.shared.cluster_version();
+        let version = self.core.shared.cluster_version();
         version.ok_or(Error::ClusterVersionUnknown)?;
-        self.read_index.linearizable().await?;
-        let membership = self.shared.state.membership.read();
+        self.core.read_index.linearizable().await?;
+        let membership = self.core.shared.state.membership.read();
         let cluster = membership
             .cluster_version()
             .ok_or(Error::ClusterVersionUnknown)?;
@@ -284,14 +269,15 @@ impl Versions {
         }
         match membership.downgrade().enabled {
             true => Err(Error::DowngradeInProgress),
-            false => Ok((cluster, self.shared.state.reader.view().revision())),
+            false => Ok((cluster, self.core.shared.state.reader.view().revision())),
         }
     }
 
     /// Starts to take the cluster down to `target`; the version is the one before.
     ///
     /// # Errors
-    /// As [`Versions::validate_downgrade`] and [`Proposer::propose`].
+    /// As [`Versions::validate_downgrade`] and
+    /// [`Proposer::propose`](crate::proposer::Proposer::propose).
     pub async fn enable_downgrade(
         &self,
         credentials: &Credentials,
@@ -311,10 +297,10 @@ impl Versions {
         &self,
         credentials: &Credentials,
     ) -> Result<DowngradeAnswer, Error> {
-        self.access.require_admin(credentials).await?;
+        self.core.access.require_admin(credentials).await?;
         let cancelled = async {
-            self.read_index.linearizable().await?;
-            match self.shared.state.membership.read().downgrade().enabled {
+            self.core.read_index.linearizable().await?;
+            match self.core.shared.state.membership.read().downgrade().enabled {
                 true => Ok(()),
                 false => Err(Error::NoDowngrade),
             }?;
@@ -323,19 +309,20 @@ impl Versions {
         let cancelled = cancelled.await.inspect_err(|error| {
             retcd_log::warn!("failed to cancel downgrade"; "error" => Text(error));
         });
-        let version = self.shared.cluster_version();
+        let version = self.core.shared.cluster_version();
         let version = version.ok_or(Error::ClusterVersionUnknown)?;
-        let revision = cancelled.unwrap_or_else(|_| self.shared.state.reader.view().revision());
+        let revision =
+            cancelled.unwrap_or_else(|_| self.core.shared.state.reader.view().revision());
         Ok((version, revision))
     }
 
     /// Whether a downgrade is under way, as the cluster knows it now: for another member.
     ///
     /// # Errors
-    /// As [`ReadIndex::linearizable`].
+    /// As [`ReadIndex::linearizable`](crate::read_index::ReadIndex::linearizable).
     pub async fn downgrade_enabled(&self) -> Result<bool, Error> {
-        self.read_index.linearizable().await?;
-        Ok(self.shared.state.membership.read().downgrade().enabled)
+        self.core.read_index.linearizable().await?;
+        Ok(self.core.shared.state.membership.read().downgrade().enabled)
     }
 }
 

@@ -19,10 +19,8 @@ use retcd_state::watch::{Hub, Limits, Metrics, Poll, Response, RevisionEvents, S
 use tokio::sync::{Notify, watch};
 
 use crate::Error;
-use crate::access::{Access, Credentials};
-use crate::clock::Clock;
+use crate::access::Credentials;
 use crate::core::Core;
-use crate::workers::Workers;
 
 /// What the metrics show of one thread's watches, readable from every thread. It is up to date
 /// before anybody hears of what the hub did.
@@ -174,36 +172,28 @@ impl Drop for HubGuard<'_> {
 
 /// Opens streams of watches.
 pub struct WatchService {
+    core: Rc<Core>,
     watches: Rc<Watches>,
-    clock: Rc<dyn Clock>,
-    access: Rc<Access>,
-    reader: Reader,
-    workers: Workers,
 }
 
 impl WatchService {
-    pub(crate) fn new(core: &Core, watches: &Rc<Watches>) -> WatchService {
+    pub(crate) fn new(core: &Rc<Core>, watches: &Rc<Watches>) -> WatchService {
         WatchService {
+            core: Rc::clone(core),
             watches: Rc::clone(watches),
-            clock: Rc::clone(&core.clock),
-            access: Rc::clone(&core.access),
-            reader: core.shared.state.reader.clone(),
-            workers: core.shared.workers.clone(),
         }
     }
 
     /// Opens a stream, whose watchers hear of progress every `progress_interval`.
     pub fn open(&self, progress_interval: Duration) -> WatchStream {
-        let now = self.clock.time();
+        let now = self.core.clock.time();
         let id = self.watches.hub().open_stream(now, progress_interval);
         let notify = Rc::new(Notify::new());
         let wakers = &self.watches.wakers;
         wakers.borrow_mut().insert(id, Rc::clone(&notify));
         WatchStream {
+            core: Rc::clone(&self.core),
             watches: Rc::clone(&self.watches),
-            access: Rc::clone(&self.access),
-            reader: self.reader.clone(),
-            workers: self.workers.clone(),
             id,
             notify,
         }
@@ -218,10 +208,8 @@ impl WatchService {
 /// [`WatchStream::woken`]. While the client takes nothing it does neither; the hub bounds what
 /// waits meanwhile.
 pub struct WatchStream {
+    core: Rc<Core>,
     watches: Rc<Watches>,
-    access: Rc<Access>,
-    reader: Reader,
-    workers: Workers,
     id: StreamId,
     notify: Rc<Notify>,
 }
@@ -254,7 +242,9 @@ impl WatchStream {
         match request.request_union {
             Some(RequestUnion::CreateRequest(request)) => {
                 // Whatever this client has seen acknowledged lies before "now".
-                self.watches.published(self.reader.revision()).await;
+                self.watches
+                    .published(self.core.shared.state.reader.revision())
+                    .await;
                 let permitted = self.check(credentials, &request).await;
                 let mut hub = self.watches.hub();
                 match permitted {
@@ -266,7 +256,9 @@ impl WatchStream {
                 self.watches.hub().cancel(self.id, request.watch_id);
             }
             Some(RequestUnion::ProgressRequest(_)) => {
-                self.watches.published(self.reader.revision()).await;
+                self.watches
+                    .published(self.core.shared.state.reader.revision())
+                    .await;
                 self.watches.hub().request_progress(self.id);
             }
             None => {}
@@ -291,7 +283,11 @@ impl WatchStream {
         let may_read = |store: &AuthStore, who: Caller<'_>| {
             store.check_keys(who, auth::Access::Read, key, &request.range_end)
         };
-        self.access.require(credentials, may_read).await
+        self.core
+            .access
+            .require(credentials, may_read)
+            .await
+            .map(drop)
     }
 
     /// The next responses, some `bytes` of them; `None` if there are none for now. History that a
@@ -306,8 +302,13 @@ impl WatchStream {
                 Poll::Idle => return Ok(None),
                 Poll::Responses(responses) => return Ok(Some(responses)),
                 Poll::Catchup(job) => {
-                    let reader = self.reader.clone();
-                    let caught = self.workers.run(move || job.run(&reader.view())).await??;
+                    let reader = self.core.shared.state.reader.clone();
+                    let caught = self
+                        .core
+                        .shared
+                        .workers
+                        .run(move || job.run(&reader.view()))
+                        .await??;
                     self.watches.hub().complete_catchup(caught);
                 }
             }

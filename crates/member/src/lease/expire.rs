@@ -24,15 +24,15 @@ impl Leases {
     /// Revokes and checkpoints while this member leads; never ends.
     pub(crate) async fn run_expiry(&self) {
         loop {
-            self.clock.sleep(INTERVAL).await;
+            self.core.clock.sleep(INTERVAL).await;
             self.expire().await;
         }
     }
 
     async fn expire(&self) {
-        let now = self.clock.time();
+        let now = self.core.clock.time();
         let (expired, checkpoints) = {
-            let mut lessor = self.shared.state.lessor.lock();
+            let mut lessor = self.core.shared.state.lessor.lock();
             (
                 lessor.expired(now, REVOKE_MAX),
                 lessor.due_checkpoints(now, CHECKPOINT_MAX),
@@ -46,13 +46,13 @@ impl Leases {
         }
         // One that has slept through an election would have leases revoked that the new leader has
         // renewed.
-        if !expired.is_empty() && !self.read_index.leads().await {
+        if !expired.is_empty() && !self.core.read_index.leads().await {
             return;
         }
         for ids in expired.chunks(REVOKE_PARALLEL) {
             let revoked = join_all(ids.iter().map(|id| self.revoke_as_root(*id))).await;
             let count = revoked.iter().filter(|result| result.is_ok()).count();
-            self.shared.observer.leases_expired(count);
+            self.core.shared.observer.leases_expired(count);
         }
         if !checkpoints.is_empty() {
             // What fails now is due again at the next look.
@@ -67,17 +67,17 @@ impl Leases {
             lease_revoke: Some(LeaseRevokeRequest { id }),
             ..Default::default()
         };
-        let root = self.access.root();
-        self.proposer.propose_by(root, request).await.map(drop)
+        let root = self.core.access.root();
+        self.core.proposer.propose_by(root, request).await.map(drop)
     }
 
-    async fn checkpoint(&self, checkpoints: Vec<(i64, i64)>) -> Result<(), Error> {
+    pub(super) async fn checkpoint(&self, checkpoints: Vec<(i64, i64)>) -> Result<(), Error> {
         let checkpoint = |(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl };
         let checkpoints = checkpoints.into_iter().map(checkpoint).collect();
         let request = InternalRaftRequest {
             lease_checkpoint: Some(LeaseCheckpointRequest { checkpoints }),
             ..Default::default()
         };
-        self.proposer.propose(request).await.map(drop)
+        self.core.proposer.propose(request).await.map(drop)
     }
 }

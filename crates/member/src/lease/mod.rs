@@ -8,14 +8,10 @@
 mod expire;
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use retcd_log::{Hex, Text};
-use retcd_proto::etcdserverpb::{
-    InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseGrantRequest,
-    LeaseRevokeRequest,
-};
+use retcd_proto::etcdserverpb::{InternalRaftRequest, LeaseGrantRequest, LeaseRevokeRequest};
 use retcd_state::auth::{self, AuthError, AuthStore, Caller};
 use retcd_state::lease::renewal::{Renewal, Step};
 use retcd_state::lease::{Lessor, TimeToLive};
@@ -24,13 +20,10 @@ use retcd_state::mvcc::StoreRevision;
 use retcd_state::quota;
 
 use crate::Error;
-use crate::access::{Access, Credentials};
-use crate::clock::Clock;
+use crate::access::Credentials;
 use crate::core::Core;
-use crate::peers::{PeerError, Peers};
-use crate::proposer::Proposer;
-use crate::read_index::{LEADER_RETRY, ReadIndex};
-use crate::shared::Shared;
+use crate::peers::PeerError;
+use crate::read_index::LEADER_RETRY;
 use crate::space::Space;
 use crate::watch::Watches;
 
@@ -39,14 +32,9 @@ const REVOKED_LOOK: Duration = Duration::from_millis(20);
 
 /// The leases.
 pub struct Leases {
-    shared: Arc<Shared>,
-    clock: Rc<dyn Clock>,
-    access: Rc<Access>,
-    proposer: Rc<Proposer>,
-    read_index: Rc<ReadIndex>,
+    core: Rc<Core>,
     space: Rc<Space>,
     watches: Rc<Watches>,
-    peers: Rc<dyn Peers>,
 }
 
 /// What is left of a lease.
@@ -112,41 +100,36 @@ impl From<Unanswered> for Error {
 }
 
 impl Leases {
-    pub(crate) fn new(core: &Core, space: &Rc<Space>, watches: &Rc<Watches>) -> Leases {
+    pub(crate) fn new(core: &Rc<Core>, space: &Rc<Space>, watches: &Rc<Watches>) -> Leases {
         Leases {
-            shared: Arc::clone(&core.shared),
-            clock: Rc::clone(&core.clock),
-            access: Rc::clone(&core.access),
-            proposer: Rc::clone(&core.proposer),
-            read_index: Rc::clone(&core.read_index),
+            core: Rc::clone(core),
             space: Rc::clone(space),
             watches: Rc::clone(watches),
-            peers: Rc::clone(&core.peers),
         }
     }
 
     /// Grants a lease; id 0 lets this member choose one.
     ///
     /// # Errors
-    /// As [`Proposer::propose_as`] and [`Space::check`].
+    /// As [`Core::propose_as`] and [`Space::check`].
     pub async fn grant(
         &self,
         credentials: &Credentials,
         mut request: LeaseGrantRequest,
     ) -> Result<LeaseGrantReply, Error> {
-        self.access.require_user(credentials).await?;
+        let identity = self.core.access.require_user(credentials).await?;
         while request.id == 0 {
-            request.id = (self.proposer.next_id() & i64::MAX as u64) as i64;
+            request.id = (self.core.proposer.next_id() & i64::MAX as u64) as i64;
         }
         let _promised = self.space.check(quota::LEASE_GRANT_COST).await?;
         let request = InternalRaftRequest {
             lease_grant: Some(request),
             ..Default::default()
         };
-        let proposed = self.proposer.propose_as(&self.access, credentials, request);
+        let proposed = self.core.proposer.propose_by(identity, request);
         match proposed.await? {
             Reply::LeaseGrant(reply) => {
-                self.shared.observer.lease_granted(reply.ttl);
+                self.core.shared.observer.lease_granted(reply.ttl);
                 Ok(reply)
             }
             other => unreachable!("a grant was answered with {other:?}"),
@@ -156,17 +139,17 @@ impl Leases {
     /// Revokes a lease and deletes its keys; the revision after that.
     ///
     /// # Errors
-    /// As [`Proposer::propose_as`].
+    /// As [`Core::propose_as`].
     pub async fn revoke(&self, credentials: &Credentials, id: i64) -> Result<StoreRevision, Error> {
-        self.access.require_user(credentials).await?;
+        let identity = self.core.access.require_user(credentials).await?;
         let request = InternalRaftRequest {
             lease_revoke: Some(LeaseRevokeRequest { id }),
             ..Default::default()
         };
-        let proposed = self.proposer.propose_as(&self.access, credentials, request);
+        let proposed = self.core.proposer.propose_by(identity, request);
         match proposed.await? {
             Reply::LeaseRevoke { revision } => {
-                self.shared.observer.lease_revoked();
+                self.core.shared.observer.lease_revoked();
                 Ok(revision)
             }
             other => unreachable!("a revocation was answered with {other:?}"),
@@ -177,21 +160,21 @@ impl Leases {
     /// keys; and the revision of the store that this is of.
     ///
     /// # Errors
-    /// The caller may not; as [`Access::identify`].
+    /// The caller may not; as [`Access::identify`](crate::access::Access::identify).
     pub async fn list(
         &self,
         credentials: &Credentials,
     ) -> Result<(Vec<i64>, StoreRevision), Error> {
-        self.access.require_user(credentials).await?;
+        self.core.access.require_user(credentials).await?;
         let (mut leases, revision) = self.look(Lessor::list).await;
         leases.sort_unstable();
         let ids: Vec<i64> = leases.into_iter().map(|(_, id)| id).collect();
-        let lessor = &self.shared.state.lessor;
+        let lessor = &self.core.shared.state.lessor;
         let may_read = |store: &AuthStore, who: Caller<'_>| {
             ids.iter()
                 .try_for_each(|id| store.check_lease(who, auth::Access::Read, *id, lessor))
         };
-        self.access.require(credentials, may_read).await?;
+        self.core.access.require(credentials, may_read).await?;
         Ok((ids, revision))
     }
 
@@ -217,26 +200,27 @@ impl Leases {
 
     /// Who keeps a lease alive must be able to write its keys.
     async fn check_renewal(&self, credentials: &Credentials, id: i64) -> Result<(), Error> {
-        let state = &self.shared.state;
+        let state = &self.core.shared.state;
         if !state.auth.read().is_enabled() {
             return Ok(());
         }
-        self.access.require_user(credentials).await?;
+        let mut identity = self.core.access.require_user(credentials).await?;
         if !state.lessor.lock().contains(id) {
             // Granted a moment ago, it may not be applied here yet, nor may its keys.
-            self.read_index.linearizable().await?;
+            self.core.read_index.linearizable().await?;
+            identity = self.core.access.identify(credentials).await?;
         }
         let may_write = |store: &AuthStore, who: Caller<'_>| {
             store.check_lease(who, auth::Access::Write, id, &state.lessor)
         };
-        self.access.require(credentials, may_write).await
+        self.core.access.check(identity.as_ref(), may_write)
     }
 
     /// Gives a lease its full time again; returns it in seconds, 0 if there is no such lease.
     async fn renew(&self, id: i64) -> Result<i64, Error> {
         let mut renewal = Renewal::new(id);
         let deadline = self.deadline();
-        while self.clock.now() < deadline {
+        while self.core.clock.now() < deadline {
             match self.renew_here(&mut renewal, deadline).await {
                 Ok(ttl) => return Ok(ttl),
                 Err(Unanswered::NotFound) => return Ok(0),
@@ -251,7 +235,7 @@ impl Leases {
     }
 
     fn deadline(&self) -> Duration {
-        self.clock.now() + self.shared.config.limits.request_timeout
+        self.core.clock.now() + self.core.shared.config.limits.request_timeout
     }
 
     /// Gives a lease its full time again on behalf of another member, which holds this one to lead.
@@ -268,9 +252,9 @@ impl Leases {
         renewal: &mut Renewal,
         deadline: Duration,
     ) -> Result<i64, Unanswered> {
-        let member = &*self.shared;
-        while self.clock.now() < deadline {
-            let (now, led_at) = (self.clock.time(), self.read_index.led_at());
+        let member = &*self.core.shared;
+        while self.core.clock.now() < deadline {
+            let (now, led_at) = (self.core.clock.time(), self.core.read_index.led_at());
             let step = renewal.step(&mut member.state.lessor.lock(), now, led_at);
             if let Step::Renewed(ttl) | Step::ClearCheckpoint(ttl) = step {
                 // Clients take 0 for the end of the lease.
@@ -291,13 +275,13 @@ impl Leases {
                 Step::AskLeader => return Err(Unanswered::NotPrimary),
                 Step::ConfirmLeader => self.confirm_lead().await?,
                 Step::CatchUp => {
-                    let confirmed = self.read_index.linearizable().await;
+                    let confirmed = self.core.read_index.linearizable().await;
                     confirmed.map_err(|_| Unanswered::Behind)?;
                     renewal.caught_up();
                 }
                 // With another leader the lease may come back.
                 Step::Wait if member.signals.is_stopping() => return Err(Unanswered::NotPrimary),
-                Step::Wait => self.clock.sleep(REVOKED_LOOK).await,
+                Step::Wait => self.core.clock.sleep(REVOKED_LOOK).await,
             }
         }
         Err(Unanswered::Behind)
@@ -306,16 +290,16 @@ impl Leases {
     /// Asks a quorum whether this member leads, and the machine whether it has caught up if the
     /// gate wants that of every renewal.
     async fn confirm_lead(&self) -> Result<(), Unanswered> {
-        let confirmed = match self.shared.config.fast_lease_keep_alive {
-            true => self.read_index.confirm_leader().await,
-            false => self.read_index.linearizable().await,
+        let confirmed = match self.core.shared.config.fast_lease_keep_alive {
+            true => self.core.read_index.confirm_leader().await,
+            false => self.core.read_index.linearizable().await,
         };
         match confirmed {
             Ok(confirmed) if confirmed.leads => Ok(()),
             Ok(_) => Err(Unanswered::NotPrimary),
             Err(error) => {
                 retcd_log::warn!("failed to confirm that this member leads";
-                    "local-member-id" => Hex(self.shared.id), "error" => Text(&error));
+                    "local-member-id" => Hex(self.core.shared.id), "error" => Text(&error));
                 Err(Unanswered::Unconfirmed)
             }
         }
@@ -328,17 +312,17 @@ impl Leases {
         renewal: &mut Renewal,
         deadline: Duration,
     ) -> Result<Option<i64>, Error> {
-        let leader = self.read_index.leader(deadline).await?;
-        if leader.id == self.shared.id {
+        let leader = self.core.read_index.leader(deadline).await?;
+        if leader.id == self.core.shared.id {
             // Just elected: it keeps deadlines as soon as it has caught up.
-            self.read_index.linearizable().await?;
+            self.core.read_index.linearizable().await?;
             renewal.caught_up();
             return Ok(None);
         }
-        match self.peers.renew_lease(&leader, id).await {
+        match self.core.peers.renew_lease(&leader, id).await {
             Ok(ttl) => return Ok(Some(ttl)),
             Err(PeerError::LeaseNotFound) => renewal.denied(),
-            Err(_) => self.clock.sleep(LEADER_RETRY).await,
+            Err(_) => self.core.clock.sleep(LEADER_RETRY).await,
         }
         Ok(None)
     }
@@ -346,16 +330,7 @@ impl Leases {
     /// Forgets the remaining time that a checkpoint noted for a lease which has its full time
     /// again.
     async fn clear_checkpoint(&self, id: i64) -> Result<(), Error> {
-        let checkpoints = vec![LeaseCheckpoint {
-            id,
-            remaining_ttl: 0,
-        }];
-        let lease_checkpoint = Some(LeaseCheckpointRequest { checkpoints });
-        let request = InternalRaftRequest {
-            lease_checkpoint,
-            ..Default::default()
-        };
-        self.proposer.propose(request).await.map(drop)
+        self.checkpoint(vec![(id, 0)]).await
     }
 
     /// What is left of a lease, and the keys attached to it if they are asked for and may be read.
@@ -368,12 +343,12 @@ impl Leases {
         id: i64,
         keys: bool,
     ) -> Result<TimeToLiveAnswer, Error> {
-        self.access.require_user(credentials).await?;
+        self.core.access.require_user(credentials).await?;
         let answer = self.find(id, keys).await?;
         // These keys, not those that the lease has a moment earlier or later.
         let keys = answer.found.iter().flat_map(|found| found.keys.iter());
         let may_read = |store: &AuthStore, who: Caller<'_>| may_read_all(store, who, keys);
-        self.access.require(credentials, may_read).await?;
+        self.core.access.require(credentials, may_read).await?;
         Ok(answer)
     }
 
@@ -382,9 +357,9 @@ impl Leases {
         let ((), before) = self.look(|_| ()).await;
         let deadline = self.deadline();
         let mut denied = false;
-        while self.clock.now() < deadline {
-            let leader = self.read_index.leader(deadline).await?;
-            if leader.id == self.shared.id || denied {
+        while self.core.clock.now() < deadline {
+            let leader = self.core.read_index.leader(deadline).await?;
+            if leader.id == self.core.shared.id || denied {
                 match self.find_as_leader(id, keys).await {
                     Ok((found, revision)) => {
                         let revision = LeaseRevision::Own(revision);
@@ -397,7 +372,7 @@ impl Leases {
                 }
                 continue;
             }
-            match self.peers.time_to_live(&leader, id, keys).await {
+            match self.core.peers.time_to_live(&leader, id, keys).await {
                 Ok(told) => {
                     let revision = self.show_leaders(told.revision, before).await?;
                     let found = Some(told.found);
@@ -405,7 +380,7 @@ impl Leases {
                 }
                 // As with a renewal: what is committed says so, too, or it is not true.
                 Err(PeerError::LeaseNotFound) => denied = true,
-                Err(_) => self.clock.sleep(LEADER_RETRY).await,
+                Err(_) => self.core.clock.sleep(LEADER_RETRY).await,
             }
         }
         Err(Error::TIMED_OUT)
@@ -420,9 +395,9 @@ impl Leases {
         let Some(revision) = leaders.filter(|revision| *revision > before.get()) else {
             return Ok(LeaseRevision::Own(before));
         };
-        let timeout = self.shared.config.limits.request_timeout;
+        let timeout = self.core.shared.config.limits.request_timeout;
         let published = self.watches.published(revision);
-        let in_time = self.clock.within(timeout, published).await;
+        let in_time = self.core.clock.within(timeout, published).await;
         in_time.ok_or(Error::TIMED_OUT)?;
         Ok(LeaseRevision::Leaders(revision))
     }
@@ -446,9 +421,9 @@ impl Leases {
         id: i64,
         keys: bool,
     ) -> Result<(Option<TimeToLive>, StoreRevision), Unanswered> {
-        let confirmed = self.read_index.linearizable().await;
+        let confirmed = self.core.read_index.linearizable().await;
         let confirmed = confirmed.map_err(|_| Unanswered::Behind)?;
-        let now = self.clock.time();
+        let now = self.core.clock.time();
         let look = |lessor: &Lessor| (lessor.time_to_live(id, now, keys), lessor.is_primary());
         match self.look(look).await {
             // Without deadlines what is left is not known.
@@ -461,7 +436,7 @@ impl Leases {
     /// of this thread show that revision by then.
     async fn look<T>(&self, look: impl FnOnce(&Lessor) -> T) -> (T, StoreRevision) {
         let (found, revision) = {
-            let state = &self.shared.state;
+            let state = &self.core.shared.state;
             let lessor = state.lessor.lock();
             (look(&lessor), state.reader.revision_of_leases(&lessor))
         };
@@ -472,8 +447,8 @@ impl Leases {
     /// A revision of the store that shows all that was committed when this was called: for an
     /// answer that says of something that it is gone.
     async fn revision_behind_all(&self) -> Result<StoreRevision, Error> {
-        self.read_index.linearizable().await?;
-        Ok(self.shared.state.reader.view().revision())
+        self.core.read_index.linearizable().await?;
+        Ok(self.core.shared.state.reader.view().revision())
     }
 }
 

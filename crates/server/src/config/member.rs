@@ -23,7 +23,6 @@ impl Config {
             version: version.expect("the own version is one"),
             limits: Limits {
                 request_bytes_max: self.max_request_bytes,
-                receive_bytes_max: self.max_grpc_message_bytes(),
                 txn_ops_max: self.max_txn_ops,
                 // Negative for none.
                 quota_bytes: u64::try_from(self.quota_backend_bytes).ok(),

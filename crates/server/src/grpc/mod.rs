@@ -34,13 +34,13 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::future::LocalBoxFuture;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Response};
 use hyper::Request;
 use hyper::body::Incoming;
-use prost::Name;
+use prost::{Message, Name};
 use retcd_member::access::Credentials;
 use retcd_member::kv::PreparedTxn;
 
@@ -53,8 +53,8 @@ use answer::{Answer, Patience, answer, deliver};
 use encode::Encode;
 use tokio::sync::mpsc;
 use wire::{
-    Encoding, MessageReader, Received, ResponseBody, error_response, stream_response,
-    unary_response,
+    Encoding, MessageReader, PREFIX_BYTES, Received, ResponseBody, error_response, frame_into,
+    stream_response, unary_response,
 };
 
 /// Whether `request` speaks gRPC.
@@ -121,7 +121,7 @@ pub(crate) async fn call(
     let reader = MessageReader::new(
         body,
         encoding,
-        context.thread.server.member.config.limits.receive_bytes_max,
+        context.thread.server.config.max_grpc_message_bytes(),
     );
     dispatch(method, context, reader).await
 }
@@ -405,10 +405,27 @@ impl Context {
         network.client_received_bytes.inc_by(bytes as u64);
     }
 
-    fn count_sent(&self, bytes: usize) {
+    /// Counts a message by the length of its frame; etcd counts what is in it.
+    fn count_sent(&self, frame_bytes: usize) {
         self.call.message_sent();
         let network = &self.thread.server.metrics.network;
+        let bytes = frame_bytes - PREFIX_BYTES;
         network.client_sent_bytes.inc_by(bytes as u64);
+    }
+
+    /// Sends and counts a message of a stream.
+    ///
+    /// # Errors
+    /// The client is gone; the message is too long.
+    async fn send<T: Message>(
+        &self,
+        sender: &mpsc::Sender<Result<Bytes, Status>>,
+        message: &T,
+    ) -> Result<(), Status> {
+        let mut framed = BytesMut::new();
+        self.count_sent(frame_into(&mut framed, message)?);
+        let sent = sender.send(Ok(framed.freeze())).await;
+        sent.map_err(|_| status::CLIENT_GONE)
     }
 
     fn succeed(self, answer: Answer) -> Response<ResponseBody> {

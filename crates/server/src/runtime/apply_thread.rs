@@ -1,18 +1,18 @@
 //! The thread that owns the machine.
 //!
-//! It applies committed entries in batches, and between batches it runs compactions in small steps:
-//! at once when idle, one step per batch under load. [`Applier`] defines the order in which the
-//! effects of a batch become visible.
+//! It applies committed entries in batches, and between batches it runs compactions in small steps,
+//! a pause apart. [`Applier`] defines the order in which the effects of a batch become visible.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
 
-use retcd_member::{Applier, ApplyFailure, NoRoom, Report, Step, ToLog};
+use retcd_member::{Applier, ApplyFailure, Changes, NoRoom, Step, ToLog};
 use retcd_node::Input;
 use retcd_node::durable::Dirs;
 use retcd_proto::raftpb;
+use retcd_state::machine::Executed;
 use retcd_storage::snap;
 use tokio::sync::oneshot;
 
@@ -58,31 +58,32 @@ impl ApplyThread {
     /// Runs until it is told to stop, or the last sender is gone.
     pub(super) fn run(mut self, inbox: &Receiver<ToApply>) {
         // The first step of a compaction does not wait, so that small ones are over at once.
-        let mut compacting = self.applier.is_compacting();
-        let mut pause = Duration::ZERO;
+        let mut step_at = self.applier.is_compacting().then(Instant::now);
         loop {
-            let next = match compacting {
-                true => inbox.recv_timeout(pause),
-                false => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            let next = match step_at {
+                Some(at) => inbox.recv_timeout(at.saturating_duration_since(Instant::now())),
+                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match next {
                 Ok(ToApply::Entries(entries)) => {
-                    let more = self.apply(&entries);
-                    if more && !compacting {
-                        pause = Duration::ZERO;
+                    if self.apply(&entries) {
+                        step_at.get_or_insert_with(Instant::now);
                     }
-                    compacting |= more;
                 }
-                Ok(ToApply::Restore(snapshot)) => compacting = self.restore(&snapshot),
+                Ok(ToApply::Restore(snapshot)) => {
+                    step_at = self.restore(&snapshot).then(Instant::now);
+                }
                 Ok(ToApply::Snapshotted(index)) => {
                     let commit = &mut || commit_database(&self.server);
                     self.applier.handle_snapshot(index, commit);
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    compacting = self.compaction_step();
-                    pause = self.compaction_pause;
-                }
+                Err(RecvTimeoutError::Timeout) => {}
                 Ok(ToApply::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+            // Also when there always is a next batch.
+            if step_at.is_some_and(|at| at <= Instant::now()) {
+                let more = self.compaction_step();
+                step_at = more.then(|| Instant::now() + self.compaction_pause);
             }
         }
     }
@@ -93,15 +94,15 @@ impl ApplyThread {
         let applied = self.applier.apply(
             self.clock.time(),
             entries,
+            |executed, changes| count(&self.server, executed, changes, started.elapsed()),
             |membership| self.peers.follow(membership),
             &mut || commit_database(&self.server),
         );
-        let mut report = applied.unwrap_or_else(|failure| stop(&failure));
-        for input in report.inputs.drain(..) {
+        let report = applied.unwrap_or_else(|failure| stop(&failure));
+        for input in report.inputs {
             // The node thread outlives this one unless the process is stopping.
             let _ = self.node.send(input);
         }
-        self.observe(&report, started.elapsed());
         report.compacting
     }
 
@@ -121,40 +122,15 @@ impl ApplyThread {
             &mut || commit_database(&self.server),
         );
         let restored = restored.unwrap_or_else(|failure| stop(&failure));
-        let _ = self.log.send(ToLog::Release(index));
+        let _ = self.log.send(restored.to_log);
         let removed = snap::remove_databases_before(&*self.dirs.disk, &self.dirs.snap_dir, index);
         if let Err(error) = removed {
             crate::warn!("failed to remove received databases"; "error" => Text(&error));
         }
         crate::info!("applied snapshot"; "incoming-leader-snapshot-index" => index,
             "revision" => restored.revision, "took" => started.elapsed());
-        let _ = self.node.send(Input::Applied {
-            index,
-            conf_changes: Vec::new(),
-        });
+        let _ = self.node.send(restored.input);
         restored.compacting
-    }
-
-    /// Counts what a batch did. Entries of a batch are taken to have cost the same.
-    fn observe(&self, report: &Report, took: Duration) {
-        let executed = &report.executed;
-        let each = took / u32::try_from(executed.len()).unwrap_or(u32::MAX).max(1);
-        let metrics = &self.server.metrics;
-        for request in executed {
-            let apply = &metrics.server.apply;
-            apply.observe(request.operation, request.success, each);
-        }
-        let expected = self.server.config.warning_apply_duration.std();
-        if took > expected {
-            metrics.server.slow_applies.inc();
-            crate::warn!("apply request took too long"; "took" => took,
-                "expected-duration" => expected, "entries" => executed.len());
-        }
-        let changes = report.changes;
-        metrics.mvcc.puts.inc_by(changes.puts);
-        metrics.mvcc.put_bytes.add(changes.put_bytes as i64);
-        metrics.mvcc.deletes.inc_by(changes.deletes);
-        metrics.mvcc.txns.inc_by(changes.txns);
     }
 
     /// Whether there are more.
@@ -175,6 +151,26 @@ impl ApplyThread {
             Err(error) => stop_process("compaction failed to read the database", &error),
         }
     }
+}
+
+/// Counts what a batch did in the metrics. Entries of a batch are taken to have cost the same.
+fn count(server: &Server, executed: &[Executed], changes: Changes, took: Duration) {
+    let each = took / u32::try_from(executed.len()).unwrap_or(u32::MAX).max(1);
+    let metrics = &server.metrics;
+    for request in executed {
+        let apply = &metrics.server.apply;
+        apply.observe(request.operation, request.success, each);
+    }
+    let expected = server.config.warning_apply_duration.std();
+    if took > expected {
+        metrics.server.slow_applies.inc();
+        crate::warn!("apply request took too long"; "took" => took,
+            "expected-duration" => expected, "entries" => executed.len());
+    }
+    metrics.mvcc.puts.inc_by(changes.puts);
+    metrics.mvcc.put_bytes.add(changes.put_bytes as i64);
+    metrics.mvcc.deletes.inc_by(changes.deletes);
+    metrics.mvcc.txns.inc_by(changes.txns);
 }
 
 fn stop(failure: &ApplyFailure) -> ! {

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
 
 use retcd_member::ToLog;
-use retcd_member::snapshot::{RETRY_INTERVAL, Snapshots};
+use retcd_member::snapshot::{RETRY_INTERVAL, Snapshots, Written};
 use retcd_node::{Input, SnapshotPoint};
 use retcd_storage::snap::SnapError;
 use retcd_storage::wal::{Preparation, Prepared, WalError};
@@ -89,8 +89,13 @@ impl SnapshotThread {
     fn save(&self, point: &SnapshotPoint) -> Result<bool, SnapError> {
         let committed = commit_database(&self.server);
         let started = Instant::now();
-        let Some(metadata) = self.snapshots.write(point, &mut || committed)? else {
-            return Ok(false);
+        let metadata = match self.snapshots.write(point, &mut || committed)? {
+            Written::Durable(metadata) => metadata,
+            Written::NoRoom => return Ok(false),
+            Written::Outdated => {
+                let _ = self.node.send(Input::SnapshotWanted);
+                return Ok(true);
+            }
         };
         let took = started.elapsed().as_secs_f64();
         self.server.metrics.snap.save.observe(took);

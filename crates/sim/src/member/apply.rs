@@ -127,7 +127,9 @@ impl Process {
         let applied_before = self.applied();
         let (backend, mut failed) = (self.backend().clone(), None);
         let mut commit = || commit_at_once(&backend, &mut failed);
-        let report = self.applier.apply(now, &entries, |_| {}, &mut commit)?;
+        let report = self
+            .applier
+            .apply(now, &entries, |_, _| {}, |_| {}, &mut commit)?;
         unless(failed)?;
         let index = self.applied();
         let (revision, expected) = (

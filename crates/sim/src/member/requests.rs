@@ -269,7 +269,7 @@ impl Asking {
         let check = |store: &AuthStore, who: Caller<'_>| store.check_txn(who, &txn, lessor);
         let checked = self.handle.access.require(&self.credentials, check).await;
         // As one that is sure that nothing comes of it.
-        checked.map_err(|_| Error::NoLeader)
+        checked.map(drop).map_err(|_| Error::NoLeader)
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use retcd_member::ToLog;
+use retcd_member::snapshot::Written;
 use retcd_node::{Input, SnapshotPoint};
 use retcd_proto::raftpb;
 use retcd_state::machine::DatabaseCopy;
@@ -71,14 +72,26 @@ impl Process {
         let written =
             written.map_err(|error| Stop::disk("a snapshot could not be written", error))?;
         match written {
-            Some(metadata) => {
+            Written::Durable(metadata) => {
                 let (done, recorded) = oneshot::channel();
                 self.recording = Some(recorded);
                 self.push_to_log(ToLog::Record(metadata, done), cx);
             }
-            None => self.step_after(SNAPSHOT_RETRY, Step::Snapshot, cx),
+            Written::NoRoom => self.step_after(SNAPSHOT_RETRY, Step::Snapshot, cx),
+            Written::Outdated => {
+                self.snapshot_queue.pop_front();
+                self.push(Input::SnapshotWanted, cx);
+                self.write_next_snapshot(cx);
+            }
         }
         Ok(())
+    }
+
+    fn write_next_snapshot(&mut self, cx: &mut Context) {
+        if !self.snapshot_queue.is_empty() {
+            let delay = cx.between_us(500, 50_000);
+            self.step_after(delay, Step::Snapshot, cx);
+        }
     }
 
     /// Goes on when the log has recorded the snapshot.
@@ -104,10 +117,7 @@ impl Process {
             let purged = self.snapshots.purge(KEEP, KEEP);
             purged.map_err(|error| Stop::disk("old files could not be removed", error))?;
         }
-        if !self.snapshot_queue.is_empty() {
-            let delay = cx.between_us(500, 50_000);
-            self.step_after(delay, Step::Snapshot, cx);
-        }
+        self.write_next_snapshot(cx);
         Ok(())
     }
 
@@ -231,14 +241,8 @@ impl Process {
             let revision = restored.revision;
             format!("{id:x} got a snapshot at {index} with revision {revision}, not {expected}")
         }));
-        self.push_to_log(ToLog::Release(index), cx);
-        self.push(
-            Input::Applied {
-                index,
-                conf_changes: Vec::new(),
-            },
-            cx,
-        );
+        self.push_to_log(restored.to_log, cx);
+        self.push(restored.input, cx);
         self.compact_if(restored.compacting, cx);
         Ok(())
     }

@@ -224,7 +224,7 @@ pub fn start(place: Place<'_>, setup: &Setup, cx: &mut Context) -> Result<Proces
         snapshots: Snapshots::new(dirs.clone(), Arc::clone(&shared.state.membership)),
         snapshot_queue: VecDeque::new(),
         recording: None,
-        outputs: Outputs::new(&shared, mailboxes.clone(), term),
+        outputs: Outputs::new(&shared, mailboxes.clone()),
         mailboxes,
         tokens,
         wires,
@@ -320,7 +320,6 @@ fn config(id: u64, version: Version, setup: &Setup) -> retcd_member::Config {
         version,
         limits: Limits {
             request_bytes_max: setup.request_bytes_max,
-            receive_bytes_max: 2 << 20,
             txn_ops_max: 128,
             quota_bytes: setup.quota_bytes,
             request_timeout: REQUEST_TIMEOUT,

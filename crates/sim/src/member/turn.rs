@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
+use retcd_member::NodeWork;
 use retcd_node::{Input, LeaderInfo, Output, Role};
 use retcd_proto::raftpb;
 
@@ -100,18 +101,17 @@ impl Process {
                 continue;
             };
             match work {
-                Output::Append(append) => self.queue_append(append, cx),
-                Output::Send(messages) => self.send(messages, cx)?,
-                Output::Apply(entries) => self.queue_apply(ToApply::Entries(entries), cx),
-                Output::Restore(snapshot) => self.queue_apply(ToApply::Restore(snapshot), cx),
-                Output::Snapshot(point) => self.queue_snapshot(point, cx),
-                Output::Contradiction(contradiction) => {
+                NodeWork::Append(append) => self.queue_append(append, cx),
+                NodeWork::Send(messages) => self.send(messages, cx)?,
+                NodeWork::Apply(entries) => self.queue_apply(ToApply::Entries(entries), cx),
+                NodeWork::Restore(snapshot) => self.queue_apply(ToApply::Restore(snapshot), cx),
+                NodeWork::Snapshot(point) => self.queue_snapshot(point, cx),
+                NodeWork::Contradiction(contradiction) => {
                     return Err(Stop {
                         reason: contradiction.to_string(),
                         kind: StopKind::Contradiction,
                     });
                 }
-                other => unreachable!("{other:?} is passed on to those who wait"),
             }
         }
         let committed = self.node.status().committed;

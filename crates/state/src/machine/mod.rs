@@ -246,6 +246,7 @@ impl Machine {
             EntryType::EntryConfChangeV2 => Err(FatalProblem::ConfChangeV2),
             EntryType::EntryNormal if entry.data().is_empty() => {
                 self.lessor.lock().begin_term(entry.term(), now);
+                applied.begun_term = Some(entry.term());
                 Ok(())
             }
             EntryType::EntryNormal => match decode(entry) {
@@ -515,8 +516,11 @@ impl Machine {
         let mut changes = self.keyspace.begin(&mut self.batch);
         for key in &keys {
             let deleted = changes.delete_range(Interval::Key(key));
-            let leases: Vec<i64> = deleted.iter().map(Record::lease).collect();
-            assert_eq!(leases, [request.id], "leases of {key:?}, which is attached");
+            assert!(
+                deleted.iter().map(Record::lease).eq([request.id]),
+                "{key:?} is attached to {:x}, deleted were {deleted:?}",
+                request.id
+            );
         }
         applied.events.extend(changes.finish());
         Ok(Reply::LeaseRevoke {

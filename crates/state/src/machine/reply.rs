@@ -263,4 +263,6 @@ pub struct Applied {
     pub token_changes: Vec<TokenChange>,
     /// Whether members, their attributes, the cluster's version or its downgrade job changed.
     pub cluster_changed: bool,
+    /// The newest term whose first entry was among them.
+    pub begun_term: Option<u64>,
 }

@@ -69,7 +69,7 @@ impl Machine {
             .backend
             .open_replacement(file)
             .map_err(OpenError::from)?;
-        let loaded = Loaded::read(&replacement.reader(), self.options)?;
+        let mut loaded = Loaded::read(&replacement.reader(), self.options)?;
         self.judge(&loaded)?;
         let restored = Restored {
             applied: loaded.applied,
@@ -82,6 +82,8 @@ impl Machine {
         let installed = backend
             .install(replacement)
             .map_err(RestoreError::Replace)?;
+        // Whoever looks at the leases now waits until readers show the new state, too.
+        loaded.lessor.changed_at(loaded.keyspace.revision);
         *self.lessor.lock() = loaded.lessor;
         let index = loaded.applied.index;
         self.keyspace.restore(loaded.keyspace, index, installed);

@@ -131,7 +131,6 @@ impl Keyspace {
             last = Some(key);
             scanned += 1;
         }
-        assert!(deleted <= scanned, "{deleted} of {scanned} rows deleted");
         let finished = scanned < limit.max(1);
         let revision = compaction.revision;
         if finished {

@@ -327,7 +327,6 @@ impl Writer {
         let need = need.max(self.pager.offset(self.root.meta.high_water));
         let kept = need + growth(need);
         if self.file_bytes >= kept + TRUNCATE_GROWTHS * growth(need) {
-            assert!(kept >= need, "{need} bytes are used, {kept} kept");
             file.set_len(kept)?;
             self.file_bytes = kept;
         }
