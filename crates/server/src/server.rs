@@ -5,8 +5,8 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::IntCounter;
@@ -39,18 +39,11 @@ pub(crate) struct Server {
     pub defragmentation: Arc<Mutex<()>>,
     /// When a compaction last finished, in seconds since 1970; 0 before the first.
     pub compacted_at_seconds: AtomicU64,
-    /// See [`Server::transport`].
-    pub transport: OnceLock<Transport>,
+    /// Sends to the other members.
+    pub transport: Transport,
 }
 
 impl Server {
-    /// Sends to the other members.
-    pub(crate) fn transport(&self) -> &Transport {
-        self.transport
-            .get()
-            .expect("it is set before any thread runs")
-    }
-
     /// Whether clients that care for it are told to go elsewhere for a while.
     pub(crate) fn is_serving(&self) -> bool {
         let gates = &self.config.feature_gates;

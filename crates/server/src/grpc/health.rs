@@ -4,6 +4,7 @@
 //! is still answered, but a client that asks for its server's health, as gRPC's own balancers do,
 //! uses another member until the defragmentation is over.
 
+use std::convert::Infallible;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::Context;
 use super::encode::Plain;
-use super::wire::{MessageReader, ResponseBody, frame, stream_response};
+use super::wire::{MessageReader, ResponseBody, stream_response};
 use crate::server::{Server, ServerThread};
 use crate::status::{self, Code, Status};
 
@@ -68,16 +69,21 @@ pub(super) async fn watch(
     };
     let (sender, receiver) = mpsc::channel(2);
     tokio::task::spawn_local(async move {
-        tokio::select! {
-            () = context.thread.server.member.signals.stopped() => context.end_stream(&sender, Err(status::STOPPED)).await,
-            () = tell(&context, &request.service, &sender) => {}
-        }
+        let ended = tokio::select! {
+            () = context.thread.server.member.signals.stopped() => status::STOPPED,
+            Err(ended) = tell(&context, &request.service, &sender) => ended,
+        };
+        context.end_stream(&sender, Err(ended)).await;
     });
     stream_response(receiver)
 }
 
 /// Sends the state of `service` and its changes until the client leaves.
-async fn tell(context: &Context, service: &str, sender: &mpsc::Sender<Result<Bytes, Status>>) {
+async fn tell(
+    context: &Context,
+    service: &str,
+    sender: &mpsc::Sender<Result<Bytes, Status>>,
+) -> Result<Infallible, Status> {
     let server = &context.thread.server;
     let mut defragmenting = server.defragmenting.follow();
     let mut told = None;
@@ -89,15 +95,12 @@ async fn tell(context: &Context, service: &str, sender: &mpsc::Sender<Result<Byt
         };
         if told != Some(state) {
             told = Some(state);
-            context.call.message_sent();
-            if sender.send(frame(&answer(state))).await.is_err() {
-                return;
-            }
+            context.send(sender, &answer(state)).await?;
         }
         tokio::select! {
             // The member, and with it what is followed, outlives its connections.
             _ = defragmenting.changed() => {}
-            () = sender.closed() => return,
+            () = sender.closed() => return Err(status::CLIENT_GONE),
         }
     }
 }

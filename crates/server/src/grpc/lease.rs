@@ -18,9 +18,9 @@ use tokio::sync::mpsc;
 use super::Context;
 use super::encode::Plain;
 use super::header::{header, of_leaders_revision};
-use super::wire::{MessageReader, ResponseBody, frame, stream_response};
+use super::wire::{MessageReader, ResponseBody, stream_response};
 use crate::server::ServerThread;
-use crate::status::{self, Code, Status};
+use crate::status::{self, Status};
 
 /// Replies that wait for a client to take them before its next keep-alive is read.
 const KEEP_ALIVE_BACKLOG: usize = 16;
@@ -142,10 +142,7 @@ async fn keep_alive_loop(
             id,
             ttl,
         };
-        context.call.message_sent();
-        if sender.send(frame(&response)).await.is_err() {
-            return Err(Status::new(Code::Cancelled, "context canceled"));
-        }
+        context.send(sender, &response).await?;
     }
     Ok(())
 }

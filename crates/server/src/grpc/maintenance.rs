@@ -26,7 +26,7 @@ use super::Context;
 use super::answer::UNREAD_MAX;
 use super::encode::Plain;
 use super::header::header;
-use super::wire::{MessageReader, ResponseBody, frame, stream_response};
+use super::wire::{MessageReader, ResponseBody, frame_into, stream_response};
 use crate::server::ServerThread;
 use crate::status::{self, Code, Status};
 
@@ -120,7 +120,7 @@ pub(super) async fn defragment(
         result
     };
     let result = thread.server.member.workers.run(defragment).await?;
-    result.map_err(|error| storage_failure(&error))?;
+    result.map_err(|error| not_defragmented(&error))?;
     Ok(Plain(DefragmentResponse { header: None }))
 }
 
@@ -178,7 +178,7 @@ pub(super) async fn snapshot(
     stream_response(receiver)
 }
 
-/// A client that leaves ends it early.
+/// Sends all of `database`.
 async fn send_snapshot(
     context: &Context,
     mut database: DatabaseStream,
@@ -190,22 +190,22 @@ async fn send_snapshot(
     loop {
         // Room first: what is read waits for nobody, and a client that does not read costs what is
         // in its queue.
-        let Some(place) = place_for_one(messages).await? else {
-            return Ok(());
-        };
+        let place = place_for_one(messages).await?;
         let mut reservation = server.answers.reserve(SNAPSHOT_PIECE_BYTES).await;
         let pieces = database
             .next(SNAPSHOT_PIECE_BYTES, SNAPSHOT_CHUNK_BYTES)
             .await?;
-        if pieces.is_empty() {
-            return Ok(());
-        }
+        let is_last = matches!(pieces.last(), Some(DatabasePiece::Digest(_)));
         let mut framed = BytesMut::new();
         for piece in pieces {
-            framed.extend_from_slice(&frame(&snapshot_message(piece, &version))?);
+            let message = snapshot_message(piece, &version);
+            context.count_sent(frame_into(&mut framed, &message)?);
         }
         let framed = reservation.hold(framed.freeze());
         place.send(Ok(framed.hand_over(&context.connection)));
+        if is_last {
+            return Ok(());
+        }
     }
 }
 
@@ -225,18 +225,18 @@ fn snapshot_message(piece: DatabasePiece, version: &str) -> SnapshotResponse {
     }
 }
 
-/// A place in the queue of a stream; nothing if the client is gone.
+/// A place in the queue of a stream.
 ///
 /// # Errors
-/// The client has taken nothing for [`UNREAD_MAX`]. While a snapshot is open, no page of the
+/// The client is gone, or has taken nothing for [`UNREAD_MAX`]. While a snapshot is open, no page of the
 /// database that it shows is written again, so that the file grows. etcd waits for ever, if the
 /// client answers the pings of its connection (`--grpc-keepalive-interval`); whoever stores a
 /// snapshot and stands still for this long has given up.
 async fn place_for_one<'a>(
     messages: &'a mpsc::Sender<Result<Bytes, Status>>,
-) -> Result<Option<mpsc::Permit<'a, Result<Bytes, Status>>>, Status> {
+) -> Result<mpsc::Permit<'a, Result<Bytes, Status>>, Status> {
     match tokio::time::timeout(UNREAD_MAX, messages.reserve()).await {
-        Ok(place) => Ok(place.ok()),
+        Ok(place) => place.map_err(|_| status::CLIENT_GONE),
         Err(_) => Err(status::UNREAD),
     }
 }
@@ -281,8 +281,9 @@ fn parse_version(text: &str) -> Option<Version> {
     Version::parse(text.as_bytes()).or_else(|| Version::parse(format!("{text}.0").as_bytes()))
 }
 
-fn storage_failure(error: &(impl std::error::Error + ?Sized)) -> Status {
-    crate::error!("the database could not be read"; "error" => &error.to_string());
+fn not_defragmented(error: &(impl std::error::Error + ?Sized)) -> Status {
+    crate::error!("the database could not be defragmented; the member goes on with it as it is";
+        "error" => &error.to_string());
     Status::new(Code::Unknown, error.to_string())
 }
 

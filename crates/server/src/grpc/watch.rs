@@ -128,7 +128,7 @@ impl Stream {
         server.metrics.watch.events.inc_by(size.events as u64);
         (0..size.messages).for_each(|_| context.call.message_sent());
         let sent_bytes = &server.metrics.network.client_sent_bytes;
-        sent_bytes.inc_by(size.bytes as u64);
+        sent_bytes.inc_by((size.bytes - size.messages * PREFIX_BYTES) as u64);
         let pieces = vec![reservation.hold(encoded)];
         let delivered = context.deliver(pieces, Patience::Unbounded, &self.sender);
         match delivered.await? {

@@ -22,7 +22,7 @@ use retcd_proto::wire::decode;
 use tokio::sync::mpsc;
 
 use crate::metrics::CallKind;
-use crate::status::{Code, MESSAGE_BYTES_MAX, Status};
+use crate::status::{self, Code, MESSAGE_BYTES_MAX, Status};
 
 /// Bytes in front of each message.
 pub(crate) const PREFIX_BYTES: usize = 5;
@@ -125,7 +125,7 @@ where
                         self.push(data);
                     }
                 }
-                Some(Err(_)) => return Err(Status::new(Code::Cancelled, "context canceled")),
+                Some(Err(_)) => return Err(status::CLIENT_GONE),
                 None if self.buffered.is_empty() && self.partial.is_empty() => return Ok(None),
                 None => return Err(self.cut_short()),
             }
@@ -251,16 +251,13 @@ fn decompress(message: &[u8], bytes_max: usize) -> Result<Bytes, Status> {
     Ok(out.into())
 }
 
-/// Frames a message.
-///
-/// # Errors
-/// It is larger than a message can be.
-pub(crate) fn frame<T: Message>(message: &T) -> Result<Bytes, Status> {
+/// Appends a message in gRPC's frame, and returns the bytes of both.
+pub(crate) fn frame_into<T: Message>(buf: &mut BytesMut, message: &T) -> Result<usize, Status> {
     let length = MessageLength::of(message.encoded_len())?;
-    let mut buf = BytesMut::with_capacity(PREFIX_BYTES + length.bytes());
+    buf.reserve(PREFIX_BYTES + length.bytes());
     buf.put_slice(&length.prefix());
-    message.encode_raw(&mut buf);
-    Ok(buf.freeze())
+    message.encode_raw(buf);
+    Ok(PREFIX_BYTES + length.bytes())
 }
 
 /// The body of every response on a client listener.
@@ -415,6 +412,10 @@ mod tests {
             key: "k".into(),
             value: vec![7; 40].into(),
             ..Default::default()
+        };
+        let frame = |message: &_| {
+            let mut framed = BytesMut::new();
+            frame_into(&mut framed, message).map(|_| framed)
         };
         let stream = [frame(&message).unwrap(), frame(&message).unwrap()].concat();
         let expected = || {

@@ -1,7 +1,7 @@
 //! The thread that makes the database durable.
 //!
 //! The log is what makes a write safe; the database is a checkpoint of it. It is committed every
-//! `--backend-batch-interval`, or after `--backend-batch-limit` changes. Only snapshots and
+//! `--backend-batch-interval`, or after `--backend-batch-limit` changes. Snapshots, restores and
 //! physical compactions wait for a commit. While the file cannot grow, changes stay in memory for a
 //! later commit, as the log has them; the thread also watches the free space of the disk.
 
@@ -14,6 +14,7 @@ use retcd_member::{Committed, NoRoom};
 use retcd_storage::backend::{Backend, BackendError};
 
 use super::fatal::stop_process;
+use crate::config::Config;
 use crate::log::{Text, Throttle};
 use crate::metrics::Metrics;
 
@@ -37,6 +38,16 @@ pub(super) struct CommitPace {
     pub changes_max: usize,
 }
 
+impl Config {
+    /// As `--backend-batch-interval` and `--backend-batch-limit` have it.
+    pub(super) fn commit_pace(&self) -> CommitPace {
+        CommitPace {
+            interval: self.backend_batch_interval.std(),
+            changes_max: self.backend_batch_limit.unsigned_abs().max(1),
+        }
+    }
+}
+
 /// The database and whoever hears of it.
 pub(super) struct Committer {
     /// The database.
@@ -50,7 +61,7 @@ pub(super) struct Committer {
 }
 
 impl Committer {
-    /// Runs until the last sender is gone; commits what is left.
+    /// Runs until it is told to stop, or the last sender is gone; commits what is left.
     pub(super) fn run(&self, inbox: &Receiver<ToBackend>) {
         let throttle = Throttle::default();
         let mut committed_at = Instant::now();

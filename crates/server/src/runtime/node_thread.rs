@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 
-use retcd_member::{Outputs, Shared, ToLog};
+use retcd_member::{NodeWork, Outputs, Shared, ToLog};
 use retcd_node::{Input, Node, Output};
 
 use super::apply_thread::ToApply;
@@ -36,7 +36,7 @@ pub(super) struct NodeThread {
 }
 
 impl NodeThread {
-    /// Runs until the member stops.
+    /// Runs until the member has ended.
     pub(super) fn run(mut self, inbox: &Receiver<Input>) {
         loop {
             while let Some(output) = self.node.poll_output() {
@@ -56,7 +56,7 @@ impl NodeThread {
                 Err(RecvTimeoutError::Timeout) => self.node.handle_timeout(self.clock.now()),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            if self.member.signals.is_stopping() {
+            if self.member.signals.has_ended() {
                 return;
             }
         }
@@ -66,16 +66,15 @@ impl NodeThread {
         // A thread that is gone means that the process is stopping: nothing is owed to it.
         match self.outputs.pass_on(output) {
             None => {}
-            Some(Output::Append(append)) => drop(self.log.send(ToLog::Append(append))),
-            Some(Output::Apply(entries)) => drop(self.apply.send(ToApply::Entries(entries))),
-            Some(Output::Restore(snapshot)) => drop(self.apply.send(ToApply::Restore(snapshot))),
-            Some(Output::Snapshot(point)) => drop(self.snapshot.send(ToSnapshot::Save(point))),
-            Some(Output::Send(messages)) => self.peers.send(messages),
-            Some(Output::Contradiction(contradiction)) => stop_process(
+            Some(NodeWork::Append(append)) => drop(self.log.send(ToLog::Append(append))),
+            Some(NodeWork::Apply(entries)) => drop(self.apply.send(ToApply::Entries(entries))),
+            Some(NodeWork::Restore(snapshot)) => drop(self.apply.send(ToApply::Restore(snapshot))),
+            Some(NodeWork::Snapshot(point)) => drop(self.snapshot.send(ToSnapshot::Save(point))),
+            Some(NodeWork::Send(messages)) => self.peers.send(messages),
+            Some(NodeWork::Contradiction(contradiction)) => stop_process(
                 "the cluster contradicts what this member has stored",
                 &contradiction,
             ),
-            Some(other) => unreachable!("nobody was told of {other:?}"),
         }
     }
 }

@@ -18,9 +18,9 @@ use retcd_state::machine::DatabaseCopy;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::accept::{Accepted, AcceptedStream};
+use crate::metrics::Metrics;
 use crate::peer::{self, Dialer, Driver, OutgoingSnapshot, PeerService, RaftHandler, Transport};
 use crate::probe::LocalProbe;
-use crate::server::Server;
 use crate::workers::Workers;
 
 /// What the thread runs with.
@@ -34,7 +34,7 @@ pub(crate) struct PeerThread {
     pub(crate) driver: Driver,
 }
 
-/// What a transport is made of beside the server.
+/// What a transport is made of beside the member.
 pub(crate) struct Made {
     /// Opens connections to other members.
     pub(crate) dialer: Dialer,
@@ -42,16 +42,18 @@ pub(crate) struct Made {
     pub(crate) workers: Workers,
     /// The node's queue.
     pub(crate) node: SyncSender<Input>,
+    /// What Prometheus is told.
+    pub(crate) metrics: Arc<Metrics>,
+    /// Where the others reach this member.
+    pub(crate) urls: Vec<String>,
 }
 
-/// The transport of `server`'s member, which stores received databases in `dirs`.
+/// The transport of `member`, which stores received databases in `dirs`.
 pub(crate) fn transport(
-    server: &Arc<Server>,
+    member: &Arc<Shared>,
     dirs: &Dirs,
     made_of: Made,
 ) -> (Transport, RaftHandler, Driver) {
-    let member = &server.member;
-    let urls = &server.config.initial_advertise_peer_urls;
     let backend = member.backend.clone();
     let membership = Arc::clone(&member.state.membership);
     let removed = Arc::clone(member);
@@ -59,11 +61,11 @@ pub(crate) fn transport(
         local: peer::LocalMember {
             id: member.id,
             cluster_id: member.cluster_id,
-            urls: urls.iter().map(ToString::to_string).collect(),
+            urls: made_of.urls,
         },
         dialer: made_of.dialer,
         node: made_of.node,
-        metrics: Arc::clone(&server.metrics),
+        metrics: made_of.metrics,
         disk: Arc::clone(&dirs.disk),
         snap_dir: dirs.snap_dir.clone(),
         workers: made_of.workers,
@@ -83,7 +85,7 @@ pub(crate) fn transport(
     })
 }
 
-/// Serves the connections of other members and runs the transport until the member stops.
+/// Serves the connections of other members and runs the transport until the member has ended.
 pub(crate) async fn serve(
     member: &Shared,
     service: PeerService<LocalProbe>,
@@ -103,7 +105,7 @@ pub(crate) async fn serve(
     };
     tokio::select! {
         () = accept => {}
-        () = member.signals.stopped() => {}
+        () = member.signals.ended() => {}
     }
 }
 

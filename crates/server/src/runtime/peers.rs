@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use retcd_member::Shared;
 use retcd_state::membership::Membership;
 
 use crate::peer::Transport;
@@ -14,13 +15,15 @@ pub(super) struct PeerSet {
 }
 
 impl PeerSet {
-    /// Nobody yet.
-    pub(super) fn new(own_id: u64, transport: Transport) -> PeerSet {
-        PeerSet {
-            own_id,
+    /// The other members of `member`'s cluster.
+    pub(super) fn of(member: &Shared, transport: Transport) -> PeerSet {
+        let mut peers = PeerSet {
+            own_id: member.id,
             transport,
             known: BTreeMap::new(),
-        }
+        };
+        peers.follow(&member.state.membership.read());
+        peers
     }
 
     /// Brings the transport up to the membership.

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use retcd_member::{Mail, Shared};
@@ -21,7 +21,7 @@ use super::apply_thread::ToApply;
 use super::backend_thread::ToBackend;
 use super::connection_thread::{self, Http2Settings};
 use super::error::StartError;
-use super::local_runtime::run_on_thread;
+use super::local_runtime::{run_on_thread, spawn_runtime_thread};
 use super::peer_thread;
 use super::signals::{StopSignal, stop_signal};
 use super::snapshot_thread::ToSnapshot;
@@ -71,13 +71,6 @@ impl Started {
                 .filter(|interval| !interval.is_zero() && !keepalive_timeout.is_zero()),
             keepalive_timeout,
         };
-        let mut senders = Vec::new();
-        for connection_thread in &mut self.connection_threads {
-            let (sender, accepted) = unbounded_channel();
-            connection_thread.accepted = accepted;
-            senders.push(sender);
-        }
-        let dispatcher = Dispatcher::new(senders);
         let mut connection_threads = std::mem::take(&mut self.connection_threads).into_iter();
         let first = connection_threads
             .next()
@@ -86,29 +79,25 @@ impl Started {
             .zip(connection_threads)
             .map(|(number, parts)| {
                 let thread_parts = self.thread_parts();
-                thread::Builder::new()
-                    .name(format!("conn-{number}"))
-                    .spawn(move || {
-                        run_on_thread(async move {
-                            let thread = thread_parts.build(number, parts.start);
-                            serve_connections(thread, parts, settings).await
-                        })
-                        .expect("a runtime was built on the first thread, too");
-                    })
+                spawn_runtime_thread(format!("conn-{number}"), move || {
+                    let thread = thread_parts.build(number, parts.start);
+                    serve_connections(thread, parts, settings)
+                })
             })
             .collect::<Result<_, _>>()?;
-        let stopping = self.server.member.signals.follow_stopping();
+        let ended = self.server.member.signals.follow_ended();
         let processors = match self.listeners.any_tls() {
             true => others.len() + 1,
             false => 0,
         };
         let (handshakes, handshaking) =
-            tls_thread::start(processors, self.workers.clone(), &stopping)?;
+            tls_thread::start(processors, self.workers.clone(), &ended)?;
         let peers = self.spawn_peer_thread(&handshakes)?;
-        let end = run_on_thread(self.lead(dispatcher, handshakes, first, settings))??;
-        for thread in others.into_iter().chain([peers]).chain(handshaking) {
-            let _ = thread.join();
-        }
+        let end = run_on_thread(self.lead(handshakes, first, settings))??;
+        // Requests in flight still need the node and the other members.
+        join(others);
+        self.server.member.signals.end();
+        join(handshaking.into_iter().chain([peers]));
         stop_threads(&self.apply, &self.backend, self.threads);
         crate::info!("closed etcd server"; "name" => &self.config.name, "data-dir" => &self.config.data_dir);
         Ok(end)
@@ -132,33 +121,27 @@ impl Started {
         let thread_parts = self.thread_parts();
         let number = u8::try_from(parts.number).expect("there are few connection threads");
         let handshakes = handshakes.clone();
-        let serve = move || {
-            run_on_thread(async move {
-                let thread = thread_parts.build(number, parts.start);
-                spawn_mailbox(&thread, parts.mailbox);
-                let (sender, accepted) = unbounded_channel();
-                let dispatcher = Dispatcher::new(vec![sender]);
-                for bound in listeners {
-                    crate::info!("serving peer traffic"; "address" => bound.address());
-                    let stopping = thread.server.member.signals.follow_stopping();
-                    let accept = bound.accept(dispatcher.clone(), handshakes.clone(), stopping);
-                    tokio::task::spawn_local(accept);
-                }
-                let service = PeerService::new(parts.handler, LocalProbe(Rc::clone(&thread)));
-                let member = &thread.server.member;
-                peer_thread::serve(member, service, parts.driver, accepted).await;
-            })
-            .expect("a runtime was built on the first thread, too");
+        let serve = move || async move {
+            let thread = thread_parts.build(number, parts.start);
+            spawn_mailbox(&thread, parts.mailbox);
+            let (sender, accepted) = unbounded_channel();
+            let dispatcher = Dispatcher::new(vec![sender]);
+            for bound in listeners {
+                crate::info!("serving peer traffic"; "address" => bound.address());
+                let ended = thread.server.member.signals.follow_ended();
+                let accept = bound.accept(dispatcher.clone(), handshakes.clone(), ended);
+                tokio::task::spawn_local(accept);
+            }
+            let service = PeerService::new(parts.handler, LocalProbe(Rc::clone(&thread)));
+            let member = &thread.server.member;
+            peer_thread::serve(member, service, parts.driver, accepted).await;
         };
-        Ok(thread::Builder::new()
-            .name("peer".to_owned())
-            .spawn(serve)?)
+        Ok(spawn_runtime_thread("peer".to_owned(), serve)?)
     }
 
     /// The first connection thread: also makes the member ready, and stops it.
     async fn lead(
         &mut self,
-        dispatcher: Dispatcher,
         handshakes: HandshakePool,
         parts: ConnectionThread,
         settings: Http2Settings,
@@ -167,7 +150,7 @@ impl Started {
         let connections =
             tokio::task::spawn_local(serve_connections(Rc::clone(&thread), parts, settings));
         let metrics = std::mem::take(&mut self.listeners.metrics);
-        self.accept(metrics, &dispatcher, &handshakes);
+        self.accept(metrics, &handshakes);
         for url in &self.config.listen_metrics_urls {
             crate::info!("serving metrics"; "address" => url.as_str());
         }
@@ -180,7 +163,7 @@ impl Started {
             end = &mut end => end?,
             () = thread.member.become_ready() => {
                 let clients = std::mem::take(&mut self.listeners.client);
-                self.accept(clients, &dispatcher, &handshakes);
+                self.accept(clients, &handshakes);
                 self.announce();
                 for task in thread.member.tasks() {
                     tokio::task::spawn_local(task);
@@ -209,19 +192,11 @@ impl Started {
         Ok(end)
     }
 
-    fn accept(
-        &self,
-        listeners: Vec<BoundListener>,
-        dispatcher: &Dispatcher,
-        handshakes: &HandshakePool,
-    ) {
+    fn accept(&self, listeners: Vec<BoundListener>, handshakes: &HandshakePool) {
         for bound in listeners {
             let stopping = self.server.member.signals.follow_stopping();
-            tokio::task::spawn_local(bound.accept(
-                dispatcher.clone(),
-                handshakes.clone(),
-                stopping,
-            ));
+            let (dispatcher, handshakes) = (self.dispatcher.clone(), handshakes.clone());
+            tokio::task::spawn_local(bound.accept(dispatcher, handshakes, stopping));
         }
     }
 
@@ -254,6 +229,13 @@ impl Started {
     }
 }
 
+fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
+    for thread in threads {
+        // A panic anywhere ends the process at once, so that a join never fails.
+        let _ = thread.join();
+    }
+}
+
 /// Ends the threads: the node first, as it feeds the others; what it has handed out is still
 /// written, applied and committed.
 fn stop_threads(
@@ -261,17 +243,15 @@ fn stop_threads(
     backend: &mpsc::Sender<ToBackend>,
     threads: Threads,
 ) {
-    // Each thread ends when it is told to or when nobody can send to it any more. A panic anywhere
-    // ends the process at once, so that a join never fails.
-    let _ = threads.node.join();
+    // Each thread ends when it is told to or when nobody can send to it any more.
+    join([threads.node]);
     let _ = apply.send(ToApply::Stop);
-    let _ = threads.apply.join();
+    join([threads.apply]);
     let (snapshot, to_snapshot) = threads.snapshot;
     let _ = to_snapshot.send(ToSnapshot::Stop);
-    let _ = snapshot.join();
-    let _ = threads.log.join();
+    join([snapshot, threads.log]);
     let _ = backend.send(ToBackend::Stop);
-    let _ = threads.backend.join();
+    join([threads.backend]);
 }
 
 /// Everything that runs on one connection thread.

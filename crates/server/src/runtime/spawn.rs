@@ -1,8 +1,9 @@
 //! Connects the parts of a member by queues, and starts the threads that own them.
 
+use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::{self, TrySendError};
-use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use retcd_member::request_id::first_read_context;
@@ -10,22 +11,22 @@ use retcd_member::room::Room;
 use retcd_member::snapshot::Snapshots;
 use retcd_member::watch::StartPoint;
 use retcd_member::{
-    Applier, Error, FollowedVersion, Handle, Logger, Mail, Mailboxes, NodeQueue, Outputs, Parts,
-    Shared, Thread,
+    Applier, Committed, Error, FollowedVersion, Handle, Logger, Mail, Mailboxes, NodeQueue,
+    Outputs, Parts, Shared, Thread, ToLog,
 };
 use retcd_node::durable::{self, Dirs, Opened};
 use retcd_node::{Config as NodeConfig, Input, Node};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::apply_thread::{ApplyThread, ToApply};
-use super::backend_thread::{CommitPace, Committer, ToBackend};
+use super::backend_thread::{Committer, ToBackend};
 use super::error::StartError;
 use super::log_thread::LogThread;
 use super::node_thread::NodeThread;
 use super::peer_thread::{self, PeerThread};
 use super::peers::PeerSet;
 use super::snapshot_thread::{SnapshotThread, ToSnapshot};
-use crate::accept::{Accepted, Listeners};
+use crate::accept::{Accepted, Dispatcher, Listeners};
 use crate::auth::Authenticator;
 use crate::clock::{Clock, unix_ms};
 use crate::config::Config;
@@ -50,6 +51,8 @@ pub(super) struct Started {
     pub(super) apply: mpsc::Sender<ToApply>,
     pub(super) backend: mpsc::Sender<ToBackend>,
     pub(super) listeners: Listeners,
+    /// To the connection threads.
+    pub(super) dispatcher: Dispatcher,
     pub(super) connection_threads: Vec<ConnectionThread>,
     pub(super) peer_thread: Option<PeerThread>,
     pub(super) threads: Threads,
@@ -80,6 +83,25 @@ pub(super) struct Connected {
     pub(super) workers: Workers,
 }
 
+/// The ways into the threads. The log's ends with its last sender: a part clones those that it
+/// uses, and no others.
+pub(super) struct Queues {
+    pub(super) node: mpsc::SyncSender<Input>,
+    pub(super) log: mpsc::Sender<ToLog>,
+    pub(super) apply: mpsc::Sender<ToApply>,
+    pub(super) snapshot: mpsc::Sender<ToSnapshot>,
+    pub(super) backend: mpsc::Sender<ToBackend>,
+}
+
+/// The other ends of [`Queues`].
+struct Inboxes {
+    node: mpsc::Receiver<Input>,
+    log: mpsc::Receiver<ToLog>,
+    apply: mpsc::Receiver<ToApply>,
+    snapshot: mpsc::Receiver<ToSnapshot>,
+    backend: mpsc::Receiver<ToBackend>,
+}
+
 /// Starts the threads on what was opened.
 pub(super) fn spawn(
     config: Arc<Config>,
@@ -105,19 +127,14 @@ pub(super) fn spawn(
         recovered,
         notices: _,
     } = opened;
-    let threads = thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(CONNECTION_THREADS_MAX);
+    let threads = connection_thread_count();
     let version = FollowedVersion::at_start(machine.membership().read().cluster_version())?;
     let start = StartPoint::of(&machine.reader());
+    let (queues, inboxes) = queues();
     // The last one is the peer thread's.
     let (mailboxes, mut mailbox_receivers) = Mailboxes::new(member_id, threads + 1);
     let peer_mailbox = mailbox_receivers.pop();
-    let (to_node, node_inbox) = mpsc::sync_channel(NODE_QUEUE_MAX);
-    let (to_log, log_inbox) = mpsc::channel();
-    let (to_apply, apply_inbox) = mpsc::channel();
-    let (to_snapshot, snapshot_inbox) = mpsc::channel();
-    let (to_backend, backend_inbox) = mpsc::channel();
+    let (dispatcher, connection_threads) = connection_threads(mailbox_receivers, start);
     let metrics = Arc::new(Metrics::new(match config.extensive_metrics() {
         true => Detail::Extensive,
         false => Detail::Basic,
@@ -126,26 +143,35 @@ pub(super) fn spawn(
         Arc::clone(&dirs.disk),
         [dirs.snap_dir.clone(), dirs.wal_dir.clone()],
     ));
-    let term = recovered.hard_state.term();
     let parts = Parts {
         id: member_id,
         cluster_id,
         config: config.member()?,
-        term,
+        term: recovered.hard_state.term(),
         backend: backend.clone(),
         room: Arc::clone(&room),
         authenticator: Arc::new(authenticator),
         workers: workers.queue().clone(),
         observer: Arc::clone(&metrics) as _,
-        node: node_queue(to_node.clone()),
-        commits: {
-            let to_backend = to_backend.clone();
-            Box::new(move |done| drop(to_backend.send(ToBackend::Commit(done))))
-        },
+        node: queues.node(),
+        commits: queues.commits(),
     };
     let member = Arc::new(Shared::new(&machine, parts));
+    let made_of = peer_thread::Made {
+        dialer: dialer.clone(),
+        workers: workers.clone(),
+        node: queues.node.clone(),
+        metrics: Arc::clone(&metrics),
+        urls: config
+            .initial_advertise_peer_urls
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+    };
+    let (transport, handler, driver) = peer_thread::transport(&member, &dirs, made_of);
     let server = Arc::new(Server {
         member: Arc::clone(&member),
+        config: Arc::clone(&config),
         metrics: Arc::clone(&metrics),
         watch_counts: (0..=threads).map(|_| Arc::default()).collect(),
         answers: Default::default(),
@@ -153,110 +179,147 @@ pub(super) fn spawn(
         restoring: Default::default(),
         defragmentation: Default::default(),
         compacted_at_seconds: Default::default(),
-        transport: OnceLock::new(),
-        config: Arc::clone(&config),
+        transport: transport.clone(),
     });
     defragment_at_start(&server);
-    let made_of = peer_thread::Made {
-        dialer: dialer.clone(),
-        workers: workers.clone(),
-        node: to_node.clone(),
-    };
-    let (transport, handler, driver) = peer_thread::transport(&server, &dirs, made_of);
-    let set = server.transport.set(transport.clone());
-    assert!(set.is_ok(), "there is one transport");
-    let named = |name: &str| thread::Builder::new().name(name.to_owned());
-    let node_thread = NodeThread {
+
+    let node = NodeThread {
         node: Node::new(node_config(&config, member_id), recovered, clock.now()),
-        outputs: Outputs::new(&member, mailboxes.clone(), term),
-        log: to_log.clone(),
-        apply: to_apply.clone(),
-        snapshot: to_snapshot.clone(),
+        outputs: Outputs::new(&member, mailboxes.clone()),
+        log: queues.log.clone(),
+        apply: queues.apply.clone(),
+        snapshot: queues.snapshot.clone(),
         peers: transport.clone(),
         clock,
         member: Arc::clone(&member),
     };
-    let node_thread = named("node").spawn(move || node_thread.run(&node_inbox))?;
-    let mut peers = PeerSet::new(member_id, transport);
-    peers.follow(&member.state.membership.read());
-    let apply_thread = ApplyThread {
+    let apply = ApplyThread {
         applier: Applier::new(machine, &member, mailboxes, version),
-        node: to_node.clone(),
-        log: to_log.clone(),
+        node: queues.node.clone(),
+        log: queues.log.clone(),
         server: Arc::clone(&server),
         clock,
-        peers,
+        peers: PeerSet::of(&member, transport),
         dirs: dirs.clone(),
         compaction_pause: config.compaction_sleep_interval.std(),
     };
-    let apply_thread = named("apply").spawn(move || apply_thread.run(&apply_inbox))?;
-    let snapshot_thread = SnapshotThread {
+    let snapshot = SnapshotThread {
         snapshots: Snapshots::new(dirs, Arc::clone(&member.state.membership)),
-        log: to_log,
-        node: to_node.clone(),
-        apply: to_apply.clone(),
+        log: queues.log.clone(),
+        node: queues.node.clone(),
+        apply: queues.apply.clone(),
         server: Arc::clone(&server),
     };
-    let snapshot_thread = named("snapshot").spawn(move || snapshot_thread.run(&snapshot_inbox))?;
-    let log_thread = LogThread {
+    let logger = LogThread {
         logger: Logger::new(log, Arc::clone(&room)),
-        node: to_node,
-        snapshots: to_snapshot.clone(),
+        node: queues.node.clone(),
+        snapshots: queues.snapshot.clone(),
         room: Arc::clone(&room),
         metrics: Arc::clone(&metrics),
     };
-    let log_thread = named("log").spawn(move || log_thread.run(&log_inbox))?;
     let committer = Committer {
         backend,
         room,
         metrics,
-        pace: CommitPace {
-            interval: config.backend_batch_interval.std(),
-            changes_max: config.backend_batch_limit.unsigned_abs().max(1),
-        },
+        pace: config.commit_pace(),
     };
-    let backend_thread = named("backend").spawn(move || committer.run(&backend_inbox))?;
+    let threads = Threads {
+        node: named("node", move || node.run(&inboxes.node))?,
+        apply: named("apply", move || apply.run(&inboxes.apply))?,
+        snapshot: (
+            named("snapshot", move || snapshot.run(&inboxes.snapshot))?,
+            queues.snapshot,
+        ),
+        log: named("log", move || logger.run(&inboxes.log))?,
+        backend: named("backend", move || committer.run(&inboxes.backend))?,
+    };
     Ok(Started {
         server,
         config,
         clock,
         dialer,
         workers,
-        apply: to_apply,
-        backend: to_backend,
+        apply: queues.apply,
+        backend: queues.backend,
         listeners,
-        connection_threads: mailbox_receivers
-            .into_iter()
-            .map(|mailbox| ConnectionThread {
-                accepted: unbounded_channel().1,
-                mailbox,
-                start,
-            })
-            .collect(),
+        dispatcher,
         peer_thread: Some(PeerThread {
-            number: threads,
+            number: connection_threads.len(),
             mailbox: peer_mailbox.expect("there is one mailbox more than connection threads"),
             start,
             handler,
             driver,
         }),
-        threads: Threads {
-            node: node_thread,
-            apply: apply_thread,
-            snapshot: (snapshot_thread, to_snapshot),
-            log: log_thread,
-            backend: backend_thread,
-        },
+        connection_threads,
+        threads,
     })
 }
 
-fn node_queue(node: mpsc::SyncSender<Input>) -> NodeQueue {
-    NodeQueue::new(move |input| {
-        node.try_send(input).map_err(|error| match error {
-            TrySendError::Full(_) => Error::Overloaded,
-            TrySendError::Disconnected(_) => Error::Stopped,
+fn connection_thread_count() -> usize {
+    thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(CONNECTION_THREADS_MAX)
+}
+
+fn connection_threads(
+    mailboxes: Vec<UnboundedReceiver<Mail>>,
+    start: StartPoint,
+) -> (Dispatcher, Vec<ConnectionThread>) {
+    let parts = mailboxes.into_iter().map(|mailbox| {
+        let (sender, accepted) = unbounded_channel();
+        let thread = ConnectionThread {
+            accepted,
+            mailbox,
+            start,
+        };
+        (sender, thread)
+    });
+    let (senders, threads) = parts.unzip();
+    (Dispatcher::new(senders), threads)
+}
+
+fn named(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.to_owned()).spawn(run)
+}
+
+fn queues() -> (Queues, Inboxes) {
+    let node = mpsc::sync_channel(NODE_QUEUE_MAX);
+    let (log, apply) = (mpsc::channel(), mpsc::channel());
+    let (snapshot, backend) = (mpsc::channel(), mpsc::channel());
+    let queues = Queues {
+        node: node.0,
+        log: log.0,
+        apply: apply.0,
+        snapshot: snapshot.0,
+        backend: backend.0,
+    };
+    let inboxes = Inboxes {
+        node: node.1,
+        log: log.1,
+        apply: apply.1,
+        snapshot: snapshot.1,
+        backend: backend.1,
+    };
+    (queues, inboxes)
+}
+
+impl Queues {
+    /// Requests into the node.
+    fn node(&self) -> NodeQueue {
+        let node = self.node.clone();
+        NodeQueue::new(move |input| {
+            node.try_send(input).map_err(|error| match error {
+                TrySendError::Full(_) => Error::Overloaded,
+                TrySendError::Disconnected(_) => Error::Stopped,
+            })
         })
-    })
+    }
+
+    /// Commits that somebody waits for.
+    fn commits(&self) -> Box<dyn Fn(Committed) + Send + Sync> {
+        let backend = self.backend.clone();
+        Box::new(move |done| drop(backend.send(ToBackend::Commit(done))))
+    }
 }
 
 /// What one thread needs to use the member.
@@ -278,7 +341,7 @@ impl ThreadParts {
         let peers = HttpPeers {
             client: Client::new(dialer, member.config.limits.request_timeout),
             cluster_id: member.cluster_id,
-            transport: Some(server.transport().clone()),
+            transport: Some(server.transport.clone()),
             clock,
         };
         let thread = Thread {

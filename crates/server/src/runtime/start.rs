@@ -52,7 +52,7 @@ pub(super) fn start(config: Arc<Config>) -> Result<Started, StartError> {
     config.size_records().iter().for_each(log::emit);
     let (opened, remotes) = match initial_cluster.is_some() {
         true => start_first(&dirs, &config, &dialer)?,
-        false => (start_again(&dirs, &config, &dialer)?, Vec::new()),
+        false => (start_again(&dirs, &config, &dialer, clock)?, Vec::new()),
     };
     let identity = opened.identity;
     crate::info!("starting local member";
@@ -68,7 +68,7 @@ pub(super) fn start(config: Arc<Config>) -> Result<Started, StartError> {
         .iter()
         .filter(|remote| remote.id != identity.member_id)
     {
-        let transport = started.server.transport();
+        let transport = &started.server.transport;
         transport.add_remote(remote.id, remote.peer_urls());
     }
     Ok(started)
@@ -114,7 +114,12 @@ fn start_first(
 }
 
 /// A member with data.
-fn start_again(dirs: &Dirs, config: &Config, dialer: &Dialer) -> Result<Opened, StartError> {
+fn start_again(
+    dirs: &Dirs,
+    config: &Config,
+    dialer: &Dialer,
+    clock: Clock,
+) -> Result<Opened, StartError> {
     let opened = storage::reopen(dirs, config)?;
     if config.feature_gates.enabled(Gate::InitialCorruptCheck) {
         let id = opened.identity.member_id;
@@ -131,7 +136,13 @@ fn start_again(dirs: &Dirs, config: &Config, dialer: &Dialer) -> Result<Opened, 
             reader: &opened.machine.reader(),
             peers,
         };
-        check_initially(config, dialer, opened.identity.cluster_id, starting)?;
+        let peers = HttpPeers {
+            client: Client::new(dialer.clone(), config.request_timeout()),
+            cluster_id: opened.identity.cluster_id,
+            transport: None,
+            clock,
+        };
+        check_initially(starting, &peers)?;
     }
     Ok(opened)
 }
@@ -140,20 +151,9 @@ fn start_again(dirs: &Dirs, config: &Config, dialer: &Dialer) -> Result<Opened, 
 ///
 /// # Errors
 /// Its data is not that of the others.
-fn check_initially(
-    config: &Config,
-    dialer: &Dialer,
-    cluster_id: u64,
-    member: Starting<'_>,
-) -> Result<(), StartError> {
-    let peers = HttpPeers {
-        client: Client::new(dialer.clone(), config.request_timeout()),
-        cluster_id,
-        transport: None,
-        clock: Clock::start(),
-    };
+fn check_initially(member: Starting<'_>, peers: &HttpPeers) -> Result<(), StartError> {
     let checked: Result<(), InitialCheckError> =
-        run_on_thread(retcd_member::check_initially(member, &peers))?;
+        run_on_thread(retcd_member::check_initially(member, peers))?;
     checked.map_err(|error| {
         crate::error!("checkInitialHashKV failed"; "error" => Text(&error));
         StartError::Corrupt(error)

@@ -148,6 +148,8 @@ pub(crate) const BAD_LEADER_TRANSFEREE: Status = status(
 );
 /// The member is stopping.
 pub(crate) const STOPPED: Status = status(Code::Unavailable, "etcdserver: server stopped");
+/// The client is gone, or has given its call up.
+pub(crate) const CLIENT_GONE: Status = status(Code::Cancelled, "context canceled");
 /// The client has taken nothing of a snapshot for long.
 pub(crate) const UNREAD: Status = status(
     Code::Aborted,

@@ -3,6 +3,7 @@
 use rustix::process::Signal;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use retcd_proto::etcdserverpb::lease_client::LeaseClient;
 use retcd_proto::etcdserverpb::maintenance_client::MaintenanceClient;
@@ -33,8 +34,15 @@ async fn put_until_the_end(
     unreachable!("the server was ended")
 }
 
-/// Ends a server under load with `signal`; the number of acknowledged puts by writer.
-async fn end_under_load(server: Server, signal: Signal, puts: usize) -> Vec<(&'static str, usize)> {
+/// What a server that was ended under load has acknowledged, and how long it took to end.
+struct Ended {
+    /// The number of puts by writer.
+    written: Vec<(&'static str, usize)>,
+    took: Duration,
+}
+
+/// Ends a server with `signal` when it has acknowledged `puts`.
+async fn end_under_load(server: Server, signal: Signal, puts: usize) -> Ended {
     let (sender, mut acknowledged) = tokio::sync::mpsc::unbounded_channel();
     let mut writers = Vec::new();
     for name in ["a", "b", "c", "d"] {
@@ -48,13 +56,17 @@ async fn end_under_load(server: Server, signal: Signal, puts: usize) -> Vec<(&'s
     for _ in 0..puts {
         acknowledged.recv().await.expect("the writers write");
     }
+    let signalled = Instant::now();
     server.signal(signal);
     let mut written = Vec::new();
     for writer in writers {
         written.push(writer.await.expect("a writer ends with its server"));
     }
     server.wait();
-    written
+    Ended {
+        written,
+        took: signalled.elapsed(),
+    }
 }
 
 async fn assert_written(server: &Server, written: &[(&'static str, usize)]) {
@@ -75,7 +87,7 @@ async fn assert_written(server: &Server, written: &[(&'static str, usize)]) {
 async fn a_kill_under_load_loses_no_acknowledged_put() {
     let place = Place::new();
     for puts in [50, 500, 900] {
-        let written = end_under_load(place.start(&[]), Signal::KILL, puts).await;
+        let Ended { written, .. } = end_under_load(place.start(&[]), Signal::KILL, puts).await;
         assert!(written.iter().map(|(_, count)| count).sum::<usize>() >= puts);
         let server = place.start(&[]);
         server.assert_well();
@@ -88,7 +100,10 @@ async fn a_kill_under_load_loses_no_acknowledged_put() {
 #[tokio::test]
 async fn a_stop_under_load_loses_no_acknowledged_put() {
     let place = Place::new();
-    let written = end_under_load(place.start(&[]), Signal::TERM, 300).await;
+    // Requests time out after 65 seconds: those in flight are answered, not given up.
+    let server = place.start(&["--election-timeout=30000"]);
+    let Ended { written, took } = end_under_load(server, Signal::TERM, 300).await;
+    assert!(took < Duration::from_secs(30), "{took:?}");
     let server = place.start(&[]);
     assert_written(&server, &written).await;
     server.assert_well();
