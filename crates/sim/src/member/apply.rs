@@ -6,13 +6,16 @@ use prost::Message;
 use retcd_member::{ApplyFailure, NoRoom, Report};
 use retcd_node::Input;
 use retcd_proto::etcdserverpb::InternalRaftRequest;
+use retcd_proto::mvccpb::KeyValue;
 use retcd_proto::raftpb;
 use retcd_state::machine::RestoreError;
-use retcd_storage::backend::{Backend, BackendError};
+use retcd_state::mvcc::Revision;
+use retcd_storage::backend::{Backend, BackendError, Bucket};
 
 use super::{Process, Step, Stop, StopKind};
 use crate::checker::{ensure, version};
 use crate::context::Context;
+use crate::host::TURNED_OVER;
 use crate::sabotage::Sabotage;
 
 const SAME_REVISION: &str = "the same entries make the same revision";
@@ -179,7 +182,7 @@ impl Process {
     /// Every member sums up its keyspace at the same revisions.
     fn sum_up(&self, before: i64, revision: i64, cx: &mut Context) {
         let at = revision / HASHED_EVERY * HASHED_EVERY;
-        if at <= before || cx.log.holds_something_else(self.id) {
+        if at <= before || cx.log.has_wrong_hashes(self.host) {
             return;
         }
         // A revision that was compacted meanwhile has no hash.
@@ -206,8 +209,23 @@ impl Process {
             self.compact_due = true;
             let delay = cx.between_us(1_000, 20_000);
             self.step_after(delay, Step::Compact, cx);
+        } else {
+            self.look_for_corruption(cx);
         }
         Ok(())
+    }
+
+    /// Looks whether the database holds what was turned over. It may come and go with a database of
+    /// another member, a loss of power, a compaction.
+    pub(super) fn look_for_corruption(&self, cx: &mut Context) {
+        let Some(main) = cx.log.corrupt.as_ref().map(|corrupt| corrupt.revision) else {
+            return;
+        };
+        let row = Revision { main, sub: 0 }.to_key();
+        let found = self.backend().reader().get(Bucket::Key, row.as_ref());
+        let holds_it = matches!(found, Ok(Some(value))
+            if KeyValue::decode(&value[..]).is_ok_and(|kv| kv.value == TURNED_OVER));
+        cx.log.looked_at(self.id, self.host, holds_it);
     }
 
     pub(super) fn commit_database(&self) -> Result<Result<(), NoRoom>, Stop> {
@@ -226,7 +244,7 @@ impl Process {
             defragmented.map_err(|error| Stop::disk("defragmentation failed", error))?;
         }
         // As after a change of the cluster's version.
-        if cx.rng.u8(..) == 0 {
+        if cx.rng.u8(..) == 0 && self.snapshots_by_chance {
             self.push(Input::SnapshotWanted, cx);
         }
         let jitter = cx.between_us(0, 10_000);

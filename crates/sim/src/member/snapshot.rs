@@ -219,6 +219,7 @@ impl Process {
             .applier
             .restore(now, snapshot, &path, |_| {}, &mut commit)?;
         unless(failed)?;
+        self.look_for_corruption(cx);
         let index = restored.index;
         cx.applied.insert(self.id, index);
         self.begin_early();

@@ -52,10 +52,10 @@ impl World {
             && host.turn_over(&kv)
         {
             cx.log.corrupt = Some(Corrupt {
-                member: id,
-                host: number,
                 revision: kv.modified,
+                ..Corrupt::default()
             });
+            cx.log.looked_at(id, number, true);
             cx.note(|| format!("what {id:x} holds is turned over"));
         } else if !is_over {
             let pause = cx.between_us(100_000, 1_000_000);

@@ -394,6 +394,7 @@ impl World {
 fn setup(rng: &mut Rng) -> Setup {
     Setup {
         snapshot_count: [30, 200, 10_000][rng.usize(..3)],
+        snapshots_by_chance: true,
         catchup_entries: [0, 10, 5_000][rng.usize(..3)],
         segment_bytes: [8 << 10, 64 << 10, 64 << 20][rng.usize(..3)],
         pre_vote: rng.u8(..8) != 0,
