@@ -50,8 +50,6 @@ impl Operator {
         if self.waiting_for.is_none() {
             self.act(hosts, cx);
         }
-        let pause = cx.between_us(200_000, 3_000_000);
-        cx.after(pause, Event::Operate);
     }
 
     /// Hears how a change ended.

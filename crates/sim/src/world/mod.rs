@@ -270,12 +270,7 @@ impl World {
                 }
             }
             Event::Removed { host, member } => self.removed(host, member),
-            Event::Operate => {
-                let lost = self.hosts.iter().any(|host| host.is_lost) || self.cx.log.is_corrupt();
-                if self.cx.now < self.plan.heal_at + OPERATED_FOR || lost {
-                    self.operator.operate(&mut self.hosts, &mut self.cx);
-                }
-            }
+            Event::Operate => self.operate(),
             Event::Parcel(parcel) => self.parcel(&parcel),
             Event::SnapshotSent {
                 host,
