@@ -70,7 +70,7 @@ impl LogChecker {
         if self.has_wrong_hashes(operation.host) {
             return Ok(());
         }
-        self.hashed(operation.host as u64, &hash)
+        self.hashed(format!("host {}", operation.host), &hash)
     }
 
     fn login_returned(

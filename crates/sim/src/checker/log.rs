@@ -72,8 +72,8 @@ pub struct LogChecker {
     pub(super) done: BTreeMap<u64, Done>,
     leaders: BTreeMap<u64, u64>,
     pub(super) lives: Lives,
-    /// Hashes of the keyspace by revision and compaction.
-    hashes: BTreeMap<(i64, i64), u32>,
+    /// Hashes of the keyspace by revision and compaction, each with whose it was first.
+    hashes: BTreeMap<(i64, i64), (u32, String)>,
     /// Configuration changes by index, with node id 0 if they were refused.
     changes: BTreeMap<u64, ConfChange>,
     /// The members as of the last entry, and whether each is a learner.
@@ -253,12 +253,16 @@ impl LogChecker {
         Ok(())
     }
 
-    /// `member` has summed up its keyspace.
-    pub fn hashed(&mut self, member: u64, hash: &KeyspaceHash) -> Verdict {
-        let at = (hash.revision, hash.compact_revision);
-        let known = *self.hashes.entry(at).or_insert(hash.hash);
-        ensure(known == hash.hash, SAME_HASH, || {
-            format!("{member:x} has {hash:x?}, another one {known:x}")
+    /// A member or host has summed up its keyspace.
+    pub fn hashed(&mut self, whose: String, hash: &KeyspaceHash) -> Verdict {
+        let (revision, compacted) = (hash.revision, hash.compact_revision);
+        let new = || (hash.hash, whose.clone());
+        let (known, other) = self.hashes.entry((revision, compacted)).or_insert_with(new);
+        ensure(*known == hash.hash, SAME_HASH, || {
+            format!(
+                "at revision {revision}, compacted at {compacted}, {whose} has {:x}, {other} had {known:x}",
+                hash.hash
+            )
         })
     }
 

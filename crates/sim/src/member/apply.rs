@@ -187,7 +187,7 @@ impl Process {
         }
         // A revision that was compacted meanwhile has no hash.
         if let Ok((hash, _)) = self.shared.state.reader.hash_kv(at) {
-            let verdict = cx.log.hashed(self.id, &hash);
+            let verdict = cx.log.hashed(format!("{:x}", self.id), &hash);
             cx.check(verdict);
         }
     }
