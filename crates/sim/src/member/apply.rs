@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prost::Message;
-use retcd_member::{ApplyFailure, NoRoom, Report};
+use retcd_member::{ApplyFailure, Commit, NoRoom, Report};
 use retcd_node::Input;
 use retcd_proto::etcdserverpb::InternalRaftRequest;
 use retcd_proto::mvccpb::KeyValue;
@@ -36,7 +36,7 @@ pub enum ToApply {
 
 /// Commits `backend` for whoever needs that at once; what stands in the way of it is left in
 /// `failed`.
-pub(super) fn commit_at_once(backend: &Backend, failed: &mut Option<Stop>) -> Result<(), NoRoom> {
+fn commit_at_once(backend: &Backend, failed: &mut Option<Stop>) -> Result<(), NoRoom> {
     match backend.commit() {
         Ok(_) => Ok(()),
         Err(BackendError::Full(_)) => Err(NoRoom),
@@ -45,11 +45,6 @@ pub(super) fn commit_at_once(backend: &Backend, failed: &mut Option<Stop>) -> Re
             Err(NoRoom)
         }
     }
-}
-
-/// Goes on unless something has failed.
-pub(super) fn unless(failed: Option<Stop>) -> Result<(), Stop> {
-    failed.map_or(Ok(()), Err)
 }
 
 impl From<ApplyFailure> for Stop {
@@ -128,10 +123,10 @@ impl Process {
         }
         let before = self.shared.state.reader.revision();
         let applied_before = self.applied();
-        let (backend, mut failed) = (self.backend().clone(), None);
-        let mut commit = || commit_at_once(&backend, &mut failed);
-        let report = self.applier.apply(now, &entries, |_| {}, &mut commit)?;
-        unless(failed)?;
+        let apply = |process: &mut Process, commit: Commit<'_>| {
+            process.applier.apply(now, &entries, |_| {}, commit)
+        };
+        let report = self.committing(apply)??;
         let index = self.applied();
         let (revision, expected) = (
             self.shared.state.reader.revision(),
@@ -228,11 +223,18 @@ impl Process {
         cx.log.looked_at(self.id, self.host, holds_it);
     }
 
-    pub(super) fn commit_database(&self) -> Result<Result<(), NoRoom>, Stop> {
-        let mut failed = None;
-        let committed = commit_at_once(self.backend(), &mut failed);
-        unless(failed)?;
-        Ok(committed)
+    /// Does a step that may have to commit the database. Where that fails, it is why the step does.
+    pub(super) fn committing<T>(
+        &mut self,
+        step: impl FnOnce(&mut Process, Commit<'_>) -> T,
+    ) -> Result<T, Stop> {
+        let (backend, mut failed) = (self.backend().clone(), None);
+        let done = step(self, &mut || commit_at_once(&backend, &mut failed));
+        failed.map_or(Ok(done), Err)
+    }
+
+    pub(super) fn commit_database(&mut self) -> Result<Result<(), NoRoom>, Stop> {
+        self.committing(|_, commit| commit())
     }
 
     pub(super) fn commit(&mut self, cx: &mut Context) -> Result<(), Stop> {
