@@ -33,13 +33,13 @@ pub enum Event {
         /// What to do.
         step: Step,
     },
-    /// A packet with messages arrives.
+    /// A packet arrives.
     Packet {
         /// From this host.
         from: usize,
         /// At this one.
         to: usize,
-        /// Encoded messages, each behind its length.
+        /// An encoded message.
         bytes: Bytes,
     },
     /// A snapshot arrives with its database.

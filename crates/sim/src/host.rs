@@ -27,6 +27,9 @@ const AMBUSH: Weather = Weather {
     delay_max: Duration::from_millis(900),
 };
 
+/// What a value becomes that is turned over.
+pub const TURNED_OVER: &[u8] = b"keps";
+
 /// The version of most programs.
 pub const NEWEST: Version = Version::new(3, 7, 1);
 /// That of the others.
@@ -214,7 +217,7 @@ impl Host {
         };
         let wrong = KeyValue {
             key: kv.key.clone(),
-            value: b"keps"[..].into(),
+            value: TURNED_OVER.into(),
             create_revision: kv.create,
             mod_revision: kv.modified,
             version: kv.version,

@@ -40,6 +40,9 @@ pub struct Operator {
 /// A key of the operator's, which nobody else asks for.
 pub const KEPT: &[u8] = b"~kept";
 
+/// Another key of the operator's: putting it makes a revision that is not compacted yet.
+const NEWER: &[u8] = b"~newer";
+
 impl Operator {
     /// Looks at the cluster and does something about it, or not.
     pub fn operate(&mut self, hosts: &mut [Host], cx: &mut Context) {
@@ -47,8 +50,6 @@ impl Operator {
         if self.waiting_for.is_none() {
             self.act(hosts, cx);
         }
-        let pause = cx.between_us(200_000, 3_000_000);
-        cx.after(pause, Event::Operate);
     }
 
     /// Hears how a change ended.
@@ -59,6 +60,9 @@ impl Operator {
         let Operation {
             request, outcome, ..
         } = &cx.history.operations[operation];
+        if let Some(next) = Self::next_step(request, outcome, cx) {
+            return self.ask(any_host(cx), next, cx);
+        }
         let Request::Members(request) = request else {
             return;
         };
@@ -153,7 +157,24 @@ impl Operator {
             return Some(workload::keep(KEPT));
         }
         let is_hidden = cx.log.is_corrupt() && cx.rng.bool();
-        is_hidden.then(|| workload::compact_at(cx.log.floor.revision))
+        is_hidden.then(|| workload::keep(NEWER))
+    }
+
+    /// What follows at once on a step that looked after data: behind an alarm that names nobody the
+    /// members soon compare again, and compactions are refused from then on.
+    fn next_step(request: &Request, outcome: &Outcome, cx: &Context) -> Option<Request> {
+        let (Request::Write(write), Outcome::Answered(answer)) = (request, outcome) else {
+            return None;
+        };
+        if !cx.log.is_corrupt() {
+            return None;
+        }
+        if write.alarm.is_some() && !matches!(answer, Answer::Error(_)) {
+            return Some(workload::keep(NEWER));
+        }
+        // Even where there was no room for the put.
+        let is_newer = write.put.as_ref().is_some_and(|put| put.key == NEWER);
+        is_newer.then(|| workload::compact_at(cx.log.model.revision()))
     }
 
     /// Invites a member; it is started when it is known under which id.

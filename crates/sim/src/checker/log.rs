@@ -24,7 +24,6 @@ use super::{Verdict, ensure};
 use crate::history::{Floor, Operation, Outcome};
 use crate::model::auth::Sender;
 use crate::model::{self, Model};
-use crate::operator::KEPT;
 use crate::request::Answer;
 
 const SAME_LOG: &str = "all members apply the same entries";
@@ -46,15 +45,15 @@ pub(super) struct Done {
     pub(super) answer: Option<Answer>,
 }
 
-/// A member of whose data something was turned over behind its back.
-#[derive(Clone, Copy, Debug)]
+/// What was turned over behind the members' backs, and who holds it.
+#[derive(Clone, Debug, Default)]
 pub struct Corrupt {
-    /// The member.
-    pub member: u64,
-    /// Its host.
-    pub host: usize,
     /// The revision of what was turned over.
     pub revision: i64,
+    /// The members that hold it.
+    pub members: BTreeSet<u64>,
+    /// The hosts that it was ever on: hashes of compactions outlive it there.
+    pub hosts: BTreeSet<usize>,
 }
 
 /// The truth, as far as it is known.
@@ -73,8 +72,8 @@ pub struct LogChecker {
     pub(super) done: BTreeMap<u64, Done>,
     leaders: BTreeMap<u64, u64>,
     pub(super) lives: Lives,
-    /// Hashes of the keyspace by revision and compaction.
-    hashes: BTreeMap<(i64, i64), u32>,
+    /// Hashes of the keyspace by revision and compaction, each with whose it was first.
+    hashes: BTreeMap<(i64, i64), (u32, String)>,
     /// Configuration changes by index, with node id 0 if they were refused.
     changes: BTreeMap<u64, ConfChange>,
     /// The members as of the last entry, and whether each is a learner.
@@ -83,7 +82,7 @@ pub struct LogChecker {
     pub removed: BTreeSet<u64>,
     /// Where peers find members that were added.
     pub urls: BTreeMap<String, u64>,
-    /// The member that holds something else than the log says.
+    /// What some members hold that the log does not say.
     pub corrupt: Option<Corrupt>,
     /// Whether members may be short of room.
     pub may_lack_space: bool,
@@ -115,19 +114,29 @@ impl LogChecker {
         reference.map_or(0, |reference| reference.executed)
     }
 
-    /// Whether the member holds something else than the log says, through no fault of its own.
-    pub fn holds_something_else(&self, member: u64) -> bool {
-        self.corrupt.is_some_and(|corrupt| corrupt.member == member)
+    /// A member's database was looked at for what was turned over.
+    pub fn looked_at(&mut self, member: u64, host: usize, holds_it: bool) {
+        let Some(corrupt) = &mut self.corrupt else {
+            return;
+        };
+        if holds_it {
+            corrupt.members.insert(member);
+            corrupt.hosts.insert(host);
+        } else {
+            corrupt.members.remove(&member);
+        }
     }
 
-    /// Whether such a member is still to be found and removed.
+    /// Whether hashes of this host prove nothing.
+    pub fn has_wrong_hashes(&self, host: usize) -> bool {
+        let corrupt = self.corrupt.as_ref();
+        corrupt.is_some_and(|corrupt| corrupt.hosts.contains(&host))
+    }
+
+    /// Whether a member that holds what was turned over is still to be found and removed.
     pub fn is_corrupt(&self) -> bool {
-        // What was put over it has healed it.
-        let kept = self.model.get(KEPT).map(|kv| kv.modified);
-        let is_in = |corrupt: Corrupt| {
-            self.members.contains_key(&corrupt.member) && kept == Some(corrupt.revision)
-        };
-        self.corrupt.is_some_and(is_in) || self.model.corrupt().next().is_some()
+        let mut holders = self.corrupt.iter().flat_map(|corrupt| &corrupt.members);
+        holders.any(|id| self.members.contains_key(id)) || self.model.corrupt().next().is_some()
     }
 
     /// The index of the newest entry that anybody applied.
@@ -244,12 +253,16 @@ impl LogChecker {
         Ok(())
     }
 
-    /// `member` has summed up its keyspace.
-    pub fn hashed(&mut self, member: u64, hash: &KeyspaceHash) -> Verdict {
-        let at = (hash.revision, hash.compact_revision);
-        let known = *self.hashes.entry(at).or_insert(hash.hash);
-        ensure(known == hash.hash, SAME_HASH, || {
-            format!("{member:x} has {hash:x?}, another one {known:x}")
+    /// A member or host has summed up its keyspace.
+    pub fn hashed(&mut self, whose: String, hash: &KeyspaceHash) -> Verdict {
+        let (revision, compacted) = (hash.revision, hash.compact_revision);
+        let new = || (hash.hash, whose.clone());
+        let (known, other) = self.hashes.entry((revision, compacted)).or_insert_with(new);
+        ensure(*known == hash.hash, SAME_HASH, || {
+            format!(
+                "at revision {revision}, compacted at {compacted}, {whose} has {:x}, {other} had {known:x}",
+                hash.hash
+            )
         })
     }
 
@@ -278,5 +291,34 @@ impl LogChecker {
             self.in_its_name(operation)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_holds_what_was_turned_over_is_corrupt_until_it_is_healed_or_removed() {
+        let mut log = LogChecker {
+            members: [(1, false), (2, false)].into(),
+            ..LogChecker::default()
+        };
+        log.looked_at(1, 0, true);
+        assert!(!log.is_corrupt(), "nothing was turned over yet");
+
+        log.corrupt = Some(Corrupt::default());
+        log.looked_at(1, 0, true);
+        log.looked_at(2, 1, false);
+        assert!(log.is_corrupt());
+
+        // Its database goes to another member before it gets a right one.
+        log.looked_at(2, 1, true);
+        log.looked_at(1, 0, false);
+        assert!(log.is_corrupt());
+
+        log.members.remove(&2);
+        assert!(!log.is_corrupt());
+        assert!(log.has_wrong_hashes(0) && log.has_wrong_hashes(1) && !log.has_wrong_hashes(2));
     }
 }

@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use prost::Message;
-use retcd_member::{ApplyFailure, NoRoom, Report};
+use retcd_member::{ApplyFailure, Commit, NoRoom, Report};
 use retcd_node::Input;
 use retcd_proto::etcdserverpb::InternalRaftRequest;
+use retcd_proto::mvccpb::KeyValue;
 use retcd_proto::raftpb;
 use retcd_state::machine::RestoreError;
-use retcd_storage::backend::{Backend, BackendError};
+use retcd_state::mvcc::Revision;
+use retcd_storage::backend::{Backend, BackendError, Bucket};
 
 use super::{Process, Step, Stop, StopKind};
 use crate::checker::{ensure, version};
 use crate::context::Context;
+use crate::host::TURNED_OVER;
 use crate::sabotage::Sabotage;
 
 const SAME_REVISION: &str = "the same entries make the same revision";
@@ -33,7 +36,7 @@ pub enum ToApply {
 
 /// Commits `backend` for whoever needs that at once; what stands in the way of it is left in
 /// `failed`.
-pub(super) fn commit_at_once(backend: &Backend, failed: &mut Option<Stop>) -> Result<(), NoRoom> {
+fn commit_at_once(backend: &Backend, failed: &mut Option<Stop>) -> Result<(), NoRoom> {
     match backend.commit() {
         Ok(_) => Ok(()),
         Err(BackendError::Full(_)) => Err(NoRoom),
@@ -42,11 +45,6 @@ pub(super) fn commit_at_once(backend: &Backend, failed: &mut Option<Stop>) -> Re
             Err(NoRoom)
         }
     }
-}
-
-/// Goes on unless something has failed.
-pub(super) fn unless(failed: Option<Stop>) -> Result<(), Stop> {
-    failed.map_or(Ok(()), Err)
 }
 
 impl From<ApplyFailure> for Stop {
@@ -125,12 +123,11 @@ impl Process {
         }
         let before = self.shared.state.reader.revision();
         let applied_before = self.applied();
-        let (backend, mut failed) = (self.backend().clone(), None);
-        let mut commit = || commit_at_once(&backend, &mut failed);
-        let report = self
-            .applier
-            .apply(now, &entries, |_, _| {}, |_| {}, &mut commit)?;
-        unless(failed)?;
+        let apply = |process: &mut Process, commit: Commit<'_>| {
+            let applier = &mut process.applier;
+            applier.apply(now, &entries, |_, _| {}, |_| {}, commit)
+        };
+        let report = self.committing(apply)??;
         let index = self.applied();
         let (revision, expected) = (
             self.shared.state.reader.revision(),
@@ -181,12 +178,12 @@ impl Process {
     /// Every member sums up its keyspace at the same revisions.
     fn sum_up(&self, before: i64, revision: i64, cx: &mut Context) {
         let at = revision / HASHED_EVERY * HASHED_EVERY;
-        if at <= before || cx.log.holds_something_else(self.id) {
+        if at <= before || cx.log.has_wrong_hashes(self.host) {
             return;
         }
         // A revision that was compacted meanwhile has no hash.
         if let Ok((hash, _)) = self.shared.state.reader.hash_kv(at) {
-            let verdict = cx.log.hashed(self.id, &hash);
+            let verdict = cx.log.hashed(format!("{:x}", self.id), &hash);
             cx.check(verdict);
         }
     }
@@ -208,15 +205,37 @@ impl Process {
             self.compact_due = true;
             let delay = cx.between_us(1_000, 20_000);
             self.step_after(delay, Step::Compact, cx);
+        } else {
+            self.look_for_corruption(cx);
         }
         Ok(())
     }
 
-    pub(super) fn commit_database(&self) -> Result<Result<(), NoRoom>, Stop> {
-        let mut failed = None;
-        let committed = commit_at_once(self.backend(), &mut failed);
-        unless(failed)?;
-        Ok(committed)
+    /// Looks whether the database holds what was turned over. It may come and go with a database of
+    /// another member, a loss of power, a compaction.
+    pub(super) fn look_for_corruption(&self, cx: &mut Context) {
+        let Some(main) = cx.log.corrupt.as_ref().map(|corrupt| corrupt.revision) else {
+            return;
+        };
+        let row = Revision { main, sub: 0 }.to_key();
+        let found = self.backend().reader().get(Bucket::Key, row.as_ref());
+        let holds_it = matches!(found, Ok(Some(value))
+            if KeyValue::decode(&value[..]).is_ok_and(|kv| kv.value == TURNED_OVER));
+        cx.log.looked_at(self.id, self.host, holds_it);
+    }
+
+    /// Does a step that may have to commit the database. Where that fails, it is why the step does.
+    pub(super) fn committing<T>(
+        &mut self,
+        step: impl FnOnce(&mut Process, Commit<'_>) -> T,
+    ) -> Result<T, Stop> {
+        let (backend, mut failed) = (self.backend().clone(), None);
+        let done = step(self, &mut || commit_at_once(&backend, &mut failed));
+        failed.map_or(Ok(done), Err)
+    }
+
+    pub(super) fn commit_database(&mut self) -> Result<Result<(), NoRoom>, Stop> {
+        self.committing(|_, commit| commit())
     }
 
     pub(super) fn commit(&mut self, cx: &mut Context) -> Result<(), Stop> {
@@ -228,7 +247,7 @@ impl Process {
             defragmented.map_err(|error| Stop::disk("defragmentation failed", error))?;
         }
         // As after a change of the cluster's version.
-        if cx.rng.u8(..) == 0 {
+        if cx.rng.u8(..) == 0 && self.snapshots_by_chance {
             self.push(Input::SnapshotWanted, cx);
         }
         let jitter = cx.between_us(0, 10_000);

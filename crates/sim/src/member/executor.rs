@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 
 use futures_util::future::LocalBoxFuture;
 
@@ -82,19 +82,15 @@ impl Executor {
         due
     }
 
-    /// Polls a task; whether it has ended. One that was cancelled has.
-    pub fn poll(&mut self, id: TaskId) -> bool {
+    /// Polls a task, if it was not cancelled.
+    pub fn poll(&mut self, id: TaskId) {
         let Some(task) = self.tasks.get_mut(&id) else {
-            return true;
+            return;
         };
         task.is_due = false;
         let mut context = Context::from_waker(&task.waker);
-        match task.future.as_mut().poll(&mut context) {
-            Poll::Pending => false,
-            Poll::Ready(()) => {
-                self.tasks.remove(&id);
-                true
-            }
+        if task.future.as_mut().poll(&mut context).is_ready() {
+            self.tasks.remove(&id);
         }
     }
 }
@@ -122,13 +118,13 @@ mod tests {
             })
             .collect();
         for task in executor.take_woken() {
-            assert!(!executor.poll(task));
+            executor.poll(task);
         }
-        assert!(executor.take_woken().is_empty());
+        assert!(executor.take_woken().is_empty() && polled.borrow().is_empty());
         sender.send_replace(1);
         executor.cancel(tasks[7]);
         for task in executor.take_woken() {
-            assert!(executor.poll(task));
+            executor.poll(task);
         }
         let expected: Vec<i32> = (0..20).filter(|number| *number != 7).collect();
         assert_eq!(*polled.borrow(), expected);

@@ -167,6 +167,8 @@ pub struct Process {
     /// How fast it is.
     pub speed: Speed,
     sabotage: Option<Sabotage>,
+    /// Whether it wants a snapshot now and then for no reason.
+    snapshots_by_chance: bool,
     dirs: Dirs,
     node: Node,
     inbox: Vec<Input>,

@@ -83,6 +83,18 @@ struct State {
     asked: u64,
 }
 
+/// A question that is waited for. Who has asked it may be cancelled meanwhile.
+struct Waiting<'a> {
+    state: &'a RefCell<State>,
+    number: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.state.borrow_mut().waiting.remove(&self.number);
+    }
+}
+
 /// The other members, as a process knows them.
 #[derive(Clone)]
 pub struct Wires {
@@ -132,14 +144,15 @@ impl Wires {
             state.waiting.insert(number, sender);
             number
         };
+        let _waiting = Waiting {
+            state: &self.state,
+            number,
+        };
         self.outbox.send(Sent::Question { to, number, ask });
         let clock: &dyn Clock = &self.time;
         match clock.within(PATIENCE, receiver).await {
             Some(Ok(told)) => told,
-            Some(Err(_)) | None => {
-                self.state.borrow_mut().waiting.remove(&number);
-                Err(PeerError::Failed("no answer".to_owned()))
-            }
+            Some(Err(_)) | None => Err(PeerError::Failed("no answer".to_owned())),
         }
     }
 

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
-use retcd_member::ToLog;
 use retcd_member::snapshot::Written;
+use retcd_member::{Commit, ToLog};
 use retcd_node::{Input, SnapshotPoint};
 use retcd_proto::raftpb;
 use retcd_state::machine::DatabaseCopy;
@@ -22,7 +22,6 @@ use retcd_storage::disk::{Disk, OpenMode};
 use retcd_storage::snap;
 use tokio::sync::oneshot;
 
-use super::apply::{commit_at_once, unless};
 use super::{Process, Step, Stop};
 use crate::checker::ensure;
 use crate::context::{Context, Event};
@@ -62,13 +61,10 @@ impl Process {
 
     /// Writes the oldest snapshot that waits.
     pub(super) fn save_snapshot(&mut self, cx: &mut Context) -> Result<(), Stop> {
-        let Some(point) = self.snapshot_queue.front() else {
+        let Some(point) = self.snapshot_queue.front().cloned() else {
             return Ok(());
         };
-        let (backend, mut failed) = (self.backend().clone(), None);
-        let mut commit = || commit_at_once(&backend, &mut failed);
-        let written = self.snapshots.write(point, &mut commit);
-        unless(failed)?;
+        let written = self.committing(|process, commit| process.snapshots.write(&point, commit))?;
         let written =
             written.map_err(|error| Stop::disk("a snapshot could not be written", error))?;
         match written {
@@ -109,10 +105,7 @@ impl Process {
             .recorded(point.index)
             .map_err(|error| Stop::disk("old databases could not be removed", error))?;
         self.push(input, cx);
-        let (backend, mut failed) = (self.backend().clone(), None);
-        let mut commit = || commit_at_once(&backend, &mut failed);
-        self.applier.handle_snapshot(point.index, &mut commit);
-        unless(failed)?;
+        self.committing(|process, commit| process.applier.handle_snapshot(point.index, commit))?;
         if cx.rng.bool() {
             let purged = self.snapshots.purge(KEEP, KEEP);
             purged.map_err(|error| Stop::disk("old files could not be removed", error))?;
@@ -223,12 +216,12 @@ impl Process {
         let metadata = snapshot.metadata.clone().unwrap_or_default();
         let path = snap::database_path(&self.dirs.snap_dir, metadata.index());
         let now = self.machine_time();
-        let (backend, mut failed) = (self.backend().clone(), None);
-        let mut commit = || commit_at_once(&backend, &mut failed);
-        let restored = self
-            .applier
-            .restore(now, snapshot, &path, |_| {}, &mut commit)?;
-        unless(failed)?;
+        let restore = |process: &mut Process, commit: Commit<'_>| {
+            let applier = &mut process.applier;
+            applier.restore(now, snapshot, &path, |_| {}, commit)
+        };
+        let restored = self.committing(restore)??;
+        self.look_for_corruption(cx);
         let index = restored.index;
         cx.applied.insert(self.id, index);
         self.begin_early();

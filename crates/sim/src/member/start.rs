@@ -57,6 +57,8 @@ const COMPACTION_ROWS: usize = 10;
 pub struct Setup {
     /// Applied entries between two snapshots.
     pub snapshot_count: u64,
+    /// Whether there is one now and then for no reason.
+    pub snapshots_by_chance: bool,
     /// Entries kept behind a snapshot.
     pub catchup_entries: u64,
     /// Bytes of a log segment.
@@ -79,11 +81,12 @@ pub struct Setup {
 
 impl Setup {
     /// Lets members find out whose data are wrong: they compare compactions, of which a majority is
-    /// right, and none takes over what another one has.
+    /// right, and seldom takes one over what another has.
     pub fn uncover(&mut self) {
         self.corrupt_check = None;
         self.compact_hash_check = Some(Duration::from_secs(2));
         (self.snapshot_count, self.catchup_entries) = (10_000, 5_000);
+        self.snapshots_by_chance = false;
     }
 }
 
@@ -209,6 +212,7 @@ pub fn start(place: Place<'_>, setup: &Setup, cx: &mut Context) -> Result<Proces
         clock,
         speed,
         sabotage: cx.sabotage,
+        snapshots_by_chance: setup.snapshots_by_chance,
         node: Node::new(node_config, opened.recovered, now),
         inbox: Vec::new(),
         turn_due: false,
@@ -279,6 +283,7 @@ fn open(place: &Place<'_>, dirs: &Dirs, options: &Options) -> Result<Opened, Sto
 
 impl Process {
     fn begin(&mut self, cx: &mut Context) {
+        self.look_for_corruption(cx);
         cx.applied.insert(self.id, self.applied());
         self.begin_early();
         self.forget_users();

@@ -52,10 +52,10 @@ impl World {
             && host.turn_over(&kv)
         {
             cx.log.corrupt = Some(Corrupt {
-                member: id,
-                host: number,
                 revision: kv.modified,
+                ..Corrupt::default()
             });
+            cx.log.looked_at(id, number, true);
             cx.note(|| format!("what {id:x} holds is turned over"));
         } else if !is_over {
             let pause = cx.between_us(100_000, 1_000_000);
@@ -85,6 +85,16 @@ impl World {
         }
     }
 
+    /// The operator looks after the cluster; to the end, as a write that was to fail may do so late.
+    pub(super) fn operate(&mut self) {
+        let is_needed = self.hosts.iter().any(|host| host.is_lost) || self.cx.log.is_corrupt();
+        if self.cx.now < self.plan.heal_at + OPERATED_FOR || is_needed {
+            self.operator.operate(&mut self.hosts, &mut self.cx);
+        }
+        let pause = self.cx.between_us(200_000, 3_000_000);
+        self.cx.after(pause, Event::Operate);
+    }
+
     pub(super) fn start(&mut self, number: usize) {
         let host = &mut self.hosts[number];
         if host.process.is_some() || host.down_until > self.cx.now {
@@ -110,10 +120,6 @@ impl World {
         }
         // Damage that is found out: the member has to be replaced.
         host.is_lost = host.may_be_lost;
-        // A write that was to fail may do so late; the operator comes back for it.
-        if host.is_lost && self.cx.now >= self.plan.heal_at + OPERATED_FOR {
-            self.cx.after(Duration::ZERO, Event::Operate);
-        }
         self.cx.check(checker::ensure(host.is_lost, STARTS, || {
             format!("host {number}: {error}")
         }));

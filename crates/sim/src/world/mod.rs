@@ -270,12 +270,7 @@ impl World {
                 }
             }
             Event::Removed { host, member } => self.removed(host, member),
-            Event::Operate => {
-                let lost = self.hosts.iter().any(|host| host.is_lost) || self.cx.log.is_corrupt();
-                if self.cx.now < self.plan.heal_at + OPERATED_FOR || lost {
-                    self.operator.operate(&mut self.hosts, &mut self.cx);
-                }
-            }
+            Event::Operate => self.operate(),
             Event::Parcel(parcel) => self.parcel(&parcel),
             Event::SnapshotSent {
                 host,
@@ -394,6 +389,7 @@ impl World {
 fn setup(rng: &mut Rng) -> Setup {
     Setup {
         snapshot_count: [30, 200, 10_000][rng.usize(..3)],
+        snapshots_by_chance: true,
         catchup_entries: [0, 10, 5_000][rng.usize(..3)],
         segment_bytes: [8 << 10, 64 << 10, 64 << 20][rng.usize(..3)],
         pre_vote: rng.u8(..8) != 0,
