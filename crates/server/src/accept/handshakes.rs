@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::dispatch::{Accepted, AcceptedStream, Dispatcher, Protocols};
+use super::dispatch::{Accepted, AcceptedStream, Dispatcher, Protocols, RoundRobin};
 use super::limit::ConnectionPermit;
 use super::stream::Stream;
 use crate::tls::{Endpoint, HANDSHAKE_RECORD};
@@ -43,7 +43,7 @@ pub(super) struct TlsAcceptor {
 
 impl TlsAcceptor {
     /// Queues a connection for its handshake; waits while the queue is full.
-    pub(super) async fn accept(&mut self, stream: Stream, permit: ConnectionPermit) {
+    pub(super) async fn accept(&self, stream: Stream, permit: ConnectionPermit) {
         let acceptor = self.clone();
         let handshake = Handshake {
             stream,
@@ -57,8 +57,7 @@ impl TlsAcceptor {
 /// The queues of the threads that make handshakes; connections go to them round robin.
 #[derive(Clone)]
 pub(crate) struct HandshakePool {
-    threads: Arc<[mpsc::Sender<Handshake>]>,
-    next: usize,
+    threads: RoundRobin<mpsc::Sender<Handshake>>,
     workers: Workers,
 }
 
@@ -71,21 +70,19 @@ impl HandshakePool {
             .map(|(sender, queue)| (sender, HandshakeQueue(queue)))
             .unzip();
         let pool = HandshakePool {
-            threads: senders.into(),
-            next: 0,
+            threads: RoundRobin::new(senders),
             workers,
         };
         (pool, queues)
     }
 
-    async fn submit(&mut self, mut handshake: Handshake) {
+    async fn submit(&self, mut handshake: Handshake) {
         if handshake.stream.deregister().is_err() {
             // The operating system has lost the connection.
             return;
         }
-        self.next = (self.next + 1) % self.threads.len();
         // Fails when the thread has stopped; the connection is closed then.
-        let _ = self.threads[self.next].send(handshake).await;
+        let _ = self.threads.next().send(handshake).await;
     }
 }
 
@@ -168,7 +165,7 @@ impl Handshake {
         let Handshake {
             mut stream,
             permit,
-            mut acceptor,
+            acceptor,
         } = self;
         if stream.register().is_err() {
             return;
