@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::dispatch::{Accepted, AcceptedStream, Dispatcher, Protocols, RoundRobin};
 use super::limit::ConnectionPermit;
 use super::stream::Stream;
+use crate::log::Throttle;
 use crate::tls::{Endpoint, HANDSHAKE_RECORD};
 use crate::workers::Workers;
 
@@ -97,7 +98,7 @@ impl HandshakeQueue {
             loop {
                 in_progress.wait_for_room().await;
                 match self.0.recv().await {
-                    Some(handshake) => in_progress.start(handshake),
+                    Some(handshake) => in_progress.start(handshake.run()),
                     None => break,
                 }
             }
@@ -115,11 +116,12 @@ struct InProgress {
     tasks: JoinSet<()>,
     /// Oldest first; may contain some that are finished.
     started: VecDeque<(Instant, AbortHandle)>,
+    evictions: Throttle,
 }
 
 impl InProgress {
-    fn start(&mut self, handshake: Handshake) {
-        let handle = self.tasks.spawn_local(handshake.run());
+    fn start(&mut self, handshake: impl Future<Output = ()> + 'static) {
+        let handle = self.tasks.spawn_local(handshake);
         self.started.push_back((Instant::now(), handle));
         if self.started.len() > 2 * HANDSHAKES_MAX {
             self.started.retain(|(_, handle)| !handle.is_finished());
@@ -138,17 +140,26 @@ impl InProgress {
             {
                 self.started.pop_front();
             }
-            let Some((started, oldest)) = self.started.front() else {
+            let Some((started, _)) = self.started.front() else {
                 return;
             };
             let evictable = *started + EVICTABLE_AFTER;
-            if Instant::now() >= evictable {
-                oldest.abort();
-                self.started.pop_front();
-                crate::warn!("too many TLS handshakes under way; gave up the oldest"; "handshakes" => self.tasks.len());
+            if timeout_at(evictable, self.tasks.join_next()).await.is_err() {
+                self.evict_oldest().await;
             }
-            let _ = tokio::time::timeout_at(evictable, self.tasks.join_next()).await;
         }
+    }
+
+    /// Ends when one of them has, so that no other makes room in its place.
+    async fn evict_oldest(&mut self) {
+        let Some((_, oldest)) = self.started.pop_front() else {
+            return;
+        };
+        oldest.abort();
+        if self.evictions.allow() {
+            crate::warn!("too many TLS handshakes under way; gave up the oldest"; "handshakes" => self.tasks.len());
+        }
+        self.tasks.join_next().await;
     }
 }
 
@@ -201,4 +212,30 @@ impl TlsAcceptor {
 async fn is_plain(stream: &Stream) -> bool {
     let first = stream.peek_byte().await;
     first.is_some_and(|first| first != HANDSHAKE_RECORD)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_handshake_makes_room_for_one() {
+        let fill = async {
+            let mut in_progress = InProgress::default();
+            for _ in 0..HANDSHAKES_MAX {
+                in_progress.wait_for_room().await;
+                in_progress.start(pending());
+            }
+            let full = Instant::now();
+            in_progress.wait_for_room().await;
+            assert_eq!(full.elapsed().as_secs(), EVICTABLE_AFTER.as_secs());
+            assert_eq!(in_progress.tasks.len(), HANDSHAKES_MAX - 1);
+            assert_eq!(in_progress.started.len(), HANDSHAKES_MAX - 1);
+        };
+        LocalSet::new().run_until(fill).await;
+    }
 }
