@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::dispatch::{Accepted, AcceptedStream, Dispatcher, Protocols, RoundRobin};
 use super::limit::ConnectionPermit;
@@ -29,6 +29,9 @@ const HANDSHAKES_MAX: usize = 1024;
 const QUEUE_MAX: usize = 64;
 /// How old a handshake must be to make room for another.
 const EVICTABLE_AFTER: Duration = Duration::from_secs(1);
+/// Time for the first byte where it decides whether there is TLS: what a client without TLS has for
+/// the head of its first request on other listeners.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What a listener with TLS does with connections.
 #[derive(Clone)]
@@ -181,9 +184,16 @@ impl Handshake {
         if stream.register().is_err() {
             return;
         }
-        let (stream, protocols) = match acceptor.plain {
-            Some(plain) if is_plain(&stream).await => (AcceptedStream::Plain(stream), plain),
-            _ => match acceptor.tls(stream).await {
+        let plain = match acceptor.plain {
+            Some(plain) => match is_plain(&stream).await {
+                Some(is_plain) => is_plain.then_some(plain),
+                None => return,
+            },
+            None => None,
+        };
+        let (stream, protocols) = match plain {
+            Some(plain) => (AcceptedStream::Plain(stream), plain),
+            None => match acceptor.tls(stream).await {
                 Some(stream) => (stream, acceptor.protocols),
                 None => return,
             },
@@ -208,16 +218,19 @@ impl TlsAcceptor {
     }
 }
 
-/// Whether the client has begun to speak something else than TLS.
-async fn is_plain(stream: &Stream) -> bool {
-    let first = stream.peek_byte().await;
-    first.is_some_and(|first| first != HANDSHAKE_RECORD)
+/// Whether the client has begun to speak something else than TLS; none if it has said nothing for
+/// too long.
+async fn is_plain(stream: &Stream) -> Option<bool> {
+    let first = timeout(FIRST_BYTE_TIMEOUT, stream.peek_byte()).await.ok()?;
+    Some(first.is_some_and(|first| first != HANDSHAKE_RECORD))
 }
 
 #[cfg(test)]
 mod tests {
     use std::future::pending;
+    use std::net::Ipv4Addr;
 
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::task::LocalSet;
 
     use super::*;
@@ -237,5 +250,16 @@ mod tests {
             assert_eq!(in_progress.started.len(), HANDSHAKES_MAX - 1);
         };
         LocalSet::new().run_until(fill).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_is_given_up() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (accepted, _) = listener.accept().await.unwrap();
+        let begun = Instant::now();
+        assert_eq!(is_plain(&Stream::Tcp(accepted)).await, None);
+        assert_eq!(begun.elapsed().as_secs(), FIRST_BYTE_TIMEOUT.as_secs());
+        drop(client);
     }
 }
