@@ -91,7 +91,11 @@ impl Inner {
         }
         self.add_remote(request.headers());
         let from = number::hexadecimal(text(request.headers(), &SERVER_FROM)).unwrap_or_default();
-        let handles = self.shared.metrics.peer.handles(self.shared.local.id, from);
+        let (peer, local) = (&self.shared.metrics.peer, self.shared.local.id);
+        let handles = match self.shared.is_known(from) {
+            true => peer.handles(local, from),
+            false => peer.unknown_sender(local),
+        };
         let body = match read_all(request.into_body()).await {
             Ok(body) => body,
             Err(error) => {
@@ -144,9 +148,8 @@ impl Inner {
     }
 
     async fn snapshot(&self, request: Request<Incoming>) -> Response<PeerBody> {
-        let unknown = self.shared.metrics.peer.unknown_snapshot_sender();
         if request.method() != Method::POST {
-            unknown.inc();
+            self.snapshot_refused();
             return reply::method_not_allowed(&Method::POST);
         }
         let mut response = match self.check(request.headers()) {
@@ -155,12 +158,18 @@ impl Inner {
                 snapshot::receive(&self.shared, request.into_body()).await
             }
             Err(mismatch) => {
-                unknown.inc();
+                self.snapshot_refused();
                 refuse(mismatch)
             }
         };
         self.name_cluster(&mut response);
         response
+    }
+
+    fn snapshot_refused(&self) {
+        let peer = &self.shared.metrics.peer;
+        let handles = peer.unknown_snapshot_sender(self.shared.local.id);
+        handles.snapshot_receive_failures().inc();
     }
 
     fn stream(&self, request: &Request<Incoming>) -> Response<PeerBody> {

@@ -62,6 +62,12 @@ struct Links {
     remotes: BTreeMap<u64, Arc<Link>>,
 }
 
+impl Links {
+    fn contains(&self, id: u64) -> bool {
+        self.peers.contains_key(&id) || self.remotes.contains_key(&id)
+    }
+}
+
 /// What the handle has the peer thread do.
 pub(super) enum Command {
     /// Run the tasks of a new link.
@@ -104,6 +110,11 @@ impl Shared {
         self.links.read().peers.get(&id).cloned()
     }
 
+    /// Whether a member is of the membership, or was added as one that may be.
+    pub(super) fn is_known(&self, id: u64) -> bool {
+        self.links.read().contains(id)
+    }
+
     /// Whether messages are dropped; see [`Transport::pause`].
     pub(super) fn is_paused(&self) -> bool {
         self.paused.load(Relaxed)
@@ -117,8 +128,7 @@ impl Shared {
         }
         {
             let links = self.links.read();
-            let known = links.peers.contains_key(&id) || links.remotes.contains_key(&id);
-            if known || links.remotes.len() >= REMOTES_MAX {
+            if links.contains(id) || links.remotes.len() >= REMOTES_MAX {
                 return;
             }
         }
