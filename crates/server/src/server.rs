@@ -51,7 +51,8 @@ impl Server {
             .expect("it is set before any thread runs")
     }
 
-    /// Whether clients that care for it are told to go elsewhere for a while.
+    /// Whether health checks are told that this member serves; otherwise, clients that make them go
+    /// elsewhere for a while.
     pub(crate) fn is_serving(&self) -> bool {
         let gates = &self.config.feature_gates;
         !(gates.enabled(Gate::StopGRPCServiceOnDefrag) && self.defragmenting.any())
