@@ -87,6 +87,19 @@ pub enum ClientError {
     Timeout,
 }
 
+impl ClientError {
+    /// Whether the member would say the same at another of its URLs.
+    fn is_answer(&self) -> bool {
+        matches!(
+            self,
+            ClientError::LeaseNotFound
+                | ClientError::MemberNotFound
+                | ClientError::NotLearner
+                | ClientError::LearnerNotReady
+        )
+    }
+}
+
 /// A cluster, as one of its members knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteCluster {
@@ -127,9 +140,28 @@ impl From<RemoteMember> for ClusterMember {
 }
 
 /// The peer URLs of a member, without those that do not parse, which some versions of etcd allow.
-pub fn peer_urls_of(member: &ClusterMember) -> Vec<Url> {
+fn peer_urls_of(member: &ClusterMember) -> Vec<Url> {
     let urls = member.peer_urls().iter();
     urls.filter_map(|url| Url::parse(url).ok()).collect()
+}
+
+/// Asks the URLs of a member in turn until one gives a result, or an error that is the member's
+/// answer.
+///
+/// # Errors
+/// The last error; none if the member has no URL.
+pub(crate) async fn ask_each_url<T>(
+    member: &ClusterMember,
+    question: impl AsyncFn(&Url) -> Result<T, ClientError>,
+) -> Result<T, Option<ClientError>> {
+    let mut failure = None;
+    for url in peer_urls_of(member) {
+        match question(&url).await {
+            Err(error) if !error.is_answer() => failure = Some(error),
+            result => return result.map_err(Some),
+        }
+    }
+    Err(failure)
 }
 
 /// Go encodes a list that was never set as `null`.
@@ -245,17 +277,20 @@ impl Client {
     }
 
     /// The versions of `member`, from the first of its URLs that answers. Failures are logged.
-    pub async fn versions_of(&self, member: &ClusterMember) -> Option<Versions> {
-        for url in peer_urls_of(member) {
-            match self.version(&url).await {
-                Ok(versions) => return Some(versions),
-                Err(error) => {
-                    crate::warn!("failed to get version"; "address" => url.as_str(),
-                        "remote-member-id" => Hex(member.id), "error" => Text(&error));
-                }
-            }
-        }
-        None
+    ///
+    /// # Errors
+    /// The last failure; none if the member has no URL.
+    pub async fn versions_of(
+        &self,
+        member: &ClusterMember,
+    ) -> Result<Versions, Option<ClientError>> {
+        let ask = async |url: &Url| {
+            self.version(url).await.inspect_err(|error| {
+                crate::warn!("failed to get version"; "address" => url.as_str(),
+                    "remote-member-id" => Hex(member.id), "error" => Text(error));
+            })
+        };
+        ask_each_url(member, ask).await
     }
 
     /// Whether the cluster is being downgraded.
