@@ -117,9 +117,6 @@ impl Inner {
             }
         };
         handles.received_bytes().inc_by(bytes);
-        if self.shared.is_paused() {
-            return reply::no_content();
-        }
         let node = &self.shared.node;
         let taken = node.admit(&message).and_then(|()| node.send(vec![message]));
         let Err(refusal) = taken else {

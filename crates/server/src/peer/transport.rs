@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use http::HeaderMap;
@@ -51,7 +50,6 @@ pub(super) struct Shared {
     links: RwLock<Links>,
     snapshots_sending: Arc<Semaphore>,
     pub snapshots_receiving: Semaphore,
-    paused: AtomicBool,
     dropped: Throttle,
     commands: UnboundedSender<Command>,
 }
@@ -99,7 +97,6 @@ impl Shared {
             links: RwLock::default(),
             snapshots_sending: Arc::new(Semaphore::new(SNAPSHOTS_SENDING_MAX)),
             snapshots_receiving: Semaphore::new(SNAPSHOTS_RECEIVING_MAX),
-            paused: AtomicBool::new(false),
             dropped: Throttle::default(),
             commands,
         }
@@ -113,11 +110,6 @@ impl Shared {
     /// Whether a member is of the membership, or was added as one that may be.
     pub(super) fn is_known(&self, id: u64) -> bool {
         self.links.read().contains(id)
-    }
-
-    /// Whether messages are dropped; see [`Transport::pause`].
-    pub(super) fn is_paused(&self) -> bool {
-        self.paused.load(Relaxed)
     }
 
     /// Adds a member by the comma-separated URLs of its request, unless it is known. Invalid URLs
@@ -275,9 +267,6 @@ impl Transport {
     /// [`Input::Unreachable`]: retcd_node::Input::Unreachable
     /// [`Input::SnapshotSent`]: retcd_node::Input::SnapshotSent
     pub fn send(&self, messages: Vec<Message>) {
-        if self.0.is_paused() {
-            return;
-        }
         for message in messages {
             if message.to() != 0 {
                 self.0.send_one(message);
@@ -314,14 +303,6 @@ impl Transport {
         self.0.remove(id);
     }
 
-    /// Removes all members of the membership.
-    pub fn remove_all(&self) {
-        let ids: Vec<u64> = self.0.links.read().peers.keys().copied().collect();
-        for id in ids {
-            self.0.remove(id);
-        }
-    }
-
     /// Adds a member that is not in the membership (yet), unless it is known. Messages to it use
     /// the pipeline.
     pub fn add_remote(&self, id: u64, urls: &[String]) {
@@ -350,16 +331,6 @@ impl Transport {
             .values()
             .filter(|link| link.status.is_active())
             .count()
-    }
-
-    /// Drops all messages in both directions until [`Transport::resume`].
-    pub fn pause(&self) {
-        self.0.paused.store(true, Relaxed);
-    }
-
-    /// Ends [`Transport::pause`].
-    pub fn resume(&self) {
-        self.0.paused.store(false, Relaxed);
     }
 
     /// Stops the driver and closes all streams.
