@@ -173,11 +173,7 @@ async fn cluster_from_any(
     for url in urls.iter().filter_map(|url| Url::parse(url).ok()) {
         match client.members(&url).await {
             Ok(remote) => {
-                let mut members: Vec<ClusterMember> = remote
-                    .members
-                    .into_iter()
-                    .map(ClusterMember::from)
-                    .collect();
+                let mut members = remote.members;
                 members.sort_by_key(|member| member.id);
                 return Some(ExistingCluster {
                     id: remote.cluster_id,

@@ -54,8 +54,7 @@ impl Peers for HttpPeers {
         token: Option<&'a str>,
     ) -> Asked<'a, Vec<Member>> {
         Box::pin(ask(leader, async move |url| {
-            let members = self.client.promote_member(url, id, token).await?;
-            Ok(members.into_iter().map(Member::from).collect())
+            self.client.promote_member(url, id, token).await
         }))
     }
 

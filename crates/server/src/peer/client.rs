@@ -24,7 +24,7 @@ use retcd_proto::etcdserverpb::{
 };
 use retcd_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use retcd_proto::number;
-use retcd_state::membership::Member as ClusterMember;
+use retcd_state::membership::Member;
 use retcd_state::version::Version;
 use serde::{Deserialize, Serialize};
 
@@ -106,41 +106,11 @@ pub struct RemoteCluster {
     /// The cluster's id.
     pub cluster_id: u64,
     /// The members, by id.
-    pub members: Vec<RemoteMember>,
-}
-
-/// A member, as another one knows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct RemoteMember {
-    /// Its id.
-    pub id: u64,
-    /// Its URLs for members.
-    #[serde(rename = "peerURLs", deserialize_with = "null_as_empty")]
-    pub peer_urls: Vec<String>,
-    /// Whether it is a learner.
-    pub is_learner: bool,
-    /// Its name; empty until it has started for the first time.
-    pub name: String,
-    /// Its URLs for clients; empty until it has started for the first time.
-    #[serde(rename = "clientURLs", deserialize_with = "null_as_empty")]
-    pub client_urls: Vec<String>,
-}
-
-impl From<RemoteMember> for ClusterMember {
-    fn from(member: RemoteMember) -> ClusterMember {
-        ClusterMember {
-            id: member.id,
-            peer_urls: Some(member.peer_urls),
-            is_learner: member.is_learner,
-            name: member.name,
-            client_urls: Some(member.client_urls),
-        }
-    }
+    pub members: Vec<Member>,
 }
 
 /// The peer URLs of a member, without those that do not parse, which some versions of etcd allow.
-fn peer_urls_of(member: &ClusterMember) -> Vec<Url> {
+fn peer_urls_of(member: &Member) -> Vec<Url> {
     let urls = member.peer_urls().iter();
     urls.filter_map(|url| Url::parse(url).ok()).collect()
 }
@@ -151,7 +121,7 @@ fn peer_urls_of(member: &ClusterMember) -> Vec<Url> {
 /// # Errors
 /// The last error; none if the member has no URL.
 pub(crate) async fn ask_each_url<T>(
-    member: &ClusterMember,
+    member: &Member,
     question: impl AsyncFn(&Url) -> Result<T, ClientError>,
 ) -> Result<T, Option<ClientError>> {
     let mut failure = None;
@@ -162,11 +132,6 @@ pub(crate) async fn ask_each_url<T>(
         }
     }
     Err(failure)
-}
-
-/// Go encodes a list that was never set as `null`.
-fn null_as_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 /// The versions of a member, as `/version` tells them. The order of the fields is etcd's.
@@ -280,10 +245,7 @@ impl Client {
     ///
     /// # Errors
     /// The last failure; none if the member has no URL.
-    pub async fn versions_of(
-        &self,
-        member: &ClusterMember,
-    ) -> Result<Versions, Option<ClientError>> {
+    pub async fn versions_of(&self, member: &Member) -> Result<Versions, Option<ClientError>> {
         let ask = async |url: &Url| {
             self.version(url).await.inspect_err(|error| {
                 crate::warn!("failed to get version"; "address" => url.as_str(),
@@ -402,7 +364,7 @@ impl Client {
         url: &Url,
         id: u64,
         token: Option<&str>,
-    ) -> Result<Vec<RemoteMember>, ClientError> {
+    ) -> Result<Vec<Member>, ClientError> {
         let path = format!("/members/promote/{id}");
         let mut request = request(Method::POST, &path, Bytes::new());
         if let Some(token) = token.and_then(|token| HeaderValue::from_str(token).ok()) {
@@ -500,7 +462,7 @@ fn from_json<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, ClientError
     serde_json::from_slice(body).map_err(|error| ClientError::Malformed(error.to_string()))
 }
 
-fn json_members(body: &[u8]) -> Result<Vec<RemoteMember>, ClientError> {
+fn json_members(body: &[u8]) -> Result<Vec<Member>, ClientError> {
     from_json(body)
 }
 

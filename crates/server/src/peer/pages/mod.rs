@@ -23,12 +23,12 @@ use prost::Message;
 use retcd_member::Error;
 use retcd_member::access::Credentials;
 use retcd_proto::etcdserverpb::{
-    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveResponse, Member,
+    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveResponse,
 };
 use retcd_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use retcd_proto::number;
 use retcd_state::machine::ApplyError;
-use retcd_state::membership::{MemberError, ReconfigError};
+use retcd_state::membership::{Member, MemberError, ReconfigError};
 use retcd_state::mvcc::KeyspaceHash;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
@@ -117,33 +117,7 @@ fn refuse_method(route: &Route, method: &Method) -> Option<Response> {
     })
 }
 
-#[derive(Serialize)]
-struct MemberJson<'a> {
-    id: u64,
-    #[serde(rename = "peerURLs")]
-    peer_urls: &'a [String],
-    #[serde(rename = "isLearner", skip_serializing_if = "std::ops::Not::not")]
-    is_learner: bool,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    name: &'a str,
-    #[serde(rename = "clientURLs", skip_serializing_if = "<[String]>::is_empty")]
-    client_urls: &'a [String],
-}
-
-impl<'a> From<&'a Member> for MemberJson<'a> {
-    fn from(member: &'a Member) -> MemberJson<'a> {
-        MemberJson {
-            id: member.id,
-            peer_urls: &member.peer_ur_ls,
-            is_learner: member.is_learner,
-            name: &member.name,
-            client_urls: &member.client_ur_ls,
-        }
-    }
-}
-
 fn members(probe: &impl PeerProbe, members: &[Member]) -> Response {
-    let members: Vec<MemberJson<'_>> = members.iter().map(MemberJson::from).collect();
     let page = reply::ok("application/json", reply::to_json(&members) + "\n");
     of_cluster(probe, page)
 }
