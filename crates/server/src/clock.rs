@@ -37,7 +37,7 @@ impl Clock {
 
 impl retcd_member::Clock for Clock {
     fn now(&self) -> Duration {
-        self.start.elapsed()
+        Clock::now(self)
     }
 
     fn unix_ms(&self) -> u64 {

@@ -21,14 +21,14 @@ pub(crate) fn defragment(server: &Server) -> Result<(), BackendError> {
     let started = Instant::now();
     crate::info!("starting defragmentation");
     let in_flight = server.defragmenting.enter();
-    if !server.is_serving() {
+    let goes_on_serving = server.is_serving();
+    if !goes_on_serving {
         crate::warn!("grpc service status changed";
             "service" => "", "status" => "NOT_SERVING", "reason" => "defrag is active");
     }
     let result = server.member.backend.defragment();
-    let was_serving = server.is_serving();
     drop(in_flight);
-    if !was_serving && server.is_serving() {
+    if !goes_on_serving {
         crate::info!("grpc service status changed"; "service" => "", "status" => "SERVING");
     }
     result?;

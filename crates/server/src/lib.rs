@@ -1,15 +1,22 @@
 //! The etcd server.
 //!
-//! - [`runtime`]: the threads, and the queues between them.
+//! - [`runtime`]: the threads, and the queues between them; [`workers`]: a pool for what would
+//!   block them.
 //! - `accept`: from a listening socket to the thread that serves the connection; `tls`: handshakes
 //!   and certificates.
 //! - `bootstrap`: the first start of a member, which forms a new cluster or joins an existing one.
 //! - `router`: tells gRPC (`grpc`) from other requests of clients ([`http`]).
 //! - [`peer`]: traffic between members.
+//! - `probe`: what pages of both listeners tell of this member.
 //! - `server`: what everything shares that serves requests.
 //! - `auth`: authentication. `status`: etcd's error codes and texts. `budget`: the memory that
-//!   answers may hold. `net_http`: HTTP as Go speaks it. [`metrics`]: what Prometheus sees.
+//!   answers may hold. `net_http`: HTTP as Go speaks it.
+//! - [`metrics`]: what Prometheus sees; `observer`: what the member reports to it.
+//! - `defragment`: defragmentation, on request and at start.
 //! - [`config`]: flags, environment, file.
+//! - `clock`, `rlimit`, `systemd`: the operating system.
+//!
+//! How they work together is in `docs/ARCHITECTURE.md`.
 //!
 //! Tests are the only other user of this library, and see what is public.
 

@@ -7,13 +7,12 @@ use retcd_member::access::Credentials;
 use retcd_member::watch::WatchCounts;
 use retcd_member::{Error, Shared};
 use retcd_node::{Follower, Inspection, ReplicationState, Role};
-use retcd_proto::etcdserverpb::{
-    AlarmMember, AlarmType, LeaseTimeToLiveResponse, Member as MemberMessage, RangeRequest,
-};
+use retcd_proto::etcdserverpb::{AlarmMember, AlarmType, LeaseTimeToLiveResponse, RangeRequest};
+use retcd_state::membership::Member;
 use retcd_state::mvcc::KeyspaceHash;
 
 use crate::grpc::header::header;
-use crate::grpc::{cluster_member, time_to_live_response};
+use crate::grpc::time_to_live_response;
 use crate::http::{Probe, Progress, RaftStatus};
 use crate::metrics::{Feature, RaisedAlarm, Sample};
 use crate::peer::{PeerProbe, Versions};
@@ -169,22 +168,17 @@ impl PeerProbe for LocalProbe {
         self.member().cluster_id
     }
 
-    fn members(&self) -> Vec<MemberMessage> {
+    fn members(&self) -> Vec<Member> {
         let membership = self.member().state.membership.read();
-        membership.members().map(cluster_member).collect()
+        membership.members().cloned().collect()
     }
 
     async fn downgrade_enabled(&self) -> Result<bool, Error> {
         self.0.member.versions.downgrade_enabled().await
     }
 
-    async fn promote(
-        &self,
-        id: u64,
-        credentials: &Credentials,
-    ) -> Result<Vec<MemberMessage>, Error> {
-        let members = self.0.member.cluster.promote(credentials, id).await?;
-        Ok(members.iter().map(cluster_member).collect())
+    async fn promote(&self, id: u64, credentials: &Credentials) -> Result<Vec<Member>, Error> {
+        self.0.member.cluster.promote(credentials, id).await
     }
 
     async fn hash_kv(&self, revision: i64) -> Result<(KeyspaceHash, i64), Error> {

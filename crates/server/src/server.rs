@@ -44,7 +44,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Whether clients that care for it are told to go elsewhere for a while.
+    /// Whether health checks are told that this member serves; otherwise, clients that make them go
+    /// elsewhere for a while.
     pub(crate) fn is_serving(&self) -> bool {
         let gates = &self.config.feature_gates;
         !(gates.enabled(Gate::StopGRPCServiceOnDefrag) && self.defragmenting.any())

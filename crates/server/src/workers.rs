@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use parking_lot::Mutex;
-use retcd_member::{Error, Work};
+use retcd_member::Work;
 
 /// Threads at the least and at the most; between them, as many as there are processors.
 const THREADS_MIN: usize = 2;
@@ -30,12 +30,6 @@ const LOOKUP_THREADS: usize = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the member stops")]
 pub struct Stopped;
-
-impl From<Error> for Stopped {
-    fn from(_: Error) -> Stopped {
-        Stopped
-    }
-}
 
 impl From<Stopped> for io::Error {
     fn from(stopped: Stopped) -> io::Error {
@@ -72,7 +66,7 @@ impl Workers {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Stopped> {
-        Ok(self.queue.run(work).await?)
+        run_on(&self.queue, work).await
     }
 
     /// The queue for all work but questions to name servers.
@@ -88,7 +82,7 @@ impl Workers {
         &self,
         ask: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Stopped> {
-        Ok(self.lookups.run(ask).await?)
+        run_on(&self.lookups, ask).await
     }
 
     /// The addresses of `HOST:PORT`.
@@ -103,6 +97,14 @@ impl Workers {
         let ask = move || host_port.to_socket_addrs().map(Iterator::collect);
         self.look_up(ask).await?
     }
+}
+
+async fn run_on<T: Send + 'static>(
+    workers: &retcd_member::Workers,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Stopped> {
+    // Work gives no result only when it was dropped, as its threads have ended.
+    workers.run(work).await.map_err(|_| Stopped)
 }
 
 fn queue_to(threads: Sender<Work>) -> retcd_member::Workers {

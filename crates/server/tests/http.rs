@@ -12,7 +12,7 @@ use retcd_member::Error;
 use retcd_member::access::Credentials;
 use retcd_proto::etcdserverpb::{
     AlarmMember, AlarmType, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveRequest,
-    LeaseTimeToLiveResponse, Member, ResponseHeader,
+    LeaseTimeToLiveResponse, ResponseHeader,
 };
 use retcd_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use retcd_server::http::{Access, HttpContext, ListenerKind, Probe, RaftStatus, Response, handle};
@@ -20,7 +20,7 @@ use retcd_server::metrics::{Detail, Metrics, Sample};
 use retcd_server::peer::Versions;
 use retcd_server::peer::pages::{PeerProbe, page};
 use retcd_state::machine::ApplyError;
-use retcd_state::membership::{MemberError, ReconfigError};
+use retcd_state::membership::{Member, MemberError, ReconfigError};
 use retcd_state::mvcc::KeyspaceHash;
 use retcd_state::version::Version;
 use serde::Deserialize;
@@ -59,8 +59,8 @@ impl Fake {
             members: vec![Member {
                 id: MEMBER_ID,
                 name: "m1".to_owned(),
-                peer_ur_ls: vec!["http://127.0.0.1:2380".to_owned()],
-                client_ur_ls: vec!["http://127.0.0.1:2379".to_owned()],
+                peer_urls: Some(vec!["http://127.0.0.1:2380".to_owned()]),
+                client_urls: Some(vec!["http://127.0.0.1:2379".to_owned()]),
                 is_learner: false,
             }],
             promoted: Err(Error::MEMBER_NOT_FOUND),
@@ -523,11 +523,11 @@ async fn members_are_listed_for_those_who_join() {
     fake.members.push(Member {
         id: u64::MAX,
         name: String::new(),
-        peer_ur_ls: vec![
+        peer_urls: Some(vec![
             "http://127.0.0.1:3".to_owned(),
             "http://127.0.0.1:4".to_owned(),
-        ],
-        client_ur_ls: Vec::new(),
+        ]),
+        client_urls: Some(Vec::new()),
         is_learner: true,
     });
     let text = concat!(

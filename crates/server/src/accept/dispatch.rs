@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -66,26 +67,67 @@ impl Protocols {
 /// Distributes connections over threads, round robin.
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
-    threads: Arc<[UnboundedSender<Accepted>]>,
-    next: usize,
+    threads: RoundRobin<UnboundedSender<Accepted>>,
 }
 
 impl Dispatcher {
     pub(crate) fn new(threads: Vec<UnboundedSender<Accepted>>) -> Dispatcher {
         Dispatcher {
-            threads: threads.into(),
-            next: 0,
+            threads: RoundRobin::new(threads),
         }
     }
 
     /// Sends a connection to the next thread, which has to register it with its runtime.
-    pub(crate) fn dispatch(&mut self, mut accepted: Accepted) {
+    pub(crate) fn dispatch(&self, mut accepted: Accepted) {
         if accepted.stream.socket().deregister().is_err() {
             // The operating system has lost the connection.
             return;
         }
-        self.next = (self.next + 1) % self.threads.len();
         // Fails when the thread has stopped; the connection is closed then.
-        let _ = self.threads[self.next].send(accepted);
+        let _ = self.threads.next().send(accepted);
+    }
+}
+
+/// Threads that take turns. Clones share whose turn it is: each connection with TLS has a clone of
+/// its own.
+#[derive(Clone)]
+pub(super) struct RoundRobin<T> {
+    threads: Arc<[T]>,
+    turns: Arc<AtomicUsize>,
+}
+
+impl<T> RoundRobin<T> {
+    pub(super) fn new(threads: Vec<T>) -> RoundRobin<T> {
+        RoundRobin {
+            threads: threads.into(),
+            turns: Arc::default(),
+        }
+    }
+
+    pub(super) fn next(&self) -> &T {
+        let turn = self.turns.fetch_add(1, Relaxed);
+        &self.threads[turn % self.threads.len()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    #[test]
+    fn connections_of_all_clones_are_spread_over_all_threads() {
+        let (senders, threads): (Vec<_>, Vec<_>) = (0..2).map(|_| unbounded_channel()).unzip();
+        let dispatcher = Dispatcher::new(senders);
+        for _ in 0..4 {
+            dispatcher.clone().dispatch(Accepted {
+                stream: AcceptedStream::Plain(Stream::Closed),
+                protocols: Protocols::PEER,
+                permit: ConnectionPermit::default(),
+            });
+        }
+        for thread in &threads {
+            assert_eq!(thread.len(), 2);
+        }
     }
 }

@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::dispatch::{Accepted, AcceptedStream, Dispatcher, Protocols};
+use super::dispatch::{Accepted, AcceptedStream, Dispatcher, Protocols, RoundRobin};
 use super::limit::ConnectionPermit;
 use super::stream::Stream;
+use crate::log::Throttle;
 use crate::tls::{Endpoint, HANDSHAKE_RECORD};
 use crate::workers::Workers;
 
@@ -28,6 +29,9 @@ const HANDSHAKES_MAX: usize = 1024;
 const QUEUE_MAX: usize = 64;
 /// How old a handshake must be to make room for another.
 const EVICTABLE_AFTER: Duration = Duration::from_secs(1);
+/// Time for the first byte where it decides whether there is TLS: what a client without TLS has for
+/// the head of its first request on other listeners.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What a listener with TLS does with connections.
 #[derive(Clone)]
@@ -43,7 +47,7 @@ pub(super) struct TlsAcceptor {
 
 impl TlsAcceptor {
     /// Queues a connection for its handshake; waits while the queue is full.
-    pub(super) async fn accept(&mut self, stream: Stream, permit: ConnectionPermit) {
+    pub(super) async fn accept(&self, stream: Stream, permit: ConnectionPermit) {
         let acceptor = self.clone();
         let handshake = Handshake {
             stream,
@@ -57,8 +61,7 @@ impl TlsAcceptor {
 /// The queues of the threads that make handshakes; connections go to them round robin.
 #[derive(Clone)]
 pub(crate) struct HandshakePool {
-    threads: Arc<[mpsc::Sender<Handshake>]>,
-    next: usize,
+    threads: RoundRobin<mpsc::Sender<Handshake>>,
     workers: Workers,
 }
 
@@ -71,21 +74,19 @@ impl HandshakePool {
             .map(|(sender, queue)| (sender, HandshakeQueue(queue)))
             .unzip();
         let pool = HandshakePool {
-            threads: senders.into(),
-            next: 0,
+            threads: RoundRobin::new(senders),
             workers,
         };
         (pool, queues)
     }
 
-    async fn submit(&mut self, mut handshake: Handshake) {
+    async fn submit(&self, mut handshake: Handshake) {
         if handshake.stream.deregister().is_err() {
             // The operating system has lost the connection.
             return;
         }
-        self.next = (self.next + 1) % self.threads.len();
         // Fails when the thread has stopped; the connection is closed then.
-        let _ = self.threads[self.next].send(handshake).await;
+        let _ = self.threads.next().send(handshake).await;
     }
 }
 
@@ -100,7 +101,7 @@ impl HandshakeQueue {
             loop {
                 in_progress.wait_for_room().await;
                 match self.0.recv().await {
-                    Some(handshake) => in_progress.start(handshake),
+                    Some(handshake) => in_progress.start(handshake.run()),
                     None => break,
                 }
             }
@@ -118,11 +119,12 @@ struct InProgress {
     tasks: JoinSet<()>,
     /// Oldest first; may contain some that are finished.
     started: VecDeque<(Instant, AbortHandle)>,
+    evictions: Throttle,
 }
 
 impl InProgress {
-    fn start(&mut self, handshake: Handshake) {
-        let handle = self.tasks.spawn_local(handshake.run());
+    fn start(&mut self, handshake: impl Future<Output = ()> + 'static) {
+        let handle = self.tasks.spawn_local(handshake);
         self.started.push_back((Instant::now(), handle));
         if self.started.len() > 2 * HANDSHAKES_MAX {
             self.started.retain(|(_, handle)| !handle.is_finished());
@@ -141,17 +143,26 @@ impl InProgress {
             {
                 self.started.pop_front();
             }
-            let Some((started, oldest)) = self.started.front() else {
+            let Some((started, _)) = self.started.front() else {
                 return;
             };
             let evictable = *started + EVICTABLE_AFTER;
-            if Instant::now() >= evictable {
-                oldest.abort();
-                self.started.pop_front();
-                crate::warn!("too many TLS handshakes under way; gave up the oldest"; "handshakes" => self.tasks.len());
+            if timeout_at(evictable, self.tasks.join_next()).await.is_err() {
+                self.evict_oldest().await;
             }
-            let _ = tokio::time::timeout_at(evictable, self.tasks.join_next()).await;
         }
+    }
+
+    /// Ends when one of them has, so that no other makes room in its place.
+    async fn evict_oldest(&mut self) {
+        let Some((_, oldest)) = self.started.pop_front() else {
+            return;
+        };
+        oldest.abort();
+        if self.evictions.allow() {
+            crate::warn!("too many TLS handshakes under way; gave up the oldest"; "handshakes" => self.tasks.len());
+        }
+        self.tasks.join_next().await;
     }
 }
 
@@ -168,14 +179,21 @@ impl Handshake {
         let Handshake {
             mut stream,
             permit,
-            mut acceptor,
+            acceptor,
         } = self;
         if stream.register().is_err() {
             return;
         }
-        let (stream, protocols) = match acceptor.plain {
-            Some(plain) if is_plain(&stream).await => (AcceptedStream::Plain(stream), plain),
-            _ => match acceptor.tls(stream).await {
+        let plain = match acceptor.plain {
+            Some(plain) => match is_plain(&stream).await {
+                Some(is_plain) => is_plain.then_some(plain),
+                None => return,
+            },
+            None => None,
+        };
+        let (stream, protocols) = match plain {
+            Some(plain) => (AcceptedStream::Plain(stream), plain),
+            None => match acceptor.tls(stream).await {
                 Some(stream) => (stream, acceptor.protocols),
                 None => return,
             },
@@ -200,8 +218,48 @@ impl TlsAcceptor {
     }
 }
 
-/// Whether the client has begun to speak something else than TLS.
-async fn is_plain(stream: &Stream) -> bool {
-    let first = stream.peek_byte().await;
-    first.is_some_and(|first| first != HANDSHAKE_RECORD)
+/// Whether the client has begun to speak something else than TLS; none if it has said nothing for
+/// too long.
+async fn is_plain(stream: &Stream) -> Option<bool> {
+    let first = timeout(FIRST_BYTE_TIMEOUT, stream.peek_byte()).await.ok()?;
+    Some(first.is_some_and(|first| first != HANDSHAKE_RECORD))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::net::Ipv4Addr;
+
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_handshake_makes_room_for_one() {
+        let fill = async {
+            let mut in_progress = InProgress::default();
+            for _ in 0..HANDSHAKES_MAX {
+                in_progress.wait_for_room().await;
+                in_progress.start(pending());
+            }
+            let full = Instant::now();
+            in_progress.wait_for_room().await;
+            assert_eq!(full.elapsed().as_secs(), EVICTABLE_AFTER.as_secs());
+            assert_eq!(in_progress.tasks.len(), HANDSHAKES_MAX - 1);
+            assert_eq!(in_progress.started.len(), HANDSHAKES_MAX - 1);
+        };
+        LocalSet::new().run_until(fill).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_is_given_up() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (accepted, _) = listener.accept().await.unwrap();
+        let begun = Instant::now();
+        assert_eq!(is_plain(&Stream::Tcp(accepted)).await, None);
+        assert_eq!(begun.elapsed().as_secs(), FIRST_BYTE_TIMEOUT.as_secs());
+        drop(client);
+    }
 }

@@ -47,7 +47,7 @@ pub(super) enum Acceptor {
 }
 
 impl Acceptor {
-    async fn accept(&mut self, stream: Stream, permit: ConnectionPermit) {
+    async fn accept(&self, stream: Stream, permit: ConnectionPermit) {
         match self {
             Acceptor::Plain(protocols, dispatcher) => dispatcher.dispatch(Accepted {
                 stream: AcceptedStream::Plain(stream),
@@ -147,7 +147,7 @@ enum Registered {
 }
 
 impl Registered {
-    async fn accept_all(&self, mut acceptor: Acceptor, limit: Option<ConnectionLimit>) {
+    async fn accept_all(&self, acceptor: Acceptor, limit: Option<ConnectionLimit>) {
         loop {
             let permit = match &limit {
                 Some(limit) => limit.acquire().await,

@@ -52,20 +52,24 @@ enum Tokens {
 }
 
 impl Authenticator {
-    /// As `config` has it; reads the files with keys. `workers` hash and sign.
+    /// As `config` has it, with the tokens of its `--auth-token`; reads the files with keys.
+    /// `workers` hash and sign.
     ///
     /// # Errors
-    /// Tokens cannot be as `--auth-token` has them.
-    pub(crate) fn new(config: &Config, workers: Workers) -> Result<Authenticator, TokenError> {
-        let options = TokenOptions::parse(&config.auth_token)?;
+    /// Tokens cannot be as `tokens` has them.
+    pub(crate) fn new(
+        config: &Config,
+        tokens: &TokenOptions<'_>,
+        workers: Workers,
+    ) -> Result<Authenticator, TokenError> {
         let ttl = Duration::from_secs(config.auth_token_ttl_seconds as u64);
-        let tokens = match options.kind()? {
+        let tokens = match tokens.kind() {
             TokenKind::None => Tokens::None,
             TokenKind::Simple => {
                 crate::warn!("simple token is not cryptographically signed");
                 Tokens::Simple(SimpleTokens::new(ttl))
             }
-            TokenKind::Jwt => Tokens::Jwt(options.load_jwt()?),
+            TokenKind::Jwt => Tokens::Jwt(tokens.load_jwt()?),
         };
         let (cost, wait_max) = (config.bcrypt_cost as u32, config.request_timeout());
         Ok(Authenticator {

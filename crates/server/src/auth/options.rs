@@ -45,7 +45,7 @@ impl TokenError {
 /// `--auth-token`, taken apart.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TokenOptions<'a> {
-    kind: &'a str,
+    kind: TokenKind,
     options: BTreeMap<&'a str, &'a str>,
 }
 
@@ -84,25 +84,22 @@ impl<'a> TokenOptions<'a> {
                 return Err(TokenError::Options);
             }
         }
-        let options = TokenOptions { kind, options };
-        if let Err(error) = options.kind() {
-            crate::warn!("unknown token type"; "type" => kind, "error" => Text(&error));
-            return Err(error);
-        }
-        Ok(options)
+        let kind = match kind {
+            "" => TokenKind::None,
+            "simple" => TokenKind::Simple,
+            "jwt" => TokenKind::Jwt,
+            unknown => {
+                let error = TokenError::Options;
+                crate::warn!("unknown token type"; "type" => unknown, "error" => Text(&error));
+                return Err(error);
+            }
+        };
+        Ok(TokenOptions { kind, options })
     }
 
     /// The kind of tokens.
-    ///
-    /// # Errors
-    /// [`TokenError::Options`]
-    pub(crate) fn kind(&self) -> Result<TokenKind, TokenError> {
-        match self.kind {
-            "" => Ok(TokenKind::None),
-            "simple" => Ok(TokenKind::Simple),
-            "jwt" => Ok(TokenKind::Jwt),
-            _ => Err(TokenError::Options),
-        }
+    pub(crate) fn kind(&self) -> TokenKind {
+        self.kind
     }
 
     /// Reads the files with the keys of signed tokens.
@@ -168,7 +165,7 @@ mod tests {
 
     #[test]
     fn options_are_pairs_that_occur_once() {
-        let kind = |value| TokenOptions::parse(value).and_then(|options| options.kind());
+        let kind = |value| TokenOptions::parse(value).map(|options| options.kind());
         assert_eq!(kind("simple"), Ok(TokenKind::Simple));
         assert_eq!(kind(""), Ok(TokenKind::None));
         assert_eq!(kind("simple,a=1"), Ok(TokenKind::Simple));

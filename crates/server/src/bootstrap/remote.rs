@@ -16,7 +16,7 @@ use super::new_cluster::NewCluster;
 use super::{BootstrapError, JoinedCluster};
 use crate::config::{Config, url::Url};
 use crate::log::{Hex, Text};
-use crate::peer::{Client, Dialer, peer_urls_of};
+use crate::peer::{Client, Dialer, ask_each_url};
 
 /// Time for an answer to a member that forms a new cluster, as in etcd.
 const FORM_TIMEOUT: Duration = Duration::from_secs(1);
@@ -173,11 +173,7 @@ async fn cluster_from_any(
     for url in urls.iter().filter_map(|url| Url::parse(url).ok()) {
         match client.members(&url).await {
             Ok(remote) => {
-                let mut members: Vec<ClusterMember> = remote
-                    .members
-                    .into_iter()
-                    .map(ClusterMember::from)
-                    .collect();
+                let mut members = remote.members;
                 members.sort_by_key(|member| member.id);
                 return Some(ExistingCluster {
                     id: remote.cluster_id,
@@ -198,7 +194,7 @@ async fn cluster_from_any(
 async fn is_compatible(client: &Client, others: &[&ClusterMember]) -> bool {
     let downgrading = is_downgrading(client, others).await;
     let asked = others.iter().map(|member| async {
-        let versions = client.versions_of(member).await?;
+        let versions = client.versions_of(member).await.ok()?;
         let version = Version::parse(versions.cluster.as_bytes());
         if version.is_none() {
             crate::warn!("failed to parse cluster version of remote member";
@@ -233,14 +229,14 @@ async fn is_compatible(client: &Client, others: &[&ClusterMember]) -> bool {
 /// The answer of the first member that answers, which has asked its cluster.
 async fn is_downgrading(client: &Client, others: &[&ClusterMember]) -> bool {
     for member in others {
-        for url in peer_urls_of(member) {
-            match client.downgrade_enabled(&url).await {
-                Ok(enabled) => return enabled,
-                Err(error) => {
-                    crate::warn!("failed to get downgrade enabled status";
-                        "remote-member-id" => Hex(member.id), "error" => Text(&error));
-                }
-            }
+        let ask = async |url: &Url| {
+            client.downgrade_enabled(url).await.inspect_err(|error| {
+                crate::warn!("failed to get downgrade enabled status";
+                    "remote-member-id" => Hex(member.id), "error" => Text(error));
+            })
+        };
+        if let Ok(enabled) = ask_each_url(member, ask).await {
+            return enabled;
         }
     }
     false

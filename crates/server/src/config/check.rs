@@ -1,11 +1,9 @@
 //! The last checks of a configuration, made when a member starts with it.
 
-use std::collections::BTreeSet;
-
 use super::Config;
 use super::derived::RETENTION_MIN;
 use super::settings::Tls;
-use super::url::Url;
+use super::url::{ListenAddr, Url};
 
 /// Settings that contradict each other, in etcd's words.
 #[derive(Debug, thiserror::Error)]
@@ -66,12 +64,12 @@ impl Config {
         if let Some(url) = client_urls.find(|url| url.is_secure() && plain_clients) {
             return Err(ConfigError::ClientTls(url.clone()));
         }
-        let grpc: BTreeSet<String> = self.listen_client_urls.iter().map(Url::address).collect();
-        if let Some(url) = self
-            .listen_client_http_urls
-            .iter()
-            .find(|url| grpc.contains(&url.address()))
-        {
+        // Of the addresses that are bound, not of their texts: those may differ for one address.
+        // One that cannot be bound is reported when that is tried.
+        let address = |url: &Url| url.listen_addr().ok();
+        let grpc: Vec<ListenAddr> = self.listen_client_urls.iter().filter_map(address).collect();
+        let mut http_urls = self.listen_client_http_urls.iter();
+        if let Some(url) = http_urls.find(|url| address(url).is_some_and(|at| grpc.contains(&at))) {
             return Err(ConfigError::SharedUrl(url.clone()));
         }
         if plain_clients && self.listen_metrics_urls.iter().any(Url::is_secure) {

@@ -92,7 +92,7 @@ pub(super) async fn member_promote(
 }
 
 /// A member as clients see it.
-pub(crate) fn message(member: &Member) -> MemberMessage {
+fn message(member: &Member) -> MemberMessage {
     MemberMessage {
         id: member.id,
         name: member.name.clone(),

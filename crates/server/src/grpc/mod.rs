@@ -26,7 +26,6 @@ mod timeout;
 mod watch;
 pub(crate) mod wire;
 
-pub(crate) use cluster::message as cluster_member;
 pub(crate) use lease::time_to_live_response;
 
 use std::future::{Future, ready};

@@ -121,17 +121,26 @@ impl Peer {
 
     /// The handles of the traffic between the members `local` and `remote`.
     pub fn handles(&self, local: u64, remote: u64) -> PeerHandles<'_> {
+        self.labelled(local, &format!("{remote:x}"))
+    }
+
+    /// The handles of messages whose sender is no known member. All such senders share a label, as
+    /// a request says what its sender is called.
+    pub fn unknown_sender(&self, local: u64) -> PeerHandles<'_> {
+        self.labelled(local, "UNKNOWN_SENDER")
+    }
+
+    /// The same of snapshots. The label is etcd's.
+    pub fn unknown_snapshot_sender(&self, local: u64) -> PeerHandles<'_> {
+        self.labelled(local, "UNKNOWN_SNAPSHOT_SENDER")
+    }
+
+    fn labelled(&self, local: u64, remote: &str) -> PeerHandles<'_> {
         PeerHandles {
             families: self,
             local: format!("{local:x}"),
-            remote: format!("{remote:x}"),
+            remote: remote.to_owned(),
         }
-    }
-
-    /// Snapshots that were refused before it was known whose they were.
-    pub fn unknown_snapshot_sender(&self) -> IntCounter {
-        self.snapshot_receive_failures
-            .with_label_values(&["UNKNOWN_SNAPSHOT_SENDER"])
     }
 }
 

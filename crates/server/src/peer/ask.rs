@@ -10,11 +10,11 @@ use retcd_proto::etcdserverpb::LeaseTimeToLiveResponse;
 use retcd_state::lease::TimeToLive;
 use retcd_state::membership::Member;
 
-use super::client::{Client, ClientError, HashKv, peer_urls_of};
+use super::client::{Client, ClientError, HashKv, ask_each_url};
 use super::transport::Transport;
 use crate::clock::Clock;
 use crate::config::url::Url;
-use crate::log::{Hex, Text};
+use crate::log::Text;
 
 /// The other members, from one thread.
 pub(crate) struct HttpPeers {
@@ -31,7 +31,7 @@ pub(crate) struct HttpPeers {
 impl Peers for HttpPeers {
     fn renew_lease<'a>(&'a self, leader: &'a Member, id: i64) -> Asked<'a, i64> {
         Box::pin(ask(leader, async move |url| {
-            Ok(self.client.lease_renew(&url, id).await?)
+            self.client.lease_renew(url, id).await
         }))
     }
 
@@ -42,7 +42,7 @@ impl Peers for HttpPeers {
         keys: bool,
     ) -> Asked<'a, PeerTimeToLive> {
         Box::pin(ask(leader, async move |url| {
-            let found = self.client.lease_time_to_live(&url, id, keys).await?;
+            let found = self.client.lease_time_to_live(url, id, keys).await?;
             Ok(time_to_live(found))
         }))
     }
@@ -54,31 +54,26 @@ impl Peers for HttpPeers {
         token: Option<&'a str>,
     ) -> Asked<'a, Vec<Member>> {
         Box::pin(ask(leader, async move |url| {
-            let members = self.client.promote_member(&url, id, token).await?;
-            Ok(members.into_iter().map(Member::from).collect())
+            self.client.promote_member(url, id, token).await
         }))
     }
 
     fn hash_kv<'a>(&'a self, member: &'a Member, revision: i64) -> Asked<'a, PeerHash> {
         Box::pin(ask(member, async move |url| {
-            let hash = self.client.hash_kv(&url, self.cluster_id, revision).await;
+            let hash = self.client.hash_kv(url, self.cluster_id, revision).await;
             let hash = hash.inspect_err(|error| {
                 crate::warn!("failed hash kv request"; "requested-revision" => revision,
                     "remote-peer-endpoint" => url.as_str(), "error" => Text(error));
             });
-            Ok(peer_hash(hash?))
+            hash.map(peer_hash)
         }))
     }
 
     fn version<'a>(&'a self, member: &'a Member) -> Asked<'a, String> {
-        Box::pin(ask(member, async move |url| {
-            let versions = self.client.version(&url).await;
-            let versions = versions.inspect_err(|error| {
-                crate::warn!("failed to get version"; "address" => url.as_str(),
-                    "remote-member-id" => Hex(member.id), "error" => Text(error));
-            });
-            Ok(versions?.server)
-        }))
+        Box::pin(async move {
+            let versions = self.client.versions_of(member).await;
+            Ok(versions.map_err(failure)?.server)
+        })
     }
 
     fn connected_since(&self, id: u64) -> Option<Duration> {
@@ -100,19 +95,15 @@ impl Peers for HttpPeers {
     }
 }
 
-/// Tries the member's URLs until one gives a result, or an error that is the member's answer.
 async fn ask<T>(
     member: &Member,
-    question: impl AsyncFn(Url) -> Result<T, PeerError>,
+    question: impl AsyncFn(&Url) -> Result<T, ClientError>,
 ) -> Result<T, PeerError> {
-    let mut failure = PeerError::NoUrl;
-    for url in peer_urls_of(member) {
-        match question(url).await {
-            Err(error @ PeerError::Failed(_)) => failure = error,
-            result => return result,
-        }
-    }
-    Err(failure)
+    ask_each_url(member, question).await.map_err(failure)
+}
+
+fn failure(error: Option<ClientError>) -> PeerError {
+    error.map_or(PeerError::NoUrl, PeerError::from)
 }
 
 impl From<ClientError> for PeerError {

@@ -24,7 +24,7 @@ use retcd_proto::etcdserverpb::{
 };
 use retcd_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use retcd_proto::number;
-use retcd_state::membership::Member as ClusterMember;
+use retcd_state::membership::Member;
 use retcd_state::version::Version;
 use serde::{Deserialize, Serialize};
 
@@ -87,54 +87,51 @@ pub enum ClientError {
     Timeout,
 }
 
+impl ClientError {
+    /// Whether the member would say the same at another of its URLs.
+    fn is_answer(&self) -> bool {
+        matches!(
+            self,
+            ClientError::LeaseNotFound
+                | ClientError::MemberNotFound
+                | ClientError::NotLearner
+                | ClientError::LearnerNotReady
+        )
+    }
+}
+
 /// A cluster, as one of its members knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteCluster {
     /// The cluster's id.
     pub cluster_id: u64,
     /// The members, by id.
-    pub members: Vec<RemoteMember>,
-}
-
-/// A member, as another one knows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct RemoteMember {
-    /// Its id.
-    pub id: u64,
-    /// Its URLs for members.
-    #[serde(rename = "peerURLs", deserialize_with = "null_as_empty")]
-    pub peer_urls: Vec<String>,
-    /// Whether it is a learner.
-    pub is_learner: bool,
-    /// Its name; empty until it has started for the first time.
-    pub name: String,
-    /// Its URLs for clients; empty until it has started for the first time.
-    #[serde(rename = "clientURLs", deserialize_with = "null_as_empty")]
-    pub client_urls: Vec<String>,
-}
-
-impl From<RemoteMember> for ClusterMember {
-    fn from(member: RemoteMember) -> ClusterMember {
-        ClusterMember {
-            id: member.id,
-            peer_urls: Some(member.peer_urls),
-            is_learner: member.is_learner,
-            name: member.name,
-            client_urls: Some(member.client_urls),
-        }
-    }
+    pub members: Vec<Member>,
 }
 
 /// The peer URLs of a member, without those that do not parse, which some versions of etcd allow.
-pub fn peer_urls_of(member: &ClusterMember) -> Vec<Url> {
+fn peer_urls_of(member: &Member) -> Vec<Url> {
     let urls = member.peer_urls().iter();
     urls.filter_map(|url| Url::parse(url).ok()).collect()
 }
 
-/// Go encodes a list that was never set as `null`.
-fn null_as_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    Ok(Option::deserialize(from)?.unwrap_or_default())
+/// Asks the URLs of a member in turn until one gives a result, or an error that is the member's
+/// answer.
+///
+/// # Errors
+/// The last error; none if the member has no URL.
+pub(crate) async fn ask_each_url<T>(
+    member: &Member,
+    question: impl AsyncFn(&Url) -> Result<T, ClientError>,
+) -> Result<T, Option<ClientError>> {
+    let mut failure = None;
+    for url in peer_urls_of(member) {
+        match question(&url).await {
+            Err(error) if !error.is_answer() => failure = Some(error),
+            result => return result.map_err(Some),
+        }
+    }
+    Err(failure)
 }
 
 /// The versions of a member, as `/version` tells them. The order of the fields is etcd's.
@@ -245,17 +242,17 @@ impl Client {
     }
 
     /// The versions of `member`, from the first of its URLs that answers. Failures are logged.
-    pub async fn versions_of(&self, member: &ClusterMember) -> Option<Versions> {
-        for url in peer_urls_of(member) {
-            match self.version(&url).await {
-                Ok(versions) => return Some(versions),
-                Err(error) => {
-                    crate::warn!("failed to get version"; "address" => url.as_str(),
-                        "remote-member-id" => Hex(member.id), "error" => Text(&error));
-                }
-            }
-        }
-        None
+    ///
+    /// # Errors
+    /// The last failure; none if the member has no URL.
+    pub async fn versions_of(&self, member: &Member) -> Result<Versions, Option<ClientError>> {
+        let ask = async |url: &Url| {
+            self.version(url).await.inspect_err(|error| {
+                crate::warn!("failed to get version"; "address" => url.as_str(),
+                    "remote-member-id" => Hex(member.id), "error" => Text(error));
+            })
+        };
+        ask_each_url(member, ask).await
     }
 
     /// Whether the cluster is being downgraded.
@@ -367,7 +364,7 @@ impl Client {
         url: &Url,
         id: u64,
         token: Option<&str>,
-    ) -> Result<Vec<RemoteMember>, ClientError> {
+    ) -> Result<Vec<Member>, ClientError> {
         let path = format!("/members/promote/{id}");
         let mut request = request(Method::POST, &path, Bytes::new());
         if let Some(token) = token.and_then(|token| HeaderValue::from_str(token).ok()) {
@@ -465,7 +462,7 @@ fn from_json<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, ClientError
     serde_json::from_slice(body).map_err(|error| ClientError::Malformed(error.to_string()))
 }
 
-fn json_members(body: &[u8]) -> Result<Vec<RemoteMember>, ClientError> {
+fn json_members(body: &[u8]) -> Result<Vec<Member>, ClientError> {
     from_json(body)
 }
 

@@ -91,7 +91,11 @@ impl Inner {
         }
         self.add_remote(request.headers());
         let from = number::hexadecimal(text(request.headers(), &SERVER_FROM)).unwrap_or_default();
-        let handles = self.shared.metrics.peer.handles(self.shared.local.id, from);
+        let (peer, local) = (&self.shared.metrics.peer, self.shared.local.id);
+        let handles = match self.shared.is_known(from) {
+            true => peer.handles(local, from),
+            false => peer.unknown_sender(local),
+        };
         let body = match read_all(request.into_body()).await {
             Ok(body) => body,
             Err(error) => {
@@ -113,9 +117,6 @@ impl Inner {
             }
         };
         handles.received_bytes().inc_by(bytes);
-        if self.shared.is_paused() {
-            return reply::no_content();
-        }
         let node = &self.shared.node;
         let taken = node.admit(&message).and_then(|()| node.send(vec![message]));
         let Err(refusal) = taken else {
@@ -144,9 +145,8 @@ impl Inner {
     }
 
     async fn snapshot(&self, request: Request<Incoming>) -> Response<PeerBody> {
-        let unknown = self.shared.metrics.peer.unknown_snapshot_sender();
         if request.method() != Method::POST {
-            unknown.inc();
+            self.snapshot_refused();
             return reply::method_not_allowed(&Method::POST);
         }
         let mut response = match self.check(request.headers()) {
@@ -155,12 +155,18 @@ impl Inner {
                 snapshot::receive(&self.shared, request.into_body()).await
             }
             Err(mismatch) => {
-                unknown.inc();
+                self.snapshot_refused();
                 refuse(mismatch)
             }
         };
         self.name_cluster(&mut response);
         response
+    }
+
+    fn snapshot_refused(&self) {
+        let peer = &self.shared.metrics.peer;
+        let handles = peer.unknown_snapshot_sender(self.shared.local.id);
+        handles.snapshot_receive_failures().inc();
     }
 
     fn stream(&self, request: &Request<Incoming>) -> Response<PeerBody> {

@@ -61,9 +61,8 @@ use retcd_storage::disk::Disk;
 
 pub(crate) use ask::HttpPeers;
 pub use body::PeerBody;
-pub use client::{
-    Client, ClientError, HashKv, RemoteCluster, RemoteMember, Versions, peer_urls_of,
-};
+pub(crate) use client::ask_each_url;
+pub use client::{Client, ClientError, HashKv, RemoteCluster, Versions};
 pub use dial::{Dialer, PeerIo, PeerStream, WriteDeadline};
 pub use driver::Driver;
 pub use handler::RaftHandler;

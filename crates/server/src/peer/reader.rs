@@ -242,9 +242,6 @@ impl Reader {
     }
 
     fn send_to_node(&self, messages: Vec<Message>) -> Result<(), ReadError> {
-        if self.shared.is_paused() {
-            return Ok(());
-        }
         let count = messages.len();
         let Err(refusal) = self.shared.node.send(messages) else {
             return Ok(());

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use http::HeaderMap;
@@ -51,7 +50,6 @@ pub(super) struct Shared {
     links: RwLock<Links>,
     snapshots_sending: Arc<Semaphore>,
     pub snapshots_receiving: Semaphore,
-    paused: AtomicBool,
     dropped: Throttle,
     commands: UnboundedSender<Command>,
 }
@@ -60,6 +58,12 @@ pub(super) struct Shared {
 struct Links {
     peers: BTreeMap<u64, Arc<Link>>,
     remotes: BTreeMap<u64, Arc<Link>>,
+}
+
+impl Links {
+    fn contains(&self, id: u64) -> bool {
+        self.peers.contains_key(&id) || self.remotes.contains_key(&id)
+    }
 }
 
 /// What the handle has the peer thread do.
@@ -93,7 +97,6 @@ impl Shared {
             links: RwLock::default(),
             snapshots_sending: Arc::new(Semaphore::new(SNAPSHOTS_SENDING_MAX)),
             snapshots_receiving: Semaphore::new(SNAPSHOTS_RECEIVING_MAX),
-            paused: AtomicBool::new(false),
             dropped: Throttle::default(),
             commands,
         }
@@ -104,9 +107,9 @@ impl Shared {
         self.links.read().peers.get(&id).cloned()
     }
 
-    /// Whether messages are dropped; see [`Transport::pause`].
-    pub(super) fn is_paused(&self) -> bool {
-        self.paused.load(Relaxed)
+    /// Whether a member is of the membership, or was added as one that may be.
+    pub(super) fn is_known(&self, id: u64) -> bool {
+        self.links.read().contains(id)
     }
 
     /// Adds a member by the comma-separated URLs of its request, unless it is known. Invalid URLs
@@ -117,8 +120,7 @@ impl Shared {
         }
         {
             let links = self.links.read();
-            let known = links.peers.contains_key(&id) || links.remotes.contains_key(&id);
-            if known || links.remotes.len() >= REMOTES_MAX {
+            if links.contains(id) || links.remotes.len() >= REMOTES_MAX {
                 return;
             }
         }
@@ -265,9 +267,6 @@ impl Transport {
     /// [`Input::Unreachable`]: retcd_node::Input::Unreachable
     /// [`Input::SnapshotSent`]: retcd_node::Input::SnapshotSent
     pub fn send(&self, messages: Vec<Message>) {
-        if self.0.is_paused() {
-            return;
-        }
         for message in messages {
             if message.to() != 0 {
                 self.0.send_one(message);
@@ -304,14 +303,6 @@ impl Transport {
         self.0.remove(id);
     }
 
-    /// Removes all members of the membership.
-    pub fn remove_all(&self) {
-        let ids: Vec<u64> = self.0.links.read().peers.keys().copied().collect();
-        for id in ids {
-            self.0.remove(id);
-        }
-    }
-
     /// Adds a member that is not in the membership (yet), unless it is known. Messages to it use
     /// the pipeline.
     pub fn add_remote(&self, id: u64, urls: &[String]) {
@@ -340,16 +331,6 @@ impl Transport {
             .values()
             .filter(|link| link.status.is_active())
             .count()
-    }
-
-    /// Drops all messages in both directions until [`Transport::resume`].
-    pub fn pause(&self) {
-        self.0.paused.store(true, Relaxed);
-    }
-
-    /// Ends [`Transport::pause`].
-    pub fn resume(&self) {
-        self.0.paused.store(false, Relaxed);
     }
 
     /// Stops the driver and closes all streams.

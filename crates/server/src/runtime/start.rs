@@ -28,7 +28,7 @@ use crate::workers::Workers;
 /// Starts the member that `config` describes.
 pub(super) fn start(config: Arc<Config>) -> Result<Started, StartError> {
     config.check_start()?;
-    TokenOptions::parse(&config.auth_token)?;
+    let tokens = TokenOptions::parse(&config.auth_token)?;
     survive_file_limit()?;
     if config.memory_mlock {
         lock_memory()?;
@@ -36,7 +36,7 @@ pub(super) fn start(config: Arc<Config>) -> Result<Started, StartError> {
     let limit = ConnectionLimit::for_clients()?;
     let clock = Clock::start();
     let workers = Workers::start()?;
-    let authenticator = Authenticator::new(&config, workers.queue().clone())?;
+    let authenticator = Authenticator::new(&config, &tokens, workers.queue().clone())?;
     let endpoints = tls::open(&config)?;
     let listeners = Listeners::bind(&config, &endpoints, &limit)?;
     let connector = tls::Connector::new(endpoints.peer);

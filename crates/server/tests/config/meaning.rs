@@ -183,10 +183,15 @@ fn starts_are_checked_once_more() {
         refused(&["--listen-peer-urls=https://127.0.0.1:23333"]),
         "cannot listen on TLS for 127.0.0.1:23333: KeyFile and CertFile are not presented"
     );
-    assert_eq!(
-        refused(&["--listen-client-http-urls=http://localhost:2379"]),
-        "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url http://localhost:2379"
-    );
+    // The default for gRPC is localhost:2379.
+    for http in ["http://localhost:2379", "http://127.0.0.1:2379"] {
+        assert_eq!(
+            refused(&[&format!("--listen-client-http-urls={http}")]),
+            format!(
+                "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {http}"
+            )
+        );
+    }
     for (retention, reason) in [
         ("x", "time: invalid duration \"x\""),
         ("5x", "time: unknown unit \"x\" in duration \"5x\""),

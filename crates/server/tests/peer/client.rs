@@ -121,8 +121,8 @@ fn recorded_exchanges_are_repeated() {
                 .find(|member| member.name == "m1")
                 .unwrap();
             assert_eq!(m1.id, recording.members["m1"]);
-            assert_eq!(m1.peer_urls, ["http://127.0.0.1:24160"]);
-            assert_eq!(m1.client_urls, ["http://127.0.0.1:24164"]);
+            assert_eq!(m1.peer_urls(), ["http://127.0.0.1:24160"]);
+            assert_eq!(m1.client_urls(), ["http://127.0.0.1:24164"]);
             assert!(cluster.members.len() == 2 && !m1.is_learner);
 
             let versions = client.version(&url).await.unwrap();

@@ -408,3 +408,30 @@ fn a_body_that_breaks_off_is_no_message() {
     post_message(&b, &message(MessageType::MsgVote, 0xa, 0xb, 6));
     assert_eq!(b.next_message().index(), 6);
 }
+
+#[test]
+fn senders_that_nobody_knows_are_counted_as_one() {
+    let b = start(Setup::new(0xb));
+    b.transport
+        .add_peer(0xa, &["http://127.0.0.1:1".to_owned()]);
+    for from in ["a", "bad1", "bad2", ""] {
+        let headers = headers(&[("x-server-from", from)]);
+        ask(&b, "POST /raft", &headers, &[0xff; 9]);
+    }
+    for from in [0xa, 0xbad1, 0xbad2] {
+        let heartbeat = message(MessageType::MsgHeartbeat, from, 0xb, 1).encode_to_vec();
+        let framed = [&(heartbeat.len() as u64).to_be_bytes()[..], &heartbeat].concat();
+        ask(&b, "POST /raft/snapshot", &headers(&[]), &framed);
+    }
+    let refused = |family: &str, from: &str| b.metric(&format!("{family}{{From=\"{from}\"}}"));
+    let messages = "etcd_network_peer_received_failures_total";
+    let snapshots = "etcd_network_snapshot_receive_failures";
+    for (family, unknown, times) in [
+        (messages, "UNKNOWN_SENDER", 3.0),
+        (snapshots, "UNKNOWN_SNAPSHOT_SENDER", 2.0),
+    ] {
+        assert_eq!(refused(family, "a"), Some(1.0));
+        assert_eq!(refused(family, unknown), Some(times));
+        assert_eq!(refused(family, "bad1"), None);
+    }
+}

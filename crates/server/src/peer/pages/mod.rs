@@ -23,15 +23,17 @@ use prost::Message;
 use retcd_member::Error;
 use retcd_member::access::Credentials;
 use retcd_proto::etcdserverpb::{
-    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveResponse, Member,
+    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveResponse,
 };
 use retcd_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use retcd_proto::number;
 use retcd_state::machine::ApplyError;
-use retcd_state::membership::{MemberError, ReconfigError};
+use retcd_state::membership::{Member, MemberError, ReconfigError};
 use retcd_state::mvcc::KeyspaceHash;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
+use super::IO_TIMEOUT;
 use super::client::Versions;
 use super::headers::CLUSTER_ID;
 use crate::auth::credentials_of;
@@ -115,33 +117,7 @@ fn refuse_method(route: &Route, method: &Method) -> Option<Response> {
     })
 }
 
-#[derive(Serialize)]
-struct MemberJson<'a> {
-    id: u64,
-    #[serde(rename = "peerURLs")]
-    peer_urls: &'a [String],
-    #[serde(rename = "isLearner", skip_serializing_if = "std::ops::Not::not")]
-    is_learner: bool,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    name: &'a str,
-    #[serde(rename = "clientURLs", skip_serializing_if = "<[String]>::is_empty")]
-    client_urls: &'a [String],
-}
-
-impl<'a> From<&'a Member> for MemberJson<'a> {
-    fn from(member: &'a Member) -> MemberJson<'a> {
-        MemberJson {
-            id: member.id,
-            peer_urls: &member.peer_ur_ls,
-            is_learner: member.is_learner,
-            name: &member.name,
-            client_urls: &member.client_ur_ls,
-        }
-    }
-}
-
 fn members(probe: &impl PeerProbe, members: &[Member]) -> Response {
-    let members: Vec<MemberJson<'_>> = members.iter().map(MemberJson::from).collect();
     let page = reply::ok("application/json", reply::to_json(&members) + "\n");
     of_cluster(probe, page)
 }
@@ -325,7 +301,7 @@ fn unreadable() -> Response {
     reply::error(StatusCode::BAD_REQUEST, "error unmarshalling request")
 }
 
-/// A body that is too large or does not arrive.
+/// A body that is too large or does not arrive within [`IO_TIMEOUT`].
 enum Unread {
     TooLarge,
     Broken,
@@ -334,10 +310,11 @@ enum Unread {
 async fn read<B: Body>(body: B) -> Result<Bytes, Unread> {
     // The limit's error is the only one without the body's own error in it.
     let limited = Limited::new(body.map_err(|_| BrokenBody), BODY_BYTES_MAX);
-    match limited.collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<BrokenBody>() => Err(Unread::Broken),
-        Err(_) => Err(Unread::TooLarge),
+    match timeout(IO_TIMEOUT, limited.collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<BrokenBody>() => Err(Unread::Broken),
+        Ok(Err(_)) => Err(Unread::TooLarge),
+        Err(_) => Err(Unread::Broken),
     }
 }
 
@@ -351,4 +328,21 @@ async fn decode<B: Body, T: Message + Default>(body: B) -> Result<T, Response> {
         Unread::Broken => reply::error(StatusCode::BAD_REQUEST, "error reading body"),
     })?;
     T::decode(body).map_err(|_| unreadable())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_arrive_is_given_up() {
+        let silent = futures_util::stream::pending::<Result<Frame<Bytes>, Infallible>>();
+        let result = read(StreamBody::new(silent)).await;
+        assert!(matches!(result, Err(Unread::Broken)));
+    }
 }

@@ -60,18 +60,23 @@ pub(in crate::peer) async fn receive(
     mut body: Incoming,
 ) -> Response<PeerBody> {
     let start = Instant::now();
+    let (peer, local) = (&shared.metrics.peer, shared.local.id);
+    let unknown = || peer.unknown_snapshot_sender(local);
     let (message, first) = match read_message(&mut body).await {
         Ok(read) => read,
         Err(error) => {
             log::warn!("failed to decode Raft message";
-                "local-member-id" => Hex(shared.local.id), "error" => Text(&error));
-            shared.metrics.peer.unknown_snapshot_sender().inc();
+                "local-member-id" => Hex(local), "error" => Text(&error));
+            unknown().snapshot_receive_failures().inc();
             let text = format!("failed to decode raft message ({error})");
             return reply::error(StatusCode::BAD_REQUEST, &text);
         }
     };
     let from = message.from();
-    let handles = shared.metrics.peer.handles(shared.local.id, from);
+    let handles = match shared.is_known(from) {
+        true => peer.handles(local, from),
+        false => unknown(),
+    };
     let receiving = TransferGuard::new(handles.snapshot_receiving());
     let result = take(shared, message, first, body).await;
     drop(receiving);
@@ -86,7 +91,7 @@ pub(in crate::peer) async fn receive(
         Err(Refused { status, text }) => {
             handles.snapshot_receive_failures().inc();
             log::warn!("failed to receive a database snapshot";
-                "local-member-id" => Hex(shared.local.id),
+                "local-member-id" => Hex(local),
                 "remote-snapshot-sender-id" => Hex(from),
                 "error" => &text);
             let mut response = reply::error(status, &text);
