@@ -8,7 +8,7 @@ use retcd_node::Input;
 use retcd_proto::raftpb;
 use retcd_state::Time;
 use retcd_state::auth::TokenChange;
-use retcd_state::machine::{Applied, Executed, Fatal, Machine, Reply, RestoreError};
+use retcd_state::machine::{Applied, Executed, Fatal, Machine, Reply, RestoreError, SnapshotHead};
 use retcd_state::membership::Membership;
 use retcd_state::mvcc::{Event, EventKind, Progress, StorageError};
 use retcd_state::watch::RevisionEvents;
@@ -279,6 +279,11 @@ impl Applier {
             },
             compacting: restored.compacting,
         })
+    }
+
+    /// A snapshot of all that is applied, to be written while the machine goes on.
+    pub fn snapshot(&self) -> SnapshotHead {
+        self.machine.snapshot_head()
     }
 
     /// A snapshot of `index` is durable.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use retcd_node::{Append, Contradiction, LeaderInfo, Output, Role, SnapshotPoint};
+use retcd_node::{Append, Contradiction, LeaderInfo, Output, Role};
 use retcd_proto::raftpb;
 
 use crate::mailbox::{Mail, Mailboxes};
@@ -19,7 +19,7 @@ pub enum NodeWork {
     /// The machine is to go on with the database that came with this snapshot.
     Restore(raftpb::Snapshot),
     /// A snapshot is to be written.
-    Snapshot(SnapshotPoint),
+    SnapshotDue,
     /// These messages are to be sent.
     Send(Vec<raftpb::Message>),
     /// The member has to stop.
@@ -67,7 +67,7 @@ impl Outputs {
             Output::Append(append) => return Some(NodeWork::Append(append)),
             Output::Apply(entries) => return Some(NodeWork::Apply(entries)),
             Output::Restore(snapshot) => return Some(NodeWork::Restore(snapshot)),
-            Output::Snapshot(point) => return Some(NodeWork::Snapshot(point)),
+            Output::SnapshotDue { .. } => return Some(NodeWork::SnapshotDue),
             Output::Send(messages) => return Some(NodeWork::Send(messages)),
             Output::Contradiction(found) => return Some(NodeWork::Contradiction(found)),
         }

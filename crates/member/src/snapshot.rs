@@ -1,23 +1,23 @@
 //! Raft snapshots, which let the log go.
 //!
 //! A snapshot stands for the database, which is a file of its own already. What is written is its
-//! index and configuration, and the membership as etcd up to 3.6 reads it.
+//! index and configuration, and the membership as etcd up to 3.6 reads it. It is taken between two
+//! batches, so that all of it is of one moment ([`Applier::snapshot`](crate::Applier::snapshot)).
 //!
 //! ```text
-//! database committed at or behind the index ─▶ .snap file, synced ─▶ record in the log, synced ─▶ release
+//! taken ─▶ database committed at or behind the index ─▶ .snap file, synced ─▶ record in the log, synced ─▶ release
 //! ```
 //! A crash between two steps leaves the earlier ones without effect. If there is no room for the
-//! file, nothing is released, and it is tried again; the newest snapshot that is wanted counts.
+//! file, nothing is released, and a newer one is tried later.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use retcd_log::Text;
+use retcd_node::Input;
 use retcd_node::durable::Dirs;
-use retcd_node::{Input, SnapshotPoint};
-use retcd_proto::raftpb::{ConfState, SnapshotMetadata};
-use retcd_state::machine::SharedMembership;
+use retcd_proto::raftpb::SnapshotMetadata;
+use retcd_state::machine::SnapshotHead;
 use retcd_storage::disk::{Disk, is_full};
 use retcd_storage::snap::{self, SnapError};
 use retcd_storage::wal;
@@ -34,30 +34,24 @@ pub enum Written {
     Durable(SnapshotMetadata),
     /// There was no room for it.
     NoRoom,
-    /// The members have changed since: a newer one is wanted instead ([`Input::SnapshotWanted`]).
-    Outdated,
 }
 
 /// Writes snapshots.
 pub struct Snapshots {
     dirs: Dirs,
-    membership: SharedMembership,
 }
 
 impl Snapshots {
-    /// Writes snapshots of the member whose `membership` this is.
-    pub fn new(dirs: Dirs, membership: SharedMembership) -> Snapshots {
-        Snapshots { dirs, membership }
+    /// Writes snapshots of the member whose files are in `dirs`.
+    pub fn new(dirs: Dirs) -> Snapshots {
+        Snapshots { dirs }
     }
 
-    /// Writes the file of a snapshot at `point`.
-    ///
-    /// It holds the members of now. If they are others than at `point`, etcd 3.4 and 3.5 would meet
-    /// a change that the file has made already, and refuse it.
+    /// Writes the file of a snapshot.
     ///
     /// # Errors
     /// Any failure but the lack of room; the member must stop.
-    pub fn write(&self, point: &SnapshotPoint, commit: Commit<'_>) -> Result<Written, SnapError> {
+    pub fn write(&self, head: &SnapshotHead, commit: Commit<'_>) -> Result<Written, SnapError> {
         const NO_ROOM: &str =
             "no room for a snapshot; the log keeps its segments, and it will be tried again";
         // Without this the snapshot would stand for what the database does not have.
@@ -65,20 +59,7 @@ impl Snapshots {
             retcd_log::warn!(NO_ROOM; "error" => Text(error), "retry-after" => RETRY_INTERVAL);
             return Ok(Written::NoRoom);
         }
-        let document = {
-            let membership = self.membership.read();
-            if !is_same(membership.conf_state(), &point.conf_state) {
-                return Ok(Written::Outdated);
-            }
-            membership.to_document()
-        };
-        let snapshot = point.to_snapshot(document);
-        let written = snapshot.metadata.as_ref().map(SnapshotMetadata::index);
-        assert!(
-            written == Some(point.index) && point.index > 0,
-            "a snapshot of {written:?} at {}",
-            point.index
-        );
+        let snapshot = head.to_snapshot();
         match snap::write(&*self.dirs.disk, &self.dirs.snap_dir, &snapshot) {
             Ok(_) => Ok(Written::Durable(snapshot.metadata.unwrap_or_default())),
             Err(SnapError::Io { path, source }) if is_full(&source) => {
@@ -109,12 +90,6 @@ impl Snapshots {
         purge_dir(disk, &self.dirs.wal_dir, wals_max, wal::purge)?;
         purge_dir(disk, &self.dirs.snap_dir, snaps_max, snap::purge)
     }
-}
-
-fn is_same(one: &ConfState, other: &ConfState) -> bool {
-    let set = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<u64>>();
-    let sets = |state: &ConfState| (set(&state.voters), set(&state.learners));
-    sets(one) == sets(other)
 }
 
 fn purge_dir<E: std::fmt::Display>(

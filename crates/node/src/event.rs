@@ -47,17 +47,6 @@ pub struct Recovered {
     pub entries: Vec<raftpb::Entry>,
 }
 
-/// An index at which the machine's state stands for all entries up to it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SnapshotPoint {
-    /// Index of the last entry that it covers.
-    pub index: u64,
-    /// Term of that entry.
-    pub term: u64,
-    /// The configuration at that index.
-    pub conf_state: raftpb::ConfState,
-}
-
 /// What happens to a member.
 #[derive(Debug)]
 pub enum Input {
@@ -134,7 +123,7 @@ pub enum Input {
     /// A snapshot of the next applied index is needed, however few entries there were since the
     /// last one.
     SnapshotWanted,
-    /// The snapshot of [`Output::Snapshot`] is durable.
+    /// The snapshot of [`Output::SnapshotDue`] is durable.
     Snapshotted {
         /// Its index.
         index: u64,
@@ -187,9 +176,12 @@ pub enum Output {
         /// Where the member stands.
         inspection: Inspection,
     },
-    /// Enough entries were applied since the last one: write a snapshot, report
-    /// [`Input::Snapshotted`].
-    Snapshot(SnapshotPoint),
+    /// Enough entries were applied since the last one: write a snapshot of this index or a later
+    /// one, report [`Input::Snapshotted`].
+    SnapshotDue {
+        /// The last applied entry.
+        index: u64,
+    },
     /// The cluster contradicts what this member has stored: it must stop.
     Contradiction(Contradiction),
 }

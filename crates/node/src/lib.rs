@@ -39,7 +39,7 @@ mod unpersisted;
 
 pub use event::{
     Append, Config, Contradiction, Follower, Input, LeaderInfo, Output, Recovered, RejectReason,
-    ReplicationState, Role, SnapshotPoint, Status,
+    ReplicationState, Role, Status,
 };
 pub use inspection::{Inspection, Standing};
 pub use node::Node;

@@ -139,11 +139,6 @@ impl LogStore {
         self.compacted_index
     }
 
-    /// The configuration as of the last applied change.
-    pub fn conf_state(&self) -> &ConfState {
-        &self.conf_state
-    }
-
     /// Forgets entries up to and including `index`, of those that are applied.
     pub fn compact(&mut self, index: u64) {
         while self.compacted_index < index.min(self.applied) {

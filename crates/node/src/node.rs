@@ -9,22 +9,20 @@ use raft::eraftpb;
 use raft::eraftpb::MessageType;
 use raft::{
     Config as RaftConfig, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole,
-    Storage,
 };
 use retcd_proto::raftpb;
 
 use crate::event::{
     Append, Config, Follower, Input, LeaderInfo, Output, Recovered, RejectReason, ReplicationState,
-    Role, SnapshotPoint, Status,
+    Role, Status,
 };
 use crate::inspection::Inspection;
 use crate::log_store::LogStore;
 use crate::message_check::{self, Verdict};
 use crate::proposals::ProposalQueue;
 use crate::raft_types::{
-    conf_change_to_raft, conf_state_from_raft, conf_state_to_raft, entry_from_raft, entry_to_raft,
-    hard_state_from_raft, hard_state_to_raft, message_from_raft, message_to_raft,
-    snapshot_from_raft,
+    conf_change_to_raft, conf_state_to_raft, entry_from_raft, entry_to_raft, hard_state_from_raft,
+    hard_state_to_raft, message_from_raft, message_to_raft, snapshot_from_raft,
 };
 use crate::reads::{Read, ReadQueue};
 use crate::unpersisted::{Decision, Unpersisted};
@@ -749,30 +747,18 @@ impl Node {
             return;
         }
         self.snapshot_wanted = false;
-        let store = self.raw.store();
-        let term = store
-            .term(self.applied)
-            .expect("the newest applied entry's term is in memory");
-        let conf_state = conf_state_from_raft(store.conf_state());
         let (before, index) = (self.snapshot_index, self.applied);
         assert!(before < index, "a snapshot at {index} over {before}");
-        assert!(
-            !conf_state.voters.is_empty(),
-            "a snapshot at {index} without voters"
-        );
-        self.snapshot_index = self.applied;
-        self.outputs.push_back(Output::Snapshot(SnapshotPoint {
-            index: self.applied,
-            term,
-            conf_state,
-        }));
+        self.snapshot_index = index;
+        self.outputs.push_back(Output::SnapshotDue { index });
     }
 
     /// Lets the oldest entries go, but not those that a follower will need as soon as the snapshot
     /// arrives that is on its way: it would need the next one at once.
     fn handle_snapshotted(&mut self, index: u64) {
-        let newest = self.snapshot_index;
-        assert!(index <= newest, "a snapshot at {index}, newest is {newest}");
+        let applied = self.applied;
+        assert!(index <= applied, "a snapshot at {index}, applied {applied}");
+        self.snapshot_index = self.snapshot_index.max(index);
         let keep = self.config.snapshot_catchup_entries;
         let progress = self.raw.raft.prs().iter();
         let on_their_way = progress

@@ -84,8 +84,7 @@ impl Target {
                     let index = snapshot.metadata.unwrap_or_default().index();
                     self.applied(index, vec![]);
                 }
-                Output::Snapshot(point) => {
-                    let index = point.index;
+                Output::SnapshotDue { index } => {
                     self.node.handle(self.now, Input::Snapshotted { index });
                 }
                 Output::Contradiction(_) => self.stopped = true,

@@ -177,7 +177,7 @@ impl Cluster {
                 self.member(id).seen.push(seen);
             }
             Output::ReadRejected { .. } | Output::Leader(_) | Output::Inspected { .. } => {}
-            Output::Restore(_) | Output::Snapshot(_) | Output::Contradiction(_) => {
+            Output::Restore(_) | Output::SnapshotDue { .. } | Output::Contradiction(_) => {
                 panic!("unexpected {output:?}")
             }
         }

@@ -1,12 +1,12 @@
 //! The log and the snapshot files that cut it.
 
-use retcd_proto::raftpb::{Snapshot, SnapshotMetadata};
+use retcd_proto::raftpb::SnapshotMetadata;
 use retcd_proto::walpb;
 use retcd_storage::snap::{self, SnapError};
 use retcd_storage::wal::{Preparation, Prepared, SyncStats, Wal, WalError};
 
 use super::Dirs;
-use crate::{Append, SnapshotPoint};
+use crate::Append;
 
 /// Why the log could not be written. What the disk holds is unknown then: the member must stop.
 #[derive(Debug, thiserror::Error)]
@@ -106,20 +106,6 @@ impl Log {
     /// The log itself.
     pub fn wal(&self) -> &Wal {
         &self.wal
-    }
-}
-
-impl SnapshotPoint {
-    /// The snapshot at this point, with the membership `document` that etcd up to 3.6 reads.
-    pub fn to_snapshot(&self, document: Vec<u8>) -> Snapshot {
-        Snapshot {
-            data: Some(document.into()),
-            metadata: Some(SnapshotMetadata {
-                conf_state: Some(self.conf_state.clone()),
-                index: Some(self.index),
-                term: Some(self.term),
-            }),
-        }
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::fatal::stop_process;
 use super::peers::PeerSet;
+use super::snapshot_thread::ToSnapshot;
 use crate::clock::{Clock, unix_ms};
 use crate::log::Text;
 use crate::server::Server;
@@ -28,6 +29,8 @@ pub(super) enum ToApply {
     Entries(Vec<raftpb::Entry>),
     /// Take over the database that came with this snapshot.
     Restore(raftpb::Snapshot),
+    /// Take a snapshot, to be written.
+    SnapshotDue,
     /// A snapshot of this index is durable.
     Snapshotted(u64),
     /// End.
@@ -42,6 +45,8 @@ pub(super) struct ApplyThread {
     pub node: SyncSender<Input>,
     /// To the log.
     pub log: Sender<ToLog>,
+    /// To whoever writes snapshots.
+    pub snapshots: Sender<ToSnapshot>,
     /// What the threads share.
     pub server: Arc<Server>,
     /// The member's clock.
@@ -72,6 +77,10 @@ impl ApplyThread {
                 }
                 Ok(ToApply::Restore(snapshot)) => {
                     step_at = self.restore(&snapshot).then(Instant::now);
+                }
+                Ok(ToApply::SnapshotDue) => {
+                    let taken = self.applier.snapshot();
+                    let _ = self.snapshots.send(ToSnapshot::Save(taken));
                 }
                 Ok(ToApply::Snapshotted(index)) => {
                     let commit = &mut || commit_database(&self.server);

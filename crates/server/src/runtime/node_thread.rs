@@ -8,7 +8,6 @@ use retcd_node::{Input, Node, Output};
 
 use super::apply_thread::ToApply;
 use super::fatal::stop_process;
-use super::snapshot_thread::ToSnapshot;
 use crate::clock::Clock;
 use crate::peer::Transport;
 
@@ -25,8 +24,6 @@ pub(super) struct NodeThread {
     pub log: Sender<ToLog>,
     /// To the machine.
     pub apply: Sender<ToApply>,
-    /// To whoever writes snapshots.
-    pub snapshot: Sender<ToSnapshot>,
     /// To the other members.
     pub peers: Transport,
     /// The member's clock.
@@ -69,7 +66,7 @@ impl NodeThread {
             Some(NodeWork::Append(append)) => drop(self.log.send(ToLog::Append(append))),
             Some(NodeWork::Apply(entries)) => drop(self.apply.send(ToApply::Entries(entries))),
             Some(NodeWork::Restore(snapshot)) => drop(self.apply.send(ToApply::Restore(snapshot))),
-            Some(NodeWork::Snapshot(point)) => drop(self.snapshot.send(ToSnapshot::Save(point))),
+            Some(NodeWork::SnapshotDue) => drop(self.apply.send(ToApply::SnapshotDue)),
             Some(NodeWork::Send(messages)) => self.peers.send(messages),
             Some(NodeWork::Contradiction(contradiction)) => stop_process(
                 "the cluster contradicts what this member has stored",

@@ -71,7 +71,7 @@ pub(crate) fn transport(
         workers: made_of.workers,
         snapshot: Box::new(move || {
             let copy = DatabaseCopy::take(&backend).map_err(io::Error::other)?;
-            let snapshot = copy.snapshot();
+            let snapshot = copy.head.to_snapshot();
             Ok(OutgoingSnapshot {
                 metadata: snapshot.metadata.unwrap_or_default(),
                 data: snapshot.data.unwrap_or_default(),

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use retcd_member::ToLog;
 use retcd_member::snapshot::{RETRY_INTERVAL, Snapshots, Written};
-use retcd_node::{Input, SnapshotPoint};
+use retcd_node::Input;
+use retcd_state::machine::SnapshotHead;
 use retcd_storage::snap::SnapError;
 use retcd_storage::wal::{Preparation, Prepared, WalError};
 use tokio::sync::oneshot;
@@ -25,7 +26,7 @@ const PURGE_INTERVAL: Duration = Duration::from_secs(30);
 /// What the thread is asked to do.
 pub(super) enum ToSnapshot {
     /// Write a snapshot.
-    Save(SnapshotPoint),
+    Save(SnapshotHead),
     /// Prepare a segment of the log, then answer.
     Prepare(Preparation, Sender<Result<Prepared, WalError>>),
     /// End.
@@ -50,11 +51,17 @@ impl SnapshotThread {
     /// Runs until it is told to stop, or the last sender is gone.
     pub(super) fn run(&self, inbox: &Receiver<ToSnapshot>) {
         let mut purged_at = Instant::now();
-        // What found no room, and when.
-        let mut delayed: Option<(SnapshotPoint, Instant)> = None;
+        // Since when there has been no room for a snapshot.
+        let mut no_room: Option<Instant> = None;
         loop {
             match inbox.recv_timeout(Duration::from_secs(1)) {
-                Ok(ToSnapshot::Save(point)) => delayed = self.save_or_delay(point),
+                Ok(ToSnapshot::Save(head)) => {
+                    no_room = match self.save(&head) {
+                        Ok(true) => None,
+                        Ok(false) => Some(Instant::now()),
+                        Err(error) => stop_process("a snapshot could not be written", &error),
+                    }
+                }
                 Ok(ToSnapshot::Prepare(preparation, done)) => drop(done.send(preparation.make())),
                 Err(RecvTimeoutError::Timeout) => {
                     // Also when nothing is written, which is when the log would look itself.
@@ -64,10 +71,11 @@ impl SnapshotThread {
                 }
                 Ok(ToSnapshot::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
-            if let Some((point, _)) =
-                delayed.take_if(|(_, since)| since.elapsed() >= RETRY_INTERVAL)
+            if no_room
+                .take_if(|since| since.elapsed() >= RETRY_INTERVAL)
+                .is_some()
             {
-                delayed = self.save_or_delay(point);
+                let _ = self.apply.send(ToApply::SnapshotDue);
             }
             if purged_at.elapsed() >= PURGE_INTERVAL {
                 self.purge();
@@ -76,26 +84,13 @@ impl SnapshotThread {
         }
     }
 
-    /// Returns what found no room. Any other failure ends the process.
-    fn save_or_delay(&self, point: SnapshotPoint) -> Option<(SnapshotPoint, Instant)> {
-        match self.save(&point) {
-            Ok(true) => None,
-            Ok(false) => Some((point, Instant::now())),
-            Err(error) => stop_process("a snapshot could not be written", &error),
-        }
-    }
-
     /// Whether there was room.
-    fn save(&self, point: &SnapshotPoint) -> Result<bool, SnapError> {
+    fn save(&self, head: &SnapshotHead) -> Result<bool, SnapError> {
         let committed = commit_database(&self.server);
         let started = Instant::now();
-        let metadata = match self.snapshots.write(point, &mut || committed)? {
+        let metadata = match self.snapshots.write(head, &mut || committed)? {
             Written::Durable(metadata) => metadata,
             Written::NoRoom => return Ok(false),
-            Written::Outdated => {
-                let _ = self.node.send(Input::SnapshotWanted);
-                return Ok(true);
-            }
         };
         let took = started.elapsed().as_secs_f64();
         self.server.metrics.snap.save.observe(took);
@@ -103,8 +98,9 @@ impl SnapshotThread {
         let _ = self.log.send(ToLog::Record(metadata, done));
         // Otherwise the member stops.
         if recorded.blocking_recv().is_ok() {
-            let _ = self.node.send(self.snapshots.recorded(point.index)?);
-            let _ = self.apply.send(ToApply::Snapshotted(point.index));
+            let index = head.applied.index;
+            let _ = self.node.send(self.snapshots.recorded(index)?);
+            let _ = self.apply.send(ToApply::Snapshotted(index));
         }
         Ok(true)
     }

@@ -188,7 +188,6 @@ pub(super) fn spawn(
         outputs: Outputs::new(&member, mailboxes.clone()),
         log: queues.log.clone(),
         apply: queues.apply.clone(),
-        snapshot: queues.snapshot.clone(),
         peers: transport.clone(),
         clock,
         member: Arc::clone(&member),
@@ -197,6 +196,7 @@ pub(super) fn spawn(
         applier: Applier::new(machine, &member, mailboxes, version),
         node: queues.node.clone(),
         log: queues.log.clone(),
+        snapshots: queues.snapshot.clone(),
         server: Arc::clone(&server),
         clock,
         peers: PeerSet::of(&member, transport),
@@ -204,7 +204,7 @@ pub(super) fn spawn(
         compaction_pause: config.compaction_sleep_interval.std(),
     };
     let snapshot = SnapshotThread {
-        snapshots: Snapshots::new(dirs, Arc::clone(&member.state.membership)),
+        snapshots: Snapshots::new(dirs),
         log: queues.log.clone(),
         node: queues.node.clone(),
         apply: queues.apply.clone(),

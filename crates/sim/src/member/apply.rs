@@ -32,6 +32,8 @@ pub enum ToApply {
     Entries(Vec<raftpb::Entry>),
     /// Go on with a received database.
     Restore(raftpb::Snapshot),
+    /// Take a snapshot, to be written.
+    SnapshotDue,
 }
 
 /// Commits `backend` for whoever needs that at once; what stands in the way of it is left in
@@ -83,6 +85,7 @@ impl Process {
         match self.apply_queue.pop_front() {
             Some(ToApply::Entries(entries)) => self.apply_entries(entries, cx)?,
             Some(ToApply::Restore(snapshot)) => self.restore(&snapshot, cx)?,
+            Some(ToApply::SnapshotDue) => self.take_snapshot(cx),
             None => {}
         }
         self.apply_next(cx);

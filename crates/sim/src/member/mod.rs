@@ -38,9 +38,9 @@ use retcd_member::request_id::RequestIds;
 use retcd_member::snapshot::Snapshots;
 use retcd_member::{Applier, Handle, Logger, Mail, Mailboxes, Outputs, Shared, ToLog, Work};
 use retcd_node::durable::Dirs;
-use retcd_node::{Input, Node, Role, SnapshotPoint};
+use retcd_node::{Input, Node, Role};
 use retcd_proto::etcdserverpb::WatchResponse;
-use retcd_state::machine::Machine;
+use retcd_state::machine::{Machine, SnapshotHead};
 use retcd_state::version::Version;
 use retcd_storage::backend::Backend;
 use retcd_storage::disk::MemDisk;
@@ -84,6 +84,8 @@ pub enum Step {
     Compact,
     /// A snapshot is written.
     Snapshot,
+    /// A snapshot that found no room is taken anew.
+    SnapshotAgain,
     /// The member was removed and goes.
     Leave,
     /// Some task's time has come, if the timer was not set anew since.
@@ -187,7 +189,7 @@ pub struct Process {
     compact_due: bool,
     snapshots: Snapshots,
     /// Snapshots to be written; the first is under way.
-    snapshot_queue: VecDeque<SnapshotPoint>,
+    snapshot_queue: VecDeque<SnapshotHead>,
     /// Says when the log has recorded it.
     recording: Option<oneshot::Receiver<()>>,
     shared: Arc<Shared>,
@@ -243,6 +245,10 @@ impl Process {
             Step::CommitFor => self.commit_for(),
             Step::Compact => self.compact(cx),
             Step::Snapshot => self.save_snapshot(cx),
+            Step::SnapshotAgain => {
+                self.queue_apply(ToApply::SnapshotDue, cx);
+                Ok(())
+            }
             Step::Leave => Err(Stop::removed()),
             Step::Wake(number) => {
                 if number == self.timers_set {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use prost::Message;
 use retcd_member::snapshot::Written;
 use retcd_member::{Commit, ToLog};
-use retcd_node::{Input, SnapshotPoint};
+use retcd_node::Input;
 use retcd_proto::raftpb;
 use retcd_state::machine::DatabaseCopy;
 use retcd_storage::disk::{Disk, OpenMode};
@@ -51,36 +51,12 @@ pub struct Parcel {
 }
 
 impl Process {
-    pub(super) fn queue_snapshot(&mut self, point: SnapshotPoint, cx: &mut Context) {
-        self.snapshot_queue.push_back(point);
+    /// Takes a snapshot, to be written a while later.
+    pub(super) fn take_snapshot(&mut self, cx: &mut Context) {
+        self.snapshot_queue.push_back(self.applier.snapshot());
         if self.snapshot_queue.len() == 1 {
-            let delay = cx.between_us(500, 50_000);
-            self.step_after(delay, Step::Snapshot, cx);
+            self.write_next_snapshot(cx);
         }
-    }
-
-    /// Writes the oldest snapshot that waits.
-    pub(super) fn save_snapshot(&mut self, cx: &mut Context) -> Result<(), Stop> {
-        let Some(point) = self.snapshot_queue.front().cloned() else {
-            return Ok(());
-        };
-        let written = self.committing(|process, commit| process.snapshots.write(&point, commit))?;
-        let written =
-            written.map_err(|error| Stop::disk("a snapshot could not be written", error))?;
-        match written {
-            Written::Durable(metadata) => {
-                let (done, recorded) = oneshot::channel();
-                self.recording = Some(recorded);
-                self.push_to_log(ToLog::Record(metadata, done), cx);
-            }
-            Written::NoRoom => self.step_after(SNAPSHOT_RETRY, Step::Snapshot, cx),
-            Written::Outdated => {
-                self.snapshot_queue.pop_front();
-                self.push(Input::SnapshotWanted, cx);
-                self.write_next_snapshot(cx);
-            }
-        }
-        Ok(())
     }
 
     fn write_next_snapshot(&mut self, cx: &mut Context) {
@@ -90,6 +66,29 @@ impl Process {
         }
     }
 
+    /// Writes the oldest snapshot that waits.
+    pub(super) fn save_snapshot(&mut self, cx: &mut Context) -> Result<(), Stop> {
+        let Some(head) = self.snapshot_queue.front().cloned() else {
+            return Ok(());
+        };
+        let written = self.committing(|process, commit| process.snapshots.write(&head, commit))?;
+        let written =
+            written.map_err(|error| Stop::disk("a snapshot could not be written", error))?;
+        match written {
+            Written::Durable(metadata) => {
+                let (done, recorded) = oneshot::channel();
+                self.recording = Some(recorded);
+                self.push_to_log(ToLog::Record(metadata, done), cx);
+            }
+            Written::NoRoom => {
+                self.snapshot_queue.pop_front();
+                self.step_after(SNAPSHOT_RETRY, Step::SnapshotAgain, cx);
+                self.write_next_snapshot(cx);
+            }
+        }
+        Ok(())
+    }
+
     /// Goes on when the log has recorded the snapshot.
     pub(super) fn look_for_record(&mut self, cx: &mut Context) -> Result<(), Stop> {
         let recorded = self.recording.as_mut().map(oneshot::Receiver::try_recv);
@@ -97,15 +96,16 @@ impl Process {
             return Ok(());
         }
         self.recording = None;
-        let Some(point) = self.snapshot_queue.pop_front() else {
+        let Some(head) = self.snapshot_queue.pop_front() else {
             return Ok(());
         };
+        let index = head.applied.index;
         let input = self
             .snapshots
-            .recorded(point.index)
+            .recorded(index)
             .map_err(|error| Stop::disk("old databases could not be removed", error))?;
         self.push(input, cx);
-        self.committing(|process, commit| process.applier.handle_snapshot(point.index, commit))?;
+        self.committing(|process, commit| process.applier.handle_snapshot(index, commit))?;
         if cx.rng.bool() {
             let purged = self.snapshots.purge(KEEP, KEEP);
             purged.map_err(|error| Stop::disk("old files could not be removed", error))?;
@@ -123,7 +123,7 @@ impl Process {
     ) -> Result<(), Stop> {
         let mut copy = DatabaseCopy::take(self.backend())
             .map_err(|error| Stop::disk("the database could not be copied", error))?;
-        let mut snapshot = copy.snapshot();
+        let mut snapshot = copy.head.to_snapshot();
         if self.is_broken(Sabotage::OldConfState)
             && let Some(metadata) = &mut snapshot.metadata
             && let Some(conf_state) = &mut metadata.conf_state
@@ -137,7 +137,7 @@ impl Process {
             .map_err(|error| Stop::disk("the database could not be read", error))?;
         let (from, id) = (self.host, message.to());
         cx.note(|| {
-            let index = copy.applied.index;
+            let index = copy.head.applied.index;
             format!(
                 "host {from} sends {id:x} a snapshot at {index}, {} bytes",
                 database.len()

@@ -225,7 +225,7 @@ pub fn start(place: Place<'_>, setup: &Setup, cx: &mut Context) -> Result<Proces
         apply_due: false,
         early: None,
         compact_due: false,
-        snapshots: Snapshots::new(dirs.clone(), Arc::clone(&shared.state.membership)),
+        snapshots: Snapshots::new(dirs.clone()),
         snapshot_queue: VecDeque::new(),
         recording: None,
         outputs: Outputs::new(&shared, mailboxes.clone()),

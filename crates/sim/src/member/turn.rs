@@ -105,7 +105,7 @@ impl Process {
                 NodeWork::Send(messages) => self.send(messages, cx)?,
                 NodeWork::Apply(entries) => self.queue_apply(ToApply::Entries(entries), cx),
                 NodeWork::Restore(snapshot) => self.queue_apply(ToApply::Restore(snapshot), cx),
-                NodeWork::Snapshot(point) => self.queue_snapshot(point, cx),
+                NodeWork::SnapshotDue => self.queue_apply(ToApply::SnapshotDue, cx),
                 NodeWork::Contradiction(contradiction) => {
                     return Err(Stop {
                         reason: contradiction.to_string(),

@@ -25,18 +25,25 @@ pub enum CopyError {
     Empty,
 }
 
+/// What a raft snapshot says beside the database, all of one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SnapshotHead {
+    /// The last entry that it covers.
+    pub applied: AppliedIndex,
+    /// The raft configuration behind that entry.
+    pub conf_state: ConfState,
+    /// The membership as etcd up to 3.6 takes it from a snapshot's data.
+    pub document: Bytes,
+}
+
 /// The database as one commit left it, and what goes with it to a follower. Everything in here is
 /// read from the state that the copy has: whatever is applied or committed meanwhile shows in none
 /// of it.
 ///
 /// While it lives, the pages that it copies are not written again.
 pub struct DatabaseCopy {
-    /// The last entry that the copy has.
-    pub applied: AppliedIndex,
-    /// The raft configuration behind that entry.
-    pub conf_state: ConfState,
-    /// The membership as etcd up to 3.6 takes it from a snapshot's data.
-    pub document: Bytes,
+    /// What the copy is of.
+    pub head: SnapshotHead,
     /// The bolt file as a stream of a known length.
     pub file: FileCopy,
 }
@@ -51,15 +58,19 @@ impl DatabaseCopy {
         }
         let membership = Membership::open(&reader, 0)?;
         Ok(DatabaseCopy {
-            applied,
-            conf_state: membership.conf_state().clone(),
-            document: membership.to_document().into(),
+            head: SnapshotHead {
+                applied,
+                conf_state: membership.conf_state().clone(),
+                document: membership.to_document().into(),
+            },
             file: reader.committed().clone().copy(),
         })
     }
+}
 
-    /// The snapshot that the message to the follower carries ahead of the file.
-    pub fn snapshot(&self) -> Snapshot {
+impl SnapshotHead {
+    /// As raft has it.
+    pub fn to_snapshot(&self) -> Snapshot {
         Snapshot {
             data: Some(self.document.clone()),
             metadata: Some(SnapshotMetadata {

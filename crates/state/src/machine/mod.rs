@@ -45,7 +45,7 @@ use crate::version::{self, SchemaError, Version};
 use crate::{Time, quota, v2};
 use load::Loaded;
 
-pub use copy::{CopyError, DatabaseCopy};
+pub use copy::{CopyError, DatabaseCopy, SnapshotHead};
 pub use reply::{
     Applied, AppliedConfChange, ApplyError, CompactReply, Executed, Fatal, FatalProblem,
     LeaseGrantReply, OpenError, Reply,
@@ -145,6 +145,26 @@ impl Machine {
     /// [`conf_state`](Membership::conf_state).
     pub fn applied(&self) -> AppliedIndex {
         self.applied
+    }
+
+    /// A snapshot of what is applied; the database has to be durable up to there before it counts.
+    ///
+    /// # Panics
+    /// If nothing is applied yet.
+    pub fn snapshot_head(&self) -> SnapshotHead {
+        let applied = self.applied;
+        let membership = self.membership.read();
+        let conf_state = membership.conf_state().clone();
+        assert!(
+            applied.index > 0 && !conf_state.voters.is_empty(),
+            "a snapshot at {} of {conf_state:?}",
+            applied.index
+        );
+        SnapshotHead {
+            applied,
+            conf_state,
+            document: membership.to_document().into(),
+        }
     }
 
     /// The version of the storage schema; `None` if a file from before 3.5 leaves it open.
