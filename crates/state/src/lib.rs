@@ -21,7 +21,7 @@ pub mod mvcc;
 pub mod quota;
 pub mod request;
 mod time;
-mod v2;
+pub mod v2;
 pub mod version;
 pub mod watch;
 

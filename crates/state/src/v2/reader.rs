@@ -1,0 +1,86 @@
+//! Reading and watching from any thread.
+
+use std::sync::Arc;
+
+use super::hub::Shared;
+use super::tree::Tree;
+use super::{Counter, Error, Event, Path, Statistics, Timestamp, Watcher};
+
+/// The tree at one moment; clones share it.
+#[derive(Clone)]
+pub struct View {
+    pub(super) tree: Tree,
+    pub(super) index: u64,
+}
+
+impl View {
+    /// The index of the last change.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// The node and, of a directory, one level of children or the whole subtree, sorted, as seen
+    /// at `now`. Is not counted.
+    ///
+    /// # Errors
+    /// When it is not there; the cause is the first node on the path that is not.
+    pub fn get(&self, path: &str, recursive: bool, now: Timestamp) -> Result<Event, Error> {
+        let path = Path::clean(path);
+        let event = self.tree.read(&path, recursive, now, self.index);
+        event.map_err(|failure| failure.at(self.index))
+    }
+}
+
+/// What a client wants to hear of.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch<'a> {
+    /// The node.
+    pub path: &'a str,
+    /// Whether whatever is below it, too.
+    pub recursive: bool,
+    /// Whether more than one event.
+    pub stream: bool,
+    /// The first index that counts; 0: the next one.
+    pub since: u64,
+}
+
+/// A handle for reading and watching; clones share the store.
+#[derive(Clone)]
+pub struct Reader {
+    shared: Arc<Shared>,
+}
+
+impl Reader {
+    pub(super) fn new(shared: Arc<Shared>) -> Reader {
+        Reader { shared }
+    }
+
+    /// The tree as published last.
+    pub fn view(&self) -> View {
+        self.shared.view()
+    }
+
+    /// Reads as [`View::get`] does, and counts it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn get(&self, path: &str, recursive: bool, now: Timestamp) -> Result<Event, Error> {
+        let answer = self.view().get(path, recursive, now);
+        let counters = (Counter::GetsSuccess, Counter::GetsFail);
+        self.shared.counts.add_either(answer.is_ok(), counters);
+        answer
+    }
+
+    /// Starts a watch.
+    ///
+    /// # Errors
+    /// When the history does not reach back to where it is to start.
+    pub fn watch(&self, watch: &Watch<'_>) -> Result<Watcher, Error> {
+        self.shared.watch(watch)
+    }
+
+    /// What was counted so far.
+    pub fn statistics(&self) -> Statistics {
+        self.shared.statistics()
+    }
+}
