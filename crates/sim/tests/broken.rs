@@ -65,7 +65,12 @@ fn a_vote_that_is_forgotten() {
 #[test]
 fn an_entry_that_is_passed_over() {
     let promise = caught(Sabotage::SkipEntry, &[]);
-    assert_eq!(promise, "the same entries make the same revision");
+    // The second one where the entry was a change of the membership.
+    let kept = [
+        "the same entries make the same revision",
+        "no member contradicts its cluster",
+    ];
+    assert!(kept.contains(&promise), "{promise}");
 }
 
 #[test]

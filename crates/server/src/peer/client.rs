@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use super::IO_TIMEOUT;
 use super::dial::Dialer;
-use super::headers::{CLUSTER_ID, hex_value, text};
+use super::headers::{CLUSTER_ID, KEEPS_V2, hex_value, text};
 use super::persistent::{ExchangeError, PersistentConnection, RetryPolicy};
 use crate::config::url::Url;
 use crate::log::{Hex, Text};
@@ -146,6 +146,9 @@ pub struct Versions {
     pub cluster: String,
     /// Of its files; `unknown` before there are any, empty before 3.6.
     pub storage: String,
+    /// Whether the member says that it keeps API v2, in the header [`KEEPS_V2`].
+    #[serde(skip)]
+    pub keeps_v2: bool,
 }
 
 impl Versions {
@@ -158,6 +161,7 @@ impl Versions {
             server: crate::VERSION.to_owned(),
             cluster: or(cluster, "not_decided"),
             storage: or(storage, "unknown"),
+            keeps_v2: true,
         }
     }
 }
@@ -238,7 +242,10 @@ impl Client {
     /// [`ClientError`].
     pub async fn version(&self, url: &Url) -> Result<Versions, ClientError> {
         let response = self.get(url, "/version").await?;
-        from_json(response.body())
+        Ok(Versions {
+            keeps_v2: response.headers().contains_key(KEEPS_V2),
+            ..from_json(response.body())?
+        })
     }
 
     /// The versions of `member`, from the first of its URLs that answers. Failures are logged.

@@ -44,6 +44,7 @@ mod watcher;
 pub use document::{Document, DocumentError};
 pub use error::{Code, Error};
 pub use event::{Action, Event, Node};
+pub use hub::Keeper;
 pub use path::{DEPTH_MAX, Path};
 pub use reader::{Reader, View, Watch};
 pub use request::{Condition, Lifetime, Operation};

@@ -36,6 +36,7 @@ use tokio::time::timeout;
 use super::IO_TIMEOUT;
 use super::client::Versions;
 use super::headers::CLUSTER_ID;
+use super::headers::KEEPS_V2;
 use crate::auth::credentials_of;
 use crate::log::{Hex, Text};
 use crate::net_http::{Response, reply};
@@ -85,7 +86,12 @@ pub async fn page<P: PeerProbe, B: Body>(probe: &P, request: Request<B>) -> Resp
         return refusal;
     }
     match route {
-        Route::Version => reply::json(&probe.versions()),
+        Route::Version => {
+            let mut response = reply::json(&probe.versions());
+            let keeps = HeaderValue::from_static("true");
+            response.headers_mut().insert(KEEPS_V2, keeps);
+            response
+        }
         Route::Members => members(probe, &probe.members()),
         Route::Promote(id) => {
             let credentials = credentials_of(request.headers(), request.extensions());
