@@ -111,7 +111,7 @@ impl Store {
             },
             other.shared.history(),
         );
-        self.shared.counts.store(&other.shared.statistics());
+        self.shared.counts.store(&other.shared.counts.load());
         self.tree = other.tree;
         self.index = other.index;
         self.expirations = other.expirations;

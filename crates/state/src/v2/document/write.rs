@@ -34,7 +34,7 @@ impl Store {
             tree: view.tree,
             index: view.index,
             history: shared.history(),
-            statistics: shared.statistics(),
+            statistics: shared.counts.load(),
         }
     }
 
