@@ -117,9 +117,10 @@ impl Shared {
         self.view.read().clone()
     }
 
-    /// The counts; `watchers` among them is of now.
+    /// The counts, with the watchers that wait now.
     pub(super) fn statistics(&self) -> Statistics {
-        self.counts.load(self.hub.lock().count)
+        self.counts.set_watchers(self.hub.lock().count);
+        self.counts.load()
     }
 
     /// The history, as published.
@@ -138,7 +139,7 @@ impl Shared {
             tree: view.tree,
             index: view.index,
             history: hub.history.clone(),
-            statistics: self.counts.load(hub.count),
+            statistics: self.counts.load(),
         }
     }
 

@@ -35,8 +35,6 @@ mod reader;
 mod request;
 mod statistics;
 mod store;
-#[cfg(test)]
-mod tests;
 mod timestamp;
 mod tree;
 mod watcher;

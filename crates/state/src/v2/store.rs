@@ -79,6 +79,11 @@ impl Store {
         self.index
     }
 
+    /// When the first node expires, published or not; none: no node does.
+    pub fn next_expiration(&self) -> Option<Timestamp> {
+        first(&self.expirations)
+    }
+
     /// Whether there is such a node, published or not.
     pub(super) fn has(&self, path: &Path) -> bool {
         self.tree.get(path).is_some()
@@ -133,7 +138,7 @@ impl Store {
         assert!(!unpublished, "changes that are not published");
         let history = other.shared.history();
         self.shared.replace(applied, other.view(), history);
-        self.shared.counts.store(&other.shared.statistics());
+        self.shared.counts.store(&other.shared.counts.load());
         self.tree = other.tree;
         self.index = other.index;
         self.expirations = other.expirations;

@@ -34,8 +34,7 @@ use tokio::time::timeout;
 
 use super::IO_TIMEOUT;
 use super::client::Versions;
-use super::headers::CLUSTER_ID;
-use super::headers::KEEPS_V2;
+use super::headers::{CLUSTER_ID, KEEPS_V2};
 use super::protocol::{
     CLUSTER_MISMATCH, HashKvHeader, HashKvRequest, HashKvResponse, LEARNER_NOT_READY,
     LEASE_NOT_FOUND, MEMBER_NOT_FOUND, NOT_CAUGHT_UP, NOT_LEARNER,
