@@ -18,6 +18,7 @@ use retcd_state::Time;
 use retcd_state::machine::{Applied, ApplyError, FatalProblem, Machine, MachineOptions, Reply};
 use retcd_state::membership::{ConfChangeContext, Member, MemberError};
 use retcd_state::mvcc::{Progress, Revision};
+use retcd_state::v2::Answer;
 use retcd_state::version::Version;
 use retcd_storage::backend::{Backend, Bucket, WriteBatch};
 
@@ -611,7 +612,7 @@ fn checkpoints_survive_from_3_6_on() {
 }
 
 #[test]
-fn api_v2_entries_of_older_members_are_understood_or_fatal() {
+fn api_v2_entries_of_older_members_are_understood() {
     let v2 = |method: &str, path: &str, val: &str| V2Request {
         id: Some(12),
         method: Some(method.into()),
@@ -661,8 +662,12 @@ fn api_v2_entries_of_older_members_are_understood_or_fatal() {
             (named.name.as_str(), named.client_urls()),
             ("n", &["http://c".to_owned()][..])
         );
-        let problem = bench.fatal(EntryType::EntryNormal, encode(&v2("PUT", "/1/foo", "bar")));
-        assert!(matches!(problem, FatalProblem::V2 { .. }), "{problem}");
+        let put = encode(&v2("PUT", "/1/foo", "bar"));
+        let reply = bench.try_apply(EntryType::EntryNormal, put).unwrap();
+        let Ok(Reply::V2(Ok(Answer::Event(event)))) = reply else {
+            panic!("{reply:?}");
+        };
+        assert_eq!((event.node.key.as_str(), event.index()), ("/1/foo", 4));
     }
 }
 

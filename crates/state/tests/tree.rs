@@ -1,0 +1,286 @@
+//! The tree of API v2 in a machine: it follows the cluster, starts from snapshots and the log, and
+//! has the same index at all members, wherever they started.
+
+use prost::Message;
+use retcd_proto::etcdserverpb::{InternalRaftRequest, PutRequest, Request};
+use retcd_proto::membershippb::{
+    Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
+};
+use retcd_proto::raftpb::{ConfChange, ConfChangeType, Entry, EntryType};
+use retcd_state::Time;
+use retcd_state::machine::{DatabaseCopy, Machine, MachineOptions, Reply, TreeError};
+use retcd_state::membership::{ConfChangeContext, Member};
+use retcd_state::v2::{Action, Answer, Store};
+use retcd_storage::backend::Backend;
+
+/// A log that is written entry by entry.
+#[derive(Default)]
+struct Log(Vec<Entry>);
+
+impl Log {
+    fn push(&mut self, kind: EntryType, data: Vec<u8>) {
+        self.0.push(Entry {
+            index: Some(self.0.len() as u64 + 1),
+            term: Some(1),
+            r#type: Some(kind as i32),
+            data: Some(data.into()),
+        });
+    }
+
+    fn change(&mut self, kind: ConfChangeType, id: u64) {
+        let context = ConfChangeContext {
+            member: Member {
+                id,
+                peer_urls: Some(vec![format!("http://{id:x}")]),
+                ..Member::default()
+            },
+            is_promote: false,
+        };
+        let change = ConfChange {
+            id: Some(1),
+            r#type: Some(kind as i32),
+            node_id: Some(id),
+            context: Some(context.to_json().into()),
+        };
+        self.push(EntryType::EntryConfChange, change.encode_to_vec());
+    }
+
+    fn request(&mut self, request: InternalRaftRequest) {
+        self.push(EntryType::EntryNormal, request.encode_to_vec());
+    }
+
+    fn attributes(&mut self, member_id: u64) {
+        let attributes = Attributes {
+            name: format!("m{member_id:x}"),
+            client_urls: vec![format!("http://client-{member_id:x}")],
+        };
+        self.request(InternalRaftRequest {
+            cluster_member_attr_set: Some(ClusterMemberAttrSetRequest {
+                member_id,
+                member_attributes: Some(attributes),
+            }),
+            ..Default::default()
+        });
+    }
+
+    fn version(&mut self, version: &str) {
+        self.request(InternalRaftRequest {
+            cluster_version_set: Some(ClusterVersionSetRequest {
+                ver: version.to_owned(),
+            }),
+            ..Default::default()
+        });
+    }
+
+    fn v2(&mut self, method: &str, key: &str, value: &str) {
+        let request = Request {
+            method: Some(method.to_owned()),
+            path: Some(format!("/1/{key}")),
+            val: Some(value.to_owned()),
+            ..Default::default()
+        };
+        self.push(EntryType::EntryNormal, request.encode_to_vec());
+    }
+
+    fn v3(&mut self) {
+        self.request(InternalRaftRequest {
+            put: Some(PutRequest {
+                key: "k".into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        });
+    }
+
+    /// The beginning of a cluster of one.
+    fn founded(version: &str) -> Log {
+        let mut log = Log::default();
+        log.change(ConfChangeType::ConfChangeAddNode, 0xa);
+        log.push(EntryType::EntryNormal, vec![]);
+        log.attributes(0xa);
+        log.version(version);
+        log
+    }
+}
+
+fn machine(entries: &[Entry]) -> (Backend, Machine) {
+    let backend = Backend::default();
+    let mut machine = Machine::open(backend.clone(), MachineOptions::default()).unwrap();
+    machine.apply(Time::default(), entries).unwrap();
+    (backend, machine)
+}
+
+fn data(machine: &Machine) -> Vec<u8> {
+    machine.snapshot_head().to_snapshot().data.unwrap().to_vec()
+}
+
+/// The index that the next write gets.
+fn next_index(machine: &mut Machine, log: &mut Log) -> u64 {
+    log.v2("PUT", "key", "value");
+    let entry = log.0.last().cloned().unwrap();
+    let applied = machine.apply(Time::default(), &[entry]).unwrap();
+    match &applied.replies[..] {
+        [(_, Ok(Reply::V2(Ok(Answer::Event(event)))))] => event.index(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_first_write_follows_what_the_cluster_wrote() {
+    for version in ["3.4.0", "3.7.0"] {
+        let mut log = Log::founded(version);
+        let (_, mut machine) = machine(&log.0);
+        assert_eq!(machine.v2_reader().view().index(), 3, "{version}");
+        assert_eq!(next_index(&mut machine, &mut log), 4, "{version}");
+    }
+}
+
+#[test]
+fn members_that_started_from_different_snapshots_agree_on_the_index() {
+    let mut log = Log::founded("3.7.0");
+    for id in [0xb, 0xc, 0xd] {
+        log.change(ConfChangeType::ConfChangeAddNode, id);
+        log.attributes(id);
+    }
+    log.change(ConfChangeType::ConfChangeRemoveNode, 0xc);
+    log.change(ConfChangeType::ConfChangeUpdateNode, 0xd);
+    let mut indexes = Vec::new();
+    for snapshot in 4..=log.0.len() {
+        let (backend, first) = machine(&log.0[..snapshot]);
+        let document = data(&first);
+        drop(first);
+        let mut second = Machine::open(backend, MachineOptions::default()).unwrap();
+        let at = snapshot as u64;
+        second.recover_v2(Some(&document), at, &[]).unwrap();
+        second.apply(Time::default(), &log.0[snapshot..]).unwrap();
+        let mut log = Log(log.0.clone());
+        indexes.push(next_index(&mut second, &mut log));
+    }
+    let (_, mut from_the_beginning) = machine(&log.0);
+    let index = next_index(&mut from_the_beginning, &mut log);
+    assert!(
+        indexes.iter().all(|other| *other == index),
+        "{index}: {indexes:?}"
+    );
+}
+
+/// Whatever the snapshot is of, and however far the database is, the same tree comes out.
+#[test]
+fn a_start_finds_the_tree_in_the_snapshot_and_behind_it() {
+    for version in ["3.4.0", "3.7.0"] {
+        let mut log = Log::founded(version);
+        log.v2("PUT", "a", "1");
+        log.v3();
+        log.v2("PUT", "dir/b", "2");
+        log.change(ConfChangeType::ConfChangeAddLearnerNode, 0xb);
+        log.v2("POST", "queue", "3");
+        // A change that is refused.
+        log.change(ConfChangeType::ConfChangeAddNode, 0xb);
+        log.v2("DELETE", "a", "");
+        log.change(ConfChangeType::ConfChangeRemoveNode, 0xb);
+        log.v2("PUT", "c", "4");
+        let (_, whole) = machine(&log.0);
+        let expected = String::from_utf8(data(&whole)).unwrap();
+        for applied in 1..=log.0.len() {
+            let (backend, _) = machine(&log.0[..applied]);
+            for snapshot in 0..=applied {
+                let document = match snapshot {
+                    0 => None,
+                    _ => Some(data(&machine(&log.0[..snapshot]).1)),
+                };
+                let copy = Backend::default();
+                copy_rows(&backend, &copy);
+                let mut machine = Machine::open(copy, MachineOptions::default()).unwrap();
+                machine
+                    .recover_v2(document.as_deref(), snapshot as u64, &log.0[snapshot..])
+                    .unwrap();
+                machine.apply(Time::default(), &log.0[applied..]).unwrap();
+                let found = String::from_utf8(data(&machine)).unwrap();
+                assert_eq!(
+                    without_reads(&found),
+                    without_reads(&expected),
+                    "{version}: snapshot {snapshot}, applied {applied}"
+                );
+            }
+        }
+    }
+}
+
+/// The statistics count each member's own reads.
+fn without_reads(document: &str) -> &str {
+    document.split("\"Stats\"").next().unwrap()
+}
+
+fn copy_rows(from: &Backend, to: &Backend) {
+    use retcd_storage::backend::{Bucket, WriteBatch};
+    let (reader, mut batch) = (from.reader(), WriteBatch::default());
+    for bucket in Bucket::ALL {
+        for row in reader.range(bucket, b"", None) {
+            let (key, value) = row.unwrap();
+            batch.put(bucket, &key, value);
+        }
+    }
+    to.write(batch);
+}
+
+#[test]
+fn a_write_behind_a_snapshot_that_cannot_be_read_is_not_passed_over() {
+    let mut log = Log::founded("3.7.0");
+    log.v3();
+    let snapshot = log.0.len() as u64;
+    log.v3();
+    let (backend, _) = machine(&log.0);
+    let mut without = Machine::open(backend, MachineOptions::default()).unwrap();
+    let behind = &log.0[snapshot as usize..];
+    without.recover_v2(None, snapshot, behind).unwrap();
+    assert_eq!(without.v2_reader().view().index(), 3);
+
+    log.v2("PUT", "a", "1");
+    let (backend, _) = machine(&log.0);
+    let mut with = Machine::open(backend, MachineOptions::default()).unwrap();
+    let behind = &log.0[snapshot as usize..];
+    let lost = with.recover_v2(None, snapshot, behind).unwrap_err();
+    assert!(
+        matches!(
+            lost,
+            TreeError::Lost {
+                snapshot: 5,
+                index: 7
+            }
+        ),
+        "{lost}"
+    );
+}
+
+/// A copy of the database goes with the tree of the same entry, whatever is applied meanwhile.
+#[test]
+fn a_copy_has_the_tree_of_its_index() {
+    let mut log = Log::founded("3.7.0");
+    log.v2("PUT", "a", "1");
+    let (backend, mut machine) = machine(&log.0);
+    let reader = machine.v2_reader();
+    let trees = reader.keep();
+    let before = machine.applied().index;
+    log.v2("PUT", "a", "2");
+    let entry = log.0.last().cloned().unwrap();
+    machine.apply(Time::default(), &[entry]).unwrap();
+    assert_eq!(trees.at(before).index(), 4);
+    assert_eq!(trees.at(before + 1).index(), 5);
+    drop(trees);
+    let copy = DatabaseCopy::take(&backend, &reader).unwrap();
+    let snapshot = copy.head.to_snapshot();
+    let store = Store::from_document(&snapshot.data.unwrap()).unwrap();
+    assert_eq!(
+        (snapshot.metadata.unwrap().index(), store.index()),
+        (before + 1, 5)
+    );
+    let found = store
+        .reader()
+        .view()
+        .get("/1/a", false, retcd_state::v2::Timestamp(0));
+    let found = found.unwrap();
+    assert_eq!(
+        (found.action, found.node.value.as_deref()),
+        (Action::Get, Some("2"))
+    );
+}
