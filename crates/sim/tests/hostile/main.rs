@@ -112,7 +112,6 @@ fn excuse(fatal: &Fatal, entry: &Entry) {
             request() == nothing_else
         }
         FatalProblem::BadVersion(_) => true,
-        FatalProblem::V2 { .. } => true,
         FatalProblem::ConfChangeV2 => entry.r#type() == EntryType::EntryConfChangeV2,
         FatalProblem::ConfChange(_) => {
             let change: ConfChange = wire::decode(data()).unwrap();

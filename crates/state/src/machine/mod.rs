@@ -408,7 +408,7 @@ impl Machine {
             self.set_cluster_version(&request.ver, applied)?;
             return done;
         } else if let Some(request) = &r.cluster_member_attr_set {
-            self.set_attributes(request)?;
+            self.set_attributes(request);
             applied.cluster_changed = true;
             return done;
         } else if let Some(request) = &r.downgrade_info_set {
@@ -645,14 +645,11 @@ impl Machine {
         Ok(())
     }
 
-    fn set_attributes(
-        &mut self,
-        request: &membershippb::ClusterMemberAttrSetRequest,
-    ) -> Result<(), FatalProblem> {
+    fn set_attributes(&mut self, request: &membershippb::ClusterMemberAttrSetRequest) {
         let attributes = request.member_attributes.clone().unwrap_or_default();
         let membership = &mut self.membership.write();
         self.v2
-            .set_attributes(request.member_id, &attributes, membership, &mut self.batch)
+            .set_attributes(request.member_id, &attributes, membership, &mut self.batch);
     }
 
     fn set_downgrade(&mut self, request: &membershippb::DowngradeInfoSetRequest) {

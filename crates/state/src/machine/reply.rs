@@ -92,9 +92,6 @@ pub enum FatalProblem {
     /// The request is of a kind that is unknown here.
     #[error("unknown kind of request")]
     UnknownRequest,
-    /// The tree of API v2 does not agree with the membership.
-    #[error("the store of API v2 does not have the members of the cluster: {0}")]
-    Tree(v2::Error),
     /// A joint configuration change, which etcd never proposes.
     #[error("configuration change of version 2")]
     ConfChangeV2,

@@ -150,7 +150,7 @@ impl Tree {
                     }
                 }
             }
-        })?;
+        });
         Ok(Ok(()))
     }
 
@@ -166,7 +166,8 @@ impl Tree {
         membership.set_cluster_version(parsed, batch);
         self.follow(was_derived, membership, |store| {
             store.set_cluster_version(&parsed.to_string())
-        })
+        });
+        Ok(())
     }
 
     /// A member has told its name and where clients reach it.
@@ -176,13 +177,13 @@ impl Tree {
         attributes: &Attributes,
         membership: &mut Membership,
         batch: &mut WriteBatch,
-    ) -> Result<(), FatalProblem> {
+    ) {
         let was_derived = self.is_derived(membership);
         membership.set_attributes(id, attributes, batch);
         let Attributes { name, client_urls } = attributes;
         self.follow(was_derived, membership, |store| {
             store.set_attributes(id, name, client_urls)
-        })
+        });
     }
 
     fn is_derived(&self, membership: &Membership) -> bool {
@@ -194,12 +195,14 @@ impl Tree {
         was_derived: bool,
         membership: &Membership,
         change: impl FnOnce(&mut Store) -> Result<(), v2::Error>,
-    ) -> Result<(), FatalProblem> {
+    ) {
         if was_derived {
             self.store.become_like(derived(membership));
-            return Ok(());
+            return;
         }
-        change(&mut self.store).map_err(FatalProblem::Tree)
+        // Refused where a log has requests that write to the cluster's own records, which no client
+        // can. The membership counts; the tree stays as it is, at all members alike.
+        let _ = change(&mut self.store);
     }
 
     /// The tree that `document` holds, after `entries` up to `applied`; `document` is of the entry
@@ -266,7 +269,7 @@ impl Tree {
                         self.set_cluster_version(&set.ver, membership, unused)?;
                     } else if let Some(set) = &request.cluster_member_attr_set {
                         let attributes = set.member_attributes.clone().unwrap_or_default();
-                        self.set_attributes(set.member_id, &attributes, membership, unused)?;
+                        self.set_attributes(set.member_id, &attributes, membership, unused);
                     }
                 }
             },
