@@ -11,12 +11,18 @@ use super::{Counter, Error, Event, Path, Statistics, Timestamp, Watcher};
 pub struct View {
     pub(super) tree: Tree,
     pub(super) index: u64,
+    pub(super) next_expiration: Option<Timestamp>,
 }
 
 impl View {
     /// The index of the last change.
     pub fn index(&self) -> u64 {
         self.index
+    }
+
+    /// When the first node expires; none: no node does, and no leader has to say what time it is.
+    pub fn next_expiration(&self) -> Option<Timestamp> {
+        self.next_expiration
     }
 
     /// The node and, of a directory, one level of children or the whole subtree, sorted, as seen

@@ -51,16 +51,26 @@ impl Store {
     }
 
     pub(super) fn with(tree: Tree, index: u64, history: History) -> Store {
+        let expirations = expirations(&tree);
         let view = View {
             tree: tree.clone(),
             index,
+            next_expiration: first(&expirations),
         };
         Store {
-            expirations: expirations(&tree),
             tree,
             index,
+            expirations,
             pending: Vec::new(),
             shared: Arc::new(Shared::new(view, history)),
+        }
+    }
+
+    fn view(&self) -> View {
+        View {
+            tree: self.tree.clone(),
+            index: self.index,
+            next_expiration: self.next_expiration(),
         }
     }
 
@@ -74,9 +84,9 @@ impl Store {
         self.index
     }
 
-    /// When the first node expires; none: no node does, and nobody has to ask for it.
+    /// When the first node expires, published or not.
     pub fn next_expiration(&self) -> Option<Timestamp> {
-        self.expirations.first().map(|&(time, _)| time)
+        first(&self.expirations)
     }
 
     /// Whether there is such a node, published or not.
@@ -94,23 +104,14 @@ impl Store {
         if self.pending.is_empty() {
             return;
         }
-        let view = View {
-            tree: self.tree.clone(),
-            index: self.index,
-        };
-        self.shared.publish(view, self.pending.drain(..));
+        self.shared.publish(self.view(), &self.pending);
+        self.pending.clear();
     }
 
     /// Goes on with `other` behind the handles that others hold. Their watchers end.
     pub fn replace(&mut self, other: Store) {
         assert!(self.pending.is_empty(), "changes that are not published");
-        self.shared.replace(
-            View {
-                tree: other.tree.clone(),
-                index: other.index,
-            },
-            other.shared.history(),
-        );
+        self.shared.replace(other.view(), other.shared().history());
         self.shared.counts.store(&other.shared.counts.load());
         self.tree = other.tree;
         self.index = other.index;
@@ -469,6 +470,10 @@ fn check_not_top(path: &Path) -> Result<(), Failure> {
         true => Err(Failure::new(Code::RootReadOnly, "/")),
         false => Ok(()),
     }
+}
+
+fn first(expirations: &BTreeSet<(Timestamp, Path)>) -> Option<Timestamp> {
+    expirations.first().map(|&(time, _)| time)
 }
 
 fn expirations(tree: &Tree) -> BTreeSet<(Timestamp, Path)> {
