@@ -6,6 +6,7 @@
 //! - [`machine`]: executes log entries and answers them; owns all of the below.
 //! - [`mvcc`]: the keyspace, its history, and how to read it.
 //! - [`watch`]: who is told of which change.
+//! - [`v2`]: the other store, of API v2.
 //! - [`lease`], [`alarm`], [`auth`], [`membership`], [`version`], [`meta`]: the rest of the state.
 //! - [`identity`]: the ids of members and clusters.
 //! - [`request`], [`quota`]: what is checked before a request is proposed.

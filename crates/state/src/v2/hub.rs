@@ -165,20 +165,21 @@ impl Shared {
         }
     }
 
-    /// Shows `view`, which is of the entry `applied`, to readers, and its changes to watchers. Whoever has seen the view and then
-    /// watches "from now on" does not hear of these changes.
-    pub(super) fn publish(&self, applied: u64, view: View, notices: impl Iterator<Item = Notice>) {
+    /// Shows `view`, which is of the entry `applied`, to readers, and its changes to watchers.
+    /// Whoever has seen the view and then watches "from now on" does not hear of these changes.
+    pub(super) fn publish(&self, applied: u64, view: View, notices: &[Notice]) {
         let mut woken = Vec::new();
         let mut hub = self.hub.lock();
-        let index = view.index();
-        *self.view.write() = view;
+        hub.index = view.index();
+        let previous = std::mem::replace(&mut *self.view.write(), view);
         for notice in notices {
             hub.notify(notice, &mut woken);
         }
-        hub.index = index;
         self.applied(applied, &mut hub);
         drop(hub);
         woken.into_iter().for_each(Waker::wake);
+        // May be the last that knows of many nodes: nobody waits for their end.
+        drop(previous);
     }
 
     /// Puts another store in place of this one. All watchers end: what has happened in between
@@ -188,7 +189,7 @@ impl Shared {
         let mut hub = self.hub.lock();
         hub.index = view.index();
         hub.history = history;
-        *self.view.write() = view;
+        let previous = std::mem::replace(&mut *self.view.write(), view);
         for watcher in std::mem::take(&mut hub.watchers).into_values().flatten() {
             let mut queue = watcher.1.queue.lock();
             queue.close();
@@ -198,6 +199,7 @@ impl Shared {
         self.applied(applied, &mut hub);
         drop(hub);
         woken.into_iter().for_each(Waker::wake);
+        drop(previous);
     }
 
     /// Starts a watch: history and registration are of one moment, so that no event is missed.
@@ -254,9 +256,9 @@ impl Hub {
     /// Remembers an event and tells it to whom it concerns. Watchers of a node that is removed
     /// hear of it, and then whoever watches the event's node or above: so a stream of that node
     /// itself gets the event twice, as in etcd 3.3 (`store/watcher_hub.go`).
-    fn notify(&mut self, notice: Notice, woken: &mut Vec<Waker>) {
+    fn notify(&mut self, notice: &Notice, woken: &mut Vec<Waker>) {
         let Notice { event, before } = notice;
-        self.history.push(Arc::clone(&event));
+        self.history.push(Arc::clone(event));
         if event.refresh || self.watchers.is_empty() {
             return;
         }
@@ -269,12 +271,12 @@ impl Hub {
                 .cloned()
                 .collect();
             for path in removed {
-                self.notify_path(&path, &event, true, woken);
+                self.notify_path(&path, event, true, woken);
             }
         }
-        self.notify_path(&Path::root(), &event, false, woken);
+        self.notify_path(&Path::root(), event, false, woken);
         for path in key.steps() {
-            self.notify_path(&path, &event, false, woken);
+            self.notify_path(&path, event, false, woken);
         }
     }
 

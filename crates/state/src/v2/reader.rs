@@ -20,7 +20,7 @@ impl View {
         self.index
     }
 
-    /// When the first node expires; none: no node does, and nobody has to ask for it.
+    /// When the first node expires; none: no node does, and no leader has to say what time it is.
     pub fn next_expiration(&self) -> Option<Timestamp> {
         self.next_expiration
     }

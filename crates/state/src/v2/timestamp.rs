@@ -22,8 +22,8 @@ impl Timestamp {
         if (seconds, nanos) == (days_of(1, 1, 1) * DAY_SECS, 0) {
             return Ok(None);
         }
-        let whole = seconds.checked_mul(NANOS).ok_or(OutOfRange)?;
-        let whole = whole.checked_add(nanos).ok_or(OutOfRange)?;
+        let whole = i128::from(seconds) * i128::from(NANOS) + i128::from(nanos);
+        let whole = i64::try_from(whole).map_err(|_| OutOfRange)?;
         Ok(Some(Timestamp(whole)))
     }
 }

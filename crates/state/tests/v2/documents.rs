@@ -141,10 +141,14 @@ fn foreign_documents_are_read_or_refused() {
         ("{,\"Root\":{\"Children\":{}}}".into(), "v2 store document: malformed at byte 2"),
         ("{\"CurrentIndex\":-1}".into(), "v2 store document: malformed at byte 18"),
         ("{\"CurrentVersion\":3,\"Root\":{\"Children\":{}}}".into(), "v2 store document: version 3 is not known"),
+        (
+            "{\"CurrentIndex\":18446744073709551615,\"Root\":{\"Children\":{}}}".into(),
+            "v2 store document: the index 18446744073709551615 is too large",
+        ),
         // Nodes that cannot be.
         (document(r#"{"Children":{"a/b":{}}}"#, "null"), "v2 store document: \"a/b\" is not the name of a node"),
         (document(r#"{"Children":{"..":{}}}"#, "null"), "v2 store document: \"..\" is not the name of a node"),
-        (document(r#"{"Children":{"a":null}}"#, "null"), "v2 store document: malformed at byte 28"),
+        (document(r#"{"Children":{"a":null}}"#, "null"), "v2 store document: malformed at byte 29"),
         (document(r#"{"Children":{"a":{},"a":{}}}"#, "null"), "v2 store document: \"/a\" is not the name of a node"),
         (document(r#"{"Children":{"a":{"ExpireTime":"soon"}}}"#, "null"), "v2 store document: \"soon\" is not a time"),
         // Events that cannot be.
@@ -155,7 +159,7 @@ fn foreign_documents_are_read_or_refused() {
         (queue(&format!("[{}]", event(0)), 1, 0), wrong),
         (queue(&format!("[{},{}]", event(9), event(8)), 2, 0), wrong),
         (queue("[{\"action\":\"jump\"}]", 1, 0), "v2 store document: \"jump\" is not an action"),
-        (queue("[{\"action\":\"set\"}]", 1, 0), "v2 store document: malformed at byte 96"),
+        (queue("[{\"action\":\"set\"}]", 1, 0), "v2 store document: malformed at byte 99"),
     ] {
         assert_eq!(check(&document), expected, "{document}");
     }
@@ -207,7 +211,7 @@ fn damaged_documents_are_no_panic() {
         assert!(cut.is_err(), "cut at {end}");
     }
     let mut read = 0;
-    for _ in 0..20_000 {
+    for _ in 0..6000 {
         let mut bytes = document.clone().into_bytes();
         for _ in 0..rng.usize(1..4) {
             let at = rng.usize(..bytes.len());
@@ -226,5 +230,5 @@ fn damaged_documents_are_no_panic() {
             apply(&mut store, "SYNC / time=1000000");
         }
     }
-    assert!(read > 1000, "{read} were read");
+    assert!(read > 300, "{read} were read");
 }

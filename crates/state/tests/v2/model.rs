@@ -207,8 +207,11 @@ impl Model {
         let set = action == "set";
         let before = self.find(path).cloned();
         let missing = before.as_ref().err().is_some_and(|e| e.starts_with("100"));
-        if set && (before.is_err() && !missing || missing && request.refresh()) {
-            return Err(before.err().unwrap());
+        if let Err(error) = &before
+            && set
+            && (!missing || request.refresh())
+        {
+            return Err(error.clone());
         }
         self.check_top(path)?;
         match &before {
@@ -220,10 +223,10 @@ impl Model {
             _ => {}
         }
         let index = self.index + 1;
-        let mut value = request.val().to_owned();
-        if set && request.refresh() {
-            value = before.clone().unwrap().value.unwrap();
-        }
+        let value = match &before {
+            Ok(before) if request.refresh() => before.value.clone().unwrap_or_default(),
+            _ => request.val().to_owned(),
+        };
         let mut expires = request.expiration();
         if expires < 946_684_800 * SECOND {
             expires = 0;

@@ -33,6 +33,9 @@ pub enum DocumentError {
     /// Events are missing, out of order, or newer than the store.
     #[error("v2 store document: the history does not fit the index {0}")]
     History(u64),
+    /// An index that leaves no room for more changes.
+    #[error("v2 store document: the index {0} is too large")]
+    Index(u64),
     /// Another version of the format.
     #[error("v2 store document: version {0} is not known")]
     Version(u64),
@@ -48,6 +51,9 @@ type Result<T> = std::result::Result<T, DocumentError>;
 
 /// Versions of the format; 0 stands for one that is not given.
 const VERSIONS: [u64; 2] = [0, 2];
+
+/// No store gets there by itself.
+const INDEX_MAX: u64 = u64::MAX / 2;
 
 /// The ring of events as it stands there.
 #[derive(Default)]
@@ -83,6 +89,9 @@ impl Store {
         parser.end()?;
         if !VERSIONS.contains(&version) {
             return Err(DocumentError::Version(version));
+        }
+        if index > INDEX_MAX {
+            return Err(DocumentError::Index(index));
         }
         let mut tree = tree.ok_or(DocumentError::NoRoot)?;
         // The tops are there from the beginning, whatever a document has of them.

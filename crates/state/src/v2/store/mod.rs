@@ -1,19 +1,16 @@
 //! The store, for whoever applies the log.
 
+mod operations;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use retcd_proto::etcdserverpb::Request;
 
-use super::event::Failure;
 use super::history::History;
 use super::hub::{Notice, Shared};
-use super::path::DEPTH_MAX;
-use super::tree::{Content, Entry, TOPS, Tree};
-use super::{
-    Action, Code, Condition, Counter, Error, Event, Lifetime, Node, Operation, Path, Reader,
-    Timestamp, View,
-};
+use super::tree::{Entry, Tree};
+use super::{Action, Counter, Error, Event, Node, Operation, Path, Reader, Timestamp, View};
 
 /// What a request has brought about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,12 +57,20 @@ impl Store {
             next_expiration: first(&expirations),
         };
         Store {
-            expirations,
             tree,
             index,
+            expirations,
             pending: Vec::new(),
             is_changed: false,
             shared: Arc::new(Shared::new(view, history)),
+        }
+    }
+
+    fn view(&self) -> View {
+        View {
+            tree: self.tree.clone(),
+            index: self.index,
+            next_expiration: self.next_expiration(),
         }
     }
 
@@ -79,7 +84,7 @@ impl Store {
         self.index
     }
 
-    /// When the first node expires, published or not; none: no node does.
+    /// When the first node expires, published or not.
     pub fn next_expiration(&self) -> Option<Timestamp> {
         first(&self.expirations)
     }
@@ -103,15 +108,8 @@ impl Store {
         }
         self.is_changed = false;
         let view = self.view();
-        self.shared.publish(applied, view, self.pending.drain(..));
-    }
-
-    fn view(&self) -> View {
-        View {
-            tree: self.tree.clone(),
-            index: self.index,
-            next_expiration: first(&self.expirations),
-        }
+        self.shared.publish(applied, view, &self.pending);
+        self.pending.clear();
     }
 
     /// The same tree as if more had happened before: the next change is the one after `index`.
@@ -221,180 +219,6 @@ impl Store {
             .map_err(|failure| failure.at(self.index))
     }
 
-    fn set(
-        &mut self,
-        now: Timestamp,
-        path: Path,
-        dir: bool,
-        value: &str,
-        lifetime: Lifetime,
-    ) -> Result<Arc<Event>, Failure> {
-        let previous = match self.tree.find(&path) {
-            Ok(entry) => Some(Arc::clone(entry)),
-            Err(failure) if failure.code == Code::KeyNotFound && !lifetime.refresh => None,
-            Err(failure) => return Err(failure),
-        };
-        check_not_top(&path)?;
-        if previous.as_ref().is_some_and(|entry| entry.is_directory()) {
-            return Err(Failure::new(Code::NotFile, path));
-        }
-        let value = match &previous {
-            Some(previous) if lifetime.refresh => Arc::from(previous.value()),
-            _ => Arc::from(value),
-        };
-        let previous = previous.map(|entry| entry.node(&path, now));
-        let mut event = self.put_new(now, Action::Set, path, dir, value, lifetime)?;
-        event.prev_node = previous;
-        event.refresh = lifetime.refresh;
-        Ok(self.commit(event, None))
-    }
-
-    fn create(
-        &mut self,
-        now: Timestamp,
-        path: Path,
-        unique: bool,
-        dir: bool,
-        value: &str,
-        lifetime: Lifetime,
-    ) -> Result<Arc<Event>, Failure> {
-        let path = match unique {
-            true => path.child(&format!("{:020}", self.index + 1)),
-            false => path,
-        };
-        check_not_top(&path)?;
-        match self.tree.find(&path) {
-            Ok(_) => return Err(Failure::new(Code::NodeExists, path)),
-            Err(failure) if failure.code == Code::KeyNotFound => {}
-            Err(failure) => {
-                self.shared.counts.add(Counter::SetsFail);
-                return Err(failure);
-            }
-        }
-        let event = self.put_new(now, Action::Create, path, dir, value.into(), lifetime)?;
-        Ok(self.commit(event, None))
-    }
-
-    /// Puts a new node into the tree, in place of any file, and makes the directories on the way.
-    fn put_new(
-        &mut self,
-        now: Timestamp,
-        action: Action,
-        path: Path,
-        dir: bool,
-        value: Arc<str>,
-        lifetime: Lifetime,
-    ) -> Result<Event, Failure> {
-        if path.depth() > DEPTH_MAX {
-            return Err(Failure::new(Code::InvalidField, "path is too deep"));
-        }
-        let index = self.index + 1;
-        self.tree.create_parents(&path, index)?;
-        let entry = Entry {
-            created: index,
-            modified: index,
-            expiration: lifetime.of_new_node(),
-            content: match dir {
-                true => Content::Directory,
-                false => Content::File(value),
-            },
-        };
-        let node = entry.node(&path, now);
-        self.put(path, entry);
-        Ok(self.event(action, node))
-    }
-
-    fn update(
-        &mut self,
-        now: Timestamp,
-        path: Path,
-        value: &str,
-        lifetime: Lifetime,
-    ) -> Result<Arc<Event>, Failure> {
-        check_not_top(&path)?;
-        let entry = Arc::clone(self.tree.find(&path)?);
-        if entry.is_directory() && !value.is_empty() {
-            return Err(Failure::new(Code::NotFile, path));
-        }
-        Ok(self.rewrite(now, Action::Update, path, &entry, value, lifetime))
-    }
-
-    fn compare_and_swap(
-        &mut self,
-        now: Timestamp,
-        path: Path,
-        condition: Condition<'_>,
-        value: &str,
-        lifetime: Lifetime,
-    ) -> Result<Arc<Event>, Failure> {
-        check_not_top(&path)?;
-        let entry = self.compare(&path, condition)?;
-        Ok(self.rewrite(now, Action::CompareAndSwap, path, &entry, value, lifetime))
-    }
-
-    /// Changes a node's value and lifetime. A directory keeps the index of its last change, though
-    /// the event shows the new one.
-    fn rewrite(
-        &mut self,
-        now: Timestamp,
-        action: Action,
-        path: Path,
-        entry: &Entry,
-        value: &str,
-        lifetime: Lifetime,
-    ) -> Arc<Event> {
-        let index = self.index + 1;
-        let previous = entry.node(&path, now);
-        let (modified, content) = match &entry.content {
-            Content::Directory => (entry.modified, Content::Directory),
-            file if lifetime.refresh => (index, file.clone()),
-            Content::File(_) => (index, Content::File(value.into())),
-        };
-        let entry = Entry {
-            created: entry.created,
-            modified,
-            expiration: lifetime.expiration,
-            content,
-        };
-        let mut node = entry.node(&path, now);
-        node.modified_index = index;
-        self.put(path, entry);
-        let mut event = self.event(action, node);
-        event.prev_node = Some(previous);
-        event.refresh = lifetime.refresh;
-        self.commit(event, None)
-    }
-
-    fn delete(
-        &mut self,
-        now: Timestamp,
-        path: Path,
-        dir: bool,
-        recursive: bool,
-    ) -> Result<Arc<Event>, Failure> {
-        check_not_top(&path)?;
-        let entry = self.tree.find(&path)?;
-        if entry.is_directory() {
-            if !dir && !recursive {
-                return Err(Failure::new(Code::NotFile, path));
-            }
-            if !recursive && !self.tree.is_empty_directory(&path) {
-                return Err(Failure::new(Code::DirectoryNotEmpty, path));
-            }
-        }
-        Ok(self.remove(now, Action::Delete, &path))
-    }
-
-    fn compare_and_delete(
-        &mut self,
-        now: Timestamp,
-        path: Path,
-        condition: Condition<'_>,
-    ) -> Result<Arc<Event>, Failure> {
-        self.compare(&path, condition)?;
-        Ok(self.remove(now, Action::CompareAndDelete, &path))
-    }
-
     /// Removes what has expired by `time`, in the order in which it did.
     fn expire(&mut self, now: Timestamp, time: Timestamp) -> usize {
         let mut expired = 0;
@@ -407,25 +231,6 @@ impl Store {
             expired += 1;
         }
         expired
-    }
-
-    /// The file, if it is what the condition says.
-    fn compare(&self, path: &Path, condition: Condition<'_>) -> Result<Arc<Entry>, Failure> {
-        let entry = self.tree.find(path)?;
-        let Content::File(value) = &entry.content else {
-            return Err(Failure::new(Code::NotFile, path));
-        };
-        let mut causes = Vec::new();
-        if !condition.value.is_empty() && condition.value != &**value {
-            causes.push(format!("[{} != {value}]", condition.value));
-        }
-        if condition.index != 0 && condition.index != entry.modified {
-            causes.push(format!("[{} != {}]", condition.index, entry.modified));
-        }
-        match causes.is_empty() {
-            true => Ok(Arc::clone(entry)),
-            false => Err(Failure::new(Code::CompareFailed, causes.join(" "))),
-        }
     }
 
     /// Removes a node and all below it.
@@ -488,13 +293,6 @@ impl Store {
             before,
         });
         event
-    }
-}
-
-fn check_not_top(path: &Path) -> Result<(), Failure> {
-    match TOPS.contains(&path.as_str()) {
-        true => Err(Failure::new(Code::RootReadOnly, "/")),
-        false => Ok(()),
     }
 }
 
