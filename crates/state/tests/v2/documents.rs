@@ -75,6 +75,24 @@ fn the_history_is_a_ring() {
     assert!(text(&document).contains(first));
     let mut read = Store::from_document(&document).expect("what was written");
     assert_eq!(text(&read.to_document()), text(&document));
+    for reader in [store.reader(), read.reader()] {
+        let watch = |since| {
+            reader.watch(&Watch {
+                path: "/1/a",
+                recursive: false,
+                stream: false,
+                since,
+            })
+        };
+        let oldest = watch(1346).map(|mut watcher| poll(&mut watcher));
+        assert!(oldest.expect("kept").contains("\"modifiedIndex\":1346"));
+        let error = watch(1345).err().expect("a hole");
+        assert_eq!(
+            error.to_string(),
+            "401: The event in requested index is outdated and cleared \
+             (the requested history has been cleared [1346/1345]) [2345]"
+        );
+    }
     for store in [&mut store, &mut read] {
         apply(store, "DELETE /1/a");
     }

@@ -54,9 +54,10 @@ fn request(rng: &mut Rng, now: i64, index: u64) -> Request {
 /// Starts the same watch on both sides.
 fn watch(rng: &mut Rng, store: &Store, model: &Model) -> Option<(Watcher, Watched)> {
     let (path, recursive, stream) = (path(rng), rng.bool(), rng.bool());
-    let since = match rng.u8(..4) {
-        0 => rng.u64(..=model.index + 5),
+    let since = match rng.u8(..6) {
+        0 => rng.u64(..=model.index),
         1 => model.index.saturating_sub(rng.u64(..1010)),
+        2 => model.index + rng.u64(..20),
         _ => 0,
     };
     let watcher = store.reader().watch(&Watch {
