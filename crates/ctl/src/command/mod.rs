@@ -38,7 +38,11 @@ mod version;
 mod watch;
 mod words;
 
-pub(crate) use context::go_io_text;
+pub(crate) use context::{go_io_text, run as run_async};
+pub(crate) use discovery::endpoints as discovered_endpoints;
+pub(crate) use exec::Problem as CommandProblem;
+pub(crate) use password::ask as ask_password;
+pub(crate) use signal::stop_requested;
 
 use crate::cli::{Command, Program, completion_command, help_command};
 
