@@ -16,6 +16,7 @@
 //! other words. Endpoints are tried in the given order, not in a random one.
 
 mod auth;
+mod backup;
 mod cluster;
 mod debug;
 mod dispatch;
@@ -47,6 +48,7 @@ use program::Command;
 
 /// The commands, in the order of the help.
 const COMMANDS: &[Command] = &[
+    backup::COMMAND,
     health::COMMAND,
     keys::MK,
     keys::MKDIR,
