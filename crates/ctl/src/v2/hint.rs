@@ -22,8 +22,10 @@ pub(crate) async fn has_key(config: &Config, key: &[u8]) -> bool {
         let dialer = Dialer::new(&config.tls).ok()?;
         let http = Http::new(dialer, TIMEOUT, None, false);
         let action = store::get(key, false, false, false);
+        let encrypts = config.tls.asks_for_tls();
         for endpoint in &config.endpoints {
-            if let Ok(answer) = http.exchange(endpoint, &action).await {
+            let endpoint = with_scheme(endpoint, encrypts);
+            if let Ok(answer) = http.exchange(&endpoint, &action).await {
                 return Some(answer.status == StatusCode::OK && store::decode(&answer).is_ok());
             }
         }
@@ -34,4 +36,27 @@ pub(crate) async fn has_key(config: &Config, key: &[u8]) -> bool {
         .ok()
         .flatten()
         .unwrap_or(false)
+}
+
+/// An endpoint of version 3 as version 2 writes it.
+fn with_scheme(endpoint: &str, encrypts: bool) -> String {
+    let has_scheme = endpoint.contains("://") || endpoint.starts_with("unix");
+    match (has_scheme, encrypts) {
+        (true, _) => endpoint.to_owned(),
+        (false, true) => format!("https://{endpoint}"),
+        (false, false) => format!("http://{endpoint}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_get_a_scheme() {
+        assert_eq!(with_scheme("a:1", false), "http://a:1");
+        assert_eq!(with_scheme("a:1", true), "https://a:1");
+        assert_eq!(with_scheme("http://a:1", true), "http://a:1");
+        assert_eq!(with_scheme("unixs:a", false), "unixs:a");
+    }
 }

@@ -264,9 +264,8 @@ fn rmdir(invocation: &Invocation) -> Result<(), Exit> {
 }
 
 fn print_removal(response: &Response, format: &Format) -> Result<(), Exit> {
-    let is_dir = response.node.as_ref().is_some_and(|node| node.dir);
     match format {
-        Format::Simple if is_dir => Ok(()),
+        Format::Simple if response.node.dir => Ok(()),
         format => output::print(response, format),
     }
 }
@@ -277,8 +276,9 @@ fn get(invocation: &Invocation) -> Result<(), Exit> {
         let (sorted, quorum) = (options.switch("sort"), options.switch("quorum"));
         Ok(store::get(key(invocation)?, false, sorted, quorum))
     })?;
-    if let Some(node) = response.node.as_ref().filter(|node| node.dir) {
-        return Err(failure::plain(format!("{}: is a directory", node.key)));
+    if response.node.dir {
+        let key = response.node.key;
+        return Err(failure::plain(format!("{key}: is a directory")));
     }
     output::print(&response, &invocation.format())
 }
@@ -296,15 +296,15 @@ fn ls(invocation: &Invocation) -> Result<(), Exit> {
             options.switch("quorum"),
         ))
     })?;
-    match (invocation.format(), &response.node) {
-        (Format::Simple, Some(node)) if !node.dir => print_line(&node.key),
-        (Format::Simple, Some(node)) => {
+    match invocation.format() {
+        Format::Simple if !response.node.dir => print_line(&response.node.key),
+        Format::Simple => {
             let mut lines = String::new();
-            let children = node.nodes.iter().flatten();
+            let children = response.node.nodes.iter().flatten();
             children.for_each(|child| push_lines(&mut lines, child, options.switch("p")));
             print_bytes(lines.as_bytes())
         }
-        (format, _) => output::print(&response, &format),
+        format => output::print(&response, &format),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::store::{Node, Response};
 use crate::cli::Exit;
-use crate::go::json::{self, Object};
+use crate::go::json;
 use crate::log;
 use crate::print::print_bytes;
 
@@ -53,18 +53,18 @@ fn render(response: &Response, format: &Format) -> String {
 }
 
 fn simple(response: &Response) -> String {
-    let value = |node: &Option<Node>| {
-        let node = node.as_ref();
-        node.map(|node| node.value.clone()).unwrap_or_default()
-    };
     match response.action.as_str() {
-        "delete" => format!("PrevNode.Value: {}\n", value(&response.prev_node)),
-        _ => format!("{}\n", value(&response.node)),
+        "delete" => {
+            let before = response.prev_node.as_ref();
+            let value = before.map_or("", |node| node.value.as_str());
+            format!("PrevNode.Value: {value}\n")
+        }
+        _ => format!("{}\n", response.node.value),
     }
 }
 
 fn extended(response: &Response) -> String {
-    let node = response.node.clone().unwrap_or_default();
+    let node = &response.node;
     let mut text = format!(
         "Key: {}\nCreated-Index: {}\nModified-Index: {}\n",
         node.key, node.created_index, node.modified_index
@@ -83,17 +83,13 @@ fn json(response: &Response) -> String {
     let mut text = String::new();
     json::object(&mut text, |o| {
         o.string("action", &response.action);
-        node_or_null(o, "node", response.node.as_ref());
-        node_or_null(o, "prevNode", response.prev_node.as_ref());
+        push_node(o.field("node"), &response.node);
+        match &response.prev_node {
+            Some(node) => push_node(o.field("prevNode"), node),
+            None => o.value("prevNode", "null"),
+        }
     });
     text
-}
-
-fn node_or_null(o: &mut Object<'_>, name: &str, node: Option<&Node>) {
-    match node {
-        Some(node) => push_node(o.field(name), node),
-        None => o.value(name, "null"),
-    }
 }
 
 fn push_node(out: &mut String, node: &Node) {
@@ -134,7 +130,7 @@ mod tests {
         };
         Response {
             action: action.to_owned(),
-            node: Some(node),
+            node,
             prev_node: Some(before),
             index: 6,
         }
@@ -165,11 +161,11 @@ mod tests {
         assert_eq!(json(&response("set")), text);
         let mut listed = response("get");
         listed.prev_node = None;
-        listed.node = Some(Node {
+        listed.node = Node {
             dir: true,
             nodes: Some(vec![Node::default()]),
             ..Node::default()
-        });
+        };
         let text = concat!(
             r#"{"action":"get","node":{"key":"","dir":true,"value":"","nodes":[{"key":"","#,
             r#""value":"","nodes":null,"createdIndex":0,"modifiedIndex":0}],"createdIndex":0,"#,

@@ -33,13 +33,14 @@ pub(super) struct Node {
 
 /// An answer about a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Response {
     /// What was done: `get`, `set`, `delete` and so on.
     pub(super) action: String,
     /// The node.
-    pub(super) node: Option<Node>,
+    pub(super) node: Node,
     /// The node before.
+    #[serde(default)]
     pub(super) prev_node: Option<Node>,
     /// The store's index at the time of the answer.
     #[serde(skip)]
@@ -392,7 +393,7 @@ mod tests {
         let body = r#"{"action":"get","node":{"key":"/a","value":"1","modifiedIndex":4,"createdIndex":3}}"#;
         let response = decode(&answer(200, body)).unwrap();
         assert_eq!(response.index, 7);
-        let node = response.node.unwrap();
+        let node = response.node;
         assert_eq!((node.key.as_str(), node.created_index), ("/a", 3));
     }
 
@@ -408,6 +409,7 @@ mod tests {
                         etcd cluster endpoint.";
         check(404, "404 page not found\n", not_json);
         check(200, "<html>", not_json);
+        check(200, r#"{"action":"get"}"#, not_json);
         check(200, "", "client: response body is empty");
     }
 }

@@ -68,7 +68,7 @@ impl Watcher {
     }
 
     /// Waits for the next change.
-    async fn next(&mut self) -> Result<(Response, Node), Exit> {
+    async fn next(&mut self) -> Result<Response, Exit> {
         loop {
             let action = store::wait(&self.key, self.recursive, self.next_index);
             let answer = self.cluster.ask(&action).await.map_err(StoreError::from);
@@ -76,9 +76,8 @@ impl Watcher {
                 Err(StoreError::Empty) => tokio::time::sleep(EMPTY_ANSWER_PAUSE).await,
                 Err(error) => return Err(failed(&error)),
                 Ok(response) => {
-                    let node = response.node.clone().unwrap_or_default();
-                    self.next_index = node.modified_index.saturating_add(1);
-                    return Ok((response, node));
+                    self.next_index = response.node.modified_index.saturating_add(1);
+                    return Ok(response);
                 }
             }
         }
@@ -105,7 +104,8 @@ fn watch(invocation: &Invocation) -> Result<(), Exit> {
         let key = key.ok_or_else(|| failure::error(BAD_ARGS, "key required"))?;
         let mut watcher = Watcher::new(invocation, cluster, key);
         loop {
-            let (response, node) = watcher.next().await?;
+            let response = watcher.next().await?;
+            let node = &response.node;
             if node.dir {
                 continue;
             }
@@ -127,12 +127,13 @@ fn exec_watch(invocation: &Invocation) -> Result<(), Exit> {
             .ok_or_else(|| failure::error(BAD_ARGS, "key and command to exec required"))?;
         let mut watcher = Watcher::new(invocation, cluster, key);
         loop {
-            let (response, node) = watcher.next().await?;
+            let response = watcher.next().await?;
+            let node = &response.node;
             if node.dir {
                 log::write_line(format_args!("Ignored dir {} change", node.key));
                 continue;
             }
-            start(command, &response.action, &node)?;
+            start(command, &response.action, node)?;
         }
     })
 }

@@ -91,9 +91,10 @@ pub fn replay(server: Option<&Tested>, name: &str, entries: &[Entry]) -> Outcome
         encrypted: entries.iter().any(|entry| entry.encrypted),
         api: server.map_or(Api::V3, |server| server.api),
     };
-    group
-        .bindings
-        .set("VERSION", env!("CARGO_PKG_VERSION").to_owned());
+    let version = env!("CARGO_PKG_VERSION");
+    let (api, _) = version.rsplit_once('.').expect("three numbers");
+    group.bindings.set("VERSION", version.to_owned());
+    group.bindings.set("API", api.to_owned());
     let _server = server.map(|server| group.start_server(server, flags));
     let mut outcome = Outcome {
         compared: 0,
