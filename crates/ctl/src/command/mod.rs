@@ -60,6 +60,11 @@ Prints a script that completes commands and flags in a shell.
   fish:        etcdctl completion fish > ~/.config/fish/completions/etcdctl.fish
   powershell:  etcdctl completion powershell | Out-String | Invoke-Expression";
 
+const HELP: &str = "\
+A command line client for etcd.
+
+Commands of API version 2 have a help of their own: ETCDCTL_API=2 etcdctl --help";
+
 /// The `etcdctl` program.
 pub(crate) fn program() -> Program {
     let commands = vec![
@@ -89,6 +94,7 @@ pub(crate) fn program() -> Program {
     ];
     Program {
         root: Command::group("etcdctl", "A command line client for etcd.", commands)
+            .long(HELP)
             .persistent(global_flags::flags()),
         hint: "Use \"etcdctl options\" for a list of global command-line options (applies to all commands).\n",
         repeats_errors: false,

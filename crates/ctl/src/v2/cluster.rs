@@ -38,9 +38,10 @@ fn attempts_text(attempts: &[AttemptError]) -> String {
 }
 
 impl ClusterError {
-    /// Whether every endpoint failed because of its connection.
+    /// Whether every endpoint failed because of its connection, or time ran out.
     pub(super) fn is_connection(&self) -> bool {
         match self {
+            ClusterError::Deadline => true,
             ClusterError::Unavailable(attempts) => {
                 let mut attempts = attempts.iter();
                 attempts.all(|attempt| matches!(attempt, AttemptError::Connection(_)))

@@ -8,14 +8,17 @@ use serde::Deserialize;
 use super::cluster::{Cluster, ClusterError, Member};
 use super::failure::{self, NOT_HEALTHY};
 use super::http::{Action, AttemptError};
-use super::json_text;
 use super::options::Flag;
 use super::program::{Command, Invocation};
+use super::{debug, json_text};
 use crate::cli::Exit;
 use crate::command::run_async;
 use crate::print::{print_bytes, print_line};
 
 const PAUSE: Duration = Duration::from_secs(10);
+
+/// A member without a quorum takes its time to find out. `--timeout` does not apply.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `cluster-health`
 pub(super) const COMMAND: Command = Command::new(
@@ -33,6 +36,9 @@ fn run(invocation: &Invocation) -> Result<(), Exit> {
     let forever = invocation.options.switch("forever");
     run_async(async {
         let cluster = invocation.given_cluster()?;
+        if invocation.globals.switch("debug") {
+            debug::show_endpoints("Cluster-Endpoints: ", &cluster.endpoints, "");
+        }
         let members = match cluster.members().await {
             Ok(members) => members,
             Err(error) => {
@@ -110,7 +116,8 @@ async fn check(cluster: &Cluster, member: &Member) -> Result<bool, Exit> {
 /// Whether the member at `url` says that it is healthy.
 async fn ask(cluster: &Cluster, url: &str) -> Result<bool, ClusterError> {
     let action = Action::new(Method::GET, "/health");
-    let answer = cluster.http.exchange(url, &action).await;
+    let http = cluster.http.with_header_timeout(HEALTH_TIMEOUT);
+    let answer = http.exchange(url, &action).await;
     let answer = answer.map_err(|error| ClusterError::Said(connection_text(url, &error)))?;
     parse(&answer.body)
 }

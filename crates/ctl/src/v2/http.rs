@@ -18,6 +18,9 @@ const REDIRECTS_MAX: usize = 10;
 /// Bytes of an answer. A listing of the largest store that a member can serve is below that.
 const BODY_BYTES_MAX: usize = 2 << 30;
 
+/// What Go, since etcd 3.3 was built, puts before the reason why a certificate is refused.
+const VERIFICATION: &str = "tls: failed to verify certificate: ";
+
 /// What is asked of an endpoint.
 #[derive(Clone, Debug)]
 pub(super) struct Action {
@@ -92,7 +95,7 @@ pub(super) enum AttemptError {
 #[derive(Clone, Debug)]
 pub(super) struct Http {
     dialer: Dialer,
-    /// How long an endpoint may take until it answers.
+    /// How long an endpoint may take until it answers; zero for any time.
     header_timeout: Duration,
     /// The value of the header `Authorization`.
     authorization: Option<String>,
@@ -116,6 +119,14 @@ impl Http {
         }
     }
 
+    /// The same, but endpoints may take `header_timeout` until they answer.
+    pub(super) fn with_header_timeout(&self, header_timeout: Duration) -> Http {
+        Http {
+            header_timeout,
+            ..self.clone()
+        }
+    }
+
     /// Sends a request and follows redirects. An answer that says that the member failed is an
     /// error.
     ///
@@ -129,6 +140,9 @@ impl Http {
         let mut endpoint = endpoint.to_owned();
         let mut action = action.clone();
         for _ in 0..REDIRECTS_MAX {
+            if self.shows_requests {
+                super::debug::show_request(&endpoint, &action);
+            }
             let answer = self.exchange(&endpoint, &action).await?;
             if !answer.status.is_redirection() {
                 return check_status(&endpoint, answer);
@@ -151,14 +165,13 @@ impl Http {
         endpoint: &str,
         action: &Action,
     ) -> Result<Answer, AttemptError> {
-        if self.shows_requests {
-            super::debug::show_request(endpoint, action);
-        }
         let request = self.request(endpoint, action)?;
-        let sending = timeout(self.header_timeout, self.send(endpoint, request));
-        let response = match sending.await {
-            Ok(response) => response?,
-            Err(_) => return Err(AttemptError::HeaderTimeout(endpoint.to_owned())),
+        let sending = self.send(endpoint, request);
+        let response = match self.header_timeout {
+            Duration::ZERO => sending.await?,
+            limit => timeout(limit, sending)
+                .await
+                .map_err(|_| AttemptError::HeaderTimeout(endpoint.to_owned()))??,
         };
         let (head, body) = response.into_parts();
         let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
@@ -208,13 +221,16 @@ impl Http {
         {
             return Err(other(&format!("unsupported protocol scheme {scheme:?}")));
         }
+        if split_endpoint(endpoint).0.is_empty() {
+            return Err(other("http: no Host in request URL"));
+        }
         let stream = self
             .dialer
             .dial(endpoint)
             .await
             .map_err(|error| match error {
                 DialError::Unreachable(text) => AttemptError::Connection(text),
-                DialError::Handshake(text) => AttemptError::Other(text),
+                DialError::Handshake(text) => other(text.trim_start_matches(VERIFICATION)),
             })?;
         let connected = http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = connected.map_err(|error| broken(&error))?;

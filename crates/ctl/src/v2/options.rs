@@ -126,7 +126,7 @@ pub(super) enum OptionError {
         /// The value.
         value: Arg,
     },
-    /// Two names of an option.
+    /// Two names of an option, the later one in its list of names first.
     #[error("Cannot use two forms of the same flag: {0} {1}")]
     Twice(String, String),
 }
@@ -300,14 +300,13 @@ fn check(flag: &Flag, name: &str, value: &[u8]) -> Result<(), OptionError> {
 
 fn refuse_two_names(flags: &[Flag], used: &[(&'static str, String)]) -> Result<(), OptionError> {
     for flag in flags {
-        let mut names = used.iter().filter(|(main, _)| *main == flag.name());
-        if let Some((_, first)) = names.next()
-            && let Some((_, second)) = names.find(|(_, name)| name != first)
-        {
-            let mut both = [first.clone(), second.clone()];
-            both.sort_unstable();
-            let [first, second] = both;
-            return Err(OptionError::Twice(first, second));
+        let is_used = |name: &&&str| {
+            used.iter()
+                .any(|(main, used)| *main == flag.name() && used == **name)
+        };
+        let mut names = flag.names.iter().filter(is_used);
+        if let (Some(first), Some(second)) = (names.next(), names.next()) {
+            return Err(OptionError::Twice(second.to_string(), first.to_string()));
         }
     }
     Ok(())

@@ -120,7 +120,11 @@ pub(super) fn execute(
     let (options, rest) = match options::parse(globals, args) {
         Ok(parsed) => parsed,
         Err(OptionError::Help) => return print_bytes(program_help().as_bytes()),
-        Err(error) => return Err(wrong_usage('.', &error, &program_help())),
+        // The library has no heading for it here.
+        Err(error @ OptionError::Twice(..)) => {
+            return Err(wrong_usage("", &error, &program_help()));
+        }
+        Err(error) => return Err(wrong_usage("Incorrect Usage. ", &error, &program_help())),
     };
     if options.switch("version") {
         return print_bytes(super::version_text().as_bytes());
@@ -148,7 +152,7 @@ fn execute_group(
     let rest = match options::parse(&[], args) {
         Ok((_, rest)) => rest,
         Err(OptionError::Help) => return print_bytes(group_help().as_bytes()),
-        Err(error) => return Err(wrong_usage('.', &error, &group_help())),
+        Err(error) => return Err(wrong_usage("Incorrect Usage. ", &error, &group_help())),
     };
     let Some((name, rest)) = rest.split_first() else {
         return print_bytes(group_help().as_bytes());
@@ -176,7 +180,10 @@ fn invoke(
         Err(OptionError::Help) => {
             return print_bytes(help::command(command, group).as_bytes());
         }
-        Err(error) => return Err(wrong_usage(':', &error, &help::command(command, group))),
+        Err(error) => {
+            let help = help::command(command, group);
+            return Err(wrong_usage("Incorrect Usage: ", &error, &help));
+        }
     };
     run(&Invocation {
         globals,
@@ -213,8 +220,8 @@ fn no_topic(name: &[u8]) -> Exit {
 }
 
 /// Prints the help; the error stands above it and, once more, on stderr.
-fn wrong_usage(mark: char, error: &OptionError, help: &str) -> Exit {
-    match print_bytes(format!("Incorrect Usage{mark} {error}\n\n{help}").as_bytes()) {
+fn wrong_usage(before: &str, error: &OptionError, help: &str) -> Exit {
+    match print_bytes(format!("{before}{error}\n\n{help}").as_bytes()) {
         Ok(()) => super::failure::plain(error),
         Err(exit) => exit,
     }

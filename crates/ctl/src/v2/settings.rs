@@ -207,13 +207,17 @@ fn credentials(globals: &Options) -> Result<Option<(String, String)>, Exit> {
 pub(super) fn name_and_password(prompt: &str, user: &str) -> Result<(String, String), Exit> {
     match user.split_once(':') {
         Some((name, password)) => Ok((name.to_owned(), password.to_owned())),
-        None => {
-            let password = ask_password(prompt);
-            let password = password
-                .map_err(|error| failure::plain(format!("Error reading password: {error}")))?;
-            Ok((user.to_owned(), password))
-        }
+        None => Ok((user.to_owned(), read_password(prompt)?)),
     }
+}
+
+/// Prompts for a password.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn read_password(prompt: &str) -> Result<String, Exit> {
+    let password = ask_password(prompt);
+    password.map_err(|error| failure::plain(format!("Error reading password: {error}")))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::cluster::Cluster;
 use super::failure::plain;
 use super::options::{Flag, Kind};
 use super::program::{Command, Invocation};
-use super::settings::name_and_password;
+use super::settings::{name_and_password, read_password};
 use crate::cli::Exit;
 use crate::command::run_async;
 use crate::go::json;
@@ -114,10 +114,10 @@ fn add(invocation: &Invocation) -> Result<(), Exit> {
 }
 
 fn passwd(invocation: &Invocation) -> Result<(), Exit> {
-    let user = only_argument(invocation, NO_NAME)?;
+    let name = only_argument(invocation, NO_NAME)?;
     run_async(async {
         let cluster = invocation.cluster().await?;
-        let (name, password) = name_and_password("New password: ", &user)?;
+        let password = read_password("New password: ")?;
         // A user who did not exist is created, which etcd 3.3 takes for a failure without a text.
         put_password(&cluster, &name, &password, &[StatusCode::OK]).await?;
         print_line("Password updated")
@@ -159,7 +159,6 @@ fn change_roles(invocation: &Invocation, how: &str) -> Result<(), Exit> {
     let name = only_argument(invocation, NO_NAME)?;
     run_async(async {
         let cluster = invocation.cluster().await?;
-        user(&cluster, &name).await?;
         let mut body = String::new();
         json::object(&mut body, |o| {
             o.string("user", &name);

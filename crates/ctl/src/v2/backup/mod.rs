@@ -125,6 +125,9 @@ fn create_snap_dir(plan: &Plan, created: &mut CreatedFiles) -> Result<(), Exit> 
 }
 
 fn read(plan: &Plan) -> Result<Source, Exit> {
+    for dir in [&plan.snap_dir, &plan.wal_dir] {
+        fs::read_dir(dir).map_err(|error| Exit::error(io_text("open", dir, &error)))?;
+    }
     let snapshot = newest_snapshot(plan)?;
     let start = snapshot.as_ref().map_or_else(wal::origin, mark);
     let log = wal::read(disk().as_ref(), &plan.wal_dir, &start).map_err(Exit::error)?;
