@@ -104,10 +104,12 @@ impl Cluster {
         &self,
         work: impl Future<Output = Result<T, ClusterError>>,
     ) -> Result<T, ClusterError> {
-        match timeout(self.total_timeout, work).await {
-            Ok(result) => result,
-            Err(_) => Err(ClusterError::Deadline),
+        // `timeout` would still give a result that is there at once.
+        if self.total_timeout.is_zero() {
+            return Err(ClusterError::Deadline);
         }
+        let limited = timeout(self.total_timeout, work).await;
+        limited.unwrap_or(Err(ClusterError::Deadline))
     }
 
     /// Sends a request to the first endpoint that answers it.
