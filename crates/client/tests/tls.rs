@@ -166,14 +166,10 @@ fn http1_is_spoken_with_the_same_certificates() {
         let expected = "tls: failed to verify certificate: x509: certificate signed by unknown";
         assert!(reason.starts_with(expected), "{reason}");
 
-        let refused = Dialer::new(&tls(&files))
-            .unwrap()
-            .dial("http://127.0.0.1:1");
+        let dialer = Dialer::new(&tls(&files)).unwrap();
+        let refused = dialer.dial("http://127.0.0.1:1").await.err();
         let text = "dial tcp 127.0.0.1:1: connect: connection refused";
-        assert_eq!(
-            refused.await.err(),
-            Some(DialError::Unreachable(text.to_owned()))
-        );
+        assert_eq!(refused, Some(DialError::Unreachable(text.to_owned())));
     });
 }
 

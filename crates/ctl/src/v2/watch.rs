@@ -186,7 +186,8 @@ mod tests {
             let args: Vec<Arg> = words.map(|word| word.as_bytes().to_vec()).collect();
             let text = |words: &[Arg]| String::from_utf8_lossy(&words.join(&b' ')).into_owned();
             let found = key_and_command(&args);
-            let found = found.map(|(key, command)| (text(&[key.clone()]), text(command)));
+            let found =
+                found.map(|(key, command)| (text(std::slice::from_ref(key)), text(command)));
             let expected = expected.map(|(key, command)| (key.to_owned(), command.to_owned()));
             assert_eq!(found, expected, "{line}");
         };
