@@ -8,7 +8,10 @@ use retcd_node::Input;
 use retcd_proto::raftpb;
 use retcd_state::Time;
 use retcd_state::auth::TokenChange;
-use retcd_state::machine::{Applied, Executed, Fatal, Machine, Reply, RestoreError, SnapshotHead};
+use retcd_state::machine::{
+    Applied, Executed, Fatal, Machine, Moment, ReceivedTree, Reply, RestoreError, SnapshotHead,
+    TreeError,
+};
 use retcd_state::membership::Membership;
 use retcd_state::mvcc::{Event, EventKind, Progress, StorageError};
 use retcd_state::watch::RevisionEvents;
@@ -36,6 +39,9 @@ pub enum ApplyFailure {
     /// The leader's database cannot be taken over.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// What came with it says something else than a snapshot does.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
     /// The leader's database is not the one that its snapshot stands for.
     #[error(
         "the snapshot is of index {snapshot}, the database that came with it of index {database}"
@@ -142,7 +148,7 @@ impl Applier {
     /// An entry cannot be applied; the cluster has become too new for this program.
     pub fn apply(
         &mut self,
-        now: Time,
+        now: Moment,
         entries: &[raftpb::Entry],
         count: impl FnOnce(&[Executed], Changes),
         follow: impl FnOnce(&Membership),
@@ -174,7 +180,8 @@ impl Applier {
             _ => {}
         }
         for change in token_changes {
-            shared.authenticator.apply(change, now.since_start());
+            let at = now.monotonic.since_start();
+            shared.authenticator.apply(change, at);
         }
         shared.progress.publish_applied(applied.index);
         count(&executed, Changes::of(&events));
@@ -233,7 +240,10 @@ impl Applier {
     ) -> Result<Restored, ApplyFailure> {
         let metadata = snapshot.metadata.clone().unwrap_or_default();
         let index = metadata.index();
+        let data = snapshot.data.as_deref().unwrap_or_default();
+        let tree = ReceivedTree::read(data)?;
         let restored = self.machine.restore(file)?;
+        self.machine.install_v2(tree);
         if restored.applied.index != index {
             return Err(ApplyFailure::ForeignDatabase {
                 snapshot: index,

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use futures_util::future::{Either, LocalBoxFuture, select};
 use retcd_state::Time;
+use retcd_state::machine::Moment;
+use retcd_state::v2::Timestamp;
 
 /// A member's clocks, as one thread reads them.
 pub trait Clock {
     /// Monotonic time since the member started.
     fn now(&self) -> Duration;
 
-    /// Milliseconds since 1970, as far as the host knows.
-    fn unix_ms(&self) -> u64;
+    /// Time since 1970, as far as the host knows.
+    fn unix(&self) -> Duration;
 
     /// Resolves when [`Clock::now`] has reached `at`.
     fn sleep_until(&self, at: Duration) -> LocalBoxFuture<'static, ()>;
@@ -22,6 +24,24 @@ impl dyn Clock {
     /// [`Clock::now`] as the machine takes it.
     pub fn time(&self) -> Time {
         Time::new(self.now())
+    }
+
+    /// [`Clock::unix`] in milliseconds.
+    pub fn unix_ms(&self) -> u64 {
+        self.unix().as_millis() as u64
+    }
+
+    /// [`Clock::unix`] as API v2 has it.
+    pub fn timestamp(&self) -> Timestamp {
+        Timestamp(i64::try_from(self.unix().as_nanos()).unwrap_or(i64::MAX))
+    }
+
+    /// Both clocks, for the machine.
+    pub fn moment(&self) -> Moment {
+        Moment {
+            monotonic: self.time(),
+            wall: self.timestamp(),
+        }
     }
 
     /// Waits for `duration`.

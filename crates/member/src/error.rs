@@ -63,6 +63,27 @@ pub enum Error {
     #[error("no inflight downgrade job")]
     NoDowngrade,
 
+    /// A member would end at a write of API v2, which its program does not know.
+    #[error(
+        "member {id:x} runs etcd {version}, which does not keep API v2 and would stop at its first write: \
+         replace its program, or write through API v3"
+    )]
+    V2Unknown {
+        /// The member.
+        id: u64,
+        /// Its version.
+        version: String,
+    },
+    /// It cannot be told whether a member's program knows API v2.
+    #[error(
+        "nobody has written through API v2 in this cluster yet, and member {id:x}, which does not answer, \
+         may not know it: try again when it is back"
+    )]
+    V2Unsure {
+        /// The member.
+        id: u64,
+    },
+
     // This member.
     /// It does not lead.
     #[error("not leader")]

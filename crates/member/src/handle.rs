@@ -30,6 +30,7 @@ use crate::read_index::ReadIndex;
 use crate::shared::Shared;
 use crate::space::Space;
 use crate::transfer::Transfer;
+use crate::v2::V2;
 use crate::versions::Versions;
 use crate::watch::{StartPoint, WatchCounts, WatchService, Watches};
 
@@ -55,6 +56,8 @@ pub struct Handle {
     pub versions: Versions,
     /// Leadership that is handed over.
     pub transfer: Transfer,
+    /// The tree of API v2.
+    pub v2: V2,
     /// Identifies callers and checks what they may read.
     pub access: Rc<Access>,
     /// Linearizable reads.
@@ -103,6 +106,7 @@ impl Handle {
             maintenance: Maintenance::new(&core),
             versions: Versions::new(&core),
             transfer: Transfer::new(&core),
+            v2: V2::new(&core),
             access: Rc::clone(&core.access),
             read_index: Rc::clone(&core.read_index),
             space,
@@ -196,8 +200,8 @@ impl Handle {
     }
 
     /// What a member does on its own once it serves clients, on one of its threads.
-    pub fn tasks(self: &Rc<Handle>) -> [LocalBoxFuture<'static, ()>; 7] {
-        let [leases, space, access, versions] = [(); 4].map(|()| Rc::clone(self));
+    pub fn tasks(self: &Rc<Handle>) -> [LocalBoxFuture<'static, ()>; 8] {
+        let [leases, space, access, versions, v2] = [(); 5].map(|()| Rc::clone(self));
         let compactor = Compactor::new(&self.core);
         let [periodic, compaction] = [(); 2].map(|()| CorruptionChecks::new(&self.core));
         [
@@ -205,6 +209,7 @@ impl Handle {
             Box::pin(async move { space.space.run().await }),
             Box::pin(async move { access.access.run_sweep().await }),
             Box::pin(async move { versions.versions.run_downgrade().await }),
+            Box::pin(async move { v2.v2.run_expiry().await }),
             Box::pin(async move { compactor.run().await }),
             Box::pin(async move { periodic.run_periodic().await }),
             Box::pin(async move { compaction.run_compaction().await }),

@@ -59,6 +59,7 @@ pub mod snapshot;
 mod space;
 pub mod tokens;
 mod transfer;
+pub mod v2;
 pub mod versions;
 pub mod watch;
 mod workers;

@@ -36,7 +36,7 @@ pub trait Peers {
     fn hash_kv<'a>(&'a self, member: &'a Member, revision: i64) -> Asked<'a, PeerHash>;
 
     /// Asks `member` for the version of its program.
-    fn version<'a>(&'a self, member: &'a Member) -> Asked<'a, String>;
+    fn version<'a>(&'a self, member: &'a Member) -> Asked<'a, PeerVersion>;
 
     /// Since when, on the member's clock, this member has been connected to another; `None` if it
     /// is not.
@@ -73,6 +73,15 @@ pub enum PeerError {
     /// It could not be reached, did not answer in time, or said something else.
     #[error("{0}")]
     Failed(String),
+}
+
+/// What a member says about its program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerVersion {
+    /// The program's version.
+    pub program: String,
+    /// Whether it says that it keeps API v2; up to 3.5 all do, and none says so.
+    pub keeps_v2: bool,
 }
 
 /// What the leader says about a lease.

@@ -164,11 +164,10 @@ impl Proposer {
     ///
     /// # Errors
     /// As [`Proposer::propose`].
-    pub(crate) async fn propose_v2(&self, mut request: V2Request) -> Result<(), Error> {
+    pub(crate) async fn propose_v2(&self, mut request: V2Request) -> Result<Reply, Error> {
         let id = self.ids.next();
         request.id = Some(id);
-        self.submit_encoded(id, request.encode_to_vec()).await??;
-        Ok(())
+        Ok(self.submit_encoded(id, request.encode_to_vec()).await??)
     }
 
     /// The id of a request that is about to be proposed, unless too much is under way.

@@ -72,7 +72,12 @@ impl Publisher {
             };
             let json = serde_json::to_string(&json).expect("strings have a JSON form");
             let path = format!("/0/members/{id:x}/attributes");
-            return self.core.proposer.propose_v2(v2_put(path, json)).await;
+            return self
+                .core
+                .proposer
+                .propose_v2(v2_put(path, json))
+                .await
+                .map(drop);
         }
         let request = ClusterMemberAttrSetRequest {
             member_id: id,

@@ -10,6 +10,7 @@ use retcd_node::Input;
 use retcd_state::lease::SharedLessor;
 use retcd_state::machine::{Machine, SharedAlarms, SharedAuth, SharedMembership};
 use retcd_state::mvcc;
+use retcd_state::v2;
 use retcd_state::version::Version;
 use retcd_state::watch::Origin;
 use retcd_storage::backend::Backend;
@@ -38,6 +39,8 @@ pub struct State {
     pub auth: SharedAuth,
     /// The members and the cluster's version.
     pub membership: SharedMembership,
+    /// The tree of API v2.
+    pub v2: v2::Reader,
 }
 
 impl State {
@@ -49,6 +52,7 @@ impl State {
             alarms: machine.alarms(),
             auth: machine.auth_store(),
             membership: machine.membership(),
+            v2: machine.v2_reader(),
         }
     }
 }

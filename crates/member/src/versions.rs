@@ -138,7 +138,7 @@ impl Versions {
         }
         let proposed = if speaks_v2_only(to) {
             let request = v2_put("/0/version".to_owned(), to.to_string());
-            self.core.proposer.propose_v2(request).await
+            self.core.proposer.propose_v2(request).await.map(drop)
         } else {
             let request = ClusterVersionSetRequest {
                 ver: to.to_string(),
@@ -193,7 +193,7 @@ impl Versions {
     }
 
     async fn version_of(&self, member: &Member) -> Option<Version> {
-        let text = self.core.peers.version(member).await.ok()?;
+        let text = self.core.peers.version(member).await.ok()?.program;
         let version = Version::parse(text.as_bytes());
         if version.is_none() {
             retcd_log::warn!("failed to parse server version of remote member";

@@ -40,8 +40,8 @@ impl retcd_member::Clock for Clock {
         Clock::now(self)
     }
 
-    fn unix_ms(&self) -> u64 {
-        unix_ms()
+    fn unix(&self) -> Duration {
+        unix()
     }
 
     fn sleep_until(&self, at: Duration) -> LocalBoxFuture<'static, ()> {
@@ -50,9 +50,14 @@ impl retcd_member::Clock for Clock {
     }
 }
 
-/// Milliseconds since 1970.
-pub(crate) fn unix_ms() -> u64 {
+/// Time since 1970.
+fn unix() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_millis() as u64)
+        .unwrap_or_default()
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn unix_ms() -> u64 {
+    unix().as_millis() as u64
 }

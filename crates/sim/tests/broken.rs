@@ -65,7 +65,12 @@ fn a_vote_that_is_forgotten() {
 #[test]
 fn an_entry_that_is_passed_over() {
     let promise = caught(Sabotage::SkipEntry, &[]);
-    assert_eq!(promise, "the same entries make the same revision");
+    // The second one where the entry was a change of the membership.
+    let kept = [
+        "the same entries make the same revision",
+        "no member contradicts its cluster",
+    ];
+    assert!(kept.contains(&promise), "{promise}");
 }
 
 #[test]
@@ -131,7 +136,12 @@ fn a_lease_that_is_called_unknown_by_who_cannot_know() {
 #[test]
 fn permissions_that_are_looked_up_before_the_log_only() {
     let promise = caught_among_users(Sabotage::CheckAtProposal, &[]);
-    assert_eq!(promise, "the same entries make the same revision");
+    // What fails for another reason makes no revision.
+    let executed = [
+        "the same entries make the same revision",
+        "answers tell what the log says",
+    ];
+    assert!(executed.contains(&promise), "{promise}");
 }
 
 #[test]

@@ -23,7 +23,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use retcd_state::machine::{Machine, MachineOptions, OpenError};
+use retcd_state::machine::{Machine, MachineOptions, OpenError, TreeError};
 use retcd_storage::backend::{Backend, BackendError};
 use retcd_storage::disk::Disk;
 use retcd_storage::snap::SnapError;
@@ -156,12 +156,9 @@ pub enum StorageError {
         /// Index up to which the database is applied.
         applied: u64,
     },
-    /// Keys of API v2 would be lost.
-    #[error(
-        "the snapshot {} holds keys of API v2, which this version does not serve; \
-         the data directory was left as it is", .0.display()
-    )]
-    V2Keys(PathBuf),
+    /// The store of API v2 cannot be had.
+    #[error(transparent)]
+    V2(#[from] TreeError),
     /// A learner has no vote, so it cannot be the only member.
     #[error("cannot force a new cluster from a learner: restore a snapshot with etcdutl instead")]
     ForcedLearner,

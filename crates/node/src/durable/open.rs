@@ -10,11 +10,12 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use retcd_proto::etcdserverpb::Metadata;
 use retcd_proto::walpb;
 use retcd_state::machine::Machine;
 use retcd_storage::backend::Backend;
-use retcd_storage::snap::{self, Membership};
+use retcd_storage::snap;
 use retcd_storage::wal::{self, Wal};
 
 use super::{Dirs, Identity, Log, Notice, Opened, Options, StorageError, force};
@@ -99,11 +100,10 @@ pub fn reopen(
         return Err(StorageError::DatabaseMissing(database));
     }
     let snapshot = wal::last_snapshot(&*dirs.disk, &dirs.wal_dir)?.unwrap_or_else(wal::origin);
-    refuse_v2_keys(dirs, &snapshot)?;
     let backend = open()?;
     let leftovers = snap::remove_leftovers(&*dirs.disk, &dirs.snap_dir)?;
     let mut notices: Vec<Notice> = leftovers.into_iter().map(Notice::Removed).collect();
-    let machine = open_machine(dirs, options, &backend, &snapshot, &mut notices)?;
+    let mut machine = open_machine(dirs, options, &backend, &snapshot, &mut notices)?;
     let applied = machine.applied().index;
     notices.push(Notice::Applied(applied));
     let (wal, mut log) = Wal::open(
@@ -118,6 +118,8 @@ pub fn reopen(
     if last < applied {
         return Err(StorageError::LogBehind { last, applied });
     }
+    let document = snapshot_data(dirs, snapshot.index())?;
+    machine.recover_v2(document.as_deref(), snapshot.index(), &log.entries)?;
     let mut opened = Opened {
         identity: Identity {
             member_id: log.metadata.node_id(),
@@ -181,23 +183,17 @@ fn open_machine(
     Ok(machine)
 }
 
-/// API v2 keeps its keys in the snapshot file. One that cannot be read says nothing: etcd since 3.6
-/// never reads it.
-fn refuse_v2_keys(dirs: &Dirs, snapshot: &walpb::Snapshot) -> Result<(), StorageError> {
-    let newest = snap::list(&*dirs.disk, &dirs.snap_dir)?
-        .into_iter()
-        .filter_map(|path| Some((snap::read(&*dirs.disk, &path).ok()?, path)))
-        .find(|(found, _)| {
-            let metadata = found.metadata.as_ref();
-            metadata.is_some_and(|metadata| metadata.index() <= snapshot.index())
-        });
-    let Some((found, path)) = newest else {
-        return Ok(());
-    };
-    match Membership::from_document(&found.data.unwrap_or_default()) {
-        Ok(membership) if membership.has_v2_keys => Err(StorageError::V2Keys(path)),
-        _ => Ok(()),
-    }
+/// The data of the snapshot at `index`; none if its file cannot be read, which etcd since 3.6 never
+/// does.
+fn snapshot_data(dirs: &Dirs, index: u64) -> Result<Option<Bytes>, StorageError> {
+    let files = snap::list(&*dirs.disk, &dirs.snap_dir)?.into_iter();
+    let mut snapshots = files.filter_map(|path| snap::read(&*dirs.disk, &path).ok());
+    let found = snapshots.find(|snapshot| {
+        let metadata = snapshot.metadata.as_ref();
+        metadata.is_some_and(|metadata| metadata.index() == index)
+    });
+    let data = found.and_then(|snapshot| snapshot.data);
+    Ok(data.filter(|data| !data.is_empty()))
 }
 
 /// The directories may be new themselves: a loss of power must not take them along with the

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use retcd_member::Peers;
-use retcd_member::peers::{Asked, PeerError, PeerHash, PeerTimeToLive};
+use retcd_member::peers::{Asked, PeerError, PeerHash, PeerTimeToLive, PeerVersion};
 use retcd_proto::etcdserverpb::LeaseTimeToLiveResponse;
 use retcd_state::lease::TimeToLive;
 use retcd_state::membership::Member;
@@ -69,10 +69,14 @@ impl Peers for HttpPeers {
         }))
     }
 
-    fn version<'a>(&'a self, member: &'a Member) -> Asked<'a, String> {
+    fn version<'a>(&'a self, member: &'a Member) -> Asked<'a, PeerVersion> {
         Box::pin(async move {
             let versions = self.client.versions_of(member).await;
-            Ok(versions.map_err(failure)?.server)
+            let versions = versions.map_err(failure)?;
+            Ok(PeerVersion {
+                program: versions.server,
+                keeps_v2: versions.keeps_v2,
+            })
         })
     }
 

@@ -30,8 +30,12 @@ use serde::{Deserialize, Serialize};
 
 use super::IO_TIMEOUT;
 use super::dial::Dialer;
-use super::headers::{CLUSTER_ID, hex_value, text};
+use super::headers::{CLUSTER_ID, KEEPS_V2, hex_value, text};
 use super::persistent::{ExchangeError, PersistentConnection, RetryPolicy};
+use super::protocol::{
+    CLUSTER_MISMATCH, COMPACTED, FUTURE_REVISION, HashKvRequest, HashKvResponse, LEARNER_NOT_READY,
+    LEASE_NOT_FOUND, MEMBER_NOT_FOUND, NOT_CAUGHT_UP, NOT_LEARNER,
+};
 use crate::config::url::Url;
 use crate::log::{Hex, Text};
 
@@ -39,12 +43,6 @@ use crate::log::{Hex, Text};
 const BODY_BYTES_MAX: usize = 100 << 20;
 /// Idle connections that are kept, over all members.
 const IDLE_MAX: usize = 64;
-
-const NOT_LEARNER: &str = "membership: can only promote a learner member";
-const LEARNER_NOT_READY: &str =
-    "etcdserver: can only promote a learner member which is in sync with leader";
-const COMPACTED: &str = "mvcc: required revision has been compacted";
-const FUTURE_REVISION: &str = "mvcc: required revision is a future revision";
 
 /// Why a request to a member failed.
 #[derive(Debug, thiserror::Error)]
@@ -65,16 +63,16 @@ pub enum ClientError {
     #[error("etcdserver: {FUTURE_REVISION}")]
     FutureRevision,
     /// The member belongs to another cluster.
-    #[error("etcdserver: cluster ID mismatch")]
+    #[error("etcdserver: {CLUSTER_MISMATCH}")]
     ClusterMismatch,
     /// There is no such lease.
-    #[error("lease not found")]
+    #[error("{LEASE_NOT_FOUND}")]
     LeaseNotFound,
     /// The member has not applied all committed entries.
-    #[error("waiting for node to catch up its applied index has timed out")]
+    #[error("{NOT_CAUGHT_UP}")]
     NotCaughtUp,
     /// There is no such member.
-    #[error("membership: ID not found")]
+    #[error("{MEMBER_NOT_FOUND}")]
     MemberNotFound,
     /// The member to promote is a voter already.
     #[error("{NOT_LEARNER}")]
@@ -146,6 +144,9 @@ pub struct Versions {
     pub cluster: String,
     /// Of its files; `unknown` before there are any, empty before 3.6.
     pub storage: String,
+    /// Whether the member says that it keeps API v2, in the header [`KEEPS_V2`].
+    #[serde(skip)]
+    pub keeps_v2: bool,
 }
 
 impl Versions {
@@ -158,6 +159,7 @@ impl Versions {
             server: crate::VERSION.to_owned(),
             cluster: or(cluster, "not_decided"),
             storage: or(storage, "unknown"),
+            keeps_v2: true,
         }
     }
 }
@@ -173,21 +175,6 @@ pub struct HashKv {
     pub compact_revision: i64,
     /// The revision of the hash; 0 from members before 3.6, which do not send it.
     pub hash_revision: i64,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct HashKvJson {
-    header: HashKvHeader,
-    hash: u32,
-    compact_revision: i64,
-    hash_revision: i64,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct HashKvHeader {
-    revision: i64,
 }
 
 /// A client of other members. Cheap to clone; clones share their connections.
@@ -238,7 +225,10 @@ impl Client {
     /// [`ClientError`].
     pub async fn version(&self, url: &Url) -> Result<Versions, ClientError> {
         let response = self.get(url, "/version").await?;
-        from_json(response.body())
+        Ok(Versions {
+            keeps_v2: response.headers().contains_key(KEEPS_V2),
+            ..from_json(response.body())?
+        })
     }
 
     /// The versions of `member`, from the first of its URLs that answers. Failures are logged.
@@ -282,10 +272,8 @@ impl Client {
         cluster_id: u64,
         revision: i64,
     ) -> Result<HashKv, ClientError> {
-        let body = match revision {
-            0 => "{}".to_owned(),
-            revision => format!("{{\"revision\":{revision}}}"),
-        };
+        let body = serde_json::to_string(&HashKvRequest { revision })
+            .expect("a plain number has a JSON form");
         let mut request = request(Method::GET, "/members/hashkv", body);
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -300,12 +288,12 @@ impl Client {
             StatusCode::BAD_REQUEST if body.contains(FUTURE_REVISION) => {
                 return Err(ClientError::FutureRevision);
             }
-            StatusCode::PRECONDITION_FAILED if body.contains("cluster ID mismatch") => {
+            StatusCode::PRECONDITION_FAILED if body.contains(CLUSTER_MISMATCH) => {
                 return Err(ClientError::ClusterMismatch);
             }
             _ => return Err(ClientError::Refused(format!("unknown error: {body}"))),
         }
-        let answer: HashKvJson = from_json(response.body())?;
+        let answer: HashKvResponse = from_json(response.body())?;
         Ok(HashKv {
             hash: answer.hash,
             current_revision: answer.header.revision,

@@ -14,6 +14,8 @@ pub(crate) const SERVER_FROM: HeaderName = HeaderName::from_static("x-server-fro
 pub(crate) const SERVER_VERSION: HeaderName = HeaderName::from_static("x-server-version");
 /// The lowest version that the sender accepts.
 pub(crate) const MIN_CLUSTER_VERSION: HeaderName = HeaderName::from_static("x-min-cluster-version");
+/// Of an answer with versions: its sender keeps API v2, which etcd from 3.6 on does not.
+pub(crate) const KEEPS_V2: HeaderName = HeaderName::from_static("x-etcd-keeps-v2");
 /// The cluster's id.
 pub(crate) const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 /// The sender's peer URLs, for receivers that do not know it yet.

@@ -41,6 +41,7 @@ mod persistent;
 mod picker;
 mod pipeline;
 mod probe;
+mod protocol;
 mod reader;
 mod reply;
 mod service;

@@ -101,7 +101,7 @@ impl ApplyThread {
     fn apply(&mut self, entries: &[raftpb::Entry]) -> bool {
         let started = Instant::now();
         let applied = self.applier.apply(
-            self.clock.time(),
+            (&self.clock as &dyn retcd_member::Clock).moment(),
             entries,
             |executed, changes| count(&self.server, executed, changes, started.elapsed()),
             |membership| self.peers.follow(membership),
@@ -187,7 +187,7 @@ fn stop(failure: &ApplyFailure) -> ! {
         ApplyFailure::Entry(_) => {
             "a committed entry cannot be applied; the member stops rather than lose it"
         }
-        ApplyFailure::Restore(_) | ApplyFailure::ForeignDatabase { .. } => {
+        ApplyFailure::Restore(_) | ApplyFailure::Tree(_) | ApplyFailure::ForeignDatabase { .. } => {
             "the leader's snapshot cannot be applied"
         }
         ApplyFailure::Outdated(_) => {

@@ -56,6 +56,7 @@ pub(crate) fn transport(
 ) -> (Transport, RaftHandler, Driver) {
     let backend = member.backend.clone();
     let membership = Arc::clone(&member.state.membership);
+    let tree = member.state.v2.clone();
     let removed = Arc::clone(member);
     peer::open(peer::Config {
         local: peer::LocalMember {
@@ -70,7 +71,7 @@ pub(crate) fn transport(
         snap_dir: dirs.snap_dir.clone(),
         workers: made_of.workers,
         snapshot: Box::new(move || {
-            let copy = DatabaseCopy::take(&backend).map_err(io::Error::other)?;
+            let copy = DatabaseCopy::take(&backend, &tree).map_err(io::Error::other)?;
             let snapshot = copy.head.to_snapshot();
             Ok(OutgoingSnapshot {
                 metadata: snapshot.metadata.unwrap_or_default(),

@@ -27,6 +27,10 @@ impl From<Error> for Status {
             Error::Reconfig(error) => reconfig_status(error),
             Error::TransferTimedOut => status::TIMEOUT_LEADER_TRANSFER,
             Error::ClusterVersionUnknown => status::CLUSTER_VERSION_UNAVAILABLE,
+            // No request of gRPC writes through API v2.
+            error @ (Error::V2Unknown { .. } | Error::V2Unsure { .. }) => {
+                Status::new(Code::FailedPrecondition, error.to_string())
+            }
             Error::DowngradeInProgress => status::DOWNGRADE_IN_PROCESS,
             Error::NoDowngrade => status::NO_INFLIGHT_DOWNGRADE,
             Error::NotLeader => status::NOT_LEADER,

@@ -8,7 +8,7 @@ use retcd_node::Input;
 use retcd_proto::etcdserverpb::InternalRaftRequest;
 use retcd_proto::mvccpb::KeyValue;
 use retcd_proto::raftpb;
-use retcd_state::machine::RestoreError;
+use retcd_state::machine::{Moment, RestoreError};
 use retcd_state::mvcc::Revision;
 use retcd_storage::backend::{Backend, BackendError, Bucket};
 
@@ -126,6 +126,10 @@ impl Process {
         }
         let before = self.shared.state.reader.revision();
         let applied_before = self.applied();
+        let now = Moment {
+            monotonic: now,
+            wall: (&self.time as &dyn retcd_member::Clock).timestamp(),
+        };
         let apply = |process: &mut Process, commit: Commit<'_>| {
             let applier = &mut process.applier;
             applier.apply(now, &entries, |_, _| {}, |_| {}, commit)

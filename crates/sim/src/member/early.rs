@@ -8,6 +8,7 @@ use std::sync::Arc;
 use retcd_member::Mail;
 use retcd_proto::raftpb;
 use retcd_state::machine::{DatabaseCopy, Machine};
+use retcd_state::v2;
 use retcd_storage::backend::Backend;
 use retcd_storage::bolt;
 use retcd_storage::disk::{Disk, MemDisk, OpenMode};
@@ -19,7 +20,7 @@ impl Process {
     /// Makes the second machine, of what the first one holds.
     pub(super) fn begin_early(&mut self) {
         if self.is_broken(Sabotage::AckBeforePublished) {
-            self.early = Some(copy_of(self.backend()));
+            self.early = Some(copy_of(self.backend(), &self.shared.state.v2));
         }
     }
 
@@ -36,8 +37,8 @@ impl Process {
     }
 }
 
-fn copy_of(backend: &Backend) -> Machine {
-    let opened = match DatabaseCopy::take(backend) {
+fn copy_of(backend: &Backend, tree: &v2::Reader) -> Machine {
+    let opened = match DatabaseCopy::take(backend, tree) {
         Ok(copy) => open(copy),
         // Nothing was written yet.
         Err(_) => Backend::default(),

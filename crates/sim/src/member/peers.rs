@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
-use retcd_member::peers::{Asked, PeerError, PeerHash, PeerTimeToLive, Peers};
+use retcd_member::peers::{Asked, PeerError, PeerHash, PeerTimeToLive, PeerVersion, Peers};
 use retcd_member::{Clock, Error, Handle};
 use retcd_state::machine::ApplyError;
 use retcd_state::membership::{Member, MemberError, ReconfigError};
@@ -215,10 +215,13 @@ impl Peers for Wires {
         })
     }
 
-    fn version<'a>(&'a self, member: &'a Member) -> Asked<'a, String> {
+    fn version<'a>(&'a self, member: &'a Member) -> Asked<'a, PeerVersion> {
         Box::pin(async move {
             match self.ask(member.id, Ask::Version).await? {
-                Reply::Version(version) => Ok(version),
+                Reply::Version(program) => Ok(PeerVersion {
+                    program,
+                    keeps_v2: true,
+                }),
                 reply => Err(other(reply)),
             }
         })

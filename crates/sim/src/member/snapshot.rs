@@ -121,7 +121,7 @@ impl Process {
         to: usize,
         cx: &mut Context,
     ) -> Result<(), Stop> {
-        let mut copy = DatabaseCopy::take(self.backend())
+        let mut copy = DatabaseCopy::take(self.backend(), &self.shared.state.v2)
             .map_err(|error| Stop::disk("the database could not be copied", error))?;
         let mut snapshot = copy.head.to_snapshot();
         if self.is_broken(Sabotage::OldConfState)

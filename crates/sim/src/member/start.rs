@@ -13,8 +13,7 @@ use retcd_member::room::Room;
 use retcd_member::snapshot::Snapshots;
 use retcd_member::watch::{StartPoint, WatchCounts};
 use retcd_member::{
-    Applier, Clock as _, FollowedVersion, Handle, Logger, Mailboxes, Outputs, Parts, Shared,
-    Thread, Unobserved,
+    Applier, FollowedVersion, Handle, Logger, Mailboxes, Outputs, Parts, Shared, Thread, Unobserved,
 };
 use retcd_node::bootstrap::InitialMember;
 use retcd_node::durable::{self, Dirs, Identity, Opened, Options, StorageError};
@@ -232,7 +231,11 @@ pub fn start(place: Place<'_>, setup: &Setup, cx: &mut Context) -> Result<Proces
         mailboxes,
         tokens,
         wires,
-        hand_ids: RequestIds::new(id, THREADS as u8, time.unix_ms()),
+        hand_ids: RequestIds::new(
+            id,
+            THREADS as u8,
+            (&time as &dyn retcd_member::Clock).unix_ms(),
+        ),
         time,
         queues,
         outbox,

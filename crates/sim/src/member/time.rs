@@ -54,8 +54,8 @@ impl Clock for Time {
         self.0.now.get()
     }
 
-    fn unix_ms(&self) -> u64 {
-        self.0.wall_ms.get()
+    fn unix(&self) -> Duration {
+        Duration::from_millis(self.0.wall_ms.get())
     }
 
     fn sleep_until(&self, at: Duration) -> LocalBoxFuture<'static, ()> {

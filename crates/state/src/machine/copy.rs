@@ -1,12 +1,14 @@
 //! A consistent copy of the database for a member that is too far behind.
 
-use prost::bytes::Bytes;
 use retcd_proto::raftpb::{ConfState, Snapshot, SnapshotMetadata};
 use retcd_storage::backend::{Backend, BackendError};
 use retcd_storage::bolt::FileCopy;
 
 use crate::membership::{Membership, MembershipLoadError};
 use crate::meta::{self, AppliedIndex, MetaError};
+use crate::v2;
+
+use super::v2::snapshot_data;
 
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
@@ -26,14 +28,16 @@ pub enum CopyError {
 }
 
 /// What a raft snapshot says beside the database, all of one moment.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone)]
 pub struct SnapshotHead {
     /// The last entry that it covers.
     pub applied: AppliedIndex,
     /// The raft configuration behind that entry.
     pub conf_state: ConfState,
-    /// The membership as etcd up to 3.6 takes it from a snapshot's data.
-    pub document: Bytes,
+    /// The membership.
+    pub membership: Membership,
+    /// The tree of API v2.
+    pub tree: v2::Document,
 }
 
 /// The database as one commit left it, and what goes with it to a follower. Everything in here is
@@ -50,7 +54,8 @@ pub struct DatabaseCopy {
 
 impl DatabaseCopy {
     /// Commits what the backend has pending, which waits for the disk, and pins the result.
-    pub fn take(backend: &Backend) -> Result<DatabaseCopy, CopyError> {
+    pub fn take(backend: &Backend, tree: &v2::Reader) -> Result<DatabaseCopy, CopyError> {
+        let trees = tree.keep();
         let reader = backend.committed_reader()?;
         let applied = meta::applied(&reader)?;
         if applied.index == 0 {
@@ -61,7 +66,8 @@ impl DatabaseCopy {
             head: SnapshotHead {
                 applied,
                 conf_state: membership.conf_state().clone(),
-                document: membership.to_document().into(),
+                membership,
+                tree: trees.at(applied.index),
             },
             file: reader.committed().clone().copy(),
         })
@@ -69,10 +75,11 @@ impl DatabaseCopy {
 }
 
 impl SnapshotHead {
-    /// As raft has it.
+    /// As raft has it: with the membership and the tree as etcd up to 3.6 takes them from its
+    /// data.
     pub fn to_snapshot(&self) -> Snapshot {
         Snapshot {
-            data: Some(self.document.clone()),
+            data: Some(snapshot_data(&self.tree, &self.membership).into()),
             metadata: Some(SnapshotMetadata {
                 conf_state: Some(self.conf_state.clone()),
                 index: Some(self.applied.index),

@@ -16,6 +16,7 @@ mod copy;
 mod load;
 mod reply;
 mod restore;
+mod v2;
 
 use std::sync::Arc;
 
@@ -41,10 +42,13 @@ use crate::mvcc::{
     CompactError, Interval, Keyspace, Progress, RangeError, Reader, Record, StorageError,
 };
 use crate::request::Operation;
+use crate::v2::Timestamp;
 use crate::version::{self, SchemaError, Version};
-use crate::{Time, quota, v2};
+use crate::{Time, quota};
 use load::Loaded;
+use v2::Request3or2;
 
+pub use self::v2::{ReceivedTree, TreeError, is_derived as is_tree_derived};
 pub use copy::{CopyError, DatabaseCopy, SnapshotHead};
 pub use reply::{
     Applied, AppliedConfChange, ApplyError, CompactReply, Executed, Fatal, FatalProblem,
@@ -59,6 +63,23 @@ pub type SharedMembership = Arc<RwLock<Membership>>;
 pub type SharedAlarms = Arc<RwLock<Alarms>>;
 /// Users and roles as machine and runtime share them; only the machine changes them.
 pub type SharedAuth = Arc<RwLock<AuthStore>>;
+
+/// A moment, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// What leases count by.
+    pub monotonic: Time,
+    /// What API v2 tells the rest of a TTL by. Decides nothing.
+    pub wall: Timestamp,
+}
+
+impl From<Time> for Moment {
+    /// Where nobody is told a TTL of API v2.
+    fn from(monotonic: Time) -> Moment {
+        let wall = Timestamp(0);
+        Moment { monotonic, wall }
+    }
+}
 
 /// What the machine is told at start.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +110,7 @@ pub struct Machine {
     alarms: SharedAlarms,
     auth: SharedAuth,
     membership: SharedMembership,
+    v2: v2::Tree,
     applied: AppliedIndex,
     /// What the backend has of `applied`.
     flushed: AppliedIndex,
@@ -106,6 +128,7 @@ impl Machine {
             applied: loaded.applied,
             flushed: loaded.applied,
             alarms: Arc::new(RwLock::new(loaded.alarms)),
+            v2: v2::Tree::of(&loaded.membership),
             membership: Arc::new(RwLock::new(loaded.membership)),
             lessor: Arc::new(Mutex::new(loaded.lessor)),
             auth: Arc::new(RwLock::new(loaded.auth)),
@@ -114,6 +137,35 @@ impl Machine {
             options,
             backend,
         })
+    }
+
+    /// Goes on with the tree of API v2 that a snapshot's `document` holds, of the entry `snapshot`,
+    /// and with what `entries` did to it that the database has already. There is no document if
+    /// its file could not be read.
+    ///
+    /// # Errors
+    /// It holds none, or does not fit the entries.
+    pub fn recover_v2(
+        &mut self,
+        document: Option<&[u8]>,
+        snapshot: u64,
+        entries: &[Entry],
+    ) -> Result<(), TreeError> {
+        let membership = self.membership.read();
+        let applied = self.applied.index;
+        self.v2 = v2::Tree::recover(document, snapshot, entries, &membership, applied)?;
+        Ok(())
+    }
+
+    /// Reads and watches of API v2's tree, for any thread.
+    pub fn v2_reader(&self) -> crate::v2::Reader {
+        self.v2.store().reader()
+    }
+
+    /// Goes on with the tree of API v2 that came with the database of [`Machine::restore`].
+    pub fn install_v2(&mut self, tree: ReceivedTree) {
+        let membership = self.membership.read();
+        self.v2.install(tree, &membership, self.applied.index);
     }
 
     /// A reader of the keyspace, for any thread.
@@ -153,7 +205,7 @@ impl Machine {
     /// If nothing is applied yet.
     pub fn snapshot_head(&self) -> SnapshotHead {
         let applied = self.applied;
-        let membership = self.membership.read();
+        let membership = self.membership.read().clone();
         let conf_state = membership.conf_state().clone();
         assert!(
             applied.index > 0 && !conf_state.voters.is_empty(),
@@ -163,7 +215,8 @@ impl Machine {
         SnapshotHead {
             applied,
             conf_state,
-            document: membership.to_document().into(),
+            membership,
+            tree: self.v2.store().document(),
         }
     }
 
@@ -193,7 +246,8 @@ impl Machine {
     /// `now` is what the deadlines of granted leases count from.
     ///
     /// After an error the machine must not be used any more.
-    pub fn apply(&mut self, now: Time, entries: &[Entry]) -> Result<Applied, Fatal> {
+    pub fn apply(&mut self, now: impl Into<Moment>, entries: &[Entry]) -> Result<Applied, Fatal> {
+        let now = now.into();
         let mut applied = Applied::default();
         let before = self.keyspace.revision();
         for entry in entries {
@@ -243,6 +297,8 @@ impl Machine {
             meta::put_applied(self.applied, &mut self.batch);
             self.flushed = self.applied;
         }
+        // Before the backend: whoever copies it finds the tree that goes with it.
+        self.v2.publish(applied);
         if !self.batch.is_empty() {
             self.backend.write(std::mem::take(&mut self.batch));
         }
@@ -251,7 +307,7 @@ impl Machine {
 
     fn apply_entry(
         &mut self,
-        now: Time,
+        now: Moment,
         entry: &Entry,
         applied: &mut Applied,
     ) -> Result<(), FatalProblem> {
@@ -265,19 +321,15 @@ impl Machine {
             EntryType::EntryConfChange => self.apply_conf_change(entry, applied),
             EntryType::EntryConfChangeV2 => Err(FatalProblem::ConfChangeV2),
             EntryType::EntryNormal if entry.data().is_empty() => {
-                self.lessor.lock().begin_term(entry.term(), now);
+                self.lessor.lock().begin_term(entry.term(), now.monotonic);
                 applied.begun_term = Some(entry.term());
                 Ok(())
             }
-            EntryType::EntryNormal => match decode(entry) {
-                Ok(request) => self.apply_request(now, entry, request, applied),
-                // Before 3.5 the requests of API v2 were entries of their own. Each names its
-                // method; without that any bytes could pass for one that has nothing but fields
-                // that are unknown.
-                Err(error) => match decode::<V2Request>(entry) {
-                    Ok(request) if !request.method().is_empty() => self.apply_v2(&request, applied),
-                    _ => Err(undecodable(entry, error)),
-                },
+            EntryType::EntryNormal => match v2::request_of(entry)? {
+                Request3or2::V3(request) => {
+                    self.apply_request(now.monotonic, entry, *request, applied)
+                }
+                Request3or2::V2(request) => self.apply_v2(now.wall, &request, applied),
             },
         }
     }
@@ -289,7 +341,10 @@ impl Machine {
     ) -> Result<(), FatalProblem> {
         let mut change: ConfChange = decode(entry).map_err(|error| undecodable(entry, error))?;
         let mut membership = self.membership.write();
-        let reply = match membership.apply(&change, &mut self.batch)? {
+        let changed = self
+            .v2
+            .apply_conf_change(&change, &mut membership, &mut self.batch);
+        let reply = match changed? {
             Ok(()) => Ok(Reply::Members(membership.members().cloned().collect())),
             Err(error) => {
                 change.node_id = Some(0);
@@ -311,15 +366,10 @@ impl Machine {
         &mut self,
         now: Time,
         entry: &Entry,
-        mut request: InternalRaftRequest,
+        request: InternalRaftRequest,
         applied: &mut Applied,
     ) -> Result<(), FatalProblem> {
         let admin = self.auth.read().check_admin_requests(&request);
-        keep_one(&mut request);
-        if let Some(v2) = &request.v2 {
-            let v2 = wire::decode(v2.clone()).map_err(|error| undecodable(entry, error))?;
-            return self.apply_v2(&v2, applied);
-        }
         let id = match (&request.header, request.id) {
             (Some(header), 0) => header.id,
             (_, id) => id,
@@ -358,7 +408,7 @@ impl Machine {
             self.set_cluster_version(&request.ver, applied)?;
             return done;
         } else if let Some(request) = &r.cluster_member_attr_set {
-            self.set_attributes(request);
+            self.set_attributes(request)?;
             applied.cluster_changed = true;
             return done;
         } else if let Some(request) = &r.downgrade_info_set {
@@ -588,20 +638,21 @@ impl Machine {
         version: &str,
         applied: &mut Applied,
     ) -> Result<(), FatalProblem> {
-        let parsed = Version::parse(version.as_bytes())
-            .ok_or_else(|| FatalProblem::BadVersion(version.to_owned()))?;
-        self.membership
-            .write()
-            .set_cluster_version(parsed, &mut self.batch);
+        let membership = &mut self.membership.write();
+        self.v2
+            .set_cluster_version(version, membership, &mut self.batch)?;
         applied.cluster_changed = true;
         Ok(())
     }
 
-    fn set_attributes(&mut self, request: &membershippb::ClusterMemberAttrSetRequest) {
+    fn set_attributes(
+        &mut self,
+        request: &membershippb::ClusterMemberAttrSetRequest,
+    ) -> Result<(), FatalProblem> {
         let attributes = request.member_attributes.clone().unwrap_or_default();
-        self.membership
-            .write()
-            .set_attributes(request.member_id, &attributes, &mut self.batch);
+        let membership = &mut self.membership.write();
+        self.v2
+            .set_attributes(request.member_id, &attributes, membership, &mut self.batch)
     }
 
     fn set_downgrade(&mut self, request: &membershippb::DowngradeInfoSetRequest) {
@@ -619,26 +670,19 @@ impl Machine {
             .set_downgrade(downgrade, &mut self.batch);
     }
 
-    /// What etcd before 3.6 told its members through API v2.
-    fn apply_v2(&mut self, request: &V2Request, applied: &mut Applied) -> Result<(), FatalProblem> {
-        match v2::parse(request) {
-            v2::Meaning::Nothing => {}
-            v2::Meaning::ClusterVersion(version) => self.set_cluster_version(version, applied)?,
-            v2::Meaning::Attributes(id, attributes) => {
-                self.membership
-                    .write()
-                    .set_attributes(id, &attributes, &mut self.batch);
-                applied.cluster_changed = true;
-            }
-            v2::Meaning::Other => {
-                let (method, path) = (request.method().to_owned(), request.path().to_owned());
-                return Err(FatalProblem::V2 { method, path });
-            }
-        }
-        let revision = self.keyspace.store_revision();
-        applied
-            .replies
-            .push((request.id(), Ok(Reply::Done { revision })));
+    fn apply_v2(
+        &mut self,
+        now: Timestamp,
+        request: &V2Request,
+        applied: &mut Applied,
+    ) -> Result<(), FatalProblem> {
+        let membership = &mut self.membership.write();
+        let v2::Told {
+            answer,
+            cluster_changed,
+        } = self.v2.apply(now, request, membership, &mut self.batch)?;
+        applied.cluster_changed |= cluster_changed;
+        applied.replies.push((request.id(), Ok(Reply::V2(answer))));
         Ok(())
     }
 }

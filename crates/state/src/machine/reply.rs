@@ -16,6 +16,7 @@ use crate::mvcc::{
     DeleteReply, Event, PutReply, RangeReply, StorageError, StoreRevision, TxnReply,
 };
 use crate::request::Operation;
+use crate::v2;
 use crate::version::SchemaError;
 
 /// Why the backend cannot be opened.
@@ -91,14 +92,9 @@ pub enum FatalProblem {
     /// The request is of a kind that is unknown here.
     #[error("unknown kind of request")]
     UnknownRequest,
-    /// The entry changes API v2 data, which would be lost.
-    #[error("API v2 request {method} {path}, which this version does not support")]
-    V2 {
-        /// Its method.
-        method: String,
-        /// Its path.
-        path: String,
-    },
+    /// The tree of API v2 does not agree with the membership.
+    #[error("the store of API v2 does not have the members of the cluster: {0}")]
+    Tree(v2::Error),
     /// A joint configuration change, which etcd never proposes.
     #[error("configuration change of version 2")]
     ConfChangeV2,
@@ -198,6 +194,8 @@ pub enum Reply {
         /// The current revision.
         revision: StoreRevision,
     },
+    /// A request of API v2; what its tree refuses is an answer.
+    V2(Result<v2::Answer, v2::Error>),
 }
 
 /// The answer to a compaction.

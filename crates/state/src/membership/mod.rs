@@ -24,6 +24,7 @@ use retcd_proto::number;
 use retcd_proto::raftpb::{ConfChange, ConfChangeType, ConfState};
 use retcd_storage::backend::{self, BackendError, Bucket, WriteBatch};
 use retcd_storage::snap;
+pub use retcd_storage::snap::DocumentError;
 use serde::{Deserialize, Serialize};
 
 use crate::meta;
@@ -274,6 +275,62 @@ impl Membership {
             conf_state,
             learners_max,
         })
+    }
+
+    /// Nobody yet.
+    pub(crate) fn nobody(learners_max: usize) -> Membership {
+        Membership {
+            members: BTreeMap::new(),
+            removed: BTreeSet::new(),
+            cluster_version: None,
+            downgrade: None,
+            conf_state: ConfState::default(),
+            learners_max,
+        }
+    }
+
+    /// Reads what [`Membership::to_document`] writes.
+    ///
+    /// # Errors
+    /// When it is no document of a membership.
+    pub(crate) fn from_document(
+        document: &[u8],
+        learners_max: usize,
+    ) -> Result<Membership, DocumentError> {
+        let document = snap::Membership::from_document(document)?;
+        let members = document.members.into_iter().map(|member| {
+            let urls = |urls: Vec<String>| Some(urls).filter(|urls| !urls.is_empty());
+            let snap::Member {
+                id,
+                peer_urls,
+                is_learner,
+                name,
+                client_urls,
+            } = member;
+            let member = Member {
+                id,
+                peer_urls: urls(peer_urls),
+                is_learner,
+                name,
+                client_urls: urls(client_urls),
+            };
+            (id, member)
+        });
+        let members: BTreeMap<u64, Member> = members.collect();
+        let version = document.version.as_deref();
+        Ok(Membership {
+            conf_state: conf_state_of(members.values()),
+            members,
+            removed: document.removed.into_iter().collect(),
+            cluster_version: version.and_then(|version| Version::parse(version.as_bytes())),
+            downgrade: None,
+            learners_max,
+        })
+    }
+
+    /// How many learners there may be.
+    pub(crate) fn learners_max(&self) -> usize {
+        self.learners_max
     }
 
     /// The members by ascending id.

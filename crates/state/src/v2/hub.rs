@@ -12,7 +12,7 @@ use super::reader::{View, Watch};
 use super::statistics::{Counts, Statistics};
 use super::tree::Tree;
 use super::watcher::{Queue, Watcher};
-use super::{Error, Path};
+use super::{Document, Error, Path};
 
 /// The part of the store that many threads see.
 ///
@@ -45,6 +45,45 @@ struct Hub {
     watchers: BTreeMap<Path, BTreeMap<u64, Registered>>,
     count: u64,
     next_id: u64,
+    kept: Kept,
+}
+
+/// Documents of entries that somebody may ask for.
+struct Kept {
+    /// The entry that the store is of.
+    applied: u64,
+    /// How many may ask.
+    keepers: usize,
+    /// By entry, ascending; nothing while nobody may ask.
+    documents: Vec<(u64, Document)>,
+}
+
+/// Keeps documents; see [`Reader::keep`](super::Reader::keep).
+pub struct Keeper {
+    shared: Arc<Shared>,
+}
+
+impl Keeper {
+    /// The store after the entry `applied`, which is not from before the keeper.
+    pub fn at(&self, applied: u64) -> Document {
+        let hub = self.shared.hub.lock();
+        let newest = hub.kept.documents.iter().rev();
+        let mut newest = newest.skip_while(|(entry, _)| *entry > applied);
+        let (_, document) = newest
+            .next()
+            .expect("entries after the keeper are asked for");
+        document.clone()
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        let kept = &mut self.shared.hub.lock().kept;
+        kept.keepers -= 1;
+        if kept.keepers == 0 {
+            kept.documents.clear();
+        }
+    }
 }
 
 struct Registered {
@@ -63,6 +102,11 @@ impl Shared {
                 watchers: BTreeMap::new(),
                 count: 0,
                 next_id: 0,
+                kept: Kept {
+                    applied: 0,
+                    keepers: 0,
+                    documents: Vec::new(),
+                },
             }),
             view: RwLock::new(view),
             counts: Counts::default(),
@@ -73,9 +117,10 @@ impl Shared {
         self.view.read().clone()
     }
 
-    /// The counts; `watchers` among them is of now.
+    /// The counts, with the watchers that wait now.
     pub(super) fn statistics(&self) -> Statistics {
-        self.counts.load(self.hub.lock().count)
+        self.counts.set_watchers(self.hub.lock().count);
+        self.counts.load()
     }
 
     /// The history, as published.
@@ -83,9 +128,46 @@ impl Shared {
         self.hub.lock().history.clone()
     }
 
-    /// Shows `view` to readers, and its changes to watchers. Whoever has seen the view and then
+    /// Everything, as published.
+    pub(super) fn document(&self) -> Document {
+        self.document_of(&self.hub.lock())
+    }
+
+    fn document_of(&self, hub: &Hub) -> Document {
+        let view = self.view();
+        Document {
+            tree: view.tree,
+            index: view.index,
+            history: hub.history.clone(),
+            statistics: self.counts.load(),
+        }
+    }
+
+    /// Keeps the document of now, and all that follow, until the keeper is dropped.
+    pub(super) fn keep(self: &Arc<Shared>) -> Keeper {
+        let mut hub = self.hub.lock();
+        hub.kept.keepers += 1;
+        if hub.kept.documents.is_empty() {
+            let document = (hub.kept.applied, self.document_of(&hub));
+            hub.kept.documents.push(document);
+        }
+        Keeper {
+            shared: Arc::clone(self),
+        }
+    }
+
+    /// The store is of the entry `applied` now.
+    fn applied(&self, applied: u64, hub: &mut Hub) {
+        hub.kept.applied = applied;
+        if hub.kept.keepers > 0 {
+            let document = self.document_of(hub);
+            hub.kept.documents.push((applied, document));
+        }
+    }
+
+    /// Shows `view`, which is of the entry `applied`, to readers, and its changes to watchers. Whoever has seen the view and then
     /// watches "from now on" does not hear of these changes.
-    pub(super) fn publish(&self, view: View, notices: impl Iterator<Item = Notice>) {
+    pub(super) fn publish(&self, applied: u64, view: View, notices: impl Iterator<Item = Notice>) {
         let mut woken = Vec::new();
         let mut hub = self.hub.lock();
         let index = view.index();
@@ -94,13 +176,14 @@ impl Shared {
             hub.notify(notice, &mut woken);
         }
         hub.index = index;
+        self.applied(applied, &mut hub);
         drop(hub);
         woken.into_iter().for_each(Waker::wake);
     }
 
     /// Puts another store in place of this one. All watchers end: what has happened in between
     /// cannot be told.
-    pub(super) fn replace(&self, view: View, history: History) {
+    pub(super) fn replace(&self, applied: u64, view: View, history: History) {
         let mut woken = Vec::new();
         let mut hub = self.hub.lock();
         hub.index = view.index();
@@ -112,6 +195,7 @@ impl Shared {
             woken.extend(queue.take_waker());
         }
         hub.count = 0;
+        self.applied(applied, &mut hub);
         drop(hub);
         woken.into_iter().for_each(Waker::wake);
     }

@@ -35,8 +35,6 @@ mod reader;
 mod request;
 mod statistics;
 mod store;
-#[cfg(test)]
-mod tests;
 mod timestamp;
 mod tree;
 mod watcher;
@@ -44,6 +42,7 @@ mod watcher;
 pub use document::{Document, DocumentError};
 pub use error::{Code, Error};
 pub use event::{Action, Event, Node};
+pub use hub::Keeper;
 pub use path::{DEPTH_MAX, Path};
 pub use reader::{Reader, View, Watch};
 pub use request::{Condition, Lifetime, Operation};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::hub::Shared;
+use super::hub::{Keeper, Shared};
 use super::tree::Tree;
 use super::{Counter, Error, Event, Path, Statistics, Timestamp, Watcher};
 
@@ -11,12 +11,18 @@ use super::{Counter, Error, Event, Path, Statistics, Timestamp, Watcher};
 pub struct View {
     pub(super) tree: Tree,
     pub(super) index: u64,
+    pub(super) next_expiration: Option<Timestamp>,
 }
 
 impl View {
     /// The index of the last change.
     pub fn index(&self) -> u64 {
         self.index
+    }
+
+    /// When the first node expires; none: no node does, and nobody has to ask for it.
+    pub fn next_expiration(&self) -> Option<Timestamp> {
+        self.next_expiration
     }
 
     /// The node and, of a directory, one level of children or the whole subtree, sorted, as seen
@@ -77,6 +83,12 @@ impl Reader {
     /// When the history does not reach back to where it is to start.
     pub fn watch(&self, watch: &Watch<'_>) -> Result<Watcher, Error> {
         self.shared.watch(watch)
+    }
+
+    /// Keeps the documents of all entries from now on, for whoever will know later which of them
+    /// goes with a copy of the database.
+    pub fn keep(&self) -> Keeper {
+        self.shared.keep()
     }
 
     /// What was counted so far.

@@ -88,11 +88,14 @@ impl Statistics {
 
 /// Counts that many threads add to.
 #[derive(Default)]
-pub(super) struct Counts([AtomicU64; COUNTERS]);
+pub(super) struct Counts {
+    counts: [AtomicU64; COUNTERS],
+    watchers: AtomicU64,
+}
 
 impl Counts {
     pub(super) fn add(&self, counter: Counter) {
-        self.0[counter as usize].fetch_add(1, Ordering::Relaxed);
+        self.counts[counter as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a success or a failure.
@@ -100,14 +103,24 @@ impl Counts {
         self.add(if success { counters.0 } else { counters.1 });
     }
 
-    pub(super) fn load(&self, watchers: u64) -> Statistics {
-        let counts = std::array::from_fn(|i| self.0[i].load(Ordering::Relaxed));
-        Statistics { counts, watchers }
+    /// Remembers how many watchers wait, since somebody asks for it.
+    pub(super) fn set_watchers(&self, watchers: u64) {
+        self.watchers.store(watchers, Ordering::Relaxed);
+    }
+
+    /// The counts; the watchers are those of when somebody asked for them last, as in etcd's
+    /// documents.
+    pub(super) fn load(&self) -> Statistics {
+        Statistics {
+            counts: std::array::from_fn(|i| self.counts[i].load(Ordering::Relaxed)),
+            watchers: self.watchers.load(Ordering::Relaxed),
+        }
     }
 
     pub(super) fn store(&self, statistics: &Statistics) {
-        for (count, value) in self.0.iter().zip(statistics.counts) {
+        for (count, value) in self.counts.iter().zip(statistics.counts) {
             count.store(value, Ordering::Relaxed);
         }
+        self.set_watchers(statistics.watchers);
     }
 }

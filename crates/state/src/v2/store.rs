@@ -35,6 +35,8 @@ pub struct Store {
     expirations: BTreeSet<(Timestamp, Path)>,
     /// Changes that are not published.
     pending: Vec<Notice>,
+    /// Whether there is something to publish that nobody is told of.
+    is_changed: bool,
     shared: Arc<Shared>,
 }
 
@@ -51,15 +53,18 @@ impl Store {
     }
 
     pub(super) fn with(tree: Tree, index: u64, history: History) -> Store {
+        let expirations = expirations(&tree);
         let view = View {
             tree: tree.clone(),
             index,
+            next_expiration: first(&expirations),
         };
         Store {
-            expirations: expirations(&tree),
+            expirations,
             tree,
             index,
             pending: Vec::new(),
+            is_changed: false,
             shared: Arc::new(Shared::new(view, history)),
         }
     }
@@ -74,9 +79,9 @@ impl Store {
         self.index
     }
 
-    /// When the first node expires; none: no node does, and nobody has to ask for it.
+    /// When the first node expires, published or not; none: no node does.
     pub fn next_expiration(&self) -> Option<Timestamp> {
-        self.expirations.first().map(|&(time, _)| time)
+        first(&self.expirations)
     }
 
     /// Whether there is such a node, published or not.
@@ -85,33 +90,55 @@ impl Store {
     }
 
     pub(super) fn shared(&self) -> &Shared {
-        assert!(self.pending.is_empty(), "changes that are not published");
+        let unpublished = !self.pending.is_empty() || self.is_changed;
+        assert!(!unpublished, "changes that are not published");
         &self.shared
     }
 
-    /// Shows what was applied to readers and watchers; before it is acknowledged.
-    pub fn publish(&mut self) {
-        if self.pending.is_empty() {
+    /// Shows what was applied, up to the entry `applied`, to readers and watchers; before it is
+    /// acknowledged.
+    pub fn publish(&mut self, applied: u64) {
+        if self.pending.is_empty() && !self.is_changed {
             return;
         }
-        let view = View {
-            tree: self.tree.clone(),
-            index: self.index,
-        };
-        self.shared.publish(view, self.pending.drain(..));
+        self.is_changed = false;
+        let view = self.view();
+        self.shared.publish(applied, view, self.pending.drain(..));
     }
 
-    /// Goes on with `other` behind the handles that others hold. Their watchers end.
-    pub fn replace(&mut self, other: Store) {
-        assert!(self.pending.is_empty(), "changes that are not published");
-        self.shared.replace(
-            View {
-                tree: other.tree.clone(),
-                index: other.index,
-            },
-            other.shared.history(),
-        );
-        self.shared.counts.store(&other.shared.statistics());
+    fn view(&self) -> View {
+        View {
+            tree: self.tree.clone(),
+            index: self.index,
+            next_expiration: first(&self.expirations),
+        }
+    }
+
+    /// The same tree as if more had happened before: the next change is the one after `index`.
+    pub fn at_index(mut self, index: u64) -> Store {
+        assert!(self.index <= index, "index {} is to be {index}", self.index);
+        self.index = index;
+        let history = self.shared.history();
+        Store::with(self.tree, index, history)
+    }
+
+    /// Has the tree and the index of `other`. Watchers hear of nothing: what differs is what the
+    /// cluster says of itself.
+    pub fn become_like(&mut self, other: Store) {
+        self.tree = other.tree;
+        self.index = other.index;
+        self.expirations = other.expirations;
+        self.is_changed = true;
+    }
+
+    /// Goes on with `other`, which is of the entry `applied`, behind the handles that others hold.
+    /// Their watchers end.
+    pub fn replace(&mut self, other: Store, applied: u64) {
+        let unpublished = !self.pending.is_empty() || self.is_changed;
+        assert!(!unpublished, "changes that are not published");
+        let history = other.shared.history();
+        self.shared.replace(applied, other.view(), history);
+        self.shared.counts.store(&other.shared.counts.load());
         self.tree = other.tree;
         self.index = other.index;
         self.expirations = other.expirations;
@@ -469,6 +496,10 @@ fn check_not_top(path: &Path) -> Result<(), Failure> {
         true => Err(Failure::new(Code::RootReadOnly, "/")),
         false => Ok(()),
     }
+}
+
+fn first(expirations: &BTreeSet<(Timestamp, Path)>) -> Option<Timestamp> {
+    expirations.first().map(|&(time, _)| time)
 }
 
 fn expirations(tree: &Tree) -> BTreeSet<(Timestamp, Path)> {

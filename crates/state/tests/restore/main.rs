@@ -118,7 +118,7 @@ impl Member {
 
     /// Writes a copy of another's database to where a received one lies.
     fn receive(&self, copy: &mut DatabaseCopy) -> PathBuf {
-        let path = snap::database_path(Path::new(SNAP_DIR), copy.applied.index);
+        let path = snap::database_path(Path::new(SNAP_DIR), copy.head.applied.index);
         let mut bytes = Vec::new();
         let len = copy.file.len();
         copy.file.read_to_end(&mut bytes).unwrap();
@@ -134,7 +134,7 @@ impl Member {
 
     /// Takes over another's state.
     fn restore_from(&mut self, other: &Member) -> Result<Restored, RestoreError> {
-        let mut copy = DatabaseCopy::take(&other.backend).unwrap();
+        let mut copy = DatabaseCopy::take(&other.backend, &other.machine.v2_reader()).unwrap();
         let path = self.receive(&mut copy);
         self.machine.restore(&path)
     }

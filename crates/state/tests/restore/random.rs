@@ -95,13 +95,17 @@ impl World {
             return;
         }
         let expected = self.ahead.state();
-        let mut copy = DatabaseCopy::take(&self.ahead.backend).unwrap();
+        let mut copy =
+            DatabaseCopy::take(&self.ahead.backend, &self.ahead.machine.v2_reader()).unwrap();
         // While the copy is on its way the other goes on.
         self.go_ahead();
         self.ahead.backend.commit().unwrap();
-        assert_eq!(copy.applied, expected.applied);
-        assert_eq!(&copy.conf_state, expected.membership.conf_state());
-        assert_eq!(copy.document, expected.membership.to_document());
+        assert_eq!(copy.head.applied, expected.applied);
+        assert_eq!(&copy.head.conf_state, expected.membership.conf_state());
+        assert_eq!(
+            copy.head.membership.to_document(),
+            expected.membership.to_document()
+        );
         let path = self.behind.receive(&mut copy);
         drop(copy);
         let restored = self.behind.machine.restore(&path).unwrap();

@@ -96,7 +96,7 @@ fn a_file_that_cannot_be_used_changes_nothing() {
     ];
     for (name, damage) in damages {
         let (mut behind, other) = (member(&log, 100), member(&log, 150));
-        let mut copy = DatabaseCopy::take(&other.backend).unwrap();
+        let mut copy = DatabaseCopy::take(&other.backend, &other.machine.v2_reader()).unwrap();
         let path = behind.receive(&mut copy);
         let disk = Arc::new(behind.disk.clone());
         let file = Backend::open(disk, &path, Options::default()).unwrap();
@@ -152,7 +152,7 @@ fn a_database_of_go_is_taken() {
 #[test]
 fn there_is_no_copy_of_nothing() {
     let member = Member::new();
-    let copy = DatabaseCopy::take(&member.backend);
+    let copy = DatabaseCopy::take(&member.backend, &member.machine.v2_reader());
     assert!(matches!(copy.map(|_| ()), Err(CopyError::Empty)));
 }
 
@@ -160,8 +160,8 @@ fn there_is_no_copy_of_nothing() {
 fn the_copys_snapshot_tells_what_the_copy_holds() {
     let log = log();
     let other = member(&log, 150);
-    let copy = DatabaseCopy::take(&other.backend).unwrap();
-    let snapshot = copy.snapshot();
+    let copy = DatabaseCopy::take(&other.backend, &other.machine.v2_reader()).unwrap();
+    let snapshot = copy.head.to_snapshot();
     let metadata = snapshot.metadata.unwrap();
     assert_eq!((metadata.index(), metadata.term()), (150, 4));
     let conf_state = metadata.conf_state.unwrap();
@@ -195,7 +195,7 @@ fn a_crash_leaves_the_old_state_or_the_new_one() {
     let mut outcomes = [0, 0];
     for at in 1.. {
         let mut behind = member(&log, 100);
-        let mut copy = DatabaseCopy::take(&other.backend).unwrap();
+        let mut copy = DatabaseCopy::take(&other.backend, &other.machine.v2_reader()).unwrap();
         let path = behind.receive(&mut copy);
         // Applied but not committed: of the old state only.
         let (committed, pending) = (behind.state(), log.behind(100, 10));

@@ -30,12 +30,15 @@ use retcd_proto::number;
 use retcd_state::machine::ApplyError;
 use retcd_state::membership::{Member, MemberError, ReconfigError};
 use retcd_state::mvcc::KeyspaceHash;
-use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::IO_TIMEOUT;
 use super::client::Versions;
-use super::headers::CLUSTER_ID;
+use super::headers::{CLUSTER_ID, KEEPS_V2};
+use super::protocol::{
+    CLUSTER_MISMATCH, HashKvHeader, HashKvRequest, HashKvResponse, LEARNER_NOT_READY,
+    LEASE_NOT_FOUND, MEMBER_NOT_FOUND, NOT_CAUGHT_UP, NOT_LEARNER,
+};
 use crate::auth::credentials_of;
 use crate::log::{Hex, Text};
 use crate::net_http::{Response, reply};
@@ -85,7 +88,12 @@ pub async fn page<P: PeerProbe, B: Body>(probe: &P, request: Request<B>) -> Resp
         return refusal;
     }
     match route {
-        Route::Version => reply::json(&probe.versions()),
+        Route::Version => {
+            let mut response = reply::json(&probe.versions());
+            let keeps = HeaderValue::from_static("true");
+            response.headers_mut().insert(KEEPS_V2, keeps);
+            response
+        }
         Route::Members => members(probe, &probe.members()),
         Route::Promote(id) => {
             let credentials = credentials_of(request.headers(), request.extensions());
@@ -151,14 +159,13 @@ async fn promote(probe: &impl PeerProbe, id: &str, credentials: &Credentials) ->
 fn promote_error(error: Error) -> Response {
     let (status, text) = match error {
         Error::Refused(ApplyError::Member(MemberError::IdNotFound | MemberError::IdRemoved)) => {
-            (StatusCode::NOT_FOUND, "membership: ID not found".to_owned())
+            (StatusCode::NOT_FOUND, MEMBER_NOT_FOUND)
         }
-        Error::Refused(ApplyError::Member(MemberError::NotLearner)) => (
-            StatusCode::PRECONDITION_FAILED,
-            "membership: can only promote a learner member".to_owned(),
-        ),
+        Error::Refused(ApplyError::Member(MemberError::NotLearner)) => {
+            (StatusCode::PRECONDITION_FAILED, NOT_LEARNER)
+        }
         Error::Reconfig(ReconfigError::LearnerNotReady) => {
-            (StatusCode::PRECONDITION_FAILED, text(error))
+            (StatusCode::PRECONDITION_FAILED, LEARNER_NOT_READY)
         }
         _ => {
             let mut page = reply::ok("application/json", r#"{"message":"Internal Server Error"}"#);
@@ -166,42 +173,14 @@ fn promote_error(error: Error) -> Response {
             return page;
         }
     };
-    reply::error(status, &text)
-}
-
-#[derive(Deserialize)]
-struct HashKvRequest {
-    #[serde(default)]
-    revision: i64,
-}
-
-#[derive(Serialize)]
-struct HashKvHeader {
-    #[serde(skip_serializing_if = "is_zero")]
-    revision: i64,
-}
-
-/// What the page says, in Go's JSON: zeros are left out.
-#[derive(Serialize)]
-struct HashKvResponse {
-    header: HashKvHeader,
-    #[serde(skip_serializing_if = "is_zero")]
-    hash: u32,
-    #[serde(skip_serializing_if = "is_zero")]
-    compact_revision: i64,
-    #[serde(skip_serializing_if = "is_zero")]
-    hash_revision: i64,
-}
-
-fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
-    *number == T::default()
+    reply::error(status, text)
 }
 
 async fn hash_kv<B: Body>(probe: &impl PeerProbe, request: Request<B>) -> Response {
     let asked_of = request.headers().get(CLUSTER_ID);
     let own = format!("{:x}", probe.cluster_id());
     if asked_of.is_some_and(|id| !id.is_empty() && id.as_bytes() != own.as_bytes()) {
-        return reply::error(StatusCode::PRECONDITION_FAILED, "cluster ID mismatch");
+        return reply::error(StatusCode::PRECONDITION_FAILED, CLUSTER_MISMATCH);
     }
     let Ok(body) = read(request.into_body()).await else {
         return reply::error(StatusCode::BAD_REQUEST, "error reading body");
@@ -283,12 +262,9 @@ async fn time_to_live<B: Body>(probe: &impl PeerProbe, body: B) -> Response {
 fn lease_error(error: Error, not_primary: StatusCode) -> Response {
     match error {
         Error::Refused(ApplyError::LeaseNotFound) => {
-            reply::error(StatusCode::NOT_FOUND, "lease not found")
+            reply::error(StatusCode::NOT_FOUND, LEASE_NOT_FOUND)
         }
-        Error::ApplyTimedOut => reply::error(
-            StatusCode::REQUEST_TIMEOUT,
-            "waiting for node to catch up its applied index has timed out",
-        ),
+        Error::ApplyTimedOut => reply::error(StatusCode::REQUEST_TIMEOUT, NOT_CAUGHT_UP),
         other => reply::error(not_primary, &text(other)),
     }
 }

@@ -367,6 +367,7 @@ fn read_statistics(parser: &mut Parser<'_>) -> Result<Statistics> {
         let mut counters = Counter::ALL.into_iter();
         match counters.find(|counter| counter.name().eq_ignore_ascii_case(name)) {
             Some(counter) => *statistics.count_mut(counter) = parser.unsigned()?,
+            None if name == "watchers" => statistics.watchers = parser.unsigned()?,
             None => parser.skip()?,
         }
         Ok(())

@@ -16,10 +16,10 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 /// A store at one moment, to be written at leisure, and by any thread.
 #[derive(Clone)]
 pub struct Document {
-    tree: Tree,
-    index: u64,
-    history: History,
-    statistics: Statistics,
+    pub(in super::super) tree: Tree,
+    pub(in super::super) index: u64,
+    pub(in super::super) history: History,
+    pub(in super::super) statistics: Statistics,
 }
 
 impl Store {
@@ -28,14 +28,7 @@ impl Store {
     /// # Panics
     /// If something is not published.
     pub fn document(&self) -> Document {
-        let shared = self.shared();
-        let view = shared.view();
-        Document {
-            tree: view.tree,
-            index: view.index,
-            history: shared.history(),
-            statistics: shared.statistics(),
-        }
+        self.shared().document()
     }
 
     /// The store in its JSON form.
@@ -48,6 +41,11 @@ impl Store {
 }
 
 impl Document {
+    /// The index of the last change.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
     /// The JSON form.
     pub fn to_json(&self) -> Vec<u8> {
         let mut out = String::from("{\"Root\":");
