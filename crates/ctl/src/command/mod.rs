@@ -38,8 +38,6 @@ mod version;
 mod watch;
 mod words;
 
-pub(crate) use context::go_io_text;
-
 use crate::cli::{Command, Program, completion_command, help_command};
 
 const KEYS: &str = "Key-value commands";
