@@ -101,13 +101,18 @@ impl Running {
         stdin.write_all(text.as_bytes()).unwrap();
     }
 
+    /// Reads a line from standard output; `wanted` describes it should it not come.
+    pub fn next_line(&mut self, wanted: &str) -> String {
+        match self.lines.recv_timeout(TIMEOUT) {
+            Ok(line) => line.trim_end().to_owned(),
+            Err(error) => panic!("{}: {wanted:?} does not come: {error}", self.what),
+        }
+    }
+
     /// Reads lines from standard output, and compares them.
     pub fn expect_lines(&mut self, wanted: &[&str]) {
         for wanted in wanted {
-            match self.lines.recv_timeout(TIMEOUT) {
-                Ok(line) => assert_eq!(line.trim_end(), *wanted, "{}", self.what),
-                Err(error) => panic!("{}: {wanted:?} does not come: {error}", self.what),
-            }
+            assert_eq!(self.next_line(wanted), *wanted, "{}", self.what);
         }
     }
 
