@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::entry::{Entry, Step};
 use super::placeholders::Bindings;
+use crate::harness;
 
 /// Timeout of a server start.
 const START_MAX: Duration = Duration::from_secs(30);
@@ -491,17 +492,12 @@ fn end(child: &mut Child, deadline: Instant) -> i64 {
 }
 
 fn wait(child: &mut Child, deadline: Instant) -> i64 {
-    loop {
-        if let Some(status) = child.try_wait().expect("a child can be waited for") {
-            return code(status);
-        }
-        if Instant::now() > deadline {
-            let _ = child.kill();
-            let _ = child.wait();
-            return -1;
-        }
-        std::thread::sleep(Duration::from_millis(3));
+    let status = harness::wait_until(child, deadline);
+    if status.is_none() {
+        let _ = child.kill();
+        let _ = child.wait();
     }
+    status.map_or(-1, code)
 }
 
 fn code(status: ExitStatus) -> i64 {
