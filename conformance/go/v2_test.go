@@ -90,6 +90,10 @@ func (m *member) askV2(r v2Request) (v2Reply, error) {
 	if err != nil {
 		return v2Reply{}, err
 	}
+	return readReply(response)
+}
+
+func readReply(response *http.Response) (v2Reply, error) {
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	return v2Reply{response.StatusCode, response.Header, string(body)}, err
