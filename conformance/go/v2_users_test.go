@@ -6,12 +6,12 @@ import (
 	"testing"
 )
 
-const v2UserRequestsPerSeed = 150
+const v2UserRequestsPerSeed = 100
 
 // The server under test answers requests about users and roles of API v2, and those of users, as
 // etcd 3.4 does.
 func TestSameAnswersToEveryUserOfV2(t *testing.T) {
-	for seed := uint64(51); seed <= 53; seed++ {
+	for seed := uint64(51); seed <= 52; seed++ {
 		t.Run(fmt.Sprintf("seed-%d", seed), func(t *testing.T) {
 			t.Parallel()
 			c := newV2Comparison(t)
@@ -63,7 +63,8 @@ var (
 
 func (s *v2UserScript) next() v2Request {
 	r := s.request()
-	r.user = pick(s.script, "", "", v2Root, v2Root, v2Root, "u:pass", "u:pass", "u:wrong", "v:pass", "nobody:x", "root:wrong")
+	r.user = pick(s.script, "", "", "", v2Root, v2Root, v2Root, v2Root, "u:pass", "u:pass",
+		pick(s.script, "u:wrong", "v:pass", "nobody:x", "root:wrong"))
 	return r
 }
 
