@@ -39,12 +39,16 @@ type program struct {
 	path string
 	// catchup is its flag for the number of entries retained for slow followers, if it has one.
 	catchup string
+	// flag is one that only this program is given, if any.
+	flag string
 }
 
 func ours() program {
-	return program{"ours", filepath.Join(binDir, "etcd"), "--snapshot-catchup-entries"}
+	return program{name: "ours", path: filepath.Join(binDir, "etcd"), catchup: "--snapshot-catchup-entries"}
 }
-func real() program { return program{"etcd-3.7.1", realBin, "--snapshot-catchup-entries"} }
+func real() program {
+	return program{name: "etcd-3.7.1", path: realBin, catchup: "--snapshot-catchup-entries"}
+}
 
 // member is one server process with its own data directory.
 type member struct {
@@ -167,6 +171,9 @@ func (m *member) launch(p program) {
 	}, m.flags...)
 	if m.catchup != 0 && p.catchup != "" {
 		args = append(args, fmt.Sprintf("%s=%d", p.catchup, m.catchup))
+	}
+	if p.flag != "" {
+		args = append(args, p.flag)
 	}
 	log, err := os.OpenFile(m.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {

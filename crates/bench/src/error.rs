@@ -26,6 +26,17 @@ pub(crate) enum CallError {
     /// The connection or the stream broke.
     #[error("connection broken: {0}")]
     Broken(#[from] h2::Error),
+    /// The connection broke, or the server does not speak HTTP/1.1.
+    #[error("connection broken: {0}")]
+    BrokenHttp(#[from] hyper::Error),
+    /// The server answered a request of API v2 with a status other than 2xx.
+    #[error("the server answered with HTTP status {status}: {text}")]
+    HttpStatus {
+        /// The status.
+        status: u16,
+        /// The body.
+        text: String,
+    },
     /// The condition of a transaction failed: another client wrote the key between get and put.
     #[error("the key has changed between get and put")]
     Conflict,
@@ -38,8 +49,11 @@ impl CallError {
     /// Whether the server responded properly but refused, so that the client may continue.
     pub(crate) fn is_refusal(&self) -> bool {
         match self {
-            CallError::Status { .. } | CallError::Conflict => true,
-            CallError::Connect { .. } | CallError::Broken(_) | CallError::Unexpected(_) => false,
+            CallError::Status { .. } | CallError::HttpStatus { .. } | CallError::Conflict => true,
+            CallError::Connect { .. }
+            | CallError::Broken(_)
+            | CallError::BrokenHttp(_)
+            | CallError::Unexpected(_) => false,
         }
     }
 

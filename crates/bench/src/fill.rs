@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::error::{CallError, Error};
 use crate::grpc::{Connection, Method};
+use crate::http1::Http1;
 use crate::keys::{self, KeySpace};
 use crate::load;
 use crate::progress::Progress;
@@ -20,6 +21,7 @@ use crate::target::Target;
 const PUTS_PER_TXN: u64 = 100;
 const CONNECTIONS: usize = 4;
 const TXNS_UNDER_WAY: usize = 32;
+const V2_CONNECTIONS: usize = 64;
 /// Attempts per transaction while the server is unavailable, which it may take seconds to report.
 const TRIES: u32 = 10;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -74,6 +76,91 @@ pub(crate) fn fill_if_missing(
     Ok(())
 }
 
+/// As [`fill`], through API v2, a write per key.
+///
+/// # Errors
+/// As [`fill`].
+pub(crate) fn fill_v2(
+    target: &Target,
+    keys: &KeySpace,
+    value_size: usize,
+    progress: &Progress,
+) -> Result<Duration, Error> {
+    let began = Instant::now();
+    let form = [
+        b"value=",
+        &keys::value(value_size, &mut Rng::with_seed(0))[..],
+    ]
+    .concat();
+    let form = Bytes::from(form);
+    load::runtime()?.block_on(async {
+        let next = Arc::new(AtomicU64::new(0));
+        let mut tasks = JoinSet::new();
+        for at in 0..V2_CONNECTIONS {
+            let http = Http1::open(target, at).await.map_err(failed())?;
+            tasks.spawn(write_some_v2(
+                http,
+                keys.clone(),
+                form.clone(),
+                Arc::clone(&next),
+            ));
+        }
+        watch_progress(tasks, &next, keys, progress).await
+    })?;
+    Ok(began.elapsed())
+}
+
+/// As [`fill_v2`], unless the first and the last key are there already.
+///
+/// # Errors
+/// As [`fill`].
+pub(crate) fn fill_v2_if_missing(
+    target: &Target,
+    keys: &KeySpace,
+    value_size: usize,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let is_filled = load::runtime()?.block_on(async {
+        let mut http = Http1::open(target, 0).await?;
+        for at in [0, keys.count - 1] {
+            match http.get(text(&keys.key(at)), "?quorum=true").await {
+                Ok(_) => {}
+                Err(CallError::HttpStatus { status: 404, .. }) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    });
+    if !is_filled.map_err(failed())? {
+        fill_v2(target, keys, value_size, progress)?;
+    }
+    Ok(())
+}
+
+async fn write_some_v2(
+    mut http: Http1,
+    keys: KeySpace,
+    form: Bytes,
+    next: Arc<AtomicU64>,
+) -> Result<(), CallError> {
+    loop {
+        let at = next.fetch_add(1, Ordering::Relaxed);
+        if at >= keys.count {
+            return Ok(());
+        }
+        http.put(text(&keys.key(at)), form.clone()).await?;
+    }
+}
+
+/// Keys are numbers behind a prefix from the command line.
+fn text(key: &[u8]) -> &str {
+    std::str::from_utf8(key).expect("a prefix is text")
+}
+
+fn failed() -> impl FnOnce(CallError) -> Error {
+    Error::call("filling the key space")
+}
+
 async fn count(target: &Target, keys: &KeySpace) -> Result<u64, Error> {
     let connection = Connection::open(target, 0).await;
     let mut range = connection
@@ -96,7 +183,6 @@ async fn write_all(
     puts_per_txn: u64,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let failed = || Error::call("filling the key space");
     let value = keys::value(value_size, &mut Rng::with_seed(0));
     let next = Arc::new(AtomicU64::new(0));
     let mut connections = Vec::new();
@@ -114,6 +200,16 @@ async fn write_all(
             Arc::clone(&next),
         ));
     }
+    watch_progress(tasks, &next, keys, progress).await
+}
+
+/// Waits for all `tasks` or the first failure, and shows meanwhile how many keys they have taken.
+async fn watch_progress(
+    mut tasks: JoinSet<Result<(), CallError>>,
+    next: &AtomicU64,
+    keys: &KeySpace,
+    progress: &Progress,
+) -> Result<(), Error> {
     let mut timer = tokio::time::interval(Duration::from_millis(250));
     loop {
         tokio::select! {

@@ -33,6 +33,7 @@ mod error;
 mod fill;
 mod grpc;
 mod hostile;
+mod http1;
 mod keys;
 mod load;
 mod machine;
@@ -103,7 +104,11 @@ fn put_load(target: &Target, plans: &[Plan], progress: &Progress) -> Result<(), 
     for plan in plans {
         progress.task(plan.workload.to_string());
         if plan.workload.kind.needs_keys() {
-            fill::fill_if_missing(target, &plan.keys, plan.value_size, progress)?;
+            let fill = match plan.workload.kind.is_v2() {
+                true => fill::fill_v2_if_missing,
+                false => fill::fill_if_missing,
+            };
+            fill(target, &plan.keys, plan.value_size, progress)?;
         }
         let outcome = load::run(target, plan, progress, || Ok(()))?;
         progress.clear();

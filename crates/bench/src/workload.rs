@@ -34,6 +34,15 @@ pub(crate) enum Kind {
     LeaseKeepAlive,
     /// A new connection, one linearizable get of a random key, and closing the connection.
     Connect,
+    /// A write of a random key through API v2.
+    V2Set,
+    /// A read of a random key through API v2, of what the member has.
+    V2Get,
+    /// The same, of a quorum.
+    V2QuorumGet,
+    /// Writes of random keys in a directory of API v2 for which this many long polls wait. An
+    /// operation is one event delivered to one of them.
+    V2Watch(u32),
 }
 
 /// A kind of load and, unless it is the default, the number of clients.
@@ -45,12 +54,14 @@ pub(crate) struct Workload {
     pub(crate) clients: Option<u32>,
 }
 
-/// Default sizes of `list`, `page` and `watch`.
+/// Default sizes of `list`, `page`, `watch` and `v2-watch`.
 const LIST_DEFAULT: u32 = 1000;
 const WATCH_DEFAULT: u32 = 100;
+const V2_WATCH_DEFAULT: u32 = 1000;
 
 /// The names, for help texts.
-pub(crate) const NAMES: &str = "put, get, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect";
+pub(crate) const NAMES: &str = "put, get, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect, \
+     v2-set, v2-get, v2-quorum-get, v2-watch[-POLLS]";
 
 impl Kind {
     /// Whether the key space must be filled first.
@@ -61,15 +72,30 @@ impl Kind {
             | Kind::List(_)
             | Kind::Page(_)
             | Kind::Txn
-            | Kind::Connect => true,
-            Kind::Put | Kind::Watch(_) | Kind::LeaseGrant | Kind::LeaseKeepAlive => false,
+            | Kind::Connect
+            | Kind::V2Get
+            | Kind::V2QuorumGet => true,
+            Kind::Put
+            | Kind::Watch(_)
+            | Kind::LeaseGrant
+            | Kind::LeaseKeepAlive
+            | Kind::V2Set
+            | Kind::V2Watch(_) => false,
         }
+    }
+
+    /// Whether it is for API v2, over HTTP/1.1 with a connection per client.
+    pub(crate) fn is_v2(self) -> bool {
+        matches!(
+            self,
+            Kind::V2Set | Kind::V2Get | Kind::V2QuorumGet | Kind::V2Watch(_)
+        )
     }
 
     /// The name of one operation in tables.
     pub(crate) fn unit(self) -> &'static str {
         match self {
-            Kind::Watch(_) => "event",
+            Kind::Watch(_) | Kind::V2Watch(_) => "event",
             Kind::Connect => "connection",
             _ => "op",
         }
@@ -89,6 +115,10 @@ impl fmt::Display for Kind {
             Kind::LeaseGrant => f.write_str("lease-grant"),
             Kind::LeaseKeepAlive => f.write_str("lease-keepalive"),
             Kind::Connect => f.write_str("connect"),
+            Kind::V2Set => f.write_str("v2-set"),
+            Kind::V2Get => f.write_str("v2-get"),
+            Kind::V2QuorumGet => f.write_str("v2-quorum-get"),
+            Kind::V2Watch(polls) => write!(f, "v2-watch-{polls}"),
         }
     }
 }
@@ -119,13 +149,18 @@ impl FromStr for Workload {
             "lease-grant" => Kind::LeaseGrant,
             "lease-keepalive" => Kind::LeaseKeepAlive,
             "connect" => Kind::Connect,
+            "v2-set" => Kind::V2Set,
+            "v2-get" => Kind::V2Get,
+            "v2-quorum-get" => Kind::V2QuorumGet,
+            "v2-watch" => Kind::V2Watch(V2_WATCH_DEFAULT),
             "list" => Kind::List(LIST_DEFAULT),
             "page" => Kind::Page(LIST_DEFAULT),
             "watch" => Kind::Watch(WATCH_DEFAULT),
-            _ => match name.split_once('-') {
+            _ => match name.rsplit_once('-') {
                 Some(("list", keys)) => Kind::List(positive(keys, text)?),
                 Some(("page", keys)) => Kind::Page(positive(keys, text)?),
                 Some(("watch", watchers)) => Kind::Watch(positive(watchers, text)?),
+                Some(("v2-watch", polls)) => Kind::V2Watch(positive(polls, text)?),
                 _ => return Err(format!("no workload {name:?}; there are {NAMES}")),
             },
         };
@@ -162,6 +197,10 @@ mod tests {
             "lease-grant",
             "lease-keepalive@7",
             "connect@32",
+            "v2-set@64",
+            "v2-get",
+            "v2-quorum-get",
+            "v2-watch-1000@4",
         ] {
             assert_eq!(text.parse::<Workload>().unwrap().to_string(), text);
         }
@@ -188,6 +227,8 @@ mod tests {
             "list-0",
             "list-x",
             "put-3",
+            "v2-set-3",
+            "v2-watch-0",
             "watch-9999999999",
         ] {
             assert!(text.parse::<Workload>().is_err(), "{text:?}");

@@ -81,6 +81,14 @@ impl Scenario {
                 Kind::LeaseGrant => "a new lease each".into(),
                 Kind::LeaseKeepAlive => "a stream and a lease for each client".into(),
                 Kind::Connect => "a new connection, a linearizable get of a random key, the end of the connection".into(),
+                Kind::V2Set => "API v2: a random key each, a connection for each client".into(),
+                Kind::V2Get => "API v2: a random key each, of what the member has, a connection for each client".into(),
+                Kind::V2QuorumGet => "API v2: a random key each, quorum=true, a connection for each client".into(),
+                Kind::V2Watch(polls) => format!(
+                    "API v2: {polls} long polls of one directory, a connection for each, {} writers; one op is one event at one \
+                     poll, its latency counts from before the write was sent, and the processor time holds the writes",
+                    workload.clients.unwrap_or(plan.writers),
+                ),
             },
             Scenario::Mixed => "puts, while two clients list 10,000 keys each, the history is compacted every second and the \
                                  backend of a member defragmented every three"

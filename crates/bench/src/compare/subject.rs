@@ -16,7 +16,7 @@ use crate::cleanup::TempDir;
 use crate::cluster::{Cluster, ClusterLayout};
 use crate::disk;
 use crate::error::Error;
-use crate::fill::fill;
+use crate::fill::{fill, fill_v2};
 use crate::keys::KeySpace;
 use crate::load::{self, Outcome, Plan};
 use crate::progress::Progress;
@@ -86,7 +86,12 @@ pub(super) struct Subject<'a> {
 impl Subject<'_> {
     fn load(self, plan: &Plan) -> Result<Vec<Sample>, Error> {
         if plan.workload.kind.needs_keys() {
-            self.fill(&plan.keys, plan.value_size)?;
+            self.progress.show("filling");
+            let fill = match plan.workload.kind.is_v2() {
+                true => fill_v2,
+                false => fill,
+            };
+            fill(&self.users.user, &plan.keys, plan.value_size, self.progress)?;
         }
         let outcome = self.run(plan)?;
         let unit = plan.workload.kind.unit();

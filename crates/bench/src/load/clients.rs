@@ -9,7 +9,7 @@ use retcd_proto::etcdserverpb as pb;
 use tokio::task::JoinSet;
 
 use super::pace::Pace;
-use super::{Share, Shared, Tally, watchers};
+use super::{Share, Shared, Tally, v2, watchers};
 use crate::error::{CallError, Error};
 use crate::grpc::{Connection, Method, Stream};
 use crate::keys::{self, KeySpace};
@@ -52,6 +52,16 @@ async fn prepare(
     tally: &SharedTally,
     ready: impl FnOnce(),
 ) -> Result<JoinSet<Result<(), CallError>>, Error> {
+    if let Kind::V2Watch(_) = shared.plan.workload.kind {
+        return v2::prepare_polls(shared, share, tally, ready).await;
+    }
+    let mut clients = Vec::new();
+    if shared.plan.workload.kind.is_v2() {
+        for at in 0..share.clients {
+            clients.push(Client::prepare_v2(shared, share.first_client + at).await?);
+        }
+        return start(shared, clients, tally, ready).await;
+    }
     let mut connections = Vec::new();
     for at in share.first_connection..share.first_connection + share.connections {
         let opened = Connection::open(&shared.target, at as usize).await;
@@ -60,11 +70,20 @@ async fn prepare(
     if let Kind::Watch(_) = shared.plan.workload.kind {
         return watchers::prepare(shared, share, &connections, tally, ready).await;
     }
-    let mut clients = Vec::new();
     for at in 0..share.clients {
         let connection = &connections[at as usize % connections.len()];
         clients.push(Client::prepare(shared, share.first_client + at, connection).await?);
     }
+    start(shared, clients, tally, ready).await
+}
+
+/// Says that `clients` are ready, and lets them begin with the others.
+async fn start(
+    shared: &Arc<Shared>,
+    clients: Vec<Client>,
+    tally: &SharedTally,
+    ready: impl FnOnce(),
+) -> Result<JoinSet<Result<(), CallError>>, Error> {
     ready();
     shared.pace.started().await;
     let mut tasks = JoinSet::new();
@@ -118,6 +137,7 @@ enum Work {
         stream: Box<Stream>,
         lease: i64,
     },
+    V2(v2::Caller),
     Connect {
         target: Target,
         /// The member of the next connection, modulo the number of members.
@@ -215,6 +235,9 @@ impl Client {
                 grant: connection.method("/etcdserverpb.Lease/LeaseGrant"),
             },
             Kind::LeaseKeepAlive => prepare_keep_alive(connection).await?,
+            Kind::V2Set | Kind::V2Get | Kind::V2QuorumGet | Kind::V2Watch(_) => {
+                unreachable!("these have no gRPC connection")
+            }
             Kind::Connect => Work::Connect {
                 target: shared.target.clone(),
                 next: number as usize,
@@ -225,6 +248,17 @@ impl Client {
             keys: plan.keys.clone(),
             rng,
             work,
+        })
+    }
+
+    async fn prepare_v2(shared: &Shared, number: u32) -> Result<Self, Error> {
+        let plan = &shared.plan;
+        let mut rng = Rng::with_seed(plan.seed.wrapping_add(u64::from(number)));
+        let caller = v2::Caller::open(shared, number, &mut rng).await?;
+        Ok(Self {
+            keys: plan.keys.clone(),
+            rng,
+            work: Work::V2(caller),
         })
     }
 
@@ -278,6 +312,7 @@ impl Client {
                     .await?;
                 Ok(())
             }
+            Work::V2(caller) => caller.call(&keys.random(rng)).await,
             Work::LeaseKeepAlive { stream, lease } => keep_alive(stream, *lease).await,
             Work::Connect {
                 target,
@@ -305,7 +340,7 @@ pub(crate) fn put_request(key: Bytes, value: Bytes) -> pb::PutRequest {
 }
 
 /// A server that is fast because it finds nothing must not win.
-fn check_reply_len(len: usize, min: usize) -> Result<(), CallError> {
+pub(super) fn check_reply_len(len: usize, min: usize) -> Result<(), CallError> {
     if len >= min {
         return Ok(());
     }

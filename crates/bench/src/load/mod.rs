@@ -17,6 +17,7 @@
 
 mod clients;
 mod pace;
+mod v2;
 mod watchers;
 
 use std::sync::Arc;
@@ -161,7 +162,8 @@ impl Plan {
     /// The number of clients that send requests.
     fn callers(&self) -> u32 {
         let usual = match self.workload.kind {
-            Kind::Watch(_) => self.writers,
+            Kind::Watch(_) | Kind::V2Watch(_) => self.writers,
+            kind if kind.is_v2() => v2::CLIENTS_DEFAULT,
             _ => self.clients,
         };
         self.workload.clients.unwrap_or(usual)
@@ -171,6 +173,7 @@ impl Plan {
         let callers = self.callers();
         let (watchers, streams) = match self.workload.kind {
             Kind::Watch(watchers) => (watchers, self.streams.min(watchers)),
+            Kind::V2Watch(polls) => (polls, 0),
             _ => (0, 0),
         };
         let users = callers.max(streams);
@@ -206,11 +209,17 @@ impl Plan {
                     self.workload, self.keys.count
                 ))
             }
-            Kind::Watch(_) if self.value_size < watchers::STAMP_LEN => usage(format!(
-                "{} needs values of at least {} bytes, which carry the time of sending",
-                self.workload,
-                watchers::STAMP_LEN
+            kind if kind.is_v2() && !self.keys.prefix.starts_with('/') => usage(format!(
+                "{} needs a prefix with a slash in front, not {}",
+                self.workload, self.keys.prefix
             )),
+            Kind::Watch(_) | Kind::V2Watch(_) if self.value_size < watchers::STAMP_LEN => {
+                usage(format!(
+                    "{} needs values of at least {} bytes, which carry the time of sending",
+                    self.workload,
+                    watchers::STAMP_LEN
+                ))
+            }
             Kind::Txn if u64::from(self.callers()) > self.keys.count => usage(format!(
                 "{} needs a key for each of its {} clients, not {}",
                 self.workload,
@@ -239,6 +248,12 @@ pub(crate) fn run<S>(
     mut sample: impl FnMut() -> Result<S, Error>,
 ) -> Result<Outcome<S>, Error> {
     plan.check()?;
+    if plan.workload.kind.is_v2() && (target.tls().is_some() || target.token().is_some()) {
+        return Err(Error::Usage(format!(
+            "{} goes without TLS and without users of API v3",
+            plan.workload
+        )));
+    }
     let shared = Arc::new(Shared {
         target: target.clone(),
         plan: plan.clone(),

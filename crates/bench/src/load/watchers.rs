@@ -35,15 +35,15 @@ pub(super) struct FanOut {
     /// The time zero of send times.
     origin: Instant,
     /// One permit per event in flight.
-    window: Semaphore,
-    watchers: u32,
-    keys: KeySpace,
+    pub(super) window: Semaphore,
+    pub(super) watchers: u32,
+    pub(super) keys: KeySpace,
 }
 
 impl FanOut {
     pub(super) fn new(plan: &Plan) -> Self {
         let watchers = match plan.workload.kind {
-            Kind::Watch(watchers) => watchers,
+            Kind::Watch(watchers) | Kind::V2Watch(watchers) => watchers,
             _ => 0,
         };
         Self {
@@ -58,7 +58,7 @@ impl FanOut {
     }
 
     /// The current time followed by `tail`.
-    fn stamp(&self, tail: &Bytes) -> Bytes {
+    pub(super) fn stamp(&self, tail: &Bytes) -> Bytes {
         let mut value = BytesMut::with_capacity(STAMP_LEN + tail.len());
         value.put_slice(format!("{:0STAMP_LEN$x}", self.origin.elapsed().as_nanos()).as_bytes());
         value.put_slice(tail);
@@ -66,7 +66,7 @@ impl FanOut {
     }
 
     /// The time since `value` was stamped.
-    fn age(&self, value: &[u8]) -> Option<Duration> {
+    pub(super) fn age(&self, value: &[u8]) -> Option<Duration> {
         let digits = std::str::from_utf8(value.get(..STAMP_LEN)?).ok()?;
         let sent = Duration::from_nanos(u64::from_str_radix(digits, 16).ok()?);
         Some(self.origin.elapsed().saturating_sub(sent))

@@ -102,7 +102,10 @@ pub(super) fn error(out: &mut impl Output, error: &Error) {
     let mut fields = Fields::begin(out);
     fields.raw("errorCode", &error.code.number().to_string());
     fields.string("message", error.code.message());
-    fields.string("cause", client_path(&error.cause));
+    let cause = client_path(&error.cause);
+    if !cause.is_empty() {
+        fields.string("cause", cause);
+    }
     fields.raw("index", &error.index.to_string());
     out.put(b"}\n");
 }
@@ -281,5 +284,8 @@ mod tests {
         failed.cause = "[1 != 7]".into();
         let text = written(|out| error(out, &failed));
         assert!(text.contains("\"cause\":\"[1 != 7]\""), "{text}");
+        failed.cause = KEYS.into();
+        let text = written(|out| error(out, &failed));
+        assert!(!text.contains("cause"), "{text}");
     }
 }

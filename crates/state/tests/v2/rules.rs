@@ -128,6 +128,38 @@ fn successes_and_failures_are_counted() {
 }
 
 #[test]
+fn some_refusals_count_as_successes() {
+    let mut store = Store::new();
+    for request in [
+        "PUT /1/d/f value=1",
+        "PUT /1 exist=true value=1",
+        "PUT /1/d exist=true value=1",
+        "PUT /1 prev=1 value=1",
+        "PUT /1/d prev=1 value=1",
+        "DELETE /1",
+        "DELETE /1/d",
+        "DELETE /1 prev=1",
+        "DELETE /1/d prev=1",
+        "DELETE /1/d/f prev=2",
+        "PUT /1 value=1",
+        "PUT /1 exist=false",
+    ] {
+        apply(&mut store, request);
+    }
+    let statistics = store.reader().statistics();
+    let counts: Vec<String> = statistics
+        .fields()
+        .filter(|&(_, count)| count > 0)
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    // As etcd 3.3.25 and 3.4.23 answer to the same requests.
+    let expected = "setsSuccess 1, setsFail 1, deleteSuccess 1, deleteFail 1, updateSuccess 2, \
+                    createFail 1, compareAndSwapSuccess 1, compareAndSwapFail 1, \
+                    compareAndDeleteSuccess 3";
+    assert_eq!(counts.join(", "), expected);
+}
+
+#[test]
 fn a_view_stays_what_it_was() {
     let mut store = Store::new();
     apply(&mut store, "PUT /1/a value=1");

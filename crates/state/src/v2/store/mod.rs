@@ -10,7 +10,7 @@ use retcd_proto::etcdserverpb::Request;
 use super::history::History;
 use super::hub::{Notice, Shared};
 use super::tree::{Entry, Tree};
-use super::{Action, Counter, Error, Event, Node, Operation, Path, Reader, Timestamp, View};
+use super::{Action, Code, Counter, Error, Event, Node, Operation, Path, Reader, Timestamp, View};
 
 /// What a request has brought about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,7 +213,11 @@ impl Store {
             }
             Operation::Expire { .. } => unreachable!("answered above"),
         };
-        self.shared.counts.add_either(result.is_ok(), counters);
+        let counts_as_success = match &result {
+            Ok(_) => true,
+            Err(failure) => is_counted_among_successes(failure.code, counters.0),
+        };
+        self.shared.counts.add_either(counts_as_success, counters);
         result
             .map(Answer::Event)
             .map_err(|failure| failure.at(self.index))
@@ -304,4 +308,17 @@ fn expirations(tree: &Tree) -> BTreeSet<(Timestamp, Path)> {
     let expiring = tree.iter();
     let expiring = expiring.filter_map(|(path, entry)| Some((entry.expiration?, path.clone())));
     expiring.collect()
+}
+
+/// Whether a refusal adds to `successes`, as odd as it is: etcd 3.3: `store/store.go` counts by an
+/// error that some of its returns pass by.
+fn is_counted_among_successes(refusal: Code, successes: Counter) -> bool {
+    match successes {
+        Counter::UpdateSuccess => matches!(refusal, Code::RootReadOnly | Code::NotFile),
+        Counter::CompareAndSwapSuccess | Counter::DeleteSuccess => refusal == Code::RootReadOnly,
+        Counter::CompareAndDeleteSuccess => {
+            matches!(refusal, Code::NotFile | Code::CompareFailed)
+        }
+        _ => false,
+    }
 }

@@ -1,0 +1,129 @@
+package conformance
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// A directory of an older line with data of API v2 is started on by ours, after a clean stop and
+// after SIGKILL: the same tree, index, history, users and roles. And again from what ours has
+// written.
+func TestV2Takeover(t *testing.T) {
+	for _, version := range []string{"3.4", "3.5"} {
+		for _, end := range []string{"stopped", "killed"} {
+			t.Run(version+"/"+end, func(t *testing.T) {
+				t.Parallel()
+				m := newMember(t, "--snapshot-count=100", cheap)
+				m.start(withV2(line(t, version)))
+				draw := &v2Script{script: newScript(uint64(len(end)), false)}
+				must(t, "put", second(m.client3().Put(ctx(t), "a", "b")))
+				m.populateV2Users()
+				m.populateV2(draw, 400)
+				for turn := range 3 {
+					before := m.stateOfV2()
+					if end == "killed" {
+						m.kill()
+					} else {
+						m.stop()
+					}
+					m.start(ours())
+					if after := m.stateOfV2(); after != before {
+						was, is := firstDifference(before, after)
+						t.Fatalf("turn %d:\nbefore: %s\nafter:  %s", turn, was, is)
+					}
+					got, err := m.client3().Get(ctx(t), "a")
+					if err != nil || keys(got) != "a" {
+						t.Fatalf("API v3: %v, %v", got, err)
+					}
+					m.populateV2(draw, 150)
+				}
+			})
+		}
+	}
+}
+
+// populateV2 writes what a script draws; it must not be refused altogether.
+func (m *member) populateV2(draw *v2Script, n int) {
+	m.t.Helper()
+	done := map[int]int{}
+	for range n {
+		step := draw.next()
+		if step.isWatch || step.expires != "" || strings.Contains(step.path, "/v2/members") {
+			continue
+		}
+		reply, err := m.askV2(step.v2Request)
+		if err != nil {
+			m.t.Fatalf("%s: %v: %v", m, step.v2Request, err)
+		}
+		draw.index = max(draw.index, reply.index())
+		done[reply.status]++
+	}
+	if done[http.StatusCreated] < n/20 {
+		m.t.Fatalf("%s: only %v of %d requests", m, done, n)
+	}
+	m.mustV2(v2Put("/end", fmt.Sprint("value=", draw.index)))
+}
+
+const v2Root = "root:secret"
+
+func v2JSON(method, path, body string) v2Request {
+	return v2Request{method: method, path: "/v2/auth" + path, form: body, kind: "application/json"}
+}
+
+func (m *member) populateV2Users() {
+	m.t.Helper()
+	m.mustV2(v2JSON("PUT", "/users/root", `{"user":"root","password":"secret"}`))
+	m.mustV2(v2JSON("PUT", "/roles/r", `{"role":"r","permissions":{"kv":{"read":["/a/*","/b"],"write":["/a/*"]}}}`))
+	m.mustV2(v2JSON("PUT", "/users/u", `{"user":"u","password":"pass","roles":["r"]}`))
+}
+
+// stateOfV2 is what API v2 shows of a member: tree, history, users and roles.
+func (m *member) stateOfV2() string {
+	m.t.Helper()
+	text := m.v2Tree("/", "/_h", "/a/_i", "/q/_i")
+	for _, path := range []string{"/users/root", "/users/u", "/roles", "/enable"} {
+		text += m.mustV2(v2Request{method: "GET", path: "/v2/auth" + path}).body
+	}
+	// The last write was to a node that shows, so that the last watch has its answer.
+	index := m.mustV2(v2Get("/")).index()
+	for from := max(1, index-min(index, 200)); from <= index; {
+		reply, err := m.askV2(v2Get(fmt.Sprintf("/?wait=true&recursive=true&waitIndex=%d", from)))
+		if err != nil || reply.status != http.StatusOK {
+			m.t.Fatalf("%s: watch from %d of %d: %v, %v", m, from, index, err, reply)
+		}
+		event := reply.event(m.t)
+		text += v2TTL.ReplaceAllString(reply.body, `"ttl":N`)
+		from = event.Node.ModifiedIndex + 1
+	}
+	return text
+}
+
+// As long as a member of the older line keeps the cluster's version down, directories go back and
+// forth, with what API v2 has written to them.
+func TestV2SwappedBack(t *testing.T) {
+	for _, version := range []string{"3.4", "3.5"} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			older := withV2(line(t, version))
+			c := newCluster(t, 3, "--snapshot-count=100", cheap)
+			c.start(older, older, older)
+			for _, step := range []struct {
+				member int
+				to     program
+			}{{0, ours()}, {1, ours()}, {0, older}, {1, older}, {0, ours()}} {
+				m := c.members[step.member]
+				h := c.loadV2(2)
+				h.await(150)
+				m.stop()
+				h.await(30)
+				m.start(step.to)
+				c.lead(m)
+				h.await(50)
+				h.finish()
+				c.version(version + ".0")
+			}
+		})
+	}
+}

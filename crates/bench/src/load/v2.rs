@@ -1,0 +1,217 @@
+//! Clients of API v2: a connection each, kept alive.
+//!
+//! The fan-out is that of [`super::watchers`] with long polls: a poll ends with its event, and the
+//! next one asks for what follows that event's index, so that none is missed. Writers are ahead of
+//! the slowest poll by no more writes than there are writers, far less than the events that members
+//! keep.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fastrand::Rng;
+use tokio::task::JoinSet;
+
+use super::clients::{SharedTally, check_reply_len, locked};
+use super::pace::Phase;
+use super::watchers::{FanOut, STAMP_LEN};
+use super::{Share, Shared};
+use crate::error::{CallError, Error};
+use crate::http1::Http1;
+use crate::keys;
+use crate::workload::Kind;
+
+/// The number of clients, unless the workload sets it.
+pub(super) const CLIENTS_DEFAULT: u32 = 64;
+
+/// A client's connection, and what it asks for.
+pub(super) struct Caller {
+    http: Http1,
+    request: Request,
+}
+
+enum Request {
+    /// With these parameters.
+    Set(Bytes),
+    Get {
+        query: &'static str,
+        reply_len_min: usize,
+    },
+}
+
+impl Caller {
+    /// Connects client `number` of all.
+    ///
+    /// # Errors
+    /// [`Error::Call`] if the connection fails.
+    pub(super) async fn open(shared: &Shared, number: u32, rng: &mut Rng) -> Result<Self, Error> {
+        let plan = &shared.plan;
+        let get = |query| Request::Get {
+            query,
+            reply_len_min: plan.value_size,
+        };
+        let request = match plan.workload.kind {
+            Kind::V2Get => get(""),
+            Kind::V2QuorumGet => get("?quorum=true"),
+            _ => Request::Set(form(&keys::value(plan.value_size, rng))),
+        };
+        Ok(Self {
+            http: open(shared, number).await?,
+            request,
+        })
+    }
+
+    /// Makes one request about `key`.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub(super) async fn call(&mut self, key: &[u8]) -> Result<(), CallError> {
+        let key = text(key);
+        match &self.request {
+            Request::Set(form) => self.http.put(key, form.clone()).await.map(drop),
+            Request::Get {
+                query,
+                reply_len_min,
+            } => {
+                let reply = self.http.get(key, query).await?;
+                check_reply_len(reply.len(), *reply_len_min)
+            }
+        }
+    }
+}
+
+async fn open(shared: &Shared, number: u32) -> Result<Http1, Error> {
+    let opened = Http1::open(&shared.target, number as usize).await;
+    opened.map_err(Error::call(shared.plan.workload.to_string()))
+}
+
+/// Keys are numbers behind a prefix from the command line.
+fn text(key: &[u8]) -> &str {
+    std::str::from_utf8(key).expect("a prefix is text")
+}
+
+/// Values are alphanumeric, and need no escapes.
+fn form(value: &[u8]) -> Bytes {
+    [b"value=", value].concat().into()
+}
+
+/// Connects the polls and writers of this thread, calls `ready`, waits for the start, and spawns
+/// them.
+pub(super) async fn prepare_polls(
+    shared: &Arc<Shared>,
+    share: Share,
+    tally: &SharedTally,
+    ready: impl FnOnce(),
+) -> Result<JoinSet<Result<(), CallError>>, Error> {
+    let mut first = open(shared, share.first_client).await?;
+    let begun = begin(&shared.fan_out, &mut first).await;
+    let next = begun.map_err(Error::call(shared.plan.workload.to_string()))?;
+    let mut polls = Vec::new();
+    for at in 0..share.watchers {
+        polls.push(open(shared, at).await?);
+    }
+    let mut writers = Vec::new();
+    for number in share.first_client..share.first_client + share.clients {
+        writers.push((open(shared, number).await?, number));
+    }
+    ready();
+    shared.pace.started().await;
+    let mut tasks = JoinSet::new();
+    for http in polls {
+        tasks.spawn(poll(Arc::clone(shared), http, next, Arc::clone(tally)));
+    }
+    for (http, number) in writers {
+        tasks.spawn(write(Arc::clone(shared), http, number));
+    }
+    Ok(tasks)
+}
+
+/// An index before every write of this run. The write that tells it is outside of the directory
+/// that is polled.
+async fn begin(fan_out: &FanOut, http: &mut Http1) -> Result<u64, CallError> {
+    let key = format!("{}.begin", directory(fan_out));
+    let reply = http.put(&key, form(b"")).await?;
+    modified_index(&reply).map(|index| index + 1)
+}
+
+/// What the polls wait for: keys have the directory's path and a slash in front.
+fn directory(fan_out: &FanOut) -> &str {
+    fan_out.keys.prefix.trim_end_matches('/')
+}
+
+/// Waits for one event after the other, from the index `next` on.
+async fn poll(
+    shared: Arc<Shared>,
+    mut http: Http1,
+    mut next: u64,
+    tally: SharedTally,
+) -> Result<(), CallError> {
+    let fan_out = &shared.fan_out;
+    loop {
+        let query = format!("?wait=true&recursive=true&waitIndex={next}");
+        let event = http.get(directory(fan_out), &query).await?;
+        next = modified_index(&event)? + 1;
+        let counted = shared.pace.take(1) == 1;
+        if counted && shared.pace.measuring() {
+            let age = field(&event, b"\"value\":\"").and_then(|value| fan_out.age(value));
+            let age = age.ok_or_else(|| unexpected(&event))?;
+            locked(&tally).latencies.record(age);
+        }
+        if !counted {
+            shared.pace.enter(Phase::Stop);
+            return Ok(());
+        }
+        fan_out.window.add_permits(1);
+    }
+}
+
+async fn write(shared: Arc<Shared>, mut http: Http1, number: u32) -> Result<(), CallError> {
+    let (plan, fan_out) = (&shared.plan, &shared.fan_out);
+    let mut rng = Rng::with_seed(plan.seed.wrapping_add(u64::from(number)));
+    let tail = keys::value(plan.value_size - STAMP_LEN, &mut rng);
+    loop {
+        let permits = fan_out.window.acquire_many(fan_out.watchers).await;
+        permits.expect("the window is never closed").forget();
+        let key = fan_out.keys.random(&mut rng);
+        http.put(text(&key), form(&fan_out.stamp(&tail))).await?;
+    }
+}
+
+/// What follows the first `name` in an event: that of its node, which comes before the previous
+/// one.
+fn field<'a>(event: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let at = event.windows(name.len()).position(|part| part == name)?;
+    event.get(at + name.len()..)
+}
+
+/// The index of an event.
+fn modified_index(event: &[u8]) -> Result<u64, CallError> {
+    let digits = field(event, b"\"modifiedIndex\":").unwrap_or_default();
+    let end = digits.iter().position(|byte| !byte.is_ascii_digit());
+    let digits = std::str::from_utf8(&digits[..end.unwrap_or(digits.len())]);
+    digits
+        .ok()
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(|| unexpected(event))
+}
+
+fn unexpected(event: &[u8]) -> CallError {
+    CallError::Unexpected(format!(
+        "no event of this run: {}",
+        String::from_utf8_lossy(event)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_tells_its_node_and_not_the_previous_one() {
+        let event = br#"{"action":"set","node":{"key":"/a","value":"12","modifiedIndex":9,"createdIndex":9},"prevNode":{"key":"/a","value":"x","modifiedIndex":8}}"#;
+        assert_eq!(modified_index(event).unwrap(), 9);
+        assert!(field(event, b"\"value\":\"").unwrap().starts_with(b"12\""));
+        for other in ["", "{}", "\"modifiedIndex\":", "\"modifiedIndex\":x"] {
+            assert!(modified_index(other.as_bytes()).is_err(), "{other}");
+        }
+    }
+}
