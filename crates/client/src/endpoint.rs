@@ -92,7 +92,7 @@ impl Endpoint {
 
     /// The host to verify the server's certificate against. For a Unix domain socket that is the
     /// name of the socket.
-    fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         let authority = match &self.address {
             Address::Tcp(authority) => authority,
             Address::Unix(path) => path
@@ -104,6 +104,14 @@ impl Endpoint {
             .rsplit_once(':')
             .map_or(authority, |(host, _)| host);
         host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// Where to connect to.
+    pub(crate) fn target(&self) -> Target {
+        match &self.address {
+            Address::Tcp(authority) => Target::Tcp(authority.clone()),
+            Address::Unix(path) => Target::Unix(path.clone()),
+        }
     }
 
     /// Opens a connection and waits for the server's first bytes.
@@ -130,10 +138,7 @@ impl Endpoint {
             .keep_alive_timeout(config.keepalive_timeout)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-        let target = match &self.address {
-            Address::Tcp(authority) => Target::Tcp(authority.clone()),
-            Address::Unix(path) => Target::Unix(path.clone()),
-        };
+        let target = self.target();
         let tls = tls.map(|tls| (tls.clone(), self.host().to_owned()));
         let (connector, first_read) = Connector::new(target, tls);
         let connecting = async {

@@ -54,7 +54,7 @@
 //! # Modules
 //!
 //! `connections` (with `connector`, `endpoint`, `tls`, `transport`): the connection for the next
-//! request. `client`: attempts and deadlines. `calls` and `kv`: the methods. `retry`, `error`:
+//! request. `dial`: connections for HTTP/1.1. `client`: attempts and deadlines. `calls` and `kv`: the methods. `retry`, `error`:
 //! classification of failures. `watch`, `lease`, `stream`: streams. `namespace`: prefixing of keys.
 
 #![warn(unreachable_pub)]
@@ -65,6 +65,7 @@ pub mod concurrency;
 mod config;
 mod connections;
 mod connector;
+mod dial;
 mod endpoint;
 mod error;
 mod kv;
@@ -80,6 +81,7 @@ mod watch;
 
 pub use client::Client;
 pub use config::{Config, ConfigError};
+pub use dial::{ByteStream, DialError, Dialer};
 pub use endpoint::EndpointError;
 pub use error::Error;
 pub use lease::{KeepAlive, KeepAliveError};

@@ -119,7 +119,7 @@ impl Tls {
         })
     }
 
-    /// Performs the handshake with `host`, a host name or IP address.
+    /// Performs the handshake with `host`, a host name or IP address, for gRPC.
     ///
     /// # Errors
     /// The text is that of etcd's client.
@@ -127,34 +127,64 @@ impl Tls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let host = self.server_name.as_deref().unwrap_or(host);
-        let name = dial::server_name(host)?;
-        let check = Arc::new(ServerVerifier::new(
-            self.authorities.clone(),
-            Arc::new(AllowedNames::default()),
-            self.settings.algorithms(),
-        ));
-        let config = Arc::new(self.config(Arc::clone(&check))?);
-        let connecting = TlsConnector::from(config).connect(name, stream);
-        connecting.await.map_err(|error| {
-            let reason = text::handshake(&error, check.refusal());
+        let connecting = self.handshake_for(b"h2", host, stream);
+        connecting.await.map_err(|reason| {
             io::Error::other(format!(
                 "transport: authentication handshake failed: {reason}"
             ))
         })
     }
 
-    fn config(&self, verifier: Arc<ServerVerifier>) -> io::Result<ClientConfig> {
+    /// Performs the handshake with `host` for HTTP/1.1.
+    ///
+    /// # Errors
+    /// The text of Go's `crypto/tls`.
+    pub(crate) async fn handshake_for_http1<S>(
+        &self,
+        host: &str,
+        stream: S,
+    ) -> Result<TlsStream<S>, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.handshake_for(b"http/1.1", host, stream).await
+    }
+
+    async fn handshake_for<S>(
+        &self,
+        protocol: &[u8],
+        host: &str,
+        stream: S,
+    ) -> Result<TlsStream<S>, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let host = self.server_name.as_deref().unwrap_or(host);
+        let name = dial::server_name(host).map_err(|error| error.to_string())?;
+        let check = Arc::new(ServerVerifier::new(
+            self.authorities.clone(),
+            Arc::new(AllowedNames::default()),
+            self.settings.algorithms(),
+        ));
+        let config = self.config(protocol, Arc::clone(&check));
+        let config = config.map_err(|error| error.reason())?;
+        let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
+        connecting
+            .await
+            .map_err(|error| text::handshake(&error, check.refusal()))
+    }
+
+    fn config(
+        &self,
+        protocol: &[u8],
+        verifier: Arc<ServerVerifier>,
+    ) -> Result<ClientConfig, FileError> {
         let certificate = match &self.identity {
             None => None,
-            Some((cert, key)) => {
-                let identity = Identity::load(cert, key);
-                let identity = identity.map_err(|error| io::Error::other(error.reason()))?;
-                Some(identity.certified_key())
-            }
+            Some((cert, key)) => Some(Identity::load(cert, key)?.certified_key()),
         };
         let mut config = dial::client_config(&self.settings, verifier, certificate);
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         Ok(config)
     }
 }

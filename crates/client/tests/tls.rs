@@ -12,8 +12,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
 };
-use retcd_client::{Client, Config, ConfigError, Error, TlsConfig};
+use retcd_client::{Client, Config, ConfigError, DialError, Dialer, Error, TlsConfig};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -132,6 +133,43 @@ fn a_server_of_another_ca_is_rejected() {
         assert!(refused.contains(reason), "{refused}");
         let credulous = client(true);
         credulous.put(put("k", "1")).await.unwrap();
+    });
+}
+
+#[test]
+fn http1_is_spoken_with_the_same_certificates() {
+    run(async {
+        let files = Files(tempfile::tempdir().unwrap());
+        let member = member(&files, &authority()).await;
+        let endpoint = format!("https://{}", member.address);
+        let mut stream = Dialer::new(&tls(&files))
+            .unwrap()
+            .dial(&endpoint)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"));
+        let request = b"GET /version HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains("\"etcdserver\""), "{answer}");
+
+        let other = files.path("other-ca.pem");
+        std::fs::write(&other, authority().pem()).unwrap();
+        let config = TlsConfig {
+            authorities: Some(other),
+            ..tls(&files)
+        };
+        let refused = Dialer::new(&config).unwrap().dial(&endpoint).await.err();
+        let Some(DialError::Handshake(reason)) = refused else {
+            panic!("{refused:?}");
+        };
+        let expected = "tls: failed to verify certificate: x509: certificate signed by unknown";
+        assert!(reason.starts_with(expected), "{reason}");
+
+        let dialer = Dialer::new(&tls(&files)).unwrap();
+        let refused = dialer.dial("http://127.0.0.1:1").await.err();
+        let text = "dial tcp 127.0.0.1:1: connect: connection refused";
+        assert_eq!(refused, Some(DialError::Unreachable(text.to_owned())));
     });
 }
 

@@ -2,6 +2,7 @@
 //!
 //! - `cli`: commands, flags and help, compatible with etcd's tools.
 //! - `command`: `etcdctl`, one file per command, on top of the crate `client`.
+//! - `v2`: `etcdctl` for API version 2.
 //! - `offline`: `etcdutl`, one file per command.
 //! - `print`: output formats.
 //! - `go`: text formats of Go's standard library that appear in results and errors.
@@ -23,12 +24,41 @@ mod log;
 mod offline;
 mod print;
 mod urls;
+mod v2;
 
+use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
+
+use cli::{Arg, Exit};
 
 /// Runs the command line of `etcdctl`.
 pub fn etcdctl() -> ExitCode {
-    command::program().run()
+    let args: Vec<Arg> = std::env::args_os()
+        .skip(1)
+        .map(OsStringExt::into_vec)
+        .collect();
+    let result = match v2::version(&args) {
+        v2::Version::V3 => return command::program().run(),
+        v2::Version::Show => print::print_line(&version_text("etcdctl")),
+        v2::Version::V2 => v2::execute(&args),
+        v2::Version::V2WithNote(name) => {
+            log::write_line(format_args!(
+                "Note: {name} is a command of API version 2 and runs as such (ETCDCTL_API=2)."
+            ));
+            v2::execute(&args)
+        }
+        v2::Version::Unsupported(version) => Err(Exit {
+            code: 1,
+            message: Some(format!("unsupported API version {version}")),
+        }),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => {
+            exit.message.iter().for_each(log::write_line);
+            ExitCode::from(exit.code)
+        }
+    }
 }
 
 /// Runs the command line of `etcdutl`.

@@ -25,6 +25,12 @@ pub(crate) fn write_part(text: impl std::fmt::Display) {
     let _ = std::io::stderr().write_all(text.to_string().as_bytes());
 }
 
+/// Logs a line as etcd 3.3 does: time, level and message.
+pub(crate) fn plain_line(message: impl std::fmt::Display) {
+    let time = timestamp(now_micros(), 6).replace('T', " ");
+    write_line(format_args!("{} I | {message}", time.trim_end_matches('Z')));
+}
+
 /// Logs a line in JSON.
 pub(crate) fn json_line(level: &str, message: &str, fields: &[Field<'_>]) {
     let mut line = String::new();

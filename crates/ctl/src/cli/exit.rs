@@ -22,7 +22,7 @@ pub(crate) enum ExitKind {
 pub(crate) struct Exit {
     /// The process's exit code.
     pub(crate) code: u8,
-    /// Printed after `Error: `.
+    /// Printed after `Error: `; the whole text in API version 2.
     pub(crate) message: Option<String>,
 }
 

@@ -52,7 +52,11 @@ impl Context {
                 ));
             }
         }
-        let mut endpoints = discovery::endpoints(flags)?;
+        let mut endpoints = discovery::endpoints(
+            flags.text("discovery-srv"),
+            flags.text("discovery-srv-name"),
+            flags.bool("insecure-discovery"),
+        )?;
         let unsupported = || Exit::new(ExitKind::BadFeature, "unsupported output format");
         refuse_empty_tls_files(flags)?;
         let credentials = credentials(flags)?;

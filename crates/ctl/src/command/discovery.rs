@@ -5,21 +5,19 @@ use retcd_dns::{LookupError, Resolver, SrvRecord};
 use crate::cli::{Exit, FlagSet};
 use crate::log;
 
-/// The endpoints that DNS lists for the domain of the flags; empty without a domain, or if no
-/// endpoint may be used.
+/// The endpoints that DNS lists for `domain`; empty without a domain, or if no endpoint may be used.
+/// `suffix` is that of the service. Unless `insecure`, endpoints without TLS are ignored.
 ///
 /// # Errors
 /// DNS has neither TLS nor plaintext endpoints.
-pub(crate) fn endpoints(flags: &FlagSet) -> Result<Vec<String>, Exit> {
-    let domain = flags.text("discovery-srv");
+pub(crate) fn endpoints(domain: &str, suffix: &str, insecure: bool) -> Result<Vec<String>, Exit> {
     if domain.is_empty() {
         return Ok(Vec::new());
     }
     let resolver = Resolver::from_system();
-    let look_up =
-        |service| resolver.lookup_srv(&name(service, flags.text("discovery-srv-name"), domain));
+    let look_up = |service| resolver.lookup_srv(&name(service, suffix, domain));
     let found = combine(look_up("etcd-client-ssl"), look_up("etcd-client"))?;
-    if flags.bool("insecure-discovery") {
+    if insecure {
         return Ok(found);
     }
     let (plain, secure): (Vec<_>, Vec<_>) = found

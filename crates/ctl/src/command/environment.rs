@@ -8,6 +8,9 @@ use crate::log;
 
 const PREFIX: &str = "ETCDCTL_";
 
+/// The API version, which has been decided on by then.
+const API: &str = "ETCDCTL_API";
+
 /// Read by `watch` only.
 pub(crate) const WATCH_KEY: &str = "ETCDCTL_WATCH_KEY";
 /// Read by `watch` only.
@@ -27,11 +30,10 @@ pub(crate) fn apply(
     variables: &[(String, String)],
     watches: bool,
 ) -> Result<(), Exit> {
-    let mut used: Vec<String> = if watches {
-        vec![WATCH_KEY.into(), WATCH_RANGE_END.into()]
-    } else {
-        Vec::new()
-    };
+    let mut used: Vec<String> = vec![API.into()];
+    if watches {
+        used.extend([WATCH_KEY.into(), WATCH_RANGE_END.into()]);
+    }
     let mut shadowed = Vec::new();
     for name in flags.inherited_names() {
         let variable = variable(name);

@@ -7,7 +7,9 @@ use retcd_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use super::context::{self, Context, failed};
 use crate::cli::{Arg, Command, Exit, ExitKind, Flag, FlagSet, Invocation};
 use crate::go::quote::quote;
+use crate::log;
 use crate::print::{Format, Reply};
+use crate::v2;
 
 /// The `get` command.
 pub(crate) fn command() -> Command {
@@ -195,6 +197,7 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let request = request(&invocation.flags, &invocation.args)?;
     let mut context = Context::new(invocation, false)?;
     let flags = &invocation.flags;
+    let key = request.range_end.is_empty().then(|| request.key.clone());
     let response = context::run(async {
         let client = context.limited_client().await?;
         let response = match flags.bool("stream") {
@@ -217,5 +220,22 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         }
         context.printer.values_only = true;
     }
-    context.print(&Reply::Get(&response))
+    context.print(&Reply::Get(&response))?;
+    match key {
+        Some(key) if response.kvs.is_empty() => note_version_2(&context, &key),
+        _ => Ok(()),
+    }
+}
+
+/// Says so if a key that was not found is one of API version 2, whose keys are separate.
+fn note_version_2(context: &Context, key: &[u8]) -> Result<(), Exit> {
+    let is_there =
+        v2::is_unset() && context::run(async { Ok(v2::has_key(&context.config, key).await) })?;
+    if is_there {
+        log::write_line(format_args!(
+            "Note: {} is a key of API version 2 only; read it with ETCDCTL_API=2 etcdctl get",
+            quote(key)
+        ));
+    }
+    Ok(())
 }

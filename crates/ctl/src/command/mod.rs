@@ -38,7 +38,11 @@ mod version;
 mod watch;
 mod words;
 
-pub(crate) use context::go_io_text;
+pub(crate) use context::{go_io_text, run as run_async};
+pub(crate) use discovery::endpoints as discovered_endpoints;
+pub(crate) use exec::Problem as CommandProblem;
+pub(crate) use password::ask as ask_password;
+pub(crate) use signal::stop_requested;
 
 use crate::cli::{Command, Program, completion_command, help_command};
 
@@ -55,6 +59,11 @@ Prints a script that completes commands and flags in a shell.
   zsh:         etcdctl completion zsh > \"${fpath[1]}/_etcdctl\"
   fish:        etcdctl completion fish > ~/.config/fish/completions/etcdctl.fish
   powershell:  etcdctl completion powershell | Out-String | Invoke-Expression";
+
+const HELP: &str = "\
+A command line client for etcd.
+
+Commands of API version 2 have a help of their own: ETCDCTL_API=2 etcdctl --help";
 
 /// The `etcdctl` program.
 pub(crate) fn program() -> Program {
@@ -85,6 +94,7 @@ pub(crate) fn program() -> Program {
     ];
     Program {
         root: Command::group("etcdctl", "A command line client for etcd.", commands)
+            .long(HELP)
             .persistent(global_flags::flags()),
         hint: "Use \"etcdctl options\" for a list of global command-line options (applies to all commands).\n",
         repeats_errors: false,

@@ -11,6 +11,13 @@ pub(crate) struct NumError {
     reason: &'static str,
 }
 
+impl NumError {
+    /// Whether the number is out of range.
+    pub(crate) fn is_range(&self) -> bool {
+        self.reason == RANGE
+    }
+}
+
 const SYNTAX: &str = "invalid syntax";
 const RANGE: &str = "value out of range";
 

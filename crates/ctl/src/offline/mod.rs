@@ -11,6 +11,9 @@ mod input_file;
 mod restore;
 mod status;
 
+pub(crate) use created_files::CreatedFiles;
+pub(crate) use input_file::database_text;
+
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -67,12 +70,12 @@ fn version(_: &mut Invocation<'_>) -> Result<(), Exit> {
     print_line(&crate::version_text("etcdutl"))
 }
 
-fn disk() -> Arc<OsDisk> {
+pub(crate) fn disk() -> Arc<OsDisk> {
     Arc::new(OsDisk)
 }
 
 /// Opens something that another process may have locked; waits until `limit`, or indefinitely.
-fn open_locked<T>(
+pub(crate) fn open_locked<T>(
     limit: Option<Duration>,
     open: impl Fn() -> Result<T, BoltError>,
 ) -> Result<T, BoltError> {
@@ -87,7 +90,7 @@ fn open_locked<T>(
     }
 }
 
-fn options(access: Access) -> Options {
+pub(crate) fn options(access: Access) -> Options {
     Options {
         access,
         ..Options::default()
@@ -95,7 +98,7 @@ fn options(access: Access) -> Options {
 }
 
 /// `ACTION PATH: REASON` for an error of the operating system.
-fn io_text(action: &str, path: &Path, error: &io::Error) -> String {
+pub(crate) fn io_text(action: &str, path: &Path, error: &io::Error) -> String {
     format!("{action} {}: {}", path.display(), go_io_text(error))
 }
 

@@ -54,6 +54,10 @@ pub struct Entry {
     pub truncated: bool,
     /// Whether stdout is binary and only required to be present.
     pub binary: bool,
+    /// Whether stdout is a help text, of which only the names are recorded.
+    pub help: bool,
+    /// Whether the command contacts no server, although one was running.
+    pub offline: bool,
     /// The expected error lines.
     pub stderr: String,
     /// Its exit code; 128 + n for signal n.
@@ -104,6 +108,8 @@ fn entry(line: &Value) -> Entry {
         stdout_or: strings(&line["or"]),
         truncated: line["truncated"].as_bool().unwrap_or(false),
         binary: line["binary"].as_bool().unwrap_or(false),
+        help: line["help"].as_bool().unwrap_or(false),
+        offline: line["offline"].as_bool().unwrap_or(false),
         stderr: text("stderr"),
         exit: line["exit"].as_i64().unwrap_or(0),
     }

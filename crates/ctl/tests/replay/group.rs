@@ -41,26 +41,45 @@ pub struct Outcome {
 }
 
 /// The server to test.
-///
-/// # Panics
-/// It does not exist.
-pub fn server_path() -> PathBuf {
-    let path = match std::env::var_os("RETCD_GOLDEN_SERVER") {
-        Some(path) => PathBuf::from(path),
-        None => Path::new(env!("CARGO_BIN_EXE_etcdctl")).with_file_name("etcd"),
-    };
-    assert!(
-        path.is_file(),
-        "no server at {}: build the workspace or set RETCD_GOLDEN_SERVER",
-        path.display()
-    );
-    path
+pub struct Tested {
+    /// The program.
+    pub path: PathBuf,
+    /// The version of the API.
+    pub api: Api,
+    /// Flags that the program needs, before those of a group.
+    pub flags: &'static [&'static str],
 }
 
-/// Runs the entries of a group in order.
-pub fn replay(server: &Path, name: &str, entries: &[Entry]) -> Outcome {
+/// The API that transcripts are about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Api {
+    V2,
+    V3,
+}
+
+impl Tested {
+    /// The program at the path in `variable`, or the workspace's.
+    ///
+    /// # Panics
+    /// It does not exist.
+    pub fn new(variable: &str, api: Api, flags: &'static [&'static str]) -> Tested {
+        let path = match std::env::var_os(variable) {
+            Some(path) => PathBuf::from(path),
+            None => Path::new(env!("CARGO_BIN_EXE_etcdctl")).with_file_name("etcd"),
+        };
+        assert!(
+            path.is_file(),
+            "no server at {}: build the workspace or set {variable}",
+            path.display()
+        );
+        Tested { path, api, flags }
+    }
+}
+
+/// Runs the entries of a group in order; without a server only those that contact none.
+pub fn replay(server: Option<&Tested>, name: &str, entries: &[Entry]) -> Outcome {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let needs_server = entries.iter().any(|entry| entry.needs_server);
+    let server = server.filter(|_| entries.iter().any(|entry| entry.needs_server));
     let flags = entries
         .iter()
         .map(|entry| entry.flags.as_slice())
@@ -70,13 +89,20 @@ pub fn replay(server: &Path, name: &str, entries: &[Entry]) -> Outcome {
         directory: directory.path().to_owned(),
         bindings: Bindings::default(),
         encrypted: entries.iter().any(|entry| entry.encrypted),
+        api: server.map_or(Api::V3, |server| server.api),
     };
-    let _server = needs_server.then(|| group.start_server(server, flags));
+    let version = env!("CARGO_PKG_VERSION");
+    let (api, _) = version.rsplit_once('.').expect("three numbers");
+    group.bindings.set("VERSION", version.to_owned());
+    group.bindings.set("API", api.to_owned());
+    let _server = server.map(|server| group.start_server(server, flags));
     let mut outcome = Outcome {
         compared: 0,
         differences: Vec::new(),
     };
-    for entry in entries {
+    let contacts_nobody = |entry: &&Entry| entry.offline || !entry.needs_server;
+    let all = server.is_some();
+    for entry in entries.iter().filter(|entry| all || contacts_nobody(entry)) {
         entry.setup.iter().for_each(|step| {
             group.run(step, Lines::default());
         });
@@ -100,6 +126,8 @@ struct Group {
     bindings: Bindings,
     /// Whether clients connect over TLS.
     encrypted: bool,
+    /// The API of the commands.
+    api: Api,
 }
 
 /// A server that is killed with the group.
@@ -149,7 +177,7 @@ struct Done {
 
 impl Group {
     /// Starts a server, with other ports if another process takes one first.
-    fn start_server(&mut self, server: &Path, flags: &[String]) -> Server {
+    fn start_server(&mut self, server: &Tested, flags: &[String]) -> Server {
         for _ in 0..START_ATTEMPTS {
             let (client, peer) = free_addresses();
             if let Some(server) = self.try_start(server, flags, &client, &peer) {
@@ -166,7 +194,7 @@ impl Group {
     /// Waits until the server is ready; `None` if it exits.
     fn try_start(
         &self,
-        server: &Path,
+        server: &Tested,
         flags: &[String],
         client: &str,
         peer: &str,
@@ -178,10 +206,9 @@ impl Group {
         let log_path = self.directory.join("server.log");
         let log = std::fs::File::create(&log_path).expect("a log file");
         let scheme = if self.encrypted { "https" } else { "http" };
-        let child = Command::new(server)
+        let child = Command::new(&server.path)
             .args(["--name", "m1", "--data-dir", "m1.etcd"])
-            // Speeds up the tests; no transcript depends on it.
-            .arg("--bcrypt-cost=4")
+            .args(server.flags)
             .arg("--initial-cluster-token=golden")
             .arg(format!("--listen-client-urls={scheme}://{client}"))
             .arg(format!("--advertise-client-urls={scheme}://{client}"))
@@ -285,6 +312,11 @@ impl Group {
 
     /// The member's number of watchers.
     fn watchers(&self) -> Option<u64> {
+        if self.api == Api::V2 {
+            let page = page(&self.bindings.fill("{{HOST}}"), "/v2/stats/store")?;
+            let (_, count) = page.split_once("\"watchers\":")?;
+            return count.trim_end_matches(['}', '\n']).parse().ok();
+        }
         let page = page(&self.bindings.fill("{{HOST}}"), "/metrics")?;
         let mut lines = page.lines();
         lines.find_map(|line| {
@@ -322,6 +354,8 @@ impl Group {
         let stdout = String::from_utf8_lossy(&done.stdout).into_owned();
         let same = if entry.binary {
             true
+        } else if entry.help {
+            self.same_text(&entry.stdout, &skeleton(&stdout))
         } else if entry.truncated {
             stdout.starts_with(&entry.stdout)
         } else {
@@ -509,6 +543,28 @@ fn code(status: ExitStatus) -> i64 {
         .code()
         .or_else(|| status.signal().map(|signal| 128 + signal))
         .map_or(-1, i64::from)
+}
+
+/// The names in a help text of version 2: commands, options and how they are used.
+fn skeleton(help: &str) -> String {
+    let mut section = "";
+    let mut names = String::new();
+    for line in help.lines().filter(|line| !line.trim().is_empty()) {
+        let is_heading = line.ends_with(':') && !line.starts_with(' ');
+        if is_heading {
+            section = line;
+        }
+        let text = line.trim();
+        let name = match section {
+            "VERSION:" | "DESCRIPTION:" => continue,
+            "" | "USAGE:" => text,
+            "NAME:" => text.split(" - ").next().unwrap_or_default(),
+            _ => text.split("  ").next().unwrap_or_default(),
+        };
+        names.push_str(name);
+        names.push('\n');
+    }
+    names
 }
 
 /// The lines of stderr that scripts may rely on.

@@ -2,4 +2,5 @@
 
 pub mod entry;
 pub mod group;
+pub mod groups;
 pub mod placeholders;

@@ -64,6 +64,7 @@ impl Bindings {
                 return self.match_id(key, form, actual);
             }
             "TIME" => |c| c.is_ascii_digit() || ".hmsnµ".contains(c),
+            "DATE" => |c| c.is_ascii_digit() || "-:.TZ".contains(c),
             "DBSIZE" => |c| c.is_ascii_digit() || ". kMGB".contains(c),
             "PERCENT" => |c| c.is_ascii_digit() || "%-".contains(c),
             "HASH" => |c| c.is_ascii_hexdigit(),

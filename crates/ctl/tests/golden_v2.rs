@@ -1,0 +1,44 @@
+//! Replays transcripts of etcd 3.3.25's tool with `ETCDCTL_API=2`, as `golden.rs` does for version 3;
+//! and a few of our own, of how the two versions live together (`data/versions.jsonl`).
+//!
+//! The server is the workspace's `etcd`, or the one at `RETCD_GOLDEN_V2_SERVER`. Of help texts the
+//! names of commands and options are compared.
+
+mod replay;
+
+use replay::group::{Api, Tested};
+use replay::groups;
+
+const DATA: &str = include_str!("data/golden-etcdctl-v2.jsonl");
+const VERSIONS: &str = include_str!("data/versions.jsonl");
+
+/// The variable with the path of another server.
+const SERVER: &str = "RETCD_GOLDEN_V2_SERVER";
+
+/// Whether the workspace's server has API version 2. Until then, the commands that contact a server
+/// are compared only if another one is given.
+const HAS_API_V2: bool = false;
+
+/// What the workspace's server needs for API version 2.
+const FLAGS: &[&str] = &["--enable-v2=true", "--bcrypt-cost=4"];
+
+/// The server, if there is one with API version 2.
+fn server() -> Option<Tested> {
+    let other = std::env::var_os(SERVER).is_some();
+    let flags = if other { &[] } else { FLAGS };
+    (other || HAS_API_V2).then(|| Tested::new(SERVER, Api::V2, flags))
+}
+
+#[test]
+fn prints_what_etcd_prints() {
+    let server = server();
+    let compared_min = if server.is_some() { 270 } else { 50 };
+    groups::check(DATA, server.as_ref(), compared_min);
+}
+
+#[test]
+fn versions_live_together() {
+    let server = server();
+    let compared_min = if server.is_some() { 15 } else { 7 };
+    groups::check(VERSIONS, server.as_ref(), compared_min);
+}
