@@ -662,6 +662,17 @@ fn api_v2_entries_of_older_members_are_understood() {
             (named.name.as_str(), named.client_urls()),
             ("n", &["http://c".to_owned()][..])
         );
+        // As a leader writes it.
+        let sync = V2Request {
+            id: Some(13),
+            method: Some("SYNC".into()),
+            time: Some(1),
+            ..Default::default()
+        };
+        let reply = bench.try_apply(EntryType::EntryNormal, encode(&sync));
+        let Ok(Ok(Reply::V2(Ok(Answer::Expired(0))))) = reply else {
+            panic!("{reply:?}");
+        };
         let put = encode(&v2("PUT", "/1/foo", "bar"));
         let reply = bench.try_apply(EntryType::EntryNormal, put).unwrap();
         let Ok(Reply::V2(Ok(Answer::Event(event)))) = reply else {

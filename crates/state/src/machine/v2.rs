@@ -330,15 +330,18 @@ pub(super) enum Request3or2 {
 pub(super) fn request_of(entry: &Entry) -> Result<Request3or2, FatalProblem> {
     let error = match decode::<InternalRaftRequest>(entry) {
         Ok(mut request) => {
-            keep_one(&mut request);
-            return match request.v2.take() {
-                Some(v2) => {
-                    let v2 = retcd_proto::wire::decode(v2);
-                    let v2 = v2.map_err(|error| undecodable(entry, error))?;
-                    Ok(Request3or2::V2(Box::new(v2)))
+            // A request of API v2 without a path, which nothing else tells apart, has its method here.
+            let v2 = request.v2.clone().map(retcd_proto::wire::decode::<Request>);
+            match v2.transpose() {
+                Err(error) => error,
+                Ok(v2) => {
+                    keep_one(&mut request);
+                    return Ok(match v2.filter(|_| request.v2.is_some()) {
+                        Some(v2) => Request3or2::V2(Box::new(v2)),
+                        None => Request3or2::V3(Box::new(request)),
+                    });
                 }
-                None => Ok(Request3or2::V3(Box::new(request))),
-            };
+            }
         }
         Err(error) => error,
     };
