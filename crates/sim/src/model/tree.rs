@@ -34,7 +34,11 @@ pub fn request_of(entry: &Entry) -> Option<Request> {
         return None;
     }
     match InternalRaftRequest::decode(entry.data()) {
-        Ok(request) => Request::decode(request.v2?).ok(),
+        // One without a path passes for one of API v3, with its method in this field.
+        Ok(request) => {
+            let inner = Request::decode(request.v2?);
+            inner.or_else(|_| Request::decode(entry.data())).ok()
+        }
         Err(_) => Request::decode(entry.data()).ok(),
     }
 }
