@@ -4,6 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::LocalBoxFuture;
 use retcd_state::Time;
+use retcd_state::v2::Timestamp;
 
 /// Monotonic time since the server started.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +56,11 @@ fn unix() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
+}
+
+/// Now, as API v2 has it.
+pub(crate) fn timestamp() -> Timestamp {
+    Timestamp(i64::try_from(unix().as_nanos()).unwrap_or(i64::MAX))
 }
 
 /// Milliseconds since 1970.

@@ -43,6 +43,7 @@ mod server;
 mod status;
 mod systemd;
 mod tls;
+mod v2;
 pub mod workers;
 
 pub use retcd_log as log;

@@ -1,10 +1,12 @@
 //! [`Observer`] for the metrics: what a member reports becomes a number for Prometheus.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use retcd_member::{Error, Observer};
 use retcd_state::request::Operation;
 
+use crate::clock::timestamp;
 use crate::metrics::Metrics;
 use crate::status::text;
 
@@ -40,6 +42,8 @@ impl Observer for Metrics {
 
     fn leader_changed(&self) {
         self.server.leader_changes.inc();
+        let now = timestamp();
+        self.server.leader_changed_at_ns.store(now.0, Relaxed);
     }
 
     fn lease_granted(&self, ttl: i64) {

@@ -1,4 +1,5 @@
-//! Routes the requests of a client listener: gRPC by its content type, the rest to the pages.
+//! Routes the requests of a client listener: gRPC by its content type, API v2 by its path, the rest to
+//! the pages.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,9 +13,10 @@ use crate::accept::Protocols;
 use crate::budget::Outstanding;
 use crate::grpc;
 use crate::grpc::wire::ResponseBody;
-use crate::http::{self, HttpContext};
+use crate::http::{self, HttpContext, ListenerKind};
 use crate::probe::LocalProbe;
 use crate::server::ServerThread;
+use crate::v2;
 
 /// Limits for reading a body that no page has read.
 const UNREAD_BYTES_MAX: usize = 32 << 20;
@@ -31,10 +33,15 @@ pub(crate) async fn route(
     if protocols.grpc && grpc::is_grpc(&request) {
         return grpc::call(thread, connection, request).await;
     }
-    let (head, body) = request.into_parts();
+    let (head, mut body) = request.into_parts();
+    let head = Request::from_parts(head, ());
     let response = match protocols.pages {
+        Some(ListenerKind::Client { tls }) if v2::takes(&thread, &head) => {
+            let access = &http.access;
+            let handled = v2::handle(&thread, access, tls, &connection, &head, &mut body);
+            Box::pin(handled).await
+        }
         Some(pages) => {
-            let head = Request::from_parts(head, ());
             // hyper moves a service's future several times; boxed, the pages do not make it larger.
             let handled = Box::pin(http::handle(&http, pages, &head));
             handled.await.map(ResponseBody::Page)

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use prometheus::IntCounter;
 use retcd_member::{Handle, Shared};
+use retcd_state::v2::Timestamp;
 use tokio::sync::{Mutex, watch};
 
 use crate::budget::AnswerBudget;
@@ -39,6 +40,8 @@ pub(crate) struct Server {
     pub defragmentation: Arc<Mutex<()>>,
     /// When a compaction last finished, in seconds since 1970; 0 before the first.
     pub compacted_at_seconds: AtomicU64,
+    /// When the process began to be this member.
+    pub started: Timestamp,
     /// Sends to the other members.
     pub transport: Transport,
 }

@@ -1,5 +1,9 @@
 //! API v2 as one thread uses it: the tree, read and watched here, and changed through the log.
 
+mod auth;
+mod roles;
+mod users;
+
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -14,6 +18,10 @@ use retcd_state::version::Version;
 
 use crate::Error;
 use crate::core::Core;
+
+pub use auth::{Auth, AuthError, Login, Refusal};
+pub use roles::{Access, Patterns, Permissions, Role, RoleChange};
+pub use users::{User, UserChange};
 
 /// How often a leader looks for nodes that have expired, as in etcd.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -64,6 +72,11 @@ impl V2 {
     /// Whether API v3 knows users: API v2 does not know these.
     pub fn is_v3_auth_enabled(&self) -> bool {
         self.core.shared.state.auth.read().is_enabled()
+    }
+
+    /// Users and roles.
+    pub fn auth(&self) -> Auth<'_> {
+        Auth::new(self)
     }
 
     /// Lets nodes expire while this member leads: its clock decides, and the log tells all members.

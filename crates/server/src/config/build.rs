@@ -95,7 +95,7 @@ impl Builder {
             Effect::Field(field) => field(&mut self.config).is_bool_flag(),
             Effect::Renamed(now) => self.is_bool_flag(current(now)),
             Effect::Gate(_) | Effect::Shorthand(..) | Effect::Ignored => true,
-            Effect::Retired { switch, .. } => switch,
+            Effect::Retired { .. } => false,
         }
     }
 
@@ -122,12 +122,8 @@ impl Builder {
                     self.warn_renamed(flag.name, &format!("--{now}={value}"));
                 }
             }
-            Effect::Retired { switch, verdict } => {
-                let value = if switch {
-                    input.bool()?.to_string()
-                } else {
-                    input.text()
-                };
+            Effect::Retired { verdict } => {
+                let value = input.text();
                 self.judge(flag.name, &value, verdict(&value));
                 self.given.insert(flag.name, flag.name);
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::gates::FeatureGates;
 use super::table::{Effect, FLAGS};
 use super::url::Url;
-use super::value::{ClusterState, Fallback, HostNames, Origins, V2Deprecation};
+use super::value::{ClusterState, EnableV2, Fallback, HostNames, Origins, V2Deprecation};
 use crate::log::GoDuration;
 
 /// The settings of a member. Where a flag's 0 stands for a default, the field has the default.
@@ -100,6 +100,8 @@ pub struct Config {
     pub auto_compaction_mode: String,
     /// Hours, revisions or a duration.
     pub auto_compaction_retention: String,
+    /// Whether API v2 is served.
+    pub enable_v2: EnableV2,
     /// No effect.
     pub v2_deprecation: V2Deprecation,
     /// TLS towards clients; see `crate::tls`.

@@ -44,8 +44,6 @@ pub enum Effect {
     Shorthand(&'static str, &'static str),
     /// A flag of a feature that etcd has removed.
     Retired {
-        /// Whether it may be given without a value.
-        switch: bool,
         /// How a value is treated.
         verdict: fn(&str) -> Verdict,
     },
@@ -351,23 +349,7 @@ const fn became_gate(name: &'static str, gate: &'static str) -> Flag {
 }
 
 const fn retired(name: &'static str, verdict: fn(&str) -> Verdict) -> Flag {
-    older(
-        name,
-        Effect::Retired {
-            switch: false,
-            verdict,
-        },
-    )
-}
-
-const fn retired_switch(name: &'static str, verdict: fn(&str) -> Verdict) -> Flag {
-    older(
-        name,
-        Effect::Retired {
-            switch: true,
-            verdict,
-        },
-    )
+    older(name, Effect::Retired { verdict })
 }
 
 const fn ignored(name: &'static str) -> Flag {
@@ -673,6 +655,13 @@ pub static FLAGS: &[Flag] = &[
         |c| &mut c.v2_deprecation,
         "Phase of the end of the v2 store; read and ignored, as in etcd. To go in 3.8.",
     ),
+    flag(
+        Clustering,
+        "enable-v2",
+        "",
+        |c| &mut c.enable_v2,
+        "Serve API v2. Without a value of its own, it is served as long as authentication of API v3 is off.",
+    ),
     flag(Security, "cert-file", "", |c| &mut c.client_tls.cert_file, "The server's certificate for clients.")
         .at(ClientSecurity, "cert-file"),
     flag(Security, "key-file", "", |c| &mut c.client_tls.key_file, "The key of --cert-file.")
@@ -892,7 +881,6 @@ pub static FLAGS: &[Flag] = &[
     became_gate("experimental-enable-lease-checkpoint-persist", "LeaseCheckpointPersist"),
     became_gate("experimental-txn-mode-write-with-shared-buffer", "TxnModeWriteWithSharedBuffer"),
     became_gate("experimental-stop-grpc-service-on-defrag", "StopGRPCServiceOnDefrag"),
-    retired_switch("enable-v2", off_or_without),
     retired("experimental-enable-v2v3", off_or_without),
     retired("proxy", only_proxy_off),
     retired("proxy-failure-wait", harmless),

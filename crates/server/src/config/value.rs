@@ -398,6 +398,56 @@ choice!(
     /// What to do when discovery fails: `exit`. `proxy` is parsed, too, and refused later.
     Fallback, ["exit", "proxy"]
 );
+/// `--enable-v2`: whether API v2 is served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EnableV2 {
+    /// Not said: it is, as long as API v3 knows no users.
+    #[default]
+    Unset,
+    /// It is, whoever asks.
+    On,
+    /// It is not.
+    Off,
+}
+
+impl From<bool> for EnableV2 {
+    fn from(on: bool) -> EnableV2 {
+        if on { EnableV2::On } else { EnableV2::Off }
+    }
+}
+
+impl FlagValue for EnableV2 {
+    fn set(&mut self, text: &str) -> Result<(), String> {
+        let mut on = false;
+        on.set(text)?;
+        *self = on.into();
+        Ok(())
+    }
+
+    fn set_yaml(&mut self, node: &Yaml) -> Result<(), ValueError> {
+        let mut on = false;
+        on.set_yaml(node)?;
+        *self = on.into();
+        Ok(())
+    }
+
+    fn text(&self) -> String {
+        match self {
+            EnableV2::Unset => String::new(),
+            EnableV2::On => true.to_string(),
+            EnableV2::Off => false.to_string(),
+        }
+    }
+
+    fn yaml(&self) -> String {
+        self.text()
+    }
+
+    fn is_bool_flag(&self) -> bool {
+        true
+    }
+}
+
 /// Phases of the removal of the v2 store. etcd 3.7 parses and ignores them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct V2Deprecation(pub String);

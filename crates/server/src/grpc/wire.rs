@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use flate2::read::GzDecoder;
+use futures_util::stream::{LocalBoxStream, StreamExt};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, HeaderName, Response};
 use http_body::{Body, Frame, SizeHint};
@@ -272,8 +273,16 @@ pub(crate) enum ResponseBody {
     UnaryTrailers,
     /// Framed messages from a task; the last item is the status of the call.
     Stream(mpsc::Receiver<Result<Bytes, Status>>),
+    /// Pieces that are made when the connection can take them, over plain HTTP.
+    Chunks(LocalBoxStream<'static, Bytes>),
     /// Everything was sent.
     Done,
+}
+
+impl From<Full<Bytes>> for ResponseBody {
+    fn from(page: Full<Bytes>) -> ResponseBody {
+        ResponseBody::Page(page)
+    }
 }
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -327,6 +336,9 @@ impl Body for ResponseBody {
                     Poll::Ready(Some(Ok(Frame::trailers(trailers))))
                 }
             },
+            ResponseBody::Chunks(chunks) => chunks
+                .poll_next_unpin(cx)
+                .map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk)))),
             ResponseBody::Done => Poll::Ready(None),
         }
     }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, HOST,
     ORIGIN,
 };
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode};
+use http_body_util::Full;
 
 use crate::net_http::{Response, reply};
 
@@ -20,9 +22,30 @@ pub struct Access {
 }
 
 impl Access {
+    /// The answer of `serve` to whom it may be given, and readable for pages of whom it may be; that
+    /// to `OPTIONS` is empty.
+    pub(crate) async fn guard<B, R: From<Full<Bytes>>>(
+        &self,
+        tls: bool,
+        request: &Request<B>,
+        serve: impl AsyncFnOnce() -> http::Response<R>,
+    ) -> http::Response<R> {
+        if let Some(refusal) = self.refusal(tls, request) {
+            return refusal.map(R::from);
+        }
+        let mut response = match *request.method() {
+            Method::OPTIONS => Response::default().map(R::from),
+            _ => serve().await,
+        };
+        if let Some(origin) = self.allowed_origin(request) {
+            share(&mut response, origin);
+        }
+        response
+    }
+
     /// The answer to a plain request for a name that is not this server's: a page of another site
     /// could have had its name point here. It is 421, without CORS headers.
-    pub(super) fn refusal<B>(&self, tls: bool, request: &Request<B>) -> Option<Response> {
+    fn refusal<B>(&self, tls: bool, request: &Request<B>) -> Option<Response> {
         let host = host_name(request);
         if tls || allows(&self.host_whitelist, &host) {
             return None;
@@ -32,7 +55,7 @@ impl Access {
     }
 
     /// The origin whose pages may read the answer: `*`, or the one that asked when it is listed.
-    pub(super) fn allowed_origin<B>(&self, request: &Request<B>) -> Option<HeaderValue> {
+    fn allowed_origin<B>(&self, request: &Request<B>) -> Option<HeaderValue> {
         if allows(&self.cors, "*") {
             return Some(HeaderValue::from_static("*"));
         }
@@ -47,7 +70,7 @@ fn allows(set: &BTreeSet<String>, name: &str) -> bool {
 }
 
 /// Adds the CORS headers.
-pub(super) fn share(response: &mut Response, allowed_origin: HeaderValue) {
+fn share<R>(response: &mut http::Response<R>, allowed_origin: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(
         ACCESS_CONTROL_ALLOW_METHODS,

@@ -97,17 +97,8 @@ pub async fn handle<P: Probe, B>(
     let ListenerKind::Client { tls } = listener else {
         return serve(context, listener, request).await;
     };
-    if let Some(refusal) = context.access.refusal(tls, request) {
-        return refusal;
-    }
-    let mut response = match *request.method() {
-        Method::OPTIONS => Response::default(),
-        _ => serve(context, listener, request).await,
-    };
-    if let Some(origin) = context.access.allowed_origin(request) {
-        access::share(&mut response, origin);
-    }
-    response
+    let serve = || serve(context, listener, request);
+    context.access.guard(tls, request, serve).await
 }
 
 async fn serve<P: Probe, B>(

@@ -1,6 +1,7 @@
 //! Handles of the rooms that serve: raft and requests, bytes to clients, health, API v2.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicI64;
 
 use parking_lot::RwLock;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
@@ -13,6 +14,9 @@ use super::latency::{OperationLatency, OutcomeLatency};
 pub struct Server {
     /// Leader changes that this member saw; losing a leader is not one, finding the next is.
     pub leader_changes: IntCounter,
+    /// When the last of them was seen, in nanoseconds since 1970; 0 before the first. No metric: API
+    /// v2 tells it.
+    pub leader_changed_at_ns: AtomicI64,
     /// Proposals that failed.
     pub proposals_failed: IntCounter,
     /// Heartbeats that a leader sent too late.
@@ -58,6 +62,7 @@ impl Server {
             &["success"],
         );
         Server {
+            leader_changed_at_ns: AtomicI64::new(0),
             leader_changes: families.counter(
                 "etcd_server_leader_changes_seen_total",
                 "Leader changes that this member saw.",

@@ -41,7 +41,7 @@ pub(crate) fn with_query(path: String, uri: &Uri) -> String {
 }
 
 /// The path without empty, `.` and `..` segments; a slash at the end stays.
-fn clean(path: &str) -> Cow<'_, str> {
+pub(crate) fn clean(path: &str) -> Cow<'_, str> {
     let relative = path.strip_prefix('/').unwrap_or(path);
     let (relative, end) = match relative.strip_suffix('/') {
         Some(relative) => (relative, "/"),

@@ -4,12 +4,13 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use prometheus::IntCounter;
-use retcd_proto::raftpb::Message;
+use retcd_proto::raftpb::{Message, MessageType};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -154,7 +155,11 @@ impl StreamBody {
                 Poll::Ready(taken) => open = taken > 0,
             }
             for message in self.batch.drain(..) {
+                let started = Instant::now();
                 self.encoder.encode(&message, &mut self.buffer);
+                if message.r#type() == MessageType::MsgApp {
+                    self.link.follower.sent(started.elapsed());
+                }
             }
         }
         match (self.buffer.is_empty(), open) {

@@ -8,6 +8,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::codec::StreamKind;
 use super::picker::Picker;
+use super::statistics::Follower;
 use super::status::Status;
 use crate::log::Throttle;
 
@@ -33,6 +34,7 @@ pub(super) struct Link {
     pub kind: Kind,
     pub picker: Picker,
     pub status: Status,
+    pub follower: Follower,
     /// Limits logging of refused POSTs.
     pub refused: Throttle,
     msgapp: StreamQueue,
@@ -70,6 +72,7 @@ impl Link {
             kind,
             picker,
             status,
+            follower: Follower::default(),
             refused: Throttle::default(),
             msgapp: StreamQueue::default(),
             message: StreamQueue::default(),

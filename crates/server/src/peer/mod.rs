@@ -46,6 +46,7 @@ mod reader;
 mod reply;
 mod service;
 mod snapshot;
+mod statistics;
 mod status;
 mod transport;
 
@@ -72,6 +73,7 @@ pub use pages::PeerProbe;
 pub use persistent::ExchangeError;
 pub use service::PeerService;
 pub use snapshot::remove_unfinished;
+pub use statistics::FollowerStatistics;
 pub use transport::Transport;
 
 use crate::metrics::Metrics;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use retcd_node::Input;
 use retcd_proto::raftpb::{Message, MessageType};
 
+use super::statistics::AppendCounts;
 use crate::log::{self, Hex, Throttle};
 
 /// Pause before a report that must not be lost is sent again.
@@ -39,6 +40,8 @@ pub(super) struct NodeSender {
     local: u64,
     node: SyncSender<Input>,
     is_removed: Box<dyn Fn(u64) -> bool + Send + Sync>,
+    /// Of this member's messages, both ways.
+    pub appends: AppendCounts,
     refused: Throttle,
 }
 
@@ -53,6 +56,7 @@ impl NodeSender {
             local,
             node,
             is_removed,
+            appends: AppendCounts::default(),
             refused: Throttle::default(),
         }
     }
@@ -71,6 +75,10 @@ impl NodeSender {
         match message.r#type() {
             // Only `snapshot::receive` takes these, with their database.
             MessageType::MsgSnap => self.refuse(message, Refusal::Malformed),
+            MessageType::MsgApp => {
+                self.appends.receive();
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

@@ -1,7 +1,7 @@
 //! Sends messages one by one with POST, to members without streams or until these are connected.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
@@ -61,12 +61,19 @@ pub(super) async fn run(shared: Arc<Shared>, link: Arc<Link>, queue: PipelineQue
         };
         let bytes = message.encoded_len() as u64;
         let handles = shared.metrics.peer.handles(shared.local.id, link.id);
+        let (started, is_append) = (Instant::now(), message.r#type() == MessageType::MsgApp);
         match post(&shared, &link, &mut connection, &message).await {
             Ok(()) => {
+                if is_append {
+                    link.follower.sent(started.elapsed());
+                }
                 link.status.activate();
                 handles.sent_bytes().inc_by(bytes);
             }
             Err(error) => {
+                if is_append {
+                    link.follower.failed();
+                }
                 link.status.deactivate("write", "pipeline", &error);
                 handles.sent_failures().inc();
                 shared.node.report_unreachable(link.id);

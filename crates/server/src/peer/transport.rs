@@ -17,6 +17,7 @@ use super::dial::Dialer;
 use super::link::{Kind, Link, Overflow, PipelineQueue};
 use super::node_sender::NodeSender;
 use super::picker::Picker;
+use super::statistics::FollowerStatistics;
 use super::status::Status;
 use super::{Config, LocalMember, OutgoingSnapshot, headers};
 use crate::config::url::Url;
@@ -189,6 +190,9 @@ impl Shared {
             return;
         };
         make_explicit(&mut message);
+        if message.r#type() == MessageType::MsgApp {
+            self.node.appends.send();
+        }
         if message.r#type() == MessageType::MsgSnap {
             return self.send_snapshot(link, message);
         }
@@ -307,6 +311,20 @@ impl Transport {
     /// the pipeline.
     pub fn add_remote(&self, id: u64, urls: &[String]) {
         self.0.add(id, Kind::Remote, urls);
+    }
+
+    /// How sending to each member of the membership went, by id.
+    pub fn followers(&self) -> Vec<(u64, FollowerStatistics)> {
+        let links = self.0.links.read();
+        let peers = links.peers.iter();
+        peers
+            .map(|(id, link)| (*id, link.follower.statistics()))
+            .collect()
+    }
+
+    /// How many messages with entries or commits were received, and how many sent.
+    pub fn append_counts(&self) -> (u64, u64) {
+        self.0.node.appends.totals()
     }
 
     /// Since when a member has been active without interruption; none if it is not active or not

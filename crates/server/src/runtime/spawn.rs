@@ -28,7 +28,7 @@ use super::peers::PeerSet;
 use super::snapshot_thread::{SnapshotThread, ToSnapshot};
 use crate::accept::{Accepted, Dispatcher, Listeners};
 use crate::auth::Authenticator;
-use crate::clock::{Clock, unix_ms};
+use crate::clock::{Clock, timestamp, unix_ms};
 use crate::config::Config;
 use crate::defragment::defragment_at_start;
 use crate::metrics::{Detail, Metrics};
@@ -179,6 +179,7 @@ pub(super) fn spawn(
         restoring: Default::default(),
         defragmentation: Default::default(),
         compacted_at_seconds: Default::default(),
+        started: timestamp(),
         transport: transport.clone(),
     });
     defragment_at_start(&server);

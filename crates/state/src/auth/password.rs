@@ -45,7 +45,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 ///
 /// # Errors
 /// [`AuthError::BadPasswordHash`]
-pub(super) fn decode(hash: &str) -> Result<Vec<u8>, AuthError> {
+pub fn decode(hash: &str) -> Result<Vec<u8>, AuthError> {
     let digits: Vec<u8> = hash
         .bytes()
         .filter(|byte| !matches!(byte, b'\r' | b'\n'))

@@ -1,0 +1,13 @@
+//! API v2 as its clients meet it, over real connections with the built `etcd` program.
+//!
+//! [`replay`] holds it against what etcd 3.3.25 answered; the others guard what a transcript cannot
+//! show.
+
+#![cfg(test)]
+
+mod client;
+#[path = "../process/place.rs"]
+#[expect(dead_code, reason = "these tests need only a part of it")]
+mod place;
+mod replay;
+mod transcript;
