@@ -282,16 +282,6 @@ func (m *loggedMember) mayServe() bool {
 	return voters == 1
 }
 
-// serves waits for the member, and reports whether it serves in time.
-func (m *loggedMember) serves() bool {
-	for deadline := time.Now().Add(startTimeout); !m.healthy(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			return false
-		}
-	}
-	return true
-}
-
 // saysWhy fails if the log does not tell an operator why the member exited.
 func (m *loggedMember) saysWhy() {
 	m.t.Helper()

@@ -133,6 +133,15 @@ func (m *member) start(p program) {
 // awaitHealthy waits until a launched member serves.
 func (m *member) awaitHealthy() {
 	m.t.Helper()
+	if !m.serves() {
+		m.t.Fatalf("%s does not serve after %v\n%s", m.program.name, startTimeout, m.logTail())
+	}
+}
+
+// serves waits for a launched member, and reports whether it serves in time. The test fails if the
+// process exits.
+func (m *member) serves() bool {
+	m.t.Helper()
 	deadline := time.Now().Add(startTimeout)
 	for !m.healthy() {
 		select {
@@ -141,9 +150,10 @@ func (m *member) awaitHealthy() {
 		case <-time.After(10 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			m.t.Fatalf("%s does not serve after %v\n%s", m.program.name, startTimeout, m.logTail())
+			return false
 		}
 	}
+	return true
 }
 
 // launch starts the process without waiting.

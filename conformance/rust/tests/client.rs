@@ -1,15 +1,20 @@
 //! Tests every service of the server in `RETCD_BIN_DIR` (default: the workspace's `target/debug`)
 //! with the crate `etcd-client`, which many Rust programs use.
 
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use etcd_client::{
     AlarmAction, AlarmType, Client, Compare, CompareOp, DeleteOptions, EventType, GetOptions,
     LeaseGrantOptions, LeaseTimeToLiveOptions, PutOptions, Txn, TxnOp, WatchOptions,
 };
+
+/// Upper bound of the wait for a server.
+const START_MAX: Duration = Duration::from_secs(30);
 
 /// A server that is killed at the end of the test.
 struct Server {
@@ -30,13 +35,30 @@ fn free_url() -> String {
     format!("http://{}", listener.local_addr().expect("a bound address"))
 }
 
+/// Tells once when the server logs that it is ready. The log is read to its end, so that the server
+/// never waits for a full pipe; lines above the level info are shown.
+fn read_log(stderr: ChildStderr) -> Receiver<()> {
+    let (sender, ready) = mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            if line.contains("ready to serve client requests") {
+                let _ = sender.try_send(());
+            } else if !line.contains(r#""level":"info""#) {
+                eprintln!("{line}");
+            }
+        }
+    });
+    ready
+}
+
 impl Server {
+    /// Starts a server, and waits until it is ready.
     fn start() -> Server {
         let bin = std::env::var_os("RETCD_BIN_DIR")
             .map_or_else(|| PathBuf::from("../../target/debug"), PathBuf::from);
         let data = tempfile::tempdir().expect("a temporary directory");
         let (client, peer) = (free_url(), free_url());
-        let process = Command::new(bin.join("etcd"))
+        let mut process = Command::new(bin.join("etcd"))
             .arg("--data-dir")
             .arg(data.path().join("data"))
             .args([
@@ -51,34 +73,26 @@ impl Server {
                 "--initial-advertise-peer-urls",
                 &peer,
             ])
-            .args([
-                "--initial-cluster",
-                &format!("default={peer}"),
-                "--log-level=error",
-            ])
-            .stderr(Stdio::inherit())
+            .args(["--initial-cluster", &format!("default={peer}")])
+            .stderr(Stdio::piped())
             .spawn()
             .expect("the server's binary: build the workspace, or set RETCD_BIN_DIR");
-        Server {
+        let ready = read_log(process.stderr.take().expect("stderr is a pipe"));
+        let server = Server {
             process,
             endpoint: client,
             _data: data,
-        }
+        };
+        ready
+            .recv_timeout(START_MAX)
+            .expect("the server gets ready");
+        server
     }
 
-    /// A client connects at its first call, when the socket must be bound; the call completes once
-    /// the member is ready.
     async fn client(&self) -> Client {
-        let address = self.endpoint.trim_start_matches("http://");
-        for _ in 0..200 {
-            if TcpStream::connect(address).is_ok() {
-                return Client::connect([&self.endpoint], None)
-                    .await
-                    .expect("a client");
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("the server does not listen on {address}");
+        Client::connect([&self.endpoint], None)
+            .await
+            .expect("a client")
     }
 }
 

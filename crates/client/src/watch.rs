@@ -474,7 +474,8 @@ fn deliver(events: &mut VecDeque<WatchEvent>, watch: &mut Watch, response: Watch
     let last_change = response.events.last().and_then(|event| event.kv.as_ref());
     if let Some(kv) = last_change {
         watch.request.start_revision = kv.mod_revision + 1;
-    } else if revision != 0 {
+    } else if revision >= watch.request.start_revision {
+        // A watch may start in the future, which progress must not take back.
         watch.request.start_revision = revision + 1;
     }
     if !watch.is_canceled {
@@ -508,5 +509,61 @@ fn cancel(watch_id: i64) -> WatchRequest {
 fn progress() -> WatchRequest {
     WatchRequest {
         request_union: Some(RequestUnion::ProgressRequest(WatchProgressRequest {})),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use retcd_proto::etcdserverpb::ResponseHeader;
+    use retcd_proto::mvccpb::{Event, KeyValue};
+
+    use super::*;
+
+    /// The revision at which a watch from `start` resumes after a response at `revision`, with an
+    /// event of each revision in `changes`.
+    fn resumes_at(start: i64, revision: i64, changes: &[i64]) -> i64 {
+        let mut watch = Watch {
+            id: WatchId(1),
+            request: WatchCreateRequest {
+                start_revision: start,
+                ..WatchCreateRequest::default()
+            },
+            server_id: Some(0),
+            is_announced: true,
+            is_canceled: false,
+            fragments: None,
+        };
+        let event = |&mod_revision: &i64| Event {
+            kv: Some(KeyValue {
+                mod_revision,
+                ..KeyValue::default()
+            }),
+            ..Event::default()
+        };
+        let response = WatchResponse {
+            header: Some(ResponseHeader {
+                revision,
+                ..ResponseHeader::default()
+            }),
+            events: changes.iter().map(event).collect(),
+            ..WatchResponse::default()
+        };
+        let mut events = VecDeque::new();
+        deliver(&mut events, &mut watch, response.clone());
+        assert_eq!(events, [WatchEvent::Response(WatchId(1), response)]);
+        watch.request.start_revision
+    }
+
+    #[test]
+    fn a_watch_resumes_after_what_it_has_delivered() {
+        assert_eq!(resumes_at(3, 9, &[4, 7]), 8);
+        assert_eq!(resumes_at(3, 9, &[]), 10);
+        assert_eq!(resumes_at(9, 9, &[]), 10);
+    }
+
+    #[test]
+    fn progress_does_not_take_back_a_watch_from_the_future() {
+        assert_eq!(resumes_at(10, 9, &[]), 10);
+        assert_eq!(resumes_at(100, 9, &[]), 100);
     }
 }

@@ -16,6 +16,8 @@ use retcd_proto::etcdserverpb::{
 };
 
 const TTL_S: i64 = 60;
+/// The TTL of a session that a test outlasts.
+const SHORT_TTL_S: i64 = 3;
 
 fn below(prefix: &str) -> RangeRequest {
     let (key, range_end) = prefix_range(prefix.as_bytes());
@@ -183,9 +185,11 @@ fn a_session_survives_broken_connections_and_restarts() {
     run(async {
         let mut member = Member::start().await;
         let relay = Relay::start(&member.address, &[]).await;
-        let session = Session::new(&relay.client(), 3).await.unwrap();
+        let session = Session::new(&relay.client(), SHORT_TTL_S).await.unwrap();
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
-        for round in 0..4 {
+        // More time than the TTL must pass, on the clock of a real server, for a lease that is not
+        // kept alive to expire.
+        for round in 0..=SHORT_TTL_S {
             relay.cut();
             tokio::time::sleep(Duration::from_secs(1)).await;
             if round == 2 {

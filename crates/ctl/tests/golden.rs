@@ -9,6 +9,7 @@
 //! The member is the workspace's `etcd`, or the server at `RETCD_GOLDEN_SERVER`. Of stderr only
 //! lines that are not JSON are compared, up to a usage text.
 
+mod harness;
 mod replay;
 
 use replay::group::{Api, Tested};

@@ -2,21 +2,35 @@
 
 mod harness;
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
 
-use harness::{Member, Running, TIMEOUT};
+use harness::{Member, Running};
 
-/// Waits until `count` keys have the prefix.
-fn wait_for_keys(member: &Member, prefix: &str, count: usize) {
-    let deadline = Instant::now() + TIMEOUT;
-    loop {
-        let keys = member.run(&["get", prefix, "--prefix", "--print-value-only"], "");
-        if keys.stdout.lines().count() == count {
-            return;
+/// The keys with a prefix, as a watch tells them.
+struct Keys {
+    watch: Running,
+    present: BTreeSet<String>,
+}
+
+impl Keys {
+    fn follow(member: &Member, prefix: &str) -> Keys {
+        Keys {
+            watch: member.begin(&["watch", prefix, "--prefix", "--rev=1"]),
+            present: BTreeSet::new(),
         }
-        assert!(Instant::now() < deadline, "{prefix}: {keys:?}");
-        thread::sleep(Duration::from_millis(5));
+    }
+
+    /// Waits until there are `count` keys. No change is missed, and none is looked at twice.
+    fn wait_for(&mut self, count: usize) {
+        while self.present.len() != count {
+            let line = |_| self.watch.next_line("a change of the keys");
+            let [change, key, _value] = std::array::from_fn(line);
+            match change.as_str() {
+                "PUT" => self.present.insert(key),
+                "DELETE" => self.present.remove(&key),
+                other => panic!("{other:?} is no change"),
+            };
+        }
     }
 }
 
@@ -25,7 +39,7 @@ fn leases(member: &Member) -> String {
 }
 
 /// Terminates a waiting command: it has printed nothing, leaves the queue, and revokes its lease.
-fn gives_up(member: &Member, prefix: &str, tool: Running, left: usize) {
+fn gives_up(keys: &mut Keys, tool: Running, left: usize) {
     tool.terminate();
     let done = tool.end();
     assert_eq!(
@@ -33,40 +47,45 @@ fn gives_up(member: &Member, prefix: &str, tool: Running, left: usize) {
         ("", "Error: context canceled\n")
     );
     assert_eq!(done.status.code(), Some(1));
-    wait_for_keys(member, prefix, left);
+    keys.wait_for(left);
 }
 
 #[test]
 fn waiting_for_a_lock_can_be_interrupted() {
     let member = Member::start();
+    let mut keys = Keys::follow(&member, "l/");
     assert!(member.run(&["put", "l/1", ""], "").status.success());
     let tool = member.begin(&["lock", "l"]);
-    wait_for_keys(&member, "l/", 2);
-    gives_up(&member, "l/", tool, 1);
+    keys.wait_for(2);
+    gives_up(&mut keys, tool, 1);
     assert_eq!(leases(&member), "found 0 leases\n");
 }
 
 #[test]
 fn campaigning_can_be_interrupted() {
     let member = Member::start();
+    let mut keys = Keys::follow(&member, "e/");
     assert!(member.run(&["put", "e/1", "somebody"], "").status.success());
     let tool = member.begin(&["elect", "e", "me"]);
-    wait_for_keys(&member, "e/", 2);
-    gives_up(&member, "e/", tool, 1);
+    keys.wait_for(2);
+    gives_up(&mut keys, tool, 1);
     assert_eq!(leases(&member), "found 0 leases\n");
 }
 
 #[test]
 fn the_lock_is_released_when_its_command_exits() {
     let member = Member::start();
+    let mut keys = Keys::follow(&member, "l/");
     let first = member.begin(&["lock", "l", "--", "sh", "-c", "cat; exit 3"]);
     // Commands have no input.
     let done = first.end();
     assert_eq!(done.status.code(), Some(3));
+    keys.wait_for(1);
+    keys.wait_for(0);
     let mut holder = member.begin(&["lock", "l"]);
-    wait_for_keys(&member, "l/", 1);
+    keys.wait_for(1);
     let next = member.begin(&["lock", "l", "echo", "mine"]);
-    wait_for_keys(&member, "l/", 2);
+    keys.wait_for(2);
     let own = member.run(
         &[
             "get",
@@ -87,14 +106,15 @@ fn the_lock_is_released_when_its_command_exits() {
         (done.stdout.as_str(), done.status.code()),
         ("mine\n", Some(0))
     );
-    wait_for_keys(&member, "l/", 0);
+    keys.wait_for(0);
 }
 
 #[test]
 fn revoking_the_lease_loses_the_lock() {
     let member = Member::start();
+    let mut keys = Keys::follow(&member, "l/");
     let tool = member.begin(&["lock", "l", "--ttl=3"]);
-    wait_for_keys(&member, "l/", 1);
+    keys.wait_for(1);
     let lease = leases(&member)
         .lines()
         .nth(1)
@@ -115,9 +135,10 @@ fn revoking_the_lease_loses_the_lock() {
 #[test]
 fn observing_can_be_interrupted() {
     let member = Member::start();
+    let mut keys = Keys::follow(&member, "e/");
     let mut follower = member.begin(&["elect", "-l", "e"]);
     let mut leader = member.begin(&["elect", "e", "first"]);
-    wait_for_keys(&member, "e/", 1);
+    keys.wait_for(1);
     let own = member.run(&["get", "e/", "--prefix", "--keys-only"], "");
     let key = own.stdout.lines().next().unwrap_or_default().to_owned();
     for tool in [&mut follower, &mut leader] {

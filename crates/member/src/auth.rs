@@ -16,7 +16,7 @@ use retcd_state::machine::Reply;
 use retcd_state::mvcc::StoreRevision;
 
 use crate::Error;
-use crate::access::{Credentials, Identity};
+use crate::access::Credentials;
 use crate::core::Core;
 
 /// Users, roles and logins.
@@ -46,16 +46,7 @@ impl Auth {
         request: InternalRaftRequest,
     ) -> Result<AuthAnswer, Error> {
         check_form(&request)?;
-        let identity = self.core.access.identify(credentials).await?;
-        self.ask_by(identity, request).await
-    }
-
-    async fn ask_by(
-        &self,
-        identity: Option<Identity>,
-        request: InternalRaftRequest,
-    ) -> Result<AuthAnswer, Error> {
-        match self.core.proposer.propose_by(identity, request).await? {
+        match self.core.propose_as(credentials, request).await? {
             Reply::Auth { revision, reply } => Ok((reply, revision)),
             other => unreachable!("a request about users was answered with {other:?}"),
         }
@@ -77,7 +68,7 @@ impl Auth {
         if has_password {
             check_length(&password)?;
         }
-        let identity = self.core.access.require_admin(credentials).await?;
+        self.core.access.require_admin(credentials).await?;
         let mut request = InternalRaftRequest {
             auth_user_add: Some(request),
             ..Default::default()
@@ -90,7 +81,8 @@ impl Auth {
                 .get_or_insert_default()
                 .hashed_password = hashed;
         }
-        self.ask_by(identity, request).await
+        // Identified anew: users may have changed while it was hashed.
+        self.ask(credentials, request).await
     }
 
     /// Gives a user another password; an empty one is none, so that nobody can log in with it.
@@ -104,7 +96,7 @@ impl Auth {
     ) -> Result<AuthAnswer, Error> {
         let password = std::mem::take(&mut request.password);
         check_length(&password)?;
-        let identity = self.core.access.require_admin(credentials).await?;
+        self.core.access.require_admin(credentials).await?;
         if !password.is_empty() {
             request.hashed_password = self.core.shared.authenticator.hash(password).await?;
         }
@@ -112,7 +104,7 @@ impl Auth {
             auth_user_change_password: Some(request),
             ..Default::default()
         };
-        self.ask_by(identity, request).await
+        self.ask(credentials, request).await
     }
 
     /// A token for a name and its password, and the revision of the store at the login.

@@ -252,6 +252,38 @@ fn a_write_behind_a_snapshot_that_cannot_be_read_is_not_passed_over() {
     );
 }
 
+/// Nobody can ask for such entries; a member that applied them could not start again.
+#[test]
+fn records_of_the_cluster_are_not_for_clients() {
+    let mut log = Log::founded("3.4.0");
+    let (_, first) = machine(&log.0);
+    let before = data(&first);
+    for (method, path) in [
+        ("PUT", "/0/members/zz/x"),
+        ("PUT", "/0/members/c/attributes"),
+        ("DELETE", "/0/members"),
+        ("POST", "/1/../0/members"),
+        ("PUT", "//0/version"),
+    ] {
+        let request = Request {
+            method: Some(method.to_owned()),
+            path: Some(path.to_owned()),
+            val: Some("{}".to_owned()),
+            recursive: Some(true),
+            ..Default::default()
+        };
+        log.push(EntryType::EntryNormal, request.encode_to_vec());
+    }
+    let (backend, second) = machine(&log.0);
+    let after = data(&second);
+    let text = |data: &[u8]| String::from_utf8(data.to_vec()).unwrap();
+    assert_eq!(without_reads(&text(&before)), without_reads(&text(&after)));
+    let mut again = Machine::open(backend, MachineOptions::default()).unwrap();
+    again
+        .recover_v2(Some(&after), log.0.len() as u64, &[])
+        .unwrap();
+}
+
 /// A copy of the database goes with the tree of the same entry, whatever is applied meanwhile.
 #[test]
 fn a_copy_has_the_tree_of_its_index() {

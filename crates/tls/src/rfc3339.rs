@@ -1,32 +1,15 @@
 //! RFC 3339 formatting.
 
+use jiff::SignedDuration;
+use jiff::civil::DateTime;
+
 /// Formats Unix seconds in UTC, e.g. `2026-11-21T10:38:38Z`.
 pub(crate) fn rfc3339(unix_seconds: i64) -> String {
-    let (days, second) = (
-        unix_seconds.div_euclid(86_400),
-        unix_seconds.rem_euclid(86_400),
-    );
-    let (year, month, day) = date(days);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// Year, month and day of a day number counted from 1970-01-01. Years start in March here, which
-/// puts the leap day at the end of a year, and all eras of 400 years have the same length.
-fn date(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let (month, next_year) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
-    (era * 400 + year_of_era + next_year, month, day)
+    // `jiff::Timestamp` ends a day before the year 9999 does, with which certificates say that they
+    // do not expire (RFC 5280, 4.1.2.5).
+    let epoch = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+    let time = epoch.saturating_add(SignedDuration::from_secs(unix_seconds));
+    format!("{time}Z")
 }
 
 #[cfg(test)]

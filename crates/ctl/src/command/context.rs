@@ -224,23 +224,6 @@ fn refuse_empty_tls_files(flags: &FlagSet) -> Result<(), Exit> {
     Ok(())
 }
 
-/// Go's text for an error of the operating system.
-pub(crate) fn go_io_text(error: &std::io::Error) -> String {
-    match error.raw_os_error() {
-        Some(code) => {
-            let text = error.to_string();
-            let text = text.split(" (os error").next().unwrap_or_default();
-            // The C library's texts start with a capital letter, Go's do not.
-            let mut chars = text.chars();
-            match chars.next() {
-                Some(first) => first.to_lowercase().chain(chars).collect(),
-                None => format!("errno {code}"),
-            }
-        }
-        None => error.to_string(),
-    }
-}
-
 fn credentials(flags: &FlagSet) -> Result<Option<Credentials>, Exit> {
     let [user, password, token] =
         ["user", "password", "auth-jwt-token"].map(|name| flags.text(name));

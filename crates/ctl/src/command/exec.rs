@@ -7,9 +7,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 
+use retcd_log::go_io_error;
 use tokio::sync::oneshot;
 
-use super::context::go_io_text;
 use crate::cli::Arg;
 use crate::go::quote::quote;
 
@@ -52,7 +52,7 @@ impl fmt::Display for Problem {
             }
             Problem::Start { name, error } => {
                 let name = String::from_utf8_lossy(name);
-                write!(f, "fork/exec {name}: {}", go_io_text(error))
+                write!(f, "fork/exec {name}: {}", go_io_error(error))
             }
             Problem::Status(status) => match (status.code(), status.signal()) {
                 (Some(code), _) => write!(f, "exit status {code}"),

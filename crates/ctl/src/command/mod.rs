@@ -38,7 +38,7 @@ mod version;
 mod watch;
 mod words;
 
-pub(crate) use context::{go_io_text, run as run_async};
+pub(crate) use context::run as run_async;
 pub(crate) use discovery::endpoints as discovered_endpoints;
 pub(crate) use exec::Problem as CommandProblem;
 pub(crate) use password::ask as ask_password;

@@ -9,7 +9,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::go_io_text;
+use retcd_log::go_io_error;
+
 use crate::log;
 
 /// Maximum number of symbolic links followed, as in Linux.
@@ -96,7 +97,10 @@ impl OutputFile {
         synced.map_err(|error| failed("fsync", part, &error))?;
         fs::rename(part, path).map_err(|error| {
             let (part, path) = (part.display(), path.display());
-            format!("could not rename {part} to {path} ({})", go_io_text(&error))
+            format!(
+                "could not rename {part} to {path} ({})",
+                go_io_error(&error)
+            )
         })?;
         self.building = None;
         Ok(())
@@ -116,7 +120,7 @@ fn failed(action: &str, path: &Path, error: &io::Error) -> String {
     let path = path.display();
     format!(
         "could not {action} {path} ({action} {path}: {})",
-        go_io_text(error)
+        go_io_error(error)
     )
 }
 

@@ -8,8 +8,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use retcd_client::{Client, Error};
+use retcd_log::go_io_error;
 
-use super::context::{self, Context, go_io_text};
+use super::context::{self, Context};
 use super::output_file::OutputFile;
 use crate::cli::{Command, Exit, ExitKind, Invocation};
 use crate::go::{duration, size};
@@ -122,8 +123,9 @@ async fn copy_stream(
     );
     let (mut bytes, mut version) = (0, String::new());
     while let Some(part) = parts.next().await.map_err(broken)? {
-        file.write_all(&part.blob)
-            .map_err(|error| failed(format!("could not write snapshot: {}", go_io_text(&error))))?;
+        file.write_all(&part.blob).map_err(|error| {
+            failed(format!("could not write snapshot: {}", go_io_error(&error)))
+        })?;
         bytes += part.blob.len() as u64;
         progress.show(bytes, part.remaining_bytes);
         if version.is_empty() {

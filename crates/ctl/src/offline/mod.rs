@@ -19,11 +19,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use retcd_log::go_io_error;
 use retcd_storage::bolt::{Access, BoltError, Options};
 use retcd_storage::disk::OsDisk;
 
 use crate::cli::{Command, Exit, Flag, Invocation, Program, completion_command, help_command};
-use crate::command::go_io_text;
 use crate::print::print_line;
 
 /// The interval between attempts to lock a file.
@@ -99,7 +99,7 @@ pub(crate) fn options(access: Access) -> Options {
 
 /// `ACTION PATH: REASON` for an error of the operating system.
 pub(crate) fn io_text(action: &str, path: &Path, error: &io::Error) -> String {
-    format!("{action} {}: {}", path.display(), go_io_text(error))
+    format!("{action} {}: {}", path.display(), go_io_error(error))
 }
 
 fn lock_limit(invocation: &Invocation<'_>) -> Option<Duration> {

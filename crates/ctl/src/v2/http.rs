@@ -251,7 +251,7 @@ fn broken(error: &hyper::Error) -> AttemptError {
     if let Some(io) = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>())
         && io.raw_os_error().is_some()
     {
-        let reason = crate::command::go_io_text(io);
+        let reason = retcd_log::go_io_error(io);
         return AttemptError::Connection(format!("read tcp: read: {reason}"));
     }
     if error.is_parse() {

@@ -15,7 +15,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::io::retry_on_intr;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tempfile::TempDir;
 
 /// Upper bound of every wait.
@@ -101,13 +102,18 @@ impl Running {
         stdin.write_all(text.as_bytes()).unwrap();
     }
 
+    /// Reads a line from standard output; `wanted` describes it should it not come.
+    pub fn next_line(&mut self, wanted: &str) -> String {
+        match self.lines.recv_timeout(TIMEOUT) {
+            Ok(line) => line.trim_end().to_owned(),
+            Err(error) => panic!("{}: {wanted:?} does not come: {error}", self.what),
+        }
+    }
+
     /// Reads lines from standard output, and compares them.
     pub fn expect_lines(&mut self, wanted: &[&str]) {
         for wanted in wanted {
-            match self.lines.recv_timeout(TIMEOUT) {
-                Ok(line) => assert_eq!(line.trim_end(), *wanted, "{}", self.what),
-                Err(error) => panic!("{}: {wanted:?} does not come: {error}", self.what),
-            }
+            assert_eq!(self.next_line(wanted), *wanted, "{}", self.what);
         }
     }
 
@@ -152,17 +158,30 @@ impl Drop for Running {
 
 /// Waits for a process to exit.
 pub fn wait(child: &mut Child, what: &str) -> ExitStatus {
-    let deadline = Instant::now() + TIMEOUT;
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status;
-        }
-        if Instant::now() > deadline {
-            let _ = child.kill();
-            panic!("{what} does not end");
-        }
-        thread::sleep(Duration::from_millis(3));
+    wait_until(child, Instant::now() + TIMEOUT).unwrap_or_else(|| {
+        let _ = child.kill();
+        panic!("{what} does not end")
+    })
+}
+
+/// Waits for a process to exit; `None` if it has not at the deadline.
+pub fn wait_until(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
+    // The id of a process that has been waited for may be another's by now.
+    if let Some(status) = child.try_wait().unwrap() {
+        return Some(status);
     }
+    let id = WaitId::Pid(Pid::from_child(child));
+    let (sender, exit) = mpsc::channel();
+    thread::spawn(move || {
+        // The status is left to the owner of the process.
+        let exited = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        if retry_on_intr(|| waitid(id.clone(), exited)).is_ok() {
+            let _ = sender.send(());
+        }
+    });
+    let left = deadline.saturating_duration_since(Instant::now());
+    exit.recv_timeout(left).ok()?;
+    Some(child.wait().unwrap())
 }
 
 /// Runs a command to completion.

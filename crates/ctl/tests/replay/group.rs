@@ -5,11 +5,13 @@
 //! ignored, and children inherit that.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -17,9 +19,12 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::entry::{Entry, Step};
 use super::placeholders::Bindings;
+use crate::harness;
 
 /// Timeout of a server start.
 const START_MAX: Duration = Duration::from_secs(30);
+/// What a server logs when it is ready, in any order, as etcd has since 3.5.
+const READY: [&str; 2] = ["set initial cluster version", "serving client traffic"];
 /// Attempts to start a server.
 const START_ATTEMPTS: usize = 5;
 /// Timeout of a command that should exit by itself.
@@ -203,8 +208,7 @@ impl Group {
         if data_dir.exists() {
             std::fs::remove_dir_all(&data_dir).expect("an earlier attempt's directory");
         }
-        let log_path = self.directory.join("server.log");
-        let log = std::fs::File::create(&log_path).expect("a log file");
+        let log = File::create(self.directory.join("server.log")).expect("a log file");
         let scheme = if self.encrypted { "https" } else { "http" };
         let child = Command::new(&server.path)
             .args(["--name", "m1", "--data-dir", "m1.etcd"])
@@ -220,29 +224,23 @@ impl Group {
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
+            .stderr(Stdio::piped())
             .spawn()
             .expect("the server starts");
         let mut server = Server(child);
+        let lines = read_log(server.0.stderr.take().expect("stderr is a pipe"), log);
         let deadline = Instant::now() + START_MAX;
-        loop {
-            let ended = server.0.try_wait().expect("a child can be waited for");
-            if ended.is_some() {
-                return None;
+        let mut missing = READY.to_vec();
+        while !missing.is_empty() {
+            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => missing.retain(|text| !line.contains(text)),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("the server at {client} does not log {missing:?}")
+                }
             }
-            let ready = match self.encrypted {
-                true => serves_encrypted(&log_path),
-                false => cluster_version_is_known(client),
-            };
-            if ready {
-                return Some(server);
-            }
-            assert!(
-                Instant::now() < deadline,
-                "the server at {client} does not get ready"
-            );
-            std::thread::sleep(Duration::from_millis(50));
         }
+        Some(server)
     }
 
     fn command(&self, step: &Step) -> Command {
@@ -433,15 +431,18 @@ fn free_addresses() -> (String, String) {
     (address(), address())
 }
 
-/// Whether the server has logged that it serves clients over TLS.
-fn serves_encrypted(log: &Path) -> bool {
-    let log = std::fs::read_to_string(log).unwrap_or_default();
-    log.contains("serving client traffic securely")
-}
-
-/// Whether `/version` reports a cluster version.
-fn cluster_version_is_known(address: &str) -> bool {
-    page(address, "/version").is_some_and(|page| page.contains("\"etcdcluster\":\"3"))
+/// Copies a server's log to a file until it ends, whether or not the lines are received, too: the
+/// server must not wait for a full pipe.
+fn read_log(stderr: ChildStderr, mut file: File) -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            // The directory may have been removed.
+            let _ = writeln!(file, "{line}");
+            let _ = sender.send(line);
+        }
+    });
+    lines
 }
 
 /// Fetches a page of the server.
@@ -525,17 +526,12 @@ fn end(child: &mut Child, deadline: Instant) -> i64 {
 }
 
 fn wait(child: &mut Child, deadline: Instant) -> i64 {
-    loop {
-        if let Some(status) = child.try_wait().expect("a child can be waited for") {
-            return code(status);
-        }
-        if Instant::now() > deadline {
-            let _ = child.kill();
-            let _ = child.wait();
-            return -1;
-        }
-        std::thread::sleep(Duration::from_millis(3));
+    let status = harness::wait_until(child, deadline);
+    if status.is_none() {
+        let _ = child.kill();
+        let _ = child.wait();
     }
+    status.map_or(-1, code)
 }
 
 fn code(status: ExitStatus) -> i64 {

@@ -124,7 +124,7 @@ mod tests {
             leader(0x1a, &[(2, used), (0x10, fresh)]),
             "{\"leader\":\"1a\",\"followers\":{\
              \"10\":{\"latency\":{\"current\":0,\"average\":0,\"standardDeviation\":0,\
-             \"minimum\":9223372036854775808,\"maximum\":0},\"counts\":{\"fail\":0,\"success\":0}},\
+             \"minimum\":9223372036854776000,\"maximum\":0},\"counts\":{\"fail\":0,\"success\":0}},\
              \"2\":{\"latency\":{\"current\":0.25,\"average\":1,\"standardDeviation\":5e-7,\
              \"minimum\":0,\"maximum\":2.5},\"counts\":{\"fail\":1,\"success\":3}}}}"
         );

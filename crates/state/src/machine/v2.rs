@@ -105,8 +105,17 @@ impl Tree {
         membership: &mut Membership,
         batch: &mut WriteBatch,
     ) -> Result<Told, FatalProblem> {
+        let meaning = v2::parse(request);
+        if is_of_cluster(request) && !is_told(&meaning, request, membership) {
+            let index = self.store.index();
+            let error = v2::Error::read_only(request.path(), index);
+            return Ok(Told {
+                answer: Err(error),
+                cluster_changed: false,
+            });
+        }
         let answer = self.store.apply(now, request);
-        let cluster_changed = match v2::parse(request) {
+        let cluster_changed = match meaning {
             Meaning::ClusterVersion(version) => {
                 let version = parse_version(version)?;
                 membership.set_cluster_version(version, batch);
@@ -277,6 +286,30 @@ impl Tree {
         }
         Ok(())
     }
+}
+
+/// Whether a request would write to the cluster's own records.
+fn is_of_cluster(request: &Request) -> bool {
+    let path = v2::Path::clean(request.path());
+    let is_below = path.as_str() == "/0" || path.as_str().starts_with("/0/");
+    is_below && !matches!(request.method(), "QGET" | "SYNC")
+}
+
+/// Whether a member tells of itself, or of the cluster's version, in the form in which members do.
+/// Nothing else may touch these records: no client can, and a tree without them tells no membership.
+fn is_told(meaning: &Meaning<'_>, request: &Request, membership: &Membership) -> bool {
+    let is_plain = !request.dir()
+        && request.expiration() == 0
+        && request.prev_exist.is_none()
+        && request.prev_value().is_empty()
+        && request.prev_index() == 0
+        && !request.refresh();
+    is_plain
+        && match meaning {
+            Meaning::ClusterVersion(_) => true,
+            Meaning::Attributes(id, _) => membership.member(*id).is_some(),
+            Meaning::Nothing | Meaning::Other => false,
+        }
 }
 
 /// What a request of API v2 has brought about.

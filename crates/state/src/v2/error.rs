@@ -80,6 +80,17 @@ pub struct Error {
     pub index: u64,
 }
 
+impl Error {
+    /// What is at `path` is not for clients.
+    pub(crate) fn read_only(path: &str, index: u64) -> Error {
+        Error {
+            code: Code::RootReadOnly,
+            cause: path.to_owned(),
+            index,
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Error { code, cause, index } = self;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+use retcd_log::go_io_error;
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 
@@ -93,7 +94,7 @@ impl Disk for OsDisk {
 /// An error of the operating system with what was tried and where, in the words of Go's
 /// `PathError`.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} {}: {}", path.display(), reason(source))]
+#[error("{operation} {}: {}", path.display(), go_io_error(source))]
 struct Failed {
     operation: &'static str,
     path: PathBuf,
@@ -110,16 +111,6 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> io:
         };
         io::Error::new(failed.source.kind(), failed)
     }
-}
-
-/// The system's words without their number and capital letter.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| {
-        first.to_lowercase().chain(letters).collect()
-    })
 }
 
 /// A file and its path.

@@ -56,7 +56,7 @@ fn a_panic_on_any_thread_ends_the_process_loudly() {
     assert_eq!(lines[0]["error"], "index 7 is gone");
     assert_eq!(lines[0]["thread"], "apply");
     let location = lines[0]["location"].as_str().expect("text");
-    assert!(location.contains("tests/process.rs:"), "{location}");
+    assert!(location.contains("tests/outputs.rs:"), "{location}");
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn lines_go_to_every_output_and_fatal_ends_with_one() {
         in_file[0]["caller"]
             .as_str()
             .expect("text")
-            .starts_with("tests/process.rs:"),
+            .starts_with("tests/outputs.rs:"),
         "{}",
         in_file[0]["caller"]
     );
