@@ -290,7 +290,7 @@ impl<'a> Auth<'a> {
                     role: name.to_owned(),
                     permissions,
                 };
-                return Ok(self.create_role(role).await?);
+                return self.create_role(role).await;
             }
             RoleChange::Update { grant, revoke } => (grant, revoke),
         };

@@ -12,6 +12,8 @@ use super::document::{Document, to_json};
 use super::form::read_all;
 use super::reply::{self, Response, message};
 
+const NO_JSON: &str = "Invalid JSON in request body.";
+
 /// A user as it is shown, with what its roles allow.
 #[derive(Serialize)]
 struct UserDocument {
@@ -77,7 +79,7 @@ pub(super) async fn users(mut context: Context<'_>, name: Option<String>) -> Res
             let users: Vec<UserDocument> = auth
                 .users()
                 .iter()
-                .filter_map(|name| Some(user_document(auth, name, Dangling::LeftOut).ok()?))
+                .filter_map(|name| user_document(auth, name, Dangling::LeftOut).ok())
                 .collect();
             let users = Some(users).filter(|users| !users.is_empty());
             document(StatusCode::OK, &UsersDocument { users })
@@ -93,7 +95,7 @@ pub(super) async fn users(mut context: Context<'_>, name: Option<String>) -> Res
                 Ok(document(StatusCode::OK, &user))
             }
             "PUT" => {
-                let change = user_change(&name, &body(context).await?)?;
+                let change = user_change(&name, &body(context).await?).map_err(bad)?;
                 let (user, created) = auth.put_user(&name, change).await.map_err(refused)?;
                 let status = match created {
                     true => StatusCode::CREATED,
@@ -131,7 +133,7 @@ pub(super) async fn roles(mut context: Context<'_>, name: Option<String>) -> Res
                 Ok(document(StatusCode::OK, &role))
             }
             "PUT" => {
-                let change = role_change(&name, &body(context).await?)?;
+                let change = role_change(&name, &body(context).await?).map_err(bad)?;
                 let status = match change {
                     RoleChange::Create(_) => StatusCode::CREATED,
                     RoleChange::Update { .. } => StatusCode::OK,
@@ -224,22 +226,21 @@ fn user_document(
 async fn body(context: &mut Context<'_>) -> std::result::Result<Document, Response> {
     let body = read_all(context.body).await;
     let document = body.and_then(|body| Document::first(&body));
-    document.ok_or_else(|| bad("Invalid JSON in request body."))
+    document.ok_or_else(|| bad(NO_JSON))
 }
 
 fn bad(text: &str) -> Response {
     message(StatusCode::BAD_REQUEST, text)
 }
 
-fn user_change(name: &str, document: &Document) -> std::result::Result<UserChange, Response> {
-    let (user, change) =
-        parse_user_change(document).map_err(|_| bad("Invalid JSON in request body."))?;
+fn user_change(name: &str, document: &Document) -> std::result::Result<UserChange, &'static str> {
+    let (user, change) = parse_user_change(document).map_err(|_| NO_JSON)?;
     if user != name {
-        return Err(bad("User JSON name does not match the name in the URL"));
+        return Err("User JSON name does not match the name in the URL");
     }
     let has_roles = change.roles.as_ref().is_some_and(|roles| !roles.is_empty());
     if has_roles && !(change.grant.is_empty() && change.revoke.is_empty()) {
-        return Err(bad("User JSON contains both roles and grant/revoke"));
+        return Err("User JSON contains both roles and grant/revoke");
     }
     Ok(change)
 }
@@ -256,23 +257,22 @@ fn parse_user_change(
     Ok((document.string("user")?, change))
 }
 
-fn role_change(name: &str, document: &Document) -> std::result::Result<RoleChange, Response> {
+fn role_change(name: &str, document: &Document) -> std::result::Result<RoleChange, &'static str> {
     let parse = || {
         let role = document.string("role")?;
         let kinds = ["permissions", "grant", "revoke"].map(|kind| permissions(document, kind));
         let [permissions, grant, revoke] = kinds;
         Ok::<_, &str>((role, permissions?, grant?, revoke?))
     };
-    let parsed = parse().map_err(|_| bad("Invalid JSON in request body."))?;
-    let (role, permissions, grant, revoke) = parsed;
+    let (role, permissions, grant, revoke) = parse().map_err(|_| NO_JSON)?;
     if role != name {
-        return Err(bad("Role JSON name does not match the name in the URL"));
+        return Err("Role JSON name does not match the name in the URL");
     }
     if grant.kv.is_empty() && revoke.kv.is_empty() {
         return Ok(RoleChange::Create(permissions));
     }
     if !permissions.kv.is_empty() {
-        return Err(bad("Role JSON contains both permissions and grant/revoke"));
+        return Err("Role JSON contains both permissions and grant/revoke");
     }
     Ok(RoleChange::Update { grant, revoke })
 }

@@ -134,7 +134,13 @@ async fn change(context: &mut Context<'_>, rest: &str) -> Result<Response, Respo
 /// The peer URLs in the body, sorted.
 async fn peer_urls(context: &mut Context<'_>) -> Result<Vec<String>, Response> {
     let bad = |text: &str| message(StatusCode::BAD_REQUEST, text);
-    check_type(context.head.headers())?;
+    let found = body_type(context.head.headers());
+    if found != "application/json" {
+        return Err(message(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            &format!("Bad Content-Type {found}, accept application/json"),
+        ));
+    }
     let body = read_all(context.body).await;
     let body = body.ok_or_else(|| bad("http: request body too large"))?;
     let document = Document::parse(&body).map_err(|error| bad(&error))?;
@@ -153,20 +159,14 @@ async fn peer_urls(context: &mut Context<'_>) -> Result<Vec<String>, Response> {
     Ok(urls.iter().map(ToString::to_string).collect())
 }
 
-fn check_type(headers: &HeaderMap) -> Result<(), Response> {
+/// The type of the body, as etcd takes it from the header.
+fn body_type(headers: &HeaderMap) -> String {
     let header = headers.get(CONTENT_TYPE);
     let header = header.and_then(|value| value.to_str().ok());
     let header = header.unwrap_or_default();
-    let found = match header.split_once(';') {
+    match header.split_once(';') {
         Some((found, _)) => found.to_ascii_lowercase().trim().to_owned(),
         None => header.to_owned(),
-    };
-    match found == "application/json" {
-        true => Ok(()),
-        false => Err(message(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            &format!("Bad Content-Type {found}, accept application/json"),
-        )),
     }
 }
 
