@@ -82,6 +82,10 @@ pub struct Client {
     host: usize,
     /// What it last saw in each key.
     pub seen: BTreeMap<Bytes, Bytes>,
+    /// What it last saw in each file of API v2: the value, and the index of its last change.
+    pub nodes: BTreeMap<String, (String, u64)>,
+    /// From when on it uses API v2, if it does.
+    pub tree_from: Option<Duration>,
     /// Leases that it holds.
     pub leases: Vec<i64>,
     /// The lease that it was granted a moment ago.
@@ -107,6 +111,8 @@ impl Client {
             number,
             host: any_host(cx),
             seen: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            tree_from: None,
             leases: Vec::new(),
             granted: None,
             without_space: false,
@@ -211,6 +217,15 @@ impl Client {
             (Request::KeepAlive(id), Answer::KeepAlive(0, _))
             | (Request::TimeToLive(id), Answer::TimeToLive(None, _)) => {
                 self.leases.retain(|lease| lease != id);
+            }
+            (_, Answer::Tree(Ok(event))) => {
+                let seen = event.nodes.iter().chain([&event.node]);
+                for node in seen {
+                    if let Some(value) = &node.value {
+                        let file = (value.clone(), node.modified);
+                        self.nodes.insert(node.key.clone(), file);
+                    }
+                }
             }
             (_, Answer::Range(_, kvs, _)) => {
                 let pairs = kvs.iter().map(|kv| (kv.key.clone(), kv.value.clone()));

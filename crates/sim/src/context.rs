@@ -141,6 +141,11 @@ pub enum Event {
         /// What it asks for.
         request: Box<WatchCreateRequest>,
     },
+    /// A watcher of API v2 asks for what comes next.
+    TreeWatch {
+        /// Which.
+        watcher: usize,
+    },
     /// A watcher asks for progress.
     WatchProgress {
         /// Which.

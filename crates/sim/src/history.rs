@@ -51,6 +51,8 @@ pub struct Operation {
     pub floor: Floor,
     /// The last entry that the slowest member had applied then.
     pub slowest: u64,
+    /// The index of the tree of API v2 that the member had shown when the request came.
+    pub tree_floor: u64,
 }
 
 impl Operation {
@@ -77,6 +79,7 @@ impl Operation {
             request_id: 0,
             floor,
             slowest: 0,
+            tree_floor: 0,
         }
     }
 }

@@ -42,6 +42,9 @@ struct Arguments {
     /// Whether somebody puts strange things into the log; by default as the seed says.
     #[arg(long)]
     harassed: Option<bool>,
+    /// Whether clients use API v2 from the beginning; by default as the seed says.
+    #[arg(long)]
+    tree: Option<bool>,
     /// Breaks the members on purpose.
     #[arg(long, value_enum)]
     sabotage: Option<Sabotage>,
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
             only: arguments.only.clone(),
             users: arguments.users,
             harassed: arguments.harassed,
+            tree: arguments.tree,
             sabotage: arguments.sabotage,
             verbose: arguments.verbose,
         };

@@ -29,6 +29,8 @@ pub struct Plan {
     pub is_harassed: bool,
     /// Hosts whose program is an old one, and when they get the new one.
     pub old: Vec<(usize, Duration)>,
+    /// From when on clients use API v2, if they do.
+    pub tree_from: Option<Duration>,
     /// When something of what a member holds is turned over behind its back, and where.
     pub corruption: Option<(Duration, usize)>,
 }
@@ -131,8 +133,17 @@ impl Plan {
             is_harassed: rng.u8(..3) == 0,
             old: old_hosts(rng, founders, heal_at),
             corruption,
+            tree_from: tree_from(rng, heal_at),
         }
     }
+}
+
+/// In half of the runs clients use API v2, in some of them not from the beginning: until somebody
+/// does, the tree follows from the membership.
+fn tree_from(rng: &mut Rng, heal_at: Duration) -> Option<Duration> {
+    let (is_used, is_late, share) = (rng.bool(), rng.bool(), rng.f64());
+    let late = if is_late { share * 0.7 } else { 0.0 };
+    is_used.then(|| heal_at.mul_f64(late))
 }
 
 /// In a quarter of the runs some of the founders begin with an old program.

@@ -16,6 +16,7 @@ use crate::member::Setup;
 use crate::operator::OPERATOR;
 use crate::plan::Plan;
 use crate::request::{Answer, MemberRequest, Request};
+use crate::tree_watcher::TREE_WATCHERS;
 use crate::users::Credentials;
 use crate::watcher::WATCHERS;
 
@@ -45,6 +46,8 @@ pub struct Run {
     pub strange: usize,
     /// Members whose data were turned over and that were found.
     pub found: usize,
+    /// Nodes of API v2 that expired.
+    pub expired: usize,
     /// What the search for orders found.
     pub searched: Searched,
 }
@@ -78,6 +81,14 @@ pub struct Fared {
     pub found: usize,
     /// Hosts that got a newer program.
     pub upgraded: usize,
+    /// Requests of API v2 that were served.
+    pub tree_served: usize,
+    /// Requests of API v2 that the tree refused.
+    pub tree_refused: usize,
+    /// Events that watchers of API v2 heard of.
+    pub tree_events: usize,
+    /// Nodes of API v2 that expired.
+    pub expired: usize,
 }
 
 impl std::ops::AddAssign for Fared {
@@ -95,6 +106,10 @@ impl std::ops::AddAssign for Fared {
         self.compacted += other.compacted;
         self.found += other.found;
         self.upgraded += other.upgraded;
+        self.tree_served += other.tree_served;
+        self.tree_refused += other.tree_refused;
+        self.tree_events += other.tree_events;
+        self.expired += other.expired;
     }
 }
 
@@ -104,7 +119,8 @@ impl std::fmt::Display for Fared {
             f,
             "{} logins, {} requests of users served, {} denied, {} overtaken, {} without a token that counts; \
              {} strange entries, {} last voters stayed; {} without room, {} promoted, {} handed over, \
-             {} compacted physically, {} corrupt members found, {} upgraded",
+             {} compacted physically, {} corrupt members found, {} upgraded; \
+             of API v2: {} served, {} refused, {} events, {} expired",
             self.logins,
             self.served,
             self.denied,
@@ -117,7 +133,11 @@ impl std::fmt::Display for Fared {
             self.handed_over,
             self.compacted,
             self.found,
-            self.upgraded
+            self.upgraded,
+            self.tree_served,
+            self.tree_refused,
+            self.tree_events,
+            self.expired
         )
     }
 }
@@ -141,7 +161,11 @@ impl Run {
         let _ = writeln!(out, "\n{}\n", violation.detail);
         let _ = writeln!(out, "members: {}, {:?}", self.members, self.setup);
         let (users, harassed) = (self.plan.has_users, self.plan.is_harassed);
-        let _ = writeln!(out, "users: {users}, harassed: {harassed}");
+        let tree = self.plan.tree_from;
+        let _ = writeln!(
+            out,
+            "users: {users}, harassed: {harassed}, API v2 from: {tree:?}"
+        );
         let _ = writeln!(
             out,
             "\nplan (everything is mended at {:?}):",
@@ -173,6 +197,7 @@ impl Run {
             strange: self.strange,
             found: self.found,
             upgraded: self.plan.old.len(),
+            expired: self.expired,
             ..Fared::default()
         };
         for operation in &self.history.operations {
@@ -210,6 +235,9 @@ impl Run {
             (Request::Members(MemberRequest::MoveLeader(_)), Answer::Other) => {
                 &mut fared.handed_over
             }
+            (Request::TreeWait { .. }, Answer::Tree(Ok(_))) => &mut fared.tree_events,
+            (_, Answer::Tree(Ok(_))) => &mut fared.tree_served,
+            (_, Answer::Tree(Err(_))) => &mut fared.tree_refused,
             (Request::Write(r), Answer::Compact(_))
                 if r.compaction.is_some_and(|compaction| compaction.physical) =>
             {
@@ -243,6 +271,7 @@ pub fn line(operation: &Operation) -> String {
         OPERATOR => "operator".to_owned(),
         ADMINISTRATOR => "administrator".to_owned(),
         HOSTILE => "hostile client".to_owned(),
+        TREE_WATCHERS..WATCHERS => format!("v2 watcher {}", operation.client - TREE_WATCHERS),
         WATCHERS.. => format!("watcher {}", operation.client - WATCHERS),
         client => format!("client {client}"),
     };

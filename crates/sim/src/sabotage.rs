@@ -53,6 +53,14 @@ pub enum Sabotage {
     NoHashes,
     /// Request ids begin anew with every process.
     SameIds,
+    /// The tree of API v2 in a snapshot that is sent is a batch older than its database.
+    OldTree,
+    /// At a start the entries behind the newest snapshot are not looked at for the tree of API v2.
+    ForgetTree,
+    /// Nodes of API v2 expire by each member's own clock.
+    ExpireByOwnClock,
+    /// Who has written through API v2 is answered before anybody can see it.
+    AckTreeBeforePublished,
     /// What was read is answered even if users or roles have changed since it was permitted.
     ReadUnconfirmed,
 }

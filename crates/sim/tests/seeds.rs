@@ -41,6 +41,10 @@ fn a_fixed_set_keeps_all_promises() {
         compacted,
         found,
         upgraded,
+        tree_served,
+        tree_refused,
+        tree_events,
+        expired,
     } = fared;
     let enough = logins > 100 && served > 10_000 && denied > 1_000;
     assert!(enough && overtaken > 50 && without_token > 10, "{fared}");
@@ -48,6 +52,8 @@ fn a_fixed_set_keeps_all_promises() {
     assert!(without_room > 20 && compacted > 50, "{fared}");
     assert!(promoted > 5 && handed_over > 5, "{fared}");
     assert!(found > 0 && upgraded > 3, "{fared}");
+    let heard = tree_events > 1_000 && expired > 200;
+    assert!(tree_served > 1_000 && tree_refused > 500 && heard, "{fared}");
 }
 
 #[test]

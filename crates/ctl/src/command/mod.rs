@@ -24,10 +24,12 @@ mod global_flags;
 mod lease;
 mod lock;
 mod member;
+mod migrate_v2;
 mod move_leader;
 mod options;
 mod output_file;
 mod password;
+mod progress;
 mod put;
 mod role;
 mod signal;
@@ -75,6 +77,7 @@ pub(crate) fn program() -> Program {
         watch::command().heading(KEYS),
         lease::command().heading(KEYS),
         compaction::command().heading(KEYS),
+        migrate_v2::command().heading(KEYS),
         lock::command().heading(CONCURRENCY),
         elect::command().heading(CONCURRENCY),
         alarm::command().heading(CLUSTER),

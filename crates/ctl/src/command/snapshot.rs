@@ -3,7 +3,7 @@
 //! The file is the database followed by its SHA-256, as the server sends it.
 
 use std::fs::File;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
@@ -12,6 +12,7 @@ use retcd_log::go_io_error;
 
 use super::context::{self, Context};
 use super::output_file::OutputFile;
+use super::progress::Progress;
 use crate::cli::{Command, Exit, ExitKind, Invocation};
 use crate::go::{duration, size};
 use crate::log;
@@ -127,43 +128,12 @@ async fn copy_stream(
             failed(format!("could not write snapshot: {}", go_io_error(&error)))
         })?;
         bytes += part.blob.len() as u64;
-        progress.show(bytes, part.remaining_bytes);
+        let all = bytes + part.remaining_bytes;
+        progress.show(bytes, all, size::humanise(all));
         if version.is_empty() {
             version = part.version;
         }
     }
-    progress.clear();
+    drop(progress);
     Ok((bytes, version))
-}
-
-/// A progress line on stderr, if it is a terminal.
-struct Progress {
-    shown_percent: Option<u64>,
-    on_terminal: bool,
-}
-
-impl Progress {
-    fn new() -> Progress {
-        Progress {
-            shown_percent: None,
-            on_terminal: std::io::stderr().is_terminal(),
-        }
-    }
-
-    fn show(&mut self, done: u64, remaining: u64) {
-        let percent = (done * 100).checked_div(done + remaining).unwrap_or(100);
-        if self.on_terminal && self.shown_percent != Some(percent) {
-            log::write_part(format_args!(
-                "\r{percent:3}% of {}",
-                size::humanise(done + remaining)
-            ));
-            self.shown_percent = Some(percent);
-        }
-    }
-
-    fn clear(&self) {
-        if self.shown_percent.is_some() {
-            log::write_part(format_args!("\r{:30}\r", ""));
-        }
-    }
 }

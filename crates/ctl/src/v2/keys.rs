@@ -308,7 +308,7 @@ fn ls(invocation: &Invocation) -> Result<(), Exit> {
     }
 }
 
-/// A line for a node, then those for its children. The depth is bounded by the JSON parser's.
+/// A line for a node, then those for its children. The depth is bounded where the answer is read.
 fn push_lines(lines: &mut String, node: &Node, marks_directories: bool) {
     let mark = if node.dir && marks_directories {
         "/"

@@ -10,7 +10,8 @@
 //!   library of etcd 3.3 takes them.
 //! - `settings`: global options and variables. `failure`: error lines and exit codes.
 //! - `store`: requests for keys. `output`: how they are printed.
-//! - `hint`: a look at version 2 when version 3 does not find a key.
+//! - `hint`: a look at version 2 when version 3 does not find a key. `source`: the whole tree, for
+//!   `etcdctl migrate-v2`.
 //!
 //! Output, errors, exit codes and the order of checks are etcd 3.3's. Help has its structure in
 //! other words. Endpoints are tried in the given order, not in a random one.
@@ -33,12 +34,15 @@ mod output;
 mod program;
 mod role;
 mod settings;
+mod source;
 mod store;
 mod user;
 mod watch;
 
 pub(crate) use dispatch::{Version, is_unset, version};
 pub(crate) use hint::has_key;
+pub(crate) use source::Source;
+pub(crate) use store::Node;
 
 use serde::{Deserialize, Deserializer};
 

@@ -2,6 +2,7 @@
 
 use http::{Method, StatusCode};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::cluster::{Cluster, ClusterError};
 use super::http::{Action, Answer};
@@ -9,41 +10,40 @@ use super::http::{Action, Answer};
 const KEYS: &str = "/v2/keys";
 const INDEX_HEADER: &str = "X-Etcd-Index";
 
+/// How many levels of directories an answer may have. Those who walk a tree recurse.
+const DEPTH_MAX: usize = retcd_state::v2::DEPTH_MAX;
+
 /// A node of the store.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(super) struct Node {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Node {
     /// Its path; empty for the root.
-    pub(super) key: String,
+    pub(crate) key: String,
     /// Whether it is a directory.
-    pub(super) dir: bool,
+    pub(crate) dir: bool,
     /// Its value.
-    pub(super) value: String,
+    pub(crate) value: String,
     /// Its children; `None` if there are none, or if they were not asked for.
-    pub(super) nodes: Option<Vec<Node>>,
+    pub(crate) nodes: Option<Vec<Node>>,
     /// The index at which it was created.
-    pub(super) created_index: u64,
+    pub(crate) created_index: u64,
     /// The index of its last change.
-    pub(super) modified_index: u64,
+    pub(crate) modified_index: u64,
     /// When it expires, as RFC 3339.
-    pub(super) expiration: Option<String>,
+    pub(crate) expiration: Option<String>,
     /// Seconds until then; 0 if it does not expire.
-    pub(super) ttl: i64,
+    pub(crate) ttl: i64,
 }
 
 /// An answer about a node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Response {
     /// What was done: `get`, `set`, `delete` and so on.
     pub(super) action: String,
     /// The node.
     pub(super) node: Node,
     /// The node before.
-    #[serde(default)]
     pub(super) prev_node: Option<Node>,
     /// The store's index at the time of the answer.
-    #[serde(skip)]
     pub(super) index: u64,
 }
 
@@ -70,6 +70,9 @@ pub(super) enum StoreError {
         "client: response is invalid json. The endpoint is probably not valid etcd cluster endpoint."
     )]
     NotJson,
+    /// The tree has more levels than a member of this project can hold.
+    #[error("the tree in the answer is deeper than {DEPTH_MAX} levels")]
+    TooDeep,
     /// The watch ended without an event.
     #[error("client: response body is empty")]
     Empty,
@@ -213,12 +216,77 @@ pub(super) fn decode(answer: &Answer) -> Result<Response, StoreError> {
     if answer.body.is_empty() {
         return Err(StoreError::Empty);
     }
-    let response = serde_json::from_slice(&answer.body);
-    let mut response: Response = response.map_err(|_| StoreError::NotJson)?;
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Parts<'j> {
+        action: String,
+        #[serde(borrow)]
+        node: &'j RawValue,
+        #[serde(borrow)]
+        prev_node: Option<&'j RawValue>,
+    }
+    let parts = serde_json::from_slice::<Parts<'_>>(&answer.body);
+    let parts = parts.map_err(|_| StoreError::NotJson)?;
     let index = answer.headers.get(INDEX_HEADER);
     let index = index.and_then(|index| index.to_str().ok()?.parse().ok());
-    response.index = index.unwrap_or(0);
-    Ok(response)
+    Ok(Response {
+        action: parts.action,
+        node: parse_tree(parts.node)?,
+        prev_node: parts.prev_node.map(parse_tree).transpose()?,
+        index: index.unwrap_or(0),
+    })
+}
+
+/// Parses a node and all below it. The parser's own limit is 128 brackets, two a level. So children
+/// are skipped as a whole first, which takes no stack, and then parsed one by one: each byte is read
+/// once a level, which is little for the trees that there are.
+fn parse_tree(json: &RawValue) -> Result<Node, StoreError> {
+    let mut open = vec![parse_node(json)?];
+    loop {
+        let (_, children) = open.last_mut().expect("the root is closed last");
+        if let Some(child) = children.next() {
+            if open.len() > DEPTH_MAX {
+                return Err(StoreError::TooDeep);
+            }
+            open.push(parse_node(child)?);
+            continue;
+        }
+        let (node, _) = open.pop().expect("it was the last");
+        match open.last_mut() {
+            Some((parent, _)) => parent.nodes.get_or_insert_default().push(node),
+            None => return Ok(node),
+        }
+    }
+}
+
+/// Parses a node; its children are still text.
+fn parse_node(json: &RawValue) -> Result<(Node, std::vec::IntoIter<&RawValue>), StoreError> {
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Parts<'j> {
+        key: String,
+        dir: bool,
+        value: String,
+        #[serde(borrow)]
+        nodes: Option<Vec<&'j RawValue>>,
+        created_index: u64,
+        modified_index: u64,
+        expiration: Option<String>,
+        ttl: i64,
+    }
+    let parts = serde_json::from_str::<Parts<'_>>(json.get());
+    let parts = parts.map_err(|_| StoreError::NotJson)?;
+    let node = Node {
+        key: parts.key,
+        dir: parts.dir,
+        value: parts.value,
+        nodes: parts.nodes.as_ref().map(|_| Vec::new()),
+        created_index: parts.created_index,
+        modified_index: parts.modified_index,
+        expiration: parts.expiration,
+        ttl: parts.ttl,
+    };
+    Ok((node, parts.nodes.unwrap_or_default().into_iter()))
 }
 
 fn refusal(body: &[u8]) -> StoreError {
@@ -395,6 +463,29 @@ mod tests {
         assert_eq!(response.index, 7);
         let node = response.node;
         assert_eq!((node.key.as_str(), node.created_index), ("/a", 3));
+    }
+
+    /// A tree of directories, each the only child of the one above.
+    fn nested(levels: usize) -> String {
+        let below = r#"{"key":"/d","dir":true,"nodes":["#.repeat(levels);
+        let leaf = r#"{"key":"/k","value":"v"}"#;
+        format!(
+            r#"{{"action":"get","node":{below}{leaf}{}}}"#,
+            "]}".repeat(levels)
+        )
+    }
+
+    #[test]
+    fn trees_may_be_deep_but_not_without_end() {
+        let response = decode(&answer(200, &nested(DEPTH_MAX))).expect("as deep as may be");
+        let (mut node, mut depth) = (&response.node, 0);
+        while let Some([child]) = node.nodes.as_deref() {
+            (node, depth) = (child, depth + 1);
+        }
+        assert_eq!((depth, node.value.as_str()), (DEPTH_MAX, "v"));
+        let refused = |levels| decode(&answer(200, &nested(levels))).unwrap_err();
+        assert_eq!(refused(DEPTH_MAX + 1), StoreError::TooDeep);
+        assert_eq!(refused(2 * DEPTH_MAX), StoreError::TooDeep);
     }
 
     #[test]

@@ -205,19 +205,27 @@ pub struct Member {
     /// Its client address: `host:port`.
     pub client: String,
     peer: String,
+    flags: Vec<String>,
     server: Child,
 }
 
 impl Member {
     pub fn start() -> Member {
+        Member::start_with(&[])
+    }
+
+    /// With further flags of the server.
+    pub fn start_with(flags: &[&str]) -> Member {
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         for _ in 0..START_ATTEMPTS {
             let (client, peer) = (free_address(), free_address());
             let directory = tempfile::tempdir().unwrap();
-            let server = start_server(directory.path(), &client, &peer);
+            let server = start_server(directory.path(), &client, &peer, &flags);
             let mut member = Member {
                 directory,
                 client,
                 peer,
+                flags: flags.clone(),
                 server,
             };
             if member.is_ready() {
@@ -253,7 +261,7 @@ impl Member {
 
     pub fn restart(&mut self) {
         self.kill();
-        self.server = start_server(self.directory.path(), &self.client, &self.peer);
+        self.server = start_server(self.directory.path(), &self.client, &self.peer, &self.flags);
         assert!(self.is_ready());
     }
 
@@ -279,7 +287,7 @@ impl Drop for Member {
     }
 }
 
-fn start_server(directory: &Path, client: &str, peer: &str) -> Child {
+fn start_server(directory: &Path, client: &str, peer: &str, flags: &[String]) -> Child {
     let server = Path::new(env!("CARGO_BIN_EXE_etcdctl")).with_file_name("etcd");
     Command::new(server)
         .args(["--name=m1", "--data-dir=m1.etcd", "--bcrypt-cost=4"])
@@ -288,6 +296,7 @@ fn start_server(directory: &Path, client: &str, peer: &str) -> Child {
         .arg(format!("--listen-peer-urls=http://{peer}"))
         .arg(format!("--initial-advertise-peer-urls=http://{peer}"))
         .arg(format!("--initial-cluster=m1=http://{peer}"))
+        .args(flags)
         .current_dir(directory)
         .env_clear()
         .stdin(Stdio::null())

@@ -23,7 +23,15 @@ impl LogChecker {
             Request::Range(_) | Request::Stream(_) | Request::Lists(_) => {
                 self.read_returned(operation, answer)?;
             }
-            Request::Smuggled(_) => {}
+            Request::Tree(_) => self.write_returned(operation, answer)?,
+            Request::TreeRead { path, recursive } => {
+                if let Answer::Tree(answer) = answer {
+                    self.tree
+                        .read_returned(path, *recursive, operation, answer)?;
+                }
+            }
+            // Who watches looks at it.
+            Request::TreeWait { .. } | Request::Smuggled(_) => {}
             Request::Leases => self.lives.listed(operation, answer)?,
             Request::KeepAlive(_) => self.lives.renewed(operation, answer)?,
             Request::TimeToLive(_) => self.lives.looked_at(operation, answer)?,

@@ -52,6 +52,7 @@ pub fn same_state(members: &[&Process], log: &LogChecker) -> Verdict {
     let mut first = None;
     for process in members {
         let id = process.id;
+        log.tree.holds(id, process.applied(), &process.tree())?;
         let membership = process.machine().membership();
         let known = membership
             .read()

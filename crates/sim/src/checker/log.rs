@@ -20,6 +20,7 @@ use retcd_state::mvcc::KeyspaceHash;
 use super::access::AccessHistory;
 use super::lives::Lives;
 use super::reference::Reference;
+use super::tree::TreeChecker;
 use super::{Verdict, ensure};
 use crate::history::{Floor, Operation, Outcome};
 use crate::model::auth::Sender;
@@ -72,6 +73,8 @@ pub struct LogChecker {
     pub(super) done: BTreeMap<u64, Done>,
     leaders: BTreeMap<u64, u64>,
     pub(super) lives: Lives,
+    /// The tree of API v2.
+    pub tree: TreeChecker,
     /// Hashes of the keyspace by revision and compaction, each with whose it was first.
     hashes: BTreeMap<(i64, i64), (u32, String)>,
     /// Configuration changes by index, with node id 0 if they were refused.
@@ -97,6 +100,7 @@ impl LogChecker {
         LogChecker {
             reference: has_strange.then(Reference::default),
             may_lack_space,
+            tree: TreeChecker::new(!has_strange),
             ..LogChecker::default()
         }
     }
@@ -199,15 +203,36 @@ impl LogChecker {
                 sender: model::sender(Some(header)),
                 answer: Some(answer.clone()),
             };
-            let before = self.done.insert(header.id, done);
-            ensure(before.is_none(), EXACTLY_ONCE, || {
-                format!(
-                    "request {:x} is in the log twice, last at {index}",
-                    header.id
-                )
-            })?;
+            self.is_done(header.id, done)?;
         }
+        if let Some(id) = self.tree.push(entry) {
+            let done = Done {
+                index,
+                sender: Sender::default(),
+                answer: None,
+            };
+            self.is_done(id, done)?;
+        }
+        self.execute_tree()?;
         Ok(executed)
+    }
+
+    fn is_done(&mut self, request: u64, done: Done) -> Verdict {
+        let index = done.index;
+        let before = self.done.insert(request, done);
+        ensure(before.is_none(), EXACTLY_ONCE, || {
+            format!("request {request:x} is in the log twice, last at {index}")
+        })
+    }
+
+    /// Goes on with the tree of API v2, which configuration changes are a part of.
+    fn execute_tree(&mut self) -> Verdict {
+        for (id, answer) in self.tree.execute(&self.changes)? {
+            if let Some(done) = self.done.get_mut(&id) {
+                done.answer = Some(Answer::Tree(answer));
+            }
+        }
+        Ok(())
     }
 
     /// `member` has made a configuration change of the entry at `index`, or refused it.
@@ -218,6 +243,7 @@ impl LogChecker {
             });
         }
         self.changes.insert(index, change.clone());
+        self.execute_tree()?;
         if change.id() != 0 {
             let done = Done {
                 index,

@@ -1,6 +1,6 @@
 //! What must hold, whatever happens.
 //!
-//! Some checkers look at every step of the run (`log`, `access`, `watch`, `lease`, `version`), some
+//! Some checkers look at every step of the run (`log`, `access`, `watch`, `lease`, `tree`, `version`), some
 //! at its end (`linearizable`, `convergence`). Each knows the truth from the committed log alone,
 //! executed by a plain [`Model`]: never from a member.
 //!
@@ -14,6 +14,7 @@ pub mod linearizable;
 mod lives;
 pub mod log;
 mod reference;
+pub mod tree;
 pub mod version;
 pub mod watch;
 

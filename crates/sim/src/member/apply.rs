@@ -16,8 +16,10 @@ use super::{Process, Step, Stop, StopKind};
 use crate::checker::{ensure, version};
 use crate::context::Context;
 use crate::host::TURNED_OVER;
+use crate::model::tree;
 use crate::sabotage::Sabotage;
 
+const FORWARD: &str = "the index of API v2 never goes back";
 const SAME_REVISION: &str = "the same entries make the same revision";
 /// Revisions between two hashes.
 const HASHED_EVERY: i64 = 60;
@@ -107,7 +109,10 @@ impl Process {
                         .and_then(|()| version::is_of_all(&request, cx));
                     cx.check(verdict);
                 }
-                Ok(None) => {}
+                Ok(None) => {
+                    let verdict = version::knows_tree(entry, cx);
+                    cx.check(verdict);
+                }
                 Err(violation) => cx.check(Err(violation)),
             }
         }
@@ -119,6 +124,15 @@ impl Process {
         }
         if self.is_broken(Sabotage::CheckAtProposal) {
             entries.iter_mut().for_each(unguard);
+        }
+        if self.is_broken(Sabotage::ExpireByOwnClock) {
+            let wall = (&self.time as &dyn retcd_member::Clock).timestamp();
+            entries
+                .iter_mut()
+                .for_each(|entry| expire_at(entry, wall.0));
+        }
+        if self.is_broken(Sabotage::OldTree) {
+            self.tree_before = Some(self.applier.snapshot().tree);
         }
         let mut now = self.machine_time();
         if self.is_broken(Sabotage::ExpireEarly) {
@@ -148,6 +162,7 @@ impl Process {
         cx.trace.mix(&[self.id, index, revision as u64]);
         self.sum_up(before, revision, cx);
         self.members_changed(&entries, applied_before, &report, cx);
+        self.show_tree(cx);
         if self.shared.state.membership.read().is_removed(self.id) {
             // The others have to hear that the change is committed; then it goes.
             self.step_after(Duration::from_secs(1), Step::Leave, cx);
@@ -180,6 +195,21 @@ impl Process {
             let verdict = cx.log.changed(self.id, entry.index(), change);
             cx.check(verdict);
         }
+    }
+
+    /// Shows what the tree of API v2 is behind what was applied.
+    pub(super) fn show_tree(&mut self, cx: &mut Context) {
+        let (id, applied, view) = (self.id, self.applied(), self.tree());
+        let (index, shown) = (view.index(), self.tree_shown);
+        self.tree_shown = shown.max(index);
+        let verdict = ensure(index >= shown, FORWARD, || {
+            format!(
+                "{id:x} is at index {index} of API v2 behind entry {applied}, and has shown {shown}"
+            )
+        });
+        cx.trace.mix(&[index]);
+        let verdict = verdict.and_then(|()| cx.log.tree.shown(id, applied, &view));
+        cx.check(verdict);
     }
 
     /// Every member sums up its keyspace at the same revisions.
@@ -260,6 +290,14 @@ impl Process {
         let jitter = cx.between_us(0, 10_000);
         self.step_after(self.speed.commit_every + jitter, Step::Commit, cx);
         Ok(())
+    }
+}
+
+/// Lets nodes of API v2 expire by another clock than the leader's.
+fn expire_at(entry: &mut raftpb::Entry, nanos: i64) {
+    if let Some(mut request) = tree::request_of(entry).filter(|r| r.method() == "SYNC") {
+        request.time = Some(nanos);
+        entry.data = Some(request.encode_to_vec().into());
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use retcd_member::Mail;
 use retcd_proto::raftpb;
-use retcd_state::machine::{DatabaseCopy, Machine};
+use retcd_state::machine::{DatabaseCopy, Machine, Reply};
 use retcd_state::v2;
 use retcd_storage::backend::Backend;
 use retcd_storage::bolt;
@@ -19,7 +19,11 @@ use crate::sabotage::Sabotage;
 impl Process {
     /// Makes the second machine, of what the first one holds.
     pub(super) fn begin_early(&mut self) {
-        if self.is_broken(Sabotage::AckBeforePublished) {
+        let answers_early = [
+            Sabotage::AckBeforePublished,
+            Sabotage::AckTreeBeforePublished,
+        ];
+        if answers_early.iter().any(|early| self.is_broken(*early)) {
             self.early = Some(copy_of(self.backend(), &self.shared.state.v2));
         }
     }
@@ -30,20 +34,29 @@ impl Process {
         if let Some(early) = &mut self.early
             && let Ok(applied) = early.apply(now, entries)
         {
+            let mut replies = applied.replies;
+            if self.sabotage == Some(Sabotage::AckTreeBeforePublished) {
+                replies.retain(|(_, reply)| matches!(reply, Ok(Reply::V2(_))));
+            }
             let request = |reply: &(u64, _)| reply.0;
-            self.mailboxes
-                .send_split(applied.replies, request, Mail::Replies);
+            self.mailboxes.send_split(replies, request, Mail::Replies);
         }
     }
 }
 
 fn copy_of(backend: &Backend, tree: &v2::Reader) -> Machine {
-    let opened = match DatabaseCopy::take(backend, tree) {
-        Ok(copy) => open(copy),
-        // Nothing was written yet.
-        Err(_) => Backend::default(),
-    };
-    Machine::open(opened, machine_options()).expect("it is one of a member")
+    // Nothing was written yet, if there is none.
+    let copy = DatabaseCopy::take(backend, tree).ok();
+    let head = copy.as_ref().map(|copy| copy.head.clone());
+    let opened = copy.map_or_else(Backend::default, open);
+    let machine = Machine::open(opened, machine_options());
+    let mut machine = machine.expect("it is one of a member");
+    if let Some(head) = head {
+        let document = head.to_snapshot().data;
+        let recovered = machine.recover_v2(document.as_deref(), head.applied.index, &[]);
+        recovered.expect("it is the tree of a member");
+    }
+    machine
 }
 
 fn open(mut copy: DatabaseCopy) -> Backend {

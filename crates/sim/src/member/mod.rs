@@ -41,6 +41,7 @@ use retcd_node::durable::Dirs;
 use retcd_node::{Input, Node, Role};
 use retcd_proto::etcdserverpb::WatchResponse;
 use retcd_state::machine::{Machine, SnapshotHead};
+use retcd_state::v2;
 use retcd_state::version::Version;
 use retcd_storage::backend::Backend;
 use retcd_storage::disk::MemDisk;
@@ -226,6 +227,10 @@ pub struct Process {
     watched: u64,
     /// The newest revision that was acknowledged to a client.
     acknowledged: Rc<Cell<i64>>,
+    /// The newest index of API v2's tree that anybody was shown.
+    tree_shown: u64,
+    /// The tree as it was before the last batch, of a member that is broken that way.
+    tree_before: Option<v2::Document>,
 }
 
 /// Threads that serve clients: replies of one and what is published to the other are apart.
@@ -313,6 +318,18 @@ impl Process {
     /// The machine, to be looked at.
     pub fn machine(&self) -> &Machine {
         self.applier.machine()
+    }
+
+    /// The tree of API v2, to be looked at.
+    pub fn tree(&self) -> v2::View {
+        self.shared.state.v2.view()
+    }
+
+    /// Whether a node of API v2's tree has expired by this member's clock.
+    pub fn has_expired(&self, now: Duration) -> bool {
+        let now = i64::try_from(self.clock.wall_ms(now)).unwrap_or(i64::MAX);
+        let end = self.tree().next_expiration();
+        end.is_some_and(|end| end.0 / 1_000_000 <= now)
     }
 
     /// The database, to be looked at.

@@ -219,8 +219,8 @@ impl Peers for Wires {
         Box::pin(async move {
             match self.ask(member.id, Ask::Version).await? {
                 Reply::Version(program) => Ok(PeerVersion {
+                    keeps_v2: program != crate::host::OLD.to_string(),
                     program,
-                    keeps_v2: true,
                 }),
                 reply => Err(other(reply)),
             }

@@ -13,10 +13,12 @@ use retcd_proto::etcdserverpb::{
     RequestOp, TxnRequest,
 };
 use retcd_state::auth::{Access, AuthStore, Caller};
+use retcd_state::v2::{Timestamp, Watch};
 
 use super::outbox::Ended;
 use super::time::Time;
 use crate::history::{INVALID_TOKEN, OperationId, Outcome};
+use crate::request::tree::{self, TreeRequest};
 use crate::request::{self, Answer, MemberRequest, Request};
 use crate::sabotage::Sabotage;
 use crate::users;
@@ -72,6 +74,17 @@ impl Asking {
                 let given = self.handle.auth.authenticate(name, password).await;
                 given.map(|(token, _)| Answer::Token(token))
             }
+            Request::Tree(request) => self.tree(*request).await,
+            Request::TreeRead { path, recursive } => {
+                let (reader, now) = (self.handle.v2.reader(), self.wall());
+                let read = reader.get(path, recursive, now);
+                Ok(Answer::Tree(of_read(read.as_ref())))
+            }
+            Request::TreeWait {
+                path,
+                recursive,
+                since,
+            } => Ok(self.tree_wait(path, recursive, since).await),
             Request::Change(_) | Request::Smuggled(_) => {
                 unreachable!("what no client can ask is not asked by one")
             }
@@ -254,6 +267,40 @@ impl Asking {
         Ok(Answer::Hash(header, hash))
     }
 
+    fn wall(&self) -> Timestamp {
+        let clock: &dyn Clock = &self.time;
+        clock.timestamp()
+    }
+
+    /// As the server's front: a time to live becomes a moment by this member's clock.
+    async fn tree(&self, asked: TreeRequest) -> Answered {
+        let end = |secs: u32| self.wall().0 + i64::from(secs) * 1_000_000_000;
+        let request = retcd_proto::etcdserverpb::Request {
+            expiration: asked.ttl_secs.map(end),
+            ..asked.request
+        };
+        let answer = self.handle.v2.propose(request).await?;
+        Ok(Answer::Tree(tree::of_answer(answer)))
+    }
+
+    async fn tree_wait(&self, path: &str, recursive: bool, since: u64) -> Answer {
+        let watch = Watch {
+            path,
+            recursive,
+            stream: false,
+            since,
+        };
+        let mut watcher = match self.handle.v2.reader().watch(&watch) {
+            Ok(watcher) => watcher,
+            Err(error) => return Answer::Tree(Err(tree::of_error(&error))),
+        };
+        match watcher.next().await {
+            Some(event) => Answer::Tree(Ok(tree::of_event(&event))),
+            // Another tree has taken the place of the one that was watched.
+            None => Answer::Other,
+        }
+    }
+
     /// What a member checks that is broken in that way.
     async fn check_at_proposal(&self, r: &InternalRaftRequest) -> Result<(), Error> {
         let op = match (&r.put, &r.delete_range) {
@@ -271,6 +318,10 @@ impl Asking {
         // As one that is sure that nothing comes of it.
         checked.map(drop).map_err(|_| Error::NoLeader)
     }
+}
+
+fn of_read(read: Result<&retcd_state::v2::Event, &retcd_state::v2::Error>) -> tree::Answer {
+    read.map(tree::of_event).map_err(tree::of_error)
 }
 
 /// What the client of a request makes of its end. What may have been done must not be called
@@ -292,6 +343,9 @@ fn outcome(request: &Request, answered: Answered) -> Outcome {
         Err(Error::Reconfig(_)) => Outcome::Refused("the cluster is too weak for it"),
         Err(Error::NotLeader | Error::BadTransferee | Error::TransferTimedOut) => {
             Outcome::Refused("leadership is not handed over")
+        }
+        Err(Error::V2Unknown { .. } | Error::V2Unsure { .. }) => {
+            Outcome::Refused("not all members know API v2")
         }
         Err(Error::NotPrimary | Error::ApplyTimedOut) => Outcome::Refused("not known here"),
         Err(Error::TimedOut { .. }) => Outcome::Unknown("no answer in time"),

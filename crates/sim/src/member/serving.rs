@@ -4,10 +4,11 @@
 use std::rc::Rc;
 
 use prost::Message;
-use retcd_member::{Handle, Mail};
+use retcd_member::{Clock, Handle, Mail};
 use retcd_node::Input;
 use retcd_proto::etcdserverpb::InternalRaftRequest;
 use retcd_proto::raftpb::{self, Entry};
+use retcd_state::version::Version;
 
 use super::executor::TaskId;
 use super::outbox::{Ended, Queued, Sent};
@@ -16,8 +17,12 @@ use super::requests::Asking;
 use super::{Process, Step, Stop, THREADS};
 use crate::context::{Context, Event};
 use crate::history::{OperationId, Outcome};
-use crate::request::{self, Request};
+use crate::model::tree;
+use crate::request::{self, Answer, Request};
 use crate::sabotage::Sabotage;
+
+/// Older programs do not know API v2.
+const TREE_FROM: Version = Version::new(3, 7, 0);
 
 impl Process {
     /// The thread that serves a client of this number.
@@ -31,11 +36,15 @@ impl Process {
         let applied = self.applied();
         let asked = &mut cx.history.operations[operation];
         asked.arrived_at = applied;
+        asked.tree_floor = self.tree_shown;
         let request = asked.request.clone();
         match request {
             Request::Smuggled(entry) => self.forwarded_by_a_peer(*entry, cx),
             Request::Change(change) => self.change_by_hand(operation, *change, cx),
             _ if !self.is_ready => cx.answer(operation, Outcome::Refused("connection refused")),
+            _ if request.is_of_tree() && self.shared.config.version < TREE_FROM => {
+                cx.answer(operation, Outcome::Refused("not found"));
+            }
             _ if !request.is_serializable() && self.shared.is_learner() => {
                 cx.answer(operation, Outcome::Refused("not for learners"));
             }
@@ -214,6 +223,7 @@ impl Process {
     ) {
         let decoded = InternalRaftRequest::decode(data.clone()).unwrap_or_default();
         let Some(operation) = operation else {
+            self.proposed_expiry(data, cx);
             if decoded.cluster_version_set.is_some() {
                 cx.version_requests.insert(request);
             }
@@ -230,6 +240,19 @@ impl Process {
         if decoded.alarm.is_none() || is_alarm {
             asked.request_id = request;
             asked.judged_at = applied;
+        }
+    }
+
+    /// Takes note of what lets nodes of API v2 expire.
+    fn proposed_expiry(&self, data: &bytes::Bytes, cx: &mut Context) {
+        let entry = Entry {
+            data: Some(data.clone()),
+            ..Entry::default()
+        };
+        if let Some(request) = tree::request_of(&entry).filter(|r| r.method() == "SYNC") {
+            let now = (&self.time as &dyn Clock).timestamp();
+            let verdict = cx.log.tree.expires(self.id, &request, now, self.leads());
+            cx.check(verdict);
         }
     }
 
@@ -311,6 +334,15 @@ impl Process {
         if let (Request::Write(_), Outcome::Answered(answer)) = (&asked.request, &outcome) {
             let newest = self.acknowledged.get().max(answer.revision());
             self.acknowledged.set(newest);
+        }
+        if let (Request::Tree(_), Outcome::Answered(Answer::Tree(answer))) =
+            (&asked.request, &outcome)
+        {
+            let index = match answer {
+                Ok(event) => event.store_index,
+                Err(refusal) => refusal.index,
+            };
+            self.tree_shown = self.tree_shown.max(index);
         }
         cx.answer(operation, outcome);
     }

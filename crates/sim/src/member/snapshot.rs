@@ -123,6 +123,9 @@ impl Process {
     ) -> Result<(), Stop> {
         let mut copy = DatabaseCopy::take(self.backend(), &self.shared.state.v2)
             .map_err(|error| Stop::disk("the database could not be copied", error))?;
+        if let Some(tree) = self.tree_before.clone() {
+            copy.head.tree = tree;
+        }
         let mut snapshot = copy.head.to_snapshot();
         if self.is_broken(Sabotage::OldConfState)
             && let Some(metadata) = &mut snapshot.metadata
@@ -224,6 +227,7 @@ impl Process {
         self.look_for_corruption(cx);
         let index = restored.index;
         cx.applied.insert(self.id, index);
+        self.show_tree(cx);
         self.begin_early();
         self.tokens.forget_until(index);
         self.forget_users();

@@ -18,6 +18,7 @@ use retcd_member::{
 use retcd_node::bootstrap::InitialMember;
 use retcd_node::durable::{self, Dirs, Identity, Opened, Options, StorageError};
 use retcd_node::{Config, Node};
+use retcd_proto::raftpb;
 use retcd_state::auth::AuthStore;
 use retcd_state::lease::LessorOptions;
 use retcd_state::machine::MachineOptions;
@@ -26,6 +27,7 @@ use retcd_state::version::Version;
 use retcd_storage::backend::Backend;
 use retcd_storage::bolt;
 use retcd_storage::disk::MemDisk;
+use retcd_storage::snap;
 use retcd_storage::wal;
 
 use super::authenticator::Tokens;
@@ -125,7 +127,10 @@ pub fn start(place: Place<'_>, setup: &Setup, cx: &mut Context) -> Result<Proces
         snap_dir: PathBuf::from("/member/snap"),
         wal_dir: PathBuf::from("/member/wal"),
     };
-    let opened = open(&place, &dirs, &options(setup, cx))?;
+    let mut opened = open(&place, &dirs, &options(setup, cx))?;
+    if cx.sabotage == Some(Sabotage::ForgetTree) {
+        forget_tree(&mut opened, &dirs);
+    }
     assert_eq!(
         opened.identity.member_id, place.id,
         "a disk of somebody else"
@@ -254,6 +259,8 @@ pub fn start(place: Place<'_>, setup: &Setup, cx: &mut Context) -> Result<Proces
         streams: BTreeMap::new(),
         watched: 0,
         acknowledged: Rc::new(Cell::new(0)),
+        tree_shown: 0,
+        tree_before: None,
         shared,
         dirs,
     };
@@ -263,6 +270,21 @@ pub fn start(place: Place<'_>, setup: &Setup, cx: &mut Context) -> Result<Proces
     }
     process.begin(cx);
     Ok(process)
+}
+
+/// A machine that is broken in that way knows nothing of the entries behind its newest snapshot.
+fn forget_tree(opened: &mut Opened, dirs: &Dirs) {
+    let (index, _) = opened.recovered.snapshot;
+    let is_newest = |snapshot: &raftpb::Snapshot| {
+        let metadata = snapshot.metadata.as_ref();
+        metadata.is_some_and(|metadata| metadata.index() == index)
+    };
+    let loaded = snap::load(&*dirs.disk, &dirs.snap_dir, is_newest);
+    let snapshot = loaded.ok().and_then(|loaded| loaded.snapshot);
+    let document = snapshot.and_then(|snapshot| snapshot.data);
+    let document = document.filter(|document| !document.is_empty());
+    let recovered = opened.machine.recover_v2(document.as_deref(), index, &[]);
+    recovered.expect("it was recovered a moment ago");
 }
 
 fn open(place: &Place<'_>, dirs: &Dirs, options: &Options) -> Result<Opened, StorageError> {
@@ -288,6 +310,7 @@ impl Process {
     fn begin(&mut self, cx: &mut Context) {
         self.look_for_corruption(cx);
         cx.applied.insert(self.id, self.applied());
+        self.show_tree(cx);
         self.begin_early();
         self.forget_users();
         self.set_node_timer(cx);

@@ -6,6 +6,7 @@
 
 pub mod auth;
 mod permits;
+pub mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -32,7 +32,21 @@ impl World {
         let model = &self.cx.log.model;
         let done = |watcher: &Watcher| watcher.is_done(&self.cx.log);
         let has_leases = model.leases().next().is_some();
-        self.watchers.iter().all(done) && !has_leases && self.is_found() && self.is_upgraded()
+        self.watchers.iter().all(done)
+            && self.is_tree_told()
+            && !has_leases
+            && self.is_found()
+            && self.is_upgraded()
+    }
+
+    /// Who watches API v2 has heard of everything, and what has expired by the leader's clock is
+    /// gone.
+    fn is_tree_told(&self) -> bool {
+        let tree = self.cx.log.tree.model();
+        let mut processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
+        let mut watchers = self.tree_watchers.iter();
+        watchers.all(|watcher| watcher.checker.is_complete(tree))
+            && !processes.any(|process| process.leads() && process.has_expired(self.cx.now))
     }
 
     /// The member whose data were turned over is gone, and the cluster goes on without it.
@@ -78,7 +92,9 @@ impl World {
                 let watching =
                     watchers.find_map(|watcher| watcher.checker.finish(&self.cx.log.model).err());
                 format!(
-                    "still {detail}, members {members:x?}, leases {leases:?}, {watching:?}:{}",
+                    "still {detail}, members {members:x?}, leases {leases:?}, {watching:?}, \
+                     API v2 is told: {}:{}",
+                    self.is_tree_told(),
                     places.collect::<String>()
                 )
             }));

@@ -29,6 +29,7 @@ use crate::plan::{Kind, Plan};
 use crate::queue::Queue;
 use crate::report::Run;
 use crate::sabotage::Sabotage;
+use crate::tree_watcher::TreeWatcher;
 use crate::users;
 use crate::watcher::Watcher;
 
@@ -59,6 +60,8 @@ pub struct Options {
     pub users: Option<bool>,
     /// Whether somebody puts strange things into the log; by the seed if it is nothing.
     pub harassed: Option<bool>,
+    /// Whether clients use API v2 from the beginning; by the seed if it is nothing.
+    pub tree: Option<bool>,
     /// What is broken on purpose.
     pub sabotage: Option<Sabotage>,
     /// Whether to print what happens.
@@ -75,6 +78,7 @@ impl Options {
             only: Vec::new(),
             users: None,
             harassed: None,
+            tree: None,
             sabotage: None,
             verbose: false,
         }
@@ -88,6 +92,7 @@ pub struct World {
     hosts: Vec<Host>,
     clients: Vec<Client>,
     watchers: Vec<Watcher>,
+    tree_watchers: Vec<TreeWatcher>,
     operator: Operator,
     administrator: Administrator,
     plan: Plan,
@@ -113,6 +118,11 @@ impl World {
         );
         plan.has_users = options.users.unwrap_or(plan.has_users);
         plan.is_harassed = options.harassed.unwrap_or(plan.is_harassed);
+        if let Some(is_used) = options.tree {
+            plan.tree_from = is_used.then_some(Duration::ZERO);
+        }
+        // What others put into the tree is in no model.
+        plan.tree_from = plan.tree_from.filter(|_| !plan.is_harassed);
         if plan.corruption.is_some() {
             setup.uncover();
         }
@@ -153,6 +163,7 @@ impl World {
             hosts,
             clients,
             watchers,
+            tree_watchers: Vec::new(),
             operator: Operator::default(),
             administrator: Administrator::default(),
             plan,
@@ -166,6 +177,9 @@ impl World {
             world.name_everybody();
         }
         world.prepare();
+        if let Some(from) = world.plan.tree_from {
+            world.use_tree(from);
+        }
         world
     }
 
@@ -179,6 +193,20 @@ impl World {
             watcher.credentials = users::any_certificate(&mut cx.rng);
         }
         cx.after(Duration::from_millis(800), Event::Administrate);
+    }
+
+    /// Lets clients use API v2 after a while.
+    fn use_tree(&mut self, from: Duration) {
+        let cx = &mut self.cx;
+        for client in &mut self.clients {
+            client.tree_from = (cx.rng.u8(..4) != 0).then_some(from);
+        }
+        let watchers = cx.rng.usize(1..6);
+        self.tree_watchers = (0..watchers).map(TreeWatcher::new).collect();
+        for watcher in 0..watchers {
+            let delay = from + cx.between_us(0, 3_000_000);
+            cx.after(delay, Event::TreeWatch { watcher });
+        }
     }
 
     fn prepare(&mut self) {
@@ -240,6 +268,7 @@ impl World {
             entries: self.cx.log.last(),
             strange: self.cx.log.strange(),
             found: usize::from(self.cx.log.model.was_corrupt()),
+            expired: self.cx.log.tree.model().expired,
             searched,
         }
     }
@@ -319,6 +348,7 @@ impl World {
                 Some(process) => process.watch(session, &credentials, &request, &mut self.cx),
                 None => self.watch_broken(session),
             },
+            Event::TreeWatch { watcher } => self.tree_watchers[watcher].ask(&mut self.cx),
             Event::WatchProgress { watcher } => self.watch_progress(watcher),
             Event::Watched { session, bytes } => {
                 let watcher = &mut self.watchers[session.watcher];

@@ -7,6 +7,7 @@ use crate::history::{NO_PATIENCE, OperationId, Outcome};
 use crate::hostile::HOSTILE;
 use crate::member::Session;
 use crate::operator::OPERATOR;
+use crate::tree_watcher::TREE_WATCHERS;
 use crate::watcher::{WATCHERS, Watcher};
 
 impl World {
@@ -49,6 +50,9 @@ impl World {
             OPERATOR => self.operator.returned(number, &mut self.cx),
             ADMINISTRATOR => self.administrator.returned(number),
             HOSTILE => {}
+            TREE_WATCHERS..WATCHERS => {
+                self.tree_watchers[client - TREE_WATCHERS].returned(number, &mut self.cx);
+            }
             WATCHERS.. => self.watchers[client - WATCHERS].listed(number, &mut self.cx),
             client => self.clients[client].returned(number, &mut self.cx),
         }

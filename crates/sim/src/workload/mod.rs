@@ -4,6 +4,8 @@
 //! Values are unique. Keys with leases have a range of their own (`l…`), as they vanish by
 //! themselves.
 
+mod tree;
+
 use bytes::Bytes;
 use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
 use retcd_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -32,6 +34,9 @@ pub fn is_register(key: &[u8]) -> bool {
 
 /// The next thing that `client` does.
 pub fn next(client: &mut Client, cx: &mut Context) -> Request {
+    if client.tree_from.is_some_and(|from| from <= cx.now) && cx.rng.u8(..5) < 2 {
+        return tree::next(client, cx);
+    }
     if client.without_space {
         client.without_space = cx.rng.bool();
         return alarm(AlarmAction::Deactivate, cx);

@@ -1,5 +1,7 @@
 //! What clients ask, and what they are answered, in one shape for the member and the model.
 
+pub mod tree;
+
 use std::fmt;
 
 use bytes::Bytes;
@@ -11,6 +13,8 @@ use retcd_state::machine::{ApplyError, Reply};
 use retcd_state::mvcc::{
     DeleteReply, KeyspaceHash, OpReply, PutReply, RangeReply, Record, TxnReply,
 };
+
+use tree::TreeRequest;
 
 /// What a client asks.
 #[derive(Clone, Debug)]
@@ -39,6 +43,24 @@ pub enum Request {
     Smuggled(Box<Entry>),
     /// A token for a user and its password.
     LogIn(&'static str, &'static str),
+    /// Something of API v2 that goes through the log.
+    Tree(Box<TreeRequest>),
+    /// A read of API v2 from what the member has.
+    TreeRead {
+        /// The node.
+        path: &'static str,
+        /// Whether with all that is below it.
+        recursive: bool,
+    },
+    /// The next event of API v2.
+    TreeWait {
+        /// The node.
+        path: &'static str,
+        /// Whether of all that is below it, too.
+        recursive: bool,
+        /// The first index that counts.
+        since: u64,
+    },
 }
 
 /// What is asked about members.
@@ -69,7 +91,17 @@ impl Request {
             }
             Request::KeepAlive(_) | Request::Leases | Request::HashKv(_) => false,
             Request::LogIn(..) | Request::Smuggled(_) | Request::TimeToLive(_) => true,
+            Request::Tree(_) => true,
+            Request::TreeRead { .. } | Request::TreeWait { .. } => false,
         }
+    }
+
+    /// Whether it is one of API v2.
+    pub fn is_of_tree(&self) -> bool {
+        matches!(
+            self,
+            Request::Tree(_) | Request::TreeRead { .. } | Request::TreeWait { .. }
+        )
     }
 
     /// Whether any member may answer from what it has.
@@ -161,6 +193,8 @@ pub enum Answer {
     Token(String),
     /// To the addition of a member: its id.
     Added(u64),
+    /// To a request of API v2.
+    Tree(tree::Answer),
     /// To anything whose answer is not looked at.
     Other,
     /// A refusal that is an answer.
@@ -182,7 +216,7 @@ impl Answer {
             | Answer::Hash(revision, _)
             | Answer::Revoke(revision) => *revision,
             Answer::Grant(_) | Answer::Auth(_) | Answer::Token(_) | Answer::Added(_) => 0,
-            Answer::Other | Answer::Error(_) => 0,
+            Answer::Tree(_) | Answer::Other | Answer::Error(_) => 0,
         }
     }
 }
@@ -275,6 +309,12 @@ impl fmt::Display for Request {
                 write!(f, "smuggle {kind:?} {:02x?}", &data[..data.len().min(60)])
             }
             Request::LogIn(user, password) => write!(f, "log in as {user} with {password}"),
+            Request::Tree(request) => write!(f, "{request}"),
+            Request::TreeRead { path, recursive } => {
+                let all = if *recursive { " recursive" } else { "" };
+                write!(f, "v2 read {path}{all}")
+            }
+            Request::TreeWait { path, since, .. } => write!(f, "v2 wait for {path} from {since}"),
         }
     }
 }
