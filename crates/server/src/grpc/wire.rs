@@ -9,10 +9,11 @@
 
 use std::io::Read;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use flate2::read::GzDecoder;
+use futures_util::future::{FutureExt, LocalBoxFuture};
 use futures_util::stream::{LocalBoxStream, StreamExt};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, HeaderName, Response};
@@ -273,6 +274,8 @@ pub(crate) enum ResponseBody {
     UnaryTrailers,
     /// Framed messages from a task; the last item is the status of the call.
     Stream(mpsc::Receiver<Result<Bytes, Status>>),
+    /// One piece that is still to come, over plain HTTP.
+    Chunk(LocalBoxFuture<'static, Option<Bytes>>),
     /// Pieces that are made when the connection can take them, over plain HTTP.
     Chunks(LocalBoxStream<'static, Bytes>),
     /// Everything was sent.
@@ -336,6 +339,11 @@ impl Body for ResponseBody {
                     Poll::Ready(Some(Ok(Frame::trailers(trailers))))
                 }
             },
+            ResponseBody::Chunk(chunk) => {
+                let chunk = ready!(chunk.poll_unpin(cx));
+                *this = ResponseBody::Done;
+                Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk))))
+            }
             ResponseBody::Chunks(chunks) => chunks
                 .poll_next_unpin(cx)
                 .map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk)))),

@@ -219,6 +219,8 @@ fn http_builder(settings: Http2Settings) -> auto::Builder<LocalExecutor> {
     builder
         .http1()
         .max_headers(HTTP1_HEADERS_MAX)
+        // As Go writes them: scripts look for `X-Etcd-Index` in what curl shows.
+        .title_case_headers(true)
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT);
     builder

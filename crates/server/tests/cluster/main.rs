@@ -6,10 +6,14 @@
 
 #![cfg(test)]
 
+#[path = "../v2/client.rs"]
+#[expect(dead_code, reason = "these tests need only a part of it")]
+mod client;
 mod data;
 mod founding;
 mod leadership;
 mod leases;
 mod members;
 mod membership;
+mod v2;
 mod versions;

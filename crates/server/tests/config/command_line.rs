@@ -557,8 +557,8 @@ fn older_flags_keep_unit_files_working() {
     );
     let without = "has no effect: what it asks for is not part of etcd any more";
     check_args(
-        &["--enable-v2"],
-        &format!("warn --enable-v2 {without} {{\"value\": \"true\"}}\nrun"),
+        &["--log-package-levels=x"],
+        &format!("warn --log-package-levels {without} {{\"value\": \"x\"}}\nrun"),
     );
     check_verify(
         &["--proxy=on"],

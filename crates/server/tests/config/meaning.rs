@@ -1,5 +1,7 @@
 //! What a configuration comes to, once it has been read.
 
+use retcd_server::config::value::EnableV2;
+
 use super::*;
 
 #[test]
@@ -51,6 +53,35 @@ fn zeros_stand_for_defaults() {
         (config.data_dir.as_str(), config.election_ticks()),
         ("default.etcd", 10)
     );
+}
+
+#[test]
+fn api_v2_is_asked_for_or_refused_or_neither() {
+    let of = |args: &[&str]| {
+        let given = Given {
+            args,
+            ..Given::default()
+        };
+        config(&given).enable_v2
+    };
+    assert_eq!(of(&[]), EnableV2::Unset);
+    assert_eq!(of(&["--enable-v2"]), EnableV2::On);
+    assert_eq!(of(&["--enable-v2=f"]), EnableV2::Off);
+    check_usage(
+        &["--enable-v2=perhaps"],
+        "invalid boolean value \"perhaps\" for -enable-v2: parse error",
+    );
+    for (file, expected) in [
+        ("enable-v2: true", EnableV2::On),
+        ("enable-v2: false", EnableV2::Off),
+        ("enable-v2:", EnableV2::Unset),
+    ] {
+        let given = Given {
+            file: Some(file),
+            ..Given::default()
+        };
+        assert_eq!(config(&given).enable_v2, expected, "{file}");
+    }
 }
 
 #[test]

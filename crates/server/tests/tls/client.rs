@@ -91,13 +91,35 @@ impl Client {
         self.get_over(socket, path)
     }
 
-    pub fn get_over(&self, mut socket: impl Read + Write, path: &str) -> io::Result<Answer> {
+    pub fn get_over(&self, socket: impl Read + Write, path: &str) -> io::Result<Answer> {
+        self.ask_over(socket, &format!("GET {path}"), "", "")
+    }
+
+    /// Asks for more than a page: `line` is a method and a path, `headers` are whole lines.
+    pub fn ask(&self, port: u16, line: &str, headers: &str, body: &str) -> String {
+        let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the server accepts");
+        socket
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
+        let answer = self.ask_over(socket, line, headers, body);
+        answer.expect("the client is let in").text
+    }
+
+    fn ask_over(
+        &self,
+        mut socket: impl Read + Write,
+        line: &str,
+        headers: &str,
+        body: &str,
+    ) -> io::Result<Answer> {
         let name = ServerName::try_from(self.host).unwrap();
         let mut connection =
             ClientConnection::new(Arc::new(self.config()), name).map_err(io::Error::other)?;
         let mut stream = Stream::new(&mut connection, &mut socket);
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let length = body.len();
+        let request = format!(
+            "{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
+        );
         stream.write_all(request.as_bytes())?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;

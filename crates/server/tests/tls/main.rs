@@ -22,3 +22,4 @@ mod member;
 mod place;
 mod reload;
 mod start;
+mod v2;

@@ -6,8 +6,12 @@
 #![cfg(test)]
 
 mod client;
+mod limits;
 #[path = "../process/place.rs"]
 #[expect(dead_code, reason = "these tests need only a part of it")]
 mod place;
 mod replay;
+mod switches;
 mod transcript;
+mod users;
+mod watch;

@@ -8,10 +8,13 @@ use std::process::Command;
 
 use super::client::Request;
 use super::place::{Place, Server, until};
-use super::transcript::{Names, group};
+use super::transcript::{Names, Numbers, group};
 
 /// Pages beside API v2, which are those of etcd 3.7.
 const OTHER_PAGES: [&str; 3] = ["/health", "/version", "/config/local/log"];
+
+/// etcd 3.3 counts its own look-ups of users as reads that failed, and some refusals as successes.
+const COUNTS: &str = "/v2/stats/store";
 
 /// A fresh member called `m1`.
 struct Member {
@@ -68,7 +71,11 @@ async fn replay(name: &str) {
         if is_other && reference.is_none() {
             continue;
         }
-        let same = exchange.replay(member.port, &mut member.names);
+        let numbers = match exchange.is_of(COUNTS) && reference.is_none() {
+            true => Numbers::Ours,
+            false => Numbers::Compared,
+        };
+        let same = exchange.replay(member.port, &mut member.names, numbers);
         differences.extend(same.err());
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
