@@ -90,6 +90,9 @@ func (h *v2Load) put(writer, number int) {
 		request = v2Put(key, form+"&ttl="+fmt.Sprint(longTTL))
 	case 3:
 		request = v2Put(fmt.Sprintf("%s/short/%d-%d", h.dir, writer, number), form+"&ttl=1")
+	case 4: // no UTF-8, which etcd has in its log as it was sent
+		request = v2Put(key, form+"%FF")
+		value += "\ufffd"
 	}
 	c, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()

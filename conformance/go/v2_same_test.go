@@ -60,6 +60,9 @@ func newV2Comparison(t *testing.T) *v2Comparison {
 	}
 	// Until the first write, ours counts only what the membership is, not how it came about.
 	c.ask(v2Put("/first", "value=1"))
+	for _, s := range c.sides {
+		s.startCounting()
+	}
 	// Everything, to the end.
 	c.step(v2Step{v2Request: v2Get("?wait=true&recursive=true&stream=true"), isWatch: true})
 	return c

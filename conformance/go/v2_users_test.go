@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-const v2UserRequestsPerSeed = 100
+const v2UserRequestsPerSeed = 80
 
 // The server under test answers requests about users and roles of API v2, and those of users, as
 // etcd 3.4 does.

@@ -39,6 +39,8 @@ mod load;
 mod machine;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod model_v2;
 mod output;
 mod procfs;
 mod progress;

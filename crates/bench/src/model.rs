@@ -375,7 +375,7 @@ fn acceptor(args: &[String]) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
-fn listen() -> (std::net::TcpListener, SocketAddr) {
+pub(crate) fn listen() -> (std::net::TcpListener, SocketAddr) {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use crate::certificates::Certificates;
 use crate::error::Error;
-use crate::fill::{fill, fill_if_missing, fill_in_txns};
+use crate::fill::{fill, fill_if_missing, fill_in_txns, fill_v2_if_missing};
 use crate::keys::KeySpace;
 use crate::load::{self, Extent, Outcome, Plan};
 use crate::model::{Model, closed_port, serve, serve_tls};
+use crate::model_v2::{ModelV2, serve_v2};
 use crate::progress::Progress;
 use crate::target::Target;
 use crate::tls::Tls;
@@ -145,6 +146,57 @@ fn every_watcher_is_served_and_counted() {
     // Each put makes five events; one put of each of the two writers may be in flight.
     let puts = model.keyspace().revision;
     assert!((100..=110).contains(&puts), "{puts} puts");
+}
+
+#[test]
+fn workloads_of_v2_count_the_requested_operations() {
+    let model = ModelV2::default();
+    let target = at(&[serve_v2(&model)]);
+    let shape = plan("v2-get", 1);
+    let fill = || fill_v2_if_missing(&target, &shape.keys, shape.value_size, &Progress::new());
+    fill().unwrap();
+    assert_eq!(model.tree().nodes.len(), 250);
+    fill().unwrap();
+    assert_eq!(model.tree().writes.len(), 250);
+    for workload in ["v2-get", "v2-quorum-get@5", "v2-set"] {
+        let before = model.tree().connections;
+        let outcome = run(&target, &plan(workload, 500)).unwrap();
+        assert_eq!(
+            (outcome.latencies.count(), outcome.errors),
+            (500, 0),
+            "{workload}"
+        );
+        let opened = model.tree().connections - before;
+        assert_eq!(
+            opened,
+            if workload.ends_with("@5") { 5 } else { 64 },
+            "{workload}"
+        );
+    }
+    let tree = model.tree();
+    assert_eq!((tree.nodes.len(), tree.writes.len()), (250, 750));
+}
+
+#[test]
+fn every_poll_of_v2_is_answered_and_counted() {
+    let model = ModelV2::default();
+    let outcome = run(&at(&[serve_v2(&model)]), &plan("v2-watch-7", 700)).unwrap();
+    assert_eq!(outcome.latencies.count(), 700);
+    // Each write makes seven events; one write of each of the two writers may be in flight.
+    let below = |key: &str| key.starts_with("/smoke/watch/") && !key.ends_with(".begin");
+    let tree = model.tree();
+    let writes = tree.writes.iter().filter(|(key, _)| below(key)).count();
+    assert!((100..=110).contains(&writes), "{writes} writes");
+    assert!(tree.polls >= 700);
+}
+
+#[test]
+fn v2_goes_without_tokens() {
+    let target = at(&[serve_v2(&ModelV2::default())])
+        .with_token("bench.17")
+        .unwrap();
+    let refused = run(&target, &plan("v2-set", 20)).map(drop).unwrap_err();
+    assert!(refused.to_string().contains("users of API v3"), "{refused}");
 }
 
 #[test]

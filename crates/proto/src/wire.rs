@@ -48,10 +48,42 @@ pub fn decode<T: Message + Name + Default>(bytes: Bytes) -> Result<T, WireError>
     match T::decode(bytes.clone()) {
         Ok(message) => Ok(message),
         Err(_) => {
-            let known = remove_unknown(schema_of(&T::full_name()), &bytes)?;
+            let known = remove_unknown(schema_of(&T::full_name()), &bytes, Texts::AreUtf8)?;
             T::decode(Bytes::from(known)).map_err(|_| WireError::Malformed)
         }
     }
+}
+
+/// Decodes a message of proto2, whose strings may be any bytes in Go. Each byte that is no part of
+/// UTF-8 becomes U+FFFD, as in Go's JSON.
+///
+/// # Errors
+/// Go's decoder would reject the bytes.
+pub fn decode_proto2<T: Message + Name + Default>(bytes: Bytes) -> Result<T, WireError> {
+    match T::decode(bytes.clone()) {
+        Ok(message) => Ok(message),
+        Err(_) => {
+            let known = remove_unknown(schema_of(&T::full_name()), &bytes, Texts::AreBytes)?;
+            T::decode(Bytes::from(known)).map_err(|_| WireError::Malformed)
+        }
+    }
+}
+
+/// What strings may be.
+#[derive(Clone, Copy)]
+enum Texts {
+    AreUtf8,
+    AreBytes,
+}
+
+/// The text with U+FFFD for each byte that is no part of UTF-8.
+fn replace_invalid(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    text
 }
 
 /// The fields of a message, sorted by number, and the type of each.
@@ -96,6 +128,8 @@ enum Piece {
     /// Copies the key of a message field (a range of the input), then writes the length at this
     /// index of `lengths`. The pieces of the message follow.
     Message(usize, usize, usize),
+    /// Copies the key of a string field (a range of the input), then writes this string.
+    Text(usize, usize, String),
 }
 
 /// A message whose end has not been reached.
@@ -107,7 +141,11 @@ struct OpenMessage {
 }
 
 /// The encoding of the message without the fields that its schema does not have.
-fn remove_unknown(schema: &'static Schema, bytes: &[u8]) -> Result<Vec<u8>, WireError> {
+fn remove_unknown(
+    schema: &'static Schema,
+    bytes: &[u8],
+    texts: Texts,
+) -> Result<Vec<u8>, WireError> {
     let (mut pieces, mut lengths) = (Vec::new(), vec![0]);
     let mut open = vec![OpenMessage {
         schema,
@@ -151,7 +189,19 @@ fn remove_unknown(schema: &'static Schema, bytes: &[u8]) -> Result<Vec<u8>, Wire
                     };
                     let length = text.length()?;
                     let text = &bytes[text.at..text.at + length];
-                    std::str::from_utf8(text).map_err(|_| WireError::NotUtf8)?;
+                    match (std::str::from_utf8(text), texts) {
+                        (Ok(_), _) => {}
+                        (Err(_), Texts::AreUtf8) => return Err(WireError::NotUtf8),
+                        (Err(_), Texts::AreBytes) => {
+                            let text = replace_invalid(text);
+                            lengths[message.length] += value - at;
+                            lengths[message.length] += prost::length_delimiter_len(text.len());
+                            lengths[message.length] += text.len();
+                            pieces.push(Piece::Text(at, value, text));
+                            at = reader.at;
+                            continue;
+                        }
+                    }
                 }
                 pieces.push(Piece::Copy(at, reader.at));
                 lengths[message.length] += reader.at - at;
@@ -174,9 +224,15 @@ fn close(open: &mut Vec<OpenMessage>, lengths: &mut [usize]) {
 fn join(bytes: &[u8], pieces: &[Piece], lengths: &[usize]) -> Vec<u8> {
     let mut out = Vec::with_capacity(lengths[0]);
     for piece in pieces {
-        match *piece {
-            Piece::Copy(from, to) => out.extend_from_slice(&bytes[from..to]),
-            Piece::Message(from, to, length) => {
+        match piece {
+            &Piece::Copy(from, to) => out.extend_from_slice(&bytes[from..to]),
+            Piece::Text(from, to, text) => {
+                out.extend_from_slice(&bytes[*from..*to]);
+                prost::encode_length_delimiter(text.len(), &mut out)
+                    .expect("writing to a Vec cannot fail");
+                out.extend_from_slice(text.as_bytes());
+            }
+            &Piece::Message(from, to, length) => {
                 out.extend_from_slice(&bytes[from..to]);
                 prost::encode_length_delimiter(lengths[length], &mut out)
                     .expect("writing to a Vec cannot fail");

@@ -4,7 +4,8 @@ use super::*;
 use crate::Nested;
 use crate::etcdserverpb::request_op::Request;
 use crate::etcdserverpb::{
-    AuthRoleRevokePermissionRequest, PutRequest, RequestOp, TxnRequest, WatchRequest,
+    AuthRoleRevokePermissionRequest, PutRequest, Request as V2Request, RequestOp, TxnRequest,
+    WatchRequest,
 };
 
 const PUT: &[u8] = b"\x0a\x01k\x12\x01v";
@@ -165,4 +166,21 @@ fn deep_messages_are_traversed_on_any_stack() {
     };
     let thread = std::thread::Builder::new().stack_size(512 << 10);
     thread.spawn(walk).unwrap().join().unwrap();
+}
+
+#[test]
+fn strings_of_proto2_may_be_any_bytes() {
+    // Method PUT, path /1/a, the value e2 82 'x' ff, and a field that is unknown.
+    let bytes = b"\x12\x03PUT\x1a\x04/1/a\x22\x04\xe2\x82x\xff\xa0\x06\x01";
+    let read: V2Request = decode_proto2(Bytes::from_static(bytes)).unwrap();
+    let expected = V2Request {
+        method: Some("PUT".into()),
+        path: Some("/1/a".into()),
+        val: Some("\u{fffd}\u{fffd}x\u{fffd}".into()),
+        ..V2Request::default()
+    };
+    assert_eq!(read, expected);
+    check::<V2Request>(bytes, Err(WireError::NotUtf8));
+    let cut = decode_proto2::<V2Request>(Bytes::from_static(&bytes[..15]));
+    assert_eq!(cut, Err(WireError::Malformed));
 }

@@ -69,7 +69,13 @@ pub(super) async fn members(mut context: Context<'_>, rest: &str) -> Response {
     }
     let response = match context.method().as_str() {
         "GET" => show(context.thread, rest),
-        _ => change(&mut context, rest).await.unwrap_or_else(|e| e),
+        _ => {
+            // Whoever may not change anything is not told the cluster's id either, as in etcd 3.3.
+            if let Err(refusal) = check_root(&context).await {
+                return refusal;
+            }
+            change(&mut context, rest).await.unwrap_or_else(|e| e)
+        }
     };
     reply::with_cluster(context.thread, response)
 }
@@ -90,16 +96,20 @@ fn show(thread: &ServerThread, rest: &str) -> Response {
     }
 }
 
+/// Whether whoever asks has the role of root, or nobody needs it.
+async fn check_root(context: &Context<'_>) -> Result<(), Response> {
+    let login = login_of(context.head.headers(), context.head.extensions());
+    let is_root = context.thread.member.v2.auth().is_root(&login).await;
+    match is_root.map_err(|error| reply::failure(&error))? {
+        true => Ok(()),
+        false => Err(reply::unauthorized()),
+    }
+}
+
 /// A change of the membership; the error is an answer, too.
 async fn change(context: &mut Context<'_>, rest: &str) -> Result<Response, Response> {
-    let (headers, extensions) = (context.head.headers(), context.head.extensions());
-    let login = login_of(headers, extensions);
-    let is_root = context.thread.member.v2.auth().is_root(&login).await;
-    if !is_root.map_err(|error| reply::failure(&error))? {
-        return Err(reply::unauthorized());
-    }
     // API v3 knows nobody by a password; where its users are on, it has a word, too.
-    let certificate = extensions.get::<CommonName>();
+    let certificate = context.head.extensions().get::<CommonName>();
     let credentials = Credentials {
         token: None,
         certificate: certificate.map(|CommonName(name)| name.clone()),

@@ -14,6 +14,7 @@
 use retcd_proto::etcdserverpb::{InternalRaftRequest, Request};
 use retcd_proto::membershippb::Attributes;
 use retcd_proto::raftpb::{ConfChange, ConfChangeType, Entry, EntryType};
+use retcd_proto::wire;
 use retcd_storage::backend::WriteBatch;
 
 use super::reply::{Fatal, FatalProblem};
@@ -327,11 +328,12 @@ pub(super) enum Request3or2 {
 
 /// The request in an entry. Before 3.5 those of API v2 were entries of their own. Each names its
 /// method; without that any bytes could pass for one that has nothing but fields that are unknown.
+/// Their strings are whatever clients of Go's etcd have sent.
 pub(super) fn request_of(entry: &Entry) -> Result<Request3or2, FatalProblem> {
     let error = match decode::<InternalRaftRequest>(entry) {
         Ok(mut request) => {
             // A request of API v2 without a path, which nothing else tells apart, has its method here.
-            let v2 = request.v2.clone().map(retcd_proto::wire::decode::<Request>);
+            let v2 = request.v2.clone().map(wire::decode_proto2::<Request>);
             match v2.transpose() {
                 Err(error) => error,
                 Ok(v2) => {
@@ -345,7 +347,7 @@ pub(super) fn request_of(entry: &Entry) -> Result<Request3or2, FatalProblem> {
         }
         Err(error) => error,
     };
-    match decode::<Request>(entry) {
+    match wire::decode_proto2::<Request>(entry.data.clone().unwrap_or_default()) {
         Ok(request) if !request.method().is_empty() => Ok(Request3or2::V2(Box::new(request))),
         _ => Err(undecodable(entry, error)),
     }

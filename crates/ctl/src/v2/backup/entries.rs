@@ -99,14 +99,14 @@ fn version_2(entry: &Entry) -> Result<Option<Request>, NotARequest> {
     let data = entry.data.clone().unwrap_or_default();
     match wire::decode::<InternalRaftRequest>(data.clone()) {
         Ok(InternalRaftRequest { v2: Some(v2), .. }) => {
-            if let Ok(request) = wire::decode(v2) {
+            if let Ok(request) = wire::decode_proto2(v2) {
                 return Ok(Some(request));
             }
         }
         Ok(_) => return Ok(None),
         Err(_) => {}
     }
-    match wire::decode::<Request>(data) {
+    match wire::decode_proto2::<Request>(data) {
         Ok(request) if !request.method().is_empty() => Ok(Some(request)),
         _ => Err(NotARequest {
             index: entry.index(),

@@ -1,0 +1,127 @@
+//! An in-process server of API v2 for tests: HTTP/1.1 over a tree that supports only what the
+//! workloads send.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::sync::watch;
+
+use crate::load;
+use crate::model::listen;
+
+/// The state of a server.
+#[derive(Default)]
+pub(crate) struct Tree {
+    pub(crate) nodes: BTreeMap<String, String>,
+    /// Key and value of every write; the first has index 1.
+    pub(crate) writes: Vec<(String, String)>,
+    pub(crate) connections: u64,
+    pub(crate) polls: u64,
+}
+
+/// A member; clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct ModelV2 {
+    tree: Arc<Mutex<Tree>>,
+    /// The number of writes.
+    written: watch::Sender<usize>,
+}
+
+impl ModelV2 {
+    pub(crate) fn tree(&self) -> std::sync::MutexGuard<'_, Tree> {
+        self.tree.lock().unwrap()
+    }
+
+    async fn answer(self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        let (head, body) = request.into_parts();
+        let key = head.uri.path().strip_prefix("/v2/keys").unwrap().to_owned();
+        let query = head.uri.query().unwrap_or_default();
+        let wait_index = query.split("waitIndex=").nth(1).map(|n| n.parse().unwrap());
+        if let Some(from) = wait_index {
+            assert_eq!(query, format!("wait=true&recursive=true&waitIndex={from}"));
+            return Ok(self.poll(&key, from).await);
+        }
+        if head.method == Method::PUT {
+            let body = body.collect().await.unwrap().to_bytes();
+            let form = String::from_utf8(body.to_vec()).unwrap();
+            let value = form.strip_prefix("value=").unwrap().to_owned();
+            let index = {
+                let mut tree = self.tree();
+                tree.nodes.insert(key.clone(), value.clone());
+                tree.writes.push((key.clone(), value.clone()));
+                tree.writes.len()
+            };
+            self.written.send_replace(index);
+            return Ok(event(StatusCode::CREATED, &key, &value, index));
+        }
+        let found = self.tree().nodes.get(&key).cloned();
+        Ok(match found {
+            Some(value) => event(StatusCode::OK, &key, &value, 1),
+            None => {
+                let mut missing = Response::new(Full::from("{\"errorCode\":100}"));
+                *missing.status_mut() = StatusCode::NOT_FOUND;
+                missing
+            }
+        })
+    }
+
+    /// The first write below `directory` with an index from `from` on.
+    async fn poll(self, directory: &str, from: usize) -> Response<Full<Bytes>> {
+        let below = format!("{directory}/");
+        let mut written = self.written.subscribe();
+        loop {
+            written.borrow_and_update();
+            {
+                let mut tree = self.tree();
+                let mut writes = tree.writes.iter().enumerate().skip(from - 1);
+                if let Some((at, (key, value))) =
+                    writes.find(|(_, (key, _))| key.starts_with(&below))
+                {
+                    let event = event(StatusCode::OK, key, value, at + 1);
+                    tree.polls += 1;
+                    return event;
+                }
+            }
+            written.changed().await.unwrap();
+        }
+    }
+}
+
+fn event(status: StatusCode, key: &str, value: &str, index: usize) -> Response<Full<Bytes>> {
+    let node = format!("{{\"key\":\"{key}\",\"value\":\"{value}\",\"modifiedIndex\":{index}}}");
+    let body =
+        format!("{{\"action\":\"set\",\"node\":{node},\"prevNode\":{{\"modifiedIndex\":0}}}}\n");
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response
+}
+
+/// Serves `model` until the test process ends.
+pub(crate) fn serve_v2(model: &ModelV2) -> SocketAddr {
+    let (listener, address) = listen();
+    let model = model.clone();
+    std::thread::spawn(move || {
+        load::runtime().unwrap().block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                socket.set_nodelay(true).unwrap();
+                model.tree().connections += 1;
+                let model = model.clone();
+                let service = service_fn(move |request| model.clone().answer(request));
+                let serving = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(socket), service);
+                tokio::spawn(async move { drop(serving.await) });
+            }
+        });
+    });
+    address
+}
