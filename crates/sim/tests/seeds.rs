@@ -53,7 +53,10 @@ fn a_fixed_set_keeps_all_promises() {
     assert!(promoted > 5 && handed_over > 5, "{fared}");
     assert!(found > 0 && upgraded > 3, "{fared}");
     let heard = tree_events > 1_000 && expired > 200;
-    assert!(tree_served > 1_000 && tree_refused > 500 && heard, "{fared}");
+    assert!(
+        tree_served > 1_000 && tree_refused > 500 && heard,
+        "{fared}"
+    );
 }
 
 #[test]
