@@ -18,17 +18,36 @@ fn caught_among_users(sabotage: Sabotage, only: &[Kind]) -> &'static str {
 }
 
 fn caught_with(sabotage: Sabotage, only: &[Kind], users: Option<bool>) -> &'static str {
+    caught_of(Options {
+        sabotage: Some(sabotage),
+        only: only.to_vec(),
+        users,
+        ..Options::new(0)
+    })
+}
+
+/// The same with API v2 in every run.
+fn caught_in_tree(sabotage: Sabotage, only: &[Kind]) -> &'static str {
+    caught_of(Options {
+        sabotage: Some(sabotage),
+        only: only.to_vec(),
+        harassed: Some(false),
+        tree: Some(true),
+        ..Options::new(0)
+    })
+}
+
+fn caught_of(options: Options) -> &'static str {
     for seed in 0..SEEDS_MAX {
         let options = Options {
-            sabotage: Some(sabotage),
-            only: only.to_vec(),
-            users,
-            ..Options::new(seed)
+            seed,
+            ..options.clone()
         };
         if let Some(violation) = run(options).violation {
             return violation.promise;
         }
     }
+    let sabotage = options.sabotage;
     panic!("{sabotage:?} went unnoticed by {SEEDS_MAX} seeds");
 }
 
@@ -226,4 +245,38 @@ fn a_read_that_is_not_confirmed() {
         promise,
         "what was read while users or roles changed is not answered"
     );
+}
+
+const SAME_TREE: [&str; 3] = [
+    "all members have the same tree of API v2 at the same entry",
+    "the tree of API v2 is what the log says",
+    "the index of API v2 never goes back",
+];
+
+#[test]
+fn a_tree_that_is_older_than_the_database_it_comes_with() {
+    let promise = caught_in_tree(Sabotage::OldTree, &[Kind::Power, Kind::Split]);
+    assert!(SAME_TREE.contains(&promise), "{promise}");
+}
+
+#[test]
+fn a_tree_that_is_not_brought_up_to_the_database_at_a_start() {
+    let promise = caught_in_tree(Sabotage::ForgetTree, &[Kind::Kill]);
+    assert!(SAME_TREE.contains(&promise), "{promise}");
+}
+
+#[test]
+fn nodes_that_expire_by_each_members_own_clock() {
+    let promise = caught_in_tree(Sabotage::ExpireByOwnClock, &[Kind::Clock]);
+    assert!(SAME_TREE.contains(&promise), "{promise}");
+}
+
+#[test]
+fn a_write_through_api_v2_that_is_acknowledged_before_it_can_be_seen() {
+    let promise = caught_in_tree(Sabotage::AckTreeBeforePublished, &[Kind::SlowApply]);
+    let seen = [
+        "what was answered is in the log",
+        "what was answered is visible to what comes after it",
+    ];
+    assert!(seen.contains(&promise), "{promise}");
 }

@@ -52,7 +52,7 @@ fn a_fixed_set_keeps_all_promises() {
     assert!(without_room > 20 && compacted > 50, "{fared}");
     assert!(promoted > 5 && handed_over > 5, "{fared}");
     assert!(found > 0 && upgraded > 3, "{fared}");
-    let heard = tree_events > 1_000 && expired > 200;
+    let heard = tree_events > 1_000 && expired > 100;
     assert!(
         tree_served > 1_000 && tree_refused > 500 && heard,
         "{fared}"
@@ -88,6 +88,7 @@ fn seeds_that_failed_once_do_so_no_more() {
                 "members" => options.members = Some(value.parse().expect("a number")),
                 "harassed" => options.harassed = Some(value.parse().expect("true or false")),
                 "users" => options.users = Some(value.parse().expect("true or false")),
+                "tree" => options.tree = Some(value.parse().expect("true or false")),
                 other => panic!("{other}= means nothing"),
             }
         }

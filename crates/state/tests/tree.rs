@@ -28,10 +28,20 @@ impl Log {
     }
 
     fn change(&mut self, kind: ConfChangeType, id: u64) {
+        self.change_named(kind, id, String::new());
+    }
+
+    /// A member of the first ones, which are known by name.
+    fn found(&mut self, id: u64) {
+        self.change_named(ConfChangeType::ConfChangeAddNode, id, format!("m{id:x}"));
+    }
+
+    fn change_named(&mut self, kind: ConfChangeType, id: u64, name: String) {
         let context = ConfChangeContext {
             member: Member {
                 id,
                 peer_urls: Some(vec![format!("http://{id:x}")]),
+                name,
                 ..Member::default()
             },
             is_promote: false,
@@ -162,6 +172,42 @@ fn members_that_started_from_different_snapshots_agree_on_the_index() {
         indexes.iter().all(|other| *other == index),
         "{index}: {indexes:?}"
     );
+}
+
+/// Founders have names from the beginning, and tell them one after the other; the version may be
+/// decided before, in between and after.
+#[test]
+fn a_member_that_is_named_and_has_told_nothing_takes_one_index() {
+    for told_before in 0..=3 {
+        let mut log = Log::default();
+        let ids = [0xa, 0xb, 0xc];
+        ids.iter().for_each(|id| log.found(*id));
+        let (before, after) = ids.split_at(told_before);
+        before.iter().for_each(|id| log.attributes(*id));
+        log.version("3.7.0");
+        for told_after in 0..=after.len() {
+            let mut log = Log(log.0.clone());
+            after[..told_after]
+                .iter()
+                .for_each(|id| log.attributes(*id));
+            let (backend, first) = machine(&log.0);
+            let index = first.v2_reader().view().index();
+            let document = data(&first);
+            drop(first);
+            let mut second = Machine::open(backend, MachineOptions::default()).unwrap();
+            let at = log.0.len() as u64;
+            second.recover_v2(Some(&document), at, &[]).unwrap();
+            let recovered = second.v2_reader().view().index();
+            assert_eq!(
+                recovered, index,
+                "{told_before} told before, {told_after} after"
+            );
+            // The first write makes it a tree of its own.
+            assert_eq!(next_index(&mut second, &mut log), index + 1);
+            let document = String::from_utf8(data(&second)).unwrap();
+            assert!(document.contains("/1/key"), "{document}");
+        }
+    }
 }
 
 /// Whatever the snapshot is of, and however far the database is, the same tree comes out.

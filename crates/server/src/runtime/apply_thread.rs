@@ -80,7 +80,7 @@ impl ApplyThread {
                 }
                 Ok(ToApply::SnapshotDue) => {
                     let taken = self.applier.snapshot();
-                    let _ = self.snapshots.send(ToSnapshot::Save(taken));
+                    let _ = self.snapshots.send(ToSnapshot::Save(Box::new(taken)));
                 }
                 Ok(ToApply::Snapshotted(index)) => {
                     let commit = &mut || commit_database(&self.server);

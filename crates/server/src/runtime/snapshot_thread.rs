@@ -26,7 +26,7 @@ const PURGE_INTERVAL: Duration = Duration::from_secs(30);
 /// What the thread is asked to do.
 pub(super) enum ToSnapshot {
     /// Write a snapshot.
-    Save(SnapshotHead),
+    Save(Box<SnapshotHead>),
     /// Prepare a segment of the log, then answer.
     Prepare(Preparation, Sender<Result<Prepared, WalError>>),
     /// End.

@@ -72,6 +72,11 @@ impl TreeChecker {
         &self.model
     }
 
+    /// Whether the tree follows from the cluster, so that nothing is lost with a document of it.
+    pub fn is_derived(&self) -> bool {
+        self.has_model && self.model.is_derived()
+    }
+
     /// The next entry of the log; the id of its request, if it is one of API v2.
     pub(super) fn push(&mut self, entry: &Entry) -> Option<u64> {
         if !self.has_model {
@@ -131,11 +136,12 @@ impl TreeChecker {
         })
     }
 
-    /// Whether no user has written before this entry, which does.
+    /// Whether this entry is the first that users wrote, into a tree that followed from the cluster.
     pub fn is_first_write(&self, entry: &Entry) -> bool {
         let request = tree::request_of(entry);
         let writes = request.is_some_and(|r| !matches!(r.method(), "SYNC" | "QGET"));
-        self.has_model && writes && self.model.events.len() <= 1
+        let is_first = self.model.events.len() == 1 && self.model.began_derived;
+        self.has_model && writes && is_first
     }
 
     /// A member that leads, or not, lets nodes expire, while its clock on the wall shows `now`.

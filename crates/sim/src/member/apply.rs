@@ -125,13 +125,14 @@ impl Process {
         if self.is_broken(Sabotage::CheckAtProposal) {
             entries.iter_mut().for_each(unguard);
         }
+        let applied_before = self.applied();
         if self.is_broken(Sabotage::ExpireByOwnClock) {
             let wall = (&self.time as &dyn retcd_member::Clock).timestamp();
             entries
                 .iter_mut()
                 .for_each(|entry| expire_at(entry, wall.0));
         }
-        if self.is_broken(Sabotage::OldTree) {
+        if self.is_broken(Sabotage::OldTree) && applied_before > 0 {
             self.tree_before = Some(self.applier.snapshot().tree);
         }
         let mut now = self.machine_time();
@@ -139,7 +140,6 @@ impl Process {
             now = retcd_state::Time::new(now.since_start().saturating_sub(BEHIND));
         }
         let before = self.shared.state.reader.revision();
-        let applied_before = self.applied();
         let now = Moment {
             monotonic: now,
             wall: (&self.time as &dyn retcd_member::Clock).timestamp(),

@@ -46,7 +46,7 @@ pub fn request_of(entry: &Entry) -> Option<Request> {
 /// What the cluster is, as far as it counts for the index.
 #[derive(Default)]
 struct Cluster {
-    /// The members, and whether each has a name.
+    /// The members, and whether each has told where clients reach it.
     members: BTreeMap<u64, bool>,
     removed: BTreeSet<u64>,
     version: Option<Version>,
@@ -55,7 +55,7 @@ struct Cluster {
 impl Cluster {
     /// The index of a tree that follows from it.
     fn index(&self) -> u64 {
-        let members = self.members.values().map(|named| 1 + u64::from(*named));
+        let members = self.members.values().map(|told| 1 + u64::from(*told));
         let removed = 3 * self.removed.len() as u64;
         members.sum::<u64>() + removed + u64::from(self.version.is_some())
     }
@@ -81,6 +81,8 @@ pub struct Tree {
     pub events: Vec<Event>,
     /// Nodes that have expired.
     pub expired: usize,
+    /// Whether the first of these found a tree that follows from the cluster.
+    pub began_derived: bool,
 }
 
 impl Tree {
@@ -145,7 +147,7 @@ impl Tree {
     }
 
     /// Whether nothing is in it that does not follow from the cluster.
-    fn is_derived(&self) -> bool {
+    pub fn is_derived(&self) -> bool {
         self.cluster.version >= Some(DERIVED_FROM) && self.index <= self.cluster.index()
     }
 
@@ -164,7 +166,7 @@ impl Tree {
         let id = change.node_id();
         let context = ConfChangeContext::parse(change.context()).ok();
         let is_promotion = context.as_ref().is_some_and(|context| context.is_promote);
-        let named = context.is_some_and(|context| context.member.is_started());
+        let told = context.is_some_and(|context| !context.member.client_urls().is_empty());
         self.follow(|cluster| match change.r#type() {
             ConfChangeType::ConfChangeRemoveNode => {
                 cluster.members.remove(&id);
@@ -174,7 +176,7 @@ impl Tree {
             ConfChangeType::ConfChangeUpdateNode => 1,
             _ if is_promotion => 1,
             _ => {
-                cluster.members.insert(id, named);
+                cluster.members.insert(id, told);
                 1
             }
         });
@@ -195,13 +197,12 @@ impl Tree {
             });
         }
         if let Some(set) = request.cluster_member_attr_set {
-            let named = set
-                .member_attributes
-                .is_some_and(|set| !set.name.is_empty());
+            let attributes = set.member_attributes;
+            let told = attributes.is_some_and(|set| !set.client_urls.is_empty());
             self.follow(|cluster| match cluster.members.get_mut(&set.member_id) {
                 None => 0,
                 Some(member) => {
-                    *member = named;
+                    *member = told;
                     1
                 }
             });
@@ -402,6 +403,9 @@ impl Tree {
         prev: Option<Node>,
         refresh: bool,
     ) -> Event {
+        if self.events.is_empty() {
+            self.began_derived = self.is_derived();
+        }
         self.index += 1;
         let event = Event {
             action,

@@ -367,9 +367,10 @@ fn parse_version(version: &str) -> Result<Version, FatalProblem> {
 /// The index of a tree in which nobody has written: at most as many as the changes of the cluster
 /// that have led to `membership` have taken, and never less than before.
 fn derived_index(membership: &Membership) -> u64 {
+    // Founders have names before they tell them; what they tell is a record of its own.
     let members = membership
         .members()
-        .map(|member| 1 + u64::from(member.is_started()));
+        .map(|member| 1 + u64::from(!member.client_urls().is_empty()));
     // Added, removed, recorded as removed.
     let removed = 3 * membership.removed().count() as u64;
     members.sum::<u64>() + removed + u64::from(membership.cluster_version().is_some())
