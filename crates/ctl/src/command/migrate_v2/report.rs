@@ -304,7 +304,7 @@ mod tests {
         assert!(text.starts_with(lines), "{text}");
         let table = report.render(Format::Simple, true);
         assert!(
-            table.contains("│     put │     /k │      /a/k │     7 │  60 │"),
+            table.contains("│      put │     /k │      /a/k │     7 │  60 │"),
             "{table}"
         );
     }
