@@ -78,7 +78,7 @@ impl ModelV2 {
         let below = format!("{directory}/");
         let mut written = self.written.subscribe();
         loop {
-            written.borrow_and_update();
+            let seen = *written.borrow();
             {
                 let mut tree = self.tree();
                 let mut writes = tree.writes.iter().enumerate().skip(from - 1);
@@ -90,7 +90,7 @@ impl ModelV2 {
                     return event;
                 }
             }
-            written.changed().await.unwrap();
+            written.wait_for(|index| *index != seen).await.unwrap();
         }
     }
 }

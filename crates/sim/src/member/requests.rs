@@ -295,7 +295,7 @@ impl Asking {
             Err(error) => return Answer::Tree(Err(tree::of_error(&error))),
         };
         match watcher.next().await {
-            Some(event) => Answer::Tree(Ok(tree::of_event(&event))),
+            Some(event) => Answer::Tree(Ok(Box::new(tree::of_event(&event)))),
             // Another tree has taken the place of the one that was watched.
             None => Answer::Other,
         }
@@ -321,7 +321,8 @@ impl Asking {
 }
 
 fn of_read(read: Result<&retcd_state::v2::Event, &retcd_state::v2::Error>) -> tree::Answer {
-    read.map(tree::of_event).map_err(tree::of_error)
+    read.map(|event| Box::new(tree::of_event(event)))
+        .map_err(tree::of_error)
 }
 
 /// What the client of a request makes of its end. What may have been done must not be called

@@ -117,14 +117,14 @@ impl Tree {
             true => self.below(path, recursive, index),
             false => Vec::new(),
         };
-        Ok(Event {
+        Ok(Box::new(Event {
             action: "get",
             node,
             prev: None,
             nodes,
             refresh: false,
             store_index: index,
-        })
+        }))
     }
 
     /// The node, or why there is none.
@@ -237,7 +237,7 @@ impl Tree {
             }
             (method, _) => panic!("the workload does not ask for {method}"),
         };
-        changed.map_err(|code| Refusal {
+        changed.map(Box::new).map_err(|code| Refusal {
             code,
             index: self.index,
         })

@@ -60,12 +60,12 @@ pub struct Refusal {
 }
 
 /// What a client is answered.
-pub type Answer = Result<Event, Refusal>;
+pub type Answer = Result<Box<Event>, Refusal>;
 
 /// What a member has answered to a request that went through the log.
 pub fn of_answer(answer: Result<v2::Answer, v2::Error>) -> Answer {
     match answer {
-        Ok(v2::Answer::Event(event)) => Ok(of_event(&event)),
+        Ok(v2::Answer::Event(event)) => Ok(Box::new(of_event(&event))),
         Ok(other) => unreachable!("no client asks for {other:?}"),
         Err(error) => Err(of_error(&error)),
     }
