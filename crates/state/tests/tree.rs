@@ -1,6 +1,8 @@
 //! The tree of API v2 in a machine: it follows the cluster, starts from snapshots and the log, and
 //! has the same index at all members, wherever they started.
 
+#![cfg(test)]
+
 use prost::Message;
 use retcd_proto::etcdserverpb::{InternalRaftRequest, PutRequest, Request};
 use retcd_proto::membershippb::{
