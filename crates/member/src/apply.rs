@@ -9,8 +9,8 @@ use retcd_proto::raftpb;
 use retcd_state::Time;
 use retcd_state::auth::TokenChange;
 use retcd_state::machine::{
-    Applied, Executed, Fatal, Machine, Moment, ReceivedTree, Reply, RestoreError, SnapshotHead,
-    TreeError,
+    Applied, Executed, Fatal, Machine, Moment, OpenError, ReceivedTree, Reply, RestoreError,
+    SnapshotHead, TreeError,
 };
 use retcd_state::membership::Membership;
 use retcd_state::mvcc::{Event, EventKind, Progress, StorageError};
@@ -243,7 +243,8 @@ impl Applier {
         let data = snapshot.data.as_deref().unwrap_or_default();
         let tree = ReceivedTree::read(data)?;
         let restored = self.machine.restore(file)?;
-        self.machine.install_v2(tree);
+        let installed = self.machine.install_v2(tree);
+        installed.map_err(|error| RestoreError::from(OpenError::from(error)))?;
         if restored.applied.index != index {
             return Err(ApplyFailure::ForeignDatabase {
                 snapshot: index,

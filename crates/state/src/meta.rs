@@ -7,6 +7,7 @@
 //! scheduledCompactRev    17 bytes, a revision: the last compaction applied
 //! finishedCompactRev     17 bytes, a revision: the last compaction whose rows are gone
 //! storageVersion         text like 3.6.0 (since 3.6)
+//! v2Written              text true: users have written through API v2 (not in etcd)
 //! ```
 
 use retcd_storage::backend::{self, BackendError, Bucket, WriteBatch};
@@ -19,6 +20,7 @@ pub(crate) const CONF_STATE: &[u8] = b"confState";
 pub(crate) const SCHEDULED_COMPACTION: &[u8] = b"scheduledCompactRev";
 pub(crate) const FINISHED_COMPACTION: &[u8] = b"finishedCompactRev";
 pub(crate) const STORAGE_VERSION: &[u8] = b"storageVersion";
+const V2_WRITTEN: &[u8] = b"v2Written";
 
 /// How far the log was applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +45,17 @@ pub enum MetaError {
         /// What is there.
         value: Box<[u8]>,
     },
+}
+
+/// Whether users have written through API v2 while a member of this program applied it: there is a
+/// store that must not be lost.
+pub(crate) fn is_v2_written(reader: &backend::Reader) -> Result<bool, BackendError> {
+    Ok(reader.get(Bucket::Meta, V2_WRITTEN)?.is_some())
+}
+
+/// Users have written through API v2.
+pub(crate) fn put_v2_written(batch: &mut WriteBatch) {
+    batch.put(Bucket::Meta, V2_WRITTEN, b"true"[..].into());
 }
 
 /// Reads how far the log was applied.

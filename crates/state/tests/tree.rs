@@ -237,7 +237,7 @@ fn a_start_finds_the_tree_in_the_snapshot_and_behind_it() {
                     _ => Some(data(&machine(&log.0[..snapshot]).1)),
                 };
                 let copy = Backend::default();
-                copy_rows(&backend, &copy);
+                copy_rows(&backend, &copy, b"");
                 let mut machine = Machine::open(copy, MachineOptions::default()).unwrap();
                 machine
                     .recover_v2(document.as_deref(), snapshot as u64, &log.0[snapshot..])
@@ -259,13 +259,15 @@ fn without_reads(document: &str) -> &str {
     document.split("\"Stats\"").next().unwrap()
 }
 
-fn copy_rows(from: &Backend, to: &Backend) {
+fn copy_rows(from: &Backend, to: &Backend, but_for: &[u8]) {
     use retcd_storage::backend::{Bucket, WriteBatch};
     let (reader, mut batch) = (from.reader(), WriteBatch::default());
     for bucket in Bucket::ALL {
         for row in reader.range(bucket, b"", None) {
             let (key, value) = row.unwrap();
-            batch.put(bucket, &key, value);
+            if &*key != but_for {
+                batch.put(bucket, &key, value);
+            }
         }
     }
     to.write(batch);
@@ -284,19 +286,32 @@ fn a_write_behind_a_snapshot_that_cannot_be_read_is_not_passed_over() {
     assert_eq!(without.v2_reader().view().index(), 3);
 
     log.v2("PUT", "a", "1");
-    let (backend, _) = machine(&log.0);
+    let (backend, _) = machine(&log.0[..log.0.len() - 1]);
+    let mut with = Machine::open(backend.clone(), MachineOptions::default()).unwrap();
+    let behind = &log.0[snapshot as usize..];
+    with.recover_v2(None, snapshot, behind).unwrap();
+    let entry = log.0.last().cloned().unwrap();
+    with.apply(Time::default(), &[entry]).unwrap();
+    let mut again = Machine::open(backend, MachineOptions::default()).unwrap();
+    let later = log.0.len() as u64;
+    let unreadable = again.recover_v2(None, later, &[]).unwrap_err();
+    assert!(
+        matches!(unreadable, TreeError::Unreadable { snapshot: 7 }),
+        "{unreadable}"
+    );
+    assert!(again.v2_reader().view().is_written());
+
+    // As in a database that another program has written.
+    let (written, _) = machine(&log.0);
+    let backend = Backend::default();
+    copy_rows(&written, &backend, b"v2Written");
     let mut with = Machine::open(backend, MachineOptions::default()).unwrap();
     let behind = &log.0[snapshot as usize..];
     let lost = with.recover_v2(None, snapshot, behind).unwrap_err();
-    assert!(
-        matches!(
-            lost,
-            TreeError::Lost {
-                snapshot: 5,
-                index: 7
-            }
-        ),
-        "{lost}"
+    assert_eq!(
+        lost.to_string(),
+        "the snapshot file at 5 cannot be read, and entry 7 writes to the store of API v2 that it holds: \
+         put the file back, or start this member anew from the others"
     );
 }
 

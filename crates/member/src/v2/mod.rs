@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use retcd_proto::etcdserverpb::Request;
-use retcd_state::machine::{Reply, is_tree_derived};
+use retcd_state::machine::Reply;
 use retcd_state::membership::Member;
 use retcd_state::v2::{self, Answer, Reader};
 use retcd_state::version::Version;
@@ -102,19 +102,18 @@ impl V2 {
     /// once, and all of a cluster that has written already, are not asked again.
     async fn check_members(&self) -> Result<(), Error> {
         let shared = &self.core.shared;
-        let (unknown, is_first) = {
+        let unknown: Vec<Member> = {
             let membership = shared.state.membership.read();
             let known = self.known.borrow();
             let others = membership
                 .members()
                 .filter(|member| member.id != shared.id && !known.contains(&member.id));
-            let unknown: Vec<Member> = others.cloned().collect();
-            let index = self.reader().view().index();
-            (unknown, is_tree_derived(index, &membership))
+            others.cloned().collect()
         };
         if unknown.is_empty() {
             return Ok(());
         }
+        let is_first = !self.reader().view().is_written();
         let ask = |member: Member| async move {
             let answer = self.core.peers.version(&member).await;
             (member.id, answer)

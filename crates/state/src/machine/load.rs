@@ -18,6 +18,7 @@ pub(super) struct Loaded {
     pub(super) alarms: Alarms,
     pub(super) auth: AuthStore,
     pub(super) membership: Membership,
+    pub(super) is_v2_written: bool,
     /// What the parts want to be written with the first entry.
     pub(super) batch: WriteBatch,
 }
@@ -51,6 +52,7 @@ impl Loaded {
             alarms,
             auth,
             membership,
+            is_v2_written: meta::is_v2_written(reader)?,
             batch,
         })
     }

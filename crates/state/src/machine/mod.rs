@@ -30,7 +30,7 @@ use retcd_proto::etcdserverpb::{
 use retcd_proto::membershippb;
 use retcd_proto::raftpb::{ConfChange, Entry, EntryType};
 use retcd_proto::wire::{self, WireError};
-use retcd_storage::backend::{Backend, WriteBatch};
+use retcd_storage::backend::{Backend, BackendError, WriteBatch};
 
 use crate::alarm::Alarms;
 use crate::auth::{self, AuthStore, Caller};
@@ -48,7 +48,7 @@ use crate::{Time, quota};
 use load::Loaded;
 use v2::Request3or2;
 
-pub use self::v2::{ReceivedTree, TreeError, is_derived as is_tree_derived};
+pub use self::v2::{ReceivedTree, TreeError};
 pub use copy::{CopyError, DatabaseCopy, SnapshotHead};
 pub use reply::{
     Applied, AppliedConfChange, ApplyError, CompactReply, Executed, Fatal, FatalProblem,
@@ -124,11 +124,16 @@ impl Machine {
     /// Rebuilds the state that `backend` holds.
     pub fn open(backend: Backend, options: MachineOptions) -> Result<Machine, OpenError> {
         let loaded = Loaded::read(&backend.reader(), options)?;
+        let mut v2 = v2::Tree::of(&loaded.membership);
+        if loaded.is_v2_written {
+            v2.set_written();
+            v2.publish(loaded.applied.index);
+        }
         Ok(Machine {
             applied: loaded.applied,
             flushed: loaded.applied,
             alarms: Arc::new(RwLock::new(loaded.alarms)),
-            v2: v2::Tree::of(&loaded.membership),
+            v2,
             membership: Arc::new(RwLock::new(loaded.membership)),
             lessor: Arc::new(Mutex::new(loaded.lessor)),
             auth: Arc::new(RwLock::new(loaded.auth)),
@@ -153,7 +158,15 @@ impl Machine {
     ) -> Result<(), TreeError> {
         let membership = self.membership.read();
         let applied = self.applied.index;
+        let is_written = self.v2.store().is_written();
+        if is_written && document.is_none() && snapshot > 0 {
+            return Err(TreeError::Unreadable { snapshot });
+        }
         self.v2 = v2::Tree::recover(document, snapshot, entries, &membership, applied)?;
+        if is_written {
+            self.v2.set_written();
+        }
+        self.v2.publish(applied);
         Ok(())
     }
 
@@ -163,9 +176,15 @@ impl Machine {
     }
 
     /// Goes on with the tree of API v2 that came with the database of [`Machine::restore`].
-    pub fn install_v2(&mut self, tree: ReceivedTree) {
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn install_v2(&mut self, tree: ReceivedTree) -> Result<(), BackendError> {
+        let is_written = meta::is_v2_written(&self.backend.reader())?;
         let membership = self.membership.read();
-        self.v2.install(tree, &membership, self.applied.index);
+        self.v2
+            .install(tree, is_written, &membership, self.applied.index);
+        Ok(())
     }
 
     /// A reader of the keyspace, for any thread.
@@ -366,10 +385,11 @@ impl Machine {
         &mut self,
         now: Time,
         entry: &Entry,
-        request: InternalRaftRequest,
+        mut request: InternalRaftRequest,
         applied: &mut Applied,
     ) -> Result<(), FatalProblem> {
         let admin = self.auth.read().check_admin_requests(&request);
+        keep_one(&mut request);
         let id = match (&request.header, request.id) {
             (Some(header), 0) => header.id,
             (_, id) => id,

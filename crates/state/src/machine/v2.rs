@@ -11,6 +11,7 @@
 //! start the entries behind the newest document are gone through for it, whether the database has
 //! them or not.
 
+use prost::bytes::Bytes;
 use retcd_proto::etcdserverpb::{InternalRaftRequest, Request};
 use retcd_proto::membershippb::Attributes;
 use retcd_proto::raftpb::{ConfChange, ConfChangeType, Entry, EntryType};
@@ -20,6 +21,7 @@ use retcd_storage::backend::WriteBatch;
 use super::reply::{Fatal, FatalProblem};
 use super::{decode, keep_one, undecodable};
 use crate::membership::{ConfChangeContext, DocumentError, MemberError, Membership};
+use crate::meta;
 use crate::v2::{self, Answer, Document, Meaning, Store, Timestamp};
 use crate::version::Version;
 
@@ -38,6 +40,15 @@ pub enum TreeError {
     /// An entry behind the document cannot be applied to it.
     #[error(transparent)]
     Entry(#[from] Fatal),
+    /// Users have written to a tree whose document cannot be read.
+    #[error(
+        "the snapshot file at {snapshot} cannot be read, and it holds the store of API v2, to which users have written: \
+         put the file back, or start this member anew from the others"
+    )]
+    Unreadable {
+        /// The snapshot's index.
+        snapshot: u64,
+    },
     /// The log has a write behind a document that cannot be read.
     #[error(
         "the snapshot file at {snapshot} cannot be read, and entry {index} writes to the store of API v2 that it holds: \
@@ -80,6 +91,11 @@ impl Tree {
         }
     }
 
+    /// Users have written to it.
+    pub(super) fn set_written(&mut self) {
+        self.store.set_written();
+    }
+
     pub(super) fn store(&self) -> &Store {
         &self.store
     }
@@ -90,11 +106,20 @@ impl Tree {
     }
 
     /// Goes on with a received one, as of the entry `applied`.
-    pub(super) fn install(&mut self, tree: ReceivedTree, membership: &Membership, applied: u64) {
+    pub(super) fn install(
+        &mut self,
+        tree: ReceivedTree,
+        is_written: bool,
+        membership: &Membership,
+        applied: u64,
+    ) {
         let received = tree
             .0
             .filter(|store| !is_derived(store.index(), membership));
-        let store = received.unwrap_or_else(|| derived(membership));
+        let mut store = received.unwrap_or_else(|| derived(membership));
+        if is_written {
+            store.set_written();
+        }
         self.store.replace(store, applied);
     }
 
@@ -116,6 +141,10 @@ impl Tree {
             });
         }
         let answer = self.store.apply(now, request);
+        if meaning == Meaning::Other && answer.is_ok() && !self.store.is_written() {
+            self.store.set_written();
+            meta::put_v2_written(batch);
+        }
         let cluster_changed = match meaning {
             Meaning::ClusterVersion(version) => {
                 let version = parse_version(version)?;
@@ -274,7 +303,8 @@ impl Tree {
                     // Nobody is told, so that the clock of the answer does not matter.
                     self.apply(Timestamp(0), &request, membership, unused)?;
                 }
-                Request3or2::V3(request) => {
+                Request3or2::V3(mut request) => {
+                    keep_one(&mut request);
                     if let Some(set) = &request.cluster_version_set {
                         self.set_cluster_version(&set.ver, membership, unused)?;
                     } else if let Some(set) = &request.cluster_member_attr_set {
@@ -331,26 +361,29 @@ pub(super) enum Request3or2 {
 /// Their strings are whatever clients of Go's etcd have sent.
 pub(super) fn request_of(entry: &Entry) -> Result<Request3or2, FatalProblem> {
     let error = match decode::<InternalRaftRequest>(entry) {
-        Ok(mut request) => {
-            // A request of API v2 without a path, which nothing else tells apart, has its method here.
-            let v2 = request.v2.clone().map(wire::decode_proto2::<Request>);
-            match v2.transpose() {
+        Ok(request) => match v2_alone(&request) {
+            None => return Ok(Request3or2::V3(Box::new(request))),
+            Some(v2) => match wire::decode_proto2::<Request>(v2) {
+                Ok(v2) => return Ok(Request3or2::V2(Box::new(v2))),
+                // A request of API v2 that is an entry of its own and has no path, which nothing
+                // else tells apart, has its method here.
                 Err(error) => error,
-                Ok(v2) => {
-                    keep_one(&mut request);
-                    return Ok(match v2.filter(|_| request.v2.is_some()) {
-                        Some(v2) => Request3or2::V2(Box::new(v2)),
-                        None => Request3or2::V3(Box::new(request)),
-                    });
-                }
-            }
-        }
+            },
+        },
         Err(error) => error,
     };
     match wire::decode_proto2::<Request>(entry.data.clone().unwrap_or_default()) {
         Ok(request) if !request.method().is_empty() => Ok(Request3or2::V2(Box::new(request))),
         _ => Err(undecodable(entry, error)),
     }
+}
+
+/// The request of API v2 in one of API v3, if it is what counts.
+fn v2_alone(request: &InternalRaftRequest) -> Option<Bytes> {
+    request.v2.as_ref()?;
+    let mut request = request.clone();
+    keep_one(&mut request);
+    request.v2
 }
 
 /// Whether an entry may be a user's write to the tree.
@@ -377,7 +410,7 @@ fn derived_index(membership: &Membership) -> u64 {
 }
 
 /// Whether a tree at `index` has nothing that does not follow from `membership`.
-pub fn is_derived(index: u64, membership: &Membership) -> bool {
+fn is_derived(index: u64, membership: &Membership) -> bool {
     membership.cluster_version() >= Some(UNTOLD) && index <= derived_index(membership)
 }
 

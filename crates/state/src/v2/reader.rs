@@ -12,12 +12,18 @@ pub struct View {
     pub(super) tree: Tree,
     pub(super) index: u64,
     pub(super) next_expiration: Option<Timestamp>,
+    pub(super) is_written: bool,
 }
 
 impl View {
     /// The index of the last change.
     pub fn index(&self) -> u64 {
         self.index
+    }
+
+    /// Whether users have written to the store, as far as its owner knows.
+    pub fn is_written(&self) -> bool {
+        self.is_written
     }
 
     /// When the first node expires; none: no node does, and no leader has to say what time it is.

@@ -34,6 +34,8 @@ pub struct Store {
     pending: Vec<Notice>,
     /// Whether there is something to publish that nobody is told of.
     is_changed: bool,
+    /// See [`Store::is_written`].
+    is_written: bool,
     shared: Arc<Shared>,
 }
 
@@ -55,6 +57,7 @@ impl Store {
             tree: tree.clone(),
             index,
             next_expiration: first(&expirations),
+            is_written: false,
         };
         Store {
             tree,
@@ -62,6 +65,7 @@ impl Store {
             expirations,
             pending: Vec::new(),
             is_changed: false,
+            is_written: false,
             shared: Arc::new(Shared::new(view, history)),
         }
     }
@@ -71,6 +75,7 @@ impl Store {
             tree: self.tree.clone(),
             index: self.index,
             next_expiration: self.next_expiration(),
+            is_written: self.is_written,
         }
     }
 
@@ -82,6 +87,17 @@ impl Store {
     /// The index of the last change, published or not.
     pub fn index(&self) -> u64 {
         self.index
+    }
+
+    /// Whether users have written to it. Its owner knows; nothing here depends on it.
+    pub fn is_written(&self) -> bool {
+        self.is_written
+    }
+
+    /// Users have written to it.
+    pub fn set_written(&mut self) {
+        self.is_changed |= !self.is_written;
+        self.is_written = true;
     }
 
     /// When the first node expires, published or not.
@@ -140,6 +156,7 @@ impl Store {
         self.tree = other.tree;
         self.index = other.index;
         self.expirations = other.expirations;
+        self.is_written = other.is_written;
     }
 
     /// Executes a request of the log. `now` is this member's clock, and decides nothing: it is
