@@ -308,6 +308,8 @@ func (m *member) v2Tree(paths ...string) string {
 		}
 		text += fmt.Sprintf("%s: index %d\n%s\n", path, reply.index(), strings.ReplaceAll(reply.body, `},{`, "}\n{"))
 	}
+	// A member of etcd escapes what is no UTF-8 until it starts on a snapshot, in which it no longer is.
+	text = strings.ReplaceAll(text, `\ufffd`, "\ufffd")
 	// What is left of a life depends on when it is asked for.
 	return v2TTL.ReplaceAllString(text, `"ttl":N`)
 }

@@ -203,7 +203,7 @@ func (s *v2Script) number(name string) string {
 }
 
 func (s *v2Script) value() string {
-	return pick(s.script, "one", "two", "", "%3C%26%3E%FF%22", "%C3%BC")
+	return pick(s.script, "one", "two", "", "%3C%26%3E%FF%22", "%C3%BC", "%E2%82%7E")
 }
 
 // write draws the parameters of PUT and POST.

@@ -46,8 +46,9 @@ Example:
   retcd-bench hostile --endpoint 127.0.0.1:2379";
 
 const LOAD_HELP: &str = "\
-Workloads: put, get, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect.
-Append @CLIENTS for another number of clients (for watch: of writers) than --clients.
+Workloads: put, get, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect,
+  and of API v2, over HTTP/1.1 with 64 clients and a connection for each: v2-set, v2-get, v2-quorum-get, v2-watch[-POLLS].
+Append @CLIENTS for another number of clients (for watch and v2-watch: of writers).
 Keys that a workload reads are written first if they are missing. Keys and leases stay on the server.
 
 Examples:
@@ -72,7 +73,8 @@ Examples:
   retcd-bench compare --ours target/release/etcd --other /usr/bin/etcd --workloads put,put@1,list-1000 --rounds 5
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --members 3 --workloads put,get,leader-kill,catch-up
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --tls --auth --workloads put,get,connect
-  retcd-bench compare --ours ./etcd --other ./etcd-old --other-args '--snapshot-count=10000' --markdown results.md";
+  retcd-bench compare --ours ./etcd --other ./etcd-old --other-args '--snapshot-count=10000' --markdown results.md
+  retcd-bench compare --ours ./etcd --other /usr/bin/etcd --other-args '--enable-v2=true' --workloads v2-set,v2-get,v2-quorum-get,v2-watch";
 
 /// `retcd-bench load`.
 #[derive(Debug, Args)]

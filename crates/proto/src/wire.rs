@@ -76,8 +76,8 @@ enum Texts {
     AreBytes,
 }
 
-/// The text with U+FFFD for each byte that is no part of UTF-8.
-fn replace_invalid(bytes: &[u8]) -> String {
+/// The text in `bytes`, with U+FFFD for each byte that is no part of UTF-8, as Go shows it.
+pub fn text_of(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         text.push_str(chunk.valid());
@@ -193,7 +193,7 @@ fn remove_unknown(
                         (Ok(_), _) => {}
                         (Err(_), Texts::AreUtf8) => return Err(WireError::NotUtf8),
                         (Err(_), Texts::AreBytes) => {
-                            let text = replace_invalid(text);
+                            let text = text_of(text);
                             lengths[message.length] += value - at;
                             lengths[message.length] += prost::length_delimiter_len(text.len());
                             lengths[message.length] += text.len();

@@ -43,7 +43,7 @@ pub(crate) fn decode_percent(text: &str) -> Option<Cow<'_, str>> {
         bytes.push(hex_digit(*high)? << 4 | hex_digit(*low)?);
         rest = tail;
     }
-    Some(Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()))
+    Some(Cow::Owned(retcd_proto::wire::text_of(&bytes)))
 }
 
 fn hex_digit(digit: u8) -> Option<u8> {

@@ -190,7 +190,7 @@ fn unescape(text: &[u8]) -> Result<String, String> {
     }
     Ok(match String::from_utf8(bytes) {
         Ok(text) => text,
-        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        Err(error) => retcd_proto::wire::text_of(error.as_bytes()),
     })
 }
 
@@ -228,6 +228,8 @@ pub(super) mod tests {
             assert_eq!(error, format!("invalid URL escape {escape:?}"), "{text}");
         }
         assert_eq!(form("a=%ff%C3%A9", "").unwrap().get("a"), Some("\u{fffd}é"));
+        let cut = form("a=%E2%82x", "").unwrap();
+        assert_eq!(cut.get("a"), Some("\u{fffd}\u{fffd}x"));
     }
 
     #[test]
