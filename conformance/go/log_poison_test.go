@@ -92,7 +92,7 @@ func poisons(self uint64) []poison {
 		{"attributes of nobody", attributes(5, &membershippb.Attributes{Name: "n"}), applied, ""},
 		{"no attributes", attributes(self, nil), applied, ""},
 		{"a version by API v2", v2Entry("PUT", "/0/version", "3.6.0"), applied, ""},
-		{"a write by API v2", v2Entry("PUT", "/1/foo", "bar"), ended, "API v2 request PUT /1/foo"},
+		{"a write by API v2", v2Entry("PUT", "/1/foo", "bar"), applied, ""},
 		{"a change of an unknown kind", changeOf(7, 5, `{"id":5}`), ended, "unknown type 7"},
 		{"a change without JSON", changeOf(add, 5, "no JSON"), ended, "damaged context"},
 		{"a change of two members", changeOf(add, 5, `{"id":6}`), ended, "with the context of"},

@@ -84,10 +84,19 @@ impl Log {
         });
     }
 
+    /// A record of the cluster, as members up to 3.4 wrote it.
+    fn told(&mut self, record: &str, value: &str) {
+        self.v2_at("PUT", format!("/0/{record}"), value);
+    }
+
     fn v2(&mut self, method: &str, key: &str, value: &str) {
+        self.v2_at(method, format!("/1/{key}"), value);
+    }
+
+    fn v2_at(&mut self, method: &str, path: String, value: &str) {
         let request = Request {
             method: Some(method.to_owned()),
-            path: Some(format!("/1/{key}")),
+            path: Some(path),
             val: Some(value.to_owned()),
             ..Default::default()
         };
@@ -209,6 +218,30 @@ fn a_member_that_is_named_and_has_told_nothing_takes_one_index() {
             let document = String::from_utf8(data(&second)).unwrap();
             assert!(document.contains("/1/key"), "{document}");
         }
+    }
+}
+
+/// Such an entry follows from no newer member, but it is applied like any other.
+#[test]
+fn a_derived_tree_stays_one_when_a_member_tells_of_the_cluster_by_api_v2() {
+    let attributes = r#"{"name":"ma","clientURLs":["http://client-a"]}"#;
+    for (path, value) in [
+        ("version", "3.7.0"),
+        ("members/a/attributes", attributes),
+        ("members/b/attributes", r#"{"name":"mb"}"#),
+    ] {
+        let mut log = Log::founded("3.7.0");
+        log.change(ConfChangeType::ConfChangeAddNode, 0xb);
+        for _ in 0..3 {
+            log.told(path, value);
+        }
+        log.change(ConfChangeType::ConfChangeAddNode, 0xc);
+        log.attributes(0xc);
+        let (_, mut machine) = machine(&log.0);
+        assert_eq!(machine.v2_reader().view().index(), 6, "{path}");
+        assert_eq!(next_index(&mut machine, &mut log), 7, "{path}");
+        let document = String::from_utf8(data(&machine)).unwrap();
+        assert!(document.contains("\"StartIndex\":7"), "{document}");
     }
 }
 

@@ -15,7 +15,7 @@ use prost::bytes::Bytes;
 use retcd_proto::etcdserverpb::{InternalRaftRequest, Request};
 use retcd_proto::membershippb::Attributes;
 use retcd_proto::raftpb::{ConfChange, ConfChangeType, Entry, EntryType};
-use retcd_proto::wire;
+use retcd_proto::wire::{self, WireError};
 use retcd_storage::backend::WriteBatch;
 
 use super::reply::{Fatal, FatalProblem};
@@ -140,8 +140,10 @@ impl Tree {
                 cluster_changed: false,
             });
         }
+        let was_derived = self.is_derived(membership);
         let answer = self.store.apply(now, request);
-        if meaning == Meaning::Other && answer.is_ok() && !self.store.is_written() {
+        let is_write = meaning == Meaning::Other && matches!(answer, Ok(Answer::Event(_)));
+        if is_write && !self.store.is_written() {
             self.store.set_written();
             meta::put_v2_written(batch);
         }
@@ -157,6 +159,9 @@ impl Tree {
             }
             Meaning::Nothing | Meaning::Other => false,
         };
+        if cluster_changed && was_derived {
+            self.store.become_like(derived(membership));
+        }
         Ok(Told {
             answer,
             cluster_changed,
@@ -356,26 +361,37 @@ pub(super) enum Request3or2 {
     V2(Box<Request>),
 }
 
-/// The request in an entry. Before 3.5 those of API v2 were entries of their own. Each names its
-/// method; without that any bytes could pass for one that has nothing but fields that are unknown.
-/// Their strings are whatever clients of Go's etcd have sent.
+/// The request in an entry. Before 3.5 those of API v2 were entries of their own.
 pub(super) fn request_of(entry: &Entry) -> Result<Request3or2, FatalProblem> {
-    let error = match decode::<InternalRaftRequest>(entry) {
-        Ok(request) => match v2_alone(&request) {
-            None => return Ok(Request3or2::V3(Box::new(request))),
-            Some(v2) => match wire::decode_proto2::<Request>(v2) {
-                Ok(v2) => return Ok(Request3or2::V2(Box::new(v2))),
-                // A request of API v2 that is an entry of its own and has no path, which nothing
-                // else tells apart, has its method here.
-                Err(error) => error,
-            },
-        },
-        Err(error) => error,
+    let request = match decode::<InternalRaftRequest>(entry) {
+        Ok(request) => request,
+        Err(error) => return request_of_its_own(entry, error),
     };
+    match v2_alone(&request) {
+        _ if is_sync(&request) => request_of_its_own(entry, WireError::Malformed),
+        None => Ok(Request3or2::V3(Box::new(request))),
+        Some(v2) => {
+            let v2 = wire::decode_proto2(v2).map_err(|error| undecodable(entry, error))?;
+            Ok(Request3or2::V2(Box::new(v2)))
+        }
+    }
+}
+
+/// The request of API v2 that an entry is. Each names its method; without that any bytes could pass
+/// for one that has nothing but fields that are unknown. Its strings are whatever clients of Go's
+/// etcd have sent.
+fn request_of_its_own(entry: &Entry, error: WireError) -> Result<Request3or2, FatalProblem> {
     match wire::decode_proto2::<Request>(entry.data.clone().unwrap_or_default()) {
         Ok(request) if !request.method().is_empty() => Ok(Request3or2::V2(Box::new(request))),
         _ => Err(undecodable(entry, error)),
     }
+}
+
+/// Whether what was decoded as a request of API v3 is a `SYNC` that is an entry of its own. The path
+/// of any other such request fits no message; a `SYNC` has none, or an empty one, which passes for a
+/// range. Its method is where API v3 has requests of API v2, and is none of these.
+fn is_sync(request: &InternalRaftRequest) -> bool {
+    request.v2.as_deref() == Some(b"SYNC")
 }
 
 /// The request of API v2 in one of API v3, if it is what counts.

@@ -128,6 +128,11 @@ impl Shared {
         self.hub.lock().history.clone()
     }
 
+    /// What is published next is another tree.
+    pub(super) fn forget_history(&self) {
+        self.hub.lock().history = History::default();
+    }
+
     /// Everything, as published.
     pub(super) fn document(&self) -> Document {
         self.document_of(&self.hub.lock())

@@ -34,6 +34,8 @@ pub struct Store {
     pending: Vec<Notice>,
     /// Whether there is something to publish that nobody is told of.
     is_changed: bool,
+    /// Whether the published history is of another tree.
+    is_another: bool,
     /// See [`Store::is_written`].
     is_written: bool,
     shared: Arc<Shared>,
@@ -65,6 +67,7 @@ impl Store {
             expirations,
             pending: Vec::new(),
             is_changed: false,
+            is_another: false,
             is_written: false,
             shared: Arc::new(Shared::new(view, history)),
         }
@@ -122,10 +125,14 @@ impl Store {
         if self.pending.is_empty() && !self.is_changed {
             return;
         }
-        self.is_changed = false;
         let view = self.view();
+        if self.is_another {
+            self.shared.forget_history();
+        }
         self.shared.publish(applied, view, &self.pending);
         self.pending.clear();
+        self.is_changed = false;
+        self.is_another = false;
     }
 
     /// The same tree as if more had happened before: the next change is the one after `index`.
@@ -136,9 +143,11 @@ impl Store {
         Store::with(self.tree, index, history)
     }
 
-    /// Has the tree and the index of `other`. Watchers hear of nothing: what differs is what the
-    /// cluster says of itself.
+    /// Has the tree and the index of `other`, and no history. Watchers hear of nothing: what
+    /// differs is what the cluster says of itself.
     pub fn become_like(&mut self, other: Store) {
+        self.pending.clear();
+        self.is_another = true;
         self.tree = other.tree;
         self.index = other.index;
         self.expirations = other.expirations;
