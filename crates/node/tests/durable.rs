@@ -1,13 +1,15 @@
 //! What a new member has promised survives a loss of power, and so do the directories that it is
-//! in.
+//! in; and who may go on alone.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use prost::Message;
 use retcd_node::Append;
 use retcd_node::bootstrap::InitialMember;
-use retcd_node::durable::{self, Dirs, Identity, Opened, Options};
-use retcd_proto::raftpb;
+use retcd_node::durable::{self, Dirs, Identity, Opened, Options, StorageError};
+use retcd_proto::raftpb::{self, ConfChange, ConfChangeType, EntryType};
+use retcd_state::Time;
 use retcd_storage::backend::Backend;
 use retcd_storage::bolt;
 use retcd_storage::disk::{Disk, MemDisk};
@@ -25,21 +27,26 @@ fn dirs(disk: &MemDisk) -> Dirs {
 }
 
 fn new_member(dirs: &Dirs) -> Opened {
+    member_of(dirs, &[(1, "http://a")])
+}
+
+/// Member 1, which is not necessarily one of the founders.
+fn member_of(dirs: &Dirs, members: &[(u64, &str)]) -> Opened {
     let database = dirs.database();
     let backend = Backend::open(Arc::clone(&dirs.disk), &database, bolt::Options::default());
     let identity = Identity {
         member_id: 1,
         cluster_id: 2,
     };
-    let members = vec![InitialMember {
-        id: 1,
-        context: b"{}".to_vec(),
-    }];
+    let members = members.iter().map(|&(id, url)| InitialMember {
+        id,
+        context: format!(r#"{{"id":{id},"peerURLs":["{url}"]}}"#).into_bytes(),
+    });
     durable::found(
         dirs,
         &Options::default(),
         identity,
-        members,
+        members.collect(),
         backend.expect("a new database"),
     )
     .expect("a new log")
@@ -92,5 +99,94 @@ fn a_received_snapshot_counts_as_soon_as_it_is_acknowledged() {
         let newest = wal::last_snapshot(&disk, &dirs.wal_dir).unwrap();
         let index = newest.map(|snapshot| snapshot.index());
         assert_eq!(index, Some(100), "seed {seed}");
+    }
+}
+
+/// Opens member 1 as the only one of its cluster, after a configuration change.
+fn force(opened: Opened, dirs: &Dirs, change: Option<ConfChange>) -> Result<Opened, StorageError> {
+    let Opened {
+        mut log,
+        mut machine,
+        backend,
+        recovered,
+        ..
+    } = opened;
+    machine
+        .apply(Time::default(), &recovered.entries)
+        .expect("the founders can be added");
+    if let Some(change) = change {
+        let index = recovered.entries.len() as u64 + 1;
+        let entry = raftpb::Entry {
+            term: Some(1),
+            index: Some(index),
+            r#type: Some(EntryType::EntryConfChange as i32),
+            data: Some(change.encode_to_vec().into()),
+        };
+        let append = Append {
+            hard_state: Some(raftpb::HardState {
+                term: Some(1),
+                vote: Some(0),
+                commit: Some(index),
+            }),
+            entries: vec![entry],
+            ..Append::default()
+        };
+        log.append(&append).expect("room for an entry");
+        log.sync().expect("a log that can be synced");
+    }
+    drop((log, machine));
+    let options = Options {
+        force_new_cluster: true,
+        ..Options::default()
+    };
+    durable::reopen(dirs, &options, || Ok(backend))
+}
+
+#[test]
+fn a_member_that_its_log_does_not_know_goes_on_alone() {
+    let disk = MemDisk::new();
+    let dirs = dirs(&disk);
+    // One of them has an address that a member gets which has none.
+    let founders = [(2, "http://localhost:2380"), (3, "http://c")];
+    let mut alone = force(member_of(&dirs, &founders), &dirs, None).unwrap();
+    let unapplied = &alone.recovered.entries[alone.recovered.applied as usize..];
+    alone.machine.apply(Time::default(), unapplied).unwrap();
+    let membership = alone.machine.membership();
+    let membership = membership.read();
+    let members: Vec<_> = membership
+        .members()
+        .map(|member| (member.id, member.peer_urls().join(",")))
+        .collect();
+    let urls = "http://localhost:7001,http://localhost:7002".to_owned();
+    assert_eq!(members, [(1, urls)]);
+    assert_eq!(membership.conf_state().voters, [1]);
+}
+
+#[test]
+fn a_learner_and_a_removed_member_do_not_go_on_alone() {
+    let change = |kind: ConfChangeType, context: &str| ConfChange {
+        id: Some(1),
+        r#type: Some(kind as i32),
+        node_id: Some(1),
+        context: Some(context.to_owned().into()),
+    };
+    let learner = change(
+        ConfChangeType::ConfChangeAddLearnerNode,
+        r#"{"id":1,"peerURLs":["http://a"],"isLearner":true}"#,
+    );
+    let removed = change(ConfChangeType::ConfChangeRemoveNode, "");
+    for (founders, change, expected) in [
+        (&[(2, "http://b")][..], learner, "from a learner"),
+        (
+            &[(1, "http://a"), (2, "http://b")],
+            removed,
+            "that was removed",
+        ),
+    ] {
+        let disk = MemDisk::new();
+        let dirs = dirs(&disk);
+        let refused = force(member_of(&dirs, founders), &dirs, Some(change)).err();
+        let text = refused.expect("it is refused").to_string();
+        assert!(text.contains(expected), "{text}");
     }
 }

@@ -1,14 +1,16 @@
 //! `--force-new-cluster`: one member goes on alone when its cluster is lost.
 //!
 //! As in etcd: entries behind the commit index are dropped, and the log gets committed entries that
-//! remove every other member.
+//! remove every other member. A log that does not know the member, which `etcdctl backup` makes,
+//! gets one that adds it first.
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use prost::Message;
-use retcd_proto::raftpb::{ConfChange, ConfChangeType, ConfState, Entry, EntryType, HardState};
+use retcd_proto::raftpb::{ConfChange, ConfChangeType, Entry, EntryType, HardState};
 use retcd_proto::wire;
+use retcd_state::membership::{ConfChangeContext, Member, Membership};
 
 use super::{Notice, Opened, StorageError};
 use crate::Append;
@@ -28,15 +30,32 @@ pub(super) fn make_alone(opened: &mut Opened) -> Result<(), StorageError> {
         .entries
         .iter()
         .filter(|entry| entry.index() > recovered.applied);
-    let (voters, others) = members(own_id, &recovered.conf_state, unapplied);
-    if !voters.contains(&own_id) {
-        return Err(StorageError::ForcedLearner);
+    let mut members = Members::of(&opened.machine.membership().read());
+    unapplied.for_each(|entry| members.follow(entry));
+    let mut changes = Vec::new();
+    if !members.voters.contains(&own_id) {
+        if members.learners.contains(&own_id) {
+            return Err(StorageError::ForcedLearner);
+        }
+        if members.removed.contains(&own_id) {
+            return Err(StorageError::ForcedRemoved);
+        }
+        // First: there is no moment without voters.
+        changes.push(members.addition(own_id));
     }
+    let others = members.voters.union(&members.learners);
+    let others = others.filter(|id| **id != own_id);
+    changes.extend(others.map(|id| removal(*id)));
     let term = recovered.hard_state.term();
-    let entries: Vec<Entry> = others
+    let entries: Vec<Entry> = changes
         .into_iter()
         .zip(commit + 1..)
-        .map(|(id, index)| removal(id, index, term))
+        .map(|(change, index)| Entry {
+            r#type: Some(EntryType::EntryConfChange as i32),
+            term: Some(term),
+            index: Some(index),
+            data: Some(Bytes::from(change.encode_to_vec())),
+        })
         .collect();
     let hard_state = HardState {
         term: Some(term),
@@ -55,55 +74,90 @@ pub(super) fn make_alone(opened: &mut Opened) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// The voters, and the ids of all others than `own_id`, once the entries are applied to the
-/// configuration.
-fn members<'a>(
-    own_id: u64,
-    conf_state: &ConfState,
-    entries: impl Iterator<Item = &'a Entry>,
-) -> (BTreeSet<u64>, BTreeSet<u64>) {
-    let mut voters: BTreeSet<u64> = conf_state.voters.iter().copied().collect();
-    let mut all: BTreeSet<u64> = conf_state.learners.iter().copied().collect();
-    all.extend(&voters);
-    for entry in entries.filter(|entry| entry.r#type() == EntryType::EntryConfChange) {
+/// Who is in the cluster, by their ids.
+struct Members {
+    voters: BTreeSet<u64>,
+    learners: BTreeSet<u64>,
+    removed: BTreeSet<u64>,
+    /// Where members are reached by their peers, or once were.
+    peer_urls: BTreeSet<String>,
+}
+
+impl Members {
+    fn of(membership: &Membership) -> Members {
+        let conf_state = membership.conf_state();
+        let urls = membership.members().flat_map(Member::peer_urls);
+        Members {
+            voters: conf_state.voters.iter().copied().collect(),
+            learners: conf_state.learners.iter().copied().collect(),
+            removed: membership.removed().collect(),
+            peer_urls: urls.cloned().collect(),
+        }
+    }
+
+    /// An entry is applied.
+    fn follow(&mut self, entry: &Entry) {
+        if entry.r#type() != EntryType::EntryConfChange {
+            return;
+        }
         // What cannot be read stops the machine, with an error, when it is applied.
         let data = entry.data.clone().unwrap_or_default();
         let Ok(change) = wire::decode::<ConfChange>(data) else {
-            continue;
+            return;
         };
         let id = change.node_id();
+        if let Ok(context) = ConfChangeContext::parse(change.context()) {
+            let urls = context.member.peer_urls().iter().cloned();
+            self.peer_urls.extend(urls);
+        }
         match change.r#type() {
             ConfChangeType::ConfChangeAddNode => {
-                voters.insert(id);
-                all.insert(id);
+                self.voters.insert(id);
+                self.learners.remove(&id);
             }
             ConfChangeType::ConfChangeAddLearnerNode => {
-                all.insert(id);
+                self.learners.insert(id);
             }
             // The machine refuses it.
-            ConfChangeType::ConfChangeRemoveNode if voters.iter().eq([&id]) => {}
+            ConfChangeType::ConfChangeRemoveNode if self.voters.iter().eq([&id]) => {}
             ConfChangeType::ConfChangeRemoveNode => {
-                voters.remove(&id);
-                all.remove(&id);
+                self.voters.remove(&id);
+                self.learners.remove(&id);
+                self.removed.insert(id);
             }
             ConfChangeType::ConfChangeUpdateNode => {}
         }
     }
-    all.remove(&own_id);
-    (voters, all)
+
+    /// Adds a member at addresses that etcd invents for it, save those that would be refused since
+    /// another one has them. Its operator gives it real ones by `etcdctl member update`.
+    fn addition(&self, id: u64) -> ConfChange {
+        let urls = std::iter::once(2380)
+            .chain(7001..)
+            .map(|port: u32| format!("http://localhost:{port}"));
+        let unused = urls.filter(|url| !self.peer_urls.contains(url));
+        let context = ConfChangeContext {
+            member: Member {
+                id,
+                peer_urls: Some(unused.take(2).collect()),
+                ..Member::default()
+            },
+            is_promote: false,
+        };
+        ConfChange {
+            id: Some(0),
+            r#type: Some(ConfChangeType::ConfChangeAddNode as i32),
+            node_id: Some(id),
+            context: Some(context.to_json().into()),
+        }
+    }
 }
 
-fn removal(id: u64, index: u64, term: u64) -> Entry {
-    let change = ConfChange {
+fn removal(id: u64) -> ConfChange {
+    ConfChange {
         id: Some(0),
         r#type: Some(ConfChangeType::ConfChangeRemoveNode as i32),
         node_id: Some(id),
         context: None,
-    };
-    Entry {
-        r#type: Some(EntryType::EntryConfChange as i32),
-        term: Some(term),
-        index: Some(index),
-        data: Some(Bytes::from(change.encode_to_vec())),
     }
 }

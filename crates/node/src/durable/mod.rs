@@ -162,6 +162,11 @@ pub enum StorageError {
     /// A learner has no vote, so it cannot be the only member.
     #[error("cannot force a new cluster from a learner: restore a snapshot with etcdutl instead")]
     ForcedLearner,
+    /// A removed member cannot come back, not even alone.
+    #[error(
+        "cannot force a new cluster from a member that was removed: restore a snapshot with etcdutl instead"
+    )]
+    ForcedRemoved,
     /// Snapshot files.
     #[error(transparent)]
     Snap(#[from] SnapError),
