@@ -190,3 +190,48 @@ fn a_learner_and_a_removed_member_do_not_go_on_alone() {
         assert!(text.contains(expected), "{text}");
     }
 }
+
+/// As `etcdctl backup --with-v3` of etcd 3.3 leaves it.
+#[test]
+fn a_log_that_ends_before_the_database_goes_on_behind_it_when_it_is_forced() {
+    let disk = MemDisk::new();
+    let dirs = dirs(&disk);
+    let mut opened = member_of(&dirs, &[(2, "http://b")]);
+    let missing = [2, 3].map(|index| raftpb::Entry {
+        term: Some(1),
+        index: Some(index),
+        ..Default::default()
+    });
+    let mut entries = opened.recovered.entries.clone();
+    entries.extend(missing);
+    opened.machine.apply(Time::default(), &entries).unwrap();
+    let Opened {
+        log,
+        machine,
+        backend,
+        ..
+    } = opened;
+    drop((log, machine));
+    let reopen = |force_new_cluster| {
+        let options = Options {
+            force_new_cluster,
+            ..Options::default()
+        };
+        durable::reopen(&dirs, &options, || Ok(backend.clone()))
+    };
+    let refused = reopen(false).err().expect("it is refused").to_string();
+    assert!(
+        refused.contains("the log ends at index 1, but"),
+        "{refused}"
+    );
+    assert!(refused.contains("--force-new-cluster"), "{refused}");
+    let mut alone = reopen(true).unwrap();
+    let indexes = alone.recovered.entries.iter().map(raftpb::Entry::index);
+    assert!(indexes.eq(1..=5), "{:?}", alone.recovered.entries);
+    alone
+        .machine
+        .apply(Time::default(), &alone.recovered.entries[3..])
+        .unwrap();
+    drop(alone);
+    reopen(false).expect("the log is whole");
+}

@@ -2,7 +2,8 @@
 //!
 //! As in etcd: entries behind the commit index are dropped, and the log gets committed entries that
 //! remove every other member. A log that does not know the member, which `etcdctl backup` makes,
-//! gets one that adds it first.
+//! gets one that adds it first. In etcd 3.3 that command also leaves entries out, but not from the
+//! database's index: what is missing behind the log's end is filled up by entries that do nothing.
 
 use std::collections::BTreeSet;
 
@@ -33,6 +34,8 @@ pub(super) fn make_alone(opened: &mut Opened) -> Result<(), StorageError> {
     let mut members = Members::of(&opened.machine.membership().read());
     unapplied.for_each(|entry| members.follow(entry));
     let mut changes = Vec::new();
+    let last = recovered.entries.last();
+    let last = last.map_or(recovered.snapshot.0, |entry| entry.index());
     if !members.voters.contains(&own_id) {
         if members.learners.contains(&own_id) {
             return Err(StorageError::ForcedLearner);
@@ -47,20 +50,25 @@ pub(super) fn make_alone(opened: &mut Opened) -> Result<(), StorageError> {
     let others = others.filter(|id| **id != own_id);
     changes.extend(others.map(|id| removal(*id)));
     let term = recovered.hard_state.term();
-    let entries: Vec<Entry> = changes
-        .into_iter()
-        .zip(commit + 1..)
-        .map(|(change, index)| Entry {
-            r#type: Some(EntryType::EntryConfChange as i32),
-            term: Some(term),
-            index: Some(index),
-            data: Some(Bytes::from(change.encode_to_vec())),
-        })
-        .collect();
+    let fillers = (last + 1..=recovered.applied).map(|index| Entry {
+        r#type: Some(EntryType::EntryNormal as i32),
+        term: Some(term),
+        index: Some(index),
+        data: None,
+    });
+    let new_commit = commit + changes.len() as u64;
+    let changes = changes.into_iter().zip(commit + 1..);
+    let changes = changes.map(|(change, index)| Entry {
+        r#type: Some(EntryType::EntryConfChange as i32),
+        term: Some(term),
+        index: Some(index),
+        data: Some(Bytes::from(change.encode_to_vec())),
+    });
+    let entries: Vec<Entry> = fillers.chain(changes).collect();
     let hard_state = HardState {
         term: Some(term),
         vote: recovered.hard_state.vote,
-        commit: Some(commit + entries.len() as u64),
+        commit: Some(new_commit),
     };
     let append = Append {
         hard_state: Some(hard_state),

@@ -148,7 +148,8 @@ pub enum StorageError {
     },
     /// The log ends before what the database holds.
     #[error(
-        "the log ends at index {last}, but the database is applied up to {applied}: they are not of one member"
+        "the log ends at index {last}, but the database is applied up to {applied}: they are not of one member; \
+         what `etcdctl backup` has made is started with --force-new-cluster"
     )]
     LogBehind {
         /// Index of the log's last entry.

@@ -115,7 +115,7 @@ pub fn reopen(
     notices.extend(log.torn.take().map(Notice::Torn));
     let last = log.entries.last();
     let last = last.map_or(snapshot.index(), |entry| entry.index());
-    if last < applied {
+    if last < applied && !options.force_new_cluster {
         return Err(StorageError::LogBehind { last, applied });
     }
     let document = snapshot_data(dirs, snapshot.index())?;
