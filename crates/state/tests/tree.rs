@@ -241,7 +241,8 @@ fn a_derived_tree_stays_one_when_a_member_tells_of_the_cluster_by_api_v2() {
         assert_eq!(machine.v2_reader().view().index(), 6, "{path}");
         assert_eq!(next_index(&mut machine, &mut log), 7, "{path}");
         let document = String::from_utf8(data(&machine)).unwrap();
-        assert!(document.contains("\"StartIndex\":7"), "{document}");
+        let history = r#""StartIndex":1,"LastIndex":7"#;
+        assert!(document.contains(history), "{document}");
     }
 }
 

@@ -128,9 +128,9 @@ impl Shared {
         self.hub.lock().history.clone()
     }
 
-    /// What is published next is another tree.
-    pub(super) fn forget_history(&self) {
-        self.hub.lock().history = History::default();
+    /// What is published next is another tree, with this history.
+    pub(super) fn set_history(&self, history: History) {
+        self.hub.lock().history = history;
     }
 
     /// Everything, as published.

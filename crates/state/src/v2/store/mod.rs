@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use retcd_proto::etcdserverpb::Request;
 
-use super::history::History;
+use super::history::{HISTORY_EVENTS, History};
 use super::hub::{Notice, Shared};
 use super::tree::{Entry, Tree};
 use super::{Action, Code, Counter, Error, Event, Node, Operation, Path, Reader, Timestamp, View};
@@ -34,8 +34,8 @@ pub struct Store {
     pending: Vec<Notice>,
     /// Whether there is something to publish that nobody is told of.
     is_changed: bool,
-    /// Whether the published history is of another tree.
-    is_another: bool,
+    /// The history, where the published one is of another tree.
+    other_history: Option<History>,
     /// See [`Store::is_written`].
     is_written: bool,
     shared: Arc<Shared>,
@@ -67,7 +67,7 @@ impl Store {
             expirations,
             pending: Vec::new(),
             is_changed: false,
-            is_another: false,
+            other_history: None,
             is_written: false,
             shared: Arc::new(Shared::new(view, history)),
         }
@@ -126,28 +126,32 @@ impl Store {
             return;
         }
         let view = self.view();
-        if self.is_another {
-            self.shared.forget_history();
+        if let Some(history) = self.other_history.take() {
+            self.shared.set_history(history);
         }
         self.shared.publish(applied, view, &self.pending);
         self.pending.clear();
         self.is_changed = false;
-        self.is_another = false;
     }
 
-    /// The same tree as if more had happened before: the next change is the one after `index`.
+    /// The same tree as if more had happened before, to what nobody can watch: the next change is
+    /// the one after `index`. The history has no gap, since etcd counts on that.
     pub fn at_index(mut self, index: u64) -> Store {
         assert!(self.index <= index, "index {} is to be {index}", self.index);
         self.index = index;
-        let history = self.shared.history();
+        let mut history = self.shared.history();
+        let first = (history.last_index() + 1).max(index.saturating_sub(HISTORY_EVENTS as u64) + 1);
+        for index in first..=index {
+            history.push(Arc::new(unwatched_event(index)));
+        }
         Store::with(self.tree, index, history)
     }
 
-    /// Has the tree and the index of `other`, and no history. Watchers hear of nothing: what
-    /// differs is what the cluster says of itself.
+    /// Has tree, index and history of `other`. Watchers hear of nothing: what differs is what the
+    /// cluster says of itself.
     pub fn become_like(&mut self, other: Store) {
         self.pending.clear();
-        self.is_another = true;
+        self.other_history = Some(other.shared.history());
         self.tree = other.tree;
         self.index = other.index;
         self.expirations = other.expirations;
@@ -323,6 +327,26 @@ impl Store {
             before,
         });
         event
+    }
+}
+
+/// Some change of what the cluster says of itself.
+fn unwatched_event(index: u64) -> Event {
+    Event {
+        action: Action::Create,
+        node: Node {
+            key: Path::clean("/0/members"),
+            value: None,
+            dir: true,
+            expiration: None,
+            ttl: 0,
+            nodes: Vec::new(),
+            modified_index: index,
+            created_index: index,
+        },
+        prev_node: None,
+        refresh: false,
+        store_index: index,
     }
 }
 
