@@ -21,6 +21,10 @@ func TestLogsThatEndEtcd(t *testing.T) {
 		t.Run(strings.ReplaceAll(poison.name, " ", "-"), func(t *testing.T) {
 			t.Parallel()
 			etcd, our := origin.fates(t, []*raftpb.Entry{putEntry("before"), poison.entry, putEntry("after")})
+			etcd.awaitEnd()
+			if poison.ours == ended {
+				our.awaitEnd()
+			}
 			if etcd.fate != ended {
 				t.Errorf("etcd has %v this log", etcd.fate)
 			}

@@ -148,7 +148,12 @@ func (o *origin) compare(t *testing.T, entries []*raftpb.Entry) fate {
 		return applied
 	}
 	if etcd.mayServe() {
-		if !etcd.serves() {
+		serving, exited := etcd.await()
+		if exited {
+			t.Logf("etcd has ended behind its log: %s", panicked.FindString(etcd.readLog()))
+			return ended
+		}
+		if !serving {
 			t.Logf("etcd finds no leader")
 			return waits
 		}
@@ -237,6 +242,15 @@ func (m *loggedMember) awaitFate() {
 		}
 	}
 	m.fate = applied
+}
+
+// awaitEnd waits until the member has exited: it may show an entry as applied a moment before that.
+func (m *loggedMember) awaitEnd() {
+	select {
+	case <-m.exited:
+		m.fate = ended
+	case <-time.After(startTimeout):
+	}
 }
 
 var appliedTotal = regexp.MustCompile(`(?m)^etcd_server_proposals_applied_total (\S+)$`)

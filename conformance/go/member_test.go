@@ -146,18 +146,27 @@ func (m *member) awaitHealthy() {
 // process exits.
 func (m *member) serves() bool {
 	m.t.Helper()
+	serving, exited := m.await()
+	if exited {
+		m.t.Fatalf("%s ended instead of serving: %v\n%s", m.program.name, m.cmd.ProcessState, m.logTail())
+	}
+	return serving
+}
+
+// await waits until a launched member serves or exits, and reports whether it does in time.
+func (m *member) await() (serving, exited bool) {
 	deadline := time.Now().Add(startTimeout)
 	for !m.healthy() {
 		select {
 		case <-m.exited:
-			m.t.Fatalf("%s ended instead of serving: %v\n%s", m.program.name, m.cmd.ProcessState, m.logTail())
+			return false, true
 		case <-time.After(10 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			return false
+			return false, false
 		}
 	}
-	return true
+	return true, false
 }
 
 // launch starts the process without waiting.

@@ -3,6 +3,9 @@ package conformance
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -95,7 +98,7 @@ func (m *member) stateOfV2() string {
 			m.t.Fatalf("%s: watch from %d of %d: %v, %v", m, from, end, err, reply)
 		}
 		event := reply.event(m.t)
-		text += v2TTL.ReplaceAllString(reply.body, `"ttl":N`)
+		text += strings.ReplaceAll(v2TTL.ReplaceAllString(reply.body, `"ttl":N`), `\ufffd`, "\ufffd")
 		from = event.Node.ModifiedIndex + 1
 	}
 	return text
@@ -127,4 +130,56 @@ func TestV2SwappedBack(t *testing.T) {
 			}
 		})
 	}
+}
+
+// From a lone member of ours, whose cluster is of version 3.7, a backup goes back to an older line,
+// with what both APIs hold. To 3.7, which would end at the writes of API v2 in the log, goes a
+// snapshot, with what API v3 holds.
+func TestV2WayBack(t *testing.T) {
+	m := startMember(t, ours(), "--snapshot-count=100", cheap)
+	m.populateV2Users()
+	m.populateV2(&v2Script{script: newScript(7, false)}, 400)
+	for i := range 20 {
+		must(t, "put", second(m.client3().Put(ctx(t), fmt.Sprint("key-", i%7), fmt.Sprint(i))))
+	}
+	snapshot := filepath.Join(t.TempDir(), "snapshot")
+	tool(t, "etcdctl", "--endpoints", m.client, "snapshot", "save", snapshot)
+	wantV2, wantV3 := m.stateOfV2(), m.hashKV(0)
+	m.stop()
+	checkV3 := func(back *member) {
+		t.Helper()
+		if got := back.hashKV(wantV3.HashRevision); got.Hash != wantV3.Hash {
+			t.Errorf("%s: HashKV %v, want %v", back, got, wantV3)
+		}
+	}
+	for _, version := range []string{"3.4", "3.5"} {
+		t.Run(version, func(t *testing.T) {
+			back := newMember(t, "--force-new-cluster", cheap)
+			backup := exec.Command(filepath.Join(binDir, "etcdctl"), "backup", "--with-v3", "--data-dir", m.dir, "--backup-dir", back.dir)
+			backup.Env = append(os.Environ(), "ETCDCTL_API=2")
+			if out, err := backup.CombinedOutput(); err != nil {
+				t.Fatalf("etcdctl backup: %v\n%s", err, out)
+			}
+			for range 2 {
+				back.start(withV2(line(t, version)))
+				if got := back.stateOfV2(); got != wantV2 {
+					was, is := firstDifference(wantV2, got)
+					t.Fatalf("before: %s\nafter:  %s", was, is)
+				}
+				checkV3(back)
+				must(t, "put", second(back.client3().Put(ctx(t), "other", "")))
+				back.mustV2(v2Put("/other-way", "value=1"))
+				back.mustV2(v2Request{method: "DELETE", path: "/v2/keys/other-way"})
+				back.stop()
+				back.flags = []string{cheap}
+			}
+		})
+	}
+	t.Run("3.7", func(t *testing.T) {
+		back := newMember(t, cheap)
+		tool(t, "etcdutl", "snapshot", "restore", snapshot, "--name=default", "--data-dir="+back.dir,
+			"--initial-cluster=default=http://"+back.peer, "--initial-advertise-peer-urls=http://"+back.peer)
+		back.start(real())
+		checkV3(back)
+	})
 }

@@ -15,6 +15,7 @@ use prost::Message;
 use retcd_proto::etcdserverpb::{InternalRaftRequest, Metadata, PutRequest, Request};
 use retcd_proto::raftpb::{ConfState, Entry, EntryType, HardState, Snapshot, SnapshotMetadata};
 use retcd_proto::walpb;
+use retcd_state::v2::Store;
 use retcd_storage::backend::{Backend, Bucket, WriteBatch};
 use retcd_storage::bolt::Options;
 use retcd_storage::disk::OsDisk;
@@ -94,9 +95,22 @@ fn mark(index: u64) -> walpb::Snapshot {
 
 struct Source(TempDir);
 
+/// The store of a cluster that has agreed to a version.
+fn document(version: &str) -> Vec<u8> {
+    let mut store = Store::new();
+    store.set_cluster_version(version).unwrap();
+    store.publish(1);
+    store.to_document()
+}
+
 impl Source {
-    /// Writes the files, with a snapshot at `snapshot` if there is one.
-    fn write(snapshot: Option<u64>) -> Source {
+    /// Writes the files, without a snapshot.
+    fn write() -> Source {
+        Source::write_with(None)
+    }
+
+    /// Writes the files, with a snapshot: its index, and the data.
+    fn write_with(snapshot: Option<(u64, &[u8])>) -> Source {
         let source = Source(tempfile::tempdir().unwrap());
         let snap_dir = source.path("data/member/snap");
         std::fs::create_dir_all(&snap_dir).unwrap();
@@ -109,7 +123,7 @@ impl Source {
         };
         log.append(Some(&state), &entries()).unwrap();
         log.sync().unwrap();
-        if let Some(index) = snapshot {
+        if let Some((index, data)) = snapshot {
             let mark = mark(index);
             log.save_snapshot(&mark).unwrap();
             let metadata = SnapshotMetadata {
@@ -118,7 +132,7 @@ impl Source {
                 term: mark.term,
             };
             let file = Snapshot {
-                data: Some(b"the store".to_vec().into()),
+                data: Some(data.to_vec().into()),
                 metadata: Some(metadata),
             };
             snap::write(disk().as_ref(), &snap_dir, &file).unwrap();
@@ -177,7 +191,7 @@ fn told(done: &Done) -> Vec<String> {
 
 #[test]
 fn without_version_3_only_keys_of_version_2_are_left() {
-    let source = Source::write(None);
+    let source = Source::write();
     let done = source.back_up(&[]);
     assert!(done.status.success(), "{done:?}");
     let lines = [
@@ -211,7 +225,7 @@ fn without_version_3_only_keys_of_version_2_are_left() {
 
 #[test]
 fn with_version_3_the_database_goes_on_where_its_log_does() {
-    let source = Source::write(None);
+    let source = Source::write();
     let done = source.back_up(&["--with-v3", "--backup-wal-dir=log"]);
     assert_eq!(
         (done.status.code(), told(&done).len()),
@@ -231,7 +245,7 @@ fn with_version_3_the_database_goes_on_where_its_log_does() {
 
 #[test]
 fn the_log_begins_behind_the_newest_snapshot() {
-    let source = Source::write(Some(4));
+    let source = Source::write_with(Some((4, &document("3.5.0"))));
     // A snapshot that the log does not know of, as when a member stopped in between.
     let newer = source.path("data/member/snap/0000000000000002-0000000000000007.snap");
     let older = source.path("data/member/snap/0000000000000002-0000000000000004.snap");
@@ -244,16 +258,28 @@ fn the_log_begins_behind_the_newest_snapshot() {
     let snapshots = snap::list(disk().as_ref(), &source.path("backup/member/snap")).unwrap();
     assert_eq!(snapshots.len(), 1, "{snapshots:?}");
     let file = snap::read(disk().as_ref(), &snapshots[0]).unwrap();
-    assert_eq!(file.data(), b"the store");
+    assert_eq!(file.data(), document("3.5.0"));
     let log = source.log("backup/member/wal", &mark(4));
     assert_eq!(log.entries.len(), 1);
     assert_eq!(log.entries[0].index(), 5);
     assert_eq!(log.hard_state.commit(), 5);
 }
 
+/// etcd up to 3.5 ends where the cluster has agreed to a version behind its own.
+#[test]
+fn a_version_that_does_not_know_version_2_is_left_out() {
+    let source = Source::write_with(Some((4, &document("3.7.0"))));
+    let done = source.back_up(&[]);
+    assert!(done.status.success(), "{done:?}");
+    let snapshots = snap::list(disk().as_ref(), &source.path("backup/member/snap")).unwrap();
+    let file = snap::read(disk().as_ref(), &snapshots[0]).unwrap();
+    let document = Store::from_document(file.data()).unwrap().document();
+    assert_eq!((document.cluster_version(), document.index()), (None, 1));
+}
+
 #[test]
 fn a_failure_leaves_nothing_behind() {
-    let source = Source::write(None);
+    let source = Source::write();
     std::fs::remove_dir_all(source.path("data/member/wal")).unwrap();
     let done = source.back_up(&[]);
     assert_eq!(done.status.code(), Some(1));
@@ -264,7 +290,7 @@ fn a_failure_leaves_nothing_behind() {
     assert!(!source.path("backup").exists());
 
     // What was there is left alone.
-    let source = Source::write(None);
+    let source = Source::write();
     std::fs::create_dir_all(source.path("backup/member/snap/kept")).unwrap();
     let done = source.back_up(&[]);
     assert_eq!(done.status.code(), Some(1));

@@ -3,6 +3,7 @@
 //! The same entries give the same state on every member. Nothing in here names a clock, a thread, a
 //! file, the environment or a source of randomness; time is an argument.
 //!
+//! - [`entry`]: what a log entry asks for.
 //! - [`machine`]: executes log entries and answers them; owns all of the below.
 //! - [`mvcc`]: the keyspace, its history, and how to read it.
 //! - [`watch`]: who is told of which change.
@@ -13,6 +14,7 @@
 
 pub mod alarm;
 pub mod auth;
+pub mod entry;
 pub mod identity;
 pub mod lease;
 pub mod machine;

@@ -34,6 +34,7 @@ use retcd_storage::backend::{Backend, BackendError, WriteBatch};
 
 use crate::alarm::Alarms;
 use crate::auth::{self, AuthStore, Caller};
+use crate::entry::{LoggedRequest, keep_one};
 use crate::lease::{GrantError, LessorOptions, SharedLessor};
 use crate::membership::{Downgrade, Membership};
 use crate::meta::{self, AppliedIndex};
@@ -46,7 +47,6 @@ use crate::v2::Timestamp;
 use crate::version::{self, SchemaError, Version};
 use crate::{Time, quota};
 use load::Loaded;
-use v2::Request3or2;
 
 pub use self::v2::{ReceivedTree, TreeError};
 pub use copy::{CopyError, DatabaseCopy, SnapshotHead};
@@ -344,11 +344,11 @@ impl Machine {
                 applied.begun_term = Some(entry.term());
                 Ok(())
             }
-            EntryType::EntryNormal => match v2::request_of(entry)? {
-                Request3or2::V3(request) => {
+            EntryType::EntryNormal => match request_of(entry)? {
+                LoggedRequest::V3(request) => {
                     self.apply_request(now.monotonic, entry, *request, applied)
                 }
-                Request3or2::V2(request) => self.apply_v2(now.wall, &request, applied),
+                LoggedRequest::V2(request) => self.apply_v2(now.wall, &request, applied),
             },
         }
     }
@@ -704,30 +704,8 @@ impl Machine {
     }
 }
 
-/// Of several requests in one, which nobody honest writes, one counts: what is executed by etcd's
-/// members that were not asked (v3.7: `server/etcdserver/apply/apply.go`, `noSideEffect`;
-/// `uber_applier.go`, `dispatch`). They pass over an entry with a question in it, whatever else it
-/// says; otherwise they take the first, in the order in which they look.
-fn keep_one(request: &mut InternalRaftRequest) {
-    macro_rules! keep_first {
-        ($($field:ident)*) => {
-            let mut found = false;
-            $(if found {
-                request.$field = None;
-            }
-            found |= request.$field.is_some();)*
-            let _ = found;
-        };
-    }
-    keep_first!(
-        range auth_user_get auth_role_get auth_status
-        cluster_version_set cluster_member_attr_set downgrade_info_set downgrade_version_test
-        put delete_range txn compaction lease_grant lease_revoke lease_checkpoint alarm
-        authenticate auth_enable auth_disable auth_user_add auth_user_delete
-        auth_user_change_password auth_user_grant_role auth_user_revoke_role
-        auth_role_add auth_role_grant_permission auth_role_revoke_permission
-        auth_role_delete auth_user_list auth_role_list v2
-    );
+fn request_of(entry: &Entry) -> Result<LoggedRequest, FatalProblem> {
+    LoggedRequest::of(entry).map_err(|error| undecodable(entry, error))
 }
 
 fn decode<T: prost::Message + prost::Name + Default>(entry: &Entry) -> Result<T, WireError> {

@@ -11,15 +11,14 @@
 //! start the entries behind the newest document are gone through for it, whether the database has
 //! them or not.
 
-use prost::bytes::Bytes;
-use retcd_proto::etcdserverpb::{InternalRaftRequest, Request};
+use retcd_proto::etcdserverpb::Request;
 use retcd_proto::membershippb::Attributes;
 use retcd_proto::raftpb::{ConfChange, ConfChangeType, Entry, EntryType};
-use retcd_proto::wire::{self, WireError};
 use retcd_storage::backend::WriteBatch;
 
 use super::reply::{Fatal, FatalProblem};
-use super::{decode, keep_one, undecodable};
+use super::{decode, request_of, undecodable};
+use crate::entry::{LoggedRequest, keep_one};
 use crate::membership::{ConfChangeContext, DocumentError, MemberError, Membership};
 use crate::meta;
 use crate::v2::{self, Answer, Document, Meaning, Store, Timestamp};
@@ -304,11 +303,11 @@ impl Tree {
                 let _ = self.apply_conf_change(&change, membership, unused)?;
             }
             EntryType::EntryNormal if !entry.data().is_empty() => match request_of(entry)? {
-                Request3or2::V2(request) => {
+                LoggedRequest::V2(request) => {
                     // Nobody is told, so that the clock of the answer does not matter.
                     self.apply(Timestamp(0), &request, membership, unused)?;
                 }
-                Request3or2::V3(mut request) => {
+                LoggedRequest::V3(mut request) => {
                     keep_one(&mut request);
                     if let Some(set) = &request.cluster_version_set {
                         self.set_cluster_version(&set.ver, membership, unused)?;
@@ -355,57 +354,10 @@ pub(super) struct Told {
     pub(super) cluster_changed: bool,
 }
 
-/// A request of the log.
-pub(super) enum Request3or2 {
-    V3(Box<InternalRaftRequest>),
-    V2(Box<Request>),
-}
-
-/// The request in an entry. Before 3.5 those of API v2 were entries of their own.
-pub(super) fn request_of(entry: &Entry) -> Result<Request3or2, FatalProblem> {
-    let request = match decode::<InternalRaftRequest>(entry) {
-        Ok(request) => request,
-        Err(error) => return request_of_its_own(entry, error),
-    };
-    match v2_alone(&request) {
-        _ if is_sync(&request) => request_of_its_own(entry, WireError::Malformed),
-        None => Ok(Request3or2::V3(Box::new(request))),
-        Some(v2) => {
-            let v2 = wire::decode_proto2(v2).map_err(|error| undecodable(entry, error))?;
-            Ok(Request3or2::V2(Box::new(v2)))
-        }
-    }
-}
-
-/// The request of API v2 that an entry is. Each names its method; without that any bytes could pass
-/// for one that has nothing but fields that are unknown. Its strings are whatever clients of Go's
-/// etcd have sent.
-fn request_of_its_own(entry: &Entry, error: WireError) -> Result<Request3or2, FatalProblem> {
-    match wire::decode_proto2::<Request>(entry.data.clone().unwrap_or_default()) {
-        Ok(request) if !request.method().is_empty() => Ok(Request3or2::V2(Box::new(request))),
-        _ => Err(undecodable(entry, error)),
-    }
-}
-
-/// Whether what was decoded as a request of API v3 is a `SYNC` that is an entry of its own. The path
-/// of any other such request fits no message; a `SYNC` has none, or an empty one, which passes for a
-/// range. Its method is where API v3 has requests of API v2, and is none of these.
-fn is_sync(request: &InternalRaftRequest) -> bool {
-    request.v2.as_deref() == Some(b"SYNC")
-}
-
-/// The request of API v2 in one of API v3, if it is what counts.
-fn v2_alone(request: &InternalRaftRequest) -> Option<Bytes> {
-    request.v2.as_ref()?;
-    let mut request = request.clone();
-    keep_one(&mut request);
-    request.v2
-}
-
 /// Whether an entry may be a user's write to the tree.
 fn writes(entry: &Entry) -> bool {
     entry.r#type() == EntryType::EntryNormal
-        && matches!(request_of(entry), Ok(Request3or2::V2(request)) if v2::parse(&request) == Meaning::Other)
+        && matches!(LoggedRequest::of(entry), Ok(LoggedRequest::V2(request)) if v2::parse(&request) == Meaning::Other)
 }
 
 fn parse_version(version: &str) -> Result<Version, FatalProblem> {

@@ -11,7 +11,10 @@
 //! it.
 
 use super::document::json;
-use super::{Answer, Error, Lifetime, Operation, Path, Store, Timestamp};
+use super::{Answer, Document, Error, Lifetime, Operation, Path, Store, Timestamp};
+use crate::version::Version;
+
+const VERSION: &str = "/0/version";
 
 impl Store {
     /// A member has joined.
@@ -83,7 +86,7 @@ impl Store {
     /// # Errors
     /// When the tree is not a membership's.
     pub fn set_cluster_version(&mut self, version: &str) -> Result<(), Error> {
-        self.set_record(Path::clean("/0/version"), version)
+        self.set_record(Path::clean(VERSION), version)
     }
 
     fn set_record(&mut self, path: Path, value: &str) -> Result<(), Error> {
@@ -110,6 +113,23 @@ impl Store {
         let answer = self.execute(Timestamp(0), operation)?;
         assert!(matches!(answer, Answer::Event(_)), "a write is an event");
         Ok(())
+    }
+}
+
+impl Document {
+    /// The version that the cluster has agreed to, if the tree tells it.
+    pub fn cluster_version(&self) -> Option<Version> {
+        let entry = self.tree.get(&Path::clean(VERSION))?;
+        Version::parse(entry.value().as_bytes())
+    }
+
+    /// The same, of a cluster that has agreed to no version yet; this takes no index.
+    pub fn without_cluster_version(mut self) -> Document {
+        let version = Path::clean(VERSION);
+        if self.tree.get(&version).is_some() {
+            self.tree.remove(&version);
+        }
+        self
     }
 }
 

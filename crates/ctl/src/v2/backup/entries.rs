@@ -1,11 +1,11 @@
 //! Which entries of a log another cluster can begin with.
 //!
-//! Left out are changes of the membership, what members said about themselves, and, unless they are
-//! wanted, the requests of API version 3. The others move up, so that there are no gaps.
+//! Left out are changes of the membership, what members said about themselves and their cluster, and,
+//! unless they are wanted, the requests of API version 3. The others move up, so that there are no gaps.
 
-use retcd_proto::etcdserverpb::{InternalRaftRequest, Request};
+use retcd_proto::etcdserverpb::InternalRaftRequest;
 use retcd_proto::raftpb::{Entry, EntryType};
-use retcd_proto::wire;
+use retcd_state::entry::LoggedRequest;
 
 /// An entry that is left out. Displays etcd 3.3's text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,34 +84,27 @@ fn reason(entry: &Entry, with_v3: bool) -> Result<Option<Dropped>, NotARequest> 
     if entry.data().is_empty() {
         return Ok(None);
     }
-    Ok(match version_2(entry)? {
-        Some(request) if request.method() == "PUT" && is_attributes(request.path()) => {
+    let request = LoggedRequest::of(entry).map_err(|_| NotARequest {
+        index: entry.index(),
+    })?;
+    Ok(match request {
+        LoggedRequest::V2(request)
+            if request.method() == "PUT" && is_attributes(request.path()) =>
+        {
             Some(Dropped::Attributes(request.path().to_owned()))
         }
-        Some(_) => None,
-        None if with_v3 => None,
-        None => Some(Dropped::V3),
+        LoggedRequest::V2(_) => None,
+        LoggedRequest::V3(request) if with_v3 && !is_of_cluster(&request) => None,
+        LoggedRequest::V3(_) => Some(Dropped::V3),
     })
 }
 
-/// The request of version 2 in an entry: the whole entry, or, in a 3.5 log, a part of it.
-fn version_2(entry: &Entry) -> Result<Option<Request>, NotARequest> {
-    let data = entry.data.clone().unwrap_or_default();
-    match wire::decode::<InternalRaftRequest>(data.clone()) {
-        Ok(InternalRaftRequest { v2: Some(v2), .. }) => {
-            if let Ok(request) = wire::decode_proto2(v2) {
-                return Ok(Some(request));
-            }
-        }
-        Ok(_) => return Ok(None),
-        Err(_) => {}
-    }
-    match wire::decode_proto2::<Request>(data) {
-        Ok(request) if !request.method().is_empty() => Ok(Some(request)),
-        _ => Err(NotARequest {
-            index: entry.index(),
-        }),
-    }
+/// Whether members told each other of themselves, or of the version that they agreed to: the next
+/// cluster may be one of an etcd that is older.
+fn is_of_cluster(request: &InternalRaftRequest) -> bool {
+    request.cluster_version_set.is_some()
+        || request.cluster_member_attr_set.is_some()
+        || request.downgrade_info_set.is_some()
 }
 
 /// Whether a path is where a member's name and client URLs were kept.
@@ -126,7 +119,8 @@ fn is_attributes(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use prost::Message;
-    use retcd_proto::etcdserverpb::PutRequest;
+    use retcd_proto::etcdserverpb::{PutRequest, Request};
+    use retcd_proto::membershippb::ClusterVersionSetRequest;
 
     use super::*;
 
@@ -166,6 +160,10 @@ mod tests {
             ..entry(11, Vec::new())
         };
         let attributes = put_v2("/0/members/2d70fb10637de68f/attributes");
+        let version = InternalRaftRequest {
+            cluster_version_set: Some(ClusterVersionSetRequest::default()),
+            ..InternalRaftRequest::default()
+        };
         vec![
             change,
             entry(12, Vec::new()),
@@ -173,6 +171,7 @@ mod tests {
             entry(14, put_v2("/1/a").encode_to_vec()),
             entry(15, put_v3()),
             entry(16, wrapped.encode_to_vec()),
+            entry(17, version.encode_to_vec()),
         ]
     }
 
@@ -192,9 +191,10 @@ mod tests {
         let attributes =
             "member attribute update on /0/members/2d70fb10637de68f/attributes".to_owned();
         let change = "EntryConfChange raft entry".to_owned();
-        assert_eq!(told, [change, attributes, "v3 raft entry".to_owned()]);
+        let v3 = || "v3 raft entry".to_owned();
+        assert_eq!(told, [change, attributes, v3(), v3()]);
         // Before the log, between its entries, at its end and behind it.
-        let renumbered = [3, 12, 14, 15, 16, 20].map(|index| selection.renumber(index));
+        let renumbered = [3, 12, 14, 15, 16, 21].map(|index| selection.renumber(index));
         assert_eq!(renumbered, [3, 11, 12, 12, 13, 17]);
         assert_eq!(selection.last_index(10), 13);
         assert_eq!(Selection::default().last_index(10), 10);
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn requests_of_version_3_are_kept_if_wanted() {
         let (selection, told) = selected(true);
-        assert_eq!((selection.entries.len(), told.len()), (4, 2));
+        assert_eq!((selection.entries.len(), told.len()), (4, 3));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `backup`: copies the files of a member so that another cluster can begin with them.
 //!
 //! ```text
-//! B/member/snap/TERM-INDEX.snap   the newest snapshot of the source that its log knows of
+//! B/member/snap/TERM-INDEX.snap   the newest snapshot of the source that its log knows of; a version of
+//!                                 the cluster from 3.6 on is not in it
 //! B/member/snap/db                without --with-v3: empty but for the index; else a copy without
 //!                                 members
 //! B/member/wal/…                  new ids, that snapshot, and the entries behind it: see `entries`
@@ -20,6 +21,8 @@ use std::path::{Path, PathBuf};
 use retcd_proto::etcdserverpb::Metadata;
 use retcd_proto::raftpb::{HardState, Snapshot};
 use retcd_proto::walpb;
+use retcd_state::v2::Store;
+use retcd_state::version::Version;
 use retcd_storage::backend::{Backend, Bucket, WriteBatch};
 use retcd_storage::bolt::Access;
 use retcd_storage::{snap, wal};
@@ -31,6 +34,9 @@ use crate::cli::Exit;
 use crate::log;
 use crate::offline::{CreatedFiles, database_text, disk, io_text, open_locked, options};
 use entries::Selection;
+
+/// From this version on etcd does not know API v2.
+const UNKNOWN: Version = Version::new(3, 6, 0);
 
 /// How long a database may be locked by another process.
 const LOCK_MAX: std::time::Duration = std::time::Duration::from_secs(1);
@@ -128,7 +134,9 @@ fn read(plan: &Plan) -> Result<Source, Exit> {
     for dir in [&plan.snap_dir, &plan.wal_dir] {
         fs::read_dir(dir).map_err(|error| Exit::error(io_text("open", dir, &error)))?;
     }
-    let snapshot = newest_snapshot(plan)?;
+    let snapshot = newest_snapshot(plan)?
+        .map(without_new_version)
+        .transpose()?;
     let start = snapshot.as_ref().map_or_else(wal::origin, mark);
     let log = wal::read(disk().as_ref(), &plan.wal_dir, &start).map_err(Exit::error)?;
     let selection = entries::select(log.entries, plan.with_v3, &mut |dropped| {
@@ -170,6 +178,17 @@ fn newest_snapshot(plan: &Plan) -> Result<Option<Snapshot>, Exit> {
         }
     }
     Ok(None)
+}
+
+/// No etcd that knows API v2 starts on a snapshot that tells a version behind its own.
+fn without_new_version(mut snapshot: Snapshot) -> Result<Snapshot, Exit> {
+    let data = snapshot.data.take().unwrap_or_default();
+    let store = Store::from_document(&data).map_err(Exit::error)?.document();
+    snapshot.data = Some(match store.cluster_version() >= Some(UNKNOWN) {
+        true => store.without_cluster_version().to_json().into(),
+        false => data,
+    });
+    Ok(snapshot)
 }
 
 /// The record of a snapshot in the log.
