@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -22,17 +23,19 @@ var (
 )
 
 // line is the reference of a release line. 3.4 is the distribution's, the others are built on first
-// use from the modules next to this one. REAL_ETCD35_BIN and REAL_ETCD36_BIN name built ones.
+// use from the modules next to this one. REAL_ETCD35_BIN and REAL_ETCD36_BIN name built ones, and
+// REAL_ETCD34_BIN the program of another distribution, which may be a 3.3 where API v2 is compared.
 func line(t testing.TB, version string) program {
 	t.Helper()
 	name, catchup := "etcd-"+version, "--snapshot-catchup-entries"
 	switch version {
 	case "3.4":
-		if _, err := os.Stat(debianBin); err != nil {
+		path := cmp.Or(os.Getenv("REAL_ETCD34_BIN"), debianBin)
+		if _, err := os.Stat(path); err != nil {
 			t.Fatalf("install the package etcd-server: %v", err)
 		}
 		// It retains 5000 entries, whatever the flags.
-		return program{name: name, path: debianBin}
+		return program{name: name, path: path}
 	case "3.5":
 		catchup = "--experimental-snapshot-catchup-entries"
 	}
