@@ -12,7 +12,7 @@ use retcd_proto::raftpb::{ConfChange, ConfChangeType, Entry, EntryType};
 use retcd_state::Time;
 use retcd_state::machine::{DatabaseCopy, Machine, MachineOptions, Reply, TreeError};
 use retcd_state::membership::{ConfChangeContext, Member};
-use retcd_state::v2::{Action, Answer, Store};
+use retcd_state::v2::{Action, Answer, Store, Timestamp};
 use retcd_storage::backend::Backend;
 
 /// A log that is written entry by entry.
@@ -286,6 +286,30 @@ fn a_start_finds_the_tree_in_the_snapshot_and_behind_it() {
             }
         }
     }
+}
+
+/// Watches from an old index, and later snapshots, tell what is left of a TTL by a clock that goes.
+#[test]
+fn a_start_counts_ttls_from_now() {
+    const SECOND: i64 = 1_000_000_000;
+    let now = 1_800_000_000 * SECOND;
+    let mut log = Log::founded("3.7.0");
+    let request = Request {
+        method: Some("PUT".to_owned()),
+        path: Some("/1/short".to_owned()),
+        expiration: Some(now + 10 * SECOND),
+        ..Default::default()
+    };
+    log.push(EntryType::EntryNormal, request.encode_to_vec());
+    let (backend, _) = machine(&log.0);
+    let options = MachineOptions {
+        started: Timestamp(now),
+        ..MachineOptions::default()
+    };
+    let mut again = Machine::open(backend, options).unwrap();
+    again.recover_v2(None, 0, &log.0).unwrap();
+    let document = String::from_utf8(data(&again)).unwrap();
+    assert!(document.contains(r#""ttl":10,"#), "{document}");
 }
 
 /// The statistics count each member's own reads.

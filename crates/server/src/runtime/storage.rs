@@ -18,6 +18,7 @@ use retcd_storage::disk::{Disk, OpenMode, is_full};
 use retcd_storage::wal;
 
 use crate::bootstrap::NewCluster;
+use crate::clock;
 use crate::config::Config;
 use crate::config::gates::Gate;
 use crate::log::Text;
@@ -148,6 +149,7 @@ fn options(config: &Config) -> Options {
             },
             learners_max: config.max_learners.unsigned_abs(),
             persist_checkpoints: gates.enabled(Gate::LeaseCheckpointPersist),
+            started: clock::timestamp(),
         },
         wal: wal::Options {
             unsafe_no_fsync: config.unsafe_no_fsync,

@@ -225,7 +225,7 @@ fn user_document(
 
 async fn body(context: &mut Context<'_>) -> std::result::Result<Document, Response> {
     let body = read_all(context.body).await;
-    let document = body.and_then(|body| Document::first(&body));
+    let document = body.ok().and_then(|body| Document::first(&body));
     document.ok_or_else(|| bad(NO_JSON))
 }
 

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http_body::Body;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use retcd_state::v2::{Code, Error};
 
@@ -74,19 +74,33 @@ async fn body(context: &mut Context<'_>) -> Result<Bytes, String> {
     match media_type(&content_type)?.as_str() {
         FORM => {
             let body = read_all(context.body).await;
-            body.ok_or_else(|| "http: POST too large".to_owned())
+            body.map_err(|unread| unread.to_string())
         }
         _ => Ok(Bytes::new()),
     }
 }
 
-/// A body; none if it is too long, or does not arrive.
-pub(super) async fn read_all(body: &mut Incoming) -> Option<Bytes> {
+/// Why there is no body. Displays Go's text.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(super) enum Unread {
+    /// It is too long.
+    #[error("http: POST too large")]
+    TooLarge,
+    /// It does not arrive whole.
+    #[error("unexpected EOF")]
+    CutOff,
+}
+
+/// A body.
+pub(super) async fn read_all(body: &mut Incoming) -> Result<Bytes, Unread> {
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
-        return None;
+        return Err(Unread::TooLarge);
     }
-    let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
-    body.ok().map(|body| body.to_bytes())
+    match Limited::new(body, BODY_BYTES_MAX).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Unread::TooLarge),
+        Err(_) => Err(Unread::CutOff),
+    }
 }
 
 /// The type in a header `Content-Type`, in small letters.

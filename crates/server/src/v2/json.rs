@@ -3,7 +3,7 @@
 //! Paths lose their first component, which says whose the node is. `<`, `>` and `&` are escaped, and
 //! so is U+FFFD, since it stands where a client has sent bytes that are not UTF-8.
 
-use retcd_state::v2::{Action, Error, Event, Node};
+use retcd_state::v2::{self, Action, Error, Event, Node};
 
 /// Where users' keys are.
 pub(super) const KEYS: &str = "/1";
@@ -150,6 +150,11 @@ impl<'a, O: Output> Fields<'a, O> {
 /// A string.
 pub(super) fn string(out: &mut impl Output, text: &str) {
     out.put(b"\"");
+    if v2::is_plain(text) {
+        out.put(text.as_bytes());
+        out.put(b"\"");
+        return;
+    }
     let mut rest = text;
     while let Some(at) = rest.find(is_escaped) {
         let (plain, tail) = rest.split_at(at);

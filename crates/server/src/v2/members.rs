@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Context;
 use super::credentials::login_of;
 use super::document::{self, Document};
-use super::form::read_all;
+use super::form::{Unread, read_all};
 use super::reply::{self, Response, message, page};
 use crate::auth::CommonName;
 use crate::config::url::Url;
@@ -152,7 +152,10 @@ async fn peer_urls(context: &mut Context<'_>) -> Result<Vec<String>, Response> {
         ));
     }
     let body = read_all(context.body).await;
-    let body = body.ok_or_else(|| bad("http: request body too large"))?;
+    let body = body.map_err(|unread| match unread {
+        Unread::TooLarge => bad("http: request body too large"),
+        Unread::CutOff => bad(&unread.to_string()),
+    })?;
     let document = Document::parse(&body).map_err(|error| bad(&error))?;
     let texts = document.strings("peerURLs").map_err(|found| {
         bad(&format!(

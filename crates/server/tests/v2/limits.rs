@@ -37,6 +37,20 @@ fn long_requests_are_refused() {
     server.assert_well();
 }
 
+#[test]
+fn a_broken_body_is_not_called_too_large() {
+    let place = Place::new();
+    let server = place.start(&[]);
+    let broken = format!(
+        "PUT /v2/keys/a HTTP/1.1\r\nHost: localhost\r\n{FORM}\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nvalue=1\r\n"
+    );
+    let answer = server.exchange(broken.as_bytes());
+    let answer = String::from_utf8(answer).expect("an answer is text");
+    assert!(answer.contains(r#""cause":"unexpected EOF""#), "{answer}");
+    let nothing = Request::new("GET", "/v2/keys/a").answer(place.client_port);
+    assert_eq!(nothing.status, 404, "{nothing:?}");
+}
+
 /// An answer with all that there is comes whole, and its length is told before.
 #[test]
 fn long_answers_arrive() {

@@ -90,6 +90,9 @@ pub struct MachineOptions {
     pub learners_max: usize,
     /// Whether checkpoints of leases survive a restart even in a cluster before 3.6.
     pub persist_checkpoints: bool,
+    /// The wall clock at start, from which the TTLs are counted that the history of API v2 tells.
+    /// Decides nothing.
+    pub started: Timestamp,
 }
 
 impl Default for MachineOptions {
@@ -98,6 +101,7 @@ impl Default for MachineOptions {
             lessor: LessorOptions::default(),
             learners_max: 1,
             persist_checkpoints: false,
+            started: Timestamp(0),
         }
     }
 }
@@ -162,7 +166,8 @@ impl Machine {
         if is_written && document.is_none() && snapshot > 0 {
             return Err(TreeError::Unreadable { snapshot });
         }
-        self.v2 = v2::Tree::recover(document, snapshot, entries, &membership, applied)?;
+        let started = self.options.started;
+        self.v2 = v2::Tree::recover(document, snapshot, entries, &membership, applied, started)?;
         if is_written {
             self.v2.set_written();
         }

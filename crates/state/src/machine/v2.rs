@@ -256,6 +256,7 @@ impl Tree {
         entries: &[Entry],
         current: &Membership,
         applied: u64,
+        now: Timestamp,
     ) -> Result<Tree, TreeError> {
         let entries = entries
             .iter()
@@ -282,7 +283,7 @@ impl Tree {
             false => Tree { store },
         };
         for entry in entries {
-            let replayed = tree.replay(entry, &mut membership);
+            let replayed = tree.replay(now, entry, &mut membership);
             replayed.map_err(|problem| Fatal {
                 index: entry.index(),
                 term: entry.term(),
@@ -294,7 +295,12 @@ impl Tree {
     }
 
     /// Applies what an entry does to the tree; the database has it.
-    fn replay(&mut self, entry: &Entry, membership: &mut Membership) -> Result<(), FatalProblem> {
+    fn replay(
+        &mut self,
+        now: Timestamp,
+        entry: &Entry,
+        membership: &mut Membership,
+    ) -> Result<(), FatalProblem> {
         let unused = &mut WriteBatch::default();
         match entry.r#type() {
             EntryType::EntryConfChange => {
@@ -304,8 +310,7 @@ impl Tree {
             }
             EntryType::EntryNormal if !entry.data().is_empty() => match request_of(entry)? {
                 LoggedRequest::V2(request) => {
-                    // Nobody is told, so that the clock of the answer does not matter.
-                    self.apply(Timestamp(0), &request, membership, unused)?;
+                    self.apply(now, &request, membership, unused)?;
                 }
                 LoggedRequest::V3(mut request) => {
                     keep_one(&mut request);

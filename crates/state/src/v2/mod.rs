@@ -39,6 +39,7 @@ mod timestamp;
 mod tree;
 mod watcher;
 
+pub use document::json::is_plain;
 pub use document::{Document, DocumentError};
 pub use error::{Code, Error};
 pub use event::{Action, Event, Node};
