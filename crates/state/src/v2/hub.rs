@@ -128,11 +128,6 @@ impl Shared {
         self.hub.lock().history.clone()
     }
 
-    /// What is published next is another tree, with this history.
-    pub(super) fn set_history(&self, history: History) {
-        self.hub.lock().history = history;
-    }
-
     /// Everything, as published.
     pub(super) fn document(&self) -> Document {
         self.document_of(&self.hub.lock())
@@ -170,12 +165,22 @@ impl Shared {
         }
     }
 
-    /// Shows `view`, which is of the entry `applied`, to readers, and its changes to watchers.
-    /// Whoever has seen the view and then watches "from now on" does not hear of these changes.
-    pub(super) fn publish(&self, applied: u64, view: View, notices: &[Notice]) {
+    /// Shows `view`, which is of the entry `applied`, to readers, and its changes to watchers; if
+    /// it is another tree, with its `history` before these changes. Whoever has seen the view and
+    /// then watches "from now on" does not hear of these changes.
+    pub(super) fn publish(
+        &self,
+        applied: u64,
+        view: View,
+        history: Option<History>,
+        notices: &[Notice],
+    ) {
         let mut woken = Vec::new();
         let mut hub = self.hub.lock();
         hub.index = view.index();
+        if let Some(history) = history {
+            hub.history = history;
+        }
         let previous = std::mem::replace(&mut *self.view.write(), view);
         for notice in notices {
             hub.notify(notice, &mut woken);

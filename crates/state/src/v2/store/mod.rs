@@ -125,11 +125,8 @@ impl Store {
         if self.pending.is_empty() && !self.is_changed {
             return;
         }
-        let view = self.view();
-        if let Some(history) = self.other_history.take() {
-            self.shared.set_history(history);
-        }
-        self.shared.publish(applied, view, &self.pending);
+        let (view, history) = (self.view(), self.other_history.take());
+        self.shared.publish(applied, view, history, &self.pending);
         self.pending.clear();
         self.is_changed = false;
     }
