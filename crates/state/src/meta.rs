@@ -20,7 +20,8 @@ pub(crate) const CONF_STATE: &[u8] = b"confState";
 pub(crate) const SCHEDULED_COMPACTION: &[u8] = b"scheduledCompactRev";
 pub(crate) const FINISHED_COMPACTION: &[u8] = b"finishedCompactRev";
 pub(crate) const STORAGE_VERSION: &[u8] = b"storageVersion";
-const V2_WRITTEN: &[u8] = b"v2Written";
+/// Whether users have written through API v2 while a member of this program applied it.
+pub const V2_WRITTEN: &[u8] = b"v2Written";
 
 /// How far the log was applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

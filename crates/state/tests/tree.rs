@@ -288,6 +288,22 @@ fn a_start_finds_the_tree_in_the_snapshot_and_behind_it() {
     }
 }
 
+/// A backup of the database comes without the tree that users had written to.
+#[test]
+fn a_restored_database_has_a_tree_that_nobody_has_written_to() {
+    let mut log = Log::founded("3.7.0");
+    let document = data(&machine(&log.0).1);
+    log.v2("PUT", "a", "1");
+    let (backend, first) = machine(&log.0);
+    assert!(first.v2_reader().view().is_written());
+    drop(first);
+    let mut restored = Machine::open(backend, MachineOptions::default()).unwrap();
+    let at = log.0.len() as u64;
+    restored.recover_v2(Some(&document), at, &[]).unwrap();
+    let view = restored.v2_reader().view();
+    assert!(!view.is_written() && view.index() == 3, "{}", view.index());
+}
+
 /// Watches from an old index, and later snapshots, tell what is left of a TTL by a clock that goes.
 #[test]
 fn a_start_counts_ttls_from_now() {

@@ -21,6 +21,7 @@ use retcd_proto::raftpb::{
     ConfChange, ConfChangeType, ConfState, Entry, EntryType, HardState, Snapshot, SnapshotMetadata,
 };
 use retcd_proto::walpb;
+use retcd_state::meta::V2_WRITTEN;
 use retcd_state::mvcc::Revision;
 use retcd_storage::backend::{self, Backend, Bucket, WriteBatch};
 use retcd_storage::bolt::{Access, BoltError};
@@ -306,6 +307,8 @@ fn rewrite_database(plan: &Plan) -> Result<(), Exit> {
         b"consistent_index",
         index.to_be_bytes()[..].into(),
     );
+    // A backup comes without the store of API v2.
+    batch.delete(Bucket::Meta, V2_WRITTEN);
     batch.put(Bucket::Meta, b"term", TERM.to_be_bytes()[..].into());
     drop(reader);
     backend.write(batch);

@@ -168,9 +168,7 @@ impl Machine {
         }
         let started = self.options.started;
         self.v2 = v2::Tree::recover(document, snapshot, entries, &membership, applied, started)?;
-        if is_written {
-            self.v2.set_written();
-        }
+        self.v2.set_written_if(is_written, &membership);
         self.v2.publish(applied);
         Ok(())
     }

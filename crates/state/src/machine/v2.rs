@@ -115,11 +115,18 @@ impl Tree {
         let received = tree
             .0
             .filter(|store| !is_derived(store.index(), membership));
-        let mut store = received.unwrap_or_else(|| derived(membership));
-        if is_written {
-            store.set_written();
+        let store = received.unwrap_or_else(|| derived(membership));
+        let mut tree = Tree { store };
+        tree.set_written_if(is_written, membership);
+        self.store.replace(tree.store, applied);
+    }
+
+    /// The database says whether users have written to its tree. One that follows from the
+    /// membership is another: the database came without its tree, from a backup.
+    pub(super) fn set_written_if(&mut self, is_written: bool, membership: &Membership) {
+        if is_written && !self.is_derived(membership) {
+            self.store.set_written();
         }
-        self.store.replace(store, applied);
     }
 
     /// Executes a request; the membership follows it if it tells of a member.
