@@ -7,7 +7,7 @@ use std::sync::Arc;
 use prost::Message;
 use retcd_node::Append;
 use retcd_node::bootstrap::InitialMember;
-use retcd_node::durable::{self, Dirs, Identity, Opened, Options, StorageError};
+use retcd_node::durable::{self, Dirs, Identity, Notice, Opened, Options, StorageError};
 use retcd_proto::raftpb::{self, ConfChange, ConfChangeType, EntryType};
 use retcd_state::Time;
 use retcd_storage::backend::Backend;
@@ -226,6 +226,16 @@ fn a_log_that_ends_before_the_database_goes_on_behind_it_when_it_is_forced() {
     );
     assert!(refused.contains("--force-new-cluster"), "{refused}");
     let mut alone = reopen(true).unwrap();
+    let filled = |notice: &Notice| {
+        matches!(
+            notice,
+            Notice::FilledUp {
+                last: 1,
+                applied: 3
+            }
+        )
+    };
+    assert!(alone.notices.iter().any(filled), "{:?}", alone.notices);
     let indexes = alone.recovered.entries.iter().map(raftpb::Entry::index);
     assert!(indexes.eq(1..=5), "{:?}", alone.recovered.entries);
     alone

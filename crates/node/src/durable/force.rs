@@ -20,49 +20,37 @@ use crate::Append;
 pub(super) fn make_alone(opened: &mut Opened) -> Result<(), StorageError> {
     let own_id = opened.identity.member_id;
     let recovered = &mut opened.recovered;
-    let commit = recovered.hard_state.commit().max(recovered.applied);
+    let applied = recovered.applied;
+    let commit = recovered.hard_state.commit().max(applied);
     let all = recovered.entries.len();
     recovered.entries.retain(|entry| entry.index() <= commit);
     if recovered.entries.len() < all {
         let dropped = all - recovered.entries.len();
         opened.notices.push(Notice::Dropped(dropped));
     }
-    let unapplied = recovered
-        .entries
-        .iter()
-        .filter(|entry| entry.index() > recovered.applied);
-    let mut members = Members::of(&opened.machine.membership().read());
-    unapplied.for_each(|entry| members.follow(entry));
-    let mut changes = Vec::new();
     let last = recovered.entries.last();
-    let last = last.map_or(recovered.snapshot.0, |entry| entry.index());
-    if !members.voters.contains(&own_id) {
-        if members.learners.contains(&own_id) {
-            return Err(StorageError::ForcedLearner);
-        }
-        if members.removed.contains(&own_id) {
-            return Err(StorageError::ForcedRemoved);
-        }
-        // First: there is no moment without voters.
-        changes.push(members.addition(own_id));
+    let last = last.map_or(recovered.snapshot.0, Entry::index);
+    if last < applied {
+        opened.notices.push(Notice::FilledUp { last, applied });
     }
-    let others = members.voters.union(&members.learners);
-    let others = others.filter(|id| **id != own_id);
-    changes.extend(others.map(|id| removal(*id)));
+    let mut members = Members::of(&opened.machine.membership().read());
+    let unapplied = recovered.entries.iter();
+    let unapplied = unapplied.filter(|entry| entry.index() > applied);
+    unapplied.for_each(|entry| members.follow(entry));
+    let changes = members.to_alone(own_id)?;
+
     let term = recovered.hard_state.term();
-    let fillers = (last + 1..=recovered.applied).map(|index| Entry {
-        r#type: Some(EntryType::EntryNormal as i32),
-        term: Some(term),
-        index: Some(index),
-        data: None,
-    });
     let new_commit = commit + changes.len() as u64;
-    let changes = changes.into_iter().zip(commit + 1..);
-    let changes = changes.map(|(change, index)| Entry {
-        r#type: Some(EntryType::EntryConfChange as i32),
+    let entry = |index, kind, data| Entry {
+        r#type: Some(kind as i32),
         term: Some(term),
         index: Some(index),
-        data: Some(Bytes::from(change.encode_to_vec())),
+        data,
+    };
+    let fillers = (last + 1..=applied).map(|index| entry(index, EntryType::EntryNormal, None));
+    let changes = changes.iter().zip(commit + 1..).map(|(change, index)| {
+        let data = Bytes::from(change.encode_to_vec());
+        entry(index, EntryType::EntryConfChange, Some(data))
     });
     let entries: Vec<Entry> = fillers.chain(changes).collect();
     let hard_state = HardState {
@@ -135,6 +123,25 @@ impl Members {
             }
             ConfChangeType::ConfChangeUpdateNode => {}
         }
+    }
+
+    /// What makes `own_id` the only member.
+    fn to_alone(&self, own_id: u64) -> Result<Vec<ConfChange>, StorageError> {
+        let mut changes = Vec::new();
+        if !self.voters.contains(&own_id) {
+            if self.learners.contains(&own_id) {
+                return Err(StorageError::ForcedLearner);
+            }
+            if self.removed.contains(&own_id) {
+                return Err(StorageError::ForcedRemoved);
+            }
+            // First: there is no moment without voters.
+            changes.push(self.addition(own_id));
+        }
+        let all = self.voters.union(&self.learners);
+        let others = all.filter(|id| **id != own_id);
+        changes.extend(others.map(|id| removal(*id)));
+        Ok(changes)
     }
 
     /// Adds a member at addresses that etcd invents for it, save those that would be refused since

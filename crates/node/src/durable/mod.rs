@@ -109,6 +109,13 @@ pub enum Notice {
     Applied(u64),
     /// Entries behind the commit index were dropped, this many.
     Dropped(usize),
+    /// The log ended before what the database holds, and goes on behind it.
+    FilledUp {
+        /// Index of the log's last entry.
+        last: u64,
+        /// Index up to which the database is applied.
+        applied: u64,
+    },
 }
 
 /// Why a member cannot start from what is stored.

@@ -205,5 +205,9 @@ fn tell(notice: &Notice) {
         Notice::Dropped(entries) => {
             crate::warn!("discarding uncommitted WAL entries"; "number-of-uncommitted-entries" => *entries);
         }
+        Notice::FilledUp { last, applied } => {
+            crate::warn!("the log ends before the database and is filled up, since a new cluster is forced";
+                "last-index" => *last, "applied-index" => *applied);
+        }
     }
 }
