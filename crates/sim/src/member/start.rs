@@ -23,6 +23,7 @@ use retcd_state::auth::AuthStore;
 use retcd_state::lease::LessorOptions;
 use retcd_state::machine::MachineOptions;
 use retcd_state::membership::{ConfChangeContext, Member};
+use retcd_state::v2::Timestamp;
 use retcd_state::version::Version;
 use retcd_storage::backend::Backend;
 use retcd_storage::bolt;
@@ -127,7 +128,7 @@ pub fn start(place: Place<'_>, setup: &Setup, cx: &mut Context) -> Result<Proces
         snap_dir: PathBuf::from("/member/snap"),
         wal_dir: PathBuf::from("/member/wal"),
     };
-    let mut opened = open(&place, &dirs, &options(setup, cx))?;
+    let mut opened = open(&place, &dirs, &options(setup, &place.clock, cx))?;
     if cx.sabotage == Some(Sabotage::ForgetTree) {
         forget_tree(&mut opened, &dirs);
     }
@@ -387,9 +388,13 @@ pub fn machine_options() -> MachineOptions {
     }
 }
 
-fn options(setup: &Setup, cx: &Context) -> Options {
+fn options(setup: &Setup, clock: &Clock, cx: &Context) -> Options {
+    let wall_ms = i64::try_from(clock.wall_ms(cx.now)).unwrap_or(i64::MAX / 1_000_000);
     Options {
-        machine: machine_options(),
+        machine: MachineOptions {
+            started: Timestamp(wall_ms * 1_000_000),
+            ..machine_options()
+        },
         wal: wal::Options {
             segment_bytes: setup.segment_bytes,
             unsafe_no_fsync: cx.sabotage == Some(Sabotage::SkipFsync),
