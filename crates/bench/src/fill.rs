@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 
 use crate::error::{CallError, Error};
 use crate::grpc::{Connection, Method};
-use crate::http1::Http1;
-use crate::keys::{self, KeySpace};
+use crate::http1::{Http1, form};
+use crate::keys::{self, KeySpace, text};
 use crate::load;
 use crate::progress::Progress;
 use crate::target::Target;
@@ -87,12 +87,7 @@ pub(crate) fn fill_v2(
     progress: &Progress,
 ) -> Result<Duration, Error> {
     let began = Instant::now();
-    let form = [
-        b"value=",
-        &keys::value(value_size, &mut Rng::with_seed(0))[..],
-    ]
-    .concat();
-    let form = Bytes::from(form);
+    let form = form(&keys::value(value_size, &mut Rng::with_seed(0)));
     load::runtime()?.block_on(async {
         let next = Arc::new(AtomicU64::new(0));
         let mut tasks = JoinSet::new();
@@ -150,11 +145,6 @@ async fn write_some_v2(
         }
         http.put(text(&keys.key(at)), form.clone()).await?;
     }
-}
-
-/// Keys are numbers behind a prefix from the command line.
-fn text(key: &[u8]) -> &str {
-    std::str::from_utf8(key).expect("a prefix is text")
 }
 
 fn failed() -> impl FnOnce(CallError) -> Error {

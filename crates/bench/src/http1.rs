@@ -12,6 +12,11 @@ use tokio::net::TcpStream;
 use crate::error::CallError;
 use crate::target::Target;
 
+/// The parameters of a write. Values are alphanumeric, and need no escapes.
+pub(crate) fn form(value: &[u8]) -> Bytes {
+    [b"value=", value].concat().into()
+}
+
 /// A connection that is kept alive.
 pub(crate) struct Http1 {
     requests: SendRequest<Full<Bytes>>,

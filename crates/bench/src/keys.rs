@@ -36,6 +36,11 @@ impl KeySpace {
     }
 }
 
+/// A key, which is a number behind a prefix from the command line.
+pub(crate) fn text(key: &[u8]) -> &str {
+    std::str::from_utf8(key).expect("a prefix is text")
+}
+
 /// A value of `size` printable bytes, determined by the state of `rng`.
 pub(crate) fn value(size: usize, rng: &mut Rng) -> Bytes {
     (0..size).map(|_| rng.alphanumeric() as u8).collect()

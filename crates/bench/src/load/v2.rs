@@ -16,8 +16,8 @@ use super::pace::Phase;
 use super::watchers::{FanOut, STAMP_LEN};
 use super::{Share, Shared};
 use crate::error::{CallError, Error};
-use crate::http1::Http1;
-use crate::keys;
+use crate::http1::{Http1, form};
+use crate::keys::{self, text};
 use crate::workload::Kind;
 
 /// The number of clients, unless the workload sets it.
@@ -82,16 +82,6 @@ impl Caller {
 async fn open(shared: &Shared, number: u32) -> Result<Http1, Error> {
     let opened = Http1::open(&shared.target, number as usize).await;
     opened.map_err(Error::call(shared.plan.workload.to_string()))
-}
-
-/// Keys are numbers behind a prefix from the command line.
-fn text(key: &[u8]) -> &str {
-    std::str::from_utf8(key).expect("a prefix is text")
-}
-
-/// Values are alphanumeric, and need no escapes.
-fn form(value: &[u8]) -> Bytes {
-    [b"value=", value].concat().into()
 }
 
 /// Connects the polls and writers of this thread, calls `ready`, waits for the start, and spawns
