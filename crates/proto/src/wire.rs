@@ -45,13 +45,7 @@ pub enum WireError {
 /// # Errors
 /// Go's decoder would reject the bytes.
 pub fn decode<T: Message + Name + Default>(bytes: Bytes) -> Result<T, WireError> {
-    match T::decode(bytes.clone()) {
-        Ok(message) => Ok(message),
-        Err(_) => {
-            let known = remove_unknown(schema_of(&T::full_name()), &bytes, Texts::AreUtf8)?;
-            T::decode(Bytes::from(known)).map_err(|_| WireError::Malformed)
-        }
-    }
+    decode_with(bytes, Texts::AreUtf8)
 }
 
 /// Decodes a message of proto2, whose strings may be any bytes in Go. Each byte that is no part of
@@ -60,10 +54,14 @@ pub fn decode<T: Message + Name + Default>(bytes: Bytes) -> Result<T, WireError>
 /// # Errors
 /// Go's decoder would reject the bytes.
 pub fn decode_proto2<T: Message + Name + Default>(bytes: Bytes) -> Result<T, WireError> {
+    decode_with(bytes, Texts::AreBytes)
+}
+
+fn decode_with<T: Message + Name + Default>(bytes: Bytes, texts: Texts) -> Result<T, WireError> {
     match T::decode(bytes.clone()) {
         Ok(message) => Ok(message),
         Err(_) => {
-            let known = remove_unknown(schema_of(&T::full_name()), &bytes, Texts::AreBytes)?;
+            let known = remove_unknown(schema_of(&T::full_name()), &bytes, texts)?;
             T::decode(Bytes::from(known)).map_err(|_| WireError::Malformed)
         }
     }

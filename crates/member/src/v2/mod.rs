@@ -26,9 +26,6 @@ pub use users::{User, UserChange};
 /// How often a leader looks for nodes that have expired, as in etcd.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// From this version on Go's etcd does not know API v2.
-const UNKNOWN: Version = Version::new(3, 6, 0);
-
 /// The tree of API v2.
 pub struct V2 {
     core: Rc<Core>,
@@ -124,7 +121,7 @@ impl V2 {
                 Err(_) => {}
                 Ok(version) => {
                     let parsed = Version::parse(version.program.as_bytes());
-                    if !version.keeps_v2 && parsed.is_none_or(|parsed| parsed >= UNKNOWN) {
+                    if !version.keeps_v2 && parsed.is_none_or(|parsed| parsed >= v2::UNKNOWN_FROM) {
                         let version = version.program;
                         return Err(Error::V2Unknown { id, version });
                     }

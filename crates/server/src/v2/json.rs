@@ -150,7 +150,7 @@ impl<'a, O: Output> Fields<'a, O> {
 /// A string.
 pub(super) fn string(out: &mut impl Output, text: &str) {
     out.put(b"\"");
-    if v2::is_plain(text) {
+    if v2::is_plain_json(text) {
         out.put(text.as_bytes());
         out.put(b"\"");
         return;

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message;
 use retcd_proto::etcdserverpb::{InternalRaftRequest, Request};
 use retcd_proto::raftpb::{ConfChange, ConfChangeType, Entry, EntryType};
+use retcd_state::entry::LoggedRequest;
 use retcd_state::membership::ConfChangeContext;
 use retcd_state::version::Version;
 
@@ -33,13 +34,9 @@ pub fn request_of(entry: &Entry) -> Option<Request> {
     if entry.r#type() != EntryType::EntryNormal || entry.data().is_empty() {
         return None;
     }
-    match InternalRaftRequest::decode(entry.data()) {
-        // One without a path passes for one of API v3, with its method in this field.
-        Ok(request) => {
-            let inner = Request::decode(request.v2?);
-            inner.or_else(|_| Request::decode(entry.data())).ok()
-        }
-        Err(_) => Request::decode(entry.data()).ok(),
+    match LoggedRequest::of(entry) {
+        Ok(LoggedRequest::V2(request)) => Some(*request),
+        _ => None,
     }
 }
 

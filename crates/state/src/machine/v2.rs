@@ -24,9 +24,6 @@ use crate::meta;
 use crate::v2::{self, Answer, Document, Meaning, Store, Timestamp};
 use crate::version::Version;
 
-/// From this version on members tell each other nothing through the tree.
-const UNTOLD: Version = Version::new(3, 6, 0);
-
 /// Why the tree of API v2 cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum TreeError {
@@ -146,31 +143,33 @@ impl Tree {
                 cluster_changed: false,
             });
         }
-        let was_derived = self.is_derived(membership);
+        let tells = matches!(
+            meaning,
+            Meaning::ClusterVersion(_) | Meaning::Attributes(..)
+        );
+        let was_derived = tells && self.is_derived(membership);
         let answer = self.store.apply(now, request);
         let is_write = meaning == Meaning::Other && matches!(answer, Ok(Answer::Event(_)));
         if is_write && !self.store.is_written() {
             self.store.set_written();
             meta::put_v2_written(batch);
         }
-        let cluster_changed = match meaning {
+        match meaning {
             Meaning::ClusterVersion(version) => {
                 let version = parse_version(version)?;
                 membership.set_cluster_version(version, batch);
-                true
             }
             Meaning::Attributes(id, attributes) => {
                 membership.set_attributes(id, &attributes, batch);
-                true
             }
-            Meaning::Nothing | Meaning::Other => false,
-        };
-        if cluster_changed && was_derived {
+            Meaning::Nothing | Meaning::Other => {}
+        }
+        if was_derived {
             self.store.become_like(derived(membership));
         }
         Ok(Told {
             answer,
-            cluster_changed,
+            cluster_changed: tells,
         })
     }
 
@@ -391,7 +390,7 @@ fn derived_index(membership: &Membership) -> u64 {
 
 /// Whether a tree at `index` has nothing that does not follow from `membership`.
 fn is_derived(index: u64, membership: &Membership) -> bool {
-    membership.cluster_version() >= Some(UNTOLD) && index <= derived_index(membership)
+    membership.cluster_version() >= Some(v2::UNKNOWN_FROM) && index <= derived_index(membership)
 }
 
 /// See the [module](self).

@@ -39,7 +39,9 @@ mod timestamp;
 mod tree;
 mod watcher;
 
-pub use document::json::is_plain;
+use crate::version::Version;
+
+pub use document::json::is_plain_json;
 pub use document::{Document, DocumentError};
 pub use error::{Code, Error};
 pub use event::{Action, Event, Node};
@@ -53,3 +55,7 @@ pub use timestamp::Timestamp;
 pub use watcher::{EVENTS_MAX, Watcher};
 
 pub(crate) use membership_request::{Meaning, parse};
+
+/// From this version on Go's etcd does not know API v2, and its members tell each other nothing
+/// through the tree.
+pub const UNKNOWN_FROM: Version = Version::new(3, 6, 0);

@@ -21,8 +21,7 @@ use std::path::{Path, PathBuf};
 use retcd_proto::etcdserverpb::Metadata;
 use retcd_proto::raftpb::{HardState, Snapshot};
 use retcd_proto::walpb;
-use retcd_state::v2::Store;
-use retcd_state::version::Version;
+use retcd_state::v2::{self, Store};
 use retcd_storage::backend::{Backend, Bucket, WriteBatch};
 use retcd_storage::bolt::Access;
 use retcd_storage::{snap, wal};
@@ -34,9 +33,6 @@ use crate::cli::Exit;
 use crate::log;
 use crate::offline::{CreatedFiles, database_text, disk, io_text, open_locked, options};
 use entries::Selection;
-
-/// From this version on etcd does not know API v2.
-const UNKNOWN: Version = Version::new(3, 6, 0);
 
 /// How long a database may be locked by another process.
 const LOCK_MAX: std::time::Duration = std::time::Duration::from_secs(1);
@@ -184,7 +180,7 @@ fn newest_snapshot(plan: &Plan) -> Result<Option<Snapshot>, Exit> {
 fn without_new_version(mut snapshot: Snapshot) -> Result<Snapshot, Exit> {
     let data = snapshot.data.take().unwrap_or_default();
     let store = Store::from_document(&data).map_err(Exit::error)?.document();
-    snapshot.data = Some(match store.cluster_version() >= Some(UNKNOWN) {
+    snapshot.data = Some(match store.cluster_version() >= Some(v2::UNKNOWN_FROM) {
         true => store.without_cluster_version().to_json().into(),
         false => data,
     });

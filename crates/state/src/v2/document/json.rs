@@ -6,7 +6,7 @@ use std::fmt::Write;
 /// control characters three have short names, and some characters are escaped that need not be.
 pub(in super::super) fn put_string(text: &str, out: &mut String) {
     out.push('"');
-    if is_plain(text) {
+    if is_plain_json(text) {
         out.push_str(text);
         out.push('"');
         return;
@@ -33,9 +33,9 @@ pub(in super::super) fn put_string(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// Whether Go's JSON certainly has the text as it is. Looks at bytes, without a branch for each, so
+/// Whether Go's JSON certainly has the text as it is, with nothing escaped. Looks at bytes, without a branch for each, so
 /// that the compiler can take many at a time.
-pub fn is_plain(text: &str) -> bool {
+pub fn is_plain_json(text: &str) -> bool {
     // 0xe2 and 0xef begin the characters beyond ASCII that may be escaped.
     let may_be_escaped = |byte: u8| {
         (byte < b' ')
@@ -299,7 +299,8 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// The character of `\uXXXX`, or of two of them; one half alone is replaced, as in Go.
+    /// The character of `\u` and four digits, or of two of these; one half alone is replaced, as in
+    /// Go.
     fn unicode(&mut self) -> Result<char> {
         let first = self.hexadecimal()?;
         if (0xd800..0xdc00).contains(&first) && self.bytes[self.at..].starts_with(b"\\u") {
