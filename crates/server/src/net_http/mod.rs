@@ -1,6 +1,7 @@
 //! HTTP as Go's `net/http` speaks it, for clients and members alike: its replies, redirects and
-//! errors ([`reply`]), its paths ([`path`]) and its queries ([`query`]).
+//! errors ([`reply`]), its bodies ([`body`]), paths ([`path`]) and queries ([`query`]).
 
+pub(crate) mod body;
 pub(crate) mod path;
 pub(crate) mod query;
 pub(crate) mod reply;

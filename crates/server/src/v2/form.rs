@@ -5,16 +5,17 @@
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http_body::Body;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use retcd_state::v2::{Code, Error};
 
 use super::Context;
 use super::parameters::refused;
+use crate::net_http::body::{self, Unread};
 
 /// Bytes of a form or document in a body; Go's limit for forms.
 pub(super) const BODY_BYTES_MAX: usize = 10 << 20;
+/// Go's text for a body that does not arrive whole.
+pub(super) const BROKEN: &str = "unexpected EOF";
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -74,33 +75,21 @@ async fn body(context: &mut Context<'_>) -> Result<Bytes, String> {
     match media_type(&content_type)?.as_str() {
         FORM => {
             let body = read_all(context.body).await;
-            body.map_err(|unread| unread.to_string())
+            body.map_err(|unread| {
+                let text = match unread {
+                    Unread::TooLarge => "http: POST too large",
+                    Unread::Broken => BROKEN,
+                };
+                text.to_owned()
+            })
         }
         _ => Ok(Bytes::new()),
     }
 }
 
-/// Why there is no body. Displays Go's text.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-pub(super) enum Unread {
-    /// It is too long.
-    #[error("http: POST too large")]
-    TooLarge,
-    /// It does not arrive whole.
-    #[error("unexpected EOF")]
-    CutOff,
-}
-
 /// A body.
 pub(super) async fn read_all(body: &mut Incoming) -> Result<Bytes, Unread> {
-    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
-        return Err(Unread::TooLarge);
-    }
-    match Limited::new(body, BODY_BYTES_MAX).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Unread::TooLarge),
-        Err(_) => Err(Unread::CutOff),
-    }
+    body::read(body, BODY_BYTES_MAX).await
 }
 
 /// The type in a header `Content-Type`, in small letters.

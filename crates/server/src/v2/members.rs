@@ -11,11 +11,12 @@ use serde::Serialize;
 use super::Context;
 use super::credentials::login_of;
 use super::document::{self, Document};
-use super::form::{Unread, read_all};
+use super::form::{BROKEN, read_all};
 use super::reply::{self, Response, message, page};
 use crate::auth::CommonName;
 use crate::config::url::Url;
 use crate::net_http;
+use crate::net_http::body::Unread;
 use crate::server::ServerThread;
 
 /// A member as clients of API v2 see it.
@@ -154,7 +155,7 @@ async fn peer_urls(context: &mut Context<'_>) -> Result<Vec<String>, Response> {
     let body = read_all(context.body).await;
     let body = body.map_err(|unread| match unread {
         Unread::TooLarge => bad("http: request body too large"),
-        Unread::CutOff => bad(&unread.to_string()),
+        Unread::Broken => bad(BROKEN),
     })?;
     let document = Document::parse(&body).map_err(|error| bad(&error))?;
     let texts = document.strings("peerURLs").map_err(|found| {

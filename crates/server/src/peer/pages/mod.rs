@@ -18,7 +18,6 @@ mod route;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body::Body;
-use http_body_util::{BodyExt, Limited};
 use prost::Message;
 use retcd_member::Error;
 use retcd_member::access::Credentials;
@@ -41,6 +40,7 @@ use super::protocol::{
 };
 use crate::auth::credentials_of;
 use crate::log::{Hex, Text};
+use crate::net_http::body::{self, Unread};
 use crate::net_http::{Response, reply};
 use crate::status::text;
 use route::Route;
@@ -277,26 +277,13 @@ fn unreadable() -> Response {
     reply::error(StatusCode::BAD_REQUEST, "error unmarshalling request")
 }
 
-/// A body that is too large or does not arrive within [`IO_TIMEOUT`].
-enum Unread {
-    TooLarge,
-    Broken,
-}
-
+/// A body; one that does not arrive within [`IO_TIMEOUT`] is broken.
 async fn read<B: Body>(body: B) -> Result<Bytes, Unread> {
-    // The limit's error is the only one without the body's own error in it.
-    let limited = Limited::new(body.map_err(|_| BrokenBody), BODY_BYTES_MAX);
-    match timeout(IO_TIMEOUT, limited.collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<BrokenBody>() => Err(Unread::Broken),
-        Ok(Err(_)) => Err(Unread::TooLarge),
-        Err(_) => Err(Unread::Broken),
-    }
+    let read = body::read(body, BODY_BYTES_MAX);
+    timeout(IO_TIMEOUT, read)
+        .await
+        .unwrap_or(Err(Unread::Broken))
 }
-
-#[derive(Debug, thiserror::Error)]
-#[error("the request's body broke off")]
-struct BrokenBody;
 
 async fn decode<B: Body, T: Message + Default>(body: B) -> Result<T, Response> {
     let body = read(body).await.map_err(|unread| match unread {
