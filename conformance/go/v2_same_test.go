@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -85,8 +86,23 @@ func (c *v2Comparison) step(step v2Step) {
 	}
 	reply := c.ask(step.v2Request)
 	if step.expires != "" && reply.status/100 == 2 {
-		c.ask(v2Get(fmt.Sprintf("%s?wait=true&waitIndex=%d", step.expires, reply.index()+1)))
+		c.awaitEnd(step.expires, reply.index()+1)
 	}
+}
+
+var v2IndexHeader = regexp.MustCompile(`X-Etcd-Index: \d+`)
+
+// awaitEnd waits for the end of a node, at an index from that one on. Whether that has come before
+// it is waited for is chance; the index in the header tells.
+func (c *v2Comparison) awaitEnd(path string, index uint64) {
+	c.t.Helper()
+	r := v2Get(fmt.Sprintf("%s?wait=true&waitIndex=%d", path, index))
+	answers := onV2Sides(c, func(s *v2Side) string {
+		text, _ := s.ask(r)
+		return v2IndexHeader.ReplaceAllString(text, "X-Etcd-Index: a number")
+	})
+	c.compare(r, answers[1], answers[0])
+	c.index = max(c.index, index)
 }
 
 // ask compares the answers to one request, and returns the reference's.
