@@ -1,6 +1,6 @@
 //! The member's decisions: raft, proposals, linearizable reads, snapshot points.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -52,6 +52,8 @@ pub struct Node {
     unpersisted: Unpersisted,
     /// Followers' reads that came before this leader could answer them.
     early_reads: Vec<eraftpb::Message>,
+    /// The followers that have answered a heartbeat since the last tick.
+    heard: BTreeSet<u64>,
     /// What the owner was last told.
     leader: LeaderInfo,
     now: Duration,
@@ -120,6 +122,7 @@ impl Node {
             reads: ReadQueue::new(config.first_read_context),
             unpersisted: Unpersisted::default(),
             early_reads: Vec::new(),
+            heard: BTreeSet::new(),
             leader: LeaderInfo {
                 leader: 0,
                 term: recovered.hard_state.term(),
@@ -310,6 +313,7 @@ impl Node {
     fn tick(&mut self) {
         // Alone, raft would lead at once, with entries that the log does not have yet.
         let alone = self.raw.raft.prs().is_singleton();
+        self.heard.clear();
         let may_campaign = !self.is_restoring() && (!alone || self.unpersisted.is_empty());
         if may_campaign || self.leads() {
             self.raw.tick();
@@ -370,6 +374,9 @@ impl Node {
             Verdict::Step if message.get_msg_type() == MessageType::MsgPropose => {
                 self.handle_proposals_of_follower(message);
             }
+            Verdict::Step if message.get_msg_type() == MessageType::MsgHeartbeatResponse => {
+                self.handle_heartbeat_response(message);
+            }
             Verdict::Step
                 if message.get_msg_type() == MessageType::MsgTimeoutNow && self.is_restoring() => {}
             // An error means that raft has no use for it: from a member that is gone, or a proposal
@@ -385,6 +392,20 @@ impl Node {
             let _ = self.raw.step(message);
         } else if self.leads() && self.early_reads.len() < EARLY_READS_MAX {
             self.early_reads.push(message);
+        }
+    }
+
+    /// Raft sends a follower that is behind up to a mebibyte of entries for each heartbeat that it
+    /// answers, the same ones until it has acknowledged some. One that was stopped for a while
+    /// answers thousands at once, each read's among them, and a leader that sent all that would do
+    /// nothing else. So raft gets to know of one answer a tick, and of those that a read waits for.
+    fn handle_heartbeat_response(&mut self, message: eraftpb::Message) {
+        let raft = &self.raw.raft;
+        let read = raft.read_only.pending_read_index.get(&message.context[..]);
+        let is_awaited = read.is_some_and(|read| !read.acks.contains(&message.from));
+        let is_of_another_term = message.term != raft.term;
+        if self.heard.insert(message.from) || is_awaited || is_of_another_term {
+            let _ = self.raw.step(message);
         }
     }
 

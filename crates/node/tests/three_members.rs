@@ -399,6 +399,37 @@ fn a_leader_whose_disk_stalls_hands_over() {
     )));
 }
 
+/// A follower that was stopped for a while answers all heartbeats of that time at once.
+#[test]
+fn a_follower_that_answers_many_heartbeats_at_once_is_sent_its_entries_once() {
+    let (mut cluster, leader, [other, follower]) = Cluster::with_leader();
+    cluster.cut_off.push(follower);
+    for _ in 0..100 {
+        cluster.propose(leader, "a");
+    }
+    cluster.handle(leader, Input::Unreachable { peer: follower });
+    let heard = |context: u64| raftpb::Message {
+        r#type: Some(MessageType::MsgHeartbeatResp as i32),
+        from: Some(follower),
+        to: Some(leader),
+        term: Some(cluster.members[&leader].node.status().term),
+        context: Some(Bytes::copy_from_slice(&context.to_be_bytes())),
+        ..Default::default()
+    };
+    let heard = (0..1000).map(heard).collect();
+    cluster.sent.clear();
+    cluster.handle(leader, Input::Messages(heard));
+    let appends = (leader, follower, MessageType::MsgApp);
+    let count = cluster.sent.iter().filter(|sent| **sent == appends).count();
+    assert_eq!(count, 1, "of {:?}", cluster.sent.len());
+    // And it still counts as there, and for reads.
+    cluster.cut_off = vec![other];
+    cluster.handle(leader, Input::Read { read: 5 });
+    cluster.run_until("a read", |cluster| {
+        cluster.members[&leader].seen == ["leader read [5]"]
+    });
+}
+
 #[test]
 fn an_acknowledgement_waits_for_the_disk() {
     let (mut cluster, leader, [follower, other]) = Cluster::with_leader();
