@@ -47,8 +47,9 @@ Example:
 
 const LOAD_HELP: &str = "\
 Workloads: put, get, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect,
-  and of API v2, over HTTP/1.1 with 64 clients and a connection for each: v2-set, v2-get, v2-quorum-get, v2-watch[-POLLS].
-Append @CLIENTS for another number of clients (for watch and v2-watch: of writers).
+  and of API v2, over HTTP/1.1 with 64 clients and a connection for each: v2-set, v2-get, v2-quorum-get, v2-watch[-POLLS];
+  likewise through the JSON gateway: json-put, json-list[-KEYS], json-watch[-WATCHERS].
+Append @CLIENTS for another number of clients (for watch, v2-watch and json-watch: of writers).
 Keys that a workload reads are written first if they are missing. Keys and leases stay on the server.
 
 Examples:

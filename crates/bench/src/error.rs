@@ -29,7 +29,7 @@ pub(crate) enum CallError {
     /// The connection broke, or the server does not speak HTTP/1.1.
     #[error("connection broken: {0}")]
     BrokenHttp(#[from] hyper::Error),
-    /// The server answered a request of API v2 with a status other than 2xx.
+    /// The server answered a request over HTTP/1.1 with a status other than 2xx.
     #[error("the server answered with HTTP status {status}: {text}")]
     HttpStatus {
         /// The status.

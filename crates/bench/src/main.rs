@@ -40,6 +40,10 @@ mod machine;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod model_http1;
+#[cfg(test)]
+mod model_json;
+#[cfg(test)]
 mod model_v2;
 mod output;
 mod procfs;

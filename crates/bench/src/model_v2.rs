@@ -2,7 +2,6 @@
 //! workloads send.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -10,12 +9,9 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 
-use crate::load;
-use crate::model::listen;
+use crate::model_http1::serve_http1;
 
 /// The state of a server.
 #[derive(Default)]
@@ -40,14 +36,14 @@ impl ModelV2 {
         self.tree.lock().unwrap()
     }
 
-    async fn answer(self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    async fn answer(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let key = head.uri.path().strip_prefix("/v2/keys").unwrap().to_owned();
         let query = head.uri.query().unwrap_or_default();
         let wait_index = query.split("waitIndex=").nth(1).map(|n| n.parse().unwrap());
         if let Some(from) = wait_index {
             assert_eq!(query, format!("wait=true&recursive=true&waitIndex={from}"));
-            return Ok(self.poll(&key, from).await);
+            return self.poll(&key, from).await;
         }
         if head.method == Method::PUT {
             let body = body.collect().await.unwrap().to_bytes();
@@ -60,17 +56,17 @@ impl ModelV2 {
                 tree.writes.len()
             };
             self.written.send_replace(index);
-            return Ok(event(StatusCode::CREATED, &key, &value, index));
+            return event(StatusCode::CREATED, &key, &value, index);
         }
         let found = self.tree().nodes.get(&key).cloned();
-        Ok(match found {
+        match found {
             Some(value) => event(StatusCode::OK, &key, &value, 1),
             None => {
                 let mut missing = Response::new(Full::from("{\"errorCode\":100}"));
                 *missing.status_mut() = StatusCode::NOT_FOUND;
                 missing
             }
-        })
+        }
     }
 
     /// The first write below `directory` with an index from `from` on.
@@ -106,22 +102,10 @@ fn event(status: StatusCode, key: &str, value: &str, index: usize) -> Response<F
 
 /// Serves `model` until the test process ends.
 pub(crate) fn serve_v2(model: &ModelV2) -> SocketAddr {
-    let (listener, address) = listen();
     let model = model.clone();
-    std::thread::spawn(move || {
-        load::runtime().unwrap().block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            loop {
-                let (socket, _) = listener.accept().await.unwrap();
-                socket.set_nodelay(true).unwrap();
-                model.tree().connections += 1;
-                let model = model.clone();
-                let service = service_fn(move |request| model.clone().answer(request));
-                let serving = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(socket), service);
-                tokio::spawn(async move { drop(serving.await) });
-            }
-        });
-    });
-    address
+    serve_http1(move || {
+        model.tree().connections += 1;
+        let model = model.clone();
+        move |request| model.clone().answer(request)
+    })
 }

@@ -14,6 +14,7 @@ use crate::fill::{fill, fill_if_missing, fill_in_txns, fill_v2_if_missing};
 use crate::keys::KeySpace;
 use crate::load::{self, Extent, Outcome, Plan};
 use crate::model::{Model, closed_port, serve, serve_tls};
+use crate::model_json::{ModelJson, serve_json};
 use crate::model_v2::{ModelV2, serve_v2};
 use crate::progress::Progress;
 use crate::target::Target;
@@ -197,6 +198,26 @@ fn v2_goes_without_tokens() {
         .unwrap();
     let refused = run(&target, &plan("v2-set", 20)).map(drop).unwrap_err();
     assert!(refused.to_string().contains("users of API v3"), "{refused}");
+}
+
+#[test]
+fn workloads_of_the_json_gateway_count_the_requested_operations() {
+    let model = ModelJson::default();
+    let target = at(&[serve_json(&model)]);
+    for workload in ["json-put", "json-put@5", "json-list-20"] {
+        let outcome = run(&target, &plan(workload, 500)).unwrap();
+        assert_eq!(
+            (outcome.latencies.count(), outcome.errors),
+            (500, 0),
+            "{workload}"
+        );
+    }
+    assert_eq!(model.puts(), 1000);
+    let outcome = run(&target, &plan("json-watch-7", 700)).unwrap();
+    assert_eq!(outcome.latencies.count(), 700);
+    // Each put makes seven events; one put of each of the two writers may be in flight.
+    let puts = model.puts() - 1000;
+    assert!((100..=110).contains(&puts), "{puts} puts");
 }
 
 #[test]

@@ -43,6 +43,13 @@ pub(crate) enum Kind {
     /// Writes of random keys in a directory of API v2 for which this many long polls wait. An
     /// operation is one event delivered to one of them.
     V2Watch(u32),
+    /// A put of a random key through the JSON gateway.
+    JsonPut,
+    /// A linearizable read of this many consecutive keys through the JSON gateway.
+    JsonList(u32),
+    /// Puts of random keys under a prefix that this many streams of the JSON gateway watch. An
+    /// operation is one event delivered to one of them.
+    JsonWatch(u32),
 }
 
 /// A kind of load and, unless it is the default, the number of clients.
@@ -54,14 +61,14 @@ pub(crate) struct Workload {
     pub(crate) clients: Option<u32>,
 }
 
-/// Default sizes of `list`, `page`, `watch` and `v2-watch`.
+/// Default sizes of `list`, `page` and `json-list`, of `watch` and `json-watch`, and of `v2-watch`.
 const LIST_DEFAULT: u32 = 1000;
 const WATCH_DEFAULT: u32 = 100;
 const V2_WATCH_DEFAULT: u32 = 1000;
 
 /// The names, for help texts.
 pub(crate) const NAMES: &str = "put, get, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect, \
-     v2-set, v2-get, v2-quorum-get, v2-watch[-POLLS]";
+     v2-set, v2-get, v2-quorum-get, v2-watch[-POLLS], json-put, json-list[-KEYS], json-watch[-WATCHERS]";
 
 impl Kind {
     /// Whether the key space must be filled first.
@@ -74,17 +81,25 @@ impl Kind {
             | Kind::Txn
             | Kind::Connect
             | Kind::V2Get
-            | Kind::V2QuorumGet => true,
+            | Kind::V2QuorumGet
+            | Kind::JsonList(_) => true,
             Kind::Put
             | Kind::Watch(_)
             | Kind::LeaseGrant
             | Kind::LeaseKeepAlive
             | Kind::V2Set
-            | Kind::V2Watch(_) => false,
+            | Kind::V2Watch(_)
+            | Kind::JsonPut
+            | Kind::JsonWatch(_) => false,
         }
     }
 
-    /// Whether it is for API v2, over HTTP/1.1 with a connection per client.
+    /// Whether it goes over HTTP/1.1, with a connection per client.
+    pub(crate) fn is_http1(self) -> bool {
+        self.is_v2() || matches!(self, Kind::JsonPut | Kind::JsonList(_) | Kind::JsonWatch(_))
+    }
+
+    /// Whether it is for API v2.
     pub(crate) fn is_v2(self) -> bool {
         matches!(
             self,
@@ -95,7 +110,7 @@ impl Kind {
     /// The name of one operation in tables.
     pub(crate) fn unit(self) -> &'static str {
         match self {
-            Kind::Watch(_) | Kind::V2Watch(_) => "event",
+            Kind::Watch(_) | Kind::V2Watch(_) | Kind::JsonWatch(_) => "event",
             Kind::Connect => "connection",
             _ => "op",
         }
@@ -119,6 +134,9 @@ impl fmt::Display for Kind {
             Kind::V2Get => f.write_str("v2-get"),
             Kind::V2QuorumGet => f.write_str("v2-quorum-get"),
             Kind::V2Watch(polls) => write!(f, "v2-watch-{polls}"),
+            Kind::JsonPut => f.write_str("json-put"),
+            Kind::JsonList(keys) => write!(f, "json-list-{keys}"),
+            Kind::JsonWatch(watchers) => write!(f, "json-watch-{watchers}"),
         }
     }
 }
@@ -153,6 +171,9 @@ impl FromStr for Workload {
             "v2-get" => Kind::V2Get,
             "v2-quorum-get" => Kind::V2QuorumGet,
             "v2-watch" => Kind::V2Watch(V2_WATCH_DEFAULT),
+            "json-put" => Kind::JsonPut,
+            "json-list" => Kind::JsonList(LIST_DEFAULT),
+            "json-watch" => Kind::JsonWatch(WATCH_DEFAULT),
             "list" => Kind::List(LIST_DEFAULT),
             "page" => Kind::Page(LIST_DEFAULT),
             "watch" => Kind::Watch(WATCH_DEFAULT),
@@ -161,6 +182,8 @@ impl FromStr for Workload {
                 Some(("page", keys)) => Kind::Page(positive(keys, text)?),
                 Some(("watch", watchers)) => Kind::Watch(positive(watchers, text)?),
                 Some(("v2-watch", polls)) => Kind::V2Watch(positive(polls, text)?),
+                Some(("json-list", keys)) => Kind::JsonList(positive(keys, text)?),
+                Some(("json-watch", watchers)) => Kind::JsonWatch(positive(watchers, text)?),
                 _ => return Err(format!("no workload {name:?}; there are {NAMES}")),
             },
         };
@@ -201,6 +224,9 @@ mod tests {
             "v2-get",
             "v2-quorum-get",
             "v2-watch-1000@4",
+            "json-put",
+            "json-list-1000@8",
+            "json-watch-100",
         ] {
             assert_eq!(text.parse::<Workload>().unwrap().to_string(), text);
         }

@@ -84,6 +84,15 @@ impl Scenario {
                 Kind::V2Set => "API v2: a random key each, a connection for each client".into(),
                 Kind::V2Get => "API v2: a random key each, of what the member has, a connection for each client".into(),
                 Kind::V2QuorumGet => "API v2: a random key each, quorum=true, a connection for each client".into(),
+                Kind::JsonPut => "JSON gateway: a random key each, a connection for each client".into(),
+                Kind::JsonList(keys) => {
+                    format!("JSON gateway: {keys} neighbouring keys, linearizable, a connection for each client")
+                }
+                Kind::JsonWatch(watchers) => format!(
+                    "JSON gateway: {watchers} watchers of one prefix, a connection for each, {} writers; one op is one event at \
+                     one watcher, its latency counts from before the put was sent, and the processor time holds the puts",
+                    workload.clients.unwrap_or(plan.writers),
+                ),
                 Kind::V2Watch(polls) => format!(
                     "API v2: {polls} long polls of one directory, a connection for each, {} writers; one op is one event at one \
                      poll, its latency counts from before the write was sent, and the processor time holds the writes",

@@ -9,7 +9,7 @@ use retcd_proto::etcdserverpb as pb;
 use tokio::task::JoinSet;
 
 use super::pace::Pace;
-use super::{Share, Shared, Tally, v2, watchers};
+use super::{Share, Shared, Tally, json, v2, watchers};
 use crate::error::{CallError, Error};
 use crate::grpc::{Connection, Method, Stream};
 use crate::keys::{self, KeySpace};
@@ -52,13 +52,15 @@ async fn prepare(
     tally: &SharedTally,
     ready: impl FnOnce(),
 ) -> Result<JoinSet<Result<(), CallError>>, Error> {
-    if let Kind::V2Watch(_) = shared.plan.workload.kind {
-        return v2::prepare_polls(shared, share, tally, ready).await;
+    match shared.plan.workload.kind {
+        Kind::V2Watch(_) => return v2::prepare_polls(shared, share, tally, ready).await,
+        Kind::JsonWatch(_) => return json::prepare_watchers(shared, share, tally, ready).await,
+        _ => {}
     }
     let mut clients = Vec::new();
-    if shared.plan.workload.kind.is_v2() {
+    if shared.plan.workload.kind.is_http1() {
         for at in 0..share.clients {
-            clients.push(Client::prepare_v2(shared, share.first_client + at).await?);
+            clients.push(Client::prepare_http1(shared, share.first_client + at).await?);
         }
         return start(shared, clients, tally, ready).await;
     }
@@ -138,6 +140,7 @@ enum Work {
         lease: i64,
     },
     V2(v2::Caller),
+    Json(json::Caller),
     Connect {
         target: Target,
         /// The member of the next connection, modulo the number of members.
@@ -235,9 +238,13 @@ impl Client {
                 grant: connection.method("/etcdserverpb.Lease/LeaseGrant"),
             },
             Kind::LeaseKeepAlive => prepare_keep_alive(connection).await?,
-            Kind::V2Set | Kind::V2Get | Kind::V2QuorumGet | Kind::V2Watch(_) => {
-                unreachable!("these have no gRPC connection")
-            }
+            Kind::V2Set
+            | Kind::V2Get
+            | Kind::V2QuorumGet
+            | Kind::V2Watch(_)
+            | Kind::JsonPut
+            | Kind::JsonList(_)
+            | Kind::JsonWatch(_) => unreachable!("these have no gRPC connection"),
             Kind::Connect => Work::Connect {
                 target: shared.target.clone(),
                 next: number as usize,
@@ -251,14 +258,17 @@ impl Client {
         })
     }
 
-    async fn prepare_v2(shared: &Shared, number: u32) -> Result<Self, Error> {
+    async fn prepare_http1(shared: &Shared, number: u32) -> Result<Self, Error> {
         let plan = &shared.plan;
         let mut rng = Rng::with_seed(plan.seed.wrapping_add(u64::from(number)));
-        let caller = v2::Caller::open(shared, number, &mut rng).await?;
+        let work = match plan.workload.kind.is_v2() {
+            true => Work::V2(v2::Caller::open(shared, number, &mut rng).await?),
+            false => Work::Json(json::Caller::open(shared, number, &mut rng).await?),
+        };
         Ok(Self {
             keys: plan.keys.clone(),
             rng,
-            work: Work::V2(caller),
+            work,
         })
     }
 
@@ -313,6 +323,7 @@ impl Client {
                 Ok(())
             }
             Work::V2(caller) => caller.call(&keys.random(rng)).await,
+            Work::Json(caller) => caller.call(keys, rng).await,
             Work::LeaseKeepAlive { stream, lease } => keep_alive(stream, *lease).await,
             Work::Connect {
                 target,

@@ -16,6 +16,7 @@
 //! its own tally; threads share only [`Pace`].
 
 mod clients;
+mod json;
 mod pace;
 mod v2;
 mod watchers;
@@ -26,6 +27,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::{CallError, Error};
+use crate::http1::Http1;
 use crate::keys::KeySpace;
 use crate::procfs;
 use crate::progress::Progress;
@@ -36,6 +38,9 @@ use crate::workload::{Kind, Workload};
 pub(crate) use clients::put_request;
 use pace::{Pace, Phase};
 use watchers::FanOut;
+
+/// The number of clients over HTTP/1.1, unless the workload sets it.
+const HTTP1_CLIENTS_DEFAULT: u32 = 64;
 
 /// When a run ends.
 #[derive(Debug, Clone, Copy)]
@@ -162,8 +167,8 @@ impl Plan {
     /// The number of clients that send requests.
     fn callers(&self) -> u32 {
         let usual = match self.workload.kind {
-            Kind::Watch(_) | Kind::V2Watch(_) => self.writers,
-            kind if kind.is_v2() => v2::CLIENTS_DEFAULT,
+            Kind::Watch(_) | Kind::V2Watch(_) | Kind::JsonWatch(_) => self.writers,
+            kind if kind.is_http1() => HTTP1_CLIENTS_DEFAULT,
             _ => self.clients,
         };
         self.workload.clients.unwrap_or(usual)
@@ -173,7 +178,7 @@ impl Plan {
         let callers = self.callers();
         let (watchers, streams) = match self.workload.kind {
             Kind::Watch(watchers) => (watchers, self.streams.min(watchers)),
-            Kind::V2Watch(polls) => (polls, 0),
+            Kind::V2Watch(watchers) | Kind::JsonWatch(watchers) => (watchers, 0),
             _ => (0, 0),
         };
         let users = callers.max(streams);
@@ -203,7 +208,9 @@ impl Plan {
     fn check(&self) -> Result<(), Error> {
         let usage = |text: String| Err(Error::Usage(text));
         match self.workload.kind {
-            Kind::List(keys) | Kind::Page(keys) if u64::from(keys) > self.keys.count => {
+            Kind::List(keys) | Kind::Page(keys) | Kind::JsonList(keys)
+                if u64::from(keys) > self.keys.count =>
+            {
                 usage(format!(
                     "{} needs a key space of {keys} keys, not {}",
                     self.workload, self.keys.count
@@ -213,7 +220,9 @@ impl Plan {
                 "{} needs a prefix with a slash in front, not {}",
                 self.workload, self.keys.prefix
             )),
-            Kind::Watch(_) | Kind::V2Watch(_) if self.value_size < watchers::STAMP_LEN => {
+            Kind::Watch(_) | Kind::V2Watch(_) | Kind::JsonWatch(_)
+                if self.value_size < watchers::STAMP_LEN =>
+            {
                 usage(format!(
                     "{} needs values of at least {} bytes, which carry the time of sending",
                     self.workload,
@@ -248,7 +257,7 @@ pub(crate) fn run<S>(
     mut sample: impl FnMut() -> Result<S, Error>,
 ) -> Result<Outcome<S>, Error> {
     plan.check()?;
-    if plan.workload.kind.is_v2() && (target.tls().is_some() || target.token().is_some()) {
+    if plan.workload.kind.is_http1() && (target.tls().is_some() || target.token().is_some()) {
         return Err(Error::Usage(format!(
             "{} goes without TLS and without users of API v3",
             plan.workload
@@ -408,6 +417,12 @@ fn work(shared: &Arc<Shared>, share: Share, events: &Sender<Event>) -> Result<Ta
         .and_then(|runtime| runtime.block_on(clients::serve(shared, share, || tell(Event::Ready))));
     tell(Event::Ended);
     result
+}
+
+/// Opens an HTTP/1.1 connection of its own for client `number` of all.
+async fn open_http1(shared: &Shared, number: u32) -> Result<Http1, Error> {
+    let opened = Http1::open(&shared.target, number as usize).await;
+    opened.map_err(Error::call(shared.plan.workload.to_string()))
 }
 
 /// Creates a current-thread runtime.

@@ -14,14 +14,11 @@ use tokio::task::JoinSet;
 use super::clients::{SharedTally, check_reply_len, locked};
 use super::pace::Phase;
 use super::watchers::{FanOut, STAMP_LEN};
-use super::{Share, Shared};
+use super::{Share, Shared, open_http1};
 use crate::error::{CallError, Error};
 use crate::http1::{Http1, form};
 use crate::keys::{self, text};
 use crate::workload::Kind;
-
-/// The number of clients, unless the workload sets it.
-pub(super) const CLIENTS_DEFAULT: u32 = 64;
 
 /// A client's connection, and what it asks for.
 pub(super) struct Caller {
@@ -55,7 +52,7 @@ impl Caller {
             _ => Request::Set(form(&keys::value(plan.value_size, rng))),
         };
         Ok(Self {
-            http: open(shared, number).await?,
+            http: open_http1(shared, number).await?,
             request,
         })
     }
@@ -79,11 +76,6 @@ impl Caller {
     }
 }
 
-async fn open(shared: &Shared, number: u32) -> Result<Http1, Error> {
-    let opened = Http1::open(&shared.target, number as usize).await;
-    opened.map_err(Error::call(shared.plan.workload.to_string()))
-}
-
 /// Connects the polls and writers of this thread, calls `ready`, waits for the start, and spawns
 /// them.
 pub(super) async fn prepare_polls(
@@ -92,16 +84,16 @@ pub(super) async fn prepare_polls(
     tally: &SharedTally,
     ready: impl FnOnce(),
 ) -> Result<JoinSet<Result<(), CallError>>, Error> {
-    let mut first = open(shared, share.first_client).await?;
+    let mut first = open_http1(shared, share.first_client).await?;
     let begun = begin(&shared.fan_out, &mut first).await;
     let next = begun.map_err(Error::call(shared.plan.workload.to_string()))?;
     let mut polls = Vec::new();
     for at in 0..share.watchers {
-        polls.push(open(shared, at).await?);
+        polls.push(open_http1(shared, at).await?);
     }
     let mut writers = Vec::new();
     for number in share.first_client..share.first_client + share.clients {
-        writers.push((open(shared, number).await?, number));
+        writers.push((open_http1(shared, number).await?, number));
     }
     ready();
     shared.pace.started().await;

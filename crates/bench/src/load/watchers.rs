@@ -43,7 +43,7 @@ pub(super) struct FanOut {
 impl FanOut {
     pub(super) fn new(plan: &Plan) -> Self {
         let watchers = match plan.workload.kind {
-            Kind::Watch(watchers) | Kind::V2Watch(watchers) => watchers,
+            Kind::Watch(watchers) | Kind::V2Watch(watchers) | Kind::JsonWatch(watchers) => watchers,
             _ => 0,
         };
         Self {
@@ -198,17 +198,24 @@ async fn write(shared: Arc<Shared>, mut put: Method, number: u32) -> Result<(), 
 mod tests {
     use super::*;
 
+    impl FanOut {
+        /// For stamps and their ages, at a minute from the start.
+        pub(in crate::load) fn of_stamps() -> FanOut {
+            FanOut {
+                origin: Instant::now() - Duration::from_secs(60),
+                window: Semaphore::new(0),
+                watchers: 0,
+                keys: KeySpace {
+                    prefix: "/".into(),
+                    count: 1,
+                },
+            }
+        }
+    }
+
     #[test]
     fn a_stamp_tells_its_age() {
-        let fan_out = FanOut {
-            origin: Instant::now() - Duration::from_secs(60),
-            window: Semaphore::new(0),
-            watchers: 0,
-            keys: KeySpace {
-                prefix: "/".into(),
-                count: 1,
-            },
-        };
+        let fan_out = FanOut::of_stamps();
         let value = fan_out.stamp(&Bytes::from_static(b"tail"));
         assert_eq!(value.len(), STAMP_LEN + 4);
         assert!(fan_out.age(&value).unwrap() < Duration::from_secs(59));
