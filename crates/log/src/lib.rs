@@ -24,7 +24,7 @@
 //! too, and then nothing of that crate is left in use: a member has no spans. The logger is global
 //! and set once, by [`init`]; before that, lines go to stderr as JSON from level `info` on.
 //!
-//! Deliberately absent: rotation, the systemd journal, stack traces, asynchronous writing (a line
+//! Deliberately absent: stack traces, asynchronous writing (a line
 //! is on its way to the kernel when the macro returns, also when the process dies next).
 
 #![warn(unreachable_pub)]
@@ -34,13 +34,14 @@ mod record;
 mod sample;
 mod throttle;
 
+use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{LazyLock, OnceLock};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-pub use output::{OpenError, Output, go_io_error};
+pub use output::{OpenError, Output, Rotation, go_io_error};
 pub use record::{ByteSize, Field, GoDuration, Hex, Record, Remote, Text};
 pub use throttle::Throttle;
 
@@ -115,6 +116,8 @@ pub struct Options {
     pub format: Format,
     /// Every line goes to each of these.
     pub outputs: Vec<Output>,
+    /// When files among them are put aside; never if `None`.
+    pub rotation: Option<Rotation>,
 }
 
 impl Default for Options {
@@ -123,6 +126,7 @@ impl Default for Options {
             level: Level::Info,
             format: Format::Json,
             outputs: vec![Output::Stderr],
+            rotation: None,
         }
     }
 }
@@ -149,6 +153,22 @@ pub fn init(options: &Options) -> Result<(), OpenError> {
         LEVEL.store(options.level as u8, Ordering::Relaxed);
     }
     Ok(())
+}
+
+/// Whether lines go to files.
+pub fn goes_to_files() -> bool {
+    CONFIGURED
+        .get()
+        .is_some_and(|logger| logger.sinks.iter().any(Sink::is_file))
+}
+
+/// Opens the files anew that lines go to: who rotates them from outside has moved them away.
+///
+/// # Errors
+/// One cannot be opened; lines go on where they went, there and in those behind it.
+pub fn reopen() -> io::Result<()> {
+    let sinks = CONFIGURED.get().map_or(&[][..], |logger| &logger.sinks);
+    sinks.iter().try_for_each(Sink::reopen)
 }
 
 /// Whether lines of this level are written.
@@ -183,10 +203,10 @@ fn write(record: &Record, also_seen: bool) {
     }
     let line = logger.render(record, now);
     for sink in &logger.sinks {
-        sink.write(line.as_bytes());
+        sink.write(record, line.as_bytes());
     }
     if also_seen && !logger.sinks.iter().any(Sink::is_seen) {
-        Sink::Stderr.write(line.as_bytes());
+        Sink::Stderr.write(record, line.as_bytes());
     }
 }
 
@@ -227,7 +247,7 @@ impl Logger {
     fn open(options: &Options) -> Result<Logger, OpenError> {
         Ok(Logger {
             format: options.format,
-            sinks: output::open(&options.outputs)?,
+            sinks: output::open(&options.outputs, options.rotation.as_ref())?,
             zone: TimeZone::system(),
             sampler: Sampler::default(),
         })

@@ -57,6 +57,12 @@ impl Record {
         &self.message
     }
 
+    /// The folder of the call site.
+    pub(super) fn package(&self) -> String {
+        let place = short(&self.caller.0);
+        place.split('/').next().unwrap_or_default().to_owned()
+    }
+
     /// Writes the line with its newline; `time` is already laid out.
     pub(super) fn render(&self, line: &mut String, format: Format, time: &str) {
         match format {

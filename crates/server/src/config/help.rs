@@ -53,7 +53,7 @@ fn remark(status: Status) -> &'static str {
     match status {
         Status::NotYet(_) => " (not supported yet)",
         Status::WithoutEffect(_) => " (without effect)",
-        Status::Supported | Status::Partly(_) => "",
+        Status::Supported => "",
     }
 }
 
@@ -169,7 +169,7 @@ fn sentence(help: &str, status: Status) -> String {
     match status {
         Status::NotYet(feature) => format!("{help} *Not yet: {feature}.*"),
         Status::WithoutEffect(reason) => format!("{help} *Without effect: {reason}.*"),
-        Status::Supported | Status::Partly(_) => help,
+        Status::Supported => help,
     }
 }
 

@@ -35,6 +35,7 @@ mod literal;
 mod member;
 mod records;
 mod resolve;
+mod rotation;
 mod verify;
 mod yaml;
 

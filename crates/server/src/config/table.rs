@@ -82,8 +82,6 @@ pub enum Status {
     Supported,
     /// Values other than the default are refused. The text names the feature.
     NotYet(&'static str),
-    /// Some values are refused. The function names the feature that is missing.
-    Partly(fn(&Config) -> Option<&'static str>),
     /// No value has an effect; setting it gives a warning. The text says why.
     WithoutEffect(&'static str),
 }
@@ -291,11 +289,6 @@ impl Flag {
         self.secret = true;
         self
     }
-
-    const fn partly(mut self, missing: fn(&Config) -> Option<&'static str>) -> Flag {
-        self.status = Status::Partly(missing);
-        self
-    }
 }
 
 type Field = fn(&mut Config) -> &mut dyn FlagValue;
@@ -385,13 +378,6 @@ fn off_or_without(value: &str) -> Verdict {
     }
 }
 
-fn journal(config: &Config) -> Option<&'static str> {
-    config
-        .log_outputs
-        .contains("systemd/journal")
-        .then_some("logging to the systemd journal")
-}
-
 use Group::{Auth, Clustering, Features, Logging, Member, Monitoring, Security, Tracing, Unsafe};
 use Section::{
     ClientSecurity, Discovery, DiscoveryAuth, DiscoveryClient, DiscoverySecure, PeerSecurity,
@@ -400,7 +386,6 @@ use Section::{
 
 const DISCOVERY: &str = "discovery";
 const TRACING: &str = "distributed tracing";
-const ROTATION: &str = "log rotation";
 
 /// Every flag.
 pub static FLAGS: &[Flag] = &[
@@ -760,20 +745,18 @@ pub static FLAGS: &[Flag] = &[
         "log-outputs",
         "default",
         |c| &mut c.log_outputs,
-        "Where the log goes: 'default' and 'stderr', 'stdout', or files; several, comma separated.",
-    )
-    .partly(journal),
+        "Where the log goes: 'default' and 'stderr', 'stdout', 'systemd/journal' (alone), or files; several, comma separated.",
+    ),
     flag(Logging, "log-level", "info", |c| &mut c.log_level, "The least severe lines to write: debug, info, warn, error, panic, fatal."),
     flag(Logging, "log-format", "json", |c| &mut c.log_format, "'json' or 'console'."),
-    flag(Logging, "enable-log-rotation", "false", |c| &mut c.enable_log_rotation, "Rotate the one file of --log-outputs.").not_yet(ROTATION),
+    flag(Logging, "enable-log-rotation", "false", |c| &mut c.enable_log_rotation, "Rotate the one file of --log-outputs."),
     flag(
         Logging,
         "log-rotation-config-json",
         r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#,
         |c| &mut c.log_rotation_config_json,
-        "When and how to rotate: maxsize (MB), maxage (days), maxbackups, localtime, compress.",
-    )
-    .not_yet(ROTATION),
+        "When to rotate, and what becomes of old files: maxsize (MiB), maxage (days), maxbackups, localtime, compress; JSON.",
+    ),
     flag(
         Logging,
         "warning-unary-request-duration",

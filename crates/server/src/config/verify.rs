@@ -39,6 +39,14 @@ pub(super) enum VerifyError {
     MultipleDefaultOutputs,
     #[error("--log-outputs requires a single file path when --log-rotate-config-json is defined")]
     RotationNeedsOneFile,
+    #[error("improperly formatted log rotation config: {0}")]
+    RotationSyntax(String),
+    #[error("invalid log rotation config: {0}")]
+    Rotation(String),
+    #[error(
+        "running with systemd/journal but other '--log-outputs' values ({0}) are configured with 'default'; override 'default' value with something else"
+    )]
+    JournalAndOthers(String),
     #[error("unknown log format: {0}, supported values json, console")]
     LogFormat(String),
     #[error("expected IP in URL for binding ({0})")]
@@ -157,6 +165,10 @@ fn log_options(config: &Config) -> Result<log::Options, Refusal> {
     if config.enable_log_rotation && (files > 1 || (files == 0 && outputs.len() <= 1)) {
         return Err(E::RotationNeedsOneFile.into());
     }
+    let rotation = match config.enable_log_rotation {
+        true => Some(super::rotation::parse(&config.log_rotation_config_json)?),
+        false => None,
+    };
     let Some(level) = Level::from_name(&config.log_level) else {
         // etcd panics here.
         let stderr = format!("panic: unrecognized level: {:?}\n", config.log_level);
@@ -171,24 +183,24 @@ fn log_options(config: &Config) -> Result<log::Options, Refusal> {
         "console" => Format::Console,
         other => return Err(E::LogFormat(other.to_owned()).into()),
     };
-    let mut outputs: Vec<Output> = outputs.iter().filter_map(|name| output(name)).collect();
-    if outputs.is_empty() {
-        outputs.push(Output::Stderr);
+    if outputs.len() > 1 && outputs.contains("systemd/journal") {
+        let names: Vec<String> = outputs.iter().map(|name| format!("{name:?}")).collect();
+        return Err(E::JournalAndOthers(format!("[{}]", names.join(" "))).into());
     }
     Ok(log::Options {
         level,
         format,
-        outputs,
+        outputs: outputs.iter().map(|name| output(name)).collect(),
+        rotation,
     })
 }
 
-/// None for the journal, which is refused later; until then the log goes to stderr.
-fn output(name: &str) -> Option<Output> {
+fn output(name: &str) -> Output {
     match name {
-        "default" | "stderr" => Some(Output::Stderr),
-        "stdout" => Some(Output::Stdout),
-        "systemd/journal" => None,
-        path => Some(Output::File(path.into())),
+        "default" | "stderr" => Output::Stderr,
+        "stdout" => Output::Stdout,
+        "systemd/journal" => Output::Journal,
+        path => Output::File(path.into()),
     }
 }
 
@@ -397,12 +409,9 @@ fn without_effect(builder: &mut Builder) {
 fn missing_features(config: &Config) -> Result<(), VerifyError> {
     let (mut given, mut defaults) = (config.clone(), Config::from_table());
     for flag in FLAGS {
-        let missing = match flag.status {
-            Status::NotYet(feature) if differs(flag, &mut given, &mut defaults) => Some(feature),
-            Status::Partly(missing) => missing(config),
-            _ => None,
-        };
-        if let Some(feature) = missing {
+        if let Status::NotYet(feature) = flag.status
+            && differs(flag, &mut given, &mut defaults)
+        {
             return Err(E::NotYet(flag.name, feature));
         }
     }

@@ -23,7 +23,7 @@ use super::connection_thread::{self, Http2Settings};
 use super::error::StartError;
 use super::local_runtime::{run_on_thread, spawn_runtime_thread};
 use super::peer_thread;
-use super::signals::{StopSignal, stop_signal};
+use super::signals::{StopSignal, reopen_log_files, stop_signal};
 use super::snapshot_thread::ToSnapshot;
 use super::spawn::{ConnectionThread, Started, ThreadParts, Threads};
 use super::start::{start, texts};
@@ -294,5 +294,6 @@ async fn end_of(member: Arc<Shared>) -> Result<End, StartError> {
     tokio::select! {
         signal = stop_signal() => Ok(End::Signal(signal?)),
         () = removed => Ok(End::Removed),
+        never = reopen_log_files() => match never? {},
     }
 }

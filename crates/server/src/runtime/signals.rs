@@ -1,5 +1,8 @@
-//! Signals: those that stop the member, and SIGXFSZ, which must not.
+//! Signals: those that stop the member, SIGHUP, which asks for new log files, and SIGXFSZ, which
+//! must not stop it.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::sync::Arc;
 
@@ -49,6 +52,30 @@ impl StopSignal {
 pub(super) fn survive_file_limit() -> io::Result<()> {
     // The flag is never read. A handler is enough for the signal not to kill the process.
     flag::register(SIGXFSZ, Arc::default()).map(drop)
+}
+
+/// Opens the files of the log anew at each SIGHUP, as programs that rotate logs expect. Without
+/// such files the signal ends the process, as it ends etcd.
+///
+/// # Errors
+/// The handler could not be installed.
+pub(super) async fn reopen_log_files() -> io::Result<Infallible> {
+    if !crate::log::goes_to_files() {
+        return pending().await;
+    }
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        if hangup.recv().await.is_none() {
+            return pending().await;
+        }
+        match crate::log::reopen() {
+            Ok(()) => crate::info!("opened the log files anew"; "signal" => "hangup"),
+            Err(error) => {
+                crate::error!("failed to open a log file anew; lines go on where they went";
+                "error" => Text(error))
+            }
+        }
+    }
 }
 
 /// Waits for the first signal that stops the member.

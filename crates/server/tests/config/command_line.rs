@@ -374,6 +374,20 @@ fn log_flags_are_checked() {
         "--log-outputs requires a single file path when --log-rotate-config-json is defined";
     check_verify(&["--enable-log-rotation"], one_file);
     check_verify(&["--enable-log-rotation", "--log-outputs=a,b"], one_file);
+    check_verify(
+        &[
+            "--enable-log-rotation",
+            "--log-outputs=a",
+            "--log-rotation-config-json={\"maxsize\": true}",
+        ],
+        "invalid log rotation config: json: cannot unmarshal bool into Go struct field logRotationConfig.Logger.maxsize of type int",
+    );
+    check_args(&["--log-rotation-config-json={"], "run");
+    check_args(&["--enable-log-rotation", "--log-outputs=a,stderr"], "run");
+    check_verify(
+        &["--log-outputs=systemd/journal,stderr"],
+        "running with systemd/journal but other '--log-outputs' values ([\"stderr\" \"systemd/journal\"]) are configured with 'default'; override 'default' value with something else",
+    );
     check_args(
         &["--log-level=foo"],
         "exit 2 [] [panic: unrecognized level: \"foo\"\n]",
@@ -396,7 +410,7 @@ fn log_flags_are_checked() {
     };
     assert_eq!(
         format!("{log:?}"),
-        "Options { level: Warn, format: Console, outputs: [File(\"a.log\"), Stderr, Stdout] }"
+        "Options { level: Warn, format: Console, outputs: [File(\"a.log\"), Stderr, Stdout], rotation: None }"
     );
 }
 
@@ -409,11 +423,6 @@ fn what_does_not_exist_yet_is_refused_and_never_ignored() {
         );
     };
     refused("--discovery-srv=example", "discovery-srv", "discovery");
-    refused(
-        "--log-outputs=systemd/journal",
-        "log-outputs",
-        "logging to the systemd journal",
-    );
     check_args(
         &[
             "--corrupt-check-time=0",
@@ -441,7 +450,6 @@ fn each_missing_flag_is_refused_when_set() {
         };
         let mut args = vec![format!("--{}={value}", flag.name)];
         match flag.name {
-            "enable-log-rotation" => args.push("--log-outputs=a.log".into()),
             "discovery-token" => args.extend([
                 "--discovery-endpoints=a".into(),
                 "--initial-cluster=".into(),

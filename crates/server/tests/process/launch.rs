@@ -85,6 +85,46 @@ fn a_refusal_is_seen_where_the_command_was_given() {
     }
 }
 
+/// As `logrotate` does it, with `kill -HUP` behind the move.
+#[test]
+fn log_files_are_opened_anew_at_a_hangup() {
+    let place = Place::new();
+    let (file, aside) = (place.dir().join("etcd.log"), place.dir().join("etcd.log.1"));
+    let server = place.start(&[&format!("--log-outputs=stderr,{}", file.display())]);
+    std::fs::rename(&file, &aside).unwrap();
+    server.signal(Signal::HUP);
+    server.wait_for("opened the log files anew");
+    let text = |path| std::fs::read_to_string(path).unwrap();
+    assert!(text(&aside).contains("ready to serve client requests"));
+    assert!(text(&file).contains("opened the log files anew"));
+    server
+        .end_with(Signal::TERM)
+        .assert(128 + 15, "closed etcd server");
+    let without_files = place.start(&[]);
+    let ended = without_files.end_with(Signal::HUP);
+    assert_eq!(ended.signal(), Some(1), "as etcd ends");
+}
+
+#[test]
+fn a_log_that_is_rotated_begins_at_start_and_goes_on() {
+    let place = Place::new();
+    let file = place.dir().join("logs/etcd.log");
+    let outputs = format!("--log-outputs=stderr,{}", file.display());
+    let config = "--log-rotation-config-json={\"maxsize\":1,\"compress\":true}";
+    let flags = ["--enable-log-rotation", &outputs, config];
+    place.start(&flags).end_with(Signal::TERM);
+    // As large as a file may be, so that the next line goes to another one.
+    let mut text = std::fs::read(&file).unwrap();
+    assert!(text.ends_with(b"\n"));
+    text.resize(1 << 20, b'\n');
+    std::fs::write(&file, &text).unwrap();
+    place.start(&flags).end_with(Signal::TERM);
+    let log = std::fs::read_to_string(&file).unwrap();
+    assert!(log.contains("closed etcd server"), "{log}");
+    let names = std::fs::read_dir(file.parent().unwrap()).unwrap();
+    assert_eq!(names.count(), 2, "the file, and one that was put aside");
+}
+
 /// `$?` of a shell that runs the program and sends `signal` to it once it serves.
 fn shell_status(signal: Signal) -> String {
     const SCRIPT: &str = r#"sh -c 'echo $$; exec "$@"' sh "$@"; echo "status $?""#;
