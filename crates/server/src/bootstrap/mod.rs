@@ -1,6 +1,8 @@
 //! The first start of a member, which forms a new cluster with others or joins an existing one.
 //!
 //! ```text
+//! --discovery-srv ──▶ SRV records ──▶ --initial-cluster
+//!
 //! --initial-cluster-state
 //!   new ──────▶ ids from URLs and token ──▶ has this member been started before?
 //!   existing ─▶ GET /members of the others ─▶ own id, by URLs ─▶ compatible versions?
@@ -14,6 +16,9 @@ mod existing_cluster;
 mod initial_cluster;
 mod new_cluster;
 mod remote;
+mod srv;
+
+use std::sync::Arc;
 
 use retcd_state::membership::Member as ClusterMember;
 use tokio::runtime::Runtime;
@@ -24,6 +29,30 @@ use crate::peer::Dialer;
 pub(crate) use error::BootstrapError;
 pub(crate) use initial_cluster::InitialCluster;
 pub(crate) use new_cluster::NewCluster;
+
+/// `config` with the members that its way of discovery finds; and the name for which the members'
+/// certificates must be valid, if they need not be for their own. Blocks.
+///
+/// # Errors
+/// They are not to be found, or this member is not among them.
+pub(crate) fn discover(
+    config: Arc<Config>,
+) -> Result<(Arc<Config>, Option<String>), BootstrapError> {
+    if config.discovery_srv.is_empty() {
+        return Ok((config, None));
+    }
+    let found = srv::initial_cluster(&config)?;
+    // Answers of DNS are not authenticated: without an authority of one's own, to verify the names
+    // that they tell would prove nothing.
+    let is_secure = found.contains("=https://");
+    let by_domain = is_secure && config.peer_tls.trusted_ca_file.is_empty();
+    let server_name = by_domain.then(|| config.discovery_srv.clone());
+    let config = Config {
+        initial_cluster: found,
+        ..Config::clone(&config)
+    };
+    Ok((Arc::new(config), server_name))
+}
 
 /// What a member becomes part of.
 pub(crate) enum Bootstrap {

@@ -384,7 +384,7 @@ use Section::{
     Socket,
 };
 
-const DISCOVERY: &str = "discovery";
+const DISCOVERY: &str = "discovery by a token";
 const TRACING: &str = "distributed tracing";
 
 /// Every flag.
@@ -609,8 +609,8 @@ pub static FLAGS: &[Flag] = &[
         .not_yet(DISCOVERY)
         .secret(),
     flag(Clustering, "discovery-fallback", "exit", |c| &mut c.discovery_fallback, "What to do when discovery fails: 'exit'.").not_in_file(),
-    flag(Clustering, "discovery-srv", "", |c| &mut c.discovery_srv, "A DNS domain whose SRV records name the members.").not_yet(DISCOVERY),
-    flag(Clustering, "discovery-srv-name", "", |c| &mut c.discovery_srv_name, "A suffix of the SRV records' service name.").not_yet(DISCOVERY),
+    flag(Clustering, "discovery-srv", "", |c| &mut c.discovery_srv, "A DNS domain whose SRV records name the members."),
+    flag(Clustering, "discovery-srv-name", "", |c| &mut c.discovery_srv_name, "A suffix of the SRV records' service name."),
     flag(
         Clustering,
         "strict-reconfig-check",

@@ -16,7 +16,7 @@ use super::spawn::{Connected, Started, spawn};
 use super::storage;
 use crate::accept::{ConnectionLimit, Listeners};
 use crate::auth::{Authenticator, TokenOptions};
-use crate::bootstrap::{Bootstrap, InitialCluster, bootstrap};
+use crate::bootstrap::{Bootstrap, InitialCluster, bootstrap, discover};
 use crate::clock::Clock;
 use crate::config::gates::Gate;
 use crate::config::{Config, url::Url};
@@ -39,18 +39,23 @@ pub(super) fn start(config: Arc<Config>) -> Result<Started, StartError> {
     let authenticator = Authenticator::new(&config, &tokens, workers.queue().clone())?;
     let endpoints = tls::open(&config)?;
     let listeners = Listeners::bind(&config, &endpoints, &limit)?;
-    let connector = tls::Connector::new(endpoints.peer);
+    let dirs = storage::prepare(Arc::new(OsDisk), &config)?;
+    let is_first = !dirs.has_log()?;
+    let (config, server_name) = match is_first {
+        true => discover(config)?,
+        false => (config, None),
+    };
+    let connector = tls::Connector::new(endpoints.peer, server_name);
     let dialer = Dialer::new(config.peer_dial_timeout(), workers.clone())
         .with_tls(connector)
         .leaving_from(member_local_address(&config));
-    let dirs = storage::prepare(Arc::new(OsDisk), &config)?;
-    let initial_cluster = match dirs.has_log()? {
-        true => None,
-        false => Some(InitialCluster::parse(&config.initial_cluster)?),
+    let initial_cluster = match is_first {
+        true => Some(InitialCluster::parse(&config.initial_cluster)?),
+        false => None,
     };
     log::emit(&config.starting_record(initial_cluster.as_ref().map(ToString::to_string)));
     config.size_records().iter().for_each(log::emit);
-    let (opened, remotes) = match initial_cluster.is_some() {
+    let (opened, remotes) = match is_first {
         true => start_first(&dirs, &config, &dialer)?,
         false => (start_again(&dirs, &config, &dialer, clock)?, Vec::new()),
     };

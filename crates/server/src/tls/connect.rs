@@ -14,7 +14,11 @@ use super::endpoint::{Endpoint, Trust};
 
 /// Makes handshakes on connections to other members.
 #[derive(Clone)]
-pub(crate) struct Connector(Arc<Endpoint>);
+pub(crate) struct Connector {
+    endpoint: Arc<Endpoint>,
+    /// The name for which certificates must be valid, in place of the host's.
+    server_name: Option<String>,
+}
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -23,8 +27,11 @@ impl fmt::Debug for Connector {
 }
 
 impl Connector {
-    pub(crate) fn new(endpoint: Arc<Endpoint>) -> Connector {
-        Connector(endpoint)
+    pub(crate) fn new(endpoint: Arc<Endpoint>, server_name: Option<String>) -> Connector {
+        Connector {
+            endpoint,
+            server_name,
+        }
     }
 
     /// Makes the handshake with `host`, a name or an address.
@@ -35,7 +42,7 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let name = dial::server_name(host)?;
+        let name = dial::server_name(self.server_name.as_deref().unwrap_or(host))?;
         let check = Arc::new(self.check());
         let config = Arc::new(self.config(Arc::clone(&check)));
         TlsConnector::from(config)
@@ -45,7 +52,7 @@ impl Connector {
     }
 
     fn check(&self) -> ServerVerifier {
-        let endpoint = &*self.0;
+        let endpoint = &*self.endpoint;
         let authorities = match &endpoint.trust {
             // Certificates that members make for themselves cannot be verified.
             _ if endpoint.self_signed => None,
@@ -60,7 +67,7 @@ impl Connector {
     }
 
     fn config(&self, check: Arc<ServerVerifier>) -> ClientConfig {
-        let endpoint = &*self.0;
+        let endpoint = &*self.endpoint;
         let identity = endpoint
             .client_identity
             .as_ref()

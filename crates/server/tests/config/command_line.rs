@@ -422,7 +422,7 @@ fn what_does_not_exist_yet_is_refused_and_never_ignored() {
             &format!("--{what} is not supported yet ({feature})"),
         );
     };
-    refused("--discovery-srv=example", "discovery-srv", "discovery");
+    refused("--enable-pprof", "enable-pprof", "profiles over HTTP");
     check_args(
         &[
             "--corrupt-check-time=0",
