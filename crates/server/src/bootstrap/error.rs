@@ -1,6 +1,7 @@
 //! Errors of a first start.
 
 use super::initial_cluster::InitialCluster;
+use super::token::DiscoveryError;
 
 /// Why a member cannot bootstrap, in etcd's words.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,10 @@ pub(crate) enum BootstrapError {
     },
     #[error("initial cluster {0} has duplicate url")]
     DuplicateUrl(InitialCluster),
+    #[error("failed to join discovery cluster ({0})")]
+    Discovery(DiscoveryError),
+    #[error("discovery URL should not be set when joining existing initial cluster")]
+    TokenOfExisting,
     #[error("member {0:x} has already been bootstrapped")]
     AlreadyBootstrapped(u64),
     #[error("cannot fetch cluster info from peer urls: {0}")]

@@ -1,7 +1,8 @@
 //! The first start of a member, which forms a new cluster with others or joins an existing one.
 //!
 //! ```text
-//! --discovery-srv ──▶ SRV records ──▶ --initial-cluster
+//! --discovery-srv ────▶ SRV records ──┬─▶ --initial-cluster
+//! --discovery-token ──▶ a registry ───┘
 //!
 //! --initial-cluster-state
 //!   new ──────▶ ids from URLs and token ──▶ has this member been started before?
@@ -17,11 +18,13 @@ mod initial_cluster;
 mod new_cluster;
 mod remote;
 mod srv;
+mod token;
 
 use std::sync::Arc;
 
 use retcd_state::membership::Member as ClusterMember;
 use tokio::runtime::Runtime;
+use tokio::task::LocalSet;
 
 use crate::config::Config;
 use crate::peer::Dialer;
@@ -37,7 +40,20 @@ pub(crate) use new_cluster::NewCluster;
 /// They are not to be found, or this member is not among them.
 pub(crate) fn discover(
     config: Arc<Config>,
+    runtime: &Runtime,
 ) -> Result<(Arc<Config>, Option<String>), BootstrapError> {
+    if !config.discovery.token.is_empty() {
+        if config.initial_cluster_state.0 == "existing" {
+            return Err(BootstrapError::TokenOfExisting);
+        }
+        let found = LocalSet::new().block_on(runtime, token::initial_cluster(&config));
+        let config = Config {
+            initial_cluster: found.map_err(BootstrapError::Discovery)?,
+            initial_cluster_token: config.discovery.token.clone(),
+            ..Config::clone(&config)
+        };
+        return Ok((Arc::new(config), None));
+    }
     if config.discovery_srv.is_empty() {
         return Ok((config, None));
     }

@@ -384,7 +384,6 @@ use Section::{
     Socket,
 };
 
-const DISCOVERY: &str = "discovery by a token";
 const TRACING: &str = "distributed tracing";
 
 /// Every flag.
@@ -562,26 +561,19 @@ pub static FLAGS: &[Flag] = &[
     )
     .text_in_file(),
     flag(Clustering, "discovery-token", "", |c| &mut c.discovery.token, "Discovery: the token of the cluster to found.")
-        .at(Discovery, "token")
-        .not_yet(DISCOVERY),
+        .at(Discovery, "token"),
     flag(Clustering, "discovery-endpoints", "", |c| &mut c.discovery.endpoints, "Discovery: addresses of the service.")
-        .at(DiscoveryClient, "endpoints")
-        .not_yet(DISCOVERY),
+        .at(DiscoveryClient, "endpoints"),
     flag(Clustering, "discovery-dial-timeout", "2s", |c| &mut c.discovery.dial_timeout, "Discovery: timeout of connecting.")
-        .at(DiscoveryClient, "dial-timeout")
-        .not_yet(DISCOVERY),
+        .at(DiscoveryClient, "dial-timeout"),
     flag(Clustering, "discovery-request-timeout", "5s", |c| &mut c.discovery.request_timeout, "Discovery: timeout of a request.")
-        .at(DiscoveryClient, "request-timeout")
-        .not_yet(DISCOVERY),
+        .at(DiscoveryClient, "request-timeout"),
     flag(Clustering, "discovery-keepalive-time", "2s", |c| &mut c.discovery.keepalive_time, "Discovery: time between pings.")
-        .at(DiscoveryClient, "keepalive-time")
-        .not_yet(DISCOVERY),
+        .at(DiscoveryClient, "keepalive-time"),
     flag(Clustering, "discovery-keepalive-timeout", "6s", |c| &mut c.discovery.keepalive_timeout, "Discovery: timeout of a ping.")
-        .at(DiscoveryClient, "keepalive-timeout")
-        .not_yet(DISCOVERY),
+        .at(DiscoveryClient, "keepalive-timeout"),
     flag(Clustering, "discovery-insecure-transport", "true", |c| &mut c.discovery.insecure_transport, "Discovery: connect without TLS.")
-        .at(DiscoverySecure, "insecure-transport")
-        .not_yet(DISCOVERY),
+        .at(DiscoverySecure, "insecure-transport"),
     flag(
         Clustering,
         "discovery-insecure-skip-tls-verify",
@@ -589,24 +581,18 @@ pub static FLAGS: &[Flag] = &[
         |c| &mut c.discovery.insecure_skip_tls_verify,
         "Discovery: accept any certificate; for tests only.",
     )
-    .at(DiscoverySecure, "insecure-skip-tls-verify")
-    .not_yet(DISCOVERY),
+    .at(DiscoverySecure, "insecure-skip-tls-verify"),
     flag(Clustering, "discovery-cert", "", |c| &mut c.discovery.cert, "Discovery: the client's certificate file.")
-        .at(DiscoverySecure, "cert")
-        .not_yet(DISCOVERY),
+        .at(DiscoverySecure, "cert"),
     flag(Clustering, "discovery-key", "", |c| &mut c.discovery.key, "Discovery: the client's key file.")
-        .at(DiscoverySecure, "key")
-        .not_yet(DISCOVERY),
+        .at(DiscoverySecure, "key"),
     flag(Clustering, "discovery-cacert", "", |c| &mut c.discovery.cacert, "Discovery: the file of authorities to trust.")
-        .at(DiscoverySecure, "cacert")
-        .not_yet(DISCOVERY),
+        .at(DiscoverySecure, "cacert"),
     flag(Clustering, "discovery-user", "", |c| &mut c.discovery.user, "Discovery: user name, or name:password.")
         .at(DiscoveryAuth, "username")
-        .not_yet(DISCOVERY)
         .secret(),
     flag(Clustering, "discovery-password", "", |c| &mut c.discovery.password, "Discovery: the user's password.")
         .at(DiscoveryAuth, "password")
-        .not_yet(DISCOVERY)
         .secret(),
     flag(Clustering, "discovery-fallback", "exit", |c| &mut c.discovery_fallback, "What to do when discovery fails: 'exit'.").not_in_file(),
     flag(Clustering, "discovery-srv", "", |c| &mut c.discovery_srv, "A DNS domain whose SRV records name the members."),

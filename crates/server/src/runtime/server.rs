@@ -29,6 +29,7 @@ use super::spawn::{ConnectionThread, Started, ThreadParts, Threads};
 use super::start::{start, texts};
 use super::tls_thread;
 use crate::accept::{BoundListener, Dispatcher, HandshakePool};
+use crate::bootstrap::BootstrapError;
 use crate::config::Config;
 use crate::http::{Access, HttpContext};
 use crate::log::Text;
@@ -39,7 +40,8 @@ use crate::systemd;
 
 /// Runs a member until a signal ends it; returns the process's exit code.
 pub fn run(config: Config) -> ExitCode {
-    match start(Arc::new(config)).and_then(Started::serve) {
+    let config = Arc::new(config);
+    match start(Arc::clone(&config)).and_then(Started::serve) {
         Ok(End::Signal(signal)) => {
             signal.raise_again();
             ExitCode::SUCCESS
@@ -47,10 +49,26 @@ pub fn run(config: Config) -> ExitCode {
         // As in etcd: its owner wanted it to end.
         Ok(End::Removed) => ExitCode::SUCCESS,
         Err(error) => {
+            if let StartError::Bootstrap(BootstrapError::Discovery(_)) = &error {
+                return token_failed(&config, &error);
+            }
             crate::log_line!(Fatal, error.message(); "error" => Text(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Nearly always the token has served its purpose already, and the answer tells so.
+fn token_failed(config: &Config, error: &StartError) -> ExitCode {
+    let endpoints: Vec<String> = config.discovery.endpoints.iter().cloned().collect();
+    crate::warn!("failed to bootstrap; discovery token was already used";
+        "discovery-token" => &config.discovery.token, "discovery-endpoints" => &endpoints, "error" => Text(error));
+    crate::log::emit_last(&crate::log_record!(
+        Warn,
+        None,
+        "do not reuse discovery token; generate a new one to bootstrap a cluster"
+    ));
+    ExitCode::FAILURE
 }
 
 /// Why a member has ended.

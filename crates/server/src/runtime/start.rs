@@ -42,8 +42,14 @@ pub(super) fn start(config: Arc<Config>) -> Result<Started, StartError> {
     let dirs = storage::prepare(Arc::new(OsDisk), &config)?;
     let is_first = !dirs.has_log()?;
     let (config, server_name) = match is_first {
-        true => discover(config)?,
-        false => (config, None),
+        true => discover(config, &current_thread_runtime()?)?,
+        false => {
+            if !config.discovery.token.is_empty() {
+                crate::warn!("discovery token is ignored since cluster already initialized; valid logs are found";
+                    "wal-dir" => &dirs.wal_dir);
+            }
+            (config, None)
+        }
     };
     let connector = tls::Connector::new(endpoints.peer, server_name);
     let dialer = Dialer::new(config.peer_dial_timeout(), workers.clone())

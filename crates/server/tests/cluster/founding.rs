@@ -50,6 +50,62 @@ async fn three_members_found_a_cluster() {
 }
 
 #[tokio::test]
+async fn members_find_each_other_by_a_token() {
+    let service = Cluster::found(1, &[]);
+    let registry = |key: &str| format!("/_etcd/registry/T/{key}");
+    let by_token = [
+        "--initial-cluster=".to_owned(),
+        "--discovery-token=T".to_owned(),
+        format!("--discovery-endpoints={}", service.members[0].client_url()),
+    ];
+    let by_token = by_token.each_ref().map(String::as_str);
+    let mut cluster = Cluster::planned(4);
+    let refused = cluster.run_to_end(0, &by_token);
+    refused.assert(
+        1,
+        "failed to join discovery cluster (discovery: size key not found)",
+    );
+    refused.assert(1, "do not reuse discovery token");
+    service.members[0]
+        .put(&registry("_config/size"), "three")
+        .await;
+    cluster
+        .run_to_end(0, &by_token)
+        .assert(1, "discovery: size key is bad");
+    service.members[0].put(&registry("_config/size"), "3").await;
+    cluster.launch(0, &by_token);
+    cluster.members[0].wait_for("waiting for peers from discovery service");
+    for number in [1, 2] {
+        cluster.launch(number, &by_token);
+    }
+    for member in &cluster.members[..3] {
+        member.wait_until_serving();
+    }
+    let ids: Vec<u64> = cluster.members[..3]
+        .iter()
+        .map(|member| member_id(&[member.peer_url()], "T"))
+        .collect();
+    let header = cluster.members[2].status().await.unwrap().header.unwrap();
+    assert_eq!(header.cluster_id, cluster_id(&ids));
+    assert_eq!(cluster.members[1].list().await.len(), 3);
+    let entry = service.members[0]
+        .get(&registry(&format!("members/{:016x}", ids[0])))
+        .await;
+    assert_eq!(entry, Some(format!("m1={}", cluster.members[0].peer_url())));
+    cluster.run_to_end(3, &by_token).assert(
+        1,
+        "failed to join discovery cluster (discovery: cluster is full)",
+    );
+    cluster.members[2].end_with(Signal::TERM);
+    cluster.start(2, &by_token);
+    assert!(
+        cluster.members[2]
+            .log()
+            .contains("discovery token is ignored")
+    );
+}
+
+#[tokio::test]
 async fn one_more_than_half_is_enough_to_start() {
     let mut cluster = Cluster::planned(3);
     for number in [0, 2] {
