@@ -56,7 +56,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_outcome_is_handed_on() {
-        let outcome = LocalSet::new().run_until(outliving(async |_| 7));
-        assert_eq!(outcome.await, 7);
+        let outcome = outliving(async |_| 7);
+        assert_eq!(LocalSet::new().run_until(outcome).await, 7);
     }
 }
