@@ -17,6 +17,7 @@ use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::compactor::Compactor;
+use crate::concurrency::{Elections, Locks};
 use crate::core::Core;
 use crate::corruption::CorruptionChecks;
 use crate::kv::Kv;
@@ -46,6 +47,10 @@ pub struct Handle {
     pub watch: WatchService,
     /// Leases.
     pub leases: Leases,
+    /// Locks of clients.
+    pub locks: Locks,
+    /// Elections among clients.
+    pub elections: Elections,
     /// Users, roles and logins.
     pub auth: Auth,
     /// Members.
@@ -101,6 +106,8 @@ impl Handle {
             kv: Kv::new(&core, &space),
             watch: WatchService::new(&core, &watches),
             leases: Leases::new(&core, &space, &watches),
+            locks: Locks::new(&core, &space, &watches),
+            elections: Elections::new(&core, &space, &watches),
             auth: Auth::new(&core),
             cluster: Cluster::new(&core),
             maintenance: Maintenance::new(&core),

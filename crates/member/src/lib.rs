@@ -29,6 +29,7 @@ pub mod auth;
 mod clock;
 pub mod cluster;
 mod compactor;
+pub mod concurrency;
 pub mod config;
 mod core;
 mod corruption;

@@ -4,18 +4,23 @@
 //! event that one thread's hub has encoded is encoded for all of them.
 
 use std::cell::{RefCell, RefMut};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use prost::Message;
 use retcd_proto::etcdserverpb::watch_request::RequestUnion;
-use retcd_proto::etcdserverpb::{WatchCreateRequest, WatchRequest};
+use retcd_proto::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
+use retcd_proto::mvccpb::Event;
 use retcd_state::Time;
 use retcd_state::auth::{self, AuthStore, Caller};
+use retcd_state::machine::ApplyError;
 use retcd_state::mvcc::Reader;
-use retcd_state::watch::{Hub, Limits, Metrics, Poll, Response, RevisionEvents, StreamId};
+use retcd_state::watch::{
+    Body, EventSet, Hub, Limits, Metrics, Poll, Response, RevisionEvents, StreamId,
+};
 use tokio::sync::{Notify, watch};
 
 use crate::Error;
@@ -184,6 +189,26 @@ impl WatchService {
         }
     }
 
+    /// Follows the changes of a range, not empty, from a revision that is not negative.
+    ///
+    /// # Errors
+    /// The caller may not read it; as [`Access::identify`](crate::access::Access::identify).
+    pub(crate) async fn follow(
+        &self,
+        credentials: &Credentials,
+        request: &WatchCreateRequest,
+    ) -> Result<Changes, Error> {
+        // No watcher of it asks for progress.
+        const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+        let stream = self.open(PROGRESS_INTERVAL);
+        stream.permit(credentials, request).await?;
+        self.watches.hub().create(stream.id, request);
+        Ok(Changes {
+            stream,
+            pending: VecDeque::new(),
+        })
+    }
+
     /// Opens a stream, whose watchers hear of progress every `progress_interval`.
     pub fn open(&self, progress_interval: Duration) -> WatchStream {
         let now = self.core.clock.time();
@@ -198,6 +223,49 @@ impl WatchService {
             notify,
         }
     }
+}
+
+/// The changes of one range, for those parts of a member that follow them on behalf of a client.
+/// Dropping it forgets the watcher.
+pub(crate) struct Changes {
+    stream: WatchStream,
+    pending: VecDeque<Response>,
+}
+
+impl Changes {
+    /// Responses are taken from the hub in portions of about this size.
+    const PORTION_BYTES: usize = 64 << 10;
+
+    /// The next events, all of a revision at once, and the revision of the response.
+    ///
+    /// # Errors
+    /// [`ApplyError::Compacted`] if history that is needed is gone; as [`WatchStream::next`].
+    pub(crate) async fn next(&mut self) -> Result<(Vec<Event>, i64), Error> {
+        loop {
+            while let Some(response) = self.pending.pop_front() {
+                match response.body {
+                    Body::Events { events, .. } => {
+                        return Ok((decode(&events), response.revision.get()));
+                    }
+                    Body::Compacted { .. } => return Err(ApplyError::Compacted.into()),
+                    Body::Created | Body::Progress => {}
+                    Body::Refused(_) | Body::Canceled => {
+                        unreachable!("nobody asked for {:?}", response.body)
+                    }
+                }
+            }
+            match self.stream.next(Self::PORTION_BYTES).await? {
+                Some(responses) => self.pending.extend(responses),
+                None => self.stream.woken().await,
+            }
+        }
+    }
+}
+
+fn decode(events: &EventSet) -> Vec<Event> {
+    let encoded: Vec<u8> = events.slices().flatten().collect();
+    let response = WatchResponse::decode(&encoded[..]);
+    response.expect("events are encoded by the hub").events
 }
 
 /// A client's stream of watches: requests go into the hub, responses come out of it. Dropping it
@@ -241,11 +309,7 @@ impl WatchStream {
     ) {
         match request.request_union {
             Some(RequestUnion::CreateRequest(request)) => {
-                // Whatever this client has seen acknowledged lies before "now".
-                self.watches
-                    .published(self.core.shared.state.reader.revision())
-                    .await;
-                let permitted = self.check(credentials, &request).await;
+                let permitted = self.permit(credentials, &request).await;
                 let mut hub = self.watches.hub();
                 match permitted {
                     Ok(()) => drop(hub.create(self.id, &request)),
@@ -263,6 +327,18 @@ impl WatchStream {
             }
             None => {}
         }
+    }
+
+    /// What precedes the creation of a watcher.
+    async fn permit(
+        &self,
+        credentials: &Credentials,
+        request: &WatchCreateRequest,
+    ) -> Result<(), Error> {
+        // Whatever this client has seen acknowledged lies before "now".
+        let revision = self.core.shared.state.reader.revision();
+        self.watches.published(revision).await;
+        self.check(credentials, request).await
     }
 
     /// Whether the client may watch what it asks for. That is decided here once: the watch goes on

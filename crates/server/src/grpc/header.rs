@@ -12,6 +12,8 @@
 //! | `LeaseTimeToLive`, `LeaseLeases` | of the leases as they were looked at; the leader's if that was asked |
 //! | `LeaseKeepAlive` | before the renewal; if the lease is gone, behind its end |
 //! | `Watch` | up to which the response says all there is to say (`state::watch`) |
+//! | `Lock`, `Campaign`, `Proclaim`, `Resign`, `Unlock`, `Leader` | of the step that decided: the transaction, the deletion, the last read |
+//! | `Observe` | of the read, or of the `Watch` response, that tells of the leader |
 //! | inside of transactions | the revision alone, and none in a nested transaction |
 //! | all of `Cluster` | none, as in etcd |
 //! | `Defragment`, `MoveLeader`, `Snapshot`, health checks | there is no header, as in etcd |

@@ -7,28 +7,32 @@
 //! - [`wire`]: messages over HTTP/2 bodies; [`encode`]: hot responses.
 //! - `answer`, `pieces`: how long answers go out, within the [budget](crate::budget) of all.
 //! - `header`: of which state an answer is.
+//! - `waiting`: what requests that wait for other clients leave behind.
 //! - a room per service: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`],
-//!   [`health`].
+//!   [`lock`], [`election`], [`health`].
 //!
 //! Response headers go no deeper than this room; codes and texts are in [`status`](crate::status).
 
 mod answer;
 mod auth;
 mod cluster;
+mod election;
 mod encode;
 pub(crate) mod header;
 mod health;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
 mod pieces;
 mod timeout;
+mod waiting;
 mod watch;
 pub(crate) mod wire;
 
 pub(crate) use lease::time_to_live_response;
 
-use std::future::{Future, ready};
+use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -180,16 +184,13 @@ fn dispatch(method: Method, context: Context, reader: MessageReader<Incoming>) -
         Method::HealthCheck => unary(context, reader, health::check),
         Method::HealthList => unary(context, reader, health::list),
         Method::HealthWatch => Box::pin(health::watch(context, reader)),
-        Method::Lock
-        | Method::Unlock
-        | Method::Campaign
-        | Method::Proclaim
-        | Method::Leader
-        | Method::Observe
-        | Method::Resign => {
-            let refused = "locks and elections on the server's side are";
-            Box::pin(ready(context.fail(Status::unsupported(refused))))
-        }
+        Method::Lock => unary(context, reader, lock::lock),
+        Method::Unlock => unary(context, reader, lock::unlock),
+        Method::Campaign => unary(context, reader, election::campaign),
+        Method::Proclaim => unary(context, reader, election::proclaim),
+        Method::Leader => unary(context, reader, election::leader),
+        Method::Observe => Box::pin(election::observe(context, reader)),
+        Method::Resign => unary(context, reader, election::resign),
     }
 }
 

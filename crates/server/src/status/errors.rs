@@ -1,6 +1,7 @@
 //! What a member says went wrong, in etcd's codes and words. Nothing decides by them.
 
 use retcd_member::Error;
+use retcd_member::concurrency::{ElectionError, QueueError};
 use retcd_state::auth::AuthError;
 use retcd_state::machine::ApplyError;
 use retcd_state::membership::{MemberError, ReconfigError};
@@ -45,6 +46,28 @@ impl From<Error> for Status {
             Error::SigningFailed => Status::new(Code::Unknown, "key is invalid"),
             Error::Unreadable(reason) => Status::new(Code::Unknown, reason),
             Error::Stopped => status::STOPPED,
+        }
+    }
+}
+
+impl From<QueueError> for Status {
+    fn from(error: QueueError) -> Status {
+        match error {
+            QueueError::Gone => status::LOCK_SESSION_EXPIRED,
+            QueueError::Abandoned => status::CLIENT_GONE,
+            QueueError::Request(error) => Status::of_step(error),
+        }
+    }
+}
+
+impl From<ElectionError> for Status {
+    fn from(error: ElectionError) -> Status {
+        match error {
+            ElectionError::NotLeader => status::ELECTION_NOT_LEADER,
+            ElectionError::NoLeader => status::ELECTION_NO_LEADER,
+            ElectionError::LeaderMissing => status::LEADER_MISSING,
+            ElectionError::Abandoned => status::CLIENT_GONE,
+            ElectionError::Request(error) => Status::of_step(error),
         }
     }
 }

@@ -282,6 +282,15 @@ pub(crate) const NO_INFLIGHT_DOWNGRADE: Status = status(
 );
 /// A downgrade's action is none of the known ones.
 pub(crate) const UNKNOWN_METHOD: Status = status(Code::Unknown, "etcdserver: unknown method");
+/// A contender's key was deleted while it waited for the lock.
+pub(crate) const LOCK_SESSION_EXPIRED: Status = status(Code::Unknown, "mutex: session is expired");
+/// The caller does not lead the election, or no longer.
+pub(crate) const ELECTION_NOT_LEADER: Status = status(Code::Unknown, "election: not leader");
+/// Nobody leads the election.
+pub(crate) const ELECTION_NO_LEADER: Status = status(Code::Unknown, "election: no leader");
+/// A request about a leadership does not say which.
+pub(crate) const LEADER_MISSING: Status =
+    status(Code::Unknown, "\"leader\" field must be provided");
 /// The client has taken nothing of a long answer for a while, and others need the memory.
 pub(crate) const NOT_TAKEN: Status = status(
     Code::ResourceExhausted,
@@ -313,12 +322,13 @@ impl Status {
         Status::new(Code::ResourceExhausted, text)
     }
 
-    /// What this member does not do yet, with what to use instead.
-    pub(crate) fn unsupported(what: &'static str) -> Status {
-        Status::new(
-            Code::Unimplemented,
-            format!("etcdserver: {what} not supported by this version of the server yet"),
-        )
+    /// How etcd's locks and elections pass the errors of their steps on: the text alone. Who asks a
+    /// member that stops is to ask another one.
+    pub(crate) fn of_step(error: Error) -> Status {
+        match error {
+            Error::Stopped => STOPPED,
+            error => Status::new(Code::Unknown, text(error)),
+        }
     }
 
     /// The text that Go shows for this status. Cancel reasons are constants that must equal it.

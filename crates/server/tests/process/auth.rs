@@ -8,35 +8,39 @@ use tokio_stream::StreamExt;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
-use super::place::{Place, Server, until};
+use super::place::{Place, Server, channel_to, until};
 
 /// A client in the name of whom its token stands for.
 #[derive(Clone)]
-struct Client {
-    channel: Channel,
+pub struct Client {
+    pub channel: Channel,
     token: Option<String>,
 }
 
 const READ: i32 = 0;
 const WRITE: i32 = 1;
-const READWRITE: i32 = 2;
+pub const READWRITE: i32 = 2;
 
 impl Client {
-    async fn of(server: &Server) -> Client {
+    pub async fn of(server: &Server) -> Client {
+        Client::at(server.port()).await
+    }
+
+    pub async fn at(port: u16) -> Client {
         Client {
-            channel: server.channel().await,
+            channel: channel_to(port).await,
             token: None,
         }
     }
 
-    fn with_token(&self, token: &str) -> Client {
+    pub fn with_token(&self, token: &str) -> Client {
         Client {
             channel: self.channel.clone(),
             token: Some(token.to_owned()),
         }
     }
 
-    fn say<T>(&self, message: T) -> Request<T> {
+    pub fn say<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         if let Some(token) = &self.token {
             request
@@ -54,7 +58,7 @@ impl Client {
         pb::kv_client::KvClient::new(self.channel.clone())
     }
 
-    fn leases(&self) -> pb::lease_client::LeaseClient<Channel> {
+    pub fn leases(&self) -> pb::lease_client::LeaseClient<Channel> {
         pb::lease_client::LeaseClient::new(self.channel.clone())
     }
 
@@ -119,7 +123,7 @@ impl Client {
         self.auth().auth_enable(request).await.unwrap();
     }
 
-    async fn put(&self, key: &str, lease: i64) -> Result<(), Status> {
+    pub async fn put(&self, key: &str, lease: i64) -> Result<(), Status> {
         let request = pb::PutRequest {
             key: key.to_owned().into(),
             value: "v".into(),
@@ -129,7 +133,7 @@ impl Client {
         self.kv().put(self.say(request)).await.map(drop)
     }
 
-    async fn count(&self, key: &str, range_end: &str) -> Result<i64, Status> {
+    pub async fn count(&self, key: &str, range_end: &str) -> Result<i64, Status> {
         let request = pb::RangeRequest {
             key: key.to_owned().into(),
             range_end: range_end.to_owned().into(),
@@ -139,7 +143,7 @@ impl Client {
         Ok(answer.into_inner().count)
     }
 
-    async fn grant(&self, id: i64, ttl: i64) {
+    pub async fn grant(&self, id: i64, ttl: i64) {
         let request = pb::LeaseGrantRequest { id, ttl };
         self.leases().lease_grant(self.say(request)).await.unwrap();
     }
@@ -160,7 +164,7 @@ impl Client {
     }
 }
 
-fn refusal<T: std::fmt::Debug>(result: Result<T, Status>) -> (Code, String) {
+pub fn refusal<T: std::fmt::Debug>(result: Result<T, Status>) -> (Code, String) {
     let status = result.expect_err("it must be refused");
     (status.code(), status.message().to_owned())
 }
@@ -181,10 +185,10 @@ fn wrong_password() -> (Code, String) {
 }
 
 /// bcrypt at its cheapest: these tests are not about its cost.
-const CHEAP: &str = "--bcrypt-cost=4";
+pub const CHEAP: &str = "--bcrypt-cost=4";
 
 /// Authentication is on; `root` may do all and `u` (password `pw`) may read and write `a` to `c`.
-async fn lock(server: &Server) -> (Client, Client) {
+pub async fn lock(server: &Server) -> (Client, Client) {
     let nobody = Client::of(server).await;
     nobody.user_add("root", Some("rootpw")).await;
     nobody.user_grant("root", "root").await;

@@ -10,10 +10,12 @@ mod auth;
 mod bad_input;
 mod cost;
 mod durability;
+mod elections;
 mod health;
 mod hostile;
 mod launch;
 mod limits;
+mod locks;
 mod moments;
 #[expect(dead_code, reason = "other tests share it and need more of it")]
 mod place;

@@ -306,13 +306,12 @@ impl Server {
         }
     }
 
+    pub fn port(&self) -> u16 {
+        self.client_port
+    }
+
     pub async fn channel(&self) -> Channel {
-        let url = format!("http://127.0.0.1:{}", self.client_port);
-        Endpoint::from_shared(url)
-            .expect("a URL")
-            .connect()
-            .await
-            .expect("the server accepts")
+        channel_to(self.client_port).await
     }
 
     pub async fn kv(&self) -> Kv {
@@ -356,6 +355,13 @@ impl Server {
         );
         assert!(!self.log().contains("panic"), "{}", self.log());
     }
+}
+
+/// A connection to the server at `port` on this machine.
+pub async fn channel_to(port: u16) -> Channel {
+    let url = format!("http://127.0.0.1:{port}");
+    let endpoint = Endpoint::from_shared(url).expect("a URL");
+    endpoint.connect().await.expect("the server accepts")
 }
 
 impl Drop for Server {
