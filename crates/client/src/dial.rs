@@ -81,6 +81,11 @@ impl Dialer {
     }
 }
 
+/// What TLS says of an error of an established connection, in Go's words; `None` if it is not TLS's.
+pub fn tls_error(error: &std::io::Error) -> Option<String> {
+    retcd_tls::text::connection(error)
+}
+
 /// Tries the addresses of a host in turn; the last failure counts.
 async fn open(authority: &str) -> Result<TcpStream, DialError> {
     let host = authority

@@ -81,7 +81,7 @@ mod watch;
 
 pub use client::Client;
 pub use config::{Config, ConfigError};
-pub use dial::{ByteStream, DialError, Dialer};
+pub use dial::{ByteStream, DialError, Dialer, tls_error};
 pub use endpoint::EndpointError;
 pub use error::Error;
 pub use lease::{KeepAlive, KeepAliveError};

@@ -359,6 +359,6 @@ fn oversized_requests_are_not_sent() {
             limit: 100,
         };
         assert_eq!(error, expected);
-        assert_eq!(fakes.asked(), []);
+        assert!(fakes.asked().is_empty());
     });
 }

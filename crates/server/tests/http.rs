@@ -252,6 +252,27 @@ struct Exchange {
     body: Option<String>,
 }
 
+/// Go hangs up before anything of the server looks at the request.
+#[tokio::test]
+async fn a_path_with_a_broken_escape_is_refused() {
+    let context = context(Fake::healthy());
+    let client = ListenerKind::Client { tls: false };
+    for (listener, path) in [
+        (client, "/health%"),
+        (client, "//v2/keys/%zz"),
+        (ListenerKind::Metrics, "/%2"),
+    ] {
+        let request = Request::put(path).body(()).expect("hyper takes it");
+        let response = handle(&context, listener, &request).await;
+        assert_eq!(response.status(), 400, "{path}");
+        assert_eq!(header(&response, "connection").as_deref(), Some("close"));
+        assert_eq!(header(&response, "access-control-allow-origin"), None);
+        assert_eq!(body(response).await, "400 Bad Request");
+    }
+    let response = ask(&context, "GET /members%zz", &BTreeMap::new(), "").await;
+    assert_eq!(response.status(), 400);
+}
+
 #[tokio::test]
 async fn a_healthy_member_answers_as_etcd_does() {
     let context = context(Fake::healthy());

@@ -31,6 +31,11 @@ pub fn is_eof(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::UnexpectedEof && rustls_error(error).is_none()
 }
 
+/// The text of a TLS error within an established connection; `None` if it is no TLS error.
+pub fn connection(error: &io::Error) -> Option<String> {
+    rustls_error(error).map(tls)
+}
+
 fn rustls_error(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref()
 }

@@ -44,7 +44,7 @@ pub(crate) use context::run as run_async;
 pub(crate) use discovery::endpoints as discovered_endpoints;
 pub(crate) use exec::Problem as CommandProblem;
 pub(crate) use password::ask as ask_password;
-pub(crate) use signal::stop_requested;
+pub(crate) use signal::until_interrupted;
 
 use crate::cli::{Command, Program, completion_command, help_command};
 

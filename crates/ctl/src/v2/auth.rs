@@ -1,9 +1,10 @@
 //! `auth`: switches authentication on and off; and what the commands for users and roles share.
 
 use http::{Method, StatusCode};
-use serde::Deserialize;
+use retcd_proto::json::{JsonError, Object};
 
-use super::cluster::{Cluster, ClusterError, decode, said};
+use super::cluster::{Cluster, decode, said};
+use super::debug;
 use super::failure::plain;
 use super::http::{Action, Answer};
 use super::program::{Command, Invocation};
@@ -37,15 +38,23 @@ pub(super) const COMMAND: Command = Command::group(
 fn switch(invocation: &Invocation, method: Method, done: &str) -> Result<(), Exit> {
     no_arguments(invocation)?;
     run_async(async {
-        let cluster = invocation.cluster().await?;
-        ask(
-            &cluster,
-            &Action::new(method, "/v2/auth/enable"),
-            &[StatusCode::OK],
-        )
-        .await?;
+        let cluster = cluster(invocation).await?;
+        let action = Action::new(method, "/v2/auth/enable");
+        ask(&cluster, &action, &[StatusCode::OK, StatusCode::CREATED]).await?;
         print_line(done)
     })
+}
+
+/// The cluster. With `--debug`, etcd 3.3 names its endpoints once more.
+///
+/// # Errors
+/// As [`Invocation::cluster`].
+pub(super) async fn cluster(invocation: &Invocation) -> Result<Cluster, Exit> {
+    let cluster = invocation.cluster().await?;
+    if invocation.globals.switch("debug") {
+        debug::show_cluster(&cluster.endpoints);
+    }
+    Ok(cluster)
 }
 
 /// # Errors
@@ -89,18 +98,20 @@ pub(super) async fn ask(
     let answer = cluster.limited(cluster.ask(action)).await.map_err(plain)?;
     match expected.contains(&answer.status) {
         true => Ok(answer),
-        false => Err(plain(said(&answer))),
+        false => Err(plain(said(&answer, "client.authError"))),
     }
 }
 
-/// [`ask`] for something in JSON.
+/// [`ask`] for something in JSON, which Go reads into a struct of this type.
 ///
 /// # Errors
 /// As [`ask`], or the answer is something else.
-pub(super) async fn read<T: for<'de> Deserialize<'de>>(
+pub(super) async fn read<T>(
     cluster: &Cluster,
     action: &Action,
+    go_type: &'static str,
+    read: impl FnOnce(&Object<'_>) -> Result<T, JsonError>,
 ) -> Result<T, Exit> {
     let answer = ask(cluster, action, &[StatusCode::OK]).await?;
-    decode(&answer).map_err(|error: ClusterError| plain(error))
+    decode(&answer, go_type, read).map_err(plain)
 }

@@ -4,11 +4,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use serde::Deserialize;
-use tokio::time::timeout;
+use retcd_proto::json::{self, JsonError, Object};
 
-use super::http::{Action, Answer, AttemptError, Http};
-use super::json_text;
+use super::http::{Action, Answer, AttemptError, Http, within};
 
 /// Why there is no answer. The texts are those of etcd's client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,9 +23,12 @@ pub(super) enum ClusterError {
     /// A status that the request does not have.
     #[error("unexpected status code {}", .0.as_u16())]
     Status(StatusCode),
-    /// What the member said, or what is wrong with what it said.
+    /// What the member said.
     #[error("{0}")]
     Said(String),
+    /// What is wrong with what it said.
+    #[error(transparent)]
+    Json(#[from] JsonError),
 }
 
 fn attempts_text(attempts: &[AttemptError]) -> String {
@@ -52,27 +53,34 @@ impl ClusterError {
 }
 
 /// A member, as `/v2/members` tells of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Member {
     /// Its id, in hexadecimal.
     pub(super) id: String,
     /// Its name; empty until it has started for the first time.
-    #[serde(deserialize_with = "super::null_as_default")]
     pub(super) name: String,
     /// Its URLs for members.
-    #[serde(rename = "peerURLs", deserialize_with = "super::null_as_default")]
     pub(super) peer_urls: Vec<String>,
     /// Its URLs for clients.
-    #[serde(rename = "clientURLs", deserialize_with = "super::null_as_default")]
     pub(super) client_urls: Vec<String>,
 }
 
-/// A message of a member about users, roles or members.
-#[derive(Deserialize)]
-struct Said {
-    #[serde(default)]
-    message: String,
+impl Member {
+    /// Go's name of it, which stands in errors.
+    pub(super) const TYPE: &str = "client.Member";
+
+    /// Reads it from a document.
+    ///
+    /// # Errors
+    /// The document is something else.
+    pub(super) fn of(document: &Object<'_>) -> Result<Member, JsonError> {
+        Ok(Member {
+            id: document.string("id")?,
+            name: document.string("name")?,
+            peer_urls: document.strings("peerURLs")?.unwrap_or_default(),
+            client_urls: document.strings("clientURLs")?.unwrap_or_default(),
+        })
+    }
 }
 
 /// A cluster.
@@ -104,11 +112,7 @@ impl Cluster {
         &self,
         work: impl Future<Output = Result<T, ClusterError>>,
     ) -> Result<T, ClusterError> {
-        // `timeout` would still give a result that is there at once.
-        if self.total_timeout.is_zero() {
-            return Err(ClusterError::Deadline);
-        }
-        let limited = timeout(self.total_timeout, work).await;
+        let limited = within(self.total_timeout, work).await;
         limited.unwrap_or(Err(ClusterError::Deadline))
     }
 
@@ -151,14 +155,13 @@ impl Cluster {
     /// # Errors
     /// There is no answer, or a wrong one.
     pub(super) async fn members(&self) -> Result<Vec<Member>, ClusterError> {
-        #[derive(Deserialize)]
-        struct Members {
-            #[serde(default, deserialize_with = "super::null_as_default")]
-            members: Vec<Member>,
-        }
         let answer = self.ask(&Action::new(Method::GET, "/v2/members")).await?;
         expect_status(&answer, &[StatusCode::OK])?;
-        Ok(decode::<Members>(&answer)?.members)
+        let go_type = "struct { Members []client.Member }";
+        Ok(decode(&answer, go_type, |document| {
+            let members = document.objects("Members", Member::TYPE)?;
+            members.iter().map(Member::of).collect()
+        })?)
     }
 
     /// The member that leads.
@@ -169,7 +172,7 @@ impl Cluster {
         let action = Action::new(Method::GET, "/v2/members/leader");
         let answer = self.ask(&action).await?;
         expect_status(&answer, &[StatusCode::OK])?;
-        decode(&answer)
+        Ok(decode(&answer, Member::TYPE, Member::of)?)
     }
 }
 
@@ -184,19 +187,21 @@ pub(super) fn expect_status(answer: &Answer, expected: &[StatusCode]) -> Result<
     }
 }
 
-/// Decodes an answer.
+/// Decodes an answer, which Go reads into a struct of this type.
 ///
 /// # Errors
-/// It is not the JSON that is expected.
-pub(super) fn decode<T: for<'de> Deserialize<'de>>(answer: &Answer) -> Result<T, ClusterError> {
-    serde_json::from_slice(&answer.body)
-        .map_err(|error| ClusterError::Said(json_text::error(&answer.body, &error)))
+/// It is something else.
+pub(super) fn decode<T>(
+    answer: &Answer,
+    go_type: &'static str,
+    read: impl FnOnce(&Object<'_>) -> Result<T, JsonError>,
+) -> Result<T, JsonError> {
+    let value = json::parse(&answer.body)?;
+    read(&Object::of(&value, go_type)?)
 }
 
-/// The error that an answer tells of.
-pub(super) fn said(answer: &Answer) -> ClusterError {
-    match decode::<Said>(answer) {
-        Ok(said) => ClusterError::Said(said.message),
-        Err(error) => error,
-    }
+/// The error that an answer tells of, which Go reads into a struct of this type.
+pub(super) fn said(answer: &Answer, go_type: &'static str) -> ClusterError {
+    let message = decode(answer, go_type, |document| document.string("message"));
+    message.map_or_else(ClusterError::from, ClusterError::Said)
 }

@@ -1,5 +1,6 @@
 //! `--debug`: what is asked of whom, on stderr.
 
+use super::endpoint::Target;
 use super::http::Action;
 use crate::go::quote::quote;
 use crate::log;
@@ -10,15 +11,17 @@ pub(super) fn show_request(endpoint: &str, action: &Action) {
 }
 
 fn curl(endpoint: &str, action: &Action) -> String {
-    let endpoint = endpoint.trim_end_matches('/');
-    let mut line = format!(
-        "cURL Command: curl -X {} {endpoint}{}",
-        action.method, action.path
-    );
+    let url = Target::of(endpoint, action).url();
+    let mut line = format!("cURL Command: curl -X {} {url}", action.method);
     if let Some((_, body)) = &action.body {
         line += &format!(" -d {}", quote(body));
     }
     line
+}
+
+/// Shows the endpoints to which requests go.
+pub(super) fn show_cluster(endpoints: &[String]) {
+    log::write_line(format_args!("Cluster-Endpoints: {}", endpoints.join(", ")));
 }
 
 /// Shows a step, with the endpoints that it has to do with.

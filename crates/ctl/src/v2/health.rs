@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use http::Method;
-use serde::Deserialize;
+use retcd_proto::json::{self, JsonError, Object};
 
 use super::cluster::{Cluster, ClusterError, Member};
-use super::failure::{self, NOT_HEALTHY};
+use super::debug;
+use super::failure::{self, NOT_HEALTHY, SERVER_ERROR};
 use super::http::{Action, AttemptError};
 use super::options::Flag;
 use super::program::{Command, Invocation};
-use super::{debug, json_text};
 use crate::cli::Exit;
-use crate::command::run_async;
+use crate::command::{run_async, until_interrupted};
 use crate::print::{print_bytes, print_line};
 
 const PAUSE: Duration = Duration::from_secs(10);
@@ -34,33 +34,40 @@ pub(super) const COMMAND: Command = Command::new(
 
 fn run(invocation: &Invocation) -> Result<(), Exit> {
     let forever = invocation.options.switch("forever");
-    run_async(async {
-        let cluster = invocation.given_cluster()?;
-        if invocation.globals.switch("debug") {
-            debug::show_endpoints("Cluster-Endpoints: ", &cluster.endpoints, "");
+    let check = check_members(invocation, forever);
+    match forever {
+        true => until_interrupted(check),
+        false => run_async(check),
+    }
+}
+
+async fn check_members(invocation: &Invocation, forever: bool) -> Result<(), Exit> {
+    // etcd 3.3 looks at the certificates before everything else here, and has this code for them.
+    let dialer = invocation.dialer();
+    dialer.map_err(|error| failure::error(SERVER_ERROR, error))?;
+    let cluster = invocation.given_cluster()?;
+    if invocation.globals.switch("debug") {
+        debug::show_cluster(&cluster.endpoints);
+    }
+    let members = match cluster.members().await {
+        Ok(members) => members,
+        Err(error) => {
+            print_line("cluster may be unhealthy: failed to list members")?;
+            return Err(failure::request(&error));
         }
-        let members = match cluster.members().await {
-            Ok(members) => members,
-            Err(error) => {
-                print_line("cluster may be unhealthy: failed to list members")?;
-                return Err(failure::request(&error));
-            }
-        };
-        loop {
-            let healthy = check_all(&cluster, &members).await?;
-            print_line(summary(healthy, members.len()))?;
-            if !forever {
-                let all = healthy == members.len();
-                return if all {
-                    Ok(())
-                } else {
-                    Err(Exit::silent(NOT_HEALTHY))
-                };
-            }
-            print_bytes(b"\nnext check after 10 second...\n\n")?;
-            tokio::time::sleep(PAUSE).await;
+    };
+    loop {
+        let healthy = check_all(&cluster, &members).await?;
+        print_line(summary(healthy, members.len()))?;
+        if !forever {
+            return match healthy == members.len() {
+                true => Ok(()),
+                false => Err(Exit::silent(NOT_HEALTHY)),
+            };
         }
-    })
+        print_bytes(b"\nnext check after 10 second...\n\n")?;
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 fn summary(healthy: usize, members: usize) -> &'static str {
@@ -119,7 +126,7 @@ async fn ask(cluster: &Cluster, url: &str) -> Result<bool, ClusterError> {
     let http = cluster.http.with_header_timeout(HEALTH_TIMEOUT);
     let answer = http.exchange(url, &action).await;
     let answer = answer.map_err(|error| ClusterError::Said(connection_text(url, &error)))?;
-    parse(&answer.body)
+    Ok(parse(&answer.body)?)
 }
 
 fn connection_text(url: &str, error: &AttemptError) -> String {
@@ -127,25 +134,13 @@ fn connection_text(url: &str, error: &AttemptError) -> String {
 }
 
 /// `{"health":"true"}`, or `true` without quotes as members before 3.2 say.
-fn parse(body: &[u8]) -> Result<bool, ClusterError> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Health {
-        Text(String),
-        Bool(bool),
+fn parse(body: &[u8]) -> Result<bool, JsonError> {
+    let value = json::parse(body)?;
+    let text = Object::of(&value, "struct { Health string }");
+    if let Ok(health) = text.and_then(|page| page.string("Health")) {
+        return Ok(health == "true");
     }
-    #[derive(Deserialize)]
-    struct Page {
-        health: Option<Health>,
-    }
-    match serde_json::from_slice::<Page>(body) {
-        Ok(page) => Ok(match page.health {
-            Some(Health::Text(text)) => text == "true",
-            Some(Health::Bool(healthy)) => healthy,
-            None => false,
-        }),
-        Err(error) => Err(ClusterError::Said(json_text::error(body, &error))),
-    }
+    Object::of(&value, "struct { Health bool }")?.bool("Health")
 }
 
 #[cfg(test)]
@@ -159,7 +154,11 @@ mod tests {
         assert_eq!(healthy(r#"{"health":true}"#), Ok(true));
         assert_eq!(healthy("{\"health\":\"false\"}\n"), Ok(false));
         assert_eq!(healthy("{}"), Ok(false));
-        assert_eq!(healthy(""), Err("unexpected end of JSON input".to_owned()));
+        assert_eq!(healthy("null"), Ok(false));
+        let error = |text: &str| Err(text.to_owned());
+        assert_eq!(healthy(""), error("unexpected end of JSON input"));
+        let number = "json: cannot unmarshal number into Go struct field .Health of type bool";
+        assert_eq!(healthy(r#"{"health":1}"#), error(number));
     }
 
     #[test]

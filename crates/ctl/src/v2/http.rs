@@ -8,13 +8,18 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use retcd_client::{DialError, Dialer};
-use tokio::time::timeout;
+use retcd_client::{DialError, Dialer, tls_error};
+use tokio::time;
 
+use super::endpoint::Target;
 use crate::go::json;
 
 /// How many redirects are followed.
 const REDIRECTS_MAX: usize = 10;
+/// The ticks of tokio's timer.
+const TICK: Duration = Duration::from_millis(1);
+/// How long it may take until there is a connection.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of an answer. A listing of the largest store that a member can serve is below that.
 const BODY_BYTES_MAX: usize = 2 << 30;
 
@@ -26,8 +31,11 @@ const VERIFICATION: &str = "tls: failed to verify certificate: ";
 pub(super) struct Action {
     /// The method.
     pub(super) method: Method,
-    /// The path behind the endpoint, escaped, with the query.
+    /// The path behind the endpoint's, escaped.
     pub(super) path: String,
+    /// The parameters in the query, sorted by name. `None` where the request has none, so that the
+    /// endpoint's query stays as it is.
+    pub(super) parameters: Option<Vec<(&'static str, String)>>,
     /// The body and its type.
     pub(super) body: Option<(&'static str, Vec<u8>)>,
 }
@@ -38,7 +46,16 @@ impl Action {
         Action {
             method,
             path: path.into(),
+            parameters: None,
             body: None,
+        }
+    }
+
+    /// The same request with parameters in the query.
+    pub(super) fn query(self, parameters: Vec<(&'static str, String)>) -> Action {
+        Action {
+            parameters: Some(parameters),
+            ..self
         }
     }
 
@@ -97,6 +114,8 @@ pub(super) struct Http {
     dialer: Dialer,
     /// How long an endpoint may take until it answers; zero for any time.
     header_timeout: Duration,
+    /// How long it may take until there is a connection.
+    dial_timeout: Duration,
     /// The value of the header `Authorization`.
     authorization: Option<String>,
     /// Whether requests are shown as cURL commands.
@@ -114,6 +133,7 @@ impl Http {
         Http {
             dialer,
             header_timeout,
+            dial_timeout: DIAL_TIMEOUT,
             authorization: credentials.map(|(name, password)| basic(name, password)),
             shows_requests,
         }
@@ -124,6 +144,14 @@ impl Http {
         Http {
             header_timeout,
             ..self.clone()
+        }
+    }
+
+    /// The same, but `limit` is for connections, too, if it is shorter than what they have.
+    pub(super) fn with_dial_timeout(self, limit: Duration) -> Http {
+        Http {
+            dial_timeout: self.dial_timeout.min(limit),
+            ..self
         }
     }
 
@@ -152,6 +180,7 @@ impl Http {
             let location = String::from_utf8_lossy(location.as_bytes());
             (endpoint, action.path) = redirect(&endpoint, &location)
                 .ok_or_else(|| other(&format!("Location header not valid URL: {location}")))?;
+            action.parameters = None;
         }
         Err(other("client: too many redirects"))
     }
@@ -165,13 +194,15 @@ impl Http {
         endpoint: &str,
         action: &Action,
     ) -> Result<Answer, AttemptError> {
-        let request = self.request(endpoint, action)?;
-        let sending = self.send(endpoint, request);
+        let target = Target::of(endpoint, action);
+        let request = self.request(&target, action)?;
+        let sending = self.send(&target, request);
         let response = match self.header_timeout {
             Duration::ZERO => sending.await?,
-            limit => timeout(limit, sending)
-                .await
-                .map_err(|_| AttemptError::HeaderTimeout(endpoint.to_owned()))??,
+            limit => {
+                let sent = within(limit, sending).await;
+                sent.ok_or_else(|| AttemptError::HeaderTimeout(endpoint.to_owned()))??
+            }
         };
         let (head, body) = response.into_parts();
         let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
@@ -188,14 +219,13 @@ impl Http {
 
     fn request(
         &self,
-        endpoint: &str,
+        target: &Target,
         action: &Action,
     ) -> Result<Request<Full<Bytes>>, AttemptError> {
-        let (authority, prefix) = split_endpoint(endpoint);
         let mut request = Request::builder()
             .method(action.method.clone())
-            .uri(format!("{}{}", prefix.trim_end_matches('/'), action.path))
-            .header(HOST, authority);
+            .uri(target.path.as_str())
+            .header(HOST, target.authority());
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
@@ -208,36 +238,44 @@ impl Http {
             request = request.header(CONTENT_LENGTH, content.len());
         }
         let request = request.body(Full::new(content));
-        request.map_err(|error| other(&format!("parse {endpoint:?}: {error}")))
+        request.map_err(|error| other(&format!("parse {:?}: {error}", target.url())))
     }
 
     async fn send(
         &self,
-        endpoint: &str,
+        target: &Target,
         request: Request<Full<Bytes>>,
     ) -> Result<http::Response<hyper::body::Incoming>, AttemptError> {
-        if let Some((scheme, _)) = endpoint.split_once(':')
-            && !matches!(scheme, "http" | "https" | "unix" | "unixs")
-        {
+        if let Err(scheme) = target.check_scheme() {
             return Err(other(&format!("unsupported protocol scheme {scheme:?}")));
         }
-        if split_endpoint(endpoint).0.is_empty() {
+        if target.authority().is_empty() {
             return Err(other("http: no Host in request URL"));
         }
-        let stream = self
-            .dialer
-            .dial(endpoint)
-            .await
-            .map_err(|error| match error {
-                DialError::Unreachable(text) => AttemptError::Connection(text),
-                DialError::Handshake(text) => other(text.trim_start_matches(VERIFICATION)),
-            })?;
+        let dialed = within(self.dial_timeout, self.dialer.dial(&target.base)).await;
+        let dialed = dialed.ok_or_else(|| {
+            let address = target.authority();
+            AttemptError::Connection(format!("dial tcp {address}: i/o timeout"))
+        })?;
+        let stream = dialed.map_err(|error| match error {
+            DialError::Unreachable(text) => AttemptError::Connection(text),
+            DialError::Handshake(text) => other(text.trim_start_matches(VERIFICATION)),
+        })?;
         let connected = http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = connected.map_err(|error| broken(&error))?;
         // It ends with the answer, or with the process.
         tokio::spawn(connection);
         let sent = sender.send_request(request).await;
         sent.map_err(|error| broken(&error))
+    }
+}
+
+/// The result of `work`, unless it takes longer than `limit`. What has less than a tick of the timer
+/// is not begun: no exchange is that fast, but its result would still be taken.
+pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    match limit < TICK {
+        true => None,
+        false => time::timeout(limit, work).await.ok(),
     }
 }
 
@@ -248,11 +286,15 @@ fn other(text: &str) -> AttemptError {
 /// A connection on which there is no whole answer.
 fn broken(error: &hyper::Error) -> AttemptError {
     let cause = std::error::Error::source(error);
-    if let Some(io) = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>())
-        && io.raw_os_error().is_some()
-    {
-        let reason = retcd_log::go_io_error(io);
-        return AttemptError::Connection(format!("read tcp: read: {reason}"));
+    if let Some(io) = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>()) {
+        if io.raw_os_error().is_some() {
+            let reason = retcd_log::go_io_error(io);
+            return AttemptError::Connection(format!("read tcp: read: {reason}"));
+        }
+        // With TLS 1.3, a member refuses a certificate after the handshake.
+        if let Some(reason) = tls_error(io) {
+            return AttemptError::Other(reason);
+        }
     }
     if error.is_parse() {
         return AttemptError::Other(format!("malformed HTTP response: {error}"));
@@ -279,11 +321,8 @@ fn check_status(endpoint: &str, answer: Answer) -> Result<Answer, AttemptError> 
 /// client refuses it.
 fn redirect(endpoint: &str, location: &str) -> Option<(String, String)> {
     if location.starts_with('/') {
-        let (authority, _) = split_endpoint(endpoint);
-        let scheme = endpoint
-            .split_once("://")
-            .map_or("http", |(scheme, _)| scheme);
-        return Some((format!("{scheme}://{authority}"), location.to_owned()));
+        let here = Target::of(endpoint, &Action::new(Method::GET, ""));
+        return Some((here.base, location.to_owned()));
     }
     let uri: http::Uri = location.parse().ok()?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
@@ -291,20 +330,6 @@ fn redirect(endpoint: &str, location: &str) -> Option<(String, String)> {
         format!("{}://{}", uri.scheme_str()?, uri.authority()?),
         path.to_owned(),
     ))
-}
-
-/// The authority and the path of an endpoint. A Unix domain socket has neither.
-fn split_endpoint(endpoint: &str) -> (&str, &str) {
-    if endpoint.starts_with("unix") {
-        return ("localhost", "");
-    }
-    let rest = endpoint
-        .split_once("://")
-        .map_or(endpoint, |(_, rest)| rest);
-    match rest.find('/') {
-        Some(end) => rest.split_at(end),
-        None => (rest, ""),
-    }
 }
 
 fn basic(name: &str, password: &str) -> String {
@@ -318,12 +343,10 @@ fn basic(name: &str, password: &str) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn endpoints_may_have_a_path() {
-        assert_eq!(split_endpoint("http://a:1"), ("a:1", ""));
-        assert_eq!(split_endpoint("https://a:1/etcd/"), ("a:1", "/etcd/"));
-        assert_eq!(split_endpoint("a:1"), ("a:1", ""));
-        assert_eq!(split_endpoint("unix:///run/etcd.sock"), ("localhost", ""));
+    #[tokio::test]
+    async fn no_time_is_not_enough_even_for_what_is_there() {
+        assert_eq!(within(Duration::from_nanos(1), async {}).await, None);
+        assert_eq!(within(Duration::from_secs(1), async {}).await, Some(()));
     }
 
     #[test]

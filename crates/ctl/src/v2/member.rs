@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 
 use super::cluster::{Cluster, ClusterError, Member, decode, expect_status, said};
-use super::failure::plain;
+use super::failure::{BAD_ARGS, plain};
 use super::http::{Action, Answer};
 use super::program::{Command, Invocation};
 use crate::cli::Exit;
@@ -31,6 +31,9 @@ pub(super) const COMMAND: Command = Command::group(
         ),
     ],
 );
+
+/// Go's name of an error of a member.
+const ERROR_TYPE: &str = "client.membersError";
 
 const REMOVAL_HELP: &str = "For more details, read the documentation at https://github.com/coreos/\
      etcd/blob/master/Documentation/runtime-configuration.md#remove-a-member\n";
@@ -87,8 +90,8 @@ async fn add_member(cluster: &Cluster, action: &Action) -> Result<Member, Cluste
     let answer = cluster.ask(action).await?;
     expect_status(&answer, &[StatusCode::CREATED, StatusCode::CONFLICT])?;
     match answer.status {
-        StatusCode::CREATED => decode(&answer),
-        _ => Err(said(&answer)),
+        StatusCode::CREATED => Ok(decode(&answer, Member::TYPE, Member::of)?),
+        _ => Err(said(&answer, ERROR_TYPE)),
     }
 }
 
@@ -134,11 +137,13 @@ fn remove(invocation: &Invocation) -> Result<(), Exit> {
         // A member that is gone for good is removed.
         let expected = [StatusCode::NO_CONTENT, StatusCode::GONE];
         let removed = cluster.limited(change(&cluster, &action, &expected)).await;
-        removed.map_err(|error| {
-            plain(format!(
+        if let Err(error) = removed {
+            // The line has no end in etcd 3.3.
+            log::write_part(format_args!(
                 "Received an error trying to remove member {id}: {error}"
-            ))
-        })?;
+            ));
+            return Err(Exit::silent(BAD_ARGS));
+        }
         print_line(&format!("Removed member {id} from cluster"))
     })
 }
@@ -175,7 +180,7 @@ fn update(invocation: &Invocation) -> Result<(), Exit> {
         let answer = cluster.limited(change(&cluster, &action, &expected)).await;
         let answer = answer.map_err(plain)?;
         if answer.status != StatusCode::NO_CONTENT {
-            return Err(plain(said(&answer)));
+            return Err(plain(said(&answer, ERROR_TYPE)));
         }
         print_line(&format!("Updated member with ID {id} in cluster"))
     })

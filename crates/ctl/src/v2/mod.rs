@@ -21,12 +21,12 @@ mod backup;
 mod cluster;
 mod debug;
 mod dispatch;
+mod endpoint;
 mod failure;
 mod health;
 mod help;
 mod hint;
 mod http;
-mod json_text;
 mod keys;
 mod member;
 mod options;
@@ -43,8 +43,6 @@ pub(crate) use dispatch::{Version, is_unset, version};
 pub(crate) use hint::has_key;
 pub(crate) use source::Source;
 pub(crate) use store::Node;
-
-use serde::{Deserialize, Deserializer};
 
 use crate::VERSION;
 use crate::cli::{Arg, Exit};
@@ -85,13 +83,4 @@ pub(crate) fn execute(args: &[Arg]) -> Result<(), Exit> {
 
 fn version_text() -> String {
     format!("etcdctl version: {VERSION}\nAPI version: 2\n")
-}
-
-/// Go encodes a list or object that was never set as `null`.
-fn null_as_default<'de, D, T>(from: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Ok(Option::deserialize(from)?.unwrap_or_default())
 }

@@ -1,10 +1,10 @@
 //! `role`: the roles and what they allow.
 
 use http::{Method, StatusCode};
-use serde::Deserialize;
+use retcd_proto::json::{JsonError, Object as Document};
 
-use super::auth::{action, ask, no_arguments, only_argument, read};
-use super::cluster::{Cluster, decode};
+use super::auth::{action, ask, cluster, no_arguments, only_argument, read};
+use super::cluster::{Cluster, decode, expect_status};
 use super::failure::plain;
 use super::options::Flag;
 use super::program::{Command, Invocation};
@@ -53,45 +53,58 @@ pub(super) const COMMAND: Command = Command::group(
     ],
 );
 
+/// Go's name of a role, which stands in errors.
+pub(super) const TYPE: &str = "client.Role";
+
 /// A role.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-struct Role {
-    role: String,
-    #[serde(default, deserialize_with = "super::null_as_default")]
-    permissions: Permissions,
-}
-
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-struct Permissions {
-    #[serde(deserialize_with = "super::null_as_default")]
-    kv: Paths,
-}
-
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-struct Paths {
-    #[serde(deserialize_with = "super::null_as_default")]
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Role {
+    name: String,
+    /// The paths that may be read.
     read: Vec<String>,
-    #[serde(deserialize_with = "super::null_as_default")]
+    /// The paths that may be written.
     write: Vec<String>,
 }
 
+impl Role {
+    /// Reads it from a document.
+    ///
+    /// # Errors
+    /// The document is something else.
+    pub(super) fn of(document: &Document<'_>) -> Result<Role, JsonError> {
+        let name = document.string("role")?;
+        let permissions = document.object("permissions", "client.Permissions")?;
+        let kv = permissions.object("kv", "client.rwPermission")?;
+        Ok(Role {
+            name,
+            read: kv.strings("read")?.unwrap_or_default(),
+            write: kv.strings("write")?.unwrap_or_default(),
+        })
+    }
+}
+
 async fn role(cluster: &Cluster, name: &str) -> Result<Role, Exit> {
-    read(cluster, &action(Method::GET, ROLES, Some(name))).await
+    let action = action(Method::GET, ROLES, Some(name));
+    read(cluster, &action, TYPE, Role::of).await
 }
 
 fn list(invocation: &Invocation) -> Result<(), Exit> {
-    #[derive(Deserialize)]
-    struct Roles {
-        #[serde(default, deserialize_with = "super::null_as_default")]
-        roles: Vec<Role>,
-    }
+    const ROLES_TYPE: &str = r#"struct { Roles []client.Role "json:\"roles\"" }"#;
     no_arguments(invocation)?;
     run_async(async {
-        let cluster = invocation.cluster().await?;
-        let roles: Roles = read(&cluster, &action(Method::GET, ROLES, None)).await?;
-        let lines = roles.roles.into_iter().map(|role| role.role + "\n");
+        let cluster = cluster(invocation).await?;
+        let action = action(Method::GET, ROLES, None);
+        let answer = cluster.limited(cluster.ask(&action)).await.map_err(plain)?;
+        // What the member says does not count here in etcd 3.3.
+        expect_status(&answer, &[StatusCode::OK]).map_err(plain)?;
+        let roles = decode(&answer, ROLES_TYPE, |document| {
+            let roles = document.objects("roles", TYPE)?;
+            roles.iter().map(Role::of).collect::<Result<Vec<_>, _>>()
+        });
+        let lines = roles
+            .map_err(plain)?
+            .into_iter()
+            .map(|role| role.name + "\n");
         print_bytes(lines.collect::<String>().as_bytes())
     })
 }
@@ -99,7 +112,7 @@ fn list(invocation: &Invocation) -> Result<(), Exit> {
 fn add(invocation: &Invocation) -> Result<(), Exit> {
     let name = only_argument(invocation, NO_NAME)?;
     run_async(async {
-        let cluster = invocation.cluster().await?;
+        let cluster = cluster(invocation).await?;
         if role(&cluster, &name).await.is_ok() {
             return Err(plain(format!("Role {name} already exists")));
         }
@@ -114,7 +127,7 @@ fn add(invocation: &Invocation) -> Result<(), Exit> {
 fn get(invocation: &Invocation) -> Result<(), Exit> {
     let name = only_argument(invocation, NO_NAME)?;
     run_async(async {
-        let cluster = invocation.cluster().await?;
+        let cluster = cluster(invocation).await?;
         let role = role(&cluster, &name).await?;
         print_bytes(lines(&role).as_bytes())
     })
@@ -125,10 +138,9 @@ fn lines(role: &Role) -> String {
         let paths = paths.iter();
         paths.map(|path| format!("\t{path}\n")).collect()
     };
-    let Paths { read, write } = &role.permissions.kv;
+    let Role { name, read, write } = role;
     format!(
-        "Role: {}\nKV Read:\n{}KV Write:\n{}",
-        role.role,
+        "Role: {name}\nKV Read:\n{}KV Write:\n{}",
         list(read),
         list(write)
     )
@@ -137,9 +149,9 @@ fn lines(role: &Role) -> String {
 fn remove(invocation: &Invocation) -> Result<(), Exit> {
     let name = only_argument(invocation, NO_NAME)?;
     run_async(async {
-        let cluster = invocation.cluster().await?;
+        let cluster = cluster(invocation).await?;
         let delete = action(Method::DELETE, ROLES, Some(&name));
-        ask(&cluster, &delete, &[StatusCode::OK, StatusCode::NO_CONTENT]).await?;
+        ask(&cluster, &delete, &[StatusCode::OK, StatusCode::CREATED]).await?;
         print_line(&format!("Role {name} removed"))
     })
 }
@@ -156,7 +168,7 @@ fn change(invocation: &Invocation, how: &str, done: &str) -> Result<(), Exit> {
             "Not canonical path; please use `--path=/{path}`"
         )));
     }
-    let (read, write) = match ["read", "write", "readwrite"].map(|name| options.switch(name)) {
+    let (reads, writes) = match ["read", "write", "readwrite"].map(|name| options.switch(name)) {
         [true, false, false] => (true, false),
         [false, true, false] => (false, true),
         [false, false, true] => (true, true),
@@ -168,16 +180,15 @@ fn change(invocation: &Invocation, how: &str, done: &str) -> Result<(), Exit> {
     };
     let name = only_argument(invocation, NO_NAME)?;
     run_async(async {
-        let cluster = invocation.cluster().await?;
+        let cluster = cluster(invocation).await?;
         let before = role(&cluster, &name).await?;
         let mut body = String::new();
         json::object(&mut body, |o| {
             push_role(o, &name);
-            json::object(o.field(how), |o| push_paths(o, path, read, write));
+            json::object(o.field(how), |o| push_paths(o, path, reads, writes));
         });
         let put = action(Method::PUT, ROLES, Some(&name)).json(body);
-        let answer = ask(&cluster, &put, &[StatusCode::OK]).await?;
-        let after: Role = decode(&answer).map_err(plain)?;
+        let after = read(&cluster, &put, TYPE, Role::of).await?;
         let unchanged = match after == before {
             true => format!("Role unchanged; already {done}"),
             false => String::new(),
@@ -215,10 +226,13 @@ mod tests {
     #[test]
     fn roles_are_read_and_shown() {
         let json = r#"{"role":"r","permissions":{"kv":{"read":["/a","/b*"],"write":null}}}"#;
-        let role: Role = serde_json::from_str(json).unwrap();
-        assert_eq!(lines(&role), "Role: r\nKV Read:\n\t/a\n\t/b*\nKV Write:\n");
-        let role: Role = serde_json::from_str(r#"{"role":"r"}"#).unwrap();
-        assert_eq!(lines(&role), "Role: r\nKV Read:\nKV Write:\n");
+        let shown = |text: &str| {
+            let value = retcd_proto::json::parse(text.as_bytes()).unwrap();
+            lines(&Role::of(&Document::of(&value, TYPE).unwrap()).unwrap())
+        };
+        assert_eq!(shown(json), "Role: r\nKV Read:\n\t/a\n\t/b*\nKV Write:\n");
+        assert_eq!(shown(r#"{"ROLE":"r"}"#), "Role: r\nKV Read:\nKV Write:\n");
+        assert_eq!(shown("null"), "Role: \nKV Read:\nKV Write:\n");
     }
 
     #[test]

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use retcd_client::{Dialer, TlsConfig};
+use retcd_client::{Dialer, TlsConfig, TlsError};
 
 use super::cluster::{Cluster, ClusterError};
 use super::http::Http;
 use super::options::{Flag, Kind, Options};
 use super::output::Format;
 use super::program::Invocation;
-use super::{debug, failure};
+use super::{debug, endpoint, failure};
 use crate::cli::Exit;
 use crate::command::{ask_password, discovered_endpoints};
 use crate::log;
@@ -98,9 +98,17 @@ impl Invocation {
             }
         }
         if debug {
-            debug::show_endpoints("Cluster-Endpoints: ", &cluster.endpoints, "");
+            debug::show_cluster(&cluster.endpoints);
         }
         Ok(cluster)
+    }
+
+    /// Connects as the options say.
+    ///
+    /// # Errors
+    /// A certificate or key cannot be used.
+    pub(super) fn dialer(&self) -> Result<Dialer, TlsError> {
+        Dialer::new(&tls(&self.globals))
     }
 
     /// The cluster as the options name it.
@@ -110,16 +118,21 @@ impl Invocation {
     pub(super) fn given_cluster(&self) -> Result<Cluster, Exit> {
         let globals = &self.globals;
         let endpoints = endpoints(globals)?;
-        let dialer = Dialer::new(&tls(globals)).map_err(failure::plain)?;
+        let dialer = self.dialer().map_err(failure::plain)?;
         let credentials = credentials(globals)?;
         let request_timeout = globals.duration("timeout").unwrap_or(REQUEST_TIMEOUT);
+        let total_timeout = globals.duration("total-timeout").unwrap_or(TOTAL_TIMEOUT);
         let http = Http::new(
             dialer,
             request_timeout,
             credentials.as_ref(),
             globals.switch("debug"),
         );
-        let total_timeout = globals.duration("total-timeout").unwrap_or(TOTAL_TIMEOUT);
+        let http = match total_timeout {
+            // etcd 3.3 has no limit for connections then.
+            Duration::ZERO => http,
+            total_timeout => http.with_dial_timeout(total_timeout),
+        };
         Ok(Cluster::new(http, endpoints, total_timeout))
     }
 }
@@ -152,7 +165,10 @@ fn endpoints(globals: &Options) -> Result<Vec<String>, Exit> {
         endpoints = given.split(',').map(str::to_owned).collect();
     }
     let lenient = super::dispatch::is_unset();
-    let checked = endpoints.iter().map(|endpoint| check(endpoint, lenient));
+    let checked = endpoints.iter().map(|endpoint| {
+        let endpoint = check(endpoint, lenient)?;
+        endpoint::normalize(&endpoint).map_err(failure::plain)
+    });
     checked.collect()
 }
 

@@ -120,14 +120,23 @@ pub(super) struct Delete {
 
 /// Asks for a node. `wait` is not for this.
 pub(super) fn get(key: &[u8], recursive: bool, sorted: bool, quorum: bool) -> Action {
-    let query = format!("quorum={quorum}&recursive={recursive}&sorted={sorted}");
-    Action::new(Method::GET, format!("{}?{query}", path(key)))
+    let given = [
+        ("quorum", quorum),
+        ("recursive", recursive),
+        ("sorted", sorted),
+    ];
+    let parameters = given.map(|(name, value)| (name, value.to_string()));
+    Action::new(Method::GET, path(key)).query(parameters.into())
 }
 
 /// Waits for a change at or behind `index`; 0 waits for the next one.
 pub(super) fn wait(key: &[u8], recursive: bool, index: u64) -> Action {
-    let query = format!("recursive={recursive}&wait=true&waitIndex={index}");
-    Action::new(Method::GET, format!("{}?{query}", path(key)))
+    let parameters = vec![
+        ("recursive", recursive.to_string()),
+        ("wait", true.to_string()),
+        ("waitIndex", index.to_string()),
+    ];
+    Action::new(Method::GET, path(key)).query(parameters)
 }
 
 /// Changes a node.
@@ -135,19 +144,19 @@ pub(super) fn set(key: &[u8], set: &Set) -> Action {
     let mut query = Vec::new();
     let mut form = Vec::new();
     if set.value.is_none() {
-        query.push("dir=true".to_owned());
+        query.push(("dir", true.to_string()));
     }
     match set.existence {
         Existence::Any => {}
-        Existence::Required => query.push("prevExist=true".to_owned()),
-        Existence::Refused => query.push("prevExist=false".to_owned()),
+        Existence::Required => query.push(("prevExist", true.to_string())),
+        Existence::Refused => query.push(("prevExist", false.to_string())),
     }
     push_conditions(&mut query, &set.prev_value, set.prev_index);
     push_ttl(&mut form, set.ttl);
     if let Some(value) = &set.value {
         form.push(format!("value={}", escape(value, Escape::Form)));
     }
-    let action = Action::new(Method::PUT, path(key) + &query_text(&query));
+    let action = Action::new(Method::PUT, path(key)).query(query);
     action.form(form.join("&"))
 }
 
@@ -163,37 +172,27 @@ pub(super) fn create_in_order(key: &[u8], value: &[u8], ttl: i64) -> Action {
 pub(super) fn delete(key: &[u8], delete: &Delete) -> Action {
     let mut query = Vec::new();
     if delete.dir {
-        query.push("dir=true".to_owned());
+        query.push(("dir", true.to_string()));
     }
     push_conditions(&mut query, &delete.prev_value, delete.prev_index);
     if delete.recursive {
-        query.push("recursive=true".to_owned());
+        query.push(("recursive", true.to_string()));
     }
-    Action::new(Method::DELETE, path(key) + &query_text(&query))
+    Action::new(Method::DELETE, path(key)).query(query)
 }
 
-fn push_conditions(query: &mut Vec<String>, value: &str, index: u64) {
+fn push_conditions(query: &mut Vec<(&'static str, String)>, value: &str, index: u64) {
     if index != 0 {
-        query.push(format!("prevIndex={index}"));
+        query.push(("prevIndex", index.to_string()));
     }
     if !value.is_empty() {
-        query.push(format!(
-            "prevValue={}",
-            escape(value.as_bytes(), Escape::Form)
-        ));
+        query.push(("prevValue", value.to_owned()));
     }
 }
 
 fn push_ttl(form: &mut Vec<String>, ttl: i64) {
     if ttl > 0 {
         form.push(format!("ttl={ttl}"));
-    }
-}
-
-fn query_text(query: &[String]) -> String {
-    match query {
-        [] => String::new(),
-        query => format!("?{}", query.join("&")),
     }
 }
 
@@ -315,8 +314,17 @@ fn refusal(body: &[u8]) -> StoreError {
 
 /// The escaped path of a key, without `//`, `.` and `..`; a slash at the end stays.
 pub(super) fn path(key: &[u8]) -> String {
+    let mut path = KEYS.to_owned() + &clean(key);
+    if key.ends_with(b"/") {
+        path.push('/');
+    }
+    path
+}
+
+/// An escaped path without `//`, `.`, `..` and a slash at the end.
+pub(super) fn clean(path: &[u8]) -> String {
     let mut segments: Vec<&[u8]> = Vec::new();
-    for segment in key.split(|byte| *byte == b'/') {
+    for segment in path.split(|byte| *byte == b'/') {
         match segment {
             b"" | b"." => {}
             b".." => {
@@ -325,15 +333,10 @@ pub(super) fn path(key: &[u8]) -> String {
             segment => segments.push(segment),
         }
     }
-    let mut path = String::from(KEYS);
-    for segment in segments {
-        path.push('/');
-        path += &escape(segment, Escape::Path);
-    }
-    if key.ends_with(b"/") {
-        path.push('/');
-    }
-    path
+    let segments = segments.into_iter();
+    segments
+        .map(|segment| format!("/{}", escape(segment, Escape::Path)))
+        .collect()
 }
 
 /// An escaped part of a path.
@@ -343,14 +346,15 @@ pub(super) fn segment(bytes: &[u8]) -> String {
 
 /// What is left as it is, besides letters, digits and `-_.~`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Escape {
+pub(super) enum Escape {
     /// `$&+,/:;=@`.
     Path,
     /// Nothing; a space becomes `+`.
     Form,
 }
 
-fn escape(bytes: &[u8], kind: Escape) -> String {
+/// Escapes bytes as Go does.
+pub(super) fn escape(bytes: &[u8], kind: Escape) -> String {
     let mut text = String::with_capacity(bytes.len());
     for byte in bytes {
         match byte {
@@ -373,6 +377,7 @@ fn escape(bytes: &[u8], kind: Escape) -> String {
 mod tests {
     use bytes::Bytes;
 
+    use super::super::endpoint::Target;
     use super::*;
 
     #[test]
@@ -394,7 +399,8 @@ mod tests {
     #[test]
     fn requests_say_what_is_wanted() {
         let check = |action: Action, line: &str, body: &str| {
-            let shown = format!("{} {}", action.method, action.path);
+            let target = Target::of("http://h", &action);
+            let shown = format!("{} {}", action.method, target.path);
             let content = action.body.map(|(_, body)| body).unwrap_or_default();
             assert_eq!(
                 (shown.as_str(), content.as_slice()),

@@ -1,13 +1,14 @@
 //! `user`: the users and their roles.
 
 use http::{Method, StatusCode};
-use serde::Deserialize;
+use retcd_proto::json::{JsonError, Object};
 
-use super::auth::{action, ask, no_arguments, only_argument, read};
+use super::auth::{action, ask, cluster, no_arguments, only_argument, read};
 use super::cluster::Cluster;
 use super::failure::plain;
 use super::options::{Flag, Kind};
 use super::program::{Command, Invocation};
+use super::role;
 use super::settings::{name_and_password, read_password};
 use crate::cli::Exit;
 use crate::command::run_async;
@@ -46,66 +47,80 @@ pub(super) const COMMAND: Command = Command::group(
     ],
 );
 
-/// A user. Roles are names, or objects that have one.
-#[derive(Deserialize)]
-struct User {
-    user: String,
-    #[serde(default, deserialize_with = "super::null_as_default")]
-    roles: Vec<Role>,
-}
+const USER: &str = "client.User";
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Role {
-    Name(String),
-    Whole { role: String },
+/// The names of a user and of its roles, which are names, or objects that have one.
+#[derive(Debug, PartialEq, Eq)]
+struct User {
+    name: String,
+    roles: Vec<String>,
 }
 
 impl User {
-    fn role_names(&self) -> Vec<&str> {
-        let roles = self.roles.iter();
-        roles
-            .map(|role| match role {
-                Role::Name(name) | Role::Whole { role: name } => name.as_str(),
-            })
-            .collect()
+    fn of(document: &Object<'_>) -> Result<User, JsonError> {
+        let name = document.string("user")?;
+        let not_names = match document.strings("roles") {
+            Ok(roles) => {
+                let roles = roles.unwrap_or_default();
+                return Ok(User { name, roles });
+            }
+            Err(error) => error,
+        };
+        let roles = document.objects("roles", "client.Role").and_then(|roles| {
+            let names = roles.iter().map(|role| role.string("role"));
+            names.collect::<Result<Vec<_>, _>>()
+        });
+        let names = roles.map_err(|_| not_names)?;
+        // etcd 3.3 keeps a place for each role from when it took them for names.
+        let mut roles = vec![String::new(); names.len()];
+        roles.extend(names);
+        Ok(User { name, roles })
     }
-}
 
-async fn user(cluster: &Cluster, name: &str) -> Result<User, Exit> {
-    read(cluster, &action(Method::GET, USERS, Some(name))).await
+    fn lines(&self) -> String {
+        format!("User: {}\nRoles: {}\n", self.name, self.roles.join(" "))
+    }
 }
 
 fn list(invocation: &Invocation) -> Result<(), Exit> {
-    #[derive(Deserialize)]
-    struct Users {
-        #[serde(default, deserialize_with = "super::null_as_default")]
-        users: Vec<User>,
-    }
+    const USERS_TYPE: &str = r#"struct { Users []client.userListEntry "json:\"users\"" }"#;
     no_arguments(invocation)?;
     run_async(async {
-        let cluster = invocation.cluster().await?;
-        let users: Users = read(&cluster, &action(Method::GET, USERS, None)).await?;
-        let lines = users.users.into_iter().map(|user| user.user + "\n");
+        let cluster = cluster(invocation).await?;
+        let action = action(Method::GET, USERS, None);
+        let names = read(&cluster, &action, USERS_TYPE, names).await?;
+        let lines = names.into_iter().map(|name| name + "\n");
         print_bytes(lines.collect::<String>().as_bytes())
     })
+}
+
+/// The names in a list of users, whose roles are objects.
+fn names(document: &Object<'_>) -> Result<Vec<String>, JsonError> {
+    let users = document.objects("users", "client.userListEntry")?;
+    let names = users.iter().map(|user| {
+        let name = user.string("user")?;
+        for role in user.objects("roles", role::TYPE)? {
+            role::Role::of(&role)?;
+        }
+        Ok(name)
+    });
+    names.collect()
 }
 
 fn get(invocation: &Invocation) -> Result<(), Exit> {
     let name = only_argument(invocation, NO_NAME)?;
     run_async(async {
-        let cluster = invocation.cluster().await?;
-        let user = user(&cluster, &name).await?;
-        let names = user.role_names().into_iter();
-        let roles: String = names.map(|role| format!(" {role}")).collect();
-        print_line(&format!("User: {}\nRoles: {roles}", user.user))
+        let cluster = cluster(invocation).await?;
+        let action = action(Method::GET, USERS, Some(&name));
+        let user = read(&cluster, &action, USER, User::of).await?;
+        print_bytes(user.lines().as_bytes())
     })
 }
 
 fn add(invocation: &Invocation) -> Result<(), Exit> {
     let user = only_argument(invocation, NO_NAME)?;
     run_async(async {
-        let cluster = invocation.cluster().await?;
+        let cluster = cluster(invocation).await?;
         let (name, password) = name_and_password("New password: ", &user)?;
         let expected = [StatusCode::OK, StatusCode::CREATED];
         put_password(&cluster, &name, &password, &expected).await?;
@@ -116,7 +131,7 @@ fn add(invocation: &Invocation) -> Result<(), Exit> {
 fn passwd(invocation: &Invocation) -> Result<(), Exit> {
     let name = only_argument(invocation, NO_NAME)?;
     run_async(async {
-        let cluster = invocation.cluster().await?;
+        let cluster = cluster(invocation).await?;
         let password = read_password("New password: ")?;
         // A user who did not exist is created, which etcd 3.3 takes for a failure without a text.
         put_password(&cluster, &name, &password, &[StatusCode::OK]).await?;
@@ -143,9 +158,9 @@ async fn put_password(
 fn remove(invocation: &Invocation) -> Result<(), Exit> {
     let name = only_argument(invocation, NO_NAME)?;
     run_async(async {
-        let cluster = invocation.cluster().await?;
+        let cluster = cluster(invocation).await?;
         let delete = action(Method::DELETE, USERS, Some(&name));
-        ask(&cluster, &delete, &[StatusCode::OK, StatusCode::NO_CONTENT]).await?;
+        ask(&cluster, &delete, &[StatusCode::OK, StatusCode::CREATED]).await?;
         print_line(&format!("User {name} removed"))
     })
 }
@@ -158,7 +173,7 @@ fn change_roles(invocation: &Invocation, how: &str) -> Result<(), Exit> {
     }
     let name = only_argument(invocation, NO_NAME)?;
     run_async(async {
-        let cluster = invocation.cluster().await?;
+        let cluster = cluster(invocation).await?;
         let mut body = String::new();
         json::object(&mut body, |o| {
             o.string("user", &name);
@@ -166,7 +181,7 @@ fn change_roles(invocation: &Invocation, how: &str) -> Result<(), Exit> {
             json::array(o.field(how), &roles, |out, role| json::string(out, role));
         });
         let put = action(Method::PUT, USERS, Some(&name)).json(body);
-        ask(&cluster, &put, &[StatusCode::OK]).await?;
+        read(&cluster, &put, USER, User::of).await?;
         print_line(&format!("User {name} updated"))
     })
 }
@@ -177,16 +192,23 @@ mod tests {
 
     #[test]
     fn roles_are_names_or_objects() {
-        let roles = |json: &str| {
-            let user: User = serde_json::from_str(json).unwrap();
-            user.role_names().join(",")
+        let shown = |text: &str| -> Result<String, JsonError> {
+            let value = retcd_proto::json::parse(text.as_bytes())?;
+            Ok(User::of(&Object::of(&value, USER)?)?.lines())
         };
-        assert_eq!(roles(r#"{"user":"u","roles":["a","b"]}"#), "a,b");
-        assert_eq!(
-            roles(r#"{"user":"u","roles":[{"role":"a","permissions":{}}]}"#),
-            "a"
-        );
-        assert_eq!(roles(r#"{"user":"u","roles":null}"#), "");
-        assert_eq!(roles(r#"{"user":"u"}"#), "");
+        for (json, lines) in [
+            (r#"{"user":"u","roles":["a","b"]}"#, "User: u\nRoles: a b\n"),
+            (
+                r#"{"user":"u","roles":[{"role":"a"},{"role":"b"}]}"#,
+                "User: u\nRoles:   a b\n",
+            ),
+            (r#"{"user":"u","roles":null}"#, "User: u\nRoles: \n"),
+            ("{}", "User: \nRoles: \n"),
+        ] {
+            assert_eq!(shown(json), Ok(lines.to_owned()), "{json}");
+        }
+        let error = shown(r#"{"user":"u","roles":[1]}"#).unwrap_err();
+        let text = "json: cannot unmarshal number into Go struct field User.roles of type string";
+        assert_eq!(error.to_string(), text);
     }
 }

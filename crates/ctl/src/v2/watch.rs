@@ -13,7 +13,7 @@ use super::output;
 use super::program::{Command, Invocation};
 use super::store::{self, Node, Response, StoreError};
 use crate::cli::{Arg, Exit};
-use crate::command::{CommandProblem, run_async, stop_requested};
+use crate::command::{CommandProblem, until_interrupted};
 use crate::log;
 use crate::print::print_line;
 
@@ -82,17 +82,6 @@ impl Watcher {
             }
         }
     }
-}
-
-/// Runs `work` until it is done, or the command is interrupted, which is no failure.
-fn until_interrupted(work: impl Future<Output = Result<(), Exit>>) -> Result<(), Exit> {
-    run_async(async {
-        let stop = stop_requested()?;
-        tokio::select! {
-            result = work => result,
-            () = stop => Ok(()),
-        }
-    })
 }
 
 fn watch(invocation: &Invocation) -> Result<(), Exit> {

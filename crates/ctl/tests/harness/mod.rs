@@ -1,8 +1,8 @@
 //! Tools and a member for tests. Every wait has a deadline, and its failure names what was
 //! expected.
 //!
-//! Tools are terminated with SIGTERM or SIGKILL, never SIGINT: shells start background jobs with
-//! SIGINT ignored, and children inherit that.
+//! Tools are terminated with SIGTERM or SIGKILL, and with SIGINT only where they handle it: shells
+//! start background jobs with SIGINT ignored, and children inherit that.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
@@ -119,8 +119,11 @@ impl Running {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM)
-            .expect("it has not been waited for");
+        self.signal(Signal::TERM);
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it has not been waited for");
     }
 
     /// Closes standard input and waits for the exit.

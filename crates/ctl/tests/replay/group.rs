@@ -2,7 +2,7 @@
 //!
 //! Commands that do not exit by themselves get SIGTERM once they have printed what the transcript
 //! contains. The original was interrupted with SIGINT, but shells start background jobs with SIGINT
-//! ignored, and children inherit that.
+//! ignored, and children inherit that. Version 2 gets SIGINT, for which it has a handler.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -300,7 +300,7 @@ impl Group {
         let is_over = Instant::now() + COMMAND_MAX;
         done.exit = match &step.bound {
             None => wait(&mut child, is_over),
-            Some(_) => end(&mut child, is_over),
+            Some(_) => end(&mut child, self.api, is_over),
         };
         drop(kept_open);
         // Output after the termination; the readers end when the pipes close.
@@ -514,13 +514,17 @@ fn collect(lines: &mpsc::Receiver<Line>, expected: Option<Lines>, done: &mut Don
 }
 
 /// Terminates a command, unless it has exited.
-fn end(child: &mut Child, deadline: Instant) -> i64 {
+fn end(child: &mut Child, api: Api, deadline: Instant) -> i64 {
     if let Ok(Some(status)) = child.try_wait() {
         return code(status);
     }
-    kill_process(Pid::from_child(child), Signal::TERM).expect("it has not been waited for");
+    let signal = match api {
+        Api::V2 => Signal::INT,
+        Api::V3 => Signal::TERM,
+    };
+    kill_process(Pid::from_child(child), signal).expect("it has not been waited for");
     match wait(child, deadline) {
-        ended if ended == 128 + i64::from(Signal::TERM.as_raw()) => WAS_ENDED,
+        ended if ended == 128 + i64::from(signal.as_raw()) => WAS_ENDED,
         code => code,
     }
 }

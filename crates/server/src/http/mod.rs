@@ -94,19 +94,23 @@ pub async fn handle<P: Probe, B>(
     listener: ListenerKind,
     request: &Request<B>,
 ) -> Response {
+    let route = mux::route(listener, request.uri());
+    // Go refuses it before its handler, which is what guards the pages.
+    if route == Route::Malformed {
+        return reply::bad_request();
+    }
     let ListenerKind::Client { tls } = listener else {
-        return serve(context, listener, request).await;
+        return serve(context, route, request).await;
     };
-    let serve = || serve(context, listener, request);
+    let serve = || serve(context, route, request);
     context.access.guard(tls, request, serve).await
 }
 
 async fn serve<P: Probe, B>(
     context: &HttpContext<P>,
-    listener: ListenerKind,
+    route: Route,
     request: &Request<B>,
 ) -> Response {
-    let route = mux::route(listener, request.uri());
     if route.is_get_only() && request.method() != Method::GET {
         return reply::method_not_allowed(&Method::GET);
     }
@@ -121,6 +125,7 @@ async fn serve<P: Probe, B>(
         }
         Route::Vars => vars::vars(context).await,
         Route::Redirect(location) => reply::moved(request.method(), &location),
+        Route::Malformed => reply::bad_request(),
         Route::NotFound => reply::not_found(),
     }
 }

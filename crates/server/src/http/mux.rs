@@ -16,6 +16,8 @@ pub(super) enum Route {
     Vars,
     /// To another path, with the query.
     Redirect(String),
+    /// Refused for its path, before anything else is looked at.
+    Malformed,
     NotFound,
 }
 
@@ -73,7 +75,10 @@ impl Check {
 impl Route {
     /// `/metrics` answers any method (etcd v3.7: promhttp does not look at it).
     pub(super) fn is_get_only(&self) -> bool {
-        !matches!(self, Route::Metrics | Route::Redirect(_) | Route::NotFound)
+        !matches!(
+            self,
+            Route::Metrics | Route::Redirect(_) | Route::Malformed | Route::NotFound
+        )
     }
 }
 
@@ -81,7 +86,7 @@ impl Route {
 pub(super) fn route(listener: ListenerKind, uri: &Uri) -> Route {
     let segments = match Path::parse(uri) {
         Path::Redirect(location) => return Route::Redirect(location),
-        Path::Malformed => return Route::NotFound,
+        Path::Malformed => return Route::Malformed,
         Path::Segments(segments) => segments,
     };
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
@@ -155,6 +160,14 @@ mod tests {
                 Route::Redirect("/members?a=1&b".to_owned()),
             ),
         ];
+        let malformed = [
+            (client, "/health%"),
+            (client, "//%zz"),
+            (ListenerKind::Metrics, "/%2"),
+        ];
+        for (listener, uri) in malformed {
+            check(listener, uri, Route::Malformed);
+        }
         for (listener, uri, route) in found {
             check(listener, uri, route);
         }
@@ -165,7 +178,6 @@ mod tests {
             (client, "/livez/non_learner"),
             (client, "/livez%2Fserializable_read"),
             (client, "/livez/serializable_read/"),
-            (client, "/health%"),
             (client, "/v3/kv/range"),
             (client, "/debug/pprof/"),
             (ListenerKind::Metrics, "/"),

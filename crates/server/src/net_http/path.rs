@@ -1,6 +1,6 @@
 //! Paths as Go's `http.ServeMux` takes them apart.
 //!
-//! A path with `//`, `.` or `..` is redirected before anything else is looked at, even when there
+//! A path with a broken escape is refused, one with `//`, `.` or `..` is redirected, even when there
 //! is no page where that leads. Segments are compared after their escapes are resolved, so
 //! `/versio%6E` is `/version`, but `%2F` does not separate. A slash at the end makes another path.
 
@@ -14,7 +14,7 @@ use super::query::decode_percent;
 pub(crate) enum Path<'a> {
     /// To be asked for at this place, which has the query in it.
     Redirect(String),
-    /// With a broken escape.
+    /// With a broken escape, which Go refuses before anything else is looked at.
     Malformed,
     /// The decoded segments.
     Segments(Vec<Cow<'a, str>>),
@@ -24,6 +24,9 @@ impl Path<'_> {
     /// The path of `uri`.
     pub(crate) fn parse(uri: &Uri) -> Path<'_> {
         let path = uri.path();
+        if decode_percent(path).is_none() {
+            return Path::Malformed;
+        }
         let clean = clean(path);
         if clean != path {
             return Path::Redirect(with_query(clean.into_owned(), uri));

@@ -1,7 +1,7 @@
 //! Replies in the shapes of Go's `net/http`.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, LOCATION, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
@@ -41,6 +41,15 @@ pub(crate) fn plain(status: StatusCode, body: impl Into<Bytes>) -> Response {
 /// An error: the text and a newline.
 pub(crate) fn error(status: StatusCode, text: &str) -> Response {
     plain(status, format!("{text}\n"))
+}
+
+/// What Go answers, and then hangs up, where the line of a request is wrong.
+pub(crate) fn bad_request() -> Response {
+    let mut response = ok(TEXT, "400 Bad Request");
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
+    response
 }
 
 pub(crate) fn not_found() -> Response {

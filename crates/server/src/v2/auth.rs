@@ -4,11 +4,13 @@ use http::StatusCode;
 use retcd_member::v2::{
     Auth, AuthError, Patterns, Permissions, Refusal, Role, RoleChange, UserChange,
 };
+use retcd_proto::json::{self, JsonError, Object};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::Context;
 use super::credentials::login_of;
-use super::document::{Document, to_json};
+use super::document::to_json;
 use super::form::read_all;
 use super::reply::{self, Response, message};
 
@@ -223,18 +225,19 @@ fn user_document(
     Ok(UserDocument { user, roles })
 }
 
-async fn body(context: &mut Context<'_>) -> std::result::Result<Document, Response> {
+/// The first value in the body.
+async fn body(context: &mut Context<'_>) -> std::result::Result<Value, Response> {
     let body = read_all(context.body).await;
-    let document = body.ok().and_then(|body| Document::first(&body));
-    document.ok_or_else(|| bad(NO_JSON))
+    let value = body.ok().and_then(|body| json::parse_first(&body));
+    value.ok_or_else(|| bad(NO_JSON))
 }
 
 fn bad(text: &str) -> Response {
     message(StatusCode::BAD_REQUEST, text)
 }
 
-fn user_change(name: &str, document: &Document) -> std::result::Result<UserChange, &'static str> {
-    let (user, change) = parse_user_change(document).map_err(|_| NO_JSON)?;
+fn user_change(name: &str, body: &Value) -> std::result::Result<UserChange, &'static str> {
+    let (user, change) = parse_user_change(body).map_err(|_| NO_JSON)?;
     if user != name {
         return Err("User JSON name does not match the name in the URL");
     }
@@ -245,9 +248,8 @@ fn user_change(name: &str, document: &Document) -> std::result::Result<UserChang
     Ok(change)
 }
 
-fn parse_user_change(
-    document: &Document,
-) -> std::result::Result<(String, UserChange), &'static str> {
+fn parse_user_change(body: &Value) -> std::result::Result<(String, UserChange), JsonError> {
+    let document = Object::of(body, "auth.User")?;
     let change = UserChange {
         password: document.string("password")?,
         roles: document.strings("roles")?,
@@ -257,12 +259,13 @@ fn parse_user_change(
     Ok((document.string("user")?, change))
 }
 
-fn role_change(name: &str, document: &Document) -> std::result::Result<RoleChange, &'static str> {
+fn role_change(name: &str, body: &Value) -> std::result::Result<RoleChange, &'static str> {
     let parse = || {
+        let document = Object::of(body, "auth.Role")?;
         let role = document.string("role")?;
-        let kinds = ["permissions", "grant", "revoke"].map(|kind| permissions(document, kind));
+        let kinds = ["permissions", "grant", "revoke"].map(|kind| permissions(&document, kind));
         let [permissions, grant, revoke] = kinds;
-        Ok::<_, &str>((role, permissions?, grant?, revoke?))
+        Ok::<_, JsonError>((role, permissions?, grant?, revoke?))
     };
     let (role, permissions, grant, revoke) = parse().map_err(|_| NO_JSON)?;
     if role != name {
@@ -277,8 +280,9 @@ fn role_change(name: &str, document: &Document) -> std::result::Result<RoleChang
     Ok(RoleChange::Update { grant, revoke })
 }
 
-fn permissions(document: &Document, name: &str) -> std::result::Result<Permissions, &'static str> {
-    let kv = document.document(name)?.document("kv")?;
+fn permissions(document: &Object<'_>, name: &str) -> std::result::Result<Permissions, JsonError> {
+    let permissions = document.object(name, "auth.Permissions")?;
+    let kv = permissions.object("kv", "auth.RWPermission")?;
     Ok(Permissions {
         kv: Patterns {
             read: kv.strings("read")?,

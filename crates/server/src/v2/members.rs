@@ -4,13 +4,14 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use retcd_member::Error;
 use retcd_member::access::Credentials;
+use retcd_proto::json::{self, Object};
 use retcd_state::machine::ApplyError;
 use retcd_state::membership::{Member, MemberError};
 use serde::Serialize;
 
 use super::Context;
 use super::credentials::login_of;
-use super::document::{self, Document};
+use super::document;
 use super::form::{BROKEN, read_all};
 use super::reply::{self, Response, message, page};
 use crate::auth::CommonName;
@@ -157,12 +158,14 @@ async fn peer_urls(context: &mut Context<'_>) -> Result<Vec<String>, Response> {
         Unread::TooLarge => bad("http: request body too large"),
         Unread::Broken => bad(BROKEN),
     })?;
-    let document = Document::parse(&body).map_err(|error| bad(&error))?;
-    let texts = document.strings("peerURLs").map_err(|found| {
-        bad(&format!(
-            "json: cannot unmarshal {found} into Go struct field .peerURLs of type []string"
-        ))
-    })?;
+    let texts = json::parse(&body).and_then(|value| {
+        let document = Object::of(
+            &value,
+            "struct { PeerURLs []string \"json:\\\"peerURLs\\\"\" }",
+        )?;
+        document.strings("peerURLs")
+    });
+    let texts = texts.map_err(|error| bad(&error.to_string()))?;
     let texts = texts.unwrap_or_default();
     if texts.is_empty() {
         return Err(bad("no valid URLs given"));

@@ -125,3 +125,33 @@ fn paths_that_are_not_clean_lead_elsewhere() {
     assert_eq!(moved.status, 301);
     assert_eq!(moved.header("Location"), Some("/v2/keys/a/b%0A?x=%3Cy"));
 }
+
+/// As etcd 3.3.25 refuses them.
+#[test]
+fn bodies_that_are_no_members_are_told_in_words_of_go() {
+    let place = Place::new();
+    let _server = place.start(&[]);
+    for (body, text) in [
+        ("{} x", "invalid character 'x' after top-level value"),
+        (
+            "nope",
+            "invalid character 'o' in literal null (expecting 'u')",
+        ),
+        (
+            r#"{"peerURLs":[1]}"#,
+            "json: cannot unmarshal number into Go struct field .peerURLs of type string",
+        ),
+        (
+            "[]",
+            r#"json: cannot unmarshal array into Go value of type struct { PeerURLs []string \"json:\\\"peerURLs\\\"\" }"#,
+        ),
+    ] {
+        let mut post = Request::new("POST", "/v2/members");
+        let content_type = "Content-Type: application/json";
+        post.headers.push(content_type.to_owned());
+        post.body = body.as_bytes().to_vec();
+        let answer = post.answer(place.client_port);
+        assert_eq!(answer.status, 400, "{body}");
+        assert_eq!(answer.body, format!("{{\"message\":\"{text}\"}}"), "{body}");
+    }
+}

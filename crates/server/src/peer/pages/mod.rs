@@ -104,13 +104,14 @@ pub async fn page<P: PeerProbe, B: Body>(probe: &P, request: Request<B>) -> Resp
         Route::Renew => renew(probe, request.into_body()).await,
         Route::TimeToLive => time_to_live(probe, request.into_body()).await,
         Route::Redirect(location) => reply::moved(request.method(), &location),
+        Route::Malformed => reply::bad_request(),
         Route::NotFound => reply::not_found(),
     }
 }
 
 fn refuse_method(route: &Route, method: &Method) -> Option<Response> {
     let (allowed, told) = match route {
-        Route::Redirect(_) | Route::NotFound => return None,
+        Route::Redirect(_) | Route::Malformed | Route::NotFound => return None,
         Route::Promote(_) => (Method::POST, true),
         // etcd v3.7: server/lease/leasehttp does not say which methods it allows.
         Route::Renew | Route::TimeToLive => (Method::POST, false),

@@ -17,6 +17,8 @@ pub(super) enum Route {
     TimeToLive,
     /// To another path, with the query.
     Redirect(String),
+    /// With a path that is refused.
+    Malformed,
     NotFound,
 }
 
@@ -25,7 +27,7 @@ impl Route {
     pub(super) fn of(uri: &Uri) -> Route {
         let segments = match Path::parse(uri) {
             Path::Redirect(location) => return Route::Redirect(location),
-            Path::Malformed => return Route::NotFound,
+            Path::Malformed => return Route::Malformed,
             Path::Segments(segments) => segments,
         };
         let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
@@ -67,6 +69,8 @@ mod tests {
             ("/leases", Route::Renew),
             ("/leases/internal", Route::TimeToLive),
             ("//leases", redirect("/leases")),
+            ("//leases%", Route::Malformed),
+            ("/health%", Route::Malformed),
             ("/raft/stream", redirect("/raft/stream/")),
         ] {
             assert_eq!(Route::of(&uri.parse().unwrap()), route, "{uri}");
@@ -80,7 +84,6 @@ mod tests {
             "/metrics",
             "/health",
             "/livez",
-            "/health%",
         ] {
             assert_eq!(Route::of(&uri.parse().unwrap()), Route::NotFound, "{uri}");
         }
