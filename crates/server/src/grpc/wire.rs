@@ -172,13 +172,7 @@ where
                 "grpc: compressed flag set with identity or empty encoding",
             ));
         }
-        if length > self.message_bytes_max {
-            let text = format!(
-                "grpc: received message larger than max ({length} vs. {})",
-                self.message_bytes_max
-            );
-            return Err(Status::new(Code::ResourceExhausted, text));
-        }
+        check_length(length, self.message_bytes_max)?;
         if rest.len() < length {
             return Ok(None);
         }
@@ -195,6 +189,14 @@ where
     }
 }
 
+fn check_length(length: usize, bytes_max: usize) -> Result<(), Status> {
+    if length <= bytes_max {
+        return Ok(());
+    }
+    let text = format!("grpc: received message larger than max ({length} vs. {bytes_max})");
+    Err(Status::new(Code::ResourceExhausted, text))
+}
+
 /// A message as it came.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Received {
@@ -204,6 +206,18 @@ pub(crate) struct Received {
 }
 
 impl Received {
+    /// A message that was not framed.
+    ///
+    /// # Errors
+    /// grpc-go's, for one that is longer than it may be.
+    pub(super) fn of(bytes: Bytes, bytes_max: usize) -> Result<Received, Status> {
+        check_length(bytes.len(), bytes_max)?;
+        Ok(Received {
+            bytes,
+            compressed_up_to: None,
+        })
+    }
+
     /// Messages up to this length are soon decoded, whatever is in them.
     const SHORT_BYTES: usize = 64 << 10;
 
