@@ -105,7 +105,6 @@ fn of_field(field: &FieldDescriptorProto) -> String {
         Type::String => "Text".to_owned(),
         Type::Bytes => "Bytes".to_owned(),
         Type::Bool => "Bool".to_owned(),
-        Type::Int32 => "Int32".to_owned(),
         Type::Int64 => "Int64".to_owned(),
         Type::Uint32 => "Uint32".to_owned(),
         Type::Uint64 => "Uint64".to_owned(),

@@ -30,7 +30,6 @@ pub(crate) struct Field {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
     Bool,
-    Int32,
     Int64,
     Uint32,
     Uint64,

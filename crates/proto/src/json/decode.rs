@@ -510,7 +510,6 @@ fn number_of(kind: Kind, token: Token<'_>, text: Option<&str>) -> Option<Number>
                 None => std::str::from_utf8(token.raw).ok()?,
             };
             let value = match kind {
-                Kind::Int32 => number::signed(digits, 32).map(|value| value as u64),
                 Kind::Int64 => number::signed(digits, 64).map(|value| value as u64),
                 Kind::Uint32 => number::unsigned(digits, 32),
                 _ => number::unsigned(digits, 64),
@@ -528,7 +527,6 @@ fn value_of(of: &Enum, name: &str) -> Option<u64> {
 fn name_of(kind: Kind) -> &'static str {
     match kind {
         Kind::Bool => "bool",
-        Kind::Int32 => "int32",
         Kind::Int64 => "int64",
         Kind::Uint32 => "uint32",
         Kind::Uint64 => "uint64",

@@ -199,7 +199,6 @@ fn write_number(kind: Kind, number: u64, json: &mut Vec<u8>) {
             Some(name) => quote(name, json),
             None => json.extend_from_slice(digits.format(number as i32).as_bytes()),
         },
-        Kind::Int32 => json.extend_from_slice(digits.format(number as i32).as_bytes()),
         Kind::Uint32 => json.extend_from_slice(digits.format(number as u32).as_bytes()),
         _ => {
             let text = match kind {

@@ -8,7 +8,8 @@
 //! Both sides work on the wire format by the [`Schema`] of a message, so that nothing is written per
 //! message and no tree of values is built. Neither recurses.
 //!
-//! - [`Values`] takes a stream of JSON values apart and checks their syntax.
+//! - [`Values`] takes a stream of JSON values apart and checks their syntax; [`first_value`] does it for a
+//!   whole text.
 //! - [`decode`] makes the wire format of one of them, with the texts of Go's errors.
 //! - [`Encoder`] writes JSON while pieces of a message arrive.
 //!
@@ -23,7 +24,7 @@ mod values;
 pub use crate::schema::{Method, Schema};
 pub use decode::decode;
 pub use encode::{Encoder, quote};
-pub use values::{NESTING_MAX, Values};
+pub use values::{NESTING_MAX, Values, first_value};
 
 /// Why a text is not a message. Displays the texts of Go's errors.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

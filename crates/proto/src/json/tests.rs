@@ -16,9 +16,14 @@ fn schema<T: Name>() -> &'static Schema {
 fn read<T: Message + Name + Default>(body: &[u8]) -> Result<T, String> {
     let mut values = Values::default();
     values.push(body);
-    let value = values.last_value().map_err(|error| error.to_string())?;
-    let value = value.unwrap_or(Bytes::from_static(b"{}"));
-    let encoded = decode(schema::<T>(), &value).map_err(|error| error.to_string())?;
+    let streamed = values.last_value();
+    let value = first_value(body);
+    assert_eq!(
+        streamed,
+        value.clone().map(|value| value.map(Bytes::copy_from_slice))
+    );
+    let value = value.map_err(|error| error.to_string())?.unwrap_or(b"{}");
+    let encoded = decode(schema::<T>(), value).map_err(|error| error.to_string())?;
     let message = T::decode(encoded.as_slice()).unwrap();
     assert_eq!(message.encode_to_vec().len(), encoded.len(), "{body:?}");
     Ok(message)

@@ -58,7 +58,7 @@ impl Values {
         }
         match self.scanner.scan(b" ") {
             Ok(Some(_)) => Ok(Some(self.take(self.buffered.len()))),
-            _ => Err(JsonError("unexpected EOF".to_owned())),
+            _ => Err(unexpected_end()),
         }
     }
 
@@ -73,6 +73,28 @@ impl Values {
         let bytes = space.count();
         drop(self.buffered.split_to(bytes));
     }
+}
+
+/// The first value of a text that is whole, without the space around it.
+///
+/// # Errors
+/// The text is not JSON as far as the end of that value.
+pub fn first_value(text: &[u8]) -> Result<Option<&[u8]>, JsonError> {
+    let space = text.iter().take_while(|byte| is_space(**byte)).count();
+    let text = &text[space..];
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let mut scanner = Scanner::default();
+    match scanner.scan(text)? {
+        Some(bytes) => Ok(Some(&text[..bytes])),
+        None if scanner.scan(b" ") == Ok(Some(0)) => Ok(Some(text)),
+        None => Err(unexpected_end()),
+    }
+}
+
+fn unexpected_end() -> JsonError {
+    JsonError("unexpected EOF".to_owned())
 }
 
 pub(super) fn is_space(byte: u8) -> bool {

@@ -58,10 +58,7 @@ pub(super) async fn list(
 }
 
 /// `Watch`: the state now, then whenever it changes, until the member stops.
-pub(super) async fn watch(
-    context: Context,
-    mut reader: Requests,
-) -> Reply {
+pub(super) async fn watch(context: Context, mut reader: Requests) -> Reply {
     let request: HealthCheckRequest = match context.read_request(&mut reader).await {
         Ok(request) => request,
         Err(status) => return context.fail(status),

@@ -38,10 +38,7 @@ pub(super) async fn range(
 }
 
 /// `RangeStream`: a list in chunks, so that it may have any length.
-pub(super) async fn range_stream(
-    context: Context,
-    mut reader: Requests,
-) -> Reply {
+pub(super) async fn range_stream(context: Context, mut reader: Requests) -> Reply {
     let opened = async {
         let request = context.read_request(&mut reader).await?;
         let kv = &context.thread.member.kv;

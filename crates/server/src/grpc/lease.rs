@@ -108,10 +108,7 @@ pub(super) async fn leases(
 }
 
 /// `LeaseKeepAlive`: a reply to each request, until the client ends its half.
-pub(super) async fn keep_alive(
-    context: Context,
-    mut reader: Requests,
-) -> Reply {
+pub(super) async fn keep_alive(context: Context, mut reader: Requests) -> Reply {
     let (sender, receiver) = mpsc::channel(KEEP_ALIVE_BACKLOG);
     tokio::task::spawn_local(async move {
         let thread = Rc::clone(&context.thread);

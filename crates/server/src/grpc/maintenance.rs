@@ -154,10 +154,7 @@ pub(super) async fn hash_kv(
 }
 
 /// `Snapshot`: the database as a file, in pieces, then its SHA-256.
-pub(super) async fn snapshot(
-    context: Context,
-    mut reader: Requests,
-) -> Reply {
+pub(super) async fn snapshot(context: Context, mut reader: Requests) -> Reply {
     let opened = async {
         context.read_request::<SnapshotRequest>(&mut reader).await?;
         let maintenance = &context.thread.member.maintenance;

@@ -131,7 +131,10 @@ pub(crate) async fn call(
 }
 
 /// Answers a call whose messages did not come over gRPC.
-pub(crate) async fn call_messages(call: Call, messages: LocalBoxStream<'static, Bytes>) -> Reply {
+pub(crate) async fn call_messages(
+    call: Call,
+    messages: LocalBoxStream<'static, Result<Bytes, Status>>,
+) -> Reply {
     let open = |context: &Context| {
         let message_bytes_max = context.thread.server.config.max_grpc_message_bytes();
         Ok(Requests::Messages {

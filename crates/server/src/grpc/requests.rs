@@ -14,7 +14,7 @@ pub(crate) enum Requests {
     /// Encoded messages that something else was made of.
     Messages {
         /// They end where the client's half of the call does.
-        messages: LocalBoxStream<'static, Bytes>,
+        messages: LocalBoxStream<'static, Result<Bytes, Status>>,
         /// The length of the longest that is accepted.
         message_bytes_max: usize,
     },
@@ -33,7 +33,7 @@ impl Requests {
                 messages,
                 message_bytes_max,
             } => {
-                let message = messages.next().await;
+                let message = messages.next().await.transpose()?;
                 let received = message.map(|bytes| Received::of(bytes, *message_bytes_max));
                 received.transpose()
             }

@@ -26,10 +26,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 const FRAGMENT_OVERHEAD_BYTES: usize = 512 << 10;
 
 /// `Watch`.
-pub(super) async fn watch(
-    context: Context,
-    reader: Requests,
-) -> Reply {
+pub(super) async fn watch(context: Context, reader: Requests) -> Reply {
     let (sender, receiver) = mpsc::channel(CHUNK_BACKLOG);
     tokio::task::spawn_local(async move {
         let interval = context.thread.progress_interval();
@@ -58,11 +55,7 @@ enum Woken {
 }
 
 impl Stream {
-    async fn run(
-        &self,
-        context: &Context,
-        mut reader: Requests,
-    ) -> Result<(), Status> {
+    async fn run(&self, context: &Context, mut reader: Requests) -> Result<(), Status> {
         let mut leaderless = context.leaderless();
         let leaderless = leaderless.wait();
         let stopped = context.thread.server.member.signals.stopped();

@@ -292,9 +292,17 @@ pub(crate) enum ResponseBody {
     Chunk(LocalBoxFuture<'static, Option<Bytes>>),
     /// Pieces that are made when the connection can take them, over plain HTTP.
     Chunks(LocalBoxStream<'static, Bytes>),
+    /// The same for JSON, which may turn out not to be made whole.
+    Json(LocalBoxStream<'static, Result<Bytes, GivenUp>>),
     /// Everything was sent.
     Done,
 }
+
+/// An answer breaks off. Its connection, or its stream, is reset, so that the client does not take it
+/// for whole.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the answer was given up")]
+pub(crate) struct GivenUp;
 
 impl From<Full<Bytes>> for ResponseBody {
     fn from(page: Full<Bytes>) -> ResponseBody {
@@ -320,7 +328,7 @@ fn trailers(status: &Status) -> HeaderMap {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = GivenUp;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
@@ -328,7 +336,9 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
         match this {
-            ResponseBody::Page(page) => Pin::new(page).poll_frame(cx),
+            ResponseBody::Page(page) => Pin::new(page)
+                .poll_frame(cx)
+                .map_err(|never| match never {}),
             ResponseBody::Empty => Poll::Ready(None),
             ResponseBody::Unary(data) => {
                 let data = data
@@ -361,6 +371,9 @@ impl Body for ResponseBody {
             ResponseBody::Chunks(chunks) => chunks
                 .poll_next_unpin(cx)
                 .map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk)))),
+            ResponseBody::Json(pieces) => pieces
+                .poll_next_unpin(cx)
+                .map(|piece| piece.map(|piece| piece.map(Frame::data))),
             ResponseBody::Done => Poll::Ready(None),
         }
     }
