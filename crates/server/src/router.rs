@@ -35,7 +35,7 @@ pub(crate) async fn route(
         return grpc::call(thread, connection, request).await;
     }
     let (head, body) = request.into_parts();
-    let (head, mut body) = (Request::from_parts(head, ()), Some(body));
+    let (mut head, mut body) = (Request::from_parts(head, ()), Some(body));
     let response = match protocols.pages {
         Some(ListenerKind::Client { tls }) if v2::takes(&thread, &head) => {
             let access = &http.access;
@@ -45,7 +45,7 @@ pub(crate) async fn route(
         }
         Some(ListenerKind::Client { tls }) if gateway::takes(&thread, &head) => {
             let access = &http.access;
-            let handled = gateway::handle(&thread, access, tls, &connection, &head, &mut body);
+            let handled = gateway::handle(&thread, access, tls, &connection, &mut head, &mut body);
             Box::pin(handled).await
         }
         Some(pages) => {

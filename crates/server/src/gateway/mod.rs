@@ -13,6 +13,7 @@
 //!
 //! - [`route`]: which method a path is. [`metadata`]: what headers become.
 //! - [`request`]: messages in bodies; [`transcode`]: frames to JSON; [`reply`]: answers and errors.
+//! - [`websocket`]: the same over WebSocket.
 //!
 //! Unlike etcd's, the gateway has no connection to the member that it is a part of, and a client's
 //! certificate means nothing here.
@@ -22,11 +23,14 @@ mod reply;
 mod request;
 mod route;
 mod transcode;
+mod websocket;
 
 use std::rc::Rc;
+use std::sync::Arc;
 
-use http::{Method as Verb, Request};
+use http::{HeaderMap, Method as Verb, Request};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use retcd_proto::json;
 use tokio::time::Instant;
 
@@ -41,7 +45,9 @@ use crate::server::ServerThread;
 use crate::status::Status;
 use metadata::Metadata;
 use reply::Response;
+use request::Chunks;
 use route::Route;
+use websocket::Socket;
 
 /// Whether a request to this member is the gateway's.
 pub(crate) fn takes(thread: &ServerThread, request: &Request<()>) -> bool {
@@ -56,6 +62,8 @@ struct Context<'a> {
     head: &'a Request<()>,
     /// Taken by those who read it.
     body: &'a mut Option<Incoming>,
+    /// Whether the connection is to become a WebSocket.
+    upgrade: Option<OnUpgrade>,
 }
 
 /// Answers a request that [`takes`] takes, of a listener with `tls` or without. A body that is not
@@ -65,17 +73,19 @@ pub(crate) async fn handle(
     access: &Access,
     tls: bool,
     connection: &Outstanding,
-    head: &Request<()>,
+    head: &mut Request<()>,
     body: &mut Option<Incoming>,
 ) -> Response {
     if is_named_by_certificate(thread, head) {
         return reply::certificate_ignored();
     }
+    let upgrade = websocket::is_wanted(head).then(|| hyper::upgrade::on(&mut *head));
     let context = Context {
         thread,
         connection,
         head,
         body,
+        upgrade,
     };
     access.guard(tls, head, || serve(context)).await
 }
@@ -86,22 +96,54 @@ fn is_named_by_certificate(thread: &ServerThread, head: &Request<()>) -> bool {
     name.is_some_and(|CommonName(name)| !name.is_empty()) && thread.member.access.is_enabled()
 }
 
-async fn serve(context: Context<'_>) -> Response {
-    let method = match route::route(context.head.uri()) {
-        Route::Redirect(location) => {
-            let response = net_http::reply::moved(context.head.method(), &location);
-            return response.map(ResponseBody::Page);
-        }
-        Route::NotFound => return reply::error(&reply::NOT_FOUND),
-        Route::Method(_) if context.head.method() != Verb::POST => {
-            return reply::error(&reply::METHOD_NOT_ALLOWED);
-        }
-        Route::Method(method) => method,
-    };
-    match Exchange::new(&context, method) {
-        Ok(exchange) => exchange.answer(context.body).await,
+async fn serve(mut context: Context<'_>) -> Response {
+    let route = route::route(context.head.uri());
+    if let Route::Redirect(location) = route {
+        let response = net_http::reply::moved(context.head.method(), &location);
+        return response.map(ResponseBody::Page);
+    }
+    if let Some(upgrade) = context.upgrade.take() {
+        return serve_websocket(&context, upgrade, route);
+    }
+    let exchange = Exchange::new(
+        &context,
+        route,
+        context.head.headers(),
+        context.head.method(),
+    );
+    match exchange {
+        Ok(exchange) => exchange.answer(Body::Plain(context.body.take())).await,
         Err(status) => reply::error(&status),
     }
+}
+
+/// Agrees to a WebSocket and has it served. Whatever is wrong with the request is told over it.
+fn serve_websocket(context: &Context<'_>, upgrade: OnUpgrade, route: Route) -> Response {
+    let accepted = match websocket::accept(context.head) {
+        Ok(accepted) => accepted,
+        Err(refused) => return refused,
+    };
+    let headers = websocket::headers(context.head);
+    let exchange = Exchange::new(context, route, &headers, &Verb::POST);
+    let socket = Socket {
+        thread: Rc::clone(context.thread),
+        upgrade,
+        connection: context.connection.clone(),
+        permit: context.head.extensions().get().map(Arc::clone),
+        message_bytes_max: request::json_bytes_max(context.thread),
+    };
+    tokio::task::spawn_local(socket.serve(async |chunks| match exchange {
+        Ok(exchange) => exchange.answer(Body::Chunks(chunks)).await,
+        Err(status) => reply::error(&status),
+    }));
+    accepted
+}
+
+/// What a request's messages are in.
+enum Body {
+    Plain(Option<Incoming>),
+    /// It ends with the socket alone.
+    Chunks(Chunks),
 }
 
 /// A call by JSON.
@@ -118,8 +160,21 @@ struct Exchange {
 }
 
 impl Exchange {
-    fn new(context: &Context<'_>, method: Method) -> Result<Exchange, Status> {
-        let headers = context.head.headers();
+    /// The call that a request makes.
+    ///
+    /// # Errors
+    /// It makes none.
+    fn new(
+        context: &Context<'_>,
+        route: Route,
+        headers: &HeaderMap,
+        verb: &Verb,
+    ) -> Result<Exchange, Status> {
+        let method = match route {
+            Route::Method(method) if *verb == Verb::POST => method,
+            Route::Method(_) => return Err(reply::METHOD_NOT_ALLOWED),
+            Route::NotFound | Route::Redirect(_) => return Err(reply::NOT_FOUND),
+        };
         let metadata = Metadata::of(headers)?;
         let path = format!("/{}/{}", method.service(), method.name());
         Ok(Exchange {
@@ -133,16 +188,22 @@ impl Exchange {
         })
     }
 
-    async fn answer(self, body: &mut Option<Incoming>) -> Response {
-        let messages = match self.method.kind() {
-            CallKind::BidiStream => {
-                let chunks = request::chunks(body.take());
-                request::messages(Rc::clone(&self.thread), self.schemas.request, chunks)
+    async fn answer(self, body: Body) -> Response {
+        let (thread, schema) = (&self.thread, self.schemas.request);
+        let messages = match (self.method.kind(), body) {
+            (CallKind::BidiStream, body) => {
+                let chunks = match body {
+                    Body::Plain(body) => request::chunks(body),
+                    Body::Chunks(chunks) => chunks,
+                };
+                Ok(request::messages(Rc::clone(thread), schema, chunks))
             }
-            _ => match request::only(&self.thread, self.schemas.request, body.take()).await {
-                Ok(message) => request::once(message),
-                Err(status) => return reply::error(&status),
-            },
+            (_, Body::Plain(body)) => request::only(thread, schema, body).await,
+            (_, Body::Chunks(chunks)) => request::first(thread, schema, chunks).await,
+        };
+        let messages = match messages {
+            Ok(messages) => messages,
+            Err(status) => return reply::error(&status),
         };
         let reply = self.call(messages).await;
         match self.method.kind() {

@@ -32,9 +32,9 @@ pub(super) async fn only(
     thread: &ServerThread,
     schema: &'static Schema,
     body: Option<Incoming>,
-) -> Result<Bytes, Status> {
+) -> Result<Messages, Status> {
     let Some(body) = body else {
-        return Ok(Bytes::new());
+        return Ok(once(Bytes::new()));
     };
     let bytes_max = json_bytes_max(thread);
     let text = body::read(body, bytes_max).await;
@@ -42,15 +42,40 @@ pub(super) async fn only(
         Unread::TooLarge => too_long(bytes_max),
         Unread::Broken => status::CLIENT_GONE,
     })?;
-    decode(thread, text, move |text| {
+    let message = decode(thread, text, move |text| {
         let value = json::first_value(text)?;
         value.map_or(Ok(Vec::new()), |value| json::decode(schema, value))
-    })
-    .await
+    });
+    message.await.map(once)
 }
 
-/// One message.
-pub(super) fn once(message: Bytes) -> Messages {
+/// The same for a body that does not end: as soon as there is a value.
+///
+/// # Errors
+/// As for [`only`].
+pub(super) async fn first(
+    thread: &ServerThread,
+    schema: &'static Schema,
+    mut chunks: Chunks,
+) -> Result<Messages, Status> {
+    let mut values = Values::default();
+    let value = loop {
+        if let Some(value) = values.next_value().map_err(invalid)? {
+            break value;
+        }
+        if values.buffered_bytes() > json_bytes_max(thread) {
+            return Err(too_long(json_bytes_max(thread)));
+        }
+        match chunks.next().await {
+            Some(chunk) => values.push(&chunk),
+            None => return Err(status::CLIENT_GONE),
+        }
+    };
+    let message = decode(thread, value, move |value| json::decode(schema, value));
+    message.await.map(once)
+}
+
+fn once(message: Bytes) -> Messages {
     stream::iter([Ok(message)]).boxed_local()
 }
 
@@ -143,12 +168,15 @@ async fn decode(
             workers.run(move || decode(&text)).await?
         }
     };
-    let refused = |error: JsonError| Status::new(Code::InvalidArgument, error.to_string());
-    decoded.map(Bytes::from).map_err(refused)
+    decoded.map(Bytes::from).map_err(invalid)
+}
+
+fn invalid(error: JsonError) -> Status {
+    Status::new(Code::InvalidArgument, error.to_string())
 }
 
 /// Length of the longest JSON of a message.
-fn json_bytes_max(thread: &ServerThread) -> usize {
+pub(super) fn json_bytes_max(thread: &ServerThread) -> usize {
     let message_bytes_max = thread.server.config.max_grpc_message_bytes();
     message_bytes_max.saturating_mul(JSON_FACTOR)
 }
