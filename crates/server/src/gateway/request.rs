@@ -14,8 +14,8 @@ use crate::status::{self, Code, Status};
 
 /// Encoded messages, as handlers read them.
 pub(super) type Messages = LocalBoxStream<'static, Result<Bytes, Status>>;
-/// Pieces of a body.
-pub(super) type Chunks = LocalBoxStream<'static, Bytes>;
+/// Pieces of a body; the last may be that it broke off.
+pub(super) type Chunks = LocalBoxStream<'static, Result<Bytes, Status>>;
 
 /// How much longer than its encoding JSON may be: each character of base64 may be an escape of six
 /// bytes. etcd has no limit but its memory.
@@ -67,7 +67,7 @@ pub(super) async fn first(
             return Err(too_long(json_bytes_max(thread)));
         }
         match chunks.next().await {
-            Some(chunk) => values.push(&chunk),
+            Some(chunk) => values.push(&chunk?),
             None => return Err(status::CLIENT_GONE),
         }
     };
@@ -81,15 +81,8 @@ fn once(message: Bytes) -> Messages {
 
 /// A body as it arrives.
 pub(super) fn chunks(body: Option<Incoming>) -> Chunks {
-    let next = async |mut body: Incoming| loop {
-        // A body that breaks off ends here, and with it its connection.
-        let frame = body.frame().await?.ok()?;
-        if let Ok(data) = frame.into_data() {
-            return Some((data, body));
-        }
-    };
-    stream::iter(body)
-        .flat_map(move |body| stream::unfold(body, next).boxed_local())
+    let data = stream::iter(body).flat_map(BodyExt::into_data_stream);
+    data.map(|chunk| chunk.map_err(|_| status::CLIENT_GONE))
         .boxed_local()
 }
 
@@ -136,13 +129,16 @@ impl Reader {
             if self.values.buffered_bytes() > bytes_max {
                 return Err(too_long(bytes_max));
             }
-            let Some(chunk) = self.chunks.next().await else {
-                return match self.values.last_value() {
-                    Ok(Some(value)) => Ok(self.message(value).await),
-                    _ => Ok(None),
-                };
-            };
-            self.values.push(&chunk);
+            match self.chunks.next().await {
+                // Nobody would notice otherwise that the client is gone.
+                Some(chunk) => self.values.push(&chunk?),
+                None => {
+                    return match self.values.last_value() {
+                        Ok(Some(value)) => Ok(self.message(value).await),
+                        _ => Ok(None),
+                    };
+                }
+            }
         }
     }
 

@@ -172,7 +172,7 @@ async fn converse(
 ) -> Result<(), Error> {
     let (requests, received) = mpsc::channel(1);
     let received = stream::unfold(received, async |mut received| {
-        Some((received.recv().await?, received))
+        Some((Ok(received.recv().await?), received))
     });
     let answer = answer(received.boxed_local());
     let pieces = answer.map(Response::into_body).into_stream();

@@ -8,10 +8,15 @@
 #[path = "../transcripts/client.rs"]
 #[expect(dead_code, reason = "these tests need only a part of it")]
 mod client;
+mod conversations;
+mod json;
+mod limits;
 #[path = "../process/place.rs"]
 #[expect(dead_code, reason = "these tests need only a part of it")]
 mod place;
 mod replay;
+mod switches;
 #[path = "../transcripts/transcript.rs"]
 #[expect(dead_code, reason = "these tests need only a part of it")]
 mod transcript;
+mod websocket;
