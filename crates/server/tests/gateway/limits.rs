@@ -78,7 +78,7 @@ async fn clients_that_leave_are_noticed() {
     let mut server = place.start(&[]);
     let descriptors = format!("/proc/{}/fd", server.child().id());
     let bodies = [
-        "Content-Length: 32\r\n\r\n{\"create_request\":{\"key\":\"YQ==\"}}",
+        "Content-Length: 33\r\n\r\n{\"create_request\":{\"key\":\"YQ==\"}}",
         "Content-Length: 99\r\n\r\n{\"create_request\":{\"key\":\"YQ==\"}}",
         "Content-Length: 99\r\n\r\n{\"create_request\":",
         "Content-Length: 2\r\n\r\nxx",
