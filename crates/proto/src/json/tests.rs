@@ -315,3 +315,36 @@ fn methods_know_their_messages() {
     assert_eq!(range.response.name, RangeResponse::full_name());
     assert!(Method::of_path("/etcdserverpb.KV/Nope").is_none());
 }
+
+/// Any text is refused or is a message, and that is the same after it was JSON once more.
+#[test]
+fn texts_that_were_changed_at_random_are_read_or_refused() {
+    let texts = [
+        r#"{"compare":[{"key":"Zm9v","target":"VALUE","result":3,"value":"YmFy"},{"key":"_-8","lease":"-5"}],"success":[{"request_put":{"key":"\u005am9v","prevKv":true}},{"requestTxn":{"success":[{}]}}],"failure":null}"#,
+        r#" {"failure" : [ {"request_range":{"key":"AA==","limit":1.50e1,"sort_order":"DESCEND","x":[1,{"y":"\ud83d\ude00"}]}} ] } "#,
+    ];
+    let mut rng = fastrand::Rng::with_seed(7);
+    let mut read_count = 0;
+    for _ in 0..20_000 {
+        let mut text = texts[rng.usize(..texts.len())].as_bytes().to_vec();
+        for _ in 0..rng.usize(..4) {
+            let (from, to) = (rng.usize(..text.len()), rng.usize(..text.len()));
+            match rng.u8(..3) {
+                0 => text[from] = rng.u8(..),
+                1 => {
+                    drop(text.drain(from.min(to)..(from.min(to) + rng.usize(..9)).min(text.len())))
+                }
+                _ => text.insert(from, b"{}[],:\"\\0e.-u"[rng.usize(..13)]),
+            }
+        }
+        if let Ok(txn) = read::<TxnRequest>(&text) {
+            let json = write_in_pieces(&txn, 5);
+            assert_eq!(read(json.as_bytes()), Ok(txn));
+            read_count += 1;
+        }
+    }
+    assert!(
+        (1_000..19_000).contains(&read_count),
+        "{read_count} are messages"
+    );
+}
