@@ -39,6 +39,11 @@ impl Access {
         }
     }
 
+    /// Whether users are known at all.
+    pub fn is_enabled(&self) -> bool {
+        self.shared.state.auth.read().is_enabled()
+    }
+
     /// Who has these credentials; nobody while authentication is off, or without any.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 //! field has an unexpected wire type, Go keeps it as an unknown field and prost fails. Go skips
 //! unknown groups nested 10,000 deep, prost only 100. Bytes that a Go member accepts from a client,
 //! or has in its log, must mean the same here. So bytes that prost rejects are checked against the
-//! message's [`Schema`]: either Go rejects them as well ([`WireError`], with its texts), or the
+//! message's schema: either Go rejects them as well ([`WireError`], with its texts), or the
 //! fields unknown to Go are removed and prost decodes the rest.
 //!
 //! ```text
@@ -20,6 +20,8 @@
 use bytes::Bytes;
 use prost::encoding::WireType;
 use prost::{Message, Name};
+
+use crate::schema::{Kind, Schema};
 
 /// Nesting depth of messages that Go's decoder accepts, including the outermost.
 const MESSAGES_MAX: usize = 10_000;
@@ -84,39 +86,19 @@ pub fn text_of(bytes: &[u8]) -> String {
     text
 }
 
-/// The fields of a message, sorted by number, and the type of each.
-struct Schema(&'static [(u32, Kind)]);
-
-/// The type of a field, as far as the wire format distinguishes it.
-#[derive(Clone, Copy)]
-enum Kind {
-    Number,
-    /// A repeated number, packed or not.
-    Numbers,
-    Bytes,
-    Text,
-    Message(&'static Schema),
-}
-
-// `static SCHEMAS: &[(&str, &Schema)]`, sorted by name.
-include!(concat!(env!("OUT_DIR"), "/schemas.rs"));
-
 fn schema_of(name: &str) -> &'static Schema {
-    let at = SCHEMAS.binary_search_by(|(other, _)| (*other).cmp(name));
-    SCHEMAS[at.expect("every message has a schema")].1
+    Schema::of(name).expect("every message has a schema")
 }
 
-impl Schema {
-    /// The type of field `number` if it may have this wire type; `None` if the field is unknown.
-    fn kind(&self, number: u32, wire_type: WireType) -> Option<Kind> {
-        let (_, kind) = self.0.iter().find(|(known, _)| *known == number)?;
-        let fits = match kind {
-            Kind::Number => wire_type == WireType::Varint,
-            Kind::Numbers => matches!(wire_type, WireType::Varint | WireType::LengthDelimited),
-            Kind::Bytes | Kind::Text | Kind::Message(_) => wire_type == WireType::LengthDelimited,
-        };
-        fits.then_some(*kind)
-    }
+/// The type of field `number` if it may have this wire type; `None` if the field is unknown.
+fn kind_of(schema: &Schema, number: u32, wire_type: WireType) -> Option<Kind> {
+    let field = schema.field(number)?;
+    let fits = match wire_type {
+        WireType::Varint => field.kind.is_number(),
+        WireType::LengthDelimited => !field.kind.is_number() || field.repeated,
+        _ => false,
+    };
+    fits.then_some(field.kind)
 }
 
 /// A part of the output.
@@ -162,7 +144,7 @@ fn remove_unknown(
         };
         let (number, wire_type) = reader.key()?;
         let value = reader.at;
-        match message.schema.kind(number, wire_type) {
+        match kind_of(message.schema, number, wire_type) {
             None => reader.skip(number, wire_type)?,
             Some(Kind::Message(schema)) => {
                 let length = reader.length()?;

@@ -5,7 +5,8 @@
 //! - `accept`: from a listening socket to the thread that serves the connection; `tls`: handshakes
 //!   and certificates.
 //! - `bootstrap`: the first start of a member, which forms a new cluster or joins an existing one.
-//! - `router`: tells gRPC (`grpc`) from other requests of clients ([`http`]).
+//! - `router`: tells gRPC (`grpc`) and the JSON gateway (`gateway`) from other requests of clients
+//!   ([`http`]).
 //! - [`peer`]: traffic between members.
 //! - `probe`: what pages of both listeners tell of this member.
 //! - `server`: what everything shares that serves requests.
@@ -29,6 +30,7 @@ mod budget;
 mod clock;
 pub mod config;
 mod defragment;
+mod gateway;
 mod grpc;
 pub mod http;
 pub mod metrics;

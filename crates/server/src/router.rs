@@ -1,5 +1,5 @@
-//! Routes the requests of a client listener: gRPC by its content type, API v2 by its path, the rest to
-//! the pages.
+//! Routes the requests of a client listener: gRPC by its content type, API v2 and the JSON gateway by
+//! their paths, the rest to the pages.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use hyper::{Request, Response, StatusCode};
 
 use crate::accept::Protocols;
 use crate::budget::Outstanding;
+use crate::gateway;
 use crate::grpc;
 use crate::grpc::wire::ResponseBody;
 use crate::http::{self, HttpContext, ListenerKind};
@@ -33,12 +34,18 @@ pub(crate) async fn route(
     if protocols.grpc && grpc::is_grpc(&request) {
         return grpc::call(thread, connection, request).await;
     }
-    let (head, mut body) = request.into_parts();
-    let head = Request::from_parts(head, ());
+    let (head, body) = request.into_parts();
+    let (mut head, mut body) = (Request::from_parts(head, ()), Some(body));
     let response = match protocols.pages {
         Some(ListenerKind::Client { tls }) if v2::takes(&thread, &head) => {
             let access = &http.access;
-            let handled = v2::handle(&thread, access, tls, &connection, &head, &mut body);
+            let body = body.as_mut().expect("nobody has taken it");
+            let handled = v2::handle(&thread, access, tls, &connection, &head, body);
+            Box::pin(handled).await
+        }
+        Some(ListenerKind::Client { tls }) if gateway::takes(&thread, &head) => {
+            let access = &http.access;
+            let handled = gateway::handle(&thread, access, tls, &connection, &mut head, &mut body);
             Box::pin(handled).await
         }
         Some(pages) => {
@@ -52,7 +59,7 @@ pub(crate) async fn route(
             response
         }
     };
-    if !body.is_end_stream() {
+    if let Some(body) = body.filter(|body| !body.is_end_stream()) {
         // Begins once the response has been handed to hyper.
         tokio::task::spawn_local(drain(body));
     }

@@ -1,7 +1,7 @@
 //! `auth`: switches authentication on and off; and what the commands for users and roles share.
 
 use http::{Method, StatusCode};
-use retcd_proto::json::{JsonError, Object};
+use retcd_proto::go_json::{JsonError, Object};
 
 use super::cluster::{Cluster, decode, said};
 use super::debug;

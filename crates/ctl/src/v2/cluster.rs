@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use retcd_proto::json::{self, JsonError, Object};
+use retcd_proto::go_json::{self, JsonError, Object};
 
 use super::http::{Action, Answer, AttemptError, Http, within};
 
@@ -196,7 +196,7 @@ pub(super) fn decode<T>(
     go_type: &'static str,
     read: impl FnOnce(&Object<'_>) -> Result<T, JsonError>,
 ) -> Result<T, JsonError> {
-    let value = json::parse(&answer.body)?;
+    let value = go_json::parse(&answer.body)?;
     read(&Object::of(&value, go_type)?)
 }
 

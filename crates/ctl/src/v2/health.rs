@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::Method;
-use retcd_proto::json::{self, JsonError, Object};
+use retcd_proto::go_json::{self, JsonError, Object};
 
 use super::cluster::{Cluster, ClusterError, Member};
 use super::debug;
@@ -135,7 +135,7 @@ fn connection_text(url: &str, error: &AttemptError) -> String {
 
 /// `{"health":"true"}`, or `true` without quotes as members before 3.2 say.
 fn parse(body: &[u8]) -> Result<bool, JsonError> {
-    let value = json::parse(body)?;
+    let value = go_json::parse(body)?;
     let text = Object::of(&value, "struct { Health string }");
     if let Ok(health) = text.and_then(|page| page.string("Health")) {
         return Ok(health == "true");

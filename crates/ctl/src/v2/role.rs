@@ -1,7 +1,7 @@
 //! `role`: the roles and what they allow.
 
 use http::{Method, StatusCode};
-use retcd_proto::json::{JsonError, Object as Document};
+use retcd_proto::go_json::{JsonError, Object as Document};
 
 use super::auth::{action, ask, cluster, no_arguments, only_argument, read};
 use super::cluster::{Cluster, decode, expect_status};
@@ -227,7 +227,7 @@ mod tests {
     fn roles_are_read_and_shown() {
         let json = r#"{"role":"r","permissions":{"kv":{"read":["/a","/b*"],"write":null}}}"#;
         let shown = |text: &str| {
-            let value = retcd_proto::json::parse(text.as_bytes()).unwrap();
+            let value = retcd_proto::go_json::parse(text.as_bytes()).unwrap();
             lines(&Role::of(&Document::of(&value, TYPE).unwrap()).unwrap())
         };
         assert_eq!(shown(json), "Role: r\nKV Read:\n\t/a\n\t/b*\nKV Write:\n");

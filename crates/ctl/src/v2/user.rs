@@ -1,7 +1,7 @@
 //! `user`: the users and their roles.
 
 use http::{Method, StatusCode};
-use retcd_proto::json::{JsonError, Object};
+use retcd_proto::go_json::{JsonError, Object};
 
 use super::auth::{action, ask, cluster, no_arguments, only_argument, read};
 use super::cluster::Cluster;
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn roles_are_names_or_objects() {
         let shown = |text: &str| -> Result<String, JsonError> {
-            let value = retcd_proto::json::parse(text.as_bytes())?;
+            let value = retcd_proto::go_json::parse(text.as_bytes())?;
             Ok(User::of(&Object::of(&value, USER)?)?.lines())
         };
         for (json, lines) in [

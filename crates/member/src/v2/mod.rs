@@ -66,11 +66,6 @@ impl V2 {
         (committed, shared.leadership.term())
     }
 
-    /// Whether API v3 knows users: API v2 does not know these.
-    pub fn is_v3_auth_enabled(&self) -> bool {
-        self.core.shared.state.auth.read().is_enabled()
-    }
-
     /// Users and roles.
     pub fn auth(&self) -> Auth<'_> {
         Auth::new(self)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use retcd_log::Rotation;
+use retcd_proto::go_json;
 use serde_json::{Map, Value};
 
 use super::verify::VerifyError;
@@ -35,16 +36,13 @@ pub(super) fn parse(text: &str) -> Result<Rotation, VerifyError> {
 struct Fields(Map<String, Value>);
 
 fn fields(text: &str) -> Result<Fields, VerifyError> {
-    match serde_json::from_str(text) {
+    match go_json::parse(text.as_bytes()) {
         Ok(Value::Object(fields)) => Ok(Fields(fields)),
         Ok(Value::Null) => Ok(Fields(Map::new())),
         Ok(other) => Err(VerifyError::Rotation(format!(
             "json: cannot unmarshal {} into Go value of type embed.logRotationConfig",
             kind(&other)
         ))),
-        Err(error) if error.is_eof() => Err(VerifyError::RotationSyntax(
-            "unexpected end of JSON input".to_owned(),
-        )),
         Err(error) => Err(VerifyError::RotationSyntax(error.to_string())),
     }
 }
@@ -135,6 +133,10 @@ mod tests {
                 "improperly formatted log rotation config: unexpected end of JSON input",
             );
         }
+        check(
+            "x",
+            "improperly formatted log rotation config: invalid character 'x' looking for beginning of value",
+        );
         check(
             r#"{"maxsize": true}"#,
             "invalid log rotation config: json: cannot unmarshal bool into Go struct field logRotationConfig.Logger.maxsize of type int",

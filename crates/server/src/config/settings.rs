@@ -86,7 +86,7 @@ pub struct Config {
     pub socket_reuse_port: bool,
     /// Bind with SO_REUSEADDR.
     pub socket_reuse_address: bool,
-    /// The JSON gateway; not supported yet.
+    /// The JSON gateway.
     pub enable_grpc_gateway: bool,
     /// Read timeout of connections between members; at least 5 s.
     pub raft_read_timeout: GoDuration,

@@ -514,8 +514,7 @@ pub static FLAGS: &[Flag] = &[
         "true",
         |c| &mut c.enable_grpc_gateway,
         "Serve the API as JSON under /v3.",
-    )
-    .without_effect("the JSON gateway does not exist yet in this version"),
+    ),
     flag(Member, "raft-read-timeout", "5s", |c| &mut c.raft_read_timeout, "Read timeout of connections between members; at least 5s.")
         .not_in_file()
         .signed(),

@@ -3,8 +3,6 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use hyper::Response;
-use hyper::body::Incoming;
 use retcd_member::access::Credentials;
 use retcd_member::concurrency::{Led, Observer};
 use retcd_proto::etcdserverpb::ResponseHeader;
@@ -18,8 +16,9 @@ use super::Context;
 use super::answer::{Patience, answer};
 use super::encode::Plain;
 use super::header::{header, without_revision};
+use super::reply::Reply;
+use super::requests::Requests;
 use super::waiting::outliving;
-use super::wire::{MessageReader, ResponseBody, stream_response};
 use crate::server::ServerThread;
 use crate::status::{self, Status};
 
@@ -94,10 +93,7 @@ fn leader_response(thread: &ServerThread, led: Led) -> LeaderResponse {
 }
 
 /// `Observe`: who leads, and every leader and value after.
-pub(super) async fn observe(
-    context: Context,
-    mut reader: MessageReader<Incoming>,
-) -> Response<ResponseBody> {
+pub(super) async fn observe(context: Context, mut reader: Requests) -> Reply {
     let request: LeaderRequest = match context.read_request(&mut reader).await {
         Ok(request) => request,
         Err(status) => return context.fail(status),
@@ -116,7 +112,7 @@ pub(super) async fn observe(
         };
         context.end_stream(&sender, ended).await;
     });
-    stream_response(receiver)
+    Reply::Stream(receiver)
 }
 
 async fn tell(

@@ -8,8 +8,6 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use hyper::Response;
-use hyper::body::Incoming;
 use retcd_member::access::Credentials;
 use retcd_proto::healthpb::health_check_response::ServingStatus;
 use retcd_proto::healthpb::{
@@ -19,7 +17,8 @@ use tokio::sync::mpsc;
 
 use super::Context;
 use super::encode::Plain;
-use super::wire::{MessageReader, ResponseBody, stream_response};
+use super::reply::Reply;
+use super::requests::Requests;
 use crate::server::{Server, ServerThread};
 use crate::status::{self, Code, Status};
 
@@ -59,10 +58,7 @@ pub(super) async fn list(
 }
 
 /// `Watch`: the state now, then whenever it changes, until the member stops.
-pub(super) async fn watch(
-    context: Context,
-    mut reader: MessageReader<Incoming>,
-) -> Response<ResponseBody> {
+pub(super) async fn watch(context: Context, mut reader: Requests) -> Reply {
     let request: HealthCheckRequest = match context.read_request(&mut reader).await {
         Ok(request) => request,
         Err(status) => return context.fail(status),
@@ -75,7 +71,7 @@ pub(super) async fn watch(
         };
         context.end_stream(&sender, Err(ended)).await;
     });
-    stream_response(receiver)
+    Reply::Stream(receiver)
 }
 
 /// Sends the state of `service` and its changes until the client leaves.

@@ -3,8 +3,6 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use hyper::Response;
-use hyper::body::Incoming;
 use retcd_member::access::Credentials;
 use retcd_member::kv::{PreparedTxn, RangeChunks};
 use retcd_proto::etcdserverpb::{
@@ -18,7 +16,8 @@ use super::Context;
 use super::answer::{Answer, Patience, answer, answer_read};
 use super::encode::{Headed, Plain, TxnAnswer};
 use super::header::header;
-use super::wire::{MessageReader, ResponseBody, stream_response};
+use super::reply::Reply;
+use super::requests::Requests;
 use crate::server::ServerThread;
 use crate::status::Status;
 
@@ -39,10 +38,7 @@ pub(super) async fn range(
 }
 
 /// `RangeStream`: a list in chunks, so that it may have any length.
-pub(super) async fn range_stream(
-    context: Context,
-    mut reader: MessageReader<Incoming>,
-) -> Response<ResponseBody> {
+pub(super) async fn range_stream(context: Context, mut reader: Requests) -> Reply {
     let opened = async {
         let request = context.read_request(&mut reader).await?;
         let kv = &context.thread.member.kv;
@@ -63,7 +59,7 @@ pub(super) async fn range_stream(
         };
         context.end_stream(&sender, ended).await;
     });
-    stream_response(receiver)
+    Reply::Stream(receiver)
 }
 
 /// Sends one chunk after the other; the next is made when the connection has taken this one.

@@ -3,8 +3,6 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use hyper::Response;
-use hyper::body::Incoming;
 use retcd_member::access::Credentials;
 use retcd_member::lease::{KeepAliveAnswer, LeaseRevision};
 use retcd_proto::etcdserverpb::{
@@ -18,7 +16,8 @@ use tokio::sync::mpsc;
 use super::Context;
 use super::encode::Plain;
 use super::header::{header, of_leaders_revision};
-use super::wire::{MessageReader, ResponseBody, stream_response};
+use super::reply::Reply;
+use super::requests::Requests;
 use crate::server::ServerThread;
 use crate::status::{self, Status};
 
@@ -109,10 +108,7 @@ pub(super) async fn leases(
 }
 
 /// `LeaseKeepAlive`: a reply to each request, until the client ends its half.
-pub(super) async fn keep_alive(
-    context: Context,
-    mut reader: MessageReader<Incoming>,
-) -> Response<ResponseBody> {
+pub(super) async fn keep_alive(context: Context, mut reader: Requests) -> Reply {
     let (sender, receiver) = mpsc::channel(KEEP_ALIVE_BACKLOG);
     tokio::task::spawn_local(async move {
         let thread = Rc::clone(&context.thread);
@@ -124,12 +120,12 @@ pub(super) async fn keep_alive(
         };
         context.end_stream(&sender, ended).await;
     });
-    stream_response(receiver)
+    Reply::Stream(receiver)
 }
 
 async fn keep_alive_loop(
     context: &Context,
-    reader: &mut MessageReader<Incoming>,
+    reader: &mut Requests,
     sender: &mpsc::Sender<Result<Bytes, Status>>,
 ) -> Result<(), Status> {
     let (leases, member) = (&context.thread.member.leases, &context.thread.server.member);

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use hyper::Response;
-use hyper::body::Incoming;
 use retcd_member::access::Credentials;
 use retcd_member::maintenance::StatusAnswer;
 use retcd_member::{DatabasePiece, DatabaseStream};
@@ -26,7 +24,9 @@ use super::Context;
 use super::answer::UNREAD_MAX;
 use super::encode::Plain;
 use super::header::header;
-use super::wire::{MessageReader, ResponseBody, frame_into, stream_response};
+use super::reply::Reply;
+use super::requests::Requests;
+use super::wire::frame_into;
 use crate::server::ServerThread;
 use crate::status::{self, Code, Status};
 
@@ -154,10 +154,7 @@ pub(super) async fn hash_kv(
 }
 
 /// `Snapshot`: the database as a file, in pieces, then its SHA-256.
-pub(super) async fn snapshot(
-    context: Context,
-    mut reader: MessageReader<Incoming>,
-) -> Response<ResponseBody> {
+pub(super) async fn snapshot(context: Context, mut reader: Requests) -> Reply {
     let opened = async {
         context.read_request::<SnapshotRequest>(&mut reader).await?;
         let maintenance = &context.thread.member.maintenance;
@@ -175,7 +172,7 @@ pub(super) async fn snapshot(
         took.observe(started.elapsed().as_secs_f64());
         context.end_stream(&sender, sent).await;
     });
-    stream_response(receiver)
+    Reply::Stream(receiver)
 }
 
 /// Sends all of `database`.

@@ -5,6 +5,8 @@
 //! because clients match on texts (sizes, unknown methods) that are grpc-go's.
 //!
 //! - [`wire`]: messages over HTTP/2 bodies; [`encode`]: hot responses.
+//! - `requests`, `reply`: what handlers read and give, the same for calls over gRPC ([`call`]) and for
+//!   those that the JSON gateway makes ([`call_messages`]).
 //! - `answer`, `pieces`: how long answers go out, within the [budget](crate::budget) of all.
 //! - `header`: of which state an answer is.
 //! - `waiting`: what requests that wait for other clients leave behind.
@@ -25,12 +27,16 @@ mod lease;
 mod lock;
 mod maintenance;
 mod pieces;
+mod reply;
+mod requests;
 mod timeout;
 mod waiting;
 mod watch;
 pub(crate) mod wire;
 
 pub(crate) use lease::time_to_live_response;
+pub(crate) use reply::Reply;
+pub(crate) use requests::Requests;
 
 use std::future::Future;
 use std::pin::pin;
@@ -39,6 +45,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::LocalBoxFuture;
+use futures_util::stream::LocalBoxStream;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Response};
 use hyper::Request;
@@ -49,7 +56,7 @@ use retcd_member::kv::PreparedTxn;
 
 use crate::auth::credentials_of;
 use crate::budget::{Outstanding, Piece};
-use crate::metrics::{Call, CallKind, Method, RequestKind};
+use crate::metrics::{Call as CountedCall, CallKind, Method, RequestKind};
 use crate::server::ServerThread;
 use crate::status::{self, Code, Status};
 use answer::{Answer, Patience, answer, deliver};
@@ -57,7 +64,6 @@ use encode::Encode;
 use tokio::sync::mpsc;
 use wire::{
     Encoding, MessageReader, PREFIX_BYTES, Received, ResponseBody, error_response, frame_into,
-    stream_response, unary_response,
 };
 
 /// Whether `request` speaks gRPC.
@@ -66,17 +72,29 @@ pub(crate) fn is_grpc<B>(request: &Request<B>) -> bool {
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
+/// A call that a client makes.
+pub(crate) struct Call {
+    pub thread: Rc<ServerThread>,
+    /// What its connection holds of the budget.
+    pub connection: Outstanding,
+    pub method: Method,
+    /// The metadata.
+    pub headers: HeaderMap,
+    /// The time that the client gives the call.
+    pub timeout: Option<Duration>,
+    pub credentials: Credentials,
+}
+
 /// A call under way.
 struct Context {
     thread: Rc<ServerThread>,
-    /// What its connection holds of the budget.
     connection: Outstanding,
     method: Method,
     headers: HeaderMap,
-    /// The time that the client gives the call; not zero.
+    /// Not zero.
     timeout: Option<Duration>,
     credentials: Credentials,
-    call: Call,
+    counted: CountedCall,
 }
 
 /// Answers one gRPC call that came over `connection`.
@@ -92,48 +110,70 @@ pub(crate) async fn call(
         Ok(timeout) => timeout,
         Err(malformed) => return bad_request(&malformed),
     };
-    let is_late = timeout == Some(Duration::ZERO);
     let Some(method) = Method::from_path(request.uri().path()) else {
-        return error_response(&match is_late {
-            true => status::DEADLINE_EXCEEDED,
-            false => unknown_method(request.uri().path()),
+        return error_response(&match timeout {
+            Some(Duration::ZERO) => status::DEADLINE_EXCEEDED,
+            _ => unknown_method(request.uri().path()),
         });
     };
     let (head, body) = request.into_parts();
-    let call = thread.server.metrics.grpc.start(method);
-    let credentials = credentials_of(&head.headers, &head.extensions);
-    let context = Context {
+    let call = Call {
+        credentials: credentials_of(&head.headers, &head.extensions),
         thread,
         connection,
         method,
         headers: head.headers,
         timeout,
-        credentials,
-        call,
     };
-    if is_late {
-        return context.fail(status::DEADLINE_EXCEEDED);
+    let open = |context: &Context| {
+        let encoding = Encoding::of(&context.headers)?;
+        let message_bytes_max = context.thread.server.config.max_grpc_message_bytes();
+        let reader = MessageReader::new(body, encoding, message_bytes_max);
+        Ok(Requests::Framed(reader))
+    };
+    call.answer(open).await.into()
+}
+
+/// Answers a call whose messages did not come over gRPC.
+pub(crate) async fn call_messages(
+    call: Call,
+    messages: LocalBoxStream<'static, Result<Bytes, Status>>,
+) -> Reply {
+    let open = |context: &Context| {
+        let message_bytes_max = context.thread.server.config.max_grpc_message_bytes();
+        Ok(Requests::Messages {
+            messages,
+            message_bytes_max,
+        })
+    };
+    call.answer(open).await
+}
+
+impl Call {
+    /// Answers it, if it is admitted; `open` gives its messages.
+    async fn answer(self, open: impl FnOnce(&Context) -> Result<Requests, Status>) -> Reply {
+        let counted = self.thread.server.metrics.grpc.start(self.method);
+        let context = Context {
+            thread: self.thread,
+            connection: self.connection,
+            method: self.method,
+            headers: self.headers,
+            timeout: self.timeout,
+            credentials: self.credentials,
+            counted,
+        };
+        match context.admit().and_then(|()| open(&context)) {
+            Ok(requests) => dispatch(context.method, context, requests).await,
+            Err(status) => context.fail(status),
+        }
     }
-    let encoding = match context
-        .admit(method)
-        .and_then(|()| Encoding::of(&context.headers))
-    {
-        Ok(encoding) => encoding,
-        Err(status) => return context.fail(status),
-    };
-    let reader = MessageReader::new(
-        body,
-        encoding,
-        context.thread.server.config.max_grpc_message_bytes(),
-    );
-    dispatch(method, context, reader).await
 }
 
 /// The way of a call. Each method's has an allocation of its own size: hyper moves what it is given
 /// several times before the first poll, and all methods together would be as large as the largest.
-type Called = LocalBoxFuture<'static, Response<ResponseBody>>;
+type Called = LocalBoxFuture<'static, Reply>;
 
-fn dispatch(method: Method, context: Context, reader: MessageReader<Incoming>) -> Called {
+fn dispatch(method: Method, context: Context, reader: Requests) -> Called {
     match method {
         Method::Range => unary_answered(context, reader, kv::range),
         Method::Put => unary(context, reader, kv::put),
@@ -195,7 +235,7 @@ fn dispatch(method: Method, context: Context, reader: MessageReader<Incoming>) -
 }
 
 /// Answers a call that has one request and one response, which `handler` makes a message of.
-fn unary<T, H, F, M>(context: Context, reader: MessageReader<Incoming>, handler: H) -> Called
+fn unary<T, H, F, M>(context: Context, reader: Requests, handler: H) -> Called
 where
     T: Name + Default + Send + 'static,
     H: FnOnce(Rc<ServerThread>, Credentials, T) -> F + 'static,
@@ -209,7 +249,7 @@ where
 }
 
 /// The same for a handler that encodes its answer itself, as it may have to read it again.
-fn unary_answered<T, H>(context: Context, reader: MessageReader<Incoming>, handler: H) -> Called
+fn unary_answered<T, H>(context: Context, reader: Requests, handler: H) -> Called
 where
     T: Name + Default + Send + 'static,
     H: AsyncFnOnce(Rc<ServerThread>, Credentials, T) -> Result<Answer, Status> + 'static,
@@ -221,7 +261,7 @@ where
 /// it if it is long.
 fn unary_prepared<T, P, H>(
     context: Context,
-    reader: MessageReader<Incoming>,
+    reader: Requests,
     prepare: impl FnOnce(T) -> Result<P, Status> + Send + 'static,
     handler: H,
 ) -> Called
@@ -235,10 +275,10 @@ where
 
 async fn call_unary<T, P, H>(
     context: Context,
-    mut reader: MessageReader<Incoming>,
+    mut reader: Requests,
     prepare: impl FnOnce(T) -> Result<P, Status> + Send + 'static,
     handler: H,
-) -> Response<ResponseBody>
+) -> Reply
 where
     T: Name + Default,
     P: Send + 'static,
@@ -293,7 +333,11 @@ fn bad_request(status: &Status) -> Response<ResponseBody> {
 
 impl Context {
     /// What is checked before any handler runs, in etcd's order.
-    fn admit(&self, method: Method) -> Result<(), Status> {
+    fn admit(&self) -> Result<(), Status> {
+        if self.timeout == Some(Duration::ZERO) {
+            return Err(status::DEADLINE_EXCEEDED);
+        }
+        let method = self.method;
         let version = match self.headers.get("client-api-version") {
             None => "unknown",
             Some(value) => std::str::from_utf8(value.as_bytes())
@@ -338,9 +382,9 @@ impl Context {
         ended: Result<(), Status>,
     ) {
         match ended {
-            Ok(()) => self.call.end(Code::Ok),
+            Ok(()) => self.counted.end(Code::Ok),
             Err(status) => {
-                self.call.end(status.code);
+                self.counted.end(status.code);
                 // A client that is gone needs no status.
                 let _ = sender.send(Err(status)).await;
             }
@@ -361,7 +405,7 @@ impl Context {
     /// The one request of a call that is answered by a stream.
     async fn read_request<T: Name + Default + Send + 'static>(
         &self,
-        reader: &mut MessageReader<Incoming>,
+        reader: &mut Requests,
     ) -> Result<T, Status> {
         const NO_REQUEST: &str =
             "cardinality violation: received no request message from non-client-streaming RPC";
@@ -400,14 +444,14 @@ impl Context {
     }
 
     fn count_received(&self, bytes: usize) {
-        self.call.message_received();
+        self.counted.message_received();
         let network = &self.thread.server.metrics.network;
         network.client_received_bytes.inc_by(bytes as u64);
     }
 
     /// Counts a message by the length of its frame; etcd counts what is in it.
     fn count_sent(&self, frame_bytes: usize) {
-        self.call.message_sent();
+        self.counted.message_sent();
         let network = &self.thread.server.metrics.network;
         let bytes = frame_bytes - PREFIX_BYTES;
         network.client_sent_bytes.inc_by(bytes as u64);
@@ -428,12 +472,12 @@ impl Context {
         sent.map_err(|_| status::CLIENT_GONE)
     }
 
-    fn succeed(self, answer: Answer) -> Response<ResponseBody> {
+    fn succeed(self, answer: Answer) -> Reply {
         self.count_sent(answer.len());
         match answer {
             Answer::Whole(message) => {
-                self.call.end(Code::Ok);
-                unary_response(message.hand_over(&self.connection))
+                self.counted.end(Code::Ok);
+                Reply::Message(message.hand_over(&self.connection))
             }
             Answer::Pieces(pieces) => self.succeed_in_pieces(pieces),
         }
@@ -450,7 +494,7 @@ impl Context {
         deliver(budget, &self.connection, pieces, patience, sender).await
     }
 
-    fn succeed_in_pieces(self, pieces: Vec<Piece>) -> Response<ResponseBody> {
+    fn succeed_in_pieces(self, pieces: Vec<Piece>) -> Reply {
         let (sender, receiver) = mpsc::channel(1);
         tokio::task::spawn_local(async move {
             let ended = match self.deliver(pieces, Patience::Bounded, &sender).await {
@@ -461,13 +505,12 @@ impl Context {
             };
             self.end_stream(&sender, ended).await;
         });
-        stream_response(receiver)
+        Reply::Stream(receiver)
     }
 
-    fn fail(self, status: Status) -> Response<ResponseBody> {
-        let response = error_response(&status);
-        self.call.end(status.code);
-        response
+    fn fail(self, status: Status) -> Reply {
+        self.counted.end(status.code);
+        Reply::Failed(status)
     }
 }
 

@@ -1,7 +1,6 @@
 //! Service `Watch`: the messages of a [`WatchStream`], in chunks.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use hyper::body::Incoming;
 use retcd_member::Error;
 use retcd_member::watch::WatchStream;
 use retcd_proto::etcdserverpb::WatchRequest;
@@ -13,9 +12,9 @@ use tokio::sync::mpsc;
 use super::Context;
 use super::answer::Patience;
 use super::pieces::WHOLE_MAX;
-use super::wire::{
-    MessageLength, MessageReader, PREFIX_BYTES, Received, ResponseBody, stream_response,
-};
+use super::reply::Reply;
+use super::requests::Requests;
+use super::wire::{MessageLength, PREFIX_BYTES, Received};
 use crate::status::{self, Status};
 
 /// Chunks of responses that wait for the connection to take them.
@@ -27,10 +26,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 const FRAGMENT_OVERHEAD_BYTES: usize = 512 << 10;
 
 /// `Watch`.
-pub(super) async fn watch(
-    context: Context,
-    reader: MessageReader<Incoming>,
-) -> hyper::Response<ResponseBody> {
+pub(super) async fn watch(context: Context, reader: Requests) -> Reply {
     let (sender, receiver) = mpsc::channel(CHUNK_BACKLOG);
     tokio::task::spawn_local(async move {
         let interval = context.thread.progress_interval();
@@ -43,7 +39,7 @@ pub(super) async fn watch(
         drop(stream);
         context.end_stream(&sender, ended).await;
     });
-    stream_response(receiver)
+    Reply::Stream(receiver)
 }
 
 /// A watch stream and where its chunks go.
@@ -59,11 +55,7 @@ enum Woken {
 }
 
 impl Stream {
-    async fn run(
-        &self,
-        context: &Context,
-        mut reader: MessageReader<Incoming>,
-    ) -> Result<(), Status> {
+    async fn run(&self, context: &Context, mut reader: Requests) -> Result<(), Status> {
         let mut leaderless = context.leaderless();
         let leaderless = leaderless.wait();
         let stopped = context.thread.server.member.signals.stopped();
@@ -126,7 +118,7 @@ impl Stream {
             }
         };
         server.metrics.watch.events.inc_by(size.events as u64);
-        (0..size.messages).for_each(|_| context.call.message_sent());
+        (0..size.messages).for_each(|_| context.counted.message_sent());
         let sent_bytes = &server.metrics.network.client_sent_bytes;
         sent_bytes.inc_by((size.bytes - size.messages * PREFIX_BYTES) as u64);
         let pieces = vec![reservation.hold(encoded)];

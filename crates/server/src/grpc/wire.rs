@@ -172,13 +172,7 @@ where
                 "grpc: compressed flag set with identity or empty encoding",
             ));
         }
-        if length > self.message_bytes_max {
-            let text = format!(
-                "grpc: received message larger than max ({length} vs. {})",
-                self.message_bytes_max
-            );
-            return Err(Status::new(Code::ResourceExhausted, text));
-        }
+        check_length(length, self.message_bytes_max)?;
         if rest.len() < length {
             return Ok(None);
         }
@@ -195,6 +189,14 @@ where
     }
 }
 
+fn check_length(length: usize, bytes_max: usize) -> Result<(), Status> {
+    if length <= bytes_max {
+        return Ok(());
+    }
+    let text = format!("grpc: received message larger than max ({length} vs. {bytes_max})");
+    Err(Status::new(Code::ResourceExhausted, text))
+}
+
 /// A message as it came.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Received {
@@ -204,6 +206,18 @@ pub(crate) struct Received {
 }
 
 impl Received {
+    /// A message that was not framed.
+    ///
+    /// # Errors
+    /// grpc-go's, for one that is longer than it may be.
+    pub(super) fn of(bytes: Bytes, bytes_max: usize) -> Result<Received, Status> {
+        check_length(bytes.len(), bytes_max)?;
+        Ok(Received {
+            bytes,
+            compressed_up_to: None,
+        })
+    }
+
     /// Messages up to this length are soon decoded, whatever is in them.
     const SHORT_BYTES: usize = 64 << 10;
 
@@ -278,9 +292,17 @@ pub(crate) enum ResponseBody {
     Chunk(LocalBoxFuture<'static, Option<Bytes>>),
     /// Pieces that are made when the connection can take them, over plain HTTP.
     Chunks(LocalBoxStream<'static, Bytes>),
+    /// The same for JSON, which may turn out not to be made whole.
+    Json(LocalBoxStream<'static, Result<Bytes, GivenUp>>),
     /// Everything was sent.
     Done,
 }
+
+/// An answer breaks off. Its connection, or its stream, is reset, so that the client does not take it
+/// for whole.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the answer was given up")]
+pub(crate) struct GivenUp;
 
 impl From<Full<Bytes>> for ResponseBody {
     fn from(page: Full<Bytes>) -> ResponseBody {
@@ -306,7 +328,7 @@ fn trailers(status: &Status) -> HeaderMap {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = GivenUp;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
@@ -314,7 +336,9 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
         match this {
-            ResponseBody::Page(page) => Pin::new(page).poll_frame(cx),
+            ResponseBody::Page(page) => Pin::new(page)
+                .poll_frame(cx)
+                .map_err(|never| match never {}),
             ResponseBody::Empty => Poll::Ready(None),
             ResponseBody::Unary(data) => {
                 let data = data
@@ -347,6 +371,9 @@ impl Body for ResponseBody {
             ResponseBody::Chunks(chunks) => chunks
                 .poll_next_unpin(cx)
                 .map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk)))),
+            ResponseBody::Json(pieces) => pieces
+                .poll_next_unpin(cx)
+                .map(|piece| piece.map(|piece| piece.map(Frame::data))),
             ResponseBody::Done => Poll::Ready(None),
         }
     }

@@ -10,8 +10,8 @@
 //! nothing, and learns about the server through [`Probe`] alone. Headers that depend on the
 //! connection (`Date`, `Content-Length`, no body after `HEAD`) are left to the HTTP server.
 //!
-//! Deliberately absent: the JSON gateway (`/v3/`), which without being enabled is a path that does
-//! not exist; Go's profiles (`/debug/pprof/`); and what members ask each other, which is in `peer`.
+//! Deliberately absent: the JSON gateway and API v2, which have rooms of their own; Go's profiles
+//! (`/debug/pprof/`); and what members ask each other, which is in `peer`.
 
 mod access;
 mod health;

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::UPGRADE;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -22,7 +23,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_rustls::server::TlsStream;
 
 use super::in_flight::RequestsInFlight;
-use crate::accept::{Accepted, AcceptedStream, PrefaceTimeout, Protocols, Stream};
+use crate::accept::{
+    Accepted, AcceptedStream, ConnectionPermit, PrefaceTimeout, Protocols, Stream,
+};
 use crate::auth::CommonName;
 use crate::budget::Outstanding;
 use crate::http::HttpContext;
@@ -109,11 +112,11 @@ pub(crate) async fn serve(
             remote: stream.remote(),
             watcher: graceful.watcher(),
             protocols,
+            permit: Arc::new(permit),
         };
         tokio::task::spawn_local(async move {
             // Errors are the client's: a reset, a malformed frame. As in Go, they are not logged.
             let _ = connection.serve(stream).await;
-            drop(permit);
         });
     }
     let drained = async {
@@ -142,6 +145,8 @@ struct Connection {
     remote: Option<SocketAddr>,
     watcher: Watcher,
     protocols: Protocols,
+    /// Given up with the last of what the connection is used for.
+    permit: Arc<ConnectionPermit>,
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -169,7 +174,7 @@ impl Connection {
         preface_timeout: Duration,
     ) -> Result<(), BoxError>
     where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Connection {
             thread,
@@ -179,6 +184,7 @@ impl Connection {
             remote,
             watcher,
             protocols,
+            permit,
         } = self;
         let outstanding = Outstanding::default();
         let (server, given) = (Arc::clone(&thread.server), outstanding.clone());
@@ -189,13 +195,19 @@ impl Connection {
             if let Some(user) = &user {
                 request.extensions_mut().insert(user.clone());
             }
+            // A connection that becomes another lives on when it is no longer served here.
+            if request.headers().contains_key(UPGRADE) {
+                request.extensions_mut().insert(Arc::clone(&permit));
+            }
             async move {
                 let response = crate::router::route(thread, http, protocols, given, request);
                 Ok::<_, Infallible>(guard.guard(response.await))
             }
         });
         let io = TokioIo::new(PrefaceTimeout::new(stream, preface_timeout));
-        let connection = builder.serve_connection(io, service).into_owned();
+        let connection = builder
+            .serve_connection_with_upgrades(io, service)
+            .into_owned();
         tokio::select! {
             ended = watcher.watch(connection) => ended,
             () = outstanding.stuck(&server.answers) => {

@@ -23,7 +23,8 @@ pub(crate) struct Status {
     pub message: Cow<'static, str>,
 }
 
-const fn status(code: Code, message: &'static str) -> Status {
+/// A status with a constant text.
+pub(crate) const fn status(code: Code, message: &'static str) -> Status {
     Status {
         code,
         message: Cow::Borrowed(message),

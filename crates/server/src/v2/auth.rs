@@ -4,7 +4,7 @@ use http::StatusCode;
 use retcd_member::v2::{
     Auth, AuthError, Patterns, Permissions, Refusal, Role, RoleChange, UserChange,
 };
-use retcd_proto::json::{self, JsonError, Object};
+use retcd_proto::go_json::{self, JsonError, Object};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -228,7 +228,7 @@ fn user_document(
 /// The first value in the body.
 async fn body(context: &mut Context<'_>) -> std::result::Result<Value, Response> {
     let body = read_all(context.body).await;
-    let value = body.ok().and_then(|body| json::parse_first(&body));
+    let value = body.ok().and_then(|body| go_json::parse_first(&body));
     value.ok_or_else(|| bad(NO_JSON))
 }
 

@@ -4,7 +4,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use retcd_member::Error;
 use retcd_member::access::Credentials;
-use retcd_proto::json::{self, Object};
+use retcd_proto::go_json::{self, Object};
 use retcd_state::machine::ApplyError;
 use retcd_state::membership::{Member, MemberError};
 use serde::Serialize;
@@ -158,7 +158,7 @@ async fn peer_urls(context: &mut Context<'_>) -> Result<Vec<String>, Response> {
         Unread::TooLarge => bad("http: request body too large"),
         Unread::Broken => bad(BROKEN),
     })?;
-    let texts = json::parse(&body).and_then(|value| {
+    let texts = go_json::parse(&body).and_then(|value| {
         let document = Object::of(
             &value,
             "struct { PeerURLs []string \"json:\\\"peerURLs\\\"\" }",

@@ -104,7 +104,7 @@ async fn serve(context: Context<'_>) -> Response {
     };
     let config = &context.thread.server.config;
     let is_refused =
-        config.enable_v2 == EnableV2::Unset && context.thread.member.v2.is_v3_auth_enabled();
+        config.enable_v2 == EnableV2::Unset && context.thread.member.access.is_enabled();
     if is_refused {
         return match route {
             Route::Keys(_) => reply::key_error(

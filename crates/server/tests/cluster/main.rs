@@ -6,7 +6,7 @@
 
 #![cfg(test)]
 
-#[path = "../v2/client.rs"]
+#[path = "../transcripts/client.rs"]
 #[expect(dead_code, reason = "these tests need only a part of it")]
 mod client;
 mod data;

@@ -11,6 +11,7 @@ mod access;
 mod client;
 mod cluster;
 mod flood;
+mod gateway;
 mod grpc;
 #[path = "../../../tls/tests/issuer/mod.rs"]
 mod issuer;

@@ -5,6 +5,7 @@
 
 #![cfg(test)]
 
+#[path = "../transcripts/client.rs"]
 mod client;
 mod limits;
 #[path = "../process/place.rs"]
@@ -12,6 +13,8 @@ mod limits;
 mod place;
 mod replay;
 mod switches;
+#[path = "../transcripts/transcript.rs"]
+#[expect(dead_code, reason = "these tests need only a part of it")]
 mod transcript;
 mod users;
 mod watch;

@@ -1,0 +1,146 @@
+//! Everything that etcd 3.7.1 was asked, in the same order. Where we answer otherwise, a list says
+//! why.
+//!
+//! `RETCD_TEST_ETCD_3_7=/path/to/etcd` replays against that program instead, without exceptions: so
+//! it shows that the comparison itself is right.
+
+use std::process::Command;
+
+use super::client::Request;
+use super::place::{Place, Server, until};
+use super::transcript::{Comparison, Exchange, Names, group};
+
+const TRANSCRIPT: &str = include_str!("../data/gateway-3.7.1.jsonl");
+
+const COMPARISON: Comparison = Comparison {
+    headers: &[
+        "Access-Control-Allow-Headers",
+        "Access-Control-Allow-Methods",
+        "Access-Control-Allow-Origin",
+        "Content-Length",
+        "Content-Type",
+        "Grpc-Metadata-Content-Type",
+        "Location",
+        "Transfer-Encoding",
+        "Www-Authenticate",
+        "X-Content-Type-Options",
+    ],
+    // They depend on spaces.
+    lengths: false,
+    numbers: true,
+    plain: without_chance,
+};
+
+/// A text without the spaces that Go's protobuf puts into those of some builds.
+fn without_chance(body: &str) -> String {
+    body.replace("proto:\u{a0}", "proto: ")
+        .replace(", \"", ",\"")
+        .replace(", {", ",{")
+        .replace("  alarm:", " alarm:")
+}
+
+/// Answered otherwise on purpose, and why.
+const EXCEPTIONS: [(&str, &str); 1] = [(
+    "gw-lease-009",
+    "a list of keys only shows leases, as etcd up to 3.6 does (see docs/compatibility.md)",
+)];
+
+/// Locks and elections are not served by this version yet.
+fn is_not_served(exchange: &Exchange) -> bool {
+    exchange.is_below("/v3/lock/") || exchange.is_below("/v3/election/")
+}
+
+/// A fresh member called `m1`.
+struct Member {
+    names: Names,
+    port: u16,
+    _server: Server,
+    _place: Place,
+}
+
+impl Member {
+    async fn start(reference: Option<&str>, flags: &[&str]) -> Member {
+        let place = Place::new();
+        let arguments = place.arguments();
+        let peer = arguments.iter().find_map(|argument| {
+            let port = argument.strip_prefix("--listen-peer-urls=http://127.0.0.1:");
+            port.map(|port| port.parse().unwrap())
+        });
+        let peer: u16 = peer.expect("a member listens to its peers");
+        let cluster = format!("--initial-cluster=m1=http://127.0.0.1:{peer}");
+        let flags = [flags, &["--name=m1", &cluster]].concat();
+        let server = match reference {
+            None => place.start(&flags),
+            Some(program) => {
+                let mut command = Command::new(program);
+                command.args(arguments).args(flags);
+                let server = Server::spawn(command, place.client_port);
+                server.wait_for("serving client traffic insecurely");
+                server
+            }
+        };
+        let port = place.client_port;
+        until("the version of the cluster", async || {
+            let version = Request::new("GET", "/version").answer(port);
+            version.body.contains("\"etcdcluster\":\"3.")
+        })
+        .await;
+        Member {
+            names: Names::new(port, peer),
+            port,
+            _server: server,
+            _place: place,
+        }
+    }
+}
+
+async fn replay(name: &str, flags: &[&str]) {
+    let reference = std::env::var("RETCD_TEST_ETCD_3_7").ok();
+    let mut member = Member::start(reference.as_deref(), flags).await;
+    let mut differences = Vec::new();
+    for exchange in group(TRANSCRIPT, name) {
+        let is_exception = || EXCEPTIONS.iter().any(|(id, _)| *id == exchange.id);
+        let is_other = || is_exception() || is_not_served(&exchange);
+        if exchange.is_informative() || (reference.is_none() && is_other()) {
+            continue;
+        }
+        let same = exchange.replay(member.port, &mut member.names, COMPARISON);
+        differences.extend(same.err());
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+#[tokio::test]
+async fn keys_are_answered_as_by_etcd() {
+    replay("gw-kv-", &[]).await;
+}
+
+#[tokio::test]
+async fn leases_are_answered_as_by_etcd() {
+    replay("gw-lease-", &[]).await;
+}
+
+#[tokio::test]
+async fn watches_are_answered_as_by_etcd() {
+    replay("gw-watch-", &[]).await;
+}
+
+#[tokio::test]
+async fn maintenance_and_members_are_answered_as_by_etcd() {
+    replay("gw-maint-", &[]).await;
+}
+
+#[tokio::test]
+async fn users_and_roles_are_answered_as_by_etcd() {
+    replay("gw-auth-", &[]).await;
+}
+
+#[tokio::test]
+async fn locks_and_elections_are_answered_as_by_etcd() {
+    replay("gw-lock-", &[]).await;
+}
+
+#[tokio::test]
+async fn without_a_gateway_its_paths_are_none() {
+    replay("gw-nogw-", &["--enable-grpc-gateway=false"]).await;
+}
