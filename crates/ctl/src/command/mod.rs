@@ -11,6 +11,7 @@ mod alarm;
 mod auth;
 mod compaction;
 mod context;
+mod decode;
 mod defrag;
 mod del;
 mod discovery;
