@@ -16,6 +16,7 @@ mod defrag;
 mod del;
 mod discovery;
 mod downgrade;
+mod du;
 mod elect;
 mod endpoint;
 mod environment;
@@ -29,6 +30,7 @@ mod migrate_v2;
 mod move_leader;
 mod options;
 mod output_file;
+mod pages;
 mod password;
 mod progress;
 mod put;
@@ -78,6 +80,7 @@ pub(crate) fn program() -> Program {
         watch::command().heading(KEYS),
         lease::command().heading(KEYS),
         compaction::command().heading(KEYS),
+        du::command().heading(KEYS),
         migrate_v2::command().heading(KEYS),
         lock::command().heading(CONCURRENCY),
         elect::command().heading(CONCURRENCY),
