@@ -38,6 +38,7 @@ mod role;
 mod signal;
 mod snapshot;
 mod txn;
+mod unchanged;
 mod user;
 mod version;
 mod watch;
