@@ -17,6 +17,7 @@ mod del;
 mod discovery;
 mod downgrade;
 mod du;
+mod dump;
 mod elect;
 mod endpoint;
 mod environment;
@@ -82,6 +83,8 @@ pub(crate) fn program() -> Program {
         lease::command().heading(KEYS),
         compaction::command().heading(KEYS),
         du::command().heading(KEYS),
+        dump::export().heading(KEYS),
+        dump::import().heading(KEYS),
         migrate_v2::command().heading(KEYS),
         lock::command().heading(CONCURRENCY),
         elect::command().heading(CONCURRENCY),
