@@ -38,6 +38,7 @@ mod put;
 mod role;
 mod signal;
 mod snapshot;
+mod top;
 mod txn;
 mod unchanged;
 mod user;
@@ -95,6 +96,7 @@ pub(crate) fn program() -> Program {
         member::command().heading(CLUSTER),
         move_leader::command().heading(CLUSTER),
         snapshot::command().heading(CLUSTER),
+        top::command().heading(CLUSTER),
         auth::command().heading(AUTH),
         role::command().heading(AUTH),
         user::command().heading(AUTH),

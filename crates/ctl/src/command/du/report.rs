@@ -10,7 +10,7 @@ use super::usage::{Database, LargeKey, Usage, Usages};
 use crate::cli::Exit;
 use crate::go::quote::quote;
 use crate::go::size::humanise;
-use crate::print::{Format, print_bytes, render_table};
+use crate::print::{Format, aligned_columns, print_bytes, render_columns, render_table};
 
 /// Columns of a terminal that does not tell its width.
 const WIDTH: usize = 80;
@@ -242,7 +242,7 @@ impl Report {
         match output.form {
             Form::Chart { width } => chart(text, &headings, &lines, shown, width),
             Form::Table => text.push_str(&render_table(&headings, &lines)),
-            Form::Columns | Form::Json => columns(text, &headings, &lines, 0),
+            Form::Columns | Form::Json => text.push_str(&render_columns(&headings, &lines, 0)),
         }
         let hidden = &rows[shown.len()..];
         if !hidden.is_empty() {
@@ -272,7 +272,7 @@ impl Report {
         let headings = ["bytes", "version", "lease", "largest_keys"];
         match form {
             Form::Table => text.push_str(&render_table(&headings, &lines)),
-            _ => columns(text, &headings, &lines, 3),
+            _ => text.push_str(&render_columns(&headings, &lines, 3)),
         }
     }
 }
@@ -341,18 +341,10 @@ fn percent(part: u64, all: u64) -> String {
     }
 }
 
-/// Columns without borders.
-fn columns(text: &mut String, headings: &[&str], lines: &[Vec<String>], name_column: usize) {
-    for line in aligned(headings, lines, name_column) {
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-}
-
 /// Columns with a bar behind each line.
 fn chart(text: &mut String, headings: &[&str], lines: &[Vec<String>], rows: &[Row], width: usize) {
     let largest = rows.iter().map(|row| row.usage.bytes).max().unwrap_or(0);
-    let lines = aligned(headings, lines, 0);
+    let lines = aligned_columns(headings, lines, 0);
     let taken = lines.first().map_or(0, |line| line.chars().count());
     let bar_width = width.saturating_sub(taken + 1).clamp(BAR_MIN, BAR_MAX);
     // The first line is that of the headings.
@@ -373,37 +365,6 @@ fn bar(part: u64, all: u64, width: usize) -> String {
     }
     let eighths = ((part as f64 / all as f64 * width as f64 * 8.0).round() as usize).max(1);
     "█".repeat(eighths / 8) + EIGHTHS[eighths % 8]
-}
-
-/// Lines of cells of one width, below their headings. Names are aligned left, numbers right.
-fn aligned(headings: &[&str], lines: &[Vec<String>], name_column: usize) -> Vec<String> {
-    let titles = headings
-        .iter()
-        .map(|heading| heading.replace('_', " ").to_uppercase());
-    let all: Vec<Vec<String>> = [titles.collect()]
-        .into_iter()
-        .chain(lines.iter().cloned())
-        .collect();
-    let width_of = |column: usize| {
-        all.iter()
-            .map(|line| line[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..headings.len()).map(width_of).collect();
-    let line = |cells: &Vec<String>| {
-        let cells =
-            cells
-                .iter()
-                .zip(&widths)
-                .enumerate()
-                .map(|(column, (cell, width))| match column == name_column {
-                    true => format!("{cell:width$}"),
-                    false => format!("{cell:>width$}"),
-                });
-        cells.collect::<Vec<String>>().join("  ")
-    };
-    all.iter().map(line).collect()
 }
 
 #[cfg(test)]
