@@ -5,6 +5,7 @@
 //! - `v2`: `etcdctl` for API version 2.
 //! - `offline`: `etcdutl`, one file per command.
 //! - `print`: output formats.
+//! - `kubernetes`: values as Kubernetes stores them, as the JSON that it shows for them.
 //! - `go`: text formats of Go's standard library that appear in results and errors.
 //!
 //! The output on stdout, the error lines and the exit codes are interface, byte for byte. Help
@@ -20,6 +21,7 @@
 mod cli;
 mod command;
 mod go;
+mod kubernetes;
 mod log;
 mod offline;
 mod print;

@@ -2,7 +2,7 @@
 
 use clap_complete::{Generator, Shell};
 
-use super::{Command, Exit, Flag, Invocation, Positional};
+use super::{Command, Exit, Flag, Invocation, Positional, Value};
 use crate::print::print_bytes;
 
 const SHELLS: &[&str] = &["bash", "zsh", "fish", "powershell"];
@@ -76,16 +76,20 @@ fn describe(command: &Command) -> clap::Command {
 }
 
 fn describe_flag(flag: &Flag, global: bool) -> clap::Arg {
-    let action = if flag.is_switch() {
+    let action = if matches!(flag.default, Value::Bool(_)) {
         clap::ArgAction::SetTrue
     } else {
         clap::ArgAction::Set
     };
-    let arg = clap::Arg::new(flag.name)
+    let is_optional = flag.bare.is_some() && matches!(action, clap::ArgAction::Set);
+    let mut arg = clap::Arg::new(flag.name)
         .long(flag.name)
         .help(flag.help.to_string())
         .action(action)
         .global(global);
+    if is_optional {
+        arg = arg.num_args(0..=1).require_equals(true);
+    }
     match flag.short {
         Some(letter) => arg.short(letter),
         None => arg,

@@ -108,6 +108,8 @@ pub(crate) struct Flag {
     pub(crate) help: Cow<'static, str>,
     /// Whether it must be set.
     pub(crate) required: bool,
+    /// The value if it is given without one; `None` if it needs a value.
+    pub(super) bare: Option<&'static str>,
 }
 
 impl Flag {
@@ -116,12 +118,14 @@ impl Flag {
         default: Value,
         help: impl Into<Cow<'static, str>>,
     ) -> Flag {
+        let bare = matches!(default, Value::Bool(_)).then_some("true");
         Flag {
             name,
             short: None,
             default,
             help: help.into(),
             required: false,
+            bare,
         }
     }
 
@@ -176,8 +180,10 @@ impl Flag {
         self
     }
 
-    pub(super) fn is_switch(&self) -> bool {
-        matches!(self.default, Value::Bool(_))
+    /// Allows to give it without a value, which then is `value`; others follow after `=` only.
+    pub(crate) fn bare(mut self, value: &'static str) -> Flag {
+        self.bare = Some(value);
+        self
     }
 
     /// The flag as shown in error texts.
@@ -415,10 +421,12 @@ fn parse_long(
     };
     match value {
         Some(value) => flags.set(name, value),
-        None if flag.is_switch() => flags.set(name, "true"),
-        None => match rest.next() {
-            Some(value) => flags.set(name, &String::from_utf8_lossy(value)),
-            None => Err(ParseError::NeedsValue(format!("--{name}"))),
+        None => match flag.bare {
+            Some(value) => flags.set(name, value),
+            None => match rest.next() {
+                Some(value) => flags.set(name, &String::from_utf8_lossy(value)),
+                None => Err(ParseError::NeedsValue(format!("--{name}"))),
+            },
         },
     }
 }
@@ -444,8 +452,8 @@ fn parse_short(
         if let Some(value) = tail.strip_prefix('=') {
             return flags.set(name, value);
         }
-        if flag.is_switch() {
-            flags.set(name, "true")?;
+        if let Some(value) = flag.bare {
+            flags.set(name, value)?;
             letters = tail;
             continue;
         }
@@ -474,6 +482,7 @@ mod tests {
                 Flag::duration("timeout", Duration::from_secs(5), ""),
                 Flag::text("write-out", "simple", "").short('w'),
                 Flag::list("endpoints", &["localhost:2379"], ""),
+                Flag::text("decode", "", "").bare("yaml"),
             ],
             false,
         );
@@ -522,6 +531,14 @@ mod tests {
         );
         assert_eq!(flags.duration("timeout"), Duration::from_secs(60));
         assert!(flags.given("prefix") && !flags.given("endpoints"));
+    }
+
+    #[test]
+    fn a_value_can_be_optional() {
+        let (flags, rest) = parsed("--decode a").expect("a valid line");
+        assert_eq!((flags.text("decode"), rest.as_str()), ("yaml", "a"));
+        let (flags, _) = parsed("--decode=json").expect("a valid line");
+        assert_eq!(flags.text("decode"), "json");
     }
 
     #[test]

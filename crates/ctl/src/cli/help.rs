@@ -138,5 +138,10 @@ fn flag_head(flag: &Flag) -> String {
         .map_or_else(|| "    ".to_owned(), |letter| format!("-{letter}, "));
     let type_name = flag.default.type_name();
     let separator = if type_name.is_empty() { "" } else { " " };
-    format!("  {short}--{}{separator}{type_name}", flag.name)
+    let bare = match (&flag.default, flag.bare) {
+        // A switch says by itself that it needs no value.
+        (Value::Bool(_), _) | (_, None) => String::new(),
+        (_, Some(value)) => format!("[={value}]"),
+    };
+    format!("  {short}--{}{bare}{separator}{type_name}", flag.name)
 }

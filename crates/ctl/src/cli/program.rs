@@ -260,11 +260,11 @@ fn first_word(declared: &FlagSet, args: &[Arg]) -> Option<usize> {
                 let flag = std::str::from_utf8(name)
                     .ok()
                     .and_then(|name| declared.find(name));
-                name != b"help" && flag.is_none_or(|flag| !flag.is_switch())
+                name != b"help" && flag.is_none_or(|flag| flag.bare.is_none())
             }
             [b'-', letter] => {
                 let flag = declared.find_short(char::from(*letter));
-                *letter != b'h' && flag.is_none_or(|flag| !flag.is_switch())
+                *letter != b'h' && flag.is_none_or(|flag| flag.bare.is_none())
             }
             [b'-', ..] | [] => false,
             _ => return Some(position),

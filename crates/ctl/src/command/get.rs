@@ -1,14 +1,17 @@
 //! `get`: reads a key or a range of keys.
+//!
+//! `--decode`, which etcd's tool does not have, shows values as Kubernetes' API server would.
 
 use retcd_client::{from_key_range, prefix_range};
 use retcd_proto::etcdserverpb::RangeRequest;
 use retcd_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 
 use super::context::{self, Context, failed};
+use super::decode;
 use crate::cli::{Arg, Command, Exit, ExitKind, Flag, FlagSet, Invocation};
 use crate::go::quote::quote;
 use crate::log;
-use crate::print::{Format, Reply};
+use crate::print::{Format, Reply, print_bytes};
 use crate::v2;
 
 /// The `get` command.
@@ -20,7 +23,15 @@ pub(crate) fn command() -> Command {
         run,
     )
     .flags(flags())
+    .flags([decode::flag()])
+    .examples(EXAMPLES)
 }
+
+const EXAMPLES: &str = "\
+  etcdctl get greeting
+  etcdctl get --prefix --keys-only /registry/pods/
+  etcdctl get --decode /registry/deployments/shop/web
+  etcdctl get --decode=json --prefix /registry/pods/shop/ | jq -r .status.podIP";
 
 /// The flags, which `txn` accepts as well.
 pub(crate) fn flags() -> Vec<Flag> {
@@ -197,6 +208,7 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let request = request(&invocation.flags, &invocation.args)?;
     let mut context = Context::new(invocation, false)?;
     let flags = &invocation.flags;
+    let decoded = decode::form(flags, context.printer.format)?;
     let key = request.range_end.is_empty().then(|| request.key.clone());
     let response = context::run(async {
         let client = context.limited_client().await?;
@@ -220,7 +232,10 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         }
         context.printer.values_only = true;
     }
-    context.print(&Reply::Get(&response))?;
+    match decoded {
+        Some(form) => print_bytes(decode::render(&response.kvs, form).as_bytes())?,
+        None => context.print(&Reply::Get(&response))?,
+    }
     match key {
         Some(key) if response.kvs.is_empty() => note_version_2(&context, &key),
         _ => Ok(()),

@@ -11,10 +11,13 @@ mod alarm;
 mod auth;
 mod compaction;
 mod context;
+mod decode;
 mod defrag;
 mod del;
 mod discovery;
 mod downgrade;
+mod du;
+mod dump;
 mod elect;
 mod endpoint;
 mod environment;
@@ -28,13 +31,16 @@ mod migrate_v2;
 mod move_leader;
 mod options;
 mod output_file;
+mod pages;
 mod password;
 mod progress;
 mod put;
 mod role;
 mod signal;
 mod snapshot;
+mod top;
 mod txn;
+mod unchanged;
 mod user;
 mod version;
 mod watch;
@@ -77,6 +83,9 @@ pub(crate) fn program() -> Program {
         watch::command().heading(KEYS),
         lease::command().heading(KEYS),
         compaction::command().heading(KEYS),
+        du::command().heading(KEYS),
+        dump::export().heading(KEYS),
+        dump::import().heading(KEYS),
         migrate_v2::command().heading(KEYS),
         lock::command().heading(CONCURRENCY),
         elect::command().heading(CONCURRENCY),
@@ -87,6 +96,7 @@ pub(crate) fn program() -> Program {
         member::command().heading(CLUSTER),
         move_leader::command().heading(CLUSTER),
         snapshot::command().heading(CLUSTER),
+        top::command().heading(CLUSTER),
         auth::command().heading(AUTH),
         role::command().heading(AUTH),
         user::command().heading(AUTH),

@@ -3,6 +3,7 @@
 //! The bytes on stdout are interface. A format that does not support a reply returns
 //! [`Unsupported`]; as in etcd's tools, the request has been made by then.
 
+mod columns;
 mod fields;
 mod json;
 mod protobuf;
@@ -16,6 +17,7 @@ use retcd_proto::etcdserverpb as pb;
 
 use crate::cli::{Exit, ExitKind};
 
+pub(crate) use columns::{aligned as aligned_columns, render as render_columns};
 pub(crate) use table::render as render_table;
 
 /// An output format.

@@ -11,7 +11,7 @@
 //! - `settings`: global options and variables. `failure`: error lines and exit codes.
 //! - `store`: requests for keys. `output`: how they are printed.
 //! - `hint`: a look at version 2 when version 3 does not find a key. `source`: the whole tree, for
-//!   `etcdctl migrate-v2`.
+//!   `etcdctl migrate-v2`. `page`: other pages of members, for `etcdctl top`.
 //!
 //! Output, errors, exit codes and the order of checks are etcd 3.3's. Help has its structure in
 //! other words. Endpoints are tried in the given order, not in a random one.
@@ -31,6 +31,7 @@ mod keys;
 mod member;
 mod options;
 mod output;
+mod page;
 mod program;
 mod role;
 mod settings;
@@ -41,6 +42,7 @@ mod watch;
 
 pub(crate) use dispatch::{Version, is_unset, version};
 pub(crate) use hint::has_key;
+pub(crate) use page::PageReader;
 pub(crate) use source::Source;
 pub(crate) use store::Node;
 

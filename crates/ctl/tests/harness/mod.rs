@@ -7,6 +7,8 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
+pub mod terminal;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
@@ -188,11 +190,11 @@ pub fn wait_until(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
 }
 
 /// Runs a command to completion.
-pub fn run(command: Command, input: &str) -> Done {
+pub fn run(command: Command, input: impl AsRef<[u8]>) -> Done {
     let mut running = Running::start(command);
     let mut stdin = running.stdin.take().unwrap();
     // A command that has exited does not read its input.
-    let _ = stdin.write_all(input.as_bytes());
+    let _ = stdin.write_all(input.as_ref());
     drop(stdin);
     running.end()
 }
@@ -279,7 +281,7 @@ impl Member {
         Running::start(self.command(args))
     }
 
-    pub fn run(&self, args: &[&str], input: &str) -> Done {
+    pub fn run(&self, args: &[&str], input: impl AsRef<[u8]>) -> Done {
         run(self.command(args), input)
     }
 }

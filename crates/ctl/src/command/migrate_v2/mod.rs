@@ -20,13 +20,11 @@ use self::report::Report;
 use self::write::{Item, Migration};
 use super::context::{self, Context};
 use super::progress::Progress;
+use super::unchanged::BATCH_BYTES_MAX;
 use crate::cli::{Command, Exit, ExitKind, Flag, FlagSet, Invocation};
 use crate::print::Format;
 use crate::v2::Source;
 
-/// Bytes of keys and values of a transaction, below what a member takes as a request by default
-/// (1.5 MiB), of which comparisons name the keys once more.
-const BATCH_BYTES_MAX: usize = 1 << 20;
 /// How long a member may take to answer with the whole tree, unless `--command-timeout` is longer.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -5,32 +5,25 @@
 //!              ▲                                                   │ a key has changed meanwhile,
 //!              └───────────────────────────────────────────────────┘ or a lease has ended
 //! ```
-//! The transaction compares every key with what was read, so that nothing is written over, and one
-//! that is sent twice has no effect the second time.
+//! `unchanged` says why nothing is written over.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use retcd_client::{Client, Error};
-use retcd_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
-use retcd_proto::etcdserverpb::request_op::Request;
-use retcd_proto::etcdserverpb::response_op::Response;
-use retcd_proto::etcdserverpb::{
-    Compare, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse,
-};
+use retcd_proto::etcdserverpb::{LeaseGrantRequest, TxnRequest};
 use retcd_proto::mvccpb::KeyValue;
 
 use super::plan::{Planned, Ttl};
 use super::report::{Decision, Lease, Report};
 use crate::cli::Exit;
-use crate::command::context::{Context, failed};
+use crate::command::context::Context;
+use crate::command::unchanged::{
+    ATTEMPTS_MAX, LEASE_NOT_FOUND, contended, next_step, put, read_keys, unchanged,
+};
 
-/// How often a batch is tried whose keys somebody else writes.
-const ATTEMPTS_MAX: usize = 10;
 /// The longest time to live of a lease, in seconds.
 const LEASE_TTL_MAX_S: i64 = 9_000_000_000;
-
-const LEASE_NOT_FOUND: &str = "etcdserver: requested lease not found";
 
 /// A key and what is planned for it.
 pub(super) type Item<'p> = (&'p String, &'p Planned);
@@ -77,8 +70,9 @@ impl<'c> Migration<'c> {
     pub(super) async fn write(&mut self, batch: &[Item<'_>]) -> Result<(), Exit> {
         for _ in 0..ATTEMPTS_MAX {
             let client = self.client.with_timeout(self.context.command_timeout);
-            let seen = client.repeatable_txn(reading(batch)).await;
-            let seen = found(seen.map_err(|error| explained(error, batch))?);
+            let keys = batch.iter().map(|(key, _)| key.as_bytes());
+            let seen = read_keys(&client, keys).await;
+            let seen = seen.map_err(|error| explained(error, batch))?;
             let age_s = i64::try_from(self.read_at.elapsed().as_secs()).unwrap_or(i64::MAX);
             let decisions: Vec<Decision> = batch
                 .iter()
@@ -95,8 +89,10 @@ impl<'c> Migration<'c> {
                 if decision.writes() {
                     let lease = self.lease(&client, item.1.ttl, age_s).await?;
                     let before = seen.get(item.0.as_bytes());
-                    request.compare.push(unchanged(item.0, before));
-                    request.success.push(put(*item, lease));
+                    let (key, planned) = *item;
+                    request.compare.push(unchanged(key.as_bytes(), before));
+                    let value = planned.value.as_bytes();
+                    request.success.push(put(key.as_bytes(), value, lease));
                 }
             }
             match client.repeatable_txn(request).await {
@@ -109,9 +105,7 @@ impl<'c> Migration<'c> {
                 Err(error) => return Err(explained(error, batch)),
             }
         }
-        Err(Exit::error(
-            "others write the same keys in API v3 all the time\nStop them, and run the command again.",
-        ))
+        Err(contended())
     }
 
     /// The lease for a time to live; 0 if there is none. `age_s` is how long ago it was read.
@@ -159,103 +153,13 @@ fn decide(planned: &Planned, seen: Option<&KeyValue>, overwrites: bool, age_s: i
     }
 }
 
-fn reading(batch: &[Item<'_>]) -> TxnRequest {
-    let range = |(key, _): &Item<'_>| RequestOp {
-        request: Some(Request::RequestRange(RangeRequest {
-            key: key.as_bytes().to_vec().into(),
-            ..RangeRequest::default()
-        })),
-    };
-    TxnRequest {
-        success: batch.iter().map(range).collect(),
-        ..TxnRequest::default()
-    }
-}
-
-/// The keys that there are, by key.
-fn found(response: TxnResponse) -> BTreeMap<Vec<u8>, KeyValue> {
-    let parts = response.responses.into_iter();
-    let ranges = parts.filter_map(|part| match part.response {
-        Some(Response::ResponseRange(range)) => Some(range.kvs),
-        _ => None,
-    });
-    let keys = ranges.flatten();
-    keys.map(|found| (found.key.to_vec(), found)).collect()
-}
-
-/// Compares a key with what was read of it. The create revision of a key that is not there is 0.
-fn unchanged(key: &str, seen: Option<&KeyValue>) -> Compare {
-    let (target, value) = match seen {
-        None => (CompareTarget::Create, TargetUnion::CreateRevision(0)),
-        Some(seen) => (
-            CompareTarget::Mod,
-            TargetUnion::ModRevision(seen.mod_revision),
-        ),
-    };
-    Compare {
-        result: CompareResult::Equal.into(),
-        target: target.into(),
-        key: key.as_bytes().to_vec().into(),
-        target_union: Some(value),
-        ..Compare::default()
-    }
-}
-
-fn put((key, planned): Item<'_>, lease: i64) -> RequestOp {
-    RequestOp {
-        request: Some(Request::RequestPut(PutRequest {
-            key: key.as_bytes().to_vec().into(),
-            value: planned.value.as_bytes().to_vec().into(),
-            lease,
-            ..PutRequest::default()
-        })),
-    }
-}
-
 /// A failed request of API v3, with a next step where there is one.
 fn explained(error: Error, batch: &[Item<'_>]) -> Exit {
-    let step = match &error {
-        Error::RequestTooLarge { .. } => {
-            let largest = largest(batch);
-            format!("Raise --max-request-bytes of this command. {largest}")
-        }
-        Error::Refused { message, .. } => match message.as_str() {
-            "etcdserver: too many operations in txn request" => {
-                "Choose a smaller --batch.".to_owned()
-            }
-            "etcdserver: request is too large" => {
-                let largest = largest(batch);
-                format!("Raise --max-request-bytes of the members. {largest}")
-            }
-            "etcdserver: mvcc: database space exceeded" => {
-                "Raise --quota-backend-bytes of the members, or compact and defragment, and disarm \
-                 the alarm."
-                    .to_owned()
-            }
-            "etcdserver: permission denied" | "etcdserver: user name is empty" => {
-                "API v3 has users: name one with --user that may read and write the keys."
-                    .to_owned()
-            }
-            _ => return failed(error),
-        },
-        _ => return failed(error),
-    };
-    let exit = failed(error);
-    Exit {
-        message: exit.message.map(|text| format!("{text}\n{step}")),
-        ..exit
-    }
-}
-
-fn largest(batch: &[Item<'_>]) -> String {
     let largest = batch.iter().max_by_key(|(_, planned)| planned.value.len());
-    largest.map_or_else(String::new, |(_, planned)| {
-        format!(
-            "The largest value is that of {}: {} bytes.",
-            planned.source,
-            planned.value.len()
-        )
-    })
+    next_step(
+        error,
+        largest.map(|(_, planned)| (planned.source.as_str(), planned.value.len())),
+    )
 }
 
 #[cfg(test)]
@@ -293,16 +197,5 @@ mod tests {
         let planned = planned("v", Ttl::Seconds(10));
         assert_eq!(decide(&planned, None, false, 9), Decision::Put);
         assert_eq!(decide(&planned, None, false, 10), Decision::Expired);
-    }
-
-    #[test]
-    fn a_transaction_compares_with_what_was_read() {
-        let seen = KeyValue {
-            mod_revision: 7,
-            ..KeyValue::default()
-        };
-        let target = |seen| unchanged("/k", seen).target_union;
-        assert_eq!(target(None), Some(TargetUnion::CreateRevision(0)));
-        assert_eq!(target(Some(&seen)), Some(TargetUnion::ModRevision(7)));
     }
 }

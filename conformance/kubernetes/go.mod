@@ -1,0 +1,3 @@
+module retcd/conformance/kubernetes
+
+go 1.24
