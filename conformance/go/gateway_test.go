@@ -73,7 +73,8 @@ var gatewayRequests = []gatewayRequest{
 	{"/v3/kv/lease/timetolive", `{"ID":"7","keys":true}`},
 	{"/v3/lease/keepalive", `{"ID":"7"}{"ID":9}`},
 	{"/v3/cluster/member/list", `{"linearizable":true}`},
-	{"/v3/maintenance/alarm", `{"action":"GET","memberID":"1"}`},
+	// An action that there is none of ends etcd.
+	{"/v3/maintenance/alarm", `{"memberID":"1","alarm":"NOSPACE"}`},
 	{"/v3/maintenance/hashkv", `{"revision":"3"}`},
 	{"/v3/maintenance/downgrade", `{"action":"VALIDATE","version":"3.x"}`},
 	{"/v3/auth/status", `{}`},

@@ -242,7 +242,7 @@ fn answers_are_written_as_by_go() {
         ..Default::default()
     };
     let range = RangeResponse {
-        header: Some(header.clone()),
+        header: Some(header),
         kvs: vec![kv, KeyValue::default()],
         more: true,
         count: 7,

@@ -60,7 +60,6 @@ struct Context<'a> {
     /// What its connection holds of the budget.
     connection: &'a Outstanding,
     head: &'a Request<()>,
-    /// Taken by those who read it.
     body: &'a mut Option<Incoming>,
     /// Whether the connection is to become a WebSocket.
     upgrade: Option<OnUpgrade>,
@@ -112,7 +111,7 @@ async fn serve(mut context: Context<'_>) -> Response {
         context.head.method(),
     );
     match exchange {
-        Ok(exchange) => exchange.answer(Body::Plain(context.body.take())).await,
+        Ok(exchange) => exchange.answer(Body::Plain(context.body)).await,
         Err(status) => reply::error(&status),
     }
 }
@@ -121,7 +120,7 @@ async fn serve(mut context: Context<'_>) -> Response {
 fn serve_websocket(context: &Context<'_>, upgrade: OnUpgrade, route: Route) -> Response {
     let accepted = match websocket::accept(context.head) {
         Ok(accepted) => accepted,
-        Err(refused) => return refused,
+        Err(status) => return websocket::refusal(status),
     };
     let headers = websocket::headers(context.head);
     let exchange = Exchange::new(context, route, &headers, &Verb::POST);
@@ -140,8 +139,9 @@ fn serve_websocket(context: &Context<'_>, upgrade: OnUpgrade, route: Route) -> R
 }
 
 /// What a request's messages are in.
-enum Body {
-    Plain(Option<Incoming>),
+enum Body<'a> {
+    /// Taken if it outlives the head of the answer.
+    Plain(&'a mut Option<Incoming>),
     /// It ends with the socket alone.
     Chunks(Chunks),
 }
@@ -188,12 +188,12 @@ impl Exchange {
         })
     }
 
-    async fn answer(self, body: Body) -> Response {
+    async fn answer(self, body: Body<'_>) -> Response {
         let (thread, schema) = (&self.thread, self.schemas.request);
         let messages = match (self.method.kind(), body) {
             (CallKind::BidiStream, body) => {
                 let chunks = match body {
-                    Body::Plain(body) => request::chunks(body),
+                    Body::Plain(body) => request::chunks(body.take()),
                     Body::Chunks(chunks) => chunks,
                 };
                 Ok(request::messages(Rc::clone(thread), schema, chunks))

@@ -60,19 +60,19 @@ fn names(headers: &HeaderMap, header: HeaderName, name: &str) -> bool {
 /// Agrees to a WebSocket.
 ///
 /// # Errors
-/// The answer to a handshake that is none.
-pub(super) fn accept(request: &Request<()>) -> Result<Response, Response> {
+/// The handshake is none; it is [refused](refusal) so.
+pub(super) fn accept(request: &Request<()>) -> Result<Response, StatusCode> {
     let headers = request.headers();
     if request.method() != Verb::GET {
-        return Err(refusal(StatusCode::METHOD_NOT_ALLOWED));
+        return Err(StatusCode::METHOD_NOT_ALLOWED);
     }
     if !names(headers, SEC_WEBSOCKET_VERSION, "13") {
-        return Err(refusal(StatusCode::BAD_REQUEST));
+        return Err(StatusCode::BAD_REQUEST);
     }
     let key = headers.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
     let is_key = |key: &&[u8]| STANDARD.decode(key).is_ok_and(|key| key.len() == KEY_BYTES);
     let Some(key) = key.filter(is_key) else {
-        return Err(refusal(StatusCode::BAD_REQUEST));
+        return Err(StatusCode::BAD_REQUEST);
     };
     let mut hash = Sha1::new();
     hash.update(key);
@@ -91,7 +91,8 @@ pub(super) fn accept(request: &Request<()>) -> Result<Response, Response> {
     Ok(response)
 }
 
-fn refusal(status: StatusCode) -> Response {
+/// The answer to a handshake that is none.
+pub(super) fn refusal(status: StatusCode) -> Response {
     let reason = status.canonical_reason().unwrap_or_default();
     let mut response = net_http::reply::error(status, reason).map(ResponseBody::Page);
     let version = HeaderValue::from_static("13");
@@ -181,11 +182,13 @@ async fn converse(
     let mut request: Option<Bytes> = None;
     loop {
         tokio::select! {
-            place = requests.reserve(), if request.is_some() => match (place, request.take()) {
-                (Ok(place), Some(request)) => place.send(request),
-                // Nobody wants to hear more, as over plain HTTP.
-                _ => {}
-            },
+            // If nobody wants to hear more, it is lost, as over plain HTTP.
+            place = requests.reserve(), if request.is_some() => {
+                let request = request.take();
+                if let (Ok(place), Some(request)) = (place, request) {
+                    place.send(request);
+                }
+            }
             message = stream.next(), if request.is_none() => match message {
                 Some(Ok(Message::Text(text))) => request = Some(text.into()),
                 Some(Ok(Message::Binary(bytes))) => request = Some(bytes),
@@ -304,8 +307,8 @@ mod tests {
             &[version],
             &[version, ("sec-websocket-key", "YQ==")],
         ] {
-            let refused = accept(&request(wrong)).err().unwrap();
-            assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+            let refused = accept(&request(wrong)).err();
+            assert_eq!(refused, Some(StatusCode::BAD_REQUEST));
         }
     }
 }

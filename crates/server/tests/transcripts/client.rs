@@ -52,8 +52,8 @@ impl Request {
     pub fn is_answered(&self, port: u16, patience: Duration) -> bool {
         let mut stream = self.begin(port);
         stream.set_read_timeout(Some(patience)).unwrap();
-        match stream.read(&mut [0]) {
-            Ok(_) => true,
+        match stream.read_exact(&mut [0]) {
+            Ok(()) => true,
             Err(error) => {
                 let is_silent = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
                 assert!(is_silent, "{error}");
