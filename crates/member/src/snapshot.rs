@@ -10,6 +10,7 @@
 //! A crash between two steps leaves the earlier ones without effect. If there is no room for the
 //! file, nothing is released, and a newer one is tried later.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,12 +40,17 @@ pub enum Written {
 /// Writes snapshots.
 pub struct Snapshots {
     dirs: Dirs,
+    /// Bytes of the data of the one that was written last.
+    written_bytes: Cell<u64>,
 }
 
 impl Snapshots {
     /// Writes snapshots of the member whose files are in `dirs`.
     pub fn new(dirs: Dirs) -> Snapshots {
-        Snapshots { dirs }
+        Snapshots {
+            dirs,
+            written_bytes: Cell::new(0),
+        }
     }
 
     /// Writes the file of a snapshot.
@@ -61,7 +67,10 @@ impl Snapshots {
         }
         let snapshot = head.to_snapshot();
         match snap::write(&*self.dirs.disk, &self.dirs.snap_dir, &snapshot) {
-            Ok(_) => Ok(Written::Durable(snapshot.metadata.unwrap_or_default())),
+            Ok(_) => {
+                self.written_bytes.set(snapshot.data().len() as u64);
+                Ok(Written::Durable(snapshot.metadata.unwrap_or_default()))
+            }
             Err(SnapError::Io { path, source }) if is_full(&source) => {
                 retcd_log::warn!(NO_ROOM; "path" => &path, "error" => Text(&source),
                     "retry-after" => RETRY_INTERVAL);
@@ -78,7 +87,10 @@ impl Snapshots {
     pub fn recorded(&self, index: u64) -> Result<Input, SnapError> {
         snap::remove_databases_before(&*self.dirs.disk, &self.dirs.snap_dir, index)?;
         retcd_log::info!("saved snapshot to disk"; "snapshot-index" => index);
-        Ok(Input::Snapshotted { index })
+        Ok(Input::Snapshotted {
+            index,
+            bytes: self.written_bytes.get(),
+        })
     }
 
     /// Removes files that nobody needs, but for so many of each kind; 0 keeps all.

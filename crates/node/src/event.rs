@@ -19,7 +19,7 @@ pub struct Config {
     /// Ask for votes before raising the term.
     pub pre_vote: bool,
     /// Applied entries that may lie behind the newest snapshot on disk: one more, and the next is
-    /// due, as in etcd.
+    /// due, as in etcd, if it is not far larger than the log that it replaces.
     pub snapshot_count: u64,
     /// Entries kept in memory behind a snapshot for slow followers.
     pub snapshot_catchup_entries: u64,
@@ -127,6 +127,8 @@ pub enum Input {
     Snapshotted {
         /// Its index.
         index: u64,
+        /// Bytes of its data.
+        bytes: u64,
     },
 }
 

@@ -35,6 +35,7 @@ mod node;
 mod proposals;
 mod raft_types;
 mod reads;
+mod snapshot_rule;
 mod unpersisted;
 
 pub use event::{

@@ -25,6 +25,7 @@ use crate::raft_types::{
     hard_state_to_raft, message_from_raft, message_to_raft, snapshot_from_raft,
 };
 use crate::reads::{Read, ReadQueue};
+use crate::snapshot_rule::SnapshotRule;
 use crate::unpersisted::{Decision, Unpersisted};
 
 /// Committed entries handed to the machine at once; bounds the memory of one batch.
@@ -64,8 +65,9 @@ pub struct Node {
     handed_out: u64,
     /// Index of the newest snapshot, durable or under way.
     snapshot_index: u64,
-    /// Whether the next one is due whatever the count says.
+    /// Whether the next one is due whatever the rule says.
     snapshot_wanted: bool,
+    snapshot_rule: SnapshotRule,
     /// A leader that proposals did not get to, and until when to leave it alone.
     unreachable_leader: (u64, Duration),
     /// When leadership was last offered because of the disk.
@@ -135,6 +137,7 @@ impl Node {
             handed_out: recovered.applied,
             snapshot_index: index,
             snapshot_wanted: false,
+            snapshot_rule: SnapshotRule::default(),
             unreachable_leader: (0, Duration::ZERO),
             transferred_at: None,
             successor: None,
@@ -185,7 +188,7 @@ impl Node {
                 conf_changes,
             } => self.handle_applied(index, &conf_changes),
             Input::SnapshotWanted => self.snapshot_wanted = true,
-            Input::Snapshotted { index } => self.handle_snapshotted(index),
+            Input::Snapshotted { index, bytes } => self.handle_snapshotted(index, bytes),
         }
         self.hold_election_timeout();
     }
@@ -482,6 +485,9 @@ impl Node {
         }
         if !committed.is_empty() {
             self.hand_out(&committed);
+            for entry in &committed {
+                self.snapshot_rule.add_entry(entry.data.len());
+            }
             self.outputs.push_back(Output::Apply(
                 committed.iter().map(entry_from_raft).collect(),
             ));
@@ -760,14 +766,17 @@ impl Node {
 
     fn snapshot_if_due(&mut self) {
         let entries = self.applied.saturating_sub(self.snapshot_index);
-        let beyond = match self.snapshot_wanted {
-            true => 0,
-            false => self.config.snapshot_count,
+        let is_due = match self.snapshot_wanted {
+            true => entries > 0,
+            false => self
+                .snapshot_rule
+                .is_due(entries, self.config.snapshot_count),
         };
-        if entries <= beyond {
+        if !is_due {
             return;
         }
         self.snapshot_wanted = false;
+        self.snapshot_rule.begin();
         let (before, index) = (self.snapshot_index, self.applied);
         assert!(before < index, "a snapshot at {index} over {before}");
         self.snapshot_index = index;
@@ -776,7 +785,8 @@ impl Node {
 
     /// Lets the oldest entries go, but not those that a follower will need as soon as the snapshot
     /// arrives that is on its way: it would need the next one at once.
-    fn handle_snapshotted(&mut self, index: u64) {
+    fn handle_snapshotted(&mut self, index: u64, bytes: u64) {
+        self.snapshot_rule.written(bytes);
         let applied = self.applied;
         assert!(index <= applied, "a snapshot at {index}, applied {applied}");
         self.snapshot_index = self.snapshot_index.max(index);

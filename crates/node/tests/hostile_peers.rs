@@ -85,7 +85,8 @@ impl Target {
                     self.applied(index, vec![]);
                 }
                 Output::SnapshotDue { index } => {
-                    self.node.handle(self.now, Input::Snapshotted { index });
+                    self.node
+                        .handle(self.now, Input::Snapshotted { index, bytes: 0 });
                 }
                 Output::Contradiction(_) => self.stopped = true,
                 Output::ReadReady { .. }

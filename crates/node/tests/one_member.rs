@@ -123,7 +123,7 @@ impl Driver {
                 Output::SnapshotDue { index } => {
                     self.seen.push(format!("snapshot {index}"));
                     self.node
-                        .handle(Duration::ZERO, Input::Snapshotted { index });
+                        .handle(Duration::ZERO, Input::Snapshotted { index, bytes: 0 });
                 }
             }
         }

@@ -236,6 +236,10 @@ impl Run {
                 &mut fared.handed_over
             }
             (Request::TreeWait { .. }, Answer::Tree(Ok(_))) => &mut fared.tree_events,
+            (_, Answer::TreeStream(streamed)) => {
+                fared.tree_events += streamed.events.len();
+                return;
+            }
             (_, Answer::Tree(Ok(_))) => &mut fared.tree_served,
             (_, Answer::Tree(Err(_))) => &mut fared.tree_refused,
             (Request::Write(r), Answer::Compact(_))

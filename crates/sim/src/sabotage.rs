@@ -61,6 +61,10 @@ pub enum Sabotage {
     ExpireByOwnClock,
     /// Who has written through API v2 is answered before anybody can see it.
     AckTreeBeforePublished,
+    /// An event of a stream of API v2 is lost now and then.
+    DropTreeEvent,
+    /// A directory of API v2 shows what is hidden in it.
+    ShowHidden,
     /// What was read is answered even if users or roles have changed since it was permitted.
     ReadUnconfirmed,
 }

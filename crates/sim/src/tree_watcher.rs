@@ -1,5 +1,6 @@
 //! Clients that watch the tree of API v2: each waits for one event after the other, wherever it
-//! finds a member, from behind the last one that it has seen.
+//! finds a member, from behind the last one that it has seen; now and then it stays for a stream
+//! instead.
 
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ impl TreeWatcher {
             ("/1/k0", false),
             ("/1/q", true),
             ("/1/d0/x", false),
+            ("/1/d0/_h", true),
         ];
         let (path, recursive) = watched[number % watched.len()];
         TreeWatcher {
@@ -45,7 +47,14 @@ impl TreeWatcher {
 
     /// Waits for the next event; reads first what there is if it does not know where to begin.
     pub fn ask(&mut self, cx: &mut Context) {
+        // Who has much to catch up with has no time for it.
+        let has_time = self.checker.is_complete(cx.log.tree.model());
         let request = match self.checker.next() {
+            _ if has_time && cx.rng.u8(..3) == 0 => Request::TreeStream {
+                path: self.path,
+                recursive: self.recursive,
+                stay: cx.between_us(1_000, 3_000_000),
+            },
             0 => Request::Tree(Box::new(TreeRequest {
                 request: etcdserverpb::Request {
                     method: Some("QGET".to_owned()),
@@ -69,17 +78,21 @@ impl TreeWatcher {
     pub fn returned(&mut self, operation: OperationId, cx: &mut Context) {
         let done = &cx.history.operations[operation];
         let is_read = matches!(done.request, Request::Tree(_));
-        if let Outcome::Answered(Answer::Tree(answer)) = &done.outcome {
+        let model = cx.log.tree.model();
+        if let Outcome::Answered(Answer::TreeStream(streamed)) = &done.outcome {
+            let verdict = self.checker.streamed(streamed, model);
+            cx.check(verdict);
+        } else if let Outcome::Answered(Answer::Tree(answer)) = &done.outcome {
             match answer {
                 Ok(event) if is_read => self.checker.read(event.store_index),
                 Err(refusal) if is_read => self.checker.read(refusal.index),
                 answer => {
-                    let verdict = self.checker.saw(answer, cx.log.tree.model());
+                    let verdict = self.checker.saw(answer, model);
                     cx.check(verdict);
                 }
             }
         }
-        let pause = match cx.rng.u8(..4) {
+        let pause = match cx.rng.u8(..12) {
             0 => cx.between_us(1_000, 800_000),
             _ => cx.between_us(10, 5_000),
         };

@@ -405,9 +405,8 @@ impl<'a> Auth<'a> {
 
     /// What the node holds; none if it is missing, or holds something else.
     fn read<T: DeserializeOwned>(self, path: &str) -> Option<T> {
-        let now = self.v2.core.clock.timestamp();
-        let event = self.v2.reader().view().get(path, false, now).ok()?;
-        parse(&event)
+        let value = self.v2.reader().view().value(path)?;
+        serde_json::from_str(&value).ok()
     }
 
     fn list(self, directory: &str) -> Vec<String> {

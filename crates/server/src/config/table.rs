@@ -391,7 +391,7 @@ pub static FLAGS: &[Flag] = &[
     flag(Member, "name", "default", |c| &mut c.name, "A name for this member, unlike those of the other members."),
     flag(Member, "data-dir", "", |c| &mut c.data_dir, "The directory of everything the member stores; ${name}.etcd when empty."),
     flag(Member, "wal-dir", "", |c| &mut c.wal_dir, "A directory for the write-ahead log alone, such as one on a faster disk."),
-    flag(Member, "snapshot-count", "10000", |c| &mut c.snapshot_count, "Applied entries after which a raft snapshot is written."),
+    flag(Member, "snapshot-count", "10000", |c| &mut c.snapshot_count, "Applied entries after which a raft snapshot is written; one over 1 MiB that is larger than the log it replaces waits, for ten times as many at most."),
     flag(Member, "heartbeat-interval", "100", |c| &mut c.heartbeat_interval_ms, "Milliseconds between the leader's heartbeats."),
     flag(
         Member,

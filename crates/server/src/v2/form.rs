@@ -170,6 +170,20 @@ fn token_length(text: &str) -> usize {
 
 /// Resolves `%XX` and `+`. Bytes that are not UTF-8 are replaced.
 fn unescape(text: &[u8]) -> Result<String, String> {
+    let is_plain = !text
+        .iter()
+        .fold(false, |any, byte| any | matches!(byte, b'%' | b'+'));
+    let bytes = match is_plain {
+        true => text.to_vec(),
+        false => unescape_bytes(text)?,
+    };
+    Ok(match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => retcd_proto::wire::text_of(error.as_bytes()),
+    })
+}
+
+fn unescape_bytes(text: &[u8]) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&first, tail)) = rest.split_first() {
@@ -191,10 +205,7 @@ fn unescape(text: &[u8]) -> Result<String, String> {
         }
         rest = tail;
     }
-    Ok(match String::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(error) => retcd_proto::wire::text_of(error.as_bytes()),
-    })
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 
 use retcd_state::v2::{self, Action, Error, Event, Node};
 
+use crate::budget::COUNTED_FROM;
+
 /// Where users' keys are.
 pub(super) const KEYS: &str = "/1";
 
@@ -19,13 +21,32 @@ impl Output for Vec<u8> {
     }
 }
 
-/// Only counts.
+/// Counts, and keeps what is shorter than [`COUNTED_FROM`]: an answer whose memory need not be
+/// reserved is written by then.
 #[derive(Default)]
-pub(super) struct Length(pub usize);
+pub(super) struct Measured {
+    kept: Vec<u8>,
+    length: usize,
+}
 
-impl Output for Length {
+impl Measured {
+    /// How long it all is.
+    pub(super) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// All of it, if that is short.
+    pub(super) fn into_short(self) -> Option<Vec<u8>> {
+        (self.length < COUNTED_FROM).then_some(self.kept)
+    }
+}
+
+impl Output for Measured {
     fn put(&mut self, bytes: &[u8]) {
-        self.0 += bytes.len();
+        self.length += bytes.len();
+        if self.length < COUNTED_FROM {
+            self.kept.extend_from_slice(bytes);
+        }
     }
 }
 
@@ -220,13 +241,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_long_is_only_measured() {
+        let mut measured = Measured::default();
+        measured.put(&[b'x'; COUNTED_FROM - 1]);
+        measured.put(b"y");
+        assert_eq!(measured.length(), COUNTED_FROM);
+        assert_eq!(measured.into_short(), None);
+    }
+
     #[track_caller]
     fn check(event: &Event, detail: Detail, expected: &str) {
         let found = written(|out| super::event(out, event, detail));
         assert_eq!(found, format!("{expected}\n"));
-        let mut length = Length::default();
-        super::event(&mut length, event, detail);
-        assert_eq!(length.0, found.len());
+        let mut measured = Measured::default();
+        super::event(&mut measured, event, detail);
+        assert_eq!(measured.length(), found.len());
+        assert_eq!(measured.into_short(), Some(found.into_bytes()));
     }
 
     #[test]

@@ -17,7 +17,6 @@ use super::json::{self, Detail, KEYS};
 use super::parameters::{Parameters, refused};
 use super::reply::{self, ETCD_INDEX, RAFT_INDEX, RAFT_TERM, Response};
 use super::watch::watch;
-use crate::budget::COUNTED_FROM;
 use crate::clock::timestamp;
 use crate::grpc::wire::ResponseBody;
 
@@ -118,7 +117,8 @@ async fn propose(
     }
 }
 
-/// The answer with an event. Its length is known, and its memory reserved, before it is written.
+/// The answer with an event. The length of a long one is known, and its memory reserved, before it is
+/// written.
 async fn respond(
     context: &Context<'_>,
     event: Arc<Event>,
@@ -130,9 +130,9 @@ async fn respond(
         false => StatusCode::OK,
     };
     let index = event.store_index;
-    let mut length = json::Length::default();
-    json::event(&mut length, &event, detail);
-    let json::Length(length) = length;
+    let mut measured = json::Measured::default();
+    json::event(&mut measured, &event, detail);
+    let length = measured.length();
     let patience = server.config.request_timeout();
     let reservation = timeout(patience, server.answers.reserve(length)).await;
     let mut reservation = reservation.map_err(|_| Error::TIMED_OUT)?;
@@ -141,9 +141,9 @@ async fn respond(
         json::event(&mut body, &event, detail);
         Bytes::from(body)
     };
-    let body = match length < COUNTED_FROM {
-        true => write(),
-        false => server.member.workers.run(write).await?,
+    let body = match measured.into_short() {
+        Some(body) => Bytes::from(body),
+        None => server.member.workers.run(write).await?,
     };
     let body = reservation.hold(body).hand_over(context.connection);
     let mut response = reply::json(status, Bytes::new());

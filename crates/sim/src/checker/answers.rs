@@ -31,7 +31,7 @@ impl LogChecker {
                 }
             }
             // Who watches looks at it.
-            Request::TreeWait { .. } | Request::Smuggled(_) => {}
+            Request::TreeWait { .. } | Request::TreeStream { .. } | Request::Smuggled(_) => {}
             Request::Leases => self.lives.listed(operation, answer)?,
             Request::KeepAlive(_) => self.lives.renewed(operation, answer)?,
             Request::TimeToLive(_) => self.lives.looked_at(operation, answer)?,

@@ -7,6 +7,8 @@
 //! - Nodes expire by what a leader puts into the log, with its own clock's time.
 //! - Who watches for one event after the other hears of each, in order. Only what the history does
 //!   not hold is withheld, and it says so.
+//! - A stream has each event from its beginning on, as often as etcd 3.3 tells it, in order.
+//! - What is hidden is shown, and told, only to who asks for it by its name.
 //!
 //! Where somebody puts strange things into the log there is no model: members are compared with
 //! each other.
@@ -21,13 +23,15 @@ use super::log::{ORDER, TRUE_ANSWER};
 use super::{Verdict, ensure};
 use crate::context::Trace;
 use crate::history::Operation;
-use crate::model::tree::{self, TOP, Tree};
-use crate::request::tree::{Answer, Event, Node, of_event};
+use crate::model::tree::{self, TOP, Tree, is_hidden_below};
+use crate::request::tree::{Answer, Event, Node, Streamed, of_event};
+use crate::workload::tree::HIDDEN;
 
 const SAME_TREE: &str = "all members have the same tree of API v2 at the same entry";
 const TRUE_TREE: &str = "the tree of API v2 is what the log says";
 const EXPIRY: &str = "nodes expire by a leader's clock, through the log";
 const IN_ORDER: &str = "watchers of API v2 see every event once, in order";
+const STREAMED: &str = "streams of API v2 have every event from their beginning on, in order";
 const KEPT: &str = "only history that is not kept is withheld from watchers of API v2";
 /// How many events a member keeps for watchers.
 const HISTORY_EVENTS: u64 = 1000;
@@ -236,10 +240,21 @@ impl TreeChecker {
     }
 }
 
-/// What is below `path`, as a member shows it.
+/// What is below `path`, as a member shows it to who knows the names of what is hidden.
 fn all(view: &View, path: &str) -> Vec<Node> {
-    let event = view.get(path, true, Timestamp(0));
-    event.map_or_else(|_| Vec::new(), |event| of_event(&event).nodes)
+    let read = |path: &str| {
+        let event = view.get(path, true, Timestamp(0)).ok();
+        event.map(|event| of_event(&event))
+    };
+    let mut nodes = read(path).map_or_else(Vec::new, |event| event.nodes);
+    for hidden in HIDDEN {
+        if let Some(event) = read(hidden) {
+            nodes.push(event.node);
+            nodes.extend(event.nodes);
+        }
+    }
+    nodes.sort_by_key(|node| tree::order(&node.key));
+    nodes
 }
 
 fn digest(nodes: &[Node]) -> u64 {
@@ -251,6 +266,11 @@ fn digest(nodes: &[Node]) -> u64 {
         sum.mix(&[u64::from(node.dir), expiration, node.created, node.modified]);
     }
     sum.digest()
+}
+
+fn is_below(path: &str, above: &str) -> bool {
+    let rest = path.strip_prefix(above);
+    rest.is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// What one watcher has seen.
@@ -293,13 +313,11 @@ impl TreeWatchChecker {
 
     fn hears(&self, event: &Event) -> Hears {
         let (key, path) = (&event.node.key, self.path);
-        let is_below = |path: &str, above: &str| {
-            let rest = path.strip_prefix(above);
-            rest.is_some_and(|rest| rest.starts_with('/'))
-        };
         let is_removal = matches!(event.action, "delete" | "expire");
         match event.refresh {
             true => Hears::No,
+            // The history shows what is hidden, as in etcd 3.3.
+            false if self.recursive && is_hidden_below(key, path) => Hears::Perhaps,
             false if key == path || (self.recursive && is_below(key, path)) => Hears::Surely,
             false if is_removal && is_below(path, key) => Hears::Perhaps,
             false => Hears::No,
@@ -350,6 +368,53 @@ impl TreeWatchChecker {
         let rest = model.events[first..].iter();
         let heard = rest.map(|event| (event, self.hears(event)));
         heard.filter(|(_, hears)| *hears != Hears::No)
+    }
+
+    /// It was told of events by a stream, which began with what was new then.
+    pub fn streamed(&self, streamed: &Streamed, model: &Tree) -> Verdict {
+        let first = model
+            .events
+            .partition_point(|event| event.store_index <= streamed.start);
+        let events = model.events[first..].iter();
+        let mut expected =
+            events.flat_map(|event| std::iter::repeat_n(event, self.times_streamed(event, model)));
+        for told in &streamed.events {
+            let next = expected.next();
+            let is_right = next.is_some_and(|next| {
+                (next.action, &next.node, &next.prev) == (told.action, &told.node, &told.prev)
+            });
+            ensure(is_right, STREAMED, || {
+                let start = streamed.start;
+                format!(
+                    "a stream of {} from {start} on told {told:?}; the next is {next:?}",
+                    self.path
+                )
+            })?;
+        }
+        let missing = expected
+            .next()
+            .filter(|event| event.store_index <= streamed.until);
+        ensure(missing.is_none(), STREAMED, || {
+            format!(
+                "a stream of {} from {} to {} did not tell {missing:?}",
+                self.path, streamed.start, streamed.until
+            )
+        })
+    }
+
+    /// How often a stream tells an event: that the node itself is gone twice, as in etcd 3.3.
+    fn times_streamed(&self, event: &Event, model: &Tree) -> usize {
+        let (key, path) = (event.node.key.as_str(), self.path);
+        if event.refresh {
+            return 0;
+        }
+        let is_removal = matches!(event.action, "delete" | "expire" | "compareAndDelete");
+        let is_gone = is_removal
+            && (key == path || is_below(path, key))
+            && model.has(path, event.store_index - 1);
+        let is_seen =
+            key == path || (self.recursive && is_below(key, path) && !is_hidden_below(key, path));
+        usize::from(is_gone) + usize::from(is_seen)
     }
 
     /// Whether there is nothing left for it to see.

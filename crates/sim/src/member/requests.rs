@@ -4,6 +4,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
 use retcd_member::access::Credentials;
 use retcd_member::kv::PreparedTxn;
 use retcd_member::{Clock, Error, Handle};
@@ -18,7 +20,7 @@ use retcd_state::v2::{Timestamp, Watch};
 use super::outbox::Ended;
 use super::time::Time;
 use crate::history::{INVALID_TOKEN, OperationId, Outcome};
-use crate::request::tree::{self, TreeRequest};
+use crate::request::tree::{self, Streamed, TreeRequest};
 use crate::request::{self, Answer, MemberRequest, Request};
 use crate::sabotage::Sabotage;
 use crate::users;
@@ -78,13 +80,25 @@ impl Asking {
             Request::TreeRead { path, recursive } => {
                 let (reader, now) = (self.handle.v2.reader(), self.wall());
                 let read = reader.get(path, recursive, now);
-                Ok(Answer::Tree(of_read(read.as_ref())))
+                let mut answer = of_read(read.as_ref());
+                if let (Ok(event), true) = (&mut answer, self.is_broken(Sabotage::ShowHidden)) {
+                    let hidden = reader.get(&format!("{path}/_h"), false, now);
+                    event
+                        .nodes
+                        .extend(hidden.map(|hidden| tree::of_event(&hidden).node));
+                }
+                Ok(Answer::Tree(answer))
             }
             Request::TreeWait {
                 path,
                 recursive,
                 since,
             } => Ok(self.tree_wait(path, recursive, since).await),
+            Request::TreeStream {
+                path,
+                recursive,
+                stay,
+            } => Ok(self.tree_stream(path, recursive, stay).await),
             Request::Change(_) | Request::Smuggled(_) => {
                 unreachable!("what no client can ask is not asked by one")
             }
@@ -299,6 +313,46 @@ impl Asking {
             // Another tree has taken the place of the one that was watched.
             None => Answer::Other,
         }
+    }
+
+    async fn tree_stream(&self, path: &str, recursive: bool, stay: Duration) -> Answer {
+        let reader = self.handle.v2.reader();
+        let watch = Watch {
+            path,
+            recursive,
+            stream: true,
+            since: 0,
+        };
+        let mut watcher = match reader.watch(&watch) {
+            Ok(watcher) => watcher,
+            Err(error) => return Answer::Tree(Err(tree::of_error(&error))),
+        };
+        let mut streamed = Streamed {
+            start: watcher.start_index(),
+            events: Vec::new(),
+            until: 0,
+        };
+        let clock: &dyn Clock = &self.time;
+        let mut leaves = std::pin::pin!(clock.sleep(stay));
+        let is_left = loop {
+            let next = std::pin::pin!(watcher.next());
+            match select(next, leaves.as_mut()).await {
+                Either::Left((Some(event), _)) => streamed.events.push(tree::of_event(&event)),
+                Either::Left((None, _)) => break false,
+                Either::Right(_) => break true,
+            }
+        };
+        if is_left {
+            // All up to this index waits in the watcher by now.
+            streamed.until = reader.view().index();
+            while let Some(Some(event)) = watcher.next().now_or_never() {
+                streamed.events.push(tree::of_event(&event));
+            }
+        }
+        if self.is_broken(Sabotage::DropTreeEvent) && streamed.events.len() > 2 {
+            streamed.events.remove(1);
+        }
+        Answer::TreeStream(streamed)
     }
 
     /// What a member checks that is broken in that way.

@@ -88,6 +88,11 @@ impl Tree {
         self.index
     }
 
+    /// Whether there is a node at `path`, as of `index`.
+    pub fn has(&self, path: &str, index: u64) -> bool {
+        path == TOP || self.get(path, index).is_some()
+    }
+
     /// The node at `path`, as of `index`.
     fn get(&self, path: &str, index: u64) -> Option<&Node> {
         let versions = self.nodes.get(path)?;
@@ -110,10 +115,11 @@ impl Tree {
     pub fn read(&self, path: &str, recursive: bool, index: u64) -> Answer {
         let refused = |code| Refusal { code, index };
         let node = self.find(path, index).map_err(refused)?;
-        let nodes = match node.dir {
+        let mut nodes = match node.dir {
             true => self.below(path, recursive, index),
             false => Vec::new(),
         };
+        nodes.retain(|node| !is_hidden_below(&node.key, path));
         Ok(Box::new(Event {
             action: "get",
             node,
@@ -435,7 +441,14 @@ fn not_top(path: &str) -> Result<(), u16> {
     }
 }
 
+/// Whether a directory at `above` does not show the node, since that or a directory between them is
+/// hidden.
+pub fn is_hidden_below(path: &str, above: &str) -> bool {
+    let rest = path.strip_prefix(above);
+    rest.is_some_and(|rest| rest.contains("/_"))
+}
+
 /// By which nodes are sorted: a directory, all below it, then its next sibling.
-fn order(path: &str) -> String {
+pub fn order(path: &str) -> String {
     path.replace('/', "\0")
 }

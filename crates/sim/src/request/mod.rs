@@ -3,6 +3,7 @@
 pub mod tree;
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use retcd_proto::etcdserverpb::request_op::Request as Op;
@@ -61,6 +62,15 @@ pub enum Request {
         /// The first index that counts.
         since: u64,
     },
+    /// The events of API v2 from now on.
+    TreeStream {
+        /// The node.
+        path: &'static str,
+        /// Whether of all that is below it, too.
+        recursive: bool,
+        /// How long the client stays.
+        stay: Duration,
+    },
 }
 
 /// What is asked about members.
@@ -92,7 +102,9 @@ impl Request {
             Request::KeepAlive(_) | Request::Leases | Request::HashKv(_) => false,
             Request::LogIn(..) | Request::Smuggled(_) | Request::TimeToLive(_) => true,
             Request::Tree(_) => true,
-            Request::TreeRead { .. } | Request::TreeWait { .. } => false,
+            Request::TreeRead { .. } | Request::TreeWait { .. } | Request::TreeStream { .. } => {
+                false
+            }
         }
     }
 
@@ -100,7 +112,10 @@ impl Request {
     pub fn is_of_tree(&self) -> bool {
         matches!(
             self,
-            Request::Tree(_) | Request::TreeRead { .. } | Request::TreeWait { .. }
+            Request::Tree(_)
+                | Request::TreeRead { .. }
+                | Request::TreeWait { .. }
+                | Request::TreeStream { .. }
         )
     }
 
@@ -195,6 +210,8 @@ pub enum Answer {
     Added(u64),
     /// To a request of API v2.
     Tree(tree::Answer),
+    /// To a stream of API v2.
+    TreeStream(tree::Streamed),
     /// To anything whose answer is not looked at.
     Other,
     /// A refusal that is an answer.
@@ -216,7 +233,7 @@ impl Answer {
             | Answer::Hash(revision, _)
             | Answer::Revoke(revision) => *revision,
             Answer::Grant(_) | Answer::Auth(_) | Answer::Token(_) | Answer::Added(_) => 0,
-            Answer::Tree(_) | Answer::Other | Answer::Error(_) => 0,
+            Answer::Tree(_) | Answer::TreeStream(_) | Answer::Other | Answer::Error(_) => 0,
         }
     }
 }
@@ -314,6 +331,7 @@ impl fmt::Display for Request {
                 let all = if *recursive { " recursive" } else { "" };
                 write!(f, "v2 read {path}{all}")
             }
+            Request::TreeStream { path, stay, .. } => write!(f, "v2 stream of {path} for {stay:?}"),
             Request::TreeWait { path, since, .. } => write!(f, "v2 wait for {path} from {since}"),
         }
     }

@@ -50,6 +50,17 @@ pub struct Event {
     pub store_index: u64,
 }
 
+/// What a stream has told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Streamed {
+    /// The index of the tree when it began.
+    pub start: u64,
+    /// The events.
+    pub events: Vec<Event>,
+    /// The index of the tree up to which there are no others; 0 if the member has ended it.
+    pub until: u64,
+}
+
 /// What the tree refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {

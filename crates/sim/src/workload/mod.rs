@@ -4,7 +4,7 @@
 //! Values are unique. Keys with leases have a range of their own (`l…`), as they vanish by
 //! themselves.
 
-mod tree;
+pub mod tree;
 
 use bytes::Bytes;
 use retcd_proto::etcdserverpb::alarm_request::AlarmAction;

@@ -1,5 +1,5 @@
 //! What clients do through API v2: files that are contended for, two directories with files in
-//! them, and a queue.
+//! them, and a queue; some of the files are hidden, or in a hidden directory.
 
 use retcd_proto::etcdserverpb;
 
@@ -8,9 +8,11 @@ use crate::context::Context;
 use crate::request::Request;
 use crate::request::tree::TreeRequest;
 
-const FILES: [&str; 4] = ["/1/k0", "/1/k1", "/1/k2", "/1/k3"];
-const DIRECTORIES: [&str; 2] = ["/1/d0", "/1/d1"];
-const INNER: [&str; 4] = ["/1/d0/x", "/1/d0/y", "/1/d1/x", "/1/d1/e/x"];
+const FILES: [&str; 5] = ["/1/k0", "/1/k1", "/1/k2", "/1/k3", "/1/_h"];
+const DIRECTORIES: [&str; 3] = ["/1/d0", "/1/d1", "/1/d0/_h"];
+const INNER: [&str; 5] = ["/1/d0/x", "/1/d0/_h/x", "/1/d0/y", "/1/d1/x", "/1/d1/e/x"];
+/// What no directory shows; everything else that is hidden is below.
+pub const HIDDEN: [&str; 2] = ["/1/_h", "/1/d0/_h"];
 const QUEUE: &str = "/1/q";
 
 /// The next thing that `client` does.

@@ -126,7 +126,7 @@ fn is_clean(text: &str) -> bool {
 impl Ord for Path {
     fn cmp(&self, other: &Path) -> Ordering {
         let (a, b) = (self.0.as_bytes(), other.0.as_bytes());
-        let common = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+        let common = common_prefix(a, b);
         // The end of a path comes first, a slash before any other byte.
         let rank = |rest: Option<&u8>| match rest {
             None => 0,
@@ -135,6 +135,21 @@ impl Ord for Path {
         };
         rank(a.get(common)).cmp(&rank(b.get(common)))
     }
+}
+
+/// How many bytes are the same from the beginning on. Siblings have most of their paths in common, and
+/// each look-up compares a dozen of them, so that it is worth to take eight bytes at a time.
+fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    let words = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
+    for (i, (a, b)) in words.enumerate() {
+        let difference = u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
+        if difference != 0 {
+            return 8 * i + difference.trailing_zeros() as usize / 8;
+        }
+    }
+    let whole = a.len().min(b.len()) / 8 * 8;
+    let rest = a[whole..].iter().zip(&b[whole..]);
+    whole + rest.take_while(|(a, b)| a == b).count()
 }
 
 impl PartialOrd for Path {
@@ -158,6 +173,21 @@ impl fmt::Debug for Path {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_common_is_counted_in_bytes() {
+        let mut random = fastrand::Rng::with_seed(5);
+        for _ in 0..2000 {
+            let mut text = || -> Vec<u8> {
+                let length = random.usize(0..30);
+                let rare = |random: &mut fastrand::Rng| u8::from(random.u8(..20) == 0);
+                (0..length).map(|_| rare(&mut random)).collect()
+            };
+            let (a, b) = (text(), text());
+            let common = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+            assert_eq!(common_prefix(&a, &b), common, "{a:?} {b:?}");
+        }
+    }
 
     #[test]
     fn text_becomes_a_path_as_in_go() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::hub::{Keeper, Shared};
-use super::tree::Tree;
+use super::tree::{Content, Tree};
 use super::{Counter, Error, Event, Path, Statistics, Timestamp, Watcher};
 
 /// The tree at one moment; clones share it.
@@ -29,6 +29,14 @@ impl View {
     /// When the first node expires; none: no node does, and no leader has to say what time it is.
     pub fn next_expiration(&self) -> Option<Timestamp> {
         self.next_expiration
+    }
+
+    /// The value of a file, if there is one. Is not counted.
+    pub fn value(&self, path: &str) -> Option<Arc<str>> {
+        match &self.tree.get(&Path::clean(path))?.content {
+            Content::File(value) => Some(Arc::clone(value)),
+            Content::Directory => None,
+        }
     }
 
     /// The node and, of a directory, one level of children or the whole subtree, sorted, as seen

@@ -32,7 +32,11 @@ impl Store {
             _ => Arc::from(value),
         };
         let previous = previous.map(|entry| entry.node(&path, now));
-        let mut event = self.put_new(now, Action::Set, path, dir, value, lifetime)?;
+        // What is there has all its directories.
+        if previous.is_none() {
+            self.create_parents(&path)?;
+        }
+        let mut event = self.put_new(now, Action::Set, path, dir, value, lifetime);
         event.prev_node = previous;
         event.refresh = lifetime.refresh;
         Ok(self.commit(event, None))
@@ -60,11 +64,20 @@ impl Store {
                 return Err(failure);
             }
         }
-        let event = self.put_new(now, Action::Create, path, dir, value.into(), lifetime)?;
+        self.create_parents(&path)?;
+        let event = self.put_new(now, Action::Create, path, dir, value.into(), lifetime);
         Ok(self.commit(event, None))
     }
 
-    /// Puts a new node into the tree, in place of any file, and makes the directories on the way.
+    /// Makes the directories on the way to a new node.
+    fn create_parents(&mut self, path: &Path) -> Result<(), Failure> {
+        match path.depth() > DEPTH_MAX {
+            true => Err(Failure::new(Code::InvalidField, "path is too deep")),
+            false => self.tree.create_parents(path, self.index + 1),
+        }
+    }
+
+    /// Puts a new node into the tree, in place of any file.
     fn put_new(
         &mut self,
         now: Timestamp,
@@ -73,12 +86,8 @@ impl Store {
         dir: bool,
         value: Arc<str>,
         lifetime: Lifetime,
-    ) -> Result<Event, Failure> {
-        if path.depth() > DEPTH_MAX {
-            return Err(Failure::new(Code::InvalidField, "path is too deep"));
-        }
+    ) -> Event {
         let index = self.index + 1;
-        self.tree.create_parents(&path, index)?;
         let entry = Entry {
             created: index,
             modified: index,
@@ -90,7 +99,7 @@ impl Store {
         };
         let node = entry.node(&path, now);
         self.put(path, entry);
-        Ok(self.event(action, node))
+        self.event(action, node)
     }
 
     pub(super) fn update(
