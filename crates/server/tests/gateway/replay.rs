@@ -8,7 +8,7 @@ use std::process::Command;
 
 use super::client::Request;
 use super::place::{Place, Server, until};
-use super::transcript::{Comparison, Exchange, Names, group};
+use super::transcript::{Comparison, Names, group};
 
 const TRANSCRIPT: &str = include_str!("../data/gateway-3.7.1.jsonl");
 
@@ -44,11 +44,6 @@ const EXCEPTIONS: [(&str, &str); 1] = [(
     "gw-lease-009",
     "a list of keys only shows leases, as etcd up to 3.6 does (see docs/compatibility.md)",
 )];
-
-/// Locks and elections are not served by this version yet.
-fn is_not_served(exchange: &Exchange) -> bool {
-    exchange.is_below("/v3/lock/") || exchange.is_below("/v3/election/")
-}
 
 /// A fresh member called `m1`.
 struct Member {
@@ -100,8 +95,7 @@ async fn replay(name: &str, flags: &[&str]) {
     let mut differences = Vec::new();
     for exchange in group(TRANSCRIPT, name) {
         let is_exception = || EXCEPTIONS.iter().any(|(id, _)| *id == exchange.id);
-        let is_other = || is_exception() || is_not_served(&exchange);
-        if exchange.is_informative() || (reference.is_none() && is_other()) {
+        if exchange.is_informative() || (reference.is_none() && is_exception()) {
             continue;
         }
         let same = exchange.replay(member.port, &mut member.names, COMPARISON);
