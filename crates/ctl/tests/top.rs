@@ -188,7 +188,7 @@ fn refusals_have_a_next_step() {
     );
     refused(
         &["--sort=x"],
-        "unknown order \"x\" of --sort, use one of: name, lag, in use, reads/s, writes/s, p99, fsync, watchers",
+        "unknown order \"x\" of --sort, use one of: name, lag, in-use, reads/s, writes/s, p99, fsync, watchers",
         128,
     );
 }

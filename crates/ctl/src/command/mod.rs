@@ -113,3 +113,19 @@ pub(crate) fn program() -> Program {
         repeats_errors: false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn examples_are_indented_shell_lines() {
+        fn check(command: &Command) {
+            for line in command.examples.lines() {
+                assert!(line.starts_with("  "), "{}: {line:?}", command.name);
+            }
+            command.children.iter().for_each(check);
+        }
+        check(&program().root);
+    }
+}

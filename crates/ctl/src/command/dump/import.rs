@@ -36,8 +36,7 @@ they are replaced. Running it again writes only what is not there yet, so an imp
 A lease is granted with the time to live that was left when it was exported, under the same id; one that exists already
 keeps its time to live.";
 
-const EXAMPLES: &str = "\
-  etcdctl import app.jsonl --dry-run
+const EXAMPLES: &str = "  etcdctl import app.jsonl --dry-run
   etcdctl import app.jsonl --strip-prefix=/app/ --add-prefix=/copy/
   gunzip -c app.jsonl.gz | etcdctl import --prefix=/app/config/ --rate=500";
 

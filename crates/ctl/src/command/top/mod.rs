@@ -40,8 +40,7 @@ Metrics are read from the client URLs (/metrics), with the same TLS settings as 
 
 Keys: q or Esc quits, s and S sort by the next or the last column, r reverses the order, the space bar pauses.";
 
-const EXAMPLES: &str = "\
-  etcdctl top
+const EXAMPLES: &str = "  etcdctl top
   etcdctl top --interval=500ms --sort=fsync
   etcdctl top --metrics-endpoints=http://127.0.0.1:2381
   etcdctl top --once
@@ -58,7 +57,7 @@ pub(crate) fn command() -> Command {
             Flag::text(
                 "sort",
                 "name",
-                "order: name, lag, in use, reads/s, writes/s, p99, fsync or watchers",
+                "order: name, lag, in-use, reads/s, writes/s, p99, fsync or watchers",
             ),
             Flag::boolean(
                 "cluster",
