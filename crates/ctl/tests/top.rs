@@ -114,6 +114,24 @@ fn metrics_can_be_elsewhere() {
 }
 
 #[test]
+fn metrics_come_over_tls_as_everything_else() {
+    let member = Member::start_with_tls();
+    let json = member
+        .run(&[&ONCE[..], &["-w", "json"]].concat(), "")
+        .stdout;
+    let view: Value = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {json}"));
+    let row = &view["members"][0];
+    assert!(
+        row["endpoint"]
+            .as_str()
+            .expect("text")
+            .starts_with("https://"),
+        "{row}"
+    );
+    assert!(row["writesPerSecond"].is_number(), "{row}");
+}
+
+#[test]
 fn members_that_have_not_started_are_shown() {
     let member = Member::start();
     let added = member.run(
