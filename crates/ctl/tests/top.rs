@@ -96,14 +96,57 @@ fn members_that_do_not_answer_are_named() {
 }
 
 #[test]
-fn metrics_elsewhere_are_missed() {
+fn metrics_can_be_elsewhere() {
     let metrics = format!("http://{}", free_address());
-    let member = Member::start_with(&["--listen-metrics-urls", &metrics]);
-    let done = member.run(&ONCE, "");
+    let member = Member::start_with(&["--listen-client-http-urls", &metrics]);
+    let missed = member.run(&ONCE, "").stdout;
     assert!(
-        done.status.success() && done.stdout.contains("m1 "),
-        "{done:?}"
+        missed.contains("m1: no metrics: /metrics is answered with"),
+        "{missed}"
     );
+    let elsewhere = format!("--metrics-endpoints={metrics}");
+    let json = member
+        .run(&[&ONCE[..], &["-w", "json", &elsewhere]].concat(), "")
+        .stdout;
+    let view: Value = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {json}"));
+    assert!(view["members"][0]["readsPerSecond"].is_number(), "{view}");
+    assert!(!json.contains("no metrics"), "{view}");
+}
+
+#[test]
+fn metrics_come_over_tls_as_everything_else() {
+    let member = Member::start_with_tls();
+    let json = member
+        .run(&[&ONCE[..], &["-w", "json"]].concat(), "")
+        .stdout;
+    let view: Value = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {json}"));
+    let row = &view["members"][0];
+    assert!(
+        row["endpoint"]
+            .as_str()
+            .expect("text")
+            .starts_with("https://"),
+        "{row}"
+    );
+    assert!(row["writesPerSecond"].is_number(), "{row}");
+}
+
+#[test]
+fn members_that_have_not_started_are_shown() {
+    let member = Member::start();
+    let added = member.run(
+        &[
+            "member",
+            "add",
+            "m2",
+            "--learner",
+            "--peer-urls=http://127.0.0.1:1",
+        ],
+        "",
+    );
+    assert!(added.status.success(), "{added:?}");
+    let done = member.run(&ONCE, "");
+    assert!(done.stdout.ends_with(": it has not started\n"), "{done:?}");
 }
 
 #[test]
@@ -163,7 +206,7 @@ fn refusals_have_a_next_step() {
     );
     refused(
         &["--sort=x"],
-        "unknown order \"x\" of --sort, use one of: name, lag, in use, reads/s, writes/s, p99, fsync, watchers",
+        "unknown order \"x\" of --sort, use one of: name, lag, in-use, reads/s, writes/s, p99, fsync, watchers",
         128,
     );
 }

@@ -59,6 +59,8 @@ pub(crate) struct Command {
     pub(crate) positional: Positional,
     /// What invoking it does.
     pub(crate) action: Action,
+    /// Edits that a mistyped name may need for the command to be suggested, as in cobra.
+    pub(crate) suggestion_distance: usize,
 }
 
 /// What invoking a command does.
@@ -105,6 +107,7 @@ impl Command {
             children,
             positional: Positional::Unchecked,
             action: Action::ShowHelp,
+            suggestion_distance: 2,
         }
     }
 
@@ -154,6 +157,13 @@ impl Command {
     /// Sets the heading under which it is listed.
     pub(crate) fn heading(mut self, heading: &'static str) -> Command {
         self.heading = heading;
+        self
+    }
+
+    /// Marks a command that etcd's tool does not have: it is suggested less often, so that what the
+    /// tools say of unknown commands is the same for most words.
+    pub(crate) fn beyond_etcd(mut self) -> Command {
+        self.suggestion_distance = 1;
         self
     }
 

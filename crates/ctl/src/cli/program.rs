@@ -183,11 +183,15 @@ impl Program {
         Exit::silent(1)
     }
 
-    /// Commands that start with `word`, or have an edit distance of at most two.
+    /// Commands that start with `word`, or that a few edits turn it into.
     fn suggestions(&self, word: &str) -> Vec<&'static str> {
         let word = word.to_lowercase();
-        let mut names: Vec<_> = self.root.children.iter().map(|child| child.name).collect();
-        names.retain(|name| name.starts_with(&word) || edit_distance(name, &word) <= 2);
+        let is_near = |child: &&Command| {
+            child.name.starts_with(&word)
+                || edit_distance(child.name, &word) <= child.suggestion_distance
+        };
+        let near = self.root.children.iter().filter(is_near);
+        let mut names: Vec<_> = near.map(|child| child.name).collect();
         names.sort_unstable();
         names
     }
@@ -327,7 +331,12 @@ mod tests {
         let root = Command::group(
             "tool",
             "",
-            vec![get, Command::new("put", "", "", nothing), lease],
+            vec![
+                get,
+                Command::new("put", "", "", nothing),
+                Command::new("top", "", "", nothing).beyond_etcd(),
+                lease,
+            ],
         )
         .persistent([
             Flag::text("write-out", "simple", "").short('w'),
@@ -375,7 +384,10 @@ mod tests {
     fn suggests_what_is_near() {
         assert_eq!(program().suggestions("gett"), ["get"]);
         assert_eq!(program().suggestions("lst"), ["get", "put"]);
-        assert_eq!(program().suggestions("le"), ["get", "lease"]);
+        // One edit for commands of ours, two for those of etcd.
+        assert_eq!(program().suggestions("tp"), ["top"]);
+        assert_eq!(program().suggestions("top5"), ["top"]);
+        assert!(program().suggestions("foo").is_empty());
         assert!(program().suggestions("foobar").is_empty());
         assert_eq!(edit_distance("kitten", "sitting"), 3);
     }

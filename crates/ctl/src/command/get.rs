@@ -27,8 +27,7 @@ pub(crate) fn command() -> Command {
     .examples(EXAMPLES)
 }
 
-const EXAMPLES: &str = "\
-  etcdctl get greeting
+const EXAMPLES: &str = "  etcdctl get greeting
   etcdctl get --prefix --keys-only /registry/pods/
   etcdctl get --decode /registry/deployments/shop/web
   etcdctl get --decode=json --prefix /registry/pods/shop/ | jq -r .status.podIP";

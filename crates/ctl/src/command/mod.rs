@@ -83,20 +83,20 @@ pub(crate) fn program() -> Program {
         watch::command().heading(KEYS),
         lease::command().heading(KEYS),
         compaction::command().heading(KEYS),
-        du::command().heading(KEYS),
-        dump::export().heading(KEYS),
-        dump::import().heading(KEYS),
+        du::command().beyond_etcd().heading(KEYS),
+        dump::export().beyond_etcd().heading(KEYS),
+        dump::import().beyond_etcd().heading(KEYS),
         migrate_v2::command().heading(KEYS),
         lock::command().heading(CONCURRENCY),
         elect::command().heading(CONCURRENCY),
         alarm::command().heading(CLUSTER),
         defrag::command().heading(CLUSTER),
         downgrade::command().heading(CLUSTER),
+        top::command().beyond_etcd().heading(CLUSTER),
         endpoint::command().heading(CLUSTER),
         member::command().heading(CLUSTER),
         move_leader::command().heading(CLUSTER),
         snapshot::command().heading(CLUSTER),
-        top::command().heading(CLUSTER),
         auth::command().heading(AUTH),
         role::command().heading(AUTH),
         user::command().heading(AUTH),
@@ -111,5 +111,21 @@ pub(crate) fn program() -> Program {
             .persistent(global_flags::flags()),
         hint: "Use \"etcdctl options\" for a list of global command-line options (applies to all commands).\n",
         repeats_errors: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn examples_are_indented_shell_lines() {
+        fn check(command: &Command) {
+            for line in command.examples.lines() {
+                assert!(line.starts_with("  "), "{}: {line:?}", command.name);
+            }
+            command.children.iter().for_each(check);
+        }
+        check(&program().root);
     }
 }

@@ -209,9 +209,16 @@ pub struct Member {
     pub directory: TempDir,
     /// Its client address: `host:port`.
     pub client: String,
-    peer: String,
+    addresses: Addresses,
     flags: Vec<String>,
     server: Child,
+}
+
+/// The URLs of a member.
+#[derive(Clone)]
+struct Addresses {
+    client: String,
+    peer: String,
 }
 
 impl Member {
@@ -221,15 +228,28 @@ impl Member {
 
     /// With further flags of the server.
     pub fn start_with(flags: &[&str]) -> Member {
+        Member::start_at("http", flags)
+    }
+
+    /// With TLS, and a certificate that nobody can verify.
+    pub fn start_with_tls() -> Member {
+        Member::start_at("https", &["--auto-tls"])
+    }
+
+    fn start_at(scheme: &str, flags: &[&str]) -> Member {
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         for _ in 0..START_ATTEMPTS {
-            let (client, peer) = (free_address(), free_address());
+            let client = free_address();
+            let addresses = Addresses {
+                client: format!("{scheme}://{client}"),
+                peer: format!("http://{}", free_address()),
+            };
             let directory = tempfile::tempdir().unwrap();
-            let server = start_server(directory.path(), &client, &peer, &flags);
+            let server = start_server(directory.path(), &addresses, &flags);
             let mut member = Member {
                 directory,
                 client,
-                peer,
+                addresses,
                 flags: flags.clone(),
                 server,
             };
@@ -266,13 +286,20 @@ impl Member {
 
     pub fn restart(&mut self) {
         self.kill();
-        self.server = start_server(self.directory.path(), &self.client, &self.peer, &self.flags);
+        self.server = start_server(self.directory.path(), &self.addresses, &self.flags);
         assert!(self.is_ready());
     }
 
     /// An etcdctl command for this member.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = etcdctl(&["--endpoints", &self.client]);
+        let mut command = match self.addresses.client.starts_with("https:") {
+            true => etcdctl(&[
+                "--insecure-skip-tls-verify",
+                "--endpoints",
+                &self.addresses.client,
+            ]),
+            false => etcdctl(&["--endpoints", &self.client]),
+        };
         command.args(args);
         command
     }
@@ -292,15 +319,16 @@ impl Drop for Member {
     }
 }
 
-fn start_server(directory: &Path, client: &str, peer: &str, flags: &[String]) -> Child {
+fn start_server(directory: &Path, addresses: &Addresses, flags: &[String]) -> Child {
+    let Addresses { client, peer } = addresses;
     let server = Path::new(env!("CARGO_BIN_EXE_etcdctl")).with_file_name("etcd");
     Command::new(server)
         .args(["--name=m1", "--data-dir=m1.etcd", "--bcrypt-cost=4"])
-        .arg(format!("--listen-client-urls=http://{client}"))
-        .arg(format!("--advertise-client-urls=http://{client}"))
-        .arg(format!("--listen-peer-urls=http://{peer}"))
-        .arg(format!("--initial-advertise-peer-urls=http://{peer}"))
-        .arg(format!("--initial-cluster=m1=http://{peer}"))
+        .arg(format!("--listen-client-urls={client}"))
+        .arg(format!("--advertise-client-urls={client}"))
+        .arg(format!("--listen-peer-urls={peer}"))
+        .arg(format!("--initial-advertise-peer-urls={peer}"))
+        .arg(format!("--initial-cluster=m1={peer}"))
         .args(flags)
         .current_dir(directory)
         .env_clear()

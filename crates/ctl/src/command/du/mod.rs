@@ -28,8 +28,7 @@ were created; what old revisions take until they are compacted shows in the size
 
 Prints a chart on a terminal, JSON elsewhere, and tables with -w table or -w simple.";
 
-const EXAMPLES: &str = "\
-  etcdctl du
+const EXAMPLES: &str = "  etcdctl du
   etcdctl du /registry/ --limit=0
   etcdctl du /app/ --depth=2 --largest=50
   etcdctl du -w json | jq '.resources[] | select(.bytes > 1e6) | .name'";

@@ -22,8 +22,7 @@ line, text as it is and other bytes in base64. etcdctl import reads it, into thi
 
 The history of the keys, users and roles are not part of it: etcdctl snapshot save is a backup of everything.";
 
-const EXAMPLES: &str = "\
-  etcdctl export /app/ > app.jsonl
+const EXAMPLES: &str = "  etcdctl export /app/ > app.jsonl
   etcdctl export --rev=1200 /app/ | gzip > app-1200.jsonl.gz
   etcdctl export /app/ | etcdctl --endpoints=other:2379 import";
 

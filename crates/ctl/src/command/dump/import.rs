@@ -5,16 +5,15 @@
 //! finds is the one that it has granted.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
 
 use retcd_client::{Client, Error};
-use retcd_log::go_io_error;
 use retcd_proto::etcdserverpb::{LeaseGrantRequest, TxnRequest};
 use retcd_proto::mvccpb::KeyValue;
 use serde::Serialize;
+use tokio::sync::mpsc;
 
 use super::format::{Key, Line};
+use super::lines;
 use super::pace::Pace;
 use crate::cli::{Command, Exit, ExitKind, Flag, FlagSet, Invocation};
 use crate::command::context::{self, Context};
@@ -24,8 +23,6 @@ use crate::command::unchanged::{
 use crate::go::quote::quote;
 use crate::print::{Format, print_bytes};
 
-/// Bytes of a line, far above what a member takes as a request.
-const LINE_BYTES_MAX: u64 = 1 << 30;
 /// Keys with another value that the report names.
 const CONFLICTS_SHOWN: usize = 100;
 const LEASE_EXISTS: &str = "etcdserver: lease already exists";
@@ -39,8 +36,7 @@ they are replaced. Running it again writes only what is not there yet, so an imp
 A lease is granted with the time to live that was left when it was exported, under the same id; one that exists already
 keeps its time to live.";
 
-const EXAMPLES: &str = "\
-  etcdctl import app.jsonl --dry-run
+const EXAMPLES: &str = "  etcdctl import app.jsonl --dry-run
   etcdctl import app.jsonl --strip-prefix=/app/ --add-prefix=/copy/
   gunzip -c app.jsonl.gz | etcdctl import --prefix=/app/config/ --rate=500";
 
@@ -117,7 +113,12 @@ impl Options {
 
 fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let options = Options::new(&invocation.flags)?;
-    let input = input(&invocation.texts())?;
+    let texts = invocation.texts();
+    let input = match texts.as_slice() {
+        [] => lines::open(None)?,
+        [path] => lines::open(Some(path))?,
+        _ => return Err(Exit::bad_args("import takes one file, or reads stdin")),
+    };
     let rate = invocation.flags.uint("rate");
     let context = Context::new(invocation, false)?;
     let format = context.printer.format;
@@ -138,7 +139,7 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
             },
             options: &options,
         };
-        match import.read(input, Pace::new(rate)).await {
+        match import.write(lines::read(input), Pace::new(rate)).await {
             Ok(()) => Ok(import.report),
             Err(exit) => Err(stopped(exit, import.report.seen())),
         }
@@ -150,23 +151,6 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
             "keys that are there with another value or lease: {count}\nCompare them; then replace them \
              with --overwrite, or write elsewhere with --add-prefix."
         ))),
-    }
-}
-
-fn input(args: &[String]) -> Result<Box<dyn BufRead>, Exit> {
-    match args {
-        [] => Ok(Box::new(io::stdin().lock())),
-        [path] if path == "-" => Ok(Box::new(io::stdin().lock())),
-        [path] => {
-            let file = File::open(path).map_err(|error| {
-                Exit::new(
-                    ExitKind::InvalidInput,
-                    format!("open {path}: {}", go_io_error(&error)),
-                )
-            })?;
-            Ok(Box::new(BufReader::new(file)))
-        }
-        _ => Err(Exit::bad_args("import takes one file, or reads stdin")),
     }
 }
 
@@ -203,60 +187,26 @@ struct Import<'c> {
 }
 
 impl Import<'_> {
-    /// Reads all lines, and writes their keys.
-    async fn read(&mut self, mut input: Box<dyn BufRead>, mut pace: Pace) -> Result<(), Exit> {
-        let mut line = Vec::new();
-        let (mut number, mut keys_read, mut end) = (0u64, 0, None);
-        loop {
-            line.clear();
-            let read = (&mut input)
-                .take(LINE_BYTES_MAX)
-                .read_until(b'\n', &mut line);
-            let invalid = |reason: &str| {
-                Exit::new(
-                    ExitKind::InvalidInput,
-                    format!("line {}: {reason}", number + 1),
-                )
-            };
-            if read.map_err(|error| invalid(&go_io_error(&error)))? == 0 {
-                break;
-            }
-            if line.trim_ascii().is_empty() {
-                number += 1;
-                continue;
-            }
-            let parsed = Line::parse(&line).map_err(|reason| invalid(&reason))?;
-            match (parsed, end) {
-                (_, Some(_)) => return Err(invalid("there is something behind the end")),
-                (Line::Head { .. }, _) if number == 0 => {}
-                (Line::Head { .. }, _) => {
-                    return Err(invalid("a second head; import one export at a time"));
-                }
-                _ if number == 0 => {
-                    return Err(invalid("this is no export of etcdctl: the head is missing"));
-                }
-                (Line::Lease { id, ttl_s, .. }, _) => {
+    /// Writes the keys of all lines. What stands before an invalid line is written, too.
+    async fn write(
+        &mut self,
+        mut lines: mpsc::Receiver<Result<Line, Exit>>,
+        mut pace: Pace,
+    ) -> Result<(), Exit> {
+        while let Some(line) = lines.recv().await {
+            match line {
+                Ok(Line::Lease { id, ttl_s, .. }) => {
                     self.ttls.insert(id, ttl_s);
                 }
-                (Line::Key(key), _) => {
-                    if key.lease != 0 && !self.ttls.contains_key(&key.lease) {
-                        return Err(invalid("the key's lease does not stand before it"));
-                    }
-                    keys_read += 1;
-                    self.add(key, &mut pace).await?;
+                Ok(Line::Key(key)) => self.add(key, &mut pace).await?,
+                Ok(Line::Head { .. } | Line::End { .. }) => {}
+                Err(exit) => {
+                    self.write_batch(&mut pace).await?;
+                    return Err(exit);
                 }
-                (Line::End { keys, .. }, _) => end = Some(keys),
             }
-            number += 1;
         }
-        self.write_batch(&mut pace).await?;
-        match end {
-            Some(keys) if keys == keys_read => Ok(()),
-            Some(keys) => Err(incomplete(&format!(
-                "it has {keys_read} keys and should have {keys}"
-            ))),
-            None => Err(incomplete("its last line is missing")),
-        }
+        self.write_batch(&mut pace).await
     }
 
     /// Adds a key to the batch, which is written first if there is no room.
@@ -347,13 +297,6 @@ impl Import<'_> {
         self.granted.insert(id);
         Ok(())
     }
-}
-
-fn incomplete(reason: &str) -> Exit {
-    Exit::new(
-        ExitKind::InvalidInput,
-        format!("the export is incomplete: {reason}\nExport again, and import the new file."),
-    )
 }
 
 fn explained(error: Error, batch: &[Key]) -> Exit {

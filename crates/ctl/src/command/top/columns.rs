@@ -100,7 +100,7 @@ type SortKey = (&'static str, fn(&Row, &Row) -> Ordering);
 const SORT_KEYS: [SortKey; 8] = [
     ("name", |a, b| a.shown_name().cmp(&b.shown_name())),
     ("lag", |a, b| b.lag.cmp(&a.lag)),
-    ("in use", |a, b| b.db_in_use.cmp(&a.db_in_use)),
+    ("in-use", |a, b| b.db_in_use.cmp(&a.db_in_use)),
     ("reads/s", |a, b| {
         descending(a.reads_per_second, b.reads_per_second)
     }),

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use self::columns::Order;
-use self::sample::Sampler;
+use self::sample::{Sampler, Targets};
 use self::screen::{Next, Screen};
 use self::view::View;
 use super::context::{self, Context};
@@ -35,13 +35,14 @@ const LONG: &str = "\
 Shows what the members do, from their status and their metrics: who leads and who is behind, database and quota, requests
 per second and how long 99% of them take, the same for syncs of the log and commits of the database, watchers, alarms.
 
-Metrics are read from the client URLs (/metrics), with the same TLS settings as everything else.
+Metrics are read from the client URLs (/metrics), with the same TLS settings as everything else, and from the URLs of
+--metrics-endpoints.
 
 Keys: q or Esc quits, s and S sort by the next or the last column, r reverses the order, the space bar pauses.";
 
-const EXAMPLES: &str = "\
-  etcdctl top
+const EXAMPLES: &str = "  etcdctl top
   etcdctl top --interval=500ms --sort=fsync
+  etcdctl top --metrics-endpoints=http://127.0.0.1:2381
   etcdctl top --once
   etcdctl top --once -w json | jq '.warnings'";
 
@@ -56,12 +57,17 @@ pub(crate) fn command() -> Command {
             Flag::text(
                 "sort",
                 "name",
-                "order: name, lag, in use, reads/s, writes/s, p99, fsync or watchers",
+                "order: name, lag, in-use, reads/s, writes/s, p99, fsync or watchers",
             ),
             Flag::boolean(
                 "cluster",
                 true,
                 "ask all members in the member list, not only the endpoints",
+            ),
+            Flag::list(
+                "metrics-endpoints",
+                &[],
+                "further URLs of members that serve /metrics (--listen-client-http-urls, --listen-metrics-urls)",
             ),
         ])
 }
@@ -119,9 +125,12 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         true => context.command_timeout,
         false => TIMEOUT,
     };
-    let of_cluster = invocation.flags.bool("cluster");
+    let targets = Targets {
+        of_cluster: invocation.flags.bool("cluster"),
+        metrics: invocation.flags.list("metrics-endpoints").to_vec(),
+    };
     context::run(async {
-        let sampler = Sampler::new(&context.config, timeout, of_cluster)?;
+        let sampler = Sampler::new(&context.config, timeout, targets)?;
         match options.once {
             true => print_once(sampler, &options, format).await,
             false => watch(sampler, &options).await,

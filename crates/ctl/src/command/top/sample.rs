@@ -30,13 +30,20 @@ pub(super) struct MemberSample {
     pub(super) metrics: Result<Metrics, String>,
 }
 
+/// Whom to ask.
+pub(super) struct Targets {
+    /// Whether all members are asked for their status, or only the given endpoints.
+    pub(super) of_cluster: bool,
+    /// Where metrics are served beside the client URLs, by whichever members.
+    pub(super) metrics: Vec<String>,
+}
+
 /// Takes samples.
 pub(super) struct Sampler {
     config: Config,
     timeout: Duration,
     pages: PageReader,
-    /// Whether all members are asked, or only the given endpoints.
-    of_cluster: bool,
+    targets: Targets,
     cluster: Client,
     /// The members as last heard.
     members: Vec<Member>,
@@ -52,13 +59,13 @@ impl Sampler {
     pub(super) fn new(
         config: &Config,
         timeout: Duration,
-        of_cluster: bool,
+        targets: Targets,
     ) -> Result<Sampler, Exit> {
         Ok(Sampler {
             config: config.clone(),
             timeout,
             pages: PageReader::new(&config.tls, timeout).map_err(Exit::bad_args)?,
-            of_cluster,
+            targets,
             cluster: Client::new(config.clone()).map_err(Exit::bad_args)?,
             members: Vec::new(),
             clients: BTreeMap::new(),
@@ -74,14 +81,15 @@ impl Sampler {
         match member::list(&cluster, false).await {
             Ok(list) => self.members = list.members,
             // Members that were there before are shown without an answer.
-            Err(error) if self.members.is_empty() && self.of_cluster => {
+            Err(error) if self.members.is_empty() && self.targets.of_cluster => {
                 return Err(no_members(&error));
             }
             Err(_) => {}
         }
         let endpoints = self.endpoints();
         for (_, endpoint) in &endpoints {
-            if !self.clients.contains_key(endpoint) {
+            // A member that has not started has none.
+            if !endpoint.is_empty() && !self.clients.contains_key(endpoint) {
                 let client =
                     Client::new(self.config.with_endpoint(endpoint)).map_err(Exit::bad_args)?;
                 self.clients.insert(endpoint.clone(), client);
@@ -92,18 +100,30 @@ impl Sampler {
             .into_iter()
             .enumerate()
             .map(async |(position, (name, endpoint))| (position, self.ask(name, endpoint).await));
-        let mut answers: Vec<_> = asked.collect::<FuturesUnordered<_>>().collect().await;
+        let answers = asked.collect::<FuturesUnordered<_>>().collect::<Vec<_>>();
+        let (mut answers, elsewhere) = tokio::join!(answers, self.metrics_elsewhere());
         answers.sort_by_key(|(position, _)| *position);
         let members = answers
             .into_iter()
-            .map(|(_, answer)| self.named(answer))
+            .map(|(_, answer)| self.completed(answer, &elsewhere))
             .collect();
         Ok(Sample { at, members })
     }
 
+    /// The metrics that are served beside the client URLs. Those that cannot be read are missed at
+    /// their member.
+    async fn metrics_elsewhere(&self) -> Vec<Metrics> {
+        let read = self.targets.metrics.iter().map(async |endpoint| {
+            let page = self.pages.read(endpoint, "/metrics").await;
+            page.ok().map(|page| parse(&page))
+        });
+        let pages: Vec<_> = read.collect::<FuturesUnordered<_>>().collect().await;
+        pages.into_iter().flatten().collect()
+    }
+
     /// Whom to ask: names and endpoints. A member that has not started has no endpoint.
     fn endpoints(&self) -> Vec<(String, String)> {
-        if !self.of_cluster {
+        if !self.targets.of_cluster {
             let given = self.config.endpoints.iter();
             return given
                 .map(|endpoint| (String::new(), endpoint.clone()))
@@ -113,13 +133,17 @@ impl Sampler {
         named
             .map(|member| {
                 let endpoint = member.client_ur_ls.first().cloned().unwrap_or_default();
-                (member.name.clone(), endpoint)
+                let name = match member.name.is_empty() {
+                    true => format!("{:x}", member.id),
+                    false => member.name.clone(),
+                };
+                (name, endpoint)
             })
             .collect()
     }
 
     async fn ask(&self, name: String, endpoint: String) -> MemberSample {
-        let Some(client) = self.clients.get(&endpoint).filter(|_| !endpoint.is_empty()) else {
+        let Some(client) = self.clients.get(&endpoint) else {
             return MemberSample {
                 name,
                 endpoint,
@@ -133,21 +157,36 @@ impl Sampler {
         let (status, page) = tokio::join!(status, page);
         MemberSample {
             name,
-            status: status.map_err(|error| reason(&error)),
-            metrics: page.map(|page| Metrics::parse(&String::from_utf8_lossy(&page))),
+            status: status
+                .map_err(|error| format!("no answer from {endpoint}: {}", reason(&error))),
+            metrics: page.map(|page| parse(&page)),
             endpoint,
         }
     }
 
-    /// Gives an endpoint the name of the member behind it.
-    fn named(&self, mut sample: MemberSample) -> MemberSample {
-        if let (true, Ok(status)) = (sample.name.is_empty(), &sample.status) {
-            let id = status.header.as_ref().map_or(0, |header| header.member_id);
+    /// Adds the name of the member behind an endpoint, and metrics that it serves elsewhere.
+    fn completed(&self, mut sample: MemberSample, elsewhere: &[Metrics]) -> MemberSample {
+        let Ok(status) = &sample.status else {
+            return sample;
+        };
+        let id = status.header.as_ref().map_or(0, |header| header.member_id);
+        if sample.name.is_empty() {
             let member = self.members.iter().find(|member| member.id == id);
             sample.name = member.map_or_else(String::new, |member| member.name.clone());
         }
+        let label = format!("server_id=\"{id:x}\"");
+        let own = elsewhere
+            .iter()
+            .find(|metrics| metrics.sum("etcd_server_id", &label).is_some());
+        if let Some(metrics) = own {
+            sample.metrics = Ok(metrics.clone());
+        }
         sample
     }
+}
+
+fn parse(page: &[u8]) -> Metrics {
+    Metrics::parse(&String::from_utf8_lossy(page))
 }
 
 /// Why a request failed: of one that timed out, what it was waiting for.

@@ -245,12 +245,12 @@ fn warn(member: &MemberSample, row: &Row, warnings: &mut Vec<String>) {
     let mut add = |text: String| warnings.push(format!("{name}: {text}"));
     let status = match &member.status {
         Ok(status) => status,
-        Err(reason) => return add(format!("no answer from {}: {reason}", member.endpoint)),
+        Err(reason) => return add(reason.clone()),
     };
     status.errors.iter().for_each(|error| add(error.clone()));
     if let Err(reason) = &member.metrics {
         add(format!(
-            "no metrics: {reason} (does --listen-metrics-urls name another address?)"
+            "no metrics: {reason} (name its --listen-client-http-urls or --listen-metrics-urls with --metrics-endpoints)"
         ));
     }
     let millis = |seconds: f64| format!("{:.1} ms", seconds * 1000.0);
@@ -338,8 +338,8 @@ process_cpu_seconds_total 10
             ],
         };
         let mut silent = member(3, 0, String::new());
-        silent.status = Err("connection refused".to_owned());
-        silent.metrics = Err("connection refused".to_owned());
+        silent.status = Err("no answer from http://10.0.0.3:2379: refused".to_owned());
+        silent.metrics = Err("refused".to_owned());
         let now = Sample {
             at: at + Duration::from_secs(2),
             members: vec![
@@ -383,7 +383,7 @@ process_cpu_seconds_total 10
             "m2: slow disk: 99% of the syncs of its log take up to 31.7 ms, more than 10.0 ms",
             "m2: 90% of the quota of 2.0 MB is in use",
             "m2: 1 watchers are behind",
-            "m3: no answer from http://10.0.0.3:2379: connection refused",
+            "m3: no answer from http://10.0.0.3:2379: refused",
         ];
         assert_eq!(view().warnings, warnings);
         let nobody = View::new(
