@@ -4,11 +4,10 @@
 //! and the environment, sends its request, and prints the reply. Its own flags are validated before
 //! anything is sent; as in etcd's tool, whether the output format supports the reply is checked
 //! afterwards.
-//!
-//! Deliberately absent: `make-mirror` and `check`.
 
 mod alarm;
 mod auth;
+mod check;
 mod compaction;
 mod context;
 mod defrag;
@@ -23,6 +22,7 @@ mod get;
 mod global_flags;
 mod lease;
 mod lock;
+mod make_mirror;
 mod member;
 mod migrate_v2;
 mod move_leader;
@@ -90,8 +90,10 @@ pub(crate) fn program() -> Program {
         auth::command().heading(AUTH),
         role::command().heading(AUTH),
         user::command().heading(AUTH),
+        check::command().heading(UTILITY),
         completion_command(UTILITY, COMPLETION_HELP),
         help_command(UTILITY),
+        make_mirror::command().heading(UTILITY),
         options::command().heading(UTILITY),
         version::command().heading(UTILITY),
     ];
