@@ -49,8 +49,8 @@ pub(crate) use signal::stop_requested;
 use crate::cli::{Command, Program, completion_command, help_command};
 
 const KEYS: &str = "Key-value commands";
-const CONCURRENCY: &str = "Concurrency commands";
 const CLUSTER: &str = "Cluster maintenance commands";
+const CONCURRENCY: &str = "Concurrency commands";
 const AUTH: &str = "Authentication commands";
 const UTILITY: &str = "Utility commands";
 
@@ -78,8 +78,6 @@ pub(crate) fn program() -> Program {
         lease::command().heading(KEYS),
         compaction::command().heading(KEYS),
         migrate_v2::command().heading(KEYS),
-        lock::command().heading(CONCURRENCY),
-        elect::command().heading(CONCURRENCY),
         alarm::command().heading(CLUSTER),
         defrag::command().heading(CLUSTER),
         downgrade::command().heading(CLUSTER),
@@ -87,6 +85,8 @@ pub(crate) fn program() -> Program {
         member::command().heading(CLUSTER),
         move_leader::command().heading(CLUSTER),
         snapshot::command().heading(CLUSTER),
+        lock::command().heading(CONCURRENCY),
+        elect::command().heading(CONCURRENCY),
         auth::command().heading(AUTH),
         role::command().heading(AUTH),
         user::command().heading(AUTH),
