@@ -10,7 +10,7 @@ fn count(member: &Member) -> String {
     let args = ["get", "", "--prefix", "--count-only", "-w", "fields"];
     let fields = member.run(&args, "").stdout;
     let line = fields.lines().find(|line| line.contains("Count"));
-    line.unwrap().to_owned()
+    line.expect("a count").to_owned()
 }
 
 /// Waits until the check has begun to write.

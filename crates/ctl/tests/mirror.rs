@@ -31,8 +31,9 @@ fn put(member: &Member, key: &str, value: &str) {
 fn revision(member: &Member) -> i64 {
     let fields = member.run(&["get", "none", "-w", "fields"], "").stdout;
     let line = fields.lines().find(|line| line.contains("Revision"));
-    let (_, revision) = line.unwrap().split_once(" : ").unwrap();
-    revision.parse().unwrap()
+    let line = line.expect("answers have a revision");
+    let (_, revision) = line.split_once(" : ").expect("a name and a value");
+    revision.parse().expect("a number")
 }
 
 fn mirror(source: &Member, destination: &Member, flags: &[&str]) -> Running {
