@@ -25,11 +25,11 @@ const MIB: f64 = (1 << 20) as f64;
 const LONG: &str = "\
 Writes keys, looks at /metrics of the first endpoint before and after, and deletes the keys:
 
-  load            keys  clients
-  s (small)     10,000       50
-  m (medium)   100,000      200
-  l (large)  1,000,000      500
-  xl (xLarge)3,000,000     1000
+  load             keys  clients
+  s (small)      10,000       50
+  m (medium)    100,000      200
+  l (large)   1,000,000      500
+  xl (xLarge) 3,000,000     1000
 
 A key and its value have 1 KiB. SIGINT or SIGTERM ends it early; the keys are deleted then, too.";
 
