@@ -273,7 +273,7 @@ fn bad_backups(dir: &TestDir) -> Vec<(&'static str, String)> {
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mkfifoat(rustix::fs::CWD, dir.path("fifo.db"), mode).expect("room");
     [
-        ("typo.db", "stat typo.db: no such file or directory"),
+        ("typo.db", "open typo.db: no such file or directory"),
         ("empty.db", "empty.db: no backup, 0 bytes are too few"),
         ("zero.db", "zero.db: invalid database"),
         ("flip.db", "expected sha256 ["),

@@ -22,5 +22,5 @@ const FLAGS: &[&str] = &["--bcrypt-cost=4"];
 #[test]
 fn prints_what_etcd_prints() {
     let server = Tested::new("RETCD_GOLDEN_SERVER", Api::V3, FLAGS);
-    groups::check(DATA, Some(&server), 400);
+    groups::check(DATA, Some(&server), 1100);
 }

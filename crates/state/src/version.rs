@@ -7,6 +7,9 @@ use retcd_storage::backend::{self, BackendError, Bucket, WriteBatch};
 
 use crate::meta;
 
+/// The versions that changed the schema, or could have, since it has a version.
+const STEPS: std::ops::RangeInclusive<Version> = Version::new(3, 6, 0)..=Version::STORAGE;
+
 /// The largest number in a version; Go's are signed.
 const NUMBER_MAX: u64 = i64::MAX as u64;
 
@@ -101,16 +104,31 @@ pub fn detect(reader: &backend::Reader) -> Result<Option<Version>, SchemaError> 
 
 /// Refuses a schema that there is no path from to ours.
 pub fn check(version: Version) -> Result<(), SchemaError> {
-    if version.major != Version::STORAGE.major {
+    path(version, Version::STORAGE).map(drop)
+}
+
+/// The schemas on the way from one to another, minor version by minor version.
+///
+/// # Errors
+/// [`SchemaError::OtherMajor`], [`SchemaError::NotSupported`].
+pub fn path(from: Version, to: Version) -> Result<Vec<Version>, SchemaError> {
+    if from.major != to.major {
         return Err(SchemaError::OtherMajor);
     }
-    let minor = |minor| Version::new(version.major, minor, 0);
-    match version.minor {
-        5..=7 => Ok(()),
-        // etcd names the version that the first step would lead to, or come from.
-        older if older < 5 => Err(SchemaError::NotSupported(minor(older + 1))),
-        newer => Err(SchemaError::NotSupported(minor(newer))),
+    let schema = |minor| Version::new(from.major, minor, 0);
+    let mut steps = Vec::new();
+    let mut minor = from.minor;
+    while minor != to.minor {
+        let rises = minor < to.minor;
+        // A step is known by the newer one of the two versions that it is between.
+        let newer = if rises { minor + 1 } else { minor };
+        if !STEPS.contains(&schema(newer)) {
+            return Err(SchemaError::NotSupported(schema(newer)));
+        }
+        minor = if rises { minor + 1 } else { minor - 1 };
+        steps.push(schema(minor));
     }
+    Ok(steps)
 }
 
 /// Writes the version of the schema; before 3.6 there was none.
@@ -176,6 +194,28 @@ mod tests {
             assert_eq!(parse(text), None, "{text}");
         }
         assert_eq!(Version::parse(b"3.7.0-\xff"), None);
+    }
+
+    #[test]
+    fn a_path_goes_minor_version_by_minor_version() {
+        let path = |from: (u64, u64), to: (u64, u64)| {
+            let version = |(major, minor)| Version::new(major, minor, 0);
+            match path(version(from), version(to)) {
+                Ok(steps) => {
+                    let steps: Vec<String> = steps.iter().map(Version::to_string).collect();
+                    steps.join(" ")
+                }
+                Err(error) => error.to_string(),
+            }
+        };
+        assert_eq!(path((3, 5), (3, 7)), "3.6.0 3.7.0");
+        assert_eq!(path((3, 7), (3, 5)), "3.6.0 3.5.0");
+        assert_eq!(path((3, 6), (3, 6)), "");
+        let unknown = "version \"3.8.0\" is not supported";
+        assert_eq!(path((3, 7), (3, 9)), unknown);
+        assert_eq!(path((3, 8), (3, 7)), unknown);
+        let major = "changing major storage version is not supported";
+        assert_eq!(path((3, 7), (4, 0)), major);
     }
 
     #[test]

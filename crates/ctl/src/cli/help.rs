@@ -25,10 +25,9 @@ pub(crate) fn usage(command: &Command, path: &str, globals: &[Flag]) -> String {
     if matches!(command.action, super::Action::Run(_)) {
         let separator = if command.synopsis.is_empty() { "" } else { " " };
         // The synopsis describes a command with fixed words as arguments completely.
-        let flags = if command.positional == super::Positional::Unchecked {
-            " [flags]"
-        } else {
-            ""
+        let flags = match command.positional {
+            super::Positional::OneOf(_) => "",
+            super::Positional::Unchecked | super::Positional::Exactly(_) => " [flags]",
         };
         push(
             &mut text,
@@ -44,17 +43,17 @@ pub(crate) fn usage(command: &Command, path: &str, globals: &[Flag]) -> String {
         );
     }
     push_commands(&mut text, command);
-    if !is_root {
+    // The root's own flags are the global ones.
+    if !is_root || !globals.is_empty() {
         push(
             &mut text,
             format_args!("\nFlags:\n{}", flag_usages(&own_flags(command))),
         );
     }
-    if !globals.is_empty() {
-        let title = if is_root { "Flags:" } else { "Global Flags:" };
+    if !is_root && !globals.is_empty() {
         push(
             &mut text,
-            format_args!("\n{title}\n{}", flag_usages(globals)),
+            format_args!("\nGlobal Flags:\n{}", flag_usages(globals)),
         );
     }
     if !command.children.is_empty() {

@@ -200,7 +200,11 @@ impl Program {
         print_error(text);
         log::write_line(format_args!(
             "{}",
-            help::usage(found.command(), &found.path(), self.shown_globals())
+            help::usage(
+                found.command(),
+                &found.path(),
+                &self.shown_globals(&found.chain)
+            )
         ));
         if self.repeats_errors {
             print_error(text);
@@ -209,17 +213,24 @@ impl Program {
     }
 
     fn print_help(&self, found: &Found<'_>) -> Result<(), Exit> {
-        let text = help::help(found.command(), &found.path(), self.shown_globals()) + self.hint;
+        let text = help::help(
+            found.command(),
+            &found.path(),
+            &self.shown_globals(&found.chain),
+        ) + self.hint;
         print_bytes(text.as_bytes())
     }
 
-    /// The global flags, if the program's help lists them.
-    fn shown_globals(&self) -> &[Flag] {
-        if self.hint.is_empty() {
-            &self.root.persistent_flags
-        } else {
-            &[]
-        }
+    /// The flags of its ancestors that the help of a command lists: not those of the root if the
+    /// program lists them elsewhere. The root's own are its ancestors'.
+    fn shown_globals(&self, chain: &[&Command]) -> Vec<Flag> {
+        let (_, above) = chain.split_last().expect("the chain starts with the root");
+        let above = if above.is_empty() { chain } else { above };
+        let listed_elsewhere = if self.hint.is_empty() { 0 } else { 1 };
+        let shown = above.iter().skip(listed_elsewhere);
+        shown
+            .flat_map(|command| command.persistent_flags.iter().cloned())
+            .collect()
     }
 
     fn help_command(&self, args: &[Arg]) -> Result<(), Exit> {
@@ -233,7 +244,11 @@ impl Program {
         log::write_line(format_args!("Unknown help topic [{}]", topics.join(" ")));
         log::write_part(format_args!(
             "{}",
-            help::usage(&self.root, self.root.name, self.shown_globals())
+            help::usage(
+                &self.root,
+                self.root.name,
+                &self.shown_globals(&[&self.root])
+            )
         ));
         Ok(())
     }

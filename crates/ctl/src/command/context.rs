@@ -169,7 +169,11 @@ pub(crate) fn run<T>(work: impl Future<Output = Result<T, Exit>>) -> Result<T, E
     result
 }
 
-async fn connect(config: Config) -> Result<Client, Exit> {
+/// A client for `config`, authenticated if there are credentials.
+///
+/// # Errors
+/// The configuration is invalid, or the credentials are rejected.
+pub(crate) async fn connect(config: Config) -> Result<Client, Exit> {
     let client = Client::new(config).map_err(|error| match error {
         ConfigError::NoEndpoints => Exit::new(ExitKind::BadConnection, error),
         error => Exit::bad_args(error),
@@ -230,13 +234,22 @@ fn credentials(flags: &FlagSet) -> Result<Option<Credentials>, Exit> {
     if !token.is_empty() {
         return Ok(Some(Credentials::Token(token.to_owned())));
     }
+    login(user, password, "Password: ")
+}
+
+/// The credentials of `--user` and `--password`, or of flags like them; asks with `prompt` for a
+/// password that neither has.
+///
+/// # Errors
+/// The password could not be read.
+pub(crate) fn login(user: &str, password: &str, prompt: &str) -> Result<Option<Credentials>, Exit> {
     if user.is_empty() {
         return Ok(None);
     }
     let (name, password) = match user.split_once(':') {
         _ if !password.is_empty() => (user, password.to_owned()),
         Some((name, password)) => (name, password.to_owned()),
-        None => (user, password::ask("Password: ").map_err(Exit::error)?),
+        None => (user, password::ask(prompt).map_err(Exit::error)?),
     };
     // etcd's client authenticates only with both.
     let complete = !name.is_empty() && !password.is_empty();

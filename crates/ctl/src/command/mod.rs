@@ -4,11 +4,10 @@
 //! and the environment, sends its request, and prints the reply. Its own flags are validated before
 //! anything is sent; as in etcd's tool, whether the output format supports the reply is checked
 //! afterwards.
-//!
-//! Deliberately absent: `make-mirror` and `check`.
 
 mod alarm;
 mod auth;
+mod check;
 mod compaction;
 mod context;
 mod decode;
@@ -26,6 +25,7 @@ mod get;
 mod global_flags;
 mod lease;
 mod lock;
+mod make_mirror;
 mod member;
 mod migrate_v2;
 mod move_leader;
@@ -55,8 +55,8 @@ pub(crate) use signal::until_interrupted;
 use crate::cli::{Command, Program, completion_command, help_command};
 
 const KEYS: &str = "Key-value commands";
-const CONCURRENCY: &str = "Concurrency commands";
 const CLUSTER: &str = "Cluster maintenance commands";
+const CONCURRENCY: &str = "Concurrency commands";
 const AUTH: &str = "Authentication commands";
 const UTILITY: &str = "Utility commands";
 
@@ -87,8 +87,6 @@ pub(crate) fn program() -> Program {
         dump::export().beyond_etcd().heading(KEYS),
         dump::import().beyond_etcd().heading(KEYS),
         migrate_v2::command().heading(KEYS),
-        lock::command().heading(CONCURRENCY),
-        elect::command().heading(CONCURRENCY),
         alarm::command().heading(CLUSTER),
         defrag::command().heading(CLUSTER),
         downgrade::command().heading(CLUSTER),
@@ -97,11 +95,15 @@ pub(crate) fn program() -> Program {
         member::command().heading(CLUSTER),
         move_leader::command().heading(CLUSTER),
         snapshot::command().heading(CLUSTER),
+        lock::command().heading(CONCURRENCY),
+        elect::command().heading(CONCURRENCY),
         auth::command().heading(AUTH),
         role::command().heading(AUTH),
         user::command().heading(AUTH),
+        check::command().heading(UTILITY),
         completion_command(UTILITY, COMPLETION_HELP),
         help_command(UTILITY),
+        make_mirror::command().heading(UTILITY),
         options::command().heading(UTILITY),
         version::command().heading(UTILITY),
     ];

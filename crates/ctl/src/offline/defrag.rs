@@ -15,7 +15,7 @@ pub(crate) fn command() -> Command {
     let data_dir = Flag::text("data-dir", "", "the member's data directory").required();
     Command::new(
         "defrag",
-        "--data-dir {data dir}",
+        "",
         "Defragment the database of a stopped member",
         run,
     )

@@ -19,8 +19,17 @@ use crate::cli::Exit;
 /// # Errors
 /// The file does not exist, or is not a regular file.
 pub(crate) fn check_regular(path: &Path) -> Result<Metadata, Exit> {
+    check_regular_for("stat", path)
+}
+
+/// The same for a command that etcd's tool begins with another `action` on the file, which errors
+/// name.
+///
+/// # Errors
+/// As [`check_regular`].
+pub(crate) fn check_regular_for(action: &str, path: &Path) -> Result<Metadata, Exit> {
     let metadata =
-        fs::metadata(path).map_err(|error| Exit::error(io_text("stat", path, &error)))?;
+        fs::metadata(path).map_err(|error| Exit::error(io_text(action, path, &error)))?;
     match kind(metadata.file_type()) {
         None => Ok(metadata),
         Some(kind) => Err(Exit::error(format!(

@@ -1,6 +1,4 @@
 //! `etcdutl`, with one file per command. It reads and writes files and never connects to a server.
-//!
-//! Deliberately absent: `migrate`.
 
 mod cluster;
 mod created_files;
@@ -8,11 +6,14 @@ mod defrag;
 mod format;
 mod hashkv;
 mod input_file;
+mod log_start;
+mod migrate;
 mod restore;
 mod status;
 
 pub(crate) use created_files::CreatedFiles;
 pub(crate) use input_file::database_text;
+pub(crate) use log_start::{mark, newest_snapshot};
 
 use std::io;
 use std::path::Path;
@@ -37,6 +38,7 @@ pub(crate) fn program() -> Program {
         defrag::command(),
         hashkv::command(),
         help_command(""),
+        migrate::command(),
         Command::group(
             "snapshot",
             "Inspect and restore backups",

@@ -30,7 +30,7 @@ use sha2::{Digest, Sha256};
 
 use super::cluster::{self, Cluster};
 use super::created_files::CreatedFiles;
-use super::input_file::{check_regular, database_text};
+use super::input_file::{check_regular_for, database_text};
 use super::{disk, io_text, options};
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::go::quote::quote;
@@ -186,7 +186,7 @@ struct Backup {
 /// Opens the backup and checks what can be checked without reading it.
 fn open_backup(plan: &Plan) -> Result<Backup, Exit> {
     let source = &plan.source;
-    let bytes = check_regular(source)?.len();
+    let bytes = check_regular_for("open", source)?.len();
     if bytes < CHECKSUM_BYTES {
         return Err(Exit::error(format!(
             "{}: no backup, {bytes} bytes are too few",

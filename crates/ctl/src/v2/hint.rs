@@ -39,7 +39,7 @@ pub(crate) async fn has_key(config: &Config, key: &[u8]) -> bool {
 }
 
 /// An endpoint of version 3 as version 2 writes it.
-pub(super) fn with_scheme(endpoint: &str, encrypts: bool) -> String {
+pub(crate) fn with_scheme(endpoint: &str, encrypts: bool) -> String {
     let has_scheme = endpoint.contains("://") || endpoint.starts_with("unix");
     match (has_scheme, encrypts) {
         (true, _) => endpoint.to_owned(),

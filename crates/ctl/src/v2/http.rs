@@ -28,7 +28,7 @@ const VERIFICATION: &str = "tls: failed to verify certificate: ";
 
 /// What is asked of an endpoint.
 #[derive(Clone, Debug)]
-pub(super) struct Action {
+pub(crate) struct Action {
     /// The method.
     pub(super) method: Method,
     /// The path behind the endpoint's, escaped.
@@ -42,7 +42,7 @@ pub(super) struct Action {
 
 impl Action {
     /// A request without body.
-    pub(super) fn new(method: Method, path: impl Into<String>) -> Action {
+    pub(crate) fn new(method: Method, path: impl Into<String>) -> Action {
         Action {
             method,
             path: path.into(),
@@ -79,18 +79,18 @@ impl Action {
 
 /// An answer.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// The status.
-    pub(super) status: StatusCode,
+    pub(crate) status: StatusCode,
     /// The headers.
     pub(super) headers: HeaderMap,
     /// The body.
-    pub(super) body: Bytes,
+    pub(crate) body: Bytes,
 }
 
 /// Why an endpoint gave no answer. The texts are those of etcd's client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum AttemptError {
+pub(crate) enum AttemptError {
     /// It cannot be reached, or the connection broke.
     #[error("{0}")]
     Connection(String),
@@ -110,7 +110,7 @@ pub(super) enum AttemptError {
 
 /// Exchanges requests with endpoints, a connection for each request.
 #[derive(Clone, Debug)]
-pub(super) struct Http {
+pub(crate) struct Http {
     dialer: Dialer,
     /// How long an endpoint may take until it answers; zero for any time.
     header_timeout: Duration,
@@ -124,7 +124,7 @@ pub(super) struct Http {
 
 impl Http {
     /// Exchanges requests; `credentials` are a name and a password.
-    pub(super) fn new(
+    pub(crate) fn new(
         dialer: Dialer,
         header_timeout: Duration,
         credentials: Option<&(String, String)>,
@@ -189,7 +189,7 @@ impl Http {
     ///
     /// # Errors
     /// The endpoint cannot be reached, or does not answer as HTTP servers do.
-    pub(super) async fn exchange(
+    pub(crate) async fn exchange(
         &self,
         endpoint: &str,
         action: &Action,

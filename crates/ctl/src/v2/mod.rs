@@ -41,7 +41,8 @@ mod user;
 mod watch;
 
 pub(crate) use dispatch::{Version, is_unset, version};
-pub(crate) use hint::has_key;
+pub(crate) use hint::{has_key, with_scheme};
+pub(crate) use http::{Action, Http};
 pub(crate) use page::PageReader;
 pub(crate) use source::Source;
 pub(crate) use store::Node;

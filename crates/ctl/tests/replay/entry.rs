@@ -11,6 +11,12 @@ pub struct Step {
     pub args: Vec<String>,
     /// A shell line instead of an etcdctl command.
     pub shell: Option<String>,
+    /// Whether the arguments are for etcdutl.
+    pub offline_tool: bool,
+    /// What is done by the test itself instead.
+    pub event: Option<Event>,
+    /// It is run again and again until its stdout is this.
+    pub until: Option<String>,
     /// Standard input.
     pub stdin: String,
     /// The `ETCDCTL_*` variables; `None` for the defaults.
@@ -21,6 +27,15 @@ pub struct Step {
     pub during: Vec<Step>,
 }
 
+/// Something that no command does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The server is asked to end, and ends.
+    StopServer,
+    /// The alarm CORRUPT is raised.
+    RaiseCorrupt,
+}
+
 /// When to terminate a command.
 #[derive(Clone, Debug)]
 pub struct Bound {
@@ -28,6 +43,8 @@ pub struct Bound {
     pub lines: Option<usize>,
     /// Whether standard input stays open.
     pub stdin_open: bool,
+    /// Not before this command prints what it is to.
+    pub until: Option<Box<Step>>,
 }
 
 /// A command and its recorded result.
@@ -142,10 +159,18 @@ fn step(value: &Value) -> Step {
             .as_u64()
             .map(|lines| usize::try_from(lines).expect("a size")),
         stdin_open: bound["stdin"].as_str() == Some("left open"),
+        until: bound.get("until").map(|until| Box::new(step(until))),
     });
     Step {
         args: strings(&value["args"]),
         shell: value["sh"].as_str().map(str::to_owned),
+        offline_tool: value["tool"].as_str() == Some("etcdutl"),
+        event: value["event"].as_str().map(|event| match event {
+            "stop server" => Event::StopServer,
+            "raise CORRUPT" => Event::RaiseCorrupt,
+            other => panic!("no such event: {other}"),
+        }),
+        until: value["until"].as_str().map(str::to_owned),
         stdin,
         env,
         bound,

@@ -15,9 +15,12 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use retcd_client::{Client, Config};
+use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
+use retcd_proto::etcdserverpb::{AlarmRequest, AlarmType, StatusRequest};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::entry::{Entry, Step};
+use super::entry::{Entry, Event, Step};
 use super::placeholders::Bindings;
 use crate::harness;
 
@@ -95,12 +98,13 @@ pub fn replay(server: Option<&Tested>, name: &str, entries: &[Entry]) -> Outcome
         bindings: Bindings::default(),
         encrypted: entries.iter().any(|entry| entry.encrypted),
         api: server.map_or(Api::V3, |server| server.api),
+        server: None,
     };
     let version = env!("CARGO_PKG_VERSION");
     let (api, _) = version.rsplit_once('.').expect("three numbers");
     group.bindings.set("VERSION", version.to_owned());
     group.bindings.set("API", api.to_owned());
-    let _server = server.map(|server| group.start_server(server, flags));
+    group.server = server.map(|server| group.start_server(server, flags));
     let mut outcome = Outcome {
         compared: 0,
         differences: Vec::new(),
@@ -118,7 +122,7 @@ pub fn replay(server: Option<&Tested>, name: &str, entries: &[Entry]) -> Outcome
         outcome.compared += 1;
         if let Some(difference) = group.compare(entry, &result) {
             outcome.differences.push(format!(
-                "{} ({name}): etcdctl {:?}\n{difference}",
+                "{} ({name}): {:?}\n{difference}",
                 entry.id, command.args
             ));
         }
@@ -133,6 +137,8 @@ struct Group {
     encrypted: bool,
     /// The API of the commands.
     api: Api,
+    /// The server while it runs.
+    server: Option<Server>,
 }
 
 /// A server that is killed with the group.
@@ -251,7 +257,10 @@ impl Group {
                 shell
             }
             None => {
-                let mut tool = Command::new(env!("CARGO_BIN_EXE_etcdctl"));
+                let mut tool = Command::new(match step.offline_tool {
+                    true => env!("CARGO_BIN_EXE_etcdutl"),
+                    false => env!("CARGO_BIN_EXE_etcdctl"),
+                });
                 tool.args(step.args.iter().map(|arg| self.bindings.fill(arg)));
                 tool
             }
@@ -276,8 +285,16 @@ impl Group {
     }
 
     fn run(&mut self, step: &Step, expected: Lines) -> Done {
+        if let Some(event) = step.event {
+            self.bring_about(event);
+            return Done::default();
+        }
+        if let Some(wanted) = &step.until {
+            self.run_until(step, wanted);
+            return Done::default();
+        }
         if !step.during.is_empty() {
-            self.wait_for_watchers("no", |watchers| watchers == 0);
+            self.wait_for_watchers(step, "no", |watchers| watchers == 0);
         }
         let mut child = self.command(step).spawn().expect("the tool starts");
         let stdin = child.stdin.take().expect("stdin is a pipe");
@@ -289,10 +306,13 @@ impl Group {
 
         let kept_open = feed(stdin, step);
         if !step.during.is_empty() {
-            self.wait_for_watchers("some", |watchers| watchers > 0);
+            self.wait_for_watchers(step, "some", |watchers| watchers > 0);
         }
         for during in &step.during {
             self.run(during, Lines::default());
+        }
+        if let Some(until) = step.bound.as_ref().and_then(|bound| bound.until.as_ref()) {
+            self.run(until, Lines::default());
         }
         let mut done = Done::default();
         let bound = step.bound.as_ref().map(|_| expected);
@@ -306,6 +326,38 @@ impl Group {
         // Output after the termination; the readers end when the pipes close.
         collect(&lines, None, &mut done);
         done
+    }
+
+    /// Runs a command again and again until it prints what it is to.
+    fn run_until(&mut self, step: &Step, wanted: &str) {
+        let once = Step {
+            until: None,
+            ..step.clone()
+        };
+        let deadline = Instant::now() + COMMAND_MAX;
+        loop {
+            let done = self.run(&once, Lines::default());
+            let stdout = String::from_utf8_lossy(&done.stdout).into_owned();
+            if self.same_text(wanted, &stdout) {
+                return;
+            }
+            let args = &step.args;
+            assert!(
+                Instant::now() < deadline,
+                "{args:?} goes on to print {stdout:?}"
+            );
+        }
+    }
+
+    fn bring_about(&mut self, event: Event) {
+        match event {
+            Event::StopServer => {
+                let mut server = self.server.take().expect("it runs");
+                kill_process(Pid::from_child(&server.0), Signal::TERM).expect("it runs");
+                harness::wait(&mut server.0, "the server");
+            }
+            Event::RaiseCorrupt => raise_corrupt(&self.bindings.fill("{{HOST}}")),
+        }
     }
 
     /// The member's number of watchers.
@@ -325,7 +377,7 @@ impl Group {
     }
 
     /// Waits until the member has enough watchers for a command that runs during another.
-    fn wait_for_watchers(&self, how_many: &str, enough: impl Fn(u64) -> bool) {
+    fn wait_for_watchers(&self, step: &Step, how_many: &str, enough: impl Fn(u64) -> bool) {
         if self.encrypted {
             std::thread::sleep(SETTLE);
             return;
@@ -334,7 +386,8 @@ impl Group {
         while !self.watchers().is_some_and(&enough) {
             assert!(
                 Instant::now() < deadline,
-                "the member does not come to have {how_many} watchers"
+                "{:?}: the member does not come to have {how_many} watchers",
+                step.args
             );
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -416,6 +469,25 @@ impl Group {
                 .zip(&actual)
                 .all(|(template, actual)| self.bindings.matches(template, actual))
     }
+}
+
+/// Raises the alarm CORRUPT of the member at `address`, which no tool does.
+fn raise_corrupt(address: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let client = Client::new(Config::new([address])).expect("an address");
+        let client = client.with_timeout(COMMAND_MAX);
+        let status = client.status(StatusRequest {}).await.expect("a status");
+        let raised = client.alarm(AlarmRequest {
+            action: AlarmAction::Activate.into(),
+            member_id: status.header.expect("a header").member_id,
+            alarm: AlarmType::Corrupt.into(),
+        });
+        raised.await.expect("the alarm is raised");
+    });
 }
 
 /// Two unused addresses that no other group gets, below the range of ephemeral ports.
@@ -545,8 +617,37 @@ fn code(status: ExitStatus) -> i64 {
         .map_or(-1, i64::from)
 }
 
-/// The names in a help text of version 2: commands, options and how they are used.
+/// The names in a help text: commands, options and how they are used.
 fn skeleton(help: &str) -> String {
+    let start = help.find("Usage:\n");
+    match start.or_else(|| help.find("The following options")) {
+        Some(start) => skeleton_of_v3(&help[start..]),
+        None => skeleton_of_v2(help),
+    }
+}
+
+fn skeleton_of_v3(help: &str) -> String {
+    let mut section = "";
+    let mut names = String::new();
+    for line in help.lines().filter(|line| !line.trim().is_empty()) {
+        let is_heading = !line.starts_with(' ');
+        if is_heading {
+            section = line;
+        }
+        let text = line.trim();
+        let lists_commands = section.to_lowercase().contains("commands");
+        let name = match section {
+            "Examples:" => continue,
+            _ if lists_commands && !is_heading => text.split(' ').next(),
+            _ => text.split("  ").next(),
+        };
+        names.push_str(name.unwrap_or_default());
+        names.push('\n');
+    }
+    names
+}
+
+fn skeleton_of_v2(help: &str) -> String {
     let mut section = "";
     let mut names = String::new();
     for line in help.lines().filter(|line| !line.trim().is_empty()) {
@@ -567,11 +668,17 @@ fn skeleton(help: &str) -> String {
     names
 }
 
+/// Whether a line is of the log of etcdctl, in JSON, or of etcdutl, in columns behind a time.
+fn is_log(line: &str) -> bool {
+    let time = line.split_once('\t').map(|(time, _)| time);
+    line.starts_with('{') || time.is_some_and(|time| time.ends_with('Z'))
+}
+
 /// The lines of stderr that scripts may rely on.
 fn plain_lines(stderr: &str) -> String {
     let lines = stderr
         .lines()
         .take_while(|line| *line != "Usage:")
-        .filter(|line| !line.is_empty() && !line.starts_with('{'));
+        .filter(|line| !line.is_empty() && !is_log(line));
     lines.map(|line| format!("{line}\n")).collect()
 }

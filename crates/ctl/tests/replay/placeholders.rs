@@ -67,6 +67,7 @@ impl Bindings {
             "DATE" => |c| c.is_ascii_digit() || "-:.TZ".contains(c),
             "DBSIZE" => |c| c.is_ascii_digit() || ". kMGB".contains(c),
             "PERCENT" => |c| c.is_ascii_digit() || "%-".contains(c),
+            "SHA256" => |c| c.is_ascii_digit() || c == ' ',
             "HASH" => |c| c.is_ascii_hexdigit(),
             _ => |c| c.is_ascii_digit(),
         };

@@ -20,7 +20,6 @@ use std::path::{Path, PathBuf};
 
 use retcd_proto::etcdserverpb::Metadata;
 use retcd_proto::raftpb::{HardState, Snapshot};
-use retcd_proto::walpb;
 use retcd_state::v2::{self, Store};
 use retcd_storage::backend::{Backend, Bucket, WriteBatch};
 use retcd_storage::bolt::Access;
@@ -31,7 +30,9 @@ use super::options::Flag;
 use super::program::{Command, Invocation};
 use crate::cli::Exit;
 use crate::log;
-use crate::offline::{CreatedFiles, database_text, disk, io_text, open_locked, options};
+use crate::offline::{
+    CreatedFiles, database_text, disk, io_text, mark, newest_snapshot, open_locked, options,
+};
 use entries::Selection;
 
 /// How long a database may be locked by another process.
@@ -130,9 +131,11 @@ fn read(plan: &Plan) -> Result<Source, Exit> {
     for dir in [&plan.snap_dir, &plan.wal_dir] {
         fs::read_dir(dir).map_err(|error| Exit::error(io_text("open", dir, &error)))?;
     }
-    let snapshot = newest_snapshot(plan)?
-        .map(without_new_version)
-        .transpose()?;
+    let snapshot = newest_snapshot(&plan.snap_dir, &plan.wal_dir, |error| {
+        log::plain_line(format_args!("ignoring snapshot: {error}"));
+    })?
+    .map(without_new_version)
+    .transpose()?;
     let start = snapshot.as_ref().map_or_else(wal::origin, mark);
     let log = wal::read(disk().as_ref(), &plan.wal_dir, &start).map_err(Exit::error)?;
     let selection = entries::select(log.entries, plan.with_v3, &mut |dropped| {
@@ -151,31 +154,6 @@ fn read(plan: &Plan) -> Result<Source, Exit> {
     })
 }
 
-/// The newest snapshot that the log knows of, as a member would begin with it.
-fn newest_snapshot(plan: &Plan) -> Result<Option<Snapshot>, Exit> {
-    let files = snap::list(disk().as_ref(), &plan.snap_dir).map_err(Exit::error)?;
-    if files.is_empty() {
-        return Ok(None);
-    }
-    let known = wal::snapshots(disk().as_ref(), &plan.wal_dir).map_err(Exit::error)?;
-    for path in files {
-        match snap::read(disk().as_ref(), &path) {
-            Err(error) => log::plain_line(format_args!("ignoring snapshot: {error}")),
-            Ok(snapshot) => {
-                let found = mark(&snapshot);
-                let same = |known: &walpb::Snapshot| {
-                    known.index() == found.index() && known.term() == found.term()
-                };
-                // The first record of a log is at 0, where there is no snapshot.
-                if found.index() > 0 && found.term() > 0 && known.iter().any(same) {
-                    return Ok(Some(snapshot));
-                }
-            }
-        }
-    }
-    Ok(None)
-}
-
 /// No etcd that knows API v2 starts on a snapshot that tells a version behind its own.
 fn without_new_version(mut snapshot: Snapshot) -> Result<Snapshot, Exit> {
     let data = snapshot.data.take().unwrap_or_default();
@@ -185,16 +163,6 @@ fn without_new_version(mut snapshot: Snapshot) -> Result<Snapshot, Exit> {
         false => data,
     });
     Ok(snapshot)
-}
-
-/// The record of a snapshot in the log.
-fn mark(snapshot: &Snapshot) -> walpb::Snapshot {
-    let metadata = snapshot.metadata.clone().unwrap_or_default();
-    walpb::Snapshot {
-        index: Some(metadata.index()),
-        term: Some(metadata.term()),
-        conf_state: metadata.conf_state,
-    }
 }
 
 fn write_database(plan: &Plan, source: &Source) -> Result<(), Exit> {
