@@ -77,7 +77,20 @@ impl Proposer {
         identity: Option<Identity>,
         request: InternalRaftRequest,
     ) -> Result<Reply, Error> {
-        self.propose_sized(identity, request, 0).await
+        self.propose_sized(identity, request, 0, None).await
+    }
+
+    /// What this member has decided as the leader of `term`: refused once it no longer is.
+    ///
+    /// # Errors
+    /// As [`Proposer::propose`].
+    pub(crate) async fn propose_as_leader(
+        &self,
+        term: u64,
+        identity: Option<Identity>,
+        request: InternalRaftRequest,
+    ) -> Result<Reply, Error> {
+        self.propose_sized(identity, request, 0, Some(term)).await
     }
 
     /// A transaction of `ops` compares and operations, nested ones too.
@@ -94,7 +107,7 @@ impl Proposer {
             txn: Some(txn),
             ..Default::default()
         };
-        self.propose_sized(identity, request, ops).await
+        self.propose_sized(identity, request, ops, None).await
     }
 
     /// Raises an alarm. Whoever cannot now finds the reason for it again.
@@ -117,6 +130,7 @@ impl Proposer {
         identity: Option<Identity>,
         mut request: InternalRaftRequest,
         ops: usize,
+        leads_in: Option<u64>,
     ) -> Result<Reply, Error> {
         let (operation, started) = (Operation::of(&request), self.clock.now());
         let result = async {
@@ -128,7 +142,7 @@ impl Proposer {
                 let workers = &self.shared.workers;
                 workers.run(move || request.encode_to_vec()).await?
             };
-            self.submit_encoded(id, data).await
+            self.submit_encoded(id, data, leads_in).await
         };
         let result = result.await;
         self.observe(operation, started, &result);
@@ -167,7 +181,8 @@ impl Proposer {
     pub(crate) async fn propose_v2(&self, mut request: V2Request) -> Result<Reply, Error> {
         let id = self.ids.next();
         request.id = Some(id);
-        Ok(self.submit_encoded(id, request.encode_to_vec()).await??)
+        let data = request.encode_to_vec();
+        Ok(self.submit_encoded(id, data, None).await??)
     }
 
     /// The id of a request that is about to be proposed, unless too much is under way.
@@ -186,13 +201,19 @@ impl Proposer {
         }
     }
 
-    async fn submit_encoded(&self, id: u64, data: Vec<u8>) -> Result<Outcome, Error> {
+    async fn submit_encoded(
+        &self,
+        id: u64,
+        data: Vec<u8>,
+        leads_in: Option<u64>,
+    ) -> Result<Outcome, Error> {
         if data.len() > self.shared.config.limits.request_bytes_max {
             return Err(Error::RequestTooLarge);
         }
         let input = Input::Propose {
             request: id,
             data: data.into(),
+            leads_in,
         };
         self.submit(id, input).await
     }

@@ -56,6 +56,10 @@ pub enum Input {
         request: u64,
         /// The encoded request; log, peers and machine share these bytes.
         data: Bytes,
+        /// The term in which this member must lead when the request enters the log: for what a
+        /// leader has decided, and its successor may see otherwise. It is not sent on to another
+        /// leader.
+        leads_in: Option<u64>,
     },
     /// A change of the membership.
     ProposeConfChange {

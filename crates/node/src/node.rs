@@ -154,12 +154,14 @@ impl Node {
     pub fn handle(&mut self, now: Duration, input: Input) {
         self.advance_time(now);
         match input {
-            Input::Propose { request, data } => {
-                self.push_proposal(request, raftpb::EntryType::EntryNormal, data);
-            }
+            Input::Propose {
+                request,
+                data,
+                leads_in,
+            } => self.push_proposal(request, raftpb::EntryType::EntryNormal, data, leads_in),
             Input::ProposeConfChange { request, change } => {
                 let data = change.encode_to_vec().into();
-                self.push_proposal(request, raftpb::EntryType::EntryConfChange, data);
+                self.push_proposal(request, raftpb::EntryType::EntryConfChange, data, None);
             }
             Input::Read { read } => self.reads.push(Read::applied(read)),
             Input::ConfirmLeader { read } if self.leads() => self.reads.push(Read::at_once(read)),
@@ -336,14 +338,20 @@ impl Node {
         }
     }
 
-    fn push_proposal(&mut self, request: u64, kind: raftpb::EntryType, data: Bytes) {
+    fn push_proposal(
+        &mut self,
+        request: u64,
+        kind: raftpb::EntryType,
+        data: Bytes,
+        leads_in: Option<u64>,
+    ) {
         let entry = entry_to_raft(&raftpb::Entry {
             r#type: Some(kind as i32),
             data: Some(data),
             ..Default::default()
         });
         let deadline = self.now + self.config.proposal_timeout;
-        if let Err(reason) = self.proposals.push(request, entry, deadline) {
+        if let Err(reason) = self.proposals.push(request, entry, deadline, leads_in) {
             self.reject(vec![request], reason);
         }
     }
@@ -430,7 +438,7 @@ impl Node {
         let deadline = self.now + self.config.proposal_timeout;
         for entry in message.take_entries() {
             // If too many wait, it is lost like a message.
-            let _ = self.proposals.push(0, entry, deadline);
+            let _ = self.proposals.push(0, entry, deadline, None);
         }
     }
 
@@ -440,7 +448,7 @@ impl Node {
         self.unreachable_leader = (self.raw.raft.leader_id, self.now + self.config.tick);
         let deadline = self.now + self.config.proposal_timeout;
         for entry in entries {
-            let _ = self.proposals.push(0, entry_to_raft(entry), deadline);
+            let _ = self.proposals.push(0, entry_to_raft(entry), deadline, None);
         }
     }
 
@@ -550,6 +558,9 @@ impl Node {
 
     /// Hands waiting requests to raft, unless it would refuse them now.
     fn propose(&mut self) {
+        let leading = self.leads().then_some(self.raw.raft.term);
+        let outdated = self.proposals.outdated(leading);
+        self.reject(outdated, RejectReason::LeaderChanged);
         while !self.proposals.is_empty() {
             let raft = &self.raw.raft;
             let (unreachable, until) = self.unreachable_leader;

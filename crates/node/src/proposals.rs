@@ -20,12 +20,16 @@ struct Proposal {
     request: u64,
     entry: Entry,
     deadline: Duration,
+    /// The term in which this member must lead.
+    leads_in: Option<u64>,
 }
 
 /// Requests in the order in which they came.
 #[derive(Default)]
 pub struct ProposalQueue {
     waiting: VecDeque<Proposal>,
+    /// How many of them are for one term.
+    of_a_term: usize,
 }
 
 impl ProposalQueue {
@@ -38,6 +42,7 @@ impl ProposalQueue {
         request: u64,
         entry: Entry,
         deadline: Duration,
+        leads_in: Option<u64>,
     ) -> Result<(), RejectReason> {
         if self.waiting.len() >= WAITING_MAX {
             return Err(RejectReason::TooMany);
@@ -48,7 +53,9 @@ impl ProposalQueue {
             request,
             entry,
             deadline,
+            leads_in,
         });
+        self.of_a_term += usize::from(leads_in.is_some());
         Ok(())
     }
 
@@ -70,6 +77,7 @@ impl ProposalQueue {
                 break;
             }
             let next = self.waiting.pop_front().expect("front() was just seen");
+            self.of_a_term -= usize::from(next.leads_in.is_some());
             requests.push(next.request);
             entries.push(next.entry);
             if conf_change {
@@ -84,8 +92,26 @@ impl ProposalQueue {
         // All wait equally long, so the oldest are in front.
         let mut requests = Vec::new();
         while let Some(proposal) = self.waiting.pop_front_if(|next| next.deadline <= now) {
+            self.of_a_term -= usize::from(proposal.leads_in.is_some());
             requests.push(proposal.request);
         }
+        requests
+    }
+
+    /// Takes out what a leader of another term than `leading` has decided; `None` is for a member
+    /// that does not lead.
+    pub fn outdated(&mut self, leading: Option<u64>) -> Vec<u64> {
+        if self.of_a_term == 0 {
+            return Vec::new();
+        }
+        let is_outdated = |proposal: &Proposal| {
+            let term = proposal.leads_in;
+            term.is_some() && term != leading
+        };
+        let outdated = self.waiting.iter().filter(|next| is_outdated(next));
+        let requests: Vec<u64> = outdated.map(|next| next.request).collect();
+        self.waiting.retain(|next| !is_outdated(next));
+        self.of_a_term -= requests.len();
         requests
     }
 }

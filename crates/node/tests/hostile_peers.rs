@@ -263,6 +263,7 @@ fn nothing_that_peers_say_ends_the_process() {
                     Input::Propose {
                         request: 1,
                         data: Bytes::from_static(b"a"),
+                        leads_in: None,
                     },
                 );
                 target.act();

@@ -95,6 +95,7 @@ impl Driver {
         self.handle(Input::Propose {
             request,
             data: Bytes::from_static(data.as_bytes()),
+            leads_in: None,
         });
     }
 

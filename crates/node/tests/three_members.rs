@@ -107,6 +107,7 @@ impl Cluster {
             Input::Propose {
                 request: 7,
                 data: Bytes::from_static(data.as_bytes()),
+                leads_in: None,
             },
         );
     }
@@ -458,6 +459,44 @@ fn leadership_goes_where_it_is_sent_and_proposals_wait_meanwhile() {
         cluster.applied(leader, "a") && cluster.applied(leader, "b")
     });
     assert!(cluster.members[&leader].seen.is_empty());
+}
+
+/// What a leader decides holds in its term only: its successor may know better.
+#[test]
+fn what_a_leader_has_decided_does_not_go_to_the_next_one() {
+    let (mut cluster, leader, [next, other]) = Cluster::with_leader();
+    let term = cluster.members[&leader].node.status().term;
+    let decide = |cluster: &mut Cluster, id, data: &'static str| {
+        let input = Input::Propose {
+            request: 9,
+            data: Bytes::from_static(data.as_bytes()),
+            leads_in: Some(term),
+        };
+        cluster.handle(id, input);
+    };
+    decide(&mut cluster, leader, "in time");
+    decide(&mut cluster, next, "of a follower");
+    // The next one has to catch up first.
+    cluster.cut_off.push(next);
+    cluster.propose(leader, "before");
+    cluster.handle(leader, Input::TransferLeader { to: next });
+    decide(&mut cluster, leader, "while it hands over");
+    cluster.cut_off.clear();
+    cluster.run_until("the next leader", |cluster| cluster.leader() == Some(next));
+    cluster.propose(leader, "after");
+    for (data, applied) in [
+        ("in time", true),
+        ("of a follower", false),
+        ("while it hands over", false),
+        ("after", true),
+    ] {
+        assert_eq!(cluster.applied(other, data), applied, "{data}");
+    }
+    for id in [leader, next] {
+        let seen = &cluster.members[&id].seen;
+        let rejected = "rejected [9] LeaderChanged".to_owned();
+        assert!(seen.contains(&rejected), "{seen:?}");
+    }
 }
 
 #[test]

@@ -31,9 +31,13 @@ impl Leases {
 
     async fn expire(&self) {
         let now = self.core.clock.time();
-        let (expired, checkpoints) = {
+        let (term, expired, checkpoints) = {
             let mut lessor = self.core.shared.state.lessor.lock();
+            let Some(term) = lessor.primary_in() else {
+                return;
+            };
             (
+                term,
                 lessor.expired(now, REVOKE_MAX),
                 lessor.due_checkpoints(now, CHECKPOINT_MAX),
             )
@@ -45,39 +49,46 @@ impl Leases {
             );
         }
         // One that has slept through an election would have leases revoked that the new leader has
-        // renewed.
+        // renewed. Who leads now may not do so when the revocation enters the log: hence the term.
         if !expired.is_empty() && !self.core.read_index.leads().await {
             return;
         }
         for ids in expired.chunks(REVOKE_PARALLEL) {
-            let revoked = join_all(ids.iter().map(|id| self.revoke_as_root(*id))).await;
+            let revoked = join_all(ids.iter().map(|id| self.revoke_as_root(term, *id))).await;
             let count = revoked.iter().filter(|result| result.is_ok()).count();
             self.core.shared.observer.leases_expired(count);
         }
         if !checkpoints.is_empty() {
             // What fails now is due again at the next look.
-            let _ = self.checkpoint(checkpoints).await;
+            let request = checkpoint_request(checkpoints);
+            let proposer = &self.core.proposer;
+            let _ = proposer.propose_as_leader(term, None, request).await;
         }
     }
 
     /// A revocation that fails is asked for again by the lessor. It deletes the lease's keys, which
     /// not everybody may.
-    async fn revoke_as_root(&self, id: i64) -> Result<(), Error> {
+    async fn revoke_as_root(&self, term: u64, id: i64) -> Result<(), Error> {
         let request = InternalRaftRequest {
             lease_revoke: Some(LeaseRevokeRequest { id }),
             ..Default::default()
         };
-        let root = self.core.access.root();
-        self.core.proposer.propose_by(root, request).await.map(drop)
+        let (root, proposer) = (self.core.access.root(), &self.core.proposer);
+        let proposed = proposer.propose_as_leader(term, root, request);
+        proposed.await.map(drop)
     }
 
     pub(super) async fn checkpoint(&self, checkpoints: Vec<(i64, i64)>) -> Result<(), Error> {
-        let checkpoint = |(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl };
-        let checkpoints = checkpoints.into_iter().map(checkpoint).collect();
-        let request = InternalRaftRequest {
-            lease_checkpoint: Some(LeaseCheckpointRequest { checkpoints }),
-            ..Default::default()
-        };
+        let request = checkpoint_request(checkpoints);
         self.core.proposer.propose(request).await.map(drop)
+    }
+}
+
+fn checkpoint_request(checkpoints: Vec<(i64, i64)>) -> InternalRaftRequest {
+    let checkpoint = |(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl };
+    let checkpoints = checkpoints.into_iter().map(checkpoint).collect();
+    InternalRaftRequest {
+        lease_checkpoint: Some(LeaseCheckpointRequest { checkpoints }),
+        ..Default::default()
     }
 }

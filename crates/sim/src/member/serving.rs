@@ -187,7 +187,12 @@ impl Process {
     }
 
     /// What somebody wants of the node.
-    fn take_input(&mut self, input: Input, polled: Option<TaskId>, cx: &mut Context) {
+    fn take_input(&mut self, mut input: Input, polled: Option<TaskId>, cx: &mut Context) {
+        if let Input::Propose { leads_in, .. } = &mut input
+            && self.is_broken(Sabotage::ExpireUnasked)
+        {
+            *leads_in = None;
+        }
         let operation = polled.and_then(|task| self.operation_of.get(&task).copied());
         if let Some(answer) = self.answered_early(&input, polled, operation, cx) {
             let (read, leads) = answer;
@@ -195,7 +200,7 @@ impl Process {
             return self.mailboxes.send_split(vec![read], |read| *read, mail);
         }
         match &input {
-            Input::Propose { request, data } => self.proposed(*request, data, operation, cx),
+            Input::Propose { request, data, .. } => self.proposed(*request, data, operation, cx),
             Input::ProposeConfChange { request, .. } => {
                 if let Some(operation) = operation {
                     cx.history.operations[operation].request_id = *request;
@@ -203,12 +208,20 @@ impl Process {
             }
             _ => {}
         }
-        if let Input::Propose { request, data } = &input
+        if let Input::Propose {
+            request,
+            data,
+            leads_in,
+        } = &input
             && self.is_broken(Sabotage::ProposeTwice)
             && request.is_multiple_of(16)
         {
-            let (request, data) = (*request, data.clone());
-            self.push(Input::Propose { request, data }, cx);
+            let again = Input::Propose {
+                request: *request,
+                data: data.clone(),
+                leads_in: *leads_in,
+            };
+            self.push(again, cx);
         }
         self.push(input, cx);
     }

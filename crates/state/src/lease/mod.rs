@@ -277,6 +277,12 @@ impl Lessor {
         self.primary
     }
 
+    /// The term in which this member keeps deadlines; `None` if it does not, or was made to without
+    /// an election.
+    pub fn primary_in(&self) -> Option<u64> {
+        self.elected_in.filter(|_| self.primary)
+    }
+
     /// All ids, each behind its expiry on a primary. Clients see them in the order of such pairs,
     /// which is left to the caller: it may let go of the lessor before.
     pub fn list(&self) -> Vec<(Option<Time>, i64)> {
