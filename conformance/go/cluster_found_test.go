@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"context"
 	"testing"
 )
 
@@ -39,6 +40,34 @@ func TestClusterFounded(t *testing.T) {
 				c.returns(m, programs[i], h)
 			}
 			h.finish()
+		})
+	}
+}
+
+// Members find each other by a token, at a discovery service of either kind.
+func TestClusterDiscovered(t *testing.T) {
+	for name, programs := range map[string][]program{
+		"at ours":      {ours(), ours(), real(), ours()},
+		"at reference": {real(), real(), ours(), real()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			service := startMember(t, programs[0])
+			const size = "/_etcd/registry/T/_config/size"
+			insist(t, "write the size", func() error {
+				_, err := service.client3().Put(context.Background(), size, "3")
+				return err
+			})
+			c := newCluster(t, 3, "--discovery-token=T", "--discovery-endpoints=http://"+service.client)
+			for _, m := range c.members {
+				m.cluster = ""
+			}
+			c.start(programs[1:]...)
+			c.leader()
+			h := c.load(3, 2)
+			h.await(100)
+			h.finish()
+			c.sameHash()
 		})
 	}
 }

@@ -99,11 +99,13 @@ impl RotatedFile {
         Ok(())
     }
 
-    /// If there is no thread to be had, the next rotation does it.
+    /// If a thread is at it already, or none is to be had, the next rotation does it.
     fn tidy(&self) {
         let place = Arc::clone(&self.place);
         let tidy = move || {
-            let _one_at_a_time = place.tidying.lock();
+            let Some(_alone) = place.tidying.try_lock() else {
+                return;
+            };
             // What is left is there at the next time.
             let _ = place.tidy(Timestamp::now());
         };
@@ -124,7 +126,7 @@ impl Current {
 impl Place {
     /// Puts the file aside, and makes a new one for the same owner with the same permissions.
     fn rotate(&self, current: &mut Current) -> io::Result<()> {
-        let aside = self.name_aside(Timestamp::now());
+        let aside = self.free_name(Timestamp::now());
         fs::rename(&self.path, &aside)?;
         let new = Current::open(&self.path).and_then(|new| {
             let old = current.file.metadata()?;
@@ -142,6 +144,14 @@ impl Place {
             }
         }
         Ok(())
+    }
+
+    /// A name that no file has: two may be full within a millisecond, and clocks are set back.
+    fn free_name(&self, now: Timestamp) -> PathBuf {
+        let later = |ms| now + SignedDuration::from_millis(ms);
+        let mut names = (0..).map(|ms| self.name_aside(later(ms)));
+        let is_free = |name: &PathBuf| !name.exists() && !compressed_name(name).exists();
+        names.find(is_free).unwrap_or_else(|| self.name_aside(now))
     }
 
     fn name_aside(&self, now: Timestamp) -> PathBuf {
@@ -248,11 +258,15 @@ fn give_to_owner_of(old: &fs::Metadata, new: &File) -> io::Result<()> {
     fchown(new, Some(old.uid()), Some(old.gid()))
 }
 
-/// Replaces a file by its compressed form.
-fn compress(path: &Path) -> io::Result<()> {
+fn compressed_name(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(COMPRESSED);
-    let compressed = PathBuf::from(name);
+    PathBuf::from(name)
+}
+
+/// Replaces a file by its compressed form.
+fn compress(path: &Path) -> io::Result<()> {
+    let compressed = compressed_name(path);
     let written = write_compressed(path, &compressed);
     match written {
         Ok(()) => fs::remove_file(path),
@@ -367,6 +381,22 @@ mod tests {
             aside,
             Path::new("/var/log/etcd-2026-11-28T12-10-52.270.log")
         );
+    }
+
+    #[test]
+    fn what_was_put_aside_is_never_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path(), PLAIN);
+        let time = Timestamp::from_millisecond(1_795_867_852_270).unwrap();
+        for taken in ["270.log", "271.log.gz"] {
+            fs::write(
+                dir.path().join(format!("etcd-2026-11-28T12-10-52.{taken}")),
+                "",
+            )
+            .unwrap();
+        }
+        let free = dir.path().join("etcd-2026-11-28T12-10-52.272.log");
+        assert_eq!(place.free_name(time), free);
     }
 
     #[test]

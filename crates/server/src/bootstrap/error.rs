@@ -31,6 +31,8 @@ pub(crate) enum BootstrapError {
     },
     #[error("initial cluster {0} has duplicate url")]
     DuplicateUrl(InitialCluster),
+    #[error("discovery cluster {0} has duplicate url")]
+    DuplicateUrlFound(InitialCluster),
     #[error("failed to join discovery cluster ({0})")]
     Discovery(DiscoveryError),
     #[error("discovery URL should not be set when joining existing initial cluster")]

@@ -49,11 +49,16 @@ impl InitialCluster {
     /// # Errors
     /// A URL occurs more than once.
     pub(super) fn check_duplicates(&self) -> Result<(), BootstrapError> {
-        let mut seen = BTreeSet::new();
-        match self.0.values().flatten().all(|url| seen.insert(url)) {
-            true => Ok(()),
-            false => Err(BootstrapError::DuplicateUrl(self.clone())),
+        match self.has_duplicates() {
+            false => Ok(()),
+            true => Err(BootstrapError::DuplicateUrl(self.clone())),
         }
+    }
+
+    /// Whether a URL occurs more than once.
+    pub(super) fn has_duplicates(&self) -> bool {
+        let mut seen = BTreeSet::new();
+        !self.0.values().flatten().all(|url| seen.insert(url))
     }
 }
 

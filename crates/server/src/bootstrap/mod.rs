@@ -47,8 +47,13 @@ pub(crate) fn discover(
             return Err(BootstrapError::TokenOfExisting);
         }
         let found = LocalSet::new().block_on(runtime, token::initial_cluster(&config));
+        let found = found.map_err(BootstrapError::Discovery)?;
+        let cluster = InitialCluster::parse(&found)?;
+        if cluster.has_duplicates() {
+            return Err(BootstrapError::DuplicateUrlFound(cluster));
+        }
         let config = Config {
-            initial_cluster: found.map_err(BootstrapError::Discovery)?,
+            initial_cluster: found,
             initial_cluster_token: config.discovery.token.clone(),
             ..Config::clone(&config)
         };

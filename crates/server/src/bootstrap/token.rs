@@ -239,39 +239,41 @@ impl Service<'_> {
                 .with("found-peers", &(found as u64));
             crate::log::emit(&record);
         };
-        if registry.members.len() < registry.size {
+        if !registry.is_complete() {
             tell("waiting for peers from discovery service", registry);
         }
-        while registry.members.len() < registry.size {
-            let prefix = members_prefix(self.config);
-            let mut watch = self.client.watch(WatchCreateRequest {
-                range_end: prefix_end(prefix.as_bytes()).into(),
-                key: prefix.into(),
-                start_revision: registry.revision + 1,
-                ..WatchCreateRequest::default()
-            });
-            while registry.members.len() < registry.size {
-                let Ok(response) = watch.next().await else {
-                    // What was missed can be read, unless nobody answers.
-                    if let Some((members, revision)) = self.members().await {
-                        (registry.members, registry.revision) = (members, revision);
-                    }
-                    tokio::time::sleep(BACKOFF).await;
-                    break;
-                };
-                let puts = response
-                    .events
-                    .iter()
-                    .filter(|event| event.r#type() == EventType::Put);
-                for pair in puts.filter_map(|event| event.kv.as_ref()) {
-                    registry.members.extend(self.entry(pair).filter(|(key, _)| {
-                        // Who starts again registers itself again.
-                        !registry.members.iter().any(|(known, _)| known == key)
-                    }));
+        while !registry.is_complete() {
+            if self.follow(registry).await.is_err() {
+                // What was missed can be read, unless nobody answers.
+                if let Some((members, revision)) = self.members().await {
+                    (registry.members, registry.revision) = (members, revision);
                 }
+                tokio::time::sleep(BACKOFF).await;
             }
         }
         tell("found all needed peers from discovery service", registry);
+    }
+
+    /// Adds who registers itself, until the registry is complete.
+    ///
+    /// # Errors
+    /// The watch has ended before.
+    async fn follow(&self, registry: &mut Registry) -> Result<(), retcd_client::Error> {
+        let prefix = members_prefix(self.config);
+        let mut watch = self.client.watch(WatchCreateRequest {
+            range_end: prefix_end(prefix.as_bytes()).into(),
+            key: prefix.into(),
+            start_revision: registry.revision + 1,
+            ..WatchCreateRequest::default()
+        });
+        while !registry.is_complete() {
+            for event in watch.next().await?.events {
+                if let (EventType::Put, Some(pair)) = (event.r#type(), &event.kv) {
+                    registry.add(self.entry(pair));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn within_timeout(&self) -> Client {
@@ -306,11 +308,22 @@ impl Service<'_> {
 }
 
 impl Registry {
+    fn is_complete(&self) -> bool {
+        self.members.len() >= self.size
+    }
+
+    /// Who starts again registers itself again, and keeps its place.
+    fn add(&mut self, member: Option<(String, String)>) {
+        let is_known = |key: &str| self.members.iter().any(|(known, _)| known == key);
+        self.members
+            .extend(member.filter(|(key, _)| !is_known(key)));
+    }
+
     /// # Errors
     /// All places are taken by others.
     fn check_place_of(&self, own_key: &str) -> Result<(), DiscoveryError> {
         let mut placed = self.members.iter().take(self.size);
-        let has_place = self.members.len() < self.size || placed.any(|(key, _)| key == own_key);
+        let has_place = !self.is_complete() || placed.any(|(key, _)| key == own_key);
         match has_place {
             true => Ok(()),
             false => Err(DiscoveryError::Full),
