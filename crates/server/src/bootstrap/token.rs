@@ -11,7 +11,9 @@
 
 use std::time::Duration;
 
-use retcd_client::{Client, Config as ClientConfig, Credentials, TlsConfig, prefix_end};
+use retcd_client::{
+    Client, Config as ClientConfig, Credentials, TlsConfig, WatchError, prefix_end,
+};
 use retcd_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use retcd_proto::etcdserverpb::{PutRequest, RangeRequest, WatchCreateRequest};
 use retcd_proto::mvccpb;
@@ -258,7 +260,7 @@ impl Service<'_> {
     ///
     /// # Errors
     /// The watch has ended before.
-    async fn follow(&self, registry: &mut Registry) -> Result<(), retcd_client::Error> {
+    async fn follow(&self, registry: &mut Registry) -> Result<(), WatchError> {
         let prefix = members_prefix(self.config);
         let mut watch = self.client.watch(WatchCreateRequest {
             range_end: prefix_end(prefix.as_bytes()).into(),
