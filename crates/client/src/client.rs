@@ -118,7 +118,10 @@ impl Client {
         if self.shared.config.credentials.is_none() {
             return Ok(());
         }
-        let limited = self.with_timeout(self.shared.config.dial_timeout);
+        let limited = match self.shared.config.dial_timeout {
+            Some(timeout) => self.with_timeout(timeout),
+            None => self.clone(),
+        };
         limited.call(Policy::AtMostOnce, |_| ready(Ok(()))).await
     }
 

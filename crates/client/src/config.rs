@@ -12,13 +12,14 @@ pub struct Config {
     /// `host:port`, `http://host:port`, `https://host:port`, `unix:path` or `unixs:path`. At least
     /// one.
     pub endpoints: Vec<String>,
-    /// Timeout of an attempt to connect, and of [`Client::log_in`](crate::Client::log_in). Default:
-    /// 2 s.
-    pub dial_timeout: Duration,
-    /// A connection that is idle for this long is probed. Default: 2 s.
-    pub keepalive_time: Duration,
-    /// A probe without a response within this time closes the connection. Default: 6 s.
-    pub keepalive_timeout: Duration,
+    /// Timeout of an attempt to connect, and of [`Client::log_in`](crate::Client::log_in); `None`
+    /// for none. Default: 2 s.
+    pub dial_timeout: Option<Duration>,
+    /// A connection that is idle for this long is probed; `None` for never. Default: 2 s.
+    pub keepalive_time: Option<Duration>,
+    /// A probe without a response within this time closes the connection; `None` for gRPC's own
+    /// 20 s. Default: 6 s.
+    pub keepalive_timeout: Option<Duration>,
     /// Maximum size of a request in bytes. Default: 2 MiB.
     pub request_bytes_max: usize,
     /// Maximum size of a response in bytes. Default: 2 GiB - 1.
@@ -34,9 +35,9 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             endpoints: Vec::new(),
-            dial_timeout: Duration::from_secs(2),
-            keepalive_time: Duration::from_secs(2),
-            keepalive_timeout: Duration::from_secs(6),
+            dial_timeout: Some(Duration::from_secs(2)),
+            keepalive_time: Some(Duration::from_secs(2)),
+            keepalive_timeout: Some(Duration::from_secs(6)),
             request_bytes_max: 2 << 20,
             response_bytes_max: i32::MAX as usize,
             tls: TlsConfig::default(),

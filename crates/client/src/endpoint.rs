@@ -1,6 +1,7 @@
 //! Endpoints: `http://host:port`, `https://host:port`, `host:port`, `unix:path` or `unixs:path`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tonic::transport::{Channel, Uri};
 
@@ -11,6 +12,8 @@ use crate::tls::Tls;
 /// HTTP/2 flow control windows, large enough that long lists do not wait for round trips.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// How long gRPC waits for the answer to a probe unless it is told otherwise.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// An address and whether to use TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,14 +133,15 @@ impl Endpoint {
         };
         let scheme = if tls.is_some() { "https" } else { "http" };
         let origin = format!("{scheme}://{authority}");
-        let builder = Channel::from_shared(format!("http://{authority}"))
+        let mut builder = Channel::from_shared(format!("http://{authority}"))
             .expect("the authority was checked when the endpoint was parsed")
             .origin(origin.parse().expect("only the scheme differs"))
-            .connect_timeout(config.dial_timeout)
-            .http2_keep_alive_interval(config.keepalive_time)
-            .keep_alive_timeout(config.keepalive_timeout)
+            .keep_alive_timeout(config.keepalive_timeout.unwrap_or(KEEPALIVE_TIMEOUT))
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        if let Some(time) = config.keepalive_time {
+            builder = builder.http2_keep_alive_interval(time);
+        }
         let target = self.target();
         let tls = tls.map(|tls| (tls.clone(), self.host().to_owned()));
         let (connector, first_read) = Connector::new(target, tls);
@@ -146,7 +150,10 @@ impl Endpoint {
             let channel = channel.map_err(|error| root_cause(&error))?;
             first_read.wait().await.map(|()| channel)
         };
-        tokio::time::timeout(config.dial_timeout, connecting)
+        let Some(timeout) = config.dial_timeout else {
+            return connecting.await;
+        };
+        tokio::time::timeout(timeout, connecting)
             .await
             .unwrap_or_else(|_| Err("context deadline exceeded".to_owned()))
     }

@@ -57,7 +57,7 @@ impl Client {
         KeepAlive {
             client: self.without_deadline(),
             id,
-            ends: now + self.shared.config.dial_timeout + FIRST_ANSWER,
+            ends: now + self.shared.config.dial_timeout.unwrap_or_default() + FIRST_ANSWER,
             renew_at: now,
             is_renewed: false,
             open: None,

@@ -15,16 +15,17 @@
 #![deny(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "`print` and `log` handle closed output"
+    reason = "`print` and `stderr` handle closed output"
 )]
 
 mod cli;
 mod command;
 mod go;
 mod kubernetes;
-mod log;
 mod offline;
 mod print;
+mod progress;
+mod stderr;
 mod urls;
 mod v2;
 
@@ -44,7 +45,7 @@ pub fn etcdctl() -> ExitCode {
         v2::Version::Show => print::print_line(&version_text("etcdctl")),
         v2::Version::V2 => v2::execute(&args),
         v2::Version::V2WithNote(name) => {
-            log::write_line(format_args!(
+            stderr::write_line(format_args!(
                 "Note: {name} is a command of API version 2 and runs as such (ETCDCTL_API=2)."
             ));
             v2::execute(&args)
@@ -57,7 +58,7 @@ pub fn etcdctl() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {
-            exit.message.iter().for_each(log::write_line);
+            exit.message.iter().for_each(stderr::write_line);
             ExitCode::from(exit.code)
         }
     }
@@ -65,6 +66,12 @@ pub fn etcdctl() -> ExitCode {
 
 /// Runs the command line of `etcdutl`.
 pub fn etcdutl() -> ExitCode {
+    let options = retcd_log::Options {
+        format: retcd_log::Format::Console,
+        times: retcd_log::Times::Seconds,
+        ..retcd_log::Options::default()
+    };
+    retcd_log::init(&options).expect("stderr needs no opening");
     offline::program().run()
 }
 

@@ -157,6 +157,10 @@ fn wrong_certificates_and_no_time_are_told() {
         format!("Error:  client: etcd cluster is unavailable or misconfigured; {late}{late}");
     let failed = "cluster may be unhealthy: failed to list members\n";
     member.check("--total-timeout 1ns cluster-health", 4, failed, &told);
+    member.check("--total-timeout -1s cluster-health", 4, failed, &told);
+    let healthy = "member a1 is healthy: got healthy result from U\ncluster is healthy\n";
+    member.check("--total-timeout 0 cluster-health", 0, healthy, "");
+    member.check("--timeout -1s cluster-health", 0, healthy, "");
 }
 
 #[test]

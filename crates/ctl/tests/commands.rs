@@ -76,6 +76,27 @@ fn empty_endpoints_do_not_count() {
 }
 
 #[test]
+fn zero_is_no_limit_but_for_commands() {
+    let member = Member::start_with_tls();
+    for flag in ["dial-timeout", "keepalive-time", "keepalive-timeout"] {
+        for value in ["0", "0s", "-1s"] {
+            let done = member.run(&["put", "k", "v", &format!("--{flag}={value}")], "");
+            let told = (done.stdout.as_str(), done.errors());
+            assert_eq!(told, ("OK\n", String::new()), "{flag} {value}");
+        }
+    }
+    for value in ["0s", "-1s"] {
+        let done = member.run(
+            &["put", "k", "v", &format!("--command-timeout={value}")],
+            "",
+        );
+        let told = (done.errors(), done.status.code());
+        let late = "Error: context deadline exceeded".to_owned();
+        assert_eq!(told, (late, Some(1)), "{value}");
+    }
+}
+
+#[test]
 fn progress_can_be_asked_for_before_the_watch_has_begun() {
     let member = Member::start();
     let mut watch = member.begin(&["watch", "-i"]);

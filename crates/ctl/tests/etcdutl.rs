@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use harness::terminal::Terminal;
 use retcd_storage::disk::OsDisk;
 use retcd_storage::snap::Membership;
 use sha2::{Digest, Sha256};
@@ -25,6 +26,7 @@ struct TestDir {
 
 struct Done {
     stdout: String,
+    stderr: String,
     /// The lines of stderr that are not log lines.
     errors: String,
     exit: Option<i32>,
@@ -45,16 +47,22 @@ impl TestDir {
         self.directory.path().join(name)
     }
 
-    fn run(&self, line: &str) -> Done {
-        let output = Command::new(env!("CARGO_BIN_EXE_etcdutl"))
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_etcdutl"));
+        command
             .args(line.split_whitespace())
-            .current_dir(self.directory.path())
-            .output()
-            .expect("the tool starts");
+            .current_dir(self.directory.path());
+        command
+    }
+
+    fn run(&self, line: &str) -> Done {
+        let mut command = self.command(line);
+        let output = command.output().expect("the tool starts");
         let stderr = String::from_utf8_lossy(&output.stderr);
         let errors: Vec<&str> = stderr.lines().filter(|line| !line.contains('\t')).collect();
         Done {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: stderr.clone().into_owned(),
             errors: errors.join("\n"),
             exit: output.status.code(),
         }
@@ -413,6 +421,57 @@ fn defrag_keeps_the_contents() {
         done.errors
     );
     assert_eq!(done.exit, Some(1));
+}
+
+#[test]
+fn log_lines_are_as_etcds() {
+    let dir = TestDir::new();
+    dir.check("snapshot restore sn.db --data-dir r", "");
+    let log = |line: &str| {
+        let stderr = dir.run(line).stderr;
+        let lines = stderr.lines().map(|line| {
+            let columns: Vec<&str> = line.split('\t').collect();
+            let time = columns[0];
+            assert_eq!(time.len(), "2026-11-21T10:38:38Z".len(), "{line}");
+            assert!(columns[2].starts_with("offline/"), "{line}");
+            format!("{} {}", columns[1], columns[3..].join(" "))
+        });
+        lines.collect::<Vec<String>>()
+    };
+    let line = "info updated storage version {\"new-storage-version\": \"3.6.0\"}";
+    let to_3_6 = "migrate --data-dir r --target-version 3.6";
+    assert_eq!(log(to_3_6), [line]);
+    let line = "info storage version up-to-date {\"storage-version\": \"3.6\"}";
+    assert_eq!(log(to_3_6), [line]);
+    let told = log("defrag --data-dir r");
+    let before = "info defragmenting {\"path\": \"r/member/snap/db\", \"current-db-size-bytes\": ";
+    assert!(told[0].starts_with(before), "{told:?}");
+    let after = "info finished defragmenting directory {\"path\": \"r/member/snap/db\", \
+                 \"current-db-size-bytes-diff\": ";
+    assert!(told[1].starts_with(after), "{told:?}");
+}
+
+#[test]
+fn a_terminal_sees_how_far_files_are() {
+    let dir = TestDir::new();
+    for (line, whole) in [
+        (
+            "snapshot restore sn.db --data-dir r",
+            "[####################] 100% of 20 kB",
+        ),
+        ("defrag --data-dir r", "% of 16 kB"),
+    ] {
+        let mut command = dir.command(line);
+        command.env("TZ", "UTC");
+        let mut terminal = Terminal::start(command);
+        terminal.expect(whole);
+        // It is wiped out.
+        terminal.expect("\r                                                            \r");
+        assert!(terminal.end().success(), "{line}");
+    }
+    fs::remove_dir_all(dir.path("r")).expect("it was made");
+    let stderr = dir.run("snapshot restore sn.db --data-dir r").stderr;
+    assert!(!stderr.contains('\r') && !stderr.contains('%'), "{stderr}");
 }
 
 #[test]

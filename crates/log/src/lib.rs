@@ -29,6 +29,7 @@
 
 #![warn(unreachable_pub)]
 
+mod duration;
 mod output;
 mod record;
 mod sample;
@@ -41,8 +42,9 @@ use std::sync::{LazyLock, OnceLock};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+pub use duration::{DurationError, GoDuration};
 pub use output::{OpenError, Output, Rotation, go_io_error};
-pub use record::{ByteSize, Field, GoDuration, Hex, Record, Remote, Text};
+pub use record::{ByteSize, Field, Hex, Record, Remote, Text};
 pub use throttle::Throttle;
 
 use output::Sink;
@@ -107,6 +109,15 @@ pub enum Format {
     Console,
 }
 
+/// How exact the time of a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Times {
+    /// Microseconds, and an offset without a colon: what members write.
+    Micros,
+    /// Seconds, as in RFC 3339: what `etcdutl` writes.
+    Seconds,
+}
+
 /// What the log flags ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -114,6 +125,8 @@ pub struct Options {
     pub level: Level,
     /// The form of the lines.
     pub format: Format,
+    /// The form of their times.
+    pub times: Times,
     /// Every line goes to each of these.
     pub outputs: Vec<Output>,
     /// When files among them are put aside; never if `None`.
@@ -125,6 +138,7 @@ impl Default for Options {
         Options {
             level: Level::Info,
             format: Format::Json,
+            times: Times::Micros,
             outputs: vec![Output::Stderr],
             rotation: None,
         }
@@ -133,6 +147,7 @@ impl Default for Options {
 
 struct Logger {
     format: Format,
+    times: Times,
     sinks: Vec<Sink>,
     zone: TimeZone,
     sampler: Sampler,
@@ -247,6 +262,7 @@ impl Logger {
     fn open(options: &Options) -> Result<Logger, OpenError> {
         Ok(Logger {
             format: options.format,
+            times: options.times,
             sinks: output::open(&options.outputs, options.rotation.as_ref())?,
             zone: TimeZone::system(),
             sampler: Sampler::default(),
@@ -256,11 +272,12 @@ impl Logger {
     fn render(&self, record: &Record, now: Timestamp) -> String {
         let mut line = String::with_capacity(256);
         let time = now.to_zoned(self.zone.clone());
-        // etcd writes UTC as `Z` and other offsets without a colon.
-        let layout = if time.offset().is_zero() {
-            "%Y-%m-%dT%H:%M:%S.%6fZ"
-        } else {
-            "%Y-%m-%dT%H:%M:%S.%6f%z"
+        // Go's layouts write UTC as `Z`.
+        let layout = match (self.times, time.offset().is_zero()) {
+            (Times::Micros, true) => "%Y-%m-%dT%H:%M:%S.%6fZ",
+            (Times::Micros, false) => "%Y-%m-%dT%H:%M:%S.%6f%z",
+            (Times::Seconds, true) => "%Y-%m-%dT%H:%M:%SZ",
+            (Times::Seconds, false) => "%Y-%m-%dT%H:%M:%S%:z",
         };
         record.render(&mut line, self.format, &time.strftime(layout).to_string());
         line
@@ -327,8 +344,13 @@ mod tests {
     use super::*;
 
     fn check(format: Format, zone: &str, record: &Record, expected: &str) {
+        check_with(format, Times::Micros, zone, record, expected);
+    }
+
+    fn check_with(format: Format, times: Times, zone: &str, record: &Record, expected: &str) {
         let logger = Logger {
             format,
+            times,
             sinks: Vec::new(),
             zone: TimeZone::posix(zone).expect("a valid zone"),
             sampler: Sampler::default(),
@@ -366,6 +388,18 @@ mod tests {
             &record,
             "2026-11-21T10:38:38.222319Z\tinfo\tlog/lib.rs:7\tstarting local member\t{\"local-member-id\": \"643b\", \"tries\": 3}\n",
         );
+    }
+
+    #[test]
+    fn times_may_be_without_fractions() {
+        let mut record = log_record!(Info, None, "updated");
+        record.set_caller("main.rs", 9);
+        let seconds = |zone, time: &str| {
+            let line = format!("{time}\tinfo\tmain.rs:9\tupdated\n");
+            check_with(Format::Console, Times::Seconds, zone, &record, &line);
+        };
+        seconds("UTC0", "2026-11-21T10:38:38Z");
+        seconds("EST5", "2026-11-21T05:38:38-05:00");
     }
 
     #[test]

@@ -68,7 +68,7 @@ fn child_logs_to_two_outputs() {
             level: Level::Warn,
             format: Format::Json,
             outputs: vec![file, log::Output::Stderr],
-            rotation: None,
+            ..Options::default()
         };
         log::init(&options).expect("opens");
         log::info!("below the level");

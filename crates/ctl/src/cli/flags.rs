@@ -5,10 +5,10 @@
 //! may start with `-`.
 
 use std::borrow::Cow;
-use std::time::Duration;
+
+use retcd_log::{DurationError, GoDuration};
 
 use super::Arg;
-use crate::go::duration;
 use crate::go::number::{parse_bool, parse_int, parse_uint};
 use crate::go::quote::quote;
 
@@ -22,7 +22,7 @@ pub(crate) enum Value {
     /// An unsigned integer.
     Uint(u64),
     /// A duration.
-    Duration(Duration),
+    Duration(GoDuration),
     /// A string.
     Text(String),
     /// Comma-separated strings; repeating the flag appends.
@@ -47,7 +47,7 @@ impl Value {
             Value::Bool(value) => !value,
             Value::Int(value) => *value == 0,
             Value::Uint(value) => *value == 0,
-            Value::Duration(value) => value.is_zero(),
+            Value::Duration(value) => *value == GoDuration(0),
             Value::Text(value) => value.is_empty(),
             Value::List(value) => value.is_empty(),
         }
@@ -67,7 +67,9 @@ impl Value {
             Value::Bool(value) => *value = parse_bool(text).map_err(|e| e.to_string())?,
             Value::Int(value) => *value = parse_int(text, 0).map_err(|e| e.to_string())?,
             Value::Uint(value) => *value = parse_uint(text, 0).map_err(|e| e.to_string())?,
-            Value::Duration(value) => *value = duration::parse(text).map_err(|e| e.to_string())?,
+            Value::Duration(value) => {
+                *value = text.parse().map_err(|e: DurationError| e.to_string())?
+            }
             Value::Text(value) => *value = text.to_owned(),
             Value::List(values) => {
                 if first {
@@ -88,7 +90,7 @@ impl std::fmt::Display for Value {
             Value::Bool(value) => write!(f, "{value}"),
             Value::Int(value) => write!(f, "{value}"),
             Value::Uint(value) => write!(f, "{value}"),
-            Value::Duration(value) => f.write_str(&duration::format(*value)),
+            Value::Duration(value) => write!(f, "{value}"),
             Value::Text(value) => f.write_str(value),
             Value::List(values) => write!(f, "[{}]", values.join(",")),
         }
@@ -150,7 +152,7 @@ impl Flag {
     }
 
     /// A duration flag.
-    pub(crate) fn duration(name: &'static str, default: Duration, help: &'static str) -> Flag {
+    pub(crate) fn duration(name: &'static str, default: GoDuration, help: &'static str) -> Flag {
         Flag::new(name, Value::Duration(default), help)
     }
 
@@ -318,7 +320,7 @@ impl FlagSet {
     }
 
     /// The value of a duration flag.
-    pub(crate) fn duration(&self, name: &str) -> Duration {
+    pub(crate) fn duration(&self, name: &str) -> GoDuration {
         match self.value(name) {
             Value::Duration(value) => *value,
             other => panic!("flag {name} is {other:?}, not a duration"),
@@ -479,7 +481,7 @@ mod tests {
                 Flag::switch("prefix", ""),
                 Flag::switch("interactive", "").short('i'),
                 Flag::int("limit", 0, ""),
-                Flag::duration("timeout", Duration::from_secs(5), ""),
+                Flag::duration("timeout", GoDuration::from_secs(5), ""),
                 Flag::text("write-out", "simple", "").short('w'),
                 Flag::list("endpoints", &["localhost:2379"], ""),
                 Flag::text("decode", "", "").bare("yaml"),
@@ -529,7 +531,7 @@ mod tests {
             ),
             ("table", false, -16)
         );
-        assert_eq!(flags.duration("timeout"), Duration::from_secs(60));
+        assert_eq!(flags.duration("timeout"), GoDuration::from_secs(60));
         assert!(flags.given("prefix") && !flags.given("endpoints"));
     }
 

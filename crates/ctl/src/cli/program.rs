@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use super::flags::{self, FlagSet, ParseError};
 use super::{Action, Arg, Command, Exit, Flag, Positional, help};
 use crate::go::quote::quote;
-use crate::log;
 use crate::print::print_bytes;
+use crate::stderr;
 
 /// A command line program.
 pub(crate) struct Program {
@@ -174,7 +174,7 @@ impl Program {
                 .iter()
                 .for_each(|name| text.push_str(&format!("\t{name}\n")));
         }
-        log::write_line(format_args!(
+        stderr::write_line(format_args!(
             "Error: {text}\nRun '{name} --help' for usage."
         ));
         if self.repeats_errors {
@@ -198,7 +198,7 @@ impl Program {
 
     fn usage_error(&self, found: &Found<'_>, text: &str) -> Exit {
         print_error(text);
-        log::write_line(format_args!(
+        stderr::write_line(format_args!(
             "{}",
             help::usage(
                 found.command(),
@@ -241,8 +241,8 @@ impl Program {
             .iter()
             .map(|arg| format!("`{}`", String::from_utf8_lossy(arg)))
             .collect();
-        log::write_line(format_args!("Unknown help topic [{}]", topics.join(" ")));
-        log::write_part(format_args!(
+        stderr::write_line(format_args!("Unknown help topic [{}]", topics.join(" ")));
+        stderr::write_part(format_args!(
             "{}",
             help::usage(
                 &self.root,
@@ -265,7 +265,7 @@ pub(crate) fn flag_table(command: &Command) -> String {
 }
 
 fn print_error(text: &str) {
-    log::write_line(format_args!("Error: {text}"));
+    stderr::write_line(format_args!("Error: {text}"));
 }
 
 /// The index of the first argument that is neither a flag nor the value of one.

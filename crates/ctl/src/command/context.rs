@@ -9,8 +9,9 @@ use retcd_client::{Client, Config, ConfigError, Credentials, Error, TlsConfig};
 
 use super::{discovery, environment, password};
 use crate::cli::{Exit, ExitKind, FlagSet, Invocation};
-use crate::log;
 use crate::print::{Format, Printer, Reply};
+use crate::stderr;
+use retcd_log as log;
 
 const REQUEST_BYTES_MAX: usize = 2 << 20;
 const RESPONSE_BYTES_MAX: usize = i32::MAX as usize;
@@ -45,7 +46,7 @@ impl Context {
         environment::apply(flags, &variables, watches)?;
         if flags.bool("debug") {
             for name in flags.inherited_names() {
-                log::write_line(format_args!(
+                stderr::write_line(format_args!(
                     "{}={}",
                     environment::variable(name),
                     flags.value(name)
@@ -80,9 +81,9 @@ impl Context {
         Ok(Context {
             config: Config {
                 endpoints,
-                dial_timeout: flags.duration("dial-timeout"),
-                keepalive_time: flags.duration("keepalive-time"),
-                keepalive_timeout: flags.duration("keepalive-timeout"),
+                dial_timeout: flags.duration("dial-timeout").limit(),
+                keepalive_time: flags.duration("keepalive-time").limit(),
+                keepalive_timeout: flags.duration("keepalive-timeout").limit(),
                 request_bytes_max: limit(flags.int("max-request-bytes"), REQUEST_BYTES_MAX),
                 response_bytes_max: limit(flags.int("max-recv-bytes"), RESPONSE_BYTES_MAX),
                 tls,
@@ -93,7 +94,7 @@ impl Context {
                 hex: flags.bool("hex"),
                 values_only: false,
             },
-            command_timeout: flags.duration("command-timeout"),
+            command_timeout: flags.duration("command-timeout").std(),
             command_timeout_given: flags.given("command-timeout"),
         })
     }
@@ -194,8 +195,10 @@ pub(crate) fn failed(error: Error) -> Exit {
 /// Logs what a request that timed out was waiting for.
 pub(crate) fn log_last_attempt(error: &Error) {
     if let Error::DeadlineExceeded { last: Some(last) } = error {
-        let fields = [("error", last.text_with_code())];
-        log::json_line("warn", "retrying of unary invoker failed", &fields);
+        log::warn!(
+            logger: "etcd-client", "retrying of unary invoker failed";
+            "error" => last.text_with_code()
+        );
     }
 }
 

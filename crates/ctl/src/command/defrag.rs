@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
+use retcd_log::GoDuration;
 use retcd_proto::etcdserverpb::DefragmentRequest;
 
 use super::context::{self, Context, log_last_attempt};
 use crate::cli::{Command, Exit, Flag, Invocation};
-use crate::go::duration;
-use crate::log;
 use crate::print::print_line;
+use crate::stderr;
 
 /// The `defrag` command.
 pub(crate) fn command() -> Command {
@@ -28,14 +28,14 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
             let start = Instant::now();
             let limited = client.with_timeout(context.command_timeout);
             let result = limited.defragment(DefragmentRequest {}).await;
-            let took = duration::format(start.elapsed());
+            let took = GoDuration::from(start.elapsed());
             match result {
                 Ok(_) => print_line(&format!(
                     "Finished defragmenting etcd member[{endpoint}]. took {took}"
                 ))?,
                 Err(error) => {
                     log_last_attempt(&error);
-                    log::write_line(format_args!(
+                    stderr::write_line(format_args!(
                         "Failed to defragment etcd member[{endpoint}]. took {took}. ({error})"
                     ));
                     failed = true;

@@ -8,8 +8,8 @@ use super::context::{self, Context, failed};
 use super::get::{check_exclusive, range};
 use crate::cli::{Arg, Command, Exit, Flag, FlagSet, Invocation};
 use crate::go::quote::quote;
-use crate::log;
 use crate::print::Reply;
+use crate::stderr;
 
 /// How long the user may abort the deletion of a range.
 const ABORT_PERIOD: Duration = Duration::from_secs(2);
@@ -58,7 +58,7 @@ pub(crate) fn request(flags: &FlagSet, args: &[Arg]) -> Result<DeleteRangeReques
     if let Some(end) = end
         && !flags.bool("range")
     {
-        log::write_line(format_args!(
+        stderr::write_line(format_args!(
             "Warning: Keys between {} and {} will be deleted. Please interrupt the command within next 2 seconds to \
              cancel. You can provide `--range` flag to avoid the delay.",
             quote(key),

@@ -3,7 +3,7 @@
 use retcd_dns::{LookupError, Resolver, SrvRecord};
 
 use crate::cli::{Exit, FlagSet};
-use crate::log;
+use crate::stderr;
 
 /// The endpoints that DNS lists for `domain`; empty without a domain, or if no endpoint may be used.
 /// `suffix` is that of the service. Unless `insecure`, endpoints without TLS are ignored.
@@ -24,7 +24,7 @@ pub(crate) fn endpoints(domain: &str, suffix: &str, insecure: bool) -> Result<Ve
         .into_iter()
         .partition(|url| url.starts_with("http://"));
     for url in plain {
-        log::write_line(format_args!(
+        stderr::write_line(format_args!(
             "ignoring discovered insecure endpoint {url:?}"
         ));
     }

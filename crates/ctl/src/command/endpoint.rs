@@ -5,14 +5,14 @@ use std::time::Instant;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use retcd_client::{Client, Error};
+use retcd_log::GoDuration;
 use retcd_proto::etcdserverpb::{AlarmType, HashKvRequest, RangeRequest, StatusRequest};
 
 use super::alarm;
 use super::context::{self, Context, log_last_attempt};
 use crate::cli::{Command, Exit, Flag, Invocation};
-use crate::go::duration;
-use crate::log;
 use crate::print::{Answer, Health, Reply};
+use crate::stderr;
 
 const STATUS_LONG: &str = "\
 Shows the status of each endpoint. With the simple format the columns are: endpoint, ID, version, storage version, \
@@ -85,7 +85,7 @@ async fn check_health(context: &Context, endpoint: String) -> Health {
     let client = client.with_timeout(context.command_timeout);
     let checked = async {
         let read = read_any_key(&client).await;
-        took = duration::format(start.elapsed());
+        took = GoDuration::from(start.elapsed()).to_string();
         match read {
             // A permission error shows that the cluster works.
             Err(error) if error.is_answer("etcdserver: permission denied") => {}
@@ -101,7 +101,7 @@ async fn check_health(context: &Context, endpoint: String) -> Health {
         }
     };
     if took.is_empty() {
-        took = duration::format(start.elapsed());
+        took = GoDuration::from(start.elapsed()).to_string();
     }
     Health {
         endpoint,
@@ -179,7 +179,7 @@ async fn ask_each<R>(
             Ok(response) => answers.push(Answer { endpoint, response }),
             Err(error) => {
                 log_last_attempt(&error);
-                log::write_line(format_args!(
+                stderr::write_line(format_args!(
                     "Failed to get the {what} of endpoint {endpoint} ({error})"
                 ));
                 last_error = Some(error);

@@ -4,7 +4,7 @@
 //! the variable and the flag is an error, because one of them would be ignored.
 
 use crate::cli::{Exit, FlagSet};
-use crate::log;
+use retcd_log as log;
 
 const PREFIX: &str = "ETCDCTL_";
 
@@ -58,21 +58,19 @@ pub(crate) fn apply(
         if shadowed.contains(name) {
             let message = "conflicting environment variable is shadowed by corresponding command-line flag \
                            (either unset environment variable or disable flag))";
-            log::json_line("fatal", message, &[("environment-variable", name.clone())]);
+            log::emit(&log::log_record!(Fatal, None, message; "environment-variable" => name));
             return Err(Exit::silent(1));
         }
         let shown = format!("{name}={value}");
-        log::json_line(
-            "warn",
-            "unrecognized environment variable",
-            &[("environment-variable", shown)],
-        );
+        log::warn!("unrecognized environment variable"; "environment-variable" => shown);
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use retcd_log::GoDuration;
+
     use super::*;
     use crate::cli::parse_flags;
 
@@ -107,7 +105,7 @@ mod tests {
         );
         let flags = flags.expect("nothing conflicts");
         assert_eq!(flags.list("endpoints"), ["a:1", "b:2"]);
-        assert_eq!(flags.duration("dial-timeout").as_secs(), 2);
+        assert_eq!(flags.duration("dial-timeout"), GoDuration::from_secs(2));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use super::context::{self, Context, failed};
 use super::decode;
 use crate::cli::{Arg, Command, Exit, ExitKind, Flag, FlagSet, Invocation};
 use crate::go::quote::quote;
-use crate::log;
 use crate::print::{Format, Reply, print_bytes};
+use crate::stderr;
 use crate::v2;
 
 /// The `get` command.
@@ -246,7 +246,7 @@ fn note_version_2(context: &Context, key: &[u8]) -> Result<(), Exit> {
     let is_there =
         v2::is_unset() && context::run(async { Ok(v2::has_key(&context.config, key).await) })?;
     if is_there {
-        log::write_line(format_args!(
+        stderr::write_line(format_args!(
             "Note: {} is a key of API version 2 only; read it with ETCDCTL_API=2 etcdctl get",
             quote(key)
         ));

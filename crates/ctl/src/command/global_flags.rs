@@ -1,12 +1,12 @@
 //! Global flags.
 
-use std::time::Duration;
+use retcd_log::GoDuration;
 
 use crate::cli::Flag;
 
 /// The global flags. Each can be set by an environment variable, see [`super::environment`].
 pub(crate) fn flags() -> Vec<Flag> {
-    let seconds = Duration::from_secs;
+    let seconds = GoDuration::from_secs;
     vec![
         Flag::list(
             "endpoints",

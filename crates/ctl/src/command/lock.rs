@@ -7,8 +7,8 @@ use super::context::{self, Context, failed};
 use super::exec;
 use super::signal::stop_requested;
 use crate::cli::{Arg, Command, Exit, Flag, Invocation};
-use crate::log;
 use crate::print::Reply;
+use retcd_log as log;
 
 const LONG: &str = "\
 Acquires the lock and prints its key. The lock is released on SIGINT or SIGTERM or, if a command is given, when
@@ -57,9 +57,10 @@ fn ttl_s(given: i64) -> i64 {
     if given > 0 {
         return given;
     }
-    let field = ("current-session-ttl", DEFAULT_TTL_S.to_string());
-    let message = "WithTTL(): TTL should be > 0, preserving current TTL";
-    log::json_line("warn", message, &[field]);
+    log::warn!(
+        "WithTTL(): TTL should be > 0, preserving current TTL";
+        "ttl" => given, "current-session-ttl" => DEFAULT_TTL_S
+    );
     DEFAULT_TTL_S
 }
 

@@ -15,11 +15,11 @@ use retcd_proto::mvccpb::event::EventType;
 use retcd_proto::mvccpb::{Event, KeyValue};
 
 use super::context::{self, Context, connect, failed};
-use super::progress::Progress;
 use super::signal::stop_signal;
 use crate::cli::{Command, Exit, Flag, FlagSet, Invocation};
-use crate::log;
 use crate::print::print_line;
+use crate::progress::Progress;
+use crate::stderr;
 
 /// Keys that are read at once.
 const PAGE_KEYS: i64 = 1000;
@@ -136,7 +136,7 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
             Err(exit) = mirror.report() => Err(exit),
             stop = stop => {
                 if std::io::stderr().is_terminal() {
-                    log::write_line(mirror.next_step());
+                    stderr::write_line(mirror.next_step());
                 }
                 stop.end_process()
             }

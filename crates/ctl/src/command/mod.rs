@@ -33,7 +33,6 @@ mod options;
 mod output_file;
 mod pages;
 mod password;
-mod progress;
 mod put;
 mod role;
 mod signal;

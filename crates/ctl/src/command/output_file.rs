@@ -9,9 +9,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use retcd_log::go_io_error;
-
-use crate::log;
+use retcd_log::{self as log, go_io_error};
 
 /// Maximum number of symbolic links followed, as in Linux.
 const LINKS_MAX: usize = 40;
@@ -72,8 +70,7 @@ impl OutputFile {
             .mode(0o600)
             .open(&part);
         let file = opened.map_err(|error| failed("open", &part, &error))?;
-        let fields = [("path", part.display().to_string())];
-        log::json_line("info", "created temporary db file", &fields);
+        log::info!("created temporary db file"; "path" => part);
         Ok(OutputFile {
             file,
             building: Some(Building { part, path }),

@@ -8,15 +8,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use retcd_client::{Client, Error};
-use retcd_log::go_io_error;
+use retcd_log::{self as log, ByteSize, go_io_error};
 
 use super::context::{self, Context};
 use super::output_file::OutputFile;
-use super::progress::Progress;
 use crate::cli::{Command, Exit, ExitKind, Invocation};
-use crate::go::{duration, size};
-use crate::log;
 use crate::print::print_line;
+use crate::progress::Progress;
 
 const EXAMPLES: &str = "  etcdctl snapshot save /backup/etcd.db
   etcdctl --endpoints=127.0.0.1:3000 snapshot save /backup/etcd.db
@@ -97,14 +95,12 @@ async fn download(context: &Context, path: &str) -> Result<String, Exit> {
         )));
     }
     target.finish().map_err(failed)?;
-    let fields = [
-        ("endpoint", endpoint.clone()),
-        ("size", size::humanise(bytes)),
-        ("took", duration::format(start.elapsed())),
-        ("etcd-version", version.clone()),
-    ];
-    log::json_line("info", "fetched snapshot", &fields);
-    log::json_line("info", "saved", &[("path", path.to_owned())]);
+    log::info!(
+        "fetched snapshot";
+        "endpoint" => endpoint, "size" => ByteSize(bytes), "took" => start.elapsed(),
+        "etcd-version" => version
+    );
+    log::info!("saved"; "path" => path);
     Ok(version)
 }
 
@@ -117,11 +113,7 @@ async fn copy_stream(
     let mut progress = Progress::new();
     let broken = |error: Error| failed(error.text_with_code());
     let mut parts = client.snapshot().await.map_err(broken)?;
-    log::json_line(
-        "info",
-        "fetching snapshot",
-        &[("endpoint", endpoint.to_owned())],
-    );
+    log::info!("fetching snapshot"; "endpoint" => endpoint);
     let (mut bytes, mut version) = (0, String::new());
     while let Some(part) = parts.next().await.map_err(broken)? {
         file.write_all(&part.blob).map_err(|error| {
@@ -129,7 +121,7 @@ async fn copy_stream(
         })?;
         bytes += part.blob.len() as u64;
         let all = bytes + part.remaining_bytes;
-        progress.show(bytes, all, size::humanise(all));
+        progress.show(bytes, all, ByteSize(all));
         if version.is_empty() {
             version = part.version;
         }

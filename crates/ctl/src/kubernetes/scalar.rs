@@ -1,14 +1,12 @@
 //! Values that have a JSON form of their own, as the API server shows them.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use serde_json::{Number, Value};
 
 use super::generic;
 use super::types::Kind;
 use super::wire::{self, Wire};
-use crate::go::duration;
+use retcd_log::GoDuration;
 
 /// A value of a type that is not a message of the table; `None` if it is not of that type.
 pub(super) fn decode(kind: Kind, wire: Wire<'_>, depth: usize) -> Option<Value> {
@@ -74,11 +72,7 @@ fn time(fields: &[wire::Field<'_>], decimals: usize) -> Option<Value> {
 }
 
 fn go_duration(nanos: i64) -> String {
-    let sign = if nanos < 0 { "-" } else { "" };
-    format!(
-        "{sign}{}",
-        duration::format(Duration::from_nanos(nanos.unsigned_abs()))
-    )
+    GoDuration(nanos).to_string()
 }
 
 /// JSON that stands in a message as it is, or another object.

@@ -1,6 +1,7 @@
 //! `defrag`: rewrites the database of a stopped member without its free pages.
 
 use std::path::Path;
+use std::time::Instant;
 
 use retcd_storage::backend::Backend;
 use retcd_storage::bolt::Access;
@@ -8,7 +9,8 @@ use retcd_storage::bolt::Access;
 use super::input_file::{check_regular, database_text};
 use super::{disk, io_text, lock_limit, open_locked, options};
 use crate::cli::{Command, Exit, Flag, Invocation};
-use crate::log;
+use crate::progress::Progress;
+use retcd_log::{self as log, ByteSize};
 
 /// The `defrag` command.
 pub(crate) fn command() -> Command {
@@ -33,26 +35,54 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let failed =
         |reason: String| Exit::error(format!("Failed to defragment etcd data[{dir}] ({reason})"));
     check_regular(&path).map_err(|exit| failed(exit.message.unwrap_or_default()))?;
-    log::console_line(
-        "info",
-        "defragmenting",
-        &[("path", path.display().to_string())],
-    );
     // The new database replaces the file itself, not a symbolic link to it.
     let file =
         std::fs::canonicalize(&path).map_err(|error| failed(io_text("stat", &path, &error)))?;
     let open = || Backend::open(disk(), &file, options(Access::Existing));
     let backend = open_locked(lock_limit(invocation), open)
         .map_err(|error| failed(database_text(&path, &error)))?;
-    let before = backend.size_bytes();
+    let before = Sizes::of(&backend);
+    log::info!(
+        "defragmenting";
+        "path" => path,
+        "current-db-size-bytes" => before.all,
+        "current-db-size" => ByteSize(before.all),
+        "current-db-size-in-use-bytes" => before.in_use,
+        "current-db-size-in-use" => ByteSize(before.in_use)
+    );
+    let start = Instant::now();
+    let mut progress = Progress::new();
+    let mut show = |done| progress.show(done, before.in_use, ByteSize(before.in_use));
     backend
-        .defragment()
+        .defragment_with_progress(&mut show)
         .map_err(|error| failed(database_text(&path, &error)))?;
-    let fields = [
-        ("path", path.display().to_string()),
-        ("size-before-bytes", before.to_string()),
-        ("size-after-bytes", backend.size_bytes().to_string()),
-    ];
-    log::console_line("info", "finished defragmenting directory", &fields);
+    drop(progress);
+    let after = Sizes::of(&backend);
+    log::info!(
+        "finished defragmenting directory";
+        "path" => path,
+        "current-db-size-bytes-diff" => after.all.cast_signed() - before.all.cast_signed(),
+        "current-db-size-bytes" => after.all,
+        "current-db-size" => ByteSize(after.all),
+        "current-db-size-in-use-bytes-diff" => after.in_use.cast_signed() - before.in_use.cast_signed(),
+        "current-db-size-in-use-bytes" => after.in_use,
+        "current-db-size-in-use" => ByteSize(after.in_use),
+        "took" => start.elapsed()
+    );
     Ok(())
+}
+
+/// Bytes of a database: all, and those of pages that are not free.
+struct Sizes {
+    all: u64,
+    in_use: u64,
+}
+
+impl Sizes {
+    fn of(backend: &Backend) -> Sizes {
+        Sizes {
+            all: backend.size_bytes(),
+            in_use: backend.size_in_use_bytes(),
+        }
+    }
 }

@@ -12,7 +12,7 @@ use retcd_proto::raftpb::{Entry, EntryType};
 use retcd_state::version::{self, SchemaError, Version};
 use retcd_storage::backend::{Backend, WriteBatch};
 use retcd_storage::bolt::Access;
-use retcd_storage::wal;
+use retcd_storage::{snap::SnapError, wal};
 
 use super::input_file::{check_regular, database_text};
 use super::log_start::{mark, newest_snapshot};
@@ -20,7 +20,7 @@ use super::{disk, lock_limit, open_locked, options};
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::go::number::parse_int;
 use crate::go::quote::quote;
-use crate::log;
+use retcd_log::{self as log, Text};
 
 /// The oldest version that there is a way to.
 const OLDEST: Version = Version::new(3, 5, 0);
@@ -66,8 +66,7 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let backend = open_locked(lock_limit(invocation), open).map_err(failed)?;
     let current = detect(&backend)?;
     if current == target {
-        let field = ("storage-version", target.major_minor());
-        log::console_line("info", "storage version up-to-date", &[field]);
+        log::info!("storage version up-to-date"; "storage-version" => target.major_minor());
         return Ok(());
     }
     let needed = needed_by_log(&member)?;
@@ -75,14 +74,12 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         Ok(steps) => {
             write(&backend, target).map_err(failed)?;
             for step in steps {
-                let field = ("new-storage-version", step.to_string());
-                log::console_line("info", "updated storage version", &[field]);
+                log::info!("updated storage version"; "new-storage-version" => Text(step));
             }
             Ok(())
         }
         Err(reason) if flags.bool("force") => {
-            let field = ("error", reason);
-            log::console_line("info", "normal migrate failed, trying with force", &[field]);
+            log::info!("normal migrate failed, trying with force"; "error" => reason);
             write(&backend, target).map_err(failed)?;
             log_forced(target);
             Ok(())
@@ -124,8 +121,9 @@ fn detect(backend: &Backend) -> Result<Version, Exit> {
         Ok(None) => "missing term information".to_owned(),
         Err(error) => error.to_string(),
     };
-    let message = "failed to detect storage version. Please make sure you are using data dir from etcd v3.5 and older";
-    log::console_line("error", message, &[]);
+    log::error!(
+        "failed to detect storage version. Please make sure you are using data dir from etcd v3.5 and older"
+    );
     Err(Exit::error(reason))
 }
 
@@ -137,12 +135,10 @@ fn plan(
 ) -> Result<Vec<Version>, String> {
     let steps = version::path(current, target).map_err(|error| {
         if matches!(error, SchemaError::OtherMajor) {
-            let fields = [
-                ("storage-version", current.to_string()),
-                ("target-storage-version", target.to_string()),
-            ];
-            let message = "Changing major storage version is not supported";
-            log::console_line("error", message, &fields);
+            log::error!(
+                "Changing major storage version is not supported";
+                "storage-version" => Text(current), "target-storage-version" => Text(target)
+            );
         }
         format!("cannot create migration plan: {error}")
     })?;
@@ -159,9 +155,8 @@ fn plan(
 /// the oldest target.
 fn needed_by_log(member: &Path) -> Result<Option<Version>, Exit> {
     let (snap_dir, wal_dir): (PathBuf, PathBuf) = (member.join("snap"), member.join("wal"));
-    let ignore = |error: &_| {
-        let field = ("error", format!("{error}"));
-        log::console_line("warn", "failed to read a snap file", &[field]);
+    let ignore = |error: &SnapError| {
+        log::warn!("failed to read a snap file"; "error" => Text(error));
     };
     let during = |what: &'static str| {
         move |exit: Exit| Exit {
@@ -198,11 +193,10 @@ fn write(backend: &Backend, target: Version) -> Result<(), retcd_storage::bolt::
 
 fn log_forced(target: Version) {
     match target < FIRST_TOLD {
-        true => log::console_line("warn", "forcefully cleared storage version", &[]),
-        false => {
-            let field = ("storage-version", target.major_minor());
-            log::console_line("warn", "forcefully set storage version", &[field]);
-        }
+        true => log::warn!("forcefully cleared storage version"),
+        false => log::warn!(
+            "forcefully set storage version"; "storage-version" => target.major_minor()
+        ),
     }
 }
 

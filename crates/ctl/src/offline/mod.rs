@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use retcd_log::go_io_error;
+use retcd_log::{GoDuration, go_io_error};
 use retcd_storage::bolt::{Access, BoltError, Options};
 use retcd_storage::disk::OsDisk;
 
@@ -59,7 +59,7 @@ pub(crate) fn program() -> Program {
             "output format: fields, json, protobuf, simple or table",
         )
         .short('w'),
-        Flag::duration("timeout", Duration::from_secs(10), timeout),
+        Flag::duration("timeout", GoDuration::from_secs(10), timeout),
     ]);
     Program {
         root,
@@ -105,5 +105,5 @@ pub(crate) fn io_text(action: &str, path: &Path, error: &io::Error) -> String {
 }
 
 fn lock_limit(invocation: &Invocation<'_>) -> Option<Duration> {
-    Some(invocation.flags.duration("timeout")).filter(|limit| !limit.is_zero())
+    invocation.flags.duration("timeout").limit()
 }

@@ -34,7 +34,8 @@ use super::input_file::{check_regular_for, database_text};
 use super::{disk, io_text, options};
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::go::quote::quote;
-use crate::log;
+use crate::progress::Progress;
+use retcd_log::{self as log, ByteSize, Hex};
 
 /// A database is a multiple of this size; the remainder of a backup is its checksum.
 const PAGE_BYTES: u64 = 512;
@@ -99,16 +100,19 @@ struct Plan {
     cluster: Cluster,
 }
 
+impl Plan {
+    fn log(&self, message: &'static str) {
+        log::info!(
+            message;
+            "path" => self.source, "wal-dir" => self.wal_dir, "data-dir" => self.data_dir,
+            "snap-dir" => self.snap_dir,
+        );
+    }
+}
+
 fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let plan = plan(invocation)?;
-    let snap_dir = plan.snap_dir.display().to_string();
-    let fields = [
-        ("path", plan.source.display().to_string()),
-        ("wal-dir", plan.wal_dir.display().to_string()),
-        ("data-dir", plan.data_dir.display().to_string()),
-        ("snap-dir", snap_dir),
-    ];
-    log::console_line("info", "restoring snapshot", &fields);
+    plan.log("restoring snapshot");
     let mut created = CreatedFiles::new().map_err(Exit::error)?;
     let backup = open_backup(&plan)?;
     created.create_dir(&plan.snap_dir)?;
@@ -117,7 +121,7 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     created.check_signals()?;
     write_log(&plan, &mut created)?;
     created.keep()?;
-    log::console_line("info", "restored snapshot", &fields);
+    plan.log("restored snapshot");
     Ok(())
 }
 
@@ -246,6 +250,8 @@ fn copy(plan: &Plan, backup: &mut Backup, created: &CreatedFiles) -> Result<[u8;
     let mut hash = Sha256::new();
     let mut limited = (&mut backup.file).take(backup.database_bytes);
     let mut buffer = vec![0; 1 << 20];
+    let mut progress = Progress::new();
+    let (mut copied, all) = (0, backup.database_bytes);
     loop {
         created.check_signals()?;
         let read = limited.read(&mut buffer).map_err(unread)?;
@@ -254,6 +260,8 @@ fn copy(plan: &Plan, backup: &mut Backup, created: &CreatedFiles) -> Result<[u8;
         }
         hash.update(&buffer[..read]);
         file.write_all(&buffer[..read]).map_err(unwritten)?;
+        copied += read as u64;
+        progress.show(copied, all, ByteSize(all));
     }
     file.sync_all().map_err(unwritten)?;
     Ok(hash.finalize().into())
@@ -273,11 +281,7 @@ fn rewrite_database(plan: &Plan) -> Result<(), Exit> {
         Backend::open(disk(), &path, options(Access::Existing)).map_err(|error| failed(&error))?;
     let reader = backend.reader();
     let mut batch = WriteBatch::default();
-    log::console_line(
-        "info",
-        "Trimming membership information from the backend...",
-        &[],
-    );
+    log::info!("Trimming membership information from the backend...");
     for bucket in [Bucket::Members, Bucket::MembersRemoved] {
         for entry in reader.range(bucket, b"", None) {
             let (key, _) = entry.map_err(|error| failed(&error))?;
@@ -291,11 +295,12 @@ fn rewrite_database(plan: &Plan) -> Result<(), Exit> {
             key.as_bytes(),
             member.to_json().into_bytes().into(),
         );
-        let fields = [
-            ("added-peer-id", key.clone()),
-            ("added-peer-peer-urls", member.peer_urls.join(",")),
-        ];
-        log::console_line("info", "added member", &fields);
+        log::info!(
+            "added member";
+            "cluster-id" => Hex(plan.cluster.id), "local-member-id" => Hex(0),
+            "added-peer-id" => key, "added-peer-peer-urls" => member.peer_urls,
+            "added-peer-is-learner" => false
+        );
     }
     if plan.bump > 0 {
         let latest = latest_revision(plan, &reader)?;
@@ -346,17 +351,11 @@ fn latest_revision(plan: &Plan, reader: &backend::Reader) -> Result<i64, Exit> {
 fn bump_revision(latest: i64, bump: u64, batch: &mut WriteBatch) -> Result<(), Exit> {
     let overflow = || Exit::error(format!("revision {latest} cannot be raised by {bump}"));
     let raised = latest.checked_add_unsigned(bump).ok_or_else(overflow)?;
-    let fields = [
-        ("latest-revision", latest.to_string()),
-        ("bump-amount", bump.to_string()),
-        ("new-latest-revision", raised.to_string()),
-    ];
-    log::console_line("info", "bumping latest revision", &fields);
-    log::console_line(
-        "info",
-        "marking revision compacted",
-        &[("revision", raised.to_string())],
+    log::info!(
+        "bumping latest revision";
+        "latest-revision" => latest, "bump-amount" => bump, "new-latest-revision" => raised
     );
+    log::info!("marking revision compacted"; "revision" => raised);
     let key = Revision::start_of(raised).to_key();
     batch.put(Bucket::Key, &key, Vec::new().into());
     batch.put(Bucket::Meta, b"scheduledCompactRev", key[..].into());

@@ -18,7 +18,7 @@ use super::format::{self, Column, Raw};
 use super::input_file::{check_regular, database_text};
 use super::{disk, lock_limit, open_locked, options};
 use crate::cli::{Command, Exit, Invocation};
-use crate::go::size::humanise;
+use retcd_log::ByteSize;
 
 const LONG: &str = "\
 Checks the database of a backup and describes it. With the simple format the columns are: hash, revision, total keys, \
@@ -76,7 +76,7 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
             "TOTAL SIZE",
             "Size",
             "totalSize",
-            humanise(status.bytes),
+            ByteSize(status.bytes).to_string(),
             number(status.bytes),
         ),
         (

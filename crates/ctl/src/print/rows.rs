@@ -3,7 +3,7 @@
 use retcd_proto::etcdserverpb as pb;
 
 use super::{Answer, Health, Reply, Unsupported, table};
-use crate::go::size::humanise;
+use retcd_log::ByteSize;
 
 /// Formats a reply as a table.
 pub(crate) fn table(reply: &Reply<'_>) -> Result<String, Unsupported> {
@@ -87,7 +87,7 @@ pub(crate) fn status(list: &[Answer<pb::StatusResponse>]) -> Vec<Vec<String>> {
 fn status_row(endpoint: &str, status: &pb::StatusResponse) -> Vec<String> {
     let member = status.header.as_ref().map_or(0, |header| header.member_id);
     let downgrade = status.downgrade_info.clone().unwrap_or_default();
-    let size = |bytes: i64| humanise(u64::try_from(bytes).unwrap_or(0));
+    let size = |bytes: i64| ByteSize(u64::try_from(bytes).unwrap_or(0)).to_string();
     // An empty database has no unused space.
     let used_percent = (status.db_size_in_use.saturating_mul(100))
         .checked_div(status.db_size)

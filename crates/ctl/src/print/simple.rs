@@ -9,7 +9,7 @@ use retcd_proto::etcdserverpb::response_op::Response;
 use retcd_proto::mvccpb::KeyValue;
 
 use super::{Downgrade, Health, MemberChange, Reply, rows};
-use crate::log;
+use crate::stderr;
 
 /// Formats a reply.
 pub(crate) fn render(reply: &Reply<'_>, hex: bool, values_only: bool) -> Vec<u8> {
@@ -203,7 +203,7 @@ impl Page {
                 "{endpoint} is healthy: successfully committed proposal: took = {took}"
             ));
         } else {
-            log::write_line(format_args!(
+            stderr::write_line(format_args!(
                 "{endpoint} is unhealthy: failed to commit proposal: {error}"
             ));
         }

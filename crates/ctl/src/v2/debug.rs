@@ -3,11 +3,11 @@
 use super::endpoint::Target;
 use super::http::Action;
 use crate::go::quote::quote;
-use crate::log;
+use crate::stderr;
 
 /// Shows a request as a cURL command.
 pub(super) fn show_request(endpoint: &str, action: &Action) {
-    log::write_line(curl(endpoint, action));
+    stderr::write_line(curl(endpoint, action));
 }
 
 fn curl(endpoint: &str, action: &Action) -> String {
@@ -21,12 +21,12 @@ fn curl(endpoint: &str, action: &Action) -> String {
 
 /// Shows the endpoints to which requests go.
 pub(super) fn show_cluster(endpoints: &[String]) {
-    log::write_line(format_args!("Cluster-Endpoints: {}", endpoints.join(", ")));
+    stderr::write_line(format_args!("Cluster-Endpoints: {}", endpoints.join(", ")));
 }
 
 /// Shows a step, with the endpoints that it has to do with.
 pub(super) fn show_endpoints(before: &str, endpoints: &[String], after: &str) {
-    log::write_line(format_args!("{before}{}{after}", endpoints.join(",")));
+    stderr::write_line(format_args!("{before}{}{after}", endpoints.join(",")));
 }
 
 #[cfg(test)]

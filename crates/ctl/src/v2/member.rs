@@ -10,8 +10,8 @@ use crate::cli::Exit;
 use crate::command::run_async;
 use crate::go::json;
 use crate::go::quote::quote;
-use crate::log;
 use crate::print::{print_bytes, print_line};
+use crate::stderr;
 use crate::urls::MemberUrl;
 
 /// `member`
@@ -123,7 +123,7 @@ fn remove(invocation: &Invocation) -> Result<(), Exit> {
             ))
         })?;
         for member in members.iter().filter(|member| member.name == *id) {
-            log::write_line(format_args!(
+            stderr::write_line(format_args!(
                 "Found a member named {id}; if this is correct, please use its ID, eg:\n\
                  \tetcdctl member remove {}\n{REMOVAL_HELP}",
                 member.id
@@ -139,7 +139,7 @@ fn remove(invocation: &Invocation) -> Result<(), Exit> {
         let removed = cluster.limited(change(&cluster, &action, &expected)).await;
         if let Err(error) = removed {
             // The line has no end in etcd 3.3.
-            log::write_part(format_args!(
+            stderr::write_part(format_args!(
                 "Received an error trying to remove member {id}: {error}"
             ));
             return Err(Exit::silent(BAD_ARGS));

@@ -6,10 +6,9 @@
 //! are moved to the front, each with the next argument that does not start with `-`, whether it
 //! takes a value or not.
 
-use std::time::Duration;
+use retcd_log::GoDuration;
 
 use crate::cli::Arg;
-use crate::go::duration;
 use crate::go::number::{parse_bool, parse_int};
 use crate::go::quote::quote;
 
@@ -163,9 +162,9 @@ impl Options {
     }
 
     /// A duration.
-    pub(super) fn duration(&self, name: &str) -> Option<Duration> {
+    pub(super) fn duration(&self, name: &str) -> Option<GoDuration> {
         self.last(name)
-            .map(|value| duration::parse(value).expect("it was checked when it was parsed"))
+            .map(|value| value.parse().expect("it was checked when it was parsed"))
     }
 
     /// All values of a list.
@@ -286,7 +285,7 @@ fn check(flag: &Flag, name: &str, value: &[u8]) -> Result<(), OptionError> {
                 "parse error"
             }
         }),
-        Kind::Duration => duration::parse(&text).err().map(|_| "parse error"),
+        Kind::Duration => text.parse::<GoDuration>().err().map(|_| "parse error"),
     };
     match reason {
         None => Ok(()),
@@ -356,7 +355,7 @@ mod tests {
         assert_eq!(options.int("ttl"), 16);
         assert!(options.switch("quorum"));
         assert_eq!(options.list("path"), ["a", "b"]);
-        assert_eq!(options.duration("timeout"), Some(Duration::from_secs(60)));
+        assert_eq!(options.duration("timeout"), Some(GoDuration::from_secs(60)));
         assert_eq!(line(&rest), "k -q");
         let (_, rest) = parsed("-- -q").unwrap();
         assert_eq!(line(&rest), "-q");

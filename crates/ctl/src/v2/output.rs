@@ -3,8 +3,8 @@
 use super::store::{Node, Response};
 use crate::cli::Exit;
 use crate::go::json;
-use crate::log;
 use crate::print::print_bytes;
+use crate::stderr;
 
 /// An output format.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Format {
 pub(super) fn print(response: &Response, format: &Format) -> Result<(), Exit> {
     print_bytes(render(response, format).as_bytes())?;
     if let Format::Unknown(name) = format {
-        log::write_line(format_args!("Unsupported output format: {name}"));
+        stderr::write_line(format_args!("Unsupported output format: {name}"));
     }
     Ok(())
 }

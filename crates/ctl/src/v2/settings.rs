@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use retcd_client::{Dialer, TlsConfig, TlsError};
+use retcd_log::GoDuration;
 
 use super::cluster::{Cluster, ClusterError};
 use super::http::Http;
@@ -13,12 +14,12 @@ use super::program::Invocation;
 use super::{debug, endpoint, failure};
 use crate::cli::Exit;
 use crate::command::{ask_password, discovered_endpoints};
-use crate::log;
+use crate::stderr;
 use crate::urls::{MemberUrl, UrlError};
 
 const DEFAULT_ENDPOINTS: &str = "http://127.0.0.1:2379,http://127.0.0.1:4001";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(5);
+const TOTAL_TIMEOUT: GoDuration = GoDuration::from_secs(5);
 
 /// The options before the command, in the order in which help lists them.
 pub(super) const FLAGS: &[Flag] = &[
@@ -82,8 +83,8 @@ impl Invocation {
             match cluster.sync().await {
                 Err(error @ ClusterError::NoEndpoints) => {
                     let given = cluster.endpoints.join(",");
-                    log::write_line("etcd cluster has no published client endpoints.");
-                    log::write_line(format_args!(
+                    stderr::write_line("etcd cluster has no published client endpoints.");
+                    stderr::write_line(format_args!(
                         "Try '--no-sync' if you want to access non-published client \
                          endpoints({given})."
                     ));
@@ -120,7 +121,8 @@ impl Invocation {
         let endpoints = endpoints(globals)?;
         let dialer = self.dialer().map_err(failure::plain)?;
         let credentials = credentials(globals)?;
-        let request_timeout = globals.duration("timeout").unwrap_or(REQUEST_TIMEOUT);
+        let request_timeout = globals.duration("timeout");
+        let request_timeout = request_timeout.map_or(REQUEST_TIMEOUT, GoDuration::std);
         let total_timeout = globals.duration("total-timeout").unwrap_or(TOTAL_TIMEOUT);
         let http = Http::new(
             dialer,
@@ -130,10 +132,10 @@ impl Invocation {
         );
         let http = match total_timeout {
             // etcd 3.3 has no limit for connections then.
-            Duration::ZERO => http,
-            total_timeout => http.with_dial_timeout(total_timeout),
+            GoDuration(0) => http,
+            total_timeout => http.with_dial_timeout(total_timeout.std()),
         };
-        Ok(Cluster::new(http, endpoints, total_timeout))
+        Ok(Cluster::new(http, endpoints, total_timeout.std()))
     }
 }
 

@@ -15,7 +15,7 @@ use super::http::{Answer, Http};
 use super::settings::name_and_password;
 use super::store::{self, Node, Response, StoreError};
 use crate::cli::Exit;
-use crate::log;
+use crate::stderr;
 
 /// Code of an error: there is no such key.
 const NOT_FOUND: i64 = 100;
@@ -81,7 +81,7 @@ impl Source {
                 }),
                 Err(StoreError::Refused {
                     code: UNAUTHORIZED, ..
-                }) => log::write_line(format_args!(
+                }) => stderr::write_line(format_args!(
                     "Note: {path} may not be read; if that directory expires, its keys do not \
                      expire in API v3"
                 )),

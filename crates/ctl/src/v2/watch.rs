@@ -14,8 +14,8 @@ use super::program::{Command, Invocation};
 use super::store::{self, Node, Response, StoreError};
 use crate::cli::{Arg, Exit};
 use crate::command::{CommandProblem, until_interrupted};
-use crate::log;
 use crate::print::print_line;
+use crate::stderr;
 
 const AFTER_INDEX: Flag = Flag::int(&["after-index"], "begin behind this index");
 
@@ -119,7 +119,7 @@ fn exec_watch(invocation: &Invocation) -> Result<(), Exit> {
             let response = watcher.next().await?;
             let node = &response.node;
             if node.dir {
-                log::write_line(format_args!("Ignored dir {} change", node.key));
+                stderr::write_line(format_args!("Ignored dir {} change", node.key));
                 continue;
             }
             start(command, &response.action, node)?;

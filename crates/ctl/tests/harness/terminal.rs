@@ -23,6 +23,12 @@ pub struct Terminal {
 
 impl Terminal {
     pub fn run(args: &[&str]) -> Terminal {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_etcdctl"));
+        command.args(args).env_clear();
+        Terminal::start(command)
+    }
+
+    pub fn start(mut command: Command) -> Terminal {
         let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&keyboard).unwrap();
         unlockpt(&keyboard).unwrap();
@@ -31,9 +37,7 @@ impl Terminal {
         options.read(true).write(true);
         let line = options.open(name.to_str().unwrap()).unwrap();
         let end = || Stdio::from(line.try_clone().unwrap());
-        let command = Command::new(env!("CARGO_BIN_EXE_etcdctl"))
-            .args(args)
-            .env_clear()
+        let command = command
             .stdin(end())
             .stdout(end())
             .stderr(end())

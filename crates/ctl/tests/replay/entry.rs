@@ -27,6 +27,13 @@ pub struct Step {
     pub during: Vec<Step>,
 }
 
+impl Step {
+    /// Whether standard input stays open.
+    pub fn is_left_open(&self) -> bool {
+        self.bound.as_ref().is_some_and(|bound| bound.stdin_open)
+    }
+}
+
 /// Something that no command does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {

@@ -34,9 +34,6 @@ const START_ATTEMPTS: usize = 5;
 const COMMAND_MAX: Duration = Duration::from_secs(20);
 /// How long a command may print more than expected before it is terminated.
 const GRACE: Duration = Duration::from_millis(150);
-/// How long a watch over TLS may take to start, which cannot be observed, and the pause between the
-/// input lines of a watch.
-const SETTLE: Duration = Duration::from_millis(250);
 /// The recorded exit code of interrupted commands.
 const WAS_ENDED: i64 = 130;
 
@@ -293,7 +290,8 @@ impl Group {
             self.run_until(step, wanted);
             return Done::default();
         }
-        if !step.during.is_empty() {
+        let lines_to_await = step.stdin.lines().count() > 1 && step.is_left_open();
+        if !step.during.is_empty() || lines_to_await {
             self.wait_for_watchers(step, "no", |watchers| watchers == 0);
         }
         let mut child = self.command(step).spawn().expect("the tool starts");
@@ -304,9 +302,13 @@ impl Group {
         let stderr = child.stderr.take().expect("stderr is a pipe");
         read_lines(stderr, sender, Line::Stderr);
 
-        let kept_open = feed(stdin, step);
+        let kept_open = self.feed(stdin, step);
         if !step.during.is_empty() {
-            self.wait_for_watchers(step, "some", |watchers| watchers > 0);
+            let all = match step.is_left_open() {
+                true => step.stdin.lines().count() as u64,
+                false => 1,
+            };
+            self.wait_for_watchers(step, "enough", |watchers| watchers >= all);
         }
         for during in &step.during {
             self.run(during, Lines::default());
@@ -378,10 +380,6 @@ impl Group {
 
     /// Waits until the member has enough watchers for a command that runs during another.
     fn wait_for_watchers(&self, step: &Step, how_many: &str, enough: impl Fn(u64) -> bool) {
-        if self.encrypted {
-            std::thread::sleep(SETTLE);
-            return;
-        }
         let deadline = Instant::now() + COMMAND_MAX;
         while !self.watchers().is_some_and(&enough) {
             assert!(
@@ -391,6 +389,21 @@ impl Group {
             );
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Writes standard input; returns it if it must stay open. Each line but the last one starts a watch
+    /// then, which the next one finds.
+    fn feed(&self, mut stdin: ChildStdin, step: &Step) -> Option<ChildStdin> {
+        for (written, line) in step.stdin.split_inclusive('\n').enumerate() {
+            if step.is_left_open() && written > 0 {
+                self.wait_for_watchers(step, "enough", |watchers| watchers >= written as u64);
+            }
+            // A command that has exited does not read its input.
+            let _ = stdin
+                .write_all(line.as_bytes())
+                .and_then(|()| stdin.flush());
+        }
+        step.is_left_open().then_some(stdin)
     }
 
     /// The difference to the transcript, if there is one.
@@ -544,21 +557,6 @@ fn read_lines(
             }
         }
     });
-}
-
-/// Writes standard input; returns it if it must stay open.
-fn feed(mut stdin: ChildStdin, step: &Step) -> Option<ChildStdin> {
-    let left_open = step.bound.as_ref().is_some_and(|bound| bound.stdin_open);
-    for line in step.stdin.split_inclusive('\n') {
-        // A command that has exited does not read its input.
-        let _ = stdin
-            .write_all(line.as_bytes())
-            .and_then(|()| stdin.flush());
-        if left_open {
-            std::thread::sleep(SETTLE);
-        }
-    }
-    left_open.then_some(stdin)
 }
 
 /// Collects lines until the command closes its output, or until the expected number has arrived and

@@ -1,4 +1,4 @@
-//! JSON in the bodies of API v2, as Go's `encoding/json` reads it into structs: names of fields in
+//! JSON in the bodies of API v2 and in flags, as Go's `encoding/json` reads it into structs: names of fields in
 //! any case, fields that are not known do not matter, and `null` is nothing. Clients and members
 //! show the errors to users, so the texts are Go's, with the names of etcd's own types in them.
 //!
@@ -26,7 +26,7 @@ pub enum JsonError {
     #[error("json: cannot unmarshal {found} into Go value of type {wanted}")]
     Value {
         /// What it is.
-        found: &'static str,
+        found: String,
         /// Go's name of the type that was expected.
         wanted: String,
     },
@@ -34,7 +34,7 @@ pub enum JsonError {
     #[error("json: cannot unmarshal {found} into Go struct field {owner}.{path} of type {wanted}")]
     Field {
         /// What it is.
-        found: &'static str,
+        found: String,
         /// Go's name of the innermost struct, without its package; empty if it has none.
         owner: &'static str,
         /// The names of the fields from the outermost struct on.
@@ -79,7 +79,11 @@ struct Place {
 
 impl Place {
     fn mismatch(&self, value: &Value, wanted: &str) -> JsonError {
-        let (found, wanted) = (kind(value), wanted.to_owned());
+        self.not(kind(value).to_owned(), wanted)
+    }
+
+    fn not(&self, found: String, wanted: &str) -> JsonError {
+        let wanted = wanted.to_owned();
         match self.path.is_empty() {
             true => JsonError::Value { found, wanted },
             false => JsonError::Field {
@@ -167,6 +171,20 @@ impl<'v> Object<'v> {
         }
     }
 
+    /// A whole number; 0 if there is none.
+    ///
+    /// # Errors
+    /// There is something else.
+    pub fn int(&self, name: &str) -> Result<i64, JsonError> {
+        match self.get(name) {
+            Value::Null => Ok(0),
+            Value::Number(number) => number
+                .as_i64()
+                .ok_or_else(|| self.place(name).not(format!("number {number}"), "int")),
+            other => Err(self.place(name).mismatch(other, "int")),
+        }
+    }
+
     /// A list of texts.
     ///
     /// # Errors
@@ -176,6 +194,15 @@ impl<'v> Object<'v> {
         let list = self.list(name, "[]string")?;
         let texts = list.map(|list| list.iter().map(|value| place.string(value)).collect());
         texts.transpose()
+    }
+
+    /// The fields that the struct has from one that is embedded in it, whose name Go tells in errors.
+    #[must_use]
+    pub fn embedded(self, name: &str) -> Object<'v> {
+        Object {
+            place: self.place(name),
+            ..self
+        }
     }
 
     /// A struct in it; an empty one if there is none.

@@ -6,8 +6,7 @@ use std::{fs, io};
 use retcd_log::go_io_error;
 
 use super::jwt::{JsonWebTokens, Method};
-use crate::config::parse_duration;
-use crate::log::{GoDuration, Text};
+use crate::log::{DurationError, GoDuration, Text};
 
 /// How long signed tokens live without `ttl`.
 const TTL_DEFAULT: GoDuration = GoDuration::from_millis(5 * 60 * 1000);
@@ -114,7 +113,7 @@ impl<'a> TokenOptions<'a> {
         const KNOWN: [&str; 4] = ["pub-key", "priv-key", "sign-method", "ttl"];
         let ttl = match self.option("ttl") {
             "" => TTL_DEFAULT,
-            text => parse_duration(text).map_err(|error| problem(&error))?,
+            text => (text.parse()).map_err(|error: DurationError| problem(&error.to_string()))?,
         };
         let public = self.read("pub-key")?;
         let private = self.read("priv-key")?;

@@ -375,9 +375,9 @@ async fn connect(config: &Config) -> Result<Client, DiscoveryError> {
     let file = |path: &String| (!path.is_empty()).then(|| path.into());
     let client = Client::new(ClientConfig {
         endpoints: discovery.endpoints.iter().cloned().collect(),
-        dial_timeout: discovery.dial_timeout.std(),
-        keepalive_time: discovery.keepalive_time.std(),
-        keepalive_timeout: discovery.keepalive_timeout.std(),
+        dial_timeout: discovery.dial_timeout.limit(),
+        keepalive_time: discovery.keepalive_time.limit(),
+        keepalive_timeout: discovery.keepalive_timeout.limit(),
         tls: TlsConfig {
             cert: file(&discovery.cert),
             key: file(&discovery.key),

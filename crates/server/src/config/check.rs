@@ -4,6 +4,7 @@ use super::Config;
 use super::derived::RETENTION_MIN;
 use super::settings::Tls;
 use super::url::{ListenAddr, Url};
+use crate::log::DurationError;
 
 /// Settings that contradict each other, in etcd's words.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +25,7 @@ pub enum ConfigError {
     )]
     SharedUrl(Url),
     #[error("error parsing CompactionRetention: {0}")]
-    CompactionRetention(String),
+    CompactionRetention(DurationError),
     #[error(
         "--auto-compaction-retention={0} is no span to keep: use 0 for all history, or at least {RETENTION_MIN} with --auto-compaction-mode=periodic"
     )]

@@ -8,7 +8,6 @@ use retcd_member::config::AutoCompaction;
 
 use super::check::ConfigError;
 use super::gates::Gate;
-use super::literal::parse_duration;
 use super::{Config, member_dir};
 use crate::log::GoDuration;
 
@@ -45,7 +44,7 @@ impl Config {
         match (number, self.auto_compaction_mode.as_str()) {
             (Some(revisions), "revision") => Ok(GoDuration(revisions)),
             (Some(hours), _) => Ok(GoDuration(hours.saturating_mul(HOUR_NANOS))),
-            (None, mode) => match parse_duration(text).map_err(ConfigError::CompactionRetention)? {
+            (None, mode) => match text.parse().map_err(ConfigError::CompactionRetention)? {
                 GoDuration(0) => Ok(GoDuration(0)),
                 _ if mode == "revision" => Err(ConfigError::RetentionNotRevisions(text.to_owned())),
                 span if span < RETENTION_MIN => {

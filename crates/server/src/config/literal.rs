@@ -1,6 +1,4 @@
-//! Booleans, integers and durations, parsed as Go's `strconv` and `time` packages parse them.
-
-use crate::log::GoDuration;
+//! Booleans and integers, parsed as Go's `strconv` parses them.
 
 /// Go's `strconv.ParseBool`.
 pub(super) fn parse_bool(text: &str) -> Option<bool> {
@@ -45,69 +43,6 @@ pub(super) fn parse_integer(text: &str) -> Result<i128, NumberError> {
     Ok(if negative { -value } else { value })
 }
 
-/// Go's `time.ParseDuration`, with Go's error messages.
-pub(crate) fn parse_duration(text: &str) -> Result<GoDuration, String> {
-    let invalid = || format!("time: invalid duration {text:?}");
-    let (negative, mut rest) = match text.as_bytes().first() {
-        Some(b'-') => (true, &text[1..]),
-        Some(b'+') => (false, &text[1..]),
-        _ => (false, text),
-    };
-    if rest == "0" {
-        return Ok(GoDuration(0));
-    }
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    let mut total: i128 = 0;
-    while !rest.is_empty() {
-        let number_len = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(rest.len());
-        let (number, after) = rest.split_at(number_len);
-        let unit_len = after
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(after.len());
-        let (unit, next) = after.split_at(unit_len);
-        if number.matches('.').count() > 1 || !number.bytes().any(|b| b.is_ascii_digit()) {
-            return Err(invalid());
-        }
-        let unit_nanos: i128 = match unit {
-            "ns" => 1,
-            "us" | "µs" | "μs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            "" => return Err(format!("time: missing unit in duration {text:?}")),
-            unit => return Err(format!("time: unknown unit {unit:?} in duration {text:?}")),
-        };
-        total += nanos(number, unit_nanos).ok_or_else(invalid)?;
-        rest = next;
-    }
-    let total = if negative { -total } else { total };
-    i64::try_from(total).map(GoDuration).map_err(|_| invalid())
-}
-
-/// The nanoseconds of a decimal number of units; none if out of range.
-fn nanos(number: &str, unit_nanos: i128) -> Option<i128> {
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let whole: i128 = if whole.is_empty() {
-        0
-    } else {
-        whole.parse::<u64>().ok()?.into()
-    };
-    // For every unit, eighteen digits are finer than a nanosecond.
-    let fraction = &fraction[..fraction.len().min(18)];
-    let part: i128 = if fraction.is_empty() {
-        0
-    } else {
-        fraction.parse::<u64>().ok()?.into()
-    };
-    let scale = 10i128.pow(u32::try_from(fraction.len()).ok()?);
-    Some(whole * unit_nanos + part * unit_nanos / scale)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,32 +75,6 @@ mod tests {
             ),
         ] {
             assert_eq!(parse_integer(text), expected, "for {text:?}");
-        }
-    }
-
-    #[test]
-    fn durations_are_gos() {
-        for (text, expected) in [
-            ("0", Ok(0)),
-            ("-0", Ok(0)),
-            ("300ms", Ok(300_000_000)),
-            ("1.5h", Ok(5_400_000_000_000)),
-            ("2h45m", Ok(9_900_000_000_000)),
-            (".5s", Ok(500_000_000)),
-            ("1.s", Ok(1_000_000_000)),
-            ("-1s", Ok(-1_000_000_000)),
-            ("5µs", Ok(5_000)),
-            ("5", Err("time: missing unit in duration \"5\"")),
-            ("-5", Err("time: missing unit in duration \"-5\"")),
-            ("5x", Err("time: unknown unit \"x\" in duration \"5x\"")),
-            ("x", Err("time: invalid duration \"x\"")),
-            ("", Err("time: invalid duration \"\"")),
-            (".s", Err("time: invalid duration \".s\"")),
-            ("1.2.3s", Err("time: invalid duration \"1.2.3s\"")),
-            ("9999999999h", Err("time: invalid duration \"9999999999h\"")),
-        ] {
-            let got = parse_duration(text).map(|duration| duration.0);
-            assert_eq!(got, expected.map_err(str::to_owned), "for {text:?}");
         }
     }
 }

@@ -48,7 +48,6 @@ use crate::log::{self, Record};
 use crate::log_record;
 use build::Builder;
 pub use check::ConfigError;
-pub(crate) use literal::parse_duration;
 pub use settings::Config;
 use verify::VerifyError;
 

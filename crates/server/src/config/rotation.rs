@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use retcd_log::Rotation;
-use retcd_proto::go_json;
-use serde_json::{Map, Value};
+use retcd_proto::go_json::{self, JsonError, Object};
 
 use super::verify::VerifyError;
 
@@ -18,80 +17,37 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// # Errors
 /// It is no JSON, or a field is of another type.
 pub(super) fn parse(text: &str) -> Result<Rotation, VerifyError> {
-    let fields = fields(text)?;
-    let mebibytes = match fields.count("maxsize")? {
+    let value = go_json::parse(text.as_bytes()).map_err(refusal)?;
+    let config = Object::of(&value, "embed.logRotationConfig").map_err(refusal)?;
+    let fields = config.embedded("Logger");
+    let mebibytes = match count(&fields, "maxsize")? {
         0 => MEBIBYTES_DEFAULT,
         count => count,
     };
-    let (days, backups) = (fields.count("maxage")?, fields.count("maxbackups")?);
+    let (days, backups) = (count(&fields, "maxage")?, count(&fields, "maxbackups")?);
     Ok(Rotation {
         bytes_max: mebibytes.saturating_mul(MEBIBYTE),
         age_max: (days > 0).then(|| DAY.saturating_mul(u32::try_from(days).unwrap_or(u32::MAX))),
         backups_max: (backups > 0).then(|| usize::try_from(backups).unwrap_or(usize::MAX)),
-        local_time: fields.switch("localtime")?,
-        compress: fields.switch("compress")?,
+        local_time: fields.bool("localtime").map_err(refusal)?,
+        compress: fields.bool("compress").map_err(refusal)?,
     })
 }
 
-struct Fields(Map<String, Value>);
-
-fn fields(text: &str) -> Result<Fields, VerifyError> {
-    match go_json::parse(text.as_bytes()) {
-        Ok(Value::Object(fields)) => Ok(Fields(fields)),
-        Ok(Value::Null) => Ok(Fields(Map::new())),
-        Ok(other) => Err(VerifyError::Rotation(format!(
-            "json: cannot unmarshal {} into Go value of type embed.logRotationConfig",
-            kind(&other)
-        ))),
-        Err(error) => Err(VerifyError::RotationSyntax(error.to_string())),
-    }
+fn count(fields: &Object<'_>, name: &str) -> Result<u64, VerifyError> {
+    let number = fields.int(name).map_err(refusal)?;
+    u64::try_from(number)
+        .map_err(|_| VerifyError::Rotation(format!("{name} must be >=0 (set to {number})")))
 }
 
-impl Fields {
-    fn get(&self, name: &str) -> &Value {
-        let mut fields = self.0.iter();
-        let found = fields.find(|(other, _)| other.eq_ignore_ascii_case(name));
-        found.map_or(&Value::Null, |(_, value)| value)
-    }
-
-    /// A number from 0 on; 0 if there is none.
-    fn count(&self, name: &str) -> Result<u64, VerifyError> {
-        match self.get(name) {
-            Value::Null => Ok(0),
-            Value::Number(number) => match number.as_u64() {
-                Some(count) => Ok(count),
-                None if number.is_i64() => Err(VerifyError::Rotation(format!(
-                    "{name} must be >=0 (set to {number})"
-                ))),
-                None => Err(mismatch(name, &format!("number {number}"), "int")),
-            },
-            other => Err(mismatch(name, kind(other), "int")),
+fn refusal(error: JsonError) -> VerifyError {
+    match error {
+        JsonError::Value { .. } | JsonError::Field { .. } => {
+            VerifyError::Rotation(error.to_string())
         }
-    }
-
-    fn switch(&self, name: &str) -> Result<bool, VerifyError> {
-        match self.get(name) {
-            Value::Null => Ok(false),
-            Value::Bool(on) => Ok(*on),
-            other => Err(mismatch(name, kind(other), "bool")),
+        JsonError::Syntax(_) | JsonError::Unsupported(_) => {
+            VerifyError::RotationSyntax(error.to_string())
         }
-    }
-}
-
-fn mismatch(name: &str, found: &str, wanted: &str) -> VerifyError {
-    VerifyError::Rotation(format!(
-        "json: cannot unmarshal {found} into Go struct field logRotationConfig.Logger.{name} of type {wanted}"
-    ))
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
     }
 }
 
@@ -144,6 +100,10 @@ mod tests {
         check(
             r#"{"maxage": 1.5}"#,
             "invalid log rotation config: json: cannot unmarshal number 1.5 into Go struct field logRotationConfig.Logger.maxage of type int",
+        );
+        check(
+            r#"{"maxbackups": 9223372036854775808}"#,
+            "invalid log rotation config: json: cannot unmarshal number 9223372036854775808 into Go struct field logRotationConfig.Logger.maxbackups of type int",
         );
         check(
             r#"{"compress": "yes"}"#,

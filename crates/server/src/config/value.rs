@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::gates::FeatureGates;
-use super::literal::{NumberError, parse_bool, parse_duration, parse_integer};
+use super::literal::{NumberError, parse_bool, parse_integer};
 use super::url::Url;
 use super::yaml::Yaml;
 use crate::log::GoDuration;
@@ -195,7 +195,7 @@ integer_value!(u32, "uint32", parse_uint_words);
 
 impl FlagValue for GoDuration {
     fn set(&mut self, text: &str) -> Result<(), String> {
-        *self = parse_duration(text).map_err(|_| "parse error")?;
+        *self = text.parse().map_err(|_| "parse error")?;
         Ok(())
     }
 

@@ -190,6 +190,7 @@ fn log_options(config: &Config) -> Result<log::Options, Refusal> {
     Ok(log::Options {
         level,
         format,
+        times: log::Times::Micros,
         outputs: outputs.iter().map(|name| output(name)).collect(),
         rotation,
     })

@@ -11,6 +11,8 @@ mod client;
 mod conversations;
 mod json;
 mod limits;
+#[path = "../transcripts/member.rs"]
+mod member;
 #[path = "../process/place.rs"]
 #[expect(dead_code, reason = "these tests need only a part of it")]
 mod place;

@@ -4,13 +4,13 @@
 //! `RETCD_TEST_ETCD_3_7=/path/to/etcd` replays against that program instead, without exceptions: so
 //! it shows that the comparison itself is right.
 
-use std::process::Command;
-
-use super::client::Request;
-use super::place::{Place, Server, until};
-use super::transcript::{Comparison, Names, group};
+use super::member::Member;
+use super::transcript::{Comparison, group};
 
 const TRANSCRIPT: &str = include_str!("../data/gateway-3.7.1.jsonl");
+
+/// What etcd logs once it serves.
+const READY: &str = "serving client traffic insecurely";
 
 const COMPARISON: Comparison = Comparison {
     headers: &[
@@ -45,53 +45,9 @@ const EXCEPTIONS: [(&str, &str); 1] = [(
     "a list of keys only shows leases, as etcd up to 3.6 does (see docs/compatibility.md)",
 )];
 
-/// A fresh member called `m1`.
-struct Member {
-    names: Names,
-    port: u16,
-    _server: Server,
-    _place: Place,
-}
-
-impl Member {
-    async fn start(reference: Option<&str>, flags: &[&str]) -> Member {
-        let place = Place::new();
-        let arguments = place.arguments();
-        let peer = arguments.iter().find_map(|argument| {
-            let port = argument.strip_prefix("--listen-peer-urls=http://127.0.0.1:");
-            port.map(|port| port.parse().unwrap())
-        });
-        let peer: u16 = peer.expect("a member listens to its peers");
-        let cluster = format!("--initial-cluster=m1=http://127.0.0.1:{peer}");
-        let flags = [flags, &["--name=m1", &cluster]].concat();
-        let server = match reference {
-            None => place.start(&flags),
-            Some(program) => {
-                let mut command = Command::new(program);
-                command.args(arguments).args(flags);
-                let server = Server::spawn(command, place.client_port);
-                server.wait_for("serving client traffic insecurely");
-                server
-            }
-        };
-        let port = place.client_port;
-        until("the version of the cluster", async || {
-            let version = Request::new("GET", "/version").answer(port);
-            version.body.contains("\"etcdcluster\":\"3.")
-        })
-        .await;
-        Member {
-            names: Names::new(port, peer),
-            port,
-            _server: server,
-            _place: place,
-        }
-    }
-}
-
 async fn replay(name: &str, flags: &[&str]) {
     let reference = std::env::var("RETCD_TEST_ETCD_3_7").ok();
-    let mut member = Member::start(reference.as_deref(), flags).await;
+    let mut member = Member::start(reference.as_deref(), READY, flags).await;
     let mut differences = Vec::new();
     for exchange in group(TRANSCRIPT, name) {
         let is_exception = || EXCEPTIONS.iter().any(|(id, _)| *id == exchange.id);

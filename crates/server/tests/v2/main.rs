@@ -8,6 +8,8 @@
 #[path = "../transcripts/client.rs"]
 mod client;
 mod limits;
+#[path = "../transcripts/member.rs"]
+mod member;
 #[path = "../process/place.rs"]
 #[expect(dead_code, reason = "these tests need only a part of it")]
 mod place;

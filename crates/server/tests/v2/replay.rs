@@ -4,13 +4,13 @@
 //! `RETCD_TEST_ETCD_3_3=/path/to/etcd` replays against that program instead, without exceptions: so
 //! it shows that the comparison itself is right.
 
-use std::process::Command;
-
-use super::client::Request;
-use super::place::{Place, Server, until};
-use super::transcript::{Comparison, Names, group};
+use super::member::Member;
+use super::transcript::{Comparison, group};
 
 const TRANSCRIPT: &str = include_str!("../data/v2-3.3.25.jsonl");
+
+/// What etcd logs once it serves.
+const READY: &str = "serving insecure client requests";
 
 const COMPARISON: Comparison = Comparison {
     headers: &[
@@ -36,55 +36,9 @@ const OTHER_PAGES: [&str; 3] = ["/health", "/version", "/config/local/log"];
 /// etcd 3.3 counts its own look-ups of users as reads that failed, and some refusals as successes.
 const COUNTS: &str = "/v2/stats/store";
 
-/// A fresh member called `m1`.
-struct Member {
-    names: Names,
-    port: u16,
-    _server: Server,
-    _place: Place,
-}
-
-impl Member {
-    async fn start(reference: Option<&str>) -> Member {
-        let place = Place::new();
-        let arguments = place.arguments();
-        let peer = arguments.iter().find_map(|argument| {
-            let port = argument.strip_prefix("--listen-peer-urls=http://127.0.0.1:");
-            port.map(|port| port.parse().unwrap())
-        });
-        let peer: u16 = peer.expect("a member listens to its peers");
-        let flags = [
-            "--name=m1".to_owned(),
-            format!("--initial-cluster=m1=http://127.0.0.1:{peer}"),
-        ];
-        let server = match reference {
-            None => place.start(&flags.each_ref().map(String::as_str)),
-            Some(program) => {
-                let mut command = Command::new(program);
-                command.args(arguments).args(flags);
-                let server = Server::spawn(command, place.client_port);
-                server.wait_for("serving insecure client requests");
-                server
-            }
-        };
-        let port = place.client_port;
-        until("the version of the cluster", async || {
-            let version = Request::new("GET", "/version").answer(port);
-            version.body.contains("\"etcdcluster\":\"3.")
-        })
-        .await;
-        Member {
-            names: Names::new(port, peer),
-            port,
-            _server: server,
-            _place: place,
-        }
-    }
-}
-
 async fn replay(name: &str) {
     let reference = std::env::var("RETCD_TEST_ETCD_3_3").ok();
-    let mut member = Member::start(reference.as_deref()).await;
+    let mut member = Member::start(reference.as_deref(), READY, &[]).await;
     let mut differences = Vec::new();
     for exchange in group(TRANSCRIPT, name) {
         let is_other = OTHER_PAGES.iter().any(|page| exchange.is_of(page));

@@ -274,8 +274,19 @@ impl Backend {
     /// As [`Backend::commit`]; if only the defragmentation failed, the database can be used on,
     /// unless it was the directory that could not be synced at the very end.
     pub fn defragment(&self) -> Result<DefragStats, BackendError> {
+        self.defragment_with_progress(&mut |_| ())
+    }
+
+    /// The same; `progress` is told now and then how many bytes the new file has.
+    ///
+    /// # Errors
+    /// As [`Backend::defragment`].
+    pub fn defragment_with_progress(
+        &self,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<DefragStats, BackendError> {
         self.commit()?;
-        let stats = self.shared.db.defragment()?;
+        let stats = self.shared.db.defragment_with_progress(progress)?;
         // If the file is being replaced, its new view must not come before the new layers.
         let _only_one = self.shared.commit.lock();
         // The view of the old file would keep it open until the next commit.

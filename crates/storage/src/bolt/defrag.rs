@@ -40,22 +40,37 @@ impl Db {
     /// If it fails before the new file has taken the old one's name, everything is as before, and
     /// the database can be used on. Later, the database is poisoned.
     pub fn defragment(&self) -> Result<DefragStats, BoltError> {
+        self.defragment_with_progress(&mut |_| ())
+    }
+
+    /// The same; `progress` is told now and then how many bytes the new file has.
+    ///
+    /// # Errors
+    /// As [`Db::defragment`].
+    pub fn defragment_with_progress(
+        &self,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<DefragStats, BoltError> {
         let _only_one = self.begin_defragment();
         if self.is_poisoned()? {
             return Err(BoltError::Poisoned);
         }
         let target = self.create_defragmented()?;
-        let result = self.fill_and_swap(target);
+        let result = self.fill_and_swap(target, progress);
         if result.is_err() {
             self.remove_leftovers();
         }
         result
     }
 
-    fn fill_and_swap(&self, mut target: Writer) -> Result<DefragStats, BoltError> {
+    fn fill_and_swap(
+        &self,
+        mut target: Writer,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<DefragStats, BoltError> {
         let mut base = self.read();
         let bytes_before = base.size_bytes();
-        copy_all(&base, &mut target)?;
+        copy_all(&base, &mut target, progress)?;
         for _ in 0..ROUNDS_MAX {
             let next = self.read();
             let changes = copy_changes(&base, &next, &mut target)?;
@@ -80,12 +95,16 @@ impl Db {
     }
 }
 
-fn copy_all(from: &ReadTx, to: &mut Writer) -> Result<(), BoltError> {
+fn copy_all(
+    from: &ReadTx,
+    to: &mut Writer,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), BoltError> {
     for bucket in from.buckets() {
         let entries = from
             .range(bucket, &[], None)
             .map(|entry| entry.map(|entry| (entry, true)));
-        apply(bucket, entries, to)?;
+        apply(bucket, entries, to, progress)?;
     }
     Ok(())
 }
@@ -105,7 +124,8 @@ fn copy_changes_knowing(
 ) -> Result<usize, BoltError> {
     let mut changes = 0;
     for bucket in new.buckets() {
-        changes += apply(bucket, Diff::new(old, old_nodes, new, bucket)?, to)?;
+        let diff = Diff::new(old, old_nodes, new, bucket)?;
+        changes += apply(bucket, diff, to, &mut |_| ())?;
     }
     Ok(changes)
 }
@@ -115,6 +135,7 @@ fn apply(
     bucket: &[u8],
     mut changes: impl Iterator<Item = Result<(Entry, bool), BoltError>>,
     to: &mut Writer,
+    progress: &mut dyn FnMut(u64),
 ) -> Result<usize, BoltError> {
     let mut count = 0;
     loop {
@@ -139,6 +160,8 @@ fn apply(
         // The first step creates the bucket, even if it is empty.
         if count == 0 || !step.is_empty() {
             to.commit(&[run], Durability::Unsynced)?;
+            let root = to.root();
+            progress(root.pager.offset(root.meta.high_water));
         }
         count += step.len();
         if bytes < STEP_BYTES {

@@ -9,9 +9,9 @@ use super::load::{self, Puts};
 use super::{Load, Options, flags};
 use crate::cli::{Command, Exit, Invocation};
 use crate::command::context::{self, Context, failed};
-use crate::command::progress::Progress;
 use crate::command::signal::{end_on_next_signal, stop_signal};
 use crate::print::print_line;
+use crate::progress::Progress;
 use crate::v2::{Action, Http, with_scheme};
 
 const NAME_BYTES: usize = 512;

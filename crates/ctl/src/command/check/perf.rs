@@ -11,9 +11,9 @@ use super::load::{self, Puts, Results};
 use super::{Load, Options, flags};
 use crate::cli::{Command, Exit, Invocation};
 use crate::command::context::{self, Context};
-use crate::command::progress::Progress;
 use crate::command::signal::{end_on_next_signal, stop_requested};
 use crate::print::print_line;
+use crate::progress::Progress;
 
 /// How long it writes.
 const DURATION: Duration = Duration::from_secs(60);

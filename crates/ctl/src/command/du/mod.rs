@@ -18,8 +18,8 @@ use self::report::{Output, Report};
 use self::usage::{Database, Usages};
 use super::context::{self, Context};
 use super::pages::Pages;
-use super::progress::Progress;
 use crate::cli::{Command, Exit, ExitKind, Flag, FlagSet, Invocation};
+use crate::progress::Progress;
 
 const LONG: &str = "\
 Adds up the keys with a prefix, or all keys: by the parts of their names, and below /registry by resource and namespace

@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::usage::{Database, LargeKey, Usage, Usages};
 use crate::cli::Exit;
 use crate::go::quote::quote;
-use crate::go::size::humanise;
 use crate::print::{Format, aligned_columns, print_bytes, render_columns, render_table};
+use retcd_log::ByteSize;
 
 /// Columns of a terminal that does not tell its width.
 const WIDTH: usize = 80;
@@ -198,7 +198,7 @@ impl Report {
             "{what} at revision {}: {} keys, {}; leases: {} with {} keys\n",
             self.revision,
             self.all.keys,
-            humanise(self.all.bytes),
+            ByteSize(self.all.bytes),
             self.leases,
             self.all.keys_with_lease
         );
@@ -206,9 +206,9 @@ impl Report {
             let share = percent(self.all.bytes, database.in_use);
             let quota = match database.quota {
                 0 => String::new(),
-                quota => format!(", quota {}", humanise(quota)),
+                quota => format!(", quota {}", ByteSize(quota)),
             };
-            let (size, in_use) = (humanise(database.size), humanise(database.in_use));
+            let (size, in_use) = (ByteSize(database.size), ByteSize(database.in_use));
             writeln!(
                 text,
                 "database: {size}, in use {in_use}{quota}; these keys are {share} of what is in use"
@@ -223,7 +223,7 @@ impl Report {
         let cells = |row: &Row| -> Vec<String> {
             let usage = &row.usage;
             let bytes = match output.form {
-                Form::Chart { .. } => humanise(usage.bytes),
+                Form::Chart { .. } => ByteSize(usage.bytes).to_string(),
                 _ => usage.bytes.to_string(),
             };
             vec![
@@ -248,7 +248,7 @@ impl Report {
         if !hidden.is_empty() {
             let mut rest = Usage::default();
             hidden.iter().for_each(|row| rest.join(&row.usage));
-            let bytes = humanise(rest.bytes);
+            let bytes = ByteSize(rest.bytes);
             writeln!(
                 text,
                 "{} more: {} keys, {bytes} (--limit=0 shows all)",

@@ -11,10 +11,9 @@ use super::pace::Pace;
 use crate::cli::{Command, Exit, ExitKind, Flag, Invocation};
 use crate::command::context::{self, Context, failed};
 use crate::command::pages::{Pages, bytes_of};
-use crate::command::progress::Progress;
-use crate::go::size::humanise;
-use crate::log;
 use crate::print::{Format, print_bytes};
+use crate::progress::Progress;
+use retcd_log::{self as log, ByteSize};
 
 const LONG: &str = "\
 Writes the keys with a prefix, or all keys, to stdout, with their values and leases, as of one revision: a JSON object per
@@ -118,14 +117,11 @@ impl Export {
         let leases = self.leases.values().filter(|exists| **exists).count() as u64;
         let keys = self.keys;
         print_bytes(Line::End { keys, leases }.to_text().as_bytes())?;
-        let fields = [
-            ("revision", self.pages.revision().to_string()),
-            ("keys", keys.to_string()),
-            ("size", humanise(self.bytes)),
-            ("leases", leases.to_string()),
-            ("expired-keys", self.expired.to_string()),
-        ];
-        log::json_line("info", "exported", &fields);
+        log::info!(
+            "exported";
+            "revision" => self.pages.revision(), "keys" => keys, "size" => ByteSize(self.bytes),
+            "leases" => leases, "expired-keys" => self.expired
+        );
         Ok(())
     }
 

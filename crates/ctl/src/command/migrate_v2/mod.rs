@@ -19,10 +19,10 @@ use self::plan::{KeyRule, Plan, Ttl, batches, normalized};
 use self::report::Report;
 use self::write::{Item, Migration};
 use super::context::{self, Context};
-use super::progress::Progress;
 use super::unchanged::BATCH_BYTES_MAX;
 use crate::cli::{Command, Exit, ExitKind, Flag, FlagSet, Invocation};
 use crate::print::Format;
+use crate::progress::Progress;
 use crate::v2::Source;
 
 /// How long a member may take to answer with the whole tree, unless `--command-timeout` is longer.

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::view::{Row, View};
-use crate::go::size::humanise;
+use retcd_log::ByteSize;
 
 /// A column: its heading, and a cell of it.
 type Column = (&'static str, fn(&Row) -> String);
@@ -66,7 +66,7 @@ fn count(count: Option<u64>) -> String {
 }
 
 fn bytes(bytes: Option<u64>) -> String {
-    bytes.map_or_else(none, humanise)
+    bytes.map_or_else(none, |bytes| ByteSize(bytes).to_string())
 }
 
 pub(super) fn rate(rate: Option<f64>) -> String {

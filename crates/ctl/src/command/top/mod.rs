@@ -15,6 +15,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use ratatui::DefaultTerminal;
+use retcd_log::GoDuration;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -52,7 +53,7 @@ pub(crate) fn command() -> Command {
         .long(LONG)
         .examples(EXAMPLES)
         .flags([
-            Flag::duration("interval", Duration::from_secs(2), "time between two looks"),
+            Flag::duration("interval", GoDuration::from_secs(2), "time between two looks"),
             Flag::switch("once", "look twice, print the result and end"),
             Flag::text(
                 "sort",
@@ -88,10 +89,8 @@ fn options(flags: &FlagSet) -> Result<Options, Exit> {
             Order::names()
         ))
     })?;
-    let interval = flags.duration("interval");
-    if interval.is_zero() {
-        return Err(Exit::bad_args("--interval must be longer than 0"));
-    }
+    let interval = flags.duration("interval").limit();
+    let interval = interval.ok_or_else(|| Exit::bad_args("--interval must be longer than 0"))?;
     Ok(Options {
         interval,
         order,

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::metrics::Metrics;
 use super::sample::{MemberSample, Sample};
-use crate::go::size::humanise;
+use retcd_log::ByteSize;
 
 /// 99% of the syncs of a log should take less, by etcd's guide.
 const FSYNC_SLOW_S: f64 = 0.010;
@@ -273,7 +273,7 @@ fn warn(member: &MemberSample, row: &Row, warnings: &mut Vec<String>) {
         .quota_percent()
         .filter(|percent| *percent >= QUOTA_PERCENT)
     {
-        let quota = humanise(row.db_quota.unwrap_or(0));
+        let quota = ByteSize(row.db_quota.unwrap_or(0));
         add(format!("{percent}% of the quota of {quota} is in use"));
     }
     if let Some(slow) = row.slow_watchers.filter(|slow| *slow > 0) {

@@ -9,7 +9,7 @@ use super::super::words;
 use super::arguments::{self, Environment};
 use super::stream::Stream;
 use crate::cli::{Exit, ExitKind};
-use crate::log;
+use crate::stderr;
 
 /// Capacity of the queue between the reader thread and the command.
 const QUEUED_LINES: usize = 16;
@@ -62,20 +62,20 @@ fn read_lines() -> mpsc::Receiver<String> {
 fn handle_line(line: &str, stream: &mut Stream, environment: &Environment) -> Result<(), Exit> {
     let words = words::split(line)?;
     match words.first().map(Vec::as_slice) {
-        None => log::write_line(format_args!(
+        None => stderr::write_line(format_args!(
             "Invalid command: {line} (watch and progress supported)"
         )),
         Some(b"watch") if words.len() < 2 && environment.is_empty() => {
-            log::write_line(format_args!(
+            stderr::write_line(format_args!(
                 "Invalid command {line} (command type or key is not provided)"
             ));
         }
         Some(b"watch") => match arguments::parse_line(&words[1..], environment)?.into_watch() {
             Ok(watch) => stream.add(watch),
-            Err(text) => log::write_line(format_args!("Invalid command {line} ({text})")),
+            Err(text) => stderr::write_line(format_args!("Invalid command {line} ({text})")),
         },
         Some(b"progress") => stream.request_progress(),
-        Some(_) => log::write_line(format_args!("Invalid command {line} (only support watch)")),
+        Some(_) => stderr::write_line(format_args!("Invalid command {line} (only support watch)")),
     }
     Ok(())
 }

@@ -10,8 +10,8 @@ use super::super::context::Context;
 use super::super::exec;
 use crate::cli::{Arg, Exit};
 use crate::go::quote::{quote, quote_list};
-use crate::log;
 use crate::print::{Reply, print_line};
+use crate::stderr;
 
 /// A watch and its command.
 pub(crate) struct Watch {
@@ -116,13 +116,13 @@ fn run_for(command: &[Arg], revision: i64, event: &Event) -> Result<(), Exit> {
             .iter()
             .map(|word| String::from_utf8_lossy(word).into_owned());
         let words = quote_list(&words.collect::<Vec<_>>());
-        log::write_line(format_args!("command {words} error ({problem})"));
+        stderr::write_line(format_args!("command {words} error ({problem})"));
         Exit::silent(1)
     })
 }
 
 fn show_end(context: &Context, error: &WatchError, response: &WatchResponse) -> Result<(), Exit> {
-    log::write_line(format_args!("watch was canceled ({error})"));
+    stderr::write_line(format_args!("watch was canceled ({error})"));
     match error {
         WatchError::Compacted { .. } | WatchError::Canceled { .. } => {
             context.print(&Reply::Watch(response))

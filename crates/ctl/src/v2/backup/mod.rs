@@ -29,10 +29,10 @@ use super::failure::BAD_ARGS;
 use super::options::Flag;
 use super::program::{Command, Invocation};
 use crate::cli::Exit;
-use crate::log;
 use crate::offline::{
     CreatedFiles, database_text, disk, io_text, mark, newest_snapshot, open_locked, options,
 };
+use crate::stderr;
 use entries::Selection;
 
 /// How long a database may be locked by another process.
@@ -95,7 +95,7 @@ struct Source {
 fn run(invocation: &Invocation) -> Result<(), Exit> {
     let plan = Plan::new(invocation);
     back_up(&plan).map_err(|exit| {
-        exit.message.iter().for_each(log::plain_line);
+        exit.message.iter().for_each(stderr::plain_line);
         Exit::silent(BAD_ARGS)
     })
 }
@@ -132,14 +132,14 @@ fn read(plan: &Plan) -> Result<Source, Exit> {
         fs::read_dir(dir).map_err(|error| Exit::error(io_text("open", dir, &error)))?;
     }
     let snapshot = newest_snapshot(&plan.snap_dir, &plan.wal_dir, |error| {
-        log::plain_line(format_args!("ignoring snapshot: {error}"));
+        stderr::plain_line(format_args!("ignoring snapshot: {error}"));
     })?
     .map(without_new_version)
     .transpose()?;
     let start = snapshot.as_ref().map_or_else(wal::origin, mark);
     let log = wal::read(disk().as_ref(), &plan.wal_dir, &start).map_err(Exit::error)?;
     let selection = entries::select(log.entries, plan.with_v3, &mut |dropped| {
-        log::plain_line(format_args!("ignoring {dropped}"));
+        stderr::plain_line(format_args!("ignoring {dropped}"));
     });
     let selection = selection.map_err(Exit::error)?;
     let last = selection.last_index(start.index());
