@@ -74,6 +74,17 @@ impl Identity {
     }
 }
 
+/// How a client holds leases.
+enum Holds {
+    /// Like anything else that it asks for.
+    InPassing,
+    /// Many, with little else in mind, and renews any of them at any time.
+    Many,
+    /// A few, each of which it renews somewhere in the time that it was told: here is when. Until
+    /// then it relies on what it was told.
+    Some(BTreeMap<i64, Duration>),
+}
+
 /// What a client knows.
 pub struct Client {
     /// Its number.
@@ -98,8 +109,8 @@ pub struct Client {
     pub identity: Identity,
     /// What it tries once more, as users or roles had changed meanwhile.
     again: Option<Request>,
-    /// Whether it is there to hold leases, and asks for little else.
-    pub is_holder: bool,
+    /// What it does about leases besides the load.
+    holds: Holds,
     /// How often it pauses between operations, in milliseconds at most.
     pause_ms: u64,
 }
@@ -120,7 +131,40 @@ impl Client {
             identity: Identity::Nobody,
             again: None,
             pause_ms: [80, 300, 1_000][cx.rng.usize(..3)],
-            is_holder: cx.rng.u8(..4) == 0,
+            holds: match cx.rng.u8(..8) {
+                0 => Holds::Many,
+                1 | 2 => Holds::Some(BTreeMap::new()),
+                _ => Holds::InPassing,
+            },
+        }
+    }
+
+    /// Whether it is there to hold many leases.
+    pub fn holds_many(&self) -> bool {
+        matches!(self.holds, Holds::Many)
+    }
+
+    /// Whether it holds a few leases for their whole time.
+    pub fn holds_some(&self) -> bool {
+        matches!(self.holds, Holds::Some(_))
+    }
+
+    /// The lease that it is to renew now, if it counts the time of its leases.
+    pub fn due_renewal(&self, now: Duration) -> Option<i64> {
+        let Holds::Some(renewals) = &self.holds else {
+            return None;
+        };
+        let mut due = self.leases.iter();
+        due.find(|lease| renewals.get(lease).is_none_or(|at| *at <= now))
+            .copied()
+    }
+
+    /// It was told how long a lease lives, by an operation that began at `invoked`.
+    fn was_renewed(&mut self, lease: i64, invoked: Duration, ttl: i64, cx: &mut Context) {
+        if let Holds::Some(renewals) = &mut self.holds {
+            let told_ms = ttl.unsigned_abs() * 1000;
+            let later = Duration::from_millis(cx.rng.u64(told_ms / 10..told_ms));
+            renewals.insert(lease, invoked + later);
         }
     }
 
@@ -158,6 +202,11 @@ impl Client {
         if let Outcome::Answered(answer) = &done.outcome {
             self.learn(&done.request, answer);
             self.without_space |= *answer == Answer::Error(ApplyError::NoSpace);
+        }
+        if let (Request::KeepAlive(lease), Outcome::Answered(Answer::KeepAlive(ttl @ 1.., _))) =
+            (&done.request, &done.outcome)
+        {
+            self.was_renewed(*lease, done.invoked, *ttl, cx);
         }
         if !went_well {
             self.host = any_host(cx);

@@ -182,6 +182,7 @@ fn fault(kind: Kind, rng: &mut Rng, hosts: usize) -> Fault {
         },
         Kind::Freeze if rng.bool() => Fault::Sleep {
             lasts: Duration::from_millis(rng.u64(SLEEP_MS)),
+            deaf: Duration::from_millis([0, 3_000][rng.usize(..2)]),
         },
         Kind::Freeze => Fault::Freeze { host, lasts },
         Kind::SlowDisk => Fault::SlowDisk {

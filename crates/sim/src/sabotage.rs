@@ -19,8 +19,8 @@ pub enum Sabotage {
     ProposeTwice,
     /// A response to a watcher is lost now and then.
     DropWatchEvent,
-    /// Leases are revoked by who may not lead any more.
-    ExpireUnasked,
+    /// What a leader has decided, as that a lease is over, is sent on to its successor.
+    SendDecisionsOn,
     /// A lease that is not known here yet is called unknown at once.
     HastyUnknown,
     /// Leases are renewed by who may not lead any more.

@@ -121,8 +121,14 @@ fn a_lease_that_expires_early() {
 }
 
 #[test]
-fn a_leader_that_slept_and_revokes_leases_unasked() {
-    let promise = caught(Sabotage::ExpireUnasked, &[Kind::Freeze]);
+fn a_leader_that_slept_and_has_its_successor_revoke_leases() {
+    let promise = caught(Sabotage::SendDecisionsOn, &[Kind::Freeze]);
+    assert_eq!(promise, "a lease is not revoked before its time is over");
+}
+
+#[test]
+fn a_leader_that_slept_and_renews_leases_unasked() {
+    let promise = caught(Sabotage::RenewUnasked, &[Kind::Freeze]);
     assert_eq!(promise, "a lease is not revoked before its time is over");
 }
 

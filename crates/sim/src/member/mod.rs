@@ -213,8 +213,6 @@ pub struct Process {
     handles: [Rc<Handle>; THREADS],
     /// Whether clients are served.
     is_ready: bool,
-    /// The task that revokes what has run out.
-    expiry: Option<TaskId>,
     /// The tasks of clients' operations, and the other way round.
     operations: BTreeMap<OperationId, TaskId>,
     operation_of: BTreeMap<TaskId, OperationId>,

@@ -189,14 +189,13 @@ impl Process {
     /// What somebody wants of the node.
     fn take_input(&mut self, mut input: Input, polled: Option<TaskId>, cx: &mut Context) {
         if let Input::Propose { leads_in, .. } = &mut input
-            && self.is_broken(Sabotage::ExpireUnasked)
+            && self.is_broken(Sabotage::SendDecisionsOn)
         {
             *leads_in = None;
         }
         let operation = polled.and_then(|task| self.operation_of.get(&task).copied());
-        if let Some(answer) = self.answered_early(&input, polled, operation, cx) {
-            let (read, leads) = answer;
-            let mail = |reads| Mail::ReadsReady(reads, leads);
+        if let Some((read, leads_in)) = self.answered_early(&input, operation, cx) {
+            let mail = |reads| Mail::ReadsReady(reads, leads_in);
             return self.mailboxes.send_split(vec![read], |read| *read, mail);
         }
         match &input {
@@ -273,25 +272,20 @@ impl Process {
     fn answered_early(
         &self,
         input: &Input,
-        polled: Option<TaskId>,
         operation: Option<OperationId>,
         cx: &Context,
-    ) -> Option<(u64, bool)> {
+    ) -> Option<(u64, Option<u64>)> {
         let renews = operation.is_some_and(|operation| {
             matches!(
                 cx.history.operations[operation].request,
                 Request::KeepAlive(_)
             )
         });
-        let expires = polled.is_some() && polled == self.expiry;
         match (input, self.sabotage?) {
-            (Input::Read { read }, Sabotage::StaleRead) => Some((*read, false)),
-            (Input::Read { read }, Sabotage::HastyUnknown) if renews => Some((*read, false)),
+            (Input::Read { read }, Sabotage::StaleRead) => Some((*read, None)),
+            (Input::Read { read }, Sabotage::HastyUnknown) if renews => Some((*read, None)),
             (Input::ConfirmLeader { read }, Sabotage::RenewUnasked) if renews => {
-                Some((*read, true))
-            }
-            (Input::ConfirmLeader { read }, Sabotage::ExpireUnasked) if expires => {
-                Some((*read, true))
+                Some((*read, Some(self.node.status().term)))
             }
             _ => None,
         }
@@ -363,12 +357,9 @@ impl Process {
     /// Clients can be served from now on.
     fn serve(&mut self) {
         self.is_ready = true;
-        let tasks = self.handles[THREADS - 1].tasks();
-        let tasks: Vec<TaskId> = tasks
-            .into_iter()
-            .map(|task| self.executor.spawn(task))
-            .collect();
-        self.expiry = tasks.first().copied();
+        for task in self.handles[THREADS - 1].tasks() {
+            self.executor.spawn(task);
+        }
     }
 
     /// Answers to what was put into the log past all checks.

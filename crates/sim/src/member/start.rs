@@ -252,7 +252,6 @@ pub fn start(place: Place<'_>, setup: &Setup, cx: &mut Context) -> Result<Proces
         commits: Vec::new(),
         handles,
         is_ready: false,
-        expiry: None,
         operations: BTreeMap::new(),
         operation_of: BTreeMap::new(),
         hand_mail,
