@@ -20,10 +20,10 @@ use retcd_member::peers::{Asked, PeerHash, PeerTimeToLive, PeerVersion};
 use retcd_member::room::Room;
 use retcd_member::watch::{StartPoint, WatchCounts};
 use retcd_member::{
-    Clock, Config, Error, Handle, Mail, Mailboxes, NodeQueue, Parts, Peers, Shared, Thread,
-    Unobserved, Workers,
+    Clock, Config, Error, Handle, Mail, Mailboxes, NodeQueue, Outputs, Parts, Peers, Shared,
+    Thread, Unobserved, Workers,
 };
-use retcd_node::Input;
+use retcd_node::{Input, LeaderInfo, Output, Role};
 use retcd_proto::etcdserverpb::{
     InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseGrantRequest, PutRequest,
     Request as V2Request,
@@ -194,12 +194,17 @@ impl Leader {
             commits: Box::new(|_| {}),
         };
         let shared = Arc::new(Shared::new(&machine, parts));
-        let now = Time::new(clock.now());
-        let mut lessor = shared.state.lessor.lock();
-        lessor.elect(TERM);
-        lessor.begin_term(TERM, now);
-        drop(lessor);
         let (mailboxes, mut mail) = Mailboxes::new(MEMBER, 1);
+        let elected = Output::Leader(LeaderInfo {
+            leader: MEMBER,
+            term: TERM,
+            role: Role::Leader,
+            transferee: 0,
+        });
+        let work = Outputs::new(&shared, mailboxes.clone()).pass_on(elected);
+        assert!(work.is_none(), "{work:?}");
+        let now = Time::new(clock.now());
+        shared.state.lessor.lock().begin_term(TERM, now);
         let handle = Rc::new(Handle::new(
             &shared,
             Thread {
@@ -358,7 +363,7 @@ fn what_a_leader_does_on_its_own_is_done_in_its_term() {
         let [run, _] = versions.early_tasks();
         run.await;
     }));
-    let proposed = leader.proposed(tasks, 310);
+    let proposed = leader.proposed(tasks, 330);
 
     let in_term = vec![Some(TERM)];
     assert_eq!(terms(&proposed, |r| r.lease_revoke.is_some()), in_term);

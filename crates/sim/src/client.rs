@@ -11,6 +11,7 @@ use retcd_state::machine::ApplyError;
 use crate::context::{Context, Event};
 use crate::history::{INVALID_TOKEN, NO_PATIENCE, Operation, OperationId, Outcome};
 use crate::request::{Answer, Request};
+use crate::tree_administrator;
 use crate::users::{self, Credentials};
 use crate::workload;
 
@@ -97,6 +98,8 @@ pub struct Client {
     pub nodes: BTreeMap<String, (String, u64)>,
     /// From when on it uses API v2, if it does.
     pub tree_from: Option<Duration>,
+    /// As whom it does, if there are users.
+    pub tree_name: Option<&'static str>,
     /// Leases that it holds.
     pub leases: Vec<i64>,
     /// The lease that it was granted a moment ago.
@@ -124,6 +127,7 @@ impl Client {
             seen: BTreeMap::new(),
             nodes: BTreeMap::new(),
             tree_from: None,
+            tree_name: None,
             leases: Vec::new(),
             granted: None,
             without_space: false,
@@ -245,7 +249,15 @@ impl Client {
             Identity::Nobody => workload::next(self, cx),
             _ => workload::next_of_user(self, cx),
         });
-        (request, credentials)
+        match self.tree_name {
+            Some(name) if request.is_of_tree() => {
+                let guest = cx.rng.u8(..5) == 0;
+                let password = tree_administrator::any_password(&mut cx.rng);
+                let login = Credentials::Password(name, password);
+                (request, if guest { Credentials::Nobody } else { login })
+            }
+            _ => (request, credentials),
+        }
     }
 
     fn learn(&mut self, request: &Request, answer: &Answer) {

@@ -65,6 +65,8 @@ pub enum Sabotage {
     DropTreeEvent,
     /// A directory of API v2 shows what is hidden in it.
     ShowHidden,
+    /// What users of API v2 may do is looked up once, and not again when that has changed.
+    OldTreeUsers,
     /// What was read is answered even if users or roles have changed since it was permitted.
     ReadUnconfirmed,
 }

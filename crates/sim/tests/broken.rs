@@ -287,6 +287,15 @@ fn a_directory_of_api_v2_that_shows_what_is_hidden() {
 }
 
 #[test]
+fn users_of_api_v2_that_are_looked_at_once() {
+    let promise = caught_in_tree(Sabotage::OldTreeUsers, &[]);
+    assert_eq!(
+        promise,
+        "users of API v2 may do what their roles say, and nothing else"
+    );
+}
+
+#[test]
 fn nodes_that_expire_by_each_members_own_clock() {
     let promise = caught_in_tree(Sabotage::ExpireByOwnClock, &[Kind::Clock]);
     assert!(SAME_TREE.contains(&promise), "{promise}");

@@ -53,13 +53,16 @@ impl Process {
                     Request::Stream(_) => 8,
                     _ => 1,
                 };
-                let credentials = cx.history.operations[operation].credentials.shown();
+                let credentials = &cx.history.operations[operation].credentials;
+                let (credentials, login) = (credentials.shown(), credentials.login());
                 let asking = Asking {
                     handle: Rc::clone(self.handle(cx.rng.usize(..THREADS))),
                     time: self.time.clone(),
                     operation,
                     request,
                     credentials,
+                    login,
+                    verdicts: Rc::clone(&self.tree_verdicts),
                     pauses_us: (0..pauses).map(|_| pause_us(cx)).collect(),
                     sabotage: self.sabotage,
                 };
@@ -327,6 +330,7 @@ impl Process {
             operation,
             outcome,
             judged_at,
+            tree_judged,
         } = ended;
         if let Some(task) = self.operations.remove(&operation) {
             self.operation_of.remove(&task);
@@ -334,6 +338,7 @@ impl Process {
         let applied = self.applied();
         let asked = &mut cx.history.operations[operation];
         asked.answered_at = applied;
+        asked.tree_judged = tree_judged;
         let is_proposed = asked.request_id != 0 && !matches!(asked.request, Request::LogIn(..));
         if !is_proposed {
             asked.judged_at = judged_at;

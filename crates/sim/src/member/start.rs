@@ -261,6 +261,7 @@ pub fn start(place: Place<'_>, setup: &Setup, cx: &mut Context) -> Result<Proces
         acknowledged: Rc::new(Cell::new(0)),
         tree_shown: 0,
         tree_before: None,
+        tree_verdicts: Rc::default(),
         shared,
         dirs,
     };
