@@ -28,7 +28,7 @@ use crate::workload::Kind;
 
 /// The part of a value that contains its send time: nanoseconds since the start of the run, in
 /// hexadecimal.
-const STAMP_LEN: usize = 16;
+pub(super) const STAMP_LEN: usize = 16;
 
 /// State shared by the writers and watchers of all threads.
 pub(super) struct FanOut {
