@@ -46,6 +46,12 @@ pub(crate) enum CallError {
 }
 
 impl CallError {
+    /// For a watcher that got `text` where it expected events of this run.
+    pub(crate) fn no_event(text: &[u8]) -> CallError {
+        let text = String::from_utf8_lossy(text);
+        CallError::Unexpected(format!("no event of this run: {text}"))
+    }
+
     /// Whether the server responded properly but refused, so that the client may continue.
     pub(crate) fn is_refusal(&self) -> bool {
         match self {

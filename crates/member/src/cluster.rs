@@ -166,6 +166,7 @@ impl Cluster {
             return Err(Error::NotLeader);
         }
         self.core.read_index.linearizable().await?;
+        // Whoever leads when the change enters the log: what the learner has it keeps.
         self.check_in_sync(id).await?;
         self.check_strictly("rejecting member promote request", id, |membership, _| {
             membership.check_promote()

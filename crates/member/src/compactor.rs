@@ -106,6 +106,7 @@ impl Compactor {
             compaction: Some(request),
             ..Default::default()
         };
+        // Another leader may have it, too: a revision that was old enough stays so.
         match self.core.proposer.propose(request).await {
             Ok(_) => {
                 retcd_log::info!(completed; "revision" => revision);

@@ -8,7 +8,8 @@
 //!
 //! The first refuses to start. The others raise the alarm CORRUPT for the member that is wrong, as
 //! far as that can be told. Hashes can be compared where they were made behind the same compaction.
-//! A member that does not answer is no reason for an alarm. Matched is etcd v3.7:
+//! A member that does not answer is no reason for an alarm. What was found is true whoever leads
+//! when it enters the log: an alarm may be sent on. Matched is etcd v3.7:
 //! `server/etcdserver/corrupt.go`.
 
 use std::collections::BTreeMap;

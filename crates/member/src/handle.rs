@@ -163,9 +163,9 @@ impl Handle {
                     self.core.proposer.rejected(request, reason);
                 }
             }
-            Mail::ReadsReady(reads, leads) => {
+            Mail::ReadsReady(reads, leads_in) => {
                 for read in reads {
-                    self.read_index.answered(read, &Ok(Confirmed { leads }));
+                    self.read_index.answered(read, &Ok(Confirmed { leads_in }));
                 }
             }
             Mail::ReadsRejected(reads, reason) => {

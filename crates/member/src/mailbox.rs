@@ -21,8 +21,8 @@ pub enum Mail {
     Replies(Vec<(u64, Outcome)>),
     /// These requests did not enter the log.
     Rejected(Vec<u64>, RejectReason),
-    /// These reads may be answered; whether this member leads.
-    ReadsReady(Vec<u64>, bool),
+    /// These reads may be answered; the term in which this member leads, if it does.
+    ReadsReady(Vec<u64>, Option<u64>),
     /// These reads cannot be answered.
     ReadsRejected(Vec<u64>, RejectReason),
     /// Where the member stands, for the one who asked under this name.

@@ -45,8 +45,8 @@ impl Outputs {
     pub fn pass_on(&self, output: Output) -> Option<NodeWork> {
         let (shared, mailboxes) = (&*self.shared, &self.mailboxes);
         match output {
-            Output::ReadReady { reads, leads } => {
-                let mail = |reads| Mail::ReadsReady(reads, leads);
+            Output::ReadReady { reads, leads_in } => {
+                let mail = |reads| Mail::ReadsReady(reads, leads_in);
                 mailboxes.send_split(reads, |read| *read, mail);
             }
             Output::Rejected { requests, reason } => {

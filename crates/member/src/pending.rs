@@ -63,8 +63,15 @@ impl<T> Pending<T> {
 /// What a quorum was asked for, and has said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Confirmed {
+    /// The term in which this member leads, if it does.
+    pub leads_in: Option<u64>,
+}
+
+impl Confirmed {
     /// Whether this member leads.
-    pub leads: bool,
+    pub fn leads(&self) -> bool {
+        self.leads_in.is_some()
+    }
 }
 
 type ReadAnswer = Result<Confirmed, Error>;
@@ -128,7 +135,7 @@ impl ReadBatches {
     pub(crate) fn finish(&self, read: u64, answer: &ReadAnswer) -> bool {
         let mut state = self.state.borrow_mut();
         if let Some(arrived) = state.in_flight.take_if(|in_flight| in_flight.read == read) {
-            if matches!(answer, Ok(confirmed) if confirmed.leads) {
+            if matches!(answer, Ok(confirmed) if confirmed.leads()) {
                 state.led_at = Some(arrived.asked_at);
             }
             for sender in arrived.senders {
@@ -161,7 +168,7 @@ mod tests {
     #[test]
     fn reads_that_come_while_one_is_under_way_wait_for_the_next() {
         let reads = ReadBatches::default();
-        let leads = Confirmed { leads: true };
+        let leads = Confirmed { leads_in: Some(5) };
         let (now, patience) = (Duration::from_secs(3), Duration::from_secs(1));
         let (mut first, alone) = reads.join();
         assert!(alone && reads.begin(1, now, patience));
@@ -178,7 +185,7 @@ mod tests {
             second.try_recv().is_err(),
             "the second read came after the first index was asked for"
         );
-        let follows = Confirmed { leads: false };
+        let follows = Confirmed { leads_in: None };
         assert!(reads.begin(2, now + patience, patience));
         assert_eq!(reads.expired(now + patience), None);
         assert_eq!(reads.expired(now + 2 * patience), Some(2));

@@ -82,6 +82,10 @@ impl Proposer {
 
     /// What this member has decided as the leader of `term`: refused once it no longer is.
     ///
+    /// For what follows from a leader's own clock, or from what it has asked others, and would be
+    /// wrong if its successor has found something else meanwhile. What is as true or harmless later
+    /// (an alarm about data, a compaction) may be sent on like any other request.
+    ///
     /// # Errors
     /// As [`Proposer::propose`].
     pub(crate) async fn propose_as_leader(
@@ -178,11 +182,31 @@ impl Proposer {
     ///
     /// # Errors
     /// As [`Proposer::propose`].
-    pub(crate) async fn propose_v2(&self, mut request: V2Request) -> Result<Reply, Error> {
+    pub(crate) async fn propose_v2(&self, request: V2Request) -> Result<Reply, Error> {
+        self.submit_v2(request, None).await
+    }
+
+    /// The same with what this member has decided as the leader of `term`.
+    ///
+    /// # Errors
+    /// As [`Proposer::propose_as_leader`].
+    pub(crate) async fn propose_v2_as_leader(
+        &self,
+        term: u64,
+        request: V2Request,
+    ) -> Result<Reply, Error> {
+        self.submit_v2(request, Some(term)).await
+    }
+
+    async fn submit_v2(
+        &self,
+        mut request: V2Request,
+        leads_in: Option<u64>,
+    ) -> Result<Reply, Error> {
         let id = self.ids.next();
         request.id = Some(id);
         let data = request.encode_to_vec();
-        Ok(self.submit_encoded(id, data, None).await??)
+        Ok(self.submit_encoded(id, data, leads_in).await??)
     }
 
     /// The id of a request that is about to be proposed, unless too much is under way.

@@ -71,7 +71,13 @@ impl ReadIndex {
 
     /// Whether this member leads, by the word of a quorum: for what only a leader should begin.
     pub async fn leads(&self) -> bool {
-        matches!(self.confirm_leader().await, Ok(confirmed) if confirmed.leads)
+        self.leads_in().await.is_some()
+    }
+
+    /// The term in which this member leads, by the word of a quorum: for what must not be done any
+    /// more when another one leads. `None` if this member does not lead, or cannot find out.
+    pub(crate) async fn leads_in(&self) -> Option<u64> {
+        self.confirm_leader().await.ok()?.leads_in
     }
 
     /// When this thread last asked a quorum and was told that this member leads.

@@ -99,13 +99,15 @@ impl Versions {
             if let Some(term) = self.core.clock.within(MONITOR_INTERVAL, begun).await {
                 seen = term;
             }
-            if self.core.read_index.leads().await {
-                self.update().await;
+            if let Some(term) = self.core.read_index.leads_in().await {
+                self.update(term).await;
             }
         }
     }
 
-    async fn update(&self) {
+    /// Looks at the members, as the leader of `term`. What comes of it is done in that term or not
+    /// at all: who leads later may have found members of another version, or a downgrade.
+    async fn update(&self, term: u64) {
         let lowest = self.lowest_version().await;
         let (cluster, downgrade) = {
             let membership = self.core.shared.state.membership.read();
@@ -113,7 +115,7 @@ impl Versions {
         };
         match decide(cluster, lowest, &downgrade) {
             Decision::Keep => {}
-            Decision::Set(version) => self.set(cluster, version).await,
+            Decision::Set(version) => self.set(term, cluster, version).await,
             Decision::Refuse(from) => {
                 retcd_log::error!("Cannot downgrade from this version to downgrade-target";
                     "downgrade-target" => &downgrade.target_version, "version" => &from.to_string());
@@ -121,7 +123,7 @@ impl Versions {
         }
     }
 
-    async fn set(&self, from: Option<Version>, to: Version) {
+    async fn set(&self, term: u64, from: Option<Version>, to: Version) {
         let own = minor(self.core.shared.config.version);
         assert!(
             to == minor(to) && to <= own,
@@ -138,7 +140,8 @@ impl Versions {
         }
         let proposed = if speaks_v2_only(to) {
             let request = v2_put("/0/version".to_owned(), to.to_string());
-            self.core.proposer.propose_v2(request).await.map(drop)
+            let proposed = self.core.proposer.propose_v2_as_leader(term, request);
+            proposed.await.map(drop)
         } else {
             let request = ClusterVersionSetRequest {
                 ver: to.to_string(),
@@ -147,7 +150,8 @@ impl Versions {
                 cluster_version_set: Some(request),
                 ..Default::default()
             };
-            self.core.proposer.propose(request).await.map(drop)
+            let proposed = self.core.proposer.propose_as_leader(term, None, request);
+            proposed.await.map(drop)
         };
         match proposed {
             Ok(()) => retcd_log::info!("cluster version is updated"; "cluster-version" => &shown),
@@ -210,9 +214,12 @@ impl Versions {
         loop {
             self.core.clock.sleep(interval).await;
             let downgrade = self.core.shared.state.membership.read().downgrade();
-            if !downgrade.enabled || !self.core.read_index.leads().await {
+            if !downgrade.enabled {
                 continue;
             }
+            let Some(term) = self.core.read_index.leads_in().await else {
+                continue;
+            };
             let target = Version::parse(downgrade.target_version.as_bytes()).map(minor);
             let versions = self.all().await;
             let done = |(_, version): &(u64, Option<Version>)| {
@@ -220,15 +227,21 @@ impl Versions {
             };
             if versions.iter().all(done) {
                 retcd_log::info!("the cluster has been downgraded"; "cluster-version" => &downgrade.target_version);
-                if let Err(error) = self.set_downgrade(None).await {
+                // A later leader's may be another one that was begun since.
+                if let Err(error) = self.set_downgrade(None, Some(term)).await {
                     retcd_log::warn!("failed to cancel downgrade"; "error" => Text(&error));
                 }
             }
         }
     }
 
-    /// Begins or ends a downgrade; the store's revision behind it.
-    async fn set_downgrade(&self, target: Option<Version>) -> Result<StoreRevision, Error> {
+    /// Begins or ends a downgrade, for a client or as the leader of a term; the store's revision
+    /// behind it.
+    async fn set_downgrade(
+        &self,
+        target: Option<Version>,
+        decided_in: Option<u64>,
+    ) -> Result<StoreRevision, Error> {
         let request = DowngradeInfoSetRequest {
             enabled: target.is_some(),
             ver: target.map_or_else(String::new, |target| target.to_string()),
@@ -237,7 +250,12 @@ impl Versions {
             downgrade_info_set: Some(request),
             ..Default::default()
         };
-        match self.core.proposer.propose(request).await? {
+        let proposer = &self.core.proposer;
+        let reply = match decided_in {
+            Some(term) => proposer.propose_as_leader(term, None, request).await?,
+            None => proposer.propose(request).await?,
+        };
+        match reply {
             Reply::Done { revision } => Ok(revision),
             other => unreachable!("a downgrade was answered with {other:?}"),
         }
@@ -284,7 +302,7 @@ impl Versions {
         target: Version,
     ) -> Result<DowngradeAnswer, Error> {
         let (cluster, _) = self.validate_downgrade(credentials, target).await?;
-        let revision = self.set_downgrade(Some(minor(target))).await?;
+        let revision = self.set_downgrade(Some(minor(target)), None).await?;
         Ok((cluster, revision))
     }
 
@@ -304,7 +322,7 @@ impl Versions {
                 true => Ok(()),
                 false => Err(Error::NoDowngrade),
             }?;
-            self.set_downgrade(None).await
+            self.set_downgrade(None, None).await
         };
         let cancelled = cancelled.await.inspect_err(|error| {
             retcd_log::warn!("failed to cancel downgrade"; "error" => Text(error));

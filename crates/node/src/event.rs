@@ -155,9 +155,9 @@ pub enum Output {
     ReadReady {
         /// The reads' names.
         reads: Vec<u64>,
-        /// Whether this member leads. It did so after the reads came, by the word of a quorum; not
-        /// necessarily in the same term as before.
-        leads: bool,
+        /// The term in which this member leads, if it does. It led after the reads came, by the
+        /// word of a quorum; not necessarily in the same term as before.
+        leads_in: Option<u64>,
     },
     /// These requests did not enter the log.
     Rejected {

@@ -295,6 +295,8 @@ mod tests {
         log.set_applied(2);
         let metadata = log.snapshot(0, 9).unwrap().take_metadata();
         assert_eq!((metadata.index, metadata.term), (2, 1));
+        assert!(log.snapshot(2, 9).is_ok());
+        assert!(log.snapshot(3, 9).is_err(), "somebody wants a newer one");
 
         let mut other = LogStore::new(0, 0, HardState::default(), ConfState::default(), vec![]);
         other.append(&[entry(1, 1)]);

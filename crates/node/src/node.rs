@@ -274,6 +274,11 @@ impl Node {
         self.raw.raft.state == StateRole::Leader
     }
 
+    /// The term in which this member leads, if it does.
+    fn leads_in(&self) -> Option<u64> {
+        self.leads().then_some(self.raw.raft.term)
+    }
+
     /// Whether this member has a vote.
     fn is_voter(&self) -> bool {
         let voters = self.raw.raft.prs().conf().voters();
@@ -558,8 +563,7 @@ impl Node {
 
     /// Hands waiting requests to raft, unless it would refuse them now.
     fn propose(&mut self) {
-        let leading = self.leads().then_some(self.raw.raft.term);
-        let outdated = self.proposals.outdated(leading);
+        let outdated = self.proposals.outdated(self.leads_in());
         self.reject(outdated, RejectReason::LeaderChanged);
         while !self.proposals.is_empty() {
             let raft = &self.raw.raft;
@@ -624,8 +628,9 @@ impl Node {
     fn answer_reads(&mut self, reads: Vec<u64>) {
         if !reads.is_empty() {
             self.report_leader();
-            let leads = self.leads();
-            self.outputs.push_back(Output::ReadReady { reads, leads });
+            let leads_in = self.leads_in();
+            self.outputs
+                .push_back(Output::ReadReady { reads, leads_in });
         }
     }
 

@@ -115,3 +115,34 @@ impl ProposalQueue {
         requests
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proposal(bytes: usize) -> Entry {
+        Entry {
+            data: vec![0; bytes].into(),
+            ..Entry::default()
+        }
+    }
+
+    #[test]
+    fn a_batch_is_one_request_or_no_larger_than_a_message() {
+        let mut queue = ProposalQueue::default();
+        let mut next = |bytes: &[usize]| {
+            for (request, bytes) in (1..).zip(bytes) {
+                let pushed = queue.push(request, proposal(*bytes), Duration::ZERO, None);
+                assert_eq!(pushed, Ok(()));
+            }
+            let batches = std::iter::from_fn(|| {
+                let (requests, _) = queue.next_batch(false);
+                (!requests.is_empty()).then_some(requests)
+            });
+            batches.collect::<Vec<_>>()
+        };
+        const HALF: usize = BATCH_BYTES_MAX / 2;
+        assert_eq!(next(&[HALF, HALF, 1, HALF]), [vec![1, 2], vec![3, 4]]);
+        assert_eq!(next(&[1, 2 * HALF + 1, 1]), [vec![1], vec![2], vec![3]]);
+    }
+}

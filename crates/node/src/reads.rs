@@ -122,3 +122,28 @@ impl ReadQueue {
         reads.map(|read| read.name).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else the answer to the second question would be nobody's.
+    #[test]
+    fn what_is_asked_again_is_asked_for_those_in_flight() {
+        let (retry, asked_at) = (Duration::from_millis(500), Duration::from_secs(1));
+        let mut reads = ReadQueue::new(7);
+        reads.push(Read::applied(1));
+        assert!(reads.must_ask(asked_at, retry));
+        assert_eq!(reads.open_context(asked_at, retry), 7);
+        let early = asked_at + retry - Duration::from_millis(1);
+        assert!(!reads.must_ask(early, retry));
+        let due = asked_at + retry;
+        assert!(reads.must_ask(due, retry));
+        assert_eq!(reads.open_context(due, retry), 8);
+        // A late answer to the first question is nobody's by then.
+        reads.confirm(7, 3);
+        assert_eq!(reads.release(3), [0; 0]);
+        reads.confirm(8, 3);
+        assert_eq!(reads.release(3), [1]);
+    }
+}

@@ -11,6 +11,7 @@ use retcd_state::machine::ApplyError;
 use crate::context::{Context, Event};
 use crate::history::{INVALID_TOKEN, NO_PATIENCE, Operation, OperationId, Outcome};
 use crate::request::{Answer, Request};
+use crate::tree_administrator;
 use crate::users::{self, Credentials};
 use crate::workload;
 
@@ -74,6 +75,17 @@ impl Identity {
     }
 }
 
+/// How a client holds leases.
+enum Holds {
+    /// Like anything else that it asks for.
+    InPassing,
+    /// Many, with little else in mind, and renews any of them at any time.
+    Many,
+    /// A few, each of which it renews somewhere in the time that it was told: here is when. Until
+    /// then it relies on what it was told.
+    Some(BTreeMap<i64, Duration>),
+}
+
 /// What a client knows.
 pub struct Client {
     /// Its number.
@@ -86,6 +98,8 @@ pub struct Client {
     pub nodes: BTreeMap<String, (String, u64)>,
     /// From when on it uses API v2, if it does.
     pub tree_from: Option<Duration>,
+    /// As whom it does, if there are users.
+    pub tree_name: Option<&'static str>,
     /// Leases that it holds.
     pub leases: Vec<i64>,
     /// The lease that it was granted a moment ago.
@@ -98,8 +112,8 @@ pub struct Client {
     pub identity: Identity,
     /// What it tries once more, as users or roles had changed meanwhile.
     again: Option<Request>,
-    /// Whether it is there to hold leases, and asks for little else.
-    pub is_holder: bool,
+    /// What it does about leases besides the load.
+    holds: Holds,
     /// How often it pauses between operations, in milliseconds at most.
     pause_ms: u64,
 }
@@ -113,6 +127,7 @@ impl Client {
             seen: BTreeMap::new(),
             nodes: BTreeMap::new(),
             tree_from: None,
+            tree_name: None,
             leases: Vec::new(),
             granted: None,
             without_space: false,
@@ -120,7 +135,40 @@ impl Client {
             identity: Identity::Nobody,
             again: None,
             pause_ms: [80, 300, 1_000][cx.rng.usize(..3)],
-            is_holder: cx.rng.u8(..4) == 0,
+            holds: match cx.rng.u8(..8) {
+                0 => Holds::Many,
+                1 | 2 => Holds::Some(BTreeMap::new()),
+                _ => Holds::InPassing,
+            },
+        }
+    }
+
+    /// Whether it is there to hold many leases.
+    pub fn holds_many(&self) -> bool {
+        matches!(self.holds, Holds::Many)
+    }
+
+    /// Whether it holds a few leases for their whole time.
+    pub fn holds_some(&self) -> bool {
+        matches!(self.holds, Holds::Some(_))
+    }
+
+    /// The lease that it is to renew now, if it counts the time of its leases.
+    pub fn due_renewal(&self, now: Duration) -> Option<i64> {
+        let Holds::Some(renewals) = &self.holds else {
+            return None;
+        };
+        let mut due = self.leases.iter();
+        due.find(|lease| renewals.get(lease).is_none_or(|at| *at <= now))
+            .copied()
+    }
+
+    /// It was told how long a lease lives, by an operation that began at `invoked`.
+    fn was_renewed(&mut self, lease: i64, invoked: Duration, ttl: i64, cx: &mut Context) {
+        if let Holds::Some(renewals) = &mut self.holds {
+            let told_ms = ttl.unsigned_abs() * 1000;
+            let later = Duration::from_millis(cx.rng.u64(told_ms / 10..told_ms));
+            renewals.insert(lease, invoked + later);
         }
     }
 
@@ -159,6 +207,11 @@ impl Client {
             self.learn(&done.request, answer);
             self.without_space |= *answer == Answer::Error(ApplyError::NoSpace);
         }
+        if let (Request::KeepAlive(lease), Outcome::Answered(Answer::KeepAlive(ttl @ 1.., _))) =
+            (&done.request, &done.outcome)
+        {
+            self.was_renewed(*lease, done.invoked, *ttl, cx);
+        }
         if !went_well {
             self.host = any_host(cx);
         }
@@ -196,7 +249,15 @@ impl Client {
             Identity::Nobody => workload::next(self, cx),
             _ => workload::next_of_user(self, cx),
         });
-        (request, credentials)
+        match self.tree_name {
+            Some(name) if request.is_of_tree() => {
+                let guest = cx.rng.u8(..5) == 0;
+                let password = tree_administrator::any_password(&mut cx.rng);
+                let login = Credentials::Password(name, password);
+                (request, if guest { Credentials::Nobody } else { login })
+            }
+            _ => (request, credentials),
+        }
     }
 
     fn learn(&mut self, request: &Request, answer: &Answer) {

@@ -125,6 +125,8 @@ pub enum Event {
     Harass,
     /// The administrator looks after users and roles.
     Administrate,
+    /// The same with those of API v2.
+    AdministrateTree,
     /// A watcher connects to some host.
     Watch {
         /// Which.

@@ -61,6 +61,8 @@ pub enum Fault {
     Sleep {
         /// Until it goes on.
         lasts: Duration,
+        /// For how long it hears nothing of the others then.
+        deaf: Duration,
     },
     /// A host's disk is slow.
     SlowDisk {
@@ -168,7 +170,10 @@ impl fmt::Display for Fault {
                 )
             }
             Fault::Freeze { host, lasts } => write!(f, "host {host} stands still for {lasts:?}"),
-            Fault::Sleep { lasts } => write!(f, "the leader stands still for {lasts:?}"),
+            Fault::Sleep { lasts, deaf } => write!(
+                f,
+                "the leader stands still for {lasts:?}, and hears nothing for {deaf:?} then"
+            ),
             Fault::SlowDisk {
                 host,
                 sync_us,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::request::tree::Judged;
 use crate::request::{Answer, Request};
 use crate::users::Credentials;
 
@@ -39,7 +40,7 @@ pub struct Operation {
     pub judged_at: u64,
     /// The same when it was answered.
     pub answered_at: u64,
-    /// When.
+    /// When it was asked.
     pub invoked: Duration,
     /// When the client heard; nothing while it waits.
     pub returned: Option<Duration>,
@@ -53,6 +54,8 @@ pub struct Operation {
     pub slowest: u64,
     /// The index of the tree of API v2 that the member had shown when the request came.
     pub tree_floor: u64,
+    /// What the member has found of the client's rights, of a request of API v2.
+    pub tree_judged: Option<Judged>,
 }
 
 impl Operation {
@@ -80,6 +83,7 @@ impl Operation {
             floor,
             slowest: 0,
             tree_floor: 0,
+            tree_judged: None,
         }
     }
 }

@@ -297,10 +297,22 @@ pub fn inflict(hosts: &mut [Host], fault: &Fault, cx: &mut Context) {
             hosts[*host].frozen_until = until;
             return;
         }
-        Fault::Sleep { lasts } => {
+        Fault::Sleep { lasts, deaf } => {
             let until = cx.now + *lasts;
             let leaders = hosts.iter_mut().filter(|host| host.leads());
-            leaders.for_each(|host| host.frozen_until = until);
+            let leaders = leaders.map(|host| {
+                host.frozen_until = until;
+                host.number
+            });
+            for leader in leaders.collect::<Vec<usize>>() {
+                let cut = Fault::Split {
+                    side: vec![leader],
+                    lasts: *lasts + *deaf,
+                };
+                if !deaf.is_zero() {
+                    inflict(hosts, &cut, cx);
+                }
+            }
             return;
         }
         Fault::SlowDisk {

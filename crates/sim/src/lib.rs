@@ -38,6 +38,7 @@ mod queue;
 mod report;
 mod request;
 mod sabotage;
+mod tree_administrator;
 mod tree_watcher;
 mod users;
 mod watcher;

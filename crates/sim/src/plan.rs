@@ -31,6 +31,8 @@ pub struct Plan {
     pub old: Vec<(usize, Duration)>,
     /// From when on clients use API v2, if they do.
     pub tree_from: Option<Duration>,
+    /// Whether API v2 has users, and who may do what is asked.
+    pub has_tree_users: bool,
     /// When something of what a member holds is turned over behind its back, and where.
     pub corruption: Option<(Duration, usize)>,
 }
@@ -58,7 +60,7 @@ pub enum Kind {
     LazyCommit,
     /// Killed leaders and voters.
     Ambush,
-    /// Clocks.
+    /// Clocks that run fast or slow, and wall clocks that jump.
     Clock,
     /// Failing writes and syncs.
     Failing,
@@ -134,6 +136,7 @@ impl Plan {
             old: old_hosts(rng, founders, heal_at),
             corruption,
             tree_from: tree_from(rng, heal_at),
+            has_tree_users: rng.bool(),
         }
     }
 }
@@ -182,6 +185,7 @@ fn fault(kind: Kind, rng: &mut Rng, hosts: usize) -> Fault {
         },
         Kind::Freeze if rng.bool() => Fault::Sleep {
             lasts: Duration::from_millis(rng.u64(SLEEP_MS)),
+            deaf: Duration::from_millis([0, 3_000][rng.usize(..2)]),
         },
         Kind::Freeze => Fault::Freeze { host, lasts },
         Kind::SlowDisk => Fault::SlowDisk {

@@ -16,6 +16,7 @@ use crate::member::Setup;
 use crate::operator::OPERATOR;
 use crate::plan::Plan;
 use crate::request::{Answer, MemberRequest, Request};
+use crate::tree_administrator::TREE_ADMINISTRATOR;
 use crate::tree_watcher::TREE_WATCHERS;
 use crate::users::Credentials;
 use crate::watcher::WATCHERS;
@@ -83,6 +84,10 @@ pub struct Fared {
     pub upgraded: usize,
     /// Requests of API v2 that were served.
     pub tree_served: usize,
+    /// Requests of API v2 that were not permitted.
+    pub tree_denied: usize,
+    /// Changes of users and roles of API v2.
+    pub tree_changes: usize,
     /// Requests of API v2 that the tree refused.
     pub tree_refused: usize,
     /// Events that watchers of API v2 heard of.
@@ -108,6 +113,8 @@ impl std::ops::AddAssign for Fared {
         self.upgraded += other.upgraded;
         self.tree_served += other.tree_served;
         self.tree_refused += other.tree_refused;
+        self.tree_denied += other.tree_denied;
+        self.tree_changes += other.tree_changes;
         self.tree_events += other.tree_events;
         self.expired += other.expired;
     }
@@ -120,7 +127,7 @@ impl std::fmt::Display for Fared {
             "{} logins, {} requests of users served, {} denied, {} overtaken, {} without a token that counts; \
              {} strange entries, {} last voters stayed; {} without room, {} promoted, {} handed over, \
              {} compacted physically, {} corrupt members found, {} upgraded; \
-             of API v2: {} served, {} refused, {} events, {} expired",
+             of API v2: {} served, {} refused, {} denied, {} changes of users, {} events, {} expired",
             self.logins,
             self.served,
             self.denied,
@@ -136,6 +143,8 @@ impl std::fmt::Display for Fared {
             self.upgraded,
             self.tree_served,
             self.tree_refused,
+            self.tree_denied,
+            self.tree_changes,
             self.tree_events,
             self.expired
         )
@@ -214,9 +223,7 @@ impl Run {
                 Outcome::Answered(Answer::Error(ApplyError::Member(MemberError::LastVoter))) => {
                     &mut fared.stayed
                 }
-                Outcome::Answered(_) if operation.credentials != Credentials::Nobody => {
-                    &mut fared.served
-                }
+                Outcome::Answered(_) if is_of_user(&operation.credentials) => &mut fared.served,
                 Outcome::Refused(INVALID_TOKEN) => &mut fared.without_token,
                 _ => continue,
             };
@@ -240,6 +247,8 @@ impl Run {
                 fared.tree_events += streamed.events.len();
                 return;
             }
+            (Request::TreeUsers(_), Answer::Other) => &mut fared.tree_changes,
+            (_, Answer::TreeDenied) => &mut fared.tree_denied,
             (_, Answer::Tree(Ok(_))) => &mut fared.tree_served,
             (_, Answer::Tree(Err(_))) => &mut fared.tree_refused,
             (Request::Write(r), Answer::Compact(_))
@@ -265,8 +274,16 @@ impl Run {
     }
 }
 
+/// Whether somebody asks by the rules of API v3.
+fn is_of_user(credentials: &Credentials) -> bool {
+    matches!(
+        credentials,
+        Credentials::Token(_) | Credentials::Certificate(_)
+    )
+}
+
 fn is_staff(client: usize) -> bool {
-    [ADMINISTRATOR, OPERATOR].contains(&client)
+    [ADMINISTRATOR, TREE_ADMINISTRATOR, OPERATOR].contains(&client)
 }
 
 /// An operation in one line.
@@ -274,6 +291,7 @@ pub fn line(operation: &Operation) -> String {
     let client = match operation.client {
         OPERATOR => "operator".to_owned(),
         ADMINISTRATOR => "administrator".to_owned(),
+        TREE_ADMINISTRATOR => "v2 administrator".to_owned(),
         HOSTILE => "hostile client".to_owned(),
         TREE_WATCHERS..WATCHERS => format!("v2 watcher {}", operation.client - TREE_WATCHERS),
         WATCHERS.. => format!("watcher {}", operation.client - WATCHERS),

@@ -19,8 +19,8 @@ pub enum Sabotage {
     ProposeTwice,
     /// A response to a watcher is lost now and then.
     DropWatchEvent,
-    /// Leases are revoked by who may not lead any more.
-    ExpireUnasked,
+    /// What a leader has decided, as that a lease is over, is sent on to its successor.
+    SendDecisionsOn,
     /// A lease that is not known here yet is called unknown at once.
     HastyUnknown,
     /// Leases are renewed by who may not lead any more.
@@ -65,6 +65,8 @@ pub enum Sabotage {
     DropTreeEvent,
     /// A directory of API v2 shows what is hidden in it.
     ShowHidden,
+    /// What users of API v2 may do is looked up once, and not again when that has changed.
+    OldTreeUsers,
     /// What was read is answered even if users or roles have changed since it was permitted.
     ReadUnconfirmed,
 }

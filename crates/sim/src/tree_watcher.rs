@@ -12,7 +12,7 @@ use crate::context::{Context, Event};
 use crate::history::{OperationId, Outcome};
 use crate::request::tree::TreeRequest;
 use crate::request::{Answer, Request};
-use crate::users::Credentials;
+use crate::tree_administrator::ROOT_LOGIN;
 
 /// Watchers of the tree are senders of operations from this number on.
 pub const TREE_WATCHERS: usize = usize::MAX / 4;
@@ -71,7 +71,8 @@ impl TreeWatcher {
         };
         let (sender, host) = (TREE_WATCHERS + self.number, any_host(cx));
         let patience = Duration::from_millis(cx.rng.u64(500..6_000));
-        cx.ask(sender, host, request, Credentials::Nobody, patience);
+        // Who misses nothing may see everything.
+        cx.ask(sender, host, request, ROOT_LOGIN, patience);
     }
 
     /// Hears of an event, or of what there is.

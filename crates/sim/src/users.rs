@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use fastrand::Rng;
 use retcd_member::access;
+use retcd_member::v2::Login;
 use retcd_proto::authpb::{Permission, permission};
 use retcd_state::auth::password;
 
@@ -46,10 +47,24 @@ pub enum Credentials {
     Token(String),
     /// By the name in a certificate.
     Certificate(&'static str),
+    /// By a name and a password, as API v2 has it.
+    Password(&'static str, &'static str),
 }
 
 impl Credentials {
-    /// As the member takes them.
+    /// As API v2 takes them.
+    pub fn login(&self) -> Login {
+        match self {
+            Credentials::Nobody | Credentials::Token(_) => Login::Nobody,
+            Credentials::Certificate(name) => Login::Certificate((*name).into()),
+            Credentials::Password(user, password) => Login::Password {
+                user: (*user).to_owned(),
+                password: (*password).to_owned(),
+            },
+        }
+    }
+
+    /// As API v3 takes them.
     pub fn shown(&self) -> access::Credentials {
         access::Credentials {
             token: match self {

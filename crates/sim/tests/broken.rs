@@ -84,10 +84,12 @@ fn a_vote_that_is_forgotten() {
 #[test]
 fn an_entry_that_is_passed_over() {
     let promise = caught(Sabotage::SkipEntry, &[]);
-    // The second one where the entry was a change of the membership.
+    // The second one where the entry was a change of the membership, the last one where it was of
+    // API v2.
     let kept = [
         "the same entries make the same revision",
         "no member contradicts its cluster",
+        "all members have the same tree of API v2 at the same entry",
     ];
     assert!(kept.contains(&promise), "{promise}");
 }
@@ -121,8 +123,14 @@ fn a_lease_that_expires_early() {
 }
 
 #[test]
-fn a_leader_that_slept_and_revokes_leases_unasked() {
-    let promise = caught(Sabotage::ExpireUnasked, &[Kind::Freeze]);
+fn a_leader_that_slept_and_has_its_successor_revoke_leases() {
+    let promise = caught(Sabotage::SendDecisionsOn, &[Kind::Freeze]);
+    assert_eq!(promise, "a lease is not revoked before its time is over");
+}
+
+#[test]
+fn a_leader_that_slept_and_renews_leases_unasked() {
+    let promise = caught(Sabotage::RenewUnasked, &[Kind::Freeze]);
     assert_eq!(promise, "a lease is not revoked before its time is over");
 }
 
@@ -278,6 +286,15 @@ fn a_stream_of_api_v2_without_one_of_its_events() {
 fn a_directory_of_api_v2_that_shows_what_is_hidden() {
     let promise = caught_in_tree(Sabotage::ShowHidden, &[]);
     assert_eq!(promise, "answers tell what the log says");
+}
+
+#[test]
+fn users_of_api_v2_that_are_looked_at_once() {
+    let promise = caught_in_tree(Sabotage::OldTreeUsers, &[]);
+    assert_eq!(
+        promise,
+        "users of API v2 may do what their roles say, and nothing else"
+    );
 }
 
 #[test]

@@ -43,6 +43,8 @@ fn a_fixed_set_keeps_all_promises() {
         upgraded,
         tree_served,
         tree_refused,
+        tree_denied,
+        tree_changes,
         tree_events,
         expired,
     } = fared;
@@ -57,6 +59,7 @@ fn a_fixed_set_keeps_all_promises() {
         tree_served > 1_000 && tree_refused > 500 && heard,
         "{fared}"
     );
+    assert!(tree_denied > 300 && tree_changes > 50, "{fared}");
 }
 
 #[test]

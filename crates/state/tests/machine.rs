@@ -17,7 +17,7 @@ use retcd_proto::raftpb::{ConfChange, ConfChangeType, Entry, EntryType};
 use retcd_state::Time;
 use retcd_state::machine::{Applied, ApplyError, FatalProblem, Machine, MachineOptions, Reply};
 use retcd_state::membership::{ConfChangeContext, Member, MemberError};
-use retcd_state::mvcc::{Progress, Revision};
+use retcd_state::mvcc::{OpReply, Progress, Revision};
 use retcd_state::v2::Answer;
 use retcd_state::version::Version;
 use retcd_storage::backend::{Backend, Bucket, WriteBatch};
@@ -903,4 +903,95 @@ fn events_of_keys_that_change_twice_tell_what_was_before_the_transaction() {
         .collect();
     let expected = [b"a", b"a", b"b", b"b", b"c", b"c"];
     assert_eq!(told, expected.map(|key| (&key[..], &key[..], &b"v"[..])));
+}
+
+#[test]
+fn a_put_that_keeps_the_lease_keeps_its_key_attached() {
+    let mut bench = Bench::new();
+    bench.request(grant(7)).unwrap();
+    bench.put("k", 7).unwrap();
+    let put = PutRequest {
+        key: "k".into(),
+        value: "new".into(),
+        ignore_lease: true,
+        ..Default::default()
+    };
+    let put = Some(put);
+    bench
+        .request(InternalRaftRequest {
+            put,
+            ..Default::default()
+        })
+        .unwrap();
+    let kvs = |bench: &Bench| {
+        let request = RangeRequest {
+            key: "k".into(),
+            ..Default::default()
+        };
+        bench.machine.reader().range(&request).unwrap().kvs
+    };
+    let [kept] = &kvs(&bench)[..] else {
+        panic!("the key is there");
+    };
+    assert_eq!((kept.value(), kept.lease()), (&b"new"[..], 7));
+    bench.request(revoke(7)).unwrap();
+    assert_eq!(kvs(&bench), []);
+}
+
+/// History is read from the database, which gets a batch at its end, unless somebody asks before.
+#[test]
+fn a_transaction_reads_what_its_own_batch_has_superseded() {
+    let mut bench = Bench::new();
+    let put = |value: &'static str| InternalRaftRequest {
+        put: Some(PutRequest {
+            key: "k".into(),
+            value: value.into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let past = RangeRequest {
+        key: "k".into(),
+        revision: 2,
+        ..Default::default()
+    };
+    let read = InternalRaftRequest {
+        range: Some(past.clone()),
+        ..Default::default()
+    };
+    let txn = InternalRaftRequest {
+        txn: Some(TxnRequest {
+            success: vec![RequestOp {
+                request: Some(request_op::Request::RequestRange(past)),
+            }],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    for (reading, of_batch) in [read, txn].into_iter().zip(0..) {
+        let requests = [put("old"), put("new"), reading];
+        let entries: Vec<Entry> = (bench.index + 1..)
+            .zip(requests)
+            .map(|(index, request)| Entry {
+                index: Some(index),
+                term: Some(3),
+                r#type: Some(EntryType::EntryNormal as i32),
+                data: Some(request.encode_to_vec().into()),
+            })
+            .collect();
+        bench.index += 3;
+        let applied = bench.machine.apply(Time::default(), &entries).unwrap();
+        let (_, reply) = applied.replies.into_iter().next_back().unwrap();
+        let range = match reply.unwrap() {
+            Reply::Range(range) => range,
+            Reply::Txn(txn) => match txn.replies.into_iter().next() {
+                Some(OpReply::Range(range)) => range,
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        };
+        let values: Vec<&[u8]> = range.kvs.iter().map(|kv| kv.value()).collect();
+        assert_eq!(values, [b"old"], "batch {of_batch}");
+        bench = Bench::new();
+    }
 }

@@ -13,10 +13,9 @@ use bytes::Bytes;
 use fastrand::Rng;
 use tokio::task::JoinSet;
 
-use super::clients::{SharedTally, check_reply_len, locked};
-use super::pace::Phase;
-use super::watchers::{FanOut, STAMP_LEN};
-use super::{Share, Shared, open_http1};
+use super::clients::{SharedTally, check_reply_len};
+use super::watchers::{FanOut, count, write_stamps};
+use super::{Share, Shared, open_http1, open_writers};
 use crate::error::{CallError, Error};
 use crate::http1::{Http1, Lines};
 use crate::keys::{self, KeySpace};
@@ -112,10 +111,7 @@ pub(super) async fn prepare_watchers(
         let opened = watch(&shared.fan_out.keys, http).await;
         watchers.push(opened.map_err(Error::call(shared.plan.workload.to_string()))?);
     }
-    let mut writers = Vec::new();
-    for number in share.first_client..share.first_client + share.clients {
-        writers.push((open_http1(shared, number).await?, number));
-    }
+    let writers = open_writers(shared, share).await?;
     ready();
     shared.pace.started().await;
     let mut tasks = JoinSet::new();
@@ -123,7 +119,7 @@ pub(super) async fn prepare_watchers(
         tasks.spawn(receive(Arc::clone(shared), lines, Arc::clone(tally)));
     }
     for (http, number) in writers {
-        tasks.spawn(write_stamps(Arc::clone(shared), http, number));
+        tasks.spawn(write(Arc::clone(shared), http, number));
     }
     Ok(tasks)
 }
@@ -137,7 +133,7 @@ async fn watch(keys: &KeySpace, http: Http1) -> Result<Lines, CallError> {
     let created = lines.next().await?;
     match find(&created, b"\"created\":true").is_some() {
         true => Ok(lines),
-        false => Err(unexpected(&created)),
+        false => Err(CallError::no_event(&created)),
     }
 }
 
@@ -148,19 +144,10 @@ async fn receive(
 ) -> Result<(), CallError> {
     loop {
         let line = lines.next().await?;
-        let ages = ages(&shared.fan_out, &line).ok_or_else(|| unexpected(&line))?;
-        let counted = shared.pace.take(ages.len() as u64) as usize;
-        if shared.pace.measuring() {
-            let mut tally = locked(&tally);
-            for age in &ages[..counted] {
-                tally.latencies.record(*age);
-            }
-        }
-        if counted < ages.len() {
-            shared.pace.enter(Phase::Stop);
+        let ages = ages(&shared.fan_out, &line).ok_or_else(|| CallError::no_event(&line))?;
+        if !count(&shared, &tally, ages.into_iter().map(Ok))? {
             return Ok(());
         }
-        shared.fan_out.window.add_permits(ages.len());
     }
 }
 
@@ -182,23 +169,9 @@ fn find(text: &[u8], part: &[u8]) -> Option<usize> {
     text.windows(part.len()).position(|window| window == part)
 }
 
-async fn write_stamps(shared: Arc<Shared>, mut http: Http1, number: u32) -> Result<(), CallError> {
-    let (plan, fan_out) = (&shared.plan, &shared.fan_out);
-    let mut rng = Rng::with_seed(plan.seed.wrapping_add(u64::from(number)));
-    let tail = keys::value(plan.value_size - STAMP_LEN, &mut rng);
-    loop {
-        let permits = fan_out.window.acquire_many(fan_out.watchers).await;
-        permits.expect("the window is never closed").forget();
-        let key = fan_out.keys.random(&mut rng);
-        put(&mut http, &key, &fan_out.stamp(&tail)).await?;
-    }
-}
-
-fn unexpected(line: &[u8]) -> CallError {
-    CallError::Unexpected(format!(
-        "no event of this run: {}",
-        String::from_utf8_lossy(line)
-    ))
+async fn write(shared: Arc<Shared>, mut http: Http1, number: u32) -> Result<(), CallError> {
+    let put = async |key: Bytes, value: Bytes| put(&mut http, &key, &value).await;
+    write_stamps(&shared, number, put).await
 }
 
 #[cfg(test)]

@@ -425,6 +425,15 @@ async fn open_http1(shared: &Shared, number: u32) -> Result<Http1, Error> {
     opened.map_err(Error::call(shared.plan.workload.to_string()))
 }
 
+/// The connections of a thread's writers, each with the client's number.
+async fn open_writers(shared: &Shared, share: Share) -> Result<Vec<(Http1, u32)>, Error> {
+    let mut writers = Vec::new();
+    for number in share.first_client..share.first_client + share.clients {
+        writers.push((open_http1(shared, number).await?, number));
+    }
+    Ok(writers)
+}
+
 /// Creates a current-thread runtime.
 ///
 /// # Errors

@@ -11,10 +11,9 @@ use bytes::Bytes;
 use fastrand::Rng;
 use tokio::task::JoinSet;
 
-use super::clients::{SharedTally, check_reply_len, locked};
-use super::pace::Phase;
-use super::watchers::{FanOut, STAMP_LEN};
-use super::{Share, Shared, open_http1};
+use super::clients::{SharedTally, check_reply_len};
+use super::watchers::{FanOut, count, write_stamps};
+use super::{Share, Shared, open_http1, open_writers};
 use crate::error::{CallError, Error};
 use crate::http1::{Http1, form};
 use crate::keys::{self, text};
@@ -91,10 +90,7 @@ pub(super) async fn prepare_polls(
     for at in 0..share.watchers {
         polls.push(open_http1(shared, at).await?);
     }
-    let mut writers = Vec::new();
-    for number in share.first_client..share.first_client + share.clients {
-        writers.push((open_http1(shared, number).await?, number));
-    }
+    let writers = open_writers(shared, share).await?;
     ready();
     shared.pace.started().await;
     let mut tasks = JoinSet::new();
@@ -132,30 +128,19 @@ async fn poll(
         let query = format!("?wait=true&recursive=true&waitIndex={next}");
         let event = http.get(directory(fan_out), &query).await?;
         next = modified_index(&event)? + 1;
-        let counted = shared.pace.take(1) == 1;
-        if counted && shared.pace.measuring() {
+        let age = std::iter::once_with(|| {
             let age = field(&event, b"\"value\":\"").and_then(|value| fan_out.age(value));
-            let age = age.ok_or_else(|| unexpected(&event))?;
-            locked(&tally).latencies.record(age);
-        }
-        if !counted {
-            shared.pace.enter(Phase::Stop);
+            age.ok_or_else(|| CallError::no_event(&event))
+        });
+        if !count(&shared, &tally, age)? {
             return Ok(());
         }
-        fan_out.window.add_permits(1);
     }
 }
 
 async fn write(shared: Arc<Shared>, mut http: Http1, number: u32) -> Result<(), CallError> {
-    let (plan, fan_out) = (&shared.plan, &shared.fan_out);
-    let mut rng = Rng::with_seed(plan.seed.wrapping_add(u64::from(number)));
-    let tail = keys::value(plan.value_size - STAMP_LEN, &mut rng);
-    loop {
-        let permits = fan_out.window.acquire_many(fan_out.watchers).await;
-        permits.expect("the window is never closed").forget();
-        let key = fan_out.keys.random(&mut rng);
-        http.put(text(&key), form(&fan_out.stamp(&tail))).await?;
-    }
+    let put = async |key: Bytes, value: Bytes| http.put(text(&key), form(&value)).await.map(drop);
+    write_stamps(&shared, number, put).await
 }
 
 /// What follows the first `name` in an event: that of its node, which comes before the previous
@@ -173,14 +158,7 @@ fn modified_index(event: &[u8]) -> Result<u64, CallError> {
     digits
         .ok()
         .and_then(|digits| digits.parse().ok())
-        .ok_or_else(|| unexpected(event))
-}
-
-fn unexpected(event: &[u8]) -> CallError {
-    CallError::Unexpected(format!(
-        "no event of this run: {}",
-        String::from_utf8_lossy(event)
-    ))
+        .ok_or_else(|| CallError::no_event(event))
 }
 
 #[cfg(test)]

@@ -35,8 +35,8 @@ pub(super) struct FanOut {
     /// The time zero of send times.
     origin: Instant,
     /// One permit per event in flight.
-    pub(super) window: Semaphore,
-    pub(super) watchers: u32,
+    window: Semaphore,
+    watchers: u32,
     pub(super) keys: KeySpace,
 }
 
@@ -154,20 +154,37 @@ async fn receive(
                 reply.cancel_reason
             )));
         }
-        let events = reply.events.len();
-        let counted = shared.pace.take(events as u64) as usize;
-        if shared.pace.measuring() {
-            let mut tally = locked(&tally);
-            for event in &reply.events[..counted] {
-                tally.latencies.record(age(&shared.fan_out, event)?);
-            }
-        }
-        if counted < events {
-            shared.pace.enter(Phase::Stop);
+        let ages = reply.events.iter().map(|event| age(&shared.fan_out, event));
+        if !count(&shared, &tally, ages)? {
             return Ok(());
         }
-        shared.fan_out.window.add_permits(events);
     }
+}
+
+/// Counts delivered events by their ages, which are looked at if the run measures; `false` once
+/// the run has enough.
+///
+/// # Errors
+/// Those of the ages.
+pub(super) fn count(
+    shared: &Shared,
+    tally: &SharedTally,
+    ages: impl ExactSizeIterator<Item = Result<Duration, CallError>>,
+) -> Result<bool, CallError> {
+    let events = ages.len();
+    let counted = shared.pace.take(events as u64) as usize;
+    if shared.pace.measuring() {
+        let mut tally = locked(tally);
+        for age in ages.take(counted) {
+            tally.latencies.record(age?);
+        }
+    }
+    if counted < events {
+        shared.pace.enter(Phase::Stop);
+        return Ok(false);
+    }
+    shared.fan_out.window.add_permits(events);
+    Ok(true)
 }
 
 fn age(fan_out: &FanOut, event: &mvccpb::Event) -> Result<Duration, CallError> {
@@ -181,16 +198,28 @@ fn age(fan_out: &FanOut, event: &mvccpb::Event) -> Result<Duration, CallError> {
 }
 
 async fn write(shared: Arc<Shared>, mut put: Method, number: u32) -> Result<(), CallError> {
-    let plan = &shared.plan;
+    let put = async |key, value| put.call_for_len(&put_request(key, value)).await.map(drop);
+    write_stamps(&shared, number, put).await
+}
+
+/// Writes stamped values to random keys until the run ends, each by `put` as soon as the window has
+/// room for its events.
+///
+/// # Errors
+/// Those of `put`.
+pub(super) async fn write_stamps(
+    shared: &Shared,
+    number: u32,
+    mut put: impl AsyncFnMut(Bytes, Bytes) -> Result<(), CallError>,
+) -> Result<(), CallError> {
+    let (plan, fan_out) = (&shared.plan, &shared.fan_out);
     let mut rng = Rng::with_seed(plan.seed.wrapping_add(u64::from(number)));
     let tail = keys::value(plan.value_size - STAMP_LEN, &mut rng);
     loop {
-        let window = &shared.fan_out.window;
-        let permits = window.acquire_many(shared.fan_out.watchers).await;
+        let permits = fan_out.window.acquire_many(fan_out.watchers).await;
         permits.expect("the window is never closed").forget();
-        let key = shared.fan_out.keys.random(&mut rng);
-        put.call_for_len(&put_request(key, shared.fan_out.stamp(&tail)))
-            .await?;
+        let key = fan_out.keys.random(&mut rng);
+        put(key, fan_out.stamp(&tail)).await?;
     }
 }
 

@@ -1,5 +1,12 @@
 //! What a leader does about leases on its own: revoke what has run out, and note what long ones
 //! have left.
+//!
+//! Both hold in the term of the deadlines that they follow from, and only enter the log in it
+//! (`Proposer::propose_as_leader`): a successor gives all leases their time again. No quorum is
+//! asked before, as etcd does since 3.6 (`server/etcdserver/server.go`, `ensureLeadership`). A leader
+//! that has slept through an election appends what it decides in its own term, which no quorum
+//! accepts any more; and what is committed of that term stands before the successor's first entry,
+//! with which its deadlines begin.
 
 use std::time::Duration;
 
@@ -48,11 +55,6 @@ impl Leases {
                 "lease {id:x} has {remaining_ttl} s left at a checkpoint"
             );
         }
-        // One that has slept through an election would have leases revoked that the new leader has
-        // renewed. Who leads now may not do so when the revocation enters the log: hence the term.
-        if !expired.is_empty() && !self.core.read_index.leads().await {
-            return;
-        }
         for ids in expired.chunks(REVOKE_PARALLEL) {
             let revoked = join_all(ids.iter().map(|id| self.revoke_as_root(term, *id))).await;
             let count = revoked.iter().filter(|result| result.is_ok()).count();
@@ -60,9 +62,7 @@ impl Leases {
         }
         if !checkpoints.is_empty() {
             // What fails now is due again at the next look.
-            let request = checkpoint_request(checkpoints);
-            let proposer = &self.core.proposer;
-            let _ = proposer.propose_as_leader(term, None, request).await;
+            let _ = self.checkpoint(term, checkpoints).await;
         }
     }
 
@@ -78,17 +78,20 @@ impl Leases {
         proposed.await.map(drop)
     }
 
-    pub(super) async fn checkpoint(&self, checkpoints: Vec<(i64, i64)>) -> Result<(), Error> {
-        let request = checkpoint_request(checkpoints);
-        self.core.proposer.propose(request).await.map(drop)
-    }
-}
-
-fn checkpoint_request(checkpoints: Vec<(i64, i64)>) -> InternalRaftRequest {
-    let checkpoint = |(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl };
-    let checkpoints = checkpoints.into_iter().map(checkpoint).collect();
-    InternalRaftRequest {
-        lease_checkpoint: Some(LeaseCheckpointRequest { checkpoints }),
-        ..Default::default()
+    /// Notes what leases have left, as seconds by id, by the word of the primary of `term`.
+    pub(super) async fn checkpoint(
+        &self,
+        term: u64,
+        checkpoints: Vec<(i64, i64)>,
+    ) -> Result<(), Error> {
+        let checkpoint = |(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl };
+        let checkpoints = checkpoints.into_iter().map(checkpoint).collect();
+        let request = InternalRaftRequest {
+            lease_checkpoint: Some(LeaseCheckpointRequest { checkpoints }),
+            ..Default::default()
+        };
+        let proposer = &self.core.proposer;
+        let proposed = proposer.propose_as_leader(term, None, request);
+        proposed.await.map(drop)
     }
 }

@@ -255,7 +255,10 @@ impl Leases {
         let member = &*self.core.shared;
         while self.core.clock.now() < deadline {
             let (now, led_at) = (self.core.clock.time(), self.core.read_index.led_at());
-            let step = renewal.step(&mut member.state.lessor.lock(), now, led_at);
+            let (term, step) = {
+                let mut lessor = member.state.lessor.lock();
+                (lessor.primary_in(), renewal.step(&mut lessor, now, led_at))
+            };
             if let Step::Renewed(ttl) | Step::ClearCheckpoint(ttl) = step {
                 // Clients take 0 for the end of the lease.
                 assert!(ttl > 0, "lease {:x} was renewed for {ttl} s", renewal.id());
@@ -266,7 +269,8 @@ impl Leases {
                     return Ok(ttl);
                 }
                 Step::ClearCheckpoint(ttl) => {
-                    let cleared = self.clear_checkpoint(renewal.id()).await;
+                    let term = term.ok_or(Unanswered::NotPrimary)?;
+                    let cleared = self.clear_checkpoint(term, renewal.id()).await;
                     cleared.map_err(|_| Unanswered::NotPrimary)?;
                     member.observer.lease_renewed();
                     return Ok(ttl);
@@ -295,7 +299,7 @@ impl Leases {
             false => self.core.read_index.linearizable().await,
         };
         match confirmed {
-            Ok(confirmed) if confirmed.leads => Ok(()),
+            Ok(confirmed) if confirmed.leads() => Ok(()),
             Ok(_) => Err(Unanswered::NotPrimary),
             Err(error) => {
                 retcd_log::warn!("failed to confirm that this member leads";
@@ -328,9 +332,10 @@ impl Leases {
     }
 
     /// Forgets the remaining time that a checkpoint noted for a lease which has its full time
-    /// again.
-    async fn clear_checkpoint(&self, id: i64) -> Result<(), Error> {
-        self.checkpoint(vec![(id, 0)]).await
+    /// again. Only in the term of the renewal: a successor counts from the checkpoint if it comes to
+    /// know of this later, and would let the lease end before the time that the client was told.
+    async fn clear_checkpoint(&self, term: u64, id: i64) -> Result<(), Error> {
+        self.checkpoint(term, vec![(id, 0)]).await
     }
 
     /// What is left of a lease, and the keys attached to it if they are asked for and may be read.
@@ -427,7 +432,9 @@ impl Leases {
         let look = |lessor: &Lessor| (lessor.time_to_live(id, now, keys), lessor.is_primary());
         match self.look(look).await {
             // Without deadlines what is left is not known.
-            ((Some(_), primary), _) if !primary || !confirmed.leads => Err(Unanswered::NotPrimary),
+            ((Some(_), primary), _) if !primary || !confirmed.leads() => {
+                Err(Unanswered::NotPrimary)
+            }
             ((found, _), revision) => Ok((found, revision)),
         }
     }

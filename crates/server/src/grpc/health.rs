@@ -22,6 +22,9 @@ use super::requests::Requests;
 use crate::server::{Server, ServerThread};
 use crate::status::{self, Code, Status};
 
+/// States that wait for a client to take them before the next change is looked at.
+const WATCH_BACKLOG: usize = 2;
+
 fn answer(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse {
         status: status as i32,
@@ -63,7 +66,7 @@ pub(super) async fn watch(context: Context, mut reader: Requests) -> Reply {
         Ok(request) => request,
         Err(status) => return context.fail(status),
     };
-    let (sender, receiver) = mpsc::channel(2);
+    let (sender, receiver) = mpsc::channel(WATCH_BACKLOG);
     tokio::task::spawn_local(async move {
         let ended = tokio::select! {
             () = context.thread.server.member.signals.stopped() => status::STOPPED,

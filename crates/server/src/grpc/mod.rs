@@ -66,13 +66,13 @@ use wire::{
     Encoding, MessageReader, PREFIX_BYTES, Received, ResponseBody, error_response, frame_into,
 };
 
-/// Whether `request` speaks gRPC.
+/// Whether `request` speaks gRPC, by its content type, in any of its variants.
 pub(crate) fn is_grpc<B>(request: &Request<B>) -> bool {
     let content_type = request.headers().get(CONTENT_TYPE);
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// A call that a client makes.
+/// A call that a client makes, whatever it came over.
 pub(crate) struct Call {
     pub thread: Rc<ServerThread>,
     /// What its connection holds of the budget.
@@ -169,8 +169,9 @@ impl Call {
     }
 }
 
-/// The way of a call. Each method's has an allocation of its own size: hyper moves what it is given
-/// several times before the first poll, and all methods together would be as large as the largest.
+/// A call being answered. Boxed by method, so that each allocates what it needs: hyper moves the
+/// future that it is given several times before the first poll, and one type for all methods would
+/// be as large as the largest.
 type Called = LocalBoxFuture<'static, Reply>;
 
 fn dispatch(method: Method, context: Context, reader: Requests) -> Called {
@@ -457,7 +458,8 @@ impl Context {
         network.client_sent_bytes.inc_by(bytes as u64);
     }
 
-    /// Sends and counts a message of a stream.
+    /// Sends and counts a message of a stream, as soon as the connection has taken what was sent
+    /// before.
     ///
     /// # Errors
     /// The client is gone; the message is too long.

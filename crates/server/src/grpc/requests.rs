@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use super::wire::{MessageReader, Received};
 use crate::status::Status;
 
-/// See the [module](self).
+/// Where the messages of a call come from.
 pub(crate) enum Requests {
     /// Framed, over HTTP/2.
     Framed(MessageReader<Incoming>),

@@ -24,6 +24,7 @@ where
 pub(super) struct Abandoned(oneshot::Receiver<()>);
 
 impl Abandoned {
+    /// Waits until then; for good, if the outcome is waited for to the end.
     pub(super) async fn wait(self) {
         // Nothing is ever sent.
         let _ = self.0.await;

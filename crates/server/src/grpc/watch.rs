@@ -137,7 +137,7 @@ struct Chunk {
     fragment_bytes_max: usize,
 }
 
-/// What a chunk comes to.
+/// What a chunk will be when it is encoded; bytes with the frames.
 #[derive(Clone, Copy, Default)]
 struct Size {
     messages: usize,
@@ -168,7 +168,10 @@ impl Chunk {
         })
     }
 
-    /// Before anything is allocated for it.
+    /// What it will be, before anything is allocated for it.
+    ///
+    /// # Errors
+    /// A message is longer than grpc-go sends.
     fn measure(&self) -> Result<Size, Status> {
         let mut size = Size::default();
         let mut too_large = None;

@@ -35,8 +35,10 @@ pub(crate) const PREFIX_BYTES: usize = 5;
 pub(crate) struct MessageLength(u32);
 
 impl MessageLength {
+    /// The length of a message of so many bytes.
+    ///
     /// # Errors
-    /// grpc-go's, for `bytes` above the limit.
+    /// grpc-go's, for more bytes than it sends.
     pub(crate) fn of(bytes: usize) -> Result<MessageLength, Status> {
         match u32::try_from(bytes) {
             Ok(length) if bytes <= MESSAGE_BYTES_MAX => Ok(MessageLength(length)),
@@ -44,7 +46,7 @@ impl MessageLength {
         }
     }
 
-    /// The length.
+    /// The length in bytes, without the prefix.
     pub(crate) fn bytes(self) -> usize {
         self.0 as usize
     }
@@ -248,7 +250,10 @@ impl Received {
     }
 }
 
-/// Decompresses a message, as far as it may be large.
+/// Decompresses a message, no further than it may be long.
+///
+/// # Errors
+/// It is not of gzip; it becomes longer than `bytes_max`.
 fn decompress(message: &[u8], bytes_max: usize) -> Result<Bytes, Status> {
     let mut out = Vec::new();
     let limit = bytes_max as u64 + 1;
@@ -267,7 +272,10 @@ fn decompress(message: &[u8], bytes_max: usize) -> Result<Bytes, Status> {
     Ok(out.into())
 }
 
-/// Appends a message in gRPC's frame, and returns the bytes of both.
+/// Appends a message in gRPC's frame; returns the length of frame and message in bytes.
+///
+/// # Errors
+/// As [`MessageLength::of`]; nothing is appended then.
 pub(crate) fn frame_into<T: Message>(buf: &mut BytesMut, message: &T) -> Result<usize, Status> {
     let length = MessageLength::of(message.encoded_len())?;
     buf.reserve(PREFIX_BYTES + length.bytes());
@@ -284,7 +292,7 @@ pub(crate) enum ResponseBody {
     Empty,
     /// One framed message and the trailers of success.
     Unary(Option<Bytes>),
-    /// Trailers are still to come behind a unary message.
+    /// The same when only the trailers are still to come.
     UnaryTrailers,
     /// Framed messages from a task; the last item is the status of the call.
     Stream(mpsc::Receiver<Result<Bytes, Status>>),

@@ -112,7 +112,7 @@ impl AccessHistory {
         let auth = self.at(index);
         let user = match credentials {
             _ if !auth.enabled => None,
-            Credentials::Nobody => None,
+            Credentials::Nobody | Credentials::Password(..) => None,
             Credentials::Certificate(name) => Some(*name),
             Credentials::Token(token) => self.logins.get(token).map(|login| &*login.user),
         };

@@ -12,11 +12,13 @@ use crate::request::{Answer, Request};
 impl LogChecker {
     /// A client has heard of its operation.
     pub fn returned(&mut self, operation: &Operation) -> Verdict {
+        self.tree_judged(operation)?;
         let answer = match &operation.outcome {
             Outcome::Answered(answer) => answer,
             Outcome::Refused(_) | Outcome::Unknown(_) => return Ok(()),
         };
         match &operation.request {
+            _ if *answer == Answer::TreeDenied => {}
             Request::Write(_) | Request::Change(_) => self.write_returned(operation, answer)?,
             Request::Members(_) => self.members_returned(operation, answer)?,
             Request::LogIn(_, password) => self.login_returned(operation, password, answer)?,
@@ -24,6 +26,7 @@ impl LogChecker {
                 self.read_returned(operation, answer)?;
             }
             Request::Tree(_) => self.write_returned(operation, answer)?,
+            Request::TreeUsers(_) => self.tree_users_returned(operation, answer)?,
             Request::TreeRead { path, recursive } => {
                 if let Answer::Tree(answer) = answer {
                     self.tree
@@ -166,7 +169,7 @@ impl LogChecker {
     }
 
     /// An entry lies behind all that was answered before it was asked for.
-    fn is_behind(&mut self, operation: &Operation) -> Verdict {
+    pub(super) fn is_behind(&mut self, operation: &Operation) -> Verdict {
         let Some(done) = self.done.get(&operation.request_id) else {
             return Ok(());
         };

@@ -1,8 +1,8 @@
 //! What must hold, whatever happens.
 //!
-//! Some checkers look at every step of the run (`log`, `access`, `watch`, `lease`, `tree`, `version`), some
-//! at its end (`linearizable`, `convergence`). Each knows the truth from the committed log alone,
-//! executed by a plain [`Model`]: never from a member.
+//! Some checkers look at every step of the run (`log`, `access`, `watch`, `lease`, `tree`,
+//! `tree_users`, `version`), some at its end (`linearizable`, `convergence`). Each knows the truth
+//! from the committed log alone, executed by a plain [`Model`]: never from a member.
 //!
 //! [`Model`]: crate::model::Model
 
@@ -15,6 +15,7 @@ mod lives;
 pub mod log;
 mod reference;
 pub mod tree;
+mod tree_users;
 pub mod version;
 pub mod watch;
 

@@ -24,6 +24,7 @@ use super::{Verdict, ensure};
 use crate::context::Trace;
 use crate::history::Operation;
 use crate::model::tree::{self, TOP, Tree, is_hidden_below};
+use crate::model::tree_users;
 use crate::request::tree::{Answer, Event, Node, Streamed, of_event};
 use crate::workload::tree::HIDDEN;
 
@@ -116,7 +117,7 @@ impl TreeChecker {
             }
             self.executed = index;
             let index = self.model.index();
-            let nodes = self.model.below(TOP, true, index);
+            let nodes = self.model.all(index);
             let truth = Seen {
                 index,
                 digest: digest(&nodes),
@@ -186,7 +187,7 @@ impl TreeChecker {
         if !self.has_model {
             return Ok(());
         }
-        let nodes = all(view, TOP);
+        let nodes = written(view);
         let found = Seen {
             index: view.index(),
             digest: digest(&nodes),
@@ -200,7 +201,7 @@ impl TreeChecker {
             |(_, seen)| seen.clone(),
         );
         ensure(self.executed < applied || found == truth, TRUE_TREE, || {
-            let expected = self.model.below(TOP, true, truth.index);
+            let expected = self.model.all(truth.index);
             format!(
                 "behind entry {applied} {member:x} is at {}, it should be at {}, and holds {nodes:?}; \
                  it should be {expected:?}",
@@ -238,6 +239,17 @@ impl TreeChecker {
             )
         })
     }
+}
+
+/// What clients have written, as a member shows it.
+fn written(view: &View) -> Vec<Node> {
+    let mut nodes = all(view, TOP);
+    let users = view.get(tree_users::TOP, true, Timestamp(0)).ok();
+    if let Some(event) = users.map(|event| of_event(&event)) {
+        nodes.push(event.node);
+        nodes.extend(event.nodes);
+    }
+    nodes
 }
 
 /// What is below `path`, as a member shows it to who knows the names of what is hidden.

@@ -26,7 +26,7 @@ mod time;
 mod turn;
 mod watch;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -213,8 +213,6 @@ pub struct Process {
     handles: [Rc<Handle>; THREADS],
     /// Whether clients are served.
     is_ready: bool,
-    /// The task that revokes what has run out.
-    expiry: Option<TaskId>,
     /// The tasks of clients' operations, and the other way round.
     operations: BTreeMap<OperationId, TaskId>,
     operation_of: BTreeMap<TaskId, OperationId>,
@@ -231,6 +229,8 @@ pub struct Process {
     tree_shown: u64,
     /// The tree as it was before the last batch, of a member that is broken that way.
     tree_before: Option<v2::Document>,
+    /// What a member that is broken that way has found of clients' rights in API v2.
+    tree_verdicts: Rc<RefCell<BTreeMap<String, bool>>>,
 }
 
 /// Threads that serve clients: replies of one and what is published to the other are apart.

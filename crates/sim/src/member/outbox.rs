@@ -11,6 +11,7 @@ use retcd_node::Input;
 use super::peers::{Ask, ReturnAddress, Told};
 use super::watch::{Opened, Session};
 use crate::history::{OperationId, Outcome};
+use crate::request::tree::Judged;
 
 /// What the member's own code puts into queues.
 #[derive(Default)]
@@ -67,6 +68,8 @@ pub struct Ended {
     pub outcome: Outcome,
     /// The last entry that was applied when it was found out who asks and what is permitted.
     pub judged_at: u64,
+    /// What was found of the client's rights, of a request of API v2.
+    pub tree_judged: Option<Judged>,
 }
 
 /// Something that leaves the process.

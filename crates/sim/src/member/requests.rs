@@ -1,6 +1,8 @@
 //! What clients ask of a member: each request is a task that calls the member's own method and
 //! answers.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use retcd_member::access::Credentials;
 use retcd_member::kv::PreparedTxn;
+use retcd_member::v2::{self, Login, Refusal};
 use retcd_member::{Clock, Error, Handle};
 use retcd_proto::etcdserverpb::request_op::Request as Op;
 use retcd_proto::etcdserverpb::{
@@ -20,7 +23,8 @@ use retcd_state::v2::{Timestamp, Watch};
 use super::outbox::Ended;
 use super::time::Time;
 use crate::history::{INVALID_TOKEN, OperationId, Outcome};
-use crate::request::tree::{self, Streamed, TreeRequest};
+use crate::model::tree_users::Purpose;
+use crate::request::tree::{self, Judged, Streamed, TreeRequest, UsersRequest};
 use crate::request::{self, Answer, MemberRequest, Request};
 use crate::sabotage::Sabotage;
 use crate::users;
@@ -37,6 +41,10 @@ pub struct Asking {
     pub request: Request,
     /// In whose name.
     pub credentials: Credentials,
+    /// The same as API v2 has it.
+    pub login: Login,
+    /// What was found of clients' rights in API v2, of a member that looks at them once.
+    pub verdicts: Rc<RefCell<BTreeMap<String, bool>>>,
     /// How long the client takes before it wants the next piece of an answer.
     pub pauses_us: Vec<u64>,
     /// What is broken.
@@ -48,12 +56,67 @@ type Answered = Result<Answer, Error>;
 impl Asking {
     /// Does what is asked.
     pub async fn run(self) -> Ended {
-        let mut judged_at = None;
-        let answered = match self.request.clone() {
+        let (mut judged_at, mut tree_judged) = (None, None);
+        let answered = match self.denies(&mut tree_judged).await {
+            Ok(false) => self.answer(&mut judged_at).await,
+            Ok(true) => Ok(Answer::TreeDenied),
+            Err(error) => Err(error),
+        };
+        Ended {
+            operation: self.operation,
+            outcome: outcome(&self.request, answered),
+            judged_at: judged_at.unwrap_or_else(|| self.applied()),
+            tree_judged,
+        }
+    }
+
+    /// Looks at the rights of a client of API v2, as the server's front does; whether the request is
+    /// denied.
+    async fn denies(&self, judged: &mut Option<Judged>) -> Result<bool, Error> {
+        let Some(purpose) = self.request.purpose() else {
+            return Ok(false);
+        };
+        let (auth, reader) = (self.handle.v2.auth(), self.handle.v2.reader());
+        let from = reader.view().index();
+        let found = match &purpose {
+            Purpose::Users => auth.is_root(&self.login).await?,
+            Purpose::Key {
+                key,
+                recursive,
+                write,
+            } => {
+                let (recursive, write) = (*recursive, *write);
+                let access = v2::Access {
+                    key,
+                    recursive,
+                    write,
+                };
+                auth.may(&self.login, access).await?
+            }
+        };
+        let is_permitted = match self.is_broken(Sabotage::OldTreeUsers) {
+            true => {
+                let question = format!("{:?} {purpose:?}", self.login);
+                let mut verdicts = self.verdicts.borrow_mut();
+                *verdicts.entry(question).or_insert(found)
+            }
+            false => found,
+        };
+        *judged = Some(Judged {
+            purpose,
+            from,
+            until: reader.view().index(),
+            is_permitted,
+        });
+        Ok(!is_permitted)
+    }
+
+    async fn answer(&self, judged_at: &mut Option<u64>) -> Answered {
+        match self.request.clone() {
             Request::Write(write) => self.write(*write).await,
             Request::Members(request) => self.change_members(request).await,
-            Request::Range(range) => self.range(&range, &mut judged_at).await,
-            Request::Stream(range) => self.stream(range, &mut judged_at).await,
+            Request::Range(range) => self.range(&range, judged_at).await,
+            Request::Stream(range) => self.stream(range, judged_at).await,
             Request::Lists(_) => self.lists().await,
             Request::Leases => {
                 let listed = self.handle.leases.list(&self.credentials).await;
@@ -77,6 +140,7 @@ impl Asking {
                 given.map(|(token, _)| Answer::Token(token))
             }
             Request::Tree(request) => self.tree(*request).await,
+            Request::TreeUsers(request) => self.change_tree_users(*request).await,
             Request::TreeRead { path, recursive } => {
                 let (reader, now) = (self.handle.v2.reader(), self.wall());
                 let read = reader.get(path, recursive, now);
@@ -102,11 +166,6 @@ impl Asking {
             Request::Change(_) | Request::Smuggled(_) => {
                 unreachable!("what no client can ask is not asked by one")
             }
-        };
-        Ended {
-            operation: self.operation,
-            outcome: outcome(&self.request, answered),
-            judged_at: judged_at.unwrap_or_else(|| self.applied()),
         }
     }
 
@@ -295,6 +354,24 @@ impl Asking {
         };
         let answer = self.handle.v2.propose(request).await?;
         Ok(Answer::Tree(tree::of_answer(answer)))
+    }
+
+    async fn change_tree_users(&self, request: UsersRequest) -> Answered {
+        let auth = self.handle.v2.auth();
+        let changed = match request {
+            UsersRequest::PutUser(name, change) => auth.put_user(name, change).await.map(drop),
+            UsersRequest::DeleteUser(name) => auth.delete_user(name).await,
+            UsersRequest::PutRole(name, change) => auth.put_role(name, change).await.map(drop),
+            UsersRequest::DeleteRole(name) => auth.delete_role(name).await,
+            UsersRequest::Enable => auth.enable().await,
+            UsersRequest::Disable => auth.disable().await,
+        };
+        match changed {
+            Ok(()) => Ok(Answer::Other),
+            Err(Refusal::Auth(_)) => Ok(Answer::TreeUnchanged),
+            Err(Refusal::Tree(error)) => Ok(Answer::Tree(Err(tree::of_error(&error)))),
+            Err(Refusal::Member(error)) => Err(error),
+        }
     }
 
     async fn tree_wait(&self, path: &str, recursive: bool, since: u64) -> Answer {

@@ -53,13 +53,16 @@ impl Process {
                     Request::Stream(_) => 8,
                     _ => 1,
                 };
-                let credentials = cx.history.operations[operation].credentials.shown();
+                let credentials = &cx.history.operations[operation].credentials;
+                let (credentials, login) = (credentials.shown(), credentials.login());
                 let asking = Asking {
                     handle: Rc::clone(self.handle(cx.rng.usize(..THREADS))),
                     time: self.time.clone(),
                     operation,
                     request,
                     credentials,
+                    login,
+                    verdicts: Rc::clone(&self.tree_verdicts),
                     pauses_us: (0..pauses).map(|_| pause_us(cx)).collect(),
                     sabotage: self.sabotage,
                 };
@@ -189,14 +192,13 @@ impl Process {
     /// What somebody wants of the node.
     fn take_input(&mut self, mut input: Input, polled: Option<TaskId>, cx: &mut Context) {
         if let Input::Propose { leads_in, .. } = &mut input
-            && self.is_broken(Sabotage::ExpireUnasked)
+            && self.is_broken(Sabotage::SendDecisionsOn)
         {
             *leads_in = None;
         }
         let operation = polled.and_then(|task| self.operation_of.get(&task).copied());
-        if let Some(answer) = self.answered_early(&input, polled, operation, cx) {
-            let (read, leads) = answer;
-            let mail = |reads| Mail::ReadsReady(reads, leads);
+        if let Some((read, leads_in)) = self.answered_early(&input, operation, cx) {
+            let mail = |reads| Mail::ReadsReady(reads, leads_in);
             return self.mailboxes.send_split(vec![read], |read| *read, mail);
         }
         match &input {
@@ -273,25 +275,20 @@ impl Process {
     fn answered_early(
         &self,
         input: &Input,
-        polled: Option<TaskId>,
         operation: Option<OperationId>,
         cx: &Context,
-    ) -> Option<(u64, bool)> {
+    ) -> Option<(u64, Option<u64>)> {
         let renews = operation.is_some_and(|operation| {
             matches!(
                 cx.history.operations[operation].request,
                 Request::KeepAlive(_)
             )
         });
-        let expires = polled.is_some() && polled == self.expiry;
         match (input, self.sabotage?) {
-            (Input::Read { read }, Sabotage::StaleRead) => Some((*read, false)),
-            (Input::Read { read }, Sabotage::HastyUnknown) if renews => Some((*read, false)),
+            (Input::Read { read }, Sabotage::StaleRead) => Some((*read, None)),
+            (Input::Read { read }, Sabotage::HastyUnknown) if renews => Some((*read, None)),
             (Input::ConfirmLeader { read }, Sabotage::RenewUnasked) if renews => {
-                Some((*read, true))
-            }
-            (Input::ConfirmLeader { read }, Sabotage::ExpireUnasked) if expires => {
-                Some((*read, true))
+                Some((*read, Some(self.node.status().term)))
             }
             _ => None,
         }
@@ -333,6 +330,7 @@ impl Process {
             operation,
             outcome,
             judged_at,
+            tree_judged,
         } = ended;
         if let Some(task) = self.operations.remove(&operation) {
             self.operation_of.remove(&task);
@@ -340,6 +338,7 @@ impl Process {
         let applied = self.applied();
         let asked = &mut cx.history.operations[operation];
         asked.answered_at = applied;
+        asked.tree_judged = tree_judged;
         let is_proposed = asked.request_id != 0 && !matches!(asked.request, Request::LogIn(..));
         if !is_proposed {
             asked.judged_at = judged_at;
@@ -363,12 +362,9 @@ impl Process {
     /// Clients can be served from now on.
     fn serve(&mut self) {
         self.is_ready = true;
-        let tasks = self.handles[THREADS - 1].tasks();
-        let tasks: Vec<TaskId> = tasks
-            .into_iter()
-            .map(|task| self.executor.spawn(task))
-            .collect();
-        self.expiry = tasks.first().copied();
+        for task in self.handles[THREADS - 1].tasks() {
+            self.executor.spawn(task);
+        }
     }
 
     /// Answers to what was put into the log past all checks.

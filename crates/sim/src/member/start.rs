@@ -252,7 +252,6 @@ pub fn start(place: Place<'_>, setup: &Setup, cx: &mut Context) -> Result<Proces
         commits: Vec::new(),
         handles,
         is_ready: false,
-        expiry: None,
         operations: BTreeMap::new(),
         operation_of: BTreeMap::new(),
         hand_mail,
@@ -262,6 +261,7 @@ pub fn start(place: Place<'_>, setup: &Setup, cx: &mut Context) -> Result<Proces
         acknowledged: Rc::new(Cell::new(0)),
         tree_shown: 0,
         tree_before: None,
+        tree_verdicts: Rc::default(),
         shared,
         dirs,
     };

@@ -7,6 +7,7 @@
 pub mod auth;
 mod permits;
 pub mod tree;
+pub mod tree_users;
 
 use std::collections::{BTreeMap, BTreeSet};
 

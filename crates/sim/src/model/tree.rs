@@ -1,8 +1,8 @@
 //! The tree of API v2, computed once more in the plainest way: every version of every node, by its
 //! path.
 //!
-//! Only what users write is in it, which is below `/1`. Of what the cluster writes about itself it
-//! knows how many indexes that takes.
+//! Only what clients write is in it: keys below `/1`, users and roles below `/2`. Of what the cluster
+//! writes about itself it knows how many indexes that takes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +13,7 @@ use retcd_state::entry::LoggedRequest;
 use retcd_state::membership::ConfChangeContext;
 use retcd_state::version::Version;
 
+use super::tree_users;
 use crate::request::tree::{Answer, Event, Node, Refusal};
 
 /// From this version on the tree follows from the membership until somebody writes to it.
@@ -26,7 +27,7 @@ const NODE_EXISTS: u16 = 105;
 const ROOT_READ_ONLY: u16 = 107;
 const DIRECTORY_NOT_EMPTY: u16 = 108;
 
-/// Where users' nodes are.
+/// Where clients' keys are.
 pub const TOP: &str = "/1";
 
 /// The request of API v2 in an entry.
@@ -93,6 +94,32 @@ impl Tree {
         path == TOP || self.get(path, index).is_some()
     }
 
+    /// What the file at `path` holds, as of `index`.
+    pub fn value(&self, path: &str, index: u64) -> Option<&str> {
+        self.get(path, index)?.value.as_deref()
+    }
+
+    /// When something below `directory` changed behind `first` and up to `last`, ascending.
+    pub fn changes(&self, directory: &str, first: u64, last: u64) -> BTreeSet<u64> {
+        let inside = format!("{directory}/");
+        let all = self
+            .nodes
+            .iter()
+            .filter(|(path, _)| path.starts_with(&inside));
+        let versions = all.flat_map(|(_, versions)| versions.iter().map(|(at, _)| *at));
+        versions
+            .filter(|at| (first + 1..=last).contains(at))
+            .collect()
+    }
+
+    /// All that clients have written, as of `index`.
+    pub fn all(&self, index: u64) -> Vec<Node> {
+        let mut all = self.below(TOP, true, index);
+        all.extend(self.get(tree_users::TOP, index).cloned());
+        all.extend(self.below(tree_users::TOP, true, index));
+        all
+    }
+
     /// The node at `path`, as of `index`.
     fn get(&self, path: &str, index: u64) -> Option<&Node> {
         let versions = self.nodes.get(path)?;
@@ -133,14 +160,14 @@ impl Tree {
     /// The node, or why there is none.
     fn find(&self, path: &str, index: u64) -> Result<Node, u16> {
         let ends = path.match_indices('/').map(|(slash, _)| slash);
-        for end in ends.skip(2).chain([path.len()]) {
+        for end in ends.skip(1).chain([path.len()]) {
             let step = &path[..end];
-            if step == TOP {
-                return Ok(top());
-            }
-            let node = self.get(step, index).ok_or(KEY_NOT_FOUND)?;
+            let node = match step {
+                TOP => top(),
+                _ => self.get(step, index).ok_or(KEY_NOT_FOUND)?.clone(),
+            };
             if step == path {
-                return Ok(node.clone());
+                return Ok(node);
             }
             if !node.dir {
                 return Err(NOT_DIRECTORY);
@@ -286,9 +313,9 @@ impl Tree {
             modified: index,
         };
         let ends = path.match_indices('/').map(|(slash, _)| slash);
-        for end in ends.skip(2) {
+        for end in ends.skip(1) {
             let above = &path[..end];
-            if self.get(above, self.index).is_none() {
+            if !self.has(above, self.index) {
                 self.put(index, new(above, true));
             }
         }

@@ -15,7 +15,9 @@ use retcd_state::mvcc::{
     DeleteReply, KeyspaceHash, OpReply, PutReply, RangeReply, Record, TxnReply,
 };
 
-use tree::TreeRequest;
+use crate::model::tree::TOP;
+use crate::model::tree_users::Purpose;
+use tree::{TreeRequest, UsersRequest};
 
 /// What a client asks.
 #[derive(Clone, Debug)]
@@ -46,6 +48,8 @@ pub enum Request {
     LogIn(&'static str, &'static str),
     /// Something of API v2 that goes through the log.
     Tree(Box<TreeRequest>),
+    /// A change of users or roles of API v2.
+    TreeUsers(Box<UsersRequest>),
     /// A read of API v2 from what the member has.
     TreeRead {
         /// The node.
@@ -101,7 +105,7 @@ impl Request {
             }
             Request::KeepAlive(_) | Request::Leases | Request::HashKv(_) => false,
             Request::LogIn(..) | Request::Smuggled(_) | Request::TimeToLive(_) => true,
-            Request::Tree(_) => true,
+            Request::Tree(_) | Request::TreeUsers(_) => true,
             Request::TreeRead { .. } | Request::TreeWait { .. } | Request::TreeStream { .. } => {
                 false
             }
@@ -113,10 +117,36 @@ impl Request {
         matches!(
             self,
             Request::Tree(_)
+                | Request::TreeUsers(_)
                 | Request::TreeRead { .. }
                 | Request::TreeWait { .. }
                 | Request::TreeStream { .. }
         )
+    }
+
+    /// What it is for, if that is for API v2's users to permit.
+    pub fn purpose(&self) -> Option<Purpose> {
+        let (path, recursive, write) = match self {
+            Request::TreeUsers(_) => return Some(Purpose::Users),
+            Request::Tree(asked) => {
+                let r = &asked.request;
+                (r.path(), r.recursive(), r.method() != "QGET")
+            }
+            Request::TreeRead { path, recursive }
+            | Request::TreeWait {
+                path, recursive, ..
+            }
+            | Request::TreeStream {
+                path, recursive, ..
+            } => (*path, *recursive, false),
+            _ => return None,
+        };
+        let key = path.strip_prefix(TOP).unwrap_or_default().to_owned();
+        Some(Purpose::Key {
+            key,
+            recursive,
+            write,
+        })
     }
 
     /// Whether any member may answer from what it has.
@@ -210,6 +240,10 @@ pub enum Answer {
     Added(u64),
     /// To a request of API v2.
     Tree(tree::Answer),
+    /// To what users and roles of API v2 do not allow.
+    TreeDenied,
+    /// To a change of users and roles of API v2 that cannot be, as they are.
+    TreeUnchanged,
     /// To a stream of API v2.
     TreeStream(tree::Streamed),
     /// To anything whose answer is not looked at.
@@ -234,6 +268,7 @@ impl Answer {
             | Answer::Revoke(revision) => *revision,
             Answer::Grant(_) | Answer::Auth(_) | Answer::Token(_) | Answer::Added(_) => 0,
             Answer::Tree(_) | Answer::TreeStream(_) | Answer::Other | Answer::Error(_) => 0,
+            Answer::TreeDenied | Answer::TreeUnchanged => 0,
         }
     }
 }
@@ -327,6 +362,7 @@ impl fmt::Display for Request {
             }
             Request::LogIn(user, password) => write!(f, "log in as {user} with {password}"),
             Request::Tree(request) => write!(f, "{request}"),
+            Request::TreeUsers(request) => write!(f, "v2 {request:?}"),
             Request::TreeRead { path, recursive } => {
                 let all = if *recursive { " recursive" } else { "" };
                 write!(f, "v2 read {path}{all}")

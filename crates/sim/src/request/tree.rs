@@ -4,8 +4,11 @@
 
 use std::fmt;
 
+use retcd_member::v2::{RoleChange, UserChange};
 use retcd_proto::etcdserverpb;
 use retcd_state::v2;
+
+use crate::model::tree_users::Purpose;
 
 /// A request that goes through the log.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +17,36 @@ pub struct TreeRequest {
     pub request: etcdserverpb::Request,
     /// In how many seconds by its member's clock the node is to expire.
     pub ttl_secs: Option<u32>,
+}
+
+/// A change of users or roles, which may take several entries of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UsersRequest {
+    /// Make or change a user.
+    PutUser(&'static str, UserChange),
+    /// Remove a user.
+    DeleteUser(&'static str),
+    /// Make or change a role.
+    PutRole(&'static str, RoleChange),
+    /// Remove a role.
+    DeleteRole(&'static str),
+    /// Judge requests from now on.
+    Enable,
+    /// Judge them no more.
+    Disable,
+}
+
+/// What a member has found of a client's rights before it did what was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// What the client wanted.
+    pub purpose: Purpose,
+    /// The index of the tree when the member began to look at users and roles.
+    pub from: u64,
+    /// The same when it had.
+    pub until: u64,
+    /// Whether it was permitted.
+    pub is_permitted: bool,
 }
 
 /// A node.

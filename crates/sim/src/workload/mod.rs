@@ -26,6 +26,8 @@ use crate::users;
 /// Keys that the search for an order looks at.
 const REGISTERS: u8 = 6;
 const LEASED: u8 = 4;
+/// Leases of a client that holds some for their whole time.
+const HELD: usize = 5;
 
 /// Whether the key is a plain register.
 pub fn is_register(key: &[u8]) -> bool {
@@ -44,7 +46,14 @@ pub fn next(client: &mut Client, cx: &mut Context) -> Request {
     if cx.rng.u16(..1500) == 0 {
         return alarm(AlarmAction::Activate, cx);
     }
-    if client.is_holder {
+    if let Some(lease) = client.due_renewal(cx.now) {
+        return Request::KeepAlive(lease);
+    }
+    if client.holds_some() && client.leases.len() < HELD {
+        // Long enough to outlive the sleep of a leader.
+        return grant(cx.rng.i64(8..18), cx);
+    }
+    if client.holds_many() {
         // Many leases, so that each is renewed now and then only.
         match cx.rng.u8(..8) {
             0 | 1 => return grant(cx.rng.i64(6..12), cx),

@@ -29,6 +29,7 @@ use crate::plan::{Kind, Plan};
 use crate::queue::Queue;
 use crate::report::Run;
 use crate::sabotage::Sabotage;
+use crate::tree_administrator::TreeAdministrator;
 use crate::tree_watcher::TreeWatcher;
 use crate::users;
 use crate::watcher::Watcher;
@@ -95,6 +96,7 @@ pub struct World {
     tree_watchers: Vec<TreeWatcher>,
     operator: Operator,
     administrator: Administrator,
+    tree_administrator: TreeAdministrator,
     plan: Plan,
     setup: Setup,
     quiet: bool,
@@ -166,6 +168,7 @@ impl World {
             tree_watchers: Vec::new(),
             operator: Operator::default(),
             administrator: Administrator::default(),
+            tree_administrator: TreeAdministrator::default(),
             plan,
             setup,
             quiet: false,
@@ -200,6 +203,13 @@ impl World {
         let cx = &mut self.cx;
         for client in &mut self.clients {
             client.tree_from = (cx.rng.u8(..4) != 0).then_some(from);
+        }
+        if self.plan.has_tree_users {
+            for client in &mut self.clients {
+                client.tree_name = Some(users::any(&mut cx.rng, &users::NAMES));
+            }
+            let delay = from + Duration::from_millis(800);
+            cx.after(delay, Event::AdministrateTree);
         }
         let watchers = cx.rng.usize(1..6);
         self.tree_watchers = (0..watchers).map(TreeWatcher::new).collect();
@@ -338,6 +348,8 @@ impl World {
             Event::Harass => hostile::harass(&mut self.cx),
             Event::Administrate if self.quiet => {}
             Event::Administrate => self.administrator.administrate(&mut self.cx),
+            Event::AdministrateTree if self.quiet => {}
+            Event::AdministrateTree => self.tree_administrator.administrate(&mut self.cx),
             Event::Watch { watcher } => self.watch(watcher),
             Event::WatchRequest {
                 session,

@@ -7,6 +7,7 @@ use crate::history::{NO_PATIENCE, OperationId, Outcome};
 use crate::hostile::HOSTILE;
 use crate::member::Session;
 use crate::operator::OPERATOR;
+use crate::tree_administrator::TREE_ADMINISTRATOR;
 use crate::tree_watcher::TREE_WATCHERS;
 use crate::watcher::{WATCHERS, Watcher};
 
@@ -49,6 +50,7 @@ impl World {
         match client {
             OPERATOR => self.operator.returned(number, &mut self.cx),
             ADMINISTRATOR => self.administrator.returned(number),
+            TREE_ADMINISTRATOR => self.tree_administrator.returned(number),
             HOSTILE => {}
             TREE_WATCHERS..WATCHERS => {
                 self.tree_watchers[client - TREE_WATCHERS].returned(number, &mut self.cx);

@@ -616,6 +616,8 @@ impl Machine {
             );
         }
         applied.events.extend(changes.finish());
+        let (leases, revision) = (self.lessor.lock().revision(), self.keyspace.revision());
+        assert_eq!(leases, revision, "leases are of {leases} at {revision}");
         Ok(Reply::LeaseRevoke {
             revision: self.keyspace.store_revision(),
         })

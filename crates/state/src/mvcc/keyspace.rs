@@ -282,3 +282,57 @@ fn origins(events: &[Event]) -> BTreeMap<Box<[u8]>, Option<Record>> {
     });
     origins.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mvcc::Loaded;
+
+    /// Else an answer would have a revision in its header that does not hold what it shows.
+    #[test]
+    fn what_is_not_published_is_not_shown() {
+        let backend = Backend::default();
+        let loaded = Loaded::read(&backend.reader()).unwrap();
+        let mut keyspace = Keyspace::new(backend.clone(), loaded, 0);
+        let reader = keyspace.reader();
+        let put = |keyspace: &mut Keyspace, keys: &[&[u8]], value: &[u8]| {
+            let mut batch = WriteBatch::default();
+            let mut changes = keyspace.begin(&mut batch);
+            keys.iter().for_each(|key| _ = changes.put(key, value, 0));
+            changes.finish();
+            batch
+        };
+        let shown = |request: &RangeRequest| {
+            let short = reader.range(request).unwrap();
+            assert_eq!(short, reader.view().range(request).unwrap());
+            let kvs = short.kvs.iter();
+            let values: Vec<String> = kvs
+                .map(|kv| String::from_utf8_lossy(kv.value()).into_owned())
+                .collect();
+            (short.revision.get(), short.count, values.join(" "))
+        };
+        let key = RangeRequest {
+            key: "a".into(),
+            ..RangeRequest::default()
+        };
+        let all = RangeRequest {
+            range_end: "z".into(),
+            ..key.clone()
+        };
+        let number = RangeRequest {
+            count_only: true,
+            ..all.clone()
+        };
+        backend.write(put(&mut keyspace, &[b"a"], b"old"));
+        keyspace.publish(1);
+        let unpublished = put(&mut keyspace, &[b"a", b"b"], b"new");
+        assert_eq!(shown(&key), (2, 1, "old".to_owned()));
+        assert_eq!(shown(&all), (2, 1, "old".to_owned()));
+        assert_eq!(shown(&number), (2, 1, String::new()));
+        backend.write(unpublished);
+        keyspace.publish(2);
+        assert_eq!(shown(&key), (3, 1, "new".to_owned()));
+        assert_eq!(shown(&all), (3, 2, "new new".to_owned()));
+        assert_eq!(shown(&number), (3, 2, String::new()));
+    }
+}

@@ -186,3 +186,43 @@ impl Walk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use retcd_storage::backend::{Backend, WriteBatch};
+
+    use super::*;
+    use crate::mvcc::{Keyspace, Loaded};
+
+    /// However small chunks are to be, each brings the client further.
+    #[test]
+    fn a_chunk_has_a_key_at_least() {
+        let backend = Backend::default();
+        let loaded = Loaded::read(&backend.reader()).unwrap();
+        let mut keyspace = Keyspace::new(backend.clone(), loaded, 0);
+        let mut batch = WriteBatch::default();
+        let keys: Vec<String> = (0..40).map(|number| format!("k{number:02}")).collect();
+        for key in &keys {
+            let mut changes = keyspace.begin(&mut batch);
+            changes.put(key.as_bytes(), &[b'v'; 100], 0);
+            changes.finish();
+        }
+        backend.write(batch);
+        keyspace.publish(1);
+        let request = RangeRequest {
+            key: "k".into(),
+            range_end: "l".into(),
+            ..RangeRequest::default()
+        };
+        let mut stream = keyspace.reader().range_stream(request, 1).unwrap();
+        let (mut sizes, mut streamed) = (Vec::new(), Vec::new());
+        while let Some(chunk) = stream.next_chunk().unwrap() {
+            assert!(!chunk.kvs.is_empty(), "behind chunks of {sizes:?} keys");
+            sizes.push(chunk.kvs.len());
+            let keys = chunk.kvs.iter().map(Record::key);
+            streamed.extend(keys.map(|key| String::from_utf8_lossy(key).into_owned()));
+        }
+        assert_eq!(streamed, keys);
+        assert_eq!((sizes[0], sizes.last()), (10, Some(&1)), "{sizes:?}");
+    }
+}

@@ -123,6 +123,25 @@ fn a_file_that_cannot_be_used_changes_nothing() {
     check_unharmed(behind, before, &log);
 }
 
+/// A new member has yet to write the first revision of users.
+#[test]
+fn what_was_to_be_written_to_the_old_database_is_not_written_to_the_new_one() {
+    let other = member(&log(), 150);
+    let revision = other.auth.read().revision();
+    assert!(revision > 1, "nobody has changed users");
+    let mut new = Member::new();
+    new.restore_from(&other).unwrap();
+    let applied = other.machine.applied();
+    let empty = Entry {
+        index: Some(applied.index + 1),
+        term: Some(applied.term),
+        ..Default::default()
+    };
+    new.apply(&[empty]);
+    new.backend.commit().unwrap();
+    assert_eq!(new.crash(1).auth.read().revision(), revision);
+}
+
 /// A database that the Go etcd wrote, with the digest of a backup behind it, as a file may have
 /// more bytes than the database needs.
 #[test]

@@ -458,3 +458,20 @@ fn a_closed_stream_is_gone() {
     };
     assert_eq!(world.hub.metrics(), metrics);
 }
+
+/// What was there before is compacted, and stays so whether or not memory still has it.
+#[test]
+fn an_event_at_the_compacted_revision_has_no_previous_pair() {
+    let mut world = World::new();
+    (0..3).for_each(|_| world.put("a"));
+    world.compact(3);
+    let stream = world.open();
+    let request = WatchCreateRequest {
+        prev_kv: true,
+        start_revision: 3,
+        ..watch("a", "")
+    };
+    world.hub.create(stream, &request);
+    let expected = ["0 @4 created", "0 @4 put a@3 put a@4 was@3"];
+    assert_eq!(world.read(stream), expected);
+}

@@ -1,5 +1,5 @@
-//! Three members whose logs and machines do what they are told at once: what they say to each
-//! other, and what must not wait.
+//! Three members, and a few more, whose logs and machines do what they are told at once: what they
+//! say to each other, and what must not wait.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,52 +21,64 @@ struct Member {
     seen: Vec<String>,
 }
 
-/// Members 1, 2 and 3, and a network that delivers at once or, from or to those who are cut off,
-/// never.
+impl Member {
+    fn new(id: u64, recovered: Recovered, now: Duration) -> Member {
+        let config = Config {
+            id,
+            tick: TICK,
+            election_ticks: 10,
+            pre_vote: true,
+            snapshot_count: 1000,
+            snapshot_catchup_entries: 100,
+            proposal_timeout: Duration::from_secs(7),
+            first_read_context: id << 48,
+            seed: id,
+        };
+        Member {
+            node: Node::new(config, recovered, now),
+            applied: vec![],
+            held: None,
+            unapplied: None,
+            seen: vec![],
+        }
+    }
+}
+
+/// Members 1, 2 and 3, or more, and a network that delivers at once or, from or to those who are
+/// cut off, never.
 struct Cluster {
     now: Duration,
     members: BTreeMap<u64, Member>,
     cut_off: Vec<u64>,
+    /// What does not arrive.
+    lost: Option<MessageType>,
     sent: Vec<(u64, u64, MessageType)>,
 }
 
 impl Cluster {
     fn new() -> Cluster {
-        let members = [1, 2, 3].map(|id| {
-            let members = [1, 2, 3].map(|id| InitialMember {
+        Cluster::of(3)
+    }
+
+    fn of(voters: u64) -> Cluster {
+        let members = (1..=voters).map(|id| {
+            let members = (1..=voters).map(|id| InitialMember {
                 id,
                 context: b"{}".to_vec(),
             });
-            let (hard_state, entries) = initial_log(members.into());
-            let config = Config {
-                id,
-                tick: TICK,
-                election_ticks: 10,
-                pre_vote: true,
-                snapshot_count: 1000,
-                snapshot_catchup_entries: 100,
-                proposal_timeout: Duration::from_secs(7),
-                first_read_context: id << 48,
-                seed: id,
-            };
+            let (hard_state, entries) = initial_log(members.collect());
             let recovered = Recovered {
                 hard_state,
                 entries,
                 ..Recovered::default()
             };
-            let member = Member {
-                node: Node::new(config, recovered, Duration::ZERO),
-                applied: vec![],
-                held: None,
-                unapplied: None,
-                seen: vec![],
-            };
-            (id, member)
+            (id, Member::new(id, recovered, Duration::ZERO))
         });
         let mut cluster = Cluster {
             now: Duration::ZERO,
-            members: members.into(),
+            members: members.collect(),
             cut_off: vec![],
+            lost: None,
             sent: vec![],
         };
         cluster.settle();
@@ -86,13 +98,17 @@ impl Cluster {
         let limit = self.now + Duration::from_secs(20);
         while !done(self) {
             assert!(self.now < limit, "{what}: not within 20 s");
-            self.now += TICK;
-            let now = self.now;
-            for member in self.members.values_mut() {
-                member.node.handle_timeout(now);
-            }
-            self.settle();
+            self.tick();
         }
+    }
+
+    fn tick(&mut self) {
+        self.now += TICK;
+        let now = self.now;
+        for member in self.members.values_mut() {
+            member.node.handle_timeout(now);
+        }
+        self.settle();
     }
 
     fn handle(&mut self, id: u64, input: Input) {
@@ -113,7 +129,7 @@ impl Cluster {
     }
 
     fn member(&mut self, id: u64) -> &mut Member {
-        self.members.get_mut(&id).expect("members 1 to 3")
+        self.members.get_mut(&id).expect("a member")
     }
 
     fn applied(&self, id: u64, data: &str) -> bool {
@@ -156,7 +172,8 @@ impl Cluster {
                 for message in messages {
                     let to = message.to();
                     self.sent.push((id, to, message.r#type()));
-                    if !self.cut_off.contains(&id) && !self.cut_off.contains(&to) {
+                    let is_cut = self.cut_off.contains(&id) || self.cut_off.contains(&to);
+                    if !is_cut && self.lost != Some(message.r#type()) {
                         let input = Input::Messages(vec![message]);
                         self.member(to).node.handle(now, input);
                     } else if message.r#type() == MessageType::MsgProp {
@@ -169,7 +186,10 @@ impl Cluster {
                 Some(unapplied) => unapplied.extend(entries),
                 None => self.apply(id, &entries),
             },
-            Output::ReadReady { reads, leads } => {
+            Output::ReadReady { reads, leads_in } => {
+                let term = self.member(id).node.status().term;
+                assert!(leads_in.is_none_or(|leads_in| leads_in == term));
+                let leads = leads_in.is_some();
                 let part = if leads { "leader" } else { "follower" };
                 self.member(id).seen.push(format!("{part} read {reads:?}"));
             }
@@ -178,9 +198,19 @@ impl Cluster {
                 self.member(id).seen.push(seen);
             }
             Output::ReadRejected { .. } | Output::Leader(_) | Output::Inspected { .. } => {}
-            Output::Restore(_) | Output::SnapshotDue { .. } | Output::Contradiction(_) => {
-                panic!("unexpected {output:?}")
+            Output::SnapshotDue { index } => {
+                let snapshotted = Input::Snapshotted { index, bytes: 0 };
+                self.member(id).node.handle(now, snapshotted);
             }
+            Output::Restore(snapshot) => {
+                let metadata = snapshot.metadata.expect("a snapshot has its place");
+                let restored = Input::Applied {
+                    index: metadata.index(),
+                    conf_changes: vec![],
+                };
+                self.member(id).node.handle(now, restored);
+            }
+            Output::Contradiction(_) => panic!("unexpected {output:?}"),
         }
     }
 
@@ -204,12 +234,51 @@ impl Cluster {
     }
 
     fn with_leader() -> (Cluster, u64, [u64; 2]) {
-        let mut cluster = Cluster::new();
-        cluster.run_until("an election", |cluster| cluster.leader().is_some());
-        let leader = cluster.leader().expect("just seen");
-        let mut others = [1, 2, 3].into_iter().filter(|id| *id != leader);
-        let others = [(); 2].map(|()| others.next().expect("two others"));
-        (cluster, leader, others)
+        Cluster::of(3).elect()
+    }
+
+    /// Waits for a leader; names it and the others.
+    fn elect<const N: usize>(mut self) -> (Cluster, u64, [u64; N]) {
+        self.run_until("an election", |cluster| cluster.leader().is_some());
+        let leader = self.leader().expect("just seen");
+        let others = self.members.keys().filter(|id| **id != leader);
+        let others: Vec<u64> = others.copied().collect();
+        (self, leader, others.try_into().expect("so many others"))
+    }
+
+    /// Adds a learner, which has everything soon.
+    fn add_learner(&mut self, leader: u64, id: u64) {
+        let change = raftpb::ConfChange {
+            id: Some(id),
+            r#type: Some(raftpb::ConfChangeType::ConfChangeAddLearnerNode as i32),
+            node_id: Some(id),
+            context: Some("{}".into()),
+        };
+        let learner = Member::new(id, Recovered::default(), self.now);
+        self.members.insert(id, learner);
+        let request = id;
+        self.handle(leader, Input::ProposeConfChange { request, change });
+        self.propose(leader, "a learner");
+        self.run_until("the learner", |cluster| cluster.applied(id, "a learner"));
+    }
+
+    /// Hands the leader answers of `from` to heartbeats of long ago, and says how often it was sent
+    /// something for them.
+    fn answer_old_heartbeats(&mut self, from: u64, leader: u64, what: MessageType) -> usize {
+        let term = self.members[&leader].node.status().term;
+        let heard = (0..1000u64).map(|context| raftpb::Message {
+            r#type: Some(MessageType::MsgHeartbeatResp as i32),
+            from: Some(from),
+            to: Some(leader),
+            term: Some(term),
+            context: Some(Bytes::copy_from_slice(&context.to_be_bytes())),
+            ..Default::default()
+        });
+        let heard = heard.collect();
+        self.sent.clear();
+        self.handle(leader, Input::Messages(heard));
+        let sent = self.sent.iter();
+        sent.filter(|sent| **sent == (leader, from, what)).count()
     }
 }
 
@@ -342,7 +411,7 @@ fn members_that_found_each_other_need_not_wait_for_a_whole_timeout() {
         let term = |cluster: &Cluster| cluster.members[&1].node.status().term;
         let before = term(&cluster);
         (1..=3).for_each(|id| cluster.handle(id, Input::SkipElectionTicks));
-        (1..=3).for_each(|_| cluster.run_until("a tick", |_| true));
+        (1..=3).for_each(|_| cluster.tick());
         assert_eq!(term(&cluster), before);
         cluster.now
     };
@@ -409,26 +478,89 @@ fn a_follower_that_answers_many_heartbeats_at_once_is_sent_its_entries_once() {
         cluster.propose(leader, "a");
     }
     cluster.handle(leader, Input::Unreachable { peer: follower });
-    let heard = |context: u64| raftpb::Message {
-        r#type: Some(MessageType::MsgHeartbeatResp as i32),
-        from: Some(follower),
-        to: Some(leader),
-        term: Some(cluster.members[&leader].node.status().term),
-        context: Some(Bytes::copy_from_slice(&context.to_be_bytes())),
-        ..Default::default()
-    };
-    let heard = (0..1000).map(heard).collect();
-    cluster.sent.clear();
-    cluster.handle(leader, Input::Messages(heard));
-    let appends = (leader, follower, MessageType::MsgApp);
-    let count = cluster.sent.iter().filter(|sent| **sent == appends).count();
-    assert_eq!(count, 1, "of {:?}", cluster.sent.len());
+    let appends = cluster.answer_old_heartbeats(follower, leader, MessageType::MsgApp);
+    assert_eq!(appends, 1, "of {:?}", cluster.sent.len());
     // And it still counts as there, and for reads.
     cluster.cut_off = vec![other];
     cluster.handle(leader, Input::Read { read: 5 });
     cluster.run_until("a read", |cluster| {
         cluster.members[&leader].seen == ["leader read [5]"]
     });
+}
+
+/// However many reads there are between two ticks: each needs the answers of two others.
+#[test]
+fn of_five_members_three_confirm_each_read() {
+    let (mut cluster, leader, [one, two, three, four]) = Cluster::of(5).elect();
+    cluster.propose(leader, "a");
+    cluster.cut_off = vec![three, four];
+    for read in 1..=50 {
+        cluster.handle(leader, Input::Read { read });
+    }
+    let confirmed: Vec<String> = (1..=50)
+        .map(|read| format!("leader read [{read}]"))
+        .collect();
+    assert_eq!(cluster.members[&leader].seen, confirmed);
+    cluster.cut_off.push(two);
+    cluster.handle(leader, Input::Read { read: 51 });
+    assert_eq!(
+        cluster.members[&leader].seen.len(),
+        50,
+        "{one} alone answers"
+    );
+}
+
+#[test]
+fn a_learner_is_sent_its_entries_once_and_confirms_nothing() {
+    let (mut cluster, leader, [one, two]) = Cluster::with_leader();
+    let learner = 4;
+    cluster.add_learner(leader, learner);
+    cluster.cut_off = vec![learner];
+    (0..100).for_each(|_| cluster.propose(leader, "a"));
+    cluster.handle(leader, Input::Unreachable { peer: learner });
+    let appends = cluster.answer_old_heartbeats(learner, leader, MessageType::MsgApp);
+    assert_eq!(appends, 1);
+    cluster.cut_off = vec![one, two];
+    cluster.handle(leader, Input::Read { read: 5 });
+    assert!(cluster.members[&leader].seen.is_empty(), "it has no vote");
+    cluster.cut_off.clear();
+    cluster.run_until("the learner", |cluster| cluster.applied(learner, "a"));
+    cluster.run_until("the read", |cluster| {
+        cluster.members[&leader].seen == ["leader read [5]"]
+    });
+}
+
+#[test]
+fn a_follower_that_waits_for_a_snapshot_is_sent_nothing_else_and_confirms_reads() {
+    let (mut cluster, leader, [other, follower]) = Cluster::with_leader();
+    cluster.cut_off = vec![follower];
+    cluster.handle(leader, Input::SnapshotWanted);
+    (0..300).for_each(|_| cluster.propose(leader, "a"));
+    cluster.handle(leader, Input::SnapshotWanted);
+    cluster.propose(leader, "b");
+    cluster.lost = Some(MessageType::MsgSnap);
+    cluster.cut_off.clear();
+    let snapshot = (leader, follower, MessageType::MsgSnap);
+    cluster.run_until("a snapshot", |cluster| cluster.sent.contains(&snapshot));
+    for what in [MessageType::MsgApp, MessageType::MsgSnap] {
+        assert_eq!(cluster.answer_old_heartbeats(follower, leader, what), 0);
+        cluster.tick();
+    }
+    cluster.cut_off = vec![other];
+    for read in [5, 6] {
+        cluster.handle(leader, Input::Read { read });
+    }
+    let seen = ["leader read [5]", "leader read [6]"];
+    assert_eq!(cluster.members[&leader].seen, seen);
+    // Its sender tells that it did not arrive.
+    cluster.lost = None;
+    let failed = Input::SnapshotSent {
+        peer: follower,
+        delivered: false,
+    };
+    cluster.handle(leader, failed);
+    cluster.propose(leader, "c");
+    cluster.run_until("the last entry", |cluster| cluster.applied(follower, "c"));
 }
 
 #[test]
