@@ -1,5 +1,6 @@
 //! `etcdutl`, with one file per command. It reads and writes files and never connects to a server.
 
+mod check;
 mod cluster;
 mod created_files;
 mod defrag;
@@ -34,6 +35,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) fn program() -> Program {
     let completion = "Prints a script that completes commands and flags in a shell.";
     let commands = vec![
+        check::command(),
         completion_command("", completion),
         defrag::command(),
         hashkv::command(),

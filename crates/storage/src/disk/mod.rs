@@ -14,9 +14,11 @@ use std::sync::Arc;
 
 mod mem;
 mod os;
+mod overlay;
 
 pub use mem::{Counts, Fault, MemDisk};
 pub use os::OsDisk;
+pub use overlay::OverlayDisk;
 
 /// Whether an operation failed for lack of room: the volume is full, a quota is used up, or the
 /// file may not be longer.

@@ -64,11 +64,13 @@ mod prepare;
 mod repair;
 mod replay;
 mod segment;
+mod survey;
 mod writer;
 
 pub use error::{Damage, WalError};
 pub use prepare::{Preparation, Prepared};
 pub use segment::{exists, purge};
+pub use survey::{SegmentInfo, Survey, survey};
 pub use writer::{SyncStats, Wal};
 
 /// Bytes to which a segment is preallocated, and after which the next one is begun.

@@ -219,7 +219,7 @@ fn decode_metadata(data: Bytes, dir: &Path) -> Result<Metadata, WalError> {
 
 /// A hard state. The checksum does not cover a record's type, and an entry decodes as a hard state
 /// but for its payload, so the payload must not be passed over.
-fn decode_state(data: Bytes) -> Result<HardState, Damage> {
+pub(super) fn decode_state(data: Bytes) -> Result<HardState, Damage> {
     let bytes = data.len();
     let state: HardState = decode("raftpb.HardState", data)?;
     match state.encoded_len() == bytes {
@@ -234,7 +234,10 @@ fn decode_state(data: Bytes) -> Result<HardState, Damage> {
     }
 }
 
-fn decode<M: Message + Default>(message: &'static str, data: Bytes) -> Result<M, Damage> {
+pub(super) fn decode<M: Message + Default>(
+    message: &'static str,
+    data: Bytes,
+) -> Result<M, Damage> {
     M::decode(data).map_err(|error| Damage::Undecodable {
         message,
         reason: error.to_string(),

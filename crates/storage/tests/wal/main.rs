@@ -5,6 +5,7 @@
 //! - `damage`: interrupted writes are repaired, changed bits are refused.
 //! - `writing`: what is written and synced when, segments, locks, leftovers.
 //! - `full`: a disk without room.
+//! - `survey`: what a log says of itself.
 //! - `samples`: directories that etcd wrote.
 
 // Clippy takes only functions with `#[test]` for tests, and not what they share.
@@ -14,6 +15,7 @@ mod damage;
 mod full;
 mod model;
 mod samples;
+mod survey;
 mod writing;
 
 use std::path::Path;
