@@ -15,10 +15,12 @@ pub struct Config {
     /// Timeout of an attempt to connect, and of [`Client::log_in`](crate::Client::log_in). Default:
     /// 2 s.
     pub dial_timeout: Duration,
-    /// A connection that is idle for this long is probed. Default: 2 s.
+    /// A connection that is idle for this long is probed; never, if it is zero. Default: 2 s.
     pub keepalive_time: Duration,
     /// A probe without a response within this time closes the connection. Default: 6 s.
     pub keepalive_timeout: Duration,
+    /// Whether connections without requests are probed as well. Default: no.
+    pub keepalive_while_idle: bool,
     /// Maximum size of a request in bytes. Default: 2 MiB.
     pub request_bytes_max: usize,
     /// Maximum size of a response in bytes. Default: 2 GiB - 1.
@@ -37,6 +39,7 @@ impl Default for Config {
             dial_timeout: Duration::from_secs(2),
             keepalive_time: Duration::from_secs(2),
             keepalive_timeout: Duration::from_secs(6),
+            keepalive_while_idle: false,
             request_bytes_max: 2 << 20,
             response_bytes_max: i32::MAX as usize,
             tls: TlsConfig::default(),

@@ -1,6 +1,7 @@
 //! Endpoints: `http://host:port`, `https://host:port`, `host:port`, `unix:path` or `unixs:path`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tonic::transport::{Channel, Uri};
 
@@ -134,10 +135,14 @@ impl Endpoint {
             .expect("the authority was checked when the endpoint was parsed")
             .origin(origin.parse().expect("only the scheme differs"))
             .connect_timeout(config.dial_timeout)
-            .http2_keep_alive_interval(config.keepalive_time)
             .keep_alive_timeout(config.keepalive_timeout)
+            .keep_alive_while_idle(config.keepalive_while_idle)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        let builder = match config.keepalive_time {
+            Duration::ZERO => builder,
+            time => builder.http2_keep_alive_interval(time),
+        };
         let target = self.target();
         let tls = tls.map(|tls| (tls.clone(), self.host().to_owned()));
         let (connector, first_read) = Connector::new(target, tls);
