@@ -37,6 +37,8 @@ pub struct Client {
     pub(crate) shared: Arc<Shared>,
     deadline: Option<Instant>,
     pub(crate) namespace: Namespace,
+    /// In place of what the configuration says; see [`Client::with_token`].
+    given_login: Option<Login>,
 }
 
 pub(crate) struct Shared {
@@ -76,6 +78,7 @@ impl Client {
             }),
             deadline: None,
             namespace: Namespace::default(),
+            given_login: None,
         })
     }
 
@@ -109,6 +112,13 @@ impl Client {
         }
     }
 
+    pub(crate) fn with_login(&self, login: Login) -> Client {
+        Client {
+            given_login: Some(login),
+            ..self.clone()
+        }
+    }
+
     /// Authenticates within the dial timeout, if there are credentials. Requests do so when needed:
     /// this is for detecting wrong credentials early.
     ///
@@ -128,7 +138,12 @@ impl Client {
     /// Rejects a request that exceeds the configured size. (The transport would fail as well, but
     /// without the reason.)
     pub(crate) fn check_size(&self, request: &impl Message) -> Result<(), Error> {
-        let (bytes, limit) = (request.encoded_len(), self.shared.config.request_bytes_max);
+        self.check_bytes(request.encoded_len())
+    }
+
+    /// The same for a request that is encoded.
+    pub(crate) fn check_bytes(&self, bytes: usize) -> Result<(), Error> {
+        let limit = self.shared.config.request_bytes_max;
         match bytes > limit {
             true => Err(Error::RequestTooLarge { bytes, limit }),
             false => Ok(()),
@@ -231,7 +246,8 @@ impl Client {
     /// in different ways.
     pub(crate) fn leave(&self, route: &Route, error: &Error) {
         self.use_other_endpoint(&route.link, error);
-        if !matches!(self.shared.config.credentials, Some(Credentials::Token(_))) {
+        let is_fixed = matches!(self.shared.config.credentials, Some(Credentials::Token(_)));
+        if !is_fixed && self.given_login.is_none() {
             self.forget_token(Some(&route.login));
         }
     }
@@ -245,6 +261,9 @@ impl Client {
     }
 
     async fn login(&self, link: &Link) -> Result<Login, Error> {
+        if let Some(login) = &self.given_login {
+            return Ok(login.clone());
+        }
         let Some(credentials) = &self.shared.config.credentials else {
             return Ok(Login::default());
         };
@@ -285,6 +304,9 @@ impl Client {
 
     /// Whether `error` reports an outdated token that authentication can replace.
     fn can_authenticate_again(&self, error: &Error) -> bool {
+        if self.given_login.is_some() {
+            return false;
+        }
         match &self.shared.config.credentials {
             // A fixed token cannot be replaced.
             Some(Credentials::Token(_)) => false,

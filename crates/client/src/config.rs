@@ -20,6 +20,8 @@ pub struct Config {
     /// A probe without a response within this time closes the connection; `None` for gRPC's own
     /// 20 s. Default: 6 s.
     pub keepalive_timeout: Option<Duration>,
+    /// Whether connections without requests are probed as well. Default: no.
+    pub keepalive_while_idle: bool,
     /// Maximum size of a request in bytes. Default: 2 MiB.
     pub request_bytes_max: usize,
     /// Maximum size of a response in bytes. Default: 2 GiB - 1.
@@ -38,6 +40,7 @@ impl Default for Config {
             dial_timeout: Some(Duration::from_secs(2)),
             keepalive_time: Some(Duration::from_secs(2)),
             keepalive_timeout: Some(Duration::from_secs(6)),
+            keepalive_while_idle: false,
             request_bytes_max: 2 << 20,
             response_bytes_max: i32::MAX as usize,
             tls: TlsConfig::default(),

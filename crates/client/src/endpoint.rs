@@ -137,6 +137,7 @@ impl Endpoint {
             .expect("the authority was checked when the endpoint was parsed")
             .origin(origin.parse().expect("only the scheme differs"))
             .keep_alive_timeout(config.keepalive_timeout.unwrap_or(KEEPALIVE_TIMEOUT))
+            .keep_alive_while_idle(config.keepalive_while_idle)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         if let Some(time) = config.keepalive_time {

@@ -55,7 +55,7 @@
 //!
 //! `connections` (with `connector`, `endpoint`, `tls`, `transport`): the connection for the next
 //! request. `dial`: connections for HTTP/1.1. `client`: attempts and deadlines. `calls` and `kv`: the methods. `retry`, `error`:
-//! classification of failures. `watch`, `lease`, `stream`: streams. `namespace`: prefixing of keys.
+//! classification of failures. `forward`: calls of others, for a proxy. `watch`, `lease`, `stream`: streams. `namespace`: prefixing of keys.
 
 #![warn(unreachable_pub)]
 
@@ -68,11 +68,13 @@ mod connector;
 mod dial;
 mod endpoint;
 mod error;
+mod forward;
 mod kv;
 mod lease;
 mod login;
 mod namespace;
 mod range_end;
+mod renewals;
 mod retry;
 mod stream;
 mod tls;
@@ -84,9 +86,11 @@ pub use config::{Config, ConfigError};
 pub use dial::{ByteStream, DialError, Dialer, tls_error};
 pub use endpoint::EndpointError;
 pub use error::Error;
+pub use forward::{Forwarded, ForwardedStream};
 pub use lease::{KeepAlive, KeepAliveError};
 pub use login::Credentials;
 pub use range_end::{FROM_KEY, from_key_range, prefix_end, prefix_range};
+pub use renewals::Renewals;
 pub use stream::Snapshot;
 pub use tls::{TlsConfig, TlsError};
 pub use tonic::Code;

@@ -62,7 +62,7 @@ pub(crate) struct Login {
 }
 
 impl Login {
-    fn with_token(token: &str) -> Result<Login, Error> {
+    pub(crate) fn with_token(token: &str) -> Result<Login, Error> {
         let token = token.parse().map_err(|_| Error::Refused {
             code: Code::Unauthenticated,
             message: INVALID_TOKEN.to_owned(),

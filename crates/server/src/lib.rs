@@ -15,6 +15,7 @@
 //! - [`metrics`]: what Prometheus sees; `observer`: what the member reports to it.
 //! - `defragment`: defragmentation, on request and at start.
 //! - [`config`]: flags, environment, file.
+//! - [`proxy`]: what stands before the members of a cluster.
 //! - `clock`, `rlimit`, `systemd`: the operating system.
 //!
 //! How they work together is in `docs/ARCHITECTURE.md`.
@@ -38,6 +39,7 @@ mod net_http;
 mod observer;
 pub mod peer;
 mod probe;
+pub mod proxy;
 mod rlimit;
 mod router;
 pub mod runtime;

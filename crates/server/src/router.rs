@@ -1,6 +1,7 @@
 //! Routes the requests of a client listener: gRPC by its content type, API v2 and the JSON gateway by
 //! their paths, the rest to the pages.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,12 +11,13 @@ use hyper::body::{Body, Incoming};
 use hyper::{Request, Response, StatusCode};
 
 use crate::accept::Protocols;
-use crate::budget::Outstanding;
+use crate::budget::{AnswerBudget, Outstanding};
 use crate::gateway;
 use crate::grpc;
 use crate::grpc::wire::ResponseBody;
 use crate::http::{self, HttpContext, ListenerKind};
 use crate::probe::LocalProbe;
+use crate::runtime::Front;
 use crate::server::ServerThread;
 use crate::v2;
 
@@ -23,8 +25,39 @@ use crate::v2;
 const UNREAD_BYTES_MAX: usize = 32 << 20;
 const UNREAD_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// A member, as what answers the requests of a thread's connections.
+pub(crate) struct MemberFront {
+    pub(crate) thread: Rc<ServerThread>,
+    pub(crate) http: Rc<HttpContext<LocalProbe>>,
+}
+
+impl Front for MemberFront {
+    fn answer(
+        self: Rc<Self>,
+        protocols: Protocols,
+        connection: Outstanding,
+        _remote: Option<SocketAddr>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<ResponseBody>> + 'static {
+        let (thread, http) = (Rc::clone(&self.thread), Rc::clone(&self.http));
+        route(thread, http, protocols, connection, request)
+    }
+
+    fn budget(&self) -> &AnswerBudget {
+        &self.thread.server.answers
+    }
+
+    fn stopped(&self) -> impl Future<Output = ()> {
+        self.thread.server.member.signals.stopped()
+    }
+
+    fn drain_timeout(&self) -> Duration {
+        self.thread.server.member.config.limits.request_timeout
+    }
+}
+
 /// Answers a request; `connection` counts what is outstanding on its connection.
-pub(crate) async fn route(
+async fn route(
     thread: Rc<ServerThread>,
     http: Rc<HttpContext<LocalProbe>>,
     protocols: Protocols,

@@ -84,6 +84,7 @@ impl Context {
                 dial_timeout: flags.duration("dial-timeout").limit(),
                 keepalive_time: flags.duration("keepalive-time").limit(),
                 keepalive_timeout: flags.duration("keepalive-timeout").limit(),
+                keepalive_while_idle: false,
                 request_bytes_max: limit(flags.int("max-request-bytes"), REQUEST_BYTES_MAX),
                 response_bytes_max: limit(flags.int("max-recv-bytes"), RESPONSE_BYTES_MAX),
                 tls,

@@ -27,7 +27,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// How sockets are bound.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct SocketOptions {
+pub(crate) struct SocketOptions {
     /// SO_REUSEPORT (`--socket-reuse-port`).
     pub(super) reuse_port: bool,
 }
@@ -65,9 +65,7 @@ impl Acceptor {
 /// In Go's words, e.g. `listen tcp 127.0.0.1:2379: bind: address already in use`.
 pub(super) fn bind(address: &ListenAddr, options: SocketOptions) -> Result<Listener, String> {
     match address {
-        ListenAddr::Tcp(address) => bind_tcp(*address, options)
-            .map(Listener::Tcp)
-            .map_err(|error| format!("listen tcp {address}: bind: {}", go_io_error(&error))),
+        ListenAddr::Tcp(address) => bind_tcp(*address, options).map(Listener::Tcp),
         ListenAddr::Unix(path) => bind_unix(path).map(Listener::Unix).map_err(|error| {
             format!(
                 "listen unix {}: bind: {}",
@@ -78,7 +76,19 @@ pub(super) fn bind(address: &ListenAddr, options: SocketOptions) -> Result<Liste
     }
 }
 
-fn bind_tcp(address: SocketAddr, options: SocketOptions) -> io::Result<std::net::TcpListener> {
+/// As [`bind`], for TCP.
+pub(crate) fn bind_tcp(
+    address: SocketAddr,
+    options: SocketOptions,
+) -> Result<std::net::TcpListener, String> {
+    let bound = bind_tcp_socket(address, options);
+    bound.map_err(|error| format!("listen tcp {address}: bind: {}", go_io_error(&error)))
+}
+
+fn bind_tcp_socket(
+    address: SocketAddr,
+    options: SocketOptions,
+) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     // As Go does, so that a restart need not wait for connections in TIME_WAIT.
     socket.set_reuse_address(true)?;

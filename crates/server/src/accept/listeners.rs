@@ -1,5 +1,6 @@
 //! The listeners of a member: on which addresses, for which protocols, with which limit.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -104,6 +105,32 @@ pub(crate) struct BoundListener {
 }
 
 impl BoundListener {
+    /// A listener that is none of a member's: of one kind of connections, with TLS if there is an
+    /// endpoint.
+    ///
+    /// # Errors
+    /// The address cannot be listened on.
+    pub(crate) fn bind(
+        address: SocketAddr,
+        protocols: Protocols,
+        endpoint: Option<Arc<tls::Endpoint>>,
+        limit: ConnectionLimit,
+    ) -> Result<BoundListener, ListenError> {
+        let socket = listener::bind_tcp(address, SocketOptions::default()).map_err(ListenError)?;
+        let (plain, tls) = match endpoint {
+            None => (Some(protocols), None),
+            Some(endpoint) => (None, Some((protocols, endpoint))),
+        };
+        Ok(BoundListener {
+            listener: Listener::Tcp(socket),
+            address: ListenAddr::Tcp(address),
+            text: address.to_string(),
+            plain,
+            tls,
+            limit: Some(limit),
+        })
+    }
+
     /// The address as the configuration has it, without the scheme.
     pub(crate) fn address(&self) -> &str {
         &self.text

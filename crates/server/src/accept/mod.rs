@@ -23,6 +23,7 @@ mod stream;
 pub(crate) use dispatch::{Accepted, AcceptedStream, Dispatcher, Protocols};
 pub(crate) use handshakes::HandshakePool;
 pub(crate) use limit::{ConnectionLimit, ConnectionPermit, TooFewDescriptors};
+pub(crate) use listener::{SocketOptions, bind_tcp};
 pub(crate) use listeners::{BoundListener, ListenError, Listeners};
 pub(crate) use preface::PrefaceTimeout;
 pub(crate) use stream::Stream;

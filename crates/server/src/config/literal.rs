@@ -1,7 +1,7 @@
 //! Booleans and integers, parsed as Go's `strconv` parses them.
 
 /// Go's `strconv.ParseBool`.
-pub(super) fn parse_bool(text: &str) -> Option<bool> {
+pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
@@ -11,13 +11,13 @@ pub(super) fn parse_bool(text: &str) -> Option<bool> {
 
 /// Why a text is not an integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NumberError {
+pub(crate) enum NumberError {
     Syntax,
     Range,
 }
 
 /// Go's `strconv.ParseInt` with base 0: a base prefix and underscores are allowed.
-pub(super) fn parse_integer(text: &str) -> Result<i128, NumberError> {
+pub(crate) fn parse_integer(text: &str) -> Result<i128, NumberError> {
     let (negative, digits) = match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),
         Some(b'+') => (false, &text[1..]),

@@ -48,6 +48,7 @@ use crate::log::{self, Record};
 use crate::log_record;
 use build::Builder;
 pub use check::ConfigError;
+pub(crate) use literal::{NumberError, parse_bool, parse_integer};
 pub use settings::Config;
 use verify::VerifyError;
 
@@ -166,14 +167,6 @@ pub fn parse(process: &Process<'_>) -> ParseOutcome {
 }
 
 fn read(process: &Process<'_>, builder: &mut Builder) -> Result<(), Refusal> {
-    if let Some(program @ ("gateway" | "grpc-proxy")) = process.args.get(1).map(String::as_str) {
-        let stderr = format!("etcd {program} is not supported yet\n");
-        return Err(Refusal::Print {
-            stdout: String::new(),
-            stderr,
-            exit_code: 1,
-        });
-    }
     let leftover = args::apply(process.args.get(1..).unwrap_or_default(), builder)?;
     if let Some(word) = leftover.first() {
         return Err(VerifyError::Leftover(word.clone()).into());

@@ -103,18 +103,9 @@ pub(crate) async fn call(
     connection: Outstanding,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    if request.method() != http::Method::POST {
-        return not_post(request.method());
-    }
-    let timeout = match timeout::of(request.headers()) {
-        Ok(timeout) => timeout,
-        Err(malformed) => return bad_request(&malformed),
-    };
-    let Some(method) = Method::from_path(request.uri().path()) else {
-        return error_response(&match timeout {
-            Some(Duration::ZERO) => status::DEADLINE_EXCEEDED,
-            _ => unknown_method(request.uri().path()),
-        });
+    let (method, timeout) = match method_of(&request) {
+        Ok(known) => known,
+        Err(refusal) => return *refusal,
     };
     let (head, body) = request.into_parts();
     let call = Call {
@@ -132,6 +123,32 @@ pub(crate) async fn call(
         Ok(Requests::Framed(reader))
     };
     call.answer(open).await.into()
+}
+
+/// The method that a request calls, and the time that its client gives the call.
+///
+/// # Errors
+/// The answer to a request that is no call of a method.
+pub(crate) fn method_of<B>(
+    request: &Request<B>,
+) -> Result<(Method, Option<Duration>), Box<Response<ResponseBody>>> {
+    if request.method() != http::Method::POST {
+        return Err(not_post(request.method()).into());
+    }
+    let timeout = match timeout::of(request.headers()) {
+        Ok(timeout) => timeout,
+        Err(malformed) => return Err(bad_request(&malformed).into()),
+    };
+    match Method::from_path(request.uri().path()) {
+        Some(method) => Ok((method, timeout)),
+        None => {
+            let refusal = match timeout {
+                Some(Duration::ZERO) => status::DEADLINE_EXCEEDED,
+                _ => unknown_method(request.uri().path()),
+            };
+            Err(error_response(&refusal).into())
+        }
+    }
 }
 
 /// Answers a call whose messages did not come over gRPC.
@@ -544,7 +561,7 @@ impl Leaderless {
 }
 
 /// grpc-go's words for a path that leads nowhere.
-fn unknown_method(path: &str) -> Status {
+pub(crate) fn unknown_method(path: &str) -> Status {
     let text = match path
         .strip_prefix('/')
         .and_then(|path| path.rsplit_once('/'))

@@ -228,16 +228,24 @@ impl Received {
         self.bytes.len() > Self::SHORT_BYTES || self.compressed_up_to.is_some()
     }
 
+    /// The encoded message.
+    ///
+    /// # Errors
+    /// It cannot be decompressed, or becomes too long.
+    pub(crate) fn into_message(self) -> Result<Bytes, Status> {
+        match self.compressed_up_to {
+            Some(bytes_max) => decompress(&self.bytes, bytes_max),
+            None => Ok(self.bytes),
+        }
+    }
+
     /// The message and its length in bytes.
     ///
     /// # Errors
     /// It is no `T`, which grpc-go tells in other words for a stream; or it becomes too long when
     /// it is decompressed.
     pub(crate) fn decode<T: Name + Default>(self, kind: CallKind) -> Result<(T, usize), Status> {
-        let message = match self.compressed_up_to {
-            Some(bytes_max) => decompress(&self.bytes, bytes_max)?,
-            None => self.bytes,
-        };
+        let message = self.into_message()?;
         let length = message.len();
         let message = decode(message).map_err(|error| {
             let failed = match kind {

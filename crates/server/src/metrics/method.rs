@@ -43,6 +43,13 @@ macro_rules! methods {
                 }
             }
 
+            /// The path of its requests.
+            pub fn path(self) -> &'static str {
+                match self {
+                    $(Method::$variant => concat!("/", $service, "/", $name),)*
+                }
+            }
+
             /// Which side is a stream.
             pub fn kind(self) -> CallKind {
                 match self {
@@ -138,6 +145,7 @@ mod tests {
         for (place, method) in Method::ALL.iter().enumerate() {
             assert_eq!(*method as usize, place);
             let path = format!("/{}/{}", method.service(), method.name());
+            assert_eq!(method.path(), path);
             assert_eq!(Method::from_path(&path), Some(*method));
         }
         assert_eq!(Method::from_path("/etcdserverpb.KV/range"), None);

@@ -36,7 +36,7 @@ pub use method::{CallKind, Method};
 pub use peer::{Peer, PeerHandles};
 pub use process::{Process, file_descriptor_limit};
 pub use sample::{Feature, RaisedAlarm, Sample};
-pub use server::{ClientRequests, Health, Network, RequestKind, Scrape, Server, V2};
+pub use server::{ClientRequests, Health, Network, Proxy, RequestKind, Scrape, Server, V2};
 pub use store::{Backend, Compaction, Lease, Mvcc, Snap, Wal, Watch};
 pub use text::CONTENT_TYPE;
 
@@ -78,6 +78,8 @@ pub struct Metrics {
     pub health: Health,
     /// API v2.
     pub v2: V2,
+    /// `etcd grpc-proxy`.
+    pub proxy: Proxy,
     /// Calls by gRPC method.
     pub grpc: Grpc,
     scrape: Scrape,
@@ -88,7 +90,6 @@ impl Metrics {
     pub fn new(detail: Detail) -> Metrics {
         let registry = Registry::new();
         let families = Families(&registry);
-        server::register_proxy(&families);
         Metrics {
             server: Server::new(&families),
             network: Network::new(&families),
@@ -102,6 +103,7 @@ impl Metrics {
             watch: Watch::new(&families),
             health: Health::new(&families),
             v2: V2::new(&families),
+            proxy: Proxy::new(&families),
             scrape: Scrape::new(&families),
             grpc: Grpc::new(&registry, detail),
             registry,

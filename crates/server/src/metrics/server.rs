@@ -322,24 +322,39 @@ impl Scrape {
     }
 }
 
-/// The families of `etcd grpc-proxy`, which every etcd server exports with zeros.
-pub(super) fn register_proxy(families: &Families<'_>) {
-    for (name, help) in [
-        ("cache_hits_total", "Answers from the proxy's cache."),
-        ("cache_keys_total", "Entries in the proxy's cache."),
-        (
-            "cache_misses_total",
-            "Answers that the proxy's cache did not have.",
-        ),
-        (
-            "watchers_coalescing_total",
-            "Watchers that share a watch of the proxy.",
-        ),
-    ] {
-        families.gauge(&format!("etcd_grpc_proxy_{name}"), help);
+/// What `etcd grpc-proxy` counts; zeros in a member.
+pub struct Proxy {
+    /// Serializable reads answered from the cache.
+    pub cache_hits: IntGauge,
+    /// Serializable reads that the cache had no answer for.
+    pub cache_misses: IntGauge,
+    /// Answers in the cache.
+    pub cache_keys: IntGauge,
+    /// Watchers that share a watch of the proxy.
+    pub watchers_coalescing: IntGauge,
+    /// Events that were received once for several watchers.
+    pub events_coalescing: IntCounter,
+}
+
+impl Proxy {
+    pub(super) fn new(families: &Families<'_>) -> Proxy {
+        let gauge =
+            |name: &str, help: &str| families.gauge(&format!("etcd_grpc_proxy_{name}"), help);
+        Proxy {
+            cache_hits: gauge("cache_hits_total", "Answers from the proxy's cache."),
+            cache_keys: gauge("cache_keys_total", "Entries in the proxy's cache."),
+            cache_misses: gauge(
+                "cache_misses_total",
+                "Answers that the proxy's cache did not have.",
+            ),
+            watchers_coalescing: gauge(
+                "watchers_coalescing_total",
+                "Watchers that share a watch of the proxy.",
+            ),
+            events_coalescing: families.counter(
+                "etcd_grpc_proxy_events_coalescing_total",
+                "Events that the proxy received once for several watchers.",
+            ),
+        }
     }
-    families.counter(
-        "etcd_grpc_proxy_events_coalescing_total",
-        "Events that the proxy received once for several watchers.",
-    );
 }

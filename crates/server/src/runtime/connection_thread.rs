@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::UPGRADE;
-use hyper::Request;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -27,11 +27,9 @@ use crate::accept::{
     Accepted, AcceptedStream, ConnectionPermit, PrefaceTimeout, Protocols, Stream,
 };
 use crate::auth::CommonName;
-use crate::budget::Outstanding;
-use crate::http::HttpContext;
+use crate::budget::{AnswerBudget, Outstanding};
+use crate::grpc::wire::ResponseBody;
 use crate::log::Remote;
-use crate::probe::LocalProbe;
-use crate::server::ServerThread;
 
 /// Flow-control window of a connection. Clients of etcd put up to 2 MiB into one request.
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
@@ -53,6 +51,28 @@ const HTTP2_PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for clients to receive GOAWAY once they have their responses. If the connection were closed
 /// at once, a request that a client is just sending would fail.
 const GOAWAY_GRACE: Duration = Duration::from_millis(500);
+
+/// What answers the requests of one thread's connections: a member or a proxy.
+pub(crate) trait Front: 'static {
+    /// Answers a request; `connection` counts what is outstanding on its connection, which comes
+    /// from `remote`.
+    fn answer(
+        self: Rc<Self>,
+        protocols: Protocols,
+        connection: Outstanding,
+        remote: Option<SocketAddr>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<ResponseBody>> + 'static;
+
+    /// The memory that answers may hold.
+    fn budget(&self) -> &AnswerBudget;
+
+    /// Resolves when connections are to be served no longer.
+    fn stopped(&self) -> impl Future<Output = ()>;
+
+    /// How long the requests may take that are in flight then.
+    fn drain_timeout(&self) -> Duration;
+}
 
 /// HTTP/2 settings that flags decide.
 #[derive(Clone, Copy, Debug)]
@@ -78,18 +98,17 @@ where
     }
 }
 
-/// Serves the connections that are dispatched to this thread until the member stops, then lets the
+/// Serves the connections that are dispatched to this thread until `front` stops, then lets the
 /// requests in flight end.
-pub(crate) async fn serve(
-    thread: Rc<ServerThread>,
-    http: Rc<HttpContext<LocalProbe>>,
+pub(crate) async fn serve<F: Front>(
+    front: Rc<F>,
     mut accepted: UnboundedReceiver<Accepted>,
     settings: Http2Settings,
 ) {
     let builder = Rc::new(http_builder(settings));
     let graceful = GracefulShutdown::new();
     let in_flight = Rc::new(RequestsInFlight::default());
-    let stopped = thread.server.member.signals.stopped();
+    let stopped = front.stopped();
     tokio::pin!(stopped);
     loop {
         let next = tokio::select! {
@@ -105,8 +124,7 @@ pub(crate) async fn serve(
             break;
         };
         let connection = Connection {
-            thread: Rc::clone(&thread),
-            http: Rc::clone(&http),
+            front: Rc::clone(&front),
             builder: Rc::clone(&builder),
             in_flight: Rc::clone(&in_flight),
             remote: stream.remote(),
@@ -132,14 +150,13 @@ pub(crate) async fn serve(
     tokio::select! {
         () = graceful.shutdown() => {}
         () = drained => {}
-        () = tokio::time::sleep(thread.server.member.config.limits.request_timeout) => {}
+        () = tokio::time::sleep(front.drain_timeout()) => {}
     }
 }
 
 /// What a connection is served with.
-struct Connection {
-    thread: Rc<ServerThread>,
-    http: Rc<HttpContext<LocalProbe>>,
+struct Connection<F> {
+    front: Rc<F>,
     builder: Rc<auto::Builder<LocalExecutor>>,
     in_flight: Rc<RequestsInFlight>,
     remote: Option<SocketAddr>,
@@ -151,7 +168,7 @@ struct Connection {
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-impl Connection {
+impl<F: Front> Connection<F> {
     async fn serve(self, mut stream: AcceptedStream) -> Result<(), BoxError> {
         stream.register()?;
         match stream {
@@ -177,8 +194,7 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Connection {
-            thread,
-            http,
+            front,
             builder,
             in_flight,
             remote,
@@ -187,9 +203,9 @@ impl Connection {
             permit,
         } = self;
         let outstanding = Outstanding::default();
-        let (server, given) = (Arc::clone(&thread.server), outstanding.clone());
+        let (answering, given) = (Rc::clone(&front), outstanding.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
-            let (thread, http) = (Rc::clone(&thread), Rc::clone(&http));
+            let front = Rc::clone(&answering);
             let guard = in_flight.begin();
             let given = given.clone();
             if let Some(user) = &user {
@@ -200,7 +216,7 @@ impl Connection {
                 request.extensions_mut().insert(Arc::clone(&permit));
             }
             async move {
-                let response = crate::router::route(thread, http, protocols, given, request);
+                let response = front.answer(protocols, given, remote, request);
                 Ok::<_, Infallible>(guard.guard(response.await))
             }
         });
@@ -210,7 +226,7 @@ impl Connection {
             .into_owned();
         tokio::select! {
             ended = watcher.watch(connection) => ended,
-            () = outstanding.stuck(&server.answers) => {
+            () = outstanding.stuck(front.budget()) => {
                 crate::warn!("closed the connection of a client that does not take its answers, while others wait for the memory";
                     "remote-addr" => Remote(remote));
                 Ok(())

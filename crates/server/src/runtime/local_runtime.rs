@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 
 /// Runs `future` on a runtime of this thread's own.
-pub(super) fn run_on_thread<F: Future>(future: F) -> io::Result<F::Output> {
+pub(crate) fn run_on_thread<F: Future>(future: F) -> io::Result<F::Output> {
     Ok(LocalSet::new().block_on(&current_thread_runtime()?, future))
 }
 
@@ -15,7 +15,7 @@ pub(super) fn run_on_thread<F: Future>(future: F) -> io::Result<F::Output> {
 ///
 /// # Errors
 /// The operating system refused the thread, or its runtime a file descriptor.
-pub(super) fn spawn_runtime_thread<F: Future<Output = ()>>(
+pub(crate) fn spawn_runtime_thread<F: Future<Output = ()>>(
     name: String,
     begin: impl FnOnce() -> F + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
@@ -24,7 +24,7 @@ pub(super) fn spawn_runtime_thread<F: Future<Output = ()>>(
     thread::Builder::new().name(name).spawn(run)
 }
 
-pub(super) fn current_thread_runtime() -> io::Result<Runtime> {
+pub(crate) fn current_thread_runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

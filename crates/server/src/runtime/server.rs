@@ -35,6 +35,7 @@ use crate::http::{Access, HttpContext};
 use crate::log::Text;
 use crate::peer::PeerService;
 use crate::probe::LocalProbe;
+use crate::router::MemberFront;
 use crate::server::ServerThread;
 use crate::systemd;
 
@@ -280,7 +281,8 @@ async fn serve_connections(
 ) {
     spawn_mailbox(&thread, parts.mailbox);
     let http = http_context(&thread);
-    connection_thread::serve(thread, http, parts.accepted, settings).await;
+    let front = Rc::new(MemberFront { thread, http });
+    connection_thread::serve(front, parts.accepted, settings).await;
 }
 
 fn spawn_mailbox(thread: &Rc<ServerThread>, mailbox: UnboundedReceiver<Mail>) {

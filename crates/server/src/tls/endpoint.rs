@@ -55,6 +55,14 @@ pub(crate) struct TlsError {
 }
 
 impl TlsError {
+    /// The reason in Go's words alone, without the flags that it is about.
+    pub(crate) fn reason(&self) -> String {
+        match &self.reason {
+            Reason::File { error, .. } => error.reason(),
+            reason => reason.to_string(),
+        }
+    }
+
     /// The message of etcd's last line of the log for it.
     pub(crate) fn message(&self) -> &'static str {
         match (&self.reason, self.side) {
@@ -163,14 +171,58 @@ pub(crate) fn open(config: &Config) -> Result<Endpoints, TlsError> {
         .iter()
         .chain(&config.listen_client_http_urls)
         .chain(&config.listen_metrics_urls);
-    let peer = Endpoint::open(&peer, settings.clone()).map_err(of_peer)?;
+    let opened = |files: &Files<'_>, settings| {
+        let endpoint = Endpoint::open(files, settings)?;
+        files.announce(&endpoint);
+        Ok(endpoint)
+    };
+    let peer = opened(&peer, settings.clone()).map_err(of_peer)?;
     let client = match client_urls.any(Url::is_secure) {
-        true => Some(Endpoint::open(&client, settings).map_err(of_client)?),
+        true => Some(opened(&client, settings).map_err(of_client)?),
         false => None,
     };
     Ok(Endpoints {
         client: client.map(Arc::new),
         peer: Arc::new(peer),
+    })
+}
+
+/// Opens the endpoint of a proxy's listeners; `flags` name files only.
+///
+/// # Errors
+/// A file cannot be used.
+pub(crate) fn open_for_proxy(flags: &Tls, settings: Settings) -> Result<Endpoint, TlsError> {
+    let files = Files {
+        kind: Kind::Client,
+        flags: Cow::Borrowed(flags),
+        self_signed: false,
+        cipher_suites: &[],
+    };
+    let opened = Endpoint::open(&files, settings);
+    opened.map_err(|reason| TlsError {
+        side: Kind::Client,
+        reason,
+    })
+}
+
+/// The flags for a certificate that is made for `hosts` in `directory`, if it is not there yet.
+///
+/// # Errors
+/// It cannot be made.
+pub(crate) fn make_self_signed(
+    directory: &Path,
+    hosts: &[String],
+    years: usize,
+) -> Result<Tls, TlsError> {
+    let made = self_signed::find_or_generate(directory, hosts, years);
+    let made = made.map_err(|error| TlsError {
+        side: Kind::Client,
+        reason: error.into(),
+    })?;
+    Ok(Tls {
+        cert_file: made.certificate.display().to_string(),
+        key_file: made.key.display().to_string(),
+        ..Tls::default()
     })
 }
 
@@ -239,6 +291,18 @@ impl<'a> Files<'a> {
             self_signed: true,
             cipher_suites: &config.cipher_suites,
         })
+    }
+
+    /// Tells of an endpoint that was opened, if it can have listeners.
+    fn announce(&self, endpoint: &Endpoint) {
+        if endpoint.identity.is_none() {
+            return;
+        }
+        let message = match self.kind {
+            Kind::Client => "starting with client TLS",
+            Kind::Peer => "starting with peer TLS",
+        };
+        crate::info!(message; "tls-info" => &describe(&self.flags), "cipher-suites" => self.cipher_suites);
     }
 
     fn is_empty(&self) -> bool {
@@ -323,13 +387,6 @@ impl Endpoint {
                     .map_err(|error| side.unusable(error, &[("crl-file", path)]))?,
             ),
         };
-        if identity.is_some() {
-            let message = match files.kind {
-                Kind::Client => "starting with client TLS",
-                Kind::Peer => "starting with peer TLS",
-            };
-            crate::info!(message; "tls-info" => &describe(flags), "cipher-suites" => files.cipher_suites);
-        }
         Ok(Endpoint {
             kind: files.kind,
             settings,
@@ -381,7 +438,7 @@ fn go_list(names: &[String]) -> String {
 }
 
 /// As etcd logs it.
-fn describe(flags: &Tls) -> String {
+pub(crate) fn describe(flags: &Tls) -> String {
     format!(
         "cert = {}, key = {}, client-cert={}, client-key={}, trusted-ca = {}, client-cert-auth = {}, crl-file = {}",
         flags.cert_file,

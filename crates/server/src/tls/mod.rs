@@ -20,5 +20,7 @@ mod remote;
 mod self_signed;
 
 pub(crate) use connect::Connector;
-pub(crate) use endpoint::{Endpoint, Endpoints, TlsError, open};
+pub(crate) use endpoint::{
+    Endpoint, Endpoints, TlsError, describe, make_self_signed, open, open_for_proxy,
+};
 pub(crate) use handshake::{Established, HANDSHAKE_RECORD};

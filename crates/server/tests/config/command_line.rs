@@ -54,10 +54,6 @@ fn the_grammar_is_gos() {
     check_verify(&["--", "x"], "\"x\" is not a valid flag");
     check_verify(&["--pre-vote", "false"], "\"false\" is not a valid flag");
     check_verify(&["-", "--name"], "\"-\" is not a valid flag");
-    check_args(
-        &["gateway", "start"],
-        "exit 1 [] [etcd gateway is not supported yet\n]",
-    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::look::{Report, Start};
 use super::name;
 use super::rehearse::{Rehearsal, State};
 use crate::go::json;
-use crate::go::size::humanise;
+use retcd_log::ByteSize;
 
 /// Where the text behind a label begins.
 const COLUMN: usize = 12;
@@ -27,7 +27,7 @@ pub(super) fn text(report: &Report) -> String {
     }
     match (&report.state, report.database_bytes) {
         (Some(state), _) => state_lines(&mut lines, state),
-        (None, Some(bytes)) => lines.add("Database", format!("{} on disk", humanise(bytes))),
+        (None, Some(bytes)) => lines.add("Database", format!("{} on disk", ByteSize(bytes))),
         (None, None) => {}
     }
     if !report.log.segments.is_empty() {
@@ -59,8 +59,8 @@ fn state_lines(lines: &mut Lines, state: &State) {
         "Database",
         format!(
             "{}, {} in use; applied up to entry {index} of term {term}",
-            humanise(state.size_bytes),
-            humanise(state.size_in_use_bytes)
+            ByteSize(state.size_bytes),
+            ByteSize(state.size_in_use_bytes)
         ),
     );
     lines.add("Keys", keys_line(state));
@@ -154,7 +154,7 @@ fn log_line(report: &Report) -> String {
     format!(
         "{} ({}), {last}; committed up to {}; newest snapshot at {snapshot}",
         counted(log.segments.len(), "segment", "segments"),
-        humanise(bytes),
+        ByteSize(bytes),
         log.hard_state.commit()
     )
 }
