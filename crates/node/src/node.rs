@@ -414,7 +414,11 @@ impl Node {
     /// Raft sends a follower that is behind up to a mebibyte of entries for each heartbeat that it
     /// answers, the same ones until it has acknowledged some. One that was stopped for a while
     /// answers thousands at once, each read's among them, and a leader that sent all that would do
-    /// nothing else. So raft gets to know of one answer a tick, and of those that a read waits for.
+    /// nothing else. So raft gets to know of one answer a tick, and of those that a read waits for:
+    /// few, as each thread of a member has one question under way, and none once a quorum has
+    /// answered. One a tick is what raft counts on: it tells that the follower is there, and that
+    /// what was lost has to be sent again. A learner's answer is no vote, and a follower that waits
+    /// for a snapshot is sent nothing, whatever it answers.
     fn handle_heartbeat_response(&mut self, message: eraftpb::Message) {
         let raft = &self.raw.raft;
         let read = raft.read_only.pending_read_index.get(&message.context[..]);

@@ -66,12 +66,12 @@ pub enum Event {
     Operate,
     /// A process is started.
     Start {
-        /// Where.
+        /// The host, by its number.
         host: usize,
     },
     /// A client begins its next operation.
     Invoke {
-        /// Which.
+        /// The client, by its number.
         client: usize,
     },
     /// A request arrives at a host.
@@ -113,12 +113,12 @@ pub enum Event {
     },
     /// A host gets a newer program.
     Upgrade {
-        /// Which.
+        /// The host, by its number.
         host: usize,
     },
     /// Something of what a host's member holds is turned over.
     Corrupt {
-        /// Which.
+        /// The host, by its number.
         host: usize,
     },
     /// Somebody does what nobody honest would.
@@ -129,7 +129,7 @@ pub enum Event {
     AdministrateTree,
     /// A watcher connects to some host.
     Watch {
-        /// Which.
+        /// The watcher, by its number.
         watcher: usize,
     },
     /// A watcher's request arrives at a host.
@@ -145,12 +145,12 @@ pub enum Event {
     },
     /// A watcher of API v2 asks for what comes next.
     TreeWatch {
-        /// Which.
+        /// The watcher, by its number.
         watcher: usize,
     },
     /// A watcher asks for progress.
     WatchProgress {
-        /// Which.
+        /// The watcher, by its number.
         watcher: usize,
     },
     /// A response arrives at its watcher.

@@ -10,7 +10,7 @@ use crate::network::Weather;
 pub enum Fault {
     /// A host loses power: what was not synced is lost, torn or kept.
     CutPower {
-        /// Which.
+        /// The host, by its number.
         host: usize,
         /// Until it is back.
         lasts: Duration,
@@ -22,7 +22,7 @@ pub enum Fault {
     },
     /// A process is killed.
     Kill {
-        /// Where.
+        /// The host, by its number.
         host: usize,
         /// Until it is started again.
         lasts: Duration,
@@ -45,14 +45,14 @@ pub enum Fault {
     },
     /// Packets are lost, doubled, delayed.
     Storm {
-        /// How much.
+        /// What becomes of packets.
         weather: Weather,
         /// Until it is over.
         lasts: Duration,
     },
     /// A host stands still.
     Freeze {
-        /// Which.
+        /// The host, by its number.
         host: usize,
         /// Until it goes on.
         lasts: Duration,
@@ -66,7 +66,7 @@ pub enum Fault {
     },
     /// A host's disk is slow.
     SlowDisk {
-        /// Which.
+        /// The host, by its number.
         host: usize,
         /// How long a sync takes at most, in microseconds.
         sync_us: u64,
@@ -75,7 +75,7 @@ pub enum Fault {
     },
     /// A host's machine applies slowly.
     SlowApply {
-        /// Which.
+        /// The host, by its number.
         host: usize,
         /// How long a batch takes at most, in microseconds.
         apply_us: u64,
@@ -84,7 +84,7 @@ pub enum Fault {
     },
     /// A host's database is committed rarely.
     LazyCommit {
-        /// Which.
+        /// The host, by its number.
         host: usize,
         /// Between two commits.
         every: Duration,
@@ -99,21 +99,21 @@ pub enum Fault {
     },
     /// Some write to come fails.
     FailWrite {
-        /// Whose.
+        /// The host, by its number.
         host: usize,
         /// Which of those to come.
         nth: u64,
     },
     /// Some sync to come fails; what it was to make durable never is.
     FailSync {
-        /// Whose.
+        /// The host, by its number.
         host: usize,
         /// Which of those to come.
         nth: u64,
     },
     /// A disk is full.
     Full {
-        /// Whose.
+        /// The host, by its number.
         host: usize,
         /// Bytes that are still free.
         free: u64,
@@ -122,21 +122,21 @@ pub enum Fault {
     },
     /// A bit of the log turns over while the host is down.
     FlipBit {
-        /// Whose.
+        /// The host, by its number.
         host: usize,
     },
     /// A clock changes its pace.
     ClockRate {
-        /// Whose.
+        /// The host, by its number.
         host: usize,
         /// Millionths faster than true.
         ppm: i64,
     },
     /// A wall clock jumps.
     WallJump {
-        /// Whose.
+        /// The host, by its number.
         host: usize,
-        /// By how much.
+        /// By so many milliseconds.
         ms: i64,
     },
 }

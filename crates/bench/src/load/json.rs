@@ -14,7 +14,7 @@ use fastrand::Rng;
 use tokio::task::JoinSet;
 
 use super::clients::{SharedTally, check_reply_len};
-use super::watchers::{FanOut, count, write_stamps};
+use super::watchers::{FanOut, Writes, count};
 use super::{Share, Shared, open_http1, open_writers};
 use crate::error::{CallError, Error};
 use crate::http1::{Http1, Lines};
@@ -170,8 +170,11 @@ fn find(text: &[u8], part: &[u8]) -> Option<usize> {
 }
 
 async fn write(shared: Arc<Shared>, mut http: Http1, number: u32) -> Result<(), CallError> {
-    let put = async |key: Bytes, value: Bytes| put(&mut http, &key, &value).await;
-    write_stamps(&shared, number, put).await
+    let mut writes = Writes::new(&shared, number);
+    loop {
+        let (key, value) = writes.next(&shared.fan_out).await;
+        put(&mut http, &key, &value).await?;
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use fastrand::Rng;
 use tokio::task::JoinSet;
 
 use super::clients::{SharedTally, check_reply_len};
-use super::watchers::{FanOut, count, write_stamps};
+use super::watchers::{FanOut, Writes, count};
 use super::{Share, Shared, open_http1, open_writers};
 use crate::error::{CallError, Error};
 use crate::http1::{Http1, form};
@@ -139,8 +139,11 @@ async fn poll(
 }
 
 async fn write(shared: Arc<Shared>, mut http: Http1, number: u32) -> Result<(), CallError> {
-    let put = async |key: Bytes, value: Bytes| http.put(text(&key), form(&value)).await.map(drop);
-    write_stamps(&shared, number, put).await
+    let mut writes = Writes::new(&shared, number);
+    loop {
+        let (key, value) = writes.next(&shared.fan_out).await;
+        http.put(text(&key), form(&value)).await?;
+    }
 }
 
 /// What follows the first `name` in an event: that of its node, which comes before the previous

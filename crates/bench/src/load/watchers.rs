@@ -198,28 +198,35 @@ fn age(fan_out: &FanOut, event: &mvccpb::Event) -> Result<Duration, CallError> {
 }
 
 async fn write(shared: Arc<Shared>, mut put: Method, number: u32) -> Result<(), CallError> {
-    let put = async |key, value| put.call_for_len(&put_request(key, value)).await.map(drop);
-    write_stamps(&shared, number, put).await
+    let mut writes = Writes::new(&shared, number);
+    loop {
+        let (key, value) = writes.next(&shared.fan_out).await;
+        put.call_for_len(&put_request(key, value)).await?;
+    }
 }
 
-/// Writes stamped values to random keys until the run ends, each by `put` as soon as the window has
-/// room for its events.
-///
-/// # Errors
-/// Those of `put`.
-pub(super) async fn write_stamps(
-    shared: &Shared,
-    number: u32,
-    mut put: impl AsyncFnMut(Bytes, Bytes) -> Result<(), CallError>,
-) -> Result<(), CallError> {
-    let (plan, fan_out) = (&shared.plan, &shared.fan_out);
-    let mut rng = Rng::with_seed(plan.seed.wrapping_add(u64::from(number)));
-    let tail = keys::value(plan.value_size - STAMP_LEN, &mut rng);
-    loop {
+/// What one client writes.
+pub(super) struct Writes {
+    rng: Rng,
+    /// What follows the stamp in each value.
+    tail: Bytes,
+}
+
+impl Writes {
+    /// The writes of client `number` of all.
+    pub(super) fn new(shared: &Shared, number: u32) -> Self {
+        let plan = &shared.plan;
+        let mut rng = Rng::with_seed(plan.seed.wrapping_add(u64::from(number)));
+        let tail = keys::value(plan.value_size - STAMP_LEN, &mut rng);
+        Self { rng, tail }
+    }
+
+    /// The next key and stamped value, as soon as the window has room for its events.
+    pub(super) async fn next(&mut self, fan_out: &FanOut) -> (Bytes, Bytes) {
         let permits = fan_out.window.acquire_many(fan_out.watchers).await;
         permits.expect("the window is never closed").forget();
-        let key = fan_out.keys.random(&mut rng);
-        put(key, fan_out.stamp(&tail)).await?;
+        let key = fan_out.keys.random(&mut self.rng);
+        (key, fan_out.stamp(&self.tail))
     }
 }
 

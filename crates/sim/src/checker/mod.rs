@@ -24,7 +24,7 @@ pub mod watch;
 pub struct Violation {
     /// Which promise was broken.
     pub promise: &'static str,
-    /// How.
+    /// What was seen that contradicts it.
     pub detail: String,
 }
 

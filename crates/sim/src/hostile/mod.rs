@@ -40,7 +40,7 @@ const TTL_MAX: i64 = 8;
 const OF_USERS: std::ops::Range<u32> = 1000..1300;
 /// The oldest cluster whose members tell each other things by requests of today.
 const OLDEST_SPOKEN: Version = Version::new(3, 5, 0);
-/// From here on a lease is refused.
+/// Seconds from which on a time to live is refused.
 const TTL_REFUSED: i64 = 9_000_000_001;
 
 /// Lets something happen that nobody honest does.

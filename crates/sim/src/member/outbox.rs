@@ -62,9 +62,9 @@ impl Queues {
 
 /// How an operation ended, and where its member stood.
 pub struct Ended {
-    /// Which.
+    /// The operation.
     pub operation: OperationId,
-    /// How.
+    /// What its client is told.
     pub outcome: Outcome,
     /// The last entry that was applied when it was found out who asks and what is permitted.
     pub judged_at: u64,
@@ -80,7 +80,7 @@ pub enum Sent {
     Question {
         /// The member.
         to: u64,
-        /// By which the answer finds back.
+        /// Comes back with the answer, so that it finds who waits.
         number: u64,
         /// What is asked.
         ask: Ask,

@@ -44,7 +44,7 @@ const DROPPED_EVERY: u64 = 40;
 /// The connection of a watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Session {
-    /// Whose.
+    /// The watcher, by its number.
     pub watcher: usize,
     /// Counts its connections.
     pub number: u32,
@@ -53,7 +53,7 @@ pub struct Session {
 /// What became of the request to watch.
 #[derive(Clone, Debug)]
 pub struct Opened {
-    /// Whose.
+    /// What the client says that it is.
     pub credentials: users::Credentials,
     /// The keys.
     pub interval: (bytes::Bytes, bytes::Bytes),

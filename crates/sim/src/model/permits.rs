@@ -65,7 +65,7 @@ impl Model {
         }
     }
 
-    /// Whichever branches it takes.
+    /// A transaction needs what both of its branches need, whichever is taken.
     fn permits_txn(&self, sender: &Sender, txn: &TxnRequest) -> Result<(), AuthError> {
         for Compare { key, range_end, .. } in &txn.compare {
             self.auth.may_touch(sender, false, key, range_end)?;

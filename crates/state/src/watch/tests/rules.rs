@@ -463,6 +463,9 @@ fn a_closed_stream_is_gone() {
 #[test]
 fn an_event_at_the_compacted_revision_has_no_previous_pair() {
     let mut world = World::new();
+    // Memory is for those who watch.
+    let other = world.open();
+    world.hub.create(other, &watch("b", ""));
     (0..3).for_each(|_| world.put("a"));
     world.compact(3);
     let stream = world.open();
