@@ -26,7 +26,9 @@ fn a_fixed_set_keeps_all_promises() {
     for seed in SEEDS {
         fared += check(Options::new(seed)).fared();
     }
-    // Else the users would prove nothing.
+    // A kind of load that is hardly there proves nothing. Each bound is about half of what these
+    // seeds come to, so that a change of the simulator, which changes all runs, seldom touches it,
+    // and load that goes missing does.
     let Fared {
         logins,
         served,
@@ -48,18 +50,15 @@ fn a_fixed_set_keeps_all_promises() {
         tree_events,
         expired,
     } = fared;
-    let enough = logins > 100 && served > 10_000 && denied > 1_000;
-    assert!(enough && overtaken > 50 && without_token > 10, "{fared}");
-    assert!(strange > 200, "{fared}");
-    assert!(without_room > 20 && compacted > 50, "{fared}");
-    assert!(promoted > 5 && handed_over > 5, "{fared}");
-    assert!(found > 0 && upgraded > 3, "{fared}");
-    let heard = tree_events > 1_000 && expired > 100;
-    assert!(
-        tree_served > 1_000 && tree_refused > 500 && heard,
-        "{fared}"
-    );
-    assert!(tree_denied > 300 && tree_changes > 50, "{fared}");
+    assert!(logins > 170 && served > 10_000, "{fared}");
+    assert!(denied > 6_000 && overtaken > 40, "{fared}");
+    assert!(without_token > 150 && strange > 170, "{fared}");
+    assert!(without_room > 60 && compacted > 60, "{fared}");
+    assert!(promoted > 10 && handed_over > 25, "{fared}");
+    assert!(found > 3 && upgraded > 10, "{fared}");
+    assert!(tree_served > 1_300 && tree_refused > 550, "{fared}");
+    assert!(tree_events > 2_000 && expired > 140, "{fared}");
+    assert!(tree_denied > 900 && tree_changes > 190, "{fared}");
 }
 
 #[test]

@@ -2,11 +2,11 @@
 //! have left.
 //!
 //! Both hold in the term of the deadlines that they follow from, and only enter the log in it
-//! (`Proposer::propose_as_leader`): a successor gives all leases their time again. No quorum is
-//! asked before, as etcd does since 3.6 (`server/etcdserver/server.go`, `ensureLeadership`). A leader
-//! that has slept through an election appends what it decides in its own term, which no quorum
-//! accepts any more; and what is committed of that term stands before the successor's first entry,
-//! with which its deadlines begin.
+//! (`Proposer::propose_as_leader`): a successor gives all leases their time again. So no quorum is
+//! asked before whether this member still leads, which etcd does if its clock has stood still (v3.7:
+//! `server/etcdserver/server.go`, `ensureLeadership`). A leader that has slept through an election
+//! appends what it decides in its own term, which no quorum accepts any more; and what is committed
+//! of that term stands before the successor's first entry, with which its deadlines begin.
 
 use std::time::Duration;
 

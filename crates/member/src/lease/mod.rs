@@ -332,8 +332,9 @@ impl Leases {
     }
 
     /// Forgets the remaining time that a checkpoint noted for a lease which has its full time
-    /// again. Only in the term of the renewal: a successor counts from the checkpoint if it comes to
-    /// know of this later, and would let the lease end before the time that the client was told.
+    /// again. Only in the term of the renewal: a successor that comes to know of it later has
+    /// counted from the checkpoint, and would let the lease end before the time that the client was
+    /// told.
     async fn clear_checkpoint(&self, term: u64, id: i64) -> Result<(), Error> {
         self.checkpoint(term, vec![(id, 0)]).await
     }

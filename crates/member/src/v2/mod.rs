@@ -84,8 +84,8 @@ impl V2 {
                     time: Some(now.0),
                     ..Request::default()
                 };
-                // What could not be told now is told next time. Whoever leads by then may put it into
-                // the log: the time is absolute, and a node that was given more of it stays.
+                // What could not be told now is told next time. Another leader may have it, too:
+                // the time is absolute, and a node that was given more of it stays.
                 let _ = self.core.proposer.propose_v2(request).await;
             }
         }

@@ -70,8 +70,8 @@ impl Asking {
         }
     }
 
-    /// Looks at the rights of a client of API v2, as the server's front does; whether the request is
-    /// denied.
+    /// Looks at the rights of a client of API v2, as the server's front does; whether the request
+    /// is denied.
     async fn denies(&self, judged: &mut Option<Judged>) -> Result<bool, Error> {
         let Some(purpose) = self.request.purpose() else {
             return Ok(false);

@@ -1,8 +1,8 @@
 //! The tree of API v2, computed once more in the plainest way: every version of every node, by its
 //! path.
 //!
-//! Only what clients write is in it: keys below `/1`, users and roles below `/2`. Of what the cluster
-//! writes about itself it knows how many indexes that takes.
+//! Only what clients write is in it: keys below `/1`, users and roles below `/2`. Of what the
+//! cluster writes about itself it knows how many indexes that takes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
