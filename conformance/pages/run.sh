@@ -54,11 +54,11 @@ prepare_references() {
 blocks() {
     mkdir -p "$work/blocks/$1"
     awk -v to="$work/blocks/$1" '
-        /^```sh [a-z0-9-]+$/ { name = $2; file = to "/" name
+        /^ *```sh [a-z0-9-]+$/ { name = $2; file = to "/" name; indent = index($0, "`") - 1
             if (seen[name]++) { print "block " name " is there twice" > "/dev/stderr"; exit 1 }
             printf "" > file; next }
-        /^```/ { file = ""; next }
-        file { print > file }
+        /^ *```/ { file = ""; next }
+        file { print substr($0, indent + 1) > file }
     ' "$root/docs/$1.md"
 }
 
@@ -76,20 +76,19 @@ run() {
         cat "$block"
         echo "declare -px >$before.next"
     } >"$place/block.sh"
-    (
-        export PATH="${BIN:-/none}:$here/tools:$PATH"
-        bash -euo pipefail "$place/block.sh"
-    ) >"$place/output" 2>&1 || {
+    local code=0
+    PATH="${BIN:-/none}:$here/tools:$PATH" bash -euo pipefail "$place/block.sh" >"$place/output" 2>&1 || code=$?
+    if ((code)); then
         sed 's/^/   | /' "$place/output" >&2
-        die "scenario ${scenario}: $page: $name ended with $?"
-    }
+        die "scenario $scenario: $page: $name ended with $code"
+    fi
     sed 's/^/   | /' "$place/output"
-    grep -v '^declare -x \(PATH\|PWD\|OLDPWD\|SHLVL\|MACHINE\|BIN\|DATA\|PAGES_[A-Z]*\)=\|^declare -x [A-Z_]*$' "$before.next" >"$before" || true
+    grep -av '^declare -x \(PATH\|PWD\|OLDPWD\|SHLVL\|MACHINE\|BIN\|DATA\|PAGES_[A-Z]*\)=\|^declare -x [A-Z_]*$' "$before.next" >"$before" || true
 }
 
 # Fails unless the last block's output has a line that matches.
 says() {
-    grep -Eq -- "$1" "$place/output" || die "scenario $scenario: no line like: $1"
+    grep -aEq -- "$1" "$place/output" || die "scenario $scenario: no line like: $1"
 }
 
 # refused PAGE NAME PATTERN: a block that must fail, and say why.
@@ -99,7 +98,7 @@ refused() {
     fi
     touch "$work/ran/$1.$2"
     says "$3"
-    echo "   | $(grep -E -m1 -- "$3" "$place/output")"
+    echo "   | $(grep -aE -m1 -- "$3" "$place/output")"
 }
 
 # A port that is free now, and was not given out before.
@@ -148,7 +147,8 @@ programs() {
     case $1 in
         3.3) install -m 0755 "${ETCD33_DIR:-/usr/bin}/etcd" "${ETCD33_DIR:-/usr/bin}/etcdctl" "$BIN/" ;;
         3.4) install -m 0755 /usr/bin/etcd /usr/bin/etcdctl "$BIN/" ;;
-        3.5) install -m 0755 "$REAL_ETCD35_BIN" "$BIN/etcd" ;;
+        # The tools of 3.4 do for 3.5.
+        3.5) install -m 0755 "$REAL_ETCD35_BIN" "$BIN/etcd" && install -m 0755 /usr/bin/etcdctl "$BIN/" ;;
         3.6) install -m 0755 "$REAL_ETCD36_BIN" "$BIN/etcd" ;;
         3.7) install -m 0755 "$REAL_ETCD_BIN" "$BIN/etcd" ;;
         ours) install -m 0755 "$RETCD_BIN_DIR"/{etcd,etcdctl,etcdutl} "$BIN/" ;;

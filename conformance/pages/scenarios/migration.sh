@@ -5,15 +5,15 @@
 fill() {
     local n lease
     for n in {1..30}; do
-        "$NEW/etcdctl" --endpoints "$ETCDCTL_ENDPOINTS" put "app/$((n % 20))" "value $n" >/dev/null
+        "$NEW/etcdctl" put "app/$((n % 20))" "value $n" >/dev/null
     done
-    "$NEW/etcdctl" --endpoints "$ETCDCTL_ENDPOINTS" del app/3 >/dev/null
-    lease=$("$NEW/etcdctl" --endpoints "$ETCDCTL_ENDPOINTS" lease grant 3600 | cut -d' ' -f2)
-    "$NEW/etcdctl" --endpoints "$ETCDCTL_ENDPOINTS" put --lease="$lease" app/leased here >/dev/null
+    "$NEW/etcdctl" del app/3 >/dev/null
+    lease=$("$NEW/etcdctl" lease grant 3600 | cut -d' ' -f2)
+    "$NEW/etcdctl" put --lease="$lease" app/leased here >/dev/null
 }
 
 # Keys and values as they are now.
-content() { "$NEW/etcdctl" --endpoints "$ETCDCTL_ENDPOINTS" get --prefix app/; }
+content() { "$NEW/etcdctl" get --prefix app/; }
 
 # lone VERSION: one machine with data.
 lone() {
@@ -37,7 +37,7 @@ to_ours() {
 
 # What was written with ours has to be there, too.
 written_since() {
-    "$NEW/etcdctl" --endpoints "$ETCDCTL_ENDPOINTS" put app/since ours >/dev/null
+    "$NEW/etcdctl" put app/since ours >/dev/null
     content >"$place/content"
 }
 
@@ -49,10 +49,9 @@ is_version() {
     curl -s "$ETCDCTL_ENDPOINTS/version" | grep -q "\"etcdserver\":\"$1" || die "scenario $scenario: $(curl -s "$ETCDCTL_ENDPOINTS/version")"
 }
 
-# Back with a backup; the old etcdctl of 3.4 restores for 3.5, too.
+# Back with a backup, which the old etcdctl restores.
 back_from_backup() {
     run migration back-backup
-    [[ -x $BIN/etcdctl ]] || install -m 0755 /usr/bin/etcdctl "$BIN/"
     NAME=m1 PEER=$(peer_url m1) CLUSTER=m1=$(peer_url m1)
     export NAME PEER CLUSTER
     run migration back-restore
@@ -118,16 +117,16 @@ scenario_migration_lone_33() {
     run migration variables
     run migration from-33
     says '^API v2 +[1-9][0-9]* keys'
-    cp -a "$BIN"/etcd* "$OLD/" 2>/dev/null || { mkdir -p "$OLD" && cp -a "$BIN"/etcd* "$OLD/"; }
+    cp -a "$BIN"/etcd* "$OLD/"
     programs ours
     systemctl_ start etcd
-    "$NEW/etcdctl" --endpoints "$ETCDCTL_ENDPOINTS" get --prefix '' >"$place/content"
+    "$NEW/etcdctl" get --prefix '' >"$place/content"
     [[ $(wc -l <"$place/content") == 64 ]] || die "scenario $scenario: $(wc -l <"$place/content") lines"
-    ETCDCTL_API=2 "$NEW/etcdctl" --endpoints "$ETCDCTL_ENDPOINTS" get /dir/a | grep -qx 1
-    content() { "$NEW/etcdctl" --endpoints "$ETCDCTL_ENDPOINTS" get --prefix ''; }
+    ETCDCTL_API=2 "$NEW/etcdctl" get /dir/a | grep -qx 1
+    content() { "$NEW/etcdctl" get --prefix ''; }
     back_from_backup
     same_content
-    content() { "$NEW/etcdctl" --endpoints "$ETCDCTL_ENDPOINTS" get --prefix app/; }
+    content() { "$NEW/etcdctl" get --prefix app/; }
 }
 
 # Three members of VERSION, one by one; each goes back once, and comes again.

@@ -5,7 +5,7 @@ scenario_monitoring() {
     cluster ours m1
     ETCDCTL_ENDPOINTS=$(client_url m1)
     export ETCDCTL_ENDPOINTS
-    "$RETCD_BIN_DIR/etcdctl" --endpoints "$ETCDCTL_ENDPOINTS" put a 1 >/dev/null
+    "$RETCD_BIN_DIR/etcdctl" put a 1 >/dev/null
     run monitoring scrape
     run monitoring names
     run monitoring by-hand

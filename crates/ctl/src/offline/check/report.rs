@@ -129,7 +129,7 @@ fn keys_line(state: &State) -> String {
     };
     format!(
         "{} at revision {}{compacted}; {}",
-        counted(state.keys, "key", "keys"),
+        counted(state.keys as usize, "key", "keys"),
         state.revision,
         counted(state.leases, "lease", "leases")
     )
