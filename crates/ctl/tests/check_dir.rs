@@ -343,6 +343,7 @@ fn what_is_damaged_is_named() {
         "{error}"
     );
     assert_eq!(report["database"]["keys"], 179);
+    assert_eq!(report["database"]["v2Keys"], Value::Null);
 
     // A snapshot file that a start does not need.
     let data = Data::unpack("dirs", "3.7.1-snapshots");

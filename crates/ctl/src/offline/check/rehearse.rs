@@ -49,7 +49,8 @@ pub(super) struct State {
     pub(super) roles: usize,
     pub(super) is_auth_enabled: bool,
     pub(super) alarms: Vec<AlarmMember>,
-    pub(super) v2: V2,
+    /// None: without the log, the database alone does not tell.
+    pub(super) v2: Option<V2>,
 }
 
 /// What the store of API v2 holds of users.
@@ -145,7 +146,10 @@ fn state_alone(place: &Place) -> Option<State> {
     let path = place.snap_dir.join("db");
     let backend = Backend::open(disk, &path, options(Access::Existing)).ok()?;
     let machine = Machine::open(backend.clone(), MachineOptions::default()).ok()?;
-    Some(State::of(&machine, &backend))
+    Some(State {
+        v2: None,
+        ..State::of(&machine, &backend)
+    })
 }
 
 /// Applies what is committed.
@@ -234,7 +238,7 @@ impl State {
             roles: auth.roles().count(),
             is_auth_enabled: auth.is_enabled(),
             alarms: machine.alarms().read().list(0),
-            v2: count_v2(machine),
+            v2: Some(count_v2(machine)),
         }
     }
 
