@@ -78,6 +78,9 @@ go_test() { (cd "$here/go" && go test -count=1 -parallel 4 -timeout 15m ./...); 
 
 rust_test() { (cd "$here/rust" && cargo test --locked); }
 
+# The commands on the operator's pages, as somebody would type them.
+pages() { bash "$here/pages/run.sh" >"$work/pages.log" 2>&1 || { tail -40 "$work/pages.log" && return 1; }; }
+
 # start_server NAME BINARY FLAGS...: starts a server on ports of its own and sets
 # $endpoint, once it serves.
 start_server() {
@@ -245,6 +248,7 @@ build_reference
 step "go vet" go_vet
 step "Go client, reference server, files and SIGKILL (go test)" go_test
 step "the crate etcd-client (cargo test)" rust_test
+step "the commands on the operator's pages" pages
 step "etcdctl of an older line on this server, as on the reference" older_etcdctl
 step "this etcdctl on the reference server, as the reference's" our_etcdctl
 

@@ -225,7 +225,7 @@ Member      m1, ";
     for line in [
         "Version     storage 3.5 (not marked), cluster 3.5\n",
         "Keys        179 keys at revision 300; 0 leases\n",
-        "Log         1 segment (64 MB), up to entry ",
+        "Log         1 segment (32 kB), up to entry 308 of term 2; committed up to 308; newest snapshot at 0\n",
         "A start     serves 179 keys at revision 300; 0 leases\n",
         "            raises cluster and storage to 3.7 as soon as every member runs 3.7\n",
     ] {
@@ -343,6 +343,7 @@ fn what_is_damaged_is_named() {
         "{error}"
     );
     assert_eq!(report["database"]["keys"], 179);
+    assert_eq!(report["database"]["v2Keys"], Value::Null);
 
     // A snapshot file that a start does not need.
     let data = Data::unpack("dirs", "3.7.1-snapshots");
@@ -398,6 +399,6 @@ fn a_cluster_of_a_later_version_is_refused() {
     let report = data.check(REFUSED, &[]);
     assert_eq!(
         report["start"]["error"],
-        "version \"3.8.0\" is not supported"
+        "version \"3.9.0\" is not supported"
     );
 }

@@ -206,7 +206,7 @@ impl Report {
 }
 
 fn snapshot_text(error: &SnapError) -> String {
-    format!("{error} (not needed for a start but to get the data of API v2)")
+    format!("{error} (a start needs it only for data of API v2)")
 }
 
 /// The entries of a directory; none if it does not exist.

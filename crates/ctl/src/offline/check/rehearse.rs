@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use retcd_member::FollowedVersion;
 use retcd_node::durable::{self, Dirs, Identity, Notice, Opened, Options, StorageError};
-use retcd_proto::etcdserverpb::AlarmMember;
+use retcd_proto::etcdserverpb::{AlarmMember, RangeRequest};
 use retcd_proto::raftpb::Entry;
 use retcd_state::Time;
 use retcd_state::machine::{Machine, MachineOptions};
 use retcd_state::membership::{Downgrade, Member};
+use retcd_state::mvcc::Reader;
 use retcd_state::v2::{Node, Timestamp};
 use retcd_state::version::Version;
 use retcd_storage::backend::Backend;
@@ -42,13 +43,14 @@ pub(super) struct State {
     pub(super) revision: i64,
     /// 0: never.
     pub(super) compacted_revision: i64,
-    pub(super) keys: usize,
+    pub(super) keys: i64,
     pub(super) leases: usize,
     pub(super) users: usize,
     pub(super) roles: usize,
     pub(super) is_auth_enabled: bool,
     pub(super) alarms: Vec<AlarmMember>,
-    pub(super) v2: V2,
+    /// None: without the log, the database alone does not tell.
+    pub(super) v2: Option<V2>,
 }
 
 /// What the store of API v2 holds of users.
@@ -144,7 +146,10 @@ fn state_alone(place: &Place) -> Option<State> {
     let path = place.snap_dir.join("db");
     let backend = Backend::open(disk, &path, options(Access::Existing)).ok()?;
     let machine = Machine::open(backend.clone(), MachineOptions::default()).ok()?;
-    Some(State::of(&machine, &backend))
+    Some(State {
+        v2: None,
+        ..State::of(&machine, &backend)
+    })
 }
 
 /// Applies what is committed.
@@ -227,13 +232,13 @@ impl State {
             size_in_use_bytes: backend.size_in_use_bytes(),
             revision: reader.revision(),
             compacted_revision: reader.compacted_revision().max(0),
-            keys: reader.keys_total(),
+            keys: count_keys(&reader),
             leases: machine.lessor().lock().len(),
             users: auth.users().count(),
             roles: auth.roles().count(),
             is_auth_enabled: auth.is_enabled(),
             alarms: machine.alarms().read().list(0),
-            v2: count_v2(machine),
+            v2: Some(count_v2(machine)),
         }
     }
 
@@ -241,6 +246,18 @@ impl State {
     pub(super) fn is_marked(&self) -> bool {
         self.storage_version >= Some(Version::new(3, 6, 0))
     }
+}
+
+/// Keys that a client can read. A restore with raised revisions leaves a row with an empty key,
+/// which none can.
+fn count_keys(reader: &Reader) -> i64 {
+    let all = RangeRequest {
+        key: b"\0"[..].into(),
+        range_end: b"\0"[..].into(),
+        count_only: true,
+        ..RangeRequest::default()
+    };
+    reader.range(&all).map_or(0, |reply| reply.count)
 }
 
 /// Users' part of the store of API v2 lies below `/1`.

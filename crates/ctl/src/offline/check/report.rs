@@ -76,13 +76,13 @@ fn state_lines(lines: &mut Lines, state: &State) {
             ),
         );
     }
-    if state.v2.keys + state.v2.directories > 0 {
+    if let Some(v2) = state.v2.filter(|v2| v2.keys + v2.directories > 0) {
         lines.add(
             "API v2",
             format!(
                 "{} in {}",
-                counted(state.v2.keys, "key", "keys"),
-                counted(state.v2.directories, "directory", "directories")
+                counted(v2.keys, "key", "keys"),
+                counted(v2.directories, "directory", "directories")
             ),
         );
     }
@@ -129,7 +129,7 @@ fn keys_line(state: &State) -> String {
     };
     format!(
         "{} at revision {}{compacted}; {}",
-        counted(state.keys, "key", "keys"),
+        counted(state.keys as usize, "key", "keys"),
         state.revision,
         counted(state.leases, "lease", "leases")
     )
@@ -316,8 +316,10 @@ fn state_fields(o: &mut json::Object<'_>, state: &State) {
             o.string("alarm", alarm_name(alarm));
         });
     });
-    o.value("v2Keys", state.v2.keys);
-    o.value("v2Directories", state.v2.directories);
+    if let Some(v2) = state.v2 {
+        o.value("v2Keys", v2.keys);
+        o.value("v2Directories", v2.directories);
+    }
 }
 
 fn log_fields(o: &mut json::Object<'_>, report: &Report) {

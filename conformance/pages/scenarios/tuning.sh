@@ -1,0 +1,1 @@
+# docs/tuning.md: its blocks are run by the scenario of docs/monitoring.md.
