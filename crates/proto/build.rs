@@ -23,6 +23,7 @@ const FILES: &[&str] = &[
     "leasepb/lease.proto",
     "membershippb/membership.proto",
     "mvccpb/kv.proto",
+    "profile/profile.proto",
     "raftpb/raft.proto",
     "snappb/snap.proto",
     "v3electionpb/v3election.proto",

@@ -56,6 +56,10 @@ pub mod membershippb {
 pub mod mvccpb {
     tonic::include_proto!("mvccpb");
 }
+/// Profiles as `go tool pprof` reads them.
+pub mod profilepb {
+    tonic::include_proto!("perftools.profiles");
+}
 /// Raft messages as etcd writes them to its log and sends them to peers.
 pub mod raftpb {
     tonic::include_proto!("raftpb");

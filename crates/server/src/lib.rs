@@ -13,6 +13,7 @@
 //! - `auth`: authentication. `status`: etcd's error codes and texts. `budget`: the memory that
 //!   answers may hold. `net_http`: HTTP as Go speaks it.
 //! - [`metrics`]: what Prometheus sees; `observer`: what the member reports to it.
+//! - `profile`: where time and memory go, and the threads.
 //! - `defragment`: defragmentation, on request and at start.
 //! - [`config`]: flags, environment, file.
 //! - `clock`, `rlimit`, `systemd`: the operating system.
@@ -38,6 +39,7 @@ mod net_http;
 mod observer;
 pub mod peer;
 mod probe;
+mod profile;
 mod rlimit;
 mod router;
 pub mod runtime;

@@ -126,7 +126,7 @@ pub struct Config {
     pub bcrypt_cost: usize,
     /// Seconds that a simple token lives.
     pub auth_token_ttl_seconds: usize,
-    /// Profiles over HTTP; not supported yet.
+    /// Profiles over HTTP; see [`Config::profiles_served`].
     pub enable_pprof: bool,
     /// `basic` or `extensive`; other texts mean `basic`. See [`Config::extensive_metrics`].
     pub metrics: String,

@@ -714,8 +714,13 @@ pub static FLAGS: &[Flag] = &[
     ),
     flag(Auth, "bcrypt-cost", "10", |c| &mut c.bcrypt_cost, "Cost of hashing passwords, 4 to 31."),
     flag(Auth, "auth-token-ttl", "300", |c| &mut c.auth_token_ttl_seconds, "Seconds that a simple token lives after its last use."),
-    flag(Monitoring, "enable-pprof", "false", |c| &mut c.enable_pprof, "Serve profiles under /debug/pprof/ of the client addresses.")
-        .not_yet("profiles over HTTP"),
+    flag(
+        Monitoring,
+        "enable-pprof",
+        "false",
+        |c| &mut c.enable_pprof,
+        "Serve profiles under /debug/pprof/ of the client addresses, as --log-level=debug does, too.",
+    ),
     flag(Monitoring, "metrics", "basic", |c| &mut c.metrics, "'basic', or 'extensive' for a histogram of call durations too."),
     flag(
         Monitoring,

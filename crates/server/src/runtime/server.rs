@@ -31,7 +31,7 @@ use super::tls_thread;
 use crate::accept::{BoundListener, Dispatcher, HandshakePool};
 use crate::bootstrap::BootstrapError;
 use crate::config::Config;
-use crate::http::{Access, HttpContext};
+use crate::http::{Access, HttpContext, Profiles};
 use crate::log::Text;
 use crate::peer::PeerService;
 use crate::probe::LocalProbe;
@@ -298,6 +298,9 @@ fn http_context(thread: &Rc<ServerThread>) -> Rc<HttpContext<LocalProbe>> {
             host_whitelist: config.host_whitelist.0.clone(),
         },
         command_line: std::env::args().collect(),
+        profiles: config
+            .profiles_served()
+            .then(|| Profiles::new(thread.server.member.workers.clone())),
     })
 }
 
