@@ -26,6 +26,7 @@ const FILES: &[&str] = &[
     "profile/profile.proto",
     "raftpb/raft.proto",
     "snappb/snap.proto",
+    "trace/collector.proto",
     "v3electionpb/v3election.proto",
     "v3lockpb/v3lock.proto",
     "walpb/record.proto",

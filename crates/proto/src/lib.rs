@@ -68,6 +68,10 @@ pub mod raftpb {
 pub mod snappb {
     tonic::include_proto!("snappb");
 }
+/// Spans and the collector that takes them.
+pub mod tracepb {
+    tonic::include_proto!("opentelemetry.proto.collector.trace.v1");
+}
 /// The `Election` service.
 pub mod v3electionpb {
     tonic::include_proto!("v3electionpb");

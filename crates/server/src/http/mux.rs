@@ -153,7 +153,10 @@ mod tests {
         let heap = ProfilePage::Standing(pprof::Standing::Heap);
         let cases = [
             ("/debug/pprof/", Route::Profile(ProfilePage::Index)),
-            ("/debug/pprof?a", Route::Redirect("/debug/pprof/?a".to_owned())),
+            (
+                "/debug/pprof?a",
+                Route::Redirect("/debug/pprof/?a".to_owned()),
+            ),
             ("/debug/pprof/heap", Route::Profile(heap)),
             ("/debug/pprof/profile", Route::Profile(ProfilePage::Cpu)),
             ("/debug/pprof/heap/", Route::Profile(ProfilePage::Unknown)),

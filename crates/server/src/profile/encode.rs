@@ -104,8 +104,9 @@ impl Builder {
             Frame::Name(name) => (0, vec![named(name.clone())]),
         };
         let line = symbols.iter().map(|symbol| self.line(symbol)).collect();
-        let holds =
-            |mapping: &&pb::Mapping| (mapping.memory_start..mapping.memory_limit).contains(&address);
+        let holds = |mapping: &&pb::Mapping| {
+            (mapping.memory_start..mapping.memory_limit).contains(&address)
+        };
         let mapping = self.profile.mapping.iter().find(holds);
         let location = pb::Location {
             id: self.profile.location.len() as u64 + 1,
@@ -171,7 +172,9 @@ mod tests {
         let values: Vec<_> = profile.sample.iter().map(|sample| &sample.value).collect();
         assert_eq!(values, [&vec![7, 70], &vec![3, 30]], "the greatest first");
         let kinds = profile.sample_type.iter().chain(&profile.period_type);
-        let kinds: Vec<_> = kinds.map(|kind| (text(kind.r#type), text(kind.unit))).collect();
+        let kinds: Vec<_> = kinds
+            .map(|kind| (text(kind.r#type), text(kind.unit)))
+            .collect();
         let cpu = ("cpu", "nanoseconds");
         assert_eq!(kinds, [("samples", "count"), cpu, cpu]);
         assert_eq!(profile.location.len(), 2, "each place is listed once");

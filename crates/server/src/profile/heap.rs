@@ -167,7 +167,13 @@ MAPPED_LIBRARIES:
 
     #[test]
     fn what_is_no_dump_is_refused() {
-        for text in ["", "heap_v3/1", "heap_v2/x", "heap_v2/1\n@ x\n", "heap_v2/1\n@ 0x1\n t*: 1:"] {
+        for text in [
+            "",
+            "heap_v3/1",
+            "heap_v2/x",
+            "heap_v2/1\n@ x\n",
+            "heap_v2/1\n@ 0x1\n t*: 1:",
+        ] {
             assert!(parse("heap", text).is_err(), "{text:?}");
         }
     }

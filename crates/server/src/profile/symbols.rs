@@ -73,8 +73,7 @@ mod tests {
 
     #[test]
     fn the_maps_of_a_process_are_read() {
-        let line =
-            "56131f1b1000-56131f1c7000 r-xp 0000b000 fe:00 7615                       /usr/bin/etcd";
+        let line = "56131f1b1000-56131f1c7000 r-xp 0000b000 fe:00 7615                       /usr/bin/etcd";
         let expected = Mapping {
             start: 0x56131f1b1000,
             limit: 0x56131f1c7000,

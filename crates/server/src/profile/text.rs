@@ -44,9 +44,8 @@ pub(super) fn text(samples: &Samples) -> String {
                     let _ = writeln!(text, "#\t{name}");
                 }
                 Frame::Address(address) => {
-                    let lines: &String = known
-                        .entry(*address)
-                        .or_insert_with(|| lines_of(*address));
+                    let lines: &String =
+                        known.entry(*address).or_insert_with(|| lines_of(*address));
                     text.push_str(lines);
                 }
             }

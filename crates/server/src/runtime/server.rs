@@ -37,6 +37,7 @@ use crate::peer::PeerService;
 use crate::probe::LocalProbe;
 use crate::server::ServerThread;
 use crate::systemd;
+use crate::welcome;
 
 /// Runs a member until a signal ends it; returns the process's exit code.
 pub fn run(config: Config) -> ExitCode {
@@ -111,11 +112,12 @@ impl Started {
         let (handshakes, handshaking) =
             tls_thread::start(processors, self.workers.clone(), &ended)?;
         let peers = self.spawn_peer_thread(&handshakes)?;
+        let exporting = self.spawn_exporter()?;
         let end = run_on_thread(self.lead(handshakes, first, settings))??;
         // Requests in flight still need the node and the other members.
         join(others);
         self.server.member.signals.end();
-        join(handshaking.into_iter().chain([peers]));
+        join(handshaking.into_iter().chain([peers]).chain(exporting));
         stop_threads(&self.apply, &self.backend, self.threads);
         crate::info!("closed etcd server"; "name" => &self.config.name, "data-dir" => &self.config.data_dir);
         Ok(end)
@@ -127,6 +129,19 @@ impl Started {
             clock: self.clock,
             dialer: self.dialer.clone(),
         }
+    }
+
+    /// Starts to send spans, if there are any.
+    fn spawn_exporter(&mut self) -> Result<Option<JoinHandle<()>>, StartError> {
+        let Some(exporter) = self.exporter.take() else {
+            return Ok(None);
+        };
+        let mut ended = self.server.member.signals.follow_ended();
+        let ended = async move {
+            let _ = ended.wait_for(|ended| *ended).await;
+        };
+        let thread = spawn_runtime_thread("trace".to_owned(), move || exporter.run(ended));
+        Ok(Some(thread?))
     }
 
     /// Starts to serve the other members.
@@ -243,6 +258,7 @@ impl Started {
             };
             crate::info!(line; "traffic" => traffic, "address" => &url.address());
         }
+        welcome::greet(&self.config);
         systemd::notify_ready();
     }
 }
