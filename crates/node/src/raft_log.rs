@@ -89,6 +89,10 @@ fn lines(id: u64, message: &str, values: &Values) -> Vec<String> {
             number("from")
         )
     };
+    if message.starts_with("RawNode created") {
+        // It tells nothing that the one before does not.
+        return Vec::new();
+    }
     let line = if message == "newRaft" {
         let peers = ids(values.text("peers")).into_iter();
         let peers: Vec<String> = peers.map(|peer| format!("{peer:x}")).collect();

@@ -52,7 +52,8 @@ mod tests {
         ] {
             assert!(text.contains(part), "no {part:?} in {text}");
         }
-        config.listen_client_urls = vec![crate::config::url::Url::parse("https://127.0.0.1:1").unwrap()];
+        config.listen_client_urls =
+            vec![crate::config::url::Url::parse("https://127.0.0.1:1").unwrap()];
         assert!(lines(&config).contains("--endpoints=https://127.0.0.1:1 --cacert=FILE put"));
     }
 }

@@ -182,7 +182,8 @@ impl Profiles {
 
     async fn cpu(&self, query: &str) -> Result<Response, Refusal> {
         let seconds = number(query, "seconds").ok().filter(|given| *given > 0);
-        let running = cpu::Running::start().map_err(could_not_profile)?;
+        let running = self.work(cpu::Running::start).await?;
+        let running = running.map_err(could_not_profile)?;
         // Whoever hangs up drops this, and with it ends the profile.
         tokio::time::sleep(Duration::from_secs(seconds.unwrap_or(CPU_SECONDS))).await;
         let encoded = self

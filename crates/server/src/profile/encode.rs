@@ -64,6 +64,7 @@ impl Builder {
         let (kind, period) = samples.period;
         self.profile.period_type = Some(self.value_type(kind));
         self.profile.period = period;
+        self.profile.default_sample_type = self.text(samples.shown);
         let since_epoch = samples.taken_at.duration_since(UNIX_EPOCH);
         self.profile.time_nanos = since_epoch.map_or(0, |time| time.as_nanos() as i64);
         self.profile.duration_nanos = samples.duration.as_nanos() as i64;

@@ -13,6 +13,7 @@
 //! MAPPED_LIBRARIES:
 //! ```
 
+use std::collections::HashMap;
 use std::io::{Read, Seek};
 
 use jemalloc_pprof::PROF_CTL;
@@ -53,7 +54,31 @@ pub(crate) fn take(name: &'static str) -> Result<Samples, HeapError> {
     file.rewind()
         .and_then(|()| file.read_to_string(&mut text))
         .map_err(|error| dump(&error))?;
-    parse(name, &text)
+    let mut samples = parse(name, &text)?;
+    if name == "allocs" {
+        samples.shown = "alloc_space";
+    }
+    leave_out_allocator(&mut samples);
+    Ok(samples)
+}
+
+/// Takes the allocator's own functions from the inner end of each stack: they are in all of them.
+fn leave_out_allocator(samples: &mut Samples) {
+    let mut known = HashMap::new();
+    let mut is_allocators = |frame: &Frame| match frame {
+        Frame::Name(_) => false,
+        Frame::Address(address) => *known.entry(*address).or_insert_with(|| {
+            let name = super::function_at(*address);
+            name.is_some_and(|name| name.starts_with("_rjem_") || name.starts_with("prof_"))
+        }),
+    };
+    for (stack, values) in std::mem::take(&mut samples.stacks) {
+        let own = stack
+            .iter()
+            .take_while(|frame| is_allocators(frame))
+            .count();
+        samples.add(stack[own..].to_vec(), &values);
+    }
 }
 
 fn parse(name: &'static str, text: &str) -> Result<Samples, HeapError> {
@@ -67,10 +92,10 @@ fn parse(name: &'static str, text: &str) -> Result<Samples, HeapError> {
     let mut samples = Samples::new(
         name,
         &[
-            ("inuse_objects", "count"),
-            ("inuse_space", "bytes"),
             ("alloc_objects", "count"),
             ("alloc_space", "bytes"),
+            ("inuse_objects", "count"),
+            ("inuse_space", "bytes"),
         ],
         (("space", "bytes"), interval),
     );
@@ -125,7 +150,7 @@ fn estimate(noted: [i64; 4], interval: i64) -> [i64; 4] {
     };
     let ((objects, bytes), (all_objects, all_bytes)) =
         (scaled(objects, bytes), scaled(all_objects, all_bytes));
-    [objects, bytes, all_objects, all_bytes]
+    [all_objects, all_bytes, objects, bytes]
 }
 
 #[cfg(test)]
@@ -156,9 +181,9 @@ MAPPED_LIBRARIES:
         };
         assert_eq!(samples.stacks.len(), 2);
         // An object of two intervals is nearly always noted.
-        assert_eq!(of(&[0x1000, 0x2000]), [2, 2_425_413, 4, 3_233_892]);
+        assert_eq!(of(&[0x1000, 0x2000]), [4, 3_231_858, 2, 2_425_359]);
         // One of 64 bytes stands for the 8192 that fit into an interval.
-        let [objects, bytes, ..] = of(&[0x3000])[..] else {
+        let [.., objects, bytes] = of(&[0x3000])[..] else {
             panic!("four numbers");
         };
         assert!((8190..=8194).contains(&objects), "{objects}");

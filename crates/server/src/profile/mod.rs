@@ -43,6 +43,8 @@ pub(crate) struct Samples {
     pub name: &'static str,
     /// What each number is.
     pub types: &'static [ValueType],
+    /// The number that is shown first.
+    pub shown: &'static str,
     /// What lies between two samples, and how much.
     pub period: (ValueType, i64),
     /// As many numbers for each stack as there are types.
@@ -63,6 +65,7 @@ impl Samples {
         Samples {
             name,
             types,
+            shown: types.last().map_or("", |(name, _)| name),
             period,
             stacks: HashMap::new(),
             taken_at: SystemTime::now(),
@@ -106,12 +109,16 @@ impl Samples {
 
     /// As `go tool pprof` reads it: gzipped.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        encode::encode(self)
+        let encoded = encode::encode(self);
+        symbols::forget();
+        encoded
     }
 
     /// For people.
     pub(crate) fn text(&self) -> String {
-        text::text(self)
+        let text = text::text(self);
+        symbols::forget();
+        text
     }
 
     /// The stacks with the greatest numbers first.

@@ -22,12 +22,43 @@ pub(super) fn symbols_at(address: u64) -> Vec<Symbol> {
         let Some(name) = symbol.name() else { return };
         let file = symbol.filename().map(|file| file.display().to_string());
         symbols.push(Symbol {
-            name: format!("{name:#}"),
+            name: plain(&format!("{name:#}")),
             file: file.unwrap_or_default(),
             line: symbol.lineno().unwrap_or_default(),
         });
     });
     symbols
+}
+
+/// `<Type as Trait>::method` as `Type::method`: `go tool pprof` takes what is in angle brackets for the
+/// parameters of a template and leaves it out.
+fn plain(name: &str) -> String {
+    let Some(inner) = name.strip_prefix('<') else {
+        return name.to_owned();
+    };
+    let (mut depth, mut type_end, mut before) = (1, None, ' ');
+    for (at, c) in inner.char_indices() {
+        match c {
+            '<' => depth += 1,
+            // Not that of an arrow.
+            '>' if before != '-' => depth -= 1,
+            ' ' if depth == 1 && inner[at..].starts_with(" as ") => {
+                type_end.get_or_insert(at);
+            }
+            _ => {}
+        }
+        before = c;
+        if depth == 0 {
+            let of = &inner[..type_end.unwrap_or(at)];
+            return format!("{of}{}", &inner[at + 1..]);
+        }
+    }
+    name.to_owned()
+}
+
+/// Gives back what was kept to look names up: the program's line tables, which may be large.
+pub(super) fn forget() {
+    backtrace::clear_symbol_cache();
 }
 
 /// The name of the function at `address`, without those that were inlined into it.
@@ -92,6 +123,34 @@ mod tests {
         let found = mappings();
         let of_here = |mapping: &&Mapping| (mapping.start..mapping.limit).contains(&here);
         assert!(found.iter().find(of_here).is_some(), "{found:?}");
+    }
+
+    #[test]
+    fn methods_are_named_by_their_type() {
+        for (name, expected) in [
+            (
+                "retcd_state::machine::Machine::apply",
+                "retcd_state::machine::Machine::apply",
+            ),
+            (
+                "<tokio::net::TcpStream as tokio::io::AsyncRead>::poll_read",
+                "tokio::net::TcpStream::poll_read",
+            ),
+            (
+                "<alloc::vec::Vec<T,A> as core::ops::Drop>::drop",
+                "alloc::vec::Vec<T,A>::drop",
+            ),
+            ("<F as core::ops::FnOnce<()>>::call_once", "F::call_once"),
+            ("<fn() -> u8 as a::B>::c", "fn() -> u8::c"),
+            (
+                "<core::option::Option<T>>::map",
+                "core::option::Option<T>::map",
+            ),
+            ("<unfinished", "<unfinished"),
+            ("main", "main"),
+        ] {
+            assert_eq!(plain(name), expected);
+        }
     }
 
     #[test]

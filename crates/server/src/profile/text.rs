@@ -14,7 +14,7 @@ pub(super) fn text(samples: &Samples) -> String {
         .collect::<Vec<i64>>();
     // Four numbers are those of memory, as only it has them.
     let numbers = |values: &[i64]| match values {
-        [objects, bytes, all_objects, all_bytes] => {
+        [all_objects, all_bytes, objects, bytes] => {
             format!("{objects}: {bytes} [{all_objects}: {all_bytes}]")
         }
         values => values.first().copied().unwrap_or_default().to_string(),
@@ -90,7 +90,7 @@ mod tests {
         check(
             &[COUNT, COUNT, COUNT, COUNT],
             &[1, 2, 3, 4],
-            "some profile: 1: 2 [3: 4] @ heap/512\n1: 2 [3: 4] @\n#\trunning\n#\tnode\n\n",
+            "some profile: 3: 4 [1: 2] @ heap/512\n3: 4 [1: 2] @\n#\trunning\n#\tnode\n\n",
         );
     }
 }

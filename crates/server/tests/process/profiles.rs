@@ -1,6 +1,8 @@
 //! Whoever looks for what a member is busy with, at three in the morning, takes profiles of it.
 //! That `go tool pprof` opens them is tried in `conformance/go`.
 
+#![expect(clippy::disallowed_methods, reason = "a test may have a thread")]
+
 use std::io::Read;
 
 use flate2::read::GzDecoder;
@@ -60,7 +62,7 @@ fn assert_has(profile: &Profile, function: &str) {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_busy_member_shows_what_it_is_busy_with() {
     let place = Place::new();
     let server = place.start(&["--enable-pprof"]);
@@ -83,34 +85,32 @@ async fn a_busy_member_shows_what_it_is_busy_with() {
             }
         }
     });
-    let (server, cpu) = tokio::task::spawn_blocking(move || {
+    let looked_at = tokio::task::spawn_blocking(move || {
         let cpu = profile(&server, "/debug/pprof/profile?seconds=2");
-        (server, cpu)
-    })
-    .await
-    .unwrap();
-    // Its own names, from the thread's start to where it was.
-    assert_has(&cpu, "retcd_state::machine");
-    assert_has(&cpu, "std::thread");
-    for (names, values) in stacks(&cpu) {
-        assert!(!names[0].contains("perf_signal_handler"), "{names:?}");
-        assert_eq!(values[1], values[0] * 10_000_000, "{names:?}");
-    }
-    assert_eq!(cpu.period, 10_000_000);
-    assert!(
-        cpu.duration_nanos >= 2_000_000_000,
-        "{}",
-        cpu.duration_nanos
-    );
+        // Its own names, from the thread's start to where it was.
+        assert_has(&cpu, "retcd_state::machine");
+        assert_has(&cpu, "std::thread");
+        for (names, values) in stacks(&cpu) {
+            assert!(!names[0].contains("perf_signal_handler"), "{names:?}");
+            assert_eq!(values[1], values[0] * 10_000_000, "{names:?}");
+        }
+        assert_eq!(cpu.period, 10_000_000);
+        assert!(
+            cpu.duration_nanos >= 2_000_000_000,
+            "{}",
+            cpu.duration_nanos
+        );
 
-    let heap = profile(&server, "/debug/pprof/heap");
-    assert_has(&heap, "retcd_");
-    let in_use: i64 = heap.sample.iter().map(|sample| sample.value[1]).sum();
-    assert!(in_use > 1_000_000, "{in_use} bytes in use");
-    let change = profile(&server, "/debug/pprof/allocs?seconds=1");
-    let asked_for: i64 = change.sample.iter().map(|sample| sample.value[3]).sum();
-    assert!(asked_for > 0, "{change:?}");
-    server.end_with(Signal::TERM);
+        let heap = profile(&server, "/debug/pprof/heap");
+        assert_has(&heap, "retcd_");
+        let in_use: i64 = heap.sample.iter().map(|sample| sample.value[3]).sum();
+        assert!(in_use > 1_000_000, "{in_use} bytes in use");
+        let change = profile(&server, "/debug/pprof/allocs?seconds=1");
+        let asked_for: i64 = change.sample.iter().map(|sample| sample.value[1]).sum();
+        assert!(asked_for > 0, "{change:?}");
+        server.end_with(Signal::TERM);
+    });
+    looked_at.await.unwrap();
     let _ = busy.await;
 }
 

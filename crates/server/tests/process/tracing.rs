@@ -1,6 +1,8 @@
 //! A collector of traces, as the members' operator runs one: which spans come, of which calls, and
 //! whose they are. That names and attributes are etcd's is compared in `conformance/go`.
 
+#![expect(clippy::disallowed_methods, reason = "a test may have a thread")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -55,7 +57,9 @@ fn texts(attributes: &[KeyValue]) -> BTreeMap<&str, String> {
         Value::BoolValue(flag) => flag.to_string(),
     };
     let pairs = attributes.iter();
-    pairs.map(|attribute| (attribute.key.as_str(), text(attribute))).collect()
+    pairs
+        .map(|attribute| (attribute.key.as_str(), text(attribute)))
+        .collect()
 }
 
 /// All spans that a stopped member has sent.
@@ -83,7 +87,7 @@ fn named<'a>(spans: &'a [Span], name: &str) -> &'a Span {
     span
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_call_is_traced_through_all_its_stages() {
     let (address, spans) = collector().await;
     let place = Place::new();
@@ -101,7 +105,8 @@ async fn a_call_is_traced_through_all_its_stages() {
         ..Default::default()
     });
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    put.metadata_mut().insert("traceparent", parent.parse().unwrap());
+    put.metadata_mut()
+        .insert("traceparent", parent.parse().unwrap());
     kv.0.put(put).await.unwrap();
     kv.0.range(RangeRequest {
         key: "k".into(),
@@ -115,7 +120,9 @@ async fn a_call_is_traced_through_all_its_stages() {
         ..Default::default()
     });
     let parent = parent.replace("-01", "-00");
-    unsampled.metadata_mut().insert("traceparent", parent.parse().unwrap());
+    unsampled
+        .metadata_mut()
+        .insert("traceparent", parent.parse().unwrap());
     kv.0.put(unsampled).await.unwrap();
     kv.0.range(RangeRequest::default()).await.unwrap_err();
     let port = server.port().to_string();
@@ -137,23 +144,40 @@ async fn a_call_is_traced_through_all_its_stages() {
     let operation = named(&spans, "put");
     assert_eq!(operation.parent_span_id, call.span_id);
     assert_eq!(texts(&operation.attributes)["key"], "k");
-    let events: Vec<&str> = operation.events.iter().map(|event| event.name.as_str()).collect();
+    let events: Vec<&str> = operation
+        .events
+        .iter()
+        .map(|event| event.name.as_str())
+        .collect();
     assert_eq!(events, ["Send raft proposal", "Receive raft result"]);
     let mut at = operation.start_time_unix_nano;
-    for stage in ["waited for quorum", "waited for the apply thread", "executed"] {
+    for stage in [
+        "waited for quorum",
+        "waited for the apply thread",
+        "executed",
+    ] {
         let stage = named(&spans, stage);
         assert_eq!(stage.parent_span_id, operation.span_id, "{stage:?}");
         assert_eq!(stage.trace_id, call.trace_id);
         assert!(at <= stage.start_time_unix_nano, "{stage:?} after {at}");
-        assert!(stage.start_time_unix_nano <= stage.end_time_unix_nano, "{stage:?}");
+        assert!(
+            stage.start_time_unix_nano <= stage.end_time_unix_nano,
+            "{stage:?}"
+        );
         at = stage.end_time_unix_nano;
     }
     assert!(at <= operation.end_time_unix_nano && at <= call.end_time_unix_nano);
     // A single member is its own quorum.
-    let (disk, quorum) = (named(&spans, "waited for disk"), named(&spans, "waited for quorum"));
+    let (disk, quorum) = (
+        named(&spans, "waited for disk"),
+        named(&spans, "waited for quorum"),
+    );
     assert!(disk.end_time_unix_nano <= quorum.end_time_unix_nano);
 
-    let ranges: Vec<&Span> = spans.iter().filter(|span| span.name == "etcdserverpb.KV/Range").collect();
+    let ranges: Vec<&Span> = spans
+        .iter()
+        .filter(|span| span.name == "etcdserverpb.KV/Range")
+        .collect();
     let codes: Vec<_> = ranges
         .iter()
         .map(|range| texts(&range.attributes)["rpc.response.status_code"].clone())
@@ -161,11 +185,14 @@ async fn a_call_is_traced_through_all_its_stages() {
     assert_eq!(codes, ["OK", "INVALID_ARGUMENT"]);
     assert_ne!(ranges[0].trace_id, call.trace_id);
     assert!(ranges[0].parent_span_id.is_empty());
-    named(&spans, "agreement among raft nodes before linearized reading");
+    named(
+        &spans,
+        "agreement among raft nodes before linearized reading",
+    );
 }
 
 /// Collectors are restarted, too.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
     let place = Place::new();
     let server = place.start(&[
@@ -181,12 +208,14 @@ async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
     server.wait_for(r#""msg":"failed to export traces","address":"127.0.0.1:9","error":"#);
     kv.put("k", "v").await.unwrap();
     server.assert_well();
-    let ended = tokio::task::spawn_blocking(move || server.end_with(Signal::TERM)).await.unwrap();
+    let ended = tokio::task::spawn_blocking(move || server.end_with(Signal::TERM))
+        .await
+        .unwrap();
     assert_eq!(ended.signal(), Some(Signal::TERM.as_raw()), "{}", ended.log);
 }
 
 /// As in etcd, a rate of 0 traces whom the caller traces.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn nothing_is_traced_by_chance_at_a_rate_of_0() {
     let (address, spans) = collector().await;
     let place = Place::new();
@@ -200,12 +229,17 @@ async fn nothing_is_traced_by_chance_at_a_rate_of_0() {
         ..Default::default()
     });
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    traced.metadata_mut().insert("traceparent", parent.parse().unwrap());
+    traced
+        .metadata_mut()
+        .insert("traceparent", parent.parse().unwrap());
     kv.0.range(traced).await.unwrap();
     let ended = tokio::task::spawn_blocking(move || server.end_with(Signal::TERM));
     ended.await.unwrap();
     let (_, spans) = all(spans).await;
     let names: Vec<&str> = spans.iter().map(|span| span.name.as_str()).collect();
     assert_eq!(names.len(), 2, "{names:?}");
-    assert!(names.contains(&"range") && names.contains(&"etcdserverpb.KV/Range"), "{names:?}");
+    assert!(
+        names.contains(&"range") && names.contains(&"etcdserverpb.KV/Range"),
+        "{names:?}"
+    );
 }
