@@ -130,7 +130,7 @@ async fn keep_alive_loop(
     sender: &mpsc::Sender<Result<Bytes, Status>>,
 ) -> Result<(), Status> {
     let (leases, member) = (&context.thread.member.leases, &context.thread.server.member);
-    while let Some(received) = reader.next().await? {
+    while let Some(received) = context.stream_request("lease-keepalive", reader.next().await)? {
         let request: LeaseKeepAliveRequest = context.decode(received).await?;
         let renewed = pin!(leases.keep_alive(&context.credentials, request.id));
         let answer = context.traced.within(renewed).await?;

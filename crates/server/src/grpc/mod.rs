@@ -431,6 +431,17 @@ impl Context {
         crate::log::emit(&record);
     }
 
+    /// What was read of a stream of `api`; a failure that is not the client's going is counted.
+    fn stream_request<T>(&self, api: &str, read: Result<T, Status>) -> Result<T, Status> {
+        if let Err(status) = &read
+            && !matches!(status.code, Code::Cancelled | Code::Unavailable)
+        {
+            let failures = &self.thread.server.metrics.network.stream_failures;
+            failures.with_label_values(&["receive", api]).inc();
+        }
+        read
+    }
+
     /// The one request of a call that is answered by a stream.
     async fn read_request<T: Name + Default + Send + 'static>(
         &self,

@@ -61,6 +61,8 @@ pub(super) struct ApplyThread {
     pub compaction_pause: Duration,
     /// When the log had what on its disk.
     pub durable_at: Arc<DurableAt>,
+    /// When the compaction began that is under way.
+    pub compacting_since: Option<Instant>,
 }
 
 impl ApplyThread {
@@ -162,8 +164,12 @@ impl ApplyThread {
     fn compaction_step(&mut self) -> bool {
         let started = Instant::now();
         match self.applier.compaction_step() {
-            Ok(Step::Idle) => false,
+            Ok(Step::Idle) => {
+                self.compacting_since = None;
+                false
+            }
             Ok(Step::Stepped) => {
+                self.compacting_since.get_or_insert(started);
                 let pause = &self.server.metrics.compaction.db_pause;
                 pause.observe(started.elapsed().as_secs_f64() * 1e3);
                 true
@@ -171,6 +177,9 @@ impl ApplyThread {
             Ok(Step::Finished { more }) => {
                 let finished = &self.server.compacted_at_seconds;
                 finished.store(unix_ms() / 1000, Relaxed);
+                let began = self.compacting_since.take().unwrap_or(started);
+                let total = &self.server.metrics.compaction.db_total;
+                total.observe(began.elapsed().as_secs_f64() * 1e3);
                 more
             }
             Err(error) => stop_process("compaction failed to read the database", &error),

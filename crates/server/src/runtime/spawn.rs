@@ -213,6 +213,7 @@ pub(super) fn spawn(
         dirs: dirs.clone(),
         compaction_pause: config.compaction_sleep_interval.std(),
         durable_at: Arc::clone(&durable_at),
+        compacting_since: None,
     };
     let snapshot = SnapshotThread {
         snapshots: Snapshots::new(dirs),
