@@ -21,7 +21,7 @@
 //!
 //! This is our own code and not `tracing` with a formatter, because the shape is an interface
 //! (order of keys, `ts` layout, durations as Go writes them) that needs its own formatter there
-//! too, and then nothing of that crate is left in use: a member has no spans. The logger is global
+//! too, and then nothing of that crate is left in use: spans are `server::tracing`'s. The logger is global
 //! and set once, by [`init`]; before that, lines go to stderr as JSON from level `info` on.
 //!
 //! Deliberately absent: stack traces, asynchronous writing (a line

@@ -18,6 +18,7 @@ use retcd_state::watch::RevisionEvents;
 
 use crate::log::ToLog;
 use crate::mailbox::{Mail, Mailboxes};
+use crate::observer::Stages;
 use crate::schema::{Commit, FollowedVersion, Outdated, Schema};
 use crate::shared::Shared;
 
@@ -133,7 +134,7 @@ impl Applier {
         self.machine.is_compacting()
     }
 
-    /// Executes committed entries and makes known what they did. The order is what clients rely on:
+    /// Executes committed entries, which went this way, and makes known what they did. The order is what clients rely on:
     ///
     /// 1. tokens, so that nobody who hears of a logout is let in by its token;
     /// 2. the applied index, so that nobody with a new token is told that it is still to come;
@@ -150,6 +151,7 @@ impl Applier {
         &mut self,
         now: Moment,
         entries: &[raftpb::Entry],
+        stages: Stages,
         count: impl FnOnce(&[Executed], Changes),
         follow: impl FnOnce(&Membership),
         commit: Commit<'_>,
@@ -215,8 +217,11 @@ impl Applier {
         if let Some(term) = begun_term {
             shared.signals.term_began(term);
         }
-        self.mailboxes
-            .send_split(replies, |(request, _)| *request, Mail::Replies);
+        self.mailboxes.send_split(
+            replies,
+            |(request, _)| *request,
+            |replies| Mail::Replies(replies, stages),
+        );
         let changed = conf_changes.into_iter().map(|applied| applied.change);
         inputs.push(Input::Applied {
             index: applied.index,

@@ -153,9 +153,9 @@ impl Handle {
 
     fn deliver(&self, mail: Mail) {
         match mail {
-            Mail::Replies(replies) => {
+            Mail::Replies(replies, stages) => {
                 for (request, outcome) in replies {
-                    self.core.proposer.executed(request, outcome);
+                    self.core.proposer.executed(request, outcome, stages);
                 }
             }
             Mail::Rejected(requests, reason) => {

@@ -76,7 +76,7 @@ pub use handle::{Handle, Thread};
 pub use leadership::Leadership;
 pub use log::{Logger, Synced, ToLog};
 pub use mailbox::{Mail, Mailboxes, Outcome};
-pub use observer::{Observer, Unobserved};
+pub use observer::{Observer, Stages, Unobserved};
 pub use outputs::{NodeWork, Outputs};
 pub use peers::Peers;
 pub use pending::Confirmed;

@@ -10,6 +10,7 @@ use retcd_state::machine::{ApplyError, Reply};
 use retcd_state::watch::RevisionEvents;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::observer::Stages;
 use crate::request_id::{is_of_member, thread_of};
 
 /// What the machine made of a request.
@@ -17,8 +18,8 @@ pub type Outcome = Result<Reply, ApplyError>;
 
 /// A letter to a thread.
 pub enum Mail {
-    /// The machine applied these requests.
-    Replies(Vec<(u64, Outcome)>),
+    /// The machine applied these requests, which went this way.
+    Replies(Vec<(u64, Outcome)>, Stages),
     /// These requests did not enter the log.
     Rejected(Vec<u64>, RejectReason),
     /// These reads may be answered; the term in which this member leads, if it does.

@@ -6,11 +6,29 @@ use retcd_state::request::Operation;
 
 use crate::Error;
 
+/// When the batch that a request was in was where on its way through the log, by the member's
+/// [`Clock`](crate::Clock).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stages {
+    /// This member had it on its disk; `None` where nobody noted that.
+    pub durable: Option<Duration>,
+    /// A quorum had it, and the machine was told.
+    pub committed: Duration,
+    /// The machine began to execute it.
+    pub begun: Duration,
+}
+
 /// Hears of what a member does, for its metrics. All methods may do nothing.
 pub trait Observer: Send + Sync {
     /// A request took so long from here to its result. As in etcd, one that went through the log is
     /// a success whatever the machine made of it.
     fn request(&self, _operation: Operation, _success: bool, _took: Duration) {}
+    /// The request that is being answered was handed to the node at `_asked`, went this way, and was
+    /// answered at `_answered`. Called by the future that awaits the answer.
+    fn went_through_log(&self, _asked: Duration, _stages: Stages, _answered: Duration) {}
+    /// A quorum was asked at `_asked` what is committed, on behalf of the request that is being
+    /// answered; at `_answered` the machine had executed it. Called as the one before.
+    fn read_confirmed(&self, _asked: Duration, _answered: Duration) {}
     /// A range was read from memory, which took so long.
     fn range(&self, _success: bool, _took: Duration) {}
     /// The keyspace was hashed, which took so long.

@@ -89,7 +89,6 @@ impl Outputs {
             Role::Leader => shared.state.lessor.lock().elect(now.term),
             _ => shared.state.lessor.lock().demote(),
         }
-        tell_role(shared.id, before, now);
         if before.leader != now.leader {
             tell_leader(shared.id, before.leader, now);
             if now.leader != 0 {
@@ -99,25 +98,7 @@ impl Outputs {
     }
 }
 
-/// In the words of Go's raft, which people search for.
-fn tell_role(id: u64, before: LeaderInfo, now: LeaderInfo) {
-    if (before.role, before.term) == (now.role, now.term) {
-        return;
-    }
-    let role = match now.role {
-        Role::Follower => "follower",
-        Role::PreCandidate => "pre-candidate",
-        Role::Candidate => "candidate",
-        Role::Leader => "leader",
-    };
-    if before.role == Role::Follower && now.role != Role::Follower {
-        let term = before.term;
-        retcd_log::info!(logger: "raft", format!("{id:x} is starting a new election at term {term}"));
-    }
-    let term = now.term;
-    retcd_log::info!(logger: "raft", format!("{id:x} became {role} at term {term}"));
-}
-
+/// In the words of Go's raft, which people search for; what raft itself tells is in `node`.
 fn tell_leader(id: u64, before: u64, now: LeaderInfo) {
     let LeaderInfo { leader, term, .. } = now;
     let text = match (before, leader) {

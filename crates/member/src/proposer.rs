@@ -19,6 +19,7 @@ use crate::Error;
 use crate::access::Identity;
 use crate::clock::Clock;
 use crate::mailbox::Outcome;
+use crate::observer::Stages;
 use crate::peers::Peers;
 use crate::pending::Pending;
 use crate::progress::Urgency;
@@ -35,7 +36,7 @@ pub(crate) struct Proposer {
     ids: Rc<RequestIds>,
     clock: Rc<dyn Clock>,
     peers: Rc<dyn Peers>,
-    pending: Pending<Outcome>,
+    pending: Pending<(Outcome, Stages)>,
 }
 
 impl Proposer {
@@ -261,7 +262,11 @@ impl Proposer {
             Ok(Err(Error::TimedOut { .. })) => Err(Error::TimedOut {
                 cut_off: self.may_be_cut_off(asked_at),
             }),
-            Ok(answer) => answer,
+            Ok(answer) => answer.map(|(outcome, stages)| {
+                let observer = &self.shared.observer;
+                observer.went_through_log(asked_at, stages, self.clock.now());
+                outcome
+            }),
             Err(_) => Err(Error::Stopped),
         }
     }
@@ -290,9 +295,9 @@ impl Proposer {
             .request(operation, result.is_ok(), took);
     }
 
-    /// The machine has executed `request`.
-    pub(crate) fn executed(&self, request: u64, outcome: Outcome) {
-        self.pending.answer(request, Ok(outcome));
+    /// The machine has executed `request`, which went this way.
+    pub(crate) fn executed(&self, request: u64, outcome: Outcome, stages: Stages) {
+        self.pending.answer(request, Ok((outcome, stages)));
     }
 
     /// `request` did not enter the log.

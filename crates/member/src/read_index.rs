@@ -50,11 +50,15 @@ impl ReadIndex {
     /// # Errors
     /// There is no leader, or none that answers in time.
     pub async fn linearizable(&self) -> Result<Confirmed, Error> {
+        let asked_at = self.clock.now();
         let (answer, nothing_in_flight) = self.reads.join();
         if nothing_in_flight {
             self.begin(&self.reads, |read| Input::Read { read });
         }
-        answer.await.unwrap_or(Err(Error::Stopped))
+        let answer = answer.await.unwrap_or(Err(Error::Stopped))?;
+        let observer = &self.shared.observer;
+        observer.read_confirmed(asked_at, self.clock.now());
+        Ok(answer)
     }
 
     /// Asks a quorum whether this member leads, without waiting for the machine.

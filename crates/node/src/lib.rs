@@ -33,6 +33,7 @@ mod log_store;
 mod message_check;
 mod node;
 mod proposals;
+mod raft_log;
 mod raft_types;
 mod reads;
 mod snapshot_rule;

@@ -20,6 +20,7 @@ use crate::inspection::Inspection;
 use crate::log_store::LogStore;
 use crate::message_check::{self, Verdict};
 use crate::proposals::ProposalQueue;
+use crate::raft_log::RaftLog;
 use crate::raft_types::{
     conf_change_to_raft, conf_state_to_raft, entry_from_raft, entry_to_raft, hard_state_from_raft,
     hard_state_to_raft, message_from_raft, message_to_raft, snapshot_from_raft,
@@ -114,7 +115,7 @@ impl Node {
             max_committed_size_per_ready: APPLY_BATCH_BYTES_MAX,
             ..RaftConfig::default()
         };
-        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let logger = slog::Logger::root(RaftLog { id: config.id }, slog::o!());
         let raw = RawNode::new(&raft_config, store, &logger)
             .expect("the configuration is valid: ids and ticks are checked before");
         let mut node = Node {

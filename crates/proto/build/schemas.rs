@@ -8,10 +8,20 @@ use prost_types::{
     FileDescriptorSet,
 };
 
+/// Of other programs' formats, which have no JSON form here.
+const WITHOUT_SCHEMAS: &[&str] = &[
+    "perftools.profiles",
+    "opentelemetry.proto.collector.trace.v1",
+];
+
 /// Returns Rust source: a static per message and enum, and tables of messages and methods by name.
 pub fn generate(descriptors: &FileDescriptorSet) -> String {
     let mut found = Found::default();
-    for file in &descriptors.file {
+    let files = || {
+        let files = descriptors.file.iter();
+        files.filter(|file| !WITHOUT_SCHEMAS.contains(&file.package()))
+    };
+    for file in files() {
         let package = file.package();
         found.collect(package, &file.message_type, &file.enum_type);
     }
@@ -44,7 +54,7 @@ pub fn generate(descriptors: &FileDescriptorSet) -> String {
     let rows = rows.map(|(name, _)| format!("({name:?}, &{}),", ident(name)));
     let rows: String = rows.collect();
     writeln!(out, "static SCHEMAS: &[(&str, &Schema)] = &[{rows}];").expect("a string");
-    let mut methods: Vec<_> = descriptors.file.iter().flat_map(methods).collect();
+    let mut methods: Vec<_> = files().flat_map(methods).collect();
     methods.sort();
     let rows: String = methods.into_iter().map(|(_, row)| row).collect();
     writeln!(out, "static METHODS: &[(&str, Method)] = &[{rows}];").expect("a string");

@@ -56,6 +56,10 @@ pub mod membershippb {
 pub mod mvccpb {
     tonic::include_proto!("mvccpb");
 }
+/// Profiles as `go tool pprof` reads them.
+pub mod profilepb {
+    tonic::include_proto!("perftools.profiles");
+}
 /// Raft messages as etcd writes them to its log and sends them to peers.
 pub mod raftpb {
     tonic::include_proto!("raftpb");
@@ -63,6 +67,10 @@ pub mod raftpb {
 /// The frame around the contents of a `.snap` file.
 pub mod snappb {
     tonic::include_proto!("snappb");
+}
+/// Spans and the collector that takes them.
+pub mod tracepb {
+    tonic::include_proto!("opentelemetry.proto.collector.trace.v1");
 }
 /// The `Election` service.
 pub mod v3electionpb {

@@ -13,9 +13,13 @@
 //! - `auth`: authentication. `status`: etcd's error codes and texts. `budget`: the memory that
 //!   answers may hold. `net_http`: HTTP as Go speaks it.
 //! - [`metrics`]: what Prometheus sees; `observer`: what the member reports to it.
+//! - `tracing`: spans of requests, for a collector.
+//! - `profile`: where time and memory go, and the threads.
 //! - `defragment`: defragmentation, on request and at start.
 //! - [`config`]: flags, environment, file.
 //! - [`proxy`]: what stands before the members of a cluster.
+//! - `welcome`: what a person at a terminal is told.
+//! - `request_text`: requests in lines of the log.
 //! - `clock`, `rlimit`, `systemd`: the operating system.
 //!
 //! How they work together is in `docs/ARCHITECTURE.md`.
@@ -39,7 +43,9 @@ mod net_http;
 mod observer;
 pub mod peer;
 mod probe;
+mod profile;
 pub mod proxy;
+mod request_text;
 mod rlimit;
 mod router;
 pub mod runtime;
@@ -47,7 +53,9 @@ mod server;
 mod status;
 mod systemd;
 mod tls;
+mod tracing;
 mod v2;
+mod welcome;
 pub mod workers;
 
 pub use retcd_log as log;

@@ -1,18 +1,28 @@
-//! [`Observer`] for the metrics: what a member reports becomes a number for Prometheus.
+//! [`Observer`] for the metrics: what a member reports becomes a number for Prometheus, and spans of
+//! the request that it is about.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use retcd_member::{Error, Observer};
+use retcd_member::{Error, Observer, Stages};
 use retcd_state::request::Operation;
 
 use crate::clock::timestamp;
 use crate::metrics::Metrics;
 use crate::status::text;
+use crate::tracing;
 
 impl Observer for Metrics {
     fn request(&self, operation: Operation, success: bool, took: Duration) {
         self.server.request.observe(operation, success, took);
+    }
+
+    fn went_through_log(&self, asked: Duration, stages: Stages, answered: Duration) {
+        tracing::went_through_log(asked, stages, answered);
+    }
+
+    fn read_confirmed(&self, asked: Duration, answered: Duration) {
+        tracing::read_confirmed(asked, answered);
     }
 
     fn range(&self, success: bool, took: Duration) {

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::config::gates::Gate;
 use crate::metrics::{Metrics, RequestKind};
 use crate::peer::Transport;
+use crate::tracing::Tracer;
 
 /// What all threads of the process share.
 pub(crate) struct Server {
@@ -44,6 +45,8 @@ pub(crate) struct Server {
     pub started: Timestamp,
     /// Sends to the other members.
     pub transport: Transport,
+    /// With `--enable-distributed-tracing`.
+    pub tracer: Option<Tracer>,
 }
 
 impl Server {

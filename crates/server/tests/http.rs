@@ -190,6 +190,7 @@ fn context(probe: Fake) -> HttpContext<Fake> {
         metrics: Arc::new(Metrics::new(Detail::Basic)),
         access: Access::default(),
         command_line: vec!["etcd".to_owned(), "--name=m1".to_owned()],
+        profiles: None,
     }
 }
 

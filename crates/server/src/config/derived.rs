@@ -103,6 +103,11 @@ impl Config {
         self.metrics == "extensive"
     }
 
+    /// Whether profiles are served: also to whoever looks for a fault (etcd v3.7: server/embed/etcd.go).
+    pub fn profiles_served(&self) -> bool {
+        self.enable_pprof || self.log_level == "debug"
+    }
+
     /// The subdirectory `member` of the data directory.
     pub fn member_dir(&self) -> PathBuf {
         member_dir(&self.data_dir)

@@ -23,6 +23,20 @@ pub fn usage() -> &'static str {
 
   etcd -h | --help
     Print this and the list of flags.
+
+Examples:
+
+  etcd
+    One member on this machine, with its data in default.etcd.
+
+  etcd --data-dir /var/lib/etcd --name m1 \\
+    --listen-client-urls http://10.0.0.1:2379 --advertise-client-urls http://10.0.0.1:2379 \\
+    --listen-peer-urls http://10.0.0.1:2380 --initial-advertise-peer-urls http://10.0.0.1:2380 \\
+    --initial-cluster m1=http://10.0.0.1:2380,m2=http://10.0.0.2:2380,m3=http://10.0.0.3:2380
+    The first of three members; the others are started alike, each with its own name and addresses.
+
+  etcd --enable-pprof --log-level=debug
+    Look for a fault: lines for developers, profiles under /debug/pprof/ for 'go tool pprof'.
 "
 }
 
@@ -51,7 +65,6 @@ pub fn flags() -> String {
 
 fn remark(status: Status) -> &'static str {
     match status {
-        Status::NotYet(_) => " (not supported yet)",
         Status::WithoutEffect(_) => " (without effect)",
         Status::Supported => "",
     }
@@ -120,8 +133,7 @@ pub fn page() -> String {
         "# Flags
 
 Every flag can be set on the command line (`--name=value`), in the environment (`ETCD_` and the name in capitals with
-`_` for `-`), or, where a key is given, in a configuration file. A flag that is *not yet* supported is refused at start when it
-asks for anything but its default.
+`_` for `-`), or, where a key is given, in a configuration file.
 ",
     );
     for group in Group::SHOWN {
@@ -167,7 +179,6 @@ asks for anything but its default.
 fn sentence(help: &str, status: Status) -> String {
     let help = help.replace('|', "\\|");
     match status {
-        Status::NotYet(feature) => format!("{help} *Not yet: {feature}.*"),
         Status::WithoutEffect(reason) => format!("{help} *Without effect: {reason}.*"),
         Status::Supported => help,
     }

@@ -49,7 +49,7 @@ use crate::log_record;
 use build::Builder;
 pub use check::ConfigError;
 pub(crate) use literal::{NumberError, parse_bool, parse_integer};
-pub use settings::Config;
+pub use settings::{Config, Tracing};
 use verify::VerifyError;
 
 /// What a configuration is read from.

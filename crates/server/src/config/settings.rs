@@ -54,11 +54,11 @@ pub struct Config {
     pub strict_reconfig_check: bool,
     /// Run raft's PreVote.
     pub pre_vote: bool,
-    /// Discovery; not supported yet.
+    /// Where the members of a new cluster find each other.
     pub discovery: Discovery,
     /// `exit`.
     pub discovery_fallback: Fallback,
-    /// DNS discovery; not supported yet.
+    /// A domain whose SRV records name the members.
     pub discovery_srv: String,
     /// Suffix of the SRV service name.
     pub discovery_srv_name: String,
@@ -126,7 +126,7 @@ pub struct Config {
     pub bcrypt_cost: usize,
     /// Seconds that a simple token lives.
     pub auth_token_ttl_seconds: usize,
-    /// Profiles over HTTP; not supported yet.
+    /// Profiles over HTTP; see [`Config::profiles_served`].
     pub enable_pprof: bool,
     /// `basic` or `extensive`; other texts mean `basic`. See [`Config::extensive_metrics`].
     pub metrics: String,
@@ -138,15 +138,15 @@ pub struct Config {
     pub log_level: String,
     /// `json` or `console`; empty is json.
     pub log_format: String,
-    /// Not supported yet.
+    /// Rotate the one log file.
     pub enable_log_rotation: bool,
-    /// Not supported yet.
+    /// When, and what becomes of old files.
     pub log_rotation_config_json: String,
     /// Slower requests are logged.
     pub warning_unary_request_duration: GoDuration,
     /// Applied requests that take longer are logged.
     pub warning_apply_duration: GoDuration,
-    /// Not supported yet.
+    /// Where spans of requests go.
     pub tracing: Tracing,
     /// Time between the leader's comparisons of hashes of all data; 0 for none.
     pub corrupt_check_time: GoDuration,
@@ -210,7 +210,7 @@ pub struct Discovery {
     pub password: String,
 }
 
-/// Flags of distributed tracing; not supported yet.
+/// Flags of distributed tracing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "named as the flags")]
 pub struct Tracing {

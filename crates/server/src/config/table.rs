@@ -3,7 +3,7 @@
 //!
 //! The command line, the environment (`ETCD_` and the name in capitals), the configuration file,
 //! `--help`, the sample file in `dist/` and `docs/flags.md` are derived from it. A new flag needs a
-//! field in [`Config`] and a row here. When a feature is added, its rows lose `not_yet(…)`.
+//! field in [`Config`] and a row here.
 
 use super::Config;
 use super::value::FlagValue;
@@ -80,8 +80,6 @@ pub enum Verdict {
 pub enum Status {
     /// Every value is.
     Supported,
-    /// Values other than the default are refused. The text names the feature.
-    NotYet(&'static str),
     /// No value has an effect; setting it gives a warning. The text says why.
     WithoutEffect(&'static str),
 }
@@ -270,11 +268,6 @@ impl Flag {
         self
     }
 
-    const fn not_yet(mut self, feature: &'static str) -> Flag {
-        self.status = Status::NotYet(feature);
-        self
-    }
-
     const fn without_effect(mut self, reason: &'static str) -> Flag {
         self.status = Status::WithoutEffect(reason);
         self
@@ -383,8 +376,6 @@ use Section::{
     ClientSecurity, Discovery, DiscoveryAuth, DiscoveryClient, DiscoverySecure, PeerSecurity,
     Socket,
 };
-
-const TRACING: &str = "distributed tracing";
 
 /// Every flag.
 pub static FLAGS: &[Flag] = &[
@@ -714,8 +705,13 @@ pub static FLAGS: &[Flag] = &[
     ),
     flag(Auth, "bcrypt-cost", "10", |c| &mut c.bcrypt_cost, "Cost of hashing passwords, 4 to 31."),
     flag(Auth, "auth-token-ttl", "300", |c| &mut c.auth_token_ttl_seconds, "Seconds that a simple token lives after its last use."),
-    flag(Monitoring, "enable-pprof", "false", |c| &mut c.enable_pprof, "Serve profiles under /debug/pprof/ of the client addresses.")
-        .not_yet("profiles over HTTP"),
+    flag(
+        Monitoring,
+        "enable-pprof",
+        "false",
+        |c| &mut c.enable_pprof,
+        "Serve profiles under /debug/pprof/ of the client addresses, as --log-level=debug does, too.",
+    ),
     flag(Monitoring, "metrics", "basic", |c| &mut c.metrics, "'basic', or 'extensive' for a histogram of call durations too."),
     flag(
         Monitoring,
@@ -750,12 +746,11 @@ pub static FLAGS: &[Flag] = &[
         "A request that takes longer is logged.",
     )
     .signed(),
-    flag(Tracing, "enable-distributed-tracing", "false", |c| &mut c.tracing.enabled, "Send traces to a collector.").not_yet(TRACING),
-    flag(Tracing, "distributed-tracing-address", "localhost:4317", |c| &mut c.tracing.address, "The collector.").not_yet(TRACING),
-    flag(Tracing, "distributed-tracing-service-name", "etcd", |c| &mut c.tracing.service_name, "The service's name in traces.").not_yet(TRACING),
-    flag(Tracing, "distributed-tracing-instance-id", "", |c| &mut c.tracing.instance_id, "This member's id in traces.").not_yet(TRACING),
+    flag(Tracing, "enable-distributed-tracing", "false", |c| &mut c.tracing.enabled, "Send traces to a collector."),
+    flag(Tracing, "distributed-tracing-address", "localhost:4317", |c| &mut c.tracing.address, "The collector."),
+    flag(Tracing, "distributed-tracing-service-name", "etcd", |c| &mut c.tracing.service_name, "The service's name in traces."),
+    flag(Tracing, "distributed-tracing-instance-id", "", |c| &mut c.tracing.instance_id, "This member's id in traces."),
     flag(Tracing, "distributed-tracing-sampling-rate", "0", |c| &mut c.tracing.sampling_rate_per_million, "Traces per million to send.")
-        .not_yet(TRACING)
         .signed(),
     flag(Features, "corrupt-check-time", "0s", |c| &mut c.corrupt_check_time, "Time between comparisons of data with the other members; 0 for none."),
     flag(

@@ -27,8 +27,6 @@ pub(super) enum VerifyError {
     TwoSpellings(&'static str, &'static str),
     #[error("--{0}={1} asks for what is not part of etcd any more")]
     Retired(&'static str, String),
-    #[error("--{0} is not supported yet ({1})")]
-    NotYet(&'static str, &'static str),
     #[error("v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"")]
     FallbackProxy,
     #[error("--logger=capnslog is removed in v3.5")]
@@ -144,7 +142,6 @@ pub(super) fn verify(builder: &mut Builder) -> Result<(), Refusal> {
     tls_versions(&builder.config)?;
     deprecated(builder);
     without_effect(builder);
-    missing_features(&builder.config)?;
     Ok(())
 }
 
@@ -404,19 +401,6 @@ fn without_effect(builder: &mut Builder) {
             Warn, None, "unknown value of --metrics; 'basic' is used"; "value" => metrics
         ));
     }
-}
-
-/// Refuses flags whose features do not exist yet.
-fn missing_features(config: &Config) -> Result<(), VerifyError> {
-    let (mut given, mut defaults) = (config.clone(), Config::from_table());
-    for flag in FLAGS {
-        if let Status::NotYet(feature) = flag.status
-            && differs(flag, &mut given, &mut defaults)
-        {
-            return Err(E::NotYet(flag.name, feature));
-        }
-    }
-    Ok(())
 }
 
 fn differs(flag: &Flag, given: &mut Config, defaults: &mut Config) -> bool {

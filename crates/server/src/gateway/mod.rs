@@ -219,6 +219,7 @@ impl Exchange {
             .map(|deadline| deadline.saturating_duration_since(now));
         let headers = self.metadata.headers.clone();
         let call = Call {
+            authority: None,
             thread: Rc::clone(&self.thread),
             connection: self.connection.clone(),
             method: self.method,

@@ -1,5 +1,6 @@
 //! Service `KV`.
 
+use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -42,7 +43,8 @@ pub(super) async fn range_stream(context: Context, mut reader: Requests) -> Repl
     let opened = async {
         let request = context.read_request(&mut reader).await?;
         let kv = &context.thread.member.kv;
-        Ok::<_, Status>(kv.range_stream(&context.credentials, request).await?)
+        let opened = pin!(kv.range_stream(&context.credentials, request));
+        Ok::<_, Status>(context.traced.within(opened).await?)
     };
     let chunks = match opened.await {
         Ok(chunks) => chunks,

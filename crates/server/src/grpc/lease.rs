@@ -1,5 +1,6 @@
 //! Service `Lease`.
 
+use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -129,9 +130,11 @@ async fn keep_alive_loop(
     sender: &mpsc::Sender<Result<Bytes, Status>>,
 ) -> Result<(), Status> {
     let (leases, member) = (&context.thread.member.leases, &context.thread.server.member);
-    while let Some(received) = reader.next().await? {
+    while let Some(received) = context.stream_request("lease-keepalive", reader.next().await)? {
         let request: LeaseKeepAliveRequest = context.decode(received).await?;
-        let answer = leases.keep_alive(&context.credentials, request.id).await?;
+        let renewed = pin!(leases.keep_alive(&context.credentials, request.id));
+        let answer = context.traced.within(renewed).await?;
+        context.traced.end_operation();
         let KeepAliveAnswer { id, ttl, revision } = answer;
         let response = LeaseKeepAliveResponse {
             header: Some(header(member.origin(), revision)),

@@ -47,6 +47,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::LocalBoxStream;
 use http::header::CONTENT_TYPE;
+use http::uri::Authority;
 use http::{HeaderMap, Response};
 use hyper::Request;
 use hyper::body::Incoming;
@@ -59,6 +60,7 @@ use crate::budget::{Outstanding, Piece};
 use crate::metrics::{Call as CountedCall, CallKind, Method, RequestKind};
 use crate::server::ServerThread;
 use crate::status::{self, Code, Status};
+use crate::tracing::{Traced, Way, describe};
 use answer::{Answer, Patience, answer, deliver};
 use encode::Encode;
 use tokio::sync::mpsc;
@@ -80,6 +82,8 @@ pub(crate) struct Call {
     pub method: Method,
     /// The metadata.
     pub headers: HeaderMap,
+    /// The name under which the client reached this server, if it is known.
+    pub authority: Option<Authority>,
     /// The time that the client gives the call.
     pub timeout: Option<Duration>,
     pub credentials: Credentials,
@@ -95,6 +99,7 @@ struct Context {
     timeout: Option<Duration>,
     credentials: Credentials,
     counted: CountedCall,
+    traced: Traced,
 }
 
 /// Answers one gRPC call that came over `connection`.
@@ -113,6 +118,7 @@ pub(crate) async fn call(
         thread,
         connection,
         method,
+        authority: head.uri.into_parts().authority,
         headers: head.headers,
         timeout,
     };
@@ -170,6 +176,10 @@ impl Call {
     /// Answers it, if it is admitted; `open` gives its messages.
     async fn answer(self, open: impl FnOnce(&Context) -> Result<Requests, Status>) -> Reply {
         let counted = self.thread.server.metrics.grpc.start(self.method);
+        let traced = match &self.thread.server.tracer {
+            None => Traced::default(),
+            Some(tracer) => tracer.begin(self.method, &self.headers, self.authority.as_ref()),
+        };
         let context = Context {
             thread: self.thread,
             connection: self.connection,
@@ -178,6 +188,7 @@ impl Call {
             timeout: self.timeout,
             credentials: self.credentials,
             counted,
+            traced,
         };
         match context.admit().and_then(|()| open(&context)) {
             Ok(requests) => dispatch(context.method, context, requests).await,
@@ -298,7 +309,7 @@ async fn call_unary<T, P, H>(
     handler: H,
 ) -> Reply
 where
-    T: Name + Default,
+    T: Name + Default + 'static,
     P: Send + 'static,
     H: AsyncFnOnce(Rc<ServerThread>, Credentials, P) -> Result<Answer, Status>,
 {
@@ -313,18 +324,20 @@ where
     };
     let started = Instant::now();
     let (thread, credentials) = (Rc::clone(&context.thread), context.credentials.clone());
-    let result = {
+    let (result, way) = {
         // Pinned, so that there is one of it whichever way it is awaited.
         let handled = pin!(handler(thread, credentials, request));
-        match context.timeout {
-            None => handled.await,
-            Some(timeout) => tokio::time::timeout(timeout, handled)
+        let mut handled = context.traced.within(handled);
+        let result = match context.timeout {
+            None => (&mut handled).await,
+            Some(timeout) => tokio::time::timeout(timeout, &mut handled)
                 .await
                 .unwrap_or(Err(status::DEADLINE_EXCEEDED)),
-        }
+        };
+        (result, handled.way())
     };
     let response_bytes = result.as_ref().map_or(0, Answer::len);
-    context.warn_if_slow(started.elapsed(), request_bytes, response_bytes);
+    context.warn_if_slow(started.elapsed(), way, request_bytes, response_bytes);
     match result {
         Ok(response) => context.succeed(response),
         Err(status) => context.fail(status),
@@ -400,9 +413,13 @@ impl Context {
         ended: Result<(), Status>,
     ) {
         match ended {
-            Ok(()) => self.counted.end(Code::Ok),
+            Ok(()) => {
+                self.counted.end(Code::Ok);
+                self.traced.end(Code::Ok, "");
+            }
             Err(status) => {
                 self.counted.end(status.code);
+                self.traced.end(status.code, &status.message);
                 // A client that is gone needs no status.
                 let _ = sender.send(Err(status)).await;
             }
@@ -410,14 +427,37 @@ impl Context {
     }
 
     /// `--warning-unary-request-duration`. Keys and values are nobody's business in a log.
-    fn warn_if_slow(&self, took: Duration, request_bytes: usize, response_bytes: usize) {
+    fn warn_if_slow(
+        &self,
+        took: Duration,
+        way: Option<Way>,
+        request_bytes: usize,
+        response_bytes: usize,
+    ) {
         let config = &self.thread.server.config;
         let expected = config.warning_unary_request_duration.std();
-        if took > expected {
-            let path = format!("/{}/{}", self.method.service(), self.method.name());
-            crate::warn!("request stats"; "time spent" => took, "expected duration" => expected,
-                "response type" => &path, "request size" => request_bytes, "response size" => response_bytes);
+        if took <= expected {
+            return;
         }
+        let path = format!("/{}/{}", self.method.service(), self.method.name());
+        let mut record = crate::log_record!(Warn, None, "request stats"; "time spent" => took,
+            "expected duration" => expected, "response type" => &path, "request size" => request_bytes,
+            "response size" => response_bytes);
+        for (stage, took) in way.iter().flat_map(Way::parts) {
+            record.with(stage, &took);
+        }
+        crate::log::emit(&record);
+    }
+
+    /// What was read of a stream of `api`; a failure that is not the client's going is counted.
+    fn stream_request<T>(&self, api: &str, read: Result<T, Status>) -> Result<T, Status> {
+        if let Err(status) = &read
+            && !matches!(status.code, Code::Cancelled | Code::Unavailable)
+        {
+            let failures = &self.thread.server.metrics.network.stream_failures;
+            failures.with_label_values(&["receive", api]).inc();
+        }
+        read
     }
 
     /// The one request of a call that is answered by a stream.
@@ -442,21 +482,26 @@ impl Context {
     }
 
     /// What `prepare` makes of a message of the client's, and the message's length in bytes.
-    async fn prepare<T: Name + Default, P: Send + 'static>(
+    async fn prepare<T: Name + Default + 'static, P: Send + 'static>(
         &self,
         received: Received,
         prepare: impl FnOnce(T) -> Result<P, Status> + Send + 'static,
     ) -> Result<(P, usize), Status> {
-        let (is_long, kind) = (received.is_long(), self.method.kind());
+        let (is_long, method) = (received.is_long(), self.method);
+        let is_sampled = self.traced.is_sampled();
         let decode = move || {
-            let (message, bytes) = received.decode(kind)?;
-            Ok::<_, Status>((prepare(message), bytes))
+            let (message, bytes) = received.decode::<T>(method.kind())?;
+            let operation = is_sampled.then(|| describe(method, &message)).flatten();
+            Ok::<_, Status>((prepare(message), bytes, operation))
         };
         let decoded = match is_long {
             false => decode(),
             true => self.thread.server.member.workers.run(decode).await?,
         };
-        let (prepared, bytes) = decoded?;
+        let (prepared, bytes, operation) = decoded?;
+        if let Some(operation) = operation {
+            self.traced.begin_operation(operation);
+        }
         self.count_received(bytes);
         Ok((prepared?, bytes))
     }
@@ -496,6 +541,7 @@ impl Context {
         match answer {
             Answer::Whole(message) => {
                 self.counted.end(Code::Ok);
+                self.traced.end(Code::Ok, "");
                 Reply::Message(message.hand_over(&self.connection))
             }
             Answer::Pieces(pieces) => self.succeed_in_pieces(pieces),
@@ -529,6 +575,7 @@ impl Context {
 
     fn fail(self, status: Status) -> Reply {
         self.counted.end(status.code);
+        self.traced.end(status.code, &status.message);
         Reply::Failed(status)
     }
 }

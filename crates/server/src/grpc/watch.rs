@@ -1,5 +1,7 @@
 //! Service `Watch`: the messages of a [`WatchStream`], in chunks.
 
+use std::time::Instant;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use retcd_member::Error;
 use retcd_member::watch::WatchStream;
@@ -64,7 +66,7 @@ impl Stream {
         loop {
             let reading = !half_closed && self.watches.accepts_requests();
             let woken = tokio::select! {
-                request = reader.next(), if reading => Woken::Request(request?),
+                request = reader.next(), if reading => Woken::Request(context.stream_request("watch", request)?),
                 () = self.watches.woken() => Woken::ToSend,
                 () = &mut leaderless => return Err(status::NO_LEADER),
                 () = &mut stopped => return Err(status::STOPPED),
@@ -109,6 +111,7 @@ impl Stream {
         size: Size,
     ) -> Result<(), Status> {
         let server = &context.thread.server;
+        let begun = Instant::now();
         let mut reservation = server.answers.reserve(size.bytes).await;
         let encoded = match size.bytes <= WHOLE_MAX {
             true => chunk.encode(size.bytes),
@@ -117,16 +120,20 @@ impl Stream {
                 server.member.workers.run(encode).await?
             }
         };
-        server.metrics.watch.events.inc_by(size.events as u64);
         (0..size.messages).for_each(|_| context.counted.message_sent());
         let sent_bytes = &server.metrics.network.client_sent_bytes;
         sent_bytes.inc_by((size.bytes - size.messages * PREFIX_BYTES) as u64);
         let pieces = vec![reservation.hold(encoded)];
         let delivered = context.deliver(pieces, Patience::Unbounded, &self.sender);
-        match delivered.await? {
-            true => Ok(()),
-            false => Err(status::WATCH_CANCELED),
+        if !delivered.await? {
+            return Err(status::WATCH_CANCELED);
         }
+        let watch = &server.metrics.watch;
+        match size.events {
+            0 => watch.control.observe(begun.elapsed().as_secs_f64()),
+            events => watch.sent(events, begun.elapsed()),
+        }
+        Ok(())
     }
 }
 

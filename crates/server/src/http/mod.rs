@@ -10,12 +10,13 @@
 //! nothing, and learns about the server through [`Probe`] alone. Headers that depend on the
 //! connection (`Date`, `Content-Length`, no body after `HEAD`) are left to the HTTP server.
 //!
-//! Deliberately absent: the JSON gateway and API v2, which have rooms of their own; Go's profiles
-//! (`/debug/pprof/`); and what members ask each other, which is in `peer`.
+//! Deliberately absent: the JSON gateway and API v2, which have rooms of their own, and what members
+//! ask each other, which is in `peer`.
 
 mod access;
 mod health;
 mod mux;
+mod pprof;
 mod vars;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::net_http::reply;
 use crate::peer::Versions;
 
 pub use access::Access;
+pub use pprof::Profiles;
 pub use vars::{Progress, RaftStatus};
 
 use mux::Route;
@@ -86,6 +88,8 @@ pub struct HttpContext<P> {
     pub access: Access,
     /// The arguments of this process, the program's name first.
     pub command_line: Vec<String>,
+    /// With `--enable-pprof`.
+    pub profiles: Option<Profiles>,
 }
 
 /// Answers one request. No page reads the request's body.
@@ -94,7 +98,7 @@ pub async fn handle<P: Probe, B>(
     listener: ListenerKind,
     request: &Request<B>,
 ) -> Response {
-    let route = mux::route(listener, request.uri());
+    let route = mux::route(listener, context.profiles.is_some(), request.uri());
     // Go refuses it before its handler, which is what guards the pages.
     if route == Route::Malformed {
         return reply::bad_request();
@@ -124,6 +128,10 @@ async fn serve<P: Probe, B>(
             reply::ok(metrics::CONTENT_TYPE, page)
         }
         Route::Vars => vars::vars(context).await,
+        Route::Profile(page) => match &context.profiles {
+            Some(profiles) => profiles.serve(&page, query, &context.command_line).await,
+            None => reply::not_found(),
+        },
         Route::Redirect(location) => reply::moved(request.method(), &location),
         Route::Malformed => reply::bad_request(),
         Route::NotFound => reply::not_found(),

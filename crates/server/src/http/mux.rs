@@ -3,7 +3,8 @@
 use http::Uri;
 
 use super::ListenerKind;
-use crate::net_http::path::Path;
+use super::pprof::{self, ProfilePage};
+use crate::net_http::path::{Path, with_query};
 
 /// Where a request goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub(super) enum Route {
     Check(HealthPage, Option<Check>),
     Metrics,
     Vars,
+    /// Below `/debug/pprof/`.
+    Profile(ProfilePage),
     /// To another path, with the query.
     Redirect(String),
     /// Refused for its path, before anything else is looked at.
@@ -73,17 +76,21 @@ impl Check {
 }
 
 impl Route {
-    /// `/metrics` answers any method (etcd v3.7: promhttp does not look at it).
+    /// `/metrics` and profiles answer any method (etcd v3.7: promhttp and pprof do not look at it).
     pub(super) fn is_get_only(&self) -> bool {
         !matches!(
             self,
-            Route::Metrics | Route::Redirect(_) | Route::Malformed | Route::NotFound
+            Route::Metrics
+                | Route::Profile(_)
+                | Route::Redirect(_)
+                | Route::Malformed
+                | Route::NotFound
         )
     }
 }
 
-/// A page for clients.
-pub(super) fn route(listener: ListenerKind, uri: &Uri) -> Route {
+/// The page that `uri` names, with those of profiles if they are served.
+pub(super) fn route(listener: ListenerKind, profiles: bool, uri: &Uri) -> Route {
     let segments = match Path::parse(uri) {
         Path::Redirect(location) => return Route::Redirect(location),
         Path::Malformed => return Route::Malformed,
@@ -91,7 +98,13 @@ pub(super) fn route(listener: ListenerKind, uri: &Uri) -> Route {
     };
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
     match listener {
-        ListenerKind::Client { .. } => client(&segments),
+        ListenerKind::Client { .. } => match (profiles, segments.as_slice()) {
+            (true, ["debug", "pprof"]) => {
+                Route::Redirect(with_query("/debug/pprof/".to_owned(), uri))
+            }
+            (true, ["debug", "pprof", rest @ ..]) => Route::Profile(pprof::page(rest)),
+            (_, segments) => client(segments),
+        },
         ListenerKind::Metrics => metrics(&segments),
     }
 }
@@ -130,11 +143,32 @@ mod tests {
     use super::*;
 
     fn check(listener: ListenerKind, uri: &str, route: Route) {
-        assert_eq!(
-            super::route(listener, &uri.parse().unwrap()),
-            route,
-            "{uri}"
-        );
+        let found = super::route(listener, false, &uri.parse().unwrap());
+        assert_eq!(found, route, "{uri}");
+    }
+
+    #[test]
+    fn profiles_are_for_clients_and_when_asked_for_only() {
+        let client = ListenerKind::Client { tls: false };
+        let heap = ProfilePage::Standing(pprof::Standing::Heap);
+        let cases = [
+            ("/debug/pprof/", Route::Profile(ProfilePage::Index)),
+            (
+                "/debug/pprof?a",
+                Route::Redirect("/debug/pprof/?a".to_owned()),
+            ),
+            ("/debug/pprof/heap", Route::Profile(heap)),
+            ("/debug/pprof/profile", Route::Profile(ProfilePage::Cpu)),
+            ("/debug/pprof/heap/", Route::Profile(ProfilePage::Unknown)),
+            ("/debug/pprof/nope", Route::Profile(ProfilePage::Unknown)),
+        ];
+        for (uri, route) in cases {
+            let uri = uri.parse().unwrap();
+            assert_eq!(super::route(client, true, &uri), route, "{uri}");
+            assert_eq!(super::route(client, false, &uri), Route::NotFound, "{uri}");
+            let metrics = super::route(ListenerKind::Metrics, true, &uri);
+            assert_eq!(metrics, Route::NotFound, "{uri}");
+        }
     }
 
     #[test]

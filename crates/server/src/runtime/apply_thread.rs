@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
 
-use retcd_member::{Applier, ApplyFailure, Changes, NoRoom, Step, ToLog};
+use retcd_member::{Applier, ApplyFailure, Changes, NoRoom, Stages, Step, ToLog};
 use retcd_node::Input;
 use retcd_node::durable::Dirs;
 use retcd_proto::raftpb;
@@ -16,17 +16,19 @@ use retcd_state::machine::Executed;
 use retcd_storage::snap;
 use tokio::sync::oneshot;
 
+use super::durable_at::DurableAt;
 use super::fatal::stop_process;
 use super::peers::PeerSet;
 use super::snapshot_thread::ToSnapshot;
 use crate::clock::{Clock, unix_ms};
 use crate::log::Text;
+use crate::request_text;
 use crate::server::Server;
 
 /// What the machine is asked to do.
 pub(super) enum ToApply {
-    /// Apply committed entries.
-    Entries(Vec<raftpb::Entry>),
+    /// Apply entries that are committed as of this moment.
+    Entries(Vec<raftpb::Entry>, Duration),
     /// Take over the database that came with this snapshot.
     Restore(raftpb::Snapshot),
     /// Take a snapshot, to be written.
@@ -57,6 +59,10 @@ pub(super) struct ApplyThread {
     pub dirs: Dirs,
     /// Pause between two steps of a compaction.
     pub compaction_pause: Duration,
+    /// When the log had what on its disk.
+    pub durable_at: Arc<DurableAt>,
+    /// When the compaction began that is under way.
+    pub compacting_since: Option<Instant>,
 }
 
 impl ApplyThread {
@@ -70,8 +76,8 @@ impl ApplyThread {
                 None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match next {
-                Ok(ToApply::Entries(entries)) => {
-                    if self.apply(&entries) {
+                Ok(ToApply::Entries(entries, committed_at)) => {
+                    if self.apply(&entries, committed_at) {
                         step_at.get_or_insert_with(Instant::now);
                     }
                 }
@@ -98,12 +104,24 @@ impl ApplyThread {
     }
 
     /// Whether a compaction has steps to be made.
-    fn apply(&mut self, entries: &[raftpb::Entry]) -> bool {
+    fn apply(&mut self, entries: &[raftpb::Entry], committed_at: Duration) -> bool {
         let started = Instant::now();
+        let moment = (&self.clock as &dyn retcd_member::Clock).moment();
+        let last = entries.last().map_or(0, raftpb::Entry::index);
+        let stages = Stages {
+            durable: self.durable_at.of(last),
+            committed: committed_at,
+            begun: moment.monotonic.since_start(),
+        };
         let applied = self.applier.apply(
-            (&self.clock as &dyn retcd_member::Clock).moment(),
+            moment,
             entries,
-            |executed, changes| count(&self.server, executed, changes, started.elapsed()),
+            stages,
+            |executed, changes| {
+                let took = started.elapsed();
+                count(&self.server, executed, changes, took);
+                warn_if_slow(&self.server, entries, stages, took);
+            },
             |membership| self.peers.follow(membership),
             &mut || commit_database(&self.server),
         );
@@ -146,8 +164,12 @@ impl ApplyThread {
     fn compaction_step(&mut self) -> bool {
         let started = Instant::now();
         match self.applier.compaction_step() {
-            Ok(Step::Idle) => false,
+            Ok(Step::Idle) => {
+                self.compacting_since = None;
+                false
+            }
             Ok(Step::Stepped) => {
+                self.compacting_since.get_or_insert(started);
                 let pause = &self.server.metrics.compaction.db_pause;
                 pause.observe(started.elapsed().as_secs_f64() * 1e3);
                 true
@@ -155,6 +177,9 @@ impl ApplyThread {
             Ok(Step::Finished { more }) => {
                 let finished = &self.server.compacted_at_seconds;
                 finished.store(unix_ms() / 1000, Relaxed);
+                let began = self.compacting_since.take().unwrap_or(started);
+                let total = &self.server.metrics.compaction.db_total;
+                total.observe(began.elapsed().as_secs_f64() * 1e3);
                 more
             }
             Err(error) => stop_process("compaction failed to read the database", &error),
@@ -170,16 +195,25 @@ fn count(server: &Server, executed: &[Executed], changes: Changes, took: Duratio
         let apply = &metrics.server.apply;
         apply.observe(request.operation, request.success, each);
     }
-    let expected = server.config.warning_apply_duration.std();
-    if took > expected {
-        metrics.server.slow_applies.inc();
-        crate::warn!("apply request took too long"; "took" => took,
-            "expected-duration" => expected, "entries" => executed.len());
-    }
     metrics.mvcc.puts.inc_by(changes.puts);
     metrics.mvcc.put_bytes.add(changes.put_bytes as i64);
     metrics.mvcc.deletes.inc_by(changes.deletes);
     metrics.mvcc.txns.inc_by(changes.txns);
+}
+
+/// `--warning-apply-duration`, of a batch of entries. The largest is told: it is what most likely
+/// took the time.
+fn warn_if_slow(server: &Server, entries: &[raftpb::Entry], stages: Stages, took: Duration) {
+    let expected = server.config.warning_apply_duration.std();
+    if took <= expected {
+        return;
+    }
+    server.metrics.server.slow_applies.inc();
+    let largest = entries.iter().max_by_key(|entry| entry.data().len());
+    let request = largest.map(request_text::of_entry).unwrap_or_default();
+    let waited = stages.begun.saturating_sub(stages.committed);
+    crate::warn!("apply request took too long"; "took" => took, "expected-duration" => expected,
+        "prefix" => "", "request" => request, "entries" => entries.len(), "waited for the apply thread" => waited);
 }
 
 fn stop(failure: &ApplyFailure) -> ! {

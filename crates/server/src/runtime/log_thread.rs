@@ -5,18 +5,21 @@
 //! disk works on this one. Nor does it wait for the next segment, which the snapshot thread
 //! prepares (see [`NextSegment`]).
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use retcd_member::room::Room;
 use retcd_member::{Logger, ToLog};
 use retcd_node::Input;
 use retcd_node::durable::LogError;
 
+use super::durable_at::DurableAt;
 use super::fatal::stop_process;
 use super::next_segment::NextSegment;
 use super::snapshot_thread::ToSnapshot;
+use crate::clock::Clock;
 use crate::metrics::Metrics;
 
 /// The log and whoever hears of it.
@@ -31,6 +34,10 @@ pub(super) struct LogThread {
     pub room: Arc<Room>,
     /// What Prometheus is told.
     pub metrics: Arc<Metrics>,
+    /// When what was durable.
+    pub durable_at: Arc<DurableAt>,
+    /// The member's clock.
+    pub clock: Clock,
 }
 
 impl LogThread {
@@ -60,11 +67,23 @@ impl LogThread {
     ) -> Result<(), LogError> {
         next_segment.take(self.logger.log());
         let (node, metrics) = (&self.node, &self.metrics);
+        let newest = Cell::new(None);
         let messages = std::iter::once(first).chain(inbox.try_iter());
+        let messages = messages.inspect(|message| {
+            if let ToLog::Append(append) = message
+                && let Some(last) = append.entries.last()
+            {
+                newest.set(Some(last.index()));
+            }
+        });
         self.logger.turn(messages, Instant::now, |synced| {
             if synced.stats.synced {
-                let took = synced.started.elapsed().as_secs_f64();
-                metrics.wal.fsync.observe(took);
+                let took = synced.started.elapsed();
+                metrics.wal.fsync.observe(took.as_secs_f64());
+                warn_if_slow(took);
+            }
+            if let Some(index) = newest.get() {
+                self.durable_at.note(index, self.clock.now());
             }
             metrics.wal.write_bytes.add(synced.stats.bytes as i64);
             // The node thread outlives this one unless the process is stopping.
@@ -74,5 +93,14 @@ impl LogThread {
         })?;
         next_segment.ask_for(self.logger.log(), &self.snapshots, &self.room);
         Ok(())
+    }
+}
+
+/// A slower one is logged (etcd v3.7: server/storage/wal).
+const SLOW_SYNC: Duration = Duration::from_secs(1);
+
+fn warn_if_slow(took: Duration) {
+    if took > SLOW_SYNC {
+        crate::warn!("slow fdatasync"; "took" => took, "expected-duration" => SLOW_SYNC);
     }
 }

@@ -15,8 +15,10 @@
 mod apply_thread;
 mod backend_thread;
 mod connection_thread;
+mod durable_at;
 mod error;
 mod fatal;
+mod heartbeats;
 mod in_flight;
 mod local_runtime;
 mod log_thread;

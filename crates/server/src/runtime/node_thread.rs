@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 
 use retcd_member::{NodeWork, Outputs, Shared, ToLog};
-use retcd_node::{Input, Node, Output};
+use retcd_node::{Input, Node, Output, Role};
 
 use super::apply_thread::ToApply;
 use super::fatal::stop_process;
+use super::heartbeats::Heartbeats;
 use crate::clock::Clock;
 use crate::peer::Transport;
 
@@ -30,6 +31,8 @@ pub(super) struct NodeThread {
     pub clock: Clock,
     /// What the threads share.
     pub member: Arc<Shared>,
+    /// When the followers heard of this member.
+    pub heartbeats: Heartbeats,
 }
 
 impl NodeThread {
@@ -64,10 +67,19 @@ impl NodeThread {
         match self.outputs.pass_on(output) {
             None => {}
             Some(NodeWork::Append(append)) => drop(self.log.send(ToLog::Append(append))),
-            Some(NodeWork::Apply(entries)) => drop(self.apply.send(ToApply::Entries(entries))),
+            Some(NodeWork::Apply(entries)) => {
+                let committed_at = self.clock.now();
+                drop(self.apply.send(ToApply::Entries(entries, committed_at)))
+            }
             Some(NodeWork::Restore(snapshot)) => drop(self.apply.send(ToApply::Restore(snapshot))),
             Some(NodeWork::SnapshotDue) => drop(self.apply.send(ToApply::SnapshotDue)),
-            Some(NodeWork::Send(messages)) => self.peers.send(messages),
+            Some(NodeWork::Send(messages)) => {
+                match self.node.status().role {
+                    Role::Leader => self.heartbeats.observe(&messages, self.clock.now()),
+                    _ => self.heartbeats.reset(),
+                }
+                self.peers.send(messages);
+            }
             Some(NodeWork::Contradiction(contradiction)) => stop_process(
                 "the cluster contradicts what this member has stored",
                 &contradiction,

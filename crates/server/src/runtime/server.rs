@@ -31,13 +31,14 @@ use super::tls_thread;
 use crate::accept::{BoundListener, Dispatcher, HandshakePool};
 use crate::bootstrap::BootstrapError;
 use crate::config::Config;
-use crate::http::{Access, HttpContext};
+use crate::http::{Access, HttpContext, Profiles};
 use crate::log::Text;
 use crate::peer::PeerService;
 use crate::probe::LocalProbe;
 use crate::router::MemberFront;
 use crate::server::ServerThread;
 use crate::systemd;
+use crate::welcome;
 
 /// Runs a member until a signal ends it; returns the process's exit code.
 pub fn run(config: Config) -> ExitCode {
@@ -112,11 +113,12 @@ impl Started {
         let (handshakes, handshaking) =
             tls_thread::start(processors, self.workers.clone(), &ended)?;
         let peers = self.spawn_peer_thread(&handshakes)?;
+        let exporting = self.spawn_exporter()?;
         let end = run_on_thread(self.lead(handshakes, first, settings))??;
         // Requests in flight still need the node and the other members.
         join(others);
         self.server.member.signals.end();
-        join(handshaking.into_iter().chain([peers]));
+        join(handshaking.into_iter().chain([peers]).chain(exporting));
         stop_threads(&self.apply, &self.backend, self.threads);
         crate::info!("closed etcd server"; "name" => &self.config.name, "data-dir" => &self.config.data_dir);
         Ok(end)
@@ -128,6 +130,19 @@ impl Started {
             clock: self.clock,
             dialer: self.dialer.clone(),
         }
+    }
+
+    /// Starts to send spans, if there are any.
+    fn spawn_exporter(&mut self) -> Result<Option<JoinHandle<()>>, StartError> {
+        let Some(exporter) = self.exporter.take() else {
+            return Ok(None);
+        };
+        let mut ended = self.server.member.signals.follow_ended();
+        let ended = async move {
+            let _ = ended.wait_for(|ended| *ended).await;
+        };
+        let thread = spawn_runtime_thread("trace".to_owned(), move || exporter.run(ended));
+        Ok(Some(thread?))
     }
 
     /// Starts to serve the other members.
@@ -244,6 +259,7 @@ impl Started {
             };
             crate::info!(line; "traffic" => traffic, "address" => &url.address());
         }
+        welcome::greet(&self.config);
         systemd::notify_ready();
     }
 }
@@ -300,6 +316,9 @@ fn http_context(thread: &Rc<ServerThread>) -> Rc<HttpContext<LocalProbe>> {
             host_whitelist: config.host_whitelist.0.clone(),
         },
         command_line: std::env::args().collect(),
+        profiles: config
+            .profiles_served()
+            .then(|| Profiles::new(thread.server.member.workers.clone())),
     })
 }
 

@@ -20,7 +20,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::apply_thread::{ApplyThread, ToApply};
 use super::backend_thread::{Committer, ToBackend};
+use super::durable_at::DurableAt;
 use super::error::StartError;
+use super::heartbeats::Heartbeats;
 use super::log_thread::LogThread;
 use super::node_thread::NodeThread;
 use super::peer_thread::{self, PeerThread};
@@ -34,6 +36,7 @@ use crate::defragment::defragment_at_start;
 use crate::metrics::{Detail, Metrics};
 use crate::peer::{Client, Dialer, HttpPeers};
 use crate::server::{Server, ServerThread};
+use crate::tracing::{Exporter, Tracer};
 use crate::workers::Workers;
 
 /// Inputs that may wait for the node; a full queue refuses requests.
@@ -55,6 +58,8 @@ pub(super) struct Started {
     pub(super) dispatcher: Dispatcher,
     pub(super) connection_threads: Vec<ConnectionThread>,
     pub(super) peer_thread: Option<PeerThread>,
+    /// Sends spans, with `--enable-distributed-tracing`.
+    pub(super) exporter: Option<Exporter>,
     pub(super) threads: Threads,
 }
 
@@ -169,6 +174,7 @@ pub(super) fn spawn(
             .collect(),
     };
     let (transport, handler, driver) = peer_thread::transport(&member, &dirs, made_of);
+    let (tracer, exporter) = Tracer::new(&config, clock).unzip();
     let server = Arc::new(Server {
         member: Arc::clone(&member),
         config: Arc::clone(&config),
@@ -181,6 +187,7 @@ pub(super) fn spawn(
         compacted_at_seconds: Default::default(),
         started: timestamp(),
         transport: transport.clone(),
+        tracer,
     });
     defragment_at_start(&server);
 
@@ -192,7 +199,9 @@ pub(super) fn spawn(
         peers: transport.clone(),
         clock,
         member: Arc::clone(&member),
+        heartbeats: Heartbeats::new(config.heartbeat_interval(), Arc::clone(&metrics)),
     };
+    let durable_at = Arc::new(DurableAt::default());
     let apply = ApplyThread {
         applier: Applier::new(machine, &member, mailboxes, version),
         node: queues.node.clone(),
@@ -203,6 +212,8 @@ pub(super) fn spawn(
         peers: PeerSet::of(&member, transport),
         dirs: dirs.clone(),
         compaction_pause: config.compaction_sleep_interval.std(),
+        durable_at: Arc::clone(&durable_at),
+        compacting_since: None,
     };
     let snapshot = SnapshotThread {
         snapshots: Snapshots::new(dirs),
@@ -217,6 +228,8 @@ pub(super) fn spawn(
         snapshots: queues.snapshot.clone(),
         room: Arc::clone(&room),
         metrics: Arc::clone(&metrics),
+        durable_at,
+        clock,
     };
     let committer = Committer {
         backend,
@@ -244,6 +257,7 @@ pub(super) fn spawn(
         backend: queues.backend,
         listeners,
         dispatcher,
+        exporter,
         peer_thread: Some(PeerThread {
             number: connection_threads.len(),
             mailbox: peer_mailbox.expect("there is one mailbox more than connection threads"),

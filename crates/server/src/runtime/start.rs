@@ -20,6 +20,7 @@ use crate::bootstrap::{Bootstrap, InitialCluster, bootstrap, discover};
 use crate::clock::Clock;
 use crate::config::gates::Gate;
 use crate::config::{Config, url::Url};
+use crate::http::Profiles;
 use crate::log::{self, Text};
 use crate::peer::{Client, Dialer, HttpPeers};
 use crate::tls;
@@ -33,6 +34,7 @@ pub(super) fn start(config: Arc<Config>) -> Result<Started, StartError> {
     if config.memory_mlock {
         lock_memory()?;
     }
+    prepare_profiles(&config);
     let limit = ConnectionLimit::for_clients()?;
     let clock = Clock::start();
     let workers = Workers::start()?;
@@ -83,6 +85,19 @@ pub(super) fn start(config: Arc<Config>) -> Result<Started, StartError> {
         transport.add_remote(remote.id, remote.peer_urls());
     }
     Ok(started)
+}
+
+/// A profile of memory has what was asked for since it was activated, so that is done before
+/// anything is read.
+fn prepare_profiles(config: &Config) {
+    if !config.profiles_served() {
+        return;
+    }
+    match Profiles::activate() {
+        Ok(()) => crate::info!("pprof is enabled"; "path" => "/debug/pprof"),
+        Err(error) => crate::warn!("pprof is enabled, but has no profiles of memory";
+            "path" => "/debug/pprof", "error" => error),
+    }
 }
 
 /// [`Config::member_local_address`], told as etcd tells it.

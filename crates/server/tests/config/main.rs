@@ -13,7 +13,7 @@ mod meaning;
 use std::io;
 use std::net::IpAddr;
 
-use retcd_server::config::table::{Effect, FLAGS, Group, Section, Status};
+use retcd_server::config::table::{Effect, FLAGS, Group, Section};
 use retcd_server::config::{self, Config, ParseOutcome, Process, help};
 
 /// A process that is about to read its configuration.

@@ -19,7 +19,9 @@ mod locks;
 mod moments;
 #[expect(dead_code, reason = "other tests share it and need more of it")]
 mod place;
+mod profiles;
 mod raw;
 mod resources;
 mod small_disk;
 mod switches;
+mod tracing;

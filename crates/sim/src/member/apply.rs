@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prost::Message;
-use retcd_member::{ApplyFailure, Commit, NoRoom, Report};
+use retcd_member::{ApplyFailure, Commit, NoRoom, Report, Stages};
 use retcd_node::Input;
 use retcd_proto::etcdserverpb::InternalRaftRequest;
 use retcd_proto::mvccpb::KeyValue;
@@ -146,7 +146,8 @@ impl Process {
         };
         let apply = |process: &mut Process, commit: Commit<'_>| {
             let applier = &mut process.applier;
-            applier.apply(now, &entries, |_, _| {}, |_| {}, commit)
+            let stages = Stages::default();
+            applier.apply(now, &entries, stages, |_, _| {}, |_| {}, commit)
         };
         let report = self.committing(apply)??;
         let index = self.applied();

@@ -5,7 +5,7 @@ use std::io::{IoSlice, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use retcd_member::Mail;
+use retcd_member::{Mail, Stages};
 use retcd_proto::raftpb;
 use retcd_state::machine::{DatabaseCopy, Machine, Reply};
 use retcd_state::v2;
@@ -39,7 +39,8 @@ impl Process {
                 replies.retain(|(_, reply)| matches!(reply, Ok(Reply::V2(_))));
             }
             let request = |reply: &(u64, _)| reply.0;
-            self.mailboxes.send_split(replies, request, Mail::Replies);
+            let letter = |replies| Mail::Replies(replies, Stages::default());
+            self.mailboxes.send_split(replies, request, letter);
         }
     }
 }

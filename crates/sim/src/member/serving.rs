@@ -371,7 +371,7 @@ impl Process {
     fn read_mail(&mut self, cx: &mut Context) {
         while let Ok(mail) = self.hand_mail.try_recv() {
             match mail {
-                Mail::Replies(replies) => {
+                Mail::Replies(replies, _) => {
                     for (request, reply) in replies {
                         if let Some(operation) = self.by_hand.remove(&request) {
                             cx.answer(operation, Outcome::Answered(request::of_reply(&reply)));
