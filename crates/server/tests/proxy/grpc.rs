@@ -438,6 +438,13 @@ async fn clients_see_the_namespace_alone() {
     assert_eq!(refused.message(), "etcdserver: key is not provided");
 }
 
+fn as_user<T>(token: &str, request: T) -> Request<T> {
+    let mut request = Request::new(request);
+    let token = token.parse().unwrap();
+    request.metadata_mut().insert("token", token);
+    request
+}
+
 #[tokio::test]
 async fn tokens_pass_and_say_who_may_read() {
     let pair = Pair::start(&[]);
@@ -474,13 +481,6 @@ async fn tokens_pass_and_say_who_may_read() {
     let [root, nobody] = &tokens[..] else {
         panic!("two tokens");
     };
-    let with = |token: &str, request| {
-        let mut request = Request::new(request);
-        request
-            .metadata_mut()
-            .insert("token", token.parse().unwrap());
-        request
-    };
     let cached = pb::RangeRequest {
         serializable: true,
         ..get("a")
@@ -488,11 +488,14 @@ async fn tokens_pass_and_say_who_may_read() {
     // What was remembered for everybody is remembered no longer.
     let refused = kv.0.range(cached.clone()).await.unwrap_err();
     assert_eq!(refused.message(), "etcdserver: user name is empty");
-    let refused = kv.0.range(with(nobody, cached.clone())).await.unwrap_err();
+    let refused =
+        kv.0.range(as_user(nobody, cached.clone()))
+            .await
+            .unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
-    let answer = kv.0.range(with(root, cached.clone())).await.unwrap();
+    let answer = kv.0.range(as_user(root, cached.clone())).await.unwrap();
     assert_eq!(answer.into_inner().count, 1);
-    assert!(kv.0.range(with(nobody, cached)).await.is_err());
+    assert!(kv.0.range(as_user(nobody, cached)).await.is_err());
 
     let channel = pair.proxy.channel().await;
     let mut permitted = Watches::open_as(channel.clone(), Some(root)).await;
@@ -509,19 +512,15 @@ async fn tokens_pass_and_say_who_may_read() {
         value: "2".into(),
         ..pb::PutRequest::default()
     };
-    kv.0.put(with(root, put)).await.unwrap();
+    kv.0.put(as_user(root, put)).await.unwrap();
     assert_eq!(events(&permitted.next().await), ["a=2@3"]);
 
     let mut leases = LeaseClient::new(channel);
     let grant = pb::LeaseGrantRequest { ttl: 50, id: 0 };
-    let mut grant = Request::new(grant);
-    grant.metadata_mut().insert("token", root.parse().unwrap());
+    let grant = as_user(root, grant);
     let id = leases.lease_grant(grant).await.unwrap().into_inner().id;
     let requests = tokio_stream::iter([pb::LeaseKeepAliveRequest { id }]);
-    let mut requests = Request::new(requests);
-    requests
-        .metadata_mut()
-        .insert("token", root.parse().unwrap());
+    let requests = as_user(root, requests);
     let mut answers = leases
         .lease_keep_alive(requests)
         .await
