@@ -4,6 +4,7 @@
 //! answered once; requests for a lease that already waits for an answer share it. If the stream
 //! breaks, what was not answered is asked again on another one: a renewal may be repeated.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use retcd_proto::etcdserverpb::lease_client::LeaseClient;
@@ -23,8 +24,8 @@ const RESUME_PAUSE: Duration = Duration::from_millis(100);
 /// See the [module](self).
 pub struct Renewals {
     client: Client,
-    /// Leases whose renewal is not answered yet, each once.
-    unanswered: Vec<i64>,
+    /// Leases whose renewal is not answered yet.
+    unanswered: BTreeSet<i64>,
     open: Option<Open>,
     /// When to reopen a broken stream.
     resume_at: Option<Instant>,
@@ -41,7 +42,7 @@ impl Client {
     pub fn renewals(&self) -> Renewals {
         Renewals {
             client: self.without_deadline(),
-            unanswered: Vec::new(),
+            unanswered: BTreeSet::new(),
             open: None,
             resume_at: None,
         }
@@ -51,10 +52,9 @@ impl Client {
 impl Renewals {
     /// Asks for the renewal of a lease, unless that has been done and is not answered yet.
     pub fn request(&mut self, id: i64) {
-        if self.unanswered.contains(&id) {
+        if !self.unanswered.insert(id) {
             return;
         }
-        self.unanswered.push(id);
         if let Some(open) = &self.open
             && open.requests.send(LeaseKeepAliveRequest { id }).is_err()
         {
@@ -92,7 +92,7 @@ impl Renewals {
             };
             let error = match open.responses.message().await {
                 Ok(Some(response)) => {
-                    self.unanswered.retain(|id| *id != response.id);
+                    self.unanswered.remove(&response.id);
                     return Ok(response);
                 }
                 Ok(None) => Error::Broken {

@@ -21,6 +21,12 @@ pub fn usage() -> &'static str {
   etcd --version
     Print the version.
 
+  etcd gateway start [flags]
+    Forward TCP connections to the members of a cluster; see etcd gateway start --help.
+
+  etcd grpc-proxy start [flags]
+    Pass on gRPC calls to the members of a cluster, sharing watches; see etcd grpc-proxy start --help.
+
   etcd -h | --help
     Print this and the list of flags.
 

@@ -608,7 +608,7 @@ impl Leaderless {
 }
 
 /// grpc-go's words for a path that leads nowhere.
-pub(crate) fn unknown_method(path: &str) -> Status {
+fn unknown_method(path: &str) -> Status {
     let text = match path
         .strip_prefix('/')
         .and_then(|path| path.rsplit_once('/'))

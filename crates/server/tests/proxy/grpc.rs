@@ -438,6 +438,13 @@ async fn clients_see_the_namespace_alone() {
     assert_eq!(refused.message(), "etcdserver: key is not provided");
 }
 
+fn as_user<T>(token: &str, request: T) -> Request<T> {
+    let mut request = Request::new(request);
+    let token = token.parse().unwrap();
+    request.metadata_mut().insert("token", token);
+    request
+}
+
 #[tokio::test]
 async fn tokens_pass_and_say_who_may_read() {
     let pair = Pair::start(&[]);
@@ -474,13 +481,6 @@ async fn tokens_pass_and_say_who_may_read() {
     let [root, nobody] = &tokens[..] else {
         panic!("two tokens");
     };
-    let with = |token: &str, request| {
-        let mut request = Request::new(request);
-        request
-            .metadata_mut()
-            .insert("token", token.parse().unwrap());
-        request
-    };
     let cached = pb::RangeRequest {
         serializable: true,
         ..get("a")
@@ -488,11 +488,14 @@ async fn tokens_pass_and_say_who_may_read() {
     // What was remembered for everybody is remembered no longer.
     let refused = kv.0.range(cached.clone()).await.unwrap_err();
     assert_eq!(refused.message(), "etcdserver: user name is empty");
-    let refused = kv.0.range(with(nobody, cached.clone())).await.unwrap_err();
+    let refused =
+        kv.0.range(as_user(nobody, cached.clone()))
+            .await
+            .unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
-    let answer = kv.0.range(with(root, cached.clone())).await.unwrap();
+    let answer = kv.0.range(as_user(root, cached.clone())).await.unwrap();
     assert_eq!(answer.into_inner().count, 1);
-    assert!(kv.0.range(with(nobody, cached)).await.is_err());
+    assert!(kv.0.range(as_user(nobody, cached)).await.is_err());
 
     let channel = pair.proxy.channel().await;
     let mut permitted = Watches::open_as(channel.clone(), Some(root)).await;
@@ -509,19 +512,15 @@ async fn tokens_pass_and_say_who_may_read() {
         value: "2".into(),
         ..pb::PutRequest::default()
     };
-    kv.0.put(with(root, put)).await.unwrap();
+    kv.0.put(as_user(root, put)).await.unwrap();
     assert_eq!(events(&permitted.next().await), ["a=2@3"]);
 
     let mut leases = LeaseClient::new(channel);
     let grant = pb::LeaseGrantRequest { ttl: 50, id: 0 };
-    let mut grant = Request::new(grant);
-    grant.metadata_mut().insert("token", root.parse().unwrap());
+    let grant = as_user(root, grant);
     let id = leases.lease_grant(grant).await.unwrap().into_inner().id;
     let requests = tokio_stream::iter([pb::LeaseKeepAliveRequest { id }]);
-    let mut requests = Request::new(requests);
-    requests
-        .metadata_mut()
-        .insert("token", root.parse().unwrap());
+    let requests = as_user(root, requests);
     let mut answers = leases
         .lease_keep_alive(requests)
         .await
@@ -640,4 +639,118 @@ async fn a_proxy_outlives_its_member() {
     assert_eq!(kv.get("a").await.unwrap(), b"1");
     kv.put("a", "2").await.unwrap();
     assert_eq!(events(&watches.next().await), ["a=2@3"]);
+}
+
+#[tokio::test]
+async fn a_watch_that_requires_a_leader_ends_without_one() {
+    let places = [Place::new(), Place::new()];
+    let peer = |place: &Place| {
+        let arguments = place.arguments();
+        let prefix = "--listen-peer-urls=";
+        let url = arguments
+            .iter()
+            .find_map(|argument| argument.strip_prefix(prefix));
+        url.unwrap().to_owned()
+    };
+    let cluster = format!(
+        "--initial-cluster=m0={},m1={}",
+        peer(&places[0]),
+        peer(&places[1])
+    );
+    let launch = |number: usize| {
+        let name = format!("--name=m{number}");
+        let quick = ["--heartbeat-interval=20", "--election-timeout=200"];
+        places[number].launch(&[&[&*name, &*cluster], &quick[..]].concat())
+    };
+    let members = [launch(0), launch(1)];
+    members.iter().for_each(Server::wait_until_serving);
+    let proxy = start(&[&members[0]], &[]);
+    let mut kv = proxy.kv().await;
+    kv.put("a", "1").await.unwrap();
+    let mut patient = Watches::open(proxy.channel().await).await;
+    let (requests, receiver) = mpsc::unbounded_channel();
+    let mut request = Request::new(UnboundedReceiverStream::new(receiver));
+    request
+        .metadata_mut()
+        .insert("hasleader", "true".parse().unwrap());
+    let responses = WatchClient::new(proxy.channel().await).watch(request).await;
+    let mut strict = Watches {
+        requests,
+        responses: responses.unwrap().into_inner(),
+    };
+    for stream in [&mut patient, &mut strict] {
+        stream.create(below("a", 0));
+        assert!(stream.next().await.created);
+    }
+    let [member, other] = members;
+    other.end_with(Signal::KILL);
+    let ended = strict.responses.message().await.unwrap_err();
+    assert_eq!(ended.message(), "etcdserver: no leader");
+    let _other = launch(1);
+    kv.get("a").await.unwrap();
+    kv.put("a", "2").await.unwrap();
+    assert_eq!(events(&patient.next().await), ["a=2@3"]);
+    drop(member);
+}
+
+#[tokio::test]
+async fn both_sides_may_have_tls() {
+    let place = Place::new();
+    let url = format!("https://127.0.0.1:{}", place.client_port);
+    let member = place.launch(&[
+        "--auto-tls",
+        &format!("--listen-client-urls={url}"),
+        &format!("--advertise-client-urls={url}"),
+    ]);
+    member.wait_for("serving client traffic securely");
+    let data_dir = place.dir().join("proxy");
+    let port = free_port();
+    let mut command = Command::new(program());
+    command
+        .args([
+            "grpc-proxy",
+            "start",
+            "--insecure-skip-tls-verify",
+            "--auto-tls",
+        ])
+        .args(["--experimental-enable-grpc-logging", "--data-dir"])
+        .arg(&data_dir)
+        .arg(format!("--listen-addr=127.0.0.1:{port}"))
+        .arg(format!("--advertise-client-url=https://127.0.0.1:{port}"))
+        .arg(format!("--endpoints=127.0.0.1:{}", member.port()));
+    let proxy = Server::spawn(command, port);
+    proxy.wait_for("started gRPC proxy");
+    assert!(data_dir.join("fixtures/proxy/cert.pem").exists());
+    let client = retcd_client::Client::new(retcd_client::Config {
+        tls: retcd_client::TlsConfig {
+            skip_verify: true,
+            ..retcd_client::TlsConfig::default()
+        },
+        ..retcd_client::Config::new([format!("https://127.0.0.1:{port}")])
+    });
+    let client = client.unwrap();
+    let put = pb::PutRequest {
+        key: "a".into(),
+        value: "1".into(),
+        ..pb::PutRequest::default()
+    };
+    let put = client.put(put).await.unwrap();
+    assert_eq!(put.header.unwrap().revision, 2);
+    let user = pb::AuthUserAddRequest {
+        name: "u".to_owned(),
+        password: "secret".to_owned(),
+        ..pb::AuthUserAddRequest::default()
+    };
+    client.user_add(user).await.unwrap();
+    let log = proxy.log();
+    let request = r#""grpc.request.content":"{\"key\":\"YQ==\",\"value\":\"MQ==\"}","grpc.service":"etcdserverpb.KV","grpc.method":"Put","peer.address":"127.0.0.1:"#;
+    assert!(log.contains(request), "{log}");
+    assert!(log.contains("returned response payload logged as grpc.response.content field"));
+    assert!(
+        log.contains(r#""grpc.method":"UserAdd""#) && !log.contains("secret"),
+        "{log}"
+    );
+    // Without TLS there is nobody to talk to.
+    let refused = proxy.exchange(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(refused, b"");
 }

@@ -11,11 +11,14 @@ mod forward;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::Arc;
 
+use rustix::process::Resource;
+
 use super::discovery::Discovery;
 use super::flags::{Command, Kind, Values, flag};
 use super::{Refusal, listen_address};
 use crate::accept::{SocketOptions, bind_tcp};
 use crate::config::url::split_host_port;
+use crate::rlimit::raise_limit;
 use crate::runtime::spawn_runtime_thread;
 use crate::systemd;
 use crate::workers::Workers;
@@ -91,6 +94,9 @@ fn start(values: &Values) -> Result<std::convert::Infallible, Refusal> {
     }
     let address = listen_address(listen).map_err(Refusal::stderr)?;
     let listener = bind_tcp(address, SocketOptions::default()).map_err(Refusal::stderr)?;
+    // As Go's runtime does: each connection takes two descriptors, and most services are started with
+    // a low soft limit. Without the right to, there are fewer.
+    let _ = raise_limit(Resource::Nofile);
     let system = |error: std::io::Error| Refusal::stderr(error);
     let workers = Workers::start().map_err(system)?;
     systemd::notify_ready();

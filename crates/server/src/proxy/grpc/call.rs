@@ -23,11 +23,11 @@ use super::thread::ProxyThread;
 use super::{kv, lease, members, watch};
 use crate::auth::credentials_of;
 use crate::budget::{Outstanding, Piece};
+use crate::grpc::method_of;
 use crate::grpc::wire::{
     Encoding, MessageLength, MessageReader, PREFIX_BYTES, ResponseBody, error_response,
     stream_response, unary_response,
 };
-use crate::grpc::{method_of, unknown_method};
 use crate::metrics::{Call as CountedCall, CallKind, Method};
 use crate::status::{self, Code, Status};
 
@@ -109,7 +109,8 @@ fn refusal(method: Method) -> Option<Status> {
     const NO_RANGE_STREAM: &str = "RangeStream is not supported by the gRPC proxy";
     match method {
         Method::HealthCheck | Method::HealthList | Method::HealthWatch => {
-            Some(unknown_method(method.path()))
+            let text = format!("unknown service {}", method.service());
+            Some(Status::new(Code::Unimplemented, text))
         }
         Method::RangeStream => Some(Status::new(Code::Unimplemented, NO_RANGE_STREAM)),
         _ => None,

@@ -100,9 +100,10 @@ async fn answers(client: &Client) -> bool {
         key: KEY.into(),
         ..RangeRequest::default()
     };
-    let client = client.with_timeout(READ_TIMEOUT);
-    !matches!(
-        client.range(request).await,
-        Err(Error::DeadlineExceeded { .. } | Error::Unreachable { .. } | Error::Unsent { .. })
-    )
+    match client.with_timeout(READ_TIMEOUT).range(request).await {
+        Ok(_) => true,
+        // Who may not read is told so by a cluster with a leader as well as by one without.
+        Err(error @ Error::Refused { .. }) => !error.is_answer(&NO_LEADER.message),
+        Err(_) => false,
+    }
 }

@@ -15,7 +15,7 @@
 //! A broadcast is opened with the token of its first watcher. If the server refuses that token,
 //! those who have others go on without it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -67,7 +67,7 @@ struct Broadcast {
     id: BroadcastId,
     token: Token,
     next: i64,
-    watchers: Vec<WatcherId>,
+    watchers: BTreeSet<WatcherId>,
 }
 
 struct Watcher {
@@ -104,7 +104,7 @@ impl Broadcasts {
         let found = broadcasts.iter_mut().filter(fits).max_by_key(|b| b.next);
         let (id, action) = match found {
             Some(broadcast) => {
-                broadcast.watchers.push(watcher);
+                broadcast.watchers.insert(watcher);
                 (broadcast.id, None)
             }
             None => {
@@ -114,7 +114,7 @@ impl Broadcasts {
                     id,
                     token: token.clone(),
                     next: from,
-                    watchers: vec![watcher],
+                    watchers: BTreeSet::from([watcher]),
                 });
                 self.range_of.insert(id, range.clone());
                 let open = Action::Open {
@@ -143,7 +143,7 @@ impl Broadcasts {
         };
         let broadcast = self.broadcast(left.broadcast);
         let broadcast = broadcast.expect("a watcher's broadcast is there as long as it");
-        broadcast.watchers.retain(|other| *other != watcher);
+        broadcast.watchers.remove(&watcher);
         let close = broadcast.watchers.is_empty();
         let action = close.then(|| self.close(left.broadcast));
         (Some(left.from), action)

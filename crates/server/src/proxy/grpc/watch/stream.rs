@@ -23,6 +23,7 @@ use super::hub::{Ask, Delivery, Late};
 use super::response::Wants;
 use crate::grpc::wire::ResponseBody;
 use crate::proxy::grpc::call::{Call, Frames, Messages};
+use crate::proxy::grpc::error::status_of;
 use crate::status::{self, Status};
 
 /// Deliveries that wait for the client, as many as in etcd's proxy.
@@ -159,7 +160,7 @@ impl<'a> Stream<'a> {
             match client.range(range).await {
                 Ok(answer) => Ok(Begun::Allowed(request, answer.header.unwrap_or_default())),
                 Err(error @ Error::Refused { .. }) => Ok(Begun::Refused(error.to_string())),
-                Err(error) => Err(super::super::error::status_of(error)),
+                Err(error) => Err(status_of(error)),
             }
         };
         ask.boxed_local()
