@@ -18,12 +18,7 @@ shift
 parts=("$@")
 ((${#parts[@]})) || parts=(sums pages components image unit deb rpm)
 work=$(mktemp -d)
-chroot=
-cleanup() {
-    [[ -z $chroot ]] || umount -q "$chroot/proc" "$chroot/dev" 2>/dev/null || true
-    rm -rf --one-file-system "$work"
-}
-trap cleanup EXIT
+trap 'rm -rf --one-file-system "$work"' EXIT
 
 needs() {
     local tool
@@ -102,8 +97,8 @@ part_unit() {
 part_deb() {
     needs debootstrap
     needs_root
-    chroot=$work/debian
-    debootstrap --variant=minbase bookworm "$chroot" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$work/debootstrap.log" 2>&1 ||
+    local chroot=$work/debian
+    debootstrap --variant=minbase --include=adduser bookworm "$chroot" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$work/debootstrap.log" 2>&1 ||
         fail "debootstrap: $(tail -n 3 "$work/debootstrap.log")"
     cp "$(one 'retcd_*.deb')" "$chroot/root/retcd.deb"
     cat >"$chroot/root/try" <<'END'
@@ -112,10 +107,19 @@ dpkg -i /root/retcd.deb || apt-get -y -f install
 dpkg -s retcd | grep '^Status: install ok installed'
 test "$(stat -c %U:%a /var/lib/etcd)" = etcd:700
 serve() {
-    su -s /bin/sh -c 'ETCD_DATA_DIR=/var/lib/etcd/default exec etcd --listen-client-urls http://127.0.0.1:42379 --advertise-client-urls http://127.0.0.1:42379 --listen-peer-urls http://127.0.0.1:42380 --initial-advertise-peer-urls http://127.0.0.1:42380 --initial-cluster default=http://127.0.0.1:42380' etcd >/root/log 2>&1 &
-    until etcdctl --endpoints 127.0.0.1:42379 endpoint health 2>/dev/null; do sleep 0.2; done
+    ETCD_DATA_DIR=/var/lib/etcd/default setpriv --reuid=etcd --regid=etcd --clear-groups etcd \
+        --listen-client-urls http://127.0.0.1:42379 --advertise-client-urls http://127.0.0.1:42379 \
+        --listen-peer-urls http://127.0.0.1:42380 --initial-advertise-peer-urls http://127.0.0.1:42380 \
+        --initial-cluster default=http://127.0.0.1:42380 >/root/log 2>&1 &
+    pid=$!
+    trap 'kill -9 $pid' EXIT
+    until etcdctl --endpoints 127.0.0.1:42379 endpoint health 2>/dev/null; do kill -0 $pid; sleep 0.2; done
 }
-halt() { pid=$(pidof etcd) && kill $pid && while pidof etcd; do sleep 0.2; done; }
+halt() {
+    kill $pid
+    wait $pid || true
+    trap - EXIT
+}
 serve
 etcdctl --endpoints 127.0.0.1:42379 put a 1
 halt
