@@ -204,7 +204,7 @@ impl Profiles {
                     Refusal::new(StatusCode::BAD_REQUEST, text)
                 })?;
                 if debug != 0 {
-                    let text = "debug and seconds params are incompatible";
+                    let text = "seconds and debug params are incompatible";
                     return Err(Refusal::new(StatusCode::BAD_REQUEST, text));
                 }
                 let before = self.take(profile).await?;

@@ -14,9 +14,14 @@
 //! ```
 
 use std::collections::HashMap;
-use std::io::{Read, Seek};
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::os::fd::AsRawFd;
+use std::sync::OnceLock;
 
-use jemalloc_pprof::PROF_CTL;
+use parking_lot::Mutex;
+use rustix::fs::{MemfdFlags, memfd_create};
+use tikv_jemalloc_ctl::{Access, AsName};
 
 use super::{Frame, Samples};
 
@@ -35,25 +40,62 @@ pub(crate) enum HeapError {
 
 /// Has the allocator note stacks from now on.
 pub(crate) fn activate() -> Result<(), HeapError> {
-    let control = PROF_CTL.as_ref().ok_or(HeapError::Unsupported)?;
-    let mut control = control.blocking_lock();
-    control
-        .activate()
+    check_supported()?;
+    let active = "prof.active\0".name();
+    active
+        .write(true)
         .map_err(|error| HeapError::Inactive(error.to_string()))
 }
 
-/// What the allocator has noted. Blocks; not for a thread that runs futures.
+/// It has to be built with its profiler, and told so when the process begins (`.cargo/config.toml`).
+fn check_supported() -> Result<(), HeapError> {
+    let supported: Result<bool, _> = "opt.prof\0".name().read();
+    match supported {
+        Ok(true) => Ok(()),
+        _ => Err(HeapError::Unsupported),
+    }
+}
+
+/// Where the allocator writes to: a file in memory, of which there is one, as its name has to live as
+/// long as the process.
+struct Dump {
+    file: File,
+    path: &'static [u8],
+}
+
+impl Dump {
+    /// The one; whoever has it locked may have it written.
+    fn one() -> io::Result<&'static Mutex<Dump>> {
+        static ONE: OnceLock<Mutex<Dump>> = OnceLock::new();
+        if let Some(one) = ONE.get() {
+            return Ok(one);
+        }
+        let file = File::from(memfd_create("heap profile", MemfdFlags::CLOEXEC)?);
+        let path = format!("/proc/self/fd/{}\0", file.as_raw_fd());
+        let path = path.into_bytes().leak();
+        Ok(ONE.get_or_init(|| Mutex::new(Dump { file, path })))
+    }
+
+    fn take(&mut self) -> Result<String, HeapError> {
+        let failed = |error: &dyn std::fmt::Display| HeapError::Dump(error.to_string());
+        let dump = "prof.dump\0".name();
+        dump.write(self.path).map_err(|error| failed(&error))?;
+        let mut text = String::new();
+        self.file
+            .rewind()
+            .and_then(|()| self.file.read_to_string(&mut text))
+            // Its pages are memory.
+            .and_then(|_| self.file.set_len(0))
+            .map_err(|error| failed(&error))?;
+        Ok(text)
+    }
+}
+
+/// What the allocator has noted. Blocks.
 pub(crate) fn take(name: &'static str) -> Result<Samples, HeapError> {
-    let control = PROF_CTL.as_ref().ok_or(HeapError::Unsupported)?;
-    let dump = |error: &dyn std::fmt::Display| HeapError::Dump(error.to_string());
-    let mut file = control
-        .blocking_lock()
-        .dump()
-        .map_err(|error| dump(&error))?;
-    let mut text = String::new();
-    file.rewind()
-        .and_then(|()| file.read_to_string(&mut text))
-        .map_err(|error| dump(&error))?;
+    check_supported()?;
+    let dump = Dump::one().map_err(|error| HeapError::Dump(error.to_string()))?;
+    let text = dump.lock().take()?;
     let mut samples = parse(name, &text)?;
     if name == "allocs" {
         samples.shown = "alloc_space";

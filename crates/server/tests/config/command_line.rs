@@ -457,7 +457,7 @@ fn no_flag_of_etcd_is_refused_for_want_of_a_feature() {
             "log-format" => ("console", None),
             "enable-log-rotation" => ("true", Some("--log-outputs=etcd.log")),
             "log-rotation-config-json" => (r#"{"maxsize": 7}"#, None),
-            "election-timeout" => ("7000", None),
+            "election-timeout" | "max-request-bytes" => ("7000", None),
             name if name.ends_with("-urls") => ("http://127.0.0.1:1", None),
             _ => match flag.default {
                 "false" => ("true", None),

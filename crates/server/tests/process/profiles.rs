@@ -161,7 +161,7 @@ fn every_page_answers_as_go_does() {
     check(
         "/debug/pprof/heap?seconds=1&debug=1",
         400,
-        "debug and seconds params are incompatible\n",
+        "seconds and debug params are incompatible\n",
     );
     // A place that the threads' own profile does not name: any function of the program.
     let here = profile(&server, "/debug/pprof/heap");
