@@ -754,3 +754,28 @@ async fn both_sides_may_have_tls() {
     let refused = proxy.exchange(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(refused, b"");
 }
+
+/// More events than are queued for a client, which reads them when all have happened.
+#[tokio::test]
+async fn a_client_that_reads_late_misses_nothing() {
+    const EVENTS: i64 = 4000;
+    let pair = Pair::start(&[]);
+    let mut kv = pair.member.kv().await;
+    let mut watches = Watches::open(pair.proxy.channel().await).await;
+    for _ in 0..2 {
+        watches.create(below("k", 0));
+        assert!(watches.next().await.created);
+    }
+    for number in 0..EVENTS {
+        kv.put("k", vec![b'x'; 200 + (number % 7) as usize]).await.unwrap();
+    }
+    let mut next = [2, 2];
+    while next != [EVENTS + 2; 2] {
+        let response = watches.next().await;
+        let at = &mut next[usize::try_from(response.watch_id).unwrap()];
+        for event in &response.events {
+            assert_eq!(event.kv.as_ref().unwrap().mod_revision, *at);
+            *at += 1;
+        }
+    }
+}

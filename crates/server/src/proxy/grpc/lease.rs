@@ -125,7 +125,7 @@ async fn renew_at_server(client: Client, mut renewals: mpsc::UnboundedReceiver<R
                 Ok(answer) => {
                     for waits in waiting.remove(&answer.id).unwrap_or_default() {
                         // A client that is gone needs no answer.
-                        let _ = waits.send(Ok(answer.clone()));
+                        let _ = waits.send(Ok(answer));
                     }
                 }
                 Err(error) => {

@@ -154,7 +154,7 @@ fn server_tls(values: &Values) -> Option<TlsConfig> {
         skip_verify: values.bool("insecure-skip-tls-verify"),
         ..TlsConfig::default()
     };
-    (tls != TlsConfig::default()).then(|| TlsConfig {
+    (tls != TlsConfig::default()).then_some(TlsConfig {
         required: true,
         ..tls
     })

@@ -66,7 +66,7 @@ impl Events {
             return None;
         }
         let head = WatchResponse {
-            header: self.header.clone(),
+            header: self.header,
             watch_id,
             ..WatchResponse::default()
         };
