@@ -32,6 +32,7 @@ use crate::peer::Versions;
 
 pub use access::Access;
 pub use pprof::Profiles;
+pub(crate) use pprof::page as profile_page;
 pub use vars::{Progress, RaftStatus};
 
 use mux::Route;

@@ -29,9 +29,9 @@ const CPU_SECONDS: u64 = 30;
 #[derive(Debug)]
 pub struct Profiles(Workers);
 
-/// A page of `/debug/pprof/`.
+/// A page of `/debug/pprof/`; see [`page`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum ProfilePage {
+pub(crate) enum ProfilePage {
     Index,
     Cpu,
     Trace,
@@ -44,7 +44,7 @@ pub(super) enum ProfilePage {
 
 /// A profile that does not have to be begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(crate) enum Standing {
     Allocs,
     Block,
     Goroutine,
@@ -104,7 +104,7 @@ impl Standing {
 }
 
 /// What comes after `/debug/pprof/`.
-pub(super) fn page(segments: &[&str]) -> ProfilePage {
+pub(crate) fn page(segments: &[&str]) -> ProfilePage {
     match segments {
         [""] => ProfilePage::Index,
         ["profile"] => ProfilePage::Cpu,
@@ -152,15 +152,17 @@ impl Profiles {
         Profiles(workers)
     }
 
-    /// Has the allocator note from now on where memory is asked for. Blocks.
-    ///
-    /// # Errors
-    /// It cannot; the text says why.
-    pub fn activate() -> Result<(), String> {
-        heap::activate().map_err(|error| error.to_string())
+    /// Has the allocator note from now on where memory is asked for: done before anything is read,
+    /// since a profile of memory has what came later. Blocks.
+    pub(crate) fn activate() {
+        match heap::activate() {
+            Ok(()) => crate::info!("pprof is enabled"; "path" => "/debug/pprof"),
+            Err(error) => crate::warn!("pprof is enabled, but has no profiles of memory";
+                "path" => "/debug/pprof", "error" => error.to_string().as_str()),
+        }
     }
 
-    pub(super) async fn serve(
+    pub(crate) async fn serve(
         &self,
         page: &ProfilePage,
         query: &str,

@@ -34,7 +34,9 @@ pub(super) fn start(config: Arc<Config>) -> Result<Started, StartError> {
     if config.memory_mlock {
         lock_memory()?;
     }
-    prepare_profiles(&config);
+    if config.profiles_served() {
+        Profiles::activate();
+    }
     let limit = ConnectionLimit::for_clients()?;
     let clock = Clock::start();
     let workers = Workers::start()?;
@@ -85,19 +87,6 @@ pub(super) fn start(config: Arc<Config>) -> Result<Started, StartError> {
         transport.add_remote(remote.id, remote.peer_urls());
     }
     Ok(started)
-}
-
-/// A profile of memory has what was asked for since it was activated, so that is done before
-/// anything is read.
-fn prepare_profiles(config: &Config) {
-    if !config.profiles_served() {
-        return;
-    }
-    match Profiles::activate() {
-        Ok(()) => crate::info!("pprof is enabled"; "path" => "/debug/pprof"),
-        Err(error) => crate::warn!("pprof is enabled, but has no profiles of memory";
-            "path" => "/debug/pprof", "error" => error),
-    }
 }
 
 /// [`Config::member_local_address`], told as etcd tells it.

@@ -767,7 +767,9 @@ async fn a_client_that_reads_late_misses_nothing() {
         assert!(watches.next().await.created);
     }
     for number in 0..EVENTS {
-        kv.put("k", vec![b'x'; 200 + (number % 7) as usize]).await.unwrap();
+        kv.put("k", vec![b'x'; 200 + (number % 7) as usize])
+            .await
+            .unwrap();
     }
     let mut next = [2, 2];
     while next != [EVENTS + 2; 2] {
@@ -778,4 +780,20 @@ async fn a_client_that_reads_late_misses_nothing() {
             *at += 1;
         }
     }
+}
+
+#[tokio::test]
+async fn profiles_are_served_where_they_are_asked_for() {
+    let plain = Pair::start(&[]);
+    assert!(
+        plain
+            .proxy
+            .page("/debug/pprof/")
+            .starts_with("HTTP/1.1 404")
+    );
+    let profiled = Pair::start(&["--enable-pprof"]);
+    let index = profiled.proxy.page("/debug/pprof/");
+    assert!(index.contains("profile?seconds=N"), "{index}");
+    let threads = profiled.proxy.page("/debug/pprof/goroutine?debug=1");
+    assert!(threads.contains("work-0"), "{threads}");
 }

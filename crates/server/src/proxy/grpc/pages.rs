@@ -2,6 +2,7 @@
 //!
 //! `/metrics` is the page of one server, chosen when the proxy started; `/proxy/metrics` is our
 //! own. `/health` asks the cluster, `/proxy/health` asks it through this proxy as clients see it.
+//! `/debug/pprof/` is there where gRPC is, with `--enable-pprof`.
 
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use retcd_client::{Client, Code, Dialer, Error, TlsConfig};
 use retcd_proto::etcdserverpb::{RangeRequest, WatchCreateRequest};
 
 use super::thread::ProxyThread;
+use crate::accept::Protocols;
+use crate::http::profile_page;
 use crate::metrics::{CONTENT_TYPE, Sample};
 use crate::net_http::path::Path;
 use crate::net_http::{Response, reply};
@@ -23,7 +26,11 @@ const WATCH_TIMEOUT: Duration = Duration::from_secs(3);
 const METRICS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Answers a request; no page reads the request's body.
-pub(super) async fn answer<B>(thread: &ProxyThread, request: &Request<B>) -> Response {
+pub(super) async fn answer<B>(
+    thread: &ProxyThread,
+    protocols: Protocols,
+    request: &Request<B>,
+) -> Response {
     let segments = match Path::parse(request.uri()) {
         Path::Redirect(location) => return reply::moved(request.method(), &location),
         Path::Malformed => return reply::bad_request(),
@@ -33,6 +40,18 @@ pub(super) async fn answer<B>(thread: &ProxyThread, request: &Request<B>) -> Res
     let is_health = matches!(segments.as_slice(), ["health"] | ["proxy", "health"]);
     if is_health && request.method() != Method::GET {
         return reply::method_not_allowed(&Method::GET);
+    }
+    let profiles = thread.shared.profiles.as_ref();
+    let profiles = profiles.filter(|_| protocols.grpc);
+    if let (Some(profiles), ["debug", "pprof", page @ ..]) = (profiles, segments.as_slice()) {
+        if page.is_empty() {
+            return reply::moved(request.method(), "/debug/pprof/");
+        }
+        let query = request.uri().query().unwrap_or_default();
+        let command_line: Vec<String> = std::env::args().collect();
+        return profiles
+            .serve(&profile_page(page), query, &command_line)
+            .await;
     }
     match segments.as_slice() {
         ["metrics"] => server_metrics(thread).await,

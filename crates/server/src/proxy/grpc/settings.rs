@@ -15,6 +15,7 @@ pub(super) struct Settings {
     pub(super) listen_addr: String,
     pub(super) metrics_addr: String,
     pub(super) advertise_client_url: String,
+    pub(super) enable_pprof: bool,
     pub(super) endpoints: Vec<String>,
     pub(super) discovery_srv: String,
     pub(super) discovery_srv_name: String,
@@ -70,15 +71,13 @@ impl Settings {
             ));
         }
         let listener = listener_tls(values)?;
-        if values.bool("enable-pprof") {
-            return Err(Refusal::stderr("--enable-pprof is not supported yet"));
-        }
         let keepalive_timeout = values.duration("grpc-keepalive-timeout").std();
         let text = |name: &str| values.text(name).to_owned();
         Ok(Settings {
             listen_addr: text("listen-addr"),
             metrics_addr: text("metrics-addr"),
             advertise_client_url: text("advertise-client-url"),
+            enable_pprof: values.bool("enable-pprof"),
             endpoints: values.texts("endpoints").to_vec(),
             discovery_srv: text("discovery-srv"),
             discovery_srv_name: text("discovery-srv-name"),

@@ -22,7 +22,7 @@ use crate::accept::{BoundListener, ConnectionLimit, Dispatcher, ListenError, Pro
 use crate::budget::AnswerBudget;
 use crate::config::settings::Tls;
 use crate::config::url::{Url, split_host_port};
-use crate::http::ListenerKind;
+use crate::http::{ListenerKind, Profiles};
 use crate::log::{self, Level, Text};
 use crate::metrics::{Detail, Metrics};
 use crate::proxy::discovery::Discovery;
@@ -56,6 +56,7 @@ fn start(values: &Values) -> Result<Infallible, Refusal> {
         };
         log::init(&options).map_err(|error| Refusal::stderr(Text(error).0))?;
     }
+    let profiles = profiles(&settings)?;
     let listener_tls = listener_files(&settings)?;
     let tls_settings = tls_settings(&settings.listener, listener_tls.is_some())?;
     let listener = listen(&settings, listener_tls.as_ref(), &tls_settings)?;
@@ -82,6 +83,7 @@ fn start(values: &Values) -> Result<Infallible, Refusal> {
     let (endpoints, servers) = latest::channel(Arc::new(config));
     let (leader, leader_watch) = leader_watch();
     let shared = Arc::new(Shared {
+        profiles,
         settings,
         metrics: Metrics::new(Detail::Basic),
         budget: AnswerBudget::default(),
@@ -483,6 +485,16 @@ fn own_config(settings: &Settings, files: Option<&Tls>) -> Option<Config> {
         tls: tls.unwrap_or_default(),
         ..Config::new([settings.advertise_client_url.clone()])
     })
+}
+
+/// Profiles, if they are to be served, with the threads that take them.
+fn profiles(settings: &Settings) -> Result<Option<Profiles>, Refusal> {
+    if !settings.enable_pprof {
+        return Ok(None);
+    }
+    Profiles::activate();
+    let workers = Workers::start().map_err(Refusal::stderr)?;
+    Ok(Some(Profiles::new(workers.queue().clone())))
 }
 
 fn host_name() -> String {

@@ -25,6 +25,7 @@ use crate::accept::Protocols;
 use crate::budget::{AnswerBudget, Outstanding};
 use crate::grpc::is_grpc;
 use crate::grpc::wire::ResponseBody;
+use crate::http::Profiles;
 use crate::metrics::Metrics;
 use crate::runtime::Front;
 
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     pub(super) metrics_endpoint: String,
     /// Where the proxy is found by its clients; none if it does not tell.
     pub(super) own: Option<Config>,
+    /// With `--enable-pprof`.
+    pub(super) profiles: Option<Profiles>,
     /// This machine's name.
     pub(super) host_name: String,
     /// For streams that require a leader.
@@ -124,7 +127,9 @@ impl Front for ProxyThread {
         if protocols.grpc && is_grpc(&request) {
             return call::call(self, connection, remote, request).await;
         }
-        pages::answer(&self, &request).await.map(ResponseBody::Page)
+        pages::answer(&self, protocols, &request)
+            .await
+            .map(ResponseBody::Page)
     }
 
     fn budget(&self) -> &AnswerBudget {
