@@ -68,6 +68,16 @@ fn empty_endpoints_do_not_count() {
             "{done:?}"
         );
     }
+    let port = client.rsplit_once(':').unwrap().1;
+    for endpoint in [format!(":{port}"), format!("HTTP://:{port}/")] {
+        let done = run(etcdctl(&["--endpoints", &endpoint, "get", "k"]), "");
+        assert_eq!(done.stdout, "k\nv\n", "{endpoint}");
+    }
+    refused(
+        &["--endpoints=http://%zz", "get", "k"],
+        "invalid endpoint \"http://%zz\"",
+        2,
+    );
     refused(
         &["--endpoints=,", "get", "k"],
         "etcdclient: no available endpoints",
@@ -143,6 +153,21 @@ fn closed_output_ends_commands_silently() {
         .output()
         .expect("the tool starts");
     assert_eq!(done.status.code(), Some(1));
+}
+
+#[test]
+fn help_is_about_words_not_flags() {
+    let done = run(etcdctl(&["--hex", "help", "--endpoints", "a:1", "foo"]), "");
+    let first = done.stderr.lines().next();
+    assert_eq!(first, Some("Unknown help topic [`foo`]"));
+    let done = run(
+        etcdctl(&["help", "lease", "--dial-timeout=1s", "grant"]),
+        "",
+    );
+    assert!(
+        done.stdout.contains("etcdctl lease grant <ttl>"),
+        "{done:?}"
+    );
 }
 
 #[test]

@@ -176,8 +176,10 @@ pub(crate) fn run<T>(work: impl Future<Output = Result<T, Exit>>) -> Result<T, E
 /// The configuration is invalid, or the credentials are rejected.
 pub(crate) async fn connect(config: Config) -> Result<Client, Exit> {
     let client = Client::new(config).map_err(|error| match error {
-        ConfigError::NoEndpoints => Exit::new(ExitKind::BadConnection, error),
-        error => Exit::bad_args(error),
+        ConfigError::NoEndpoints | ConfigError::Endpoint(_) => {
+            Exit::new(ExitKind::BadConnection, error)
+        }
+        ConfigError::Tls(_) => Exit::bad_args(error),
     })?;
     client.log_in().await.map_err(|error| {
         log_last_attempt(&error);
