@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
+use harness::terminal::Terminal;
 use harness::{Member, Running, etcdctl, run};
 
 /// Runs a command that needs no server and must fail.
@@ -153,6 +154,17 @@ fn closed_output_ends_commands_silently() {
         .output()
         .expect("the tool starts");
     assert_eq!(done.status.code(), Some(1));
+}
+
+#[test]
+fn who_sits_at_a_terminal_is_told_what_to_do() {
+    let member = Member::start_with_tls();
+    let endpoint = format!("--endpoints=https://{}", member.client);
+    let args = [&endpoint, "get", "k", "--command-timeout=1s"];
+    let mut terminal = Terminal::run(&args);
+    terminal.expect("name its certificate with --cacert.\r\nError: context deadline exceeded\r\n");
+    assert_eq!(terminal.end().code(), Some(1));
+    refused(&args, "context deadline exceeded", 1);
 }
 
 #[test]

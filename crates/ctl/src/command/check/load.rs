@@ -172,7 +172,9 @@ mod tests {
     #[test]
     fn results_are_those_of_the_puts_that_succeeded() {
         let mut times = Times::default();
-        [1, 3, 5, 7].map(|seconds| times.add(Duration::from_secs(seconds)));
+        for seconds in [1, 3, 5, 7] {
+            times.add(Duration::from_secs(seconds));
+        }
         let results = Results {
             times,
             errors: [("x".to_owned(), 2)].into(),
