@@ -15,6 +15,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// How long gRPC waits for the answer to a probe unless it is told otherwise.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Where a port without a host is, as in Go.
+const THIS_MACHINE: &str = "127.0.0.1";
+
 /// An address and whether to use TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
@@ -67,18 +70,23 @@ impl Endpoint {
         }
         let (authority, encryption) = match text.split_once("://") {
             None => (text, Encryption::IfConfigured),
-            Some(("http", authority)) => (authority, Encryption::Never),
-            Some(("https", authority)) => (authority, Encryption::Always),
-            Some(_) => return Err(EndpointError::Invalid(text.to_owned())),
+            Some((scheme, authority)) => match scheme.to_ascii_lowercase().as_str() {
+                "http" => (authority, Encryption::Never),
+                "https" => (authority, Encryption::Always),
+                _ => return Err(EndpointError::Invalid(text.to_owned())),
+            },
         };
-        let authority = authority.split('/').next().unwrap_or_default();
+        let mut authority = authority.split('/').next().unwrap_or_default().to_owned();
+        if authority.starts_with(':') {
+            authority.insert_str(0, THIS_MACHINE);
+        }
         let uri = format!("http://{authority}").parse::<Uri>().ok();
         let has_host = uri.is_some_and(|uri| uri.host().is_some_and(|host| !host.is_empty()));
         if !has_host {
             return Err(EndpointError::Invalid(text.to_owned()));
         }
         Ok(Endpoint {
-            address: Address::Tcp(authority.to_owned()),
+            address: Address::Tcp(authority),
             encryption,
         })
     }
@@ -202,6 +210,9 @@ mod tests {
             "localhost",
         );
         check("https://a:1", tcp("a:1"), Always, "a");
+        check("HTTPS://a:1", tcp("a:1"), Always, "a");
+        check(":1", tcp("127.0.0.1:1"), IfConfigured, "127.0.0.1");
+        check("http://:1", tcp("127.0.0.1:1"), Never, "127.0.0.1");
         check("unix:m1.sock:0", unix("m1.sock:0"), IfConfigured, "m1.sock");
         check(
             "unix:///run/etcd.sock",

@@ -59,7 +59,7 @@ pub enum Error {
     /// No endpoint is connected. A request never fails with this: it is the source of
     /// [`Error::DeadlineExceeded`].
     #[error(
-        "rpc error: code = DeadlineExceeded desc = latest balancer error: last connection error: connection error: desc = {reason:?}"
+        "rpc error: code = DeadlineExceeded desc = latest balancer error: connection error: desc = {reason:?}"
     )]
     Unreachable {
         /// Why the last attempt to connect failed.

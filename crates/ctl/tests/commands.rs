@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
+use harness::terminal::Terminal;
 use harness::{Member, Running, etcdctl, run};
 
 /// Runs a command that needs no server and must fail.
@@ -68,6 +69,16 @@ fn empty_endpoints_do_not_count() {
             "{done:?}"
         );
     }
+    let port = client.rsplit_once(':').unwrap().1;
+    for endpoint in [format!(":{port}"), format!("HTTP://:{port}/")] {
+        let done = run(etcdctl(&["--endpoints", &endpoint, "get", "k"]), "");
+        assert_eq!(done.stdout, "k\nv\n", "{endpoint}");
+    }
+    refused(
+        &["--endpoints=http://%zz", "get", "k"],
+        "invalid endpoint \"http://%zz\"",
+        2,
+    );
     refused(
         &["--endpoints=,", "get", "k"],
         "etcdclient: no available endpoints",
@@ -143,6 +154,32 @@ fn closed_output_ends_commands_silently() {
         .output()
         .expect("the tool starts");
     assert_eq!(done.status.code(), Some(1));
+}
+
+#[test]
+fn who_sits_at_a_terminal_is_told_what_to_do() {
+    let member = Member::start_with_tls();
+    let endpoint = format!("--endpoints=https://{}", member.client);
+    let args = [&endpoint, "get", "k", "--command-timeout=1s"];
+    let mut terminal = Terminal::run(&args);
+    terminal.expect("name its certificate with --cacert.\r\nError: context deadline exceeded\r\n");
+    assert_eq!(terminal.end().code(), Some(1));
+    refused(&args, "context deadline exceeded", 1);
+}
+
+#[test]
+fn help_is_about_words_not_flags() {
+    let done = run(etcdctl(&["--hex", "help", "--endpoints", "a:1", "foo"]), "");
+    let first = done.stderr.lines().next();
+    assert_eq!(first, Some("Unknown help topic [`foo`]"));
+    let done = run(
+        etcdctl(&["help", "lease", "--dial-timeout=1s", "grant"]),
+        "",
+    );
+    assert!(
+        done.stdout.contains("etcdctl lease grant <ttl>"),
+        "{done:?}"
+    );
 }
 
 #[test]

@@ -459,7 +459,7 @@ fn a_terminal_sees_how_far_files_are() {
             "snapshot restore sn.db --data-dir r",
             "[####################] 100% of 20 kB",
         ),
-        ("defrag --data-dir r", "% of 16 kB"),
+        ("defrag --data-dir r", "% of 12 kB"),
     ] {
         let mut command = dir.command(line);
         command.env("TZ", "UTC");

@@ -1,10 +1,14 @@
 //! `lock` and `elect`, terminated while they wait and while they hold.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
 mod harness;
 
 use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt;
 
-use harness::{Member, Running};
+use harness::{Member, Running, etcdctl};
 
 /// The keys with a prefix, as a watch tells them.
 struct Keys {
@@ -59,6 +63,20 @@ fn waiting_for_a_lock_can_be_interrupted() {
     keys.wait_for(2);
     gives_up(&mut keys, tool, 1);
     assert_eq!(leases(&member), "found 0 leases\n");
+}
+
+#[test]
+fn without_an_answer_a_signal_ends_lock_and_elect() {
+    for args in [&["lock", "l"][..], &["elect", "e", "me"]] {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = silent.local_addr().unwrap().to_string();
+        let tool = Running::start(etcdctl(&[&["--endpoints", &address], args].concat()));
+        // Who connects is past the start.
+        let _connection = silent.accept().unwrap();
+        tool.terminate();
+        let done = tool.end();
+        assert_eq!(done.status.signal(), Some(15), "{args:?}: {done:?}");
+    }
 }
 
 #[test]

@@ -51,6 +51,24 @@ fn stop(mirror: Running) {
 }
 
 #[test]
+fn a_cluster_is_not_mirrored_into_itself_for_ever() {
+    let member = Member::start();
+    put(&member, "a/1", "one");
+    for flags in [
+        &[][..],
+        &["--prefix=a/", "--dest-prefix=a/copy/"],
+        &["--rev=2"],
+    ] {
+        let done = mirror(&member, &member, flags).end();
+        let told = (done.errors(), done.status.code());
+        let refusal = "Error: the destination is the source, where every copy would be copied again; \
+                       name another place with --dest-prefix";
+        assert_eq!(told, (refusal.to_owned(), Some(128)), "{flags:?}");
+    }
+    assert!(revision(&member) < 9);
+}
+
+#[test]
 fn keys_are_copied_and_then_every_change() {
     let (source, destination) = (Member::start(), Member::start());
     put(&source, "a/1", "one");

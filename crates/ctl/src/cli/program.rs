@@ -98,9 +98,6 @@ impl Program {
             .find(&args)
             .map_err(|word| self.unknown_command(&word))?;
         let command = found.command();
-        if command.name == "help" && found.chain.len() == 2 {
-            return self.help_command(&found.args);
-        }
         if let Action::Moved(to) = command.action {
             let path = found.path();
             return Err(Exit::error(format!("{path} has moved, use `{to}`")));
@@ -111,6 +108,9 @@ impl Program {
             Err(ParseError::Help) => return self.print_help(&found),
             Err(error) => return Err(self.usage_error(&found, &error.to_string())),
         };
+        if command.name == "help" && found.chain.len() == 2 {
+            return self.help_command(&positional);
+        }
         let Action::Run(run) = command.action else {
             return self.print_help(&found);
         };

@@ -4,7 +4,7 @@ use retcd_client::concurrency::{DEFAULT_TTL_S, Election, Session};
 use retcd_proto::etcdserverpb::RangeRequest;
 
 use super::context::{self, Context, failed};
-use super::lock::no_lock;
+use super::lock::{begin_session, no_lock};
 use super::signal::stop_requested;
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::print::Reply;
@@ -59,9 +59,7 @@ async fn observe(context: &Context, name: &[u8]) -> Result<(), Exit> {
 }
 
 async fn campaign(context: &Context, name: &[u8], proposal: Vec<u8>) -> Result<(), Exit> {
-    let client = context.client().await?;
-    let stop = stop_requested()?;
-    let lease = Session::new(&client, DEFAULT_TTL_S).await.map_err(failed)?;
+    let (lease, stop) = begin_session(&context.client().await?, DEFAULT_TTL_S).await?;
     let led = lead(context, &lease, name, proposal, stop).await;
     // Revoking the lease also deletes the candidate's key.
     let closed = lease.close().await.map_err(failed);

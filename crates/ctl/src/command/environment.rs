@@ -3,8 +3,9 @@
 //! An empty variable counts as unset, and a value that the flag rejects is ignored. Setting both
 //! the variable and the flag is an error, because one of them would be ignored.
 
-use crate::cli::{Exit, FlagSet};
 use retcd_log as log;
+
+use crate::cli::{Exit, FlagSet};
 
 const PREFIX: &str = "ETCDCTL_";
 

@@ -1,14 +1,15 @@
 //! `lock`: holds a lock until a signal arrives, or while a command runs.
 
+use retcd_client::Client;
 use retcd_client::concurrency::{DEFAULT_TTL_S, Mutex, MutexGuard, QueueError, Session};
+use retcd_log as log;
 use retcd_proto::etcdserverpb::RangeRequest;
 
 use super::context::{self, Context, failed};
 use super::exec;
-use super::signal::stop_requested;
+use super::signal::{end_on_next_signal, stop_signal};
 use crate::cli::{Arg, Command, Exit, Flag, Invocation};
 use crate::print::Reply;
-use retcd_log as log;
 
 const LONG: &str = "\
 Acquires the lock and prints its key. The lock is released on SIGINT or SIGTERM or, if a command is given, when
@@ -43,14 +44,30 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let ttl_s = ttl_s(invocation.flags.int("ttl"));
     let context = Context::new(invocation, false)?;
     context::run(async {
-        let client = context.client().await?;
-        let stop = stop_requested()?;
-        let lease = Session::new(&client, ttl_s).await.map_err(failed)?;
+        let (lease, stop) = begin_session(&context.client().await?, ttl_s).await?;
         let held = hold(&context, &lease, &name, &command, stop).await;
         // Revoking the lease also releases the lock.
         let closed = lease.close().await.map_err(failed);
         held.and(closed)
     })
+}
+
+/// A session, and a signal that asks for its end; the next one ends the process, as does one that
+/// comes before there is a session.
+pub(super) async fn begin_session(
+    client: &Client,
+    ttl_s: i64,
+) -> Result<(Session, impl Future<Output = ()> + use<>), Exit> {
+    let mut stop = Box::pin(stop_signal()?);
+    let session = tokio::select! {
+        session = Session::new(client, ttl_s) => session.map_err(failed)?,
+        stop = &mut stop => stop.end_process(),
+    };
+    let stop = async {
+        stop.await;
+        end_on_next_signal();
+    };
+    Ok((session, stop))
 }
 
 fn ttl_s(given: i64) -> i64 {

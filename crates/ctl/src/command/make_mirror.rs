@@ -9,14 +9,15 @@ use bytes::Bytes;
 use retcd_client::{Client, Config, FROM_KEY, TlsConfig, WatchError, prefix_range};
 use retcd_proto::etcdserverpb::request_op::Request;
 use retcd_proto::etcdserverpb::{
-    DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest,
+    DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, ResponseHeader, TxnRequest,
+    WatchCreateRequest,
 };
 use retcd_proto::mvccpb::event::EventType;
 use retcd_proto::mvccpb::{Event, KeyValue};
 
 use super::context::{self, Context, connect, failed};
 use super::signal::stop_signal;
-use crate::cli::{Command, Exit, Flag, FlagSet, Invocation};
+use crate::cli::{Command, Exit, ExitKind, Flag, FlagSet, Invocation};
 use crate::print::print_line;
 use crate::progress::Progress;
 use crate::stderr;
@@ -127,6 +128,7 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
             source: context.client().await?,
             rule,
             txn_ops_max,
+            source_cluster: Cell::new(0),
             changes: Cell::new(0),
             next_revision: Cell::new(start),
         };
@@ -191,6 +193,11 @@ impl KeyRule {
             .into()
     }
 
+    /// Whether, within one cluster, what is written is to be mirrored, too, and so on for ever.
+    fn is_circular(&self) -> bool {
+        self.prefix_there.starts_with(&self.prefix)
+    }
+
     fn range(&self) -> (Bytes, Bytes) {
         let (key, end) = prefix_range(self.prefix.as_bytes());
         (key.into(), end.into())
@@ -205,6 +212,8 @@ struct Mirror {
     destination: Client,
     rule: KeyRule,
     txn_ops_max: usize,
+    /// The id of the source, once it has answered.
+    source_cluster: Cell<u64>,
     /// Changes made at the destination.
     changes: Cell<u64>,
     /// The revision of the source from which changes are still to be made; `None` if all keys have
@@ -228,6 +237,7 @@ impl Mirror {
         });
         loop {
             let response = watch.next().await.map_err(|error| self.unwatched(error))?;
+            self.learn_source(response.header.as_ref());
             self.repeat(&response.events).await?;
         }
     }
@@ -256,6 +266,7 @@ impl Mirror {
                 ..RangeRequest::default()
             };
             let page = self.source.range(request).await.map_err(failed)?;
+            self.learn_source(page.header.as_ref());
             if revision == 0 {
                 all = u64::try_from(page.count).unwrap_or_default();
                 revision = page.header.map_or(0, |header| header.revision);
@@ -315,9 +326,22 @@ impl Mirror {
             ..TxnRequest::default()
         };
         let committed = self.destination.repeatable_txn(request).await;
-        committed.map_err(failed)?;
+        let header = committed.map_err(failed)?.header;
         self.changes.set(self.changes.get() + count);
+        let destination = header.map_or(0, |header| header.cluster_id);
+        if destination == self.source_cluster.get() && self.rule.is_circular() {
+            return Err(Exit::bad_args(
+                "the destination is the source, where every copy would be copied again; \
+                 name another place with --dest-prefix",
+            ));
+        }
         Ok(())
+    }
+
+    fn learn_source(&self, header: Option<&ResponseHeader>) {
+        if let Some(header) = header {
+            self.source_cluster.set(header.cluster_id);
+        }
     }
 
     /// Prints the number of changes now and then.
@@ -329,6 +353,10 @@ impl Mirror {
     }
 
     fn with_next_step(&self, exit: Exit) -> Exit {
+        // No revision makes a wrong command line right.
+        if exit.code == ExitKind::BadArgs as u8 {
+            return exit;
+        }
         let note = |text: String| format!("{text}\n{}", self.next_step());
         Exit {
             message: exit.message.map(note),
@@ -362,5 +390,22 @@ mod tests {
         check("a/", "", "a/1", "1");
         check("", "b/", "a/1", "b/a/1");
         check("a/", "a/", "a/1", "a/1");
+    }
+
+    #[test]
+    fn copies_below_the_prefix_would_be_copied_again() {
+        let check = |prefix: &str, prefix_there: &str, expected| {
+            let rule = KeyRule {
+                prefix: prefix.to_owned(),
+                prefix_there: prefix_there.to_owned(),
+            };
+            assert_eq!(rule.is_circular(), expected, "{prefix:?} {prefix_there:?}");
+        };
+        check("", "", true);
+        check("", "copy/", true);
+        check("a/", "a/", true);
+        check("a/", "a/copy/", true);
+        check("a/", "b/", false);
+        check("a/", "", false);
     }
 }

@@ -29,6 +29,7 @@ mod make_mirror;
 mod member;
 mod migrate_v2;
 mod move_leader;
+mod next_step;
 mod options;
 mod output_file;
 mod pages;

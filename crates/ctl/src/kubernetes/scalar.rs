@@ -1,12 +1,12 @@
 //! Values that have a JSON form of their own, as the API server shows them.
 
 use jiff::Timestamp;
+use retcd_log::GoDuration;
 use serde_json::{Number, Value};
 
 use super::generic;
 use super::types::Kind;
 use super::wire::{self, Wire};
-use retcd_log::GoDuration;
 
 /// A value of a type that is not a message of the table; `None` if it is not of that type.
 pub(super) fn decode(kind: Kind, wire: Wire<'_>, depth: usize) -> Option<Value> {

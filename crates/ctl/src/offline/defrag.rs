@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use retcd_log::{self as log, ByteSize};
 use retcd_storage::backend::Backend;
 use retcd_storage::bolt::Access;
 
@@ -10,7 +11,6 @@ use super::input_file::{check_regular, database_text};
 use super::{disk, io_text, lock_limit, open_locked, options};
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::progress::Progress;
-use retcd_log::{self as log, ByteSize};
 
 /// The `defrag` command.
 pub(crate) fn command() -> Command {

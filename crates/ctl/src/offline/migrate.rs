@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use prost::Message;
+use retcd_log::{self as log, Text};
 use retcd_proto::etcdserverpb::InternalRaftRequest;
 use retcd_proto::raftpb::{Entry, EntryType};
 use retcd_state::version::{self, SchemaError, Version};
@@ -20,7 +21,6 @@ use super::{disk, lock_limit, open_locked, options};
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::go::number::parse_int;
 use crate::go::quote::quote;
-use retcd_log::{self as log, Text};
 
 /// The oldest version that there is a way to.
 const OLDEST: Version = Version::new(3, 5, 0);

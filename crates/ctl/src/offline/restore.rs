@@ -16,6 +16,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use prost::Message;
+use retcd_log::{self as log, ByteSize, Hex};
 use retcd_proto::etcdserverpb::Metadata;
 use retcd_proto::raftpb::{
     ConfChange, ConfChangeType, ConfState, Entry, EntryType, HardState, Snapshot, SnapshotMetadata,
@@ -35,7 +36,6 @@ use super::{disk, io_text, options};
 use crate::cli::{Command, Exit, Flag, Invocation};
 use crate::go::quote::quote;
 use crate::progress::Progress;
-use retcd_log::{self as log, ByteSize, Hex};
 
 /// A database is a multiple of this size; the remainder of a backup is its checksum.
 const PAGE_BYTES: u64 = 512;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crc32c::crc32c_append;
 use prost::Message;
+use retcd_log::ByteSize;
 use retcd_proto::mvccpb::KeyValue;
 use retcd_state::mvcc::Revision;
 use retcd_storage::backend::Bucket;
@@ -18,7 +19,6 @@ use super::format::{self, Column, Raw};
 use super::input_file::{check_regular, database_text};
 use super::{disk, lock_limit, open_locked, options};
 use crate::cli::{Command, Exit, Invocation};
-use retcd_log::ByteSize;
 
 const LONG: &str = "\
 Checks the database of a backup and describes it. With the simple format the columns are: hash, revision, total keys, \

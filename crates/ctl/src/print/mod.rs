@@ -13,6 +13,7 @@ mod table;
 
 use std::io::{self, Write};
 
+use retcd_log::go_io_error;
 use retcd_proto::etcdserverpb as pb;
 
 use crate::cli::{Exit, ExitKind};
@@ -229,7 +230,7 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Exit> {
         .and_then(|()| stdout.flush())
         .map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe => Exit::silent(141),
-            _ => Exit::error(format!("cannot write to stdout: {error}")),
+            _ => Exit::error(format!("cannot write to stdout: {}", go_io_error(&error))),
         })
 }
 

@@ -1,9 +1,9 @@
 //! Replies that are rows of columns: `simple` joins them with commas, `table` draws borders.
 
+use retcd_log::ByteSize;
 use retcd_proto::etcdserverpb as pb;
 
 use super::{Answer, Health, Reply, Unsupported, table};
-use retcd_log::ByteSize;
 
 /// Formats a reply as a table.
 pub(crate) fn table(reply: &Reply<'_>) -> Result<String, Unsupported> {

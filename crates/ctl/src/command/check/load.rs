@@ -94,7 +94,7 @@ pub(super) async fn send<P: Future<Output = ()>>(
             count += 1;
             answered(count);
             match result {
-                Ok(took) => results.took.push(took),
+                Ok(took) => results.times.add(took),
                 Err(error) => *results.errors.entry(error).or_default() += 1,
             }
         }
@@ -107,12 +107,34 @@ pub(super) async fn send<P: Future<Output = ()>>(
 /// What a load has come to.
 #[derive(Debug, Default)]
 pub(super) struct Results {
-    /// How long each put took that succeeded.
-    took: Vec<Duration>,
+    /// How long the puts took that succeeded.
+    times: Times,
     /// How often each error came.
     errors: BTreeMap<String, u64>,
     /// How long all took together.
     whole: Duration,
+}
+
+/// What many spans of time have in common, however many they are. Mean and squares are kept as
+/// Welford does, which loses no digits.
+#[derive(Debug, Default)]
+struct Times {
+    count: u64,
+    slowest_s: f64,
+    mean_s: f64,
+    /// The sum of the squares of the distances from the mean.
+    squares: f64,
+}
+
+impl Times {
+    fn add(&mut self, took: Duration) {
+        let seconds = took.as_secs_f64();
+        self.count += 1;
+        self.slowest_s = self.slowest_s.max(seconds);
+        let before = seconds - self.mean_s;
+        self.mean_s += before / self.count as f64;
+        self.squares += before * (seconds - self.mean_s);
+    }
 }
 
 impl Results {
@@ -129,22 +151,17 @@ impl Results {
     }
 
     pub(super) fn per_second(&self) -> f64 {
-        self.took.len() as f64 / self.whole.as_secs_f64()
+        self.times.count as f64 / self.whole.as_secs_f64()
     }
 
     /// The longest, in seconds.
     pub(super) fn slowest_s(&self) -> f64 {
-        let slowest = self.took.iter().max();
-        slowest.map_or(0.0, Duration::as_secs_f64)
+        self.times.slowest_s
     }
 
     /// The standard deviation, in seconds.
     pub(super) fn deviation_s(&self) -> f64 {
-        let count = self.took.len().max(1) as f64;
-        let seconds = || self.took.iter().map(Duration::as_secs_f64);
-        let mean = seconds().sum::<f64>() / count;
-        let squares = seconds().map(|took| (took - mean).powi(2));
-        (squares.sum::<f64>() / count).sqrt()
+        (self.times.squares / self.times.count.max(1) as f64).sqrt()
     }
 }
 
@@ -154,14 +171,18 @@ mod tests {
 
     #[test]
     fn results_are_those_of_the_puts_that_succeeded() {
+        let mut times = Times::default();
+        for seconds in [1, 3, 5, 7] {
+            times.add(Duration::from_secs(seconds));
+        }
         let results = Results {
-            took: [1, 3, 5, 7].map(Duration::from_secs).to_vec(),
+            times,
             errors: [("x".to_owned(), 2)].into(),
             whole: Duration::from_secs(8),
         };
         assert_eq!(results.per_second(), 0.5);
         assert_eq!(results.slowest_s(), 7.0);
-        assert_eq!(results.deviation_s(), 5f64.sqrt());
+        assert!((results.deviation_s() - 5f64.sqrt()).abs() < 1e-12);
         let none = Results::default();
         assert_eq!((none.slowest_s(), none.deviation_s()), (0.0, 0.0));
     }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io::IsTerminal;
 
+use retcd_log::ByteSize;
 use serde::Serialize;
 
 use super::usage::{Database, LargeKey, Usage, Usages};
 use crate::cli::Exit;
 use crate::go::quote::quote;
 use crate::print::{Format, aligned_columns, print_bytes, render_columns, render_table};
-use retcd_log::ByteSize;
 
 /// Columns of a terminal that does not tell its width.
 const WIDTH: usize = 80;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use retcd_client::{Client, prefix_range};
+use retcd_log::{self as log, ByteSize};
 use retcd_proto::etcdserverpb::LeaseTimeToLiveRequest;
 use retcd_proto::mvccpb::KeyValue;
 
@@ -13,7 +14,6 @@ use crate::command::context::{self, Context, failed};
 use crate::command::pages::{Pages, bytes_of};
 use crate::print::{Format, print_bytes};
 use crate::progress::Progress;
-use retcd_log::{self as log, ByteSize};
 
 const LONG: &str = "\
 Writes the keys with a prefix, or all keys, to stdout, with their values and leases, as of one revision: a JSON object per

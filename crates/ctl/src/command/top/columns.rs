@@ -2,8 +2,9 @@
 
 use std::cmp::Ordering;
 
-use super::view::{Row, View};
 use retcd_log::ByteSize;
+
+use super::view::{Row, View};
 
 /// A column: its heading, and a cell of it.
 type Column = (&'static str, fn(&Row) -> String);

@@ -1,11 +1,11 @@
 //! What two samples tell: rates, latencies, and what somebody should look at.
 
+use retcd_log::ByteSize;
 use retcd_proto::etcdserverpb::StatusResponse;
 use serde::Serialize;
 
 use super::metrics::Metrics;
 use super::sample::{MemberSample, Sample};
-use retcd_log::ByteSize;
 
 /// 99% of the syncs of a log should take less, by etcd's guide.
 const FSYNC_SLOW_S: f64 = 0.010;
