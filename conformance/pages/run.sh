@@ -22,7 +22,7 @@ export PAGES_WORK=$work
 
 cleanup() {
     local pid
-    for pid in "$work"/*/machines/*/pid; do
+    for pid in "$work"/*/machines/*/*pid; do
         [[ -f $pid ]] && kill -9 "$(cat "$pid")" 2>/dev/null
     done
     [[ -n ${PAGES_KEEP:-} ]] && echo "left: $work" || rm -rf "$work"
@@ -233,7 +233,7 @@ for name in "${scenarios[@]}"; do
         begin "${name//_/-}"
         "scenario_$name"
     )
-    for pid in "$work/${name//_/-}"/machines/*/pid; do
+    for pid in "$work/${name//_/-}"/machines/*/*pid; do
         [[ -f $pid ]] && kill -9 "$(cat "$pid")" 2>/dev/null || true
     done
 done
