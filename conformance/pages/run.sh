@@ -22,7 +22,7 @@ export PAGES_WORK=$work
 
 cleanup() {
     local pid
-    for pid in "$work"/*/machines/*/pid; do
+    for pid in "$work"/*/machines/*/*pid; do
         [[ -f $pid ]] && kill -9 "$(cat "$pid")" 2>/dev/null
     done
     [[ -n ${PAGES_KEEP:-} ]] && echo "left: $work" || rm -rf "$work"
@@ -77,13 +77,22 @@ run() {
         echo "declare -px >$before.next"
     } >"$place/block.sh"
     local code=0
-    PATH="${BIN:-/none}:$here/tools:$PATH" bash -euo pipefail "$place/block.sh" >"$place/output" 2>&1 || code=$?
+    PATH="${BIN:-/none}:$here/tools:$PATH" timeout 180 bash -euo pipefail "$place/block.sh" >"$place/output" 2>&1 || code=$?
     if ((code)); then
         sed 's/^/   | /' "$place/output" >&2
         die "scenario $scenario: $page: $name ended with $code"
     fi
     sed 's/^/   | /' "$place/output"
     grep -av '^declare -x \(PATH\|PWD\|OLDPWD\|SHLVL\|MACHINE\|BIN\|DATA\|PAGES_[A-Z]*\)=\|^declare -x [A-Z_]*$' "$before.next" >"$before" || true
+}
+
+# given NAME=VALUE…: what the reader of a page fills in; counts before what blocks have left.
+given() {
+    local pair
+    for pair in "$@"; do
+        printf 'declare -x %s=%q\n' "${pair%%=*}" "${pair#*=}" >>"$place/variables"
+        export "${pair?}"
+    done
 }
 
 # Fails unless the last block's output has a line that matches.
@@ -93,7 +102,7 @@ says() {
 
 # refused PAGE NAME PATTERN: a block that must fail, and say why.
 refused() {
-    if (run "$1" "$2") >/dev/null 2>&1; then
+    if (trap - EXIT && run "$1" "$2") >/dev/null 2>&1; then
         die "scenario $scenario: $1: $2 did not fail"
     fi
     touch "$work/ran/$1.$2"
@@ -219,9 +228,12 @@ for name in "${scenarios[@]}"; do
         [[ $name == "$word"* ]] && wanted=1
     done
     ((wanted)) || continue
-    begin "${name//_/-}"
-    "scenario_$name"
-    for pid in "$place"/machines/*/pid; do
+    # Variables of one scenario are not those of the next.
+    (
+        begin "${name//_/-}"
+        "scenario_$name"
+    )
+    for pid in "$work/${name//_/-}"/machines/*/*pid; do
         [[ -f $pid ]] && kill -9 "$(cat "$pid")" 2>/dev/null || true
     done
 done

@@ -21,8 +21,7 @@ scenario_operations_one() {
     run operations backup-tried
     says '^A start +(serves|replays)'
     put a 2
-    NAME=m1 PEER=$(peer_url m1) CLUSTER=m1=$(peer_url m1)
-    export NAME PEER CLUSTER
+    given NAME=m1 PEER="$(peer_url m1)" CLUSTER="m1=$(peer_url m1)"
     run operations restore-stop
     run operations restore
     run operations restore-start
@@ -56,21 +55,20 @@ scenario_operations_nospace() {
 
 # One of three is lost for good, and replaced by a fourth.
 scenario_operations_replace() {
+    local lost
     cluster ours m1 m2 m3
     on m3
-    LOST=$("$RETCD_BIN_DIR/etcdctl" member list | grep ' m3,' | cut -d, -f1)
+    lost=$("$RETCD_BIN_DIR/etcdctl" member list | grep ' m3,' | cut -d, -f1)
     "$here/tools/systemctl" stop etcd
     on m1
     put a 1
-    export LOST
+    given LOST="$lost"
     # Members count as connected after five seconds; before, changes are refused.
     sleep 6
     run operations member-remove
     machine m4
     programs ours
-    NAME=m4 PEER=$(peer_url m4)
-    export NAME PEER
-    ETCDCTL_ENDPOINTS=$(client_url m1)
+    given NAME=m4 PEER="$(peer_url m4)"
     run operations member-add
     sed -n 's/^\(ETCD_INITIAL_CLUSTER[A-Z_]*\)="\(.*\)"$/\1=\2/p' "$place/output" >>"$MACHINE/etcd.env"
     grep -q '^ETCD_INITIAL_CLUSTER_STATE=existing$' "$MACHINE/etcd.env" || die "member add printed no flags"
@@ -92,8 +90,7 @@ scenario_operations_lost_quorum() {
         rm -rf "$DATA"
     done
     on m1
-    NAME=m1 PEER=$(peer_url m1)
-    export NAME PEER
+    given NAME=m1 PEER="$(peer_url m1)"
     run operations lost-quorum-check
     run operations lost-quorum-force
     run operations lost-quorum-after
@@ -104,24 +101,19 @@ scenario_operations_lost_quorum() {
 
 scenario_operations_certificates() {
     secured
-    FRESH=$place/fresh
-    export FRESH PKI
+    given FRESH="$place/fresh"
     mkdir "$FRESH"
     cp "$PKI/ca.crt" "$PKI/ca.key" "$FRESH/"
     certificate "$FRESH" server
     run operations certificates
     run operations certificates-dates
-    unset ETCDCTL_CACERT ETCDCTL_CERT ETCDCTL_KEY
 }
 
 # A member with TLS that asks for certificates; PKI is made by the page on security.
 secured() {
     machine m1
-    PKI=$place/pki
-    export PKI
+    given PKI="$place/pki" ETCDCTL_ENDPOINTS="https://127.0.0.1:$(cat "$MACHINE/client-port")"
     mkdir -p "$PKI"
-    ETCDCTL_ENDPOINTS=https://127.0.0.1:$(cat "$MACHINE/client-port")
-    export ETCDCTL_ENDPOINTS
     run security make-certificates
     sed -i 's|=http://|=https://|' "$MACHINE/etcd.env"
     cat >>"$MACHINE/etcd.env" <<END
@@ -137,5 +129,5 @@ ETCD_PEER_CLIENT_CERT_AUTH=true
 END
     programs ours
     "$here/tools/systemctl" start etcd
-    export ETCDCTL_CACERT=$PKI/ca.crt ETCDCTL_CERT=$PKI/root.crt ETCDCTL_KEY=$PKI/root.key
+    given ETCDCTL_CACERT="$PKI/ca.crt" ETCDCTL_CERT="$PKI/root.crt" ETCDCTL_KEY="$PKI/root.key"
 }

@@ -7,5 +7,4 @@ scenario_security() {
     run security users
     run security users-try
     says '^app$'
-    unset ETCDCTL_CACERT ETCDCTL_CERT ETCDCTL_KEY
 }

@@ -215,6 +215,24 @@ fn members_of_clusters_are_named() {
     }
 }
 
+/// Entries that a lone member of a cluster has, and of which it does not know whether they count.
+#[test]
+fn what_a_forced_new_cluster_drops_is_told() {
+    let data = Data::unpack("clusters", "3.7.1-cluster3-conflict-m1");
+    let start = data.check(SERVES, &[])["start"].clone();
+    assert_eq!(
+        (&start["undecidedEntries"], &start["droppedEntries"]),
+        (&json!(5), &json!(0))
+    );
+    let start = data.check(SERVES, &["--force-new-cluster"])["start"].clone();
+    assert_eq!(
+        (&start["undecidedEntries"], &start["droppedEntries"]),
+        (&json!(0), &json!(5))
+    );
+    // Two entries remove the two others.
+    assert_eq!(start["replayedEntries"], 2);
+}
+
 #[test]
 fn people_read_lines() {
     let text = Data::keys().text();

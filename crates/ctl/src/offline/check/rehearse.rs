@@ -64,6 +64,8 @@ pub(super) struct V2 {
 pub(super) struct Rehearsal {
     /// What it did to files that had not been left in order.
     pub(super) repairs: Vec<String>,
+    /// Entries that are not committed, and go since a new cluster is forced.
+    pub(super) dropped: u64,
     /// Entries that are committed and not in the database yet.
     pub(super) replayed: u64,
     /// Entries behind those, of which the cluster decides.
@@ -181,7 +183,12 @@ fn serve(opened: Opened) -> Result<Rehearsal, String> {
         }
         check_version(&machine)?;
     }
+    let dropped = notices.iter().map(|notice| match notice {
+        Notice::Dropped(entries) => *entries as u64,
+        _ => 0,
+    });
     Ok(Rehearsal {
+        dropped: dropped.sum(),
         repairs: notices.iter().filter_map(repair).collect(),
         replayed: decided.len() as u64,
         undecided: undecided.len() as u64,
@@ -205,12 +212,11 @@ fn repair(notice: &Notice) -> Option<String> {
             torn.offset
         )),
         Notice::TookOver(path) => Some(format!("takes over {}", name(path))),
-        Notice::Dropped(entries) => Some(format!("drops {entries} entries that are not committed")),
         Notice::FilledUp { last, applied } => {
             Some(format!("fills the log up from entry {last} to {applied}"))
         }
-        // What an interrupted process left is no damage.
-        Notice::Removed(_) | Notice::Applied(_) => None,
+        // What an interrupted process left is no damage, nor is what was asked for.
+        Notice::Removed(_) | Notice::Applied(_) | Notice::Dropped(_) => None,
     }
 }
 

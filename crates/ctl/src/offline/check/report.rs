@@ -182,6 +182,12 @@ fn start_lines(report: &Report) -> Vec<String> {
 
 fn serving_lines(rehearsal: &Rehearsal) -> Vec<String> {
     let mut lines = rehearsal.repairs.clone();
+    if rehearsal.dropped > 0 {
+        lines.push(format!(
+            "drops {} that are not known to be committed",
+            counted(rehearsal.dropped as usize, "entry", "entries")
+        ));
+    }
     if rehearsal.replayed > 0 {
         lines.push(format!(
             "replays {}",
@@ -263,6 +269,7 @@ pub(super) fn json(report: &Report) -> String {
         json::object(o.field("start"), |o| match &report.start {
             Start::Serves(rehearsal) => {
                 json::array(o.field("repairs"), &rehearsal.repairs, text);
+                o.value("droppedEntries", rehearsal.dropped);
                 o.value("replayedEntries", rehearsal.replayed);
                 o.value("undecidedEntries", rehearsal.undecided);
                 if !rehearsal.is_cut_short {
