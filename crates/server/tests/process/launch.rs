@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use super::place::{Place, Server, program};
 
@@ -218,4 +219,50 @@ fn an_idle_client_that_says_nothing_does_not_hold_up_the_end() {
     server.end_with(Signal::TERM);
     let took = asked.elapsed();
     assert!(took < Duration::from_secs(4), "{took:?}");
+}
+
+/// Where somebody sits before it: three lines under the log. Elsewhere programs read every line.
+#[test]
+fn a_person_at_a_terminal_is_told_what_to_do_next() {
+    let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&screen).unwrap();
+    unlockpt(&screen).unwrap();
+    let name = ptsname(&screen, Vec::new()).unwrap();
+    let mut options = std::fs::OpenOptions::new();
+    let line = options.read(true).write(true).open(name.to_str().unwrap());
+    let place = Place::new();
+    let mut member = place.command(&[]);
+    let member = member.stderr(Stdio::from(line.unwrap()));
+    let mut member = member.stdin(Stdio::null()).spawn().unwrap();
+    let told = BufReader::new(std::fs::File::from(screen)).lines();
+    let told: Vec<String> = told
+        .map(|line| line.unwrap())
+        .filter(|line| !line.starts_with('{') && !line.is_empty())
+        .take(3)
+        .collect();
+    let [what, address, how] = &told[..] else {
+        panic!("{told:?}")
+    };
+    let data = place.data_dir().display().to_string();
+    assert!(
+        what.contains("member default serves") && what.ends_with(&data),
+        "{what}"
+    );
+    let url = format!("http://127.0.0.1:{}", place.client_port);
+    assert!(
+        address.starts_with(&format!("clients connect to {url}; ")),
+        "{address}"
+    );
+    assert!(
+        how.contains(&format!("etcdctl --endpoints={url} put hello world")),
+        "{how}"
+    );
+    kill_process(Pid::from_child(&member), Signal::TERM).unwrap();
+    member.wait().unwrap();
+
+    let place = Place::new();
+    let server = place.start(&[]);
+    server.wait_for("successfully notified init daemon");
+    let log = server.log();
+    assert!(log.lines().all(|line| line.starts_with('{')), "{log}");
 }
