@@ -758,19 +758,22 @@ async fn both_sides_may_have_tls() {
 /// More events than are queued for a client, which reads them when all have happened.
 #[tokio::test]
 async fn a_client_that_reads_late_misses_nothing() {
-    const EVENTS: i64 = 4000;
-    let pair = Pair::start(&[]);
-    let mut kv = pair.member.kv().await;
+    // Far more bytes than sockets and windows hold.
+    const EVENTS: i64 = 2000;
+    const VALUE_BYTES: usize = 8 << 10;
+    let pair = Pair::start(&["--debug"]);
     let mut watches = Watches::open(pair.proxy.channel().await).await;
     for _ in 0..2 {
         watches.create(below("k", 0));
         assert!(watches.next().await.created);
     }
-    for number in 0..EVENTS {
-        kv.put("k", vec![b'x'; 200 + (number % 7) as usize])
-            .await
-            .unwrap();
-    }
+    let kv = pair.member.kv().await;
+    let puts = (0..EVENTS).map(|_| {
+        let mut kv = kv.clone();
+        async move { kv.put("k", vec![b'x'; VALUE_BYTES]).await.unwrap() }
+    });
+    join_all(puts).await;
+    pair.proxy.wait_for("a client does not read its watch");
     let mut next = [2, 2];
     while next != [EVENTS + 2; 2] {
         let response = watches.next().await;

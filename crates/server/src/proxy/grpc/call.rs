@@ -296,12 +296,24 @@ impl Call {
     pub(super) async fn send(&self, frames: &Frames, message: &Bytes) -> Result<(), Status> {
         let framed = framed(message, MessageLength::of(message.len())?);
         self.count_sent(message);
+        self.send_framed(frames, framed).await
+    }
+
+    /// Sends frames whose messages have been counted.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub(super) async fn send_framed(&self, frames: &Frames, framed: Bytes) -> Result<(), Status> {
+        if framed.is_empty() {
+            return Ok(());
+        }
         let framed = self.held(framed).await;
         let sent = frames.send(Ok(framed)).await;
         sent.map_err(|_| status::CLIENT_GONE)
     }
 
-    fn count_sent(&self, message: &Bytes) {
+    /// Counts a message to the client.
+    pub(super) fn count_sent(&self, message: &[u8]) {
         if let Some(log) = &self.log {
             log.answer(message);
         }

@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 
-use bytes::Bytes;
 use retcd_proto::json::{self, Encoder, Schema};
 
 use super::settings::Settings;
@@ -34,21 +33,21 @@ impl MessageLog {
         })
     }
 
-    pub(super) fn request(&self, message: &Bytes) {
+    pub(super) fn request(&self, message: &[u8]) {
         crate::info!("received payload logged as grpc.request.content field";
             "grpc.request.content" => self.text(self.schemas.request, message),
             "grpc.service" => self.method.service(), "grpc.method" => self.method.name(),
             "peer.address" => Remote(self.remote));
     }
 
-    pub(super) fn answer(&self, message: &Bytes) {
+    pub(super) fn answer(&self, message: &[u8]) {
         crate::info!("returned response payload logged as grpc.response.content field";
             "grpc.response.content" => self.text(self.schemas.response, message),
             "grpc.service" => self.method.service(), "grpc.method" => self.method.name(),
             "peer.address" => Remote(self.remote));
     }
 
-    fn text(&self, schema: &'static Schema, message: &Bytes) -> String {
+    fn text(&self, schema: &'static Schema, message: &[u8]) -> String {
         if let Method::Authenticate | Method::UserAdd | Method::UserChangePassword = self.method {
             return "***".to_owned();
         }

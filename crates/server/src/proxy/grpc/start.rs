@@ -235,7 +235,7 @@ async fn follow_members(
                 true
             });
             if changed {
-                crate::log::debug!("endpoints of the cluster have changed"; "endpoints" => &endpoints.borrow().endpoints);
+                crate::info!("endpoints of the cluster have changed"; "endpoints" => &endpoints.borrow().endpoints);
             }
         }
     }

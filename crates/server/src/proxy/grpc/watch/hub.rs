@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use retcd_client::{Client, WatchError, WatchEvent, WatchId, Watcher, WithoutLeader};
 use retcd_proto::etcdserverpb::{WatchCreateRequest, WatchResponse};
@@ -29,6 +29,8 @@ pub(in crate::proxy::grpc) enum Ask {
         from: i64,
         token: Token,
         queue: mpsc::Sender<Delivery>,
+        /// What is in the queue.
+        queued: Arc<QueuedBytes>,
         late: mpsc::UnboundedSender<Late>,
     },
     Leave(WatcherId),
@@ -47,6 +49,40 @@ pub(in crate::proxy::grpc) enum Delivery {
         watcher: WatcherId,
         response: WatchResponse,
     },
+}
+
+impl Delivery {
+    /// What it keeps in memory.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Delivery::Events { events, .. } => events.bytes(),
+            Delivery::Canceled { .. } => 0,
+        }
+    }
+}
+
+/// The bytes of a queue of deliveries.
+#[derive(Default)]
+pub(in crate::proxy::grpc) struct QueuedBytes(AtomicUsize);
+
+impl QueuedBytes {
+    /// Beyond this there is room only for what is alone.
+    const MAX: usize = 4 << 20;
+
+    /// Counts a delivery, if there is room for it.
+    fn add(&self, bytes: usize) -> bool {
+        let queued = self.0.load(Relaxed);
+        let has_room = queued == 0 || queued + bytes <= Self::MAX;
+        if has_room {
+            self.0.fetch_add(bytes, Relaxed);
+        }
+        has_room
+    }
+
+    /// A delivery was taken from the queue.
+    pub(super) fn remove(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Relaxed);
+    }
 }
 
 /// What there was no room for in the queue of a stream; true once that is empty.
@@ -94,6 +130,7 @@ pub(in crate::proxy::grpc) struct Hub {
 /// Where a watcher's deliveries go.
 struct Queue {
     deliveries: mpsc::Sender<Delivery>,
+    queued: Arc<QueuedBytes>,
     late: mpsc::UnboundedSender<Late>,
 }
 
@@ -159,10 +196,12 @@ impl Hub {
                 from,
                 token,
                 queue,
+                queued,
                 late,
             } => {
                 let queue = Queue {
                     deliveries: queue,
+                    queued,
                     late,
                 };
                 self.queues.insert(watcher, queue);
@@ -257,7 +296,15 @@ impl Hub {
         let Some(queue) = self.queues.get(&watcher) else {
             return;
         };
-        let Err(error) = queue.deliveries.try_send(delivery) else {
+        let bytes = delivery.bytes();
+        let sent = match queue.queued.add(bytes) {
+            true => {
+                let sent = queue.deliveries.try_send(delivery);
+                sent.inspect_err(|_| queue.queued.remove(bytes))
+            }
+            false => Err(TrySendError::Full(delivery)),
+        };
+        let Err(error) = sent else {
             return;
         };
         let queue = self.queues.remove(&watcher).expect("it was found");
@@ -266,6 +313,7 @@ impl Hub {
             self.close(broadcast, &token);
         }
         if let TrySendError::Full(delivery) = error {
+            crate::log::debug!("a client does not read its watch; it goes on when it does");
             // Who has gone needs nothing more.
             let _ = queue.late.send(match delivery {
                 Delivery::Events { from, .. } => Late::Behind { watcher, from },

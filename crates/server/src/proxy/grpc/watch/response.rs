@@ -9,10 +9,14 @@ use retcd_proto::etcdserverpb::{ResponseHeader, WatchResponse};
 use retcd_proto::mvccpb::Event;
 use retcd_proto::mvccpb::event::EventType;
 
+use crate::grpc::wire::{MessageLength, PREFIX_BYTES};
+use crate::status::Status;
+
 /// Events of one response of a server.
 pub(in crate::proxy::grpc) struct Events {
     header: Option<ResponseHeader>,
     events: Vec<Event>,
+    bytes: usize,
     /// Field `events` of a response, with the previous records and without.
     encoded: [OnceLock<Bytes>; 2],
 }
@@ -49,44 +53,68 @@ impl Wants {
 impl Events {
     pub(super) fn new(response: WatchResponse) -> Events {
         Events {
+            bytes: response.encoded_len(),
             header: response.header,
             events: response.events,
             encoded: Default::default(),
         }
     }
 
+    /// The length of the server's response.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn header(&self) -> Option<&ResponseHeader> {
         self.header.as_ref()
     }
 
-    /// The response for a watcher that wants events from a revision on; none if it wants none of
-    /// these.
-    pub(super) fn response(&self, watch_id: i64, from: i64, wants: &Wants) -> Option<Bytes> {
-        if self.events.is_empty() && !wants.progress {
-            return None;
-        }
+    /// Appends the framed response for a watcher that wants events from a revision on, and tells
+    /// where the message begins; nothing if it wants none of these.
+    ///
+    /// # Errors
+    /// It is longer than a message can be.
+    pub(super) fn append_response(
+        &self,
+        watch_id: i64,
+        from: i64,
+        wants: &Wants,
+        frames: &mut BytesMut,
+    ) -> Result<Option<usize>, Status> {
+        let Some(events) = self.wanted(from, wants) else {
+            return Ok(None);
+        };
         let head = WatchResponse {
             header: self.header,
             watch_id,
             ..WatchResponse::default()
         };
+        let length = MessageLength::of(head.encoded_len() + events.len())?;
+        frames.reserve(PREFIX_BYTES + length.bytes());
+        frames.put_slice(&length.prefix());
+        let message = frames.len();
+        head.encode_raw(frames);
+        frames.put(events);
+        Ok(Some(message))
+    }
+
+    /// Field `events` of a watcher's response; none if it gets no response.
+    fn wanted(&self, from: i64, wants: &Wants) -> Option<Bytes> {
+        if self.events.is_empty() {
+            return wants.progress.then(Bytes::new);
+        }
         let is_wanted = |event: &&Event| revision(event) >= from && wants.admits(event);
         if self.events.iter().all(|event| is_wanted(&event)) {
-            let events = self.encoded(wants.previous);
-            let mut response = BytesMut::with_capacity(head.encoded_len() + events.len());
-            head.encode_raw(&mut response);
-            response.put(events.clone());
-            return Some(response.freeze());
+            return Some(self.encoded(wants.previous).clone());
         }
-        let events: Vec<Event> = self.events.iter().filter(is_wanted).cloned().collect();
+        let mut events: Vec<Event> = self.events.iter().filter(is_wanted).cloned().collect();
         if events.is_empty() {
             return None;
         }
-        let mut response = WatchResponse { events, ..head };
         if !wants.previous {
-            strip(&mut response.events);
+            strip(&mut events);
         }
-        Some(response.encode_to_vec().into())
+        Some(encode(events))
     }
 
     fn encoded(&self, previous: bool) -> &Bytes {
@@ -95,13 +123,17 @@ impl Events {
             if !previous {
                 strip(&mut events);
             }
-            let all = WatchResponse {
-                events,
-                ..WatchResponse::default()
-            };
-            all.encode_to_vec().into()
+            encode(events)
         })
     }
+}
+
+fn encode(events: Vec<Event>) -> Bytes {
+    let response = WatchResponse {
+        events,
+        ..WatchResponse::default()
+    };
+    response.encode_to_vec().into()
 }
 
 fn strip(events: &mut [Event]) {
@@ -149,8 +181,14 @@ mod tests {
 
     /// The revisions that a watcher gets, and whether it gets previous records.
     fn got(from: i64, wants: Wants) -> Option<(Vec<i64>, bool)> {
-        let encoded = events().response(3, from, &wants)?;
-        let response = WatchResponse::decode(encoded).unwrap();
+        let mut frames = BytesMut::from("before");
+        let message = events().append_response(3, from, &wants, &mut frames);
+        let Some(message) = message.unwrap() else {
+            assert_eq!(frames, "before");
+            return None;
+        };
+        assert_eq!(message, "before".len() + PREFIX_BYTES);
+        let response = WatchResponse::decode(&frames[message..]).unwrap();
         assert_eq!(
             (response.watch_id, response.header.unwrap().revision),
             (3, 9)
@@ -183,11 +221,11 @@ mod tests {
     #[test]
     fn progress_goes_to_those_who_asked() {
         let progress = Events::new(WatchResponse::default());
-        assert!(progress.response(1, 1, &Wants::default()).is_none());
+        assert!(progress.wanted(1, &Wants::default()).is_none());
         let asked = Wants {
             progress: true,
             ..Wants::default()
         };
-        assert!(progress.response(1, 1, &asked).is_some());
+        assert!(progress.wanted(1, &asked).is_some());
     }
 }

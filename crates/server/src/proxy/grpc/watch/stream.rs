@@ -5,8 +5,9 @@
 //! will get may come of a watch that somebody else's token has opened.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::future::{FutureExt, LocalBoxFuture, ready};
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use http::Response;
@@ -19,8 +20,8 @@ use retcd_proto::etcdserverpb::{
 use tokio::sync::mpsc;
 
 use super::broadcasts::{Range, WatcherId};
-use super::hub::{Ask, Delivery, Late};
-use super::response::Wants;
+use super::hub::{Ask, Delivery, Late, QueuedBytes};
+use super::response::{Events, Wants};
 use crate::grpc::wire::ResponseBody;
 use crate::proxy::grpc::call::{Call, Frames, Messages};
 use crate::proxy::grpc::error::status_of;
@@ -28,6 +29,8 @@ use crate::status::{self, Status};
 
 /// Deliveries that wait for the client, as many as in etcd's proxy.
 const QUEUE_MAX: usize = 1024;
+/// Responses are gathered into chunks of about this size.
+const CHUNK_BYTES: usize = 64 << 10;
 /// Watchers whose permission is being asked for.
 const BEGINNINGS_MAX: usize = 128;
 /// The id in responses to requests for which there is no watcher.
@@ -44,6 +47,7 @@ pub(in crate::proxy::grpc) fn serve(call: Call, messages: Messages) -> Response<
             call,
             frames,
             queue,
+            queued: Arc::default(),
             late,
             watchers: HashMap::new(),
             ids: HashMap::new(),
@@ -59,6 +63,7 @@ struct Stream<'a> {
     frames: &'a Frames,
     /// For the hub to fill.
     queue: mpsc::Sender<Delivery>,
+    queued: Arc<QueuedBytes>,
     late: mpsc::UnboundedSender<Late>,
     watchers: HashMap<WatcherId, Watcher>,
     ids: HashMap<i64, WatcherId>,
@@ -101,7 +106,9 @@ impl<'a> Stream<'a> {
                     None => half_closed = true,
                 },
                 Some(begun) = beginnings.next() => self.begin(begun?).await?,
-                Some(delivery) = deliveries.recv() => self.deliver(delivery).await?,
+                Some(delivery) = deliveries.recv() => {
+                    self.deliver(delivery, &mut deliveries).await?;
+                }
                 Some(late) = latecomers.recv(), if deliveries.is_empty() => {
                     self.handle_late(late).await?;
                 }
@@ -216,6 +223,7 @@ impl<'a> Stream<'a> {
             from,
             token: self.call.token.clone(),
             queue: self.queue.clone(),
+            queued: Arc::clone(&self.queued),
             late: self.late.clone(),
         });
     }
@@ -235,27 +243,56 @@ impl<'a> Stream<'a> {
         self.send(canceled).await
     }
 
-    async fn deliver(&mut self, delivery: Delivery) -> Result<(), Status> {
-        match delivery {
-            Delivery::Events {
-                watcher,
-                from,
-                events,
-            } => {
-                // What is not there has been canceled meanwhile.
-                let Some(watcher) = self.watchers.get(&watcher) else {
-                    return Ok(());
-                };
-                if let Some(header) = events.header() {
-                    self.last_header = *header;
-                }
-                match events.response(watcher.id, from, &watcher.wants) {
-                    Some(response) => self.call.send(self.frames, &response).await,
-                    None => Ok(()),
+    /// Sends what waits for the client, in chunks: a response for itself would cost more than what is
+    /// in it.
+    async fn deliver(
+        &mut self,
+        first: Delivery,
+        deliveries: &mut mpsc::Receiver<Delivery>,
+    ) -> Result<(), Status> {
+        let mut chunk = BytesMut::new();
+        let mut next = Some(first);
+        while let Some(delivery) = next {
+            self.queued.remove(delivery.bytes());
+            match delivery {
+                Delivery::Events {
+                    watcher,
+                    from,
+                    events,
+                } => self.append(watcher, from, &events, &mut chunk)?,
+                Delivery::Canceled { watcher, response } => {
+                    let before = chunk.split().freeze();
+                    self.call.send_framed(self.frames, before).await?;
+                    self.end(watcher, response).await?;
                 }
             }
-            Delivery::Canceled { watcher, response } => self.end(watcher, response).await,
+            next = match chunk.len() < CHUNK_BYTES {
+                true => deliveries.try_recv().ok(),
+                false => None,
+            };
         }
+        self.call.send_framed(self.frames, chunk.freeze()).await
+    }
+
+    fn append(
+        &mut self,
+        watcher: WatcherId,
+        from: i64,
+        events: &Events,
+        chunk: &mut BytesMut,
+    ) -> Result<(), Status> {
+        // What is not there has been canceled meanwhile.
+        let Some(watcher) = self.watchers.get(&watcher) else {
+            return Ok(());
+        };
+        if let Some(header) = events.header() {
+            self.last_header = *header;
+        }
+        let message = events.append_response(watcher.id, from, &watcher.wants, chunk)?;
+        if let Some(message) = message {
+            self.call.count_sent(&chunk[message..]);
+        }
+        Ok(())
     }
 
     async fn handle_late(&mut self, late: Late) -> Result<(), Status> {
