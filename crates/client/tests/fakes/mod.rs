@@ -1,7 +1,6 @@
 //! Fake servers with prescribed responses.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
-#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::convert::Infallible;
 use std::future::Future;
