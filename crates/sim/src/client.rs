@@ -81,8 +81,8 @@ enum Holds {
     InPassing,
     /// Many, with little else in mind, and renews any of them at any time.
     Many,
-    /// A few, each of which it renews somewhere in the time that it was told: here is when. Until
-    /// then it relies on what it was told.
+    /// A few, each of which it renews, at any member, soon after it was told of its time or near
+    /// the end of that: here is when. Until then it relies on what it was told.
     Some(BTreeMap<i64, Duration>),
 }
 
@@ -166,18 +166,21 @@ impl Client {
     /// It was told how long a lease lives, by an operation that began at `invoked`.
     fn was_renewed(&mut self, lease: i64, invoked: Duration, ttl: i64, cx: &mut Context) {
         if let Holds::Some(renewals) = &mut self.holds {
-            let told_ms = ttl.unsigned_abs() * 1000;
-            let later = Duration::from_millis(cx.rng.u64(told_ms / 10..told_ms));
-            renewals.insert(lease, invoked + later);
+            let told = Duration::from_secs(ttl.unsigned_abs());
+            let share = match cx.rng.bool() {
+                true => cx.rng.u32(10..40),
+                false => cx.rng.u32(80..100),
+            };
+            renewals.insert(lease, invoked + told * share / 100);
         }
     }
 
     /// Begins an operation.
     pub fn invoke(&mut self, cx: &mut Context) {
-        let renews_at_once = self.granted.is_some();
+        let renews = self.granted.is_some() || self.due_renewal(cx.now).is_some();
         let (request, credentials) = self.next(cx);
         // Some ask around, most stay.
-        if renews_at_once || cx.rng.u8(..12) == 0 {
+        if renews || cx.rng.u8(..12) == 0 {
             self.host = any_host(cx);
         }
         let operation = cx.history.operations.len();
