@@ -98,7 +98,7 @@ part_deb() {
     needs debootstrap
     needs_root
     local chroot=$work/debian
-    debootstrap --variant=minbase --include=adduser bookworm "$chroot" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$work/debootstrap.log" 2>&1 ||
+    debootstrap --variant=minbase --include=adduser bookworm "$chroot" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >"$work/debootstrap.log" 2>&1 ||
         fail "debootstrap: $(tail -n 3 "$work/debootstrap.log")"
     cp "$(one 'retcd_*.deb')" "$chroot/root/retcd.deb"
     cat >"$chroot/root/try" <<'END'

@@ -172,7 +172,7 @@ scenario_migration_kubeadm() {
     certificate "$pki" healthcheck-client
     install -m 0755 "$REAL_ETCD35_BIN" "$place/old-image/etcd"
     install -m 0755 "$RETCD_BIN_DIR/etcd" "$place/our-image/etcd"
-    printf '%s %s\n' registry.k8s.io/etcd:3.5.24-0 "$place/old-image" "$IMAGE" "$place/our-image" >"$place/images"
+    printf '%s %s\n' registry.example/etcd:3.5.24-0 "$place/old-image" "$IMAGE" "$place/our-image" >"$place/images"
     sed -e "s|@PKI@|$pki|g; s|@DATA@|$KUBE_DATA|g; s|@CLIENT@|$client|g; s|@PEER@|$peer|g" \
         "$here/kubeadm-etcd.yaml" >"$place/etcd.yaml"
     "$here/tools/kubelet" "$MANIFESTS" "$place/images" "$MACHINE" &
