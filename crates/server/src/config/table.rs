@@ -750,7 +750,8 @@ pub static FLAGS: &[Flag] = &[
     flag(Tracing, "distributed-tracing-address", "localhost:4317", |c| &mut c.tracing.address, "The collector."),
     flag(Tracing, "distributed-tracing-service-name", "etcd", |c| &mut c.tracing.service_name, "The service's name in traces."),
     flag(Tracing, "distributed-tracing-instance-id", "", |c| &mut c.tracing.instance_id, "This member's id in traces."),
-    flag(Tracing, "distributed-tracing-sampling-rate", "0", |c| &mut c.tracing.sampling_rate_per_million, "Traces per million to send."),
+    flag(Tracing, "distributed-tracing-sampling-rate", "0", |c| &mut c.tracing.sampling_rate_per_million, "Traces per million to send.")
+        .signed(),
     flag(Features, "corrupt-check-time", "0s", |c| &mut c.corrupt_check_time, "Time between comparisons of data with the other members; 0 for none."),
     flag(
         Features,

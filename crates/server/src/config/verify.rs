@@ -307,8 +307,15 @@ fn features(builder: &mut Builder) -> Result<(), VerifyError> {
         "" => return Err(E::CompactionModeEmpty),
         other => return Err(E::CompactionMode(other.to_owned())),
     }
-    if config.tracing.enabled && config.tracing.sampling_rate_per_million < 0 {
-        return Err(E::TracingRate("positive"));
+    let rate = config.tracing.sampling_rate_per_million;
+    match config.tracing.enabled {
+        true if rate < 0 => return Err(E::TracingRate("positive")),
+        // etcd looks at it with tracing only.
+        false if rate < 0 => {
+            let flag = "distributed-tracing-sampling-rate";
+            return Err(E::Negative(flag, rate.to_string()));
+        }
+        _ => {}
     }
     if config.tracing.enabled && config.tracing.sampling_rate_per_million > 1_000_000 {
         return Err(E::TracingRate("less than 1000000"));

@@ -104,6 +104,9 @@ pub(crate) fn take(name: &'static str) -> Result<Samples, HeapError> {
     Ok(samples)
 }
 
+/// How its functions' names begin.
+const ALLOCATORS: [&str; 5] = ["_rjem_", "prof_", "do_rallocx", "imalloc", "irallocx"];
+
 /// Takes the allocator's own functions from the inner end of each stack: they are in all of them.
 fn leave_out_allocator(samples: &mut Samples) {
     let mut known = HashMap::new();
@@ -111,7 +114,8 @@ fn leave_out_allocator(samples: &mut Samples) {
         Frame::Name(_) => false,
         Frame::Address(address) => *known.entry(*address).or_insert_with(|| {
             let name = super::function_at(*address);
-            name.is_some_and(|name| name.starts_with("_rjem_") || name.starts_with("prof_"))
+            let is_allocators = |name: &str| ALLOCATORS.iter().any(|begin| name.starts_with(begin));
+            name.as_deref().is_some_and(is_allocators)
         }),
     };
     for (stack, values) in std::mem::take(&mut samples.stacks) {
