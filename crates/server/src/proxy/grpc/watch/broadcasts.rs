@@ -355,6 +355,17 @@ mod tests {
     }
 
     #[test]
+    fn who_could_join_several_has_least_to_pass_over() {
+        let mut story = Story::new();
+        assert_eq!(story.join(1, "a", 5, ""), "open 1@5");
+        assert_eq!(story.events(1, 20), "1>=5");
+        assert_eq!(story.join(2, "a", 3, ""), "open 2@3");
+        assert_eq!(story.join(3, "a", 30, ""), "");
+        // The newest broadcast still has a watcher.
+        assert_eq!(story.leave(1), "Some(21) ");
+    }
+
+    #[test]
     fn progress_is_told_and_keeps_a_broadcast_open_for_the_past() {
         let mut story = Story::new();
         assert_eq!(story.join(1, "a", 5, ""), "open 1@5");
