@@ -82,8 +82,12 @@ pub(super) struct Values(BTreeMap<&'static str, Value>);
 impl Command {
     /// Parses what follows `etcd <name>`.
     pub(super) fn parse(&self, args: &[String]) -> Parsed {
-        if args.first().is_some_and(|first| first == "start") {
-            return match self.parse_start(&args[1..]) {
+        if let Some(at) = first_word(args)
+            && args[at] == "start"
+        {
+            let mut args = args.to_vec();
+            args.remove(at);
+            return match self.parse_start(&args) {
                 Ok(Some(values)) => Parsed::Start(values),
                 Ok(None) => Parsed::Help(format!("{}\n\n{}", self.about_start, self.start_usage())),
                 Err(reason) => Parsed::Mistake {
@@ -177,6 +181,24 @@ impl Command {
         }
         text
     }
+}
+
+/// The first argument that is neither a flag nor, as it seems, the value of one: flags may stand
+/// before the command that they are for.
+fn first_word(args: &[String]) -> Option<usize> {
+    let mut at = 0;
+    while let Some(arg) = args.get(at) {
+        let has_value_behind = match arg.strip_prefix("--") {
+            Some("") => return None,
+            Some(long) => !long.contains('=') && long != "help",
+            None => arg.starts_with('-') && arg.len() == 2 && arg != "-h",
+        };
+        match arg.starts_with('-') {
+            false => return Some(at),
+            true => at += 1 + usize::from(has_value_behind),
+        }
+    }
+    None
 }
 
 fn unknown_flag(arg: &str) -> String {
@@ -367,6 +389,8 @@ mod tests {
         assert!(values("start --endpoints=").texts("endpoints").is_empty());
         assert!(!values("start --quiet=f").bool("quiet"));
         assert_eq!(values("start -- --quiet").number("streams"), 7);
+        let before = values("--endpoints=a --ttl 3 start --quiet");
+        assert_eq!((before.number("ttl"), before.bool("quiet")), (3, true));
     }
 
     #[test]
