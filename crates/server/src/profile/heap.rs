@@ -227,7 +227,7 @@ MAPPED_LIBRARIES:
         };
         assert_eq!(samples.stacks.len(), 2);
         // An object of two intervals is nearly always noted.
-        assert_eq!(of(&[0x1000, 0x2000]), [4, 3_231_858, 2, 2_425_359]);
+        assert_eq!(of(&[0x1000, 0x2000]), [4, 3_231_859, 2, 2_425_393]);
         // One of 64 bytes stands for the 8192 that fit into an interval.
         let [.., objects, bytes] = of(&[0x3000])[..] else {
             panic!("four numbers");

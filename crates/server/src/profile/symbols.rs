@@ -18,7 +18,8 @@ pub(super) struct Symbol {
 /// symbol covers it.
 pub(super) fn symbols_at(address: u64) -> Vec<Symbol> {
     let mut symbols = Vec::new();
-    backtrace::resolve(address as *mut c_void, |symbol| {
+    // It takes what it is given for the place where a call returns to, and looks one before that.
+    backtrace::resolve(address.saturating_add(1) as *mut c_void, |symbol| {
         let Some(name) = symbol.name() else { return };
         let file = symbol.filename().map(|file| file.display().to_string());
         symbols.push(Symbol {
