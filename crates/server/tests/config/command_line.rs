@@ -406,7 +406,7 @@ fn log_flags_are_checked() {
     };
     assert_eq!(
         format!("{log:?}"),
-        "Options { level: Warn, format: Console, outputs: [File(\"a.log\"), Stderr, Stdout], rotation: None }"
+        "Options { level: Warn, format: Console, times: Micros, outputs: [File(\"a.log\"), Stderr, Stdout], rotation: None }"
     );
 }
 
