@@ -56,6 +56,11 @@ fn start(values: &Values) -> Result<Infallible, Refusal> {
         };
         log::init(&options).map_err(|error| Refusal::stderr(Text(error).0))?;
     }
+    if !values.text("experimental-leasing-prefix").is_empty() {
+        crate::warn!(
+            "--experimental-leasing-prefix has no effect: linearizable reads ask the cluster"
+        );
+    }
     let profiles = profiles(&settings)?;
     let listener_tls = listener_files(&settings)?;
     let tls_settings = tls_settings(&settings.listener, listener_tls.is_some())?;
