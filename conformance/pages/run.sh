@@ -23,9 +23,14 @@ export PAGES_WORK=$work
 cleanup() {
     local pid
     for pid in "$work"/*/machines/*/*pid; do
-        [[ -f $pid ]] && kill -9 "$(cat "$pid")" 2>/dev/null
+        # One that has ended already is no failure.
+        [[ -f $pid ]] && kill -9 "$(cat "$pid")" 2>/dev/null || true
     done
-    [[ -n ${PAGES_KEEP:-} ]] && echo "left: $work" || rm -rf "$work"
+    if [[ -n ${PAGES_KEEP:-} ]]; then
+        echo "left: $work"
+    else
+        rm -rf "$work"
+    fi
 }
 trap cleanup EXIT
 trap 'exit 130' INT TERM
