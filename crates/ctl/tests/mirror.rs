@@ -19,6 +19,16 @@ impl Changes {
         self.0.expect_lines(&["PUT", key, value]);
     }
 
+    /// What comes next but for `repeated`: a write whose answer was lost is made again.
+    fn expect_put_behind(&mut self, repeated: (&str, &str), key: &str, value: &str) {
+        let mut next = || ["PUT", "key", "value"].map(|wanted| self.0.next_line(wanted));
+        let mut change = next();
+        while change == ["PUT", repeated.0, repeated.1] {
+            change = next();
+        }
+        assert_eq!(change, ["PUT", key, value]);
+    }
+
     fn expect_delete(&mut self, key: &str) {
         self.0.expect_lines(&["DELETE", key, ""]);
     }
@@ -165,7 +175,8 @@ fn a_destination_that_comes_back_misses_nothing() {
     destination.restart();
     let mut changes = Changes::follow(&destination);
     changes.expect_put("a", "1");
-    changes.expect_put("a", "2");
+    // The destination may have ended between the event and its answer to the mirror.
+    changes.expect_put_behind(("a", "1"), "a", "2");
     changes.expect_delete("a");
     changes.expect_put("b", "3");
     stop(running);
