@@ -13,12 +13,34 @@ use std::time::Duration;
 use retcd_dns::{Resolver, SrvRecord};
 use retcd_tls::Authorities;
 
+use super::flags::{Flag, Kind, flag};
 use super::{Refusal, join_host_port};
 use crate::log::{Text, go_io_error};
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The flags of discovery.
+pub(super) const DOMAIN_FLAG: Flag = flag(
+    "discovery-srv",
+    Kind::Text,
+    "",
+    "domain whose SRV records list the servers, instead of --endpoints",
+);
+
+pub(super) const SERVICE_FLAG: Flag = flag(
+    "discovery-srv-name",
+    Kind::Text,
+    "",
+    "suffix of the service in the names of SRV records",
+);
+
+pub(super) const INSECURE_FLAG: Flag = flag(
+    "insecure-discovery",
+    Kind::Bool,
+    "false",
+    "use SRV records without validating them, and those for http",
+);
+
+/// The values of its flags.
 pub(super) struct Discovery<'a> {
     /// Nothing is discovered without one.
     pub(super) domain: &'a str,

@@ -12,6 +12,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod blocks;
 mod mem;
 mod os;
 mod overlay;

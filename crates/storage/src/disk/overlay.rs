@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::blocks::touched;
 use super::{Disk, File, Lock, OpenMode, Volume};
 
 const BLOCK_BYTES: u64 = 4096;
@@ -275,7 +276,7 @@ impl OverlayFile {
     }
 
     fn write(&self, content: &mut Content, data: &[u8], offset: u64) -> io::Result<()> {
-        for (number, in_block, in_data) in pieces(offset, data.len()) {
+        for (number, in_block, in_data) in touched(BLOCK_BYTES as usize, offset, data.len()) {
             let data = &data[in_data];
             let start = number * BLOCK_BYTES;
             let has_bytes = start < content.base_bytes || content.blocks.contains_key(&number);
@@ -293,27 +294,6 @@ impl OverlayFile {
         content.len = content.len.max(offset + data.len() as u64);
         Ok(())
     }
-}
-
-/// The blocks that `len` bytes from `offset` on touch: the block's number, the range in it, and the
-/// range in the bytes.
-fn pieces(
-    offset: u64,
-    len: usize,
-) -> impl Iterator<Item = (u64, std::ops::Range<usize>, std::ops::Range<usize>)> {
-    let mut done = 0;
-    std::iter::from_fn(move || {
-        let at = offset + done as u64;
-        let in_block = (at % BLOCK_BYTES) as usize;
-        let bytes = (BLOCK_BYTES as usize - in_block).min(len - done);
-        let piece = (
-            at / BLOCK_BYTES,
-            in_block..in_block + bytes,
-            done..done + bytes,
-        );
-        done += bytes;
-        (bytes > 0).then_some(piece)
-    })
 }
 
 impl File for OverlayFile {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use rustix::process::Resource;
 
-use super::discovery::Discovery;
+use super::discovery::{DOMAIN_FLAG, Discovery, INSECURE_FLAG, SERVICE_FLAG};
 use super::flags::{Command, Kind, Values, flag};
 use super::{Refusal, listen_address};
 use crate::accept::{SocketOptions, bind_tcp};
@@ -30,30 +30,15 @@ pub(super) const COMMAND: Command = Command {
     about: "gateway related command",
     about_start: "start the gateway",
     flags: &[
-        flag(
-            "discovery-srv",
-            Kind::Text,
-            "",
-            "domain whose SRV records list the servers, instead of --endpoints",
-        ),
-        flag(
-            "discovery-srv-name",
-            Kind::Text,
-            "",
-            "suffix of the service in the names of SRV records",
-        ),
+        DOMAIN_FLAG,
+        SERVICE_FLAG,
         flag(
             "endpoints",
             Kind::Texts,
             "127.0.0.1:2379",
             "servers to forward to, as host:port, separated by commas",
         ),
-        flag(
-            "insecure-discovery",
-            Kind::Bool,
-            "false",
-            "use SRV records without validating them, and those for http",
-        ),
+        INSECURE_FLAG,
         flag(
             "listen-addr",
             Kind::Text,

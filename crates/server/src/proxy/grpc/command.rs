@@ -1,5 +1,6 @@
 //! The flags of `etcd grpc-proxy start`.
 
+use crate::proxy::discovery::{DOMAIN_FLAG, INSECURE_FLAG, SERVICE_FLAG};
 use crate::proxy::flags::{Command, Kind, flag};
 
 pub(in crate::proxy) const COMMAND: Command = Command {
@@ -57,18 +58,8 @@ pub(in crate::proxy) const COMMAND: Command = Command {
             "20s",
             "time for a server's answer to a ping",
         ),
-        flag(
-            "discovery-srv",
-            Kind::Text,
-            "",
-            "domain whose SRV records list the servers, instead of --endpoints",
-        ),
-        flag(
-            "discovery-srv-name",
-            Kind::Text,
-            "",
-            "suffix of the service in the names of SRV records",
-        ),
+        DOMAIN_FLAG,
+        SERVICE_FLAG,
         flag(
             "enable-pprof",
             Kind::Bool,
@@ -123,12 +114,7 @@ pub(in crate::proxy) const COMMAND: Command = Command {
             "20s",
             "time for a client's answer to a ping, 0 for no pings",
         ),
-        flag(
-            "insecure-discovery",
-            Kind::Bool,
-            "false",
-            "use SRV records without validating them, and those for http",
-        ),
+        INSECURE_FLAG,
         flag(
             "insecure-skip-tls-verify",
             Kind::Bool,

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use crate::disk::blocks::touched;
+
 const PAGE_BYTES: usize = 4096;
 
 type Page = [u8; PAGE_BYTES];
@@ -24,7 +26,7 @@ impl Content {
     pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> usize {
         let readable = self.len.saturating_sub(offset).min(buf.len() as u64) as usize;
         let buf = &mut buf[..readable];
-        for (number, in_page, in_buf) in pieces(offset, readable) {
+        for (number, in_page, in_buf) in touched(PAGE_BYTES, offset, readable) {
             match self.pages.get(&number) {
                 Some(page) => buf[in_buf].copy_from_slice(&page[in_page]),
                 None => buf[in_buf].fill(0),
@@ -35,7 +37,7 @@ impl Content {
 
     /// Writes `data` at `offset`, growing the file where needed.
     pub(super) fn write(&mut self, data: &[u8], offset: u64) {
-        for (number, in_page, in_data) in pieces(offset, data.len()) {
+        for (number, in_page, in_data) in touched(PAGE_BYTES, offset, data.len()) {
             let page = self
                 .pages
                 .entry(number)
@@ -80,28 +82,4 @@ impl Content {
         );
         self.len = other.len;
     }
-}
-
-/// The parts of `len` bytes at `offset`, page by page: page number, range in the page, range in the
-/// bytes.
-fn pieces(
-    offset: u64,
-    len: usize,
-) -> impl Iterator<Item = (u64, std::ops::Range<usize>, std::ops::Range<usize>)> {
-    let mut done = 0;
-    std::iter::from_fn(move || {
-        if done == len {
-            return None;
-        }
-        let at = offset + done as u64;
-        let start = (at % PAGE_BYTES as u64) as usize;
-        let size = (PAGE_BYTES - start).min(len - done);
-        let piece = (
-            at / PAGE_BYTES as u64,
-            start..start + size,
-            done..done + size,
-        );
-        done += size;
-        Some(piece)
-    })
 }
