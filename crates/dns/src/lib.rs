@@ -5,6 +5,8 @@
 //! /etc/resolv.conf ──▶ servers, search list ──▶ query over UDP, over TCP if truncated ──▶ records
 //! /etc/hosts ────────▶ names of addresses, consulted before any server
 //! ```
+//! [`Resolver::lookup_client_endpoints`] knows the names under which etcd's servers are listed.
+//!
 //! The behaviour is that of Go's resolver, which etcd uses: the same files, timeouts, attempts,
 //! order of names and error texts. Calls block, for seconds if servers do not respond; call from a
 //! thread that may block.
@@ -15,6 +17,7 @@
 #![warn(unreachable_pub)]
 
 mod message;
+mod services;
 mod system;
 mod transport;
 
@@ -25,6 +28,7 @@ use std::time::Duration;
 use message::{Answer, Query, Record};
 
 pub use message::SrvRecord;
+pub use services::{ClientEndpoint, ClientEndpointsError};
 
 /// A blocking DNS resolver.
 #[derive(Clone, Debug)]

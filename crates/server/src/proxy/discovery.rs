@@ -1,20 +1,17 @@
 //! `--discovery-srv` of both proxies: the servers as the SRV records of a domain list them.
 //!
-//! ```text
-//! _etcd-client-ssl[-NAME]._tcp.DOMAIN ──▶ https ──┐
-//! _etcd-client[-NAME]._tcp.DOMAIN ──────▶ http ───┴─▶ validated unless --insecure-discovery
-//! ```
-//! Validation keeps the https records whose targets accept connections. As in etcd it makes no
-//! handshake: whom a certificate names is found out by whoever speaks TLS to the target.
+//! Unless `--insecure-discovery` is given they are validated, which keeps the https records whose
+//! targets accept connections. As in etcd that makes no handshake: whom a certificate names is found
+//! out by whoever speaks TLS to the target.
 
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use retcd_dns::{Resolver, SrvRecord};
+use retcd_dns::{ClientEndpoint, Resolver};
 use retcd_tls::Authorities;
 
+use super::Refusal;
 use super::flags::{Flag, Kind, flag};
-use super::{Refusal, join_host_port};
 use crate::log::{Text, go_io_error};
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,28 +48,17 @@ pub(super) struct Discovery<'a> {
     pub(super) authorities: &'a str,
 }
 
-/// A server that DNS lists.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Discovered {
-    pub(super) url: String,
-    pub(super) record: SrvRecord,
-}
-
 impl Discovery<'_> {
     /// Asks name servers; blocks. Nothing is left if nothing is valid.
     ///
     /// # Errors
     /// DNS lists neither kind of servers.
-    pub(super) fn discover(&self) -> Result<Vec<Discovered>, Refusal> {
+    pub(super) fn discover(&self) -> Result<Vec<ClientEndpoint>, Refusal> {
         if self.domain.is_empty() {
             return Ok(Vec::new());
         }
         let resolver = Resolver::from_system();
-        let look_up = |service: &str| {
-            let records = resolver.lookup_srv(&self.record_name(service));
-            records.map_err(|error| error.to_string())
-        };
-        let found = combine(look_up("etcd-client-ssl"), look_up("etcd-client"));
+        let found = resolver.lookup_client_endpoints(self.domain, self.service_name);
         let found = found.map_err(Refusal::stderr)?;
         crate::info!("discovered cluster from SRV"; "srv-server" => self.domain, "endpoints" => urls(&found));
         if self.insecure {
@@ -81,14 +67,7 @@ impl Discovery<'_> {
         Ok(self.validate(found))
     }
 
-    fn record_name(&self, service: &str) -> String {
-        match self.service_name {
-            "" => format!("_{service}._tcp.{}", self.domain),
-            name => format!("_{service}-{name}._tcp.{}", self.domain),
-        }
-    }
-
-    fn validate(&self, found: Vec<Discovered>) -> Vec<Discovered> {
+    fn validate(&self, found: Vec<ClientEndpoint>) -> Vec<ClientEndpoint> {
         crate::info!("validating discovered SRV endpoints"; "srv-server" => self.domain, "endpoints" => urls(&found));
         let (valid, failure) = match self.check_authorities() {
             Ok(()) => valid(found, dial),
@@ -112,31 +91,14 @@ impl Discovery<'_> {
     }
 }
 
-fn combine(
-    secure: Result<Vec<SrvRecord>, String>,
-    plain: Result<Vec<SrvRecord>, String>,
-) -> Result<Vec<Discovered>, String> {
-    if let (Err(first), Err(second)) = (&secure, &plain) {
-        return Err(format!("dns lookup errors: {first} and {second}"));
-    }
-    let of = |scheme: &'static str, records: Result<Vec<SrvRecord>, String>| {
-        let records = records.unwrap_or_default().into_iter();
-        records.map(move |record| Discovered {
-            url: format!("{scheme}://{}", join_host_port(&record.target, record.port)),
-            record,
-        })
-    };
-    Ok(of("https", secure).chain(of("http", plain)).collect())
-}
-
 /// The valid ones, and what is wrong with the others.
 fn valid(
-    found: Vec<Discovered>,
+    found: Vec<ClientEndpoint>,
     dial: impl Fn(&str) -> Result<(), String>,
-) -> (Vec<Discovered>, String) {
+) -> (Vec<ClientEndpoint>, String) {
     let mut failures = Vec::new();
     let mut valid = found;
-    valid.retain(|Discovered { url, .. }| {
+    valid.retain(|ClientEndpoint { url, .. }| {
         let checked = match url.strip_prefix("https://") {
             None => Err(format!("{url:?} is insecure")),
             Some(address) => {
@@ -162,47 +124,39 @@ fn dial(address: &str) -> Result<(), String> {
     Err(failure)
 }
 
-fn urls(found: &[Discovered]) -> Vec<String> {
+fn urls(found: &[ClientEndpoint]) -> Vec<String> {
     found.iter().map(|found| found.url.clone()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use retcd_dns::SrvRecord;
 
-    fn record(target: &str) -> SrvRecord {
-        SrvRecord {
-            priority: 0,
-            weight: 0,
-            port: 2379,
-            target: target.to_owned(),
+    fn found(url: &str) -> ClientEndpoint {
+        ClientEndpoint {
+            url: url.to_owned(),
+            record: SrvRecord {
+                priority: 0,
+                weight: 0,
+                port: 2379,
+                target: String::new(),
+            },
         }
     }
 
     #[test]
-    fn one_of_the_two_services_is_enough() {
-        let missing = |name: &str| Err(format!("lookup {name}: no such host"));
-        assert_eq!(
-            combine(missing("a"), missing("b")),
-            Err("dns lookup errors: lookup a: no such host and lookup b: no such host".to_owned())
-        );
-        let found = combine(missing("a"), Ok(vec![record("m1.example.com.")])).unwrap();
-        assert_eq!(urls(&found), ["http://m1.example.com.:2379"]);
-        let found = combine(Ok(vec![record("m2.")]), Ok(vec![record("m1.")])).unwrap();
-        assert_eq!(urls(&found), ["https://m2.:2379", "http://m1.:2379"]);
-    }
-
-    #[test]
     fn what_is_not_valid_is_told() {
-        let found = combine(
-            Ok(vec![record("up."), record("down.")]),
-            Ok(vec![record("plain.")]),
-        );
+        let found = vec![
+            found("https://up.:2379"),
+            found("https://down.:2379"),
+            found("http://plain.:2379"),
+        ];
         let dial = |address: &str| match address {
             "up.:2379" => Ok(()),
             _ => Err("refused".to_owned()),
         };
-        let (valid, failure) = valid(found.unwrap(), dial);
+        let (valid, failure) = valid(found, dial);
         assert_eq!(urls(&valid), ["https://up.:2379"]);
         assert_eq!(
             failure,
