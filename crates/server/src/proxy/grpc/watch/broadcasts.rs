@@ -152,7 +152,7 @@ impl Broadcasts {
     /// The server has sent events, the last one of revision `last`.
     pub(super) fn handle_events(&mut self, id: BroadcastId, last: i64) -> Vec<Action> {
         let next = last + 1;
-        let mut actions = self.pass(id, next);
+        let mut actions = self.pass(id, last, next);
         let Some(broadcast) = self.broadcast(id) else {
             return actions;
         };
@@ -174,9 +174,10 @@ impl Broadcasts {
         actions
     }
 
-    /// The server has told that there are no events up to `revision` but those that it has sent.
+    /// The server has told that there are no events up to `revision` but those that it has sent. Who
+    /// knows that already is told again, as a server does: it shows that the watch is alive.
     pub(super) fn handle_progress(&mut self, id: BroadcastId, revision: i64) -> Vec<Action> {
-        self.pass(id, revision + 1)
+        self.pass(id, revision + 1, revision + 1)
     }
 
     /// The server has ended a broadcast.
@@ -218,8 +219,8 @@ impl Broadcasts {
             .map_or(0, |broadcast| broadcast.watchers.len())
     }
 
-    /// Delivers to everybody what is below `next`.
-    fn pass(&mut self, id: BroadcastId, next: i64) -> Vec<Action> {
+    /// Delivers what is below `next` to those who wait for a revision up to `from_max`.
+    fn pass(&mut self, id: BroadcastId, from_max: i64, next: i64) -> Vec<Action> {
         let Some(range) = self.range_of.get(&id) else {
             // What was under way when it was closed.
             return Vec::new();
@@ -229,7 +230,7 @@ impl Broadcasts {
         let mut actions = Vec::with_capacity(watchers.len());
         for id in watchers {
             let watcher = self.watchers.get_mut(id).expect("it is in the list");
-            if watcher.from < next {
+            if watcher.from <= from_max {
                 actions.push(Action::Deliver {
                     watcher: *id,
                     from: watcher.from,
@@ -369,8 +370,9 @@ mod tests {
     fn progress_is_told_and_keeps_a_broadcast_open_for_the_past() {
         let mut story = Story::new();
         assert_eq!(story.join(1, "a", 5, ""), "open 1@5");
+        assert_eq!(story.progress(1, 3), "", "its future has not begun");
         assert_eq!(story.progress(1, 90), "1>=5");
-        assert_eq!(story.progress(1, 90), "");
+        assert_eq!(story.progress(1, 90), "1>=91", "nothing new is news, too");
         assert_eq!(story.join(2, "a", 50, ""), "");
         assert_eq!(story.events(1, 95), "1>=91 2>=50");
     }
