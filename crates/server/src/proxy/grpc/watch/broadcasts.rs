@@ -136,17 +136,14 @@ impl Broadcasts {
         action
     }
 
-    /// A watcher is served no longer; also returns the first revision that it has not been given.
-    pub(super) fn leave(&mut self, watcher: WatcherId) -> (Option<i64>, Option<Action>) {
-        let Some(left) = self.watchers.remove(&watcher) else {
-            return (None, None);
-        };
+    /// A watcher is served no longer.
+    pub(super) fn leave(&mut self, watcher: WatcherId) -> Option<Action> {
+        let left = self.watchers.remove(&watcher)?;
         let broadcast = self.broadcast(left.broadcast);
         let broadcast = broadcast.expect("a watcher's broadcast is there as long as it");
         broadcast.watchers.remove(&watcher);
         let close = broadcast.watchers.is_empty();
-        let action = close.then(|| self.close(left.broadcast));
-        (Some(left.from), action)
+        close.then(|| self.close(left.broadcast))
     }
 
     /// The server has sent events, the last one of revision `last`.
@@ -287,8 +284,7 @@ mod tests {
         }
 
         fn leave(&mut self, watcher: u64) -> String {
-            let (from, action) = self.0.leave(WatcherId(watcher));
-            format!("{from:?} {}", told(action.as_slice()))
+            told(self.0.leave(WatcherId(watcher)).as_slice())
         }
 
         fn events(&mut self, broadcast: u64, last: i64) -> String {
@@ -334,10 +330,10 @@ mod tests {
         // Everybody is told what he wants to hear.
         assert_eq!(story.events(1, 7), "1>=5 2>=5");
         assert_eq!(story.events(1, 9), "1>=8 2>=8 3>=9");
-        assert_eq!(story.leave(1), "Some(10) ");
-        assert_eq!(story.leave(2), "Some(10) ");
-        assert_eq!(story.leave(3), "Some(10) close 1");
-        assert_eq!(story.leave(3), "None ");
+        assert_eq!(story.leave(1), "");
+        assert_eq!(story.leave(2), "");
+        assert_eq!(story.leave(3), "close 1");
+        assert_eq!(story.leave(3), "");
         assert_eq!(story.events(1, 12), "", "it was under way");
         assert_eq!(story.0.counts(), (1, 1));
     }
@@ -363,7 +359,7 @@ mod tests {
         assert_eq!(story.join(2, "a", 3, ""), "open 2@3");
         assert_eq!(story.join(3, "a", 30, ""), "");
         // The newest broadcast still has a watcher.
-        assert_eq!(story.leave(1), "Some(21) ");
+        assert_eq!(story.leave(1), "");
     }
 
     #[test]

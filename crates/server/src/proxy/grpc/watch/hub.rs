@@ -210,7 +210,7 @@ impl Hub {
             }
             Ask::Leave(watcher) => {
                 self.queues.remove(&watcher);
-                let (_, action) = self.broadcasts.leave(watcher);
+                let action = self.broadcasts.leave(watcher);
                 self.act(action.into_iter().collect(), None);
             }
         }
@@ -308,7 +308,7 @@ impl Hub {
             return;
         };
         let queue = self.queues.remove(&watcher).expect("it was found");
-        let (_, action) = self.broadcasts.leave(watcher);
+        let action = self.broadcasts.leave(watcher);
         if let Some(Action::Close { broadcast, token }) = action {
             self.close(broadcast, &token);
         }
