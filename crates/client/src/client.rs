@@ -50,6 +50,7 @@ pub(crate) struct Shared {
 }
 
 /// A connection and the token to use on it, for opening a stream.
+#[derive(Clone)]
 pub(crate) struct Route {
     link: Link,
     login: Login,

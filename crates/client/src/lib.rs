@@ -55,7 +55,8 @@
 //!
 //! `connections` (with `connector`, `endpoint`, `tls`, `transport`): the connection for the next
 //! request. `dial`: connections for HTTP/1.1. `client`: attempts and deadlines. `calls` and `kv`: the methods. `retry`, `error`:
-//! classification of failures. `forward`: calls of others, for a proxy. `watch`, `lease`, `stream`: streams. `namespace`: prefixing of keys.
+//! classification of failures. `forward`, `renewals`: calls and keep-alives of others, for a proxy. `watch`, `lease`, `stream`: streams.
+//! `namespace`: prefixing of keys.
 
 #![warn(unreachable_pub)]
 

@@ -9,14 +9,11 @@ use std::time::Duration;
 
 use retcd_proto::etcdserverpb::lease_client::LeaseClient;
 use retcd_proto::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Code, Streaming};
 
-use crate::client::{Client, Route};
+use crate::client::Client;
 use crate::error::Error;
-use crate::stream::with_leader;
+use crate::stream::{Exchange, StreamFailure};
 
 /// The pause before a broken stream is reopened.
 const RESUME_PAUSE: Duration = Duration::from_millis(100);
@@ -26,15 +23,9 @@ pub struct Renewals {
     client: Client,
     /// Leases whose renewal is not answered yet.
     unanswered: BTreeSet<i64>,
-    open: Option<Open>,
+    stream: Option<Exchange<LeaseKeepAliveRequest, LeaseKeepAliveResponse>>,
     /// When to reopen a broken stream.
     resume_at: Option<Instant>,
-}
-
-struct Open {
-    requests: mpsc::UnboundedSender<LeaseKeepAliveRequest>,
-    responses: Streaming<LeaseKeepAliveResponse>,
-    route: Route,
 }
 
 impl Client {
@@ -43,7 +34,7 @@ impl Client {
         Renewals {
             client: self.without_deadline(),
             unanswered: BTreeSet::new(),
-            open: None,
+            stream: None,
             resume_at: None,
         }
     }
@@ -55,10 +46,10 @@ impl Renewals {
         if !self.unanswered.insert(id) {
             return;
         }
-        if let Some(open) = &self.open
-            && open.requests.send(LeaseKeepAliveRequest { id }).is_err()
+        if let Some(stream) = &self.stream
+            && !stream.send(LeaseKeepAliveRequest { id })
         {
-            self.open = None;
+            self.stream = None;
         }
     }
 
@@ -80,54 +71,29 @@ impl Renewals {
                 tokio::time::sleep_until(at).await;
                 self.resume_at = None;
             }
-            let open = match &mut self.open {
-                Some(open) => open,
-                None => match self.open_stream().await {
-                    Ok(open) => self.open.insert(open),
-                    Err((error, route)) => {
-                        self.handle_failure(error, route)?;
-                        continue;
-                    }
-                },
-            };
-            let error = match open.responses.message().await {
-                Ok(Some(response)) => {
+            let (client, unanswered) = (&self.client, &self.unanswered);
+            let stream = self.stream.get_or_insert_with(|| {
+                let first = unanswered.iter();
+                let first = first.map(|id| LeaseKeepAliveRequest { id: *id });
+                Exchange::open(client, first, |service, requests| async move {
+                    LeaseClient::new(service).lease_keep_alive(requests).await
+                })
+            });
+            match stream.next().await {
+                Ok(response) => {
                     self.unanswered.remove(&response.id);
                     return Ok(response);
                 }
-                Ok(None) => Error::Broken {
-                    code: Code::Unknown,
-                    message: "the server closed the stream".to_owned(),
-                },
-                Err(status) => status.into(),
-            };
-            let route = self.open.take().map(|open| open.route);
-            self.handle_failure(error, route)?;
+                Err(failure) => {
+                    self.stream = None;
+                    self.handle_failure(failure)?;
+                }
+            }
         }
     }
 
-    async fn open_stream(&self) -> Result<Open, (Error, Option<Route>)> {
-        let route = self.client.route().await.map_err(|error| (error, None))?;
-        let (requests, receiver) = mpsc::unbounded_channel();
-        for id in &self.unanswered {
-            let request = LeaseKeepAliveRequest { id: *id };
-            requests.send(request).expect("the receiver is here");
-        }
-        let request = with_leader(UnboundedReceiverStream::new(receiver));
-        let opened = LeaseClient::new(route.service())
-            .lease_keep_alive(request)
-            .await;
-        match opened {
-            Ok(response) => Ok(Open {
-                requests,
-                responses: response.into_inner(),
-                route,
-            }),
-            Err(status) => Err((status.into(), Some(route))),
-        }
-    }
-
-    fn handle_failure(&mut self, error: Error, route: Option<Route>) -> Result<(), Error> {
+    fn handle_failure(&mut self, failure: StreamFailure) -> Result<(), Error> {
+        let StreamFailure { error, route } = failure;
         if let Some(route) = &route {
             self.client.leave(route, &error);
         }

@@ -93,6 +93,29 @@ fn a_token_is_sent_as_it_is_and_not_replaced() {
 }
 
 #[test]
+fn a_stream_is_opened_although_nobody_waits_for_long() {
+    run(async {
+        let member = Member::start().await;
+        let client = member.client();
+        let grant = pb::LeaseGrantRequest { ttl: 100, id: 0 };
+        let id = client.lease_grant(grant).await.unwrap().id;
+        let mut renewals = client.renewals();
+        renewals.request(id);
+        // Each wait is given up at once, as by a proxy that is asked for one renewal after another.
+        let renewed = async {
+            loop {
+                tokio::select! {
+                    biased;
+                    answer = renewals.next() => return answer.unwrap().id,
+                    () = tokio::task::yield_now() => {}
+                }
+            }
+        };
+        assert_eq!(soon("a renewal", renewed).await, id);
+    });
+}
+
+#[test]
 fn renewals_share_a_stream_and_survive_its_end() {
     run(async {
         let member = Member::start().await;
