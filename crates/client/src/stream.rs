@@ -107,6 +107,14 @@ where
             route: Some(open.route.clone()),
         })
     }
+
+    /// How it was sent, once it is open.
+    pub(crate) fn into_route(self) -> Option<Route> {
+        match self.state {
+            State::Opening(_) => None,
+            State::Open(open) => Some(open.route),
+        }
+    }
 }
 
 async fn open_stream<Q, R, F>(

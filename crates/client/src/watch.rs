@@ -14,15 +14,13 @@ use retcd_proto::etcdserverpb::watch_request::RequestUnion;
 use retcd_proto::etcdserverpb::{
     WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
 };
-use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Code, Streaming};
+use tonic::Code;
 
-use crate::client::{Client, Route};
+use crate::client::Client;
 use crate::error::{Error, NO_LEADER, answer_text};
 use crate::retry::Failure;
-use crate::stream::with_leader;
+use crate::stream::{Exchange, StreamFailure};
 
 /// The pause before a broken stream is reopened.
 const RESUME_PAUSE: Duration = Duration::from_millis(100);
@@ -103,12 +101,6 @@ struct Watch {
     fragments: Option<WatchResponse>,
 }
 
-struct Open {
-    requests: mpsc::UnboundedSender<WatchRequest>,
-    responses: Streaming<WatchResponse>,
-    route: Route,
-}
-
 /// Watches that share a stream.
 pub struct Watcher {
     client: Client,
@@ -121,7 +113,7 @@ pub struct Watcher {
     learners: usize,
     /// Whether the stream uses a new token, because the last one was rejected.
     has_new_login: bool,
-    open: Option<Open>,
+    stream: Option<Exchange<WatchRequest, WatchResponse>>,
     /// When to reopen a broken stream.
     resume_at: Option<Instant>,
     /// Received events that have not been returned yet.
@@ -140,7 +132,7 @@ impl Client {
             wants_progress: false,
             learners: 0,
             has_new_login: false,
-            open: None,
+            stream: None,
             resume_at: None,
             events: VecDeque::new(),
         }
@@ -212,7 +204,7 @@ impl Watcher {
                 self.send(cancel(server_id));
             }
             // Creations are matched with their responses by order, so it must stay in the list.
-            None if self.open.is_some() => self.watches[at].is_canceled = true,
+            None if self.stream.is_some() => self.watches[at].is_canceled = true,
             None => drop(self.watches.remove(at)),
         }
     }
@@ -230,13 +222,13 @@ impl Watcher {
         self.events.is_empty() && self.watches.iter().all(|watch| watch.is_canceled)
     }
 
-    /// Sends a request if the stream is open. A stream that is opened later starts with all pending
+    /// Sends a request if there is a stream. A stream that is opened later starts with all pending
     /// requests.
     fn send(&mut self, request: WatchRequest) {
-        if let Some(open) = &self.open
-            && open.requests.send(request).is_err()
+        if let Some(stream) = &self.stream
+            && !stream.send(request)
         {
-            self.open = None;
+            self.stream = None;
         }
     }
 
@@ -253,68 +245,52 @@ impl Watcher {
         }
     }
 
-    /// Opens the stream, or receives one response.
+    /// Receives one response, on a stream that is opened if there is none.
     async fn advance(&mut self) {
         if let Some(at) = self.resume_at {
             tokio::time::sleep_until(at).await;
             self.resume_at = None;
         }
-        let open = match &mut self.open {
-            Some(open) => open,
-            None => match self.open_stream().await {
-                Ok(open) => {
-                    self.open = Some(open);
-                    return;
-                }
-                Err((error, route)) => return self.handle_failure(error, route),
-            },
-        };
-        let error = match open.responses.message().await {
-            Ok(Some(response)) => {
-                self.learners = 0;
-                return self.handle_response(response);
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            None => {
+                let opening = self.open_stream();
+                self.stream.insert(opening)
             }
-            Ok(None) => Error::Broken {
-                code: Code::Unknown,
-                message: "the server closed the stream".to_owned(),
-            },
-            Err(status) => status.into(),
         };
-        let route = self.open.take().map(|open| open.route);
-        self.handle_failure(error, route);
+        match stream.next().await {
+            Ok(response) => {
+                self.learners = 0;
+                self.handle_response(response);
+            }
+            Err(failure) => {
+                self.stream = None;
+                self.handle_failure(failure);
+            }
+        }
     }
 
     /// Opens a stream, creates all watches on it, and repeats a pending progress request.
-    async fn open_stream(&mut self) -> Result<Open, (Error, Option<Route>)> {
-        let route = self.client.route().await.map_err(|error| (error, None))?;
+    fn open_stream(&mut self) -> Exchange<WatchRequest, WatchResponse> {
         self.watches.retain(|watch| !watch.is_canceled);
-        let (requests, receiver) = mpsc::unbounded_channel();
-        let send = |request| {
-            requests.send(request).expect("the receiver is here");
-        };
         for watch in &mut self.watches {
             watch.server_id = None;
             watch.fragments = None;
-            send(create(watch));
         }
-        if self.wants_progress {
-            send(progress());
-        }
-        let stub = WatchClient::new(route.service());
-        let mut stub = stub.max_decoding_message_size(self.client.shared.config.response_bytes_max);
-        let request = with_leader(UnboundedReceiverStream::new(receiver));
-        match stub.watch(request).await {
-            Ok(response) => Ok(Open {
-                requests,
-                responses: response.into_inner(),
-                route,
-            }),
-            Err(status) => Err((status.into(), Some(route))),
-        }
+        let creations = self.watches.iter().map(create);
+        let progress = self.wants_progress.then(progress);
+        let response_bytes_max = self.client.shared.config.response_bytes_max;
+        let first = creations.chain(progress);
+        Exchange::open(&self.client, first, move |service, requests| async move {
+            let stub = WatchClient::new(service);
+            let mut stub = stub.max_decoding_message_size(response_bytes_max);
+            stub.watch(requests).await
+        })
     }
 
     /// Reopens a broken stream; ends the watches of a rejected one.
-    fn handle_failure(&mut self, error: Error, route: Option<Route>) {
+    fn handle_failure(&mut self, failure: StreamFailure) {
+        let StreamFailure { error, route } = failure;
         if let Some(route) = &route {
             self.client.leave(route, &error);
         }
@@ -411,9 +387,9 @@ impl Watcher {
         if response.canceled {
             let refusal = refusal(&response.cancel_reason);
             if self.authenticates_again(&refusal)
-                && let Some(open) = self.open.take()
+                && let Some(route) = self.stream.take().and_then(Exchange::into_route)
             {
-                self.client.leave(&open.route, &refusal);
+                self.client.leave(&route, &refusal);
                 return;
             }
             let watch = self.watches.remove(at).id;

@@ -37,6 +37,30 @@ async fn write_numbers(client: &Client, numbers: std::ops::Range<usize>) {
 }
 
 #[test]
+fn a_stream_is_opened_although_nobody_waits_for_long() {
+    run(async {
+        let member = Member::start().await;
+        let mut watcher = member.client().watcher(WithoutLeader::Resume);
+        let watch = watcher.add(all_below("n", 1));
+        // Each wait is given up at once, as by a proxy that is asked for one watch after another.
+        let created = async {
+            loop {
+                tokio::select! {
+                    biased;
+                    event = watcher.next() => return event,
+                    () = tokio::task::yield_now() => {}
+                }
+            }
+        };
+        let created = soon("a watch", created).await;
+        assert!(
+            matches!(created, Some(WatchEvent::Created(id, _)) if id == watch),
+            "{created:?}"
+        );
+    });
+}
+
+#[test]
 fn events_are_delivered_once_over_broken_connections() {
     const ROUNDS: usize = 12;
     const CHANGES: usize = 12;
