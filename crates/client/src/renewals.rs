@@ -53,6 +53,13 @@ impl Renewals {
         }
     }
 
+    /// Goes on with another client of the same cluster: what is not answered is asked again with it.
+    pub fn set_client(&mut self, client: &Client) {
+        self.client = client.without_deadline();
+        self.stream = None;
+        self.resume_at = None;
+    }
+
     /// Whether everything is answered.
     pub fn is_idle(&self) -> bool {
         self.unanswered.is_empty()

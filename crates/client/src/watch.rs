@@ -209,6 +209,14 @@ impl Watcher {
         }
     }
 
+    /// Goes on with another client of the same cluster: the stream is reopened with it, and no event
+    /// is lost or delivered twice.
+    pub fn set_client(&mut self, client: &Client) {
+        self.client = client.without_deadline();
+        self.stream = None;
+        self.resume_at = None;
+    }
+
     /// Requests a progress notification for each watch, if there are any.
     pub fn request_progress(&mut self) {
         self.wants_progress = !self.watches.is_empty();

@@ -6,6 +6,8 @@
 mod fakes;
 mod harness;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use fakes::{Fakes, First};
 use harness::{Member, Relay, key, put, run, soon};
@@ -112,6 +114,28 @@ fn a_stream_is_opened_although_nobody_waits_for_long() {
             }
         };
         assert_eq!(soon("a renewal", renewed).await, id);
+    });
+}
+
+#[test]
+fn renewals_go_on_with_another_client() {
+    run(async {
+        let member = Member::start().await;
+        let client = member.client();
+        let grant = pb::LeaseGrantRequest { ttl: 100, id: 0 };
+        let id = client.lease_grant(grant).await.unwrap().id;
+        // Nobody listens there any more.
+        let gone = {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap().to_string()
+        };
+        let mut renewals = member.client_at(&gone).renewals();
+        renewals.request(id);
+        let short = Duration::from_millis(100);
+        let unanswered = tokio::time::timeout(short, renewals.next()).await;
+        assert!(unanswered.is_err());
+        renewals.set_client(&client);
+        assert_eq!(soon("a renewal", renewals.next()).await.unwrap().id, id);
     });
 }
 

@@ -8,7 +8,9 @@ use std::future::Future;
 use std::task::Poll;
 
 use harness::{Member, Relay, key, put, run, soon};
-use retcd_client::{Client, FROM_KEY, WatchError, WatchEvent, WithoutLeader, prefix_end};
+use retcd_client::{
+    Client, FROM_KEY, WatchError, WatchEvent, Watcher, WithoutLeader, prefix_end,
+};
 use retcd_proto::etcdserverpb::request_op::Request;
 use retcd_proto::etcdserverpb::{
     CompactionRequest, RequestOp, TxnRequest, WatchCreateRequest, WatchResponse,
@@ -57,6 +59,33 @@ fn a_stream_is_opened_although_nobody_waits_for_long() {
             matches!(created, Some(WatchEvent::Created(id, _)) if id == watch),
             "{created:?}"
         );
+    });
+}
+
+#[test]
+fn a_watcher_goes_on_with_another_client() {
+    async fn next_values(watcher: &mut Watcher) -> Vec<String> {
+        loop {
+            match soon("a change", watcher.next()).await.unwrap() {
+                WatchEvent::Created(..) => {}
+                WatchEvent::Response(_, response) => return values(&response),
+                ended @ WatchEvent::Ended { .. } => panic!("{ended:?}"),
+            }
+        }
+    }
+    run(async {
+        let member = Member::start().await;
+        let client = member.client();
+        let relay = Relay::start(&member.address, &[]).await;
+        let mut watcher = relay.client().watcher(WithoutLeader::Resume);
+        watcher.add(all_below("n", 1));
+        write_numbers(&client, 0..1).await;
+        assert_eq!(next_values(&mut watcher).await, ["0"]);
+        watcher.set_client(&client);
+        relay.cut();
+        write_numbers(&client, 1..2).await;
+        assert_eq!(next_values(&mut watcher).await, ["1"]);
+        assert_eq!(relay.connections(), 1);
     });
 }
 

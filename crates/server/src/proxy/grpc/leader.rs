@@ -69,8 +69,13 @@ impl LeaderWatch {
             return;
         }
         loop {
+            let mut following = clients.follow();
             let client = clients.current();
-            if has_none(&client).await && !answers(&client).await {
+            let has_none = tokio::select! {
+                has_none = has_none(&client) => has_none,
+                () = following.changed() => false,
+            };
+            if has_none && !answers(&client).await {
                 self.lost.send_modify(|times| *times += 1);
             }
             tokio::time::sleep(PAUSE).await;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::Response;
 use prost::Message;
-use retcd_client::Client;
+use retcd_client::{Error, Renewals};
 use retcd_proto::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 use tokio::sync::{mpsc, oneshot};
 
@@ -40,6 +40,8 @@ pub(super) struct Renewal {
 /// `LeaseKeepAlive`.
 pub(super) fn serve(call: Call, mut messages: Messages) -> Response<ResponseBody> {
     call.stream_response(async move |call, frames| {
+        // What cannot be a token is refused before anything is asked with it.
+        call.client()?;
         let mut unanswered = FuturesUnordered::new();
         let mut half_closed = false;
         let leaderless = call.thread.shared.leader.wait(call.requires_leader);
@@ -91,56 +93,73 @@ pub(super) async fn run(mut renewals: mpsc::UnboundedReceiver<Renewal>, clients:
             None => renewal,
         };
         streams.retain(|_, stream| !stream.is_closed());
-        let client = match clients.current().with_token(renewal.token.as_deref()) {
-            Ok(client) => client,
-            Err(error) => {
-                let _ = renewal.answer.send(Err(status_of(error)));
-                continue;
-            }
-        };
         let (stream, receiver) = mpsc::unbounded_channel();
-        tokio::task::spawn_local(renew_at_server(client, receiver));
+        let renewing = renew_at_server(Rc::clone(&clients), renewal.token.clone(), receiver);
+        tokio::task::spawn_local(renewing);
         let token = renewal.token.clone();
         let _ = stream.send(renewal);
         streams.insert(token, stream);
     }
 }
 
+/// Who waits for the renewal of which lease.
+#[derive(Default)]
+struct Waiting(HashMap<i64, Vec<oneshot::Sender<Answer>>>);
+
+impl Waiting {
+    fn add(&mut self, renewal: Renewal, server: &mut Renewals) {
+        server.request(renewal.id);
+        let waits = self.0.entry(renewal.id).or_default();
+        // While no server answers, clients come and go.
+        waits.retain(|other| !other.is_closed());
+        waits.push(renewal.answer);
+    }
+
+    fn handle(&mut self, answered: Result<LeaseKeepAliveResponse, Error>) {
+        // A client that is gone needs no answer.
+        match answered {
+            Ok(answer) => {
+                for waits in self.0.remove(&answer.id).unwrap_or_default() {
+                    let _ = waits.send(Ok(answer));
+                }
+            }
+            Err(error) => {
+                let status = status_of(error);
+                for waits in self.0.drain().flat_map(|(_, waiting)| waiting) {
+                    let _ = waits.send(Err(status.clone()));
+                }
+            }
+        }
+    }
+}
+
 /// Renews on one stream to a server, until there was nothing to do for a while.
-async fn renew_at_server(client: Client, mut renewals: mpsc::UnboundedReceiver<Renewal>) {
-    let mut server = client.renewals();
-    let mut waiting: HashMap<i64, Vec<oneshot::Sender<Answer>>> = HashMap::new();
+async fn renew_at_server(
+    clients: Rc<Clients>,
+    token: Token,
+    mut renewals: mpsc::UnboundedReceiver<Renewal>,
+) {
+    let client = || {
+        let client = clients.current().with_token(token.as_deref());
+        client.expect("the call that it came with has tried it")
+    };
+    let mut following = clients.follow();
+    let mut server = client().renewals();
+    let mut waiting = Waiting::default();
     loop {
+        let waits = !waiting.0.is_empty();
         tokio::select! {
             renewal = tokio::time::timeout(IDLE_MAX, renewals.recv()), if !renewals.is_closed() => match renewal {
-                Ok(Some(Renewal { id, answer, .. })) => {
-                    server.request(id);
-                    waiting.entry(id).or_default().push(answer);
-                }
+                Ok(Some(renewal)) => waiting.add(renewal, &mut server),
                 Ok(None) => return,
-                Err(_) if waiting.is_empty() => renewals.close(),
+                Err(_) if !waits => renewals.close(),
                 Err(_) => {}
             },
-            answer = server.next(), if !waiting.is_empty() => match answer {
-                Ok(answer) => {
-                    for waits in waiting.remove(&answer.id).unwrap_or_default() {
-                        // A client that is gone needs no answer.
-                        let _ = waits.send(Ok(answer));
-                    }
-                }
-                Err(error) => {
-                    let status = status_of(error);
-                    for waits in waiting.drain().flat_map(|(_, waiting)| waiting) {
-                        let _ = waits.send(Err(status.clone()));
-                    }
-                }
-            },
+            answered = server.next(), if waits => waiting.handle(answered),
+            () = following.changed(), if waits => server.set_client(&client()),
             // Closed, and nobody waits: what came in between is still in the queue.
             else => match renewals.recv().await {
-                Some(Renewal { id, answer, .. }) => {
-                    server.request(id);
-                    waiting.entry(id).or_default().push(answer);
-                }
+                Some(renewal) => waiting.add(renewal, &mut server),
                 None => return,
             },
         }

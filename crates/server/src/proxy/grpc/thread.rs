@@ -90,6 +90,32 @@ impl Clients {
         }
         self.current.borrow().clone()
     }
+
+    /// For streams that live long: the members that they know may all have been replaced.
+    pub(super) fn follow(&self) -> Following {
+        let servers = self.servers.borrow().clone();
+        let known = Arc::clone(&servers.borrow());
+        Following { servers, known }
+    }
+}
+
+/// Tells when the endpoints have changed; see [`Clients::follow`].
+pub(super) struct Following {
+    servers: watch::Receiver<Arc<Config>>,
+    known: Arc<Config>,
+}
+
+impl Following {
+    /// Waits until [`Clients::current`] is another client than before. Cancel safe.
+    pub(super) async fn changed(&mut self) {
+        let known = Arc::clone(&self.known);
+        let is_new = move |config: &Arc<Config>| !Arc::ptr_eq(config, &known);
+        match self.servers.wait_for(is_new).await {
+            Ok(config) => self.known = Arc::clone(&config),
+            // The sender lives as long as the process.
+            Err(_) => pending().await,
+        }
+    }
 }
 
 impl ProxyThread {

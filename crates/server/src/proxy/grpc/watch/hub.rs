@@ -15,7 +15,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::broadcasts::{Action, BroadcastId, Broadcasts, End, Range, Token, WatcherId};
 use super::response::{Events, revision};
-use crate::proxy::grpc::thread::{Clients, Shared};
+use crate::proxy::grpc::thread::{Clients, Following, Shared};
 
 /// Responses of servers that wait for the hub; a full queue makes the servers wait.
 const RESPONSE_BACKLOG: usize = 64;
@@ -336,11 +336,16 @@ impl Hub {
         let (clients, to_hub, shared) = (&self.clients, &self.to_hub, &self.shared);
         let server = self.servers.entry(token).or_insert_with_key(|token| {
             let (orders, receiver) = mpsc::unbounded_channel();
-            // A token that a client has sent with a call can be sent on.
-            if let Ok(client) = clients.current().with_token(token.as_deref()) {
-                let client = client.namespace(shared.settings.namespace.clone());
-                tokio::task::spawn_local(watch_server(client, receiver, to_hub.clone()));
-            }
+            let following = clients.follow();
+            let (clients, token) = (Rc::clone(clients), token.clone());
+            let namespace = shared.settings.namespace.clone();
+            let client = move || {
+                let client = clients.current().with_token(token.as_deref());
+                let client = client.expect("its owner was allowed to watch with it");
+                client.namespace(namespace.clone())
+            };
+            let watching = watch_server(client, following, receiver, to_hub.clone());
+            tokio::task::spawn_local(watching);
             Server {
                 orders,
                 broadcasts: 0,
@@ -374,13 +379,15 @@ impl Hub {
     }
 }
 
-/// Watches a server for the broadcasts that are ordered, until nobody orders any more.
+/// Watches a server for the broadcasts that are ordered, until nobody orders any more; `client` is
+/// another one when the endpoints have changed.
 async fn watch_server(
-    client: Client,
+    client: impl Fn() -> Client,
+    mut following: Following,
     mut orders: mpsc::UnboundedReceiver<Order>,
     to_hub: mpsc::Sender<FromServer>,
 ) {
-    let mut watcher = client.watcher(WithoutLeader::Resume);
+    let mut watcher = client().watcher(WithoutLeader::Resume);
     let mut broadcasts: HashMap<WatchId, BroadcastId> = HashMap::new();
     let mut watches: HashMap<BroadcastId, WatchId> = HashMap::new();
     loop {
@@ -400,6 +407,10 @@ async fn watch_server(
                     }
                     None => return,
                 }
+                continue;
+            }
+            () = following.changed() => {
+                watcher.set_client(&client());
                 continue;
             }
             event = next(&mut watcher) => event,
