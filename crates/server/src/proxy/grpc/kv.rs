@@ -12,7 +12,7 @@ use retcd_proto::etcdserverpb::{
     RequestOp, TxnRequest,
 };
 
-use super::cache::{Cached, ReadId};
+use super::cache::{Cache, Cached, ReadId};
 use super::call::Call;
 use super::error::status_of;
 use super::thread::Shared;
@@ -111,12 +111,8 @@ pub(super) async fn time_to_live(call: &Call, message: Bytes) -> Result<Bytes, S
 /// Methods after which nothing that is known may be told any more: a lease takes keys with it, and
 /// when there are users, not everybody may read.
 pub(super) async fn forward_and_forget(call: &Call, message: Bytes) -> Result<Bytes, Status> {
-    let answer = call.forward(message).await;
-    let shared = &call.thread.shared;
-    let mut cache = shared.cache.lock();
-    cache.clear();
-    shared.metrics.proxy.cache_keys.set(0);
-    answer
+    let _forget = Forget(&call.thread.shared);
+    call.forward(message).await
 }
 
 /// A client within the namespace, if there is one.
@@ -161,8 +157,7 @@ impl<'a> CacheRead<'a> {
     fn end(self, request: &RangeRequest, answer: &Bytes) {
         let mut cache = self.shared.cache.lock();
         cache.end_read(self.id, request, answer.clone());
-        let entries = i64::try_from(cache.len()).unwrap_or(i64::MAX);
-        self.shared.metrics.proxy.cache_keys.set(entries);
+        count_entries(self.shared, &cache);
     }
 }
 
@@ -197,8 +192,7 @@ impl<'a> CacheWrite<'a> {
         for (key, range_end) in &self.written {
             cache.invalidate(key, range_end);
         }
-        let entries = i64::try_from(cache.len()).unwrap_or(i64::MAX);
-        self.shared.metrics.proxy.cache_keys.set(entries);
+        count_entries(self.shared, &cache);
     }
 }
 
@@ -206,4 +200,21 @@ impl Drop for CacheWrite<'_> {
     fn drop(&mut self) {
         self.invalidate();
     }
+}
+
+/// Empties the cache when a request has ended, however that was: one whose client does not wait for
+/// the answer may have been executed.
+struct Forget<'a>(&'a Shared);
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        let mut cache = self.0.cache.lock();
+        cache.clear();
+        count_entries(self.0, &cache);
+    }
+}
+
+fn count_entries(shared: &Shared, cache: &Cache) {
+    let entries = i64::try_from(cache.len()).unwrap_or(i64::MAX);
+    shared.metrics.proxy.cache_keys.set(entries);
 }
