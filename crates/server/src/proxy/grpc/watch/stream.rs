@@ -110,6 +110,12 @@ impl<'a> Stream<'a> {
                     self.deliver(delivery, &mut deliveries).await?;
                 }
                 Some(late) = latecomers.recv(), if deliveries.is_empty() => {
+                    // What has come since the wait began, and before it.
+                    for _ in 0..deliveries.len() {
+                        if let Ok(delivery) = deliveries.try_recv() {
+                            self.deliver(delivery, &mut deliveries).await?;
+                        }
+                    }
                     self.handle_late(late).await?;
                 }
                 () = &mut leaderless => return Err(status::NO_LEADER),
