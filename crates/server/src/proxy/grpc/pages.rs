@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use retcd_client::{Client, Code, Dialer, Error, TlsConfig};
 use retcd_proto::etcdserverpb::{RangeRequest, WatchCreateRequest};
+use tokio::task::JoinSet;
 
 use super::thread::ProxyThread;
 use crate::accept::Protocols;
@@ -138,7 +139,9 @@ async fn fetch(
     let stream = Dialer::new(tls)?.dial(endpoint).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::task::spawn_local(connection);
+    // Ends with this request, also when a server takes too long.
+    let mut driver = JoinSet::new();
+    driver.spawn_local(connection);
     let host = endpoint.split("://").last().unwrap_or(endpoint);
     let request = Request::get("/metrics")
         .header("Host", host)
@@ -146,6 +149,5 @@ async fn fetch(
     let response = sender.send_request(request).await?;
     let status = response.status();
     let page = response.into_body().collect().await?.to_bytes();
-    connection.abort();
     Ok((status, page))
 }
