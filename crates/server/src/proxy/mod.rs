@@ -46,9 +46,7 @@ impl Refusal {
 /// Runs the proxy that the command line of this process asks for, and returns the exit code; none
 /// if it asks for a member.
 pub fn run_process() -> Option<ExitCode> {
-    let args: Vec<String> = std::env::args_os()
-        .map(|arg| arg.to_string_lossy().into_owned())
-        .collect();
+    let args = command_line();
     let start: fn(&Values) -> Refusal;
     let command: &Command = match args.get(1).map(String::as_str) {
         Some("gateway") => {
@@ -76,6 +74,12 @@ pub fn run_process() -> Option<ExitCode> {
             ExitCode::FAILURE
         }
     })
+}
+
+/// The command line of this process; what is not UTF-8 in it is replaced.
+fn command_line() -> Vec<String> {
+    let args = std::env::args_os();
+    args.map(|arg| arg.to_string_lossy().into_owned()).collect()
 }
 
 fn print(stdout: &str, stderr: &str) {

@@ -15,7 +15,7 @@ use rustix::process::Resource;
 
 use super::discovery::{DOMAIN_FLAG, Discovery, INSECURE_FLAG, SERVICE_FLAG};
 use super::flags::{Command, Kind, Values, flag};
-use super::{Refusal, listen_address};
+use super::{Refusal, command_line, listen_address};
 use crate::accept::{SocketOptions, bind_tcp};
 use crate::config::url::split_host_port;
 use crate::rlimit::raise_limit;
@@ -69,8 +69,7 @@ pub(super) fn run(values: &Values) -> Refusal {
 }
 
 fn start(values: &Values) -> Result<std::convert::Infallible, Refusal> {
-    let args: Vec<String> = std::env::args().collect();
-    crate::info!("Running: "; "args" => &args);
+    crate::info!("Running: "; "args" => &command_line());
     let endpoints = endpoints(values)?;
     let listen = values.text("listen-addr");
     check(listen, &endpoints)?;

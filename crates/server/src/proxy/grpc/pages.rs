@@ -20,6 +20,7 @@ use crate::http::profile_page;
 use crate::metrics::{CONTENT_TYPE, Sample};
 use crate::net_http::path::Path;
 use crate::net_http::{Response, reply};
+use crate::proxy::command_line;
 
 /// For a read, and for what a server says of itself.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
@@ -49,9 +50,8 @@ pub(super) async fn answer<B>(
             return reply::moved(request.method(), "/debug/pprof/");
         }
         let query = request.uri().query().unwrap_or_default();
-        let command_line: Vec<String> = std::env::args().collect();
         return profiles
-            .serve(&profile_page(page), query, &command_line)
+            .serve(&profile_page(page), query, &command_line())
             .await;
     }
     match segments.as_slice() {
