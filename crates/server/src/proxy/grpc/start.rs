@@ -66,9 +66,8 @@ fn start(values: &Values) -> Result<Infallible, Refusal> {
     let tls_settings = tls_settings(&settings.listener, listener_tls.is_some())?;
     let listener = listen(&settings, listener_tls.as_ref(), &tls_settings)?;
     let config = client_config(&settings)?;
-    Client::new(config.clone()).map_err(Refusal::stderr)?;
+    let client = Client::new(config.clone()).map_err(Refusal::stderr)?;
     if settings.waits_for_cluster {
-        let client = Client::new(config.clone()).map_err(Refusal::stderr)?;
         run_on_thread(wait_for_cluster(client)).map_err(Refusal::stderr)?;
     }
     let own = own_config(&settings, listener_tls.as_ref());
