@@ -2,8 +2,9 @@
 //!
 //! A serializable read may be answered with what was true a while ago, so it may come from here.
 //! An entry lives until something is written *through this proxy* that touches its range, until a
-//! linearizable read of the same request replaces it, or until [`ENTRIES_MAX`] others were used
-//! since. As in etcd, what is written elsewhere is not noticed.
+//! linearizable read of the same request replaces it, or until it is the one that was not used for
+//! longest when there are more than [`ENTRIES_MAX`], or more than [`BYTES_MAX`] in them. As in etcd,
+//! what is written elsewhere is not noticed.
 //!
 //! Requests are told apart by their encoding, with `serializable` set. Answers are kept as they
 //! came. Unlike in etcd, requests with a token neither find nor leave anything here: who may read
@@ -17,6 +18,9 @@ use retcd_proto::etcdserverpb::RangeRequest;
 
 /// As many as etcd's proxy keeps.
 const ENTRIES_MAX: usize = 2048;
+/// Of all entries together, in keys and answers. etcd's proxy has no such limit, and keeps thousands
+/// of long lists.
+const BYTES_MAX: usize = 256 << 20;
 /// The end of a range without end.
 const FROM_KEY: &[u8] = b"\0";
 
@@ -24,6 +28,8 @@ const FROM_KEY: &[u8] = b"\0";
 #[derive(Default)]
 pub(super) struct Cache {
     entries: HashMap<Bytes, Entry>,
+    /// What is in them.
+    bytes: usize,
     /// Entries by when they were used last.
     by_use: BTreeMap<u64, Bytes>,
     uses: u64,
@@ -54,6 +60,12 @@ struct Entry {
     range_end: Bytes,
     revision: i64,
     last_use: u64,
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        self.key.len() + self.range_end.len() + self.answer.len()
+    }
 }
 
 /// What the cache says to a request.
@@ -124,15 +136,18 @@ impl Cache {
         }
         let id = id(request);
         self.remove(&id);
-        self.uses += 1;
-        self.by_use.insert(self.uses, id.clone());
         let entry = Entry {
             answer,
             key: request.key.clone(),
             range_end: request.range_end.clone(),
             revision: request.revision,
-            last_use: self.uses,
+            last_use: self.uses + 1,
         };
+        if entry.bytes() > BYTES_MAX {
+            return;
+        }
+        self.uses += 1;
+        self.by_use.insert(self.uses, id.clone());
         if entry.revision == 0 {
             match entry.range_end.is_empty() {
                 true => {
@@ -142,8 +157,9 @@ impl Cache {
                 false => drop(self.ranges.insert(id.clone())),
             }
         }
+        self.bytes += entry.bytes();
         self.entries.insert(id, entry);
-        if self.entries.len() > ENTRIES_MAX
+        while (self.entries.len() > ENTRIES_MAX || self.bytes > BYTES_MAX)
             && let Some((_, oldest)) = self.by_use.first_key_value()
         {
             let oldest = oldest.clone();
@@ -200,6 +216,7 @@ impl Cache {
         let Some(entry) = self.entries.remove(id) else {
             return;
         };
+        self.bytes -= entry.bytes();
         self.by_use.remove(&entry.last_use);
         self.ranges.remove(id);
         if let Some(ids) = self.keys.get_mut(&entry.key) {
@@ -331,6 +348,25 @@ mod tests {
     }
 
     #[test]
+    fn answers_have_a_bound_in_bytes() {
+        let third: Bytes = vec![0_u8; BYTES_MAX / 3].into();
+        let mut cache = Cache::default();
+        for key in ["a", "b"] {
+            cache.insert(&range(key, ""), third.clone());
+            // The same again takes no more.
+            cache.insert(&range(key, ""), third.clone());
+        }
+        assert_eq!(cache.len(), 2);
+        cache.insert(&range("c", ""), third);
+        assert!(!cached(&mut cache, &range("a", "")));
+        assert!(cached(&mut cache, &range("b", "")));
+        // What is longer than all together may be takes nothing away from others.
+        cache.insert(&range("d", ""), vec![0_u8; BYTES_MAX].into());
+        assert!(!cached(&mut cache, &range("d", "")));
+        assert_eq!(cache.len(), 2);
+    }
+
+    #[test]
     fn what_was_not_used_for_longest_goes_first() {
         let mut cache = Cache::default();
         for number in 0..ENTRIES_MAX {
@@ -342,7 +378,7 @@ mod tests {
         assert!(!cached(&mut cache, &range("1", "")));
         assert_eq!(cache.len(), ENTRIES_MAX);
         cache.clear();
-        assert_eq!((cache.len(), cache.by_use.len()), (0, 0));
+        assert_eq!((cache.len(), cache.by_use.len(), cache.bytes), (0, 0, 0));
         assert!(cache.keys.is_empty() && cache.ranges.is_empty());
     }
 }
