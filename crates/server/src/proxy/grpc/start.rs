@@ -61,7 +61,8 @@ fn start(values: &Values) -> Result<Infallible, Refusal> {
             "--experimental-leasing-prefix has no effect: linearizable reads ask the cluster"
         );
     }
-    let profiles = profiles(&settings)?;
+    let workers = Workers::start().map_err(Refusal::stderr)?;
+    let profiles = profiles(&settings, &workers);
     let listener_tls = listener_files(&settings)?;
     let tls_settings = tls_settings(&settings.listener, listener_tls.is_some())?;
     let listener = listen(&settings, listener_tls.as_ref(), &tls_settings)?;
@@ -113,7 +114,8 @@ fn start(values: &Values) -> Result<Infallible, Refusal> {
         renewals,
     };
     let listeners = [Some(listener), metrics_listener];
-    let served = serve(threads, streams, listeners.into_iter().flatten(), has_tls);
+    let listeners = listeners.into_iter().flatten();
+    let served = serve(threads, streams, workers, listeners, has_tls);
     served.map_err(Refusal::stderr)
 }
 
@@ -138,10 +140,10 @@ struct Streams {
 fn serve(
     threads: Threads,
     streams: Streams,
+    workers: Workers,
     listeners: impl Iterator<Item = BoundListener>,
     has_tls: bool,
 ) -> std::io::Result<Infallible> {
-    let workers = Workers::start()?;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     spawn_runtime_thread("streams".to_owned(), move || streams.run())?;
     let mut senders = Vec::new();
@@ -491,14 +493,13 @@ fn own_config(settings: &Settings, files: Option<&Tls>) -> Option<Config> {
     })
 }
 
-/// Profiles, if they are to be served, with the threads that take them.
-fn profiles(settings: &Settings) -> Result<Option<Profiles>, Refusal> {
+/// Profiles, if they are to be served; `workers` take them.
+fn profiles(settings: &Settings, workers: &Workers) -> Option<Profiles> {
     if !settings.enable_pprof {
-        return Ok(None);
+        return None;
     }
     Profiles::activate();
-    let workers = Workers::start().map_err(Refusal::stderr)?;
-    Ok(Some(Profiles::new(workers.queue().clone())))
+    Some(Profiles::new(workers.queue().clone()))
 }
 
 fn host_name() -> String {
