@@ -242,20 +242,29 @@ impl Received {
     /// The message and its length in bytes.
     ///
     /// # Errors
-    /// It is no `T`, which grpc-go tells in other words for a stream; or it becomes too long when
-    /// it is decompressed.
+    /// Those of [`decode_message`]; or it becomes too long when it is decompressed.
     pub(crate) fn decode<T: Name + Default>(self, kind: CallKind) -> Result<(T, usize), Status> {
         let message = self.into_message()?;
         let length = message.len();
-        let message = decode(message).map_err(|error| {
-            let failed = match kind {
-                CallKind::Unary => "error unmarshalling request",
-                _ => "failed to unmarshal the received message",
-            };
-            Status::new(Code::Internal, format!("grpc: {failed}: {error}"))
-        })?;
-        Ok((message, length))
+        Ok((decode_message(message, kind)?, length))
     }
+}
+
+/// Decodes a message that has been received.
+///
+/// # Errors
+/// It is no `T`, which grpc-go tells in other words for a stream.
+pub(crate) fn decode_message<T: Name + Default>(
+    message: Bytes,
+    kind: CallKind,
+) -> Result<T, Status> {
+    decode(message).map_err(|error| {
+        let failed = match kind {
+            CallKind::Unary => "error unmarshalling request",
+            _ => "failed to unmarshal the received message",
+        };
+        Status::new(Code::Internal, format!("grpc: {failed}: {error}"))
+    })
 }
 
 /// Decompresses a message, no further than it may be long.

@@ -14,7 +14,6 @@ use hyper::Request;
 use hyper::body::Incoming;
 use prost::Name;
 use retcd_client::{Client, Forwarded, ForwardedStream};
-use retcd_proto::wire::decode;
 use tokio::sync::mpsc;
 
 use super::error::status_of;
@@ -25,8 +24,8 @@ use crate::auth::credentials_of;
 use crate::budget::{Outstanding, Piece};
 use crate::grpc::method_of;
 use crate::grpc::wire::{
-    Encoding, MessageLength, MessageReader, PREFIX_BYTES, ResponseBody, error_response,
-    stream_response, unary_response,
+    Encoding, MessageLength, MessageReader, PREFIX_BYTES, ResponseBody, decode_message,
+    error_response, stream_response, unary_response,
 };
 use crate::metrics::{Call as CountedCall, CallKind, Method};
 use crate::status::{self, Code, Status};
@@ -177,13 +176,7 @@ impl Call {
     /// # Errors
     /// It is no `T`, in grpc-go's words.
     pub(super) fn decode<T: Name + Default>(&self, message: Bytes) -> Result<T, Status> {
-        decode(message).map_err(|error| {
-            let failed = match self.method.kind() {
-                CallKind::Unary => "error unmarshalling request",
-                _ => "failed to unmarshal the received message",
-            };
-            Status::new(Code::Internal, format!("grpc: {failed}: {error}"))
-        })
+        decode_message(message, self.method.kind())
     }
 
     /// The next message of the client, which is counted; none at the end of its half.
