@@ -23,13 +23,13 @@
 mod context;
 mod describe;
 mod export;
+mod queue;
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -37,7 +37,6 @@ use http::HeaderMap;
 use http::uri::Authority;
 use retcd_member::Stages;
 use retcd_proto::tracepb::{KeyValue, Span, Status, span, status};
-use tokio::sync::mpsc;
 use tonic::Code;
 
 use crate::clock::Clock;
@@ -45,12 +44,11 @@ use crate::config::Config;
 use crate::metrics::Method;
 use context::Parent;
 use describe::{number, string};
+use queue::Queue;
 
 pub(crate) use describe::{Operation, describe};
 pub(crate) use export::Exporter;
 
-/// Spans that wait for the exporter; more are dropped, as in Go's SDK.
-const QUEUE_MAX: usize = 2048;
 /// Spans of one call, of which streams may have any number.
 const SPANS_PER_CALL_MAX: usize = 128;
 /// Bits of [`Span::flags`].
@@ -66,8 +64,7 @@ struct Shared {
     /// See [`is_sampled`].
     bound: u64,
     clock: Clock,
-    queue: mpsc::Sender<Vec<Span>>,
-    dropped: AtomicU64,
+    queue: Queue,
 }
 
 impl Tracer {
@@ -77,15 +74,13 @@ impl Tracer {
         if !tracing.enabled {
             return None;
         }
-        let (queue, spans) = mpsc::channel(QUEUE_MAX);
         let rate = tracing.sampling_rate_per_million.clamp(0, 1_000_000) as u64;
         let tracer = Tracer(Arc::new(Shared {
             bound: bound(rate),
             clock,
-            queue,
-            dropped: AtomicU64::new(0),
+            queue: Queue::default(),
         }));
-        let exporter = Exporter::new(tracing, tracer.clone(), spans);
+        let exporter = Exporter::new(tracing, tracer.clone());
         Some((tracer, exporter))
     }
 
@@ -108,6 +103,9 @@ impl Tracer {
                 trace_id
             }
         };
+        if !self.0.queue.admits_call() {
+            return Traced::default();
+        }
         let name = format!("{}/{}", method.service(), method.name());
         let mut attributes = vec![
             string("rpc.method", name.clone()),
@@ -234,10 +232,7 @@ impl CallSpans {
                 code: status::StatusCode::Error.into(),
             });
         }
-        let count = spans.len() as u64;
-        if self.tracer.0.queue.try_send(spans).is_err() {
-            self.tracer.0.dropped.fetch_add(count, Relaxed);
-        }
+        self.tracer.0.queue.push(spans);
     }
 }
 
