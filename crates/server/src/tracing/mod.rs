@@ -106,7 +106,7 @@ impl Tracer {
         if !self.0.queue.admits_call() {
             return Traced::default();
         }
-        let name = format!("{}/{}", method.service(), method.name());
+        let name = method.path().trim_start_matches('/').to_owned();
         let mut attributes = vec![
             string("rpc.method", name.clone()),
             string("rpc.system.name", "grpc".to_owned()),
