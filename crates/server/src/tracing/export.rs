@@ -4,26 +4,35 @@
 //! and nothing else: until it is tried again the queue fills, and calls that find it full have no
 //! spans.
 
+use std::io;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use hyper_util::rt::TokioIo;
 use retcd_proto::tracepb::trace_service_client::TraceServiceClient;
 use retcd_proto::tracepb::{
     ExportTraceServiceRequest, InstrumentationScope, Resource, ResourceSpans, ScopeSpans, Span,
     span,
 };
 use thiserror::Error;
+use tokio::net::TcpStream;
 use tokio::time::sleep;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Uri};
+use tower_service::Service;
 
 use super::Tracer;
 use crate::config::Tracing;
 use crate::log::Text;
+use crate::workers::Workers;
 
 /// As in Go's SDK, until a batch that is not full is sent.
 const BATCH_DELAY: Duration = Duration::from_secs(5);
 /// As in Go's SDK, until a collector that was away is tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of a collector's address without one.
+const HTTP_PORT: u16 = 80;
 /// For what is left when the member stops.
 const LAST_EXPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -31,6 +40,7 @@ const LAST_EXPORT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct Exporter {
     tracing: Tracing,
     tracer: Tracer,
+    workers: Workers,
 }
 
 /// Why spans have not arrived.
@@ -43,10 +53,12 @@ enum ExportError {
 }
 
 impl Exporter {
-    pub(super) fn new(tracing: &Tracing, tracer: Tracer) -> Exporter {
+    /// The name of the collector is looked up by `workers`.
+    pub(super) fn new(tracing: &Tracing, tracer: Tracer, workers: Workers) -> Exporter {
         Exporter {
             tracing: tracing.clone(),
             tracer,
+            workers,
         }
     }
 
@@ -61,7 +73,9 @@ impl Exporter {
                 return;
             }
         };
-        let mut client = TraceServiceClient::new(endpoint.connect_lazy());
+        let connector = Connector(self.workers.clone());
+        let channel = endpoint.connect_with_connector_lazy(connector);
+        let mut client = TraceServiceClient::new(channel);
         let mut healthy = true;
         let queue = &self.tracer.0.queue;
         tokio::pin!(ended);
@@ -144,6 +158,32 @@ impl Exporter {
             }
             _ => {}
         }
+    }
+}
+
+/// Connects to the collector. What tonic has for that would make a thread to look up its name.
+struct Connector(Workers);
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<TokioIo<TcpStream>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let workers = self.0.clone();
+        Box::pin(async move {
+            let host = uri.host().unwrap_or_default();
+            let port = uri.port_u16().unwrap_or(HTTP_PORT);
+            let addresses = workers.addresses(&format!("{host}:{port}")).await?;
+            let socket = TcpStream::connect(&*addresses).await?;
+            // Only latency is lost without it.
+            let _ = socket.set_nodelay(true);
+            Ok(TokioIo::new(socket))
+        })
     }
 }
 

@@ -42,6 +42,7 @@ use tonic::Code;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Method;
+use crate::workers::Workers;
 use context::Parent;
 use describe::{number, string};
 use queue::Queue;
@@ -69,7 +70,11 @@ struct Shared {
 
 impl Tracer {
     /// The tracer that `config` asks for, and what sends its spans.
-    pub(crate) fn new(config: &Config, clock: Clock) -> Option<(Tracer, Exporter)> {
+    pub(crate) fn new(
+        config: &Config,
+        clock: Clock,
+        workers: &Workers,
+    ) -> Option<(Tracer, Exporter)> {
         let tracing = &config.tracing;
         if !tracing.enabled {
             return None;
@@ -80,7 +85,7 @@ impl Tracer {
             clock,
             queue: Queue::default(),
         }));
-        let exporter = Exporter::new(tracing, tracer.clone());
+        let exporter = Exporter::new(tracing, tracer.clone(), workers.clone());
         Some((tracer, exporter))
     }
 
