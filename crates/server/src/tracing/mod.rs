@@ -50,7 +50,7 @@ use queue::Queue;
 pub(crate) use describe::{Operation, describe};
 pub(crate) use export::Exporter;
 
-/// Spans of one call, of which streams may have any number.
+/// Spans that are kept of one call, of which streams may have any number.
 const SPANS_PER_CALL_MAX: usize = 128;
 /// Bits of [`Span::flags`].
 const SAMPLED: u32 = 1;
@@ -297,15 +297,20 @@ impl Traced {
         }
     }
 
-    /// The operation that began last has ended.
+    /// The operation that began last has ended. It is sent, for a stream may go on for days.
     pub(crate) fn end_operation(&self) {
-        let Some(call) = &self.0 else { return };
+        let Some(call) = self.0.as_ref().filter(|call| !call.ended.get()) else {
+            return;
+        };
         let now = call.unix_ns(call.tracer.0.clock.now());
         let mut spans = call.spans.borrow_mut();
         let open = |span: &&mut Span| span.end_time_unix_nano == 0;
         if let Some(span) = spans.iter_mut().skip(1).rev().find(open) {
             span.end_time_unix_nano = now;
         }
+        let is_over = |span: &mut Span| span.end_time_unix_nano != 0;
+        let over: Vec<Span> = spans.extract_if(1.., is_over).collect();
+        call.tracer.0.queue.push(over);
     }
 
     /// `future`, which is of this call.
@@ -476,6 +481,30 @@ fn resource(tracing: &crate::config::Tracing) -> Vec<KeyValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn operations_of_a_stream_are_sent_as_they_end() {
+        let tracer = Tracer(Arc::new(Shared {
+            bound: bound(1_000_000),
+            clock: Clock::start(),
+            queue: Queue::default(),
+        }));
+        let sent = || {
+            let spans = tracer.0.queue.take().into_iter().flatten();
+            spans.map(|span| span.name).collect::<Vec<String>>()
+        };
+        let stream = tracer.begin(Method::LeaseKeepAlive, &HeaderMap::new(), None);
+        for number in 0..2 * SPANS_PER_CALL_MAX {
+            stream.begin_operation(Operation {
+                name: "lease_renew",
+                attributes: Vec::new(),
+            });
+            stream.end_operation();
+            assert_eq!(sent(), ["lease_renew"], "renewal {number}");
+        }
+        stream.end(Code::Ok, "");
+        assert_eq!(sent(), ["etcdserverpb.Lease/LeaseKeepAlive"]);
+    }
 
     #[test]
     fn traces_are_sampled_at_the_rate_and_alike_everywhere() {

@@ -1,4 +1,4 @@
-//! The spans that wait for the exporter, by the call that they are of.
+//! The spans that wait for the exporter, each time some of one call.
 //!
 //! The exporter is woken once for a batch, not for each call: waking a thread costs more than the
 //! spans of a call do. What comes before there is a batch it finds when it looks by itself.
