@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::uri::Authority;
 use retcd_member::Stages;
@@ -129,13 +130,14 @@ impl Tracer {
             ended: Cell::new(false),
             spans: RefCell::default(),
         };
-        let mut span = call.span(trace_id, &[], name, call.clock_at_start);
+        let trace_id = Bytes::copy_from_slice(&trace_id);
+        let parent = parent.map_or_else(Bytes::new, |parent| {
+            Bytes::copy_from_slice(&parent.span_id)
+        });
+        let mut span = call.span(trace_id, parent, name, call.clock_at_start);
         span.kind = span::SpanKind::Server.into();
         span.flags |= PARENT_IS_REMOTE;
         span.attributes = attributes;
-        if let Some(parent) = parent {
-            span.parent_span_id = parent.span_id.to_vec().into();
-        }
         call.spans.borrow_mut().push(span);
         Traced(Some(Rc::new(call)))
     }
@@ -173,11 +175,11 @@ impl CallSpans {
         (self.unix_at_start + since_start).as_nanos() as u64
     }
 
-    fn span(&self, trace_id: [u8; 16], parent: &[u8], name: String, begun: Duration) -> Span {
+    fn span(&self, trace_id: Bytes, parent_span_id: Bytes, name: String, begun: Duration) -> Span {
         Span {
-            trace_id: trace_id.to_vec().into(),
-            span_id: fastrand::u64(1..).to_be_bytes().to_vec().into(),
-            parent_span_id: parent.to_vec().into(),
+            trace_id,
+            span_id: Bytes::copy_from_slice(&fastrand::u64(1..).to_be_bytes()),
+            parent_span_id,
             name,
             kind: span::SpanKind::Internal.into(),
             start_time_unix_nano: self.unix_ns(begun),
@@ -198,9 +200,8 @@ impl CallSpans {
             false => spans.iter().rev().find(open),
         };
         let Some(parent) = parent else { return };
-        let trace_id = parent.trace_id.as_ref().try_into();
-        let trace_id = trace_id.expect("every span has an id of 16 bytes");
-        let mut span = self.span(trace_id, &parent.span_id, name.to_owned(), begun);
+        let (trace_id, parent) = (parent.trace_id.clone(), parent.span_id.clone());
+        let mut span = self.span(trace_id, parent, name.to_owned(), begun);
         span.end_time_unix_nano = ended.map_or(0, |ended| self.unix_ns(ended));
         spans.push(span);
     }
