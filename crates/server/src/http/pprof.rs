@@ -261,7 +261,8 @@ impl Profiles {
 
     async fn index(&self) -> Result<Response, Refusal> {
         let count_all = || {
-            let rows = Standing::ALL.map(|profile| (profile, profile.take().map(|all| all.total())));
+            let count = |profile: Standing| (profile, profile.take().map(|all| all.total()));
+            let rows = Standing::ALL.map(count);
             forget_symbols();
             rows
         };
