@@ -368,26 +368,30 @@ impl Way {
                 asked,
                 stages,
                 answered,
-            } => {
-                let Stages {
-                    durable,
-                    committed,
-                    begun,
-                } = stages;
-                let disk =
-                    durable.map(|durable| ("waited for disk", durable.saturating_sub(asked)));
-                let others = [
-                    ("waited for quorum", committed.saturating_sub(asked)),
-                    (
-                        "waited for the apply thread",
-                        begun.saturating_sub(committed),
-                    ),
-                    ("executed", answered.saturating_sub(begun)),
-                ];
-                disk.into_iter().chain(others).collect()
-            }
+            } => log_stages(asked, stages, answered)
+                .map(|(name, begun, ended)| (name, ended - begun))
+                .collect(),
         }
     }
+}
+
+/// The stages of a request that went through the log, each from when until when, which is no
+/// earlier.
+fn log_stages(
+    asked: Duration,
+    stages: Stages,
+    answered: Duration,
+) -> impl Iterator<Item = (&'static str, Duration, Duration)> {
+    let committed = stages.committed.max(asked);
+    let begun = stages.begun.max(committed);
+    let durable = stages.durable.map(|durable| durable.max(asked));
+    let disk = durable.map(|durable| ("waited for disk", asked, durable));
+    let others = [
+        ("waited for quorum", asked, committed),
+        ("waited for the apply thread", committed, begun),
+        ("executed", begun, answered.max(begun)),
+    ];
+    disk.into_iter().chain(others)
 }
 
 /// A future of a call: what it reports while it is polled is the call's.
@@ -436,19 +440,9 @@ pub(crate) fn went_through_log(asked: Duration, stages: Stages, answered: Durati
             ("Receive raft result", answered),
         ];
         call.note(&proposal);
-        let Stages {
-            durable,
-            committed,
-            begun,
-        } = stages;
-        if let Some(durable) = durable {
-            call.add(false, "waited for disk", asked, Some(durable.max(asked)));
+        for (name, begun, ended) in log_stages(asked, stages, answered) {
+            call.add(false, name, begun, Some(ended));
         }
-        let committed = committed.max(asked);
-        call.add(false, "waited for quorum", asked, Some(committed));
-        let begun = begun.max(committed);
-        call.add(false, "waited for the apply thread", committed, Some(begun));
-        call.add(false, "executed", begun, Some(answered.max(begun)));
     });
 }
 
