@@ -53,7 +53,7 @@ impl ReadIndex {
         let asked_at = self.clock.now();
         let (answer, nothing_in_flight) = self.reads.join();
         if nothing_in_flight {
-            self.begin(&self.reads, |read| Input::Read { read });
+            self.begin(&self.reads, asked_at, |read| Input::Read { read });
         }
         let answer = answer.await.unwrap_or(Err(Error::Stopped))?;
         let observer = &self.shared.observer;
@@ -68,7 +68,8 @@ impl ReadIndex {
     pub async fn confirm_leader(&self) -> Result<Confirmed, Error> {
         let (answer, nothing_in_flight) = self.leads.join();
         if nothing_in_flight {
-            self.begin(&self.leads, |read| Input::ConfirmLeader { read });
+            let now = self.clock.now();
+            self.begin(&self.leads, now, |read| Input::ConfirmLeader { read });
         }
         answer.await.unwrap_or(Err(Error::Stopped))
     }
@@ -124,9 +125,9 @@ impl ReadIndex {
         }
     }
 
-    fn begin(&self, batches: &ReadBatches, input: impl FnOnce(u64) -> Input) {
+    fn begin(&self, batches: &ReadBatches, now: Duration, input: impl FnOnce(u64) -> Input) {
         let read = self.ids.next();
-        let (now, patience) = (self.clock.now(), self.shared.config.limits.request_timeout);
+        let patience = self.shared.config.limits.request_timeout;
         if batches.begin(read, now, patience)
             && let Err(error) = self.shared.node.send(input(read))
         {
@@ -137,10 +138,12 @@ impl ReadIndex {
     /// A quorum has answered `read`.
     pub(crate) fn answered(&self, read: u64, answer: &Result<Confirmed, Error>) {
         if self.reads.finish(read, answer) {
-            self.begin(&self.reads, |read| Input::Read { read });
+            let now = self.clock.now();
+            self.begin(&self.reads, now, |read| Input::Read { read });
         }
         if self.leads.finish(read, answer) {
-            self.begin(&self.leads, |read| Input::ConfirmLeader { read });
+            let now = self.clock.now();
+            self.begin(&self.leads, now, |read| Input::ConfirmLeader { read });
         }
     }
 

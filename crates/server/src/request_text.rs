@@ -4,12 +4,13 @@
 
 use std::fmt::Write as _;
 
-use prost::Message;
 use retcd_proto::etcdserverpb::request_op::Request;
 use retcd_proto::etcdserverpb::{
-    DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest, Request as V2Request,
+    RequestOp, TxnRequest,
 };
 use retcd_proto::raftpb::{Entry, EntryType};
+use retcd_state::entry::LoggedRequest;
 use retcd_state::request::Operation;
 
 /// Operations of a transaction that are told.
@@ -17,16 +18,28 @@ const OPS_MAX: usize = 16;
 /// Bytes of a key that are told.
 const KEY_BYTES_MAX: usize = 256;
 
-/// What `entry` asks for; empty if it is none of a client's.
+/// What `entry` asks for; empty if that is nothing, as in a leader's first.
 pub(crate) fn of_entry(entry: &Entry) -> String {
     if entry.r#type() != EntryType::EntryNormal {
         return "conf_change:<>".to_owned();
     }
-    let data = entry.data.clone().unwrap_or_default();
-    match InternalRaftRequest::decode(data) {
-        Ok(request) => of_request(&request),
+    if entry.data().is_empty() {
+        return String::new();
+    }
+    match LoggedRequest::of(entry) {
+        Ok(LoggedRequest::V3(request)) => of_request(&request),
+        Ok(LoggedRequest::V2(request)) => of_v2(&request),
         Err(_) => String::new(),
     }
+}
+
+fn of_v2(request: &V2Request) -> String {
+    format!(
+        "v2:<method:{} path:{} value_size:{} >",
+        key(request.method().as_bytes()),
+        key(request.path().as_bytes()),
+        request.val().len()
+    )
 }
 
 fn of_request(request: &InternalRaftRequest) -> String {
@@ -150,6 +163,7 @@ fn key(key: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prost::Message;
     use retcd_proto::etcdserverpb::{AuthUserAddRequest, RequestHeader};
 
     fn text(request: InternalRaftRequest) -> String {
@@ -210,5 +224,31 @@ mod tests {
             ..Default::default()
         });
         assert_eq!(told, "AuthUserAdd:<>");
+    }
+
+    /// Before 3.5 a request of API v2 was an entry of its own.
+    #[test]
+    fn requests_of_api_v2_are_told_in_either_form() {
+        let request = V2Request {
+            id: Some(7),
+            method: Some("PUT".to_owned()),
+            path: Some("/1/foo".to_owned()),
+            val: Some("secret".to_owned()),
+            ..V2Request::default()
+        };
+        let alone = request.encode_to_vec();
+        let wrapped = InternalRaftRequest {
+            v2: Some(alone.clone().into()),
+            ..Default::default()
+        };
+        for data in [alone, wrapped.encode_to_vec()] {
+            let entry = Entry {
+                data: Some(data.into()),
+                ..Entry::default()
+            };
+            let expected = "v2:<method:\"PUT\" path:\"/1/foo\" value_size:6 >";
+            assert_eq!(of_entry(&entry), expected);
+        }
+        assert_eq!(of_entry(&Entry::default()), "", "a leader's first");
     }
 }

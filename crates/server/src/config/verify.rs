@@ -310,15 +310,13 @@ fn features(builder: &mut Builder) -> Result<(), VerifyError> {
     let rate = config.tracing.sampling_rate_per_million;
     match config.tracing.enabled {
         true if rate < 0 => return Err(E::TracingRate("positive")),
+        true if rate > 1_000_000 => return Err(E::TracingRate("less than 1000000")),
         // etcd looks at it with tracing only.
         false if rate < 0 => {
             let flag = "distributed-tracing-sampling-rate";
             return Err(E::Negative(flag, rate.to_string()));
         }
         _ => {}
-    }
-    if config.tracing.enabled && config.tracing.sampling_rate_per_million > 1_000_000 {
-        return Err(E::TracingRate("less than 1000000"));
     }
     let checkpoint = config.feature_gates.enabled(Gate::LeaseCheckpoint);
     let persist = config.feature_gates.enabled(Gate::LeaseCheckpointPersist);

@@ -19,8 +19,9 @@ use http::header::{CONTENT_DISPOSITION, HeaderValue};
 use retcd_member::Workers;
 
 use super::Response;
+use crate::log::Text;
 use crate::net_http::{query, reply};
-use crate::profile::{Samples, cpu, function_at, heap, threads};
+use crate::profile::{Samples, cpu, forget_symbols, function_at, heap, threads};
 
 /// Seconds of a profile of the processor that asks for none.
 const CPU_SECONDS: u64 = 30;
@@ -158,7 +159,7 @@ impl Profiles {
         match heap::activate() {
             Ok(()) => crate::info!("pprof is enabled"; "path" => "/debug/pprof"),
             Err(error) => crate::warn!("pprof is enabled, but has no profiles of memory";
-                "path" => "/debug/pprof", "error" => error.to_string().as_str()),
+                "path" => "/debug/pprof", "error" => Text(&error)),
         }
     }
 
@@ -252,15 +253,20 @@ impl Profiles {
                     text += &format!("{address:#x} {name}\n");
                 }
             }
+            forget_symbols();
             text
         };
         Ok(text(self.work(name_all).await?))
     }
 
     async fn index(&self) -> Result<Response, Refusal> {
-        let rows = self
-            .work(|| Standing::ALL.map(|profile| (profile, profile.take().map(|all| all.total()))))
-            .await?;
+        let count_all = || {
+            let count = |profile: Standing| (profile, profile.take().map(|all| all.total()));
+            let rows = Standing::ALL.map(count);
+            forget_symbols();
+            rows
+        };
+        let rows = self.work(count_all).await?;
         let mut html = String::from(INDEX_HEAD);
         for (profile, count) in rows {
             let name = profile.name();

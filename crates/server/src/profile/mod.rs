@@ -22,13 +22,13 @@ pub(crate) mod threads;
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-pub(crate) use symbols::function_at;
+pub(crate) use symbols::{forget as forget_symbols, function_at};
 
 /// What a number of a profile is: its name and its unit.
 pub(crate) type ValueType = (&'static str, &'static str);
 
 /// One place in a stack.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Frame {
     /// An instruction of the program.
     Address(u64),
@@ -124,18 +124,9 @@ impl Samples {
     /// The stacks with the greatest numbers first.
     fn sorted(&self) -> Vec<(&Vec<Frame>, &Vec<i64>)> {
         let mut stacks: Vec<_> = self.stacks.iter().collect();
-        stacks.sort_by(|a, b| b.1.cmp(a.1).then_with(|| names(a.0).cmp(&names(b.0))));
+        stacks.sort_by(|a, b| b.1.cmp(a.1).then_with(|| a.0.cmp(b.0)));
         stacks
     }
-}
-
-/// What stacks of equal numbers are sorted by.
-fn names(stack: &[Frame]) -> Vec<(u64, &str)> {
-    let key = |frame| match frame {
-        &Frame::Address(address) => (address, ""),
-        Frame::Name(name) => (0, name.as_str()),
-    };
-    stack.iter().map(key).collect()
 }
 
 #[cfg(test)]

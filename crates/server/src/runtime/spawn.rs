@@ -174,7 +174,7 @@ pub(super) fn spawn(
             .collect(),
     };
     let (transport, handler, driver) = peer_thread::transport(&member, &dirs, made_of);
-    let (tracer, exporter) = Tracer::new(&config, clock).unzip();
+    let (tracer, exporter) = Tracer::new(&config, clock, &workers).unzip();
     let server = Arc::new(Server {
         member: Arc::clone(&member),
         config: Arc::clone(&config),

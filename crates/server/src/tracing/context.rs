@@ -5,7 +5,10 @@
 //! version  trace id (not 0)            span id (not 0)  flags: 01 for sampled
 //! ```
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
+
+/// Every call is asked for it: a name that is ready need not be parsed.
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The caller's span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +23,7 @@ impl Parent {
     /// The one that `headers` name, if they do so in the right form. As in Go, another form is
     /// taken for none.
     pub(super) fn of(headers: &HeaderMap) -> Option<Parent> {
-        let mut given = headers.get_all("traceparent").iter();
+        let mut given = headers.get_all(&TRACEPARENT).iter();
         let (first, second) = (given.next()?, given.next());
         match second {
             None => parse(first.to_str().ok()?),

@@ -13,6 +13,10 @@ use retcd_proto::tracepb::{AnyValue, KeyValue, any_value::Value};
 
 use crate::metrics::Method;
 
+/// Of a key in a span, the first bytes: spans wait for their collector in memory, and it refuses
+/// messages that are too long.
+const KEY_BYTES_MAX: usize = 1024;
+
 /// An operation as its span tells it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Operation {
@@ -132,9 +136,10 @@ pub(super) fn string(key: &str, value: String) -> KeyValue {
     attribute(key, Value::StringValue(value))
 }
 
-/// A key of the store; what is not UTF-8 in it is replaced.
+/// A key of the store, or the beginning of a long one; what is not UTF-8 in it is replaced.
 fn text(key: &str, value: &[u8]) -> KeyValue {
-    string(key, String::from_utf8_lossy(value).into_owned())
+    let shown = &value[..value.len().min(KEY_BYTES_MAX)];
+    string(key, String::from_utf8_lossy(shown).into_owned())
 }
 
 pub(super) fn number(key: &str, value: i64) -> KeyValue {
@@ -143,4 +148,25 @@ pub(super) fn number(key: &str, value: i64) -> KeyValue {
 
 fn flag(key: &str, value: bool) -> KeyValue {
     attribute(key, Value::BoolValue(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_key_the_beginning_is_told() {
+        let put = |bytes| PutRequest {
+            key: vec![b'k'; bytes].into(),
+            ..PutRequest::default()
+        };
+        let key = |bytes| {
+            let operation = describe(Method::Put, &put(bytes)).expect("a put has a span");
+            operation.attributes
+        };
+        let shown = |bytes| vec![string("key", "k".repeat(bytes))];
+        assert_eq!(key(3), shown(3));
+        assert_eq!(key(KEY_BYTES_MAX), shown(KEY_BYTES_MAX));
+        assert_eq!(key(1 << 20), shown(KEY_BYTES_MAX));
+    }
 }

@@ -23,35 +23,35 @@
 mod context;
 mod describe;
 mod export;
+mod queue;
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::uri::Authority;
 use retcd_member::Stages;
 use retcd_proto::tracepb::{KeyValue, Span, Status, span, status};
-use tokio::sync::mpsc;
 use tonic::Code;
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Method;
+use crate::workers::Workers;
 use context::Parent;
 use describe::{number, string};
+use queue::Queue;
 
 pub(crate) use describe::{Operation, describe};
 pub(crate) use export::Exporter;
 
-/// Spans that wait for the exporter; more are dropped, as in Go's SDK.
-const QUEUE_MAX: usize = 2048;
-/// Spans of one call, of which streams may have any number.
+/// Spans that are kept of one call, of which streams may have any number.
 const SPANS_PER_CALL_MAX: usize = 128;
 /// Bits of [`Span::flags`].
 const SAMPLED: u32 = 1;
@@ -66,26 +66,27 @@ struct Shared {
     /// See [`is_sampled`].
     bound: u64,
     clock: Clock,
-    queue: mpsc::Sender<Vec<Span>>,
-    dropped: AtomicU64,
+    queue: Queue,
 }
 
 impl Tracer {
     /// The tracer that `config` asks for, and what sends its spans.
-    pub(crate) fn new(config: &Config, clock: Clock) -> Option<(Tracer, Exporter)> {
+    pub(crate) fn new(
+        config: &Config,
+        clock: Clock,
+        workers: &Workers,
+    ) -> Option<(Tracer, Exporter)> {
         let tracing = &config.tracing;
         if !tracing.enabled {
             return None;
         }
-        let (queue, spans) = mpsc::channel(QUEUE_MAX);
         let rate = tracing.sampling_rate_per_million.clamp(0, 1_000_000) as u64;
         let tracer = Tracer(Arc::new(Shared {
             bound: bound(rate),
             clock,
-            queue,
-            dropped: AtomicU64::new(0),
+            queue: Queue::default(),
         }));
-        let exporter = Exporter::new(tracing, tracer.clone(), spans);
+        let exporter = Exporter::new(tracing, tracer.clone(), workers.clone());
         Some((tracer, exporter))
     }
 
@@ -108,7 +109,10 @@ impl Tracer {
                 trace_id
             }
         };
-        let name = format!("{}/{}", method.service(), method.name());
+        if !self.0.queue.admits_call() {
+            return Traced::default();
+        }
+        let name = method.path().trim_start_matches('/').to_owned();
         let mut attributes = vec![
             string("rpc.method", name.clone()),
             string("rpc.system.name", "grpc".to_owned()),
@@ -126,13 +130,14 @@ impl Tracer {
             ended: Cell::new(false),
             spans: RefCell::default(),
         };
-        let mut span = call.span(trace_id, &[], name, call.clock_at_start);
+        let trace_id = Bytes::copy_from_slice(&trace_id);
+        let parent = parent.map_or_else(Bytes::new, |parent| {
+            Bytes::copy_from_slice(&parent.span_id)
+        });
+        let mut span = call.span(trace_id, parent, name, call.clock_at_start);
         span.kind = span::SpanKind::Server.into();
         span.flags |= PARENT_IS_REMOTE;
         span.attributes = attributes;
-        if let Some(parent) = parent {
-            span.parent_span_id = parent.span_id.to_vec().into();
-        }
         call.spans.borrow_mut().push(span);
         Traced(Some(Rc::new(call)))
     }
@@ -170,11 +175,11 @@ impl CallSpans {
         (self.unix_at_start + since_start).as_nanos() as u64
     }
 
-    fn span(&self, trace_id: [u8; 16], parent: &[u8], name: String, begun: Duration) -> Span {
+    fn span(&self, trace_id: Bytes, parent_span_id: Bytes, name: String, begun: Duration) -> Span {
         Span {
-            trace_id: trace_id.to_vec().into(),
-            span_id: fastrand::u64(1..).to_be_bytes().to_vec().into(),
-            parent_span_id: parent.to_vec().into(),
+            trace_id,
+            span_id: Bytes::copy_from_slice(&fastrand::u64(1..).to_be_bytes()),
+            parent_span_id,
             name,
             kind: span::SpanKind::Internal.into(),
             start_time_unix_nano: self.unix_ns(begun),
@@ -195,9 +200,8 @@ impl CallSpans {
             false => spans.iter().rev().find(open),
         };
         let Some(parent) = parent else { return };
-        let trace_id = parent.trace_id.as_ref().try_into();
-        let trace_id = trace_id.expect("every span has an id of 16 bytes");
-        let mut span = self.span(trace_id, &parent.span_id, name.to_owned(), begun);
+        let (trace_id, parent) = (parent.trace_id.clone(), parent.span_id.clone());
+        let mut span = self.span(trace_id, parent, name.to_owned(), begun);
         span.end_time_unix_nano = ended.map_or(0, |ended| self.unix_ns(ended));
         spans.push(span);
     }
@@ -234,10 +238,7 @@ impl CallSpans {
                 code: status::StatusCode::Error.into(),
             });
         }
-        let count = spans.len() as u64;
-        if self.tracer.0.queue.try_send(spans).is_err() {
-            self.tracer.0.dropped.fetch_add(count, Relaxed);
-        }
+        self.tracer.0.queue.push(spans);
     }
 }
 
@@ -297,15 +298,20 @@ impl Traced {
         }
     }
 
-    /// The operation that began last has ended.
+    /// The operation that began last has ended. It is sent, for a stream may go on for days.
     pub(crate) fn end_operation(&self) {
-        let Some(call) = &self.0 else { return };
+        let Some(call) = self.0.as_ref().filter(|call| !call.ended.get()) else {
+            return;
+        };
         let now = call.unix_ns(call.tracer.0.clock.now());
         let mut spans = call.spans.borrow_mut();
         let open = |span: &&mut Span| span.end_time_unix_nano == 0;
         if let Some(span) = spans.iter_mut().skip(1).rev().find(open) {
             span.end_time_unix_nano = now;
         }
+        let is_over = |span: &mut Span| span.end_time_unix_nano != 0;
+        let over: Vec<Span> = spans.extract_if(1.., is_over).collect();
+        call.tracer.0.queue.push(over);
     }
 
     /// `future`, which is of this call.
@@ -362,26 +368,30 @@ impl Way {
                 asked,
                 stages,
                 answered,
-            } => {
-                let Stages {
-                    durable,
-                    committed,
-                    begun,
-                } = stages;
-                let disk =
-                    durable.map(|durable| ("waited for disk", durable.saturating_sub(asked)));
-                let others = [
-                    ("waited for quorum", committed.saturating_sub(asked)),
-                    (
-                        "waited for the apply thread",
-                        begun.saturating_sub(committed),
-                    ),
-                    ("executed", answered.saturating_sub(begun)),
-                ];
-                disk.into_iter().chain(others).collect()
-            }
+            } => log_stages(asked, stages, answered)
+                .map(|(name, begun, ended)| (name, ended - begun))
+                .collect(),
         }
     }
+}
+
+/// The stages of a request that went through the log, each from when until when, which is no
+/// earlier.
+fn log_stages(
+    asked: Duration,
+    stages: Stages,
+    answered: Duration,
+) -> impl Iterator<Item = (&'static str, Duration, Duration)> {
+    let committed = stages.committed.max(asked);
+    let begun = stages.begun.max(committed);
+    let durable = stages.durable.map(|durable| durable.max(asked));
+    let disk = durable.map(|durable| ("waited for disk", asked, durable));
+    let others = [
+        ("waited for quorum", asked, committed),
+        ("waited for the apply thread", committed, begun),
+        ("executed", begun, answered.max(begun)),
+    ];
+    disk.into_iter().chain(others)
 }
 
 /// A future of a call: what it reports while it is polled is the call's.
@@ -430,19 +440,9 @@ pub(crate) fn went_through_log(asked: Duration, stages: Stages, answered: Durati
             ("Receive raft result", answered),
         ];
         call.note(&proposal);
-        let Stages {
-            durable,
-            committed,
-            begun,
-        } = stages;
-        if let Some(durable) = durable {
-            call.add(false, "waited for disk", asked, Some(durable.max(asked)));
+        for (name, begun, ended) in log_stages(asked, stages, answered) {
+            call.add(false, name, begun, Some(ended));
         }
-        let committed = committed.max(asked);
-        call.add(false, "waited for quorum", asked, Some(committed));
-        let begun = begun.max(committed);
-        call.add(false, "waited for the apply thread", committed, Some(begun));
-        call.add(false, "executed", begun, Some(answered.max(begun)));
     });
 }
 
@@ -476,6 +476,30 @@ fn resource(tracing: &crate::config::Tracing) -> Vec<KeyValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn operations_of_a_stream_are_sent_as_they_end() {
+        let tracer = Tracer(Arc::new(Shared {
+            bound: bound(1_000_000),
+            clock: Clock::start(),
+            queue: Queue::default(),
+        }));
+        let sent = || {
+            let spans = tracer.0.queue.take().into_iter().flatten();
+            spans.map(|span| span.name).collect::<Vec<String>>()
+        };
+        let stream = tracer.begin(Method::LeaseKeepAlive, &HeaderMap::new(), None);
+        for number in 0..2 * SPANS_PER_CALL_MAX {
+            stream.begin_operation(Operation {
+                name: "lease_renew",
+                attributes: Vec::new(),
+            });
+            stream.end_operation();
+            assert_eq!(sent(), ["lease_renew"], "renewal {number}");
+        }
+        stream.end(Code::Ok, "");
+        assert_eq!(sent(), ["etcdserverpb.Lease/LeaseKeepAlive"]);
+    }
 
     #[test]
     fn traces_are_sampled_at_the_rate_and_alike_everywhere() {
