@@ -107,7 +107,14 @@ if [[ -n $packages ]]; then
     fi
     # What the programs are linked with decides how old a system may be.
     glibc=$(for program in "$staging"/bin/*; do readelf -V "$program"; done | grep -o 'GLIBC_2\.[0-9]*' | sort -V | tail -n 1)
-    sed -e 's|/usr/local/bin/etcd|/usr/bin/etcd|' dist/etcd.service >"$staging/etcd.service"
+    # The packages take over settings where those of distributions have them: flags in DAEMON_ARGS and the host as the name in
+    # Debian, a file of its own in Fedora. Without, a member would start without its TLS, or on another directory.
+    # shellcheck disable=SC2016
+    sed -e 's|/usr/local/bin/etcd|/usr/bin/etcd $DAEMON_ARGS|' \
+        -e 's|^Environment=ETCD_DATA_DIR|Environment=DAEMON_ARGS= ETCD_NAME=%H\n&|' \
+        -e 's|^EnvironmentFile=|EnvironmentFile=-/etc/etcd/etcd.conf\n&|' dist/etcd.service >"$staging/etcd.service"
+    [[ $(grep -cF -e '/usr/bin/etcd $DAEMON_ARGS' -e 'ETCD_NAME=%H' -e '/etc/etcd/etcd.conf' "$staging/etcd.service") == 3 ]] ||
+        { echo "release.sh: dist/etcd.service has changed" >&2 && exit 1; }
     find "$staging" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
     export STAGING=$staging VERSION=$version ARCH=$arch GLIBC=${glibc#GLIBC_}
     for packager in deb rpm; do

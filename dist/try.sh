@@ -30,7 +30,8 @@ needs_root() { [[ $(id -u) == 0 ]] || { echo "try.sh: this part needs root" >&2 
 one() { local found=("$out"/$1) && [[ -f ${found[0]} ]] && echo "${found[0]}" || { echo "try.sh: no $1 in $out" >&2 && exit 1; }; }
 fail() { echo "try.sh: $*" >&2 && exit 1; }
 
-archive=$(find "$out" -name 'etcd-v*-linux-*.tar.gz' ! -name '*-debug.tar.gz' | head -n 1)
+archive=$(find "$out" -name 'etcd-v*-linux-*.tar.gz' ! -name '*-debug.tar.gz')
+[[ -f $archive ]] || fail "$out has no archive, or several: release.sh wants a directory for each version"
 mkdir "$work/archive"
 tar -xzf "$archive" -C "$work/archive" --strip-components 1
 

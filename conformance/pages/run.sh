@@ -29,7 +29,8 @@ cleanup() {
     if [[ -n ${PAGES_KEEP:-} ]]; then
         echo "left: $work"
     else
-        rm -rf "$work"
+        # Who was killed just now may be writing still; that is no failure of a scenario.
+        rm -rf "$work" || true
     fi
 }
 trap cleanup EXIT

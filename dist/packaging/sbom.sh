@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-cargo tree --locked --offline -e normal -p retcd-server -p retcd-ctl --prefix none --no-dedupe --format '{p}|{l}' 2>/dev/null |
+cargo tree --locked --offline -e normal -p retcd-server -p retcd-ctl --prefix none --no-dedupe --format '{p}|{l}' |
     sed 's/ (\/[^)]*)//; s/ (proc-macro)//' | sort -u |
     awk -F'|' -v version="$1" -v time="$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)" '
         function quoted(text) { gsub(/["\\]/, "\\\\&", text); return "\"" text "\"" }

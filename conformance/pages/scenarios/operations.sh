@@ -113,7 +113,6 @@ scenario_operations_certificates() {
 secured() {
     machine m1
     given PKI="$place/pki" ETCDCTL_ENDPOINTS="https://127.0.0.1:$(cat "$MACHINE/client-port")"
-    mkdir -p "$PKI"
     run security make-certificates
     sed -i 's|=http://|=https://|' "$MACHINE/etcd.env"
     cat >>"$MACHINE/etcd.env" <<END

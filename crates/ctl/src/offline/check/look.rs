@@ -126,7 +126,7 @@ pub(super) fn look(place: &Place, force_new_cluster: bool) -> Result<Report, Exi
         report.start = Start::Refused(text);
         return Ok(report);
     }
-    report.list_snapshots(place, &snap);
+    report.list_files(&snap, &log);
     let is_locked = report.look_at_database(&place.snap_dir.join("db"));
     report.log = wal::survey(disk().as_ref(), &place.wal_dir).map_err(Exit::error)?;
     if is_locked {
@@ -153,8 +153,8 @@ pub(super) fn look(place: &Place, force_new_cluster: bool) -> Result<Report, Exi
 }
 
 impl Report {
-    fn list_snapshots(&mut self, place: &Place, entries: &[PathBuf]) {
-        for path in entries {
+    fn list_files(&mut self, snap: &[PathBuf], log: &[PathBuf]) {
+        for path in snap {
             let file = name(path);
             if file.ends_with(".snap.db") {
                 let remark = format!("{file}: a database that a leader sent");
@@ -169,8 +169,7 @@ impl Report {
                 self.remarks.push(remark);
             }
         }
-        let broken = list_or_nothing(&place.wal_dir).unwrap_or_default();
-        let broken = broken.iter().map(|path| name(path));
+        let broken = log.iter().map(|path| name(path));
         let broken = broken.filter(|file| file.ends_with(".broken"));
         let remarks =
             broken.map(|file| format!("{file}: the copy of a segment that an earlier start cut"));
