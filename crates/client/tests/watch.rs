@@ -8,9 +8,7 @@ use std::future::Future;
 use std::task::Poll;
 
 use harness::{Member, Relay, key, put, run, soon};
-use retcd_client::{
-    Client, FROM_KEY, WatchError, WatchEvent, Watcher, WithoutLeader, prefix_end,
-};
+use retcd_client::{Client, FROM_KEY, WatchError, WatchEvent, Watcher, WithoutLeader, prefix_end};
 use retcd_proto::etcdserverpb::request_op::Request;
 use retcd_proto::etcdserverpb::{
     CompactionRequest, RequestOp, TxnRequest, WatchCreateRequest, WatchResponse,

@@ -18,11 +18,8 @@ pub struct ClientEndpoint {
 
 /// DNS lists servers neither with TLS nor without. Displays etcd's text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("dns lookup errors: {secure} and {plain}")]
-pub struct ClientEndpointsError {
-    secure: LookupError,
-    plain: LookupError,
-}
+#[error("dns lookup errors: {} and {}", .0[0], .0[1])]
+pub struct ClientEndpointsError(Box<[LookupError; 2]>);
 
 impl Resolver {
     /// Looks up the servers that `domain` lists for clients, those with TLS first. `suffix` is that
@@ -52,7 +49,9 @@ fn combine(
     plain: Result<Vec<SrvRecord>, LookupError>,
 ) -> Result<Vec<ClientEndpoint>, ClientEndpointsError> {
     let (secure, plain) = match (secure, plain) {
-        (Err(secure), Err(plain)) => return Err(ClientEndpointsError { secure, plain }),
+        (Err(secure), Err(plain)) => {
+            return Err(ClientEndpointsError(Box::new([secure, plain])));
+        }
         (secure, plain) => (secure.unwrap_or_default(), plain.unwrap_or_default()),
     };
     let endpoint = |scheme: &str, record: SrvRecord| ClientEndpoint {

@@ -131,9 +131,8 @@ impl Tracer {
             spans: RefCell::default(),
         };
         let trace_id = Bytes::copy_from_slice(&trace_id);
-        let parent = parent.map_or_else(Bytes::new, |parent| {
-            Bytes::copy_from_slice(&parent.span_id)
-        });
+        let parent =
+            parent.map_or_else(Bytes::new, |parent| Bytes::copy_from_slice(&parent.span_id));
         let mut span = call.span(trace_id, parent, name, call.clock_at_start);
         span.kind = span::SpanKind::Server.into();
         span.flags |= PARENT_IS_REMOTE;
