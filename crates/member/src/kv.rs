@@ -18,7 +18,7 @@ use retcd_state::request::Operation;
 use retcd_state::{quota, request};
 
 use crate::Error;
-use crate::access::{Access, Credentials, Permit};
+use crate::access::{Credentials, Permit};
 use crate::config::Limits;
 use crate::core::Core;
 use crate::proposer::INLINE_OPS_MAX;
@@ -146,16 +146,18 @@ impl Kv {
             .access
             .permit(credentials, may_read(&request))
             .await?;
-        let chunk_bytes = self.core.shared.config.limits.request_bytes_max;
-        let chunks = self
-            .core
-            .shared
-            .state
-            .reader
-            .range_stream(request, chunk_bytes)?;
+        let shared = &self.core.shared;
+        let chunk_bytes = shared.config.limits.request_bytes_max;
+        let reader = shared.state.reader.clone();
+        let is_in_memory = reader.holds_values_of(&request);
+        let begin = move || reader.range_stream(request, chunk_bytes);
+        let chunks = match is_in_memory {
+            true => begin(),
+            false => shared.workers.run(begin).await?,
+        };
         Ok(RangeChunks {
-            access: Rc::clone(&self.core.access),
-            chunks: Some(chunks),
+            core: Rc::clone(&self.core),
+            chunks: Some(chunks?),
             permit,
         })
     }
@@ -325,7 +327,7 @@ pub struct RangeChunks {
     /// read on.
     chunks: Option<RangeStream>,
     permit: Permit,
-    access: Rc<Access>,
+    core: Rc<Core>,
 }
 
 impl RangeChunks {
@@ -333,15 +335,22 @@ impl RangeChunks {
     ///
     /// # Errors
     /// The database cannot be read; users or roles have changed meanwhile.
-    pub fn next_chunk(&mut self) -> Result<Option<RangeChunk>, Error> {
-        let Some(chunks) = &mut self.chunks else {
+    pub async fn next_chunk(&mut self) -> Result<Option<RangeChunk>, Error> {
+        let Some(mut chunks) = self.chunks.take() else {
             return Ok(None);
         };
-        if let Some(chunk) = chunks.next_chunk()? {
-            return Ok(Some(chunk));
+        let next = if chunks.is_in_memory() {
+            chunks.next_chunk().map(|chunk| (chunk, chunks))
+        } else {
+            let next = move || chunks.next_chunk().map(|chunk| (chunk, chunks));
+            self.core.shared.workers.run(next).await?
+        };
+        let (chunk, rest) = next?;
+        if chunk.is_some() {
+            self.chunks = Some(rest);
+        } else {
+            self.core.access.confirm(self.permit)?;
         }
-        self.chunks = None;
-        self.access.confirm(self.permit)?;
-        Ok(None)
+        Ok(chunk)
     }
 }

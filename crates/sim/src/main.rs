@@ -45,6 +45,9 @@ struct Arguments {
     /// Whether clients use API v2 from the beginning; by default as the seed says.
     #[arg(long)]
     tree: Option<bool>,
+    /// Bytes of values that members keep in memory; by default all.
+    #[arg(long)]
+    value_cache_bytes: Option<usize>,
     /// Breaks the members on purpose.
     #[arg(long, value_enum)]
     sabotage: Option<Sabotage>,
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
             users: arguments.users,
             harassed: arguments.harassed,
             tree: arguments.tree,
+            value_cache_bytes: arguments.value_cache_bytes,
             sabotage: arguments.sabotage,
             verbose: arguments.verbose,
         };

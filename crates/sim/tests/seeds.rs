@@ -61,6 +61,17 @@ fn a_fixed_set_keeps_all_promises() {
     assert!(tree_denied > 900 && tree_changes > 190, "{fared}");
 }
 
+/// A budget of nothing shows what memory hides: every value is read from the database.
+#[test]
+fn values_that_are_not_in_memory_keep_all_promises() {
+    for (seed, bytes) in (2000..2012).zip([0, 0, 2000].into_iter().cycle()) {
+        check(Options {
+            value_cache_bytes: Some(bytes),
+            ..Options::new(seed)
+        });
+    }
+}
+
 #[test]
 fn the_last_voter_stays_whoever_asks_it_to_go() {
     let mut fared = Fared::default();

@@ -64,6 +64,8 @@ pub struct Config {
     pub discovery_srv_name: String,
     /// Bytes; negative for no quota, not 0 after parsing.
     pub quota_backend_bytes: i64,
+    /// Bytes of values in memory; negative for a share of what there is.
+    pub value_cache_bytes: i64,
     /// `map` or `array`; no effect.
     pub backend_bbolt_freelist_type: String,
     /// Longest time between commits of the backend.

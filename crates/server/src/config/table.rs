@@ -435,6 +435,14 @@ pub static FLAGS: &[Flag] = &[
     .signed(),
     flag(
         Member,
+        "value-cache-bytes",
+        "-1",
+        |c| &mut c.value_cache_bytes,
+        "Bytes of values to keep in memory, those asked for lately first; others are read from the database. Less than 0 is a quarter of the memory there is. Only here, not in etcd.",
+    )
+    .signed(),
+    flag(
+        Member,
         "backend-bbolt-freelist-type",
         "map",
         |c| &mut c.backend_bbolt_freelist_type,

@@ -72,7 +72,7 @@ async fn send_chunks(
     mut chunks: RangeChunks,
     sender: &mpsc::Sender<Result<Bytes, Status>>,
 ) -> Result<bool, Status> {
-    while let Some(chunk) = chunks.next_chunk()? {
+    while let Some(chunk) = chunks.next_chunk().await? {
         let chunk = answer(&context.thread, Headed(origin, chunk)).await?;
         context.count_sent(chunk.len());
         let pieces = chunk.into_pieces();

@@ -23,6 +23,7 @@ mod in_flight;
 mod local_runtime;
 mod log_thread;
 mod memory;
+mod memory_limit;
 mod next_segment;
 mod node_thread;
 mod peer_thread;

@@ -17,6 +17,7 @@ use retcd_storage::bolt::{Access, BoltError, Options as BoltOptions};
 use retcd_storage::disk::{Disk, OpenMode, is_full};
 use retcd_storage::wal;
 
+use super::memory_limit::memory_limit_bytes;
 use crate::bootstrap::NewCluster;
 use crate::clock;
 use crate::config::Config;
@@ -27,6 +28,10 @@ use crate::log::Text;
 /// etcd.
 const LOCK_WARNING: Duration = Duration::from_secs(10);
 const LOCK_RETRY: Duration = Duration::from_millis(100);
+
+/// By default values may take this part of the memory. Keys, the log's tail, answers on their way
+/// and the system's cache of the database's file need the rest.
+const VALUE_CACHE_SHARE: u64 = 4;
 
 /// The directories that `config` names, created where they are missing and tried for writing.
 ///
@@ -149,6 +154,7 @@ fn options(config: &Config) -> Options {
             },
             learners_max: config.max_learners.unsigned_abs(),
             persist_checkpoints: gates.enabled(Gate::LeaseCheckpointPersist),
+            value_bytes_max: value_bytes_max(config),
             started: clock::timestamp(),
         },
         wal: wal::Options {
@@ -157,6 +163,13 @@ fn options(config: &Config) -> Options {
         },
         force_new_cluster: config.force_new_cluster,
     }
+}
+
+/// `--value-cache-bytes`.
+fn value_bytes_max(config: &Config) -> usize {
+    let bytes = u64::try_from(config.value_cache_bytes)
+        .unwrap_or_else(|_| memory_limit_bytes() / VALUE_CACHE_SHARE);
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// Opens the database, waiting for as long as another process holds it, as etcd does.

@@ -228,6 +228,7 @@ fn settings_that_contradict_are_refused_in_etcds_words() {
 fn what_is_below_zero_is_refused_unless_it_means_something() {
     let mean_something = [
         "quota-backend-bytes",
+        "value-cache-bytes",
         "grpc-keepalive-min-time",
         "grpc-keepalive-interval",
         "grpc-keepalive-timeout",
@@ -239,7 +240,7 @@ fn what_is_below_zero_is_refused_unless_it_means_something() {
     ];
     for flag in mean_something {
         let value = match flag {
-            "quota-backend-bytes" => "-1",
+            "quota-backend-bytes" | "value-cache-bytes" => "-1",
             _ => "-1s",
         };
         let config = parse(&Given {

@@ -294,7 +294,7 @@ impl Asking {
         loop {
             self.pause(taken).await;
             taken += 1;
-            let Some(chunk) = chunks.next_chunk()? else {
+            let Some(chunk) = chunks.next_chunk().await? else {
                 break;
             };
             kvs.extend(request::kvs(&chunk.kvs));

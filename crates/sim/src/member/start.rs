@@ -71,6 +71,8 @@ pub struct Setup {
     pub fast_lease_keep_alive: bool,
     /// Bytes of a proposal, and of a piece of a long answer.
     pub request_bytes_max: usize,
+    /// Bytes of values in memory.
+    pub value_bytes_max: usize,
     /// Bytes that the database may use.
     pub quota_bytes: Option<u64>,
     /// How long a token counts behind its last use.
@@ -393,6 +395,7 @@ fn options(setup: &Setup, clock: &Clock, cx: &Context) -> Options {
     Options {
         machine: MachineOptions {
             started: Timestamp(wall_ms * 1_000_000),
+            value_bytes_max: setup.value_bytes_max,
             ..machine_options()
         },
         wal: wal::Options {

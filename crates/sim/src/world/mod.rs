@@ -63,6 +63,8 @@ pub struct Options {
     pub harassed: Option<bool>,
     /// Whether clients use API v2 from the beginning; by the seed if it is nothing.
     pub tree: Option<bool>,
+    /// Bytes of values that members keep in memory; all if it is nothing.
+    pub value_cache_bytes: Option<usize>,
     /// What is broken on purpose.
     pub sabotage: Option<Sabotage>,
     /// Whether to print what happens.
@@ -80,6 +82,7 @@ impl Options {
             users: None,
             harassed: None,
             tree: None,
+            value_cache_bytes: None,
             sabotage: None,
             verbose: false,
         }
@@ -110,7 +113,7 @@ impl World {
     pub fn new(options: Options) -> World {
         let mut rng = Rng::with_seed(options.seed);
         let hosts = options.members.unwrap_or([3, 3, 3, 5][rng.usize(..4)]);
-        let mut setup = setup(&mut rng);
+        let mut setup = setup(&mut rng, &options);
         let mut plan = Plan::new(
             &mut rng.fork(),
             hosts,
@@ -428,8 +431,9 @@ impl World {
     }
 }
 
-fn setup(rng: &mut Rng) -> Setup {
+fn setup(rng: &mut Rng, options: &Options) -> Setup {
     Setup {
+        value_bytes_max: options.value_cache_bytes.unwrap_or(usize::MAX),
         snapshot_count: [30, 200, 10_000][rng.usize(..3)],
         snapshots_by_chance: true,
         catchup_entries: [0, 10, 5_000][rng.usize(..3)],

@@ -40,7 +40,7 @@ use crate::membership::{Downgrade, Membership};
 use crate::meta::{self, AppliedIndex};
 use crate::mvcc::txn::{self, WriteError};
 use crate::mvcc::{
-    CompactError, Interval, Keyspace, Progress, RangeError, Reader, Record, StorageError,
+    CompactError, Interval, Keyspace, Progress, RangeError, Reader, StorageError,
 };
 use crate::request::Operation;
 use crate::v2::Timestamp;
@@ -90,6 +90,8 @@ pub struct MachineOptions {
     pub learners_max: usize,
     /// Whether checkpoints of leases survive a restart even in a cluster before 3.6.
     pub persist_checkpoints: bool,
+    /// Bytes of values that are kept in memory; others are read from the backend when asked for.
+    pub value_bytes_max: usize,
     /// The wall clock at start, from which the TTLs are counted that the history of API v2 tells.
     /// Decides nothing.
     pub started: Timestamp,
@@ -101,6 +103,7 @@ impl Default for MachineOptions {
             lessor: LessorOptions::default(),
             learners_max: 1,
             persist_checkpoints: false,
+            value_bytes_max: usize::MAX,
             started: Timestamp(0),
         }
     }
@@ -454,7 +457,7 @@ impl Machine {
             self.put(request, applied)
         } else if let Some(request) = &r.delete_range {
             let mut changes = self.keyspace.begin(&mut self.batch);
-            let reply = txn::delete_range(&mut changes, &self.lessor, request);
+            let reply = txn::delete_range(&mut changes, &self.lessor, request)?;
             applied.events.extend(changes.finish());
             Ok(Ok(Reply::DeleteRange(reply)))
         } else if let Some(request) = &r.txn {
@@ -464,7 +467,7 @@ impl Machine {
         } else if let Some(request) = &r.lease_grant {
             Ok(self.lease_grant(now, request))
         } else if let Some(request) = &r.lease_revoke {
-            Ok(self.lease_revoke(request, applied))
+            self.lease_revoke(request, applied)
         } else if let Some(request) = &r.lease_checkpoint {
             Ok(Ok(self.lease_checkpoint(now, request)))
         } else if let Some(request) = &r.alarm {
@@ -598,19 +601,20 @@ impl Machine {
         &mut self,
         request: &LeaseRevokeRequest,
         applied: &mut Applied,
-    ) -> Result<Reply, ApplyError> {
+    ) -> Result<Result<Reply, ApplyError>, FatalProblem> {
         let keys = {
             let mut lessor = self.lessor.lock();
-            let keys = lessor.revoke(request.id, &mut self.batch);
-            let keys = keys.ok_or(ApplyError::LeaseNotFound)?;
+            let Some(keys) = lessor.revoke(request.id, &mut self.batch) else {
+                return Ok(Err(ApplyError::LeaseNotFound));
+            };
             lessor.changed_at(self.keyspace.revision() + i64::from(!keys.is_empty()));
             keys
         };
         let mut changes = self.keyspace.begin(&mut self.batch);
         for key in &keys {
-            let deleted = changes.delete_range(Interval::Key(key));
+            let deleted = changes.delete_range(Interval::Key(key))?;
             assert!(
-                deleted.iter().map(Record::lease).eq([request.id]),
+                deleted.iter().map(|record| record.lease()).eq([request.id]),
                 "{key:?} is attached to {:x}, deleted were {deleted:?}",
                 request.id
             );
@@ -618,9 +622,9 @@ impl Machine {
         applied.events.extend(changes.finish());
         let (leases, revision) = (self.lessor.lock().revision(), self.keyspace.revision());
         assert_eq!(leases, revision, "leases are of {leases} at {revision}");
-        Ok(Reply::LeaseRevoke {
+        Ok(Ok(Reply::LeaseRevoke {
             revision: self.keyspace.store_revision(),
-        })
+        }))
     }
 
     fn lease_checkpoint(&mut self, now: Time, request: &LeaseCheckpointRequest) -> Reply {

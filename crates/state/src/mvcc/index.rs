@@ -12,12 +12,19 @@
 //! so that a range is counted along two paths instead of key by key. An entry holds no key of its
 //! own: it is ordered by the key in its record. Branches have their own copies of separating keys,
 //! so that no superseded record is kept alive by the tree.
+//!
+//! Values take most of the memory, and have a budget. Beyond it [`KeyIndex::let_go`] takes them out
+//! of entries that were not asked for lately: a hand goes round through all entries, in the order of
+//! their keys, and passes over those that are marked as used, once (CLOCK). What is left of such a
+//! record is all but its value, which the backend has.
 
 use std::ops::ControlFlow;
 use std::slice;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::history::History;
+use super::record::Attributes;
 use super::{Record, Revision};
 
 /// Most entries of a leaf and children of a branch.
@@ -29,16 +36,26 @@ const SPARSE: usize = FANOUT / 4;
 const _: () = assert!(FANOUT >= 4 && SPARSE > 0 && 2 * SPARSE <= FANOUT);
 
 /// A key: its newest record and what came before.
-#[derive(Clone)]
 pub(super) struct Entry {
-    record: Record,
+    newest: Newest,
     older: History,
-    /// The sub revision of `record`; the top bit marks a tombstone.
-    sub: u32,
+    /// The sub revision of `newest`, and marks in the upper bits. Readers set the mark `USED`.
+    sub: AtomicU32,
     head: u32,
 }
 
+/// The newest record of a key, or what of it is in memory: the mark `LET_GO` tells. An enum would
+/// make entries a quarter larger.
+#[derive(Clone)]
+struct Newest(Record);
+
+/// The newest change is a deletion.
 const TOMBSTONE: u32 = 1 << 31;
+/// The value of the newest record is not in memory.
+const LET_GO: u32 = 1 << 30;
+/// Somebody asked for the key since the hand came by.
+const USED: u32 = 1 << 29;
+const SUB: u32 = USED - 1;
 
 /// What a key held at some revision.
 pub(super) enum Held<'a> {
@@ -46,8 +63,21 @@ pub(super) enum Held<'a> {
     Absent,
     /// Its newest record.
     Newest(&'a Record),
+    /// Its newest record, whose value was let go; the backend has it under this revision.
+    LetGo(&'a Attributes, Revision),
     /// The record that the backend has under this revision.
     Past(Revision),
+}
+
+impl Clone for Entry {
+    fn clone(&self) -> Entry {
+        Entry {
+            newest: self.newest.clone(),
+            older: self.older.clone(),
+            sub: AtomicU32::new(self.marks()),
+            head: self.head,
+        }
+    }
 }
 
 impl Entry {
@@ -55,43 +85,95 @@ impl Entry {
     pub(super) fn new(record: Record, sub: i64) -> Entry {
         let tombstone = record.is_tombstone();
         let sub = u32::try_from(sub).unwrap_or(u32::MAX);
-        assert!(
-            sub < TOMBSTONE,
-            "sub revision {sub} does not fit in 31 bits"
-        );
+        assert!(sub <= SUB, "sub revision {sub} does not fit in 29 bits");
         Entry {
-            record,
+            newest: Newest(record),
             older: History::default(),
-            sub: sub | if tombstone { TOMBSTONE } else { 0 },
+            sub: AtomicU32::new(sub | if tombstone { TOMBSTONE } else { 0 }),
             head: 0,
         }
     }
 
+    fn marks(&self) -> u32 {
+        self.sub.load(Ordering::Relaxed)
+    }
+
+    fn is_marked(&self, mark: u32) -> bool {
+        self.marks() & mark != 0
+    }
+
+    /// Marks the key as one whose value somebody asks for.
+    pub(super) fn mark_used(&self) {
+        if !self.is_marked(USED) {
+            self.sub.fetch_or(USED, Ordering::Relaxed);
+        }
+    }
+
     pub(super) fn key(&self) -> &[u8] {
-        self.record.key()
+        self.newest.0.key()
+    }
+
+    /// The newest change, without its value.
+    pub(super) fn attributes(&self) -> &Attributes {
+        &self.newest.0
     }
 
     pub(super) fn is_live(&self) -> bool {
-        self.sub & TOMBSTONE == 0
+        !self.is_marked(TOMBSTONE)
     }
 
-    /// The newest record, if the key exists now.
-    pub(super) fn live(&self) -> Option<&Record> {
-        self.is_live().then_some(&self.record)
+    /// What the key holds now.
+    pub(super) fn live(&self) -> Held<'_> {
+        match self.marks() & (TOMBSTONE | LET_GO) {
+            0 => Held::Newest(&self.newest.0),
+            LET_GO => Held::LetGo(&self.newest.0, self.revision()),
+            _ => Held::Absent,
+        }
     }
 
     /// The revision of the newest change.
     pub(super) fn revision(&self) -> Revision {
         Revision {
-            main: self.record.mod_revision(),
-            sub: i64::from(self.sub & !TOMBSTONE),
+            main: self.attributes().mod_revision(),
+            sub: i64::from(self.marks() & SUB),
         }
+    }
+
+    /// Bytes of the value, if it is in memory.
+    pub(super) fn value_bytes(&self) -> usize {
+        match self.live() {
+            Held::Newest(record) => record.value().len(),
+            _ => 0,
+        }
+    }
+
+    /// Lets the value go, of which there is one.
+    pub(super) fn let_go(&mut self) {
+        assert!(
+            self.value_bytes() > 0,
+            "{:?} has no value to let go",
+            self.revision()
+        );
+        self.newest = Newest(self.newest.0.without_value());
+        *self.sub.get_mut() |= LET_GO;
+    }
+
+    /// Takes the newest record back into memory.
+    fn keep(&mut self, record: &Record) {
+        let (kept, newest) = (record.mod_revision(), self.revision());
+        assert!(
+            self.is_marked(LET_GO) && kept == newest.main,
+            "the record of {kept} is kept for that of {newest:?}"
+        );
+        self.newest = Newest(record.clone());
+        let marks = self.sub.get_mut();
+        *marks = *marks & !LET_GO | USED;
     }
 
     /// What the key held at revision `main`.
     pub(super) fn at(&self, main: i64) -> Held<'_> {
-        if self.record.mod_revision() <= main {
-            return self.live().map_or(Held::Absent, Held::Newest);
+        if self.attributes().mod_revision() <= main {
+            return self.live();
         }
         match self.older.newest_at(main) {
             Some((revision, false)) => Held::Past(revision),
@@ -121,15 +203,15 @@ impl Entry {
         }
     }
 
-    /// Puts `record` on top of what was the newest.
-    pub(super) fn supersede(&mut self, record: Record, sub: i64) {
+    /// Puts `newer`, a change of the same key without any before it, on top of the newest.
+    pub(super) fn supersede(&mut self, newer: Entry) {
         let before = self.revision();
         self.older.push(before, !self.is_live());
         let older = std::mem::take(&mut self.older);
         *self = Entry {
             older,
             head: self.head,
-            ..Entry::new(record, sub)
+            ..newer
         };
         let after = self.revision();
         assert!(
@@ -140,12 +222,12 @@ impl Entry {
 
     /// Whether a compaction at `compacted` has something to forget here.
     fn has_unreadable(&self, compacted: i64) -> bool {
-        !self.older.is_empty() || !self.is_live() && self.record.mod_revision() < compacted
+        !self.older.is_empty() || !self.is_live() && self.attributes().mod_revision() < compacted
     }
 
     /// Forgets unreadable revisions; `Break` if nothing is left.
     fn trim(&mut self, compacted: i64) -> ControlFlow<()> {
-        let newest = self.record.mod_revision();
+        let newest = self.attributes().mod_revision();
         if newest > compacted {
             self.older.trim(compacted);
             return ControlFlow::Continue(());
@@ -181,13 +263,23 @@ struct Child {
 pub(super) struct KeyIndex {
     root: Arc<Node>,
     live: usize,
+    /// Live keys whose values were let go.
+    let_go: usize,
+    /// Bytes of the live keys' values that are in memory.
+    value_bytes: usize,
 }
+
+/// Where [`KeyIndex::let_go`] goes on.
+#[derive(Default)]
+pub(super) struct Hand(Box<[u8]>);
 
 impl Default for KeyIndex {
     fn default() -> Self {
         KeyIndex {
             root: Arc::new(Node::Leaf(Sorted::new(Vec::new()))),
             live: 0,
+            let_go: 0,
+            value_bytes: 0,
         }
     }
 }
@@ -197,6 +289,9 @@ impl KeyIndex {
     pub(super) fn from_sorted(entries: Vec<Entry>) -> KeyIndex {
         // Nodes start three quarters full, so that the next puts do not split every one.
         const FILL: usize = FANOUT * 3 / 4;
+        let value_bytes = entries.iter().map(Entry::value_bytes).sum();
+        let is_let_go = |entry: &&Entry| matches!(entry.live(), Held::LetGo(..));
+        let let_go = entries.iter().filter(is_let_go).count();
         let mut level = Vec::with_capacity(entries.len().div_ceil(FILL));
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
@@ -216,6 +311,8 @@ impl KeyIndex {
         let index = level.pop().map_or_else(KeyIndex::default, |root| KeyIndex {
             root: root.node,
             live: root.live as usize,
+            let_go,
+            value_bytes,
         });
         debug_assert!(
             index
@@ -229,6 +326,16 @@ impl KeyIndex {
     /// Number of live keys.
     pub(super) fn live(&self) -> usize {
         self.live
+    }
+
+    /// Number of live keys whose values were let go.
+    pub(super) fn values_let_go(&self) -> usize {
+        self.let_go
+    }
+
+    /// Bytes of the live keys' values that are in memory.
+    pub(super) fn value_bytes(&self) -> usize {
+        self.value_bytes
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<&Entry> {
@@ -247,17 +354,99 @@ impl KeyIndex {
         &mut self,
         key: &[u8],
         sub: i64,
-        change: impl FnOnce(Option<&Record>) -> Record,
+        change: impl FnOnce(Option<&Attributes>) -> Record,
     ) -> Replaced {
         let changed = change_node(Arc::make_mut(&mut self.root), key, sub, change);
         let live = self.live.checked_add_signed(changed.delta as isize);
         self.live = live.expect("only a key that is counted goes");
+        self.count_off(changed.replaced.before.value_bytes());
+        self.value_bytes += changed.value_bytes;
+        if let Before::LetGo(_) = changed.replaced.before {
+            let rest = self.let_go.checked_sub(1);
+            self.let_go = rest.expect("each value that was let go was counted");
+        }
         if let Some(right) = changed.split {
             let left = Child::of_shared(std::mem::take(&mut self.root));
             self.root = Arc::new(Node::Branch(Sorted::new(vec![left, right])));
         }
         debug_assert_eq!(self.root.live(), self.live, "live keys below the root");
         changed.replaced
+    }
+
+    fn count_off(&mut self, value_bytes: usize) {
+        let rest = self.value_bytes.checked_sub(value_bytes);
+        self.value_bytes = rest.expect("what is in memory was counted");
+    }
+
+    /// Lets values go that were not asked for lately, until those in memory have at most
+    /// `bytes_max`, but looks at no more than `looks` keys. Whether there is more to do.
+    ///
+    /// Only for an index whose records are all in the backend.
+    pub(super) fn let_go(&mut self, bytes_max: usize, hand: &mut Hand, looks: usize) -> bool {
+        let mut excess = self.value_bytes.saturating_sub(bytes_max);
+        if excess == 0 {
+            return false;
+        }
+        let mut chosen = Vec::new();
+        let mut next = None;
+        for (looked, entry) in self.walk(&hand.0, None, true).enumerate() {
+            if looked == looks || excess == 0 {
+                next = Some(entry.key().into());
+                break;
+            }
+            let bytes = entry.value_bytes();
+            if bytes == 0 {
+                continue;
+            }
+            let marks = entry.sub.fetch_and(!USED, Ordering::Relaxed);
+            if marks & USED == 0 || bytes_max == 0 {
+                chosen.push((entry.attributes().clone(), bytes));
+                excess = excess.saturating_sub(bytes);
+            }
+        }
+        // Behind the last key it begins anew.
+        hand.0 = next.unwrap_or_default();
+        for (entry, bytes) in chosen {
+            self.with_entry(entry.key(), Entry::let_go);
+            self.count_off(bytes);
+            self.let_go += 1;
+        }
+        self.value_bytes > bytes_max
+    }
+
+    /// Takes `record` back into memory, if it is still the newest of its key.
+    pub(super) fn keep(&mut self, record: &Record) {
+        let Some(entry) = self.get(record.key()) else {
+            return;
+        };
+        let Held::LetGo(attributes, _) = entry.live() else {
+            return;
+        };
+        if attributes.mod_revision() != record.mod_revision()
+            || attributes.version() != record.version()
+        {
+            return;
+        }
+        self.with_entry(record.key(), |entry| entry.keep(record));
+        self.value_bytes += record.value().len();
+        self.let_go -= 1;
+    }
+
+    /// Calls `act` with the entry of `key`, which exists.
+    fn with_entry<T>(&mut self, key: &[u8], act: impl FnOnce(&mut Entry) -> T) -> T {
+        let mut node = Arc::make_mut(&mut self.root);
+        loop {
+            match node {
+                Node::Leaf(entries) => {
+                    let found = entries.search(key).expect("the key was found before");
+                    return act(&mut entries.items[found]);
+                }
+                Node::Branch(children) => {
+                    let child = children.of(key);
+                    node = Arc::make_mut(&mut children.items[child].node);
+                }
+            }
+        }
     }
 
     /// Forgets of `key` what a compaction at `compacted` makes unreadable.
@@ -283,17 +472,24 @@ impl KeyIndex {
         self.walk(start, end, false)
     }
 
-    /// The records of the live keys in [`KeyIndex::range`]. What was deleted costs next to nothing
-    /// where nothing lives beside it: its nodes are passed over whole.
-    pub(super) fn live_records<'a>(
+    /// The live keys in [`KeyIndex::range`]. What was deleted costs next to nothing where nothing
+    /// lives beside it: its nodes are passed over whole.
+    pub(super) fn live_range<'a>(
         &'a self,
         start: &[u8],
         end: Option<&'a [u8]>,
-    ) -> impl Iterator<Item = &'a Record> + use<'a> {
-        self.walk(start, end, true).filter_map(Entry::live)
+    ) -> impl Iterator<Item = &'a Entry> + use<'a> {
+        self.walk(start, end, true)
+            .filter(|entry| entry.is_live())
     }
 
-    fn walk<'a>(&'a self, start: &[u8], end: Option<&'a [u8]>, live_only: bool) -> Range<'a> {
+    /// The entries of a range; with `live_only`, nodes without a live key are passed over.
+    pub(super) fn walk<'a>(
+        &'a self,
+        start: &[u8],
+        end: Option<&'a [u8]>,
+        live_only: bool,
+    ) -> Range<'a> {
         let mut range = Range {
             branches: Vec::new(),
             leaf: [].iter(),
@@ -413,11 +609,41 @@ impl Node {
     }
 }
 
+/// What a key held before a change.
+#[derive(Default)]
+pub(super) enum Before {
+    /// Nothing.
+    #[default]
+    Absent,
+    /// This record.
+    Record(Record),
+    /// The record that the backend has under this revision.
+    LetGo(Revision),
+}
+
+impl Before {
+    fn of(entry: &Entry) -> Before {
+        match entry.live() {
+            Held::Newest(record) => Before::Record(record.clone()),
+            Held::LetGo(_, revision) => Before::LetGo(revision),
+            Held::Absent => Before::Absent,
+            Held::Past(_) => unreachable!("what a key holds now is not past"),
+        }
+    }
+
+    fn value_bytes(&self) -> usize {
+        match self {
+            Before::Record(record) => record.value().len(),
+            Before::Absent | Before::LetGo(_) => 0,
+        }
+    }
+}
+
 /// What a change of a key took the place of.
 #[derive(Default)]
 pub(super) struct Replaced {
-    /// The record that the key held, if it was live.
-    pub(super) record: Option<Record>,
+    /// What the key held.
+    pub(super) before: Before,
     /// The revision of the key's newest change before, deletions included; 0 if none is known.
     pub(super) mod_revision: i64,
 }
@@ -427,6 +653,8 @@ struct Changed {
     replaced: Replaced,
     /// By how much the number of live keys changed.
     delta: i32,
+    /// Bytes of the new value.
+    value_bytes: usize,
     /// The right part of the node, if it had to be split.
     split: Option<Child>,
 }
@@ -435,33 +663,39 @@ fn change_node(
     node: &mut Node,
     key: &[u8],
     sub: i64,
-    change: impl FnOnce(Option<&Record>) -> Record,
+    change: impl FnOnce(Option<&Attributes>) -> Record,
 ) -> Changed {
     match node {
         Node::Leaf(entries) => match entries.search(key) {
             Ok(i) => {
                 let entry = &mut entries.items[i];
+                let was_live = entry.is_live();
                 let replaced = Replaced {
-                    record: entry.live().cloned(),
-                    mod_revision: entry.record.mod_revision(),
+                    before: Before::of(entry),
+                    mod_revision: entry.attributes().mod_revision(),
                 };
-                entry.supersede(change(replaced.record.as_ref()), sub);
-                let delta = i32::from(entry.is_live()) - i32::from(replaced.record.is_some());
+                let record = change(was_live.then_some(entry.attributes()));
+                // Who overwrites a key will probably ask for it: it stays marked.
+                let marks = entry.marks() & USED;
+                entry.supersede(Entry::new(record, sub));
+                *entry.sub.get_mut() |= marks;
                 Changed {
                     replaced,
-                    delta,
+                    delta: i32::from(entry.is_live()) - i32::from(was_live),
+                    value_bytes: entry.value_bytes(),
                     split: None,
                 }
             }
             Err(i) => {
                 let entry = Entry::new(change(None), sub);
-                let delta = i32::from(entry.is_live());
+                let (delta, value_bytes) = (i32::from(entry.is_live()), entry.value_bytes());
                 let split = entries
                     .insert(i, entry)
                     .map(|right| Child::of(Node::Leaf(right)));
                 Changed {
                     replaced: Replaced::default(),
                     delta,
+                    value_bytes,
                     split,
                 }
             }
@@ -603,7 +837,7 @@ impl Keyed for Entry {
     const UNORDERED: usize = 0;
 
     fn key(&self) -> &[u8] {
-        self.record.key()
+        self.newest.0.key()
     }
 
     fn head(&self) -> u32 {

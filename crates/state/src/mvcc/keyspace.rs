@@ -14,11 +14,12 @@ use retcd_storage::backend::{Backend, Bucket, WriteBatch};
 
 use super::compaction::Compaction;
 use super::hash::CompactionHashes;
-use super::index::{KeyIndex, Replaced};
-use super::snapshot::{Snapshot, Values};
+use super::index::{Before, Hand, KeyIndex, Replaced};
+use super::record::Attributes;
+use super::snapshot::{Snapshot, Values, record_of};
 use super::{
     Event, EventKind, Fields, Interval, RangeError, RangeReply, Reader, Record, Revision,
-    StoreRevision,
+    StorageError, StoreRevision,
 };
 
 /// What writer and readers share.
@@ -26,6 +27,28 @@ pub(super) struct Shared {
     pub(super) state: RwLock<State>,
     pub(super) backend: Backend,
     pub(super) hashes: Mutex<CompactionHashes>,
+    /// Bytes of values that are to be in memory at most.
+    pub(super) value_bytes_max: usize,
+}
+
+/// Keys that are looked at for a value to let go while others wait for the index: some tens of
+/// microseconds.
+const LOOKS: usize = 64;
+
+impl Shared {
+    /// Takes a record that was read from the backend into memory, as its key is asked for, unless
+    /// somebody else has the index just now.
+    pub(super) fn keep(&self, record: &Record) {
+        // One value must not push out most others.
+        if record.value().len() > self.value_bytes_max / 8 {
+            return;
+        }
+        if let Some(mut state) = self.state.try_write() {
+            let State { index, hand, .. } = &mut *state;
+            index.keep(record);
+            index.let_go(self.value_bytes_max, hand, LOOKS);
+        }
+    }
 }
 
 /// The index and how much of it is published.
@@ -33,6 +56,8 @@ pub(super) struct Shared {
 /// Invariant: `revision <= applied`, and the backend has every change up to `revision`.
 pub(super) struct State {
     pub(super) index: KeyIndex,
+    /// Where values are let go next.
+    pub(super) hand: Hand,
     /// The newest revision in `index`.
     pub(super) applied: i64,
     /// The newest revision that readers see.
@@ -116,6 +141,23 @@ impl Keyspace {
         state.revision = self.revision;
         state.compacted = self.compacted;
         state.log_index = log_index;
+        let is_over = state.index.value_bytes() > self.shared.value_bytes_max;
+        drop(state);
+        if is_over {
+            self.let_values_go();
+        }
+    }
+
+    /// Lets values go until those in memory are within their budget. Readers have turns in between.
+    ///
+    /// Everything applied must be published: what is let go has to be in the backend.
+    fn let_values_go(&self) {
+        let mut more = true;
+        while more {
+            let mut state = self.shared.state.write();
+            let State { index, hand, .. } = &mut *state;
+            more = index.let_go(self.shared.value_bytes_max, hand, LOOKS);
+        }
     }
 }
 
@@ -141,15 +183,8 @@ impl Changes<'_> {
     }
 
     /// The current record of `key`.
-    pub(crate) fn get(&self, key: &[u8]) -> Option<Record> {
-        self.keyspace
-            .shared
-            .state
-            .read()
-            .index
-            .get(key)?
-            .live()
-            .cloned()
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Record>, StorageError> {
+        self.read(|snapshot| snapshot.get(key, snapshot.revision))
     }
 
     /// Answers a range request; at revision 0 it sees the changes made so far.
@@ -171,15 +206,20 @@ impl Changes<'_> {
     }
 
     /// Writes `key`; returns the record that it replaces.
-    pub(crate) fn put(&mut self, key: &[u8], value: &[u8], lease: i64) -> Option<Record> {
+    pub(crate) fn put(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        lease: i64,
+    ) -> Result<Option<Record>, StorageError> {
         let revision = self.next_revision();
         let mut record = None;
         let replaced = self.change(key, revision, |prev| {
             let new = Record::encode(Fields {
                 key,
-                create_revision: prev.map_or(revision.main, Record::create_revision),
+                create_revision: prev.map_or(revision.main, Attributes::create_revision),
                 mod_revision: revision.main,
-                version: prev.map_or(0, Record::version) + 1,
+                version: prev.map_or(0, Attributes::version) + 1,
                 value,
                 lease,
             });
@@ -188,21 +228,22 @@ impl Changes<'_> {
         let record = record.expect("every change makes a record");
         self.batch
             .put(Bucket::Key, &revision.to_key(), record.to_value());
-        let prev = replaced.record.clone();
-        self.tell(EventKind::Put, record, replaced);
-        prev
+        let prev = self.record_before(&replaced)?;
+        self.tell(EventKind::Put, record, prev.clone(), replaced.mod_revision);
+        Ok(prev)
     }
 
     /// Deletes the keys in `interval`; returns the records that they had.
-    pub(crate) fn delete_range(&mut self, interval: Interval<'_>) -> Vec<Record> {
-        let deleted = self.read(|snapshot| snapshot.newest(interval));
-        for record in &deleted {
-            self.delete(record.key());
-        }
-        deleted
+    pub(crate) fn delete_range(
+        &mut self,
+        interval: Interval<'_>,
+    ) -> Result<Vec<Record>, StorageError> {
+        let keys = self.read(|snapshot| snapshot.live_keys(interval));
+        let records = keys.iter().map(|key| self.delete(key.key()));
+        records.collect()
     }
 
-    fn delete(&mut self, key: &[u8]) {
+    fn delete(&mut self, key: &[u8]) -> Result<Record, StorageError> {
         let revision = self.next_revision();
         let tombstone = Record::tombstone(key, revision.main);
         let replaced = self.change(key, revision, |_| tombstone.clone());
@@ -211,13 +252,40 @@ impl Changes<'_> {
             &revision.to_tombstone_key(),
             Record::tombstone(key, 0).to_value(),
         );
-        self.tell(EventKind::Delete, tombstone, replaced);
+        let deleted = self.record_before(&replaced)?;
+        let deleted = deleted.expect("only a key that exists is deleted");
+        self.tell(
+            EventKind::Delete,
+            tombstone,
+            Some(deleted.clone()),
+            replaced.mod_revision,
+        );
+        Ok(deleted)
+    }
+
+    /// The record that a change has replaced. What was let go is in the backend since before this
+    /// batch.
+    fn record_before(&self, replaced: &Replaced) -> Result<Option<Record>, StorageError> {
+        Ok(match &replaced.before {
+            Before::Absent => None,
+            Before::Record(record) => Some(record.clone()),
+            Before::LetGo(revision) => {
+                Some(record_of(&self.keyspace.shared.backend.reader(), *revision)?)
+            }
+        })
     }
 
     /// Adds an event. Its `prev` is what the key held before the whole transaction, as etcd has it,
-    /// even where the transaction has changed the key before.
-    fn tell(&mut self, kind: EventKind, record: Record, replaced: Replaced) {
-        let is_changed_again = replaced.mod_revision == record.mod_revision();
+    /// even where the transaction has changed the key before: `replaced` is what this change of it
+    /// has replaced, a record or, with the revision `replaced_at`, a deletion.
+    fn tell(
+        &mut self,
+        kind: EventKind,
+        record: Record,
+        replaced: Option<Record>,
+        replaced_at: i64,
+    ) {
+        let is_changed_again = replaced_at == record.mod_revision();
         let prev = if is_changed_again {
             let events = &self.events;
             let origins = self.origins.get_or_insert_with(|| origins(events));
@@ -225,9 +293,9 @@ impl Changes<'_> {
             origin.expect("a key that this revision has changed is among its events")
         } else {
             if let Some(origins) = &mut self.origins {
-                origins.insert(record.key().into(), replaced.record.clone());
+                origins.insert(record.key().into(), replaced.clone());
             }
-            replaced.record
+            replaced
         };
         self.events.push(Event { kind, record, prev });
     }
@@ -243,7 +311,7 @@ impl Changes<'_> {
         &self,
         key: &[u8],
         revision: Revision,
-        change: impl FnOnce(Option<&Record>) -> Record,
+        change: impl FnOnce(Option<&Attributes>) -> Record,
     ) -> Replaced {
         let mut state = self.keyspace.shared.state.write();
         assert!(
@@ -292,13 +360,14 @@ mod tests {
     #[test]
     fn what_is_not_published_is_not_shown() {
         let backend = Backend::default();
-        let loaded = Loaded::read(&backend.reader()).unwrap();
+        let loaded = Loaded::read(&backend.reader(), usize::MAX).unwrap();
         let mut keyspace = Keyspace::new(backend.clone(), loaded, 0);
         let reader = keyspace.reader();
         let put = |keyspace: &mut Keyspace, keys: &[&[u8]], value: &[u8]| {
             let mut batch = WriteBatch::default();
             let mut changes = keyspace.begin(&mut batch);
-            keys.iter().for_each(|key| _ = changes.put(key, value, 0));
+            keys.iter()
+                .for_each(|key| _ = changes.put(key, value, 0).unwrap());
             changes.finish();
             batch
         };

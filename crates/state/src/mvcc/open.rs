@@ -2,7 +2,8 @@
 //!
 //! One scan in the order of revisions. Rows are collected and, whenever there are as many as keys
 //! so far, sorted by key and folded into the keys: superseded records are let go along the way, and
-//! sorting in bulk is several times faster than inserting into a tree row by row.
+//! sorting in bulk is several times faster than inserting into a tree row by row. Of values only as
+//! many are kept as have room in their budget, those of the newest revisions.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use retcd_storage::backend::{self, Backend, Bucket, Installed};
 
 use super::compaction::Compaction;
-use super::index::{Entry, KeyIndex};
+use super::index::{Entry, Hand, KeyIndex};
 use super::keyspace::{Shared, State};
 use super::{Fields, Keyspace, Record, Revision, StorageError};
 use crate::meta;
@@ -25,15 +26,20 @@ pub(crate) struct Loaded {
     pub(crate) compacted: i64,
     /// A compaction that was interrupted, to be done again.
     compaction: Option<Compaction>,
+    value_bytes_max: usize,
 }
 
 impl Loaded {
-    /// Reads bucket `key` and the marks of compactions.
-    pub(crate) fn read(reader: &backend::Reader) -> Result<Loaded, StorageError> {
+    /// Reads bucket `key` and the marks of compactions. At most `value_bytes_max` bytes of values
+    /// are to be in memory, now and later.
+    pub(crate) fn read(
+        reader: &backend::Reader,
+        value_bytes_max: usize,
+    ) -> Result<Loaded, StorageError> {
         let finished = meta::compaction(reader, meta::FINISHED_COMPACTION)?.unwrap_or(-1);
         let scheduled = meta::compaction(reader, meta::SCHEDULED_COMPACTION)?.unwrap_or(-1);
         let mut revision = 1.max(finished).max(scheduled);
-        let mut loader = Loader::default();
+        let mut loader = Loader::new(value_bytes_max);
         // Like etcd, begin at revision 1.
         let start = Revision::start_of(1).to_key();
         for row in reader.range(Bucket::Key, &start, None) {
@@ -48,6 +54,7 @@ impl Loaded {
             revision,
             compacted: finished.max(scheduled),
             compaction: (scheduled > finished).then(|| Compaction::new(scheduled, finished, false)),
+            value_bytes_max,
         })
     }
 
@@ -58,10 +65,10 @@ impl Loaded {
 
     /// Calls `visit` with lease and key of every live key that has a lease.
     pub(crate) fn visit_leased(&self, mut visit: impl FnMut(i64, &[u8])) {
-        for record in self.index.live_records(b"", None) {
-            match record.lease() {
+        for entry in self.index.live_range(b"", None) {
+            match entry.attributes().lease() {
                 0 => {}
-                lease => visit(lease, record.key()),
+                lease => visit(lease, entry.key()),
             }
         }
     }
@@ -69,6 +76,7 @@ impl Loaded {
     fn state(self, log_index: u64) -> (State, Option<Compaction>) {
         let state = State {
             index: self.index,
+            hand: Hand::default(),
             applied: self.revision,
             revision: self.revision,
             compacted: self.compacted,
@@ -82,6 +90,7 @@ impl Keyspace {
     /// The keyspace that was read from `backend`, which has not changed since the entry at
     /// `log_index`.
     pub(crate) fn new(backend: Backend, loaded: Loaded, log_index: u64) -> Keyspace {
+        let value_bytes_max = loaded.value_bytes_max;
         let (state, compaction) = loaded.state(log_index);
         let (revision, compacted) = (state.revision, state.compacted);
         assert!(
@@ -92,6 +101,7 @@ impl Keyspace {
             state: RwLock::new(state),
             backend,
             hashes: Mutex::default(),
+            value_bytes_max,
         });
         Keyspace {
             shared,
@@ -152,19 +162,66 @@ fn load(record: Record, at: Revision, tombstone: bool) -> Result<Record, Storage
 }
 
 /// Rows on their way to become entries.
-#[derive(Default)]
 struct Loader {
     /// Ascending by key.
     entries: Vec<Entry>,
-    rows: Vec<(Record, i64)>,
+    /// In the order of their revisions.
+    rows: Vec<Entry>,
+    value_bytes_max: usize,
+    /// Bytes of the values in memory, superseded ones too.
+    value_bytes: usize,
+    /// The values of revisions up to this one are the first to go.
+    middle: i64,
 }
 
+/// Below this budget a start keeps no values: what keys are asked for comes to memory soon enough.
+const VALUE_BYTES_MIN: usize = 16 << 20;
+
 impl Loader {
+    fn new(value_bytes_max: usize) -> Loader {
+        Loader {
+            entries: Vec::new(),
+            rows: Vec::new(),
+            value_bytes_max,
+            value_bytes: 0,
+            middle: 0,
+        }
+    }
+
     fn add(&mut self, record: Record, at: Revision) {
         if self.rows.len() >= self.entries.len().max(ROWS_MIN) {
             self.fold();
         }
-        self.rows.push((record, at.sub));
+        let mut row = Entry::new(record, at.sub);
+        let bytes = row.value_bytes();
+        if bytes > 0 && self.value_bytes_max < VALUE_BYTES_MIN {
+            row.let_go();
+        } else {
+            self.value_bytes += bytes;
+        }
+        self.rows.push(row);
+        if self.value_bytes <= self.value_bytes_max / 2 {
+            self.middle = at.main;
+        } else if self.value_bytes > self.value_bytes_max {
+            self.let_older_go(at.main);
+        }
+    }
+
+    /// Leaves at most half of the budget in use, so that this is seldom done.
+    fn let_older_go(&mut self, now: i64) {
+        self.fold();
+        for up_to in [self.middle, now] {
+            if self.value_bytes <= self.value_bytes_max / 2 {
+                break;
+            }
+            let older = |entry: &&mut Entry| entry.revision().main <= up_to;
+            let older = self.entries.iter_mut().filter(older);
+            for entry in older.filter(|entry| entry.value_bytes() > 0) {
+                self.value_bytes -= entry.value_bytes();
+                entry.let_go();
+            }
+        }
+        self.middle = now;
     }
 
     fn finish(mut self) -> Vec<Entry> {
@@ -178,13 +235,16 @@ impl Loader {
         let entries = std::mem::take(&mut self.entries);
         let mut folded: Vec<Entry> = Vec::with_capacity(entries.len() + rows.len());
         let mut entries = entries.into_iter().peekable();
-        for (record, sub) in rows {
-            while let Some(entry) = entries.next_if(|entry| entry.key() <= record.key()) {
+        for row in rows {
+            while let Some(entry) = entries.next_if(|entry| entry.key() <= row.key()) {
                 folded.push(entry);
             }
             match folded.last_mut() {
-                Some(entry) if entry.key() == record.key() => entry.supersede(record, sub),
-                _ => folded.push(Entry::new(record, sub)),
+                Some(entry) if entry.key() == row.key() => {
+                    self.value_bytes -= entry.value_bytes();
+                    entry.supersede(row);
+                }
+                _ => folded.push(row),
             }
         }
         folded.extend(entries);
@@ -196,29 +256,25 @@ impl Loader {
 ///
 /// Keys have long prefixes in common and lie all over memory, so that comparing them is slow: the
 /// sixteen bytes behind the prefix that is common to all go in front and decide most comparisons.
-fn sorted_by_key(rows: Vec<(Record, i64)>) -> impl ExactSizeIterator<Item = (Record, i64)> {
+fn sorted_by_key(rows: Vec<Entry>) -> impl ExactSizeIterator<Item = Entry> {
     let prefix = common_prefix(&rows);
-    let mut ranked: Vec<(u128, Record, i64)> = rows
+    let mut ranked: Vec<(u128, Entry)> = rows
         .into_iter()
-        .map(|(record, sub)| (rank(&record.key()[prefix..]), record, sub))
+        .map(|row| (rank(&row.key()[prefix..]), row))
         .collect();
-    ranked.sort_by(|(a_rank, a, _), (b_rank, b, _)| {
-        a_rank.cmp(b_rank).then_with(|| a.key().cmp(b.key()))
-    });
-    ranked.into_iter().map(|(_, record, sub)| (record, sub))
+    ranked
+        .sort_by(|(a_rank, a), (b_rank, b)| a_rank.cmp(b_rank).then_with(|| a.key().cmp(b.key())));
+    ranked.into_iter().map(|(_, row)| row)
 }
 
 /// Length of the prefix that all keys share.
-fn common_prefix(rows: &[(Record, i64)]) -> usize {
-    let Some((first, _)) = rows.first() else {
+fn common_prefix(rows: &[Entry]) -> usize {
+    let Some(first) = rows.first() else {
         return 0;
     };
     let first = first.key();
-    rows.iter().fold(first.len(), |len, (record, _)| {
-        let shared = first[..len]
-            .iter()
-            .zip(record.key())
-            .take_while(|(a, b)| a == b);
+    rows.iter().fold(first.len(), |len, row| {
+        let shared = first[..len].iter().zip(row.key()).take_while(|(a, b)| a == b);
         shared.count()
     })
 }

@@ -1,8 +1,8 @@
 //! Reading in pieces, so that nobody's turn takes long.
 //!
-//! A short request can ask for all keys, in a transaction many times over. What is soon read is
-//! read at once; the rest goes on piece by piece, whenever the caller sees fit, from the view that
-//! it began with.
+//! A short request can ask for all keys, in a transaction many times over, or for what is not in
+//! memory. What is soon read is read at once; the rest goes on piece by piece, whenever and wherever
+//! the caller sees fit, from the view that it began with. The first piece never waits for a disk.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use retcd_proto::etcdserverpb::request_op::Request;
 use retcd_proto::etcdserverpb::{RangeRequest, RequestOp, TxnRequest};
 
 use super::range::{Ranging, ReplySize};
-use super::reader::View;
+use super::reader::{Reader, View};
 use super::snapshot::{Effort, Snapshot};
 use super::txn::{Comparing, check_range};
-use super::{OpReply, RangeError, RangeReply, StoreRevision, TxnReply};
+use super::{Interval, OpReply, RangeError, RangeReply, StoreRevision, TxnReply};
 
 /// An answer, or what there is to do for it.
 pub enum Begun<T, P> {
@@ -25,6 +25,7 @@ pub enum Begun<T, P> {
 
 /// A range request that is being answered.
 pub struct RangeInPieces {
+    reader: Reader,
     view: View,
     request: RangeRequest,
     ranging: Ranging,
@@ -32,14 +33,16 @@ pub struct RangeInPieces {
 
 impl RangeInPieces {
     pub(super) fn begin(
-        view: View,
+        reader: &Reader,
         request: &RangeRequest,
     ) -> Result<Begun<RangeReply, RangeInPieces>, RangeError> {
+        let view = reader.view();
         let mut ranging = Ranging::begin(request, &view.snapshot())?;
-        let first = ranging.step(request, &view.snapshot(), &mut { Effort::PIECE })?;
+        let first = ranging.step(request, &view.snapshot(), &mut { Effort::IN_MEMORY })?;
         Ok(match first {
             Some(reply) => Begun::Done(reply),
             None => Begun::Long(Box::new(RangeInPieces {
+                reader: reader.clone(),
                 view,
                 request: request.clone(),
                 ranging,
@@ -53,12 +56,27 @@ impl RangeInPieces {
     /// The database cannot be read or is damaged.
     pub fn step(&mut self) -> Option<Result<RangeReply, RangeError>> {
         let RangeInPieces {
+            reader,
             view,
             request,
             ranging,
         } = self;
         let step = ranging.step(request, &view.snapshot(), &mut { Effort::PIECE });
-        step.map_err(RangeError::from).transpose()
+        let reply = match step.transpose()? {
+            Ok(reply) => reply,
+            Err(error) => return Some(Err(error.into())),
+        };
+        // Who asks for one key will probably do so again; a list must not push out what others ask
+        // for.
+        if let ([record], Interval::Key(_), 0, false) = (
+            &reply.kvs[..],
+            Interval::new(&request.key, &request.range_end),
+            request.revision,
+            request.keys_only,
+        ) {
+            reader.keep(record);
+        }
+        Some(Ok(reply))
     }
 }
 
@@ -75,7 +93,7 @@ impl TxnInPieces {
         request: Arc<TxnRequest>,
     ) -> Result<Begun<TxnReply, TxnInPieces>, RangeError> {
         let mut reading = ReadOnly::default();
-        let first = reading.step(&request, &view.snapshot(), &mut { Effort::PIECE })?;
+        let first = reading.step(&request, &view.snapshot(), &mut { Effort::IN_MEMORY })?;
         Ok(match first {
             Some(reply) => Begun::Done(reply),
             None => Begun::Long(Box::new(TxnInPieces {
@@ -216,7 +234,7 @@ mod tests {
     use retcd_storage::backend::{Backend, WriteBatch};
 
     use super::*;
-    use crate::mvcc::{Interval, Keyspace, Loaded};
+    use crate::mvcc::{Keyspace, Loaded};
 
     fn key(rng: &mut Rng) -> Vec<u8> {
         format!("k{:02}", rng.u8(..60)).into_bytes()
@@ -225,14 +243,14 @@ mod tests {
     /// A keyspace in which most keys were changed or deleted more than once.
     fn keyspace(rng: &mut Rng) -> Keyspace {
         let backend = Backend::default();
-        let loaded = Loaded::read(&backend.reader()).unwrap();
+        let loaded = Loaded::read(&backend.reader(), usize::MAX).unwrap();
         let mut keyspace = Keyspace::new(backend.clone(), loaded, 0);
         let mut batch = WriteBatch::default();
         for _ in 0..300 {
             let mut changes = keyspace.begin(&mut batch);
             match rng.u8(..3) {
-                0 => drop(changes.delete_range(Interval::Key(&key(rng)))),
-                _ => drop(changes.put(&key(rng), &[rng.u8(..)], 0)),
+                0 => drop(changes.delete_range(Interval::Key(&key(rng))).unwrap()),
+                _ => drop(changes.put(&key(rng), &[rng.u8(..)], 0).unwrap()),
             }
             changes.finish();
         }

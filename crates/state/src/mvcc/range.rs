@@ -6,7 +6,7 @@ use retcd_proto::etcdserverpb::RangeRequest;
 use retcd_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use retcd_storage::backend::BackendError;
 
-use super::snapshot::{Effort, Gathered, Snapshot};
+use super::snapshot::{Effort, Gathered, Need, Snapshot};
 use super::{DamagedRecord, Record, Revision, StoreRevision};
 
 /// Bucket `key` could not be read.
@@ -75,7 +75,7 @@ impl Projection {
 pub struct RangeReply {
     /// The current revision, whichever revision was asked for.
     pub revision: StoreRevision,
-    /// The records, whole: the encoder leaves out what `projection` says.
+    /// The records. What `projection` leaves out may be in them or not; the encoder leaves it out.
     pub kvs: Vec<Record>,
     /// Whether the limit cut records off.
     pub more: bool,
@@ -164,6 +164,8 @@ pub(super) struct Ranging {
     limit: Option<usize>,
     /// Keys whose records are needed: for a count none, for an order all.
     needed: usize,
+    /// What of them.
+    need: Need,
     gathered: Gathered,
 }
 
@@ -183,11 +185,17 @@ impl Ranging {
             Some(limit) if !is_whole(request) => limit.saturating_add(usize::from(sort.is_some())),
             _ => usize::MAX,
         };
+        let sorts_values = sort.is_some_and(|sort| sort.target == SortTarget::Value);
+        let need = match Projection::of(request) {
+            Projection::WithoutValue if !sorts_values => Need::Attributes,
+            _ => Need::Record,
+        };
         Ok(Ranging {
             sort,
             at,
             limit,
             needed,
+            need,
             gathered: Gathered::default(),
         })
     }
@@ -201,8 +209,8 @@ impl Ranging {
         effort: &mut Effort,
     ) -> Result<Option<RangeReply>, StorageError> {
         let interval = Interval::new(&request.key, &request.range_end);
-        let gathered = &mut self.gathered;
-        let is_whole = snapshot.gather(interval, self.at, self.needed, gathered, effort)?;
+        let (wanted, gathered) = ((self.needed, self.need), &mut self.gathered);
+        let is_whole = snapshot.gather(interval, self.at, wanted, gathered, effort)?;
         Ok(is_whole.then(|| self.finish(request, snapshot.revision)))
     }
 

@@ -11,6 +11,7 @@ use retcd_storage::backend::{self, Bucket};
 use super::index::KeyIndex;
 use super::keyspace::Shared;
 use super::pieces::{Begun, RangeInPieces, ReadOnly, TxnInPieces};
+use super::range::Ranging;
 use super::snapshot::{Effort, Snapshot, Values};
 use super::txn::TxnReply;
 use super::{
@@ -74,14 +75,15 @@ impl Reader {
         if let Some(reply) = self.range_short(request) {
             return reply.map(Begun::Done);
         }
-        RangeInPieces::begin(self.view(), request)
+        RangeInPieces::begin(self, request)
     }
 
-    /// The answer, if it is a short one: a single key, a count, or a few keys of the present.
+    /// The answer, if it is a short one: a single key, a count, or a few keys of the present, whose
+    /// values are in memory.
     fn range_short(&self, request: &RangeRequest) -> Option<Result<RangeReply, RangeError>> {
         let state = self.shared.state.read();
         let snapshot = Snapshot::published(&state, &self.shared.backend);
-        let short = match Interval::new(&request.key, &request.range_end) {
+        let is_short = match Interval::new(&request.key, &request.range_end) {
             // A read of the backend, or a walk over histories, and maybe a read for each key.
             _ if request.revision > 0 => false,
             Interval::Key(_) => true,
@@ -92,7 +94,16 @@ impl Reader {
                 limited || request.count_only || state.index.count_live(start, end) <= SHORT
             }
         };
-        short.then(|| snapshot.range(request))
+        if !is_short {
+            return None;
+        }
+        let mut ranging = match Ranging::begin(request, &snapshot) {
+            Ok(ranging) => ranging,
+            Err(error) => return Some(Err(error)),
+        };
+        // Nobody waits for the disk while the index is locked.
+        let step = ranging.step(request, &snapshot, &mut { Effort::IN_MEMORY });
+        step.map_err(RangeError::from).transpose()
     }
 
     /// Answers a transaction that has only ranges (see [`is_read_only`](super::is_read_only)), all
@@ -119,6 +130,18 @@ impl Reader {
         super::RangeStream::new(self.view(), request, chunk_bytes)
     }
 
+    /// Whether [`Reader::range_stream`] finds all that `request` asks for in memory; if not, it may
+    /// have to wait for a disk.
+    pub fn holds_values_of(&self, request: &RangeRequest) -> bool {
+        holds_values_of(&self.shared.state.read().index, request)
+    }
+
+    /// Bytes of the values in memory, and how many keys' values are not.
+    pub fn values_in_memory(&self) -> (usize, usize) {
+        let state = self.shared.state.read();
+        (state.index.value_bytes(), state.index.values_let_go())
+    }
+
     /// A consistent view of the present; it stays as it is while writes go on.
     pub fn view(&self) -> View {
         let state = self.shared.state.read();
@@ -137,6 +160,11 @@ impl Reader {
             log_index: state.log_index,
             backend: self.shared.backend.reader(),
         }
+    }
+
+    /// See [`Shared::keep`].
+    pub(super) fn keep(&self, record: &Record) {
+        self.shared.keep(record);
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -242,6 +270,10 @@ impl View {
         })
     }
 
+    pub(super) fn holds_values_of(&self, request: &RangeRequest) -> bool {
+        holds_values_of(&self.index, request)
+    }
+
     pub(super) fn snapshot(&self) -> Snapshot<'_> {
         Snapshot {
             index: &self.index,
@@ -251,4 +283,9 @@ impl View {
             values: Values::Pinned(&self.backend),
         }
     }
+}
+
+/// The past is in the backend, and so are values that were let go.
+fn holds_values_of(index: &KeyIndex, request: &RangeRequest) -> bool {
+    request.revision <= 0 && index.values_let_go() == 0
 }

@@ -11,8 +11,11 @@
 //!
 //! Invariant: the bytes are well formed and in this order. Whatever comes from a file passes
 //! [`Record::from_value`] once; from then on accessors walk the fields and cannot fail.
+//!
+//! Where a value is not kept in memory, the other fields are, in the same encoding: [`Attributes`].
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -57,7 +60,22 @@ pub struct Fields<'a> {
 /// A record with version 0 is a tombstone: it tells of a deletion and has a key, and in events and
 /// the index also a mod revision, but nothing else.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Record(Arc<[u8]>);
+pub struct Record(Attributes);
+
+/// What there is to know of a record but its value; clones share the bytes.
+///
+/// Of a whole record these are its own bytes; of one whose value was let go the encoding of all
+/// other fields.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Attributes(Arc<[u8]>);
+
+impl Deref for Record {
+    type Target = Attributes;
+
+    fn deref(&self) -> &Attributes {
+        &self.0
+    }
+}
 
 impl Record {
     /// Encodes a put.
@@ -80,7 +98,7 @@ impl Record {
             "a record of {len} bytes was encoded in {}",
             bytes.len()
         );
-        Record(bytes.into())
+        Record(Attributes(bytes.into()))
     }
 
     /// The deletion of `key` at `mod_revision`, as events tell it; with `mod_revision` 0 as the
@@ -101,7 +119,7 @@ impl Record {
     /// Other valid encodings (another order, unknown fields) are read and encoded anew.
     pub fn from_value(value: Value) -> Result<Record, DamagedRecord> {
         if is_canonical(&value) {
-            return Ok(Record(value));
+            return Ok(Record(Attributes(value)));
         }
         let damaged = DamagedRecord { len: value.len() };
         let kv = KeyValue::decode(&value[..]).map_err(|_| damaged)?;
@@ -115,6 +133,50 @@ impl Record {
         }))
     }
 
+    /// The value.
+    pub fn value(&self) -> &[u8] {
+        match self.field(VALUE) {
+            Some(Field::Bytes(value)) => value,
+            _ => b"",
+        }
+    }
+
+    /// The encoded message.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0.0
+    }
+
+    /// The bytes as the backend stores them.
+    pub fn to_value(&self) -> Value {
+        Arc::clone(&self.0.0)
+    }
+
+    /// The same record with an empty value, in memory of its own.
+    pub(super) fn without_value(&self) -> Record {
+        Record::encode(Fields {
+            key: self.key(),
+            create_revision: self.create_revision(),
+            mod_revision: self.mod_revision(),
+            version: self.version(),
+            value: b"",
+            lease: self.lease(),
+        })
+    }
+
+    /// The message decoded, for those who are not in a hurry.
+    pub fn to_key_value(&self) -> KeyValue {
+        KeyValue {
+            key: Bytes::copy_from_slice(self.key()),
+            create_revision: self.create_revision(),
+            mod_revision: self.mod_revision(),
+            version: self.version(),
+            value: Bytes::copy_from_slice(self.value()),
+            lease: self.lease(),
+        }
+    }
+}
+
+impl Attributes {
     /// The key.
     pub fn key(&self) -> &[u8] {
         match split_field(&self.0) {
@@ -138,14 +200,6 @@ impl Record {
         self.varint(VERSION)
     }
 
-    /// The value.
-    pub fn value(&self) -> &[u8] {
-        match self.field(VALUE) {
-            Some(Field::Bytes(value)) => value,
-            _ => b"",
-        }
-    }
-
     /// Id of the attached lease, 0 for none.
     pub fn lease(&self) -> i64 {
         self.varint(LEASE)
@@ -156,25 +210,11 @@ impl Record {
         self.version() == 0
     }
 
-    /// The encoded message.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// The bytes as the backend stores them.
-    pub fn to_value(&self) -> Value {
-        Arc::clone(&self.0)
-    }
-
-    /// The message decoded, for those who are not in a hurry.
-    pub fn to_key_value(&self) -> KeyValue {
-        KeyValue {
-            key: Bytes::copy_from_slice(self.key()),
-            create_revision: self.create_revision(),
-            mod_revision: self.mod_revision(),
-            version: self.version(),
-            value: Bytes::copy_from_slice(self.value()),
-            lease: self.lease(),
+    /// A record with these fields and an empty value.
+    pub(super) fn with_empty_value(&self) -> Record {
+        match self.field(VALUE) {
+            Some(_) => Record(self.clone()).without_value(),
+            None => Record(self.clone()),
         }
     }
 
@@ -371,7 +411,7 @@ mod tests {
             assert_eq!(record.to_key_value(), kv);
             let loaded = Record::from_value(record.to_value()).unwrap();
             assert!(
-                Arc::ptr_eq(&loaded.0, &record.0),
+                Arc::ptr_eq(&loaded.to_value(), &record.to_value()),
                 "a canonical value is shared"
             );
         }

@@ -1,44 +1,81 @@
-//! A consistent state of the keyspace, and walks over it that can be interrupted.
-
-use std::ops::ControlFlow;
+//! A consistent state of the keyspace, and walks over it that can be interrupted: when they have
+//! taken a while, and where they would have to read the file.
 
 use parking_lot::RwLockReadGuard;
 use retcd_proto::etcdserverpb::RangeRequest;
-use retcd_storage::backend::{self, Backend, Bucket};
+use retcd_storage::backend::{self, Backend, Bucket, Cached};
 
-use super::index::{Held, KeyIndex};
+use super::index::{Entry, Held, KeyIndex};
 use super::keyspace::State;
 use super::range::Ranging;
+use super::record::Attributes;
 use super::{Interval, RangeError, RangeReply, Record, Revision, StorageError};
 
-/// What may still be done before others have their turn, counted in keys that are looked at in
-/// memory.
+/// What may still be done before others have their turn.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Effort(usize);
+pub(super) struct Effort {
+    /// Keys that are looked at in memory.
+    keys: usize,
+    /// Whether the file may be read.
+    reads_file: bool,
+}
 
 impl Effort {
     /// For what has to be done at once.
-    pub(super) const UNBOUNDED: Effort = Effort(usize::MAX);
-    /// Some tenths of a millisecond, a few milliseconds if nothing is in the processor's caches.
-    pub(super) const PIECE: Effort = Effort(10_000);
+    pub(super) const UNBOUNDED: Effort = Effort {
+        keys: usize::MAX,
+        reads_file: true,
+    };
+    /// Some tenths of a millisecond, a few milliseconds if nothing is in the processor's caches,
+    /// and more if the disk has to be asked.
+    pub(super) const PIECE: Effort = Effort {
+        keys: 10_000,
+        reads_file: true,
+    };
+    /// The same for whoever must not wait for a disk.
+    pub(super) const IN_MEMORY: Effort = Effort {
+        reads_file: false,
+        ..Effort::PIECE
+    };
     /// What a record from the database costs.
     const PAST: usize = 16;
 
     #[cfg(test)]
     pub(super) fn of(keys: usize) -> Effort {
-        Effort(keys)
+        let reads_file = true;
+        Effort { keys, reads_file }
     }
 
     /// Takes note of work that was done.
     pub(super) fn spend(&mut self, keys: usize) {
         // Nobody comes to the end of what is unbounded.
-        self.0 = self.0.saturating_sub(keys);
+        self.keys = self.keys.saturating_sub(keys);
     }
 
     /// Whether to go on another time.
     pub(super) fn is_spent(self) -> bool {
-        self.0 == 0
+        self.keys == 0
     }
+}
+
+/// What of a record is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// All of it.
+    Record,
+    /// All but the value, which may be missing.
+    Attributes,
+}
+
+/// What a step of a walk comes to.
+#[derive(PartialEq, Eq)]
+enum Step {
+    /// The next key.
+    Next,
+    /// The end of the walk.
+    End,
+    /// The same key, another time.
+    Later,
 }
 
 /// How far a walk has come.
@@ -63,7 +100,7 @@ pub(super) struct Gathered {
     pub(super) count: i64,
 }
 
-/// Where the records of superseded revisions come from.
+/// Where records come from that are not in the index.
 pub(super) enum Values<'a> {
     /// From the newest state of the backend, while the index is locked.
     Newest(&'a Backend),
@@ -76,6 +113,20 @@ impl Values<'_> {
         match self {
             Values::Newest(backend) => record_of(&backend.reader(), revision),
             Values::Pinned(reader) => record_of(reader, revision),
+        }
+    }
+
+    /// The same, if it takes no look at the file.
+    fn record_cached(&self, revision: Revision) -> Result<Option<Record>, StorageError> {
+        let key = revision.to_key();
+        let cached = match self {
+            Values::Newest(backend) => backend.reader().get_cached(Bucket::Key, &key)?,
+            Values::Pinned(reader) => reader.get_cached(Bucket::Key, &key)?,
+        };
+        match cached {
+            Cached::Known(Some(value)) => Ok(Some(Record::from_value(value)?)),
+            Cached::Known(None) => Err(StorageError::Missing(revision)),
+            Cached::Unknown => Ok(None),
         }
     }
 }
@@ -144,67 +195,62 @@ impl<'a> Snapshot<'a> {
 
     /// The record of `key` at revision `at`.
     pub(super) fn get(&self, key: &[u8], at: i64) -> Result<Option<Record>, StorageError> {
-        let Some(entry) = self.index.get(key) else {
-            return Ok(None);
-        };
-        if at >= self.applied {
-            return Ok(entry.live().cloned());
+        match self.index.get(key).map(|entry| self.held(entry, at)) {
+            None | Some(Held::Absent) => Ok(None),
+            Some(held) => self.record(held, Need::Record, &mut { Effort::UNBOUNDED }),
         }
-        match entry.at(at) {
-            Held::Absent => Ok(None),
-            Held::Newest(record) => Ok(Some(record.clone())),
-            Held::Past(revision) => self.values.record(revision).map(Some),
+    }
+
+    /// What a key holds at revision `at`.
+    fn held<'e>(&self, entry: &'e Entry, at: i64) -> Held<'e> {
+        match at >= self.applied {
+            true => entry.live(),
+            false => entry.at(at),
         }
     }
 
     /// Calls `visit` for the keys of `interval` that exist at revision `at`, from `position` on,
-    /// until it breaks or `effort` is spent.
+    /// until it ends the walk, wants to go on later, or `effort` is spent.
     fn walk(
         &self,
         interval: Interval<'_>,
         at: i64,
         position: &mut Position,
         effort: &mut Effort,
-        mut visit: impl FnMut(Held<'_>, &mut Effort) -> Result<ControlFlow<()>, StorageError>,
+        mut visit: impl FnMut(Held<'_>, &mut Effort) -> Result<Step, StorageError>,
     ) -> Result<(), StorageError> {
         let (start, end) = match (&*position, interval) {
             (Position::End, _) => return Ok(()),
             (_, Interval::Key(key)) => {
                 effort.spend(1);
-                let held = self
-                    .index
-                    .get(key)
-                    .map_or(Held::Absent, |entry| entry.at(at));
-                if !matches!(held, Held::Absent) {
-                    let _ = visit(held, effort)?;
+                let entry = self.index.get(key).inspect(|entry| entry.mark_used());
+                let held = entry.map_or(Held::Absent, |entry| self.held(entry, at));
+                let is_absent = matches!(held, Held::Absent);
+                if is_absent || visit(held, effort)? != Step::Later {
+                    *position = Position::End;
                 }
-                *position = Position::End;
                 return Ok(());
             }
             (Position::Start, Interval::Range { start, end }) => (start, end),
             (Position::At(next), Interval::Range { end, .. }) => (&**next, end),
         };
         let mut next = Position::End;
-        if at >= self.applied {
-            for record in self.index.live_records(start, end) {
-                if effort.is_spent() {
-                    next = Position::At(record.key().into());
-                    break;
-                }
+        // Of the present, nodes without a key that exists are passed over.
+        for entry in self.index.walk(start, end, at >= self.applied) {
+            let step = if effort.is_spent() {
+                Step::Later
+            } else {
                 effort.spend(1);
-                if visit(Held::Newest(record), effort)?.is_break() {
-                    break;
+                match self.held(entry, at) {
+                    Held::Absent => Step::Next,
+                    held => visit(held, effort)?,
                 }
-            }
-        } else {
-            for entry in self.index.range(start, end) {
-                if effort.is_spent() {
+            };
+            match step {
+                Step::Next => {}
+                Step::End => break,
+                Step::Later => {
                     next = Position::At(entry.key().into());
-                    break;
-                }
-                effort.spend(1);
-                let held = entry.at(at);
-                if !matches!(held, Held::Absent) && visit(held, effort)?.is_break() {
                     break;
                 }
             }
@@ -213,13 +259,13 @@ impl<'a> Snapshot<'a> {
         Ok(())
     }
 
-    /// Gathers the first `limit` records of `interval` at revision `at`, and counts how many there
-    /// are in all. Whether it has come to the end.
+    /// Gathers the first `limit` records of `interval` at revision `at`, as far as they are needed,
+    /// and counts how many there are in all. Whether it has come to the end.
     pub(super) fn gather(
         &self,
         interval: Interval<'_>,
         at: i64,
-        limit: usize,
+        (limit, need): (usize, Need),
         gathered: &mut Gathered,
         effort: &mut Effort,
     ) -> Result<bool, StorageError> {
@@ -244,15 +290,18 @@ impl<'a> Snapshot<'a> {
         }
         self.walk(interval, at, position, effort, |held, effort| {
             if kvs.len() < limit {
-                kvs.push(self.record(held, effort)?);
+                let Some(record) = self.record(held, need, effort)? else {
+                    return Ok(Step::Later);
+                };
+                kvs.push(record);
             }
             if !is_counted {
                 *count += 1;
-                return Ok(ControlFlow::Continue(()));
+                return Ok(Step::Next);
             }
             Ok(match kvs.len() < limit {
-                true => ControlFlow::Continue(()),
-                false => ControlFlow::Break(()),
+                true => Step::Next,
+                false => Step::End,
             })
         })?;
         Ok(*position == Position::End)
@@ -263,26 +312,27 @@ impl<'a> Snapshot<'a> {
         &self,
         interval: Interval<'_>,
         at: i64,
-        limit: usize,
+        (limit, need): (usize, Need),
     ) -> Result<(Vec<Record>, bool), StorageError> {
         let (mut kvs, mut more) = (Vec::new(), false);
         let (mut position, mut effort) = (Position::Start, Effort::UNBOUNDED);
         self.walk(interval, at, &mut position, &mut effort, |held, effort| {
             if kvs.len() == limit {
                 more = true;
-                return Ok(ControlFlow::Break(()));
+                return Ok(Step::End);
             }
-            kvs.push(self.record(held, effort)?);
-            Ok(ControlFlow::Continue(()))
+            kvs.extend(self.record(held, need, effort)?);
+            Ok(Step::Next)
         })?;
         Ok((kvs, more))
     }
 
-    /// Whether `holds` is true of the records of `interval` at the current revision, from
-    /// `position` to where it comes; it goes no further once it is not.
+    /// Whether `holds` is true of the records of `interval` at the current revision, as far as they
+    /// are needed, from `position` to where it comes; it goes no further once it is not.
     pub(super) fn all(
         &self,
         interval: Interval<'_>,
+        need: Need,
         position: &mut Position,
         effort: &mut Effort,
         mut holds: impl FnMut(&Record) -> bool,
@@ -291,38 +341,52 @@ impl<'a> Snapshot<'a> {
         self.walk(interval, self.revision, position, effort, |held, effort| {
             all = match held {
                 Held::Newest(record) => holds(record),
-                other => holds(&self.record(other, effort)?),
+                other => match self.record(other, need, effort)? {
+                    Some(record) => holds(&record),
+                    None => return Ok(Step::Later),
+                },
             };
             Ok(match all {
-                true => ControlFlow::Continue(()),
-                false => ControlFlow::Break(()),
+                true => Step::Next,
+                false => Step::End,
             })
         })?;
         Ok(all)
     }
 
-    fn record(&self, held: Held<'_>, effort: &mut Effort) -> Result<Record, StorageError> {
-        match held {
-            Held::Newest(record) => Ok(record.clone()),
-            Held::Past(revision) => {
-                effort.spend(Effort::PAST);
-                self.values.record(revision)
+    /// The record of a key, as far as it is needed; `None` if it is in the file, where `effort` does
+    /// not reach.
+    fn record(
+        &self,
+        held: Held<'_>,
+        need: Need,
+        effort: &mut Effort,
+    ) -> Result<Option<Record>, StorageError> {
+        let revision = match held {
+            Held::Newest(record) => return Ok(Some(record.clone())),
+            Held::LetGo(attributes, _) if need == Need::Attributes => {
+                return Ok(Some(attributes.with_empty_value()));
             }
+            Held::LetGo(_, revision) | Held::Past(revision) => revision,
             Held::Absent => unreachable!("a walk passes over keys that do not exist"),
+        };
+        effort.spend(Effort::PAST);
+        match effort.reads_file {
+            true => self.values.record(revision).map(Some),
+            false => self.values.record_cached(revision),
         }
     }
 
-    /// The newest records of `interval`.
-    pub(super) fn newest(&self, interval: Interval<'_>) -> Vec<Record> {
+    /// The keys of `interval` that exist.
+    pub(super) fn live_keys(&self, interval: Interval<'_>) -> Vec<Attributes> {
+        let attributes = |entry: &Entry| entry.attributes().clone();
         match interval {
-            Interval::Key(key) => self
-                .index
-                .get(key)
-                .and_then(|entry| entry.live().cloned())
-                .into_iter()
-                .collect(),
+            Interval::Key(key) => {
+                let entry = self.index.get(key).filter(|entry| entry.is_live());
+                entry.map(attributes).into_iter().collect()
+            }
             Interval::Range { start, end } => {
-                self.index.live_records(start, end).cloned().collect()
+                self.index.live_range(start, end).map(attributes).collect()
             }
         }
     }

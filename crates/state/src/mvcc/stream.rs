@@ -3,6 +3,7 @@
 use retcd_proto::etcdserverpb::RangeRequest;
 
 use super::reader::View;
+use super::snapshot::Need;
 use super::{Interval, Projection, RangeError, RangeReply, Record};
 
 /// Keys in the first chunk, as etcd has it.
@@ -56,6 +57,14 @@ impl RangeStream {
                 false => Source::InOrder(Box::new(Walk::new(view, request, chunk_bytes)?)),
             },
         ))
+    }
+
+    /// Whether all that is left is in memory; if not, the next chunk may have to wait for a disk.
+    pub fn is_in_memory(&self) -> bool {
+        match &self.0 {
+            Source::InOrder(walk) => walk.view.holds_values_of(&walk.request),
+            Source::Sorted(_) => true,
+        }
     }
 
     /// The next chunk; `None` after the last.
@@ -143,7 +152,12 @@ impl Walk {
         if !self.request.count_only {
             let interval = Interval::new(&self.request.key, &self.request.range_end);
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            (chunk.kvs, more) = self.view.snapshot().page(interval, self.revision, limit)?;
+            let need = match projection {
+                Projection::Full => Need::Record,
+                Projection::WithoutValue => Need::Attributes,
+            };
+            let snapshot = self.view.snapshot();
+            (chunk.kvs, more) = snapshot.page(interval, self.revision, (limit, need))?;
         }
         let sent = chunk.kvs.len() as i64;
         self.remaining = if self.remaining < 0 {
@@ -198,13 +212,13 @@ mod tests {
     #[test]
     fn a_chunk_has_a_key_at_least() {
         let backend = Backend::default();
-        let loaded = Loaded::read(&backend.reader()).unwrap();
+        let loaded = Loaded::read(&backend.reader(), usize::MAX).unwrap();
         let mut keyspace = Keyspace::new(backend.clone(), loaded, 0);
         let mut batch = WriteBatch::default();
         let keys: Vec<String> = (0..40).map(|number| format!("k{number:02}")).collect();
         for key in &keys {
             let mut changes = keyspace.begin(&mut batch);
-            changes.put(key.as_bytes(), &[b'v'; 100], 0);
+            changes.put(key.as_bytes(), &[b'v'; 100], 0).unwrap();
             changes.finish();
         }
         backend.write(batch);
@@ -219,7 +233,7 @@ mod tests {
         while let Some(chunk) = stream.next_chunk().unwrap() {
             assert!(!chunk.kvs.is_empty(), "behind chunks of {sizes:?} keys");
             sizes.push(chunk.kvs.len());
-            let keys = chunk.kvs.iter().map(Record::key);
+            let keys = chunk.kvs.iter().map(|record| record.key());
             streamed.extend(keys.map(|key| String::from_utf8_lossy(key).into_owned()));
         }
         assert_eq!(streamed, keys);

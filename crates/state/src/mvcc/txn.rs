@@ -18,7 +18,7 @@ use retcd_proto::etcdserverpb::{
 
 use super::keyspace::Changes;
 use super::range::ReplySize;
-use super::snapshot::{Effort, Position, Snapshot};
+use super::snapshot::{Effort, Need, Position, Snapshot};
 use super::{Interval, RangeError, RangeReply, Record, StorageError, StoreRevision};
 use crate::lease::SharedLessor;
 
@@ -122,8 +122,8 @@ pub(crate) fn put(
     lessor: &SharedLessor,
     request: &PutRequest,
 ) -> Result<PutReply, WriteError> {
-    check_put(request, lessor, |key| Ok(changes.get(key)))?;
-    Ok(execute_put(changes, lessor, request, Step::Last))
+    check_put(request, lessor, |key| changes.get(key))?;
+    Ok(execute_put(changes, lessor, request, Step::Last)?)
 }
 
 /// Executes a deletion.
@@ -131,10 +131,10 @@ pub(crate) fn delete_range(
     changes: &mut Changes<'_>,
     lessor: &SharedLessor,
     request: &DeleteRangeRequest,
-) -> DeleteReply {
-    let reply = execute_delete_range(changes, lessor, request);
+) -> Result<DeleteReply, StorageError> {
+    let reply = execute_delete_range(changes, lessor, request)?;
     lessor.lock().changed_at(changes.revision());
-    reply
+    Ok(reply)
 }
 
 /// Executes a transaction.
@@ -233,10 +233,10 @@ impl<'a> Chosen<'a> {
                     }
                 }
                 Some(Request::RequestPut(put)) => {
-                    OpReply::Put(execute_put(changes, lessor, put, Step::Inner))
+                    OpReply::Put(execute_put(changes, lessor, put, Step::Inner)?)
                 }
                 Some(Request::RequestDeleteRange(delete)) => {
-                    OpReply::DeleteRange(execute_delete_range(changes, lessor, delete))
+                    OpReply::DeleteRange(execute_delete_range(changes, lessor, delete)?)
                 }
                 Some(Request::RequestTxn(_)) => {
                     let nested = nested.next().expect("one choice per nested transaction");
@@ -287,16 +287,16 @@ fn execute_delete_range(
     changes: &mut Changes<'_>,
     lessor: &SharedLessor,
     request: &DeleteRangeRequest,
-) -> DeleteReply {
-    let deleted = changes.delete_range(Interval::new(&request.key, &request.range_end));
+) -> Result<DeleteReply, StorageError> {
+    let deleted = changes.delete_range(Interval::new(&request.key, &request.range_end))?;
     for record in deleted.iter().filter(|record| record.lease() != 0) {
         lessor.lock().detach(record.lease(), record.key());
     }
-    DeleteReply {
+    Ok(DeleteReply {
         revision: changes.store_revision(),
         deleted: deleted.len() as i64,
         prevs: if request.prev_kv { deleted } else { Vec::new() },
-    }
+    })
 }
 
 /// Where in its entry a change of leases stands. What the lessor shows between two steps of a
@@ -312,11 +312,11 @@ fn execute_put(
     lessor: &SharedLessor,
     request: &PutRequest,
     step: Step,
-) -> PutReply {
+) -> Result<PutReply, StorageError> {
     // An earlier operation of the transaction may have deleted the key since it was checked; there
     // is nothing to keep then.
     let kept = if request.ignore_value || request.ignore_lease {
-        changes.get(&request.key)
+        changes.get(&request.key)?
     } else {
         None
     };
@@ -328,8 +328,8 @@ fn execute_put(
         Some(kept) if request.ignore_lease => kept.lease(),
         _ => request.lease,
     };
-    let prev = changes.put(&request.key, value, lease);
-    let prev_lease = prev.as_ref().map_or(0, Record::lease);
+    let prev = changes.put(&request.key, value, lease)?;
+    let prev_lease = prev.as_ref().map_or(0, |prev| prev.lease());
     if prev_lease != lease {
         let mut lessor = lessor.lock();
         lessor.detach(prev_lease, &request.key);
@@ -343,10 +343,10 @@ fn execute_put(
             lessor.changed_at(changes.revision());
         }
     }
-    PutReply {
+    Ok(PutReply {
         revision: changes.store_revision(),
         prev: prev.filter(|_| request.prev_kv),
-    }
+    })
 }
 
 /// Whether `compare` holds for all keys that it names.
@@ -373,7 +373,11 @@ impl Comparing {
     ) -> Result<Option<bool>, StorageError> {
         let interval = Interval::new(&compare.key, &compare.range_end);
         let Comparing { position, found } = self;
-        let all = snapshot.all(interval, position, effort, |record| {
+        let need = match CompareTarget::try_from(compare.target) {
+            Ok(CompareTarget::Value) => Need::Record,
+            _ => Need::Attributes,
+        };
+        let all = snapshot.all(interval, need, position, effort, |record| {
             *found = true;
             holds_for(compare, record)
         })?;

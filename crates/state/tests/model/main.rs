@@ -23,7 +23,7 @@ use retcd_proto::raftpb::Entry;
 use retcd_state::Time;
 use retcd_state::machine::{ApplyError, Machine, MachineOptions, Reply};
 use retcd_state::mvcc::{
-    Event, EventKind, KeyspaceHash, OpReply, Progress, Projection, RangeError, RangeReply, Reader,
+    Begun, Event, EventKind, KeyspaceHash, OpReply, Progress, Projection, RangeError, RangeReply, Reader,
     Record, Revision,
 };
 use retcd_storage::backend::{Backend, Bucket};
@@ -38,6 +38,17 @@ fn kv(record: &Record) -> KeyValue {
     record.to_key_value()
 }
 
+/// What of a pair belongs into an answer.
+fn shown(kv: KeyValue, projection: Projection) -> KeyValue {
+    match projection {
+        Projection::Full => kv,
+        Projection::WithoutValue => KeyValue {
+            value: "".into(),
+            ..kv
+        },
+    }
+}
+
 fn expected(reply: &RangeReply) -> Expected {
     let RangeReply {
         revision,
@@ -46,7 +57,8 @@ fn expected(reply: &RangeReply) -> Expected {
         count,
         projection,
     } = reply;
-    let kvs = kvs.iter().map(kv).collect();
+    let kvs = kvs.iter().map(|record| shown(kv(record), *projection));
+    let kvs = kvs.collect();
     Expected {
         revision: revision.get(),
         kvs,
@@ -117,6 +129,18 @@ fn entry(index: u64, mut request: InternalRaftRequest) -> Entry {
     }
 }
 
+/// As connections read: what is not in memory, elsewhere.
+fn in_pieces(reader: &Reader, request: &RangeRequest) -> Result<RangeReply, RangeError> {
+    match reader.begin_range(request)? {
+        Begun::Done(reply) => Ok(reply),
+        Begun::Long(mut pieces) => loop {
+            if let Some(reply) = pieces.step() {
+                return reply;
+            }
+        },
+    }
+}
+
 fn check_reads(reader: &Reader, model: &Model, rng: &mut Rng, times: usize) {
     assert_eq!(reader.revision(), model.revision);
     assert_eq!(reader.compacted_revision(), model.compacted);
@@ -127,6 +151,9 @@ fn check_reads(reader: &Reader, model: &Model, rng: &mut Rng, times: usize) {
             .range(&request)
             .map(|reply| expected(&reply))
             .map_err(apply_error);
+        assert_eq!(found, model.range(&request), "{request:?}");
+        let found = in_pieces(reader, &request).map(|reply| expected(&reply));
+        let found = found.map_err(apply_error);
         assert_eq!(found, model.range(&request), "{request:?}");
         let streamed = stream(reader, &request);
         if request.sort_target != 0 && !request.count_only {
@@ -169,7 +196,8 @@ fn stream(reader: &Reader, request: &RangeRequest) -> Result<Expected, ApplyErro
             .next_chunk()
             .unwrap()
             .expect("the last chunk comes before the end");
-        kvs.extend(chunk.kvs.iter().map(kv));
+        let projection = chunk.projection;
+        kvs.extend(chunk.kvs.iter().map(|record| shown(kv(record), projection)));
         if let Some(last) = chunk.last {
             assert!(stream.next_chunk().unwrap().is_none());
             return Ok(Expected {
@@ -257,6 +285,7 @@ fn check_hashes(machine: &Machine, backend: &Backend, model: &Model, cached: &Ha
 type Hashes = BTreeMap<i64, KeyspaceHash>;
 
 struct Bench {
+    options: MachineOptions,
     backend: Backend,
     machine: Machine,
     model: Model,
@@ -269,11 +298,16 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Bench {
+    fn new(value_bytes_max: usize) -> Bench {
         let backend = Backend::default();
-        let machine = Machine::open(backend.clone(), MachineOptions::default()).unwrap();
+        let options = MachineOptions {
+            value_bytes_max,
+            ..MachineOptions::default()
+        };
+        let machine = Machine::open(backend.clone(), options).unwrap();
         let (entries, cached) = (Vec::new(), BTreeMap::new());
         Bench {
+            options,
             backend,
             machine,
             model: Model::new(),
@@ -453,7 +487,7 @@ impl Bench {
     }
 
     fn reopen(&mut self) {
-        self.machine = Machine::open(self.backend.clone(), MachineOptions::default()).unwrap();
+        self.machine = Machine::open(self.backend.clone(), self.options).unwrap();
         assert_eq!(self.machine.applied().index, self.entries.len() as u64);
         self.cached.clear();
         self.pending = None;
@@ -478,10 +512,10 @@ impl Bench {
 
 #[test]
 fn agrees_with_the_model() {
-    let mut overlaps = 0;
+    let (mut overlaps, mut let_go) = (0, 0);
     for seed in 0..24 {
         let mut rng = Rng::with_seed(seed);
-        let mut bench = Bench::new();
+        let mut bench = Bench::new(value_bytes_max(seed));
         for round in 0..60 {
             match rng.u8(..12) {
                 0 => bench.compact(&mut rng),
@@ -490,6 +524,9 @@ fn agrees_with_the_model() {
                 _ => bench.write(&mut rng),
             }
             check_reads(&bench.machine.reader(), &bench.model, &mut rng, 12);
+            let (bytes, others) = bench.machine.reader().values_in_memory();
+            assert!(bytes <= bench.options.value_bytes_max, "{bytes} bytes");
+            let_go += others;
             if round % 8 == 0 {
                 check_history(&bench.machine.reader(), &bench.model);
                 check_hashes(&bench.machine, &bench.backend, &bench.model, &bench.cached);
@@ -498,6 +535,12 @@ fn agrees_with_the_model() {
         overlaps += bench.overlaps;
     }
     assert!(overlaps > 10, "{overlaps} compactions during others");
+    assert!(let_go > 1000, "{let_go} values were not in memory");
+}
+
+/// How many bytes of values are kept in memory: all, none or some.
+fn value_bytes_max(seed: u64) -> usize {
+    [usize::MAX, 0, 40][seed as usize % 3]
 }
 
 /// The same entries make the same rows, however they are batched and wherever a crash comes
@@ -518,7 +561,7 @@ fn is_deterministic() {
     };
     for seed in 100..110 {
         let mut rng = Rng::with_seed(seed);
-        let mut bench = Bench::new();
+        let mut bench = Bench::new(value_bytes_max(seed));
         for _ in 0..40 {
             if rng.u8(..10) == 0 {
                 bench.compact(&mut rng);
@@ -548,7 +591,7 @@ fn is_deterministic() {
 #[test]
 fn views_do_not_change() {
     let mut rng = Rng::with_seed(5);
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(40);
     for _ in 0..30 {
         bench.write(&mut rng);
     }

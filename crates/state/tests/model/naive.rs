@@ -331,9 +331,10 @@ pub fn range(
         false => Projection::Full,
         true => Projection::WithoutValue,
     };
+    let kvs = kvs.into_iter().map(|kv| crate::shown(kv, projection));
     Ok(Expected {
         revision,
-        kvs,
+        kvs: kvs.collect(),
         more,
         count,
         projection,

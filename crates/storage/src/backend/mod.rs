@@ -37,6 +37,7 @@ use crate::bolt::{BoltError, CommitStats, Db, DefragStats, FileCopy, Options, Re
 use crate::disk::{Disk, MemDisk};
 use layer::Layer;
 
+pub use crate::bolt::Cached;
 pub use bucket::Bucket;
 pub use hash::HashInPieces;
 pub use key::Key;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::hash::HashInPieces;
 use super::layer::Layer;
 use super::{BackendError, Bucket, Key, Value};
-use crate::bolt::{Entry, Range, ReadTx};
+use crate::bolt::{Cached, Entry, Range, ReadTx};
 
 /// The first, and the most, keys that a scan takes from a layer under one hold of its lock.
 const CHUNK: (usize, usize) = (8, 256);
@@ -71,6 +71,22 @@ impl Reader {
             .tx
             .get(bucket.name(), key)?
             .map(|entry| entry.value().into()))
+    }
+
+    /// The same without a look at the file, as far as memory tells.
+    ///
+    /// # Errors
+    /// If the file is damaged.
+    pub fn get_cached(&self, bucket: Bucket, key: &[u8]) -> Result<Cached<Value>, BackendError> {
+        for view in self.layers.iter().flatten() {
+            if let Some(value) = view.layer.get(view.bound, bucket, key) {
+                return Ok(Cached::Known(value));
+            }
+        }
+        Ok(match self.tx.get_cached(bucket.name(), key)? {
+            Cached::Known(entry) => Cached::Known(entry.map(|entry| entry.value().into())),
+            Cached::Unknown => Cached::Unknown,
+        })
     }
 
     /// The pairs of `bucket` with `start <= key` and, if given, `key < end`, in the order of their

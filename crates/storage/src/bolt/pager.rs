@@ -58,13 +58,19 @@ impl Pager {
 
     /// The node at page `id` of a root whose high-water mark is `high_water`.
     pub(crate) fn page(&self, id: u64, high_water: u64) -> Result<Arc<Page>, BoltError> {
-        if let Some(page) = self.shard(id).lock().get(id) {
-            assert_eq!(page.id(), id, "the cache has another page");
+        if let Some(page) = self.page_cached(id) {
             return Ok(page);
         }
         let page = Arc::new(self.read(id, high_water)?);
         self.keep(&page);
         Ok(page)
+    }
+
+    /// The node at page `id`, if the cache has it.
+    pub(crate) fn page_cached(&self, id: u64) -> Option<Arc<Page>> {
+        let page = self.shard(id).lock().get(id)?;
+        assert_eq!(page.id(), id, "the cache has another page");
+        Some(page)
     }
 
     /// Reads and checks the node at page `id`, past the cache.

@@ -49,30 +49,57 @@ impl Entry {
         let mut page = root.top(bucket)?;
         let mut depth = 0;
         while page.kind() == Kind::Branch {
-            page = child(root, &page, |page| page.route(key), &mut depth)?;
+            page = root.page(child(&page, page.route(key), &mut depth)?)?;
         }
-        match page.search(key) {
-            Ok(index) => Entry::value_at(page, index).map(Some),
+        Entry::of_leaf(page, key)
+    }
+
+    /// The same, as far as the pages on the way are in memory.
+    pub(crate) fn find_cached(
+        root: &Root,
+        bucket: &Bucket,
+        key: &[u8],
+    ) -> Result<Cached<Entry>, BoltError> {
+        let mut page = root.top_cached(bucket);
+        let mut depth = 0;
+        loop {
+            let Some(found) = page else {
+                return Ok(Cached::Unknown);
+            };
+            if found.kind() != Kind::Branch {
+                return Entry::of_leaf(found, key).map(Cached::Known);
+            }
+            page = root.page_cached(child(&found, found.route(key), &mut depth)?);
+        }
+    }
+
+    fn of_leaf(leaf: Arc<Page>, key: &[u8]) -> Result<Option<Entry>, BoltError> {
+        match leaf.search(key) {
+            Ok(index) => Entry::value_at(leaf, index).map(Some),
             Err(_) => Ok(None),
         }
     }
 }
 
-/// Goes down from a branch to the child that `choose` names.
-fn child(
-    root: &Root,
-    page: &Page,
-    choose: impl Fn(&Page) -> usize,
-    depth: &mut usize,
-) -> Result<Arc<Page>, BoltError> {
+/// What memory tells without a look at the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cached<T> {
+    /// What a look at the file would tell.
+    Known(Option<T>),
+    /// Nothing: the file has to be read.
+    Unknown,
+}
+
+/// The number of a branch's child.
+fn child(branch: &Page, index: usize, depth: &mut usize) -> Result<u64, Damage> {
     *depth += 1;
     if *depth > DEPTH_MAX {
-        return Err(Damage::new(page.id(), Reason::TooDeep).into());
+        return Err(Damage::new(branch.id(), Reason::TooDeep));
     }
-    if page.count() == 0 {
-        return Err(Damage::new(page.id(), Reason::Empty).into());
+    if branch.count() == 0 {
+        return Err(Damage::new(branch.id(), Reason::Empty));
     }
-    root.page(page.child(choose(page)))
+    Ok(branch.child(index))
 }
 
 /// The entries of a bucket within bounds, ascending. After an error it ends.
@@ -148,8 +175,8 @@ impl<'t> Range<'t> {
         let mut page = top;
         let mut depth = self.path.len();
         while page.kind() == Kind::Branch {
-            let next = child(self.root, &page, &choose, &mut depth)?;
             let index = choose(&page);
+            let next = self.root.page(child(&page, index, &mut depth)?)?;
             self.path.push((page, index));
             page = next;
         }

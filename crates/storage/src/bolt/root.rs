@@ -14,7 +14,7 @@ use super::meta::Meta;
 use super::node::DEPTH_MAX;
 use super::page::{Kind, Page, u64_at};
 use super::pager::Pager;
-use super::range::{Entry, Range};
+use super::range::{Cached, Entry, Range};
 use super::space::Extent;
 
 /// Bytes in front of an inline bucket's page: the root page's number and a sequence.
@@ -140,11 +140,24 @@ impl Root {
         self.pager.page(id, self.meta.high_water)
     }
 
+    /// The same, if it is in memory.
+    pub(crate) fn page_cached(&self, id: u64) -> Option<Arc<Page>> {
+        self.pager.page_cached(id)
+    }
+
     /// The top of a bucket's tree.
     pub(crate) fn top(&self, bucket: &Bucket) -> Result<Arc<Page>, BoltError> {
         match &bucket.store {
             Store::Inline(page) => Ok(Arc::clone(page)),
             Store::Tree(id) => self.page(*id),
+        }
+    }
+
+    /// The same, if it is in memory.
+    pub(crate) fn top_cached(&self, bucket: &Bucket) -> Option<Arc<Page>> {
+        match &bucket.store {
+            Store::Inline(page) => Some(Arc::clone(page)),
+            Store::Tree(id) => self.page_cached(*id),
         }
     }
 
@@ -241,6 +254,14 @@ impl ReadTx {
         match self.root.bucket(bucket) {
             Some(bucket) => Entry::find(&self.root, bucket, key),
             None => Ok(None),
+        }
+    }
+
+    /// The same without a look at the file, as far as memory tells.
+    pub fn get_cached(&self, bucket: &[u8], key: &[u8]) -> Result<Cached<Entry>, BoltError> {
+        match self.root.bucket(bucket) {
+            Some(bucket) => Entry::find_cached(&self.root, bucket, key),
+            None => Ok(Cached::Known(None)),
         }
     }
 

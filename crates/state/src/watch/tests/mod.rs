@@ -39,10 +39,11 @@ struct Store {
 type Change<'a> = (&'a [u8], Option<&'a [u8]>);
 
 impl Store {
-    fn new() -> Store {
+    fn new(value_bytes_max: usize) -> Store {
         let backend = Backend::default();
+        let loaded = Loaded::read(&backend.reader(), value_bytes_max).unwrap();
         Store {
-            keyspace: Keyspace::new(backend.clone(), Loaded::read(&backend.reader()).unwrap(), 0),
+            keyspace: Keyspace::new(backend.clone(), loaded, 0),
             backend,
             log: Vec::new(),
             pairs: BTreeMap::new(),
@@ -96,9 +97,9 @@ impl Store {
         };
         let record = Record::encode(Fields {
             key,
-            create_revision: prev.as_ref().map_or(revision, Record::create_revision),
+            create_revision: prev.as_ref().map_or(revision, |prev| prev.create_revision()),
             mod_revision: revision,
-            version: prev.as_ref().map_or(0, Record::version) + 1,
+            version: prev.as_ref().map_or(0, |prev| prev.version()) + 1,
             value,
             lease: 0,
         });
@@ -135,8 +136,12 @@ impl World {
     }
 
     fn with_limits(limits: Limits) -> World {
+        World::with(limits, usize::MAX)
+    }
+
+    fn with(limits: Limits, value_bytes_max: usize) -> World {
         World {
-            store: Store::new(),
+            store: Store::new(value_bytes_max),
             hub: Hub::new(1, -1, limits),
         }
     }

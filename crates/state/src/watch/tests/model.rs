@@ -142,7 +142,7 @@ impl Script {
         let limits = if attentive { Limits::default() } else { limits };
         Script {
             rng,
-            world: World::with_limits(limits),
+            world: World::with(limits, [usize::MAX, 0, 20][seed as usize % 3]),
             now: Time::default(),
             streams: Vec::new(),
             asked: BTreeMap::new(),
