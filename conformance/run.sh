@@ -74,7 +74,7 @@ build_reference() {
 go_vet() { (cd "$here/go" && go vet ./...); }
 # Clusters spend most of their time waiting for elections and for members to
 # count as connected, so more of them run at a time than there are processors.
-go_test() { (cd "$here/go" && go test -count=1 -parallel 4 -timeout 15m ./...); }
+go_test() { (cd "$here/go" && go test -count=1 -parallel 6 -timeout 30m ./...); }
 
 rust_test() { (cd "$here/rust" && cargo test --locked); }
 
