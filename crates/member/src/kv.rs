@@ -148,16 +148,11 @@ impl Kv {
             .await?;
         let shared = &self.core.shared;
         let chunk_bytes = shared.config.limits.request_bytes_max;
-        let reader = shared.state.reader.clone();
-        let is_in_memory = reader.holds_values_of(&request);
-        let begin = move || reader.range_stream(request, chunk_bytes);
-        let chunks = match is_in_memory {
-            true => begin(),
-            false => shared.workers.run(begin).await?,
-        };
+        // What is read later is of this moment, for which the permit was given.
+        let chunks = shared.state.reader.range_stream(request, chunk_bytes)?;
         Ok(RangeChunks {
             core: Rc::clone(&self.core),
-            chunks: Some(chunks?),
+            chunks: Some(chunks),
             permit,
         })
     }

@@ -16,6 +16,7 @@ pub mod alarm;
 pub mod auth;
 pub mod entry;
 pub mod identity;
+mod jobs;
 pub mod lease;
 pub mod machine;
 pub mod membership;
@@ -28,4 +29,5 @@ pub mod v2;
 pub mod version;
 pub mod watch;
 
+pub use jobs::Jobs;
 pub use time::Time;

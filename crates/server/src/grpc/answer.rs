@@ -6,8 +6,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use super::encode::Encode;
-use super::pieces::{Sink, WHOLE_MAX};
+use super::encode::{Encode, EncodeParts};
+use super::pieces::{Encoding, NextPiece, Sink, WHOLE_MAX};
 use super::wire::MessageLength;
 use crate::budget::Outstanding;
 use crate::budget::{AnswerBudget, COUNTED_FROM, Piece, Reservation, STALLED_AFTER};
@@ -19,7 +19,45 @@ pub(super) enum Answer {
     /// In one piece.
     Whole(Piece),
     /// In several.
-    Pieces(Vec<Piece>),
+    Pieces(Pieces),
+}
+
+/// The pieces of an answer, in order.
+pub(super) enum Pieces {
+    /// They are encoded, and have their memory.
+    Encoded(std::vec::IntoIter<Piece>),
+    /// They are encoded one by one.
+    Encoding(Box<dyn NextPiece>),
+}
+
+impl Pieces {
+    /// Length of all of them in bytes.
+    fn len(&self) -> usize {
+        match self {
+            Pieces::Encoded(pieces) => pieces.as_slice().iter().map(Piece::len).sum(),
+            Pieces::Encoding(encoding) => encoding.frame_bytes(),
+        }
+    }
+
+    /// The next one, once there is memory for it.
+    async fn next(&mut self, budget: &AnswerBudget) -> Result<Option<Piece>, Status> {
+        let encoding = match self {
+            Pieces::Encoded(pieces) => return Ok(pieces.next()),
+            Pieces::Encoding(encoding) => encoding,
+        };
+        let Some(piece) = encoding.next_piece() else {
+            return Ok(None);
+        };
+        let reservation = timeout(STALLED_AFTER, budget.reserve(piece.len())).await;
+        let mut reservation = reservation.map_err(|_| status::TIMEOUT)?;
+        Ok(Some(reservation.hold(piece)))
+    }
+}
+
+impl From<Vec<Piece>> for Pieces {
+    fn from(pieces: Vec<Piece>) -> Pieces {
+        Pieces::Encoded(pieces.into_iter())
+    }
 }
 
 impl From<Bytes> for Answer {
@@ -32,7 +70,7 @@ impl Answer {
     fn of(mut pieces: Vec<Piece>) -> Answer {
         match pieces.len() {
             1 => Answer::Whole(pieces.swap_remove(0)),
-            _ => Answer::Pieces(pieces),
+            _ => Answer::Pieces(pieces.into()),
         }
     }
 
@@ -40,14 +78,14 @@ impl Answer {
     pub(super) fn len(&self) -> usize {
         match self {
             Answer::Whole(message) => message.len(),
-            Answer::Pieces(pieces) => pieces.iter().map(Piece::len).sum(),
+            Answer::Pieces(pieces) => pieces.len(),
         }
     }
 
     /// The pieces in order.
-    pub(super) fn into_pieces(self) -> Vec<Piece> {
+    pub(super) fn into_pieces(self) -> Pieces {
         match self {
-            Answer::Whole(message) => vec![message],
+            Answer::Whole(message) => vec![message].into(),
             Answer::Pieces(pieces) => pieces,
         }
     }
@@ -62,6 +100,25 @@ pub(super) async fn answer<M: Encode + Send + 'static>(
     message: M,
 ) -> Result<Answer, Status> {
     let measured = measure(thread, message).await?;
+    let reservation = reserve(thread, measured.length).await?;
+    encode(thread, measured, reservation).await
+}
+
+/// The same for a message of parts: a long one is encoded while the client takes it. Until then it
+/// holds nothing but what it shares with the store.
+///
+/// # Errors
+/// As [`answer`].
+pub(super) async fn answer_in_parts<M: EncodeParts + 'static>(
+    thread: &ServerThread,
+    message: M,
+) -> Result<Answer, Status> {
+    let measured = measure(thread, message).await?;
+    if measured.length.bytes() > WHOLE_MAX {
+        let Measured { message, length } = measured;
+        let encoding = Box::new(Encoding::new(message, length));
+        return Ok(Answer::Pieces(Pieces::Encoding(encoding)));
+    }
     let reservation = reserve(thread, measured.length).await?;
     encode(thread, measured, reservation).await
 }
@@ -170,12 +227,14 @@ pub(super) enum Patience {
 pub(super) async fn deliver(
     budget: &AnswerBudget,
     connection: &Outstanding,
-    pieces: Vec<Piece>,
+    pieces: impl Into<Pieces>,
     patience: Patience,
     sender: &mpsc::Sender<Result<Bytes, Status>>,
 ) -> Result<bool, Status> {
-    let is_counted = pieces.iter().map(Piece::len).sum::<usize>() >= COUNTED_FROM;
-    for piece in pieces {
+    let mut pieces = pieces.into();
+    // What is not encoded yet holds no memory that others could use.
+    let is_counted = matches!(pieces, Pieces::Encoded(_)) && pieces.len() >= COUNTED_FROM;
+    loop {
         let began = Instant::now();
         let place = loop {
             match timeout(STALLED_AFTER, sender.reserve()).await {
@@ -188,9 +247,11 @@ pub(super) async fn deliver(
                 Err(_) => {}
             }
         };
-        place.send(Ok(piece.hand_over(connection)));
+        match pieces.next(budget).await? {
+            Some(piece) => place.send(Ok(piece.hand_over(connection))),
+            None => return Ok(true),
+        }
     }
-    Ok(true)
 }
 
 #[cfg(test)]

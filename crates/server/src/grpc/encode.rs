@@ -39,6 +39,15 @@ pub(super) trait Encode {
     }
 }
 
+/// An answer of parts that can be written one by one, so that a long one is never in memory as a
+/// whole.
+pub(super) trait EncodeParts: Encode + Send {
+    /// How many there are.
+    fn parts(&self) -> usize;
+    /// Writes one of them. All of them in order are what [`Encode::write`] writes.
+    fn write_part(&self, part: usize, sink: &mut Sink);
+}
+
 /// An answer of more records, or of more answers within it, is a [long](Encode::is_long) one.
 const PARTS_MAX: usize = 10_000;
 
@@ -175,14 +184,30 @@ impl Encode for Range<'_> {
     }
 
     fn write(&self, sink: &mut Sink) {
-        if let Some(header) = self.header {
-            write_field(1, header, sink);
+        (0..self.parts()).for_each(|part| self.write_part(part, sink));
+    }
+}
+
+/// The header, each record, and the rest.
+impl EncodeParts for Range<'_> {
+    fn parts(&self) -> usize {
+        self.kvs.len() + 2
+    }
+
+    fn write_part(&self, part: usize, sink: &mut Sink) {
+        let Some(number) = part.checked_sub(1) else {
+            if let Some(header) = self.header {
+                write_field(1, header, sink);
+            }
+            return;
+        };
+        match self.kvs.get(number) {
+            Some(kv) => write_field(2, &Projected(kv, self.projection), sink),
+            None => {
+                write_number(3, u64::from(self.more), sink);
+                write_number(4, self.count as u64, sink);
+            }
         }
-        for kv in self.kvs {
-            write_field(2, &Projected(kv, self.projection), sink);
-        }
-        write_number(3, u64::from(self.more), sink);
-        write_number(4, self.count as u64, sink);
     }
 }
 
@@ -433,6 +458,16 @@ impl Encode for Headed<RangeReply> {
     }
 }
 
+impl EncodeParts for Headed<RangeReply> {
+    fn parts(&self) -> usize {
+        Range::whole(&header(self.0, self.1.revision), &self.1).parts()
+    }
+
+    fn write_part(&self, part: usize, sink: &mut Sink) {
+        Range::whole(&header(self.0, self.1.revision), &self.1).write_part(part, sink);
+    }
+}
+
 impl Encode for Headed<PutReply> {
     fn len(&self) -> usize {
         Put(&header(self.0, self.1.revision), &self.1).len()
@@ -487,6 +522,22 @@ impl Encode for Headed<RangeChunk> {
     }
 }
 
+impl EncodeParts for Headed<RangeChunk> {
+    fn parts(&self) -> usize {
+        self.with(|range| range.parts())
+    }
+
+    fn write_part(&self, part: usize, sink: &mut Sink) {
+        self.with(|range| {
+            if part == 0 {
+                sink.put_varint(tag(1, BYTES));
+                sink.put_varint(range.len() as u64);
+            }
+            range.write_part(part, sink);
+        });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use fastrand::Rng;
@@ -496,6 +547,7 @@ mod tests {
     use retcd_state::mvcc::{Fields, StoreRevision};
     use retcd_storage::backend::Backend;
 
+    use super::super::pieces::{Encoding, NextPiece};
     use super::super::wire::MessageLength;
     use super::*;
 
@@ -607,6 +659,36 @@ mod tests {
         let mut sink = Sink::new(MessageLength::of(answer.len()).unwrap());
         answer.write(&mut sink);
         sink.into_pieces().concat().split_off(5)
+    }
+
+    /// Long lists go out in parts, short ones as a whole: a client must not be able to tell.
+    #[test]
+    fn parts_make_up_the_whole() {
+        fn whole(message: &impl EncodeParts) -> Vec<u8> {
+            let mut sink = Sink::new(MessageLength::of(message.len()).unwrap());
+            message.write(&mut sink);
+            sink.into_pieces().concat()
+        }
+        fn in_parts(message: impl EncodeParts + 'static) -> Vec<u8> {
+            let length = MessageLength::of(message.len()).unwrap();
+            let mut encoding = Encoding::new(message, length);
+            std::iter::from_fn(|| encoding.next_piece())
+                .collect::<Vec<_>>()
+                .concat()
+        }
+        let mut rng = Rng::with_seed(8);
+        for round in 0..100 {
+            let reply = range(&mut rng);
+            let chunk = RangeChunk {
+                kvs: reply.kvs.clone(),
+                projection: reply.projection,
+                last: (round % 2 == 0).then(|| reply.clone()),
+            };
+            let reply = Headed(ORIGIN, reply);
+            assert_eq!(whole(&reply), in_parts(reply));
+            let chunk = Headed(ORIGIN, chunk);
+            assert_eq!(whole(&chunk), in_parts(chunk));
+        }
     }
 
     #[test]

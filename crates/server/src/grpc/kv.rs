@@ -14,7 +14,7 @@ use retcd_state::watch::Origin;
 use tokio::sync::mpsc;
 
 use super::Context;
-use super::answer::{Answer, Patience, answer, answer_read};
+use super::answer::{Answer, Patience, answer, answer_in_parts, answer_read};
 use super::encode::{Headed, Plain, TxnAnswer};
 use super::header::header;
 use super::reply::Reply;
@@ -31,11 +31,8 @@ pub(super) async fn range(
     credentials: Credentials,
     request: RangeRequest,
 ) -> Result<Answer, Status> {
-    let read = async || {
-        let reply = thread.member.kv.range(&credentials, &request).await?;
-        Ok(Headed(thread.server.member.origin(), reply))
-    };
-    answer_read(&thread, read).await
+    let reply = thread.member.kv.range(&credentials, &request).await?;
+    answer_in_parts(&thread, Headed(thread.server.member.origin(), reply)).await
 }
 
 /// `RangeStream`: a list in chunks, so that it may have any length.
@@ -73,7 +70,7 @@ async fn send_chunks(
     sender: &mpsc::Sender<Result<Bytes, Status>>,
 ) -> Result<bool, Status> {
     while let Some(chunk) = chunks.next_chunk().await? {
-        let chunk = answer(&context.thread, Headed(origin, chunk)).await?;
+        let chunk = answer_in_parts(&context.thread, Headed(origin, chunk)).await?;
         context.count_sent(chunk.len());
         let pieces = chunk.into_pieces();
         if !context.deliver(pieces, Patience::Bounded, sender).await? {

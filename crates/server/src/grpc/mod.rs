@@ -56,12 +56,12 @@ use retcd_member::access::Credentials;
 use retcd_member::kv::PreparedTxn;
 
 use crate::auth::credentials_of;
-use crate::budget::{Outstanding, Piece};
+use crate::budget::Outstanding;
 use crate::metrics::{Call as CountedCall, CallKind, Method, RequestKind};
 use crate::server::ServerThread;
 use crate::status::{self, Code, Status};
 use crate::tracing::{Traced, Way, describe};
-use answer::{Answer, Patience, answer, deliver};
+use answer::{Answer, Patience, Pieces, answer, deliver};
 use encode::Encode;
 use tokio::sync::mpsc;
 use wire::{
@@ -551,7 +551,7 @@ impl Context {
     /// See [`deliver`].
     async fn deliver(
         &self,
-        pieces: Vec<Piece>,
+        pieces: impl Into<Pieces>,
         patience: Patience,
         sender: &mpsc::Sender<Result<Bytes, Status>>,
     ) -> Result<bool, Status> {
@@ -559,7 +559,7 @@ impl Context {
         deliver(budget, &self.connection, pieces, patience, sender).await
     }
 
-    fn succeed_in_pieces(self, pieces: Vec<Piece>) -> Reply {
+    fn succeed_in_pieces(self, pieces: Pieces) -> Reply {
         let (sender, receiver) = mpsc::channel(1);
         tokio::task::spawn_local(async move {
             let ended = match self.deliver(pieces, Patience::Bounded, &sender).await {

@@ -3,11 +3,15 @@
 //! A message is framed by its length, which is known before anything is allocated. A short one
 //! becomes one piece of exactly its size. A long one becomes several, each with an allocation of
 //! its own, so that memory comes back while the client still reads, and so that what the client
-//! does not take can be dropped.
+//! does not take can be dropped. What comes in parts, as lists do, is not even encoded before the
+//! client takes it: see [`Encoding`].
+
+use std::collections::VecDeque;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::encode_varint;
 
+use super::encode::EncodeParts;
 use super::wire::{MessageLength, PREFIX_BYTES};
 
 /// Messages up to this length are one piece.
@@ -78,6 +82,11 @@ impl Sink {
         self.piece = BytesMut::with_capacity(size.min(self.left));
     }
 
+    /// The pieces that are complete, in order.
+    fn take_done(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.done)
+    }
+
     /// The pieces, in order; at least one.
     pub(super) fn into_pieces(mut self) -> Vec<Bytes> {
         let last = self.piece.freeze();
@@ -89,6 +98,59 @@ impl Sink {
         );
         self.done.push(last);
         self.done
+    }
+}
+
+/// A long message that is encoded piece by piece, while it is taken.
+pub(super) struct Encoding<M> {
+    message: M,
+    length: MessageLength,
+    /// `None` behind the last part.
+    sink: Option<Sink>,
+    /// The part that is written next.
+    part: usize,
+    /// Pieces that are encoded already.
+    ready: VecDeque<Bytes>,
+}
+
+impl<M: EncodeParts> Encoding<M> {
+    /// The encoding of a message of this length.
+    pub(super) fn new(message: M, length: MessageLength) -> Encoding<M> {
+        Encoding {
+            message,
+            length,
+            sink: Some(Sink::new(length)),
+            part: 0,
+            ready: VecDeque::new(),
+        }
+    }
+}
+
+/// See [`Encoding`].
+pub(super) trait NextPiece: Send {
+    /// Length of the frame in bytes.
+    fn frame_bytes(&self) -> usize;
+    /// The next piece, which takes some tenths of a millisecond to encode.
+    fn next_piece(&mut self) -> Option<Bytes>;
+}
+
+impl<M: EncodeParts> NextPiece for Encoding<M> {
+    fn frame_bytes(&self) -> usize {
+        PREFIX_BYTES + self.length.bytes()
+    }
+
+    fn next_piece(&mut self) -> Option<Bytes> {
+        while self.ready.is_empty() {
+            let sink = self.sink.as_mut()?;
+            if self.part < self.message.parts() {
+                self.message.write_part(self.part, sink);
+                self.part += 1;
+                self.ready.extend(sink.take_done());
+            } else {
+                self.ready.extend(self.sink.take()?.into_pieces());
+            }
+        }
+        self.ready.pop_front()
     }
 }
 

@@ -56,7 +56,8 @@ mod tests {
         let slice = "/sys/fs/cgroup/system.slice/memory.max";
         let unit = "/sys/fs/cgroup/system.slice/etcd.service/memory.max";
         let group = ("/proc/self/cgroup", "0::/system.slice/etcd.service\n");
-        let of = |slice_limit, unit_limit| limit(&[group, (slice, slice_limit), (unit, unit_limit)]);
+        let of =
+            |slice_limit, unit_limit| limit(&[group, (slice, slice_limit), (unit, unit_limit)]);
         assert_eq!(of("max\n", "max\n"), None);
         assert_eq!(of("max\n", "1048576\n"), Some(1_048_576));
         assert_eq!(of("4096\n", "1048576\n"), Some(4096));
@@ -67,7 +68,10 @@ mod tests {
     #[test]
     fn a_container_sees_its_group_as_the_root() {
         let root = ("/sys/fs/cgroup/memory.max", "536870912\n");
-        assert_eq!(limit(&[("/proc/self/cgroup", "0::/\n"), root]), Some(512 << 20));
+        assert_eq!(
+            limit(&[("/proc/self/cgroup", "0::/\n"), root]),
+            Some(512 << 20)
+        );
     }
 
     #[test]

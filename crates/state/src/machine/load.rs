@@ -40,7 +40,7 @@ impl Loaded {
         let alarms = Alarms::open(reader)?;
         let membership = Membership::open(reader, options.learners_max)?;
         let mut lessor = Lessor::open(reader, options.lessor)?;
-        let keyspace = mvcc::Loaded::read(reader, options.value_bytes_max)?;
+        let keyspace = mvcc::Loaded::read(reader, options.value_bytes_max, options.jobs)?;
         if !lessor.is_empty() {
             // A lease that a file does not have is none: the key stays.
             keyspace.visit_leased(|lease, key| _ = lessor.attach(lease, key));

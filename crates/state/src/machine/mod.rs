@@ -32,6 +32,7 @@ use retcd_proto::raftpb::{ConfChange, Entry, EntryType};
 use retcd_proto::wire::{self, WireError};
 use retcd_storage::backend::{Backend, BackendError, WriteBatch};
 
+use crate::Jobs;
 use crate::alarm::Alarms;
 use crate::auth::{self, AuthStore, Caller};
 use crate::entry::{LoggedRequest, keep_one};
@@ -39,9 +40,7 @@ use crate::lease::{GrantError, LessorOptions, SharedLessor};
 use crate::membership::{Downgrade, Membership};
 use crate::meta::{self, AppliedIndex};
 use crate::mvcc::txn::{self, WriteError};
-use crate::mvcc::{
-    CompactError, Interval, Keyspace, Progress, RangeError, Reader, StorageError,
-};
+use crate::mvcc::{CompactError, Interval, Keyspace, Progress, RangeError, Reader, StorageError};
 use crate::request::Operation;
 use crate::v2::Timestamp;
 use crate::version::{self, SchemaError, Version};
@@ -92,6 +91,8 @@ pub struct MachineOptions {
     pub persist_checkpoints: bool,
     /// Bytes of values that are kept in memory; others are read from the backend when asked for.
     pub value_bytes_max: usize,
+    /// How a start shares its work.
+    pub jobs: Jobs,
     /// The wall clock at start, from which the TTLs are counted that the history of API v2 tells.
     /// Decides nothing.
     pub started: Timestamp,
@@ -104,6 +105,7 @@ impl Default for MachineOptions {
             learners_max: 1,
             persist_checkpoints: false,
             value_bytes_max: usize::MAX,
+            jobs: Jobs::default(),
             started: Timestamp(0),
         }
     }

@@ -93,6 +93,23 @@ impl History {
         tail.push(Past::new(revision, tombstone));
     }
 
+    /// Appends all of `newer`.
+    pub(super) fn append(&mut self, newer: &History) {
+        if self.is_empty() {
+            *self = newer.clone();
+            return;
+        }
+        let Some(newer) = newer.0.as_deref() else {
+            return;
+        };
+        let frozen = newer.frozen.iter().flat_map(|chunks| chunks.iter());
+        let pasts = frozen.flat_map(|chunk| chunk.iter()).chain(&newer.tail);
+        for past in pasts {
+            let (revision, tombstone) = past.unpack();
+            self.push(revision, tombstone);
+        }
+    }
+
     /// The newest revision of at most `main`, and whether it is a tombstone.
     pub(super) fn newest_at(&self, main: i64) -> Option<(Revision, bool)> {
         let revisions = self.0.as_deref()?;

@@ -203,10 +203,11 @@ impl Entry {
         }
     }
 
-    /// Puts `newer`, a change of the same key without any before it, on top of the newest.
+    /// Puts `newer`, later changes of the same key, on top of the newest.
     pub(super) fn supersede(&mut self, newer: Entry) {
         let before = self.revision();
         self.older.push(before, !self.is_live());
+        self.older.append(&newer.older);
         let older = std::mem::take(&mut self.older);
         *self = Entry {
             older,
@@ -479,8 +480,7 @@ impl KeyIndex {
         start: &[u8],
         end: Option<&'a [u8]>,
     ) -> impl Iterator<Item = &'a Entry> + use<'a> {
-        self.walk(start, end, true)
-            .filter(|entry| entry.is_live())
+        self.walk(start, end, true).filter(|entry| entry.is_live())
     }
 
     /// The entries of a range; with `live_only`, nodes without a live key are passed over.

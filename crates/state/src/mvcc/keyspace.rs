@@ -269,9 +269,10 @@ impl Changes<'_> {
         Ok(match &replaced.before {
             Before::Absent => None,
             Before::Record(record) => Some(record.clone()),
-            Before::LetGo(revision) => {
-                Some(record_of(&self.keyspace.shared.backend.reader(), *revision)?)
-            }
+            Before::LetGo(revision) => Some(record_of(
+                &self.keyspace.shared.backend.reader(),
+                *revision,
+            )?),
         })
     }
 
@@ -354,13 +355,14 @@ fn origins(events: &[Event]) -> BTreeMap<Box<[u8]>, Option<Record>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Jobs;
     use crate::mvcc::Loaded;
 
     /// Else an answer would have a revision in its header that does not hold what it shows.
     #[test]
     fn what_is_not_published_is_not_shown() {
         let backend = Backend::default();
-        let loaded = Loaded::read(&backend.reader(), usize::MAX).unwrap();
+        let loaded = Loaded::read(&backend.reader(), usize::MAX, Jobs::default()).unwrap();
         let mut keyspace = Keyspace::new(backend.clone(), loaded, 0);
         let reader = keyspace.reader();
         let put = |keyspace: &mut Keyspace, keys: &[&[u8]], value: &[u8]| {

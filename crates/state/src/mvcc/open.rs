@@ -1,6 +1,6 @@
 //! Rebuilding the index from bucket `key`.
 //!
-//! One scan in the order of revisions. Rows are collected and, whenever there are as many as keys
+//! Each processor scans a part, in the order of revisions. Rows are collected and, whenever there are as many as keys
 //! so far, sorted by key and folded into the keys: superseded records are let go along the way, and
 //! sorting in bulk is several times faster than inserting into a tree row by row. Of values only as
 //! many are kept as have room in their budget, those of the newest revisions.
@@ -14,6 +14,7 @@ use super::compaction::Compaction;
 use super::index::{Entry, Hand, KeyIndex};
 use super::keyspace::{Shared, State};
 use super::{Fields, Keyspace, Record, Revision, StorageError};
+use crate::Jobs;
 use crate::meta;
 
 /// Rows that are collected at least before they are folded into the keys.
@@ -35,23 +36,14 @@ impl Loaded {
     pub(crate) fn read(
         reader: &backend::Reader,
         value_bytes_max: usize,
+        jobs: Jobs,
     ) -> Result<Loaded, StorageError> {
         let finished = meta::compaction(reader, meta::FINISHED_COMPACTION)?.unwrap_or(-1);
         let scheduled = meta::compaction(reader, meta::SCHEDULED_COMPACTION)?.unwrap_or(-1);
-        let mut revision = 1.max(finished).max(scheduled);
-        let mut loader = Loader::new(value_bytes_max);
-        // Like etcd, begin at revision 1.
-        let start = Revision::start_of(1).to_key();
-        for row in reader.range(Bucket::Key, &start, None) {
-            let (key, value) = row?;
-            let (at, tombstone) =
-                Revision::from_key(&key).ok_or(StorageError::NoRevision(key[..].into()))?;
-            loader.add(load(Record::from_value(value)?, at, tombstone)?, at);
-            revision = revision.max(at.main);
-        }
+        let Part { entries, revision } = read_rows(reader, value_bytes_max, jobs)?;
         Ok(Loaded {
-            index: KeyIndex::from_sorted(loader.finish()),
-            revision,
+            index: KeyIndex::from_sorted(entries),
+            revision: revision.max(1).max(finished).max(scheduled),
             compacted: finished.max(scheduled),
             compaction: (scheduled > finished).then(|| Compaction::new(scheduled, finished, false)),
             value_bytes_max,
@@ -135,6 +127,92 @@ impl Keyspace {
         // Freeing a large index takes a while: not under the lock.
         drop(old);
     }
+}
+
+/// The rows of a stretch of revisions.
+struct Part {
+    /// Ascending by key.
+    entries: Vec<Entry>,
+    /// The last revision, 0 if there is none.
+    revision: i64,
+}
+
+/// Reads all rows, in parts at once.
+fn read_rows(
+    reader: &backend::Reader,
+    value_bytes_max: usize,
+    jobs: Jobs,
+) -> Result<Part, StorageError> {
+    // Like etcd, begin at revision 1.
+    let first: Box<[u8]> = Revision::start_of(1).to_key()[..].into();
+    let cuts = reader.split(Bucket::Key, jobs.at_once)?;
+    let cuts = cuts.into_iter().filter(|cut| *cut > first);
+    let starts: Vec<Box<[u8]>> = [first.clone()].into_iter().chain(cuts).collect();
+    let ends = starts.iter().skip(1).cloned().map(Some).chain([None]);
+    let bounds: Vec<_> = starts.iter().cloned().zip(ends).collect();
+    let value_bytes_max = value_bytes_max / bounds.len();
+    let parts = jobs.map(bounds, |(start, end)| {
+        read_part(reader, &start, end.as_deref(), value_bytes_max)
+    });
+    let mut parts: Vec<Part> = parts.into_iter().collect::<Result<_, _>>()?;
+    while parts.len() > 1 {
+        let mut rest = parts.into_iter();
+        let pairs = std::iter::from_fn(|| rest.next().map(|earlier| (earlier, rest.next())));
+        parts = jobs.map(pairs.collect(), |(earlier, later)| match later {
+            Some(later) => Part {
+                entries: fold(earlier.entries, later.entries.into_iter(), |_| ()),
+                revision: earlier.revision.max(later.revision),
+            },
+            None => earlier,
+        });
+    }
+    Ok(parts.pop().expect("there is a part at least"))
+}
+
+fn read_part(
+    reader: &backend::Reader,
+    start: &[u8],
+    end: Option<&[u8]>,
+    value_bytes_max: usize,
+) -> Result<Part, StorageError> {
+    let mut loader = Loader::new(value_bytes_max);
+    let mut revision = 0;
+    for row in reader.range(Bucket::Key, start, end) {
+        let (key, value) = row?;
+        let (at, tombstone) =
+            Revision::from_key(&key).ok_or(StorageError::NoRevision(key[..].into()))?;
+        loader.add(load(Record::from_value(value)?, at, tombstone)?, at);
+        revision = at.main;
+    }
+    Ok(Part {
+        entries: loader.finish(),
+        revision,
+    })
+}
+
+/// Puts `rows` on top of `entries`, both ascending by key; calls `superseded` with what is no
+/// longer the newest of its key.
+fn fold(
+    entries: Vec<Entry>,
+    rows: impl ExactSizeIterator<Item = Entry>,
+    mut superseded: impl FnMut(&Entry),
+) -> Vec<Entry> {
+    let mut folded: Vec<Entry> = Vec::with_capacity(entries.len() + rows.len());
+    let mut entries = entries.into_iter().peekable();
+    for row in rows {
+        while let Some(entry) = entries.next_if(|entry| entry.key() <= row.key()) {
+            folded.push(entry);
+        }
+        match folded.last_mut() {
+            Some(entry) if entry.key() == row.key() => {
+                superseded(entry);
+                entry.supersede(row);
+            }
+            _ => folded.push(row),
+        }
+    }
+    folded.extend(entries);
+    folded
 }
 
 /// The record for the index of a row.
@@ -233,22 +311,9 @@ impl Loader {
     fn fold(&mut self) {
         let rows = sorted_by_key(std::mem::take(&mut self.rows));
         let entries = std::mem::take(&mut self.entries);
-        let mut folded: Vec<Entry> = Vec::with_capacity(entries.len() + rows.len());
-        let mut entries = entries.into_iter().peekable();
-        for row in rows {
-            while let Some(entry) = entries.next_if(|entry| entry.key() <= row.key()) {
-                folded.push(entry);
-            }
-            match folded.last_mut() {
-                Some(entry) if entry.key() == row.key() => {
-                    self.value_bytes -= entry.value_bytes();
-                    entry.supersede(row);
-                }
-                _ => folded.push(row),
-            }
-        }
-        folded.extend(entries);
-        self.entries = folded;
+        self.entries = fold(entries, rows, |entry| {
+            self.value_bytes -= entry.value_bytes();
+        });
     }
 }
 
@@ -274,7 +339,10 @@ fn common_prefix(rows: &[Entry]) -> usize {
     };
     let first = first.key();
     rows.iter().fold(first.len(), |len, row| {
-        let shared = first[..len].iter().zip(row.key()).take_while(|(a, b)| a == b);
+        let shared = first[..len]
+            .iter()
+            .zip(row.key())
+            .take_while(|(a, b)| a == b);
         shared.count()
     })
 }

@@ -234,6 +234,7 @@ mod tests {
     use retcd_storage::backend::{Backend, WriteBatch};
 
     use super::*;
+    use crate::Jobs;
     use crate::mvcc::{Keyspace, Loaded};
 
     fn key(rng: &mut Rng) -> Vec<u8> {
@@ -243,7 +244,7 @@ mod tests {
     /// A keyspace in which most keys were changed or deleted more than once.
     fn keyspace(rng: &mut Rng) -> Keyspace {
         let backend = Backend::default();
-        let loaded = Loaded::read(&backend.reader(), usize::MAX).unwrap();
+        let loaded = Loaded::read(&backend.reader(), usize::MAX, Jobs::default()).unwrap();
         let mut keyspace = Keyspace::new(backend.clone(), loaded, 0);
         let mut batch = WriteBatch::default();
         for _ in 0..300 {

@@ -120,20 +120,14 @@ impl Reader {
         TxnInPieces::begin(self.view(), request)
     }
 
-    /// Starts to answer `request` in chunks. Its filters are ignored, unless it is sorted by
-    /// something else than the key.
+    /// Starts to answer `request` in chunks, as of now; they are read when they are asked for. Its
+    /// filters are ignored, unless it is sorted by something else than the key.
     pub fn range_stream(
         &self,
         request: RangeRequest,
         chunk_bytes: usize,
     ) -> Result<super::RangeStream, RangeError> {
         super::RangeStream::new(self.view(), request, chunk_bytes)
-    }
-
-    /// Whether [`Reader::range_stream`] finds all that `request` asks for in memory; if not, it may
-    /// have to wait for a disk.
-    pub fn holds_values_of(&self, request: &RangeRequest) -> bool {
-        holds_values_of(&self.shared.state.read().index, request)
     }
 
     /// Bytes of the values in memory, and how many keys' values are not.
@@ -270,8 +264,10 @@ impl View {
         })
     }
 
+    /// Whether all that `request` asks for is in memory: the past is in the backend, and so are
+    /// values that were let go.
     pub(super) fn holds_values_of(&self, request: &RangeRequest) -> bool {
-        holds_values_of(&self.index, request)
+        request.revision <= 0 && self.index.values_let_go() == 0
     }
 
     pub(super) fn snapshot(&self) -> Snapshot<'_> {
@@ -283,9 +279,4 @@ impl View {
             values: Values::Pinned(&self.backend),
         }
     }
-}
-
-/// The past is in the backend, and so are values that were let go.
-fn holds_values_of(index: &KeyIndex, request: &RangeRequest) -> bool {
-    request.revision <= 0 && index.values_let_go() == 0
 }

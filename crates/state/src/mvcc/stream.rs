@@ -1,5 +1,7 @@
 //! Answering a range request in chunks, for lists too long for one message.
 
+use std::mem;
+
 use retcd_proto::etcdserverpb::RangeRequest;
 
 use super::reader::View;
@@ -22,6 +24,8 @@ pub struct RangeStream(Source);
 
 /// Where the chunks come from.
 enum Source {
+    /// Nothing has been read yet.
+    Unread(Box<Unread>),
     /// From the index as it was, piece by piece.
     InOrder(Box<Walk>),
     /// Sorted by something else than the key, which takes all of them first; `None` behind the last
@@ -51,17 +55,18 @@ impl RangeStream {
         request: RangeRequest,
         chunk_bytes: usize,
     ) -> Result<RangeStream, RangeError> {
-        Ok(RangeStream(
-            match request.sort_target != 0 && !request.count_only {
-                true => Source::Sorted(Some(view.range(&request)?)),
-                false => Source::InOrder(Box::new(Walk::new(view, request, chunk_bytes)?)),
-            },
-        ))
+        view.snapshot().read_revision(request.revision)?;
+        Ok(RangeStream(Source::Unread(Box::new(Unread {
+            view,
+            request,
+            chunk_bytes,
+        }))))
     }
 
     /// Whether all that is left is in memory; if not, the next chunk may have to wait for a disk.
     pub fn is_in_memory(&self) -> bool {
         match &self.0 {
+            Source::Unread(unread) => unread.view.holds_values_of(&unread.request),
             Source::InOrder(walk) => walk.view.holds_values_of(&walk.request),
             Source::Sorted(_) => true,
         }
@@ -69,10 +74,38 @@ impl RangeStream {
 
     /// The next chunk; `None` after the last.
     pub fn next_chunk(&mut self) -> Result<Option<RangeChunk>, RangeError> {
+        if let Source::Unread(_) = &self.0 {
+            let Source::Unread(unread) = mem::replace(&mut self.0, Source::Sorted(None)) else {
+                unreachable!("it was one a moment ago")
+            };
+            self.0 = unread.begin()?;
+        }
         match &mut self.0 {
+            Source::Unread(_) => unreachable!("it has begun"),
             Source::InOrder(walk) => walk.next_chunk(),
             Source::Sorted(rest) => Ok(next_sorted(rest)),
         }
+    }
+}
+
+/// A stream as it was asked for.
+struct Unread {
+    view: View,
+    request: RangeRequest,
+    chunk_bytes: usize,
+}
+
+impl Unread {
+    fn begin(self) -> Result<Source, RangeError> {
+        let Unread {
+            view,
+            request,
+            chunk_bytes,
+        } = self;
+        Ok(match request.sort_target != 0 && !request.count_only {
+            true => Source::Sorted(Some(view.range(&request)?)),
+            false => Source::InOrder(Box::new(Walk::new(view, request, chunk_bytes)?)),
+        })
     }
 }
 
@@ -206,13 +239,14 @@ mod tests {
     use retcd_storage::backend::{Backend, WriteBatch};
 
     use super::*;
+    use crate::Jobs;
     use crate::mvcc::{Keyspace, Loaded};
 
     /// However small chunks are to be, each brings the client further.
     #[test]
     fn a_chunk_has_a_key_at_least() {
         let backend = Backend::default();
-        let loaded = Loaded::read(&backend.reader(), usize::MAX).unwrap();
+        let loaded = Loaded::read(&backend.reader(), usize::MAX, Jobs::default()).unwrap();
         let mut keyspace = Keyspace::new(backend.clone(), loaded, 0);
         let mut batch = WriteBatch::default();
         let keys: Vec<String> = (0..40).map(|number| format!("k{number:02}")).collect();

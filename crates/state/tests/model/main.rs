@@ -20,12 +20,12 @@ use retcd_proto::etcdserverpb::{
 };
 use retcd_proto::mvccpb::KeyValue;
 use retcd_proto::raftpb::Entry;
-use retcd_state::Time;
 use retcd_state::machine::{ApplyError, Machine, MachineOptions, Reply};
 use retcd_state::mvcc::{
-    Begun, Event, EventKind, KeyspaceHash, OpReply, Progress, Projection, RangeError, RangeReply, Reader,
-    Record, Revision,
+    Begun, Event, EventKind, KeyspaceHash, OpReply, Progress, Projection, RangeError, RangeReply,
+    Reader, Record, Revision,
 };
+use retcd_state::{Jobs, Time};
 use retcd_storage::backend::{Backend, Bucket};
 
 mod naive;
@@ -302,6 +302,11 @@ impl Bench {
         let backend = Backend::default();
         let options = MachineOptions {
             value_bytes_max,
+            // Whatever the order in which parts are read.
+            jobs: Jobs {
+                at_once: 3,
+                run: |count, job| (0..count).rev().for_each(job),
+            },
             ..MachineOptions::default()
         };
         let machine = Machine::open(backend.clone(), options).unwrap();
@@ -487,6 +492,9 @@ impl Bench {
     }
 
     fn reopen(&mut self) {
+        if self.entries.len().is_multiple_of(2) {
+            self.backend.commit().unwrap();
+        }
         self.machine = Machine::open(self.backend.clone(), self.options).unwrap();
         assert_eq!(self.machine.applied().index, self.entries.len() as u64);
         self.cached.clear();

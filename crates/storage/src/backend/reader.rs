@@ -105,6 +105,15 @@ impl Reader {
         }
     }
 
+    /// Keys that divide what the file has of `bucket` into about `parts` parts of about one size,
+    /// ascending.
+    ///
+    /// # Errors
+    /// As [`Reader::get`].
+    pub fn split(&self, bucket: Bucket, parts: usize) -> Result<Vec<Box<[u8]>>, BackendError> {
+        self.tx.split(bucket.name(), parts)
+    }
+
     /// CRC-32C of the names, keys and values of all buckets, as etcd's maintenance `Hash` has it.
     /// That one skips what differs between members with the same data (`skip_meta`); the hash of
     /// `snapshot status` does not.

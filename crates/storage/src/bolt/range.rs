@@ -81,6 +81,46 @@ impl Entry {
     }
 }
 
+/// Keys that divide a bucket into about `parts` parts of about one size, ascending; fewer, if it is
+/// small.
+pub(crate) fn split(
+    root: &Root,
+    bucket: &Bucket,
+    parts: usize,
+) -> Result<Vec<Box<[u8]>>, BoltError> {
+    // Then parts differ by little, although they begin where a page begins.
+    let pages_min = parts.saturating_mul(16);
+    let mut level = vec![root.top(bucket)?];
+    let mut depth = 0;
+    while level[0].kind() == Kind::Branch
+        && level.iter().map(|page| page.count()).sum::<usize>() < pages_min
+    {
+        let mut below = Vec::new();
+        for page in &level {
+            for index in 0..page.count() {
+                let id = child(page, index, &mut { depth })?;
+                below.push(root.page(id)?);
+            }
+        }
+        if below.is_empty() {
+            return Err(Damage::new(level[0].id(), Reason::Empty).into());
+        }
+        level = below;
+        depth += 1;
+    }
+    let keys: Vec<&[u8]> = level
+        .iter()
+        .flat_map(|page| (0..page.count()).map(|index| page.key(index)))
+        .collect();
+    let cuts = (1..parts).map(|part| keys.len() * part / parts);
+    let mut cuts: Vec<Box<[u8]>> = cuts
+        .filter_map(|at| keys.get(at).filter(|_| at > 0))
+        .map(|key| Box::from(*key))
+        .collect();
+    cuts.dedup();
+    Ok(cuts)
+}
+
 /// What memory tells without a look at the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cached<T> {

@@ -14,7 +14,7 @@ use super::meta::Meta;
 use super::node::DEPTH_MAX;
 use super::page::{Kind, Page, u64_at};
 use super::pager::Pager;
-use super::range::{Cached, Entry, Range};
+use super::range::{Cached, Entry, Range, split};
 use super::space::Extent;
 
 /// Bytes in front of an inline bucket's page: the root page's number and a sequence.
@@ -269,6 +269,18 @@ impl ReadTx {
     /// there is no such bucket.
     pub fn range(&self, bucket: &[u8], start: &[u8], end: Option<&[u8]>) -> Range<'_> {
         Range::new(&self.root, bucket, start, end)
+    }
+
+    /// Keys that divide a bucket into about `parts` parts of about one size, ascending; fewer, if
+    /// it is small.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is damaged.
+    pub fn split(&self, bucket: &[u8], parts: usize) -> Result<Vec<Box<[u8]>>, BoltError> {
+        match self.root.bucket(bucket) {
+            Some(bucket) => split(&self.root, bucket, parts),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Walks every page of this state and returns what is wrong with it.

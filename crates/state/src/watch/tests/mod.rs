@@ -17,8 +17,8 @@ use retcd_proto::mvccpb;
 use retcd_storage::backend::{Backend, WriteBatch};
 
 use super::*;
-use crate::Time;
 use crate::mvcc::{Event, EventKind, Fields, Interval, Keyspace, Loaded, Record};
+use crate::{Jobs, Time};
 
 const ORIGIN: Origin = Origin {
     cluster_id: 0xcdf8_181e_3227_7b0d,
@@ -41,7 +41,7 @@ type Change<'a> = (&'a [u8], Option<&'a [u8]>);
 impl Store {
     fn new(value_bytes_max: usize) -> Store {
         let backend = Backend::default();
-        let loaded = Loaded::read(&backend.reader(), value_bytes_max).unwrap();
+        let loaded = Loaded::read(&backend.reader(), value_bytes_max, Jobs::default()).unwrap();
         Store {
             keyspace: Keyspace::new(backend.clone(), loaded, 0),
             backend,
@@ -97,7 +97,9 @@ impl Store {
         };
         let record = Record::encode(Fields {
             key,
-            create_revision: prev.as_ref().map_or(revision, |prev| prev.create_revision()),
+            create_revision: prev
+                .as_ref()
+                .map_or(revision, |prev| prev.create_revision()),
             mod_revision: revision,
             version: prev.as_ref().map_or(0, |prev| prev.version()) + 1,
             value,

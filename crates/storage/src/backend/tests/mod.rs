@@ -439,3 +439,64 @@ fn keys_compare_as_their_bytes() {
             .all(|(bytes, key)| bytes[..] == key[..])
     );
 }
+
+/// What memory tells is what the file would, and of a file that was just opened it tells nothing.
+#[test]
+fn what_is_in_memory_is_told_without_the_file() {
+    let disk = MemDisk::new();
+    let backend = open(&disk).unwrap();
+    let mut rng = Rng::with_seed(4);
+    let keys: Vec<[u8; 2]> = (0..4000_u16).map(u16::to_be_bytes).collect();
+    for round in 0..20 {
+        for _ in 0..200 {
+            put(&backend, Bucket::Key, &keys[rng.usize(..4000)], &[7; 300]);
+        }
+        if round % 3 == 0 {
+            backend.commit().unwrap();
+        }
+        let reader = backend.reader();
+        for key in &keys {
+            if let Cached::Known(found) = reader.get_cached(Bucket::Key, key).unwrap() {
+                assert_eq!(found, reader.get(Bucket::Key, key).unwrap());
+            }
+        }
+    }
+    backend.commit().unwrap();
+    drop(backend);
+    let reader = open(&disk).unwrap().reader();
+    let mut known = 0;
+    for key in &keys {
+        let before = reader.get_cached(Bucket::Key, key).unwrap();
+        known += usize::from(before != Cached::Unknown);
+        let truth = reader.get(Bucket::Key, key).unwrap();
+        let after = reader.get_cached(Bucket::Key, key).unwrap();
+        assert_eq!(after, Cached::Known(truth));
+    }
+    // A page has a dozen keys, of which the first one brings it to memory.
+    assert!((3000..3900).contains(&known), "{known}");
+}
+
+#[test]
+fn a_bucket_is_split_into_parts_of_about_one_size() {
+    let backend = Backend::default();
+    let mut batch = WriteBatch::default();
+    for number in 0..20_000_u32 {
+        batch.put(Bucket::Key, &number.to_be_bytes(), [1; 60][..].into());
+    }
+    backend.write(batch);
+    assert!(backend.reader().split(Bucket::Key, 4).unwrap().is_empty());
+    backend.commit().unwrap();
+    let reader = backend.reader();
+    for parts in [1, 2, 3, 8] {
+        let cuts = reader.split(Bucket::Key, parts).unwrap();
+        assert_eq!(cuts.len(), parts - 1);
+        let starts = [&[][..]].into_iter().chain(cuts.iter().map(|cut| &**cut));
+        let ends = cuts.iter().map(|cut| Some(&**cut)).chain([None]);
+        for (start, end) in starts.zip(ends) {
+            let count = reader.range(Bucket::Key, start, end).count();
+            let share = 20_000 / parts;
+            let range = share * 7 / 10..share * 13 / 10;
+            assert!(range.contains(&count), "{count} of {parts} parts");
+        }
+    }
+}
