@@ -5,7 +5,7 @@
 //! answer takes before anything is allocated for it.
 
 use std::cell::OnceCell;
-use std::slice;
+use std::{ops, slice};
 
 use prost::Message;
 use prost::encoding::encoded_len_varint;
@@ -44,8 +44,8 @@ pub(super) trait Encode {
 pub(super) trait EncodeParts: Encode + Send {
     /// How many there are.
     fn parts(&self) -> usize;
-    /// Writes one of them. All of them in order are what [`Encode::write`] writes.
-    fn write_part(&self, part: usize, sink: &mut Sink);
+    /// Writes some of them. All of them in order are what [`Encode::write`] writes.
+    fn write_parts(&self, parts: ops::Range<usize>, sink: &mut Sink);
 }
 
 /// An answer of more records, or of more answers within it, is a [long](Encode::is_long) one.
@@ -184,16 +184,11 @@ impl Encode for Range<'_> {
     }
 
     fn write(&self, sink: &mut Sink) {
-        (0..self.parts()).for_each(|part| self.write_part(part, sink));
+        self.write_parts(0..self.parts(), sink);
     }
 }
 
-/// The header, each record, and the rest.
-impl EncodeParts for Range<'_> {
-    fn parts(&self) -> usize {
-        self.kvs.len() + 2
-    }
-
+impl Range<'_> {
     fn write_part(&self, part: usize, sink: &mut Sink) {
         let Some(number) = part.checked_sub(1) else {
             if let Some(header) = self.header {
@@ -208,6 +203,17 @@ impl EncodeParts for Range<'_> {
                 write_number(4, self.count as u64, sink);
             }
         }
+    }
+}
+
+/// The header, each record, and the rest.
+impl EncodeParts for Range<'_> {
+    fn parts(&self) -> usize {
+        self.kvs.len() + 2
+    }
+
+    fn write_parts(&self, parts: ops::Range<usize>, sink: &mut Sink) {
+        parts.for_each(|part| self.write_part(part, sink));
     }
 }
 
@@ -463,8 +469,8 @@ impl EncodeParts for Headed<RangeReply> {
         Range::whole(&header(self.0, self.1.revision), &self.1).parts()
     }
 
-    fn write_part(&self, part: usize, sink: &mut Sink) {
-        Range::whole(&header(self.0, self.1.revision), &self.1).write_part(part, sink);
+    fn write_parts(&self, parts: ops::Range<usize>, sink: &mut Sink) {
+        Range::whole(&header(self.0, self.1.revision), &self.1).write_parts(parts, sink);
     }
 }
 
@@ -527,13 +533,13 @@ impl EncodeParts for Headed<RangeChunk> {
         self.with(|range| range.parts())
     }
 
-    fn write_part(&self, part: usize, sink: &mut Sink) {
+    fn write_parts(&self, parts: ops::Range<usize>, sink: &mut Sink) {
         self.with(|range| {
-            if part == 0 {
+            if parts.start == 0 {
                 sink.put_varint(tag(1, BYTES));
                 sink.put_varint(range.len() as u64);
             }
-            range.write_part(part, sink);
+            range.write_parts(parts, sink);
         });
     }
 }

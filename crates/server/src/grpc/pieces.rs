@@ -109,6 +109,8 @@ pub(super) struct Encoding<M> {
     sink: Option<Sink>,
     /// The part that is written next.
     part: usize,
+    /// Parts that are written before a look at whether a piece is complete.
+    step_parts: usize,
     /// Pieces that are encoded already.
     ready: VecDeque<Bytes>,
 }
@@ -116,7 +118,11 @@ pub(super) struct Encoding<M> {
 impl<M: EncodeParts> Encoding<M> {
     /// The encoding of a message of this length.
     pub(super) fn new(message: M, length: MessageLength) -> Encoding<M> {
+        // About a piece by their average, but few: a look costs little.
+        let pieces = length.bytes().div_ceil(PIECE_BYTES).max(1);
+        let step_parts = (message.parts() / pieces).clamp(1, 64);
         Encoding {
+            step_parts,
             message,
             length,
             sink: Some(Sink::new(length)),
@@ -142,9 +148,11 @@ impl<M: EncodeParts> NextPiece for Encoding<M> {
     fn next_piece(&mut self) -> Option<Bytes> {
         while self.ready.is_empty() {
             let sink = self.sink.as_mut()?;
-            if self.part < self.message.parts() {
-                self.message.write_part(self.part, sink);
-                self.part += 1;
+            let parts = self.message.parts();
+            if self.part < parts {
+                let end = parts.min(self.part + self.step_parts);
+                self.message.write_parts(self.part..end, sink);
+                self.part = end;
                 self.ready.extend(sink.take_done());
             } else {
                 self.ready.extend(self.sink.take()?.into_pieces());
