@@ -1,12 +1,15 @@
 //! Work that is done by several threads at once, which others make.
 
-/// How many jobs run at once, and what runs them. Their results must not depend on either.
+/// How many jobs run at once, what runs them, and who is told how far they are. Their results must
+/// not depend on any of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Jobs {
     /// How many run at once, at least one.
     pub at_once: usize,
     /// Runs the jobs `0..n` and returns when all are done.
     pub run: fn(usize, &(dyn Fn(usize) + Sync)),
+    /// Is told how many more rows were read, now and then.
+    pub progress: fn(usize),
 }
 
 impl Default for Jobs {
@@ -15,6 +18,7 @@ impl Default for Jobs {
         Jobs {
             at_once: 1,
             run: |count, job| (0..count).for_each(job),
+            progress: |_| (),
         }
     }
 }

@@ -20,6 +20,7 @@ mod error;
 mod fatal;
 mod heartbeats;
 mod in_flight;
+mod load;
 mod local_runtime;
 mod log_thread;
 mod memory;

@@ -3,15 +3,12 @@
 //! Their contents are opened by `retcd_node::durable`; here are the checks of the directories, the
 //! wait for another process to release the database, and the log lines.
 
-use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::{self, available_parallelism};
 use std::time::{Duration, Instant};
 
 use retcd_node::bootstrap::InitialMember;
 use retcd_node::durable::{self, Dirs, Identity, Notice, Opened, Options, StorageError};
-use retcd_state::Jobs;
 use retcd_state::lease::LessorOptions;
 use retcd_state::machine::MachineOptions;
 use retcd_state::membership::{ConfChangeContext, Member};
@@ -20,6 +17,7 @@ use retcd_storage::bolt::{Access, BoltError, Options as BoltOptions};
 use retcd_storage::disk::{Disk, OpenMode, is_full};
 use retcd_storage::wal;
 
+use super::load;
 use super::memory_limit::memory_limit_bytes;
 use crate::bootstrap::NewCluster;
 use crate::clock;
@@ -132,7 +130,8 @@ pub(super) fn join(
 /// # Errors
 /// See [`StorageError`].
 pub(super) fn reopen(dirs: &Dirs, config: &Config) -> Result<Opened, StorageError> {
-    let opened = durable::reopen(dirs, &options(config), || open_backend(dirs))?;
+    let reopen = || durable::reopen(dirs, &options(config), || open_backend(dirs));
+    let opened = load::report_while(reopen)?;
     opened.notices.iter().for_each(tell);
     Ok(opened)
 }
@@ -158,10 +157,7 @@ fn options(config: &Config) -> Options {
             learners_max: config.max_learners.unsigned_abs(),
             persist_checkpoints: gates.enabled(Gate::LeaseCheckpointPersist),
             value_bytes_max: value_bytes_max(config),
-            jobs: Jobs {
-                at_once: available_parallelism().map_or(1, NonZero::get),
-                run: run_jobs,
-            },
+            jobs: load::jobs(),
             started: clock::timestamp(),
         },
         wal: wal::Options {
@@ -177,21 +173,6 @@ fn value_bytes_max(config: &Config) -> usize {
     let bytes = u64::try_from(config.value_cache_bytes)
         .unwrap_or_else(|_| memory_limit_bytes() / VALUE_CACHE_SHARE);
     usize::try_from(bytes).unwrap_or(usize::MAX)
-}
-
-/// Runs each job on a thread that ends with it, or, where no more threads can be had, here.
-fn run_jobs(count: usize, job: &(dyn Fn(usize) + Sync)) {
-    thread::scope(|scope| {
-        for number in 1..count {
-            let builder = thread::Builder::new().name(format!("load-{number}"));
-            if builder.spawn_scoped(scope, move || job(number)).is_err() {
-                job(number);
-            }
-        }
-        if count > 0 {
-            job(0);
-        }
-    });
 }
 
 /// Opens the database, waiting for as long as another process holds it, as etcd does.

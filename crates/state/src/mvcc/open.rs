@@ -152,7 +152,7 @@ fn read_rows(
     let bounds: Vec<_> = starts.iter().cloned().zip(ends).collect();
     let value_bytes_max = value_bytes_max / bounds.len();
     let parts = jobs.map(bounds, |(start, end)| {
-        read_part(reader, &start, end.as_deref(), value_bytes_max)
+        Loader::new(value_bytes_max, jobs).read(reader, &start, end.as_deref())
     });
     let mut parts: Vec<Part> = parts.into_iter().collect::<Result<_, _>>()?;
     while parts.len() > 1 {
@@ -167,27 +167,6 @@ fn read_rows(
         });
     }
     Ok(parts.pop().expect("there is a part at least"))
-}
-
-fn read_part(
-    reader: &backend::Reader,
-    start: &[u8],
-    end: Option<&[u8]>,
-    value_bytes_max: usize,
-) -> Result<Part, StorageError> {
-    let mut loader = Loader::new(value_bytes_max);
-    let mut revision = 0;
-    for row in reader.range(Bucket::Key, start, end) {
-        let (key, value) = row?;
-        let (at, tombstone) =
-            Revision::from_key(&key).ok_or(StorageError::NoRevision(key[..].into()))?;
-        loader.add(load(Record::from_value(value)?, at, tombstone)?, at);
-        revision = at.main;
-    }
-    Ok(Part {
-        entries: loader.finish(),
-        revision,
-    })
 }
 
 /// Puts `rows` on top of `entries`, both ascending by key; calls `superseded` with what is no
@@ -241,6 +220,9 @@ fn load(record: Record, at: Revision, tombstone: bool) -> Result<Record, Storage
 
 /// Rows on their way to become entries.
 struct Loader {
+    jobs: Jobs,
+    /// Rows that nobody has been told of.
+    unreported: usize,
     /// Ascending by key.
     entries: Vec<Entry>,
     /// In the order of their revisions.
@@ -256,8 +238,10 @@ struct Loader {
 const VALUE_BYTES_MIN: usize = 16 << 20;
 
 impl Loader {
-    fn new(value_bytes_max: usize) -> Loader {
+    fn new(value_bytes_max: usize, jobs: Jobs) -> Loader {
         Loader {
+            jobs,
+            unreported: 0,
             entries: Vec::new(),
             rows: Vec::new(),
             value_bytes_max,
@@ -266,9 +250,35 @@ impl Loader {
         }
     }
 
+    /// Reads the rows from `start` to before `end`.
+    fn read(
+        mut self,
+        reader: &backend::Reader,
+        start: &[u8],
+        end: Option<&[u8]>,
+    ) -> Result<Part, StorageError> {
+        let mut revision = 0;
+        for row in reader.range(Bucket::Key, start, end) {
+            let (key, value) = row?;
+            let (at, tombstone) =
+                Revision::from_key(&key).ok_or(StorageError::NoRevision(key[..].into()))?;
+            self.add(load(Record::from_value(value)?, at, tombstone)?, at);
+            revision = at.main;
+        }
+        self.fold();
+        Ok(Part {
+            entries: self.entries,
+            revision,
+        })
+    }
+
     fn add(&mut self, record: Record, at: Revision) {
         if self.rows.len() >= self.entries.len().max(ROWS_MIN) {
             self.fold();
+        }
+        self.unreported += 1;
+        if self.unreported == ROWS_MIN {
+            (self.jobs.progress)(std::mem::take(&mut self.unreported));
         }
         let mut row = Entry::new(record, at.sub);
         let bytes = row.value_bytes();
@@ -300,11 +310,6 @@ impl Loader {
             }
         }
         self.middle = now;
-    }
-
-    fn finish(mut self) -> Vec<Entry> {
-        self.fold();
-        self.entries
     }
 
     /// Puts the rows on top of the entries.

@@ -306,6 +306,7 @@ impl Bench {
             jobs: Jobs {
                 at_once: 3,
                 run: |count, job| (0..count).rev().for_each(job),
+                ..Jobs::default()
             },
             ..MachineOptions::default()
         };
