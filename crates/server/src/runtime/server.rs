@@ -319,6 +319,7 @@ fn http_context(thread: &Rc<ServerThread>) -> Rc<HttpContext<LocalProbe>> {
         profiles: config
             .profiles_served()
             .then(|| Profiles::new(thread.server.member.workers.clone())),
+        recent: thread.server.recent.clone(),
     })
 }
 
