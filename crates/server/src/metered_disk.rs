@@ -47,10 +47,11 @@ enum Kind {
 
 impl MeteredDisk {
     fn kind_of(&self, path: &Path) -> Option<Kind> {
-        if path.parent() == Some(&*self.wal_dir) {
+        let name = path.file_name()?.to_str()?;
+        // A new log is made in another directory.
+        if name.ends_with(".wal") || path.parent() == Some(&*self.wal_dir) {
             return Some(Kind::Log);
         }
-        let name = path.file_name()?.to_str()?;
         // Also one that was defragmented, and one that a leader has sent.
         let is_database = name == "db" || name.starts_with("db.tmp.") || name.ends_with(".snap.db");
         match is_database {
@@ -269,7 +270,7 @@ mod tests {
         let metrics = Arc::new(Metrics::new(Detail::Basic));
         let clock = Clock::manual();
         let disk = MemDisk::new();
-        for dir in ["/m/wal", "/m/snap"] {
+        for dir in ["/m/wal", "/m/wal.tmp", "/m/snap"] {
             disk.create_dir_all(Path::new(dir)).unwrap();
         }
         let disk = MeteredDisk {
@@ -304,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_sync_that_is_quick_enough_is_not() {
-        let (metrics, lines) = write_and_sync("/m/wal/1.tmp", SLOW_SYNC);
+        let (metrics, lines) = write_and_sync("/m/wal.tmp/0-0.wal", SLOW_SYNC);
         assert_eq!(lines, [""; 0]);
         assert_eq!(metrics.wal.fsync.get_sample_count(), 1);
         assert_eq!(metrics.wal.fsync.get_sample_sum(), 1.0);

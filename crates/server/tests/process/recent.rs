@@ -106,7 +106,7 @@ async fn calls_are_shown_with_what_became_of_them() {
             "... etcdserver: key is not provided",
             "... rpc error: code = InvalidArgument desc = etcdserver: key is not provided",
             "/etcdserverpb.KV/Range",
-            " deadline:59m59.",
+            " deadline:1h0m0s",
             "... recv: key:&#34;foo&#34;<",
             "... OK",
             "... sent: header:{cluster_id:",
