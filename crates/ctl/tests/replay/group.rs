@@ -106,7 +106,8 @@ pub fn replay(server: Option<&Tested>, name: &str, entries: &[Entry]) -> Outcome
         let members = entries.iter().map(|entry| entry.members).max();
         group.servers = group.start_servers(server, flags, members.unwrap_or(1));
         for proxy in entries.iter().flat_map(|entry| &entry.proxies) {
-            group.proxies.push(group.start_proxy(server, proxy));
+            let proxy = group.start_proxy(server, proxy);
+            group.proxies.push(proxy);
         }
     }
     let mut outcome = Outcome {
