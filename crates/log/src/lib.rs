@@ -210,6 +210,10 @@ pub fn emit_last(record: &Record) {
 fn write(record: &Record, also_seen: bool) {
     let logger = CONFIGURED.get().unwrap_or_else(|| &FALLBACK);
     let now = Timestamp::now();
+    #[cfg(any(test, feature = "capture"))]
+    if capture(|| logger.render(record, now)) {
+        return;
+    }
     if !logger
         .sampler
         .admits(record.level(), record.message(), now.as_second())
@@ -223,6 +227,31 @@ fn write(record: &Record, also_seen: bool) {
     if also_seen && !logger.sinks.iter().any(Sink::is_seen) {
         Sink::Stderr.write(record, line.as_bytes());
     }
+}
+
+#[cfg(any(test, feature = "capture"))]
+thread_local! {
+    static CAPTURED: std::cell::RefCell<Option<Vec<String>>> = const { std::cell::RefCell::new(None) };
+}
+
+/// What this thread logs while `act` runs, which goes nowhere else: for tests that wait for a line.
+#[cfg(any(test, feature = "capture"))]
+pub fn captured(act: impl FnOnce()) -> Vec<String> {
+    let outer = CAPTURED.replace(Some(Vec::new()));
+    act();
+    CAPTURED.replace(outer).unwrap_or_default()
+}
+
+/// Whether the line has been captured.
+#[cfg(any(test, feature = "capture"))]
+fn capture(line: impl FnOnce() -> String) -> bool {
+    CAPTURED.with_borrow_mut(|captured| match captured {
+        Some(lines) => {
+            lines.push(line());
+            true
+        }
+        None => false,
+    })
 }
 
 /// Makes every panic, on whichever thread, write a `fatal` line with its message and place and then

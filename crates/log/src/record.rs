@@ -102,7 +102,7 @@ impl Record {
         let fields: Vec<String> = self
             .fields
             .iter()
-            .map(|(key, value)| format!("\"{key}\": {value}"))
+            .map(|(key, value)| format!("\"{key}\": {}", spaced(value)))
             .collect();
         format!("{{{}}}", fields.join(", "))
     }
@@ -122,6 +122,24 @@ impl Display for Record {
         }
         Ok(())
     }
+}
+
+/// A list with a space behind each comma, as etcd's console has it.
+fn spaced(value: &str) -> Cow<'_, str> {
+    if !value.starts_with('[') {
+        return value.into();
+    }
+    let (mut out, mut in_text, mut escaped) = (String::with_capacity(value.len()), false, false);
+    for c in value.chars() {
+        out.push(c);
+        match c {
+            ',' if !in_text => out.push(' '),
+            '"' if !escaped => in_text = !in_text,
+            _ => {}
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    out.into()
 }
 
 /// Directory and file of a path without its `src`: `config/mod.rs`, `member/lease.rs`, as etcd
@@ -318,6 +336,18 @@ mod tests {
         check(&Remote(None), "\"@\"");
         check(&Text(std::io::Error::other("disk gone")), "\"disk gone\"");
         check(Path::new("a/b"), "\"a/b\"");
+    }
+
+    /// What 3.7.1 writes with `--log-format=console`.
+    #[test]
+    fn lists_have_spaces_on_the_console() {
+        let mut record = Record::new(Level::Info, None, ("a/b.rs", 1), "Running: ");
+        let args = ["etcd", "a,\"b\\", "c"].map(str::to_owned).to_vec();
+        record.with("args", &args).with("text", "x,y");
+        let mut line = String::new();
+        record.render(&mut line, Format::Console, "T");
+        let expected = r#"{"args": ["etcd", "a,\"b\\", "c"], "text": "x,y"}"#;
+        assert_eq!(line, format!("T\tinfo\ta/b.rs:1\tRunning: \t{expected}\n"));
     }
 
     #[test]

@@ -29,13 +29,11 @@ pub enum ToLog {
 
 /// Everything up to a number is durable.
 #[derive(Clone, Copy, Debug)]
-pub struct Synced<T> {
+pub struct Synced {
     /// The newest [`Append::number`], which covers the older ones.
     pub number: u64,
     /// What the disk was asked to do.
     pub stats: SyncStats,
-    /// What `start` gave before.
-    pub started: T,
 }
 
 /// The log and the room on its disk.
@@ -56,16 +54,14 @@ impl Logger {
     }
 
     /// Does what `messages` ask for: appends everything, makes it durable with one `fdatasync`,
-    /// says so to `synced`, and only then does the rest. `start` is called before the `fdatasync`,
-    /// for who measures.
+    /// says so to `synced`, and only then does the rest.
     ///
     /// # Errors
     /// A write or sync failed. What the disk holds is unknown then: the member must stop.
-    pub fn turn<T>(
+    pub fn turn(
         &mut self,
         messages: impl IntoIterator<Item = ToLog>,
-        start: impl FnOnce() -> T,
-        synced: impl FnOnce(Synced<T>),
+        synced: impl FnOnce(Synced),
     ) -> Result<(), LogError> {
         let mut newest = None;
         let mut others = Vec::new();
@@ -84,13 +80,8 @@ impl Logger {
             }
         }
         if let Some(number) = newest {
-            let started = start();
             let stats = self.log.sync()?;
-            synced(Synced {
-                number,
-                stats,
-                started,
-            });
+            synced(Synced { number, stats });
             self.make_room()?;
         }
         for message in others {

@@ -53,11 +53,16 @@ impl Snapshots {
         }
     }
 
-    /// Writes the file of a snapshot.
+    /// Writes the file of a snapshot. `encoded` is called when it is in memory, for who measures.
     ///
     /// # Errors
     /// Any failure but the lack of room; the member must stop.
-    pub fn write(&self, head: &SnapshotHead, commit: Commit<'_>) -> Result<Written, SnapError> {
+    pub fn write(
+        &self,
+        head: &SnapshotHead,
+        commit: Commit<'_>,
+        encoded: impl FnOnce(),
+    ) -> Result<Written, SnapError> {
         const NO_ROOM: &str =
             "no room for a snapshot; the log keeps its segments, and it will be tried again";
         // Without this the snapshot would stand for what the database does not have.
@@ -66,7 +71,9 @@ impl Snapshots {
             return Ok(Written::NoRoom);
         }
         let snapshot = head.to_snapshot();
-        match snap::write(&*self.dirs.disk, &self.dirs.snap_dir, &snapshot) {
+        let file = snap::Encoded::of(&snapshot);
+        encoded();
+        match file.write(&*self.dirs.disk, &self.dirs.snap_dir) {
             Ok(_) => {
                 self.written_bytes.set(snapshot.data().len() as u64);
                 Ok(Written::Durable(snapshot.metadata.unwrap_or_default()))

@@ -10,6 +10,9 @@ use retcd_state::v2::Timestamp;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     start: Instant,
+    /// The time itself, of a clock that goes only when it is told to.
+    #[cfg(test)]
+    manual_ns: Option<&'static std::sync::atomic::AtomicU64>,
 }
 
 impl Clock {
@@ -17,11 +20,17 @@ impl Clock {
     pub(crate) fn start() -> Clock {
         Clock {
             start: Instant::now(),
+            #[cfg(test)]
+            manual_ns: None,
         }
     }
 
     /// Time since the start.
     pub(crate) fn now(&self) -> Duration {
+        #[cfg(test)]
+        if let Some(manual_ns) = self.manual_ns {
+            return Duration::from_nanos(manual_ns.load(std::sync::atomic::Ordering::SeqCst));
+        }
         self.start.elapsed()
     }
 
@@ -33,6 +42,23 @@ impl Clock {
     /// The time at which the clock showed `instant`.
     pub(crate) fn of(&self, instant: Instant) -> Duration {
         instant.saturating_duration_since(self.start)
+    }
+}
+
+#[cfg(test)]
+impl Clock {
+    /// A clock that goes only when it is told to.
+    pub(crate) fn manual() -> Clock {
+        Clock {
+            start: Instant::now(),
+            manual_ns: Some(Box::leak(Box::default())),
+        }
+    }
+
+    /// Lets time go by.
+    pub(crate) fn advance(&self, by: Duration) {
+        let manual_ns = self.manual_ns.expect("it is a manual one");
+        manual_ns.fetch_add(by.as_nanos() as u64, std::sync::atomic::Ordering::SeqCst);
     }
 }
 

@@ -12,8 +12,9 @@
 //! - `server`: what everything shares that serves requests.
 //! - `auth`: authentication. `status`: etcd's error codes and texts. `budget`: the memory that
 //!   answers may hold. `net_http`: HTTP as Go speaks it.
-//! - [`metrics`]: what Prometheus sees; `observer`: what the member reports to it.
-//! - `tracing`: spans of requests, for a collector.
+//! - [`metrics`]: what Prometheus sees; `observer`: what the member reports to it; `metered_disk`: how long
+//!   the disk takes.
+//! - `tracing`: spans of requests, for a collector. `recent`: what calls did lately, for two pages.
 //! - `profile`: where time and memory go, and the threads.
 //! - `defragment`: defragmentation, on request and at start.
 //! - [`config`]: flags, environment, file.
@@ -38,6 +39,7 @@ mod defragment;
 mod gateway;
 mod grpc;
 pub mod http;
+mod metered_disk;
 pub mod metrics;
 mod net_http;
 mod observer;
@@ -45,6 +47,7 @@ pub mod peer;
 mod probe;
 mod profile;
 pub mod proxy;
+mod recent;
 mod request_text;
 mod rlimit;
 mod router;

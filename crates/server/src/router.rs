@@ -17,7 +17,7 @@ use crate::grpc;
 use crate::grpc::wire::ResponseBody;
 use crate::http::{self, HttpContext, ListenerKind};
 use crate::probe::LocalProbe;
-use crate::runtime::Front;
+use crate::runtime::{BoxError, Front};
 use crate::server::ServerThread;
 use crate::v2;
 
@@ -36,11 +36,22 @@ impl Front for MemberFront {
         self: Rc<Self>,
         protocols: Protocols,
         connection: Outstanding,
-        _remote: Option<SocketAddr>,
+        remote: Option<SocketAddr>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<ResponseBody>> + 'static {
         let (thread, http) = (Rc::clone(&self.thread), Rc::clone(&self.http));
-        route(thread, http, protocols, connection, request)
+        let client = Client { connection, remote };
+        route(thread, http, protocols, client, request)
+    }
+
+    fn connection_failed(&self, remote: Option<SocketAddr>, error: &BoxError) {
+        if let Some(recent) = &self.thread.server.recent {
+            let remote = remote.map_or_else(String::new, |remote| remote.to_string());
+            recent.connection_failed(format!(
+                "connection from {remote} failed: {}",
+                told(&**error)
+            ));
+        }
     }
 
     fn budget(&self) -> &AnswerBudget {
@@ -56,16 +67,36 @@ impl Front for MemberFront {
     }
 }
 
-/// Answers a request; `connection` counts what is outstanding on its connection.
+/// An error and what it is due to.
+fn told(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Whoever made a request.
+#[derive(Clone)]
+pub(crate) struct Client {
+    /// What is outstanding on its connection.
+    pub(crate) connection: Outstanding,
+    /// Its address, unless it is a socket's name.
+    pub(crate) remote: Option<SocketAddr>,
+}
+
+/// Answers a request.
 async fn route(
     thread: Rc<ServerThread>,
     http: Rc<HttpContext<LocalProbe>>,
     protocols: Protocols,
-    connection: Outstanding,
+    client: Client,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     if protocols.grpc && grpc::is_grpc(&request) {
-        return grpc::call(thread, connection, request).await;
+        return grpc::call(thread, client, request).await;
     }
     let (head, body) = request.into_parts();
     let (mut head, mut body) = (Request::from_parts(head, ()), Some(body));
@@ -73,12 +104,12 @@ async fn route(
         Some(ListenerKind::Client { tls }) if v2::takes(&thread, &head) => {
             let access = &http.access;
             let body = body.as_mut().expect("nobody has taken it");
-            let handled = v2::handle(&thread, access, tls, &connection, &head, body);
+            let handled = v2::handle(&thread, access, tls, &client.connection, &head, body);
             Box::pin(handled).await
         }
         Some(ListenerKind::Client { tls }) if gateway::takes(&thread, &head) => {
             let access = &http.access;
-            let handled = gateway::handle(&thread, access, tls, &connection, &mut head, &mut body);
+            let handled = gateway::handle(&thread, access, tls, &client, &mut head, &mut body);
             Box::pin(handled).await
         }
         Some(pages) => {

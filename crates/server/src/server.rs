@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::config::gates::Gate;
 use crate::metrics::{Metrics, RequestKind};
 use crate::peer::Transport;
+use crate::recent::Recent;
 use crate::tracing::Tracer;
 
 /// What all threads of the process share.
@@ -47,6 +48,8 @@ pub(crate) struct Server {
     pub transport: Transport,
     /// With `--enable-distributed-tracing`.
     pub tracer: Option<Tracer>,
+    /// With `--log-level=debug`.
+    pub recent: Option<Recent>,
 }
 
 impl Server {

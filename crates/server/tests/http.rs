@@ -191,6 +191,7 @@ fn context(probe: Fake) -> HttpContext<Fake> {
         access: Access::default(),
         command_line: vec!["etcd".to_owned(), "--name=m1".to_owned()],
         profiles: None,
+        recent: None,
     }
 }
 

@@ -41,6 +41,25 @@ pub enum Event {
     StopServer,
     /// The alarm CORRUPT is raised.
     RaiseCorrupt,
+    /// The first proxy is asked to end, and ends.
+    StopProxy,
+}
+
+/// A page that is asked for instead of a command, and what it was answered with.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The method of the request.
+    pub method: String,
+    /// Its path.
+    pub path: String,
+    /// Who is asked: a placeholder.
+    pub of: String,
+    /// The status of the answer.
+    pub status: String,
+    /// Some of its headers.
+    pub headers: BTreeMap<String, String>,
+    /// Its body; of metrics, the types of families.
+    pub body: String,
 }
 
 /// When to terminate a command.
@@ -65,6 +84,12 @@ pub struct Entry {
     pub encrypted: bool,
     /// Whether a server runs.
     pub needs_server: bool,
+    /// The servers of the group.
+    pub members: usize,
+    /// The arguments of the proxies that run before them.
+    pub proxies: Vec<Vec<String>>,
+    /// What is asked for instead of a command.
+    pub page: Option<Page>,
     /// Commands that run before it and are not compared.
     pub setup: Vec<Step>,
     /// The command; `None` if there is only a setup.
@@ -126,6 +151,14 @@ fn entry(line: &Value) -> Entry {
         flags: strings(&line["flags"]),
         encrypted: line["client_scheme"].as_str() == Some("https"),
         needs_server: line["members"].as_u64() != Some(0),
+        members: line["members"].as_u64().unwrap_or(1) as usize,
+        proxies: line["proxies"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(strings)
+            .collect(),
+        page: line.get("page").map(page),
         setup: steps(&line["setup"]),
         command: line.get("args").map(|_| step(line)),
         stdout: text("stdout"),
@@ -136,6 +169,21 @@ fn entry(line: &Value) -> Entry {
         offline: line["offline"].as_bool().unwrap_or(false),
         stderr: text("stderr"),
         exit: line["exit"].as_i64().unwrap_or(0),
+    }
+}
+
+fn page(page: &Value) -> Page {
+    let text = |name: &str| page[name].as_str().expect("a text").to_owned();
+    let headers = page["headers"].as_object().expect("headers").iter();
+    Page {
+        method: text("method"),
+        path: text("path"),
+        of: text("of"),
+        status: page["status"].to_string(),
+        headers: headers
+            .map(|(name, value)| (name.clone(), value.as_str().expect("a text").to_owned()))
+            .collect(),
+        body: text("body"),
     }
 }
 
@@ -175,6 +223,7 @@ fn step(value: &Value) -> Step {
         event: value["event"].as_str().map(|event| match event {
             "stop server" => Event::StopServer,
             "raise CORRUPT" => Event::RaiseCorrupt,
+            "stop proxy" => Event::StopProxy,
             other => panic!("no such event: {other}"),
         }),
         until: value["until"].as_str().map(str::to_owned),

@@ -20,7 +20,7 @@ use retcd_proto::etcdserverpb::alarm_request::AlarmAction;
 use retcd_proto::etcdserverpb::{AlarmRequest, AlarmType, StatusRequest};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::entry::{Entry, Event, Step};
+use super::entry::{Entry, Event, Page, Step};
 use super::placeholders::Bindings;
 use crate::harness;
 
@@ -95,13 +95,21 @@ pub fn replay(server: Option<&Tested>, name: &str, entries: &[Entry]) -> Outcome
         bindings: Bindings::default(),
         encrypted: entries.iter().any(|entry| entry.encrypted),
         api: server.map_or(Api::V3, |server| server.api),
-        server: None,
+        servers: Vec::new(),
+        proxies: Vec::new(),
     };
     let version = env!("CARGO_PKG_VERSION");
     let (api, _) = version.rsplit_once('.').expect("three numbers");
     group.bindings.set("VERSION", version.to_owned());
     group.bindings.set("API", api.to_owned());
-    group.server = server.map(|server| group.start_server(server, flags));
+    if let Some(server) = server {
+        let members = entries.iter().map(|entry| entry.members).max();
+        group.servers = group.start_servers(server, flags, members.unwrap_or(1));
+        for proxy in entries.iter().flat_map(|entry| &entry.proxies) {
+            let proxy = group.start_proxy(server, proxy);
+            group.proxies.push(proxy);
+        }
+    }
     let mut outcome = Outcome {
         compared: 0,
         differences: Vec::new(),
@@ -112,6 +120,15 @@ pub fn replay(server: Option<&Tested>, name: &str, entries: &[Entry]) -> Outcome
         entry.setup.iter().for_each(|step| {
             group.run(step, Lines::default());
         });
+        if let Some(asked) = &entry.page {
+            outcome.compared += 1;
+            if let Some(difference) = group.compare_page(asked) {
+                let (id, path) = (&entry.id, &asked.path);
+                let difference = format!("{id} ({name}): {path}\n{difference}");
+                outcome.differences.push(difference);
+            }
+            continue;
+        }
         let Some(command) = &entry.command else {
             continue;
         };
@@ -134,8 +151,10 @@ struct Group {
     encrypted: bool,
     /// The API of the commands.
     api: Api,
-    /// The server while it runs.
-    server: Option<Server>,
+    /// The servers while they run.
+    servers: Vec<Server>,
+    /// What stands before them.
+    proxies: Vec<Server>,
 }
 
 /// A server that is killed with the group.
@@ -184,45 +203,70 @@ struct Done {
 }
 
 impl Group {
-    /// Starts a server, with other ports if another process takes one first.
-    fn start_server(&mut self, server: &Tested, flags: &[String]) -> Server {
+    /// Starts the servers of a cluster, with other ports if another process takes one first.
+    fn start_servers(&mut self, server: &Tested, flags: &[String], members: usize) -> Vec<Server> {
         for _ in 0..START_ATTEMPTS {
-            let (client, peer) = free_addresses();
-            if let Some(server) = self.try_start(server, flags, &client, &peer) {
-                self.bindings.set("HOST", client);
-                self.bindings.set("PEER", peer);
+            let addresses: Vec<_> = (0..members).map(|_| free_addresses()).collect();
+            if let Some(servers) = self.try_start(server, flags, &addresses) {
+                for (number, (client, peer)) in (1..).zip(addresses) {
+                    self.bindings.set(&of_member("HOST", number), client);
+                    self.bindings.set(&of_member("PEER", number), peer);
+                }
                 let directory = self.directory.display().to_string();
                 self.bindings.set("DIR", directory);
-                return server;
+                return servers;
             }
         }
-        panic!("the server ended {START_ATTEMPTS} times while it started");
+        panic!("a server ended {START_ATTEMPTS} times while it started");
     }
 
-    /// Waits until the server is ready; `None` if it exits.
+    /// Waits until the servers are ready; `None` if one exits.
     fn try_start(
         &self,
         server: &Tested,
         flags: &[String],
-        client: &str,
-        peer: &str,
-    ) -> Option<Server> {
-        let data_dir = self.directory.join("m1.etcd");
-        if data_dir.exists() {
-            std::fs::remove_dir_all(&data_dir).expect("an earlier attempt's directory");
-        }
-        let log = File::create(self.directory.join("server.log")).expect("a log file");
+        addresses: &[(String, String)],
+    ) -> Option<Vec<Server>> {
+        let peers: Vec<String> = (1..)
+            .zip(addresses)
+            .map(|(number, (_, peer))| format!("m{number}=http://{peer}"))
+            .collect();
+        let initial_cluster = format!("--initial-cluster={}", peers.join(","));
         let scheme = if self.encrypted { "https" } else { "http" };
-        let child = Command::new(&server.path)
-            .args(["--name", "m1", "--data-dir", "m1.etcd"])
-            .args(server.flags)
-            .arg("--initial-cluster-token=golden")
-            .arg(format!("--listen-client-urls={scheme}://{client}"))
-            .arg(format!("--advertise-client-urls={scheme}://{client}"))
-            .arg(format!("--listen-peer-urls=http://{peer}"))
-            .arg(format!("--initial-advertise-peer-urls=http://{peer}"))
-            .arg(format!("--initial-cluster=m1=http://{peer}"))
-            .args(flags)
+        let mut started = Vec::new();
+        for (number, (client, peer)) in (1..).zip(addresses) {
+            let data_dir = format!("m{number}.etcd");
+            let path = self.directory.join(&data_dir);
+            if path.exists() {
+                std::fs::remove_dir_all(&path).expect("an earlier attempt's directory");
+            }
+            let mut command = Command::new(&server.path);
+            command
+                .args(["--name", &format!("m{number}"), "--data-dir", &data_dir])
+                .args(server.flags)
+                .arg("--initial-cluster-token=golden")
+                .arg(format!("--listen-client-urls={scheme}://{client}"))
+                .arg(format!("--advertise-client-urls={scheme}://{client}"))
+                .arg(format!("--listen-peer-urls=http://{peer}"))
+                .arg(format!("--initial-advertise-peer-urls=http://{peer}"))
+                .arg(&initial_cluster)
+                .args(flags);
+            started.push(self.spawn(command, &format!("server-{number}.log")));
+        }
+        let mut servers = Vec::new();
+        for (server, lines) in started {
+            if !is_ready(&lines, &READY) {
+                return None;
+            }
+            servers.push(server);
+        }
+        Some(servers)
+    }
+
+    /// Starts a program that writes its log to standard error.
+    fn spawn(&self, mut command: Command, log: &str) -> (Server, mpsc::Receiver<String>) {
+        let log = File::create(self.directory.join(log)).expect("a log file");
+        let child = command
             .current_dir(&self.directory)
             .env_clear()
             .stdin(Stdio::null())
@@ -232,18 +276,31 @@ impl Group {
             .expect("the server starts");
         let mut server = Server(child);
         let lines = read_log(server.0.stderr.take().expect("stderr is a pipe"), log);
-        let deadline = Instant::now() + START_MAX;
-        let mut missing = READY.to_vec();
-        while !missing.is_empty() {
-            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) => missing.retain(|text| !line.contains(text)),
-                Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => {
-                    panic!("the server at {client} does not log {missing:?}")
-                }
+        (server, lines)
+    }
+
+    /// Starts the next proxy, with other ports if another process takes one first.
+    fn start_proxy(&mut self, server: &Tested, args: &[String]) -> Server {
+        let number = self.proxies.len() + 1;
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a host name");
+        self.bindings.set("HOSTNAME", host.trim_end().to_owned());
+        for _ in 0..START_ATTEMPTS {
+            let (own, metrics) = free_addresses();
+            self.bindings.set(&of_member("PROXY", number), own);
+            self.bindings.set(&of_member("METRICS", number), metrics);
+            self.bindings.set("DEAD", free_addresses().0);
+            let mut command = Command::new(&server.path);
+            command.args(args.iter().map(|arg| self.bindings.fill(arg)));
+            let (proxy, lines) = self.spawn(command, &format!("proxy-{number}.log"));
+            let ready = match args[0].as_str() {
+                "gateway" => "ready to proxy client requests",
+                _ => "started gRPC proxy",
+            };
+            if is_ready(&lines, &[ready]) {
+                return proxy;
             }
         }
-        Some(server)
+        panic!("the proxy ended {START_ATTEMPTS} times while it started");
     }
 
     fn command(&self, step: &Step) -> Command {
@@ -353,11 +410,8 @@ impl Group {
 
     fn bring_about(&mut self, event: Event) {
         match event {
-            Event::StopServer => {
-                let mut server = self.server.take().expect("it runs");
-                kill_process(Pid::from_child(&server.0), Signal::TERM).expect("it runs");
-                harness::wait(&mut server.0, "the server");
-            }
+            Event::StopServer => stop(self.servers.remove(0)),
+            Event::StopProxy => stop(self.proxies.remove(0)),
             Event::RaiseCorrupt => raise_corrupt(&self.bindings.fill("{{HOST}}")),
         }
     }
@@ -404,6 +458,35 @@ impl Group {
                 .and_then(|()| stdin.flush());
         }
         step.is_left_open().then_some(stdin)
+    }
+
+    /// The difference of a page to the transcript, if there is one.
+    fn compare_page(&mut self, asked: &Page) -> Option<String> {
+        let (address, path) = (self.bindings.fill(&asked.of), &asked.path);
+        let answer = ask(&address, &asked.method, path).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let mut differences = Vec::new();
+        let status = head.split(' ').nth(1).expect("a status");
+        if status != asked.status {
+            differences.push(format!("  status {status}, expected {}", asked.status));
+        }
+        for (name, wanted) in &asked.headers {
+            let value = head.lines().find_map(|line| {
+                let (found, value) = line.split_once(": ")?;
+                found.eq_ignore_ascii_case(name).then_some(value)
+            });
+            if value != Some(wanted) {
+                differences.push(format!("  {name}: {value:?}, expected {wanted:?}"));
+            }
+        }
+        let body = match path.ends_with("/metrics") {
+            true => families(body),
+            false => body.to_owned(),
+        };
+        if !self.same_text(&asked.body, &body) {
+            differences.push(format!("  body:\n{body}\n  expected:\n{}", asked.body));
+        }
+        (!differences.is_empty()).then(|| differences.join("\n"))
     }
 
     /// The difference to the transcript, if there is one.
@@ -530,11 +613,52 @@ fn read_log(stderr: ChildStderr, mut file: File) -> mpsc::Receiver<String> {
     lines
 }
 
+/// `HOST` of the first member, `HOST:2` of the second.
+fn of_member(what: &str, number: usize) -> String {
+    match number {
+        1 => what.to_owned(),
+        number => format!("{what}:{number}"),
+    }
+}
+
+/// Waits for all of these texts in a log; `false` if the program exits.
+fn is_ready(lines: &mpsc::Receiver<String>, texts: &[&str]) -> bool {
+    let deadline = Instant::now() + START_MAX;
+    let mut missing = texts.to_vec();
+    while !missing.is_empty() {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => missing.retain(|text| !line.contains(text)),
+            Err(RecvTimeoutError::Disconnected) => return false,
+            Err(RecvTimeoutError::Timeout) => panic!("nobody logs {missing:?}"),
+        }
+    }
+    true
+}
+
+fn stop(mut server: Server) {
+    kill_process(Pid::from_child(&server.0), Signal::TERM).expect("it runs");
+    harness::wait(&mut server.0, "the server");
+}
+
+/// The types of the families on a page of metrics, but for those of Go's runtime.
+fn families(page: &str) -> String {
+    let types = page.lines().filter(|line| line.starts_with("# TYPE "));
+    let mut types: Vec<&str> = types.filter(|line| !line.contains(" go_")).collect();
+    types.sort_unstable();
+    types.iter().map(|line| format!("{line}\n")).collect()
+}
+
 /// Fetches a page of the server.
 fn page(address: &str, path: &str) -> Option<String> {
+    ask(address, "GET", path)
+}
+
+/// The whole answer to a request.
+fn ask(address: &str, method: &str, path: &str) -> Option<String> {
     let mut connection = TcpStream::connect(address).ok()?;
     connection.set_read_timeout(Some(COMMAND_MAX)).ok()?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     connection.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer).ok()?;

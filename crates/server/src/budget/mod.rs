@@ -121,6 +121,11 @@ impl Piece {
         self.bytes.len()
     }
 
+    /// The bytes, to look at.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The bytes, for a connection to send. Their memory is free when the last clone or slice of
     /// them is gone.
     pub(crate) fn hand_over(self, connection: &Outstanding) -> Bytes {

@@ -108,6 +108,11 @@ impl Config {
         self.enable_pprof || self.log_level == "debug"
     }
 
+    /// Whether it is noted what calls did lately, and shown (etcd v3.7: server/embed/etcd.go).
+    pub fn requests_recorded(&self) -> bool {
+        self.log_level == "debug"
+    }
+
     /// The subdirectory `member` of the data directory.
     pub fn member_dir(&self) -> PathBuf {
         member_dir(&self.data_dir)

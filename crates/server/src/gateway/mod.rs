@@ -35,12 +35,12 @@ use retcd_proto::json;
 use tokio::time::Instant;
 
 use crate::auth::{CommonName, credentials_of};
-use crate::budget::Outstanding;
 use crate::grpc::wire::ResponseBody;
 use crate::grpc::{self, Call, Reply};
 use crate::http::Access;
 use crate::metrics::{CallKind, Method};
 use crate::net_http;
+use crate::router::Client;
 use crate::server::ServerThread;
 use crate::status::Status;
 use metadata::Metadata;
@@ -57,8 +57,7 @@ pub(crate) fn takes(thread: &ServerThread, request: &Request<()>) -> bool {
 /// A request under way.
 struct Context<'a> {
     thread: &'a Rc<ServerThread>,
-    /// What its connection holds of the budget.
-    connection: &'a Outstanding,
+    client: &'a Client,
     head: &'a Request<()>,
     body: &'a mut Option<Incoming>,
     /// Whether the connection is to become a WebSocket.
@@ -71,7 +70,7 @@ pub(crate) async fn handle(
     thread: &Rc<ServerThread>,
     access: &Access,
     tls: bool,
-    connection: &Outstanding,
+    client: &Client,
     head: &mut Request<()>,
     body: &mut Option<Incoming>,
 ) -> Response {
@@ -81,7 +80,7 @@ pub(crate) async fn handle(
     let upgrade = websocket::is_wanted(head).then(|| hyper::upgrade::on(&mut *head));
     let context = Context {
         thread,
-        connection,
+        client,
         head,
         body,
         upgrade,
@@ -127,7 +126,7 @@ fn serve_websocket(context: &Context<'_>, upgrade: OnUpgrade, route: Route) -> R
     let socket = Socket {
         thread: Rc::clone(context.thread),
         upgrade,
-        connection: context.connection.clone(),
+        connection: context.client.connection.clone(),
         permit: context.head.extensions().get().map(Arc::clone),
         message_bytes_max: request::json_bytes_max(context.thread),
     };
@@ -149,7 +148,7 @@ enum Body<'a> {
 /// A call by JSON.
 struct Exchange {
     thread: Rc<ServerThread>,
-    connection: Outstanding,
+    client: Client,
     method: Method,
     schemas: json::Method,
     metadata: Metadata,
@@ -179,7 +178,7 @@ impl Exchange {
         let path = format!("/{}/{}", method.service(), method.name());
         Ok(Exchange {
             thread: Rc::clone(context.thread),
-            connection: context.connection.clone(),
+            client: context.client.clone(),
             method,
             schemas: json::Method::of_path(&path).expect("the schemas have every method"),
             deadline: metadata.timeout.map(|timeout| Instant::now() + timeout),
@@ -221,7 +220,7 @@ impl Exchange {
         let call = Call {
             authority: None,
             thread: Rc::clone(&self.thread),
-            connection: self.connection.clone(),
+            client: self.client.clone(),
             method: self.method,
             credentials: credentials_of(&headers, &http::Extensions::new()),
             headers,

@@ -198,6 +198,7 @@ async fn send_snapshot(
             let message = snapshot_message(piece, &version);
             context.count_sent(frame_into(&mut framed, &message)?);
         }
+        context.recorded.sent(&framed);
         let framed = reservation.hold(framed.freeze());
         place.send(Ok(framed.hand_over(&context.connection)));
         if is_last {

@@ -58,6 +58,8 @@ use retcd_member::kv::PreparedTxn;
 use crate::auth::credentials_of;
 use crate::budget::Outstanding;
 use crate::metrics::{Call as CountedCall, CallKind, Method, RequestKind};
+use crate::recent::{RecordedCall, request_text};
+use crate::router::Client;
 use crate::server::ServerThread;
 use crate::status::{self, Code, Status};
 use crate::tracing::{Traced, Way, describe};
@@ -65,7 +67,8 @@ use answer::{Answer, Patience, Pieces, answer, deliver};
 use encode::Encode;
 use tokio::sync::mpsc;
 use wire::{
-    Encoding, MessageReader, PREFIX_BYTES, Received, ResponseBody, error_response, frame_into,
+    Encoding, MessageReader, PREFIX_BYTES, Received, ResponseBody, decode_message, error_response,
+    frame_into,
 };
 
 /// Whether `request` speaks gRPC, by its content type, in any of its variants.
@@ -77,8 +80,7 @@ pub(crate) fn is_grpc<B>(request: &Request<B>) -> bool {
 /// A call that a client makes, whatever it came over.
 pub(crate) struct Call {
     pub thread: Rc<ServerThread>,
-    /// What its connection holds of the budget.
-    pub connection: Outstanding,
+    pub client: Client,
     pub method: Method,
     /// The metadata.
     pub headers: HeaderMap,
@@ -100,12 +102,13 @@ struct Context {
     credentials: Credentials,
     counted: CountedCall,
     traced: Traced,
+    recorded: RecordedCall,
 }
 
-/// Answers one gRPC call that came over `connection`.
+/// Answers one gRPC call of `client`.
 pub(crate) async fn call(
     thread: Rc<ServerThread>,
-    connection: Outstanding,
+    client: Client,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let (method, timeout) = match method_of(&request) {
@@ -116,7 +119,7 @@ pub(crate) async fn call(
     let call = Call {
         credentials: credentials_of(&head.headers, &head.extensions),
         thread,
-        connection,
+        client,
         method,
         authority: head.uri.into_parts().authority,
         headers: head.headers,
@@ -180,15 +183,20 @@ impl Call {
             None => Traced::default(),
             Some(tracer) => tracer.begin(self.method, &self.headers, self.authority.as_ref()),
         };
+        let recorded = match &self.thread.server.recent {
+            None => RecordedCall::default(),
+            Some(recent) => recent.begin(self.method, self.client.remote, self.timeout),
+        };
         let context = Context {
             thread: self.thread,
-            connection: self.connection,
+            connection: self.client.connection,
             method: self.method,
             headers: self.headers,
             timeout: self.timeout,
             credentials: self.credentials,
             counted,
             traced,
+            recorded,
         };
         match context.admit().and_then(|()| open(&context)) {
             Ok(requests) => dispatch(context.method, context, requests).await,
@@ -406,6 +414,13 @@ impl Context {
         }
     }
 
+    /// The call has ended.
+    fn end(mut self, code: Code, message: &str) {
+        self.counted.end(code);
+        self.traced.end(code, message);
+        self.recorded.end(code, message);
+    }
+
     /// Ends a streaming call with `ended` and counts it.
     async fn end_stream(
         self,
@@ -413,13 +428,9 @@ impl Context {
         ended: Result<(), Status>,
     ) {
         match ended {
-            Ok(()) => {
-                self.counted.end(Code::Ok);
-                self.traced.end(Code::Ok, "");
-            }
+            Ok(()) => self.end(Code::Ok, ""),
             Err(status) => {
-                self.counted.end(status.code);
-                self.traced.end(status.code, &status.message);
+                self.end(status.code, &status.message);
                 // A client that is gone needs no status.
                 let _ = sender.send(Err(status)).await;
             }
@@ -488,17 +499,23 @@ impl Context {
         prepare: impl FnOnce(T) -> Result<P, Status> + Send + 'static,
     ) -> Result<(P, usize), Status> {
         let (is_long, method) = (received.is_long(), self.method);
-        let is_sampled = self.traced.is_sampled();
+        let (is_sampled, is_recorded) = (self.traced.is_sampled(), self.recorded.is_on());
         let decode = move || {
-            let (message, bytes) = received.decode::<T>(method.kind())?;
+            let message = received.into_message()?;
+            let bytes = message.len();
+            let text = is_recorded.then(|| request_text(method, &message));
+            let message = decode_message::<T>(message, method.kind())?;
             let operation = is_sampled.then(|| describe(method, &message)).flatten();
-            Ok::<_, Status>((prepare(message), bytes, operation))
+            Ok::<_, Status>((prepare(message), bytes, operation, text))
         };
         let decoded = match is_long {
             false => decode(),
             true => self.thread.server.member.workers.run(decode).await?,
         };
-        let (prepared, bytes, operation) = decoded?;
+        let (prepared, bytes, operation, text) = decoded?;
+        if let Some(text) = text {
+            self.recorded.received(text);
+        }
         if let Some(operation) = operation {
             self.traced.begin_operation(operation);
         }
@@ -532,17 +549,20 @@ impl Context {
     ) -> Result<(), Status> {
         let mut framed = BytesMut::new();
         self.count_sent(frame_into(&mut framed, message)?);
+        self.recorded.sent(&framed);
         let sent = sender.send(Ok(framed.freeze())).await;
         sent.map_err(|_| status::CLIENT_GONE)
     }
 
-    fn succeed(self, answer: Answer) -> Reply {
+    fn succeed(mut self, answer: Answer) -> Reply {
         self.count_sent(answer.len());
+        self.recorded.succeeded();
         match answer {
             Answer::Whole(message) => {
-                self.counted.end(Code::Ok);
-                self.traced.end(Code::Ok, "");
-                Reply::Message(message.hand_over(&self.connection))
+                self.recorded.sent(message.bytes());
+                let message = message.hand_over(&self.connection);
+                self.end(Code::Ok, "");
+                Reply::Message(message)
             }
             Answer::Pieces(pieces) => self.succeed_in_pieces(pieces),
         }
@@ -555,6 +575,9 @@ impl Context {
         patience: Patience,
         sender: &mpsc::Sender<Result<Bytes, Status>>,
     ) -> Result<bool, Status> {
+        if let Some(first) = pieces.first() {
+            self.recorded.sent(first.bytes());
+        }
         let budget = &self.thread.server.answers;
         deliver(budget, &self.connection, pieces, patience, sender).await
     }
@@ -574,8 +597,7 @@ impl Context {
     }
 
     fn fail(self, status: Status) -> Reply {
-        self.counted.end(status.code);
-        self.traced.end(status.code, &status.message);
+        self.end(status.code, &status.message);
         Reply::Failed(status)
     }
 }

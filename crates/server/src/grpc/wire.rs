@@ -238,16 +238,6 @@ impl Received {
             None => Ok(self.bytes),
         }
     }
-
-    /// The message and its length in bytes.
-    ///
-    /// # Errors
-    /// Those of [`decode_message`]; or it becomes too long when it is decompressed.
-    pub(crate) fn decode<T: Name + Default>(self, kind: CallKind) -> Result<(T, usize), Status> {
-        let message = self.into_message()?;
-        let length = message.len();
-        Ok((decode_message(message, kind)?, length))
-    }
 }
 
 /// Decodes a message that has been received.

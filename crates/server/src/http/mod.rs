@@ -29,13 +29,14 @@ use crate::metrics::{self, Metrics, Sample};
 pub use crate::net_http::Response;
 use crate::net_http::reply;
 use crate::peer::Versions;
+pub use crate::recent::Recent;
 
 pub use access::Access;
 pub use pprof::Profiles;
 pub(crate) use pprof::page as profile_page;
 pub use vars::{Progress, RaftStatus};
 
-use mux::Route;
+use mux::{Route, Served};
 
 /// What a listener is for; it decides which paths there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +92,8 @@ pub struct HttpContext<P> {
     pub command_line: Vec<String>,
     /// With `--enable-pprof`.
     pub profiles: Option<Profiles>,
+    /// With `--log-level=debug`.
+    pub recent: Option<Recent>,
 }
 
 /// Answers one request. No page reads the request's body.
@@ -99,7 +102,11 @@ pub async fn handle<P: Probe, B>(
     listener: ListenerKind,
     request: &Request<B>,
 ) -> Response {
-    let route = mux::route(listener, context.profiles.is_some(), request.uri());
+    let served = Served {
+        profiles: context.profiles.is_some(),
+        recent: context.recent.is_some(),
+    };
+    let route = mux::route(listener, served, request.uri());
     // Go refuses it before its handler, which is what guards the pages.
     if route == Route::Malformed {
         return reply::bad_request();
@@ -133,8 +140,17 @@ async fn serve<P: Probe, B>(
             Some(profiles) => profiles.serve(&page, query, &context.command_line).await,
             None => reply::not_found(),
         },
+        Route::Requests => recent_page(context, |recent| recent.requests_page(query)),
+        Route::Events => recent_page(context, |recent| recent.events_page(query)),
         Route::Redirect(location) => reply::moved(request.method(), &location),
         Route::Malformed => reply::bad_request(),
         Route::NotFound => reply::not_found(),
+    }
+}
+
+fn recent_page<P>(context: &HttpContext<P>, page: impl FnOnce(&Recent) -> String) -> Response {
+    match &context.recent {
+        Some(recent) => reply::ok("text/html; charset=utf-8", page(recent)),
+        None => reply::not_found(),
     }
 }

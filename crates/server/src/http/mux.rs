@@ -17,6 +17,10 @@ pub(super) enum Route {
     Vars,
     /// Below `/debug/pprof/`.
     Profile(ProfilePage),
+    /// What calls did lately.
+    Requests,
+    /// What happened to the server lately.
+    Events,
     /// To another path, with the query.
     Redirect(String),
     /// Refused for its path, before anything else is looked at.
@@ -76,12 +80,15 @@ impl Check {
 }
 
 impl Route {
-    /// `/metrics` and profiles answer any method (etcd v3.7: promhttp and pprof do not look at it).
+    /// `/metrics` and pages for debugging answer any method (etcd v3.7: promhttp, pprof and net/trace do
+    /// not look at it).
     pub(super) fn is_get_only(&self) -> bool {
         !matches!(
             self,
             Route::Metrics
                 | Route::Profile(_)
+                | Route::Requests
+                | Route::Events
                 | Route::Redirect(_)
                 | Route::Malformed
                 | Route::NotFound
@@ -89,8 +96,15 @@ impl Route {
     }
 }
 
-/// The page that `uri` names, with those of profiles if they are served.
-pub(super) fn route(listener: ListenerKind, profiles: bool, uri: &Uri) -> Route {
+/// Pages for debugging that are not always there.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Served {
+    pub(super) profiles: bool,
+    pub(super) recent: bool,
+}
+
+/// The page that `uri` names.
+pub(super) fn route(listener: ListenerKind, served: Served, uri: &Uri) -> Route {
     let segments = match Path::parse(uri) {
         Path::Redirect(location) => return Route::Redirect(location),
         Path::Malformed => return Route::Malformed,
@@ -98,12 +112,14 @@ pub(super) fn route(listener: ListenerKind, profiles: bool, uri: &Uri) -> Route 
     };
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
     match listener {
-        ListenerKind::Client { .. } => match (profiles, segments.as_slice()) {
-            (true, ["debug", "pprof"]) => {
+        ListenerKind::Client { .. } => match segments.as_slice() {
+            ["debug", "pprof"] if served.profiles => {
                 Route::Redirect(with_query("/debug/pprof/".to_owned(), uri))
             }
-            (true, ["debug", "pprof", rest @ ..]) => Route::Profile(pprof::page(rest)),
-            (_, segments) => client(segments),
+            ["debug", "pprof", rest @ ..] if served.profiles => Route::Profile(pprof::page(rest)),
+            ["debug", "requests"] if served.recent => Route::Requests,
+            ["debug", "events"] if served.recent => Route::Events,
+            segments => client(segments),
         },
         ListenerKind::Metrics => metrics(&segments),
     }
@@ -143,13 +159,17 @@ mod tests {
     use super::*;
 
     fn check(listener: ListenerKind, uri: &str, route: Route) {
-        let found = super::route(listener, false, &uri.parse().unwrap());
+        let found = super::route(listener, Served::default(), &uri.parse().unwrap());
         assert_eq!(found, route, "{uri}");
     }
 
     #[test]
-    fn profiles_are_for_clients_and_when_asked_for_only() {
+    fn pages_for_debugging_are_for_clients_and_when_asked_for_only() {
         let client = ListenerKind::Client { tls: false };
+        let all = Served {
+            profiles: true,
+            recent: true,
+        };
         let heap = ProfilePage::Standing(pprof::Standing::Heap);
         let cases = [
             ("/debug/pprof/", Route::Profile(ProfilePage::Index)),
@@ -161,12 +181,15 @@ mod tests {
             ("/debug/pprof/profile", Route::Profile(ProfilePage::Cpu)),
             ("/debug/pprof/heap/", Route::Profile(ProfilePage::Unknown)),
             ("/debug/pprof/nope", Route::Profile(ProfilePage::Unknown)),
+            ("/debug/requests?fam=a", Route::Requests),
+            ("/debug/events", Route::Events),
         ];
         for (uri, route) in cases {
             let uri = uri.parse().unwrap();
-            assert_eq!(super::route(client, true, &uri), route, "{uri}");
-            assert_eq!(super::route(client, false, &uri), Route::NotFound, "{uri}");
-            let metrics = super::route(ListenerKind::Metrics, true, &uri);
+            assert_eq!(super::route(client, all, &uri), route, "{uri}");
+            let without = super::route(client, Served::default(), &uri);
+            assert_eq!(without, Route::NotFound, "{uri}");
+            let metrics = super::route(ListenerKind::Metrics, all, &uri);
             assert_eq!(metrics, Route::NotFound, "{uri}");
         }
     }
@@ -214,6 +237,7 @@ mod tests {
             (client, "/livez/serializable_read/"),
             (client, "/v3/kv/range"),
             (client, "/debug/pprof/"),
+            (client, "/debug/requests/"),
             (ListenerKind::Metrics, "/"),
             (ListenerKind::Metrics, "/version"),
             (ListenerKind::Metrics, "/debug/vars"),

@@ -21,7 +21,7 @@ use retcd_member::Workers;
 use super::Response;
 use crate::log::Text;
 use crate::net_http::{query, reply};
-use crate::profile::{Samples, cpu, forget_symbols, function_at, heap, threads};
+use crate::profile::{Samples, cpu, forget, function_at, heap, threads};
 
 /// Seconds of a profile of the processor that asks for none.
 const CPU_SECONDS: u64 = 30;
@@ -253,7 +253,7 @@ impl Profiles {
                     text += &format!("{address:#x} {name}\n");
                 }
             }
-            forget_symbols();
+            forget();
             text
         };
         Ok(text(self.work(name_all).await?))
@@ -263,7 +263,7 @@ impl Profiles {
         let count_all = || {
             let count = |profile: Standing| (profile, profile.take().map(|all| all.total()));
             let rows = Standing::ALL.map(count);
-            forget_symbols();
+            forget();
             rows
         };
         let rows = self.work(count_all).await?;

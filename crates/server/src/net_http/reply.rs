@@ -91,7 +91,8 @@ fn escape_non_ascii(text: &str) -> String {
     escaped
 }
 
-fn escape_html(text: &str) -> String {
+/// `text` where HTML is expected.
+pub(crate) fn escape_html(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -22,7 +22,13 @@ pub(crate) mod threads;
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-pub(crate) use symbols::{forget as forget_symbols, function_at};
+pub(crate) use symbols::function_at;
+
+/// Gives back what was kept to look names up, and the memory that profiles were made in.
+pub(crate) fn forget() {
+    symbols::forget();
+    heap::give_back();
+}
 
 /// What a number of a profile is: its name and its unit.
 pub(crate) type ValueType = (&'static str, &'static str);
@@ -110,14 +116,14 @@ impl Samples {
     /// As `go tool pprof` reads it: gzipped.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let encoded = encode::encode(self);
-        symbols::forget();
+        forget();
         encoded
     }
 
     /// For people.
     pub(crate) fn text(&self) -> String {
         let text = text::text(self);
-        symbols::forget();
+        forget();
         text
     }
 

@@ -58,7 +58,7 @@ fn plain(name: &str) -> String {
 }
 
 /// Gives back what was kept to look names up: the program's line tables, which may be large.
-pub(crate) fn forget() {
+pub(super) fn forget() {
     backtrace::clear_symbol_cache();
 }
 

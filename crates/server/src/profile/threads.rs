@@ -1,6 +1,6 @@
 //! The threads of this process, which stand here for Go's goroutines: their names, and what the
-//! kernel says each is doing. Stacks of threads that are not running cannot be had from outside of
-//! them; those of running ones are in a profile of the processor.
+//! kernel says each is doing, with the function that one waits in. Stacks of threads that are not running
+//! cannot be had from outside of them; those of running ones are in a profile of the processor.
 
 use std::io;
 
@@ -17,6 +17,8 @@ pub(crate) struct Thread {
     pub state: char,
     /// Ticks of the processor, of 10 ms, for itself and in the kernel.
     pub ticks: u64,
+    /// The function of the kernel that it waits in, where the kernel tells that.
+    pub waits_in: Option<String>,
 }
 
 impl Thread {
@@ -41,8 +43,14 @@ pub(crate) fn list() -> io::Result<Vec<Thread>> {
     let mut threads = Vec::new();
     for task in std::fs::read_dir("/proc/self/task")? {
         // One that has ended meanwhile has no file any more.
-        let stat = std::fs::read_to_string(task?.path().join("stat"));
-        threads.extend(stat.ok().as_deref().and_then(parse));
+        let task = task?.path();
+        let read = |file| std::fs::read_to_string(task.join(file)).ok();
+        let thread = read("stat").as_deref().and_then(parse);
+        threads.extend(thread.map(|thread| Thread {
+            // 0 for one that does not wait, or if nobody may know.
+            waits_in: read("wchan").filter(|function| !matches!(&**function, "" | "0")),
+            ..thread
+        }));
     }
     threads.sort_by_key(|thread| thread.id);
     Ok(threads)
@@ -60,16 +68,19 @@ fn parse(stat: &str) -> Option<Thread> {
         name: name.to_owned(),
         state: fields.first()?.chars().next()?,
         ticks: ticks(11)? + ticks(12)?,
+        waits_in: None,
     })
 }
 
-/// A profile with one stack for each name and state.
+/// A profile with one stack for each name and state, and what it waits in.
 pub(crate) fn doing(threads: &[Thread]) -> Samples {
     let kind = ("goroutine", "count");
     let mut samples = Samples::new("goroutine", &[("goroutine", "count")], (kind, 1));
     for thread in threads {
-        let stack = [thread.doing(), &thread.name].map(|name| Frame::Name(name.to_owned()));
-        samples.add(stack.to_vec(), &[1]);
+        let known = [thread.doing(), &thread.name];
+        let stack = thread.waits_in.as_deref().into_iter().chain(known);
+        let stack = stack.map(|name| Frame::Name(name.to_owned()));
+        samples.add(stack.collect(), &[1]);
     }
     samples
 }
@@ -88,8 +99,10 @@ pub(crate) fn made(threads: &[Thread]) -> Samples {
 pub(crate) fn paragraphs(threads: &[Thread]) -> String {
     let paragraph = |thread: &Thread| {
         let seconds = thread.ticks as f64 / 100.0;
+        let waits_in = thread.waits_in.as_ref();
+        let waits_in = waits_in.map_or_else(String::new, |function| format!(", {function}"));
         format!(
-            "thread {} [{}]:\n{}: {seconds:.2} s of processor time\n",
+            "thread {} [{}{waits_in}]:\n{}: {seconds:.2} s of processor time\n",
             thread.id,
             thread.doing(),
             thread.name
@@ -111,9 +124,32 @@ mod tests {
             name: "a) S (b".to_owned(),
             state: 'R',
             ticks: 42,
+            waits_in: None,
         };
         assert_eq!(parse(stat), Some(thread));
         assert_eq!(parse("77 (a) R"), None);
+    }
+
+    /// Where the kernel tells what threads wait in.
+    #[test]
+    fn what_a_thread_waits_in_is_the_innermost() {
+        let thread = Thread {
+            id: 7,
+            name: "log".to_owned(),
+            state: 'S',
+            ticks: 150,
+            waits_in: Some("futex_do_wait".to_owned()),
+        };
+        let stacks: Vec<_> = doing(std::slice::from_ref(&thread))
+            .stacks
+            .into_keys()
+            .collect();
+        let expected = ["futex_do_wait", "sleeping", "log"];
+        assert_eq!(stacks, [expected.map(|name| Frame::Name(name.to_owned()))]);
+        assert_eq!(
+            paragraphs(&[thread]),
+            "thread 7 [sleeping, futex_do_wait]:\nlog: 1.50 s of processor time\n"
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ use retcd_storage::backend::{Backend, BackendError};
 use super::fatal::stop_process;
 use crate::config::Config;
 use crate::log::{Text, Throttle};
+use crate::metered_disk::database_time;
 use crate::metrics::Metrics;
 
 /// Longest pause between two looks at the number of pending changes.
@@ -92,11 +93,15 @@ impl Committer {
         if self.backend.pending_changes() == 0 {
             return Ok(());
         }
-        let started = Instant::now();
+        let (started, written) = (Instant::now(), database_time());
         match self.backend.commit() {
             Ok(_) => {
-                let took = started.elapsed().as_secs_f64();
-                self.metrics.backend.commit.observe(took);
+                let (took, written) = (started.elapsed(), database_time() - written);
+                let metrics = &self.metrics.backend;
+                metrics.commit.observe(took.as_secs_f64());
+                metrics.commit_write.observe(written.as_secs_f64());
+                let spill = took.saturating_sub(written);
+                metrics.commit_spill.observe(spill.as_secs_f64());
                 Ok(())
             }
             Err(BackendError::Full(error)) => {

@@ -72,6 +72,9 @@ pub(crate) trait Front: 'static {
 
     /// How long the requests may take that are in flight then.
     fn drain_timeout(&self) -> Duration;
+
+    /// A connection from `remote` has ended in an error.
+    fn connection_failed(&self, _remote: Option<SocketAddr>, _error: &BoxError) {}
 }
 
 /// HTTP/2 settings that flags decide.
@@ -134,7 +137,10 @@ pub(crate) async fn serve<F: Front>(
         };
         tokio::task::spawn_local(async move {
             // Errors are the client's: a reset, a malformed frame. As in Go, they are not logged.
-            let _ = connection.serve(stream).await;
+            let (front, remote) = (Rc::clone(&connection.front), connection.remote);
+            if let Err(error) = connection.serve(stream).await {
+                front.connection_failed(remote, &error);
+            }
         });
     }
     let drained = async {
@@ -166,7 +172,8 @@ struct Connection<F> {
     permit: Arc<ConnectionPermit>,
 }
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// Why a connection ends.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl<F: Front> Connection<F> {
     async fn serve(self, mut stream: AcceptedStream) -> Result<(), BoxError> {

@@ -8,7 +8,6 @@
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
-use std::time::{Duration, Instant};
 
 use retcd_member::room::Room;
 use retcd_member::{Logger, ToLog};
@@ -76,12 +75,7 @@ impl LogThread {
                 newest.set(Some(last.index()));
             }
         });
-        self.logger.turn(messages, Instant::now, |synced| {
-            if synced.stats.synced {
-                let took = synced.started.elapsed();
-                metrics.wal.fsync.observe(took.as_secs_f64());
-                warn_if_slow(took);
-            }
+        self.logger.turn(messages, |synced| {
             if let Some(index) = newest.get() {
                 self.durable_at.note(index, self.clock.now());
             }
@@ -93,14 +87,5 @@ impl LogThread {
         })?;
         next_segment.ask_for(self.logger.log(), &self.snapshots, &self.room);
         Ok(())
-    }
-}
-
-/// A slower one is logged (etcd v3.7: server/storage/wal).
-const SLOW_SYNC: Duration = Duration::from_secs(1);
-
-fn warn_if_slow(took: Duration) {
-    if took > SLOW_SYNC {
-        crate::warn!("slow fdatasync"; "took" => took, "expected-duration" => SLOW_SYNC);
     }
 }

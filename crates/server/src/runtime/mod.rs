@@ -37,7 +37,7 @@ mod start;
 mod storage;
 mod tls_thread;
 
-pub(crate) use connection_thread::{Front, Http2Settings, serve as serve_connections};
+pub(crate) use connection_thread::{BoxError, Front, Http2Settings, serve as serve_connections};
 pub(crate) use local_runtime::{run_on_thread, spawn_runtime_thread};
 pub use server::run;
 pub(crate) use tls_thread::start as start_tls_threads;

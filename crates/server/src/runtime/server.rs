@@ -51,6 +51,9 @@ pub fn run(config: Config) -> ExitCode {
         // As in etcd: its owner wanted it to end.
         Ok(End::Removed) => ExitCode::SUCCESS,
         Err(error) => {
+            if let StartError::Bootstrap(reason) = &error {
+                crate::error!("bootstrap failed"; "error" => Text(reason));
+            }
             if let StartError::Bootstrap(BootstrapError::Discovery(_)) = &error {
                 return token_failed(&config, &error);
             }
@@ -319,6 +322,7 @@ fn http_context(thread: &Rc<ServerThread>) -> Rc<HttpContext<LocalProbe>> {
         profiles: config
             .profiles_served()
             .then(|| Profiles::new(thread.server.member.workers.clone())),
+        recent: thread.server.recent.clone(),
     })
 }
 

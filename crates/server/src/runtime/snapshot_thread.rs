@@ -88,12 +88,14 @@ impl SnapshotThread {
     fn save(&self, head: &SnapshotHead) -> Result<bool, SnapError> {
         let committed = commit_database(&self.server);
         let started = Instant::now();
-        let metadata = match self.snapshots.write(head, &mut || committed)? {
+        let seconds = || started.elapsed().as_secs_f64();
+        let snap = &self.server.metrics.snap;
+        let encoded = || snap.marshal.observe(seconds());
+        let metadata = match self.snapshots.write(head, &mut || committed, encoded)? {
             Written::Durable(metadata) => metadata,
             Written::NoRoom => return Ok(false),
         };
-        let took = started.elapsed().as_secs_f64();
-        self.server.metrics.snap.save.observe(took);
+        snap.save.observe(seconds());
         let (done, recorded) = oneshot::channel();
         let _ = self.log.send(ToLog::Record(metadata, done));
         // Otherwise the member stops.

@@ -33,8 +33,9 @@ use crate::auth::Authenticator;
 use crate::clock::{Clock, timestamp, unix_ms};
 use crate::config::Config;
 use crate::defragment::defragment_at_start;
-use crate::metrics::{Detail, Metrics};
+use crate::metrics::{Method, Metrics};
 use crate::peer::{Client, Dialer, HttpPeers};
+use crate::recent::Recent;
 use crate::server::{Server, ServerThread};
 use crate::tracing::{Exporter, Tracer};
 use crate::workers::Workers;
@@ -86,6 +87,7 @@ pub(super) struct Connected {
     pub(super) dialer: Dialer,
     pub(super) authenticator: Authenticator,
     pub(super) workers: Workers,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// The ways into the threads. The log's ends with its last sender: a part clones those that it
@@ -120,6 +122,7 @@ pub(super) fn spawn(
         dialer,
         authenticator,
         workers,
+        metrics,
     } = connected;
     let Opened {
         identity: durable::Identity {
@@ -140,10 +143,6 @@ pub(super) fn spawn(
     let (mailboxes, mut mailbox_receivers) = Mailboxes::new(member_id, threads + 1);
     let peer_mailbox = mailbox_receivers.pop();
     let (dispatcher, connection_threads) = connection_threads(mailbox_receivers, start);
-    let metrics = Arc::new(Metrics::new(match config.extensive_metrics() {
-        true => Detail::Extensive,
-        false => Detail::Basic,
-    }));
     let room = Arc::new(Room::new(
         Arc::clone(&dirs.disk),
         [dirs.snap_dir.clone(), dirs.wal_dir.clone()],
@@ -188,6 +187,7 @@ pub(super) fn spawn(
         started: timestamp(),
         transport: transport.clone(),
         tracer,
+        recent: config.requests_recorded().then(|| recent(&config)),
     });
     defragment_at_start(&server);
 
@@ -268,6 +268,16 @@ pub(super) fn spawn(
         connection_threads,
         threads,
     })
+}
+
+/// What calls did lately, of the one server that answers on all addresses.
+fn recent(config: &Config) -> Recent {
+    let urls = &config.listen_client_urls;
+    let urls = urls.iter().chain(&config.listen_client_http_urls);
+    let urls: Vec<String> = urls.map(ToString::to_string).collect();
+    let mut services: Vec<&str> = Method::ALL.iter().map(|method| method.service()).collect();
+    services.dedup();
+    Recent::new(&urls.join(", "), &services)
 }
 
 fn connection_thread_count() -> usize {

@@ -22,6 +22,8 @@ use crate::config::gates::Gate;
 use crate::config::{Config, url::Url};
 use crate::http::Profiles;
 use crate::log::{self, Text};
+use crate::metered_disk::MeteredDisk;
+use crate::metrics::{Detail, Metrics};
 use crate::peer::{Client, Dialer, HttpPeers};
 use crate::tls;
 use crate::workers::Workers;
@@ -43,7 +45,17 @@ pub(super) fn start(config: Arc<Config>) -> Result<Started, StartError> {
     let authenticator = Authenticator::new(&config, &tokens, workers.queue().clone())?;
     let endpoints = tls::open(&config)?;
     let listeners = Listeners::bind(&config, &endpoints, &limit)?;
-    let dirs = storage::prepare(Arc::new(OsDisk), &config)?;
+    let metrics = Arc::new(Metrics::new(match config.extensive_metrics() {
+        true => Detail::Extensive,
+        false => Detail::Basic,
+    }));
+    let disk = MeteredDisk {
+        disk: Arc::new(OsDisk),
+        wal_dir: config.wal_dir(),
+        metrics: Arc::clone(&metrics),
+        clock,
+    };
+    let dirs = storage::prepare(Arc::new(disk), &config)?;
     let is_first = !dirs.has_log()?;
     let (config, server_name) = match is_first {
         true => discover(config, &current_thread_runtime()?)?,
@@ -77,6 +89,7 @@ pub(super) fn start(config: Arc<Config>) -> Result<Started, StartError> {
         dialer,
         authenticator,
         workers,
+        metrics,
     };
     let started = spawn(config, clock, dirs, opened, connected)?;
     for remote in remotes

@@ -333,7 +333,6 @@ impl Status {
     }
 
     /// The text that Go shows for this status. Cancel reasons are constants that must equal it.
-    #[cfg(test)]
     pub(crate) fn go_text(&self) -> String {
         let code = retcd_proto::code::name(self.code);
         format!("rpc error: code = {code} desc = {}", self.message)

@@ -16,12 +16,16 @@ mod hostile;
 mod launch;
 mod limits;
 mod locks;
+mod metrics;
 mod moments;
 #[expect(dead_code, reason = "other tests share it and need more of it")]
 mod place;
 mod profiles;
 mod raw;
+mod recent;
+mod refusals;
 mod resources;
 mod small_disk;
+mod stages;
 mod switches;
 mod tracing;

@@ -70,7 +70,7 @@ impl Process {
         let running = std::mem::take(&mut self.log_running);
         let mut newest = None;
         self.logger
-            .turn(running, || (), |synced| newest = Some(synced.number))?;
+            .turn(running, |synced| newest = Some(synced.number))?;
         Ok(newest)
     }
 }

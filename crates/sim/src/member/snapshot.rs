@@ -71,7 +71,8 @@ impl Process {
         let Some(head) = self.snapshot_queue.front().cloned() else {
             return Ok(());
         };
-        let written = self.committing(|process, commit| process.snapshots.write(&head, commit))?;
+        let written =
+            self.committing(|process, commit| process.snapshots.write(&head, commit, || ()))?;
         let written =
             written.map_err(|error| Stop::disk("a snapshot could not be written", error))?;
         match written {

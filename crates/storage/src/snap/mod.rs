@@ -111,45 +111,77 @@ pub fn find_database(
     Ok(disk.exists(&path).at(&path)?.then_some(path))
 }
 
-/// Writes `snapshot` to its file in `dir`, makes it durable and returns its path. A file for the
-/// same term and index is replaced.
+/// [`Encoded::write`] of `snapshot`.
 ///
 /// # Errors
 /// When the disk fails.
 ///
 /// # Panics
-/// If the snapshot's index is 0: there is nothing to keep then.
+/// As [`Encoded::of`].
 pub fn write(
     disk: &dyn Disk,
     dir: &Path,
     snapshot: &raftpb::Snapshot,
 ) -> Result<PathBuf, SnapError> {
-    let (term, index) = match &snapshot.metadata {
-        Some(metadata) => (metadata.term(), metadata.index()),
-        None => (0, 0),
-    };
-    assert!(
-        index > 0 && term > 0,
-        "a snapshot of term {term} at index {index} is empty"
-    );
-    let data = snapshot.encode_to_vec();
-    let mut head = vec![0x08];
-    prost::encode_length_delimiter(crc32c::crc32c(&data) as usize, &mut head)
-        .expect("a Vec grows as needed");
-    head.push(0x12);
-    prost::encode_length_delimiter(data.len(), &mut head).expect("a Vec grows as needed");
+    Encoded::of(snapshot).write(disk, dir)
+}
 
-    let path = dir.join(format!("{term:016x}-{index:016x}.snap"));
-    let building = dir.join(format!("tmp.{term:016x}-{index:016x}"));
-    let written = write_file(disk, &building, &[IoSlice::new(&head), IoSlice::new(&data)])
-        .and_then(|()| disk.rename(&building, &path));
-    if written.is_err() {
-        // The first error is the one to report, and the next start removes what is left.
-        let _ = disk.remove_file(&building);
+/// The bytes of a snapshot file.
+pub struct Encoded {
+    term: u64,
+    index: u64,
+    head: Vec<u8>,
+    data: Vec<u8>,
+}
+
+impl Encoded {
+    /// The file of `snapshot`.
+    ///
+    /// # Panics
+    /// If the snapshot's index is 0: there is nothing to keep then.
+    pub fn of(snapshot: &raftpb::Snapshot) -> Encoded {
+        let (term, index) = match &snapshot.metadata {
+            Some(metadata) => (metadata.term(), metadata.index()),
+            None => (0, 0),
+        };
+        assert!(
+            index > 0 && term > 0,
+            "a snapshot of term {term} at index {index} is empty"
+        );
+        let data = snapshot.encode_to_vec();
+        let mut head = vec![0x08];
+        prost::encode_length_delimiter(crc32c::crc32c(&data) as usize, &mut head)
+            .expect("a Vec grows as needed");
+        head.push(0x12);
+        prost::encode_length_delimiter(data.len(), &mut head).expect("a Vec grows as needed");
+        Encoded {
+            term,
+            index,
+            head,
+            data,
+        }
     }
-    written.at(&path)?;
-    disk.sync_dir(dir).at(dir)?;
-    Ok(path)
+
+    /// Writes the file into `dir`, makes it durable and returns its path. A file for the same term and
+    /// index is replaced.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<PathBuf, SnapError> {
+        let (term, index) = (self.term, self.index);
+        let path = dir.join(format!("{term:016x}-{index:016x}.snap"));
+        let building = dir.join(format!("tmp.{term:016x}-{index:016x}"));
+        let bytes = [IoSlice::new(&self.head), IoSlice::new(&self.data)];
+        let written =
+            write_file(disk, &building, &bytes).and_then(|()| disk.rename(&building, &path));
+        if written.is_err() {
+            // The first error is the one to report, and the next start removes what is left.
+            let _ = disk.remove_file(&building);
+        }
+        written.at(&path)?;
+        disk.sync_dir(dir).at(dir)?;
+        Ok(path)
+    }
 }
 
 fn write_file(disk: &dyn Disk, path: &Path, bytes: &[IoSlice<'_>]) -> io::Result<()> {

@@ -1,0 +1,228 @@
+//! Which part of its way took a slow request's time: what the lines of slow requests say while one
+//! thread of the member is held.
+//!
+//! A thread is held as a debugger holds it, until what it keeps waiting has got there. How long
+//! that is does not matter: what is told must be at least as long.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use retcd_proto::etcdserverpb as pb;
+use retcd_server::log::GoDuration;
+
+use super::place::{Place, Server, until};
+
+/// Every request is slow, so that each has its line.
+const SLOW: [&str; 2] = [
+    "--warning-unary-request-duration=1ns",
+    "--warning-apply-duration=1ns",
+];
+
+/// A thread that does not go on until this is dropped.
+struct HeldThread(Pid);
+
+impl HeldThread {
+    fn hold(server: &mut Server, name: &str) -> HeldThread {
+        let tasks = format!("/proc/{}/task", server.child().id());
+        let is_named = |task: &std::path::PathBuf| {
+            let comm = std::fs::read_to_string(task.join("comm"));
+            comm.is_ok_and(|comm| comm.trim_end() == name)
+        };
+        let tasks = std::fs::read_dir(tasks).unwrap();
+        let task = tasks.map(|task| task.unwrap().path()).find(is_named);
+        let task = task.unwrap_or_else(|| panic!("no thread {name}"));
+        let id = task.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        let thread = HeldThread(Pid::from_raw(id));
+        ptrace::seize(thread.0, ptrace::Options::empty()).unwrap();
+        ptrace::interrupt(thread.0).unwrap();
+        waitpid(thread.0, Some(WaitPidFlag::__WALL)).unwrap();
+        thread
+    }
+}
+
+impl Drop for HeldThread {
+    fn drop(&mut self) {
+        // The process may have been ended.
+        let _ = ptrace::detach(self.0, None);
+    }
+}
+
+/// The value of a metric without labels.
+fn metric(server: &Server, name: &str) -> f64 {
+    let page = server.page("/metrics");
+    let line = page
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in\n{page}"))
+        .parse()
+        .unwrap()
+}
+
+/// The durations in the line with this message and text.
+#[track_caller]
+fn stages(server: &Server, message: &str, text: &str) -> impl Fn(&str) -> Duration + use<> {
+    let message = format!("\"msg\":\"{message}\"");
+    let log = server.log();
+    let mut lines = log
+        .lines()
+        .filter(|line| line.contains(&message) && line.contains(text));
+    let line = lines
+        .next()
+        .unwrap_or_else(|| panic!("no {message} with {text} in\n{log}"));
+    let line = line.to_owned();
+    move |stage| {
+        let begin = format!("\"{stage}\":\"");
+        let at = line
+            .find(&begin)
+            .unwrap_or_else(|| panic!("no {stage:?} in {line}"));
+        let rest = &line[at + begin.len()..];
+        let text = &rest[..rest.find('"').unwrap()];
+        text.parse::<GoDuration>().unwrap().std()
+    }
+}
+
+/// A member that has nothing to do of its own.
+async fn quiet(place: &Place) -> Server {
+    let server = place.start(&SLOW);
+    server.wait_for("updated storage version");
+    let idle = async || {
+        let index = |name| metric(&server, name);
+        index("etcd_server_proposals_committed_total")
+            == index("etcd_server_proposals_applied_total")
+            && index("etcd_server_proposals_pending") == 0.0
+    };
+    until("the member to be quiet", idle).await;
+    server
+}
+
+/// Puts while `thread` is held until `got_there` holds; for how long it was held after that.
+async fn put_meanwhile(
+    server: &mut Server,
+    thread: &str,
+    key: &'static str,
+    got_there: impl Fn(&Server) -> bool,
+) -> Duration {
+    let mut kv = server.kv().await;
+    let held = HeldThread::hold(server, thread);
+    let put = async move { kv.put(key, "v").await.unwrap() };
+    let put = tokio::spawn(put);
+    let waits = async || {
+        // The put is of this thread.
+        tokio::task::yield_now().await;
+        got_there(server)
+    };
+    until("the put to wait", waits).await;
+    let since = Instant::now();
+    // What others do meanwhile takes some time.
+    (0..10).for_each(|_| drop(server.page("/metrics")));
+    assert!(!put.is_finished());
+    let waited = since.elapsed();
+    drop(held);
+    put.await.unwrap();
+    waited
+}
+
+#[tokio::test]
+async fn a_write_waits_for_the_disk() {
+    let place = Place::new();
+    let mut server = quiet(&place).await;
+    let pends = |server: &Server| metric(server, "etcd_server_proposals_pending") == 1.0;
+    let waited = put_meanwhile(&mut server, "log", "a-key", pends).await;
+    let size = pb::PutRequest {
+        key: "a-key".into(),
+        value: "v".into(),
+        ..Default::default()
+    };
+    let size = format!("\"request size\":{}", prost::Message::encoded_len(&size));
+    server.wait_for("\"msg\":\"request stats\"");
+    let told = stages(&server, "request stats", &size);
+    assert!(told("waited for disk") >= waited, "{waited:?}");
+    // One member's quorum is its own disk.
+    assert!(told("waited for quorum") >= told("waited for disk"));
+    let parts = [
+        "waited for quorum",
+        "waited for the apply thread",
+        "executed",
+    ];
+    let sum: Duration = parts.map(&told).iter().sum();
+    assert!(
+        sum <= told("time spent"),
+        "{sum:?} of {:?}",
+        told("time spent")
+    );
+    assert!(told("waited for the apply thread") <= told("time spent") - waited);
+}
+
+#[tokio::test]
+async fn a_write_waits_for_the_apply_thread() {
+    let place = Place::new();
+    let mut server = quiet(&place).await;
+    let is_committed = |server: &Server| {
+        let index = |name| metric(server, name);
+        index("etcd_server_proposals_committed_total")
+            > index("etcd_server_proposals_applied_total")
+    };
+    let waited = put_meanwhile(&mut server, "apply", "some-key", is_committed).await;
+    let size = pb::PutRequest {
+        key: "some-key".into(),
+        value: "v".into(),
+        ..Default::default()
+    };
+    let size = format!("\"request size\":{}", prost::Message::encoded_len(&size));
+    let told = stages(&server, "request stats", &size);
+    assert!(told("waited for the apply thread") >= waited, "{waited:?}");
+    assert!(told("waited for quorum") <= told("time spent") - waited);
+    assert!(told("waited for disk") <= told("time spent") - waited);
+    assert!(told("executed") <= told("time spent") - waited);
+    // Also whoever looks for slow batches.
+    let batch = stages(&server, "apply request took too long", "some-key");
+    assert!(batch("waited for the apply thread") >= waited);
+}
+
+#[tokio::test]
+async fn a_read_waits_for_the_quorum() {
+    let place = Place::new();
+    let mut server = quiet(&place).await;
+    let mut kv = server.kv().await;
+    // Before anything is asked, as the node takes what waits in one turn.
+    let held = HeldThread::hold(&mut server, "node");
+    let read = tokio::spawn(async move { kv.get("a-key-to-be-read").await });
+    let started = |server: &Server| {
+        let page = server.page("/metrics");
+        page.contains(
+            "grpc_server_started_total{grpc_method=\"Range\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 1\n",
+        )
+    };
+    let waits = async || {
+        tokio::task::yield_now().await;
+        started(&server)
+    };
+    until("the read to wait", waits).await;
+    // The request may be on its way to where it waits: it is there when a later one is answered.
+    let since = async {
+        let mut other = server.kv().await;
+        let serializable = pb::RangeRequest {
+            key: "k".into(),
+            serializable: true,
+            ..Default::default()
+        };
+        other.0.range(serializable).await.unwrap();
+        Instant::now()
+    };
+    let since = since.await;
+    (0..10).for_each(|_| drop(server.page("/metrics")));
+    assert!(!read.is_finished());
+    let waited = since.elapsed();
+    drop(held);
+    read.await.unwrap();
+    let size = pb::RangeRequest {
+        key: "a-key-to-be-read".into(),
+        ..Default::default()
+    };
+    let size = format!("\"request size\":{}", prost::Message::encoded_len(&size));
+    let told = stages(&server, "request stats", &size);
+    assert!(told("waited for quorum") >= waited, "{waited:?}");
+    assert!(told("waited for quorum") <= told("time spent"));
+}
