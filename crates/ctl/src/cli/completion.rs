@@ -35,9 +35,10 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
 fn script(root: &Command, shell: Shell) -> Vec<u8> {
     let mut tree = describe(root, shell).bin_name(root.name);
     if tree.find_subcommand("help").is_some() {
-        let commands = root.shown_children();
-        let commands = commands.map(|child| clap::Command::new(child.name).about(child.about));
-        tree = tree.mut_subcommand("help", |help| help.subcommands(commands));
+        // In fish a command is complete once a word of its list has been seen, itself included.
+        let topics = root.shown_children().filter(|child| child.name != "help");
+        let topics = topics.map(|child| clap::Command::new(child.name).about(child.about));
+        tree = tree.mut_subcommand("help", |help| help.subcommands(topics));
     }
     tree.build();
     let mut generated = Vec::new();
@@ -122,10 +123,12 @@ fn describe_flag(flag: &Flag, global: bool) -> clap::Arg {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::help_command;
 
     #[test]
     fn scripts_start_as_tools_expect_and_know_the_tree() {
-        let root = Command::group("tool", "", vec![completion_command("", "")]);
+        let commands = vec![completion_command("", ""), help_command("")];
+        let root = Command::group("tool", "", commands);
         let check = |shell, head: &str| {
             let script = String::from_utf8(script(&root, shell)).expect("scripts are text");
             assert!(script.starts_with(head), "{}", &script[..120]);
@@ -138,5 +141,19 @@ mod tests {
         check(Shell::Fish, "# fish completion for tool  ");
         check(Shell::Bash, "# bash completion for tool  ");
         check(Shell::PowerShell, "# powershell completion for tool  ");
+        let fish = String::from_utf8(script(&root, Shell::Fish)).expect("scripts are text");
+        let topics = "using_subcommand help; and not __fish_seen_subcommand_from completion\"";
+        assert!(fish.contains(topics), "help is no topic of itself: {fish}");
+    }
+
+    #[test]
+    fn zsh_completes_files_behind_commands_that_take_arguments() {
+        let command = |synopsis| Command::new("show", synopsis, "", |_| Ok(()));
+        let of = |synopsis| {
+            let root = Command::group("tool", "", vec![command(synopsis)]);
+            String::from_utf8(script(&root, Shell::Zsh)).expect("scripts are text")
+        };
+        assert!(of("<file>").contains("_files"));
+        assert!(!of("").contains("_files"));
     }
 }
