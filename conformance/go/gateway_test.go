@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,12 +14,19 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
-const gatewayRequestsPerSeed = 2000
+const (
+	gatewayRequestsPerSeed = 2000
+	gatewayRecordedMax     = 400
+)
 
 // The JSON gateway answers requests that were changed at random as etcd's does: the same status,
 // code, text and document, whether they are still JSON, still messages, or neither.
+//
+// CONFORMANCE_RECORD names a file for the first requests of the first seed and etcd's answers, for
+// the server's own tests (crates/server/tests/gateway/mutated.rs).
 func TestSameAnswersOfGateway(t *testing.T) {
 	seeds := uint64(3)
 	if n, err := strconv.ParseUint(os.Getenv("CONFORMANCE_SEEDS"), 10, 32); err == nil {
@@ -31,11 +39,13 @@ func TestSameAnswersOfGateway(t *testing.T) {
 			sides := []*member{startMember(t, ours()), startMember(t, real())}
 			seen := map[int]int{}
 			differences := 0
+			record := recorder(t, seed)
 			for range gatewayRequestsPerSeed {
 				request := gatewayRequests[draw.IntN(len(gatewayRequests))]
 				body := mutateJSON(draw, request.body)
 				a, b := postJSON(t, sides[0], request.path, body), postJSON(t, sides[1], request.path, body)
 				seen[b.status]++
+				record(request.path, body, b)
 				if reflect.DeepEqual(a, b) {
 					continue
 				}
@@ -49,6 +59,39 @@ func TestSameAnswersOfGateway(t *testing.T) {
 				t.Error("the requests are all alike")
 			}
 		})
+	}
+}
+
+// recorder writes requests and answers to the file that CONFORMANCE_RECORD names, if it does.
+func recorder(t *testing.T, seed uint64) func(path, body string, answer gatewayAnswer) {
+	name := os.Getenv("CONFORMANCE_RECORD")
+	if name == "" || seed != 1 {
+		return func(string, string, gatewayAnswer) {}
+	}
+	file := need(os.Create(name))(t)
+	t.Cleanup(func() { file.Close() })
+	lines, left := json.NewEncoder(file), gatewayRecordedMax
+	lines.SetEscapeHTML(false)
+	return func(path, body string, answer gatewayAnswer) {
+		if left--; left < 0 {
+			return
+		}
+		line := map[string]any{"path": path, "body": body, "status": answer.status}
+		if !utf8.ValidString(body) {
+			line["body"], line["base64"] = base64.StdEncoding.EncodeToString([]byte(body)), true
+		}
+		if len(answer.lines) > 0 {
+			last, _ := answer.lines[len(answer.lines)-1].(map[string]any)
+			if inner, ok := last["error"].(map[string]any); ok {
+				last = inner
+			}
+			if code, ok := last["code"]; ok {
+				line["code"], line["message"] = code, last["message"]
+			}
+		}
+		if err := lines.Encode(line); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -8,7 +8,7 @@ use serde_saphyr::{SerializerOptions, ser_options};
 
 use crate::cli::{Exit, Flag, FlagSet};
 use crate::go::quote::quote;
-use crate::kubernetes;
+use crate::kubernetes::{self, Decoded};
 use crate::print::Format;
 
 /// The form of the documents.
@@ -71,18 +71,19 @@ pub(super) fn form(flags: &FlagSet, format: Format) -> Result<Option<Form>, Exit
 /// The documents.
 pub(super) fn render(kvs: &[KeyValue], form: Form) -> String {
     let documents = kvs.iter().map(|kv| {
-        let value = kubernetes::decode(&kv.value, kv.mod_revision);
+        let decoded = kubernetes::decode(&kv.value, kv.mod_revision);
+        let Decoded { shown, .. } = &decoded;
         match form {
-            Form::Yaml => format!("{}{}", head(kv), yaml(&value)),
-            Form::Json => format!("{value:#}\n"),
-            Form::JsonLines => format!("{value}\n"),
+            Form::Yaml => format!("{}{}", head(kv, &decoded), yaml(shown)),
+            Form::Json => format!("{shown:#}\n"),
+            Form::JsonLines => format!("{shown}\n"),
         }
     });
     let separator = if form == Form::Yaml { "---\n" } else { "" };
     documents.collect::<Vec<_>>().join(separator)
 }
 
-fn head(kv: &KeyValue) -> String {
+fn head(kv: &KeyValue, decoded: &Decoded) -> String {
     let key = match std::str::from_utf8(&kv.key) {
         Ok(key) if !key.chars().any(char::is_control) => key.to_owned(),
         _ => quote(&kv.key),
@@ -91,8 +92,12 @@ fn head(kv: &KeyValue) -> String {
         0 => String::new(),
         id => format!(", lease {id:x}"),
     };
+    let stored_as = match &decoded.stored_version {
+        Some(version) => format!(", stored as {version}"),
+        None => String::new(),
+    };
     format!(
-        "# {key}\n# {} bytes, version {}, created at revision {}, changed at revision {}{lease}\n",
+        "# {key}\n# {} bytes, version {}, created at revision {}, changed at revision {}{lease}{stored_as}\n",
         kv.value.len(),
         kv.version,
         kv.create_revision,
@@ -148,6 +153,18 @@ text
             render(&[kv("/a", object), kv("\n", "text")], Form::Yaml),
             text
         );
+    }
+
+    #[test]
+    fn yaml_says_in_which_version_an_object_is_stored() {
+        let object = "{\"apiVersion\":\"storage.k8s.io/v1beta1\",\"kind\":\"CSIDriver\"}";
+        let text = "\
+# /a
+# 58 bytes, version 2, created at revision 2, changed at revision 3, lease 1f, stored as storage.k8s.io/v1beta1
+apiVersion: storage.k8s.io/v1
+kind: CSIDriver
+";
+        assert_eq!(render(&[kv("/a", object)], Form::Yaml), text);
     }
 
     #[test]

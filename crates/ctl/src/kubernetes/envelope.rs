@@ -2,28 +2,40 @@
 
 use serde_json::{Map, Value};
 
+use super::convert::convert;
 use super::types::{META, TYPES};
 use super::wire::{self, Wire};
 use super::{encrypted, generic, message};
 
 const MAGIC: &[u8] = b"k8s\0";
 
+/// A value as it is shown.
+pub(crate) struct Decoded {
+    pub(crate) shown: Value,
+    /// The version of the API that it is stored in, if it is shown in another one.
+    pub(crate) stored_version: Option<String>,
+}
+
 /// The JSON for a value. Objects get the revision of the key's last change as their
 /// `metadata.resourceVersion`, as the API server shows it; they are stored without one.
 ///
 /// What is not of Kubernetes is shown as JSON if it is a JSON object or list, as a string if it is
 /// text, and else in base64.
-pub(crate) fn decode(value: &[u8], mod_revision: i64) -> Value {
-    if let Some(about) = encrypted::describe(value) {
-        return about;
-    }
-    let decoded = match is_protobuf(value) {
+pub(crate) fn decode(value: &[u8], mod_revision: i64) -> Decoded {
+    let about = encrypted::describe(value);
+    let decoded = about.or_else(|| match is_protobuf(value) {
         true => object(value, 0),
         false => json_or_text(value),
-    };
-    let mut decoded = decoded.unwrap_or_else(|| generic::bytes(value));
-    set_resource_version(&mut decoded, mod_revision);
-    decoded
+    });
+    let mut shown = decoded.unwrap_or_else(|| generic::bytes(value));
+    let stored_version = shown.as_object_mut().and_then(|object| {
+        set_resource_version(object, mod_revision);
+        convert(object)
+    });
+    Decoded {
+        shown,
+        stored_version,
+    }
 }
 
 fn json_or_text(value: &[u8]) -> Option<Value> {
@@ -81,10 +93,7 @@ fn unknown(raw: &[u8], depth: usize) -> Option<Map<String, Value>> {
     Some(object)
 }
 
-fn set_resource_version(decoded: &mut Value, mod_revision: i64) {
-    let Some(object) = decoded.as_object_mut() else {
-        return;
-    };
+fn set_resource_version(object: &mut Map<String, Value>, mod_revision: i64) {
     if !(object.contains_key("apiVersion") && object.contains_key("kind")) {
         return;
     }

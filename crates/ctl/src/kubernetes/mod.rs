@@ -7,13 +7,14 @@
 //! ```
 //!
 //! Protobuf does not carry names, so [`types`] holds those of Kubernetes' own kinds. Kinds that it
-//! does not know, and fields of newer versions, are shown by their numbers ([`generic`]). An object
-//! is shown in the version that it is stored in; the API server may convert it to another one.
+//! does not know, and fields of newer versions, are shown by their numbers ([`generic`]).
 //!
 //! - `envelope`: which of these a value is. `message`: from protobuf to JSON, with the types.
+//! - `convert`: objects that are shown in another version of the API than they are stored in.
 //! - `scalar`: what has a JSON form of its own: times, quantities, durations.
 //! - `wire`: fields of a message. `encrypted`: what the head of an encrypted value tells.
 
+mod convert;
 mod encrypted;
 mod envelope;
 mod generic;
@@ -25,7 +26,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use envelope::decode;
+pub(crate) use envelope::{Decoded, decode};
 
 /// Nesting of messages that are shown as such; deeper ones are shown as bytes.
 const DEPTH_MAX: usize = 64;

@@ -54,16 +54,23 @@ pub(crate) fn kind(file_type: FileType) -> Option<&'static str> {
     }
 }
 
+/// What etcd says of a file that holds no database.
+pub(crate) const NO_DATABASE: &str = "invalid database";
+
+/// Whether a file holds no database at all.
+pub(crate) fn is_no_database(error: &BoltError) -> bool {
+    match error {
+        BoltError::Io(error) => error.kind() == io::ErrorKind::UnexpectedEof,
+        BoltError::Damaged(damage) => damage.reason == Reason::NoMeta,
+        _ => false,
+    }
+}
+
 /// The text for a database that cannot be used. I/O errors already name the file.
 pub(crate) fn database_text(path: &Path, error: &BoltError) -> String {
     let reason = match error {
-        BoltError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            "invalid database".to_owned()
-        }
+        error if is_no_database(error) => NO_DATABASE.to_owned(),
         BoltError::Io(error) | BoltError::Full(error) => return error.to_string(),
-        BoltError::Damaged(damage) if damage.reason == Reason::NoMeta => {
-            "invalid database".to_owned()
-        }
         BoltError::Locked => {
             "the database is in use; stop its member first, or take a backup with `etcdctl snapshot save`"
                 .to_owned()

@@ -11,7 +11,7 @@
 //! from one backup with the same flags form a cluster.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
@@ -27,6 +27,7 @@ use retcd_state::mvcc::Revision;
 use retcd_storage::backend::{self, Backend, Bucket, WriteBatch};
 use retcd_storage::bolt::{Access, BoltError};
 use retcd_storage::{snap, wal};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::cluster::{self, Cluster};
@@ -192,17 +193,16 @@ fn open_backup(plan: &Plan) -> Result<Backup, Exit> {
     let source = &plan.source;
     let bytes = check_regular_for("open", source)?.len();
     if bytes < CHECKSUM_BYTES {
-        return Err(Exit::error(format!(
-            "{}: no backup, {bytes} bytes are too few",
-            source.display()
-        )));
+        // etcd's tool looks for the checksum before the start of the file.
+        log::error!("the file is too short for a backup"; "path" => source, "bytes" => bytes);
+        let invalid = io::Error::from(Errno::INVAL);
+        return Err(Exit::error(io_text("seek", source, &invalid)));
     }
     let has_checksum = bytes % PAGE_BYTES == CHECKSUM_BYTES;
     if !has_checksum && !plan.skip_hash_check {
-        return Err(Exit::error(format!(
-            "{}: snapshot missing hash but --skip-hash-check=false",
-            source.display()
-        )));
+        return Err(Exit::error(
+            "snapshot missing hash but --skip-hash-check=false",
+        ));
     }
     let file = File::open(source).map_err(|error| Exit::error(io_text("open", source, &error)))?;
     Ok(Backup {
@@ -225,12 +225,11 @@ fn copy_database(plan: &Plan, mut backup: Backup, created: &CreatedFiles) -> Res
         .read_exact(&mut expected)
         .map_err(|error| Exit::error(io_text("read", source, &error)))?;
     if expected != actual {
-        // Scripts match the start of etcd's line.
+        log::error!("the backup is damaged"; "path" => source);
         return Err(Exit::error(format!(
-            "expected sha256 {}, got {}: {} is damaged",
+            "expected sha256 {}, got {}",
             listed(&expected),
             listed(&actual),
-            source.display()
         )));
     }
     Ok(())

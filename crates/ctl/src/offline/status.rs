@@ -4,20 +4,22 @@
 //! the end of a backup is not verified; the pages of the database are.
 
 use std::collections::HashSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crc32c::crc32c_append;
 use prost::Message;
-use retcd_log::ByteSize;
+use retcd_log::{self as log, ByteSize};
 use retcd_proto::mvccpb::KeyValue;
 use retcd_state::mvcc::Revision;
 use retcd_storage::backend::Bucket;
 use retcd_storage::bolt::{Access, BoltError, Db, ReadTx};
+use rustix::io::Errno;
 
 use super::format::{self, Column, Raw};
-use super::input_file::{check_regular, database_text};
-use super::{disk, lock_limit, open_locked, options};
+use super::input_file::{NO_DATABASE, check_regular, database_text, is_no_database};
+use super::{disk, io_text, lock_limit, open_locked, options};
 use crate::cli::{Command, Exit, Invocation};
 
 const LONG: &str = "\
@@ -46,7 +48,12 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
         ));
     };
     let path = PathBuf::from(path);
-    check_regular(&path)?;
+    if check_regular(&path)?.len() == 0 {
+        // etcd's tool takes an empty file for a new database, and may not write it.
+        log::error!("the file is empty"; "path" => path);
+        let unwritable = io::Error::from(Errno::BADF);
+        return Err(Exit::error(io_text("write", &path, &unwritable)));
+    }
     let status = read(&path, lock_limit(invocation))?;
     let number = |number: u64| Raw::Number(i64::try_from(number).unwrap_or(i64::MAX));
     let keys = status.keys.len() as u64;
@@ -98,7 +105,13 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
 }
 
 fn read(path: &Path, lock_limit: Option<Duration>) -> Result<Status, Exit> {
-    let failed = |error: BoltError| Exit::error(database_text(path, &error));
+    let failed = |error: BoltError| {
+        Exit::error(match is_no_database(&error) {
+            // The command names no other file.
+            true => NO_DATABASE.to_owned(),
+            false => database_text(path, &error),
+        })
+    };
     let open = || Db::open(disk(), path, options(Access::ReadOnly));
     let db = open_locked(lock_limit, open).map_err(failed)?;
     let view = db.read();

@@ -70,15 +70,18 @@ fn member_change(
     }
 }
 
+/// etcdctl prints the response with the state that Go's protobuf keeps in each message, of which one
+/// part is an address in memory, and with the bytes of unknown fields and the size behind it.
 fn revoke(response: &pb::LeaseRevokeResponse) -> Unsupported {
     let header = response.header.unwrap_or_default();
-    let shown = format!(
-        "&{{cluster_id:{} member_id:{} revision:{} raft_term:{}}}",
+    let message = format!(
+        "cluster_id:{}  member_id:{}  revision:{}  raft_term:{}",
         header.cluster_id, header.member_id, header.revision, header.raft_term
     );
     Unsupported {
         reason: Some(format!(
-            "marshal unsupported for type *clientv3.LeaseRevokeResponse ({shown})"
+            "marshal unsupported for type *clientv3.LeaseRevokeResponse \
+             (&{{{{{{}} [] [] {response:p}}} {message} [] 0}})"
         )),
     }
 }

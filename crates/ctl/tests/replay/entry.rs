@@ -101,8 +101,8 @@ pub struct Entry {
     pub stdout_or: Vec<String>,
     /// Whether only the start of stdout was recorded.
     pub truncated: bool,
-    /// Whether stdout is binary and only required to be present.
-    pub binary: bool,
+    /// Whether stdout is messages of protobuf, recorded as [`protobuf`](super::protobuf) shows them.
+    pub protobuf: bool,
     /// Whether stdout is a help text, of which only the names are recorded.
     pub help: bool,
     /// Whether the command contacts no server, although one was running.
@@ -122,26 +122,42 @@ impl Entry {
     }
 }
 
-/// Reads the file: the omissions, and the entries by group.
-pub fn read(data: &str) -> (BTreeMap<String, u64>, BTreeMap<String, Vec<Entry>>) {
+/// A file of transcripts.
+pub struct Transcripts {
+    /// The ids of entries that are answered otherwise on purpose, and why. Their answers in the file
+    /// are ours.
+    pub exceptions: BTreeMap<String, String>,
+    /// Why entries are not in the file, and how many.
+    pub left_out: BTreeMap<String, u64>,
+    /// The entries by group.
+    pub groups: BTreeMap<String, Vec<Entry>>,
+}
+
+/// Reads a file.
+pub fn read(data: &str) -> Transcripts {
     let mut lines = data
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).expect("the data is JSON"));
-    let head = lines.next().expect("the first line says what was left out");
-    let left_out = head["left_out"].as_object().expect("an object");
-    let left_out = left_out
-        .iter()
-        .map(|(reason, n)| (reason.clone(), n.as_u64().expect("a count")))
-        .collect();
-    let mut groups: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
+    let head = lines.next().expect("the first line says what differs");
+    let members = |name: &str| head[name].as_object().cloned().unwrap_or_default();
+    let exceptions = members("exceptions").into_iter();
+    let exceptions = exceptions.map(|(id, why)| (id, why.as_str().expect("a reason").to_owned()));
+    let left_out = members("left_out").into_iter();
+    let left_out = left_out.map(|(why, count)| (why, count.as_u64().expect("a count")));
+    let mut transcripts = Transcripts {
+        exceptions: exceptions.collect(),
+        left_out: left_out.collect(),
+        groups: BTreeMap::new(),
+    };
     for line in lines {
         let group = line["group"]
             .as_str()
             .expect("every entry has a group")
             .to_owned();
-        groups.entry(group).or_default().push(entry(&line));
+        let entries = transcripts.groups.entry(group).or_default();
+        entries.push(entry(&line));
     }
-    (left_out, groups)
+    transcripts
 }
 
 fn entry(line: &Value) -> Entry {
@@ -164,7 +180,7 @@ fn entry(line: &Value) -> Entry {
         stdout: text("stdout"),
         stdout_or: strings(&line["or"]),
         truncated: line["truncated"].as_bool().unwrap_or(false),
-        binary: line["binary"].as_bool().unwrap_or(false),
+        protobuf: line["protobuf"].as_bool().unwrap_or(false),
         help: line["help"].as_bool().unwrap_or(false),
         offline: line["offline"].as_bool().unwrap_or(false),
         stderr: text("stderr"),

@@ -22,6 +22,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::entry::{Entry, Event, Page, Step};
 use super::placeholders::Bindings;
+use super::protobuf;
 use crate::harness;
 
 /// Timeout of a server start.
@@ -180,7 +181,7 @@ impl Lines {
     fn of(entry: &Entry, step: &Step) -> Lines {
         // Given explicitly where the transcript is truncated.
         let told = step.bound.as_ref().and_then(|bound| bound.lines);
-        let told = told.filter(|_| entry.truncated || entry.binary);
+        let told = told.filter(|_| entry.truncated || entry.protobuf);
         Lines {
             stdout: told.unwrap_or_else(|| entry.stdout.lines().count()),
             stderr: entry.stderr.lines().count(),
@@ -498,10 +499,12 @@ impl Group {
                 done.exit, entry.exit
             ));
         }
-        let stdout = String::from_utf8_lossy(&done.stdout).into_owned();
-        let same = if entry.binary {
-            true
-        } else if entry.help {
+        let stdout = match entry.protobuf {
+            true => protobuf::text(&done.stdout),
+            false => None,
+        };
+        let stdout = stdout.unwrap_or_else(|| String::from_utf8_lossy(&done.stdout).into_owned());
+        let same = if entry.help {
             self.same_text(&entry.stdout, &skeleton(&stdout))
         } else if entry.truncated {
             stdout.starts_with(&entry.stdout)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use super::entry::{self, Entry};
+use super::entry::{self, Entry, Transcripts};
 use super::group::{self, Tested};
 
 /// Each group runs its own server.
@@ -15,7 +15,14 @@ const PARALLEL_GROUPS: usize = 4;
 /// # Panics
 /// Something differs.
 pub fn check(data: &str, server: Option<&Tested>, compared_min: usize) {
-    let (left_out, groups) = entry::read(data);
+    let Transcripts {
+        exceptions,
+        left_out,
+        groups,
+    } = entry::read(data);
+    for (id, reason) in exceptions {
+        println!("an exception: {id} ({reason})");
+    }
     for (reason, count) in left_out {
         println!("left out: {count} entries ({reason})");
     }

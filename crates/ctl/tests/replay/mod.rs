@@ -4,3 +4,4 @@ pub mod entry;
 pub mod group;
 pub mod groups;
 pub mod placeholders;
+pub mod protobuf;

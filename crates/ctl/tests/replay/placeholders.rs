@@ -1,9 +1,12 @@
-//! Placeholders: `{{NAME}}`, `{{NAME:number:form}}`.
+//! Placeholders: `{{NAME}}`, `{{NAME:number:form}}`, and `{{BASE64(TEXT)}}` for a text that has some.
 //!
 //! An id placeholder is bound to the first number that it matches, in any form; measured values
 //! match by their format.
 
 use std::collections::HashMap;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 
 /// The values of placeholders.
 #[derive(Clone, Default)]
@@ -29,6 +32,7 @@ impl Bindings {
                     .cloned()
                     .or_else(|| self.number(name))
                     .unwrap_or_else(|| format!("{{{{{name}}}}}")),
+                Piece::Base64(template) => BASE64_STANDARD.encode(self.fill(template)),
             })
             .collect()
     }
@@ -45,6 +49,7 @@ impl Bindings {
             let tail = match piece {
                 Piece::Text(text) => rest.strip_prefix(text),
                 Piece::Placeholder(name) => self.match_placeholder(name, rest),
+                Piece::Base64(template) => self.match_base64(template, rest),
             };
             match tail {
                 Some(tail) => rest = tail,
@@ -69,12 +74,21 @@ impl Bindings {
             "PERCENT" => |c| c.is_ascii_digit() || "%-".contains(c),
             "SHA256" => |c| c.is_ascii_digit() || c == ' ',
             "HASH" => |c| c.is_ascii_hexdigit(),
+            "PTR" => |c| c.is_ascii_hexdigit() || c == 'x',
             _ => |c| c.is_ascii_digit(),
         };
         let end = actual.len() - actual.trim_start_matches(shape).len();
         // A period after a number ends the sentence.
         let end = actual[..end].trim_end_matches(['.', ' ']).len();
         (end > 0).then_some(&actual[end..])
+    }
+
+    fn match_base64<'a>(&mut self, template: &str, actual: &'a str) -> Option<&'a str> {
+        let is_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+        let tail = actual.trim_start_matches(is_base64);
+        let decoded = BASE64_STANDARD.decode(&actual[..actual.len() - tail.len()]);
+        let text = String::from_utf8(decoded.ok()?).ok()?;
+        self.matches(template, &text).then_some(tail)
     }
 
     /// Ids may be padded with spaces on the left.
@@ -137,6 +151,8 @@ fn split_form(name: &str) -> (String, Form) {
 enum Piece<'t> {
     Text(&'t str),
     Placeholder(&'t str),
+    /// The template of the text.
+    Base64(&'t str),
 }
 
 fn pieces(template: &str) -> impl Iterator<Item = Piece<'_>> {
@@ -144,6 +160,12 @@ fn pieces(template: &str) -> impl Iterator<Item = Piece<'_>> {
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
+        }
+        if let Some(inner) = rest.strip_prefix("{{BASE64(")
+            && let Some((template, tail)) = inner.split_once(")}}")
+        {
+            rest = tail;
+            return Some(Piece::Base64(template));
         }
         if let Some(inner) = rest.strip_prefix("{{")
             && let Some(end) = inner.find("}}")

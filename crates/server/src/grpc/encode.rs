@@ -106,12 +106,16 @@ struct Projected<'a>(&'a Record, Projection);
 
 impl Projected<'_> {
     fn numbers(&self) -> [(u64, u64); 4] {
-        let record = self.0;
+        let Projected(record, projection) = self;
+        let lease = match projection {
+            Projection::KeyAndRevisions => 0,
+            Projection::Full | Projection::WithoutValue => record.lease(),
+        };
         [
             (2, record.create_revision() as u64),
             (3, record.mod_revision() as u64),
             (4, record.version() as u64),
-            (6, record.lease() as u64),
+            (6, lease as u64),
         ]
     }
 }
@@ -570,7 +574,7 @@ mod tests {
             mod_revision: rng.i64(1..1000),
             version: 1,
             value: &vec![7; rng.usize(..200)],
-            lease: 0,
+            lease: rng.i64(..3),
         })
     }
 
@@ -584,7 +588,13 @@ mod tests {
             kvs: records(rng),
             more: rng.bool(),
             count: rng.i64(..300),
-            projection: Projection::Full,
+            projection: rng
+                .choice([
+                    Projection::Full,
+                    Projection::WithoutValue,
+                    Projection::KeyAndRevisions,
+                ])
+                .expect("there are some"),
         }
     }
 
@@ -620,13 +630,26 @@ mod tests {
         records.iter().map(Record::to_key_value).collect()
     }
 
+    fn projected(records: &[Record], projection: Projection) -> Vec<retcd_proto::mvccpb::KeyValue> {
+        let mut kvs = kvs(records);
+        for kv in &mut kvs {
+            if projection != Projection::Full {
+                kv.value.clear();
+            }
+            if projection == Projection::KeyAndRevisions {
+                kv.lease = 0;
+            }
+        }
+        kvs
+    }
+
     /// The same message by way of prost.
     fn message(header: ResponseHeader, reply: &TxnReply) -> pb::TxnResponse {
         let header_of = |revision| Some(revision_alone(revision));
         let op = |op: &OpReply| match op {
             OpReply::Range(reply) => Some(Response::ResponseRange(pb::RangeResponse {
                 header: header_of(reply.revision),
-                kvs: kvs(&reply.kvs),
+                kvs: projected(&reply.kvs, reply.projection),
                 more: reply.more,
                 count: reply.count,
             })),

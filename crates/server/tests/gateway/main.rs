@@ -13,6 +13,7 @@ mod json;
 mod limits;
 #[path = "../transcripts/member.rs"]
 mod member;
+mod mutated;
 #[path = "../process/place.rs"]
 #[expect(dead_code, reason = "these tests need only a part of it")]
 mod place;
