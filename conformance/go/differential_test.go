@@ -297,8 +297,14 @@ func normalizeTxn(r *pb.TxnRequest, m *pb.TxnResponse) {
 }
 
 // normalizeRange sorts keys with the same sort value, whose order is unspecified; with a limit even
-// the selection among them is, so only the sort values are compared there.
+// the selection among them is, so only the sort values are compared there. etcd 3.7 omits leases
+// together with values.
 func normalizeRange(r *pb.RangeRequest, m *pb.RangeResponse) {
+	if r.KeysOnly {
+		for _, kv := range m.Kvs {
+			kv.Lease = 0
+		}
+	}
 	if r.SortTarget == pb.RangeRequest_KEY || len(m.Kvs) == 0 {
 		return
 	}

@@ -106,16 +106,12 @@ struct Projected<'a>(&'a Record, Projection);
 
 impl Projected<'_> {
     fn numbers(&self) -> [(u64, u64); 4] {
-        let Projected(record, projection) = self;
-        let lease = match projection {
-            Projection::KeyAndRevisions => 0,
-            Projection::Full | Projection::WithoutValue => record.lease(),
-        };
+        let record = self.0;
         [
             (2, record.create_revision() as u64),
             (3, record.mod_revision() as u64),
             (4, record.version() as u64),
-            (6, lease as u64),
+            (6, record.lease() as u64),
         ]
     }
 }
@@ -574,7 +570,7 @@ mod tests {
             mod_revision: rng.i64(1..1000),
             version: 1,
             value: &vec![7; rng.usize(..200)],
-            lease: rng.i64(..3),
+            lease: 0,
         })
     }
 
@@ -588,13 +584,7 @@ mod tests {
             kvs: records(rng),
             more: rng.bool(),
             count: rng.i64(..300),
-            projection: rng
-                .choice([
-                    Projection::Full,
-                    Projection::WithoutValue,
-                    Projection::KeyAndRevisions,
-                ])
-                .expect("there are some"),
+            projection: Projection::Full,
         }
     }
 
@@ -630,26 +620,13 @@ mod tests {
         records.iter().map(Record::to_key_value).collect()
     }
 
-    fn projected(records: &[Record], projection: Projection) -> Vec<retcd_proto::mvccpb::KeyValue> {
-        let mut kvs = kvs(records);
-        for kv in &mut kvs {
-            if projection != Projection::Full {
-                kv.value.clear();
-            }
-            if projection == Projection::KeyAndRevisions {
-                kv.lease = 0;
-            }
-        }
-        kvs
-    }
-
     /// The same message by way of prost.
     fn message(header: ResponseHeader, reply: &TxnReply) -> pb::TxnResponse {
         let header_of = |revision| Some(revision_alone(revision));
         let op = |op: &OpReply| match op {
             OpReply::Range(reply) => Some(Response::ResponseRange(pb::RangeResponse {
                 header: header_of(reply.revision),
-                kvs: projected(&reply.kvs, reply.projection),
+                kvs: kvs(&reply.kvs),
                 more: reply.more,
                 count: reply.count,
             })),

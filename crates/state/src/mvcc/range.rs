@@ -54,21 +54,18 @@ pub enum RangeError {
 pub enum Projection {
     /// Everything.
     Full,
-    /// All but the value: `keys_only`, sorted by the value.
+    /// All but the value: `keys_only`.
     WithoutValue,
-    /// The key and its revisions: any other `keys_only`.
-    KeyAndRevisions,
 }
 
 impl Projection {
     /// The projection that `request` asks for.
     pub fn of(request: &RangeRequest) -> Projection {
-        // etcd 3.7 reads records only to sort by their values, and answers from its index otherwise,
-        // which knows no leases; etcd up to 3.6 shows them always.
-        match (request.keys_only, request.sort_target()) {
-            (false, _) => Projection::Full,
-            (true, SortTarget::Value) => Projection::WithoutValue,
-            (true, _) => Projection::KeyAndRevisions,
+        // etcd 3.7 answers most of these from its index, which has no leases; etcd up to 3.6 shows
+        // them, too.
+        match request.keys_only {
+            false => Projection::Full,
+            true => Projection::WithoutValue,
         }
     }
 }
@@ -105,7 +102,7 @@ impl ReplySize {
     pub(super) fn add(&mut self, reply: &RangeReply) -> Result<(), RangeError> {
         let record_bytes = |record: &Record| match reply.projection {
             Projection::Full => record.as_bytes().len(),
-            Projection::WithoutValue | Projection::KeyAndRevisions => record.key().len(),
+            Projection::WithoutValue => record.key().len(),
         };
         self.bytes += reply.kvs.iter().map(record_bytes).sum::<usize>();
         self.check()

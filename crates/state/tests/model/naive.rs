@@ -327,10 +327,9 @@ pub fn range(
     if r.count_only {
         kvs.clear();
     }
-    let projection = match (r.keys_only, r.sort_target) {
-        (false, _) => Projection::Full,
-        (true, 4) => Projection::WithoutValue,
-        (true, _) => Projection::KeyAndRevisions,
+    let projection = match r.keys_only {
+        false => Projection::Full,
+        true => Projection::WithoutValue,
     };
     let kvs = kvs.into_iter().map(|kv| crate::shown(kv, projection));
     Ok(Expected {
