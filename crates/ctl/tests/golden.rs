@@ -26,7 +26,7 @@ fn prints_what_etcd_prints() {
 }
 
 /// Of all transcripts at most one in a hundred may be an exception: of the 1,159 of etcdctl, the 145
-/// of etcdutl and the 273 of the JSON gateway, which has none (`crates/server/tests/gateway`).
+/// of etcdutl and the 273 of the JSON gateway, which has one (`crates/server/tests/gateway`).
 #[test]
 fn few_answers_differ_on_purpose() {
     const ALL: usize = 1159 + 145 + 273;
@@ -34,10 +34,11 @@ fn few_answers_differ_on_purpose() {
     for file in &files {
         let entries = file.groups.values().flatten();
         let ids: Vec<&String> = entries.map(|entry| &entry.id).collect();
-        for (id, why) in &file.exceptions {
+        for (id, why) in file.exceptions.iter().chain(&file.crashes) {
             assert!(ids.contains(&id) && !why.is_empty(), "{id}");
         }
     }
     let exceptions: usize = files.iter().map(|file| file.exceptions.len()).sum();
-    assert!(exceptions * 100 <= ALL, "{exceptions} of {ALL}");
+    let with_gateway = exceptions + 1;
+    assert!(with_gateway * 100 <= ALL, "{with_gateway} of {ALL}");
 }

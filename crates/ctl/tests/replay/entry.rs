@@ -127,6 +127,9 @@ pub struct Transcripts {
     /// The ids of entries that are answered otherwise on purpose, and why. Their answers in the file
     /// are ours.
     pub exceptions: BTreeMap<String, String>,
+    /// The same of entries at which the original crashes or hangs, so that there is no answer to
+    /// equal.
+    pub crashes: BTreeMap<String, String>,
     /// Why entries are not in the file, and how many.
     pub left_out: BTreeMap<String, u64>,
     /// The entries by group.
@@ -140,12 +143,15 @@ pub fn read(data: &str) -> Transcripts {
         .map(|line| serde_json::from_str::<Value>(line).expect("the data is JSON"));
     let head = lines.next().expect("the first line says what differs");
     let members = |name: &str| head[name].as_object().cloned().unwrap_or_default();
-    let exceptions = members("exceptions").into_iter();
-    let exceptions = exceptions.map(|(id, why)| (id, why.as_str().expect("a reason").to_owned()));
+    let reasons = |name: &str| {
+        let members = members(name).into_iter();
+        members.map(|(id, why)| (id, why.as_str().expect("a reason").to_owned()))
+    };
     let left_out = members("left_out").into_iter();
     let left_out = left_out.map(|(why, count)| (why, count.as_u64().expect("a count")));
     let mut transcripts = Transcripts {
-        exceptions: exceptions.collect(),
+        exceptions: reasons("exceptions").collect(),
+        crashes: reasons("crashes").collect(),
         left_out: left_out.collect(),
         groups: BTreeMap::new(),
     };

@@ -17,10 +17,11 @@ const PARALLEL_GROUPS: usize = 4;
 pub fn check(data: &str, server: Option<&Tested>, compared_min: usize) {
     let Transcripts {
         exceptions,
+        crashes,
         left_out,
         groups,
     } = entry::read(data);
-    for (id, reason) in exceptions {
+    for (id, reason) in exceptions.into_iter().chain(crashes) {
         println!("an exception: {id} ({reason})");
     }
     for (reason, count) in left_out {

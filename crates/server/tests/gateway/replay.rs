@@ -1,7 +1,8 @@
-//! Everything that etcd 3.7.1 was asked, in the same order, and answered in the same way.
+//! Everything that etcd 3.7.1 was asked, in the same order. Where we answer otherwise, a list says
+//! why.
 //!
-//! `RETCD_TEST_ETCD_3_7=/path/to/etcd` replays against that program instead: so it shows that the
-//! comparison itself is right.
+//! `RETCD_TEST_ETCD_3_7=/path/to/etcd` replays against that program instead, without exceptions: so
+//! it shows that the comparison itself is right.
 
 use super::member::Member;
 use super::transcript::{Comparison, group};
@@ -38,12 +39,19 @@ fn without_chance(body: &str) -> String {
         .replace("  alarm:", " alarm:")
 }
 
+/// Answered otherwise on purpose, and why.
+const EXCEPTIONS: [(&str, &str); 1] = [(
+    "gw-lease-009",
+    "a list of keys only shows leases, as etcd up to 3.6 does (see docs/compatibility.md)",
+)];
+
 async fn replay(name: &str, flags: &[&str]) {
     let reference = std::env::var("RETCD_TEST_ETCD_3_7").ok();
     let mut member = Member::start(reference.as_deref(), READY, flags).await;
     let mut differences = Vec::new();
     for exchange in group(TRANSCRIPT, name) {
-        if exchange.is_informative() {
+        let is_exception = || EXCEPTIONS.iter().any(|(id, _)| *id == exchange.id);
+        if exchange.is_informative() || (reference.is_none() && is_exception()) {
             continue;
         }
         let same = exchange.replay(member.port, &mut member.names, COMPARISON);
