@@ -39,6 +39,14 @@ impl Pieces {
         }
     }
 
+    /// The first one that is left.
+    pub(super) fn first(&mut self) -> Option<&[u8]> {
+        match self {
+            Pieces::Encoded(pieces) => pieces.as_slice().first().map(Piece::bytes),
+            Pieces::Encoding(encoding) => encoding.first_piece().map(|piece| &**piece),
+        }
+    }
+
     /// The next one, once there is memory for it.
     async fn next(&mut self, budget: &AnswerBudget) -> Result<Option<Piece>, Status> {
         let encoding = match self {

@@ -575,8 +575,9 @@ impl Context {
         patience: Patience,
         sender: &mpsc::Sender<Result<Bytes, Status>>,
     ) -> Result<bool, Status> {
+        let mut pieces = pieces.into();
         if let Some(first) = pieces.first() {
-            self.recorded.sent(first.bytes());
+            self.recorded.sent(first);
         }
         let budget = &self.thread.server.answers;
         deliver(budget, &self.connection, pieces, patience, sender).await

@@ -136,7 +136,9 @@ impl<M: EncodeParts> Encoding<M> {
 pub(super) trait NextPiece: Send {
     /// Length of the frame in bytes.
     fn frame_bytes(&self) -> usize;
-    /// The next piece, which takes some tenths of a millisecond to encode.
+    /// The first piece that is left, which takes some tenths of a millisecond to encode.
+    fn first_piece(&mut self) -> Option<&Bytes>;
+    /// The same, to be gone.
     fn next_piece(&mut self) -> Option<Bytes>;
 }
 
@@ -145,7 +147,7 @@ impl<M: EncodeParts> NextPiece for Encoding<M> {
         PREFIX_BYTES + self.length.bytes()
     }
 
-    fn next_piece(&mut self) -> Option<Bytes> {
+    fn first_piece(&mut self) -> Option<&Bytes> {
         while self.ready.is_empty() {
             let sink = self.sink.as_mut()?;
             let parts = self.message.parts();
@@ -158,6 +160,11 @@ impl<M: EncodeParts> NextPiece for Encoding<M> {
                 self.ready.extend(self.sink.take()?.into_pieces());
             }
         }
+        self.ready.front()
+    }
+
+    fn next_piece(&mut self) -> Option<Bytes> {
+        self.first_piece()?;
         self.ready.pop_front()
     }
 }
