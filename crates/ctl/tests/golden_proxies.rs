@@ -2,7 +2,8 @@
 //!
 //! The transcripts are in `data/golden-proxies.jsonl`, in the form of those of `golden.rs`; the first
 //! entry of a group says which proxies stand before its members. A `page` is asked for over HTTP. The
-//! servers and proxies are the workspace's `etcd`, or the program at `RETCD_GOLDEN_SERVER`.
+//! servers and proxies are the workspace's `etcd`. Those at `RETCD_GOLDEN_SERVER` are tried, too, but a proxy
+//! of etcd keeps watches for which the replay would wait in vain.
 
 mod harness;
 mod replay;

@@ -98,6 +98,7 @@ pub fn replay(server: Option<&Tested>, name: &str, entries: &[Entry]) -> Outcome
         api: server.map_or(Api::V3, |server| server.api),
         servers: Vec::new(),
         proxies: Vec::new(),
+        proxies_watches: 0,
     };
     let version = env!("CARGO_PKG_VERSION");
     let (api, _) = version.rsplit_once('.').expect("three numbers");
@@ -107,6 +108,7 @@ pub fn replay(server: Option<&Tested>, name: &str, entries: &[Entry]) -> Outcome
         let members = entries.iter().map(|entry| entry.members).max();
         group.servers = group.start_servers(server, flags, members.unwrap_or(1));
         for proxy in entries.iter().flat_map(|entry| &entry.proxies) {
+            group.proxies_watches += u64::from(proxy[0] == "grpc-proxy");
             let proxy = group.start_proxy(server, proxy);
             group.proxies.push(proxy);
         }
@@ -156,6 +158,8 @@ struct Group {
     servers: Vec<Server>,
     /// What stands before them.
     proxies: Vec<Server>,
+    /// The watches that these have from the start: each of `grpc-proxy` follows the leader.
+    proxies_watches: u64,
 }
 
 /// A server that is killed with the group.
@@ -285,6 +289,8 @@ impl Group {
         let number = self.proxies.len() + 1;
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a host name");
         self.bindings.set("HOSTNAME", host.trim_end().to_owned());
+        let program = server.path.display().to_string();
+        self.bindings.set("PROGRAM", program);
         for _ in 0..START_ATTEMPTS {
             let (own, metrics) = free_addresses();
             self.bindings.set(&of_member("PROXY", number), own);
@@ -417,7 +423,7 @@ impl Group {
         }
     }
 
-    /// The member's number of watchers.
+    /// The member's number of watchers, but for those that proxies have for themselves.
     fn watchers(&self) -> Option<u64> {
         if self.api == Api::V2 {
             let page = page(&self.bindings.fill("{{HOST}}"), "/v2/stats/store")?;
@@ -426,11 +432,12 @@ impl Group {
         }
         let page = page(&self.bindings.fill("{{HOST}}"), "/metrics")?;
         let mut lines = page.lines();
-        lines.find_map(|line| {
+        let watchers: u64 = lines.find_map(|line| {
             line.strip_prefix("etcd_debugging_mvcc_watcher_total ")?
                 .parse()
                 .ok()
-        })
+        })?;
+        Some(watchers.saturating_sub(self.proxies_watches))
     }
 
     /// Waits until the member has enough watchers for a command that runs during another.

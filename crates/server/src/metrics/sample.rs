@@ -95,11 +95,14 @@ impl Sample {
 
     fn append_identity(&self, page: &mut Page) {
         let id = format!("{:x}", self.member_id);
-        page.gauges(
-            "etcd_server_id",
-            "Always 1; the label is this member's id in hexadecimal.",
-            vec![gauge(&[("server_id", &id)], 1.0)],
-        );
+        // A proxy has none.
+        if self.member_id != 0 {
+            page.gauges(
+                "etcd_server_id",
+                "Always 1; the label is this member's id in hexadecimal.",
+                vec![gauge(&[("server_id", &id)], 1.0)],
+            );
+        }
         page.gauges(
             "etcd_server_version",
             "Always 1; the label is this server's version.",

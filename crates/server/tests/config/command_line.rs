@@ -333,7 +333,7 @@ fn secrets_are_not_logged() {
         &[],
     );
     let args =
-        r#"["etcd","--discovery-password=(hidden)","-discovery-user","(hidden)","--name=a"]"#;
+        r#"["etcd", "--discovery-password=(hidden)", "-discovery-user", "(hidden)", "--name=a"]"#;
     assert!(text.contains(args), "{text}");
     let text = hidden(
         &[],
