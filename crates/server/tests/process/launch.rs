@@ -95,12 +95,13 @@ fn log_files_are_opened_anew_at_a_hangup() {
     std::fs::rename(&file, &aside).unwrap();
     server.signal(Signal::HUP);
     server.wait_for("opened the log files anew");
-    let text = |path| std::fs::read_to_string(path).unwrap();
-    assert!(text(&aside).contains("ready to serve client requests"));
-    assert!(text(&file).contains("opened the log files anew"));
+    // Stderr has a line a moment before the file.
     server
         .end_with(Signal::TERM)
         .assert(128 + 15, "closed etcd server");
+    let text = |path| std::fs::read_to_string(path).unwrap();
+    assert!(text(&aside).contains("ready to serve client requests"));
+    assert!(text(&file).contains("opened the log files anew"));
 }
 
 #[test]
