@@ -13,7 +13,7 @@ use super::range::{Ranging, ReplySize};
 use super::reader::{Reader, View};
 use super::snapshot::{Effort, Snapshot};
 use super::txn::{Comparing, check_range};
-use super::{Interval, OpReply, RangeError, RangeReply, StoreRevision, TxnReply};
+use super::{OpReply, RangeError, RangeReply, StoreRevision, TxnReply};
 
 /// An answer, or what there is to do for it.
 pub enum Begun<T, P> {
@@ -66,15 +66,11 @@ impl RangeInPieces {
             Ok(reply) => reply,
             Err(error) => return Some(Err(error.into())),
         };
-        // Who asks for one key will probably do so again; a list must not push out what others ask
-        // for.
-        if let ([record], Interval::Key(_), 0, false) = (
-            &reply.kvs[..],
-            Interval::new(&request.key, &request.range_end),
-            request.revision,
-            request.keys_only,
-        ) {
-            reader.keep(record);
+        // Who asks for one key as it is will probably do so again; a list must not push out what
+        // others ask for.
+        let is_get = request.range_end.is_empty() && request.revision == 0 && !request.keys_only;
+        if let (true, [record]) = (is_get, &reply.kvs[..]) {
+            reader.shared().keep(record);
         }
         Some(Ok(reply))
     }
@@ -235,7 +231,7 @@ mod tests {
 
     use super::*;
     use crate::Jobs;
-    use crate::mvcc::{Keyspace, Loaded};
+    use crate::mvcc::{Interval, Keyspace, Loaded};
 
     fn key(rng: &mut Rng) -> Vec<u8> {
         format!("k{:02}", rng.u8(..60)).into_bytes()

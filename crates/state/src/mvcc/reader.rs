@@ -156,11 +156,6 @@ impl Reader {
         }
     }
 
-    /// See [`Shared::keep`].
-    pub(super) fn keep(&self, record: &Record) {
-        self.shared.keep(record);
-    }
-
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
     }

@@ -5,7 +5,7 @@ use parking_lot::RwLockReadGuard;
 use retcd_proto::etcdserverpb::RangeRequest;
 use retcd_storage::backend::{self, Backend, Bucket, Cached};
 
-use super::index::{Entry, Held, KeyIndex};
+use super::index::{Entry, Held, KeyIndex, Only};
 use super::keyspace::State;
 use super::range::Ranging;
 use super::record::Attributes;
@@ -235,8 +235,11 @@ impl<'a> Snapshot<'a> {
             (Position::At(next), Interval::Range { end, .. }) => (&**next, end),
         };
         let mut next = Position::End;
-        // Of the present, nodes without a key that exists are passed over.
-        for entry in self.index.walk(start, end, at >= self.applied) {
+        let only = match at >= self.applied {
+            true => Only::Live,
+            false => Only::All,
+        };
+        for entry in self.index.walk(start, end, only) {
             let step = if effort.is_spent() {
                 Step::Later
             } else {
