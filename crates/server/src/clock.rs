@@ -10,9 +10,10 @@ use retcd_state::v2::Timestamp;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     start: Instant,
-    /// The time itself, of a clock that goes only when it is told to.
+    /// How far the clock goes on with each look at it, if it does nothing else, and how many there
+    /// were.
     #[cfg(test)]
-    manual_ns: Option<&'static std::sync::atomic::AtomicU64>,
+    steps: Option<(Duration, &'static std::sync::atomic::AtomicU32)>,
 }
 
 impl Clock {
@@ -21,15 +22,15 @@ impl Clock {
         Clock {
             start: Instant::now(),
             #[cfg(test)]
-            manual_ns: None,
+            steps: None,
         }
     }
 
     /// Time since the start.
     pub(crate) fn now(&self) -> Duration {
         #[cfg(test)]
-        if let Some(manual_ns) = self.manual_ns {
-            return Duration::from_nanos(manual_ns.load(std::sync::atomic::Ordering::SeqCst));
+        if let Some((step, count)) = self.steps {
+            return step * count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         }
         self.start.elapsed()
     }
@@ -47,18 +48,12 @@ impl Clock {
 
 #[cfg(test)]
 impl Clock {
-    /// A clock that goes only when it is told to.
-    pub(crate) fn manual() -> Clock {
+    /// A clock that goes on by `step` with each look at it.
+    pub(crate) fn stepping(step: Duration) -> Clock {
         Clock {
             start: Instant::now(),
-            manual_ns: Some(Box::leak(Box::default())),
+            steps: Some((step, Box::leak(Box::default()))),
         }
-    }
-
-    /// Lets time go by.
-    pub(crate) fn advance(&self, by: Duration) {
-        let manual_ns = self.manual_ns.expect("it is a manual one");
-        manual_ns.fetch_add(by.as_nanos() as u64, std::sync::atomic::Ordering::SeqCst);
     }
 }
 

@@ -182,102 +182,20 @@ mod tests {
     use super::*;
     use crate::metrics::Detail;
 
-    /// A disk on which everything takes as long as it is told, by the clock that is handed out with
-    /// it.
-    #[derive(Clone)]
-    struct SlowDisk {
-        disk: MemDisk,
-        clock: Clock,
-        takes: Duration,
-    }
-
-    struct SlowFile(Arc<dyn File>, SlowDisk);
-
-    impl Disk for SlowDisk {
-        fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-            let file = self.disk.open(path, mode)?;
-            Ok(Arc::new(SlowFile(file, self.clone())))
-        }
-
-        fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-            self.disk.create_dir_all(path)
-        }
-
-        fn read_dir(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-            self.disk.read_dir(path)
-        }
-
-        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-            self.disk.rename(from, to)
-        }
-
-        fn remove_file(&self, path: &Path) -> io::Result<()> {
-            self.disk.remove_file(path)
-        }
-
-        fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-            self.disk.remove_dir_all(path)
-        }
-
-        fn exists(&self, path: &Path) -> io::Result<bool> {
-            self.disk.exists(path)
-        }
-
-        fn volume(&self, path: &Path) -> io::Result<Volume> {
-            self.disk.volume(path)
-        }
-
-        fn sync_dir(&self, path: &Path) -> io::Result<()> {
-            self.disk.sync_dir(path)
-        }
-    }
-
-    impl File for SlowFile {
-        fn len(&self) -> io::Result<u64> {
-            self.0.len()
-        }
-
-        fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-            self.0.read_at(buf, offset)
-        }
-
-        fn write_all_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
-            self.1.clock.advance(self.1.takes);
-            self.0.write_all_at(bufs, offset)
-        }
-
-        fn sync_data(&self) -> io::Result<()> {
-            self.1.clock.advance(self.1.takes);
-            self.0.sync_data()
-        }
-
-        fn set_len(&self, len: u64) -> io::Result<()> {
-            self.0.set_len(len)
-        }
-
-        fn allocate(&self, len: u64) -> io::Result<()> {
-            self.0.allocate(len)
-        }
-
-        fn try_lock(&self, lock: Lock) -> io::Result<bool> {
-            self.0.try_lock(lock)
-        }
-    }
-
-    /// Writes to a file of a disk on which everything takes `takes`, and syncs it; what was
-    /// measured and logged meanwhile.
+    /// Writes to a file, each of whose operations takes `takes`, and syncs it; what was measured and
+    /// logged meanwhile.
     fn write_and_sync(path: &str, takes: Duration) -> (Arc<Metrics>, Vec<String>) {
         let metrics = Arc::new(Metrics::new(Detail::Basic));
-        let clock = Clock::manual();
         let disk = MemDisk::new();
         for dir in ["/m/wal", "/m/wal.tmp", "/m/snap"] {
             disk.create_dir_all(Path::new(dir)).unwrap();
         }
         let disk = MeteredDisk {
-            disk: Arc::new(SlowDisk { disk, clock, takes }),
+            disk: Arc::new(disk),
             wal_dir: "/m/wal".into(),
             metrics: Arc::clone(&metrics),
-            clock,
+            // Between two looks at it lies what is measured.
+            clock: Clock::stepping(takes),
         };
         let file = disk.open(Path::new(path), OpenMode::CreateNew { mode: 0o600 });
         let file = file.unwrap();
