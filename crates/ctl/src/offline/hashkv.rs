@@ -5,14 +5,14 @@
 
 use std::path::Path;
 
-use retcd_state::machine::{Machine, MachineOptions};
+use retcd_state::machine::Machine;
 use retcd_state::mvcc::RangeError;
 use retcd_storage::backend::Backend;
 use retcd_storage::bolt::Access;
 
 use super::format::{self, Column, Raw};
 use super::input_file::{check_regular, database_text};
-use super::{disk, lock_limit, open_locked, options};
+use super::{disk, lock_limit, machine_options, open_locked, options};
 use crate::cli::{Command, Exit, Flag, Invocation, Positional};
 
 /// The `hashkv` command.
@@ -38,7 +38,7 @@ fn run(invocation: &mut Invocation<'_>) -> Result<(), Exit> {
     let open = || Backend::open(disk(), path, options(Access::ReadOnly));
     let backend = open_locked(lock_limit(invocation), open)
         .map_err(|error| Exit::error(database_text(path, &error)))?;
-    let machine = Machine::open(backend, MachineOptions::default())
+    let machine = Machine::open(backend, machine_options())
         .map_err(|error| Exit::error(format!("{}: {error}", path.display())))?;
     let (hash, _) = machine
         .reader()

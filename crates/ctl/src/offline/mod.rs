@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use retcd_log::{GoDuration, go_io_error};
+use retcd_state::machine::MachineOptions;
 use retcd_storage::bolt::{Access, BoltError, Options};
 use retcd_storage::disk::OsDisk;
 
@@ -102,6 +103,15 @@ pub(crate) fn options(access: Access) -> Options {
 }
 
 /// `ACTION PATH: REASON` for an error of the operating system.
+/// How a database's state is read: its values, which may be more than fits into memory, are looked at
+/// where they are needed.
+pub(crate) fn machine_options() -> MachineOptions {
+    MachineOptions {
+        value_bytes_max: 0,
+        ..MachineOptions::default()
+    }
+}
+
 pub(crate) fn io_text(action: &str, path: &Path, error: &io::Error) -> String {
     format!("{action} {}: {}", path.display(), go_io_error(error))
 }

@@ -200,6 +200,7 @@ fn open_backup(plan: &Plan) -> Result<Backup, Exit> {
     }
     let has_checksum = bytes % PAGE_BYTES == CHECKSUM_BYTES;
     if !has_checksum && !plan.skip_hash_check {
+        log::error!("the file has no checksum; that of `etcdctl snapshot save` has one"; "path" => source);
         return Err(Exit::error(
             "snapshot missing hash but --skip-hash-check=false",
         ));

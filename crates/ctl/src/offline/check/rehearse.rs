@@ -10,7 +10,7 @@ use retcd_node::durable::{self, Dirs, Identity, Notice, Opened, Options, Storage
 use retcd_proto::etcdserverpb::{AlarmMember, RangeRequest};
 use retcd_proto::raftpb::Entry;
 use retcd_state::Time;
-use retcd_state::machine::{Machine, MachineOptions};
+use retcd_state::machine::Machine;
 use retcd_state::membership::{Downgrade, Member};
 use retcd_state::mvcc::Reader;
 use retcd_state::v2::{Node, Timestamp};
@@ -19,7 +19,7 @@ use retcd_storage::backend::Backend;
 use retcd_storage::bolt::{Access, BoltError};
 use retcd_storage::disk::OverlayDisk;
 
-use super::super::{disk, options};
+use super::super::{disk, machine_options, options};
 use super::look::Start;
 use super::{Place, name};
 
@@ -117,6 +117,7 @@ fn start(
     state: &mut Option<State>,
 ) -> Result<Start, Failure> {
     let options = Options {
+        machine: machine_options(),
         force_new_cluster,
         ..Options::default()
     };
@@ -147,7 +148,7 @@ fn state_alone(place: &Place) -> Option<State> {
     let disk = Arc::new(OverlayDisk::new(disk()));
     let path = place.snap_dir.join("db");
     let backend = Backend::open(disk, &path, options(Access::Existing)).ok()?;
-    let machine = Machine::open(backend.clone(), MachineOptions::default()).ok()?;
+    let machine = Machine::open(backend.clone(), machine_options()).ok()?;
     Some(State {
         v2: None,
         ..State::of(&machine, &backend)
