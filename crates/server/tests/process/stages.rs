@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
+use prost::Message;
 use retcd_proto::etcdserverpb as pb;
 use retcd_server::log::GoDuration;
 
@@ -83,6 +84,11 @@ fn stages(server: &Server, message: &str, text: &str) -> impl Fn(&str) -> Durati
     }
 }
 
+/// What the line `request stats` of a request has.
+fn size_of(request: &impl Message) -> String {
+    format!("\"request size\":{}", request.encoded_len())
+}
+
 /// A member that has nothing to do of its own.
 async fn quiet(place: &Place) -> Server {
     let server = place.start(&SLOW);
@@ -130,12 +136,11 @@ async fn a_write_waits_for_the_disk() {
     let mut server = quiet(&place).await;
     let pends = |server: &Server| metric(server, "etcd_server_proposals_pending") == 1.0;
     let waited = put_meanwhile(&mut server, "log", "a-key", pends).await;
-    let size = pb::PutRequest {
+    let size = size_of(&pb::PutRequest {
         key: "a-key".into(),
         value: "v".into(),
         ..Default::default()
-    };
-    let size = format!("\"request size\":{}", prost::Message::encoded_len(&size));
+    });
     server.wait_for("\"msg\":\"request stats\"");
     let told = stages(&server, "request stats", &size);
     assert!(told("waited for disk") >= waited, "{waited:?}");
@@ -165,12 +170,11 @@ async fn a_write_waits_for_the_apply_thread() {
             > index("etcd_server_proposals_applied_total")
     };
     let waited = put_meanwhile(&mut server, "apply", "some-key", is_committed).await;
-    let size = pb::PutRequest {
+    let size = size_of(&pb::PutRequest {
         key: "some-key".into(),
         value: "v".into(),
         ..Default::default()
-    };
-    let size = format!("\"request size\":{}", prost::Message::encoded_len(&size));
+    });
     let told = stages(&server, "request stats", &size);
     assert!(told("waited for the apply thread") >= waited, "{waited:?}");
     assert!(told("waited for quorum") <= told("time spent") - waited);
@@ -217,11 +221,10 @@ async fn a_read_waits_for_the_quorum() {
     let waited = since.elapsed();
     drop(held);
     read.await.unwrap();
-    let size = pb::RangeRequest {
+    let size = size_of(&pb::RangeRequest {
         key: "a-key-to-be-read".into(),
         ..Default::default()
-    };
-    let size = format!("\"request size\":{}", prost::Message::encoded_len(&size));
+    });
     let told = stages(&server, "request stats", &size);
     assert!(told("waited for quorum") >= waited, "{waited:?}");
     assert!(told("waited for quorum") <= told("time spent"));
