@@ -359,3 +359,46 @@ fn rank(key: &[u8]) -> u128 {
     bytes[..len].copy_from_slice(&key[..len]);
     u128::from_be_bytes(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A start of a store that is larger than its budget keeps what was written last.
+    #[test]
+    fn the_newest_values_stay_in_memory() {
+        const MIB: usize = 1 << 20;
+        let value_bytes_max = VALUE_BYTES_MIN + MIB;
+        let value = vec![7; MIB / 2];
+        let mut loader = Loader::new(value_bytes_max, Jobs::default());
+        for main in 2..202 {
+            // Every fourth key is written again and again.
+            let key = match main % 4 {
+                0 => b"same".to_vec(),
+                _ => format!("k{:03}", 500 - main).into_bytes(),
+            };
+            let record = Record::encode(Fields {
+                key: &key,
+                create_revision: main,
+                mod_revision: main,
+                version: 1,
+                value: &value,
+                lease: 0,
+            });
+            loader.add(record, Revision::start_of(main));
+            assert!(loader.value_bytes <= value_bytes_max);
+        }
+        loader.fold();
+        let entries = &loader.entries;
+        let kept: usize = entries.iter().map(Entry::value_bytes).sum();
+        assert_eq!(kept, loader.value_bytes);
+        assert!(kept >= value_bytes_max / 4, "{kept} bytes");
+        let is_kept = |entry: &&Entry| entry.value_bytes() > 0;
+        let oldest_kept = entries.iter().filter(is_kept);
+        let oldest_kept = oldest_kept.map(|entry| entry.revision()).min();
+        let newest_gone = entries.iter().filter(|entry| !is_kept(entry));
+        let newest_gone = newest_gone.map(|entry| entry.revision()).max();
+        assert!(newest_gone < oldest_kept, "{newest_gone:?} {oldest_kept:?}");
+        assert_eq!(entries.len(), 151);
+    }
+}
