@@ -3,7 +3,7 @@
 use retcd_state::identity::{cluster_id, member_id};
 use rustix::process::Signal;
 
-use super::members::Cluster;
+use super::members::{Cluster, until};
 
 #[tokio::test]
 async fn three_members_found_a_cluster() {
@@ -98,11 +98,7 @@ async fn members_find_each_other_by_a_token() {
     );
     cluster.members[2].end_with(Signal::TERM);
     cluster.start(2, &by_token);
-    assert!(
-        cluster.members[2]
-            .log()
-            .contains("discovery token is ignored")
-    );
+    cluster.members[2].wait_for("discovery token is ignored");
 }
 
 #[tokio::test]
@@ -118,11 +114,12 @@ async fn one_more_than_half_is_enough_to_start() {
     assert_eq!(cluster.members[0].get("k").await.as_deref(), Some("v"));
     // A member that cannot be asked holds the version down.
     let version = "cluster-version\":\"3.0";
-    let decided = cluster
-        .members
-        .iter()
-        .filter(|m| m.client_port != cluster.members[1].client_port);
-    assert!(decided.map(|m| m.log()).any(|log| log.contains(version)));
+    until("a version to be decided", async || {
+        [0, 2]
+            .iter()
+            .any(|n| cluster.members[*n].log().contains(version))
+    })
+    .await;
     cluster.start(1, &[]);
     for member in &cluster.members {
         member.wait_for("updated cluster version");

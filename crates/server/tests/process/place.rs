@@ -205,17 +205,28 @@ impl Log {
 
     /// Waits for `text`, or for the end of the process if there is none.
     fn wait(&self, text: Option<&str>) -> Result<(), String> {
-        let found = |log: &str| text.is_some_and(|text| log.contains(text));
+        let Some(text) = text else {
+            return if self.ends_within(PATIENCE) {
+                Ok(())
+            } else {
+                Err(format!("no end in\n{}", self.text()))
+            };
+        };
+        self.line(&[text]).map(drop)
+    }
+
+    /// Waits for a line with all of `texts`.
+    fn line(&self, texts: &[&str]) -> Result<String, String> {
+        let is_sought = |line: &&str| texts.iter().all(|text| line.contains(text));
+        let find = |log: &str| log.lines().find(is_sought).map(str::to_owned);
         let state = self.state.lock().expect("no reader panics");
         let (state, _) = self
             .changed
-            .wait_timeout_while(state, PATIENCE, |(log, ended)| !*ended && !found(log))
+            .wait_timeout_while(state, PATIENCE, |(log, ended)| {
+                !*ended && find(log).is_none()
+            })
             .expect("no reader panics");
-        if found(&state.0) || (text.is_none() && state.1) {
-            Ok(())
-        } else {
-            Err(format!("no {} in\n{}", text.unwrap_or("end"), state.0))
-        }
+        find(&state.0).ok_or_else(|| format!("no line with {texts:?} in\n{}", state.0))
     }
 
     fn ends_within(&self, patience: Duration) -> bool {
@@ -262,6 +273,14 @@ impl Server {
         self.log
             .wait(Some(text))
             .unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Waits for a line with all of `texts`: what a member has done may be seen before its line.
+    #[track_caller]
+    pub fn line(&self, texts: &[&str]) -> String {
+        self.log
+            .line(texts)
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 
     #[track_caller]

@@ -66,13 +66,7 @@ fn assert_has(profile: &Profile, function: &str) {
 async fn a_busy_member_shows_what_it_is_busy_with() {
     let place = Place::new();
     let server = place.start(&["--enable-pprof"]);
-    assert!(
-        server
-            .log()
-            .contains(r#""msg":"pprof is enabled","path":"/debug/pprof""#),
-        "{}",
-        server.log()
-    );
+    server.wait_for(r#""msg":"pprof is enabled","path":"/debug/pprof""#);
     let mut kv = server.kv().await;
     let busy = tokio::spawn(async move {
         for n in 0u64.. {

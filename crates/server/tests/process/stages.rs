@@ -65,14 +65,7 @@ fn metric(server: &Server, name: &str) -> f64 {
 #[track_caller]
 fn stages(server: &Server, message: &str, text: &str) -> impl Fn(&str) -> Duration + use<> {
     let message = format!("\"msg\":\"{message}\"");
-    let log = server.log();
-    let mut lines = log
-        .lines()
-        .filter(|line| line.contains(&message) && line.contains(text));
-    let line = lines
-        .next()
-        .unwrap_or_else(|| panic!("no {message} with {text} in\n{log}"));
-    let line = line.to_owned();
+    let line = server.line(&[&message, text]);
     move |stage| {
         let begin = format!("\"{stage}\":\"");
         let at = line
@@ -141,7 +134,6 @@ async fn a_write_waits_for_the_disk() {
         value: "v".into(),
         ..Default::default()
     });
-    server.wait_for("\"msg\":\"request stats\"");
     let told = stages(&server, "request stats", &size);
     assert!(told("waited for disk") >= waited, "{waited:?}");
     // One member's quorum is its own disk.

@@ -160,7 +160,7 @@ async fn a_member_that_defragments_sends_clients_elsewhere_if_it_is_told_to() {
     // Whoever does not ask for its health is served all the same.
     kv.put("k", "v").await.unwrap();
     let line = r#""service":"","status":"NOT_SERVING","reason":"defrag is active""#;
-    assert!(server.log().contains(line), "{}", server.log());
+    server.wait_for(line);
     drop(server);
 
     let place = Place::new();

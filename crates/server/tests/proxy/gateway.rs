@@ -75,11 +75,11 @@ fn connections_take_turns_and_pass_over_who_is_down() {
         said,
         ["one hello\n", "one hello\n", "two hello\n", "two hello\n"]
     );
-    gateway.wait_for("deactivated endpoint");
-    let log = gateway.log();
     let down = format!(
         r#""address":"{dead}","interval":"1m0s","error":"dial tcp {dead}: connect: connection refused""#
     );
+    gateway.line(&["deactivated endpoint", &down]);
+    let log = gateway.log();
     assert_eq!(log.matches(&down).count(), 1, "{log}");
     let targets = format!(r#""endpoints":["{one}","{dead}","{two}"]"#);
     assert!(log.contains(&targets), "{log}");

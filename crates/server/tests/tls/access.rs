@@ -69,7 +69,7 @@ fn certificates_decide_who_gets_in() {
         "transport: certificate serial c0ffee revoked",
     );
     setting.client().assert_in(port);
-    assert!(member.log().contains(REJECTED));
+    member.wait_for(REJECTED);
 }
 
 #[test]
