@@ -41,9 +41,14 @@ fn page_at_start(server: &Server) -> String {
     let ready = || {
         let page = server.page("/metrics");
         let published = "type=\"ClusterMemberAttrSet\"} 1\n";
-        // The first commit may still be under way.
-        let committed = "etcd_disk_backend_commit_duration_seconds_count 0\n";
-        (page.contains(published) && !page.contains(committed)).then_some(page)
+        // The first commit may still be under way, or have ended while the page was written.
+        let committed = [
+            "etcd_disk_backend_commit_duration_seconds_count 0\n",
+            "etcd_debugging_disk_backend_commit_spill_duration_seconds_count 0\n",
+            "etcd_debugging_disk_backend_commit_write_duration_seconds_count 0\n",
+        ];
+        let is_committed = !committed.iter().any(|zero| page.contains(zero));
+        (page.contains(published) && is_committed).then_some(page)
     };
     (0..10_000).find_map(|_| ready()).expect("it is ready")
 }
