@@ -26,7 +26,7 @@ use retcd_proto::raftpb::{Entry, EntryType};
 use retcd_state::Time;
 use retcd_state::auth::{Access, AuthError, Caller};
 use retcd_state::machine::{ApplyError, Machine, MachineOptions, Reply};
-use retcd_state::mvcc::{OpReply, Record};
+use retcd_state::mvcc::{Kvs, OpReply, Record};
 use retcd_state::request;
 use retcd_storage::backend::Backend;
 
@@ -449,26 +449,31 @@ impl Dice {
 }
 
 /// Every record in a reply.
-fn records(reply: &Reply) -> Vec<&Record> {
+fn records(reply: &Reply) -> Vec<Record> {
     match reply {
-        Reply::Range(reply) => reply.kvs.iter().collect(),
-        Reply::Put(reply) => reply.prev.iter().collect(),
-        Reply::DeleteRange(reply) => reply.prevs.iter().collect(),
+        Reply::Range(reply) => whole(&reply.kvs),
+        Reply::Put(reply) => whole(&reply.prev),
+        Reply::DeleteRange(reply) => whole(&reply.prevs),
         Reply::Txn(reply) => reply.replies.iter().flat_map(op_records).collect(),
         _ => Vec::new(),
     }
 }
 
-fn op_records(reply: &OpReply) -> Vec<&Record> {
+fn op_records(reply: &OpReply) -> Vec<Record> {
     match reply {
-        OpReply::Range(reply) => reply.kvs.iter().collect(),
-        OpReply::Put(reply) => reply.prev.iter().collect(),
-        OpReply::DeleteRange(reply) => reply.prevs.iter().collect(),
+        OpReply::Range(reply) => whole(&reply.kvs),
+        OpReply::Put(reply) => whole(&reply.prev),
+        OpReply::DeleteRange(reply) => whole(&reply.prevs),
         OpReply::Txn(reply) => {
             reply.visit(|reply| reply.replies.iter().flat_map(op_records).collect())
         }
         OpReply::Empty => Vec::new(),
     }
+}
+
+fn whole(kvs: &Kvs) -> Vec<Record> {
+    let records = kvs.iter().map(|record| record.unwrap().into_owned());
+    records.collect()
 }
 
 struct Bench {

@@ -23,7 +23,7 @@ use retcd_proto::raftpb::{Entry, EntryType};
 use retcd_state::Time;
 use retcd_state::auth::AuthError;
 use retcd_state::machine::{Applied, ApplyError, Machine, MachineOptions, Reply};
-use retcd_state::mvcc::EventKind;
+use retcd_state::mvcc::{EventKind, Prev};
 use retcd_storage::backend::Backend;
 
 fn open() -> Machine {
@@ -109,7 +109,12 @@ fn puts_of_new_keys() {
         txn(nested((0..PUTS).map(|n| put(n, 0)).collect())),
     );
     assert_eq!(applied.events[0].1.len(), PUTS);
-    assert!(applied.events[0].1.iter().all(|event| event.prev.is_none()));
+    assert!(
+        applied.events[0]
+            .1
+            .iter()
+            .all(|event| event.prev == Prev::Absent)
+    );
 }
 
 /// To watchers each event shows what the key held before the transaction, however often it was
@@ -131,7 +136,7 @@ fn keys_that_are_deleted_and_put_again() {
     };
     assert_eq!(events.len(), 3 * KEYS);
     for event in events.iter() {
-        let before = event.prev.as_ref().map(|prev| prev.mod_revision());
+        let before = event.prev.attributes().map(|prev| prev.mod_revision());
         let existed = event.record.key() < format!("k{KEYS:06}").as_bytes();
         assert_eq!(before, existed.then_some(2), "{event:?}");
     }

@@ -183,11 +183,8 @@ impl Parts {
     ) -> Result<(Option<Led>, i64), Error> {
         let reply = self.kv.range(credentials, &keys.oldest()).await?;
         let revision = reply.revision.get();
-        let led = reply.kvs.first().map(|kv| Led {
-            kv: kv.to_key_value(),
-            revision,
-        });
-        Ok((led, revision))
+        let first = reply.kvs.first()?;
+        Ok((first.map(|kv| Led { kv, revision }), revision))
     }
 }
 

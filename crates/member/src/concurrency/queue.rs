@@ -182,7 +182,7 @@ impl<'a> Session<'a> {
         let reply = self.parts.txn(self.credentials, request).await?;
         let own = match reply.succeeded {
             true => None,
-            false => Some(first_of(&reply, 0).expect("the key was found")),
+            false => Some(first_of(&reply, 0)?.expect("the key was found")),
         };
         let created = |own: &KeyValue| own.create_revision;
         let place = Place {
@@ -191,7 +191,7 @@ impl<'a> Session<'a> {
             key,
             revision: own.as_ref().map_or(reply.revision.get(), created),
         };
-        let oldest = first_of(&reply, 1).expect("the client's own key is there");
+        let oldest = first_of(&reply, 1)?.expect("the client's own key is there");
         Ok(Entered {
             is_first: oldest.create_revision == place.revision,
             value_before: own.map(|own| own.value),
@@ -283,7 +283,7 @@ impl Place<'_> {
         let own = self.read(&range_of(&self.key)).await?;
         let is_there = own
             .kvs
-            .iter()
+            .attributes()
             .any(|kv| kv.create_revision() == self.revision);
         match is_there {
             true => Ok(own.revision),
@@ -295,7 +295,7 @@ impl Place<'_> {
     async fn wait_for_older(&self) -> Result<(), Error> {
         loop {
             let older = self.read(&self.keys.last_before(self.revision)).await?;
-            let Some(last) = older.kvs.first() else {
+            let Some(last) = older.kvs.attributes().next() else {
                 return Ok(());
             };
             let key = Bytes::copy_from_slice(last.key());
@@ -401,11 +401,11 @@ fn op(request: Request) -> RequestOp {
 }
 
 /// The first key that the range at place `at` of a transaction has found.
-fn first_of(reply: &TxnReply, at: usize) -> Option<KeyValue> {
-    match reply.replies.get(at) {
-        Some(OpReply::Range(range)) => range.kvs.first().map(|kv| kv.to_key_value()),
+fn first_of(reply: &TxnReply, at: usize) -> Result<Option<KeyValue>, Error> {
+    Ok(match reply.replies.get(at) {
+        Some(OpReply::Range(range)) => range.kvs.first()?,
         _ => None,
-    }
+    })
 }
 
 #[cfg(test)]

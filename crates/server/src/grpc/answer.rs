@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use retcd_member::Workers;
+use retcd_state::mvcc::{RangeError, StorageError};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
@@ -27,7 +29,56 @@ pub(super) enum Pieces {
     /// They are encoded, and have their memory.
     Encoded(std::vec::IntoIter<Piece>),
     /// They are encoded one by one.
-    Encoding(Box<dyn NextPiece>),
+    Encoding(OneByOne),
+}
+
+/// What is encoded piece by piece, and where, if that takes a disk.
+pub(super) struct OneByOne {
+    /// `None` behind the last piece.
+    encoding: Option<Box<dyn NextPiece>>,
+    frame_bytes: usize,
+    workers: Workers,
+}
+
+impl OneByOne {
+    fn new(encoding: Box<dyn NextPiece>, workers: &Workers) -> OneByOne {
+        OneByOne {
+            frame_bytes: encoding.frame_bytes(),
+            encoding: Some(encoding),
+            workers: workers.clone(),
+        }
+    }
+
+    /// The first piece that is left, if it takes no disk.
+    fn first(&mut self) -> Option<&Bytes> {
+        let encoding = self.encoding.as_mut()?;
+        match encoding.is_in_memory() {
+            true => encoding.first_piece().ok()?,
+            false => None,
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        let Some(mut encoding) = self.encoding.take() else {
+            return Ok(None);
+        };
+        let (piece, encoding) = if encoding.is_in_memory() {
+            (encoding.next_piece(), encoding)
+        } else {
+            let next = move || (encoding.next_piece(), encoding);
+            self.workers.run(next).await?
+        };
+        let Some(piece) = piece else {
+            return Ok(None);
+        };
+        self.encoding = Some(encoding);
+        Ok(Some(piece.map_err(unreadable)?))
+    }
+}
+
+/// What a client is told of a value that cannot be read.
+fn unreadable(error: StorageError) -> Status {
+    retcd_member::Error::from(RangeError::from(error)).into()
 }
 
 impl Pieces {
@@ -35,15 +86,15 @@ impl Pieces {
     fn len(&self) -> usize {
         match self {
             Pieces::Encoded(pieces) => pieces.as_slice().iter().map(Piece::len).sum(),
-            Pieces::Encoding(encoding) => encoding.frame_bytes(),
+            Pieces::Encoding(encoding) => encoding.frame_bytes,
         }
     }
 
-    /// The first one that is left.
+    /// The first one that is left, unless it is still to be read.
     pub(super) fn first(&mut self) -> Option<&[u8]> {
         match self {
             Pieces::Encoded(pieces) => pieces.as_slice().first().map(Piece::bytes),
-            Pieces::Encoding(encoding) => encoding.first_piece().map(|piece| &**piece),
+            Pieces::Encoding(encoding) => encoding.first().map(|piece| &**piece),
         }
     }
 
@@ -53,7 +104,7 @@ impl Pieces {
             Pieces::Encoded(pieces) => return Ok(pieces.next()),
             Pieces::Encoding(encoding) => encoding,
         };
-        let Some(piece) = encoding.next_piece() else {
+        let Some(piece) = encoding.next().await? else {
             return Ok(None);
         };
         let reservation = timeout(STALLED_AFTER, budget.reserve(piece.len())).await;
@@ -112,8 +163,8 @@ pub(super) async fn answer<M: Encode + Send + 'static>(
     encode(thread, measured, reservation).await
 }
 
-/// The same for a message of parts: a long one is encoded while the client takes it. Until then it
-/// holds nothing but what it shares with the store.
+/// The same for a message of parts: one that is long, or still to be read, is encoded while the
+/// client takes it. Until then it holds nothing but what it shares with the store.
 ///
 /// # Errors
 /// As [`answer`].
@@ -122,9 +173,10 @@ pub(super) async fn answer_in_parts<M: EncodeParts + 'static>(
     message: M,
 ) -> Result<Answer, Status> {
     let measured = measure(thread, message).await?;
-    if measured.length.bytes() > WHOLE_MAX {
+    if measured.length.bytes() > WHOLE_MAX || !measured.message.is_in_memory() {
         let Measured { message, length } = measured;
         let encoding = Box::new(Encoding::new(message, length));
+        let encoding = OneByOne::new(encoding, &thread.server.member.workers);
         return Ok(Answer::Pieces(Pieces::Encoding(encoding)));
     }
     let reservation = reserve(thread, measured.length).await?;
@@ -199,19 +251,21 @@ async fn encode<M: Encode + Send + 'static>(
     let Measured { message, length } = measured;
     let is_long = length.bytes() > WHOLE_MAX || message.is_long();
     let mut encode = move || {
-        let pieces = pieces(&message, length).into_iter();
-        Answer::of(pieces.map(|piece| reservation.hold(piece)).collect())
+        let pieces = pieces(&message, length)?.into_iter();
+        let held = pieces.map(|piece| reservation.hold(piece));
+        Ok(Answer::of(held.collect()))
     };
-    match is_long {
-        false => Ok(encode()),
-        true => Ok(thread.server.member.workers.run(encode).await?),
-    }
+    let encoded = match is_long {
+        false => encode(),
+        true => thread.server.member.workers.run(encode).await?,
+    };
+    encoded.map_err(unreadable)
 }
 
-fn pieces(message: &impl Encode, length: MessageLength) -> Vec<Bytes> {
+fn pieces(message: &impl Encode, length: MessageLength) -> Result<Vec<Bytes>, StorageError> {
     let mut sink = Sink::new(length);
-    message.write(&mut sink);
-    sink.into_pieces()
+    message.write(&mut sink)?;
+    Ok(sink.into_pieces())
 }
 
 /// How long a client may take nothing of an answer that is kept for it alone: a list as of a

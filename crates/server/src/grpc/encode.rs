@@ -12,7 +12,8 @@ use prost::encoding::encoded_len_varint;
 use retcd_proto::Nested;
 use retcd_proto::etcdserverpb::ResponseHeader;
 use retcd_state::mvcc::{
-    DeleteReply, OpReply, Projection, PutReply, RangeChunk, RangeReply, Record, TxnReply,
+    Attributes, DeleteReply, Kvs, OpReply, Projection, PutReply, RangeChunk, RangeReply, Record,
+    StorageError, TxnReply,
 };
 use retcd_state::watch::Origin;
 
@@ -31,9 +32,12 @@ pub(super) trait Encode {
     /// Length in bytes.
     fn len(&self) -> usize;
     /// Writes exactly so many.
-    fn write(&self, sink: &mut Sink);
+    ///
+    /// # Errors
+    /// A value that is not in memory cannot be read.
+    fn write(&self, sink: &mut Sink) -> Result<(), StorageError>;
     /// Whether it has so many parts that measuring and writing it takes more than a millisecond or
-    /// so.
+    /// so, or lies in part on a disk.
     fn is_long(&self) -> bool {
         false
     }
@@ -45,7 +49,12 @@ pub(super) trait EncodeParts: Encode + Send {
     /// How many there are.
     fn parts(&self) -> usize;
     /// Writes some of them. All of them in order are what [`Encode::write`] writes.
-    fn write_parts(&self, parts: ops::Range<usize>, sink: &mut Sink);
+    ///
+    /// # Errors
+    /// As [`Encode::write`].
+    fn write_parts(&self, parts: ops::Range<usize>, sink: &mut Sink) -> Result<(), StorageError>;
+    /// Whether no part has to be read from a disk.
+    fn is_in_memory(&self) -> bool;
 }
 
 /// An answer of more records, or of more answers within it, is a [long](Encode::is_long) one.
@@ -56,10 +65,10 @@ fn field_len(body_len: usize) -> usize {
     1 + encoded_len_varint(body_len as u64) + body_len
 }
 
-fn write_field(field: u64, body: &impl Encode, sink: &mut Sink) {
+fn write_field(field: u64, body: &impl Encode, sink: &mut Sink) -> Result<(), StorageError> {
     sink.put_varint(tag(field, BYTES));
     sink.put_varint(body.len() as u64);
-    body.write(sink);
+    body.write(sink)
 }
 
 fn number_len(value: u64) -> usize {
@@ -83,8 +92,9 @@ impl Encode for ResponseHeader {
         self.encoded_len()
     }
 
-    fn write(&self, sink: &mut Sink) {
+    fn write(&self, sink: &mut Sink) -> Result<(), StorageError> {
         self.encode_raw(sink.buf());
+        Ok(())
     }
 }
 
@@ -96,44 +106,44 @@ impl<M: Message> Encode for Plain<M> {
         self.0.encoded_len()
     }
 
-    fn write(&self, sink: &mut Sink) {
+    fn write(&self, sink: &mut Sink) -> Result<(), StorageError> {
         self.0.encode_raw(sink.buf());
+        Ok(())
     }
 }
 
-/// A record as far as the request wants to see it.
-struct Projected<'a>(&'a Record, Projection);
+/// The length of a record as far as the request wants to see it.
+fn projected_len(kvs: &Kvs, projection: Projection) -> impl ExactSizeIterator<Item = usize> {
+    let lengths = kvs.lengths().zip(kvs.attributes());
+    lengths.map(move |(whole, kv)| match projection {
+        Projection::Full => whole,
+        Projection::WithoutValue => WithoutValue(kv).len(),
+    })
+}
 
-impl Projected<'_> {
+/// A record for whoever asks for keys only.
+struct WithoutValue<'a>(&'a Attributes);
+
+impl WithoutValue<'_> {
     fn numbers(&self) -> [(u64, u64); 4] {
-        let record = self.0;
+        let kv = self.0;
         [
-            (2, record.create_revision() as u64),
-            (3, record.mod_revision() as u64),
-            (4, record.version() as u64),
-            (6, record.lease() as u64),
+            (2, kv.create_revision() as u64),
+            (3, kv.mod_revision() as u64),
+            (4, kv.version() as u64),
+            (6, kv.lease() as u64),
         ]
     }
 }
 
-impl Encode for Projected<'_> {
+impl Encode for WithoutValue<'_> {
     fn len(&self) -> usize {
-        if self.1 == Projection::Full {
-            return self.0.as_bytes().len();
-        }
-        let numbers: usize = self
-            .numbers()
-            .iter()
-            .map(|(_, value)| number_len(*value))
-            .sum();
-        field_len(self.0.key().len()) + numbers
+        let numbers = self.numbers();
+        let numbers = numbers.iter().map(|(_, value)| number_len(*value));
+        field_len(self.0.key().len()) + numbers.sum::<usize>()
     }
 
-    fn write(&self, sink: &mut Sink) {
-        if self.1 == Projection::Full {
-            sink.put_slice(self.0.as_bytes());
-            return;
-        }
+    fn write(&self, sink: &mut Sink) -> Result<(), StorageError> {
         let key = self.0.key();
         sink.put_varint(tag(1, BYTES));
         sink.put_varint(key.len() as u64);
@@ -141,12 +151,29 @@ impl Encode for Projected<'_> {
         for (field, value) in self.numbers() {
             write_number(field, value, sink);
         }
+        Ok(())
     }
+}
+
+/// Writes a record as a message in `field`.
+fn write_record(field: u64, record: &Record, sink: &mut Sink) {
+    sink.put_varint(tag(field, BYTES));
+    sink.put_varint(record.as_bytes().len() as u64);
+    sink.put_slice(record.as_bytes());
+}
+
+/// Writes whole records, each as a message in `field`.
+fn write_records(field: u64, kvs: &Kvs, sink: &mut Sink) -> Result<(), StorageError> {
+    for record in kvs.iter() {
+        let record = record?;
+        write_record(field, &record, sink);
+    }
+    Ok(())
 }
 
 /// A `RangeResponse`; in all but the last chunk of a stream there is nothing but records.
 struct Range<'a> {
-    kvs: &'a [Record],
+    kvs: &'a Kvs,
     projection: Projection,
     header: Option<&'a ResponseHeader>,
     more: bool,
@@ -174,35 +201,38 @@ impl<'a> Range<'a> {
 
 impl Encode for Range<'_> {
     fn len(&self) -> usize {
-        let kvs: usize = self
-            .kvs
-            .iter()
-            .map(|kv| field_len(Projected(kv, self.projection).len()))
+        let kvs: usize = projected_len(self.kvs, self.projection)
+            .map(field_len)
             .sum();
         let header = self.header.map_or(0, |header| field_len(header.len()));
         header + kvs + number_len(u64::from(self.more)) + number_len(self.count as u64)
     }
 
-    fn write(&self, sink: &mut Sink) {
-        self.write_parts(0..self.parts(), sink);
+    fn write(&self, sink: &mut Sink) -> Result<(), StorageError> {
+        self.write_parts(0..self.parts(), sink)
     }
 }
 
 impl Range<'_> {
-    fn write_part(&self, part: usize, sink: &mut Sink) {
+    fn write_part(&self, part: usize, sink: &mut Sink) -> Result<(), StorageError> {
         let Some(number) = part.checked_sub(1) else {
-            if let Some(header) = self.header {
-                write_field(1, header, sink);
-            }
-            return;
+            return match self.header {
+                Some(header) => write_field(1, header, sink),
+                None => Ok(()),
+            };
         };
-        match self.kvs.get(number) {
-            Some(kv) => write_field(2, &Projected(kv, self.projection), sink),
-            None => {
-                write_number(3, u64::from(self.more), sink);
-                write_number(4, self.count as u64, sink);
+        if number == self.kvs.len() {
+            write_number(3, u64::from(self.more), sink);
+            write_number(4, self.count as u64, sink);
+            return Ok(());
+        }
+        match self.projection {
+            Projection::Full => write_record(2, &*self.kvs.get(number)?, sink),
+            Projection::WithoutValue => {
+                write_field(2, &WithoutValue(self.kvs.attributes_of(number)), sink)?;
             }
         }
+        Ok(())
     }
 }
 
@@ -212,8 +242,13 @@ impl EncodeParts for Range<'_> {
         self.kvs.len() + 2
     }
 
-    fn write_parts(&self, parts: ops::Range<usize>, sink: &mut Sink) {
-        parts.for_each(|part| self.write_part(part, sink));
+    fn write_parts(&self, parts: ops::Range<usize>, sink: &mut Sink) -> Result<(), StorageError> {
+        let mut parts = parts;
+        parts.try_for_each(|part| self.write_part(part, sink))
+    }
+
+    fn is_in_memory(&self) -> bool {
+        self.kvs.is_in_memory()
     }
 }
 
@@ -221,19 +256,13 @@ struct Put<'a>(&'a ResponseHeader, &'a PutReply);
 
 impl Encode for Put<'_> {
     fn len(&self) -> usize {
-        let prev = self
-            .1
-            .prev
-            .as_ref()
-            .map_or(0, |prev| field_len(prev.as_bytes().len()));
+        let prev: usize = self.1.prev.lengths().map(field_len).sum();
         field_len(self.0.len()) + prev
     }
 
-    fn write(&self, sink: &mut Sink) {
-        write_field(1, self.0, sink);
-        if let Some(prev) = &self.1.prev {
-            write_field(2, &Projected(prev, Projection::Full), sink);
-        }
+    fn write(&self, sink: &mut Sink) -> Result<(), StorageError> {
+        write_field(1, self.0, sink)?;
+        write_records(2, &self.1.prev, sink)
     }
 }
 
@@ -241,21 +270,14 @@ struct Delete<'a>(&'a ResponseHeader, &'a DeleteReply);
 
 impl Encode for Delete<'_> {
     fn len(&self) -> usize {
-        let prevs: usize = self
-            .1
-            .prevs
-            .iter()
-            .map(|prev| field_len(prev.as_bytes().len()))
-            .sum();
+        let prevs: usize = self.1.prevs.lengths().map(field_len).sum();
         field_len(self.0.len()) + number_len(self.1.deleted as u64) + prevs
     }
 
-    fn write(&self, sink: &mut Sink) {
-        write_field(1, self.0, sink);
+    fn write(&self, sink: &mut Sink) -> Result<(), StorageError> {
+        write_field(1, self.0, sink)?;
         write_number(2, self.1.deleted as u64, sink);
-        for prev in &self.1.prevs {
-            write_field(3, &Projected(prev, Projection::Full), sink);
-        }
+        write_records(3, &self.1.prevs, sink)
     }
 }
 
@@ -305,10 +327,11 @@ impl Encode for TxnAnswer {
         self.lengths().message
     }
 
-    fn write(&self, sink: &mut Sink) {
+    fn write(&self, sink: &mut Sink) -> Result<(), StorageError> {
         let mut lengths = self.lengths().answers.iter();
-        write_txn(&self.header(), &self.reply, &mut lengths, sink);
+        write_txn(&self.header(), &self.reply, &mut lengths, sink)?;
         assert!(lengths.next().is_none(), "a length is left over");
+        Ok(())
     }
 
     fn is_long(&self) -> bool {
@@ -317,14 +340,19 @@ impl Encode for TxnAnswer {
     }
 }
 
-/// Whether the reply has more than `left` parts, of which it takes its own.
+/// Whether the reply has more than `left` parts, of which it takes its own, or any on a disk.
 fn exceeds(reply: &TxnReply, left: &mut usize) -> bool {
     reply.replies.iter().any(|op| {
-        let parts = match op {
-            OpReply::Range(reply) => 1 + reply.kvs.len(),
-            OpReply::DeleteRange(reply) => 1 + reply.prevs.len(),
-            OpReply::Put(_) | OpReply::Txn(_) | OpReply::Empty => 1,
+        let kvs = match op {
+            OpReply::Range(reply) => Some(&reply.kvs),
+            OpReply::DeleteRange(reply) => Some(&reply.prevs),
+            OpReply::Put(reply) => Some(&reply.prev),
+            OpReply::Txn(_) | OpReply::Empty => None,
         };
+        if kvs.is_some_and(|kvs| !kvs.is_in_memory()) {
+            return true;
+        }
+        let parts = 1 + kvs.map_or(0, Kvs::len);
         match left.checked_sub(parts) {
             Some(rest) => *left = rest,
             None => return true,
@@ -379,7 +407,7 @@ impl Encode for Leaf<'_> {
         }
     }
 
-    fn write(&self, sink: &mut Sink) {
+    fn write(&self, sink: &mut Sink) -> Result<(), StorageError> {
         match self {
             Leaf::Range(header, reply) => Range::whole(header, reply).write(sink),
             Leaf::Put(header, reply) => Put(header, reply).write(sink),
@@ -417,8 +445,8 @@ fn write_txn(
     reply: &TxnReply,
     lengths: &mut slice::Iter<'_, usize>,
     sink: &mut Sink,
-) {
-    write_field(1, header, sink);
+) -> Result<(), StorageError> {
+    write_field(1, header, sink)?;
     write_number(2, u64::from(reply.succeeded), sink);
     for op in &reply.replies {
         let op = Op::of(op);
@@ -438,13 +466,14 @@ fn write_txn(
         sink.put_varint(body_len as u64);
         match op {
             Op::Empty => {}
-            Op::Leaf(_, body) => body.write(sink),
+            Op::Leaf(_, body) => body.write(sink)?,
             Op::Txn(nested) => {
                 let header = ResponseHeader::default();
-                nested.visit(|reply| write_txn(&header, reply, lengths, sink));
+                nested.visit(|reply| write_txn(&header, reply, lengths, sink))?;
             }
         }
     }
+    Ok(())
 }
 
 /// An answer, and what its header has beside the revision that it is of.
@@ -455,8 +484,8 @@ impl Encode for Headed<RangeReply> {
         Range::whole(&header(self.0, self.1.revision), &self.1).len()
     }
 
-    fn write(&self, sink: &mut Sink) {
-        Range::whole(&header(self.0, self.1.revision), &self.1).write(sink);
+    fn write(&self, sink: &mut Sink) -> Result<(), StorageError> {
+        Range::whole(&header(self.0, self.1.revision), &self.1).write(sink)
     }
 
     fn is_long(&self) -> bool {
@@ -469,8 +498,12 @@ impl EncodeParts for Headed<RangeReply> {
         Range::whole(&header(self.0, self.1.revision), &self.1).parts()
     }
 
-    fn write_parts(&self, parts: ops::Range<usize>, sink: &mut Sink) {
-        Range::whole(&header(self.0, self.1.revision), &self.1).write_parts(parts, sink);
+    fn write_parts(&self, parts: ops::Range<usize>, sink: &mut Sink) -> Result<(), StorageError> {
+        Range::whole(&header(self.0, self.1.revision), &self.1).write_parts(parts, sink)
+    }
+
+    fn is_in_memory(&self) -> bool {
+        self.1.kvs.is_in_memory()
     }
 }
 
@@ -479,8 +512,12 @@ impl Encode for Headed<PutReply> {
         Put(&header(self.0, self.1.revision), &self.1).len()
     }
 
-    fn write(&self, sink: &mut Sink) {
-        Put(&header(self.0, self.1.revision), &self.1).write(sink);
+    fn write(&self, sink: &mut Sink) -> Result<(), StorageError> {
+        Put(&header(self.0, self.1.revision), &self.1).write(sink)
+    }
+
+    fn is_long(&self) -> bool {
+        !self.1.prev.is_in_memory()
     }
 }
 
@@ -489,12 +526,12 @@ impl Encode for Headed<DeleteReply> {
         Delete(&header(self.0, self.1.revision), &self.1).len()
     }
 
-    fn write(&self, sink: &mut Sink) {
-        Delete(&header(self.0, self.1.revision), &self.1).write(sink);
+    fn write(&self, sink: &mut Sink) -> Result<(), StorageError> {
+        Delete(&header(self.0, self.1.revision), &self.1).write(sink)
     }
 
     fn is_long(&self) -> bool {
-        self.1.prevs.len() > PARTS_MAX
+        self.1.prevs.len() > PARTS_MAX || !self.1.prevs.is_in_memory()
     }
 }
 
@@ -519,8 +556,8 @@ impl Encode for Headed<RangeChunk> {
         self.with(|range| field_len(range.len()))
     }
 
-    fn write(&self, sink: &mut Sink) {
-        self.with(|range| write_field(1, range, sink));
+    fn write(&self, sink: &mut Sink) -> Result<(), StorageError> {
+        self.with(|range| write_field(1, range, sink))
     }
 
     fn is_long(&self) -> bool {
@@ -533,14 +570,18 @@ impl EncodeParts for Headed<RangeChunk> {
         self.with(|range| range.parts())
     }
 
-    fn write_parts(&self, parts: ops::Range<usize>, sink: &mut Sink) {
+    fn write_parts(&self, parts: ops::Range<usize>, sink: &mut Sink) -> Result<(), StorageError> {
         self.with(|range| {
             if parts.start == 0 {
                 sink.put_varint(tag(1, BYTES));
                 sink.put_varint(range.len() as u64);
             }
-            range.write_parts(parts, sink);
-        });
+            range.write_parts(parts, sink)
+        })
+    }
+
+    fn is_in_memory(&self) -> bool {
+        self.1.kvs.is_in_memory()
     }
 }
 
@@ -574,8 +615,9 @@ mod tests {
         })
     }
 
-    fn records(rng: &mut Rng) -> Vec<Record> {
-        (0..rng.usize(..4)).map(|_| record(rng)).collect()
+    fn records(rng: &mut Rng) -> Kvs {
+        let records = (0..rng.usize(..4)).map(|_| record(rng));
+        records.collect::<Vec<_>>().into()
     }
 
     fn range(rng: &mut Rng) -> RangeReply {
@@ -599,7 +641,7 @@ mod tests {
             0 => OpReply::Range(range(rng)),
             1 => OpReply::Put(PutReply {
                 revision: revision(),
-                prev: records(rng).pop(),
+                prev: rng.bool().then(|| record(rng)).into(),
             }),
             2 => OpReply::DeleteRange(DeleteReply {
                 revision: revision(),
@@ -616,8 +658,9 @@ mod tests {
         }
     }
 
-    fn kvs(records: &[Record]) -> Vec<retcd_proto::mvccpb::KeyValue> {
-        records.iter().map(Record::to_key_value).collect()
+    fn kvs(records: &Kvs) -> Vec<retcd_proto::mvccpb::KeyValue> {
+        let records = records.iter().flatten();
+        records.map(|record| record.to_key_value()).collect()
     }
 
     /// The same message by way of prost.
@@ -632,7 +675,7 @@ mod tests {
             })),
             OpReply::Put(reply) => Some(Response::ResponsePut(pb::PutResponse {
                 header: header_of(reply.revision),
-                prev_kv: reply.prev.as_ref().map(Record::to_key_value),
+                prev_kv: kvs(&reply.prev).pop(),
             })),
             OpReply::DeleteRange(reply) => {
                 Some(Response::ResponseDeleteRange(pb::DeleteRangeResponse {
@@ -663,7 +706,7 @@ mod tests {
 
     fn encoded(answer: &TxnAnswer) -> Vec<u8> {
         let mut sink = Sink::new(MessageLength::of(answer.len()).unwrap());
-        answer.write(&mut sink);
+        answer.write(&mut sink).unwrap();
         sink.into_pieces().concat().split_off(5)
     }
 
@@ -672,14 +715,15 @@ mod tests {
     fn parts_make_up_the_whole() {
         fn whole(message: &impl EncodeParts) -> Vec<u8> {
             let mut sink = Sink::new(MessageLength::of(message.len()).unwrap());
-            message.write(&mut sink);
+            message.write(&mut sink).unwrap();
             sink.into_pieces().concat()
         }
         fn in_parts(message: impl EncodeParts + 'static) -> Vec<u8> {
             let length = MessageLength::of(message.len()).unwrap();
             let mut encoding = Encoding::new(message, length);
             std::iter::from_fn(|| encoding.next_piece())
-                .collect::<Vec<_>>()
+                .collect::<Result<Vec<_>, _>>()
+                .unwrap()
                 .concat()
         }
         let mut rng = Rng::with_seed(8);

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::encode_varint;
+use retcd_state::mvcc::StorageError;
 
 use super::encode::EncodeParts;
 use super::wire::{MessageLength, PREFIX_BYTES};
@@ -122,7 +123,10 @@ impl<M: EncodeParts> Encoding<M> {
         let pieces = length.bytes().div_ceil(PIECE_BYTES).max(1);
         let step_parts = (message.parts() / pieces).clamp(1, 64);
         Encoding {
-            step_parts,
+            step_parts: match message.is_in_memory() {
+                true => step_parts,
+                false => 1,
+            },
             message,
             length,
             sink: Some(Sink::new(length)),
@@ -136,10 +140,18 @@ impl<M: EncodeParts> Encoding<M> {
 pub(super) trait NextPiece: Send {
     /// Length of the frame in bytes.
     fn frame_bytes(&self) -> usize;
-    /// The first piece that is left, which takes some tenths of a millisecond to encode.
-    fn first_piece(&mut self) -> Option<&Bytes>;
+    /// Whether pieces are encoded without reading from a disk, in some tenths of a millisecond.
+    fn is_in_memory(&self) -> bool;
+    /// The first piece that is left.
+    ///
+    /// # Errors
+    /// A value that is not in memory cannot be read; there is no other piece then.
+    fn first_piece(&mut self) -> Result<Option<&Bytes>, StorageError>;
     /// The same, to be gone.
-    fn next_piece(&mut self) -> Option<Bytes>;
+    ///
+    /// # Errors
+    /// The same.
+    fn next_piece(&mut self) -> Option<Result<Bytes, StorageError>>;
 }
 
 impl<M: EncodeParts> NextPiece for Encoding<M> {
@@ -147,25 +159,34 @@ impl<M: EncodeParts> NextPiece for Encoding<M> {
         PREFIX_BYTES + self.length.bytes()
     }
 
-    fn first_piece(&mut self) -> Option<&Bytes> {
+    fn is_in_memory(&self) -> bool {
+        self.message.is_in_memory()
+    }
+
+    fn first_piece(&mut self) -> Result<Option<&Bytes>, StorageError> {
         while self.ready.is_empty() {
-            let sink = self.sink.as_mut()?;
+            let Some(mut sink) = self.sink.take() else {
+                return Ok(None);
+            };
             let parts = self.message.parts();
             if self.part < parts {
                 let end = parts.min(self.part + self.step_parts);
-                self.message.write_parts(self.part..end, sink);
+                self.message.write_parts(self.part..end, &mut sink)?;
                 self.part = end;
                 self.ready.extend(sink.take_done());
+                self.sink = Some(sink);
             } else {
-                self.ready.extend(self.sink.take()?.into_pieces());
+                self.ready.extend(sink.into_pieces());
             }
         }
-        self.ready.front()
+        Ok(self.ready.front())
     }
 
-    fn next_piece(&mut self) -> Option<Bytes> {
-        self.first_piece()?;
-        self.ready.pop_front()
+    fn next_piece(&mut self) -> Option<Result<Bytes, StorageError>> {
+        match self.first_piece() {
+            Ok(_) => self.ready.pop_front().map(Ok),
+            Err(error) => Some(Err(error)),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::checker::log::LogChecker;
 use crate::history::{Operation, Outcome};
 use crate::member::Process;
 use crate::model::auth::Auth;
-use crate::request::{Kv, Request};
+use crate::request::{self, Request};
 use retcd_proto::etcdserverpb::RangeRequest;
 
 const PROGRESS: &str = "writes go through when everything is mended";
@@ -83,7 +83,7 @@ pub fn same_state(members: &[&Process], log: &LogChecker) -> Verdict {
         let range = reader
             .range(&everything)
             .map_err(|error| broken(id, &error.to_string()))?;
-        let kvs: Vec<Kv> = range.kvs.iter().map(Kv::from).collect();
+        let kvs = request::kvs(&range.kvs);
         ensure(kvs == truth, SAME_STATE, || {
             format!("{id:x} holds {kvs:?}; it should be {truth:?}")
         })?;

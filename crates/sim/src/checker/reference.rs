@@ -115,6 +115,6 @@ fn change_of(event: &Event) -> Change {
     Change {
         key: Bytes::copy_from_slice(event.record.key()),
         kv: (event.kind == EventKind::Put).then(|| Kv::from(&event.record)),
-        prev: event.prev.as_ref().map(Kv::from),
+        prev: event.prev.record().map(Kv::from),
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod tree;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use retcd_proto::raftpb::{ConfChange, Entry};
 use retcd_state::auth::AuthReply;
 use retcd_state::machine::{ApplyError, Reply};
 use retcd_state::mvcc::{
-    DeleteReply, KeyspaceHash, OpReply, PutReply, RangeReply, Record, TxnReply,
+    DeleteReply, KeyspaceHash, Kvs, OpReply, PutReply, RangeReply, Record, StorageError, TxnReply,
 };
 
 use crate::model::tree::TOP;
@@ -291,7 +292,7 @@ pub fn of_reply(reply: &Result<Reply, ApplyError>) -> Answer {
 
 /// The answer to a put.
 pub fn of_put(put: &PutReply) -> Answer {
-    Answer::Put(put.revision.get(), put.prev.as_ref().map(Kv::from))
+    Answer::Put(put.revision.get(), kvs(&put.prev).pop())
 }
 
 /// The answer to a deletion.
@@ -317,8 +318,11 @@ pub fn of_txn(txn: &TxnReply) -> Answer {
 }
 
 /// Records in the shape of this module.
-pub fn kvs(records: &[Record]) -> Vec<Kv> {
-    records.iter().map(Kv::from).collect()
+pub fn kvs(records: &Kvs) -> Vec<Kv> {
+    let whole = |record: Result<Cow<'_, Record>, StorageError>| {
+        Kv::from(&*record.expect("what a view holds can be read"))
+    };
+    records.iter().map(whole).collect()
 }
 
 impl fmt::Debug for Kv {

@@ -40,7 +40,9 @@ use crate::lease::{GrantError, LessorOptions, SharedLessor};
 use crate::membership::{Downgrade, Membership};
 use crate::meta::{self, AppliedIndex};
 use crate::mvcc::txn::{self, WriteError};
-use crate::mvcc::{CompactError, Interval, Keyspace, Progress, RangeError, Reader, StorageError};
+use crate::mvcc::{
+    CompactError, Interval, Keyspace, Prev, Progress, RangeError, Reader, StorageError,
+};
 use crate::request::Operation;
 use crate::v2::Timestamp;
 use crate::version::{self, SchemaError, Version};
@@ -459,7 +461,7 @@ impl Machine {
             self.put(request, applied)
         } else if let Some(request) = &r.delete_range {
             let mut changes = self.keyspace.begin(&mut self.batch);
-            let reply = txn::delete_range(&mut changes, &self.lessor, request)?;
+            let reply = txn::delete_range(&mut changes, &self.lessor, request);
             applied.events.extend(changes.finish());
             Ok(Ok(Reply::DeleteRange(reply)))
         } else if let Some(request) = &r.txn {
@@ -614,9 +616,10 @@ impl Machine {
         };
         let mut changes = self.keyspace.begin(&mut self.batch);
         for key in &keys {
-            let deleted = changes.delete_range(Interval::Key(key))?;
+            let deleted = changes.delete_range(Interval::Key(key));
+            let leases = deleted.iter().filter_map(Prev::attributes);
             assert!(
-                deleted.iter().map(|record| record.lease()).eq([request.id]),
+                leases.map(|kv| kv.lease()).eq([request.id]),
                 "{key:?} is attached to {:x}, deleted were {deleted:?}",
                 request.id
             );

@@ -14,12 +14,12 @@ use retcd_storage::backend::{Backend, Bucket, WriteBatch};
 
 use super::compaction::Compaction;
 use super::hash::CompactionHashes;
-use super::index::{Before, Hand, KeyIndex, Replaced};
+use super::index::{Hand, KeyIndex, Replaced};
 use super::record::Attributes;
-use super::snapshot::{Snapshot, Values, record_of};
+use super::snapshot::{Found, Snapshot, Values};
 use super::{
-    Event, EventKind, Fields, Interval, RangeError, RangeReply, Reader, Record, Revision,
-    StorageError, StoreRevision,
+    Event, EventKind, Fields, Interval, Kvs, Prev, RangeError, RangeReply, Reader, Record,
+    Revision, StorageError, StoreRevision,
 };
 
 /// What writer and readers share.
@@ -168,7 +168,7 @@ pub(crate) struct Changes<'a> {
     events: Vec<Event>,
     /// By key, what it held before the transaction: of all keys that `events` name, once one of
     /// them is changed a second time.
-    origins: Option<BTreeMap<Box<[u8]>, Option<Record>>>,
+    origins: Option<BTreeMap<Box<[u8]>, Prev>>,
 }
 
 impl Changes<'_> {
@@ -205,13 +205,13 @@ impl Changes<'_> {
         })
     }
 
-    /// Writes `key`; returns the record that it replaces.
-    pub(crate) fn put(
-        &mut self,
-        key: &[u8],
-        value: &[u8],
-        lease: i64,
-    ) -> Result<Option<Record>, StorageError> {
+    /// What was found, with the values that the backend has now.
+    pub(super) fn kvs(&self, found: Found) -> Kvs {
+        found.into_kvs(&Values::Newest(&self.keyspace.shared.backend))
+    }
+
+    /// Writes `key`; returns what it replaces.
+    pub(crate) fn put(&mut self, key: &[u8], value: &[u8], lease: i64) -> Prev {
         let revision = self.next_revision();
         let mut record = None;
         let replaced = self.change(key, revision, |prev| {
@@ -228,22 +228,19 @@ impl Changes<'_> {
         let record = record.expect("every change makes a record");
         self.batch
             .put(Bucket::Key, &revision.to_key(), record.to_value());
-        let prev = self.record_before(&replaced)?;
-        self.tell(EventKind::Put, record, prev.clone(), replaced.mod_revision);
-        Ok(prev)
+        let Replaced { prev, mod_revision } = replaced;
+        self.tell(EventKind::Put, record, prev.clone(), mod_revision);
+        prev
     }
 
-    /// Deletes the keys in `interval`; returns the records that they had.
-    pub(crate) fn delete_range(
-        &mut self,
-        interval: Interval<'_>,
-    ) -> Result<Vec<Record>, StorageError> {
+    /// Deletes the keys in `interval`; returns what they held.
+    pub(crate) fn delete_range(&mut self, interval: Interval<'_>) -> Vec<Prev> {
         let keys = self.read(|snapshot| snapshot.live_keys(interval));
-        let records = keys.iter().map(|key| self.delete(key.key()));
-        records.collect()
+        let deleted = keys.iter().map(|key| self.delete(key.key()));
+        deleted.collect()
     }
 
-    fn delete(&mut self, key: &[u8]) -> Result<Record, StorageError> {
+    fn delete(&mut self, key: &[u8]) -> Prev {
         let revision = self.next_revision();
         let tombstone = Record::tombstone(key, revision.main);
         let replaced = self.change(key, revision, |_| tombstone.clone());
@@ -252,40 +249,16 @@ impl Changes<'_> {
             &revision.to_tombstone_key(),
             Record::tombstone(key, 0).to_value(),
         );
-        let deleted = self.record_before(&replaced)?;
-        let deleted = deleted.expect("only a key that exists is deleted");
-        self.tell(
-            EventKind::Delete,
-            tombstone,
-            Some(deleted.clone()),
-            replaced.mod_revision,
-        );
-        Ok(deleted)
-    }
-
-    /// The record that a change has replaced. What was let go is in the backend since before this
-    /// batch.
-    fn record_before(&self, replaced: &Replaced) -> Result<Option<Record>, StorageError> {
-        Ok(match &replaced.before {
-            Before::Absent => None,
-            Before::Record(record) => Some(record.clone()),
-            Before::LetGo(revision) => Some(record_of(
-                &self.keyspace.shared.backend.reader(),
-                *revision,
-            )?),
-        })
+        let Replaced { prev, mod_revision } = replaced;
+        assert_ne!(prev, Prev::Absent, "only a key that exists is deleted");
+        self.tell(EventKind::Delete, tombstone, prev.clone(), mod_revision);
+        prev
     }
 
     /// Adds an event. Its `prev` is what the key held before the whole transaction, as etcd has it,
     /// even where the transaction has changed the key before: `replaced` is what this change of it
     /// has replaced, a record or, with the revision `replaced_at`, a deletion.
-    fn tell(
-        &mut self,
-        kind: EventKind,
-        record: Record,
-        replaced: Option<Record>,
-        replaced_at: i64,
-    ) {
+    fn tell(&mut self, kind: EventKind, record: Record, replaced: Prev, replaced_at: i64) {
         let is_changed_again = replaced_at == record.mod_revision();
         let prev = if is_changed_again {
             let events = &self.events;
@@ -344,7 +317,7 @@ impl Changes<'_> {
 }
 
 /// What each key held before the first of `events` that names it. No key is named twice.
-fn origins(events: &[Event]) -> BTreeMap<Box<[u8]>, Option<Record>> {
+fn origins(events: &[Event]) -> BTreeMap<Box<[u8]>, Prev> {
     let origins = events.iter().map(|event| {
         let key: Box<[u8]> = event.record.key().into();
         (key, event.prev.clone())
@@ -368,15 +341,14 @@ mod tests {
         let put = |keyspace: &mut Keyspace, keys: &[&[u8]], value: &[u8]| {
             let mut batch = WriteBatch::default();
             let mut changes = keyspace.begin(&mut batch);
-            keys.iter()
-                .for_each(|key| _ = changes.put(key, value, 0).unwrap());
+            keys.iter().for_each(|key| _ = changes.put(key, value, 0));
             changes.finish();
             batch
         };
         let shown = |request: &RangeRequest| {
             let short = reader.range(request).unwrap();
             assert_eq!(short, reader.view().range(request).unwrap());
-            let kvs = short.kvs.iter();
+            let kvs = short.kvs.iter().flatten();
             let values: Vec<String> = kvs
                 .map(|kv| String::from_utf8_lossy(kv.value()).into_owned())
                 .collect();

@@ -7,7 +7,7 @@ use retcd_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use retcd_storage::backend::BackendError;
 
 use super::snapshot::{Effort, Gathered, Need, Snapshot};
-use super::{DamagedRecord, Record, Revision, StoreRevision};
+use super::{Attributes, DamagedRecord, Kvs, Record, Revision, StoreRevision};
 
 /// Bucket `key` could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +76,7 @@ pub struct RangeReply {
     /// The current revision, whichever revision was asked for.
     pub revision: StoreRevision,
     /// The records. What `projection` leaves out may be in them or not; the encoder leaves it out.
-    pub kvs: Vec<Record>,
+    pub kvs: Kvs,
     /// Whether the limit cut records off.
     pub more: bool,
     /// Number of keys in the range at the revision asked for, whatever limit and filters.
@@ -100,11 +100,13 @@ impl ReplySize {
 
     /// Takes `reply` in, with no more than its records surely take in the message.
     pub(super) fn add(&mut self, reply: &RangeReply) -> Result<(), RangeError> {
-        let record_bytes = |record: &Record| match reply.projection {
-            Projection::Full => record.as_bytes().len(),
-            Projection::WithoutValue => record.key().len(),
+        self.bytes += match reply.projection {
+            Projection::Full => reply.kvs.lengths().sum::<usize>(),
+            Projection::WithoutValue => {
+                let keys = reply.kvs.attributes().map(|kv| kv.key().len());
+                keys.sum::<usize>()
+            }
         };
-        self.bytes += reply.kvs.iter().map(record_bytes).sum::<usize>();
         self.check()
     }
 
@@ -187,8 +189,9 @@ impl Ranging {
         };
         let sorts_values = sort.is_some_and(|sort| sort.target == SortTarget::Value);
         let need = match Projection::of(request) {
-            Projection::WithoutValue if !sorts_values => Need::Attributes,
-            _ => Need::Record,
+            _ if sorts_values => Need::Record,
+            Projection::Full => Need::Answer,
+            Projection::WithoutValue => Need::Attributes,
         };
         Ok(Ranging {
             sort,
@@ -211,17 +214,17 @@ impl Ranging {
         let interval = Interval::new(&request.key, &request.range_end);
         let (wanted, gathered) = ((self.needed, self.need), &mut self.gathered);
         let is_whole = snapshot.gather(interval, self.at, wanted, gathered, effort)?;
-        Ok(is_whole.then(|| self.finish(request, snapshot.revision)))
+        Ok(is_whole.then(|| self.finish(request, snapshot)))
     }
 
-    fn finish(&mut self, request: &RangeRequest, revision: i64) -> RangeReply {
-        let Gathered { kvs, count, .. } = std::mem::take(&mut self.gathered);
+    fn finish(&mut self, request: &RangeRequest, snapshot: &Snapshot<'_>) -> RangeReply {
+        let Gathered { found, count, .. } = std::mem::take(&mut self.gathered);
         // The index counts its keys beside them: what was counted is what was found.
-        let (found, needed) = (kvs.len(), self.needed.min(count as usize));
-        assert_eq!(found, needed, "of {count} keys at revision {}", self.at);
+        let (len, needed) = (found.len(), self.needed.min(count as usize));
+        assert_eq!(len, needed, "of {count} keys at revision {}", self.at);
         let mut reply = RangeReply {
-            revision: StoreRevision::new(revision),
-            kvs,
+            revision: StoreRevision::new(snapshot.revision),
+            kvs: found.into_kvs(&snapshot.values),
             more: false,
             count,
             projection: Projection::of(request),
@@ -231,11 +234,12 @@ impl Ranging {
         }
         let mut matched = reply.count as usize;
         if has_filters(request) {
-            reply.kvs.retain(|record| passes_filters(request, record));
+            reply.kvs.retain(|kv| passes_filters(request, kv));
             matched = reply.kvs.len();
         }
         if let Some(sort) = self.sort {
-            reply.kvs.sort_by(|a, b| sort.compare(a, b));
+            let records = reply.kvs.records_mut();
+            records.sort_by(|a, b| sort.compare(a, b));
         }
         if let Some(limit) = self.limit {
             reply.kvs.truncate(limit);
@@ -295,17 +299,17 @@ fn has_filters(request: &RangeRequest) -> bool {
         || request.max_create_revision != 0
 }
 
-fn passes_filters(request: &RangeRequest, record: &Record) -> bool {
+fn passes_filters(request: &RangeRequest, kv: &Attributes) -> bool {
     let passes = |min: i64, max: i64, revision: i64| {
         (min == 0 || revision >= min) && (max == 0 || revision <= max)
     };
     passes(
         request.min_mod_revision,
         request.max_mod_revision,
-        record.mod_revision(),
+        kv.mod_revision(),
     ) && passes(
         request.min_create_revision,
         request.max_create_revision,
-        record.create_revision(),
+        kv.create_revision(),
     )
 }

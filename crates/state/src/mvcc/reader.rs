@@ -230,6 +230,7 @@ impl View {
                 Err(StorageError::Missing(_)) => None,
                 prev => prev?,
             };
+            let prev = prev.into();
             Ok((revision, Event { kind, record, prev }))
         })
     }

@@ -13,6 +13,8 @@
 //! [`Record::from_value`] once; from then on accessors walk the fields and cannot fail.
 //!
 //! Where a value is not kept in memory, the other fields are, in the same encoding: [`Attributes`].
+//! Behind them stands what finds and measures the whole record, in fields that `mvccpb.KeyValue` does
+//! not have: these bytes never leave the keyspace.
 
 use std::fmt;
 use std::ops::Deref;
@@ -23,12 +25,18 @@ use prost::Message;
 use retcd_proto::mvccpb::KeyValue;
 use retcd_storage::backend::Value;
 
+use super::Revision;
+
 const KEY: u8 = 0x0a;
 const CREATE_REVISION: u8 = 0x10;
 const MOD_REVISION: u8 = 0x18;
 const VERSION: u8 = 0x20;
 const VALUE: u8 = 0x2a;
 const LEASE: u8 = 0x30;
+/// Of attributes without a value: the length of the whole record in bytes.
+const RECORD_LEN: u8 = 0x38;
+/// The same: the sub revision, unless it is 0.
+const SUB: u8 = 0x40;
 
 /// Bytes that are no `mvccpb.KeyValue`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +63,27 @@ pub struct Fields<'a> {
     pub lease: i64,
 }
 
+impl Fields<'_> {
+    /// Length of their encoding in bytes.
+    fn len(&self) -> usize {
+        bytes_field_len(self.key)
+            + varint_field_len(self.create_revision)
+            + varint_field_len(self.mod_revision)
+            + varint_field_len(self.version)
+            + bytes_field_len(self.value)
+            + varint_field_len(self.lease)
+    }
+
+    fn put(&self, bytes: &mut Vec<u8>) {
+        put_bytes_field(bytes, KEY, self.key);
+        put_varint_field(bytes, CREATE_REVISION, self.create_revision);
+        put_varint_field(bytes, MOD_REVISION, self.mod_revision);
+        put_varint_field(bytes, VERSION, self.version);
+        put_bytes_field(bytes, VALUE, self.value);
+        put_varint_field(bytes, LEASE, self.lease);
+    }
+}
+
 /// An encoded `mvccpb.KeyValue`; clones share the bytes.
 ///
 /// A record with version 0 is a tombstone: it tells of a deletion and has a key, and in events and
@@ -65,9 +94,18 @@ pub struct Record(Attributes);
 /// What there is to know of a record but its value; clones share the bytes.
 ///
 /// Of a whole record these are its own bytes; of one whose value was let go the encoding of all
-/// other fields.
+/// other fields, and where the whole is.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Attributes(Arc<[u8]>);
+
+/// Where a record is whose value is not in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    /// Its row in bucket `key`.
+    pub(super) revision: Revision,
+    /// Its length in bytes.
+    pub(super) len: usize,
+}
 
 impl Deref for Record {
     type Target = Attributes;
@@ -80,19 +118,9 @@ impl Deref for Record {
 impl Record {
     /// Encodes a put.
     pub fn encode(fields: Fields<'_>) -> Record {
-        let len = bytes_field_len(fields.key)
-            + varint_field_len(fields.create_revision)
-            + varint_field_len(fields.mod_revision)
-            + varint_field_len(fields.version)
-            + bytes_field_len(fields.value)
-            + varint_field_len(fields.lease);
+        let len = fields.len();
         let mut bytes = Vec::with_capacity(len);
-        put_bytes_field(&mut bytes, KEY, fields.key);
-        put_varint_field(&mut bytes, CREATE_REVISION, fields.create_revision);
-        put_varint_field(&mut bytes, MOD_REVISION, fields.mod_revision);
-        put_varint_field(&mut bytes, VERSION, fields.version);
-        put_bytes_field(&mut bytes, VALUE, fields.value);
-        put_varint_field(&mut bytes, LEASE, fields.lease);
+        fields.put(&mut bytes);
         assert!(
             bytes.len() == len,
             "a record of {len} bytes was encoded in {}",
@@ -143,24 +171,33 @@ impl Record {
 
     /// The encoded message.
     pub fn as_bytes(&self) -> &[u8] {
+        debug_assert_eq!(self.stored(), None, "a record without its value is shown");
         &self.0.0
     }
 
     /// The bytes as the backend stores them.
     pub fn to_value(&self) -> Value {
+        debug_assert_eq!(self.stored(), None, "a record without its value is stored");
         Arc::clone(&self.0.0)
     }
 
-    /// The same record with an empty value, in memory of its own.
-    pub(super) fn without_value(&self) -> Record {
-        Record::encode(Fields {
+    /// All but the value, in memory of its own, of this record with the sub revision `sub`.
+    pub(super) fn without_value(&self, sub: i64) -> Attributes {
+        let fields = Fields {
             key: self.key(),
             create_revision: self.create_revision(),
             mod_revision: self.mod_revision(),
             version: self.version(),
             value: b"",
             lease: self.lease(),
-        })
+        };
+        let record_len = self.as_bytes().len() as i64;
+        let own = varint_field_len(record_len) + varint_field_len(sub);
+        let mut bytes = Vec::with_capacity(fields.len() + own);
+        fields.put(&mut bytes);
+        put_varint_field(&mut bytes, RECORD_LEN, record_len);
+        put_varint_field(&mut bytes, SUB, sub);
+        Attributes(bytes.into())
     }
 
     /// The message decoded, for those who are not in a hurry.
@@ -210,12 +247,33 @@ impl Attributes {
         self.version() == 0
     }
 
-    /// A record with these fields and an empty value.
-    pub(super) fn with_empty_value(&self) -> Record {
-        match self.field(VALUE) {
-            Some(_) => Record(self.clone()).without_value(),
-            None => Record(self.clone()),
-        }
+    /// Length of what is here, in bytes.
+    pub(super) fn own_len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Length of the whole record in bytes, wherever it is.
+    pub(super) fn record_len(&self) -> usize {
+        self.stored().map_or(self.0.len(), |stored| stored.len)
+    }
+
+    /// Where the record is, if its value is not here.
+    pub(super) fn stored(&self) -> Option<Stored> {
+        let Some(Field::Varint(len)) = self.field(RECORD_LEN) else {
+            return None;
+        };
+        Some(Stored {
+            revision: Revision {
+                main: self.mod_revision(),
+                sub: self.varint(SUB),
+            },
+            len: len as usize,
+        })
+    }
+
+    /// These attributes in the place of their record, whose value must not be asked for.
+    pub(super) fn as_record(&self) -> Record {
+        Record(self.clone())
     }
 
     fn varint(&self, tag: u8) -> i64 {
@@ -235,6 +293,16 @@ impl Attributes {
             rest = tail;
         }
         None
+    }
+}
+
+impl fmt::Debug for Attributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attributes")
+            .field("key", &Bytes::copy_from_slice(self.key()))
+            .field("mod_revision", &self.mod_revision())
+            .field("stored", &self.stored())
+            .finish_non_exhaustive()
     }
 }
 

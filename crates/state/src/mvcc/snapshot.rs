@@ -1,6 +1,8 @@
 //! A consistent state of the keyspace, and walks over it that can be interrupted: when they have
 //! taken a while, and where they would have to read the file.
 
+use std::sync::Arc;
+
 use parking_lot::RwLockReadGuard;
 use retcd_proto::etcdserverpb::RangeRequest;
 use retcd_storage::backend::{self, Backend, Bucket, Cached};
@@ -9,7 +11,7 @@ use super::index::{Entry, Held, KeyIndex, Only};
 use super::keyspace::State;
 use super::range::Ranging;
 use super::record::Attributes;
-use super::{Interval, RangeError, RangeReply, Record, Revision, StorageError};
+use super::{Interval, Kvs, Prev, RangeError, RangeReply, Record, Revision, StorageError};
 
 /// What may still be done before others have their turn.
 #[derive(Clone, Copy, Debug)]
@@ -61,8 +63,10 @@ impl Effort {
 /// What of a record is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
-    /// All of it.
+    /// All of it, now.
     Record,
+    /// All of it, in the end: of many values that are not in memory only the first are read.
+    Answer,
     /// All but the value, which may be missing.
     Attributes,
 }
@@ -95,9 +99,52 @@ pub(super) enum Position {
 pub(super) struct Gathered {
     position: Position,
     /// The first records, in the order of their keys.
-    pub(super) kvs: Vec<Record>,
+    pub(super) found: Found,
     /// How many keys there are in all; right at the end of the walk.
     pub(super) count: i64,
+}
+
+/// Records on their way into an answer.
+#[derive(Default)]
+pub(super) struct Found {
+    records: Vec<Record>,
+    /// Bytes of those among them that are not shared with the index.
+    read_bytes: usize,
+    /// Whether some are but attributes, their values to be read.
+    lacks_values: bool,
+}
+
+impl Found {
+    /// Bytes that are read for one answer before it is encoded. What is longer is encoded piece by
+    /// piece anyway.
+    const READ_BYTES_MAX: usize = 1 << 20;
+
+    /// Whether values that are not in memory are left where they are.
+    fn is_full(&self) -> bool {
+        self.read_bytes >= Found::READ_BYTES_MAX
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Adds what a key held before it was changed.
+    pub(super) fn push(&mut self, prev: Prev) {
+        match prev {
+            Prev::Absent => {}
+            Prev::Record(record) => self.records.push(record),
+            Prev::Stored(attributes) => {
+                self.records.push(attributes.as_record());
+                self.lacks_values = true;
+            }
+        }
+    }
+
+    /// The answer, with those of the values.
+    pub(super) fn into_kvs(self, values: &Values<'_>) -> Kvs {
+        let values = self.lacks_values.then(|| Arc::new(values.pin()));
+        Kvs::new(self.records, values)
+    }
 }
 
 /// Where records come from that are not in the index.
@@ -109,6 +156,13 @@ pub(super) enum Values<'a> {
 }
 
 impl Values<'_> {
+    fn pin(&self) -> backend::Reader {
+        match self {
+            Values::Newest(backend) => backend.reader(),
+            Values::Pinned(reader) => (*reader).clone(),
+        }
+    }
+
     fn record(&self, revision: Revision) -> Result<Record, StorageError> {
         match self {
             Values::Newest(backend) => record_of(&backend.reader(), revision),
@@ -201,6 +255,12 @@ impl<'a> Snapshot<'a> {
         }
     }
 
+    /// The same without its value, at the current revision.
+    pub(super) fn attributes(&self, key: &[u8]) -> Option<&'a Attributes> {
+        let entry = self.index.get(key).filter(|entry| entry.is_live());
+        entry.map(Entry::attributes)
+    }
+
     /// What a key holds at revision `at`.
     fn held<'e>(&self, entry: &'e Entry, at: i64) -> Held<'e> {
         match at >= self.applied {
@@ -274,7 +334,7 @@ impl<'a> Snapshot<'a> {
     ) -> Result<bool, StorageError> {
         let Gathered {
             position,
-            kvs,
+            found,
             count,
         } = gathered;
         let mut is_counted = false;
@@ -285,24 +345,21 @@ impl<'a> Snapshot<'a> {
             if *position == Position::Start {
                 let live = self.index.count_live(start, end);
                 *count = live as i64;
-                kvs.reserve_exact(live.min(limit));
+                found.records.reserve_exact(live.min(limit));
                 if limit == 0 {
                     *position = Position::End;
                 }
             }
         }
         self.walk(interval, at, position, effort, |held, effort| {
-            if kvs.len() < limit {
-                let Some(record) = self.record(held, need, effort)? else {
-                    return Ok(Step::Later);
-                };
-                kvs.push(record);
+            if found.len() < limit && !self.find(held, need, found, effort)? {
+                return Ok(Step::Later);
             }
             if !is_counted {
                 *count += 1;
                 return Ok(Step::Next);
             }
-            Ok(match kvs.len() < limit {
+            Ok(match found.len() < limit {
                 true => Step::Next,
                 false => Step::End,
             })
@@ -316,18 +373,53 @@ impl<'a> Snapshot<'a> {
         interval: Interval<'_>,
         at: i64,
         (limit, need): (usize, Need),
-    ) -> Result<(Vec<Record>, bool), StorageError> {
-        let (mut kvs, mut more) = (Vec::new(), false);
+    ) -> Result<(Kvs, bool), StorageError> {
+        let (mut found, mut more) = (Found::default(), false);
         let (mut position, mut effort) = (Position::Start, Effort::UNBOUNDED);
         self.walk(interval, at, &mut position, &mut effort, |held, effort| {
-            if kvs.len() == limit {
+            if found.len() == limit {
                 more = true;
                 return Ok(Step::End);
             }
-            kvs.extend(self.record(held, need, effort)?);
+            self.find(held, need, &mut found, effort)?;
             Ok(Step::Next)
         })?;
-        Ok((kvs, more))
+        Ok((found.into_kvs(&self.values), more))
+    }
+
+    /// Adds what a key holds to `found`; `false` if it is in the file, where `effort` does not reach.
+    fn find(
+        &self,
+        held: Held<'_>,
+        need: Need,
+        found: &mut Found,
+        effort: &mut Effort,
+    ) -> Result<bool, StorageError> {
+        let leaves_values = need == Need::Answer && found.is_full();
+        if let (Held::LetGo(attributes, _), true) = (&held, leaves_values) {
+            found.records.push(attributes.as_record());
+            found.lacks_values = true;
+            return Ok(true);
+        }
+        let (is_shared, sub) = match &held {
+            Held::Past(revision) => (false, revision.sub),
+            Held::LetGo(_, revision) => (need == Need::Attributes, revision.sub),
+            _ => (true, 0),
+        };
+        let Some(record) = self.record(held, need, effort)? else {
+            return Ok(false);
+        };
+        if is_shared {
+            found.records.push(record);
+        } else if leaves_values && !record.value().is_empty() {
+            // It had to be read for its attributes, and will be once more.
+            found.records.push(record.without_value(sub).as_record());
+            found.lacks_values = true;
+        } else {
+            found.read_bytes += record.as_bytes().len();
+            found.records.push(record);
+        }
+        Ok(true)
     }
 
     /// Whether `holds` is true of the records of `interval` at the current revision, as far as they
@@ -368,7 +460,7 @@ impl<'a> Snapshot<'a> {
         let revision = match held {
             Held::Newest(record) => return Ok(Some(record.clone())),
             Held::LetGo(attributes, _) if need == Need::Attributes => {
-                return Ok(Some(attributes.with_empty_value()));
+                return Ok(Some(attributes.as_record()));
             }
             Held::LetGo(_, revision) | Held::Past(revision) => revision,
             Held::Absent => unreachable!("a walk passes over keys that do not exist"),

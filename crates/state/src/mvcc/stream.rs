@@ -6,7 +6,7 @@ use retcd_proto::etcdserverpb::RangeRequest;
 
 use super::reader::View;
 use super::snapshot::Need;
-use super::{Interval, Projection, RangeError, RangeReply, Record};
+use super::{Interval, Kvs, Projection, RangeError, RangeReply};
 
 /// Keys in the first chunk, as etcd has it.
 const FIRST_CHUNK_KEYS: i64 = 10;
@@ -40,7 +40,7 @@ enum Source {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeChunk {
     /// The next records, ascending by key.
-    pub kvs: Vec<Record>,
+    pub kvs: Kvs,
     /// What of them belongs into the answer.
     pub projection: Projection,
     /// In the last chunk: current revision, `more` and `count` of the whole answer, with no
@@ -111,9 +111,9 @@ impl Unread {
 
 fn next_sorted(rest: &mut Option<RangeReply>) -> Option<RangeChunk> {
     let reply = rest.as_mut()?;
-    let kvs = reply.kvs.drain(..SORTED_CHUNK_KEYS.min(reply.kvs.len()));
+    let len = SORTED_CHUNK_KEYS.min(reply.kvs.len());
     let mut chunk = RangeChunk {
-        kvs: kvs.collect(),
+        kvs: reply.kvs.take_first(len),
         projection: reply.projection,
         last: None,
     };
@@ -172,7 +172,7 @@ impl Walk {
         }
         let projection = Projection::of(&self.request);
         let mut chunk = RangeChunk {
-            kvs: Vec::new(),
+            kvs: Kvs::default(),
             projection,
             last: None,
         };
@@ -186,7 +186,7 @@ impl Walk {
             let interval = Interval::new(&self.request.key, &self.request.range_end);
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             let need = match projection {
-                Projection::Full => Need::Record,
+                Projection::Full => Need::Answer,
                 Projection::WithoutValue => Need::Attributes,
             };
             let snapshot = self.view.snapshot();
@@ -207,7 +207,7 @@ impl Walk {
             let revision = self.view.revision();
             chunk.last = Some(RangeReply {
                 revision,
-                kvs: Vec::new(),
+                kvs: Kvs::default(),
                 more,
                 count: self.total,
                 projection,
@@ -219,13 +219,13 @@ impl Walk {
     }
 
     /// Goes on behind the last of `kvs` and sizes the next chunk by this one.
-    fn advance(&mut self, kvs: &[Record]) {
-        if let Some(last) = kvs.last() {
+    fn advance(&mut self, kvs: &Kvs) {
+        if let Some(last) = kvs.attributes().last() {
             let mut next = last.key().to_vec();
             next.push(0);
             self.request.key = next.into();
         }
-        let bytes: usize = kvs.iter().map(|record| record.as_bytes().len()).sum();
+        let bytes: usize = kvs.lengths().sum();
         if bytes < self.chunk_bytes / 2 {
             self.chunk_keys = self.chunk_keys.saturating_mul(2);
         } else if bytes > self.chunk_bytes.saturating_mul(2) {
@@ -252,7 +252,7 @@ mod tests {
         let keys: Vec<String> = (0..40).map(|number| format!("k{number:02}")).collect();
         for key in &keys {
             let mut changes = keyspace.begin(&mut batch);
-            changes.put(key.as_bytes(), &[b'v'; 100], 0).unwrap();
+            changes.put(key.as_bytes(), &[b'v'; 100], 0);
             changes.finish();
         }
         backend.write(batch);
@@ -267,7 +267,7 @@ mod tests {
         while let Some(chunk) = stream.next_chunk().unwrap() {
             assert!(!chunk.kvs.is_empty(), "behind chunks of {sizes:?} keys");
             sizes.push(chunk.kvs.len());
-            let keys = chunk.kvs.iter().map(|record| record.key());
+            let keys = chunk.kvs.attributes().map(|kv| kv.key());
             streamed.extend(keys.map(|key| String::from_utf8_lossy(key).into_owned()));
         }
         assert_eq!(streamed, keys);

@@ -18,8 +18,8 @@ use retcd_proto::etcdserverpb::{
 
 use super::keyspace::Changes;
 use super::range::ReplySize;
-use super::snapshot::{Effort, Need, Position, Snapshot};
-use super::{Interval, RangeError, RangeReply, Record, StorageError, StoreRevision};
+use super::snapshot::{Effort, Found, Need, Position, Snapshot};
+use super::{Interval, Kvs, Prev, RangeError, RangeReply, Record, StorageError, StoreRevision};
 use crate::lease::SharedLessor;
 
 /// Why a write was refused. The state is unchanged, except where the range error is
@@ -50,7 +50,7 @@ pub struct PutReply {
     /// The revision of the put.
     pub revision: StoreRevision,
     /// The record before, if it was asked for and existed.
-    pub prev: Option<Record>,
+    pub prev: Kvs,
 }
 
 /// The answer to a deletion.
@@ -61,7 +61,7 @@ pub struct DeleteReply {
     /// Number of deleted keys.
     pub deleted: i64,
     /// The records before, if they were asked for.
-    pub prevs: Vec<Record>,
+    pub prevs: Kvs,
 }
 
 /// The answer to a transaction.
@@ -122,7 +122,7 @@ pub(crate) fn put(
     lessor: &SharedLessor,
     request: &PutRequest,
 ) -> Result<PutReply, WriteError> {
-    check_put(request, lessor, |key| changes.get(key))?;
+    changes.read(|snapshot| check_put(request, lessor, snapshot))?;
     Ok(execute_put(changes, lessor, request, Step::Last)?)
 }
 
@@ -131,10 +131,10 @@ pub(crate) fn delete_range(
     changes: &mut Changes<'_>,
     lessor: &SharedLessor,
     request: &DeleteRangeRequest,
-) -> Result<DeleteReply, StorageError> {
-    let reply = execute_delete_range(changes, lessor, request)?;
+) -> DeleteReply {
+    let reply = execute_delete_range(changes, lessor, request);
     lessor.lock().changed_at(changes.revision());
-    Ok(reply)
+    reply
 }
 
 /// Executes a transaction.
@@ -197,7 +197,7 @@ impl<'a> Chosen<'a> {
             match &op.request {
                 Some(Request::RequestRange(range)) => check_range(snapshot, range)?,
                 Some(Request::RequestPut(put)) => {
-                    check_put(put, lessor, |key| snapshot.get(key, snapshot.revision))?;
+                    check_put(put, lessor, snapshot)?;
                 }
                 Some(Request::RequestTxn(_)) => {
                     nested
@@ -236,7 +236,7 @@ impl<'a> Chosen<'a> {
                     OpReply::Put(execute_put(changes, lessor, put, Step::Inner)?)
                 }
                 Some(Request::RequestDeleteRange(delete)) => {
-                    OpReply::DeleteRange(execute_delete_range(changes, lessor, delete)?)
+                    OpReply::DeleteRange(execute_delete_range(changes, lessor, delete))
                 }
                 Some(Request::RequestTxn(_)) => {
                     let nested = nested.next().expect("one choice per nested transaction");
@@ -272,12 +272,13 @@ pub(super) fn check_range(
 fn check_put(
     request: &PutRequest,
     lessor: &SharedLessor,
-    current: impl FnOnce(&[u8]) -> Result<Option<Record>, StorageError>,
+    snapshot: &Snapshot<'_>,
 ) -> Result<(), WriteError> {
     if request.lease != 0 && !lessor.lock().contains(request.lease) {
         return Err(WriteError::LeaseNotFound);
     }
-    if (request.ignore_value || request.ignore_lease) && current(&request.key)?.is_none() {
+    let keeps = request.ignore_value || request.ignore_lease;
+    if keeps && snapshot.attributes(&request.key).is_none() {
         return Err(WriteError::KeyNotFound);
     }
     Ok(())
@@ -287,16 +288,22 @@ fn execute_delete_range(
     changes: &mut Changes<'_>,
     lessor: &SharedLessor,
     request: &DeleteRangeRequest,
-) -> Result<DeleteReply, StorageError> {
-    let deleted = changes.delete_range(Interval::new(&request.key, &request.range_end))?;
-    for record in deleted.iter().filter(|record| record.lease() != 0) {
-        lessor.lock().detach(record.lease(), record.key());
+) -> DeleteReply {
+    let deleted = changes.delete_range(Interval::new(&request.key, &request.range_end));
+    let leased = deleted.iter().filter_map(Prev::attributes);
+    for kv in leased.filter(|kv| kv.lease() != 0) {
+        lessor.lock().detach(kv.lease(), kv.key());
     }
-    Ok(DeleteReply {
+    let count = deleted.len() as i64;
+    let mut prevs = Found::default();
+    if request.prev_kv {
+        deleted.into_iter().for_each(|prev| prevs.push(prev));
+    }
+    DeleteReply {
         revision: changes.store_revision(),
-        deleted: deleted.len() as i64,
-        prevs: if request.prev_kv { deleted } else { Vec::new() },
-    })
+        deleted: count,
+        prevs: changes.kvs(prevs),
+    }
 }
 
 /// Where in its entry a change of leases stands. What the lessor shows between two steps of a
@@ -315,21 +322,19 @@ fn execute_put(
 ) -> Result<PutReply, StorageError> {
     // An earlier operation of the transaction may have deleted the key since it was checked; there
     // is nothing to keep then.
-    let kept = if request.ignore_value || request.ignore_lease {
-        changes.get(&request.key)?
-    } else {
-        None
+    let kept = match request.ignore_value {
+        true => changes.get(&request.key)?,
+        false => None,
     };
-    let value = match &kept {
-        Some(kept) if request.ignore_value => kept.value(),
-        _ => &request.value,
+    let value = kept.as_ref().map_or(&request.value[..], Record::value);
+    let lease_of = |snapshot: &Snapshot<'_>| snapshot.attributes(&request.key).map(|kv| kv.lease());
+    let kept_lease = match request.ignore_lease {
+        true => changes.read(lease_of),
+        false => None,
     };
-    let lease = match &kept {
-        Some(kept) if request.ignore_lease => kept.lease(),
-        _ => request.lease,
-    };
-    let prev = changes.put(&request.key, value, lease)?;
-    let prev_lease = prev.as_ref().map_or(0, |prev| prev.lease());
+    let lease = kept_lease.unwrap_or(request.lease);
+    let prev = changes.put(&request.key, value, lease);
+    let prev_lease = prev.attributes().map_or(0, |prev| prev.lease());
     if prev_lease != lease {
         let mut lessor = lessor.lock();
         lessor.detach(prev_lease, &request.key);
@@ -343,9 +348,13 @@ fn execute_put(
             lessor.changed_at(changes.revision());
         }
     }
+    let mut shown = Found::default();
+    if request.prev_kv {
+        shown.push(prev);
+    }
     Ok(PutReply {
         revision: changes.store_revision(),
-        prev: prev.filter(|_| request.prev_kv),
+        prev: changes.kvs(shown),
     })
 }
 

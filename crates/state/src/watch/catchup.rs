@@ -15,7 +15,7 @@ use super::index::Index;
 use super::range::KeyRange;
 use super::response::{Body, Response};
 use super::stream::{State, StreamId, WatcherKey};
-use crate::mvcc::{Event, Record, StorageError, StoreRevision, View};
+use crate::mvcc::{Event, Prev, Record, StorageError, StoreRevision, View};
 
 /// Checks of a watcher against an event that [`Hub::complete_catchup`] may do while everybody else
 /// waits for the hub: about a tenth of a millisecond.
@@ -83,7 +83,7 @@ impl Hub {
         let to = self
             .revision
             .min(from.saturating_add(limits.catchup_revisions as i64 - 1));
-        let watchers = stream
+        let watchers: Vec<Laggard> = stream
             .behind
             .iter()
             .take_while(|&&(next, _)| next <= to)
@@ -104,12 +104,13 @@ impl Hub {
             true => self.recent.range(from, to),
             false => None,
         };
+        let recent: Option<Vec<_>> = recent.map(|changes| changes.cloned().collect());
         Some(CatchupJob {
             stream: id,
             from,
             to,
+            recent: recent.filter(|recent| has_values(recent, &watchers)),
             watchers,
-            recent: recent.map(|changes| changes.cloned().collect()),
             // A bound of zero would end a step before its first revision.
             found_bytes_max: limits.queue_bytes.saturating_sub(bytes).max(1),
             read_bytes_max: limits.catchup_bytes.max(1),
@@ -196,7 +197,13 @@ impl Hub {
                 }
             }
             let mut events = EventSet::default();
-            if runs.is_empty() || events.add(changes, &runs, laggard.wanted) == 0 {
+            if runs.is_empty() {
+                continue;
+            }
+            if !changes.has_values(laggard.wanted) {
+                return changes.revision();
+            }
+            if events.add(changes, &runs, laggard.wanted) == 0 {
                 continue;
             }
             let watcher = &self.watchers[laggard.key];
@@ -242,6 +249,16 @@ impl Hub {
         });
         self.wake(id);
     }
+}
+
+/// Whether all that `watchers` want of `changes` is in memory.
+fn has_values(changes: &[Arc<RevisionEvents>], watchers: &[Laggard]) -> bool {
+    let prev_kv = watchers.iter().any(|laggard| laggard.wanted.prev_kv);
+    let wanted = Wanted {
+        prev_kv,
+        ..Wanted::default()
+    };
+    changes.iter().all(|changes| changes.has_values(wanted))
 }
 
 impl CatchupJob {
@@ -358,7 +375,7 @@ impl<'a> Step<'a> {
             }
             self.read_bytes += record.as_bytes().len();
             if self.is_wanted(record.key()) {
-                let prev = None;
+                let prev = Prev::Absent;
                 events.push(Event { kind, record, prev });
             }
         }
@@ -380,7 +397,7 @@ impl<'a> Step<'a> {
         }
         if self.prev_kv {
             for event in events.iter_mut() {
-                event.prev = prev(view, event, revision)?;
+                event.prev = prev(view, event, revision)?.into();
             }
         }
         let events = std::mem::take(events).into();

@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{encode_varint, encoded_len_varint};
 
-use crate::mvcc::{Event, EventKind, Record};
+use crate::mvcc::{Event, EventKind, Prev, Record};
 
 /// What of the matching events a watcher wants to see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -164,7 +164,7 @@ fn prev(event: &Event, wanted: bool) -> Option<&Record> {
     // of a new key.
     let creates = event.kind == EventKind::Put
         && event.record.create_revision() == event.record.mod_revision();
-    event.prev.as_ref().filter(|_| wanted && !creates)
+    event.prev.record().filter(|_| wanted && !creates)
 }
 
 fn varint_len(n: usize) -> usize {
@@ -189,6 +189,8 @@ pub struct RevisionEvents {
     events: Arc<[Event]>,
     has_puts: bool,
     has_deletes: bool,
+    /// Whether the value of a previous pair is not in memory.
+    lacks_values: bool,
     plain: OnceLock<Arc<Encoded>>,
     with_prev: OnceLock<Arc<Encoded>>,
 }
@@ -202,6 +204,9 @@ impl RevisionEvents {
             revision,
             has_puts: has(EventKind::Put),
             has_deletes: has(EventKind::Delete),
+            lacks_values: events
+                .iter()
+                .any(|event| matches!(event.prev, Prev::Stored(_))),
             events,
             plain: OnceLock::new(),
             with_prev: OnceLock::new(),
@@ -221,6 +226,11 @@ impl RevisionEvents {
         self.events.iter().map(record_bytes).sum()
     }
 
+    /// Whether all that `wanted` shows is in memory. If not, whoever wants it reads history.
+    pub(super) fn has_values(&self, wanted: Wanted) -> bool {
+        !(wanted.prev_kv && self.lacks_values)
+    }
+
     /// Whether `wanted` hides none of these events.
     fn is_shown_whole(&self, wanted: Wanted) -> bool {
         let hidden = wanted.no_put && self.has_puts || wanted.no_delete && self.has_deletes;
@@ -228,7 +238,7 @@ impl RevisionEvents {
     }
 
     fn encoded(&self, with_prev: bool) -> &Arc<Encoded> {
-        if with_prev && self.events.iter().any(|event| event.prev.is_some()) {
+        if with_prev && self.events.iter().any(|event| event.prev != Prev::Absent) {
             return self
                 .with_prev
                 .get_or_init(|| Arc::new(Encoded::new(&self.events, true)));
@@ -240,7 +250,7 @@ impl RevisionEvents {
 
 /// Bytes of the records that `event` holds.
 fn record_bytes(event: &Event) -> usize {
-    let prev = event.prev.as_ref().map_or(0, |prev| prev.as_bytes().len());
+    let prev = event.prev.record().map_or(0, |prev| prev.as_bytes().len());
     event.record.as_bytes().len() + prev
 }
 
@@ -441,7 +451,7 @@ mod tests {
     #[test]
     fn what_would_be_very_long_is_encoded_when_it_is_told() {
         const TIMES: usize = 10_000;
-        let prev = Some(record(b"k", 2, 1 << 20));
+        let prev = Prev::Record(record(b"k", 2, 1 << 20));
         let event = |number: usize| Event {
             kind: EventKind::Delete,
             record: Record::tombstone(b"k", 3 + number as i64),

@@ -435,6 +435,11 @@ impl Hub {
             if watcher.state != State::Synced || changes.revision() < watcher.next {
                 continue;
             }
+            if !changes.has_values(watcher.wanted) {
+                watcher.next = changes.revision();
+                fallen.push(key);
+                continue;
+            }
             let Some(events) = sets.get(watcher.wanted, whole) else {
                 continue;
             };

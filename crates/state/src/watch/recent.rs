@@ -68,13 +68,13 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mvcc::{Event, EventKind, Record};
+    use crate::mvcc::{Event, EventKind, Prev, Record};
 
     fn push(recent: &mut Recent, revision: i64, key_bytes: usize, bytes_max: usize) {
         let event = Event {
             kind: EventKind::Delete,
             record: Record::tombstone(&vec![b'k'; key_bytes], revision),
-            prev: None,
+            prev: Prev::Absent,
         };
         let changes = RevisionEvents::new(revision, Arc::new([event]));
         recent.push(Arc::new(changes), 3, bytes_max);

@@ -22,8 +22,8 @@ use retcd_proto::mvccpb::KeyValue;
 use retcd_proto::raftpb::Entry;
 use retcd_state::machine::{ApplyError, Machine, MachineOptions, Reply};
 use retcd_state::mvcc::{
-    Begun, Event, EventKind, KeyspaceHash, OpReply, Progress, Projection, RangeError, RangeReply,
-    Reader, Record, Revision,
+    Begun, Event, EventKind, KeyspaceHash, Kvs, OpReply, Prev, Progress, Projection, RangeError,
+    RangeReply, Reader, Record, Revision,
 };
 use retcd_state::{Jobs, Time};
 use retcd_storage::backend::{Backend, Bucket};
@@ -36,6 +36,10 @@ use requests::*;
 
 fn kv(record: &Record) -> KeyValue {
     record.to_key_value()
+}
+
+fn all(kvs: &Kvs) -> impl Iterator<Item = KeyValue> {
+    kvs.iter().map(|record| kv(&record.unwrap()))
 }
 
 /// What of a pair belongs into an answer.
@@ -57,8 +61,7 @@ fn expected(reply: &RangeReply) -> Expected {
         count,
         projection,
     } = reply;
-    let kvs = kvs.iter().map(|record| shown(kv(record), *projection));
-    let kvs = kvs.collect();
+    let kvs = all(kvs).map(|kv| shown(kv, *projection)).collect();
     Expected {
         revision: revision.get(),
         kvs,
@@ -71,11 +74,11 @@ fn expected(reply: &RangeReply) -> Expected {
 fn answer(reply: &OpReply) -> Answer {
     match reply {
         OpReply::Range(reply) => Answer::Range(expected(reply)),
-        OpReply::Put(reply) => Answer::Put(reply.revision.get(), reply.prev.as_ref().map(kv)),
+        OpReply::Put(reply) => Answer::Put(reply.revision.get(), all(&reply.prev).next()),
         OpReply::DeleteRange(reply) => Answer::Delete(
             reply.revision.get(),
             reply.deleted,
-            reply.prevs.iter().map(kv).collect(),
+            all(&reply.prevs).collect(),
         ),
         OpReply::Txn(reply) => reply.visit(|reply| {
             let replies = reply.replies.iter().map(answer);
@@ -197,7 +200,7 @@ fn stream(reader: &Reader, request: &RangeRequest) -> Result<Expected, ApplyErro
             .unwrap()
             .expect("the last chunk comes before the end");
         let projection = chunk.projection;
-        kvs.extend(chunk.kvs.iter().map(|record| shown(kv(record), projection)));
+        kvs.extend(all(&chunk.kvs).map(|kv| shown(kv, projection)));
         if let Some(last) = chunk.last {
             assert!(stream.next_chunk().unwrap().is_none());
             return Ok(Expected {
@@ -220,10 +223,16 @@ fn check_events(events: &[Event], model: &Model, revision: i64) {
         assert_eq!(event.kind == EventKind::Delete, *tombstone);
         assert_eq!(event.record.key(), key);
         assert_eq!(event.record.mod_revision(), revision);
-        assert_eq!(
-            event.prev.as_ref().map(kv),
-            model.states[&(revision - 1)].get(key).cloned()
-        );
+        let prev = model.states[&(revision - 1)].get(key).cloned();
+        match &event.prev {
+            Prev::Stored(found) => {
+                let found = (found.key(), found.mod_revision(), found.lease());
+                let prev = prev.as_ref();
+                let expected = prev.map(|kv| (&kv.key[..], kv.mod_revision, kv.lease));
+                assert_eq!(Some(found), expected);
+            }
+            known => assert_eq!(known.record().map(kv), prev),
+        }
         let after = model.states[&revision].get(key);
         let is_last = events.iter().rfind(|other| other.record.key() == key) == Some(event);
         match event.kind {

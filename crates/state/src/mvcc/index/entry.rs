@@ -131,7 +131,7 @@ impl Entry {
             "{:?} has no value to let go",
             self.revision()
         );
-        self.record = self.record.without_value();
+        self.record = self.record.without_value(self.revision().sub).as_record();
         *self.sub.get_mut() |= LET_GO;
     }
 

@@ -38,7 +38,7 @@ use sorted::Sorted;
 use walk::Walk;
 
 pub(super) use entry::{Entry, Held};
-pub(super) use node::{Before, Replaced};
+pub(super) use node::Replaced;
 pub(super) use walk::Only;
 
 /// The keys in order; clones are cheap and independent.

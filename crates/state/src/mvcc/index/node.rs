@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::entry::{Entry, Held};
 use super::sorted::{Keyed, Sorted};
 use crate::mvcc::record::Attributes;
-use crate::mvcc::{Record, Revision};
+use crate::mvcc::{Prev, Record};
 
 /// Most entries of a leaf and children of a branch.
 pub(super) const FANOUT: usize = 32;
@@ -241,26 +241,13 @@ impl Node {
     }
 }
 
-/// What a key held before a change.
-#[derive(Default)]
-pub(in crate::mvcc) enum Before {
-    /// Nothing.
-    #[default]
-    Absent,
-    /// This record.
-    Record(Record),
-    /// The record that the backend has under this revision.
-    LetGo(Revision),
-}
-
-impl Before {
-    fn of(entry: &Entry) -> Before {
-        match entry.live() {
-            Held::Newest(record) => Before::Record(record.clone()),
-            Held::LetGo(_, revision) => Before::LetGo(revision),
-            Held::Absent => Before::Absent,
-            Held::Past(_) => unreachable!("what a key holds now is not past"),
-        }
+/// What a key holds, to be replaced.
+fn prev(entry: &Entry) -> Prev {
+    match entry.live() {
+        Held::Newest(record) => Prev::Record(record.clone()),
+        Held::LetGo(attributes, _) => Prev::Stored(attributes.clone()),
+        Held::Absent => Prev::Absent,
+        Held::Past(_) => unreachable!("what a key holds now is not past"),
     }
 }
 
@@ -268,7 +255,7 @@ impl Before {
 #[derive(Default)]
 pub(in crate::mvcc) struct Replaced {
     /// What the key held.
-    pub(in crate::mvcc) before: Before,
+    pub(in crate::mvcc) prev: Prev,
     /// The revision of the key's newest change before, deletions included; 0 if none is known.
     pub(in crate::mvcc) mod_revision: i64,
 }
@@ -292,7 +279,7 @@ fn change_leaf(
             let entry = &mut entries.items[i];
             let before = Counts::of_entry(entry);
             let replaced = Replaced {
-                before: Before::of(entry),
+                prev: prev(entry),
                 mod_revision: entry.attributes().mod_revision(),
             };
             let record = change(entry.is_live().then_some(entry.attributes()));

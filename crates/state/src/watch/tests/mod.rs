@@ -17,7 +17,7 @@ use retcd_proto::mvccpb;
 use retcd_storage::backend::{Backend, WriteBatch};
 
 use super::*;
-use crate::mvcc::{Event, EventKind, Fields, Interval, Keyspace, Loaded, Record};
+use crate::mvcc::{Event, EventKind, Fields, Interval, Keyspace, Loaded, Prev, Record};
 use crate::{Jobs, Time};
 
 const ORIGIN: Origin = Origin {
@@ -78,7 +78,23 @@ impl Store {
         }
         if let Some((revision, events)) = &finished {
             assert_eq!(*revision, next);
-            assert_eq!(self.log[logged..], events[..]);
+            let expected = &self.log[logged..];
+            assert_eq!(expected.len(), events.len());
+            for (expected, event) in expected.iter().zip(&events[..]) {
+                let of = |prev: &Prev| prev.attributes().map(|kv| kv.mod_revision());
+                assert_eq!(of(&expected.prev), of(&event.prev));
+                let prev = match &event.prev {
+                    Prev::Stored(_) => expected.prev.clone(),
+                    known => known.clone(),
+                };
+                assert_eq!(
+                    *expected,
+                    Event {
+                        prev,
+                        ..event.clone()
+                    }
+                );
+            }
         }
         finished
     }
@@ -90,7 +106,7 @@ impl Store {
                 self.log.push(Event {
                     kind: EventKind::Delete,
                     record: Record::tombstone(key, revision),
-                    prev,
+                    prev: prev.into(),
                 });
             }
             return;
@@ -109,7 +125,7 @@ impl Store {
         self.log.push(Event {
             kind: EventKind::Put,
             record,
-            prev,
+            prev: prev.into(),
         });
     }
 

@@ -65,7 +65,7 @@ impl Client {
             last = event.record.mod_revision();
             assert_eq!(told.kv, Some(event.record.to_key_value()));
             assert_eq!(told.r#type, i32::from(event.kind == EventKind::Delete));
-            let prev = event.prev.as_ref().map(Record::to_key_value);
+            let prev = event.prev.record().map(Record::to_key_value);
             match (self.request.prev_kv, &told.prev_kv) {
                 (true, None) if last - 1 < world.store.compacted() => {}
                 (true, told) => assert_eq!(*told, prev),
