@@ -151,3 +151,110 @@ impl fmt::Debug for Kvs {
         f.debug_list().entries(self.iter()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use retcd_proto::etcdserverpb::RangeRequest;
+    use retcd_storage::backend::{Backend, WriteBatch};
+
+    use super::*;
+    use crate::Jobs;
+    use crate::mvcc::snapshot::Found;
+    use crate::mvcc::{Interval, Keyspace, Loaded};
+
+    const KEYS: usize = 40;
+    const VALUE_BYTES: usize = 100_000;
+
+    /// A keyspace that keeps no value in memory, and its backend.
+    struct Store {
+        keyspace: Keyspace,
+        backend: Backend,
+        entries: u64,
+    }
+
+    impl Store {
+        fn new() -> Store {
+            let backend = Backend::default();
+            let loaded = Loaded::read(&backend.reader(), 0, Jobs::default()).unwrap();
+            Store {
+                keyspace: Keyspace::new(backend.clone(), loaded, 0),
+                backend,
+                entries: 0,
+            }
+        }
+
+        fn change<T>(&mut self, change: impl FnOnce(&mut Keyspace, &mut WriteBatch) -> T) -> T {
+            let mut batch = WriteBatch::default();
+            let changed = change(&mut self.keyspace, &mut batch);
+            self.backend.write(batch);
+            self.entries += 1;
+            self.keyspace.publish(self.entries);
+            changed
+        }
+
+        fn put_all(&mut self, value: u8) {
+            self.change(|keyspace, batch| {
+                let mut changes = keyspace.begin(batch);
+                for key in 0..KEYS {
+                    let key = format!("k{key:02}");
+                    changes.put(key.as_bytes(), &[value; VALUE_BYTES], 0);
+                }
+                changes.finish();
+            });
+        }
+
+        fn all(&self, revision: i64) -> Kvs {
+            let request = RangeRequest {
+                key: "k".into(),
+                range_end: "l".into(),
+                revision,
+                ..RangeRequest::default()
+            };
+            self.keyspace.reader().range(&request).unwrap().kvs
+        }
+    }
+
+    #[track_caller]
+    fn assert_hold(kvs: &Kvs, value: u8) {
+        assert_eq!(kvs.len(), KEYS);
+        let held = kvs.records.iter().map(|record| record.own_len());
+        let held: usize = held.sum();
+        assert!(held < 2 << 20, "{held} bytes are in memory");
+        assert!(!kvs.is_in_memory());
+        for ((record, len), kv) in kvs.iter().zip(kvs.lengths()).zip(kvs.attributes()) {
+            let record = record.unwrap();
+            assert_eq!(record.value(), [value; VALUE_BYTES]);
+            assert_eq!(record.as_bytes().len(), len);
+            assert_eq!(record.key(), kv.key());
+        }
+    }
+
+    /// An answer is of one moment, and is longer than memory may be: what it shows is read when it
+    /// is encoded, whatever has become of it in the keyspace by then.
+    #[test]
+    fn an_answer_leaves_values_in_the_database_that_are_not_in_memory() {
+        let mut store = Store::new();
+        store.put_all(b'1');
+        let (first, at) = (store.all(0), store.keyspace.revision());
+        store.put_all(b'2');
+        let past = store.all(at);
+        let deleted = store.change(|keyspace, batch| {
+            let mut changes = keyspace.begin(batch);
+            let mut found = Found::default();
+            let deleted = changes.delete_range(Interval::new(b"k", b"l"));
+            deleted.into_iter().for_each(|prev| found.push(prev));
+            let kvs = changes.kvs(found);
+            changes.finish();
+            kvs
+        });
+        let revision = store.keyspace.revision();
+        store.change(|keyspace, batch| keyspace.compact(revision, batch).map(drop).unwrap());
+        while store.keyspace.is_compacting() {
+            store.keyspace.compaction_step(10).unwrap();
+        }
+        assert!(store.all(0).is_empty());
+        assert_hold(&first, b'1');
+        assert_hold(&past, b'1');
+        assert_hold(&deleted, b'2');
+    }
+}

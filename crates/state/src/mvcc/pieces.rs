@@ -37,7 +37,7 @@ impl RangeInPieces {
         request: &RangeRequest,
     ) -> Result<Begun<RangeReply, RangeInPieces>, RangeError> {
         let view = reader.view();
-        let mut ranging = Ranging::begin(request, &view.snapshot())?;
+        let mut ranging = Ranging::begin(request, &view.snapshot(), 0)?;
         let first = ranging.step(request, &view.snapshot(), &mut { Effort::IN_MEMORY })?;
         Ok(match first {
             Some(reply) => Begun::Done(reply),
@@ -64,7 +64,7 @@ impl RangeInPieces {
         let step = ranging.step(request, &view.snapshot(), &mut { Effort::PIECE });
         let reply = match step.transpose()? {
             Ok(reply) => reply,
-            Err(error) => return Some(Err(error.into())),
+            Err(error) => return Some(Err(error)),
         };
         // Who asks for one key as it is will probably do so again; a list must not push out what
         // others ask for.
@@ -204,7 +204,7 @@ impl ReadOnly {
         };
         let mut ranging = match self.ranging.take() {
             Some(ranging) => ranging,
-            None => Ranging::begin(request, snapshot)?,
+            None => Ranging::begin(request, snapshot, self.size.bytes())?,
         };
         let Some(reply) = ranging.step(request, snapshot, effort)? else {
             self.ranging = Some(ranging);
@@ -308,9 +308,9 @@ mod tests {
         let (mut long, mut read) = (0, 0);
         for _ in 0..2000 {
             let request = range(&mut rng);
-            let mut ranging = Ranging::begin(&request, &view.snapshot()).unwrap();
+            let mut ranging = Ranging::begin(&request, &view.snapshot(), 0).unwrap();
             let (reply, steps) = in_steps(&mut rng, |effort| {
-                Ok(ranging.step(&request, &view.snapshot(), effort)?)
+                ranging.step(&request, &view.snapshot(), effort)
             });
             assert_eq!(reply.unwrap(), view.range(&request).unwrap(), "{request:?}");
             long += usize::from(steps > 3);

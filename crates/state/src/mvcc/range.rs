@@ -96,9 +96,28 @@ pub(super) struct ReplySize {
 
 impl ReplySize {
     /// The longest message that gRPC's clients and servers in Go send.
-    const MAX: usize = i32::MAX as usize;
+    pub(super) const MAX: usize = i32::MAX as usize;
 
-    /// Takes `reply` in, with no more than its records surely take in the message.
+    /// So far, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes `reply` in, with no more than its records surely take in the message, or that there is
+    /// none because it would be too large.
+    pub(super) fn take(
+        &mut self,
+        reply: Result<RangeReply, RangeError>,
+    ) -> Result<RangeReply, RangeError> {
+        match &reply {
+            Ok(reply) => self.add(reply)?,
+            Err(RangeError::ReplyTooLarge(bytes)) => self.bytes += bytes,
+            Err(_) => {}
+        }
+        reply
+    }
+
+    /// Takes `reply` in.
     pub(super) fn add(&mut self, reply: &RangeReply) -> Result<(), RangeError> {
         self.bytes += match reply.projection {
             Projection::Full => reply.kvs.lengths().sum::<usize>(),
@@ -172,10 +191,11 @@ pub(super) struct Ranging {
 }
 
 impl Ranging {
-    /// Refuses what has no answer.
+    /// Refuses what has no answer. It is a part of one whose other parts have `beside` bytes.
     pub(super) fn begin(
         request: &RangeRequest,
         snapshot: &Snapshot<'_>,
+        beside: usize,
     ) -> Result<Ranging, RangeError> {
         let sort = Sort::of(request);
         let at = snapshot.read_revision(request.revision)?;
@@ -199,7 +219,7 @@ impl Ranging {
             limit,
             needed,
             need,
-            gathered: Gathered::default(),
+            gathered: Gathered::beside(beside),
         })
     }
 
@@ -210,7 +230,7 @@ impl Ranging {
         request: &RangeRequest,
         snapshot: &Snapshot<'_>,
         effort: &mut Effort,
-    ) -> Result<Option<RangeReply>, StorageError> {
+    ) -> Result<Option<RangeReply>, RangeError> {
         let interval = Interval::new(&request.key, &request.range_end);
         let (wanted, gathered) = ((self.needed, self.need), &mut self.gathered);
         let is_whole = snapshot.gather(interval, self.at, wanted, gathered, effort)?;

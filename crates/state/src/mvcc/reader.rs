@@ -97,13 +97,13 @@ impl Reader {
         if !is_short {
             return None;
         }
-        let mut ranging = match Ranging::begin(request, &snapshot) {
+        let mut ranging = match Ranging::begin(request, &snapshot, 0) {
             Ok(ranging) => ranging,
             Err(error) => return Some(Err(error)),
         };
         // Nobody waits for the disk while the index is locked.
         let step = ranging.step(request, &snapshot, &mut { Effort::IN_MEMORY });
-        step.map_err(RangeError::from).transpose()
+        step.transpose()
     }
 
     /// Answers a transaction that has only ranges (see [`is_read_only`](super::is_read_only)), all

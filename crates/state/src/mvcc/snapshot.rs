@@ -9,7 +9,7 @@ use retcd_storage::backend::{self, Backend, Bucket, Cached};
 
 use super::index::{Entry, Held, KeyIndex, Only};
 use super::keyspace::State;
-use super::range::Ranging;
+use super::range::{Ranging, ReplySize};
 use super::record::Attributes;
 use super::{Interval, Kvs, Prev, RangeError, RangeReply, Record, Revision, StorageError};
 
@@ -104,11 +104,21 @@ pub(super) struct Gathered {
     pub(super) count: i64,
 }
 
+impl Gathered {
+    /// For a part of an answer whose other parts have so many bytes.
+    pub(super) fn beside(bytes: usize) -> Gathered {
+        let mut gathered = Gathered::default();
+        gathered.found.read_bytes = bytes;
+        gathered
+    }
+}
+
 /// Records on their way into an answer.
 #[derive(Default)]
 pub(super) struct Found {
     records: Vec<Record>,
-    /// Bytes of those among them that are not shared with the index.
+    /// Bytes of those among them that are not shared with the index, and of what is answered
+    /// beside them.
     read_bytes: usize,
     /// Whether some are but attributes, their values to be read.
     lacks_values: bool,
@@ -242,8 +252,17 @@ impl<'a> Snapshot<'a> {
 
     /// Answers `request`, however long it takes.
     pub(super) fn range(&self, request: &RangeRequest) -> Result<RangeReply, RangeError> {
-        let reply =
-            Ranging::begin(request, self)?.step(request, self, &mut { Effort::UNBOUNDED })?;
+        self.range_beside(request, 0)
+    }
+
+    /// The same for a part of an answer whose other parts have so many bytes.
+    pub(super) fn range_beside(
+        &self,
+        request: &RangeRequest,
+        bytes: usize,
+    ) -> Result<RangeReply, RangeError> {
+        let mut ranging = Ranging::begin(request, self, bytes)?;
+        let reply = ranging.step(request, self, &mut { Effort::UNBOUNDED })?;
         Ok(reply.expect("unbounded effort comes to the end"))
     }
 
@@ -271,14 +290,14 @@ impl<'a> Snapshot<'a> {
 
     /// Calls `visit` for the keys of `interval` that exist at revision `at`, from `position` on,
     /// until it ends the walk, wants to go on later, or `effort` is spent.
-    fn walk(
+    fn walk<E>(
         &self,
         interval: Interval<'_>,
         at: i64,
         position: &mut Position,
         effort: &mut Effort,
-        mut visit: impl FnMut(Held<'_>, &mut Effort) -> Result<Step, StorageError>,
-    ) -> Result<(), StorageError> {
+        mut visit: impl FnMut(Held<'_>, &mut Effort) -> Result<Step, E>,
+    ) -> Result<(), E> {
         let (start, end) = match (&*position, interval) {
             (Position::End, _) => return Ok(()),
             (_, Interval::Key(key)) => {
@@ -331,7 +350,7 @@ impl<'a> Snapshot<'a> {
         (limit, need): (usize, Need),
         gathered: &mut Gathered,
         effort: &mut Effort,
-    ) -> Result<bool, StorageError> {
+    ) -> Result<bool, RangeError> {
         let Gathered {
             position,
             found,
@@ -351,7 +370,7 @@ impl<'a> Snapshot<'a> {
                 }
             }
         }
-        self.walk(interval, at, position, effort, |held, effort| {
+        self.walk::<RangeError>(interval, at, position, effort, |held, effort| {
             if found.len() < limit && !self.find(held, need, found, effort)? {
                 return Ok(Step::Later);
             }
@@ -373,10 +392,10 @@ impl<'a> Snapshot<'a> {
         interval: Interval<'_>,
         at: i64,
         (limit, need): (usize, Need),
-    ) -> Result<(Kvs, bool), StorageError> {
+    ) -> Result<(Kvs, bool), RangeError> {
         let (mut found, mut more) = (Found::default(), false);
         let (mut position, mut effort) = (Position::Start, Effort::UNBOUNDED);
-        self.walk(interval, at, &mut position, &mut effort, |held, effort| {
+        self.walk::<RangeError>(interval, at, &mut position, &mut effort, |held, effort| {
             if found.len() == limit {
                 more = true;
                 return Ok(Step::End);
@@ -394,7 +413,7 @@ impl<'a> Snapshot<'a> {
         need: Need,
         found: &mut Found,
         effort: &mut Effort,
-    ) -> Result<bool, StorageError> {
+    ) -> Result<bool, RangeError> {
         let leaves_values = need == Need::Answer && found.is_full();
         if let (Held::LetGo(attributes, _), true) = (&held, leaves_values) {
             found.records.push(attributes.as_record());
@@ -411,12 +430,15 @@ impl<'a> Snapshot<'a> {
         };
         if is_shared {
             found.records.push(record);
-        } else if leaves_values && !record.value().is_empty() {
-            // It had to be read for its attributes, and will be once more.
+        } else if leaves_values || need == Need::Attributes {
+            // It had to be read for its attributes, and may be once more.
             found.records.push(record.without_value(sub).as_record());
-            found.lacks_values = true;
+            found.lacks_values |= leaves_values;
         } else {
             found.read_bytes += record.as_bytes().len();
+            if found.read_bytes > ReplySize::MAX {
+                return Err(RangeError::ReplyTooLarge(found.read_bytes));
+            }
             found.records.push(record);
         }
         Ok(true)
@@ -433,7 +455,7 @@ impl<'a> Snapshot<'a> {
         mut holds: impl FnMut(&Record) -> bool,
     ) -> Result<bool, StorageError> {
         let mut all = true;
-        self.walk(interval, self.revision, position, effort, |held, effort| {
+        self.walk::<StorageError>(interval, self.revision, position, effort, |held, effort| {
             all = match held {
                 Held::Newest(record) => holds(record),
                 other => match self.record(other, need, effort)? {

@@ -226,10 +226,14 @@ impl<'a> Chosen<'a> {
                 // Nobody will be answered; what is left to do are the changes.
                 Some(Request::RequestRange(_)) if size.check().is_err() => OpReply::Empty,
                 Some(Request::RequestRange(range)) => {
-                    let reply = changes.read(|snapshot| snapshot.range(range))?;
-                    match size.add(&reply) {
-                        Ok(()) => OpReply::Range(reply),
-                        Err(_) => OpReply::Empty,
+                    let beside = size.bytes();
+                    let reply = changes.read(|snapshot| snapshot.range_beside(range, beside));
+                    match size.take(reply) {
+                        Ok(reply) => OpReply::Range(reply),
+                        // The changes are made all the same: by other members, too, which may
+                        // have more of it in memory.
+                        Err(RangeError::ReplyTooLarge(_)) => OpReply::Empty,
+                        Err(error) => return Err(error),
                     }
                 }
                 Some(Request::RequestPut(put)) => {
