@@ -2,12 +2,13 @@
 //!
 //! That tells whom to ask and what to show, and can be waited for. It is no ground to decide by:
 //! whoever reads that this member leads may read what was true before an election.
-//! [`ReadIndex::leads`] asks a quorum, [`ReadIndex::inspect`] the node.
+//! [`ReadIndex::leads`] asks a quorum, [`ReadIndex::inspect`] the node. The exception is a member
+//! that leads as the only voter, which is a quorum: see [`Leadership::alone`].
 //!
 //! [`ReadIndex::leads`]: crate::ReadIndex::leads
 //! [`ReadIndex::inspect`]: crate::ReadIndex::inspect
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
 
 use retcd_node::{LeaderInfo, Role};
 use tokio::sync::watch;
@@ -17,7 +18,18 @@ use tokio::sync::watch;
 pub struct Leadership {
     term: AtomicU64,
     leader: AtomicU64,
+    /// [`LeaderInfo::alone_from`]; 0 for `None`.
+    alone_from: AtomicU64,
     told: watch::Sender<LeaderInfo>,
+}
+
+/// A member that leads as the only voter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Alone {
+    /// In this term.
+    pub(crate) term: u64,
+    /// See [`LeaderInfo::alone_from`].
+    pub(crate) from: u64,
 }
 
 impl Leadership {
@@ -26,11 +38,13 @@ impl Leadership {
         Leadership {
             term: term.into(),
             leader: 0.into(),
+            alone_from: 0.into(),
             told: watch::Sender::new(LeaderInfo {
                 leader: 0,
                 term,
                 role: Role::Follower,
                 transferee: 0,
+                alone_from: None,
             }),
         }
     }
@@ -38,10 +52,27 @@ impl Leadership {
     /// Tells, before anything else gets out that the node decided behind it; returns what was told
     /// before.
     pub(crate) fn publish(&self, told: LeaderInfo) -> LeaderInfo {
-        let before = self.term.swap(told.term, Relaxed);
+        let alone_from = told.alone_from.unwrap_or(0);
+        if alone_from != self.alone_from.load(Relaxed) {
+            // Nobody sees it together with another term.
+            self.alone_from.store(0, SeqCst);
+        }
+        let before = self.term.swap(told.term, SeqCst);
         assert!(before <= told.term, "term {} after {before}", told.term);
         self.leader.store(told.leader, Relaxed);
+        self.alone_from.store(alone_from, SeqCst);
         self.told.send_replace(told)
+    }
+
+    /// Set while this member leads as the only voter. Unlike the rest this is a ground to decide by:
+    /// it is taken back before another member can lead or acknowledge anything, so that whoever sees
+    /// it knows that nobody else has until now.
+    pub(crate) fn alone(&self) -> Option<Alone> {
+        let from = self.alone_from.load(Acquire);
+        let term = self.term.load(SeqCst);
+        // Each time it is set with an index of its own.
+        let is_same = from != 0 && self.alone_from.load(SeqCst) == from;
+        is_same.then_some(Alone { term, from })
     }
 
     /// The term.

@@ -155,6 +155,11 @@ impl ReadBatches {
         expired.map(|in_flight| in_flight.read)
     }
 
+    /// This member leads now.
+    pub(crate) fn led(&self, now: Duration) {
+        self.state.borrow_mut().led_at = Some(now);
+    }
+
     /// When this thread last asked, and was told that this member leads.
     pub(crate) fn led_at(&self) -> Option<Duration> {
         self.state.borrow().led_at

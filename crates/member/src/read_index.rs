@@ -10,6 +10,7 @@ use retcd_state::membership::Member;
 
 use crate::Error;
 use crate::clock::Clock;
+use crate::leadership::Alone;
 use crate::pending::{Confirmed, Pending, ReadBatches};
 use crate::request_id::RequestIds;
 use crate::shared::Shared;
@@ -50,6 +51,13 @@ impl ReadIndex {
     /// # Errors
     /// There is no leader, or none that answers in time.
     pub async fn linearizable(&self) -> Result<Confirmed, Error> {
+        if let Some(alone) = self.shared.leadership.alone()
+            && self.shared.progress.applied() >= alone.from
+        {
+            let now = self.clock.now();
+            self.shared.observer.read_confirmed(now, now);
+            return Ok(self.confirmed_alone(alone));
+        }
         let asked_at = self.clock.now();
         let (answer, nothing_in_flight) = self.reads.join();
         if nothing_in_flight {
@@ -66,12 +74,23 @@ impl ReadIndex {
     /// # Errors
     /// As [`ReadIndex::linearizable`].
     pub async fn confirm_leader(&self) -> Result<Confirmed, Error> {
+        if let Some(alone) = self.shared.leadership.alone() {
+            return Ok(self.confirmed_alone(alone));
+        }
         let (answer, nothing_in_flight) = self.leads.join();
         if nothing_in_flight {
             let now = self.clock.now();
             self.begin(&self.leads, now, |read| Input::ConfirmLeader { read });
         }
         answer.await.unwrap_or(Err(Error::Stopped))
+    }
+
+    /// The only voter is a quorum, and has applied what it has acknowledged: nobody has to be asked.
+    fn confirmed_alone(&self, alone: Alone) -> Confirmed {
+        self.leads.led(self.clock.now());
+        Confirmed {
+            leads_in: Some(alone.term),
+        }
     }
 
     /// Whether this member leads, by the word of a quorum: for what only a leader should begin.

@@ -200,6 +200,7 @@ impl Leader {
             term: TERM,
             role: Role::Leader,
             transferee: 0,
+            alone_from: None,
         });
         let work = Outputs::new(&shared, mailboxes.clone()).pass_on(elected);
         assert!(work.is_none(), "{work:?}");

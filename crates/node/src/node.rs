@@ -131,6 +131,7 @@ impl Node {
                 term: recovered.hard_state.term(),
                 role: Role::Follower,
                 transferee: 0,
+                alone_from: None,
             },
             now,
             next_tick: now + config.tick,
@@ -646,6 +647,7 @@ impl Node {
             term: raft.term,
             role: role_of(raft.state),
             transferee: raft.lead_transferee.unwrap_or(0),
+            alone_from: self.alone_from(),
         };
         if leader == self.leader {
             return;
@@ -666,6 +668,16 @@ impl Node {
                 reason: RejectReason::LeaderChanged,
             });
         }
+    }
+
+    /// See [`LeaderInfo::alone_from`]. It is taken back before anything is said that follows from
+    /// another term or configuration.
+    fn alone_from(&self) -> Option<u64> {
+        let raft = &self.raw.raft;
+        let is_alone = self.leads() && self.can_read() && raft.prs().is_singleton();
+        let before = self.leader.alone_from;
+        let before = before.filter(|_| self.leader.term == raft.term);
+        is_alone.then(|| before.unwrap_or(raft.raft_log.committed))
     }
 
     fn handle_applied(&mut self, index: u64, conf_changes: &[raftpb::ConfChange]) {

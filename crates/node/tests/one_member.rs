@@ -114,9 +114,13 @@ impl Driver {
                 Output::ReadRejected { reads, reason } => {
                     self.seen.push(format!("no read {reads:?} {reason:?}"))
                 }
-                Output::Leader(info) => self
-                    .seen
-                    .push(format!("leader {:x} term {}", info.leader, info.term)),
+                Output::Leader(info) => {
+                    let alone = info.alone_from.map(|from| format!(" alone from {from}"));
+                    let alone = alone.unwrap_or_default();
+                    let (leader, term) = (info.leader, info.term);
+                    self.seen
+                        .push(format!("leader {leader:x} term {term}{alone}"));
+                }
                 Output::Send(_) => {} // Lost on the way.
                 Output::Inspected { .. } | Output::Restore(_) | Output::Contradiction(_) => {
                     panic!("{output:?}")
@@ -179,7 +183,8 @@ impl Driver {
 #[test]
 fn a_new_member_elects_itself_without_waiting() {
     let driver = Driver::new_cluster();
-    assert_eq!(driver.seen, ["leader a1 term 2"]);
+    let told = ["leader a1 term 2", "leader a1 term 2 alone from 2"];
+    assert_eq!(driver.seen, told);
     // The leader's empty entry follows the initial membership.
     assert_eq!(
         driver

@@ -18,6 +18,8 @@ struct Member {
     held: Option<Vec<Append>>,
     /// Entries that a slow machine has not applied yet.
     unapplied: Option<Vec<raftpb::Entry>>,
+    /// As its owner was last told.
+    alone_from: Option<u64>,
     seen: Vec<String>,
 }
 
@@ -39,6 +41,7 @@ impl Member {
             applied: vec![],
             held: None,
             unapplied: None,
+            alone_from: None,
             seen: vec![],
         }
     }
@@ -169,6 +172,8 @@ impl Cluster {
                 }
             }
             Output::Send(messages) => {
+                let alone_from = self.members[&id].alone_from;
+                assert_eq!(alone_from, None, "to others: {messages:?}");
                 for message in messages {
                     let to = message.to();
                     self.sent.push((id, to, message.r#type()));
@@ -197,7 +202,8 @@ impl Cluster {
                 let seen = format!("rejected {requests:?} {reason:?}");
                 self.member(id).seen.push(seen);
             }
-            Output::ReadRejected { .. } | Output::Leader(_) | Output::Inspected { .. } => {}
+            Output::Leader(told) => self.member(id).alone_from = told.alone_from,
+            Output::ReadRejected { .. } | Output::Inspected { .. } => {}
             Output::SnapshotDue { index } => {
                 let snapshotted = Input::Snapshotted { index, bytes: 0 };
                 self.member(id).node.handle(now, snapshotted);
@@ -676,4 +682,48 @@ fn a_leader_that_is_removed_hands_over() {
     for id in others {
         assert!(cluster.applied(id, "b"), "at {id}");
     }
+}
+
+/// Whoever is alone answers reads by itself. It must have been told that it is not, before another
+/// member hears of anything.
+#[test]
+fn a_member_is_alone_until_another_has_a_vote() {
+    use raftpb::ConfChangeType::{ConfChangeAddNode, ConfChangeRemoveNode};
+    let (mut cluster, alone, []) = Cluster::of(1).elect();
+    let change = |kind| raftpb::ConfChange {
+        id: Some(9),
+        r#type: Some(kind as i32),
+        node_id: Some(2),
+        context: Some("{}".into()),
+    };
+    let mut change = |cluster: &mut Cluster, kind| {
+        let (request, change) = (9, change(kind));
+        cluster.handle(alone, Input::ProposeConfChange { request, change });
+    };
+    cluster.propose(alone, "a");
+    let first = cluster.members[&alone].alone_from.expect("it is alone");
+    let status = cluster.members[&alone].node.status();
+    assert!(first <= status.applied, "{first}, {status:?}");
+
+    // While the change is committed, but not applied, the other has no vote.
+    let other = Member::new(2, Recovered::default(), cluster.now);
+    cluster.members.insert(2, other);
+    cluster.member(alone).unapplied = Some(vec![]);
+    change(&mut cluster, ConfChangeAddNode);
+    assert_eq!(cluster.members[&alone].alone_from, Some(first));
+    let unapplied = cluster.member(alone).unapplied.take().unwrap();
+    cluster.apply(alone, &unapplied);
+    cluster.settle();
+    assert_eq!(cluster.members[&alone].alone_from, None);
+    cluster.run_until("the other to have it", |cluster| cluster.applied(2, "a"));
+    cluster.propose(alone, "b");
+    assert_eq!(cluster.members[&alone].alone_from, None);
+    let (leader, committed) = (cluster.leader(), cluster.members[&alone].node.status());
+    assert_eq!(leader, Some(alone));
+
+    change(&mut cluster, ConfChangeRemoveNode);
+    cluster.propose(alone, "c");
+    let again = cluster.members[&alone].alone_from;
+    let again = again.expect("it is alone again");
+    assert!(again >= committed.committed, "{again}, {committed:?}");
 }

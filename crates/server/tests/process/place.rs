@@ -102,10 +102,15 @@ impl Place {
         files
     }
 
+    /// Where other members reach this one.
+    pub fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer_port)
+    }
+
     /// The arguments of a member at this place.
     pub fn arguments(&self) -> Vec<String> {
         let client = format!("http://127.0.0.1:{}", self.client_port);
-        let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        let peer = self.peer_url();
         vec![
             format!("--data-dir={}", self.data_dir().display()),
             format!("--listen-client-urls={client}"),

@@ -85,15 +85,30 @@ fn size_of(request: &impl Message) -> String {
 /// A member that has nothing to do of its own.
 async fn quiet(place: &Place) -> Server {
     let server = place.start(&SLOW);
+    settle(&server).await;
+    server
+}
+
+/// A member that shares its quorum with another one, which is to live as long.
+async fn quiet_pair(place: &Place, other: &Place) -> (Server, Server) {
+    let (one, two) = (place.peer_url(), other.peer_url());
+    let cluster = format!("--initial-cluster=default={one},other={two}");
+    let other = other.launch(&["--name=other", &cluster]);
+    let server = place.start(&[SLOW[0], SLOW[1], &cluster]);
+    settle(&server).await;
+    (server, other)
+}
+
+/// Waits until the member has nothing to do of its own.
+async fn settle(server: &Server) {
     server.wait_for("updated storage version");
     let idle = async || {
-        let index = |name| metric(&server, name);
+        let index = |name| metric(server, name);
         index("etcd_server_proposals_committed_total")
             == index("etcd_server_proposals_applied_total")
             && index("etcd_server_proposals_pending") == 0.0
     };
     until("the member to be quiet", idle).await;
-    server
 }
 
 /// Puts while `thread` is held until `got_there` holds; for how long it was held after that.
@@ -179,8 +194,8 @@ async fn a_write_waits_for_the_apply_thread() {
 
 #[tokio::test]
 async fn a_read_waits_for_the_quorum() {
-    let place = Place::new();
-    let mut server = quiet(&place).await;
+    let (place, other) = (Place::new(), Place::new());
+    let (mut server, _other) = quiet_pair(&place, &other).await;
     let mut kv = server.kv().await;
     // Before anything is asked, as the node takes what waits in one turn.
     let held = HeldThread::hold(&mut server, "node");
@@ -220,4 +235,17 @@ async fn a_read_waits_for_the_quorum() {
     let told = stages(&server, "request stats", &size);
     assert!(told("waited for quorum") >= waited, "{waited:?}");
     assert!(told("waited for quorum") <= told("time spent"));
+}
+
+/// The only voter is a quorum.
+#[tokio::test]
+async fn a_read_of_a_member_alone_waits_for_no_other_thread() {
+    let place = Place::new();
+    let mut server = quiet(&place).await;
+    let mut kv = server.kv().await;
+    kv.put("k", "v").await.unwrap();
+    let threads = ["node", "log", "apply"].map(|name| HeldThread::hold(&mut server, name));
+    let got = kv.get("k").await;
+    assert_eq!(got.as_deref(), Some(&b"v"[..]));
+    drop(threads);
 }
