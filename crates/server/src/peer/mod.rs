@@ -53,11 +53,10 @@ mod transport;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use bytes::Bytes;
-use retcd_node::Input;
+use retcd_member::NodeQueue;
 use retcd_proto::raftpb::SnapshotMetadata;
 use retcd_storage::disk::Disk;
 
@@ -101,7 +100,7 @@ pub struct Config {
     /// Opens connections to other members.
     pub dialer: Dialer,
     /// The node's queue.
-    pub node: SyncSender<Input>,
+    pub node: NodeQueue,
     /// Numbers for Prometheus.
     pub metrics: Arc<Metrics>,
     /// The disk for received databases.

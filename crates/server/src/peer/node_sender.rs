@@ -3,9 +3,9 @@
 //! The raft library panics on some messages that no correct member sends. They are refused here,
 //! where their sender is still known.
 
-use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
 
+use retcd_member::{Error, NodeQueue};
 use retcd_node::Input;
 use retcd_proto::raftpb::{Message, MessageType};
 
@@ -38,7 +38,7 @@ pub(super) enum Refusal {
 /// The sending end of the node's queue.
 pub(super) struct NodeSender {
     local: u64,
-    node: SyncSender<Input>,
+    node: NodeQueue,
     is_removed: Box<dyn Fn(u64) -> bool + Send + Sync>,
     /// Of this member's messages, both ways.
     pub appends: AppendCounts,
@@ -49,7 +49,7 @@ impl NodeSender {
     /// For the node of member `local`.
     pub(super) fn new(
         local: u64,
-        node: SyncSender<Input>,
+        node: NodeQueue,
         is_removed: Box<dyn Fn(u64) -> bool + Send + Sync>,
     ) -> NodeSender {
         NodeSender {
@@ -109,10 +109,10 @@ impl NodeSender {
             return Ok(());
         }
         self.node
-            .try_send(Input::Messages(messages))
+            .send(Input::Messages(messages))
             .map_err(|error| match error {
-                TrySendError::Full(_) => Refusal::Busy,
-                TrySendError::Disconnected(_) => Refusal::Stopped,
+                Error::Overloaded => Refusal::Busy,
+                _ => Refusal::Stopped,
             })
     }
 
@@ -134,20 +134,19 @@ impl NodeSender {
 
     /// Reports that messages to a peer were lost. Best effort.
     pub(super) fn report_unreachable(&self, peer: u64) {
-        let _ = self.node.try_send(Input::Unreachable { peer });
+        let _ = self.node.send(Input::Unreachable { peer });
     }
 
     /// Returns proposals that certainly were not sent. They are lost if the queue is full.
     pub(super) fn return_proposals(&self, proposals: Message) {
-        let _ = self.node.try_send(Input::Undelivered(proposals.entries));
+        let _ = self.node.send(Input::Undelivered(proposals.entries));
     }
 
     /// Reports how sending a snapshot ended. Raft waits for this, so that it retries until there is
     /// room.
     pub(super) async fn report_snapshot(&self, peer: u64, delivered: bool) {
-        while let Err(TrySendError::Full(_)) =
-            self.node.try_send(Input::SnapshotSent { peer, delivered })
-        {
+        let report = || self.node.send(Input::SnapshotSent { peer, delivered });
+        while let Err(Error::Overloaded) = report() {
             tokio::time::sleep(REPORT_RETRY).await;
         }
     }

@@ -5,11 +5,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use retcd_member::{Applier, ApplyFailure, Changes, NoRoom, Stages, Step, ToLog};
-use retcd_node::Input;
 use retcd_node::durable::Dirs;
 use retcd_proto::raftpb;
 use retcd_state::machine::Executed;
@@ -18,6 +17,7 @@ use tokio::sync::oneshot;
 
 use super::durable_at::DurableAt;
 use super::fatal::stop_process;
+use super::node::NodeInbox;
 use super::peers::PeerSet;
 use super::snapshot_thread::ToSnapshot;
 use crate::clock::{Clock, unix_ms};
@@ -44,7 +44,7 @@ pub(super) struct ApplyThread {
     /// The machine.
     pub applier: Applier,
     /// To the node.
-    pub node: SyncSender<Input>,
+    pub node: NodeInbox,
     /// To the log.
     pub log: Sender<ToLog>,
     /// To whoever writes snapshots.
@@ -127,8 +127,7 @@ impl ApplyThread {
         );
         let report = applied.unwrap_or_else(|failure| stop(&failure));
         for input in report.inputs {
-            // The node thread outlives this one unless the process is stopping.
-            let _ = self.node.send(input);
+            self.node.report(input);
         }
         report.compacting
     }
@@ -156,7 +155,7 @@ impl ApplyThread {
         }
         crate::info!("applied snapshot"; "incoming-leader-snapshot-index" => index,
             "revision" => restored.revision, "took" => started.elapsed());
-        let _ = self.node.send(restored.input);
+        self.node.report(restored.input);
         restored.compacting
     }
 

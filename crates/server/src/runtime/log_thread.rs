@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender};
+use std::sync::mpsc::{Receiver, Sender};
 
 use retcd_member::room::Room;
 use retcd_member::{Logger, ToLog};
@@ -17,6 +17,7 @@ use retcd_node::durable::LogError;
 use super::durable_at::DurableAt;
 use super::fatal::stop_process;
 use super::next_segment::NextSegment;
+use super::node::NodeInbox;
 use super::snapshot_thread::ToSnapshot;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -26,7 +27,7 @@ pub(super) struct LogThread {
     /// The log.
     pub logger: Logger,
     /// To the node.
-    pub node: SyncSender<Input>,
+    pub node: NodeInbox,
     /// To whoever prepares segments.
     pub snapshots: Sender<ToSnapshot>,
     /// The room on its disk.
@@ -80,8 +81,7 @@ impl LogThread {
                 self.durable_at.note(index, self.clock.now());
             }
             metrics.wal.write_bytes.add(synced.stats.bytes as i64);
-            // The node thread outlives this one unless the process is stopping.
-            let _ = node.send(Input::Appended {
+            node.report(Input::Appended {
                 number: synced.number,
             });
         })?;

@@ -26,7 +26,7 @@ mod log_thread;
 mod memory;
 mod memory_limit;
 mod next_segment;
-mod node_thread;
+mod node;
 mod peer_thread;
 mod peers;
 mod server;

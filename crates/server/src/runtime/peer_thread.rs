@@ -8,11 +8,9 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 
 use retcd_member::watch::StartPoint;
-use retcd_member::{Mail, Shared};
-use retcd_node::Input;
+use retcd_member::{Mail, NodeQueue, Shared};
 use retcd_node::durable::Dirs;
 use retcd_state::machine::DatabaseCopy;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -41,7 +39,7 @@ pub(crate) struct Made {
     /// Read and write snapshots, and look up names.
     pub(crate) workers: Workers,
     /// The node's queue.
-    pub(crate) node: SyncSender<Input>,
+    pub(crate) node: NodeQueue,
     /// What Prometheus is told.
     pub(crate) metrics: Arc<Metrics>,
     /// Where the others reach this member.

@@ -4,12 +4,11 @@
 //! As nobody waits for this thread, it also prepares the log's next segment and purges old files.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use retcd_member::ToLog;
 use retcd_member::snapshot::{RETRY_INTERVAL, Snapshots, Written};
-use retcd_node::Input;
 use retcd_state::machine::SnapshotHead;
 use retcd_storage::snap::SnapError;
 use retcd_storage::wal::{Preparation, Prepared, WalError};
@@ -17,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::apply_thread::{ToApply, commit_database};
 use super::fatal::stop_process;
+use super::node::NodeInbox;
 use crate::log::Text;
 use crate::server::Server;
 
@@ -40,7 +40,7 @@ pub(super) struct SnapshotThread {
     /// To the log.
     pub log: Sender<ToLog>,
     /// To the node.
-    pub node: SyncSender<Input>,
+    pub node: NodeInbox,
     /// To the machine.
     pub apply: Sender<ToApply>,
     /// What the threads share.
@@ -101,7 +101,7 @@ impl SnapshotThread {
         // Otherwise the member stops.
         if recorded.blocking_recv().is_ok() {
             let index = head.applied.index;
-            let _ = self.node.send(self.snapshots.recorded(index)?);
+            self.node.report(self.snapshots.recorded(index)?);
             let _ = self.apply.send(ToApply::Snapshotted(index));
         }
         Ok(true)

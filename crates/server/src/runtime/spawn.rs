@@ -3,7 +3,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::{self, TrySendError};
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use retcd_member::request_id::first_read_context;
@@ -11,11 +11,11 @@ use retcd_member::room::Room;
 use retcd_member::snapshot::Snapshots;
 use retcd_member::watch::StartPoint;
 use retcd_member::{
-    Applier, Committed, Error, FollowedVersion, Handle, Logger, Mail, Mailboxes, NodeQueue,
-    Outputs, Parts, Shared, Thread, ToLog,
+    Applier, Committed, FollowedVersion, Handle, Logger, Mail, Mailboxes, Outputs, Parts, Shared,
+    Thread, ToLog,
 };
 use retcd_node::durable::{self, Dirs, Opened};
-use retcd_node::{Config as NodeConfig, Input, Node};
+use retcd_node::{Config as NodeConfig, Node};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::apply_thread::{ApplyThread, ToApply};
@@ -24,7 +24,7 @@ use super::durable_at::DurableAt;
 use super::error::StartError;
 use super::heartbeats::Heartbeats;
 use super::log_thread::LogThread;
-use super::node_thread::NodeThread;
+use super::node::{NodeDriver, NodeInbox};
 use super::peer_thread::{self, PeerThread};
 use super::peers::PeerSet;
 use super::snapshot_thread::{SnapshotThread, ToSnapshot};
@@ -40,8 +40,6 @@ use crate::server::{Server, ServerThread};
 use crate::tracing::{Exporter, Tracer};
 use crate::workers::Workers;
 
-/// Inputs that may wait for the node; a full queue refuses requests.
-const NODE_QUEUE_MAX: usize = 16 << 10;
 /// Connection threads at the most; more processors than this wait for the one log anyway.
 const CONNECTION_THREADS_MAX: usize = 16;
 
@@ -93,7 +91,7 @@ pub(super) struct Connected {
 /// The ways into the threads. The log's ends with its last sender: a part clones those that it
 /// uses, and no others.
 pub(super) struct Queues {
-    pub(super) node: mpsc::SyncSender<Input>,
+    pub(super) node: NodeInbox,
     pub(super) log: mpsc::Sender<ToLog>,
     pub(super) apply: mpsc::Sender<ToApply>,
     pub(super) snapshot: mpsc::Sender<ToSnapshot>,
@@ -102,7 +100,6 @@ pub(super) struct Queues {
 
 /// The other ends of [`Queues`].
 struct Inboxes {
-    node: mpsc::Receiver<Input>,
     log: mpsc::Receiver<ToLog>,
     apply: mpsc::Receiver<ToApply>,
     snapshot: mpsc::Receiver<ToSnapshot>,
@@ -157,14 +154,14 @@ pub(super) fn spawn(
         authenticator: Arc::new(authenticator),
         workers: workers.queue().clone(),
         observer: Arc::clone(&metrics) as _,
-        node: queues.node(),
+        node: queues.node.queue(),
         commits: queues.commits(),
     };
     let member = Arc::new(Shared::new(&machine, parts));
     let made_of = peer_thread::Made {
         dialer: dialer.clone(),
         workers: workers.clone(),
-        node: queues.node.clone(),
+        node: queues.node.queue(),
         metrics: Arc::clone(&metrics),
         urls: config
             .initial_advertise_peer_urls
@@ -191,7 +188,7 @@ pub(super) fn spawn(
     });
     defragment_at_start(&server);
 
-    let node = NodeThread {
+    let node = NodeDriver {
         node: Node::new(node_config(&config, member_id), recovered, clock.now()),
         outputs: Outputs::new(&member, mailboxes.clone()),
         log: queues.log.clone(),
@@ -200,6 +197,7 @@ pub(super) fn spawn(
         clock,
         member: Arc::clone(&member),
         heartbeats: Heartbeats::new(config.heartbeat_interval(), Arc::clone(&metrics)),
+        taken: Vec::new(),
     };
     let durable_at = Arc::new(DurableAt::default());
     let apply = ApplyThread {
@@ -237,8 +235,9 @@ pub(super) fn spawn(
         metrics,
         pace: config.commit_pace(),
     };
+    let inbox = queues.node;
     let threads = Threads {
-        node: named("node", move || node.run(&inboxes.node))?,
+        node: named("node", move || inbox.run(node))?,
         apply: named("apply", move || apply.run(&inboxes.apply))?,
         snapshot: (
             named("snapshot", move || snapshot.run(&inboxes.snapshot))?,
@@ -308,18 +307,16 @@ fn named(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHand
 }
 
 fn queues() -> (Queues, Inboxes) {
-    let node = mpsc::sync_channel(NODE_QUEUE_MAX);
     let (log, apply) = (mpsc::channel(), mpsc::channel());
     let (snapshot, backend) = (mpsc::channel(), mpsc::channel());
     let queues = Queues {
-        node: node.0,
+        node: NodeInbox::new(),
         log: log.0,
         apply: apply.0,
         snapshot: snapshot.0,
         backend: backend.0,
     };
     let inboxes = Inboxes {
-        node: node.1,
         log: log.1,
         apply: apply.1,
         snapshot: snapshot.1,
@@ -329,17 +326,6 @@ fn queues() -> (Queues, Inboxes) {
 }
 
 impl Queues {
-    /// Requests into the node.
-    fn node(&self) -> NodeQueue {
-        let node = self.node.clone();
-        NodeQueue::new(move |input| {
-            node.try_send(input).map_err(|error| match error {
-                TrySendError::Full(_) => Error::Overloaded,
-                TrySendError::Disconnected(_) => Error::Stopped,
-            })
-        })
-    }
-
     /// Commits that somebody waits for.
     fn commits(&self) -> Box<dyn Fn(Committed) + Send + Sync> {
         let backend = self.backend.clone();

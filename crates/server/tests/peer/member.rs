@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use http_body_util::{Either, Empty};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use retcd_member::NodeQueue;
 use retcd_node::Input;
 use retcd_proto::raftpb::{Entry, Message, MessageType};
 use retcd_server::log;
@@ -95,6 +96,12 @@ pub fn start(setup: Setup) -> Member {
     let address = listener.local_addr().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let (node, inputs) = sync_channel(setup.queue);
+    let node = NodeQueue::new(move |input| {
+        node.try_send(input).map_err(|error| match error {
+            TrySendError::Full(_) => retcd_member::Error::Overloaded,
+            TrySendError::Disconnected(_) => retcd_member::Error::Stopped,
+        })
+    });
     let (told, removed_by_cluster) = channel();
     let (answer, answered) = channel();
     let removed: Arc<Mutex<BTreeSet<u64>>> = Arc::default();
