@@ -3,7 +3,7 @@
 //! That tells whom to ask and what to show, and can be waited for. It is no ground to decide by:
 //! whoever reads that this member leads may read what was true before an election.
 //! [`ReadIndex::leads`] asks a quorum, [`ReadIndex::inspect`] the node. The exception is a member
-//! that leads as the only voter, which is a quorum: see [`Leadership::alone`].
+//! without any other, which is a quorum: see [`Leadership::alone`].
 //!
 //! [`ReadIndex::leads`]: crate::ReadIndex::leads
 //! [`ReadIndex::inspect`]: crate::ReadIndex::inspect
@@ -23,7 +23,7 @@ pub struct Leadership {
     told: watch::Sender<LeaderInfo>,
 }
 
-/// A member that leads as the only voter.
+/// A member that leads, and is the only one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Alone {
     /// In this term.
@@ -64,7 +64,7 @@ impl Leadership {
         self.told.send_replace(told)
     }
 
-    /// Set while this member leads as the only voter. Unlike the rest this is a ground to decide by:
+    /// Set while this member leads and is the only one. Unlike the rest this is a ground to decide by:
     /// it is taken back before another member can lead or acknowledge anything, so that whoever sees
     /// it knows that nobody else has until now.
     pub(crate) fn alone(&self) -> Option<Alone> {

@@ -85,7 +85,7 @@ impl ReadIndex {
         answer.await.unwrap_or(Err(Error::Stopped))
     }
 
-    /// The only voter is a quorum, and has applied what it has acknowledged: nobody has to be asked.
+    /// The only member is a quorum, and has applied what was acknowledged: nobody has to be asked.
     fn confirmed_alone(&self, alone: Alone) -> Confirmed {
         self.leads.led(self.clock.now());
         Confirmed {

@@ -272,9 +272,9 @@ pub struct LeaderInfo {
     /// To whom this member hands its leadership; 0 for nobody. Raft gives it up after an election
     /// timeout.
     pub transferee: u64,
-    /// Set while this member leads as the only voter: everything that was acknowledged before that is
-    /// committed up to this index. What is acknowledged from then on the member itself has applied,
-    /// as nobody else can acknowledge anything until this is taken back.
+    /// Set while this member leads and there is no other: everything that was acknowledged before
+    /// that is committed up to this index. What is acknowledged from then on the member itself has
+    /// applied, as nobody else can acknowledge anything until this is taken back.
     pub alone_from: Option<u64>,
 }
 

@@ -674,7 +674,9 @@ impl Node {
     /// another term or configuration.
     fn alone_from(&self) -> Option<u64> {
         let raft = &self.raw.raft;
-        let is_alone = self.leads() && self.can_read() && raft.prs().is_singleton();
+        // A learner acknowledges nothing, but answers whoever waits at it for what is committed.
+        let others = raft.prs().iter().any(|(id, _)| *id != self.config.id);
+        let is_alone = self.leads() && self.can_read() && !others;
         let before = self.leader.alone_from;
         let before = before.filter(|_| self.leader.term == raft.term);
         is_alone.then(|| before.unwrap_or(raft.raft_log.committed))

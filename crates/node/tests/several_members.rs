@@ -685,45 +685,49 @@ fn a_leader_that_is_removed_hands_over() {
 }
 
 /// Whoever is alone answers reads by itself. It must have been told that it is not, before another
-/// member hears of anything.
+/// member hears of anything, be it a learner.
 #[test]
-fn a_member_is_alone_until_another_has_a_vote() {
-    use raftpb::ConfChangeType::{ConfChangeAddNode, ConfChangeRemoveNode};
-    let (mut cluster, alone, []) = Cluster::of(1).elect();
-    let change = |kind| raftpb::ConfChange {
-        id: Some(9),
-        r#type: Some(kind as i32),
-        node_id: Some(2),
-        context: Some("{}".into()),
+fn a_member_is_alone_until_there_is_another() {
+    use raftpb::ConfChangeType::{
+        ConfChangeAddLearnerNode, ConfChangeAddNode, ConfChangeRemoveNode,
     };
-    let mut change = |cluster: &mut Cluster, kind| {
-        let (request, change) = (9, change(kind));
-        cluster.handle(alone, Input::ProposeConfChange { request, change });
-    };
-    cluster.propose(alone, "a");
-    let first = cluster.members[&alone].alone_from.expect("it is alone");
-    let status = cluster.members[&alone].node.status();
-    assert!(first <= status.applied, "{first}, {status:?}");
+    for kind in [ConfChangeAddLearnerNode, ConfChangeAddNode] {
+        let (mut cluster, alone, []) = Cluster::of(1).elect();
+        let change = |kind| raftpb::ConfChange {
+            id: Some(9),
+            r#type: Some(kind as i32),
+            node_id: Some(2),
+            context: Some("{}".into()),
+        };
+        let mut change = |cluster: &mut Cluster, kind| {
+            let (request, change) = (9, change(kind));
+            cluster.handle(alone, Input::ProposeConfChange { request, change });
+        };
+        cluster.propose(alone, "a");
+        let first = cluster.members[&alone].alone_from.expect("it is alone");
+        let status = cluster.members[&alone].node.status();
+        assert!(first <= status.applied, "{first}, {status:?}");
 
-    // While the change is committed, but not applied, the other has no vote.
-    let other = Member::new(2, Recovered::default(), cluster.now);
-    cluster.members.insert(2, other);
-    cluster.member(alone).unapplied = Some(vec![]);
-    change(&mut cluster, ConfChangeAddNode);
-    assert_eq!(cluster.members[&alone].alone_from, Some(first));
-    let unapplied = cluster.member(alone).unapplied.take().unwrap();
-    cluster.apply(alone, &unapplied);
-    cluster.settle();
-    assert_eq!(cluster.members[&alone].alone_from, None);
-    cluster.run_until("the other to have it", |cluster| cluster.applied(2, "a"));
-    cluster.propose(alone, "b");
-    assert_eq!(cluster.members[&alone].alone_from, None);
-    let (leader, committed) = (cluster.leader(), cluster.members[&alone].node.status());
-    assert_eq!(leader, Some(alone));
+        // While the change is committed, but not applied, nobody else is told anything.
+        let other = Member::new(2, Recovered::default(), cluster.now);
+        cluster.members.insert(2, other);
+        cluster.member(alone).unapplied = Some(vec![]);
+        change(&mut cluster, kind);
+        assert_eq!(cluster.members[&alone].alone_from, Some(first));
+        let unapplied = cluster.member(alone).unapplied.take().unwrap();
+        cluster.apply(alone, &unapplied);
+        cluster.settle();
+        assert_eq!(cluster.members[&alone].alone_from, None);
+        cluster.run_until("the other to have it", |cluster| cluster.applied(2, "a"));
+        cluster.propose(alone, "b");
+        assert_eq!(cluster.members[&alone].alone_from, None);
+        let committed = cluster.members[&alone].node.status().committed;
+        assert_eq!(cluster.leader(), Some(alone));
 
-    change(&mut cluster, ConfChangeRemoveNode);
-    cluster.propose(alone, "c");
-    let again = cluster.members[&alone].alone_from;
-    let again = again.expect("it is alone again");
-    assert!(again >= committed.committed, "{again}, {committed:?}");
+        change(&mut cluster, ConfChangeRemoveNode);
+        cluster.propose(alone, "c");
+        let again = cluster.members[&alone].alone_from;
+        let again = again.expect("it is alone again");
+        assert!(again >= committed, "{again}, {committed}");
+    }
 }

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use prost::Message;
 use retcd_proto::etcdserverpb as pb;
 use retcd_server::log::GoDuration;
+use rustix::process::Signal;
 
 use super::place::{Place, Server, until};
 
@@ -195,10 +196,12 @@ async fn a_write_waits_for_the_apply_thread() {
 #[tokio::test]
 async fn a_read_waits_for_the_quorum() {
     let (place, other) = (Place::new(), Place::new());
-    let (mut server, _other) = quiet_pair(&place, &other).await;
+    let (server, mut other) = quiet_pair(&place, &other).await;
     let mut kv = server.kv().await;
-    // Before anything is asked, as the node takes what waits in one turn.
-    let held = HeldThread::hold(&mut server, "node");
+    other.signal(Signal::STOP);
+    let stat = format!("/proc/{}/stat", other.child().id());
+    let is_stopped = async || std::fs::read_to_string(&stat).unwrap().contains(") T ");
+    until("the other to stand still", is_stopped).await;
     let read = tokio::spawn(async move { kv.get("a-key-to-be-read").await });
     let started = |server: &Server| {
         let page = server.page("/metrics");
@@ -226,7 +229,7 @@ async fn a_read_waits_for_the_quorum() {
     (0..10).for_each(|_| drop(server.page("/metrics")));
     assert!(!read.is_finished());
     let waited = since.elapsed();
-    drop(held);
+    other.signal(Signal::CONT);
     read.await.unwrap();
     let size = size_of(&pb::RangeRequest {
         key: "a-key-to-be-read".into(),
@@ -237,15 +240,19 @@ async fn a_read_waits_for_the_quorum() {
     assert!(told("waited for quorum") <= told("time spent"));
 }
 
-/// The only voter is a quorum.
+/// The only member is a quorum, and nothing that it says has to be passed on.
 #[tokio::test]
-async fn a_read_of_a_member_alone_waits_for_no_other_thread() {
+async fn a_member_alone_reads_and_writes_without_its_nodes_thread() {
     let place = Place::new();
     let mut server = quiet(&place).await;
     let mut kv = server.kv().await;
     kv.put("k", "v").await.unwrap();
-    let threads = ["node", "log", "apply"].map(|name| HeldThread::hold(&mut server, name));
+    let held = ["node", "log", "apply"].map(|name| HeldThread::hold(&mut server, name));
     let got = kv.get("k").await;
     assert_eq!(got.as_deref(), Some(&b"v"[..]));
-    drop(threads);
+    let [node, log, apply] = held;
+    drop((log, apply));
+    kv.put("k", "w").await.unwrap();
+    assert_eq!(kv.get("k").await.as_deref(), Some(&b"w"[..]));
+    drop(node);
 }
