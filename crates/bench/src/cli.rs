@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::arguments::{Endpoint, User, endpoint, positive_seconds, seconds, user};
 use crate::auth;
 use crate::binary::Binary;
-use crate::compare::{CATCH_UP_MIB_MAX, CATCH_UP_MIB_MIN, Comparison, Scenario};
+use crate::compare::{CATCH_UP_MIB_MAX, CATCH_UP_MIB_MIN, Churn, Comparison, Scenario};
 use crate::error::Error;
 use crate::keys::KeySpace;
 use crate::load::{Extent, Plan};
@@ -62,6 +62,7 @@ Examples:
 const COMPARE_HELP: &str = "\
 Scenarios: the workloads of `retcd-bench load`, and
   mixed    puts while lists, compactions and defragmentations go on
+  churn    --churn-updates updates of --churn-keys keys with steady compaction: does the file grow, is memory flat, how long is a pause
   rss      memory that the key space takes
   restart  time from exec to the first answered get, with --restart-keys keys
 and with --members=3 or more
@@ -74,6 +75,7 @@ Examples:
   retcd-bench compare --ours target/release/etcd --other /usr/bin/etcd --workloads put,put@1,list-1000 --rounds 5
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --members 3 --workloads put,get,leader-kill,catch-up
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --tls --auth --workloads put,get,connect
+  retcd-bench compare --ours ./etcd --other /usr/bin/etcd --workloads churn --clients 32 --rounds 1
   retcd-bench compare --ours ./etcd --other ./etcd-old --other-args '--snapshot-count=10000' --markdown results.md
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --other-args '--enable-v2=true' --workloads v2-set,v2-get,v2-quorum-get,v2-watch";
 
@@ -185,6 +187,12 @@ pub(crate) struct CompareArgs {
     /// Total size of the values that the follower of the scenario `catch-up` misses
     #[arg(long, value_name = "MIB", default_value_t = 500, value_parser = clap::value_parser!(u64).range(CATCH_UP_MIB_MIN..=CATCH_UP_MIB_MAX))]
     catch_up_mib: u64,
+    /// Updates of the scenario `churn`
+    #[arg(long, value_name = "N", default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(4..))]
+    churn_updates: u64,
+    /// Keys of the scenario `churn`
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
+    churn_keys: u64,
     /// Parent of the temporary data directories
     #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
@@ -325,6 +333,10 @@ impl CompareArgs {
             plan: self.shape.plan(unset),
             restart_keys: self.restart_keys,
             catch_up_mib: self.catch_up_mib,
+            churn: Churn {
+                updates: self.churn_updates,
+                keys: self.churn_keys,
+            },
             directory: self.dir,
             markdown: self.markdown,
         }
@@ -375,7 +387,14 @@ mod tests {
         for name in crate::workload::NAMES.split(", ") {
             assert!(LOAD_HELP.contains(name), "{name} is missing from the help");
         }
-        for name in ["mixed", "rss", "restart", "leader-kill", "catch-up"] {
+        for name in [
+            "mixed",
+            "churn",
+            "rss",
+            "restart",
+            "leader-kill",
+            "catch-up",
+        ] {
             assert!(
                 COMPARE_HELP.contains(name),
                 "{name} is missing from the help"

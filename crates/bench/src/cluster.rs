@@ -119,6 +119,12 @@ impl ClusterLayout {
     pub(crate) fn disk_bytes(&self) -> u64 {
         self.members.iter().map(MemberLayout::disk_bytes).sum()
     }
+
+    /// The size of the largest member's database file in bytes.
+    pub(crate) fn database_bytes(&self) -> u64 {
+        let sizes = self.members.iter().map(MemberLayout::database_bytes);
+        sizes.max().unwrap_or(0)
+    }
 }
 
 /// Member names and unused ports.

@@ -35,11 +35,13 @@ type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub(crate) struct Keyspace {
     pub(crate) revision: i64,
     pub(crate) records: BTreeMap<Bytes, mvccpb::KeyValue>,
+    /// The revision of each compaction, and the newest one then.
+    pub(crate) compactions: Vec<(i64, i64)>,
     watchers: Vec<Events>,
 }
 
 impl Keyspace {
-    fn put(&mut self, put: pb::PutRequest) {
+    pub(crate) fn put(&mut self, put: pb::PutRequest) {
         self.revision += 1;
         let record = mvccpb::KeyValue {
             key: put.key.clone(),
@@ -77,10 +79,13 @@ impl Keyspace {
             .take(limit)
             .collect();
         pb::RangeResponse {
+            header: Some(pb::ResponseHeader {
+                revision: self.revision,
+                ..pb::ResponseHeader::default()
+            }),
             more: found.next().is_some(),
             count: kvs.len() as i64,
             kvs: if range.count_only { Vec::new() } else { kvs },
-            ..pb::RangeResponse::default()
         }
     }
 
@@ -218,9 +223,13 @@ impl Kv for Model {
 
     async fn compact(
         &self,
-        _: Request<pb::CompactionRequest>,
+        request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
-        Err(Status::unimplemented("no workload sends it"))
+        let mut keyspace = self.keyspace();
+        let newest = keyspace.revision;
+        let compaction = (request.get_ref().revision, newest);
+        keyspace.compactions.push(compaction);
+        Ok(Response::new(pb::CompactionResponse::default()))
     }
 }
 

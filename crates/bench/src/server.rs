@@ -124,6 +124,12 @@ impl MemberLayout {
         allocated(&self.directory.join("data"))
     }
 
+    /// The size of the database file in bytes; zero if there is none.
+    pub(crate) fn database_bytes(&self) -> u64 {
+        let path = self.directory.join("data/member/snap/db");
+        fs::metadata(path).map_or(0, |file| file.len())
+    }
+
     /// An error of this member, with an excerpt of its log.
     pub(crate) fn failure(&self, reason: String) -> Error {
         Error::Server {

@@ -1,7 +1,8 @@
-//! The background load of the scenario `mixed`: lists, compactions, defragmentations.
+//! Background load of scenarios: lists, compactions, defragmentations.
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use crate::keys::KeySpace;
 use crate::load;
 use crate::target::Target;
 
-const COMPACT_EVERY: Duration = Duration::from_secs(1);
+const COMPACT_EVERY: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 1_000 });
 const DEFRAGMENT_EVERY: Duration = Duration::from_secs(3);
 
 /// The number of operations of each kind.
@@ -32,6 +33,26 @@ pub(super) struct Done {
     pub(super) refused: u64,
 }
 
+/// What goes on in the background.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chores {
+    /// Two clients list this many keys without a pause; zero for none.
+    pub(super) listed: u32,
+    /// How much history a compaction, one a second, leaves.
+    pub(super) kept: History,
+    /// Whether the members are defragmented in turn, one every three seconds.
+    pub(super) defragmenting: bool,
+}
+
+/// The history that a compaction leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum History {
+    /// None.
+    None,
+    /// That since the compaction before.
+    LastSecond,
+}
+
 /// The background thread.
 pub(super) struct Background {
     stop: Arc<Notify>,
@@ -39,16 +60,18 @@ pub(super) struct Background {
 }
 
 impl Background {
-    /// Repeatedly lists `listed` of `keys`, compacts the history, and defragments the members in
-    /// turn, until [`Background::stop`].
-    pub(super) fn start(users: &Users, keys: &KeySpace, listed: u32) -> Result<Self, Error> {
+    /// Does `chores` on `keys` until [`Background::stop`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] if no file descriptor is available.
+    pub(super) fn start(users: &Users, keys: &KeySpace, chores: Chores) -> Result<Self, Error> {
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
         let company = BackgroundLoops {
             user: users.user.clone(),
             root: users.root.clone(),
             keys: keys.clone(),
-            listed: listed.into(),
+            chores,
         };
         let runtime = load::runtime()?;
         let thread = thread::spawn(move || {
@@ -77,29 +100,33 @@ impl Background {
     }
 }
 
-/// The background loops; each method runs until it fails.
+/// The background loops; each method runs until it fails, for ever if it has nothing to do.
 struct BackgroundLoops {
     user: Target,
     /// The user that may compact and defragment.
     root: Target,
     keys: KeySpace,
-    listed: u64,
+    chores: Chores,
 }
 
 impl BackgroundLoops {
     async fn list(&self, done: &Cell<Done>, seed: u64) -> Result<Infallible, Error> {
+        let listed = u64::from(self.chores.listed);
+        if listed == 0 {
+            return pending().await;
+        }
         let connection = connect(&self.user, seed as usize).await?;
         let mut range = connection.method("/etcdserverpb.KV/Range");
         let mut rng = Rng::with_seed(seed);
         loop {
-            let first = rng.u64(0..=self.keys.count - self.listed);
+            let first = rng.u64(0..=self.keys.count - listed);
             let request = pb::RangeRequest {
                 key: self.keys.key(first),
-                range_end: self.keys.key(first + self.listed),
+                range_end: self.keys.key(first + listed),
                 ..pb::RangeRequest::default()
             };
-            let listed = range.call_for_len(&request).await;
-            if tolerate(done, "list", listed).await?.is_some() {
+            let answered = range.call_for_len(&request).await;
+            if tolerate(done, "list", answered).await?.is_some() {
                 update(done, |done| done.lists += 1);
             }
         }
@@ -113,24 +140,38 @@ impl BackgroundLoops {
             key: self.keys.key(0),
             ..pb::RangeRequest::default()
         };
+        let (mut before, mut done_to) = (0, 0);
         loop {
             sleep(COMPACT_EVERY).await;
             let reply: Result<pb::RangeResponse, _> = range.call(&read).await;
             let Some(reply) = tolerate(done, "get", reply).await? else {
                 continue;
             };
+            let now = reply.header.unwrap_or_default().revision;
+            let revision = match self.chores.kept {
+                History::None => now,
+                History::LastSecond => std::mem::replace(&mut before, now),
+            };
+            // Without a put since the last one it would be refused.
+            if revision <= done_to {
+                continue;
+            }
             let request = pb::CompactionRequest {
-                revision: reply.header.unwrap_or_default().revision,
+                revision,
                 physical: false,
             };
             let compacted = compact.call_for_len(&request).await;
             if tolerate(done, "compact", compacted).await?.is_some() {
                 update(done, |done| done.compactions += 1);
+                done_to = revision;
             }
         }
     }
 
     async fn defragment(&self, done: &Cell<Done>) -> Result<Infallible, Error> {
+        if !self.chores.defragmenting {
+            return pending().await;
+        }
         let mut members = Vec::new();
         for at in 0..self.root.members() {
             let connection = connect(&self.root, at).await?;
@@ -180,4 +221,44 @@ fn update(done: &Cell<Done>, change: impl FnOnce(&mut Done)) {
     let mut value = done.get();
     change(&mut value);
     done.set(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Model, serve};
+
+    /// The first compactions while one key is written again and again: to which revision, and which
+    /// one was the newest then.
+    fn compactions(kept: History) -> Vec<(i64, i64)> {
+        let model = Model::default();
+        let target = Target::new(&[serve(&model).to_string()], None).unwrap();
+        let keys = KeySpace {
+            prefix: "/k/".into(),
+            count: 1,
+        };
+        let chores = Chores {
+            listed: 0,
+            kept,
+            defragmenting: false,
+        };
+        let background = Background::start(&Users::nobody(&target), &keys, chores).unwrap();
+        let mut seen = Vec::new();
+        while seen.len() < 4 {
+            let mut keyspace = model.keyspace();
+            keyspace.put(load::put_request(keys.key(0), "v".into()));
+            seen.clone_from(&keyspace.compactions);
+        }
+        let done = background.stop().unwrap();
+        assert!(done.compactions >= 3 && done.refused == 0, "{done:?}");
+        seen
+    }
+
+    #[test]
+    fn a_compaction_leaves_no_history_or_that_since_the_one_before() {
+        let none = compactions(History::None);
+        assert!(none.windows(2).all(|two| two[1].0 >= two[0].1), "{none:?}");
+        let last = compactions(History::LastSecond);
+        assert!(last.windows(2).all(|two| two[1].0 <= two[0].1), "{last:?}");
+    }
 }

@@ -7,6 +7,7 @@
 
 mod background;
 mod catch_up;
+mod churn;
 mod describe;
 mod leader_kill;
 mod scenario;
@@ -28,6 +29,7 @@ use crate::output;
 use crate::progress::Progress;
 use crate::stats::{Latencies, millis, number};
 
+pub(crate) use churn::Churn;
 pub(crate) use scenario::Scenario;
 use table::{Report, Section};
 
@@ -56,6 +58,8 @@ pub(crate) struct Comparison {
     pub(crate) restart_keys: u64,
     /// The total size of the values that the follower misses in the scenario `catch-up`.
     pub(crate) catch_up_mib: u64,
+    /// The size of the scenario `churn`.
+    pub(crate) churn: Churn,
     /// The parent of the data directories.
     pub(crate) directory: PathBuf,
     /// Where to write the results as Markdown.

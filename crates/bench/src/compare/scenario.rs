@@ -4,10 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{Comparison, catch_up, leader_kill};
+use crate::stats::number;
 use crate::workload::{Kind, Workload};
 
 /// Names beyond those of the workloads.
-const NAMES: &str = "mixed, rss, restart, leader-kill, catch-up";
+const NAMES: &str = "mixed, churn, rss, restart, leader-kill, catch-up";
 
 /// Keys that are rewritten before the kill, so that the log is ahead of the last checkpoint.
 pub(super) const REWRITTEN_KEYS: u64 = 10_000;
@@ -19,6 +20,8 @@ pub(crate) enum Scenario {
     Load(Workload),
     /// Puts during lists, compactions and defragmentations.
     Mixed,
+    /// Updates of few keys with steady compaction.
+    Churn,
     /// Memory used by the key space.
     Rss,
     /// Start with a large key space.
@@ -34,6 +37,7 @@ impl fmt::Display for Scenario {
         match self {
             Scenario::Load(workload) => workload.fmt(f),
             Scenario::Mixed => f.write_str("mixed"),
+            Scenario::Churn => f.write_str("churn"),
             Scenario::Rss => f.write_str("rss"),
             Scenario::Restart => f.write_str("restart"),
             Scenario::LeaderKill => f.write_str("leader-kill"),
@@ -48,6 +52,7 @@ impl FromStr for Scenario {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "mixed" => Ok(Scenario::Mixed),
+            "churn" => Ok(Scenario::Churn),
             "rss" => Ok(Scenario::Rss),
             "restart" => Ok(Scenario::Restart),
             "leader-kill" => Ok(Scenario::LeaderKill),
@@ -102,6 +107,13 @@ impl Scenario {
             Scenario::Mixed => "puts, while two clients list 10,000 keys each, the history is compacted every second and the \
                                  backend of a member defragmented every three"
                 .into(),
+            Scenario::Churn => format!(
+                "{} updates of {} keys with values of {} bytes, a random key each, while every second the history is compacted but \
+                 for the last second's; the database file against keys and values alone",
+                number(comparison.churn.updates as f64),
+                number(comparison.churn.keys as f64),
+                plan.value_size,
+            ),
             Scenario::Rss => format!("memory at rest with {} keys of {} bytes", plan.keys.count, plan.value_size),
             Scenario::Restart => format!(
                 "{} keys of {} bytes; from exec to the first answered linearizable get, after SIGTERM, and after SIGKILL behind \
@@ -151,6 +163,7 @@ mod tests {
             "list-1000",
             "watch-10@4",
             "mixed",
+            "churn",
             "rss",
             "restart",
             "leader-kill",

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::background::Background;
+use super::background::{Background, Chores, History};
 use super::describe::{describe_load, describe_memory, mib, server_cpu};
 use super::scenario::{REWRITTEN_KEYS, Scenario};
 use super::table::{Sample, Unit};
-use super::{Stage, catch_up, leader_kill};
+use super::{Stage, catch_up, churn, leader_kill};
 use crate::auth::{self, Users};
 use crate::binary::Binary;
 use crate::cleanup::TempDir;
@@ -69,6 +69,7 @@ pub(super) fn measure(
         Scenario::Mixed => subject.mixed(plan),
         Scenario::Rss => subject.rss(plan),
         Scenario::Restart => subject.restart(plan, comparison.restart_keys),
+        Scenario::Churn => churn::measure(subject, plan, comparison.churn),
         Scenario::LeaderKill => leader_kill::measure(subject, plan),
         Scenario::CatchUp => catch_up::measure(subject, plan, comparison.catch_up_mib),
     }
@@ -113,7 +114,12 @@ impl Subject<'_> {
         };
         plan.keys.count = plan.keys.count.max(u64::from(LISTED_KEYS));
         self.fill(&plan.keys, plan.value_size)?;
-        let background = Background::start(&self.users, &plan.keys, LISTED_KEYS)?;
+        let chores = Chores {
+            listed: LISTED_KEYS,
+            kept: History::None,
+            defragmenting: true,
+        };
+        let background = Background::start(&self.users, &plan.keys, chores)?;
         let outcome = self.run(&plan);
         let done = background.stop()?;
         let outcome = outcome?;
@@ -221,7 +227,7 @@ impl Subject<'_> {
         Ok(self)
     }
 
-    fn run(&self, plan: &Plan) -> Result<Outcome<Duration>, Error> {
+    pub(super) fn run(&self, plan: &Plan) -> Result<Outcome<Duration>, Error> {
         // Where the kernel does not support it, the peak includes the preparation.
         self.cluster.reset_peaks();
         disk::settle(self.directory.path())?;
@@ -230,11 +236,11 @@ impl Subject<'_> {
         })
     }
 
-    fn fill(&self, keys: &KeySpace, value_size: usize) -> Result<Duration, Error> {
+    pub(super) fn fill(&self, keys: &KeySpace, value_size: usize) -> Result<Duration, Error> {
         fill(&self.users.user, keys, value_size, self.progress)
     }
 
-    fn memory(&self, when: &str) -> Result<Vec<Sample>, Error> {
+    pub(super) fn memory(&self, when: &str) -> Result<Vec<Sample>, Error> {
         Ok(describe_memory(&self.cluster.memory()?, when))
     }
 

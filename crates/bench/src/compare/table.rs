@@ -10,6 +10,8 @@ pub(super) enum Unit {
     Micros,
     MiB,
     Count,
+    /// A quotient of two quantities with the same unit.
+    Ratio,
 }
 
 impl Unit {
@@ -19,7 +21,7 @@ impl Unit {
             Unit::Millis => ", ms",
             Unit::Micros => ", µs",
             Unit::MiB => ", MiB",
-            Unit::Count => "",
+            Unit::Count | Unit::Ratio => "",
         }
     }
 }
