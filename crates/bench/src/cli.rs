@@ -63,6 +63,8 @@ const COMPARE_HELP: &str = "\
 Scenarios: the workloads of `retcd-bench load`, and
   mixed    puts while lists, compactions and defragmentations go on
   churn    --churn-updates updates of --churn-keys keys with steady compaction: does the file grow, is memory flat, how long is a pause
+  connections[-CONNECTIONS]         memory of clients that rest (10,000), each with a watch and a lease, after --duration
+  watches[-WATCHES][@CONNECTIONS]   memory of watches (100,000) on few connections (100)
   rss      memory that the key space takes
   restart  time from exec to the first answered get, with --restart-keys keys
 and with --members=3 or more
@@ -76,6 +78,7 @@ Examples:
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --members 3 --workloads put,get,leader-kill,catch-up
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --tls --auth --workloads put,get,connect
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --workloads churn --clients 32 --rounds 1
+  retcd-bench compare --ours ./etcd --other /usr/bin/etcd --workloads connections-10000,watches-100000@100 --duration 30
   retcd-bench compare --ours ./etcd --other ./etcd-old --other-args '--snapshot-count=10000' --markdown results.md
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --other-args '--enable-v2=true' --workloads v2-set,v2-get,v2-quorum-get,v2-watch";
 

@@ -28,6 +28,7 @@ mod cleanup;
 mod cli;
 mod cluster;
 mod compare;
+mod descriptors;
 mod disk;
 mod error;
 mod fill;

@@ -37,7 +37,19 @@ pub(crate) struct Keyspace {
     pub(crate) records: BTreeMap<Bytes, mvccpb::KeyValue>,
     /// The revision of each compaction, and the newest one then.
     pub(crate) compactions: Vec<(i64, i64)>,
-    watchers: Vec<Events>,
+    watchers: Vec<Watcher>,
+}
+
+struct Watcher {
+    create: pb::WatchCreateRequest,
+    events: Events,
+}
+
+impl Watcher {
+    fn watches(&self, key: &Bytes) -> bool {
+        let (first, end) = (&self.create.key, &self.create.range_end);
+        key == first || (!end.is_empty() && (first..end).contains(&key))
+    }
 }
 
 impl Keyspace {
@@ -50,6 +62,7 @@ impl Keyspace {
             ..mvccpb::KeyValue::default()
         };
         self.records.insert(put.key, record.clone());
+        let key = record.key.clone();
         let response = pb::WatchResponse {
             events: vec![mvccpb::Event {
                 kv: Some(record),
@@ -57,8 +70,26 @@ impl Keyspace {
             }],
             ..pb::WatchResponse::default()
         };
-        self.watchers
-            .retain(|watcher| watcher.send(Ok(response.clone())).is_ok());
+        self.watchers.retain(|watcher| {
+            !watcher.watches(&key) || watcher.events.send(Ok(response.clone())).is_ok()
+        });
+    }
+
+    /// The first key of each watch.
+    pub(crate) fn watched(&self) -> Vec<Bytes> {
+        let first = |watcher: &Watcher| watcher.create.key.clone();
+        self.watchers.iter().map(first).collect()
+    }
+
+    /// Cancels all watches.
+    pub(crate) fn cancel_watches(&mut self) {
+        for watcher in self.watchers.drain(..) {
+            let cancelled = pb::WatchResponse {
+                canceled: true,
+                ..pb::WatchResponse::default()
+            };
+            drop(watcher.events.send(Ok(cancelled)));
+        }
     }
 
     fn range(&self, range: &pb::RangeRequest) -> pb::RangeResponse {
@@ -103,6 +134,8 @@ impl Keyspace {
 pub(crate) struct Model {
     keyspace: Arc<Mutex<Keyspace>>,
     pub(crate) leases: Arc<AtomicU64>,
+    /// The number of keep-alives answered.
+    pub(crate) keep_alives: Arc<AtomicU64>,
     /// The number of connections accepted.
     pub(crate) connections: Arc<AtomicU64>,
     /// The number of transactions still to be answered with "no leader".
@@ -244,14 +277,22 @@ impl Watch for Model {
         let (events, stream) = mpsc::unbounded_channel();
         let (model, mut requests) = (self.clone(), request.into_inner());
         tokio::spawn(async move {
-            while let Some(Ok(_)) = requests.next().await {
+            while let Some(Ok(request)) = requests.next().await {
+                let Some(pb::watch_request::RequestUnion::CreateRequest(create)) =
+                    request.request_union
+                else {
+                    continue;
+                };
                 let created = pb::WatchResponse {
                     created: true,
                     ..pb::WatchResponse::default()
                 };
                 let mut keyspace = model.keyspace();
                 drop(events.send(Ok(created)));
-                keyspace.watchers.push(events.clone());
+                keyspace.watchers.push(Watcher {
+                    create,
+                    events: events.clone(),
+                });
             }
         });
         Ok(Response::new(UnboundedReceiverStream::new(stream)))
@@ -282,9 +323,11 @@ impl Lease for Model {
             ttl: 60,
             ..pb::LeaseKeepAliveResponse::default()
         };
-        let replies = request
-            .into_inner()
-            .map(move |request| request.map(|request| alive(request.id)));
+        let count = Arc::clone(&self.keep_alives);
+        let replies = request.into_inner().map(move |request| {
+            count.fetch_add(1, Ordering::Relaxed);
+            request.map(|request| alive(request.id))
+        });
         Ok(Response::new(Box::pin(replies)))
     }
 

@@ -191,7 +191,11 @@ impl FromStr for Workload {
     }
 }
 
-fn positive(digits: &str, whole: &str) -> Result<u32, String> {
+/// Parses a part of `whole` that must be a number greater than zero.
+///
+/// # Errors
+/// The expected format.
+pub(crate) fn positive(digits: &str, whole: &str) -> Result<u32, String> {
     match digits.parse() {
         Ok(number) if number > 0 => Ok(number),
         _ => Err(format!(

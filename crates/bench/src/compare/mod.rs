@@ -9,6 +9,8 @@ mod background;
 mod catch_up;
 mod churn;
 mod describe;
+mod held;
+mod idle;
 mod leader_kill;
 mod scenario;
 mod steady;
@@ -21,6 +23,7 @@ use std::path::PathBuf;
 use crate::binary::Binary;
 use crate::certificates::Certificates;
 use crate::cleanup::TempDir;
+use crate::descriptors;
 use crate::disk;
 use crate::error::Error;
 use crate::load::Plan;
@@ -73,6 +76,7 @@ impl Comparison {
             if self.members < least {
                 return Err(Error::Usage(format!("{scenario} needs --members={least}")));
             }
+            descriptors::allow(&scenario.to_string(), scenario.connections().into())?;
             if self.auth && scenario.restarts() {
                 let reason = "a server that is started again does not know its tokens any more";
                 return Err(Error::Usage(format!(

@@ -3,12 +3,18 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::idle::Idle;
 use super::{Comparison, catch_up, leader_kill};
 use crate::stats::number;
-use crate::workload::{Kind, Workload};
+use crate::workload::{Kind, Workload, positive};
 
 /// Names beyond those of the workloads.
-const NAMES: &str = "mixed, churn, rss, restart, leader-kill, catch-up";
+const NAMES: &str = "mixed, churn, connections[-CONNECTIONS], watches[-WATCHES][@CONNECTIONS], rss, restart, leader-kill, catch-up";
+
+/// Sizes of `connections` and `watches` if they are not given.
+const CONNECTIONS_DEFAULT: u32 = 10_000;
+const WATCHES_DEFAULT: u32 = 100_000;
+const WATCHES_CONNECTIONS_DEFAULT: u32 = 100;
 
 /// Keys that are rewritten before the kill, so that the log is ahead of the last checkpoint.
 pub(super) const REWRITTEN_KEYS: u64 = 10_000;
@@ -22,6 +28,8 @@ pub(crate) enum Scenario {
     Mixed,
     /// Updates of few keys with steady compaction.
     Churn,
+    /// Clients that hold connections, watches and leases.
+    Idle(Idle),
     /// Memory used by the key space.
     Rss,
     /// Start with a large key space.
@@ -38,6 +46,13 @@ impl fmt::Display for Scenario {
             Scenario::Load(workload) => workload.fmt(f),
             Scenario::Mixed => f.write_str("mixed"),
             Scenario::Churn => f.write_str("churn"),
+            Scenario::Idle(Idle::Connections(connections)) => {
+                write!(f, "connections-{connections}")
+            }
+            Scenario::Idle(Idle::Watches {
+                watches,
+                connections,
+            }) => write!(f, "watches-{watches}@{connections}"),
             Scenario::Rss => f.write_str("rss"),
             Scenario::Restart => f.write_str("restart"),
             Scenario::LeaderKill => f.write_str("leader-kill"),
@@ -57,11 +72,45 @@ impl FromStr for Scenario {
             "restart" => Ok(Scenario::Restart),
             "leader-kill" => Ok(Scenario::LeaderKill),
             "catch-up" => Ok(Scenario::CatchUp),
-            _ => text
-                .parse()
-                .map(Scenario::Load)
-                .map_err(|error| format!("{error}, {NAMES}")),
+            _ => match parse_idle(text)? {
+                Some(idle) => Ok(Scenario::Idle(idle)),
+                None => text
+                    .parse()
+                    .map(Scenario::Load)
+                    .map_err(|error| format!("{error}, {NAMES}")),
+            },
         }
+    }
+}
+
+/// Parses `connections[-N]` and `watches[-W][@C]`; `None` for other names.
+fn parse_idle(text: &str) -> Result<Option<Idle>, String> {
+    let (name, connections) = match text.split_once('@') {
+        Some((name, connections)) => (name, Some(connections)),
+        None => (text, None),
+    };
+    let (name, size) = match name.split_once('-') {
+        Some((name, size)) => (name, Some(size)),
+        None => (name, None),
+    };
+    let size_or = |default| size.map_or(Ok(default), |size| positive(size, text));
+    match (name, connections) {
+        ("connections", None) => Ok(Some(Idle::Connections(size_or(CONNECTIONS_DEFAULT)?))),
+        ("watches", _) => {
+            let watches = size_or(WATCHES_DEFAULT)?;
+            let connections = match connections {
+                Some(connections) => positive(connections, text)?,
+                None => WATCHES_CONNECTIONS_DEFAULT.min(watches),
+            };
+            if connections > watches {
+                return Err(format!("{text:?}: a connection would have no watch"));
+            }
+            Ok(Some(Idle::Watches {
+                watches,
+                connections,
+            }))
+        }
+        _ => Ok(None),
     }
 }
 
@@ -114,6 +163,21 @@ impl Scenario {
                 number(comparison.churn.keys as f64),
                 plan.value_size,
             ),
+            Scenario::Idle(Idle::Connections(connections)) => format!(
+                "{} connections, each with a watch of a key of its own and a lease that is kept alive every ten seconds; memory \
+                 after {} s",
+                number(connections.into()),
+                plan.duration().as_secs_f64(),
+            ),
+            Scenario::Idle(Idle::Watches {
+                watches,
+                connections,
+            }) => format!(
+                "{} watches, each of a key of its own, on {} connections with a stream each; memory after {} s",
+                number(watches.into()),
+                number(connections.into()),
+                plan.duration().as_secs_f64(),
+            ),
             Scenario::Rss => format!("memory at rest with {} keys of {} bytes", plan.keys.count, plan.value_size),
             Scenario::Restart => format!(
                 "{} keys of {} bytes; from exec to the first answered linearizable get, after SIGTERM, and after SIGKILL behind \
@@ -146,6 +210,14 @@ impl Scenario {
         }
     }
 
+    /// The number of connections that it needs at the same time, unless they are few.
+    pub(super) fn connections(self) -> u32 {
+        match self {
+            Scenario::Idle(idle) => idle.connections(),
+            _ => 0,
+        }
+    }
+
     /// Whether members are stopped and started again.
     pub(super) fn restarts(self) -> bool {
         matches!(self, Scenario::Restart | Scenario::CatchUp)
@@ -164,12 +236,29 @@ mod tests {
             "watch-10@4",
             "mixed",
             "churn",
+            "connections-10000",
+            "watches-500@7",
             "rss",
             "restart",
             "leader-kill",
             "catch-up",
         ] {
             assert_eq!(text.parse::<Scenario>().unwrap().to_string(), text);
+        }
+        for (short, long) in [
+            ("connections", "connections-10000"),
+            ("watches", "watches-100000@100"),
+            ("watches-7", "watches-7@7"),
+        ] {
+            assert_eq!(short.parse::<Scenario>().unwrap().to_string(), long);
+        }
+        for text in [
+            "connections-0",
+            "connections-5@2",
+            "watches-5@6",
+            "watches-x",
+        ] {
+            assert!(text.parse::<Scenario>().is_err(), "{text:?}");
         }
         let error = "nonsense".parse::<Scenario>().unwrap_err();
         assert!(

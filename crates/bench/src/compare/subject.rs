@@ -9,7 +9,7 @@ use super::background::{Background, Chores, History};
 use super::describe::{describe_load, describe_memory, mib, server_cpu};
 use super::scenario::{REWRITTEN_KEYS, Scenario};
 use super::table::{Sample, Unit};
-use super::{Stage, catch_up, churn, leader_kill};
+use super::{Stage, catch_up, churn, idle, leader_kill};
 use crate::auth::{self, Users};
 use crate::binary::Binary;
 use crate::cleanup::TempDir;
@@ -70,6 +70,7 @@ pub(super) fn measure(
         Scenario::Rss => subject.rss(plan),
         Scenario::Restart => subject.restart(plan, comparison.restart_keys),
         Scenario::Churn => churn::measure(subject, plan, comparison.churn),
+        Scenario::Idle(held) => idle::measure(subject, plan, held),
         Scenario::LeaderKill => leader_kill::measure(subject, plan),
         Scenario::CatchUp => catch_up::measure(subject, plan, comparison.catch_up_mib),
     }

@@ -8,6 +8,7 @@ pub(super) enum Unit {
     PerSecond,
     Millis,
     Micros,
+    KiB,
     MiB,
     Count,
     /// A quotient of two quantities with the same unit.
@@ -20,6 +21,7 @@ impl Unit {
             Unit::PerSecond => " per second",
             Unit::Millis => ", ms",
             Unit::Micros => ", µs",
+            Unit::KiB => ", KiB",
             Unit::MiB => ", MiB",
             Unit::Count | Unit::Ratio => "",
         }

@@ -417,7 +417,11 @@ async fn prepare_keep_alive(connection: &Connection) -> Result<Work, Error> {
     })
 }
 
-async fn keep_alive(stream: &mut Stream, lease: i64) -> Result<(), CallError> {
+/// Keeps `lease` alive once.
+///
+/// # Errors
+/// [`CallError::Unexpected`] if it has expired, and those of the stream.
+pub(crate) async fn keep_alive(stream: &mut Stream, lease: i64) -> Result<(), CallError> {
     stream.send(&pb::LeaseKeepAliveRequest { id: lease })?;
     let reply: pb::LeaseKeepAliveResponse = stream.next().await?;
     if reply.id == lease && reply.ttl > 0 {
