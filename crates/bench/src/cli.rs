@@ -34,6 +34,9 @@ pub(crate) enum Command {
     /// Start two servers in turn, put the same load on both, and print a table with ratios.
     #[command(after_help = COMPARE_HELP)]
     Compare(CompareArgs),
+    /// Draw what comparisons have measured against the number of keys, as SVG files.
+    #[command(after_help = PLOT_HELP)]
+    Plot(PlotArgs),
     /// Send a running server the largest requests of each kind, and print how long others wait.
     #[command(after_help = HOSTILE_HELP)]
     Hostile(HostileArgs),
@@ -44,6 +47,15 @@ For a scratch server: keys are written and deleted. The table is in Markdown.
 
 Example:
   retcd-bench hostile --endpoint 127.0.0.1:2379";
+
+const PLOT_HELP: &str = "\
+Charts: processor time and p99 of put and get, memory at rest (rss), time to the first get of a start (restart); both axes are
+logarithmic. Each legend names the exponent of growth: n^1 doubles with the number of keys, n^0 stays as it is. A chart needs two
+numbers of keys, of one result file or of several.
+
+Example:
+  retcd-bench compare --ours ./etcd --other /usr/bin/etcd --keys 10000,100000,1000000 --workloads put,get,rss,restart --json growth.json
+  retcd-bench plot growth.json --dir charts";
 
 const LOAD_HELP: &str = "\
 Workloads: put, get, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect,
@@ -79,6 +91,7 @@ Examples:
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --tls --auth --workloads put,get,connect
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --workloads churn --clients 32 --rounds 1
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --workloads connections-10000,watches-100000@100 --duration 30
+  retcd-bench compare --ours ./etcd --other /usr/bin/etcd --keys 10000,100000,1000000 --workloads put,get,rss,restart --json growth.json
   retcd-bench compare --ours ./etcd --other ./etcd-old --other-args '--snapshot-count=10000' --markdown results.md
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --other-args '--enable-v2=true' --workloads v2-set,v2-get,v2-quorum-get,v2-watch";
 
@@ -106,8 +119,22 @@ pub(crate) struct LoadArgs {
     /// Stop after this many operations instead of --duration; without warmup
     #[arg(long, value_name = "N", conflicts_with_all = ["duration", "warmup"], value_parser = clap::value_parser!(u64).range(1..))]
     ops: Option<u64>,
+    /// Keys in the key space
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    keys: u64,
     #[command(flatten)]
     shape: Shape,
+}
+
+/// `retcd-bench plot`.
+#[derive(Debug, Args)]
+pub(crate) struct PlotArgs {
+    /// Result files of `retcd-bench compare --json`
+    #[arg(required = true, value_name = "RESULT.json")]
+    pub(crate) results: Vec<PathBuf>,
+    /// Where to write the charts; created if it does not exist
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
 }
 
 /// `retcd-bench hostile`.
@@ -184,9 +211,12 @@ pub(crate) struct CompareArgs {
     /// Measurements of each server
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Keys of the scenario `restart`
-    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
-    restart_keys: u64,
+    /// Keys in the key space; with several numbers, separated by commas, each scenario is measured with each, on a filled key space
+    #[arg(long, value_name = "N,...", default_value = "100000", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
+    keys: Vec<u64>,
+    /// Keys of the scenario `restart` [default: 1000000, or each of several --keys]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    restart_keys: Option<u64>,
     /// Total size of the values that the follower of the scenario `catch-up` misses
     #[arg(long, value_name = "MIB", default_value_t = 500, value_parser = clap::value_parser!(u64).range(CATCH_UP_MIB_MIN..=CATCH_UP_MIB_MAX))]
     catch_up_mib: u64,
@@ -202,6 +232,9 @@ pub(crate) struct CompareArgs {
     /// Also write the results to this file, as Markdown
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
+    /// Also write the results to this file, as JSON, which `retcd-bench plot` reads
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
     #[command(flatten)]
     shape: Shape,
 }
@@ -216,9 +249,6 @@ struct Shape {
     /// Connections that the clients share
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
-    /// Keys in the key space
-    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
-    keys: u64,
     /// Size of values in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     value_size: u32,
@@ -246,7 +276,7 @@ struct Shape {
 }
 
 impl Shape {
-    fn plan(self, workload: Workload) -> Plan {
+    fn plan(self, workload: Workload, keys: u64) -> Plan {
         Plan {
             workload,
             clients: self.clients,
@@ -256,7 +286,7 @@ impl Shape {
             writers: self.writers,
             keys: KeySpace {
                 prefix: self.prefix,
-                count: self.keys,
+                count: keys,
             },
             value_size: self.value_size as usize,
             warmup: self.warmup,
@@ -298,7 +328,7 @@ impl LoadArgs {
 
     /// One plan for each workload.
     pub(crate) fn plans(self) -> Vec<Plan> {
-        let mut plan = self.shape.plan(self.workloads[0]);
+        let mut plan = self.shape.plan(self.workloads[0], self.keys);
         if let Some(count) = self.ops {
             plan.extent = Extent::Operations(count);
             plan.warmup = Duration::ZERO;
@@ -333,7 +363,8 @@ impl CompareArgs {
             members: self.members,
             tls: self.tls,
             auth: self.auth,
-            plan: self.shape.plan(unset),
+            plan: self.shape.plan(unset, self.keys[0]),
+            keys: self.keys,
             restart_keys: self.restart_keys,
             catch_up_mib: self.catch_up_mib,
             churn: Churn {
@@ -342,7 +373,25 @@ impl CompareArgs {
             },
             directory: self.dir,
             markdown: self.markdown,
+            json: self.json,
         }
+    }
+}
+
+#[cfg(test)]
+fn parse(line: &str) -> Result<Command, String> {
+    let words = std::iter::once("retcd-bench").chain(line.split_whitespace());
+    Cli::try_parse_from(words)
+        .map(|cli| cli.command)
+        .map_err(|error| error.to_string())
+}
+
+/// The comparison that a command line asks for.
+#[cfg(test)]
+pub(crate) fn comparison(line: &str) -> Comparison {
+    match parse(line).unwrap() {
+        Command::Compare(args) => args.comparison(),
+        _ => panic!("{line}: not a comparison"),
     }
 }
 
@@ -351,17 +400,10 @@ mod tests {
     use super::*;
     use crate::progress::Progress;
 
-    fn parse(line: &str) -> Result<Command, String> {
-        let words = std::iter::once("retcd-bench").chain(line.split_whitespace());
-        Cli::try_parse_from(words)
-            .map(|cli| cli.command)
-            .map_err(|error| error.to_string())
-    }
-
     fn load(line: &str) -> LoadArgs {
         match parse(line).unwrap() {
             Command::Load(args) => args,
-            Command::Compare(_) | Command::Hostile(_) => panic!("{line}: not a load"),
+            _ => panic!("{line}: not a load"),
         }
     }
 
@@ -374,13 +416,6 @@ mod tests {
         (0..target.members())
             .map(|at| target.member(at).to_string())
             .collect()
-    }
-
-    fn comparison(line: &str) -> Comparison {
-        match parse(line).unwrap() {
-            Command::Compare(args) => args.comparison(),
-            Command::Load(_) | Command::Hostile(_) => panic!("{line}: not a comparison"),
-        }
     }
 
     #[test]
@@ -460,7 +495,8 @@ mod tests {
                 .collect::<Vec<_>>(),
             ["put", "restart"]
         );
-        assert_eq!((comparison.rounds, comparison.restart_keys), (2, 1_000_000));
+        assert_eq!((comparison.rounds, comparison.restart_keys), (2, None));
+        assert_eq!(comparison.keys, [100_000]);
         assert_eq!(comparison.binaries[1].args, ["--x=1"]);
         assert_eq!(
             (comparison.members, comparison.tls, comparison.auth),
@@ -488,6 +524,10 @@ mod tests {
                 "--workloads catch-up --auth --members 3",
                 "catch-up does not go with --auth",
             ),
+            (
+                "--workloads restart --keys 1,2 --restart-keys 3",
+                "from --keys",
+            ),
         ] {
             let comparison = comparison(&format!("compare --ours a --other b {more}"));
             let error = crate::compare::compare(&comparison, &Progress::new()).unwrap_err();
@@ -513,6 +553,9 @@ mod tests {
             ("load put --user root", "expected NAME:PASSWORD"),
             ("load put --clients 0", "0 is not in"),
             ("compare --ours a", "--other"),
+            ("compare --ours a --other b --keys 10,0", "0 is not in"),
+            ("plot --dir d", "RESULT.json"),
+            ("plot a.json", "--dir"),
             (
                 "compare --ours a --other b --workloads put,,get",
                 "no workload \"\"",

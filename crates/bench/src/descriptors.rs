@@ -4,7 +4,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::error::Error;
-use crate::stats::number;
+use crate::stats::count;
 
 /// What a process needs beside its connections: files of a member (etcd itself keeps 150 back), and
 /// this program's own.
@@ -30,10 +30,8 @@ pub(crate) fn allow(what: &str, connections: u64) -> Result<(), Error> {
     }
     Err(Error::Usage(format!(
         "{what} needs {} file descriptors in the load generator and in the server, and the limit is {}: raise it with `ulimit -n`",
-        number(needed as f64),
-        limit
-            .maximum
-            .map_or("not known".into(), |hard| number(hard as f64)),
+        count(needed),
+        limit.maximum.map_or("not known".into(), count),
     )))
 }
 
@@ -48,7 +46,7 @@ mod tests {
             return;
         };
         let error = allow("connections-N", hard).unwrap_err().to_string();
-        for part in ["connections-N", "ulimit -n", &number(hard as f64)] {
+        for part in ["connections-N", "ulimit -n", &count(hard)] {
             assert!(error.contains(part), "{error}");
         }
     }

@@ -6,6 +6,7 @@
 //! - [`compare`] starts one [`cluster`] after the other, each of one or more [`server`]s of a
 //!   [`binary`], with [`certificates`] if requested, measures with [`procfs`], [`disk`] and
 //!   [`status`], and prints tables.
+//! - [`plot`] draws the [`results`] of comparisons against the number of keys.
 //! - [`hostile`] sends large requests and measures how long other clients wait.
 //! - [`output`] prints results; [`cleanup`] ensures that no server process and no directory is left
 //!   behind.
@@ -47,8 +48,10 @@ mod model_json;
 #[cfg(test)]
 mod model_v2;
 mod output;
+mod plot;
 mod procfs;
 mod progress;
+mod results;
 mod server;
 #[cfg(test)]
 mod smoke;
@@ -92,6 +95,7 @@ fn run(command: Command) -> Result<bool, Error> {
         Command::Load(args) => put_load(&args.target()?, &args.plans(), &progress).map(|()| true),
         Command::Compare(args) => compare::compare(&args.comparison(), &progress),
         Command::Hostile(args) => hostile::run(&args.target()?, &progress).map(|()| true),
+        Command::Plot(args) => plot::plot(&args.results, &args.dir).map(|()| true),
     }
 }
 

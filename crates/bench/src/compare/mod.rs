@@ -30,11 +30,11 @@ use crate::load::Plan;
 use crate::machine;
 use crate::output;
 use crate::progress::Progress;
-use crate::stats::{Latencies, millis, number};
+use crate::stats::{Latencies, count, millis, number};
 
 pub(crate) use churn::Churn;
 pub(crate) use scenario::Scenario;
-use table::{Report, Section};
+use table::{Heading, Report, Section};
 
 /// The minimum of [`Comparison::catch_up_mib`]: the log must be compacted past the follower.
 pub(crate) const CATCH_UP_MIB_MIN: u64 = 16;
@@ -55,10 +55,13 @@ pub(crate) struct Comparison {
     pub(crate) tls: bool,
     /// Whether the load comes from an authenticated user.
     pub(crate) auth: bool,
-    /// The parameters of every load; the workload is filled in.
+    /// The parameters of every load; workload and number of keys are filled in.
     pub(crate) plan: Plan,
-    /// The number of keys in the scenario `restart`.
-    pub(crate) restart_keys: u64,
+    /// The numbers of keys in the key space, at least one. With several, each scenario that uses the
+    /// key space is measured with each of them.
+    pub(crate) keys: Vec<u64>,
+    /// The number of keys in the scenario `restart`, unless there are several numbers of keys.
+    pub(crate) restart_keys: Option<u64>,
     /// The total size of the values that the follower misses in the scenario `catch-up`.
     pub(crate) catch_up_mib: u64,
     /// The size of the scenario `churn`.
@@ -67,10 +70,27 @@ pub(crate) struct Comparison {
     pub(crate) directory: PathBuf,
     /// Where to write the results as Markdown.
     pub(crate) markdown: Option<PathBuf>,
+    /// Where to write the results as JSON.
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Keys of the scenario `restart` by default.
+const RESTART_KEYS_DEFAULT: u64 = 1_000_000;
+
+/// One scenario with one number of keys.
+struct Case {
+    scenario: Scenario,
+    /// The parameters of its load.
+    plan: Plan,
 }
 
 impl Comparison {
     fn check(&self) -> Result<(), Error> {
+        if self.is_sweep() && self.restart_keys.is_some() {
+            return Err(Error::Usage(
+                "restart takes its number of keys from --keys if that has several".into(),
+            ));
+        }
         for scenario in &self.scenarios {
             let least = scenario.members_min();
             if self.members < least {
@@ -85,6 +105,48 @@ impl Comparison {
             }
         }
         Ok(())
+    }
+
+    /// Whether scenarios are measured with several numbers of keys. Then the key space is filled
+    /// before every load, also before puts.
+    fn is_sweep(&self) -> bool {
+        self.keys.len() > 1
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let mut cases = Vec::new();
+        for scenario in &self.scenarios {
+            let counts = match scenario {
+                _ if self.is_sweep() && scenario.uses_keys() => self.keys.clone(),
+                Scenario::Restart => vec![self.restart_keys.unwrap_or(RESTART_KEYS_DEFAULT)],
+                _ => vec![self.keys[0]],
+            };
+            for count in counts {
+                let mut plan = self.plan.clone();
+                plan.keys.count = count;
+                cases.push(Case {
+                    scenario: *scenario,
+                    plan,
+                });
+            }
+        }
+        cases
+    }
+
+    fn heading(&self, case: &Case) -> Heading {
+        let (scenario, keys) = (case.scenario, case.plan.keys.count);
+        let options = self.special();
+        let title = match self.is_sweep() && scenario.uses_keys() {
+            true => format!("{scenario}, {} keys{options}", count(keys)),
+            false => format!("{scenario}{options}"),
+        };
+        Heading {
+            scenario: scenario.to_string(),
+            options,
+            keys: scenario.uses_keys().then_some(keys),
+            title,
+            note: scenario.note(self, &case.plan),
+        }
     }
 
     /// The server options, for the title of every table; empty if there are none.
@@ -138,8 +200,8 @@ pub(crate) fn compare(comparison: &Comparison, progress: &Progress) -> Result<bo
     };
     progress.clear();
     output::line(report.head_text())?;
-    for scenario in &comparison.scenarios {
-        let section = measure(&stage, *scenario, &root);
+    for case in comparison.cases() {
+        let section = measure(&stage, &case, &root);
         progress.clear();
         output::line(report.section_text(&section))?;
         report.sections.push(section);
@@ -148,6 +210,9 @@ pub(crate) fn compare(comparison: &Comparison, progress: &Progress) -> Result<bo
             let written = fs::write(path, report.markdown());
             written.map_err(Error::io(format!("cannot write {}", path.display())))?;
         }
+        if let Some(path) = &comparison.json {
+            report.results().write(path)?;
+        }
     }
     Ok(report
         .sections
@@ -155,19 +220,20 @@ pub(crate) fn compare(comparison: &Comparison, progress: &Progress) -> Result<bo
         .all(|section| section.failures.is_empty()))
 }
 
-fn measure(stage: &Stage, scenario: Scenario, root: &TempDir) -> Section {
+fn measure(stage: &Stage, case: &Case, root: &TempDir) -> Section {
     let comparison = stage.comparison;
-    let title = format!("{scenario}{}", comparison.special());
-    let mut section = Section::new(title, scenario.note(comparison));
+    let heading = comparison.heading(case);
+    let title = heading.title.clone();
+    let mut section = Section::new(heading);
     for round in 1..=comparison.rounds {
         for (side, binary) in comparison.binaries.iter().enumerate() {
             let step = format!(
-                "{scenario}, round {round} of {}, {}",
+                "{title}, round {round} of {}, {}",
                 comparison.rounds, binary.name
             );
             stage.progress.task(&step);
             let measured = TempDir::new_in(root.path())
-                .and_then(|directory| subject::measure(stage, scenario, binary, &directory));
+                .and_then(|directory| subject::measure(stage, case, binary, &directory));
             match measured {
                 Ok(samples) => section.add(side, samples),
                 Err(error) => {
@@ -211,10 +277,15 @@ fn describe(
     }
     let plan = &comparison.plan;
     lines.push(format!(
-        "load: {} clients on {} connections, {} keys, values of {} bytes, generator on {} thread{} of the same machine",
+        "load: {} clients on {} connections, {}{} keys, values of {} bytes, generator on {} thread{} of the same machine",
         plan.clients,
         plan.connections,
-        number(plan.keys.count as f64),
+        listed(&comparison.keys),
+        if comparison.is_sweep() {
+            " (written before every load)"
+        } else {
+            ""
+        },
         plan.value_size,
         plan.threads,
         if plan.threads == 1 { "" } else { "s" },
@@ -226,6 +297,11 @@ fn describe(
         ),
     });
     Ok(lines)
+}
+
+fn listed(counts: &[u64]) -> String {
+    let counts: Vec<_> = counts.iter().map(|keys| count(*keys)).collect();
+    counts.join(" / ")
 }
 
 /// The server options, a line each.
@@ -258,4 +334,44 @@ fn describe_disk(syncs: &Latencies) -> String {
         number(millis(syncs.max())),
         syncs.count(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::comparison;
+
+    fn cases(line: &str) -> Vec<(String, Option<u64>)> {
+        let comparison = comparison(&format!("compare --ours a --other b {line}"));
+        let headings = comparison.cases();
+        let headings = headings.iter().map(|case| comparison.heading(case));
+        headings
+            .map(|heading| (heading.title, heading.keys))
+            .collect()
+    }
+
+    #[test]
+    fn several_numbers_of_keys_make_a_case_of_each() {
+        let expected = [
+            ("put, 10 keys", Some(10)),
+            ("put, 1,000 keys", Some(1000)),
+            ("lease-grant", None),
+            ("restart, 10 keys", Some(10)),
+            ("restart, 1,000 keys", Some(1000)),
+        ];
+        let swept = cases("--keys 10,1000 --workloads put,lease-grant,restart");
+        let expected = expected.map(|(title, keys)| (title.to_owned(), keys));
+        assert_eq!(swept, expected);
+    }
+
+    #[test]
+    fn one_number_of_keys_is_not_that_of_restart() {
+        let usual = cases("--keys 10 --members 3 --workloads put,restart");
+        let expected = [
+            ("put, 3 members".to_owned(), Some(10)),
+            ("restart, 3 members".to_owned(), Some(1_000_000)),
+        ];
+        assert_eq!(usual, expected);
+        let given = cases("--restart-keys 7 --workloads restart");
+        assert_eq!(given, [("restart".to_owned(), Some(7))]);
+    }
 }

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use super::idle::Idle;
 use super::{Comparison, catch_up, leader_kill};
-use crate::stats::number;
+use crate::load::Plan;
+use crate::stats::count;
 use crate::workload::{Kind, Workload, positive};
 
 /// Names beyond those of the workloads.
@@ -116,8 +117,7 @@ fn parse_idle(text: &str) -> Result<Option<Idle>, String> {
 
 impl Scenario {
     /// The note below its table.
-    pub(super) fn note(self, comparison: &Comparison) -> String {
-        let plan = &comparison.plan;
+    pub(super) fn note(self, comparison: &Comparison, plan: &Plan) -> String {
         match self {
             Scenario::Load(workload) => match workload.kind {
                 Kind::Put => "a random key each".into(),
@@ -159,14 +159,14 @@ impl Scenario {
             Scenario::Churn => format!(
                 "{} updates of {} keys with values of {} bytes, a random key each, while every second the history is compacted but \
                  for the last second's; the database file against keys and values alone",
-                number(comparison.churn.updates as f64),
-                number(comparison.churn.keys as f64),
+                count(comparison.churn.updates),
+                count(comparison.churn.keys),
                 plan.value_size,
             ),
             Scenario::Idle(Idle::Connections(connections)) => format!(
                 "{} connections, each with a watch of a key of its own and a lease that is kept alive every ten seconds; memory \
                  after {} s",
-                number(connections.into()),
+                count(connections),
                 plan.duration().as_secs_f64(),
             ),
             Scenario::Idle(Idle::Watches {
@@ -174,15 +174,15 @@ impl Scenario {
                 connections,
             }) => format!(
                 "{} watches, each of a key of its own, on {} connections with a stream each; memory after {} s",
-                number(watches.into()),
-                number(connections.into()),
+                count(watches),
+                count(connections),
                 plan.duration().as_secs_f64(),
             ),
             Scenario::Rss => format!("memory at rest with {} keys of {} bytes", plan.keys.count, plan.value_size),
             Scenario::Restart => format!(
                 "{} keys of {} bytes; from exec to the first answered linearizable get, after SIGTERM, and after SIGKILL behind \
                  {REWRITTEN_KEYS} more puts",
-                comparison.restart_keys, plan.value_size
+                plan.keys.count, plan.value_size
             ),
             Scenario::LeaderKill => format!(
                 "puts of new keys by {} clients with a pause of {} ms between two, spread over the members, which go on at \
@@ -215,6 +215,17 @@ impl Scenario {
         match self {
             Scenario::Idle(idle) => idle.connections(),
             _ => 0,
+        }
+    }
+
+    /// Whether it reads or writes the key space whose size is given.
+    pub(super) fn uses_keys(self) -> bool {
+        match self {
+            Scenario::Load(workload) => {
+                !matches!(workload.kind, Kind::LeaseGrant | Kind::LeaseKeepAlive)
+            }
+            Scenario::Mixed | Scenario::Rss | Scenario::Restart => true,
+            Scenario::Churn | Scenario::Idle(_) | Scenario::LeaderKill | Scenario::CatchUp => false,
         }
     }
 

@@ -9,7 +9,7 @@ use super::background::{Background, Chores, History};
 use super::describe::{describe_load, describe_memory, mib, server_cpu};
 use super::scenario::{REWRITTEN_KEYS, Scenario};
 use super::table::{Sample, Unit};
-use super::{Stage, catch_up, churn, idle, leader_kill};
+use super::{Case, Stage, catch_up, churn, idle, leader_kill};
 use crate::auth::{self, Users};
 use crate::binary::Binary;
 use crate::cleanup::TempDir;
@@ -26,15 +26,16 @@ use crate::workload::{Kind, Workload};
 /// How long a server is idle before its memory is read, so that background work has completed.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// Measures `scenario` once on `binary`, with its data in `directory`.
+/// Measures `case` once on `binary`, with its data in `directory`.
 pub(super) fn measure(
     stage: &Stage,
-    scenario: Scenario,
+    case: &Case,
     binary: &Binary,
     directory: &TempDir,
 ) -> Result<Vec<Sample>, Error> {
     let comparison = stage.comparison;
     disk::settle(directory.path())?;
+    let (scenario, plan) = (case.scenario, &case.plan);
     let args = match scenario {
         Scenario::CatchUp => catch_up::server_args(binary)?,
         _ => Vec::new(),
@@ -47,7 +48,6 @@ pub(super) fn measure(
         &args,
     )?;
     stage.progress.show("starting");
-    let plan = &comparison.plan;
     let cluster = layout.start()?;
     let users = if comparison.auth {
         auth::enable(layout.target(), &plan.keys)?
@@ -62,13 +62,17 @@ pub(super) fn measure(
         progress: stage.progress,
     };
     match scenario {
-        Scenario::Load(workload) => subject.load(&Plan {
-            workload,
-            ..plan.clone()
-        }),
+        Scenario::Load(workload) => {
+            let plan = Plan {
+                workload,
+                ..plan.clone()
+            };
+            let filled = comparison.is_sweep() || workload.kind.needs_keys();
+            subject.load(&plan, filled)
+        }
         Scenario::Mixed => subject.mixed(plan),
         Scenario::Rss => subject.rss(plan),
-        Scenario::Restart => subject.restart(plan, comparison.restart_keys),
+        Scenario::Restart => subject.restart(plan),
         Scenario::Churn => churn::measure(subject, plan, comparison.churn),
         Scenario::Idle(held) => idle::measure(subject, plan, held),
         Scenario::LeaderKill => leader_kill::measure(subject, plan),
@@ -86,8 +90,8 @@ pub(super) struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    fn load(self, plan: &Plan) -> Result<Vec<Sample>, Error> {
-        if plan.workload.kind.needs_keys() {
+    fn load(self, plan: &Plan, filled: bool) -> Result<Vec<Sample>, Error> {
+        if filled {
             self.progress.show("filling");
             let fill = match plan.workload.kind.is_v2() {
                 true => fill_v2,
@@ -167,29 +171,26 @@ impl Subject<'_> {
         Ok(samples)
     }
 
-    fn restart(self, plan: &Plan, count: u64) -> Result<Vec<Sample>, Error> {
-        let keys = KeySpace {
-            count,
-            ..plan.keys.clone()
-        };
-        let filled = self.fill(&keys, plan.value_size)?;
+    fn restart(self, plan: &Plan) -> Result<Vec<Sample>, Error> {
+        let keys = &plan.keys;
+        let filled = self.fill(keys, plan.value_size)?;
         self.rest();
         let mut samples = vec![Sample::new("fill", Unit::Millis, millis(filled))];
         samples.extend(self.memory("after the fill")?);
         samples.push(self.disk());
 
-        let restarted =
-            self.again(Signal::TERM)?
-                .first_get(&keys, "after SIGTERM", &mut samples)?;
+        let restarted = self
+            .again(Signal::TERM)?
+            .first_get(keys, "after SIGTERM", &mut samples)?;
         let rewritten = KeySpace {
-            count: count.min(REWRITTEN_KEYS),
+            count: keys.count.min(REWRITTEN_KEYS),
             ..keys.clone()
         };
         restarted.fill(&rewritten, plan.value_size)?;
         let killed =
             restarted
                 .again(Signal::KILL)?
-                .first_get(&keys, "after SIGKILL", &mut samples)?;
+                .first_get(keys, "after SIGKILL", &mut samples)?;
         killed.cluster.stop(Signal::TERM)?;
         Ok(samples)
     }

@@ -1,5 +1,6 @@
 //! Results: samples of both sides, their medians and ratios, as text and Markdown.
 
+use crate::results::{self, Results};
 use crate::stats::{median, number};
 
 /// The unit of a number.
@@ -16,14 +17,23 @@ pub(super) enum Unit {
 }
 
 impl Unit {
-    fn suffix(self) -> &'static str {
+    fn symbol(self) -> &'static str {
         match self {
-            Unit::PerSecond => " per second",
-            Unit::Millis => ", ms",
-            Unit::Micros => ", µs",
-            Unit::KiB => ", KiB",
-            Unit::MiB => ", MiB",
+            Unit::PerSecond => "per second",
+            Unit::Millis => "ms",
+            Unit::Micros => "µs",
+            Unit::KiB => "KiB",
+            Unit::MiB => "MiB",
             Unit::Count | Unit::Ratio => "",
+        }
+    }
+
+    /// `measure` with the unit behind it.
+    fn label(self, measure: &str) -> String {
+        match self {
+            Unit::PerSecond => format!("{measure} {}", self.symbol()),
+            Unit::Count | Unit::Ratio => measure.to_owned(),
+            _ => format!("{measure}, {}", self.symbol()),
         }
     }
 }
@@ -32,20 +42,22 @@ impl Unit {
 #[derive(Debug, Clone)]
 pub(super) struct Sample {
     measure: String,
+    unit: Unit,
     value: f64,
 }
 
 impl Sample {
     pub(super) fn new(measure: impl Into<String>, unit: Unit, value: f64) -> Self {
         Self {
-            measure: measure.into() + unit.suffix(),
+            measure: measure.into(),
+            unit,
             value,
         }
     }
 
     #[cfg(test)]
-    pub(super) fn measure(&self) -> &str {
-        &self.measure
+    pub(super) fn measure(&self) -> String {
+        self.unit.label(&self.measure)
     }
 
     #[cfg(test)]
@@ -57,23 +69,37 @@ impl Sample {
 /// One measure of both sides, with a value per round.
 struct Row {
     measure: String,
+    unit: Unit,
     values: [Vec<f64>; 2],
+}
+
+/// What a table is about.
+#[derive(Debug, Clone)]
+pub(super) struct Heading {
+    /// The scenario as on the command line.
+    pub(super) scenario: String,
+    /// How the servers ran if it was not the usual way: `, 3 members`.
+    pub(super) options: String,
+    /// The number of keys in the key space, if the scenario uses it.
+    pub(super) keys: Option<u64>,
+    /// The title, different for each table.
+    pub(super) title: String,
+    /// What was measured.
+    pub(super) note: String,
 }
 
 /// The table of one scenario.
 pub(super) struct Section {
-    title: String,
-    note: String,
+    heading: Heading,
     rows: Vec<Row>,
     /// Why rounds are missing.
     pub(super) failures: Vec<String>,
 }
 
 impl Section {
-    pub(super) fn new(title: String, note: String) -> Self {
+    pub(super) fn new(heading: Heading) -> Self {
         Self {
-            title,
-            note,
+            heading,
             rows: Vec::new(),
             failures: Vec::new(),
         }
@@ -85,10 +111,11 @@ impl Section {
             let known = self
                 .rows
                 .iter()
-                .position(|row| row.measure == sample.measure);
+                .position(|row| (&row.measure, row.unit) == (&sample.measure, sample.unit));
             let at = known.unwrap_or_else(|| {
                 self.rows.push(Row {
                     measure: sample.measure,
+                    unit: sample.unit,
                     values: Default::default(),
                 });
                 self.rows.len() - 1
@@ -100,8 +127,28 @@ impl Section {
     fn cells(&self) -> impl Iterator<Item = [String; 4]> {
         self.rows.iter().map(|row| {
             let [a, b] = row.values.each_ref().map(|values| cell(values));
-            [row.measure.clone(), a, b, ratio(row)]
+            [row.unit.label(&row.measure), a, b, ratio(row)]
         })
+    }
+
+    fn results(&self) -> results::Table {
+        let heading = self.heading.clone();
+        let row = |row: &Row| results::Row {
+            step: None,
+            measure: row.measure.clone(),
+            unit: row.unit.symbol().into(),
+            values: row.values.clone(),
+        };
+        results::Table {
+            scenario: heading.scenario,
+            options: heading.options,
+            keys: heading.keys,
+            title: heading.title,
+            note: heading.note,
+            rows: self.rows.iter().map(row).collect(),
+            remarks: Vec::new(),
+            not_measured: self.failures.clone(),
+        }
     }
 }
 
@@ -160,7 +207,7 @@ impl Report {
                 .unwrap_or(0)
         };
         let widths: [usize; 4] = std::array::from_fn(width);
-        let mut text = format!("{}: {}\n", section.title, section.note);
+        let mut text = format!("{}: {}\n", section.heading.title, section.heading.note);
         for failure in &section.failures {
             text += &format!("  FAILED {failure}\n");
         }
@@ -174,11 +221,20 @@ impl Report {
         text
     }
 
+    /// The whole report for programs.
+    pub(super) fn results(&self) -> Results {
+        let tables = self.sections.iter().map(Section::results).collect();
+        Results::new(self.names.clone(), self.head.clone(), tables)
+    }
+
     /// The whole report as Markdown.
     pub(super) fn markdown(&self) -> String {
         let mut text: String = self.head.iter().map(|line| format!("- {line}\n")).collect();
         for section in &self.sections {
-            text += &format!("\n### {}\n\n{}\n\n", section.title, section.note);
+            text += &format!(
+                "\n### {}\n\n{}\n\n",
+                section.heading.title, section.heading.note
+            );
             for failure in &section.failures {
                 text += &format!("**Not measured:** {}\n\n", failure.replace('\n', " "));
             }
@@ -203,8 +259,18 @@ impl Report {
 mod tests {
     use super::*;
 
+    fn heading(scenario: &str, note: &str) -> Heading {
+        Heading {
+            scenario: scenario.into(),
+            options: String::new(),
+            keys: Some(100_000),
+            title: scenario.into(),
+            note: note.into(),
+        }
+    }
+
     fn report() -> Report {
-        let mut section = Section::new("put".into(), "a random key each".into());
+        let mut section = Section::new(heading("put", "a random key each"));
         for round in 0..3 {
             let rate = f64::from(10_000 + round * 1_000);
             section.add(
@@ -255,7 +321,7 @@ put: a random key each
     #[test]
     fn a_failed_scenario_says_so_in_its_place() {
         let mut report = report();
-        let mut section = Section::new("txn".into(), "note".into());
+        let mut section = Section::new(heading("txn", "note"));
         section
             .failures
             .push("txn, round 1 of 3, ours: broke\nbadly".into());
@@ -269,5 +335,15 @@ put: a random key each
                 .markdown()
                 .ends_with("**Not measured:** txn, round 1 of 3, ours: broke badly\n\n")
         );
+    }
+
+    #[test]
+    fn results_for_programs_keep_every_round() {
+        let results = report().results();
+        let table = &results.tables[0];
+        assert_eq!((&table.scenario[..], table.keys), ("put", Some(100_000)));
+        let row = &table.rows[0];
+        assert_eq!((&row.measure[..], &row.unit[..]), ("ops", "per second"));
+        assert_eq!(row.values[1], [10_000.0, 11_000.0, 12_000.0]);
     }
 }
